@@ -1,0 +1,83 @@
+"""Writes docs/reference.md, the page of every option, from the option classes: `python docs/generate.py`."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from jimsapi.cli.options import all_options
+from jimsapi.plugins.manager import OWN_DISTRIBUTION
+from jimsapi.plugins.options import Options, OptionSpec, Secret, specs
+
+PAGE = Path(__file__).with_name("reference.md")
+
+HEAD = """\
+# Reference of the options
+
+Written by `docs/generate.py` from the option classes; change those, then run `make docs`.
+
+An option is a flag of `jimsapi`, a variable of its environment, and a keyword of `create_api` with the flag's name
+(`--queue-timeout`, `JIMS_QUEUE_TIMEOUT`, `queue_timeout=`). The first of these that is given counts: the flag or keyword,
+the variable, for a secret the file that its `_FILE` variable names, the default. An empty value is not given. Of an option
+that repeats, each flag adds a value; the variable holds one, the file one a line.
+
+A plugin's options join these. `jimsapi --help` shows all that are installed.
+"""
+
+TYPES = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path", Secret: "secret"}
+
+
+def reference() -> str:
+    """The page's text. Options of plugins that happen to be installed beside jimsapi are not in it."""
+    own = [item.options for item in all_options() if item.distribution == OWN_DISTRIBUTION]
+    return HEAD + "".join(_section(cls) for cls in own)
+
+
+def _section(cls: type[Options]) -> str:
+    title = cls.__name__.removesuffix("Options")
+    about = " ".join((cls.__doc__ or "").split())
+    rows = "".join(_row(spec) for spec in specs(cls))
+    return f"\n## {title}\n\n{about}\n\n{_cells(['Flag', 'Variable', 'Value', 'Default', ''])}|---|---|---|---|---|\n{rows}"
+
+
+def _row(spec: OptionSpec) -> str:
+    variables = " ".join(f"`{name}`" for name in (spec.variable, spec.file_variable) if name)
+    return _cells([f"`{spec.flag}`", variables, _value(spec), _default(spec), spec.help])
+
+
+def _cells(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+
+
+def _value(spec: OptionSpec) -> str:
+    text = " or ".join(f"`{choice}`" for choice in spec.choices) or TYPES[spec.type]
+    if spec.minimum is not None and spec.maximum is not None:
+        text += f", {_number(spec.minimum)} to {_number(spec.maximum)}"
+    elif spec.minimum is not None:
+        text += f", at least {_number(spec.minimum)}"
+    elif spec.maximum is not None:
+        text += f", at most {_number(spec.maximum)}"
+    return f"{text}; repeats" if spec.repeats else text
+
+
+def _default(spec: OptionSpec) -> str:
+    if spec.required:
+        return "must be given"
+    if spec.default is None or spec.default in ((), ""):
+        return "none"
+    return f"`{_plain(spec.default)}`"
+
+
+def _plain(default: Any) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, int | float):
+        return _number(default)
+    return ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else str(value)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(reference(), encoding="utf-8")

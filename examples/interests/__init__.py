@@ -1,0 +1,13 @@
+"""Answers questions about people and their interests from a graph: `jimsapi --app examples.interests:app`."""
+
+from jimsapi import JimsApp
+
+from .pipeline import answer_interests, greet
+from .tables import data_folder, read_tables
+
+# A folder that cannot be used stops the start, not the first question. The database itself opens with that question.
+read_tables(data_folder())
+
+__all__ = ["answer_interests", "app", "greet"]
+
+app = JimsApp(answer_interests, conversation_start_pipeline=greet, name="interests")

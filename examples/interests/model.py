@@ -1,0 +1,135 @@
+"""A language model that phrases answers, through any OpenAI-compatible API. Without one, answers are plain."""
+
+import asyncio
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from .answer import Answer
+from .names import APOSTROPHES
+
+DEFAULT_BASE_URL = "https://api.openai.com/v1"
+DEFAULT_MODEL = "gpt-4.1-mini"
+
+_TASK = (
+    "You phrase the answer to a question about people and their interests. You get JSON: the question, the rows that a "
+    "database found, and a plain answer made from them. Say the same in one or two friendly sentences, in the language "
+    "of the question. Write each name exactly as it stands in the rows, leave none out and add none."
+)
+
+
+class ModelError(Exception):
+    """The model gave no text that can be used. The message never holds the key, nor what the server wrote."""
+
+
+@dataclass(frozen=True)
+class Phrasing:
+    """What came of asking the model: a `text`, or an `error` that says why there is none; and the tokens it took."""
+
+    text: str | None = None
+    error: str | None = None
+    tokens: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which model, and where. `timeout` is in seconds and covers the whole call."""
+
+    name: str
+    base_url: str = DEFAULT_BASE_URL
+    api_key: str = field(default="", repr=False)
+    timeout: float = 30
+
+    async def phrase(self, question: str, answer: Answer) -> Phrasing:
+        """Have the answer phrased.
+
+        A text that leaves out one of its names, or adds another of that kind, is an error: an answer has to be complete
+        and true.
+        """
+        tokens: dict[str, int] = {}
+        try:
+            async with asyncio.timeout(self.timeout):
+                reply = await self._post(question, answer)
+            tokens = _tokens(reply)
+            text = _text(reply)
+            _check(text, answer)
+        except TimeoutError:
+            return Phrasing(error=f"no answer within {self.timeout:g} s")
+        except ModelError as error:
+            return Phrasing(error=str(error), tokens=tokens)
+        return Phrasing(text=text, tokens=tokens)
+
+    async def _post(self, question: str, answer: Answer) -> Any:
+        # Imported here: without a model, nothing is spent on it.
+        import httpx
+
+        told = {"question": question, "rows": answer.names, "plain_answer": answer.text}
+        messages = [
+            {"role": "system", "content": _TASK},
+            {"role": "user", "content": json.dumps(told, ensure_ascii=False)},
+        ]
+        try:
+            headers = {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+            async with httpx.AsyncClient(timeout=None) as client:
+                response = await client.post(
+                    f"{self.base_url.rstrip('/')}/chat/completions",
+                    json={"model": self.name, "messages": messages},
+                    headers=headers,
+                )
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+            # Only the kind of error: its text may quote the address or a header.
+            raise ModelError(f"the request failed ({type(error).__name__})") from None
+        if not response.is_success:
+            raise ModelError(f"the server answered with status {response.status_code}")
+        try:
+            return response.json()
+        except ValueError:
+            raise ModelError("the server's answer is not JSON") from None
+
+
+def configured_model() -> Model | None:
+    """The model that `OPENAI_BASE_URL`, `OPENAI_API_KEY` and `OPENAI_MODEL` name.
+
+    None if neither an address nor a key is set. An empty variable counts as unset.
+    """
+    base_url, api_key = os.environ.get("OPENAI_BASE_URL"), os.environ.get("OPENAI_API_KEY")
+    if not base_url and not api_key:
+        return None
+    return Model(os.environ.get("OPENAI_MODEL") or DEFAULT_MODEL, base_url or DEFAULT_BASE_URL, api_key or "")
+
+
+def _text(reply: Any) -> str:
+    try:
+        text = reply["choices"][0]["message"]["content"]
+    except (LookupError, TypeError):
+        text = None
+    if not isinstance(text, str) or not text.strip():
+        raise ModelError("the server's answer holds no text")
+    return text.strip()
+
+
+def _tokens(reply: Any) -> dict[str, int]:
+    usage = reply.get("usage") if isinstance(reply, dict) else None
+    if not isinstance(usage, dict):
+        return {}
+    return {kind: count for kind, count in usage.items() if isinstance(count, int)}
+
+
+def _check(text: str, answer: Answer) -> None:
+    rest = text.translate(APOSTROPHES)
+    names = set(answer.names)
+    # Longest first, and each taken out: "Cider" is not named by a text that names "Apple Cider".
+    for name in sorted(names, key=len, reverse=True):
+        rest, times = re.subn(_whole(name), "|", rest, flags=re.IGNORECASE)
+        if not times:
+            raise ModelError(f"the model left out {name}")
+    for name in answer.kin:
+        # Capitals count: somebody may "love to go" where Love and Go are interests.
+        if name not in names and re.search(_whole(name), rest):
+            raise ModelError(f"the model added {name}")
+
+
+def _whole(name: str) -> str:
+    return rf"(?<!\w){re.escape(name.translate(APOSTROPHES))}(?!\w)"

@@ -1,0 +1,45 @@
+"""Put a conversational pipeline behind HTTP."""
+
+from jimsapi.api.app import create_api
+from jimsapi.asgi.app import App
+from jimsapi.asgi.connection import Connection, Request
+from jimsapi.asgi.errors import HTTPError
+from jimsapi.asgi.response import JSONResponse, Response
+from jimsapi.asgi.routing import Router
+from jimsapi.plugins.hooks import hookimpl
+from jimsapi.plugins.options import Options, Secret, option
+from jimsapi.plugins.protocols import AccessDenied, AuthUnavailable, InvalidCredentials
+from jimsapi.service.identity import Identity
+from jimsapi.service.inbound import Inbound
+from jimsapi.service.pipeline import JimsApp
+from jimsapi.threads.context import StatusEvent, ThreadContext
+from jimsapi.threads.event import Event
+from jimsapi.threads.run import ById, ByExternalId, Latest, New
+
+__all__ = [
+    "AccessDenied",
+    "App",
+    "AuthUnavailable",
+    "ByExternalId",
+    "ById",
+    "Connection",
+    "Event",
+    "HTTPError",
+    "Identity",
+    "Inbound",
+    "InvalidCredentials",
+    "JSONResponse",
+    "JimsApp",
+    "Latest",
+    "New",
+    "Options",
+    "Request",
+    "Response",
+    "Router",
+    "Secret",
+    "StatusEvent",
+    "ThreadContext",
+    "create_api",
+    "hookimpl",
+    "option",
+]

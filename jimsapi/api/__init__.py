@@ -1,0 +1,1 @@
+"""The HTTP API over the run service: routes, admission, errors, and the app that carries them."""

@@ -1,0 +1,125 @@
+"""Who may enter: the providers are asked in order; any can admit, none can veto."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from jimsapi.asgi.connection import Request
+from jimsapi.asgi.errors import HTTPError
+from jimsapi.asgi.routing import Route
+from jimsapi.plugins.compose import Built
+from jimsapi.plugins.protocols import (
+    AccessDenied,
+    AdmissionRecord,
+    AuthProvider,
+    AuthUnavailable,
+    InvalidCredentials,
+)
+from jimsapi.service.errors import ServerDraining
+from jimsapi.service.identity import PUBLIC, Admission, Identity
+from jimsapi.service.observers import notify
+from jimsapi.service.run import RunService
+
+logger = logging.getLogger("jimsapi.auth")
+
+RETRY_AFTER = "5"
+
+
+class Gate:
+    """Asked for every request of a private route, before its body is read.
+
+    `on_admission` are told what each provider said. With no provider everybody enters.
+    """
+
+    def __init__(
+        self, providers: Sequence[Built], service: RunService, on_admission: Sequence[Callable[[AdmissionRecord], None]]
+    ) -> None:
+        self._providers = [_Asked(built) for built in providers]
+        self._service = service
+        self._on_admission = on_admission
+
+    async def __call__(self, request: Request, route: Route) -> Admission:
+        """Admit the caller, or raise `HTTPError`: 400, 401, 403 or 503."""
+        if self._service.draining:
+            raise ServerDraining
+        admission = await self._admit(request) if self._providers else PUBLIC
+        if not admission.identity.may(route.scope):
+            raise HTTPError(403, f"These credentials lack the scope {route.scope}")
+        if admission.provider is not None:
+            request.note("provider", admission.provider)
+        return admission
+
+    async def _admit(self, request: Request) -> Admission:
+        if len(request.headers.getlist("authorization")) > 1:
+            challenges = self._challenges(set(), 'error="invalid_request"')
+            raise HTTPError(400, "Send one Authorization header", challenges)
+        invalid: set[str] = set()
+        denied = unavailable = False
+        for asked in self._providers:
+            try:
+                identity: object = await asked.provider.authenticate(request)
+            except InvalidCredentials:
+                invalid.add(asked.name)
+                outcome = "invalid"
+            except AccessDenied:
+                denied = True
+                outcome = "denied"
+            except AuthUnavailable as error:
+                unavailable = True
+                outcome = "unavailable"
+                logger.warning("auth provider %s is unavailable: %s", asked.name, error)
+            except Exception as error:
+                unavailable = True
+                outcome = "unavailable"
+                # Not its text: a provider's own failure may quote the credentials.
+                logger.error("auth provider %s failed with %s", asked.name, type(error).__name__)
+            else:
+                if isinstance(identity, Identity):
+                    self._tell(asked, "admitted")
+                    return asked.admission(identity)
+                outcome = "passed"
+                if identity is not None:
+                    unavailable = True
+                    outcome = "unavailable"
+                    logger.error("auth provider %s returned no Identity but %s", asked.name, type(identity).__name__)
+            self._tell(asked, outcome)
+        self._refuse(invalid, denied, unavailable)
+
+    def _refuse(self, invalid: set[str], denied: bool, unavailable: bool) -> NoReturn:
+        if denied:
+            raise HTTPError(403, "Forbidden")
+        if unavailable:
+            raise HTTPError(503, "Authentication is unavailable", {"retry-after": RETRY_AFTER})
+        raise HTTPError(401, "Unauthorized", self._challenges(invalid, 'error="invalid_token"'))
+
+    def _challenges(self, invalid: set[str], error: str) -> dict[str, str]:
+        """The `WWW-Authenticate` field (RFC 9110, 11.6.1); bearer schemes say what was wrong (RFC 6750, 3.1)."""
+        offered: dict[str, None] = {}
+        for asked in self._providers:
+            if asked.challenge is None:
+                continue
+            faulty = asked.name in invalid or "invalid_request" in error
+            bearer = asked.challenge.lower().startswith("bearer")
+            separator = ", " if " " in asked.challenge else " "
+            offered[asked.challenge + separator + error if bearer and faulty else asked.challenge] = None
+        return {"www-authenticate": ", ".join(offered)} if offered else {}
+
+    def _tell(self, asked: "_Asked", outcome: str) -> None:
+        if self._on_admission:
+            notify(self._on_admission, AdmissionRecord(asked.name, outcome))
+
+
+class _Asked:
+    """A provider, and where it comes from: not what it says of itself."""
+
+    __slots__ = ("_entry", "challenge", "name", "provider")
+
+    def __init__(self, built: Built) -> None:
+        self.provider: AuthProvider = built.value
+        self.name = built.name
+        challenge = getattr(built.value, "challenge", None)
+        self.challenge: str | None = challenge if isinstance(challenge, str) and challenge else None
+        self._entry = built.entry
+
+    def admission(self, identity: Identity) -> Admission:
+        return Admission(identity, self.name, self._entry.distribution, self._entry.version)

@@ -1,0 +1,209 @@
+"""The app that is served or mounted: composed of its plugins in its lifespan, in the loop that will serve."""
+
+import asyncio
+import importlib.metadata
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from jimsapi.api.admission import Gate
+from jimsapi.api.chat import chat_routes
+from jimsapi.api.errors import handle_domain_errors
+from jimsapi.api.metrics import MetricsOptions, MetricsPort, ServiceCollector, metrics_text
+from jimsapi.api.probes import probe_routes
+from jimsapi.api.threads import thread_routes
+from jimsapi.asgi.app import App, RequestRecord
+from jimsapi.asgi.response import JSONResponse
+from jimsapi.asgi.routing import RouteConflict, Router
+from jimsapi.builtin import builtin_plugins
+from jimsapi.plugins.compose import Composer, Composition, resolve_settings
+from jimsapi.plugins.core import CoreOptions
+from jimsapi.plugins.errors import PluginError
+from jimsapi.plugins.manager import OWN_DISTRIBUTION, PluginManager
+from jimsapi.plugins.options import Options
+from jimsapi.plugins.residents import Residents
+from jimsapi.service.observers import notify
+from jimsapi.service.run import RunLimits, RunService
+from jimsapi.service.sinks import SinkQueue
+from jimsapi.service.threads import ThreadService
+from jimsapi.threads.run import ContextLimits
+
+logger = logging.getLogger("jimsapi")
+
+VERSION = importlib.metadata.version(OWN_DISTRIBUTION)
+
+
+class Api(App):
+    """The chat API as an ASGI app. `create_api` makes one.
+
+    `app` is an app object or None (then `--app` names it), `given` the options that were given. `serve_metrics` opens
+    the metrics port. `on_started(api)` is called when everything stands, `on_stopped(n)` when everything is closed, with the number of
+    pipelines that swallowed their cancellation; `on_request` are told of every answer.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        given: Mapping[str, Any],
+        *,
+        serve_metrics: bool = False,
+        options: Sequence[type[Options]] = (),
+        on_started: Callable[["Api"], None] | None = None,
+        on_stopped: Callable[[int], None] | None = None,
+        on_request: Sequence[Callable[[RequestRecord], None]] = (),
+    ) -> None:
+        super().__init__(
+            title="jimsapi",
+            version=VERSION,
+            description="A conversational pipeline behind HTTP.",
+            lifespan=lambda _: self.lifespan(),
+        )
+        self.composition: Composition | None = None
+        self.service: RunService | None = None
+        self._app = app
+        self._given = given
+        self._serve_metrics = serve_metrics
+        self._options: list[type[Options]] = [MetricsOptions, *options]
+        self._on_started = on_started
+        self._on_stopped = on_stopped
+        self._told = tuple(on_request)
+        self.refusal = _not_started()
+        handle_domain_errors(self)
+
+    def lifespan(self) -> AbstractAsyncContextManager[None]:
+        """Compose, serve while entered, drain and close. A server enters it; so does a host that mounts the app:
+
+            async with api.lifespan(): ...
+
+        Raises:
+            StartError: it cannot start as configured; the message says why and what to do.
+            StoreUnusable: the store cannot be opened.
+        """
+        return self._live_once()
+
+    def metrics(self) -> str:
+        """The metrics in Prometheus's text format: this app's, then the process's. Raises `RuntimeError` before the start."""
+        if self.composition is None:
+            raise RuntimeError("metrics stand once the app has started")
+        return metrics_text(self.composition.registry)
+
+    @asynccontextmanager
+    async def _live_once(self) -> AsyncIterator[None]:
+        if self.composition is not None:
+            raise RuntimeError("this app has started already: its lifespan is entered once at a time")
+        own_routes = list(self.routes)
+        residents = Residents()
+        port: MetricsPort | None = None
+        try:
+            plugins = PluginManager(builtin_plugins())
+            settings = resolve_settings(plugins, self._options, self._given, os.environ)
+            composer = Composer(plugins, settings)
+            built = await composer.build(self._app)
+            metrics = settings.get(MetricsOptions)
+            if self._serve_metrics and metrics.port:
+                port = MetricsPort(metrics.host, metrics.port, built.registry)
+            composition = await composer.enter(built, residents)
+            service = await residents.enter("run service", run_service(composition))
+            self.declare(composition, plugins, service)
+            self.composition, self.service = composition, service
+            self.refusal = None
+            if self._on_started is not None:
+                self._on_started(self)
+            yield
+        finally:
+            service_was = self.service
+            if service_was is not None:
+                await self._drain(service_was)
+            self.refusal = _not_started()
+            await residents.leave()
+            if port is not None:
+                await asyncio.to_thread(port.close)
+            self.reset(own_routes)
+            self.composition = self.service = None
+            if service_was is not None and self._on_stopped is not None:
+                self._on_stopped(service_was.abandoned_pipelines)
+
+    def declare(self, composition: Composition, plugins: PluginManager, service: RunService) -> None:
+        """Put routes, admission, observers and wrappers in their places; nothing changes after that."""
+        core = composition.settings.get(CoreOptions)
+        self.max_body = core.max_body
+        self.admit = Gate(composition.providers, service, composition.told_of("on_admission"))
+        for routes in (probe_routes(service), chat_routes(service), thread_routes(ThreadService(service))):
+            self.include(routes)
+        self.docs()
+        add_plugin_routes(self, plugins, service)
+        self.on_request.extend((*composition.told_of("on_request"), *self._told))
+        for built in reversed(composition.wrappers):
+            self.wrap(built.value)
+        composition.registry.register(ServiceCollector(service))
+        if not composition.providers:
+            logger.warning("NO AUTHENTICATION IS CONFIGURED: the API is public; set --api-key, or close the network")
+
+    async def _drain(self, service: RunService) -> None:
+        """What is left to do at the end, unless the command has drained already."""
+        if not service.draining and self.composition is not None:
+            await service.drain(self.composition.settings.get(CoreOptions).drain_time)
+
+
+def create_api(app: Any = None, **settings: Any) -> Api:
+    """Make an ASGI app that answers for `app`: a `JimsApp`, an async pipeline, a factory, or a `module:attribute`.
+
+    `settings` are options by name (`store="memory:"`, `api_key="…"`); they come before `JIMS_*` variables. No metrics
+    port is opened unless `metrics_port` is passed. Serve it with any ASGI server; a host that mounts it enters
+    `api.lifespan()` in its own lifespan. Faulty settings are reported when it starts.
+    """
+    if isinstance(app, str):
+        settings["app"], app = app, None
+    return Api(app, settings, serve_metrics=bool(settings.get("metrics_port")))
+
+
+def run_service(composition: Composition) -> RunService:
+    """The run service of a composition, not entered yet."""
+    core = composition.settings.get(CoreOptions)
+    app = composition.app
+    events = core.context_events
+    if app.context_events is not None and not composition.settings.is_given("context_events"):
+        events = app.context_events
+    store = composition.store.value
+    commits = composition.told_of("on_commit")
+    if commits:
+        store.on_commit = partial(notify, commits)
+    return RunService(
+        app,
+        store,
+        [built.value for built in composition.resolvers],
+        limits=RunLimits(
+            context=ContextLimits(events=events),
+            thread_queue=core.thread_queue,
+            queue_timeout=core.queue_timeout,
+            run_timeout=core.run_timeout,
+            max_runs=core.max_runs,
+            keep_runs=timedelta(days=core.keep_runs),
+        ),
+        sinks=[SinkQueue(built.value) for built in composition.sinks],
+        on_run=composition.told_of("on_run"),
+    )
+
+
+def add_plugin_routes(app: App, plugins: PluginManager, service: RunService) -> None:
+    """Let plugins add routes. Raises `PluginError` for a path and method that are taken."""
+    for implementation in plugins.implementations("jimsapi_routes"):
+        router = Router()
+        implementation(router=router, service=service)
+        try:
+            app.include(router)
+        except RouteConflict as conflict:
+            raise PluginError(f"{implementation.entry}: {conflict}; {implementation.entry.way_out}") from conflict
+
+
+def _not_started() -> JSONResponse:
+    return JSONResponse(
+        {"detail": "The API has not started: whoever mounts it must enter `async with api.lifespan()`"},
+        503,
+        {"retry-after": "5", "connection": "close"},
+    )
+

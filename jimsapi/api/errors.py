@@ -1,0 +1,65 @@
+"""The one table from domain errors to HTTP."""
+
+from jimsapi.asgi.app import App
+from jimsapi.asgi.connection import Request
+from jimsapi.asgi.response import JSONResponse, Response
+from jimsapi.service.errors import (
+    ContactForbidden,
+    PipelineFailed,
+    QueueTimedOut,
+    RunCancelled,
+    RunInterrupted,
+    RunTimedOut,
+    ServerDraining,
+    TooManyRuns,
+)
+from jimsapi.threads.errors import (
+    DomainError,
+    InputRefused,
+    InvalidCursor,
+    QueueFull,
+    StoreUnavailable,
+    ThreadNotFound,
+)
+
+_AGAIN = {"retry-after": "1"}
+
+STATUS: dict[type[DomainError], tuple[int, dict[str, str]]] = {
+    ContactForbidden: (403, {}),
+    ThreadNotFound: (404, {}),
+    RunCancelled: (409, {}),
+    QueueFull: (429, _AGAIN),
+    PipelineFailed: (500, {}),
+    QueueTimedOut: (503, _AGAIN),
+    RunInterrupted: (503, _AGAIN),
+    TooManyRuns: (503, _AGAIN),
+    StoreUnavailable: (503, {"retry-after": "5"}),
+    ServerDraining: (503, {"retry-after": "5", "connection": "close"}),
+    RunTimedOut: (504, {}),
+}
+"""Status and headers by error; the error's text is the `detail`."""
+
+_NOT_TOLD: dict[type[DomainError], str] = {StoreUnavailable: "The store is not available; try again later"}
+"""Errors whose text is for the log."""
+
+
+def domain_error(request: Request, error: DomainError) -> Response:
+    """Answer a domain error. One that is not in the table is a fault of ours: 500."""
+    if isinstance(error, InputRefused):
+        return _fault(error.kind, ["body", error.field], error.message, error.value)
+    if isinstance(error, InvalidCursor):
+        return _fault("invalid_cursor", ["query", "after"], str(error), request.query.get("after"))
+    if type(error) not in STATUS:
+        raise error
+    status, headers = STATUS[type(error)]
+    return JSONResponse({"detail": _NOT_TOLD.get(type(error)) or str(error)}, status, headers)
+
+
+def handle_domain_errors(app: App) -> None:
+    """Make `app` answer domain errors by the table."""
+    app.exception_handler(DomainError)(domain_error)
+
+
+def _fault(kind: str, loc: list[str], message: str, value: object) -> Response:
+    shown = value if isinstance(value, str) and len(value) <= 1000 else None
+    return JSONResponse({"detail": [{"type": kind, "loc": loc, "msg": message, "input": shown}]}, 422)

@@ -1,0 +1,89 @@
+"""Showing metrics: this app's registry, then what else the process registered, as text or on a port of its own."""
+
+import threading
+from collections.abc import Iterator
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from jimsapi.plugins.errors import StartError
+from jimsapi.plugins.options import Options, option
+from jimsapi.service.run import RunService
+
+
+class MetricsOptions(Options, prefix="metrics"):
+    """Where Prometheus scrapes."""
+
+    host: str = option("0.0.0.0", help="The address of the metrics port.")
+    port: int = option(8000, minimum=0, maximum=65535, help="The port of the Prometheus metrics; 0 means none.")
+
+
+class ServiceCollector(Collector):
+    """What the run service is doing at the moment of a scrape."""
+
+    def __init__(self, service: RunService) -> None:
+        self._service = service
+
+    def collect(self) -> Iterator[Metric]:
+        service = self._service
+        yield GaugeMetricFamily("jims_runs_open", "Runs that the process works on.", value=service.open_runs)
+        yield GaugeMetricFamily("jims_runs_waiting", "Open runs that wait for their turn.", value=service.waiting_runs)
+        yield GaugeMetricFamily("jims_draining", "1 while the server shuts down.", value=float(service.draining))
+        sinks = CounterMetricFamily("jims_sink_events", "Events by what became of them.", labels=("sink", "outcome"))
+        for sink in service.sinks:
+            for outcome, count in list(sink.outcomes.items()):
+                sinks.add_metric((sink.name, outcome), count)
+        yield sinks
+
+
+class WholeRegistry(CollectorRegistry):
+    """An app's registry, then the process's default one without the families that the app's already gave.
+
+    jims-core, for one, registers the same pipeline metrics there.
+    """
+
+    def __init__(self, own: CollectorRegistry) -> None:
+        super().__init__()
+        self._own = own
+
+    def collect(self) -> Iterator[Metric]:
+        given = set()
+        for family in self._own.collect():
+            given.add(family.name)
+            yield family
+        for family in REGISTRY.collect():
+            if family.name not in given:
+                yield family
+
+
+def metrics_text(registry: CollectorRegistry) -> str:
+    """The metrics in Prometheus's text format."""
+    return generate_latest(WholeRegistry(registry)).decode()
+
+
+class MetricsPort:
+    """A thread that answers scrapes on a port of its own."""
+
+    def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
+        self._server: WSGIServer
+        self._thread: threading.Thread
+        try:
+            self._server, self._thread = start_http_server(port, host, WholeRegistry(registry))
+        except OSError as error:
+            raise StartError(
+                f"the metrics port {host}:{port} cannot be opened: {error.strerror or error}; "
+                "give another --metrics-port, or 0 for none"
+            ) from error
+
+    @property
+    def port(self) -> int:
+        """The port that is open."""
+        return self._server.server_port
+
+    def close(self) -> None:
+        """Close the port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

@@ -1,0 +1,349 @@
+"""The path of a request, from the server's call to the last byte sent, and the app that it runs through.
+
+`App._serve` is the whole of it: match, refuse, admit, handle, send, tell the observers. There is no chain of
+middleware, and nothing is wrapped around the server's `receive` and `send`.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import nullcontext
+from itertools import count
+from time import perf_counter
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from .connection import MAX_BODY, Request, local_path, request_id
+from .docs import docs_page
+from .errors import ClientDisconnected, HTTPError
+from .openapi import build_document
+from .response import JSONResponse, Response, StreamingResponse
+from .routing import METHODS, Match, Route, Router
+from .types import ASGIApp, Lifespan, RawHeaders, Receive, Scope, Send
+
+logger = logging.getLogger("jimsapi.asgi")
+
+Admit = Callable[[Request, Route], Awaitable[object]]
+ExceptionHandler = Callable[[Request, Any], Response]
+AnyExceptionHandler = TypeVar("AnyExceptionHandler", bound=ExceptionHandler)
+
+CLIENT_GONE = 499
+"""The status in the record of a request whose client left before the answer began."""
+
+_GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_PERCENT = ord("%")  # a byte is found in bytes much faster as a number
+_CLOSE = (b"connection", b"close")
+_UNPRINTABLE = re.compile(rb"[^\x21-\x5b\x5d-\x7e]")
+
+
+class RequestRecord(msgspec.Struct, frozen=True):
+    """What observers are told of a request once it is answered.
+
+    `method` is `_OTHER` for one that HTTP does not know, `route` the template (`unmatched` if there is none),
+    `duration` in seconds up to the last byte handed to the server, `fields` what the handler noted for the log line.
+    """
+
+    method: str
+    route: str
+    path: str
+    status: int
+    duration: float
+    request_id: str
+    probe: bool
+    fields: dict[str, Any]
+
+
+Observer = Callable[[RequestRecord], None]
+
+
+class App(Router):
+    """An ASGI application: a `Router` with the path of a request, exception handlers and a lifespan.
+
+    `title`, `version` and `description` are for the OpenAPI document. `max_body` is the most that is read of a body, in
+    bytes. `lifespan(app)` gives an async context manager, entered before the first request and left after the last.
+    `admit(request, route)` is asked for every route that is not public, before the body is read: what it returns
+    becomes `request.admission`, and it refuses by raising `HTTPError`.
+
+    Routes, wrappers and exception handlers may be added until the first request is routed.
+    """
+
+    def __init__(
+        self,
+        *,
+        title: str = "API",
+        version: str = "0.1.0",
+        description: str = "",
+        max_body: int = MAX_BODY,
+        lifespan: Lifespan | None = None,
+        admit: Admit | None = None,
+    ) -> None:
+        super().__init__()
+        self.title = title
+        self.version = version
+        self.description = description
+        self.max_body = max_body
+        self._lifespan = lifespan
+        self.admit = admit
+        self.on_request: list[Observer] = []
+        self.refusal: Response | None = None
+        self.startup_error: BaseException | None = None
+        self._handlers: dict[type[BaseException], ExceptionHandler] = {HTTPError: _http_error}
+        self._entry: ASGIApp = self._serve
+        self._silenced: set[Observer] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        else:
+            await self._entry(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. The order of the steps is the promise: nobody reads a body before admission."""
+        if scope["type"] != "http":
+            return await _decline(scope, receive, send)
+        began = perf_counter()
+        request = Request(scope, receive, self.max_body)
+        method: str = scope["method"]
+
+        # Match. An exact path is two look-ups; whatever is less plain goes the thorough way.
+        route: Route | None = None
+        missed: Match | None = None
+        methods = self._exact.get(scope["path"])
+        if methods is not None and not scope.get("root_path") and _PERCENT not in (scope.get("raw_path") or b""):
+            route = methods.get(method)
+        if route is None:
+            match = self.match(scope)
+            route = match.route
+            request.path_params = match.path_params
+            missed = match
+        request.route = route
+
+        # Name. Set even for a probe, since tasks of one connection share what an earlier request has set.
+        probe = route is not None and route.probe
+        if probe:
+            request_id.set("")
+        else:
+            id_bytes = _identifier(request.last_headers.get(b"x-request-id"))
+            request.request_id = id_bytes.decode()
+            request_id.set(request.request_id)
+
+        # Refuse, or admit and handle.
+        try:
+            if self.refusal is not None and not probe:
+                response = self.refusal
+            elif route is None:
+                response = _unrouted(scope, missed)
+            else:
+                if self._sealed is None:
+                    self._sealed = "the app has answered requests already"
+                if self.admit is not None and not route.public:
+                    request.admission = await self.admit(request, route)
+                response = await route.handler(request)
+                if not isinstance(response, Response):
+                    raise TypeError(f"The handler of {route.path} returned {type(response).__name__}, not a Response.")
+        except ClientDisconnected:
+            logger.debug("The client left before its request was read: %s %s", method, _label(route))
+            self._tell(request, CLIENT_GONE, began)
+            return
+        except Exception as error:
+            response = self._answer_to(error, request)
+
+        # Send.
+        headers = response.raw_headers.copy()
+        if not probe:
+            headers.append((b"x-request-id", id_bytes))
+        if response.names_connection or request.lingering:
+            _settle_connection(headers, request)
+        try:
+            await send({"type": "http.response.start", "status": response.status, "headers": headers})
+            if response.body is not None:
+                await send({"type": "http.response.body", "body": b"" if method == "HEAD" else response.body})
+            elif isinstance(response, StreamingResponse):
+                if method == "HEAD":
+                    await response.discard()
+                    await send({"type": "http.response.body", "body": b""})
+                else:
+                    await response.stream(request, receive, send)
+        except Exception as error:
+            # Nothing can be taken back now. What was cut must not look whole, so the server is told by the raise.
+            if isinstance(error, ClientDisconnected) or (isinstance(error, OSError) and response.body is not None):
+                logger.debug("The client left before its answer was sent: %s %s", method, _label(route))
+            else:
+                logger.exception("An answer was cut: %s %s", method, _label(route), extra=_log_fields(request))
+                raise
+        finally:
+            if self.on_request:
+                self._tell(request, response.status, began)
+
+    def _answer_to(self, error: Exception, request: Request) -> Response:
+        """The answer to what was raised: by the handler of its class or of the nearest base, else a plain 500."""
+        for kind in type(error).__mro__:
+            handler = self._handlers.get(kind)
+            if handler is not None:
+                try:
+                    return handler(request, error)
+                except Exception as second:
+                    error = second
+                break
+        logger.error(
+            "A request failed: %s %s", request.method, _label(request.route), exc_info=error, extra=_log_fields(request)
+        )
+        return JSONResponse({"detail": "Internal Server Error"}, 500)
+
+    def _tell(self, request: Request, status: int, began: float) -> None:
+        scope, route = request.scope, request.route
+        record = RequestRecord(
+            scope["method"] if scope["method"] in METHODS else "_OTHER",
+            "unmatched" if route is None else route.path,
+            scope["path"],
+            status,
+            perf_counter() - began,
+            request.request_id,
+            route is not None and route.probe,
+            request.fields,
+        )
+        try:
+            for observer in self.on_request:
+                observer(record)
+        except Exception:
+            pass
+
+    def exception_handler(self, kind: type[BaseException]) -> Callable[[AnyExceptionHandler], AnyExceptionHandler]:
+        """Declare the decorated `handler(request, error) -> Response` for errors of this class and its subclasses."""
+
+        def declare(handler: AnyExceptionHandler) -> AnyExceptionHandler:
+            self._handlers[kind] = handler
+            return handler
+
+        return declare
+
+    def wrap(self, wrapper: Callable[[ASGIApp], ASGIApp]) -> None:
+        """Put `wrapper(app)` around the app for every request; the last one added is the outermost. It does not see
+        the lifespan, in which it may be added. Raises `RuntimeError` once the app has answered requests."""
+        if self._sealed is not None:
+            raise RuntimeError(f"{wrapper!r} cannot be put around this app: {self._sealed}.")
+        self._entry = wrapper(self._entry)
+
+    def reset(self, routes: Iterable[Route] = ()) -> None:
+        """Forget routes, wrappers and observers, but for `routes`, so that a lifespan can declare them anew."""
+        Router.__init__(self)
+        self._entry = self._serve
+        self.on_request.clear()
+        for route in routes:
+            self.add(route)
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI 3.1 document of all routes, as they are now."""
+        return build_document(self.title, self.version, self.description, self.routes)
+
+    def docs(self, openapi_path: str = "/openapi.json", docs_path: str = "/docs") -> None:
+        """Add two public routes: the OpenAPI document, and a page that shows it without the internet."""
+
+        @self.get(openapi_path, public=True, summary="The OpenAPI document", tags=("docs",))
+        async def openapi(request: Request) -> Response:
+            return JSONResponse(self.openapi())
+
+        @self.get(docs_path, public=True, summary="The documentation, for people", tags=("docs",))
+        async def docs(request: Request) -> Response:
+            return docs_page(self.title, request.scope.get("root_path", "").rstrip("/"), openapi_path)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """The lifespan. A start that fails must be said: for a raised exception servers carry on without one."""
+        await receive()
+        self.startup_error = None
+        started = False
+        try:
+            async with self._lifespan(self) if self._lifespan is not None else nullcontext():
+                started = True
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        except Exception as error:
+            message = str(error) or type(error).__name__
+            if started:
+                logger.exception("The shutdown failed.")
+                await send({"type": "lifespan.shutdown.failed", "message": message})
+            else:
+                self.startup_error = error
+                await send({"type": "lifespan.startup.failed", "message": message})
+        else:
+            await send({"type": "lifespan.shutdown.complete"})
+
+
+def _identifier(given: bytes | None) -> bytes:
+    """The caller's request id if it is well-formed, else one of ours."""
+    if given is not None and _GIVEN_ID.fullmatch(given):
+        return given
+    return b"%s-%x" % (_process_prefix, next(_request_numbers))
+
+
+_request_numbers = count(1)
+_process_prefix = b""
+
+
+def _renew_prefix() -> None:
+    global _process_prefix
+    _process_prefix = os.urandom(8).hex().encode()
+
+
+_renew_prefix()
+if hasattr(os, "register_at_fork"):  # a forked worker counts on from where its parent stood
+    os.register_at_fork(after_in_child=_renew_prefix)
+
+
+def _unrouted(scope: Scope, match: Match | None) -> Response:
+    """The answer to what no route answers; nobody is asked for admission here, and nothing is told but that."""
+    if match is not None and match.allowed:
+        allowed = {*match.allowed, "OPTIONS"}
+        if "GET" in allowed:
+            allowed.add("HEAD")
+        allow = {"allow": ", ".join(sorted(allowed))}
+        if scope["method"] == "OPTIONS":
+            return Response(status=204, headers=allow)
+        return JSONResponse({"detail": "Method Not Allowed"}, 405, allow)
+    if match is not None and match.slash_differs:
+        return Response(status=307, headers={"location": _other_slash(scope)}, content_type=None)
+    return JSONResponse({"detail": "Not Found"}, 404)
+
+
+def _other_slash(scope: Scope) -> str:
+    """Where the same path with or without its closing slash is: a path, never another host, with the query kept."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    raw: bytes = (scope.get("raw_path") or quote(path).encode()).partition(b"?")[0]
+    if root and local_path(scope) == path:  # the server keeps root_path apart
+        raw = quote(root).encode() + raw
+    raw = raw.rstrip(b"/") if raw.endswith(b"/") else raw + b"/"
+    location = b"/" + raw.lstrip(b"/\\")
+    if query := scope.get("query_string"):
+        location += b"?" + query
+    return _UNPRINTABLE.sub(lambda found: b"%%%02X" % found[0][0], location).decode()
+
+
+def _settle_connection(headers: RawHeaders, request: Request) -> None:
+    """Say `connection: close` where a body is left unread. HTTP/2 knows no such header (RFC 9113, 8.2.2)."""
+    if request.scope.get("http_version", "1.1") not in ("1.0", "1.1"):
+        headers[:] = [pair for pair in headers if pair[0] != b"connection"]
+    elif request.lingering and _CLOSE not in headers:
+        headers.append(_CLOSE)
+
+
+async def _decline(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] != "websocket":
+        raise RuntimeError(f"This app does not speak {scope['type']!r}.")
+    await receive()
+    await send({"type": "websocket.close", "code": 1000})  # before an accept: the server answers 403
+
+
+def _http_error(request: Request, error: HTTPError) -> Response:
+    return JSONResponse({"detail": error.detail}, error.status, error.headers)
+
+
+def _label(route: Route | None) -> str:
+    return "unmatched" if route is None else route.path
+
+
+def _log_fields(request: Request) -> dict[str, str]:
+    return {"request_id": request.request_id}

@@ -1,0 +1,367 @@
+"""What a handler sees of the caller: `Connection`, and `Request`, which adds the body.
+
+Nothing is decoded before it is asked for.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import parse_qsl
+
+from .body import decode_json, missing
+from .errors import ClientDisconnected, HTTPError, ValidationError
+from .types import Receive, Scope
+from .validation import convert_body, convert_query
+
+if TYPE_CHECKING:
+    from .routing import Route
+
+Model = TypeVar("Model")
+
+MAX_BODY = 1_048_576
+"""How many bytes of a body are read if nobody says otherwise."""
+
+MAX_QUERY_FIELDS = 1000
+"""How many fields of a query string or cookie header are read."""
+
+_LINGERING_LENGTH = 65_536
+_FRAMING_HEADERS = frozenset((b"content-length", b"transfer-encoding", b"expect"))
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+"""The `x-request-id` of the request that the current task answers; empty outside of one."""
+
+
+class Headers:
+    """Request headers. Names are compared without regard to case, values are decoded as Latin-1 (RFC 9110, 5.5)."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
+        self.raw = raw
+
+    def get(self, name: str) -> str | None:
+        """The first header of this name, or None."""
+        key = name.lower().encode("latin-1", "replace")
+        for found, value in self.raw:
+            if found == key:
+                return value.decode("latin-1")
+        return None
+
+    def getlist(self, name: str) -> list[str]:
+        """All headers of this name, in order."""
+        key = name.lower().encode("latin-1", "replace")
+        return [value.decode("latin-1") for found, value in self.raw if found == key]
+
+    def __contains__(self, name: str) -> bool:
+        key = name.lower().encode("latin-1", "replace")
+        return any(found == key for found, _ in self.raw)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        for name, value in self.raw:
+            yield name.decode("latin-1"), value.decode("latin-1")
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    def __repr__(self) -> str:  # names only: values hold tokens and cookies
+        return f"Headers({[name.decode('latin-1') for name, _ in self.raw]})"
+
+
+class QueryParams:
+    """The fields of a query string, decoded; what is no UTF-8 becomes U+FFFD.
+
+    Raises `HTTPError` 400 for more than `MAX_QUERY_FIELDS` fields.
+    """
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, query_string: bytes) -> None:
+        try:
+            self._fields = parse_qsl(
+                query_string.decode("utf-8", "replace"),
+                keep_blank_values=True,
+                errors="replace",
+                max_num_fields=MAX_QUERY_FIELDS,
+            )
+        except ValueError:
+            raise HTTPError(400, f"A query string may hold at most {MAX_QUERY_FIELDS} fields") from None
+
+    def get(self, name: str) -> str | None:
+        """The last field of this name (as FastAPI has it), or None."""
+        for found, value in reversed(self._fields):
+            if found == name:
+                return value
+        return None
+
+    def getlist(self, name: str) -> list[str]:
+        """All fields of this name, in order."""
+        return [value for found, value in self._fields if found == name]
+
+    def __contains__(self, name: str) -> bool:
+        return any(found == name for found, _ in self._fields)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __repr__(self) -> str:  # names only: values may be tokens
+        return f"QueryParams({[name for name, _ in self._fields]})"
+
+
+class Connection:
+    """Who calls, and for what; without a body. Made from an ASGI scope, and from nothing else in a test:
+    `Connection({"type": "http", "headers": [(b"x-ticket", b"…")]})`.
+
+    `scope` is ASGI's own, `path_params` are the converted parts of the path, `route` is the route found, `request_id`
+    the id of the answer, and `admission` what the app's `admit` returned.
+    """
+
+    __slots__ = (
+        "_cookies",
+        "_fields",
+        "_headers",
+        "_query",
+        "admission",
+        "path_params",
+        "request_id",
+        "route",
+        "scope",
+    )
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.path_params: dict[str, Any] = {}
+        self.route: Route | None = None
+        self.request_id = ""
+        self.admission: Any = None
+        self._headers: Headers | None = None
+        self._query: QueryParams | None = None
+        self._cookies: dict[str, str] | None = None
+        self._fields: dict[str, Any] | None = None
+
+    @property
+    def method(self) -> str:
+        """The method, in capitals."""
+        return str(self.scope.get("method", "GET"))
+
+    @property
+    def path(self) -> str:
+        """The decoded path within this app: without the `root_path` under which it is mounted."""
+        return local_path(self.scope)
+
+    @property
+    def headers(self) -> Headers:
+        """The request's headers."""
+        if self._headers is None:
+            self._headers = Headers(self.scope.get("headers") or [])
+        return self._headers
+
+    @property
+    def query(self) -> QueryParams:
+        """The fields of the query string."""
+        if self._query is None:
+            self._query = QueryParams(self.scope.get("query_string", b""))
+        return self._query
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """Cookies by name. Of two with one name the first counts: the more specific one (RFC 6265, 5.4)."""
+        if self._cookies is None:
+            self._cookies = _parse_cookies("; ".join(self.headers.getlist("cookie")))
+        return self._cookies
+
+    @property
+    def client(self) -> tuple[str, int] | None:
+        """Address and port of the caller, or of the proxy before us; None if the server does not say."""
+        client = self.scope.get("client")
+        if not client:
+            return None
+        host, port = client
+        return str(host), int(port or 0)  # granian's ports are strings, a Unix socket has none
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What is to stand in the request's log line besides the usual; `note` adds to it."""
+        if self._fields is None:
+            self._fields = {}
+        return self._fields
+
+    def note(self, key: str, value: Any) -> None:
+        """Put `key=value` into the request's log line. Never a secret."""
+        self.fields[key] = value
+
+    def typed_query(self, model: type[Model]) -> Model:
+        """The query string as the given `msgspec.Struct`: numbers, booleans and UUIDs are parsed from their text.
+
+        Raises `ValidationError` (422) with every fault, each at `["query", name]`. Unknown fields are ignored.
+        """
+        return convert_query(self.query, model)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.method} {self.path}>"
+
+
+class Request(Connection):
+    """A `Connection` whose body can be read, up to `max_body` bytes."""
+
+    __slots__ = ("_begun", "_body", "_complete", "_receive", "last_headers", "max_body")
+
+    def __init__(self, scope: Scope, receive: Receive, max_body: int = MAX_BODY) -> None:
+        # The attributes of Connection are set here again: a call of its __init__ is felt on the hot path.
+        self.scope = scope
+        self.path_params = {}
+        self.route = None
+        self.request_id = ""
+        self.admission = None
+        self._headers = self._query = self._cookies = self._fields = None
+        self.max_body = max_body
+        self._receive = receive
+        self._body: bytes | None = None
+        self._begun = False
+        self._complete = False
+        # One pass in C, for the few headers that every request is asked about. Of two with one name: the last.
+        self.last_headers: dict[bytes, bytes] = dict(scope["headers"])
+
+    async def body(self) -> bytes:
+        """The whole body. Raises `HTTPError` 413 if it is over `max_body` bytes, `ClientDisconnected` if it was cut."""
+        if self._body is None:
+            self._begin()
+            message = await self._receive()
+            chunk: bytes = message.get("body", b"")
+            if message["type"] == "http.request" and not message.get("more_body") and len(chunk) <= self.max_body:
+                self._complete = True
+                self._body = chunk
+            else:
+                self._body = await self._collect(message)
+        return self._body
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """The body chunk by chunk, as it arrives. Raises as `body` does."""
+        if self._body is not None:
+            yield self._body
+            return
+        self._begin()
+        size = 0
+        while not self._complete:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnected
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            self._check_size(size)
+            self._complete = not message.get("more_body")
+            if chunk:
+                yield chunk
+
+    async def json(self) -> Any:
+        """The body's JSON value. Raises `HTTPError` 415 if it is not declared as JSON, `ValidationError` (422) if it
+        is none or holds what no store can keep, and as `body` does."""
+        self._check_declaration()
+        return self._decode(self._body if self._body is not None else await self.body())
+
+    async def typed(self, model: type[Model]) -> Model:
+        """The JSON body as the given `msgspec.Struct`. Raises as `json` does; the 422 lists every fault."""
+        self._check_declaration()
+        return convert_body(self._decode(self._body if self._body is not None else await self.body()), model)
+
+    @property
+    def lingering(self) -> bool:
+        """Whether a body is left unread for which the server would wait, or which it would read to its end, before
+        it takes the connection's next request. The answer then has to end the connection."""
+        last = self.last_headers
+        if self._complete or _FRAMING_HEADERS.isdisjoint(last):
+            return False
+        if b"transfer-encoding" in last or b"expect" in last:
+            return True
+        length = self._declared_length()
+        return length is not None and length > _LINGERING_LENGTH
+
+    @property
+    def unread(self) -> bool:
+        """Whether a body was announced of which nobody has read anything yet, or not all."""
+        return not self._complete and (b"transfer-encoding" in self.last_headers or bool(self._declared_length()))
+
+    @property
+    def claimed(self) -> bool:
+        """Whether an unread body must be left alone: somebody has begun to read it, or it may be long."""
+        return not self._complete and (self._begun or self.lingering)
+
+    def _begin(self) -> None:
+        if self._begun:
+            raise RuntimeError("The body was already read by stream() or by a read that failed; it comes only once.")
+        self._check_size(self._declared_length() or 0)  # before receive(), which would send 100 Continue
+        self._begun = True
+
+    async def _collect(self, message: Any) -> bytes:
+        """The rest of a body that did not come in one message."""
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnected
+            if chunk := message.get("body", b""):
+                chunks.append(chunk)
+                size += len(chunk)
+                self._check_size(size)
+            if not message.get("more_body"):
+                break
+            message = await self._receive()
+        self._complete = True
+        # Hypercorn and granian end every body with an empty message: one chunk is not copied for it.
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _check_size(self, size: int) -> None:
+        if size > self.max_body:
+            raise HTTPError(413, f"The request body is over the limit of {self.max_body} bytes")
+
+    def _declared_length(self) -> int | None:
+        value = self.last_headers.get(b"content-length")
+        return int(value) if value is not None and value.isdigit() and len(value) < 20 else None
+
+    def _check_declaration(self) -> None:
+        """Refuse a body that is not declared as plain JSON, before it is read. None at all is a matter for `_decode`."""
+        last = self.last_headers
+        content_type = last.get(b"content-type")
+        if not is_json(content_type) if content_type is not None else self.unread:
+            raise _not_json()
+        if b"content-encoding" in last and last[b"content-encoding"].lower() != b"identity":
+            raise HTTPError(415, "A compressed request body is not supported")
+
+    def _decode(self, body: bytes) -> Any:
+        if not body:
+            raise ValidationError([missing(("body",))])
+        if b"content-type" not in self.last_headers:  # HTTP/2 needs no header to announce a body
+            raise _not_json()
+        return decode_json(body)
+
+
+def _not_json() -> HTTPError:
+    return HTTPError(415, "The request body must be declared as JSON: content-type: application/json")
+
+
+def is_json(content_type: bytes) -> bool:
+    """Whether a Content-Type says JSON: `application/json` or any `…+json`, whatever its parameters."""
+    if content_type == b"application/json":
+        return True
+    essence = content_type.partition(b";")[0].strip().lower()
+    return essence == b"application/json" or essence.endswith(b"+json")
+
+
+def local_path(scope: Scope) -> str:
+    """The path within the app: `path` without `root_path`, which some servers put before it and some do not."""
+    path: str = scope.get("path", "/")
+    root: str = scope.get("root_path", "").rstrip("/")
+    if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
+        path = path[len(root) :]
+    return path or "/"
+
+
+def _parse_cookies(header: str) -> dict[str, str]:
+    cookies: dict[str, str] = {}
+    for pair in header.split(";", MAX_QUERY_FIELDS)[:MAX_QUERY_FIELDS]:
+        name, equals, value = pair.partition("=")
+        if equals and (name := name.strip()):
+            cookies.setdefault(name, value.strip().strip('"'))
+    return cookies

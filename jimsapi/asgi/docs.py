@@ -1,0 +1,188 @@
+"""The page that shows an OpenAPI document to people: one file of ours, which loads nothing but that document."""
+
+import base64
+import hashlib
+import html
+
+from .response import Response
+
+_STYLE = """
+:root{color-scheme:light dark;--line:#8884;--soft:#8882;--key:#2563eb}
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
+h1{margin-bottom:0}h2{font-size:1rem;margin:2rem 0 .5rem;text-transform:capitalize}
+details{border:1px solid var(--line);border-radius:6px;margin:.5rem 0}
+summary{cursor:pointer;padding:.5rem .75rem}
+details>div{padding:.25rem .75rem .75rem;border-top:1px solid var(--line)}
+code,pre,textarea,input{font:13px/1.45 ui-monospace,monospace}
+pre{background:var(--soft);padding:.75rem;border-radius:6px;overflow:auto;max-height:30rem;white-space:pre-wrap}
+.method{display:inline-block;min-width:4.5rem;font-weight:700;color:var(--key)}
+.about{opacity:.75;margin-left:.75rem}
+table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:top;padding:.25rem .5rem .25rem 0}
+textarea{width:100%;min-height:9rem;box-sizing:border-box}input{width:14rem;max-width:100%}
+button{margin:.5rem 0;padding:.3rem 1rem}h3{font-size:.9rem;margin:1rem 0 .25rem}
+"""
+
+# Everything of the document is put in as text, never as HTML.
+_SCRIPT = """
+"use strict";
+const url = document.body.dataset.document;
+const base = url.slice(0, url.length - document.body.dataset.path.length);
+let spec;
+
+function make(tag, attributes, ...children) {
+  const element = document.createElement(tag);
+  Object.assign(element, attributes);
+  element.append(...children);
+  return element;
+}
+
+function resolve(schema) {
+  while (schema && schema.$ref) schema = schema.$ref.slice(2).split("/").reduce((part, key) => part[key], spec);
+  return schema || {};
+}
+
+function typeOf(schema) {
+  if (schema.$ref) return schema.$ref.split("/").pop();
+  const either = schema.anyOf || schema.oneOf;
+  if (either) return either.map(typeOf).join(" | ");
+  if (schema.enum) return schema.enum.map(value => JSON.stringify(value)).join(" | ");
+  if (schema.type === "array") return "array of " + typeOf(schema.items || {});
+  return [schema.type || "any", schema.format ? "(" + schema.format + ")" : ""].join(" ").trim();
+}
+
+function example(schema, depth) {
+  schema = resolve(schema);
+  if (schema.examples) return schema.examples[0];
+  if ("default" in schema) return schema.default;
+  if (schema.enum) return schema.enum[0];
+  const either = schema.anyOf || schema.oneOf;
+  if (either) return either.some(one => one.type === "null") ? null : example(either[0], depth);
+  if (schema.type === "object") {
+    const value = {};
+    if (depth < 6) for (const [name, part] of Object.entries(schema.properties || {})) value[name] = example(part, depth + 1);
+    return value;
+  }
+  return {array: [], string: "", integer: 0, number: 0, boolean: false}[schema.type] ?? null;
+}
+
+function fieldTable(schema) {
+  schema = resolve(schema);
+  if (!schema.properties) return make("code", {}, typeOf(schema));
+  const table = make("table", {});
+  for (const [name, part] of Object.entries(schema.properties)) {
+    const must = (schema.required || []).includes(name) ? "required" : "";
+    table.append(make("tr", {}, make("td", {}, make("code", {}, name)), make("td", {}, make("code", {}, typeOf(part))),
+      make("td", {}, must), make("td", {}, resolve(part).description || part.description || "")));
+  }
+  return table;
+}
+
+function tryOut(method, path, operation) {
+  const inputs = (operation.parameters || []).map(parameter => {
+    const input = make("input", {placeholder: typeOf(parameter.schema)});
+    return {parameter, input, row: make("tr", {}, make("td", {}, make("code", {}, parameter.name)), make("td", {}, parameter.in),
+      make("td", {}, input), make("td", {}, parameter.description || ""))};
+  });
+  const body = operation.requestBody && operation.requestBody.content["application/json"];
+  const editor = body && make("textarea", {value: JSON.stringify(example(body.schema, 0), null, 2), spellcheck: false});
+  const output = make("pre", {hidden: true});
+  const button = make("button", {type: "button"}, "Send");
+  button.addEventListener("click", async () => {
+    let target = path;
+    const query = new URLSearchParams();
+    for (const {parameter, input} of inputs) {
+      if (parameter.in === "path") target = target.replace("{" + parameter.name + "}", encodeURIComponent(input.value));
+      else if (input.value !== "") query.append(parameter.name, input.value);
+    }
+    const headers = {};
+    const token = document.getElementById("authorization").value;
+    if (token) headers.authorization = token;
+    if (editor) headers["content-type"] = "application/json";
+    output.hidden = false;
+    output.textContent = "…";
+    try {
+      const suffix = query.size || String(query) ? "?" + query : "";
+      const answer = await fetch(base + target + suffix, {method: method.toUpperCase(), headers, body: editor ? editor.value : undefined});
+      let text = await answer.text();
+      try { text = JSON.stringify(JSON.parse(text), null, 2); } catch { }
+      output.textContent = answer.status + " " + answer.statusText + "\\n\\n" + text;
+    } catch (error) {
+      output.textContent = String(error);
+    }
+  });
+  const parts = [];
+  if (inputs.length) parts.push(make("h3", {}, "Parameters"), make("table", {}, ...inputs.map(each => each.row)));
+  if (editor) parts.push(make("h3", {}, "Body"), fieldTable(body.schema), editor);
+  return [...parts, button, output];
+}
+
+function show(method, path, operation) {
+  const box = make("div", {});
+  if (operation.description) box.append(make("p", {}, operation.description));
+  box.append(...tryOut(method, path, operation), make("h3", {}, "Answers"));
+  for (const [status, answer] of Object.entries(operation.responses)) {
+    box.append(make("p", {}, make("code", {}, status), " " + answer.description));
+    const content = answer.content && answer.content["application/json"];
+    if (content) box.append(fieldTable(content.schema));
+  }
+  return make("details", {}, make("summary", {}, make("span", {className: "method"}, method.toUpperCase()), make("code", {}, path),
+    make("span", {className: "about"}, operation.summary || "")), box);
+}
+
+fetch(url).then(answer => answer.json()).then(found => {
+  spec = found;
+  const main = document.getElementById("operations");
+  document.getElementById("version").textContent = spec.info.version;
+  document.getElementById("description").textContent = spec.info.description || "";
+  const groups = new Map();
+  for (const [path, methods] of Object.entries(spec.paths))
+    for (const [method, operation] of Object.entries(methods)) {
+      const group = (operation.tags || [""])[0];
+      if (!groups.has(group)) groups.set(group, []);
+      groups.get(group).push(show(method, path, operation));
+    }
+  for (const [group, boxes] of groups) main.append(make("section", {}, make("h2", {}, group), ...boxes));
+}).catch(error => { document.getElementById("operations").textContent = "The document could not be loaded: " + error; });
+"""
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body data-document="{url}" data-path="{path}">
+<h1>{title} <small id="version"></small></h1>
+<p id="description"></p>
+<p><label>Authorization <input id="authorization" placeholder="Bearer …" autocomplete="off"></label> <a href="{url}">OpenAPI document</a></p>
+<main id="operations"></main>
+<noscript>This page needs JavaScript. The OpenAPI document is at <a href="{url}">{url}</a>.</noscript>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+def _digest(text: str) -> str:
+    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
+
+
+# Nothing is allowed but what this file holds, so that even a hole in the page could load no stranger's code.
+_POLICY = (
+    f"default-src 'none'; script-src {_digest(_SCRIPT)}; style-src {_digest(_STYLE)}; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def docs_page(title: str, root_path: str, openapi_path: str) -> Response:
+    """The page for the OpenAPI document at `openapi_path` below `root_path`."""
+    page = _PAGE.format(
+        title=html.escape(title),
+        url=html.escape(root_path + openapi_path),
+        path=html.escape(openapi_path),
+        style=_STYLE,
+        script=_SCRIPT,
+    )
+    return Response(page, headers={"content-security-policy": _POLICY}, content_type="text/html; charset=utf-8")

@@ -1,0 +1,165 @@
+"""The OpenAPI 3.1 document of an app: made from its routes, their models and their handlers' docstrings."""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from inspect import getdoc
+from typing import Any
+
+import msgspec
+
+from .routing import Parameter, Route, parse_path
+
+REFERENCE = "#/components/schemas/{name}"
+
+_PARAMETER_SCHEMAS: dict[str, dict[str, Any]] = {
+    "": {"type": "string"},
+    "uuid": {"type": "string", "format": "uuid"},
+    "int": {"type": "integer", "format": "int64"},
+    "path": {"type": "string"},
+}
+
+# The 422 answer, in the words that FastAPI's clients know.
+_FAULTS = {
+    "HTTPValidationError": {
+        "title": "HTTPValidationError",
+        "type": "object",
+        "properties": {"detail": {"type": "array", "items": {"$ref": "#/components/schemas/ValidationError"}}},
+    },
+    "ValidationError": {
+        "title": "ValidationError",
+        "type": "object",
+        "required": ["loc", "msg", "type"],
+        "properties": {
+            "loc": {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]}},
+            "msg": {"type": "string"},
+            "type": {"type": "string"},
+            "input": {},
+            "ctx": {"type": "object"},
+        },
+    },
+}
+
+
+def build_document(title: str, version: str, description: str, routes: Sequence[Route]) -> dict[str, Any]:
+    """The document, ready for JSON. Raises what msgspec raises for a model that has no JSON schema."""
+    models = _models(routes)
+    references, components = msgspec.json.schema_components(models, ref_template=REFERENCE)
+    schemas = dict(zip(models, references, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    ids: set[str] = set()
+    for route in routes:
+        path = _template(route.path)
+        for method in route.methods:
+            operation = _operation(route, schemas, components)
+            operation["operationId"] = _unique(f"{route.name}_{method.lower()}{_words(path)}", ids)
+            paths.setdefault(path, {})[method.lower()] = operation
+    info = {"title": title, "version": version}
+    if description:
+        info["description"] = description
+    document: dict[str, Any] = {"openapi": "3.1.0", "info": info, "paths": paths}
+    if any(_can_be_faulty(route) for route in routes):
+        components = {**components, **_FAULTS}
+    if components:
+        document["components"] = {"schemas": components}
+    return document
+
+
+def _models(routes: Sequence[Route]) -> list[Any]:
+    """Each model once, in the order of the routes."""
+    found: dict[Any, None] = {}
+    for route in routes:
+        documented = (answer[1] for answer in (route.responses or {}).values() if isinstance(answer, tuple))
+        for model in (route.body, route.query, route.response, *documented):
+            if model is not None:
+                found[model] = None
+    return list(found)
+
+
+def _operation(route: Route, schemas: dict[Any, Any], components: dict[str, Any]) -> dict[str, Any]:
+    summary, _, description = (getdoc(route.handler) or "").partition("\n")
+    operation: dict[str, Any] = {}
+    if summary := route.summary or summary.strip():
+        operation["summary"] = summary
+    if description := description.strip():
+        operation["description"] = description
+    if route.tags:
+        operation["tags"] = list(route.tags)
+    if parameters := [*_path_parameters(route), *_query_parameters(route, schemas, components)]:
+        operation["parameters"] = parameters
+    if route.body is not None:
+        operation["requestBody"] = {"required": True, "content": _json(schemas[route.body])}
+    operation["responses"] = _responses(route, schemas)
+    return operation
+
+
+def _path_parameters(route: Route) -> list[dict[str, Any]]:
+    return [
+        {"name": part.name, "in": "path", "required": True, "schema": _PARAMETER_SCHEMAS[part.kind]}
+        for part in parse_path(route.path)
+        if isinstance(part, Parameter)
+    ]
+
+
+def _query_parameters(route: Route, schemas: dict[Any, Any], components: dict[str, Any]) -> list[dict[str, Any]]:
+    """A query model's fields, one parameter each: in a query there is no object that holds them."""
+    if route.query is None:
+        return []
+    model = components[schemas[route.query]["$ref"].rpartition("/")[2]]
+    parameters = []
+    for name, schema in model["properties"].items():
+        schema = dict(schema)
+        parameter = {"name": name, "in": "query", "required": name in model.get("required", ())}
+        if description := schema.pop("description", None):
+            parameter["description"] = description
+        parameters.append({**parameter, "schema": schema})
+    return parameters
+
+
+def _responses(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
+    good: dict[str, Any] = {"description": _phrase(route.status)}
+    if route.response is not None:
+        good["content"] = _json(schemas[route.response])
+    answers = {str(route.status): good}
+    if _can_be_faulty(route):
+        content = _json({"$ref": REFERENCE.format(name="HTTPValidationError")})
+        answers["422"] = {"description": "What was sent is not what is asked for", "content": content}
+    for status, answer in (route.responses or {}).items():
+        if isinstance(answer, tuple):
+            answers[str(status)] = {"description": answer[0], "content": _json(schemas[answer[1]])}
+        else:
+            answers[str(status)] = {"description": answer}
+    return answers
+
+
+def _can_be_faulty(route: Route) -> bool:
+    return route.body is not None or route.query is not None
+
+
+def _json(schema: Any) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return str(status)
+
+
+def _template(path: str) -> str:
+    """The path as OpenAPI writes it: without the kinds of its parameters."""
+    parts = [f"{{{part.name}}}" if isinstance(part, Parameter) else part for part in parse_path(path)]
+    return "/" + "/".join(parts)
+
+
+def _words(path: str) -> str:
+    return "".join(f"_{part.strip('{}')}" for part in path.split("/") if part).replace("-", "_").replace(".", "_")
+
+
+def _unique(wish: str, taken: set[str]) -> str:
+    name, number = wish, 1
+    while name in taken:
+        number += 1
+        name = f"{wish}_{number}"
+    taken.add(name)
+    return name

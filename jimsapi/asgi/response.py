@@ -1,0 +1,231 @@
+"""Answers: bytes at hand, JSON, or a stream."""
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import msgspec
+import orjson
+from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
+
+from .errors import ClientDisconnected
+from .types import RawHeaders, Receive, Send
+
+if TYPE_CHECKING:
+    from .connection import Request
+
+JSON_TYPE = (b"content-type", b"application/json")
+TEXT_TYPE = "text/plain; charset=utf-8"
+
+# Made once, so that an answer's length costs a look-up.
+_LENGTHS = [(b"content-length", str(length).encode()) for length in range(4096)]
+
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_BAD_VALUE = re.compile(r"[\r\n\0]")
+
+_CLOSE_SECONDS = 5.0
+
+
+class Response:
+    """An answer whose body is at hand. The length is added; 1xx, 204 and 304 have neither body nor length.
+
+    Text is encoded as UTF-8. `content_type=None` sends none. Raises `ValueError` for a header that HTTP cannot carry,
+    such as a value with a line break.
+
+    One response may answer many requests: nothing changes it while it is sent.
+    """
+
+    __slots__ = ("body", "names_connection", "raw_headers", "status")
+
+    body: bytes | None  # None: the body is a stream
+
+    def __init__(
+        self,
+        body: bytes | str = b"",
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        content_type: str | None = TEXT_TYPE,
+    ) -> None:
+        data = body.encode() if isinstance(body, str) else bytes(body)
+        self._set(data, status, headers, None if content_type is None else header("content-type", content_type))
+
+    def _set(
+        self, body: bytes, status: int, headers: Mapping[str, str] | None, content_type: tuple[bytes, bytes] | None
+    ) -> None:
+        self.status = status
+        self.names_connection = False
+        if status in (204, 304) or status < 200:
+            self.body = b""
+            self.raw_headers: RawHeaders = []
+        else:
+            length = len(body)
+            self.body = body
+            self.raw_headers = [
+                _LENGTHS[length] if length < 4096 else (b"content-length", str(length).encode()),
+            ]
+            if content_type is not None:
+                self.raw_headers.append(content_type)
+        if headers:
+            self._add(headers)
+
+    def _add(self, headers: Mapping[str, str]) -> None:
+        for name, value in headers.items():
+            pair = header(name, value)
+            if pair[0] in (b"content-length", b"transfer-encoding"):
+                raise ValueError(f"{name} follows from the body and cannot be given.")
+            if pair[0] == b"content-type":
+                self.raw_headers = [other for other in self.raw_headers if other[0] != b"content-type"]
+            self.names_connection |= pair[0] == b"connection"
+            self.raw_headers.append(pair)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.status}>"
+
+
+class JSONResponse(Response):
+    """An answer in JSON. `value` may hold what orjson knows (UUIDs, datetimes, dataclasses) and `msgspec.Struct`s."""
+
+    __slots__ = ()
+
+    def __init__(self, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        self._set(orjson.dumps(value, default=msgspec.to_builtins, option=orjson.OPT_UTC_Z), status, headers, JSON_TYPE)
+
+
+class StreamingResponse(Response):
+    """An answer whose chunks come from an async iterable, as bytes or as text (sent as UTF-8).
+
+    When the client hangs up the iterable is cancelled; when the iterable fails the connection is cut, so that what came
+    is not taken for the whole. In each case, and at the end, it is closed. It is not iterated for HEAD. A request's body
+    is to be read, if at all, before the first chunk.
+    """
+
+    __slots__ = ("content",)
+
+    keepalive: float | None = None  # seconds of silence after which PING is sent
+    ping = b""
+
+    def __init__(
+        self,
+        content: AsyncIterable[Any],
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        content_type: str | None = "application/octet-stream",
+    ) -> None:
+        self.status = status
+        self.names_connection = False
+        self.raw_headers = [] if content_type is None else [header("content-type", content_type)]
+        self.body = None
+        self.content = content
+        if headers:
+            self._add(headers)
+
+    def encode(self, item: Any) -> bytes:
+        """The bytes of one item of the content."""
+        return item.encode() if isinstance(item, str) else bytes(item)
+
+    async def stream(self, request: "Request", receive: Receive, send: Send) -> None:
+        """Send the chunks; the start of the answer is sent already.
+
+        Raises `ClientDisconnected`, or what the content raised. Works on asyncio and on trio.
+        """
+        await _Delivery(self, request, receive, send).run()
+
+    async def discard(self) -> None:
+        """Close the content unused."""
+        await _close(self.content)
+
+
+class _Delivery:
+    """A stream on its way: the content is read in the request's own task, and two tasks beside it watch for the
+    client's leaving and send pings. No timeout stands around the content, which would tear it (PEP 789)."""
+
+    def __init__(self, response: StreamingResponse, request: "Request", receive: Receive, send: Send) -> None:
+        self.response = response
+        self.request = request
+        self.receive = receive
+        self.raw_send = send
+        self.items = aiter(response.content)
+        self.lock = anyio.Lock(fast_acquire=True)
+        self.last_sent = anyio.current_time()
+        self.failure: Exception | None = None
+
+    async def run(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            try:
+                await self._pump(tasks)
+            except Exception as error:  # kept out of the group, which would wrap it
+                self._fail(error)
+            finally:
+                await _close(self.items)
+            tasks.cancel_scope.cancel()
+        if self.failure is not None:
+            raise self.failure
+        await self._send(b"", more=False)
+
+    async def _pump(self, tasks: TaskGroup) -> None:
+        if self.response.keepalive is not None:
+            tasks.start_soon(self._ping, tasks, self.response.keepalive)
+        watched = not self.request.unread
+        if watched:
+            tasks.start_soon(self._watch, tasks)
+        async for item in self.items:
+            await self._send(self.response.encode(item))
+            # uvicorn's send does not suspend: content that never awaits would hold up every other request.
+            await checkpoint()
+            if not watched and not self.request.claimed:
+                watched = True
+                tasks.start_soon(self._watch, tasks)
+
+    async def _watch(self, tasks: TaskGroup) -> None:
+        # The one reader of receive(). No server cancels a handler whose client has left.
+        try:
+            while (await self.receive())["type"] != "http.disconnect":
+                pass
+            self._fail(ClientDisconnected())
+        except Exception as error:
+            self._fail(error)
+        tasks.cancel_scope.cancel()
+
+    async def _ping(self, tasks: TaskGroup, interval: float) -> None:
+        try:
+            while True:
+                silent_until = self.last_sent + interval
+                await anyio.sleep_until(silent_until)
+                if self.last_sent + interval <= silent_until:
+                    await self._send(self.response.ping)
+        except Exception as error:
+            self._fail(error)
+            tasks.cancel_scope.cancel()
+
+    async def _send(self, chunk: bytes, more: bool = True) -> None:
+        async with self.lock:  # a ping must not come between the halves of an event
+            try:
+                await self.raw_send({"type": "http.response.body", "body": chunk, "more_body": more})
+            except OSError as error:  # ASGI's way to say that the client has left
+                raise ClientDisconnected from error
+            self.last_sent = anyio.current_time()
+
+    def _fail(self, error: Exception) -> None:
+        if self.failure is None:
+            self.failure = error
+
+
+async def _close(content: object) -> None:
+    """Close a generator now, not whenever it is collected. One that takes long over it is left after some seconds."""
+    if isinstance(content, AsyncGenerator):
+        with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
+            await content.aclose()
+
+
+def header(name: str, value: str) -> tuple[bytes, bytes]:
+    """A header as ASGI has it. Raises `ValueError` if HTTP cannot carry it."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no header name.")
+    if _BAD_VALUE.search(value):
+        raise ValueError(f"The value of the header {name} holds a line break or NUL.")
+    try:
+        return name.lower().encode(), value.encode("latin-1")
+    except UnicodeEncodeError:
+        raise ValueError(f"The value of the header {name} holds characters outside Latin-1.") from None

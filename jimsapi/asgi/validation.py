@@ -1,0 +1,377 @@
+"""From plain values to `msgspec.Struct`s, with every fault listed as pydantic would name it.
+
+msgspec is fast and stops at the first fault, so it is asked first. Only if it refuses are the fields walked one by one:
+this takes booleans and UUIDs as laxly as pydantic does, which today's clients rely on, and collects all the faults.
+"""
+
+import re
+from collections.abc import Callable, Hashable, Iterable
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
+
+import msgspec
+from msgspec import inspect as shapes
+
+from .body import Loc, fault, missing, nul
+from .errors import Fault, ValidationError
+
+if TYPE_CHECKING:
+    from .connection import QueryParams
+
+Model = TypeVar("Model")
+
+MAX_FAULTS = 1000
+"""How many faults one answer lists: enough for a person, too few to make an answer many times a body's size."""
+
+_TRUE = frozenset(("1", "on", "t", "true", "y", "yes"))
+_FALSE = frozenset(("0", "off", "f", "false", "n", "no"))
+
+# pydantic's grammar, narrower than uuid.UUID's: 32 digits, or dashed, and only the dashed form in braces or as a URN.
+_DASHED = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
+_UUID = re.compile(rf"[0-9a-fA-F]{{32}}|{_DASHED}|\{{{_DASHED}\}}|urn:uuid:{_DASHED}")
+_UUID_GROUPS = (8, 4, 4, 4, 12)
+
+_INTEGER_TEXT = re.compile(r"\s*([+-]?[0-9]+(?:_[0-9]+)*)(?:\.0+)?\s*")
+_FLOAT_TEXT = re.compile(
+    r"\s*[+-]?(?:(?:[0-9]+(?:_[0-9]+)*\.?(?:[0-9]+(?:_[0-9]+)*)?|\.[0-9]+(?:_[0-9]+)*)(?:[eE][+-]?[0-9]+(?:_[0-9]+)*)?"
+    r"|nan|inf|infinity)\s*",
+    re.IGNORECASE,
+)
+_MAX_DIGITS = 4300  # Python converts no longer integers
+
+_PLACE = re.compile(r" - at `(?:key in )?\$([^`]*)`$")
+_PLACE_STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
+
+
+def convert_body(value: Any, model: type[Model]) -> Model:
+    """`value` (of a JSON body) as `model`. Raises `ValidationError` with every fault, each `loc` beginning "body"."""
+    try:
+        return msgspec.convert(value, model)
+    except msgspec.ValidationError:
+        return _convert_slowly(value, model)
+
+
+def convert_query(query: "QueryParams", model: type[Model]) -> Model:
+    """A query string as `model`. Raises `ValidationError` with every fault, each `loc` beginning "query"."""
+    walk = _Walk(from_text=True)
+    values: dict[str, Any] = {}
+    for field in _fields(model):
+        name, kind = field.encode_name, _bare(field.type)
+        if name not in query:
+            if field.required:
+                walk.add(missing(("query", name)))
+            continue
+        raw: Any = query.getlist(name) if _is_list(kind) else query.get(name)
+        values[name] = walk.check(kind, raw, ("query", name))
+    return walk.result(values, model, "query")
+
+
+def _convert_slowly(value: Any, model: type[Model]) -> Model:
+    walk = _Walk(from_text=False)
+    return walk.result(walk.check(shape_of(model), value, ("body",)), model, "body")
+
+
+@cache
+def shape_of(model: Hashable) -> shapes.Type:
+    """msgspec's description of a type, made once."""
+    return _bare(shapes.type_info(model))
+
+
+def _bare(kind: shapes.Type) -> shapes.Type:
+    return kind.type if isinstance(kind, shapes.Metadata) else kind
+
+
+def _fields(model: Any) -> tuple[shapes.Field, ...]:
+    shape = shape_of(model)
+    if not isinstance(shape, shapes.StructType):
+        raise TypeError(f"{model!r} is not a msgspec.Struct")
+    return shape.fields
+
+
+def _is_list(kind: shapes.Type) -> bool:
+    if isinstance(kind, shapes.UnionType):
+        return any(_is_list(_bare(member)) for member in kind.types)
+    return isinstance(kind, shapes.ListType)
+
+
+class _Walk:
+    """One walk over a value, which gathers faults. `check` returns the value with booleans and UUIDs converted.
+
+    With `from_text` numbers are read from their text too, as a query string has them; the echo stays that text.
+    """
+
+    __slots__ = ("faults", "from_text")
+
+    def __init__(self, from_text: bool) -> None:
+        self.from_text = from_text
+        self.faults: list[Fault] = []
+
+    def add(self, item: Fault) -> None:
+        if len(self.faults) < MAX_FAULTS:
+            self.faults.append(item)
+
+    def refuse(self, kind: str, loc: Loc, message: str, value: Any, context: dict[str, Any] | None = None) -> Any:
+        if len(self.faults) < MAX_FAULTS:  # asked before the echo is measured
+            self.faults.append(fault(kind, loc, message, value, context))
+        return value
+
+    def result(self, value: Any, model: type[Model], origin: str) -> Model:
+        """The finished model, or what was found wrong. What the walk does not know, msgspec has the word on."""
+        if self.faults:
+            raise ValidationError(self.faults)
+        try:
+            return msgspec.convert(value, model)
+        except msgspec.ValidationError as error:
+            message = str(error)
+            loc = (origin, *_place(message))
+            raise ValidationError([fault("value_error", loc, _PLACE.sub("", message), None)]) from None
+
+    def check(self, kind: shapes.Type, value: Any, loc: Loc) -> Any:
+        check = _CHECKS.get(type(kind))
+        return value if check is None else check(self, kind, value, loc)
+
+    def struct(self, kind: shapes.StructType, value: Any, loc: Loc) -> Any:
+        if kind.array_like or kind.tag_field:
+            return value
+        if not isinstance(value, dict):
+            message = "Input should be a valid dictionary or object to extract fields from"
+            return self.refuse("model_attributes_type", loc, message, value)
+        checked = {}
+        for field in kind.fields:
+            name = field.encode_name
+            if name in value:
+                checked[name] = self.check(_bare(field.type), value[name], (*loc, name))
+            elif field.required:
+                self.add(missing((*loc, name), value))
+        return checked
+
+    def text(self, kind: shapes.StrType, value: Any, loc: Loc) -> Any:
+        if not isinstance(value, str):
+            return self.refuse("string_type", loc, "Input should be a valid string", value)
+        if self.from_text and "\0" in value:
+            self.add(nul(loc, value))
+        elif kind.min_length is not None and len(value) < kind.min_length:
+            least = kind.min_length
+            message = f"String should have at least {least} character{_s(least)}"
+            self.refuse("string_too_short", loc, message, value, {"min_length": least})
+        elif kind.max_length is not None and len(value) > kind.max_length:
+            most = kind.max_length
+            message = f"String should have at most {most} character{_s(most)}"
+            self.refuse("string_too_long", loc, message, value, {"max_length": most})
+        elif kind.pattern is not None and not re.search(kind.pattern, value):
+            message = f"String should match pattern '{kind.pattern}'"
+            self.refuse("string_pattern_mismatch", loc, message, value, {"pattern": kind.pattern})
+        return value
+
+    def boolean(self, kind: shapes.BoolType, value: Any, loc: Loc) -> Any:
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, str):
+            lowered = value.lower()
+            if lowered in _TRUE or lowered in _FALSE:
+                return lowered in _TRUE
+        elif isinstance(value, (int, float)) and value in (0, 1):
+            return value == 1
+        elif not isinstance(value, int):
+            return self.refuse("bool_type", loc, "Input should be a valid boolean", value)
+        message = "Input should be a valid boolean, unable to interpret input"
+        return self.refuse("bool_parsing", loc, message, value)
+
+    def uuid(self, kind: shapes.UUIDType, value: Any, loc: Loc) -> Any:
+        if not isinstance(value, str):
+            return self.refuse("uuid_type", loc, "UUID input should be a string, bytes or UUID object", value)
+        if _UUID.fullmatch(value):
+            return UUID(value)
+        reason = _why_no_uuid(value)
+        return self.refuse("uuid_parsing", loc, f"Input should be a valid UUID, {reason}", value, {"error": reason})
+
+    def integer(self, kind: shapes.IntType, value: Any, loc: Loc) -> Any:
+        number = value
+        if self.from_text:
+            match = _INTEGER_TEXT.fullmatch(value)
+            if match is None:
+                message = "Input should be a valid integer, unable to parse string as an integer"
+                return self.refuse("int_parsing", loc, message, value)
+            if len(match[1]) > _MAX_DIGITS:
+                message = "Unable to parse input string as an integer, exceeded maximum size"
+                return self.refuse("int_parsing_size", loc, message, value)
+            number = int(match[1])
+        elif isinstance(value, bool) or not isinstance(value, int):
+            return self.refuse("int_type", loc, "Input should be a valid integer", value)
+        self.bounds(kind, number, value, loc)
+        return number
+
+    def number(self, kind: shapes.FloatType, value: Any, loc: Loc) -> Any:
+        number = value
+        if self.from_text:
+            if not _FLOAT_TEXT.fullmatch(value):
+                message = "Input should be a valid number, unable to parse string as a number"
+                return self.refuse("float_parsing", loc, message, value)
+            number = float(value)
+        elif isinstance(value, bool) or not isinstance(value, (int, float)):
+            return self.refuse("float_type", loc, "Input should be a valid number", value)
+        self.bounds(kind, number, value, loc)
+        return number
+
+    def bounds(self, kind: shapes.IntType | shapes.FloatType, number: float, value: Any, loc: Loc) -> None:
+        """The limits of a number, in pydantic's order; only the first that fails is named."""
+        if kind.multiple_of is not None and number % kind.multiple_of:
+            message, context = f"Input should be a multiple of {kind.multiple_of}", {"multiple_of": kind.multiple_of}
+            self.refuse("multiple_of", loc, message, value, context)
+        elif kind.le is not None and not number <= kind.le:
+            self.refuse(
+                "less_than_equal", loc, f"Input should be less than or equal to {kind.le}", value, {"le": kind.le}
+            )
+        elif kind.lt is not None and not number < kind.lt:
+            self.refuse("less_than", loc, f"Input should be less than {kind.lt}", value, {"lt": kind.lt})
+        elif kind.ge is not None and not number >= kind.ge:
+            message = f"Input should be greater than or equal to {kind.ge}"
+            self.refuse("greater_than_equal", loc, message, value, {"ge": kind.ge})
+        elif kind.gt is not None and not number > kind.gt:
+            self.refuse("greater_than", loc, f"Input should be greater than {kind.gt}", value, {"gt": kind.gt})
+
+    def array(self, kind: shapes.ListType, value: Any, loc: Loc) -> Any:
+        if not isinstance(value, list):
+            return self.refuse("list_type", loc, "Input should be a valid list", value)
+        # pydantic stops at the first item too many, and counts too few only when the items are sound.
+        if kind.max_length is not None and len(value) > kind.max_length:
+            return self.too_long("List", kind.max_length, value, loc)
+        before = len(self.faults)
+        item_kind = _bare(kind.item_type)
+        checked = [self.check(item_kind, item, (*loc, index)) for index, item in enumerate(value)]
+        if kind.min_length is not None and len(value) < kind.min_length and len(self.faults) == before:
+            self.too_short("List", kind.min_length, value, loc)
+        return checked
+
+    def mapping(self, kind: shapes.DictType, value: Any, loc: Loc) -> Any:
+        if not isinstance(value, dict):
+            return self.refuse("dict_type", loc, "Input should be a valid dictionary", value)
+        before = len(self.faults)
+        key_kind, value_kind = _bare(kind.key_type), _bare(kind.value_type)
+        checked = {}
+        for key, item in value.items():
+            # A JSON key is text; of what a model may ask of it, only text and UUIDs are looked at here.
+            place = (*loc, key)
+            checked_key = self.check(key_kind, key, (*place, "[key]")) if isinstance(key_kind, _KEY_KINDS) else key
+            checked[checked_key] = self.check(value_kind, item, place)
+        if len(self.faults) == before:
+            if kind.max_length is not None and len(value) > kind.max_length:
+                self.too_long("Dictionary", kind.max_length, value, loc)
+            elif kind.min_length is not None and len(value) < kind.min_length:
+                self.too_short("Dictionary", kind.min_length, value, loc)
+        return checked
+
+    def too_long(self, what: str, most: int, value: Any, loc: Loc) -> Any:
+        message = f"{what} should have at most {most} item{_s(most)} after validation, not {len(value)}"
+        context = {"field_type": what, "max_length": most, "actual_length": len(value)}
+        return self.refuse("too_long", loc, message, value, context)
+
+    def too_short(self, what: str, least: int, value: Any, loc: Loc) -> Any:
+        message = f"{what} should have at least {least} item{_s(least)} after validation, not {len(value)}"
+        context = {"field_type": what, "min_length": least, "actual_length": len(value)}
+        return self.refuse("too_short", loc, message, value, context)
+
+    def literal(self, kind: shapes.LiteralType, value: Any, loc: Loc) -> Any:
+        for allowed in kind.values:
+            if value == allowed and type(value) is type(allowed):
+                return value
+            if self.from_text and value == str(allowed):
+                return allowed
+        *others, last = [repr(allowed) for allowed in kind.values]
+        expected = f"{', '.join(others)} or {last}" if others else last
+        return self.refuse("literal_error", loc, f"Input should be {expected}", value, {"expected": expected})
+
+    def nothing(self, kind: shapes.NoneType, value: Any, loc: Loc) -> Any:
+        return value if value is None else self.refuse("none_required", loc, "Input should be None", value)
+
+    def union(self, kind: shapes.UnionType, value: Any, loc: Loc) -> Any:
+        if value is None and kind.includes_none:
+            return None
+        members = [_bare(member) for member in kind.types if not isinstance(_bare(member), shapes.NoneType)]
+        if len(members) == 1:
+            return self.check(members[0], value, loc)
+        return self.first_sound(members, value, loc)
+
+    def first_sound(self, members: Iterable[shapes.Type], value: Any, loc: Loc) -> Any:
+        """What the first member makes of it that finds no fault; else every member's faults, under its name."""
+        found: list[Fault] = []
+        for member in members:
+            attempt = _Walk(self.from_text)
+            checked = attempt.check(member, value, (*loc, _member_name(member)))
+            if not attempt.faults:
+                return checked
+            found += attempt.faults
+        for item in found:
+            self.add(item)
+        return value
+
+
+_KEY_KINDS = (shapes.StrType, shapes.UUIDType)
+
+_CHECKS: dict[type[shapes.Type], Callable[[_Walk, Any, Any, Loc], Any]] = {
+    shapes.StructType: _Walk.struct,
+    shapes.StrType: _Walk.text,
+    shapes.BoolType: _Walk.boolean,
+    shapes.UUIDType: _Walk.uuid,
+    shapes.IntType: _Walk.integer,
+    shapes.FloatType: _Walk.number,
+    shapes.ListType: _Walk.array,
+    shapes.DictType: _Walk.mapping,
+    shapes.LiteralType: _Walk.literal,
+    shapes.NoneType: _Walk.nothing,
+    shapes.UnionType: _Walk.union,
+}
+
+_MEMBER_NAMES: dict[type[shapes.Type], str] = {
+    shapes.StrType: "str",
+    shapes.BoolType: "bool",
+    shapes.UUIDType: "uuid",
+    shapes.IntType: "int",
+    shapes.FloatType: "float",
+    shapes.ListType: "list",
+    shapes.DictType: "dict",
+    shapes.LiteralType: "literal",
+}
+
+
+def _member_name(kind: shapes.Type) -> str:
+    if isinstance(kind, shapes.StructType):
+        return kind.cls.__name__
+    return _MEMBER_NAMES.get(type(kind), type(kind).__name__.removesuffix("Type").lower())
+
+
+def _why_no_uuid(text: str) -> str:
+    """What pydantic says about a text that is no UUID. Positions and lengths are bytes of UTF-8."""
+    inner, offset, simple = text, 0, False
+    if len(text) >= 2 and text[0] == "{" and text[-1] == "}":
+        inner, offset = text[1:-1], 1
+    elif text.startswith("urn:uuid:"):
+        inner, offset = text[9:], 9
+    else:
+        simple = True
+    for index, character in enumerate(inner):
+        if character not in "0123456789abcdefABCDEF-":
+            position = len(inner[:index].encode("utf-8", "replace")) + offset
+            return f"invalid character: found `{character}` at {position}"
+    groups = inner.split("-")
+    if simple and len(groups) == 1:
+        return f"invalid length: found {len(text)}"
+    if len(groups) != len(_UUID_GROUPS):
+        return f"invalid group count: expected 5, found {len(groups)}"
+    for index, (group, length) in enumerate(zip(groups, _UUID_GROUPS, strict=True)):
+        if len(group) != length:
+            return f"invalid group length in group {index}: expected {length}, found {len(group)}"
+    return "invalid"
+
+
+def _place(message: str) -> list[str | int]:
+    """The place that msgspec names at the end of its messages, as the parts of a `loc`."""
+    match = _PLACE.search(message)
+    if match is None:
+        return []
+    return [name or (int(index) if index.isdigit() else index) for name, index in _PLACE_STEP.findall(match[1])]
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"

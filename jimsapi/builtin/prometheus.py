@@ -1,0 +1,151 @@
+"""Metrics: plain counters on the path of a request, turned into Prometheus families when somebody scrapes."""
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from jimsapi.plugins.hooks import hookimpl
+from jimsapi.plugins.protocols import AdmissionRecord, CommitRecord, RequestRecord, RunRecord
+
+PIPELINE_BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600)
+REQUEST_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60)
+COMMIT_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5)
+
+
+class Histogram:
+    """Counts of observations by bucket (seconds), and their sum."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.total += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative counts by upper bound, as Prometheus wants them."""
+        cumulative, running = [], 0
+        for bound, count in zip((*map(_text, self.bounds), "+Inf"), list(self.counts), strict=True):
+            running += count
+            cumulative.append((bound, float(running)))
+        return cumulative
+
+
+class Metrics(Collector):
+    """The observer that counts, and the collector that shows what it counted."""
+
+    def __init__(self) -> None:
+        self._requests: defaultdict[tuple[str, str, int], int] = defaultdict(int)
+        self._request_seconds: dict[str, Histogram] = {}
+        self._admissions: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self._runs: defaultdict[str, int] = defaultdict(int)
+        self._pipelines: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self._pipeline_seconds: dict[tuple[str, str], Histogram] = {}
+        self._commits: defaultdict[str, int] = defaultdict(int)
+        self._operations = 0
+        self._commit_seconds = Histogram(COMMIT_BUCKETS)
+
+    def on_request(self, record: RequestRecord) -> None:
+        self._requests[record.method, record.route, record.status] += 1
+        histogram = self._request_seconds.get(record.route)
+        if histogram is None:
+            histogram = self._request_seconds[record.route] = Histogram(REQUEST_BUCKETS)
+        histogram.observe(record.duration)
+
+    def on_admission(self, record: AdmissionRecord) -> None:
+        self._admissions[record.provider, record.outcome] += 1
+
+    def on_run(self, record: RunRecord) -> None:
+        self._runs[record.status] += 1
+        for timing in record.pipelines:
+            labels = "success" if timing.succeeded else "failure", timing.pipeline
+            self._pipelines[labels] += 1
+            if labels not in self._pipeline_seconds:
+                self._pipeline_seconds[labels] = Histogram(PIPELINE_BUCKETS)
+            self._pipeline_seconds[labels].observe(timing.duration)
+
+    def on_commit(self, record: CommitRecord) -> None:
+        self._commits["failed" if record.failed else "ok"] += 1
+        self._operations += record.operations
+        self._commit_seconds.observe(record.duration)
+
+    def describe(self) -> Iterable[Metric]:
+        """Names for the registry to hold against others', without figures."""
+        return self.collect()
+
+    def collect(self) -> Iterator[Metric]:
+        # Scrapes come from a thread of their own while the loop counts: each mapping is copied in one step first.
+        requests = CounterMetricFamily(
+            "jims_http_requests", "Requests answered, by method, route template and status.", labels=("method", "route", "status")
+        )
+        for (method, route, status), count in list(self._requests.items()):
+            requests.add_metric((method, route, str(status)), count)
+        yield requests
+        seconds = HistogramMetricFamily(
+            "jims_http_request_duration_seconds", "Seconds from a request's head to its answer's end.", labels=("route",)
+        )
+        for route, histogram in list(self._request_seconds.items()):
+            seconds.add_metric((route,), histogram.buckets(), histogram.total)
+        yield seconds
+        admissions = CounterMetricFamily(
+            "jims_auth_decisions", "What auth providers said of requests.", labels=("provider", "outcome")
+        )
+        for (provider, outcome), count in list(self._admissions.items()):
+            admissions.add_metric((provider, outcome), count)
+        yield admissions
+        yield from self._collect_runs()
+        commits = CounterMetricFamily("jims_store_commits", "Durable transactions of the store.", labels=("outcome",))
+        for outcome, count in list(self._commits.items()):
+            commits.add_metric((outcome,), count)
+        yield commits
+        operations = CounterMetricFamily("jims_store_operations", "Operations that shared those transactions.")
+        operations.add_metric((), self._operations)
+        yield operations
+        commit = HistogramMetricFamily("jims_store_commit_duration_seconds", "Seconds that a transaction took.")
+        commit.add_metric((), self._commit_seconds.buckets(), self._commit_seconds.total)
+        yield commit
+
+    def _collect_runs(self) -> Iterator[Metric]:
+        runs = CounterMetricFamily("jims_runs", "Runs that ended, by their last status.", labels=("status",))
+        for status, count in list(self._runs.items()):
+            runs.add_metric((status,), count)
+        yield runs
+        pipelines = CounterMetricFamily(
+            "jims_pipeline_runs", "Total number of pipeline runs", labels=("status", "pipeline")
+        )
+        for labels, count in list(self._pipelines.items()):
+            pipelines.add_metric(labels, count)
+        yield pipelines
+        duration = HistogramMetricFamily(
+            "jims_pipeline_run_duration_seconds", "Duration of pipeline runs in seconds", labels=("status", "pipeline")
+        )
+        for labels, histogram in list(self._pipeline_seconds.items()):
+            duration.add_metric(labels, histogram.buckets(), histogram.total)
+        yield duration
+
+
+class PrometheusPlugin:
+    """One app's metrics: an observer and a collector that share their counters."""
+
+    def __init__(self) -> None:
+        self._metrics = Metrics()
+
+    @hookimpl
+    def jimsapi_observer(self) -> Metrics:
+        return self._metrics
+
+    @hookimpl
+    def jimsapi_metrics(self, registry: CollectorRegistry) -> None:
+        registry.register(self._metrics)
+
+
+def _text(bound: float) -> str:
+    return str(float(bound))

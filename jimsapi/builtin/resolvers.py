@@ -1,0 +1,21 @@
+"""The resolver that is asked last: the thread that the caller named, else the contact's newest, else a new one."""
+
+from jimsapi.plugins.hooks import hookimpl
+from jimsapi.service.inbound import Inbound
+from jimsapi.threads.run import ById, Latest, New, Selector
+
+_LATEST_OR_NEW: tuple[Selector, ...] = (Latest(), New())
+
+
+class DefaultResolver:
+    """Leaves no message without selectors."""
+
+    name = "default"
+
+    async def resolve(self, inbound: Inbound) -> tuple[Selector, ...]:
+        return _LATEST_OR_NEW if inbound.thread_id is None else (ById(inbound.thread_id),)
+
+
+@hookimpl
+def jimsapi_thread_resolver() -> DefaultResolver:
+    return DefaultResolver()

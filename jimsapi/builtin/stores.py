@@ -1,0 +1,39 @@
+"""The stores that need nothing installed: SQLite in a file, and memory."""
+
+from pathlib import Path
+from typing import Literal
+
+from jimsapi.plugins.hooks import hookimpl
+from jimsapi.plugins.options import Options, Settings, option
+from jimsapi.plugins.protocols import ThreadStore
+from jimsapi.threads.memory import MemoryStore
+from jimsapi.threads.sqlite import SQLiteStore
+
+_SCHEME = "sqlite:///"
+
+
+class StoreOptions(Options):
+    """Options of the SQLite store."""
+
+    durability: Literal["durable", "relaxed"] = option(
+        "durable", help="Whether an answer waits until the disk has it, or only until the system has it (SQLite)."
+    )
+
+
+@hookimpl
+def jimsapi_options() -> type[Options]:
+    return StoreOptions
+
+
+@hookimpl
+def jimsapi_thread_store(url: str, settings: Settings) -> ThreadStore | None:
+    if url in ("memory:", "memory://"):
+        return MemoryStore()
+    if not url.startswith("sqlite:"):
+        return None
+    path = url.removeprefix(_SCHEME)
+    if not url.startswith(_SCHEME) or not path or path == ":memory:":
+        raise ValueError("give sqlite:///relative.db or sqlite:////absolute.db (memory: keeps threads in memory)")
+    if "?" in path:
+        raise ValueError("a SQLite URL takes no parameters here; leave out what follows the ?")
+    return SQLiteStore(Path(path), durability=settings.get(StoreOptions).durability)

@@ -1,0 +1,113 @@
+"""Logs: one line a request and one an event of interest, written in batches by a thread of its own."""
+
+import logging
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from jimsapi.asgi.app import RequestRecord
+from jimsapi.asgi.connection import request_id
+
+WRITE_EVERY = 0.1
+"""Seconds between batches."""
+QUEUE_LIMIT = 100_000
+"""Lines that wait at most; beyond, the oldest are dropped."""
+
+
+class LogWriter(logging.Handler):
+    """Takes log records and answered requests on the path of a request, and formats and writes them elsewhere."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        super().__init__()
+        self._as_json = as_json
+        self._waiting: deque[tuple[float, str, logging.LogRecord | RequestRecord]] = deque(maxlen=QUEUE_LIMIT)
+        self._writing = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="log writer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what waits, and end."""
+        self._stopped.set()
+        self.flush()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a log record. Its message is made now, while its arguments are what they were."""
+        record.message = record.getMessage()
+        record.args = None
+        self._waiting.append((record.created, getattr(record, "request_id", None) or request_id.get(""), record))
+
+    def on_request(self, record: RequestRecord) -> None:
+        """Take an answered request; probes are not logged."""
+        if not record.probe:
+            self._waiting.append((time.time(), record.request_id, record))
+
+    def flush(self) -> None:
+        """Write what waits."""
+        with self._writing:
+            lines = []
+            while self._waiting:
+                lines.append(self._line(*self._waiting.popleft()))
+            if lines:
+                try:
+                    sys.stderr.write("".join(lines))
+                    sys.stderr.flush()
+                except (OSError, ValueError):
+                    pass  # nobody reads the log any more; that is no reason to stop serving
+
+    def _work(self) -> None:
+        while not self._stopped.wait(WRITE_EVERY):
+            self.flush()
+
+    def _line(self, when: float, identifier: str, record: logging.LogRecord | RequestRecord) -> str:
+        fields: dict[str, Any] = {
+            "time": datetime.fromtimestamp(when, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        }
+        if isinstance(record, RequestRecord):
+            fields |= {"level": "INFO", "logger": "jimsapi.access", "message": "request", "method": record.method}
+            fields |= {"route": record.route, "status": record.status, "duration": round(record.duration, 6)}
+        else:
+            fields |= {"level": record.levelname, "logger": record.name, "message": record.message}
+        if identifier:
+            fields["request_id"] = identifier
+        if isinstance(record, RequestRecord):
+            fields |= record.fields
+        elif record.exc_info and record.exc_info[0] is not None:
+            fields["exception"] = "".join(traceback.format_exception(*record.exc_info))
+        return _json(fields) if self._as_json else _text(fields)
+
+
+def _json(fields: dict[str, Any]) -> str:
+    return orjson.dumps(fields, default=str).decode("utf-8", "replace") + "\n"
+
+
+def _text(fields: dict[str, Any]) -> str:
+    head = " ".join(str(fields.pop(name)) for name in ("time", "level", "logger"))
+    # One line an entry: a message or a header must not be able to forge the next one.
+    message = str(fields.pop("message")).replace("\r", "\\r").replace("\n", "\\n")
+    exception = fields.pop("exception", None)
+    rest = "".join(f" {name}={value}" for name, value in fields.items())
+    return f"{head} {message}{rest}\n" + (exception or "")
+
+
+def set_up_logs(*, as_json: bool, verbose: bool) -> LogWriter:
+    """Send all logs of the process to a `LogWriter`, and start it."""
+    writer = LogWriter(as_json=as_json)
+    root = logging.getLogger()
+    root.handlers[:] = [writer]
+    root.setLevel(logging.INFO)
+    logging.getLogger("jimsapi").setLevel(logging.DEBUG if verbose else logging.INFO)
+    # These two repeat what the start line and the request line say.
+    for name in ("uvicorn", "httpx"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    writer.start()
+    return writer

@@ -1,0 +1,134 @@
+"""The command `jimsapi`: serve, and list, describe or check what would be served."""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import click
+import orjson
+
+from jimsapi.api.app import VERSION, Api, run_service
+from jimsapi.builtin import builtin_plugins
+from jimsapi.cli.options import COMMAND_OPTIONS, all_options, with_options
+from jimsapi.cli.server import serve, start_lines
+from jimsapi.plugins.compose import Composer, Composition, resolve_settings
+from jimsapi.plugins.errors import PluginError, StartError
+from jimsapi.plugins.manager import PluginManager, discover
+from jimsapi.threads.errors import StoreUnusable
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit: 0 when it did what it was asked, 1 when it could not start, 2 for wrong usage."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        command_line(arguments).main(arguments, prog_name="jimsapi")
+    except (StartError, StoreUnusable) as error:
+        click.echo(f"jimsapi: {error}", err=True)
+        sys.exit(1)
+
+
+def command_line(arguments: Sequence[str]) -> click.Group:
+    """The command with the options and subcommands of the installed plugins.
+
+    What diagnoses a broken plugin does not import any: `plugins`, `--version`, and `--help` if one cannot be loaded.
+    """
+    broken: PluginError | None = None
+    plugins: PluginManager | None = None
+    if not {"plugins", "--version"} & set(arguments):
+        try:
+            plugins = PluginManager(builtin_plugins())
+        except PluginError as error:
+            if "--help" not in arguments:
+                raise
+            broken = error
+    owned = all_options(plugins)
+    group = click.Group(
+        "jimsapi",
+        callback=click.pass_context(_serve_by_default),
+        invoke_without_command=True,
+        help="Put a conversational pipeline behind HTTP. Without a subcommand it serves.",
+        epilog=None if broken is None else f"NOT LOADED: {broken}",
+    )
+    group.params.append(
+        click.Option(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+    )
+    add = with_options(owned)
+    add(group)
+    group.add_command(click.Command("plugins", callback=list_plugins, help="List the installed plugins; imports none."))
+    group.add_command(
+        add(click.Command("check", callback=_merged(check), help="Load everything and say what would serve; takes no lock."))
+    )
+    group.add_command(
+        add(click.Command("openapi", callback=_merged(openapi), help="Print the OpenAPI document of what would serve."))
+    )
+    if plugins is not None:
+        for implementation in plugins.implementations("jimsapi_commands"):
+            implementation(cli=group)
+    return group
+
+
+def _version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        click.echo(f"jimsapi {VERSION}")
+        context.exit()
+
+
+def _serve_by_default(context: click.Context, /, **given: Any) -> None:
+    context.obj = given
+    if context.invoked_subcommand is None:
+        settings = resolve_settings(PluginManager(builtin_plugins()), COMMAND_OPTIONS, given, os.environ)
+        context.exit(serve(settings, given))
+
+
+def _merged(command: Callable[[dict[str, Any]], None]) -> Callable[..., None]:
+    """Options may stand before or behind a subcommand's name."""
+
+    @click.pass_context
+    def merged(context: click.Context, /, **given: Any) -> None:
+        before: Mapping[str, Any] = context.obj or {}
+        command({key: given.get(key) or before.get(key) for key in {*before, *given}})
+
+    return merged
+
+
+def list_plugins() -> None:
+    """Print the installed plugins in the order they are asked."""
+    entries = discover()
+    for number, entry in enumerate(entries, 1):
+        click.echo(f"{number}. {entry.name}  {entry.distribution} {entry.version}  {entry.value}")
+    if not entries:
+        click.echo("No plugins are installed beside the built-in ones.")
+    click.echo("Nothing was imported; `jimsapi check` loads the plugins and lists their hooks.")
+
+
+def check(given: dict[str, Any]) -> None:
+    """Load and build everything without opening it, and print what would serve."""
+    composition = _describe(given)[0]
+    for line in start_lines(composition, "the configured address"):
+        click.echo(line)
+    for entry, hooks in composition.plugins:
+        click.echo(f"  {entry.name} ({entry.distribution} {entry.version}): {', '.join(hooks)}")
+    names = [built.name for built in composition.providers]
+    if names:
+        click.echo(f"who may enter: whom one of these admits, asked in this order: {', '.join(names)}")
+    else:
+        click.echo("who may enter: EVERYBODY; no auth provider is configured", err=True)
+
+
+def openapi(given: dict[str, Any]) -> None:
+    """Print the OpenAPI document, plugin routes included."""
+    click.echo(orjson.dumps(_describe(given)[1].openapi(), option=orjson.OPT_INDENT_2).decode())
+
+
+def _describe(given: dict[str, Any]) -> tuple[Composition, Api]:
+    logging.getLogger("jimsapi").addHandler(logging.StreamHandler(sys.stderr))
+    plugins = PluginManager(builtin_plugins())
+    settings = resolve_settings(plugins, COMMAND_OPTIONS, given, os.environ)
+    composition = asyncio.run(Composer(plugins, settings).build())
+    api = Api(None, given)
+    api.declare(composition, plugins, run_service(composition))
+    return composition, api
+

@@ -1,0 +1,77 @@
+"""The command's own options, and how options become flags."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from jimsapi.api.metrics import MetricsOptions
+from jimsapi.builtin import builtin_plugins
+from jimsapi.plugins.compose import declared_options
+from jimsapi.plugins.core import FIRST_PARTY_AUTH, CoreOptions
+from jimsapi.plugins.manager import OWN_DISTRIBUTION, PluginManager
+from jimsapi.plugins.options import Options, OptionSpec, Owned, option, specs
+
+
+class ServerOptions(Options):
+    """Where and how the command listens."""
+
+    host: str = option("0.0.0.0", help="The address to listen on.")
+    port: int = option(8080, minimum=0, maximum=65535, help="The port to listen on; 0 takes a free one.")
+    root_path: str = option("", help="The path under which a proxy shows the API, for example /bot.")
+    forwarded_allow_ips: str | None = option(
+        help="Addresses of proxies whose X-Forwarded-* headers are believed, separated by commas; * is any."
+    )
+    ssl_certfile: Path | None = option(help="The certificate chain (PEM); with it the API speaks HTTPS.")
+    ssl_keyfile: Path | None = option(help="The certificate's private key (PEM), if it is in a file of its own.")
+    reload: bool = option(help="Start again when a Python file changes; for development.")
+
+
+class LogOptions(Options):
+    """What is logged, on standard error."""
+
+    log_format: Literal["json", "text"] = option("text", help="How log lines look.")
+    verbose: bool = option(help="Log what is of interest when something is wrong.")
+
+
+COMMAND_OPTIONS: list[type[Options]] = [ServerOptions, MetricsOptions, LogOptions]
+
+
+def all_options(plugins: PluginManager | None = None) -> list[Owned]:
+    """Every option that the command takes: its own, the core's and those of `plugins` (by default the built-in ones)."""
+    if plugins is None:
+        plugins = PluginManager(builtin_plugins(), installed=False)
+    own: list[type[Options]] = [CoreOptions, *COMMAND_OPTIONS]
+    return [*(Owned(cls, OWN_DISTRIBUTION) for cls in own), *declared_options(plugins)]
+
+
+def with_options(owned: Sequence[Owned]) -> Callable[[click.Command], click.Command]:
+    """Add the flags of `owned` to a command, and hidden ones for auth plugins that are not installed."""
+
+    def add(command: click.Command) -> click.Command:
+        known = set()
+        for item in owned:
+            for spec in specs(item.options):
+                known.add(spec.key)
+                command.params.append(_flag(spec))
+        for key in FIRST_PARTY_AUTH:
+            if key not in known:
+                # Accepted, so that the start can say which distribution is missing rather than "no such option".
+                command.params.append(click.Option(["--" + key.replace("_", "-"), key], hidden=True))
+        return command
+
+    return add
+
+
+def _flag(spec: OptionSpec) -> click.Option:
+    default = "" if spec.default in (None, "", (), False) or spec.required else f" Default: {_shown(spec.default)}."
+    text = f"{spec.help}{default} [{spec.variable}]"
+    if spec.type is bool:
+        return click.Option([spec.flag, spec.key], is_flag=True, flag_value=True, default=None, help=text)
+    metavar = "|".join(spec.choices) or {int: "N", float: "N", Path: "FILE"}.get(spec.type, "TEXT")
+    return click.Option([spec.flag, spec.key], type=str, multiple=spec.repeats, metavar=metavar, help=text)
+
+
+def _shown(default: Any) -> str:
+    return f"{default:g}" if isinstance(default, float) else str(default)

@@ -1,0 +1,169 @@
+"""Serving: bind the port, hand the app to uvicorn, drain on a signal."""
+
+import errno
+import logging
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import uvicorn
+from uvicorn.supervisors import ChangeReload
+
+from jimsapi.api.app import VERSION, Api
+from jimsapi.api.metrics import MetricsOptions
+from jimsapi.cli.drain import Drain
+from jimsapi.cli.logs import LogWriter, set_up_logs
+from jimsapi.cli.options import LogOptions, ServerOptions
+from jimsapi.plugins.compose import Composition
+from jimsapi.plugins.core import CoreOptions
+from jimsapi.plugins.errors import StartError
+from jimsapi.plugins.options import Settings
+
+logger = logging.getLogger("jimsapi")
+
+BACKLOG = 2048
+HALF_SENT_WITHIN = 1
+"""Seconds that the server waits, after the drain, for requests whose body never came."""
+
+
+class Factory(msgspec.Struct, frozen=True):
+    """Makes the app in the process that serves it: this one, or a reloader's child, which gets it pickled."""
+
+    given: dict[str, Any]
+    address: str
+    as_json: bool
+    verbose: bool
+
+    def __call__(self) -> Api:
+        # Where uvicorn hands a signal on when it has stopped: to end by it would not be exit status 0.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _ignore)
+        writer = set_up_logs(as_json=self.as_json, verbose=self.verbose)
+        serving = Serving(self.address, writer)
+        return Api(
+            None,
+            self.given,
+            serve_metrics=True,
+            options=(ServerOptions, LogOptions),
+            on_started=serving.started,
+            on_stopped=serving.stopped,
+            on_request=(writer.on_request,),
+        )
+
+
+class Serving:
+    """What the command does when the app has started, and when it has stopped."""
+
+    def __init__(self, address: str, writer: LogWriter) -> None:
+        self._address = address
+        self._writer = writer
+
+    def started(self, api: Api) -> None:
+        assert api.composition is not None  # it is what started
+        Drain(api, api.composition.settings.get(CoreOptions).drain_time).install()
+        for line in start_lines(api.composition, self._address):
+            logger.info(line)
+        self._writer.flush()
+
+    def stopped(self, abandoned_pipelines: int) -> None:
+        logger.info("stopped")
+        self._writer.flush()
+        if abandoned_pipelines:
+            # Closing the loop would wait for ever for a pipeline that swallows its cancellation.
+            os._exit(0)
+
+
+def serve(settings: Settings, given: Mapping[str, Any]) -> int:
+    """Serve until told to stop. Returns the exit status: 0, or 1 if the start failed.
+
+    Raises:
+        StartError: the port or the certificate cannot be used.
+    """
+    server, logs = settings.get(ServerOptions), settings.get(LogOptions)
+    listening = bind(server.host, server.port)
+    address = _address(server, listening.getsockname()[1])
+    factory = Factory(dict(given), address, logs.log_format == "json", logs.verbose)
+    if server.reload:
+        config = _config(server, factory, factory=True)
+        ChangeReload(config, target=uvicorn.Server(config).run, sockets=[listening]).run()
+        return 0
+    api = factory()
+    uvicorn.Server(_config(server, api, factory=False)).run(sockets=[listening])
+    if api.startup_error is not None:
+        raise StartError(str(api.startup_error)) from api.startup_error
+    return 0
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Open the port before anything else is touched. Raises `StartError` that says why it cannot be."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        # Listening now makes a second start fail here, not after it has recovered this one's runs.
+        listening.listen(BACKLOG)
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise StartError(f"port {port} on {host} is taken: stop what listens there, or give another --port") from error
+        raise StartError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+    return listening
+
+
+def start_lines(composition: Composition, address: str) -> list[str]:
+    """What a start says: what it serves, where, with which store, plugins and auth."""
+    core, metrics = composition.settings.get(CoreOptions), composition.settings.get(MetricsOptions)
+    app = composition.app
+    pipeline = app.name or getattr(app.pipeline, "__name__", type(app.pipeline).__name__)
+    foreign = [f"{entry.name} ({entry.distribution} {entry.version})" for entry, _ in composition.plugins if entry.foreign]
+    where = f"metrics on {metrics.host}:{metrics.port}" if metrics.port else "no metrics port"
+    return [
+        f"jimsapi {VERSION} serves {core.app} ({pipeline}) at {address}, documentation at {address}/docs, {where}",
+        f"store: {composition.store.value.name}",
+        f"auth: {', '.join(built.name for built in composition.providers) or 'none, the API is public'}",
+        f"plugins: {', '.join(foreign) or 'only the built-in ones'}",
+    ]
+
+
+def _config(server: ServerOptions, app: Any, *, factory: bool) -> uvicorn.Config:
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # a start that fails is told in one line of ours
+    for path in (server.ssl_certfile, server.ssl_keyfile):
+        if path is not None and not path.is_file():
+            raise StartError(f"there is no file {path}: --ssl-certfile and --ssl-keyfile name PEM files")
+    try:
+        config = uvicorn.Config(
+            app,
+            factory=factory,
+            interface="asgi3",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=server.forwarded_allow_ips is not None,
+            forwarded_allow_ips=server.forwarded_allow_ips,
+            root_path=server.root_path.rstrip("/"),
+            ssl_certfile=server.ssl_certfile,
+            ssl_keyfile=server.ssl_keyfile,
+            reload=server.reload,
+            timeout_graceful_shutdown=HALF_SENT_WITHIN,
+            ws="none",
+        )
+        if not server.reload:
+            config.load()
+    except (OSError, ValueError) as error:
+        raise StartError(f"the certificate or its key cannot be used: {error}") from error
+    return config
+
+
+def _address(server: ServerOptions, port: int) -> str:
+    scheme = "https" if server.ssl_certfile else "http"
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    return f"{scheme}://{host}:{port}{server.root_path.rstrip('/')}"
+
+
+def _ignore(number: int, frame: object) -> None:
+    """Stands for the default handlers, which would end the process by the signal."""

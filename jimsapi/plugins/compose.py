@@ -1,0 +1,277 @@
+"""Composing: all that the plugins build, asked for once, checked, and frozen.
+
+`Composer` asks the hooks in a fixed order: options, app, store, auth, resolvers, sinks, observers, metrics, wrappers.
+Building leaves no trace (`jimsapi check` stops there); entering opens what was built.
+"""
+
+import inspect
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import msgspec
+from prometheus_client import CollectorRegistry
+
+from jimsapi.plugins.core import CoreOptions, refuse_absent_auth
+from jimsapi.plugins.errors import PluginError, StartError
+from jimsapi.plugins.manager import OWN_DISTRIBUTION, Implementation, PluginEntry, PluginManager, one_line
+from jimsapi.plugins.options import Options, Owned, Settings, near_misses, specs
+from jimsapi.plugins.residents import Residents
+from jimsapi.service.pipeline import JimsApp
+from jimsapi.threads.errors import StoreUnusable
+
+logger = logging.getLogger("jimsapi.plugins")
+
+FIRST_PROVIDERS = ("key", "authentik")
+"""Providers that are asked before the others, in this order, unless `--auth-order` says otherwise."""
+
+MAX_FACTORIES = 4
+"""Steps from what `--app` names to an app: an async factory that returns a factory takes three."""
+
+NEEDED = {
+    "jimsapi_auth_provider": ("authenticate",),
+    "jimsapi_thread_resolver": ("resolve",),
+    "jimsapi_event_sink": ("deliver",),
+    "jimsapi_thread_store": ("accept", "start", "finish"),
+    "jimsapi_observer": (),
+    "jimsapi_asgi_wrapper": ("__call__",),
+}
+"""What the thing that a hook builds must have."""
+
+
+class Built(msgspec.Struct, frozen=True):
+    """An object that a hook built, and the plugin that it came from."""
+
+    entry: PluginEntry
+    hook: str
+    value: Any
+
+    @property
+    def name(self) -> str:
+        """The object's own name; the plugin's, for a context manager that was not entered yet."""
+        name = getattr(self.value, "name", None)
+        return name if isinstance(name, str) and name else self.entry.name
+
+
+class Composition(msgspec.Struct, frozen=True):
+    """What a server is made of. `providers` are in the order they are asked."""
+
+    settings: Settings
+    plugins: list[tuple[PluginEntry, list[str]]]
+    app: JimsApp
+    store: Built
+    providers: tuple[Built, ...]
+    resolvers: tuple[Built, ...]
+    sinks: tuple[Built, ...]
+    observers: tuple[Built, ...]
+    wrappers: tuple[Built, ...]
+    registry: CollectorRegistry
+
+    def told_of(self, method: str) -> tuple[Callable[[Any], None], ...]:
+        """The observers' functions of this name."""
+        return tuple(getattr(one.value, method) for one in self.observers if hasattr(one.value, method))
+
+
+def resolve_settings(
+    plugins: PluginManager, extra: Sequence[type[Options]], given: Mapping[str, Any], environ: Mapping[str, str]
+) -> Settings:
+    """Resolve the options of the core, of every plugin, and of `extra` classes. Raises `StartError`."""
+    own: list[type[Options]] = [CoreOptions, *extra]
+    owned = [*(Owned(cls, OWN_DISTRIBUTION) for cls in own), *declared_options(plugins)]
+    known = frozenset(spec.key for item in owned for spec in specs(item.options))
+    refuse_absent_auth(known, given, environ)
+    settings = Settings(owned, given, environ)
+    for variable, near in near_misses(environ, known):
+        logger.warning("%s is set but is no option; did you mean %s?", variable, near)
+    return settings
+
+
+def declared_options(plugins: PluginManager) -> list[Owned]:
+    """The `Options` classes that the plugins declare. Raises `PluginError`."""
+    owned = []
+    for implementation in plugins.implementations("jimsapi_options"):
+        cls = implementation()
+        if not (isinstance(cls, type) and issubclass(cls, Options)):
+            raise implementation.refusal(f"returned {_shown(cls)}, which is no Options class")
+        owned.append(Owned(cls, implementation.entry.distribution))
+    return owned
+
+
+class Composer:
+    """Builds a composition of the plugins of one app."""
+
+    def __init__(self, plugins: PluginManager, settings: Settings) -> None:
+        self._plugins = plugins
+        self._settings = settings
+        self._core = settings.get(CoreOptions)
+
+    async def build(self, app: Any = None) -> Composition:
+        """Ask every hook that builds something. `app` is an app object, or None to load `--app`.
+
+        Raises:
+            StartError: something cannot be built or is not configured; the message is for the operator.
+        """
+        jims_app = await self._app(app)
+        composition = Composition(
+            settings=self._settings,
+            plugins=[(entry, self._plugins.hooks_of(entry)) for entry, _ in self._plugins.plugins],
+            app=jims_app,
+            store=self._store(jims_app),
+            providers=self._in_order(self._built("jimsapi_auth_provider")),
+            resolvers=self._built("jimsapi_thread_resolver"),
+            sinks=self._built("jimsapi_event_sink"),
+            observers=self._built("jimsapi_observer"),
+            wrappers=self._built("jimsapi_asgi_wrapper"),
+            registry=CollectorRegistry(),
+        )
+        for implementation in self._plugins.implementations("jimsapi_metrics"):
+            implementation(registry=composition.registry, settings=self._settings)
+        return composition
+
+    async def enter(self, composition: Composition, residents: Residents) -> Composition:
+        """Enter what is an async context manager: the store first, then the others as they were built.
+
+        Raises what entering raises: `StoreUnusable`, or a `PluginError` that names the plugin.
+        """
+
+        async def entered(built: tuple[Built, ...]) -> tuple[Built, ...]:
+            return tuple([await _enter(one, residents) for one in built])
+
+        return msgspec.structs.replace(
+            composition,
+            store=await _enter(composition.store, residents),
+            providers=self._in_order(await entered(composition.providers)),
+            resolvers=await entered(composition.resolvers),
+            sinks=await entered(composition.sinks),
+            observers=await entered(composition.observers),
+            wrappers=await entered(composition.wrappers),
+        )
+
+    async def _app(self, app: Any) -> JimsApp:
+        """Load the app, call factories and await coroutines, until somebody recognises it."""
+        source = "the app" if app is not None else f"--app {self._core.app}"
+        if app is None:
+            app = self._load(source)
+        for _ in range(MAX_FACTORIES):
+            adapted = self._adapt(app)
+            if adapted is not None:
+                return adapted
+            try:
+                if inspect.isawaitable(app):
+                    app = await app
+                elif callable(app):
+                    app = app()
+                else:
+                    break
+            except Exception as error:
+                raise StartError(f"{source}: making the app failed: {one_line(error)}") from error
+        raise StartError(
+            f"{source} is {_shown(app)}: it must be a JimsApp, an async pipeline, a function that returns one of them, "
+            "or what an installed plugin adapts"
+        )
+
+    def _load(self, source: str) -> Any:
+        for implementation in self._plugins.implementations("jimsapi_load_app"):
+            loaded = _asked(implementation, source, reference=self._core.app, settings=self._settings)
+            if loaded is not None:
+                return loaded
+        raise StartError(f"{source}: nothing loads such a reference; give module:attribute")
+
+    def _adapt(self, app: Any) -> JimsApp | None:
+        if isinstance(app, JimsApp):
+            return app
+        for implementation in self._plugins.implementations("jimsapi_adapt_app"):
+            adapted = implementation(obj=app, settings=self._settings)
+            if isinstance(adapted, JimsApp):
+                return adapted
+            if adapted is not None:
+                raise implementation.refusal(f"returned {_shown(adapted)}, which is no JimsApp")
+        return None
+
+    def _store(self, app: JimsApp) -> Built:
+        url = self._core.store if self._settings.is_given("store") or app.store is None else app.store
+        source = f"--store {without_password(url)}"
+        for implementation in self._plugins.implementations("jimsapi_thread_store"):
+            store = _asked(implementation, source, url=url, settings=self._settings)
+            if store is not None:
+                return _checked(Built(implementation.entry, implementation.hook, store))
+        raise StartError(
+            f"{source}: no installed plugin keeps threads there; jimsapi itself has sqlite:///relative.db, "
+            "sqlite:////absolute.db and memory:"
+        )
+
+    def _in_order(self, providers: tuple[Built, ...]) -> tuple[Built, ...]:
+        names: dict[str, Built] = {}
+        for built in providers:
+            other = names.setdefault(built.name, built)
+            if other is not built:
+                raise PluginError(
+                    f"two auth providers are named {built.name}: of distribution {other.entry.distribution} and of "
+                    f"{built.entry.distribution}; pip uninstall one of the two"
+                )
+        order = [name.strip() for name in (self._core.auth_order or "").split(",") if name.strip()]
+        for name in order:
+            if name not in names:
+                raise StartError(
+                    f"--auth-order names {name}, which is not installed or not configured (there are: "
+                    f"{', '.join(names) or 'none'}); configure it, or leave it out"
+                )
+        wanted = dict.fromkeys([*order, *(name for name in FIRST_PROVIDERS if name in names), *names])
+        return tuple(names[name] for name in wanted)
+
+    def _built(self, hook: str) -> tuple[Built, ...]:
+        asked = [(one.entry, one(settings=self._settings)) for one in self._plugins.implementations(hook)]
+        return tuple(_checked(Built(entry, hook, value)) for entry, value in asked if value is not None)
+
+
+def _asked(implementation: Implementation, source: str, **arguments: Any) -> Any:
+    """Call a hook whose `ValueError` is the operator's mistake, not the plugin's."""
+    try:
+        return implementation(**arguments)
+    except PluginError as error:
+        if type(error.__cause__) is ValueError:
+            raise StartError(f"{source}: {' '.join(str(error.__cause__).split())}") from error
+        raise
+
+
+def _checked(built: Built) -> Built:
+    """Hold what a hook built to its protocol; a context manager is looked at once it was entered."""
+    for method in NEEDED[built.hook]:
+        if not callable(getattr(built.value, method, None)) and not isinstance(built.value, AbstractAsyncContextManager):
+            raise PluginError(
+                f"{built.entry}: what {built.hook} built, {_shown(built.value)}, has no {method}(); "
+                f"{built.entry.way_out}"
+            )
+    return built
+
+
+async def _enter(built: Built, residents: Residents) -> Built:
+    if not isinstance(built.value, AbstractAsyncContextManager):
+        return built
+    try:
+        value = await residents.enter(f"{built.hook} of {built.entry.distribution}", built.value)
+    except StoreUnusable:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"{built.entry}: what {built.hook} built could not be entered: {one_line(error)}; {built.entry.way_out}"
+        ) from error
+    entered = msgspec.structs.replace(built, value=built.value if value is None else value)
+    for method in NEEDED[built.hook]:
+        if not callable(getattr(entered.value, method, None)):
+            raise PluginError(
+                f"{built.entry}: what {built.hook} built gave {_shown(entered.value)} on entering, which has no "
+                f"{method}(); {built.entry.way_out}"
+            )
+    return entered
+
+
+def without_password(url: str) -> str:
+    """A store's URL as it may be shown: with `***` for a password."""
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", url)
+
+
+def _shown(value: object) -> str:
+    return f"a {value.__name__} class" if isinstance(value, type) else f"a {type(value).__name__}"

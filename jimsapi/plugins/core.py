@@ -1,0 +1,65 @@
+"""The core's own options, and the auth options of first-party plugins that may not be installed."""
+
+from collections.abc import Mapping
+
+from jimsapi.plugins.errors import StartError
+from jimsapi.plugins.options import ENV_PREFIX, Options, option
+
+
+class CoreOptions(Options):
+    """What every jimsapi application has, served or mounted."""
+
+    app: str = option("app", help="The app to serve, as module:attribute; the attribute defaults to app.")
+    store: str = option("sqlite:///jims.db", help="Where threads are kept: sqlite:///file.db, memory:, or a plugin's URL.")
+    auth_order: str | None = option(help="Names of auth providers, separated by commas, in the order they are asked.")
+    context_events: int = option(
+        200, minimum=0, maximum=1_000_000, help="How many messages of its thread a pipeline sees; 0 means all."
+    )
+    thread_queue: int = option(
+        256, minimum=0, maximum=1_000_000, help="How many messages may wait in one thread; beyond, 429."
+    )
+    queue_timeout: float = option(
+        60.0, minimum=0.001, maximum=86_400, help="Seconds that a message may wait for its turn; then 503."
+    )
+    run_timeout: float = option(
+        300.0, minimum=0.001, maximum=86_400, help="Seconds that a pipeline may take from its start; then 504."
+    )
+    max_runs: int = option(
+        1000, minimum=1, maximum=1_000_000, help="How many messages the process works on at once; beyond, 503."
+    )
+    max_body: int = option(
+        1_048_576, minimum=1, maximum=1_073_741_824, help="Bytes that a request's body may have; beyond, 413."
+    )
+    keep_runs: float = option(
+        30.0, minimum=0, maximum=36_500, help="Days that the record of a finished run is kept; events stay."
+    )
+    drain_time: float = option(
+        20.0, minimum=0.5, maximum=86_400, help="Seconds that a shutdown may take; what runs longer is interrupted."
+    )
+
+
+FIRST_PARTY_AUTH = {
+    "authentik_url": "jimsapi-authentik",
+    "authentik_app_slug": "jimsapi-authentik",
+    "authentik_contact_field": "jimsapi-authentik",
+    "oidc_issuer": "jimsapi-oidc",
+    "oidc_audience": "jimsapi-oidc",
+    "oidc_contact_claim": "jimsapi-oidc",
+}
+"""Auth options by key, and the distribution that has them. Set without it they stop the start: nobody who asks for a
+lock may get an open door."""
+
+
+def refuse_absent_auth(known: frozenset[str], given: Mapping[str, object], environ: Mapping[str, str]) -> None:
+    """Stop the start if an auth option is set whose plugin is not installed. Raises `StartError` naming both."""
+    for key, distribution in FIRST_PARTY_AUTH.items():
+        if key in known:
+            continue
+        variable = ENV_PREFIX + key.upper()
+        if given.get(key):
+            source = "--" + key.replace("_", "-")
+        elif environ.get(variable) or environ.get(variable + "_FILE"):
+            source = variable
+        else:
+            continue
+        raise StartError(f"{source} is set, but {distribution} is not installed: pip install {distribution}, or unset it")

@@ -1,0 +1,351 @@
+"""Options: typed classes whose fields are flags, `JIMS_*` variables and keywords at once.
+
+An option's value is the first of: flag or keyword, `JIMS_<NAME>`, for a `Secret` the file that `JIMS_<NAME>_FILE` names,
+the default. An empty value is unset, everywhere.
+"""
+
+import difflib
+import hashlib
+import hmac
+import types
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from jimsapi.plugins.errors import OptionError
+
+ENV_PREFIX = "JIMS_"
+
+_TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
+_FALSE = frozenset({"0", "false", "f", "no", "n", "off"})
+
+
+class Secret:
+    """A value that is compared and used, and never shown: not by `repr`, `str`, logs or errors."""
+
+    __slots__ = ("_digest", "_value")
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+        self._digest = _digest(value.encode("utf-8", "surrogateescape"))
+
+    def reveal(self) -> str:
+        """The secret itself, for handing it to whom it is meant for."""
+        return self._value
+
+    def matches(self, candidate: str) -> bool:
+        """Whether `candidate` is the secret, in a time that tells nothing about it, its length included.
+
+        A header's text is Latin-1 to ASGI while its sender meant UTF-8, so a candidate is tried both ways.
+        """
+        if candidate.isascii():
+            return hmac.compare_digest(self._digest, _digest(candidate.encode()))
+        as_sent = _digest(candidate.encode("latin-1", "replace"))
+        as_text = _digest(candidate.encode("utf-8", "surrogateescape"))
+        return hmac.compare_digest(self._digest, as_sent) | hmac.compare_digest(self._digest, as_text)
+
+    def __repr__(self) -> str:
+        return "Secret('…')"
+
+    __str__ = __repr__
+
+    def __reduce__(self) -> tuple[type["Secret"], tuple[str]]:
+        return Secret, (self._value,)
+
+
+def _digest(value: bytes) -> bytes:
+    return hashlib.sha256(value).digest()
+
+
+class _Declared(msgspec.Struct, frozen=True):
+    """What `option()` leaves in a class until its fields are read."""
+
+    default: Any
+    help: str
+    minimum: float | None
+    maximum: float | None
+
+
+_REQUIRED: Any = object()
+
+
+def option(default: Any = _REQUIRED, *, help: str, minimum: float | None = None, maximum: float | None = None) -> Any:
+    """Declare an option in an `Options` class.
+
+    Without a `default`, `X | None` is None, a tuple is empty, a bool is False, and any other type must be given.
+    `minimum` and `maximum` bound numbers. `help` is the sentence that `--help` and the reference show.
+    """
+    return _Declared(default, help, minimum, maximum)
+
+
+class OptionSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One option, as the command line and the documentation see it."""
+
+    field: str
+    key: str
+    type: Any
+    default: Any
+    help: str
+    minimum: float | None
+    maximum: float | None
+    repeats: bool
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.key.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return ENV_PREFIX + self.key.upper()
+
+    @property
+    def file_variable(self) -> str | None:
+        """The variable that names a file with the value; secrets have one."""
+        return self.variable + "_FILE" if self.type is Secret else None
+
+    @property
+    def required(self) -> bool:
+        return self.default is _REQUIRED
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return get_args(self.type) if get_origin(self.type) is Literal else ()
+
+
+class Options:
+    """Base of a plugin's options: one annotated field for each, declared with `option`.
+
+    The class's `prefix` begins every name: with the prefix `ticket` the field `secret` is `--ticket-secret`,
+    `JIMS_TICKET_SECRET` and the keyword `ticket_secret`. Types are str, int, float, bool, Path, Secret, a Literal of
+    strings, one of these or None, or a tuple of one of these (the flag then repeats). Instances are frozen;
+    `settings.get(Class)` makes one, and a test may: `TicketOptions(secret=Secret("s"))`.
+    """
+
+    _prefix: ClassVar[str] = ""
+
+    def __init_subclass__(cls, prefix: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._prefix = prefix
+
+    def __init__(self, **values: Any) -> None:
+        for spec in specs(type(self)):
+            if spec.field in values:
+                value = values.pop(spec.field)
+            elif spec.required:
+                raise OptionError(f"{spec.flag} is required: give it, or set {spec.variable}")
+            else:
+                value = spec.default
+            object.__setattr__(self, spec.field, value)
+        if values:
+            raise TypeError(f"{type(self).__name__} has no option {', '.join(values)}")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+
+OptionsType = TypeVar("OptionsType", bound=Options)
+
+
+def specs(cls: type[Options]) -> list[OptionSpec]:
+    """The options that a class declares, in order. Raises `OptionError` for a declaration that cannot be one."""
+    hints = {name: hint for name, hint in get_type_hints(cls).items() if get_origin(hint) is not ClassVar}
+    return [_spec(cls, field, hint) for field, hint in hints.items()]
+
+
+def _spec(cls: type[Options], field: str, hint: Any) -> OptionSpec:
+    declared = getattr(cls, field, None)
+    if not isinstance(declared, _Declared):
+        raise OptionError(f"{cls.__name__}.{field} must be declared as `{field}: … = option(…, help=…)`")
+    value_type, default, repeats = hint, declared.default, False
+    if get_origin(hint) in (Union, types.UnionType):
+        inner = [arm for arm in get_args(hint) if arm is not types.NoneType]
+        value_type = inner[0] if len(inner) == 1 else hint
+        default = None if default is _REQUIRED else default
+    elif get_origin(hint) is tuple:
+        value_type, repeats = get_args(hint)[0], True
+        default = () if default is _REQUIRED else default
+    elif hint is bool and default is _REQUIRED:
+        default = False
+    if value_type not in (str, int, float, bool, Path, Secret) and get_origin(value_type) is not Literal:
+        raise OptionError(f"{cls.__name__}.{field}: an option cannot be a {value_type!r}")
+    return OptionSpec(
+        field=field,
+        key=f"{cls._prefix}_{field}" if cls._prefix else field,
+        type=value_type,
+        default=default,
+        help=declared.help,
+        minimum=declared.minimum,
+        maximum=declared.maximum,
+        repeats=repeats,
+    )
+
+
+def parse(spec: OptionSpec, value: Any, source: str) -> Any:
+    """Read one value of an option, from text or as a keyword gives it; `source` is how an error names it.
+
+    Raises:
+        OptionError: it is not of the option's type or range. A secret's value is not in the message.
+    """
+    try:
+        parsed = _convert(spec.type, value)
+    except (ValueError, TypeError):
+        shown = "the value" if spec.type is Secret else repr(value)
+        raise OptionError(f"{source}: {shown} is not {_describe(spec)}") from None
+    if isinstance(parsed, int | float) and not isinstance(parsed, bool):
+        below = spec.minimum is not None and parsed < spec.minimum
+        above = spec.maximum is not None and parsed > spec.maximum
+        if below or above or parsed != parsed:
+            raise OptionError(f"{source}: {value!r} is not {_describe(spec)}")
+    return parsed
+
+
+def _convert(kind: Any, value: Any) -> Any:
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ValueError
+        return value
+    if isinstance(value, bool) and kind is not bool:
+        raise TypeError
+    if kind is float and isinstance(value, int):
+        return float(value)
+    if isinstance(value, kind):
+        return value
+    if kind is Path and hasattr(value, "__fspath__"):
+        return Path(value)
+    if not isinstance(value, str):
+        raise TypeError
+    if kind is bool:
+        return _boolean(value)
+    return kind(value.strip() if kind in (int, float) else value)
+
+
+def _boolean(text: str) -> bool:
+    folded = text.strip().lower()
+    if folded in _TRUE:
+        return True
+    if folded in _FALSE:
+        return False
+    raise ValueError
+
+
+def _describe(spec: OptionSpec) -> str:
+    if spec.choices:
+        return f"one of {', '.join(spec.choices)}"
+    names = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path", Secret: "text"}
+    text = names.get(spec.type, "text")
+    if spec.minimum is not None and spec.maximum is not None:
+        return f"{text} from {spec.minimum:g} to {spec.maximum:g}"
+    return text if spec.minimum is None else f"{text} of at least {spec.minimum:g}"
+
+
+class Owned(msgspec.Struct, frozen=True):
+    """An `Options` class and the distribution that it comes from."""
+
+    options: type[Options]
+    distribution: str
+
+
+class Settings:
+    """Every option of every plugin, resolved.
+
+    `given` are values by key (flags or keywords; None is "not given"), `environ` the process's environment.
+    """
+
+    def __init__(self, owned: Iterable[Owned], given: Mapping[str, Any], environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._given = {key: value for key, value in given.items() if not _is_unset(value)}
+        self._instances: dict[type[Options], Options] = {}
+        self._explicit: set[str] = set()
+        owners: dict[str, str] = {}
+        for item in owned:
+            values: dict[str, Any] = {}
+            for spec in specs(item.options):
+                if spec.key in owners:
+                    raise OptionError(
+                        f"option {spec.flag} is declared by {owners[spec.key]} and by {item.distribution}: "
+                        "uninstall one of the two"
+                    )
+                owners[spec.key] = item.distribution
+                self._resolve(spec, values)
+            self._instances[item.options] = item.options(**values)
+        self._refuse_unknown(owners)
+        self.known = frozenset(owners)
+
+    def get(self, cls: type[OptionsType]) -> OptionsType:
+        """The resolved options of a class that some `jimsapi_options` hook returned."""
+        try:
+            instance = self._instances[cls]
+        except KeyError:
+            raise OptionError(f"{cls.__name__} was not declared: return it from jimsapi_options") from None
+        assert isinstance(instance, cls)
+        return instance
+
+    def is_given(self, key: str) -> bool:
+        """Whether an option was given by flag, keyword, variable or file, rather than left to its default."""
+        return key in self._explicit
+
+    def _resolve(self, spec: OptionSpec, values: dict[str, Any]) -> None:
+        if spec.key in self._given:
+            raw, source = self._given[spec.key], spec.flag
+        elif self._environ.get(spec.variable):
+            raw, source = self._environ[spec.variable], spec.variable
+        elif spec.file_variable and self._environ.get(spec.file_variable):
+            raw, source = _read_secrets(spec, self._environ[spec.file_variable]), spec.file_variable
+        else:
+            return
+        if spec.repeats:
+            items = raw if isinstance(raw, list | tuple) else [raw]
+            values[spec.field] = tuple(parse(spec, item, source) for item in items if not _is_unset(item))
+        else:
+            values[spec.field] = parse(spec, raw, source)
+        self._explicit.add(spec.key)
+
+    def _refuse_unknown(self, owners: Collection[str]) -> None:
+        for key in self._given:
+            if key not in owners:
+                near = difflib.get_close_matches(key, owners, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise OptionError(f"there is no option {key}{hint}")
+
+
+def _is_unset(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_is_unset(item) for item in value)
+    if isinstance(value, Secret):
+        return not value.reveal()
+    return value is None or value == ""
+
+
+def _read_secrets(spec: OptionSpec, path: str) -> Any:
+    """Read a secret's file: one secret, or one a line where the option repeats. An unusable file stops the start."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise OptionError(f"{spec.file_variable}: cannot read {path}: {reason}") from None
+    values: Sequence[str] = text.splitlines() if spec.repeats else [text.rstrip("\r\n")]
+    values = [value for value in values if value]
+    if not values:
+        raise OptionError(f"{spec.file_variable}: {path} is empty; put the secret in it, or unset the variable")
+    return values if spec.repeats else values[0]
+
+
+def near_misses(environ: Mapping[str, str], known: Collection[str]) -> list[tuple[str, str]]:
+    """Pairs (set variable, option's variable) where a `JIMS_*` variable looks like a misspelt option.
+
+    Other programs use the prefix too, so that an unknown variable by itself means nothing.
+    """
+    variables = [ENV_PREFIX + key.upper() for key in known]
+    ours = {*variables, *(name + "_FILE" for name in variables)}
+    pairs = []
+    for name in sorted(environ):
+        if name.startswith(ENV_PREFIX) and name not in ours:
+            near = difflib.get_close_matches(name, variables, n=1, cutoff=0.85)
+            if near:
+                pairs.append((name, near[0]))
+    return pairs

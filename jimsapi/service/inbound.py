@@ -1,0 +1,75 @@
+"""Inbound messages, and what every store refuses of them."""
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from jimsapi.threads.errors import InputRefused
+from jimsapi.threads.event import MAX_EVENT_TYPE, USER_MESSAGE
+from jimsapi.threads.storable import Unstorable, dump_storable
+
+MAX_CONTACT_ID = 2_000
+"""Bytes of UTF-8."""
+
+_RESERVED_DOMAINS = ("state.", "jims.")
+
+
+def _api_config() -> dict[str, Any]:
+    return {"interface": "api"}
+
+
+class Inbound(msgspec.Struct, kw_only=True):
+    """What a caller sent, decoded: the fields of the chat body.
+
+    `contact_id` is the person, by the caller's own system. Without a `thread_id` the contact's newest thread is taken,
+    or a new one made, which then gets `thread_config` and, if asked, the conversation start.
+    """
+
+    contact_id: str
+    message: str
+    thread_id: UUID | None = None
+    thread_config: dict[str, Any] = msgspec.field(default_factory=_api_config)
+    event_type: str = USER_MESSAGE
+    run_conversation_start_on_new_thread: bool = False
+
+
+def check_inbound(inbound: Inbound) -> bytes:
+    """Hold an inbound message to what every store takes. Returns its `thread_config` as JSON text.
+
+    Raises:
+        InputRefused: naming the first faulty field.
+    """
+    check_contact_id(inbound.contact_id)
+    _check_text("message", inbound.message)
+    event_type = inbound.event_type
+    _check_text("event_type", event_type)
+    if len(event_type) > MAX_EVENT_TYPE:
+        raise InputRefused(
+            "event_type", "string_too_long", f"String should have at most {MAX_EVENT_TYPE} characters", event_type
+        )
+    if event_type.startswith(_RESERVED_DOMAINS):
+        raise InputRefused("event_type", "reserved_event_type", "The domains state and jims are reserved", event_type)
+    try:
+        return dump_storable(inbound.thread_config)
+    except Unstorable as fault:
+        raise InputRefused("thread_config", "unstorable", f"Value cannot be stored: {fault}", None) from fault
+
+
+def check_contact_id(contact_id: str) -> None:
+    """Hold a contact's identifier to what every store takes. Raises `InputRefused`."""
+    _check_text("contact_id", contact_id)
+    if len(contact_id) * 4 > MAX_CONTACT_ID and len(contact_id.encode()) > MAX_CONTACT_ID:
+        raise InputRefused(
+            "contact_id", "string_too_long", f"String should have at most {MAX_CONTACT_ID} bytes", contact_id
+        )
+
+
+def _check_text(field: str, text: str) -> None:
+    if "\0" in text:
+        raise InputRefused(field, "string_nul", "String should not contain a NUL character", None)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InputRefused(field, "string_unicode", "String should be valid Unicode", None) from None

@@ -1,0 +1,157 @@
+"""A run while this process works on it, and what is left of it when it ends."""
+
+import asyncio
+import enum
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from jimsapi.service.errors import PipelineFailed, RunCancelled, RunInterrupted, RunTimedOut
+from jimsapi.service.identity import Admission
+from jimsapi.service.inbound import Inbound
+from jimsapi.threads.context import ThreadContext
+from jimsapi.threads.errors import DomainError, ThreadNotFound
+from jimsapi.threads.event import NewEvent
+from jimsapi.threads.ids import uuid7
+from jimsapi.threads.run import Outcome, RunStatus, ThreadRecord
+
+LET_GO_AFTER = 0.5
+"""Seconds that a pipeline has to end after it was cancelled; then the run goes on without it."""
+
+
+class PipelineTiming(msgspec.Struct, frozen=True):
+    """One pipeline's work within a run: its name, how long it took in seconds, whether it succeeded."""
+
+    pipeline: str
+    duration: float
+    succeeded: bool
+
+
+class RunRecord(msgspec.Struct, frozen=True):
+    """A run that ended, as observers see it. Times are in seconds; `thread_id` is None if no thread took it."""
+
+    run_id: UUID
+    thread_id: UUID | None
+    status: RunStatus
+    waited: float
+    duration: float
+    pipelines: tuple[PipelineTiming, ...]
+    provider: str | None
+
+
+class RunResult(msgspec.Struct, frozen=True):
+    """The answer to a message: what the run sent, as it was stored."""
+
+    run_id: UUID
+    thread_id: UUID
+    created_new_thread: bool
+    assistant_messages: list[str]
+    events: tuple[NewEvent, ...]
+
+
+class Stop(enum.Enum):
+    """Why a run is told to end early."""
+
+    TIMED_OUT = enum.auto()
+    CANCELLED = enum.auto()
+    DELETED = enum.auto()
+    DRAINED = enum.auto()
+
+
+class LiveRun:
+    """A run that this process works on: its caller's answer, its place in the queue, its pipeline."""
+
+    __slots__ = (
+        "admission",
+        "answer",
+        "began",
+        "context",
+        "inbound",
+        "pipeline",
+        "run_id",
+        "status",
+        "stop_reason",
+        "task",
+        "thread",
+        "timings",
+        "turn",
+        "waited",
+        "woken",
+    )
+
+    def __init__(self, inbound: Inbound, admission: Admission, loop: asyncio.AbstractEventLoop) -> None:
+        self.run_id = uuid7()
+        self.inbound = inbound
+        self.admission = admission
+        self.answer: asyncio.Future[RunResult] = loop.create_future()
+        self.began = loop.time()
+        self.waited = 0.0
+        self.thread: ThreadRecord | None = None
+        self.status = RunStatus.QUEUED
+        self.turn = asyncio.Event()
+        self.context: ThreadContext | None = None
+        self.pipeline: asyncio.Task[Any] | None = None
+        self.woken: asyncio.Future[None] | None = None
+        self.stop_reason: Stop | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.timings: tuple[PipelineTiming, ...] = ()
+
+    @property
+    def thread_id(self) -> UUID | None:
+        """The thread that took the run, once the store has said so."""
+        return None if self.thread is None else self.thread.thread_id
+
+    def answer_with(self, answer: RunResult | BaseException) -> None:
+        """Answer the caller, if it still waits and was not answered before."""
+        if self.answer.done():
+            return
+        if isinstance(answer, BaseException):
+            self.answer.set_exception(answer)
+            self.answer.exception()  # a caller that is gone by now must not be reported as one that forgot to look
+        else:
+            self.answer.set_result(answer)
+
+    def stop(self, reason: Stop) -> None:
+        """Tell the run to end: a waiting one leaves the queue, a pipeline is cancelled, then let go."""
+        if self.stop_reason is not None:
+            return
+        self.stop_reason = reason
+        self.turn.set()
+        if self.context is not None:
+            self.context.close()
+        if self.pipeline is not None and not self.pipeline.done():
+            self.pipeline.cancel()
+            self.pipeline.get_loop().call_later(LET_GO_AFTER, self.wake)
+
+    def wake(self, _: object = None) -> None:
+        """Go on: the pipeline ended, or is let go."""
+        if self.woken is not None and not self.woken.done():
+            self.woken.set_result(None)
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """How a pipeline ended: what the store is told, and what the caller gets (an error, or the assistant's messages)."""
+
+    outcome: Outcome
+    error: DomainError | None = None
+    assistant_messages: list[str] = []
+
+    @classmethod
+    def failed(cls, error: PipelineFailed) -> "Ending":
+        """The pipeline raised, or sent what cannot be stored."""
+        return cls(Outcome(RunStatus.FAILED, error=str(error)), error)
+
+    @classmethod
+    def stopped(cls, run: LiveRun, run_timeout: float) -> "Ending":
+        """The run was told to stop before its pipeline had ended."""
+        if run.stop_reason is Stop.TIMED_OUT:
+            error: DomainError = RunTimedOut(run_timeout)
+            status = RunStatus.FAILED
+        elif run.stop_reason is Stop.DRAINED:
+            error, status = RunInterrupted(), RunStatus.INTERRUPTED
+        elif run.stop_reason is Stop.DELETED:
+            error, status = ThreadNotFound(run.thread_id), RunStatus.CANCELLED
+        else:
+            error, status = RunCancelled(), RunStatus.CANCELLED
+        return cls(Outcome(status, error=str(error)), error)

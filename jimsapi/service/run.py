@@ -1,0 +1,478 @@
+"""The flow of a run: from an inbound message to a stored outcome, in `RunService._run`, top to bottom.
+
+A run is a task of the service, not of the connection that asked for it: a caller that hangs up cancels nothing. The
+pipeline is a task of its own below it, so that stopping a pipeline never cuts a call to the store in half.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Any, Protocol
+from uuid import UUID
+
+import msgspec
+import orjson
+
+from jimsapi.service.errors import (
+    ContactForbidden,
+    PipelineFailed,
+    QueueTimedOut,
+    RunCancelled,
+    RunInterrupted,
+    ServerDraining,
+    TooManyRuns,
+)
+from jimsapi.service.identity import Admission
+from jimsapi.service.inbound import Inbound, check_inbound
+from jimsapi.service.live import LET_GO_AFTER, Ending, LiveRun, PipelineTiming, RunRecord, RunResult, Stop
+from jimsapi.service.observers import notify
+from jimsapi.service.pipeline import JimsApp, Pipeline, pipeline_name
+from jimsapi.service.sinks import SinkQueue
+from jimsapi.threads.context import ThreadContext
+from jimsapi.threads.errors import (
+    DomainError,
+    IdentifierTaken,
+    RunClosed,
+    StoreUnavailable,
+    ThreadNotFound,
+    UnstorableEvent,
+)
+from jimsapi.threads.event import ASSISTANT_MESSAGE, EventRow, NewEvent, decode_row, encode_events, message_event
+from jimsapi.threads.ids import uuid7
+from jimsapi.threads.run import (
+    Accepted,
+    ContextLimits,
+    Outcome,
+    RunPlan,
+    RunStatus,
+    Selector,
+    Settled,
+    Snapshot,
+    ThreadRecord,
+)
+from jimsapi.threads.store import ThreadStore
+
+logger = logging.getLogger("jimsapi.runs")
+
+HEARTBEAT_EVERY = 5.0
+PURGE_EVERY = 3600.0
+RETRY_STORE_AFTER = (0.1, 0.2, 0.5, 1.0)
+"""Seconds between attempts to store an outcome; the last one repeats."""
+FLUSH_SINKS_WITHIN = 1.0
+
+
+class ThreadResolver(Protocol):
+    """Says which thread an inbound message belongs to."""
+
+    name: str
+
+    async def resolve(self, inbound: Inbound) -> Sequence[Selector] | None: ...
+
+
+class RunLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What runs may take: times in seconds, `thread_queue` runs waiting in a thread, `max_runs` open in the process."""
+
+    context: ContextLimits = ContextLimits()
+    thread_queue: int = 256
+    queue_timeout: float = 60.0
+    run_timeout: float = 300.0
+    max_runs: int = 1000
+    keep_runs: timedelta = timedelta(days=30)
+
+
+class RunService:
+    """Answers messages: one `JimsApp` over one store.
+
+    `resolvers` are asked in order; the first that returns selectors decides alone. Every one of `on_run` is told of
+    each run that ended. Enter the service to recover what a dead process left behind and to start its housekeeping;
+    `drain` it before you leave it.
+    """
+
+    def __init__(
+        self,
+        app: JimsApp,
+        store: ThreadStore,
+        resolvers: Sequence[ThreadResolver],
+        *,
+        limits: RunLimits | None = None,
+        sinks: Sequence[SinkQueue] = (),
+        on_run: Sequence[Callable[[RunRecord], None]] = (),
+    ) -> None:
+        self.app = app
+        self.store = store
+        self.limits = limits or RunLimits()
+        self.sinks = tuple(sinks)
+        self.draining = False
+        self.owner = uuid7()
+        self._resolvers = tuple(resolvers)
+        self._on_run = tuple(on_run)
+        self._pipeline_name = app.name or pipeline_name(app.pipeline)
+        self._runs: dict[UUID, LiveRun] = {}
+        self._let_go: set[asyncio.Task[Any]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._housekeeping: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "RunService":
+        self._loop = asyncio.get_running_loop()
+        interrupted = await self.store.recover(self.owner)
+        if interrupted:
+            logger.warning("%d runs of an earlier process were open; they are marked interrupted", interrupted)
+        for sink in self.sinks:
+            sink.start()
+        self._housekeeping = asyncio.create_task(self._keep_house(), name="housekeeping")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        tasks = [run.task for run in self._runs.values() if run.task is not None]
+        tasks += [task for task in (self._housekeeping, *self._let_go) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=LET_GO_AFTER)
+        for sink in self.sinks:
+            await sink.stop()
+
+    @property
+    def open_runs(self) -> int:
+        """Runs that this process works on now, waiting ones included."""
+        return len(self._runs)
+
+    @property
+    def waiting_runs(self) -> int:
+        """Runs of this process whose message is not in its thread yet."""
+        return sum(run.status is RunStatus.QUEUED for run in list(self._runs.values()))
+
+    @property
+    def abandoned_pipelines(self) -> int:
+        """Pipelines that swallowed their cancellation and run on without a run."""
+        return len(self._let_go)
+
+    async def chat(self, inbound: Inbound, admission: Admission) -> RunResult:
+        """Answer a message. The run goes on if the caller is cancelled while it waits.
+
+        Raises:
+            ContactForbidden, InputRefused, ServerDraining, TooManyRuns: nothing was stored.
+            ThreadNotFound, QueueFull, QueueTimedOut, RunCancelled: the message did not enter the thread.
+            PipelineFailed, RunTimedOut, RunInterrupted: the message is in the thread, an answer is not.
+            StoreUnavailable: the store does not answer now.
+        """
+        return await self.begin(inbound, admission).answer
+
+    def begin(self, inbound: Inbound, admission: Admission) -> LiveRun:
+        """Begin a run and return at once; its `answer` is a future. Raises what `chat` raises before storing."""
+        bound_to = admission.identity.contact_id
+        if bound_to is not None and inbound.contact_id != bound_to:
+            raise ContactForbidden
+        thread_config = check_inbound(inbound)
+        if self.draining:
+            raise ServerDraining
+        if len(self._runs) >= self.limits.max_runs:
+            raise TooManyRuns(self.limits.max_runs)
+        run = LiveRun(inbound, admission, self._loop)
+        # Registered before the store hears of it: the heartbeat takes an open run that is not here for an orphan.
+        self._runs[run.run_id] = run
+        self._idle.clear()
+        run.task = self._loop.create_task(self._run(run, thread_config))
+        return run
+
+    async def _run(self, run: LiveRun, thread_config: bytes) -> None:
+        """The flow of a run: accept; greet, or wait for the turn; answer; store the outcome."""
+        try:
+            accepted = await self._accept(run, thread_config)
+            deadline = self._loop.time() + self.limits.run_timeout
+            ending: Ending | None = None
+            if accepted.snapshot is None:
+                await self._wait_for_turn(run)
+                snapshot = await self._start(run, accepted.thread, ())
+                deadline = self._loop.time() + self.limits.run_timeout
+            elif accepted.status is RunStatus.QUEUED:
+                snapshot, ending = await self._greet(run, accepted, accepted.snapshot, deadline)
+            else:
+                snapshot = accepted.snapshot
+            run.status = RunStatus.RUNNING
+            if ending is None:
+                ending = await self._call(run, self.app.pipeline, accepted.thread, snapshot, deadline)
+            await self._finish(run, accepted, ending)
+        except DomainError as error:
+            run.answer_with(error)
+        except Exception as error:
+            logger.exception("run %s failed inside the server", run.run_id)
+            run.answer_with(error)
+        finally:
+            self._close(run)
+
+    async def _accept(self, run: LiveRun, thread_config: bytes) -> Accepted:
+        inbound = run.inbound
+        wants_start = inbound.run_conversation_start_on_new_thread
+        plan = RunPlan(
+            run_id=run.run_id,
+            owner=self.owner,
+            contact_id=inbound.contact_id,
+            acting_for=run.admission.identity.contact_id,
+            selectors=await self._resolve(inbound),
+            message=message_event(inbound.event_type, inbound.message),
+            thread_config=thread_config,
+            conversation_start=wants_start and self.app.conversation_start_pipeline is not None,
+            queue_limit=self.limits.thread_queue,
+            context=self.limits.context,
+        )
+        try:
+            accepted = await self.store.accept(plan)
+        except ThreadNotFound:
+            raise ThreadNotFound(inbound.thread_id) from None
+        run.thread = accepted.thread
+        self._publish(accepted.thread.thread_id, accepted.stored)
+        return accepted
+
+    async def _resolve(self, inbound: Inbound) -> tuple[Selector, ...]:
+        for resolver in self._resolvers:
+            selectors = await resolver.resolve(inbound)
+            if selectors is not None:
+                return tuple(selectors)
+        raise ThreadNotFound(inbound.thread_id)
+
+    async def _wait_for_turn(self, run: LiveRun) -> None:
+        """Wait until all that came before in the thread is done. Raises why the run leaves the queue instead."""
+        try:
+            async with asyncio.timeout(self.limits.queue_timeout):
+                await run.turn.wait()
+        except TimeoutError:
+            await self._leave_queue(run)
+            raise QueueTimedOut(self.limits.queue_timeout) from None
+        finally:
+            run.waited = self._loop.time() - run.began
+        if run.stop_reason is not None:
+            await self._leave_queue(run)
+            raise Ending.stopped(run, self.limits.run_timeout).error or RunCancelled()
+
+    async def _leave_queue(self, run: LiveRun) -> Settled:
+        settled = await self._insist(run, partial(self.store.cancel, run.run_id))
+        run.status = settled.status or RunStatus.CANCELLED
+        self._wake(settled.next_run)
+        return settled
+
+    async def _start(self, run: LiveRun, thread: ThreadRecord, events: Sequence[NewEvent]) -> Snapshot:
+        """Let the message enter the thread, after `events`."""
+        try:
+            while (started := await self.store.start(run.run_id, self.owner, events, self.limits.context)) is None:
+                run.turn.clear()
+                await self._wait_for_turn(run)
+        except RunClosed:
+            raise _ended_by_others(await self._leave_queue(run), thread) from None
+        except StoreUnavailable as error:
+            run.answer_with(error)
+            await self._leave_queue(run)
+            raise
+        self._publish(thread.thread_id, started.stored)
+        return started.snapshot
+
+    async def _greet(
+        self, run: LiveRun, accepted: Accepted, snapshot: Snapshot, deadline: float
+    ) -> tuple[Snapshot, Ending | None]:
+        """Run the conversation start, then let the message enter. If it failed, its ending is the run's."""
+        assert self.app.conversation_start_pipeline is not None  # else the plan would not have asked for it
+        greeting = await self._call(run, self.app.conversation_start_pipeline, accepted.thread, snapshot, deadline)
+        try:
+            snapshot = await self._start(run, accepted.thread, greeting.outcome.events)
+        except IdentifierTaken as taken:
+            greeting = _stored_already(greeting, taken)
+            snapshot = await self._start(run, accepted.thread, ())
+        return snapshot, None if greeting.error is None else greeting
+
+    async def _call(
+        self, run: LiveRun, pipeline: Pipeline, thread: ThreadRecord, snapshot: Snapshot, deadline: float
+    ) -> Ending:
+        """Run a pipeline until it ends, or until it was stopped and did not end in time."""
+        if run.stop_reason is not None:
+            return Ending.stopped(run, self.limits.run_timeout)
+        loop = self._loop
+        began = loop.time()
+        run.context = context = ThreadContext(
+            thread.thread_id,
+            snapshot.rows,
+            thread_config=orjson.loads(thread.thread_config),
+            truncated=snapshot.truncated,
+            load_events=partial(self.store.load_events, thread.thread_id),
+        )
+        run.woken = loop.create_future()
+        run.pipeline = task = loop.create_task(_invoke(pipeline, context))
+        task.add_done_callback(run.wake)
+        timer = loop.call_at(deadline, run.stop, Stop.TIMED_OUT)
+        try:
+            await run.woken
+        finally:
+            timer.cancel()
+        ending = self._ending(run, task, context)
+        name = self._pipeline_name if pipeline is self.app.pipeline else pipeline_name(pipeline)
+        run.timings += (PipelineTiming(name, loop.time() - began, ending.error is None),)
+        return ending
+
+    def _ending(self, run: LiveRun, task: asyncio.Task[Any], context: ThreadContext) -> Ending:
+        if not task.done():
+            logger.error("run %s: its pipeline swallowed the cancellation; the run goes on without it", run.run_id)
+            self._let_go.add(task)
+            task.add_done_callback(self._forget)
+        elif task.cancelled():
+            error: BaseException | None = RuntimeError("the pipeline cancelled itself")
+        else:
+            error = task.exception()
+        if run.stop_reason is not None:
+            return Ending.stopped(run, self.limits.run_timeout)
+        if error is not None:
+            logger.error("run %s: the pipeline failed", run.run_id, exc_info=error)
+            return Ending.failed(PipelineFailed(error))
+        outgoing = context.complete()
+        context.close()
+        try:
+            events = encode_events(outgoing)
+        except UnstorableEvent as unstorable:
+            logger.error("run %s: %s", run.run_id, unstorable)
+            return Ending.failed(PipelineFailed(unstorable))
+        return Ending(Outcome(RunStatus.COMPLETED, tuple(events)), None, _assistant_messages(outgoing))
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._let_go.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.info("a pipeline that was let go ended with %s", type(error).__name__)
+
+    async def _finish(self, run: LiveRun, accepted: Accepted, ending: Ending) -> None:
+        """Store the outcome, then answer. While the store does not take it, the caller gets the store's error."""
+        try:
+            settled = await self._insist(run, partial(self.store.finish, run.run_id, self.owner, ending.outcome))
+        except IdentifierTaken as taken:
+            ending = _stored_already(ending, taken)
+            settled = await self._insist(run, partial(self.store.finish, run.run_id, self.owner, ending.outcome))
+        run.status = settled.status or RunStatus.CANCELLED
+        self._wake(settled.next_run)
+        thread = accepted.thread
+        self._publish(thread.thread_id, settled.stored)
+        if settled.status is not ending.outcome.status:
+            run.answer_with(_ended_by_others(settled, thread))
+        elif ending.error is not None:
+            run.answer_with(ending.error)
+        else:
+            run.answer_with(
+                RunResult(
+                    run.run_id,
+                    thread.thread_id,
+                    accepted.created_new_thread,
+                    ending.assistant_messages,
+                    ending.outcome.events,
+                )
+            )
+
+    async def _insist(self, run: LiveRun, end: Callable[[], Awaitable[Settled]]) -> Settled:
+        """Repeat until the store has ended the run: a thread must not stay locked because the disk was full."""
+        attempt = 0
+        while True:
+            try:
+                return await end()
+            except StoreUnavailable as error:
+                run.answer_with(error)
+                if attempt == 0:
+                    logger.error("run %s: its end could not be stored and is tried again: %s", run.run_id, error)
+            await asyncio.sleep(RETRY_STORE_AFTER[min(attempt, len(RETRY_STORE_AFTER) - 1)])
+            attempt += 1
+
+    def _wake(self, run_id: UUID | None) -> None:
+        """Give the next run of a thread its turn, if it is ours."""
+        if run_id is not None and (run := self._runs.get(run_id)) is not None:
+            run.turn.set()
+
+    def _publish(self, thread_id: UUID, rows: Sequence[EventRow]) -> None:
+        if self.sinks and rows:
+            events = [decode_row(thread_id, row) for row in rows]
+            for sink in self.sinks:
+                sink.put(events)
+
+    def _close(self, run: LiveRun) -> None:
+        del self._runs[run.run_id]
+        if not self._runs:
+            self._idle.set()
+        if run.thread is None or not self._on_run:
+            return
+        record = RunRecord(
+            run.run_id,
+            run.thread.thread_id,
+            run.status,
+            run.waited,
+            self._loop.time() - run.began,
+            run.timings,
+            run.admission.provider,
+        )
+        notify(self._on_run, record)
+
+    def stop_runs(self, run_ids: Iterable[UUID], reason: Stop) -> None:
+        """Tell those of `run_ids` that this process works on to end early."""
+        for run_id in run_ids:
+            if (run := self._runs.get(run_id)) is not None:
+                run.stop(reason)
+
+    def interrupt(self) -> None:
+        """Stop every open run now; those that have started are stored as `interrupted`."""
+        self.stop_runs(list(self._runs), Stop.DRAINED)
+
+    async def drain(self, seconds: float) -> None:
+        """Take no new run, let the open ones end for `seconds`, interrupt the rest, and flush the sinks."""
+        self.draining = True
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            logger.warning("%d runs did not end within %g s and are interrupted", len(self._runs), seconds)
+            self.interrupt()
+            try:
+                async with asyncio.timeout(LET_GO_AFTER + FLUSH_SINKS_WITHIN):
+                    await self._idle.wait()
+            except TimeoutError:
+                logger.error("%d runs could not be stored; the next start marks them", len(self._runs))
+        await asyncio.gather(*(sink.flush(FLUSH_SINKS_WITHIN) for sink in self.sinks))
+
+    async def _keep_house(self) -> None:
+        """Say that this process lives, end its orphaned runs, and forget old ones, until cancelled."""
+        purge_at = self._loop.time()
+        while True:
+            try:
+                for run_id in await self.store.heartbeat(self.owner, self._runs.keys()):
+                    self._wake(run_id)
+                if self._loop.time() >= purge_at:
+                    await self.store.purge(self.limits.keep_runs)
+                    purge_at = self._loop.time() + PURGE_EVERY
+            except StoreUnavailable as error:
+                logger.warning("the store does not answer: %s", error)
+            except Exception:
+                logger.exception("housekeeping failed; it is tried again")
+            await asyncio.sleep(HEARTBEAT_EVERY)
+
+
+async def _invoke(pipeline: Pipeline, context: ThreadContext) -> None:
+    try:
+        await pipeline(context)
+    except (SystemExit, KeyboardInterrupt) as error:
+        # asyncio lets these two through a task and out of the loop: a pipeline would take the server down.
+        raise RuntimeError(f"the pipeline raised {type(error).__name__}") from error
+
+
+def _assistant_messages(outgoing: Iterable[Any]) -> list[str]:
+    return [
+        str(event.event_data.get("content", ""))
+        for event in outgoing
+        if event.event_type == ASSISTANT_MESSAGE and isinstance(event.event_data, dict)
+    ]
+
+
+def _stored_already(ending: Ending, taken: IdentifierTaken) -> Ending:
+    """The ending of a pipeline that sent events which are in the thread already."""
+    types = [event.event_type for event in ending.outcome.events if event.event_id in taken.event_ids]
+    fault = UnstorableEvent(types[0] if types else "unknown", "its event_id is in the thread already")
+    return Ending.failed(PipelineFailed(fault))
+
+
+def _ended_by_others(settled: Settled, thread: ThreadRecord) -> DomainError:
+    """Why a run ended in another way than its flow meant it to."""
+    if settled.status is None:
+        return ThreadNotFound(thread.thread_id)
+    return RunInterrupted() if settled.status is RunStatus.INTERRUPTED else RunCancelled()

@@ -1,0 +1,85 @@
+"""Event sinks: each gets a copy of what was stored, after it was stored, and may fail without harm to a run."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Protocol
+
+from jimsapi.threads.event import Event
+
+logger = logging.getLogger("jimsapi.sinks")
+
+QUEUE_LIMIT = 10_000
+"""Events that wait for one sink at most; beyond, the newest are dropped and counted."""
+BATCH_LIMIT = 500
+DELIVERY_TIMEOUT = 10.0
+"""Seconds that a sink may take for one batch."""
+
+
+class EventSink(Protocol):
+    """Gets a copy of stored events."""
+
+    name: str
+
+    async def deliver(self, events: Sequence[Event]) -> None: ...
+
+
+class SinkQueue:
+    """One sink, the events that wait for it, and the task that hands them over in order.
+
+    `outcomes` counts events as `delivered`, `failed` (the sink raised or took too long) and `dropped` (its queue was
+    full).
+    """
+
+    def __init__(self, sink: EventSink) -> None:
+        self.name = sink.name
+        self.outcomes: Counter[str] = Counter()
+        self._sink = sink
+        self._queue: asyncio.Queue[Event] = asyncio.Queue(QUEUE_LIMIT)
+        self._worker: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to deliver, in the running loop."""
+        self._worker = asyncio.create_task(self._work(), name=f"sink {self.name}")
+
+    def put(self, events: Sequence[Event]) -> None:
+        """Hand over events without waiting."""
+        for event in events:
+            try:
+                self._queue.put_nowait(event)
+            except asyncio.QueueFull:
+                if not self.outcomes["dropped"]:
+                    logger.warning("event sink %s does not keep up: events are dropped", self.name)
+                self.outcomes["dropped"] += 1
+
+    async def flush(self, seconds: float) -> None:
+        """Wait up to `seconds` until everything that was put is delivered or failed."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._queue.join()
+        except TimeoutError:
+            logger.warning("event sink %s: %d events were not delivered", self.name, self._queue.qsize())
+
+    async def stop(self) -> None:
+        """End the task; what still waits is lost."""
+        if self._worker is not None:
+            self._worker.cancel()
+            await asyncio.wait({self._worker}, timeout=1.0)
+
+    async def _work(self) -> None:
+        while True:
+            batch = [await self._queue.get()]
+            while len(batch) < BATCH_LIMIT and not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            try:
+                async with asyncio.timeout(DELIVERY_TIMEOUT):
+                    await self._sink.deliver(batch)
+            except Exception as error:
+                self.outcomes["failed"] += len(batch)
+                logger.error("event sink %s failed: %s: %s", self.name, type(error).__name__, error)
+            else:
+                self.outcomes["delivered"] += len(batch)
+            finally:
+                for _ in batch:
+                    self._queue.task_done()

@@ -1,0 +1,373 @@
+"""Random histories of a store beside a model in plain dicts: whatever happens, both must say the same."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from jimsapi.threads.errors import IdentifierTaken, QueueFull, RunClosed, ThreadNotFound
+from jimsapi.threads.event import THREAD_CREATED, NewEvent, message_event
+from jimsapi.threads.ids import uuid7
+from jimsapi.threads.run import (
+    Accepted,
+    ByExternalId,
+    ById,
+    ContextLimits,
+    Latest,
+    New,
+    Outcome,
+    RunPlan,
+    RunStatus,
+    Selector,
+    Settled,
+)
+from jimsapi.threads.store import ThreadStore
+
+T = TypeVar("T")
+
+OWNERS = (uuid7(), uuid7())
+CONTACTS = ("ann", "bob", "")
+QUEUE_LIMIT = 2
+OPEN = (RunStatus.QUEUED, RunStatus.RUNNING)
+
+_contacts = st.sampled_from(CONTACTS)
+_owners = st.sampled_from(OWNERS)
+_picks = st.integers(0, 11)
+_counts = st.integers(0, 3)
+
+
+@dataclass(eq=False)
+class _Thread:
+    contact_id: str
+    external_id: str | None
+    events: list[tuple[UUID, str]] = field(default_factory=list)
+    open: list["_Run"] = field(default_factory=list)
+    thread_id: UUID | None = None
+
+    def next_run(self) -> UUID | None:
+        waits = bool(self.open) and self.open[0].status is RunStatus.QUEUED
+        return self.open[0].plan.run_id if waits else None
+
+
+@dataclass(eq=False)
+class _Run:
+    plan: RunPlan
+    thread: _Thread
+    status: RunStatus
+    created_new_thread: bool
+
+    def end(self, status: RunStatus) -> None:
+        self.status = status
+        self.thread.open.remove(self)
+
+
+def run_store_machine(
+    open_store: Callable[[], AbstractAsyncContextManager[ThreadStore]],
+    recover: Callable[[ThreadStore, UUID], Awaitable[int]],
+) -> None:
+    """Drive stores through random histories. `JIMSAPI_STORE_EXAMPLES` says how many (25)."""
+
+    class Machine(StoreMachine):
+        def __init__(self) -> None:
+            super().__init__(open_store, recover)
+
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=int(os.environ.get("JIMSAPI_STORE_EXAMPLES", "25")),
+            stateful_step_count=30,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Each rule does one thing to the store and to the model, and compares what the store answered."""
+
+    def __init__(
+        self,
+        open_store: Callable[[], AbstractAsyncContextManager[ThreadStore]],
+        recover: Callable[[ThreadStore, UUID], Awaitable[int]],
+    ) -> None:
+        super().__init__()
+        self._loop = asyncio.Runner()
+        self._opened = open_store()
+        self._recover = recover
+        self.store = self._do(self._opened.__aenter__())
+        self.threads: list[_Thread] = []
+        self.runs: list[_Run] = []
+        self.forgotten: list[UUID] = []
+
+    def teardown(self) -> None:
+        self._do(self._opened.__aexit__(None, None, None))
+        self._loop.close()
+
+    def _do(self, call: Awaitable[T]) -> T:
+        async def wait() -> T:
+            return await call
+
+        return self._loop.run(wait())
+
+    # What may happen
+
+    @rule(
+        contact=_contacts,
+        owner=_owners,
+        way=st.sampled_from(["usual", "usual", "new", "external", "id", "own id"]),
+        pick=_picks,
+        greets=st.booleans(),
+    )
+    def accept(self, contact: str, owner: UUID, way: str, pick: int, greets: bool) -> None:
+        named = self.threads[pick % len(self.threads)] if self.threads else None
+        selectors: tuple[Selector, ...] = {
+            "usual": (Latest(), New()),
+            "new": (New(),),
+            "external": (ByExternalId("x"), New(external_id="x")),
+        }.get(way, (ById(named.thread_id if named and named.thread_id else uuid7()),))
+        plan = RunPlan(
+            run_id=uuid7(),
+            owner=owner,
+            contact_id=contact,
+            acting_for=contact if way in ("external", "own id") else None,
+            selectors=selectors,
+            message=message_event("comm.user_message", "Hello"),
+            thread_config=b"{}",
+            conversation_start=greets,
+            queue_limit=QUEUE_LIMIT,
+        )
+        thread, refusal = self._select(plan, named)
+        if refusal is not None:
+            with pytest.raises(refusal):
+                self._do(self.store.accept(plan))
+            self.forgotten.append(plan.run_id)
+            return
+        accepted = self._do(self.store.accept(plan))
+        created = thread is None
+        if thread is None:
+            thread = _Thread(contact, "x" if way == "external" else None, thread_id=accepted.thread.thread_id)
+            thread.events.append((_id(accepted.stored[0].event_id), THREAD_CREATED))
+            self.threads.append(thread)
+        status = RunStatus.QUEUED if thread.open or (created and greets) else RunStatus.RUNNING
+        run = _Run(plan, thread, status, created)
+        thread.open.append(run)
+        self.runs.append(run)
+        if status is RunStatus.RUNNING:
+            thread.events.append((plan.message.event_id, plan.message.event_type))
+        self._compare_acceptance(accepted, run)
+
+    def _select(self, plan: RunPlan, named: _Thread | None) -> tuple[_Thread | None, type[Exception] | None]:
+        found: _Thread | None = None
+        match plan.selectors[0]:
+            case Latest():
+                found = next((one for one in reversed(self.threads) if one.contact_id == plan.contact_id), None)
+            case ByExternalId(external_id):
+                found = next((one for one in reversed(self.threads) if one.external_id == external_id), None)
+            case ById():
+                found = named
+                if found is None:
+                    return None, ThreadNotFound
+        if found is not None and plan.acting_for not in (None, found.contact_id):
+            return None, ThreadNotFound
+        if found is not None and len(found.open) > QUEUE_LIMIT:
+            return None, QueueFull
+        return found, None
+
+    @precondition(lambda self: self.runs)
+    @rule(pick=_picks)
+    def accept_again(self, pick: int) -> None:
+        run = self._pick(pick)
+        self._compare_acceptance(self._do(self.store.accept(run.plan)), run)
+
+    def _compare_acceptance(self, accepted: Accepted, run: _Run) -> None:
+        assert accepted.thread.thread_id == run.thread.thread_id
+        assert accepted.thread.contact_id == run.thread.contact_id
+        assert accepted.created_new_thread == run.created_new_thread
+        assert accepted.status is run.status
+        stored = run.thread.events[:1] if run.created_new_thread else []
+        if run.status is RunStatus.RUNNING:
+            stored = [*stored, (run.plan.message.event_id, run.plan.message.event_type)]
+        assert _pairs(accepted.stored) == stored
+        has_context = run.status is RunStatus.RUNNING or (run.created_new_thread and run.status is RunStatus.QUEUED)
+        assert (accepted.snapshot is not None) == has_context
+        if accepted.snapshot is not None:
+            assert _pairs(accepted.snapshot.rows) == run.thread.events
+
+    @precondition(lambda self: self.runs)
+    @rule(pick=_picks, stranger=st.booleans(), count=_counts, takes=st.booleans())
+    def start(self, pick: int, stranger: bool, count: int, takes: bool) -> None:
+        run = self._pick(pick)
+        if run.status is RunStatus.RUNNING and not stranger:
+            return  # what a second start answers depends on the first; the contract has a case of its own
+        events = [NewEvent(uuid7(), "rag.greeted", b"{}") for _ in range(count)]
+        taken = takes and bool(run.thread.events)
+        if taken:
+            events.append(NewEvent(run.thread.events[0][0], "rag.greeted", b"{}"))
+        call = self.store.start(run.plan.run_id, self._owner(run, stranger), events, ContextLimits())
+        if run.status not in OPEN or stranger:
+            with pytest.raises(RunClosed):
+                self._do(call)
+        elif run.thread.open[0] is not run:
+            assert self._do(call) is None
+        elif taken:
+            with pytest.raises(IdentifierTaken):
+                self._do(call)
+        else:
+            started = self._do(call)
+            assert started is not None
+            entered = [(event.event_id, event.event_type) for event in (*events, run.plan.message)]
+            run.status = RunStatus.RUNNING
+            run.thread.events += entered
+            assert _pairs(started.stored) == entered
+            assert _pairs(started.snapshot.rows) == run.thread.events
+
+    @precondition(lambda self: self.runs)
+    @rule(
+        pick=_picks,
+        stranger=st.booleans(),
+        status=st.sampled_from([status for status in RunStatus if status not in OPEN]),
+        count=_counts,
+        takes=st.booleans(),
+    )
+    def finish(self, pick: int, stranger: bool, status: RunStatus, count: int, takes: bool) -> None:
+        run = self._pick(pick)
+        events = [NewEvent(uuid7(), "comm.assistant_message", b'{"content":"Hi"}') for _ in range(count)]
+        taken = takes and bool(run.thread.events)
+        if taken:
+            events.append(NewEvent(run.thread.events[-1][0], "rag.x", b"{}"))
+        outcome = Outcome(status, tuple(events), None)
+        call = self.store.finish(run.plan.run_id, self._owner(run, stranger), outcome)
+        if run.status is not RunStatus.RUNNING or stranger:
+            assert self._do(call) == Settled(False, run.status, run.thread.next_run(), [])
+            return
+        entered: list[tuple[UUID, str]] = []
+        if status is RunStatus.COMPLETED:
+            if taken:
+                with pytest.raises(IdentifierTaken):
+                    self._do(call)
+                return
+            entered = [(event.event_id, event.event_type) for event in events]
+        settled = self._do(call)
+        run.end(status)
+        run.thread.events += entered
+        assert (settled.counted, settled.status, settled.next_run) == (True, status, run.thread.next_run())
+        assert _pairs(settled.stored) == entered
+
+    @precondition(lambda self: self.runs)
+    @rule(pick=_picks)
+    def cancel(self, pick: int) -> None:
+        run = self._pick(pick)
+        counted = run.status in OPEN
+        if counted:
+            run.end(RunStatus.CANCELLED)
+        settled = self._do(self.store.cancel(run.plan.run_id))
+        assert settled == Settled(counted, run.status, run.thread.next_run(), [])
+
+    @rule(owner=_owners, pick=_picks)
+    def heartbeat(self, owner: UUID, pick: int) -> None:
+        mine = [run for run in self.runs if run.plan.owner == owner and run.status in OPEN]
+        dead = [run for index, run in enumerate(mine) if index == pick]
+        for run in dead:
+            run.end(RunStatus.INTERRUPTED if run.status is RunStatus.RUNNING else RunStatus.CANCELLED)
+        live = {run.plan.run_id for run in mine if run not in dead}
+        may_start = {run.thread.next_run() for run in dead} - {None}
+        assert set(self._do(self.store.heartbeat(owner, live))) == may_start
+
+    @rule(owner=_owners)
+    def recover(self, owner: UUID) -> None:
+        dead = [run for run in self.runs if run.plan.owner != owner and run.status in OPEN]
+        for run in dead:
+            if run.status is RunStatus.QUEUED:
+                run.thread.events.append((run.plan.message.event_id, run.plan.message.event_type))
+            run.end(RunStatus.INTERRUPTED)
+        assert self._do(self._recover(self.store, owner)) == len(dead)
+
+    @precondition(lambda self: self.threads)
+    @rule(pick=_picks, contact=st.none() | _contacts)
+    def delete_thread(self, pick: int, contact: str | None) -> None:
+        thread = self.threads[pick % len(self.threads)]
+        assert thread.thread_id is not None
+        call = self.store.delete_thread(thread.thread_id, contact)
+        if contact not in (None, thread.contact_id):
+            with pytest.raises(ThreadNotFound):
+                self._do(call)
+        else:
+            assert self._do(call) == self._drop(thread)
+
+    @rule(contact=_contacts, really=_picks)
+    def delete_contact(self, contact: str, really: int) -> None:
+        if really > 3:
+            return  # a history that is deleted all the time shows little else
+        threads = [thread for thread in self.threads if thread.contact_id == contact]
+        open_runs = self._do(self.store.delete_contact(contact))
+        assert sorted(open_runs) == sorted(run for thread in threads for run in self._drop(thread))
+
+    @rule(everything=st.booleans())
+    def purge(self, everything: bool) -> None:
+        ended = [run for run in self.runs if everything and run.status not in OPEN]
+        age = timedelta(seconds=-60) if everything else timedelta(days=1)
+        assert self._do(self.store.purge(age)) == len(ended)
+        self._forget(ended)
+
+    # What must hold
+
+    @invariant()
+    def everything_is_as_the_model_says(self) -> None:
+        self._do(self._compare())
+
+    async def _compare(self) -> None:
+        for contact in CONTACTS:
+            page = await self.store.threads(contact, 1000, None)
+            mine = [thread.thread_id for thread in reversed(self.threads) if thread.contact_id == contact]
+            assert [thread.thread_id for thread in page.threads] == mine
+        for thread in self.threads:
+            assert thread.thread_id is not None
+            events = (await self.store.events(thread.thread_id, None, 1000, None)).events
+            assert _pairs(events) == thread.events
+            times = [event.created_at for event in events]
+            assert times == sorted(set(times))
+            assert sum(run.status is RunStatus.RUNNING for run in thread.open) <= 1
+        known = {run.plan.run_id: run for run in self.runs}
+        run_ids = [*known, *self.forgotten]
+        look = Outcome(RunStatus.FAILED)
+        stranger = uuid7()
+        for run_id, seen in zip(
+            run_ids, await asyncio.gather(*[self.store.finish(one, stranger, look) for one in run_ids]), strict=True
+        ):
+            run = known.get(run_id)
+            expected = Settled(False, None, None) if run is None else Settled(False, run.status, run.thread.next_run())
+            assert seen == expected
+
+    def _pick(self, pick: int) -> _Run:
+        return self.runs[-1 - pick % len(self.runs)]
+
+    def _owner(self, run: _Run, stranger: bool) -> UUID:
+        return next(owner for owner in OWNERS if (owner != run.plan.owner) == stranger)
+
+    def _drop(self, thread: _Thread) -> list[UUID]:
+        open_runs = [run.plan.run_id for run in thread.open]
+        self._forget([run for run in self.runs if run.thread is thread])
+        self.threads.remove(thread)
+        return open_runs
+
+    def _forget(self, runs: list[_Run]) -> None:
+        self.forgotten += [run.plan.run_id for run in runs]
+        self.runs = [run for run in self.runs if run not in runs]
+
+
+def _pairs(rows: Any) -> list[tuple[UUID, str]]:
+    return [(_id(row.event_id), row.event_type) for row in rows]
+
+
+def _id(event_id: UUID | str) -> UUID:
+    return event_id if isinstance(event_id, UUID) else UUID(event_id)

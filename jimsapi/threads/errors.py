@@ -1,0 +1,75 @@
+"""What can go wrong with threads and runs, in the words of the domain. `jimsapi/api/errors.py` maps each to HTTP."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+
+class DomainError(Exception):
+    """Base of everything that a store or the run service refuses or fails at."""
+
+
+class ThreadNotFound(DomainError):
+    """The thread does not exist, or belongs to a contact that the caller may not act for."""
+
+    def __init__(self, thread_id: UUID | None = None) -> None:
+        super().__init__("Thread not found" if thread_id is None else f"Thread '{thread_id}' not found")
+        self.thread_id = thread_id
+
+
+class InputRefused(DomainError):
+    """What the caller sent cannot be stored on every store, so no store takes it.
+
+    `field` is the name of the faulty field, `kind` a stable identifier of the fault, `value` what was sent.
+    """
+
+    def __init__(self, field: str, kind: str, message: str, value: object) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.kind = kind
+        self.message = message
+        self.value = value
+
+
+class InvalidCursor(DomainError):
+    """A page's cursor was not made by this store."""
+
+    def __init__(self) -> None:
+        super().__init__("The cursor is not one that this server handed out; start again without it")
+
+
+class UnstorableEvent(DomainError):
+    """A pipeline sent an event that cannot be stored."""
+
+    def __init__(self, event_type: str, reason: str) -> None:
+        super().__init__(f"event '{event_type}' cannot be stored: {reason}")
+        self.event_type = event_type
+
+
+class QueueFull(DomainError):
+    """As many runs as allowed wait in this thread already."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} messages wait in this thread already; send this one again later")
+
+
+class RunClosed(DomainError):
+    """The run has ended (time limit, cancellation, shutdown): its context takes nothing more."""
+
+
+class StoreUnavailable(DomainError):
+    """The store could not do its work now. What it was asked may be asked again.
+
+    The message is for the log; it may name files and hosts.
+    """
+
+
+class StoreUnusable(DomainError):
+    """The store cannot be opened at all; the message says why and what to do. Stops the start."""
+
+
+class IdentifierTaken(DomainError):
+    """Events with these identifiers are in the thread already."""
+
+    def __init__(self, event_ids: Sequence[UUID]) -> None:
+        super().__init__(f"already stored in this thread: {', '.join(map(str, event_ids))}")
+        self.event_ids = frozenset(event_ids)

@@ -1,0 +1,120 @@
+"""Events: what happens in a thread, how they are encoded, and their clock."""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import orjson
+
+from jimsapi.threads.errors import UnstorableEvent
+from jimsapi.threads.ids import uuid7
+from jimsapi.threads.storable import Unstorable, dump_storable
+
+THREAD_CREATED = "jims.lifecycle.thread_created"
+USER_MESSAGE = "comm.user_message"
+ASSISTANT_MESSAGE = "comm.assistant_message"
+ASSISTANT_MESSAGE_WITH_BUTTONS = "comm.assistant_message_with_buttons"
+STATE_PREFIX = "state.set."
+MAX_EVENT_TYPE = 255
+"""Characters, as the column `thread_events.event_type` holds them."""
+
+_TICK = timedelta(microseconds=1)
+
+
+class Event(msgspec.Struct, kw_only=True):
+    """Something that happened in a thread: a message, a status of the pipeline's own, a change of state.
+
+    `event_type` is `<domain>.<name>`; `event_data` anything that JSON can say, a dict by convention. `created_at` is the
+    store's clock, without a time zone. A pipeline that makes one by hand needs to give type and data only.
+    """
+
+    event_type: str
+    event_data: Any = msgspec.field(default_factory=dict)
+    thread_id: UUID | None = None
+    event_id: UUID = msgspec.field(default_factory=uuid7)
+    created_at: datetime = msgspec.field(default_factory=datetime.now)
+
+
+class NewEvent(msgspec.Struct, frozen=True, gc=False):
+    """An event on its way into a store: encoded, without a time yet."""
+
+    event_id: UUID
+    event_type: str
+    data: bytes
+
+
+class EventRow(msgspec.Struct, frozen=True, gc=False):
+    """An event as a store hands it out: `data` is JSON text, decoded only when somebody looks at it.
+
+    `event_id` and `created_at` may be in the store's own spelling (hex digits, ISO text): `decode_row` reads both.
+    """
+
+    event_id: UUID | str
+    created_at: datetime | str
+    event_type: str
+    data: bytes | str | None
+
+
+def decode_row(thread_id: UUID, row: EventRow) -> Event:
+    """Read a stored event."""
+    return Event(
+        thread_id=thread_id,
+        event_id=row.event_id if isinstance(row.event_id, UUID) else UUID(row.event_id),
+        created_at=row.created_at if isinstance(row.created_at, datetime) else datetime.fromisoformat(row.created_at),
+        event_type=row.event_type,
+        event_data=None if row.data is None else orjson.loads(row.data),
+    )
+
+
+def message_event(event_type: str, message: str) -> NewEvent:
+    """Encode an inbound message as the event that enters the thread."""
+    return NewEvent(uuid7(), event_type, orjson.dumps({"role": "user", "content": message}))
+
+
+def encode_events(events: Iterable[Any]) -> list[NewEvent]:
+    """Encode what a pipeline sent: `Event`s, or any objects with `event_type` and `event_data`.
+
+    Raises:
+        UnstorableEvent: one of them cannot be stored; it names the event's type.
+    """
+    encoded: list[NewEvent] = []
+    seen: set[UUID] = set()
+    for event in events:
+        new = _encode_event(event)
+        if new.event_id in seen:
+            raise UnstorableEvent(new.event_type, f"its event_id {new.event_id} was sent twice")
+        seen.add(new.event_id)
+        encoded.append(new)
+    return encoded
+
+
+def _encode_event(event: Any) -> NewEvent:
+    event_type = getattr(event, "event_type", None)
+    if not isinstance(event_type, str):
+        raise UnstorableEvent(type(event).__name__, "it is no event: `event_type` is not a string")
+    shown = event_type[:MAX_EVENT_TYPE].encode("utf-8", "replace").decode()
+    if len(event_type) > MAX_EVENT_TYPE:
+        raise UnstorableEvent(shown, f"its type is longer than {MAX_EVENT_TYPE} characters")
+    if "\0" in event_type or shown != event_type:
+        raise UnstorableEvent(shown.replace("\0", "?"), "its type holds a NUL or a lone surrogate")
+    event_id = getattr(event, "event_id", None)
+    if event_id is None:
+        event_id = uuid7()
+    if not isinstance(event_id, UUID):
+        raise UnstorableEvent(event_type, "its `event_id` is not a UUID")
+    try:
+        return NewEvent(event_id, event_type, dump_storable(getattr(event, "event_data", None)))
+    except Unstorable as fault:
+        raise UnstorableEvent(event_type, str(fault)) from fault
+
+
+def times_after(newest: datetime | None, now: datetime, count: int) -> list[datetime]:
+    """Times for `count` new events of a thread whose newest event is of `newest`.
+
+    Readers order a thread's events by time alone, so no two may share one: the clock's time, or a microsecond past the
+    newest where the clock stands still or went back, then a microsecond apart.
+    """
+    first = now if newest is None or now > newest else newest + _TICK
+    return [first] if count == 1 else [first + _TICK * index for index in range(count)]

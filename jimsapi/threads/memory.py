@@ -1,0 +1,411 @@
+"""The memory store: threads in dicts and lists, gone with the process. For tests, trials and benchmarks."""
+
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Self, cast
+from uuid import UUID
+
+from jimsapi.threads.errors import IdentifierTaken, InvalidCursor, QueueFull, RunClosed, ThreadNotFound
+from jimsapi.threads.event import STATE_PREFIX, THREAD_CREATED, Event, EventRow, NewEvent, times_after
+from jimsapi.threads.ids import uuid7
+from jimsapi.threads.run import (
+    Accepted,
+    ById,
+    ByExternalId,
+    ContextLimits,
+    EventPage,
+    EventRecord,
+    Latest,
+    New,
+    Outcome,
+    RunPlan,
+    RunStatus,
+    Settled,
+    Snapshot,
+    Started,
+    ThreadPage,
+    ThreadRecord,
+)
+from jimsapi.threads.storable import dump_storable
+from jimsapi.threads.store import CommitRecord, decode_cursor, encode_cursor
+from jimsapi.threads.window import COMM_PREFIX, choose, window_size
+
+_TICK = timedelta(microseconds=1)
+_OPEN = (RunStatus.QUEUED, RunStatus.RUNNING)
+
+
+class _Thread:
+    """A thread: its events in order, and where in them the context finds what it needs without a search.
+
+    Identifiers are kept as integers: a `UUID` computes its hash in Python, at ten times the cost.
+    """
+
+    __slots__ = ("record", "external_id", "rows", "event_ids", "size", "comm", "states", "open", "deleted")
+
+    def __init__(self, record: ThreadRecord, external_id: str | None) -> None:
+        self.record = record
+        self.external_id = external_id
+        self.rows: list[EventRow] = []
+        self.event_ids: set[int] = set()
+        self.size = 0
+        self.comm: list[int] = []
+        self.states: dict[str, int] = {}
+        self.open: list[_Run] = []
+        self.deleted = False
+
+    def refuse_known(self, events: Sequence[NewEvent]) -> None:
+        known = [event.event_id for event in events if event.event_id.int in self.event_ids]
+        if known:
+            raise IdentifierTaken(known)
+
+    def append(self, events: Sequence[NewEvent], now: datetime) -> list[EventRow]:
+        stored: list[EventRow] = []
+        rows = self.rows
+        newest = _time(rows[-1]) if rows else None
+        for event, created_at in zip(events, times_after(newest, now, len(events)), strict=True):
+            event_type = event.event_type
+            if event_type.startswith(COMM_PREFIX):
+                self.comm.append(len(rows))
+            elif event_type.startswith(STATE_PREFIX):
+                self.states[event_type] = len(rows)
+            row = EventRow(event.event_id, created_at, event_type, event.data)
+            rows.append(row)
+            stored.append(row)
+            self.event_ids.add(event.event_id.int)
+            self.size += len(event.data)
+        return stored
+
+    def snapshot(self, limits: ContextLimits) -> Snapshot:
+        rows = self.rows
+        if limits.events == 0 or (len(rows) <= window_size(limits) and self.size <= limits.bytes):
+            return Snapshot(rows[:], False)
+        edge = max(0, len(rows) - window_size(limits))
+        comm = self.comm[-limits.events :]
+        chosen = choose(
+            rows[edge:][::-1],
+            [rows[position] for position in comm[: bisect_left(comm, edge)][::-1]],
+            [rows[position] for position in sorted(self.states.values(), reverse=True) if position < edge],
+            limits,
+        )
+        return Snapshot(chosen, len(chosen) < len(rows))
+
+    def next_run(self) -> UUID | None:
+        """The oldest open run, if it waits."""
+        if self.open and self.open[0].status is RunStatus.QUEUED:
+            return self.open[0].run_id
+        return None
+
+
+class _Run:
+    __slots__ = ("run_id", "owner", "thread", "status", "message", "created_new_thread", "ended_at")
+
+    def __init__(self, plan: RunPlan, thread: _Thread, status: RunStatus, created_new_thread: bool) -> None:
+        self.run_id = plan.run_id
+        self.owner = plan.owner
+        self.thread = thread
+        self.status = status
+        self.message: NewEvent | None = plan.message
+        self.created_new_thread = created_new_thread
+        self.ended_at: datetime | None = None
+
+
+class MemoryStore:
+    """Keeps all in this process's memory. No method ever suspends, so each is a transaction by itself."""
+
+    def __init__(self) -> None:
+        self.name = "memory:"
+        self.on_commit: Callable[[CommitRecord], None] | None = None
+        self._threads: dict[int, _Thread] = {}
+        self._contacts: dict[str, list[_Thread]] = {}
+        self._external_ids: dict[str, list[_Thread]] = {}
+        self._runs: dict[int, _Run] = {}
+        self._open: dict[int, _Run] = {}
+        self._ended: deque[_Run] = deque()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        pass
+
+    async def ping(self) -> None:
+        """Memory always answers."""
+
+    async def accept(self, plan: RunPlan) -> Accepted:
+        known = self._run(plan.run_id)
+        if known is not None:
+            return self._accepted_before(known, plan)
+        now = _utc_now()
+        thread = self._select(plan, now)
+        created = thread is None
+        entering: list[NewEvent] = []
+        if thread is None:
+            thread = self._create_thread(plan, now)
+            entering.append(NewEvent(uuid7(), THREAD_CREATED, b"{}"))
+        elif len(thread.open) > plan.queue_limit:  # the oldest open run does not wait
+            raise QueueFull(plan.queue_limit)
+        else:
+            thread.refuse_known([plan.message])
+        greets = created and plan.conversation_start
+        status = RunStatus.QUEUED if thread.open or greets else RunStatus.RUNNING
+        if status is RunStatus.RUNNING:
+            entering.append(plan.message)
+        stored = thread.append(entering, now)
+        snapshot = thread.snapshot(plan.context) if stored else None
+        run = _Run(plan, thread, status, created)
+        thread.open.append(run)
+        self._runs[run.run_id.int] = self._open[run.run_id.int] = run
+        self._committed()
+        return Accepted(thread.record, created, status, snapshot, stored)
+
+    def _accepted_before(self, run: _Run, plan: RunPlan) -> Accepted:
+        thread = run.thread
+        stored = thread.rows[:1] if run.created_new_thread else []
+        snapshot: Snapshot | None = None
+        if run.status is RunStatus.RUNNING:
+            stored = stored + thread.rows[-1:]  # nothing has entered the thread after the message of a running run
+            snapshot = thread.snapshot(plan.context)
+        elif run.status is RunStatus.QUEUED and run.created_new_thread:
+            snapshot = thread.snapshot(plan.context)
+        return Accepted(thread.record, run.created_new_thread, run.status, snapshot, stored)
+
+    def _select(self, plan: RunPlan, now: datetime) -> _Thread | None:
+        """The thread that the selectors name; None if they say that there is to be a new one."""
+        asked_for: UUID | None = None
+        for selector in plan.selectors:
+            match selector:
+                case New():
+                    return None
+                case Latest(active_within):
+                    threads = self._contacts.get(plan.contact_id)
+                    thread = threads[-1] if threads else None
+                    if thread is not None and active_within is not None and _time(thread.rows[-1]) < now - active_within:
+                        thread = None
+                case ById(thread_id):
+                    asked_for = thread_id
+                    thread = self._threads.get(thread_id.int)
+                    if thread is not None and not _may_see(thread, plan.acting_for):
+                        raise ThreadNotFound(thread_id)
+                case ByExternalId(external_id):
+                    threads = self._external_ids.get(external_id)
+                    thread = threads[-1] if threads else None
+                    if thread is not None and not _may_see(thread, plan.acting_for):
+                        raise ThreadNotFound
+            if thread is not None:
+                return thread
+        raise ThreadNotFound(asked_for)
+
+    def _create_thread(self, plan: RunPlan, now: datetime) -> _Thread:
+        new = next(selector for selector in plan.selectors if isinstance(selector, New))
+        config = plan.thread_config if new.config is None else dump_storable(dict(new.config))
+        others = self._contacts.setdefault(plan.contact_id, [])
+        created_at = now.replace(tzinfo=UTC)
+        if others:
+            created_at = max(created_at, others[-1].record.created_at + _TICK)
+        thread_id = uuid7()
+        thread = _Thread(ThreadRecord(thread_id, plan.contact_id, created_at, config), new.external_id)
+        self._threads[thread_id.int] = thread
+        others.append(thread)
+        if new.external_id is not None:
+            self._external_ids.setdefault(new.external_id, []).append(thread)
+        return thread
+
+    async def start(
+        self, run_id: UUID, owner: UUID, events: Sequence[NewEvent], context: ContextLimits
+    ) -> Started | None:
+        run = self._open.get(run_id.int)
+        if run is None or run.message is None or run.owner != owner:
+            raise RunClosed("the run is open no more")
+        thread = run.thread
+        if run.status is RunStatus.RUNNING:  # asked before
+            ids = {run.message.event_id, *(event.event_id for event in events)}
+            return Started(thread.snapshot(context), [row for row in thread.rows if row.event_id in ids])
+        if thread.open[0] is not run:
+            return None
+        entering = [*events, run.message]
+        thread.refuse_known(entering)
+        stored = thread.append(entering, _utc_now())
+        run.status = RunStatus.RUNNING
+        self._committed()
+        return Started(thread.snapshot(context), stored)
+
+    async def finish(self, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
+        run = self._run(run_id)
+        if run is None:
+            return Settled(False, None, None)
+        thread = run.thread
+        if run.status is not RunStatus.RUNNING or run.owner != owner:
+            return Settled(False, run.status, thread.next_run())
+        now = _utc_now()
+        stored: list[EventRow] = []
+        if outcome.events and outcome.status is RunStatus.COMPLETED:
+            thread.refuse_known(outcome.events)
+            stored = thread.append(outcome.events, now)
+        self._end(run, outcome.status, now)
+        self._committed()
+        return Settled(True, run.status, thread.next_run(), stored)
+
+    async def cancel(self, run_id: UUID) -> Settled:
+        run = self._run(run_id)
+        if run is None:
+            return Settled(False, None, None)
+        if run.status not in _OPEN:
+            return Settled(False, run.status, run.thread.next_run())
+        self._end(run, RunStatus.CANCELLED, _utc_now())
+        self._committed()
+        return Settled(True, run.status, run.thread.next_run())
+
+    async def heartbeat(self, owner: UUID, live: Collection[UUID]) -> list[UUID]:
+        now = _utc_now()
+        orphans = [run for run in self._open.values() if run.owner == owner and run.run_id not in live]
+        for run in orphans:
+            self._end(run, RunStatus.INTERRUPTED if run.status is RunStatus.RUNNING else RunStatus.CANCELLED, now)
+        self._committed()
+        may_start = (run.thread.next_run() for run in orphans)
+        return list(dict.fromkeys(run_id for run_id in may_start if run_id is not None))
+
+    async def recover(self, owner: UUID) -> int:
+        now = _utc_now()
+        orphans = [run for run in self._open.values() if run.owner != owner]
+        for run in orphans:
+            message = run.message
+            if run.status is RunStatus.QUEUED and message and message.event_id.int not in run.thread.event_ids:
+                run.thread.append([message], now)
+            self._end(run, RunStatus.INTERRUPTED, now)
+        self._committed()
+        return len(orphans)
+
+    async def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
+        return self._get(thread_id, acting_for).record
+
+    async def threads(self, contact_id: str, limit: int, after: str | None) -> ThreadPage:
+        threads = self._contacts.get(contact_id, [])
+        end = len(threads)
+        if after is not None:
+            end = bisect_left(threads, _read_cursor("threads", after).replace(tzinfo=UTC), key=_created_at)
+        page = [thread.record for thread in threads[max(0, end - limit) : end][::-1]]
+        more = end > limit and page
+        return ThreadPage(page, _write_cursor("threads", page[-1].created_at.replace(tzinfo=None)) if more else None)
+
+    async def events(self, thread_id: UUID, acting_for: str | None, limit: int, after: str | None) -> EventPage:
+        thread = self._get(thread_id, acting_for)
+        begin = 0 if after is None else bisect_right(thread.rows, _read_cursor("events", after), key=_time)
+        end = begin + limit
+        page = [
+            EventRecord(cast(UUID, row.event_id), _time(row).replace(tzinfo=UTC), row.event_type, row.data)
+            for row in thread.rows[begin:end]
+        ]
+        more = end < len(thread.rows) and page
+        return EventPage(page, _write_cursor("events", _time(thread.rows[end - 1])) if more else None)
+
+    async def load_events(self, thread_id: UUID, before: Event | None, limit: int) -> list[EventRow]:
+        thread = self._threads.get(thread_id.int)
+        if thread is None:
+            return []
+        end = len(thread.rows) if before is None else bisect_left(thread.rows, before.created_at, key=_time)
+        return thread.rows[max(0, end - limit) : end]
+
+    async def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:
+        thread = self._get(thread_id, acting_for)
+        contact_id = thread.record.contact_id
+        if contact_id is not None:
+            siblings = self._contacts[contact_id]
+            siblings.remove(thread)
+            if not siblings:
+                del self._contacts[contact_id]
+        open_runs = self._forget(thread)
+        self._committed()
+        return open_runs
+
+    async def delete_contact(self, contact_id: str) -> list[UUID]:
+        open_runs = [run_id for thread in self._contacts.pop(contact_id, []) for run_id in self._forget(thread)]
+        self._committed()
+        return open_runs
+
+    async def purge(self, older_than: timedelta) -> int:
+        cutoff = _utc_now() - older_than
+        purged = 0
+        while self._ended and (ended_at := self._ended[0].ended_at) is not None and ended_at < cutoff:
+            run = self._ended.popleft()
+            if self._runs.get(run.run_id.int) is run:
+                del self._runs[run.run_id.int]
+                purged += not run.thread.deleted
+        self._committed()
+        return purged
+
+    def _get(self, thread_id: UUID, acting_for: str | None) -> _Thread:
+        thread = self._threads.get(thread_id.int)
+        if thread is None or not _may_see(thread, acting_for):
+            raise ThreadNotFound(thread_id)
+        return thread
+
+    def _run(self, run_id: UUID) -> _Run | None:
+        run = self._runs.get(run_id.int)
+        return None if run is None or run.thread.deleted else run
+
+    def _end(self, run: _Run, status: RunStatus, now: datetime) -> None:
+        run.status = status
+        run.ended_at = now
+        run.message = None
+        run.thread.open.remove(run)
+        del self._open[run.run_id.int]
+        self._ended.append(run)
+
+    def _forget(self, thread: _Thread) -> list[UUID]:
+        """Drop a thread. Returns the runs that were open.
+
+        Its runs are known no more from here on; what is left of them goes with the next purge.
+        """
+        del self._threads[thread.record.thread_id.int]
+        thread.deleted = True
+        if thread.external_id is not None:
+            namesakes = self._external_ids[thread.external_id]
+            namesakes.remove(thread)
+            if not namesakes:
+                del self._external_ids[thread.external_id]
+        open_runs = thread.open[:]
+        for run in open_runs:
+            self._end(run, RunStatus.CANCELLED, _utc_now())
+        thread.rows.clear()
+        return [run.run_id for run in open_runs]
+
+    def _committed(self) -> None:
+        if self.on_commit is not None:
+            self.on_commit(CommitRecord(1, 0.0, False))
+
+
+def _may_see(thread: _Thread, acting_for: str | None) -> bool:
+    return acting_for is None or thread.record.contact_id == acting_for
+
+
+def _created_at(thread: _Thread) -> datetime:
+    return thread.record.created_at
+
+
+def _time(row: EventRow) -> datetime:
+    return cast(datetime, row.created_at)
+
+
+def _utc_now() -> datetime:
+    """Now in UTC, without a time zone, as the time of an event is kept."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _write_cursor(kind: str, created_at: datetime) -> str:
+    return encode_cursor(kind, created_at.isoformat(" ", "microseconds"))
+
+
+def _read_cursor(kind: str, cursor: str) -> datetime:
+    found, created_at = decode_cursor(cursor, 2)
+    try:
+        position = datetime.fromisoformat(created_at)
+    except ValueError:
+        raise InvalidCursor from None
+    if found != kind or position.tzinfo is not None:
+        raise InvalidCursor
+    return position

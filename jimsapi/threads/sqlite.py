@@ -1,0 +1,235 @@
+"""The SQLite store: one file, one process, one writer that commits what waits together."""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+from uuid import UUID
+
+from jimsapi.threads import sqlite_reads as reads
+from jimsapi.threads import sqlite_writes as writes
+from jimsapi.threads.errors import StoreUnavailable, StoreUnusable
+from jimsapi.threads.event import THREAD_CREATED, Event, EventRow, NewEvent
+from jimsapi.threads.ids import uuid7
+from jimsapi.threads.run import (
+    Accepted,
+    ContextLimits,
+    EventPage,
+    New,
+    Outcome,
+    RunPlan,
+    Settled,
+    Started,
+    ThreadPage,
+    ThreadRecord,
+)
+from jimsapi.threads.sqlite_lock import FileLock
+from jimsapi.threads.sqlite_rows import utc_now
+from jimsapi.threads.sqlite_schema import Durability, open_reader, open_writer
+from jimsapi.threads.sqlite_writer import Work, Writer, as_domain_error
+from jimsapi.threads.storable import dump_storable
+from jimsapi.threads.store import CommitRecord
+
+T = TypeVar("T")
+
+PING_TIMEOUT = 5.0
+"""Seconds after which a ping that got no answer fails."""
+
+PURGED_AT_ONCE = 1000
+"""Runs forgotten in one operation, so that a long purge does not hold up the others."""
+
+
+class SQLiteStore:
+    """Keeps threads in an SQLite file, which JIMS programs can use at the same time.
+
+    `durability`: "durable" syncs every commit to the disk before it answers; "relaxed" leaves that to checkpoints, so
+    that a power cut (not a crash of the process) may take the last commits back.
+
+    One process holds the file at a time, by a lock file beside it.
+    """
+
+    def __init__(self, path: Path | str, *, durability: Durability = "durable") -> None:
+        # The path behind symbolic links, so that all ways to one file meet at one lock.
+        self._path = os.path.realpath(path)
+        self._durability = durability
+        self._identity: tuple[int, int] | None = None
+        self._writer: Writer | None = None
+        self._reader: _Reader | None = None
+        self.name = f"sqlite:///{self._path}"
+        self.on_commit: Callable[[CommitRecord], None] | None = None
+
+    async def __aenter__(self) -> Self:
+        writer = Writer(self._connect, self._disconnect, self._check_file, self._report)
+        await writer.open()
+        self._writer = writer
+        self._reader = _Reader(self._path)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        writer, reader = self._writer, self._reader
+        self._writer = self._reader = None
+        if reader is not None:
+            await reader.close()
+        if writer is not None:
+            await writer.close()
+
+    async def ping(self) -> None:
+        try:
+            async with asyncio.timeout(PING_TIMEOUT):
+                await self._read(_probe)
+                writer = self._writer
+                # An empty transaction shows that the writer lives and gets the lock; after a failure, only writing does.
+                await self._write(_touch if writer is not None and writer.failing else _probe)
+        except TimeoutError:
+            raise StoreUnavailable(f"SQLite: {self._path} did not answer within {PING_TIMEOUT:g} s") from None
+
+    async def accept(self, plan: RunPlan) -> Accepted:
+        return await self._write(partial(writes.accept, plan=plan, new_thread=_new_thread(plan)))
+
+    async def start(
+        self, run_id: UUID, owner: UUID, events: Sequence[NewEvent], context: ContextLimits
+    ) -> Started | None:
+        return await self._write(partial(writes.start, run_id=run_id, owner=owner, events=events, context=context))
+
+    async def finish(self, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
+        return await self._write(partial(writes.finish, run_id=run_id, owner=owner, outcome=outcome))
+
+    async def cancel(self, run_id: UUID) -> Settled:
+        return await self._write(partial(writes.cancel, run_id=run_id))
+
+    async def heartbeat(self, owner: UUID, live: Collection[UUID]) -> list[UUID]:
+        return await self._write(partial(writes.heartbeat, owner=owner, live=frozenset(live)))
+
+    async def recover(self, owner: UUID) -> int:
+        return await self._write(partial(writes.recover, owner=owner))
+
+    async def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
+        return await self._read(partial(reads.read_thread, thread_id=thread_id, acting_for=acting_for))
+
+    async def threads(self, contact_id: str, limit: int, after: str | None) -> ThreadPage:
+        return await self._read(partial(reads.read_threads, contact_id=contact_id, limit=limit, after=after))
+
+    async def events(self, thread_id: UUID, acting_for: str | None, limit: int, after: str | None) -> EventPage:
+        return await self._read(
+            partial(reads.read_events, thread_id=thread_id, acting_for=acting_for, limit=limit, after=after)
+        )
+
+    async def load_events(self, thread_id: UUID, before: Event | None, limit: int) -> list[EventRow]:
+        return await self._read(partial(reads.read_events_before, thread_id=thread_id, before=before, limit=limit))
+
+    async def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:
+        return await self._write(partial(writes.delete_thread, thread_id=thread_id, acting_for=acting_for))
+
+    async def delete_contact(self, contact_id: str) -> list[UUID]:
+        return await self._write(partial(writes.delete_contact, contact_id=contact_id))
+
+    async def purge(self, older_than: timedelta) -> int:
+        cutoff = utc_now() - older_than
+        purged = 0
+        while count := await self._write(partial(writes.purge, cutoff=cutoff, limit=PURGED_AT_ONCE)):
+            purged += count
+        return purged
+
+    def _write(self, work: Work[T]) -> asyncio.Future[T]:
+        if self._writer is None:
+            raise StoreUnavailable("the store is not open")
+        return self._writer.submit(work)
+
+    async def _read(self, work: Work[T]) -> T:
+        if self._reader is None:
+            raise StoreUnavailable("the store is not open")
+        return await self._reader.read(work)
+
+    def _connect(self) -> sqlite3.Connection:
+        folder = os.path.dirname(self._path)
+        if not os.path.isdir(folder):
+            raise StoreUnusable(f"{self._path}: there is no folder {folder}; make it, or name another with --store")
+        if os.path.isdir(self._path):
+            raise StoreUnusable(f"{self._path}: is a folder; name a file in it with --store")
+        self._lock = FileLock(self._path)
+        try:
+            connection = open_writer(self._path, self._durability)
+            self._identity = self._identify()
+        except BaseException:
+            self._lock.release()
+            raise
+        return connection
+
+    def _disconnect(self, connection: sqlite3.Connection) -> None:
+        try:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error:
+            pass  # the log holds what was not moved; the next opening reads it
+        finally:
+            connection.close()
+            self._lock.release()
+
+    def _identify(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _check_file(self) -> None:
+        """Refuse to commit to a file that nobody can open any more: SQLite would write on, and all would be lost."""
+        if self._identify() != self._identity:
+            raise StoreUnavailable(f"SQLite: {self._path} was removed or replaced; put it back, or restart the server")
+
+    def _report(self, record: CommitRecord) -> None:
+        if self.on_commit is not None:
+            self.on_commit(record)
+
+
+class _Reader:
+    """Reads on a connection and in a thread of its own, so that no page waits for the writer."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="jimsapi-sqlite-reader")
+
+    async def read(self, work: Work[T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
+        except sqlite3.Error as error:
+            raise as_domain_error(error) from error
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
+        self._thread.shutdown(wait=False)
+
+    def _run(self, work: Work[T]) -> T:
+        if self._connection is None:
+            self._connection = open_reader(self._path)
+        return work(self._connection)
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+
+def _new_thread(plan: RunPlan) -> writes.NewThread | None:
+    for selector in plan.selectors:
+        if isinstance(selector, New):
+            config = plan.thread_config if selector.config is None else dump_storable(dict(selector.config))
+            return writes.NewThread(
+                uuid7(), NewEvent(uuid7(), THREAD_CREATED, b"{}"), selector.external_id, config
+            )
+    return None
+
+
+def _probe(connection: sqlite3.Connection) -> None:
+    connection.execute("SELECT version FROM jimsapi_schema").fetchone()
+
+
+def _touch(connection: sqlite3.Connection) -> None:
+    connection.execute("UPDATE jimsapi_schema SET version = version")

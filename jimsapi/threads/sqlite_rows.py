@@ -1,0 +1,48 @@
+"""How identifiers, times and JSON stand in an SQLite database, ours and other JIMS programs'."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+from jimsapi.threads.run import ThreadRecord
+
+ThreadRow = tuple[str | int | float, str | None, str, bytes]
+"""A thread as read: `thread_id, contact_id, created_at, thread_config`."""
+
+
+def id_text(stored: str | int | float) -> str:
+    """The 32 hex digits of a stored identifier.
+
+    Other JIMS programs declare id columns with NUMERIC affinity. There an identifier of digits alone became an integer,
+    and one too long for that (or with an `e` among its digits) a float, whose last digits are lost. For a float this
+    makes 32 hex digits that SQLite reads as the same float, so that the row can be found by them.
+    """
+    if isinstance(stored, str):
+        return stored
+    if isinstance(stored, int):
+        return f"{stored:032d}"
+    if stored == float("inf"):
+        return "9e999".zfill(32)
+    digits, _, exponent = f"{stored:.16e}".replace(".", "").partition("e")
+    return f"{digits}e{int(exponent) - 16}".zfill(32)
+
+
+def utc_now() -> datetime:
+    """Now in UTC without a time zone, as the column's default (CURRENT_TIMESTAMP) has it."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def time_text(time: datetime) -> str:
+    """A time as SQLAlchemy writes it; text order is the order of time."""
+    return time.isoformat(" ", "microseconds")
+
+
+def json_value(data: bytes) -> str | bytes:
+    """JSON as it is bound: text, but a bare number as a BLOB, which no column's affinity rewrites."""
+    return data if data[:1] in b"-0123456789" else data.decode()
+
+
+def thread_record(row: ThreadRow) -> ThreadRecord:
+    """A thread's `created_at` stands in the process's local time."""
+    thread_id, contact_id, created_at, thread_config = row
+    local = datetime.fromisoformat(created_at)
+    return ThreadRecord(UUID(id_text(thread_id)), contact_id, local.astimezone(UTC), thread_config)

@@ -1,0 +1,177 @@
+"""Tables and indexes of an SQLite database of threads, and how it is opened, taken over and brought up to date.
+
+`threads` and `thread_events` are JIMS's own, so that other JIMS programs can use the same file. All else is ours, is
+only ever added, and is named `jimsapi_…`.
+"""
+
+import os
+import sqlite3
+from typing import Literal
+
+from jimsapi.threads.errors import StoreUnusable
+
+Durability = Literal["durable", "relaxed"]
+
+BUSY_TIMEOUT = 1.0
+"""Seconds to wait for another program that holds the database."""
+
+# Other JIMS programs declare ids as `UUID` and JSON as `JSON`. SQLite gives both NUMERIC affinity, which turns an id of
+# digits alone, and a JSON number, into a number of its own. Our columns have TEXT affinity, and keep what they get.
+_VERSION_1 = (
+    """
+    CREATE TABLE IF NOT EXISTS threads (
+        thread_id CHAR(32) NOT NULL PRIMARY KEY,
+        contact_id VARCHAR,
+        external_id VARCHAR,
+        created_at DATETIME NOT NULL,
+        thread_config TEXT NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS thread_events (
+        thread_id CHAR(32) NOT NULL,
+        event_id CHAR(32) NOT NULL,
+        created_at DATETIME NOT NULL DEFAULT CURRENT_TIMESTAMP,
+        event_type VARCHAR(255) NOT NULL,
+        event_domain VARCHAR(255),
+        event_name VARCHAR(255),
+        event_data TEXT,
+        PRIMARY KEY (thread_id, event_id)
+    )
+    """,
+    "CREATE INDEX jimsapi_threads_contact ON threads (contact_id, created_at, thread_id)",
+    "CREATE INDEX jimsapi_threads_external ON threads (external_id, created_at) WHERE external_id IS NOT NULL",
+    "CREATE INDEX jimsapi_events_order ON thread_events (thread_id, created_at, event_id)",
+    # A context's parts, each found at a cost that does not depend on the thread's length. The predicates are equalities
+    # of an expression, which queries repeat word for word: a range is planned anew after ANALYZE, and then scans.
+    """
+    CREATE INDEX jimsapi_events_comm ON thread_events (thread_id, created_at, event_id)
+    WHERE substr(event_type, 1, 5) = 'comm.'
+    """,
+    """
+    CREATE INDEX jimsapi_events_state ON thread_events (thread_id, event_type, created_at, event_id)
+    WHERE substr(event_type, 1, 10) = 'state.set.'
+    """,
+    # `seq` orders the open runs of one thread. `message` is JSON, kept only until it enters the thread.
+    """
+    CREATE TABLE jimsapi_runs (
+        run_id CHAR(32) NOT NULL PRIMARY KEY,
+        thread_id CHAR(32) NOT NULL,
+        seq INTEGER NOT NULL,
+        owner CHAR(32) NOT NULL,
+        status VARCHAR(16) NOT NULL,
+        created_new_thread INTEGER NOT NULL,
+        message TEXT,
+        accepted_at DATETIME NOT NULL,
+        started_at DATETIME,
+        finished_at DATETIME,
+        error TEXT
+    ) WITHOUT ROWID
+    """,
+    "CREATE UNIQUE INDEX jimsapi_runs_running ON jimsapi_runs (thread_id) WHERE status = 'running'",
+    "CREATE INDEX jimsapi_runs_open ON jimsapi_runs (thread_id, seq) WHERE finished_at IS NULL",
+    "CREATE INDEX jimsapi_runs_thread ON jimsapi_runs (thread_id)",
+    "CREATE INDEX jimsapi_runs_finished ON jimsapi_runs (finished_at) WHERE finished_at IS NOT NULL",
+    "CREATE TABLE jimsapi_owners (owner CHAR(32) NOT NULL PRIMARY KEY, beat_at DATETIME NOT NULL) WITHOUT ROWID",
+)
+
+_MIGRATIONS = (_VERSION_1,)
+SCHEMA_VERSION = len(_MIGRATIONS)
+
+_NEEDED_COLUMNS = {
+    "threads": {"thread_id", "contact_id", "external_id", "created_at", "thread_config"},
+    "thread_events": {"thread_id", "event_id", "created_at", "event_type", "event_data"},
+}
+
+_UNOPENABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
+_DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
+_HELD = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def open_writer(path: str, durability: Durability) -> sqlite3.Connection:
+    """Open the connection that writes, and bring the database's tables up to date.
+
+    Raises:
+        StoreUnusable: it is no database, cannot be written, or was made by a newer version; the message says which.
+    """
+    try:
+        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, cached_statements=256)
+        try:
+            _configure(connection, path, durability)
+            _migrate(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+    except sqlite3.Error as error:
+        raise StoreUnusable(_cause(path, error)) from error
+    return connection
+
+
+def open_reader(path: str) -> sqlite3.Connection:
+    """Open a connection that reads beside the writer."""
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """SQLite's result code without its extension; 0 for an error of Python's own."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _configure(connection: sqlite3.Connection, path: str, durability: Durability) -> None:
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise StoreUnusable(
+            f"{path}: SQLite cannot keep a write-ahead log there (a network file system?); put the file on a local disk"
+        )
+    connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'durable' else 'NORMAL'}")
+
+
+def _migrate(connection: sqlite3.Connection, path: str) -> None:
+    connection.execute("CREATE TABLE IF NOT EXISTS jimsapi_schema (version INTEGER NOT NULL)")
+    found: int = connection.execute("SELECT coalesce(max(version), 0) FROM jimsapi_schema").fetchone()[0]
+    if found > SCHEMA_VERSION:
+        raise StoreUnusable(
+            f"{path}: a newer jimsapi made this database (schema {found}; this one knows {SCHEMA_VERSION}); "
+            "upgrade jimsapi, or name another file with --store"
+        )
+    for version in range(found + 1, SCHEMA_VERSION + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in _MIGRATIONS[version - 1]:
+                connection.execute(statement)
+            _check_tables(connection, path)
+            connection.execute("DELETE FROM jimsapi_schema")
+            connection.execute("INSERT INTO jimsapi_schema (version) VALUES (?)", (version,))
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def _check_tables(connection: sqlite3.Connection, path: str) -> None:
+    for table, needed in _NEEDED_COLUMNS.items():
+        found = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+        if missing := needed - found:
+            raise StoreUnusable(
+                f"{path}: its table '{table}' is not JIMS's (it lacks {', '.join(sorted(missing))}); "
+                "name another file with --store"
+            )
+
+
+def _cause(path: str, error: sqlite3.Error) -> str:
+    code = primary_code(error)
+    if code in _UNOPENABLE:
+        return (
+            f"{path}: cannot be opened for reading and writing ({error}); check the permissions of the file and of its "
+            f"folder {os.path.dirname(path)}, in which SQLite keeps two more files"
+        )
+    if code in _DAMAGED:
+        return f"{path}: is not an SQLite database, or is damaged ({error}); name another file, or restore a backup"
+    if code in _HELD:
+        return f"{path}: another program holds it locked; stop that program and start again"
+    if code == sqlite3.SQLITE_FULL:
+        return f"{path}: the disk is full; make room and start again"
+    return f"{path}: cannot be used ({error}); name another file with --store"

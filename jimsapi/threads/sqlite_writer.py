@@ -1,0 +1,237 @@
+"""The one thread that writes to an SQLite database: all that waits is committed together."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from threading import Thread
+from time import perf_counter
+from typing import Any, TypeVar
+
+from jimsapi.threads.errors import DomainError, StoreUnavailable
+from jimsapi.threads.sqlite_schema import primary_code
+from jimsapi.threads.store import CommitRecord
+
+T = TypeVar("T")
+
+Work = Callable[[sqlite3.Connection], T]
+
+_PASSING = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_NOTADB,
+}
+
+
+def as_domain_error(error: Exception) -> Exception:
+    """What the caller of a failed operation gets: `StoreUnavailable` where the database could not do its work."""
+    if isinstance(error, sqlite3.Error) and primary_code(error) in _PASSING:
+        unavailable = StoreUnavailable(f"SQLite: {error} ({error.sqlite_errorname})")
+        unavailable.__cause__ = error
+        return unavailable
+    return error
+
+
+class _Operation:
+    __slots__ = ("work", "future", "result", "error")
+
+    def __init__(self, work: Work[Any], future: asyncio.Future[Any]) -> None:
+        self.work = work
+        self.future = future
+        self.result: Any = None
+        self.error: Exception | None = None
+
+
+class _RefusedTooLate(Exception):
+    """An operation was refused after it had written something."""
+
+
+class Writer:
+    """Runs operations on one connection in one thread, as many as wait in each transaction.
+
+    `connect` opens the connection and `disconnect` closes it; `check` is called before each commit and raises
+    `StoreUnavailable` if it must not be made. All three run in the writer's thread, `report` in the event loop's.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        disconnect: Callable[[sqlite3.Connection], None],
+        check: Callable[[], None],
+        report: Callable[[CommitRecord], None],
+    ) -> None:
+        self._connect = connect
+        self._disconnect = disconnect
+        self._check = check
+        self._report = report
+        self._loop = asyncio.get_running_loop()
+        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._closed: asyncio.Future[None] = self._loop.create_future()
+        self._queue: SimpleQueue[list[_Operation] | None] = SimpleQueue()
+        self._collected: list[_Operation] = []
+        self._closing = False
+        self.failing = False
+        """Whether the last commit failed."""
+
+    async def open(self) -> None:
+        """Start the thread, and wait until the connection is open. Raises what `connect` raises."""
+        Thread(target=self._work, name="jimsapi-sqlite-writer", daemon=True).start()
+        try:
+            await asyncio.shield(self._opened)
+        except asyncio.CancelledError:
+            self._stop()
+            raise
+
+    async def close(self) -> None:
+        """Commit what waits, close the connection, and end the thread."""
+        self._stop()
+        await asyncio.shield(self._closed)
+
+    def submit(self, work: Work[T]) -> asyncio.Future[T]:
+        """Have `work` done in the next transaction. Cancelling the future does not undo it.
+
+        What the future raises: what `work` raised, in which case all that it wrote is undone; or `StoreUnavailable`.
+        `work` may be called twice, so it must change nothing but the database.
+        """
+        future: asyncio.Future[T] = self._loop.create_future()
+        if self._closing:
+            future.set_exception(StoreUnavailable("the store is closed"))
+            return future
+        if not self._collected:
+            # One hand-over for all that this turn of the loop asks for: a fuller transaction, and one thread switch.
+            self._loop.call_soon(self._hand_over)
+        self._collected.append(_Operation(work, future))
+        return future
+
+    def _hand_over(self) -> None:
+        if self._collected:
+            self._queue.put(self._collected)
+            self._collected = []
+
+    def _stop(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self._hand_over()
+            self._queue.put(None)
+
+    def _work(self) -> None:
+        try:
+            connection = self._connect()
+        except BaseException as error:
+            self._post(_reject, self._opened, error)
+            return
+        self._post(_resolve, self._opened, None)
+        try:
+            while batch := self._next_batch():
+                began = perf_counter()
+                self.failing = not self._commit(connection, batch)
+                record = CommitRecord(len(batch), perf_counter() - began, self.failing)
+                self._post(self._settle, batch, record)
+        finally:
+            self._disconnect(connection)
+            self._post(_resolve, self._closed, None)
+
+    def _next_batch(self) -> list[_Operation]:
+        """All that waits, or, if nothing does, what comes next. Empty: the writer is to stop."""
+        batch = self._queue.get()
+        if batch is None:
+            return []
+        try:
+            while (more := self._queue.get_nowait()) is not None:
+                batch += more
+            self._queue.put(None)  # it was the last; stop after this batch
+        except Empty:
+            pass
+        return batch
+
+    def _commit(self, connection: sqlite3.Connection, batch: list[_Operation]) -> bool:
+        """Run a batch in one transaction. Says whether it was committed; each operation has its own outcome."""
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._run(connection, batch)
+            except Exception:
+                if not connection.in_transaction:  # a full disk takes the whole transaction away
+                    raise
+                connection.execute("ROLLBACK")
+                connection.execute("BEGIN IMMEDIATE")
+                self._run_with_savepoints(connection, batch)
+            self._check()
+            connection.execute("COMMIT")
+        except Exception as failure:
+            for operation in batch:
+                operation.error = _unavailable(failure)
+            _roll_back(connection)
+            return False
+        return True
+
+    def _run(self, connection: sqlite3.Connection, batch: list[_Operation]) -> None:
+        """The usual way: nothing fails, and what is refused is refused before it wrote anything."""
+        for operation in batch:
+            changes = connection.total_changes
+            try:
+                operation.result = operation.work(connection)
+            except DomainError as refusal:
+                if connection.total_changes != changes:
+                    raise _RefusedTooLate from refusal
+                operation.error = refusal
+
+    def _run_with_savepoints(self, connection: sqlite3.Connection, batch: list[_Operation]) -> None:
+        """The careful way: an operation that fails is undone, and the others stand."""
+        for operation in batch:
+            operation.error = None
+            connection.execute("SAVEPOINT operation")
+            try:
+                operation.result = operation.work(connection)
+            except Exception as error:
+                if not connection.in_transaction:
+                    raise
+                connection.execute("ROLLBACK TO operation")
+                operation.error = as_domain_error(error)
+            connection.execute("RELEASE operation")
+
+    def _settle(self, batch: list[_Operation], record: CommitRecord) -> None:
+        for operation in batch:
+            if operation.error is None:
+                _resolve(operation.future, operation.result)
+            else:
+                _reject(operation.future, operation.error)
+        self._report(record)
+
+    def _post(self, callback: Callable[..., None], *arguments: Any) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(callback, *arguments)
+
+
+def _resolve(future: asyncio.Future[Any], result: Any) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _reject(future: asyncio.Future[Any], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def _unavailable(failure: Exception) -> Exception:
+    """An error of its own for each operation: an exception that several tasks raise mixes their tracebacks."""
+    if isinstance(failure, StoreUnavailable):
+        return StoreUnavailable(*failure.args)
+    unavailable = StoreUnavailable(f"SQLite: {failure}")
+    unavailable.__cause__ = failure
+    return unavailable
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    with suppress(sqlite3.Error):  # the next BEGIN tells
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")

@@ -1,0 +1,388 @@
+"""What is written to an SQLite database of threads: each function is one operation of the writer, all of it or nothing.
+
+What is refused is refused before anything is written, so that the writer need not undo it.
+"""
+
+import sqlite3
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import msgspec
+import orjson
+
+from jimsapi.threads.errors import IdentifierTaken, QueueFull, RunClosed, ThreadNotFound
+from jimsapi.threads.event import EventRow, NewEvent, times_after
+from jimsapi.threads.run import (
+    Accepted,
+    ById,
+    ByExternalId,
+    ContextLimits,
+    Latest,
+    New,
+    Outcome,
+    RunPlan,
+    RunStatus,
+    Settled,
+    Snapshot,
+    Started,
+)
+from jimsapi.threads.sqlite_reads import (
+    event_by_id,
+    latest_thread,
+    load_snapshot,
+    may_see,
+    newest_time,
+    oldest_event,
+    thread_by_external_id,
+    thread_by_id,
+    visible_thread,
+)
+from jimsapi.threads.sqlite_rows import ThreadRow, id_text, json_value, thread_record, time_text, utc_now
+
+_TICK = timedelta(microseconds=1)
+
+_INSERT_THREAD = """
+    INSERT INTO threads (thread_id, contact_id, external_id, created_at, thread_config) VALUES (?, ?, ?, ?, ?)
+"""
+_INSERT_EVENT = """
+    INSERT INTO thread_events (thread_id, event_id, created_at, event_type, event_data) VALUES (?, ?, ?, ?, ?)
+"""
+_INSERT_RUN = """
+    INSERT INTO jimsapi_runs
+        (run_id, thread_id, seq, owner, status, created_new_thread, message, accepted_at, started_at)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_RUN = "SELECT thread_id, owner, status, created_new_thread, message FROM jimsapi_runs WHERE run_id = ?"
+_QUEUE = """
+    SELECT count(*), coalesce(max(seq), 0) FROM jimsapi_runs INDEXED BY jimsapi_runs_open
+    WHERE thread_id = ? AND finished_at IS NULL
+"""
+_OLDEST_OPEN = """
+    SELECT run_id, status FROM jimsapi_runs INDEXED BY jimsapi_runs_open
+    WHERE thread_id = ? AND finished_at IS NULL ORDER BY seq LIMIT 1
+"""
+_OPEN_OF_THREAD = """
+    SELECT run_id FROM jimsapi_runs INDEXED BY jimsapi_runs_open
+    WHERE thread_id = ? AND finished_at IS NULL ORDER BY seq
+"""
+_OPEN = """
+    SELECT run_id, thread_id, status, message FROM jimsapi_runs INDEXED BY jimsapi_runs_open
+    WHERE finished_at IS NULL AND (owner = ?) = ? ORDER BY thread_id, seq
+"""
+_START = "UPDATE jimsapi_runs SET status = 'running', started_at = ?, message = NULL WHERE run_id = ?"
+_END = "UPDATE jimsapi_runs SET status = ?, finished_at = ?, error = ?, message = NULL WHERE run_id = ?"
+_BEAT = """
+    INSERT INTO jimsapi_owners (owner, beat_at) VALUES (?, ?)
+    ON CONFLICT (owner) DO UPDATE SET beat_at = excluded.beat_at
+"""
+_PURGE = """
+    DELETE FROM jimsapi_runs WHERE run_id IN (
+        SELECT run_id FROM jimsapi_runs INDEXED BY jimsapi_runs_finished WHERE finished_at < ? LIMIT ?
+    )
+"""
+
+
+class NewThread(msgspec.Struct, frozen=True):
+    """What a thread will be made of, if accepting a run creates one."""
+
+    thread_id: UUID
+    created: NewEvent
+    external_id: str | None
+    config: bytes
+
+
+def accept(connection: sqlite3.Connection, plan: RunPlan, new_thread: NewThread | None) -> Accepted:
+    """`ThreadStore.accept`. `new_thread` is given if a selector is `New`."""
+    before = _accepted_before(connection, plan)
+    if before is not None:
+        return before
+    now = utc_now()
+    row = _select(connection, plan, now)
+    if row is not None:
+        return _accept_into(connection, plan, row, now)
+    assert new_thread is not None
+    return _accept_new(connection, plan, new_thread, now)
+
+
+def _accept_new(connection: sqlite3.Connection, plan: RunPlan, new: NewThread, now: datetime) -> Accepted:
+    thread = new.thread_id.hex
+    created_at = time_text(_next_creation(connection, plan.contact_id))
+    connection.execute(
+        _INSERT_THREAD, (thread, plan.contact_id, new.external_id, created_at, json_value(new.config))
+    )
+    status = RunStatus.QUEUED if plan.conversation_start else RunStatus.RUNNING
+    events = [new.created] if plan.conversation_start else [new.created, plan.message]
+    stored = _append(connection, thread, events, None, now)
+    _insert_run(connection, plan, thread, 1, status, True, now)
+    record = thread_record((thread, plan.contact_id, created_at, new.config))
+    return Accepted(record, True, status, Snapshot(stored[:], False), stored)
+
+
+def _accept_into(connection: sqlite3.Connection, plan: RunPlan, row: ThreadRow, now: datetime) -> Accepted:
+    thread = id_text(row[0])
+    open_runs, last_seq = connection.execute(_QUEUE, (thread,)).fetchone()
+    if open_runs > plan.queue_limit:  # the oldest open run does not wait
+        raise QueueFull(plan.queue_limit)
+    status = RunStatus.QUEUED if open_runs else RunStatus.RUNNING
+    stored: list[EventRow] = []
+    snapshot: Snapshot | None = None
+    if status is RunStatus.RUNNING:
+        stored = _append(connection, thread, [plan.message], newest_time(connection, thread), now)
+        snapshot = load_snapshot(connection, thread, plan.context)
+    elif _stored(connection, thread, [plan.message]):
+        raise IdentifierTaken([plan.message.event_id])
+    _insert_run(connection, plan, thread, last_seq + 1, status, False, now)
+    return Accepted(thread_record(row), False, status, snapshot, stored)
+
+
+def _accepted_before(connection: sqlite3.Connection, plan: RunPlan) -> Accepted | None:
+    """What an earlier call with the same run answered: its commit was in doubt, and it was asked again."""
+    run = connection.execute(_RUN, (plan.run_id.hex,)).fetchone()
+    if run is None:
+        return None
+    thread, _, status, created_new_thread, _ = run
+    row = thread_by_id(connection, thread)
+    if row is None:
+        raise ThreadNotFound(UUID(thread))
+    started = status == RunStatus.RUNNING
+    waits_for_start = created_new_thread and status == RunStatus.QUEUED
+    snapshot = load_snapshot(connection, thread, plan.context) if started or waits_for_start else None
+    stored = oldest_event(connection, thread) if created_new_thread else []
+    if started:
+        stored += _stored(connection, thread, [plan.message])
+    return Accepted(thread_record(row), bool(created_new_thread), RunStatus(status), snapshot, stored)
+
+
+def _select(connection: sqlite3.Connection, plan: RunPlan, now: datetime) -> ThreadRow | None:
+    """The thread that the selectors name; None if they say that there is to be a new one."""
+    asked_for: UUID | None = None
+    row: ThreadRow | None
+    for selector in plan.selectors:
+        match selector:
+            case New():
+                return None
+            case Latest(active_within):
+                row = latest_thread(connection, plan.contact_id)
+                if row is not None and active_within is not None and _quiet_since(connection, row, now - active_within):
+                    row = None
+            case ById(thread_id):
+                asked_for = thread_id
+                row = thread_by_id(connection, thread_id.hex)
+                if row is not None and not may_see(row, plan.acting_for):
+                    raise ThreadNotFound(thread_id)
+            case ByExternalId(external_id):
+                row = thread_by_external_id(connection, external_id)
+                if row is not None and not may_see(row, plan.acting_for):
+                    raise ThreadNotFound
+        if row is not None:
+            return row
+    raise ThreadNotFound(asked_for)
+
+
+def _quiet_since(connection: sqlite3.Connection, row: ThreadRow, moment: datetime) -> bool:
+    newest = newest_time(connection, id_text(row[0]))
+    if newest is None:  # another JIMS program has made the thread, and not yet its first event
+        newest = thread_record(row).created_at.replace(tzinfo=None)
+    return newest < moment
+
+
+def _next_creation(connection: sqlite3.Connection, contact_id: str) -> datetime:
+    """The time of a new thread: the process's local time, as JIMS has it, but after the contact's newest thread.
+
+    Local time jumps back in autumn, and `Latest` goes by it.
+    """
+    now = datetime.now()
+    row = latest_thread(connection, contact_id)
+    return now if row is None else max(now, datetime.fromisoformat(row[2]) + _TICK)
+
+
+def start(
+    connection: sqlite3.Connection, run_id: UUID, owner: UUID, events: Sequence[NewEvent], context: ContextLimits
+) -> Started | None:
+    """`ThreadStore.start`."""
+    run = connection.execute(_RUN, (run_id.hex,)).fetchone()
+    if run is None or run[1] != owner.hex or run[2] not in (RunStatus.QUEUED, RunStatus.RUNNING):
+        raise RunClosed("the run is open no more")
+    thread, _, status, _, message_text = run
+    if status == RunStatus.RUNNING:
+        return _started_before(connection, thread, events, context)
+    if connection.execute(_OLDEST_OPEN, (thread,)).fetchone()[0] != run_id.hex:
+        return None
+    now = utc_now()
+    stored = _append(
+        connection, thread, [*events, _load_message(message_text)], newest_time(connection, thread), now
+    )
+    connection.execute(_START, (time_text(now), run_id.hex))
+    return Started(load_snapshot(connection, thread, context), stored)
+
+
+def _started_before(
+    connection: sqlite3.Connection, thread: str, events: Sequence[NewEvent], context: ContextLimits
+) -> Started:
+    """What an earlier call answered. The message is the newest event: nothing enters a thread while its run works."""
+    snapshot = load_snapshot(connection, thread, context)
+    return Started(snapshot, _stored(connection, thread, events) + snapshot.rows[-1:])
+
+
+def finish(connection: sqlite3.Connection, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
+    """`ThreadStore.finish`."""
+    run = connection.execute(_RUN, (run_id.hex,)).fetchone()
+    if run is None:
+        return Settled(False, None, None)
+    thread, owned_by, status, _, _ = run
+    if status != RunStatus.RUNNING or owned_by != owner.hex:
+        return Settled(False, RunStatus(status), _next_run(connection, thread))
+    now = utc_now()
+    stored: list[EventRow] = []
+    if outcome.events and outcome.status is RunStatus.COMPLETED:
+        stored = _append(connection, thread, outcome.events, newest_time(connection, thread), now)
+    connection.execute(_END, (outcome.status, time_text(now), outcome.error, run_id.hex))
+    return Settled(True, outcome.status, _next_run(connection, thread), stored)
+
+
+def cancel(connection: sqlite3.Connection, run_id: UUID) -> Settled:
+    """`ThreadStore.cancel`."""
+    run = connection.execute(_RUN, (run_id.hex,)).fetchone()
+    if run is None:
+        return Settled(False, None, None)
+    thread, _, status, _, _ = run
+    if status not in (RunStatus.QUEUED, RunStatus.RUNNING):
+        return Settled(False, RunStatus(status), _next_run(connection, thread))
+    connection.execute(_END, (RunStatus.CANCELLED, time_text(utc_now()), None, run_id.hex))
+    return Settled(True, RunStatus.CANCELLED, _next_run(connection, thread))
+
+
+def heartbeat(connection: sqlite3.Connection, owner: UUID, live: Collection[UUID]) -> list[UUID]:
+    """`ThreadStore.heartbeat`."""
+    now = time_text(utc_now())
+    connection.execute(_BEAT, (owner.hex, now))
+    live_ids = {run_id.hex for run_id in live}
+    orphans = [run for run in connection.execute(_OPEN, (owner.hex, True)) if run[0] not in live_ids]
+    for run_id, _, status, _ in orphans:
+        end = RunStatus.INTERRUPTED if status == RunStatus.RUNNING else RunStatus.CANCELLED
+        connection.execute(_END, (end, now, None, run_id))
+    threads = dict.fromkeys(thread for _, thread, _, _ in orphans)
+    may_start = (_next_run(connection, thread) for thread in threads)
+    return [run_id for run_id in may_start if run_id is not None]
+
+
+def recover(connection: sqlite3.Connection, owner: UUID) -> int:
+    """`ThreadStore.recover`. This process holds the database alone, so every other owner is dead."""
+    now = utc_now()
+    orphans = connection.execute(_OPEN, (owner.hex, False)).fetchall()
+    for run_id, thread, status, message_text in orphans:
+        if status == RunStatus.QUEUED:
+            message = _load_message(message_text)
+            if not _stored(connection, thread, [message]):
+                _append(connection, thread, [message], newest_time(connection, thread), now)
+        connection.execute(_END, (RunStatus.INTERRUPTED, time_text(now), None, run_id))
+    connection.execute("DELETE FROM jimsapi_owners WHERE owner != ?", (owner.hex,))
+    connection.execute(_BEAT, (owner.hex, time_text(now)))
+    return len(orphans)
+
+
+def delete_thread(connection: sqlite3.Connection, thread_id: UUID, acting_for: str | None) -> list[UUID]:
+    """`ThreadStore.delete_thread`."""
+    visible_thread(connection, thread_id, acting_for)
+    return _delete(connection, [thread_id.hex])
+
+
+def delete_contact(connection: sqlite3.Connection, contact_id: str) -> list[UUID]:
+    """`ThreadStore.delete_contact`."""
+    threads = connection.execute("SELECT thread_id FROM threads WHERE contact_id = ?", (contact_id,)).fetchall()
+    return _delete(connection, [id_text(thread) for (thread,) in threads])
+
+
+def purge(connection: sqlite3.Connection, cutoff: datetime, limit: int) -> int:
+    """Forget at most `limit` runs that ended before `cutoff` (UTC). Returns how many."""
+    return connection.execute(_PURGE, (time_text(cutoff), limit)).rowcount
+
+
+def _append(
+    connection: sqlite3.Connection,
+    thread: str,
+    events: Sequence[NewEvent],
+    newest: datetime | None,
+    now: datetime,
+) -> list[EventRow]:
+    """Append events to a thread whose newest event is of `newest`. Raises `IdentifierTaken`."""
+    stored = [
+        EventRow(event.event_id.hex, time_text(created_at), event.event_type, event.data)
+        for event, created_at in zip(events, times_after(newest, now, len(events)), strict=True)
+    ]
+    try:
+        connection.executemany(
+            _INSERT_EVENT,
+            [
+                (thread, row.event_id, row.created_at, row.event_type, json_value(event.data))
+                for row, event in zip(stored, events, strict=True)
+            ],
+        )
+    except sqlite3.IntegrityError:
+        # The first of the events may have been written by now (the writer undoes it); what was there is older.
+        first = str(stored[0].created_at)
+        older = [row for row in _stored(connection, thread, events) if str(row.created_at) < first]
+        if older:
+            raise IdentifierTaken([UUID(str(row.event_id)) for row in older]) from None
+        raise
+    return stored
+
+
+def _insert_run(
+    connection: sqlite3.Connection,
+    plan: RunPlan,
+    thread: str,
+    seq: int,
+    status: RunStatus,
+    created_new_thread: bool,
+    now: datetime,
+) -> None:
+    time = time_text(now)
+    waits = status is RunStatus.QUEUED
+    connection.execute(
+        _INSERT_RUN,
+        (
+            plan.run_id.hex,
+            thread,
+            seq,
+            plan.owner.hex,
+            status,
+            created_new_thread,
+            _dump_message(plan.message) if waits else None,
+            time,
+            None if waits else time,
+        ),
+    )
+
+
+def _next_run(connection: sqlite3.Connection, thread: str) -> UUID | None:
+    """The thread's oldest open run, if it waits."""
+    row = connection.execute(_OLDEST_OPEN, (thread,)).fetchone()
+    return UUID(row[0]) if row is not None and row[1] == RunStatus.QUEUED else None
+
+
+def _delete(connection: sqlite3.Connection, threads: Iterable[str]) -> list[UUID]:
+    open_runs: list[UUID] = []
+    for thread in threads:
+        open_runs += [UUID(run_id) for (run_id,) in connection.execute(_OPEN_OF_THREAD, (thread,))]
+        connection.execute("DELETE FROM jimsapi_runs WHERE thread_id = ?", (thread,))
+        connection.execute("DELETE FROM thread_events WHERE thread_id = ?", (thread,))
+        connection.execute("DELETE FROM threads WHERE thread_id = ?", (thread,))
+    return open_runs
+
+
+def _stored(connection: sqlite3.Connection, thread: str, events: Iterable[NewEvent]) -> list[EventRow]:
+    """Those of the events that are in the thread already."""
+    found = (event_by_id(connection, thread, event.event_id) for event in events)
+    return [row for row in found if row is not None]
+
+
+def _dump_message(message: NewEvent) -> str:
+    data = orjson.Fragment(message.data)
+    return orjson.dumps([message.event_id.hex, message.event_type, data]).decode()
+
+
+def _load_message(text: str) -> NewEvent:
+    event_id, event_type, data = orjson.loads(text)
+    return NewEvent(UUID(event_id), event_type, orjson.dumps(data))

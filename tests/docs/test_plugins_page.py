@@ -1,0 +1,278 @@
+"""Every hook is on the page for plugin authors with its exact signature, and every plugin on the page works."""
+
+import ast
+import inspect
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import orjson
+import pytest
+
+from jimsapi import ThreadContext, create_api
+from jimsapi.api.app import Api
+from jimsapi.asgi.testing import TestClient
+from jimsapi.plugins import hooks
+from tests.docs.snippets import ROOT, blocks, entry_point, install, modules
+
+pytestmark = pytest.mark.anyio
+
+PAGE = "docs/plugins.md"
+MODULES = modules(PAGE)
+PLUGINS = [name for name in MODULES if name.startswith("jimsapi_")]
+
+Plugin = Callable[..., None]
+
+
+@pytest.fixture
+def plugin(site: Path) -> Plugin:
+    """Installs plugins of the page, by their names without `jimsapi_`."""
+
+    def install_all(*names: str) -> None:
+        for name in names:
+            install(site, f"jimsapi_{name}.py", MODULES[f"jimsapi_{name}.py"])
+
+    return install_all
+
+
+async def echo(ctx: ThreadContext) -> None:
+    ctx.send_message(f"You said: {ctx.get_last_user_message()}")
+
+
+def api(app: Any = echo, store: str = "memory:", **settings: Any) -> Api:
+    return create_api(app, store=store, **settings)
+
+
+async def chat(client: TestClient, message: str, contact: str = "ann") -> dict[str, Any]:
+    answer = await client.post("/api/v1/chat", json={"contact_id": contact, "message": message})
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def signatures() -> list[str]:
+    """Each hook as its specification declares it, in the order of the file."""
+    tree = ast.parse(inspect.getsource(hooks))
+    found = []
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("jimsapi_"):
+            assert node.returns is not None
+            found.append(f"{node.name}({ast.unparse(node.args)}) -> {ast.unparse(node.returns)}".replace("'", ""))
+    return found
+
+
+def test_every_hook_and_no_other_is_described_with_its_exact_signature() -> None:
+    headings = re.findall(r"^### `(.*)`$", (ROOT / PAGE).read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings == signatures()
+
+
+def test_every_hook_is_implemented_by_a_plugin_of_its_own_section() -> None:
+    sections = re.split(r"^### `(\w+).*$", (ROOT / PAGE).read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    for hook, section in zip(sections[::2], sections[1::2], strict=True):
+        assert f"@hookimpl\ndef {hook}(" in section, hook
+
+
+def test_every_python_block_is_a_module_that_these_tests_install() -> None:
+    assert len(MODULES) == len(blocks(PAGE, "python"))
+    source = Path(__file__).read_text(encoding="utf-8")
+    for name in PLUGINS:
+        assert f'"{name.removeprefix("jimsapi_").removesuffix(".py")}"' in source, name
+
+
+async def test_the_first_plugin_is_found_by_the_entry_point_of_its_setup_cfg_and_answers(site: Path) -> None:
+    [setup_cfg] = blocks(PAGE, "ini")
+    install(site, "jimsapi_motto.py", MODULES["jimsapi_motto.py"], entry_point(setup_cfg))
+    async with TestClient(api(api_key="k")) as client:
+        answer = await client.get("/api/v1/motto")
+    assert (answer.status_code, answer.json()) == (200, {"motto": "Ask."})
+
+
+@pytest.mark.parametrize(
+    ("settings", "threads"), [({}, 1), ({"session_pause": 0}, 2), ({"session_pause": "60"}, 1), ({"session_pause": ""}, 1)]
+)
+async def test_an_option_reaches_the_hooks_of_its_plugin(
+    plugin: Plugin, settings: dict[str, Any], threads: int
+) -> None:
+    plugin("session")
+    async with TestClient(api(**settings)) as client:
+        answers = [await chat(client, "hi"), await chat(client, "again")]
+    assert len({answer["thread_id"] for answer in answers}) == threads
+
+
+async def test_an_option_is_read_from_its_variable(plugin: Plugin, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin("session")
+    monkeypatch.setenv("JIMS_SESSION_PAUSE", "0")
+    async with TestClient(api()) as client:
+        await chat(client, "hi")
+        assert (await chat(client, "again"))["created_new_thread"]
+
+
+async def test_a_loader_loads_references_of_its_form_and_leaves_others(plugin: Plugin, site: Path) -> None:
+    plugin("say")
+    (site / "plain.py").write_text("async def app(ctx):\n    ctx.send_message('plain')\n")
+    for reference, said in (("say:hello", "hello"), ("plain", "plain")):
+        async with TestClient(api(reference)) as client:
+            assert (await chat(client, "hi"))["assistant_messages"] == [said]
+
+
+async def test_the_operator_reads_why_a_reference_is_faulty(plugin: Plugin) -> None:
+    plugin("say")
+    with pytest.raises(RuntimeError, match="give the text to say, for example say:hello"):
+        async with TestClient(api("say:")):
+            pass
+
+
+async def test_a_foreign_app_object_is_recognised(plugin: Plugin, site: Path) -> None:
+    plugin("script")
+    (site / "lines.py").write_text("from jimsapi_script import Script\n\napp = Script({'hi': 'Hello!'})\n")
+    served = api("lines")
+    async with TestClient(served) as client:
+        answers = [await chat(client, "hi"), await chat(client, "what?")]
+        assert 'pipeline="script"' in served.metrics()
+    assert [answer["assistant_messages"] for answer in answers] == [["Hello!"], ["That is not in my script."]]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "challenge"),
+    [({"x-ticket": "sesame"}, 200, None), ({"x-ticket": "simsim"}, 401, "Ticket"), ({}, 401, "Ticket")],
+)
+async def test_a_ticket_admits_its_bearer_and_nobody_else(
+    plugin: Plugin, headers: dict[str, str], status: int, challenge: str | None
+) -> None:
+    plugin("ticket")
+    async with TestClient(api(ticket_secret="sesame"), headers=headers) as client:
+        answer = await client.post("/api/v1/chat", json={"contact_id": "ann", "message": "hi"})
+    assert (answer.status_code, answer.headers.get("www-authenticate")) == (status, challenge)
+
+
+async def test_a_provider_without_configuration_asks_nobody_for_a_ticket(plugin: Plugin) -> None:
+    plugin("ticket")
+    async with TestClient(api()) as client:
+        assert (await chat(client, "hi"))["assistant_messages"] == ["You said: hi"]
+
+
+async def test_a_store_opens_what_its_url_names(plugin: Plugin, site: Path) -> None:
+    plugin("rooms")
+    for created in (True, False):
+        async with TestClient(api(store="room:support")) as client:
+            assert (await chat(client, "hi"))["created_new_thread"] is created
+    assert (site / "support.db").is_file()
+
+
+async def test_the_operator_reads_why_a_store_is_faulty(plugin: Plugin) -> None:
+    plugin("rooms")
+    with pytest.raises(RuntimeError, match="give a room's name, for example room:support"):
+        async with TestClient(api(store="room:../support")):
+            pass
+
+
+async def test_a_resolver_gives_each_contact_its_thread_of_the_day(plugin: Plugin) -> None:
+    plugin("daily")
+    async with TestClient(api()) as client:
+        ann, again = await chat(client, "hi"), await chat(client, "again")
+        ben = await chat(client, "hi", contact="ben")
+        events = (await client.get(f"/api/v1/threads/{ann['thread_id']}/events")).json()["events"]
+    # Around midnight the second message rightly opens the next day's thread.
+    assert again["created_new_thread"] is (again["thread_id"] != ann["thread_id"])
+    assert ben["thread_id"] not in (ann["thread_id"], again["thread_id"])
+    assert events
+
+
+async def test_a_sink_has_delivered_every_stored_event_when_the_server_has_stopped(plugin: Plugin, site: Path) -> None:
+    plugin("audit")
+    async with TestClient(api(audit_file=site / "audit.jsonl")) as client:
+        thread = (await chat(client, "hi"))["thread_id"]
+    lines = [orjson.loads(line) for line in (site / "audit.jsonl").read_bytes().splitlines()]
+    assert [line["type"] for line in lines] == [
+        "jims.lifecycle.thread_created",
+        "comm.user_message",
+        "comm.assistant_message",
+    ]
+    assert {line["thread"] for line in lines} == {thread}
+
+
+async def test_an_observer_is_told_of_runs(plugin: Plugin, caplog: pytest.LogCaptureFixture) -> None:
+    plugin("slow")
+    async with TestClient(api(slow_seconds=0)) as client:
+        answer = await client.post("/api/v1/chat", json={"contact_id": "ann", "message": "hi"})
+    [record] = [record for record in caplog.records if record.name == "jimsapi_slow"]
+    run = re.match(r"run (\S+) took 0\.\d s and is completed", record.getMessage())
+    assert run is not None
+    assert UUID(run[1]) == UUID(answer.headers["x-run-id"])
+
+
+async def test_a_collector_is_scraped_with_ours(plugin: Plugin) -> None:
+    plugin("disk")
+    served = api()
+    async with TestClient(served):
+        text = served.metrics()
+    assert re.search(r"^disk_free_bytes \d", text, re.MULTILINE)
+    assert "jims_http_requests" in text
+
+
+async def test_a_route_chats_is_locked_and_is_documented(plugin: Plugin) -> None:
+    plugin("desk")
+    async with TestClient(api(api_key="k")) as client:
+        locked = await client.post("/desk", json={"text": "Open?"})
+        client.headers["authorization"] = "Bearer k"
+        answer = await client.post("/desk", json={"text": "Open?"})
+        faulty = await client.post("/desk", json={})
+        operation = (await client.get("/openapi.json")).json()["paths"]["/desk"]["post"]
+    assert locked.status_code == 401
+    assert answer.json() == {"answer": "You said: Open?"}
+    assert (faulty.status_code, faulty.json()["detail"][0]["loc"]) == (422, ["body", "text"])
+    assert "Answer a question in the thread of the desk." in (operation.get("description"), operation.get("summary"))
+
+
+@pytest.mark.parametrize(("path", "status"), [("/healthz", 200), ("/api/v1/threads?contact_id=ann", 401), ("/no", 404)])
+async def test_a_wrapper_sees_every_answer(plugin: Plugin, path: str, status: int) -> None:
+    plugin("hsts")
+    async with TestClient(api(api_key="k")) as client:
+        answer = await client.get(path)
+    assert (answer.status_code, answer.headers.get("strict-transport-security")) == (status, "max-age=31536000")
+
+
+def test_a_command_of_a_plugin_runs_as_a_subcommand(plugin: Plugin, site: Path) -> None:
+    plugin("mint")
+    ran = run(site, "jimsapi", "mint")
+    assert ran.returncode == 0, ran.stderr
+    assert len(ran.stdout.strip()) > 20
+    assert "Print a new random ticket." in run(site, "jimsapi", "--help").stdout
+
+
+def test_all_plugins_of_the_page_work_beside_one_another(plugin: Plugin, site: Path) -> None:
+    names = [name.removeprefix("jimsapi_").removesuffix(".py") for name in PLUGINS]
+    plugin(*names)
+    listed = run(site, "jimsapi", "plugins")
+    checked = run(site, "jimsapi", "check", "--app", "say:hello", "--store", "room:support", "--ticket-secret", "sesame")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    for name in names:
+        assert f"jimsapi-{name}" in listed.stdout
+        assert f"jimsapi-{name}" in checked.stdout
+    assert "sesame" not in checked.stdout + checked.stderr
+
+
+def test_the_page_s_own_test_passes_and_fails_without_its_plugin(plugin: Plugin, site: Path) -> None:
+    (site / "test_motto.py").write_text(MODULES["test_motto.py"])
+    without = run(site, "pytest", "-q", "-p", "no:cacheprovider", "test_motto.py")
+    plugin("motto")
+    with_it = run(site, "pytest", "-q", "-p", "no:cacheprovider", "test_motto.py")
+    assert (without.returncode, with_it.returncode) == (1, 0), without.stdout + with_it.stdout
+
+
+def run(site: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(site), str(ROOT)])
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=site,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )

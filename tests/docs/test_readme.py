@@ -1,0 +1,110 @@
+"""What the README shows works as it stands there."""
+
+import contextlib
+import importlib
+import io
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jimsapi import create_api
+from jimsapi.asgi.testing import TestClient
+from tests.docs.snippets import ROOT, blocks, entry_point, install, modules
+
+pytestmark = pytest.mark.anyio
+
+PAGE = "README.md"
+MODULES = modules(PAGE)
+HELLO = {"contact_id": "ann", "message": "hi"}
+
+
+@pytest.fixture
+def bot(site: Path) -> Path:
+    for name in ("bot.py", "service.py", "website.py"):
+        (site / name).write_text(MODULES[name], encoding="utf-8")
+    return site
+
+
+@pytest.fixture
+def example(site: Path) -> Iterator[str]:
+    """The example, served by the command. Gives its URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = ["--app", "examples.interests:app", "--host", "127.0.0.1", "--port", str(port), "--metrics-port", "0"]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "jimsapi", *options, "--store", f"sqlite:///{site / 'readme.db'}"],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "INTERESTS_"))},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert server.stdout is not None
+    try:
+        # The command binds the port before anything else: a request waits in its backlog until the start is done.
+        said = next((line for line in server.stdout if str(port) in line), None)
+        assert said is not None, "the server ended before it said where it serves"
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.communicate(timeout=30)
+
+
+def test_the_python_example_asks_the_example_app(example: str) -> None:
+    [code] = [code for code in blocks(PAGE, "python") if "httpx" in code]
+    assert "http://localhost:8080" in code
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(compile(code.replace("http://localhost:8080", example), PAGE, "exec"), {})
+    assert "Geneva Durben" in said.getvalue()
+
+
+def test_curl_and_node_ask_the_same_of_the_same_address() -> None:
+    [python] = [code for code in blocks(PAGE, "python") if "httpx" in code]
+    for code in (*blocks(PAGE, "sh"), *blocks(PAGE, "js"), python):
+        assert "http://localhost:8080" in code
+        assert "/api/v1/chat" in code
+        assert re.search(r'"?contact_id"?: "me", "?message"?: "Who likes Quokkas\?"', code)
+
+
+async def test_the_bot_answers(bot: Path) -> None:
+    async with TestClient(create_api("bot:app", store="memory:")) as client:
+        answer = await client.post("/api/v1/chat", json=HELLO)
+    assert answer.json()["assistant_messages"] == ["You said: hi"]
+
+
+async def test_the_embedded_api_answers_and_keeps_threads_where_it_says(bot: Path) -> None:
+    async with TestClient(importlib.import_module("service").api) as client:
+        answer = await client.post("/api/v1/chat", json=HELLO)
+    assert answer.json()["assistant_messages"] == ["You said: hi"]
+    assert (bot / "jims.db").is_file()
+
+
+async def test_the_api_mounted_in_starlette_answers_below_its_prefix(bot: Path) -> None:
+    async with TestClient(importlib.import_module("website").site) as client:
+        answer = await client.post("/bot/api/v1/chat", json=HELLO)
+    assert answer.json()["assistant_messages"] == ["You said: hi"]
+
+
+@pytest.mark.parametrize(("ticket", "status"), [("sesame", 200), ("simsim", 401), (None, 401)])
+async def test_the_ticket_plugin_admits_its_bearer_and_nobody_else(
+    bot: Path, ticket: str | None, status: int
+) -> None:
+    [setup_cfg] = blocks(PAGE, "ini")
+    install(bot, "jimsapi_ticket.py", MODULES["jimsapi_ticket.py"], entry_point(setup_cfg))
+    headers = {} if ticket is None else {"x-ticket": ticket}
+    async with TestClient(create_api("bot:app", store="memory:", ticket_secret="sesame"), headers=headers) as client:
+        answer = await client.post("/api/v1/chat", json=HELLO)
+    assert answer.status_code == status
+
+
+def test_every_file_that_it_links_to_exists() -> None:
+    for link in re.findall(r"\]\(([^)#:]+)\)", (ROOT / PAGE).read_text(encoding="utf-8")):
+        assert (ROOT / link).is_file(), link
