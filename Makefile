@@ -11,7 +11,7 @@ PIP := $(PY) -m pip --disable-pip-version-check install --quiet
 help:
 	@echo 'make run          set up, and serve the example on http://localhost:8080'
 	@echo 'make test         set up, and run every check and test'
-	@echo 'make test-long    the same, with the property tests let run for minutes'
+	@echo 'make test-long    all tests, with many more random histories of the stores'
 	@echo 'make docs         write docs/reference.md anew'
 	@echo 'make bench-floor  requests per second beside raw ASGI and FastAPI'
 	@echo 'make clean        remove the virtual environment and all caches'
@@ -26,7 +26,7 @@ test: $(VENV)/.installed-dev
 	$(PY) -m pytest
 
 test-long: $(VENV)/.installed-dev
-	$(PY) -m pytest --hypothesis-profile=long
+	JIMSAPI_STORE_EXAMPLES=2000 $(PY) -m pytest
 
 docs: $(VENV)/.installed-dev
 	$(PY) docs/generate.py

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from jimsapi.cli.options import all_options
-from jimsapi.plugins.manager import OWN_DISTRIBUTION
 from jimsapi.plugins.options import Options, OptionSpec, Secret, specs
 
 PAGE = Path(__file__).with_name("reference.md")
@@ -16,27 +15,32 @@ HEAD = """\
 Written by `docs/generate.py` from the option classes; change those, then run `make docs`.
 
 An option is a flag of `jimsapi`, a variable of its environment, and a keyword of `create_api` with the flag's name
-(`--queue-timeout`, `JIMS_QUEUE_TIMEOUT`, `queue_timeout=`). The first of these that is given counts: the flag or keyword,
-the variable, for a secret the file that its `_FILE` variable names, the default. An empty value is not given. Of an option
-that repeats, each flag adds a value; the variable holds one, the file one a line.
+(`--queue-timeout`, `JIMS_QUEUE_TIMEOUT`, `queue_timeout=`). The first of these that is given counts: the flag or
+keyword, the variable, for a secret the file that its `_FILE` variable names, the default. An empty value is not given.
+Of an option that repeats, each flag adds a value; the variable holds one, the file one a line.
 
-A plugin's options join these. `jimsapi --help` shows all that are installed.
+Those under Server and Log belong to the command alone, and `create_api` opens no metrics port unless `metrics_port` is
+passed. The options of plugins join these; `jimsapi --help` shows all that are installed.
 """
 
 TYPES = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path", Secret: "secret"}
 
+COLUMNS = """\
+| Flag | Variable | Value | Default | What it does |
+|---|---|---|---|---|
+"""
+
 
 def reference() -> str:
-    """The page's text. Options of plugins that happen to be installed beside jimsapi are not in it."""
-    own = [item.options for item in all_options() if item.distribution == OWN_DISTRIBUTION]
-    return HEAD + "".join(_section(cls) for cls in own)
+    """The page's text."""
+    return HEAD + "".join(_section(item.options) for item in all_options())
 
 
 def _section(cls: type[Options]) -> str:
     title = cls.__name__.removesuffix("Options")
     about = " ".join((cls.__doc__ or "").split())
     rows = "".join(_row(spec) for spec in specs(cls))
-    return f"\n## {title}\n\n{about}\n\n{_cells(['Flag', 'Variable', 'Value', 'Default', ''])}|---|---|---|---|---|\n{rows}"
+    return f"\n## {title}\n\n{about}\n\n{COLUMNS}{rows}"
 
 
 def _row(spec: OptionSpec) -> str:

@@ -14,7 +14,7 @@ from jimsapi.service.inbound import Inbound
 from jimsapi.service.pipeline import JimsApp
 from jimsapi.threads.context import StatusEvent, ThreadContext
 from jimsapi.threads.event import Event
-from jimsapi.threads.run import ById, ByExternalId, Latest, New
+from jimsapi.threads.run import ByExternalId, ById, Latest, New
 
 __all__ = [
     "AccessDenied",

@@ -41,8 +41,8 @@ class Api(App):
     """The chat API as an ASGI app. `create_api` makes one.
 
     `app` is an app object or None (then `--app` names it), `given` the options that were given. `serve_metrics` opens
-    the metrics port. `on_started(api)` is called when everything stands, `on_stopped(n)` when everything is closed, with the number of
-    pipelines that swallowed their cancellation; `on_request` are told of every answer.
+    the metrics port. `on_started(api)` is called when everything stands, `on_stopped(n)` when everything is closed,
+    with the number of pipelines that swallowed their cancellation; `on_request` are told of every answer.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Api(App):
         return self._live_once()
 
     def metrics(self) -> str:
-        """The metrics in Prometheus's text format: this app's, then the process's. Raises `RuntimeError` before the start."""
+        """The metrics in Prometheus's text format: this app's, then the process's. `RuntimeError` before the start."""
         if self.composition is None:
             raise RuntimeError("metrics stand once the app has started")
         return metrics_text(self.composition.registry)
@@ -206,4 +206,3 @@ def _not_started() -> JSONResponse:
         503,
         {"retry-after": "5", "connection": "close"},
     )
-

@@ -1,5 +1,6 @@
 """`POST /api/v1/chat`: one message in, the pipeline's answer out."""
 
+import asyncio
 from typing import Any, cast
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from jimsapi.api.errors import domain_error
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
+from jimsapi.service.errors import ServerDraining
 from jimsapi.service.identity import CHAT, Admission
 from jimsapi.service.inbound import Inbound
 from jimsapi.service.live import RunResult
@@ -73,7 +75,14 @@ def chat_routes(service: RunService) -> Router:
         answered one after another, in order of arrival.
         """
         admission = cast(Admission, request.admission)
-        run = service.begin(await read_inbound(request, admission), admission)
+        try:
+            inbound = await read_inbound(request, admission)
+        except asyncio.CancelledError:
+            if not service.draining:
+                raise
+            # The server waits no longer for a body that does not come; its own answer would be a 500.
+            raise ServerDraining from None
+        run = service.begin(inbound, admission)
         run_id = str(run.run_id)
         request.note("run_id", run_id)
         try:

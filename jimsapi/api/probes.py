@@ -26,7 +26,7 @@ def probe_routes(service: RunService) -> Router:
     async def readyz(request: Request) -> Response:
         """The server takes work: it is not shutting down, and its store answers."""
         if service.draining:
-            return JSONResponse({"status": "draining"}, 503)
+            return JSONResponse({"status": "draining"}, 503, {"connection": "close"})
         try:
             async with asyncio.timeout(PING_WITHIN):
                 await service.store.ping()

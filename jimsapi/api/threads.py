@@ -32,10 +32,11 @@ class ContactQuery(msgspec.Struct):
     contact_id: Contact = None
 
 
-class ContactPageQuery(PageQuery):
+class ContactPageQuery(ContactQuery):
     """Whose threads, and which page."""
 
-    contact_id: Contact = None
+    limit: Limit = 100
+    after: str | None = None
 
 
 class ThreadItem(msgspec.Struct):
@@ -122,7 +123,7 @@ def _identity(request: Request) -> Identity:
     return cast(Admission, request.admission).identity
 
 
-Query = TypeVar("Query", ContactQuery, ContactPageQuery)
+Query = TypeVar("Query", bound=ContactQuery)
 
 
 def _contact_of(request: Request, model: type[Query]) -> tuple[Query, str]:
@@ -130,11 +131,11 @@ def _contact_of(request: Request, model: type[Query]) -> tuple[Query, str]:
     own = _identity(request).contact_id
     left_out = "contact_id" not in request.query and own is None
     missing: Fault = {"type": "missing", "loc": ["query", "contact_id"], "msg": "Field required", "input": None}
+    faults = [missing] if left_out else []
     try:
         query = request.typed_query(model)
-    except ValidationError as error:
-        faults = [missing, *error.faults] if left_out else error.faults
-        raise ValidationError(faults) from None
+    except ValidationError as invalid:
+        raise ValidationError([*faults, *invalid.faults]) from None
     contact_id = own if query.contact_id is None else query.contact_id
     if contact_id is None:
         raise ValidationError([missing])

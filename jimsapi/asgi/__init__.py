@@ -1,4 +1,4 @@
-"""The microframework: an ASGI app whose request path is one function. Usable alone: it knows neither chat nor plugins."""
+"""The microframework: an ASGI app whose request path is one function. It knows neither chat nor plugins."""
 
 from .app import CLIENT_GONE, App, RequestRecord
 from .connection import Connection, Headers, QueryParams, Request, request_id

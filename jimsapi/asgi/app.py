@@ -1,14 +1,15 @@
 """The path of a request, from the server's call to the last byte sent, and the app that it runs through.
 
-`App._serve` is the whole of it: match, refuse, admit, handle, send, tell the observers. There is no chain of
+`App.__call__` is the whole of it: match, refuse, admit, handle, send, tell the observers. There is no chain of
 middleware, and nothing is wrapped around the server's `receive` and `send`.
 """
 
 import logging
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from itertools import count
 from time import perf_counter
 from typing import Any, TypeVar
@@ -39,7 +40,7 @@ _CLOSE = (b"connection", b"close")
 _UNPRINTABLE = re.compile(rb"[^\x21-\x5b\x5d-\x7e]")
 
 
-class RequestRecord(msgspec.Struct, frozen=True):
+class RequestRecord(msgspec.Struct, frozen=True, gc=False):
     """What observers are told of a request once it is answered.
 
     `method` is `_OTHER` for one that HTTP does not know, `route` the template (`unmatched` if there is none),
@@ -53,7 +54,7 @@ class RequestRecord(msgspec.Struct, frozen=True):
     duration: float
     request_id: str
     probe: bool
-    fields: dict[str, Any]
+    fields: Mapping[str, Any]
 
 
 Observer = Callable[[RequestRecord], None]
@@ -91,19 +92,16 @@ class App(Router):
         self.refusal: Response | None = None
         self.startup_error: BaseException | None = None
         self._handlers: dict[type[BaseException], ExceptionHandler] = {HTTPError: _http_error}
-        self._entry: ASGIApp = self._serve
+        self._wrapped: ASGIApp | None = None
         self._silenced: set[Observer] = set()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._live(receive, send)
-        else:
-            await self._entry(scope, receive, send)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, *, inside: bool = False) -> None:
+        """Answer one request. The order of the steps is the promise: nobody reads a body before admission.
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. The order of the steps is the promise: nobody reads a body before admission."""
-        if scope["type"] != "http":
-            return await _decline(scope, receive, send)
+        `inside` is for the call that comes through the wrappers.
+        """
+        if scope["type"] != "http" or (self._wrapped is not None and not inside):
+            return await self._pass_on(scope, receive, send, inside)
         began = perf_counter()
         request = Request(scope, receive, self.max_body)
         method: str = scope["method"]
@@ -121,12 +119,13 @@ class App(Router):
             missed = match
         request.route = route
 
-        # Name. Set even for a probe, since tasks of one connection share what an earlier request has set.
+        # Name. Probes have none, not even the one that an earlier request left behind on their connection.
         probe = route is not None and route.probe
         if probe:
-            request_id.set("")
+            if request_id.get():
+                request_id.set("")
         else:
-            id_bytes = _identifier(request.last_headers.get(b"x-request-id"))
+            id_bytes = _identifier(request.watched.get(b"x-request-id"))
             request.request_id = id_bytes.decode()
             request_id.set(request.request_id)
 
@@ -146,8 +145,7 @@ class App(Router):
                     raise TypeError(f"The handler of {route.path} returned {type(response).__name__}, not a Response.")
         except ClientDisconnected:
             logger.debug("The client left before its request was read: %s %s", method, _label(route))
-            self._tell(request, CLIENT_GONE, began)
-            return
+            return self._tell(request, method, CLIENT_GONE, perf_counter() - began)
         except Exception as error:
             response = self._answer_to(error, request)
 
@@ -155,7 +153,7 @@ class App(Router):
         headers = response.raw_headers.copy()
         if not probe:
             headers.append((b"x-request-id", id_bytes))
-        if response.names_connection or request.lingering:
+        if response.names_connection or (request.watched and request.lingering):
             _settle_connection(headers, request)
         try:
             await send({"type": "http.response.start", "status": response.status, "headers": headers})
@@ -176,7 +174,19 @@ class App(Router):
                 raise
         finally:
             if self.on_request:
-                self._tell(request, response.status, began)
+                self._tell(request, method, response.status, perf_counter() - began)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, inside: bool) -> None:
+        """What is not a request of HTTP, or is first for the wrappers."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif self._wrapped is not None and not inside:
+            await self._wrapped(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1000})  # before an accept: the server answers 403
+        else:
+            raise RuntimeError(f"This app does not speak {scope['type']!r}.")
 
     def _answer_to(self, error: Exception, request: Request) -> Response:
         """The answer to what was raised: by the handler of its class or of the nearest base, else a plain 500."""
@@ -193,23 +203,20 @@ class App(Router):
         )
         return JSONResponse({"detail": "Internal Server Error"}, 500)
 
-    def _tell(self, request: Request, status: int, began: float) -> None:
-        scope, route = request.scope, request.route
-        record = RequestRecord(
-            scope["method"] if scope["method"] in METHODS else "_OTHER",
-            "unmatched" if route is None else route.path,
-            scope["path"],
-            status,
-            perf_counter() - began,
-            request.request_id,
-            route is not None and route.probe,
-            request.fields,
-        )
-        try:
-            for observer in self.on_request:
+    def _tell(self, request: Request, method: str, status: int, duration: float) -> None:
+        route = request.route
+        if method not in METHODS:
+            method = "_OTHER"
+        template, probe = ("unmatched", False) if route is None else (route.path, route.probe)
+        path = request.scope["path"]
+        record = RequestRecord(method, template, path, status, duration, request.request_id, probe, request.noted)
+        for observer in self.on_request:
+            try:
                 observer(record)
-        except Exception:
-            pass
+            except Exception:
+                if observer not in self._silenced:
+                    self._silenced.add(observer)
+                    logger.exception("The request observer %r failed; its later failures are not logged.", observer)
 
     def exception_handler(self, kind: type[BaseException]) -> Callable[[AnyExceptionHandler], AnyExceptionHandler]:
         """Declare the decorated `handler(request, error) -> Response` for errors of this class and its subclasses."""
@@ -225,12 +232,12 @@ class App(Router):
         the lifespan, in which it may be added. Raises `RuntimeError` once the app has answered requests."""
         if self._sealed is not None:
             raise RuntimeError(f"{wrapper!r} cannot be put around this app: {self._sealed}.")
-        self._entry = wrapper(self._entry)
+        self._wrapped = wrapper(self._wrapped or partial(self.__call__, inside=True))
 
     def reset(self, routes: Iterable[Route] = ()) -> None:
         """Forget routes, wrappers and observers, but for `routes`, so that a lifespan can declare them anew."""
         Router.__init__(self)
-        self._entry = self._serve
+        self._wrapped = None
         self.on_request.clear()
         for route in routes:
             self.add(route)
@@ -328,13 +335,6 @@ def _settle_connection(headers: RawHeaders, request: Request) -> None:
         headers[:] = [pair for pair in headers if pair[0] != b"connection"]
     elif request.lingering and _CLOSE not in headers:
         headers.append(_CLOSE)
-
-
-async def _decline(scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] != "websocket":
-        raise RuntimeError(f"This app does not speak {scope['type']!r}.")
-    await receive()
-    await send({"type": "websocket.close", "code": 1000})  # before an accept: the server answers 403
 
 
 def _http_error(request: Request, error: HTTPError) -> Response:

@@ -3,20 +3,19 @@
 Nothing is decoded before it is asked for.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from .body import decode_json, missing
 from .errors import ClientDisconnected, HTTPError, ValidationError
 from .types import Receive, Scope
-from .validation import convert_body, convert_query
+from .validation import Model, convert_body, convert_query
 
 if TYPE_CHECKING:
     from .routing import Route
-
-Model = TypeVar("Model")
 
 MAX_BODY = 1_048_576
 """How many bytes of a body are read if nobody says otherwise."""
@@ -26,6 +25,9 @@ MAX_QUERY_FIELDS = 1000
 
 _LINGERING_LENGTH = 65_536
 _FRAMING_HEADERS = frozenset((b"content-length", b"transfer-encoding", b"expect"))
+_WATCHED_HEADERS = _FRAMING_HEADERS | {b"content-type", b"content-encoding", b"x-request-id"}
+
+NOTHING_NOTED: Mapping[str, Any] = MappingProxyType({})
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """The `x-request-id` of the request that the current task answers; empty outside of one."""
@@ -120,15 +122,20 @@ class Connection:
 
     __slots__ = (
         "_cookies",
-        "_fields",
         "_headers",
         "_query",
         "admission",
+        "noted",
         "path_params",
         "request_id",
         "route",
         "scope",
     )
+
+    # These slots stay empty until somebody asks: making a request fills as few as it can.
+    _headers: Headers
+    _query: QueryParams
+    _cookies: dict[str, str]
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -136,10 +143,7 @@ class Connection:
         self.route: Route | None = None
         self.request_id = ""
         self.admission: Any = None
-        self._headers: Headers | None = None
-        self._query: QueryParams | None = None
-        self._cookies: dict[str, str] | None = None
-        self._fields: dict[str, Any] | None = None
+        self.noted: Mapping[str, Any] = NOTHING_NOTED
 
     @property
     def method(self) -> str:
@@ -154,23 +158,29 @@ class Connection:
     @property
     def headers(self) -> Headers:
         """The request's headers."""
-        if self._headers is None:
+        try:
+            return self._headers
+        except AttributeError:
             self._headers = Headers(self.scope.get("headers") or [])
-        return self._headers
+            return self._headers
 
     @property
     def query(self) -> QueryParams:
         """The fields of the query string."""
-        if self._query is None:
+        try:
+            return self._query
+        except AttributeError:
             self._query = QueryParams(self.scope.get("query_string", b""))
-        return self._query
+            return self._query
 
     @property
     def cookies(self) -> dict[str, str]:
         """Cookies by name. Of two with one name the first counts: the more specific one (RFC 6265, 5.4)."""
-        if self._cookies is None:
+        try:
+            return self._cookies
+        except AttributeError:
             self._cookies = _parse_cookies("; ".join(self.headers.getlist("cookie")))
-        return self._cookies
+            return self._cookies
 
     @property
     def client(self) -> tuple[str, int] | None:
@@ -184,9 +194,9 @@ class Connection:
     @property
     def fields(self) -> dict[str, Any]:
         """What is to stand in the request's log line besides the usual; `note` adds to it."""
-        if self._fields is None:
-            self._fields = {}
-        return self._fields
+        if not isinstance(self.noted, dict):
+            self.noted = {}
+        return self.noted
 
     def note(self, key: str, value: Any) -> None:
         """Put `key=value` into the request's log line. Never a secret."""
@@ -206,7 +216,7 @@ class Connection:
 class Request(Connection):
     """A `Connection` whose body can be read, up to `max_body` bytes."""
 
-    __slots__ = ("_begun", "_body", "_complete", "_receive", "last_headers", "max_body")
+    __slots__ = ("_begun", "_body", "_complete", "_receive", "max_body", "watched")
 
     def __init__(self, scope: Scope, receive: Receive, max_body: int = MAX_BODY) -> None:
         # The attributes of Connection are set here again: a call of its __init__ is felt on the hot path.
@@ -215,14 +225,17 @@ class Request(Connection):
         self.route = None
         self.request_id = ""
         self.admission = None
-        self._headers = self._query = self._cookies = self._fields = None
+        self.noted = NOTHING_NOTED
         self.max_body = max_body
         self._receive = receive
         self._body: bytes | None = None
         self._begun = False
         self._complete = False
-        # One pass in C, for the few headers that every request is asked about. Of two with one name: the last.
-        self.last_headers: dict[bytes, bytes] = dict(scope["headers"])
+        # One pass for the few headers that every request is asked about. Of two with one name: the last.
+        self.watched: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            if name in _WATCHED_HEADERS:
+                self.watched[name] = value
 
     async def body(self) -> bytes:
         """The whole body. Raises `HTTPError` 413 if it is over `max_body` bytes, `ClientDisconnected` if it was cut."""
@@ -270,10 +283,10 @@ class Request(Connection):
     def lingering(self) -> bool:
         """Whether a body is left unread for which the server would wait, or which it would read to its end, before
         it takes the connection's next request. The answer then has to end the connection."""
-        last = self.last_headers
-        if self._complete or _FRAMING_HEADERS.isdisjoint(last):
+        watched = self.watched
+        if self._complete or _FRAMING_HEADERS.isdisjoint(watched):
             return False
-        if b"transfer-encoding" in last or b"expect" in last:
+        if b"transfer-encoding" in watched or b"expect" in watched:
             return True
         length = self._declared_length()
         return length is not None and length > _LINGERING_LENGTH
@@ -281,7 +294,7 @@ class Request(Connection):
     @property
     def unread(self) -> bool:
         """Whether a body was announced of which nobody has read anything yet, or not all."""
-        return not self._complete and (b"transfer-encoding" in self.last_headers or bool(self._declared_length()))
+        return not self._complete and (b"transfer-encoding" in self.watched or bool(self._declared_length()))
 
     @property
     def claimed(self) -> bool:
@@ -317,22 +330,22 @@ class Request(Connection):
             raise HTTPError(413, f"The request body is over the limit of {self.max_body} bytes")
 
     def _declared_length(self) -> int | None:
-        value = self.last_headers.get(b"content-length")
+        value = self.watched.get(b"content-length")
         return int(value) if value is not None and value.isdigit() and len(value) < 20 else None
 
     def _check_declaration(self) -> None:
-        """Refuse a body that is not declared as plain JSON, before it is read. None at all is a matter for `_decode`."""
-        last = self.last_headers
-        content_type = last.get(b"content-type")
+        """Refuse a body that is not declared as plain JSON, before it is read. `_decode` sees to no body at all."""
+        watched = self.watched
+        content_type = watched.get(b"content-type")
         if not is_json(content_type) if content_type is not None else self.unread:
             raise _not_json()
-        if b"content-encoding" in last and last[b"content-encoding"].lower() != b"identity":
+        if b"content-encoding" in watched and watched[b"content-encoding"].lower() != b"identity":
             raise HTTPError(415, "A compressed request body is not supported")
 
     def _decode(self, body: bytes) -> Any:
         if not body:
             raise ValidationError([missing(("body",))])
-        if b"content-type" not in self.last_headers:  # HTTP/2 needs no header to announce a body
+        if b"content-type" not in self.watched:  # HTTP/2 needs no header to announce a body
             raise _not_json()
         return decode_json(body)
 

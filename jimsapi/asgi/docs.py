@@ -36,6 +36,10 @@ function make(tag, attributes, ...children) {
   return element;
 }
 
+function row(...cells) {
+  return make("tr", {}, ...cells.map(cell => make("td", {}, cell)));
+}
+
 function resolve(schema) {
   while (schema && schema.$ref) schema = schema.$ref.slice(2).split("/").reduce((part, key) => part[key], spec);
   return schema || {};
@@ -59,7 +63,8 @@ function example(schema, depth) {
   if (either) return either.some(one => one.type === "null") ? null : example(either[0], depth);
   if (schema.type === "object") {
     const value = {};
-    if (depth < 6) for (const [name, part] of Object.entries(schema.properties || {})) value[name] = example(part, depth + 1);
+    if (depth > 5) return value;
+    for (const [name, part] of Object.entries(schema.properties || {})) value[name] = example(part, depth + 1);
     return value;
   }
   return {array: [], string: "", integer: 0, number: 0, boolean: false}[schema.type] ?? null;
@@ -71,8 +76,8 @@ function fieldTable(schema) {
   const table = make("table", {});
   for (const [name, part] of Object.entries(schema.properties)) {
     const must = (schema.required || []).includes(name) ? "required" : "";
-    table.append(make("tr", {}, make("td", {}, make("code", {}, name)), make("td", {}, make("code", {}, typeOf(part))),
-      make("td", {}, must), make("td", {}, resolve(part).description || part.description || "")));
+    const about = part.description || resolve(part).description || "";
+    table.append(row(make("code", {}, name), make("code", {}, typeOf(part)), must, about));
   }
   return table;
 }
@@ -80,8 +85,8 @@ function fieldTable(schema) {
 function tryOut(method, path, operation) {
   const inputs = (operation.parameters || []).map(parameter => {
     const input = make("input", {placeholder: typeOf(parameter.schema)});
-    return {parameter, input, row: make("tr", {}, make("td", {}, make("code", {}, parameter.name)), make("td", {}, parameter.in),
-      make("td", {}, input), make("td", {}, parameter.description || ""))};
+    const name = make("code", {}, parameter.name);
+    return {parameter, input, row: row(name, parameter.in, input, parameter.description || "")};
   });
   const body = operation.requestBody && operation.requestBody.content["application/json"];
   const editor = body && make("textarea", {value: JSON.stringify(example(body.schema, 0), null, 2), spellcheck: false});
@@ -101,8 +106,9 @@ function tryOut(method, path, operation) {
     output.hidden = false;
     output.textContent = "…";
     try {
-      const suffix = query.size || String(query) ? "?" + query : "";
-      const answer = await fetch(base + target + suffix, {method: method.toUpperCase(), headers, body: editor ? editor.value : undefined});
+      if (String(query)) target += "?" + query;
+      const body = editor ? editor.value : undefined;
+      const answer = await fetch(base + target, {method: method.toUpperCase(), headers, body});
       let text = await answer.text();
       try { text = JSON.stringify(JSON.parse(text), null, 2); } catch { }
       output.textContent = answer.status + " " + answer.statusText + "\\n\\n" + text;
@@ -125,8 +131,9 @@ function show(method, path, operation) {
     const content = answer.content && answer.content["application/json"];
     if (content) box.append(fieldTable(content.schema));
   }
-  return make("details", {}, make("summary", {}, make("span", {className: "method"}, method.toUpperCase()), make("code", {}, path),
-    make("span", {className: "about"}, operation.summary || "")), box);
+  const verb = make("span", {className: "method"}, method.toUpperCase());
+  const about = make("span", {className: "about"}, operation.summary || "");
+  return make("details", {}, make("summary", {}, verb, make("code", {}, path), about), box);
 }
 
 fetch(url).then(answer => answer.json()).then(found => {
@@ -142,7 +149,9 @@ fetch(url).then(answer => answer.json()).then(found => {
       groups.get(group).push(show(method, path, operation));
     }
   for (const [group, boxes] of groups) main.append(make("section", {}, make("h2", {}, group), ...boxes));
-}).catch(error => { document.getElementById("operations").textContent = "The document could not be loaded: " + error; });
+}).catch(error => {
+  document.getElementById("operations").textContent = "The document could not be loaded: " + error;
+});
 """
 
 _PAGE = """<!doctype html>
@@ -156,7 +165,8 @@ _PAGE = """<!doctype html>
 <body data-document="{url}" data-path="{path}">
 <h1>{title} <small id="version"></small></h1>
 <p id="description"></p>
-<p><label>Authorization <input id="authorization" placeholder="Bearer …" autocomplete="off"></label> <a href="{url}">OpenAPI document</a></p>
+<p><label>Authorization <input id="authorization" placeholder="Bearer …" autocomplete="off"></label>
+<a href="{url}">OpenAPI document</a></p>
 <main id="operations"></main>
 <noscript>This page needs JavaScript. The OpenAPI document is at <a href="{url}">{url}</a>.</noscript>
 <script>{script}</script>

@@ -5,7 +5,7 @@ this takes booleans and UUIDs as laxly as pydantic does, which today's clients r
 """
 
 import re
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -19,7 +19,7 @@ from .errors import Fault, ValidationError
 if TYPE_CHECKING:
     from .connection import QueryParams
 
-Model = TypeVar("Model")
+Model = TypeVar("Model", bound=msgspec.Struct)
 
 MAX_FAULTS = 1000
 """How many faults one answer lists: enough for a person, too few to make an answer many times a body's size."""
@@ -69,11 +69,11 @@ def convert_query(query: "QueryParams", model: type[Model]) -> Model:
 
 def _convert_slowly(value: Any, model: type[Model]) -> Model:
     walk = _Walk(from_text=False)
-    return walk.result(walk.check(shape_of(model), value, ("body",)), model, "body")
+    return walk.result(walk.check(_shape(model), value, ("body",)), model, "body")
 
 
 @cache
-def shape_of(model: Hashable) -> shapes.Type:
+def _shape(model: type[msgspec.Struct]) -> shapes.Type:
     """msgspec's description of a type, made once."""
     return _bare(shapes.type_info(model))
 
@@ -82,8 +82,8 @@ def _bare(kind: shapes.Type) -> shapes.Type:
     return kind.type if isinstance(kind, shapes.Metadata) else kind
 
 
-def _fields(model: Any) -> tuple[shapes.Field, ...]:
-    shape = shape_of(model)
+def _fields(model: type[msgspec.Struct]) -> tuple[shapes.Field, ...]:
+    shape = _shape(model)
     if not isinstance(shape, shapes.StructType):
         raise TypeError(f"{model!r} is not a msgspec.Struct")
     return shape.fields

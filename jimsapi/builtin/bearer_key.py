@@ -1,4 +1,4 @@
-"""Auth by shared keys: `Authorization: Bearer <key>` (RFC 6750). Several keys may be valid, so that one can be rotated."""
+"""Auth by shared keys: `Authorization: Bearer <key>` (RFC 6750). Several may be valid, to rotate them."""
 
 from jimsapi.asgi.connection import Connection
 from jimsapi.plugins.hooks import hookimpl

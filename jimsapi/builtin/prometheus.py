@@ -84,13 +84,17 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         # Scrapes come from a thread of their own while the loop counts: each mapping is copied in one step first.
         requests = CounterMetricFamily(
-            "jims_http_requests", "Requests answered, by method, route template and status.", labels=("method", "route", "status")
+            "jims_http_requests",
+            "Requests answered, by method, route template and status.",
+            labels=("method", "route", "status"),
         )
         for (method, route, status), count in list(self._requests.items()):
             requests.add_metric((method, route, str(status)), count)
         yield requests
         seconds = HistogramMetricFamily(
-            "jims_http_request_duration_seconds", "Seconds from a request's head to its answer's end.", labels=("route",)
+            "jims_http_request_duration_seconds",
+            "Seconds from a request's head to its answer's end.",
+            labels=("route",),
         )
         for route, histogram in list(self._request_seconds.items()):
             seconds.add_metric((route,), histogram.buckets(), histogram.total)

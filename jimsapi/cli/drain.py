@@ -11,7 +11,7 @@ from jimsapi.api.app import Api
 
 SEEN_FOR = 0.5
 """Seconds that readiness probes can see the drain before the port closes, at the least."""
-RESERVE = 2.0
+RESERVE = 3.0
 """Seconds of the drain time that are kept for cancelling, flushing, closing and half-sent requests."""
 
 

@@ -53,13 +53,19 @@ def command_line(arguments: Sequence[str]) -> click.Group:
         epilog=None if broken is None else f"NOT LOADED: {broken}",
     )
     group.params.append(
-        click.Option(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+        click.Option(
+            ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
+        )
     )
     add = with_options(owned)
     add(group)
     group.add_command(click.Command("plugins", callback=list_plugins, help="List the installed plugins; imports none."))
     group.add_command(
-        add(click.Command("check", callback=_merged(check), help="Load everything and say what would serve; takes no lock."))
+        add(
+            click.Command(
+                "check", callback=_merged(check), help="Load everything and say what would serve; takes no lock."
+            )
+        )
     )
     group.add_command(
         add(click.Command("openapi", callback=_merged(openapi), help="Print the OpenAPI document of what would serve."))
@@ -131,4 +137,3 @@ def _describe(given: dict[str, Any]) -> tuple[Composition, Api]:
     api = Api(None, given)
     api.declare(composition, plugins, run_service(composition))
     return composition, api
-

@@ -39,7 +39,7 @@ COMMAND_OPTIONS: list[type[Options]] = [ServerOptions, MetricsOptions, LogOption
 
 
 def all_options(plugins: PluginManager | None = None) -> list[Owned]:
-    """Every option that the command takes: its own, the core's and those of `plugins` (by default the built-in ones)."""
+    """Every option of the command: its own, the core's and those of `plugins` (by default the built-in ones)."""
     if plugins is None:
         plugins = PluginManager(builtin_plugins(), installed=False)
     own: list[type[Options]] = [CoreOptions, *COMMAND_OPTIONS]

@@ -5,8 +5,10 @@ import logging
 import os
 import signal
 import socket
+import sys
+import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import uvicorn
@@ -21,12 +23,16 @@ from jimsapi.plugins.compose import Composition
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.options import Settings
+from jimsapi.threads.errors import StoreUnusable
 
 logger = logging.getLogger("jimsapi")
 
 BACKLOG = 2048
 HALF_SENT_WITHIN = 1
 """Seconds that the server waits, after the drain, for requests whose body never came."""
+
+EXIT_WITHIN = 0.5
+"""Seconds that the process has to end by itself once everything is closed."""
 
 
 class Factory(msgspec.Struct, frozen=True):
@@ -38,9 +44,8 @@ class Factory(msgspec.Struct, frozen=True):
     verbose: bool
 
     def __call__(self) -> Api:
-        # Where uvicorn hands a signal on when it has stopped: to end by it would not be exit status 0.
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _ignore)
+            signal.signal(number, _exit)
         writer = set_up_logs(as_json=self.as_json, verbose=self.verbose)
         serving = Serving(self.address, writer)
         return Api(
@@ -52,6 +57,31 @@ class Factory(msgspec.Struct, frozen=True):
             on_stopped=serving.stopped,
             on_request=(writer.on_request,),
         )
+
+
+class ServingProcess(msgspec.Struct, frozen=True):
+    """Serves in this process, or in a reloader's child, which gets it pickled."""
+
+    factory: Factory
+    server: ServerOptions
+
+    def run(self, sockets: list[socket.socket]) -> int:
+        """Serve until told to stop; returns the exit status. A failed start raises `StartError` or `StoreUnusable`."""
+        api = self.factory()
+        try:
+            uvicorn.Server(_config(self.server, api)).run(sockets=sockets)
+        except SystemExit as exit_of_uvicorn:
+            # It exits by itself when the app could not start; the cause is with the app.
+            if api.startup_error is None and exit_of_uvicorn.code != 0:
+                raise StartError(f"the server gave up (status {exit_of_uvicorn.code})") from None
+        return 0 if api.startup_error is None else _report(api.startup_error)
+
+    def __call__(self, sockets: list[socket.socket] | None) -> None:
+        """Serve as a reloader's child: a failed start is told, and waits for the next change."""
+        try:
+            self.run(sockets or [])
+        except (StartError, StoreUnusable) as error:
+            sys.stderr.write(f"jimsapi: {error}\n")
 
 
 class Serving:
@@ -74,6 +104,10 @@ class Serving:
         if abandoned_pipelines:
             # Closing the loop would wait for ever for a pipeline that swallows its cancellation.
             os._exit(0)
+        # So would the interpreter's exit for a blocking call that a pipeline left behind in a thread.
+        last_resort = threading.Timer(EXIT_WITHIN, os._exit, (0,))
+        last_resort.daemon = True
+        last_resort.start()
 
 
 def serve(settings: Settings, given: Mapping[str, Any]) -> int:
@@ -86,15 +120,21 @@ def serve(settings: Settings, given: Mapping[str, Any]) -> int:
     listening = bind(server.host, server.port)
     address = _address(server, listening.getsockname()[1])
     factory = Factory(dict(given), address, logs.log_format == "json", logs.verbose)
+    process = ServingProcess(factory, server)
     if server.reload:
-        config = _config(server, factory, factory=True)
-        ChangeReload(config, target=uvicorn.Server(config).run, sockets=[listening]).run()
+        # uvicorn looks for the folders to watch only if the app is named; the name itself is never loaded.
+        ChangeReload(_config(server, "jimsapi"), target=process, sockets=[listening]).run()
         return 0
-    api = factory()
-    uvicorn.Server(_config(server, api, factory=False)).run(sockets=[listening])
-    if api.startup_error is not None:
-        raise StartError(str(api.startup_error)) from api.startup_error
-    return 0
+    return process.run([listening])
+
+
+def _report(error: BaseException) -> int:
+    """Say why the start failed: in one line if somebody foresaw it, else with the traceback that a defect needs."""
+    if isinstance(error, StartError | StoreUnusable):
+        raise error
+    logger.critical("the start failed", exc_info=error)
+    logging.shutdown()
+    return 1
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -109,7 +149,9 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         if error.errno == errno.EADDRINUSE:
-            raise StartError(f"port {port} on {host} is taken: stop what listens there, or give another --port") from error
+            raise StartError(
+                f"port {port} on {host} is taken: stop what listens there, or give another --port"
+            ) from error
         raise StartError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
     return listening
 
@@ -119,7 +161,9 @@ def start_lines(composition: Composition, address: str) -> list[str]:
     core, metrics = composition.settings.get(CoreOptions), composition.settings.get(MetricsOptions)
     app = composition.app
     pipeline = app.name or getattr(app.pipeline, "__name__", type(app.pipeline).__name__)
-    foreign = [f"{entry.name} ({entry.distribution} {entry.version})" for entry, _ in composition.plugins if entry.foreign]
+    foreign = [
+        f"{entry.name} ({entry.distribution} {entry.version})" for entry, _ in composition.plugins if entry.foreign
+    ]
     where = f"metrics on {metrics.host}:{metrics.port}" if metrics.port else "no metrics port"
     return [
         f"jimsapi {VERSION} serves {core.app} ({pipeline}) at {address}, documentation at {address}/docs, {where}",
@@ -129,7 +173,7 @@ def start_lines(composition: Composition, address: str) -> list[str]:
     ]
 
 
-def _config(server: ServerOptions, app: Any, *, factory: bool) -> uvicorn.Config:
+def _config(server: ServerOptions, app: Any) -> uvicorn.Config:
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # a start that fails is told in one line of ours
     for path in (server.ssl_certfile, server.ssl_keyfile):
         if path is not None and not path.is_file():
@@ -137,7 +181,6 @@ def _config(server: ServerOptions, app: Any, *, factory: bool) -> uvicorn.Config
     try:
         config = uvicorn.Config(
             app,
-            factory=factory,
             interface="asgi3",
             lifespan="on",
             log_config=None,
@@ -165,5 +208,9 @@ def _address(server: ServerOptions, port: int) -> str:
     return f"{scheme}://{host}:{port}{server.root_path.rstrip('/')}"
 
 
-def _ignore(number: int, frame: object) -> None:
-    """Stands for the default handlers, which would end the process by the signal."""
+def _exit(number: int, frame: object) -> NoReturn:
+    """What a signal does before uvicorn listens to it, and when uvicorn, stopped by it, hands it on: exit status 0.
+
+    The default handlers would end the process by the signal, which a supervisor counts as a crash.
+    """
+    raise SystemExit(0)

@@ -27,6 +27,9 @@ logger = logging.getLogger("jimsapi.plugins")
 FIRST_PROVIDERS = ("key", "authentik")
 """Providers that are asked before the others, in this order, unless `--auth-order` says otherwise."""
 
+ENTER_WITHIN = 60.0
+"""Seconds that a context manager of a plugin has to be entered."""
+
 MAX_FACTORIES = 4
 """Steps from what `--app` names to an app: an async factory that returns a factory takes three."""
 
@@ -239,7 +242,9 @@ def _asked(implementation: Implementation, source: str, **arguments: Any) -> Any
 def _checked(built: Built) -> Built:
     """Hold what a hook built to its protocol; a context manager is looked at once it was entered."""
     for method in NEEDED[built.hook]:
-        if not callable(getattr(built.value, method, None)) and not isinstance(built.value, AbstractAsyncContextManager):
+        if not callable(getattr(built.value, method, None)) and not isinstance(
+            built.value, AbstractAsyncContextManager
+        ):
             raise PluginError(
                 f"{built.entry}: what {built.hook} built, {_shown(built.value)}, has no {method}(); "
                 f"{built.entry.way_out}"
@@ -251,7 +256,7 @@ async def _enter(built: Built, residents: Residents) -> Built:
     if not isinstance(built.value, AbstractAsyncContextManager):
         return built
     try:
-        value = await residents.enter(f"{built.hook} of {built.entry.distribution}", built.value)
+        value = await residents.enter(f"{built.hook} of {built.entry.distribution}", built.value, ENTER_WITHIN)
     except StoreUnusable:
         raise
     except Exception as error:

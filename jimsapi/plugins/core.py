@@ -10,7 +10,9 @@ class CoreOptions(Options):
     """What every jimsapi application has, served or mounted."""
 
     app: str = option("app", help="The app to serve, as module:attribute; the attribute defaults to app.")
-    store: str = option("sqlite:///jims.db", help="Where threads are kept: sqlite:///file.db, memory:, or a plugin's URL.")
+    store: str = option(
+        "sqlite:///jims.db", help="Where threads are kept: sqlite:///file.db, memory:, or a plugin's URL."
+    )
     auth_order: str | None = option(help="Names of auth providers, separated by commas, in the order they are asked.")
     context_events: int = option(
         200, minimum=0, maximum=1_000_000, help="How many messages of its thread a pipeline sees; 0 means all."
@@ -62,4 +64,6 @@ def refuse_absent_auth(known: frozenset[str], given: Mapping[str, object], envir
             source = variable
         else:
             continue
-        raise StartError(f"{source} is set, but {distribution} is not installed: pip install {distribution}, or unset it")
+        raise StartError(
+            f"{source} is set, but {distribution} is not installed: pip install {distribution}, or unset it"
+        )

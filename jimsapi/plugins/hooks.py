@@ -1,7 +1,7 @@
 """The hooks: every way in which a plugin takes part.
 
 A plugin is a module (or an object) under an entry point of the group `jimsapi`, with functions named as below and marked
-`@hookimpl`. A hook may leave out parameters that it does not need; it declares no others. **Hooks build things when the
+`@hookimpl`. It may leave out parameters that it does not need, and declares no others. **Hooks build things when the
 server starts; a request never calls one.** They are plain functions: what they build may have async methods, and may be
 an async context manager, which is entered before the first request and left, in reverse order, after the last.
 

@@ -184,7 +184,9 @@ def _implementation(entry: PluginEntry, name: str, function: Any) -> Implementat
     if mark.get("optionalhook"):
         raise refuse("is marked optional; a hook exists or it does not")
     if mark.get("tryfirst") or mark.get("trylast"):
-        raise refuse("asks for a place in the order, which is by distribution name: --auth-order sets that of providers")
+        raise refuse(
+            "asks for a place in the order, which is by distribution name: --auth-order sets that of providers"
+        )
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise refuse("is async; hooks build things and are plain functions, what they build may have async methods")
     return Implementation(entry, hook, function, _parameters(hook, function, refuse))

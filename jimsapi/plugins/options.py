@@ -1,7 +1,7 @@
 """Options: typed classes whose fields are flags, `JIMS_*` variables and keywords at once.
 
-An option's value is the first of: flag or keyword, `JIMS_<NAME>`, for a `Secret` the file that `JIMS_<NAME>_FILE` names,
-the default. An empty value is unset, everywhere.
+An option's value is the first of: flag or keyword, `JIMS_<NAME>`, for a `Secret` the file that `JIMS_<NAME>_FILE`
+names, the default. An empty value is unset, everywhere.
 """
 
 import difflib

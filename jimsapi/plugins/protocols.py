@@ -45,7 +45,10 @@ class AuthUnavailable(AuthError):
 
 
 class AuthProvider(Protocol):
-    """Says who is calling. A `challenge` attribute, optional, is the scheme that a 401 offers (RFC 9110, section 11.6.1)."""
+    """Says who is calling.
+
+    An optional attribute `challenge` is what a 401 offers (RFC 9110, section 11.6.1), for example `Bearer`.
+    """
 
     name: str
 
@@ -59,7 +62,7 @@ class AuthProvider(Protocol):
 
 
 class AdmissionRecord(msgspec.Struct, frozen=True):
-    """What one provider said of one request: `admitted`, `passed` (not its kind), `invalid`, `denied`, `unavailable`."""
+    """What a provider said of a request: `admitted`, `passed` (not its kind), `invalid`, `denied`, `unavailable`."""
 
     provider: str
     outcome: str
@@ -71,5 +74,3 @@ class Observer(Protocol):
     `on_request(RequestRecord)` after each answer, `on_admission(AdmissionRecord)` for each provider asked,
     `on_run(RunRecord)` when a run ended, `on_commit(CommitRecord)` after each durable transaction.
     """
-
-

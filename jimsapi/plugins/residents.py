@@ -21,12 +21,19 @@ class Residents:
     def __init__(self) -> None:
         self._residents: list[_Resident] = []
 
-    async def enter(self, name: str, manager: AbstractAsyncContextManager[Any]) -> Any:
-        """Enter `manager`, and return what it gives. Raises what entering raises."""
+    async def enter(self, name: str, manager: AbstractAsyncContextManager[Any], within: float | None = None) -> Any:
+        """Enter `manager`, and return what it gives.
+
+        Raises what entering raises, or `TimeoutError` if it takes longer than `within` seconds.
+        """
         resident = _Resident(name, manager)
-        value = await resident.entered
         self._residents.append(resident)
-        return value
+        try:
+            return await resident.wait_entered(within)
+        except BaseException:
+            self._residents.remove(resident)
+            resident.abandon()
+            raise
 
     async def leave(self) -> None:
         """Leave all that were entered, the last one first; one that fails or takes too long is logged."""
@@ -48,13 +55,26 @@ class _Resident:
                 await self._leaving.wait()
         except BaseException as error:
             if not self.entered.done():
-                self.entered.set_exception(error)
+                self.entered.set_exception(_plain(error))
+            elif self.entered.cancelled():
+                logger.debug("%s was given up", self.name)
             elif self._leaving.is_set():
                 logger.error("%s failed while it was left: %s: %s", self.name, type(error).__name__, error)
             else:
                 logger.error("%s died: %s: %s", self.name, type(error).__name__, error)
-            if not isinstance(error, Exception):
+            if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
+
+    async def wait_entered(self, within: float | None) -> Any:
+        await asyncio.wait({self.entered}, timeout=within)
+        if not self.entered.done():
+            raise TimeoutError(f"{self.name} was not entered within {within:g} s")
+        return self.entered.result()
+
+    def abandon(self) -> None:
+        """Give up on a manager that could not be entered."""
+        self.entered.cancel()
+        self._task.cancel()
 
     async def leave(self) -> None:
         self._leaving.set()
@@ -62,3 +82,8 @@ class _Resident:
         if not done:
             logger.error("%s did not leave within %g s", self.name, LEAVE_WITHIN)
             self._task.cancel()
+
+
+def _plain(error: BaseException) -> Exception:
+    """A cancellation or an exit of the manager's own, as an error that stops the start and nothing else."""
+    return error if isinstance(error, Exception) else RuntimeError(f"it raised {type(error).__name__}")

@@ -131,7 +131,7 @@ class LiveRun:
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """How a pipeline ended: what the store is told, and what the caller gets (an error, or the assistant's messages)."""
+    """How a pipeline ended: what the store is told, and what the caller gets: an error, or messages."""
 
     outcome: Outcome
     error: DomainError | None = None

@@ -50,6 +50,7 @@ from jimsapi.threads.run import (
     Selector,
     Settled,
     Snapshot,
+    Started,
     ThreadRecord,
 )
 from jimsapi.threads.store import ThreadStore
@@ -127,8 +128,9 @@ class RunService:
 
     async def __aexit__(self, *_: object) -> None:
         tasks = [run.task for run in self._runs.values() if run.task is not None]
-        tasks += [task for task in (self._housekeeping, *self._let_go) if task is not None]
-        for task in tasks:
+        if self._housekeeping is not None:
+            tasks.append(self._housekeeping)
+        for task in (*tasks, *self._let_go):  # those were waited for once; they must not hold up the exit
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=LET_GO_AFTER)
@@ -257,8 +259,7 @@ class RunService:
     async def _start(self, run: LiveRun, thread: ThreadRecord, events: Sequence[NewEvent]) -> Snapshot:
         """Let the message enter the thread, after `events`."""
         try:
-            while (started := await self.store.start(run.run_id, self.owner, events, self.limits.context)) is None:
-                run.turn.clear()
+            while (started := await self._try_start(run, events)) is None:
                 await self._wait_for_turn(run)
         except RunClosed:
             raise _ended_by_others(await self._leave_queue(run), thread) from None
@@ -268,6 +269,13 @@ class RunService:
             raise
         self._publish(thread.thread_id, started.stored)
         return started.snapshot
+
+    async def _try_start(self, run: LiveRun, events: Sequence[NewEvent]) -> Started | None:
+        # Cleared before the store is asked, for a turn that comes while it answers must not be lost; a stop is kept,
+        # since nobody would wake the run again.
+        if run.stop_reason is None:
+            run.turn.clear()
+        return await self.store.start(run.run_id, self.owner, events, self.limits.context)
 
     async def _greet(
         self, run: LiveRun, accepted: Accepted, snapshot: Snapshot, deadline: float

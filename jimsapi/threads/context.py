@@ -106,7 +106,7 @@ class ThreadContext:
         return None
 
     def get_last_user_action(self) -> tuple[str | None, Any]:
-        """The newest user event in `comm.*`: its name without `comm.`, and its content; (None, None) if there is none."""
+        """The newest user event in `comm.*`: its name without `comm.`, and its content; or (None, None)."""
         for event in reversed(self.events):
             if _is_communication(event) and event.event_data.get("role") == "user":
                 return event.event_type.removeprefix("comm."), event.event_data.get("content")
@@ -132,7 +132,7 @@ class ThreadContext:
         return chosen[::-1]
 
     async def load_events(self, before: Event | None = None, limit: int = 200) -> list[Event]:
-        """Load the newest `limit` stored events that are older than `before` (None: the newest of all), oldest first."""
+        """Load the newest `limit` stored events older than `before` (None: the newest of all), oldest first."""
         if self._load_events is None:
             return [] if before is not None else self.events[-limit:]
         return [decode_row(self.thread_id, row) for row in await self._load_events(before, limit)]

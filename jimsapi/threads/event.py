@@ -26,8 +26,8 @@ _TICK = timedelta(microseconds=1)
 class Event(msgspec.Struct, kw_only=True):
     """Something that happened in a thread: a message, a status of the pipeline's own, a change of state.
 
-    `event_type` is `<domain>.<name>`; `event_data` anything that JSON can say, a dict by convention. `created_at` is the
-    store's clock, without a time zone. A pipeline that makes one by hand needs to give type and data only.
+    `event_type` is `<domain>.<name>`; `event_data` anything that JSON can say, a dict by convention. `created_at` is
+    the store's clock, without a time zone. A pipeline that makes one by hand needs to give type and data only.
     """
 
     event_type: str

@@ -13,8 +13,8 @@ from jimsapi.threads.event import STATE_PREFIX, THREAD_CREATED, Event, EventRow,
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     Accepted,
-    ById,
     ByExternalId,
+    ById,
     ContextLimits,
     EventPage,
     EventRecord,
@@ -43,7 +43,7 @@ class _Thread:
     Identifiers are kept as integers: a `UUID` computes its hash in Python, at ten times the cost.
     """
 
-    __slots__ = ("record", "external_id", "rows", "event_ids", "size", "comm", "states", "open", "deleted")
+    __slots__ = ("comm", "deleted", "event_ids", "external_id", "open", "record", "rows", "size", "states")
 
     def __init__(self, record: ThreadRecord, external_id: str | None) -> None:
         self.record = record
@@ -100,7 +100,7 @@ class _Thread:
 
 
 class _Run:
-    __slots__ = ("run_id", "owner", "thread", "status", "message", "created_new_thread", "ended_at")
+    __slots__ = ("created_new_thread", "ended_at", "message", "owner", "run_id", "status", "thread")
 
     def __init__(self, plan: RunPlan, thread: _Thread, status: RunStatus, created_new_thread: bool) -> None:
         self.run_id = plan.run_id

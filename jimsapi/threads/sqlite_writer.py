@@ -42,7 +42,7 @@ def as_domain_error(error: Exception) -> Exception:
 
 
 class _Operation:
-    __slots__ = ("work", "future", "result", "error")
+    __slots__ = ("error", "future", "result", "work")
 
     def __init__(self, work: Work[Any], future: asyncio.Future[Any]) -> None:
         self.work = work

@@ -15,8 +15,8 @@ from jimsapi.threads.errors import IdentifierTaken, QueueFull, RunClosed, Thread
 from jimsapi.threads.event import EventRow, NewEvent, times_after
 from jimsapi.threads.run import (
     Accepted,
-    ById,
     ByExternalId,
+    ById,
     ContextLimits,
     Latest,
     New,

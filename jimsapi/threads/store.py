@@ -72,7 +72,9 @@ class ThreadStore(Protocol):
         """
         ...
 
-    async def start(self, run_id: UUID, owner: UUID, events: Sequence[NewEvent], context: ContextLimits) -> Started | None:
+    async def start(
+        self, run_id: UUID, owner: UUID, events: Sequence[NewEvent], context: ContextLimits
+    ) -> Started | None:
         """Start a queued run if it is its thread's oldest open one; None if others still stand before it.
 
         Appends `events` (of a conversation start) and then the message; loads the context after that.
@@ -126,7 +128,7 @@ class ThreadStore(Protocol):
         ...
 
     async def load_events(self, thread_id: UUID, before: Event | None, limit: int) -> list[EventRow]:
-        """The newest `limit` events of a thread that are older than `before` (None: the newest of all), oldest first."""
+        """The newest `limit` events of a thread older than `before` (None: the newest of all), oldest first."""
         ...
 
     async def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:

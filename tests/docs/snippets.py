@@ -18,7 +18,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def modules(page: str) -> dict[str, str]:
-    """The page's Python modules by file name, which is the first line of each; a block without one is a KeyError later."""
+    """The page's Python modules by file name, which is the first line of each; blocks without one are left out."""
     return {_file_name(code): code for code in blocks(page, "python") if _FILE_NAME.match(code)}
 
 

@@ -93,7 +93,8 @@ async def test_the_first_plugin_is_found_by_the_entry_point_of_its_setup_cfg_and
 
 
 @pytest.mark.parametrize(
-    ("settings", "threads"), [({}, 1), ({"session_pause": 0}, 2), ({"session_pause": "60"}, 1), ({"session_pause": ""}, 1)]
+    ("settings", "threads"),
+    [({}, 1), ({"session_pause": 0}, 2), ({"session_pause": "60"}, 1), ({"session_pause": ""}, 1)],
 )
 async def test_an_option_reaches_the_hooks_of_its_plugin(
     plugin: Plugin, settings: dict[str, Any], threads: int
@@ -249,7 +250,9 @@ def test_all_plugins_of_the_page_work_beside_one_another(plugin: Plugin, site: P
     names = [name.removeprefix("jimsapi_").removesuffix(".py") for name in PLUGINS]
     plugin(*names)
     listed = run(site, "jimsapi", "plugins")
-    checked = run(site, "jimsapi", "check", "--app", "say:hello", "--store", "room:support", "--ticket-secret", "sesame")
+    checked = run(
+        site, "jimsapi", "check", "--app", "say:hello", "--store", "room:support", "--ticket-secret", "sesame"
+    )
     assert checked.returncode == 0, checked.stdout + checked.stderr
     for name in names:
         assert f"jimsapi-{name}" in listed.stdout

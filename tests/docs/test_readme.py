@@ -94,9 +94,7 @@ async def test_the_api_mounted_in_starlette_answers_below_its_prefix(bot: Path) 
 
 
 @pytest.mark.parametrize(("ticket", "status"), [("sesame", 200), ("simsim", 401), (None, 401)])
-async def test_the_ticket_plugin_admits_its_bearer_and_nobody_else(
-    bot: Path, ticket: str | None, status: int
-) -> None:
+async def test_the_ticket_plugin_admits_its_bearer_and_nobody_else(bot: Path, ticket: str | None, status: int) -> None:
     [setup_cfg] = blocks(PAGE, "ini")
     install(bot, "jimsapi_ticket.py", MODULES["jimsapi_ticket.py"], entry_point(setup_cfg))
     headers = {} if ticket is None else {"x-ticket": ticket}

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -75,7 +76,7 @@ def _compare_contacts(connection: sqlite3.Connection) -> None:
     print(f"{few} instructions with one thread, {many} with {MANY_THREADS}")
     assert many <= 1.3 * few
     first, second = (
-        _count(connection, lambda contact=contact: reads.read_threads(connection, contact, 1, None))
+        _count(connection, partial(reads.read_threads, connection, contact, 1, None))
         for contact in ("few", "many")
     )
     assert second <= first + 100

@@ -1,0 +1,1 @@
+"""Measurements of what jimsapi costs. Each module with a `main` is a command: `python -m benchmarks.floor`."""

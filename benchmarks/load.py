@@ -1,0 +1,56 @@
+"""Load by wrk: many connections that ask as fast as they are answered."""
+
+import itertools
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.serving import ENVIRONMENT, Server
+
+SCRIPTS = Path(__file__).resolve().parent
+_rounds = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What a server did: answers by the second of the clock, and by the second of its own processor time.
+
+    The second figure hardly changes when other programs take the processor away for a while.
+    """
+
+    by_clock: float
+    by_processor: float
+
+
+def measure(server: Server, script: str, *, seconds: float, connections: int, core: int | None) -> Rate:
+    """Load `server` with the requests of `script` (`healthz` or `chat`) from the processor `core`.
+
+    Raises `RuntimeError` if any answer was missing or not a success.
+    """
+    _wrk(server, script, max(1.0, seconds / 4), connections, core)  # warm up
+    used = server.processor_seconds()
+    requests, duration = _wrk(server, script, seconds, connections, core)
+    return Rate(requests / duration, requests / (server.processor_seconds() - used))
+
+
+def require_wrk() -> None:
+    """Raises `SystemExit` that says how to get wrk if it is not there."""
+    if shutil.which("wrk") is None:
+        raise SystemExit("wrk, the load generator, is missing. Debian, Ubuntu: apt-get install wrk; macOS: brew install wrk")
+
+
+def _wrk(server: Server, script: str, seconds: float, connections: int, core: int | None) -> tuple[int, float]:
+    pin = ["taskset", "--cpu-list", str(core)] if core is not None else []
+    options = ["-t1", f"-c{connections}", f"-d{round(seconds)}s", "-s", str(SCRIPTS / f"{script}.lua")]
+    environment = {**ENVIRONMENT, "BENCHMARK_ROUND": str(next(_rounds))}
+    url = f"http://127.0.0.1:{server.port}/healthz"
+    done = subprocess.run(["wrk", *options, url] if not pin else [*pin, "wrk", *options, url],
+                          env=environment, capture_output=True, text=True)
+    line = next((line for line in done.stdout.splitlines() if line.startswith("RESULT ")), None)
+    if line is None:
+        raise RuntimeError(f"wrk gave no result:\n{done.stdout}{done.stderr}")
+    requests, failed, microseconds = map(int, line.split()[1:])
+    if failed:
+        raise RuntimeError(f"{failed} of {requests} requests failed:\n{done.stdout}")
+    return requests, microseconds / 1e6

@@ -1,0 +1,140 @@
+"""Many messages at once: one thread for a contact, one answer after another in a thread, nobody else delayed."""
+
+import asyncio
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.raw import metric
+from tests.serving import Served
+
+pytestmark = pytest.mark.anyio
+
+CHAT = "/api/v1/chat"
+MANY = 50
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+METRICS_PORT = free_port()
+
+
+@pytest.fixture(scope="module", params=["memory", "sqlite"])
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("store")
+    store = "memory:" if request.param == "memory" else f"sqlite:///{folder / 'order.db'}"
+    options = ("--metrics-port", str(METRICS_PORT), "--metrics-host", "127.0.0.1", "--context-events", "0")
+    with Served("--store", store, *options) as server:
+        yield server
+
+
+async def say(client: httpx.AsyncClient, contact: str, message: str, **fields: Any) -> dict[str, Any]:
+    answer = await client.post(CHAT, json={"contact_id": contact, "message": message, **fields})
+    assert answer.status_code == 200, answer.text
+    decoded: dict[str, Any] = answer.json()
+    return decoded
+
+
+async def runs_open(client: httpx.AsyncClient, count: int, name: str = "jims_runs_open") -> None:
+    """Wait until the server has that many open runs."""
+    while True:
+        text = (await client.get(f"http://127.0.0.1:{METRICS_PORT}/metrics")).text
+        if metric(text, name) == count:
+            return
+
+
+async def test_50_concurrent_first_messages_of_a_contact_make_one_thread(served: Served) -> None:
+    async with served.async_client() as client:
+        answers = await asyncio.gather(*(say(client, "first", f"see {number}") for number in range(MANY)))
+        listed = (await client.get("/api/v1/threads", params={"contact_id": "first"})).json()["threads"]
+        thread_id = listed[0]["thread_id"]
+        events = (await client.get(f"/api/v1/threads/{thread_id}/events", params={"limit": 1000})).json()["events"]
+    assert len(listed) == 1
+    assert {answer["thread_id"] for answer in answers} == {thread_id}
+    assert sum(answer["created_new_thread"] for answer in answers) == 1
+    # Nothing interleaved and nothing lost: each message is followed by its own answer, which saw all before it.
+    contents = [event["event_data"]["content"] for event in events[1:]]
+    assert sorted(contents[0::2]) == sorted(f"see {number}" for number in range(MANY))
+    for place in range(1, 2 * MANY, 2):
+        assert json.loads(contents[place]) == contents[:place]
+    assert sorted(answer["assistant_messages"][0] for answer in answers) == sorted(contents[1::2])
+
+
+async def test_50_concurrent_messages_in_a_thread_are_answered_in_order_of_arrival(served: Served) -> None:
+    async with served.async_client() as client:
+        thread_id = (await say(client, "queue", "hello"))["thread_id"]
+        holder = asyncio.create_task(say(client, "queue", "hold gate", thread_id=thread_id))
+        await say(client, "watcher", "reached gate")
+        waiting = []
+        for number in range(MANY):
+            waiting.append(asyncio.create_task(say(client, "queue", f"see {number}", thread_id=thread_id)))
+            await runs_open(client, number + 2)
+        await runs_open(client, MANY, "jims_runs_waiting")
+
+        # Others are answered meanwhile.
+        others = await asyncio.gather(*(say(client, f"other-{number}", "hi") for number in range(5)))
+        assert [other["assistant_messages"] for other in others] == [["You said: hi"]] * 5
+        assert not any(task.done() for task in (holder, *waiting))
+
+        await say(client, "watcher", "open gate")
+        held = await holder
+        answers = [await task for task in waiting]
+    said = ["hello", "You said: hello", "hold gate"]
+    assert json.loads(held["assistant_messages"][0]) == said
+    said.append(held["assistant_messages"][0])
+    for number, answer in enumerate(answers):
+        said.append(f"see {number}")
+        assert json.loads(answer["assistant_messages"][0]) == said
+        said.append(answer["assistant_messages"][0])
+
+
+async def test_a_failed_run_lets_the_next_one_go_on(served: Served) -> None:
+    async with served.async_client() as client:
+        thread_id = (await say(client, "after", "hello"))["thread_id"]
+        body = {"contact_id": "after", "thread_id": thread_id}
+        sent = [client.post(CHAT, json={**body, "message": f"raise {n}"}) for n in range(5)]
+        answers = await asyncio.gather(*sent, client.post(CHAT, json={**body, "message": "see"}))
+    assert sorted(answer.status_code for answer in answers) == [200, 500, 500, 500, 500, 500]
+
+
+async def test_a_caller_who_hangs_up_cancels_nothing(served: Served) -> None:
+    async with served.async_client() as client:
+        thread_id = (await say(client, "hasty", "hello"))["thread_id"]
+        body = {"contact_id": "hasty", "message": "hold hangup", "thread_id": thread_id}
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        content = json.dumps(body).encode()
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
+        writer.write(head.encode() + content)
+        await say(client, "watcher", "reached hangup")
+        queued = asyncio.create_task(say(client, "hasty", "see", thread_id=thread_id))
+        await runs_open(client, 2)
+        writer.transport.abort()
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(1)
+        await say(client, "watcher", "open hangup")
+        after = json.loads((await queued)["assistant_messages"][0])
+    assert after == ["hello", "You said: hello", "hold hangup", '["hello", "You said: hello", "hold hangup"]', "see"]
+
+
+async def test_a_waiting_caller_who_hangs_up_has_said_it_all_the_same(served: Served) -> None:
+    async with served.async_client() as client:
+        thread_id = (await say(client, "queued", "hello"))["thread_id"]
+        holder = asyncio.create_task(say(client, "queued", "hold queued", thread_id=thread_id))
+        await say(client, "watcher", "reached queued")
+        async with served.async_client() as hasty:
+            gone = asyncio.create_task(say(hasty, "queued", "I am off", thread_id=thread_id))
+            await runs_open(client, 2)
+            gone.cancel()
+        await say(client, "watcher", "open queued")
+        await holder
+        said = json.loads((await say(client, "queued", "see", thread_id=thread_id))["assistant_messages"][0])
+    assert said[-3:] == ["I am off", "You said: I am off", "see"]

@@ -1,0 +1,41 @@
+"""The command, run to its end: a real process whose output and exit status are looked at."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def python_path(*folders: Path) -> str:
+    """`PYTHONPATH` with these folders and the repository on it."""
+    return os.pathsep.join(str(folder) for folder in (*folders, ROOT))
+
+
+def run_command(
+    *arguments: str, cwd: Path, path: Path | None = None, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m jimsapi` in `cwd`, with plugins from `path` (else from `cwd`) and no `JIMS_*` but those of `env`."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("JIMS_")}
+    return subprocess.run(
+        [sys.executable, "-m", "jimsapi", *arguments],
+        cwd=cwd,
+        env={**clean, "PYTHONPATH": python_path(path or cwd), **(env or {})},
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def refusal(ran: subprocess.CompletedProcess[str]) -> str:
+    """The one line with which a start was refused; fails if it was not refused so: exit 1, one line, no traceback."""
+    assert ran.returncode == 1, (ran.returncode, ran.stdout, ran.stderr)
+    lines = ran.stderr.splitlines()
+    assert len(lines) == 1, ran.stderr
+    assert lines[0].startswith("jimsapi: "), ran.stderr
+    assert "Traceback" not in ran.stdout
+    return lines[0]

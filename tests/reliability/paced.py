@@ -1,0 +1,22 @@
+"""The command with the paced bot, and how to wait for what it does."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.serving import Served
+
+PATIENCE = 30.0
+LOOK_EVERY = 0.01
+
+
+def paced_server(database: Path, *options: str) -> Served:
+    """The command with the paced bot over an SQLite file, not started yet."""
+    return Served("--app", "tests.apps.paced:app", "--store", f"sqlite:///{database}", *options)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds. Raises `TimeoutError` if it never does."""
+    async with asyncio.timeout(PATIENCE):
+        while not holds():
+            await asyncio.sleep(LOOK_EVERY)

@@ -1,0 +1,354 @@
+"""What the SQLite store does when its disk, its file, its neighbours or its own process fail it."""
+
+import asyncio
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from jimsapi.testing.store import (
+    OTHER_OWNER,
+    OWNER,
+    all_events,
+    all_threads,
+    completed,
+    contents,
+    look_at,
+    make_event,
+    make_plan,
+)
+from jimsapi.threads import sqlite as sqlite_store
+from jimsapi.threads.errors import IdentifierTaken, StoreUnavailable, StoreUnusable
+from jimsapi.threads.event import NewEvent
+from jimsapi.threads.run import Accepted, Outcome, RunStatus
+from jimsapi.threads.sqlite import SQLiteStore
+from jimsapi.threads.sqlite_schema import Durability
+from jimsapi.threads.store import CommitRecord
+
+pytestmark = pytest.mark.anyio
+
+LOAD = Path(__file__).with_name("sqlite_load.py")
+MANY_BYTES = "x" * 400_000
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "jims.db"
+
+
+@pytest.fixture
+async def store(path: Path) -> AsyncIterator[SQLiteStore]:
+    async with SQLiteStore(path, durability="relaxed") as store:
+        yield store
+
+
+# Opening
+
+
+async def test_a_second_process_is_refused_and_pointed_to_postgresql(path: Path) -> None:
+    alias = path.with_name("alias.db")
+    alias.symlink_to(path)
+    child = subprocess.Popen([sys.executable, LOAD, path, "idle"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "open\n"
+        for way in (path, alias):
+            with pytest.raises(StoreUnusable, match="PostgreSQL"):
+                await _open_and_close(way)
+    finally:
+        child.kill()
+        child.communicate()
+    await _open_and_close(alias)
+
+
+async def test_a_second_store_in_the_same_process_is_refused_until_the_first_is_closed(path: Path) -> None:
+    async with SQLiteStore(path):
+        with pytest.raises(StoreUnusable):
+            await _open_and_close(path)
+    await _open_and_close(path)
+
+
+async def test_what_cannot_be_opened_is_told_in_one_line(tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("Not a database at all. " * 100)
+    newer = tmp_path / "newer.db"
+    await _open_and_close(newer)
+    _execute(newer, "UPDATE jimsapi_schema SET version = 99")
+    foreign = tmp_path / "foreign.db"
+    _execute(foreign, "CREATE TABLE threads (id INTEGER PRIMARY KEY, created_at TEXT, contact_id TEXT, external_id TEXT)")
+    locked = tmp_path / "locked.db"
+    holder = sqlite3.connect(locked, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    for path, said in (
+        (tmp_path / "missing" / "jims.db", "no folder"),
+        (tmp_path, "is a folder"),
+        (text, "not an SQLite database"),
+        (newer, "upgrade jimsapi"),
+        (foreign, "lacks thread_config, thread_id"),
+        (locked, "another program holds it locked"),
+        (Path("/proc/jims.db"), "permissions"),
+    ):
+        with pytest.raises(StoreUnusable, match=said) as refused:
+            await _open_and_close(path)
+        assert "\n" not in str(refused.value)
+        assert str(path) in str(refused.value)
+    holder.close()
+    await _open_and_close(locked)
+
+
+async def test_a_database_that_was_refused_is_left_as_it_was(tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.db"
+    _execute(foreign, "CREATE TABLE threads (id INTEGER PRIMARY KEY)")
+    with pytest.raises(StoreUnusable):
+        await _open_and_close(foreign)
+    connection = sqlite3.connect(foreign)
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE name NOT LIKE 'jimsapi_schema'")}
+    connection.close()
+    assert names == {"threads"}
+
+
+async def test_an_opening_that_is_cancelled_lets_the_next_one_in(path: Path) -> None:
+    opening = asyncio.ensure_future(SQLiteStore(path).__aenter__())
+    await asyncio.sleep(0)
+    opening.cancel()
+    await asyncio.gather(opening, return_exceptions=True)
+    for _ in range(200):
+        try:
+            await _open_and_close(path)
+            break
+        except StoreUnusable:
+            await asyncio.sleep(0.01)
+    else:
+        pytest.fail("the lock is still held")
+
+
+@pytest.mark.parametrize(("durability", "level"), [("durable", 2), ("relaxed", 1)])
+async def test_durability_decides_whether_every_commit_is_synced(
+    path: Path, durability: Durability, level: int
+) -> None:
+    async with SQLiteStore(path, durability=durability) as store:
+        found = await store._write(lambda connection: connection.execute("PRAGMA synchronous").fetchone()[0])
+    assert found == level
+
+
+# Closing
+
+
+async def test_closing_answers_what_waits_and_leaves_one_file(path: Path) -> None:
+    store = SQLiteStore(path)
+    await store.__aenter__()
+    callers = [asyncio.ensure_future(store.accept(make_plan(str(number)))) for number in range(30)]
+    await asyncio.sleep(0)
+    await store.__aexit__(None, None, None)
+    assert len(await asyncio.gather(*callers)) == 30
+    assert not path.with_name("jims.db-wal").exists()
+    async with SQLiteStore(path) as again:
+        for number in range(30):
+            assert len(await all_threads(again, str(number))) == 1
+
+
+async def test_a_closed_store_is_unavailable_and_can_be_opened_again(path: Path) -> None:
+    store = SQLiteStore(path)
+    for _ in range(2):
+        async with store:
+            await store.accept(make_plan())
+        for call in (store.accept(make_plan()), store.ping(), store.threads("ann", 1, None), store.cancel(uuid4())):
+            with pytest.raises(StoreUnavailable):
+                await call
+
+
+# Crashes
+
+
+async def test_a_killed_process_loses_nothing_that_it_acknowledged(path: Path) -> None:
+    acknowledged: dict[str, list[str]] = {}
+    for _ in range(3):
+        child = subprocess.Popen([sys.executable, LOAD, path, "load"], stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        lines = [child.stdout.readline() for _ in range(400)]
+        child.send_signal(signal.SIGKILL)
+        lines += child.communicate()[0].splitlines(keepends=True)
+        for line in lines:
+            if line.startswith("done") and line.endswith("\n"):
+                _, thread_id, *said = line.split()
+                acknowledged.setdefault(thread_id, []).extend(said)
+    assert len(acknowledged) > 100
+    async with SQLiteStore(path) as store:
+        await store.recover(OWNER)
+        assert await store.recover(OTHER_OWNER) == 0
+        for thread_id, said in acknowledged.items():
+            stored = [event.event_id.hex for event in await all_events(store, UUID(thread_id))]
+            assert len(set(stored)) == len(stored)
+            assert set(said) <= set(stored)
+        assert (await store.accept(make_plan("client-0"))).status is RunStatus.RUNNING
+
+
+async def test_runs_of_an_earlier_process_are_interrupted(path: Path) -> None:
+    running, waiting = make_plan(text="one"), make_plan(text="two")
+    async with SQLiteStore(path) as store:
+        thread_id = (await store.accept(running)).thread.thread_id
+        await store.accept(waiting)
+    async with SQLiteStore(path) as store:
+        assert await store.recover(OTHER_OWNER) == 2
+        assert await contents(store, thread_id) == ["one", "two"]
+        for plan in (running, waiting):
+            assert (await look_at(store, plan.run_id)).status is RunStatus.INTERRUPTED
+
+
+# A store that cannot work for a while
+
+
+async def test_a_database_locked_from_outside_is_unavailable_and_then_works_again(
+    path: Path, store: SQLiteStore
+) -> None:
+    reports: list[CommitRecord] = []
+    plan = make_plan()
+    await store.accept(plan)
+    store.on_commit = reports.append
+    neighbour = sqlite3.connect(path, isolation_level=None)
+    neighbour.execute("BEGIN IMMEDIATE")
+    refused = await asyncio.gather(
+        store.finish(plan.run_id, OWNER, completed(make_event())),
+        store.accept(make_plan("bob")),
+        store.ping(),
+        return_exceptions=True,
+    )
+    assert [type(error) for error in refused] == [StoreUnavailable] * 3
+    assert "locked" in str(refused[0])
+    assert all(report.failed for report in reports)
+    assert len((await store.threads("ann", 10, None)).threads) == 1
+    neighbour.execute("ROLLBACK")
+    neighbour.close()
+    await store.ping()
+    assert (await store.finish(plan.run_id, OWNER, completed(make_event()))).counted
+    assert not reports[-1].failed
+
+
+async def test_a_full_database_is_unavailable_and_then_works_again(store: SQLiteStore) -> None:
+    plan = make_plan()
+    thread_id = (await store.accept(plan)).thread.thread_id
+    pages = await store._write(lambda connection: connection.execute("PRAGMA page_count").fetchone()[0])
+    await _limit_pages(store, pages)
+    large = make_event(data=MANY_BYTES)
+    together = await asyncio.gather(
+        store.finish(plan.run_id, OWNER, completed(large)), store.accept(make_plan("bob")), return_exceptions=True
+    )
+    assert [type(error) for error in together] == [StoreUnavailable] * 2
+    assert "full" in str(together[0])
+    assert (await look_at(store, plan.run_id)).status is RunStatus.RUNNING
+    await _limit_pages(store, 1_000_000)
+    assert (await store.finish(plan.run_id, OWNER, completed(large))).counted
+    assert (await store.accept(make_plan("bob"))).created_new_thread
+    assert len(await all_events(store, thread_id)) == 3
+
+
+async def test_a_disk_that_refuses_to_write_is_unavailable_and_then_works_again(
+    path: Path, store: SQLiteStore
+) -> None:
+    plan = make_plan()
+    await store.accept(plan)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = path.with_name("jims.db-wal").stat().st_size
+    large = completed(make_event(data=MANY_BYTES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        with pytest.raises(StoreUnavailable):
+            await store.finish(plan.run_id, OWNER, large)
+        with pytest.raises(StoreUnavailable):
+            await store.ping()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    await store.ping()
+    assert (await store.finish(plan.run_id, OWNER, large)).counted
+
+
+async def test_a_removed_file_takes_nothing_more_until_it_is_back(path: Path, store: SQLiteStore) -> None:
+    await store.accept(make_plan())
+    aside = path.rename(path.with_name("aside.db"))
+    with pytest.raises(StoreUnavailable, match="removed or replaced"):
+        await store.accept(make_plan("bob"))
+    with pytest.raises(StoreUnavailable):
+        await store.ping()
+    aside.rename(path)
+    await store.ping()
+    assert (await store.accept(make_plan("bob"))).created_new_thread
+
+
+async def test_a_writer_that_hangs_fails_the_ping(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_store, "PING_TIMEOUT", 0.05)
+    let_go = threading.Event()
+    hanging = store._write(lambda _: let_go.wait(30))
+    with pytest.raises(StoreUnavailable, match="did not answer"):
+        await store.ping()
+    let_go.set()
+    assert await hanging
+    monkeypatch.undo()
+    await store.ping()
+
+
+# Batches
+
+
+async def test_what_waits_together_is_committed_together(store: SQLiteStore) -> None:
+    reports: list[CommitRecord] = []
+    store.on_commit = reports.append
+    await asyncio.gather(*[store.accept(make_plan(str(number))) for number in range(50)])
+    assert [report.operations for report in reports] == [50]
+
+
+async def test_a_faulty_operation_does_not_fail_its_batch(store: SQLiteStore) -> None:
+    def write_then_break(connection: sqlite3.Connection) -> None:
+        connection.execute("UPDATE jimsapi_schema SET version = 77")
+        raise ValueError("broken")
+
+    plan = make_plan("bob")
+    await store.accept(plan)
+    before, poison, broken, taken, after = await asyncio.gather(
+        store.accept(make_plan("ann")),
+        store._write(lambda connection: connection.execute("INSERT INTO nowhere VALUES (1)")),
+        store._write(write_then_break),
+        store.finish(plan.run_id, OWNER, completed(make_event(), NewEvent(plan.message.event_id, "x", b"{}"))),
+        store.accept(make_plan("cid")),
+        return_exceptions=True,
+    )
+    assert isinstance(poison, sqlite3.OperationalError)
+    assert isinstance(broken, ValueError)
+    assert isinstance(taken, IdentifierTaken)
+    assert isinstance(before, Accepted)
+    assert isinstance(after, Accepted)
+    for contact_id, events in (("ann", 2), ("bob", 2), ("cid", 2)):
+        (thread,) = await all_threads(store, contact_id)
+        assert len(await all_events(store, thread.thread_id)) == events
+    version = await store._write(lambda connection: connection.execute("SELECT version FROM jimsapi_schema").fetchone())
+    assert version == (1,)
+    assert (await store.finish(plan.run_id, OWNER, Outcome(RunStatus.FAILED))).counted
+
+
+async def test_two_runs_of_a_thread_are_never_running_whatever_the_code_does(store: SQLiteStore) -> None:
+    await store.accept(make_plan())
+    await store.accept(make_plan())
+    with pytest.raises(sqlite3.IntegrityError):
+        await store._write(lambda connection: connection.execute("UPDATE jimsapi_runs SET status = 'running'"))
+
+
+async def _open_and_close(path: Path) -> None:
+    async with SQLiteStore(path):
+        pass
+
+
+async def _limit_pages(store: SQLiteStore, pages: int) -> None:
+    await store._write(lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+
+
+def _execute(path: Path, statement: str) -> None:
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute(statement)
+    connection.close()
