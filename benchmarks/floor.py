@@ -43,8 +43,10 @@ def main() -> None:
     for name, start in SERVERS.items():
         with start() as server:
             check_answers(name, server)
-    print(f"answers are equal; {given.rounds} rounds of {given.seconds:g} s, {given.connections} connections; "
-          f"server on core {server_core}, load on core {load_core}; each chat is the first of a new contact")
+    print(
+        f"answers are equal; {given.rounds} rounds of {given.seconds:g} s, {given.connections} connections; "
+        f"server on core {server_core}, load on core {load_core}; each chat is the first of a new contact"
+    )
     rounds = []
     for number in range(given.rounds):
         rates = {}
@@ -55,8 +57,11 @@ def main() -> None:
                         server, load, seconds=given.seconds, connections=given.connections, core=load_core
                     )
         rounds.append(rates)
-        print(f"round {number + 1}: " + ", ".join(
-            f"{load} {name} {rates[load, name].by_clock:,.0f}/s" for load in LOADS for name in SERVERS), flush=True)
+        print(
+            f"round {number + 1}: "
+            + ", ".join(f"{load} {name} {rates[load, name].by_clock:,.0f}/s" for load in LOADS for name in SERVERS),
+            flush=True,
+        )
     report(rounds)
 
 
@@ -89,9 +94,9 @@ def report(rounds: list[dict[tuple[str, str], Rate]]) -> None:
     print("\nours to the others', median of the rounds' ratios (lowest to highest)")
     for load, other, aim in AIMS:
         pairs = [(one[load, "jimsapi"], one[load, other]) for one in rounds]
-        by_clock = spread([ours.by_clock / theirs.by_clock for ours, theirs in pairs])
-        by_processor = spread([ours.by_processor / theirs.by_processor for ours, theirs in pairs])
-        print(f"{load:8}/ {other:10}{by_clock}; by processor time {by_processor}; aim {aim:.2f}")
+        clock = spread([ours.by_clock / theirs.by_clock for ours, theirs in pairs])
+        processor = spread([ours.by_processor / theirs.by_processor for ours, theirs in pairs])
+        print(f"{load:8}/ {other:10}{clock}; by processor time {processor}; aim {aim:.2f}")
 
 
 def spread(ratios: list[float]) -> str:

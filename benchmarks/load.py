@@ -37,7 +37,9 @@ def measure(server: Server, script: str, *, seconds: float, connections: int, co
 def require_wrk() -> None:
     """Raises `SystemExit` that says how to get wrk if it is not there."""
     if shutil.which("wrk") is None:
-        raise SystemExit("wrk, the load generator, is missing. Debian, Ubuntu: apt-get install wrk; macOS: brew install wrk")
+        raise SystemExit(
+            "wrk, the load generator, is missing. Debian, Ubuntu: apt-get install wrk; macOS: brew install wrk"
+        )
 
 
 def _wrk(server: Server, script: str, seconds: float, connections: int, core: int | None) -> tuple[int, float]:
@@ -45,8 +47,7 @@ def _wrk(server: Server, script: str, seconds: float, connections: int, core: in
     options = ["-t1", f"-c{connections}", f"-d{round(seconds)}s", "-s", str(SCRIPTS / f"{script}.lua")]
     environment = {**ENVIRONMENT, "BENCHMARK_ROUND": str(next(_rounds))}
     url = f"http://127.0.0.1:{server.port}/healthz"
-    done = subprocess.run(["wrk", *options, url] if not pin else [*pin, "wrk", *options, url],
-                          env=environment, capture_output=True, text=True)
+    done = subprocess.run([*pin, "wrk", *options, url], env=environment, capture_output=True, text=True)
     line = next((line for line in done.stdout.splitlines() if line.startswith("RESULT ")), None)
     if line is None:
         raise RuntimeError(f"wrk gave no result:\n{done.stdout}{done.stderr}")

@@ -1,4 +1,4 @@
-"""Servers under measurement: started as processes of their own, asked what they cost, stopped. Needs Linux's `/proc`."""
+"""Servers under measurement: started as processes of their own, asked what they cost, stopped. Needs Linux."""
 
 import http.client
 import os
@@ -32,13 +32,16 @@ class Server:
         self.port = port
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
         pin = ["taskset", "--cpu-list", str(core)] if core is not None else []
+        self._command = [*pin, *command]
         began = time.perf_counter()
         self._process = subprocess.Popen(
-            [*pin, *command], cwd=ROOT, env=ENVIRONMENT, stdout=self._output, stderr=self._output
+            self._command, cwd=ROOT, env=ENVIRONMENT, stdout=self._output, stderr=self._output
         )
         self._wait(began)
         self.started_in = time.perf_counter() - began
         """Seconds from exec to the first answer of `/healthz`."""
+        self.start_used = self.processor_seconds()
+        """Of these, the seconds that the process had the processor."""
 
     def _wait(self, began: float) -> None:
         while time.perf_counter() - began < START_WITHIN and self._process.poll() is None:
@@ -49,7 +52,7 @@ class Server:
                 time.sleep(0.002)
         self.stop()
         self._output.seek(0)
-        raise RuntimeError(f"{' '.join(self._process.args)} did not start:\n{self._output.read().decode()}")  # type: ignore[arg-type]
+        raise RuntimeError(f"{' '.join(self._command)} did not start:\n{self._output.read().decode()}")
 
     def ask(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = {}

@@ -17,7 +17,7 @@ def python_path(*folders: Path) -> str:
 def run_command(
     *arguments: str, cwd: Path, path: Path | None = None, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python -m jimsapi` in `cwd`, with plugins from `path` (else from `cwd`) and no `JIMS_*` but those of `env`."""
+    """Run `python -m jimsapi` in `cwd`, with plugins from `path` (else `cwd`) and no `JIMS_*` but those of `env`."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("JIMS_")}
     return subprocess.run(
         [sys.executable, "-m", "jimsapi", *arguments],
@@ -26,7 +26,7 @@ def run_command(
         capture_output=True,
         stdin=subprocess.DEVNULL,
         text=True,
-        timeout=60,
+        timeout=20,
         check=False,
     )
 

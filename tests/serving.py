@@ -38,7 +38,8 @@ class Served:
         path = os.pathsep.join([str(self.folder), str(ROOT)])
         self.env = {**clean, "PYTHONPATH": path, **(env or {})}
         self.port = 0
-        self._log = tempfile.NamedTemporaryFile(suffix=".log")
+        descriptor, self._log = tempfile.mkstemp(suffix=".log")
+        os.close(descriptor)
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -49,7 +50,7 @@ class Served:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
-        self._log.close()
+        os.unlink(self._log)
 
     @property
     def url(self) -> str:
@@ -65,14 +66,15 @@ class Served:
     @property
     def stderr(self) -> str:
         """What it has written so far, on both outputs."""
-        return Path(self._log.name).read_text(encoding="utf-8")
+        return Path(self._log).read_text(encoding="utf-8")
 
     def start(self) -> None:
         """Start it and wait until it listens. Raises `RuntimeError` with its output if it ends instead."""
         before = len(self.stderr)
-        self.process = subprocess.Popen(
-            self.command, cwd=self.folder, env=self.env, stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL
-        )
+        with open(self._log, "ab") as log:
+            self.process = subprocess.Popen(
+                self.command, cwd=self.folder, env=self.env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
         until = time.monotonic() + START_WITHIN
         while (address := _ADDRESS.search(self.stderr, before)) is None:
             if self.process.poll() is not None or time.monotonic() > until:

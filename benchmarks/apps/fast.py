@@ -1,4 +1,4 @@
-"""FastAPI: the same answers in the way its documentation teaches, without a store, metrics or identifiers in headers."""
+"""FastAPI: the same answers in the way its documentation teaches, without a store, metrics or ids in headers."""
 
 import os
 import secrets

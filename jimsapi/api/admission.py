@@ -16,6 +16,7 @@ from jimsapi.plugins.protocols import (
     InvalidCredentials,
 )
 from jimsapi.service.errors import ServerDraining
+from jimsapi.service.foreign import ENDINGS, being_cancelled
 from jimsapi.service.identity import PUBLIC, Admission, Identity
 from jimsapi.service.observers import notify
 from jimsapi.service.run import RunService
@@ -50,7 +51,7 @@ class Gate:
         return admission
 
     async def _admit(self, request: Request) -> Admission:
-        if len(request.headers.getlist("authorization")) > 1:
+        if [name for name, _ in request.headers.raw].count(b"authorization") > 1:
             challenges = self._challenges(set(), 'error="invalid_request"')
             raise HTTPError(400, "Send one Authorization header", challenges)
         invalid: set[str] = set()
@@ -68,7 +69,9 @@ class Gate:
                 unavailable = True
                 outcome = "unavailable"
                 logger.warning("auth provider %s is unavailable: %s", asked.name, error)
-            except Exception as error:
+            except (Exception, *ENDINGS) as error:
+                if being_cancelled():
+                    raise
                 unavailable = True
                 outcome = "unavailable"
                 # Not its text: a provider's own failure may quote the credentials.

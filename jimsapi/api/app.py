@@ -19,11 +19,12 @@ from jimsapi.api.threads import thread_routes
 from jimsapi.asgi.app import App, RequestRecord
 from jimsapi.asgi.response import JSONResponse
 from jimsapi.asgi.routing import RouteConflict, Router
+from jimsapi.asgi.types import ASGIApp
 from jimsapi.builtin import builtin_plugins
-from jimsapi.plugins.compose import Composer, Composition, resolve_settings
+from jimsapi.plugins.compose import Built, Composer, Composition, resolve_settings, warn_of_near_misses
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import PluginError
-from jimsapi.plugins.manager import OWN_DISTRIBUTION, PluginManager
+from jimsapi.plugins.manager import OWN_DISTRIBUTION, PluginManager, one_line
 from jimsapi.plugins.options import Options
 from jimsapi.plugins.residents import Residents
 from jimsapi.service.observers import notify
@@ -101,6 +102,7 @@ class Api(App):
         try:
             plugins = PluginManager(builtin_plugins())
             settings = resolve_settings(plugins, self._options, self._given, os.environ)
+            warn_of_near_misses(settings, os.environ)
             composer = Composer(plugins, settings)
             built = await composer.build(self._app)
             metrics = settings.get(MetricsOptions)
@@ -138,7 +140,8 @@ class Api(App):
         add_plugin_routes(self, plugins, service)
         self.on_request.extend((*composition.told_of("on_request"), *self._told))
         for built in reversed(composition.wrappers):
-            self.wrap(built.value)
+            if callable(built.value):  # a context manager, which only serving enters, is not
+                wrap_by_plugin(self, built)
         composition.registry.register(ServiceCollector(service))
         if not composition.providers:
             logger.warning("NO AUTHENTICATION IS CONFIGURED: the API is public; set --api-key, or close the network")
@@ -184,7 +187,7 @@ def run_service(composition: Composition) -> RunService:
             max_runs=core.max_runs,
             keep_runs=timedelta(days=core.keep_runs),
         ),
-        sinks=[SinkQueue(built.value) for built in composition.sinks],
+        sinks=[SinkQueue(built.value, built.name) for built in composition.sinks],
         on_run=composition.told_of("on_run"),
     )
 
@@ -198,6 +201,24 @@ def add_plugin_routes(app: App, plugins: PluginManager, service: RunService) -> 
             app.include(router)
         except RouteConflict as conflict:
             raise PluginError(f"{implementation.entry}: {conflict}; {implementation.entry.way_out}") from conflict
+
+
+def wrap_by_plugin(app: App, built: Built) -> None:
+    """Put a plugin's wrapper around `app`. Raises `PluginError` for one that fails or gives no ASGI app."""
+
+    def wrapper(inner: ASGIApp) -> ASGIApp:
+        try:
+            wrapped: ASGIApp = built.value(inner)
+        except Exception as error:
+            raise refusal(f"failed: {one_line(error)}") from error
+        if not callable(wrapped):
+            raise refusal(f"returned a {type(wrapped).__name__}, which is no ASGI app")
+        return wrapped
+
+    def refusal(fault: str) -> PluginError:
+        return PluginError(f"{built.entry}: what {built.hook} built {fault}; {built.entry.way_out}")
+
+    app.wrap(wrapper)
 
 
 def _not_started() -> JSONResponse:

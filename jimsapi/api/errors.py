@@ -46,7 +46,8 @@ _NOT_TOLD: dict[type[DomainError], str] = {StoreUnavailable: "The store is not a
 def domain_error(request: Request, error: DomainError) -> Response:
     """Answer a domain error. One that is not in the table is a fault of ours: 500."""
     if isinstance(error, InputRefused):
-        return _fault(error.kind, ["body", error.field], error.message, error.value)
+        place = "body" if request.route is None or request.route.query is None else "query"
+        return _fault(error.kind, [place, error.field], error.message, error.value)
     if isinstance(error, InvalidCursor):
         return _fault("invalid_cursor", ["query", "after"], str(error), request.query.get("after"))
     if type(error) not in STATUS:

@@ -323,7 +323,7 @@ def _other_slash(scope: Scope) -> str:
     if root and local_path(scope) == path:  # the server keeps root_path apart
         raw = quote(root).encode() + raw
     raw = raw.rstrip(b"/") if raw.endswith(b"/") else raw + b"/"
-    location = b"/" + raw.lstrip(b"/\\")
+    location = b"/" + raw.lstrip(b"/")
     if query := scope.get("query_string"):
         location += b"?" + query
     return _UNPRINTABLE.sub(lambda found: b"%%%02X" % found[0][0], location).decode()

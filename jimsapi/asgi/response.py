@@ -96,9 +96,10 @@ class JSONResponse(Response):
 class StreamingResponse(Response):
     """An answer whose chunks come from an async iterable, as bytes or as text (sent as UTF-8).
 
-    When the client hangs up the iterable is cancelled; when the iterable fails the connection is cut, so that what came
-    is not taken for the whole. In each case, and at the end, it is closed. It is not iterated for HEAD. A request's
-    body is to be read, if at all, before the first chunk.
+    When the client hangs up the iterable is cancelled (what it then awaits to clean up needs a shield, as in all anyio
+    code); when the iterable fails the connection is cut, so that what came is not taken for the whole. In each case,
+    and at the end, it is closed. It is not iterated for HEAD. A request's body is to be read, if at all, before the
+    first chunk.
     """
 
     __slots__ = ("content",)

@@ -32,12 +32,20 @@ _DASHED = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-
 _UUID = re.compile(rf"[0-9a-fA-F]{{32}}|{_DASHED}|\{{{_DASHED}\}}|urn:uuid:{_DASHED}")
 _UUID_GROUPS = (8, 4, 4, 4, 12)
 
-_INTEGER_TEXT = re.compile(r"\s*([+-]?[0-9]+(?:_[0-9]+)*)(?:\.0+)?\s*")
+_SPACE = r"[^\S\x1c-\x1f]*"  # what Unicode calls white space; Python counts four control characters more
+_INTEGER_TEXT = re.compile(rf"{_SPACE}([+-]?[0-9]+(?:_[0-9]+)*)(?:\.0+)?{_SPACE}")
 _FLOAT_TEXT = re.compile(
-    r"\s*[+-]?(?:(?:[0-9]+(?:_[0-9]+)*\.?(?:[0-9]+(?:_[0-9]+)*)?|\.[0-9]+(?:_[0-9]+)*)(?:[eE][+-]?[0-9]+(?:_[0-9]+)*)?"
-    r"|nan|inf|infinity)\s*",
-    re.IGNORECASE,
+    rf"{_SPACE}([+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|nan|inf|infinity)){_SPACE}", re.IGNORECASE
 )
+_STRAY_UNDERSCORE = re.compile(rf"^{_SPACE}_|_{_SPACE}$|__")
+_LIMIT_NAMES = {
+    "multiple_of": "multiple_of",
+    "less_than_equal": "le",
+    "less_than": "lt",
+    "greater_than_equal": "ge",
+    "greater_than": "gt",
+}
+
 _MAX_DIGITS = 4300  # Python converts no longer integers
 
 _PLACE = re.compile(r" - at `(?:key in )?\$([^`]*)`$")
@@ -173,7 +181,7 @@ class _Walk:
                 return lowered in _TRUE
         elif isinstance(value, (int, float)) and value in (0, 1):
             return value == 1
-        elif not isinstance(value, int):
+        elif not isinstance(value, (int, float)) or value % 1 or not -(2**63) <= value < 2**63:
             return self.refuse("bool_type", loc, "Input should be a valid boolean", value)
         message = "Input should be a valid boolean, unable to interpret input"
         return self.refuse("bool_parsing", loc, message, value)
@@ -205,10 +213,11 @@ class _Walk:
     def number(self, kind: shapes.FloatType, value: Any, loc: Loc) -> Any:
         number = value
         if self.from_text:
-            if not _FLOAT_TEXT.fullmatch(value):
+            match = None if _STRAY_UNDERSCORE.search(value) else _FLOAT_TEXT.fullmatch(value.replace("_", ""))
+            if match is None:
                 message = "Input should be a valid number, unable to parse string as a number"
                 return self.refuse("float_parsing", loc, message, value)
-            number = float(value)
+            number = float(match[1])
         elif isinstance(value, bool) or not isinstance(value, (int, float)):
             return self.refuse("float_type", loc, "Input should be a valid number", value)
         self.bounds(kind, number, value, loc)
@@ -217,19 +226,21 @@ class _Walk:
     def bounds(self, kind: shapes.IntType | shapes.FloatType, number: float, value: Any, loc: Loc) -> None:
         """The limits of a number, in pydantic's order; only the first that fails is named."""
         if kind.multiple_of is not None and number % kind.multiple_of:
-            message, context = f"Input should be a multiple of {kind.multiple_of}", {"multiple_of": kind.multiple_of}
-            self.refuse("multiple_of", loc, message, value, context)
+            self.limit("multiple_of", "Input should be a multiple of", kind, kind.multiple_of, value, loc)
         elif kind.le is not None and not number <= kind.le:
-            self.refuse(
-                "less_than_equal", loc, f"Input should be less than or equal to {kind.le}", value, {"le": kind.le}
-            )
+            self.limit("less_than_equal", "Input should be less than or equal to", kind, kind.le, value, loc)
         elif kind.lt is not None and not number < kind.lt:
-            self.refuse("less_than", loc, f"Input should be less than {kind.lt}", value, {"lt": kind.lt})
+            self.limit("less_than", "Input should be less than", kind, kind.lt, value, loc)
         elif kind.ge is not None and not number >= kind.ge:
-            message = f"Input should be greater than or equal to {kind.ge}"
-            self.refuse("greater_than_equal", loc, message, value, {"ge": kind.ge})
+            self.limit("greater_than_equal", "Input should be greater than or equal to", kind, kind.ge, value, loc)
         elif kind.gt is not None and not number > kind.gt:
-            self.refuse("greater_than", loc, f"Input should be greater than {kind.gt}", value, {"gt": kind.gt})
+            self.limit("greater_than", "Input should be greater than", kind, kind.gt, value, loc)
+
+    def limit(self, name: str, message: str, kind: shapes.Type, limit: float, value: Any, loc: Loc) -> None:
+        # Of a float's limit the message shows 1 and the context 1.0.
+        shown = int(limit) if limit % 1 == 0 else limit
+        exact = float(limit) if isinstance(kind, shapes.FloatType) else limit
+        self.refuse(name, loc, f"{message} {shown}", value, {_LIMIT_NAMES[name]: exact})
 
     def array(self, kind: shapes.ListType, value: Any, loc: Loc) -> Any:
         if not isinstance(value, list):
@@ -343,6 +354,9 @@ def _member_name(kind: shapes.Type) -> str:
 
 def _why_no_uuid(text: str) -> str:
     """What pydantic says about a text that is no UUID. Positions and lengths are bytes of UTF-8."""
+    size = len(text.encode("utf-8", "replace"))
+    if size > 45:  # the longest form
+        return f"invalid length: found {size}"
     inner, offset, simple = text, 0, False
     if len(text) >= 2 and text[0] == "{" and text[-1] == "}":
         inner, offset = text[1:-1], 1
@@ -356,13 +370,15 @@ def _why_no_uuid(text: str) -> str:
             return f"invalid character: found `{character}` at {position}"
     groups = inner.split("-")
     if simple and len(groups) == 1:
-        return f"invalid length: found {len(text)}"
+        return f"invalid length: found {size}"
     if len(groups) != len(_UUID_GROUPS):
         return f"invalid group count: expected 5, found {len(groups)}"
     for index, (group, length) in enumerate(zip(groups, _UUID_GROUPS, strict=True)):
         if len(group) != length:
-            return f"invalid group length in group {index}: expected {length}, found {len(group)}"
-    return "invalid"
+            # Of the last group the length is counted as if nothing stood around the digits. Odd, but so it is said.
+            found = size - 24 if index == 4 else len(group)
+            return f"invalid group length in group {index}: expected {length}, found {found}"
+    return f"invalid length: found {size}"
 
 
 def _place(message: str) -> list[str | int]:

@@ -25,7 +25,7 @@ def jimsapi_load_app(reference: str) -> Any:
         if error.name is not None and (module_name + ".").startswith(error.name + "."):
             raise ValueError(f"there is no module {error.name} in {here} or among the installed packages") from error
         raise ValueError(f"{module_name} needs {error.name}, which is not installed") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"importing {module_name} failed: {type(error).__name__}: {error}") from error
     for part in attribute.split("."):
         try:

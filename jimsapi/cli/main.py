@@ -14,7 +14,7 @@ from jimsapi.api.app import VERSION, Api, run_service
 from jimsapi.builtin import builtin_plugins
 from jimsapi.cli.options import COMMAND_OPTIONS, all_options, with_options
 from jimsapi.cli.server import serve, start_lines
-from jimsapi.plugins.compose import Composer, Composition, resolve_settings
+from jimsapi.plugins.compose import Composer, Composition, resolve_settings, warn_of_near_misses
 from jimsapi.plugins.errors import PluginError, StartError
 from jimsapi.plugins.manager import PluginManager, discover
 from jimsapi.threads.errors import StoreUnusable
@@ -35,15 +35,17 @@ def command_line(arguments: Sequence[str]) -> click.Group:
 
     What diagnoses a broken plugin does not import any: `plugins`, `--version`, and `--help` if one cannot be loaded.
     """
-    broken: PluginError | None = None
-    plugins: PluginManager | None = None
-    if not {"plugins", "--version"} & set(arguments):
-        try:
-            plugins = PluginManager(builtin_plugins())
-        except PluginError as error:
-            if "--help" not in arguments:
-                raise
-            broken = error
+    if {"plugins", "--version"} & set(arguments):
+        return _command_line(None)
+    try:
+        return _command_line(PluginManager(builtin_plugins()))
+    except PluginError as error:
+        if "--help" not in arguments:
+            raise
+        return _command_line(None, broken=error)
+
+
+def _command_line(plugins: PluginManager | None, *, broken: PluginError | None = None) -> click.Group:
     owned = all_options(plugins)
     group = click.Group(
         "jimsapi",
@@ -133,6 +135,7 @@ def _describe(given: dict[str, Any]) -> tuple[Composition, Api]:
     logging.getLogger("jimsapi").addHandler(logging.StreamHandler(sys.stderr))
     plugins = PluginManager(builtin_plugins())
     settings = resolve_settings(plugins, COMMAND_OPTIONS, given, os.environ)
+    warn_of_near_misses(settings, os.environ)
     composition = asyncio.run(Composer(plugins, settings).build())
     api = Api(None, given)
     api.declare(composition, plugins, run_service(composition))

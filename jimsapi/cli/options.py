@@ -53,8 +53,9 @@ def with_options(owned: Sequence[Owned]) -> Callable[[click.Command], click.Comm
         known = set()
         for item in owned:
             for spec in specs(item.options):
-                known.add(spec.key)
-                command.params.append(_flag(spec))
+                if spec.key not in known:  # the start refuses a second owner
+                    known.add(spec.key)
+                    command.params.append(_flag(spec))
         for key in FIRST_PARTY_AUTH:
             if key not in known:
                 # Accepted, so that the start can say which distribution is missing rather than "no such option".

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -30,9 +29,6 @@ logger = logging.getLogger("jimsapi")
 BACKLOG = 2048
 HALF_SENT_WITHIN = 1
 """Seconds that the server waits, after the drain, for requests whose body never came."""
-
-EXIT_WITHIN = 0.5
-"""Seconds that the process has to end by itself once everything is closed."""
 
 
 class Factory(msgspec.Struct, frozen=True):
@@ -93,7 +89,7 @@ class Serving:
 
     def started(self, api: Api) -> None:
         assert api.composition is not None  # it is what started
-        Drain(api, api.composition.settings.get(CoreOptions).drain_time).install()
+        Drain(api, api.composition.settings.get(CoreOptions).drain_time, self._writer.flush).install()
         for line in start_lines(api.composition, self._address):
             logger.info(line)
         self._writer.flush()
@@ -104,10 +100,6 @@ class Serving:
         if abandoned_pipelines:
             # Closing the loop would wait for ever for a pipeline that swallows its cancellation.
             os._exit(0)
-        # So would the interpreter's exit for a blocking call that a pipeline left behind in a thread.
-        last_resort = threading.Timer(EXIT_WITHIN, os._exit, (0,))
-        last_resort.daemon = True
-        last_resort.start()
 
 
 def serve(settings: Settings, given: Mapping[str, Any]) -> int:
@@ -167,7 +159,7 @@ def start_lines(composition: Composition, address: str) -> list[str]:
     where = f"metrics on {metrics.host}:{metrics.port}" if metrics.port else "no metrics port"
     return [
         f"jimsapi {VERSION} serves {core.app} ({pipeline}) at {address}, documentation at {address}/docs, {where}",
-        f"store: {composition.store.value.name}",
+        f"store: {composition.store.name}",
         f"auth: {', '.join(built.name for built in composition.providers) or 'none, the API is public'}",
         f"plugins: {', '.join(foreign) or 'only the built-in ones'}",
     ]
@@ -175,6 +167,8 @@ def start_lines(composition: Composition, address: str) -> list[str]:
 
 def _config(server: ServerOptions, app: Any) -> uvicorn.Config:
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # a start that fails is told in one line of ours
+    if server.ssl_keyfile is not None and server.ssl_certfile is None:
+        raise StartError("--ssl-keyfile is given without a certificate: give --ssl-certfile too")
     for path in (server.ssl_certfile, server.ssl_keyfile):
         if path is not None and not path.is_file():
             raise StartError(f"there is no file {path}: --ssl-certfile and --ssl-keyfile name PEM files")

@@ -43,6 +43,15 @@ NEEDED = {
 }
 """What the thing that a hook builds must have."""
 
+AWAITED = ("authenticate", "resolve", "deliver")
+"""Those of its methods that must be async."""
+
+NAMED = ("jimsapi_auth_provider", "jimsapi_event_sink")
+"""Hooks whose things an operator knows by name: in options, logs and metrics."""
+
+OBSERVED = ("on_request", "on_admission", "on_run", "on_commit")
+"""What an observer may have; each is called, and not awaited."""
+
 
 class Built(msgspec.Struct, frozen=True):
     """An object that a hook built, and the plugin that it came from."""
@@ -85,10 +94,13 @@ def resolve_settings(
     owned = [*(Owned(cls, OWN_DISTRIBUTION) for cls in own), *declared_options(plugins)]
     known = frozenset(spec.key for item in owned for spec in specs(item.options))
     refuse_absent_auth(known, given, environ)
-    settings = Settings(owned, given, environ)
-    for variable, near in near_misses(environ, known):
+    return Settings(owned, given, environ)
+
+
+def warn_of_near_misses(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Log the `JIMS_*` variables that look like misspelt options."""
+    for variable, near in near_misses(environ, settings.known):
         logger.warning("%s is set but is no option; did you mean %s?", variable, near)
-    return settings
 
 
 def declared_options(plugins: PluginManager) -> list[Owned]:
@@ -98,6 +110,10 @@ def declared_options(plugins: PluginManager) -> list[Owned]:
         cls = implementation()
         if not (isinstance(cls, type) and issubclass(cls, Options)):
             raise implementation.refusal(f"returned {_shown(cls)}, which is no Options class")
+        try:
+            specs(cls)
+        except Exception as error:
+            raise implementation.refusal(f"declares what cannot be an option: {one_line(error)}") from error
         owned.append(Owned(cls, implementation.entry.distribution))
     return owned
 
@@ -129,7 +145,9 @@ class Composer:
             wrappers=self._built("jimsapi_asgi_wrapper"),
             registry=CollectorRegistry(),
         )
-        for implementation in self._plugins.implementations("jimsapi_metrics"):
+        # Ours register first, so that whoever takes one of our names is the one who is refused.
+        metrics = self._plugins.implementations("jimsapi_metrics")
+        for implementation in sorted(metrics, key=lambda one: one.entry.foreign):
             implementation(registry=composition.registry, settings=self._settings)
         return composition
 
@@ -168,7 +186,7 @@ class Composer:
                     app = app()
                 else:
                     break
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise StartError(f"{source}: making the app failed: {one_line(error)}") from error
         raise StartError(
             f"{source} is {_shown(app)}: it must be a JimsApp, an async pipeline, a function that returns one of them, "
@@ -241,15 +259,40 @@ def _asked(implementation: Implementation, source: str, **arguments: Any) -> Any
 
 def _checked(built: Built) -> Built:
     """Hold what a hook built to its protocol; a context manager is looked at once it was entered."""
-    for method in NEEDED[built.hook]:
-        if not callable(getattr(built.value, method, None)) and not isinstance(
-            built.value, AbstractAsyncContextManager
-        ):
-            raise PluginError(
-                f"{built.entry}: what {built.hook} built, {_shown(built.value)}, has no {method}(); "
-                f"{built.entry.way_out}"
-            )
+    if not isinstance(built.value, AbstractAsyncContextManager):
+        _refuse_unfit(built, f"what {built.hook} built, {_shown(built.value)},")
     return built
+
+
+def _refuse_unfit(built: Built, what: str) -> None:
+    """Raise `PluginError` for an object that could not do its work; `what` is how the message calls it."""
+
+    def refuse(fault: str) -> PluginError:
+        return PluginError(f"{built.entry}: {what} {fault}; {built.entry.way_out}")
+
+    if isinstance(built.value, type) and built.hook != "jimsapi_asgi_wrapper":
+        raise refuse("is a class: return an instance")
+    for method in NEEDED[built.hook]:
+        function = getattr(built.value, method, None)
+        if not callable(function):
+            raise refuse(f"has no {method}()")
+        if method in AWAITED and inspect.isroutine(function) and not _is_async(function):
+            raise refuse(f"has a {method}() that is not async")
+    name = getattr(built.value, "name", None)
+    if built.hook in NAMED and not (isinstance(name, str) and name):
+        raise refuse("has no name, by which operators know it")
+    if built.hook == "jimsapi_observer":
+        told = [method for method in OBSERVED if hasattr(built.value, method)]
+        if not told:
+            raise refuse(f"has none of {', '.join(OBSERVED)}")
+        for method in told:
+            function = getattr(built.value, method)
+            if not callable(function) or _is_async(function):
+                raise refuse(f"has an {method} that is no plain function: observers are told, never awaited")
+
+
+def _is_async(function: Any) -> bool:
+    return inspect.iscoroutinefunction(inspect.unwrap(function))
 
 
 async def _enter(built: Built, residents: Residents) -> Built:
@@ -264,12 +307,7 @@ async def _enter(built: Built, residents: Residents) -> Built:
             f"{built.entry}: what {built.hook} built could not be entered: {one_line(error)}; {built.entry.way_out}"
         ) from error
     entered = msgspec.structs.replace(built, value=built.value if value is None else value)
-    for method in NEEDED[built.hook]:
-        if not callable(getattr(entered.value, method, None)):
-            raise PluginError(
-                f"{built.entry}: what {built.hook} built gave {_shown(entered.value)} on entering, which has no "
-                f"{method}(); {built.entry.way_out}"
-            )
+    _refuse_unfit(entered, f"what {built.hook} built gave {_shown(entered.value)} on entering, which")
     return entered
 
 

@@ -60,8 +60,10 @@ def refuse_absent_auth(known: frozenset[str], given: Mapping[str, object], envir
         variable = ENV_PREFIX + key.upper()
         if given.get(key):
             source = "--" + key.replace("_", "-")
-        elif environ.get(variable) or environ.get(variable + "_FILE"):
+        elif environ.get(variable):
             source = variable
+        elif environ.get(variable + "_FILE"):
+            source = variable + "_FILE"
         else:
             continue
         raise StartError(

@@ -17,6 +17,8 @@ GROUP = "jimsapi"
 OWN_DISTRIBUTION = "jimsapi"
 PREFIX = "jimsapi_"
 BUILT_IN = "built in"
+MAY_BE_AWAITED = "jimsapi_load_app"
+"""The hook that may return an awaitable: an app may be a coroutine object, and the composer awaits it."""
 
 
 class PluginEntry(msgspec.Struct, frozen=True):
@@ -61,9 +63,9 @@ class Implementation(msgspec.Struct, frozen=True):
         """
         try:
             built = self.function(**{name: arguments[name] for name in self.parameters})
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self.refusal(f"failed: {one_line(error)}") from error
-        if inspect.isawaitable(built) or inspect.isasyncgen(built):
+        if self.hook != MAY_BE_AWAITED and (inspect.isawaitable(built) or inspect.isasyncgen(built)):
             if inspect.iscoroutine(built):
                 built.close()
             raise self.refusal(

@@ -42,8 +42,11 @@ class Secret:
         """
         if candidate.isascii():
             return hmac.compare_digest(self._digest, _digest(candidate.encode()))
-        as_sent = _digest(candidate.encode("latin-1", "replace"))
-        as_text = _digest(candidate.encode("utf-8", "surrogateescape"))
+        as_text = _digest(candidate.encode("utf-8", "surrogatepass"))
+        try:
+            as_sent = _digest(candidate.encode("latin-1"))
+        except UnicodeEncodeError:  # no header's text
+            as_sent = as_text
         return hmac.compare_digest(self._digest, as_sent) | hmac.compare_digest(self._digest, as_text)
 
     def __repr__(self) -> str:
@@ -167,7 +170,7 @@ def _spec(cls: type[Options], field: str, hint: Any) -> OptionSpec:
         value_type = inner[0] if len(inner) == 1 else hint
         default = None if default is _REQUIRED else default
     elif get_origin(hint) is tuple:
-        value_type, repeats = get_args(hint)[0], True
+        value_type, repeats = get_args(hint)[0] if get_args(hint)[1:] == (...,) else hint, True
         default = () if default is _REQUIRED else default
     elif hint is bool and default is _REQUIRED:
         default = False
@@ -193,7 +196,7 @@ def parse(spec: OptionSpec, value: Any, source: str) -> Any:
     """
     try:
         parsed = _convert(spec.type, value)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         shown = "the value" if spec.type is Secret else repr(value)
         raise OptionError(f"{source}: {shown} is not {_describe(spec)}") from None
     if isinstance(parsed, int | float) and not isinstance(parsed, bool):
@@ -239,8 +242,8 @@ def _describe(spec: OptionSpec) -> str:
     names = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path", Secret: "text"}
     text = names.get(spec.type, "text")
     if spec.minimum is not None and spec.maximum is not None:
-        return f"{text} from {spec.minimum:g} to {spec.maximum:g}"
-    return text if spec.minimum is None else f"{text} of at least {spec.minimum:g}"
+        return f"{text} from {spec.minimum:.12g} to {spec.maximum:.12g}"
+    return text if spec.minimum is None else f"{text} of at least {spec.minimum:.12g}"
 
 
 class Owned(msgspec.Struct, frozen=True):

@@ -24,6 +24,7 @@ from jimsapi.service.errors import (
     ServerDraining,
     TooManyRuns,
 )
+from jimsapi.service.foreign import ENDINGS, being_cancelled
 from jimsapi.service.identity import Admission
 from jimsapi.service.inbound import Inbound, check_inbound
 from jimsapi.service.live import LET_GO_AFTER, Ending, LiveRun, PipelineTiming, RunRecord, RunResult, Stop
@@ -231,7 +232,12 @@ class RunService:
 
     async def _resolve(self, inbound: Inbound) -> tuple[Selector, ...]:
         for resolver in self._resolvers:
-            selectors = await resolver.resolve(inbound)
+            try:
+                selectors = await resolver.resolve(inbound)
+            except ENDINGS as error:
+                if being_cancelled():
+                    raise
+                raise RuntimeError(f"resolver {resolver!r} raised {type(error).__name__}") from error
             if selectors is not None:
                 return tuple(selectors)
         raise ThreadNotFound(inbound.thread_id)

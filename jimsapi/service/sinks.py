@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
+from jimsapi.service.foreign import ENDINGS, being_cancelled
 from jimsapi.threads.event import Event
 
 logger = logging.getLogger("jimsapi.sinks")
@@ -32,8 +33,8 @@ class SinkQueue:
     full).
     """
 
-    def __init__(self, sink: EventSink) -> None:
-        self.name = sink.name
+    def __init__(self, sink: EventSink, name: str | None = None) -> None:
+        self.name = name or sink.name
         self.outcomes: Counter[str] = Counter()
         self._sink = sink
         self._queue: asyncio.Queue[Event] = asyncio.Queue(QUEUE_LIMIT)
@@ -75,7 +76,9 @@ class SinkQueue:
             try:
                 async with asyncio.timeout(DELIVERY_TIMEOUT):
                     await self._sink.deliver(batch)
-            except Exception as error:
+            except (Exception, *ENDINGS) as error:
+                if being_cancelled():
+                    raise
                 self.outcomes["failed"] += len(batch)
                 logger.error("event sink %s failed: %s: %s", self.name, type(error).__name__, error)
             else:

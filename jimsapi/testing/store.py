@@ -193,7 +193,7 @@ class ThreadStoreContract:
     pytest then runs every case against it. `open_store` is called for each case, and many times by the last one, which
     drives a store through random operations and compares it with a model; each call is to give a store without
     content. It needs pytest, anyio (whose pytest plugin runs the cases) and hypothesis. For a longer run of the last
-    case set `JIMSAPI_STORE_EXAMPLES` (default 25) to the number of random histories.
+    case set `JIMSAPI_STORE_EXAMPLES` (default 60) to the number of random histories.
 
     A store has more to keep than can be tested from outside: say with tests of your own that what it acknowledged
     survives a crash, and that it answers `StoreUnavailable`, and then works again, when its database goes away.
@@ -301,7 +301,7 @@ class ThreadStoreContract:
         assert len({one.thread.thread_id for one in accepted}) == 1
 
     async def test_a_thread_config_comes_back_as_it_was(self, store: ThreadStore) -> None:
-        config = {"a": [1, 2.5, None, True, {"b": "🦊 \\u0041 \" ü"}], "": -9007199254740993, "z": 18446744073709551615}
+        config = {"a": [1, 2.5, None, True, {"b": '🦊 \\u0041 " ü'}], "": -9007199254740993, "z": 18446744073709551615}
         accepted = await _turn(store, thread_config=orjson.dumps(config))
         for thread in (accepted.thread, await store.thread(accepted.thread.thread_id, None)):
             assert _json(thread.thread_config) == config
@@ -611,7 +611,8 @@ class ThreadStoreContract:
     async def test_recovering_ends_the_runs_of_the_dead_and_keeps_their_messages(self, store: ThreadStore) -> None:
         dead = [make_plan(text=str(number), owner=OTHER_OWNER) for number in range(5)]
         greeted = make_plan("bob", "hi", owner=OTHER_OWNER, conversation_start=True)
-        thread_id = [await store.accept(plan) for plan in dead][0].thread.thread_id
+        accepted = [await store.accept(plan) for plan in dead]
+        thread_id = accepted[0].thread.thread_id
         greeted_id = (await store.accept(greeted)).thread.thread_id
         mine = make_plan("cid")
         await store.accept(mine)

@@ -74,7 +74,7 @@ def run_store_machine(
     open_store: Callable[[], AbstractAsyncContextManager[ThreadStore]],
     recover: Callable[[ThreadStore, UUID], Awaitable[int]],
 ) -> None:
-    """Drive stores through random histories. `JIMSAPI_STORE_EXAMPLES` says how many (25)."""
+    """Drive stores through random histories. `JIMSAPI_STORE_EXAMPLES` says how many (60)."""
 
     class Machine(StoreMachine):
         def __init__(self) -> None:
@@ -83,7 +83,7 @@ def run_store_machine(
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=int(os.environ.get("JIMSAPI_STORE_EXAMPLES", "25")),
+            max_examples=int(os.environ.get("JIMSAPI_STORE_EXAMPLES", "60")),
             stateful_step_count=30,
             deadline=None,
             database=None,

@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 import orjson
 
-from jimsapi.threads.errors import RunClosed
+from jimsapi.threads.errors import RunClosed, UnstorableEvent
 from jimsapi.threads.event import (
     ASSISTANT_MESSAGE,
     ASSISTANT_MESSAGE_WITH_BUTTONS,
@@ -172,8 +172,14 @@ class ThreadContext:
         """Store a state under `state_name`: a dict, pydantic model, dataclass or msgspec Struct.
 
         It replaces what was stored under that name before; this run's `get_state` does not see it yet.
+        Raises `UnstorableEvent` for a state that holds what cannot be made JSON.
         """
-        self._send(uuid7(), STATE_PREFIX + state_name, _plain(state))
+        event_type = STATE_PREFIX + state_name
+        try:
+            data = _plain(state)
+        except Exception as error:
+            raise UnstorableEvent(event_type, str(error)) from error
+        self._send(uuid7(), event_type, data)
 
     def get_state(self, state_name: str, state_type: type[Any] = dict) -> Any:
         """The newest stored state of that name as a `state_type`; None if there is none.
@@ -235,11 +241,9 @@ def _is_communication(event: Event) -> bool:
 
 def _plain(state: Any) -> Any:
     if hasattr(state, "model_dump"):
-        return state.model_dump()
-    if dataclasses.is_dataclass(state) and not isinstance(state, type):
-        return dataclasses.asdict(state)
-    if isinstance(state, msgspec.Struct):
-        return msgspec.to_builtins(state)
+        return state.model_dump(mode="json")
+    if isinstance(state, msgspec.Struct) or (dataclasses.is_dataclass(state) and not isinstance(state, type)):
+        return msgspec.to_builtins(state, str_keys=True)
     return state
 
 
@@ -248,4 +252,4 @@ def _typed(data: Any, state_type: type[Any]) -> Any:
         return state_type.model_validate(data)
     if state_type is dict:
         return data
-    return msgspec.convert(data, state_type)
+    return msgspec.convert(data, state_type, str_keys=True)

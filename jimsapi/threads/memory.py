@@ -71,7 +71,7 @@ class _Thread:
                 self.comm.append(len(rows))
             elif event_type.startswith(STATE_PREFIX):
                 self.states[event_type] = len(rows)
-            row = EventRow(event.event_id, created_at, event_type, event.data)
+            row = EventRow(event.event_id, created_at, event_type, _fitted(event.data))
             rows.append(row)
             stored.append(row)
             self.event_ids.add(event.event_id.int)
@@ -168,7 +168,8 @@ class MemoryStore:
         stored = thread.rows[:1] if run.created_new_thread else []
         snapshot: Snapshot | None = None
         if run.status is RunStatus.RUNNING:
-            stored = stored + thread.rows[-1:]  # nothing has entered the thread after the message of a running run
+            # Not simply the newest row: `recover` may have added another run's message behind it.
+            stored = stored + [row for row in thread.rows if row.event_id == plan.message.event_id]
             snapshot = thread.snapshot(plan.context)
         elif run.status is RunStatus.QUEUED and run.created_new_thread:
             snapshot = thread.snapshot(plan.context)
@@ -184,8 +185,8 @@ class MemoryStore:
                 case Latest(active_within):
                     threads = self._contacts.get(plan.contact_id)
                     thread = threads[-1] if threads else None
-                    if thread is not None and active_within is not None and _time(thread.rows[-1]) < now - active_within:
-                        thread = None
+                    if thread is not None and active_within is not None:
+                        thread = thread if _time(thread.rows[-1]) >= now - active_within else None
                 case ById(thread_id):
                     asked_for = thread_id
                     thread = self._threads.get(thread_id.int)
@@ -208,7 +209,7 @@ class MemoryStore:
         if others:
             created_at = max(created_at, others[-1].record.created_at + _TICK)
         thread_id = uuid7()
-        thread = _Thread(ThreadRecord(thread_id, plan.contact_id, created_at, config), new.external_id)
+        thread = _Thread(ThreadRecord(thread_id, plan.contact_id, created_at, _fitted(config)), new.external_id)
         self._threads[thread_id.int] = thread
         others.append(thread)
         if new.external_id is not None:
@@ -389,6 +390,11 @@ def _created_at(thread: _Thread) -> datetime:
 
 def _time(row: EventRow) -> datetime:
     return cast(datetime, row.created_at)
+
+
+def _fitted(data: bytes) -> bytes:
+    """A copy without spare room: orjson leaves the 4 KiB that it wrote into behind each short text."""
+    return bytes(memoryview(data))
 
 
 def _utc_now() -> datetime:

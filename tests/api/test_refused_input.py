@@ -48,7 +48,9 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("field", "sent"), REFUSED, ids=[f"{field}-{number}" for number, (field, _) in enumerate(REFUSED)])
+@pytest.mark.parametrize(
+    ("field", "sent"), REFUSED, ids=[f"{field}-{number}" for number, (field, _) in enumerate(REFUSED)]
+)
 def test_what_cannot_be_stored_is_refused_by_name(client: httpx.Client, field: str, sent: str) -> None:
     answer = client.post(CHAT, content=sent, headers=JSON)
     assert answer.status_code == 422
@@ -69,7 +71,7 @@ def test_a_lone_surrogate_is_refused(client: httpx.Client, sent: str) -> None:
     assert answer.json()["detail"][0]["loc"][0] == "body"
 
 
-@pytest.mark.parametrize("encoded", [b'{"contact_id":"a","message":"\xff"}', b'\xff\xfe{\x00', b"\xef\xbb\xbf{"])
+@pytest.mark.parametrize("encoded", [b'{"contact_id":"a","message":"\xff"}', b"\xff\xfe{\x00", b"\xef\xbb\xbf{"])
 def test_what_is_no_utf_8_is_refused(client: httpx.Client, encoded: bytes) -> None:
     answer = client.post(CHAT, content=encoded, headers=JSON)
     assert (answer.status_code, answer.json()["detail"][0]["type"]) == (422, "json_invalid")

@@ -1,8 +1,8 @@
 """A bot that takes the time that its message asks for, so that a test can stop and break the server in mid-run.
 
 A message is a label and a command: `a1 now`, `a1 wait 0.2` (seconds), `a1 until /a/file` (until it is there),
-`a1 stubborn` (for ever, and deaf to cancellation) or `a1 thread` (for ever in a thread that nobody can stop). The answer
-repeats the message.
+`a1 stubborn` (for ever, and deaf to cancellation), `a1 thread` (for ever in a thread that nobody can stop) or
+`a1 block` (for ever, and nobody else gets a turn). The answer repeats the message.
 """
 
 import asyncio
@@ -31,6 +31,8 @@ async def paced(ctx: ThreadContext) -> None:
                 ctx.thread_config.clear()
     elif command == "thread":
         await asyncio.to_thread(time.sleep, 3600)
+    elif command == "block":
+        time.sleep(3600)  # noqa: ASYNC251 - the mistake that is to be survived
     ctx.send_message(message)
 
 

@@ -15,8 +15,9 @@ reached: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
 
 def said(ctx: ThreadContext) -> str:
-    """What was said in the thread so far, as JSON."""
-    return json.dumps([message["content"] for message in ctx.history])
+    """What the person said in the thread so far, and how often it was answered, as JSON."""
+    asked = [message["content"] for message in ctx.history if message["role"] == "user"]
+    return json.dumps({"asked": asked, "answered": len(ctx.history) - len(asked)})
 
 
 async def steered(ctx: ThreadContext) -> None:

@@ -1,4 +1,4 @@
-"""A plugin of somebody else, installed by pip beside us: found, listed, used, and never imported where it need not be."""
+"""A plugin of somebody else, installed by pip beside us: found, listed, used, and not imported without need."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from tests.command import python_path, run_command
 from tests.plugins.distributions import pip_install, wheel
 from tests.serving import Served
 
-TICKET = '''
+TICKET = """
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -61,7 +61,7 @@ class RecentThread:
 @hookimpl
 def jimsapi_thread_resolver():
     return RecentThread()
-'''
+"""
 
 BOT = "async def app(ctx):\n    ctx.send_message(f'You said: {ctx.get_last_user_message()}')\n"
 TICKET_LINE = "1. ticket  Acme-Ticket 3.2  acme_ticket"
@@ -84,9 +84,11 @@ def served(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield running
 
 
-def chat(served: Served, headers: dict[str, str | bytes]) -> tuple[int, str | None, str]:
+def chat(served: Served, headers: dict[str, bytes]) -> tuple[int, str | None, str]:
     with served.client() as client:
-        answer = client.post("/api/v1/chat", json={"contact_id": "ann", "message": "hi"}, headers=headers)
+        body = {"contact_id": "ann", "message": "hi"}
+        sent = [(name.encode(), value) for name, value in headers.items()]
+        answer = client.post("/api/v1/chat", json=body, headers=sent)
     return answer.status_code, answer.headers.get("www-authenticate"), answer.text
 
 
@@ -136,21 +138,21 @@ def test_its_options_are_in_the_help(installed: Path, tmp_path: Path) -> None:
     [
         ({"x-ticket": "Sesame öffne dich".encode()}, 200, None),
         ({"x-ticket": "Sesame öffne dich".encode("latin-1")}, 200, None),
-        ({"x-ticket": "Sesame"}, 401, "Ticket"),
-        ({"x-ticket": ""}, 401, "Ticket"),
-        ({"authorization": "Bearer Sesame"}, 401, "Ticket"),
+        ({"x-ticket": b"Sesame"}, 401, "Ticket"),
+        ({"x-ticket": b""}, 401, "Ticket"),
+        ({"authorization": b"Bearer Sesame"}, 401, "Ticket"),
         ({}, 401, "Ticket"),
     ],
 )
 def test_it_lets_in_who_holds_the_ticket_and_nobody_else(
-    served: Served, headers: dict[str, str | bytes], status: int, challenge: str | None
+    served: Served, headers: dict[str, bytes], status: int, challenge: str | None
 ) -> None:
     assert chat(served, headers)[:2] == (status, challenge)
 
 
 def test_the_start_and_the_request_lines_name_it_and_never_its_secret(served: Served) -> None:
     assert chat(served, {"x-ticket": "Sesame öffne dich".encode()})[0] == 200
-    assert chat(served, {"x-ticket": "Simsalabim"})[0] == 401
+    assert chat(served, {"x-ticket": b"Simsalabim"})[0] == 401
     served.stop()
     log = served.stderr
     assert "plugins: ticket (Acme-Ticket 3.2)" in log

@@ -99,20 +99,28 @@ async def test_a_signal_under_load_answers_all_accepted_runs_and_refuses_the_res
 @pytest.mark.parametrize("command", ["stubborn", "thread"])
 async def test_a_pipeline_that_cannot_be_stopped_does_not_hold_up_the_exit(tmp_path: Path, command: str) -> None:
     database = tmp_path / "jims.db"
-    with paced_server(database, *DRAIN) as served:
-        caller, half_sent = Wire(served.port), Wire(served.port)
-        await half_sent.send_chat("half", "a now", keep_back=3)
-        waiting = asyncio.create_task(caller.chat("held", f"a {command}"))
+    with paced_server(database, "--drain-time", "3") as served:
+        waiting = asyncio.create_task(Wire(served.port).chat("held", f"a {command}"))
         behind = asyncio.create_task(Wire(served.port).chat("held", "b now"))
         await until(lambda: statuses(database) == {"running": 1, "queued": 1})
         signal_to(served, signal.SIGTERM)
         assert await exit_status(served) == 0
         assert (await waiting).status == 503
         assert (await behind).status == 503
-        refused = await half_sent.answer()
-        assert (refused.status, refused.closes) == (503, True)
     assert statuses(database) == {"interrupted": 1, "cancelled": 1}
     assert said(database, "user") == {f"a {command}": 1}
+
+
+async def test_a_pipeline_that_blocks_the_loop_does_not_hold_up_the_exit(tmp_path: Path) -> None:
+    database = tmp_path / "jims.db"
+    with paced_server(database, "--drain-time", "1") as served:
+        wire = Wire(served.port)
+        await wire.send_chat("held", "a block")
+        await until(lambda: statuses(database) == {"running": 1})
+        signal_to(served, signal.SIGTERM)
+        assert await exit_status(served) == 0
+        await asyncio.to_thread(served.start)
+    assert statuses(database) == {"interrupted": 1}
 
 
 async def test_a_half_sent_body_does_not_hold_up_the_exit(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tests.serving import Served
 
 pytestmark = pytest.mark.anyio
 
+KILLS = 20
 CONTACTS = ["alone 1", "alone 2", "alone 3", "alone 4", "shared", "shared", "shared", "shared"]
 OPEN = "SELECT run_id FROM jimsapi_runs WHERE finished_at IS NULL"
 HELD = f"{OPEN} AND thread_id IN (SELECT thread_id FROM threads WHERE contact_id LIKE 'held %')"
@@ -42,14 +43,13 @@ class Load:
             self.acknowledged.add(message)
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.long)])
-async def test_a_killed_server_loses_and_doubles_nothing_that_it_acknowledged(tmp_path: Path, kills: int) -> None:
+async def test_a_killed_server_loses_and_doubles_nothing_that_it_acknowledged(tmp_path: Path) -> None:
     database = tmp_path / "jims.db"
-    moments = Random(kills)
+    moments = Random(KILLS)
     load = Load()
     with paced_server(database) as served:
-        for number in range(kills):
-            enough = len(load.acknowledged) + moments.randint(1, 80)
+        for number in range(KILLS):
+            enough = len(load.acknowledged) + moments.randint(1, 60)
             await kill_under_load(served, database, load, f"held {number}", enough)
             left_open = open_runs_in_a_copy(database)
             await asyncio.to_thread(served.start)

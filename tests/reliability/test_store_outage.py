@@ -1,9 +1,12 @@
-"""A store that cannot write when a run ends: 503, then recovery by itself, with the outcome and without a locked thread."""
+"""A store that cannot write when a run ends: 503, then recovery by itself, the outcome stored and no thread locked."""
 
 import asyncio
 import resource
+import signal
 import sqlite3
 import subprocess
+import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
@@ -17,10 +20,9 @@ from tests.serving import Served
 
 pytestmark = pytest.mark.anyio
 
-OUTAGE = 5.0
 UNAVAILABLE = {"detail": "The store is not available; try again later"}
 
-Break = Callable[[Served, Path], AbstractContextManager[None]]
+Outage = Callable[[Served, Path], AbstractContextManager[None]]
 
 
 @contextmanager
@@ -65,3 +67,77 @@ def small_disk(folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", str(folder)], check=True)
+
+
+def may_mount() -> bool:
+    """Whether this process may mount a disk of its own: as root, outside most containers."""
+    try:
+        with tempfile.TemporaryDirectory() as folder, small_disk(Path(folder) / "disk"):
+            return True
+    except (OSError, subprocess.CalledProcessError):
+        return False
+
+
+OUTAGES = [pytest.param(locked, 5.0, id="locked from outside"), pytest.param(limited, 1.0, id="a quota used up")]
+if may_mount():
+    OUTAGES.append(pytest.param(filled, 1.0, id="a full disk"))
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A path for a database, on a small disk if the outage is to fill it."""
+    if "full disk" not in request.node.name:
+        yield tmp_path / "jims.db"
+        return
+    with small_disk(tmp_path / "disk") as disk:
+        yield disk / "jims.db"
+
+
+@pytest.mark.parametrize(("outage", "seconds"), OUTAGES)
+async def test_runs_that_end_while_the_store_cannot_write_are_stored_once_it_can(
+    database: Path, tmp_path: Path, outage: Outage, seconds: float
+) -> None:
+    release = tmp_path / "release"
+    with paced_server(database) as served:
+        contacts = [f"contact {number}" for number in range(4)]
+        held = [asyncio.create_task(Wire(served.port).chat(name, f"{name[-1]} until {release}")) for name in contacts]
+        await until(lambda: statuses(database) == {"running": 4})
+        behind = asyncio.create_task(Wire(served.port).chat(contacts[0], "behind now"))
+        await until(lambda: statuses(database) == {"running": 4, "queued": 1})
+
+        with outage(served, database):
+            release.touch()
+            for answer in await asyncio.gather(*held):
+                assert (answer.status, answer.json()) == (503, UNAVAILABLE)
+            over = asyncio.get_running_loop().time() + seconds
+            while asyncio.get_running_loop().time() < over:
+                refused = await Wire(served.port).chat("new", "refused now")
+                assert (refused.status, refused.json(), refused.headers["retry-after"]) == (503, UNAVAILABLE, "5")
+                assert (await once(served.port, "/readyz")).status == 503
+                assert (await once(served.port, "/healthz")).status == 200
+            assert not behind.done()
+
+        assert (await behind).status == 200
+        await until(lambda: statuses(database) == {"completed": 5})
+        assert (await once(served.port, "/readyz")).status == 200
+        for name in contacts:
+            assert (await Wire(served.port).chat(name, f"{name[-1]} now")).status == 200
+        messages = [f"{number} {command}" for number in range(4) for command in ("now", f"until {release}")]
+        assert said(database, "user") == said(database, "assistant") == Counter([*messages, "behind now"])
+
+
+async def test_a_stop_during_an_outage_is_clean_and_the_next_start_marks_the_runs(database: Path) -> None:
+    with paced_server(database, "--drain-time", "6") as served:
+        waiting = asyncio.create_task(Wire(served.port).chat("held", "a wait 3600"))
+        behind = asyncio.create_task(Wire(served.port).chat("held", "b now"))
+        await until(lambda: statuses(database) == {"running": 1, "queued": 1})
+        assert served.process is not None
+        with locked(served, database):
+            served.process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(served.process.wait, 6.0) == 0
+            assert (await waiting).status == 503
+            assert (await behind).status == 503
+        assert statuses(database) == {"running": 1, "queued": 1}
+        await asyncio.to_thread(served.start)
+        assert statuses(database) == {"interrupted": 2}
+        assert (await Wire(served.port).chat("held", "c now")).status == 200

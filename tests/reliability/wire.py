@@ -51,8 +51,9 @@ class Wire:
     async def send_chat(self, contact: str, message: str, *, keep_back: int = 0) -> None:
         """Send a message, but for the last `keep_back` bytes of its body."""
         body = json.dumps({"contact_id": contact, "message": message}).encode()
-        head = f"POST /api/v1/chat HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
-        await self.send(head.encode() + b"\r\n\r\n" + body[: len(body) - keep_back])
+        fields = f"host: test\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        head = f"POST /api/v1/chat HTTP/1.1\r\n{fields}\r\n"
+        await self.send(head.encode() + body[: len(body) - keep_back])
 
     async def get(self, path: str) -> Answer:
         """Ask for a path. Raises `NoAnswer`, `CutAnswer`."""

@@ -1,9 +1,8 @@
-"""What a turn costs in SQLite does not grow with the thread, nor with the contact; counted in instructions, not time."""
+"""What a turn costs in SQLite grows neither with the thread nor with the contact; counted in instructions, not time."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -31,10 +30,10 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Conne
     path = tmp_path_factory.mktemp("costs") / "large.db"
     connection = open_writer(str(path), "relaxed")
     connection.execute("BEGIN")
-    for shape in SHAPES:
+    for shape, types in SHAPES.items():
         for length in (SHORT, LONG):
             _add_thread(connection, _thread(shape, length), shape)
-            _add_events(connection, _thread(shape, length), SHAPES[shape], length)
+            _add_events(connection, _thread(shape, length), types, length)
     _add_many_threads(connection)
     connection.execute("COMMIT")
     yield connection
@@ -76,8 +75,7 @@ def _compare_contacts(connection: sqlite3.Connection) -> None:
     print(f"{few} instructions with one thread, {many} with {MANY_THREADS}")
     assert many <= 1.3 * few
     first, second = (
-        _count(connection, partial(reads.read_threads, connection, contact, 1, None))
-        for contact in ("few", "many")
+        _count(connection, partial(reads.read_threads, connection, contact, 1, None)) for contact in ("few", "many")
     )
     assert second <= first + 100
 
@@ -131,10 +129,7 @@ def _add_events(connection: sqlite3.Connection, thread_id: UUID, types: list[str
         INSERT INTO thread_events (thread_id, event_id, created_at, event_type, event_data)
         VALUES (?, printf('%031xf', ?), strftime('%Y-%m-%d %H:%M:%f000', 1735689600 + ? / 1000.0, 'unixepoch'), ?, ?)
         """,
-        (
-            (thread_id.hex, number, number, types[number % len(types)], '{"content":"Hello"}')
-            for number in range(count)
-        ),
+        ((thread_id.hex, number, number, types[number % len(types)], '{"content":"Hello"}') for number in range(count)),
     )
 
 

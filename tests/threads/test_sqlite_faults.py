@@ -82,7 +82,7 @@ async def test_what_cannot_be_opened_is_told_in_one_line(tmp_path: Path) -> None
     await _open_and_close(newer)
     _execute(newer, "UPDATE jimsapi_schema SET version = 99")
     foreign = tmp_path / "foreign.db"
-    _execute(foreign, "CREATE TABLE threads (id INTEGER PRIMARY KEY, created_at TEXT, contact_id TEXT, external_id TEXT)")
+    _execute(foreign, "CREATE TABLE threads (id INTEGER, created_at TEXT, contact_id TEXT, external_id TEXT)")
     locked = tmp_path / "locked.db"
     holder = sqlite3.connect(locked, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
@@ -106,12 +106,10 @@ async def test_what_cannot_be_opened_is_told_in_one_line(tmp_path: Path) -> None
 async def test_a_database_that_was_refused_is_left_as_it_was(tmp_path: Path) -> None:
     foreign = tmp_path / "foreign.db"
     _execute(foreign, "CREATE TABLE threads (id INTEGER PRIMARY KEY)")
+    before = foreign.read_bytes()
     with pytest.raises(StoreUnusable):
         await _open_and_close(foreign)
-    connection = sqlite3.connect(foreign)
-    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE name NOT LIKE 'jimsapi_schema'")}
-    connection.close()
-    assert names == {"threads"}
+    assert foreign.read_bytes() == before
 
 
 async def test_an_opening_that_is_cancelled_lets_the_next_one_in(path: Path) -> None:
@@ -179,7 +177,7 @@ async def test_a_killed_process_loses_nothing_that_it_acknowledged(path: Path) -
             if line.startswith("done") and line.endswith("\n"):
                 _, thread_id, *said = line.split()
                 acknowledged.setdefault(thread_id, []).extend(said)
-    assert len(acknowledged) > 100
+    assert sum(map(len, acknowledged.values())) > 1000
     async with SQLiteStore(path) as store:
         await store.recover(OWNER)
         assert await store.recover(OTHER_OWNER) == 0
@@ -249,9 +247,7 @@ async def test_a_full_database_is_unavailable_and_then_works_again(store: SQLite
     assert len(await all_events(store, thread_id)) == 3
 
 
-async def test_a_disk_that_refuses_to_write_is_unavailable_and_then_works_again(
-    path: Path, store: SQLiteStore
-) -> None:
+async def test_a_disk_that_refuses_to_write_is_unavailable_and_then_works_again(path: Path, store: SQLiteStore) -> None:
     plan = make_plan()
     await store.accept(plan)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -1,0 +1,172 @@
+"""What an operator sees: metrics by the names that dashboards use, and log lines without secrets."""
+
+import re
+import socket
+from collections.abc import Iterator
+
+import httpx
+import orjson
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.raw import metric
+from tests.serving import Served
+
+CHAT = "/api/v1/chat"
+KEY, TOKEN, MESSAGE = "operator-key", "stranger-token", "a private matter"
+AUTHORIZED = {"authorization": f"Bearer {KEY}"}
+
+
+@pytest.fixture(scope="module")
+def metrics_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def served(metrics_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    store = f"sqlite:///{tmp_path_factory.mktemp('store') / 'metrics.db'}"
+    options = ("--metrics-port", str(metrics_port), "--metrics-host", "127.0.0.1", "--log-format", "json", "--verbose")
+    with Served("--api-key", KEY, "--store", store, *options) as server:
+        yield server
+
+
+def chat(client: httpx.Client, message: str = "hi", **headers: str) -> httpx.Response:
+    return client.post(CHAT, json={"contact_id": "ann", "message": message}, headers={**AUTHORIZED, **headers})
+
+
+def scrape(port: int) -> str:
+    return httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+
+
+def log_lines(served: Served) -> list[dict[str, object]]:
+    return [orjson.loads(line) for line in served.stderr.splitlines()]
+
+
+def logged(served: Served, request_id: str) -> dict[str, object]:
+    """The line of a request; lines are written in batches, so it may take a moment."""
+    while True:
+        for line in served.stderr.splitlines(keepends=True):
+            if line.endswith("\n") and request_id in line and '"message":"request"' in line:
+                found: dict[str, object] = orjson.loads(line)
+                return found
+
+
+def test_the_names_that_dashboards_use_are_there_with_their_buckets(client: httpx.Client, metrics_port: int) -> None:
+    chat(client)
+    chat(client, "raise it")
+    text = scrape(metrics_port)
+    assert metric(text, "jims_pipeline_runs_total", status="success", pipeline="steered") >= 1
+    assert metric(text, "jims_pipeline_runs_total", status="failure", pipeline="steered") >= 1
+    bounds = re.findall(r'jims_pipeline_run_duration_seconds_bucket\{(?=[^}]*"success")[^}]*le="([^"]+)"', text)
+    assert [float(bound) for bound in bounds] == [0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, float("inf")]
+
+
+def test_requests_admissions_runs_and_commits_are_counted(client: httpx.Client, metrics_port: int) -> None:
+    before = scrape(metrics_port)
+    chat(client)
+    client.post(CHAT, headers={"authorization": f"Bearer {TOKEN}"})
+    client.post(CHAT)
+    client.get("/api/v1/threads/0192b5f2-2c03-7b91-9c6c-9a1234567890", headers=AUTHORIZED)
+    client.get(f"/unknown/{TOKEN}")
+    client.get("/healthz")
+    after = scrape(metrics_port)
+
+    def grown(name: str, **labels: str) -> float:
+        return metric(after, name, **labels) - metric(before, name, **labels)
+
+    requests = "jims_http_requests_total"
+    assert grown(requests, method="POST", route=CHAT, status="200") == 1
+    assert grown(requests, method="POST", route=CHAT, status="401") == 2
+    assert grown(requests, method="GET", route="/api/v1/threads/{id:uuid}", status="404") == 1
+    assert grown(requests, method="GET", route="unmatched", status="404") == 1
+    assert grown(requests, method="GET", route="/healthz", status="200") == 1
+    assert grown("jims_http_request_duration_seconds_count", route=CHAT) == 3
+    assert grown("jims_auth_decisions_total", provider="key", outcome="admitted") == 2
+    assert grown("jims_auth_decisions_total", provider="key", outcome="invalid") == 1
+    assert grown("jims_auth_decisions_total", provider="key", outcome="passed") == 1
+    assert grown("jims_runs_total", status="completed") == 1
+    assert grown("jims_store_commits_total", outcome="ok") >= 2
+    assert grown("jims_store_commit_duration_seconds_count") >= 2
+    assert (metric(after, "jims_runs_open"), metric(after, "jims_draining")) == (0, 0)
+    assert metric(after, "process_resident_memory_bytes") > 0
+    assert "python_info" in after
+
+
+def test_the_text_is_valid_and_no_name_is_given_twice(client: httpx.Client, metrics_port: int) -> None:
+    chat(client)
+    text = scrape(metrics_port)
+    names = [family.name for family in text_string_to_metric_families(text)]
+    assert len(names) == len(set(names))
+    assert not [name for name in names if not name.startswith(("jims_", "python_", "process_"))]
+    assert TOKEN not in text
+    assert KEY not in text
+
+
+def test_metrics_are_not_on_the_port_of_the_api(client: httpx.Client) -> None:
+    assert client.get("/metrics").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("abc-123_x.Y", True),
+        ("a" * 128, True),
+        ("a" * 129, False),
+        ("has space", False),
+        ('x"y', False),
+        ("", False),
+    ],
+)
+def test_a_well_formed_request_id_is_taken_over(client: httpx.Client, given: str, kept: bool) -> None:
+    answered = chat(client, **{"x-request-id": given}).headers["x-request-id"]
+    assert (answered == given) is kept
+    assert re.fullmatch(r"[A-Za-z0-9._-]{1,128}", answered)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/unknown", 404), ("GET", CHAT, 405), ("POST", CHAT, 401), ("GET", "/docs", 200)],
+)
+def test_every_answer_but_the_probes_names_its_request(
+    client: httpx.Client, method: str, path: str, status: int
+) -> None:
+    ids = {client.request(method, path).headers["x-request-id"] for _ in range(3)}
+    assert client.request(method, path).status_code == status
+    assert len(ids) == 3
+    for probe in ("/healthz", "/readyz"):
+        assert "x-request-id" not in client.get(probe).headers
+
+
+def test_a_request_is_one_line_with_all_that_one_looks_for(served: Served, client: httpx.Client) -> None:
+    answer = chat(client, **{"x-request-id": "line-1"})
+    line = logged(served, "line-1")
+    assert line["method"] == "POST"
+    assert line["route"] == CHAT
+    assert line["status"] == 200
+    assert line["provider"] == "key"
+    assert line["thread_id"] == answer.json()["thread_id"]
+    assert line["run_id"] == answer.headers["x-run-id"]
+    assert isinstance(line["duration"], float)
+    assert str(line["time"]).endswith("Z")
+
+
+def test_a_failed_pipeline_is_logged_with_the_id_of_its_request(served: Served, client: httpx.Client) -> None:
+    chat(client, "raise lamp", **{"x-request-id": "failed-1"})
+    logged(served, "failed-1")
+    failures = [line for line in log_lines(served) if "lamp" in str(line.get("exception"))]
+    assert [line["request_id"] for line in failures] == ["failed-1"]
+
+
+def test_probes_are_not_logged_and_no_line_holds_a_secret_or_what_was_said(
+    served: Served, client: httpx.Client
+) -> None:
+    client.get("/healthz", headers={"x-request-id": "probe-1"})
+    client.get(f"/unknown/{TOKEN}?key={KEY}", headers={"authorization": f"Bearer {TOKEN}"})
+    client.post(CHAT, headers={"authorization": f"Bearer {TOKEN}", "cookie": f"session={TOKEN}"})
+    chat(client, MESSAGE, **{"x-request-id": "last-1"})
+    logged(served, "last-1")
+    for hidden in (KEY, TOKEN, MESSAGE, "probe-1"):
+        assert hidden not in served.stderr

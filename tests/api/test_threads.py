@@ -1,0 +1,192 @@
+"""Listing, reading and deleting threads, events and contacts."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+
+from tests.serving import Served
+
+CHAT = "/api/v1/chat"
+THREADS = "/api/v1/threads"
+
+
+@pytest.fixture(scope="module", params=["memory", "sqlite"])
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder: Path = tmp_path_factory.mktemp("store")
+    store = "memory:" if request.param == "memory" else f"sqlite:///{folder / 'threads.db'}"
+    with Served("--store", store) as server:
+        yield server
+
+
+def chat(client: httpx.Client, contact: str, message: str = "hi", **fields: Any) -> dict[str, Any]:
+    answer = client.post(CHAT, json={"contact_id": contact, "message": message, **fields})
+    assert answer.status_code == 200, answer.text
+    decoded: dict[str, Any] = answer.json()
+    return decoded
+
+
+def pages(client: httpx.Client, path: str, items: str, **query: Any) -> list[list[dict[str, Any]]]:
+    """All pages of a list, from cursor to cursor."""
+    found = []
+    after: dict[str, str] = {}
+    while True:
+        answer = client.get(path, params={**query, **after})
+        assert answer.status_code == 200, answer.text
+        assert list(answer.json()) == [items, "next"]
+        found.append(answer.json()[items])
+        if answer.json()["next"] is None:
+            return found
+        after = {"after": answer.json()["next"]}
+
+
+def is_utc(text: str) -> bool:
+    return text.endswith("Z") and datetime.fromisoformat(text).utcoffset() is not None
+
+
+def test_a_thread_is_shown_with_its_contact_time_and_configuration(client: httpx.Client) -> None:
+    thread_id = chat(client, "shown", thread_config={"interface": "shop", "n": [1]})["thread_id"]
+    thread = client.get(f"{THREADS}/{thread_id}").json()
+    assert list(thread) == ["thread_id", "contact_id", "created_at", "thread_config"]
+    assert (thread["thread_id"], thread["contact_id"]) == (thread_id, "shown")
+    assert thread["thread_config"] == {"interface": "shop", "n": [1]}
+    assert is_utc(thread["created_at"])
+    assert client.get(THREADS, params={"contact_id": "shown"}).json() == {"threads": [thread], "next": None}
+
+
+def test_events_come_oldest_first_page_by_page(client: httpx.Client) -> None:
+    for number in range(7):
+        thread_id = chat(client, "paged", f"see {number}")["thread_id"]
+    path = f"{THREADS}/{thread_id}/events"
+    [whole] = pages(client, path, "events", limit=1000)
+    by_four = pages(client, path, "events", limit=4)
+    assert [len(page) for page in by_four] == [4, 4, 4, 3]
+    assert [event for page in by_four for event in page] == whole
+    assert list(whole[0]) == ["event_id", "created_at", "event_type", "event_data"]
+    assert (whole[0]["event_type"], whole[0]["event_data"]) == ("jims.lifecycle.thread_created", {})
+    assert [event["event_type"] for event in whole[1:3]] == ["comm.user_message", "comm.assistant_message"]
+    assert whole[1]["event_data"] == {"role": "user", "content": "see 0"}
+    times = [event["created_at"] for event in whole]
+    assert times == sorted(set(times))
+    assert all(is_utc(time) and UUID(event["event_id"]) for time, event in zip(times, whole, strict=True))
+
+
+def test_a_page_that_holds_exactly_the_rest_is_the_last(client: httpx.Client) -> None:
+    thread_id = chat(client, "exact")["thread_id"]
+    answer = client.get(f"{THREADS}/{thread_id}/events", params={"limit": 3}).json()
+    assert (len(answer["events"]), answer["next"]) == (3, None)
+
+
+def test_an_event_stored_meanwhile_is_on_a_later_page_and_none_is_doubled(client: httpx.Client) -> None:
+    thread_id = chat(client, "meanwhile")["thread_id"]
+    first = client.get(f"{THREADS}/{thread_id}/events", params={"limit": 2}).json()
+    chat(client, "meanwhile")
+    rest = client.get(f"{THREADS}/{thread_id}/events", params={"after": first["next"]}).json()
+    ids = [event["event_id"] for event in [*first["events"], *rest["events"]]]
+    assert (len(ids), len(set(ids)), rest["next"]) == (5, 5, None)
+
+
+def test_a_page_is_100_items_unless_asked_otherwise(client: httpx.Client) -> None:
+    for _ in range(50):
+        thread_id = chat(client, "hundred")["thread_id"]
+    assert [len(page) for page in pages(client, f"{THREADS}/{thread_id}/events", "events")] == [100, 1]
+
+
+def test_the_contact_s_newest_thread_goes_on_and_an_older_one_by_its_id(client: httpx.Client) -> None:
+    first = chat(client, "goes-on")["thread_id"]
+    assert chat(client, "goes-on", thread_id=first) == {**chat(client, "goes-on"), "created_new_thread": False}
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "1001", "x", "", "1.5"])
+@pytest.mark.parametrize("path", [THREADS, THREADS + "/0192b5f2-2c03-7b91-9c6c-9a1234567890/events"])
+def test_a_limit_outside_1_to_1000_is_422(client: httpx.Client, path: str, limit: str) -> None:
+    answer = client.get(path, params={"contact_id": "ann", "limit": limit})
+    assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["query", "limit"])
+
+
+@pytest.mark.parametrize("limit", ["1", "1000"])
+def test_a_limit_from_1_to_1000_is_taken(client: httpx.Client, limit: str) -> None:
+    assert client.get(THREADS, params={"contact_id": "ann", "limit": limit}).status_code == 200
+
+
+@pytest.mark.parametrize("cursor", ["x", "", "AAAA", "%00", "ü", "e30", "W10=", "MQ", "bnVsbA", "a" * 5000])
+def test_a_cursor_of_somebody_else_s_making_is_422(client: httpx.Client, cursor: str) -> None:
+    thread_id = chat(client, "cursors")["thread_id"]
+    for path in (f"{THREADS}/{thread_id}/events", THREADS):
+        answer = client.get(path, params={"contact_id": "cursors", "after": cursor})
+        assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["query", "after"])
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", THREADS), ("DELETE", "/api/v1/contacts")])
+def test_a_contact_left_out_is_never_everybody(client: httpx.Client, method: str, path: str) -> None:
+    thread_id = chat(client, "somebody")["thread_id"]
+    answer = client.request(method, path)
+    missing = {"type": "missing", "loc": ["query", "contact_id"], "msg": "Field required", "input": None}
+    assert (answer.status_code, answer.json()) == (422, {"detail": [missing]})
+    assert client.get(f"{THREADS}/{thread_id}").status_code == 200
+
+
+def test_the_empty_contact_is_a_contact(client: httpx.Client) -> None:
+    chat(client, "not-empty")
+    thread_id = chat(client, "")["thread_id"]
+    assert [thread["thread_id"] for thread in client.get(THREADS + "?contact_id=").json()["threads"]] == [thread_id]
+    assert client.delete("/api/v1/contacts?contact_id=").status_code == 204
+    assert client.get(THREADS + "?contact_id=").json()["threads"] == []
+    assert len(client.get(THREADS + "?contact_id=not-empty").json()["threads"]) == 1
+
+
+@pytest.mark.parametrize("contact", ["a b&c=d/e?f#g%41", "Ünïcode \U0001f994", "'; DROP TABLE threads; --", "%", "_"])
+def test_a_contact_is_taken_as_it_is(client: httpx.Client, contact: str) -> None:
+    thread_id = chat(client, contact)["thread_id"]
+    listed = client.get(f"{THREADS}?contact_id={quote(contact, safe='')}").json()["threads"]
+    assert [(thread["thread_id"], thread["contact_id"]) for thread in listed] == [(thread_id, contact)]
+
+
+@pytest.mark.parametrize("contact", ["a\0b", "é" * 1001])
+def test_a_contact_that_no_store_takes_is_refused_in_a_query_too(client: httpx.Client, contact: str) -> None:
+    for answer in (
+        client.get(THREADS, params={"contact_id": contact}),
+        client.delete("/api/v1/contacts", params={"contact_id": contact}),
+    ):
+        assert answer.status_code == 422
+        assert answer.json()["detail"][0]["loc"] == ["query", "contact_id"]
+
+
+def test_a_deleted_thread_is_gone_and_its_contact_begins_anew(client: httpx.Client) -> None:
+    thread_id = chat(client, "deleted")["thread_id"]
+    answer = client.delete(f"{THREADS}/{thread_id}")
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert "content-type" not in answer.headers
+    gone = {"detail": f"Thread '{thread_id}' not found"}
+    for again in (
+        client.get(f"{THREADS}/{thread_id}"),
+        client.get(f"{THREADS}/{thread_id}/events"),
+        client.delete(f"{THREADS}/{thread_id}"),
+        client.post(CHAT, json={"contact_id": "deleted", "message": "hi", "thread_id": thread_id}),
+    ):
+        assert (again.status_code, again.json()) == (404, gone)
+    anew = chat(client, "deleted")
+    assert anew["created_new_thread"]
+    assert anew["thread_id"] != thread_id
+
+
+def test_a_deleted_contact_is_gone_with_all_its_threads_and_nobody_else_s(client: httpx.Client) -> None:
+    mine = chat(client, "leaves")["thread_id"]
+    other = chat(client, "leaves too")["thread_id"]
+    assert client.delete("/api/v1/contacts?contact_id=leaves").status_code == 204
+    assert client.delete("/api/v1/contacts?contact_id=leaves").status_code == 204
+    assert client.get(f"{THREADS}/{mine}").status_code == 404
+    assert client.get(f"{THREADS}/{other}").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["", "/events"])
+def test_an_unknown_thread_is_404_and_a_faulty_id_is_422_or_404(client: httpx.Client, path: str) -> None:
+    unknown = uuid4()
+    answer = client.get(f"{THREADS}/{unknown}{path}")
+    assert (answer.status_code, answer.json()) == (404, {"detail": f"Thread '{unknown}' not found"})
+    assert client.get(f"{THREADS}/nonsense{path}").status_code in (404, 422)

@@ -1,0 +1,74 @@
+"""Calls an app as a server would, message by message, for what no client can do or see."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import anyio
+
+from jimsapi.asgi.types import ASGIApp, Message, Scope
+
+
+def http_scope(method: str = "GET", path: str = "/", **changes: Any) -> Scope:
+    """A request's scope as uvicorn gives it; `changes` replace keys, and None takes one away."""
+    scope: dict[str, Any] = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"host", b"test")],
+        "client": ("127.0.0.1", 50000),
+        "server": ("127.0.0.1", 8000),
+        "state": {},
+        **changes,
+    }
+    return {key: value for key, value in scope.items() if value is not None}
+
+
+class Exchange:
+    """One request: `messages` are what the server has received of it; after them the client stays, or `hangs_up`."""
+
+    def __init__(self, *messages: Message, hangs_up: bool = False) -> None:
+        self.waiting = list(messages)
+        self.asked = 0
+        self.sent: list[Message] = []
+        self.gone = anyio.Event()
+        if hangs_up:
+            self.gone.set()
+
+    async def receive(self) -> Message:
+        self.asked += 1
+        if self.waiting:
+            return self.waiting.pop(0)
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        self.sent.append(message)
+
+    async def run(self, app: ASGIApp, scope: Scope) -> "Exchange":
+        await app(scope, self.receive, self.send)
+        return self
+
+    @property
+    def status(self) -> int:
+        return int(self.sent[0]["status"])
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {name.decode(): value.decode() for name, value in self.sent[0]["headers"]}
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message["body"] for message in self.sent[1:])
+
+
+def chunks(*parts: bytes) -> Iterable[Message]:
+    """A body in parts, as a server hands them on."""
+    last = len(parts) - 1
+    for index, part in enumerate(parts):
+        yield {"type": "http.request", "body": part, "more_body": index < last}

@@ -1,0 +1,130 @@
+"""The OpenAPI document and the page that shows it."""
+
+import base64
+import hashlib
+import re
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from jimsapi.asgi import App, Request, Response
+from jimsapi.asgi.testing import TestClient
+
+pytestmark = pytest.mark.anyio
+
+
+class Part(msgspec.Struct):
+    size: Annotated[int, msgspec.Meta(ge=1, description="In centimetres.")] = 1
+
+
+class Thing(msgspec.Struct):
+    name: str
+    id: UUID | None = None
+    parts: list[Part] = []
+
+
+class Page(msgspec.Struct):
+    contact_id: str
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000, description="How many.")] = 100
+
+
+class Problem(msgspec.Struct):
+    detail: str
+
+
+def documented() -> App:
+    app = App(title="Things", version="1.2", description="All about things.")
+
+    @app.post("/things", body=Thing, response=Thing, status=201, responses={409: ("Taken", Problem), 401: "Unknown"})
+    async def make_thing(request: Request) -> Response:
+        """Make a thing.
+
+        It is made at once.
+        """
+        return Response()
+
+    @app.get("/things/{id:uuid}/{n:int}/{rest:path}", query=Page, response=Thing, tags=("things",), summary="Look")
+    async def look(request: Request) -> Response:
+        return Response()
+
+    @app.route("/both", ["GET", "PUT"])
+    async def look_too(request: Request) -> Response:
+        return Response()
+
+    @app.delete("/things/{id}", status=204, name="look")
+    async def remove(request: Request) -> Response:
+        return Response(status=204)
+
+    app.docs()
+    return app
+
+
+def test_the_document_is_valid() -> None:
+    OpenAPIV31SpecValidator(documented().openapi()).validate()
+    OpenAPIV31SpecValidator(App().openapi()).validate()
+
+
+def test_a_route_is_described_by_its_models_and_its_docstring() -> None:
+    document = documented().openapi()
+    assert document["openapi"].startswith("3.1")
+    assert document["info"] == {"title": "Things", "version": "1.2", "description": "All about things."}
+    make = document["paths"]["/things"]["post"]
+    assert (make["summary"], make["description"]) == ("Make a thing.", "It is made at once.")
+    reference = {"application/json": {"schema": {"$ref": "#/components/schemas/Thing"}}}
+    assert make["requestBody"] == {"required": True, "content": reference}
+    assert make["responses"]["201"] == {"description": "Created", "content": reference}
+    assert make["responses"]["401"] == {"description": "Unknown"}
+    assert make["responses"]["409"]["description"] == "Taken"
+    assert "422" in make["responses"]
+    assert set(document["components"]["schemas"]) >= {"Thing", "Part", "Problem", "HTTPValidationError"}
+
+
+def test_parameters_come_from_the_path_and_the_query_model() -> None:
+    look = documented().openapi()["paths"]["/things/{id}/{n}/{rest}"]["get"]
+    shown = {(each["in"], each["name"]): each for each in look["parameters"]}
+    assert shown["path", "id"]["schema"] == {"type": "string", "format": "uuid"}
+    assert shown["path", "n"]["schema"]["type"] == "integer"
+    assert shown["query", "contact_id"]["required"] is True
+    assert shown["query", "limit"] == {
+        "name": "limit",
+        "in": "query",
+        "required": False,
+        "description": "How many.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
+    }
+    assert (look["summary"], look["tags"]) == ("Look", ["things"])
+
+
+def test_operation_ids_are_unique() -> None:
+    paths: dict[str, dict[str, Any]] = documented().openapi()["paths"]
+    ids = [operation["operationId"] for methods in paths.values() for operation in methods.values()]
+    assert len(ids) == len(set(ids)) == 7
+
+
+async def test_the_page_is_ours_alone_and_its_policy_admits_its_own_script() -> None:
+    async with TestClient(documented()) as client:
+        document = await client.get("/openapi.json")
+        page = await client.get("/docs")
+    assert document.json()["info"]["title"] == "Things"
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert 'data-document="/openapi.json"' in page.text
+    assert not re.search(r"(?:src|href)=.?https?:|url\(|@import|//[a-z]+\.", page.text)
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    for tag in ("script", "style"):
+        [text] = re.findall(rf"<{tag}>(.*?)</{tag}>", page.text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    assert not re.search(r"<[^>]* (?:style|on\w+)=", page.text)
+
+
+async def test_the_page_of_a_mounted_app_finds_its_document_and_a_title_is_only_text() -> None:
+    app = App(title="<script>alert(1)</script>")
+    app.docs("/spec.json", "/help")
+    async with TestClient(app, root_path="/api") as client:
+        page = await client.get("/api/help")
+    assert 'data-document="/api/spec.json"' in page.text
+    assert "<script>alert" not in page.text

@@ -1,0 +1,336 @@
+"""Answers: what is sent, and how a stream ends."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import anyio
+import msgspec
+import pytest
+from anyio.lowlevel import checkpoint
+
+from jimsapi.asgi import (
+    App,
+    EventStreamResponse,
+    JSONResponse,
+    Request,
+    Response,
+    ServerSentEvent,
+    StreamingResponse,
+)
+
+from .driver import Exchange, chunks, http_scope
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def serving(response: Any) -> App:
+    app = App()
+
+    @app.get("/")
+    async def handler(request: Request) -> Response:
+        made = response() if callable(response) else response
+        assert isinstance(made, Response)
+        return made
+
+    app.post("/")(handler)
+    return app
+
+
+# Bytes and JSON.
+
+
+def test_a_text_answer_has_its_length_and_type() -> None:
+    response = Response("é")
+    assert (response.status, response.body) == (200, b"\xc3\xa9")
+    assert response.raw_headers == [(b"content-length", b"2"), (b"content-type", b"text/plain; charset=utf-8")]
+    assert Response(b"x", content_type=None).raw_headers == [(b"content-length", b"1")]
+    assert (b"content-length", b"5000") in Response("x" * 5000).raw_headers
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_an_answer_without_a_body_has_no_length(status: int) -> None:
+    response = Response("ignored", status, {"x-a": "b"})
+    assert (response.body, response.raw_headers) == (b"", [(b"x-a", b"b")])
+
+
+def test_json_is_compact_and_knows_ids_times_and_structs() -> None:
+    class Point(msgspec.Struct):
+        x: int
+
+    moment = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
+    response = JSONResponse({"id": UUID(int=1), "at": moment, "point": Point(1), "e": "é"}, 201, {"x-run-id": "r"})
+    assert response.body == (
+        '{"id":"00000000-0000-0000-0000-000000000001","at":"2024-01-02T03:04:05Z","point":{"x":1},"e":"é"}'.encode()
+    )
+    assert (b"content-type", b"application/json") in response.raw_headers
+    assert (b"x-run-id", b"r") in response.raw_headers
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("x", "a\r\nset-cookie: b"), ("x", "a\nb"), ("x", "\0"), ("x y", "a"), ("", "a"), ("x", "名"), ("x\n", "a")],
+)
+def test_a_header_that_http_cannot_carry_is_refused(name: str, value: str) -> None:
+    with pytest.raises(ValueError, match="header"):
+        Response(headers={name: value})
+
+
+def test_the_length_is_not_the_caller_s_to_say_and_the_type_is() -> None:
+    with pytest.raises(ValueError, match="follows from the body"):
+        Response("x", headers={"Content-Length": "5"})
+    given = Response("x", headers={"Content-Type": "text/html"})
+    assert [value for name, value in given.raw_headers if name == b"content-type"] == [b"text/html"]
+
+
+async def test_one_response_may_answer_many_requests() -> None:
+    app = serving(JSONResponse({"status": "ok"}))
+    answers = [await Exchange().run(app, http_scope()) for _ in range(3)]
+    assert len({len(answer.sent[0]["headers"]) for answer in answers}) == 1
+    assert len({id(answer.sent[0]["headers"]) for answer in answers}) == 3
+
+
+# Streams.
+
+
+async def test_a_stream_sends_each_chunk_and_then_an_end() -> None:
+    async def content() -> AsyncIterator[bytes | str]:
+        yield b"a"
+        yield "é"
+
+    exchange = await Exchange().run(serving(lambda: StreamingResponse(content())), http_scope())
+    assert [message["body"] for message in exchange.sent[1:]] == [b"a", "é".encode(), b""]
+    assert [message["more_body"] for message in exchange.sent[1:]] == [True, True, False]
+    assert "content-length" not in exchange.headers
+
+
+class Watched:
+    """Content that says what happened to it."""
+
+    def __init__(self, *, fails: bool = False, endless: bool = False, awaits: bool = True) -> None:
+        self.fails, self.endless, self.awaits = fails, endless, awaits
+        self.begun = anyio.Event()
+        self.closed = anyio.Event()
+        self.count = 0
+
+    async def items(self) -> AsyncIterator[bytes]:
+        try:
+            while True:
+                self.count += 1
+                yield b"x"
+                self.begun.set()
+                if self.fails:
+                    raise LookupError("torn")
+                if self.endless and self.awaits:
+                    await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await checkpoint()  # a generator that cannot be closed without awaiting
+            self.closed.set()
+
+
+@pytest.mark.parametrize("awaits", [True, False], ids=["waiting", "tight"])
+async def test_a_client_that_leaves_ends_the_content_and_closes_it(awaits: bool) -> None:
+    content = Watched(endless=True, awaits=awaits)
+    exchange = Exchange(*chunks(b""))
+
+    async def leave() -> None:
+        await content.begun.wait()
+        exchange.gone.set()
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(leave)
+            await exchange.run(serving(lambda: StreamingResponse(content.items())), http_scope())
+    assert content.closed.is_set()
+    assert all(message.get("more_body", True) for message in exchange.sent)
+
+
+async def test_a_tight_stream_does_not_hold_up_other_tasks() -> None:
+    content = Watched(endless=True, awaits=False)
+    exchange = Exchange(*chunks(b""))
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while turns < 20:
+            await checkpoint()
+            turns += 1
+        exchange.gone.set()
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(others)
+            await exchange.run(serving(lambda: StreamingResponse(content.items())), http_scope())
+    assert turns == 20
+
+
+async def test_content_that_fails_is_raised_plain_and_never_looks_finished() -> None:
+    content = Watched(fails=True)
+    exchange = Exchange(*chunks(b""))
+    with pytest.raises(LookupError, match="torn"):
+        await exchange.run(serving(lambda: StreamingResponse(content.items())), http_scope())
+    assert content.closed.is_set()
+    assert exchange.sent[-1]["more_body"] is True
+
+
+async def test_content_that_fails_with_a_system_error_is_not_taken_for_a_client_that_left() -> None:
+    async def content() -> AsyncIterator[bytes]:
+        yield b"x"
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        await Exchange(*chunks(b"")).run(serving(lambda: StreamingResponse(content())), http_scope())
+
+
+async def test_a_send_that_says_the_client_left_closes_the_content_quietly() -> None:
+    content = Watched(endless=True)
+    exchange = Exchange(*chunks(b""))
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            raise OSError("gone")
+
+    with anyio.fail_after(5):
+        await serving(lambda: StreamingResponse(content.items()))(http_scope(), exchange.receive, send)
+    assert content.closed.is_set()
+
+
+async def test_a_cancelled_request_closes_the_content() -> None:
+    content = Watched(endless=True)
+    exchange = Exchange(*chunks(b""))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(exchange.run, serving(lambda: StreamingResponse(content.items())), http_scope())
+        await content.begun.wait()
+        tasks.cancel_scope.cancel()
+    assert content.closed.is_set()
+
+
+async def test_head_of_a_stream_does_not_iterate_it_and_closes_it() -> None:
+    content = Watched()
+    items = content.items()
+    exchange = await Exchange().run(serving(lambda: StreamingResponse(items)), http_scope("HEAD"))
+    assert [message.get("body") for message in exchange.sent] == [None, b""]
+    assert content.count == 0
+    assert [item async for item in items] == []
+
+
+async def test_a_stream_may_answer_while_it_reads_the_request() -> None:
+    app = App()
+
+    @app.post("/")
+    async def echo(request: Request) -> Response:
+        return StreamingResponse(request.stream())
+
+    exchange = Exchange(*chunks(b"a", b"b", b"c"))
+    await exchange.run(app, http_scope("POST", headers=[(b"transfer-encoding", b"chunked")]))
+    assert exchange.body == b"abc"
+
+
+async def test_a_stream_does_not_read_a_long_body_that_nobody_wants() -> None:
+    async def content() -> AsyncIterator[bytes]:
+        yield b"a"
+        yield b"b"
+
+    exchange = Exchange(*chunks(b"x", b"y"))
+    headers = [(b"content-length", b"99999999")]
+    await exchange.run(serving(lambda: StreamingResponse(content())), http_scope("POST", headers=headers))
+    assert (exchange.asked, exchange.headers["connection"]) == (0, "close")
+
+
+# Server-sent events.
+
+
+def test_an_event_is_written_line_by_line() -> None:
+    event = ServerSentEvent("one\r\ntwo\rthree\n", event="status", id="7", retry=1500)
+    assert event.encode() == (b"event: status\nid: 7\nretry: 1500\ndata: one\ndata: two\ndata: three\ndata: \n\n")
+    assert ServerSentEvent(b'{"a":1}').encode() == b'data: {"a":1}\n\n'
+    assert ServerSentEvent("a\u2028b").encode() == b"data: a\xe2\x80\xa8b\n\n"
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\rb", "a\0b"])
+def test_an_event_s_type_and_id_hold_no_line_break_and_no_nul(text: str) -> None:
+    with pytest.raises(ValueError, match="event"):
+        ServerSentEvent("x", event=text)
+    with pytest.raises(ValueError, match="id"):
+        ServerSentEvent("x", id=text)
+    with pytest.raises(ValueError, match="retry"):
+        ServerSentEvent("x", retry=-1)
+
+
+async def test_an_event_stream_has_the_headers_that_proxies_need() -> None:
+    async def events() -> AsyncIterator[ServerSentEvent]:
+        yield ServerSentEvent("a")
+
+    exchange = await Exchange().run(serving(lambda: EventStreamResponse(events())), http_scope())
+    assert exchange.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert exchange.headers["cache-control"] == "no-store"
+    assert exchange.headers["x-accel-buffering"] == "no"
+    assert "connection" not in exchange.headers
+    assert exchange.body == b"data: a\n\n"
+
+
+async def test_a_silent_event_stream_is_kept_alive_by_comments_and_loses_no_event() -> None:
+    exchange = Exchange(*chunks(b""))
+
+    async def events() -> AsyncIterator[ServerSentEvent]:
+        yield ServerSentEvent("before")
+        while exchange.body.count(b": ping\n\n") < 3:
+            await anyio.sleep(0.005)
+        yield ServerSentEvent("after")
+
+    with anyio.fail_after(5):
+        await exchange.run(serving(lambda: EventStreamResponse(events(), keepalive=0.01)), http_scope())
+    assert exchange.body.startswith(b"data: before\n\n: ping\n\n: ping\n\n")
+    assert exchange.body.endswith(b"data: after\n\n")
+
+
+async def test_pings_come_only_into_silence() -> None:
+    async def events() -> AsyncIterator[ServerSentEvent]:
+        for _ in range(5):
+            yield ServerSentEvent("x")
+
+    exchange = await Exchange().run(serving(lambda: EventStreamResponse(events(), keepalive=60)), http_scope())
+    assert b"ping" not in exchange.body
+
+
+async def test_a_ping_never_falls_into_the_middle_of_an_event() -> None:
+    pieces: list[bytes] = []
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            half = len(message["body"]) // 2
+            pieces.append(message["body"][:half])
+            await anyio.sleep(0.01)  # longer than the keep-alive
+            pieces.append(message["body"][half:])
+
+    async def events() -> AsyncIterator[ServerSentEvent]:
+        for _ in range(5):
+            yield ServerSentEvent("0123456789")
+            await anyio.sleep(0.005)
+
+    app = serving(lambda: EventStreamResponse(events(), keepalive=0.001))
+    await app(http_scope(), Exchange(*chunks(b"")).receive, send)
+    assert b"".join(pieces).count(b"data: 0123456789\n\n") == 5
+
+
+async def test_a_ping_to_a_client_that_left_ends_the_stream() -> None:
+    content = Watched(endless=True)
+
+    async def events() -> AsyncIterator[ServerSentEvent]:
+        async for _ in content.items():
+            yield ServerSentEvent("x")
+
+    async def send(message: Any) -> None:
+        if message.get("body", b"").startswith(b":"):
+            raise OSError("gone")
+
+    with anyio.fail_after(5):
+        app = serving(lambda: EventStreamResponse(events(), keepalive=0.01))
+        await app(http_scope(), Exchange(*chunks(b"")).receive, send)

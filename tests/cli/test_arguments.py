@@ -1,0 +1,91 @@
+"""The command's arguments: every flag of the promise, its default, and its variable."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from jimsapi.cli import main
+from jimsapi.cli.options import all_options
+from jimsapi.plugins.options import specs
+from tests.command import refusal, run_command
+
+DEFAULTS = {
+    "--app": "app",
+    "--host": "0.0.0.0",
+    "--port": 8080,
+    "--api-key": (),
+    "--metrics-port": 8000,
+    "--verbose": False,
+    "--metrics-host": "0.0.0.0",
+    "--store": "sqlite:///jims.db",
+    "--durability": "durable",
+    "--context-events": 200,
+    "--thread-queue": 256,
+    "--queue-timeout": 60.0,
+    "--run-timeout": 300.0,
+    "--max-runs": 1000,
+    "--max-body": 1_048_576,
+    "--drain-time": 20.0,
+    "--keep-runs": 30.0,
+    "--log-format": "text",
+    "--root-path": "",
+    "--forwarded-allow-ips": None,
+    "--ssl-certfile": None,
+    "--ssl-keyfile": None,
+    "--reload": False,
+    "--auth-order": None,
+}
+
+
+@pytest.mark.parametrize("flag", DEFAULTS)
+def test_every_option_of_the_promise_is_there_with_its_default_and_its_variable(flag: str) -> None:
+    [spec] = [spec for item in all_options() for spec in specs(item.options) if spec.flag == flag]
+    assert spec.default == DEFAULTS[flag]
+    assert spec.variable == "JIMS_" + flag.removeprefix("--").replace("-", "_").upper()
+
+
+def test_help_shows_every_flag_variable_and_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main(["--help"])
+    assert exited.value.code == 0
+    shown = capsys.readouterr().out
+    words = set(re.split(r"[\s\[\]]+", shown))
+    for flag in (*DEFAULTS, "--version"):
+        assert flag in words
+    for command in ("plugins", "openapi", "check"):
+        assert re.search(rf"^  {command}\s", shown, re.MULTILINE)
+    assert "authentik" not in shown
+
+
+def test_an_unknown_flag_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main(["--aap", "x"])
+    assert exited.value.code == 2
+    assert "--aap" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "message"),
+    [
+        (["--port", "http"], {}, "--port: 'http' is not a whole number from 0 to 65535"),
+        (["--port", "70000"], {}, "--port: '70000' is not a whole number from 0 to 65535"),
+        ([], {"JIMS_PORT": "x"}, "JIMS_PORT: 'x' is not a whole number"),
+        (["--log-format", "xml"], {}, "--log-format: 'xml' is not one of json, text"),
+    ],
+)
+def test_a_faulty_value_is_one_line_and_exit_1(
+    tmp_path: Path, arguments: list[str], env: dict[str, str], message: str
+) -> None:
+    assert message in refusal(run_command(*arguments, cwd=tmp_path, env=env))
+
+
+def test_options_stand_before_or_behind_a_subcommand_and_repeat(tmp_path: Path) -> None:
+    (tmp_path / "bot.py").write_text("async def app(ctx): pass\n")
+    for arguments in (
+        ["--app", "bot", "--api-key", "a", "--api-key", "b", "check"],
+        ["check", "--app", "bot", "--api-key", "a", "--api-key", "b"],
+    ):
+        checked = run_command(*arguments, cwd=tmp_path)
+        assert checked.returncode == 0, checked.stderr
+        assert "asked in this order: key" in checked.stdout

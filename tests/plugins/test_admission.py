@@ -1,0 +1,206 @@
+"""Who may enter: any provider can admit, none can veto; what each says decides how the others' refusal looks."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jimsapi import ThreadContext, create_api
+from jimsapi.asgi.testing import TestClient
+from tests.plugins.distributions import install
+
+pytestmark = pytest.mark.anyio
+
+DOORS = """
+import door_words
+from jimsapi import *
+
+class Door:
+    def __init__(self, name):
+        self.name = name
+        self.challenge = {"b": "Blue", "c": 'Bearer realm="c"', "d": ""}.get(name)
+
+    async def authenticate(self, connection):
+        word = connection.headers.get("x-" + self.name)
+        door_words.asked.append(self.name)
+        return door_words.say(word)
+
+@hookimpl
+def jimsapi_auth_provider():
+    return Door("NAME")
+"""
+
+WORDS = """
+import asyncio
+from jimsapi import *
+
+asked = []
+
+def say(word):
+    match word:
+        case None: return None
+        case "in": return Identity("somebody")
+        case "bound": return Identity("ann", contact_id="ann")
+        case "reader": return Identity("reader", scopes=["threads"])
+        case "invalid": raise InvalidCredentials("sesame")
+        case "denied": raise AccessDenied("sesame")
+        case "unavailable": raise AuthUnavailable("the directory is away")
+        case "timeout": raise TimeoutError("sesame")
+        case "exit": raise SystemExit(3)
+        case "cancel": raise asyncio.CancelledError
+        case "rubbish": return True
+        case "text": return "somebody"
+"""
+
+
+@pytest.fixture
+def doors(site: Path) -> Path:
+    (site / "door_words.py").write_text(WORDS)
+    for name in ("b", "c", "d"):
+        install(site, f"acme-{name}", DOORS.replace("NAME", name))
+    return site
+
+
+async def echo(ctx: ThreadContext) -> None:
+    ctx.send_message("hi")
+
+
+async def ask(headers: dict[str, str], **settings: Any) -> Any:
+    async with TestClient(create_api(echo, store="memory:", **settings)) as client:
+        return await client.post("/api/v1/chat", json={"contact_id": "ann", "message": "hi"}, headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("b", "c", "status"),
+    [
+        (None, None, 401),
+        ("in", None, 200),
+        (None, "in", 200),
+        ("invalid", None, 401),
+        ("invalid", "in", 200),
+        ("invalid", "invalid", 401),
+        ("denied", "in", 200),
+        ("denied", None, 403),
+        ("denied", "invalid", 403),
+        ("invalid", "denied", 403),
+        ("denied", "unavailable", 403),
+        ("unavailable", "denied", 403),
+        ("unavailable", "in", 200),
+        ("unavailable", None, 503),
+        ("unavailable", "invalid", 503),
+        ("invalid", "unavailable", 503),
+        ("timeout", None, 503),
+        ("timeout", "in", 200),
+        ("timeout", "denied", 403),
+        ("exit", None, 503),
+        ("cancel", None, 503),
+        ("cancel", "in", 200),
+        ("rubbish", None, 503),
+        ("rubbish", "in", 200),
+        ("text", "invalid", 503),
+    ],
+)
+async def test_the_first_identity_admits_else_denied_else_unavailable_else_unauthorized(
+    doors: Path, b: str | None, c: str | None, status: int
+) -> None:
+    headers = {f"x-{name}": word for name, word in (("b", b), ("c", c)) if word is not None}
+    answer = await ask(headers)
+    assert answer.status_code == status, answer.text
+    assert ("www-authenticate" in answer.headers) is (status == 401)
+    assert ("retry-after" in answer.headers) is (status == 503)
+    assert "sesame" not in answer.text
+
+
+async def test_a_401_offers_every_challenge_and_says_what_was_wrong_with_a_bearer(doors: Path) -> None:
+    answer = await ask({}, api_key="k")
+    assert answer.headers["www-authenticate"] == 'Bearer realm="jimsapi", Blue, Bearer realm="c"'
+    answer = await ask({"x-b": "invalid", "x-c": "invalid"}, api_key="k")
+    assert answer.headers["www-authenticate"] == 'Bearer realm="jimsapi", Blue, Bearer realm="c", error="invalid_token"'
+    answer = await ask({"authorization": "Bearer wrong"}, api_key="k")
+    assert answer.headers["www-authenticate"].startswith('Bearer realm="jimsapi", error="invalid_token", Blue')
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [(None, ["b", "c", "d"]), ("d", ["d", "b", "c"]), ("d, key ,b", ["d", "b", "c"]), ("c,b,d,key", ["c", "b", "d"])],
+)
+async def test_providers_are_asked_by_distribution_or_in_the_operator_s_order(
+    doors: Path, order: str | None, expected: list[str]
+) -> None:
+    import door_words  # type: ignore[import-not-found] # written by the fixture
+
+    served = create_api(echo, store="memory:", api_key="k", auth_order=order)
+    async with TestClient(served) as client:
+        assert (await client.get("/api/v1/threads?contact_id=ann")).status_code == 401
+        assert served.composition is not None
+        names = [built.name for built in served.composition.providers]
+    assert door_words.asked == expected
+    if order is None:
+        assert names == ["key", "b", "c", "d"]
+    elif order.startswith("d, key"):
+        assert names == ["d", "key", "b", "c"]
+
+
+async def test_after_an_identity_nobody_else_is_asked(doors: Path) -> None:
+    import door_words
+
+    assert (await ask({"x-b": "in", "x-c": "denied"})).status_code == 200
+    assert door_words.asked == ["b"]
+
+
+async def test_the_key_and_authentik_come_first_whatever_their_distributions_are_called(doors: Path) -> None:
+    install(doors, "zzz-sso", DOORS.replace("NAME", "authentik"))
+    served = create_api(echo, store="memory:", api_key="k")
+    async with served.lifespan():
+        assert served.composition is not None
+        assert [built.name for built in served.composition.providers] == ["key", "authentik", "b", "c", "d"]
+
+
+async def test_a_provider_s_own_failure_is_logged_by_its_kind_and_not_its_text(
+    doors: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert (await ask({"x-b": "timeout"})).status_code == 503
+    assert "auth provider b failed with TimeoutError" in caplog.text
+    assert "sesame" not in caplog.text
+
+
+async def test_an_identity_reaches_no_further_than_its_contact_and_its_scopes(doors: Path) -> None:
+    async with TestClient(create_api(echo, store="memory:")) as client:
+        body = {"contact_id": "ben", "message": "hi"}
+        assert (await client.post("/api/v1/chat", json=body, headers={"x-b": "bound"})).status_code == 403
+        assert (await client.post("/api/v1/chat", json={"message": "hi"}, headers={"x-b": "bound"})).status_code == 200
+        refused = await client.post("/api/v1/chat", json=body, headers={"x-b": "reader"})
+        assert (refused.status_code, "chat" in refused.text) == (403, True)
+        assert (await client.get("/api/v1/threads?contact_id=ben", headers={"x-b": "reader"})).status_code == 200
+
+
+async def test_metrics_and_observers_are_told_what_each_provider_said(doors: Path) -> None:
+    served = create_api(echo, store="memory:")
+    async with TestClient(served) as client:
+        for word in ("in", "invalid", "denied", "unavailable", "rubbish"):
+            await client.get("/api/v1/threads?contact_id=ann", headers={"x-b": word})
+        text = served.metrics()
+    for outcome, count in (("admitted", 1), ("invalid", 1), ("denied", 1), ("unavailable", 2)):
+        assert f'jims_auth_decisions_total{{outcome="{outcome}",provider="b"}} {count}.0' in text.replace(
+            f'provider="b",outcome="{outcome}"', f'outcome="{outcome}",provider="b"'
+        )
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/openapi.json", "/docs"])
+async def test_public_routes_ask_nobody(doors: Path, path: str) -> None:
+    import door_words
+
+    async with TestClient(create_api(echo, store="memory:", api_key="k")) as client:
+        assert (await client.get(path)).status_code == 200
+        assert (await client.get("/nowhere")).status_code == 404
+        assert (await client.get("/api/v1/chat")).status_code == 405
+    assert door_words.asked == []
+
+
+async def test_a_public_server_admits_everybody_and_says_so_loudly(
+    site: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert (await ask({})).status_code == 200
+    assert "NO AUTHENTICATION IS CONFIGURED: the API is public" in caplog.text

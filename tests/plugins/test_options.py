@@ -1,0 +1,292 @@
+"""Options: where their values come from, what is refused, and that a secret is never shown."""
+
+import logging
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from jimsapi import Options, Secret, create_api, option
+from jimsapi.plugins.errors import OptionError, StartError
+from jimsapi.plugins.options import Owned, Settings, near_misses, specs
+
+pytestmark = pytest.mark.anyio
+
+
+class Tape(Options, prefix="tape"):
+    secret: Secret | None = option(help="x")
+    keys: tuple[Secret, ...] = option(help="x")
+    labels: tuple[str, ...] = option(("a",), help="x")
+    speed: int = option(3, minimum=1, maximum=9, help="x")
+    gain: float = option(0.5, minimum=0, help="x")
+    loud: bool = option(help="x")
+    mode: Literal["play", "stop"] = option("stop", help="x")
+    path: Path | None = option(help="x")
+    title: str | None = option(help="x")
+
+
+def resolve(given: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Tape:
+    return Settings([Owned(Tape, "acme-tape")], given or {}, environ or {}).get(Tape)
+
+
+@pytest.mark.parametrize(
+    ("given", "variable", "file", "expected"),
+    [
+        ("flag", "variable", "file", "flag"),
+        (None, "variable", "file", "variable"),
+        (None, None, "file", "file"),
+        (None, None, None, None),
+        ("", "variable", "file", "variable"),
+        ("", "", "file", "file"),
+        ("", "", None, None),
+    ],
+)
+def test_a_flag_comes_before_a_variable_before_a_file_before_the_default_and_empty_is_unset(
+    tmp_path: Path, given: str | None, variable: str | None, file: str | None, expected: str | None
+) -> None:
+    environ = {}
+    if variable is not None:
+        environ["JIMS_TAPE_SECRET"] = variable
+    if file is not None:
+        (tmp_path / "secret").write_text(file + "\n")
+        environ["JIMS_TAPE_SECRET_FILE"] = str(tmp_path / "secret")
+    secret = resolve({"tape_secret": given}, environ).secret
+    assert (secret and secret.reveal()) == expected
+
+
+def test_a_file_gives_one_secret_a_line_where_the_option_repeats(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("one\n\r\ntwo\r\n")
+    keys = resolve({}, {"JIMS_TAPE_KEYS_FILE": str(tmp_path / "keys")}).keys
+    assert [key.reveal() for key in keys] == ["one", "two"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n\n", b"\xff\xfe"])
+def test_a_secret_s_file_that_cannot_be_used_stops_the_start_and_is_named(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(OptionError, match=f"JIMS_TAPE_SECRET_FILE: .*{file}"):
+        resolve({}, {"JIMS_TAPE_SECRET_FILE": str(file)})
+
+
+def test_only_secrets_are_read_from_files(tmp_path: Path) -> None:
+    (tmp_path / "speed").write_text("7")
+    assert resolve({}, {"JIMS_TAPE_SPEED_FILE": str(tmp_path / "speed")}).speed == 3
+
+
+def test_values_of_every_type_are_read_from_text() -> None:
+    texts = {
+        "SPEED": " 7 ",
+        "GAIN": "1e1",
+        "LOUD": "Yes",
+        "MODE": "play",
+        "PATH": "/x/y",
+        "LABELS": "b",
+        "TITLE": " t ",
+    }
+    tape = resolve({}, {f"JIMS_TAPE_{name}": text for name, text in texts.items()})
+    assert (tape.speed, tape.gain, tape.loud, tape.mode) == (7, 10.0, True, "play")
+    assert (tape.path, tape.labels, tape.title) == (Path("/x/y"), ("b",), " t ")
+
+
+def test_keywords_may_be_of_the_type_itself() -> None:
+    given = {"speed": 7, "gain": 1, "loud": True, "path": Path("x"), "labels": ["b", "c"], "secret": Secret("s")}
+    tape = resolve({f"tape_{name}": value for name, value in given.items()})
+    assert (tape.speed, tape.gain, tape.loud, tape.path, tape.labels) == (7, 1.0, True, Path("x"), ("b", "c"))
+    assert tape.secret is not None
+    assert tape.secret.matches("s")
+
+
+def test_what_is_given_as_false_comes_before_a_variable() -> None:
+    assert resolve({"tape_loud": False}, {"JIMS_TAPE_LOUD": "1"}).loud is False
+    assert resolve({"tape_gain": 0}, {"JIMS_TAPE_GAIN": "1"}).gain == 0
+
+
+def test_a_tuple_takes_one_value_several_and_drops_empty_ones() -> None:
+    assert resolve({"tape_labels": "b"}).labels == ("b",)
+    assert resolve({"tape_labels": ("b", "", "c")}).labels == ("b", "c")
+    assert resolve({"tape_labels": ()}).labels == ("a",)
+    assert resolve({"tape_labels": [""]}).labels == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "described"),
+    [
+        ("speed", "fast", "'fast' is not a whole number from 1 to 9"),
+        ("speed", "0", "'0' is not a whole number from 1 to 9"),
+        ("speed", 10, "10 is not a whole number from 1 to 9"),
+        ("speed", "3.5", "'3.5' is not a whole number from 1 to 9"),
+        ("speed", 3.0, "3.0 is not a whole number from 1 to 9"),
+        ("speed", True, "True is not a whole number from 1 to 9"),
+        ("gain", "nan", "'nan' is not a number of at least 0"),
+        ("gain", "-1", "'-1' is not a number of at least 0"),
+        pytest.param("gain", 10**400, "is not a number of at least 0", id="gain-huge"),
+        ("loud", "perhaps", "'perhaps' is not true or false"),
+        ("loud", 2, "2 is not true or false"),
+        ("mode", "rewind", "'rewind' is not one of play, stop"),
+        ("mode", ["play"], "is not one of play, stop"),
+        ("path", 3, "3 is not a path"),
+        ("title", 3, "3 is not text"),
+        ("labels", [3], "3 is not text"),
+    ],
+)
+def test_a_value_of_another_type_or_range_is_refused_and_the_option_named(key: str, value: Any, described: str) -> None:
+    with pytest.raises(OptionError) as refused:
+        resolve({f"tape_{key}": value})
+    assert f"--tape-{key}: " in str(refused.value)
+    assert described in str(refused.value)
+
+
+def test_a_faulty_variable_is_named_as_the_variable() -> None:
+    with pytest.raises(OptionError, match="JIMS_TAPE_SPEED: 'x' is not"):
+        resolve({}, {"JIMS_TAPE_SPEED": "x"})
+
+
+def test_an_error_about_a_secret_does_not_show_it() -> None:
+    with pytest.raises(OptionError) as refused:
+        resolve({"tape_secret": 12345})
+    assert "12345" not in str(refused.value)
+
+
+def test_an_option_without_default_must_be_given() -> None:
+    class Needy(Options, prefix="needy"):
+        name: str = option(help="x")
+
+    with pytest.raises(OptionError, match="--needy-name is required: give it, or set JIMS_NEEDY_NAME"):
+        Settings([Owned(Needy, "acme")], {}, {})
+    assert Settings([Owned(Needy, "acme")], {"needy_name": "n"}, {}).get(Needy).name == "n"
+
+
+def test_instances_are_frozen_and_made_by_hand_in_tests() -> None:
+    tape = Tape(secret=Secret("s"))
+    assert (tape.speed, tape.keys, tape.labels, tape.loud, tape.path) == (3, (), ("a",), False, None)
+    with pytest.raises(AttributeError, match="frozen"):
+        tape.speed = 4
+    with pytest.raises(TypeError, match="no option sped"):
+        Tape(sped=4)
+
+
+def test_what_was_not_declared_cannot_be_asked_for() -> None:
+    class Other(Options):
+        pass
+
+    with pytest.raises(OptionError, match="Other was not declared: return it from jimsapi_options"):
+        Settings([Owned(Tape, "acme")], {}, {}).get(Other)
+
+
+@pytest.mark.parametrize("annotation", ["list[str]", "int | str", "dict[str, str]", "bytes", "tuple[int, str]"])
+def test_a_type_that_no_flag_can_have_is_refused_with_the_class(annotation: str) -> None:
+    odd = type("Odd", (Options,), {"__annotations__": {"x": annotation}, "x": option(help="x")})
+    with pytest.raises(OptionError, match=r"Odd\.x: an option cannot be a"):
+        specs(odd)
+
+
+@pytest.mark.parametrize("shown", [repr, str, "{}".format, lambda secret: f"{secret!r:>40}"])
+def test_a_secret_is_not_shown(shown: Any) -> None:
+    for value in (Secret("sesame"), (Secret("sesame"),), Tape(secret=Secret("sesame"), keys=(Secret("sesame"),))):
+        try:
+            text = shown(value)
+        except TypeError:  # a format that the value does not take shows nothing either
+            continue
+        assert "sesame" not in text
+
+
+@pytest.mark.parametrize(
+    ("secret", "candidate", "matches"),
+    [
+        ("sesame", "sesame", True),
+        ("sesame", "Sesame", False),
+        ("sesame", "sesame ", False),
+        ("sesame", "", False),
+        ("sesame", "sesam\N{LATIN SMALL LETTER E WITH ACUTE}", False),
+        ("schlüssel", "schlüssel", True),
+        ("schlüssel", "schlüssel".encode().decode("latin-1"), True),
+        ("schlüssel", "schlussel", False),
+        ("鍵", "鍵", True),
+        ("鍵", "鍵".encode().decode("latin-1"), True),
+        ("?", "鍵", False),
+        ("ä", "\udce4", False),
+    ],
+)
+def test_a_secret_matches_itself_however_a_header_carries_it(secret: str, candidate: str, matches: bool) -> None:
+    assert Secret(secret).matches(candidate) is matches
+
+
+def test_a_secret_survives_a_reloader_s_pickle() -> None:
+    assert pickle.loads(pickle.dumps(Secret("sesame"))).matches("sesame")
+
+
+def test_a_variable_that_looks_like_a_misspelt_option_is_told_and_others_are_left_alone() -> None:
+    environ = {
+        "JIMS_THREAD_QUEU": "1",
+        "JIMS_MODEL": "x",
+        "OTHER": "y",
+        "JIMS_THREAD_QUEUE": "2",
+        "JIMS_API_KEY_FILE": "f",
+    }
+    assert near_misses(environ, ["thread_queue", "api_key"]) == [("JIMS_THREAD_QUEU", "JIMS_THREAD_QUEUE")]
+
+
+async def echo(ctx: Any) -> None:
+    ctx.send_message("hi")
+
+
+async def test_a_near_miss_is_a_warning_and_not_a_refusal(
+    site: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("JIMS_API_KEYS", "k")
+    with caplog.at_level(logging.WARNING):
+        async with create_api(echo, store="memory:").lifespan():
+            pass
+    assert "JIMS_API_KEYS is set but is no option; did you mean JIMS_API_KEY?" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"api_kye": "k"}, "there is no option api_kye; did you mean api_key?"),
+        ({"zzz": 1}, "there is no option zzz"),
+        ({"max_body": "big"}, "--max-body: 'big' is not a whole number"),
+        ({"max_body": 0}, "--max-body: 0 is not a whole number"),
+        ({"api_key": 7}, "--api-key: the value is not text"),
+        ({"durability": "never"}, "--durability: 'never' is not one of durable, relaxed"),
+        ({"auth_order": "door"}, "--auth-order names door"),
+        ({"authentik_url": "https://id"}, "jimsapi-authentik is not installed"),
+        ({"store": "tape:x"}, "--store tape:x: no installed plugin keeps threads there"),
+        ({"store": "sqlite://x.db"}, "--store sqlite://x.db: give sqlite:///relative.db"),
+        ({"store": "db://user:sesame@host/x"}, r"--store db://user:\*\*\*@host/x: no installed plugin"),
+    ],
+)
+async def test_a_faulty_keyword_of_create_api_is_reported_when_it_starts(
+    site: Path, settings: dict[str, Any], message: str
+) -> None:
+    api = create_api(echo, **({"store": "memory:"} | settings))
+    with pytest.raises(StartError, match=message):
+        async with api.lifespan():
+            pass
+
+
+async def test_create_api_takes_keywords_before_variables_before_files(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jimsapi.builtin.bearer_key import KeyOptions
+
+    async def keys(**settings: Any) -> list[str]:
+        api = create_api(echo, store="memory:", **settings)
+        async with api.lifespan():
+            assert api.composition is not None
+            return [key.reveal() for key in api.composition.settings.get(KeyOptions).key]
+
+    (site / "keys").write_text("file\nfile2\n")
+    assert await keys() == []
+    monkeypatch.setenv("JIMS_API_KEY_FILE", str(site / "keys"))
+    assert await keys() == ["file", "file2"]
+    monkeypatch.setenv("JIMS_API_KEY", "variable")
+    assert await keys() == ["variable"]
+    assert await keys(api_key="") == ["variable"]
+    assert await keys(api_key="keyword") == ["keyword"]
+    assert await keys(api_key=["keyword", Secret("two")]) == ["keyword", "two"]

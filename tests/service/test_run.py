@@ -1,0 +1,273 @@
+"""The flow of a run, without HTTP: what its caller, its observers and its sinks are told."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from jimsapi import ById, Event, Identity, Inbound, JimsApp, Latest, New, ThreadContext
+from jimsapi.builtin.resolvers import DefaultResolver
+from jimsapi.service.errors import (
+    ContactForbidden,
+    PipelineFailed,
+    RunCancelled,
+    RunInterrupted,
+    RunTimedOut,
+    ServerDraining,
+)
+from jimsapi.service.identity import PUBLIC, Admission
+from jimsapi.service.live import RunRecord, Stop
+from jimsapi.service.run import RunLimits, RunService
+from jimsapi.service.sinks import SinkQueue
+from jimsapi.threads.errors import ThreadNotFound
+from jimsapi.threads.memory import MemoryStore
+from jimsapi.threads.run import RunStatus
+
+pytestmark = pytest.mark.anyio
+
+
+class Bot:
+    """A pipeline that can be held: `hold` waits, everything else is echoed."""
+
+    def __init__(self) -> None:
+        self.begun, self.may_end = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, ctx: ThreadContext) -> None:
+        if ctx.get_last_user_message() == "hold":
+            self.begun.set()
+            await self.may_end.wait()
+        if ctx.get_last_user_message() == "raise":
+            raise RuntimeError("on purpose")
+        ctx.send_message(f"You said: {ctx.get_last_user_message()}")
+
+
+@asynccontextmanager
+async def serving(pipeline: Any, **options: Any) -> AsyncIterator[RunService]:
+    async with MemoryStore() as store:
+        resolvers = options.pop("resolvers", [DefaultResolver()])
+        async with RunService(JimsApp(pipeline), store, resolvers, **options) as service:
+            yield service
+
+
+def inbound(message: str, contact: str = "ann", thread_id: UUID | None = None) -> Inbound:
+    return Inbound(contact_id=contact, message=message, thread_id=thread_id)
+
+
+async def waiting(service: RunService, count: int) -> None:
+    while service.waiting_runs != count:
+        await asyncio.sleep(0)
+
+
+async def contents(service: RunService, thread_id: UUID) -> list[str]:
+    page = await service.store.events(thread_id, None, 1000, None)
+    return [event.event_type for event in page.events]
+
+
+async def test_an_answer_tells_the_run_the_thread_and_what_was_said() -> None:
+    async with serving(Bot()) as service:
+        first = await service.chat(inbound("hi"), PUBLIC)
+        again = await service.chat(inbound("hi"), PUBLIC)
+    assert (first.created_new_thread, again.created_new_thread) == (True, False)
+    assert first.thread_id == again.thread_id
+    assert first.run_id != again.run_id
+    assert first.assistant_messages == ["You said: hi"]
+
+
+async def test_a_caller_that_is_cancelled_cancels_nothing() -> None:
+    bot = Bot()
+    async with serving(bot) as service:
+        caller = asyncio.create_task(service.chat(inbound("hold"), PUBLIC))
+        await bot.begun.wait()
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        next_one = asyncio.create_task(service.chat(inbound("next"), PUBLIC))
+        await waiting(service, 1)
+        bot.may_end.set()
+        answered = await next_one
+        stored = await contents(service, answered.thread_id)
+    assert stored[1:] == ["comm.user_message", "comm.assistant_message"] * 2
+
+
+STOPS: list[tuple[Stop, type[Exception]]] = [
+    (Stop.CANCELLED, RunCancelled),
+    (Stop.DRAINED, RunInterrupted),
+    (Stop.DELETED, ThreadNotFound),
+    (Stop.TIMED_OUT, RunTimedOut),
+]
+
+
+@pytest.mark.parametrize(("reason", "error"), STOPS)
+async def test_a_running_one_that_is_stopped_says_why_and_lets_the_next_go_on(
+    reason: Stop, error: type[Exception]
+) -> None:
+    bot = Bot()
+    async with serving(bot) as service:
+        running = service.begin(inbound("hold"), PUBLIC)
+        await bot.begun.wait()
+        next_one = service.begin(inbound("next"), PUBLIC)
+        await waiting(service, 1)
+        service.stop_runs([running.run_id, uuid4()], reason)
+        with pytest.raises(error):
+            await running.answer
+        answered = await next_one.answer
+        stored = await contents(service, answered.thread_id)
+    assert stored[1:] == ["comm.user_message", "comm.user_message", "comm.assistant_message"]
+
+
+@pytest.mark.parametrize(("reason", "error"), STOPS[:3])
+async def test_a_waiting_one_that_is_stopped_never_enters_its_thread(reason: Stop, error: type[Exception]) -> None:
+    bot = Bot()
+    async with serving(bot) as service:
+        running = service.begin(inbound("hold"), PUBLIC)
+        await bot.begun.wait()
+        stopped = service.begin(inbound("never"), PUBLIC)
+        last = service.begin(inbound("last"), PUBLIC)
+        await waiting(service, 2)
+        service.stop_runs([stopped.run_id], reason)
+        with pytest.raises(error):
+            await stopped.answer
+        bot.may_end.set()
+        await running.answer
+        answered = await last.answer
+        stored = await contents(service, answered.thread_id)
+    assert stored[1:] == ["comm.user_message", "comm.assistant_message"] * 2
+
+
+async def test_observers_are_told_how_each_run_ended_and_one_that_raises_harms_nobody() -> None:
+    told: list[RunRecord] = []
+
+    def broken(record: RunRecord) -> None:
+        raise RuntimeError("an observer's own fault")
+
+    by_key = Admission(Identity("holder"), "key", "jimsapi", "0.1.0")
+    async with serving(Bot(), on_run=[broken, told.append]) as service:
+        good = service.begin(inbound("hi"), by_key)
+        await good.answer
+        bad = service.begin(inbound("raise"), by_key)
+        with pytest.raises(PipelineFailed, match="on purpose"):
+            await bad.answer
+        with pytest.raises(ThreadNotFound):
+            await service.chat(inbound("hi", thread_id=uuid4()), by_key)
+        while service.open_runs:
+            await asyncio.sleep(0)
+    assert [(record.run_id, record.status) for record in told] == [
+        (good.run_id, RunStatus.COMPLETED),
+        (bad.run_id, RunStatus.FAILED),
+    ]
+    assert [record.provider for record in told] == ["key", "key"]
+    assert [(timing.pipeline, timing.succeeded) for record in told for timing in record.pipelines] == [
+        ("Bot", True),
+        ("Bot", False),
+    ]
+
+
+class Sink:
+    name = "sink"
+
+    def __init__(self) -> None:
+        self.got: list[Event] = []
+
+    async def deliver(self, events: Sequence[Event]) -> None:
+        self.got.extend(events)
+
+
+class BrokenSink:
+    name = "broken"
+
+    async def deliver(self, events: Sequence[Event]) -> None:
+        raise RuntimeError("away")
+
+
+async def test_sinks_get_what_was_stored_in_order_and_nothing_of_a_failed_answer() -> None:
+    sink = Sink()
+    queues = [SinkQueue(BrokenSink()), SinkQueue(sink)]
+    async with serving(Bot(), sinks=queues) as service:
+        thread_id = (await service.chat(inbound("hi"), PUBLIC)).thread_id
+        with pytest.raises(PipelineFailed):
+            await service.chat(inbound("raise"), PUBLIC)
+        await service.drain(5)
+        stored = (await service.store.events(thread_id, None, 1000, None)).events
+    assert [event.event_id for event in sink.got] == [event.event_id for event in stored]
+    assert {event.thread_id for event in sink.got} == {thread_id}
+    assert [event.event_type for event in sink.got][1:] == [
+        "comm.user_message",
+        "comm.assistant_message",
+        "comm.user_message",
+    ]
+    assert (queues[0].outcomes["failed"], queues[1].outcomes["delivered"]) == (4, 4)
+
+
+class Resolver:
+    def __init__(self, answer: Any) -> None:
+        self.name = "resolver"
+        self._answer = answer
+
+    async def resolve(self, inbound: Inbound) -> Any:
+        return self._answer
+
+
+async def test_the_first_resolver_that_answers_decides_alone() -> None:
+    for resolvers, created in (
+        ([Resolver(None), Resolver([Latest(), New()])], [True, False]),
+        ([Resolver([New()]), Resolver([Latest()])], [True, True]),
+        ([Resolver([Latest(active_within=timedelta(0)), New()])], [True, True]),
+    ):
+        async with serving(Bot(), resolvers=resolvers) as service:
+            assert [(await service.chat(inbound("hi"), PUBLIC)).created_new_thread for _ in range(2)] == created
+
+
+@pytest.mark.parametrize("answer", [[], [Latest()], [ById(uuid4())], None])
+async def test_nothing_that_matches_is_a_thread_not_found(answer: Any) -> None:
+    async with serving(Bot(), resolvers=[Resolver(answer)]) as service:
+        with pytest.raises(ThreadNotFound):
+            await service.chat(inbound("hi"), PUBLIC)
+        assert (await service.store.threads("ann", 10, None)).threads == []
+
+
+async def test_a_resolver_cannot_lead_a_bound_caller_into_a_foreign_thread() -> None:
+    async with serving(Bot()) as owner:
+        foreign = (await owner.chat(inbound("hi", "bea"), PUBLIC)).thread_id
+        bound = Admission(Identity("ann", contact_id="ann"))
+        with pytest.raises(ThreadNotFound):
+            await owner.chat(inbound("hi", "ann", foreign), bound)
+        with pytest.raises(ContactForbidden):
+            owner.begin(inbound("hi", "bea", foreign), bound)
+        assert owner.open_runs == 0
+
+
+async def test_a_drain_refuses_new_runs_ends_the_open_and_interrupts_what_hangs() -> None:
+    bot = Bot()
+    told: list[RunRecord] = []
+    async with serving(bot, on_run=[told.append], limits=RunLimits(run_timeout=60)) as service:
+        hung = service.begin(inbound("hold"), PUBLIC)
+        await bot.begun.wait()
+        queued = service.begin(inbound("never"), PUBLIC)
+        await waiting(service, 1)
+        await service.drain(0.01)
+        with pytest.raises(ServerDraining):
+            service.begin(inbound("late"), PUBLIC)
+        for run in (hung, queued):
+            with pytest.raises(RunInterrupted):
+                await run.answer
+        assert service.open_runs == 0
+    assert {record.status for record in told} <= {RunStatus.INTERRUPTED, RunStatus.CANCELLED}
+    assert RunStatus.INTERRUPTED in {record.status for record in told}
+
+
+QUITTERS: list[Callable[[], BaseException]] = [SystemExit, KeyboardInterrupt, asyncio.CancelledError]
+
+
+@pytest.mark.parametrize("quitter", QUITTERS)
+async def test_a_pipeline_cannot_take_the_server_down(quitter: Callable[[], BaseException]) -> None:
+    async def quits(ctx: ThreadContext) -> None:
+        raise quitter()
+
+    async with serving(quits) as service:
+        for _ in range(2):
+            with pytest.raises(PipelineFailed):
+                await service.chat(inbound("hi"), PUBLIC)
