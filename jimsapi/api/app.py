@@ -21,7 +21,7 @@ from jimsapi.asgi.response import JSONResponse
 from jimsapi.asgi.routing import RouteConflict, Router
 from jimsapi.asgi.types import ASGIApp
 from jimsapi.builtin import builtin_plugins
-from jimsapi.plugins.compose import Built, Composer, Composition, resolve_settings, warn_of_near_misses
+from jimsapi.plugins.compose import Built, Composer, Composition, resolve_settings
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import PluginError
 from jimsapi.plugins.manager import OWN_DISTRIBUTION, PluginManager, one_line
@@ -102,7 +102,6 @@ class Api(App):
         try:
             plugins = PluginManager(builtin_plugins())
             settings = resolve_settings(plugins, self._options, self._given, os.environ)
-            warn_of_near_misses(settings, os.environ)
             composer = Composer(plugins, settings)
             built = await composer.build(self._app)
             metrics = settings.get(MetricsOptions)

@@ -9,7 +9,7 @@ finds the place, is taken only then.
 import json
 import re
 from collections.abc import Iterator
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any
 
 import orjson
@@ -23,14 +23,17 @@ _MAX_INTEGER = 2**64 - 1
 _MIN_INTEGER = -(2**63)
 _MAX_ECHO = 8192
 _MAX_KEY = 256
-_MAX_FAULTS = 1000
+_MAX_LOC = 1024
+_MAX_FAULTS = 20
 
 # Every digit becomes 0, all else a space: a long number is then found by a plain search, five times as fast as by a
 # regular expression.
 _DIGITS_TO_ZERO = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range(256))
 _LONG_NUMBER = b"0" * 19
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_STEP = re.compile(rb'("(?:[^"\\]|\\.)*")|[\[\]{},:]', re.DOTALL)
+# A string that begins always matches, closed or not, and gives nothing back: else an open one would be tried again from
+# each of its quotes, and a megabyte of them would take an hour.
+_STRING = re.compile(rb'"(?:[^"\\]|\\.?)*+"?', re.DOTALL)
+_STEP = re.compile(rb'("(?:[^"\\]|\\.?)*+"?)|[\[\]{},:]', re.DOTALL)
 
 # Opening brackets become 1, closing ones -1 (read as a signed byte); the running sum is the depth.
 _BRACKET_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
@@ -57,20 +60,17 @@ def decode_json(raw: bytes) -> Any:
         raise ValidationError(_explain(raw, error)) from None
     long_number = _LONG_NUMBER in raw.translate(_DIGITS_TO_ZERO)
     maybe_nul = b"\\" in raw and b"\\u0000" in raw  # one byte is found faster than six
-    if long_number or maybe_nul:
-        _refuse_unstorable(raw, value)
-    return value
-
-
-def _refuse_unstorable(raw: bytes, value: Any) -> None:
-    faults = _integer_faults(json.loads(raw, parse_int=_bounded_integer)) + _nul_faults(value)
+    faults = _integer_faults(json.loads(raw, parse_int=_bounded_integer)) if long_number else []
+    if maybe_nul:
+        faults += _nul_faults(value)
     if faults:
         raise ValidationError(faults)
+    return value
 
 
 def fault(kind: str, loc: Loc, message: str, value: Any, context: dict[str, Any] | None = None) -> Fault:
     """One item of a 422 answer. The echo of `value` is left out (null) where it is huge or cannot be encoded."""
-    item: Fault = {"type": kind, "loc": [_short(part) for part in loc], "msg": message, "input": _echo(value)}
+    item: Fault = {"type": kind, "loc": _shown(loc), "msg": message, "input": _echo(value)}
     if context:
         item["ctx"] = context
     return item
@@ -97,8 +97,18 @@ def _echo(value: Any) -> Any:
         return None
 
 
-def _short(part: str | int) -> str | int:
-    return part if isinstance(part, int) or len(part) <= _MAX_KEY else part[:_MAX_KEY] + "…"
+def _shown(loc: Loc) -> list[str | int]:
+    """A place as it may be told: long keys, and what is deep below them, are cut."""
+    shown: list[str | int] = []
+    room = _MAX_LOC
+    for part in loc:
+        if isinstance(part, str):
+            part = part if len(part) <= _MAX_KEY else part[:_MAX_KEY] + "…"
+            room -= len(part)
+        if room < 0:
+            return [*shown, "…"]
+        shown.append(part)
+    return shown
 
 
 def _explain(raw: bytes, error: orjson.JSONDecodeError) -> list[Fault]:
@@ -128,30 +138,47 @@ def _bounded_integer(digits: str) -> int | _OutOfRange:
 
 
 def _integer_faults(value: Any) -> list[Fault]:
-    return [
-        fault("integer_out_of_range", loc, "Integers must fit into 64 bits", None)
-        for loc, leaf in _leaves(value)
+    faults = (
+        fault("integer_out_of_range", tuple(place), "Integers must fit into 64 bits", None)
+        for place, leaf in _leaves(value)
         if leaf is _OUT_OF_RANGE
-    ][:_MAX_FAULTS]
+    )
+    return list(islice(faults, _MAX_FAULTS))
 
 
 def _nul_faults(value: Any) -> list[Fault]:
-    return [nul(loc, leaf) for loc, leaf in _leaves(value) if isinstance(leaf, str) and "\0" in leaf][:_MAX_FAULTS]
+    faults = (nul(tuple(place), leaf) for place, leaf in _leaves(value) if isinstance(leaf, str) and "\0" in leaf)
+    return list(islice(faults, _MAX_FAULTS))
 
 
-def _leaves(value: Any) -> Iterator[tuple[Loc, Any]]:
-    """Every key and every value that is no container, with its place."""
-    pending: list[tuple[Loc, Any]] = [(("body",), value)]
-    while pending:
-        loc, value = pending.pop()
-        if isinstance(value, dict):
-            for key, item in value.items():
-                yield (*loc, key), key
-                pending.append(((*loc, key), item))
-        elif isinstance(value, list):
-            pending.extend(((*loc, index), item) for index, item in enumerate(value))
+def _leaves(value: Any) -> Iterator[tuple[list[str | int], Any]]:
+    """Every key and every value that is no container, with its place, which holds until the next is asked for.
+
+    The walk keeps one iterator a level, so that a body of a million values costs no more memory than it has levels.
+    """
+    place: list[str | int] = ["body"]
+    if not isinstance(value, dict | list):
+        yield place, value
+        return
+    levels = [_parts(value)]
+    place.append("")
+    while levels:
+        for part, item in levels[-1]:
+            place[-1] = part
+            if isinstance(part, str):
+                yield place, part
+            if isinstance(item, dict | list):
+                levels.append(_parts(item))
+                place.append("")
+                break
+            yield place, item
         else:
-            yield loc, value
+            levels.pop()
+            place.pop()
+
+
+def _parts(value: dict[str, Any] | list[Any]) -> Iterator[tuple[str | int, Any]]:
+    return iter(value.items()) if isinstance(value, dict) else iter(enumerate(value))
 
 
 def _depth(raw: bytes) -> int:

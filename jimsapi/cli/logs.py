@@ -1,6 +1,8 @@
 """Logs: one line a request and one an event of interest, written in batches by a thread of its own."""
 
+import json
 import logging
+import re
 import sys
 import threading
 import time
@@ -16,6 +18,8 @@ from jimsapi.asgi.connection import request_id
 
 WRITE_EVERY = 0.1
 """Seconds between batches."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
 QUEUE_LIMIT = 100_000
 """Lines that wait at most; beyond, the oldest are dropped."""
 
@@ -42,7 +46,10 @@ class LogWriter(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take a log record. Its message is made now, while its arguments are what they were."""
-        record.message = record.getMessage()
+        try:
+            record.message = record.getMessage()
+        except Exception:  # a caller whose format and arguments do not agree must not fail for it
+            record.message = f"{record.msg} {record.args!r}"
         record.args = None
         self._waiting.append((record.created, getattr(record, "request_id", None) or request_id.get(""), record))
 
@@ -56,7 +63,7 @@ class LogWriter(logging.Handler):
         with self._writing:
             lines = []
             while self._waiting:
-                lines.append(self._line(*self._waiting.popleft()))
+                lines.append(self._safe_line(*self._waiting.popleft()))
             if lines:
                 try:
                     sys.stderr.write("".join(lines))
@@ -67,6 +74,12 @@ class LogWriter(logging.Handler):
     def _work(self) -> None:
         while not self._stopped.wait(WRITE_EVERY):
             self.flush()
+
+    def _safe_line(self, when: float, identifier: str, record: logging.LogRecord | RequestRecord) -> str:
+        try:
+            return self._line(when, identifier, record)
+        except Exception as error:  # one odd record must not end the log
+            return f"a log line could not be written: {type(error).__name__}\n"
 
     def _line(self, when: float, identifier: str, record: logging.LogRecord | RequestRecord) -> str:
         second = int(when)
@@ -92,16 +105,30 @@ def _second(when: int) -> str:
 
 
 def _json(fields: dict[str, Any]) -> str:
-    return orjson.dumps(fields, default=str).decode("utf-8", "replace") + "\n"
+    try:
+        return orjson.dumps(fields, default=str).decode() + "\n"
+    except TypeError:  # lone surrogates, integers beyond 64 bits: the standard library spells them
+        return json.dumps(fields, default=str) + "\n"
 
 
 def _text(fields: dict[str, Any]) -> str:
     pop = fields.pop
-    # One line an entry: a message or a header must not be able to forge the next one.
-    message = str(pop("message")).replace("\r", "\\r").replace("\n", "\\n")
-    head = f"{pop('time')} {pop('level')} {pop('logger')} {message}"
+    head = f"{pop('time')} {pop('level')} {pop('logger')} {_one_line(pop('message'))}"
     exception: str = pop("exception", "")
-    return head + "".join([f" {name}={value}" for name, value in fields.items()]) + "\n" + exception
+    tail = "".join([f" {name}={_one_line(value)}" for name, value in fields.items()])
+    # Told apart from entries by their margin, whatever text an exception bears.
+    trace = "".join([f"    | {_one_line(line)}\n" for line in exception.splitlines()])
+    return f"{head}{tail}\n{trace}"
+
+
+def _one_line(value: Any) -> str:
+    """Text without what would begin another line or steer a terminal: nobody must be able to forge an entry."""
+    text = str(value)
+    return text if text.isprintable() else _CONTROL.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 def set_up_logs(*, as_json: bool, verbose: bool) -> LogWriter:

@@ -12,9 +12,9 @@ import orjson
 
 from jimsapi.api.app import VERSION, Api, run_service
 from jimsapi.builtin import builtin_plugins
-from jimsapi.cli.options import COMMAND_OPTIONS, all_options, with_options
-from jimsapi.cli.server import serve, start_lines
-from jimsapi.plugins.compose import Composer, Composition, resolve_settings, warn_of_near_misses
+from jimsapi.cli.options import COMMAND_OPTIONS, ServerOptions, all_options, with_options
+from jimsapi.cli.server import address_of, serve, start_lines
+from jimsapi.plugins.compose import Composer, Composition, resolve_settings
 from jimsapi.plugins.errors import PluginError, StartError
 from jimsapi.plugins.manager import PluginManager, discover
 from jimsapi.threads.errors import StoreUnusable
@@ -35,7 +35,7 @@ def command_line(arguments: Sequence[str]) -> click.Group:
 
     What diagnoses a broken plugin does not import any: `plugins`, `--version`, and `--help` if one cannot be loaded.
     """
-    if {"plugins", "--version"} & set(arguments):
+    if arguments[:1] == ["plugins"] or "--version" in arguments:
         return _command_line(None)
     try:
         return _command_line(PluginManager(builtin_plugins()))
@@ -115,7 +115,8 @@ def list_plugins() -> None:
 def check(given: dict[str, Any]) -> None:
     """Load and build everything without opening it, and print what would serve."""
     composition = _describe(given)[0]
-    for line in start_lines(composition, "the configured address"):
+    server = composition.settings.get(ServerOptions)
+    for line in start_lines(composition, address_of(server, server.port)):
         click.echo(line)
     for entry, hooks in composition.plugins:
         click.echo(f"  {entry.name} ({entry.distribution} {entry.version}): {', '.join(hooks)}")
@@ -123,7 +124,7 @@ def check(given: dict[str, Any]) -> None:
     if names:
         click.echo(f"who may enter: whom one of these admits, asked in this order: {', '.join(names)}")
     else:
-        click.echo("who may enter: EVERYBODY; no auth provider is configured", err=True)
+        click.echo("who may enter: EVERYBODY; no auth provider is configured")
 
 
 def openapi(given: dict[str, Any]) -> None:
@@ -135,7 +136,6 @@ def _describe(given: dict[str, Any]) -> tuple[Composition, Api]:
     logging.getLogger("jimsapi").addHandler(logging.StreamHandler(sys.stderr))
     plugins = PluginManager(builtin_plugins())
     settings = resolve_settings(plugins, COMMAND_OPTIONS, given, os.environ)
-    warn_of_near_misses(settings, os.environ)
     composition = asyncio.run(Composer(plugins, settings).build())
     api = Api(None, given)
     api.declare(composition, plugins, run_service(composition))

@@ -1,6 +1,7 @@
 """Serving: bind the port, hand the app to uvicorn, drain on a signal."""
 
 import errno
+import gc
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ from jimsapi.plugins.compose import Composition
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.options import Settings
+from jimsapi.service.pipeline import pipeline_name
 from jimsapi.threads.errors import StoreUnusable
 
 logger = logging.getLogger("jimsapi")
@@ -93,6 +95,11 @@ class Serving:
         for line in start_lines(api.composition, self._address):
             logger.info(line)
         self._writer.flush()
+        # The start is over: from here on the server's own errors, a failing wrapper's for one, are told.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+        # What stands now stays, so that the collector need not look through it again and again.
+        gc.freeze()
+        gc.set_threshold(10_000, 20, 20)
 
     def stopped(self, abandoned_pipelines: int) -> None:
         logger.info("stopped")
@@ -110,7 +117,7 @@ def serve(settings: Settings, given: Mapping[str, Any]) -> int:
     """
     server, logs = settings.get(ServerOptions), settings.get(LogOptions)
     listening = bind(server.host, server.port)
-    address = _address(server, listening.getsockname()[1])
+    address = address_of(server, listening.getsockname()[1])
     factory = Factory(dict(given), address, logs.log_format == "json", logs.verbose)
     process = ServingProcess(factory, server)
     if server.reload:
@@ -152,7 +159,7 @@ def start_lines(composition: Composition, address: str) -> list[str]:
     """What a start says: what it serves, where, with which store, plugins and auth."""
     core, metrics = composition.settings.get(CoreOptions), composition.settings.get(MetricsOptions)
     app = composition.app
-    pipeline = app.name or getattr(app.pipeline, "__name__", type(app.pipeline).__name__)
+    pipeline = app.name or pipeline_name(app.pipeline)
     foreign = [
         f"{entry.name} ({entry.distribution} {entry.version})" for entry, _ in composition.plugins if entry.foreign
     ]
@@ -182,7 +189,7 @@ def _config(server: ServerOptions, app: Any) -> uvicorn.Config:
             server_header=False,
             proxy_headers=server.forwarded_allow_ips is not None,
             forwarded_allow_ips=server.forwarded_allow_ips,
-            root_path=server.root_path.rstrip("/"),
+            root_path=_root(server),
             ssl_certfile=server.ssl_certfile,
             ssl_keyfile=server.ssl_keyfile,
             reload=server.reload,
@@ -196,10 +203,16 @@ def _config(server: ServerOptions, app: Any) -> uvicorn.Config:
     return config
 
 
-def _address(server: ServerOptions, port: int) -> str:
+def address_of(server: ServerOptions, port: int) -> str:
+    """The URL under which the server is reached."""
     scheme = "https" if server.ssl_certfile else "http"
     host = f"[{server.host}]" if ":" in server.host else server.host
-    return f"{scheme}://{host}:{port}{server.root_path.rstrip('/')}"
+    return f"{scheme}://{host}:{port}{_root(server)}"
+
+
+def _root(server: ServerOptions) -> str:
+    root = server.root_path.strip("/")
+    return f"/{root}" if root else ""
 
 
 def _exit(number: int, frame: object) -> NoReturn:

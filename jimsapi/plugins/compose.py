@@ -6,6 +6,7 @@ Building leaves no trace (`jimsapi check` stops there); entering opens what was 
 
 import inspect
 import logging
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -61,6 +62,11 @@ class Built(msgspec.Struct, frozen=True):
     value: Any
 
     @property
+    def named(self) -> bool:
+        """Whether the object says its own name."""
+        return isinstance(getattr(self.value, "name", None), str)
+
+    @property
     def name(self) -> str:
         """The object's own name; the plugin's, for a context manager that was not entered yet."""
         name = getattr(self.value, "name", None)
@@ -97,12 +103,6 @@ def resolve_settings(
     return Settings(owned, given, environ)
 
 
-def warn_of_near_misses(settings: Settings, environ: Mapping[str, str]) -> None:
-    """Log the `JIMS_*` variables that look like misspelt options."""
-    for variable, near in near_misses(environ, settings.known):
-        logger.warning("%s is set but is no option; did you mean %s?", variable, near)
-
-
 def declared_options(plugins: PluginManager) -> list[Owned]:
     """The `Options` classes that the plugins declare. Raises `PluginError`."""
     owned = []
@@ -132,6 +132,8 @@ class Composer:
         Raises:
             StartError: something cannot be built or is not configured; the message is for the operator.
         """
+        for variable, near in near_misses(os.environ, self._settings.known):
+            logger.warning("%s is set but is no option; did you mean %s?", variable, near)
         jims_app = await self._app(app)
         composition = Composition(
             settings=self._settings,
@@ -224,6 +226,8 @@ class Composer:
         )
 
     def _in_order(self, providers: tuple[Built, ...]) -> tuple[Built, ...]:
+        if any(isinstance(built.value, AbstractAsyncContextManager) for built in providers if not built.named):
+            return providers  # their names, and so their order, are known once they were entered
         names: dict[str, Built] = {}
         for built in providers:
             other = names.setdefault(built.name, built)
@@ -312,8 +316,9 @@ async def _enter(built: Built, residents: Residents) -> Built:
 
 
 def without_password(url: str) -> str:
-    """A store's URL as it may be shown: with `***` for a password."""
-    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", url)
+    """A store's URL as it may be shown: with `***` for the user and for parameters, which may hold passwords."""
+    shown, parameters, _ = url.partition("?")
+    return re.sub(r"://.*@", "://***@", shown) + ("?***" if parameters else "")
 
 
 def _shown(value: object) -> str:

@@ -36,7 +36,7 @@ class CoreOptions(Options):
         30.0, minimum=0, maximum=36_500, help="Days that the record of a finished run is kept; events stay."
     )
     drain_time: float = option(
-        20.0, minimum=0.5, maximum=86_400, help="Seconds that a shutdown may take; what runs longer is interrupted."
+        20.0, minimum=2.0, maximum=86_400, help="Seconds that a shutdown may take; what runs longer is interrupted."
     )
 
 

@@ -224,7 +224,8 @@ def _convert(kind: Any, value: Any) -> Any:
         raise TypeError
     if kind is bool:
         return _boolean(value)
-    return kind(value.strip() if kind in (int, float) else value)
+    # Text around a secret comes from the shell or the editor; no header could bear it.
+    return kind(value.strip() if kind in (int, float, Secret) else value)
 
 
 def _boolean(text: str) -> bool:
@@ -295,9 +296,9 @@ class Settings:
     def _resolve(self, spec: OptionSpec, values: dict[str, Any]) -> None:
         if spec.key in self._given:
             raw, source = self._given[spec.key], spec.flag
-        elif self._environ.get(spec.variable):
+        elif not _is_unset(self._environ.get(spec.variable)):
             raw, source = self._environ[spec.variable], spec.variable
-        elif spec.file_variable and self._environ.get(spec.file_variable):
+        elif spec.file_variable and not _is_unset(self._environ.get(spec.file_variable)):
             raw, source = _read_secrets(spec, self._environ[spec.file_variable]), spec.file_variable
         else:
             return
@@ -321,18 +322,18 @@ def _is_unset(value: Any) -> bool:
         return all(_is_unset(item) for item in value)
     if isinstance(value, Secret):
         return not value.reveal()
-    return value is None or value == ""
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _read_secrets(spec: OptionSpec, path: str) -> Any:
     """Read a secret's file: one secret, or one a line where the option repeats. An unusable file stops the start."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise OptionError(f"{spec.file_variable}: cannot read {path}: {reason}") from None
-    values: Sequence[str] = text.splitlines() if spec.repeats else [text.rstrip("\r\n")]
-    values = [value for value in values if value]
+    values: Sequence[str] = text.splitlines() if spec.repeats else [text]
+    values = [value.strip() for value in values if value.strip()]
     if not values:
         raise OptionError(f"{spec.file_variable}: {path} is empty; put the secret in it, or unset the variable")
     return values if spec.repeats else values[0]

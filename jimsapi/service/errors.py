@@ -17,6 +17,13 @@ class PipelineFailed(DomainError):
         super().__init__(f"Pipeline error: {_text(cause)}")
 
 
+class RunBroken(DomainError):
+    """A run failed by a fault of the server's or of a plugin's; the log says which."""
+
+    def __init__(self) -> None:
+        super().__init__("Internal Server Error")
+
+
 class RunTimedOut(DomainError):
     """The pipeline took longer than a run may."""
 

@@ -67,7 +67,7 @@ def check_contact_id(contact_id: str) -> None:
 
 def _check_text(field: str, text: str) -> None:
     if "\0" in text:
-        raise InputRefused(field, "string_nul", "String should not contain a NUL character", None)
+        raise InputRefused(field, "string_contains_nul", "Text must not contain the character NUL", None)
     if not text.isascii():
         try:
             text.encode()

@@ -19,6 +19,7 @@ from jimsapi.service.errors import (
     ContactForbidden,
     PipelineFailed,
     QueueTimedOut,
+    RunBroken,
     RunCancelled,
     RunInterrupted,
     ServerDraining,
@@ -201,9 +202,9 @@ class RunService:
             await self._finish(run, accepted, ending)
         except DomainError as error:
             run.answer_with(error)
-        except Exception as error:
+        except Exception:
             logger.exception("run %s failed inside the server", run.run_id)
-            run.answer_with(error)
+            run.answer_with(RunBroken())
         finally:
             self._close(run)
 
@@ -338,14 +339,17 @@ class RunService:
         if error is not None:
             logger.error("run %s: the pipeline failed", run.run_id, exc_info=error)
             return Ending.failed(PipelineFailed(error))
-        outgoing = context.complete()
-        context.close()
         try:
+            outgoing = context.complete()
+            context.close()
             events = encode_events(outgoing)
+            return Ending(Outcome(RunStatus.COMPLETED, tuple(events)), None, _assistant_messages(outgoing))
         except UnstorableEvent as unstorable:
             logger.error("run %s: %s", run.run_id, unstorable)
             return Ending.failed(PipelineFailed(unstorable))
-        return Ending(Outcome(RunStatus.COMPLETED, tuple(events)), None, _assistant_messages(outgoing))
+        except Exception as fault:  # what the pipeline sent is of its own classes, and may raise when looked at
+            logger.error("run %s: what the pipeline sent cannot be read", run.run_id, exc_info=fault)
+            return Ending.failed(PipelineFailed(fault))
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._let_go.discard(task)
@@ -403,6 +407,7 @@ class RunService:
                 sink.put(events)
 
     def _close(self, run: LiveRun) -> None:
+        run.answer_with(RunInterrupted())  # heard only by a caller whose run was cut off at the exit
         del self._runs[run.run_id]
         if not self._runs:
             self._idle.set()

@@ -209,7 +209,8 @@ class ThreadContext:
 
     def complete(self) -> list[Any]:
         """Store what was streamed and not yet sent as a message; returns `outgoing_events`. Called by the service."""
-        self._complete_stream("")
+        if self._message_id is not None:
+            self._complete_stream("")
         return self.outgoing_events
 
     def _send(self, event_id: UUID, event_type: str, data: Any) -> None:

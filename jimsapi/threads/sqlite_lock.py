@@ -27,7 +27,7 @@ class FileLock:
         except OSError as error:
             os.close(self._descriptor)
             raise StoreUnusable(
-                f"{database}: another process has it open; stop that process, or use PostgreSQL "
+                f"{database}: another process or app has it open; stop that one, or use PostgreSQL "
                 "(--store postgresql://…) to serve from several"
             ) from error
 

@@ -34,7 +34,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     store = "memory:" if request.param == "memory" else f"sqlite:///{folder / 'order.db'}"
     options = (
         "--drain-time",
-        "1",
+        "2",
         "--metrics-port",
         str(METRICS_PORT),
         "--metrics-host",

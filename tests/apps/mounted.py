@@ -13,7 +13,7 @@ from jimsapi import create_api
 from jimsapi.api.app import Api
 from tests.apps.steered import app
 
-api = create_api(app, store="memory:", api_key="the-key", drain_time=1)
+api = create_api(app, store="memory:", api_key="the-key", drain_time=2)
 
 
 async def home(request: Request) -> PlainTextResponse:

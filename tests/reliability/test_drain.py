@@ -113,7 +113,7 @@ async def test_a_pipeline_that_cannot_be_stopped_does_not_hold_up_the_exit(tmp_p
 
 async def test_a_pipeline_that_blocks_the_loop_does_not_hold_up_the_exit(tmp_path: Path) -> None:
     database = tmp_path / "jims.db"
-    with paced_server(database, "--drain-time", "1") as served:
+    with paced_server(database, "--drain-time", "2") as served:
         wire = Wire(served.port)
         await wire.send_chat("held", "a block")
         await until(lambda: statuses(database) == {"running": 1})
