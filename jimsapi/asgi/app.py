@@ -331,9 +331,10 @@ def _other_slash(scope: Scope) -> str:
 
 def _settle_connection(headers: RawHeaders, request: Request) -> None:
     """Say `connection: close` where a body is left unread. HTTP/2 knows no such header (RFC 9113, 8.2.2)."""
-    if request.scope.get("http_version", "1.1") not in ("1.0", "1.1"):
+    http_1 = request.scope.get("http_version", "1.1") in ("1.0", "1.1")
+    if request.lingering or not http_1:
         headers[:] = [pair for pair in headers if pair[0] != b"connection"]
-    elif request.lingering and _CLOSE not in headers:
+    if request.lingering and http_1:
         headers.append(_CLOSE)
 
 

@@ -322,8 +322,7 @@ class Request(Connection):
                 break
             message = await self._receive()
         self._complete = True
-        # Hypercorn and granian end every body with an empty message: one chunk is not copied for it.
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return b"".join(chunks)  # not a copy if there is one, as before the empty last message of hypercorn and granian
 
     def _check_size(self, size: int) -> None:
         if size > self.max_body:

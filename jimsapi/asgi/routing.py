@@ -334,7 +334,7 @@ def _segments(scope: Scope, path: str) -> list[str]:
     surplus = len(whole) - len(path) + 1
     while surplus > 0:
         surplus -= len(segments.pop(0)) + 1
-    return segments if surplus == 0 else path[1:].split("/")
+    return segments if surplus == 0 else [path, ""]  # the root_path ends at an encoded slash: not ours
 
 
 def _other_form(segments: list[str]) -> list[str]:

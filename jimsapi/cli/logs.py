@@ -106,9 +106,11 @@ def _second(when: int) -> str:
 
 def _json(fields: dict[str, Any]) -> str:
     try:
-        return orjson.dumps(fields, default=str).decode() + "\n"
+        line = orjson.dumps(fields, default=str).decode()
     except TypeError:  # lone surrogates, integers beyond 64 bits: the standard library spells them
         return json.dumps(fields, default=str) + "\n"
+    # JSON lets some characters stand that others take for the end of a line.
+    return (line if line.isascii() else _CONTROL.sub(_as_json_escape, line)) + "\n"
 
 
 def _text(fields: dict[str, Any]) -> str:
@@ -125,6 +127,10 @@ def _one_line(value: Any) -> str:
     """Text without what would begin another line or steer a terminal: nobody must be able to forge an entry."""
     text = str(value)
     return text if text.isprintable() else _CONTROL.sub(_escaped, text)
+
+
+def _as_json_escape(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def _escaped(found: re.Match[str]) -> str:

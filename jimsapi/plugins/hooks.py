@@ -3,8 +3,8 @@
 A plugin is a module (or an object) under an entry point of the group `jimsapi`, with functions that are named as below
 and marked `@hookimpl`. A function may leave out parameters that it does not need, and declares no others. **Hooks build
 things when the server starts; a request never calls one.** They are plain functions: what they build may have async
-methods, and may be an async context manager, which is entered before the first request and left, in reverse order, after
-the last.
+methods, and may be an async context manager, which is entered before the first request and left after the last, in
+reverse order.
 
 Implementations are asked in order of their distribution's name, those of jimsapi itself last, unless a hook says
 otherwise. A hook that raises stops the start, with a line that names the plugin.

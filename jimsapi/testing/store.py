@@ -94,6 +94,7 @@ async def all_events(store: ThreadStore, thread_id: UUID, limit: int = 1000) -> 
         page = await store.events(thread_id, None, limit, after)
         assert len(page.events) <= limit
         events += page.events
+        assert len(events) <= 10_000, "the pages do not end"
         if (after := page.next) is None:
             return events
 
@@ -106,6 +107,7 @@ async def all_threads(store: ThreadStore, contact_id: str, limit: int = 1000) ->
         page = await store.threads(contact_id, limit, after)
         assert len(page.threads) <= limit
         threads += page.threads
+        assert len(threads) <= 10_000, "the pages do not end"
         if (after := page.next) is None:
             return threads
 
@@ -548,6 +550,12 @@ class ThreadStoreContract:
             assert settled == Settled(True, status, None, [])
             assert await event_types(store, accepted.thread.thread_id) == [THREAD_CREATED, "comm.user_message"]
 
+    async def test_an_error_of_any_text_ends_a_run(self, store: ThreadStore) -> None:
+        for error in ("", "\ud800 \0 🦊", "x" * 100_000):
+            plan = make_plan()
+            await store.accept(plan)
+            assert (await store.finish(plan.run_id, OWNER, Outcome(RunStatus.FAILED, (), error))).counted
+
     async def test_a_finish_with_a_known_identifier_is_refused_and_leaves_the_run(self, store: ThreadStore) -> None:
         plan, neighbour = make_plan(), make_plan("bob")
         accepted = await store.accept(plan)
@@ -757,8 +765,12 @@ class ThreadStoreContract:
             events = [decode_row(thread_id, row) for row in rows]
             loaded = [event.event_id for event in events] + loaded
             before = events[0]
+            assert len(loaded) <= 22, "loading back does not end"
         assert loaded == [event.event_id for event in await all_events(store, thread_id)]
         assert await store.load_events(uuid7(), None, 7) == []
+        for nothing in (0, -1):
+            assert await store.load_events(thread_id, None, nothing) == []
+            assert await store.load_events(thread_id, before, nothing) == []
 
     # The store itself
 

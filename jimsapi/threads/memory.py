@@ -4,6 +4,8 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import islice
+from operator import attrgetter
 from types import TracebackType
 from typing import Self, cast
 from uuid import UUID
@@ -30,7 +32,7 @@ from jimsapi.threads.run import (
     ThreadRecord,
 )
 from jimsapi.threads.storable import dump_storable
-from jimsapi.threads.store import CommitRecord, decode_cursor, encode_cursor
+from jimsapi.threads.store import CommitRecord, decode_cursor, encode_cursor, take_page
 from jimsapi.threads.window import COMM_PREFIX, choose, window_size
 
 _TICK = timedelta(microseconds=1)
@@ -289,27 +291,28 @@ class MemoryStore:
         end = len(threads)
         if after is not None:
             end = bisect_left(threads, _read_cursor("threads", after).replace(tzinfo=UTC), key=_created_at)
-        page = [thread.record for thread in threads[max(0, end - limit) : end][::-1]]
-        more = end > limit and page
+        older = (threads[position].record for position in range(end - 1, -1, -1))
+        page, more = take_page(older, limit, attrgetter("thread_config"))
         return ThreadPage(page, _write_cursor("threads", page[-1].created_at.replace(tzinfo=None)) if more else None)
 
     async def events(self, thread_id: UUID, acting_for: str | None, limit: int, after: str | None) -> EventPage:
-        thread = self._get(thread_id, acting_for)
-        begin = 0 if after is None else bisect_right(thread.rows, _read_cursor("events", after), key=_time)
-        end = begin + limit
-        page = [
-            EventRecord(cast(UUID, row.event_id), _time(row).replace(tzinfo=UTC), row.event_type, row.data)
-            for row in thread.rows[begin:end]
-        ]
-        more = end < len(thread.rows) and page
-        return EventPage(page, _write_cursor("events", _time(thread.rows[end - 1])) if more else None)
+        rows = self._get(thread_id, acting_for).rows
+        begin = 0 if after is None else bisect_right(rows, _read_cursor("events", after), key=_time)
+        page, more = take_page(islice(rows, begin, None), limit, attrgetter("data"))
+        return EventPage(
+            [
+                EventRecord(cast(UUID, row.event_id), _time(row).replace(tzinfo=UTC), row.event_type, row.data)
+                for row in page
+            ],
+            _write_cursor("events", _time(page[-1])) if more else None,
+        )
 
     async def load_events(self, thread_id: UUID, before: Event | None, limit: int) -> list[EventRow]:
         thread = self._threads.get(thread_id.int)
         if thread is None:
             return []
         end = len(thread.rows) if before is None else bisect_left(thread.rows, before.created_at, key=_time)
-        return thread.rows[max(0, end - limit) : end]
+        return thread.rows[max(0, end - max(0, limit)) : end]
 
     async def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:
         thread = self._get(thread_id, acting_for)

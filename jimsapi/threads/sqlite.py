@@ -80,9 +80,11 @@ class SQLiteStore:
     ) -> None:
         writer, reader = self._writer, self._reader
         self._writer = self._reader = None
-        if reader is not None:
+        if reader is None or writer is None:
+            return
+        try:
             await reader.close()
-        if writer is not None:
+        finally:
             await writer.close()
 
     async def ping(self) -> None:

@@ -5,6 +5,7 @@ Queries name their index where SQLite could choose another: what a query costs m
 
 import sqlite3
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from jimsapi.threads.errors import InvalidCursor, ThreadNotFound
 from jimsapi.threads.event import Event, EventRow
 from jimsapi.threads.run import ContextLimits, EventPage, EventRecord, Snapshot, ThreadPage, ThreadRecord
 from jimsapi.threads.sqlite_rows import ThreadRow, id_text, thread_record, time_text
-from jimsapi.threads.store import decode_cursor, encode_cursor
+from jimsapi.threads.store import decode_cursor, encode_cursor, take_page
 from jimsapi.threads.window import choose, is_comm, window_size
 
 _EVENT = "event_id, created_at, event_type, CAST(event_data AS BLOB)"
@@ -174,11 +175,10 @@ def read_thread(connection: sqlite3.Connection, thread_id: UUID, acting_for: str
 def read_threads(connection: sqlite3.Connection, contact_id: str, limit: int, after: str | None) -> ThreadPage:
     """`ThreadStore.threads`."""
     if after is None:
-        rows = connection.execute(_LATEST, (contact_id, limit + 1)).fetchall()
+        rows = connection.execute(_LATEST, (contact_id, limit + 1))
     else:
-        rows = connection.execute(_LATEST_AFTER, (contact_id, *_read_cursor("threads", after), limit + 1)).fetchall()
-    page = rows[:limit]
-    more = len(rows) > limit
+        rows = connection.execute(_LATEST_AFTER, (contact_id, *_read_cursor("threads", after), limit + 1))
+    page, more = take_page(rows, limit, itemgetter(3))
     return ThreadPage(
         [thread_record(row) for row in page],
         encode_cursor("threads", page[-1][2], id_text(page[-1][0])) if more else None,
@@ -191,11 +191,10 @@ def read_events(
     """`ThreadStore.events`."""
     visible_thread(connection, thread_id, acting_for)
     if after is None:
-        rows = connection.execute(_FIRST_PAGE, (thread_id.hex, limit + 1)).fetchall()
+        rows = connection.execute(_FIRST_PAGE, (thread_id.hex, limit + 1))
     else:
-        rows = connection.execute(_PAGE, (thread_id.hex, *_read_cursor("events", after), limit + 1)).fetchall()
-    page = rows[:limit]
-    more = len(rows) > limit
+        rows = connection.execute(_PAGE, (thread_id.hex, *_read_cursor("events", after), limit + 1))
+    page, more = take_page(rows, limit, itemgetter(3))
     return EventPage(
         [
             EventRecord(
@@ -212,6 +211,7 @@ def read_events_before(
 ) -> list[EventRow]:
     """`ThreadStore.load_events`."""
     thread = thread_id.hex
+    limit = max(0, limit)  # SQLite reads a negative limit as none
     if before is None:
         rows = connection.execute(_NEWEST, (thread, limit)).fetchall()
     else:

@@ -7,7 +7,6 @@ only ever added, and is named `jimsapi_…`.
 import os
 import sqlite3
 from typing import Literal
-from urllib.parse import quote
 
 from jimsapi.threads.errors import StoreUnusable
 
@@ -114,9 +113,7 @@ def open_writer(path: str, durability: Durability) -> sqlite3.Connection:
 def open_reader(path: str) -> sqlite3.Connection:
     """Open a connection that reads beside the writer. Raises `StoreUnusable`."""
     try:
-        # `mode=rw`: never make a new, empty file where the writer's has been taken away.
-        existing = f"file:{quote(path)}?mode=rw"
-        connection = sqlite3.connect(existing, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None)
+        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
         connection.execute("PRAGMA query_only = ON")
     except sqlite3.Error as error:
         raise StoreUnusable(_cause(path, error)) from error

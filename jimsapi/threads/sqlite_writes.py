@@ -233,7 +233,9 @@ def finish(connection: sqlite3.Connection, run_id: UUID, owner: UUID, outcome: O
     stored: list[EventRow] = []
     if outcome.events and outcome.status is RunStatus.COMPLETED:
         stored = _append(connection, thread, outcome.events, newest_time(connection, thread), now)
-    connection.execute(_END, (outcome.status, time_text(now), outcome.error, run_id.hex))
+    # What a pipeline raised may hold lone surrogates, which no database text can.
+    error = outcome.error and outcome.error.encode("utf-8", "replace").decode()
+    connection.execute(_END, (outcome.status, time_text(now), error, run_id.hex))
     return Settled(True, outcome.status, _next_run(connection, thread), stored)
 
 

@@ -2,10 +2,10 @@
 
 import base64
 import binascii
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -24,6 +24,8 @@ from jimsapi.threads.run import (
     ThreadPage,
     ThreadRecord,
 )
+
+Item = TypeVar("Item")
 
 
 class CommitRecord(msgspec.Struct, frozen=True):
@@ -120,11 +122,14 @@ class ThreadStore(Protocol):
         ...
 
     async def threads(self, contact_id: str, limit: int, after: str | None) -> ThreadPage:
-        """A page of a contact's threads, newest first. Raises `InvalidCursor`."""
+        """A page of a contact's threads, newest first, cut as `take_page` does. Raises `InvalidCursor`."""
         ...
 
     async def events(self, thread_id: UUID, acting_for: str | None, limit: int, after: str | None) -> EventPage:
-        """A page of a thread's events, oldest first. Raises `ThreadNotFound` as `thread` does, and `InvalidCursor`."""
+        """A page of a thread's events, oldest first, cut as `take_page` does.
+
+        Raises `ThreadNotFound` as `thread` does, and `InvalidCursor`.
+        """
         ...
 
     async def load_events(self, thread_id: UUID, before: Event | None, limit: int) -> list[EventRow]:
@@ -142,6 +147,27 @@ class ThreadStore(Protocol):
     async def purge(self, older_than: timedelta) -> int:
         """Forget runs that ended longer ago than `older_than`; their events stay. Returns how many."""
         ...
+
+
+PAGE_BYTES = 4_194_304
+"""A page ends once the JSON text of its items exceeds this: a thousand items may be a gigabyte."""
+
+
+def take_page(
+    items: Iterable[Item], limit: int, text_of: Callable[[Item], bytes | str | None]
+) -> tuple[list[Item], bool]:
+    """Take a page's items from all that follow: at most `limit`, and `PAGE_BYTES` of text but for the first.
+
+    Returns the items, and whether there are more.
+    """
+    page: list[Item] = []
+    room = PAGE_BYTES
+    for item in items:
+        room -= len(text_of(item) or "")
+        if len(page) == limit or (room < 0 and page):
+            return page, True
+        page.append(item)
+    return page, False
 
 
 def encode_cursor(*parts: str) -> str:

@@ -190,3 +190,14 @@ def test_an_unknown_thread_is_404_and_a_faulty_id_is_422_or_404(client: httpx.Cl
     answer = client.get(f"{THREADS}/{unknown}{path}")
     assert (answer.status_code, answer.json()) == (404, {"detail": f"Thread '{unknown}' not found"})
     assert client.get(f"{THREADS}/nonsense{path}").status_code in (404, 422)
+
+
+def test_a_page_ends_early_where_its_items_are_large_and_the_next_goes_on(client: httpx.Client) -> None:
+    message = "x" * 900_000
+    for _ in range(4):
+        thread_id = chat(client, "large", message)["thread_id"]
+    found = pages(client, f"{THREADS}/{thread_id}/events", "events", limit=1000)
+    assert len(found) > 1
+    said = [event for page in found for event in page if event["event_type"] == "comm.user_message"]
+    assert [event["event_data"]["content"] for event in said] == [message] * 4
+    assert len({event["event_id"] for page in found for event in page}) == sum(map(len, found))

@@ -481,3 +481,14 @@ def test_no_query_leads_to_anything_but_a_model_or_a_422(limit: str, share: str,
     fields = {"contact_id": "c", "limit": limit, "share": share, "flag": flag, "thread_id": thread_id, "many": share}
     with suppress(ValidationError):
         convert_query(QueryParams(urlencode(fields, errors="replace").encode()), Page)
+
+
+def test_an_open_string_full_of_quotes_is_read_once_not_from_each_quote() -> None:
+    # A linear look takes milliseconds; a quadratic one would take the best part of an hour.
+    refused(b"[" * 201 + b'"' + b'\\"' * 500_000)
+
+
+def test_a_body_full_of_faults_gets_a_short_answer() -> None:
+    deep = b'{"' + b"k" * 250 + b'":'
+    raw = deep * 190 + b"[" + b",".join([b'"\\u0000"'] * 1500) + b"]" + b"}" * 190
+    assert len(orjson.dumps(refused(raw))) < len(raw)

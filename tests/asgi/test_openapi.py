@@ -58,6 +58,8 @@ def documented() -> App:
     async def remove(request: Request) -> Response:
         return Response(status=204)
 
+    app.get("/a-b")(look_too)
+    app.get("/a_b")(look_too)
     app.docs()
     return app
 
@@ -101,7 +103,7 @@ def test_parameters_come_from_the_path_and_the_query_model() -> None:
 def test_operation_ids_are_unique() -> None:
     paths: dict[str, dict[str, Any]] = documented().openapi()["paths"]
     ids = [operation["operationId"] for methods in paths.values() for operation in methods.values()]
-    assert len(ids) == len(set(ids)) == 7
+    assert len(ids) == len(set(ids)) == 9
 
 
 async def test_the_page_is_ours_alone_and_its_policy_admits_its_own_script() -> None:

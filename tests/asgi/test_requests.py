@@ -90,6 +90,7 @@ def test_a_port_may_be_text_and_a_socket_have_none() -> None:
 def test_the_path_is_that_within_the_app() -> None:
     assert connection(path="/api/things", root_path="/api").path == "/things"
     assert connection(path="/things", root_path="/api").path == "/things"
+    assert connection(path="/apix/things", root_path="/api").path == "/apix/things"
 
 
 def test_noted_fields_belong_to_one_connection() -> None:
@@ -109,7 +110,7 @@ class Page(msgspec.Struct):
 
 
 def test_a_query_becomes_a_model_with_its_defaults() -> None:
-    page = connection(query_string=b"contact_id=&limit=7&flag=yes&many=1&many=2&other=x").typed_query(Page)
+    page = connection(query_string=b"contact_id=&limit=6&limit=7&flag=yes&many=1&many=2&other=x").typed_query(Page)
     assert page == Page(contact_id="", limit=7, flag=True, many=[1, 2])
     assert connection(query_string=b"contact_id=c").typed_query(Page).limit == 100
 
@@ -216,6 +217,7 @@ async def test_what_a_foreign_page_may_post_is_415_and_not_read(content_type: st
 async def test_a_body_without_any_declaration_is_415(announced: tuple[bytes, bytes]) -> None:
     exchange = await Exchange(*chunks(b'{"a":1}')).run(echo(), http_scope("POST", headers=[announced]))
     assert exchange.status == 415
+    assert exchange.asked == (1 if announced[0] == b"x-none" else 0)
 
 
 @pytest.mark.parametrize("headers", [[], [(b"content-length", b"0")], [JSON], [JSON, (b"content-length", b"0")]])
@@ -282,6 +284,19 @@ async def test_a_body_over_the_limit_in_mid_stream_ends_the_connection() -> None
     exchange = Exchange(*chunks(b"1" * 600, b"1" * 600, b"1"))
     await exchange.run(echo(), http_scope("POST", headers=[JSON, (b"transfer-encoding", b"chunked")]))
     assert (exchange.status, exchange.headers["connection"]) == (413, "close")
+
+
+async def test_what_a_response_says_of_the_connection_stays_unless_it_must_end() -> None:
+    app = App()
+
+    @app.post("/")
+    async def handler(request: Request) -> Response:
+        return Response(headers={"connection": "keep-alive"})
+
+    assert (await Exchange().run(app, http_scope("POST"))).headers["connection"] == "keep-alive"
+    exchange = await Exchange().run(app, http_scope("POST", headers=[(b"content-length", b"99999999")]))
+    values = [value for name, value in exchange.sent[0]["headers"] if name == b"connection"]
+    assert values == [b"close"]
 
 
 async def test_http_2_never_gets_a_connection_header() -> None:

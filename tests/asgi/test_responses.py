@@ -152,6 +152,24 @@ async def test_a_client_that_leaves_ends_the_content_and_closes_it(awaits: bool)
     assert all(message.get("more_body", True) for message in exchange.sent)
 
 
+async def test_content_that_is_closed_between_two_chunks_may_await_to_clean_up() -> None:
+    cleaned = []
+    exchange = Exchange(*chunks(b""))
+
+    async def content() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"x"
+                exchange.gone.set()
+        finally:
+            await checkpoint()
+            cleaned.append(True)
+
+    with anyio.fail_after(5):
+        await exchange.run(serving(lambda: StreamingResponse(content())), http_scope())
+    assert cleaned == [True]
+
+
 async def test_a_tight_stream_does_not_hold_up_other_tasks() -> None:
     content = Watched(endless=True, awaits=False)
     exchange = Exchange(*chunks(b""))
@@ -292,12 +310,24 @@ async def test_a_silent_event_stream_is_kept_alive_by_comments_and_loses_no_even
 
 
 async def test_pings_come_only_into_silence() -> None:
-    async def events() -> AsyncIterator[ServerSentEvent]:
-        for _ in range(5):
-            yield ServerSentEvent("x")
+    last = anyio.current_time()
+    silences: list[float] = []
 
-    exchange = await Exchange().run(serving(lambda: EventStreamResponse(events(), keepalive=60)), http_scope())
-    assert b"ping" not in exchange.body
+    async def send(message: Any) -> None:
+        nonlocal last
+        if message.get("body", b"").startswith(b":"):
+            silences.append(anyio.current_time() - last)
+        last = anyio.current_time()
+
+    async def events() -> AsyncIterator[ServerSentEvent]:
+        for pause in (0.02, 0.02, 0.02, 0.02, 0.02, 0.2):
+            yield ServerSentEvent("x")
+            await anyio.sleep(pause)
+
+    app = serving(lambda: EventStreamResponse(events(), keepalive=0.05))
+    await app(http_scope(), Exchange(*chunks(b"")).receive, send)
+    assert silences
+    assert min(silences) >= 0.049
 
 
 async def test_a_ping_never_falls_into_the_middle_of_an_event() -> None:

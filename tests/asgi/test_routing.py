@@ -178,6 +178,11 @@ async def test_an_encoded_slash_is_kept_apart_below_a_root_path_too() -> None:
         assert found.body == b'{"by":"/files/{name}","params":{"name":"a/b"}}'
 
 
+async def test_a_root_path_does_not_end_at_an_encoded_slash() -> None:
+    found = await Exchange().run(app_of("/", "/b"), http_scope(path="/a/b", raw_path=b"/a%2Fb", root_path="/a"))
+    assert found.status == 404
+
+
 async def test_other_encoded_characters_match_decoded() -> None:
     app = app_of("/caf\u00e9/{name}")
     async with TestClient(app) as client:

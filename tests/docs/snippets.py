@@ -1,8 +1,8 @@
 """Code blocks of the documentation's pages, and their installation as real distributions."""
 
-import configparser
 import re
-from collections.abc import Mapping
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +22,7 @@ def modules(page: str) -> dict[str, str]:
     return {_file_name(code): code for code in blocks(page, "python") if _FILE_NAME.match(code)}
 
 
-def install(folder: Path, module: str, code: str, entry_point: str | None = None) -> None:
+def install(folder: Path, module: str, code: str) -> None:
     """Put a plugin's module into `folder`, with the metadata by which Python knows an installed distribution."""
     name = module.removesuffix(".py")
     (folder / module).write_text(code, encoding="utf-8")
@@ -30,16 +30,19 @@ def install(folder: Path, module: str, code: str, entry_point: str | None = None
     metadata.mkdir()
     distribution = name.replace("_", "-")
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
-    point = entry_point or f"{name.removeprefix('jimsapi_')} = {name}"
+    point = f"{name.removeprefix('jimsapi_')} = {name}"
     (metadata / "entry_points.txt").write_text(f"[jimsapi]\n{point}\n")
 
 
-def entry_point(setup_cfg: str) -> str:
-    """The line that a setup.cfg gives for the group `jimsapi`."""
-    parser = configparser.ConfigParser()
-    parser.read_string(setup_cfg)
-    points: Mapping[str, str] = parser["options.entry_points"]
-    return points["jimsapi"].strip()
+def pip_install(page: str, module: str, project: Path, target: Path) -> None:
+    """Write the first plugin of a page as it stands there, and have pip install it into `target`."""
+    project.mkdir()
+    [build], [metadata] = blocks(page, "toml"), blocks(page, "ini")
+    for name, text in (("pyproject.toml", build), ("setup.cfg", metadata), (module, modules(page)[module])):
+        assert text.startswith(f"# {name}\n")
+        (project / name).write_text(text, encoding="utf-8")
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--target", str(target)]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, str(project)], check=True)
 
 
 def _file_name(code: str) -> str:

@@ -18,7 +18,7 @@ from jimsapi import ThreadContext, create_api
 from jimsapi.api.app import Api
 from jimsapi.asgi.testing import TestClient
 from jimsapi.plugins import hooks
-from tests.docs.snippets import ROOT, blocks, entry_point, install, modules
+from tests.docs.snippets import ROOT, blocks, install, modules, pip_install
 
 pytestmark = pytest.mark.anyio
 
@@ -84,9 +84,8 @@ def test_every_python_block_is_a_module_that_these_tests_install() -> None:
         assert f'"{name.removeprefix("jimsapi_").removesuffix(".py")}"' in source, name
 
 
-async def test_the_first_plugin_is_found_by_the_entry_point_of_its_setup_cfg_and_answers(site: Path) -> None:
-    [setup_cfg] = blocks(PAGE, "ini")
-    install(site, "jimsapi_motto.py", MODULES["jimsapi_motto.py"], entry_point(setup_cfg))
+async def test_the_first_plugin_installed_by_pip_is_found_and_answers(site: Path, tmp_path: Path) -> None:
+    pip_install(PAGE, "jimsapi_motto.py", tmp_path / "jimsapi-motto", site)
     async with TestClient(api(api_key="k")) as client:
         answer = await client.get("/api/v1/motto")
     assert (answer.status_code, answer.json()) == (200, {"motto": "Ask."})

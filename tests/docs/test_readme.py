@@ -15,7 +15,7 @@ import pytest
 
 from jimsapi import create_api
 from jimsapi.asgi.testing import TestClient
-from tests.docs.snippets import ROOT, blocks, entry_point, install, modules
+from tests.docs.snippets import ROOT, blocks, modules, pip_install
 
 pytestmark = pytest.mark.anyio
 
@@ -94,9 +94,10 @@ async def test_the_api_mounted_in_starlette_answers_below_its_prefix(bot: Path) 
 
 
 @pytest.mark.parametrize(("ticket", "status"), [("sesame", 200), ("simsim", 401), (None, 401)])
-async def test_the_ticket_plugin_admits_its_bearer_and_nobody_else(bot: Path, ticket: str | None, status: int) -> None:
-    [setup_cfg] = blocks(PAGE, "ini")
-    install(bot, "jimsapi_ticket.py", MODULES["jimsapi_ticket.py"], entry_point(setup_cfg))
+async def test_the_ticket_plugin_installed_by_pip_admits_its_bearer_and_nobody_else(
+    bot: Path, tmp_path: Path, ticket: str | None, status: int
+) -> None:
+    pip_install(PAGE, "jimsapi_ticket.py", tmp_path / "jimsapi-ticket", bot)
     headers = {} if ticket is None else {"x-ticket": ticket}
     async with TestClient(create_api("bot:app", store="memory:", ticket_secret="sesame"), headers=headers) as client:
         answer = await client.post("/api/v1/chat", json=HELLO)

@@ -12,7 +12,7 @@ from jimsapi import ThreadContext, create_api
 from jimsapi.api.app import Api
 from jimsapi.asgi.testing import TestClient
 from jimsapi.cli.main import command_line
-from jimsapi.plugins.errors import PluginError
+from jimsapi.plugins.errors import PluginError, StartError
 from jimsapi.service import sinks
 from jimsapi.threads.errors import StoreUnusable
 from tests.plugins.distributions import install
@@ -432,3 +432,37 @@ async def test_check_lists_things_that_need_entering_without_entering_them(
     assert "acme_a (acme-a 1.0): jimsapi_event_sink" in ran.output
     assert "acme_wrapper (acme-wrapper 1.0): jimsapi_asgi_wrapper" in ran.output
     assert diary.entries == []
+
+
+MANAGED_PROVIDER = """
+from contextlib import asynccontextmanager
+from jimsapi import *
+
+class Gate:
+    name = "gate"
+    async def authenticate(self, connection):
+        return Identity("anybody")
+
+@asynccontextmanager
+async def life():
+    yield Gate()
+
+@hookimpl
+def jimsapi_auth_provider(settings):
+    return life()
+"""
+
+
+@pytest.mark.parametrize(("order", "starts"), [("gate", True), ("gate,key", True), ("managed", False)])
+async def test_auth_order_knows_a_provider_by_the_name_that_it_has_once_it_was_entered(
+    site: Path, order: str, starts: bool
+) -> None:
+    install(site, "managed", MANAGED_PROVIDER)
+    served = create_api(echo, store="memory:", api_key="k", auth_order=order)
+    if not starts:
+        with pytest.raises(StartError, match="--auth-order names managed"):
+            async with served.lifespan():
+                pass
+        return
+    async with TestClient(served) as client:
+        assert await chat(client) == 200

@@ -271,3 +271,42 @@ async def test_a_pipeline_cannot_take_the_server_down(quitter: Callable[[], Base
         for _ in range(2):
             with pytest.raises(PipelineFailed):
                 await service.chat(inbound("hi"), PUBLIC)
+
+
+class Odd:
+    """What a pipeline of somebody else's might send: it raises when it is looked at."""
+
+    event_id = None
+
+    @property
+    def event_type(self) -> str:
+        raise RuntimeError("no type today")
+
+
+async def test_an_event_that_raises_when_looked_at_fails_its_run_and_frees_its_thread() -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        if ctx.get_last_user_message() == "odd":
+            ctx.outgoing_events.append(Odd())
+
+    async with serving(pipeline) as service:
+        with pytest.raises(PipelineFailed, match="Pipeline error: no type today"):
+            await service.chat(inbound("odd"), PUBLIC)
+        async with asyncio.timeout(2):
+            await service.chat(inbound("even"), PUBLIC)
+
+
+async def test_a_caller_whose_run_is_cut_off_at_the_exit_is_answered() -> None:
+    reached = asyncio.Event()
+
+    class Stuck(MemoryStore):
+        async def accept(self, plan: Any) -> Any:
+            reached.set()
+            await asyncio.Event().wait()
+
+    async def pipeline(ctx: ThreadContext) -> None: ...
+
+    async with RunService(JimsApp(pipeline), Stuck(), [DefaultResolver()]) as service:
+        caller = asyncio.ensure_future(service.chat(inbound("hi"), PUBLIC))
+        await reached.wait()
+    with pytest.raises(RunInterrupted):
+        await caller

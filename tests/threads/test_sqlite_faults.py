@@ -152,6 +152,36 @@ async def test_closing_answers_what_waits_and_leaves_one_file(path: Path) -> Non
             assert len(await all_threads(again, str(number))) == 1
 
 
+async def test_closing_waits_for_a_writer_that_is_busy(path: Path) -> None:
+    let_go = threading.Event()
+    store = SQLiteStore(path)
+    await store.__aenter__()
+    busy = store._write(lambda _: let_go.wait(30))
+    await asyncio.sleep(0)
+    waiting = [asyncio.ensure_future(store.accept(make_plan(str(number)))) for number in range(5)]
+    await asyncio.sleep(0)
+    writer = store._writer
+    assert writer is not None
+    closing = asyncio.ensure_future(store.__aexit__(None, None, None))
+    while not writer._closing:
+        await asyncio.sleep(0)
+    with pytest.raises(StoreUnavailable):
+        await store.accept(make_plan("late"))
+    let_go.set()
+    assert await busy
+    assert len(await asyncio.gather(*waiting)) == 5
+    await asyncio.wait_for(closing, 30)
+
+
+async def test_closing_empties_the_log_though_another_program_has_the_file_open(path: Path) -> None:
+    async with SQLiteStore(path) as store:
+        neighbour = sqlite3.connect(path)
+        neighbour.execute("SELECT * FROM threads").fetchall()
+        await store.accept(make_plan())
+    assert path.with_name("jims.db-wal").stat().st_size == 0
+    neighbour.close()
+
+
 async def test_a_closed_store_is_unavailable_and_can_be_opened_again(path: Path) -> None:
     store = SQLiteStore(path)
     for _ in range(2):

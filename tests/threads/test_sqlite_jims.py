@@ -1,6 +1,7 @@
 """A database that other JIMS programs made is taken over as it is, and they go on using it beside us."""
 
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -141,6 +142,26 @@ async def test_threads_whose_identifiers_became_numbers_are_paged_and_found(stor
         assert (local.hour, local.minute, local.microsecond) == (9, 0, 123456)
     for thread_id in THREADS:
         assert orjson.loads((await store.thread(thread_id, None)).thread_config) == {"lang": "é"}
+
+
+async def test_a_threads_time_is_kept_local_and_shown_in_utc(
+    path: Path, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        theirs = await store.thread(USUAL, None)
+        ours = await store.thread(await fill(store, [], "bob"), None)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert theirs.created_at == datetime(2025, 2, 1, 14, 0, 0, 123456, tzinfo=UTC)
+    assert abs(datetime.now(UTC) - ours.created_at) < timedelta(minutes=30)
+    neighbour = sqlite3.connect(path)
+    (stored,) = neighbour.execute("SELECT created_at FROM threads WHERE contact_id = 'bob'").fetchone()
+    neighbour.close()
+    shift = ours.created_at.replace(tzinfo=None) - datetime.fromisoformat(stored)
+    assert shift in (timedelta(hours=4), timedelta(hours=5))
 
 
 @pytest.mark.parametrize("thread_id", THREADS)
