@@ -1,5 +1,10 @@
 """What every suite shares."""
 
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 
@@ -7,3 +12,18 @@ import pytest
 def anyio_backend() -> str:
     """The loop of async tests; a suite that runs on others too overrides it."""
     return "asyncio"
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder, first on the path, without `JIMS_*`; what a test imports from it is forgotten afterwards."""
+    for variable in list(os.environ):
+        if variable.startswith("JIMS_"):
+            monkeypatch.delenv(variable)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import nullcontext
-from functools import partial
+from functools import cache, partial
 from itertools import count
 from time import perf_counter
 from typing import Any, TypeVar
@@ -93,7 +93,7 @@ class App(Router):
         self.startup_error: BaseException | None = None
         self._handlers: dict[type[BaseException], ExceptionHandler] = {HTTPError: _http_error}
         self._wrapped: ASGIApp | None = None
-        self._silenced: set[Observer] = set()
+        self._silenced: set[int] = set()  # by id, since an observer need not be hashable
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, *, inside: bool = False) -> None:
         """Answer one request. The order of the steps is the promise: nobody reads a body before admission.
@@ -214,8 +214,8 @@ class App(Router):
             try:
                 observer(record)
             except Exception:
-                if observer not in self._silenced:
-                    self._silenced.add(observer)
+                if id(observer) not in self._silenced:
+                    self._silenced.add(id(observer))
                     logger.exception("The request observer %r failed; its later failures are not logged.", observer)
 
     def exception_handler(self, kind: type[BaseException]) -> Callable[[AnyExceptionHandler], AnyExceptionHandler]:
@@ -249,9 +249,13 @@ class App(Router):
     def docs(self, openapi_path: str = "/openapi.json", docs_path: str = "/docs") -> None:
         """Add two public routes: the OpenAPI document, and a page that shows it without the internet."""
 
+        @cache
+        def document() -> Response:  # once it is asked for, no route can be added
+            return JSONResponse(self.openapi())
+
         @self.get(openapi_path, public=True, summary="The OpenAPI document", tags=("docs",))
         async def openapi(request: Request) -> Response:
-            return JSONResponse(self.openapi())
+            return document()
 
         @self.get(docs_path, public=True, summary="The documentation, for people", tags=("docs",))
         async def docs(request: Request) -> Response:

@@ -45,8 +45,3 @@ def folder(tmp_path: Path) -> Folder:
         return tmp_path
 
     return make
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
