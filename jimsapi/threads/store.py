@@ -107,6 +107,9 @@ class ThreadStore(Protocol):
 
         Runs of `owner` that are open and not in `live` are ended: running ones as `interrupted`, queued ones as
         `cancelled` (a COMMIT in doubt must not lock a thread). Returns runs that may start because of that.
+
+        A run is in the caller's `live` before it is accepted: look into `live` no earlier than at the rows, or a run
+        that is accepted meanwhile passes for an orphan.
         """
         ...
 

@@ -50,6 +50,7 @@ def test_a_record_that_cannot_be_encoded_or_formatted_does_not_end_the_log(
     logger.error("after")
     lines = written(writer, capsys)
     assert len(lines) == 3
+    assert "lone surrogate" in lines[0]
     assert "things" in lines[1]
     assert "after" in lines[2]
 
