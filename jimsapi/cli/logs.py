@@ -30,7 +30,7 @@ class LogWriter(logging.Handler):
     def __init__(self, *, as_json: bool) -> None:
         super().__init__()
         self._as_json = as_json
-        self._waiting: deque[tuple[float, str, logging.LogRecord | RequestRecord]] = deque(maxlen=QUEUE_LIMIT)
+        self._waiting: deque[tuple[float, str, str, logging.LogRecord | RequestRecord]] = deque(maxlen=QUEUE_LIMIT)
         self._writing = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="log writer", daemon=True)
@@ -45,18 +45,21 @@ class LogWriter(logging.Handler):
         self.flush()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a log record. Its message is made now, while its arguments are what they were."""
+        """Take a log record. Its message is made now, while its arguments are what they were.
+
+        The record itself is left as it is: other handlers get it too.
+        """
         try:
-            record.message = record.getMessage()
+            message = record.getMessage()
         except Exception:  # a caller whose format and arguments do not agree must not fail for it
-            record.message = f"{record.msg} {record.args!r}"
-        record.args = None
-        self._waiting.append((record.created, getattr(record, "request_id", None) or request_id.get(""), record))
+            message = f"{record.msg} {record.args!r}"
+        identifier = getattr(record, "request_id", None) or request_id.get("")
+        self._waiting.append((record.created, identifier, message, record))
 
     def on_request(self, record: RequestRecord) -> None:
         """Take an answered request; probes are not logged."""
         if not record.probe:
-            self._waiting.append((time.time(), record.request_id, record))
+            self._waiting.append((time.time(), record.request_id, "request", record))
 
     def flush(self) -> None:
         """Write what waits."""
@@ -75,20 +78,20 @@ class LogWriter(logging.Handler):
         while not self._stopped.wait(WRITE_EVERY):
             self.flush()
 
-    def _safe_line(self, when: float, identifier: str, record: logging.LogRecord | RequestRecord) -> str:
+    def _safe_line(self, when: float, identifier: str, message: str, record: logging.LogRecord | RequestRecord) -> str:
         try:
-            return self._line(when, identifier, record)
+            return self._line(when, identifier, message, record)
         except Exception as error:  # one odd record must not end the log
             return f"a log line could not be written: {type(error).__name__}\n"
 
-    def _line(self, when: float, identifier: str, record: logging.LogRecord | RequestRecord) -> str:
+    def _line(self, when: float, identifier: str, message: str, record: logging.LogRecord | RequestRecord) -> str:
         second = int(when)
         fields: dict[str, Any] = {"time": f"{_second(second)}.{int((when - second) * 1000):03}Z"}
         if isinstance(record, RequestRecord):
-            fields |= {"level": "INFO", "logger": "jimsapi.access", "message": "request", "method": record.method}
+            fields |= {"level": "INFO", "logger": "jimsapi.access", "message": message, "method": record.method}
             fields |= {"route": record.route, "status": record.status, "duration": round(record.duration, 6)}
         else:
-            fields |= {"level": record.levelname, "logger": record.name, "message": record.message}
+            fields |= {"level": record.levelname, "logger": record.name, "message": message}
         if identifier:
             fields["request_id"] = identifier
         if isinstance(record, RequestRecord):

@@ -44,14 +44,13 @@ def test_no_message_and_no_exception_can_forge_an_entry(
 def test_a_record_that_cannot_be_encoded_or_formatted_does_not_end_the_log(
     writer: LogWriter, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    logger = logging.getLogger("tests.logs")
-    logger.error("lone surrogate: %s", "\ud800")
-    logger.error("%d things", "no number")
-    logger.error("after")
+    # Handed over directly: pytest's own handler would raise for the second.
+    for message, arguments in (("lone surrogate: %s", ("\ud800",)), ("%d things", ("no number",)), ("after", None)):
+        writer.handle(logging.LogRecord("x", logging.ERROR, "", 0, message, arguments, None))
     lines = written(writer, capsys)
     assert len(lines) == 3
     assert "lone surrogate" in lines[0]
-    assert "things" in lines[1]
+    assert "no number" in lines[1]
     assert "after" in lines[2]
 
 
@@ -60,3 +59,9 @@ def test_json_lines_are_json(capsys: pytest.CaptureFixture[str]) -> None:
     writer.handle(logging.LogRecord("x", logging.INFO, "", 0, "hi %s", ("there",), None))
     [line] = written(writer, capsys)
     assert json.loads(line)["message"] == "hi there"
+
+
+def test_other_handlers_get_the_record_as_it_was(writer: LogWriter) -> None:
+    record = logging.LogRecord("x", logging.INFO, "", 0, "hi %s", ("there",), None)
+    writer.handle(record)
+    assert (record.msg, record.args) == ("hi %s", ("there",))
