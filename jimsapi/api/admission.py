@@ -51,7 +51,7 @@ class Gate:
         return admission
 
     async def _admit(self, request: Request) -> Admission:
-        if [name for name, _ in request.headers.raw].count(b"authorization") > 1:
+        if [name for name, _ in request.scope["headers"]].count(b"authorization") > 1:
             challenges = self._challenges(set(), 'error="invalid_request"')
             raise HTTPError(400, "Send one Authorization header", challenges)
         invalid: set[str] = set()
@@ -109,13 +109,13 @@ class Gate:
 
     def _tell(self, asked: "_Asked", outcome: str) -> None:
         if self._on_admission:
-            notify(self._on_admission, AdmissionRecord(asked.name, outcome))
+            notify(self._on_admission, asked.record(outcome))
 
 
 class _Asked:
     """A provider, and where it comes from: not what it says of itself."""
 
-    __slots__ = ("_entry", "challenge", "name", "provider")
+    __slots__ = ("_admission", "_entry", "_records", "challenge", "name", "provider")
 
     def __init__(self, built: Built) -> None:
         self.provider: AuthProvider = built.value
@@ -123,6 +123,19 @@ class _Asked:
         challenge = getattr(built.value, "challenge", None)
         self.challenge: str | None = challenge if isinstance(challenge, str) and challenge else None
         self._entry = built.entry
+        self._admission: Admission | None = None
+        self._records: dict[str, AdmissionRecord] = {}
 
     def admission(self, identity: Identity) -> Admission:
-        return Admission(identity, self.name, self._entry.distribution, self._entry.version)
+        """The host's record. One identity in a row, as keys have it, needs one record."""
+        last = self._admission
+        if last is None or last.identity is not identity:
+            last = self._admission = Admission(identity, self.name, self._entry.distribution, self._entry.version)
+        return last
+
+    def record(self, outcome: str) -> AdmissionRecord:
+        """What observers are told."""
+        record = self._records.get(outcome)
+        if record is None:
+            record = self._records[outcome] = AdmissionRecord(self.name, outcome)
+        return record

@@ -17,6 +17,7 @@ from jimsapi.service.inbound import Inbound
 from jimsapi.service.live import RunResult
 from jimsapi.service.run import RunService
 from jimsapi.threads.errors import DomainError
+from jimsapi.threads.ids import uuid_text
 
 _LEFT_OUT = "\0"
 """Stands for a `contact_id` that was left out: no caller can send it, since a body with a NUL is refused."""
@@ -83,7 +84,7 @@ def chat_routes(service: RunService) -> Router:
             # The server waits no longer for a body that does not come; its own answer would be a 500.
             raise ServerDraining from None
         run = service.begin(inbound, admission)
-        run_id = str(run.run_id)
+        run_id = uuid_text(run.run_id)
         request.note("run_id", run_id)
         try:
             response = chat_answer(await run.answer)
@@ -91,7 +92,7 @@ def chat_routes(service: RunService) -> Router:
             response = domain_error(request, error)
         finally:
             if run.thread_id is not None:
-                request.note("thread_id", str(run.thread_id))
+                request.note("thread_id", uuid_text(run.thread_id))
         response.raw_headers.append((b"x-run-id", run_id.encode()))
         return response
 

@@ -205,9 +205,12 @@ class App(Router):
 
     def _tell(self, request: Request, method: str, status: int, duration: float) -> None:
         route = request.route
-        if method not in METHODS:
-            method = "_OTHER"
-        template, probe = ("unmatched", False) if route is None else (route.path, route.probe)
+        if route is not None:
+            template, probe = route.path, route.probe
+        else:
+            template, probe = "unmatched", False
+            if method not in METHODS:
+                method = "_OTHER"
         path = request.scope["path"]
         record = RequestRecord(method, template, path, status, duration, request.request_id, probe, request.noted)
         for observer in self.on_request:

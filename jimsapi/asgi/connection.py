@@ -3,7 +3,7 @@
 Nothing is decoded before it is asked for.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,8 @@ _LINGERING_LENGTH = 65_536
 _FRAMING_HEADERS = frozenset((b"content-length", b"transfer-encoding", b"expect"))
 _WATCHED_HEADERS = _FRAMING_HEADERS | {b"content-type", b"content-encoding", b"x-request-id"}
 
-NOTHING_NOTED: Mapping[str, Any] = MappingProxyType({})
+NOTHING_NOTED: Any = MappingProxyType({})
+"""Stands for the notes of a request that has none."""
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """The `x-request-id` of the request that the current task answers; empty outside of one."""
@@ -117,7 +118,7 @@ class Connection:
     `Connection({"type": "http", "headers": [(b"x-ticket", b"…")]})`.
 
     `scope` is ASGI's own, `path_params` are the converted parts of the path, `route` is the route found, `request_id`
-    the id of the answer, and `admission` what the app's `admit` returned.
+    the id of the answer, `admission` what the app's `admit` returned, and `noted` what `note` put into the log line.
     """
 
     __slots__ = (
@@ -132,8 +133,7 @@ class Connection:
         "scope",
     )
 
-    # These slots stay empty until somebody asks: making a request fills as few as it can.
-    _headers: Headers
+    # These two slots stay empty until somebody asks: making a request fills as few as it can.
     _query: QueryParams
     _cookies: dict[str, str]
 
@@ -143,7 +143,8 @@ class Connection:
         self.route: Route | None = None
         self.request_id = ""
         self.admission: Any = None
-        self.noted: Mapping[str, Any] = NOTHING_NOTED
+        self.noted: dict[str, Any] = NOTHING_NOTED
+        self._headers: Headers | None = None
 
     @property
     def method(self) -> str:
@@ -158,11 +159,9 @@ class Connection:
     @property
     def headers(self) -> Headers:
         """The request's headers."""
-        try:
-            return self._headers
-        except AttributeError:
+        if self._headers is None:
             self._headers = Headers(self.scope.get("headers") or [])
-            return self._headers
+        return self._headers
 
     @property
     def query(self) -> QueryParams:
@@ -191,16 +190,11 @@ class Connection:
         host, port = client
         return str(host), int(port or 0)  # granian's ports are strings, a Unix socket has none
 
-    @property
-    def fields(self) -> dict[str, Any]:
-        """What is to stand in the request's log line besides the usual; `note` adds to it."""
-        if not isinstance(self.noted, dict):
-            self.noted = {}
-        return self.noted
-
     def note(self, key: str, value: Any) -> None:
         """Put `key=value` into the request's log line. Never a secret."""
-        self.fields[key] = value
+        if self.noted is NOTHING_NOTED:
+            self.noted = {}
+        self.noted[key] = value
 
     def typed_query(self, model: type[Model]) -> Model:
         """The query string as the given `msgspec.Struct`: numbers, booleans and UUIDs are parsed from their text.
@@ -226,6 +220,7 @@ class Request(Connection):
         self.request_id = ""
         self.admission = None
         self.noted = NOTHING_NOTED
+        self._headers = None
         self.max_body = max_body
         self._receive = receive
         self._body: bytes | None = None

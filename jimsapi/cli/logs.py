@@ -20,6 +20,9 @@ WRITE_EVERY = 0.1
 """Seconds between batches."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
+Head = tuple[str, str, str, str]
+"""What every entry begins with: time, level, logger, message."""
+
 QUEUE_LIMIT = 100_000
 """Lines that wait at most; beyond, the oldest are dropped."""
 
@@ -86,19 +89,22 @@ class LogWriter(logging.Handler):
 
     def _line(self, when: float, identifier: str, message: str, record: logging.LogRecord | RequestRecord) -> str:
         second = int(when)
-        fields: dict[str, Any] = {"time": f"{_second(second)}.{int((when - second) * 1000):03}Z"}
+        moment = f"{_second(second)}.{int((when - second) * 1000):03}Z"
+        exception = ""
+        fields: dict[str, Any]
         if isinstance(record, RequestRecord):
-            fields |= {"level": "INFO", "logger": "jimsapi.access", "message": message, "method": record.method}
-            fields |= {"route": record.route, "status": record.status, "duration": round(record.duration, 6)}
+            head = (moment, "INFO", "jimsapi.access", message)
+            duration = round(record.duration, 6)
+            fields = {"method": record.method, "route": record.route, "status": record.status, "duration": duration}
+            if identifier:
+                fields["request_id"] = identifier
+            fields.update(record.fields)
         else:
-            fields |= {"level": record.levelname, "logger": record.name, "message": message}
-        if identifier:
-            fields["request_id"] = identifier
-        if isinstance(record, RequestRecord):
-            fields |= record.fields
-        elif record.exc_info and record.exc_info[0] is not None:
-            fields["exception"] = "".join(traceback.format_exception(*record.exc_info))
-        return _json(fields) if self._as_json else _text(fields)
+            head = (moment, record.levelname, record.name, message)
+            fields = {"request_id": identifier} if identifier else {}
+            if record.exc_info and record.exc_info[0] is not None:
+                exception = "".join(traceback.format_exception(*record.exc_info))
+        return _json(head, fields, exception) if self._as_json else _text(head, fields, exception)
 
 
 @lru_cache(maxsize=2)
@@ -107,28 +113,28 @@ def _second(when: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(when))
 
 
-def _json(fields: dict[str, Any]) -> str:
+def _json(head: Head, fields: dict[str, Any], exception: str) -> str:
+    moment, level, logger, message = head
+    entry = {"time": moment, "level": level, "logger": logger, "message": message, **fields}
+    if exception:
+        entry["exception"] = exception
     try:
-        line = orjson.dumps(fields, default=str).decode()
+        line = orjson.dumps(entry, default=str).decode()
     except TypeError:  # lone surrogates, integers beyond 64 bits: the standard library spells them
-        return json.dumps(fields, default=str) + "\n"
+        return json.dumps(entry, default=str) + "\n"
     # JSON lets some characters stand that others take for the end of a line.
     return (line if line.isascii() else _CONTROL.sub(_as_json_escape, line)) + "\n"
 
 
-def _text(fields: dict[str, Any]) -> str:
-    pop = fields.pop
-    head = f"{pop('time')} {pop('level')} {pop('logger')} {_one_line(pop('message'))}"
-    exception: str = pop("exception", "")
-    tail = "".join([f" {name}={_one_line(value)}" for name, value in fields.items()])
+def _text(head: Head, fields: dict[str, Any], exception: str) -> str:
+    entry = _one_line(" ".join([*head, *[f"{name}={value}" for name, value in fields.items()]]))
     # Told apart from entries by their margin, whatever text an exception bears.
     trace = "".join([f"    | {_one_line(line)}\n" for line in exception.splitlines()])
-    return f"{head}{tail}\n{trace}"
+    return f"{entry}\n{trace}"
 
 
-def _one_line(value: Any) -> str:
+def _one_line(text: str) -> str:
     """Text without what would begin another line or steer a terminal: nobody must be able to forge an entry."""
-    text = str(value)
     return text if text.isprintable() else _CONTROL.sub(_escaped, text)
 
 

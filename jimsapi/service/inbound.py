@@ -13,10 +13,8 @@ MAX_CONTACT_ID = 2_000
 """Bytes of UTF-8."""
 
 _RESERVED_DOMAINS = ("state.", "jims.")
-
-
-def _api_config() -> dict[str, Any]:
-    return {"interface": "api"}
+_DEFAULT_CONFIG = {"interface": "api"}
+_DEFAULT_CONFIG_TEXT = dump_storable(_DEFAULT_CONFIG)
 
 
 class Inbound(msgspec.Struct, kw_only=True):
@@ -29,7 +27,7 @@ class Inbound(msgspec.Struct, kw_only=True):
     contact_id: str
     message: str
     thread_id: UUID | None = None
-    thread_config: dict[str, Any] = msgspec.field(default_factory=_api_config)
+    thread_config: dict[str, Any] = msgspec.field(default_factory=_DEFAULT_CONFIG.copy)
     event_type: str = USER_MESSAGE
     run_conversation_start_on_new_thread: bool = False
 
@@ -42,7 +40,17 @@ def check_inbound(inbound: Inbound) -> bytes:
     """
     check_contact_id(inbound.contact_id)
     _check_text("message", inbound.message)
-    event_type = inbound.event_type
+    if inbound.event_type != USER_MESSAGE:
+        _check_event_type(inbound.event_type)
+    if inbound.thread_config == _DEFAULT_CONFIG:
+        return _DEFAULT_CONFIG_TEXT
+    try:
+        return dump_storable(inbound.thread_config)
+    except Unstorable as fault:
+        raise InputRefused("thread_config", "unstorable", f"Value cannot be stored: {fault}", None) from fault
+
+
+def _check_event_type(event_type: str) -> None:
     _check_text("event_type", event_type)
     if len(event_type) > MAX_EVENT_TYPE:
         raise InputRefused(
@@ -50,10 +58,6 @@ def check_inbound(inbound: Inbound) -> bytes:
         )
     if event_type.startswith(_RESERVED_DOMAINS):
         raise InputRefused("event_type", "reserved_event_type", "The domains state and jims are reserved", event_type)
-    try:
-        return dump_storable(inbound.thread_config)
-    except Unstorable as fault:
-        raise InputRefused("thread_config", "unstorable", f"Value cannot be stored: {fault}", None) from fault
 
 
 def check_contact_id(contact_id: str) -> None:

@@ -100,9 +100,20 @@ class ThreadContext:
 
     def get_last_user_message(self) -> Any:
         """The content of the newest `comm.*` event whose role is `user`; None if there is none."""
+        if "history" not in vars(self):
+            return self._newest_user_message()
         for said in reversed(self.history):
             if said.get("role") == "user":
                 return said.get("content")
+        return None
+
+    def _newest_user_message(self) -> Any:
+        """The same, without reading all the thread: the message that is to be answered is usually the last row."""
+        for row in reversed(self._rows):
+            if row.data is not None and row.event_type.startswith("comm."):
+                data = orjson.loads(row.data)
+                if isinstance(data, dict) and data.get("role") == "user":
+                    return data.get("content")
         return None
 
     def get_last_user_action(self) -> tuple[str | None, Any]:

@@ -80,12 +80,12 @@ def encode_events(events: Iterable[Any]) -> list[NewEvent]:
         UnstorableEvent: one of them cannot be stored; it names the event's type.
     """
     encoded: list[NewEvent] = []
-    seen: set[UUID] = set()
+    seen: set[int] = set()  # a UUID computes its hash in Python
     for event in events:
         new = _encode_event(event)
-        if new.event_id in seen:
+        if new.event_id.int in seen:
             raise UnstorableEvent(new.event_type, f"its event_id {new.event_id} was sent twice")
-        seen.add(new.event_id)
+        seen.add(new.event_id.int)
         encoded.append(new)
     return encoded
 
@@ -94,11 +94,8 @@ def _encode_event(event: Any) -> NewEvent:
     event_type = getattr(event, "event_type", None)
     if not isinstance(event_type, str):
         raise UnstorableEvent(type(event).__name__, "it is no event: `event_type` is not a string")
-    shown = event_type[:MAX_EVENT_TYPE].encode("utf-8", "replace").decode()
-    if len(event_type) > MAX_EVENT_TYPE:
-        raise UnstorableEvent(shown, f"its type is longer than {MAX_EVENT_TYPE} characters")
-    if "\0" in event_type or shown != event_type:
-        raise UnstorableEvent(shown.replace("\0", "?"), "its type holds a NUL or a lone surrogate")
+    if len(event_type) > MAX_EVENT_TYPE or not event_type.isprintable():
+        _check_event_type(event_type)
     event_id = getattr(event, "event_id", None)
     if event_id is None:
         event_id = uuid7()
@@ -108,6 +105,14 @@ def _encode_event(event: Any) -> NewEvent:
         return NewEvent(event_id, event_type, dump_storable(getattr(event, "event_data", None)))
     except Unstorable as fault:
         raise UnstorableEvent(event_type, str(fault)) from fault
+
+
+def _check_event_type(event_type: str) -> None:
+    shown = event_type[:MAX_EVENT_TYPE].encode("utf-8", "replace").decode()
+    if len(event_type) > MAX_EVENT_TYPE:
+        raise UnstorableEvent(shown, f"its type is longer than {MAX_EVENT_TYPE} characters")
+    if "\0" in event_type or shown != event_type:
+        raise UnstorableEvent(shown.replace("\0", "?"), "its type holds a NUL or a lone surrogate")
 
 
 def times_after(newest: datetime | None, now: datetime, count: int) -> list[datetime]:

@@ -11,7 +11,7 @@ from typing import Self, cast
 from uuid import UUID
 
 from jimsapi.threads.errors import IdentifierTaken, InvalidCursor, QueueFull, RunClosed, ThreadNotFound
-from jimsapi.threads.event import STATE_PREFIX, THREAD_CREATED, Event, EventRow, NewEvent, times_after
+from jimsapi.threads.event import STATE_PREFIX, THREAD_CREATED, Event, EventRow, NewEvent
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     Accepted,
@@ -36,6 +36,9 @@ from jimsapi.threads.store import CommitRecord, decode_cursor, encode_cursor, ta
 from jimsapi.threads.window import COMM_PREFIX, choose, window_size
 
 _TICK = timedelta(microseconds=1)
+_EPOCH = datetime(1970, 1, 1)
+_EPOCH_UTC = _EPOCH.replace(tzinfo=UTC)
+_ONE_OPERATION = CommitRecord(1, 0.0, False)
 _OPEN = (RunStatus.QUEUED, RunStatus.RUNNING)
 
 
@@ -64,21 +67,23 @@ class _Thread:
             raise IdentifierTaken(known)
 
     def append(self, events: Sequence[NewEvent], now: datetime) -> list[EventRow]:
-        stored: list[EventRow] = []
+        """Add events, each later than the one before it. Returns their rows."""
         rows = self.rows
-        newest = _time(rows[-1]) if rows else None
-        for event, created_at in zip(events, times_after(newest, now, len(events)), strict=True):
+        first = len(rows)
+        created_at = now
+        if rows and now <= _time(rows[-1]):
+            created_at = _time(rows[-1]) + _TICK
+        for event in events:
             event_type = event.event_type
             if event_type.startswith(COMM_PREFIX):
                 self.comm.append(len(rows))
             elif event_type.startswith(STATE_PREFIX):
                 self.states[event_type] = len(rows)
-            row = EventRow(event.event_id, created_at, event_type, _fitted(event.data))
-            rows.append(row)
-            stored.append(row)
+            rows.append(EventRow(event.event_id, created_at, event_type, _fitted(event.data)))
             self.event_ids.add(event.event_id.int)
             self.size += len(event.data)
-        return stored
+            created_at += _TICK
+        return rows[first:]
 
     def snapshot(self, limits: ContextLimits) -> Snapshot:
         rows = self.rows
@@ -207,7 +212,7 @@ class MemoryStore:
         new = next(selector for selector in plan.selectors if isinstance(selector, New))
         config = plan.thread_config if new.config is None else dump_storable(dict(new.config))
         others = self._contacts.setdefault(plan.contact_id, [])
-        created_at = now.replace(tzinfo=UTC)
+        created_at = _EPOCH_UTC + (now - _EPOCH)
         if others:
             created_at = max(created_at, others[-1].record.created_at + _TICK)
         thread_id = uuid7()
@@ -380,7 +385,7 @@ class MemoryStore:
 
     def _committed(self) -> None:
         if self.on_commit is not None:
-            self.on_commit(CommitRecord(1, 0.0, False))
+            self.on_commit(_ONE_OPERATION)
 
 
 def _may_see(thread: _Thread, acting_for: str | None) -> bool:
@@ -402,7 +407,7 @@ def _fitted(data: bytes) -> bytes:
 
 def _utc_now() -> datetime:
     """Now in UTC, without a time zone, as the time of an event is kept."""
-    return datetime.now(UTC).replace(tzinfo=None)
+    return _EPOCH + (datetime.now(UTC) - _EPOCH_UTC)  # on Python 3.11 a tenth of what `replace` costs
 
 
 def _write_cursor(kind: str, created_at: datetime) -> str:

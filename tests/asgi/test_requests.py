@@ -32,7 +32,7 @@ def a_request(*messages: Message, headers: list[tuple[bytes, bytes]], max_body: 
 def test_a_connection_can_be_made_from_a_scope_with_hardly_anything_in_it() -> None:
     bare = Connection({"type": "http", "headers": [(b"x-ticket", b"secret")]})
     assert bare.headers.get("X-Ticket") == "secret"
-    assert (bare.method, bare.path, bare.client, bare.cookies, bare.fields) == ("GET", "/", None, {}, {})
+    assert (bare.method, bare.path, bare.client, bare.cookies, bare.noted) == ("GET", "/", None, {}, {})
     assert bare.query.get("a") is None
     assert Connection({"type": "http"}).headers.get("x") is None
 
@@ -96,7 +96,7 @@ def test_the_path_is_that_within_the_app() -> None:
 def test_noted_fields_belong_to_one_connection() -> None:
     first, second = connection(), connection()
     first.note("thread", "t1")
-    assert (first.fields, second.fields) == ({"thread": "t1"}, {})
+    assert (first.noted, second.noted) == ({"thread": "t1"}, {})
 
 
 # The query as a model.

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -25,7 +25,7 @@ from jimsapi.service.run import RunLimits, RunService
 from jimsapi.service.sinks import SinkQueue
 from jimsapi.threads.errors import ThreadNotFound
 from jimsapi.threads.memory import MemoryStore
-from jimsapi.threads.run import RunStatus
+from jimsapi.threads.run import Outcome, RunStatus, Settled
 
 pytestmark = pytest.mark.anyio
 
@@ -310,3 +310,95 @@ async def test_a_caller_whose_run_is_cut_off_at_the_exit_is_answered() -> None:
         await reached.wait()
     with pytest.raises(RunInterrupted):
         await caller
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_pipeline_that_cancels_its_own_task_harms_only_its_answer(waits: bool) -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if ctx.get_last_user_message() == "cancel":
+            task.cancel()
+        if waits:
+            await asyncio.sleep(0)
+        ctx.send_message(f"{task.cancelling()}")
+
+    class Waiting(MemoryStore):
+        async def finish(self, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
+            await asyncio.sleep(0)
+            return await super().finish(run_id, owner, outcome)
+
+    async with RunService(JimsApp(pipeline), Waiting(), [DefaultResolver()]) as service:
+        if waits:
+            with pytest.raises(PipelineFailed, match="the pipeline cancelled itself"):
+                await service.chat(inbound("cancel"), PUBLIC)
+        else:  # the cancellation that was to come must not hit the store
+            assert (await service.chat(inbound("cancel"), PUBLIC)).assistant_messages == ["1"]
+        assert (await service.chat(inbound("go on"), PUBLIC)).assistant_messages == ["0"]
+
+
+async def test_a_pipeline_may_limit_its_own_steps_in_time() -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        try:
+            async with asyncio.timeout(0.01):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            ctx.send_message("gave up")
+
+    async with serving(pipeline) as service:
+        assert (await service.chat(inbound("hi"), PUBLIC)).assistant_messages == ["gave up"]
+
+
+async def test_each_run_has_a_time_limit_of_its_own() -> None:
+    bot = Bot()
+    async with serving(bot, limits=RunLimits(run_timeout=0.2)) as service:
+        first = service.begin(inbound("hold", "ann"), PUBLIC)
+        await asyncio.sleep(0.1)
+        second = service.begin(inbound("hold", "bob"), PUBLIC)
+        with pytest.raises(RunTimedOut):
+            await first.answer
+        assert not second.answer.done()
+        with pytest.raises(RunTimedOut):
+            await second.answer
+        third = service.begin(inbound("hold", "cid"), PUBLIC)
+        with pytest.raises(RunTimedOut):
+            await third.answer
+
+
+@pytest.mark.parametrize("greets", [False, True])
+async def test_a_pipeline_that_is_let_go_ends_later_without_a_trace(greets: bool) -> None:
+    released = asyncio.Event()
+    told: list[RunRecord] = []
+
+    async def stubborn(ctx: ThreadContext) -> None:
+        while not released.is_set():
+            with suppress(asyncio.CancelledError):
+                await released.wait()
+
+    async with MemoryStore() as store:
+        app = JimsApp(Bot(), conversation_start_pipeline=stubborn) if greets else JimsApp(stubborn)
+        limits = RunLimits(run_timeout=0.02)
+        async with RunService(app, store, [DefaultResolver()], limits=limits, on_run=[told.append]) as service:
+            message = Inbound(contact_id="ann", message="hi", run_conversation_start_on_new_thread=greets)
+            run = service.begin(message, PUBLIC)
+            with pytest.raises(RunTimedOut):
+                await run.answer
+            assert (service.open_runs, service.abandoned_pipelines) == (0, 1)
+            released.set()
+            while service.abandoned_pipelines:
+                await asyncio.sleep(0)
+            assert run.thread_id is not None
+            stored = await contents(service, run.thread_id)
+    assert stored == ["jims.lifecycle.thread_created", "comm.user_message"]
+    assert [(record.status, len(record.pipelines)) for record in told] == [(RunStatus.FAILED, 1)]
+
+
+async def test_an_exit_without_a_drain_interrupts_what_is_open() -> None:
+    bot = Bot()
+    told: list[RunRecord] = []
+    async with serving(bot, on_run=[told.append]) as service:
+        run = service.begin(inbound("hold"), PUBLIC)
+        await bot.begun.wait()
+    with pytest.raises(RunInterrupted):
+        await run.answer
+    assert [record.status for record in told] == [RunStatus.INTERRUPTED]

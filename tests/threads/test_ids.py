@@ -40,7 +40,7 @@ def test_they_grow_though_the_clock_stands_still_or_goes_back(monkeypatch: pytes
 def test_a_full_random_part_carries_into_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time_ns", lambda: 0)
     last = uuid7()
-    monkeypatch.setattr(ids._last, "random", (1 << ids._RANDOM_BITS) - 1)
+    monkeypatch.setattr(ids._latest, "value", ids._latest.highest)
     made = uuid7()
     assert made > last
     assert _milliseconds(made) == _milliseconds(last) + 1
