@@ -100,7 +100,7 @@ class LogWriter(logging.Handler):
                 fields["request_id"] = identifier
             fields.update(record.fields)
         else:
-            head = (moment, record.levelname, record.name, message)
+            head = (moment, str(record.levelname), str(record.name), message)
             fields = {"request_id": identifier} if identifier else {}
             if record.exc_info and record.exc_info[0] is not None:
                 exception = "".join(traceback.format_exception(*record.exc_info))

@@ -59,7 +59,7 @@ class Secret:
 
 
 def _digest(value: bytes) -> bytes:
-    return hashlib.blake2b(value, digest_size=32).digest()
+    return hashlib.sha256(value).digest()
 
 
 class _Declared(msgspec.Struct, frozen=True):

@@ -2,6 +2,8 @@
 
 import asyncio
 import enum
+import math
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -9,7 +11,6 @@ import msgspec
 from jimsapi.service.errors import PipelineFailed, RunCancelled, RunInterrupted, RunTimedOut
 from jimsapi.service.identity import Admission
 from jimsapi.service.inbound import Inbound
-from jimsapi.service.pipeline import Pipeline
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.errors import DomainError, ThreadNotFound
 from jimsapi.threads.event import NewEvent
@@ -62,7 +63,7 @@ class Stop(enum.Enum):
 class LiveRun:
     """A run that this process works on: its caller's answer, its place in the queue, its pipeline.
 
-    `pipeline` is the one that runs now, since `called_at`, and has to end by `deadline`; None between pipelines.
+    `pipeline` is the task of the one that was started last, which has to end by `deadline` (the loop's time).
     """
 
     __slots__ = (
@@ -70,9 +71,7 @@ class LiveRun:
         "admission",
         "answer",
         "began",
-        "called_at",
         "context",
-        "created_new_thread",
         "deadline",
         "inbound",
         "pipeline",
@@ -83,6 +82,7 @@ class LiveRun:
         "thread",
         "timings",
         "waited",
+        "woken",
     )
 
     def __init__(self, inbound: Inbound, admission: Admission, loop: asyncio.AbstractEventLoop) -> None:
@@ -90,29 +90,30 @@ class LiveRun:
         self.inbound = inbound
         self.admission = admission
         self.answer: asyncio.Future[RunResult] = loop.create_future()
-        self.began = self.called_at = self.deadline = loop.time()
+        self.began = loop.time()
         self.waited = 0.0
         self.thread: ThreadRecord | None = None
-        self.created_new_thread = False
         self.status = RunStatus.QUEUED
         self.context: ThreadContext | None = None
-        self.pipeline: Pipeline | None = None
+        self.pipeline: asyncio.Task[Any] | None = None
+        self.woken: asyncio.Future[None] | None = None
         self.stop_reason: Stop | None = None
         self.task: asyncio.Task[None] | None = None
         self.timings: tuple[PipelineTiming, ...] = ()
+        self.deadline = math.inf
         self._turn: asyncio.Event | None = None
+
+    @property
+    def turn(self) -> asyncio.Event:
+        """Set when the run may ask to start, or has to end. Made when first asked for: most runs never wait."""
+        if self._turn is None:
+            self._turn = asyncio.Event()
+        return self._turn
 
     @property
     def thread_id(self) -> UUID | None:
         """The thread that took the run, once the store has said so."""
         return None if self.thread is None else self.thread.thread_id
-
-    @property
-    def turn(self) -> asyncio.Event:
-        """Set when the run may ask to start, or has to end. Most runs never wait, so it is made when first used."""
-        if self._turn is None:
-            self._turn = asyncio.Event()
-        return self._turn
 
     def answer_with(self, answer: RunResult | BaseException) -> None:
         """Answer the caller, if it still waits and was not answered before."""
@@ -123,6 +124,23 @@ class LiveRun:
             self.answer.exception()  # a caller that is gone by now must not be reported as one that forgot to look
         else:
             self.answer.set_result(answer)
+
+    def stop(self, reason: Stop) -> None:
+        """Tell the run to end: a waiting one leaves the queue, a pipeline is cancelled, then let go."""
+        if self.stop_reason is not None:
+            return
+        self.stop_reason = reason
+        self.turn.set()
+        if self.context is not None:
+            self.context.close()
+        if self.pipeline is not None and not self.pipeline.done():
+            self.pipeline.cancel()
+            self.pipeline.get_loop().call_later(LET_GO_AFTER, self.wake)
+
+    def wake(self, _: object = None) -> None:
+        """Go on: the pipeline ended, or is let go."""
+        if self.woken is not None and not self.woken.done():
+            self.woken.set_result(None)
 
 
 class Ending(msgspec.Struct, frozen=True):

@@ -1,14 +1,13 @@
 """The flow of a run: from an inbound message to a stored outcome, in `RunService._run`, top to bottom.
 
-A run is a task of the service, not of the connection that asked for it: a caller that hangs up cancels nothing. Its
-pipeline runs in the same task, which is cancelled only while it is in there, so that stopping a pipeline never cuts a
-call to the store in half. A pipeline that does not end when it is cancelled keeps the task, and another ends the run.
+A run is a task of the service, not of the connection that asked for it: a caller that hangs up cancels nothing. The
+pipeline is a task of its own below it, so that stopping a pipeline never cuts a call to the store in half.
 """
 
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, Protocol
@@ -27,7 +26,7 @@ from jimsapi.service.errors import (
     ServerDraining,
     TooManyRuns,
 )
-from jimsapi.service.foreign import ENDINGS, being_cancelled, regain
+from jimsapi.service.foreign import ENDINGS, being_cancelled
 from jimsapi.service.identity import Admission
 from jimsapi.service.inbound import Inbound, check_inbound
 from jimsapi.service.live import LET_GO_AFTER, Ending, LiveRun, PipelineTiming, RunRecord, RunResult, Stop
@@ -132,18 +131,19 @@ class RunService:
         self._housekeeping = asyncio.create_task(self._keep_house(), name="housekeeping")
         return self
 
-    async def __aexit__(self, *exception: object) -> None:
-        assert self._housekeeping is not None  # it was entered
-        tasks = {self._housekeeping, *self._let_go}
+    async def __aexit__(self, *_: object) -> None:
+        tasks = [run.task for run in self._runs.values() if run.task is not None]
+        if self._housekeeping is not None:
+            tasks.append(self._housekeeping)
         for run in self._runs.values():
-            run.stop_reason = run.stop_reason or Stop.DRAINED
-            if run.task is not None:
-                tasks.add(run.task)
-        for task in tasks:
+            if run.context is not None:
+                run.context.close()
+        for task in (*tasks, *self._let_go):  # those were waited for once; they must not hold up the exit
             task.cancel()
-        _, unfinished = await asyncio.wait(tasks, timeout=LET_GO_AFTER)
-        for task in unfinished:  # the first cancellation may have ended a pipeline only
-            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=LET_GO_AFTER)
+        for run in list(self._runs.values()):  # their tasks had not begun, or do not end
+            self._close(run)
         self._set_alarm(math.inf)
         for sink in self.sinks:
             await sink.stop()
@@ -188,43 +188,34 @@ class RunService:
         # Registered before the store hears of it: the heartbeat takes an open run that is not here for an orphan.
         self._runs[run.run_id] = run
         self._idle.clear()
-        run.task = self._loop.create_task(self._run(run, self._flow(run, thread_config)))
+        run.task = self._loop.create_task(self._run(run, thread_config))
         return run
 
-    async def _run(self, run: LiveRun, flow: Coroutine[Any, Any, None]) -> None:
-        """Go through a flow, and see to it that the caller is answered, and the run closed, whatever happens in it."""
-        run.task = asyncio.current_task()
+    async def _run(self, run: LiveRun, thread_config: bytes) -> None:
+        """The flow of a run: accept; greet, or wait for the turn; answer; store the outcome."""
         try:
-            await flow
-        except _LetGo:
-            return
+            accepted = await self._accept(run, thread_config)
+            deadline = self._loop.time() + self.limits.run_timeout
+            ending: Ending | None = None
+            if accepted.snapshot is None:
+                await self._wait_for_turn(run)
+                snapshot = await self._start(run, accepted.thread, ())
+                deadline = self._loop.time() + self.limits.run_timeout
+            elif accepted.status is RunStatus.QUEUED:
+                snapshot, ending = await self._greet(run, accepted, accepted.snapshot, deadline)
+            else:
+                snapshot = accepted.snapshot
+            run.status = RunStatus.RUNNING
+            if ending is None:
+                ending = await self._call(run, self.app.pipeline, accepted.thread, snapshot, deadline)
+            await self._finish(run, accepted, ending)
         except DomainError as error:
             run.answer_with(error)
         except Exception:
             logger.exception("run %s failed inside the server", run.run_id)
             run.answer_with(RunBroken())
-        except BaseException:
+        finally:
             self._close(run)
-            raise
-        self._close(run)
-
-    async def _flow(self, run: LiveRun, thread_config: bytes) -> None:
-        """The flow of a run: accept; greet, or wait for the turn; answer; store the outcome."""
-        accepted = await self._accept(run, thread_config)
-        deadline = self._loop.time() + self.limits.run_timeout
-        ending: Ending | None = None
-        if accepted.snapshot is None:
-            await self._wait_for_turn(run)
-            snapshot = await self._start(run, accepted.thread, ())
-            deadline = self._loop.time() + self.limits.run_timeout
-        elif accepted.status is RunStatus.QUEUED:
-            snapshot, ending = await self._greet(run, accepted.thread, accepted.snapshot, deadline)
-        else:
-            snapshot = accepted.snapshot
-        run.status = RunStatus.RUNNING
-        if ending is None:
-            ending = await self._call(run, self.app.pipeline, accepted.thread, snapshot, deadline)
-        await self._finish(run, accepted.thread, ending)
 
     async def _accept(self, run: LiveRun, thread_config: bytes) -> Accepted:
         inbound = run.inbound
@@ -245,7 +236,7 @@ class RunService:
             accepted = await self.store.accept(plan)
         except ThreadNotFound:
             raise ThreadNotFound(inbound.thread_id) from None
-        run.thread, run.created_new_thread = accepted.thread, accepted.created_new_thread
+        run.thread = accepted.thread
         self._publish(accepted.thread.thread_id, accepted.stored)
         return accepted
 
@@ -303,24 +294,26 @@ class RunService:
         return await self.store.start(run.run_id, self.owner, events, self.limits.context)
 
     async def _greet(
-        self, run: LiveRun, thread: ThreadRecord, snapshot: Snapshot, deadline: float
+        self, run: LiveRun, accepted: Accepted, snapshot: Snapshot, deadline: float
     ) -> tuple[Snapshot, Ending | None]:
         """Run the conversation start, then let the message enter. If it failed, its ending is the run's."""
         assert self.app.conversation_start_pipeline is not None  # else the plan would not have asked for it
-        greeting = await self._call(run, self.app.conversation_start_pipeline, thread, snapshot, deadline)
+        greeting = await self._call(run, self.app.conversation_start_pipeline, accepted.thread, snapshot, deadline)
         try:
-            snapshot = await self._start(run, thread, greeting.outcome.events)
+            snapshot = await self._start(run, accepted.thread, greeting.outcome.events)
         except IdentifierTaken as taken:
             greeting = _stored_already(greeting, taken)
-            snapshot = await self._start(run, thread, ())
+            snapshot = await self._start(run, accepted.thread, ())
         return snapshot, None if greeting.error is None else greeting
 
     async def _call(
         self, run: LiveRun, pipeline: Pipeline, thread: ThreadRecord, snapshot: Snapshot, deadline: float
     ) -> Ending:
-        """Run a pipeline until it ends. Raises `_LetGo` if the run did not wait for that."""
+        """Run a pipeline until it ends, or until it was stopped and did not end in time."""
         if run.stop_reason is not None:
             return Ending.stopped(run, self.limits.run_timeout)
+        loop = self._loop
+        began = loop.time()
         run.context = context = ThreadContext(
             thread.thread_id,
             snapshot.rows,
@@ -328,41 +321,50 @@ class RunService:
             truncated=snapshot.truncated,
             load_events=partial(self.store.load_events, thread.thread_id),
         )
-        task = run.task
-        assert task is not None  # this one
+        run.woken = loop.create_future()
+        run.pipeline = task = loop.create_task(_invoke(pipeline, context))
+        task.add_done_callback(run.wake)
         run.deadline = deadline
         if deadline < self._alarm_at:
             self._set_alarm(deadline)
-        run.called_at = self._loop.time()
-        run.pipeline = pipeline
-        try:
-            await pipeline(context)
-        except GeneratorExit:  # the loop is gone
-            raise
-        except BaseException as error:  # of these, asyncio would let some out of the loop, and so end the server
-            ending = self._failure(run, error)
-        else:
-            ending = self._completion(run, context)
-        if run.task is not task:
-            raise _LetGo
-        if task.cancelling():
-            await regain(task)
-        self._note_timing(run, pipeline, ending.error is None)
+        await run.woken
+        run.deadline = math.inf
+        ending = self._ending(run, task, context)
+        name = self._pipeline_name if pipeline is self.app.pipeline else pipeline_name(pipeline)
+        run.timings += (PipelineTiming(name, loop.time() - began, ending.error is None),)
         return ending
 
-    def _failure(self, run: LiveRun, error: BaseException) -> Ending:
-        if run.stop_reason is not None:
-            return Ending.stopped(run, self.limits.run_timeout)
-        if isinstance(error, asyncio.CancelledError):
-            error = RuntimeError("the pipeline cancelled itself")
-        elif isinstance(error, SystemExit | KeyboardInterrupt):
-            error = RuntimeError(f"the pipeline raised {type(error).__name__}")
-        logger.error("run %s: the pipeline failed", run.run_id, exc_info=error)
-        return Ending.failed(PipelineFailed(error))
+    def _set_alarm(self, at: float) -> None:
+        """Look at `at` for runs that take too long. One timer serves all: setting one for each run is dear."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_at = at
+        self._alarm = None if at == math.inf else self._loop.call_at(at, self._stop_overdue)
 
-    def _completion(self, run: LiveRun, context: ThreadContext) -> Ending:
+    def _stop_overdue(self) -> None:
+        now = max(self._loop.time(), self._alarm_at)  # loops may fire a timer a moment early
+        following = math.inf
+        for run in self._runs.values():
+            if run.deadline <= now:
+                run.stop(Stop.TIMED_OUT)
+            elif run.deadline < following:
+                following = run.deadline
+        self._set_alarm(following)
+
+    def _ending(self, run: LiveRun, task: asyncio.Task[Any], context: ThreadContext) -> Ending:
+        if not task.done():
+            logger.error("run %s: its pipeline swallowed the cancellation; the run goes on without it", run.run_id)
+            self._let_go.add(task)
+            task.add_done_callback(self._forget)
+        elif task.cancelled():
+            error: BaseException | None = RuntimeError("the pipeline cancelled itself")
+        else:
+            error = task.exception()
         if run.stop_reason is not None:
             return Ending.stopped(run, self.limits.run_timeout)
+        if error is not None:
+            logger.error("run %s: the pipeline failed", run.run_id, exc_info=error)
+            return Ending.failed(PipelineFailed(error))
         try:
             outgoing = context.complete()
             context.close()
@@ -371,61 +373,16 @@ class RunService:
         except UnstorableEvent as unstorable:
             logger.error("run %s: %s", run.run_id, unstorable)
             return Ending.failed(PipelineFailed(unstorable))
-        except Exception as fault:  # what the pipeline sent is of its own classes, and may raise when looked at
+        except BaseException as fault:  # what the pipeline sent is of its own classes, and may raise when looked at
             logger.error("run %s: what the pipeline sent cannot be read", run.run_id, exc_info=fault)
             return Ending.failed(PipelineFailed(fault))
 
-    def _note_timing(self, run: LiveRun, pipeline: Pipeline, succeeded: bool) -> None:
-        name = self._pipeline_name if pipeline is self.app.pipeline else pipeline_name(pipeline)
-        run.timings += (PipelineTiming(name, self._loop.time() - run.called_at, succeeded),)
-        run.pipeline = None
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._let_go.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.info("a pipeline that was let go ended with %s", type(error).__name__)
 
-    def _stop(self, run: LiveRun, reason: Stop) -> None:
-        """Tell a run to end: a waiting one leaves the queue, a pipeline is cancelled, then let go."""
-        if run.stop_reason is not None:
-            return
-        run.stop_reason = reason
-        run.turn.set()
-        if run.context is not None:
-            run.context.close()
-        if run.pipeline is not None and run.task is not None:
-            run.task.cancel()
-            self._loop.call_later(LET_GO_AFTER, self._go_on_without, run, run.pipeline)
-
-    def _go_on_without(self, run: LiveRun, pipeline: Pipeline) -> None:
-        """Let go of a pipeline if it has not ended: it keeps its task, and another one ends the run."""
-        if run.pipeline is not pipeline or run.task is None:
-            return
-        logger.error("run %s: its pipeline swallowed the cancellation; the run goes on without it", run.run_id)
-        self._let_go.add(run.task)
-        run.task.add_done_callback(self._let_go.discard)
-        self._note_timing(run, pipeline, False)
-        run.task = self._loop.create_task(self._run(run, self._flow_without_pipeline(run)))
-
-    async def _flow_without_pipeline(self, run: LiveRun) -> None:
-        """What is left of the flow of a run whose pipeline was let go."""
-        assert run.thread is not None  # else no pipeline would have run
-        if run.status is RunStatus.QUEUED:
-            await self._start(run, run.thread, ())
-            run.status = RunStatus.RUNNING
-        await self._finish(run, run.thread, Ending.stopped(run, self.limits.run_timeout))
-
-    def _set_alarm(self, at: float) -> None:
-        """Be woken at `at`. There is one timer for the deadlines of all runs: setting one for each is dear."""
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm_at = at
-        self._alarm = None if at == math.inf else self._loop.call_at(at, self._stop_overdue)
-
-    def _stop_overdue(self) -> None:
-        calling = [run for run in self._runs.values() if run.pipeline is not None and run.stop_reason is None]
-        now = max(self._loop.time(), self._alarm_at)  # loops may fire a timer a moment early
-        for run in calling:
-            if run.deadline <= now:
-                self._stop(run, Stop.TIMED_OUT)
-        self._set_alarm(min([run.deadline for run in calling if run.stop_reason is None], default=math.inf))
-
-    async def _finish(self, run: LiveRun, thread: ThreadRecord, ending: Ending) -> None:
+    async def _finish(self, run: LiveRun, accepted: Accepted, ending: Ending) -> None:
         """Store the outcome, then answer. While the store does not take it, the caller gets the store's error."""
         try:
             settled = await self._insist(run, partial(self.store.finish, run.run_id, self.owner, ending.outcome))
@@ -434,6 +391,7 @@ class RunService:
             settled = await self._insist(run, partial(self.store.finish, run.run_id, self.owner, ending.outcome))
         run.status = settled.status or RunStatus.CANCELLED
         self._wake(settled.next_run)
+        thread = accepted.thread
         self._publish(thread.thread_id, settled.stored)
         if settled.status is not ending.outcome.status:
             run.answer_with(_ended_by_others(settled, thread))
@@ -444,7 +402,7 @@ class RunService:
                 RunResult(
                     run.run_id,
                     thread.thread_id,
-                    run.created_new_thread,
+                    accepted.created_new_thread,
                     ending.assistant_messages,
                     ending.outcome.events,
                 )
@@ -475,8 +433,9 @@ class RunService:
                 sink.put(events)
 
     def _close(self, run: LiveRun) -> None:
+        if self._runs.pop(run.run_id, None) is None:
+            return
         run.answer_with(RunInterrupted())  # heard only by a caller whose run was cut off at the exit
-        del self._runs[run.run_id]
         if not self._runs:
             self._idle.set()
         if run.thread is None or not self._on_run:
@@ -496,7 +455,7 @@ class RunService:
         """Tell those of `run_ids` that this process works on to end early."""
         for run_id in run_ids:
             if (run := self._runs.get(run_id)) is not None:
-                self._stop(run, reason)
+                run.stop(reason)
 
     def interrupt(self) -> None:
         """Stop every open run now; those that have started are stored as `interrupted`."""
@@ -535,8 +494,12 @@ class RunService:
             await asyncio.sleep(HEARTBEAT_EVERY)
 
 
-class _LetGo(Exception):
-    """The pipeline ended after the run had gone on without it."""
+async def _invoke(pipeline: Pipeline, context: ThreadContext) -> None:
+    try:
+        await pipeline(context)
+    except (SystemExit, KeyboardInterrupt) as error:
+        # asyncio lets these two through a task and out of the loop: a pipeline would take the server down.
+        raise RuntimeError(f"the pipeline raised {type(error).__name__}") from error
 
 
 def _assistant_messages(outgoing: Iterable[Any]) -> list[str]:

@@ -100,7 +100,7 @@ class ThreadContext:
 
     def get_last_user_message(self) -> Any:
         """The content of the newest `comm.*` event whose role is `user`; None if there is none."""
-        if "history" not in vars(self):
+        if not vars(self).keys() & {"events", "history"}:  # else the pipeline may have changed them
             return self._newest_user_message()
         for said in reversed(self.history):
             if said.get("role") == "user":

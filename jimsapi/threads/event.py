@@ -20,7 +20,8 @@ STATE_PREFIX = "state.set."
 MAX_EVENT_TYPE = 255
 """Characters, as the column `thread_events.event_type` holds them."""
 
-_TICK = timedelta(microseconds=1)
+TICK = timedelta(microseconds=1)
+"""The least by which the times of two events of a thread differ."""
 
 
 class Event(msgspec.Struct, kw_only=True):
@@ -115,11 +116,16 @@ def _check_event_type(event_type: str) -> None:
         raise UnstorableEvent(shown.replace("\0", "?"), "its type holds a NUL or a lone surrogate")
 
 
-def times_after(newest: datetime | None, now: datetime, count: int) -> list[datetime]:
-    """Times for `count` new events of a thread whose newest event is of `newest`.
+def time_after(newest: datetime | None, now: datetime) -> datetime:
+    """The time of a new event in a thread whose newest event is of `newest`.
 
     Readers order a thread's events by time alone, so no two may share one: the clock's time, or a microsecond past the
-    newest where the clock stands still or went back, then a microsecond apart.
+    newest where the clock stands still or went back.
     """
-    first = now if newest is None or now > newest else newest + _TICK
-    return [first] if count == 1 else [first + _TICK * index for index in range(count)]
+    return now if newest is None or now > newest else newest + TICK
+
+
+def times_after(newest: datetime | None, now: datetime, count: int) -> list[datetime]:
+    """Times for `count` new events of a thread, a microsecond apart."""
+    first = time_after(newest, now)
+    return [first] if count == 1 else [first + TICK * index for index in range(count)]

@@ -7,8 +7,7 @@ from uuid import UUID, SafeUUID
 
 import orjson
 
-_NANOSECONDS = 1_000_000
-"""In a millisecond."""
+_NS_PER_MS = 1_000_000
 _VERSION_AND_VARIANT = (0x7 << 76) | (0b10 << 62)
 _COUNTED_BITS = 62
 """The bits below the variant, in which the identifiers of one millisecond grow."""
@@ -30,7 +29,7 @@ class _Latest:
         prefix = (milliseconds << 80) | (high << 64) | _VERSION_AND_VARIANT
         self.value = prefix | (low << 4) | _LAST_DIGIT
         self.highest = prefix | ((1 << _COUNTED_BITS) - 1)
-        self.ends = (milliseconds + 1) * _NANOSECONDS
+        self.ends = (milliseconds + 1) * _NS_PER_MS
 
 
 _latest = _Latest()
@@ -52,11 +51,11 @@ def uuid7() -> UUID:
     latest = _latest
     now = time.time_ns()
     if now >= latest.ends:
-        latest.begin(now // _NANOSECONDS)
+        latest.begin(now // _NS_PER_MS)
     else:
         latest.value += (random.getrandbits(32) + 1) << 4
         if latest.value > latest.highest:
-            latest.begin(latest.ends // _NANOSECONDS)
+            latest.begin(latest.ends // _NS_PER_MS)
     made = _new(UUID)
     _set_int(made, latest.value)
     _set_is_safe(made, _UNKNOWN)
@@ -65,4 +64,4 @@ def uuid7() -> UUID:
 
 def uuid_text(identifier: UUID) -> str:
     """The usual spelling of an identifier, at a fifth of what its `str` costs."""
-    return orjson.dumps(identifier)[1:-1].decode()
+    return orjson.dumps(identifier, default=str)[1:-1].decode()

@@ -11,7 +11,7 @@ from typing import Self, cast
 from uuid import UUID
 
 from jimsapi.threads.errors import IdentifierTaken, InvalidCursor, QueueFull, RunClosed, ThreadNotFound
-from jimsapi.threads.event import STATE_PREFIX, THREAD_CREATED, Event, EventRow, NewEvent
+from jimsapi.threads.event import STATE_PREFIX, THREAD_CREATED, TICK, Event, EventRow, NewEvent, time_after
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     Accepted,
@@ -35,7 +35,6 @@ from jimsapi.threads.storable import dump_storable
 from jimsapi.threads.store import CommitRecord, decode_cursor, encode_cursor, take_page
 from jimsapi.threads.window import COMM_PREFIX, choose, window_size
 
-_TICK = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1)
 _EPOCH_UTC = _EPOCH.replace(tzinfo=UTC)
 _ONE_OPERATION = CommitRecord(1, 0.0, False)
@@ -70,9 +69,7 @@ class _Thread:
         """Add events, each later than the one before it. Returns their rows."""
         rows = self.rows
         first = len(rows)
-        created_at = now
-        if rows and now <= _time(rows[-1]):
-            created_at = _time(rows[-1]) + _TICK
+        created_at = time_after(_time(rows[-1]) if rows else None, now)
         for event in events:
             event_type = event.event_type
             if event_type.startswith(COMM_PREFIX):
@@ -82,7 +79,7 @@ class _Thread:
             rows.append(EventRow(event.event_id, created_at, event_type, _fitted(event.data)))
             self.event_ids.add(event.event_id.int)
             self.size += len(event.data)
-            created_at += _TICK
+            created_at += TICK
         return rows[first:]
 
     def snapshot(self, limits: ContextLimits) -> Snapshot:
@@ -214,7 +211,7 @@ class MemoryStore:
         others = self._contacts.setdefault(plan.contact_id, [])
         created_at = _EPOCH_UTC + (now - _EPOCH)
         if others:
-            created_at = max(created_at, others[-1].record.created_at + _TICK)
+            created_at = max(created_at, others[-1].record.created_at + TICK)
         thread_id = uuid7()
         thread = _Thread(ThreadRecord(thread_id, plan.contact_id, created_at, _fitted(config)), new.external_id)
         self._threads[thread_id.int] = thread

@@ -360,3 +360,21 @@ def test_a_pipeline_is_called_by_its_own_name_never_by_its_repr() -> None:
         "by-name",
         "Nameless",
     ]
+
+
+def test_the_last_user_message_is_the_same_however_it_is_asked_for() -> None:
+    history = [("comm.user_message", {"role": "user", "content": "first"}), ("comm.note", ["no object"])]
+    later = [("comm.assistant_message", {"role": "assistant", "content": "hi"}), ("own.user", {"role": "user"})]
+    for message in ("last", None):
+        ctx = ThreadContext.for_test(message, history=[*history, *later])  # type: ignore[list-item]
+        expected = message or "first"
+        assert ctx.get_last_user_message() == expected
+        assert ctx.get_last_user_action() == ("user_message", expected)  # which reads all events
+        assert ctx.get_last_user_message() == expected
+    assert ThreadContext.for_test().get_last_user_message() is None
+
+
+def test_what_a_pipeline_changes_in_its_events_is_what_it_reads_again() -> None:
+    ctx = ThreadContext.for_test("a card number")
+    ctx.events[-1].event_data["content"] = "[redacted]"
+    assert ctx.get_last_user_message() == "[redacted]"

@@ -23,7 +23,7 @@ from jimsapi.service.identity import PUBLIC, Admission
 from jimsapi.service.live import RunRecord, Stop
 from jimsapi.service.run import RunLimits, RunService
 from jimsapi.service.sinks import SinkQueue
-from jimsapi.threads.errors import ThreadNotFound
+from jimsapi.threads.errors import RunClosed, ThreadNotFound
 from jimsapi.threads.memory import MemoryStore
 from jimsapi.threads.run import Outcome, RunStatus, Settled
 
@@ -318,10 +318,11 @@ async def test_a_pipeline_that_cancels_its_own_task_harms_only_its_answer(waits:
         task = asyncio.current_task()
         assert task is not None
         if ctx.get_last_user_message() == "cancel":
+            asyncio.get_running_loop().call_soon(task.cancel)  # also what comes after the pipeline has ended
             task.cancel()
         if waits:
             await asyncio.sleep(0)
-        ctx.send_message(f"{task.cancelling()}")
+        ctx.send_message("went on")
 
     class Waiting(MemoryStore):
         async def finish(self, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
@@ -329,12 +330,9 @@ async def test_a_pipeline_that_cancels_its_own_task_harms_only_its_answer(waits:
             return await super().finish(run_id, owner, outcome)
 
     async with RunService(JimsApp(pipeline), Waiting(), [DefaultResolver()]) as service:
-        if waits:
-            with pytest.raises(PipelineFailed, match="the pipeline cancelled itself"):
-                await service.chat(inbound("cancel"), PUBLIC)
-        else:  # the cancellation that was to come must not hit the store
-            assert (await service.chat(inbound("cancel"), PUBLIC)).assistant_messages == ["1"]
-        assert (await service.chat(inbound("go on"), PUBLIC)).assistant_messages == ["0"]
+        with pytest.raises(PipelineFailed, match="the pipeline cancelled itself"):
+            await service.chat(inbound("cancel"), PUBLIC)
+        assert (await service.chat(inbound("go on"), PUBLIC)).assistant_messages == ["went on"]
 
 
 async def test_a_pipeline_may_limit_its_own_steps_in_time() -> None:
@@ -393,12 +391,42 @@ async def test_a_pipeline_that_is_let_go_ends_later_without_a_trace(greets: bool
     assert [(record.status, len(record.pipelines)) for record in told] == [(RunStatus.FAILED, 1)]
 
 
-async def test_an_exit_without_a_drain_interrupts_what_is_open() -> None:
-    bot = Bot()
-    told: list[RunRecord] = []
-    async with serving(bot, on_run=[told.append]) as service:
+@pytest.mark.parametrize("begun", [False, True])
+async def test_an_exit_without_a_drain_answers_what_is_open_and_closes_its_voice(begun: bool) -> None:
+    contexts: list[ThreadContext] = []
+    started, may_end = asyncio.Event(), asyncio.Event()
+
+    async def stubborn(ctx: ThreadContext) -> None:
+        contexts.append(ctx)
+        started.set()
+        while not may_end.is_set():
+            with suppress(asyncio.CancelledError):
+                await may_end.wait()
+
+    async with serving(stubborn) as service:
         run = service.begin(inbound("hold"), PUBLIC)
-        await bot.begun.wait()
+        if begun:
+            await started.wait()
+    may_end.set()
     with pytest.raises(RunInterrupted):
         await run.answer
-    assert [record.status for record in told] == [RunStatus.INTERRUPTED]
+    assert service.open_runs == 0
+    for context in contexts:
+        with pytest.raises(RunClosed):
+            context.send_message("too late")
+
+
+async def test_an_event_that_exits_when_looked_at_does_not_take_the_server_down() -> None:
+    class Exits:
+        event_id = None
+
+        @property
+        def event_type(self) -> str:
+            raise SystemExit(3)
+
+    async def pipeline(ctx: ThreadContext) -> None:
+        ctx.outgoing_events.append(Exits())
+
+    async with serving(pipeline) as service:
+        with pytest.raises(PipelineFailed):
+            await service.chat(inbound("hi"), PUBLIC)

@@ -1,5 +1,7 @@
 """Identifiers of our own making: valid, increasing, hard to guess, and safe from SQLite's reading them as numbers."""
 
+import copy
+import pickle
 import time
 from itertools import pairwise
 from uuid import RFC_4122, UUID
@@ -7,7 +9,7 @@ from uuid import RFC_4122, UUID
 import pytest
 
 from jimsapi.threads import ids
-from jimsapi.threads.ids import uuid7
+from jimsapi.threads.ids import uuid7, uuid_text
 
 
 def _milliseconds(made: UUID) -> int:
@@ -46,6 +48,22 @@ def test_a_full_random_part_carries_into_the_time(monkeypatch: pytest.MonkeyPatc
     assert _milliseconds(made) == _milliseconds(last) + 1
     assert made.version == 7
     assert made.variant == RFC_4122
+
+
+def test_one_is_a_uuid_like_any_other() -> None:
+    made = uuid7()
+    same = UUID(int=made.int)
+    assert (made, hash(made), str(made), made.is_safe) == (same, hash(same), str(same), same.is_safe)
+    assert pickle.loads(pickle.dumps(made)) == copy.copy(made) == made
+
+
+class Odd(UUID):
+    """What a database's driver might give."""
+
+
+def test_its_text_is_that_of_str() -> None:
+    made = uuid7()
+    assert uuid_text(made) == str(made) == uuid_text(Odd(int=made.int))
 
 
 def test_none_reads_as_a_number() -> None:
