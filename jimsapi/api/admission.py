@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from jimsapi.asgi.connection import Request
+from jimsapi.asgi.connection import Connection, Request
 from jimsapi.asgi.errors import HTTPError
 from jimsapi.asgi.routing import Route
 from jimsapi.plugins.compose import Built
@@ -43,14 +43,17 @@ class Gate:
         """Admit the caller, or raise `HTTPError`: 400, 401, 403 or 503."""
         if self._service.draining:
             raise ServerDraining
-        admission = await self._admit(request) if self._providers else PUBLIC
+        admission = await self.admit(request) if self._providers else PUBLIC
         if not admission.identity.may(route.scope):
             raise HTTPError(403, f"These credentials lack the scope {route.scope}")
         if admission.provider is not None:
             request.note("provider", admission.provider)
+            request.note("distribution", admission.distribution)
+            request.note("version", admission.version)
         return admission
 
-    async def _admit(self, request: Request) -> Admission:
+    async def admit(self, request: Connection) -> Admission:
+        """Ask the providers. Raises `HTTPError` (400, 401, 403, 503) if none admits."""
         if [name for name, _ in request.scope["headers"]].count(b"authorization") > 1:
             challenges = self._challenges(set(), 'error="invalid_request"')
             raise HTTPError(400, "Send one Authorization header", challenges)
@@ -59,12 +62,14 @@ class Gate:
         for asked in self._providers:
             try:
                 identity: object = await asked.provider.authenticate(request)
-            except InvalidCredentials:
+            except InvalidCredentials as error:
                 invalid.add(asked.name)
                 outcome = "invalid"
-            except AccessDenied:
+                logger.debug("auth provider %s refused credentials: %s", asked.name, error)
+            except AccessDenied as error:
                 denied = True
                 outcome = "denied"
+                logger.debug("auth provider %s denied access: %s", asked.name, error)
             except AuthUnavailable as error:
                 unavailable = True
                 outcome = "unavailable"
@@ -109,13 +114,13 @@ class Gate:
 
     def _tell(self, asked: "_Asked", outcome: str) -> None:
         if self._on_admission:
-            notify(self._on_admission, asked.record(outcome))
+            notify(self._on_admission, AdmissionRecord(asked.name, outcome))
 
 
 class _Asked:
     """A provider, and where it comes from: not what it says of itself."""
 
-    __slots__ = ("_admission", "_entry", "_records", "challenge", "name", "provider")
+    __slots__ = ("_admission", "_entry", "challenge", "name", "provider")
 
     def __init__(self, built: Built) -> None:
         self.provider: AuthProvider = built.value
@@ -124,7 +129,6 @@ class _Asked:
         self.challenge: str | None = challenge if isinstance(challenge, str) and challenge else None
         self._entry = built.entry
         self._admission: Admission | None = None
-        self._records: dict[str, AdmissionRecord] = {}
 
     def admission(self, identity: Identity) -> Admission:
         """The host's record. One identity in a row, as keys have it, needs one record."""
@@ -132,10 +136,3 @@ class _Asked:
         if last is None or last.identity is not identity:
             last = self._admission = Admission(identity, self.name, self._entry.distribution, self._entry.version)
         return last
-
-    def record(self, outcome: str) -> AdmissionRecord:
-        """What observers are told."""
-        record = self._records.get(outcome)
-        if record is None:
-            record = self._records[outcome] = AdmissionRecord(self.name, outcome)
-        return record

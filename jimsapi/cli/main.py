@@ -5,13 +5,14 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 import orjson
 
 from jimsapi.api.app import VERSION, Api, run_service
 from jimsapi.builtin import builtin_plugins
+from jimsapi.cli.explain import explain
 from jimsapi.cli.options import COMMAND_OPTIONS, ServerOptions, all_options, with_options
 from jimsapi.cli.server import address_of, serve, start_lines
 from jimsapi.plugins.compose import Composer, Composition, resolve_settings
@@ -72,6 +73,17 @@ def _command_line(plugins: PluginManager | None, *, broken: PluginError | None =
     group.add_command(
         add(click.Command("openapi", callback=_merged(openapi), help="Print the OpenAPI document of what would serve."))
     )
+    auth = click.Group("auth", help="Look at who may enter.")
+    explained = add(
+        click.Command("explain", callback=explain_token, help="Say what each auth provider says of a token.")
+    )
+    explained.params.append(
+        click.Option(
+            ["--token-file"], required=True, type=click.File("rb"), help="The file with the token; - is standard input."
+        )
+    )
+    auth.add_command(explained)
+    group.add_command(auth)
     if plugins is not None:
         for implementation in plugins.implementations("jimsapi_commands"):
             implementation(cli=group)
@@ -96,10 +108,23 @@ def _merged(command: Callable[[dict[str, Any]], None]) -> Callable[..., None]:
 
     @click.pass_context
     def merged(context: click.Context, /, **given: Any) -> None:
-        before: Mapping[str, Any] = context.obj or {}
-        command({key: given.get(key) or before.get(key) for key in {*before, *given}})
+        command(_merge(context, given))
 
     return merged
+
+
+def _merge(context: click.Context, given: Mapping[str, Any]) -> dict[str, Any]:
+    before: Mapping[str, Any] = context.obj or {}
+    return {key: given.get(key) or before.get(key) for key in {*before, *given}}
+
+
+@click.pass_context
+def explain_token(context: click.Context, /, token_file: BinaryIO, **given: Any) -> None:
+    """Print what each auth provider says of a token."""
+    token = token_file.read().strip()
+    if not token:
+        raise StartError(f"{token_file.name} is empty: put the token in it")
+    asyncio.run(explain(_merge(context, given), token))
 
 
 def list_plugins() -> None:

@@ -159,18 +159,19 @@ class Composer:
         Raises what entering raises: `StoreUnusable`, or a `PluginError` that names the plugin.
         """
 
-        async def entered(built: tuple[Built, ...]) -> tuple[Built, ...]:
-            return tuple([await _enter(one, residents) for one in built])
-
         return msgspec.structs.replace(
             composition,
             store=await _enter(composition.store, residents),
-            providers=self._in_order(await entered(composition.providers)),
-            resolvers=await entered(composition.resolvers),
-            sinks=await entered(composition.sinks),
-            observers=await entered(composition.observers),
-            wrappers=await entered(composition.wrappers),
+            providers=await self.enter_providers(composition, residents),
+            resolvers=await _enter_all(composition.resolvers, residents),
+            sinks=await _enter_all(composition.sinks, residents),
+            observers=await _enter_all(composition.observers, residents),
+            wrappers=await _enter_all(composition.wrappers, residents),
         )
+
+    async def enter_providers(self, composition: Composition, residents: Residents) -> tuple[Built, ...]:
+        """Enter the auth providers alone, in the order they are asked. Raises as `enter` does."""
+        return self._in_order(await _enter_all(composition.providers, residents))
 
     async def _app(self, app: Any) -> JimsApp:
         """Load the app, call factories and await coroutines, until somebody recognises it."""
@@ -297,6 +298,10 @@ def _refuse_unfit(built: Built, what: str) -> None:
 
 def _is_async(function: Any) -> bool:
     return inspect.iscoroutinefunction(inspect.unwrap(function))
+
+
+async def _enter_all(built: tuple[Built, ...], residents: Residents) -> tuple[Built, ...]:
+    return tuple([await _enter(one, residents) for one in built])
 
 
 async def _enter(built: Built, residents: Residents) -> Built:

@@ -9,6 +9,7 @@ import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from jimsapi.api.app import VERSION
 from tests.raw import metric
 from tests.serving import Served
 
@@ -146,7 +147,7 @@ def test_a_request_is_one_line_with_all_that_one_looks_for(served: Served, clien
     assert line["method"] == "POST"
     assert line["route"] == CHAT
     assert line["status"] == 200
-    assert line["provider"] == "key"
+    assert (line["provider"], line["distribution"], line["version"]) == ("key", "jimsapi", VERSION)
     assert line["thread_id"] == answer.json()["thread_id"]
     assert line["run_id"] == answer.headers["x-run-id"]
     assert isinstance(line["duration"], float)
