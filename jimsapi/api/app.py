@@ -185,6 +185,7 @@ def run_service(composition: Composition) -> RunService:
             run_timeout=core.run_timeout,
             max_runs=core.max_runs,
             keep_runs=timedelta(days=core.keep_runs),
+            quota=core.quota,
         ),
         sinks=[SinkQueue(built.value, built.name) for built in composition.sinks],
         on_run=composition.told_of("on_run"),

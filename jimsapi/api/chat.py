@@ -8,6 +8,7 @@ import msgspec
 import orjson
 
 from jimsapi.api.errors import domain_error
+from jimsapi.api.rate_limits import rate_limit_headers
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
@@ -63,7 +64,7 @@ def chat_routes(service: RunService) -> Router:
             413: "The body is too large.",
             415: "The body is not declared as JSON.",
             422: "The body is faulty; every fault is listed.",
-            429: "Too many messages wait in the thread.",
+            429: "Too many messages wait in the thread, or a limit of the caller is used up.",
             500: "The pipeline failed; the message is stored.",
             503: "The server or its store takes no work now.",
             504: "The pipeline took too long; the message is stored.",
@@ -94,6 +95,8 @@ def chat_routes(service: RunService) -> Router:
             if run.thread_id is not None:
                 request.note("thread_id", uuid_text(run.thread_id))
         response.raw_headers.append((b"x-run-id", run_id.encode()))
+        if service.quota is not None:
+            response.raw_headers.extend(rate_limit_headers(service.quota.policies, service.allowances(run)))
         return response
 
     return router

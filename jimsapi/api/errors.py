@@ -1,5 +1,6 @@
 """The one table from domain errors to HTTP."""
 
+from jimsapi.api.rate_limits import rate_limit_headers
 from jimsapi.asgi.app import App
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import JSONResponse, Response
@@ -7,6 +8,7 @@ from jimsapi.service.errors import (
     ContactForbidden,
     PipelineFailed,
     QueueTimedOut,
+    QuotaExceeded,
     RunBroken,
     RunCancelled,
     RunInterrupted,
@@ -30,6 +32,7 @@ STATUS: dict[type[DomainError], tuple[int, dict[str, str]]] = {
     ThreadNotFound: (404, {}),
     RunCancelled: (409, {}),
     QueueFull: (429, _AGAIN),
+    QuotaExceeded: (429, {}),  # and what the caller's limits say
     PipelineFailed: (500, {}),
     RunBroken: (500, {}),
     QueueTimedOut: (503, _AGAIN),
@@ -55,7 +58,11 @@ def domain_error(request: Request, error: DomainError) -> Response:
     if type(error) not in STATUS:
         raise error
     status, headers = STATUS[type(error)]
-    return JSONResponse({"detail": _NOT_TOLD.get(type(error)) or str(error)}, status, headers)
+    response = JSONResponse({"detail": _NOT_TOLD.get(type(error)) or str(error)}, status, headers)
+    if isinstance(error, QuotaExceeded):
+        response.raw_headers.append((b"retry-after", str(error.retry_after).encode()))
+        response.raw_headers.extend(rate_limit_headers(error.policies, error.exhausted))
+    return response
 
 
 def handle_domain_errors(app: App) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from jimsapi.builtin import app_loader, bearer_key, log_sink, resolvers, stores
+from jimsapi.builtin import app_loader, bearer_key, client_certificate, log_sink, resolvers, stores
 from jimsapi.builtin.prometheus import PrometheusPlugin
 
 
@@ -10,6 +10,7 @@ def builtin_plugins() -> Mapping[str, object]:
     """The built-in plugins by name, fresh for one app, in the order they are asked."""
     return {
         "key": bearer_key,
+        "certificate": client_certificate,
         "stores": stores,
         "app-loader": app_loader,
         "resolvers": resolvers,

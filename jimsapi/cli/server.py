@@ -6,8 +6,10 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 import msgspec
@@ -16,6 +18,7 @@ from uvicorn.supervisors import ChangeReload
 
 from jimsapi.api.app import VERSION, Api
 from jimsapi.api.metrics import MetricsOptions
+from jimsapi.builtin.client_certificate import CertificateOptions
 from jimsapi.cli.drain import Drain
 from jimsapi.cli.logs import LogWriter, set_up_logs
 from jimsapi.cli.options import LogOptions, ServerOptions
@@ -62,12 +65,13 @@ class ServingProcess(msgspec.Struct, frozen=True):
 
     factory: Factory
     server: ServerOptions
+    certificates: CertificateOptions
 
     def run(self, sockets: list[socket.socket]) -> int:
         """Serve until told to stop; returns the exit status. A failed start raises `StartError` or `StoreUnusable`."""
         api = self.factory()
         try:
-            uvicorn.Server(_config(self.server, api)).run(sockets=sockets)
+            uvicorn.Server(_config(self.server, self.certificates, api)).run(sockets=sockets)
         except SystemExit as exit_of_uvicorn:
             # It exits by itself when the app could not start; the cause is with the app.
             if api.startup_error is None and exit_of_uvicorn.code != 0:
@@ -113,16 +117,17 @@ def serve(settings: Settings, given: Mapping[str, Any]) -> int:
     """Serve until told to stop. Returns the exit status: 0, or 1 if the start failed.
 
     Raises:
-        StartError: the port or the certificate cannot be used.
+        StartError: the port or a certificate cannot be used.
     """
     server, logs = settings.get(ServerOptions), settings.get(LogOptions)
+    certificates = settings.get(CertificateOptions)
     listening = bind(server.host, server.port)
     address = address_of(server, listening.getsockname()[1])
     factory = Factory(dict(given), address, logs.log_format == "json", logs.verbose)
-    process = ServingProcess(factory, server)
+    process = ServingProcess(factory, server, certificates)
     if server.reload:
         # uvicorn looks for the folders to watch only if the app is named; the name itself is never loaded.
-        ChangeReload(_config(server, "jimsapi"), target=process, sockets=[listening]).run()
+        ChangeReload(_config(server, certificates, "jimsapi"), target=process, sockets=[listening]).run()
         return 0
     return process.run([listening])
 
@@ -172,13 +177,18 @@ def start_lines(composition: Composition, address: str) -> list[str]:
     ]
 
 
-def _config(server: ServerOptions, app: Any) -> uvicorn.Config:
+def _config(server: ServerOptions, certificates: CertificateOptions, app: Any) -> uvicorn.Config:
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # a start that fails is told in one line of ours
-    if server.ssl_keyfile is not None and server.ssl_certfile is None:
-        raise StartError("--ssl-keyfile is given without a certificate: give --ssl-certfile too")
-    for path in (server.ssl_certfile, server.ssl_keyfile):
-        if path is not None and not path.is_file():
-            raise StartError(f"there is no file {path}: --ssl-certfile and --ssl-keyfile name PEM files")
+    check_tls_files(server, certificates)
+    clients: dict[str, Any] = {}
+    if certificates.ca_certs is not None:
+        from jimsapi.cli.tls import ClientCertificateProtocol
+
+        clients = {
+            "http": ClientCertificateProtocol,
+            "ssl_ca_certs": certificates.ca_certs,
+            "ssl_cert_reqs": ssl.CERT_REQUIRED,
+        }
     try:
         config = uvicorn.Config(
             app,
@@ -195,12 +205,40 @@ def _config(server: ServerOptions, app: Any) -> uvicorn.Config:
             reload=server.reload,
             timeout_graceful_shutdown=HALF_SENT_WITHIN,
             ws="none",
+            **clients,
         )
         if not server.reload:
             config.load()
     except (OSError, ValueError) as error:
         raise StartError(f"the certificate or its key cannot be used: {error}") from error
     return config
+
+
+def check_tls_files(server: ServerOptions, certificates: CertificateOptions) -> None:
+    """Look at the files of TLS before they are used. Raises `StartError` for one that is missing or does not fit."""
+    if server.ssl_keyfile is not None and server.ssl_certfile is None:
+        raise StartError("--ssl-keyfile is given without a certificate: give --ssl-certfile too")
+    for path in (server.ssl_certfile, server.ssl_keyfile):
+        if path is not None and not path.is_file():
+            raise StartError(f"there is no file {path}: --ssl-certfile and --ssl-keyfile name PEM files")
+    if certificates.ca_certs is not None:
+        if server.ssl_certfile is None:
+            raise StartError("--ssl-ca-certs asks for client certificates, which needs HTTPS: give --ssl-certfile too")
+        _check_authorities(certificates.ca_certs)
+
+
+def _check_authorities(path: Path) -> None:
+    wanted = "--ssl-ca-certs names a PEM file with the certificates of the authorities that sign callers' certificates"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        path.open("rb").close()
+        context.load_verify_locations(path)
+    except ssl.SSLError:
+        pass  # told below
+    except OSError as error:
+        raise StartError(f"{path} cannot be read ({error.strerror or error}): {wanted}") from error
+    if not context.cert_store_stats()["x509"]:
+        raise StartError(f"{path} holds no certificate: {wanted}")
 
 
 def address_of(server: ServerOptions, port: int) -> str:

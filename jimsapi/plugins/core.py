@@ -1,9 +1,11 @@
 """The core's own options, and the auth options of first-party plugins that may not be installed."""
 
 from collections.abc import Mapping
+from typing import Any
 
-from jimsapi.plugins.errors import StartError
+from jimsapi.plugins.errors import OptionError, StartError
 from jimsapi.plugins.options import ENV_PREFIX, Options, option
+from jimsapi.service.quota import QuotaLimits, Rate
 
 
 class CoreOptions(Options):
@@ -29,6 +31,18 @@ class CoreOptions(Options):
     max_runs: int = option(
         1000, minimum=1, maximum=1_000_000, help="How many messages the process works on at once; beyond, 503."
     )
+    rate_limit: str | None = option(
+        help="How many messages a caller may send for one contact, as 5/s, 60/min, 1000/h or 10000/day; beyond, 429."
+    )
+    identity_rate_limit: str | None = option(
+        help="How many messages a caller may send for all its contacts together, as 600/min; beyond, 429."
+    )
+    contact_runs: int | None = option(
+        minimum=1, maximum=1_000_000, help="How many messages for one contact a caller may have open; beyond, 429."
+    )
+    identity_runs: int | None = option(
+        minimum=1, maximum=1_000_000, help="How many messages a caller may have open in all; beyond, 429."
+    )
     max_body: int = option(
         1_048_576, minimum=1, maximum=1_073_741_824, help="Bytes that a request's body may have; beyond, 413."
     )
@@ -39,15 +53,46 @@ class CoreOptions(Options):
         20.0, minimum=2.0, maximum=86_400, help="Seconds that a shutdown may take; what runs longer is interrupted."
     )
 
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+        _ = self.quota  # a faulty rate is refused with all other faulty options, before anything is opened
+
+    @property
+    def quota(self) -> QuotaLimits:
+        """The limits of callers. Raises `OptionError` for a rate that is none."""
+        return QuotaLimits(
+            rate=_rate("--rate-limit", self.rate_limit),
+            identity_rate=_rate("--identity-rate-limit", self.identity_rate_limit),
+            contact_runs=self.contact_runs,
+            identity_runs=self.identity_runs,
+        )
+
+
+def _rate(flag: str, text: str | None) -> Rate | None:
+    if text is None:
+        return None
+    try:
+        return Rate.parse(text)
+    except ValueError as error:
+        raise OptionError(f"{flag}: {text!r} is no rate: {error}") from None
+
 
 FIRST_PARTY_AUTH = {
-    "authentik_url": "jimsapi-authentik",
-    "authentik_app_slug": "jimsapi-authentik",
-    "authentik_contact_field": "jimsapi-authentik",
-    "oidc_issuer": "jimsapi-oidc",
-    "oidc_audience": "jimsapi-oidc",
-    "oidc_contact_claim": "jimsapi-oidc",
-}
+    **dict.fromkeys(
+        (
+            "authentik_url", "authentik_app_slug", "authentik_timeout", "authentik_cache_ttl", "authentik_ca_file",
+            "authentik_contact_field",
+        ),
+        "jimsapi-authentik",
+    ),
+    **dict.fromkeys(
+        (
+            "oidc_issuer", "oidc_audience", "oidc_jwks_url", "oidc_algorithms", "oidc_leeway", "oidc_scopes",
+            "oidc_contact_claim", "oidc_ca_file", "oidc_timeout",
+        ),
+        "jimsapi-oidc",
+    ),
+}  # fmt: skip
 """Auth options by key, and the distribution that has them. Set without it they stop the start: nobody who asks for a
 lock may get an open door."""
 

@@ -11,7 +11,7 @@ import msgspec
 import pluggy
 
 from jimsapi.plugins import hooks
-from jimsapi.plugins.errors import PluginError
+from jimsapi.plugins.errors import PluginError, StartError
 
 GROUP = "jimsapi"
 OWN_DISTRIBUTION = "jimsapi"
@@ -60,10 +60,13 @@ class Implementation(msgspec.Struct, frozen=True):
 
         Raises:
             PluginError: it raised, or returned an awaitable, which nobody would await.
+            StartError: it raised one, about what the operator configured; its words are for him.
         """
         try:
             built = self.function(**{name: arguments[name] for name in self.parameters})
         except (Exception, SystemExit) as error:
+            if type(error) is StartError:
+                raise
             raise self.refusal(f"failed: {one_line(error)}") from error
         if self.hook != MAY_BE_AWAITED and (inspect.isawaitable(built) or inspect.isasyncgen(built)):
             if inspect.iscoroutine(built):

@@ -2,13 +2,18 @@
 
 An option's value is the first of: flag or keyword, `JIMS_<NAME>`, for a `Secret` the file that `JIMS_<NAME>_FILE`
 names, the default. An empty value is unset, everywhere.
+
+A `Secret` that repeats is the exception: all its sources count together, so that a new key can be brought in by any of
+them while the old one still stands in another. Each flag is one secret, the keyword is one or a list, the variable is
+one whatever it holds (nothing splits it), and the file has one a line.
 """
 
 import difflib
 import hashlib
 import hmac
 import types
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -40,14 +45,7 @@ class Secret:
 
         A header's text is Latin-1 to ASGI while its sender meant UTF-8, so a candidate is tried both ways.
         """
-        if candidate.isascii():
-            return hmac.compare_digest(self._digest, _digest(candidate.encode()))
-        as_text = _digest(candidate.encode("utf-8", "surrogatepass"))
-        try:
-            as_sent = _digest(candidate.encode("latin-1"))
-        except UnicodeEncodeError:  # no header's text
-            as_sent = as_text
-        return hmac.compare_digest(self._digest, as_sent) | hmac.compare_digest(self._digest, as_text)
+        return matches_any((self,), candidate)
 
     def __repr__(self) -> str:
         return "Secret('…')"
@@ -56,6 +54,27 @@ class Secret:
 
     def __reduce__(self) -> tuple[type["Secret"], tuple[str]]:
         return Secret, (self._value,)
+
+
+def matches_any(secrets: Iterable[Secret], candidate: str) -> bool:
+    """Whether `candidate` is one of `secrets`, as `Secret.matches` has it. Every one is compared, so that the time
+    does not tell which one matched."""
+    digests = _candidate_digests(candidate)
+    found = False
+    for secret in secrets:
+        for digest in digests:
+            found |= hmac.compare_digest(secret._digest, digest)
+    return found
+
+
+def _candidate_digests(candidate: str) -> tuple[bytes, ...]:
+    if candidate.isascii():
+        return (_digest(candidate.encode()),)
+    as_text = _digest(candidate.encode("utf-8", "surrogatepass"))
+    try:
+        return as_text, _digest(candidate.encode("latin-1"))
+    except UnicodeEncodeError:  # no header's text
+        return (as_text,)
 
 
 def _digest(value: bytes) -> bytes:
@@ -107,6 +126,11 @@ class OptionSpec(msgspec.Struct, frozen=True, kw_only=True):
     def file_variable(self) -> str | None:
         """The variable that names a file with the value; secrets have one."""
         return self.variable + "_FILE" if self.type is Secret else None
+
+    @property
+    def gathers(self) -> bool:
+        """Whether all sources count together, rather than the first one alone."""
+        return self.repeats and self.type is Secret
 
     @property
     def required(self) -> bool:
@@ -254,6 +278,17 @@ class Owned(msgspec.Struct, frozen=True):
     distribution: str
 
 
+class SecretSources(msgspec.Struct, frozen=True):
+    """Where the values of a repeated `Secret` came from, for a plugin that reads the file again when it changes.
+
+    `given` are those of flags, keyword and variable; `file` is what `variable`, the `JIMS_<NAME>_FILE`, names.
+    """
+
+    given: tuple[Secret, ...]
+    file: Path | None
+    variable: str
+
+
 class Settings:
     """Every option of every plugin, resolved.
 
@@ -265,6 +300,7 @@ class Settings:
         self._given = {key: value for key, value in given.items() if not _is_unset(value)}
         self._instances: dict[type[Options], Options] = {}
         self._explicit: set[str] = set()
+        self._sources: dict[str, SecretSources] = {}
         owners: dict[str, str] = {}
         for item in owned:
             values: dict[str, Any] = {}
@@ -293,21 +329,37 @@ class Settings:
         """Whether an option was given by flag, keyword, variable or file, rather than left to its default."""
         return key in self._explicit
 
+    def sources(self, key: str) -> SecretSources:
+        """Where the values of a repeated `Secret` came from. Raises `KeyError` for any other option."""
+        return self._sources[key]
+
     def _resolve(self, spec: OptionSpec, values: dict[str, Any]) -> None:
-        if spec.key in self._given:
-            raw, source = self._given[spec.key], spec.flag
-        elif not _is_unset(self._environ.get(spec.variable)):
-            raw, source = self._environ[spec.variable], spec.variable
-        elif spec.file_variable and not _is_unset(self._environ.get(spec.file_variable)):
-            raw, source = _read_secrets(spec, self._environ[spec.file_variable]), spec.file_variable
-        else:
+        found = list(islice(self._found(spec), None if spec.gathers else 1))
+        if spec.gathers:
+            self._sources[spec.key] = self._sources_of(spec, found)
+        if not found:
             return
         if spec.repeats:
-            items = raw if isinstance(raw, list | tuple) else [raw]
-            values[spec.field] = tuple(parse(spec, item, source) for item in items if not _is_unset(item))
+            values[spec.field] = tuple(item for raw, source in found for item in _parse_all(spec, raw, source))
         else:
+            [(raw, source)] = found
             values[spec.field] = parse(spec, raw, source)
         self._explicit.add(spec.key)
+
+    def _found(self, spec: OptionSpec) -> Iterator[tuple[Any, str]]:
+        """The values that were given, each with its source's name; what comes first counts before the others."""
+        if spec.key in self._given:
+            yield self._given[spec.key], spec.flag
+        if not _is_unset(self._environ.get(spec.variable)):
+            yield self._environ[spec.variable], spec.variable
+        if spec.file_variable and not _is_unset(self._environ.get(spec.file_variable)):
+            yield _read_secrets(spec, self._environ[spec.file_variable]), spec.file_variable
+
+    def _sources_of(self, spec: OptionSpec, found: list[tuple[Any, str]]) -> SecretSources:
+        variable = spec.file_variable or ""
+        given = tuple(item for raw, source in found if source != variable for item in _parse_all(spec, raw, source))
+        path = self._environ.get(variable)
+        return SecretSources(given, Path(path) if path and not _is_unset(path) else None, variable)
 
     def _refuse_unknown(self, owners: Collection[str]) -> None:
         for key in self._given:
@@ -325,18 +377,37 @@ def _is_unset(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
+def _parse_all(spec: OptionSpec, raw: Any, source: str) -> list[Any]:
+    items = raw if isinstance(raw, list | tuple) else [raw]
+    return [parse(spec, item, source) for item in items if not _is_unset(item)]
+
+
 def _read_secrets(spec: OptionSpec, path: str) -> Any:
     """Read a secret's file: one secret, or one a line where the option repeats. An unusable file stops the start."""
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise OptionError(f"{spec.file_variable}: cannot read {path}: {reason}") from None
-    values: Sequence[str] = text.splitlines() if spec.repeats else [text]
-    values = [value.strip() for value in values if value.strip()]
-    if not values:
+        text = secret_text(Path(path).read_bytes())
+    except OSError as error:
+        raise OptionError(f"{spec.file_variable}: cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise OptionError(f"{spec.file_variable}: cannot read {path}: {error}") from None
+    values = secret_lines(text) if spec.repeats else [text.strip()]
+    if not any(values):
         raise OptionError(f"{spec.file_variable}: {path} is empty; put the secret in it, or unset the variable")
     return values if spec.repeats else values[0]
+
+
+def secret_text(data: bytes) -> str:
+    """What a secret's file holds. Raises `ValueError` that says why it is no text, without quoting it."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8 text") from None
+
+
+def secret_lines(text: str) -> list[str]:
+    """The secrets of a file that has one a line. Only line ends part them: other characters may belong to one."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return [line.strip() for line in lines if line.strip()]
 
 
 def near_misses(environ: Mapping[str, str], known: Collection[str]) -> list[tuple[str, str]]:

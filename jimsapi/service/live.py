@@ -11,6 +11,7 @@ import msgspec
 from jimsapi.service.errors import PipelineFailed, RunCancelled, RunInterrupted, RunTimedOut
 from jimsapi.service.identity import Admission
 from jimsapi.service.inbound import Inbound
+from jimsapi.service.quota import Account
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.errors import DomainError, ThreadNotFound
 from jimsapi.threads.event import NewEvent
@@ -68,6 +69,7 @@ class LiveRun:
 
     __slots__ = (
         "_turn",
+        "account",
         "admission",
         "answer",
         "began",
@@ -89,6 +91,7 @@ class LiveRun:
         self.run_id = uuid7()
         self.inbound = inbound
         self.admission = admission
+        self.account: Account | None = None
         self.answer: asyncio.Future[RunResult] = loop.create_future()
         self.began = loop.time()
         self.waited = 0.0

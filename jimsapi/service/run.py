@@ -32,6 +32,7 @@ from jimsapi.service.inbound import Inbound, check_inbound
 from jimsapi.service.live import LET_GO_AFTER, Ending, LiveRun, PipelineTiming, RunRecord, RunResult, Stop
 from jimsapi.service.observers import notify
 from jimsapi.service.pipeline import JimsApp, Pipeline, pipeline_name
+from jimsapi.service.quota import Allowance, Quota, QuotaLimits
 from jimsapi.service.sinks import SinkQueue
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.errors import (
@@ -76,7 +77,10 @@ class ThreadResolver(Protocol):
 
 
 class RunLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What runs may take: times in seconds, `thread_queue` runs waiting in a thread, `max_runs` open in the process."""
+    """What runs may take: times in seconds, `thread_queue` runs waiting in a thread, `max_runs` open in the process.
+
+    `quota` is what one caller may ask for.
+    """
 
     context: ContextLimits = ContextLimits()
     thread_queue: int = 256
@@ -84,6 +88,7 @@ class RunLimits(msgspec.Struct, frozen=True, kw_only=True):
     run_timeout: float = 300.0
     max_runs: int = 1000
     keep_runs: timedelta = timedelta(days=30)
+    quota: QuotaLimits = QuotaLimits()
 
 
 class RunService:
@@ -110,6 +115,8 @@ class RunService:
         self.sinks = tuple(sinks)
         self.draining = False
         self.owner = uuid7()
+        quota = Quota(self.limits.quota)
+        self.quota = quota if quota.policies else None
         self._resolvers = tuple(resolvers)
         self._on_run = tuple(on_run)
         self._pipeline_name = app.name or pipeline_name(app.pipeline)
@@ -148,6 +155,12 @@ class RunService:
         for sink in self.sinks:
             await sink.stop()
 
+    def allowances(self, run: LiveRun) -> Sequence[Allowance]:
+        """What is left now of the limits of who asked for a run; empty if there are none."""
+        if self.quota is None or run.account is None:
+            return ()
+        return self.quota.allowances(run.account, self._loop.time())
+
     @property
     def open_runs(self) -> int:
         """Runs that this process works on now, waiting ones included."""
@@ -167,7 +180,7 @@ class RunService:
         """Answer a message. The run goes on if the caller is cancelled while it waits.
 
         Raises:
-            ContactForbidden, InputRefused, ServerDraining, TooManyRuns: nothing was stored.
+            ContactForbidden, InputRefused, ServerDraining, TooManyRuns, QuotaExceeded: nothing was stored.
             ThreadNotFound, QueueFull, QueueTimedOut, RunCancelled: the message did not enter the thread.
             PipelineFailed, RunTimedOut, RunInterrupted: the message is in the thread, an answer is not.
             StoreUnavailable: the store does not answer now.
@@ -184,7 +197,10 @@ class RunService:
             raise ServerDraining
         if len(self._runs) >= self.limits.max_runs:
             raise TooManyRuns(self.limits.max_runs)
+        # The last to be asked, so that whom somebody else refuses has taken nothing of it.
+        account = None if self.quota is None else self.quota.take(admission, inbound.contact_id, self._loop.time())
         run = LiveRun(inbound, admission, self._loop)
+        run.account = account
         # Registered before the store hears of it: the heartbeat takes an open run that is not here for an orphan.
         self._runs[run.run_id] = run
         self._idle.clear()
@@ -435,6 +451,8 @@ class RunService:
     def _close(self, run: LiveRun) -> None:
         if self._runs.pop(run.run_id, None) is None:
             return
+        if self.quota is not None and run.account is not None:
+            self.quota.give_back(run.account)
         run.answer_with(RunInterrupted())  # heard only by a caller whose run was cut off at the exit
         if not self._runs:
             self._idle.set()

@@ -102,7 +102,7 @@ async def test_two_in_one_process_share_neither_threads_nor_keys_nor_metrics() -
     assert counted == [3, 1]
 
 
-async def test_a_setting_goes_before_a_variable_and_a_variable_before_a_file(
+async def test_the_keys_of_a_setting_a_variable_and_a_file_are_valid_together(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "key").write_text("from-file")
@@ -117,8 +117,8 @@ async def test_a_setting_goes_before_a_variable_and_a_variable_before_a_file(
 
     assert await admitted(api()) == ["from-file"]
     monkeypatch.setenv("JIMS_API_KEY", "from-variable")
-    assert await admitted(api()) == ["from-variable"]
-    assert await admitted(api(api_key="from-setting")) == ["from-setting"]
+    assert await admitted(api()) == ["from-file", "from-variable"]
+    assert await admitted(api(api_key="from-setting")) == ["from-file", "from-variable", "from-setting"]
 
 
 async def test_an_app_may_be_a_pipeline_a_factory_or_a_reference() -> None:
@@ -136,7 +136,6 @@ async def test_an_app_may_be_a_pipeline_a_factory_or_a_reference() -> None:
         ({"stoer": "memory:"}, "stoer"),
         ({"max_runs": 0}, "max-runs"),
         ({"store": "nowhere://x"}, "nowhere"),
-        ({"authentik_url": "https://sso.example"}, "jimsapi-authentik"),
     ],
 )
 async def test_a_faulty_setting_stops_the_start_and_is_named(settings: dict[str, Any], named: str) -> None:

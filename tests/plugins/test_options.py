@@ -9,8 +9,12 @@ from typing import Any, Literal
 import pytest
 
 from jimsapi import Options, Secret, create_api, option
+from jimsapi.builtin import builtin_plugins
+from jimsapi.plugins.compose import resolve_settings
+from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import OptionError, StartError
-from jimsapi.plugins.options import Owned, Settings, near_misses, specs
+from jimsapi.plugins.manager import Implementation, PluginEntry, PluginManager
+from jimsapi.plugins.options import Owned, Settings, matches_any, near_misses, secret_lines, specs
 
 pytestmark = pytest.mark.anyio
 
@@ -71,6 +75,45 @@ def test_a_secret_s_file_that_cannot_be_used_stops_the_start_and_is_named(
         file.write_bytes(content)
     with pytest.raises(OptionError, match=f"JIMS_TAPE_SECRET_FILE: .*{file}"):
         resolve({}, {"JIMS_TAPE_SECRET_FILE": str(file)})
+
+
+@pytest.mark.parametrize(
+    ("flags", "variable", "file", "expected"),
+    [
+        (["flag", "", "two"], "variable", "one\ntwo\n", ["flag", "two", "variable", "one", "two"]),
+        ("flag", "variable", None, ["flag", "variable"]),
+        (None, "a,b c;d\te", None, ["a,b c;d\te"]),
+        ("", "", "file", ["file"]),
+        ([], None, "\ufeff one\x85 half \r\n\r\n two\u2028half\rthree", ["one\x85 half", "two\u2028half", "three"]),
+        (None, None, None, []),
+    ],
+)
+def test_all_sources_of_a_repeated_secret_count_together(
+    tmp_path: Path, flags: Any, variable: str | None, file: str | None, expected: list[str]
+) -> None:
+    environ = {} if variable is None else {"JIMS_TAPE_KEYS": variable}
+    if file is not None:
+        (tmp_path / "keys").write_bytes(file.encode())
+        environ["JIMS_TAPE_KEYS_FILE"] = str(tmp_path / "keys")
+    settings = Settings([Owned(Tape, "acme-tape")], {"tape_keys": flags}, environ)
+    assert [key.reveal() for key in settings.get(Tape).keys] == expected
+    assert settings.is_given("tape_keys") is bool(expected)
+    sources = settings.sources("tape_keys")
+    in_file = len(secret_lines(file or ""))
+    assert [key.reveal() for key in sources.given] == expected[: len(expected) - in_file]
+    assert (sources.file, sources.variable) == (
+        None if file is None else tmp_path / "keys",
+        "JIMS_TAPE_KEYS_FILE",
+    )
+
+
+def test_an_unusable_file_of_a_repeated_secret_stops_the_start_also_beside_a_flag(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="JIMS_TAPE_KEYS_FILE: cannot read"):
+        resolve({"tape_keys": ["flag"]}, {"JIMS_TAPE_KEYS_FILE": str(tmp_path / "nowhere")})
+
+
+def test_of_a_repeated_option_that_is_no_secret_the_first_source_counts_alone() -> None:
+    assert resolve({"tape_labels": ["flag"]}, {"JIMS_TAPE_LABELS": "variable"}).labels == ("flag",)
 
 
 def test_only_secrets_are_read_from_files(tmp_path: Path) -> None:
@@ -196,6 +239,14 @@ def test_a_secret_is_not_shown(shown: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("candidate", "matches"), [("one", True), ("鍵", True), ("鍵".encode().decode("latin-1"), True), ("two", False)]
+)
+def test_one_of_many_secrets_matches_also_if_they_come_one_by_one(candidate: str, matches: bool) -> None:
+    assert matches_any((Secret(value) for value in ("x", "one", "鍵")), candidate) is matches
+    assert matches_any([], candidate) is False
+
+
+@pytest.mark.parametrize(
     ("secret", "candidate", "matches"),
     [
         ("sesame", "sesame", True),
@@ -255,7 +306,6 @@ async def test_a_near_miss_is_a_warning_and_not_a_refusal(
         ({"api_key": 7}, "--api-key: the value is not text"),
         ({"durability": "never"}, "--durability: 'never' is not one of durable, relaxed"),
         ({"auth_order": "door"}, "--auth-order names door"),
-        ({"authentik_url": "https://id"}, "jimsapi-authentik is not installed"),
         ({"store": "tape:x"}, "--store tape:x: no installed plugin keeps threads there"),
         ({"store": "sqlite://x.db"}, "--store sqlite://x.db: give sqlite:///relative.db"),
         ({"store": "db://user:sesame@host/x"}, r"--store db://.*\*\*\*@host/x: no installed plugin"),
@@ -270,7 +320,39 @@ async def test_a_faulty_keyword_of_create_api_is_reported_when_it_starts(
             pass
 
 
-async def test_create_api_takes_keywords_before_variables_before_files(
+@pytest.mark.parametrize(
+    ("given", "environ", "source"),
+    [
+        ({"authentik_url": "https://id"}, {}, "--authentik-url"),
+        ({}, {"JIMS_AUTHENTIK_URL": "https://id"}, "JIMS_AUTHENTIK_URL"),
+    ],
+)
+def test_an_auth_option_whose_plugin_is_not_installed_stops_the_start(
+    given: dict[str, Any], environ: dict[str, str], source: str
+) -> None:
+    plugins = PluginManager(builtin_plugins(), installed=False)
+    with pytest.raises(StartError, match=f"{source} is set, but jimsapi-authentik is not installed"):
+        resolve_settings(plugins, [], given, environ)
+
+
+def test_what_a_hook_says_to_the_operator_is_said_as_it_is_and_its_own_mistakes_name_the_plugin() -> None:
+    def configured_wrongly(settings: Settings) -> None:
+        raise StartError("--tape-path: there is no such file")
+
+    def mistaken(settings: Settings) -> None:
+        settings.get(CoreOptions)
+
+    entry = PluginEntry("tape", "acme_tape", "acme-tape", "1.0")
+    settings = Settings([], {}, {})
+    for function, message in (
+        (configured_wrongly, "^--tape-path: there is no such file$"),
+        (mistaken, r"^plugin tape \(acme_tape, .*CoreOptions was not declared.*pip uninstall acme-tape$"),
+    ):
+        with pytest.raises(StartError, match=message):
+            Implementation(entry, "jimsapi_auth_provider", function, ("settings",))(settings=settings)
+
+
+async def test_create_api_takes_the_keys_of_keyword_variable_and_file_together(
     site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from jimsapi.builtin.bearer_key import KeyOptions
@@ -279,14 +361,15 @@ async def test_create_api_takes_keywords_before_variables_before_files(
         api = create_api(echo, store="memory:", **settings)
         async with api.lifespan():
             assert api.composition is not None
-            return [key.reveal() for key in api.composition.settings.get(KeyOptions).key]
+            return [key.reveal() for key in api.composition.settings.get(KeyOptions).api_key]
 
     (site / "keys").write_text("file\nfile2\n")
     assert await keys() == []
     monkeypatch.setenv("JIMS_API_KEY_FILE", str(site / "keys"))
     assert await keys() == ["file", "file2"]
     monkeypatch.setenv("JIMS_API_KEY", "variable")
-    assert await keys() == ["variable"]
-    assert await keys(api_key="") == ["variable"]
-    assert await keys(api_key="keyword") == ["keyword"]
-    assert await keys(api_key=["keyword", Secret("two")]) == ["keyword", "two"]
+    assert await keys() == ["variable", "file", "file2"]
+    assert await keys(api_key="") == ["variable", "file", "file2"]
+    assert await keys(api_key="keyword") == ["keyword", "variable", "file", "file2"]
+    monkeypatch.delenv("JIMS_API_KEY_FILE")
+    assert await keys(api_key=["keyword", Secret("two")]) == ["keyword", "two", "variable"]

@@ -1,0 +1,24 @@
+"""A caller's limits as HTTP fields (draft-ietf-httpapi-ratelimit-headers-11)."""
+
+from collections.abc import Iterable
+
+from jimsapi.asgi.types import RawHeaders
+from jimsapi.service.quota import Allowance, Policy
+
+
+def rate_limit_headers(policies: Iterable[Policy], allowances: Iterable[Allowance]) -> RawHeaders:
+    """`RateLimit-Policy` with all limits, and `RateLimit` with what is left of some."""
+    return [
+        (b"ratelimit-policy", ", ".join(map(_policy, policies)).encode()),
+        (b"ratelimit", ", ".join(map(_allowance, allowances)).encode()),
+    ]
+
+
+def _policy(policy: Policy) -> str:
+    window = ';qu="concurrent-requests"' if policy.seconds is None else f";w={policy.seconds}"
+    return f'"{policy.name}";q={policy.quota}{window}'
+
+
+def _allowance(allowance: Allowance) -> str:
+    window = "" if allowance.seconds is None else f";t={allowance.seconds}"
+    return f'"{allowance.policy.name}";r={allowance.remaining}{window}'

@@ -1,0 +1,110 @@
+"""`jimsapi keys`: make, list and revoke the named keys of a keys file."""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+from msgspec import UNSET
+
+from jimsapi.builtin.keys_file import KeysFile, NamedKey, Scope
+from jimsapi.plugins.errors import StartError
+
+VARIABLE = "JIMS_KEYS_FILE"
+
+_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+_SPAN = re.compile(r"([0-9]{1,9})([hdw])")
+
+
+@click.group("keys")
+def keys() -> None:
+    """Make, list and revoke the keys of a keys file, which a server with --keys-file admits.
+
+    A server that runs sees a change within about a second.
+    """
+
+
+def _with_file(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the keys file: by --keys-file before or behind its name, or by the variable."""
+
+    @click.option("--keys-file", metavar="FILE", help=f"The keys file. [{VARIABLE}]")
+    @click.pass_context
+    @wraps(command)
+    def with_file(context: click.Context, /, keys_file: str | None, **given: Any) -> None:
+        path = keys_file or (context.obj or {}).get("keys_file") or os.environ.get(VARIABLE)
+        if not path or not path.strip():
+            raise StartError(f"name the keys file: --keys-file FILE, or {VARIABLE}")
+        command(KeysFile(Path(path)), **given)
+
+    return with_file
+
+
+@keys.command("new")
+@click.argument("name")
+@click.option(
+    "--scope", "scopes", multiple=True, type=click.Choice(["chat", "threads"]), help="What it may do; repeats. [all]"
+)
+@click.option("--contact", metavar="ID", help="The one contact_id that it may act for. [any]")
+@click.option("--expires", metavar="WHEN", help="As 12h, 30d, 8w, or 2027-01-31, or 2027-01-31T12:00Z. [never]")
+@_with_file
+def new(file: KeysFile, name: str, scopes: tuple[Scope, ...], contact: str | None, expires: str | None) -> None:
+    """Make a key and print it, this once: the file keeps its hash alone."""
+    until = None if expires is None else moment(expires, datetime.now(UTC))
+    key, entry = file.add(name, scopes=scopes, contact_id=contact, expires=until)
+    click.echo(f"{entry.name}: {_limits(entry)}. This is its key; nobody can show it again:", err=True)
+    click.echo(key)
+
+
+@keys.command("list")
+@_with_file
+def list_keys(file: KeysFile) -> None:
+    """List the keys and what they may do."""
+    found = file.read()
+    now = datetime.now(UTC)
+    for key in found:
+        click.echo(f"{key.name}: {_limits(key)}, made {_shown(key.created)}{' (EXPIRED)' * key.has_expired(now)}")
+    if not found:
+        click.echo("There is no key; a server with this file admits nobody by one.", err=True)
+
+
+@keys.command("revoke")
+@click.argument("name")
+@_with_file
+def revoke(file: KeysFile, name: str) -> None:
+    """Take a key out of the file."""
+    file.revoke(name)
+    click.echo(f"{name} is revoked; servers that run see it within about a second.", err=True)
+
+
+def moment(text: str, now: datetime) -> datetime:
+    """The time that --expires names: hours, days or weeks from `now`, or ISO 8601, in UTC unless it says otherwise.
+
+    A date is its first moment. Raises `StartError` for anything else, and for what is past.
+    """
+    try:
+        if span := _SPAN.fullmatch(text):
+            until = now + int(span[1]) * _UNITS[span[2]]
+        else:
+            until = datetime.fromisoformat(text)
+            until = until.astimezone(UTC) if until.tzinfo else until.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise StartError(f"--expires: {text!r} is no time; give 12h, 30d, 8w, or a date as 2027-01-31") from None
+    if until <= now:
+        raise StartError(f"--expires: {text} is past")
+    return until.replace(microsecond=0)
+
+
+def _limits(key: NamedKey) -> str:
+    scopes = "all scopes" if key.scopes is UNSET else " and ".join(sorted(set(key.scopes))) + " only"
+    contact = "any contact" if key.contact_id is UNSET else f"contact {json.dumps(key.contact_id, ensure_ascii=False)}"
+    expires = "never expires" if key.expires is UNSET else f"expires {_shown(key.expires)}"
+    return f"{scopes}, {contact}, {expires}"
+
+
+def _shown(time: datetime) -> str:
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,135 @@
+"""The subject of a certificate as one text: an RFC 4514 distinguished name, read from the certificate's DER.
+
+The parsed form that Python's `ssl` gives has lost what tells two names apart: the object identifiers of the attributes
+that OpenSSL has a name for, and the types of the values.
+"""
+
+from typing import NamedTuple
+
+NAMES = {
+    "0.9.2342.19200300.100.1.1": "UID",
+    "0.9.2342.19200300.100.1.25": "DC",
+    "1.2.840.113549.1.9.1": "emailAddress",
+    "2.5.4.3": "CN",
+    "2.5.4.4": "sn",
+    "2.5.4.5": "serialNumber",
+    "2.5.4.6": "C",
+    "2.5.4.7": "L",
+    "2.5.4.8": "ST",
+    "2.5.4.9": "STREET",
+    "2.5.4.10": "O",
+    "2.5.4.11": "OU",
+    "2.5.4.12": "title",
+    "2.5.4.17": "postalCode",
+    "2.5.4.42": "givenName",
+    "2.5.4.46": "dnQualifier",
+}
+"""Registered short names of attributes (RFC 4514, section 3; RFC 4519). Every other one is shown by its number."""
+
+_SEQUENCE, _SET, _OBJECT_IDENTIFIER, _VERSION = 0x30, 0x31, 0x06, 0xA0
+
+_CODECS = {
+    0x0C: "utf-8",  # UTF8String
+    0x12: "ascii",  # NumericString
+    0x13: "ascii",  # PrintableString
+    0x16: "ascii",  # IA5String
+    0x1A: "ascii",  # VisibleString
+    0x1C: "utf-32-be",  # UniversalString
+    0x1E: "utf-16-be",  # BMPString
+}
+"""Types of text whose characters are certain. TeletexString is not among them: nobody agrees on what its bytes mean."""
+
+
+class _Value(NamedTuple):
+    """A value of DER (ITU-T X.690): `whole` is `content` with its tag and length before it."""
+
+    tag: int
+    content: bytes
+    whole: bytes
+
+
+def subject_name(certificate: bytes) -> str:
+    """The subject of a DER certificate (RFC 5280), the most specific part first; "" for an empty one.
+
+    Two subjects that differ never give the same text: what could be mistaken is escaped, and so is what cannot be
+    seen; a value that is no text is written as its bytes. Raises `ValueError` for what is no certificate.
+    """
+    [whole] = _values(certificate)
+    body, *_ = _inside(whole, _SEQUENCE)
+    fields = _inside(body, _SEQUENCE)
+    # version (may be left out), serial number, signature, issuer, validity, subject
+    position = 5 if fields[:1] and fields[0].tag == _VERSION else 4
+    if len(fields) <= position:
+        raise ValueError("a certificate without a subject")
+    parts = _inside(fields[position], _SEQUENCE)
+    return ",".join("+".join(map(_attribute, _inside(part, _SET))) for part in reversed(parts))
+
+
+def _attribute(attribute: _Value) -> str:
+    kind, value = _inside(attribute, _SEQUENCE)
+    if kind.tag != _OBJECT_IDENTIFIER:
+        raise ValueError("an attribute without an object identifier")
+    number = _dotted(kind.content)
+    name, codec = NAMES.get(number), _CODECS.get(value.tag)
+    if name is not None and codec is not None:
+        try:
+            return f"{name}={_escaped(value.content.decode(codec))}"
+        except UnicodeDecodeError:
+            pass
+    return f"{name or number}=#{value.whole.hex()}"  # RFC 4514, section 2.4
+
+
+def _escaped(text: str) -> str:
+    """A value by RFC 4514, section 2.4. What is not printable may be written as bytes, and here it is."""
+    escaped = "".join(map(_escaped_character, text))
+    if text[:1] in ("#", " "):
+        escaped = "\\" + escaped
+    if len(text) > 1 and text[-1] == " ":
+        escaped = escaped[:-1] + "\\ "
+    return escaped
+
+
+def _escaped_character(character: str) -> str:
+    if character in '"+,;<>\\':
+        return "\\" + character
+    return character if character.isprintable() else "".join(f"\\{byte:02X}" for byte in character.encode())
+
+
+def _dotted(identifier: bytes) -> str:
+    """An object identifier (X.690, 8.19) as numbers with dots."""
+    if not identifier or identifier[-1] & 0x80:
+        raise ValueError("an object identifier that is cut off")
+    numbers, number = [], 0
+    for byte in identifier:
+        number = number << 7 | byte & 0x7F
+        if not byte & 0x80:
+            numbers.append(number)
+            number = 0
+    first = min(numbers[0] // 40, 2)
+    return ".".join(map(str, [first, numbers[0] - 40 * first, *numbers[1:]]))
+
+
+def _inside(value: _Value, tag: int) -> list[_Value]:
+    if value.tag != tag:
+        raise ValueError(f"a value of type {value.tag:#x} where one of type {tag:#x} belongs")
+    return _values(value.content)
+
+
+def _values(data: bytes) -> list[_Value]:
+    """The values that stand in `data` one after another."""
+    values, start = [], 0
+    while start < len(data):
+        begin = start + 2
+        if begin > len(data) or data[start] & 0x1F == 0x1F:
+            raise ValueError("a value that is cut off, or of a type that no certificate has")
+        length = data[start + 1]
+        if length & 0x80:
+            begin += length & 0x7F
+            # Not 0x80 alone: that is a value of unknown length, which DER does not have.
+            length = int.from_bytes(data[start + 2 : begin], "big") if begin > start + 2 else len(data)
+        end = begin + length
+        if end > len(data):
+            raise ValueError("a value that is longer than what holds it")
+        values.append(_Value(data[start], data[begin:end], data[start:end]))
+        start = end
+    return values
