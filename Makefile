@@ -3,7 +3,11 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip --disable-pip-version-check install --quiet
+PIP := -m pip --disable-pip-version-check install --quiet
+# The core is tested alone; its plugins, and what needs them, with all of them installed beside it.
+PLUGINS_VENV := .venv-plugins
+PLUGINS_PY := $(PLUGINS_VENV)/bin/python
+PLUGINS := $(patsubst plugins/%/setup.cfg,%,$(wildcard plugins/*/setup.cfg))
 
 .PHONY: help run test test-long bench-floor docs clean
 .DELETE_ON_ERROR:
@@ -12,18 +16,23 @@ help:
 	@echo 'make run          set up, and serve the example on http://localhost:8080'
 	@echo 'make test         set up, and run every check and test'
 	@echo 'make test-long    all tests, with many more random histories of the stores'
-	@echo 'make docs         write docs/reference.md anew'
+	@echo 'make docs         write the generated parts of docs/ anew'
 	@echo 'make bench-floor  requests per second beside raw ASGI and FastAPI'
 	@echo 'make clean        remove the virtual environment and all caches'
 
 run: $(VENV)/.installed-run
 	exec $(PY) -m jimsapi --app examples.interests:app
 
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	@for folder in $(PLUGINS) tests; do \
+	  echo "mypy plugins/$$folder"; \
+	  (cd plugins/$$folder && MYPYPATH=.:tests:$(CURDIR) $(CURDIR)/$(PLUGINS_PY) -m mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache/$$folder .) || exit 1; \
+	done
 	$(PY) -m pytest
+	$(PLUGINS_PY) -m pytest plugins
 
 test-long: $(VENV)/.installed-dev
 	JIMSAPI_STORE_EXAMPLES=2000 $(PY) -m pytest
@@ -40,21 +49,25 @@ bench-floor: $(VENV)/.installed-dev
 	$(PY) -m benchmarks.floor
 
 clean:
-	rm -rf $(VENV) build dist jimsapi.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PLUGINS_VENV) build dist *.egg-info plugins/*/build plugins/*/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # Installed once, and again when the dependencies change. Editable, so that what is served and tested is what is here.
 $(VENV)/.installed-run: setup.cfg pyproject.toml | $(PY)
-	$(PIP) --editable '.[examples]'
+	$(PY) $(PIP) --editable '.[examples]'
 	@touch $@
 
 $(VENV)/.installed-dev: setup.cfg pyproject.toml | $(PY)
-	$(PIP) --editable '.[dev,examples]'
+	$(PY) $(PIP) --editable '.[test,examples]'
 	@touch $@ $(VENV)/.installed-run
 
-$(PY):
+$(PLUGINS_VENV)/.installed: setup.cfg pyproject.toml $(PLUGINS:%=plugins/%/setup.cfg) | $(PLUGINS_PY)
+	$(PLUGINS_PY) $(PIP) --editable '.[test]' $(PLUGINS:%=--editable 'plugins/%[test]')
+	@touch $@
+
+$(PY) $(PLUGINS_PY): %/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo 'jimsapi needs Python 3.11 or newer, and `$(PYTHON)` is not one. Name one: make PYTHON=python3.12' >&2; \
 	  exit 1; }
-	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	@$(PYTHON) -m venv $* || { rm -rf $*; \
 	  echo 'The virtual environment could not be made; on Debian and Ubuntu install the package python3-venv first.' >&2; \
 	  exit 1; }

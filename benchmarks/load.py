@@ -23,14 +23,18 @@ class Rate:
     by_processor: float
 
 
-def measure(server: Server, script: str, *, seconds: float, connections: int, core: int | None) -> Rate:
+def measure(
+    server: Server, script: str, *, seconds: float, connections: int, core: int | None, tokens: Path | None = None
+) -> Rate:
     """Load `server` with the requests of `script` (`healthz` or `chat`) from the processor `core`.
+
+    `tokens` is a file of bearer tokens to take in turn; without it they bear the benchmark's key.
 
     Raises `RuntimeError` if any answer was missing or not a success.
     """
-    _wrk(server, script, max(1.0, seconds / 4), connections, core)  # warm up
+    _wrk(server, script, max(1.0, seconds / 4), connections, core, tokens)  # warm up
     used = server.processor_seconds()
-    requests, duration = _wrk(server, script, seconds, connections, core)
+    requests, duration = _wrk(server, script, seconds, connections, core, tokens)
     return Rate(requests / duration, requests / (server.processor_seconds() - used))
 
 
@@ -42,10 +46,14 @@ def require_wrk() -> None:
         )
 
 
-def _wrk(server: Server, script: str, seconds: float, connections: int, core: int | None) -> tuple[int, float]:
+def _wrk(
+    server: Server, script: str, seconds: float, connections: int, core: int | None, tokens: Path | None
+) -> tuple[int, float]:
     pin = ["taskset", "--cpu-list", str(core)] if core is not None else []
     options = ["-t1", f"-c{connections}", f"-d{round(seconds)}s", "-s", str(SCRIPTS / f"{script}.lua")]
     environment = {**ENVIRONMENT, "BENCHMARK_ROUND": str(next(_rounds))}
+    if tokens is not None:
+        environment["BENCHMARK_TOKENS"] = str(tokens)
     url = f"http://127.0.0.1:{server.port}/healthz"
     done = subprocess.run([*pin, "wrk", *options, url], env=environment, capture_output=True, text=True)
     line = next((line for line in done.stdout.splitlines() if line.startswith("RESULT ")), None)

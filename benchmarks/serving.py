@@ -96,10 +96,10 @@ class Server:
         self._output.close()
 
 
-def jimsapi(store: str, *, core: int | None = None) -> Server:
-    """Our command as it is used: metrics, request ids and the log on."""
+def jimsapi(store: str, *, auth: Sequence[str] = ("--api-key", KEY), core: int | None = None) -> Server:
+    """Our command as it is used: metrics, request ids and the log on. `auth` are the options that say who may enter."""
     port, metrics_port = free_port(), free_port()
-    command = [sys.executable, "-m", "jimsapi", "--app", "benchmarks.apps.echo", "--store", store, "--api-key", KEY]
+    command = [sys.executable, "-m", "jimsapi", "--app", "benchmarks.apps.echo", "--store", store, *auth]
     return Server(
         [*command, "--host", "127.0.0.1", "--port", str(port), "--metrics-port", str(metrics_port)], port, core=core
     )

@@ -1,5 +1,10 @@
-"""Writes docs/reference.md, the page of every option, from the option classes: `python docs/generate.py`."""
+"""Writes what is generated of the documentation: `python docs/generate.py`.
 
+docs/reference.md is the page of every option, from the option classes; docs/who-may-enter.md has a table that tests
+hold.
+"""
+
+import runpy
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -7,7 +12,11 @@ from typing import Any
 from jimsapi.cli.options import all_options
 from jimsapi.plugins.options import Options, OptionSpec, Secret, specs
 
-PAGE = Path(__file__).with_name("reference.md")
+REFERENCE = Path(__file__).with_name("reference.md")
+WHO_MAY_ENTER = Path(__file__).with_name("who-may-enter.md")
+COMBINATIONS = Path(__file__).resolve().parents[1] / "plugins" / "tests" / "combinations.py"
+TABLE_BEGINS = "<!-- the table: written by docs/generate.py -->\n"
+TABLE_ENDS = "<!-- the end of the table -->\n"
 
 HEAD = """\
 # Reference of the options
@@ -17,7 +26,8 @@ Written by `docs/generate.py` from the option classes; change those, then run `m
 An option is a flag of `jimsapi`, a variable of its environment, and a keyword of `create_api` with the flag's name
 (`--queue-timeout`, `JIMS_QUEUE_TIMEOUT`, `queue_timeout=`). The first of these that is given counts: the flag or
 keyword, the variable, for a secret the file that its `_FILE` variable names, the default. An empty value is not given.
-Of an option that repeats, each flag adds a value; the variable holds one, the file one a line.
+Of an option that repeats, each flag adds a value and the variable holds one. A secret that repeats takes all its
+sources together: flags or keyword, variable, and the file, which has one a line.
 
 Those under Server and Log belong to the command alone, and `create_api` opens no metrics port unless `metrics_port` is
 passed. The options of plugins join these; `jimsapi --help` shows all that are installed.
@@ -83,5 +93,14 @@ def _number(value: float) -> str:
     return str(int(value)) if value == int(value) else str(value)
 
 
+def who_may_enter() -> str:
+    """The page on auth, with the table as the tests hold it."""
+    before, begins, rest = WHO_MAY_ENTER.read_text(encoding="utf-8").partition(TABLE_BEGINS)
+    _, ends, after = rest.partition(TABLE_ENDS)
+    table: str = runpy.run_path(str(COMBINATIONS))["markdown"]()
+    return f"{before}{begins}\n{table}\n{ends}{after}"
+
+
 if __name__ == "__main__":
-    PAGE.write_text(reference(), encoding="utf-8")
+    REFERENCE.write_text(reference(), encoding="utf-8")
+    WHO_MAY_ENTER.write_text(who_may_enter(), encoding="utf-8")

@@ -12,9 +12,11 @@ import orjson
 
 from jimsapi.api.app import VERSION, Api, run_service
 from jimsapi.builtin import builtin_plugins
+from jimsapi.builtin.client_certificate import CertificateOptions
 from jimsapi.cli.explain import explain
 from jimsapi.cli.options import COMMAND_OPTIONS, ServerOptions, all_options, with_options
-from jimsapi.cli.server import address_of, serve, start_lines
+from jimsapi.cli.scaffold import plugin_commands
+from jimsapi.cli.server import address_of, check_tls_files, serve, start_lines
 from jimsapi.plugins.compose import Composer, Composition, resolve_settings
 from jimsapi.plugins.errors import PluginError, StartError
 from jimsapi.plugins.manager import PluginManager, discover
@@ -34,9 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def command_line(arguments: Sequence[str]) -> click.Group:
     """The command with the options and subcommands of the installed plugins.
 
-    What diagnoses a broken plugin does not import any: `plugins`, `--version`, and `--help` if one cannot be loaded.
+    What diagnoses a broken plugin, or writes a new one, does not import any: `plugins`, `plugin`, `--version`, and
+    `--help` if one cannot be loaded.
     """
-    if arguments[:1] == ["plugins"] or "--version" in arguments:
+    if arguments[:1] in (["plugins"], ["plugin"]) or "--version" in arguments:
         return _command_line(None)
     try:
         return _command_line(PluginManager(builtin_plugins()))
@@ -63,6 +66,7 @@ def _command_line(plugins: PluginManager | None, *, broken: PluginError | None =
     add = with_options(owned)
     add(group)
     group.add_command(click.Command("plugins", callback=list_plugins, help="List the installed plugins; imports none."))
+    group.add_command(plugin_commands())
     group.add_command(
         add(
             click.Command(
@@ -141,6 +145,7 @@ def check(given: dict[str, Any]) -> None:
     """Load and build everything without opening it, and print what would serve."""
     composition = _describe(given)[0]
     server = composition.settings.get(ServerOptions)
+    check_tls_files(server, composition.settings.get(CertificateOptions))
     for line in start_lines(composition, address_of(server, server.port)):
         click.echo(line)
     for entry, hooks in composition.plugins:

@@ -15,6 +15,12 @@ DEFAULTS = {
     "--host": "0.0.0.0",
     "--port": 8080,
     "--api-key": (),
+    "--keys-file": None,
+    "--ssl-ca-certs": None,
+    "--rate-limit": None,
+    "--identity-rate-limit": None,
+    "--contact-runs": None,
+    "--identity-runs": None,
     "--metrics-port": 8000,
     "--verbose": False,
     "--metrics-host": "0.0.0.0",
@@ -53,7 +59,7 @@ def test_help_shows_every_flag_variable_and_subcommand(capsys: pytest.CaptureFix
     words = set(re.split(r"[\s\[\]]+", shown))
     for flag in (*DEFAULTS, "--version"):
         assert flag in words
-    for command in ("plugins", "openapi", "check"):
+    for command in ("plugins", "openapi", "check", "keys", "auth"):
         assert re.search(rf"^  {command}\s", shown, re.MULTILINE)
     assert "authentik" not in shown
 

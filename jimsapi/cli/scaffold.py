@@ -1,0 +1,136 @@
+"""`jimsapi plugin new`: a whole distribution with one plugin, whose tests pass as they are written.
+
+`templates/every` goes into each, and the folder of its kind on top. A template's path is its place in the
+distribution, but for `package`, which gets the module's name, and `dot.`, since hidden files are easily left out of a
+wheel. `usage.md` becomes a part of the README.
+"""
+
+import keyword
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from string import Template
+
+import click
+
+from jimsapi.builtin import builtin_plugins
+from jimsapi.plugins.errors import StartError
+
+KINDS = {
+    "auth": "Lets in who knows a secret.",
+    "store": "Keeps the threads of jimsapi in a place of its own.",
+    "sink": "Writes every stored event to a file.",
+    "resolver": "Begins a new thread after a pause.",
+    "routes": "Adds routes to jimsapi.",
+}
+"""What can be written, and what the new plugin does."""
+
+LONGEST_NAME = 40
+"""Characters. With longer ones lines of the code would be too long for the linter."""
+
+_TEMPLATES = Path(__file__).with_name("templates")
+_TEST_REQUIREMENTS = {"": ("mypy >= 1.15", "pytest >= 8.3", "ruff >= 0.9"), "store": ("hypothesis >= 6.115",)}
+
+# PEP 508.
+_NAME = re.compile(r"[A-Z0-9]([A-Z0-9._-]*[A-Z0-9])?", re.IGNORECASE | re.ASCII)
+
+
+def plugin_commands() -> click.Group:
+    """The commands for those who write plugins. They import none."""
+    group = click.Group("plugin", help="Write a plugin.")
+    group.add_command(
+        click.Command(
+            "new",
+            callback=new_plugin,
+            params=[
+                click.Argument(["name"]),
+                click.Option(["--kind"], type=click.Choice(list(KINDS)), required=True, help="What the plugin builds."),
+            ],
+            help="Write a distribution called NAME into a new folder NAME: code, tests, README and CI. The names of "
+            "plugins usually begin with jimsapi-; the entry point is NAME without that.",
+        )
+    )
+    return group
+
+
+def new_plugin(name: str, kind: str) -> None:
+    """Write the distribution, and say what to do next. Raises `StartError` for a name that will not do."""
+    folder = Path.cwd() / name
+    words = words_of(name)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        raise StartError(f"{name} is here already: take another name, or another folder to work in") from None
+    except OSError as error:
+        raise StartError(f"{name} cannot be made here: {error.strerror}") from None
+    try:
+        write_distribution(folder, kind, words)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise StartError(f"{name} cannot be written: {error.strerror}") from None
+    click.echo(f"{name} is written. Next:")
+    click.echo(f"  cd {name}")
+    click.echo("  pip install --editable '.[test]'")
+    click.echo("  pytest")
+
+
+def words_of(name: str) -> dict[str, str]:
+    """What the templates call the plugin. Raises `StartError` for a name that no plugin can have, saying why."""
+    if not _NAME.fullmatch(name):
+        raise StartError(
+            f"{name!r} is no name of a distribution: use letters, digits, and - _ . between them (PEP 508)"
+        )
+    if len(name) > LONGEST_NAME:
+        raise StartError(f"{name} is longer than {LONGEST_NAME} characters: take a shorter name")
+    canonical = re.sub(r"[-_.]+", "-", name).lower()
+    module = canonical.replace("-", "_")
+    short = canonical.removeprefix("jimsapi-")
+    option = short.replace("-", "_")
+    if short in builtin_plugins():
+        raise StartError(f"{short} is the name of a plugin that comes with jimsapi: take another name")
+    if not short[0].isalpha():
+        raise StartError(f"{name} gives options like --{short}-…: take a name that begins with a letter")
+    if canonical == "jimsapi" or keyword.iskeyword(module) or module in sys.stdlib_module_names:
+        raise StartError(f"{module} is a module of somebody else: take another name, for example jimsapi-{short}")
+    return {
+        "distribution": name,
+        "module": module,
+        "name": short,
+        "option": option,
+        "flag": short,
+        "VARIABLE": option.upper(),
+        "Class": "".join(word.capitalize() for word in option.split("_")),
+        "year": str(datetime.now(UTC).year),
+    }
+
+
+def write_distribution(folder: Path, kind: str, words: dict[str, str]) -> None:
+    """Fill an empty folder. Raises `OSError`."""
+    requirements = sorted([*_TEST_REQUIREMENTS[""], *_TEST_REQUIREMENTS.get(kind, ())])
+    words = {
+        **words,
+        "summary": KINDS[kind],
+        "test_requirements": "\n".join(f"    {requirement}" for requirement in requirements),
+    }
+    words["usage"] = _filled(_TEMPLATES / kind / "usage.md.txt", words)
+    for place, template in _templates(kind, words["module"]):
+        path = folder / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(_filled(template, words), encoding="utf-8")
+
+
+def _templates(kind: str, module: str) -> Iterator[tuple[Path, Path]]:
+    """Each file's place in the distribution, and its template."""
+    for root in (_TEMPLATES / "every", _TEMPLATES / kind):
+        for template in sorted(root.rglob("*.txt")):
+            place = template.relative_to(root).with_suffix("")
+            if place.name != "usage.md":
+                parts = (module if part == "package" else part for part in place.parts)
+                yield Path(*(re.sub(r"^dot\.", ".", part) for part in parts)), template
+
+
+def _filled(template: Path, words: dict[str, str]) -> str:
+    return Template(template.read_text(encoding="utf-8")).substitute(words)

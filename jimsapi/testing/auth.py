@@ -1,0 +1,497 @@
+"""The contract of an `AuthProvider`, as tests. A provider that passes them may stand before an API."""
+
+import asyncio
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import httpx
+
+from jimsapi.api.app import Api
+from jimsapi.asgi.connection import Connection, Request
+from jimsapi.asgi.response import JSONResponse
+from jimsapi.asgi.testing import TestClient
+from jimsapi.builtin import builtin_plugins
+from jimsapi.plugins.compose import declared_options
+from jimsapi.plugins.errors import StartError
+from jimsapi.plugins.manager import PluginManager
+from jimsapi.plugins.options import Secret, specs
+from jimsapi.plugins.protocols import AccessDenied, AuthUnavailable, InvalidCredentials
+from jimsapi.service.identity import Identity
+from jimsapi.service.inbound import check_contact_id
+from jimsapi.testing.contract import (
+    DoesNotApply,
+    PluginContract,
+    Shown,
+    cancel_in_mid_call,
+    canonical,
+    listed,
+    needs,
+    nothing_left,
+    resolved,
+    within,
+)
+from jimsapi.testing.watched import WatchedConnection, WatchedSecret
+
+Credential = Mapping[str, str | bytes]
+"""The headers that a caller proves itself with, and no others. Text is sent as UTF-8, bytes as they are."""
+
+PATH = "/contract/who"
+HUGE = 1_000_000
+
+# RFC 9110, sections 5.6.2, 5.6.4, 11.2 and 11.3.
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_TOKEN68 = r"[A-Za-z0-9\-._~+/]+=*"
+_QUOTED = r'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
+_PARAMETER = rf"{_TOKEN}[ \t]*=[ \t]*(?:{_TOKEN}|{_QUOTED})"
+_CHALLENGE = re.compile(rf"{_TOKEN}(?: +(?:{_TOKEN68}|{_PARAMETER}(?:[ \t]*,[ \t]*{_PARAMETER})*))?")
+
+
+class AuthProviderContract(PluginContract):
+    """Derive a class from this one in a test module, and say what the provider's credentials look like:
+
+        class TestTicket(AuthProviderContract):
+            distribution = "jimsapi-ticket"
+            settings = {"ticket_secret": "sesame"}
+            secrets = ("sesame",)
+            good = {"holder": {"x-ticket": "sesame"}}
+            foreign = ({"authorization": "Bearer sesame"},)
+            malformed = DoesNotApply("every text may be a ticket")
+            wrong = ({"x-ticket": "simsim"},)
+            expired = DoesNotApply("a ticket has no date")
+            denied = DoesNotApply("who has a ticket may enter")
+            half_configured = DoesNotApply("there is one option")
+            outage = DoesNotApply("it asks nobody")
+
+    pytest then runs every case against the plugin as it is installed. What a provider cannot have is declared, with
+    the reason: the cases that need it are left out. Each attribute may as well be a property, for credentials that are
+    made anew for every case. The cases need pytest and anyio, whose pytest plugin runs them.
+
+    One thing is seen only in part from outside: whether secrets are compared in constant time. The case hands the
+    provider a header's text, and your `Secret` options, that notice being compared by `==`, `in` or `startswith`, also
+    in parts made by slicing, `partition`, `split`, `strip` or `encode`. What came out of a regular expression or was
+    decoded is followed no further. `Secret.matches` and `hmac.compare_digest` are the ways that are right.
+    """
+
+    hook = "jimsapi_auth_provider"
+
+    path = PATH
+    """What the cases ask for, by GET: credentials that are made for one request are made for this."""
+
+    # What a subclass declares
+
+    @property
+    def good(self) -> Mapping[str, Credential]:
+        """Credentials that admit, by the subject of the identity that they give. Two are better than one."""
+        raise self.undeclared("good", 'the headers that admit, by subject: {"holder": {"x-ticket": "sesame"}}')
+
+    @property
+    def secrets(self) -> Sequence[str]:
+        """The secret parts of `settings` and `good`, as text that must not be shown. Each of `good` holds one."""
+        raise self.undeclared("secrets", "the secret parts of `settings` and `good`")
+
+    @property
+    def foreign(self) -> Sequence[Credential]:
+        """Credentials of another kind, which are left to other providers."""
+        raise self.undeclared("foreign", "credentials of another kind")
+
+    @property
+    def malformed(self) -> Sequence[Credential] | DoesNotApply:
+        """Credentials of this kind that nobody can have been given."""
+        raise self.undeclared("malformed", "credentials of its kind that are not well-formed, or DoesNotApply(why)")
+
+    @property
+    def wrong(self) -> Sequence[Credential]:
+        """Well-formed credentials that are not right."""
+        raise self.undeclared("wrong", "credentials of its kind that are not right")
+
+    @property
+    def expired(self) -> Sequence[Credential] | DoesNotApply:
+        """Credentials that were good, and are no more."""
+        raise self.undeclared("expired", "credentials that were good once, or DoesNotApply(why)")
+
+    @property
+    def denied(self) -> Sequence[Credential] | DoesNotApply:
+        """Good credentials whose holder may not enter."""
+        raise self.undeclared("denied", "good credentials of somebody who may not enter, or DoesNotApply(why)")
+
+    @property
+    def half_configured(self) -> Sequence[Mapping[str, Any]] | DoesNotApply:
+        """Options of which one that is needed is missing."""
+        raise self.undeclared("half_configured", "options of which one is missing, or DoesNotApply(why)")
+
+    @property
+    def outage(self) -> Callable[[], AbstractAsyncContextManager[Any]] | DoesNotApply:
+        """While the async context manager that it returns is entered, what the provider asks cannot be reached."""
+        raise self.undeclared("outage", "an async context manager that takes away what it asks, or DoesNotApply(why)")
+
+    # Being configured
+
+    async def test_the_host_knows_it_by_its_distribution(self) -> None:
+        api = self.api()
+        async with api.lifespan():
+            assert api.composition is not None
+            asked = [one for one in api.composition.providers if self.is_mine(one.entry)]
+            assert len(asked) == 1
+            name = asked[0].name
+        alone = {**self.settings, "auth_order": name}
+        async with self.api(alone).lifespan():
+            pass
+
+    @needs("half_configured")
+    async def test_half_a_configuration_admits_nobody(self) -> None:
+        for given in self.examples("half_configured"):
+            try:
+                async with self.client(given) as client:
+                    statuses = [(await ask(client, one)).status_code for one in ({}, *self.good.values())]
+            except (RuntimeError, StartError):
+                continue  # refusing to start is as closed
+            assert 200 not in statuses, f"with {sorted(given)} alone somebody enters"
+
+    # What it says of credentials
+
+    async def test_good_credentials_are_admitted_as_who_they_are(self) -> None:
+        async with self.opened() as provider:
+            for subject, credential in self.examples("good").items():
+                identity = await say(provider, credential)
+                assert isinstance(identity, Identity), f"the credentials of {subject} gave {described(identity)}"
+                assert identity.subject == subject
+
+    async def test_an_identity_is_well_formed(self) -> None:
+        async with self.opened() as provider:
+            for credential in self.good.values():
+                identity = await say(provider, credential)
+                assert isinstance(identity, Identity)
+                assert isinstance(identity.subject, str)
+                assert identity.subject.strip(), "its subject is empty"
+                if identity.contact_id is not None:
+                    assert isinstance(identity.contact_id, str)
+                    check_contact_id(identity.contact_id)
+                if identity.scopes is not None:
+                    assert isinstance(identity.scopes, Collection)
+                    assert all(isinstance(scope, str) and scope for scope in identity.scopes)
+
+    async def test_a_request_without_credentials_is_left_to_the_others(self) -> None:
+        async with self.opened() as provider:
+            said = await say(provider, {})
+            assert said is None, f"no header at all gave {described(said)}"
+
+    async def test_credentials_of_another_kind_are_left_to_the_others(self) -> None:
+        async with self.opened() as provider:
+            for number, credential in enumerate(self.examples("foreign")):
+                said = await say(provider, credential)
+                assert said is None, f"foreign[{number}] gave {described(said)}"
+
+    @needs("malformed")
+    async def test_malformed_credentials_are_invalid(self) -> None:
+        await self.expect("malformed", InvalidCredentials)
+
+    async def test_wrong_credentials_are_invalid(self) -> None:
+        await self.expect("wrong", InvalidCredentials)
+
+    async def test_almost_right_credentials_are_not_admitted(self) -> None:
+        await self.never_admit(self.near_misses())
+
+    @needs("expired")
+    async def test_expired_credentials_are_invalid(self) -> None:
+        await self.expect("expired", InvalidCredentials)
+
+    @needs("denied")
+    async def test_who_may_not_enter_is_denied(self) -> None:
+        await self.expect("denied", AccessDenied)
+
+    async def test_empty_credentials_are_not_admitted(self) -> None:
+        await self.never_admit(self.changed(_emptied))
+
+    async def test_huge_credentials_are_not_admitted(self) -> None:
+        await self.never_admit(self.changed(_enlarged))
+
+    async def test_non_ascii_credentials_are_not_admitted(self) -> None:
+        await self.never_admit(self.changed(_beyond_ascii))
+
+    async def test_two_headers_that_differ_are_not_admitted(self) -> None:
+        async with self.client() as client:
+            for subject, credential in self.good.items():
+                for name, value in raw(credential):
+                    for pair in ([value, value + b"x"], [value + b"x", value]):
+                        others = [header for header in raw(credential) if header[0] != name]
+                        answer = await client.get(PATH, headers=[*others, *((name, one) for one in pair)])
+                        assert answer.status_code in (400, 401, 403), (
+                            f"{subject} entered with two headers {name.decode()} that differ: refuse a header that "
+                            "comes twice, for a proxy may believe the other one"
+                        )
+
+    # Many at once, and in mid-call
+
+    async def test_many_at_once_get_their_own_answers(self) -> None:
+        async with self.opened() as provider:
+            crowd: list[tuple[str | None, Credential]] = [*self.good.items(), *((None, one) for one in self.wrong)] * 20
+            answers = await asyncio.gather(*(say(provider, credential) for _, credential in crowd))
+            for (subject, _), answer in zip(crowd, answers, strict=True):
+                if subject is None:
+                    assert isinstance(answer, InvalidCredentials), f"in a crowd wrong ones gave {described(answer)}"
+                else:
+                    assert isinstance(answer, Identity), f"in a crowd {subject} got {described(answer)}"
+                    assert answer.subject == subject, "in a crowd somebody got the identity of another"
+
+    async def test_a_call_that_is_cancelled_ends_and_the_next_one_works(self) -> None:
+        async with nothing_left(), self.opened() as provider:
+            credential = next(iter(self.good.values()))
+            await cancel_in_mid_call(lambda: provider.authenticate(connection(credential)))
+            await self.use(provider)
+
+    # What it asks is away
+
+    @needs("outage")
+    async def test_in_an_outage_it_is_unavailable_and_admits_nobody(self) -> None:
+        async with self.opened() as provider, self._outage():
+            for credential in self.good.values():
+                said = await say(provider, credential)
+                assert isinstance(said, AuthUnavailable), f"in an outage good credentials gave {described(said)}"
+            for credential in self.wrong:
+                said = await say(provider, credential)
+                assert isinstance(said, AuthUnavailable | InvalidCredentials), f"it gave {described(said)}"
+
+    @needs("outage")
+    async def test_in_an_outage_the_server_answers_503_and_when_to_come_back(self) -> None:
+        async with self.client() as client, self._outage():
+            for credential in self.good.values():
+                answer = await ask(client, credential)
+                assert answer.status_code == 503
+                assert answer.headers["retry-after"].isdigit()
+
+    def _outage(self) -> AbstractAsyncContextManager[Any]:
+        outage = self.outage
+        assert not isinstance(outage, DoesNotApply)
+        return outage()
+
+    # Secrets
+
+    def test_each_good_credential_holds_a_secret(self) -> None:
+        for subject, credential in self.examples("good").items():
+            assert list(_with_another_secret(credential, self.secrets)), (
+                f"none of `secrets` is in the credentials of {subject}: what of them must nobody else know?"
+            )
+        assert all(len(secret) >= 4 for secret in self.secrets), "shorter secrets are found in every text"
+
+    async def test_secrets_are_compared_in_constant_time(self) -> None:
+        secrets, seen = self.secrets, list[str]()
+        async with self.opened(self.watched_settings(seen)) as provider:
+            seen.clear()  # what was compared at the start, no caller can time
+            for credential in self.near_misses():
+                await say(provider, credential, WatchedConnection(scope(credential), secrets, seen))
+        assert not seen, f"a secret was compared by {', '.join(seen)}: use Secret.matches or hmac.compare_digest"
+
+    def watched_settings(self, seen: list[str]) -> dict[str, Any]:
+        """The settings, with secrets that notice comparisons of what they reveal."""
+
+        def watched(value: Any) -> Any:
+            if isinstance(value, list | tuple):
+                return [watched(one) for one in value]
+            return WatchedSecret(value.reveal() if isinstance(value, Secret) else value, self.secrets, seen)
+
+        hidden = {spec.key for spec in self.own_specs() if spec.type is Secret}
+        return {key: watched(value) if key in hidden else value for key, value in self.settings.items()}
+
+    async def test_no_secret_is_logged_raised_or_shown(self, shown: Shown) -> None:
+        refused = [*self.near_misses(), *self.wrong, *listed(self.malformed), *listed(self.expired)]
+        asked: list[Credential] = [*self.good.values(), *refused, *listed(self.denied), *self.changed(_beyond_ascii)]
+        async with self.opened() as provider:
+            shown.keep(provider, getattr(provider, "challenge", ""))
+            for credential in asked:
+                shown.keep(await say(provider, credential))
+        async with self.client() as client:
+            shown.keep(*[(await ask(client, credential)).text for credential in asked])
+        shown.keep(*self.options())
+        shown.must_not_hold([*self.secrets, *(_nearly(secret) for secret in self.secrets)])
+
+    def own_specs(self) -> Iterator[Any]:
+        """The options that the plugin's distribution declares."""
+        for owned in declared_options(PluginManager(builtin_plugins())):
+            if canonical(owned.distribution) == canonical(self.distribution):
+                yield from specs(owned.options)
+
+    def options(self) -> Iterator[object]:
+        """The plugin's options as they are resolved, which logs may show: a secret has the type `Secret`."""
+        plugins = PluginManager(builtin_plugins())
+        settings = resolved(plugins, self.settings)
+        for owned in declared_options(plugins):
+            if canonical(owned.distribution) == canonical(self.distribution):
+                yield settings.get(owned.options)
+
+    # Behind a server
+
+    async def test_the_server_lets_in_whom_it_admits_and_says_who_let_them_in(self) -> None:
+        api = self.api()
+        async with self.client(api=api) as client:
+            assert api.composition is not None
+            [built] = [one for one in api.composition.providers if self.is_mine(one.entry)]
+            for subject, credential in self.good.items():
+                answer = await ask(client, credential)
+                assert answer.status_code == 200, f"{subject} got {answer.status_code}"
+                who = {"subject": subject, "provider": built.name, "distribution": built.entry.distribution}
+                assert answer.json() == who
+
+    async def test_the_server_answers_401_to_others_with_a_well_formed_challenge(self) -> None:
+        async with self.opened() as provider:
+            challenge = getattr(provider, "challenge", None)
+        if challenge is not None:
+            assert _CHALLENGE.fullmatch(challenge), f"{challenge!r} is no challenge (RFC 9110, 11.3)"
+        async with self.client() as client:
+            for credential in ({}, *self.wrong, *listed(self.malformed), *listed(self.expired)):
+                answer = await ask(client, credential)
+                assert answer.status_code == 401
+                assert answer.headers.get("www-authenticate", "").startswith(challenge or "")
+
+    @needs("denied")
+    async def test_the_server_answers_403_to_whom_it_denies(self) -> None:
+        async with self.client() as client:
+            for credential in self.examples("denied"):
+                assert (await ask(client, credential)).status_code == 403
+
+    # What the cases are made of
+
+    async def use(self, provider: Any) -> None:
+        subject, credential = next(iter(self.examples("good").items()))
+        identity = await say(provider, credential)
+        assert isinstance(identity, Identity), f"the credentials of {subject} gave {described(identity)}"
+        assert identity.subject == subject
+
+    async def expect(self, name: str, refusal: type[Exception]) -> None:
+        """Fail unless each of these examples is refused so."""
+        async with self.opened() as provider:
+            for number, credential in enumerate(self.examples(name)):
+                said = await say(provider, credential)
+                assert isinstance(said, refusal), f"{name}[{number}] gave {described(said)}"
+
+    async def never_admit(self, credentials: Sequence[Credential]) -> None:
+        """Fail unless each is either left to the others or refused in the regular way."""
+        async with self.opened() as provider:
+            for credential in credentials:
+                said = await say(provider, credential)
+                assert said is None or isinstance(said, InvalidCredentials | AccessDenied), (
+                    f"{shortened(credential)} gave {described(said)}"
+                )
+
+    def changed(self, change: Callable[[bytes], list[bytes]]) -> list[Credential]:
+        """The good credentials, with one header at a time changed in all these ways."""
+        return [
+            {**credential, name: value}
+            for credential in self.examples("good").values()
+            for name, right in credential.items()
+            for value in change(right if isinstance(right, bytes) else right.encode())
+        ]
+
+    def near_misses(self) -> list[Credential]:
+        """The good credentials, with the last character of one secret at a time changed."""
+        return [
+            missed for credential in self.good.values() for missed in _with_another_secret(credential, self.secrets)
+        ]
+
+    def client(self, given: Mapping[str, Any] | None = None, *, api: Api | None = None) -> TestClient:
+        """A client of a server with the provider, and with a route that says who was admitted."""
+        served = api or self.api(given)
+
+        @served.get(PATH)
+        async def who(request: Request) -> JSONResponse:
+            admission = request.admission
+            return JSONResponse(
+                {
+                    "subject": admission.identity.subject,
+                    "provider": admission.provider,
+                    "distribution": admission.distribution,
+                }
+            )
+
+        return TestClient(served)
+
+
+def raw(credential: Credential) -> list[tuple[bytes, bytes]]:
+    """The headers as a server hands them over."""
+    return [
+        (name.lower().encode(), value if isinstance(value, bytes) else value.encode())
+        for name, value in credential.items()
+    ]
+
+
+def scope(credential: Credential) -> dict[str, Any]:
+    """The ASGI scope of a request that bears them."""
+    return {
+        "type": "http",
+        "method": "GET",
+        "scheme": "http",
+        "server": ("testserver", 80),
+        "client": ("127.0.0.1", 50000),
+        "path": PATH,
+        "raw_path": PATH.encode(),
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(b"host", b"testserver"), *raw(credential)],
+    }
+
+
+def connection(credential: Credential) -> Connection:
+    """The connection of a request that bears them."""
+    return Connection(scope(credential))
+
+
+async def say(provider: Any, credential: Credential, caller: Connection | None = None) -> Any:
+    """What the provider says: an identity, None, or the exception that it raised."""
+    try:
+        return await within(provider.authenticate(caller or connection(credential)))
+    except Exception as error:
+        return error
+
+
+async def ask(client: TestClient, credential: Credential) -> httpx.Response:
+    """The server's answer to a request that bears them."""
+    return await client.get(PATH, headers=raw(credential))
+
+
+def described(said: object) -> str:
+    """What a provider said, for a failure's message."""
+    if said is None:
+        return "None"
+    return "an identity" if isinstance(said, Identity) else type(said).__name__
+
+
+def shortened(credential: Credential) -> str:
+    """Headers for a failure's message."""
+    return str({name: value if len(value) < 100 else value[:100] for name, value in raw(credential)})
+
+
+def _emptied(value: bytes) -> list[bytes]:
+    scheme, space, _ = value.partition(b" ")
+    return [b"", b" ", *([scheme, scheme + b" ", scheme + b"    "] if space else [])]
+
+
+def _enlarged(value: bytes) -> list[bytes]:
+    return [value + b"A" * HUGE, value + b"=" * HUGE, value + b"," + value * (HUGE // len(value)), b"A" * HUGE + value]
+
+
+def _beyond_ascii(value: bytes) -> list[bytes]:
+    """A header may hold every byte but control characters (RFC 9110, 5.5); ASGI's text of it is Latin-1."""
+    scheme, space, rest = value.rpartition(b" ")
+    start = scheme + space
+    # `base64` skips what is not of its alphabet; `str.isdigit` takes a superscript for a digit, and `int` does not.
+    added = ["é".encode(), "é".encode("latin-1"), b"\xff\xfe", "²".encode("latin-1"), b"\xa0", "漢🦊".encode()]
+    changed = [*(value + one for one in added), *(start + one + rest for one in added), *(start + one for one in added)]
+    superscript = re.sub(rb"[0-9]", "²".encode("latin-1"), value, count=1)
+    return changed if superscript == value else [*changed, superscript]
+
+
+def _nearly(secret: str) -> str:
+    """The secret with another character at its end, such that it is another one if it is base64, too: there the last
+    character may have bits that say nothing (RFC 4648, 3.5), but not the highest two."""
+    end = len(secret.rstrip("=")) or len(secret)
+    other = "A" if secret[end - 1] in "wxyz0123456789-_+/" else "0"
+    return secret[: end - 1] + other + secret[end:]
+
+
+def _with_another_secret(credential: Credential, secrets: Sequence[str]) -> Iterator[Credential]:
+    for name, value in credential.items():
+        sent = value if isinstance(value, bytes) else value.encode()
+        for secret in secrets:
+            if secret.encode() in sent:
+                yield {**credential, name: sent.replace(secret.encode(), _nearly(secret).encode())}

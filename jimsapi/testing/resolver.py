@@ -1,0 +1,165 @@
+"""The contract of a `ThreadResolver`, as tests. A resolver that passes them mixes up nobody's threads."""
+
+import asyncio
+import copy
+from collections.abc import Sequence
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+
+from jimsapi.asgi.testing import TestClient
+from jimsapi.service.inbound import MAX_CONTACT_ID, Inbound
+from jimsapi.testing.contract import (
+    DoesNotApply,
+    PluginContract,
+    Shown,
+    cancel_in_mid_call,
+    needs,
+    nothing_left,
+    within,
+)
+from jimsapi.threads.errors import ThreadNotFound
+from jimsapi.threads.event import message_event
+from jimsapi.threads.ids import uuid7
+from jimsapi.threads.memory import MemoryStore
+from jimsapi.threads.run import ByExternalId, ById, Latest, New, RunPlan
+from jimsapi.threads.store import ThreadStore
+
+SAID = "Ann's cat is called Mephistopheles"
+"""What nobody may read in a log."""
+
+
+class ThreadResolverContract(PluginContract):
+    """Derive a class from this one in a test module, and say for which messages it chooses a thread:
+
+        class TestRecent(ThreadResolverContract):
+            distribution = "jimsapi-recent"
+            settings = {}
+            unconfigured = DoesNotApply("it needs no configuration")
+            claimed = (Inbound(contact_id="ann", message="hi"),)
+            left = DoesNotApply("it leaves only messages that name a thread")
+
+    pytest then runs every case against the plugin as it is installed. `claimed` are messages that may be anybody's
+    first: the server must answer them.
+    """
+
+    hook = "jimsapi_thread_resolver"
+
+    @property
+    def separates_contacts(self) -> Literal[True] | DoesNotApply:
+        """Two contacts never share a thread; DoesNotApply(why), if they are meant to."""
+        return True
+
+    @property
+    def claimed(self) -> Sequence[Inbound]:
+        """Messages for which it chooses a thread."""
+        raise self.undeclared("claimed", "messages for which it chooses a thread")
+
+    @property
+    def left(self) -> Sequence[Inbound] | DoesNotApply:
+        """Messages that it leaves to the next resolver."""
+        raise self.undeclared("left", "messages that it leaves to the next resolver, or DoesNotApply(why)")
+
+    async def test_it_gives_selectors_for_the_messages_that_it_claims(self) -> None:
+        async with self.opened() as resolver:
+            for number, inbound in enumerate(self.examples("claimed")):
+                selectors = await within(resolver.resolve(inbound))
+                assert isinstance(selectors, list | tuple), f"claimed[{number}] gave a {type(selectors).__name__}"
+                assert selectors, f"claimed[{number}] gave no selector: no thread can match"
+                assert all(isinstance(one, ById | ByExternalId | Latest | New) for one in selectors)
+
+    @needs("left")
+    async def test_it_leaves_the_others_to_the_next_resolver(self) -> None:
+        async with self.opened() as resolver:
+            for number, inbound in enumerate(self.examples("left")):
+                assert await within(resolver.resolve(inbound)) is None, f"left[{number}] was claimed"
+
+    async def test_a_message_that_names_a_thread_goes_nowhere_else(self) -> None:
+        named = uuid7()
+        async with self.opened() as resolver:
+            for inbound in self.claimed:
+                selectors = await within(resolver.resolve(msgspec.structs.replace(inbound, thread_id=named)))
+                assert selectors is None or list(selectors) == [ById(named)], "the thread that the caller named is lost"
+
+    @needs("separates_contacts")
+    async def test_two_contacts_never_share_a_thread(self) -> None:
+        await self.expect_separate(["ann", "ben", "", "Ann", "ann ", "ann:ben", "漢"], at_once=False)
+
+    @needs("separates_contacts")
+    async def test_many_at_once_get_their_own_threads(self) -> None:
+        await self.expect_separate([f"contact {number}" for number in range(50)], at_once=True)
+
+    async def expect_separate(self, contacts: Sequence[str], *, at_once: bool) -> None:
+        """Fail unless the same message of each of these contacts enters a thread of its own."""
+        async with self.opened() as resolver:
+            for inbound in self.claimed:
+                messages = [msgspec.structs.replace(inbound, contact_id=contact) for contact in contacts]
+                calls = [within(resolver.resolve(message)) for message in messages]
+                resolved = await asyncio.gather(*calls) if at_once else [await call for call in calls]
+                async with MemoryStore() as store:
+                    threads = [
+                        await _thread_of(store, message, selectors)
+                        for message, selectors in zip(messages, resolved, strict=True)
+                    ]
+                found = [thread for thread in threads if thread is not None]
+                assert len(set(found)) == len(found), "two contacts share a thread: put the contact into external ids"
+
+    async def test_any_message_that_the_server_takes_can_be_resolved(self) -> None:
+        contacts = ["", "🦊 Ümläut", "x" * MAX_CONTACT_ID, "a'b\"c;--", "a\nb"]
+        async with self.opened() as resolver:
+            for inbound in self.claimed:
+                for contact in contacts:
+                    await within(resolver.resolve(msgspec.structs.replace(inbound, contact_id=contact)))
+                for text in ("", "x" * 100_000, "\u2028"):
+                    await within(resolver.resolve(msgspec.structs.replace(inbound, message=text)))
+                odd = msgspec.structs.replace(inbound, thread_config={"a": [None, {}]}, event_type="ui.click")
+                await within(resolver.resolve(odd))
+
+    async def test_a_message_is_left_as_it_is(self) -> None:
+        async with self.opened() as resolver:
+            for inbound in self.claimed:
+                before = copy.deepcopy(inbound)
+                await within(resolver.resolve(inbound))
+                assert inbound == before
+
+    async def test_a_call_that_is_cancelled_ends_and_the_next_one_works(self) -> None:
+        async with nothing_left(), self.opened() as resolver:
+            await cancel_in_mid_call(lambda: resolver.resolve(self.claimed[0]))
+            await self.use(resolver)
+
+    async def test_nothing_that_was_said_is_logged(self, shown: Shown) -> None:
+        async with self.opened() as resolver:
+            for inbound in self.claimed:
+                await within(resolver.resolve(msgspec.structs.replace(inbound, message=SAID)))
+            shown.keep(resolver)
+        shown.must_not_hold([SAID])
+
+    async def test_a_server_answers_the_messages_that_it_claims(self) -> None:
+        async with TestClient(self.api()) as client:
+            for inbound in self.claimed:
+                for _ in range(2):
+                    body = {"contact_id": inbound.contact_id, "message": inbound.message}
+                    config = {"thread_config": inbound.thread_config, "event_type": inbound.event_type}
+                    answer = await client.post("/api/v1/chat", json=body | config)
+                    assert answer.status_code == 200, answer.text
+
+    async def use(self, resolver: Any) -> None:
+        assert await within(resolver.resolve(self.examples("claimed")[0]))
+
+
+async def _thread_of(store: ThreadStore, inbound: Inbound, selectors: Any) -> UUID | None:
+    """The thread that a message enters; None if no selector matches."""
+    plan = RunPlan(
+        run_id=uuid7(),
+        owner=uuid7(),
+        contact_id=inbound.contact_id,
+        acting_for=None,
+        selectors=tuple(selectors),
+        message=message_event(inbound.event_type, inbound.message),
+        thread_config=b"{}",
+    )
+    try:
+        return (await store.accept(plan)).thread.thread_id
+    except ThreadNotFound:
+        return None

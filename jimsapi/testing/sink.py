@@ -1,0 +1,170 @@
+"""The contract of an `EventSink`, as tests. A sink that passes them loses nothing that it was given in good order."""
+
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from jimsapi.asgi.testing import TestClient
+from jimsapi.service.sinks import BATCH_LIMIT
+from jimsapi.testing.contract import (
+    DoesNotApply,
+    PluginContract,
+    Shown,
+    cancel_in_mid_call,
+    needs,
+    nothing_left,
+    within,
+)
+from jimsapi.threads.event import ASSISTANT_MESSAGE, THREAD_CREATED, USER_MESSAGE, Event
+from jimsapi.threads.ids import uuid7
+
+SAID = "Ann's cat is called Mephistopheles"
+"""What nobody may read in a log."""
+
+
+class EventSinkContract(PluginContract):
+    """Derive a class from this one in a test module, and say how what arrived is looked at:
+
+        class TestAudit(EventSinkContract):
+            distribution = "jimsapi-audit"
+            outage = DoesNotApply("it writes to a file that is open")
+
+            @pytest.fixture(autouse=True)
+            def place(self, tmp_path):
+                self.path = tmp_path / "audit.jsonl"
+
+            @property
+            def settings(self):
+                return {"audit_file": self.path}
+
+            async def arrived(self):
+                return [json.loads(line)["id"] for line in self.path.read_text().splitlines()]
+
+    pytest then runs every case against the plugin as it is installed. `arrived` is asked after the sink was left, so
+    that it may write late; each case is to find an empty place.
+    """
+
+    hook = "jimsapi_event_sink"
+
+    @property
+    def secrets(self) -> Sequence[str]:
+        """Secret parts of `settings`, as text that must not be shown; none, unless you say otherwise."""
+        return ()
+
+    @property
+    def outage(self) -> Callable[[], AbstractAsyncContextManager[Any]] | DoesNotApply:
+        """While the async context manager that it returns is entered, the place that events go to is away."""
+        raise self.undeclared("outage", "an async context manager that takes its place away, or DoesNotApply(why)")
+
+    async def arrived(self) -> Sequence[str]:
+        """What has arrived, in order: for each event the text that `mark_of` gives for it."""
+        raise self.undeclared("arrived", "an async method that returns the ids of the events that arrived, in order")
+
+    def mark_of(self, event: Event) -> str:
+        """How an event is known where it arrives; by its `event_id`, unless you override this."""
+        return str(event.event_id)
+
+    async def test_a_batch_arrives_whole_and_in_order(self) -> None:
+        await self.expect_arrival([make_events(20)])
+
+    async def test_batches_arrive_in_the_order_of_their_delivery(self) -> None:
+        await self.expect_arrival([make_events(3) for _ in range(10)])
+
+    async def test_the_largest_batch_arrives(self) -> None:
+        await self.expect_arrival([make_events(BATCH_LIMIT)])
+
+    async def test_events_of_any_content_arrive(self) -> None:
+        contents: list[Any] = [
+            None, {}, [], "text", 5, 0.5, True, {"content": "🦊 Ümläut \u2028\n\r\x7f"}, {"a": {"b": [1, {"c": None}]}},
+            18446744073709551615, -9007199254740993, {"": ""}, "x" * 100_000,
+        ]  # fmt: skip
+        events = [make_event("rag.step", content) for content in contents]
+        events += [make_event("ü" * 255, {}), make_event("state.set.mood", "gay"), make_event("a\tb", {})]
+        await self.expect_arrival([events])
+
+    async def test_events_are_left_as_they_are_for_the_other_sinks(self) -> None:
+        events = make_events(3)
+        before = copy.deepcopy(events)
+        async with self.opened() as sink:
+            await within(sink.deliver(events))
+        assert events == before
+
+    async def test_what_is_cut_off_in_mid_delivery_does_not_stop_the_next_batch(self) -> None:
+        later = make_events(5)
+        async with nothing_left():
+            async with self.opened() as sink:
+                await cancel_in_mid_call(lambda: sink.deliver(make_events(1)))
+                await within(sink.deliver(later))
+            arrived = list(await self.arrived())
+            assert arrived[-5:] == [self.mark_of(event) for event in later]
+
+    @needs("outage")
+    async def test_in_an_outage_delivering_fails_and_afterwards_the_next_batch_arrives(self) -> None:
+        later = make_events(5)
+        async with self.opened() as sink:
+            async with self._outage():
+                try:
+                    await within(sink.deliver(make_events(5)))
+                except Exception:
+                    failed = True
+                else:
+                    failed = False
+            assert failed, "in an outage a batch passed for delivered: raise, so that it is counted as lost"
+            await within(sink.deliver(later))
+        assert list(await self.arrived())[-5:] == [self.mark_of(event) for event in later]
+
+    def _outage(self) -> AbstractAsyncContextManager[Any]:
+        outage = self.outage
+        assert not isinstance(outage, DoesNotApply)
+        return outage()
+
+    async def test_nothing_that_was_said_is_logged_and_no_secret(self, shown: Shown) -> None:
+        async with self.opened() as sink:
+            await within(sink.deliver([make_event(USER_MESSAGE, {"role": "user", "content": SAID})]))
+            shown.keep(sink)
+        shown.must_not_hold([SAID, *self.secrets])
+
+    async def test_a_server_gives_it_every_stored_event(self) -> None:
+        api = self.api()
+        async with TestClient(api) as client:
+            assert await chat(client, "hi") == 200
+            threads = (await client.get("/api/v1/threads", params={"contact_id": "ann"})).json()["threads"]
+            page = await client.get(f"/api/v1/threads/{threads[0]['thread_id']}/events")
+            stored = [msgspec.convert(one, Event) for one in page.json()["events"]]
+        assert [event.event_type for event in stored] == [THREAD_CREATED, USER_MESSAGE, ASSISTANT_MESSAGE]
+        assert list(await self.arrived()) == [self.mark_of(event) for event in stored]
+
+    async def use(self, sink: Any) -> None:
+        await within(sink.deliver(make_events(1)))
+
+    async def expect_arrival(self, batches: Sequence[Sequence[Event]]) -> None:
+        """Deliver the batches one after another, leave the sink, and fail unless all has arrived."""
+        async with self.opened() as sink:
+            for batch in batches:
+                await within(sink.deliver(batch))
+        expected = [self.mark_of(event) for batch in batches for event in batch]
+        assert list(await self.arrived()) == expected
+
+
+def make_event(event_type: str, data: Any) -> Event:
+    """An event as it was stored."""
+    now = datetime.now(UTC).replace(tzinfo=None)
+    return Event(event_type=event_type, event_data=data, thread_id=uuid7(), event_id=uuid7(), created_at=now)
+
+
+def make_events(count: int) -> list[Event]:
+    """Messages of one thread."""
+    thread_id = uuid7()
+    events = [make_event(ASSISTANT_MESSAGE, {"role": "assistant", "content": f"{number}"}) for number in range(count)]
+    for event in events:
+        event.thread_id = thread_id
+    return events
+
+
+async def chat(client: TestClient, message: str) -> int:
+    """Send a message as a caller would. Returns the status."""
+    return (await client.post("/api/v1/chat", json={"contact_id": "ann", "message": message})).status_code

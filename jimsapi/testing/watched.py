@@ -1,0 +1,144 @@
+"""Text that notices being compared with a secret in a way that stops at the first difference."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jimsapi.asgi.connection import Connection, Headers
+from jimsapi.asgi.types import Scope
+from jimsapi.plugins.options import Secret
+
+_COMPARISONS = {
+    "__eq__": "==",
+    "__ne__": "!=",
+    "__lt__": "<",
+    "__le__": "<=",
+    "__gt__": ">",
+    "__ge__": ">=",
+    "__contains__": "in",
+    "startswith": "startswith",
+    "endswith": "endswith",
+    "find": "find",
+    "index": "index",
+    "count": "count",
+}
+_OPERATORS = ("==", "!=", "<", "<=", ">", ">=", "in")
+_DERIVED = (
+    "__add__", "__getitem__", "__str__", "capitalize", "casefold", "decode", "encode", "lower", "lstrip", "partition",
+    "removeprefix", "removesuffix", "replace", "rpartition", "rsplit", "rstrip", "split", "splitlines", "strip",
+    "swapcase", "title", "upper",
+)  # fmt: skip
+
+
+class _Watched:
+    """What both kinds of text have: the secrets, and where comparisons with them are noted."""
+
+    secrets: Sequence[str]
+    seen: list[str]
+
+    def note(self, how: str, others: tuple[Any, ...]) -> None:
+        for other in others:
+            for one in other if isinstance(other, tuple) else (other,):
+                if isinstance(one, str | bytes) and (_holds(one, self.secrets) or self._is_guessed_by(how, one)):
+                    self.seen.append(how)
+
+    def _is_guessed_by(self, how: str, other: str | bytes) -> bool:
+        """Whether this is a secret, and the other text may be a guess at it. A secret may be searched for a colon."""
+        assert isinstance(self, str | bytes)
+        return how in _OPERATORS and len(other) >= 4 and _holds(self, self.secrets)
+
+
+class WatchedText(_Watched, str):  # noqa: SLOT000 # a str has no slots to spare: it needs its dict
+    """A `str` that notes comparisons with `secrets` in `seen`, and so does what is cut out of it."""
+
+
+class WatchedBytes(_Watched, bytes):
+    """The same of `bytes`."""
+
+
+def watch(value: Any, secrets: Sequence[str], seen: list[str]) -> Any:
+    """Make text, or a list or tuple of it, notice comparisons; anything else stays as it is."""
+    if isinstance(value, list | tuple):
+        return type(value)(watch(one, secrets, seen) for one in value)
+    if not isinstance(value, str | bytes):
+        return value
+    watched: WatchedText | WatchedBytes = WatchedText(value) if isinstance(value, str) else WatchedBytes(value)
+    watched.secrets, watched.seen = secrets, seen
+    return watched
+
+
+def _comparing(base: type, name: str) -> Callable[..., Any]:
+    plain = getattr(base, name)
+
+    def compare(self: Any, *others: Any) -> Any:
+        self.note(_COMPARISONS[name], others)
+        return plain(self, *others)
+
+    return compare
+
+
+def _deriving(base: type, name: str) -> Callable[..., Any]:
+    plain = getattr(base, name)
+
+    def derive(self: Any, *arguments: Any, **named: Any) -> Any:
+        return watch(plain(self, *arguments, **named), self.secrets, self.seen)
+
+    return derive
+
+
+for _kind, _base in ((WatchedText, str), (WatchedBytes, bytes)):
+    for _name in _COMPARISONS:
+        setattr(_kind, _name, _comparing(_base, _name))
+    for _name in _DERIVED:
+        if hasattr(_base, _name) and (_name, _base) != ("__str__", bytes):
+            setattr(_kind, _name, _deriving(_base, _name))
+
+
+class WatchedHeaders(Headers):
+    """Headers whose values notice comparisons."""
+
+    __slots__ = ("secrets", "seen")
+
+    secrets: Sequence[str]
+    seen: list[str]
+
+    def get(self, name: str) -> str | None:
+        value: str | None = watch(super().get(name), self.secrets, self.seen)
+        return value
+
+    def getlist(self, name: str) -> list[str]:
+        values: list[str] = watch(super().getlist(name), self.secrets, self.seen)
+        return values
+
+
+class WatchedConnection(Connection):
+    """A connection whose headers and cookies notice being compared with `secrets`; how is noted in `seen`."""
+
+    __slots__ = ()
+
+    def __init__(self, scope: Scope, secrets: Sequence[str], seen: list[str]) -> None:
+        super().__init__(scope)
+        headers = WatchedHeaders(scope["headers"])
+        headers.secrets, headers.seen = secrets, seen
+        self._headers = headers
+        self._cookies = {name: watch(value, secrets, seen) for name, value in super().cookies.items()}
+
+
+class WatchedSecret(Secret):
+    """A `Secret` that is told of no comparison by `matches`, and of those of what it reveals."""
+
+    __slots__ = ("secrets", "seen")
+
+    def __init__(self, value: str, secrets: Sequence[str], seen: list[str]) -> None:
+        super().__init__(value)
+        self.secrets, self.seen = secrets, seen
+
+    def reveal(self) -> str:
+        revealed: str = watch(super().reveal(), self.secrets, self.seen)
+        return revealed
+
+
+def _holds(text: str | bytes, secrets: Sequence[str]) -> bool:
+    # Not by `in`, which text that is watched would note.
+    if isinstance(text, bytes):
+        return any(bytes.__contains__(text, secret.encode()) for secret in secrets)
+    return any(str.__contains__(text, secret) for secret in secrets)

@@ -1,0 +1,99 @@
+"""Auth by Authentik: whoever has a token of it, and access to one application there, enters.
+
+Without options this imports nothing more than jimsapi has imported already.
+"""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from weakref import WeakKeyDictionary
+
+from jimsapi import Options, hookimpl, option
+from jimsapi.plugins.options import Settings, specs
+from jimsapi.plugins.protocols import AuthProvider
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from jimsapi_authentik.provider import Authentik
+
+logger = logging.getLogger("jimsapi.authentik")
+
+
+class AuthentikOptions(Options, prefix="authentik"):
+    """Options of the check against Authentik."""
+
+    url: str | None = option(help="Where Authentik is, for example https://auth.example.org.")
+    app_slug: str | None = option(help="The slug of the Authentik application whose users may enter.")
+    timeout: float = option(
+        5.0, minimum=0.001, maximum=300, help="Seconds that the whole check of a token may take; then 503."
+    )
+    cache_ttl: float = option(
+        30.0,
+        minimum=0,
+        maximum=3600,
+        help="Seconds that a token stays admitted without asking again (refused: 5 at most); 0 asks every time.",
+    )
+    ca_file: Path | None = option(
+        help="Certificates (PEM) of the authorities to trust for Authentik, instead of the system's."
+    )
+    contact_field: Literal["username", "uid", "email", "pk"] | None = option(
+        help="The field of an Authentik user that is their contact_id; with it users reach their own threads alone."
+    )
+
+
+_providers: WeakKeyDictionary[Settings, "Authentik"] = WeakKeyDictionary()
+"""The provider of each app that lives, by its settings: all that the hooks of one app have in common."""
+
+
+@hookimpl
+def jimsapi_options() -> type[Options]:
+    return AuthentikOptions
+
+
+@hookimpl
+def jimsapi_auth_provider(settings: Settings) -> AuthProvider | None:
+    """None if no option of ours is given; a provider that admits nobody if the URL or the slug is missing then.
+
+    Raises `StartError` for a bad value.
+    """
+    if not any(settings.is_given(spec.key) for spec in specs(AuthentikOptions)):
+        return None
+    options = settings.get(AuthentikOptions)
+    if options.url is None or options.app_slug is None:
+        return _half_configured(options)
+
+    from jimsapi_authentik.provider import Authentik
+
+    provider = Authentik(
+        options.url,
+        options.app_slug,
+        timeout=options.timeout,
+        cache_ttl=options.cache_ttl,
+        ca_file=options.ca_file,
+        contact_field=options.contact_field,
+    )
+    _providers[settings] = provider
+    return provider
+
+
+@hookimpl
+def jimsapi_metrics(registry: "CollectorRegistry", settings: Settings) -> None:
+    provider = _providers.get(settings)
+    if provider is not None:
+        from jimsapi_authentik.metrics import AuthentikCollector
+
+        registry.register(AuthentikCollector(provider))
+
+
+def _half_configured(options: AuthentikOptions) -> AuthProvider:
+    from jimsapi_authentik.half_configured import HalfConfigured
+
+    given = {"--authentik-url": options.url, "--authentik-app-slug": options.app_slug}
+    missing = " and ".join(flag for flag, value in given.items() if value is None)
+    logger.warning(
+        "AUTHENTIK IS CONFIGURED BY HALF AND ADMITS NOBODY: %s missing; give both --authentik-url and "
+        "--authentik-app-slug, or none of the Authentik options",
+        missing,
+    )
+    return HalfConfigured(missing)

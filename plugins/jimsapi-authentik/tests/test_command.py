@@ -1,0 +1,94 @@
+"""The plugin in the real command: installed, found, configured by flags, in a process of its own."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from fake_authentik import FakeAuthentik
+
+from tests.raw import metric
+from tests.serving import ROOT, STEERED, Served
+
+BODY = {"contact_id": "ann", "message": "hi"}
+
+
+@pytest.fixture
+def command(authentik: FakeAuthentik) -> Iterator[Served]:
+    with Served(*authentik.flags, "--api-key", "the-key", "--verbose") as served:
+        yield served
+
+
+def status(client: httpx.Client, authorization: str | None) -> int:
+    headers = {} if authorization is None else {"authorization": authorization}
+    return client.post("/api/v1/chat", json=BODY, headers=headers).status_code
+
+
+def test_the_command_lets_in_by_authentik_and_by_key(authentik: FakeAuthentik, command: Served) -> None:
+    with command.client() as client:
+        assert status(client, "Bearer the-key") == 200
+        assert authentik.calls == 0
+        for _ in range(2):
+            assert status(client, "Bearer good") == 200
+            assert status(client, "Bearer other") == 403
+            assert status(client, "Bearer bad-token") == 401
+        assert authentik.calls_by_token == {"good": 1, "other": 1, "bad-token": 1}
+        assert [status(client, given) for given in (None, "Bearer", "Basic eDp5")] == [401, 401, 401]
+        authentik.starting_up = "text"
+        assert status(client, "Bearer unknown-token") == 503
+        assert status(client, "Bearer good") == 200
+    assert command.stop() == 0
+    shown = command.stderr
+    assert "auth: key, authentik" in shown
+    assert "auth provider authentik is unavailable: Authentik answered 502 on" in shown
+    for secret in ("the-key", "bad-token", "unknown-token"):
+        assert secret not in shown
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "jimsapi", *arguments], capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
+
+
+def test_check_names_the_provider_and_asks_nobody(authentik: FakeAuthentik) -> None:
+    done = run("check", "--app", STEERED, "--store", "memory:", *authentik.flags)
+    assert "who may enter: whom one of these admits, asked in this order: authentik" in done.stdout
+    assert (done.returncode, authentik.seen) == (0, [])
+
+
+def test_check_says_that_it_is_configured_by_half() -> None:
+    done = run("check", "--app", STEERED, "--store", "memory:", "--authentik-url", "https://auth.example.org")
+    assert "CONFIGURED BY HALF AND ADMITS NOBODY: --authentik-app-slug missing" in done.stderr
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (
+            ["--authentik-url", "https://u:hunter2@a.example", "--authentik-app-slug", "x"],
+            "--authentik-url holds a user",
+        ),
+        (["--authentik-url", "https://a.example", "--authentik-app-slug", "../x"], "--authentik-app-slug: '../x'"),
+    ],
+)
+def test_a_bad_value_is_one_line_and_status_1(flags: list[str], said: str) -> None:
+    done = run("--app", STEERED, "--store", "memory:", "--metrics-port", "0", "--port", "0", *flags)
+    assert done.returncode == 1
+    assert f"jimsapi: {said}" in done.stderr
+    assert "hunter2" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_metrics_port_shows_the_plugin_s_metrics(authentik: FakeAuthentik) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with Served(*authentik.flags, "--metrics-port", str(port)) as served, served.client() as client:
+        assert status(client, "Bearer good") == 200
+        text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+    assert metric(text, "jims_authentik_calls_total", outcome="ok") == 1
+    assert metric(text, "jims_auth_decisions_total", provider="authentik", outcome="admitted") == 1

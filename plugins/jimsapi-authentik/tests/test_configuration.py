@@ -1,0 +1,266 @@
+"""The options: which are needed, what is refused at start, and what an unconfigured plugin costs."""
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from calling import api, call, served, status_of
+from fake_authentik import FakeAuthentik
+from jimsapi_authentik import AuthentikOptions
+from jimsapi_authentik.client import application_path, base_url
+
+from jimsapi import Secret
+from jimsapi.asgi.testing import TestClient
+from jimsapi.plugins.errors import StartError
+from jimsapi.plugins.options import OptionSpec, specs
+from tests.serving import ROOT
+
+pytestmark = pytest.mark.anyio
+
+PUBLIC = "NO AUTHENTICATION IS CONFIGURED"
+BY_HALF = "AUTHENTIK IS CONFIGURED BY HALF AND ADMITS NOBODY"
+
+
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [
+        (["url"], "--authentik-app-slug missing"),
+        (["app_slug"], "--authentik-url missing"),
+        (["contact_field"], "--authentik-url and --authentik-app-slug missing"),
+        (["timeout"], "--authentik-url and --authentik-app-slug missing"),
+        (["cache_ttl"], "--authentik-url and --authentik-app-slug missing"),
+        (["ca_file"], "--authentik-url and --authentik-app-slug missing"),
+        (["url", "contact_field"], "--authentik-app-slug missing"),
+        (["app_slug", "contact_field"], "--authentik-url missing"),
+    ],
+)
+@pytest.mark.parametrize("empty", [False, True])
+@pytest.mark.parametrize("key", [None, "the-key"])
+async def test_half_a_configuration_admits_nobody_but_key_holders_and_says_so(
+    authentik: FakeAuthentik,
+    names: list[str],
+    missing: str,
+    empty: bool,
+    key: str | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    authentik.bindings = False
+    values: dict[str, Any] = {"url": authentik.url, "app_slug": "jims", "contact_field": "uid"}
+    values |= {"timeout": 5.0, "cache_ttl": 0, "ca_file": authentik.ca_file}
+    settings: dict[str, Any] = {f"authentik_{name}": values[name] for name in names}
+    if empty:  # an empty value is an unset one
+        settings |= {f"authentik_{name}": "" for name in values if name not in names}
+    async with served(api_key=key, **settings) as client:
+        for authorization in (None, "", "Bearer", "Bearer ", "Bearer good", "Bearer bad", "Basic Z29vZA=="):
+            answer = await call(client, authorization)
+            assert (answer.status_code, answer.json()) == (401, {"detail": "Unauthorized"})
+            challenge = answer.headers["www-authenticate"]
+            faulty = authorization is not None and authorization.startswith("Bearer")
+            assert challenge == 'Bearer realm="jimsapi"' + (', error="invalid_token"' if faulty else "")
+        if key is not None:
+            assert (await call(client, f"Bearer {key}")).status_code == 200
+    warnings = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert [one for one in warnings if BY_HALF in one and missing in one]
+    assert PUBLIC not in caplog.text
+    assert authentik.seen == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"authentik_url": "", "authentik_app_slug": "", "authentik_contact_field": ""},
+        {"authentik_url": "  ", "authentik_ca_file": "", "authentik_timeout": "", "authentik_cache_ttl": ""},
+    ],
+)
+async def test_without_any_of_its_options_the_plugin_is_not_there(
+    settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert await status_of(None, **settings) == 200
+    assert PUBLIC in caplog.text
+    assert BY_HALF not in caplog.text
+    assert await status_of("Bearer other", api_key="key", **settings) == 401
+
+
+async def test_variables_configure_it_as_well(authentik: FakeAuthentik, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in authentik.settings.items():
+        monkeypatch.setenv(f"JIMS_{key.upper()}", str(value))
+    assert await status_of("Bearer good") == 200
+    assert await status_of("Bearer other") == 403
+    assert await status_of(None) == 401
+    monkeypatch.setenv("JIMS_AUTHENTIK_URL", "")
+    assert await status_of("Bearer good") == 401
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://auth.example.org", "https://auth.example.org"),
+        ("https://auth.example.org/", "https://auth.example.org"),
+        ("http://authentik-server:9000", "http://authentik-server:9000"),
+        ("https://auth.example.org/sso/", "https://auth.example.org/sso"),
+        ("https://auth.example.org//", "https://auth.example.org"),
+        ("HTTPS://AUTH.example.org:9443/x", "https://auth.example.org:9443/x"),
+        ("https://[2001:db8::1]:9443", "https://[2001:db8::1]:9443"),
+        ("https://192.0.2.7", "https://192.0.2.7"),
+    ],
+)
+def test_a_url_is_taken_with_its_port_and_prefix(url: str, expected: str) -> None:
+    assert base_url(url) == expected
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "auth.example.org",
+        "//auth.example.org",
+        "/api",
+        "ftp://auth.example.org",
+        "file:///etc/passwd",
+        "unix:///run/authentik.sock",
+        "https://",
+        "https:///path",
+        "https:auth.example.org",
+        "https://user@auth.example.org",
+        "https://user:hunter2@auth.example.org",
+        "https://:hunter2@auth.example.org",
+        "https://user:hunter2",
+        "https://auth.example.org?token=hunter2",
+        "https://auth.example.org/?",
+        "https://auth.example.org/#hunter2",
+        "https://auth.example.org#",
+        "https://auth.example.org:99999",
+        "https://auth.example.org:0",
+        "https://auth.example.org:port",
+        "https://auth example.org",
+        " https://auth.example.org",
+        "https://auth.example.org ",
+        "https://auth.example.org/\n",
+        "https://auth.example.org/\r\nx: y",
+        "https://auth.example.org\\@evil.example",
+        "https://auth.example.org%2fevil.example",
+        "https://[::1",
+        "https://auth.example.org\x00",
+        "javascript:alert(1)",
+    ],
+)
+def test_a_url_that_is_none_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(StartError, match=r"^--authentik-url .*; give one like https://auth.example.org$") as refusal:
+        base_url(url)
+    assert "hunter2" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "slug",
+    [
+        "../../../users",
+        "..",
+        ".",
+        "a/b",
+        "a%2fb",
+        "a b",
+        " jims",
+        "jims\n",
+        "jims?for_user=1",
+        "jims#",
+        "jims;",
+        "jims\\",
+        "jïms",
+        "jims\u200b",
+        "١٢٣",
+        "{slug}",
+        "a:b",
+        "a@b",
+        "*",
+    ],
+)
+def test_what_is_no_slug_is_refused(slug: str) -> None:
+    with pytest.raises(StartError, match=r"^--authentik-app-slug: .* is no slug; give the application's own"):
+        application_path(slug)
+
+
+@pytest.mark.parametrize("slug", ["jims", "Jims-2_x", "-", "_", "0"])
+def test_what_authentik_takes_for_a_slug_is_one(slug: str) -> None:
+    assert application_path(slug) == f"/api/v3/core/applications/{slug}/check_access/"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"authentik_url": "https://user:hunter2@auth.example.org"}, "--authentik-url holds a user or a password"),
+        ({"authentik_app_slug": "a/b"}, "--authentik-app-slug: 'a/b' is no slug"),
+        ({"authentik_ca_file": "absent.pem"}, "--authentik-ca-file: cannot use absent.pem: No such file"),
+        ({"authentik_ca_file": "setup.cfg"}, "--authentik-ca-file: cannot use setup.cfg: it holds no certificate"),
+        ({"authentik_ca_file": "."}, "--authentik-ca-file: cannot use ."),
+        ({"authentik_timeout": 0}, "--authentik-timeout"),
+        ({"authentik_timeout": "soon"}, "--authentik-timeout"),
+        ({"authentik_cache_ttl": -1}, "--authentik-cache-ttl"),
+        ({"authentik_cache_ttl": 100_000}, "--authentik-cache-ttl"),
+        ({"authentik_contact_field": "name"}, "--authentik-contact-field"),
+    ],
+)
+async def test_a_bad_value_stops_the_start(
+    authentik: FakeAuthentik, wrong: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(RuntimeError, match="start failed") as failure:
+        await status_of("Bearer good", **(authentik.settings | wrong))
+    assert said in str(failure.value)
+    assert "hunter2" not in str(failure.value)
+
+
+async def test_an_empty_ca_file_stops_the_start(authentik: FakeAuthentik, tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").touch()
+    with pytest.raises(RuntimeError, match="it holds no certificate"):
+        await status_of("Bearer good", **(authentik.settings | {"authentik_ca_file": tmp_path / "empty.pem"}))
+
+
+def test_the_options_have_the_defaults_that_the_manual_promises() -> None:
+    options = AuthentikOptions()
+    assert (options.timeout, options.cache_ttl) == (5.0, 30.0)
+    assert (options.url, options.app_slug, options.ca_file, options.contact_field) == (None, None, None, None)
+    manual = (Path(__file__).parents[1] / "README.md").read_text()
+
+    def row(spec: OptionSpec) -> str:
+        default = "" if spec.default is None else f"{spec.default:g}"
+        return f"| `{spec.flag}` | {default} |"
+
+    for spec in specs(AuthentikOptions):
+        assert row(spec) in manual
+        assert spec.type is not Secret
+
+
+@pytest.mark.parametrize("configured", [False, True])
+def test_an_unconfigured_plugin_loads_nothing_of_its_own(configured: bool) -> None:
+    """In a process of its own: what other tests imported would be there already."""
+    code = f"""
+import asyncio, logging, sys
+from jimsapi import create_api
+
+async def bot(ctx): pass
+
+async def main():
+    settings = {{"authentik_url": "https://auth.example.org", "authentik_app_slug": "jims"}} if {configured} else {{}}
+    async with create_api(bot, store="memory:", **settings).lifespan():
+        print("jimsapi_authentik" in sys.modules, "jimsapi_authentik.provider" in sys.modules, "httpx" in sys.modules)
+
+logging.disable()
+asyncio.run(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60
+    )
+    assert done.stdout.split() == ["True", str(configured), str(configured)]
+
+
+async def test_two_apps_in_one_process_do_not_share_a_provider(authentik: FakeAuthentik) -> None:
+    one, two, without = api(**authentik.settings), api(**authentik.settings), api(api_key="key")
+    async with TestClient(one) as client, two.lifespan(), without.lifespan():
+        assert (await call(client, "Bearer good")).status_code == 200
+        metrics = [each.metrics() for each in (one, two, without)]
+    assert 'jims_authentik_calls_total{outcome="ok"} 1.0' in metrics[0]
+    assert 'jims_authentik_calls_total{outcome="ok"} 0.0' in metrics[1]
+    assert "authentik" not in metrics[2]

@@ -1,0 +1,81 @@
+"""Auth by access tokens of an OpenID Connect issuer: `Authorization: Bearer <JWT>`.
+
+This module holds the options and the hooks; nothing heavy is imported until somebody configures the plugin.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from jimsapi import Options, hookimpl, option
+from jimsapi.plugins.options import Settings
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from jimsapi_oidc.half import HalfConfigured
+    from jimsapi_oidc.provider import OidcProvider
+
+Algorithm = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "Ed448", "EdDSA"
+]
+"""Signatures that may be allowed. HMAC and `none` are not among them: whoever knows a public key could forge those."""
+
+
+class OidcOptions(Options, prefix="oidc"):
+    """Which tokens are accepted, and whom they let in."""
+
+    issuer: str | None = option(help="The issuer whose tokens are accepted, exactly as their iss claim has it.")
+    audience: tuple[str, ...] = option(help="What a token's aud must hold to be for this API; repeat it to allow more.")
+    jwks_url: str | None = option(help="Where the issuer's keys are; left out, its discovery document says so.")
+    algorithms: tuple[Algorithm, ...] = option(
+        ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA"),
+        help="A signature algorithm that is accepted; repeat it to allow more.",
+    )
+    leeway: float = option(
+        60.0, minimum=0, maximum=600, help="Seconds by which the issuer's clock may differ from this server's."
+    )
+    scopes: tuple[str, ...] = option(help="A scope that a token must have; repeat it to demand more.")
+    contact_claim: str = option(
+        "sub", help="The claim that holds the caller's contact_id; none lets callers chat for every contact."
+    )
+    ca_file: Path | None = option(
+        help="A file of CA certificates (PEM) that are trusted for the issuer, and no others."
+    )
+    timeout: float = option(5.0, minimum=0.1, maximum=60, help="Seconds that fetching the issuer's keys may take.")
+
+
+FIELDS = (
+    "issuer", "audience", "jwks_url", "algorithms", "leeway", "scopes", "contact_claim", "ca_file", "timeout"
+)  # fmt: skip
+
+
+def is_configured(settings: Settings) -> bool:
+    """Whether the operator gave any option of ours: then the API is not public, even if the rest is missing."""
+    return any(settings.is_given(f"oidc_{field}") for field in FIELDS)
+
+
+@hookimpl
+def jimsapi_options() -> type[Options]:
+    return OidcOptions
+
+
+@hookimpl
+def jimsapi_auth_provider(settings: Settings) -> "OidcProvider | HalfConfigured | None":
+    if not is_configured(settings):
+        return None
+    options = settings.get(OidcOptions)
+    if not options.issuer or not options.audience:
+        from jimsapi_oidc.half import HalfConfigured
+
+        return HalfConfigured(options)
+    from jimsapi_oidc.provider import OidcProvider
+
+    return OidcProvider(options)
+
+
+@hookimpl
+def jimsapi_metrics(registry: "CollectorRegistry", settings: Settings) -> None:
+    if is_configured(settings):
+        from jimsapi_oidc.metrics import counts_of
+
+        registry.register(counts_of(settings.get(OidcOptions)))

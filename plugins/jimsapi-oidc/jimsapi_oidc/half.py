@@ -1,0 +1,36 @@
+"""What stands for the provider where its configuration is there by half."""
+
+import logging
+from typing import TYPE_CHECKING
+
+from jimsapi import Connection, Identity
+
+if TYPE_CHECKING:
+    from jimsapi_oidc import OidcOptions
+
+logger = logging.getLogger("jimsapi.oidc")
+
+
+class HalfConfigured:
+    """Admits nobody, so that the API is not open by accident, and says so at the start."""
+
+    name = "oidc"
+    challenge = 'Bearer realm="jimsapi"'
+
+    def __init__(self, options: "OidcOptions") -> None:
+        missing = [
+            f"{flag} ({variable})"
+            for value, flag, variable in (
+                (options.issuer, "--oidc-issuer", "JIMS_OIDC_ISSUER"),
+                (options.audience, "--oidc-audience", "JIMS_OIDC_AUDIENCE"),
+            )
+            if not value
+        ]
+        logger.warning(
+            "OIDC IS CONFIGURED BY HALF AND ADMITS NOBODY: %s is missing; set it, or unset every --oidc option",
+            " and ".join(missing),
+        )
+
+    async def authenticate(self, connection: Connection) -> Identity | None:
+        """Nobody's credentials are of this provider's kind."""
+        return None

@@ -1,0 +1,244 @@
+"""An issuer's keys: fetched at start and every hour, and at once when a token names a key that is not known."""
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import httpx
+
+from jimsapi_oidc.keys import KeySet, read_keys
+from jimsapi_oidc.metrics import Counts
+from jimsapi_oidc.refusals import KeysUnavailable
+from jimsapi_oidc.tokens import read_json
+
+logger = logging.getLogger("jimsapi.oidc")
+
+MAX_ANSWER = 1_048_576
+"""Bytes of an answer of the issuer that are read."""
+
+LAND_WITHIN = 1.0
+"""Seconds that a fetch which is on its way may still take at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often the issuer is asked; all in seconds.
+
+    `refresh`: between two regular fetches. `miss`: between two fetches for tokens that name an unknown key, so that
+    whoever invents names of keys cannot make us a burden. `retry` doubles after each failure, up to `retry_most`.
+    `stale`: how long the last keys are good while the issuer gives no new ones.
+    """
+
+    refresh: float = 3600.0
+    miss: float = 60.0
+    retry: float = 1.0
+    retry_most: float = 60.0
+    stale: float = 86_400.0
+
+
+PACE = Pace()
+
+
+class Fault(Exception):
+    """The issuer's answer is of no use; `outcome` is its label in the metrics."""
+
+    def __init__(self, outcome: str, message: str) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+
+
+class Issuer:
+    """The keys of the issuer `name`, as an async context manager: they are kept fresh while it is entered.
+
+    `jwks_url` is where they are, or None to ask the issuer's discovery document. `timeout` are the seconds that a fetch
+    may take, `verify` whose certificates are trusted. Entering waits for nothing and does not fail: without keys
+    `keys_for` raises `KeysUnavailable`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        jwks_url: str | None,
+        algorithms: frozenset[str],
+        counts: Counts,
+        *,
+        timeout: float,
+        verify: ssl.SSLContext | bool = True,
+        pace: Pace = PACE,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self.keys: KeySet | None = None
+        self._jwks_url = self._configured_url = jwks_url
+        self._algorithms = algorithms
+        self._counts = counts
+        self._timeout = timeout
+        self._verify = verify
+        self._pace = pace
+        self._monotonic = monotonic
+        self._fetched_at = self._missed_at = float("-inf")
+        self._failure: str | None = None
+        self._client: httpx.AsyncClient | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._flight: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._client = httpx.AsyncClient(
+            verify=self._verify,
+            # Sooner than the fetch's own time limit: this one closes a connection whose handshake hangs, where a
+            # cancellation leaves it to the garbage collector.
+            timeout=0.9 * self._timeout,
+            trust_env=False,
+            follow_redirects=False,
+            # Asked for as it is, so that a small answer cannot unfold into a large one.
+            headers={"accept": "application/json", "accept-encoding": "identity"},
+        )
+        self._keeper = asyncio.create_task(self._keep_fresh(), name="oidc keys")
+        await asyncio.sleep(0)  # the first fetch is on its way before the first request comes
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._keeper is not None:
+            await _end(self._keeper)
+        if self._flight is not None:  # it ends by itself, most often, and cleaner than by cancellation
+            await asyncio.wait({self._flight}, timeout=LAND_WITHIN)
+        if self._flight is not None:
+            await _end(self._flight)
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def keys_for(self, kid: str | None) -> KeySet:
+        """The keys with which to verify a token that names `kid`.
+
+        They are fetched anew if none has that name, and they were not for such a reason within the last minute. Whoever
+        names a known key never waits for that.
+        Raises `KeysUnavailable` if there are none, or if it cannot be found out whether there is a newer one.
+        """
+        if self._usable() is None and self._flight is not None:
+            await asyncio.wait({self._flight})
+        keys = self._usable()
+        if keys is None:
+            raise KeysUnavailable(f"the issuer's keys are not known: {self._failure or 'they are being fetched'}")
+        if kid is None or keys.knows(kid):
+            return keys
+        return await self._look_again(keys, kid)
+
+    async def _look_again(self, keys: KeySet, kid: str) -> KeySet:
+        if self._flight is None and self._monotonic() - self._missed_at >= self._pace.miss:
+            self._missed_at = self._monotonic()
+            self._take_off(discover=False)
+        if self._flight is not None:
+            await asyncio.wait({self._flight})
+        keys = keys if self.keys is None else self.keys
+        if not keys.knows(kid) and self._failure is not None:
+            raise KeysUnavailable(f"the issuer cannot be asked for a new key: {self._failure}")
+        return keys
+
+    def _usable(self) -> KeySet | None:
+        return self.keys if self._monotonic() - self._fetched_at < self._pace.stale else None
+
+    async def _keep_fresh(self) -> None:
+        retry = self._pace.retry
+        while True:
+            await asyncio.wait({self._take_off(discover=True)})
+            if self._failure is None:
+                retry = self._pace.retry
+                await asyncio.sleep(self._pace.refresh)
+            else:
+                await asyncio.sleep(retry)
+                retry = min(2 * retry, self._pace.retry_most)
+
+    def _take_off(self, *, discover: bool) -> asyncio.Task[None]:
+        """Fetch, or share the fetch that is on its way. A caller that goes away does not end it."""
+        if self._flight is None:
+            self._flight = asyncio.create_task(self._fetch(discover), name="oidc fetch")
+            self._flight.add_done_callback(self._land)
+        return self._flight
+
+    def _land(self, _: asyncio.Task[None]) -> None:
+        self._flight = None
+
+    async def _fetch(self, discover: bool) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                keys = await self._fetched_keys(discover)
+        except (TimeoutError, httpx.TimeoutException):
+            self._fail("timeout", f"no answer within {self._timeout:g} s")
+        except Fault as fault:
+            self._fail(fault.outcome, str(fault))
+        except httpx.HTTPError as error:
+            self._fail("unreachable", str(error) or type(error).__name__)
+        except Exception as error:  # whatever it sent: the next attempt may go better, and the keeper must live
+            self._fail("malformed", f"its answer is unusable ({type(error).__name__})")
+        else:
+            if self._failure is not None:
+                logger.info("the issuer %s gives its keys again", self.name)
+            if not keys:
+                logger.warning("the issuer %s gives no key for --oidc-algorithms: no token is accepted", self.name)
+            self.keys, self._failure, self._fetched_at = keys, None, self._monotonic()
+            self._counts.fetches["ok"] += 1
+            self._counts.keys, self._counts.keys_fetched_at = len(keys), time.monotonic()
+
+    def _fail(self, outcome: str, why: str) -> None:
+        self._failure = why
+        self._counts.fetches[outcome] += 1
+        meanwhile = "nobody enters by OIDC until it does"
+        if self._usable() is not None:
+            left = self._fetched_at + self._pace.stale - self._monotonic()
+            meanwhile = f"its last keys stay in use, for {left / 3600:.1f} hours at most"
+        logger.warning("the issuer %s does not give its keys: %s; %s", self.name, why, meanwhile)
+
+    async def _fetched_keys(self, discover: bool) -> KeySet:
+        if self._configured_url is None and (discover or self._jwks_url is None):
+            self._jwks_url = await self._discovered_url()
+        assert self._jwks_url is not None
+        document = await self._get(self._jwks_url, "key set")
+        try:
+            return read_keys(document, self._algorithms)
+        except ValueError as error:
+            raise Fault("malformed", f"its key set {error}") from None
+
+    async def _discovered_url(self) -> str:
+        """Where the discovery document says that the keys are (OpenID Connect Discovery, 4.1 to 4.3)."""
+        document = await self._get(self.name.rstrip("/") + "/.well-known/openid-configuration", "discovery document")
+        if document.get("issuer") != self.name:
+            raise Fault("malformed", "its discovery document is of another issuer than --oidc-issuer")
+        url = document.get("jwks_uri")
+        if not isinstance(url, str) or not is_web_address(url):
+            raise Fault("malformed", "its discovery document has no jwks_uri that is http or https")
+        if self.name.startswith("https:") and not url.startswith("https:"):
+            raise Fault("malformed", "its jwks_uri is not https")
+        return url
+
+    async def _get(self, url: str, what: str) -> dict[str, Any]:
+        assert self._client is not None
+        async with self._client.stream("GET", url) as answer:
+            if answer.status_code != 200:
+                raise Fault("status", f"its {what} is answered with {answer.status_code}")
+            body = bytearray()
+            async for chunk in answer.aiter_raw():
+                body += chunk
+                if len(body) > MAX_ANSWER:
+                    raise Fault("malformed", f"its {what} is larger than {MAX_ANSWER} bytes")
+        try:
+            return read_json(bytes(body))
+        except ValueError:
+            raise Fault("malformed", f"its {what} is no JSON object") from None
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
+
+
+def is_web_address(text: str) -> bool:
+    """Whether `text` is an address from which something can be fetched: http or https, and a host."""
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        return False
+    return text.startswith(("http://", "https://")) and bool(url.host)

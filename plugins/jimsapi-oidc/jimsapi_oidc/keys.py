@@ -1,0 +1,122 @@
+"""The issuer's public keys, and verifying a signature with one of them."""
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from joserfc.errors import JoseError
+from joserfc.jwa import JWS_ALGORITHMS, JWSAlgModel
+from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
+
+from jimsapi_oidc import Algorithm
+from jimsapi_oidc.refusals import TokenInvalid
+from jimsapi_oidc.tokens import Token
+
+logger = logging.getLogger("jimsapi.oidc")
+
+MIN_RSA_BITS = 2048
+"""RFC 7518, section 3.3."""
+
+# The public members of each kind of key. Nothing else is read: no private key, no certificate, no address.
+_MEMBERS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
+_SIGNING_CURVES = frozenset({"Ed25519", "Ed448"})
+
+_MODELS: dict[str, JWSAlgModel] = {model.name: model for model in JWS_ALGORITHMS if model.name in get_args(Algorithm)}
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A key of the issuer, and the names of the allowed algorithms that it may be used with."""
+
+    kid: str | None
+    algorithms: frozenset[str]
+    key: Key
+
+
+class KeySet:
+    """The keys that an issuer had at one moment."""
+
+    def __init__(self, keys: Collection[PublicKey]) -> None:
+        self._keys = tuple(keys)
+        self._ids = frozenset(key.kid for key in keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def knows(self, kid: str) -> bool:
+        """Whether a key has this id."""
+        return kid in self._ids
+
+    def verify(self, token: Token) -> None:
+        """Verify a token's signature. Raises `TokenInvalid`."""
+        fitting = [key for key in self._keys if token.algorithm in key.algorithms]
+        if token.kid is not None:
+            fitting = [key for key in fitting if key.kid == token.kid]
+        if not fitting:
+            raise TokenInvalid("key", "the issuer has no such key for such a signature")
+        if token.kid is None and len(fitting) > 1:
+            raise TokenInvalid("key", "the token does not say which of the issuer's keys signed it")
+        if not any(_is_signed(token, key) for key in fitting):
+            raise TokenInvalid("signature", "the token's signature is wrong")
+
+
+def _is_signed(token: Token, public: PublicKey) -> bool:
+    try:
+        return _MODELS[token.algorithm].verify(token.signed, token.signature, public.key)
+    except (JoseError, ValueError, TypeError):
+        return False
+
+
+def read_keys(document: dict[str, Any], algorithms: frozenset[str]) -> KeySet:
+    """Read a JWK Set (RFC 7517, section 5). Keys that are not for these signatures are left out, as it demands.
+
+    Raises `ValueError` if the document is no JWK Set.
+    """
+    listed = document.get("keys")
+    if not isinstance(listed, list):
+        raise ValueError("has no list of keys")
+    read = [key for key in (_read_key(jwk, algorithms) for jwk in listed) if key is not None]
+    return KeySet(read)
+
+
+def _read_key(jwk: Any, algorithms: frozenset[str]) -> PublicKey | None:
+    if not isinstance(jwk, dict) or jwk.get("use", "sig") != "sig":
+        return None
+    operations, kid = jwk.get("key_ops", ["verify"]), jwk.get("kid")
+    if not isinstance(operations, list) or "verify" not in operations or not isinstance(kid, str | None):
+        return None
+    try:
+        key = _import(jwk)
+    except (JoseError, ValueError, TypeError, KeyError, AttributeError) as error:
+        logger.warning("a key of the issuer is unusable and left out: %s", type(error).__name__)
+        return None
+    if key is None:
+        return None
+    usable = frozenset(name for name in algorithms if _fits(name, key) and jwk.get("alg", name) == name)
+    return PublicKey(kid, usable, key) if usable else None
+
+
+def _import(jwk: dict[str, Any]) -> Key | None:
+    kind = jwk.get("kty")
+    if not isinstance(kind, str) or kind not in _MEMBERS:  # a symmetric key is nobody's public key
+        return None
+    public = {"kty": kind, **{name: jwk[name] for name in _MEMBERS[kind]}}
+    if kind == "EC":
+        return ECKey.import_key(public)
+    if kind == "OKP":
+        return OKPKey.import_key(public) if jwk["crv"] in _SIGNING_CURVES else None
+    if len(jwk["n"]) * 6 >= MIN_RSA_BITS:  # looked at before the import too, which would print a warning of its own
+        key = RSAKey.import_key(public)
+        if key.public_key.key_size >= MIN_RSA_BITS:
+            return key
+    raise ValueError("an RSA key of less than 2048 bits")
+
+
+def _fits(name: str, key: Key) -> bool:
+    """Whether a key is of an algorithm's type and curve."""
+    try:
+        _MODELS[name].check_key(key)
+    except JoseError:
+        return False
+    return True

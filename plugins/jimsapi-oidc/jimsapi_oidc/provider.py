@@ -1,0 +1,188 @@
+"""The auth provider: from a request's bearer token to an identity."""
+
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from hashlib import blake2b
+from types import TracebackType
+from typing import Self
+
+from jimsapi import Connection, Identity
+from jimsapi_oidc import OidcOptions
+from jimsapi_oidc.issuer import PACE, Issuer, Pace, is_web_address
+from jimsapi_oidc.keys import KeySet
+from jimsapi_oidc.metrics import counts_of
+from jimsapi_oidc.refusals import KeysUnavailable, TokenDenied, TokenInvalid
+from jimsapi_oidc.tokens import MAX_TOKEN, ClaimRules, Token, read_token, text_claim
+
+logger = logging.getLogger("jimsapi.oidc")
+
+UNBOUND = "none"
+"""The `--oidc-contact-claim` that leaves identities unbound."""
+
+MAX_REMEMBERED = 4096
+"""Verified tokens that are remembered."""
+
+REMEMBERED_FOR = 60.0
+"""Seconds after which a token is verified again, however long it is valid."""
+
+
+class OidcProvider:
+    """Admits holders of an access token of the issuer, each bound to the contact that the token names.
+
+    `clock` gives the seconds since 1970 that a token's dates are held against, `monotonic` those that intervals are
+    measured by. Raises `ValueError` for options that cannot work.
+    """
+
+    name = "oidc"
+    challenge = 'Bearer realm="jimsapi"'
+
+    def __init__(
+        self,
+        options: OidcOptions,
+        *,
+        pace: Pace = PACE,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        assert options.issuer
+        _refuse_unusable(options.issuer, options.jwks_url)
+        self._algorithms = frozenset[str](options.algorithms)
+        self._contact_claim = options.contact_claim
+        self._rules = ClaimRules(
+            audiences=frozenset(options.audience),
+            # Names of scopes hold no space (RFC 6749, 3.3), so that one variable can demand several.
+            scopes=frozenset(name for text in options.scopes for name in text.split()),
+            leeway=options.leeway,
+        )
+        self._counts = counts_of(options)
+        self._issuer = Issuer(
+            options.issuer,
+            options.jwks_url,
+            self._algorithms,
+            self._counts,
+            timeout=options.timeout,
+            verify=True if options.ca_file is None else _trusting(options.ca_file),
+            pace=pace,
+            monotonic=monotonic,
+        )
+        self._clock = clock
+        self._remembered = Remembered(monotonic)
+
+    async def __aenter__(self) -> Self:
+        await self._issuer.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._issuer.__aexit__(kind, error, traceback)
+
+    async def authenticate(self, connection: Connection) -> Identity | None:
+        """Admit the holder of a good token.
+
+        None without a bearer token, and for one that is no JWT or says to be another issuer's.
+        Raises `TokenInvalid`, `TokenDenied` (a scope or the contact is missing) or `KeysUnavailable`.
+        """
+        text = bearer_token(connection)
+        if text is None:
+            return None
+        digest = b""
+        if len(text) <= MAX_TOKEN:
+            digest = blake2b(text.encode(), digest_size=32).digest()
+            identity = self._remembered.get(digest, self._issuer.keys, self._clock())
+            if identity is not None:
+                self._counts.verifications["cached"] += 1
+                return identity
+        try:
+            token = read_token(text, self._issuer.name, self._algorithms)
+            if token is None:
+                return None
+            keys = await self._issuer.keys_for(token.kid)
+            keys.verify(token)
+            expires = self._rules.check(token.claims, self._clock())
+            identity = self._identity(token)
+        except (TokenInvalid, TokenDenied, KeysUnavailable) as refusal:
+            self._counts.verifications[refusal.reason] += 1
+            logger.debug("a token is refused: %s", refusal)
+            raise
+        self._counts.verifications["verified"] += 1
+        self._remembered.put(digest, identity, keys, expires)
+        return identity
+
+    def _identity(self, token: Token) -> Identity:
+        subject = text_claim(token.claims, "sub")
+        if self._contact_claim == UNBOUND:
+            return Identity(subject, scopes=("chat",))
+        if self._contact_claim == "email" and token.claims.get("email_verified", True) not in (True, "true"):
+            # Whoever may type an address into their profile must not become its owner.
+            raise TokenDenied("claims", "the token's email is not verified")
+        return Identity(subject, contact_id=text_claim(token.claims, self._contact_claim))
+
+
+class Remembered:
+    """Tokens that were verified lately, by their hash, each with its identity.
+
+    Verifying takes 50 to 400 µs by algorithm, this 3. They count for the key set under which they were verified,
+    so that a key that the issuer took back takes its tokens with it.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._keys: KeySet | None = None
+        self._entries: dict[bytes, tuple[Identity, float, float]] = {}
+
+    def get(self, digest: bytes, keys: KeySet | None, now: float) -> Identity | None:
+        """The identity of a token that is still good at the time `now`, or None."""
+        self._hold_under(keys)
+        entry = self._entries.get(digest)
+        if entry is None:
+            return None
+        identity, expires, until = entry
+        if now < expires and self._monotonic() < until:
+            return identity
+        del self._entries[digest]
+        return None
+
+    def put(self, digest: bytes, identity: Identity, keys: KeySet, expires: float) -> None:
+        """Remember a token that `keys` verified until it `expires`, and for a minute at most."""
+        self._hold_under(keys)
+        if len(self._entries) >= MAX_REMEMBERED:
+            del self._entries[next(iter(self._entries))]
+        self._entries[digest] = identity, expires, self._monotonic() + REMEMBERED_FOR
+
+    def _hold_under(self, keys: KeySet | None) -> None:
+        if keys is not self._keys:
+            self._entries.clear()
+            self._keys = keys
+
+
+def bearer_token(connection: Connection) -> str | None:
+    """The token of `Authorization: Bearer …` (RFC 6750, 2.1); None without one."""
+    authorization = connection.headers.get("authorization")
+    if authorization is None:
+        return None
+    scheme, _, token = authorization.partition(" ")
+    return token.strip(" ") if scheme.lower() == "bearer" else None
+
+
+def _refuse_unusable(issuer: str, jwks_url: str | None) -> None:
+    """Raise `ValueError` for addresses from which no keys can come; warn of keys that come unprotected."""
+    if jwks_url is not None and not is_web_address(jwks_url):
+        raise ValueError("--oidc-jwks-url is no http or https address")
+    if jwks_url is None and (not is_web_address(issuer) or "?" in issuer or "#" in issuer):
+        raise ValueError(
+            "--oidc-issuer is no http or https address: correct it, or say with --oidc-jwks-url where the keys are"
+        )
+    if (jwks_url or issuer).startswith("http:"):
+        logger.warning(
+            "the keys of %s are fetched without TLS: whoever is on the way can let in whom they like; use https", issuer
+        )
+
+
+def _trusting(ca_file: object) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=str(ca_file))
+    except (OSError, ssl.SSLError) as error:
+        raise ValueError(f"--oidc-ca-file: cannot use {ca_file}: {error.strerror or error}") from None

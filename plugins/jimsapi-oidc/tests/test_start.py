@@ -1,0 +1,174 @@
+"""Options, half a configuration, and the real command."""
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_issuer import FakeIssuer
+from jimsapi_oidc import FIELDS, OidcOptions
+from jimsapi_oidc.metrics import Counts
+
+from jimsapi import ThreadContext, create_api
+from jimsapi.asgi.testing import TestClient
+from tests.serving import Served
+
+pytestmark = pytest.mark.anyio
+
+CHAT = "/api/v1/chat"
+GOOD = {"contact_id": "ann", "message": "hi"}
+
+
+async def echo(ctx: ThreadContext) -> None:
+    ctx.send_message("hi")
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({"oidc_issuer": "{url}"}, ["--oidc-audience"]),
+        ({"oidc_issuer": "{url}", "oidc_audience": ""}, ["--oidc-audience"]),
+        ({"oidc_issuer": "{url}", "oidc_audience": ("", " ")}, ["--oidc-audience"]),
+        ({"oidc_audience": "jimsapi-tests"}, ["--oidc-issuer"]),
+        ({"oidc_audience": "jimsapi-tests", "oidc_issuer": " "}, ["--oidc-issuer"]),
+        ({"oidc_contact_claim": "email"}, ["--oidc-issuer", "--oidc-audience"]),
+        ({"oidc_jwks_url": "{url}/keys"}, ["--oidc-issuer", "--oidc-audience"]),
+        ({"oidc_scopes": "chat"}, ["--oidc-issuer", "--oidc-audience"]),
+        ({"oidc_timeout": 3}, ["--oidc-issuer", "--oidc-audience"]),
+    ],
+    ids=str,
+)
+async def test_half_a_configuration_admits_nobody_but_key_holders_and_names_what_is_missing(
+    issuer: FakeIssuer, given: dict[str, Any], missing: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {
+        name: value.format(url=issuer.url) if isinstance(value, str) else value for name, value in given.items()
+    }
+    async with TestClient(create_api(echo, store="memory:", api_key="k", **settings)) as client:
+        for authorization, status in (
+            (None, 401),
+            (f"Bearer {issuer.token()}", 401),
+            ("Bearer x", 401),
+            ("Bearer k", 200),
+        ):
+            headers = {} if authorization is None else {"authorization": authorization}
+            answer = await client.post(CHAT, json=GOOD, headers=headers)
+            assert answer.status_code == status
+            assert status == 200 or answer.headers["www-authenticate"]
+    warnings = [record.getMessage() for record in caplog.records if record.name == "jimsapi.oidc"]
+    assert len(warnings) == 1
+    assert "ADMITS NOBODY" in warnings[0]
+    assert [flag for flag in ("--oidc-issuer", "--oidc-audience") if f"{flag} (" in warnings[0]] == missing
+
+
+async def test_half_a_configuration_alone_is_no_public_server(issuer: FakeIssuer) -> None:
+    async with TestClient(create_api(echo, store="memory:", oidc_issuer=issuer.url)) as client:
+        assert (await client.post(CHAT, json=GOOD)).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"oidc_algorithms": "HS256"}, "'HS256' is not one of"),
+        ({"oidc_algorithms": ("RS256", "HS512")}, "'HS512' is not one of"),
+        ({"oidc_algorithms": "none"}, "'none' is not one of"),
+        ({"oidc_algorithms": "rs256"}, "'rs256' is not one of"),
+        ({"oidc_leeway": -1}, "--oidc-leeway"),
+        ({"oidc_timeout": 0}, "--oidc-timeout"),
+        ({"oidc_ca_file": "missing.pem"}, "--oidc-ca-file"),
+        ({"oidc_issuer": "accounts.example.org"}, "--oidc-issuer"),
+        ({"oidc_issuer": "https://example.org/?tenant=1"}, "--oidc-issuer"),
+        ({"oidc_issuer": "file:///etc"}, "--oidc-issuer"),
+        ({"oidc_jwks_url": "keys.json"}, "--oidc-jwks-url"),
+        ({"oidc_jwks_url": "file:///etc/keys.json"}, "--oidc-jwks-url"),
+    ],
+    ids=str,
+)
+async def test_an_option_that_cannot_work_stops_the_start(
+    issuer: FakeIssuer, changes: dict[str, Any], fault: str
+) -> None:
+    with pytest.raises(RuntimeError, match=fault):
+        async with TestClient(create_api(echo, store="memory:", **issuer.settings(**changes))):
+            pass
+
+
+async def test_an_issuer_that_is_away_does_not_stop_the_start(fresh_issuer: FakeIssuer) -> None:
+    fresh_issuer.stop()
+    async with TestClient(create_api(echo, store="memory:", **fresh_issuer.settings())) as client:
+        assert (await client.get("/healthz")).status_code == 200
+
+
+def python(code: str, folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout.strip()
+
+
+UNCONFIGURED = """
+import asyncio, sys
+from jimsapi import create_api
+from jimsapi.asgi.testing import TestClient
+
+async def pipeline(ctx): pass
+
+async def main():
+    async with TestClient(create_api(pipeline, store="memory:")):
+        heavy = [name for name in sys.modules if name.startswith(("joserfc", "cryptography", "jimsapi_oidc."))]
+        print("jimsapi_oidc" in sys.modules, heavy)
+
+asyncio.run(main())
+"""
+
+
+def test_an_unconfigured_plugin_imports_nothing_heavy(tmp_path: Path) -> None:
+    assert python(UNCONFIGURED, tmp_path) == "True []"
+
+
+def test_the_command_lets_in_whom_it_should(fresh_issuer: FakeIssuer, trap: Any) -> None:
+    with Served(*fresh_issuer.flags(oidc_algorithms=("RS256", "ES256"))) as server, server.client() as client:
+
+        def chat(token: str) -> int:
+            headers = {"authorization": f"Bearer {token}"}
+            return client.post(CHAT, json={"message": "see"}, headers=headers).status_code
+
+        good = fresh_issuer.token()
+        assert [chat(good) for _ in range(2)] == [200, 200]
+        assert chat(fresh_issuer.token(exp=1)) == 401
+        assert chat(fresh_issuer.token(sub="")) == 403
+        assert client.post(CHAT, json={"message": "see"}).status_code == 401
+        fresh_issuer.rotate("ES256")
+        assert chat(fresh_issuer.token()) == 200
+        assert chat(fresh_issuer.token(header={"kid": "x", "jku": trap.url()})) == 401
+        server.stop()
+        assert "provider=oidc" in server.stderr
+        assert good not in server.stderr
+    assert not trap.was_visited()
+
+
+async def test_several_audiences_and_scopes_come_from_keywords_and_one_from_the_environment(
+    issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    monkeypatch.setenv("JIMS_OIDC_ISSUER", issuer.url)
+    monkeypatch.setenv("JIMS_OIDC_AUDIENCE", "jimsapi-tests")
+    monkeypatch.setenv("JIMS_OIDC_CA_FILE", str(issuer.ca_file))
+    monkeypatch.setenv("JIMS_OIDC_SCOPES", "chat support")
+    async with TestClient(create_api(echo, store="memory:")) as client:
+        for scope, status in (("chat", 403), ("support chat", 200)):
+            headers = {"authorization": f"Bearer {issuer.token(scope=scope)}"}
+            assert (await client.post(CHAT, json={"message": "hi"}, headers=headers)).status_code == status
+
+
+def test_the_manual_names_every_option_and_metric() -> None:
+    manual = (Path(__file__).parents[1] / "README.md").read_text()
+    for field in FIELDS:
+        assert f"`--oidc-{field.replace('_', '-')}`" in manual
+    for family in Counts().collect():
+        assert f"`{family.name}" in manual
+
+
+def test_every_option_counts_as_a_configuration() -> None:
+    assert set(FIELDS) == set(OidcOptions.__annotations__)

@@ -1,0 +1,261 @@
+"""`jimsapi plugin new` writes whole distributions: clean, tested, and at work once they are installed."""
+
+import ast
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from jimsapi.cli.scaffold import KINDS, LONGEST_NAME, words_of, write_distribution
+from jimsapi.plugins.errors import StartError
+from tests.clean_venv import CleanVenv, build_wheels, our_wheel
+from tests.command import refusal, run_command
+from tests.plugins.distributions import install
+from tests.serving import Served
+
+NAMES = {
+    "auth": "jimsapi-ticket",
+    "store": "acme-memory",
+    "sink": "Acme.Event_log",
+    "resolver": "jimsapi-" + "x" * (LONGEST_NAME - len("jimsapi-")),
+    "routes": "q",
+}
+"""By kind. Names short and long, of others' making, and such that what is made of them is like a name of ours."""
+
+BOT = "async def app(ctx):\n    ctx.send_message(f'You said: {ctx.get_last_user_message()}')\n"
+
+
+class Written:
+    """A distribution of each kind, as the installed command wrote it, and all of them installed in a clean venv."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.venv = CleanVenv(folder / "venv", "pytest", "hypothesis")
+        self.venv.install(our_wheel())
+        self.said = {kind: self.new(name, kind) for kind, name in NAMES.items()}
+        self.wheels = build_wheels(folder / "wheels", *map(self.project, KINDS))
+        self.venv.install(*self.wheels)
+
+    def new(self, name: str, kind: str) -> str:
+        """Run the command. Returns what it printed."""
+        ran = self.venv.run("jimsapi", "plugin", "new", name, "--kind", kind, cwd=self.folder)
+        assert (ran.returncode, ran.stderr) == (0, ""), ran.stderr
+        return ran.stdout
+
+    def project(self, kind: str) -> Path:
+        """Where the distribution of a kind was written."""
+        return self.folder / NAMES[kind]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    return Written(tmp_path_factory.mktemp("new"))
+
+
+def test_it_says_what_to_do_next(written: Written) -> None:
+    said = written.said["auth"].splitlines()
+    assert said[0] == "jimsapi-ticket is written. Next:"
+    assert said[1:] == ["  cd jimsapi-ticket", "  pip install --editable '.[test]'", "  pytest"]
+
+
+def test_a_distribution_is_complete(written: Written) -> None:
+    project = written.project("auth")
+    files = {str(path.relative_to(project)) for path in project.rglob("*") if path.is_file()}
+    assert files >= {
+        "setup.cfg", "pyproject.toml", "README.md", "LICENSE", ".gitignore", ".github/workflows/test.yml",
+        "jimsapi_ticket/__init__.py", "jimsapi_ticket/provider.py", "jimsapi_ticket/py.typed",
+        "tests/conftest.py", "tests/test_contract.py",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_of_the_templates_is_left(written: Written, kind: str) -> None:
+    for path in written.project(kind).rglob("*"):
+        if path.is_file() and "build" not in path.parts:
+            assert path.suffix != ".txt" or "egg-info" in str(path)
+            text = path.read_text(encoding="utf-8")
+            assert "$" not in text.replace("${{ matrix.python }}", "").replace("$(cat", ""), path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "command", [["ruff", "check", "."], ["ruff", "format", "--check", "."]], ids=["check", "format"]
+)
+def test_it_is_clean_under_ruff(written: Written, kind: str, command: list[str]) -> None:
+    ran = in_project(written, kind, *command, "--no-cache", "--extend-exclude", "build")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_clean_under_strict_mypy(written: Written, kind: str) -> None:
+    cache = written.folder / "mypy"
+    options = ["--strict", "--python-executable", str(written.venv.python), "--cache-dir", str(cache)]
+    ran = in_project(written, kind, "mypy", *options)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def in_project(written: Written, kind: str, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=written.project(kind),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_tests_pass_as_they_are_written_against_the_installed_wheel(written: Written, kind: str) -> None:
+    ran = written.venv.run(
+        *("pytest", "-q", "-p", "no:cacheprovider"),
+        cwd=written.project(kind),
+        env={"JIMSAPI_STORE_EXAMPLES": "3", "JIMS_API_KEY": "of-the-developer"},
+    )
+    assert ran.returncode == 0, ran.stdout
+    assert "skipped" not in ran.stdout
+    assert "warning" not in ran.stdout
+
+
+def test_its_first_case_fails_where_it_is_not_installed(written: Written, tmp_path: Path) -> None:
+    bare = CleanVenv(tmp_path / "bare", "pytest")
+    bare.install(our_wheel())
+    ran = bare.run("pytest", "-q", "-p", "no:cacheprovider", "-k", "is_found", cwd=written.project("auth"))
+    assert ran.returncode == 1
+    assert "jimsapi-ticket is not installed here" in ran.stdout
+
+
+def test_a_wheel_holds_the_package_and_nothing_else(written: Written) -> None:
+    [wheel] = [wheel for wheel in written.wheels if wheel.name.startswith("jimsapi_ticket")]
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert names == {"jimsapi_ticket/__init__.py", "jimsapi_ticket/provider.py", "jimsapi_ticket/py.typed"}
+
+
+def test_all_are_listed_with_the_name_that_their_distribution_has(written: Written) -> None:
+    listed = written.venv.run("jimsapi", "plugins", cwd=written.folder).stdout
+    found = [line.split()[1:3] for line in listed.splitlines()[:-1]]
+    assert found == [
+        ["acme-memory", "acme-memory"],
+        ["acme-event-log", "Acme.Event_log"],
+        ["ticket", "jimsapi-ticket"],
+        ["x" * 32, NAMES["resolver"]],
+        ["q", "q"],
+    ]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "routes"])
+def test_unconfigured_it_imports_nothing_but_its_hooks(written: Written, kind: str) -> None:
+    [module] = [path.parent for path in written.project(kind).glob("*/py.typed")]
+    code = f"import sys, {module.name}; print([name for name in sys.modules if name.startswith('{module.name}.')])"
+    ran = written.venv.run("python", "-c", code, cwd=written.folder)
+    assert ran.stdout == "[]\n", ran.stderr
+
+
+@pytest.fixture(scope="module")
+def served(written: Written) -> Iterator[Served]:
+    (written.folder / "bot.py").write_text(BOT, encoding="utf-8")
+    server = Served("--app", "bot:app", "--ticket-secret", "Sesam öffne dich", folder=written.folder)
+    server.command[:3] = [str(written.venv.bin / "jimsapi")]
+    server.env = written.venv.environment()
+    with server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([("authorization", "Ticket Sesam öffne dich")], 200),
+        ([("authorization", "ticket   Sesam öffne dich")], 200),
+        ([], 401),
+        ([("authorization", "Ticket Sesam öffne mich")], 401),
+        ([("authorization", "Ticket")], 401),
+        ([("authorization", "Bearer Sesam öffne dich")], 401),
+        ([("x-ticket", "Sesam öffne dich")], 401),
+        ([("authorization", "Ticket Sesam öffne dich"), ("authorization", "Ticket x")], 400),
+    ],
+)
+def test_served_by_the_installed_command_it_lets_in_whom_it_should_and_nobody_else(
+    served: Served, headers: list[tuple[str, str]], status: int
+) -> None:
+    raw = [(name.encode(), value.encode()) for name, value in headers]
+    with served.client() as client:
+        answer = client.post("/api/v1/chat", json={"contact_id": "ann", "message": "hi"}, headers=httpx.Headers(raw))
+    assert answer.status_code == status, answer.text
+    if status == 401:
+        assert answer.headers["www-authenticate"] == "Ticket"
+    assert "Sesam" not in served.stderr
+
+
+# Names that no plugin can have, and folders that are there already
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("-ticket", "is no name of a distribution"),
+        ("ticket-", "is no name of a distribution"),
+        ("my ticket", "is no name of a distribution"),
+        ("a/b", "is no name of a distribution"),
+        ("..", "is no name of a distribution"),
+        ("", "is no name of a distribution"),
+        ("ticket\n", "is no name of a distribution"),
+        ("tickét", "is no name of a distribution"),
+        ("tic\N{KELVIN SIGN}et", "is no name of a distribution"),
+        ("x" * 41, "is longer than 40 characters"),
+        ("jimsapi", "is a module of somebody else"),
+        ("Email", "is a module of somebody else: take another name, for example jimsapi-email"),
+        ("import", "is a module of somebody else"),
+        ("2fa", "take a name that begins with a letter"),
+        ("jimsapi-2fa", "take a name that begins with a letter"),
+        ("jimsapi-key", "key is the name of a plugin that comes with jimsapi"),
+    ],
+)
+def test_a_name_that_no_plugin_can_have_is_refused_with_the_reason(name: str, message: str) -> None:
+    with pytest.raises(StartError, match=re.escape(message)):
+        words_of(name)
+
+
+def test_a_refusal_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    ran = run_command("plugin", "new", "../jimsapi-ticket", "--kind", "auth", cwd=here)
+    assert "'../jimsapi-ticket' is no name of a distribution" in refusal(ran)
+    assert [path.name for path in tmp_path.rglob("*")] == ["here"]
+
+
+def test_a_folder_that_exists_is_left_as_it_is(tmp_path: Path) -> None:
+    kept = tmp_path / "jimsapi-ticket" / "kept"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    ran = run_command("plugin", "new", "jimsapi-ticket", "--kind", "auth", cwd=tmp_path)
+    assert refusal(ran) == "jimsapi: jimsapi-ticket is here already: take another name, or another folder to work in"
+    assert [path.name for path in kept.parent.iterdir()] == ["kept"]
+    assert kept.read_text() == "mine"
+
+
+@pytest.mark.parametrize("arguments", [["jimsapi-ticket"], ["jimsapi-ticket", "--kind", "door"], ["--kind", "auth"]])
+def test_wrong_usage_is_exit_2_and_writes_nothing(tmp_path: Path, arguments: list[str]) -> None:
+    ran = run_command("plugin", "new", *arguments, cwd=tmp_path)
+    assert ran.returncode == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plugin_that_is_broken_stops_nobody_from_writing_one(tmp_path: Path) -> None:
+    install(tmp_path, "acme-broken", "raise RuntimeError('broken')")
+    assert run_command("plugin", "new", "jimsapi-ticket", "--kind", "auth", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_name_gives_python_that_can_be_read(tmp_path: Path, kind: str) -> None:
+    for name in ("a", "a1", "Auth", "EVENT", "jimsapi-memory", "secret", "thread.store", "x-" * 19 + "y"):
+        folder = tmp_path / name
+        folder.mkdir()
+        write_distribution(folder, kind, words_of(name))
+        for path in folder.rglob("*.py"):
+            ast.parse(path.read_text(encoding="utf-8"))

@@ -1,0 +1,87 @@
+"""A contract, run by pytest against many versions of a plugin, of which all but one break something."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from tests.command import python_path
+from tests.plugins.distributions import install
+
+HERE = Path(__file__).parent
+
+# Hanging is given up early, and every version that has no class of its own gets one.
+HEAD = """
+from jimsapi.testing import contract
+
+contract.ANSWERS_WITHIN = 0.5
+contract.SETTLES_WITHIN = 0.2
+"""
+TAIL = """
+WRITTEN = set(globals())
+for version in set(VERSIONS) - {name.removeprefix("Test") for name in WRITTEN}:
+    globals()["Test" + version] = type("Test" + version, (TestSound,), {"version": version, "__module__": __name__})
+"""
+
+Faults = Mapping[str, tuple[str, ...]]
+"""By version of the plugin the cases that must fail for it; of a case the beginning of its name, without `test_`."""
+
+
+class ContractRun:
+    """What pytest said of each case, by test class and name: None if it passed, else its failure's text.
+
+    `module` is a file of this folder, installed as `distribution`; `contract` is the text of a test module that has a
+    class `TestSound`. All cases are run for it and for `whole` classes, and those of `faults` for the others.
+    """
+
+    def __init__(
+        self, folder: Path, distribution: str, module: str, contract: str, faults: Faults, whole: tuple[str, ...] = ()
+    ) -> None:
+        install(folder, distribution, (HERE / module).read_text(encoding="utf-8"))
+        (folder / "test_it.py").write_text(f"VERSIONS = {list(faults)!r}\n{HEAD}{contract}{TAIL}", encoding="utf-8")
+        chosen = [f"(Test{version} and test_{case})" for version, cases in faults.items() for case in cases]
+        report = folder / "report.xml"
+        options = ["-q", "-p", "no:cacheprovider", "--import-mode=importlib", f"--junitxml={report}"]
+        ran = subprocess.run(
+            [sys.executable, "-m", "pytest", *options, "-k", " or ".join([*chosen, "TestSound", *whole])],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": python_path(folder), "JIMS_API_KEY": "of-the-developer"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert report.is_file(), ran.stdout + ran.stderr
+        self.cases: dict[tuple[str, str], str | None] = {}
+        for case in ET.parse(report).iter("testcase"):
+            fault = next((part for part in case if part.tag in ("failure", "error", "skipped")), None)
+            key = case.attrib["classname"].rpartition(".")[2], case.attrib["name"]
+            self.cases[key] = None if fault is None else f"{fault.tag}: {fault.attrib.get('message')}\n{fault.text}"
+
+    def of_class(self, name: str) -> dict[str, str | None]:
+        """What was said of each case of a class."""
+        return {case: said for (cls, case), said in self.cases.items() if cls == name}
+
+    def failure(self, version: str, case: str) -> str:
+        """The failure of a case. Fails if it passed, or stumbled before it looked."""
+        said = self.of_class(f"Test{version}")
+        [found] = [text for name, text in said.items() if name.startswith(f"test_{case}")]
+        assert found is not None, f"{version} passed {case}"
+        assert found.startswith("failure"), found
+        return found
+
+    def never_failed(self, contract: type) -> set[str]:
+        """The cases of a contract that no version failed."""
+        return cases_of(contract) - {name for (_, name), said in self.cases.items() if said is not None}
+
+
+def cases_of(contract: type) -> set[str]:
+    """The names of a contract's cases."""
+    return {name for name in dir(contract) if name.startswith("test_")}
+
+
+def pairs(faults: Faults) -> list[tuple[str, str]]:
+    """Each version with each case that it must fail."""
+    return [(version, case) for version, cases in faults.items() for case in cases]

@@ -1,0 +1,86 @@
+"""Each case of the contract of event sinks fails for a sink that breaks what it is about."""
+
+import pytest
+
+from jimsapi.testing import EventSinkContract
+from tests.testing.contract_run import ContractRun, Faults, cases_of, pairs
+
+FAULTS: Faults = {
+    "Nameless": ("it_has_a_name_that_operators_can_write",),
+    "AlwaysThere": ("without_configuration_it_builds_nothing",),
+    "LosesTheLast": ("a_batch_arrives_whole_and_in_order",),
+    "NewestFirst": ("a_batch_arrives_whole_and_in_order",),
+    "WritesLate": ("batches_arrive_in_the_order_of_their_delivery",),
+    "SmallBatches": ("the_largest_batch_arrives",),
+    "OnlyMessages": ("events_of_any_content_arrive",),
+    "OnlyWhatWasSaid": ("a_server_gives_it_every_stored_event",),
+    "ChangesEvents": ("events_are_left_as_they_are_for_the_other_sinks",),
+    "SwallowsCancellation": ("what_is_cut_off_in_mid_delivery_does_not_stop_the_next_batch",),
+    "LeavesTasks": ("what_is_cut_off_in_mid_delivery_does_not_stop_the_next_batch",),
+    "LosesSlots": ("what_is_cut_off_in_mid_delivery_does_not_stop_the_next_batch",),
+    "SilentInAnOutage": ("in_an_outage_delivering_fails_and_afterwards_the_next_batch_arrives",),
+    "GivesUpAfterAnOutage": ("in_an_outage_delivering_fails_and_afterwards_the_next_batch_arrives",),
+    "LogsWhatWasSaid": ("nothing_that_was_said_is_logged_and_no_secret",),
+    "ShowsTheToken": ("nothing_that_was_said_is_logged_and_no_secret",),
+    "LeavesTheFileOpen": ("it_can_be_left_and_built_anew",),
+    "WorksOnce": ("it_can_be_left_and_built_anew",),
+    "StartsOnce": ("it_can_be_left_and_built_anew", "a_server_with_it_starts_stops_and_starts_again"),
+    "NotInstalled": ("its_installed_distribution_is_found",),
+}
+
+CONTRACT = """
+from contextlib import asynccontextmanager
+
+import pytest
+
+import acme_pail
+from jimsapi.testing import EventSinkContract
+
+
+class TestSound(EventSinkContract):
+    distribution = "acme-pail"
+    version = "Sound"
+    secrets = ("sesame-sesame",)
+
+    @pytest.fixture(autouse=True)
+    def place(self, tmp_path):
+        self.path = tmp_path / "pail"
+
+    @property
+    def settings(self):
+        return {"pail_file": self.path, "pail_token": "sesame-sesame", "pail_version": self.version}
+
+    @property
+    def unconfigured(self):
+        return {"pail_version": self.version}
+
+    @asynccontextmanager
+    async def outage(self):
+        with acme_pail.outage():
+            yield
+
+    async def arrived(self):
+        return self.path.read_text().splitlines()
+
+
+class TestNotInstalled(TestSound):
+    distribution = "acme-bucket"
+"""
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> ContractRun:
+    return ContractRun(tmp_path_factory.mktemp("sinks"), "acme-pail", "sinks.py", CONTRACT, FAULTS)
+
+
+def test_a_sink_that_keeps_the_contract_passes_every_case(ran: ContractRun) -> None:
+    assert ran.of_class("TestSound") == dict.fromkeys(cases_of(EventSinkContract))
+
+
+@pytest.mark.parametrize(("version", "case"), pairs(FAULTS))
+def test_a_sink_that_breaks_one_thing_fails_the_case_of_it(ran: ContractRun, version: str, case: str) -> None:
+    assert ran.failure(version, case)
+
+
+def test_every_case_was_seen_to_fail(ran: ContractRun) -> None:
+    assert ran.never_failed(EventSinkContract) == set()
