@@ -43,9 +43,11 @@ def jimsapi_adapt_app(obj: Any) -> JimsApp | None:
 
 
 def _takes_context(function: Any) -> bool:
-    """Whether an async callable can be called with one argument: a pipeline is; an async factory takes none."""
+    """Whether an async callable needs one argument: a pipeline does; a factory takes none, or only optional ones."""
     try:
-        inspect.signature(function).bind(None)
+        signature = inspect.signature(function)
+        signature.bind(None)
     except (TypeError, ValueError):
         return False
-    return True
+    first = next(iter(signature.parameters.values()))
+    return first.default is inspect.Parameter.empty

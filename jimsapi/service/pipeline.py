@@ -25,7 +25,7 @@ class JimsApp:
     pipeline: Pipeline
     conversation_start_pipeline: Pipeline | None = field(default=None, kw_only=True)
     name: str | None = field(default=None, kw_only=True)
-    store: str | None = field(default=None, kw_only=True)
+    store: str | None = field(default=None, kw_only=True, repr=False)  # it may hold a password
     context_events: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:

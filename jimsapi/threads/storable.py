@@ -18,14 +18,15 @@ class Unstorable(ValueError):
 def dump_storable(value: Any) -> bytes:
     """Encode `value` as JSON text that every store takes.
 
-    Keys that are numbers, dates or UUIDs become strings, as the standard library's encoder makes them.
+    Keys that are numbers, dates or UUIDs become strings, as the standard library's encoder makes them, and named tuples
+    become arrays.
 
     Raises:
         Unstorable: it cannot be JSON, nests deeper than 200 levels, or holds a NUL, a lone surrogate, or an integer
             beyond 64 bits.
     """
     try:
-        data = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
+        data = orjson.dumps(value, default=_named_tuple, option=orjson.OPT_NON_STR_KEYS)
     except (TypeError, ValueError, RecursionError) as error:
         raise Unstorable(str(error)) from error
     if b"\\u0000" in data and _NUL.search(data):
@@ -34,6 +35,12 @@ def dump_storable(value: Any) -> bytes:
     if data.count(b"[") + data.count(b"{") > MAX_NESTING and _nesting(orjson.loads(data)) > MAX_NESTING:
         raise Unstorable(f"it nests deeper than {MAX_NESTING} levels")
     return data
+
+
+def _named_tuple(value: Any) -> list[Any]:
+    if isinstance(value, tuple):
+        return list(value)
+    raise TypeError
 
 
 def _nesting(value: Any) -> int:

@@ -29,6 +29,16 @@ async def async_factory():
 def factory_of_factory():
     return async_factory
 
+async def factory_with_default(settings=None):
+    return jims_app
+
+def logged(pipeline):
+    async def wrapper(*args, **kwargs):
+        return await pipeline(*args, **kwargs)
+    return wrapper
+
+decorated = logged(app)
+
 class Callable:
     async def __call__(self, ctx):
         ctx.send_message("an object")
@@ -89,6 +99,8 @@ async def answer(reference: Any) -> str:
         ("bot:factory", "the pipeline"),
         ("bot:async_factory", "the pipeline"),
         ("bot:factory_of_factory", "the pipeline"),
+        ("bot:factory_with_default", "the pipeline"),
+        ("bot:decorated", "the pipeline"),
         ("waiting:coroutine", "the pipeline"),
         ("bot:instance", "an object"),
         ("bot:Callable", "an object"),

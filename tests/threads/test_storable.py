@@ -1,7 +1,7 @@
 """One rule says what JSON may be stored, whatever the store."""
 
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -66,3 +66,12 @@ def test_keys_that_are_no_strings_become_strings() -> None:
     assert orjson.loads(dump_storable(value)) == {
         "7": "a", str(UUID(int=1)): "b", "2025-03-01": "c", "null": "d", "true": "e",
     }  # fmt: skip
+
+
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
+def test_named_tuples_become_arrays() -> None:
+    assert orjson.loads(dump_storable({"at": [Point(1, 2)]})) == {"at": [[1, 2]]}
