@@ -1,6 +1,7 @@
 """Who may enter: the providers are asked in order; any can admit, none can veto."""
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -24,6 +25,9 @@ from jimsapi.service.run import RunService
 logger = logging.getLogger("jimsapi.auth")
 
 RETRY_AFTER = "5"
+
+COMPLAIN_EVERY = 10.0
+"""Seconds between two complaints about one provider: during an outage every stranger's request would bring one."""
 
 
 class Gate:
@@ -65,22 +69,22 @@ class Gate:
             except InvalidCredentials as error:
                 invalid.add(asked.name)
                 outcome = "invalid"
-                logger.debug("auth provider %s refused credentials: %s", asked.name, error)
+                logger.debug("auth provider %s refused credentials: %s", asked.name, _reason(error, request))
             except AccessDenied as error:
                 denied = True
                 outcome = "denied"
-                logger.debug("auth provider %s denied access: %s", asked.name, error)
+                logger.debug("auth provider %s denied access: %s", asked.name, _reason(error, request))
             except AuthUnavailable as error:
                 unavailable = True
                 outcome = "unavailable"
-                logger.warning("auth provider %s is unavailable: %s", asked.name, error)
+                asked.complain(logging.WARNING, f"is unavailable: {_reason(error, request)}")
             except (Exception, *ENDINGS) as error:
                 if being_cancelled():
                     raise
                 unavailable = True
                 outcome = "unavailable"
                 # Not its text: a provider's own failure may quote the credentials.
-                logger.error("auth provider %s failed with %s", asked.name, type(error).__name__)
+                asked.complain(logging.ERROR, f"failed with {type(error).__name__}")
             else:
                 if isinstance(identity, Identity):
                     self._tell(asked, "admitted")
@@ -89,7 +93,7 @@ class Gate:
                 if identity is not None:
                     unavailable = True
                     outcome = "unavailable"
-                    logger.error("auth provider %s returned no Identity but %s", asked.name, type(identity).__name__)
+                    asked.complain(logging.ERROR, f"returned no Identity but {type(identity).__name__}")
             self._tell(asked, outcome)
         self._refuse(invalid, denied, unavailable)
 
@@ -120,7 +124,7 @@ class Gate:
 class _Asked:
     """A provider, and where it comes from: not what it says of itself."""
 
-    __slots__ = ("_admission", "_entry", "challenge", "name", "provider")
+    __slots__ = ("_admission", "_complained_at", "_entry", "_unsaid", "challenge", "name", "provider")
 
     def __init__(self, built: Built) -> None:
         self.provider: AuthProvider = built.value
@@ -129,6 +133,8 @@ class _Asked:
         self.challenge: str | None = challenge if isinstance(challenge, str) and challenge else None
         self._entry = built.entry
         self._admission: Admission | None = None
+        self._complained_at = -COMPLAIN_EVERY
+        self._unsaid = 0
 
     def admission(self, identity: Identity) -> Admission:
         """The host's record. One identity in a row, as keys have it, needs one record."""
@@ -136,3 +142,23 @@ class _Asked:
         if last is None or last.identity is not identity:
             last = self._admission = Admission(identity, self.name, self._entry.distribution, self._entry.version)
         return last
+
+    def complain(self, level: int, fault: str) -> None:
+        """Log what is wrong with the provider, or count it if there was a complaint a moment ago."""
+        now = time.monotonic()
+        if now - self._complained_at < COMPLAIN_EVERY:
+            self._unsaid += 1
+            return
+        since = f" ({self._unsaid} more like it since the last such line)" if self._unsaid else ""
+        logger.log(level, "auth provider %s %s%s", self.name, fault, since)
+        self._complained_at, self._unsaid = now, 0
+
+
+def _reason(error: Exception, request: Connection) -> str:
+    """What a provider says of its refusal, without the credentials, should it quote them."""
+    text = str(error)
+    for value in request.headers.getlist("authorization"):
+        for secret in (value, value.partition(" ")[2].strip()):
+            if secret:
+                text = text.replace(secret, "…")
+    return text

@@ -1,12 +1,14 @@
 """Who may enter: any provider can admit, none can veto; what each says decides how the others' refusal looks."""
 
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jimsapi import ThreadContext, create_api
+from jimsapi.api.admission import COMPLAIN_EVERY
 from jimsapi.asgi.testing import TestClient
 from tests.plugins.distributions import install
 
@@ -204,3 +206,49 @@ async def test_a_public_server_admits_everybody_and_says_so_loudly(
     with caplog.at_level(logging.WARNING):
         assert (await ask({})).status_code == 200
     assert "NO AUTHENTICATION IS CONFIGURED: the API is public" in caplog.text
+
+
+async def test_a_provider_that_is_away_is_told_of_once_in_a_while_and_not_for_each_stranger(
+    doors: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    async with TestClient(create_api(echo, store="memory:")) as client:
+        for _ in range(30):
+            assert (await client.get("/api/v1/threads", headers={"x-b": "unavailable"})).status_code == 503
+        now += COMPLAIN_EVERY
+        await client.get("/api/v1/threads", headers={"x-b": "unavailable"})
+    told = [record.getMessage() for record in caplog.records if record.name == "jimsapi.auth"]
+    assert told == [
+        "auth provider b is unavailable: the directory is away",
+        "auth provider b is unavailable: the directory is away (29 more like it since the last such line)",
+    ]
+
+
+async def test_credentials_that_a_provider_quotes_do_not_reach_the_log(
+    site: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    install(
+        site,
+        "quotes",
+        """
+        from jimsapi import *
+
+        class Quotes:
+            name = "quotes"
+            async def authenticate(self, connection):
+                kinds = {"a": InvalidCredentials, "b": AccessDenied, "c": AuthUnavailable}
+                headers = connection.headers
+                raise kinds[headers.get("x-kind")]("nobody knows " + headers.get("authorization"))
+
+        @hookimpl
+        def jimsapi_auth_provider():
+            return Quotes()
+        """,
+    )
+    caplog.set_level(logging.DEBUG, "jimsapi")
+    async with TestClient(create_api(echo, store="memory:")) as client:
+        for kind in "abc":
+            await client.get("/api/v1/threads", headers={"authorization": "Bearer sesame", "x-kind": kind})
+    assert caplog.text.count("nobody knows …") == 3
+    assert "sesame" not in caplog.text
