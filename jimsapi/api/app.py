@@ -15,6 +15,7 @@ from jimsapi.api.chat import chat_routes
 from jimsapi.api.errors import handle_domain_errors
 from jimsapi.api.metrics import MetricsOptions, MetricsPort, ServiceCollector, metrics_text
 from jimsapi.api.probes import probe_routes
+from jimsapi.api.stream import stream_routes
 from jimsapi.api.threads import thread_routes
 from jimsapi.asgi.app import App, RequestRecord
 from jimsapi.asgi.response import JSONResponse
@@ -133,7 +134,8 @@ class Api(App):
         core = composition.settings.get(CoreOptions)
         self.max_body = core.max_body
         self.admit = Gate(composition.providers, service, composition.told_of("on_admission"))
-        for routes in (probe_routes(service), chat_routes(service), thread_routes(ThreadService(service))):
+        threads = thread_routes(ThreadService(service))
+        for routes in (probe_routes(service), chat_routes(service), stream_routes(service), threads):
             self.include(routes)
         self.docs()
         add_plugin_routes(self, plugins, service)

@@ -77,14 +77,7 @@ def chat_routes(service: RunService) -> Router:
         answered one after another, in order of arrival.
         """
         admission = cast(Admission, request.admission)
-        try:
-            inbound = await read_inbound(request, admission)
-        except asyncio.CancelledError:
-            if not service.draining:
-                raise
-            # The server waits no longer for a body that does not come; its own answer would be a 500.
-            raise ServerDraining from None
-        run = service.begin(inbound, admission)
+        run = service.begin(await read_inbound(request, admission, service), admission)
         run_id = uuid_text(run.run_id)
         request.note("run_id", run_id)
         try:
@@ -102,12 +95,18 @@ def chat_routes(service: RunService) -> Router:
     return router
 
 
-async def read_inbound(request: Request, admission: Admission) -> Inbound:
-    """Read the body of a chat. Raises `HTTPError` for one that is faulty."""
+async def read_inbound(request: Request, admission: Admission, service: RunService) -> Inbound:
+    """Read the body of a chat. Raises `HTTPError` for one that is faulty, `ServerDraining` if it comes too late."""
     bound_to = admission.identity.contact_id
-    if bound_to is None:
-        return await request.typed(Inbound)
-    inbound = await request.typed(BoundInbound)
+    try:
+        if bound_to is None:
+            return await request.typed(Inbound)
+        inbound = await request.typed(BoundInbound)
+    except asyncio.CancelledError:
+        if not service.draining:
+            raise
+        # The server waits no longer for a body that does not come; its own answer would be a 500.
+        raise ServerDraining from None
     if inbound.contact_id == _LEFT_OUT:
         inbound.contact_id = bound_to
     return inbound

@@ -12,6 +12,7 @@ from jimsapi.service.errors import PipelineFailed, RunCancelled, RunInterrupted,
 from jimsapi.service.identity import Admission
 from jimsapi.service.inbound import Inbound
 from jimsapi.service.quota import Account
+from jimsapi.service.stream import RunStream
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.errors import DomainError, ThreadNotFound
 from jimsapi.threads.event import NewEvent
@@ -64,7 +65,8 @@ class Stop(enum.Enum):
 class LiveRun:
     """A run that this process works on: its caller's answer, its place in the queue, its pipeline.
 
-    `pipeline` is the task of the one that was started last, which has to end by `deadline` (the loop's time).
+    `pipeline` is the task of the one that was started last, which has to end by `deadline` (the loop's time). `stream`
+    is there if somebody watches; it ends with the answer.
     """
 
     __slots__ = (
@@ -80,6 +82,7 @@ class LiveRun:
         "run_id",
         "status",
         "stop_reason",
+        "stream",
         "task",
         "thread",
         "timings",
@@ -92,6 +95,7 @@ class LiveRun:
         self.inbound = inbound
         self.admission = admission
         self.account: Account | None = None
+        self.stream: RunStream | None = None
         self.answer: asyncio.Future[RunResult] = loop.create_future()
         self.began = loop.time()
         self.waited = 0.0
@@ -127,6 +131,8 @@ class LiveRun:
             self.answer.exception()  # a caller that is gone by now must not be reported as one that forgot to look
         else:
             self.answer.set_result(answer)
+        if self.stream is not None:
+            self.stream.end()
 
     def stop(self, reason: Stop) -> None:
         """Tell the run to end: a waiting one leaves the queue, a pipeline is cancelled, then let go."""

@@ -34,6 +34,7 @@ from jimsapi.service.observers import notify
 from jimsapi.service.pipeline import JimsApp, Pipeline, pipeline_name
 from jimsapi.service.quota import Allowance, Quota, QuotaLimits
 from jimsapi.service.sinks import SinkQueue
+from jimsapi.service.stream import RunStarted, RunStream, StatusRelay
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.errors import (
     DomainError,
@@ -187,8 +188,11 @@ class RunService:
         """
         return await self.begin(inbound, admission).answer
 
-    def begin(self, inbound: Inbound, admission: Admission) -> LiveRun:
-        """Begin a run and return at once; its `answer` is a future. Raises what `chat` raises before storing."""
+    def begin(self, inbound: Inbound, admission: Admission, *, stream: RunStream | None = None) -> LiveRun:
+        """Begin a run and return at once; its `answer` is a future. Raises what `chat` raises before storing.
+
+        What the run says while it works goes to `stream`. That is empty when it ends if no thread took the message.
+        """
         bound_to = admission.identity.contact_id
         if bound_to is not None and inbound.contact_id != bound_to:
             raise ContactForbidden
@@ -201,6 +205,7 @@ class RunService:
         account = None if self.quota is None else self.quota.take(admission, inbound.contact_id, self._loop.time())
         run = LiveRun(inbound, admission, self._loop)
         run.account = account
+        run.stream = stream
         # Registered before the store hears of it: the heartbeat takes an open run that is not here for an orphan.
         self._runs[run.run_id] = run
         self._idle.clear()
@@ -253,6 +258,8 @@ class RunService:
         except ThreadNotFound:
             raise ThreadNotFound(inbound.thread_id) from None
         run.thread = accepted.thread
+        if run.stream is not None:
+            run.stream.put(RunStarted(run.run_id, accepted.thread.thread_id, accepted.created_new_thread))
         self._publish(accepted.thread.thread_id, accepted.stored)
         return accepted
 
@@ -337,6 +344,8 @@ class RunService:
             truncated=snapshot.truncated,
             load_events=partial(self.store.load_events, thread.thread_id),
         )
+        if run.stream is not None and run.status is RunStatus.RUNNING:  # a conversation start says nothing there
+            context.status_updater = StatusRelay(run.stream)
         run.woken = loop.create_future()
         run.pipeline = task = loop.create_task(_invoke(pipeline, context))
         task.add_done_callback(run.wake)

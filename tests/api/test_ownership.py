@@ -23,18 +23,18 @@ pytestmark = pytest.mark.anyio
 
 Call = tuple[str, str, dict[str, Any]]
 
-NAMES_THREAD = {("POST", "/api/v1/chat"): {"message": "hi", "thread_id": "THREAD"}}
+CHATS = [("POST", "/api/v1/chat"), ("POST", "/api/v1/chat/stream")]
+"""Routes that answer a message: the scope `chat` is enough for them."""
+
+NAMES_THREAD = {chat: {"message": "hi", "thread_id": "THREAD"} for chat in CHATS}
 """Routes that are told a thread in their body, with such a body."""
 
 NAMES_CONTACT = {
-    ("POST", "/api/v1/chat"): {"json": {"message": "hi", "contact_id": "CONTACT"}},
+    **{chat: {"json": {"message": "hi", "contact_id": "CONTACT"}} for chat in CHATS},
     ("GET", "/api/v1/threads"): {"params": {"contact_id": "CONTACT"}},
     ("DELETE", "/api/v1/contacts"): {"params": {"contact_id": "CONTACT"}},
 }
 """Routes that are told a contact, and how."""
-
-CHATS = {("POST", "/api/v1/chat")}
-"""Routes that answer a message: the scope `chat` is enough for them."""
 
 
 async def tell(ctx: ThreadContext) -> None:
