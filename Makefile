@@ -7,14 +7,23 @@ PIP := -m pip --disable-pip-version-check install --quiet
 # The core is tested alone; its plugins, and what needs them, with all of them installed beside it.
 PLUGINS_VENV := .venv-plugins
 PLUGINS_PY := $(PLUGINS_VENV)/bin/python
-PLUGINS := $(patsubst plugins/%/setup.cfg,%,$(wildcard plugins/*/setup.cfg))
+# Those that stand on jims-core need its Python, 3.12 or newer, and have an environment of their own.
+JIMS_VENV := .venv-jims
+JIMS_PY := $(JIMS_VENV)/bin/python
+JIMS_PLUGINS := jimsapi-jims jims-api-command
+FIND_PYTHON := $(PYTHON) plugins/jimsapi-jims/tests/find_python.py
+PLUGINS := $(filter-out $(JIMS_PLUGINS),$(patsubst plugins/%/setup.cfg,%,$(wildcard plugins/*/setup.cfg)))
 
-.PHONY: help run test test-long bench-floor docs clean
+# $(call mypy,folder,python): each plugin is checked from its own folder, where its modules are.
+mypy = cd plugins/$(1) && MYPYPATH=.:tests:$(CURDIR) $(CURDIR)/$(2) -m mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache/$(1) .
+
+.PHONY: help run test lint test-core test-plugins test-jims test-long bench-floor docs clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make run          set up, and serve the example on http://localhost:8080'
-	@echo 'make test         set up, and run every check and test'
+	@echo 'make test         set up, and run every check and test; its parts are'
+	@echo '                  lint, test-core, test-plugins and test-jims'
 	@echo 'make test-long    all tests, with many more random histories of the stores'
 	@echo 'make docs         write the generated parts of docs/ anew'
 	@echo 'make bench-floor  requests per second beside raw ASGI and FastAPI'
@@ -23,16 +32,27 @@ help:
 run: $(VENV)/.installed-run
 	exec $(PY) -m jimsapi --app examples.interests:app
 
-test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed
+test: lint test-core test-plugins test-jims
+
+lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	@for folder in $(PLUGINS) tests; do \
-	  echo "mypy plugins/$$folder"; \
-	  (cd plugins/$$folder && MYPYPATH=.:tests:$(CURDIR) $(CURDIR)/$(PLUGINS_PY) -m mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache/$$folder .) || exit 1; \
-	done
+
+test-core: $(VENV)/.installed-dev
 	$(PY) -m pytest
-	$(PLUGINS_PY) -m pytest plugins
+
+test-plugins: $(PLUGINS_VENV)/.installed $(PLUGINS:%=mypy-%) mypy-tests
+	$(PLUGINS_PY) -m pytest plugins $(JIMS_PLUGINS:%=--ignore=plugins/%)
+
+test-jims: $(JIMS_VENV)/.installed $(JIMS_PLUGINS:%=mypy-%)
+	$(JIMS_PY) -m pytest $(JIMS_PLUGINS:%=plugins/%)
+
+$(PLUGINS:%=mypy-%) mypy-tests: mypy-%: $(PLUGINS_VENV)/.installed
+	$(call mypy,$*,$(PLUGINS_PY))
+
+$(JIMS_PLUGINS:%=mypy-%): mypy-%: $(JIMS_VENV)/.installed
+	$(call mypy,$*,$(JIMS_PY))
 
 test-long: $(VENV)/.installed-dev
 	JIMSAPI_STORE_EXAMPLES=2000 $(PY) -m pytest
@@ -49,7 +69,7 @@ bench-floor: $(VENV)/.installed-dev
 	$(PY) -m benchmarks.floor
 
 clean:
-	rm -rf $(VENV) $(PLUGINS_VENV) build dist *.egg-info plugins/*/build plugins/*/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PLUGINS_VENV) $(JIMS_VENV) build dist *.egg-info plugins/*/build plugins/*/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # Installed once, and again when the dependencies change. Editable, so that what is served and tested is what is here.
 $(VENV)/.installed-run: setup.cfg pyproject.toml | $(PY)
@@ -63,6 +83,15 @@ $(VENV)/.installed-dev: setup.cfg pyproject.toml | $(PY)
 $(PLUGINS_VENV)/.installed: setup.cfg pyproject.toml $(PLUGINS:%=plugins/%/setup.cfg) | $(PLUGINS_PY)
 	$(PLUGINS_PY) $(PIP) --editable '.[test]' $(PLUGINS:%=--editable 'plugins/%[test]')
 	@touch $@
+
+$(JIMS_VENV)/.installed: setup.cfg pyproject.toml $(JIMS_PLUGINS:%=plugins/%/setup.cfg) | $(JIMS_PY)
+	$(JIMS_PY) $(PIP) --editable '.[test]' --editable plugins/jimsapi-authentik \
+	  $(JIMS_PLUGINS:%=--editable 'plugins/%[test]')
+	@touch $@
+
+$(JIMS_PY):
+	@$(FIND_PYTHON) >/dev/null 2>&1 || apt-get install --yes --quiet python3 python3-venv || true
+	@python="$$($(FIND_PYTHON))" && "$$python" -m venv $(JIMS_VENV) || { rm -rf $(JIMS_VENV); exit 1; }
 
 $(PY) $(PLUGINS_PY): %/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -1,0 +1,62 @@
+"""What the suites share. They need jims-core, and so Python 3.12 or newer, in the environment that runs them."""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault(
+    "LITELLM_LOCAL_MODEL_COST_MAP", "True"
+)  # these tests import jims-core before the plugin can set it
+
+if importlib.util.find_spec("jims_core") is None or importlib.util.find_spec("aiosqlite") is None:
+    raise pytest.UsageError(
+        "the tests of jimsapi-jims need jims-core and aiosqlite: make an environment with Python >= 3.12 "
+        "(tests/find_python.py names one), pip install -e '.[test]' -e 'plugins/jimsapi-jims[test]' there, and run its "
+        "pytest plugins/jimsapi-jims"
+    )
+
+
+def _load(name: str) -> None:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+
+for _name in ("find_python", "model_server", "jims"):
+    _load(_name)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The loop of async tests."""
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No option and no proxy of the machine's."""
+    for variable in list(os.environ):
+        if variable.startswith("JIMS_") or variable.lower().endswith("_proxy"):
+            monkeypatch.delenv(variable)
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """Writes a module into the current folder, first on the path; forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    written = []
+
+    def write(name: str, text: str) -> None:
+        (tmp_path / f"{name}.py").write_text(text)
+        written.append(name)
+
+    yield write
+    for name in written:
+        sys.modules.pop(name, None)

@@ -1,0 +1,405 @@
+"""Where jimsapi answers otherwise than jims-api 0.6.2 on purpose, each with its reason.
+
+Requests are named as in `corpus.py`. The test holds each difference against both servers, and
+docs/migrate-from-jims-api.md shows them: run this file to write them there.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PAGE = Path(__file__).resolve().parents[4] / "docs" / "migrate-from-jims-api.md"
+BEGINS = "<!-- the tables: written by plugins/jimsapi-jims/tests/differential/differences.py -->\n"
+ENDS = "<!-- the end of the tables -->\n"
+
+
+@dataclass(frozen=True)
+class Side:
+    """An answer: its status, what the page says of it, and a text that its body has."""
+
+    status: int
+    says: str
+    body: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What `there` (jims-api) and `here` (jimsapi) make of the same requests."""
+
+    what: str
+    there: Side
+    here: Side
+    why: str
+    requests: tuple[str, ...]
+
+
+CRASH = "Internal Server Error"
+WELL = '"assistant_messages"'
+NOT_JSON = '"type": "json_invalid"'
+
+REQUESTS = [
+    Difference(
+        "a body that is not declared as JSON, or not declared at all",
+        Side(422, "`model_attributes_type`, as if it were a text", "model_attributes_type"),
+        Side(415, "says which content type is needed", "must be declared as JSON"),
+        "The status for it. It also keeps web pages of other sites from posting without a preflight.",
+        (
+            "content type text/plain",
+            "content type text/json",
+            "content type application/x-www-form-urlencoded",
+            "content type multipart/form-data; boundary=x",
+            "content type application/jsonp",
+            "content type json",
+            "content type ",
+            "no content type",
+            "a form",
+            "a broken body of another type",
+        ),
+    ),
+    Difference(
+        "a body over 1 MiB (`--max-body` raises it)",
+        Side(200, "", WELL),
+        Side(413, "names the limit", "over the limit"),
+        "One caller must not fill the memory.",
+        ("a message of 3 MB",),
+    ),
+    Difference(
+        "a body in UTF-16, or with a byte order mark",
+        Side(200, "", WELL),
+        Side(422, "`json_invalid`", NOT_JSON),
+        "JSON between systems is UTF-8 without a mark (RFC 8259, 8.1).",
+        ("broken: UTF-16", "broken: a BOM first"),
+    ),
+    Difference(
+        "a body in no encoding of Unicode",
+        Side(400, "", "There was an error parsing the body"),
+        Side(422, "`json_invalid`, as all broken JSON", NOT_JSON),
+        "One shape for one kind of fault.",
+        ("broken: no UTF-8",),
+    ),
+    Difference(
+        "`NaN` or `Infinity` within `thread_config`",
+        Side(200, "stored in SQLite; PostgreSQL refuses it", WELL),
+        Side(422, "`json_invalid`", NOT_JSON),
+        "They are not JSON, and other readers of the database fail on them.",
+        ("NaN in the configuration",),
+    ),
+    Difference(
+        "`NaN` or `Infinity` for another field; half a surrogate pair in a text",
+        Side(500, "bare", CRASH),
+        Side(422, "`json_invalid`", NOT_JSON),
+        "The caller's fault, and said so.",
+        (
+            "NaN for a field",
+            "Infinity for a field",
+            "half a surrogate pair in the contact",
+            "half a surrogate pair in the message",
+        ),
+    ),
+    Difference(
+        "the character NUL in a text",
+        Side(200, "stored in SQLite; PostgreSQL refuses some of it", WELL),
+        Side(422, "`string_contains_nul`", "string_contains_nul"),
+        "The same input is refused on every store, before anything is stored.",
+        ("a NUL in the contact", "a NUL in the message", "a NUL in the configuration"),
+    ),
+    Difference(
+        "an integer beyond 64 bits in `thread_config`",
+        Side(200, "stored", WELL),
+        Side(422, "`integer_out_of_range`", "integer_out_of_range"),
+        "Most readers of JSON make another number of it.",
+        ("an integer over 64 bits",),
+    ),
+    Difference(
+        "an integer beyond 64 bits for another field",
+        Side(422, "`uuid_type`", "uuid_type"),
+        Side(422, "`integer_out_of_range`", "integer_out_of_range"),
+        "Refused by both; the size is found first.",
+        ("an integer over 64 bits for a field",),
+    ),
+    Difference(
+        "`contact_id` of more than 2,000 bytes",
+        Side(200, "stored in SQLite; PostgreSQL's index refuses the longest", WELL),
+        Side(422, "`string_too_long`", "string_too_long"),
+        "It is an index's key.",
+        ("a contact over 2,000 bytes",),
+    ),
+    Difference(
+        "`event_type` of more than 255 characters",
+        Side(200, "stored in SQLite; PostgreSQL refuses it", WELL),
+        Side(422, "`string_too_long`", "string_too_long"),
+        "The column has 255.",
+        ("an event type of 256 characters",),
+    ),
+    Difference(
+        "`event_type` in the domains `state` and `jims`",
+        Side(200, "the caller sets the app's state", WELL),
+        Side(422, "`reserved_event_type`", "reserved_event_type"),
+        "A caller must not forge what only the app and the server say.",
+        ("a forged state", "a forged life cycle"),
+    ),
+    Difference(
+        "more than 200 lists and objects within each other",
+        Side(200, "until Python's stack ends", WELL),
+        Side(422, "`nesting_too_deep`", "nesting_too_deep"),
+        "Other readers of the database have such limits as well.",
+        ("nesting of 300",),
+    ),
+]
+
+AUTH = [
+    Difference(
+        "`--authentik-app-slug` without `--authentik-url`",
+        Side(200, "everybody enters", WELL),
+        Side(401, "nobody enters, and the start says why", "Unauthorized"),
+        "Half a configuration must not open the API.",
+        ("half of Authentik, no token", "half of Authentik, a token"),
+    ),
+    Difference(
+        '`--api-key ""`, a caller without a token or with any',
+        Side(401, "", "Unauthorized"),
+        Side(200, "the server is public, and the start warns of it", WELL),
+        "An empty option is an unset one, as an empty `JIMS_API_KEY` is to both. Look at your script if it passes "
+        '`"$KEY"`.',
+        ("an empty key, no token", "an empty key, a token"),
+    ),
+    Difference(
+        "the key without `Bearer`",
+        Side(200, "", WELL),
+        Side(401, "", "Unauthorized"),
+        "The documented form is `Authorization: Bearer <key>`, and nothing else.",
+        ("the key without Bearer",),
+    ),
+    Difference(
+        "the key after `Bearer` and two spaces",
+        Side(401, "", "Unauthorized"),
+        Side(200, "", WELL),
+        "RFC 9110 (11.4) allows more than one.",
+        ("the key after two spaces",),
+    ),
+    Difference(
+        "two `Authorization` headers, the first with the key",
+        Side(200, "the first counts", WELL),
+        Side(400, "", "Send one Authorization header"),
+        "A proxy and the server must not read different ones.",
+        ("the key, then a wrong header",),
+    ),
+    Difference(
+        "two `Authorization` headers, the first wrong",
+        Side(401, "the first counts", "Unauthorized"),
+        Side(400, "", "Send one Authorization header"),
+        "The same.",
+        ("a wrong header, then the key",),
+    ),
+    Difference(
+        "broken JSON, without a token",
+        Side(422, "", NOT_JSON),
+        Side(401, "", "Unauthorized"),
+        "Nothing of a stranger's body is read.",
+        ("broken JSON, without a token",),
+    ),
+    Difference(
+        "with Authentik: an empty token, or one beyond ASCII",
+        Side(500, "bare", CRASH),
+        Side(401, "", "Unauthorized"),
+        "Authentik has no such token, and is not asked.",
+        ("an empty header", "a key beyond ASCII"),
+    ),
+    Difference(
+        "Authentik says that the user has no access",
+        Side(401, "", "Unauthorized"),
+        Side(403, "", "Forbidden"),
+        "Another token would not help; access would.",
+        ("Authentik: no access",),
+    ),
+    Difference(
+        "Authentik fails with an error of its own",
+        Side(401, "", "Unauthorized"),
+        Side(503, "", "Authentication is unavailable"),
+        "The token may be good: the client should try again, not throw it away.",
+        ("Authentik: out of order",),
+    ),
+    Difference(
+        "Authentik does not answer, or with something else than JSON",
+        Side(500, "bare", CRASH),
+        Side(503, "", "Authentication is unavailable"),
+        "The same, and it is no fault of the pipeline.",
+        ("Authentik: no JSON", "Authentik: hangs up"),
+    ),
+]
+
+PATHS = [
+    Difference(
+        "`HEAD /healthz`",
+        Side(405, "", ""),
+        Side(200, "", ""),
+        "Load balancers ask so, and HEAD is allowed where GET is.",
+        ("HEAD /healthz",),
+    ),
+    Difference(
+        "`OPTIONS` of a path that exists",
+        Side(405, "", "Method Not Allowed"),
+        Side(204, "with `Allow`", ""),
+        "It asks for just that.",
+        ("OPTIONS /healthz", "OPTIONS /api/v1/chat"),
+    ),
+    Difference(
+        "a method that HTTP does not know",
+        Side(405, "", "Method Not Allowed"),
+        Side(400, "from uvicorn's faster parser", "Invalid HTTP request received."),
+        "The parser refuses it before anything of ours is asked.",
+        ("BREW /api/v1/chat",),
+    ),
+    Difference(
+        "`GET /docs`",
+        Side(200, "Swagger UI, loaded from a CDN", "swagger-ui"),
+        Side(200, "a page of our own", "jimsapi"),
+        "It works without the internet, and tells nobody who reads it.",
+        ("GET /docs",),
+    ),
+    Difference(
+        "`GET /redoc`",
+        Side(200, "ReDoc, loaded from a CDN", "ReDoc"),
+        Side(404, "", "Not Found"),
+        "One page of documentation is enough.",
+        ("GET /redoc",),
+    ),
+    Difference(
+        "`GET /openapi.json`",
+        Side(200, "title `JIMS API`", '"title": "JIMS API"'),
+        Side(200, "title `jimsapi`, more routes, every status", '"title": "jimsapi"'),
+        "There is more to describe.",
+        ("GET /openapi.json",),
+    ),
+    Difference(
+        "`GET /readyz`",
+        Side(404, "", "Not Found"),
+        Side(200, "and 503 while it stops, or its store is away", '"status": "ok"'),
+        "A new route.",
+        ("GET /readyz",),
+    ),
+    Difference(
+        "`GET /api/v1/threads` without a contact",
+        Side(404, "", "Not Found"),
+        Side(422, "`contact_id` is required", '"contact_id"'),
+        "New routes: threads and their events can be listed, read and deleted.",
+        ("GET /api/v1/threads",),
+    ),
+]
+
+PIPELINES = [
+    Difference(
+        "an event with a date, a time, a UUID or an enumeration",
+        Side(500, "with the SQL statement and its parameters", "INSERT INTO thread_events"),
+        Side(200, "stored as text", WELL),
+        "Its meaning is clear.",
+        ("datetime", "date", "uuid", "enum"),
+    ),
+    Difference(
+        "an event with a `Decimal`, a set, bytes, or an object",
+        Side(500, "with the SQL statement and its parameters", "INSERT INTO thread_events"),
+        Side(500, "names the event's type, and the type in it", "event 'app.data' cannot be stored"),
+        "A caller must not see SQL, nor what was to be stored.",
+        ("decimal", "set", "bytes", "object"),
+    ),
+    Difference(
+        "an event with keys that are no texts",
+        Side(500, "bare, but the events are stored", CRASH),
+        Side(200, "the keys as JSON writes them", WELL),
+        "What is stored is also answered.",
+        ("number keys",),
+    ),
+    Difference(
+        "an event with an integer beyond 64 bits, or the character NUL; an event type over 255 characters",
+        Side(200, "stored in SQLite; PostgreSQL refuses such a type", WELL),
+        Side(500, "names the event's type", "cannot be stored"),
+        "The same is storable on every store.",
+        ("over 64 bits", "nul", "long type"),
+    ),
+    Difference(
+        "an event with half a surrogate pair, or 300 objects within each other",
+        Side(500, "bare", CRASH),
+        Side(500, "`Pipeline error: …`, names the event's type", "event 'app.data' cannot be stored"),
+        "The pipeline's author can find it.",
+        ("surrogate", "nested 300"),
+    ),
+    Difference(
+        "two events with one `event_id`",
+        Side(500, "with the SQL statement and its parameters; the first is stored", "INSERT INTO thread_events"),
+        Side(500, "names the event's type; nothing is stored", "event 'app.second' cannot be stored"),
+        "All events of a run are stored, or none.",
+        ("twice",),
+    ),
+    Difference(
+        "a pipeline raises `SystemExit` or `CancelledError`",
+        Side(500, "bare", CRASH),
+        Side(500, "`Pipeline error: …`", "Pipeline error: the pipeline"),
+        "Every error of a pipeline has the documented shape.",
+        ("exit", "cancel"),
+    ),
+    Difference(
+        "a pipeline raises an error whose text holds half a surrogate pair",
+        Side(500, "bare", CRASH),
+        Side(500, "`Pipeline error: …` with `?` for it", "Pipeline error: a?b"),
+        "The same.",
+        ("fail with a surrogate",),
+    ),
+    Difference(
+        "the conversation-start pipeline raises an error",
+        Side(500, "bare; the message is lost", CRASH),
+        Side(500, "`Pipeline error: …`; the message is stored", "Pipeline error: nobody is up yet"),
+        "As for the main pipeline.",
+        ("a conversation start that fails",),
+    ),
+]
+
+AT_ONCE = [
+    Difference(
+        "several messages in one thread at the same time",
+        Side(200, "answered side by side, none seeing the others' answers", "said so far"),
+        Side(200, "answered one after another, in order of arrival", "said so far"),
+        "A conversation has an order.",
+        ("messages at once in one thread",),
+    ),
+    Difference(
+        "several first messages of one contact at the same time",
+        Side(200, "a thread each", WELL),
+        Side(200, "one thread", WELL),
+        "It is one conversation.",
+        ("first messages of one contact at once",),
+    ),
+]
+
+PARTS = {
+    "Requests": REQUESTS,
+    "Who may enter": AUTH,
+    "Paths and methods": PATHS,
+    "What pipelines do": PIPELINES,
+    "At the same time": AT_ONCE,
+}
+DIFFERENCES = [difference for part in PARTS.values() for difference in part]
+
+
+def tables() -> str:
+    """The tables as the page shows them."""
+    return "\n".join(f"### {title}\n\n{_table(part)}" for title, part in PARTS.items())
+
+
+def _table(part: list[Difference]) -> str:
+    rows = [["what", "jims-api 0.6.2", "jimsapi", "why"], ["---"] * 4]
+    rows += [[one.what, _cell(one.there), _cell(one.here), one.why] for one in part]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _cell(side: Side) -> str:
+    return f"{side.status} {side.says}".rstrip()
+
+
+def page(text: str) -> str:
+    """The page with the tables as they should be."""
+    before, begins, rest = text.partition(BEGINS)
+    _, ends, after = rest.partition(ENDS)
+    return f"{before}{begins}\n{tables()}\n{ends}{after}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
