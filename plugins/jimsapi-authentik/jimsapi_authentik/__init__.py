@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
 
 from jimsapi import Options, hookimpl, option
+from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.options import Settings, specs
 from jimsapi.plugins.protocols import AuthProvider
+from jimsapi.service.quota import QuotaLimits
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -62,6 +64,12 @@ def jimsapi_auth_provider(settings: Settings) -> AuthProvider | None:
     options = settings.get(AuthentikOptions)
     if options.url is None or options.app_slug is None:
         return _half_configured(options)
+
+    if options.contact_field is None and settings.get(CoreOptions).quota != QuotaLimits():
+        logger.warning(
+            "limits count each token of an Authentik user for itself, and whoever gets a new one has all of them anew: "
+            "set --authentik-contact-field, with which a user is one caller whatever the token"
+        )
 
     from jimsapi_authentik.provider import Authentik
 

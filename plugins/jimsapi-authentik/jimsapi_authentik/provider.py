@@ -21,6 +21,9 @@ REFUSED_TTL = 5.0
 MAX_DECISIONS = 10_000
 """Decisions that are kept, admissions and refusals apart: made-up tokens do not push good ones out."""
 
+MAX_KNOWN = 10_000
+"""Tokens of which it is kept, by their hash, that they were admitted when they were last checked."""
+
 _ME = "/api/v3/core/users/me/"
 _CHAT_ONLY = frozenset({"chat"})
 
@@ -52,12 +55,13 @@ class Authentik:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._check_access = application_path(app_slug)
-        self.client = AuthentikClient(url, ca_file=ca_file, clock=clock)
+        self.client = AuthentikClient(url, timeout=timeout, ca_file=ca_file, clock=clock)
         self._timeout = timeout
         self._contact_field = contact_field
         self._clock = clock
         self._admitted = Decisions(cache_ttl, MAX_DECISIONS, clock)
         self._refused = Decisions(min(cache_ttl, REFUSED_TTL), MAX_DECISIONS, clock)
+        self._known: dict[bytes, None] = {}
         self._flights: dict[bytes, asyncio.Task[Decision]] = {}
         self._key = secrets.token_bytes(32)
         self._subject_key = hashlib.blake2b(f"{url}\n{app_slug}".encode(), digest_size=32).digest()
@@ -117,8 +121,9 @@ class Authentik:
         asked_at = self._clock()
         try:
             async with asyncio.timeout(self._timeout):
-                identity = await self._ask(token)
+                identity = await self._ask(token, known=key in self._known)
         except (InvalidCredentials, AccessDenied) as refusal:
+            self._known.pop(key, None)
             decision = Decision(refusal=type(refusal), cause=str(refusal))
             self._refused.keep(key, decision, asked_at)
         except AuthUnavailable as refusal:
@@ -128,19 +133,27 @@ class Authentik:
         else:
             decision = Decision(identity)
             self._admitted.keep(key, decision, asked_at)
+            self._know(key)
         return decision
 
-    async def _ask(self, token: str) -> Identity:
+    def _know(self, key: bytes) -> None:
+        self._known.pop(key, None)
+        self._known[key] = None
+        if len(self._known) > MAX_KNOWN:
+            del self._known[next(iter(self._known))]
+
+    async def _ask(self, token: str, *, known: bool) -> Identity:
         """Who holds the token, by Authentik's word. Raises as `authenticate` does."""
-        answer = await self.client.get(self._check_access, token)
-        passing = answer.get("passing")
-        if passing is False:
-            raise AccessDenied("Authentik gives the token's holder no access to the application")
-        if passing is not True:
-            raise AuthUnavailable("Authentik's answer does not say whether access is given")
-        if self._contact_field is None:
-            return Identity(self._subject(token), scopes=_CHAT_ONLY)
-        contact = _contact(await self.client.get(_ME, token), self._contact_field)
+        async with self.client.turn(known=known) as turn:
+            answer = await self.client.get(self._check_access, token, turn)
+            passing = answer.get("passing")
+            if passing is False:
+                raise AccessDenied("Authentik gives the token's holder no access to the application")
+            if passing is not True:
+                raise AuthUnavailable("Authentik's answer does not say whether access is given")
+            if self._contact_field is None:
+                return Identity(self._subject(token), scopes=_CHAT_ONLY)
+            contact = _contact(await self.client.get(_ME, token, turn), self._contact_field)
         return Identity(contact, contact_id=contact)
 
     def _subject(self, token: str) -> str:

@@ -256,6 +256,22 @@ asyncio.run(main())
     assert done.stdout.split() == ["True", str(configured), str(configured)]
 
 
+@pytest.mark.parametrize(
+    "limit",
+    [{"rate_limit": "5/s"}, {"identity_rate_limit": "5/s"}, {"contact_runs": 5}, {"identity_runs": 5}],
+)
+async def test_limits_that_a_new_token_resets_are_warned_of(
+    authentik: FakeAuthentik, limit: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = authentik.settings
+    for fitting in ({}, {"authentik_contact_field": "uid"} | limit):
+        assert await status_of("Bearer good", **settings, **fitting) == (403 if fitting else 200)
+    assert "limits count each token" not in caplog.text
+    assert await status_of("Bearer good", **settings, **limit) == 200
+    assert "limits count each token of an Authentik user for itself" in caplog.text
+    assert "set --authentik-contact-field" in caplog.text
+
+
 async def test_two_apps_in_one_process_do_not_share_a_provider(authentik: FakeAuthentik) -> None:
     one, two, without = api(**authentik.settings), api(**authentik.settings), api(api_key="key")
     async with TestClient(one) as client, two.lifespan(), without.lifespan():

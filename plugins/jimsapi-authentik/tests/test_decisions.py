@@ -240,7 +240,7 @@ async def test_a_call_that_fails_when_its_callers_have_gone_is_no_noise(
     async with provider(authentik, Clock()) as door:
         failed = asyncio.Event()
 
-        async def fail(path: str, token: str) -> Any:
+        async def fail(*_: object) -> Any:
             await asyncio.sleep(0)
             failed.set()
             raise LookupError("a fault of the plugin's own")

@@ -58,6 +58,9 @@ NO_WORD = "Authentik's answer does not say whether access is given"
         (answer(body=b'{"passing":true,"messages":["\xff"]}'), NOT_THE_JSON),
         (answer(body=b'{"passing":true,"messages":[NaN]}'), NOT_THE_JSON),
         (answer(body=b'{"passing":true,"messages":' + b"[" * 60_000), NOT_THE_JSON),
+        (answer(body=b'{"passing":true,"messages":' + b"[" * 32 + b"]" * 32 + b"}"), NOT_THE_JSON),
+        (answer(body=b'{"passing":true,"messages":' + b'[{"a":' * 16 + b"1" + b"}]" * 16 + b"}"), NOT_THE_JSON),
+        (answer(body=b'{"passing":true,"messages":' + b"[" * 8000 + b"]" * 8000 + b"}"), NOT_THE_JSON),
         (answer(body=b'{"passing":true,"messages":' + b"9" * 60_000 + b"}"), NOT_THE_JSON),
         (answer("200 OK", gzip.compress(ALLOWED), "content-encoding: gzip"), NOT_THE_JSON),
         (answer(body=b"<html><body>Please log in. passing: true</body></html>"), NOT_THE_JSON),
@@ -94,7 +97,8 @@ async def test_only_200_with_passing_exactly_true_lets_in(
 
 
 async def test_exactly_true_does_let_in_and_exactly_false_denies() -> None:
-    for body, status in ((ALLOWED, 200), (b'{"passing" : true}', 200), (DENIED, 403)):
+    nested = b'{"passing":true,"messages":' + b"[" * 31 + b"]" * 31 + b"}"
+    for body, status in ((ALLOWED, 200), (b'{"passing" : true}', 200), (nested, 200), (DENIED, 403)):
         async with (
             serving(always(answer(body=body))) as raw,
             served(authentik_url=raw.url, authentik_app_slug="jims") as client,

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from jimsapi import Connection, Identity
+from jimsapi.plugins.errors import StartError
 from jimsapi_oidc import OidcOptions
 from jimsapi_oidc.issuer import PACE, Issuer, Pace, is_web_address
 from jimsapi_oidc.keys import KeySet
@@ -32,7 +33,7 @@ class OidcProvider:
     """Admits holders of an access token of the issuer, each bound to the contact that the token names.
 
     `clock` gives the seconds since 1970 that a token's dates are held against, `monotonic` those that intervals are
-    measured by. Raises `ValueError` for options that cannot work.
+    measured by. Raises `StartError` for options that cannot work.
     """
 
     name = "oidc"
@@ -115,8 +116,9 @@ class OidcProvider:
         subject = text_claim(token.claims, "sub")
         if self._contact_claim == UNBOUND:
             return Identity(subject, scopes=("chat",))
-        if self._contact_claim == "email" and token.claims.get("email_verified", True) not in (True, "true"):
-            # Whoever may type an address into their profile must not become its owner.
+        if self._contact_claim == "email" and not _is_true(token.claims.get("email_verified")):
+            # Whoever may type an address into their profile must not become its owner. That nothing is said of it is
+            # no word for it: some issuers never check an address and never say so.
             raise TokenDenied("claims", "the token's email is not verified")
         return Identity(subject, contact_id=text_claim(token.claims, self._contact_claim))
 
@@ -167,12 +169,17 @@ def bearer_token(connection: Connection) -> str | None:
     return token.strip(" ") if scheme.lower() == "bearer" else None
 
 
+def _is_true(value: object) -> bool:
+    """Whether a claim is true; some issuers write it as a text."""
+    return value is True or value == "true"
+
+
 def _refuse_unusable(issuer: str, jwks_url: str | None) -> None:
-    """Raise `ValueError` for addresses from which no keys can come; warn of keys that come unprotected."""
+    """Raise `StartError` for addresses from which no keys can come; warn of keys that come unprotected."""
     if jwks_url is not None and not is_web_address(jwks_url):
-        raise ValueError("--oidc-jwks-url is no http or https address")
+        raise StartError("--oidc-jwks-url is no http or https address: correct it, or leave it out")
     if jwks_url is None and (not is_web_address(issuer) or "?" in issuer or "#" in issuer):
-        raise ValueError(
+        raise StartError(
             "--oidc-issuer is no http or https address: correct it, or say with --oidc-jwks-url where the keys are"
         )
     if (jwks_url or issuer).startswith("http:"):
@@ -184,5 +191,6 @@ def _refuse_unusable(issuer: str, jwks_url: str | None) -> None:
 def _trusting(ca_file: object) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=str(ca_file))
-    except (OSError, ssl.SSLError) as error:
-        raise ValueError(f"--oidc-ca-file: cannot use {ca_file}: {error.strerror or error}") from None
+    except OSError as error:  # SSLError is one
+        reason = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+        raise StartError(f"--oidc-ca-file: cannot use {ca_file}: {reason}; give a file of PEM certificates") from None

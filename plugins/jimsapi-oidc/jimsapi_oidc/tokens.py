@@ -16,6 +16,9 @@ from jimsapi_oidc.refusals import TokenDenied, TokenInvalid
 MAX_TOKEN = 16_384
 """Characters that a token may have; a longer one is refused unread."""
 
+MAX_DEPTH = 32
+"""Levels of JSON that are accepted; claims and keys have four or five."""
+
 # A JWS in compact form (RFC 7515, 7.1). The signature may be empty, as that of `alg: none` is: it is ours to refuse.
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 
@@ -26,10 +29,11 @@ _LAST = {2: "AQgw", 3: "AEIMQUYcgkosw048"}
 _TYPES = frozenset({"jwt", "application/jwt", "at+jwt", "application/at+jwt"})
 
 # Only an ID token can hold the hash of an access token or of a code (OpenID Connect Core, 3.1.3.6 and 3.3.2.11).
-_ID_TOKEN_CLAIMS = frozenset({"at_hash", "c_hash"})
+_HASHES = frozenset({"at_hash", "c_hash"})
 
-# Keycloak writes into every token what it is; an access token is `Bearer` or `DPoP`.
+# Keycloak writes into every token what it is.
 _OTHER_USES = frozenset({"ID", "Refresh", "Offline", "Logout"})
+_ACCESS_USES = frozenset({"Bearer", "DPoP"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +68,27 @@ def read_token(text: str, issuer: str, algorithms: frozenset[str]) -> Token | No
 
 
 def read_json(data: bytes) -> dict[str, Any]:
-    """A JSON object in UTF-8 in which every name occurs once. Raises `ValueError`."""
+    """A JSON object in UTF-8 in which every name occurs once, of at most `MAX_DEPTH` levels. Raises `ValueError`."""
     try:
         value = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_no_number)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError("is no JSON object")
+    if _is_deep(value):
+        raise ValueError("is nested too deeply")
     return value
+
+
+def _is_deep(value: dict[str, Any]) -> bool:
+    """Whether JSON has more than `MAX_DEPTH` levels: how many the parser itself takes depends on Python's version."""
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        inner = (each for one in level for each in (one.values() if isinstance(one, dict) else one))
+        level = [each for each in inner if isinstance(each, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -144,11 +161,23 @@ class ClaimRules:
                 raise TokenInvalid("time", f"the token {fault}")
         if not self.audiences.intersection(_texts(claims, "aud")):
             raise TokenInvalid("audience", "the token is for another audience than --oidc-audience")
-        if _ID_TOKEN_CLAIMS & claims.keys() or str(claims.get("typ")) in _OTHER_USES:
+        if _is_of_other_use(claims):
             raise TokenInvalid("claims", "it is an ID or refresh token; send the access token")
         if not self.scopes <= _scopes(claims):
             raise TokenDenied("scopes", "the token lacks a scope of --oidc-scopes")
         return expires + self.leeway
+
+
+def _is_of_other_use(claims: dict[str, Any]) -> bool:
+    """Whether a token is an ID token or a refresh token, as far as that can be told.
+
+    A `nonce` answers to the one of a login (OpenID Connect Core, section 2), so that it tells an ID token too; except
+    where Keycloak says what it is, which before version 25 copied it into access tokens.
+    """
+    use = str(claims.get("typ"))
+    if _HASHES & claims.keys() or use in _OTHER_USES:
+        return True
+    return "nonce" in claims and use not in _ACCESS_USES
 
 
 def text_claim(claims: dict[str, Any], name: str) -> str:

@@ -118,6 +118,11 @@ def twice(name: str, first: object, second: object) -> Forge:
     return forge
 
 
+def deep(issuer: FakeIssuer, value: bytes) -> bytes:
+    """The claims of a good token, and this JSON as one more."""
+    return encode(issuer.claims())[:-1] + b',"deep":' + value + b"}"
+
+
 def claim(**changes: Any) -> Forge:
     return lambda issuer, _: issuer.token(**changes)
 
@@ -185,6 +190,12 @@ FORGED: Mapping[str, Forge] = {
     "type of an event": header(typ="secevent+jwt"),
     "type that is no text": header(typ=["at+jwt"]),
     "ID token by its hash": claim(at_hash="x"),
+    "ID token by the nonce of a login": claim(nonce="x"),
+    "ID token by its nonce, empty": claim(nonce=""),
+    "ID token by its nonce, null": claim(nonce=None),
+    "ID token by its nonce, whatever its header says": lambda i, _: i.token(nonce="x", header={"typ": "JWT"}),
+    "ID token by its nonce and Keycloak's word": claim(nonce="x", typ="ID"),
+    "ID token by its hash, whatever it says": claim(at_hash="x", typ="Bearer"),
     "ID token by Keycloak's word": claim(typ="ID"),
     "refresh token by Keycloak's word": claim(typ="Refresh"),
     "signature of another token": lambda i, _: mixed(i),
@@ -223,8 +234,18 @@ FORGED: Mapping[str, Forge] = {
     "subject twice": twice("sub", "ann", "root"),
     "algorithm twice": raw(header=b'{"alg":"none","alg":"RS256","kid":"first"}'),
     "header bomb": raw(header=b'{"alg":"RS256","kid":"first","x":' + b"[" * 4000 + b"]" * 4000 + b"}"),
+    "payload bomb in good claims": lambda i, _: i.sign(
+        encode({"alg": "RS256", "kid": "first"}), deep(i, b"[" * 5000 + b"]" * 5000)
+    ),
     "header bomb, unclosed": raw(header=b'{"alg":"RS256","x":' + b'{"a":' * 2000),
     "payload bomb": raw(payload=b'{"x":' + b"[" * 5000 + b"]" * 5000 + b"}"),
+    "payload of 33 levels": lambda i, _: i.sign(
+        encode({"alg": "RS256", "kid": "first"}), deep(i, b"[" * 32 + b"]" * 32)
+    ),
+    "payload of 33 levels, mixed": lambda i, _: i.sign(
+        encode({"alg": "RS256", "kid": "first"}), deep(i, b'[{"a":' * 16 + b"1" + b"}]" * 16)
+    ),
+    "header of 33 levels": raw(header=b'{"alg":"RS256","kid":"first","x":' + b"[" * 32 + b"]" * 32 + b"}"),
     "payload huge number": raw(payload=b'{"exp":' + b"9" * 5000 + b"}"),
     "payload NaN": raw(payload=b'{"exp":NaN}'),
     "payload list": raw(payload=b"[]"),

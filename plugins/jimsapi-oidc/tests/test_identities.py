@@ -22,6 +22,14 @@ async def echo(ctx: ThreadContext) -> None:
     ctx.send_message("hi")
 
 
+def nested(levels: int) -> Any:
+    """Lists within a list: as many levels of JSON."""
+    value: list[Any] = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
 def api(issuer: FakeIssuer, **settings: Any) -> TestClient:
     return TestClient(create_api(echo, store="memory:", **issuer.settings(**settings)))
 
@@ -87,7 +95,22 @@ async def test_none_leaves_identities_unbound_and_lets_them_chat_only(issuer: Fa
 
 
 @pytest.mark.parametrize(
-    ("verified", "status"), [(..., 200), (True, 200), ("true", 200), (False, 403), ("false", 403), (None, 403)]
+    ("verified", "status"),
+    [
+        (True, 200),
+        ("true", 200),
+        (..., 403),
+        (False, 403),
+        ("false", 403),
+        (None, 403),
+        (1, 403),
+        (1.0, 403),
+        ("1", 403),
+        ("True", 403),
+        ("", 403),
+        ([True], 403),
+        ({"ann@example.org": True}, 403),
+    ],
 )
 async def test_an_address_that_the_issuer_did_not_verify_is_nobodys(
     issuer: FakeIssuer, verified: Any, status: int
@@ -149,6 +172,17 @@ async def test_a_claim_typ_that_means_no_other_use_is_accepted(
     client: TestClient, issuer: FakeIssuer, typ: Any
 ) -> None:
     assert (await chat(client, issuer.token(typ=typ))).status_code == 200
+
+
+@pytest.mark.parametrize("typ", ["Bearer", "DPoP"])
+async def test_an_old_keycloak_may_copy_the_nonce_of_a_login_into_an_access_token(
+    client: TestClient, issuer: FakeIssuer, typ: str
+) -> None:
+    assert (await chat(client, issuer.token(typ=typ, nonce="x"))).status_code == 200
+
+
+async def test_claims_may_be_nested_as_deep_as_anybody_needs(client: TestClient, issuer: FakeIssuer) -> None:
+    assert (await chat(client, issuer.token(groups=nested(31)))).status_code == 200
 
 
 async def test_headers_that_ask_for_nothing_are_ignored(client: TestClient, issuer: FakeIssuer, trap: Any) -> None:

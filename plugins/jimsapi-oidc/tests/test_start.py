@@ -77,7 +77,8 @@ async def test_half_a_configuration_alone_is_no_public_server(issuer: FakeIssuer
         ({"oidc_algorithms": "rs256"}, "'rs256' is not one of"),
         ({"oidc_leeway": -1}, "--oidc-leeway"),
         ({"oidc_timeout": 0}, "--oidc-timeout"),
-        ({"oidc_ca_file": "missing.pem"}, "--oidc-ca-file"),
+        ({"oidc_ca_file": "missing.pem"}, "--oidc-ca-file: cannot use missing.pem: No such file"),
+        ({"oidc_ca_file": __file__}, "it holds no certificate"),
         ({"oidc_issuer": "accounts.example.org"}, "--oidc-issuer"),
         ({"oidc_issuer": "https://example.org/?tenant=1"}, "--oidc-issuer"),
         ({"oidc_issuer": "file:///etc"}, "--oidc-issuer"),
@@ -89,9 +90,11 @@ async def test_half_a_configuration_alone_is_no_public_server(issuer: FakeIssuer
 async def test_an_option_that_cannot_work_stops_the_start(
     issuer: FakeIssuer, changes: dict[str, Any], fault: str
 ) -> None:
-    with pytest.raises(RuntimeError, match=fault):
+    with pytest.raises(RuntimeError, match=fault) as failure:
         async with TestClient(create_api(echo, store="memory:", **issuer.settings(**changes))):
             pass
+    assert "pip uninstall" not in str(failure.value)  # it is the option that is to be mended, not the plugin
+    assert "jimsapi_auth_provider" not in str(failure.value)
 
 
 async def test_an_issuer_that_is_away_does_not_stop_the_start(fresh_issuer: FakeIssuer) -> None:
