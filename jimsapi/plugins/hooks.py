@@ -189,7 +189,8 @@ def jimsapi_routes(router: Router, service: RunService) -> None:
 
     Called when everything else stands. Routes are private unless declared `public=True`; a route may name the `scope`
     that it needs (`chat`, `threads`). `service.chat(inbound, request.admission)` answers a message. A path and method
-    that somebody claimed already stop the start.
+    that somebody claimed already stop the start. This is also the place, and the last moment, to put something around
+    `service.app`'s pipelines or `service.store`, for tracing: replace the attribute.
 
         @hookimpl
         def jimsapi_routes(router, service):

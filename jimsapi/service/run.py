@@ -388,7 +388,7 @@ class RunService:
         if run.stop_reason is not None:
             return Ending.stopped(run, self.limits.run_timeout)
         if error is not None:
-            logger.error("run %s: the pipeline failed", run.run_id, exc_info=error)
+            logger.error("run %s: the pipeline failed", run.run_id, exc_info=error, extra=_log_fields(run))
             return Ending.failed(PipelineFailed(error))
         try:
             outgoing = context.complete()
@@ -396,10 +396,12 @@ class RunService:
             events = encode_events(outgoing)
             return Ending(Outcome(RunStatus.COMPLETED, tuple(events)), None, _assistant_messages(outgoing))
         except UnstorableEvent as unstorable:
-            logger.error("run %s: %s", run.run_id, unstorable)
+            logger.error("run %s: %s", run.run_id, unstorable, exc_info=unstorable, extra=_log_fields(run))
             return Ending.failed(PipelineFailed(unstorable))
         except BaseException as fault:  # what the pipeline sent is of its own classes, and may raise when looked at
-            logger.error("run %s: what the pipeline sent cannot be read", run.run_id, exc_info=fault)
+            logger.error(
+                "run %s: what the pipeline sent cannot be read", run.run_id, exc_info=fault, extra=_log_fields(run)
+            )
             return Ending.failed(PipelineFailed(fault))
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
@@ -527,6 +529,11 @@ async def _invoke(pipeline: Pipeline, context: ThreadContext) -> None:
     except (SystemExit, KeyboardInterrupt) as error:
         # asyncio lets these two through a task and out of the loop: a pipeline would take the server down.
         raise RuntimeError(f"the pipeline raised {type(error).__name__}") from error
+
+
+def _log_fields(run: LiveRun) -> dict[str, str]:
+    """What error reporting finds a failed run by."""
+    return {"run_id": str(run.run_id), "thread_id": str(run.thread_id)}
 
 
 def _assistant_messages(outgoing: Iterable[Any]) -> list[str]:

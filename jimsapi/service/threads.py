@@ -8,6 +8,7 @@ from jimsapi.service.inbound import check_contact_id
 from jimsapi.service.live import Stop
 from jimsapi.service.run import RunService
 from jimsapi.threads.run import EventPage, ThreadPage, ThreadRecord
+from jimsapi.threads.store import ThreadStore
 
 
 class ThreadService:
@@ -15,7 +16,10 @@ class ThreadService:
 
     def __init__(self, runs: RunService) -> None:
         self._runs = runs
-        self._store = runs.store
+
+    @property
+    def _store(self) -> ThreadStore:
+        return self._runs.store  # which a plugin may have put something around
 
     async def threads(self, identity: Identity, contact_id: str, limit: int, after: str | None) -> ThreadPage:
         """A page of a contact's threads, newest first. Raises `ContactForbidden`, `InputRefused`, `InvalidCursor`."""

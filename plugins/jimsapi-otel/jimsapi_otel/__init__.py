@@ -1,0 +1,52 @@
+"""OpenTelemetry traces: a span for each request, each pipeline, and each write to the store.
+
+The standard variables switch it on: there are no options of ours. This module holds the hooks; OpenTelemetry is
+imported once the variables name a collector.
+"""
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from jimsapi import Router, hookimpl
+from jimsapi.service.run import RunService
+from jimsapi_otel.variables import is_on, obstacle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jimsapi.asgi.types import ASGIApp
+    from jimsapi_otel.exporting import Exporting
+
+logger = logging.getLogger("jimsapi.otel")
+
+
+@hookimpl
+def jimsapi_observer() -> "Exporting | None":
+    if (fault := obstacle(os.environ)) is not None:
+        logger.warning("NO TRACES ARE EXPORTED: %s", fault)
+    if not is_on(os.environ):
+        return None
+    from jimsapi_otel.exporting import Exporting
+
+    return Exporting()
+
+
+@hookimpl
+def jimsapi_asgi_wrapper() -> "Callable[[ASGIApp], ASGIApp] | None":
+    if not is_on(os.environ):
+        return None
+    from jimsapi_otel.requests import trace_requests
+
+    return trace_requests
+
+
+@hookimpl
+def jimsapi_routes(router: Router, service: RunService) -> None:
+    """Add no route, but put spans around the pipelines and the store of the service."""
+    if is_on(os.environ):
+        from jimsapi_otel.pipelines import trace_pipelines
+        from jimsapi_otel.store import trace_store
+
+        trace_pipelines(service)
+        trace_store(service)

@@ -1,0 +1,98 @@
+"""A server span for each request, by the semantic conventions for HTTP.
+
+Left out, since it may be personal or secret: the query, headers, the address of the caller, and the path itself, in
+whose place stands the template of its route.
+"""
+
+from collections.abc import Iterable
+from contextvars import ContextVar
+
+from opentelemetry import context, propagate, trace
+from opentelemetry.trace import Span, SpanKind, StatusCode
+
+from jimsapi.asgi.app import CLIENT_GONE, RequestRecord
+from jimsapi.asgi.connection import local_path
+from jimsapi.asgi.routing import METHODS
+from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
+from jimsapi_otel.errors import note_error
+
+PROBES = frozenset(("/healthz", "/readyz"))
+"""Paths that are asked every few seconds, and would bury everything else."""
+
+_UNMATCHED = "unmatched"
+"""How a record calls the route of a request that has none."""
+
+_span: ContextVar[Span | None] = ContextVar("jimsapi_otel_span", default=None)
+
+
+def trace_requests(app: ASGIApp) -> ASGIApp:
+    """Put a span around each HTTP request, as part of the caller's trace. Other protocols pass through."""
+    tracer = trace.get_tracer("jimsapi")
+    fields = frozenset(name.lower().encode() for name in propagate.get_global_textmap().fields)
+
+    async def traced(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or local_path(scope) in PROBES:
+            return await app(scope, receive, send)
+        caller = context.get_current()
+        if not trace.get_current_span(caller).get_span_context().is_valid:  # a host that mounts us may have a span
+            caller = propagate.extract(_carrier(scope["headers"], fields))
+        method = scope["method"]
+        known = method in METHODS
+        span = tracer.start_span(
+            method if known else "HTTP", caller, SpanKind.SERVER, _attributes(scope, method, known=known)
+        )
+        attached = context.attach(trace.set_span_in_context(span, caller))
+        mine = _span.set(span)
+        try:
+            await app(scope, receive, send)
+        except BaseException as error:
+            note_error(span, error)
+            raise
+        finally:
+            _span.reset(mine)
+            context.detach(attached)
+            span.end()
+
+    return traced
+
+
+def end_request(record: RequestRecord) -> None:
+    """Give the span of the request that was just answered its name and outcome."""
+    span = _span.get()
+    if span is None or not span.is_recording():
+        return
+    if record.route != _UNMATCHED:
+        span.update_name(f"{record.method} {record.route}")
+        span.set_attribute("http.route", record.route)
+        span.set_attribute("url.path", record.route)
+    span.set_attribute("jims.request.id", record.request_id)
+    if record.status == CLIENT_GONE:  # nothing was answered
+        span.set_attribute("error.type", "client_disconnected")
+        return
+    span.set_attribute("http.response.status_code", record.status)
+    if record.status >= 500:
+        span.set_attribute("error.type", str(record.status))
+        span.set_status(StatusCode.ERROR)
+
+
+def _carrier(headers: Iterable[tuple[bytes, bytes]], fields: frozenset[bytes]) -> dict[str, list[str]]:
+    """Those headers that propagators read, for none of the others is their business."""
+    carrier: dict[str, list[str]] = {}
+    for name, value in headers:
+        if name in fields:
+            carrier.setdefault(name.decode(), []).append(value.decode("latin-1"))
+    return carrier
+
+
+def _attributes(scope: Scope, method: str, *, known: bool) -> dict[str, str | int]:
+    """What is known of a request before it is handled; samplers see it."""
+    attributes: dict[str, str | int] = {
+        "http.request.method": method if known else "_OTHER",
+        "url.scheme": scope.get("scheme", "http"),
+        "network.protocol.version": scope.get("http_version", "1.1"),
+    }
+    if server := scope.get("server"):
+        attributes["server.address"] = str(server[0])
+        if server[1]:
+            attributes["server.port"] = int(server[1])
+    return attributes

@@ -1,0 +1,61 @@
+"""A span for each write that a run waits for: from asking the store to the end of the durable transaction.
+
+Several runs share a transaction, so that the span of each holds also its wait for the others.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, cast
+
+from opentelemetry import trace
+from opentelemetry.trace import StatusCode
+
+from jimsapi.service.run import RunService
+from jimsapi.threads.errors import DomainError, StoreUnavailable
+from jimsapi.threads.store import ThreadStore
+from jimsapi_otel.errors import error_type, note_error
+
+TRACED = frozenset(("accept", "start", "finish", "cancel", "load_events"))
+SYSTEMS = frozenset(("sqlite", "postgresql"))
+"""Kinds of stores that the semantic conventions have a name for, which is the same."""
+
+Result = TypeVar("Result")
+
+
+def trace_store(service: RunService) -> None:
+    """Let a service that has not begun to answer ask its store through spans."""
+    service.store = cast("ThreadStore", TracedStore(service.store))
+
+
+class TracedStore:
+    """A store whose operations that belong to a run have spans; everything else is the store's own."""
+
+    def __init__(self, store: ThreadStore) -> None:
+        self._store = store
+        self._tracer = trace.get_tracer("jimsapi")
+        self._system = store.name.partition(":")[0].lower()
+        for name in TRACED:
+            setattr(self, name, self._traced(name, getattr(store, name)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def _traced(self, name: str, operation: Callable[..., Awaitable[Result]]) -> Callable[..., Awaitable[Result]]:
+        attributes = {"db.operation.name": name}
+        if self._system in SYSTEMS:
+            attributes["db.system.name"] = self._system
+
+        async def traced(*arguments: Any, **named: Any) -> Result:
+            with self._tracer.start_as_current_span(
+                f"jims.store.{name}", attributes=attributes, record_exception=False, set_status_on_exception=False
+            ) as span:
+                try:
+                    return await operation(*arguments, **named)
+                except BaseException as error:
+                    span.set_attribute("error.type", error_type(error))
+                    if not isinstance(error, DomainError):
+                        note_error(span, error)
+                    elif isinstance(error, StoreUnavailable):  # the others are answers, such as "no such thread"
+                        span.set_status(StatusCode.ERROR)
+                    raise
+
+        return traced

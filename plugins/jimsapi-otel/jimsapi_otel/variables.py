@@ -1,0 +1,49 @@
+"""OpenTelemetry's standard variables, as far as they say whether traces are exported at all.
+
+Source: "OpenTelemetry Environment Variable Specification" and "OpenTelemetry Protocol Exporter". What else they say
+(endpoints, headers, certificates, sampling, batches, limits, propagators, resource) the SDK reads itself.
+"""
+
+from collections.abc import Mapping
+
+PROTOCOL = "http/protobuf"
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_EXPORTER = "OTEL_TRACES_EXPORTER"
+
+
+def is_on(environ: Mapping[str, str]) -> bool:
+    """Whether traces are exported: an endpoint is named, or the exporter `otlp`, and nothing speaks against it."""
+    return _is_wanted(environ) and obstacle(environ) is None
+
+
+def obstacle(environ: Mapping[str, str]) -> str | None:
+    """What keeps traces that were asked for from being exported, for the operator; None if nothing does."""
+    if not _is_wanted(environ):
+        return None
+    exporters = _exporters(environ)
+    if exporters and "otlp" not in exporters:
+        return f"{_EXPORTER} is {','.join(exporters)}, and jimsapi-otel has otlp; set it to otlp or to none"
+    for name in _PROTOCOLS:
+        protocol = environ.get(name, "").strip()
+        if protocol == PROTOCOL:
+            return None
+        if protocol:
+            return (
+                f"{name} is {protocol}, and jimsapi-otel speaks {PROTOCOL}; set it to that, and the endpoint to the "
+                "collector's port for HTTP, which is 4318 as a rule"
+            )
+    return None
+
+
+def _is_wanted(environ: Mapping[str, str]) -> bool:
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    exporters = _exporters(environ)
+    if exporters:
+        return exporters != ["none"]
+    return any(environ.get(name, "").strip() for name in _ENDPOINTS)
+
+
+def _exporters(environ: Mapping[str, str]) -> list[str]:
+    return [name.strip().lower() for name in environ.get(_EXPORTER, "").split(",") if name.strip()]

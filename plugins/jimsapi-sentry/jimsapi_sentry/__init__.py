@@ -1,0 +1,76 @@
+"""Reports failures, and traces if asked, to Sentry.
+
+This module holds the options and the hooks; sentry-sdk is imported once somebody enables it.
+"""
+
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from jimsapi import Options, Router, hookimpl, option
+from jimsapi.plugins.options import Settings
+from jimsapi.service.run import RunService
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jimsapi.asgi.types import ASGIApp
+    from jimsapi_sentry.reporting import Reporting
+
+logger = logging.getLogger("jimsapi.sentry")
+
+
+class SentryOptions(Options):
+    """What goes to Sentry. Where to is in `SENTRY_DSN`, as with every program that reports there."""
+
+    enable_sentry: bool = option(help="Report failures, and traces if sampled, to the Sentry of SENTRY_DSN.")
+    sentry_personal_data: bool = option(
+        help="Send also what may be personal to Sentry: texts of exceptions and log messages, and who the user is."
+    )
+
+
+@hookimpl
+def jimsapi_options() -> type[Options]:
+    return SentryOptions
+
+
+@hookimpl
+def jimsapi_observer(settings: Settings) -> "Reporting | None":
+    options = settings.get(SentryOptions)
+    if not options.enable_sentry:
+        return None
+    if not _has_dsn():
+        logger.warning("--enable-sentry is given, but SENTRY_DSN is not set: NOTHING IS REPORTED; set it to your DSN")
+        return None
+    from jimsapi_sentry.reporting import Reporting, plan_from
+
+    return Reporting(plan_from(os.environ, personal=options.sentry_personal_data))
+
+
+@hookimpl
+def jimsapi_asgi_wrapper(settings: Settings) -> "Callable[[ASGIApp], ASGIApp] | None":
+    options = settings.get(SentryOptions)
+    if not options.enable_sentry or not _has_dsn():
+        return None
+    from jimsapi_sentry.reporting import plan_from
+    from jimsapi_sentry.requests import trace_requests
+
+    return trace_requests if plan_from(os.environ, personal=False).traces_sample_rate else None
+
+
+@hookimpl
+def jimsapi_routes(router: Router, service: RunService) -> None:
+    """Add no route, but see to it that a pipeline's failure says in which thread it happened.
+
+    Sentry's client is one for a process, so that no settings are needed to know whether there is one.
+    """
+    reporting = sys.modules.get("jimsapi_sentry.reporting")
+    if reporting is not None and reporting.is_reporting():
+        from jimsapi_sentry.pipelines import report_pipelines
+
+        report_pipelines(service)
+
+
+def _has_dsn() -> bool:
+    return bool(os.environ.get("SENTRY_DSN", "").strip())

@@ -1,0 +1,130 @@
+"""Sentry's client: one for the process, from the start of the first app that wants it to the end of the last."""
+
+import asyncio
+import importlib.metadata
+import logging
+from collections.abc import Mapping
+from types import TracebackType
+from typing import ClassVar, Self
+
+import msgspec
+import sentry_sdk
+from sentry_sdk.integrations.dedupe import DedupeIntegration
+from sentry_sdk.integrations.excepthook import ExcepthookIntegration
+from sentry_sdk.integrations.logging import LoggingIntegration
+from sentry_sdk.integrations.threading import ThreadingIntegration
+from sentry_sdk.utils import BadDsn, Dsn, get_default_release
+
+from jimsapi.asgi.app import RequestRecord
+from jimsapi.plugins.errors import StartError
+from jimsapi_sentry.events import Cleaner
+from jimsapi_sentry.requests import name_transaction
+
+logger = logging.getLogger("jimsapi.sentry")
+
+FLUSH_WITHIN = 2.0
+"""Seconds that a shutdown waits for what was not sent yet."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What Sentry's client is told. `personal`: whether what people said may be in reports."""
+
+    dsn: str
+    traces_sample_rate: float
+    personal: bool
+
+    def __repr__(self) -> str:
+        return f"Plan(traces_sample_rate={self.traces_sample_rate}, personal={self.personal})"
+
+
+def plan_from(environ: Mapping[str, str], *, personal: bool) -> Plan:
+    """Read Sentry's standard variables. Raises `StartError` for a faulty one; no key is in the message."""
+    dsn = environ["SENTRY_DSN"].strip()
+    try:
+        Dsn(dsn)
+    except (BadDsn, ValueError):
+        raise StartError(
+            "SENTRY_DSN is no DSN: copy it from your Sentry project (https://<key>@<host>/<project>), or unset it"
+        ) from None
+    return Plan(dsn, _sample_rate(environ), personal)
+
+
+def _sample_rate(environ: Mapping[str, str]) -> float:
+    text = environ.get("SENTRY_TRACES_SAMPLE_RATE", "").strip() or "0"
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = -1.0
+    if not 0 <= rate <= 1:
+        raise StartError(f"SENTRY_TRACES_SAMPLE_RATE: {text!r} is not a number from 0 to 1")
+    return rate
+
+
+class Reporting:
+    """An observer while it is entered: it holds Sentry's client, and names the transactions of requests.
+
+    A client that the process has already, by a `sentry_sdk.init` of the app's own, is left as it is.
+    """
+
+    _holders: ClassVar[int] = 0
+    """Apps of this process that use the client that we made."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._holds = False
+
+    async def __aenter__(self) -> Self:
+        if not Reporting._holders and sentry_sdk.get_client().is_active():
+            logger.warning("the process has a Sentry client already: it is used as it is, with its own settings")
+            return self
+        if not Reporting._holders:
+            _make_client(self._plan)
+        Reporting._holders += 1
+        self._holds = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._holds:
+            return
+        self._holds = False
+        Reporting._holders -= 1
+        if not Reporting._holders:
+            client = sentry_sdk.get_client()
+            await asyncio.to_thread(client.close, timeout=FLUSH_WITHIN)
+            sentry_sdk.get_global_scope().set_client(None)
+
+    def on_request(self, record: RequestRecord) -> None:
+        """Give the request's transaction the name of its route."""
+        name_transaction(record)
+
+
+def is_reporting() -> bool:
+    """Whether Sentry has a client in this process."""
+    return sentry_sdk.get_client().is_active()
+
+
+def _make_client(plan: Plan) -> None:
+    cleaner = Cleaner(personal=plan.personal)
+    sentry_sdk.init(
+        dsn=plan.dsn,
+        release=get_default_release() or f"jimsapi@{importlib.metadata.version('jimsapi')}",
+        traces_sample_rate=plan.traces_sample_rate or None,
+        send_default_pii=True if plan.personal else None,  # None is no, and newer SDKs warn of a plain no
+        include_local_variables=False,
+        max_request_body_size="never",
+        max_breadcrumbs=0,
+        # Those that the SDK turns on by itself send the command line with its keys, SQL, URLs and prompts.
+        default_integrations=False,
+        auto_enabling_integrations=False,
+        integrations=[
+            LoggingIntegration(level=None, event_level=logging.ERROR, sentry_logs_level=None),
+            DedupeIntegration(),
+            ExcepthookIntegration(),
+            ThreadingIntegration(),
+        ],
+        before_send=cleaner.clean_event,
+        before_send_transaction=cleaner.clean_transaction,
+        shutdown_timeout=FLUSH_WITHIN,
+    )

@@ -1,0 +1,54 @@
+"""A transaction for each request, if traces are sampled."""
+
+from contextvars import ContextVar
+
+import sentry_sdk
+from sentry_sdk.tracing import Transaction
+
+from jimsapi.asgi.app import CLIENT_GONE, RequestRecord
+from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
+
+_TRACE_HEADERS = frozenset((b"sentry-trace", b"baggage"))
+
+_transaction: ContextVar[Transaction | None] = ContextVar("jimsapi_sentry_transaction", default=None)
+
+
+def trace_requests(app: ASGIApp) -> ASGIApp:
+    """Put a transaction around each HTTP request; other protocols pass through."""
+
+    async def traced(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await app(scope, receive, send)
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in scope["headers"]
+            if name in _TRACE_HEADERS
+        }
+        with sentry_sdk.isolation_scope():
+            transaction = sentry_sdk.continue_trace(
+                headers, op="http.server", name="unmatched", source="route", origin="auto.http.jimsapi"
+            )
+            with sentry_sdk.start_transaction(transaction):
+                token = _transaction.set(transaction)
+                try:
+                    await app(scope, receive, send)
+                finally:
+                    _transaction.reset(token)
+
+    return traced
+
+
+def name_transaction(record: RequestRecord) -> None:
+    """Name the transaction of the request that was just answered. Probes leave none."""
+    transaction = _transaction.get()
+    if transaction is None:
+        return
+    if record.probe:
+        transaction.sampled = False
+        return
+    transaction.name = f"{record.method} {record.route}"
+    transaction.set_data("http.request.method", record.method)
+    transaction.set_data("http.route", record.route)
+    transaction.set_tag("request_id", record.request_id)
+    if record.status != CLIENT_GONE:  # nothing was answered
+        transaction.set_http_status(record.status)
