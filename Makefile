@@ -32,7 +32,9 @@ help:
 run: $(VENV)/.installed-run
 	exec $(PY) -m jimsapi --app examples.interests:app
 
-test: lint test-core test-plugins test-jims
+# The environments are made one after another, since pip leaves its notes beside the code; then two parts run at a time.
+test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint test-core test-plugins test-jims
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .
@@ -42,8 +44,8 @@ lint: $(VENV)/.installed-dev
 test-core: $(VENV)/.installed-dev
 	$(PY) -m pytest
 
-test-plugins: $(PLUGINS_VENV)/.installed $(PLUGINS:%=mypy-%) mypy-tests
-	$(PLUGINS_PY) -m pytest plugins $(JIMS_PLUGINS:%=--ignore=plugins/%)
+test-plugins: $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed $(PLUGINS:%=mypy-%) mypy-tests
+	JIMSAPI_JIMS_PYTHON=$(CURDIR)/$(JIMS_PY) $(PLUGINS_PY) -m pytest plugins $(JIMS_PLUGINS:%=--ignore=plugins/%)
 
 test-jims: $(JIMS_VENV)/.installed $(JIMS_PLUGINS:%=mypy-%)
 	$(JIMS_PY) -m pytest $(JIMS_PLUGINS:%=plugins/%)
@@ -85,7 +87,7 @@ $(PLUGINS_VENV)/.installed: setup.cfg pyproject.toml $(PLUGINS:%=plugins/%/setup
 	@touch $@
 
 $(JIMS_VENV)/.installed: setup.cfg pyproject.toml $(JIMS_PLUGINS:%=plugins/%/setup.cfg) | $(JIMS_PY)
-	$(JIMS_PY) $(PIP) --editable '.[test]' --editable plugins/jimsapi-authentik \
+	$(JIMS_PY) $(PIP) --editable '.[test]' --editable plugins/jimsapi-authentik --editable plugins/jimsapi-postgres \
 	  $(JIMS_PLUGINS:%=--editable 'plugins/%[test]')
 	@touch $@
 

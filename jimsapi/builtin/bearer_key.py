@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("jimsapi.key")
 
 
+SHORT = 16
+"""Characters. A plain key with fewer is warned of: random letters and digits of this number are beyond all guessing."""
+
+
 class KeyOptions(Options):
     """Options of the bearer keys."""
 
@@ -118,7 +122,7 @@ _HOLDER = Identity("key")
 
 
 def plain_keys(data: bytes) -> tuple[Secret, ...] | None:
-    """The keys of a file with one a line; None if it has none. Raises `ValueError` for what is no such file."""
+    """The keys of a file with one a line; None if it has none, but comments. Raises `ValueError` for no such file."""
     text = secret_text(data)
     if _is_object(text):
         raise ValueError("it holds JSON, not a key a line; a keys file is named by --keys-file or JIMS_KEYS_FILE")
@@ -176,10 +180,23 @@ def jimsapi_auth_provider(settings: Settings) -> BearerKey | None:
     plain: WatchedFile[tuple[Secret, ...]] | None = None
     if sources.file is not None:
         plain = WatchedFile(sources.file, sources.variable, plain_keys, ())
+    _warn_of_short((*sources.given, *(() if plain is None else plain.current())))
     named = None if keys_file is None else _watch_named(keys_file)
     if not sources.given and plain is None and named is not None and not named.current():
         logger.warning("--keys-file: %s HOLDS NO KEY: no key admits anybody; `jimsapi keys new` makes one", keys_file)
     return BearerKey(sources.given, plain, named)
+
+
+def _warn_of_short(keys: tuple[Secret, ...]) -> None:
+    short = sum(len(key.reveal()) < SHORT for key in keys)
+    if short:
+        logger.warning(
+            "%d of %d plain keys (--api-key, JIMS_API_KEY, JIMS_API_KEY_FILE) have fewer than %d characters, and might "
+            "be guessed: give long random ones, for example of `openssl rand -base64 32`",
+            short,
+            len(keys),
+            SHORT,
+        )
 
 
 def _watch_named(path: Path) -> WatchedFile[Holders]:

@@ -16,11 +16,14 @@ random bits, which cannot, and every request would pay for it.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -38,6 +41,10 @@ VERSION = 1
 
 PREFIX = "jims_"
 """Begins every new key: scanners for leaked secrets can know it, and no shell takes it for an option."""
+
+DEEPEST = 32
+"""How many levels of lists and objects a keys file may have. It needs four; parsers of JSON fail or not, by their kind,
+at some thousands."""
 
 Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._@-]{0,63}\Z")]
 Moment = Annotated[datetime, Meta(tz=True)]
@@ -67,12 +74,17 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True):
 def parse_keys(data: bytes) -> tuple[NamedKey, ...]:
     """The keys of a file. Raises `ValueError` that says what is wrong and where; it quotes no hash and no contact."""
     try:
-        document = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_each_once)
+        text = data.decode("utf-8-sig")
+        if _nests_deeper(text, DEEPEST):
+            raise ValueError("it is no keys file: it nests too deeply")
+        document = json.loads(text, object_pairs_hook=_each_once)
         if isinstance(document, dict) and isinstance(version := document.get("version"), int) and version != VERSION:
             raise ValueError(f"it is of version {version}, and this jimsapi knows version {VERSION}")
         keys = msgspec.convert(document, _Document).keys
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"it is no keys file: {_syntax(error)}") from None
+    except UnicodeDecodeError:
+        raise ValueError("it is no keys file: it is not UTF-8 text") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is no keys file: {error.msg} in line {error.lineno}") from None
     except msgspec.ValidationError as error:
         raise ValueError(f"it is no keys file: {error}") from None
     names: set[str] = set()
@@ -96,10 +108,18 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _syntax(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} in line {error.lineno}"
-    return "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else "it nests too deeply"
+# What stands in a string is text, brackets too.
+_STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+
+
+def _nests_deeper(text: str, levels: int) -> bool:
+    """Whether lists and objects stand more than so many levels in one another."""
+    depth = 0
+    for found in _STRING_OR_BRACKET.finditer(text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
+        if depth > levels:
+            return True
+    return False
 
 
 def digest_of(key: bytes) -> bytes:
@@ -170,13 +190,18 @@ class KeysFile:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Keep others from changing the file meanwhile. The lock is a file of its own: the keys file is replaced."""
+        """Keep others from changing the file meanwhile. The lock is on its folder: the file itself is replaced, and a
+        lock file would belong to whoever came first, and shut out the others."""
+        folder = self._path.parent
+        descriptor = None
         try:
-            descriptor = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StartError(f"cannot write beside {self._path}: {error.strerror}") from None
-        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if descriptor is not None:
+                os.close(descriptor)
+            raise StartError(f"cannot lock {folder} to change {self._path}: {error.strerror}") from None
+        try:
             yield
         finally:
             os.close(descriptor)
@@ -187,9 +212,12 @@ class KeysFile:
         folder = self._path.parent
         try:
             descriptor, temporary = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=folder)  # its mode is 0600
+        except OSError as error:
+            raise StartError(f"cannot make a file in {folder} to change {self._path}: {error.strerror}") from None
+        try:
             try:
                 with open(descriptor, "wb") as file:
-                    self._keep_owner(descriptor)
+                    self._keep_readers(descriptor)
                     file.write(data)
                     file.flush()
                     os.fsync(descriptor)
@@ -199,14 +227,32 @@ class KeysFile:
                 raise
             _sync(folder)
         except OSError as error:
-            raise StartError(f"cannot write {self._path}: {error.strerror}") from None
+            by_itself = error.errno in (errno.EBUSY, errno.EXDEV)
+            way_out = "; if the file is mounted by itself, mount its folder, not the file" if by_itself else ""
+            raise StartError(f"cannot write {self._path}: {error.strerror}{way_out}") from None
 
-    def _keep_owner(self, descriptor: int) -> None:
-        """Whom the operator let read the file reads the new one too: root may change what another user serves."""
-        with contextlib.suppress(FileNotFoundError, PermissionError):
-            status = os.stat(self._path)
-            os.fchown(descriptor, status.st_uid, status.st_gid)
-            os.fchmod(descriptor, status.st_mode & 0o777)
+    def _keep_readers(self, descriptor: int) -> None:
+        """Give the new file the owner, group and mode of the old one: who may read that reads this too.
+
+        Raises `StartError` if it cannot be done. A server that could not read the new file would keep the old keys,
+        while whoever revoked one believes that it is refused.
+        """
+        try:
+            old = os.stat(self._path)
+        except FileNotFoundError:
+            return
+        mode = old.st_mode & 0o777
+        with contextlib.suppress(OSError):  # what came of it is looked at, for there are file systems without owners
+            os.fchown(descriptor, old.st_uid, old.st_gid)
+        with contextlib.suppress(OSError):
+            os.fchmod(descriptor, mode)
+        new = os.fstat(descriptor)
+        same_group = new.st_gid == old.st_gid or not mode & stat.S_IRWXG  # a group without rights loses none
+        if new.st_uid != old.st_uid or not same_group or new.st_mode & 0o777 != mode:
+            raise StartError(
+                f"cannot change {self._path}: it is of user {old.st_uid} and group {old.st_gid} with mode {mode:o}, "
+                "and a file of yours would not be: the server might not read it; do this as its owner, or as root"
+            )
 
 
 def _sync(folder: Path) -> None:

@@ -2,13 +2,13 @@
 
 import logging
 import os
-import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from jimsapi.plugins.errors import StartError
+from jimsapi.plugins.options import read_plain_file
 
 logger = logging.getLogger("jimsapi.key")
 
@@ -110,16 +110,7 @@ class WatchedFile(Generic[Content]):
         self._fault = fault
 
     def _read(self) -> bytes:
-        # What is no plain file might block on opening (a pipe), or never end (a device).
-        descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise ValueError("it is no plain file, and could not be read again when it changes")
-            with open(descriptor, "rb", closefd=False) as file:
-                data = file.read()
-        finally:
-            os.close(descriptor)
+        data, status = read_plain_file(self._path)
         # A second change within the grain of the file system's clock may bear the same time and size: look again.
         age = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns)
         self._stamp = _stamp(status) if age > GRAIN else None

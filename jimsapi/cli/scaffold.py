@@ -11,13 +11,16 @@ import shutil
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from string import Template
 
 import click
 
 from jimsapi.builtin import builtin_plugins
+from jimsapi.cli.options import all_options
 from jimsapi.plugins.errors import StartError
+from jimsapi.plugins.options import specs
 
 KINDS = {
     "auth": "Lets in who knows a secret.",
@@ -30,6 +33,12 @@ KINDS = {
 
 LONGEST_NAME = 40
 """Characters. With longer ones lines of the code would be too long for the linter."""
+
+OPTIONS = ("secret", "file", "pause")
+"""The options of the templates: with the name `door` the first one is `--door-secret`."""
+
+COMMON_MODULES = frozenset({"api", "app", "bot", "conftest", "main", "test", "tests"})
+"""Names that modules have in many projects, the tests of the new one among them, where one would hide the other."""
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _TEST_REQUIREMENTS = {"": ("mypy >= 1.15", "pytest >= 8.3", "ruff >= 0.9"), "store": ("hypothesis >= 6.115",)}
@@ -93,8 +102,12 @@ def words_of(name: str) -> dict[str, str]:
         raise StartError(f"{short} is the name of a plugin that comes with jimsapi: take another name")
     if not short[0].isalpha():
         raise StartError(f"{name} gives options like --{short}-…: take a name that begins with a letter")
-    if canonical == "jimsapi" or keyword.iskeyword(module) or module in sys.stdlib_module_names:
-        raise StartError(f"{module} is a module of somebody else: take another name, for example jimsapi-{short}")
+    for field in OPTIONS:
+        if f"{option}_{field}" in _taken_options():
+            raise StartError(f"{name} may give the option --{short}-{field}, which jimsapi has: take another name")
+    if _is_taken(module):
+        other = f"acme-{short}" if canonical == f"jimsapi-{short}" else f"jimsapi-{short}"
+        raise StartError(f"{module} is a module of somebody else: take another name, for example {other}")
     return {
         "distribution": name,
         "module": module,
@@ -105,6 +118,21 @@ def words_of(name: str) -> dict[str, str]:
         "Class": "".join(word.capitalize() for word in option.split("_")),
         "year": str(datetime.now(UTC).year),
     }
+
+
+def _taken_options() -> set[str]:
+    """The keys of jimsapi's own options, and those whose variables would be theirs: a secret's ends in `_FILE`, too."""
+    taken = set()
+    for owned in all_options(None):
+        for spec in specs(owned.options):
+            taken |= {spec.key, f"{spec.key}_file"} if spec.file_variable else {spec.key}
+    return taken
+
+
+def _is_taken(module: str) -> bool:
+    """Whether something else has a module of this name: Python, an installed distribution, or many a project."""
+    reserved = sys.stdlib_module_names | COMMON_MODULES | {"jimsapi"}
+    return keyword.iskeyword(module) or module in reserved or module in packages_distributions()
 
 
 def write_distribution(folder: Path, kind: str, words: dict[str, str]) -> None:

@@ -5,12 +5,14 @@ names, the default. An empty value is unset, everywhere.
 
 A `Secret` that repeats is the exception: all its sources count together, so that a new key can be brought in by any of
 them while the old one still stands in another. Each flag is one secret, the keyword is one or a list, the variable is
-one whatever it holds (nothing splits it), and the file has one a line.
+one whatever it holds (nothing splits it), and the file has one a line, beside comments that begin with #.
 """
 
 import difflib
 import hashlib
 import hmac
+import os
+import stat
 import types
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
@@ -385,7 +387,7 @@ def _parse_all(spec: OptionSpec, raw: Any, source: str) -> list[Any]:
 def _read_secrets(spec: OptionSpec, path: str) -> Any:
     """Read a secret's file: one secret, or one a line where the option repeats. An unusable file stops the start."""
     try:
-        text = secret_text(Path(path).read_bytes())
+        text = secret_text(read_plain_file(Path(path))[0])
     except OSError as error:
         raise OptionError(f"{spec.file_variable}: cannot read {path}: {error.strerror}") from None
     except ValueError as error:
@@ -394,6 +396,23 @@ def _read_secrets(spec: OptionSpec, path: str) -> Any:
     if not any(values):
         raise OptionError(f"{spec.file_variable}: {path} is empty; put the secret in it, or unset the variable")
     return values if spec.repeats else values[0]
+
+
+def read_plain_file(path: Path) -> tuple[bytes, os.stat_result]:
+    """What a file holds, and its status before it was read.
+
+    Raises `OSError`; and `ValueError` for what is no plain file: it might block on opening (a pipe), or never end (a
+    device).
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is no plain file, and could not be read again")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(), status
+    finally:
+        os.close(descriptor)
 
 
 def secret_text(data: bytes) -> str:
@@ -405,9 +424,12 @@ def secret_text(data: bytes) -> str:
 
 
 def secret_lines(text: str) -> list[str]:
-    """The secrets of a file that has one a line. Only line ends part them: other characters may belong to one."""
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return [line.strip() for line in lines if line.strip()]
+    """The secrets of a file that has one a line. Only line ends part them: other characters may belong to one.
+
+    A line that begins with # is a comment, and no secret: who puts it before one wants it to stop.
+    """
+    lines = (line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def near_misses(environ: Mapping[str, str], known: Collection[str]) -> list[tuple[str, str]]:

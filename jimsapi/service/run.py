@@ -131,6 +131,7 @@ class RunService:
 
     async def __aenter__(self) -> "RunService":
         self._loop = asyncio.get_running_loop()
+        self.store.on_turn = self._wake
         interrupted = await self.store.recover(self.owner)
         if interrupted:
             logger.warning("%d runs of an earlier process were open; they are marked interrupted", interrupted)

@@ -154,9 +154,7 @@ class AuthProviderContract(PluginContract):
     async def test_good_credentials_are_admitted_as_who_they_are(self) -> None:
         async with self.opened() as provider:
             for subject, credential in self.examples("good").items():
-                identity = await say(provider, credential)
-                assert isinstance(identity, Identity), f"the credentials of {subject} gave {described(identity)}"
-                assert identity.subject == subject
+                await self.admit(provider, subject, credential)
 
     async def test_an_identity_is_well_formed(self) -> None:
         async with self.opened() as provider:
@@ -353,26 +351,37 @@ class AuthProviderContract(PluginContract):
     # What the cases are made of
 
     async def use(self, provider: Any) -> None:
-        subject, credential = next(iter(self.examples("good").items()))
+        await self.admit(provider, *next(iter(self.examples("good").items())))
+
+    async def admit(self, provider: Any, subject: str, credential: Credential) -> None:
+        """Fail unless these good credentials are admitted as who they are."""
         identity = await say(provider, credential)
         assert isinstance(identity, Identity), f"the credentials of {subject} gave {described(identity)}"
         assert identity.subject == subject
 
     async def expect(self, name: str, refusal: type[Exception]) -> None:
         """Fail unless each of these examples is refused so."""
-        async with self.opened() as provider:
-            for number, credential in enumerate(self.examples(name)):
-                said = await say(provider, credential)
-                assert isinstance(said, refusal), f"{name}[{number}] gave {described(said)}"
+        for number, said in await self.answers(self.examples(name)):
+            assert isinstance(said, refusal), f"{name}[{number}] gave {described(said)}"
 
     async def never_admit(self, credentials: Sequence[Credential]) -> None:
         """Fail unless each is either left to the others or refused in the regular way."""
+        for number, said in await self.answers(credentials):
+            assert said is None or isinstance(said, InvalidCredentials | AccessDenied), (
+                f"{shortened(credentials[number])} gave {described(said)}"
+            )
+
+    async def answers(self, credentials: Sequence[Credential]) -> list[tuple[int, Any]]:
+        """What a provider says of each of these, by number: one that saw nobody yet, and one that admitted somebody
+        just before, after each of the good ones. A provider that remembers decisions may take them for one of those.
+        """
         async with self.opened() as provider:
-            for credential in credentials:
-                said = await say(provider, credential)
-                assert said is None or isinstance(said, InvalidCredentials | AccessDenied), (
-                    f"{shortened(credential)} gave {described(said)}"
-                )
+            said = [(number, await say(provider, credential)) for number, credential in enumerate(credentials)]
+        async with self.opened() as provider:
+            for subject, good in self.examples("good").items():
+                await self.admit(provider, subject, good)
+                said += [(number, await say(provider, credential)) for number, credential in enumerate(credentials)]
+        return said
 
     def changed(self, change: Callable[[bytes], list[bytes]]) -> list[Credential]:
         """The good credentials, with one header at a time changed in all these ways."""

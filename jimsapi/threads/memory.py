@@ -122,6 +122,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self.name = "memory:"
         self.on_commit: Callable[[CommitRecord], None] | None = None
+        self.on_turn: Callable[[UUID], None] | None = None
         self._threads: dict[int, _Thread] = {}
         self._contacts: dict[str, list[_Thread]] = {}
         self._external_ids: dict[str, list[_Thread]] = {}

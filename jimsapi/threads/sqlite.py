@@ -63,6 +63,7 @@ class SQLiteStore:
         self._reader: _Reader | None = None
         self.name = f"sqlite:///{self._path}"
         self.on_commit: Callable[[CommitRecord], None] | None = None
+        self.on_turn: Callable[[UUID], None] | None = None
 
     async def __aenter__(self) -> Self:
         writer = Writer(self._connect, self._disconnect, self._check_file, self._report)

@@ -52,6 +52,10 @@ class ThreadStore(Protocol):
     on_commit: Callable[[CommitRecord], None] | None
     """Told of every commit, in the event loop's thread. Set by the service."""
 
+    on_turn: Callable[[UUID], None] | None
+    """Told, in the event loop's thread, of a run of this process that may start, or was ended, because of what another
+    process did. Set by the service; a store that one process has for itself leaves it alone."""
+
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(

@@ -1,6 +1,7 @@
 """Who enters with a key, and that nothing of a stranger's request is read before that is known."""
 
 import hmac
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -250,6 +251,13 @@ def test_weird_keys_of_flag_variable_and_file_are_valid_together_and_never_split
             assert chat(client, f"Bearer {part}".encode()).status_code == 401, part
         shown = server.stderr
     assert not any(key in shown for key in WEIRD)
+
+
+def test_a_pipe_in_the_place_of_the_file_refuses_the_start_rather_than_to_hang_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "keys")
+    options = ("--app", "tests.apps.steered:app", "--store", "memory:", "--port", "0", "--metrics-port", "0")
+    line = refusal(run_command(*options, cwd=tmp_path, env={"JIMS_API_KEY_FILE": str(tmp_path / "keys")}))
+    assert line.startswith(f"jimsapi: JIMS_API_KEY_FILE: cannot read {tmp_path / 'keys'}: it is no plain file")
 
 
 @pytest.mark.parametrize("content", [None, "", "\n\r\n"])

@@ -27,7 +27,7 @@ WEIRD = [
     "k=v==",
     '"quoted"',
     "it's",
-    "#hash",
+    "hash#",
     "[x]",
     "null",
     "schlüssel-✓",
@@ -144,7 +144,38 @@ async def test_any_text_that_a_header_can_bear_may_be_a_key_and_lines_end_in_any
     assert await admitted(provider, "", "\ufeff", *parts) == [False] * (2 + len(parts))
 
 
-@pytest.mark.parametrize("key", WEIRD)
+async def test_a_line_that_begins_with_a_number_sign_is_a_comment_and_its_key_stops(path: Path, clock: Clock) -> None:
+    path.write_text("# of the website\nold\n  #never\n")
+    provider = BearerKey((), plain(path, clock))
+    assert await admitted(provider, "old", "# of the website", "#never", "never") == [True, False, False, False]
+    path.write_text("# of the website\n#old\nnew\n")
+    clock.now += LOOK_EVERY
+    assert await admitted(provider, "old", "#old", "new") == [False, False, True]
+
+
+def test_a_file_of_comments_alone_stops_the_start(path: Path) -> None:
+    path.write_text("# keys come here\n")
+    with pytest.raises(StartError, match=f"JIMS_API_KEY_FILE: {path} is empty"):
+        configured({}, {"JIMS_API_KEY_FILE": str(path)})
+
+
+def test_short_plain_keys_are_warned_of_and_not_shown(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path.write_text(f"sesame\n{'f' * 15}\n{'g' * 16}\n")
+    configured({"api_key": ("simsim", "é" * 16)}, {"JIMS_API_KEY_FILE": str(path)})
+    [record] = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().startswith("3 of 5 plain keys (--api-key, JIMS_API_KEY, JIMS_API_KEY_FILE) have fewer ")
+    for secret in ("sesam", "simsim", "ffff"):
+        assert secret not in caplog.text
+
+
+def test_of_long_plain_keys_and_of_named_ones_nothing_is_said(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    KeysFile(path).add("one")
+    configured({"api_key": "x" * 16, "keys_file": path})
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("key", [*WEIRD, "#hash"])
 async def test_the_variable_is_one_key_whatever_it_holds(key: str) -> None:
     provider = configured({}, {"JIMS_API_KEY": f" {key}\n"})
     assert provider is not None

@@ -5,8 +5,10 @@ import hashlib
 import json
 import os
 import stat
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,27 @@ def file(tmp_path: Path) -> KeysFile:
     return KeysFile(tmp_path / "keys.json")
 
 
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder in which every user may write, unlike one of pytest's."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        yield folder
+
+
+@contextmanager
+def without_root() -> Iterator[None]:
+    """Root goes on as somebody else; anybody else is somebody else already."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(12345)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
 def text(tmp_path: Path) -> str:
     return (tmp_path / "keys.json").read_text(encoding="utf-8")
 
@@ -53,6 +76,8 @@ def test_every_field_is_read_and_what_is_left_out_is_no_limit() -> None:
         (document(KEY)[:-1], "Expecting ',' delimiter in line 1"),
         (b"\xff\xfe", "it is not UTF-8 text"),
         (b"[" * 100_000, "it nests too deeply"),
+        (b'{"a":' * 33 + b"1" + b"}" * 33, "it nests too deeply"),
+        (b'{"a":' * 32 + b"1" + b"}" * 32, "unknown field `a`"),
         (b"[]", "Expected `object`, got `array`"),
         (b"{}", "missing required field `version`"),
         (document(KEY, version=2), "it is of version 2, and this jimsapi knows version 1"),
@@ -96,6 +121,13 @@ def test_whatever_is_odd_refuses_the_file_and_is_named_without_a_hash(data: byte
     assert "\n" not in shown
     for hidden in ("sesame", HASH, HASH[:-1]):
         assert hidden not in shown
+
+
+def test_brackets_in_a_text_are_no_levels(file: KeysFile) -> None:
+    contact = '"[[' * 40 + "\\"
+    file.add("one", contact_id=contact)
+    [entry] = file.read()
+    assert entry.contact_id == contact
 
 
 def test_a_new_key_is_random_and_only_its_hash_is_kept(file: KeysFile, tmp_path: Path) -> None:
@@ -144,6 +176,82 @@ def test_who_could_read_the_file_still_can_after_root_changed_it(file: KeysFile,
     assert (status.st_uid, status.st_gid) == (owner, group)
 
 
+@pytest.mark.parametrize("mode", [0o644, 0o660])
+def test_who_cannot_keep_the_owner_changes_nothing_and_is_told_why(
+    shared: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    path = shared / "keys.json"
+    file = KeysFile(path)
+    file.add("one")
+    path.chmod(mode)
+    before, looked_at = path.read_bytes(), os.stat
+    if os.geteuid() == 0:
+        os.chown(path, 23456, -1)
+    else:  # only root can give a file away
+
+        def given_away(*arguments: Any, **named: Any) -> os.stat_result:
+            status = looked_at(*arguments, **named)
+            return os.stat_result((*status[:4], status.st_uid + 1, *status[5:]))
+
+        monkeypatch.setattr(os, "stat", given_away)
+    for change in (lambda: file.revoke("one"), lambda: file.add("two")):
+        with without_root(), pytest.raises(StartError, match=r"the server might not read it; do this as its owner"):
+            change()
+    assert path.read_bytes() == before
+    assert [one.name for one in shared.iterdir()] == ["keys.json"]
+
+
+def test_an_owner_changes_a_file_whose_group_has_no_rights_and_is_none_of_his(shared: Path) -> None:
+    # As root leaves it who makes the file and hands it over: `chown app keys.json`.
+    path = shared / "keys.json"
+    KeysFile(path).add("one")
+    if os.geteuid() == 0:
+        os.chown(path, 12345, 23456)
+    with without_root():
+        KeysFile(path).revoke("one")
+        path.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(path, 12345, 23456)
+        with without_root(), pytest.raises(StartError, match="is of user 12345 and group 23456 with mode 640"):
+            KeysFile(path).add("two")
+
+
+def test_where_root_changed_the_file_its_owner_can_change_it_still(shared: Path) -> None:
+    path = shared / "keys.json"
+    with without_root():
+        KeysFile(path).add("one")
+    KeysFile(path).add("two")
+    with without_root():
+        KeysFile(path).revoke("one")
+    assert [key.name for key in KeysFile(path).read()] == ["two"]
+    assert [one.name for one in shared.iterdir()] == ["keys.json"]
+
+
+def test_what_is_in_the_way_is_named(shared: Path) -> None:
+    path = shared / "keys.json"
+    with without_root():
+        KeysFile(path).add("one")
+    shared.chmod(0o555)
+    try:
+        with without_root(), pytest.raises(StartError) as refused:
+            KeysFile(path).revoke("one")
+    finally:
+        shared.chmod(0o777)
+    assert str(refused.value) == f"cannot make a file in {shared} to change {path}: Permission denied"
+
+
+@pytest.mark.parametrize("code", [errno.EBUSY, errno.EXDEV])
+def test_of_a_file_that_is_mounted_by_itself_the_way_out_is_told(
+    file: KeysFile, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def mounted(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "replace", mounted)
+    with pytest.raises(StartError, match=r"if the file is mounted by itself, mount its folder, not the file$"):
+        file.add("one")
+
+
 def test_behind_a_link_its_target_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "keys.json").symlink_to("real/keys.json")
@@ -189,9 +297,11 @@ def test_a_faulty_file_is_left_as_it_is(file: KeysFile, tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_cannot_be_listed_or_changed(file: KeysFile, tmp_path: Path) -> None:
-    for change in (file.read, lambda: file.revoke("x"), lambda: KeysFile(tmp_path / "no" / "keys.json").add("x")):
-        with pytest.raises(StartError, match=r"keys\.json: No such file or directory"):
+    for change in (file.read, lambda: file.revoke("x")):
+        with pytest.raises(StartError, match=r"cannot read .*keys\.json: No such file or directory"):
             change()
+    with pytest.raises(StartError, match=rf"cannot lock {tmp_path}/no to change .*: No such file or directory"):
+        KeysFile(tmp_path / "no" / "keys.json").add("x")
 
 
 @pytest.mark.parametrize("failing", ["replace", "fsync"])
@@ -209,7 +319,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
         with pytest.raises(StartError, match=r"cannot write .*keys\.json: No space left on device"):
             file.add("two")
     assert text(tmp_path) == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["keys.json", "keys.json.lock"]
+    assert [path.name for path in tmp_path.iterdir()] == ["keys.json"]
 
 
 def test_a_file_is_on_disk_before_it_takes_the_old_one_s_place(file: KeysFile, monkeypatch: pytest.MonkeyPatch) -> None:

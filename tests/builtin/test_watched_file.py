@@ -306,8 +306,8 @@ def test_an_unchanged_file_is_told_of_as_read_only_when_it_was_changed(
         ("", "it is empty; put a key in it, or leave the option out"),
         (" \n", "it is empty; put a key in it, or leave the option out"),
         ("!", "it holds 1 exclamation marks"),
-        ("folder", "it is no plain file, and could not be read again when it changes"),
-        ("pipe", "it is no plain file, and could not be read again when it changes"),
+        ("folder", "it is no plain file, and could not be read again"),
+        ("pipe", "it is no plain file, and could not be read again"),
     ],
 )
 def test_at_first_the_file_must_be_good(

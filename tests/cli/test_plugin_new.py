@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from jimsapi.cli.scaffold import KINDS, LONGEST_NAME, words_of, write_distribution
+from jimsapi.cli.scaffold import KINDS, LONGEST_NAME, OPTIONS, words_of, write_distribution
 from jimsapi.plugins.errors import StartError
 from tests.clean_venv import CleanVenv, build_wheels, our_wheel
 from tests.command import refusal, run_command
@@ -214,11 +214,25 @@ def test_served_by_the_installed_command_it_lets_in_whom_it_should_and_nobody_el
         ("2fa", "take a name that begins with a letter"),
         ("jimsapi-2fa", "take a name that begins with a letter"),
         ("jimsapi-key", "key is the name of a plugin that comes with jimsapi"),
+        ("jimsapi-keys", "may give the option --keys-file, which jimsapi has"),
+        ("jimsapi-api-key", "may give the option --api-key-file, which jimsapi has"),
+        ("jimsapi-pytest", "jimsapi_pytest is a module of somebody else: take another name, for example acme-pytest"),
+        ("Pluggy", "pluggy is a module of somebody else: take another name, for example jimsapi-pluggy"),
+        ("tests", "is a module of somebody else"),
+        ("conftest", "is a module of somebody else"),
+        ("api", "is a module of somebody else"),
     ],
 )
 def test_a_name_that_no_plugin_can_have_is_refused_with_the_reason(name: str, message: str) -> None:
     with pytest.raises(StartError, match=re.escape(message)):
         words_of(name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_options_that_names_are_checked_for_are_those_of_the_templates(tmp_path: Path, kind: str) -> None:
+    write_distribution(tmp_path, kind, words_of("jimsapi-ticket"))
+    code = (tmp_path / "jimsapi_ticket" / "__init__.py").read_text(encoding="utf-8")
+    assert set(re.findall(r"^    (\w+): .* = option\(", code, re.MULTILINE)) <= set(OPTIONS)
 
 
 def test_a_refusal_is_one_line_and_writes_nothing(tmp_path: Path) -> None:

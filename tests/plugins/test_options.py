@@ -84,7 +84,13 @@ def test_a_secret_s_file_that_cannot_be_used_stops_the_start_and_is_named(
         ("flag", "variable", None, ["flag", "variable"]),
         (None, "a,b c;d\te", None, ["a,b c;d\te"]),
         ("", "", "file", ["file"]),
-        ([], None, "\ufeff one\x85 half \r\n\r\n two\u2028half\rthree", ["one\x85 half", "two\u2028half", "three"]),
+        (
+            [],
+            None,
+            "\ufeff one\x85 half \r\n\r\n two\u2028half\rthree",
+            ["one\x85 half", "two\u2028half", "three"],
+        ),
+        (None, None, "# comment\none\n #two\nthr#ee", ["one", "thr#ee"]),
         (None, None, None, []),
     ],
 )

@@ -162,6 +162,49 @@ class ComparesMostOfIt(Sound):
         return secret[:-1] == self.secret.reveal()[:-1]
 
 
+class KnowsThemAgain(Sound):
+    """It knows again whom it admitted, by the whole value."""
+
+    def __init__(self, secret: Secret) -> None:
+        super().__init__(secret)
+        self.admitted: dict[str, Identity] = {}
+
+    async def authenticate(self, connection: Connection) -> Identity | None:
+        values = self.values(connection)
+        kept = self.kept(values[0]) if len(values) == 1 else ""
+        if kept in self.admitted and not Directory.away:
+            return self.admitted[kept]
+        identity = await super().authenticate(connection)
+        if identity is not None and kept:
+            self.admitted[kept] = identity
+        return identity
+
+    def kept(self, value: str) -> str:
+        import hashlib
+
+        return hashlib.sha256(value.encode()).hexdigest()
+
+
+class RemembersMostOfIt(KnowsThemAgain):
+    def kept(self, value: str) -> str:
+        return super().kept(value[:-1])
+
+
+class RemembersTheLastOne(RemembersMostOfIt):
+    """Its memory holds one."""
+
+    async def authenticate(self, connection: Connection) -> Identity | None:
+        identity = await super().authenticate(connection)
+        for old in list(self.admitted)[:-1]:
+            del self.admitted[old]
+        return identity
+
+
+class RemembersThePerson(KnowsThemAgain):
+    def kept(self, value: str) -> str:
+        return super().kept(value.partition("/")[0])
+
+
 class ComparesDigests(Sound):
     def matches(self, secret: str) -> bool:
         import hmac

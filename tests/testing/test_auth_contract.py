@@ -21,6 +21,9 @@ FAULTS: Faults = {
     "FailsOnMalformed": ("malformed_credentials_are_invalid",),
     "PassesMalformed": ("malformed_credentials_are_invalid",),
     "ComparesMostOfIt": ("almost_right_credentials_are_not_admitted",),
+    "RemembersMostOfIt": ("almost_right_credentials_are_not_admitted",),
+    "RemembersTheLastOne": ("almost_right_credentials_are_not_admitted",),
+    "RemembersThePerson": ("wrong_credentials_are_invalid", "expired_credentials_are_invalid"),
     "NoExpiry": ("expired_credentials_are_invalid",),
     "AdmitsEve": ("who_may_not_enter_is_denied", "the_server_answers_403_to_whom_it_denies"),
     "AdmitsEmpty": ("empty_credentials_are_not_admitted",),
@@ -137,6 +140,10 @@ class TestSilentAboutExpiry(TestSound):
     expired = AuthProviderContract.expired
 
 
+class TestKnowsThemAgain(TestSound):
+    version = "KnowsThemAgain"
+
+
 class TestWithoutDates(TestSound):
     expired = DoesNotApply("a door knows no date")
     outage = DoesNotApply("it asks nobody")
@@ -157,11 +164,14 @@ class TestDatedAgainAndChanged(TestDatedAgain):
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> ContractRun:
     folder = tmp_path_factory.mktemp("doors")
-    return ContractRun(folder, "acme-door", "doors.py", CONTRACT, FAULTS, ("TestWithoutDates", "TestDatedAgain"))
+    return ContractRun(
+        folder, "acme-door", "doors.py", CONTRACT, FAULTS, ("TestKnowsThemAgain", "TestWithoutDates", "TestDatedAgain")
+    )
 
 
 def test_a_provider_that_keeps_the_contract_passes_every_case(ran: ContractRun) -> None:
-    assert ran.of_class("TestSound") == dict.fromkeys(cases_of(AuthProviderContract))
+    for version in ("TestSound", "TestKnowsThemAgain"):
+        assert ran.of_class(version) == dict.fromkeys(cases_of(AuthProviderContract))
 
 
 @pytest.mark.parametrize(("version", "case"), pairs(FAULTS))

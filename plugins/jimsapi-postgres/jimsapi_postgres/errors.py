@@ -1,0 +1,78 @@
+"""What can go wrong with PostgreSQL, in the words of the domain. No error of asyncpg leaves this package."""
+
+import asyncpg
+
+from jimsapi.threads.errors import DomainError, StoreUnavailable, StoreUnusable
+
+_PRIVILEGE = "42501"
+_READ_ONLY = "25006"
+_LOST_CLASSES = ("08", "57P")
+"""SQLSTATE: connection exceptions; the server shuts down, crashed, or starts up."""
+_REFUSED_CLASSES = ("22", "23", "54")
+"""SQLSTATE: the data cannot be stored, however often it is tried."""
+
+
+class ConnectionLost(StoreUnavailable):
+    """The connection is gone; whether what was asked of it was done is not known."""
+
+
+class NotConnected(StoreUnavailable):
+    """No connection could be made; nothing was done."""
+
+
+class DataRefused(RuntimeError):
+    """PostgreSQL does not take this data; asking again does not help."""
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether the connection is of no more use: closed, silent, or to a server that went read-only (a failover)."""
+    if isinstance(error, asyncpg.PostgresError):
+        state = error.sqlstate or ""
+        return state.startswith(_LOST_CLASSES) or state == _READ_ONLY
+    if isinstance(error, asyncpg.InterfaceError):
+        return not isinstance(error, ValueError)
+    return isinstance(error, OSError | EOFError | asyncpg.InternalClientError)  # TimeoutError is an OSError
+
+
+def as_domain_error(error: Exception) -> Exception:
+    """What a caller gets for an error of asyncpg, of the network or of PostgreSQL."""
+    if isinstance(error, DomainError):
+        return error
+    if is_lost(error):
+        return ConnectionLost(f"PostgreSQL: {reason(error)}")
+    if isinstance(error, asyncpg.PostgresError):
+        if (error.sqlstate or "").startswith(_REFUSED_CLASSES):
+            return DataRefused(f"PostgreSQL: {reason(error)}")
+        return StoreUnavailable(f"PostgreSQL: {reason(error)}")
+    if isinstance(error, asyncpg.InterfaceError):  # asyncpg could not encode a value
+        return DataRefused(f"PostgreSQL: {type(error).__name__}: a value cannot be encoded")
+    return error
+
+
+def as_unusable(name: str, error: Exception) -> StoreUnusable:
+    """Why the store cannot be opened."""
+    if isinstance(error, StoreUnusable):
+        return error
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return StoreUnusable(
+            f"{name}: {reason(error)}; let `jimsapi db upgrade --store …` make the tables with a role that may, and "
+            "grant this one SELECT, INSERT, UPDATE and DELETE on them"
+        )
+    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
+        return StoreUnusable(f"{name}: {reason(error)}; check user and password")
+    return StoreUnusable(
+        f"{name}: cannot be used ({reason(error)}); check that PostgreSQL is up and that --store names it"
+    )
+
+
+def reason(error: BaseException) -> str:
+    """One line that says what happened. The details and hints of PostgreSQL may quote stored data: they stay out."""
+    if isinstance(error, DomainError):
+        return str(error)
+    if isinstance(error, asyncpg.PostgresError):
+        return f"{error.args[0] if error.args else type(error).__name__} ({error.sqlstate})"
+    if isinstance(error, TimeoutError):
+        return "it did not answer in time"
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return "no server that takes writes was found"
+    return f"{type(error).__name__}: {error}".replace("\n", " ")

@@ -1,0 +1,280 @@
+"""How messages are accepted and runs are finished: all that wait go together, in one call on one of two connections.
+
+A call is one transaction and one round trip, so what wait together share the server's work and its sync to the disk.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Protocol
+from uuid import UUID
+
+from jimsapi.threads.errors import StoreUnavailable, ThreadNotFound
+from jimsapi.threads.run import Accepted, ContextLimits, Outcome, RunPlan, RunStatus, Settled
+from jimsapi.threads.store import CommitRecord
+from jimsapi_postgres import rows
+from jimsapi_postgres.connections import Connection, Link
+from jimsapi_postgres.errors import ConnectionLost, DataRefused, NotConnected
+
+AT_ONCE = 64
+"""Operations in one call; it holds a lock for each."""
+ONE_BY_ONE_WITHIN = 10.0
+"""Seconds for doing the operations of a failed call one by one; what is left then fails."""
+
+_CONCERN_ALL = ("0A", "28", "3D", "42", "53", "58")
+"""SQLSTATE: what is wrong with the server, the database or the role, and not with an operation."""
+
+_RUN = """
+    SELECT
+        r.thread_id, r.status, r.created_new_thread, t.contact_id, t.created_at, t.thread_config::json
+    FROM jimsapi_runs r
+    JOIN threads t ON t.thread_id = r.thread_id
+    WHERE r.run_id = $1
+"""
+_OWNED_THREAD = "SELECT thread_id FROM jimsapi_runs WHERE run_id = $1 AND owner = $2"
+_OLDEST = """
+    SELECT event_id, created_at, event_type, event_data::json FROM thread_events
+    WHERE thread_id = $1 ORDER BY created_at, event_id LIMIT 1
+"""
+_BY_IDS = """
+    SELECT e.event_id, e.created_at, e.event_type, e.event_data::json
+    FROM unnest($2::uuid[]) WITH ORDINALITY i (id, position)
+    JOIN thread_events e ON e.thread_id = $1 AND e.event_id = i.id
+    WHERE e.thread_id = $1 AND e.event_id = ANY ($2)
+    ORDER BY i.position
+"""
+CONTEXT = """
+    SELECT part, event_id, created_at, event_type, event_data
+    FROM jimsapi_context_1(ARRAY[$1::uuid], ARRAY[$2::int], ARRAY[$3::bigint])
+"""
+
+
+class _Waiting:
+    """One operation and who waits for it."""
+
+    __slots__ = ("future", "item")
+
+    def __init__(self, item: Any, future: asyncio.Future[Any]) -> None:
+        self.item = item
+        self.future = future
+
+
+class Lanes:
+    """Takes what waits from two queues, on as many connections as there are links.
+
+    `report` is told of each call that wrote. Cancelling a future that was handed out undoes nothing.
+    """
+
+    def __init__(self, links: Sequence[Link], report: Callable[[CommitRecord], None]) -> None:
+        self._links = links
+        self._report = report
+        self._accepts: deque[_Waiting] = deque()
+        self._finishes: deque[_Waiting] = deque()
+        self._contacts: set[str] = set()
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._loop = asyncio.get_running_loop()
+        self._tasks = [self._loop.create_task(self._work(link), name="jimsapi-postgres-lane") for link in links]
+        self.failing = False
+        """Whether the last call could not be done."""
+
+    def accept(self, plan: RunPlan) -> asyncio.Future[Accepted]:
+        """Have a message accepted with the next call."""
+        return self._submit(self._accepts, plan)
+
+    def finish(self, run_id: UUID, owner: UUID, outcome: Outcome) -> asyncio.Future[Settled]:
+        """Have a run finished with the next call."""
+        return self._submit(self._finishes, (run_id, owner, outcome))
+
+    async def close(self, seconds: float) -> None:
+        """Do what waits, for so long, and close the connections."""
+        self._closing = True
+        self._wake.set()
+        _, late = await asyncio.wait(self._tasks, timeout=seconds)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late)
+        for waiting in (*self._accepts, *self._finishes):
+            _reject(waiting, StoreUnavailable("the store is closed"))
+        for link in self._links:
+            await link.close()
+
+    def _submit(self, queue: deque[_Waiting], item: Any) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if self._closing:
+            future.set_exception(StoreUnavailable("the store is closed"))
+            return future
+        queue.append(_Waiting(item, future))
+        self._wake.set()
+        return future
+
+    async def _work(self, link: Link) -> None:
+        while True:
+            if finishes := self._next_finishes():
+                await self._call(link, finishes, _finish)
+            elif accepts := self._next_accepts():
+                contacts = {waiting.item.contact_id for waiting in accepts}
+                self._contacts |= contacts
+                await self._call(link, accepts, _accept)
+                self._contacts -= contacts
+            elif self._closing and not (self._accepts or self._finishes):
+                self._wake.set()  # the other lane may sleep since its contacts were taken
+                return
+            else:
+                self._wake.clear()
+                await self._wake.wait()
+
+    def _next_finishes(self) -> list[_Waiting]:
+        return [self._finishes.popleft() for _ in range(min(len(self._finishes), AT_ONCE))]
+
+    def _next_accepts(self) -> list[_Waiting]:
+        """What waits, but for contacts that the other lane works on: theirs would wait for its locks, and overtake."""
+        taken: list[_Waiting] = []
+        left: list[_Waiting] = []
+        while self._accepts and len(taken) < AT_ONCE:
+            waiting = self._accepts.popleft()
+            (left if waiting.item.contact_id in self._contacts else taken).append(waiting)
+        self._accepts.extendleft(reversed(left))
+        return taken
+
+    async def _call(self, link: Link, batch: list[_Waiting], call: "_Call") -> None:
+        began = time.perf_counter()
+        try:
+            results = await self._results(link, [waiting.item for waiting in batch], call)
+        except asyncio.CancelledError:
+            for waiting in batch:
+                _reject(waiting, StoreUnavailable("the store is closed"))
+            raise
+        except Exception as error:  # a fault of ours; the lane goes on, and nobody waits for ever
+            results = [error] * len(batch)
+        again: list[_Waiting] = []
+        for waiting, result in zip(batch, results, strict=True):
+            if isinstance(result, rows.Again):
+                again.append(waiting)
+            elif isinstance(result, BaseException):
+                _reject(waiting, result)
+            elif not waiting.future.done():
+                waiting.future.set_result(result)
+        self._accepts.extendleft(reversed(again))
+        self.failing = any(isinstance(result, StoreUnavailable) for result in results)
+        done = len(batch) - len(again)
+        if done:
+            self._report(CommitRecord(done, time.perf_counter() - began, self.failing))
+
+    async def _results(self, link: Link, items: list[Any], call: "_Call") -> list[Any]:
+        """The outcome of each item: an answer, or an error of its own."""
+        doubtful = False
+        for attempt in (1, 2):
+            try:
+                return await link.ask(partial(call, items=items, doubtful=doubtful))
+            except ConnectionLost as error:
+                if attempt == 2:
+                    return _same_for_all(error, items)
+                doubtful = True  # it may have been committed: the identifiers settle it
+            except (StoreUnavailable, DataRefused) as error:
+                if _concerns_all(error):
+                    return _same_for_all(error, items)
+                break
+        return await self._one_by_one(link, items, call, doubtful)
+
+    async def _one_by_one(self, link: Link, items: list[Any], call: "_Call", doubtful: bool) -> list[Any]:
+        """One of the items spoils the call: do each alone, so that only that one fails."""
+        give_up_at = time.monotonic() + ONE_BY_ONE_WITHIN
+        results: list[Any] = []
+        failure: Exception | None = None
+        for item in items:
+            if time.monotonic() > give_up_at:
+                failure = failure or StoreUnavailable("PostgreSQL: it takes too long")
+            if failure is not None:
+                results.append(StoreUnavailable(*failure.args))
+                continue
+            try:
+                results += await link.ask(partial(call, items=[item], doubtful=doubtful))
+            except Exception as error:
+                results.append(error)
+                if isinstance(error, ConnectionLost | NotConnected):
+                    failure = error
+        return results
+
+
+class _Call(Protocol):
+    """Does all items in one round trip; `doubtful` says that an earlier call may have done them already."""
+
+    async def __call__(self, connection: Connection, items: list[Any], doubtful: bool) -> list[Any]: ...
+
+
+async def _accept(connection: Connection, items: list[RunPlan], doubtful: bool) -> list[Any]:
+    arguments = rows.accept_arguments(items)
+    results: list[Any] = list(rows.read_accepted(items, arguments, await connection.fetch(rows.ACCEPT, *arguments)))
+    for position, result in enumerate(results):
+        if isinstance(result, rows.Known):
+            results[position] = await _accepted_before(connection, items[position])
+    return results
+
+
+async def _accepted_before(connection: Connection, plan: RunPlan) -> Accepted | Exception:
+    """What an earlier call with the same run answered: its commit was in doubt, and it was asked again."""
+    run = await connection.fetchrow(_RUN, plan.run_id)
+    if run is None:
+        return ThreadNotFound()
+    thread_id, status, created_new_thread, contact_id, created_at, config = run
+    started = status == RunStatus.RUNNING
+    snapshot = None
+    if started or (created_new_thread and status == RunStatus.QUEUED):
+        snapshot = await read_context(connection, thread_id, plan.context)
+    stored = await connection.fetch(_OLDEST, thread_id) if created_new_thread else []
+    if started:
+        stored += await connection.fetch(_BY_IDS, thread_id, [plan.message.event_id])
+    thread = rows.thread_record(thread_id, contact_id, created_at, config)
+    return Accepted(thread, created_new_thread, RunStatus(status), snapshot, [rows.event_row(row) for row in stored])
+
+
+async def read_context(connection: Connection, thread_id: UUID, limits: ContextLimits) -> Any:
+    """The context of a thread as it is now."""
+    found = await connection.fetch(CONTEXT, thread_id, *rows.context_arguments(limits))
+    return rows.read_snapshot(found, limits)
+
+
+async def _finish(connection: Connection, items: list[rows.Finishing], doubtful: bool) -> list[Any]:
+    found = await connection.fetch(rows.FINISH, *rows.finish_arguments(items))
+    results: list[Any] = list(rows.read_settled(items, found))
+    if doubtful:
+        for position, result in enumerate(results):
+            if isinstance(result, Settled) and not result.counted:
+                results[position] = await _finished_before(connection, items[position], result)
+    return results
+
+
+async def _finished_before(connection: Connection, finishing: rows.Finishing, found: Settled) -> Settled:
+    """What the first call would have answered, if it was this very outcome that it stored."""
+    run_id, owner, outcome = finishing
+    if found.status is not outcome.status:
+        return found
+    thread_id = await connection.fetchval(_OWNED_THREAD, run_id, owner)
+    if thread_id is None:
+        return found
+    stored: list[Any] = []
+    if outcome.status is RunStatus.COMPLETED and outcome.events:
+        stored = await connection.fetch(_BY_IDS, thread_id, [event.event_id for event in outcome.events])
+        if len(stored) != len(outcome.events):
+            return found
+    return Settled(True, found.status, found.next_run, [rows.event_row(row) for row in stored])
+
+
+def _concerns_all(error: Exception) -> bool:
+    """Whether the server as a whole cannot work now: then the operations one by one cannot either."""
+    state = getattr(error.__cause__, "sqlstate", None) or ""
+    return isinstance(error, NotConnected) or state.startswith(_CONCERN_ALL)
+
+
+def _same_for_all(error: Exception, items: Iterable[Any]) -> list[Any]:
+    """An error of its own for each: an exception that several tasks raise mixes their tracebacks."""
+    return [StoreUnavailable(*error.args) for _ in items]
+
+
+def _reject(waiting: _Waiting, error: BaseException) -> None:
+    if not waiting.future.done():
+        waiting.future.set_exception(error)

@@ -1,0 +1,253 @@
+"""What goes into the functions of `sql/functions_1.sql`, and what comes out of them."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import Any
+from uuid import UUID
+
+from jimsapi.threads.errors import IdentifierTaken, QueueFull, ThreadNotFound
+from jimsapi.threads.event import THREAD_CREATED, TICK, EventRow, NewEvent
+from jimsapi.threads.ids import uuid7
+from jimsapi.threads.run import (
+    Accepted,
+    ByExternalId,
+    ById,
+    ContextLimits,
+    Latest,
+    New,
+    Outcome,
+    RunPlan,
+    RunStatus,
+    Settled,
+    Snapshot,
+    ThreadRecord,
+)
+from jimsapi.threads.storable import dump_storable
+from jimsapi.threads.window import choose
+
+ACCEPT = """
+    SELECT item, part, verdict, id, at, kind, data, first_at FROM jimsapi_accept_1(
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
+    )
+"""
+FINISH = """
+    SELECT counted, status, next_run, first_at, taken FROM jimsapi_finish_1($1, $2, $3, $4, $5, $6, $7, $8)
+    ORDER BY item
+"""
+
+WINDOW, OLDER_COMM, OLDER_STATES, MORE, ENTERED = 1, 2, 3, 4, 5
+"""The parts in which a context comes."""
+
+_LONG_AGO = 3e9
+"""Seconds; PostgreSQL's clock goes no further back than some thousand years."""
+
+_CREATED_IDS = 12
+"""Where `new_events` stands among the arguments of `jimsapi_accept_1`."""
+
+_in_order = attrgetter("created_at", "event_id")
+
+Finishing = tuple[UUID, UUID, Outcome]
+"""A run, its owner, and how it ends."""
+
+
+class Known(Exception):
+    """The run was accepted before: its answer has to be looked up."""
+
+
+class Again(Exception):
+    """Another message of the same call made the thread, or it was deleted meanwhile: to be asked again."""
+
+
+def accept_arguments(plans: Sequence[RunPlan]) -> list[list[Any]]:
+    """The arrays of `jimsapi_accept_1`."""
+    new: list[tuple[UUID | None, UUID | None, str | None, bytes | None]] = []
+    selectors: list[tuple[int, int, UUID | None, str | None, float | None]] = []
+    for item, plan in enumerate(plans, 1):
+        made: tuple[UUID | None, UUID | None, str | None, bytes | None] = (None, None, None, None)
+        for selector in plan.selectors:
+            match selector:
+                case Latest(age):
+                    selectors.append(
+                        (item, 2, None, None, None if age is None else min(age.total_seconds(), _LONG_AGO))
+                    )
+                case New(config, external_id):
+                    selectors.append((item, 4, None, None, None))
+                    made = (
+                        uuid7(), uuid7(), external_id,
+                        plan.thread_config if config is None else dump_storable(dict(config)),
+                    )  # fmt: skip
+                    break
+                case ById(thread_id):
+                    selectors.append((item, 1, thread_id, None, None))
+                case ByExternalId(external_id):
+                    selectors.append((item, 3, None, external_id, None))
+        new.append(made)
+    now = datetime.now()  # threads are dated by the process's local time, as JIMS has it
+    limits = [context_arguments(plan.context) for plan in plans]
+    columns: list[list[Any]] = [
+        [plan.run_id for plan in plans],
+        [plan.owner for plan in plans],
+        [plan.contact_id for plan in plans],
+        [plan.acting_for for plan in plans],
+        [plan.message.event_id for plan in plans],
+        [plan.message.event_type for plan in plans],
+        [plan.message.data for plan in plans],
+        [plan.conversation_start for plan in plans],
+        [plan.queue_limit for plan in plans],
+        [events for events, _ in limits],
+        [size for _, size in limits],
+    ]
+    columns += _columns(new, 4)
+    columns.append([now] * len(plans))
+    columns += _columns(selectors, 5)
+    return columns
+
+
+def read_accepted(
+    plans: Sequence[RunPlan], arguments: Sequence[list[Any]], rows: Iterable[Any]
+) -> list[Accepted | Exception]:
+    """What became of each plan: its answer, or what its caller is to be told."""
+    created_ids = arguments[_CREATED_IDS]
+    headers: dict[int, Any] = {}
+    contexts: dict[int, list[Any]] = {}
+    for row in rows:
+        if row[1] == 0:
+            headers[row[0]] = row
+        else:
+            contexts.setdefault(row[0], []).append((row[1], row[3], row[4], row[5], row[6]))
+    return [
+        _accepted(plan, created_id, headers[item], contexts.get(item, []))
+        for item, (plan, created_id) in enumerate(zip(plans, created_ids, strict=True), 1)
+    ]
+
+
+def _accepted(plan: RunPlan, created_id: UUID, header: Any, context: list[Any]) -> Accepted | Exception:
+    _, _, verdict, thread_id, created_at, contact_id, config, first_at = header
+    match verdict:
+        case "missing":
+            asked_for = [selector.thread_id for selector in plan.selectors if isinstance(selector, ById)]
+            return ThreadNotFound(asked_for[-1] if asked_for else None)
+        case "refused":
+            by_id = any(isinstance(one, ById) and one.thread_id == thread_id for one in plan.selectors)
+            return ThreadNotFound(as_uuid(thread_id) if by_id else None)
+        case "full":
+            return QueueFull(plan.queue_limit)
+        case "taken":
+            return IdentifierTaken([plan.message.event_id])
+        case "known":
+            return Known()
+        case "again":
+            return Again()
+    thread = thread_record(thread_id, contact_id, created_at, config)
+    if verdict == "queued":
+        return Accepted(thread, False, RunStatus.QUEUED, None, [])
+    if verdict == "running":
+        snapshot = read_snapshot(context, plan.context)
+        return Accepted(thread, False, RunStatus.RUNNING, snapshot, [_row(plan.message, first_at)])
+    entered = [EventRow(created_id, first_at, THREAD_CREATED, b"{}")]
+    if verdict == "created":
+        entered.append(_row(plan.message, first_at + TICK))
+    status = RunStatus.RUNNING if verdict == "created" else RunStatus.QUEUED
+    return Accepted(thread, True, status, Snapshot(entered[:], False), entered)
+
+
+def read_snapshot(rows: Iterable[Any], limits: ContextLimits) -> Snapshot:
+    """Make a context of the rows `(part, event_id, created_at, event_type, event_data)` that a function gave."""
+    parts: dict[int, list[EventRow]] = {WINDOW: [], OLDER_COMM: [], OLDER_STATES: []}
+    more = False
+    for part, event_id, created_at, event_type, data in rows:
+        if part == MORE:
+            more = True
+        elif part != ENTERED:
+            parts[part].append(EventRow(as_text(event_id), created_at, event_type, data))
+    window, comm, states = parts.values()
+    if limits.events == 0 or (not (comm or states or more) and _fits(window, limits)):
+        return Snapshot(window[::-1], False)
+    states.sort(key=_in_order, reverse=True)
+    chosen = choose(window, comm, states, limits)
+    return Snapshot(chosen, more or len(chosen) < len(window) + len(comm) + len(states))
+
+
+def context_arguments(limits: ContextLimits) -> tuple[int | None, int | None]:
+    """The limits as the functions take them."""
+    return (None, None) if limits.events == 0 else (limits.events, limits.bytes)
+
+
+def finish_arguments(finishing: Sequence[Finishing]) -> list[list[Any]]:
+    """The arrays of `jimsapi_finish_1`."""
+    events = [
+        (item, event.event_id, event.event_type, event.data)
+        for item, (_, _, outcome) in enumerate(finishing, 1)
+        if outcome.status is RunStatus.COMPLETED
+        for event in outcome.events
+    ]
+    return [
+        [run_id for run_id, _, _ in finishing],
+        [owner for _, owner, _ in finishing],
+        [outcome.status for _, _, outcome in finishing],
+        [storable_error(outcome.error) for _, _, outcome in finishing],
+        *_columns(events, 4),
+    ]
+
+
+def read_settled(finishing: Sequence[Finishing], rows: Sequence[Any]) -> list[Settled | Exception]:
+    """What became of each run."""
+    return [_settled(outcome, row) for (_, _, outcome), row in zip(finishing, rows, strict=True)]
+
+
+def _settled(outcome: Outcome, row: Any) -> Settled | Exception:
+    counted, status, next_run, first_at, taken = row
+    if taken:
+        return IdentifierTaken([as_uuid(event_id) for event_id in taken])
+    stored: list[EventRow] = []
+    if counted and outcome.status is RunStatus.COMPLETED:
+        stored = [_row(event, first_at + TICK * position) for position, event in enumerate(outcome.events)]
+    return settled(counted, status, next_run, stored)
+
+
+def settled(counted: bool, status: str | None, next_run: UUID | None, stored: list[EventRow]) -> Settled:
+    """How a run stands, in our own types."""
+    return Settled(
+        counted,
+        None if status is None else RunStatus(status),
+        None if next_run is None else as_uuid(next_run),
+        stored,
+    )
+
+
+def thread_record(thread_id: UUID, contact_id: str | None, created_at: datetime, config: bytes) -> ThreadRecord:
+    """A thread's `created_at` stands in the process's local time."""
+    return ThreadRecord(as_uuid(thread_id), contact_id, created_at.astimezone(UTC), config)
+
+
+def event_row(row: Any) -> EventRow:
+    """An event from `event_id, created_at, event_type, event_data`."""
+    return EventRow(as_text(row[0]), row[1], row[2], row[3])
+
+
+def as_uuid(found: UUID) -> UUID:
+    """asyncpg's identifiers are of a class of its own, which not every encoder knows."""
+    return UUID(int=found.int)
+
+
+def as_text(found: UUID) -> str:
+    """An identifier in 32 digits: most events of a context are never looked at, and a `UUID` costs more to make."""
+    return found.hex
+
+
+def storable_error(error: str | None) -> str | None:
+    """What a pipeline raised may hold NUL and lone surrogates, which no text of PostgreSQL can."""
+    return error and error.encode("utf-8", "replace").decode().replace("\0", "?")
+
+
+def _row(event: NewEvent, created_at: datetime) -> EventRow:
+    return EventRow(event.event_id, created_at, event.event_type, event.data)
+
+
+def _fits(rows: Sequence[EventRow], limits: ContextLimits) -> bool:
+    return sum([len(row.data) for row in rows if row.data]) <= limits.bytes
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(count)]

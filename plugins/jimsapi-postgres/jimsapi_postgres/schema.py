@@ -1,0 +1,189 @@
+"""The tables, indexes and functions in a database, and how they are brought up to date beside servers at work.
+
+`threads` and `thread_events` are JIMS's own, so that other JIMS programs can use the same database. All else is ours,
+is only ever added, and is named `jimsapi_…`. A migration is repeatable: one that was cut off is simply done again.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+
+import asyncpg
+
+from jimsapi.threads.errors import StoreUnusable
+from jimsapi_postgres.connections import Connection
+from jimsapi_postgres.errors import as_unusable
+from jimsapi_postgres.url import Target, connect_arguments
+
+logger = logging.getLogger("jimsapi.postgres")
+
+OLDEST_POSTGRES = 13
+LOCK_KEY = 0x6A696D73_61706901
+"""The advisory lock of whoever changes the schema."""
+ASK_LOCK_EVERY = 0.2
+LARGE = 268_435_456
+"""Bytes of `thread_events` beyond which a start leaves the building of indexes to `jimsapi db upgrade`."""
+
+INDEXES_1 = {
+    "jimsapi_threads_contact": "threads (contact_id, created_at, thread_id)",
+    "jimsapi_threads_external": "threads (external_id, created_at) WHERE external_id IS NOT NULL",
+    "jimsapi_events_order": "thread_events (thread_id, created_at, event_id)",
+    # A context's parts, each found at a cost that does not depend on the thread's length. The predicates are equalities
+    # of an expression, which queries repeat word for word.
+    "jimsapi_events_comm": "thread_events (thread_id, created_at, event_id) WHERE substr(event_type, 1, 5) = 'comm.'",
+    "jimsapi_events_state": (
+        "thread_events (thread_id, event_type, created_at, event_id) WHERE substr(event_type, 1, 10) = 'state.set.'"
+    ),
+}
+
+_NEEDED_COLUMNS = {
+    "threads": {"thread_id", "contact_id", "external_id", "created_at", "thread_config"},
+    "thread_events": {"thread_id", "event_id", "created_at", "event_type", "event_data"},
+}
+_COLUMNS = """
+    SELECT attname FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped
+"""
+_MISSING_PRIVILEGES = """
+    SELECT privilege || ' on ' || name
+    FROM unnest(ARRAY['threads', 'thread_events', 'jimsapi_runs', 'jimsapi_owners']) name,
+        unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) privilege
+    WHERE NOT has_table_privilege(name, privilege) AND (privilege <> 'UPDATE' OR name LIKE 'jimsapi%')
+"""
+
+
+async def prepare(target: Target, *, wait: float | None, large: int | None = LARGE) -> int:
+    """Bring a database up to date, and check that it can be used. Returns the version that was found; 0 is none.
+
+    One process at a time does it; the others wait, at most `wait` seconds (None: as long as it takes). With `large`,
+    a `thread_events` of more bytes is not indexed here.
+
+    Raises:
+        StoreUnusable: the message says why, and which command mends it.
+    """
+    try:
+        connection = await asyncpg.connect(**connect_arguments(target))
+    except Exception as error:
+        raise as_unusable(target.name, error) from error
+    try:
+        return await _prepare(connection, target.name, wait, large)
+    except Exception as error:
+        raise as_unusable(target.name, error) from error
+    finally:
+        connection.terminate()
+
+
+async def _prepare(connection: Connection, name: str, wait: float | None, large: int | None) -> int:
+    await connection.execute("SET statement_timeout = 0; SET lock_timeout = 0; SET client_min_messages = warning")
+    await _refuse_unfit_server(connection, name)
+    await _refuse_foreign_tables(connection, name)
+    found = await _version(connection, name)
+    if found < len(MIGRATIONS):
+        await _take_lock(connection, name, wait)
+        # Another process may have done it while this one waited.
+        for version in range(await _version(connection, name) + 1, len(MIGRATIONS) + 1):
+            await _refuse_large(connection, name, large)
+            logger.info("%s: the schema goes to version %d", name, version)
+            await MIGRATIONS[version - 1](connection)
+            await _set_version(connection, version)
+    missing = await connection.fetch(_MISSING_PRIVILEGES)
+    if missing:
+        raise StoreUnusable(f"{name}: the role of --store lacks {', '.join(row[0] for row in missing)}; grant it that")
+    return found
+
+
+async def _version_1(connection: Connection) -> None:
+    async with connection.transaction():
+        threads_are_ours = await connection.fetchval("SELECT to_regclass('threads') IS NULL")
+        await connection.execute(_sql("jims_tables"))
+        if threads_are_ours:
+            await connection.execute(_sql("jims_indexes"))
+        await connection.execute(_sql("tables_1"))
+    for index, definition in INDEXES_1.items():
+        await _build_index(connection, index, definition)
+    await connection.execute(_sql("functions_1"))
+
+
+MIGRATIONS: tuple[Callable[[Connection], Awaitable[None]], ...] = (_version_1,)
+SERVES_FROM = (1,)
+"""For each version the oldest server that can work with it: an older one may be at work while a newer one starts."""
+
+
+async def _build_index(connection: Connection, index: str, definition: str) -> None:
+    """Build an index while others write. One that was cut off stays behind as invalid, and is built anew."""
+    valid = await connection.fetchval("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)", index)
+    if valid is False:
+        await connection.execute(f"DROP INDEX CONCURRENTLY {index}")
+    if not valid:
+        await connection.execute(f"CREATE INDEX CONCURRENTLY {index} ON {definition}")
+
+
+async def _version(connection: Connection, name: str) -> int:
+    if await connection.fetchval("SELECT to_regclass('jimsapi_schema') IS NULL"):
+        return 0
+    row = await connection.fetchrow("SELECT version, serves_from FROM jimsapi_schema ORDER BY version DESC LIMIT 1")
+    if row is None:
+        return 0
+    version, serves_from = row
+    if serves_from > len(MIGRATIONS):
+        raise StoreUnusable(
+            f"{name}: a newer jimsapi-postgres made this database (schema {version}, for servers that know "
+            f"{serves_from}; this one knows {len(MIGRATIONS)}); upgrade it: pip install --upgrade jimsapi-postgres"
+        )
+    return int(version)
+
+
+async def _set_version(connection: Connection, version: int) -> None:
+    async with connection.transaction():
+        await connection.execute(
+            "CREATE TABLE IF NOT EXISTS jimsapi_schema (version int NOT NULL, serves_from int NOT NULL)"
+        )
+        await connection.execute("DELETE FROM jimsapi_schema")
+        await connection.execute("INSERT INTO jimsapi_schema VALUES ($1, $2)", version, SERVES_FROM[version - 1])
+
+
+async def _take_lock(connection: Connection, name: str, wait: float | None) -> None:
+    """Take the lock, which ends with the connection.
+
+    By asking again and again: a statement that waits would hold up the building of indexes, which waits for it.
+    """
+    began = time.monotonic()
+    while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_KEY):
+        if wait is not None and time.monotonic() - began > wait:
+            raise StoreUnusable(f"{name}: another process is upgrading the database; start again when it is done")
+        await asyncio.sleep(ASK_LOCK_EVERY)
+
+
+async def _refuse_unfit_server(connection: Connection, name: str) -> None:
+    server = connection.get_server_version()
+    if server.major < OLDEST_POSTGRES:
+        raise StoreUnusable(f"{name}: is PostgreSQL {server.major}; upgrade it to {OLDEST_POSTGRES} or newer")
+    encoding = await connection.fetchval("SHOW server_encoding")
+    if encoding != "UTF8":
+        raise StoreUnusable(f"{name}: its encoding is {encoding}, which cannot hold every message; make one with UTF8")
+
+
+async def _refuse_foreign_tables(connection: Connection, name: str) -> None:
+    for table, needed in _NEEDED_COLUMNS.items():
+        found = {row[0] for row in await connection.fetch(_COLUMNS, table)}
+        if found and (missing := needed - found):
+            raise StoreUnusable(
+                f"{name}: its table '{table}' is not JIMS's (it lacks {', '.join(sorted(missing))}); "
+                "name another database with --store"
+            )
+
+
+async def _refuse_large(connection: Connection, name: str, large: int | None) -> None:
+    if large is None or await connection.fetchval("SELECT to_regclass('thread_events') IS NULL"):
+        return
+    size = await connection.fetchval("SELECT pg_table_size('thread_events')")
+    if size > large:
+        raise StoreUnusable(
+            f"{name}: its indexes are to be built, on {size // 1_048_576} MiB of events; that may take longer than a "
+            "start: run `jimsapi db upgrade --store …` first, which disturbs no program that is at work"
+        )
+
+
+def _sql(name: str) -> str:
+    return files("jimsapi_postgres").joinpath("sql", f"{name}.sql").read_text()

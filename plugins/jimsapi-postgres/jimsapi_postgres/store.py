@@ -1,0 +1,370 @@
+"""The PostgreSQL store: several processes, one database."""
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from uuid import UUID
+
+from jimsapi.threads.errors import IdentifierTaken, InvalidCursor, RunClosed, StoreUnavailable, ThreadNotFound
+from jimsapi.threads.event import Event, EventRow, NewEvent
+from jimsapi.threads.run import (
+    Accepted,
+    ContextLimits,
+    EventPage,
+    EventRecord,
+    Outcome,
+    RunPlan,
+    Settled,
+    Started,
+    ThreadPage,
+    ThreadRecord,
+)
+from jimsapi.threads.store import PAGE_BYTES, CommitRecord, decode_cursor, encode_cursor, take_page
+from jimsapi_postgres import rows, schema
+from jimsapi_postgres.connections import Connection, Connector, Link, Pool, Work
+from jimsapi_postgres.errors import as_unusable
+from jimsapi_postgres.lanes import Lanes
+from jimsapi_postgres.peers import RECOVER, RECOVERED_AT_ONCE, SILENCE, Peers
+from jimsapi_postgres.url import parse_url
+
+T = TypeVar("T")
+
+LANES = 2
+POOL = 4
+PING_TIMEOUT = 5.0
+CLOSE_WITHIN = 5.0
+WAIT_FOR_UPGRADE = 45.0
+DELETE_TIMEOUT = 300.0
+"""Seconds that deleting a thread, or all of a contact, may take in the database."""
+PURGED_AT_ONCE = 1000
+
+_EVENT = "e.event_id, e.created_at, e.event_type, e.event_data::json"
+_THREAD = "t.thread_id, t.contact_id, t.created_at, t.thread_config::json"
+
+# A page and a context end once their text exceeds a limit. How much the text of a row takes at least is known without
+# fetching it; rows that are certainly behind the end stay out.
+_WITHIN = "WHERE position <= 2 OR weight - size <= {limit}"
+
+_BY_ID = f"SELECT {_THREAD} FROM threads t WHERE t.thread_id BETWEEN $1 AND $1 ORDER BY t.thread_id LIMIT 1"
+_THREADS = f"""
+    SELECT thread_id, contact_id, created_at, thread_config FROM (
+        SELECT n.*, row_number() OVER w AS position, sum(n.size) OVER w AS weight
+        FROM (
+            SELECT {_THREAD}, pg_column_size(t.thread_config) / 16 AS size FROM threads t
+            WHERE t.contact_id = $1 AND (t.created_at, t.thread_id) < ($2, $3)
+            ORDER BY t.created_at DESC, t.thread_id DESC
+            LIMIT $4
+        ) n
+        WINDOW w AS (ORDER BY n.created_at DESC, n.thread_id DESC ROWS UNBOUNDED PRECEDING)
+    ) page
+    {_WITHIN.format(limit=PAGE_BYTES)}
+"""
+_EVENTS = f"""
+    SELECT event_id, created_at, event_type, event_data, created_at AT TIME ZONE current_setting('TimeZone') FROM (
+        SELECT n.*, row_number() OVER w AS position, sum(n.size) OVER w AS weight
+        FROM (
+            SELECT {_EVENT}, coalesce(pg_column_size(e.event_data) - 4, 0) AS size FROM thread_events e
+            WHERE e.thread_id = $1 AND (e.created_at, e.event_id) > ($2, $3)
+            ORDER BY e.created_at, e.event_id
+            LIMIT $4
+        ) n
+        WINDOW w AS (ORDER BY n.created_at, n.event_id ROWS UNBOUNDED PRECEDING)
+    ) page
+    {_WITHIN.format(limit=PAGE_BYTES)}
+"""
+_BEFORE = f"""
+    SELECT {_EVENT} FROM thread_events e
+    WHERE e.thread_id = $1 AND (e.created_at, e.event_id) < ($2, $3)
+    ORDER BY e.created_at DESC, e.event_id DESC
+    LIMIT $4
+"""
+_START = "SELECT part, verdict, id, at, kind, data, taken FROM jimsapi_start_1($1, $2, $3, $4, $5, $6, $7)"
+_END = "SELECT run_id, counted, status, next_run FROM jimsapi_end_1($1, $2, $3, $4, $5)"
+_DELETE = "SELECT jimsapi_delete_1($1, $2, $3, $4)"
+_BEAT = """
+    INSERT INTO jimsapi_owners (owner, beat_at) VALUES ($1, clock_timestamp())
+    ON CONFLICT (owner) DO UPDATE SET beat_at = excluded.beat_at
+"""
+_OPEN_RUNS = "SELECT run_id FROM jimsapi_runs WHERE owner = $1 AND finished_at IS NULL"
+_PURGE = """
+    DELETE FROM jimsapi_runs WHERE run_id = ANY (ARRAY(
+        SELECT r.run_id FROM jimsapi_runs r
+        WHERE r.finished_at IS NOT NULL AND r.finished_at < clock_timestamp() - $1::interval
+        ORDER BY r.finished_at
+        LIMIT $2
+        FOR UPDATE SKIP LOCKED
+    ))
+"""
+
+_FIRST_ID = UUID(int=0)
+_LAST_ID = UUID(int=(1 << 128) - 1)
+_FIRST_TIME = datetime.min
+_LAST_TIME = datetime.max
+
+
+class PostgresStore:
+    """Keeps threads in PostgreSQL, in the tables of JIMS, which its programs can use at the same time.
+
+    `url` is `postgresql://…`, or one of the forms of SQLAlchemy. Any number of processes may open the same database.
+    Raises `ValueError` if the URL is faulty; connects when it is entered.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._target = parse_url(url)
+        self.name = self._target.name
+        self.on_commit: Callable[[CommitRecord], None] | None = None
+        self.on_turn: Callable[[UUID], None] | None = None
+        """Told of a run of this process that may start, or was ended, because of what another process did."""
+        self._owners: set[UUID] = set()
+        self._owner: UUID | None = None
+        self._lanes: Lanes | None = None
+        self._pool: Pool | None = None
+        self._peers: Peers | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def __aenter__(self) -> Self:
+        await schema.prepare(self._target, wait=WAIT_FOR_UPGRADE)
+        connector = Connector(self._target)
+        links = [Link(connector) for _ in range(LANES)]
+        try:
+            for link in links:
+                await link.ask(_probe)
+        except Exception as error:
+            for link in links:
+                link.drop()
+            raise as_unusable(self.name, error) from error
+        self._pool = Pool(connector, POOL)
+        self._lanes = Lanes(links, self._report)
+        self._peers = Peers(connector, self._owners, self._turn)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        lanes, pool, peers = self._lanes, self._pool, self._peers
+        self._lanes = self._pool = self._peers = None
+        if lanes is None or pool is None or peers is None:
+            return
+        await peers.close()
+        await lanes.close(CLOSE_WITHIN)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_WITHIN)
+        await pool.close()
+
+    async def ping(self) -> None:
+        try:
+            async with asyncio.timeout(PING_TIMEOUT):
+                # Whether a failure is over, only writing shows.
+                failing = self._lanes is not None and self._lanes.failing
+                await self._do(_touch if failing else _probe)
+                if self._lanes is not None:
+                    self._lanes.failing = False
+        except TimeoutError:
+            raise StoreUnavailable(f"PostgreSQL: {self.name} did not answer within {PING_TIMEOUT:g} s") from None
+
+    async def accept(self, plan: RunPlan) -> Accepted:
+        if plan.owner is not self._owner:
+            self._owner = plan.owner
+            self._owners.add(plan.owner)
+        return await self._open_lanes().accept(plan)
+
+    async def start(
+        self, run_id: UUID, owner: UUID, events: Sequence[NewEvent], context: ContextLimits
+    ) -> Started | None:
+        ids = [event.event_id for event in events]
+        types = [event.event_type for event in events]
+        data = [event.data for event in events]
+        limits = rows.context_arguments(context)
+
+        async def start(connection: Connection) -> Started | None:
+            found = await connection.fetch(_START, run_id, owner, ids, types, data, *limits)
+            _, verdict, _, _, _, _, taken = found[0]
+            match verdict:
+                case "closed":
+                    raise RunClosed("the run is open no more")
+                case "waits":
+                    return None
+                case "taken":
+                    raise IdentifierTaken([rows.as_uuid(event_id) for event_id in taken])
+            parts = [(row[0], *row[2:6]) for row in found[1:]]
+            stored = [rows.event_row(row[1:]) for row in parts if row[0] == rows.ENTERED]
+            return Started(rows.read_snapshot(parts, context), stored)
+
+        return await self._write(start)
+
+    async def finish(self, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
+        return await self._open_lanes().finish(run_id, owner, outcome)
+
+    async def cancel(self, run_id: UUID) -> Settled:
+        async def cancel(connection: Connection) -> Settled:
+            row = await connection.fetchrow(_END, [run_id], None, "cancelled", "cancelled", list(self._owners))
+            return rows.settled(row[1], row[2], row[3], [])
+
+        return await self._write(cancel)
+
+    async def heartbeat(self, owner: UUID, live: Collection[UUID]) -> list[UUID]:
+        self._owners.add(owner)
+
+        async def beat(connection: Connection) -> list[UUID]:
+            await connection.execute(_BEAT, owner)
+            mine = [rows.as_uuid(row[0]) for row in await connection.fetch(_OPEN_RUNS, owner)]
+            orphans = [run_id for run_id in mine if run_id not in live]
+            if not orphans:
+                return []
+            ended = await connection.fetch(_END, orphans, owner, "interrupted", "cancelled", list(self._owners))
+            may_start = (row[3] for row in ended if row[1] and row[3] is not None)
+            return [rows.as_uuid(run_id) for run_id in dict.fromkeys(may_start)]
+
+        return await self._write(beat)
+
+    async def recover(self, owner: UUID) -> int:
+        self._owners.add(owner)
+
+        async def recover(connection: Connection) -> int:
+            await connection.execute(_BEAT, owner)
+            recovered = 0
+            while ended := await connection.fetchval(RECOVER, owner, SILENCE, RECOVERED_AT_ONCE):
+                recovered += ended
+            return recovered
+
+        return await self._write(recover)
+
+    async def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
+        return await self._do(lambda connection: _visible_thread(connection, thread_id, acting_for))
+
+    async def threads(self, contact_id: str, limit: int, after: str | None) -> ThreadPage:
+        edge = (_LAST_TIME, _LAST_ID) if after is None else _read_cursor("threads", after)
+        found = await self._do(lambda connection: connection.fetch(_THREADS, contact_id, *edge, limit + 1))
+        page, more = take_page(found, limit, _fourth)
+        return ThreadPage(
+            [rows.thread_record(*row) for row in page],
+            _write_cursor("threads", page[-1][2], page[-1][0]) if more else None,
+        )
+
+    async def events(self, thread_id: UUID, acting_for: str | None, limit: int, after: str | None) -> EventPage:
+        async def read(connection: Connection) -> list[Any]:
+            await _visible_thread(connection, thread_id, acting_for)
+            # A cursor is looked at only once the thread is there: a stranger learns nothing by it.
+            edge = (_FIRST_TIME, _FIRST_ID) if after is None else _read_cursor("events", after)
+            found: list[Any] = await connection.fetch(_EVENTS, thread_id, *edge, limit + 1)
+            return found
+
+        page, more = take_page(await self._do(read), limit, _fourth)
+        return EventPage(
+            [
+                EventRecord(rows.as_uuid(event_id), created_at.astimezone(UTC), event_type, data)
+                for event_id, _, event_type, data, created_at in page
+            ],
+            _write_cursor("events", page[-1][1], page[-1][0]) if more else None,
+        )
+
+    async def load_events(self, thread_id: UUID, before: Event | None, limit: int) -> list[EventRow]:
+        edge = (_LAST_TIME, _LAST_ID) if before is None else (before.created_at, before.event_id)
+        found = await self._do(lambda connection: connection.fetch(_BEFORE, thread_id, *edge, max(0, limit)))
+        return [rows.event_row(row) for row in reversed(found)]
+
+    async def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:
+        closed = await self._write(lambda connection: self._delete(connection, thread_id, None, acting_for))
+        if closed is None:
+            raise ThreadNotFound(thread_id)
+        return closed
+
+    async def delete_contact(self, contact_id: str) -> list[UUID]:
+        return await self._write(lambda connection: self._delete(connection, None, contact_id, None)) or []
+
+    async def purge(self, older_than: timedelta) -> int:
+        purged = 0
+        while True:
+            status = await self._write(lambda connection: connection.execute(_PURGE, older_than, PURGED_AT_ONCE))
+            count = int(status.split()[-1])  # "DELETE 17"
+            purged += count
+            if count < PURGED_AT_ONCE:
+                return purged
+
+    async def _delete(
+        self, connection: Connection, thread_id: UUID | None, contact_id: str | None, acting_for: str | None
+    ) -> list[UUID] | None:
+        async with connection.transaction():
+            await connection.execute(f"SET LOCAL statement_timeout = '{DELETE_TIMEOUT:g}s'")
+            closed = await connection.fetchval(
+                _DELETE, thread_id, contact_id, acting_for, list(self._owners), timeout=DELETE_TIMEOUT
+            )
+        return None if closed is None else [rows.as_uuid(run_id) for run_id in closed]
+
+    def _open_lanes(self) -> Lanes:
+        if self._lanes is None:
+            raise StoreUnavailable("the store is not open")
+        return self._lanes
+
+    async def _write(self, work: Work[T]) -> T:
+        began = asyncio.get_running_loop().time()
+        failed = False
+        try:
+            return await self._do(work)
+        except StoreUnavailable:
+            failed = True
+            raise
+        finally:
+            self._report(CommitRecord(1, asyncio.get_running_loop().time() - began, failed))
+
+    async def _do(self, work: Work[T]) -> T:
+        """Do work on a connection of the pool, in a task of the store's: a caller that leaves cuts nothing off."""
+        if self._pool is None:
+            raise StoreUnavailable("the store is not open")
+        task = asyncio.get_running_loop().create_task(self._pool.insist(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return await asyncio.shield(task)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever asked may have left
+
+    def _report(self, record: CommitRecord) -> None:
+        if self.on_commit is not None:
+            self.on_commit(record)
+
+    def _turn(self, run_id: UUID) -> None:
+        if self.on_turn is not None:
+            self.on_turn(run_id)
+
+
+async def _visible_thread(connection: Connection, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
+    row = await connection.fetchrow(_BY_ID, thread_id)
+    if row is None or (acting_for is not None and row[1] != acting_for):
+        raise ThreadNotFound(thread_id)
+    return rows.thread_record(*row)
+
+
+async def _probe(connection: Connection) -> None:
+    await connection.fetchval("SELECT version FROM jimsapi_schema")
+    if await connection.fetchval("SELECT pg_is_in_recovery()"):
+        raise StoreUnavailable("PostgreSQL: the server follows another one, and takes no writes")
+
+
+async def _touch(connection: Connection) -> None:
+    await connection.execute(_BEAT, _FIRST_ID)  # the heartbeat of nobody
+
+
+def _fourth(row: Any) -> bytes | None:
+    text: bytes | None = row[3]
+    return text
+
+
+def _write_cursor(kind: str, created_at: datetime, row_id: UUID) -> str:
+    return encode_cursor(kind, created_at.isoformat(" ", "microseconds"), row_id.hex)
+
+
+def _read_cursor(kind: str, cursor: str) -> tuple[datetime, UUID]:
+    found, created_at, row_id = decode_cursor(cursor, 3)
+    try:
+        position = datetime.fromisoformat(created_at)
+        identifier = UUID(row_id)
+    except ValueError:
+        raise InvalidCursor from None
+    if found != kind or position.tzinfo is not None:
+        raise InvalidCursor
+    return position, identifier

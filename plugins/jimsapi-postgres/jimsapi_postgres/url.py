@@ -1,0 +1,95 @@
+"""What `--store postgresql://…` says, in the forms that people have at hand."""
+
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+import msgspec
+
+SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg", "postgresql+psycopg", "postgresql+psycopg2")
+"""The last three are SQLAlchemy's, as apps of jims-core have them."""
+
+CONNECT_TIMEOUT = 5.0
+
+_PASSED_ON = {
+    "host", "port", "user", "password", "dbname", "database", "passfile", "service", "sslmode", "sslcert", "sslkey",
+    "sslrootcert", "sslcrl", "sslpassword", "sslnegotiation", "ssl_min_protocol_version", "ssl_max_protocol_version",
+    "target_session_attrs", "krbsrvname", "gsslib", "application_name", "options", "search_path",
+}  # fmt: skip
+"""What asyncpg knows; the last three become settings of the session."""
+
+_OF_NO_USE = {
+    "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout", "client_encoding",
+    "prepared_statement_cache_size", "prepared_statement_name_func", "async_fallback", "command_timeout",
+    "fallback_application_name", "load_balance_hosts",
+}  # fmt: skip
+"""What libpq and SQLAlchemy know of speed and upkeep; leaving it out changes nothing that is promised."""
+
+
+class Target(msgspec.Struct, frozen=True):
+    """Where the database is. `dsn` may hold a password and is never shown; `name` is what is shown instead.
+
+    `connect_timeout` is in seconds.
+    """
+
+    dsn: str
+    name: str
+    connect_timeout: float
+
+    def __repr__(self) -> str:
+        return f"Target({self.name!r})"
+
+
+def parse_url(url: str) -> Target:
+    """Read a URL, and spell it as asyncpg wants it.
+
+    Raises:
+        ValueError: the URL is faulty, or has a parameter that is not known; the message holds no password.
+    """
+    try:
+        parts = urlsplit(url)
+        pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    except ValueError:
+        raise ValueError("this is no URL; give postgresql://user:password@host:5432/database") from None
+    if parts.scheme not in SCHEMES or not url.startswith(f"{parts.scheme}://"):
+        raise ValueError(f"give one of {', '.join(f'{scheme}://' for scheme in SCHEMES)}")
+    if parts.fragment:
+        raise ValueError("a # in a password or a name is written %23")
+    given = dict(pairs)
+    timeout = _connect_timeout(given.pop("connect_timeout", None))
+    if "ssl" in given:  # SQLAlchemy's name for it with asyncpg
+        given["sslmode"] = _ssl_mode(given.pop("ssl"))
+    given = {name: value for name, value in given.items() if name not in _OF_NO_USE}
+    if unknown := sorted(given.keys() - _PASSED_ON):
+        raise ValueError(f"what is {', '.join(unknown)}? Known parameters are {', '.join(sorted(_PASSED_ON))}")
+    # The stored threads are written to: a server that is being followed is not the one.
+    given.setdefault("target_session_attrs", "read-write")
+    login, at, hosts = parts.netloc.rpartition("@")
+    user, colon, password = login.partition(":")
+    netloc = f"{_quoted(user)}{colon}{_quoted(password)}{at}{hosts}"
+    dsn = f"postgresql://{netloc}{parts.path}?{urlencode(given, quote_via=quote, safe='/,')}"
+    return Target(dsn, f"postgresql://{hosts or given.get('host', '')}{parts.path}", timeout)
+
+
+def connect_arguments(target: Target) -> dict[str, Any]:
+    """What `asyncpg.connect` is called with."""
+    return {"dsn": target.dsn, "timeout": target.connect_timeout}
+
+
+def _quoted(text: str) -> str:
+    return quote(unquote(text), safe="")
+
+
+def _ssl_mode(value: str) -> str:
+    return {"true": "require", "false": "disable"}.get(value.lower(), value)
+
+
+def _connect_timeout(value: str | None) -> float:
+    if value is None:
+        return CONNECT_TIMEOUT
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1
+    if not 0 < seconds <= 3600:
+        raise ValueError("connect_timeout: give seconds, as 5")
+    return seconds

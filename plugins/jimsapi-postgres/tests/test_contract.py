@@ -1,0 +1,39 @@
+"""The PostgreSQL store keeps the contract of every store."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import asyncpg
+import pytest
+from jimsapi_postgres.store import PostgresStore
+
+from jimsapi.testing import ThreadStoreContract
+from jimsapi.threads.store import ThreadStore
+
+EMPTY = "TRUNCATE threads, thread_events, jimsapi_runs, jimsapi_owners"
+ALL_OTHERS_ARE_SILENT = """
+    INSERT INTO jimsapi_owners SELECT DISTINCT owner, '-infinity'::timestamptz FROM jimsapi_runs WHERE owner <> $1
+    ON CONFLICT (owner) DO UPDATE SET beat_at = excluded.beat_at
+"""
+
+
+class TestPostgresStore(ThreadStoreContract):
+    @pytest.fixture(autouse=True)
+    def place(self, shared_url: str) -> None:
+        self._url = shared_url
+
+    @asynccontextmanager
+    async def open_store(self) -> AsyncIterator[ThreadStore]:
+        await self._execute(EMPTY)
+        async with PostgresStore(self._url) as store:
+            yield store
+
+    async def recover(self, store: ThreadStore, owner: UUID) -> int:
+        await self._execute(ALL_OTHERS_ARE_SILENT, owner)
+        return await store.recover(owner)
+
+    async def _execute(self, sql: str, *arguments: object) -> None:
+        connection = await asyncpg.connect(self._url)
+        await connection.execute(sql, *arguments)
+        await connection.close()

@@ -1,0 +1,180 @@
+"""What a turn costs in PostgreSQL grows neither with the thread nor with the contact; counted in pages, not time."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+from database import Postgres
+from jimsapi_postgres import rows
+from jimsapi_postgres.connections import Connector, Link
+from jimsapi_postgres.schema import prepare
+from jimsapi_postgres.store import _EVENTS, _FIRST_ID, _FIRST_TIME, _LAST_ID, _LAST_TIME, _THREADS
+from jimsapi_postgres.url import parse_url
+
+from jimsapi.testing.store import OWNER, completed, make_event, make_plan
+from jimsapi.threads.run import ById, Latest, New, Selector
+
+pytestmark = pytest.mark.anyio
+
+SHORT, LONG = 400, 50_000
+SHAPES = {
+    "talk": ["comm.assistant_message"],
+    "own types": ["rag.query_processed"],
+    "one state": ["state.set.mood"],
+    "ten states": [f"state.set.{number}" for number in range(10)],
+    "usual": ["comm.user_message", "rag.query_processed", "state.set.mood", "comm.assistant_message"],
+}
+MANY_THREADS = 20_000
+FILL = """
+    INSERT INTO thread_events (thread_id, event_id, created_at, event_type, event_data)
+    SELECT $1, gen_random_uuid(), timestamp '2025-01-01' + n * interval '1 millisecond',
+        ($2::text[])[1 + n % cardinality($2::text[])], '{"content":"Hello"}'
+    FROM generate_series(1, $3::int) n
+"""
+THREAD = "INSERT INTO threads SELECT $1, $2, NULL, timestamp '2025-01-01', '{}'"
+THREADS = """
+    INSERT INTO threads
+    SELECT gen_random_uuid(), $1, NULL, timestamp '2025-01-01' + n * interval '1 second', '{}'
+    FROM generate_series(1, $2::int) n
+"""
+ENDED_RUNS = """
+    INSERT INTO jimsapi_runs (
+        run_id, thread_id, seq, owner, status, created_new_thread, message_id, message_type, accepted_at, finished_at
+    )
+    SELECT gen_random_uuid(), $1, 1, $2, 'completed', false, gen_random_uuid(), 'x', now(), now()
+    FROM generate_series(1, $3::int)
+"""
+OPEN_RUNS = """
+    INSERT INTO jimsapi_runs (
+        run_id, thread_id, seq, owner, status, created_new_thread, message_id, message_type, accepted_at
+    )
+    SELECT gen_random_uuid(), gen_random_uuid(), 1, $1, 'running', false, gen_random_uuid(), 'x', now()
+    FROM generate_series(1, $2::int)
+"""
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+Place = tuple[Link, dict[tuple[str, int], UUID]]
+"""A connection to a database with threads, by shape and length."""
+
+
+@pytest.fixture(scope="module", params=["planned when empty", "without statistics", "analysed"])
+async def place(postgres: Postgres, request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+    with postgres.database() as name:
+        url = postgres.url(name)
+        await prepare(parse_url(url), wait=0)
+        connection = await asyncpg.connect(url)
+        # Statistics come when the test says so.
+        for table in ("threads", "thread_events", "jimsapi_runs"):
+            await connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
+        link = Link(Connector(parse_url(url)))
+        if request.param == "planned when empty":
+            await link.ask(_make_plans)
+        made: dict[tuple[str, int], UUID] = {}
+        for shape, types in SHAPES.items():
+            for length in (SHORT, LONG):
+                made[shape, length] = thread_id = uuid4()
+                await connection.execute(THREAD, thread_id, shape)
+                await connection.execute(FILL, thread_id, types, length)
+                await connection.execute(ENDED_RUNS, thread_id, OWNER, length // 10)
+        await connection.execute(THREADS, "few", 1)
+        await connection.execute(THREADS, "many", MANY_THREADS)
+        if request.param == "analysed":
+            await connection.execute("VACUUM ANALYZE")
+        await connection.close()
+        yield link, made
+        await link.close()
+
+
+async def _make_plans(connection: Any) -> None:
+    """Have every statement planned as the first messages of all do it: the second finds a thread."""
+    for _ in range(3):
+        plan = make_plan("first")
+        await connection.fetch(rows.ACCEPT, *rows.accept_arguments([plan]))
+        finishing = [(plan.run_id, OWNER, completed(make_event()))]
+        await connection.fetch(rows.FINISH, *rows.finish_arguments(finishing))
+    await connection.fetch(_EVENTS, uuid4(), _FIRST_TIME, _FIRST_ID, 11)
+    await connection.fetch(_THREADS, "first", _LAST_TIME, _LAST_ID, 11)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_a_turn_in_a_long_thread_costs_as_one_in_a_short_thread(place: Place, shape: str) -> None:
+    link, threads = place
+    short, long = [await _turn(link, ById(threads[shape, length])) for length in (SHORT, LONG)]
+    print(f"{shape}: {short} pages at {SHORT} events, {long} at {LONG}: {long / short:.2f}")
+    assert long <= 1.3 * short
+
+
+async def test_a_contact_with_many_threads_costs_as_one_with_few(place: Place) -> None:
+    link, _ = place
+    few, many = [await _turn(link, Latest(), contact) for contact in ("few", "many")]
+    print(f"{few} pages with one thread, {many} with {MANY_THREADS}")
+    assert many <= 1.3 * few
+    few, many = [await _new(link, contact) for contact in ("few", "many")]
+    assert many <= 1.3 * few
+
+
+async def test_a_turn_costs_the_same_beside_many_open_runs(place: Place) -> None:
+    link, threads = place
+    selectors: list[Selector] = [ById(threads["usual", SHORT]), New()]
+    before = [await _turn(link, selector) for selector in selectors]
+    await link.ask(lambda connection: connection.execute(OPEN_RUNS, OWNER, 5000))
+    after = [await _turn(link, selector) for selector in selectors]
+    print(f"{before} pages, {after} beside 5,000 open runs")
+    assert all(many <= 1.3 * few for few, many in zip(before, after, strict=True))
+
+
+async def test_a_page_costs_what_it_holds(place: Place) -> None:
+    link, threads = place
+    thread_id = threads["talk", LONG]
+    middle = await link.ask(
+        lambda connection: connection.fetchrow(
+            "SELECT created_at, event_id FROM thread_events WHERE thread_id = $1 ORDER BY created_at OFFSET $2 LIMIT 1",
+            thread_id, LONG // 2,
+        )
+    )  # fmt: skip
+    assert await _pages(link, _EVENTS, thread_id, *middle, 11) < 50
+    assert await _pages(link, _THREADS, "many", _LAST_TIME, _LAST_ID, 11) < 50
+
+
+async def _turn(link: Link, selector: Selector, contact_id: str = "ann") -> int:
+    """Pages that an accept and a finish touch, undone afterwards."""
+    plan = make_plan(contact_id, selectors=(selector,))
+
+    async def turn(connection: Any) -> int:
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            touched = await _count(connection, rows.ACCEPT, *rows.accept_arguments([plan]))
+            finishing = [(plan.run_id, OWNER, completed(make_event()))]
+            touched += await _count(connection, rows.FINISH, *rows.finish_arguments(finishing))
+            status = await connection.fetchval("SELECT status FROM jimsapi_runs WHERE run_id = $1", plan.run_id)
+            assert status == "completed"
+            return touched
+        finally:
+            await transaction.rollback()
+
+    await link.ask(turn)  # plans and caches are warm from here on
+    return await link.ask(turn)
+
+
+async def _new(link: Link, contact_id: str) -> int:
+    return await _turn(link, New(), contact_id)
+
+
+async def _pages(link: Link, query: str, *arguments: Any) -> int:
+    await link.ask(lambda connection: _count(connection, query, *arguments))
+    return await link.ask(lambda connection: _count(connection, query, *arguments))
+
+
+async def _count(connection: Any, query: str, *arguments: Any) -> int:
+    explained = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query}", *arguments)
+    plan = json.loads(explained)[0]["Plan"]
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])

@@ -1,0 +1,48 @@
+"""A process that is killed: what it acknowledged stays, what it worked on is marked, and its threads go on."""
+
+import subprocess
+import sys
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from database import Postgres
+from jimsapi_postgres.store import PostgresStore
+
+from jimsapi.testing.store import all_events, make_plan
+from jimsapi.threads.ids import uuid7
+from jimsapi.threads.run import ById, RunStatus
+
+pytestmark = pytest.mark.anyio
+
+LOAD = str(Path(__file__).with_name("load.py"))
+AS_OF_LONG_AGO = "UPDATE jimsapi_owners SET beat_at = '-infinity'"
+OPEN = "SELECT count(*) FROM jimsapi_runs WHERE finished_at IS NULL"
+INTERRUPTED = "SELECT DISTINCT thread_id, message_id FROM jimsapi_runs WHERE status = 'interrupted'"
+
+
+async def test_a_process_that_is_killed_under_load_loses_nothing_it_acknowledged(
+    postgres: Postgres, database: str, url: str
+) -> None:
+    with subprocess.Popen([sys.executable, LOAD, url], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(500)]
+        process.kill()
+        lines += process.stdout.readlines()
+    assert lines[0] == "open\n"
+    acknowledged = [[UUID(part) for part in line.split()] for line in lines[1:]]
+    left_open = int(postgres.psql(OPEN, database))
+    assert left_open >= 2
+    postgres.psql(AS_OF_LONG_AGO, database)
+    async with PostgresStore(url) as store:
+        assert await store.recover(uuid7()) == left_open
+        marked = [[UUID(part) for part in line.split("|")] for line in postgres.psql(INTERRUPTED, database).split()]
+        assert len(marked) == left_open
+        stored: dict[UUID, list[UUID]] = {}
+        for thread_id in {row[0] for row in acknowledged + marked}:
+            stored[thread_id] = [event.event_id for event in await all_events(store, thread_id)]
+        for thread_id, *events in acknowledged + marked:
+            assert [stored[thread_id].count(event) for event in events] == [1] * len(events)
+        for thread_id in stored:
+            accepted = await store.accept(make_plan(selectors=(ById(thread_id),)))
+            assert accepted.status is RunStatus.RUNNING
