@@ -27,7 +27,7 @@ An option is a flag of `jimsapi`, a variable of its environment, and a keyword o
 (`--queue-timeout`, `JIMS_QUEUE_TIMEOUT`, `queue_timeout=`). The first of these that is given counts: the flag or
 keyword, the variable, for a secret the file that its `_FILE` variable names, the default. An empty value is not given.
 Of an option that repeats, each flag adds a value and the variable holds one. A secret that repeats takes all its
-sources together: flags or keyword, variable, and the file, which has one a line and comments after `#`.
+sources together: flags or keyword, variable, and the file, which has one a line (`#` begins a comment).
 
 Those under Server and Log belong to the command alone, and `create_api` opens no metrics port unless `metrics_port` is
 passed. The options of plugins join these; `jimsapi --help` shows all that are installed.

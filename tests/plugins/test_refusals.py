@@ -234,7 +234,18 @@ def bot(site: Path) -> Path:
 
 def start(site: Path) -> str:
     """Start the real command; gives the line with which it was refused."""
-    given = ["--app", "bot", "--store", "memory:", "--port", "0", "--metrics-port", "0", "--api-key", "a-key-of-enough-length"]
+    given = [
+        "--app",
+        "bot",
+        "--store",
+        "memory:",
+        "--port",
+        "0",
+        "--metrics-port",
+        "0",
+        "--api-key",
+        "a-key-of-enough-length",
+    ]
     return refusal(run_command(*given, cwd=site))
 
 

@@ -32,9 +32,7 @@ async def services(url: str) -> AsyncIterator[tuple[RunService, RunService]]:
 
 
 async def test_fifty_first_messages_through_both_make_one_thread(services: tuple[RunService, RunService]) -> None:
-    calls = [
-        services[number % 2].chat(Inbound(contact_id="ann", message=f"m{number}"), PUBLIC) for number in range(50)
-    ]
+    calls = [services[number % 2].chat(Inbound(contact_id="ann", message=f"m{number}"), PUBLIC) for number in range(50)]
     answers = await asyncio.gather(*calls)
     assert len({answer.thread_id for answer in answers}) == 1
     assert sum(answer.created_new_thread for answer in answers) == 1
