@@ -8,7 +8,6 @@ from jimsapi.service.errors import (
     ContactForbidden,
     PipelineFailed,
     QueueTimedOut,
-    QuotaExceeded,
     RunBroken,
     RunCancelled,
     RunInterrupted,
@@ -16,6 +15,7 @@ from jimsapi.service.errors import (
     ServerDraining,
     TooManyRuns,
 )
+from jimsapi.service.quota import QuotaExceeded
 from jimsapi.threads.errors import (
     DomainError,
     InputRefused,

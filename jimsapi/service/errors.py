@@ -1,12 +1,6 @@
 """What can go wrong with a run. `jimsapi/api/errors.py` maps each to HTTP."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 from jimsapi.threads.errors import DomainError
-
-if TYPE_CHECKING:
-    from jimsapi.service.quota import Allowance, Policy
 
 
 class ContactForbidden(DomainError):
@@ -49,21 +43,6 @@ class TooManyRuns(DomainError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"The server works on {limit} messages already; try again later")
-
-
-class QuotaExceeded(DomainError):
-    """The caller has used up a limit, and may try again in `retry_after` seconds (whole ones, at least 1).
-
-    `policies` are all its limits, `exhausted` those that let nothing through now.
-    """
-
-    def __init__(
-        self, message: str, retry_after: int, policies: Sequence["Policy"], exhausted: Sequence["Allowance"]
-    ) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-        self.policies = policies
-        self.exhausted = exhausted
 
 
 class ServerDraining(DomainError):

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from jimsapi.service.errors import QuotaExceeded
 from jimsapi.service.identity import Admission
+from jimsapi.threads.errors import DomainError
 
 ROOM = 100_000
 """Buckets that a rate keeps apart; beyond, callers share some."""
@@ -74,6 +74,21 @@ class Allowance(msgspec.Struct, frozen=True):
     policy: Policy
     remaining: int
     seconds: int | None
+
+
+class QuotaExceeded(DomainError):
+    """The caller has used up a limit, and may try again in `retry_after` seconds (whole ones, at least 1).
+
+    `policies` are all its limits, `exhausted` those that let nothing through now.
+    """
+
+    def __init__(
+        self, message: str, retry_after: int, policies: Sequence[Policy], exhausted: Sequence[Allowance]
+    ) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.policies = policies
+        self.exhausted = exhausted
 
 
 class Account(msgspec.Struct, frozen=True):

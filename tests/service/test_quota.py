@@ -16,7 +16,6 @@ from jimsapi.builtin.resolvers import DefaultResolver
 from jimsapi.service.errors import (
     ContactForbidden,
     PipelineFailed,
-    QuotaExceeded,
     RunCancelled,
     RunInterrupted,
     RunTimedOut,
@@ -25,7 +24,7 @@ from jimsapi.service.errors import (
 )
 from jimsapi.service.identity import PUBLIC, Admission
 from jimsapi.service.live import Stop
-from jimsapi.service.quota import Quota, QuotaLimits, Rate, RateLimit, account_of
+from jimsapi.service.quota import Quota, QuotaExceeded, QuotaLimits, Rate, RateLimit, account_of
 from jimsapi.service.run import RunLimits, RunService
 from jimsapi.threads.errors import DomainError, InputRefused, StoreUnavailable, ThreadNotFound
 from jimsapi.threads.memory import MemoryStore
