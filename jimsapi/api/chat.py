@@ -23,6 +23,18 @@ from jimsapi.threads.ids import uuid_text
 _LEFT_OUT = "\0"
 """Stands for a `contact_id` that was left out: no caller can send it, since a body with a NUL is refused."""
 
+REFUSALS = {
+    401: "The credentials are missing or wrong.",
+    403: "The credentials do not allow this.",
+    404: "There is no such thread.",
+    413: "The body is too large.",
+    415: "The body is not declared as JSON.",
+    422: "The body is faulty; every fault is listed.",
+    429: "Too many messages wait in the thread, or a limit of the caller is used up.",
+    503: "The server or its store takes no work now.",
+}
+"""What keeps a message out, whichever way its answer would have gone."""
+
 
 class BoundInbound(Inbound, kw_only=True):
     """The body of a caller that is bound to one contact, and so need not name it."""
@@ -57,16 +69,9 @@ def chat_routes(service: RunService) -> Router:
         response=ChatAnswer,
         tags=("chat",),
         responses={
-            401: "The credentials are missing or wrong.",
-            403: "The credentials do not allow this.",
-            404: "There is no such thread.",
+            **REFUSALS,
             409: "The run was cancelled.",
-            413: "The body is too large.",
-            415: "The body is not declared as JSON.",
-            422: "The body is faulty; every fault is listed.",
-            429: "Too many messages wait in the thread, or a limit of the caller is used up.",
             500: "The pipeline failed; the message is stored.",
-            503: "The server or its store takes no work now.",
             504: "The pipeline took too long; the message is stored.",
         },
     )

@@ -6,7 +6,7 @@ from typing import cast
 
 import orjson
 
-from jimsapi.api.chat import chat_answer, read_inbound
+from jimsapi.api.chat import REFUSALS, chat_answer, read_inbound
 from jimsapi.api.errors import domain_error
 from jimsapi.api.rate_limits import rate_limit_headers
 from jimsapi.asgi.connection import Request
@@ -41,15 +41,8 @@ def stream_routes(service: RunService) -> Router:
         tags=("chat",),
         responses={
             200: "`text/event-stream`: `status` events, then one `result` or `error`; after that nothing.",
-            401: "The credentials are missing or wrong.",
-            403: "The credentials do not allow this.",
-            404: "There is no such thread.",
-            413: "The body is too large.",
-            415: "The body is not declared as JSON.",
-            422: "The body is faulty; every fault is listed.",
-            429: "Too many messages wait in the thread, or a limit of the caller is used up.",
+            **REFUSALS,
             500: "The server failed.",
-            503: "The server or its store takes no work now.",
         },
     )
     async def chat_stream(request: Request) -> Response:
