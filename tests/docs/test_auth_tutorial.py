@@ -80,10 +80,13 @@ class Walk:
         assert said is not None, "the server ended before it said where it serves"
 
     def compare(self, expected: str) -> None:
-        """Fail unless the last commands printed these lines in this order; `…` stands for anything."""
+        """Fail unless the last commands printed these lines in this order; `…` stands for anything.
+
+        After a test's name pytest gives the reason where the line has room for it, and always where `CI` is set.
+        """
         lines = iter(self.printed.splitlines())
         for line in expected.splitlines():
-            pattern = re.escape(line).replace("…", ".*")
+            pattern = re.escape(line).replace("…", ".*") + ("( - .*)?" if line.startswith("FAILED ") else "")
             assert any(re.fullmatch(pattern, printed.rstrip()) for printed in lines), f"{line}\n\n{self.printed}"
         assert self.printed.count("FAILED ") == expected.count("FAILED "), self.printed
 
