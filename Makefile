@@ -61,6 +61,7 @@ test-long: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	$(PY) docs/generate.py
+	$(PY) plugins/jimsapi-jims/tests/differential/differences.py
 
 bench-floor: $(VENV)/.installed-dev
 	@command -v wrk >/dev/null || { \
@@ -87,8 +88,8 @@ $(PLUGINS_VENV)/.installed: setup.cfg pyproject.toml $(PLUGINS:%=plugins/%/setup
 	@touch $@
 
 $(JIMS_VENV)/.installed: setup.cfg pyproject.toml $(JIMS_PLUGINS:%=plugins/%/setup.cfg) | $(JIMS_PY)
-	$(JIMS_PY) $(PIP) --editable '.[test]' --editable plugins/jimsapi-authentik --editable plugins/jimsapi-postgres \
-	  $(JIMS_PLUGINS:%=--editable 'plugins/%[test]')
+	$(JIMS_PY) $(PIP) --editable '.[test]' --editable plugins/jimsapi-authentik --editable plugins/jimsapi-otel \
+	  --editable plugins/jimsapi-postgres $(JIMS_PLUGINS:%=--editable 'plugins/%[test]')
 	@touch $@
 
 $(JIMS_PY):

@@ -47,6 +47,22 @@ def issuer() -> Iterator[Any]:
         yield server
 
 
+@pytest.fixture
+def sentry() -> Iterator[Any]:
+    """A Sentry."""
+    server = load(PLUGINS / "jimsapi-sentry" / "tests" / "fake_sentry.py").FakeSentry()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def collector() -> Iterator[Any]:
+    """A collector of OpenTelemetry."""
+    server = load(PLUGINS / "jimsapi-otel" / "tests" / "otlp_collector.py").Collector()
+    yield server
+    server.close()
+
+
 @pytest.fixture(scope="session")
 def combinations() -> ModuleType:
     """The table of who enters."""

@@ -79,11 +79,34 @@ def test_both_installed_refuses_with_the_commands_that_mend_it(
         assert " serves bot (app) at http://0.0.0.0:8080" in checked.stdout
 
 
-def test_no_file_is_shared_with_jims_api_but_the_script(venv: CleanVenv, wheels: Path, run: Run) -> None:
+def test_jims_api_installed_from_a_folder_does_not_come_before_the_refusal(
+    venv: CleanVenv, wheels: Path, run: Run, tmp_path: Path
+) -> None:
+    """As in a workspace of uv, or after `pip install --editable`: its package is no neighbour of ours."""
+    pip(venv, wheels, "install", "--no-deps", "jims-api")
+    shutil.copytree(venv.site / "jims_api", tmp_path / "libs" / "jims_api")
+    shutil.rmtree(venv.site / "jims_api")
+    (venv.site / "_jims_api.pth").write_text(f"{tmp_path / 'libs'}\n")
+    pip(venv, wheels, "install", "--no-deps", "jims-api-command")
+    refused = run("python", "-m", "jims_api.main", "--app", "bot")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("jims_api: the distribution jims-api is installed too")
+
+
+def test_what_is_shared_with_jims_api_is_the_script_and_a_file_that_nobody_misses(
+    venv: CleanVenv, wheels: Path, run: Run
+) -> None:
     for name in ("jims-api", "jims-api-command"):
         pip(venv, wheels, "install", "--no-deps", name)
     listing = (
         "import importlib.metadata as m; "
-        "a, b = ({str(f) for f in m.files(d)} for d in ('jims-api', 'jims-api-command')); print(sorted(a & b))"
+        "a, b = ({str(f) for f in m.files(d)} for d in ('jims-api', 'jims-api-command')); "
+        "print(*sorted(f for f in a & b if not f.endswith('.pyc')))"
     )
-    assert run("python", "-c", listing).stdout.strip() == "['../../../bin/jims-api']"
+    assert run("python", "-c", listing).stdout.split() == ["../../../bin/jims-api", "jims_api/__init__.py"]
+    origin = "import importlib.util as u; print(u.find_spec('jims_api.main').origin)"
+    pip(venv, wheels, "uninstall", "--yes", "jims-api")  # and the file that says nothing with it
+    assert run("python", "-c", origin).stdout.strip() == str(venv.site / "jims_api" / "main" / "__init__.py")
+    pip(venv, wheels, "install", "--no-deps", "jims-api")
+    pip(venv, wheels, "uninstall", "--yes", "jims-api-command")
+    assert run("python", "-c", origin).stdout.strip() == str(venv.site / "jims_api" / "main.py")

@@ -1,5 +1,6 @@
 """A JIMS app as one of jimsapi's: its pipelines get jims-core's own context, and what they send goes back to ours."""
 
+import logging
 from typing import cast
 
 import jims_core.app
@@ -15,6 +16,8 @@ from jimsapi.plugins.errors import StartError
 from jimsapi.service.pipeline import Pipeline as OurPipeline
 from jimsapi.service.pipeline import pipeline_name
 
+logger = logging.getLogger("jimsapi.jims")
+
 
 def adapt(app: jims_core.app.JimsApp, *, store: str | None) -> JimsApp:
     """Wrap a JIMS app. `store` is the URL of its threads; None leaves it to `--store`.
@@ -22,6 +25,7 @@ def adapt(app: jims_core.app.JimsApp, *, store: str | None) -> JimsApp:
     A context holds all events of its thread unless `--context-events` says otherwise, for JIMS apps may fold their
     state from any of them. Raises `StartError` for a pipeline that cannot be called.
     """
+    _warn_of_overrides(type(app))
     start = app.conversation_start_pipeline
     return JimsApp(
         JimsPipeline(app.pipeline, "pipeline"),
@@ -29,6 +33,15 @@ def adapt(app: jims_core.app.JimsApp, *, store: str | None) -> JimsApp:
         store=store,
         context_events=0,
     )
+
+
+def _warn_of_overrides(cls: type[jims_core.app.JimsApp]) -> None:
+    if cls.new_thread is not jims_core.app.JimsApp.new_thread:
+        logger.warning(
+            "%s overrides new_thread, which jims-api calls for each new thread; jimsapi does not, since it stores a "
+            "thread together with its first message: do in a pipeline what it does",
+            cls.__qualname__,
+        )
 
 
 class JimsPipeline:
@@ -72,10 +85,19 @@ def jims_context(ctx: ThreadContext) -> JimsContext:
 
 
 class _Statuses(StatusUpdater):
-    """Tells our context what a pipeline says of its progress."""
+    """Tells our context what a pipeline says of its progress.
+
+    A pipeline may copy its context, or send it to another process: a copy tells the same, what was pickled nobody.
+    """
 
     def __init__(self, ctx: ThreadContext) -> None:
         self._ctx = ctx
+
+    def __deepcopy__(self, memo: object) -> "_Statuses":
+        return self
+
+    def __reduce__(self) -> tuple[type[StatusUpdater], tuple[()]]:
+        return StatusUpdater, ()
 
     async def update_status(self, status: JimsStatusEvent | str) -> None:
         if isinstance(status, JimsStatusEvent):

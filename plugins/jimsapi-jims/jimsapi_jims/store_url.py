@@ -1,11 +1,14 @@
 """Where a JIMS app keeps its threads: the URL of its SQLAlchemy engine, spelt as `--store` is."""
 
 import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, NoReturn
 from urllib.parse import quote, urlencode
 
 import jims_core.app
 from jims_core.db import ThreadDB
-from sqlalchemy import URL
+from sqlalchemy import URL, Engine, event
 
 from jimsapi.plugins.errors import StartError
 
@@ -15,12 +18,22 @@ _SQLITE_DRIVERS = ("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite")
 
 _OF_THE_DRIVER = frozenset(
     {
-        "async_creator_fn", "async_fallback", "command_timeout", "max_cacheable_statement_size",
-        "max_cached_statement_lifetime", "prepared_statement_cache_size", "prepared_statement_name_func",
+        "async_creator_fn", "async_fallback", "autocommit", "command_timeout", "connection_class", "context",
+        "cursor_factory", "loop", "max_cacheable_statement_size", "max_cached_statement_lifetime", "prepare_threshold",
+        "prepared_statement_cache_size", "prepared_statement_name_func", "record_class", "row_factory",
         "statement_cache_size", "timeout",
     }
 )  # fmt: skip
-"""Parameters in PostgreSQL URLs that tune SQLAlchemy's use of asyncpg, and say nothing of the server."""
+"""What tunes asyncpg, psycopg, and SQLAlchemy's use of them, and says nothing of the server."""
+
+_PARTS = {"user": "username", "password": "password", "host": "host", "port": "port", "database": "database"} | {
+    "dbname": "database"
+}
+"""What drivers call the parts of a URL, and what SQLAlchemy calls them."""
+
+
+class _Looked(Exception):
+    """Raised in place of connecting."""
 
 
 def store_url(app: jims_core.app.JimsApp) -> str:
@@ -48,10 +61,79 @@ def _url_of_threads(app: jims_core.app.JimsApp) -> URL:
     try:
         # A session opens nothing before it is used. It knows its database even if tables have one each.
         bind = app.sessionmaker().sync_session.get_bind(ThreadDB)
+        engine: Engine = bind.engine
+        schemas = bind.get_execution_options().get("schema_translate_map") or {}
     except Exception as error:
         raise _refusal(f"where its sessionmaker does not tell ({type(error).__name__})") from error
-    url: URL = bind.engine.url
-    return url
+    schema = schemas.get(ThreadDB.__table__.schema)
+    if engine.url.drivername.partition("+")[0] == "postgresql":
+        return _with_arguments(engine.url, _beside_the_url(engine), schema)
+    if schema is not None:
+        raise _refusal(f"in the schema {schema}, by a schema_translate_map, which jimsapi has for PostgreSQL only")
+    return engine.url
+
+
+def _beside_the_url(engine: Engine) -> dict[str, Any]:
+    """The arguments that a program has its engine pass to the driver beside what the URL says (`connect_args`).
+
+    SQLAlchemy shows them to nobody but a listener, just before it connects. This one stops it there. Where the program
+    has one of its own, which may ask somebody for a password, nothing is looked at.
+    """
+    if list(engine.dialect.dispatch.do_connect):
+        return {}
+    seen: dict[str, Any] = {}
+
+    def look(dialect: object, record: object, arguments: object, parameters: Mapping[str, Any]) -> NoReturn:
+        seen.update(parameters)
+        raise _Looked
+
+    event.listen(engine, "do_connect", look)
+    try:
+        with suppress(Exception):  # ours, or that of an engine which connects in a way of the program's own
+            engine.pool.recreate().connect()
+    finally:
+        event.remove(engine, "do_connect", look)
+    by_url = engine.dialect.create_connect_args(engine.url)[1]
+    return {name: value for name, value in seen.items() if name not in by_url or by_url[name] != value}
+
+
+def _with_arguments(url: URL, arguments: Mapping[str, Any], schema: str | None) -> URL:
+    """A URL that says what the arguments say, and finds tables in `schema`. Raises `StartError` if it cannot."""
+    settings: dict[str, str] = {}
+    parts: dict[str, Any] = {}
+    for name, value in arguments.items():
+        if name in _OF_THE_DRIVER or value is None:
+            continue
+        if name == "server_settings":
+            settings.update({setting: str(text) for setting, text in value.items()})
+        elif isinstance(value, bool) or not isinstance(value, str | int):
+            # Without it the connection would be to another place, or one that nobody verifies.
+            raise _refusal(
+                f"where its engine's connect_args lead, and no URL can say its {name}, a {type(value).__name__}"
+            )
+        elif name in _PARTS:
+            parts[_PARTS[name]] = value
+        else:
+            url = url.update_query_dict({name: str(value)})
+    url = url.set(**parts)
+    if schema is not None:
+        settings["search_path"] = '"' + schema.replace('"', '""') + '"'
+    if not settings:
+        return url
+    options = [
+        *_texts(url.query.get("options", ())),
+        *(f"-c {name}={_escaped(value)}" for name, value in settings.items()),
+    ]
+    return url.update_query_dict({"options": " ".join(options)})
+
+
+def _texts(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else value
+
+
+def _escaped(setting: str) -> str:
+    """A setting as it stands among the options of a session, where spaces divide."""
+    return "".join(f"\\{character}" if character.isspace() or character == "\\" else character for character in setting)
 
 
 def _sqlite(url: URL) -> str:
@@ -89,7 +171,7 @@ def _host(url: URL) -> str:
 
 
 def _text(value: str | tuple[str, ...]) -> str:
-    return value if isinstance(value, str) else ",".join(value)
+    return ",".join(_texts(value))
 
 
 def _refusal(where: str) -> StartError:

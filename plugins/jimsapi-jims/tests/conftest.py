@@ -15,8 +15,8 @@ os.environ.setdefault(
 if importlib.util.find_spec("jims_core") is None or importlib.util.find_spec("aiosqlite") is None:
     raise pytest.UsageError(
         "the tests of jimsapi-jims need jims-core and aiosqlite: make an environment with Python >= 3.12 "
-        "(tests/find_python.py names one), pip install -e '.[test]' -e 'plugins/jimsapi-jims[test]' there, and run its "
-        "pytest plugins/jimsapi-jims"
+        "(tests/find_python.py names one), pip install -e '.[test]' -e plugins/jimsapi-authentik "
+        "-e 'plugins/jimsapi-jims[test]' there, and run its pytest plugins/jimsapi-jims"
     )
 
 

@@ -1,5 +1,6 @@
 """An app is recognised however the loader came by it, and its pipelines run as jims-api runs them."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,24 @@ async def test_an_app_of_any_shape_answers(module: Callable[[str, str], None], r
     async with TestClient(create_api(reference)) as client:
         answer = await say(client)
     assert answer.json()["assistant_messages"] == ["Echo: hi"]
+
+
+async def test_an_app_that_makes_its_threads_in_a_way_of_its_own_is_warned_of(
+    sessions: Sessions, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Special(JimsApp):
+        async def new_thread(self, *arguments: Any, **more: Any) -> ThreadController:
+            return await super().new_thread(*arguments, **more)
+
+    class Plain(JimsApp):
+        pass
+
+    for app in (Plain(sessions, echo), Special(sessions, echo)):
+        with caplog.at_level(logging.WARNING, logger="jimsapi.jims"):
+            async with TestClient(create_api(app)):
+                pass
+    [record] = [record for record in caplog.records if record.name == "jimsapi.jims"]
+    assert "Special overrides new_thread" in record.getMessage()
 
 
 async def test_an_app_object_may_be_given_to_create_api(sessions: Sessions) -> None:

@@ -1,6 +1,9 @@
 """What a JIMS pipeline sees of a thread, and what becomes of what it says."""
 
+import copy
+import dataclasses
 import datetime as dt
+import pickle
 from typing import Any
 
 import pytest
@@ -132,6 +135,28 @@ async def test_statuses_of_both_kinds_reach_who_watches_our_context() -> None:
 
     await run(work, ThreadContext.for_test("hi").with_status_updater(Watcher()))
     assert told == [StatusEvent("Searching…", "searching"), "thinking"]
+
+
+async def test_a_context_may_be_copied_and_pickled_as_jims_cores_may() -> None:
+    told: list[StatusEvent | str] = []
+    pickled: list[JimsContext] = []
+
+    class Watcher:
+        async def update_status(self, status: StatusEvent | str) -> None:
+            told.append(status)
+
+    async def work(ctx: JimsContext) -> None:
+        dataclasses.asdict(ctx)
+        attempt = copy.deepcopy(ctx)
+        attempt.send_message("an attempt that is thrown away")
+        await attempt.update_agent_status("of the copy")
+        pickled.append(pickle.loads(pickle.dumps(ctx)))
+        await pickled[0].update_agent_status("of another process")
+
+    ctx = ThreadContext.for_test("hi").with_status_updater(Watcher())
+    assert await run(work, ctx) == []
+    assert told == ["of the copy"]
+    assert pickled[0].events[0].event_data == {"role": "user", "content": "hi"}
 
 
 async def test_what_a_failing_pipeline_had_sent_is_not_sent() -> None:

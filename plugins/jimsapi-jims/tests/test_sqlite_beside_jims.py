@@ -71,6 +71,22 @@ async def test_a_thread_of_jims_core_goes_on_with_us(sessions: Sessions) -> None
     assert [said["content"] for said in seen[1].history] == contents
 
 
+async def test_what_jims_core_writes_that_is_no_json_does_not_close_a_thread(sessions: Sessions) -> None:
+    await create_tables(sessions)
+    odd = {"n": [float("inf"), -1], "text": "a\ud800b"}
+    theirs = await ThreadController.new_thread(sessions, "ann", uuid7(), odd)
+    await theirs.store_event_dict(uuid7(), "app.measured", odd)
+    seen: list[JimsContext] = []
+
+    async def look(ctx: JimsContext) -> None:
+        seen.append(ctx)
+
+    async with TestClient(create_api(JimsApp(sessions, look))) as client:
+        await say(client, "hi")
+    assert seen[0].thread_config == odd
+    assert seen[0].events[1].event_data == odd
+
+
 async def test_turns_of_both_alternate(sessions: Sessions) -> None:
     async with TestClient(create_api(echo_app(sessions))) as client:
         thread_id = (await say(client, "0"))["thread_id"]

@@ -1,6 +1,7 @@
 """The store of an app is its own database, spelt as `--store` is, unless `--store` names another."""
 
 import logging
+import ssl
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import sqlalchemy.ext.asyncio as sa_aio
 from jims import echo_app, sessions_in, sessions_of
 from jims_core.db import ThreadDB, ThreadEventDB
 from jimsapi_jims.store_url import store_url, translated
-from sqlalchemy import make_url
+from sqlalchemy import event, make_url
 
 from jimsapi import create_api
 from jimsapi.asgi.testing import TestClient
@@ -85,6 +86,73 @@ def test_a_database_that_we_cannot_open_is_refused_without_its_password(url: str
     assert told in str(refused.value)
     assert "give --store" in str(refused.value)
     assert "hunter2" not in str(refused.value)
+
+
+BASE = "postgresql+asyncpg://u:p@db/jims"
+
+
+@pytest.mark.parametrize(
+    ("url", "arguments", "options", "ours"),
+    [
+        (BASE, {}, {}, "postgresql://u:p@db/jims"),
+        (BASE, {"statement_cache_size": 0, "timeout": 3, "command_timeout": 9.5}, {}, "postgresql://u:p@db/jims"),
+        (
+            BASE,
+            {"password": "s/cret", "port": 6000, "ssl": "require"},
+            {},
+            "postgresql://u:s%2Fcret@db:6000/jims?sslmode=require",
+        ),
+        (
+            BASE,
+            {"server_settings": {"search_path": "vedana, public", "jit": "off"}},
+            {},
+            "postgresql://u:p@db/jims?options=-c%20search_path%3Dvedana%2C%5C%20public%20-c%20jit%3Doff",
+        ),
+        (BASE, {}, {None: "acme"}, "postgresql://u:p@db/jims?options=-c%20search_path%3D%22acme%22"),
+        (
+            BASE + "?options=-cjit%3Doff",
+            {},
+            {None: 'a "b'},
+            "postgresql://u:p@db/jims?options=-cjit%3Doff%20-c%20search_path%3D%22a%5C%20%22%22b%22",
+        ),
+        (BASE, {}, {"other": "acme"}, "postgresql://u:p@db/jims"),
+    ],
+)
+async def test_what_a_program_tells_its_engine_beside_the_url_leads_to_the_same_tables(
+    url: str, arguments: dict[str, Any], options: dict[str | None, str], ours: str
+) -> None:
+    engine = sa_aio.create_async_engine(url, connect_args=arguments).execution_options(schema_translate_map=options)
+    assert store_url(echo_app(sa_aio.async_sessionmaker(engine))) == ours
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"ssl": ssl.create_default_context()}, "its ssl, a SSLContext"),
+        ({"password": lambda: "x"}, "its password, a function"),
+    ],
+)
+async def test_what_no_url_can_say_stops_the_start(arguments: dict[str, Any], told: str) -> None:
+    engine = sa_aio.create_async_engine(BASE, connect_args=arguments)
+    with pytest.raises(StartError, match=rf"{told}; give --store"):
+        store_url(echo_app(sa_aio.async_sessionmaker(engine)))
+
+
+async def test_a_schema_is_for_postgresql_only() -> None:
+    engine = sa_aio.create_async_engine("sqlite+aiosqlite:///jims.db")
+    bound = engine.execution_options(schema_translate_map={None: "acme"})
+    with pytest.raises(StartError, match=r"in the schema acme, .*; give --store"):
+        store_url(echo_app(sa_aio.async_sessionmaker(bound)))
+
+
+async def test_looking_at_an_engine_asks_nobody_and_leaves_it_as_it_is() -> None:
+    asked = []
+    engine = sa_aio.create_async_engine(BASE)
+    event.listen(engine.sync_engine, "do_connect", lambda *_: asked.append("a password"))
+    before = engine.pool
+    store_url(echo_app(sa_aio.async_sessionmaker(engine)))
+    assert (asked, engine.pool) == ([], before)
+    assert len(engine.dialect.dispatch.do_connect) == 1
 
 
 def bound_otherwise() -> dict[str, Any]:

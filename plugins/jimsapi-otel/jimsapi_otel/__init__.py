@@ -8,7 +8,8 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from jimsapi import Router, hookimpl
+from jimsapi import hookimpl
+from jimsapi.plugins.errors import StartError
 from jimsapi.service.run import RunService
 from jimsapi_otel.variables import is_on, obstacle
 
@@ -27,8 +28,10 @@ def jimsapi_observer() -> "Exporting | None":
         logger.warning("NO TRACES ARE EXPORTED: %s", fault)
     if not is_on(os.environ):
         return None
-    from jimsapi_otel.exporting import Exporting
-
+    try:
+        from jimsapi_otel.exporting import Exporting
+    except ValueError as error:  # propagators are looked up while OpenTelemetry is imported
+        raise StartError(f"OTEL_PROPAGATORS: {error} Leave it out, or install what has it") from error
     return Exporting()
 
 
@@ -42,11 +45,11 @@ def jimsapi_asgi_wrapper() -> "Callable[[ASGIApp], ASGIApp] | None":
 
 
 @hookimpl
-def jimsapi_routes(router: Router, service: RunService) -> None:
+def jimsapi_routes(service: RunService) -> None:
     """Add no route, but put spans around the pipelines and the store of the service."""
     if is_on(os.environ):
-        from jimsapi_otel.pipelines import trace_pipelines
+        from jimsapi_otel.pipelines import trace_pipeline
         from jimsapi_otel.store import trace_store
 
-        trace_pipelines(service)
+        service.wrap_pipelines(trace_pipeline)
         trace_store(service)

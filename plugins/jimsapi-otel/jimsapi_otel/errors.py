@@ -4,11 +4,14 @@ import traceback
 
 from opentelemetry.trace import Span, StatusCode
 
+MAX_FRAMES = 100
+"""Of a deeper stack, as a recursion without end leaves it, the innermost frames."""
+
 
 def note_error(span: Span, error: BaseException, description: str | None = None) -> None:
     """Mark a span as failed by `error`. `description` is for people, and holds nothing of the error's text."""
     kind = error_type(error)
-    frames = "".join(traceback.format_tb(error.__traceback__))
+    frames = "".join(traceback.format_tb(error.__traceback__, -MAX_FRAMES))
     span.add_event("exception", {"exception.type": kind, "exception.stacktrace": f"{frames}{kind}"})
     span.set_attribute("error.type", kind)
     span.set_status(StatusCode.ERROR, description)

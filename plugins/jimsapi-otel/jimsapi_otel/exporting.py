@@ -15,6 +15,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from jimsapi.asgi.app import RequestRecord
+from jimsapi.plugins.errors import StartError
+from jimsapi_otel.discretion import keep_discreet
 from jimsapi_otel.requests import end_request
 
 logger = logging.getLogger("jimsapi.otel")
@@ -35,6 +37,7 @@ class Exporting:
 
     async def __aenter__(self) -> Self:
         global _ours
+        keep_discreet()
         if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
             _ours = _provider()
             trace.set_tracer_provider(_ours)
@@ -58,8 +61,11 @@ def _provider() -> TracerProvider:
     given = OTELResourceDetector().detect().attributes
     resource = Resource.create({"service.name": "jimsapi", "service.version": version, **given})
     # Not shut down at the exit: that waits up to 30 s for a collector that is gone. The end of an app flushes.
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    try:
+        provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    except ValueError as error:
+        raise StartError(f"a variable of OpenTelemetry's is faulty: {error}; mend it, or unset it") from error
     return provider
 
 

@@ -27,12 +27,21 @@ def obstacle(environ: Mapping[str, str]) -> str | None:
     for name in _PROTOCOLS:
         protocol = environ.get(name, "").strip()
         if protocol == PROTOCOL:
-            return None
+            break
         if protocol:
             return (
                 f"{name} is {protocol}, and jimsapi-otel speaks {PROTOCOL}; set it to that, and the endpoint to the "
                 "collector's port for HTTP, which is 4318 as a rule"
             )
+    return _endpoint_obstacle(environ)
+
+
+def _endpoint_obstacle(environ: Mapping[str, str]) -> str | None:
+    for name in _ENDPOINTS:
+        endpoint = environ.get(name, "").strip()
+        if endpoint:
+            good = endpoint.lower().startswith(("http://", "https://"))
+            return None if good else f"{name} is no URL; begin it with http:// or https://"
     return None
 
 

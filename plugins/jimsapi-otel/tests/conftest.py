@@ -1,15 +1,16 @@
-"""A collector of the test's own: a server that takes OTLP exports over HTTP and decodes them."""
+"""What the suites share: the collector that gets the spans, and an environment that is the tests' own."""
 
-import gzip
 import os
-import threading
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from pathlib import Path
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+# Tests are collected by path, so that a helper beside them has to be put within reach.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from otlp_collector import Collector  # it is within reach only now
 
 
 @pytest.fixture
@@ -19,101 +20,10 @@ def anyio_backend() -> str:
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No option comes from outside."""
+    """No option and no proxy comes from outside."""
     for variable in list(os.environ):
-        if variable.startswith(("JIMS_", "OTEL_")):
+        if variable.startswith(("JIMS_", "OTEL_")) or variable.lower().endswith("_proxy"):
             monkeypatch.delenv(variable)
-
-
-@dataclass
-class Exported:
-    """A span as it was exported; ids are hex."""
-
-    name: str
-    kind: int
-    trace_id: str
-    span_id: str
-    parent_id: str
-    trace_state: str
-    status: int
-    description: str
-    attributes: dict[str, Any]
-    events: list[tuple[str, dict[str, Any]]]
-    resource: dict[str, Any]
-
-
-class Collector:
-    """Listens on a free port."""
-
-    def __init__(self) -> None:
-        self.raw: list[bytes] = []
-        self.paths: list[str] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
-
-    @property
-    def spans(self) -> list[Exported]:
-        """What was exported so far."""
-        return [span for body in self.raw for span in _spans(body)]
-
-    def named(self, name: str) -> list[Exported]:
-        return [span for span in self.spans if span.name == name]
-
-    def take(self, path: str, body: bytes) -> None:
-        self.paths.append(path)
-        self.raw.append(body)
-
-    def clear(self) -> None:
-        self.raw.clear()
-        self.paths.clear()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-def _handler(collector: Collector) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            collector.take(self.path, gzip.decompress(body) if self.headers["content-encoding"] == "gzip" else body)
-            self.send_response(200)
-            self.send_header("content-type", "application/x-protobuf")
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    return Handler
-
-
-def _spans(body: bytes) -> Iterator[Exported]:
-    for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-        for scope in resource.scope_spans:
-            for span in scope.spans:
-                yield Exported(
-                    name=span.name,
-                    kind=span.kind,
-                    trace_id=span.trace_id.hex(),
-                    span_id=span.span_id.hex(),
-                    parent_id=span.parent_span_id.hex(),
-                    trace_state=span.trace_state,
-                    status=span.status.code,
-                    description=span.status.message,
-                    attributes=_values(span.attributes),
-                    events=[(event.name, _values(event.attributes)) for event in span.events],
-                    resource=_values(resource.resource.attributes),
-                )
-
-
-def _values(attributes: Any) -> dict[str, Any]:
-    return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in attributes}
 
 
 @pytest.fixture

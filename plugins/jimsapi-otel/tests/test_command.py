@@ -3,11 +3,13 @@
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.command import run_command
 from tests.serving import Served
 
 CHAT = "/api/v1/chat"
@@ -29,6 +31,14 @@ async def app(ctx):
         propagate.inject(carrier)
         ctx.send_message(carrier["traceparent"] + " " + carrier["tracestate"])
 """
+
+
+def logged(server: Served, text: str) -> bool:
+    """Whether a text comes into the server's log within some seconds."""
+    until = time.monotonic() + 20
+    while text not in server.stderr and time.monotonic() < until:
+        time.sleep(0.05)
+    return text in server.stderr
 
 
 def test_a_good_and_a_failed_run_are_traces_of_request_pipeline_and_store(collector: Any, tmp_path: Path) -> None:
@@ -195,3 +205,41 @@ def test_a_protocol_that_it_does_not_speak_is_warned_of_and_serving_goes_on(coll
         server.stop()
         assert "NO TRACES ARE EXPORTED: OTEL_EXPORTER_OTLP_PROTOCOL is grpc" in server.stderr
     assert collector.paths == []
+
+
+def test_neither_keys_in_the_variables_nor_what_strangers_send_come_into_the_log(collector: Any) -> None:
+    collector.close()
+    env = {
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{collector.url}/v1/traces?key=sesame",
+        "OTEL_EXPORTER_OTLP_HEADERS": "authorization: simsalabim",
+        "OTEL_BSP_SCHEDULE_DELAY": "10",
+    }
+    strange = {"baggage": "said-by-ann", "traceparent": HEADERS["traceparent"], "tracestate": "x=1,x=2,SAID-BY-ANN=1"}
+    with Served("--api-key", "k", env=env) as server, server.client(headers=strange) as client:
+        assert client.post(CHAT, json={}).status_code == 401
+        assert logged(server, "while exporting")
+        server.stop()
+        log = server.stderr
+    assert "OTEL_EXPORTER_OTLP_HEADERS" in log
+    for secret in ("sesame", "simsalabim", "said-by-ann"):
+        assert secret not in log.lower()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("OTEL_PROPAGATORS", "carrier-pigeon", "OTEL_PROPAGATORS: Propagator carrier-pigeon not found"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "-1", "a variable of OpenTelemetry's is faulty: max_queue_size"),
+    ],
+)
+def test_a_faulty_variable_stops_the_start_in_one_line(variable: str, value: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "bot.py").write_text(BOT)
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", variable: value}
+    options = ("--app", "bot:app", "--store", "memory:", "--metrics-port", "0", "--port", "0")
+    if variable == "OTEL_PROPAGATORS":  # which the bot's own import would fail for, before it is our turn
+        (tmp_path / "bot.py").write_text("async def app(ctx): pass")
+    ran = run_command(*options, cwd=tmp_path, env=env)
+    assert ran.returncode == 1
+    assert message in ran.stderr.splitlines()[-1]
+    assert "pip uninstall" not in ran.stderr
+    assert "Traceback" not in ran.stderr

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from jimsapi_otel.errors import MAX_FRAMES
 from jimsapi_otel.exporting import Exporting
 from jimsapi_otel.requests import trace_requests
 from jimsapi_otel.store import TracedStore
@@ -151,3 +152,23 @@ async def test_a_host_s_span_is_the_parent_whatever_the_headers_say(shared_colle
     [host] = shared_collector.named("host")
     [ours] = shared_collector.named("GET")
     assert ours.parent_id == host.span_id
+
+
+async def test_a_stack_without_end_is_exported_by_its_innermost_frames(shared_collector: Any) -> None:
+    def ping(depth: int) -> None:
+        pong(depth)
+
+    def pong(depth: int) -> None:
+        if not depth:
+            raise LookupError
+        ping(depth - 1)
+
+    async def deep(ctx: ThreadContext) -> None:
+        ping(300)
+
+    async with TestClient(create_api(deep, store="memory:")) as client:
+        await client.post(CHAT, json=BODY)
+    [pipeline] = shared_collector.named("jims.run_pipeline_with_context")
+    [(_, event)] = pipeline.events
+    assert event["exception.stacktrace"].count("in p") == MAX_FRAMES
+    assert "raise LookupError" in event["exception.stacktrace"]

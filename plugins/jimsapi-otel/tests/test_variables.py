@@ -43,6 +43,8 @@ def test_traces_are_exported_as_the_standard_variables_say(variables: dict[str, 
         {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
         {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/json"},
         {"OTEL_TRACES_EXPORTER": "zipkin"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"},
+        {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "grpc://collector:4317"},
     ],
     ids=str,
 )

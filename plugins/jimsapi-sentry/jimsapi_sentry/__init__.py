@@ -5,10 +5,9 @@ This module holds the options and the hooks; sentry-sdk is imported once somebod
 
 import logging
 import os
-import sys
 from typing import TYPE_CHECKING
 
-from jimsapi import Options, Router, hookimpl, option
+from jimsapi import Options, hookimpl, option
 from jimsapi.plugins.options import Settings
 from jimsapi.service.run import RunService
 
@@ -50,8 +49,7 @@ def jimsapi_observer(settings: Settings) -> "Reporting | None":
 
 @hookimpl
 def jimsapi_asgi_wrapper(settings: Settings) -> "Callable[[ASGIApp], ASGIApp] | None":
-    options = settings.get(SentryOptions)
-    if not options.enable_sentry or not _has_dsn():
+    if not _is_on(settings):
         return None
     from jimsapi_sentry.reporting import plan_from
     from jimsapi_sentry.requests import trace_requests
@@ -60,16 +58,16 @@ def jimsapi_asgi_wrapper(settings: Settings) -> "Callable[[ASGIApp], ASGIApp] | 
 
 
 @hookimpl
-def jimsapi_routes(router: Router, service: RunService) -> None:
-    """Add no route, but see to it that a pipeline's failure says in which thread it happened.
+def jimsapi_routes(service: RunService, settings: Settings) -> None:
+    """Add no route, but see to it that a pipeline's failure says in which thread it happened."""
+    if _is_on(settings):
+        from jimsapi_sentry.pipelines import report_pipeline
 
-    Sentry's client is one for a process, so that no settings are needed to know whether there is one.
-    """
-    reporting = sys.modules.get("jimsapi_sentry.reporting")
-    if reporting is not None and reporting.is_reporting():
-        from jimsapi_sentry.pipelines import report_pipelines
+        service.wrap_pipelines(report_pipeline)
 
-        report_pipelines(service)
+
+def _is_on(settings: Settings) -> bool:
+    return settings.get(SentryOptions).enable_sentry and _has_dsn()
 
 
 def _has_dsn() -> bool:

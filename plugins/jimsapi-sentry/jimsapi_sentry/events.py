@@ -1,13 +1,13 @@
 """What an event says when it leaves: tags to find it by, and nothing that a person may have said."""
 
 import logging
-from collections import deque
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from jimsapi.asgi.connection import request_id
+from jimsapi_sentry.requests import UNNAMED
 
 if TYPE_CHECKING:
     from sentry_sdk.types import Event, Hint
@@ -16,15 +16,15 @@ FILTERED = "[Filtered]"
 """Stands for a text that was left out, as in Sentry's own scrubbing."""
 
 _MARK = "__jimsapi_sentry_call__"
+_REPORTED = "__jimsapi_sentry_reported__"
 _PERSONAL = ("breadcrumbs", "extra", "modules", "request", "user")
 
 
 class PipelineCall:
-    """One call of a pipeline: the tags of its events, and the errors that were reported from within."""
+    """One call of a pipeline: the tags of its events."""
 
     def __init__(self, tags: dict[str, str]) -> None:
         self.tags = tags
-        self._reported: deque[BaseException] = deque(maxlen=8)
 
     def mark(self, error: BaseException) -> None:
         """Let what is reported of `error` later, outside of the pipeline's task, be known as of this call."""
@@ -32,10 +32,14 @@ class PipelineCall:
             setattr(error, _MARK, self)
 
     def is_first(self, error: BaseException) -> bool:
-        """Whether `error` was not reported in this call before; a pipeline may log what it then raises."""
-        if any(error is other for other in self._reported):
+        """Whether `error` was not reported in this call before; a pipeline may log what it then raises.
+
+        The error remembers it, not the call: the two would hold each other, and the frames of the traceback with them.
+        """
+        if getattr(error, _REPORTED, None) is self:
             return False
-        self._reported.append(error)
+        with suppress(Exception):
+            setattr(error, _REPORTED, self)
         return True
 
 
@@ -60,6 +64,9 @@ class Cleaner:
             return None
         tags = event.setdefault("tags", {})
         tags.update(_tags(record, call))
+        if event.get("transaction") == UNNAMED:  # which route it is, is known when the request is answered
+            event.pop("transaction")
+            event.pop("transaction_info", None)
         if not self._personal:
             _drop_personal(event)
             _drop_texts(event, record)

@@ -26,6 +26,10 @@ FLUSH_WITHIN = 2.0
 """Seconds that a shutdown waits for what was not sent yet."""
 
 
+MAX_TEXT = 8192
+"""Characters of any one text in a report; more is cut."""
+
+
 class Plan(msgspec.Struct, frozen=True):
     """What Sentry's client is told. `personal`: whether what people said may be in reports."""
 
@@ -100,11 +104,6 @@ class Reporting:
         name_transaction(record)
 
 
-def is_reporting() -> bool:
-    """Whether Sentry has a client in this process."""
-    return sentry_sdk.get_client().is_active()
-
-
 def _make_client(plan: Plan) -> None:
     cleaner = Cleaner(personal=plan.personal)
     sentry_sdk.init(
@@ -115,6 +114,8 @@ def _make_client(plan: Plan) -> None:
         include_local_variables=False,
         max_request_body_size="never",
         max_breadcrumbs=0,
+        max_value_length=MAX_TEXT,
+        spotlight=False,  # a second address, which a variable could name, would get everything too
         # Those that the SDK turns on by itself send the command line with its keys, SQL, URLs and prompts.
         default_integrations=False,
         auto_enabling_integrations=False,

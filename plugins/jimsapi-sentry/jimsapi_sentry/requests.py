@@ -6,7 +6,11 @@ import sentry_sdk
 from sentry_sdk.tracing import Transaction
 
 from jimsapi.asgi.app import CLIENT_GONE, RequestRecord
+from jimsapi.asgi.routing import METHODS
 from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
+
+UNNAMED = "unmatched"
+"""What a transaction is called until its request is answered."""
 
 _TRACE_HEADERS = frozenset((b"sentry-trace", b"baggage"))
 
@@ -26,7 +30,7 @@ def trace_requests(app: ASGIApp) -> ASGIApp:
         }
         with sentry_sdk.isolation_scope():
             transaction = sentry_sdk.continue_trace(
-                headers, op="http.server", name="unmatched", source="route", origin="auto.http.jimsapi"
+                headers, op="http.server", name=UNNAMED, source="route", origin="auto.http.jimsapi"
             )
             with sentry_sdk.start_transaction(transaction):
                 token = _transaction.set(transaction)
@@ -46,8 +50,9 @@ def name_transaction(record: RequestRecord) -> None:
     if record.probe:
         transaction.sampled = False
         return
-    transaction.name = f"{record.method} {record.route}"
-    transaction.set_data("http.request.method", record.method)
+    method = record.method if record.method in METHODS else "HTTP"  # callers may invent methods
+    transaction.name = f"{method} {record.route}"
+    transaction.set_data("http.request.method", method)
     transaction.set_data("http.route", record.route)
     transaction.set_tag("request_id", record.request_id)
     if record.status != CLIENT_GONE:  # nothing was answered

@@ -1,11 +1,14 @@
 """What reaches Sentry of runs that fail: through the real command, and through `create_api`."""
 
+import gc
 import logging
 import socket
+import weakref
 from typing import Any
 
 import pytest
 import sentry_sdk
+from jimsapi_sentry.events import PipelineCall
 
 from jimsapi import JSONResponse, Request, ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
@@ -108,6 +111,51 @@ async def test_what_may_be_personal_is_sent_when_the_operator_asks_for_it(
     assert failure["exception"]["values"][-1]["value"] == SAID
     assert KEY not in sentry.text
     assert not [frame for frame in frames_of(failure) if "vars" in frame]
+
+
+async def test_a_text_of_megabytes_is_cut(sentry: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def talks(ctx: ThreadContext) -> None:
+        raise LookupError("x" * 3_000_000)
+
+    monkeypatch.setenv("SENTRY_DSN", sentry.dsn)
+    settings = {"store": "memory:", "enable_sentry": True, "sentry_personal_data": True}
+    async with TestClient(create_api(talks, **settings)) as client:
+        await client.post(CHAT, json=BODY)
+    [event] = sentry.payloads("event")
+    assert 1000 < len(event["exception"]["values"][-1]["value"]) < 10_000
+
+
+async def test_a_second_address_that_a_variable_names_gets_nothing(
+    sentry: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = type(sentry)()
+    monkeypatch.setenv("SENTRY_DSN", sentry.dsn)
+    monkeypatch.setenv("SENTRY_SPOTLIGHT", other.dsn)
+    async with TestClient(create_api(fails_aloud, store="memory:", enable_sentry=True)) as client:
+        await client.post(CHAT, json=BODY)
+    other.close()
+    assert len(sentry.payloads("event")) == 1
+    assert other.envelopes == []
+
+
+def test_an_error_that_was_reported_goes_with_its_last_user() -> None:
+    """What holds it in a circle would keep its traceback, and all that hangs on that, until a garbage collection."""
+
+    class Failure(Exception):
+        pass
+
+    call, error = PipelineCall({}), Failure()
+    call.mark(error)
+    assert call.is_first(error)
+    assert not call.is_first(error)
+    assert PipelineCall({}).is_first(error)  # it was raised again
+    gone = weakref.ref(error)
+    gc.disable()
+    try:
+        del error, call
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_what_is_asked_for_holds_no_secret_either(sentry: Any) -> None:

@@ -44,7 +44,24 @@ def test_a_request_is_a_transaction_named_by_its_route_with_a_span_for_its_pipel
         assert span["data"]["jims.pipeline"] == "steered"
     [event] = sentry.payloads("event")
     assert event["contexts"]["trace"]["trace_id"] == TRACE
+    assert "transaction" not in event  # its name is not known yet
     assert "ann@example.org" not in sentry.text
+
+
+async def test_a_method_that_a_caller_invented_names_no_transaction(
+    sentry: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SENTRY_DSN", sentry.dsn)
+    monkeypatch.setenv("SENTRY_TRACES_SAMPLE_RATE", "1")
+
+    async def answer(ctx: ThreadContext) -> None:
+        ctx.send_message("hi")
+
+    async with TestClient(create_api(answer, store="memory:", enable_sentry=True)) as client:
+        assert (await client.request("ANN-0700-1234", CHAT)).status_code == 405
+    [transaction] = sentry.payloads("transaction")
+    assert transaction["transaction"].split(" ")[0] == "HTTP"
+    assert "ANN" not in sentry.text
 
 
 async def test_requests_at_once_have_transactions_of_their_own(sentry: Any, monkeypatch: pytest.MonkeyPatch) -> None:

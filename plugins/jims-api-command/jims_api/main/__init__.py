@@ -1,8 +1,11 @@
 """The command of jims-api, `python -m jims_api.main` and `jims-api`, with its flags and variables, served by jimsapi.
 
-This is a package, and there is no `jims_api/__init__.py`, so that it has no file in common with the distribution
-jims-api. Where both are installed, in whatever order, Python finds the package before the other's `main.py`, and the
-start is refused; else whichever was installed last would serve, and nobody would be told.
+This is a package, so that it is in no file of the distribution jims-api. Where both are installed, in whatever order,
+Python finds the package before the other's `main.py`, and the start is refused; else whichever was installed last would
+serve, and nobody would be told.
+
+`jims_api/__init__.py` is in both, and says nothing in either. Without ours, Python would prefer the other's package
+where that is installed from a folder, as in a workspace. Where pip takes it away with the other, `main` is found still.
 """
 
 import importlib.metadata

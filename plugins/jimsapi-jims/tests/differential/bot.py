@@ -152,6 +152,56 @@ async def no_object(ctx: ThreadContext) -> None:
     ctx.send_event("app.list", [1])
 
 
+async def report(ctx: ThreadContext) -> None:
+    await ctx.update_agent_status(StatusEvent("Reading", "reading"))
+    for text in ("", "ü 😀 e\u0301", "a\nb\r\nc\rd", "\u2028 \u2029 \x85", '"\\\0\x1b', "event: result\ndata: {}\n\n"):
+        await ctx.update_agent_status(StatusEvent(text, "odd text"))
+    await ctx.update_agent_status(StatusEvent("Of an odd kind", "ü\n\u2028\x85"))
+    ctx.send_message("said between two")
+    await ctx.update_agent_status(StatusEvent("Ready", ""))
+
+
+async def report_in_text(ctx: ThreadContext) -> None:
+    await ctx.update_agent_status("thinking")
+    ctx.send_message("thought")
+
+
+async def report_no_text(ctx: ThreadContext) -> None:
+    given: Any = 5
+    await ctx.update_agent_status(StatusEvent(given, given))
+    ctx.send_message("counted")
+
+
+async def report_nothing(ctx: ThreadContext) -> None:
+    given: Any = {"status": "Lost", "type": "lost"}
+    await ctx.update_agent_status(given)
+    ctx.send_message("looked")
+
+
+async def report_half_a_pair(ctx: ThreadContext) -> None:
+    await ctx.update_agent_status(StatusEvent("a\ud800b", "odd"))
+    ctx.send_message("said")
+
+
+async def report_much(ctx: ThreadContext) -> None:
+    for number in range(300):
+        await ctx.update_agent_status(StatusEvent(f"{number} of 300", "counting"))
+    await ctx.update_agent_status(StatusEvent("ü" * 50_000, "big"))
+    ctx.send_message("counted")
+
+
+async def report_and_fail(ctx: ThreadContext) -> None:
+    await ctx.update_agent_status(StatusEvent("Reading", "reading"))
+    ctx.send_message("half")
+    raise RuntimeError("stopped after half of it")
+
+
+async def report_and_wait(ctx: ThreadContext) -> None:
+    await ctx.update_agent_status(StatusEvent("Waiting", "waiting"))
+    await asyncio.sleep(0.3)
+    ctx.send_message("worth the wait")
+
+
 async def slowly(ctx: ThreadContext) -> None:
     await asyncio.sleep(0.3)
     ctx.send_message(f"{len(ctx.history)} said so far")
@@ -165,6 +215,9 @@ async def in_a_moment(ctx: ThreadContext) -> None:
 ACTIONS = {
     "!look": look, "!talk": talk, "!by hand": by_hand, "!odd texts": odd_texts, "!twice": twice, "!half": half,
     "!long type": long_type, "!big": big, "!no object": no_object, "!slowly": slowly, "!moment": in_a_moment,
+    "!report": report, "!report in text": report_in_text, "!report no text": report_no_text,
+    "!report nothing": report_nothing, "!report half a pair": report_half_a_pair, "!report much": report_much,
+    "!report and fail": report_and_fail, "!report and wait": report_and_wait,
 }  # fmt: skip
 
 
@@ -188,6 +241,7 @@ async def greet(ctx: ThreadContext) -> None:
     """The conversation-start pipeline; the thread's configuration may have it fail."""
     if ctx.thread_config.get("start") == "fail":
         raise RuntimeError("nobody is up yet")
+    await ctx.update_agent_status(StatusEvent("Welcoming", "welcome"))
     ctx.send_message("Welcome")
     ctx.set_state("mood", Mood(name="fresh"))
 

@@ -1,7 +1,5 @@
 """The requests that both servers get, in this order; each name is what `differences.py` knows a request by.
 
-`/api/v1/chat/stream` is not among them: its answers are streams, and have tests of their own.
-
 In a body, `<thread of NAME>` stands for the thread that the request NAME was answered from, and `<n>` for the number of
 a copy. The messages that begin with `!` are explained in `bot.py`.
 """
@@ -12,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 CHAT = "/api/v1/chat"
+STREAM = "/api/v1/chat/stream"
 Headers = tuple[tuple[str, str], ...]
 JSON: Headers = (("content-type", "application/json"),)
 
@@ -21,7 +20,7 @@ class Exchange:
     """A request, sent `copies` times at once. `server` says how the server that gets it is configured:
 
     `public` has no auth, `locked` has a key and Authentik, `half` has an application of Authentik without its URL, and
-    `empty` an empty key.
+    `empty` an empty key. With `leaves` the client hangs up as soon as a stream has told it a first status.
     """
 
     name: str
@@ -32,12 +31,23 @@ class Exchange:
     server: str = "public"
     copies: int = 1
     chunked: bool = False
+    leaves: bool = False
 
 
 def chat(name: str, message: str | None = None, **fields: Any) -> Exchange:
     """A good chat, of a contact of its own unless `contact_id` is among the fields."""
     body = {"contact_id": name, "message": name if message is None else message, **fields}
     return Exchange(name, body=json.dumps(body, ensure_ascii=False).encode())
+
+
+def stream(name: str, message: str | None = None, **fields: Any) -> Exchange:
+    """A good chat, of a contact of its own, whose answer is a stream."""
+    return streamed(chat(name, message, **{"contact_id": f"stream: {name}", **fields}))
+
+
+def streamed(exchange: Exchange) -> Exchange:
+    """The same request, but for a stream."""
+    return replace(exchange, name=f"stream: {exchange.name}", path=STREAM)
 
 
 def body(name: str, sent: bytes | str | dict[str, Any] | list[Any], **more: Any) -> Exchange:
@@ -405,6 +415,113 @@ AT_ONCE = [
     replace(chat("first messages of one contact at once", "!moment", contact_id="a new crowd"), copies=12),
 ]
 
+STREAMS = [
+    replace(stream("a client that leaves", "!report and wait"), leaves=True),
+    stream("the first message"),
+    stream("the second message", contact_id="stream: the first message"),
+    stream("by thread", thread_id="<thread of stream: the first message>"),
+    stream(
+        "by the thread of another contact", contact_id="somebody", thread_id="<thread of stream: the first message>"
+    ),
+    stream("by thread in capitals", thread_id="<thread of the first message, in capitals>"),
+    stream("all that a pipeline saw of these", "!look", contact_id="stream: the first message"),
+    chat("a chat after streams", "!look", contact_id="stream: the first message"),
+    stream(
+        "all fields",
+        thread_config={"interface": "x", "n": {"m": [1, None, 1.5]}},
+        event_type="comm.user_message.b",
+        run_conversation_start_on_new_thread=True,
+        thread_id=None,
+    ),
+    stream("all fields, looked at", "!look", contact_id="stream: all fields"),
+    stream("a conversation start says nothing", "!report", run_conversation_start_on_new_thread=True),
+    stream("emoji and combining characters", "e\u0301 👩\u200d👩\u200d👧 \u202eabc", contact_id="👩\u200d👧"),
+    stream("what ends a line for some", 'a\nb\r\nc\rd \u2028 \u2029 \x85 \x0b\x0c\x1c\x1d\x1e "\\'),
+    stream("a frame in a message", "\n\nevent: error\ndata: {}\n\n"),
+    stream("a message of 1 MB", "ü" * 500_000),
+    stream("an answer of 1 MB", "!big"),
+    stream("statuses", "!report"),
+    stream("a status that is a text", "!report in text"),
+    stream("all that a pipeline may say", "!talk"),
+    stream("a status of numbers", "!report no text"),
+    stream("a status that is none", "!report nothing"),
+    stream("a status with half a surrogate pair", "!report half a pair"),
+    stream("300 statuses, and one of 100 kB", "!report much"),
+    stream("silent", "!silent"),
+    stream("plain data", "!plain data"),
+    stream("odd texts", "!odd texts"),
+    stream("events by hand", "!by hand"),
+    stream("no object", "!no object"),
+    stream("not a number", "!not a number"),
+    stream("number keys", "!number keys"),
+    stream("datetime", "!datetime"),
+    stream("decimal", "!decimal"),
+    stream("over 64 bits", "!over 64 bits"),
+    stream("twice", "!twice"),
+    stream("surrogate", "!surrogate"),
+    stream("a key that nobody reads", unknown=1),
+    replace(stream("an answer in HTML is all that I accept"), headers=(*JSON, ("accept", "text/html"))),
+    replace(stream("a chunked body"), chunked=True),
+    replace(stream("contacts at once", "!report and wait", contact_id="streamed at once <n>"), copies=8),
+    stream("a thread to be used at once", "!moment", contact_id="a streamed crowd"),
+    replace(stream("messages at once in one thread", "!slowly", contact_id="a streamed crowd"), copies=4),
+    stream("a failure", "!fail"),
+    stream("a failure after a status", "!report and fail"),
+    stream("and what is left of it", "!look", contact_id="stream: a failure after a status"),
+    stream("a failure without a word", "!fail without a word"),
+    stream("a failure in unicode", "!fail in unicode"),
+    stream("a failure with a surrogate", "!fail with a surrogate"),
+    stream("a cancellation", "!cancel"),
+    stream(
+        "a conversation start that fails", thread_config={"start": "fail"}, run_conversation_start_on_new_thread=True
+    ),
+    chat("what a client that left finds later", "!look", contact_id="stream: a client that leaves"),
+]
+
+REFUSED_CHATS = {one.name: one for one in (*BIG, *WRONG_FIELDS, *BROKEN_BODIES, *NOT_STORABLE, *CONTENT_TYPES, *AUTH)}
+REFUSED_STREAMS = [
+    *(
+        streamed(REFUSED_CHATS[name])
+        for name in (
+            "a message of 3 MB",
+            "contact_id: a number",
+            "thread_id: text",
+            "thread_id: unknown",
+            "no fields",
+            "every field wrong",
+            "missing and wrong",
+            "broken: []",
+            "broken: empty",
+            "broken: an open object",
+            "broken: a comma too many",
+            "broken: no UTF-8",
+            "no body at all",
+            "a NUL in the message",
+            "NaN in the configuration",
+            "a forged state",
+            "content type application/json; charset=utf-8",
+            "content type text/plain",
+            "no content type",
+            "no token",
+            "the key",
+            "a wrong key",
+            "the key without Bearer",
+            "a user of Authentik",
+            "Authentik: no access",
+            "Authentik: out of order",
+            "broken JSON, with the key",
+            "broken JSON, without a token",
+        )
+    ),
+    at("GET", STREAM),
+    at("HEAD", STREAM),
+    at("PUT", STREAM, JSON, b"{}"),
+    at("DELETE", STREAM),
+    at("OPTIONS", STREAM),
+    replace(stream("a path with a slash at the end"), path=f"{STREAM}/"),
+    replace(at("GET", STREAM), name="GET of a locked stream", server="locked"),
+]
+
 CORPUS: list[Exchange] = [
     *GOOD,
     *BOOLEANS,
@@ -418,6 +535,9 @@ CORPUS: list[Exchange] = [
     *PATHS,
     *SAID,
     *AT_ONCE,
+    *STREAMS,
+    *REFUSED_STREAMS,
     *FAILED,
+    stream("an exit", "!exit"),
 ]
-"""Failures come last: some of them could end a server."""
+"""Failures come last: some of them could end a server, and the last one ends jims-api."""

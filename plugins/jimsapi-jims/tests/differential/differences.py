@@ -23,7 +23,10 @@ class Side:
 
 @dataclass(frozen=True)
 class Difference:
-    """What `there` (jims-api) and `here` (jimsapi) make of the same requests."""
+    """What `there` (jims-api) and `here` (jimsapi) make of the same requests.
+
+    Only those that are `LEFT_OUT` have no requests.
+    """
 
     what: str
     there: Side
@@ -31,6 +34,9 @@ class Difference:
     why: str
     requests: tuple[str, ...]
 
+
+CUT_OFF = "cut off"
+"""What stands in the place of a stream's end that did not come."""
 
 CRASH = "Internal Server Error"
 WELL = '"assistant_messages"'
@@ -53,6 +59,8 @@ REQUESTS = [
             "no content type",
             "a form",
             "a broken body of another type",
+            "stream: content type text/plain",
+            "stream: no content type",
         ),
     ),
     Difference(
@@ -60,7 +68,7 @@ REQUESTS = [
         Side(200, "", WELL),
         Side(413, "names the limit", "over the limit"),
         "One caller must not fill the memory.",
-        ("a message of 3 MB",),
+        ("a message of 3 MB", "stream: a message of 3 MB"),
     ),
     Difference(
         "a body in UTF-16, or with a byte order mark",
@@ -74,14 +82,14 @@ REQUESTS = [
         Side(400, "", "There was an error parsing the body"),
         Side(422, "`json_invalid`, as all broken JSON", NOT_JSON),
         "One shape for one kind of fault.",
-        ("broken: no UTF-8",),
+        ("broken: no UTF-8", "stream: broken: no UTF-8"),
     ),
     Difference(
         "`NaN` or `Infinity` within `thread_config`",
         Side(200, "stored in SQLite; PostgreSQL refuses it", WELL),
         Side(422, "`json_invalid`", NOT_JSON),
         "They are not JSON, and other readers of the database fail on them.",
-        ("NaN in the configuration",),
+        ("NaN in the configuration", "stream: NaN in the configuration"),
     ),
     Difference(
         "`NaN` or `Infinity` for another field; half a surrogate pair in a text",
@@ -100,7 +108,12 @@ REQUESTS = [
         Side(200, "stored in SQLite; PostgreSQL refuses some of it", WELL),
         Side(422, "`string_contains_nul`", "string_contains_nul"),
         "The same input is refused on every store, before anything is stored.",
-        ("a NUL in the contact", "a NUL in the message", "a NUL in the configuration"),
+        (
+            "a NUL in the contact",
+            "a NUL in the message",
+            "a NUL in the configuration",
+            "stream: a NUL in the message",
+        ),
     ),
     Difference(
         "an integer beyond 64 bits in `thread_config`",
@@ -135,7 +148,7 @@ REQUESTS = [
         Side(200, "the caller sets the app's state", WELL),
         Side(422, "`reserved_event_type`", "reserved_event_type"),
         "A caller must not forge what only the app and the server say.",
-        ("a forged state", "a forged life cycle"),
+        ("a forged state", "a forged life cycle", "stream: a forged state"),
     ),
     Difference(
         "more than 200 lists and objects within each other",
@@ -167,7 +180,7 @@ AUTH = [
         Side(200, "", WELL),
         Side(401, "", "Unauthorized"),
         "The documented form is `Authorization: Bearer <key>`, and nothing else.",
-        ("the key without Bearer",),
+        ("the key without Bearer", "stream: the key without Bearer"),
     ),
     Difference(
         "the key after `Bearer` and two spaces",
@@ -195,7 +208,7 @@ AUTH = [
         Side(422, "", NOT_JSON),
         Side(401, "", "Unauthorized"),
         "Nothing of a stranger's body is read.",
-        ("broken JSON, without a token",),
+        ("broken JSON, without a token", "stream: broken JSON, without a token"),
     ),
     Difference(
         "with Authentik: an empty token, or one beyond ASCII",
@@ -209,14 +222,14 @@ AUTH = [
         Side(401, "", "Unauthorized"),
         Side(403, "", "Forbidden"),
         "Another token would not help; access would.",
-        ("Authentik: no access",),
+        ("Authentik: no access", "stream: Authentik: no access"),
     ),
     Difference(
         "Authentik fails with an error of its own",
         Side(401, "", "Unauthorized"),
         Side(503, "", "Authentication is unavailable"),
         "The token may be good: the client should try again, not throw it away.",
-        ("Authentik: out of order",),
+        ("Authentik: out of order", "stream: Authentik: out of order"),
     ),
     Difference(
         "Authentik does not answer, or with something else than JSON",
@@ -240,7 +253,7 @@ PATHS = [
         Side(405, "", "Method Not Allowed"),
         Side(204, "with `Allow`", ""),
         "It asks for just that.",
-        ("OPTIONS /healthz", "OPTIONS /api/v1/chat"),
+        ("OPTIONS /healthz", "OPTIONS /api/v1/chat", "OPTIONS /api/v1/chat/stream"),
     ),
     Difference(
         "a method that HTTP does not know",
@@ -352,13 +365,117 @@ PIPELINES = [
     ),
 ]
 
+LEFT_OUT = [
+    Difference(
+        "what a stream may hold beside `status`, `result` and `error`",
+        Side(200, "nothing", ""),
+        Side(200, "comments while nothing happens, `id:` lines, events `started`, `delta`, `event` and `gap`", ""),
+        "Proxies keep the connection, and clients may want more. Others pass over what they do not know (WHATWG HTML, "
+        "9.2.6).",
+        (),
+    ),
+    Difference(
+        "a client that reads more slowly than the pipeline tells",
+        Side(200, "all is kept in memory for it", ""),
+        Side(200, "the newest 1,000 statuses, up to 256 KiB, are kept for it, and `result` or `error`", ""),
+        "One client must not fill the memory, nor hold up the pipeline.",
+        (),
+    ),
+]
+"""Of streams, and not compared: which of it a client gets depends on when it reads."""
+
+STREAMS = [
+    *LEFT_OUT,
+    Difference(
+        "a status that is a mere text",
+        Side(200, "left out", WELL),
+        Side(200, "`status`, with `type` `status`", '["status", {"status": "thinking", "type": "status"}]'),
+        "The app means it to be seen.",
+        ("stream: a status that is a text", "stream: all that a pipeline may say"),
+    ),
+    Difference(
+        "a `StatusEvent` whose fields are no texts",
+        Side(200, "as JSON has them", '["status", {"status": 5, "type": 5}]'),
+        Side(200, "as texts", '["status", {"status": "5", "type": "5"}]'),
+        "They are declared as texts, and clients show them as such.",
+        ("stream: a status of numbers",),
+    ),
+    Difference(
+        "half a surrogate pair in a status, or in the text of an error",
+        Side(200, "its escape", r"a\ud800b"),
+        Side(200, "`?` for it", "a?b"),
+        "It is no character, and many parsers refuse it.",
+        ("stream: a status with half a surrogate pair", "stream: a failure with a surrogate"),
+    ),
+    Difference(
+        "an event with a date, a time, a UUID or an enumeration",
+        Side(200, "`error` with the SQL statement and its parameters", "INSERT INTO thread_events"),
+        Side(200, "`result`", WELL),
+        "As for `/chat`.",
+        ("stream: datetime",),
+    ),
+    Difference(
+        "an event with a `Decimal`, a set, bytes, or an object; two events with one `event_id`",
+        Side(200, "`error` with the SQL statement and its parameters", "INSERT INTO thread_events"),
+        Side(200, "`error` that names the event's type", "cannot be stored"),
+        "As for `/chat`.",
+        ("stream: decimal", "stream: twice"),
+    ),
+    Difference(
+        "an event with an integer beyond 64 bits, or half a surrogate pair",
+        Side(200, "`result`", WELL),
+        Side(200, "`error` that names the event's type", "event 'app.data' cannot be stored"),
+        "As for `/chat`.",
+        ("stream: over 64 bits", "stream: surrogate"),
+    ),
+    Difference(
+        "an event with keys that are no texts",
+        Side(200, "cut off without a `result`, but the events are stored", CUT_OFF),
+        Side(200, "`result`", WELL),
+        "As for `/chat`.",
+        ("stream: number keys",),
+    ),
+    Difference(
+        "a pipeline raises `CancelledError`",
+        Side(200, "cut off without an `error`", CUT_OFF),
+        Side(200, "`error`", '["error", {"detail": "Pipeline error: the pipeline'),
+        "A stream has an end that a client can tell.",
+        ("stream: a cancellation",),
+    ),
+    Difference(
+        "a pipeline raises `SystemExit`",
+        Side(200, "cut off, and the server's process ends", CUT_OFF),
+        Side(200, "`error`", '["error", {"detail": "Pipeline error: the pipeline'),
+        "One message must not end the service of all.",
+        ("stream: an exit",),
+    ),
+    Difference(
+        "the conversation-start pipeline raises an error",
+        Side(500, "bare; the message is lost", CRASH),
+        Side(
+            200,
+            "`error` with `Pipeline error: …`; the message is stored",
+            '["error", {"detail": "Pipeline error: nobody',
+        ),
+        "A thread has taken the message, so the stream has begun.",
+        ("stream: a conversation start that fails",),
+    ),
+    Difference(
+        "a client hangs up",
+        Side(200, "the pipeline is cancelled: the next message finds no answer", "!report and wait"),
+        Side(200, "the pipeline goes on: the next message finds its answer", "worth the wait"),
+        "The message is in the thread, and who comes back wants its answer.",
+        ("what a client that left finds later",),
+    ),
+]
+
 AT_ONCE = [
     Difference(
         "several messages in one thread at the same time",
         Side(200, "answered side by side, none seeing the others' answers", "said so far"),
         Side(200, "answered one after another, in order of arrival", "said so far"),
         "A conversation has an order.",
-        ("messages at once in one thread",),
+        ("messages at once in one thread", "stream: messages at once in one thread"),
     ),
     Difference(
         "several first messages of one contact at the same time",
@@ -374,6 +491,7 @@ PARTS = {
     "Who may enter": AUTH,
     "Paths and methods": PATHS,
     "What pipelines do": PIPELINES,
+    "Streams": STREAMS,
     "At the same time": AT_ONCE,
 }
 DIFFERENCES = [difference for part in PARTS.values() for difference in part]

@@ -3,25 +3,33 @@
 import http.client
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from differential.corpus import Exchange
+from differential.differences import CUT_OFF
 
 TIMEOUT = 60.0
 HUNG_UP = 0
 
+FURTHER = frozenset(("started", "delta", "event", "gap"))
+"""Events that a stream of jimsapi may hold beside `status`, `result` and `error`. JIMS's clients pass over them, and so
+does this one."""
+
 _THREAD = re.compile(r"<thread of ([^>,]+)(, without dashes|, in capitals)?>")
+_ANSWERED = re.compile(r'(?:^|\["result", )\{"thread_id": "([^"]+)"')
 
 
 @dataclass(frozen=True)
 class Answer:
     """What a server answered; the status is 0 if it hung up instead.
 
-    A JSON body is written as Python writes it, its keys in the server's order; threads are named by the request that
-    was first answered from them.
+    A JSON body is written as Python writes it, its keys in the server's order; of a stream that is the list of its
+    events, each a list of name and data, and `CUT_OFF` if its end is missing. Threads are named by the request that was
+    first answered from them.
     """
 
     status: int
@@ -61,7 +69,11 @@ class Talk:
                 wire.endheaders(body, encode_chunked=exchange.chunked)
             try:
                 answer = wire.getresponse()
-                return Answer(answer.status, answer.headers["content-type"], _text(answer.read()))
+                content_type = answer.headers["content-type"]
+                if (content_type or "").startswith("text/event-stream"):
+                    events = _until_a_status(answer) if exchange.leaves else _to_the_end(answer)
+                    return Answer(answer.status, content_type, json.dumps(events))
+                return Answer(answer.status, content_type, _text(answer.read()))
             except (http.client.HTTPException, ConnectionError):
                 return Answer(HUNG_UP, None, "")
 
@@ -75,13 +87,45 @@ class Talk:
         return _THREAD.sub(thread, body.decode()).replace("<n>", str(number)).encode()
 
     def _remember(self, answer: Answer, name: str) -> None:
-        if answer.status == 200 and answer.body.startswith('{"thread_id": "'):
-            self._threads.setdefault(json.loads(answer.body)["thread_id"], f"<thread of {name}>")
+        if answer.status == 200 and (told := _ANSWERED.search(answer.body)):
+            self._threads.setdefault(told[1], f"<thread of {name}>")
 
     def _named(self, text: str) -> str:
         for thread, name in self._threads.items():
             text = text.replace(thread, name)
         return text
+
+
+def _until_a_status(answer: http.client.HTTPResponse) -> list[Any]:
+    events = []
+    for event in _events(answer):
+        events.append(event)
+        if event[0] == "status":
+            break
+    return events
+
+
+def _to_the_end(answer: http.client.HTTPResponse) -> list[Any]:
+    try:
+        return list(_events(answer.read().splitlines()))
+    except http.client.IncompleteRead as cut:
+        return [*_events(cut.partial.splitlines()), CUT_OFF]
+
+
+def _events(lines: Iterable[bytes]) -> Iterator[list[Any]]:
+    """The events of a stream (WHATWG HTML, 9.2.6), each its name and its data, without the `FURTHER` ones."""
+    name, data = "message", list[str]()
+    for line in lines:
+        field, _, value = line.decode().rstrip("\r\n").partition(":")
+        value = value.removeprefix(" ")
+        if field == "event":
+            name = value
+        elif field == "data":
+            data.append(value)
+        elif not field and not value:  # the empty line, which ends an event
+            if data and name not in FURTHER:
+                yield [name, json.loads("\n".join(data))]
+            name, data = "message", []
 
 
 def _text(body: bytes) -> str:

@@ -20,6 +20,7 @@ BOT = Path(__file__).with_name("bot.py")
 FORKED = Path(__file__).with_name("forked.py")
 KEY = "the-key"
 START_WITHIN = 60.0
+END_WITHIN = 60.0
 JIMS_API = ("jims-api==0.6.2", "fastapi==0.165.0", "starlette==1.10.0")
 """What answers there. FastAPI words the faults of a body, so it is held, lest a release of it fails this test."""
 
@@ -94,6 +95,18 @@ class Servers:
                 raise RuntimeError(f"{self._command} did not start:\n" + "\n".join(logs))
             time.sleep(0.05)
         return self
+
+    def serves(self, name: str) -> bool:
+        """Whether the server in this configuration still listens."""
+        return _listens(self.ports[name])
+
+    def await_end(self, name: str) -> None:
+        """Wait until the server in this configuration has ended by itself. Raises `RuntimeError` if it does not."""
+        until = time.monotonic() + END_WITHIN
+        while self.serves(name):
+            if time.monotonic() > until:
+                raise RuntimeError(f"the server at port {self.ports[name]} did not end")
+            time.sleep(0.05)
 
     def __exit__(self, *_: object) -> None:
         assert self._process is not None

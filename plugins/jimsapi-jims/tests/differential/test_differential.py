@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from differential.corpus import CORPUS, Exchange
-from differential.differences import DIFFERENCES, PARTS, Difference
+from differential.differences import DIFFERENCES, LEFT_OUT, PARTS, Difference
 from differential.exchange import Answer, Talk
 from differential.servers import KEY, Authentik, Servers, jims_api_python
 
@@ -20,10 +20,11 @@ Answers = dict[str, list[Answer]]
 
 @dataclass(frozen=True)
 class Both:
-    """The answers of jims-api (`there`) and of jimsapi (`here`)."""
+    """The answers of jims-api (`there`) and of jimsapi (`here`), and whether jimsapi served on afterwards."""
 
     there: Answers
     here: Answers
+    here_serves_on: bool
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +46,8 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
             list(pool.map(stack.enter_context, (there, here)))
             talks = [Talk(there.ports), Talk(here.ports)]
             answers = list(pool.map(lambda talk: {one.name: talk.answers(one) for one in CORPUS}, talks))
-    return Both(*answers)
+        there.await_end("public")  # the last request ends it
+        return Both(answers[0], answers[1], here.serves("public"))
 
 
 def test_each_request_of_the_corpus_has_a_name_of_its_own_and_each_difference_has_requests() -> None:
@@ -54,7 +56,8 @@ def test_each_request_of_the_corpus_has_a_name_of_its_own_and_each_difference_ha
     assert len(set(names)) == len(names) >= 150
     assert len(set(listed)) == len(listed)
     assert set(listed) <= set(names)
-    assert all(difference.requests and difference.why for difference in DIFFERENCES)
+    assert all(difference.requests for difference in DIFFERENCES if difference not in LEFT_OUT)
+    assert all(difference.why for difference in DIFFERENCES)
 
 
 @pytest.mark.parametrize("exchange", CORPUS, ids=lambda exchange: exchange.name)
@@ -74,9 +77,10 @@ def test_a_difference_is_the_one_that_is_described(both: Both, difference: Diffe
             assert all(side.body in answer.body for answer in answers), (request, answers[0].body[:500])
 
 
-def test_messages_at_once_in_one_thread_each_see_all_before_them(both: Both) -> None:
+@pytest.mark.parametrize("kind", ["", "stream: "])
+def test_messages_at_once_in_one_thread_each_see_all_before_them(both: Both, kind: str) -> None:
     def said(answers: Answers) -> list[str]:
-        bodies = [answer.body for answer in answers["messages at once in one thread"]]
+        bodies = [answer.body for answer in answers[f"{kind}messages at once in one thread"]]
         return sorted(body.partition(" said so far")[0].rpartition('"')[2] for body in bodies)
 
     assert said(both.here) == ["3", "5", "7", "9"]
@@ -90,6 +94,16 @@ def test_first_messages_at_once_of_one_contact_make_one_thread(both: Both) -> No
 
     assert threads(both.here) == 1
     assert threads(both.there) > 1
+
+
+def test_what_a_pipeline_says_after_its_client_left_is_kept_by_ours_alone(both: Both) -> None:
+    (there,), (here,) = (answers["what a client that left finds later"] for answers in (both.there, both.here))
+    assert "worth the wait" in here.body
+    assert "worth the wait" not in there.body
+
+
+def test_a_pipeline_that_exits_ends_the_other_server_and_not_ours(both: Both) -> None:
+    assert both.here_serves_on
 
 
 def test_differences_of_a_part_have_names_of_their_own() -> None:

@@ -1,0 +1,42 @@
+"""What OpenTelemetry itself logs, without what it quotes: keys in URLs and headers of the variables, and strangers."""
+
+import logging
+import re
+
+_HEADERS = "opentelemetry.util.re"
+_QUOTES_VARIABLES = (
+    _HEADERS,
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+    "opentelemetry.sdk._shared_internal",
+)
+_QUOTES_REQUESTS = (
+    "opentelemetry.baggage.propagation",
+    "opentelemetry.trace.propagation.tracecontext",
+    "opentelemetry.trace.span",
+)
+"""Loggers that warn of each fault in a request's headers, so that anybody could fill the log."""
+
+_QUERY = re.compile(r"\?[^\s'\")]+")
+
+
+def keep_discreet() -> None:
+    """Let no key and no header of a request come into the log by OpenTelemetry's own lines."""
+    for name in _QUOTES_VARIABLES:
+        logging.getLogger(name).addFilter(_without_secrets)
+    for name in _QUOTES_REQUESTS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _without_secrets(record: logging.LogRecord) -> bool:
+    if record.name == _HEADERS:
+        text = (
+            "a header in OTEL_EXPORTER_OTLP_HEADERS or OTEL_EXPORTER_OTLP_TRACES_HEADERS is left out: "
+            "write it name=value, with the value URL-encoded"
+        )
+    else:
+        text = _QUERY.sub("?***", record.getMessage())
+    if record.exc_info and record.exc_info[0] is not None:  # its text may quote the URL too
+        text += f" ({record.exc_info[0].__name__})"
+        record.exc_info = None
+    record.msg, record.args = text, ()
+    return True
