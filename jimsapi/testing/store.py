@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 from uuid import UUID, uuid4
 
+import msgspec
 import orjson
 import pytest
 
@@ -15,18 +16,23 @@ from jimsapi.testing.store_machine import run_store_machine
 from jimsapi.threads.errors import (
     IdentifierTaken,
     InvalidCursor,
+    KeyMismatch,
+    KeyUsed,
     QueueFull,
     RunClosed,
+    RunNotFound,
     ThreadNotFound,
 )
 from jimsapi.threads.event import STATE_PREFIX, THREAD_CREATED, EventRow, NewEvent, decode_row, message_event
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     Accepted,
+    AdoptedRun,
     ByExternalId,
     ById,
     ContextLimits,
     EventRecord,
+    Idempotency,
     Latest,
     New,
     Outcome,
@@ -60,6 +66,10 @@ def make_plan(
     conversation_start: bool = False,
     queue_limit: int = 256,
     context: ContextLimits = _CONTEXT,
+    caller: UUID | None = None,
+    background: bool = False,
+    webhook_url: str | None = None,
+    idempotency: Idempotency | None = None,
 ) -> RunPlan:
     """A plan as the run service makes one, with a new run and message."""
     return RunPlan(
@@ -73,7 +83,16 @@ def make_plan(
         conversation_start=conversation_start,
         queue_limit=queue_limit,
         context=context,
+        caller=caller,
+        background=background,
+        webhook_url=webhook_url,
+        idempotency=idempotency,
     )
+
+
+def make_key() -> Idempotency:
+    """An idempotency key that was never used, and the body of its request."""
+    return Idempotency(uuid7(), uuid7())
 
 
 def make_event(event_type: str = "comm.assistant_message", data: Any = _HI) -> NewEvent:
@@ -183,7 +202,502 @@ LIMITS = [
 
 
 @pytest.mark.anyio
-class ThreadStoreContract:
+class KeptRunsContract:
+    """The part of a store's contract by which runs are looked up, asked for twice, and taken over."""
+
+    async def recover(self, store: ThreadStore, owner: UUID) -> int:
+        """Recover after the death of every other owner. Override it where a store has to be told of that death."""
+        return await store.recover(owner)
+
+    async def adopt(self, store: ThreadStore, owner: UUID) -> list[AdoptedRun]:
+        """Adopt after the death of every other owner. Override it as `recover`."""
+        return await store.adopt(owner)
+
+    # Idempotency keys
+
+    async def test_a_request_that_comes_again_is_told_its_run(self, store: ThreadStore) -> None:
+        for status in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED):
+            key = make_key()
+            first = make_plan(status.value, idempotency=key)
+            thread_id = (await store.accept(first)).thread.thread_id
+            await _expect_key_used(store, first, key)
+            await store.finish(first.run_id, OWNER, Outcome(status))
+            await _expect_key_used(store, first, key)
+            assert await event_types(store, thread_id) == [THREAD_CREATED, "comm.user_message"]
+
+    async def test_a_request_that_comes_again_is_told_its_run_while_that_waits(self, store: ThreadStore) -> None:
+        running = make_plan()
+        waiting = make_plan(idempotency=make_key())
+        greeted = make_plan("bob", conversation_start=True, idempotency=make_key())
+        for plan in (running, waiting, greeted):
+            await store.accept(plan)
+        for plan in (waiting, greeted):
+            await _expect_key_used(store, plan, plan.idempotency)
+
+    async def test_accepting_a_run_with_a_key_twice_stores_it_once(self, store: ThreadStore) -> None:
+        plan = make_plan(idempotency=make_key())
+        first, second = await store.accept(plan), await store.accept(plan)
+        assert second.status is RunStatus.RUNNING
+        assert _ids(second.stored) == _ids(first.stored)
+        assert len(await all_events(store, first.thread.thread_id)) == 2
+
+    async def test_another_body_under_a_known_key_is_refused(self, store: ThreadStore) -> None:
+        key = make_key()
+        for end in (None, RunStatus.COMPLETED, RunStatus.INTERRUPTED):
+            plan = make_plan(str(end), idempotency=Idempotency(make_key().key, key.body))
+            thread_id = (await store.accept(plan)).thread.thread_id
+            if end is not None:
+                await store.finish(plan.run_id, OWNER, Outcome(end))
+            other = make_plan(str(end), idempotency=_with_other_body(plan.idempotency))
+            with pytest.raises(KeyMismatch):
+                await store.accept(other)
+            assert (await look_at(store, other.run_id)).status is None
+            assert len(await all_events(store, thread_id)) == 2
+
+    async def test_other_keys_are_other_requests(self, store: ThreadStore) -> None:
+        body = make_key().body
+        plans = [make_plan(idempotency=Idempotency(make_key().key, body)) for _ in range(3)]
+        accepted = [await store.accept(plan) for plan in plans]
+        assert [one.status for one in accepted] == [RunStatus.RUNNING, RunStatus.QUEUED, RunStatus.QUEUED]
+
+    async def test_fifty_equal_requests_at_once_make_one_run(self, store: ThreadStore) -> None:
+        key = make_key()
+        plans = [make_plan(idempotency=key) for _ in range(50)]
+        answers = await asyncio.gather(*map(store.accept, plans), return_exceptions=True)
+        ((run_id, accepted),) = [
+            (plan.run_id, answer) for plan, answer in zip(plans, answers, strict=True) if isinstance(answer, Accepted)
+        ]
+        used = [answer.run_id for answer in answers if isinstance(answer, KeyUsed)]
+        assert used == [run_id] * 49
+        assert len(await all_threads(store, "ann")) == 1
+        assert await contents(store, accepted.thread.thread_id) == ["Hello"]
+
+    async def test_of_two_bodies_at_once_one_has_the_key(self, store: ThreadStore) -> None:
+        key = make_key()
+        bodies = [key, _with_other_body(key)]
+        plans = [make_plan(idempotency=bodies[number % 2]) for number in range(40)]
+        answers = await asyncio.gather(*map(store.accept, plans), return_exceptions=True)
+        (winner,) = [number for number, answer in enumerate(answers) if isinstance(answer, Accepted)]
+        for number, answer in enumerate(answers):
+            if number == winner:
+                continue
+            if number % 2 == winner % 2:
+                assert isinstance(answer, KeyUsed)
+                assert answer.run_id == plans[winner].run_id
+            else:
+                assert isinstance(answer, KeyMismatch)
+
+    async def test_a_run_that_was_cancelled_while_it_waited_leaves_its_key_free(self, store: ThreadStore) -> None:
+        running = make_plan()
+        thread_id = (await store.accept(running)).thread.thread_id
+        key = make_key()
+        for number, end in enumerate(("cancel", "heartbeat")):
+            given_up = make_plan(text="given up", idempotency=key)
+            await store.accept(given_up)
+            if end == "cancel":
+                await store.cancel(given_up.run_id)
+            else:
+                await store.heartbeat(OWNER, {running.run_id})
+            again = make_plan(text=f"again {number}", idempotency=_with_other_body(key))
+            assert (await store.accept(again)).status is RunStatus.QUEUED
+            await _expect_key_used(store, again, again.idempotency)
+            await store.cancel(again.run_id)
+        assert await contents(store, thread_id) == ["Hello"]
+
+    async def test_a_request_that_was_refused_takes_no_key(self, store: ThreadStore) -> None:
+        key = make_key()
+        running = make_plan(queue_limit=0)
+        await store.accept(running)
+        for refusal, selectors in ((QueueFull, ANYBODY), (ThreadNotFound, (ById(uuid7()),))):
+            with pytest.raises(refusal):
+                await store.accept(make_plan(queue_limit=0, selectors=selectors, idempotency=key))
+        await store.finish(running.run_id, OWNER, completed())
+        accepted = await store.accept(make_plan(idempotency=_with_other_body(key)))
+        assert accepted.status is RunStatus.RUNNING
+
+    async def test_a_key_is_free_once_it_is_old(self, store: ThreadStore) -> None:
+        key = make_key()
+        first, second = make_plan(idempotency=key), make_plan(idempotency=_with_other_body(key))
+        await store.accept(first)
+        kept, store.keep_keys = store.keep_keys, ALREADY
+        assert kept == timedelta(hours=24)
+        assert (await store.accept(second)).status is RunStatus.QUEUED
+        store.keep_keys = kept
+        await _expect_key_used(store, second, second.idempotency)
+
+    async def test_a_purge_forgets_old_keys_and_no_run(self, store: ThreadStore) -> None:
+        plan = make_plan(idempotency=make_key())
+        await store.accept(plan)
+        await store.finish(plan.run_id, OWNER, completed())
+        await store.purge(timedelta(days=1))
+        await _expect_key_used(store, plan, plan.idempotency)
+        kept, store.keep_keys = store.keep_keys, ALREADY
+        assert await store.purge(timedelta(days=1)) == 0
+        store.keep_keys = kept
+        assert (await store.run(plan.run_id, None, None)).status is RunStatus.COMPLETED
+        assert (await store.accept(make_plan(idempotency=plan.idempotency))).status is RunStatus.RUNNING
+
+    async def test_the_key_of_a_forgotten_or_deleted_run_is_free(self, store: ThreadStore) -> None:
+        for way in ("purge", "thread", "contact"):
+            plan = make_plan(way, idempotency=make_key())
+            thread_id = (await store.accept(plan)).thread.thread_id
+            await store.finish(plan.run_id, OWNER, completed())
+            match way:
+                case "purge":
+                    await store.purge(ALREADY)
+                case "thread":
+                    await store.delete_thread(thread_id, None)
+                case "contact":
+                    await store.delete_contact(way)
+            again = make_plan(way, idempotency=_with_other_body(plan.idempotency))
+            assert (await store.accept(again)).status is RunStatus.RUNNING
+            await _expect_key_used(store, again, again.idempotency)
+
+    # Keys of interrupted runs
+
+    async def test_the_message_of_an_interrupted_run_is_answered_without_a_second_copy(
+        self, store: ThreadStore
+    ) -> None:
+        first = await self._interrupted(store, text="one")
+        thread_id = (await store.run(first.run_id, None, None)).thread_id
+        # Selectors that match nothing are not asked, and nobody is greeted.
+        again = make_plan(
+            text="one", idempotency=first.idempotency, selectors=(), acting_for="ann", conversation_start=True
+        )
+        accepted = await store.accept(again)
+        assert accepted.thread.thread_id == thread_id
+        assert accepted.status is RunStatus.RUNNING
+        assert not accepted.created_new_thread
+        assert accepted.stored == []
+        assert accepted.snapshot is not None
+        assert _ids(accepted.snapshot.rows)[-1] == first.message.event_id
+        twice = await store.accept(again)
+        assert twice.status is RunStatus.RUNNING
+        assert twice.stored == []
+        assert twice.snapshot is not None
+        assert _ids(twice.snapshot.rows) == _ids(accepted.snapshot.rows)
+        await _expect_key_used(store, again, first.idempotency)
+        assert (await store.finish(again.run_id, OWNER, completed(make_event()))).counted
+        assert await contents(store, thread_id) == ["one", "Hi"]
+        await _expect_key_used(store, again, first.idempotency)
+        assert (await look_at(store, first.run_id)).status is RunStatus.INTERRUPTED
+
+    async def test_an_interrupted_run_that_had_not_started_is_answered_without_a_second_copy(
+        self, store: ThreadStore
+    ) -> None:
+        dead = [make_plan(text=str(number), owner=OTHER_OWNER, idempotency=make_key()) for number in range(3)]
+        accepted_before = [await store.accept(plan) for plan in dead]
+        await self.recover(store, OWNER)
+        for number in (1, 2, 0):
+            again = make_plan(idempotency=dead[number].idempotency)
+            accepted = await store.accept(again)
+            assert accepted.snapshot is not None
+            expected = [text for text in ("0", "1", "2") if text != str(number)]
+            said = [_json(row.data)["content"] for row in accepted.snapshot.rows if row.event_type.startswith("comm.")]
+            assert said == [*expected, str(number)]
+            await store.finish(again.run_id, OWNER, completed())
+        assert await contents(store, accepted_before[0].thread.thread_id) == ["0", "1", "2"]
+
+    async def test_a_context_ends_with_an_old_message_that_is_answered_now(self, store: ThreadStore) -> None:
+        first = await self._interrupted(store, text="old")
+        thread_id = (await store.run(first.run_id, None, None)).thread_id
+        later = make_plan(selectors=(ById(thread_id),))
+        await store.accept(later)
+        await store.finish(later.run_id, OWNER, completed(*[make_event() for _ in range(20)]))
+        again = make_plan(idempotency=first.idempotency, context=ContextLimits(events=5))
+        accepted = await store.accept(again)
+        assert accepted.snapshot is not None
+        events = await all_events(store, thread_id)
+        newest = expected_context(events, again.context)
+        assert first.message.event_id not in newest
+        assert _ids(accepted.snapshot.rows) == [*newest, first.message.event_id]
+        assert accepted.snapshot.truncated
+
+    async def test_an_interrupted_message_waits_its_turn_and_does_not_enter_again(self, store: ThreadStore) -> None:
+        first = await self._interrupted(store, text="one")
+        before, again = make_plan(text="two"), make_plan(text="one", idempotency=first.idempotency)
+        thread_id = (await store.accept(before)).thread.thread_id
+        for _ in range(2):
+            accepted = await store.accept(again)
+            assert (accepted.status, accepted.snapshot, accepted.stored) == (RunStatus.QUEUED, None, [])
+        assert await store.start(again.run_id, OWNER, (), _CONTEXT) is None
+        await store.finish(before.run_id, OWNER, completed(make_event()))
+        for _ in range(2):
+            started = await store.start(again.run_id, OWNER, (), _CONTEXT)
+            assert started is not None
+            assert started.stored == []
+            assert [_json(row.data).get("content") for row in started.snapshot.rows] == [None, "two", "Hi", "one"]
+        await store.finish(again.run_id, OWNER, completed())
+        assert await contents(store, thread_id) == ["one", "two", "Hi"]
+
+    async def test_an_interrupted_message_may_be_interrupted_and_given_up_again(self, store: ThreadStore) -> None:
+        first = await self._interrupted(store, text="one")
+        before = make_plan(text="two", owner=OTHER_OWNER)
+        thread_id = (await store.accept(before)).thread.thread_id
+        dead = make_plan(text="one", owner=OTHER_OWNER, idempotency=first.idempotency)
+        assert (await store.accept(dead)).status is RunStatus.QUEUED
+        assert await self.recover(store, OWNER) == 2
+        before = make_plan(text="three")
+        await store.accept(before)
+        given_up = make_plan(text="one", idempotency=first.idempotency)
+        assert (await store.accept(given_up)).status is RunStatus.QUEUED
+        await store.cancel(given_up.run_id)
+        with pytest.raises(KeyMismatch):
+            await store.accept(make_plan(idempotency=_with_other_body(first.idempotency)))
+        await store.finish(before.run_id, OWNER, completed())
+        last = make_plan(text="one", idempotency=first.idempotency)
+        accepted = await store.accept(last)
+        assert accepted.snapshot is not None
+        assert _ids(accepted.snapshot.rows)[-1] == first.message.event_id
+        assert await contents(store, thread_id) == ["one", "two", "three"]
+
+    async def test_a_full_queue_leaves_the_key_to_the_interrupted_run(self, store: ThreadStore) -> None:
+        first = await self._interrupted(store)
+        running = make_plan()
+        await store.accept(running)
+        with pytest.raises(QueueFull):
+            await store.accept(make_plan(idempotency=first.idempotency, queue_limit=0))
+        await store.finish(running.run_id, OWNER, completed())
+        accepted = await store.accept(make_plan(idempotency=first.idempotency))
+        assert accepted.stored == []
+
+    async def test_an_interrupted_message_is_answered_for_its_contact_only(self, store: ThreadStore) -> None:
+        first = await self._interrupted(store)
+        with pytest.raises(ThreadNotFound):
+            await store.accept(make_plan("bob", idempotency=first.idempotency, acting_for="bob"))
+        assert await all_threads(store, "bob") == []
+        assert (await store.accept(make_plan("ann", idempotency=first.idempotency, acting_for="ann"))).stored == []
+
+    async def test_twenty_retries_at_once_make_one_new_run(self, store: ThreadStore) -> None:
+        first = await self._interrupted(store)
+        plans = [make_plan(idempotency=first.idempotency) for _ in range(20)]
+        answers = await asyncio.gather(*map(store.accept, plans), return_exceptions=True)
+        (winner,) = [number for number, answer in enumerate(answers) if isinstance(answer, Accepted)]
+        assert [answer.run_id for answer in answers if isinstance(answer, KeyUsed)] == [plans[winner].run_id] * 19
+
+    async def _interrupted(self, store: ThreadStore, text: str = "Hello") -> RunPlan:
+        """A first run of Ann's, with a key, whose process died while it worked."""
+        plan = make_plan(text=text, owner=OTHER_OWNER, idempotency=make_key())
+        await store.accept(plan)
+        assert await self.recover(store, OWNER) == 1
+        return plan
+
+    # Looking up a run
+
+    async def test_a_run_is_shown_as_it_stands(self, store: ThreadStore) -> None:
+        before = datetime.now(UTC)
+        first, waiting = make_plan(), make_plan()
+        thread = (await store.accept(first)).thread
+        await store.accept(waiting)
+        running, queued = [await store.run(plan.run_id, None, None) for plan in (first, waiting)]
+        assert (running.run_id, running.thread_id, running.contact_id) == (first.run_id, thread.thread_id, "ann")
+        assert (running.status, queued.status) == (RunStatus.RUNNING, RunStatus.QUEUED)
+        assert (running.created_new_thread, queued.created_new_thread) == (True, False)
+        assert running.started_at is not None
+        assert before <= running.accepted_at <= running.started_at <= datetime.now(UTC)
+        assert running.started_at.utcoffset() == running.accepted_at.utcoffset() == timedelta(0)
+        assert queued.started_at is None
+        assert [(one.finished_at, one.error, one.streamed, one.events) for one in (running, queued)] == [
+            (None, None, None, [])
+        ] * 2
+        await store.finish(first.run_id, OWNER, Outcome(RunStatus.FAILED, (), "ValueError: no", 7))
+        await store.start(waiting.run_id, OWNER, (), _CONTEXT)
+        failed, started = [await store.run(plan.run_id, None, None) for plan in (first, waiting)]
+        assert (failed.status, failed.error, failed.streamed) == (RunStatus.FAILED, "ValueError: no", 7)
+        assert (failed.accepted_at, failed.started_at) == (running.accepted_at, running.started_at)
+        assert failed.finished_at is not None
+        assert running.started_at <= failed.finished_at <= datetime.now(UTC)
+        assert failed.finished_at.utcoffset() == timedelta(0)
+        assert (started.status, started.accepted_at) == (RunStatus.RUNNING, queued.accepted_at)
+        assert started.started_at is not None
+        assert started.started_at >= started.accepted_at
+
+    async def test_a_run_shows_the_events_that_it_sent_and_no_others(self, store: ThreadStore) -> None:
+        plans = [make_plan(text=str(number), conversation_start=True) for number in range(4)]
+        sent = [
+            [make_event("rag.step", [number]), *[make_event(data={"content": "é🦊"}) for _ in range(number)]]
+            for number in range(4)
+        ]
+        accepted = [await store.accept(plan) for plan in plans]
+        for number, plan in enumerate(plans):
+            greeting = [make_event("rag.greeted")] if number == 0 else []
+            await store.start(plan.run_id, OWNER, greeting, _CONTEXT)
+            events = sent[number] if number != 2 else []
+            await store.finish(plan.run_id, OWNER, Outcome(RunStatus.COMPLETED, tuple(events), None, number))
+        stored = {event.event_id: event for event in await all_events(store, accepted[0].thread.thread_id)}
+        for number, plan in enumerate(plans):
+            found = await store.run(plan.run_id, None, None)
+            assert found.streamed == number
+            assert found.events == [stored[event.event_id] for event in sent[number] if number != 2]
+
+    async def test_a_run_of_many_events_is_shown_with_all_of_them(self, store: ThreadStore) -> None:
+        plan = make_plan()
+        await store.accept(plan)
+        sent = [make_event("rag.step", number) for number in range(1500)]
+        await store.finish(plan.run_id, OWNER, completed(*sent))
+        found = await store.run(plan.run_id, None, None)
+        assert [event.event_id for event in found.events] == [event.event_id for event in sent]
+        assert [_json(event.event_data) for event in found.events] == list(range(1500))
+
+    async def test_a_run_is_shown_to_its_contact_and_to_who_asked(self, store: ThreadStore) -> None:
+        mine, other = uuid7(), uuid7()
+        plan, nobodys = make_plan("ann", caller=mine), make_plan("", caller=None)
+        await store.accept(plan)
+        await store.accept(nobodys)
+        for acting_for, caller in ((None, None), ("ann", None), (None, mine), ("ann", mine)):
+            assert (await store.run(plan.run_id, acting_for, caller)).run_id == plan.run_id
+        for acting_for, caller in (("bob", None), ("", mine), (None, other), ("ann", other)):
+            with pytest.raises(RunNotFound) as refused:
+                await store.run(plan.run_id, acting_for, caller)
+            assert refused.value.run_id == plan.run_id
+        assert (await store.run(nobodys.run_id, "", None)).contact_id == ""
+        with pytest.raises(RunNotFound):
+            await store.run(nobodys.run_id, None, mine)
+
+    async def test_a_run_that_is_unknown_forgotten_or_deleted_is_not_found(self, store: ThreadStore) -> None:
+        plans = [make_plan(contact) for contact in ("ann", "bob", "cid")]
+        threads = [(await store.accept(plan)).thread.thread_id for plan in plans]
+        await store.finish(plans[0].run_id, OWNER, completed(make_event()))
+        await store.purge(ALREADY)
+        await store.delete_thread(threads[1], None)
+        await store.delete_contact("cid")
+        refused = make_plan(selectors=(ById(uuid7()),))
+        with pytest.raises(ThreadNotFound):
+            await store.accept(refused)
+        for run_id in (uuid7(), refused.run_id, *(plan.run_id for plan in plans)):
+            with pytest.raises(RunNotFound):
+                await store.run(run_id, None, None)
+
+    async def test_what_a_run_streamed_is_unknown_unless_it_finished(self, store: ThreadStore) -> None:
+        cancelled, orphaned = make_plan("ann"), make_plan("bob")
+        started, waited = [make_plan("cid", owner=OTHER_OWNER) for _ in range(2)]
+        silent = make_plan("dan")
+        for plan in (cancelled, orphaned, started, waited, silent):
+            await store.accept(plan)
+        await store.cancel(cancelled.run_id)
+        await store.heartbeat(OWNER, {silent.run_id})
+        await self.recover(store, OWNER)
+        await store.finish(silent.run_id, OWNER, completed())
+        found = [await store.run(plan.run_id, None, None) for plan in (cancelled, orphaned, started, waited, silent)]
+        assert [one.streamed for one in found] == [None, None, None, None, 0]
+        assert [one.started_at is None for one in found] == [False, False, False, True, False]
+        assert all(one.finished_at is not None for one in found)
+        assert [one.events for one in found] == [[]] * 5
+
+    async def test_an_error_of_any_text_is_shown(self, store: ThreadStore) -> None:
+        for error, shown in (("", ""), ("\ud800 🦊 \n ü", "? 🦊 \n ü"), ("x" * 100_000, "x" * 100_000)):
+            plan = make_plan()
+            await store.accept(plan)
+            await store.finish(plan.run_id, OWNER, Outcome(RunStatus.FAILED, (), error))
+            assert (await store.run(plan.run_id, None, None)).error == shown
+
+    async def test_a_full_queue_names_the_oldest_open_run(self, store: ThreadStore) -> None:
+        plans = [make_plan() for _ in range(3)]
+        for plan in plans:
+            await store.accept(plan)
+        for plan, limit in zip(plans, (2, 1, 0), strict=True):
+            with pytest.raises(QueueFull) as refused:
+                await store.accept(make_plan(queue_limit=limit))
+            assert refused.value.open_run == plan.run_id
+            await store.cancel(plan.run_id)
+
+    # Taking over
+
+    async def test_background_runs_that_wait_are_taken_over_in_their_order(self, store: ThreadStore) -> None:
+        started = make_plan("ann", "0", owner=OTHER_OWNER, background=True)
+        caller = uuid7()
+        waiting = [
+            make_plan(
+                "ann", str(number), owner=OTHER_OWNER, background=True, caller=caller, webhook_url=f"https://ü/{number}"
+            )
+            for number in range(1, 4)
+        ]
+        attended = make_plan("ann", "attended", owner=OTHER_OWNER)
+        mine = make_plan("ann", "mine", background=True)
+        elsewhere = make_plan("bob", "first", owner=OTHER_OWNER)
+        other = make_plan("bob", "second", owner=OTHER_OWNER, background=True)
+        for plan in (started, *waiting, attended, mine, elsewhere, other):
+            thread_id = (await store.accept(plan)).thread.thread_id
+        other_thread = thread_id
+        thread_id = (await store.run(started.run_id, None, None)).thread_id
+        assert await self.recover(store, OWNER) == 3
+        assert await contents(store, thread_id) == ["0", "attended"]
+        adopted = await self.adopt(store, OWNER)
+        assert [one for one in adopted if one.thread_id == thread_id] == [
+            AdoptedRun(plan.run_id, thread_id, "ann", plan.message, caller, plan.webhook_url) for plan in waiting
+        ]
+        assert [one for one in adopted if one.thread_id != thread_id] == [
+            AdoptedRun(other.run_id, other_thread, "bob", other.message, None, None)
+        ]
+        assert await self.adopt(store, OWNER) == []
+        assert await self.recover(store, OWNER) == 0
+        statuses = [(await store.run(plan.run_id, None, None)).status for plan in (started, attended, mine, *waiting)]
+        assert statuses == [RunStatus.INTERRUPTED] * 2 + [RunStatus.QUEUED] * 4
+        live = {plan.run_id for plan in (mine, other, *waiting)}
+        assert await store.heartbeat(OWNER, live) == []
+        assert await store.heartbeat(OTHER_OWNER, set()) == []
+        order = [plan.run_id for plan in (*waiting, mine)]
+        for number, run_id in enumerate(order):
+            with pytest.raises(RunClosed):
+                await store.start(run_id, OTHER_OWNER, (), _CONTEXT)
+            assert await store.start(run_id, OWNER, (), _CONTEXT) is not None
+            settled = await store.finish(run_id, OWNER, completed())
+            assert settled.counted
+            assert settled.next_run == (order[number + 1] if number + 1 < len(order) else None)
+        assert await contents(store, thread_id) == ["0", "attended", "1", "2", "3", "mine"]
+
+    async def test_a_run_that_was_taken_over_is_accepted_as_before(self, store: ThreadStore) -> None:
+        first = make_plan("ann", "one", owner=OTHER_OWNER)
+        waiting = make_plan("ann", "two", owner=OTHER_OWNER, background=True)
+        greeted = make_plan("bob", "hi", owner=OTHER_OWNER, background=True, conversation_start=True)
+        before = [await store.accept(plan) for plan in (first, waiting, greeted)][1:]
+        await self.recover(store, OWNER)
+        adopted = {one.run_id: one for one in await self.adopt(store, OWNER)}
+        for plan, answer in zip((waiting, greeted), before, strict=True):
+            again = make_plan(plan.contact_id, "not this one", selectors=(), background=True)
+            again = msgspec.structs.replace(again, run_id=plan.run_id, message=adopted[plan.run_id].message)
+            accepted = await store.accept(again)
+            assert accepted.thread == answer.thread
+            assert accepted.status is RunStatus.QUEUED
+            assert accepted.created_new_thread == answer.created_new_thread
+            assert _ids(accepted.stored) == _ids(answer.stored)
+            assert (accepted.snapshot is None) == (answer.snapshot is None)
+            greeting = [make_event()] if accepted.created_new_thread else []
+            started = await store.start(plan.run_id, OWNER, greeting, _CONTEXT)
+            assert started is not None
+            assert _ids(started.snapshot.rows)[-1] == plan.message.event_id
+        assert await contents(store, before[0].thread.thread_id) == ["one", "two"]
+        assert await contents(store, before[1].thread.thread_id) == ["Hi", "hi"]
+
+    async def test_an_interrupted_message_that_is_taken_over_does_not_enter_again(self, store: ThreadStore) -> None:
+        first = await self._interrupted(store, text="one")
+        before = make_plan(text="two", owner=OTHER_OWNER)
+        thread_id = (await store.accept(before)).thread.thread_id
+        dead = make_plan(text="one", owner=OTHER_OWNER, background=True, idempotency=first.idempotency)
+        await store.accept(dead)
+        assert await self.recover(store, OWNER) == 1
+        (adopted,) = await self.adopt(store, OWNER)
+        assert (adopted.run_id, adopted.message) == (dead.run_id, first.message)
+        started = await store.start(dead.run_id, OWNER, (), _CONTEXT)
+        assert started is not None
+        assert started.stored == []
+        again = await store.accept(msgspec.structs.replace(dead, owner=OWNER, message=adopted.message))
+        assert (again.status, again.stored) == (RunStatus.RUNNING, [])
+        for snapshot in (started.snapshot, again.snapshot):
+            assert snapshot is not None
+            assert _ids(snapshot.rows)[-1] == first.message.event_id
+        assert await contents(store, thread_id) == ["one", "two"]
+
+    def test_random_histories_leave_what_the_model_says(self) -> None:
+        run_store_machine(self.open_store, self.recover, self.adopt)
+
+    def open_store(self) -> AbstractAsyncContextManager[ThreadStore]:
+        """Open a new, empty store."""
+        raise NotImplementedError
+
+
+@pytest.mark.anyio
+class ThreadStoreContract(KeptRunsContract):
     """Derive a class from this one in a test module, and say how a new, empty store is opened:
 
         class TestMyStore(ThreadStoreContract):
@@ -200,10 +714,6 @@ class ThreadStoreContract:
     A store has more to keep than can be tested from outside: say with tests of your own that what it acknowledged
     survives a crash, and that it answers `StoreUnavailable`, and then works again, when its database goes away.
     """
-
-    def open_store(self) -> AbstractAsyncContextManager[ThreadStore]:
-        """Open a new, empty store."""
-        raise NotImplementedError
 
     @pytest.fixture
     def anyio_backend(self) -> str:
@@ -633,10 +1143,6 @@ class ThreadStoreContract:
         assert (await store.accept(make_plan())).status is RunStatus.RUNNING
         assert await self.recover(store, OWNER) == 0
 
-    async def recover(self, store: ThreadStore, owner: UUID) -> int:
-        """Recover after the death of every other owner. Override it where a store has to be told of that death."""
-        return await store.recover(owner)
-
     async def test_deleting_a_thread_takes_events_and_runs_with_it(self, store: ThreadStore) -> None:
         done, running, waiting = plans = [make_plan() for _ in range(3)]
         thread_id = (await store.accept(done)).thread.thread_id
@@ -786,9 +1292,6 @@ class ThreadStoreContract:
         assert not any(report.failed for report in reports)
         assert all(report.duration >= 0 for report in reports)
 
-    def test_random_histories_leave_what_the_model_says(self) -> None:
-        run_store_machine(self.open_store, self.recover)
-
 
 async def _turn(store: ThreadStore, contact_id: str = "ann", text: str = "Hello", **plan: Any) -> Accepted:
     """Accept a message and answer it with nothing."""
@@ -810,6 +1313,23 @@ async def _answer_all(store: ThreadStore, plans: Sequence[RunPlan], thread_id: U
         assert settled.next_run == (plans[number + 1].run_id if number + 1 < len(plans) else None)
     said = [text for number in range(len(plans)) for text in (str(number), f"to {number}")]
     assert await contents(store, thread_id) == said
+
+
+def _with_other_body(idempotency: Idempotency | None) -> Idempotency:
+    assert idempotency is not None
+    return Idempotency(idempotency.key, uuid7())
+
+
+async def _expect_key_used(store: ThreadStore, plan: RunPlan, idempotency: Idempotency | None) -> None:
+    """A request with this key is told the run of `plan`, and stores nothing."""
+    run = await store.run(plan.run_id, None, None)
+    before = await all_events(store, run.thread_id)
+    again = make_plan(plan.contact_id, idempotency=idempotency)
+    with pytest.raises(KeyUsed) as used:
+        await store.accept(again)
+    assert used.value.run_id == plan.run_id
+    assert (await look_at(store, again.run_id)).status is None
+    assert await all_events(store, run.thread_id) == before
 
 
 def _ids(rows: Sequence[EventRow]) -> list[UUID]:

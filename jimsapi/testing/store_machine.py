@@ -14,14 +14,24 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from jimsapi.threads.errors import IdentifierTaken, QueueFull, RunClosed, ThreadNotFound
+from jimsapi.threads.errors import (
+    IdentifierTaken,
+    KeyMismatch,
+    KeyUsed,
+    QueueFull,
+    RunClosed,
+    RunNotFound,
+    ThreadNotFound,
+)
 from jimsapi.threads.event import THREAD_CREATED, NewEvent, message_event
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     Accepted,
+    AdoptedRun,
     ByExternalId,
     ById,
     ContextLimits,
+    Idempotency,
     Latest,
     New,
     Outcome,
@@ -30,12 +40,14 @@ from jimsapi.threads.run import (
     Selector,
     Settled,
 )
-from jimsapi.threads.store import ThreadStore
+from jimsapi.threads.store import KEEP_KEYS, ThreadStore
 
 T = TypeVar("T")
 
 OWNERS = (uuid7(), uuid7())
 CONTACTS = ("ann", "bob", "")
+CALLERS = (uuid7(), None)
+KEYS = tuple(Idempotency(key, body) for key in (uuid7(), uuid7()) for body in (UUID(int=1), UUID(int=2)))
 QUEUE_LIMIT = 2
 OPEN = (RunStatus.QUEUED, RunStatus.RUNNING)
 
@@ -64,6 +76,27 @@ class _Run:
     thread: _Thread
     status: RunStatus
     created_new_thread: bool
+    owner: UUID
+    message: NewEvent
+    continues: bool = False
+    started: bool = False
+    streamed: int | None = None
+    error: str | None = None
+    sent: list[tuple[UUID, str]] = field(default_factory=list)
+
+    @property
+    def waits_in_background(self) -> bool:
+        return self.plan.background and self.status is RunStatus.QUEUED
+
+    def entered(self) -> list[tuple[UUID, str]]:
+        """What enters the thread when the run starts."""
+        return [] if self.continues else [(self.message.event_id, self.message.event_type)]
+
+    def context(self) -> list[tuple[UUID, str]]:
+        message = (self.message.event_id, self.message.event_type)
+        if not self.continues:
+            return self.thread.events
+        return [event for event in self.thread.events if event != message] + [message]
 
     def end(self, status: RunStatus) -> None:
         self.status = status
@@ -73,12 +106,13 @@ class _Run:
 def run_store_machine(
     open_store: Callable[[], AbstractAsyncContextManager[ThreadStore]],
     recover: Callable[[ThreadStore, UUID], Awaitable[int]],
+    adopt: Callable[[ThreadStore, UUID], Awaitable[list[AdoptedRun]]],
 ) -> None:
     """Drive stores through random histories. `JIMSAPI_STORE_EXAMPLES` says how many (60)."""
 
     class Machine(StoreMachine):
         def __init__(self) -> None:
-            super().__init__(open_store, recover)
+            super().__init__(open_store, recover, adopt)
 
     run_state_machine_as_test(
         Machine,
@@ -99,19 +133,26 @@ class StoreMachine(RuleBasedStateMachine):
         self,
         open_store: Callable[[], AbstractAsyncContextManager[ThreadStore]],
         recover: Callable[[ThreadStore, UUID], Awaitable[int]],
+        adopt: Callable[[ThreadStore, UUID], Awaitable[list[AdoptedRun]]],
     ) -> None:
         super().__init__()
         self._loop = asyncio.Runner()
         self._opened = open_store()
         self._recover = recover
+        self._adopt = adopt
         self.store = self._do(self._opened.__aenter__())
         self.threads: list[_Thread] = []
         self.runs: list[_Run] = []
         self.forgotten: list[UUID] = []
+        self.keys: dict[UUID, tuple[UUID, _Run]] = {}
 
     def teardown(self) -> None:
-        self._do(self._opened.__aexit__(None, None, None))
-        self._loop.close()
+        try:
+            for run in self.runs:
+                self._compare_run(run)
+        finally:
+            self._do(self._opened.__aexit__(None, None, None))
+            self._loop.close()
 
     def _do(self, call: Awaitable[T]) -> T:
         async def wait() -> T:
@@ -127,8 +168,12 @@ class StoreMachine(RuleBasedStateMachine):
         way=st.sampled_from(["usual", "usual", "new", "external", "id", "own id"]),
         pick=_picks,
         greets=st.booleans(),
+        background=st.booleans(),
+        key=st.none() | st.sampled_from(KEYS),
     )
-    def accept(self, contact: str, owner: UUID, way: str, pick: int, greets: bool) -> None:
+    def accept(
+        self, contact: str, owner: UUID, way: str, pick: int, greets: bool, background: bool, key: Idempotency | None
+    ) -> None:
         named = self.threads[pick % len(self.threads)] if self.threads else None
         selectors: tuple[Selector, ...] = {
             "usual": (Latest(), New()),
@@ -145,11 +190,22 @@ class StoreMachine(RuleBasedStateMachine):
             thread_config=b"{}",
             conversation_start=greets,
             queue_limit=QUEUE_LIMIT,
+            caller=CALLERS[pick % 2],
+            background=background,
+            webhook_url=f"https://{pick}" if greets else None,
+            idempotency=key,
         )
-        thread, refusal = self._select(plan, named)
+        before, refusal = self._ask_key(key)
+        thread: _Thread | None = None
+        if before is not None:
+            thread = before.thread
+            refusal = self._refuse(plan, thread)
+        elif refusal is None:
+            thread, refusal = self._select(plan, named)
         if refusal is not None:
-            with pytest.raises(refusal):
+            with pytest.raises(type(refusal)) as refused:
                 self._do(self.store.accept(plan))
+            assert getattr(refused.value, "run_id", None) == getattr(refusal, "run_id", None)
             self.forgotten.append(plan.run_id)
             return
         accepted = self._do(self.store.accept(plan))
@@ -159,14 +215,32 @@ class StoreMachine(RuleBasedStateMachine):
             thread.events.append((_id(accepted.stored[0].event_id), THREAD_CREATED))
             self.threads.append(thread)
         status = RunStatus.QUEUED if thread.open or (created and greets) else RunStatus.RUNNING
-        run = _Run(plan, thread, status, created)
+        run = _Run(plan, thread, status, created, owner, plan.message if before is None else before.message)
+        run.continues = before is not None
         thread.open.append(run)
         self.runs.append(run)
+        if key is not None:
+            self.keys[key.key] = (key.body, run)
         if status is RunStatus.RUNNING:
-            thread.events.append((plan.message.event_id, plan.message.event_type))
+            run.started = True
+            thread.events += run.entered()
         self._compare_acceptance(accepted, run)
 
-    def _select(self, plan: RunPlan, named: _Thread | None) -> tuple[_Thread | None, type[Exception] | None]:
+    def _ask_key(self, key: Idempotency | None) -> tuple[_Run | None, Exception | None]:
+        """The run whose message is answered anew, or why the message is refused; or neither."""
+        body, run = self.keys.get(key.key, (None, None)) if key is not None else (None, None)
+        if key is None or run is None or run not in self.runs:
+            return None, None
+        given_up = run.status is RunStatus.CANCELLED and not run.started
+        if given_up and not run.continues:
+            return None, None
+        if body != key.body:
+            return None, KeyMismatch()
+        if given_up or run.status is RunStatus.INTERRUPTED:
+            return run, None
+        return None, KeyUsed(run.plan.run_id)
+
+    def _select(self, plan: RunPlan, named: _Thread | None) -> tuple[_Thread | None, Exception | None]:
         found: _Thread | None = None
         match plan.selectors[0]:
             case Latest():
@@ -176,12 +250,15 @@ class StoreMachine(RuleBasedStateMachine):
             case ById():
                 found = named
                 if found is None:
-                    return None, ThreadNotFound
-        if found is not None and plan.acting_for not in (None, found.contact_id):
-            return None, ThreadNotFound
-        if found is not None and len(found.open) > QUEUE_LIMIT:
-            return None, QueueFull
-        return found, None
+                    return None, ThreadNotFound()
+        return found, None if found is None else self._refuse(plan, found)
+
+    def _refuse(self, plan: RunPlan, thread: _Thread) -> Exception | None:
+        if plan.acting_for not in (None, thread.contact_id):
+            return ThreadNotFound()
+        if len(thread.open) > QUEUE_LIMIT:
+            return QueueFull(QUEUE_LIMIT)
+        return None
 
     @precondition(lambda self: self.runs)
     @rule(pick=_picks)
@@ -196,12 +273,12 @@ class StoreMachine(RuleBasedStateMachine):
         assert accepted.status is run.status
         stored = run.thread.events[:1] if run.created_new_thread else []
         if run.status is RunStatus.RUNNING:
-            stored = [*stored, (run.plan.message.event_id, run.plan.message.event_type)]
+            stored = [*stored, *run.entered()]
         assert _pairs(accepted.stored) == stored
         has_context = run.status is RunStatus.RUNNING or (run.created_new_thread and run.status is RunStatus.QUEUED)
         assert (accepted.snapshot is not None) == has_context
         if accepted.snapshot is not None:
-            assert _pairs(accepted.snapshot.rows) == run.thread.events
+            assert _pairs(accepted.snapshot.rows) == run.context()
 
     @precondition(lambda self: self.runs)
     @rule(pick=_picks, stranger=st.booleans(), count=_counts, takes=st.booleans())
@@ -225,11 +302,12 @@ class StoreMachine(RuleBasedStateMachine):
         else:
             started = self._do(call)
             assert started is not None
-            entered = [(event.event_id, event.event_type) for event in (*events, run.plan.message)]
+            entered = [(event.event_id, event.event_type) for event in events] + run.entered()
             run.status = RunStatus.RUNNING
+            run.started = True
             run.thread.events += entered
             assert _pairs(started.stored) == entered
-            assert _pairs(started.snapshot.rows) == run.thread.events
+            assert _pairs(started.snapshot.rows) == run.context()
 
     @precondition(lambda self: self.runs)
     @rule(
@@ -245,7 +323,7 @@ class StoreMachine(RuleBasedStateMachine):
         taken = takes and bool(run.thread.events)
         if taken:
             events.append(NewEvent(run.thread.events[-1][0], "rag.x", b"{}"))
-        outcome = Outcome(status, tuple(events), None)
+        outcome = Outcome(status, tuple(events), "went wrong" if status is RunStatus.FAILED else None, count)
         call = self.store.finish(run.plan.run_id, self._owner(run, stranger), outcome)
         if run.status is not RunStatus.RUNNING or stranger:
             assert self._do(call) == Settled(False, run.status, run.thread.next_run(), [])
@@ -260,6 +338,7 @@ class StoreMachine(RuleBasedStateMachine):
         settled = self._do(call)
         run.end(status)
         run.thread.events += entered
+        run.sent, run.streamed, run.error = entered, count, outcome.error
         assert (settled.counted, settled.status, settled.next_run) == (True, status, run.thread.next_run())
         assert _pairs(settled.stored) == entered
 
@@ -275,7 +354,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(owner=_owners, pick=_picks)
     def heartbeat(self, owner: UUID, pick: int) -> None:
-        mine = [run for run in self.runs if run.plan.owner == owner and run.status in OPEN]
+        mine = [run for run in self.runs if run.owner == owner and run.status in OPEN]
         dead = [run for index, run in enumerate(mine) if index == pick]
         for run in dead:
             run.end(RunStatus.INTERRUPTED if run.status is RunStatus.RUNNING else RunStatus.CANCELLED)
@@ -285,12 +364,46 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(owner=_owners)
     def recover(self, owner: UUID) -> None:
-        dead = [run for run in self.runs if run.plan.owner != owner and run.status in OPEN]
+        dead = [run for run in self.runs if run.owner != owner and run.status in OPEN and not run.waits_in_background]
         for run in dead:
             if run.status is RunStatus.QUEUED:
-                run.thread.events.append((run.plan.message.event_id, run.plan.message.event_type))
+                run.thread.events += run.entered()
             run.end(RunStatus.INTERRUPTED)
         assert self._do(self._recover(self.store, owner)) == len(dead)
+
+    @rule(owner=_owners)
+    def adopt(self, owner: UUID) -> None:
+        orphans = [run for run in self.runs if run.owner != owner and run.waits_in_background]
+        adopted = self._do(self._adopt(self.store, owner))
+        expected: list[AdoptedRun] = []
+        for run in orphans:
+            run.owner = owner
+            thread, plan = run.thread, run.plan
+            assert thread.thread_id is not None
+            expected.append(
+                AdoptedRun(plan.run_id, thread.thread_id, thread.contact_id, run.message, plan.caller, plan.webhook_url)
+            )
+        # Each thread's in order; which thread comes first is the store's choice.
+        assert sorted(adopted, key=lambda one: one.thread_id) == sorted(expected, key=lambda one: one.thread_id)
+
+    @precondition(lambda self: self.runs)
+    @rule(pick=_picks, contact=st.none() | _contacts, caller=st.sampled_from(CALLERS))
+    def look(self, pick: int, contact: str | None, caller: UUID | None) -> None:
+        run = self._pick(pick)
+        if contact not in (None, run.thread.contact_id) or caller not in (None, run.plan.caller):
+            with pytest.raises(RunNotFound):
+                self._do(self.store.run(run.plan.run_id, contact, caller))
+        else:
+            self._compare_run(run)
+
+    def _compare_run(self, run: _Run) -> None:
+        seen = self._do(self.store.run(run.plan.run_id, None, None))
+        assert (seen.run_id, seen.thread_id) == (run.plan.run_id, run.thread.thread_id)
+        assert seen.contact_id == run.thread.contact_id
+        assert (seen.status, seen.created_new_thread) == (run.status, run.created_new_thread)
+        assert (seen.started_at is not None, seen.finished_at is not None) == (run.started, run.status not in OPEN)
+        assert (seen.streamed, seen.error) == (run.streamed, run.error)
+        assert _pairs(seen.events) == run.sent
 
     @precondition(lambda self: self.threads)
     @rule(pick=_picks, contact=st.none() | _contacts)
@@ -312,11 +425,15 @@ class StoreMachine(RuleBasedStateMachine):
         open_runs = self._do(self.store.delete_contact(contact))
         assert sorted(open_runs) == sorted(run for thread in threads for run in self._drop(thread))
 
-    @rule(everything=st.booleans())
-    def purge(self, everything: bool) -> None:
+    @rule(everything=st.booleans(), keys=st.booleans())
+    def purge(self, everything: bool, keys: bool) -> None:
         ended = [run for run in self.runs if everything and run.status not in OPEN]
         age = timedelta(seconds=-60) if everything else timedelta(days=1)
+        if keys:
+            self.store.keep_keys = timedelta(seconds=-60)
+            self.keys.clear()
         assert self._do(self.store.purge(age)) == len(ended)
+        self.store.keep_keys = KEEP_KEYS
         self._forget(ended)
 
     # What must hold
@@ -352,7 +469,7 @@ class StoreMachine(RuleBasedStateMachine):
         return self.runs[-1 - pick % len(self.runs)]
 
     def _owner(self, run: _Run, stranger: bool) -> UUID:
-        return next(owner for owner in OWNERS if (owner != run.plan.owner) == stranger)
+        return next(owner for owner in OWNERS if (owner != run.owner) == stranger)
 
     def _drop(self, thread: _Thread) -> list[UUID]:
         open_runs = [run.plan.run_id for run in thread.open]

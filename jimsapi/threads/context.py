@@ -21,6 +21,7 @@ from jimsapi.threads.event import (
     decode_row,
 )
 from jimsapi.threads.ids import uuid7
+from jimsapi.threads.storable import load_stored
 
 LoadEvents = Callable[[Event | None, int], Awaitable[Sequence[EventRow]]]
 
@@ -36,6 +37,13 @@ class StatusUpdater(Protocol):
     """Receives what a pipeline says about its progress."""
 
     async def update_status(self, status: StatusEvent | str) -> None: ...
+
+
+class Voice(StatusUpdater, Protocol):
+    """What a watched run speaks through while its pipeline works."""
+
+    def say(self, message_id: UUID, content: str) -> None:
+        """Tell the next piece of a message, by the identifier that its event will have."""
 
 
 class ThreadContext:
@@ -64,6 +72,7 @@ class ThreadContext:
         self.truncated = truncated
         self._rows = rows
         self._load_events = load_events
+        self._voice: Voice | None = None
         self._streamed: list[str] = []
         self._message_id: UUID | None = None
         self._closed = False
@@ -111,7 +120,7 @@ class ThreadContext:
         """The same, without reading all the thread: the message that is to be answered is usually the last row."""
         for row in reversed(self._rows):
             if row.data is not None and row.event_type.startswith("comm."):
-                data = orjson.loads(row.data)
+                data = load_stored(row.data)
                 if isinstance(data, dict) and data.get("role") == "user":
                     return data.get("content")
         return None
@@ -170,13 +179,18 @@ class ThreadContext:
         self._send(event_id, ASSISTANT_MESSAGE_WITH_BUTTONS, data)
 
     async def stream(self, text: str) -> None:
-        """Say the next piece of a message. The pieces are stored as one message; the event loop gets its turn."""
+        """Say the next piece of a message: whoever watches sees it now. The pieces are stored as one message.
+
+        The event loop gets its turn, so that a pipeline that never waits for anything is seen as it speaks, too.
+        """
         self._ensure_open()
         if not isinstance(text, str):
             raise TypeError(f"a piece of a message must be a str, not {type(text).__name__}")
         if self._message_id is None:
             self._message_id = uuid7()
         self._streamed.append(text)
+        if self._voice is not None:
+            self._voice.say(self._message_id, text)
         await asyncio.sleep(0)
 
     def set_state(self, state_name: str, state: Any) -> None:
@@ -214,6 +228,10 @@ class ThreadContext:
         if self.status_updater is not None:
             await self.status_updater.update_status(status)
 
+    def watch(self, voice: Voice) -> None:
+        """Let somebody hear the run while it works, from now on; called by the service."""
+        self._voice = self.status_updater = voice
+
     def close(self) -> None:
         """End the run's voice; called by the service. What the pipeline says from now on raises `RunClosed`."""
         self._closed = True
@@ -236,15 +254,20 @@ class ThreadContext:
 
     def _complete_stream(self, message: str) -> UUID:
         """End the open stream, if any. Returns the identifier of the event that is to hold `message`."""
-        if self._message_id is None:
+        if self._message_id is None and self._voice is None:
             return uuid7()
+        self._ensure_open()
         event_id, streamed = self._message_id, "".join(self._streamed)
         self._message_id = None
         self._streamed.clear()
-        if message.startswith(streamed) and message:
-            return event_id
-        self._send(event_id, ASSISTANT_MESSAGE, {"role": "assistant", "content": streamed})
-        return uuid7()
+        if event_id is not None and not (message and message.startswith(streamed)):
+            self._send(event_id, ASSISTANT_MESSAGE, {"role": "assistant", "content": streamed})
+            event_id, streamed = None, ""
+        if event_id is None:
+            event_id = uuid7()
+        if self._voice is not None and isinstance(message, str) and len(message) > len(streamed):
+            self._voice.say(event_id, message[len(streamed) :])
+        return event_id
 
 
 def _is_communication(event: Event) -> bool:

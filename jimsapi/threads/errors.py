@@ -16,6 +16,29 @@ class ThreadNotFound(DomainError):
         self.thread_id = thread_id
 
 
+class RunNotFound(DomainError):
+    """There is no such run, or it is not one that the caller may know of."""
+
+    def __init__(self, run_id: UUID) -> None:
+        super().__init__(f"Run not found: {run_id}")
+        self.run_id = run_id
+
+
+class KeyUsed(DomainError):
+    """The idempotency key came before, with the same body: `run_id` is the run that answers it. Nothing was stored."""
+
+    def __init__(self, run_id: UUID) -> None:
+        super().__init__("an earlier run has this key")
+        self.run_id = run_id
+
+
+class KeyMismatch(DomainError):
+    """The idempotency key came before, with another body."""
+
+    def __init__(self) -> None:
+        super().__init__("this idempotency key was used for another request; use a new key for each")
+
+
 class InputRefused(DomainError):
     """What the caller sent cannot be stored on every store, so no store takes it.
 
@@ -46,10 +69,11 @@ class UnstorableEvent(DomainError):
 
 
 class QueueFull(DomainError):
-    """As many runs as allowed wait in this thread already."""
+    """As many runs as allowed wait in this thread already. `open_run` is the oldest open one, if the store tells."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, open_run: UUID | None = None) -> None:
         super().__init__(f"{limit} messages wait in this thread already; send this one again later")
+        self.open_run = open_run
 
 
 class RunClosed(DomainError):

@@ -10,7 +10,7 @@ import orjson
 
 from jimsapi.threads.errors import UnstorableEvent
 from jimsapi.threads.ids import uuid7
-from jimsapi.threads.storable import Unstorable, dump_storable
+from jimsapi.threads.storable import Unstorable, dump_storable, load_stored
 
 THREAD_CREATED = "jims.lifecycle.thread_created"
 USER_MESSAGE = "comm.user_message"
@@ -65,7 +65,7 @@ def decode_row(thread_id: UUID, row: EventRow) -> Event:
         event_id=row.event_id if isinstance(row.event_id, UUID) else UUID(row.event_id),
         created_at=row.created_at if isinstance(row.created_at, datetime) else datetime.fromisoformat(row.created_at),
         event_type=row.event_type,
-        event_data=None if row.data is None else orjson.loads(row.data),
+        event_data=None if row.data is None else load_stored(row.data),
     )
 
 

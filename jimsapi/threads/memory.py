@@ -4,22 +4,26 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import islice, takewhile
 from operator import attrgetter
 from types import TracebackType
 from typing import Self, cast
 from uuid import UUID
 
-from jimsapi.threads.errors import IdentifierTaken, InvalidCursor, QueueFull, RunClosed, ThreadNotFound
+import msgspec
+
+from jimsapi.threads.errors import IdentifierTaken, InvalidCursor, QueueFull, RunClosed, RunNotFound, ThreadNotFound
 from jimsapi.threads.event import STATE_PREFIX, THREAD_CREATED, TICK, Event, EventRow, NewEvent, time_after
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     Accepted,
+    AdoptedRun,
     ByExternalId,
     ById,
     ContextLimits,
     EventPage,
     EventRecord,
+    Idempotency,
     Latest,
     New,
     Outcome,
@@ -28,17 +32,19 @@ from jimsapi.threads.run import (
     Settled,
     Snapshot,
     Started,
+    StoredRun,
     ThreadPage,
     ThreadRecord,
 )
-from jimsapi.threads.storable import dump_storable
-from jimsapi.threads.store import CommitRecord, decode_cursor, encode_cursor, take_page
-from jimsapi.threads.window import COMM_PREFIX, choose, window_size
+from jimsapi.threads.storable import dump_storable, storable_text
+from jimsapi.threads.store import KEEP_KEYS, CommitRecord, KeyHolder, decode_cursor, encode_cursor, take_page
+from jimsapi.threads.window import COMM_PREFIX, choose, end_with, window_size
 
 _EPOCH = datetime(1970, 1, 1)
 _EPOCH_UTC = _EPOCH.replace(tzinfo=UTC)
 _ONE_OPERATION = CommitRecord(1, 0.0, False)
 _OPEN = (RunStatus.QUEUED, RunStatus.RUNNING)
+_NOWHERE = slice(0)
 
 
 class _Thread:
@@ -96,6 +102,14 @@ class _Thread:
         )
         return Snapshot(chosen, len(chosen) < len(rows))
 
+    def snapshot_for(self, run: "_Run", limits: ContextLimits) -> Snapshot:
+        """The context of a run whose message is in the thread."""
+        snapshot = self.snapshot(limits)
+        if not run.continues:
+            return snapshot
+        message = next(row for row in reversed(self.rows) if row.event_id == run.message_id)
+        return end_with(snapshot, message)
+
     def next_run(self) -> UUID | None:
         """The oldest open run, if it waits."""
         if self.open and self.open[0].status is RunStatus.QUEUED:
@@ -104,16 +118,62 @@ class _Thread:
 
 
 class _Run:
-    __slots__ = ("created_new_thread", "ended_at", "message", "owner", "run_id", "status", "thread")
+    """A run. `continues`: its message was in the thread before it. `sent`: where in the thread its `finish` stored."""
 
-    def __init__(self, plan: RunPlan, thread: _Thread, status: RunStatus, created_new_thread: bool) -> None:
+    __slots__ = (
+        "accepted_at",
+        "background",
+        "caller",
+        "continues",
+        "created_new_thread",
+        "ended_at",
+        "error",
+        "message",
+        "message_id",
+        "owner",
+        "run_id",
+        "sent",
+        "started_at",
+        "status",
+        "streamed",
+        "thread",
+        "webhook_url",
+    )
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        thread: _Thread,
+        status: RunStatus,
+        now: datetime,
+        created_new_thread: bool,
+        continues: bool,
+    ) -> None:
         self.run_id = plan.run_id
         self.owner = plan.owner
         self.thread = thread
         self.status = status
         self.message: NewEvent | None = plan.message
+        self.message_id = plan.message.event_id
         self.created_new_thread = created_new_thread
+        self.continues = continues
+        self.caller = plan.caller
+        self.background = plan.background
+        self.webhook_url = plan.webhook_url
+        self.accepted_at = now
+        self.started_at = now if status is RunStatus.RUNNING else None
         self.ended_at: datetime | None = None
+        self.error: str | None = None
+        self.streamed: int | None = None
+        self.sent = _NOWHERE  # not the rows themselves, which must go when the thread is deleted
+
+
+class _Key(msgspec.Struct, frozen=True, gc=False):
+    """An idempotency key: the run that took it last, and when."""
+
+    run_id: UUID
+    body: UUID
+    used_at: datetime
 
 
 class MemoryStore:
@@ -123,12 +183,14 @@ class MemoryStore:
         self.name = "memory:"
         self.on_commit: Callable[[CommitRecord], None] | None = None
         self.on_turn: Callable[[UUID], None] | None = None
+        self.keep_keys = KEEP_KEYS
         self._threads: dict[int, _Thread] = {}
         self._contacts: dict[str, list[_Thread]] = {}
         self._external_ids: dict[str, list[_Thread]] = {}
         self._runs: dict[int, _Run] = {}
         self._open: dict[int, _Run] = {}
         self._ended: deque[_Run] = deque()
+        self._keys: dict[int, _Key] = {}  # in the order of their last use
 
     async def __aenter__(self) -> Self:
         return self
@@ -146,25 +208,35 @@ class MemoryStore:
         if known is not None:
             return self._accepted_before(known, plan)
         now = _utc_now()
-        thread = self._select(plan, now)
+        interrupted = None if plan.idempotency is None else self._interrupted(plan.idempotency, now)
+        continues = False
+        if interrupted is None:
+            thread = self._select(plan, now)
+        else:
+            thread = self._get(interrupted.thread.record.thread_id, plan.acting_for)
+            message = NewEvent(interrupted.message_id, plan.message.event_type, plan.message.data)
+            plan = msgspec.structs.replace(plan, message=message)
+            continues = message.event_id.int in thread.event_ids
         created = thread is None
         entering: list[NewEvent] = []
         if thread is None:
             thread = self._create_thread(plan, now)
             entering.append(NewEvent(uuid7(), THREAD_CREATED, b"{}"))
         elif len(thread.open) > plan.queue_limit:  # the oldest open run does not wait
-            raise QueueFull(plan.queue_limit)
-        else:
+            raise QueueFull(plan.queue_limit, thread.open[0].run_id)
+        elif not continues:
             thread.refuse_known([plan.message])
         greets = created and plan.conversation_start
         status = RunStatus.QUEUED if thread.open or greets else RunStatus.RUNNING
-        if status is RunStatus.RUNNING:
+        if status is RunStatus.RUNNING and not continues:
             entering.append(plan.message)
         stored = thread.append(entering, now)
-        snapshot = thread.snapshot(plan.context) if stored else None
-        run = _Run(plan, thread, status, created)
+        run = _Run(plan, thread, status, now, created, continues)
+        snapshot = thread.snapshot_for(run, plan.context) if created or status is RunStatus.RUNNING else None
         thread.open.append(run)
         self._runs[run.run_id.int] = self._open[run.run_id.int] = run
+        if plan.idempotency is not None:
+            self._take_key(plan.idempotency, run, now)
         self._committed()
         return Accepted(thread.record, created, status, snapshot, stored)
 
@@ -174,11 +246,30 @@ class MemoryStore:
         snapshot: Snapshot | None = None
         if run.status is RunStatus.RUNNING:
             # Not simply the newest row: `recover` may have added another run's message behind it.
-            stored = stored + [row for row in thread.rows if row.event_id == plan.message.event_id]
-            snapshot = thread.snapshot(plan.context)
+            if not run.continues:
+                stored = stored + [row for row in thread.rows if row.event_id == run.message_id]
+            snapshot = thread.snapshot_for(run, plan.context)
         elif run.status is RunStatus.QUEUED and run.created_new_thread:
             snapshot = thread.snapshot(plan.context)
         return Accepted(thread.record, run.created_new_thread, run.status, snapshot, stored)
+
+    def _interrupted(self, idempotency: Idempotency, now: datetime) -> _Run | None:
+        """The run whose message is to be answered anew, by its key; None if the key is free.
+
+        Raises `KeyUsed` and `KeyMismatch`.
+        """
+        key = self._keys.get(idempotency.key.int)
+        if key is None or key.used_at < now - self.keep_keys:
+            return None
+        run = self._run(key.run_id)
+        if run is None:
+            return None
+        holder = KeyHolder(run.run_id, key.body, run.status, run.started_at is not None, run.continues)
+        return run if holder.is_continued_by(idempotency.body) else None
+
+    def _take_key(self, idempotency: Idempotency, run: _Run, now: datetime) -> None:
+        self._keys.pop(idempotency.key.int, None)  # to the end of the order
+        self._keys[idempotency.key.int] = _Key(run.run_id, idempotency.body, now)
 
     def _select(self, plan: RunPlan, now: datetime) -> _Thread | None:
         """The thread that the selectors name; None if they say that there is to be a new one."""
@@ -229,16 +320,20 @@ class MemoryStore:
             raise RunClosed("the run is open no more")
         thread = run.thread
         if run.status is RunStatus.RUNNING:  # asked before
-            ids = {run.message.event_id, *(event.event_id for event in events)}
-            return Started(thread.snapshot(context), [row for row in thread.rows if row.event_id in ids])
+            ids = {event.event_id for event in events}
+            if not run.continues:
+                ids.add(run.message_id)
+            return Started(thread.snapshot_for(run, context), [row for row in thread.rows if row.event_id in ids])
         if thread.open[0] is not run:
             return None
-        entering = [*events, run.message]
+        entering = [*events] if run.continues else [*events, run.message]
         thread.refuse_known(entering)
-        stored = thread.append(entering, _utc_now())
+        now = _utc_now()
+        stored = thread.append(entering, now)
         run.status = RunStatus.RUNNING
+        run.started_at = now
         self._committed()
-        return Started(thread.snapshot(context), stored)
+        return Started(thread.snapshot_for(run, context), stored)
 
     async def finish(self, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
         run = self._run(run_id)
@@ -252,6 +347,10 @@ class MemoryStore:
         if outcome.events and outcome.status is RunStatus.COMPLETED:
             thread.refuse_known(outcome.events)
             stored = thread.append(outcome.events, now)
+            run.sent = slice(len(thread.rows) - len(stored), len(thread.rows))
+        if outcome.error is not None:
+            run.error = storable_text(outcome.error)
+        run.streamed = outcome.streamed
         self._end(run, outcome.status, now)
         self._committed()
         return Settled(True, run.status, thread.next_run(), stored)
@@ -277,7 +376,7 @@ class MemoryStore:
 
     async def recover(self, owner: UUID) -> int:
         now = _utc_now()
-        orphans = [run for run in self._open.values() if run.owner != owner]
+        orphans = [run for run in self._open.values() if run.owner != owner and not _is_adoptable(run)]
         for run in orphans:
             message = run.message
             if run.status is RunStatus.QUEUED and message and message.event_id.int not in run.thread.event_ids:
@@ -285,6 +384,39 @@ class MemoryStore:
             self._end(run, RunStatus.INTERRUPTED, now)
         self._committed()
         return len(orphans)
+
+    async def adopt(self, owner: UUID) -> list[AdoptedRun]:
+        adopted: list[AdoptedRun] = []
+        for run in self._open.values():  # in the order of acceptance
+            if run.owner != owner and _is_adoptable(run) and run.message is not None:
+                run.owner = owner
+                thread = run.thread.record
+                adopted.append(
+                    AdoptedRun(
+                        run.run_id, thread.thread_id, thread.contact_id, run.message, run.caller, run.webhook_url
+                    )
+                )
+        self._committed()
+        return adopted
+
+    async def run(self, run_id: UUID, acting_for: str | None, caller: UUID | None) -> StoredRun:
+        run = self._run(run_id)
+        if run is None or not _may_see(run.thread, acting_for) or caller not in (None, run.caller):
+            raise RunNotFound(run_id)
+        thread = run.thread.record
+        return StoredRun(
+            run_id=run_id,
+            thread_id=thread.thread_id,
+            contact_id=thread.contact_id,
+            status=run.status,
+            created_new_thread=run.created_new_thread,
+            accepted_at=run.accepted_at.replace(tzinfo=UTC),
+            started_at=run.started_at and run.started_at.replace(tzinfo=UTC),
+            finished_at=run.ended_at and run.ended_at.replace(tzinfo=UTC),
+            error=run.error,
+            streamed=run.streamed,
+            events=[_event_record(row) for row in run.thread.rows[run.sent]],
+        )
 
     async def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
         return self._get(thread_id, acting_for).record
@@ -303,11 +435,7 @@ class MemoryStore:
         begin = 0 if after is None else bisect_right(rows, _read_cursor("events", after), key=_time)
         page, more = take_page(islice(rows, begin, None), limit, attrgetter("data"))
         return EventPage(
-            [
-                EventRecord(cast(UUID, row.event_id), _time(row).replace(tzinfo=UTC), row.event_type, row.data)
-                for row in page
-            ],
-            _write_cursor("events", _time(page[-1])) if more else None,
+            [_event_record(row) for row in page], _write_cursor("events", _time(page[-1])) if more else None
         )
 
     async def load_events(self, thread_id: UUID, before: Event | None, limit: int) -> list[EventRow]:
@@ -335,13 +463,17 @@ class MemoryStore:
         return open_runs
 
     async def purge(self, older_than: timedelta) -> int:
-        cutoff = _utc_now() - older_than
+        now = _utc_now()
+        cutoff = now - older_than
         purged = 0
         while self._ended and (ended_at := self._ended[0].ended_at) is not None and ended_at < cutoff:
             run = self._ended.popleft()
             if self._runs.get(run.run_id.int) is run:
                 del self._runs[run.run_id.int]
                 purged += not run.thread.deleted
+        forget_before = now - self.keep_keys
+        for key, _ in list(takewhile(lambda item: item[1].used_at < forget_before, self._keys.items())):
+            del self._keys[key]
         self._committed()
         return purged
 
@@ -388,6 +520,14 @@ class MemoryStore:
 
 def _may_see(thread: _Thread, acting_for: str | None) -> bool:
     return acting_for is None or thread.record.contact_id == acting_for
+
+
+def _is_adoptable(run: _Run) -> bool:
+    return run.background and run.status is RunStatus.QUEUED
+
+
+def _event_record(row: EventRow) -> EventRecord:
+    return EventRecord(cast(UUID, row.event_id), _time(row).replace(tzinfo=UTC), row.event_type, row.data)
 
 
 def _created_at(thread: _Thread) -> datetime:

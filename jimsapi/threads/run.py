@@ -61,12 +61,25 @@ class ContextLimits(msgspec.Struct, frozen=True):
     bytes: int = 1_048_576
 
 
+class Idempotency(msgspec.Struct, frozen=True):
+    """What makes a repeated request known. Both are digests.
+
+    `key`: who asked, for which contact, with which key. `body`: all that was asked.
+    """
+
+    key: UUID
+    body: UUID
+
+
 class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
     """One inbound message, and how it is to be accepted.
 
     `selectors` are tried in order. `acting_for` is the one contact that the caller may act for (None: any).
     `conversation_start` says that a new thread is greeted before the message enters it. `queue_limit` is the number of
     runs that may wait in one thread.
+
+    `caller` is a digest of the provider and subject of who asked. `background` says that nobody waits for the run, so
+    that another process may take it over while it has not started. `webhook_url` is kept for whoever takes it over.
     """
 
     run_id: UUID
@@ -79,6 +92,10 @@ class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
     conversation_start: bool = False
     queue_limit: int = 256
     context: ContextLimits = ContextLimits()
+    caller: UUID | None = None
+    background: bool = False
+    webhook_url: str | None = None
+    idempotency: Idempotency | None = None
 
 
 class ThreadRecord(msgspec.Struct, frozen=True, gc=False):
@@ -102,7 +119,7 @@ class Accepted(msgspec.Struct, frozen=True):
 
     `status` is `running` when the message entered the thread at once (`snapshot` then ends with it), `queued` when the
     run waits for its turn (`snapshot` is None) or for the conversation start (`snapshot` is the new thread).
-    `stored` are the rows that this transaction wrote.
+    `stored` are the rows that this transaction wrote: not the message, where a run answers one that is stored already.
     """
 
     thread: ThreadRecord
@@ -120,11 +137,15 @@ class Started(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How a run ends: a final status, the outgoing events (only `completed` has any), and what went wrong."""
+    """How a run ends: a final status, the outgoing events (only `completed` has any), and what went wrong.
+
+    `streamed` is the number of live items that were told beside the stored events.
+    """
 
     status: RunStatus
     events: tuple[NewEvent, ...] = ()
     error: str | None = None
+    streamed: int = 0
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -147,6 +168,37 @@ class EventRecord(msgspec.Struct, frozen=True):
     created_at: datetime
     event_type: str
     event_data: bytes | str | None
+
+
+class StoredRun(msgspec.Struct, frozen=True):
+    """A run as its reader sees it. Times are in UTC.
+
+    `events` are what it sent, if it completed. `streamed` is None while nobody knows: the run is open, or was ended by
+    other means than `finish` (its process died, it was cancelled).
+    """
+
+    run_id: UUID
+    thread_id: UUID
+    contact_id: str | None
+    status: RunStatus
+    created_new_thread: bool
+    accepted_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    error: str | None
+    streamed: int | None
+    events: list[EventRecord]
+
+
+class AdoptedRun(msgspec.Struct, frozen=True):
+    """A background run of a dead process that is now this one's, and still has to be started."""
+
+    run_id: UUID
+    thread_id: UUID
+    contact_id: str | None
+    message: NewEvent
+    caller: UUID | None
+    webhook_url: str | None
 
 
 class ThreadPage(msgspec.Struct, frozen=True):

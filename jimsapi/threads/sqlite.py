@@ -19,6 +19,7 @@ from jimsapi.threads.event import THREAD_CREATED, Event, EventRow, NewEvent
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     Accepted,
+    AdoptedRun,
     ContextLimits,
     EventPage,
     New,
@@ -26,6 +27,7 @@ from jimsapi.threads.run import (
     RunPlan,
     Settled,
     Started,
+    StoredRun,
     ThreadPage,
     ThreadRecord,
 )
@@ -34,7 +36,7 @@ from jimsapi.threads.sqlite_rows import utc_now
 from jimsapi.threads.sqlite_schema import Durability, open_reader, open_writer
 from jimsapi.threads.sqlite_writer import Work, Writer, as_domain_error
 from jimsapi.threads.storable import dump_storable
-from jimsapi.threads.store import CommitRecord
+from jimsapi.threads.store import KEEP_KEYS, CommitRecord
 
 T = TypeVar("T")
 
@@ -42,7 +44,7 @@ PING_TIMEOUT = 5.0
 """Seconds after which a ping that got no answer fails."""
 
 PURGED_AT_ONCE = 1000
-"""Runs forgotten in one operation, so that a long purge does not hold up the others."""
+"""Runs, or keys, forgotten in one operation, so that a long purge does not hold up the others."""
 
 
 class SQLiteStore:
@@ -64,6 +66,7 @@ class SQLiteStore:
         self.name = f"sqlite:///{self._path}"
         self.on_commit: Callable[[CommitRecord], None] | None = None
         self.on_turn: Callable[[UUID], None] | None = None
+        self.keep_keys = KEEP_KEYS
 
     async def __aenter__(self) -> Self:
         writer = Writer(self._connect, self._disconnect, self._check_file, self._report)
@@ -100,7 +103,9 @@ class SQLiteStore:
             raise StoreUnavailable(f"SQLite: {self._path} did not answer within {PING_TIMEOUT:g} s") from None
 
     async def accept(self, plan: RunPlan) -> Accepted:
-        return await self._write(partial(writes.accept, plan=plan, new_thread=_new_thread(plan)))
+        return await self._write(
+            partial(writes.accept, plan=plan, new_thread=_new_thread(plan), keep_keys=self.keep_keys)
+        )
 
     async def start(
         self, run_id: UUID, owner: UUID, events: Sequence[NewEvent], context: ContextLimits
@@ -118,6 +123,12 @@ class SQLiteStore:
 
     async def recover(self, owner: UUID) -> int:
         return await self._write(partial(writes.recover, owner=owner))
+
+    async def adopt(self, owner: UUID) -> list[AdoptedRun]:
+        return await self._write(partial(writes.adopt, owner=owner))
+
+    async def run(self, run_id: UUID, acting_for: str | None, caller: UUID | None) -> StoredRun:
+        return await self._read(partial(reads.read_run, run_id=run_id, acting_for=acting_for, caller=caller))
 
     async def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
         return await self._read(partial(reads.read_thread, thread_id=thread_id, acting_for=acting_for))
@@ -144,6 +155,9 @@ class SQLiteStore:
         purged = 0
         while count := await self._write(partial(writes.purge, cutoff=cutoff, limit=PURGED_AT_ONCE)):
             purged += count
+        used_before = utc_now() - self.keep_keys
+        while await self._write(partial(writes.purge_keys, used_before=used_before, limit=PURGED_AT_ONCE)):
+            pass
         return purged
 
     def _write(self, work: Work[T]) -> asyncio.Future[T]:

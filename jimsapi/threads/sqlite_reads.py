@@ -9,9 +9,18 @@ from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
-from jimsapi.threads.errors import InvalidCursor, ThreadNotFound
-from jimsapi.threads.event import Event, EventRow
-from jimsapi.threads.run import ContextLimits, EventPage, EventRecord, Snapshot, ThreadPage, ThreadRecord
+from jimsapi.threads.errors import InvalidCursor, RunNotFound, ThreadNotFound
+from jimsapi.threads.event import TICK, Event, EventRow
+from jimsapi.threads.run import (
+    ContextLimits,
+    EventPage,
+    EventRecord,
+    RunStatus,
+    Snapshot,
+    StoredRun,
+    ThreadPage,
+    ThreadRecord,
+)
 from jimsapi.threads.sqlite_rows import ThreadRow, id_text, thread_record, time_text
 from jimsapi.threads.store import decode_cursor, encode_cursor, take_page
 from jimsapi.threads.window import choose, is_comm, window_size
@@ -79,6 +88,10 @@ _PAGE = f"""
     WHERE thread_id = ? AND (created_at, event_id) > (?, ?) ORDER BY created_at, event_id LIMIT ?
 """
 _FIRST_PAGE = f"{_ALL} LIMIT ?"
+_BETWEEN = f"""
+    SELECT {_EVENT} FROM thread_events INDEXED BY jimsapi_events_order
+    WHERE thread_id = ? AND created_at BETWEEN ? AND ? ORDER BY created_at, event_id
+"""
 _EVENT_BY_ID = f"SELECT {_EVENT} FROM thread_events WHERE thread_id = ? AND event_id = ?"
 
 _BY_ID = f"SELECT {_THREAD} FROM threads WHERE thread_id = ?"
@@ -93,6 +106,13 @@ _LATEST_AFTER = f"""
 _BY_EXTERNAL_ID = f"""
     SELECT {_THREAD} FROM threads INDEXED BY jimsapi_threads_external
     WHERE external_id = ? ORDER BY created_at DESC LIMIT 1
+"""
+
+_RUN = """
+    SELECT
+        thread_id, status, created_new_thread, accepted_at, started_at, finished_at,
+        error, caller, streamed, sent_at, sent
+    FROM jimsapi_runs WHERE run_id = ?
 """
 
 
@@ -167,6 +187,40 @@ def may_see(row: ThreadRow, acting_for: str | None) -> bool:
     return acting_for is None or row[1] == acting_for
 
 
+def read_run(connection: sqlite3.Connection, run_id: UUID, acting_for: str | None, caller: UUID | None) -> StoredRun:
+    """`ThreadStore.run`."""
+    run = connection.execute(_RUN, (run_id.hex,)).fetchone()
+    if run is None:
+        raise RunNotFound(run_id)
+    thread, status, created_new_thread, accepted_at, started_at, finished_at, error, asked_by, streamed, *sent = run
+    row = thread_by_id(connection, thread)
+    if row is None or not may_see(row, acting_for) or (caller is not None and asked_by != caller.hex):
+        raise RunNotFound(run_id)
+    return StoredRun(
+        run_id=run_id,
+        thread_id=UUID(id_text(row[0])),
+        contact_id=row[1],
+        status=RunStatus(status),
+        created_new_thread=bool(created_new_thread),
+        accepted_at=_utc(accepted_at),
+        started_at=started_at and _utc(started_at),
+        finished_at=finished_at and _utc(finished_at),
+        error=error,
+        streamed=streamed,
+        events=_sent_events(connection, thread, *sent),
+    )
+
+
+def _sent_events(connection: sqlite3.Connection, thread: str, sent_at: str | None, sent: int) -> list[EventRecord]:
+    """The events that a run sent. Their times are known, so that those of other programs between them stay out."""
+    if sent_at is None:
+        return []
+    first = datetime.fromisoformat(sent_at)
+    times = [time_text(first + TICK * number) for number in range(sent)]
+    rows = {row[1]: row for row in connection.execute(_BETWEEN, (thread, times[0], times[-1]))}
+    return [_event_record(rows[time]) for time in times if time in rows]
+
+
 def read_thread(connection: sqlite3.Connection, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
     """`ThreadStore.thread`."""
     return thread_record(visible_thread(connection, thread_id, acting_for))
@@ -196,12 +250,7 @@ def read_events(
         rows = connection.execute(_PAGE, (thread_id.hex, *_read_cursor("events", after), limit + 1))
     page, more = take_page(rows, limit, itemgetter(3))
     return EventPage(
-        [
-            EventRecord(
-                UUID(id_text(event_id)), datetime.fromisoformat(created_at).replace(tzinfo=UTC), event_type, data
-            )
-            for event_id, created_at, event_type, data in page
-        ],
+        [_event_record(row) for row in page],
         encode_cursor("events", page[-1][1], id_text(page[-1][0])) if more else None,
     )
 
@@ -242,6 +291,15 @@ def _event_rows(rows: list[Any]) -> list[EventRow]:
         EventRow(event_id if event_id.__class__ is str else id_text(event_id), created_at, event_type, data)
         for event_id, created_at, event_type, data in rows
     ]
+
+
+def _event_record(row: Any) -> EventRecord:
+    event_id, created_at, event_type, data = row
+    return EventRecord(UUID(id_text(event_id)), _utc(created_at), event_type, data)
+
+
+def _utc(stored: str) -> datetime:
+    return datetime.fromisoformat(stored).replace(tzinfo=UTC)
 
 
 def _text_size(rows: list[EventRow]) -> int:

@@ -76,7 +76,29 @@ _VERSION_1 = (
     "CREATE TABLE jimsapi_owners (owner CHAR(32) NOT NULL PRIMARY KEY, beat_at DATETIME NOT NULL) WITHOUT ROWID",
 )
 
-_MIGRATIONS = (_VERSION_1,)
+# `message_id` is the message that the run answers, and `continues` whether it was in the thread before the run. `sent`
+# is the number of events that `finish` stored, a microsecond apart from `sent_at` on.
+_VERSION_2 = (
+    "ALTER TABLE jimsapi_runs ADD COLUMN message_id CHAR(32)",
+    "ALTER TABLE jimsapi_runs ADD COLUMN continues INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE jimsapi_runs ADD COLUMN caller CHAR(32)",
+    "ALTER TABLE jimsapi_runs ADD COLUMN background INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE jimsapi_runs ADD COLUMN webhook_url TEXT",
+    "ALTER TABLE jimsapi_runs ADD COLUMN sent_at DATETIME",
+    "ALTER TABLE jimsapi_runs ADD COLUMN sent INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE jimsapi_runs ADD COLUMN streamed INTEGER",
+    """
+    CREATE TABLE jimsapi_idempotency (
+        key CHAR(32) NOT NULL PRIMARY KEY,
+        body CHAR(32) NOT NULL,
+        run_id CHAR(32) NOT NULL,
+        used_at DATETIME NOT NULL
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX jimsapi_idempotency_used ON jimsapi_idempotency (used_at)",
+)
+
+_MIGRATIONS = (_VERSION_1, _VERSION_2)
 SCHEMA_VERSION = len(_MIGRATIONS)
 
 _NEEDED_COLUMNS = {

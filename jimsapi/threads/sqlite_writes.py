@@ -15,9 +15,11 @@ from jimsapi.threads.errors import IdentifierTaken, QueueFull, RunClosed, Thread
 from jimsapi.threads.event import EventRow, NewEvent, times_after
 from jimsapi.threads.run import (
     Accepted,
+    AdoptedRun,
     ByExternalId,
     ById,
     ContextLimits,
+    Idempotency,
     Latest,
     New,
     Outcome,
@@ -39,6 +41,9 @@ from jimsapi.threads.sqlite_reads import (
     visible_thread,
 )
 from jimsapi.threads.sqlite_rows import ThreadRow, id_text, json_value, thread_record, time_text, utc_now
+from jimsapi.threads.storable import storable_text
+from jimsapi.threads.store import KeyHolder
+from jimsapi.threads.window import end_with
 
 _TICK = timedelta(microseconds=1)
 
@@ -50,10 +55,20 @@ _INSERT_EVENT = """
 """
 _INSERT_RUN = """
     INSERT INTO jimsapi_runs
-        (run_id, thread_id, seq, owner, status, created_new_thread, message, accepted_at, started_at)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+        (run_id, thread_id, seq, owner, status, created_new_thread, message, accepted_at, started_at,
+         message_id, continues, caller, background, webhook_url)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-_RUN = "SELECT thread_id, owner, status, created_new_thread, message FROM jimsapi_runs WHERE run_id = ?"
+_RUN = """
+    SELECT thread_id, owner, status, created_new_thread, message, message_id, continues
+    FROM jimsapi_runs WHERE run_id = ?
+"""
+_KEY_HOLDER = """
+    SELECT r.run_id, k.body, r.status, r.started_at, r.continues, r.thread_id, r.message_id
+    FROM jimsapi_idempotency k CROSS JOIN jimsapi_runs r ON r.run_id = k.run_id
+    WHERE k.key = ? AND k.used_at >= ?
+"""
+_TAKE_KEY = "INSERT OR REPLACE INTO jimsapi_idempotency (key, body, run_id, used_at) VALUES (?, ?, ?, ?)"
 _QUEUE = """
     SELECT count(*), coalesce(max(seq), 0) FROM jimsapi_runs INDEXED BY jimsapi_runs_open
     WHERE thread_id = ? AND finished_at IS NULL
@@ -67,11 +82,16 @@ _OPEN_OF_THREAD = """
     WHERE thread_id = ? AND finished_at IS NULL ORDER BY seq
 """
 _OPEN = """
-    SELECT run_id, thread_id, status, message FROM jimsapi_runs INDEXED BY jimsapi_runs_open
+    SELECT run_id, thread_id, status, message, background, caller, webhook_url
+    FROM jimsapi_runs INDEXED BY jimsapi_runs_open
     WHERE finished_at IS NULL AND (owner = ?) = ? ORDER BY thread_id, seq
 """
+_ADOPT = "UPDATE jimsapi_runs SET owner = ? WHERE run_id = ?"
 _START = "UPDATE jimsapi_runs SET status = 'running', started_at = ?, message = NULL WHERE run_id = ?"
-_END = "UPDATE jimsapi_runs SET status = ?, finished_at = ?, error = ?, message = NULL WHERE run_id = ?"
+_FINISH = """
+    UPDATE jimsapi_runs SET status = ?, finished_at = ?, error = ?, sent_at = ?, sent = ?, streamed = ? WHERE run_id = ?
+"""
+_END = "UPDATE jimsapi_runs SET status = ?, finished_at = ?, message = NULL WHERE run_id = ?"
 _BEAT = """
     INSERT INTO jimsapi_owners (owner, beat_at) VALUES (?, ?)
     ON CONFLICT (owner) DO UPDATE SET beat_at = excluded.beat_at
@@ -79,6 +99,11 @@ _BEAT = """
 _PURGE = """
     DELETE FROM jimsapi_runs WHERE run_id IN (
         SELECT run_id FROM jimsapi_runs INDEXED BY jimsapi_runs_finished WHERE finished_at < ? LIMIT ?
+    )
+"""
+_PURGE_KEYS = """
+    DELETE FROM jimsapi_idempotency WHERE key IN (
+        SELECT key FROM jimsapi_idempotency INDEXED BY jimsapi_idempotency_used WHERE used_at < ? LIMIT ?
     )
 """
 
@@ -92,12 +117,28 @@ class NewThread(msgspec.Struct, frozen=True):
     config: bytes
 
 
-def accept(connection: sqlite3.Connection, plan: RunPlan, new_thread: NewThread | None) -> Accepted:
+def accept(
+    connection: sqlite3.Connection, plan: RunPlan, new_thread: NewThread | None, keep_keys: timedelta
+) -> Accepted:
     """`ThreadStore.accept`. `new_thread` is given if a selector is `New`."""
     before = _accepted_before(connection, plan)
     if before is not None:
         return before
     now = utc_now()
+    if plan.idempotency is None:
+        return _accept_message(connection, plan, new_thread, now)
+    interrupted = _interrupted(connection, plan.idempotency, now - keep_keys)
+    if interrupted is None:
+        accepted = _accept_message(connection, plan, new_thread, now)
+    else:
+        accepted = _accept_again(connection, plan, *interrupted, now)
+    _take_key(connection, plan.idempotency, plan.run_id, now)
+    return accepted
+
+
+def _accept_message(
+    connection: sqlite3.Connection, plan: RunPlan, new_thread: NewThread | None, now: datetime
+) -> Accepted:
     row = _select(connection, plan, now)
     if row is not None:
         return _accept_into(connection, plan, row, now)
@@ -119,10 +160,7 @@ def _accept_new(connection: sqlite3.Connection, plan: RunPlan, new: NewThread, n
 
 def _accept_into(connection: sqlite3.Connection, plan: RunPlan, row: ThreadRow, now: datetime) -> Accepted:
     thread = id_text(row[0])
-    open_runs, last_seq = connection.execute(_QUEUE, (thread,)).fetchone()
-    if open_runs > plan.queue_limit:  # the oldest open run does not wait
-        raise QueueFull(plan.queue_limit)
-    status = RunStatus.QUEUED if open_runs else RunStatus.RUNNING
+    status, seq = _queue_up(connection, plan, thread)
     stored: list[EventRow] = []
     snapshot: Snapshot | None = None
     if status is RunStatus.RUNNING:
@@ -130,8 +168,57 @@ def _accept_into(connection: sqlite3.Connection, plan: RunPlan, row: ThreadRow, 
         snapshot = load_snapshot(connection, thread, plan.context)
     elif _stored(connection, thread, [plan.message]):
         raise IdentifierTaken([plan.message.event_id])
-    _insert_run(connection, plan, thread, last_seq + 1, status, False, now)
+    _insert_run(connection, plan, thread, seq, status, False, now)
     return Accepted(thread_record(row), False, status, snapshot, stored)
+
+
+def _accept_again(
+    connection: sqlite3.Connection, plan: RunPlan, row: ThreadRow, message_id: UUID, now: datetime
+) -> Accepted:
+    """Accept a run that answers the message of an interrupted one."""
+    thread = id_text(row[0])
+    if not may_see(row, plan.acting_for):
+        raise ThreadNotFound(UUID(thread))
+    plan = msgspec.structs.replace(plan, message=NewEvent(message_id, plan.message.event_type, plan.message.data))
+    message = event_by_id(connection, thread, message_id)
+    if message is None:  # another program took it out
+        return _accept_into(connection, plan, row, now)
+    status, seq = _queue_up(connection, plan, thread)
+    snapshot: Snapshot | None = None
+    if status is RunStatus.RUNNING:
+        snapshot = end_with(load_snapshot(connection, thread, plan.context), message)
+    _insert_run(connection, plan, thread, seq, status, False, now, continues=True)
+    return Accepted(thread_record(row), False, status, snapshot, [])
+
+
+def _interrupted(
+    connection: sqlite3.Connection, idempotency: Idempotency, used_since: datetime
+) -> tuple[ThreadRow, UUID] | None:
+    """Thread and message of the interrupted run that has a key; None if the key is free.
+
+    Raises `KeyUsed` and `KeyMismatch`.
+    """
+    found = connection.execute(_KEY_HOLDER, (idempotency.key.hex, time_text(used_since))).fetchone()
+    if found is None:
+        return None
+    run_id, body, status, started_at, continues, thread, message_id = found
+    row = thread_by_id(connection, thread)
+    holder = KeyHolder(UUID(run_id), UUID(body), RunStatus(status), started_at is not None, bool(continues))
+    if row is None or not holder.is_continued_by(idempotency.body):
+        return None
+    return row, UUID(message_id)
+
+
+def _take_key(connection: sqlite3.Connection, idempotency: Idempotency, run_id: UUID, now: datetime) -> None:
+    connection.execute(_TAKE_KEY, (idempotency.key.hex, idempotency.body.hex, run_id.hex, time_text(now)))
+
+
+def _queue_up(connection: sqlite3.Connection, plan: RunPlan, thread: str) -> tuple[RunStatus, int]:
+    """Whether a new run of a thread starts or waits, and its place in the order. Raises `QueueFull`."""
+    open_runs, last_seq = connection.execute(_QUEUE, (thread,)).fetchone()
+    if open_runs > plan.queue_limit:  # the oldest open run does not wait
+        raise QueueFull(plan.queue_limit, UUID(connection.execute(_OLDEST_OPEN, (thread,)).fetchone()[0]))
+    return RunStatus.QUEUED if open_runs else RunStatus.RUNNING, last_seq + 1
 
 
 def _accepted_before(connection: sqlite3.Connection, plan: RunPlan) -> Accepted | None:
@@ -139,17 +226,29 @@ def _accepted_before(connection: sqlite3.Connection, plan: RunPlan) -> Accepted 
     run = connection.execute(_RUN, (plan.run_id.hex,)).fetchone()
     if run is None:
         return None
-    thread, _, status, created_new_thread, _ = run
+    thread, _, status, created_new_thread, _, message_id, continues = run
     row = thread_by_id(connection, thread)
     if row is None:
         raise ThreadNotFound(UUID(thread))
-    started = status == RunStatus.RUNNING
-    waits_for_start = created_new_thread and status == RunStatus.QUEUED
-    snapshot = load_snapshot(connection, thread, plan.context) if started or waits_for_start else None
+    snapshot: Snapshot | None = None
     stored = oldest_event(connection, thread) if created_new_thread else []
-    if started:
-        stored += _stored(connection, thread, [plan.message])
+    if status == RunStatus.RUNNING:
+        snapshot, entered = _entered(connection, thread, UUID(message_id), continues, plan.context)
+        stored += entered
+    elif created_new_thread and status == RunStatus.QUEUED:
+        snapshot = load_snapshot(connection, thread, plan.context)
     return Accepted(thread_record(row), bool(created_new_thread), RunStatus(status), snapshot, stored)
+
+
+def _entered(
+    connection: sqlite3.Connection, thread: str, message_id: UUID, continues: bool, context: ContextLimits
+) -> tuple[Snapshot, list[EventRow]]:
+    """The context of a run whose message is in the thread, and the message's row if it entered with this run."""
+    snapshot = load_snapshot(connection, thread, context)
+    message = event_by_id(connection, thread, message_id)
+    if message is None:  # another program took it out
+        return snapshot, []
+    return (end_with(snapshot, message), []) if continues else (snapshot, [message])
 
 
 def _select(connection: sqlite3.Connection, plan: RunPlan, now: datetime) -> ThreadRow | None:
@@ -202,23 +301,20 @@ def start(
     run = connection.execute(_RUN, (run_id.hex,)).fetchone()
     if run is None or run[1] != owner.hex or run[2] not in (RunStatus.QUEUED, RunStatus.RUNNING):
         raise RunClosed("the run is open no more")
-    thread, _, status, _, message_text = run
-    if status == RunStatus.RUNNING:
-        return _started_before(connection, thread, events, context)
+    thread, _, status, _, message_text, message_id, continues = run
+    if status == RunStatus.RUNNING:  # asked before
+        snapshot, entered = _entered(connection, thread, UUID(message_id), continues, context)
+        return Started(snapshot, _stored(connection, thread, events) + entered)
     if connection.execute(_OLDEST_OPEN, (thread,)).fetchone()[0] != run_id.hex:
         return None
     now = utc_now()
-    stored = _append(connection, thread, [*events, _load_message(message_text)], newest_time(connection, thread), now)
+    message = _load_message(message_text)
+    there = event_by_id(connection, thread, message.event_id) if continues else None
+    entering = [*events, message] if there is None else events
+    stored = _append(connection, thread, entering, newest_time(connection, thread), now)
     connection.execute(_START, (time_text(now), run_id.hex))
-    return Started(load_snapshot(connection, thread, context), stored)
-
-
-def _started_before(
-    connection: sqlite3.Connection, thread: str, events: Sequence[NewEvent], context: ContextLimits
-) -> Started:
-    """What an earlier call answered. The message is the newest event: nothing enters a thread while its run works."""
     snapshot = load_snapshot(connection, thread, context)
-    return Started(snapshot, _stored(connection, thread, events) + snapshot.rows[-1:])
+    return Started(snapshot if there is None else end_with(snapshot, there), stored)
 
 
 def finish(connection: sqlite3.Connection, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
@@ -226,16 +322,19 @@ def finish(connection: sqlite3.Connection, run_id: UUID, owner: UUID, outcome: O
     run = connection.execute(_RUN, (run_id.hex,)).fetchone()
     if run is None:
         return Settled(False, None, None)
-    thread, owned_by, status, _, _ = run
+    thread, owned_by, status, *_ = run
     if status != RunStatus.RUNNING or owned_by != owner.hex:
         return Settled(False, RunStatus(status), _next_run(connection, thread))
     now = utc_now()
     stored: list[EventRow] = []
     if outcome.events and outcome.status is RunStatus.COMPLETED:
         stored = _append(connection, thread, outcome.events, newest_time(connection, thread), now)
+    sent_at = stored[0].created_at if stored else None
     # What a pipeline raised may hold lone surrogates, which no database text can.
-    error = outcome.error and outcome.error.encode("utf-8", "replace").decode()
-    connection.execute(_END, (outcome.status, time_text(now), error, run_id.hex))
+    error = None if outcome.error is None else storable_text(outcome.error)
+    connection.execute(
+        _FINISH, (outcome.status, time_text(now), error, sent_at, len(stored), outcome.streamed, run_id.hex)
+    )
     return Settled(True, outcome.status, _next_run(connection, thread), stored)
 
 
@@ -244,10 +343,10 @@ def cancel(connection: sqlite3.Connection, run_id: UUID) -> Settled:
     run = connection.execute(_RUN, (run_id.hex,)).fetchone()
     if run is None:
         return Settled(False, None, None)
-    thread, _, status, _, _ = run
+    thread, _, status, *_ = run
     if status not in (RunStatus.QUEUED, RunStatus.RUNNING):
         return Settled(False, RunStatus(status), _next_run(connection, thread))
-    connection.execute(_END, (RunStatus.CANCELLED, time_text(utc_now()), None, run_id.hex))
+    connection.execute(_END, (RunStatus.CANCELLED, time_text(utc_now()), run_id.hex))
     return Settled(True, RunStatus.CANCELLED, _next_run(connection, thread))
 
 
@@ -257,10 +356,10 @@ def heartbeat(connection: sqlite3.Connection, owner: UUID, live: Collection[UUID
     connection.execute(_BEAT, (owner.hex, now))
     live_ids = {run_id.hex for run_id in live}
     orphans = [run for run in connection.execute(_OPEN, (owner.hex, True)) if run[0] not in live_ids]
-    for run_id, _, status, _ in orphans:
+    for run_id, _, status, *_ in orphans:
         end = RunStatus.INTERRUPTED if status == RunStatus.RUNNING else RunStatus.CANCELLED
-        connection.execute(_END, (end, now, None, run_id))
-    threads = dict.fromkeys(thread for _, thread, _, _ in orphans)
+        connection.execute(_END, (end, now, run_id))
+    threads = dict.fromkeys(thread for _, thread, *_ in orphans)
     may_start = (_next_run(connection, thread) for thread in threads)
     return [run_id for run_id in may_start if run_id is not None]
 
@@ -269,15 +368,41 @@ def recover(connection: sqlite3.Connection, owner: UUID) -> int:
     """`ThreadStore.recover`. This process holds the database alone, so every other owner is dead."""
     now = utc_now()
     orphans = connection.execute(_OPEN, (owner.hex, False)).fetchall()
-    for run_id, thread, status, message_text in orphans:
+    recovered = 0
+    for run_id, thread, status, message_text, background, *_ in orphans:
         if status == RunStatus.QUEUED:
+            if background:
+                continue  # for `adopt`
             message = _load_message(message_text)
             if not _stored(connection, thread, [message]):
                 _append(connection, thread, [message], newest_time(connection, thread), now)
-        connection.execute(_END, (RunStatus.INTERRUPTED, time_text(now), None, run_id))
+        connection.execute(_END, (RunStatus.INTERRUPTED, time_text(now), run_id))
+        recovered += 1
     connection.execute("DELETE FROM jimsapi_owners WHERE owner != ?", (owner.hex,))
     connection.execute(_BEAT, (owner.hex, time_text(now)))
-    return len(orphans)
+    return recovered
+
+
+def adopt(connection: sqlite3.Connection, owner: UUID) -> list[AdoptedRun]:
+    """`ThreadStore.adopt`. As for `recover`, every other owner is dead."""
+    orphans = connection.execute(_OPEN, (owner.hex, False)).fetchall()
+    adopted: list[AdoptedRun] = []
+    for run_id, thread, status, message, background, caller, webhook_url in orphans:
+        if status != RunStatus.QUEUED or not background:
+            continue
+        connection.execute(_ADOPT, (owner.hex, run_id))
+        row = thread_by_id(connection, thread)
+        adopted.append(
+            AdoptedRun(
+                UUID(run_id),
+                UUID(thread),
+                None if row is None else row[1],
+                _load_message(message),
+                None if caller is None else UUID(caller),
+                webhook_url,
+            )
+        )
+    return adopted
 
 
 def delete_thread(connection: sqlite3.Connection, thread_id: UUID, acting_for: str | None) -> list[UUID]:
@@ -295,6 +420,11 @@ def delete_contact(connection: sqlite3.Connection, contact_id: str) -> list[UUID
 def purge(connection: sqlite3.Connection, cutoff: datetime, limit: int) -> int:
     """Forget at most `limit` runs that ended before `cutoff` (UTC). Returns how many."""
     return connection.execute(_PURGE, (time_text(cutoff), limit)).rowcount
+
+
+def purge_keys(connection: sqlite3.Connection, used_before: datetime, limit: int) -> int:
+    """Forget at most `limit` idempotency keys that were used before a time (UTC). Returns how many."""
+    return connection.execute(_PURGE_KEYS, (time_text(used_before), limit)).rowcount
 
 
 def _append(
@@ -335,6 +465,8 @@ def _insert_run(
     status: RunStatus,
     created_new_thread: bool,
     now: datetime,
+    *,
+    continues: bool = False,
 ) -> None:
     time = time_text(now)
     waits = status is RunStatus.QUEUED
@@ -350,6 +482,11 @@ def _insert_run(
             _dump_message(plan.message) if waits else None,
             time,
             None if waits else time,
+            plan.message.event_id.hex,
+            continues,
+            None if plan.caller is None else plan.caller.hex,
+            plan.background,
+            plan.webhook_url,
         ),
     )
 

@@ -1,5 +1,6 @@
 """What JSON every store takes, decided once: the same value is refused by all of them."""
 
+import json
 import re
 from typing import Any
 
@@ -35,6 +36,31 @@ def dump_storable(value: Any) -> bytes:
     if data.count(b"[") + data.count(b"{") > MAX_NESTING and _nesting(orjson.loads(data)) > MAX_NESTING:
         raise Unstorable(f"it nests deeper than {MAX_NESTING} levels")
     return data
+
+
+def storable_text(text: str) -> str:
+    """A text for people as every store takes it: a NUL or a lone surrogate becomes `?`."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "?")
+
+
+def load_stored(text: bytes | str) -> Any:
+    """Read JSON text out of a store.
+
+    jims-core, which writes the same tables, also writes what is no JSON (NaN, infinities, halves of surrogate pairs);
+    it is read as jims-core reads it, lest one event of another program's closes its thread for good.
+    """
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return json.loads(text)
+
+
+def stored_json(text: bytes | str) -> orjson.Fragment:
+    """JSON text out of a store, to be put into an answer. What is no JSON in what jims-core writes becomes null."""
+    no_numbers = (b"NaN", b"Infinity") if isinstance(text, bytes) else ("NaN", "Infinity")
+    if any(name in text for name in no_numbers):  # type: ignore[operator] # both are of one kind
+        text = orjson.dumps(json.loads(text, parse_constant=lambda _: None))
+    return orjson.Fragment(text)
 
 
 def _named_tuple(value: Any) -> list[Any]:

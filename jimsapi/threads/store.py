@@ -11,21 +11,27 @@ from uuid import UUID
 import msgspec
 import orjson
 
-from jimsapi.threads.errors import InvalidCursor
+from jimsapi.threads.errors import InvalidCursor, KeyMismatch, KeyUsed
 from jimsapi.threads.event import Event, EventRow, NewEvent
 from jimsapi.threads.run import (
     Accepted,
+    AdoptedRun,
     ContextLimits,
     EventPage,
     Outcome,
     RunPlan,
+    RunStatus,
     Settled,
     Started,
+    StoredRun,
     ThreadPage,
     ThreadRecord,
 )
 
 Item = TypeVar("Item")
+
+KEEP_KEYS = timedelta(hours=24)
+"""How long an idempotency key is known."""
 
 
 class CommitRecord(msgspec.Struct, frozen=True):
@@ -56,6 +62,9 @@ class ThreadStore(Protocol):
     """Told, in the event loop's thread, of a run of this process that may start, or was ended, because of what another
     process did. Set by the service; a store that one process has for itself leaves it alone."""
 
+    keep_keys: timedelta
+    """How long an idempotency key is known after a run took it: `KEEP_KEYS`, unless a test sets another time."""
+
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(
@@ -72,7 +81,22 @@ class ThreadStore(Protocol):
         thread. A new thread gets the event `jims.lifecycle.thread_created`. If no open run stands before it and no
         conversation start is due, the run starts here: the message enters the thread and the context comes back.
 
+        Asked again with the same run, it answers as before (whose commit was in doubt). Then `plan.idempotency` is
+        looked at, before the selectors. Its key is known if a run took it within `keep_keys`, and that run is not
+        forgotten or deleted, nor was it cancelled before its message entered the thread. If the known key came with
+        the same body, and its run
+
+        - is open, completed, failed, or cancelled: `KeyUsed`;
+        - was interrupted: this run answers the message that is in the thread already, without a second copy of it. The
+          selectors are not asked, and nobody is greeted. The context ends with that message, wherever it stands. If the
+          message is gone, it enters again, with its old identifier. Such a run, cancelled before its start, leaves the
+          key as the interrupted one did.
+
+        A key that is not known, and that of an interrupted run, goes over to this run.
+
         Raises:
+            KeyUsed: the key is that of an earlier run, which it names.
+            KeyMismatch: the key is known, and came with another body.
             ThreadNotFound: no selector matched, or the thread is not of `plan.acting_for`.
             QueueFull: `plan.queue_limit` runs wait in the thread already.
         """
@@ -83,7 +107,8 @@ class ThreadStore(Protocol):
     ) -> Started | None:
         """Start a queued run if it is its thread's oldest open one; None if others still stand before it.
 
-        Appends `events` (of a conversation start) and then the message; loads the context after that.
+        Appends `events` (of a conversation start) and then the message, unless `accept` found it in the thread; loads
+        the context after that.
 
         Raises:
             RunClosed: the run is open no more, or not of `owner`.
@@ -92,7 +117,7 @@ class ThreadStore(Protocol):
         ...
 
     async def finish(self, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
-        """End a running run: all its outgoing events and its outcome, or nothing.
+        """End a running run: all its outgoing events and its outcome, or nothing. What `run` answers then is kept.
 
         Counts only while the run is `running` and of `owner`; else nothing is written. Asked twice, the second call
         does not count.
@@ -120,7 +145,26 @@ class ThreadStore(Protocol):
     async def recover(self, owner: UUID) -> int:
         """End the open runs of dead owners as `interrupted`; the message of one that had not started enters its thread.
 
+        Background runs that wait are left for `adopt`.
+
         A store that one process holds alone counts every owner but `owner` as dead. Returns the number of runs ended.
+        """
+        ...
+
+    async def adopt(self, owner: UUID) -> list[AdoptedRun]:
+        """Make the background runs of dead owners that still wait `owner`'s; those of a thread come oldest first.
+
+        Who is dead is as for `recover`, which comes before it; a store that several processes share is asked at each
+        heartbeat too. What comes back is to be in `live` at the next heartbeat. `accept` with such a run's identifier
+        and message answers as before, and `start` starts it in its turn.
+        """
+        ...
+
+    async def run(self, run_id: UUID, acting_for: str | None, caller: UUID | None) -> StoredRun:
+        """One run, with the events that its `finish` stored and no others.
+
+        Raises `RunNotFound` if there is none, or its thread is not of the contact `acting_for` (None: any), or it was
+        not asked for by `caller` (None: anybody's).
         """
         ...
 
@@ -152,8 +196,40 @@ class ThreadStore(Protocol):
         ...
 
     async def purge(self, older_than: timedelta) -> int:
-        """Forget runs that ended longer ago than `older_than`; their events stay. Returns how many."""
+        """Forget runs that ended longer ago than `older_than`; their events stay. Returns how many.
+
+        Keys that are older than `keep_keys` are forgotten too, whatever became of their runs.
+        """
         ...
+
+
+class KeyHolder(msgspec.Struct, frozen=True):
+    """The run that took an idempotency key last, as a store finds it when the key comes again.
+
+    `started`: its message entered the thread. `continues`: it answers a message that was in the thread before it.
+    """
+
+    run_id: UUID
+    body: UUID
+    status: RunStatus
+    started: bool
+    continues: bool
+
+    def is_continued_by(self, body: UUID) -> bool:
+        """Whether a request with this key and `body` goes on with this run's message; if not, the key is free.
+
+        Raises:
+            KeyMismatch: it is not the request that this run was made for.
+            KeyUsed: this run answers it.
+        """
+        given_up = self.status is RunStatus.CANCELLED and not self.started
+        if given_up and not self.continues:
+            return False
+        if body != self.body:
+            raise KeyMismatch
+        if given_up or self.status is RunStatus.INTERRUPTED:
+            return True
+        raise KeyUsed(self.run_id)
 
 
 PAGE_BYTES = 4_194_304

@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import Any
 
 from jimsapi.threads.event import STATE_PREFIX, EventRow
-from jimsapi.threads.run import ContextLimits
+from jimsapi.threads.run import ContextLimits, Snapshot
 
 COMM_PREFIX = "comm."
 
@@ -49,6 +49,17 @@ def choose(
             break
         kept.add(id(row))
     return [row for row in chain(sorted(older, key=_in_order), reversed(window)) if id(row) in kept]
+
+
+def end_with(snapshot: Snapshot, message: EventRow) -> Snapshot:
+    """The same context, with the message that is to be answered at its end, though it entered the thread earlier.
+
+    `message` is spelled as the snapshot's rows are.
+    """
+    rows = snapshot.rows
+    if rows and rows[-1].event_id == message.event_id:
+        return snapshot
+    return Snapshot([*(row for row in rows if row.event_id != message.event_id), message], snapshot.truncated)
 
 
 def _by_importance(

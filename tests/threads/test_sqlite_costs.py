@@ -7,12 +7,14 @@ from uuid import UUID
 
 import pytest
 
-from jimsapi.testing.store import OWNER, completed, make_event, make_plan
+from jimsapi.testing.store import OWNER, completed, make_event, make_key, make_plan
 from jimsapi.threads import sqlite_reads as reads
 from jimsapi.threads import sqlite_writes as writes
+from jimsapi.threads.errors import KeyUsed
 from jimsapi.threads.ids import uuid7
-from jimsapi.threads.run import ById, Latest, Selector
+from jimsapi.threads.run import ById, Idempotency, Latest, Selector
 from jimsapi.threads.sqlite_schema import open_writer
+from jimsapi.threads.store import KEEP_KEYS
 
 SHORT, LONG = 400, 100_000
 SHAPES = {
@@ -23,6 +25,7 @@ SHAPES = {
     "usual": ["comm.user_message", "rag.query_processed", "state.set.mood", "comm.assistant_message"],
 }
 MANY_THREADS = 20_000
+MANY_KEYS = 20_000
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +38,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Conne
             _add_thread(connection, _thread(shape, length), shape)
             _add_events(connection, _thread(shape, length), types, length)
     _add_many_threads(connection)
+    _add_many_keys(connection)
     connection.execute("COMMIT")
     yield connection
     connection.close()
@@ -64,6 +68,57 @@ def test_a_contact_costs_the_same_after_analyze(analysed: sqlite3.Connection) ->
     _compare_contacts(analysed)
 
 
+def test_a_turn_without_a_key_never_looks_for_keys(database: sqlite3.Connection) -> None:
+    statements: list[str] = []
+    database.set_trace_callback(statements.append)
+    try:
+        _turn_steps(database, ById(_thread("usual", SHORT)))
+    finally:
+        database.set_trace_callback(None)
+    assert len(statements) == 15  # with BEGIN and ROLLBACK
+    assert not any("idempotency" in statement for statement in statements)
+
+
+def test_a_key_costs_little_among_many(database: sqlite3.Connection) -> None:
+    thread = ById(_thread("usual", SHORT))
+    plain, keyed = _turn_steps(database, thread), _turn_steps(database, thread, idempotency=make_key())
+    print(f"{plain} instructions without a key, {keyed} with one of {MANY_KEYS}")
+    assert keyed <= plain + 200
+
+
+def test_a_retry_is_told_its_run_at_a_cost_that_many_keys_do_not_raise(database: sqlite3.Connection) -> None:
+    plan = make_plan(selectors=(ById(_thread("usual", SHORT)),), idempotency=make_key())
+    again = make_plan(idempotency=plan.idempotency)
+
+    def retry() -> None:
+        with pytest.raises(KeyUsed):
+            writes.accept(database, again, None, KEEP_KEYS)
+
+    database.execute("BEGIN")
+    try:
+        writes.accept(database, plan, None, KEEP_KEYS)
+        assert _count(database, retry) <= 200
+    finally:
+        database.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_run_is_looked_up_in_a_long_thread_as_in_a_short_one(database: sqlite3.Connection, shape: str) -> None:
+    short, long = (_look_up_steps(database, _thread(shape, length)) for length in (SHORT, LONG))
+    assert long <= 1.3 * short
+
+
+def _look_up_steps(connection: sqlite3.Connection, thread_id: UUID) -> int:
+    plan = make_plan(selectors=(ById(thread_id),))
+    connection.execute("BEGIN")
+    try:
+        writes.accept(connection, plan, None, KEEP_KEYS)
+        writes.finish(connection, plan.run_id, OWNER, completed(*[make_event() for _ in range(5)]))
+        return _count(connection, partial(reads.read_run, connection, plan.run_id, None, None))
+    finally:
+        connection.execute("ROLLBACK")
+
+
 def _compare_lengths(connection: sqlite3.Connection, shape: str) -> None:
     short, long = (_turn_steps(connection, ById(_thread(shape, length))) for length in (SHORT, LONG))
     print(f"{shape}: {short} instructions at {SHORT} events, {long} at {LONG}: {long / short:.2f}")
@@ -80,12 +135,17 @@ def _compare_contacts(connection: sqlite3.Connection) -> None:
     assert second <= first + 100
 
 
-def _turn_steps(connection: sqlite3.Connection, selector: Selector, contact_id: str = "ann") -> int:
+def _turn_steps(
+    connection: sqlite3.Connection,
+    selector: Selector,
+    contact_id: str = "ann",
+    idempotency: Idempotency | None = None,
+) -> int:
     """Instructions of an accept and a finish, undone afterwards."""
-    plan = make_plan(contact_id, selectors=(selector,))
+    plan = make_plan(contact_id, selectors=(selector,), idempotency=idempotency)
 
     def turn() -> None:
-        accepted = writes.accept(connection, plan, None)
+        accepted = writes.accept(connection, plan, None, KEEP_KEYS)
         assert accepted.snapshot is not None
         settled = writes.finish(connection, plan.run_id, OWNER, completed(make_event()))
         assert settled.counted
@@ -130,6 +190,13 @@ def _add_events(connection: sqlite3.Connection, thread_id: UUID, types: list[str
         VALUES (?, printf('%031xf', ?), strftime('%Y-%m-%d %H:%M:%f000', 1735689600 + ? / 1000.0, 'unixepoch'), ?, ?)
         """,
         ((thread_id.hex, number, number, types[number % len(types)], '{"content":"Hello"}') for number in range(count)),
+    )
+
+
+def _add_many_keys(connection: sqlite3.Connection) -> None:
+    connection.executemany(
+        "INSERT INTO jimsapi_idempotency (key, body, run_id, used_at) VALUES (?, ?, ?, '2025-01-01 00:00:00.000000')",
+        ((uuid7().hex, uuid7().hex, uuid7().hex) for _ in range(MANY_KEYS)),
     )
 
 

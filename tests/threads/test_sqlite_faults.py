@@ -29,7 +29,7 @@ from jimsapi.threads.errors import IdentifierTaken, StoreUnavailable, StoreUnusa
 from jimsapi.threads.event import NewEvent
 from jimsapi.threads.run import Accepted, Outcome, RunStatus
 from jimsapi.threads.sqlite import SQLiteStore
-from jimsapi.threads.sqlite_schema import Durability
+from jimsapi.threads.sqlite_schema import SCHEMA_VERSION, Durability
 from jimsapi.threads.store import CommitRecord
 
 pytestmark = pytest.mark.anyio
@@ -353,7 +353,7 @@ async def test_a_faulty_operation_does_not_fail_its_batch(store: SQLiteStore) ->
         (thread,) = await all_threads(store, contact_id)
         assert len(await all_events(store, thread.thread_id)) == events
     version = await store._write(lambda connection: connection.execute("SELECT version FROM jimsapi_schema").fetchone())
-    assert version == (1,)
+    assert version == (SCHEMA_VERSION,)
     assert (await store.finish(plan.run_id, OWNER, Outcome(RunStatus.FAILED))).counted
 
 
