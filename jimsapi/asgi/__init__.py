@@ -2,10 +2,11 @@
 
 from .app import CLIENT_GONE, App, RequestRecord
 from .connection import Connection, Headers, QueryParams, Request, request_id
-from .errors import ClientDisconnected, HTTPError, ValidationError
+from .errors import ClientDisconnected, HTTPError, ValidationError, WebSocketDisconnected
 from .response import JSONResponse, Response, StreamingResponse
 from .routing import Route, RouteConflict, Router
 from .sse import EventStreamResponse, ServerSentEvent
+from .websocket import WebSocket
 
 __all__ = [
     "CLIENT_GONE",
@@ -26,5 +27,7 @@ __all__ = [
     "ServerSentEvent",
     "StreamingResponse",
     "ValidationError",
+    "WebSocket",
+    "WebSocketDisconnected",
     "request_id",
 ]

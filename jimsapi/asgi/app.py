@@ -7,7 +7,7 @@ middleware, and nothing is wrapped around the server's `receive` and `send`.
 import logging
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import nullcontext
 from functools import cache, partial
 from itertools import count
@@ -17,18 +17,23 @@ from urllib.parse import quote
 
 import msgspec
 
-from .connection import MAX_BODY, Request, local_path, request_id
+from .connection import MAX_BODY, Connection, Request, local_path, request_id
 from .docs import docs_page
 from .errors import ClientDisconnected, HTTPError
 from .openapi import build_document
 from .response import JSONResponse, Response, StreamingResponse
 from .routing import METHODS, Match, Route, Router
 from .types import ASGIApp, Lifespan, RawHeaders, Receive, Scope, Send
+from .websocket import WEBSOCKET, WebSocket, same_origin
 
 logger = logging.getLogger("jimsapi.asgi")
 
-Admit = Callable[[Request, Route], Awaitable[object]]
-ExceptionHandler = Callable[[Request, Any], Response]
+Admit = Callable[[Any, Route], Awaitable[object]]
+"""Takes a `Connection`: a `Request`, or a `WebSocket` before its handshake is accepted."""
+
+ExceptionHandler = Callable[[Any, Any], Response]
+"""Takes a `Connection`, a `Request` or a `WebSocket`, and the error."""
+
 AnyExceptionHandler = TypeVar("AnyExceptionHandler", bound=ExceptionHandler)
 
 CLIENT_GONE = 499
@@ -37,6 +42,7 @@ CLIENT_GONE = 499
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _PERCENT = ord("%")  # a byte is found in bytes much faster as a number
 _CLOSE = (b"connection", b"close")
+_INSTALL = "Under uvicorn, install the package `websockets`."
 _UNPRINTABLE = re.compile(rb"[^\x21-\x5b\x5d-\x7e]")
 
 
@@ -45,6 +51,9 @@ class RequestRecord(msgspec.Struct, frozen=True, gc=False):
 
     `method` is `_OTHER` for one that HTTP does not know, `route` the template (`unmatched` if there is none),
     `duration` in seconds up to the last byte handed to the server, `fields` what the handler noted for the log line.
+
+    A WebSocket is told of once, at its end, with the method `WEBSOCKET`, the status 101 if its handshake was accepted,
+    and how long it was open as `duration`.
     """
 
     method: str
@@ -66,7 +75,8 @@ class App(Router):
     `title`, `version` and `description` are for the OpenAPI document. `max_body` is the most that is read of a body, in
     bytes. `lifespan(app)` gives an async context manager, entered before the first request and left after the last.
     `admit(request, route)` is asked for every route that is not public, before the body is read: what it returns
-    becomes `request.admission`, and it refuses by raising `HTTPError`.
+    becomes `request.admission`, and it refuses by raising `HTTPError`. `origins` are the web origins whose pages may
+    open WebSockets, besides those of this app's own host (`Router.websocket` says more).
 
     Routes, wrappers and exception handlers may be added until the first request is routed.
     """
@@ -80,6 +90,7 @@ class App(Router):
         max_body: int = MAX_BODY,
         lifespan: Lifespan | None = None,
         admit: Admit | None = None,
+        origins: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.title = title
@@ -88,6 +99,7 @@ class App(Router):
         self.max_body = max_body
         self._lifespan = lifespan
         self.admit = admit
+        self.origins = origins
         self.on_request: list[Observer] = []
         self.refusal: Response | None = None
         self.startup_error: BaseException | None = None
@@ -134,7 +146,7 @@ class App(Router):
             if self.refusal is not None and not probe:
                 response = self.refusal
             elif route is None:
-                response = _unrouted(scope, missed)
+                response = self._unrouted(request, missed)
             else:
                 if self._sealed is None:
                     self._sealed = "the app has answered requests already"
@@ -176,6 +188,67 @@ class App(Router):
             if self.on_request:
                 self._tell(request, method, response.status, perf_counter() - began)
 
+    async def _converse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one WebSocket, from its handshake to its end, by the same steps as a request."""
+        began = perf_counter()
+        ws = WebSocket(scope, receive, send, self.max_body)
+        await receive()  # websocket.connect
+
+        # Match and name.
+        match = self.match_websocket(scope)
+        ws.route, ws.path_params = match.route, match.path_params
+        ws.name(_identifier(_last(scope["headers"], b"x-request-id")))
+        request_id.set(ws.request_id)
+
+        # Refuse, or admit and handle; then close.
+        try:
+            try:
+                response = await self._refuse_or_handle(ws, match.route)
+            except ClientDisconnected:
+                raise
+            except Exception as error:
+                response = self._answer_to(error, ws)
+            if response is None:
+                await ws.close()
+            else:
+                await ws.refuse(response)
+        except ClientDisconnected:
+            logger.debug("The client left: %s %s", WEBSOCKET, _label(match.route))
+        finally:
+            if self.on_request:
+                if ws.accepted:
+                    ws.note("close_code", ws.close_code)
+                self._tell(ws, WEBSOCKET, ws.status or CLIENT_GONE, perf_counter() - began)
+
+    async def _refuse_or_handle(self, ws: WebSocket, route: Route | None) -> Response | None:
+        """The answer of a handshake that is refused, or None once the handler is through."""
+        if self.refusal is not None:
+            return self.refusal
+        if route is None:
+            return JSONResponse({"detail": "Not Found"}, 404)
+        if not same_origin(ws, {*self.origins, *route.origins}):
+            return JSONResponse({"detail": "This origin may not connect"}, 403)
+        if self._sealed is None:
+            self._sealed = "the app has answered requests already"
+        if self.admit is not None and not route.public:
+            ws.admission = await self._admit_websocket(self.admit, ws, route)
+        await route.handler(ws)
+        if ws.status is None:
+            raise RuntimeError(f"The handler of {route.path} neither accepted nor closed its WebSocket.")
+        return None
+
+    async def _admit_websocket(self, admit: Admit, ws: WebSocket, route: Route) -> object:
+        """Ask at the handshake. Where the route takes credentials from the first frame, a caller who is not known by
+        then is asked for it."""
+        ws.present_offered()
+        try:
+            return await admit(ws, route)
+        except HTTPError as refusal:
+            if refusal.status != 401 or not route.first_frame or "authorization" in ws.headers:
+                raise
+        await ws.present_first_frame()
+        return await admit(ws, route)
+
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, inside: bool) -> None:
         """What is not a request of HTTP, or is first for the wrappers."""
         if scope["type"] == "lifespan":
@@ -183,12 +256,28 @@ class App(Router):
         elif self._wrapped is not None and not inside:
             await self._wrapped(scope, receive, send)
         elif scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1000})  # before an accept: the server answers 403
+            await self._converse(scope, receive, send)
         else:
             raise RuntimeError(f"This app does not speak {scope['type']!r}.")
 
-    def _answer_to(self, error: Exception, request: Request) -> Response:
+    def _unrouted(self, request: Request, match: Match | None) -> Response:
+        """The answer to what no route answers; nobody is asked for admission here, and nothing is told but that."""
+        scope = request.scope
+        if match is not None and match.allowed:
+            allowed = {*match.allowed, "OPTIONS"}
+            if "GET" in allowed:
+                allowed.add("HEAD")
+            allow = {"allow": ", ".join(sorted(allowed))}
+            if scope["method"] == "OPTIONS":
+                return Response(status=204, headers=allow)
+            return JSONResponse({"detail": "Method Not Allowed"}, 405, allow)
+        if self.match_websocket(scope).route is not None:
+            return _no_handshake(request)
+        if match is not None and match.slash_differs:
+            return Response(status=307, headers={"location": _other_slash(scope)}, content_type=None)
+        return JSONResponse({"detail": "Not Found"}, 404)
+
+    def _answer_to(self, error: Exception, request: Connection) -> Response:
         """The answer to what was raised: by the handler of its class or of the nearest base, else a plain 500."""
         for kind in type(error).__mro__:
             handler = self._handlers.get(kind)
@@ -203,13 +292,13 @@ class App(Router):
         )
         return JSONResponse({"detail": "Internal Server Error"}, 500)
 
-    def _tell(self, request: Request, method: str, status: int, duration: float) -> None:
+    def _tell(self, request: Connection, method: str, status: int, duration: float) -> None:
         route = request.route
         if route is not None:
             template, probe = route.path, route.probe
         else:
             template, probe = "unmatched", False
-            if method not in METHODS:
+            if method not in METHODS and method != WEBSOCKET:
                 method = "_OTHER"
         path = request.scope["path"]
         record = RequestRecord(method, template, path, status, duration, request.request_id, probe, request.noted)
@@ -222,7 +311,8 @@ class App(Router):
                     logger.exception("The request observer %r failed; its later failures are not logged.", observer)
 
     def exception_handler(self, kind: type[BaseException]) -> Callable[[AnyExceptionHandler], AnyExceptionHandler]:
-        """Declare the decorated `handler(request, error) -> Response` for errors of this class and its subclasses."""
+        """Declare the decorated `handler(request, error) -> Response` for errors of this class and its subclasses. In
+        place of a request it gets a `WebSocket` if that is where the error was raised."""
 
         def declare(handler: AnyExceptionHandler) -> AnyExceptionHandler:
             self._handlers[kind] = handler
@@ -307,19 +397,13 @@ if hasattr(os, "register_at_fork"):  # a forked worker counts on from where its 
     os.register_at_fork(after_in_child=_renew_prefix)
 
 
-def _unrouted(scope: Scope, match: Match | None) -> Response:
-    """The answer to what no route answers; nobody is asked for admission here, and nothing is told but that."""
-    if match is not None and match.allowed:
-        allowed = {*match.allowed, "OPTIONS"}
-        if "GET" in allowed:
-            allowed.add("HEAD")
-        allow = {"allow": ", ".join(sorted(allowed))}
-        if scope["method"] == "OPTIONS":
-            return Response(status=204, headers=allow)
-        return JSONResponse({"detail": "Method Not Allowed"}, 405, allow)
-    if match is not None and match.slash_differs:
-        return Response(status=307, headers={"location": _other_slash(scope)}, content_type=None)
-    return JSONResponse({"detail": "Not Found"}, 404)
+def _no_handshake(request: Request) -> Response:
+    """The answer to a request that should have been a WebSocket's handshake, or was one and no server knew it."""
+    if (request.headers.get("upgrade") or "").lower() == "websocket":
+        logger.warning("A WebSocket was asked for, and this server has no implementation of them. %s", _INSTALL)
+        return JSONResponse({"detail": "This server does not speak WebSocket"}, 501)
+    upgrade = {"upgrade": "websocket", "connection": "upgrade"}
+    return JSONResponse({"detail": "This is for WebSockets only"}, 426, upgrade)
 
 
 def _other_slash(scope: Scope) -> str:
@@ -345,7 +429,12 @@ def _settle_connection(headers: RawHeaders, request: Request) -> None:
         headers.append(_CLOSE)
 
 
-def _http_error(request: Request, error: HTTPError) -> Response:
+def _last(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
+    """The last header of this name."""
+    return next((value for found, value in reversed(list(headers)) if found == name), None)
+
+
+def _http_error(request: Connection, error: HTTPError) -> Response:
     return JSONResponse({"detail": error.detail}, error.status, error.headers)
 
 
@@ -353,5 +442,5 @@ def _label(route: Route | None) -> str:
     return "unmatched" if route is None else route.path
 
 
-def _log_fields(request: Request) -> dict[str, str]:
+def _log_fields(request: Connection) -> dict[str, str]:
     return {"request_id": request.request_id}

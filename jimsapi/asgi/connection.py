@@ -196,6 +196,13 @@ class Connection:
             self.noted = {}
         self.noted[key] = value
 
+    def present(self, authorization: str) -> None:
+        """Take credentials that came another way for a header `authorization`, so that whoever admits finds them where
+        it looks. ASGI's own scope, which wrappers may hold, is left as it was."""
+        pair = (b"authorization", authorization.encode("utf-8", "replace"))
+        self.scope = {**self.scope, "headers": [*(self.scope.get("headers") or ()), pair]}
+        self._headers = None
+
     def typed_query(self, model: type[Model]) -> Model:
         """The query string as the given `msgspec.Struct`: numbers, booleans and UUIDs are parsed from their text.
 

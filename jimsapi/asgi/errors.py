@@ -35,3 +35,16 @@ class ValidationError(HTTPError):
 
 class ClientDisconnected(Exception):
     """The client hung up before its request was read or its answer was sent. Nobody is left to be answered."""
+
+
+class WebSocketDisconnected(ClientDisconnected):
+    """A WebSocket is closed, by whichever side, or its connection is gone. `code` and `reason` are those of the close
+    (RFC 6455, 7.4): 1005 and 1006 say that the other side gave none."""
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        self.code = code
+        self.reason = reason
+        super().__init__(code, reason)
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.reason}".rstrip()

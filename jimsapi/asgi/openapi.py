@@ -49,7 +49,9 @@ def build_document(title: str, version: str, description: str, routes: Sequence[
     ids: set[str] = set()
     for route in routes:
         path = _template(route.path)
-        for method in route.methods:
+        for method in route.methods or ("GET",):  # a WebSocket's handshake is a GET; OpenAPI has no other word for it
+            if route.websocket and "get" in paths.get(path, {}):
+                continue
             operation = _operation(route, schemas, components)
             operation["operationId"] = _unique(f"{route.name}_{method.lower()}{_words(path)}", ids)
             paths.setdefault(path, {})[method.lower()] = operation
@@ -70,7 +72,7 @@ def _models(routes: Sequence[Route]) -> list[Any]:
     for route in routes:
         documented = (answer[1] for answer in (route.responses or {}).values() if isinstance(answer, tuple))
         for model in (route.body, route.query, route.response, *documented):
-            if model is not None:
+            if model is not None and not isinstance(model, str):
                 found[model] = None
     return list(found)
 
@@ -124,10 +126,12 @@ def _responses(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
         content = _json({"$ref": REFERENCE.format(name="HTTPValidationError")})
         answers["422"] = {"description": "What was sent is not what is asked for", "content": content}
     for status, answer in (route.responses or {}).items():
-        if isinstance(answer, tuple):
-            answers[str(status)] = {"description": answer[0], "content": _json(schemas[answer[1]])}
-        else:
-            answers[str(status)] = {"description": answer}
+        if isinstance(answer, str):
+            answers[str(status)] = {**answers.get(str(status), {}), "description": answer}
+            continue
+        description, body = answer
+        shown = _text(body) if isinstance(body, str) else _json(schemas[body])
+        answers[str(status)] = {"description": description, "content": shown}
     return answers
 
 
@@ -137,6 +141,10 @@ def _can_be_faulty(route: Route) -> bool:
 
 def _json(schema: Any) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
+
+
+def _text(content_type: str) -> dict[str, Any]:
+    return {content_type: {"schema": {"type": "string"}}}
 
 
 def _phrase(status: int) -> str:

@@ -1,16 +1,13 @@
 """Answers: bytes at hand, JSON, or a stream."""
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+from collections.abc import AsyncIterable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import msgspec
 import orjson
-from anyio.abc import TaskGroup
-from anyio.lowlevel import checkpoint
 
-from .errors import ClientDisconnected
+from .delivery import SEND_TIMEOUT, close, deliver
 from .types import RawHeaders, Receive, Send
 
 if TYPE_CHECKING:
@@ -24,8 +21,6 @@ _LENGTHS = [(b"content-length", str(length).encode()) for length in range(4096)]
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BAD_VALUE = re.compile(r"[\r\n\0]")
-
-_CLOSE_SECONDS = 5.0
 
 
 class Response:
@@ -100,9 +95,12 @@ class StreamingResponse(Response):
     code); when the iterable fails the connection is cut, so that what came is not taken for the whole. In each case,
     and at the end, it is closed. It is not iterated for HEAD. A request's body is to be read, if at all, before the
     first chunk.
+
+    A client that does not read is cut off once a chunk has waited for `send_timeout` seconds, an attribute that may be
+    set: it counts as one that hung up, and is logged at INFO.
     """
 
-    __slots__ = ("content",)
+    __slots__ = ("content", "send_timeout")
 
     keepalive: float | None = None  # seconds of silence after which PING is sent
     ping = b""
@@ -119,6 +117,7 @@ class StreamingResponse(Response):
         self.raw_headers = [] if content_type is None else [header("content-type", content_type)]
         self.body = None
         self.content = content
+        self.send_timeout = SEND_TIMEOUT
         if headers:
             self._add(headers)
 
@@ -126,98 +125,16 @@ class StreamingResponse(Response):
         """The bytes of one item of the content."""
         return item.encode() if isinstance(item, str) else bytes(item)
 
-    async def stream(self, request: "Request", receive: Receive, send: Send) -> None:
+    def stream(self, request: "Request", receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Send the chunks; the start of the answer is sent already.
 
         Raises `ClientDisconnected`, or what the content raised. Works on asyncio and on trio.
         """
-        await _Delivery(self, request, receive, send).run()
+        return deliver(self, request, receive, send)
 
     async def discard(self) -> None:
         """Close the content unused."""
-        await _close(self.content)
-
-
-class _Delivery:
-    """A stream on its way: the content is read in the request's own task, and two tasks beside it watch for the
-    client's leaving and send pings. No timeout stands around the content, which would tear it (PEP 789)."""
-
-    def __init__(self, response: StreamingResponse, request: "Request", receive: Receive, send: Send) -> None:
-        self.response = response
-        self.request = request
-        self.receive = receive
-        self.raw_send = send
-        self.items = aiter(response.content)
-        self.lock = anyio.Lock(fast_acquire=True)
-        self.last_sent = anyio.current_time()
-        self.failure: Exception | None = None
-
-    async def run(self) -> None:
-        async with anyio.create_task_group() as tasks:
-            try:
-                await self._pump(tasks)
-            except Exception as error:  # kept out of the group, which would wrap it
-                self._fail(error)
-            finally:
-                await _close(self.items)
-            tasks.cancel_scope.cancel()
-        if self.failure is not None:
-            raise self.failure
-        await self._send(b"", more=False)
-
-    async def _pump(self, tasks: TaskGroup) -> None:
-        if self.response.keepalive is not None:
-            tasks.start_soon(self._ping, tasks, self.response.keepalive)
-        watched = not self.request.unread
-        if watched:
-            tasks.start_soon(self._watch, tasks)
-        async for item in self.items:
-            await self._send(self.response.encode(item))
-            # uvicorn's send does not suspend: content that never awaits would hold up every other request.
-            await checkpoint()
-            if not watched and not self.request.claimed:
-                watched = True
-                tasks.start_soon(self._watch, tasks)
-
-    async def _watch(self, tasks: TaskGroup) -> None:
-        # The one reader of receive(). No server cancels a handler whose client has left.
-        try:
-            while (await self.receive())["type"] != "http.disconnect":
-                pass
-            self._fail(ClientDisconnected())
-        except Exception as error:
-            self._fail(error)
-        tasks.cancel_scope.cancel()
-
-    async def _ping(self, tasks: TaskGroup, interval: float) -> None:
-        try:
-            while True:
-                silent_until = self.last_sent + interval
-                await anyio.sleep_until(silent_until)
-                if self.last_sent + interval <= silent_until:
-                    await self._send(self.response.ping)
-        except Exception as error:
-            self._fail(error)
-            tasks.cancel_scope.cancel()
-
-    async def _send(self, chunk: bytes, more: bool = True) -> None:
-        async with self.lock:  # a ping must not come between the halves of an event
-            try:
-                await self.raw_send({"type": "http.response.body", "body": chunk, "more_body": more})
-            except OSError as error:  # ASGI's way to say that the client has left
-                raise ClientDisconnected from error
-            self.last_sent = anyio.current_time()
-
-    def _fail(self, error: Exception) -> None:
-        if self.failure is None:
-            self.failure = error
-
-
-async def _close(content: object) -> None:
-    """Close a generator now, not whenever it is collected. One that takes long over it is left after some seconds."""
-    if isinstance(content, AsyncGenerator):
-        with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
-            await content.aclose()
+        await close(self.content)
 
 
 def header(name: str, value: str) -> tuple[bytes, bytes]:

@@ -1,7 +1,7 @@
 """Which route answers a request: exact paths by dictionary, the others by a tree of path segments."""
 
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import iscoroutinefunction, isroutine
 from typing import Any, TypeVar
@@ -13,13 +13,21 @@ import msgspec
 from .connection import Request, local_path
 from .response import Response
 from .types import Scope
+from .websocket import WebSocket
 
 Handler = Callable[[Request], Awaitable[Response]]
 AnyHandler = TypeVar("AnyHandler", bound=Handler)
+WebSocketHandler = Callable[[WebSocket], Awaitable[None]]
+AnyWebSocketHandler = TypeVar("AnyWebSocketHandler", bound=WebSocketHandler)
 Model = type[msgspec.Struct]
-ResponseDoc = str | tuple[str, Model]
+ResponseDoc = str | tuple[str, Model | str]
+"""What is said of an answer: its description; with it, the model of its JSON or, of an answer that is none, the content
+type."""
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY"))
+
+_HANDSHAKE = "WebSocket"
+"""Stands for the method of a handshake in a tree of its own, which no request's method is looked up in."""
 
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([a-z]+))?\}")
 _UUID = re.compile(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -35,11 +43,12 @@ class Route:
     """One path with its methods: who answers it, who may ask, and what its documentation says.
 
     `path` is the template as declared, with the prefixes of the routers it is in. `scope` is for the app's `admit`.
+    `websocket` says that a WebSocket's handshake is answered, and then there are no `methods`.
     """
 
     path: str
     methods: tuple[str, ...]
-    handler: Handler
+    handler: Callable[[Any], Awaitable[Any]]  # a Handler, or a WebSocketHandler
     public: bool = False
     probe: bool = False
     scope: str | None = None
@@ -51,6 +60,10 @@ class Route:
     status: int = 200
     responses: Mapping[int, ResponseDoc] | None = None
     tags: tuple[str, ...] = ()
+    websocket: bool = False
+    subprotocols: tuple[str, ...] = ()
+    origins: frozenset[str] = frozenset()
+    first_frame: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +112,7 @@ class Router:
         self.routes: list[Route] = []
         self._exact: dict[str, dict[str, Route]] = {}
         self._tree = _Node()
+        self._websockets = _Node()
         self._sealed: str | None = None
 
     def route(
@@ -123,7 +137,9 @@ class Router:
         `public`: the app's `admit` is not asked. `probe`: no request id, no log line, answered also while the app
         refuses. `scope`: what `admit` may ask of the caller. The others are for the documentation: `body`, `query` and
         `response` are `msgspec.Struct`s, `status` the good answer's, and `responses` the other answers, as
-        `{status: description}` or `{status: (description, Struct)}`.
+        `{status: description}`, `{status: (description, Struct)}` or, where the body is no JSON,
+        `{status: (description, content type)}`. What is already known of a status, such as the good answer's, keeps
+        its content if there is only a description.
 
         Raises `ValueError` for a path or handler that cannot work, `RouteConflict` for one that is taken.
         """
@@ -171,6 +187,68 @@ class Router:
         """Declare a handler for DELETE; the options are those of `route`."""
         return self.route(path, ("DELETE",), **options)
 
+    def websocket(
+        self,
+        path: str,
+        *,
+        public: bool = False,
+        scope: str | None = None,
+        subprotocols: Sequence[str] = (),
+        origins: Collection[str] = (),
+        first_frame: bool = False,
+        name: str | None = None,
+        summary: str | None = None,
+        tags: Sequence[str] = (),
+    ) -> Callable[[AnyWebSocketHandler], AnyWebSocketHandler]:
+        """Declare the decorated `async def handler(ws: WebSocket) -> None` for WebSockets (RFC 6455) at `path`:
+
+            @app.websocket("/echo/{room}")
+            async def echo(ws: WebSocket) -> None:
+                await ws.accept()
+                async for message in ws:
+                    await ws.send_text(f"you said {message!r}")
+
+        `public`, `scope`, `name`, `summary` and `tags` are those of `route`. A path may have HTTP methods too.
+
+        The app's `admit` is asked before the handshake is accepted. Credentials come in the header `authorization`; or,
+        since a browser cannot send that, as a further subprotocol that is offered: `bearer.TOKEN` for a token of
+        letters, digits and `!#$%&'*+-.^_`|~` only, `base64url.bearer.TOKEN` for any, encoded as base64url without
+        padding. With `first_frame` also in the first text frame, `{"type": "auth", "token": "…"}`, within 10 seconds:
+        then the handshake of a caller who is not known yet is accepted, and closed with 1008 if the frame does not
+        change that. Never in the query string, which ends up in logs.
+
+        `subprotocols` are those that the handler speaks, the best first; `WebSocket.accept` selects among them. A
+        browser that offers one or more (a token is one) fails if none is selected, so let it offer such a one too.
+
+        `origins` are web origins (`https://shop.example`) whose pages may connect, besides those of the host that is
+        asked and the app's `origins`; `*` lets all in, which is safe only if no cookie or client certificate admits.
+
+        Raises as `route` does.
+        """
+
+        def declare(handler: AnyWebSocketHandler) -> AnyWebSocketHandler:
+            self.add(
+                Route(
+                    path=path,
+                    methods=(),
+                    handler=handler,
+                    public=public,
+                    scope=scope,
+                    name=name or str(getattr(handler, "__name__", type(handler).__name__)),
+                    summary=summary,
+                    status=101,
+                    responses={101: "The WebSocket is open.", 426: "This was no handshake of a WebSocket."},
+                    tags=tuple(tags),
+                    websocket=True,
+                    subprotocols=tuple(subprotocols),
+                    origins=frozenset(origins),
+                    first_frame=first_frame,
+                )
+            )
+            return handler
+
+        return declare
+
     def include(self, router: "Router", prefix: str = "") -> None:
         """Take over all routes of `router`, with `prefix` before their paths. It takes no further routes then: they
         would be lost without a word."""
@@ -186,19 +264,24 @@ class Router:
             raise RuntimeError(f"{_place(route)} cannot be added to this router: {self._sealed}.")
         if isroutine(route.handler) and not iscoroutinefunction(route.handler):
             raise ValueError(f"The handler {_full_name(route.handler)} of {route.path} must be `async def`.")
-        if not route.methods:
+        if route.websocket:
+            node, names = self._grow(self._websockets, route)
+            methods: tuple[str, ...] = (_HANDSHAKE,)
+        elif route.methods:
+            node, names = self._grow(self._tree, route)
+            methods = route.methods
+        else:
             raise ValueError(f"{route.path} ({_full_name(route.handler)}) has no method.")
-        node, names = self._grow(route)
-        for method in route.methods:
+        for method in methods:
             if method in node.routes:
                 other = node.routes[method][0]
                 raise RouteConflict(
                     f"{method} {route.path} is claimed twice: by {_full_name(other.handler)} (as {other.path}) and by "
                     f"{_full_name(route.handler)}. Give one of them another path."
                 )
-        for method in route.methods:
+        for method in methods:
             node.routes[method] = (route, names)
-            if not names:
+            if not names and not route.websocket:
                 self._exact.setdefault(route.path or "/", {})[method] = route
         self.routes.append(route)
 
@@ -206,29 +289,25 @@ class Router:
         """The route for an ASGI scope, found the thorough way: `root_path`, parameters, encoded slashes."""
         method = scope["method"]
         segments = _segments(scope, local_path(scope))
-        found = self._search(method, segments)
+        found = _search(self._tree, method, segments)
         if found.route is None and not found.allowed and scope.get("root_path"):
             # A server that does not put root_path before path (hypercorn, granian) may have a path that only looks as
             # if it did: /api/v1 of this app, served under /api.
-            found = self._search(method, _segments(scope, scope["path"]))
+            found = _search(self._tree, method, _segments(scope, scope["path"]))
         if found.route is None and not found.allowed:
-            found = replace(found, slash_differs=bool(self._search("", _other_form(segments)).allowed))
+            found = replace(found, slash_differs=bool(_search(self._tree, "", _other_form(segments)).allowed))
         return found
 
-    def _search(self, method: str, segments: list[str]) -> Match:
-        values: list[Any] = []
-        allowed: set[str] = set()
-        hit = _find(self._tree, segments, 0, method, values, allowed)
-        if hit is None and method == "HEAD":
-            hit = _find(self._tree, segments, 0, "GET", values, allowed)
-        if hit is None:
-            return Match(None, {}, frozenset(allowed))
-        route, names = hit
-        return Match(route, dict(zip(names, values, strict=True)))
+    def match_websocket(self, scope: Scope) -> Match:
+        """The route that serves a WebSocket at the path of an ASGI scope, whatever the scope's type."""
+        found = _search(self._websockets, _HANDSHAKE, _segments(scope, local_path(scope)))
+        if found.route is None and scope.get("root_path"):  # as in match()
+            found = _search(self._websockets, _HANDSHAKE, _segments(scope, scope["path"]))
+        return found
 
-    def _grow(self, route: Route) -> tuple[_Node, tuple[str, ...]]:
+    def _grow(self, node: _Node, route: Route) -> tuple[_Node, tuple[str, ...]]:
         """The tree's place for a route, made if need be, and the names of its parameters."""
-        node, names = self._tree, []
+        names = []
         for part in parse_path(route.path):
             if isinstance(part, str):
                 node = node.literals.setdefault(part, _Node())
@@ -270,6 +349,18 @@ def parse_path(path: str) -> list[str | Parameter]:
         names.add(name)
         parts.append(Parameter(name, kind))
     return parts
+
+
+def _search(tree: _Node, method: str, segments: list[str]) -> Match:
+    values: list[Any] = []
+    allowed: set[str] = set()
+    hit = _find(tree, segments, 0, method, values, allowed)
+    if hit is None and method == "HEAD":
+        hit = _find(tree, segments, 0, "GET", values, allowed)
+    if hit is None:
+        return Match(None, {}, frozenset(allowed))
+    route, names = hit
+    return Match(route, dict(zip(names, values, strict=True)))
 
 
 def _find(
@@ -347,10 +438,10 @@ def _other_form(segments: list[str]) -> list[str]:
     return shorter
 
 
-def _full_name(handler: Handler) -> str:
+def _full_name(handler: Callable[..., Any]) -> str:
     kind = handler if hasattr(handler, "__qualname__") else type(handler)
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _place(route: Route) -> str:
-    return f"{' '.join(route.methods)} {route.path}"
+    return f"{' '.join(route.methods) or _HANDSHAKE} {route.path}"

@@ -1,14 +1,20 @@
 """A client for tests: talks to an app in this process, and runs its lifespan."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
 import anyio
 import httpx
+import orjson
 from anyio.abc import TaskGroup
 
-from .types import ASGIApp, Message
+from .errors import WebSocketDisconnected
+from .types import ASGIApp, Message, Scope
+
+LEAVE_WITHIN = 5.0
+"""Seconds that a WebSocket's handler has to end once the client has left."""
 
 
 class TestClient(httpx.AsyncClient):
@@ -21,7 +27,11 @@ class TestClient(httpx.AsyncClient):
     the app raises comes out of the call, unless `raise_app_exceptions=False`. Entering raises `RuntimeError` if the
     app's start fails, leaving raises it if its shutdown does.
 
-    Answers come whole, also streams: to see one as it arrives, serve the app for real.
+    Answers come whole, also streams: to see one as it arrives, serve the app for real. WebSockets go both ways:
+
+        async with client.websocket("/echo") as ws:
+            await ws.send_text("hello")
+            assert await ws.receive() == "you said hello"
     """
 
     __test__ = False  # for pytest, which takes every class named Test… for a test
@@ -43,6 +53,8 @@ class TestClient(httpx.AsyncClient):
         )
         super().__init__(transport=transport, base_url=base_url, headers=headers, **options)
         self._lifespan = _LifespanRunner(app)
+        self._app = app
+        self._root_path = root_path
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
@@ -59,6 +71,157 @@ class TestClient(httpx.AsyncClient):
             await super().__aexit__(exc_type, exc_value, traceback)
         finally:
             await self._lifespan.stop()
+
+    @asynccontextmanager
+    async def websocket(
+        self, path: str, *, subprotocols: Sequence[str] = (), headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator["ClientWebSocket"]:
+        """Open a WebSocket; leaving closes it with 1000 and waits for the app's handler to end. `headers` are added to
+        the client's own.
+
+        Raises `HandshakeRefused` if the app does not accept it.
+        """
+        request = self.build_request("GET", path, headers=headers)
+        ws = ClientWebSocket(self._app, _websocket_scope(request, self._root_path, subprotocols))
+        failure: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ws.serve)
+            try:
+                await ws.shake_hands()
+                yield ws
+            except Exception as error:  # kept out of the group, which would wrap it
+                failure = error
+            ws.leave(1000)
+            with anyio.move_on_after(LEAVE_WITHIN, shield=True):
+                await ws.served.wait()
+            tasks.cancel_scope.cancel()
+        ws.dispose()
+        if failure is not None:
+            raise failure
+        if ws.app_failure is not None:
+            raise ws.app_failure
+
+
+class HandshakeRefused(Exception):
+    """The app did not accept a WebSocket; `response` is what it answered instead."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        super().__init__(f"{response.status_code} {response.text}".rstrip())
+
+
+class ClientWebSocket:
+    """The client's end of a WebSocket. `subprotocol` is what the app selected, `headers` are those of its answer."""
+
+    def __init__(self, app: ASGIApp, scope: Scope) -> None:
+        self.subprotocol: str | None = None
+        self.headers = httpx.Headers()
+        self.served = anyio.Event()
+        self.app_failure: Exception | None = None
+        self._app = app
+        self._scope = scope
+        self._to_app, self._at_app = anyio.create_memory_object_stream[Message](float("inf"))
+        self._to_client, self._at_client = anyio.create_memory_object_stream[Message](float("inf"))
+        self._closed: WebSocketDisconnected | None = None
+
+    async def send_text(self, text: str) -> None:
+        """Send a text message."""
+        self._put({"type": "websocket.receive", "text": text})
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Send a binary message."""
+        self._put({"type": "websocket.receive", "bytes": data})
+
+    async def send_json(self, value: Any) -> None:
+        """Send a value as JSON in a text message."""
+        await self.send_text(orjson.dumps(value).decode())
+
+    async def receive(self) -> str | bytes:
+        """The next message. Raises `WebSocketDisconnected`, with the app's code and reason, once it has closed."""
+        if self._closed is not None:
+            raise self._closed
+        try:
+            message = await self._at_client.receive()
+        except anyio.EndOfStream:  # the app ended without a close
+            message = {"type": "websocket.close", "code": 1006}
+        if message["type"] == "websocket.close":
+            self._closed = WebSocketDisconnected(message.get("code", 1000), message.get("reason") or "")
+            self.leave(self._closed.code)
+            raise self._closed
+        text: str | None = message.get("text")
+        return bytes(message["bytes"]) if text is None else text
+
+    async def receive_json(self) -> Any:
+        """The JSON value of the next message. Raises as `receive` does, and `ValueError` for what is no JSON."""
+        return orjson.loads(await self.receive())
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the WebSocket, as the client."""
+        self.leave(code, reason)
+        self._closed = self._closed or WebSocketDisconnected(code, reason)
+
+    def leave(self, code: int, reason: str = "") -> None:
+        """Tell the app that the client has closed."""
+        self._put({"type": "websocket.disconnect", "code": code, "reason": reason})
+
+    def dispose(self) -> None:
+        """Close the client's ends of the queues."""
+        self._to_app.close()
+        self._at_client.close()
+
+    def _put(self, message: Message) -> None:
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # the app has ended, or the client has
+            self._to_app.send_nowait(message)
+
+    async def serve(self) -> None:
+        """Play the server's part."""
+        self._to_app.send_nowait({"type": "websocket.connect"})
+        try:
+            await self._app(self._scope, self._at_app.receive, self._to_client.send)
+        except Exception as error:
+            self.app_failure = error
+        finally:
+            self._to_client.close()
+            self._at_app.close()
+            self.served.set()
+
+    async def shake_hands(self) -> None:
+        """Wait for the app's answer to the handshake. Raises `HandshakeRefused` if it is none that accepts."""
+        try:
+            answer = await self._at_client.receive()
+            if answer["type"] == "websocket.http.response.start":
+                body = (await self._at_client.receive())["body"]
+                raise HandshakeRefused(httpx.Response(answer["status"], headers=answer["headers"], content=body))
+        except anyio.EndOfStream:
+            raise self.app_failure or RuntimeError("The app did not answer the handshake.") from None
+        if answer["type"] != "websocket.accept":
+            raise HandshakeRefused(httpx.Response(403))
+        self.subprotocol = answer.get("subprotocol")
+        self.headers = httpx.Headers(answer.get("headers") or [])
+
+
+def _websocket_scope(request: httpx.Request, root_path: str, subprotocols: Sequence[str]) -> Scope:
+    """The scope of a handshake, as a server would make it of this request."""
+    headers = [(name.lower(), value) for name, value in request.headers.raw]
+    if subprotocols:
+        headers.append((b"sec-websocket-protocol", ", ".join(subprotocols).encode()))
+    url = request.url
+    return {
+        "type": "websocket",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "scheme": "wss" if url.scheme == "https" else "ws",
+        "path": url.path,
+        "raw_path": url.raw_path.partition(b"?")[0],
+        "query_string": url.query,
+        "root_path": root_path,
+        "headers": headers,
+        "client": ("127.0.0.1", 123),
+        "server": (url.host, url.port),
+        "subprotocols": list(subprotocols),
+        "state": {},
+        "extensions": {"websocket.http.response": {}},
+    }
 
 
 class _LifespanRunner:

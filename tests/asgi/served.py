@@ -9,6 +9,7 @@ from anyio.lowlevel import checkpoint
 
 from jimsapi.asgi import (
     App,
+    Connection,
     EventStreamResponse,
     HTTPError,
     JSONResponse,
@@ -17,6 +18,7 @@ from jimsapi.asgi import (
     Route,
     ServerSentEvent,
     StreamingResponse,
+    WebSocket,
 )
 
 state = {"started": 0, "open": 0, "closed": 0}
@@ -28,8 +30,8 @@ async def lifespan(app: App) -> AsyncIterator[None]:
     yield
 
 
-async def admit(request: Request, route: Route) -> object:
-    if request.headers.get("x-key") != "right":
+async def admit(request: Connection, route: Route) -> object:
+    if request.headers.get("x-key") != "right" and request.headers.get("authorization") != "Bearer right":
         raise HTTPError(401, "Unauthorized", {"www-authenticate": "Key"})
     return "known"
 
@@ -105,6 +107,65 @@ async def events(request: Request) -> Response:
         yield ServerSentEvent("bye")
 
     return EventStreamResponse(content(), keepalive=0.05)
+
+
+@app.get("/flood", public=True)
+async def flood(request: Request) -> Response:
+    """Chunks of the size asked for, with a short deadline for who does not read them."""
+    chunk = b"x" * int(request.query.get("size") or 1)
+
+    async def content() -> AsyncIterator[bytes]:
+        while True:
+            yield chunk
+
+    response = StreamingResponse(counted(content()), content_type="text/plain")
+    response.send_timeout = 0.3
+    return response
+
+
+@app.websocket("/ws/echo", public=True, subprotocols=("jims.chat",))
+async def ws_echo(ws: WebSocket) -> None:
+    await ws.accept(headers={"x-more": "1"})
+    async for message in ws:
+        await (ws.send_text(message) if isinstance(message, str) else ws.send_bytes(message))
+
+
+@app.websocket("/ws/private", first_frame=True)
+async def ws_private(ws: WebSocket) -> None:
+    await ws.accept()
+    await ws.send_text(str(ws.admission))
+
+
+@app.websocket("/ws/refused")
+async def ws_refused(ws: WebSocket) -> None:
+    raise AssertionError("admitted")
+
+
+@app.websocket("/ws/breaks", public=True)
+async def ws_breaks(ws: WebSocket) -> None:
+    await ws.accept()
+    raise LookupError("on purpose")
+
+
+@app.websocket("/ws/json", public=True)
+async def ws_json(ws: WebSocket) -> None:
+    await ws.accept()
+    await ws.receive_json()
+
+
+@app.websocket("/ws/counted", public=True)
+async def ws_counted(ws: WebSocket) -> None:
+    """Open until the client leaves, or does not read what it is sent if it asks for that."""
+    await ws.accept()
+    ws.send_timeout = 0.3
+    state["open"] += 1
+    try:
+        async for message in ws:
+            while message == "flood":
+                await ws.send_bytes(b"x" * 65536)
+    finally:
+        state["open"] -= 1
+        state["closed"] += 1
 
 
 async def ticks(pause: float | None) -> AsyncIterator[bytes]:

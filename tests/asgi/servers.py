@@ -5,6 +5,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,7 +19,10 @@ START_WITHIN = 30.0
 
 COMMANDS = {
     "uvicorn-httptools": ["uvicorn", APP, "--port", "{port}", "--http", "httptools", "--root-path", "{root}"],
-    "uvicorn-h11": ["uvicorn", APP, "--port", "{port}", "--http", "h11", "--loop", "asyncio", "--root-path", "{root}"],
+    "uvicorn-h11": [
+        *("uvicorn", APP, "--port", "{port}", "--http", "h11", "--loop", "asyncio", "--ws", "wsproto"),
+        *("--root-path", "{root}"),
+    ],
     "hypercorn-asyncio": ["hypercorn", APP, "-b", "127.0.0.1:{port}", "-k", "asyncio", "--root-path", "{root}"],
     "hypercorn-trio": ["hypercorn", APP, "-b", "127.0.0.1:{port}", "-k", "trio", "--root-path", "{root}"],
     "granian": ["granian", APP, "--interface", "asgi", "--port", "{port}", "--url-path-prefix", "{root}"],
@@ -27,11 +32,15 @@ COMMANDS = {
 class Server:
     """One of `COMMANDS`, from entering to leaving."""
 
-    def __init__(self, name: str, root_path: str = "") -> None:
+    def __init__(self, name: str, root_path: str = "", more: Sequence[str] = ()) -> None:
         self.name = name
         self.port = _free_port()
         parts = COMMANDS[name] if root_path else COMMANDS[name][:-2]  # without the option and the value at the end
-        self.command = [sys.executable, "-m", *(part.format(port=self.port, root=root_path) for part in parts)]
+        self.command = [
+            sys.executable,
+            "-m",
+            *(part.format(port=self.port, root=root_path) for part in (*parts, *more)),
+        ]
         self._log = tempfile.NamedTemporaryFile(suffix=".log")  # noqa: SIM115 - closed on leaving
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -64,6 +73,20 @@ class Server:
         """What it has written."""
         return Path(self._log.name).read_text(encoding="utf-8", errors="replace")
 
+    def sockets(self) -> int:
+        """How many sockets it has open."""
+        assert self._process is not None
+        found = 0
+        for name in Path(f"/proc/{self._process.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                found += str(name.readlink()).startswith("socket:")
+        return found
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def client(self, http2: bool = False) -> httpx.Client:
         """A client of it; with `http2` it speaks nothing else."""
         url = f"http://127.0.0.1:{self.port}"
@@ -71,10 +94,17 @@ class Server:
 
 
 class Wire:
-    """A connection written to byte by byte, for what no HTTP client would do; answers are read one by one."""
+    """A connection written to byte by byte, for what no HTTP client would do; answers are read one by one.
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+    A small `receive_buffer`, in bytes, makes the server notice soon that nobody reads.
+    """
+
+    def __init__(self, port: int, receive_buffer: int | None = None) -> None:
+        self.socket = socket.socket()
+        self.socket.settimeout(10)
+        if receive_buffer is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.connect(("127.0.0.1", port))
         self._reader = self.socket.makefile("rb")
 
     def __enter__(self) -> Self:

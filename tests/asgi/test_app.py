@@ -479,7 +479,7 @@ async def test_an_app_without_a_lifespan_starts_and_stops() -> None:
 # Other scopes.
 
 
-async def test_a_websocket_is_closed_before_it_is_accepted() -> None:
+async def test_a_websocket_of_no_route_is_closed_before_it_is_accepted() -> None:
     exchange = Exchange({"type": "websocket.connect"})
     await exchange.run(App(), {"type": "websocket", "path": "/", "headers": []})
     assert [message["type"] for message in exchange.sent] == ["websocket.close"]

@@ -58,6 +58,10 @@ def documented() -> App:
     async def remove(request: Request) -> Response:
         return Response(status=204)
 
+    @app.post("/watch", body=Thing, responses={200: ("As it is made", "text/event-stream")})
+    async def watch(request: Request) -> Response:
+        return Response()
+
     app.get("/a-b")(look_too)
     app.get("/a_b")(look_too)
     app.docs()
@@ -100,10 +104,29 @@ def test_parameters_come_from_the_path_and_the_query_model() -> None:
     assert (look["summary"], look["tags"]) == ("Look", ["things"])
 
 
+def test_an_answer_that_is_no_json_is_described_by_its_content_type() -> None:
+    answers = documented().openapi()["paths"]["/watch"]["post"]["responses"]
+    stream = {"text/event-stream": {"schema": {"type": "string"}}}
+    assert answers["200"] == {"description": "As it is made", "content": stream}
+
+
+def test_a_description_alone_keeps_the_content_that_is_known() -> None:
+    app = App()
+
+    @app.post("/things", body=Thing, response=Thing, responses={200: "The thing", 422: "Faulty"})
+    async def make_thing(request: Request) -> Response:
+        return Response()
+
+    answers = app.openapi()["paths"]["/things"]["post"]["responses"]
+    for status, description, model in (("200", "The thing", "Thing"), ("422", "Faulty", "HTTPValidationError")):
+        schema = {"$ref": f"#/components/schemas/{model}"}
+        assert answers[status] == {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
 def test_operation_ids_are_unique() -> None:
     paths: dict[str, dict[str, Any]] = documented().openapi()["paths"]
     ids = [operation["operationId"] for methods in paths.values() for operation in methods.values()]
-    assert len(ids) == len(set(ids)) == 9
+    assert len(ids) == len(set(ids)) == 10
 
 
 async def test_the_page_is_ours_alone_and_its_policy_admits_its_own_script() -> None:

@@ -1,5 +1,7 @@
 """Answers: what is sent, and how a stream ends."""
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -262,13 +264,210 @@ async def test_a_stream_does_not_read_a_long_body_that_nobody_wants() -> None:
     assert (exchange.asked, exchange.headers["connection"]) == (0, "close")
 
 
+class Stuck(Exchange):
+    """A client that reads the start of the answer, and then as many chunks as `reads`."""
+
+    def __init__(self, reads: int = 0) -> None:
+        super().__init__(*chunks(b""))
+        self.reads = reads
+        self.transport = self
+        self.aborted = 0
+
+    def abort(self) -> None:
+        self.aborted += 1
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if len(self.sent) > self.reads + 1:
+            await anyio.sleep_forever()
+
+
+def impatient(content: Any, kind: type[StreamingResponse] = StreamingResponse, **options: Any) -> App:
+    def respond() -> StreamingResponse:
+        response = kind(content(), **options)
+        response.send_timeout = 0.02
+        return response
+
+    return serving(respond)
+
+
+def cancelling(backend: str) -> bool:
+    task = asyncio.current_task() if backend == "asyncio" else None
+    return task is not None and task.cancelling() > 0
+
+
+async def test_content_that_swallows_its_cancellation_ends_at_its_next_chunk(anyio_backend: str) -> None:
+    swallowed = 0
+    exchange = Exchange(*chunks(b""), hangs_up=True)
+
+    async def content() -> AsyncIterator[bytes]:
+        nonlocal swallowed
+        while True:
+            try:
+                await anyio.sleep_forever()
+            except anyio.get_cancelled_exc_class():
+                swallowed += 1
+            yield b"x"
+
+    with anyio.fail_after(5):
+        await exchange.run(serving(lambda: StreamingResponse(content())), http_scope())
+        await checkpoint()  # this task is not left cancelled
+    assert swallowed == 1
+    assert exchange.body == b""
+    assert not cancelling(anyio_backend)
+
+
+async def test_a_request_s_task_is_not_left_cancelled_by_a_client_that_left(anyio_backend: str) -> None:
+    with anyio.fail_after(5):
+        for awaits in (True, False):
+            content = Watched(endless=True, awaits=awaits)
+            exchange = Exchange(*chunks(b""), hangs_up=True)
+            await exchange.run(serving(lambda content=content: StreamingResponse(content.items())), http_scope())
+            await checkpoint()
+            assert content.closed.is_set()
+    assert not cancelling(anyio_backend)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_stream_leaves_no_task_behind() -> None:
+    async def events() -> AsyncIterator[ServerSentEvent]:
+        while b"ping" not in exchange.body:
+            await anyio.sleep(0.005)
+        yield ServerSentEvent("x")
+
+    before = asyncio.all_tasks()
+    exchange = Exchange(*chunks(b""))
+    with anyio.fail_after(5):
+        await exchange.run(serving(lambda: EventStreamResponse(events(), keepalive=0.01)), http_scope())
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_request_that_is_cancelled_by_others_too_stays_cancelled() -> None:
+    content = Watched(endless=True)
+    exchange = Exchange(*chunks(b""))
+    task = asyncio.ensure_future(exchange.run(serving(lambda: StreamingResponse(content.items())), http_scope()))
+    await content.begun.wait()
+    exchange.gone.set()
+    await asyncio.sleep(0)  # the client's leaving is on its way
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert content.closed.is_set()
+
+
+async def test_a_client_that_does_not_read_is_cut_off_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "jimsapi.asgi")
+    content = Watched(endless=True, awaits=False)
+    stuck = Stuck(reads=3)
+    with anyio.fail_after(5):
+        await stuck.run(impatient(content.items), http_scope())
+    assert content.closed.is_set()
+    assert (content.count, stuck.aborted) == (4, 1)
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert "slow client was cut off" in caplog.text
+    assert "GET /" in caplog.text
+
+
+async def test_a_send_has_its_deadline_even_if_the_request_s_body_is_still_unread() -> None:
+    content = Watched(endless=True, awaits=False)
+    with anyio.fail_after(5):
+        await Stuck().run(impatient(content.items), http_scope("POST", headers=[(b"transfer-encoding", b"chunked")]))
+    assert content.closed.is_set()
+
+
+async def test_a_ping_has_its_deadline() -> None:
+    content = Watched(endless=True)
+
+    async def events() -> AsyncIterator[ServerSentEvent]:
+        async for _ in content.items():
+            yield ServerSentEvent("x")
+
+    stuck = Stuck(reads=1)
+    with anyio.fail_after(5):
+        await stuck.run(impatient(events, EventStreamResponse, keepalive=0.01), http_scope())
+    assert stuck.aborted == 1
+
+
+async def test_the_end_of_a_stream_has_its_deadline() -> None:
+    async def content() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    stuck = Stuck(reads=1)
+    with anyio.fail_after(5):
+        await stuck.run(impatient(content), http_scope())
+    assert (stuck.aborted, stuck.sent[-1]["more_body"]) == (1, False)
+
+
+async def test_the_deadline_is_of_each_send_and_not_of_the_stream() -> None:
+    async def content() -> AsyncIterator[bytes]:
+        for _ in range(4):
+            yield b"x"
+            await anyio.sleep(0.03)  # longer than the deadline
+
+    exchange = Exchange(*chunks(b""))
+    with anyio.fail_after(5):
+        await exchange.run(impatient(content), http_scope())
+    assert exchange.body == b"xxxx"
+    assert exchange.sent[-1]["more_body"] is False
+
+
+async def test_a_server_that_says_all_is_sent_is_not_taken_for_a_client_that_left(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, "jimsapi.asgi")
+
+    class Server(Exchange):
+        async def send(self, message: Any) -> None:
+            await super().send(message)
+            if message.get("more_body") is False:
+                self.gone.set()
+                await anyio.wait_all_tasks_blocked()
+
+    async def content() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    await Server(*chunks(b"")).run(serving(lambda: StreamingResponse(content())), http_scope())
+    assert not caplog.records
+
+
+async def test_a_stream_watches_for_the_client_s_leaving_once_the_body_is_read() -> None:
+    left = anyio.Event()
+    app = App()
+    exchange = Exchange(*chunks(b"a", b"b"))
+
+    @app.post("/")
+    async def echo(request: Request) -> Response:
+        async def content() -> AsyncIterator[bytes]:
+            async for chunk in request.stream():
+                yield chunk
+            yield b"all"
+            exchange.gone.set()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                left.set()
+
+        return StreamingResponse(content())
+
+    with anyio.fail_after(5):
+        await exchange.run(app, http_scope("POST", headers=[(b"transfer-encoding", b"chunked")]))
+    assert left.is_set()
+    assert exchange.body == b"aball"
+
+
 # Server-sent events.
 
 
 def test_an_event_is_written_line_by_line() -> None:
     event = ServerSentEvent("one\r\ntwo\rthree\n", event="status", id="7", retry=1500)
-    assert event.encode() == (b"event: status\nid: 7\nretry: 1500\ndata: one\ndata: two\ndata: three\ndata: \n\n")
+    assert event.encode() == (b"retry: 1500\nevent: status\nid: 7\ndata: one\ndata: two\ndata: three\ndata: \n\n")
     assert ServerSentEvent(b'{"a":1}').encode() == b'data: {"a":1}\n\n'
+    assert ServerSentEvent(b"one\r\ntwo\rthree\n", "\x7f").encode() == (
+        b"event: \x7f\ndata: one\ndata: two\ndata: three\ndata: \n\n"
+    )
+    assert ServerSentEvent("a\rb").encode() == b"data: a\ndata: b\n\n"
     assert ServerSentEvent("a\u2028b").encode() == b"data: a\xe2\x80\xa8b\n\n"
 
 
@@ -283,19 +482,27 @@ def test_an_event_s_type_and_id_hold_no_line_break_and_no_nul(text: str) -> None
 
 
 async def test_an_event_stream_has_the_headers_that_proxies_need() -> None:
-    async def events() -> AsyncIterator[ServerSentEvent]:
+    async def events() -> AsyncIterator[ServerSentEvent | bytes]:
         yield ServerSentEvent("a")
+        yield ServerSentEvent("b", id="1").encode()
 
     exchange = await Exchange().run(serving(lambda: EventStreamResponse(events())), http_scope())
     assert exchange.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert exchange.headers["cache-control"] == "no-store"
     assert exchange.headers["x-accel-buffering"] == "no"
     assert "connection" not in exchange.headers
-    assert exchange.body == b"data: a\n\n"
+    assert exchange.body == b"data: a\n\nid: 1\ndata: b\n\n"
 
 
-async def test_a_silent_event_stream_is_kept_alive_by_comments_and_loses_no_event() -> None:
-    exchange = Exchange(*chunks(b""))
+@pytest.mark.parametrize("suspends", [True, False])
+async def test_a_silent_event_stream_is_kept_alive_by_comments_and_loses_no_event(suspends: bool) -> None:
+    class Server(Exchange):
+        async def send(self, message: Any) -> None:
+            await super().send(message)
+            if suspends:
+                await anyio.sleep(0.002)
+
+    exchange = Server(*chunks(b""))
 
     async def events() -> AsyncIterator[ServerSentEvent]:
         yield ServerSentEvent("before")

@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import httpx
@@ -27,9 +27,13 @@ def state(server: Server) -> dict[str, int]:
 
 
 def wait_until_closed(server: Server, before: int) -> None:
+    wait_for(lambda: state(server)["closed"] > before, "the content was never closed")
+
+
+def wait_for(happened: Callable[[], bool], otherwise: str) -> None:
     until = time.monotonic() + WAIT
-    while state(server)["closed"] <= before:
-        assert time.monotonic() < until, "the content was never closed"
+    while not happened():
+        assert time.monotonic() < until, otherwise
         time.sleep(0.02)
 
 
@@ -199,6 +203,22 @@ def test_a_tight_stream_does_not_hold_up_other_requests(server: Server) -> None:
         assert wire.head()[0] == 200
         for _ in range(3):
             assert ask(server.port, "GET", "/healthz")[0] == 200
+    wait_until_closed(server, before)
+
+
+@pytest.mark.parametrize("size", [4000, 1_000_000])
+def test_a_client_that_does_not_read_a_stream_ends_and_closes_its_content(server: Server, size: int) -> None:
+    """hypercorn's trio worker shields what it sends, so there it ends when the client has left. uvicorn alone can be
+    made to drop the connection too, with all that it holds for it."""
+    before, sockets = state(server)["closed"], server.sockets()
+    with Wire(server.port, receive_buffer=4096) as wire:
+        wire.send("GET", f"/flood?size={size}")
+        assert wire.head()[0] == 200
+        if server.name != "hypercorn-trio":
+            wait_until_closed(server, before)
+        if server.name.startswith("uvicorn"):
+            wait_for(lambda: server.sockets() <= sockets, "the connection was never dropped")
+            assert "ASGI" not in server.log
     wait_until_closed(server, before)
 
 

@@ -1,0 +1,261 @@
+"""A stream on its way to the client.
+
+The content is read in the request's own task. Beside it one task watches for the client's leaving, and a timer looks
+now and then whether a ping is due or a send takes too long: so a chunk costs no timer of its own. No timeout stands
+around the content, which would tear it (PEP 789).
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from .errors import ClientDisconnected
+from .types import Receive, Send
+
+if TYPE_CHECKING:
+    from .connection import Connection, Request
+    from .response import StreamingResponse
+
+logger = logging.getLogger("jimsapi.asgi")
+
+SEND_TIMEOUT = 30.0
+"""Seconds that a client may take to make room for what is sent, if nobody says otherwise."""
+
+_CLOSE_SECONDS = 5.0
+_TURN_SECONDS = 0.001
+_TICK_SECONDS = 60.0
+
+
+def deliver(
+    response: "StreamingResponse", request: "Request", receive: Receive, send: Send
+) -> Coroutine[Any, Any, None]:
+    """Send all chunks of a response whose start is sent. Raises `ClientDisconnected`, or what the content raised."""
+    try:
+        host = asyncio.current_task()
+    except RuntimeError:
+        host = None
+    if host is None:
+        return _OnTrio(response, request, receive, send).run()
+    return _OnAsyncio(response, request, receive, send).run(host)
+
+
+async def close(content: object) -> None:
+    """Close a generator now, not whenever it is collected. One that takes long over it is left after some seconds."""
+    if isinstance(content, AsyncGenerator):
+        with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
+            await content.aclose()
+
+
+def cut_off(connection: "Connection", waited: float, send: Send) -> None:
+    """Drop the connection of a client that has read nothing for the seconds `waited`, and log that.
+
+    ASGI has no word for it, and a server that is told to close first waits until all is read that was written, which is
+    never. uvicorn's `send` is bound to what has the transport, so that can be dropped; elsewhere we have to leave it.
+    """
+    route = connection.route
+    logger.info(
+        "A slow client was cut off, since it read nothing for %g seconds: %s %s",
+        waited,
+        connection.method,
+        "unmatched" if route is None else route.path,
+        extra={"request_id": connection.request_id},
+    )
+    abort = getattr(getattr(getattr(send, "__self__", None), "transport", None), "abort", None)
+    if abort is not None:
+        abort()
+
+
+class _Delivery:
+    """What is alike on every event loop. `failure` is what ended the stream before its end."""
+
+    __slots__ = ("failure", "finishing", "items", "last_sent", "pinging", "receive", "request", "response", "send",
+                 "sending_since", "watching")  # fmt: skip
+
+    def __init__(self, response: "StreamingResponse", request: "Request", receive: Receive, send: Send) -> None:
+        self.response = response
+        self.request = request
+        self.receive = receive
+        self.send = send
+        self.items = aiter(response.content)
+        self.watching = False
+        self.finishing = False
+        self.last_sent = monotonic()
+        self.sending_since: float | None = None
+        self.pinging: anyio.Event | None = None
+        self.failure: Exception | None = None
+
+    def start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run `work` in a task beside the content."""
+        raise NotImplementedError
+
+    def interrupt(self) -> None:
+        """Cancel the content."""
+        raise NotImplementedError
+
+    async def pump(self) -> None:
+        """Send chunk by chunk, and the end."""
+        encode = self.response.encode
+        yielded = monotonic()
+        if not self.request.unread:
+            self.watch()
+        async for item in self.items:
+            await self.send_chunk(encode(item), True)
+            # uvicorn's send does not suspend: content that never awaits would hold up every other request.
+            if self.last_sent - yielded > _TURN_SECONDS:
+                await checkpoint()
+                yielded = monotonic()
+            if not self.watching and not self.request.claimed:
+                self.watch()
+        self.finishing = True
+        await self.send_chunk(b"", False)
+
+    async def send_chunk(self, chunk: bytes, more: bool) -> None:
+        if self.pinging is not None:  # a ping must not come between the halves of an event
+            await self.pinging.wait()
+        if self.failure is not None:  # the content has swallowed its cancellation
+            raise self.failure
+        self.sending_since = monotonic()
+        try:
+            await self.send({"type": "http.response.body", "body": chunk, "more_body": more})
+        except OSError as error:  # ASGI's way to say that the client has left
+            raise ClientDisconnected from error
+        self.last_sent = monotonic()
+        self.sending_since = None
+
+    def watch(self) -> None:
+        """Begin to watch for the client's leaving. What is received before may be the body, which the content reads."""
+        self.watching = True
+        self.start(self.watch_receive)
+
+    async def watch_receive(self) -> None:
+        # The one reader of receive(). No server cancels a handler whose client has left.
+        try:
+            while (await self.receive())["type"] != "http.disconnect":
+                pass
+        except Exception as error:
+            self.stop(error)
+        else:
+            if not self.finishing:  # else it only says that all is sent
+                self.stop(ClientDisconnected())
+
+    def tick(self) -> float:
+        """See to what is due. Returns the seconds until this is to be called again, when something may be: a send that
+        begins meanwhile is found in time for its deadline."""
+        now = monotonic()
+        timeout, keepalive = self.response.send_timeout, self.response.keepalive
+        longest = min(timeout, _TICK_SECONDS, inf if keepalive is None else keepalive)
+        if self.sending_since is not None:
+            due = self.sending_since + timeout
+        elif keepalive is not None and not self.finishing:
+            due = self.last_sent + keepalive
+        else:
+            return longest
+        if now < due:
+            return min(due - now, longest)
+        if self.sending_since is not None:
+            cut_off(self.request, timeout, self.send)
+            self.stop(ClientDisconnected())
+        else:
+            self.pinging = anyio.Event()
+            self.start(self.ping)
+        return longest
+
+    async def ping(self) -> None:
+        assert self.pinging is not None
+        self.sending_since = monotonic()
+        try:
+            await self.send({"type": "http.response.body", "body": self.response.ping, "more_body": True})
+        except OSError:
+            self.stop(ClientDisconnected())
+        except Exception as error:
+            self.stop(error)
+        self.last_sent = monotonic()
+        self.sending_since = None
+        self.pinging.set()
+        self.pinging = None
+
+    def stop(self, error: Exception) -> None:
+        """End the stream with `error`, unless it has ended with another."""
+        if self.failure is None:
+            self.failure = error
+            self.interrupt()
+
+
+class _OnAsyncio(_Delivery):
+    """Plain asyncio, since anyio's task groups and cancel scopes would add half to what an idle stream takes in memory.
+    The content is interrupted as `asyncio.timeout` does it: the request's task is cancelled, and that taken back."""
+
+    __slots__ = ("host", "interrupted", "tasks", "timer")
+
+    def __init__(self, response: "StreamingResponse", request: "Request", receive: Receive, send: Send) -> None:
+        super().__init__(response, request, receive, send)
+        self.interrupted = False
+        self.tasks: tuple[asyncio.Task[None], ...] = ()
+
+    async def run(self, host: asyncio.Task[Any]) -> None:
+        self.host = host
+        cancelling = host.cancelling()
+        self._keep_time()
+        try:
+            try:
+                await self.pump()
+            except Exception as error:
+                self.failure = self.failure or error
+        except asyncio.CancelledError:
+            if not self.interrupted or host.uncancel() > cancelling:
+                raise
+        else:
+            if self.interrupted:
+                host.uncancel()
+        finally:
+            self.timer.cancel()
+            for task in self.tasks:
+                task.cancel()
+            await close(self.items)
+        if self.failure is not None:
+            raise self.failure
+
+    def start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        running = [task for task in self.tasks if not task.done()]
+        self.tasks = (*running, asyncio.create_task(work()))
+
+    def interrupt(self) -> None:
+        self.interrupted = True
+        self.host.cancel()
+
+    def _keep_time(self) -> None:
+        self.timer = asyncio.get_running_loop().call_later(self.tick(), self._keep_time)
+
+
+class _OnTrio(_Delivery):
+    __slots__ = ("group",)
+
+    async def run(self) -> None:
+        async with anyio.create_task_group() as self.group:
+            self.group.start_soon(self._keep_time)
+            try:
+                await self.pump()
+            except Exception as error:  # kept out of the group, which would wrap it
+                self.failure = self.failure or error
+            finally:
+                await close(self.items)
+            self.group.cancel_scope.cancel()
+        if self.failure is not None:
+            raise self.failure
+
+    def start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self.group.start_soon(work)
+
+    def interrupt(self) -> None:
+        self.group.cancel_scope.cancel()
+
+    async def _keep_time(self) -> None:
+        while True:
+            pause = self.tick()
+            await anyio.sleep(pause)

@@ -1,0 +1,324 @@
+"""WebSockets (RFC 6455): what a handler sees of one, and how it is admitted.
+
+Handshake, frames, pings and the check of UTF-8 are the server's. A browser lets a page of any origin connect and sends
+its cookies along, but no header of the page's choice: hence `same_origin`, and credentials that come as a subprotocol
+or in the first frame.
+"""
+
+import binascii
+import re
+from base64 import urlsafe_b64decode
+from collections.abc import Collection, Mapping
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlsplit
+
+import anyio
+import msgspec
+import orjson
+from anyio.lowlevel import checkpoint
+
+from .body import decode_json
+from .connection import MAX_BODY, Connection
+from .delivery import SEND_TIMEOUT, cut_off
+from .errors import HTTPError, ValidationError, WebSocketDisconnected
+from .response import Response, header
+from .types import Message, Receive, Scope, Send
+
+WEBSOCKET = "WEBSOCKET"
+"""What stands for a method in the record and the log of a WebSocket."""
+
+FIRST_FRAME_SECONDS = 10.0
+FIRST_FRAME_BYTES = 16_384
+
+_BEARER = "bearer."
+_ENCODED_BEARER = "base64url.bearer."
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+# Close codes (RFC 6455, 7.4.1, and IANA's registry) for the statuses of answers that come too late to be sent.
+_CLOSE_CODES = {401: 1008, 403: 1008, 413: 1009, 415: 1003, 422: 1007, 429: 1013, 503: 1013}
+_POLICY_VIOLATION = 1008
+_INTERNAL_ERROR = 1011
+_NORMAL = 1000
+_MESSAGE_TOO_BIG = 1009
+_ABNORMAL = 1006
+_REASON_BYTES = 123
+
+
+class WebSocket(Connection):
+    """A `Connection` over which messages go both ways, once the handler has accepted it.
+
+    `max_message` is the most bytes that a message from the client may have. `send_timeout` is how many seconds the
+    client may take to read what is sent: then the connection is cut, as if the client had left. Both may be set by the
+    handler. `close_code` is None while it is open.
+
+    When the handler returns, the WebSocket is closed with 1000. If it raises, with a code for the answer that a request
+    would have had: 1011 for an unexpected error (which is logged, and nothing of it told), 1003 for 415, 1007 for 422,
+    1009 for 413, 1013 for 429 and 503, else 1008. Before `accept` it is that answer itself, where the server can send
+    one (the extension `websocket.http.response`), else 403.
+
+    Several tasks may send; only one may receive. Servers stop reading while messages wait to be received, and then see
+    neither pongs nor the client's leaving: a handler that works for long should go on receiving in a task of its own.
+    """
+
+    __slots__ = (
+        "_accept_headers",
+        "_credentials",
+        "_raw_send",
+        "_receive",
+        "close_code",
+        "close_reason",
+        "max_message",
+        "send_timeout",
+        "status",
+        "subprotocol",
+        "subprotocols",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, max_message: int = MAX_BODY) -> None:
+        super().__init__(scope)
+        self._receive = receive
+        self._raw_send = send
+        self.status: int | None = None
+        """That of the handshake's answer, once there is one: 101 if it was accepted."""
+        self._accept_headers: list[tuple[bytes, bytes]] = []
+        self.max_message = max_message
+        self.send_timeout = SEND_TIMEOUT
+        self.close_code: int | None = None
+        self.close_reason = ""
+        self.subprotocol: str | None = None
+        """The one that was selected."""
+        offered: list[str] = list(scope.get("subprotocols") or ())
+        self.subprotocols = tuple(name for name in offered if not _is_credential(name))
+        """Those that the client offers, without any that holds a token: such a one must never be echoed."""
+        self._credentials = [name for name in offered if _is_credential(name)]
+
+    @property
+    def method(self) -> str:
+        """`WEBSOCKET`."""
+        return WEBSOCKET
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the handshake was accepted, by the handler or for the first frame's sake."""
+        return self.status == 101
+
+    async def accept(self, subprotocol: str | None = None, headers: Mapping[str, str] | None = None) -> None:
+        """Accept the handshake.
+
+        `subprotocol` is one of those that the client offers; if left out, the first of the route's that is. `headers`
+        are added to the answer. Does nothing if it was accepted already, which the framework does for the routes that
+        take credentials from the first frame.
+
+        Raises `ValueError` for a subprotocol that was not offered and for a header that HTTP cannot carry,
+        `WebSocketDisconnected` if the client has left.
+        """
+        if self.accepted:
+            return
+        if subprotocol is None:
+            spoken = self.route.subprotocols if self.route is not None else ()
+            subprotocol = next((name for name in spoken if name in self.subprotocols), None)
+        elif subprotocol not in self.subprotocols:
+            raise ValueError(f"The client does not offer the subprotocol {subprotocol!r}.")
+        pairs = [header(name, value) for name, value in (headers or {}).items()] + self._accept_headers
+        await self._send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": pairs})
+        self.status = 101
+        self.subprotocol = subprotocol
+
+    async def receive(self) -> str | bytes:
+        """The next message: text as `str`, binary as `bytes`.
+
+        Raises `WebSocketDisconnected` once the WebSocket is closed; a message over `max_message` closes it with 1009.
+        """
+        return await self._next(self.max_message)
+
+    async def receive_json(self) -> Any:
+        """The JSON value of the next message, within the bounds that hold for a request's body.
+
+        Raises `HTTPError` 415 for a binary message and `ValidationError` (422) for one that is no JSON or holds what no
+        store can keep, after which more may be received; else as `receive` does.
+        """
+        message = await self.receive()
+        if isinstance(message, bytes):
+            raise HTTPError(415, "JSON must come in a text message")
+        return decode_json(_encoded(message))
+
+    async def send_text(self, text: str) -> None:
+        """Send a text message. Raises `WebSocketDisconnected` if the WebSocket is closed, or was cut since the client
+        took longer than `send_timeout` seconds to read."""
+        await self._send_message({"type": "websocket.send", "text": text})
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Send a binary message. Raises as `send_text` does."""
+        await self._send_message({"type": "websocket.send", "bytes": data})
+
+    async def send_json(self, value: Any) -> None:
+        """Send a value as JSON in a text message; it may hold what `JSONResponse` takes. Raises as `send_text` does."""
+        await self.send_text(orjson.dumps(value, default=msgspec.to_builtins, option=orjson.OPT_UTC_Z).decode())
+
+    async def close(self, code: int = _NORMAL, reason: str = "") -> None:
+        """Close the WebSocket; before `accept`, refuse the handshake with 403. Does nothing if it is closed.
+
+        `code` is 1000 or another that a program may send (RFC 6455, 7.4), `reason` is cut to 123 bytes.
+        """
+        if self.close_code is not None:
+            return
+        if self.status is None:
+            self.status = 403
+        reason = reason.encode()[:_REASON_BYTES].decode(errors="ignore")
+        await self._send({"type": "websocket.close", "code": code, "reason": reason})
+        self._closed(code, reason)
+
+    async def refuse(self, response: Response) -> None:
+        """Answer the handshake with `response`; once it is accepted, close with the code for the response's status."""
+        if self.close_code is not None:
+            return
+        if self.accepted:
+            code = _CLOSE_CODES.get(response.status, _INTERNAL_ERROR if response.status >= 500 else _POLICY_VIOLATION)
+            await self.close(code, "" if code == _INTERNAL_ERROR else _phrase(response.status))
+        elif response.body is None or "websocket.http.response" not in (self.scope.get("extensions") or {}):
+            await self.close(_POLICY_VIOLATION)
+        else:
+            self.status = response.status
+            headers = response.raw_headers + self._accept_headers
+            if self.scope.get("http_version", "1.1") != "1.1":  # HTTP/2 knows no such header (RFC 9113, 8.2.2)
+                headers = [pair for pair in headers if pair[0] != b"connection"]
+            await self._send({"type": "websocket.http.response.start", "status": response.status, "headers": headers})
+            await self._send({"type": "websocket.http.response.body", "body": response.body})
+            self._closed(_ABNORMAL, "")
+
+    def __aiter__(self) -> "WebSocket":
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        """The next message; the iteration ends when the WebSocket is closed."""
+        try:
+            return await self.receive()
+        except WebSocketDisconnected:
+            raise StopAsyncIteration from None
+
+    # For the app.
+
+    def name(self, request_id: bytes) -> None:
+        """Send this request id with the answer to the handshake."""
+        self.request_id = request_id.decode()
+        self._accept_headers.append((b"x-request-id", request_id))
+
+    def present_offered(self) -> None:
+        """Take the token among the subprotocols, if there is one, for a header `authorization`. Several are as many
+        headers, which whoever admits refuses."""
+        for name in self._credentials:
+            self._present_token(_token(name))
+
+    async def present_first_frame(self) -> None:
+        """Accept, and take the token of the first message for a header `authorization`.
+
+        Raises `HTTPError` 401 if none comes in time or it is not as it should be.
+        """
+        await self.accept()
+        try:
+            with anyio.fail_after(FIRST_FRAME_SECONDS):
+                message = await self._next(FIRST_FRAME_BYTES)
+        except TimeoutError:
+            raise HTTPError(401, "No credentials came in time") from None
+        try:
+            frame = decode_json(_encoded(message)) if isinstance(message, str) else None
+        except ValidationError:
+            frame = None
+        token = frame.get("token") if isinstance(frame, dict) and frame.get("type") == "auth" else None
+        if not isinstance(token, str) or not token:
+            raise HTTPError(401, "The first message must be an auth frame")
+        self._present_token(token)
+
+    def _present_token(self, token: str) -> None:
+        if not token.isprintable():  # no header could have held it
+            raise HTTPError(401, "The token holds characters that no token has")
+        self.present(f"Bearer {token}")
+
+    async def _next(self, limit: int) -> str | bytes:
+        if not self.accepted:
+            raise RuntimeError("Accept the WebSocket before you receive: await ws.accept().")
+        if self.close_code is not None:
+            raise WebSocketDisconnected(self.close_code, self.close_reason)
+        received = await self._receive()
+        if received["type"] == "websocket.disconnect":
+            self._closed(received.get("code") or 1005, received.get("reason") or "")
+            raise WebSocketDisconnected(received.get("code") or 1005, self.close_reason)
+        text: str | None = received.get("text")
+        message: str | bytes = bytes(received["bytes"]) if text is None else text
+        # A character has at most four bytes, so a small text need not be encoded to be measured.
+        if len(message) * 4 > limit and len(_encoded(message)) > limit:
+            await self.close(_MESSAGE_TOO_BIG, f"A message may have at most {limit} bytes")
+            raise WebSocketDisconnected(_MESSAGE_TOO_BIG, self.close_reason)
+        return message
+
+    async def _send_message(self, message: Message) -> None:
+        if not self.accepted:
+            raise RuntimeError("Accept the WebSocket before you send: await ws.accept().")
+        await self._send(message)
+
+    async def _send(self, message: Message) -> None:
+        if self.close_code is not None:
+            raise WebSocketDisconnected(self.close_code, self.close_reason)
+        try:
+            with anyio.move_on_after(self.send_timeout):
+                return await self._raw_send(message)
+            cut_off(self, self.send_timeout, self._raw_send)
+            await checkpoint()  # the server learns of it now, before the app returns
+        except OSError:  # ASGI's way to say that the client has left
+            pass
+        self._closed(_ABNORMAL, "")
+        raise WebSocketDisconnected(_ABNORMAL)
+
+    def _closed(self, code: int, reason: str) -> None:
+        if self.close_code is None:
+            self.close_code, self.close_reason = code, reason
+
+
+def same_origin(ws: WebSocket, allowed: Collection[str]) -> bool:
+    """Whether a page of the handshake's origin may connect: one of the host that is asked, or an `allowed` one. What
+    sends no `Origin` is no browser (RFC 6455, 10.2; RFC 6454)."""
+    origins = ws.headers.getlist("origin")
+    if not origins or "*" in allowed:
+        return True
+    if len(origins) > 1:
+        return False
+    origin = origins[0].lower()
+    if origin in {name.lower().rstrip("/") for name in allowed}:
+        return True
+    try:
+        scheme, host = urlsplit(origin)[:2]
+    except ValueError:
+        return False
+    port = _DEFAULT_PORTS.get(scheme, "")
+    asked = (ws.headers.get("host") or "").lower()
+    return host != "" and port != "" and host.removesuffix(port) == asked.removesuffix(port)
+
+
+def _is_credential(subprotocol: str) -> bool:
+    return subprotocol.startswith((_BEARER, _ENCODED_BEARER))
+
+
+def _token(subprotocol: str) -> str:
+    """The token in a subprotocol. Raises `HTTPError` 401 if it is no base64url where it should be."""
+    if subprotocol.startswith(_BEARER):
+        return subprotocol.removeprefix(_BEARER)
+    encoded = subprotocol.removeprefix(_ENCODED_BEARER)
+    try:
+        if not _BASE64URL.fullmatch(encoded):
+            raise ValueError
+        return urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
+    except (ValueError, binascii.Error):
+        raise HTTPError(401, "The token in the subprotocol is not encoded as base64url without padding") from None
+
+
+def _encoded(message: str | bytes) -> bytes:
+    return message.encode(errors="surrogatepass") if isinstance(message, str) else message
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
