@@ -3,9 +3,10 @@
 from jimsapi.api.app import create_api
 from jimsapi.asgi.app import App
 from jimsapi.asgi.connection import Connection, Request
-from jimsapi.asgi.errors import HTTPError
+from jimsapi.asgi.errors import HTTPError, WebSocketDisconnected
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
+from jimsapi.asgi.websocket import WebSocket
 from jimsapi.plugins.hooks import hookimpl
 from jimsapi.plugins.options import Options, Secret, option
 from jimsapi.plugins.protocols import AccessDenied, AuthUnavailable, InvalidCredentials
@@ -39,6 +40,8 @@ __all__ = [
     "Secret",
     "StatusEvent",
     "ThreadContext",
+    "WebSocket",
+    "WebSocketDisconnected",
     "create_api",
     "hookimpl",
     "option",

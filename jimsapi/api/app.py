@@ -15,8 +15,10 @@ from jimsapi.api.chat import chat_routes
 from jimsapi.api.errors import handle_domain_errors
 from jimsapi.api.metrics import MetricsOptions, MetricsPort, ServiceCollector, metrics_text
 from jimsapi.api.probes import probe_routes
+from jimsapi.api.runs import run_routes
 from jimsapi.api.stream import stream_routes
 from jimsapi.api.threads import thread_routes
+from jimsapi.api.websocket import websocket_routes
 from jimsapi.asgi.app import App, RequestRecord
 from jimsapi.asgi.response import JSONResponse
 from jimsapi.asgi.routing import RouteConflict, Router
@@ -26,7 +28,7 @@ from jimsapi.plugins.compose import Built, Composer, Composition, resolve_settin
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import PluginError
 from jimsapi.plugins.manager import OWN_DISTRIBUTION, PluginManager, one_line
-from jimsapi.plugins.options import Options
+from jimsapi.plugins.options import Options, Settings
 from jimsapi.plugins.residents import Residents
 from jimsapi.service.observers import notify
 from jimsapi.service.run import RunLimits, RunService
@@ -111,6 +113,7 @@ class Api(App):
             composition = await composer.enter(built, residents)
             service = await residents.enter("run service", run_service(composition))
             self.declare(composition, plugins, service)
+            await service.adopt()
             self.composition, self.service = composition, service
             self.refusal = None
             if self._on_started is not None:
@@ -133,12 +136,13 @@ class Api(App):
         """Put routes, admission, observers and wrappers in their places; nothing changes after that."""
         core = composition.settings.get(CoreOptions)
         self.max_body = core.max_body
+        self.origins = core.websocket_origin
         self.admit = Gate(composition.providers, service, composition.told_of("on_admission"))
-        threads = thread_routes(ThreadService(service))
-        for routes in (probe_routes(service), chat_routes(service), stream_routes(service), threads):
-            self.include(routes)
+        for routes in (probe_routes, chat_routes, stream_routes, run_routes, websocket_routes):
+            self.include(routes(service))
+        self.include(thread_routes(ThreadService(service)))
         self.docs()
-        add_plugin_routes(self, plugins, service)
+        add_plugin_routes(self, plugins, service, composition.settings)
         self.on_request.extend((*composition.told_of("on_request"), *self._told))
         for built in reversed(composition.wrappers):
             if callable(built.value):  # a context manager, which only serving enters, is not
@@ -183,6 +187,7 @@ def run_service(composition: Composition) -> RunService:
         limits=RunLimits(
             context=ContextLimits(events=events),
             thread_queue=core.thread_queue,
+            reject_busy=core.thread_busy == "reject",
             queue_timeout=core.queue_timeout,
             run_timeout=core.run_timeout,
             max_runs=core.max_runs,
@@ -194,11 +199,11 @@ def run_service(composition: Composition) -> RunService:
     )
 
 
-def add_plugin_routes(app: App, plugins: PluginManager, service: RunService) -> None:
+def add_plugin_routes(app: App, plugins: PluginManager, service: RunService, settings: Settings) -> None:
     """Let plugins add routes. Raises `PluginError` for a path and method that are taken."""
     for implementation in plugins.implementations("jimsapi_routes"):
         router = Router()
-        implementation(router=router, service=service)
+        implementation(router=router, service=service, settings=settings)
         try:
             app.include(router)
         except RouteConflict as conflict:

@@ -9,16 +9,20 @@ import orjson
 
 from jimsapi.api.errors import domain_error
 from jimsapi.api.rate_limits import rate_limit_headers
-from jimsapi.asgi.connection import Request
+from jimsapi.asgi.connection import Connection, Request
+from jimsapi.asgi.errors import ValidationError
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
 from jimsapi.service.errors import ServerDraining
 from jimsapi.service.identity import CHAT, Admission
 from jimsapi.service.inbound import Inbound
-from jimsapi.service.live import RunResult
+from jimsapi.service.live import LiveRun
+from jimsapi.service.result import RunResult
 from jimsapi.service.run import RunService
 from jimsapi.threads.errors import DomainError
 from jimsapi.threads.ids import uuid_text
+
+MAX_KEY = 255
 
 _LEFT_OUT = "\0"
 """Stands for a `contact_id` that was left out: no caller can send it, since a body with a NUL is refused."""
@@ -70,7 +74,8 @@ def chat_routes(service: RunService) -> Router:
         tags=("chat",),
         responses={
             **REFUSALS,
-            409: "The run was cancelled.",
+            202: "The run goes on in the background, as asked by `Prefer: respond-async`.",
+            409: "The run was cancelled, or the thread is busy and no message waits there.",
             500: "The pipeline failed; the message is stored.",
             504: "The pipeline took too long; the message is stored.",
         },
@@ -79,40 +84,122 @@ def chat_routes(service: RunService) -> Router:
         """Send a message and wait for the answer.
 
         Without `thread_id` the contact's newest thread goes on, or a new one begins. Messages of one thread are
-        answered one after another, in order of arrival.
+        answered one after another, in order of arrival. With `Prefer: respond-async` (RFC 7240) the answer is that of
+        `/api/v1/runs`. A message that is sent again with the same `Idempotency-Key` is answered once, for 24 hours.
         """
-        admission = cast(Admission, request.admission)
-        run = service.begin(await read_inbound(request, admission, service), admission)
-        run_id = uuid_text(run.run_id)
-        request.note("run_id", run_id)
+        if _prefers_async(request):
+            response = await begin_in_background(request, service)
+            response.raw_headers.append((b"preference-applied", b"respond-async"))
+            return response
+        run = await begin_chat(request, service)
         try:
-            response = chat_answer(await run.answer)
+            response = chat_answer(await asyncio.shield(run.answer))
         except DomainError as error:
             response = domain_error(request, error)
         finally:
-            if run.thread_id is not None:
-                request.note("thread_id", uuid_text(run.thread_id))
-        response.raw_headers.append((b"x-run-id", run_id.encode()))
-        if service.quota is not None:
-            response.raw_headers.extend(rate_limit_headers(service.quota.policies, service.allowances(run)))
-        return response
+            note_run(request, run)
+        return with_run(request, service, run, response)
 
     return router
 
 
+async def begin_chat(
+    request: Request, service: RunService, *, watched: bool = False, background: bool = False
+) -> LiveRun:
+    """Read the message of a request and begin its run. Raises as `read_inbound` and `RunService.begin` do."""
+    admission = cast(Admission, request.admission)
+    inbound = await read_inbound(request, admission, service)
+    key = idempotency_key(request)
+    run = service.begin(inbound, admission, watched=watched, background=background, key=key)
+    if (watched or background) and run.taken is not None:
+        await asyncio.shield(run.taken)
+    note_run(request, run)
+    return run
+
+
+async def begin_in_background(request: Request, service: RunService) -> Response:
+    """Begin a run that nobody waits for, and say where to look for it."""
+    run = await begin_chat(request, service, background=True)
+    if (refusal := refused(request, run)) is not None:
+        return with_run(request, service, run, refusal)
+    stored = await service.store.run(run.known_as, None, None)
+    body = {"run_id": run.known_as, "thread_id": stored.thread_id, "status": stored.status}
+    place = f"{request.scope.get('root_path', '').rstrip('/')}/api/v1/runs/{run.known_as}"
+    return with_run(request, service, run, JSONResponse(body, 202, {"location": place}))
+
+
+def refused(request: Request, run: LiveRun) -> Response | None:
+    """The answer to a message that no thread took; None if one did. For runs whose `taken` is done."""
+    if run.thread is not None or run.known_as is not run.run_id:
+        return None
+    error = run.answer.exception()
+    if not isinstance(error, DomainError):
+        raise error or RuntimeError(f"run {run.run_id} has an answer without a thread")
+    return domain_error(request, error)
+
+
+def note_run(request: Connection, run: LiveRun) -> None:
+    """Put the run and its thread into the request's log line."""
+    request.note("run_id", uuid_text(run.known_as))
+    if run.thread_id is not None:
+        request.note("thread_id", uuid_text(run.thread_id))
+
+
+def with_run(request: Request, service: RunService, run: LiveRun, response: Response) -> Response:
+    """Name the run in an answer's headers, and what is left of the caller's limits."""
+    response.raw_headers.append((b"x-run-id", uuid_text(run.known_as).encode()))
+    if service.quota is not None:
+        response.raw_headers.extend(rate_limit_headers(service.quota.policies, service.allowances(run)))
+    return response
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The `Idempotency-Key` of a request, if it has one.
+
+    Raises `ValidationError` for more than one, and for one that is not 1 to 255 visible characters of ASCII.
+    """
+    keys = request.headers.getlist("idempotency-key")
+    if not keys:
+        return None
+    key = keys[0]
+    if len(keys) == 1 and 0 < len(key) <= MAX_KEY and key.isascii() and key.isprintable():
+        return key
+    message = f"Send one Idempotency-Key, of 1 to {MAX_KEY} visible characters of ASCII"
+    raise ValidationError(
+        [{"type": "invalid_key", "loc": ["header", "idempotency-key"], "msg": message, "input": None}]
+    )
+
+
+def _prefers_async(request: Request) -> bool:
+    """Whether one of the `Prefer` fields asks not to be kept waiting (RFC 7240, 4.1)."""
+    return any(
+        preference.partition(";")[0].strip().lower() == "respond-async"
+        for field in request.headers.getlist("prefer")
+        for preference in field.split(",")
+    )
+
+
 async def read_inbound(request: Request, admission: Admission, service: RunService) -> Inbound:
     """Read the body of a chat. Raises `HTTPError` for one that is faulty, `ServerDraining` if it comes too late."""
-    bound_to = admission.identity.contact_id
     try:
-        if bound_to is None:
-            return await request.typed(Inbound)
-        inbound = await request.typed(BoundInbound)
+        inbound = await request.typed(inbound_model(admission))
     except asyncio.CancelledError:
         if not service.draining:
             raise
         # The server waits no longer for a body that does not come; its own answer would be a 500.
         raise ServerDraining from None
-    if inbound.contact_id == _LEFT_OUT:
+    return own_inbound(inbound, admission)
+
+
+def inbound_model(admission: Admission) -> type[Inbound]:
+    """What the body of this caller's chats is to be."""
+    return Inbound if admission.identity.contact_id is None else BoundInbound
+
+
+def own_inbound(inbound: Inbound, admission: Admission) -> Inbound:
+    """The same message, with the caller's own contact where it was left out."""
+    bound_to = admission.identity.contact_id
+    if bound_to is not None and inbound.contact_id == _LEFT_OUT:
         inbound.contact_id = bound_to
     return inbound
 

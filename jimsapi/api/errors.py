@@ -2,7 +2,7 @@
 
 from jimsapi.api.rate_limits import rate_limit_headers
 from jimsapi.asgi.app import App
-from jimsapi.asgi.connection import Request
+from jimsapi.asgi.connection import Connection
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.service.errors import (
     ContactForbidden,
@@ -10,9 +10,12 @@ from jimsapi.service.errors import (
     QueueTimedOut,
     RunBroken,
     RunCancelled,
+    RunEnded,
     RunInterrupted,
     RunTimedOut,
+    ScopeMissing,
     ServerDraining,
+    ThreadBusy,
     TooManyRuns,
 )
 from jimsapi.service.quota import QuotaExceeded
@@ -20,7 +23,9 @@ from jimsapi.threads.errors import (
     DomainError,
     InputRefused,
     InvalidCursor,
+    KeyMismatch,
     QueueFull,
+    RunNotFound,
     StoreUnavailable,
     ThreadNotFound,
 )
@@ -29,8 +34,13 @@ _AGAIN = {"retry-after": "1"}
 
 STATUS: dict[type[DomainError], tuple[int, dict[str, str]]] = {
     ContactForbidden: (403, {}),
+    ScopeMissing: (403, {}),
     ThreadNotFound: (404, {}),
+    RunNotFound: (404, {}),
     RunCancelled: (409, {}),
+    RunEnded: (409, {}),
+    ThreadBusy: (409, _AGAIN),
+    KeyMismatch: (422, {}),
     QueueFull: (429, _AGAIN),
     QuotaExceeded: (429, {}),  # and what the caller's limits say
     PipelineFailed: (500, {}),
@@ -47,18 +57,25 @@ STATUS: dict[type[DomainError], tuple[int, dict[str, str]]] = {
 _NOT_TOLD: dict[type[DomainError], str] = {StoreUnavailable: "The store is not available; try again later"}
 """Errors whose text is for the log."""
 
+PASSING = (StoreUnavailable, ServerDraining)
+"""Errors that end a stream and not its run: who looks again finds how the run ended."""
 
-def domain_error(request: Request, error: DomainError) -> Response:
+
+def domain_error(request: Connection, error: DomainError) -> Response:
     """Answer a domain error. One that is not in the table is a fault of ours: 500."""
     if isinstance(error, InputRefused):
         place = "body" if request.route is None or request.route.query is None else "query"
         return _fault(error.kind, [place, error.field], error.message, error.value)
     if isinstance(error, InvalidCursor):
         return _fault("invalid_cursor", ["query", "after"], str(error), request.query.get("after"))
-    if type(error) not in STATUS:
+    kind = next((kind for kind in type(error).__mro__ if kind in STATUS), None)  # a store may have errors of its own
+    if kind is None:
         raise error
-    status, headers = STATUS[type(error)]
-    response = JSONResponse({"detail": _NOT_TOLD.get(type(error)) or str(error)}, status, headers)
+    status, headers = STATUS[kind]
+    body = {"detail": _NOT_TOLD.get(kind) or str(error)}
+    if isinstance(error, ThreadBusy) and error.run_id is not None:
+        body["run_id"] = str(error.run_id)
+    response = JSONResponse(body, status, headers)
     if isinstance(error, QuotaExceeded):
         response.raw_headers.append((b"retry-after", str(error.retry_after).encode()))
         response.raw_headers.extend(rate_limit_headers(error.policies, error.exhausted))

@@ -1,38 +1,46 @@
-"""`POST /api/v1/chat/stream`: a chat whose progress is told while it goes on, as server-sent events."""
+"""A run's stream as server-sent events: of a chat as it goes on (`POST /api/v1/chat/stream`), or of any run.
+
+`told` says what every item looks like, in whichever protocol of ours it is sent.
+"""
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import cast
 
 import orjson
 
-from jimsapi.api.chat import REFUSALS, chat_answer, read_inbound
-from jimsapi.api.errors import domain_error
-from jimsapi.api.rate_limits import rate_limit_headers
-from jimsapi.asgi.connection import Request
+from jimsapi.api.chat import REFUSALS, begin_chat, chat_answer, refused, with_run
+from jimsapi.api.errors import PASSING, domain_error
+from jimsapi.asgi.connection import Connection, Request
+from jimsapi.asgi.errors import Fault, ValidationError
 from jimsapi.asgi.response import Response
 from jimsapi.asgi.routing import Router
-from jimsapi.asgi.sse import EventStreamResponse, ServerSentEvent
+from jimsapi.asgi.sse import EventStreamResponse
 from jimsapi.service.identity import CHAT, Admission
 from jimsapi.service.inbound import Inbound
-from jimsapi.service.live import LiveRun
+from jimsapi.service.result import RunResult
 from jimsapi.service.run import RunService
-from jimsapi.service.stream import RunStream, Status
+from jimsapi.service.runs import Runs
+from jimsapi.service.stream import THE_END, Delta, Ended, Gap, Item, Read, RunStarted, Status
 from jimsapi.threads.errors import DomainError
-from jimsapi.threads.ids import uuid_text
+from jimsapi.threads.event import NewEvent
 
 logger = logging.getLogger("jimsapi.api")
+
+EVENT_STREAM = "text/event-stream"
 
 _SEEN_AS_LINE_ENDS = ((b"\xc2\x85", rb"\u0085"), (b"\xe2\x80\xa8", rb"\u2028"), (b"\xe2\x80\xa9", rb"\u2029"))
 """Characters that end no line of an event stream, and yet do for clients that split it as Python splits text
 (httpx's `iter_lines` does), with their escapes in JSON."""
 
+_END = "end"
 _BROKEN = b'{"detail":"Internal Server Error"}'
 
 
 def stream_routes(service: RunService) -> Router:
     """The route of the chat that is streamed."""
     router = Router()
+    runs = Runs(service)
 
     @router.post(
         "/api/v1/chat/stream",
@@ -40,8 +48,9 @@ def stream_routes(service: RunService) -> Router:
         body=Inbound,
         tags=("chat",),
         responses={
-            200: "`text/event-stream`: `status` events, then one `result` or `error`; after that nothing.",
+            200: ("Server-sent events, as below; the last is `result` or `error`.", EVENT_STREAM),
             **REFUSALS,
+            409: "The thread is busy, and no message waits there.",
             500: "The server failed.",
         },
     )
@@ -50,65 +59,110 @@ def stream_routes(service: RunService) -> Router:
 
         The same as `/api/v1/chat`, answered by server-sent events, the data of each being a JSON object:
 
+        - `started` `{"run_id", "thread_id", "created_new_thread"}`: a thread has taken the message.
         - `status` `{"status": text, "type": identifier}`, any number of times: what the pipeline is doing. The type of
           a status that is mere text is `status`.
+        - `delta` `{"message_id", "content"}`, any number of times: the next piece of a message.
+        - `event` `{"event_id", "event_type", "event_data"}`: each event of the run, once all are stored. A message is
+          the event whose identifier its deltas named.
         - `result`, at the end: what `/api/v1/chat` would have answered.
-        - `error` `{"detail": text}`, in place of `result`: the detail that `/api/v1/chat` would have answered.
+        - `error` `{"detail": text}`, in place of `event`s and `result`: the detail that `/api/v1/chat` would have
+          answered.
+        - `gap` `{"missed": number}`: so many statuses and deltas are kept no more (`null`: nobody knows how many).
 
         The stream begins when a thread has taken the message; until then a refusal is an answer in JSON with a status
         of its own. While nothing happens a comment comes every 15 seconds. Hanging up does not stop the run: its answer
-        is stored.
+        is stored, and `/api/v1/runs/{id}/stream` goes on after the `id` of the last event that was read.
         """
         admission = cast(Admission, request.admission)
-        inbound = await read_inbound(request, admission, service)
-        stream = RunStream()
-        run = service.begin(inbound, admission, stream=stream)
-        run_id = uuid_text(run.run_id)
-        request.note("run_id", run_id)
-        started = await stream.next()
-        if run.thread_id is not None:
-            request.note("thread_id", uuid_text(run.thread_id))
-        response = _refusal(request, run) if started is None else EventStreamResponse(jims_events(request, run, stream))
-        response.raw_headers.append((b"x-run-id", run_id.encode()))
-        if service.quota is not None:
-            response.raw_headers.extend(rate_limit_headers(service.quota.policies, service.allowances(run)))
-        return response
+        after = after_last_event(request)
+        run = await begin_chat(request, service, watched=True)
+        if (refusal := refused(request, run)) is not None:
+            return with_run(request, service, run, refusal)
+        items = await runs.of(admission, run, after)
+        return with_run(request, service, run, event_stream(request, items))
 
     return router
 
 
-async def jims_events(request: Request, run: LiveRun, stream: RunStream) -> AsyncGenerator[ServerSentEvent, None]:
-    """The three events that JIMS's clients know: `status`, then `result` or `error`. Gaps have no place in them."""
-    position = 0
-    while (read := await stream.next(position)) is not None:
-        position, item = read
-        if isinstance(item, Status):
-            yield _event("status", orjson.dumps({"status": item.text, "type": item.kind}))
-    yield _ending(request, run)
+def event_stream(request: Connection, items: AsyncIterator[Read] | None) -> Response:
+    """The answer that sends these items; without any, 204, which tells an `EventSource` to stop."""
+    return Response(status=204) if items is None else EventStreamResponse(server_sent(request, items))
 
 
-def _refusal(request: Request, run: LiveRun) -> Response:
-    """The answer to a run that no thread took."""
-    error = run.answer.exception()
-    if not isinstance(error, DomainError):
-        raise error or RuntimeError(f"run {run.run_id} has an answer without a thread")
-    return domain_error(request, error)
+async def server_sent(request: Connection, items: AsyncIterator[Read]) -> AsyncGenerator[bytes, None]:
+    """Items as server-sent events. An error that ends the stream and not the run has no id: who resumes finds more.
+
+    The id comes last, for clients of JIMS that take the first line for the name and the second for the data.
+    """
+    async for position, item in items:
+        name, data = told(request, item)
+        for character, escape in _SEEN_AS_LINE_ENDS:
+            if character in data:
+                data = data.replace(character, escape)
+        if isinstance(item, Ended) and isinstance(item.answer, PASSING):
+            yield b"event: %s\ndata: %s\n\n" % (name, data)
+        else:
+            yield b"event: %s\ndata: %s\nid: %s\n\n" % (name, data, position_text(position).encode())
 
 
-def _ending(request: Request, run: LiveRun) -> ServerSentEvent:
-    """The last event. Whatever fails now must be told by it too: the status is sent."""
+def told(request: Connection, item: Item) -> tuple[bytes, bytes]:
+    """An item's name, and what it says, as a JSON object."""
+    match item:
+        case Delta(message_id, content):
+            return b"delta", orjson.dumps({"message_id": message_id, "content": content})
+        case Status(text, kind):
+            return b"status", orjson.dumps({"status": text, "type": kind})
+        case NewEvent(event_id, event_type, data):
+            event = {"event_id": event_id, "event_type": event_type, "event_data": orjson.Fragment(data)}
+            return b"event", orjson.dumps(event)
+        case RunStarted(run_id, thread_id, created_new_thread):
+            started = {"run_id": run_id, "thread_id": thread_id, "created_new_thread": created_new_thread}
+            return b"started", orjson.dumps(started)
+        case Gap(missed):
+            return b"gap", orjson.dumps({"missed": missed})
+        case Ended(answer):
+            return _ending(request, answer)
+
+
+def _ending(request: Connection, answer: RunResult | BaseException) -> tuple[bytes, bytes]:
+    """The last item. Whatever fails now must be told by it too: the status is sent."""
     try:
-        error = run.answer.exception()
-        if isinstance(error, DomainError):
-            return _event("error", domain_error(request, error).body)
-        return _event("result", chat_answer(run.answer.result()).body)
+        if isinstance(answer, DomainError):
+            return b"error", cast(bytes, domain_error(request, answer).body)
+        if isinstance(answer, BaseException):
+            raise answer
+        return b"result", cast(bytes, chat_answer(answer).body)
     except Exception:
-        logger.exception("run %s: its ending cannot be told", run.run_id)
-        return _event("error", _BROKEN)
+        logger.exception("the ending of a run cannot be told")
+        return b"error", _BROKEN
 
 
-def _event(name: str, data: bytes | None) -> ServerSentEvent:
-    assert data is not None  # it is no stream
-    for character, escape in _SEEN_AS_LINE_ENDS:
-        data = data.replace(character, escape)
-    return ServerSentEvent(data, name)
+def position_text(position: int) -> str:
+    """A position in a stream as clients see it: the `id` of a server-sent event."""
+    return _END if position == THE_END else str(position)
+
+
+def after_last_event(request: Request) -> int:
+    """Where a client wants to go on: behind the `Last-Event-ID`, or `?after=`, that it names; else at the beginning.
+
+    Raises `ValidationError` for one that no stream of ours has.
+    """
+    given = request.headers.get("last-event-id")
+    place = "header"
+    if given is None:
+        given, place = request.query.get("after"), "query"
+    if not given:
+        return 0
+    if given == _END:
+        return THE_END
+    if given.isascii() and given.isdigit() and len(given) <= 18:
+        return int(given)
+    field = "last-event-id" if place == "header" else "after"
+    fault: Fault = {
+        "type": "invalid_id",
+        "loc": [place, field],
+        "msg": "Not the id of an event of a run",
+        "input": given,
+    }
+    raise ValidationError([fault])

@@ -5,7 +5,6 @@ from typing import Annotated, Any, TypeVar, cast
 from uuid import UUID
 
 import msgspec
-import orjson
 
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.errors import Fault, ValidationError
@@ -14,6 +13,7 @@ from jimsapi.asgi.routing import Router
 from jimsapi.service.identity import THREADS, Admission, Identity
 from jimsapi.service.threads import ThreadService
 from jimsapi.threads.run import EventRecord, ThreadRecord
+from jimsapi.threads.storable import stored_json
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1000, description="How many items a page has at most.")]
 Contact = Annotated[str | None, msgspec.Meta(description="The contact; left out: the caller's own.")]
@@ -147,7 +147,7 @@ def _thread(thread: ThreadRecord) -> dict[str, Any]:
         "thread_id": thread.thread_id,
         "contact_id": thread.contact_id,
         "created_at": _utc(thread.created_at),
-        "thread_config": orjson.Fragment(thread.thread_config),
+        "thread_config": stored_json(thread.thread_config),
     }
 
 
@@ -156,7 +156,7 @@ def _event(event: EventRecord) -> dict[str, Any]:
         "event_id": event.event_id,
         "created_at": _utc(event.created_at),
         "event_type": event.event_type,
-        "event_data": None if event.event_data is None else orjson.Fragment(event.event_data),
+        "event_data": None if event.event_data is None else stored_json(event.event_data),
     }
 
 

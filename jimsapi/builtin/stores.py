@@ -10,6 +10,7 @@ from jimsapi.threads.memory import MemoryStore
 from jimsapi.threads.sqlite import SQLiteStore
 
 _SCHEME = "sqlite:///"
+_POSTGRESQL = ("postgresql:", "postgres:", "postgresql+")
 
 
 class StoreOptions(Options):
@@ -29,6 +30,8 @@ def jimsapi_options() -> type[Options]:
 def jimsapi_thread_store(url: str, settings: Settings) -> ThreadStore | None:
     if url in ("memory:", "memory://"):
         return MemoryStore()
+    if url.startswith(_POSTGRESQL):  # its plugin would have been asked before
+        raise ValueError("PostgreSQL needs jimsapi-postgres, which is not installed: pip install jimsapi-postgres")
     if not url.startswith("sqlite:"):
         return None
     path = url.removeprefix(_SCHEME)

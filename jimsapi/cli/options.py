@@ -9,7 +9,7 @@ import click
 from jimsapi.api.metrics import MetricsOptions
 from jimsapi.builtin import builtin_plugins
 from jimsapi.plugins.compose import declared_options
-from jimsapi.plugins.core import FIRST_PARTY_AUTH, CoreOptions
+from jimsapi.plugins.core import FIRST_PARTY_AUTH, FIRST_PARTY_REPORTING, CoreOptions
 from jimsapi.plugins.manager import OWN_DISTRIBUTION, PluginManager
 from jimsapi.plugins.options import Options, OptionSpec, Owned, option, specs
 
@@ -47,7 +47,7 @@ def all_options(plugins: PluginManager | None = None) -> list[Owned]:
 
 
 def with_options(owned: Sequence[Owned]) -> Callable[[click.Command], click.Command]:
-    """Add the flags of `owned` to a command, and hidden ones for auth plugins that are not installed."""
+    """Add the flags of `owned` to a command, and hidden ones for first-party plugins that are not installed."""
 
     def add(command: click.Command) -> click.Command:
         known = set()
@@ -56,10 +56,9 @@ def with_options(owned: Sequence[Owned]) -> Callable[[click.Command], click.Comm
                 if spec.key not in known:  # the start refuses a second owner
                     known.add(spec.key)
                     command.params.append(_flag(spec))
-        for key in FIRST_PARTY_AUTH:
+        for key in FIRST_PARTY_AUTH | FIRST_PARTY_REPORTING:
             if key not in known:
-                # Accepted, so that the start can say which distribution is missing rather than "no such option".
-                command.params.append(click.Option(["--" + key.replace("_", "-"), key], hidden=True))
+                command.params.append(_absent(key))
         return command
 
     return add
@@ -72,6 +71,14 @@ def _flag(spec: OptionSpec) -> click.Option:
         return click.Option([spec.flag, spec.key], is_flag=True, flag_value=True, default=None, help=text)
     metavar = "|".join(spec.choices) or {int: "N", float: "N", Path: "FILE"}.get(spec.type, "TEXT")
     return click.Option([spec.flag, spec.key], type=str, multiple=spec.repeats, metavar=metavar, help=text)
+
+
+def _absent(key: str) -> click.Option:
+    """Accepted, so that the start can say which distribution is missing rather than "no such option"."""
+    names = ["--" + key.replace("_", "-"), key]
+    if key in FIRST_PARTY_REPORTING:
+        return click.Option(names, is_flag=True, flag_value=True, default=None, hidden=True)
+    return click.Option(names, hidden=True)
 
 
 def _shown(default: Any) -> str:

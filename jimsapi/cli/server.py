@@ -66,12 +66,13 @@ class ServingProcess(msgspec.Struct, frozen=True):
     factory: Factory
     server: ServerOptions
     certificates: CertificateOptions
+    max_body: int
 
     def run(self, sockets: list[socket.socket]) -> int:
         """Serve until told to stop; returns the exit status. A failed start raises `StartError` or `StoreUnusable`."""
         api = self.factory()
         try:
-            uvicorn.Server(_config(self.server, self.certificates, api)).run(sockets=sockets)
+            uvicorn.Server(_config(self.server, self.certificates, self.max_body, api)).run(sockets=sockets)
         except SystemExit as exit_of_uvicorn:
             # It exits by itself when the app could not start; the cause is with the app.
             if api.startup_error is None and exit_of_uvicorn.code != 0:
@@ -121,13 +122,14 @@ def serve(settings: Settings, given: Mapping[str, Any]) -> int:
     """
     server, logs = settings.get(ServerOptions), settings.get(LogOptions)
     certificates = settings.get(CertificateOptions)
+    max_body = settings.get(CoreOptions).max_body
     listening = bind(server.host, server.port)
     address = address_of(server, listening.getsockname()[1])
     factory = Factory(dict(given), address, logs.log_format == "json", logs.verbose)
-    process = ServingProcess(factory, server, certificates)
+    process = ServingProcess(factory, server, certificates, max_body)
     if server.reload:
         # uvicorn looks for the folders to watch only if the app is named; the name itself is never loaded.
-        ChangeReload(_config(server, certificates, "jimsapi"), target=process, sockets=[listening]).run()
+        ChangeReload(_config(server, certificates, max_body, "jimsapi"), target=process, sockets=[listening]).run()
         return 0
     return process.run([listening])
 
@@ -177,7 +179,7 @@ def start_lines(composition: Composition, address: str) -> list[str]:
     ]
 
 
-def _config(server: ServerOptions, certificates: CertificateOptions, app: Any) -> uvicorn.Config:
+def _config(server: ServerOptions, certificates: CertificateOptions, max_body: int, app: Any) -> uvicorn.Config:
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # a start that fails is told in one line of ours
     check_tls_files(server, certificates)
     clients: dict[str, Any] = {}
@@ -204,7 +206,7 @@ def _config(server: ServerOptions, certificates: CertificateOptions, app: Any) -
             ssl_keyfile=server.ssl_keyfile,
             reload=server.reload,
             timeout_graceful_shutdown=HALF_SENT_WITHIN,
-            ws="none",
+            ws_max_size=max_body,
             **clients,
         )
         if not server.reload:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from prometheus_client import CollectorRegistry
 
-from jimsapi.plugins.core import CoreOptions, refuse_absent_auth
+from jimsapi.plugins.core import CoreOptions, absent_reporting, refuse_absent
 from jimsapi.plugins.errors import PluginError, StartError
 from jimsapi.plugins.manager import OWN_DISTRIBUTION, Implementation, PluginEntry, PluginManager, one_line
 from jimsapi.plugins.options import Options, Owned, Settings, near_misses, specs
@@ -99,7 +99,7 @@ def resolve_settings(
     own: list[type[Options]] = [CoreOptions, *extra]
     owned = [*(Owned(cls, OWN_DISTRIBUTION) for cls in own), *declared_options(plugins)]
     known = frozenset(spec.key for item in owned for spec in specs(item.options))
-    refuse_absent_auth(known, given, environ)
+    refuse_absent(known, given, environ)
     return Settings(owned, given, environ)
 
 
@@ -134,6 +134,13 @@ class Composer:
         """
         for variable, near in near_misses(os.environ, self._settings.known):
             logger.warning("%s is set but is no option; did you mean %s?", variable, near)
+        for variable, distribution in absent_reporting(self._settings.known, os.environ):
+            logger.warning(
+                "%s is set, but %s is not installed: NOTHING IS REPORTED; pip install %s, or unset it",
+                variable,
+                distribution,
+                distribution,
+            )
         jims_app = await self._app(app)
         composition = Composition(
             settings=self._settings,
@@ -156,7 +163,7 @@ class Composer:
     async def enter(self, composition: Composition, residents: Residents) -> Composition:
         """Enter what is an async context manager: the store first, then the others as they were built.
 
-        Raises what entering raises: `StoreUnusable`, or a `PluginError` that names the plugin.
+        Raises what entering raises: `StoreUnusable`, `StartError`, or a `PluginError` that names the plugin.
         """
 
         return msgspec.structs.replace(
@@ -309,7 +316,7 @@ async def _enter(built: Built, residents: Residents) -> Built:
         return built
     try:
         value = await residents.enter(f"{built.hook} of {built.entry.distribution}", built.value, ENTER_WITHIN)
-    except StoreUnusable:
+    except (StoreUnusable, StartError):  # they say what the operator can do
         raise
     except Exception as error:
         raise PluginError(

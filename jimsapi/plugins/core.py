@@ -1,10 +1,10 @@
 """The core's own options, and the auth options of first-party plugins that may not be installed."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from jimsapi.plugins.errors import OptionError, StartError
-from jimsapi.plugins.options import ENV_PREFIX, Options, option
+from jimsapi.plugins.options import ENV_PREFIX, Options, is_on, option
 from jimsapi.service.quota import QuotaLimits, Rate
 
 
@@ -21,6 +21,9 @@ class CoreOptions(Options):
     )
     thread_queue: int = option(
         256, minimum=0, maximum=1_000_000, help="How many messages may wait in one thread; beyond, 429."
+    )
+    thread_busy: Literal["wait", "reject"] = option(
+        "wait", help="Whether a message waits while its thread is busy with another, or gets 409."
     )
     queue_timeout: float = option(
         60.0, minimum=0.001, maximum=86_400, help="Seconds that a message may wait for its turn; then 503."
@@ -45,6 +48,9 @@ class CoreOptions(Options):
     )
     max_body: int = option(
         1_048_576, minimum=1, maximum=1_073_741_824, help="Bytes that a request's body may have; beyond, 413."
+    )
+    websocket_origin: tuple[str, ...] = option(
+        help="An origin whose pages may open WebSockets here, as https://shop.example, besides those of this host."
     )
     keep_runs: float = option(
         30.0, minimum=0, maximum=36_500, help="Days that the record of a finished run is kept; events stay."
@@ -97,20 +103,34 @@ FIRST_PARTY_AUTH = {
 lock may get an open door."""
 
 
-def refuse_absent_auth(known: frozenset[str], given: Mapping[str, object], environ: Mapping[str, str]) -> None:
-    """Stop the start if an auth option is set whose plugin is not installed. Raises `StartError` naming both."""
-    for key, distribution in FIRST_PARTY_AUTH.items():
-        if key in known:
-            continue
-        variable = ENV_PREFIX + key.upper()
-        if given.get(key):
-            source = "--" + key.replace("_", "-")
-        elif environ.get(variable):
-            source = variable
-        elif environ.get(variable + "_FILE"):
-            source = variable + "_FILE"
-        else:
-            continue
-        raise StartError(
-            f"{source} is set, but {distribution} is not installed: pip install {distribution}, or unset it"
-        )
+FIRST_PARTY_REPORTING = dict.fromkeys(("enable_sentry", "sentry_personal_data"), "jimsapi-sentry")
+"""Switches of error reporting by key, and the distribution that has them. Without it the flags stop the start. The
+variables are those of other JIMS programs too, so that they stop nothing, but are warned of."""
+
+
+def refuse_absent(known: frozenset[str], given: Mapping[str, object], environ: Mapping[str, str]) -> None:
+    """Stop the start if an option is set whose first-party plugin is not installed. Raises `StartError` naming both."""
+    for key, distribution in (FIRST_PARTY_AUTH | FIRST_PARTY_REPORTING).items():
+        source = None if key in known else _source(key, given, environ)
+        if source is not None:
+            raise StartError(
+                f"{source} is set, but {distribution} is not installed: pip install {distribution}, or unset it"
+            )
+
+
+def _source(key: str, given: Mapping[str, object], environ: Mapping[str, str]) -> str | None:
+    """What sets an option of an absent plugin, so that the start must stop."""
+    if given.get(key):
+        return "--" + key.replace("_", "-")
+    variable = ENV_PREFIX + key.upper()
+    variables = (variable, variable + "_FILE") if key in FIRST_PARTY_AUTH else ()
+    return next((name for name in variables if environ.get(name)), None)
+
+
+def absent_reporting(known: frozenset[str], environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Pairs (variable, distribution) where a variable switches on reporting whose plugin is not installed."""
+    return [
+        (ENV_PREFIX + key.upper(), distribution)
+        for key, distribution in FIRST_PARTY_REPORTING.items()
+        if key not in known and is_on(environ.get(ENV_PREFIX + key.upper(), ""))
+    ]

@@ -184,13 +184,13 @@ def jimsapi_metrics(registry: "CollectorRegistry", settings: Settings) -> None:
 
 
 @hookspec
-def jimsapi_routes(router: Router, service: RunService) -> None:
+def jimsapi_routes(router: Router, service: RunService, settings: Settings) -> None:
     """Add routes.
 
     Called when everything else stands. Routes are private unless declared `public=True`; a route may name the `scope`
     that it needs (`chat`, `threads`). `service.chat(inbound, request.admission)` answers a message. A path and method
     that somebody claimed already stop the start. This is also the place, and the last moment, to put something around
-    `service.app`'s pipelines or `service.store`, for tracing: replace the attribute.
+    the pipelines, `service.wrap_pipelines(wrap)`, or around the store, by replacing `service.store`: for tracing.
 
         @hookimpl
         def jimsapi_routes(router, service):

@@ -263,6 +263,11 @@ def _boolean(text: str) -> bool:
     raise ValueError
 
 
+def is_on(text: str) -> bool:
+    """Whether a variable that some plugin reads as a switch is set to anything but off."""
+    return text.strip().lower() not in {"", *_FALSE}
+
+
 def _describe(spec: OptionSpec) -> str:
     if spec.choices:
         return f"one of {', '.join(spec.choices)}"

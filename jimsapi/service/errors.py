@@ -1,5 +1,7 @@
 """What can go wrong with a run. `jimsapi/api/errors.py` maps each to HTTP."""
 
+from uuid import UUID
+
 from jimsapi.threads.errors import DomainError
 
 
@@ -10,11 +12,27 @@ class ContactForbidden(DomainError):
         super().__init__("These credentials are for another contact_id")
 
 
+class ScopeMissing(DomainError):
+    """The caller's scopes do not cover what it asked for."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"These credentials do not have the scope '{scope}'")
+
+
 class PipelineFailed(DomainError):
     """A pipeline raised, or sent what cannot be stored. The message is in the thread, its answer is not."""
 
+    PREFIX = "Pipeline error: "
+
     def __init__(self, cause: BaseException) -> None:
-        super().__init__(f"Pipeline error: {_text(cause)}")
+        super().__init__(f"{self.PREFIX}{_text(cause)}")
+
+    @classmethod
+    def told(cls, text: str) -> "PipelineFailed":
+        """The same, from its text as it was stored."""
+        error = cls(Exception())
+        error.args = (text,)
+        return error
 
 
 class RunBroken(DomainError):
@@ -29,6 +47,13 @@ class RunTimedOut(DomainError):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"The pipeline did not answer within {seconds:g} seconds")
+
+    @classmethod
+    def told(cls, text: str) -> "RunTimedOut":
+        """The same, from its text as it was stored."""
+        error = cls(0)
+        error.args = (text,)
+        return error
 
 
 class QueueTimedOut(DomainError):
@@ -57,6 +82,21 @@ class RunCancelled(DomainError):
 
     def __init__(self) -> None:
         super().__init__("The run was cancelled")
+
+
+class RunEnded(DomainError):
+    """A run that is to be cancelled has ended."""
+
+    def __init__(self, run_id: UUID, status: str) -> None:
+        super().__init__(f"Run '{run_id}' has ended: it is {status}")
+
+
+class ThreadBusy(DomainError):
+    """The thread works on another message, and this one was not to wait for it."""
+
+    def __init__(self, run_id: UUID | None) -> None:
+        super().__init__("The thread is busy with an earlier message; send this one again later")
+        self.run_id = run_id
 
 
 class RunInterrupted(DomainError):

@@ -21,7 +21,8 @@ class Inbound(msgspec.Struct, kw_only=True):
     """What a caller sent, decoded: the fields of the chat body.
 
     `contact_id` is the person, by the caller's own system. Without a `thread_id` the contact's newest thread is taken,
-    or a new one made, which then gets `thread_config` and, if asked, the conversation start.
+    or a new one made, which then gets `thread_config` and, if asked, the conversation start. `webhook_url` is called
+    once the run has ended.
     """
 
     contact_id: str
@@ -30,6 +31,7 @@ class Inbound(msgspec.Struct, kw_only=True):
     thread_config: dict[str, Any] = msgspec.field(default_factory=_DEFAULT_CONFIG.copy)
     event_type: str = USER_MESSAGE
     run_conversation_start_on_new_thread: bool = False
+    webhook_url: str | None = None
 
 
 def check_inbound(inbound: Inbound) -> bytes:

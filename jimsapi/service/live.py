@@ -3,6 +3,7 @@
 import asyncio
 import enum
 import math
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -12,12 +13,13 @@ from jimsapi.service.errors import PipelineFailed, RunCancelled, RunInterrupted,
 from jimsapi.service.identity import Admission
 from jimsapi.service.inbound import Inbound
 from jimsapi.service.quota import Account
+from jimsapi.service.result import RunResult
 from jimsapi.service.stream import RunStream
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.errors import DomainError, ThreadNotFound
 from jimsapi.threads.event import NewEvent
 from jimsapi.threads.ids import uuid7
-from jimsapi.threads.run import Outcome, RunStatus, ThreadRecord
+from jimsapi.threads.run import Idempotency, Outcome, RunStatus, Selector, ThreadRecord
 
 LET_GO_AFTER = 0.5
 """Seconds that a pipeline has to end after it was cancelled; then the run goes on without it."""
@@ -43,16 +45,6 @@ class RunRecord(msgspec.Struct, frozen=True):
     provider: str | None
 
 
-class RunResult(msgspec.Struct, frozen=True):
-    """The answer to a message: what the run sent, as it was stored."""
-
-    run_id: UUID
-    thread_id: UUID
-    created_new_thread: bool
-    assistant_messages: list[str]
-    events: tuple[NewEvent, ...]
-
-
 class Stop(enum.Enum):
     """Why a run is told to end early."""
 
@@ -66,7 +58,10 @@ class LiveRun:
     """A run that this process works on: its caller's answer, its place in the queue, its pipeline.
 
     `pipeline` is the task of the one that was started last, which has to end by `deadline` (the loop's time). `stream`
-    is there if somebody watches; it ends with the answer.
+    is there if somebody watches; it ends with the answer. `taken` is done once a thread has taken the message, or is
+    never going to; it is there if somebody waits for that. `known_as` is the run that answers: another one, if the
+    caller sent the message before with the same idempotency key. Several may wait for `answer` and `taken`: each under
+    `asyncio.shield`, for one that is cancelled would cancel them for all.
     """
 
     __slots__ = (
@@ -74,15 +69,22 @@ class LiveRun:
         "account",
         "admission",
         "answer",
+        "background",
         "began",
         "context",
+        "created_new_thread",
         "deadline",
+        "idempotency",
         "inbound",
+        "known_as",
+        "message",
         "pipeline",
         "run_id",
+        "selectors",
         "status",
         "stop_reason",
         "stream",
+        "taken",
         "task",
         "thread",
         "timings",
@@ -90,16 +92,24 @@ class LiveRun:
         "woken",
     )
 
-    def __init__(self, inbound: Inbound, admission: Admission, loop: asyncio.AbstractEventLoop) -> None:
-        self.run_id = uuid7()
+    def __init__(
+        self, inbound: Inbound, admission: Admission, loop: asyncio.AbstractEventLoop, run_id: UUID | None = None
+    ) -> None:
+        self.run_id = self.known_as = run_id or uuid7()
         self.inbound = inbound
         self.admission = admission
         self.account: Account | None = None
+        self.background = False
+        self.message: NewEvent | None = None
+        self.selectors: Sequence[Selector] | None = None
+        self.idempotency: Idempotency | None = None
         self.stream: RunStream | None = None
+        self.taken: asyncio.Future[None] | None = None
         self.answer: asyncio.Future[RunResult] = loop.create_future()
         self.began = loop.time()
         self.waited = 0.0
         self.thread: ThreadRecord | None = None
+        self.created_new_thread = False
         self.status = RunStatus.QUEUED
         self.context: ThreadContext | None = None
         self.pipeline: asyncio.Task[Any] | None = None
@@ -123,7 +133,10 @@ class LiveRun:
         return None if self.thread is None else self.thread.thread_id
 
     def answer_with(self, answer: RunResult | BaseException) -> None:
-        """Answer the caller, if it still waits and was not answered before."""
+        """Answer the caller, and whoever watches, if they still wait. The first word counts."""
+        if self.stream is not None:
+            self.stream.end(answer)
+        self.let_in()
         if self.answer.done():
             return
         if isinstance(answer, BaseException):
@@ -131,8 +144,11 @@ class LiveRun:
             self.answer.exception()  # a caller that is gone by now must not be reported as one that forgot to look
         else:
             self.answer.set_result(answer)
-        if self.stream is not None:
-            self.stream.end()
+
+    def let_in(self) -> None:
+        """Tell whoever waits for it that a thread has taken the message, or will not."""
+        if self.taken is not None and not self.taken.done():
+            self.taken.set_result(None)
 
     def stop(self, reason: Stop) -> None:
         """Tell the run to end: a waiting one leaves the queue, a pipeline is cancelled, then let go."""

@@ -7,14 +7,15 @@ pipeline is a task of its own below it, so that stopping a pipeline never cuts a
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
 import msgspec
-import orjson
 
 from jimsapi.service.errors import (
     ContactForbidden,
@@ -24,22 +25,29 @@ from jimsapi.service.errors import (
     RunCancelled,
     RunInterrupted,
     ServerDraining,
+    ThreadBusy,
     TooManyRuns,
 )
 from jimsapi.service.foreign import ENDINGS, being_cancelled
-from jimsapi.service.identity import Admission
+from jimsapi.service.identity import PUBLIC, Admission
 from jimsapi.service.inbound import Inbound, check_inbound
-from jimsapi.service.live import LET_GO_AFTER, Ending, LiveRun, PipelineTiming, RunRecord, RunResult, Stop
+from jimsapi.service.keys import caller_of, idempotency
+from jimsapi.service.live import LET_GO_AFTER, Ending, LiveRun, PipelineTiming, RunRecord, Stop
 from jimsapi.service.observers import notify
 from jimsapi.service.pipeline import JimsApp, Pipeline, pipeline_name
 from jimsapi.service.quota import Allowance, Quota, QuotaLimits
+from jimsapi.service.result import RunResult, stored_result
 from jimsapi.service.sinks import SinkQueue
-from jimsapi.service.stream import RunStarted, RunStream, StatusRelay
+from jimsapi.service.stream import Gap, RunStarted, RunStream, Streams, StreamVoice
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.errors import (
     DomainError,
     IdentifierTaken,
+    KeyMismatch,
+    KeyUsed,
+    QueueFull,
     RunClosed,
+    RunNotFound,
     StoreUnavailable,
     ThreadNotFound,
     UnstorableEvent,
@@ -48,6 +56,8 @@ from jimsapi.threads.event import ASSISTANT_MESSAGE, EventRow, NewEvent, decode_
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     Accepted,
+    AdoptedRun,
+    ById,
     ContextLimits,
     Outcome,
     RunPlan,
@@ -58,6 +68,7 @@ from jimsapi.threads.run import (
     Started,
     ThreadRecord,
 )
+from jimsapi.threads.storable import load_stored
 from jimsapi.threads.store import ThreadStore
 
 logger = logging.getLogger("jimsapi.runs")
@@ -67,6 +78,9 @@ PURGE_EVERY = 3600.0
 RETRY_STORE_AFTER = (0.1, 0.2, 0.5, 1.0)
 """Seconds between attempts to store an outcome; the last one repeats."""
 FLUSH_SINKS_WITHIN = 1.0
+LOOK_EVERY = 0.5
+"""Seconds between looks at a run that another process works on."""
+OPEN = (RunStatus.QUEUED, RunStatus.RUNNING)
 
 
 class ThreadResolver(Protocol):
@@ -80,11 +94,12 @@ class ThreadResolver(Protocol):
 class RunLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What runs may take: times in seconds, `thread_queue` runs waiting in a thread, `max_runs` open in the process.
 
-    `quota` is what one caller may ask for.
+    `reject_busy`: a thread that works on a message takes no other. `quota` is what one caller may ask for.
     """
 
     context: ContextLimits = ContextLimits()
     thread_queue: int = 256
+    reject_busy: bool = False
     queue_timeout: float = 60.0
     run_timeout: float = 300.0
     max_runs: int = 1000
@@ -115,14 +130,21 @@ class RunService:
         self.limits = limits or RunLimits()
         self.sinks = tuple(sinks)
         self.draining = False
+        self._adopts = False
         self.owner = uuid7()
         quota = Quota(self.limits.quota)
         self.quota = quota if quota.policies else None
         self._resolvers = tuple(resolvers)
         self._on_run = tuple(on_run)
+        start = app.conversation_start_pipeline
+        # What metrics show, whatever is put around the pipelines later.
         self._pipeline_name = app.name or pipeline_name(app.pipeline)
+        self._start_name = "" if start is None else pipeline_name(start)
+        self.streams = Streams()
         self._runs: dict[UUID, LiveRun] = {}
+        self._by_key: dict[UUID, LiveRun] = {}
         self._let_go: set[asyncio.Task[Any]] = set()
+        self._looks: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
         self._idle = asyncio.Event()
@@ -131,7 +153,7 @@ class RunService:
 
     async def __aenter__(self) -> "RunService":
         self._loop = asyncio.get_running_loop()
-        self.store.on_turn = self._wake
+        self.store.on_turn = self._hear
         interrupted = await self.store.recover(self.owner)
         if interrupted:
             logger.warning("%d runs of an earlier process were open; they are marked interrupted", interrupted)
@@ -156,6 +178,19 @@ class RunService:
         self._set_alarm(math.inf)
         for sink in self.sinks:
             await sink.stop()
+
+    def wrap_pipelines(self, wrap: Callable[[Pipeline, str], Pipeline]) -> None:
+        """Put something around each pipeline, such as a span: `wrap(pipeline, name)` returns what is called instead.
+
+        For `jimsapi_routes`, before the first request; the wrapper of the last plugin is the outermost. `name` is the
+        pipeline's in metrics, which stays, and what the pipeline raises must be raised on.
+        """
+        start = self.app.conversation_start_pipeline
+        self.app = replace(
+            self.app,
+            pipeline=wrap(self.app.pipeline, self._pipeline_name),
+            conversation_start_pipeline=None if start is None else wrap(start, self._start_name),
+        )
 
     def allowances(self, run: LiveRun) -> Sequence[Allowance]:
         """What is left now of the limits of who asked for a run; empty if there are none."""
@@ -183,21 +218,71 @@ class RunService:
 
         Raises:
             ContactForbidden, InputRefused, ServerDraining, TooManyRuns, QuotaExceeded: nothing was stored.
-            ThreadNotFound, QueueFull, QueueTimedOut, RunCancelled: the message did not enter the thread.
+            ThreadNotFound, QueueFull, ThreadBusy, QueueTimedOut, RunCancelled: the message did not enter the thread.
             PipelineFailed, RunTimedOut, RunInterrupted: the message is in the thread, an answer is not.
             StoreUnavailable: the store does not answer now.
         """
-        return await self.begin(inbound, admission).answer
+        return await asyncio.shield(self.begin(inbound, admission).answer)
 
-    def begin(self, inbound: Inbound, admission: Admission, *, stream: RunStream | None = None) -> LiveRun:
+    def begin(
+        self,
+        inbound: Inbound,
+        admission: Admission,
+        *,
+        watched: bool = False,
+        background: bool = False,
+        key: str | None = None,
+        selectors: Sequence[Selector] | None = None,
+    ) -> LiveRun:
         """Begin a run and return at once; its `answer` is a future. Raises what `chat` raises before storing.
 
-        What the run says while it works goes to `stream`. That is empty when it ends if no thread took the message.
+        A `watched` run has a stream from its start. A `background` run is one that nobody waits for: it waits for its
+        turn as long as it takes, and another process may take it over before it has started. With the idempotency
+        `key` of a message that was sent before, the run is that message's; another message with it is refused with
+        `KeyMismatch`. `selectors` say which thread it is; without them the resolvers do.
         """
+        thread_config = self._check(inbound, admission)
+        identified = None if key is None else idempotency(key, inbound, admission, selectors)
+        if identified is not None and (same := self._by_key.get(identified.key)) is not None:
+            if same.idempotency != identified:
+                raise KeyMismatch
+            if (watched or background) and same.stream is None and same.thread is None:
+                same.stream = self.streams.open(same.run_id)  # in time for all that it is going to say
+            return same
+        run = self._admit(inbound, admission)
+        run.background = background
+        run.selectors = selectors
+        if watched or background:
+            run.stream = self.streams.open(run.run_id)
+        if watched or background or identified is not None:
+            run.taken = self._loop.create_future()
+        if identified is not None:
+            run.idempotency = identified
+            self._by_key[identified.key] = run
+        self._launch(run, self._run(run, thread_config))
+        return run
+
+    def answer_once(self, inbound: Inbound, admission: Admission, *, watched: bool = False) -> LiveRun:
+        """Begin to answer a message outside of every thread: the pipeline sees it alone, and nothing is stored.
+
+        The same limits hold, the same is counted, and the same is raised as by `begin`.
+        """
+        thread_config = self._check(inbound, admission)
+        run = self._admit(inbound, admission)
+        if watched:
+            run.stream = self.streams.open(run.run_id)
+            run.taken = self._loop.create_future()
+        self._launch(run, self._run_once(run, thread_config))
+        return run
+
+    def _check(self, inbound: Inbound, admission: Admission) -> bytes:
         bound_to = admission.identity.contact_id
         if bound_to is not None and inbound.contact_id != bound_to:
             raise ContactForbidden
-        thread_config = check_inbound(inbound)
+        return check_inbound(inbound)
+
+    def _admit(self, inbound: Inbound, admission: Admission) -> LiveRun:
+        """A run within all limits."""
         if self.draining:
             raise ServerDraining
         if len(self._runs) >= self.limits.max_runs:
@@ -206,12 +291,33 @@ class RunService:
         account = None if self.quota is None else self.quota.take(admission, inbound.contact_id, self._loop.time())
         run = LiveRun(inbound, admission, self._loop)
         run.account = account
-        run.stream = stream
+        return run
+
+    def _launch(self, run: LiveRun, flow: Coroutine[Any, Any, None]) -> None:
         # Registered before the store hears of it: the heartbeat takes an open run that is not here for an orphan.
         self._runs[run.run_id] = run
         self._idle.clear()
-        run.task = self._loop.create_task(self._run(run, thread_config))
-        return run
+        run.task = self._loop.create_task(flow)
+
+    def watch(self, run_id: UUID) -> RunStream | None:
+        """The stream of a run that this process works on, or has worked on a while ago; None for all others."""
+        stream = self.streams.get(run_id)
+        if stream is None and (run := self._runs.get(run_id)) is not None and run.thread is not None:
+            stream = run.stream = self.streams.open(run_id)
+            stream.put(RunStarted(run_id, run.thread.thread_id, run.created_new_thread))
+            if run.status is RunStatus.RUNNING and run.pipeline is not None and not run.pipeline.done():
+                stream.put(Gap(None))  # what it said so far was heard by nobody
+                if run.context is not None:
+                    run.context.watch(StreamVoice(stream))
+        return stream
+
+    async def cancel(self, run_id: UUID) -> Settled:
+        """Cancel a run, whichever process works on it. The store's word counts: nothing is stored after it."""
+        settled = await self.store.cancel(run_id)
+        if settled.counted:
+            self.stop_runs([run_id], Stop.CANCELLED)
+            self._wake(settled.next_run)
+        return settled
 
     async def _run(self, run: LiveRun, thread_config: bytes) -> None:
         """The flow of a run: accept; greet, or wait for the turn; answer; store the outcome."""
@@ -231,11 +337,31 @@ class RunService:
             if ending is None:
                 ending = await self._call(run, self.app.pipeline, accepted.thread, snapshot, deadline)
             await self._finish(run, accepted, ending)
+        except KeyUsed as used:
+            await self._follow(run, used.run_id)
         except DomainError as error:
             run.answer_with(error)
         except Exception:
             logger.exception("run %s failed inside the server", run.run_id)
             run.answer_with(RunBroken())
+        finally:
+            self._close(run)
+
+    async def _run_once(self, run: LiveRun, thread_config: bytes) -> None:
+        """The same flow for a message that is in no thread."""
+        try:
+            inbound = run.inbound
+            message = message_event(inbound.event_type, inbound.message)
+            run.thread = thread = ThreadRecord(uuid7(), inbound.contact_id, datetime.now(UTC), thread_config)
+            run.status = RunStatus.RUNNING
+            if run.stream is not None:
+                run.stream.put(RunStarted(run.run_id, thread.thread_id, True))
+            run.let_in()
+            row = EventRow(message.event_id, datetime.now(), message.event_type, message.data)
+            deadline = self._loop.time() + self.limits.run_timeout
+            ending = await self._call(run, self.app.pipeline, thread, Snapshot([row], False), deadline)
+            run.status = ending.outcome.status
+            run.answer_with(ending.error or _result(run, thread, ending))
         finally:
             self._close(run)
 
@@ -247,22 +373,58 @@ class RunService:
             owner=self.owner,
             contact_id=inbound.contact_id,
             acting_for=run.admission.identity.contact_id,
-            selectors=await self._resolve(inbound),
-            message=message_event(inbound.event_type, inbound.message),
+            selectors=await self._resolve(inbound) if run.selectors is None else tuple(run.selectors),
+            message=run.message or message_event(inbound.event_type, inbound.message),
             thread_config=thread_config,
             conversation_start=wants_start and self.app.conversation_start_pipeline is not None,
-            queue_limit=self.limits.thread_queue,
+            queue_limit=0 if self.limits.reject_busy else self.limits.thread_queue,
             context=self.limits.context,
+            caller=caller_of(run.admission),
+            background=run.background,
+            webhook_url=inbound.webhook_url,
+            idempotency=run.idempotency,
         )
         try:
             accepted = await self.store.accept(plan)
         except ThreadNotFound:
             raise ThreadNotFound(inbound.thread_id) from None
+        except QueueFull as full:
+            if self.limits.reject_busy:
+                raise ThreadBusy(full.open_run) from None
+            raise
         run.thread = accepted.thread
+        run.created_new_thread = accepted.created_new_thread
         if run.stream is not None:
             run.stream.put(RunStarted(run.run_id, accepted.thread.thread_id, accepted.created_new_thread))
+        run.let_in()
         self._publish(accepted.thread.thread_id, accepted.stored)
         return accepted
+
+    async def _follow(self, run: LiveRun, run_id: UUID) -> None:
+        """Answer with what another run has answered, or will: its message came before, with the same key."""
+        run.known_as = run_id
+        run.let_in()
+        try:
+            while (stored := await self.store.run(run_id, None, None)).status in OPEN:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_EVERY):
+                        await run.turn.wait()
+                if run.stop_reason is not None:
+                    raise ServerDraining
+            run.answer_with(stored_result(stored))
+        except DomainError as error:
+            run.answer_with(error)
+
+    async def adopt(self) -> None:
+        """Take over background runs that dead processes accepted and did not start.
+
+        To be called once all that watches runs stands in its place; from then on every heartbeat does.
+        """
+        self._adopts = True
+        for adopted in await self.store.adopt(self.owner):
+            if adopted.run_id not in self._runs:
+                run = _adopted(adopted, self._loop, self.streams)
+                self._launch(run, self._run(run, b"{}"))
 
     async def _resolve(self, inbound: Inbound) -> tuple[Selector, ...]:
         for resolver in self._resolvers:
@@ -279,7 +441,7 @@ class RunService:
     async def _wait_for_turn(self, run: LiveRun) -> None:
         """Wait until all that came before in the thread is done. Raises why the run leaves the queue instead."""
         try:
-            async with asyncio.timeout(self.limits.queue_timeout):
+            async with asyncio.timeout(None if run.background else self.limits.queue_timeout):
                 await run.turn.wait()
         except TimeoutError:
             await self._leave_queue(run)
@@ -287,6 +449,8 @@ class RunService:
         finally:
             run.waited = self._loop.time() - run.began
         if run.stop_reason is not None:
+            if run.background and run.stop_reason is Stop.DRAINED:
+                raise ServerDraining  # the process that comes after this one goes on with it
             await self._leave_queue(run)
             raise Ending.stopped(run, self.limits.run_timeout).error or RunCancelled()
 
@@ -321,7 +485,8 @@ class RunService:
         self, run: LiveRun, accepted: Accepted, snapshot: Snapshot, deadline: float
     ) -> tuple[Snapshot, Ending | None]:
         """Run the conversation start, then let the message enter. If it failed, its ending is the run's."""
-        assert self.app.conversation_start_pipeline is not None  # else the plan would not have asked for it
+        if self.app.conversation_start_pipeline is None:  # another process, which had one, accepted the run
+            return await self._start(run, accepted.thread, ()), None
         greeting = await self._call(run, self.app.conversation_start_pipeline, accepted.thread, snapshot, deadline)
         try:
             snapshot = await self._start(run, accepted.thread, greeting.outcome.events)
@@ -336,17 +501,18 @@ class RunService:
         """Run a pipeline until it ends, or until it was stopped and did not end in time."""
         if run.stop_reason is not None:
             return Ending.stopped(run, self.limits.run_timeout)
+        name = self._pipeline_name if pipeline is self.app.pipeline else self._start_name
         loop = self._loop
         began = loop.time()
         run.context = context = ThreadContext(
             thread.thread_id,
             snapshot.rows,
-            thread_config=orjson.loads(thread.thread_config),
+            thread_config=load_stored(thread.thread_config),
             truncated=snapshot.truncated,
             load_events=partial(self.store.load_events, thread.thread_id),
         )
         if run.stream is not None and run.status is RunStatus.RUNNING:  # a conversation start says nothing there
-            context.status_updater = StatusRelay(run.stream)
+            context.watch(StreamVoice(run.stream))
         run.woken = loop.create_future()
         run.pipeline = task = loop.create_task(_invoke(pipeline, context))
         task.add_done_callback(run.wake)
@@ -356,7 +522,6 @@ class RunService:
         await run.woken
         run.deadline = math.inf
         ending = self._ending(run, task, context)
-        name = self._pipeline_name if pipeline is self.app.pipeline else pipeline_name(pipeline)
         run.timings += (PipelineTiming(name, loop.time() - began, ending.error is None),)
         return ending
 
@@ -413,28 +578,23 @@ class RunService:
     async def _finish(self, run: LiveRun, accepted: Accepted, ending: Ending) -> None:
         """Store the outcome, then answer. While the store does not take it, the caller gets the store's error."""
         try:
-            settled = await self._insist(run, partial(self.store.finish, run.run_id, self.owner, ending.outcome))
+            settled = await self._settle(run, ending.outcome)
         except IdentifierTaken as taken:
             ending = _stored_already(ending, taken)
-            settled = await self._insist(run, partial(self.store.finish, run.run_id, self.owner, ending.outcome))
+            settled = await self._settle(run, ending.outcome)
         run.status = settled.status or RunStatus.CANCELLED
         self._wake(settled.next_run)
         thread = accepted.thread
         self._publish(thread.thread_id, settled.stored)
         if settled.status is not ending.outcome.status:
             run.answer_with(_ended_by_others(settled, thread))
-        elif ending.error is not None:
-            run.answer_with(ending.error)
         else:
-            run.answer_with(
-                RunResult(
-                    run.run_id,
-                    thread.thread_id,
-                    accepted.created_new_thread,
-                    ending.assistant_messages,
-                    ending.outcome.events,
-                )
-            )
+            run.answer_with(ending.error or _result(run, thread, ending))
+
+    async def _settle(self, run: LiveRun, outcome: Outcome) -> Settled:
+        if run.stream is not None:
+            outcome = msgspec.structs.replace(outcome, streamed=run.stream.told - 1)
+        return await self._insist(run, partial(self.store.finish, run.run_id, self.owner, outcome))
 
     async def _insist(self, run: LiveRun, end: Callable[[], Awaitable[Settled]]) -> Settled:
         """Repeat until the store has ended the run: a thread must not stay locked because the disk was full."""
@@ -448,6 +608,27 @@ class RunService:
                     logger.error("run %s: its end could not be stored and is tried again: %s", run.run_id, error)
             await asyncio.sleep(RETRY_STORE_AFTER[min(attempt, len(RETRY_STORE_AFTER) - 1)])
             attempt += 1
+
+    def _hear(self, run_id: UUID) -> None:
+        """Look after a run that another process has told something of: it may start, or was ended."""
+        run = self._runs.get(run_id)
+        if run is None:
+            return
+        if run.status is RunStatus.QUEUED:
+            run.turn.set()
+        else:  # word of its turn may come late, so that the store is asked whether it was ended
+            task = self._loop.create_task(self._stop_if_ended(run))
+            self._looks.add(task)
+            task.add_done_callback(self._looks.discard)
+
+    async def _stop_if_ended(self, run: LiveRun) -> None:
+        try:
+            if (await self.store.run(run.run_id, None, None)).status not in OPEN:
+                run.stop(Stop.CANCELLED)
+        except RunNotFound:
+            run.stop(Stop.DELETED)
+        except StoreUnavailable:
+            pass  # its finish will not count
 
     def _wake(self, run_id: UUID | None) -> None:
         """Give the next run of a thread its turn, if it is ours."""
@@ -466,10 +647,15 @@ class RunService:
         if self.quota is not None and run.account is not None:
             self.quota.give_back(run.account)
         run.answer_with(RunInterrupted())  # heard only by a caller whose run was cut off at the exit
+        self.streams.close(run.run_id, self._loop.time())
+        if run.idempotency is not None:
+            del self._by_key[run.idempotency.key]
         if not self._runs:
             self._idle.set()
         if run.thread is None or not self._on_run:
             return
+        if run.background and run.status is RunStatus.QUEUED:
+            return  # it has not ended: another process goes on with it
         record = RunRecord(
             run.run_id,
             run.thread.thread_id,
@@ -512,8 +698,11 @@ class RunService:
         purge_at = self._loop.time()
         while True:
             try:
+                self.streams.tidy(self._loop.time())
                 for run_id in await self.store.heartbeat(self.owner, self._runs.keys()):
                     self._wake(run_id)
+                if self._adopts:
+                    await self.adopt()
                 if self._loop.time() >= purge_at:
                     await self.store.purge(self.limits.keep_runs)
                     purge_at = self._loop.time() + PURGE_EVERY
@@ -532,6 +721,17 @@ async def _invoke(pipeline: Pipeline, context: ThreadContext) -> None:
         raise RuntimeError(f"the pipeline raised {type(error).__name__}") from error
 
 
+def _adopted(adopted: AdoptedRun, loop: asyncio.AbstractEventLoop, streams: Streams) -> LiveRun:
+    """A run of a dead process, to be gone on with here. The store has all that its plan would say anew."""
+    inbound = Inbound(contact_id=adopted.contact_id or "", message="", webhook_url=adopted.webhook_url)
+    run = LiveRun(inbound, PUBLIC, loop, adopted.run_id)
+    run.background = True
+    run.message = adopted.message
+    run.selectors = (ById(adopted.thread_id),)
+    run.stream = streams.open(run.run_id)
+    return run
+
+
 def _log_fields(run: LiveRun) -> dict[str, str]:
     """What error reporting finds a failed run by."""
     return {"run_id": str(run.run_id), "thread_id": str(run.thread_id)}
@@ -543,6 +743,12 @@ def _assistant_messages(outgoing: Iterable[Any]) -> list[str]:
         for event in outgoing
         if event.event_type == ASSISTANT_MESSAGE and isinstance(event.event_data, dict)
     ]
+
+
+def _result(run: LiveRun, thread: ThreadRecord, ending: Ending) -> RunResult:
+    return RunResult(
+        run.run_id, thread.thread_id, run.created_new_thread, ending.assistant_messages, ending.outcome.events
+    )
 
 
 def _stored_already(ending: Ending, taken: IdentifierTaken) -> Ending:

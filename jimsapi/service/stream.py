@@ -1,21 +1,36 @@
-"""The live stream of a run: what it says while it works, for whoever watches.
+"""The live stream of a run: what it says while it works, and how it ended, for whoever watches.
 
-What is told here is stored nowhere. How the run ended is no part of it: that is the run's `answer`, which stands when
-the stream has ended.
+Statuses and deltas are stored nowhere. Events are told once they are stored, so that nobody sees an event of a run that
+failed; they and the ending can be told again from the store, at the same positions (`replay`).
 """
 
 import asyncio
+import sys
 from collections import deque
+from collections.abc import AsyncIterator
 from uuid import UUID
 
 import msgspec
 
+from jimsapi.service.result import RunResult, stored_result
 from jimsapi.threads.context import StatusEvent
+from jimsapi.threads.errors import StoreUnavailable
+from jimsapi.threads.event import NewEvent
+from jimsapi.threads.run import StoredRun
 
 MAX_ITEMS = 1000
 MAX_BYTES = 256 * 1024
+ALL_BYTES = 64 * 1024 * 1024
+"""What the streams of a process may take together."""
+STREAM_BYTES = 1000
+ITEM_BYTES = 250
+"""What a stream takes by itself, and an item without its text, about."""
+KEPT_FOR = 60.0
+"""Seconds that a stream is kept after its run has ended."""
 PLAIN_STATUS = "status"
 """The `kind` of a status that a pipeline gave as plain text."""
+THE_END = sys.maxsize
+"""The position of every stream's last item: it does not depend on how many came before."""
 
 
 class RunStarted(msgspec.Struct, frozen=True):
@@ -33,74 +48,214 @@ class Status(msgspec.Struct, frozen=True):
     kind: str
 
 
+class Delta(msgspec.Struct, frozen=True):
+    """The next piece of a message, whose event will have the identifier `message_id`."""
+
+    message_id: UUID
+    content: str
+
+
 class Gap(msgspec.Struct, frozen=True):
-    """So many items are not kept any more: the reader came too late for them."""
+    """So many statuses and deltas are not kept any more: the reader came too late. None: nobody knows how many."""
 
-    missed: int
+    missed: int | None
 
 
-Item = RunStarted | Status
-Read = tuple[int, Item | Gap]
+class Ended(msgspec.Struct, frozen=True):
+    """The run is over: its result, or why there is none. Always the last item."""
+
+    answer: RunResult | BaseException
+
+
+Live = RunStarted | Status | Delta | Gap
+Item = Live | NewEvent | Ended
+"""A `NewEvent` is an event that the run has stored."""
+Read = tuple[int, Item]
+"""An item and its position. A gap has that of the last item that it stands for."""
 
 
 class RunStream:
-    """The newest items of a run, up to `MAX_ITEMS` and `MAX_BYTES`; the last one is kept, however large it is.
+    """The newest live items of a run, up to `MAX_ITEMS` and `MAX_BYTES`; then its stored events, and its ending.
 
     A reader is a number: the position of the last item that it has had. So whoever puts never waits for a reader, and
-    one that comes late or reads slowly costs nothing; what it missed it is told as a `Gap`.
+    one that comes late or reads slowly costs nothing; what it missed it is told as a `Gap`. Events are never missed.
+    `size` is what it takes in bytes, about; `ended` how the run ended.
     """
 
-    __slots__ = ("_bytes", "_changed", "_dropped", "_ended", "_items")
+    __slots__ = ("_changed", "_dropped", "_items", "_streams", "ended", "size")
 
-    def __init__(self) -> None:
-        self._items: deque[tuple[Item, int]] = deque()
-        self._bytes = 0
+    def __init__(self, streams: "Streams") -> None:
+        self.size = 0
+        self.ended: Ended | None = None
+        self._streams = streams
+        self._items: deque[tuple[Live, int]] = deque()
         self._dropped = 0
-        self._ended = False
-        self._changed = asyncio.Event()
+        self._changed: asyncio.Event | None = None  # made for the first reader that waits
+        self._grow(STREAM_BYTES)
 
-    def put(self, item: Item, size: int = 0) -> None:
-        """Append an item of about `size` bytes. After the end it is dropped: nobody would read it."""
-        if self._ended:
+    @property
+    def told(self) -> int:
+        """How many live items there were."""
+        return self._dropped + len(self._items)
+
+    def put(self, item: Live, size: int = 0) -> None:
+        """Append an item whose text has about `size` bytes. After the end it is dropped: nobody would read it."""
+        if self.ended is not None:
             return
+        size += ITEM_BYTES
         self._items.append((item, size))
-        self._bytes += size
-        while len(self._items) > MAX_ITEMS or (self._bytes > MAX_BYTES and len(self._items) > 1):
-            self._bytes -= self._items.popleft()[1]
+        self._grow(size)
+        while len(self._items) > 1 and (
+            len(self._items) > MAX_ITEMS or self.size > MAX_BYTES or self._streams.size > ALL_BYTES
+        ):
+            self._grow(-self._items.popleft()[1])
             self._dropped += 1
         self._wake()
 
-    def end(self) -> None:
-        """Let readers go once they have read what is here."""
-        self._ended = True
-        self._wake()
+    def end(self, answer: RunResult | BaseException) -> None:
+        """Say how the run ended. The first word counts."""
+        if self.ended is None:
+            self.ended = Ended(answer)
+            self._grow(sum(len(event.data) for event in _events(self.ended)))
+            self._wake()
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it ended before its run, for want of the store."""
+        return self.ended is not None and isinstance(self.ended.answer, StoreUnavailable)
 
     async def next(self, after: int = 0) -> Read | None:
-        """What follows on position `after`, as soon as there is something, and its position; None at the end.
+        """What follows on position `after`, as soon as there is something; None behind the end.
 
-        Positions count from 1. A gap has the position of the last item that it stands for.
+        Positions count from 1; the last is `THE_END`.
         """
-        while after >= self._dropped + len(self._items):
-            if self._ended:
-                return None
+        while (told := self.told) <= after:
+            if self.ended is not None:
+                return _ending(self.ended, after, told)
+            if self._changed is None:
+                self._changed = asyncio.Event()
             await self._changed.wait()
         if after < self._dropped:
             return self._dropped, Gap(self._dropped - after)
         return after + 1, self._items[after - self._dropped][0]
 
+    def _grow(self, size: int) -> None:
+        self.size += size
+        self._streams.grow(size)
+
     def _wake(self) -> None:
         # Wakes all that wait now; who waits next waits for the next change.
-        self._changed.set()
-        self._changed.clear()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed.clear()
 
 
-class StatusRelay:
-    """The status updater of a streamed run: what its pipeline says about its progress goes to the stream."""
+def _events(ended: Ended) -> tuple[NewEvent, ...]:
+    return ended.answer.events if isinstance(ended.answer, RunResult) else ()
+
+
+def _ending(ended: Ended, after: int, told: int) -> Read | None:
+    """What follows on `after` once all `told` live items are read: an event, the end, or nothing."""
+    if after == THE_END:
+        return None
+    events = _events(ended)
+    if after - told < len(events):
+        return after + 1, events[after - told]
+    return THE_END, ended
+
+
+async def read(stream: RunStream, after: int = 0) -> AsyncIterator[Read]:
+    """All that follows on position `after`, as it comes."""
+    while (found := await stream.next(after)) is not None:
+        after = found[0]
+        yield found
+
+
+async def replay(run: StoredRun, after: int = 0) -> AsyncIterator[Read]:
+    """All that follows on position `after` in the stream of a run that has ended, as far as the store knows it."""
+    if after < 1:
+        after = 1
+        yield 1, RunStarted(run.run_id, run.thread_id, run.created_new_thread)
+    if run.streamed is None:  # its process died; nobody counted
+        if after < THE_END:
+            yield after, Gap(None)
+        told = after
+    else:
+        told = 1 + run.streamed
+        if after < told:
+            yield told, Gap(told - after)
+            after = told
+    ended = Ended(stored_result(run))
+    while (found := _ending(ended, after, told)) is not None:
+        after = found[0]
+        yield found
+
+
+class Streams:
+    """The streams of a process: those of open runs, and for `KEPT_FOR` seconds those of ended ones.
+
+    Together they take `ALL_BYTES` at most: the oldest ended ones go first, then the oldest items of whoever puts.
+    `size` is what they take now, in bytes.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._streams: dict[UUID, RunStream] = {}
+        self._ended: deque[tuple[float, UUID]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def get(self, run_id: UUID) -> RunStream | None:
+        """The stream of a run, if there is one still."""
+        return self._streams.get(run_id)
+
+    def open(self, run_id: UUID) -> RunStream:
+        """Begin the stream of a run."""
+        stream = self._streams[run_id] = RunStream(self)
+        return stream
+
+    def close(self, run_id: UUID, now: float) -> None:
+        """Keep the stream of a run that ended for a while; one that told nothing goes at once.
+
+        So does one that could not tell how the run ended, since the store did not answer: by now the store knows.
+        """
+        stream = self._streams.get(run_id)
+        if stream is None:
+            return
+        if stream.told and not stream.is_cut:
+            self._ended.append((now + KEPT_FOR, run_id))
+        else:
+            self._forget(run_id)
+        self.tidy(now)
+
+    def tidy(self, now: float) -> None:
+        """Forget what was kept long enough."""
+        while self._ended and self._ended[0][0] <= now:
+            self._forget(self._ended.popleft()[1])
+
+    def grow(self, size: int) -> None:
+        """Count what a stream takes, and make room for it."""
+        self.size += size
+        while self.size > ALL_BYTES and self._ended:
+            self._forget(self._ended.popleft()[1])
+
+    def _forget(self, run_id: UUID) -> None:
+        self.size -= self._streams.pop(run_id).size
+
+
+class StreamVoice:
+    """What the pipeline of a watched run speaks through: its progress and its words go to the stream."""
 
     __slots__ = ("_stream",)
 
     def __init__(self, stream: RunStream) -> None:
         self._stream = stream
+
+    def say(self, message_id: UUID, content: str) -> None:
+        """Tell who watches the next piece of a message."""
+        text = _utf_8(content)
+        self._stream.put(Delta(message_id, text.decode()), len(text))
 
     async def update_status(self, status: object) -> None:
         """Tell who watches, and give the loop a turn, so that a pipeline in a hurry does not outrun its readers.

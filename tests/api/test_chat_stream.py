@@ -53,16 +53,23 @@ def body(message: str, contact: str = "ann", **fields: Any) -> dict[str, Any]:
 
 
 def parse(text: str) -> Events:
-    """The events of a whole stream, comments left out. Raises if the last one is not whole."""
+    """The events of a whole stream that was read from its beginning: comments and the first event, `started`, left out.
+
+    Fails if the last one is not whole, or if they are not counted from 1 to the last, whose id is `end`.
+    """
     *blocks, rest = text.split("\n\n")
     assert rest == "", f"cut off: {rest!r}"
-    found = []
+    found: Events = []
+    ids = []
     for block in blocks:
         if not block.startswith(":"):
-            parts = re.fullmatch(r"event: (\w+)\ndata: (.*)", block)
+            parts = re.fullmatch(r"event: (\w+)\ndata: (.*)\nid: (\w+)", block)
             assert parts is not None, block
             found.append((parts[1], json.loads(parts[2])))
-    return found
+            ids.append(parts[3])
+    assert ids == [*map(str, range(1, len(ids))), "end"]
+    assert found[0][0] == "started"
+    return found[1:]
 
 
 def stream(client: httpx.Client, message: str, contact: str = "ann", **fields: Any) -> Events:
@@ -71,14 +78,21 @@ def stream(client: httpx.Client, message: str, contact: str = "ann", **fields: A
     return parse(answer.text)
 
 
-def read_statuses(lines: Iterator[str], count: int) -> list[Any]:
-    """The next so many events of a stream that goes on, which are statuses."""
-    found: list[Any] = []
-    while len(found) < count:
-        name, data, end = next(lines), next(lines), next(lines)
-        assert (name, end) == ("event: status", "")
-        found.append(json.loads(data.removeprefix("data: ")))
-    return found
+def read_event(lines: Iterator[str]) -> tuple[str, Any]:
+    """The next event of a stream that goes on."""
+    name, data, _, end = [next(lines) for _ in range(4)]
+    assert end == ""
+    return name.removeprefix("event: "), json.loads(data.removeprefix("data: "))
+
+
+def read_start(lines: Iterator[str]) -> None:
+    """The first two events of a stream that goes on."""
+    assert read_event(lines)[0] == "started"
+    assert read_event(lines) == READING
+
+
+def message(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": text}
 
 
 # What a client reads.
@@ -98,10 +112,44 @@ def test_statuses_come_first_and_then_what_chat_would_answer(client: httpx.Clien
     assert [event["event_type"] for event in events][1:] == ["comm.user_message"] * 2
 
 
+def test_the_start_names_the_run_and_its_thread(client: httpx.Client) -> None:
+    for created in (True, False):
+        answer = client.post(STREAM, json=body("hi", "starting"))
+        lines = iter(answer.text.splitlines())
+        result = parse(answer.text)[-1][1]
+        expected = {
+            "run_id": answer.headers["x-run-id"],
+            "thread_id": result["thread_id"],
+            "created_new_thread": created,
+        }
+        assert read_event(lines) == ("started", expected)
+        assert result["created_new_thread"] is created
+
+
+def test_pieces_come_as_deltas_and_their_message_as_an_event_of_that_id(client: httpx.Client) -> None:
+    events = stream(client, "stream one two three", "pieces")
+    assert [name for name, _ in events] == ["status", "status", "delta", "delta", "delta", "event", "result"]
+    deltas = [data for name, data in events if name == "delta"]
+    assert [delta["content"] for delta in deltas] == ["one", "two", "three"]
+    stored, result = events[-2][1], events[-1][1]
+    assert {delta["message_id"] for delta in deltas} == {stored["event_id"]}
+    assert (stored["event_type"], stored["event_data"]) == ("comm.assistant_message", message("onetwothree"))
+    assert result["assistant_messages"] == ["onetwothree"]
+    seen = client.get(f"/api/v1/threads/{result['thread_id']}/events").json()["events"][-1]
+    assert seen["event_id"] == stored["event_id"]
+
+
+def test_events_of_every_type_are_told_after_what_was_streamed(client: httpx.Client) -> None:
+    told = stream(client, "list", "every-type")
+    assert [name for name, _ in told] == ["status", "event", "result"]
+    assert (told[1][1]["event_type"], told[1][1]["event_data"]) == ("rag.list", [1, 2])
+    assert told[2][1]["events"] == [{"event_type": "rag.list", "event_data": {}}]
+
+
 def test_the_result_is_the_body_of_chat_to_the_byte(client: httpx.Client) -> None:
     chatted = client.post(CHAT, json=body("hi", "to-the-byte")).text
     streamed = client.post(STREAM, json=body("hi", "to-the-byte")).text
-    assert streamed.endswith(f"event: result\ndata: {chatted.replace('true', 'false', 1)}\n\n")
+    assert streamed.endswith(f"event: result\ndata: {chatted.replace('true', 'false', 1)}\nid: end\n\n")
 
 
 def test_its_headers_keep_it_out_of_caches_and_proxies_buffers_and_name_the_run(client: httpx.Client) -> None:
@@ -117,23 +165,27 @@ def test_its_headers_keep_it_out_of_caches_and_proxies_buffers_and_name_the_run(
 def test_statuses_come_while_the_pipeline_works(client: httpx.Client) -> None:
     with client.stream("POST", STREAM, json=body("hold live", "live")) as answer:
         lines = answer.iter_lines()
-        assert read_statuses(lines, 1) == [READING[1]]
+        read_start(lines)
         client.post(CHAT, json=body("open live", "opener"))
-        assert next(lines) == "event: result"
+        assert [read_event(lines)[0] for _ in range(3)] == ["delta", "event", "result"]
 
 
 def test_odd_text_stays_whole_for_clients_that_split_lines_as_python_does(client: httpx.Client) -> None:
     with client.stream("POST", STREAM, json=body("oddly", "odd")) as answer:
         data = [json.loads(line.removeprefix("data: ")) for line in answer.iter_lines() if line.startswith("data: ")]
-    assert [told.get("status") for told in data] == ["Reading", ODD_TEXT.replace("\ud800", "?"), None]
-    assert data[-1]["assistant_messages"] == [ODD_TEXT.replace("\ud800", "").replace("\0", "")]
+    said = ODD_TEXT.replace("\ud800", "").replace("\0", "")
+    assert [told["status"] for told in data if "status" in told] == ["Reading", ODD_TEXT.replace("\ud800", "?")]
+    assert [told["content"] for told in data if "content" in told] == [said]
+    assert [told["event_data"]["content"] for told in data if "event_data" in told] == [said]
+    assert data[-1]["assistant_messages"] == [said]
 
 
 def test_a_conversation_start_is_stored_and_tells_nothing(client: httpx.Client) -> None:
     told = stream(client, "see", "greeted", run_conversation_start_on_new_thread=True)
-    assert [name for name, _ in told] == ["status", "result"]
-    assert json.loads(told[1][1]["assistant_messages"][0]) == {"asked": ["see"], "answered": 1}
-    assert told[1][1]["created_new_thread"] is True
+    assert [name for name, _ in told] == ["status", "delta", "event", "result"]
+    assert json.loads(told[-1][1]["assistant_messages"][0]) == {"asked": ["see"], "answered": 1}
+    assert told[-1][1]["created_new_thread"] is True
+    assert "Welcome" not in json.dumps(told)
 
 
 # Refusals and failures.
@@ -173,7 +225,9 @@ def test_another_method_is_405(client: httpx.Client) -> None:
 def test_a_pipeline_that_fails_is_an_error_with_the_detail_of_chat(client: httpx.Client, command: str) -> None:
     chatted = client.post(CHAT, json=body(command, "failing"))
     assert chatted.status_code == 500
-    assert stream(client, command, "failing") == [READING, ("error", chatted.json())]
+    streamed = stream(client, command, "failing")
+    assert (streamed[0], streamed[-1]) == (READING, ("error", chatted.json()))
+    assert {name for name, _ in streamed[1:-1]} <= {"delta"}  # and no event
 
 
 def test_a_conversation_start_that_fails_is_an_error(client: httpx.Client) -> None:
@@ -186,7 +240,7 @@ def test_a_conversation_start_that_fails_is_an_error(client: httpx.Client) -> No
 
 def test_hanging_up_does_not_stop_the_run(client: httpx.Client) -> None:
     with client.stream("POST", STREAM, json=body("hold hung", "hung")) as answer:
-        read_statuses(answer.iter_lines(), 1)
+        read_start(answer.iter_lines())
     client.post(CHAT, json=body("open hung", "opener"))
     seen = client.post(CHAT, json=body("see", "hung")).json()["assistant_messages"]
     assert json.loads(seen[0]) == {"asked": ["hold hung", "see"], "answered": 1}
@@ -213,6 +267,8 @@ def test_who_does_not_read_holds_up_nobody_and_gets_the_newest_and_the_end(
     assert len(numbers) < 3000
     assert numbers == sorted(set(numbers))
     assert numbers[-1] == 2999
+    missed = sum(map(int, re.findall(rb'event: gap\ndata: {"missed":(\d+)}', head)))
+    assert len(numbers) + missed in (3000, 3001, 3002)  # two items stand before the flood
     assert b"event: result\n" in head[-1000:]
 
 
@@ -234,8 +290,8 @@ def test_openapi_describes_it(client: httpx.Client) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     described, chatted = paths[STREAM]["post"], paths[CHAT]["post"]
     assert described["requestBody"] == chatted["requestBody"]
-    assert "text/event-stream" in described["responses"]["200"]["description"]
-    for told in ("`status`", "`result`", "`error`", "15 seconds"):
+    assert described["responses"]["200"]["content"] == {"text/event-stream": {"schema": {"type": "string"}}}
+    for told in ("`started`", "`status`", "`delta`", "`event`", "`result`", "`error`", "`gap`", "15 seconds"):
         assert told in described["description"]
 
 
@@ -243,7 +299,7 @@ def test_a_shutdown_sends_open_streams_their_last_event() -> None:
     with Served("--app", "tests.apps.watched:app", "--drain-time", "20") as server, server.client() as client:
         with client.stream("POST", STREAM, json=body("hold for ever")) as answer:
             lines = answer.iter_lines()
-            read_statuses(lines, 1)
+            read_start(lines)
             assert server.process is not None
             server.process.send_signal(signal.SIGTERM)
             while client.get("/readyz").status_code != 503:
@@ -251,7 +307,8 @@ def test_a_shutdown_sends_open_streams_their_last_event() -> None:
             late = client.post(STREAM, json=body("hi", "late"))
             assert (late.status_code, late.json()["detail"]) == (503, "The server is shutting down; try again")
             server.process.send_signal(signal.SIGTERM)  # hastens
-            assert list(lines) == ["event: error", 'data: {"detail":"The run was interrupted; try again"}', ""]
+            last = ["event: error", 'data: {"detail":"The run was interrupted; try again"}', "id: end", ""]
+            assert list(lines) == last
         assert server.process.wait(20) == 0
 
 
@@ -265,15 +322,15 @@ def test_every_server_passes_events_on_at_once_and_lets_the_run_of_who_leaves_go
     with server, server.client() as client:
         with client.stream("POST", STREAM, json=body("hold on")) as answer:
             lines = answer.iter_lines()
-            assert read_statuses(lines, 1) == [READING[1]]
+            read_start(lines)
             client.post(CHAT, json=body("open on", "opener"))
-            assert next(lines) == "event: result"
+            assert [read_event(lines)[0] for _ in range(3)] == ["delta", "event", "result"]
         with client.stream("POST", STREAM, json=body("hold still")) as answer:
-            read_statuses(answer.iter_lines(), 1)
+            read_start(answer.iter_lines())
         client.post(CHAT, json=body("open still", "opener"))
         seen = client.post(CHAT, json=body("see")).json()["assistant_messages"][0]
         assert json.loads(seen)["answered"] == 2
-        assert stream(client, "raise it")[1:] == [("error", {"detail": "Pipeline error: it"})]
+        assert stream(client, "raise it")[-1] == ("error", {"detail": "Pipeline error: it"})
 
 
 # Limits, in this process.

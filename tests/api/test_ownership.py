@@ -1,12 +1,12 @@
 """Whose conversation it is, asked of every route that there is: a new route cannot forget it.
 
-A route that these tests do not know fails them until it is told here what it does with somebody else's thread.
+A route that these tests do not know fails them until it is told here what it does with somebody else's thread or run.
 """
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import httpx
@@ -15,7 +15,7 @@ import pytest
 from jimsapi import ThreadContext, create_api
 from jimsapi.api.app import Api
 from jimsapi.asgi.routing import Route
-from jimsapi.asgi.testing import TestClient
+from jimsapi.asgi.testing import HandshakeRefused, TestClient
 from tests.plugins.distributions import install
 from tests.serving import ROOT
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 Call = tuple[str, str, dict[str, Any]]
 
-CHATS = [("POST", "/api/v1/chat"), ("POST", "/api/v1/chat/stream")]
+CHATS = [("POST", "/api/v1/chat"), ("POST", "/api/v1/chat/stream"), ("POST", "/api/v1/runs")]
 """Routes that answer a message: the scope `chat` is enough for them."""
 
 NAMES_THREAD = {chat: {"message": "hi", "thread_id": "THREAD"} for chat in CHATS}
@@ -36,34 +36,56 @@ NAMES_CONTACT = {
 }
 """Routes that are told a contact, and how."""
 
+RUNS = {
+    ("GET", "/api/v1/runs/{id:uuid}"): 200,
+    ("GET", "/api/v1/runs/{id:uuid}/stream"): 200,
+    ("POST", "/api/v1/runs/{id:uuid}/cancel"): 409,
+}
+"""Routes that are told a run, and what they say of one that has ended. They name no scope: it depends on whose it is."""
+
+CONVERSATIONS = ["/api/v1/chat/ws"]
+"""WebSockets over which messages are sent and runs cancelled: what is said there is tried in frames."""
+
 
 async def tell(ctx: ThreadContext) -> None:
     """Answer with all that was said before."""
     ctx.send_message(" ".join(str(said["content"]) for said in ctx.history))
 
 
+class Foreign(NamedTuple):
+    """A thread in which a secret was said, and the run that answered it."""
+
+    thread_id: str
+    run_id: str
+
+
 @asynccontextmanager
-async def serving(site: Path) -> AsyncIterator[tuple[Api, httpx.AsyncClient, str]]:
-    """The API, a client of it, and the thread of a contact `bea` in which a secret was said."""
+async def serving(site: Path) -> AsyncIterator[tuple[Api, TestClient, Foreign]]:
+    """The API, a client of it, and what `root` said to it for a contact `bea`."""
     install(site, "jimsapi-users", (ROOT / "tests" / "apps" / "jimsapi_users.py").read_text())
     api = create_api(tell, store="memory:")
     async with TestClient(api) as client:
-        said = await client.post(
-            "/api/v1/chat", headers={"x-user": "root"}, json={"contact_id": "bea", "message": "secret"}
-        )
-        yield api, client, said.json()["thread_id"]
+        yield api, client, await say(client, "root", "bea", "secret")
+
+
+async def say(client: httpx.AsyncClient, user: str, contact: str, message: str) -> Foreign:
+    body = {"contact_id": contact, "message": message}
+    said = await client.post("/api/v1/chat", headers={"x-user": user}, json=body)
+    return Foreign(said.json()["thread_id"], said.headers["x-run-id"])
 
 
 def private(api: Api) -> list[Route]:
     return [route for route in api.routes if not route.public]
 
 
-def calls(route: Route, thread_id: str, contact_id: str) -> Iterable[Call]:
-    """Every way in which a route can be told of a thread or a contact."""
+def calls(route: Route, foreign: Foreign, contact_id: str) -> Iterable[Call]:
+    """Every way in which a route can be told of a thread, a run or a contact."""
+    thread_id, run_id = foreign
     for method in route.methods:
         key = (method, route.path)
         if "{" in route.path:
-            path = "/".join(thread_id if part.startswith("{") else part for part in route.path.split("/"))
+            named = run_id if key in RUNS else thread_id
+            path = "/".join(named if part.startswith("{") else part for part in route.path.split("/"))
             yield method, path, {}
         if key in NAMES_THREAD:
             yield method, route.path, {"json": NAMES_THREAD[key] | {"thread_id": thread_id}}
@@ -76,37 +98,125 @@ def calls(route: Route, thread_id: str, contact_id: str) -> Iterable[Call]:
 
 
 async def test_every_private_route_is_known_here_and_names_its_scope(site: Path) -> None:
-    async with serving(site) as (api, _, thread_id):
+    async with serving(site) as (api, _, foreign):
         assert private(api)
         for route in private(api):
-            assert route.scope in ("chat", "threads"), f"{route.path} names no scope"
-            told = {method for method, _, _ in calls(route, thread_id, "bea")}
+            if route.websocket:
+                assert (route.path in CONVERSATIONS, route.scope) == (True, "chat"), f"say here what {route.path} does"
+                continue
+            told = {method for method, _, _ in calls(route, foreign, "bea")}
             assert told == set(route.methods), f"say in this file how {route.path} is told of a thread or a contact"
+            if not {(method, route.path) for method in route.methods} <= RUNS.keys():
+                assert route.scope in ("chat", "threads"), f"{route.path} names no scope"
 
 
-async def test_a_bound_caller_finds_a_foreign_thread_and_contact_on_no_route(site: Path) -> None:
-    async with serving(site) as (api, client, thread_id):
-        for route in private(api):
-            for method, path, options in calls(route, thread_id, "bea"):
-                answer = await client.request(method, path, headers={"x-user": "ann"}, **options)
-                names_thread = thread_id in path + str(options)
-                assert answer.status_code == (404 if names_thread else 403), (method, path, options, answer.text)
-                assert "secret" not in answer.text
-        untouched = await client.get(f"/api/v1/threads/{thread_id}/events", headers={"x-user": "root"})
-        assert len(untouched.json()["events"]) == 3
+async def test_a_bound_caller_finds_a_foreign_thread_run_and_contact_on_no_route(site: Path) -> None:
+    async with serving(site) as (api, client, foreign):
+        for user in ("ann", "ann-talks"):
+            for route in private(api):
+                for method, path, options in calls(route, foreign, "bea"):
+                    if user == "ann-talks" and route.scope == "threads":
+                        continue
+                    answer = await client.request(method, path, headers={"x-user": user}, **options)
+                    named = any(name in path + str(options) for name in foreign)
+                    assert answer.status_code == (404 if named else 403), (method, path, options, answer.text)
+                    assert "secret" not in answer.text
+        assert await untouched(client, foreign)
 
 
 async def test_an_unbound_caller_with_chat_alone_is_shown_and_deletes_nobody_s_conversation(site: Path) -> None:
-    async with serving(site) as (api, client, thread_id):
+    async with serving(site) as (api, client, foreign):
         for route in private(api):
-            for method, path, options in calls(route, thread_id, "bea"):
-                if (method, route.path) in CHATS:
+            for method, path, options in calls(route, foreign, "bea"):
+                key = (method, route.path)
+                if key in CHATS:
                     continue  # it may speak for every contact, as the owner's text has it
                 answer = await client.request(method, path, headers={"x-user": "talker"}, **options)
-                assert answer.status_code == 403, (method, path, options, answer.text)
+                assert answer.status_code == (404 if key in RUNS else 403), (method, path, options, answer.text)
                 assert "secret" not in answer.text
-        untouched = await client.get(f"/api/v1/threads/{thread_id}/events", headers={"x-user": "root"})
-        assert len(untouched.json()["events"]) == 3
+        assert await untouched(client, foreign)
+
+
+async def untouched(client: httpx.AsyncClient, foreign: Foreign) -> bool:
+    events = await client.get(f"/api/v1/threads/{foreign.thread_id}/events", headers={"x-user": "root"})
+    run = await client.get(f"/api/v1/runs/{foreign.run_id}", headers={"x-user": "root"})
+    return (len(events.json()["events"]), run.json()["status"]) == (3, "completed")
+
+
+async def statuses(api: Api, client: httpx.AsyncClient, user: str, run: Foreign) -> dict[tuple[str, str], int]:
+    """What the routes of runs say to somebody who names a run."""
+    asked = [(route, call) for route in private(api) for call in calls(route, run, "bea")]
+    return {
+        (method, route.path): (await client.request(method, path, headers={"x-user": user})).status_code
+        for route, (method, path, _) in asked
+        if (method, route.path) in RUNS
+    }
+
+
+@pytest.mark.parametrize(("user", "contact"), [("talker", "bea"), ("ann-talks", "ann"), ("ann", "ann"), ("root", "x")])
+async def test_a_caller_sees_and_cancels_its_own_runs(site: Path, user: str, contact: str) -> None:
+    async with serving(site) as (api, client, _):
+        assert await statuses(api, client, user, await say(client, user, contact, "mine")) == RUNS
+
+
+@pytest.mark.parametrize(("user", "contact"), [("reader", "bea"), ("root", "bea"), ("ann", "ann")])
+async def test_who_may_see_threads_sees_the_runs_of_others_there(site: Path, user: str, contact: str) -> None:
+    async with serving(site) as (api, client, _):
+        assert await statuses(api, client, user, await say(client, "talker", contact, "hi")) == RUNS
+
+
+@pytest.mark.parametrize(("user", "by", "contact"), [("ann-talks", "root", "ann"), ("talker", "ann", "ann")])
+async def test_who_may_not_finds_no_run_of_others_even_for_its_own_contact(
+    site: Path, user: str, by: str, contact: str
+) -> None:
+    async with serving(site) as (api, client, _):
+        run = await say(client, by, contact, "hi")
+        assert await statuses(api, client, user, run) == dict.fromkeys(RUNS, 404)
+
+
+async def test_who_may_see_threads_alone_begins_no_run(site: Path) -> None:
+    async with serving(site) as (_, client, _):
+        for method, path in CHATS:
+            body = {"contact_id": "bea", "message": "hi"}
+            assert (await client.request(method, path, headers={"x-user": "reader"}, json=body)).status_code == 403
+        for path in CONVERSATIONS:
+            with pytest.raises(HandshakeRefused, match="403"):
+                async with client.websocket(path, headers={"x-user": "reader"}):
+                    pass
+
+
+async def test_who_may_do_nothing_is_refused_on_every_route(site: Path) -> None:
+    async with serving(site) as (api, client, foreign):
+        for route in private(api):
+            for method, path, options in calls(route, foreign, "bea"):
+                answer = await client.request(method, path, headers={"x-user": "nobody"}, **options)
+                assert answer.status_code == 403, (method, path, options, answer.text)
+
+
+FOREIGN_FRAMES: list[tuple[str, dict[str, Any], str]] = [
+    ("ann", {"type": "chat", "message": "hi", "thread_id": "THREAD"}, "Thread 'THREAD' not found"),
+    ("ann", {"type": "chat", "message": "hi", "contact_id": "bea"}, "These credentials are for another contact_id"),
+    ("ann", {"type": "cancel", "run_id": "RUN"}, "Run not found: RUN"),
+    ("talker", {"type": "cancel", "run_id": "RUN"}, "Run not found: RUN"),
+    ("root", {"type": "cancel", "run_id": "RUN"}, "Run 'RUN' has ended: it is completed"),
+]
+
+
+@pytest.mark.parametrize(("user", "frame", "detail"), FOREIGN_FRAMES)
+async def test_a_conversation_over_a_websocket_is_held_to_the_same(
+    site: Path, user: str, frame: dict[str, Any], detail: str
+) -> None:
+    async with serving(site) as (_, client, foreign):
+        named = {"THREAD": foreign.thread_id, "RUN": foreign.run_id}
+        sent = {name: named.get(value, value) for name, value in frame.items()}
+        for place, name in named.items():
+            detail = detail.replace(place, name)
+        for path in CONVERSATIONS:
+            async with client.websocket(path, headers={"x-user": user}) as ws:
+                await ws.send_json(sent)
+                answer = await ws.receive_json()
+                assert (answer["type"], answer["detail"]) == ("error", detail)
+        assert await untouched(client, foreign)
 
 
 async def test_a_route_of_a_plugin_that_forgets_is_noticed(site: Path) -> None:
@@ -123,9 +233,9 @@ async def test_a_route_of_a_plugin_that_forgets_is_noticed(site: Path) -> None:
                 return JSONResponse({})
         """,
     )
-    async with serving(site) as (api, client, thread_id):
+    async with serving(site) as (api, client, foreign):
         leak = next(route for route in private(api) if route.path.startswith("/leak"))
         assert leak.scope is None
-        ((method, path, _),) = [call for call in calls(leak, thread_id, "bea") if call[0] == "GET"]
+        ((method, path, _),) = [call for call in calls(leak, foreign, "bea") if call[0] == "GET"]
         assert (await client.request(method, path, headers={"x-user": "ann"})).status_code == 200
         assert UUID(path.rpartition("/")[2])

@@ -75,7 +75,9 @@ def test_a_host_that_is_not_ours_is_one_line(bot: Path, host: str) -> None:
         ("sqlite:///garbage.db", "garbage.db"),
         ("sqlite:///", "give sqlite:///relative.db"),
         ("sqlite:///x.db?mode=ro", "takes no parameters"),
-        ("postgresql://user:sesame@db/jims", "postgresql://***@db/jims: no installed plugin"),
+        ("postgresql://user:sesame@db/jims", "postgresql://***@db/jims: PostgreSQL needs jimsapi-postgres"),
+        ("postgresql+asyncpg://user:sesame@db/jims", "pip install jimsapi-postgres"),
+        ("postgres://user:sesame@db/jims", "pip install jimsapi-postgres"),
         ("nonsense", "--store nonsense: no installed plugin keeps threads there"),
     ],
 )
@@ -85,6 +87,39 @@ def test_an_unusable_store_is_one_line(bot: Path, store: str, message: str) -> N
     line = refusal(run_command(*QUIET, "--store", store, cwd=bot))
     assert message in line
     assert "sesame" not in line
+
+
+def test_a_store_without_its_plugin_is_one_line_also_when_a_variable_names_it(bot: Path) -> None:
+    env = {"JIMS_STORE": "postgresql://user:sesame@db/jims"}
+    line = refusal(run_command(*QUIET, cwd=bot, env=env))
+    assert "which is not installed: pip install jimsapi-postgres" in line
+    assert "sesame" not in line
+
+
+def test_a_store_without_its_plugin_is_one_line_also_when_the_app_carries_it(bot: Path) -> None:
+    app = "from jimsapi import JimsApp\nasync def bot(ctx): pass\n"
+    (bot / "bot.py").write_text(f"{app}app = JimsApp(bot, store='postgresql://user:sesame@db/jims')\n")
+    line = refusal(run_command(*QUIET, cwd=bot))
+    assert "which is not installed: pip install jimsapi-postgres" in line
+    assert "sesame" not in line
+
+
+@pytest.mark.parametrize("flag", ["--enable-sentry", "--sentry-personal-data"])
+def test_a_flag_of_error_reporting_without_its_plugin_is_one_line(bot: Path, flag: str) -> None:
+    line = refusal(run_command(*QUIET, flag, cwd=bot))
+    assert f"{flag} is set, but jimsapi-sentry is not installed: pip install jimsapi-sentry" in line
+
+
+def test_a_variable_of_error_reporting_without_its_plugin_is_a_loud_warning(bot: Path) -> None:
+    """Other JIMS programs read it too."""
+    with Served(
+        "--app", "bot", folder=bot, env={"JIMS_ENABLE_SENTRY": "1", "JIMS_SENTRY_PERSONAL_DATA": "no"}
+    ) as served:
+        served.stop()
+        log = served.stderr
+    assert log.count("NOTHING IS REPORTED") == 1
+    assert "JIMS_ENABLE_SENTRY is set, but jimsapi-sentry is not installed" in log
+    assert "pip install jimsapi-sentry" in log
 
 
 def test_a_store_that_another_process_holds_is_one_line_and_check_does_not_need_it(bot: Path) -> None:

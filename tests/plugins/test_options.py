@@ -11,7 +11,7 @@ import pytest
 from jimsapi import Options, Secret, create_api, option
 from jimsapi.builtin import builtin_plugins
 from jimsapi.plugins.compose import resolve_settings
-from jimsapi.plugins.core import CoreOptions
+from jimsapi.plugins.core import CoreOptions, absent_reporting
 from jimsapi.plugins.errors import OptionError, StartError
 from jimsapi.plugins.manager import Implementation, PluginEntry, PluginManager
 from jimsapi.plugins.options import Owned, Settings, matches_any, near_misses, secret_lines, specs
@@ -339,6 +339,22 @@ def test_an_auth_option_whose_plugin_is_not_installed_stops_the_start(
     plugins = PluginManager(builtin_plugins(), installed=False)
     with pytest.raises(StartError, match=f"{source} is set, but jimsapi-authentik is not installed"):
         resolve_settings(plugins, [], given, environ)
+
+
+def test_error_reporting_that_is_asked_for_by_keyword_without_its_plugin_stops_the_start() -> None:
+    plugins = PluginManager(builtin_plugins(), installed=False)
+    with pytest.raises(StartError, match="--enable-sentry is set, but jimsapi-sentry is not installed"):
+        resolve_settings(plugins, [], {"enable_sentry": True}, {})
+
+
+@pytest.mark.parametrize(
+    ("value", "warned"), [("1", True), ("true", True), ("what", True), ("", False), (" ", False), ("False", False)]
+)
+def test_a_variable_that_switches_on_absent_error_reporting_is_known(value: str, warned: bool) -> None:
+    environ = {"JIMS_ENABLE_SENTRY": value}
+    known = resolve_settings(PluginManager(builtin_plugins(), installed=False), [], {}, environ).known
+    assert absent_reporting(known, environ) == [("JIMS_ENABLE_SENTRY", "jimsapi-sentry")] * warned
+    assert absent_reporting(known | {"enable_sentry"}, environ) == []
 
 
 def test_what_a_hook_says_to_the_operator_is_said_as_it_is_and_its_own_mistakes_name_the_plugin() -> None:

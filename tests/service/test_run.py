@@ -21,6 +21,7 @@ from jimsapi.service.errors import (
 )
 from jimsapi.service.identity import PUBLIC, Admission
 from jimsapi.service.live import RunRecord, Stop
+from jimsapi.service.pipeline import Pipeline
 from jimsapi.service.run import RunLimits, RunService
 from jimsapi.service.sinks import SinkQueue
 from jimsapi.threads.errors import RunClosed, ThreadNotFound
@@ -430,3 +431,35 @@ async def test_an_event_that_exits_when_looked_at_does_not_take_the_server_down(
     async with serving(pipeline) as service:
         with pytest.raises(PipelineFailed):
             await service.chat(inbound("hi"), PUBLIC)
+
+
+async def test_what_is_put_around_pipelines_is_called_outermost_last_and_leaves_them_their_names() -> None:
+    records: list[RunRecord] = []
+    calls: list[str] = []
+
+    async def greet(ctx: ThreadContext) -> None:
+        ctx.send_message("welcome")
+
+    def by(who: str) -> Callable[[Pipeline, str], Pipeline]:
+        def wrap(pipeline: Pipeline, name: str) -> Pipeline:
+            async def wrapped(ctx: ThreadContext) -> None:
+                calls.append(f"{who} calls {name}")
+                await pipeline(ctx)
+
+            return wrapped
+
+        return wrap
+
+    async with MemoryStore() as store:
+        app = JimsApp(Bot(), conversation_start_pipeline=greet, name="bot")
+        service = RunService(app, store, [DefaultResolver()], on_run=[records.append])
+        service.wrap_pipelines(by("inner"))
+        service.wrap_pipelines(by("outer"))
+        async with service:
+            first = Inbound(contact_id="ann", message="hi", run_conversation_start_on_new_thread=True)
+            assert (await service.chat(first, PUBLIC)).assistant_messages == ["You said: hi"]
+            with pytest.raises(PipelineFailed, match="on purpose"):
+                await service.chat(inbound("raise"), PUBLIC)
+    assert calls == ["outer calls greet", "inner calls greet", *["outer calls bot", "inner calls bot"] * 2]
+    timings = [(timing.pipeline, timing.succeeded) for record in records for timing in record.pipelines]
+    assert timings == [("greet", True), ("bot", True), ("bot", False)]

@@ -1,0 +1,338 @@
+"""What the protocols of others share: each is a decoder of a request and an encoder of a run's stream.
+
+A decoder makes a `Turn`; `begin_turn` begins its run in the thread that the client means; `speech` makes of the run's
+stream what every such protocol can say: messages in pieces, each begun and ended, then the other events.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import wraps
+from hashlib import sha256
+from typing import Any, cast
+from uuid import UUID
+
+import msgspec
+import orjson
+
+from jimsapi.api.chat import idempotency_key, note_run
+from jimsapi.api.errors import STATUS, domain_error
+from jimsapi.asgi.connection import Connection, Request
+from jimsapi.asgi.errors import HTTPError
+from jimsapi.asgi.response import JSONResponse, Response
+from jimsapi.asgi.routing import Handler
+from jimsapi.asgi.validation import Model
+from jimsapi.service.errors import ServerDraining
+from jimsapi.service.identity import Admission
+from jimsapi.service.inbound import MAX_CONTACT_ID, Inbound
+from jimsapi.service.live import LiveRun
+from jimsapi.service.result import RunResult
+from jimsapi.service.run import RunService
+from jimsapi.service.runs import Runs
+from jimsapi.service.stream import Delta, Ended, Gap, Read, Status
+from jimsapi.threads.errors import DomainError
+from jimsapi.threads.event import ASSISTANT_MESSAGE, ASSISTANT_MESSAGE_WITH_BUTTONS, NewEvent
+from jimsapi.threads.ids import uuid7
+from jimsapi.threads.run import ByExternalId, New, Selector
+
+logger = logging.getLogger("jimsapi.api")
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """What a client of another protocol sent: the newest message of the person, and what it names its conversation.
+
+    `thread` is the client's own name of the conversation, any text; `user` what the protocol calls the person. `once`:
+    the message is no part of a conversation, and is answered without a thread.
+    """
+
+    message: str
+    thread: str | None = None
+    user: str | None = None
+    once: bool = False
+
+
+class MessageStarted(msgspec.Struct, frozen=True):
+    """A message of the assistant begins; `message_id` is the identifier of its event."""
+
+    message_id: UUID
+
+
+class MessagePiece(msgspec.Struct, frozen=True):
+    """The next piece of the message that was started last."""
+
+    message_id: UUID
+    text: str
+
+
+class MessageEnded(msgspec.Struct, frozen=True):
+    """The message that was started last is complete."""
+
+    message_id: UUID
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """The run has no answer. Nothing follows."""
+
+    error: BaseException
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """The run is over, and this is its answer. Nothing follows."""
+
+    result: RunResult
+
+
+Said = MessageStarted | MessagePiece | MessageEnded | Status | NewEvent | Finished | Failed
+"""A `NewEvent` is an event of the run that is no message of the assistant's, or one that has more than text."""
+
+
+class ThreadNames:
+    """How the clients of a protocol name person and conversation.
+
+    `protocol` keeps the conversations of different protocols apart. A person is the contact of the caller's identity,
+    else who `contact_header` names, else the protocol's own user; else each conversation is a person of its own.
+    """
+
+    def __init__(self, protocol: str, contact_header: str | None = None, thread_header: str | None = None) -> None:
+        self.protocol = protocol
+        self.contact_header = contact_header
+        self.thread_header = thread_header
+
+    def contact(self, request: Connection, turn: Turn) -> str:
+        """Who it is that speaks. Without any name it is somebody new, who shares nothing with anybody."""
+        bound_to = cast(Admission, request.admission).identity.contact_id
+        if bound_to is not None:
+            return bound_to
+        named = None if self.contact_header is None else request.headers.get(self.contact_header)
+        return named or turn.user or self._anybody_of(self.thread(request, turn))
+
+    def _anybody_of(self, thread: str | None) -> str:
+        if not thread:
+            return f"{self.protocol}:{uuid7()}"
+        # A client may name its conversations as long as it likes, a person has so many bytes.
+        name = thread.encode()
+        return thread if len(name) <= MAX_CONTACT_ID else f"{self.protocol}:{sha256(name).hexdigest()}"
+
+    def thread(self, request: Connection, turn: Turn) -> str | None:
+        """The client's name of the conversation."""
+        named = None if self.thread_header is None else request.headers.get(self.thread_header)
+        return named or turn.thread
+
+    def selectors(self, request: Connection, turn: Turn, contact: str) -> Sequence[Selector] | None:
+        """The thread of that name; None if there is no name, so that the resolvers say which it is.
+
+        Two callers, or two persons, that use one name never share a thread: all are part of the external identifier.
+        """
+        thread = self.thread(request, turn)
+        if thread is None:
+            return None
+        admission = cast(Admission, request.admission)
+        parts = (admission.provider, admission.identity.subject, contact, thread)
+        external_id = f"{self.protocol}:{sha256(repr(parts).encode()).hexdigest()}"
+        return (ByExternalId(external_id), New(external_id=external_id))
+
+
+async def read_body(request: Request, service: RunService, model: type[Model]) -> Model:
+    """The body of a turn. Raises `HTTPError` for a faulty one, `ServerDraining` if it comes too late."""
+    try:
+        return await request.typed(model)
+    except asyncio.CancelledError:
+        if not service.draining:
+            raise
+        raise ServerDraining from None
+
+
+async def begin_turn(
+    request: Connection, service: RunService, names: ThreadNames, turn: Turn, *, watched: bool = True
+) -> LiveRun:
+    """Begin the run that answers a turn. A `watched` one is waited for until a thread has taken it, or none does.
+
+    `refusal(run)` tells which. Raises what `RunService.begin` raises.
+    """
+    admission = cast(Admission, request.admission)
+    contact = names.contact(request, turn)
+    inbound = Inbound(contact_id=contact, message=turn.message, thread_config={"interface": names.protocol})
+    if turn.once:
+        run = service.answer_once(inbound, admission, watched=watched)
+    else:
+        key = idempotency_key(request) if isinstance(request, Request) else None
+        selectors = names.selectors(request, turn, contact)
+        run = service.begin(inbound, admission, watched=watched, key=key, selectors=selectors)
+    if watched and run.taken is not None:
+        await asyncio.shield(run.taken)
+    note_run(request, run)
+    return run
+
+
+async def answer_of(request: Connection, run: LiveRun) -> RunResult:
+    """What a run answers, for who waits for the whole. Raises the `DomainError` that it ends with."""
+    try:
+        return await asyncio.shield(run.answer)
+    finally:
+        note_run(request, run)
+
+
+def refusal(run: LiveRun) -> DomainError | None:
+    """Why no thread took the message; None if one did."""
+    if run.thread is not None or run.known_as is not run.run_id:
+        return None
+    error = run.answer.exception()
+    if not isinstance(error, DomainError):
+        raise error or RuntimeError(f"run {run.run_id} has an answer without a thread")
+    return error
+
+
+def failure(request: Connection, error: BaseException) -> tuple[int, str]:
+    """What a client is told of a run without an answer: the status that `/api/v1/chat` would have had, and the text."""
+    if not isinstance(error, DomainError) or type(error) not in STATUS:
+        logger.error("a run ended with an error that is not to be told", exc_info=error)
+        return 500, "Internal Server Error"
+    answer = domain_error(request, error)
+    return answer.status, orjson.loads(cast(bytes, answer.body))["detail"]
+
+
+_SEEN_AS_LINE_ENDS = ((b"\xc2\x85", rb"\u0085"), (b"\xe2\x80\xa8", rb"\u2028"), (b"\xe2\x80\xa9", rb"\u2029"))
+"""Characters that end no line of an event stream, but do for clients that split it as Python splits text."""
+
+
+def data_event(value: Any) -> bytes:
+    """A server-sent event without a name, whose data is this value as JSON."""
+    data = orjson.dumps(value)
+    for character, escape in _SEEN_AS_LINE_ENDS:
+        if character in data:
+            data = data.replace(character, escape)
+    return b"data: %s\n\n" % data
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """What went wrong, to be told in a protocol's own form: `field` is the part of the body at fault, if it is one."""
+
+    status: int
+    text: str
+    field: str | None = None
+
+
+Form = Callable[[Refusal], Any]
+"""The body, as JSON can hold it, in which a protocol's clients read what went wrong."""
+
+
+def errors_as(form: Form) -> Callable[[Callable[[Request], Awaitable[Response]]], Handler]:
+    """Decorate a handler, so that what it refuses is told as the clients of its protocol read it."""
+
+    def decorate(handler: Callable[[Request], Awaitable[Response]]) -> Handler:
+        @wraps(handler)
+        async def answer(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except (HTTPError, DomainError) as error:
+                return error_as(form, request, error)
+
+        return answer
+
+    return decorate
+
+
+def error_as(form: Form, request: Connection, error: HTTPError | DomainError) -> Response:
+    """What the API answers to an error, with its status and headers, and with a body of this form."""
+    if isinstance(error, DomainError):
+        answer = domain_error(request, error)
+    else:
+        answer = JSONResponse({"detail": error.detail}, error.status, error.headers)
+    told = JSONResponse(form(told_by(answer)), answer.status)
+    told.raw_headers += [pair for pair in answer.raw_headers if pair[0] not in (b"content-length", b"content-type")]
+    told.names_connection = answer.names_connection
+    return told
+
+
+def told_by(answer: Response) -> Refusal:
+    """What an answer `{"detail": …}` says. Of several faults of a body all are in the text."""
+    detail = orjson.loads(answer.body or b"{}").get("detail")
+    if not isinstance(detail, list):
+        return Refusal(answer.status, str(detail))
+    fields = [".".join(map(str, fault["loc"][1:])) for fault in detail]
+    told = [f"{field}: {fault['msg']}" if field else fault["msg"] for field, fault in zip(fields, detail, strict=True)]
+    return Refusal(answer.status, "; ".join(told), fields[0] or None)
+
+
+async def speech(request: Connection, service: RunService, run: LiveRun) -> AsyncIterator[Said]:
+    """What a run says to whom it answers. A message is whole before the next begins; other events come at the end."""
+    async for said in _said(await Runs(service).of(cast(Admission, request.admission), run)):
+        yield said
+
+
+async def _said(items: AsyncIterator[Read]) -> AsyncIterator[Said]:
+    open_id: UUID | None = None
+    told: dict[UUID, list[str]] = {}
+    missed = False
+    async for _, item in items:
+        match item:
+            case Gap():
+                missed = True
+            case Delta() if missed:
+                pass  # it need not follow on what was told last; the stored message does
+            case Delta(message_id, content):
+                if message_id != open_id:
+                    if open_id is not None:
+                        yield MessageEnded(open_id)
+                    yield MessageStarted(message_id)
+                    open_id = message_id
+                told.setdefault(message_id, []).append(content)
+                yield MessagePiece(message_id, content)
+            case NewEvent(event_id, event_type, _) if event_type in _MESSAGES:
+                text = message_text(item)
+                before = "".join(told.get(event_id, ()))
+                if event_id not in told:
+                    if open_id is not None:
+                        yield MessageEnded(open_id)
+                    yield MessageStarted(event_id)
+                    open_id = event_id
+                if open_id == event_id and text.startswith(before) and len(text) > len(before):
+                    yield MessagePiece(event_id, text[len(before) :])
+                if open_id == event_id:
+                    yield MessageEnded(event_id)
+                    open_id = None
+                if event_type != ASSISTANT_MESSAGE:
+                    yield item
+            case Status() | NewEvent():
+                yield item
+            case Ended(answer):
+                if open_id is not None:
+                    yield MessageEnded(open_id)
+                yield Finished(answer) if isinstance(answer, RunResult) else Failed(answer)
+
+
+_MESSAGES = (ASSISTANT_MESSAGE, ASSISTANT_MESSAGE_WITH_BUTTONS)
+
+
+def messages(result: RunResult) -> list[str]:
+    """The texts that an answer says to the person, in order."""
+    return [message_text(event) for event in result.events if event.event_type in _MESSAGES]
+
+
+def message_text(event: NewEvent) -> str:
+    """The text of a message's event; of one that a pipeline made by hand there may be none."""
+    data: Any = orjson.loads(event.data)
+    content = data.get("content") if isinstance(data, Mapping) else None
+    return content if isinstance(content, str) else ""
+
+
+BETWEEN_MESSAGES = "\n\n"
+
+
+def one_text(result: RunResult) -> str:
+    """The whole answer, for protocols that know one message only."""
+    return BETWEEN_MESSAGES.join(text for text in messages(result) if text)
+
+
+async def as_one_text(said: AsyncIterator[Said]) -> AsyncIterator[str | Finished | Failed]:
+    """The same piece by piece, as it is said, and then the ending."""
+    last: UUID | None = None
+    async for item in said:
+        match item:
+            case MessagePiece(message_id, text) if text:
+                if last is not None and last != message_id:
+                    yield BETWEEN_MESSAGES
+                last = message_id
+                yield text
+            case Finished() | Failed():
+                yield item

@@ -1,0 +1,121 @@
+"""`/api/v1/chat/ws`: chats over one WebSocket, each told as `/api/v1/chat/stream` tells it."""
+
+from typing import Any, cast
+from uuid import UUID
+
+import anyio
+import orjson
+
+from jimsapi.api.chat import inbound_model, own_inbound
+from jimsapi.api.errors import domain_error
+from jimsapi.api.stream import told
+from jimsapi.asgi.errors import HTTPError, ValidationError, WebSocketDisconnected
+from jimsapi.asgi.routing import Router
+from jimsapi.asgi.validation import convert_body
+from jimsapi.asgi.websocket import WebSocket
+from jimsapi.service.identity import CHAT, Admission
+from jimsapi.service.live import LiveRun
+from jimsapi.service.run import RunService
+from jimsapi.service.runs import Runs
+from jimsapi.threads.errors import DomainError
+
+SUBPROTOCOL = "jims.chat"
+MAX_WAITING = 16
+"""Chats that may wait on one WebSocket until those before them are told."""
+
+
+def websocket_routes(service: RunService) -> Router:
+    """The route of the chat over a WebSocket."""
+    router = Router()
+
+    @router.websocket("/api/v1/chat/ws", scope=CHAT, subprotocols=(SUBPROTOCOL,), first_frame=True, tags=("chat",))
+    async def chat_ws(ws: WebSocket) -> None:
+        """Send messages and see what is done about them.
+
+        Frames from the client: `{"type": "chat", …}` with the fields of the body of `/api/v1/chat`, and
+        `{"type": "cancel", "run_id": …}`. Frames to the client: the events of `/api/v1/chat/stream` as
+        `{"type": NAME, …}` with the fields of their data; the type of a status is its `status_type`. Messages are taken
+        as they come, and told one after another: all frames from a `started` to its `result` or `error` are of one run.
+        A frame that is refused has no `started`, only an `error`. One that could not cancel has the `run_id` too.
+        """
+        await ws.accept()
+        await _Conversation(ws, service).run()
+
+    return router
+
+
+class _Conversation:
+    """A WebSocket: frames are read in one task, and what the runs say is sent in another."""
+
+    def __init__(self, ws: WebSocket, service: RunService) -> None:
+        self._ws = ws
+        self._service = service
+        self._runs = Runs(service)
+        self._admission = cast(Admission, ws.admission)
+        # A run to tell of, or the one frame that answers a message which was refused.
+        self._to_tell, self._told = anyio.create_memory_object_stream[LiveRun | bytes](MAX_WAITING)
+
+    async def run(self) -> None:
+        async with self._told, anyio.create_task_group() as tasks:
+            tasks.start_soon(self._tell, tasks.cancel_scope)
+            async with self._to_tell:
+                try:
+                    while True:
+                        await self._read()
+                except WebSocketDisconnected:
+                    tasks.cancel_scope.cancel()
+
+    async def _read(self) -> None:
+        try:
+            frame = await self._ws.receive_json()
+            match frame:
+                case {"type": "chat", **body}:
+                    answer: LiveRun | bytes = self._begin(cast("dict[str, Any]", body))
+                case {"type": "cancel", "run_id": str(run_id)}:
+                    return await self._cancel(run_id)
+                case {"type": "auth"}:  # from a client that was admitted without it
+                    return
+                case _:
+                    raise HTTPError(422, 'A frame is {"type": "chat", …} or {"type": "cancel", "run_id": …}')
+        except (HTTPError, DomainError) as error:
+            answer = self._refusal(error)
+        await self._to_tell.send(answer)  # who sends more than is told waits, and reads no further
+
+    def _begin(self, body: dict[str, Any]) -> LiveRun:
+        inbound = own_inbound(convert_body(body, inbound_model(self._admission)), self._admission)
+        return self._service.begin(inbound, self._admission, watched=True)
+
+    async def _cancel(self, text: str) -> None:
+        try:
+            await self._runs.cancel(self._admission, UUID(text))
+        except ValueError:
+            await self._send(b"error", orjson.dumps({"detail": "run_id is no UUID", "run_id": text}))
+        except DomainError as error:
+            detail = orjson.loads(cast(bytes, domain_error(self._ws, error).body))
+            await self._send(b"error", orjson.dumps({**detail, "run_id": text}))
+
+    async def _tell(self, all_tasks: anyio.CancelScope) -> None:
+        try:
+            async for answer in self._told:
+                if isinstance(answer, bytes):
+                    await self._send(b"error", answer)
+                else:
+                    await self._tell_run(answer)
+        except WebSocketDisconnected:
+            all_tasks.cancel()  # whoever reads frames may wait until there is room to tell of one more
+
+    async def _tell_run(self, run: LiveRun) -> None:
+        async for _, item in await self._runs.of(self._admission, run):
+            name, data = told(self._ws, item)
+            if name == b"status":  # whose own type would hide the frame's; no text can hold these quotes
+                data = data.replace(b',"type":', b',"status_type":')
+            await self._send(name, data)
+
+    async def _send(self, name: bytes, data: bytes) -> None:
+        await self._ws.send_text((b'{"type":"%s",' % name + data[1:]).decode())
+
+    def _refusal(self, error: HTTPError | DomainError) -> bytes:
+        if isinstance(error, DomainError):
+            return cast(bytes, domain_error(self._ws, error).body)
+        detail = error.faults if isinstance(error, ValidationError) else error.detail
+        return orjson.dumps({"detail": detail})
