@@ -1,6 +1,7 @@
 -- Chats for wrk, each by a contact of its own, so that every server answers a first message each time.
 -- BENCHMARK_TOKENS is a file of bearer tokens, a line each, which are taken in turn; without it BENCHMARK_KEY is the one.
 -- BENCHMARK_ROUND keeps the contacts of one run of wrk from those of another.
+-- BENCHMARK_CHECK has every answer looked at, which costs wrk some time; a wrong one ends it.
 
 local tokens = {}
 if os.getenv("BENCHMARK_TOKENS") then
@@ -10,7 +11,8 @@ else
 end
 local headers = { ["Content-Type"] = "application/json" }
 local before = '{"contact_id":"' .. os.getenv("BENCHMARK_ROUND") .. "-"
-local after = '","message":"What are Geneva Durben\'s interests?"}'
+local message = "What are Geneva Durben's interests?"
+local after = '","message":"' .. message .. '"}'
 local number = 0
 
 function request()
@@ -19,8 +21,16 @@ function request()
   return wrk.format("POST", "/api/v1/chat", headers, before .. number .. after)
 end
 
+if os.getenv("BENCHMARK_CHECK") then
+  function response(status, _, body)
+    local echoed = body:find('"assistant_messages":["' .. message .. '"]', 1, true)
+    assert(status == 200 and echoed and body:find('"created_new_thread":true', 1, true), status .. " " .. body)
+  end
+end
+
 function done(summary, latency, requests)
   local errors = summary.errors
   local failed = errors.connect + errors.read + errors.write + errors.status + errors.timeout
-  io.write(string.format("RESULT %d %d %d\n", summary.requests, failed, summary.duration))
+  local p50, p99 = latency:percentile(50), latency:percentile(99)
+  io.write(string.format("RESULT %d %d %d %d %d\n", summary.requests, failed, summary.duration, p50, p99))
 end

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,24 +19,27 @@ ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.startswith("JIMS_")},
     "BENCHMARK_KEY": KEY,
 }
-START_WITHIN = 30.0
+START_WITHIN = 120.0
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Server:
-    """A server's process, from `exec` to its end. `core` is the processor that it is kept on (None: any).
+    """A server's process, from `exec` to its end. `core` is the processor that it is kept on (None: any), `environment`
+    what it is told beside the machine's.
 
-    Raises `RuntimeError`, with what the process wrote, if it does not answer `/healthz` within 30 seconds.
+    Raises `RuntimeError`, with what the process wrote, if it does not answer `/healthz` within two minutes.
     """
 
-    def __init__(self, command: Sequence[str], port: int, *, core: int | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], port: int, *, core: int | None = None, environment: Mapping[str, str] = {}
+    ) -> None:
         self.port = port
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
         pin = ["taskset", "--cpu-list", str(core)] if core is not None else []
         self._command = [*pin, *command]
         began = time.perf_counter()
         self._process = subprocess.Popen(
-            self._command, cwd=ROOT, env=ENVIRONMENT, stdout=self._output, stderr=self._output
+            self._command, cwd=ROOT, env={**ENVIRONMENT, **environment}, stdout=self._output, stderr=self._output
         )
         self._wait(began)
         self.started_in = time.perf_counter() - began
@@ -119,3 +123,32 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def family_seconds(parent: int) -> float:
+    """The processor time that a process and its children have used, those included that have ended."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended meanwhile
+        if int(stat.parent.name) == parent:
+            ticks += sum(map(int, fields[11:15]))
+        elif int(fields[1]) == parent:
+            ticks += sum(map(int, fields[11:13]))
+    return ticks / TICKS
+
+
+def scrape(metrics_port: int) -> dict[str, float]:
+    """What a server counts, by name: figures that only their labels tell apart are added up."""
+    connection = http.client.HTTPConnection("127.0.0.1", metrics_port, timeout=START_WITHIN)
+    connection.request("GET", "/metrics")
+    lines = connection.getresponse().read().decode().splitlines()
+    connection.close()
+    counted: defaultdict[str, float] = defaultdict(float)
+    for line in lines:
+        if not line.startswith("#"):
+            name, _, value = line.rpartition(" ")
+            counted[name.partition("{")[0]] += float(value)
+    return counted

@@ -11,7 +11,7 @@ from jimsapi.service.live import LiveRun
 from jimsapi.service.run import LOOK_EVERY, OPEN, RunService
 from jimsapi.service.stream import THE_END, Ended, Read, read, replay
 from jimsapi.threads.errors import DomainError, RunNotFound
-from jimsapi.threads.run import RunStatus, StoredRun
+from jimsapi.threads.run import StoredRun
 
 
 class Runs:
@@ -33,12 +33,12 @@ class Runs:
         return await self._service.store.run(run_id, identity.contact_id, caller)
 
     async def cancel(self, admission: Admission, run_id: UUID) -> None:
-        """Cancel a run; nothing of it is stored any more. Raises `RunEnded` if it has ended in another way."""
+        """Cancel a run; nothing of it is stored any more. Raises `RunEnded` if it has ended."""
         await self.run(admission, run_id)
         settled = await self._service.cancel(run_id)
         if settled.status is None:
             raise RunNotFound(run_id)
-        if settled.status is not RunStatus.CANCELLED:
+        if not settled.counted:
             raise RunEnded(run_id, settled.status)
 
     async def watch(self, admission: Admission, run_id: UUID, after: int = 0) -> AsyncIterator[Read] | None:

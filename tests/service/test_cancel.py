@@ -97,12 +97,13 @@ async def test_one_whose_pipeline_swallows_the_cancellation_is_let_go() -> None:
         assert await texts(service, run.thread_id) == ["user_message", "user_message", "assistant_message"]
 
 
-async def test_cancelling_again_says_the_same_and_one_that_ended_otherwise_is_refused() -> None:
+async def test_a_run_that_has_ended_in_whatever_way_cannot_be_cancelled() -> None:
     bot = Scripted()
     async with serving(bot) as service:
         run = service.begin(inbound("hold on"), PUBLIC)
         await bot.reached["on"].wait()
-        for _ in range(2):
+        await cancel(service, run.run_id)
+        with pytest.raises(RunEnded, match="it is cancelled"):
             await cancel(service, run.run_id)
         done = await service.chat(inbound(), PUBLIC)
         with pytest.raises(RunEnded, match="it is completed"):

@@ -1,0 +1,29 @@
+"""The same as `echo.py`, written for jims-core: for jims-api, and for ours to adapt.
+
+`BENCHMARK_DATABASE` is its database, as SQLAlchemy names it.
+"""
+# It runs where jims-core is installed, which the type checker has not.
+# mypy: ignore-errors
+
+import os
+
+import sqlalchemy.ext.asyncio as sa_aio
+from jims_core.app import JimsApp
+from jims_core.db import Base
+from jims_core.thread.thread_context import ThreadContext
+
+
+async def echo(ctx: ThreadContext) -> None:
+    """Answer with the person's last message."""
+    ctx.send_message(ctx.get_last_user_message())
+
+
+async def make_app() -> JimsApp:
+    """Make JIMS's tables, as its programs do, and the app."""
+    engine = sa_aio.create_async_engine(os.environ["BENCHMARK_DATABASE"])
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    return JimsApp(sessionmaker=sa_aio.async_sessionmaker(engine, expire_on_commit=False), pipeline=echo)
+
+
+app = make_app()
