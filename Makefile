@@ -12,12 +12,13 @@ JIMS_VENV := .venv-jims
 JIMS_PY := $(JIMS_VENV)/bin/python
 JIMS_PLUGINS := jimsapi-jims jims-api-command
 FIND_PYTHON := $(PYTHON) plugins/jimsapi-jims/tests/find_python.py
+FIND_CHROMIUM := $(PYTHON) tests/clients/find_chromium.py
 PLUGINS := $(filter-out $(JIMS_PLUGINS),$(patsubst plugins/%/setup.cfg,%,$(wildcard plugins/*/setup.cfg)))
 
 # $(call mypy,folder,python): each plugin is checked from its own folder, where its modules are.
 mypy = cd plugins/$(1) && MYPYPATH=.:tests:$(CURDIR) $(CURDIR)/$(2) -m mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache/$(1) .
 
-.PHONY: help run test lint test-core test-plugins test-jims test-long bench-floor docs clean
+.PHONY: help run test lint test-core test-plugins test-jims test-long browser bench-floor docs clean
 .DELETE_ON_ERROR:
 
 help:
@@ -33,7 +34,7 @@ run: $(VENV)/.installed-run
 	exec $(PY) -m jimsapi --app examples.interests:app
 
 # The environments are made one after another, since pip leaves its notes beside the code; then two parts run at a time.
-test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed
+test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed browser
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint test-core test-plugins test-jims
 
 lint: $(VENV)/.installed-dev
@@ -41,7 +42,7 @@ lint: $(VENV)/.installed-dev
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-test-core: $(VENV)/.installed-dev
+test-core: $(VENV)/.installed-dev browser
 	$(PY) -m pytest
 
 test-plugins: $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed $(PLUGINS:%=mypy-%) mypy-tests
@@ -56,12 +57,18 @@ $(PLUGINS:%=mypy-%) mypy-tests: mypy-%: $(PLUGINS_VENV)/.installed
 $(JIMS_PLUGINS:%=mypy-%): mypy-%: $(JIMS_VENV)/.installed
 	$(call mypy,$*,$(JIMS_PY))
 
-test-long: $(VENV)/.installed-dev
+test-long: $(VENV)/.installed-dev browser
 	JIMSAPI_STORE_EXAMPLES=2000 $(PY) -m pytest
 
 docs: $(VENV)/.installed-dev
 	$(PY) docs/generate.py
 	$(PY) plugins/jimsapi-jims/tests/differential/differences.py
+
+# For the tests that open a page; what is there is taken.
+browser:
+	@$(FIND_CHROMIUM) >/dev/null 2>&1 || { apt-get update --quiet && \
+	  apt-get install --yes --quiet --no-install-recommends chromium-headless-shell; } || true
+	@$(FIND_CHROMIUM) >/dev/null
 
 bench-floor: $(VENV)/.installed-dev
 	@command -v wrk >/dev/null || { \
@@ -72,7 +79,7 @@ bench-floor: $(VENV)/.installed-dev
 	$(PY) -m benchmarks.floor
 
 clean:
-	rm -rf $(VENV) $(PLUGINS_VENV) $(JIMS_VENV) build dist *.egg-info plugins/*/build plugins/*/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PLUGINS_VENV) $(JIMS_VENV) build dist *.egg-info plugins/*/build plugins/*/*.egg-info tests/node_modules plugins/*/tests/node_modules .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # Installed once, and again when the dependencies change. Editable, so that what is served and tested is what is here.
 $(VENV)/.installed-run: setup.cfg pyproject.toml | $(PY)

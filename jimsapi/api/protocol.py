@@ -21,7 +21,7 @@ from jimsapi.asgi.connection import Connection, Request
 from jimsapi.asgi.errors import HTTPError
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Handler
-from jimsapi.asgi.validation import Model
+from jimsapi.asgi.validation import Model, convert_body
 from jimsapi.service.errors import ServerDraining
 from jimsapi.service.identity import Admission
 from jimsapi.service.inbound import MAX_CONTACT_ID, Inbound
@@ -133,9 +133,14 @@ class ThreadNames:
 
 
 async def read_body(request: Request, service: RunService, model: type[Model]) -> Model:
-    """The body of a turn. Raises `HTTPError` for a faulty one, `ServerDraining` if it comes too late."""
+    """The body of a turn. Raises as `read_json` does."""
+    return convert_body(await read_json(request, service), model)
+
+
+async def read_json(request: Request, service: RunService) -> Any:
+    """The JSON value of a body. Raises `HTTPError` for a faulty one, `ServerDraining` if it comes too late."""
     try:
-        return await request.typed(model)
+        return await request.json()
     except asyncio.CancelledError:
         if not service.draining:
             raise
@@ -256,7 +261,12 @@ def told_by(answer: Response) -> Refusal:
 
 async def speech(request: Connection, service: RunService, run: LiveRun) -> AsyncIterator[Said]:
     """What a run says to whom it answers. A message is whole before the next begins; other events come at the end."""
-    async for said in _said(await Runs(service).of(cast(Admission, request.admission), run)):
+    try:
+        items = await Runs(service).of(cast(Admission, request.admission), run)
+    except DomainError as error:  # of a run that was begun before, with the same key, and cannot be looked at now
+        yield Failed(error)
+        return
+    async for said in _said(items):
         yield said
 
 
@@ -293,7 +303,12 @@ async def _said(items: AsyncIterator[Read]) -> AsyncIterator[Said]:
                     open_id = None
                 if event_type != ASSISTANT_MESSAGE:
                     yield item
-            case Status() | NewEvent():
+            case Status():
+                yield item
+            case NewEvent():
+                if open_id is not None and not missed:  # else the message's own event tells the rest of it
+                    yield MessageEnded(open_id)
+                    open_id = None
                 yield item
             case Ended(answer):
                 if open_id is not None:

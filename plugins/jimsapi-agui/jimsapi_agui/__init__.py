@@ -1,0 +1,25 @@
+"""AG-UI, the protocol of CopilotKit and assistant-ui: `POST /ag-ui` answers a message with the protocol's events."""
+
+from jimsapi import Options, Router, hookimpl, option
+from jimsapi.plugins.options import Settings
+from jimsapi.service.run import RunService
+
+
+class AguiOptions(Options, prefix="agui"):
+    """How AG-UI's clients name who speaks."""
+
+    contact_header: str | None = option(
+        help="The header in which AG-UI's clients name the contact; without it each thread is a contact of its own."
+    )
+
+
+@hookimpl
+def jimsapi_options() -> type[Options]:
+    return AguiOptions
+
+
+@hookimpl
+def jimsapi_routes(router: Router, service: RunService, settings: Settings) -> None:
+    from jimsapi_agui.routes import add_routes
+
+    add_routes(router, service, settings.get(AguiOptions).contact_header)

@@ -1,0 +1,57 @@
+"""A run's stream as AG-UI's events."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+
+from jimsapi.api.protocol import (
+    Failed,
+    Finished,
+    MessageEnded,
+    MessagePiece,
+    MessageStarted,
+    Said,
+    data_event,
+    failure,
+)
+from jimsapi.asgi.connection import Request
+from jimsapi.service.stream import Status
+from jimsapi.threads.event import NewEvent
+from jimsapi_agui.request import RunAgentInput
+
+
+async def agui_events(request: Request, asked: RunAgentInput, speech: AsyncIterator[Said]) -> AsyncIterator[bytes]:
+    """What a run says as server-sent events. The stream ends by closing.
+
+    A status is a step until something else is said: AG-UI's client takes no end of a run within a step.
+    """
+    run = {"threadId": asked.thread_id, "runId": asked.run_id}
+    yield _event("RUN_STARTED", run)
+    step: dict[str, str] | None = None
+    async for said in speech:
+        if step is not None:
+            yield _event("STEP_FINISHED", step)
+            step = None
+        match said:
+            case Status(text, _):
+                step = {"stepName": text}
+                yield _event("STEP_STARTED", step)
+            case MessageStarted(message_id):
+                yield _event("TEXT_MESSAGE_START", {"messageId": message_id, "role": "assistant"})
+            case MessagePiece(message_id, text):
+                if text:  # clients before 1.0 take no empty one
+                    yield _event("TEXT_MESSAGE_CONTENT", {"messageId": message_id, "delta": text})
+            case MessageEnded(message_id):
+                yield _event("TEXT_MESSAGE_END", {"messageId": message_id})
+            case NewEvent(_, event_type, data):
+                yield _event("CUSTOM", {"name": event_type, "value": orjson.Fragment(data)})
+            case Finished():
+                yield _event("RUN_FINISHED", {**run, "outcome": {"type": "success"}})
+            case Failed(error):
+                status, text = failure(request, error)
+                yield _event("RUN_ERROR", {"message": text, "code": str(status)})
+
+
+def _event(kind: str, fields: dict[str, Any]) -> bytes:
+    return data_event({"type": kind, **fields})

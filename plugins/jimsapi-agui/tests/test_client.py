@@ -1,0 +1,95 @@
+"""AG-UI's own client, as it comes from npm, talks to a server: today's, and the one that CopilotKit pins."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.apps.watched import ODD_TEXT
+from tests.node import run_node
+from tests.serving import Served
+
+CONVERSE = Path(__file__).with_name("converse.mjs")
+KEY = "agents-key"
+
+pytestmark = pytest.mark.parametrize("client", ["@ag-ui/client", "ag-ui-client-0"])
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    with Served("--app", "tests.apps.watched:app", "--api-key", KEY) as server:
+        yield server
+
+
+def converse(served: Served, client: str, *turns: str, key: str = KEY, **scenario: Any) -> Any:
+    headers = {"authorization": f"Bearer {key}"}
+    thread = {"threadId": f"ü/{uuid4()}", "turns": turns}
+    return run_node(CONVERSE, client=client, url=f"{served.url}/ag-ui", headers=headers, **thread, **scenario)
+
+
+def steps(run: Any) -> list[str]:
+    return [event["stepName"] for event in run["events"] if event["type"] == "STEP_STARTED"]
+
+
+def said(conversation: Any, role: str = "assistant") -> list[str]:
+    return [message["content"] for message in conversation["messages"] if message["role"] == role]
+
+
+def test_a_conversation_of_three_turns_is_one_thread(served: Served, client: str) -> None:
+    talk = converse(served, client, "Hello 😀", "stream Hel lo", "see")
+    assert [run["error"] for run in talk["runs"]] == [None] * 3
+    assert [run["events"][-1]["type"] for run in talk["runs"]] == ["RUN_FINISHED"] * 3
+    *answers, seen = said(talk)
+    assert answers == ["You said: Hello 😀", "Hello"]
+    assert json.loads(seen) == {"asked": ["Hello 😀", "stream Hel lo", "see"], "answered": 2}
+
+
+def test_it_is_told_of_progress_buttons_and_events(served: Served, client: str) -> None:
+    talk = converse(served, client, "plainly", "stream Hel lo", "buttons", "event rag.query_processed", "list")
+    plainly, streamed, buttons, processed, listed = talk["runs"]
+    assert steps(plainly) == ["Reading", "Thinking hard", "Searching"]
+    assert [event["delta"] for event in streamed["events"] if "delta" in event] == ["Hel", "lo"]
+    custom = [[event for event in run["events"] if event["type"] == "CUSTOM"] for run in (buttons, processed, listed)]
+    with_buttons = {"role": "assistant", "content": "Choose", "buttons": [{"text": "Yes"}]}
+    assert custom == [
+        [{"type": "CUSTOM", "name": "comm.assistant_message_with_buttons", "value": with_buttons}],
+        [{"type": "CUSTOM", "name": "rag.query_processed", "value": {"seen": True}}],
+        [{"type": "CUSTOM", "name": "rag.list", "value": [1, 2]}],
+    ]
+    assert said(talk) == ["Hello", "Choose"]
+
+
+def test_any_text_arrives_as_it_is(served: Served, client: str) -> None:
+    talk = converse(served, client, "oddly")
+    assert steps(talk["runs"][0]) == ["Reading", ODD_TEXT.replace("\ud800", "?")]
+    assert said(talk) == [ODD_TEXT.replace("\ud800", "").replace("\0", "")]
+
+
+def test_a_pipeline_that_fails_is_an_error_and_the_conversation_goes_on(served: Served, client: str) -> None:
+    talk = converse(served, client, "raise out of coffee", "see")
+    failed, went_on = talk["runs"]
+    error = {"type": "RUN_ERROR", "message": "Pipeline error: out of coffee", "code": "500"}
+    assert failed["events"][-1] == error
+    assert went_on["error"] is None
+    assert json.loads(said(talk)[-1]) == {"asked": ["raise out of coffee", "see"], "answered": 0}
+
+
+def test_a_refusal_is_told_with_its_status_and_text(served: Served, client: str) -> None:
+    talk = converse(served, client, "hello", key="wrong")
+    assert talk["runs"][0]["error"] == {
+        "message": 'HTTP 401: {"detail":"Unauthorized"}',
+        "status": 401,
+        "payload": {"detail": "Unauthorized"},
+    }
+
+
+def test_a_run_that_it_leaves_is_answered_in_the_thread(served: Served, client: str) -> None:
+    name = str(uuid4())
+    talk = converse(served, client, f"hold {name}", "see", leaveAt="STEP_STARTED", aside=f"open {name}")
+    left = [event["type"] for event in talk["runs"][0]["events"]]
+    assert left[:2] == ["RUN_STARTED", "STEP_STARTED"]
+    assert "RUN_FINISHED" not in left
+    assert json.loads(said(talk)[-1]) == {"asked": [f"hold {name}", "see"], "answered": 1}

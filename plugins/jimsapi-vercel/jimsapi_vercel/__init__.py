@@ -1,0 +1,25 @@
+"""The UI message stream of Vercel's AI SDK: `POST /ai-sdk/chat` answers what `useChat` sends."""
+
+from jimsapi import Options, Router, hookimpl, option
+from jimsapi.plugins.options import Settings
+from jimsapi.service.run import RunService
+
+
+class VercelOptions(Options, prefix="vercel"):
+    """How clients of the AI SDK name who speaks."""
+
+    contact_header: str | None = option(
+        help="The header in which the AI SDK's clients name the contact; without it each chat is a contact of its own."
+    )
+
+
+@hookimpl
+def jimsapi_options() -> type[Options]:
+    return VercelOptions
+
+
+@hookimpl
+def jimsapi_routes(router: Router, service: RunService, settings: Settings) -> None:
+    from jimsapi_vercel.routes import add_routes
+
+    add_routes(router, service, settings.get(VercelOptions).contact_header)

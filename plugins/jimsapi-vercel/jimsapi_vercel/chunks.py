@@ -1,0 +1,63 @@
+"""A run's stream as the AI SDK's UI message stream."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+
+from jimsapi.api.protocol import (
+    Failed,
+    Finished,
+    MessageEnded,
+    MessagePiece,
+    MessageStarted,
+    Said,
+    data_event,
+    failure,
+)
+from jimsapi.asgi.connection import Request
+from jimsapi.asgi.sse import EventStreamResponse
+from jimsapi.service.errors import RunCancelled
+from jimsapi.service.live import LiveRun
+from jimsapi.service.stream import Status
+from jimsapi.threads.event import NewEvent
+
+_HEADERS = {"x-vercel-ai-ui-message-stream": "v1"}
+
+
+def message_stream(request: Request, run: LiveRun, speech: AsyncIterator[Said]) -> EventStreamResponse:
+    """The answer that tells a run as it goes on."""
+    return EventStreamResponse(_chunks(request, str(run.known_as), speech), headers=_HEADERS)
+
+
+async def _chunks(request: Request, message_id: str, speech: AsyncIterator[Said]) -> AsyncIterator[bytes]:
+    """All that a run says is one message of the UI, named after the run; each of its messages is a part of that.
+
+    So whoever reads the run again gets the same message again, and not a second one.
+    """
+    yield _chunk("start", messageId=message_id)
+    yield _chunk("start-step")
+    async for said in speech:
+        match said:
+            case Status(text, kind):
+                yield _chunk("data-status", data={"status": text, "type": kind}, transient=True)
+            case MessageStarted(part_id):
+                yield _chunk("text-start", id=part_id)
+            case MessagePiece(part_id, text):
+                yield _chunk("text-delta", id=part_id, delta=text)
+            case MessageEnded(part_id):
+                yield _chunk("text-end", id=part_id)
+            case NewEvent(event_id, event_type, data):
+                yield _chunk(f"data-{event_type}", id=event_id, data=orjson.Fragment(data))
+            case Finished():
+                yield _chunk("finish-step")
+                yield _chunk("finish", finishReason="stop")
+            case Failed(RunCancelled()):
+                yield _chunk("abort")
+            case Failed(error):
+                yield _chunk("error", errorText=failure(request, error)[1])
+    yield b"data: [DONE]\n\n"
+
+
+def _chunk(kind: str, **fields: Any) -> bytes:
+    return data_event({"type": kind, **fields})

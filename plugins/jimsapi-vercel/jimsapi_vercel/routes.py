@@ -1,0 +1,73 @@
+"""The routes of the AI SDK's `DefaultChatTransport`: send a message, and resume the answer to it."""
+
+from jimsapi.api.chat import REFUSALS, note_run, with_run
+from jimsapi.api.errors import domain_error
+from jimsapi.api.protocol import ThreadNames, Turn, begin_turn, read_body, refusal, speech
+from jimsapi.asgi.connection import Request
+from jimsapi.asgi.response import Response
+from jimsapi.asgi.routing import Router
+from jimsapi.service.identity import CHAT
+from jimsapi.service.run import RunService
+from jimsapi.threads.run import ByExternalId
+from jimsapi_vercel.chats import OpenChats
+from jimsapi_vercel.chunks import message_stream
+from jimsapi_vercel.request import ChatRequest, turn_of
+
+_STREAM = ("The AI SDK's UI message stream, as server-sent events.", "text/event-stream")
+
+
+def add_routes(router: Router, service: RunService, contact_header: str | None) -> None:
+    """Let the AI SDK's clients in; `contact_header` names the contact, if anything does."""
+    names = ThreadNames("ai-sdk", contact_header)
+    chats = OpenChats()
+
+    @router.post(
+        "/ai-sdk/chat", scope=CHAT, body=ChatRequest, tags=("ai-sdk",),
+        responses={
+            **REFUSALS,
+            200: _STREAM,
+            409: "The thread is busy, and no message waits there.",
+            500: "The server failed.",
+        },
+    )  # fmt: skip
+    async def chat(request: Request) -> Response:
+        """Answer the newest message of a chat of the AI SDK.
+
+        `id` is the client's own name of the chat: its first message begins a thread, the others go on with it. Of
+        `messages` only the last is read, for the thread has the others. The answer is one message of the UI: a
+        transient part `data-status` for each status, text parts as they come, then a part `data-…`, by its type, for
+        each other event of the run once all are stored.
+
+        Until a thread has taken the message a refusal is an answer in JSON with a status of its own. Hanging up does
+        not stop the run; `/api/v1/runs/{id}/cancel` does, with the id in `x-run-id`.
+        """
+        asked = await read_body(request, service, ChatRequest)
+        turn = turn_of(asked)
+        run = await begin_turn(request, service, names, turn)
+        if (error := refusal(run)) is not None:
+            return with_run(request, service, run, domain_error(request, error))
+        chats.add(_name(request, names, turn), run)
+        return with_run(request, service, run, message_stream(request, run, speech(request, service, run)))
+
+    @router.get(
+        "/ai-sdk/chat/{id}/stream", scope=CHAT, tags=("ai-sdk",),
+        responses={
+            200: _STREAM, 204: "No answer is under way.", 401: REFUSALS[401], 403: REFUSALS[403], 503: REFUSALS[503]
+        },
+    )  # fmt: skip
+    async def resume(request: Request) -> Response:
+        """Read the answer that is under way in a chat from its beginning."""
+        turn = Turn("", thread=request.path_params["id"])
+        run = chats.get(_name(request, names, turn))
+        if run is None:
+            return Response(status=204)
+        note_run(request, run)
+        return with_run(request, service, run, message_stream(request, run, speech(request, service, run)))
+
+
+def _name(request: Request, names: ThreadNames, turn: Turn) -> str:
+    """The chat's name among those of all callers: the external identifier of its thread."""
+    for selector in names.selectors(request, turn, names.contact(request, turn)) or ():
+        if isinstance(selector, ByExternalId):
+            return selector.external_id
+    raise LookupError("the chat has no name")

@@ -1,0 +1,125 @@
+"""An answer that is under way and is read again from its beginning, over real sockets: by whom, and which."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from urllib.parse import quote
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.plugins.distributions import install
+from tests.serving import ROOT, Served
+
+CHAT = "/ai-sdk/chat"
+DONE = "data: [DONE]\n\n"
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A client of a server that knows a few people; it speaks as `root` unless a header says otherwise."""
+    folder = tmp_path_factory.mktemp("users")
+    install(folder, "jimsapi-users", (ROOT / "tests" / "apps" / "jimsapi_users.py").read_text())
+    options = ("--app", "tests.apps.scripted:app", "--vercel-contact-header", "x-person")
+    with Served(*options, folder=folder) as server, server.client(headers={"x-user": "root"}) as client:
+        yield client
+
+
+@contextmanager
+def sent(client: httpx.Client, chat: str, message: str, **headers: str) -> Iterator[httpx.Response]:
+    """The answer to a message: its headers are there, what it says may be read."""
+    parts = [{"type": "text", "text": message}]
+    body = {"id": chat, "messages": [{"id": "1", "role": "user", "parts": parts}]}
+    with client.stream("POST", CHAT, json=body, headers=headers) as answer:
+        assert answer.status_code == 200
+        yield answer
+
+
+@contextmanager
+def resumed(client: httpx.Client, chat: str, **headers: str) -> Iterator[httpx.Response]:
+    with client.stream("GET", f"{CHAT}/{quote(chat, safe='')}/stream", headers=headers) as answer:
+        yield answer
+
+
+def do(client: httpx.Client, message: str) -> None:
+    """Say something in another conversation."""
+    assert client.post("/api/v1/chat", json={"contact_id": "other", "message": message}).status_code == 200
+
+
+def status(client: httpx.Client, chat: str, **headers: str) -> int:
+    with resumed(client, chat, **headers) as answer:
+        return answer.status_code
+
+
+def test_it_is_told_from_its_beginning(client: httpx.Client) -> None:
+    chat, door = f"a/ü %2F?{uuid4()}", str(uuid4())
+    with sent(client, chat, f"status Looking; stream Hel; hold {door}; stream lo; event e") as first:
+        do(client, f"reached {door}")
+        with resumed(client, chat) as second:
+            assert second.headers["x-vercel-ai-ui-message-stream"] == "v1"
+            assert second.headers["x-run-id"] == first.headers["x-run-id"]
+            do(client, f"open {door}")
+            told = second.read()
+        assert told == first.read()
+    assert told.decode().endswith(DONE)
+    assert [word in told for word in (b"Looking", b"Hel", b"data-rag.step")] == [True] * 3
+
+
+def test_of_several_that_wait_the_newest_is_resumed(client: httpx.Client) -> None:
+    chat, door = str(uuid4()), str(uuid4())
+    with ExitStack() as stack:
+        answers = [stack.enter_context(sent(client, chat, f"{step} {door}")) for step in ("hold", "send", "stream")]
+        with resumed(client, chat) as newest:
+            assert newest.headers["x-run-id"] == answers[-1].headers["x-run-id"]
+            do(client, f"open {door}")
+            assert newest.read() == answers[-1].read()
+
+
+def test_an_older_one_that_ends_takes_nothing_from_the_newest(client: httpx.Client) -> None:
+    chat, first_door, second_door = (str(uuid4()) for _ in range(3))
+    with sent(client, chat, f"hold {first_door}") as first, sent(client, chat, f"hold {second_door}; send b") as second:
+        do(client, f"open {first_door}")
+        first.read()
+        with resumed(client, chat) as newest:
+            do(client, f"open {second_door}")
+            assert newest.read() == second.read()
+
+
+def test_who_left_finds_it_and_nobody_else_does(client: httpx.Client) -> None:
+    chat, door = str(uuid4()), str(uuid4())
+    ann = {"x-person": "ann"}
+    with sent(client, chat, f"hold {door}; send of ann", **ann):
+        pass
+    do(client, f"reached {door}")
+    others: list[dict[str, str]] = [
+        {}, {"x-person": "bea"}, {"x-user": "ann"}, {"x-user": "bea"}, {"x-user": "talker", "x-person": "ann"}
+    ]  # fmt: skip
+    assert [status(client, chat, **other) for other in others] == [204] * len(others)
+    with resumed(client, chat, **ann) as answer:
+        do(client, f"open {door}")
+        assert b"of ann" in answer.read()
+
+
+def test_nothing_is_resumed_where_nothing_is_under_way(client: httpx.Client) -> None:
+    chat = str(uuid4())
+    assert status(client, chat) == 204
+    with sent(client, chat, "send hi") as answer:
+        answer.read()
+    assert status(client, chat) == 204
+    assert status(client, "a\0b") == 204
+    assert status(client, "x" * 10_000) == 204
+
+
+def test_who_comes_when_the_beginning_is_kept_no_more_is_told_the_whole_message(client: httpx.Client) -> None:
+    chat, door = str(uuid4()), str(uuid4())
+    words = [f"{number}." for number in range(1500)]
+    steps = [*(f"stream {word}" for word in words), f"hold {door}", "stream the end"]
+    with sent(client, chat, "; ".join(steps)) as first:
+        do(client, f"reached {door}")
+        with resumed(client, chat) as answer:
+            do(client, f"open {door}")
+            told = answer.read().decode()
+        first.read()
+    assert told.count("text-start") == told.count("text-delta") == told.count("text-end") == 1
+    assert f'"delta":"{"".join(words)}the end"' in told
+    assert told.endswith(DONE)
