@@ -1,6 +1,7 @@
 """`POST /api/v1/chat`: one message in, the pipeline's answer out."""
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any, cast
 from uuid import UUID
 
@@ -87,13 +88,13 @@ def chat_routes(service: RunService) -> Router:
         answered one after another, in order of arrival. With `Prefer: respond-async` (RFC 7240) the answer is that of
         `/api/v1/runs`. A message that is sent again with the same `Idempotency-Key` is answered once, for 24 hours.
         """
-        if _prefers_async(request):
+        if b"prefer" in request.watched and _prefers_async(request):
             response = await begin_in_background(request, service)
             response.raw_headers.append((b"preference-applied", b"respond-async"))
             return response
         run = await begin_chat(request, service)
         try:
-            response = chat_answer(await asyncio.shield(run.answer))
+            response = chat_answer(await heard(run))
         except DomainError as error:
             response = domain_error(request, error)
         finally:
@@ -111,10 +112,16 @@ async def begin_chat(
     inbound = await read_inbound(request, admission, service)
     key = idempotency_key(request)
     run = service.begin(inbound, admission, watched=watched, background=background, key=key)
-    if (watched or background) and run.taken is not None:
-        await asyncio.shield(run.taken)
-    note_run(request, run)
+    if watched or background:
+        if run.taken is not None:
+            await asyncio.shield(run.taken)
+        note_run(request, run)
     return run
+
+
+def heard(run: LiveRun) -> Awaitable[RunResult]:
+    """A run's answer for one of those who wait for it. Whoever shares it, by a key, must not cancel it for the rest."""
+    return run.answer if run.idempotency is None else asyncio.shield(run.answer)
 
 
 async def begin_in_background(request: Request, service: RunService) -> Response:
@@ -139,7 +146,7 @@ def refused(request: Request, run: LiveRun) -> Response | None:
 
 
 def note_run(request: Connection, run: LiveRun) -> None:
-    """Put the run and its thread into the request's log line."""
+    """Put the run and its thread into the request's log line, from which `with_run` takes it."""
     request.note("run_id", uuid_text(run.known_as))
     if run.thread_id is not None:
         request.note("thread_id", uuid_text(run.thread_id))
@@ -147,7 +154,7 @@ def note_run(request: Connection, run: LiveRun) -> None:
 
 def with_run(request: Request, service: RunService, run: LiveRun, response: Response) -> Response:
     """Name the run in an answer's headers, and what is left of the caller's limits."""
-    response.raw_headers.append((b"x-run-id", uuid_text(run.known_as).encode()))
+    response.raw_headers.append((b"x-run-id", request.noted["run_id"].encode()))
     if service.quota is not None:
         response.raw_headers.extend(rate_limit_headers(service.quota.policies, service.allowances(run)))
     return response
@@ -158,9 +165,9 @@ def idempotency_key(request: Request) -> str | None:
 
     Raises `ValidationError` for more than one, and for one that is not 1 to 255 visible characters of ASCII.
     """
-    keys = request.headers.getlist("idempotency-key")
-    if not keys:
+    if b"idempotency-key" not in request.watched:
         return None
+    keys = request.headers.getlist("idempotency-key")
     key = keys[0]
     if len(keys) == 1 and 0 < len(key) <= MAX_KEY and key.isascii() and key.isprintable():
         return key

@@ -6,8 +6,7 @@ stream what every such protocol can say: messages in pieces, each begun and ende
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from functools import wraps
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, cast
 from uuid import UUID
@@ -20,7 +19,6 @@ from jimsapi.api.errors import STATUS, domain_error
 from jimsapi.asgi.connection import Connection, Request
 from jimsapi.asgi.errors import HTTPError
 from jimsapi.asgi.response import JSONResponse, Response
-from jimsapi.asgi.routing import Handler
 from jimsapi.asgi.validation import Model, convert_body
 from jimsapi.service.errors import ServerDraining
 from jimsapi.service.identity import Admission
@@ -221,28 +219,15 @@ Form = Callable[[Refusal], Any]
 """The body, as JSON can hold it, in which a protocol's clients read what went wrong."""
 
 
-def errors_as(form: Form) -> Callable[[Callable[[Request], Awaitable[Response]]], Handler]:
-    """Decorate a handler, so that what it refuses is told as the clients of its protocol read it."""
-
-    def decorate(handler: Callable[[Request], Awaitable[Response]]) -> Handler:
-        @wraps(handler)
-        async def answer(request: Request) -> Response:
-            try:
-                return await handler(request)
-            except (HTTPError, DomainError) as error:
-                return error_as(form, request, error)
-
-        return answer
-
-    return decorate
-
-
-def error_as(form: Form, request: Connection, error: HTTPError | DomainError) -> Response:
-    """What the API answers to an error, with its status and headers, and with a body of this form."""
+def answer_to(request: Connection, error: HTTPError | DomainError) -> Response:
+    """What the API answers to an error."""
     if isinstance(error, DomainError):
-        answer = domain_error(request, error)
-    else:
-        answer = JSONResponse({"detail": error.detail}, error.status, error.headers)
+        return domain_error(request, error)
+    return JSONResponse({"detail": error.detail}, error.status, error.headers)
+
+
+def reworded(form: Form, answer: Response) -> Response:
+    """An answer `{"detail": …}` with its status and headers, and with a body of this form."""
     told = JSONResponse(form(told_by(answer)), answer.status)
     told.raw_headers += [pair for pair in answer.raw_headers if pair[0] not in (b"content-length", b"content-type")]
     told.names_connection = answer.names_connection

@@ -160,6 +160,8 @@ class App(Router):
             return self._tell(request, method, CLIENT_GONE, perf_counter() - began)
         except Exception as error:
             response = self._answer_to(error, request)
+            if route is not None and route.reword is not None:
+                response = route.reword(response)
 
         # Send.
         headers = response.raw_headers.copy()

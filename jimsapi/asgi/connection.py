@@ -25,7 +25,9 @@ MAX_QUERY_FIELDS = 1000
 
 _LINGERING_LENGTH = 65_536
 _FRAMING_HEADERS = frozenset((b"content-length", b"transfer-encoding", b"expect"))
-_WATCHED_HEADERS = _FRAMING_HEADERS | {b"content-type", b"content-encoding", b"x-request-id"}
+_WATCHED_HEADERS = frozenset(
+    (*_FRAMING_HEADERS, b"content-type", b"content-encoding", b"x-request-id", b"idempotency-key", b"prefer")
+)
 
 NOTHING_NOTED: Any = MappingProxyType({})
 """Stands for the notes of a request that has none."""

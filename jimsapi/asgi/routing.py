@@ -19,6 +19,8 @@ Handler = Callable[[Request], Awaitable[Response]]
 AnyHandler = TypeVar("AnyHandler", bound=Handler)
 WebSocketHandler = Callable[[WebSocket], Awaitable[None]]
 AnyWebSocketHandler = TypeVar("AnyWebSocketHandler", bound=WebSocketHandler)
+Reword = Callable[[Response], Response]
+"""Takes the answer to an error, `{"detail": …}`, and returns the one that is sent."""
 Model = type[msgspec.Struct]
 ResponseDoc = str | tuple[str, Model | str]
 """What is said of an answer: its description; with it, the model of its JSON or, of an answer that is none, the content
@@ -60,6 +62,7 @@ class Route:
     status: int = 200
     responses: Mapping[int, ResponseDoc] | None = None
     tags: tuple[str, ...] = ()
+    reword: Reword | None = None
     websocket: bool = False
     subprotocols: tuple[str, ...] = ()
     origins: frozenset[str] = frozenset()
@@ -131,15 +134,18 @@ class Router:
         status: int = 200,
         responses: Mapping[int, ResponseDoc] | None = None,
         tags: Sequence[str] = (),
+        reword: Reword | None = None,
     ) -> Callable[[AnyHandler], AnyHandler]:
         """Declare the decorated handler for `methods` of `path`.
 
         `public`: the app's `admit` is not asked. `probe`: no request id, no log line, answered also while the app
-        refuses. `scope`: what `admit` may ask of the caller. The others are for the documentation: `body`, `query` and
-        `response` are `msgspec.Struct`s, `status` the good answer's, and `responses` the other answers, as
-        `{status: description}`, `{status: (description, Struct)}` or, where the body is no JSON,
-        `{status: (description, content type)}`. What is already known of a status, such as the good answer's, keeps
-        its content if there is only a description.
+        refuses. `scope`: what `admit` may ask of the caller. `reword`: for clients of another protocol, what is sent in
+        place of the answer `{"detail": …}` to an error, be it the handler's, `admit`'s or an unexpected one.
+
+        The others are for the documentation: `body`, `query` and `response` are `msgspec.Struct`s, `status` the good
+        answer's, and `responses` the other answers, as `{status: description}`, `{status: (description, Struct)}` or,
+        where the body is no JSON, `{status: (description, content type)}`. What is already known of a status, such as
+        the good answer's, keeps its content if there is only a description.
 
         Raises `ValueError` for a path or handler that cannot work, `RouteConflict` for one that is taken.
         """
@@ -161,6 +167,7 @@ class Router:
                     status=status,
                     responses=responses,
                     tags=tuple(tags),
+                    reword=reword,
                 )
             )
             return handler

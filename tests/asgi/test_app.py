@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import orjson
 import pytest
 
 from jimsapi.asgi import (
@@ -192,6 +193,34 @@ async def test_a_handler_of_errors_is_found_by_the_nearest_class() -> None:
     assert (await ask(app, "/key")).status == 409
     assert (await ask(app, "/value")).body == b"anything"
     assert (await ask(app, "/http")).body == b'{"detail":"I\'m a Teapot"}'
+
+
+@pytest.mark.parametrize(("path", "status"), [("/refused", 401), ("/raised", 418), ("/broken", 500)])
+async def test_a_route_may_reword_every_answer_to_an_error_and_no_other_answer(path: str, status: int) -> None:
+    async def admit(request: Request, route: Route) -> object:
+        if request.path == "/refused":
+            raise HTTPError(401)
+        return None
+
+    def reword(answer: Response) -> Response:
+        return JSONResponse({"said": orjson.loads(answer.body or b"")["detail"]}, answer.status)
+
+    app = App(admit=admit)
+
+    @app.get("/raised", reword=reword)
+    @app.get("/broken", reword=reword)
+    @app.get("/refused", reword=reword)
+    async def handler(request: Request) -> Response:
+        raise HTTPError(418) if request.path == "/raised" else ZeroDivisionError
+
+    @app.get("/fine", reword=reword)
+    async def fine(request: Request) -> Response:
+        return JSONResponse({"detail": "as it is"}, 404)
+
+    answer = await ask(app, path)
+    assert answer.status == status
+    assert b'{"said":' in answer.body
+    assert (await ask(app, "/fine")).body == b'{"detail":"as it is"}'
 
 
 async def test_a_handler_of_errors_that_fails_is_a_500_that_logs_both(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,56 @@
+"""Deep Chat over a WebSocket: frames in, and an answer to each, in their order."""
+
+import anyio
+
+from jimsapi.api.protocol import ThreadNames, answer_of, answer_to, begin_turn, one_text, told_by
+from jimsapi.asgi.errors import HTTPError, WebSocketDisconnected
+from jimsapi.asgi.websocket import WebSocket
+from jimsapi.service.live import LiveRun
+from jimsapi.service.run import RunService
+from jimsapi.threads.errors import DomainError
+from jimsapi.threads.ids import uuid7
+from jimsapi_deepchat.answers import error_body
+from jimsapi_deepchat.requests import new_turn, read_frame
+
+MAX_OWED = 16
+"""Messages that may wait for their answers; who sends more is not read meanwhile."""
+
+
+class Conversation:
+    """A WebSocket: messages are read in one task, and answered in another."""
+
+    def __init__(self, ws: WebSocket, service: RunService, names: ThreadNames) -> None:
+        self._ws = ws
+        self._service = service
+        self._names = names
+        self._thread = str(uuid7())
+        self._owed, self._due = anyio.create_memory_object_stream[LiveRun | Exception](MAX_OWED)
+
+    async def run(self) -> None:
+        async with self._due, anyio.create_task_group() as tasks:
+            tasks.start_soon(self._answer)
+            async with self._owed:
+                try:
+                    async for frame in self._ws:
+                        await self._owed.send(await self._begin(frame))
+                finally:
+                    tasks.cancel_scope.cancel()  # the client has left; the runs go on
+
+    async def _begin(self, frame: str | bytes) -> LiveRun | Exception:
+        try:
+            turn = new_turn(read_frame(frame), self._thread)
+            return await begin_turn(self._ws, self._service, self._names, turn, watched=False)
+        except (HTTPError, DomainError) as error:
+            return error
+
+    async def _answer(self) -> None:
+        try:
+            async for due in self._due:
+                try:
+                    if isinstance(due, Exception):
+                        raise due
+                    await self._ws.send_json({"text": one_text(await answer_of(self._ws, due))})
+                except (HTTPError, DomainError) as error:
+                    await self._ws.send_json(error_body(told_by(answer_to(self._ws, error))))
+        except WebSocketDisconnected:
+            pass  # whoever reads sees it too

@@ -1,0 +1,83 @@
+"""`/deep-chat`: answers whole, as a stream, or over a WebSocket."""
+
+from functools import partial
+
+import msgspec
+
+from jimsapi.api.chat import REFUSALS, with_run
+from jimsapi.api.protocol import (
+    ThreadNames,
+    answer_of,
+    as_one_text,
+    begin_turn,
+    one_text,
+    read_json,
+    refusal,
+    reworded,
+    speech,
+)
+from jimsapi.api.stream import EVENT_STREAM
+from jimsapi.asgi.connection import Request
+from jimsapi.asgi.errors import HTTPError
+from jimsapi.asgi.response import JSONResponse, Response
+from jimsapi.asgi.routing import Router
+from jimsapi.asgi.sse import EventStreamResponse
+from jimsapi.asgi.websocket import WebSocket
+from jimsapi.service.identity import CHAT
+from jimsapi.service.run import RunService
+from jimsapi_deepchat.answers import error_body, events
+from jimsapi_deepchat.conversation import Conversation
+from jimsapi_deepchat.requests import DeepChatRequest, new_turn, read_value
+
+PATH = "/deep-chat"
+SUBPROTOCOL = "deep-chat"
+"""To be offered beside a token: a browser fails where a server selects none of what it offers."""
+
+
+class DeepChatAnswer(msgspec.Struct):
+    """What the component shows."""
+
+    text: str
+
+
+def add_routes(router: Router, service: RunService, contact_header: str | None, thread_header: str | None) -> None:
+    """Add the routes: one path, for requests and for WebSockets."""
+    names = ThreadNames("deep-chat", contact_header, thread_header)
+
+    @router.post(
+        PATH, scope=CHAT, body=DeepChatRequest, response=DeepChatAnswer, tags=("deep chat",),
+        reword=partial(reworded, error_body),
+        responses={
+            **REFUSALS,
+            409: "The run was cancelled, or the thread is busy and no message waits there.",
+            500: "The pipeline failed; the message is stored.",
+            504: "The pipeline took too long; the message is stored.",
+        },
+    )  # fmt: skip
+    async def answer(request: Request) -> Response:
+        """Answer the newest message of a conversation, in the form of Deep Chat.
+
+        The answer is `{"text"}`; with `stream: true`, or for a client that accepts event streams, it is server-sent
+        events, each with the next piece as `{"text"}`. What goes wrong is `{"error"}`.
+        """
+        if (request.headers.get("content-type") or "").startswith("multipart/"):
+            raise HTTPError(415, "This server takes text alone: send no files")
+        body = read_value(await read_json(request, service))
+        streamed = body.stream or (request.headers.get("accept") or "").startswith(EVENT_STREAM)
+        run = await begin_turn(request, service, names, new_turn(body), watched=streamed)
+        if not streamed:
+            return with_run(request, service, run, JSONResponse({"text": one_text(await answer_of(request, run))}))
+        if (refused := refusal(run)) is not None:
+            raise refused
+        said = as_one_text(speech(request, service, run))
+        return with_run(request, service, run, EventStreamResponse(events(request, said)))
+
+    @router.websocket(PATH, scope=CHAT, subprotocols=(SUBPROTOCOL,), first_frame=True, tags=("deep chat",))
+    async def converse(ws: WebSocket) -> None:
+        """Answer messages one after another.
+
+        A frame is the body of a request, or the message as plain text, and the answer to it `{"text"}` or `{"error"}`.
+        Where nothing names the conversation, all that comes over one WebSocket is one.
+        """
+        await ws.accept()
+        await Conversation(ws, service, names).run()

@@ -1,0 +1,30 @@
+"""The chat completions of OpenAI's API: what Open WebUI, LibreChat and every OpenAI SDK speak."""
+
+from jimsapi import Options, Router, hookimpl, option
+from jimsapi.plugins.options import Settings
+from jimsapi.service.run import RunService
+
+
+class OpenAIOptions(Options, prefix="openai"):
+    """Options of the routes below /v1."""
+
+    contact_header: str = option(
+        "X-OpenWebUI-User-Id", help="The header in which clients of /v1/chat/completions name the person."
+    )
+    thread_header: str = option(
+        "X-OpenWebUI-Chat-Id", help="The header in which clients of /v1/chat/completions name the conversation."
+    )
+    model: str | None = option(help="The one model that /v1/models lists; without it, the pipeline's name.")
+
+
+@hookimpl
+def jimsapi_options() -> type[Options]:
+    return OpenAIOptions
+
+
+@hookimpl
+def jimsapi_routes(router: Router, service: RunService, settings: Settings) -> None:
+    from jimsapi_openai.routes import add_routes
+
+    options = settings.get(OpenAIOptions)
+    add_routes(router, service, options.contact_header, options.thread_header, options.model)

@@ -1,0 +1,69 @@
+"""What clients read: a completion, whole or in chunks, and errors."""
+
+import time
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from typing import Any
+
+from jimsapi.api.protocol import Failed, Finished, Refusal, data_event, failure
+from jimsapi.asgi.connection import Connection
+from jimsapi.service.live import LiveRun
+
+BYTES_A_TOKEN = 4
+
+DONE = b"data: [DONE]\n\n"
+
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
+
+
+class Completion:
+    """The answer of a run that has begun, in the name of a model."""
+
+    def __init__(self, run: LiveRun, model: str) -> None:
+        self._prompt = run.inbound.message
+        self._head = {"id": f"chatcmpl-{run.known_as.hex}", "created": int(time.time()), "model": model}
+
+    def whole(self, text: str) -> dict[str, Any]:
+        """The completion as one object."""
+        message = {"role": "assistant", "content": text, "refusal": None}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+        return {**self._head, "object": "chat.completion", "choices": [choice], "usage": usage(self._prompt, text)}
+
+    async def chunks(
+        self, request: Connection, said: AsyncIterator[str | Finished | Failed], *, with_usage: bool
+    ) -> AsyncIterator[bytes]:
+        """The completion as server-sent events, as its pieces are said. A failure ends it, without the closing mark."""
+        yield self._chunk({"role": "assistant", "content": ""})
+        pieces: list[str] = []
+        async for item in said:
+            if isinstance(item, str):
+                pieces.append(item)
+                yield self._chunk({"content": item})
+            elif isinstance(item, Failed):
+                yield data_event(error(Refusal(*failure(request, item.error))))
+                return
+        yield self._chunk({}, "stop")
+        if with_usage:
+            yield self._event([], usage=usage(self._prompt, "".join(pieces)))
+        yield DONE
+
+    def _chunk(self, delta: dict[str, str], finish_reason: str | None = None) -> bytes:
+        return self._event([{"index": 0, "delta": delta, "finish_reason": finish_reason}])
+
+    def _event(self, choices: list[Any], **more: Any) -> bytes:
+        return data_event({**self._head, "object": "chat.completion.chunk", "choices": choices, **more})
+
+
+def usage(prompt: str, answer: str) -> dict[str, int]:
+    """An estimate by length: which models a pipeline asks, and what it makes of a message before, is not known here."""
+    given, told = (-(-len(text.encode()) // BYTES_A_TOKEN) for text in (prompt, answer))
+    return {"prompt_tokens": given, "completion_tokens": told, "total_tokens": given + told}
+
+
+def error(refusal: Refusal) -> dict[str, Any]:
+    """An error as the SDKs take it apart."""
+    status = refusal.status
+    kind = "server_error" if status >= 500 else _TYPES.get(status, "invalid_request_error")
+    code = _CODES.get(status) or HTTPStatus(status).name.lower()
+    return {"error": {"message": refusal.text, "type": kind, "param": refusal.field, "code": code}}

@@ -1,0 +1,75 @@
+"""What clients send to `/v1/chat/completions`, and the one message of it that is new."""
+
+from typing import Any
+
+import msgspec
+
+from jimsapi.api.protocol import Turn
+from jimsapi.asgi.connection import Connection
+from jimsapi.asgi.errors import ValidationError
+
+TASK = "### Task:"
+"""How the prompts of Open WebUI's own begin: for a title, tags, what to ask next."""
+
+_OPEN_WEBUI = b"x-openwebui-"
+
+
+class ChatRequest(msgspec.Struct):
+    """The body. `messages` are the whole conversation as the client has it. What is not named here is passed over."""
+
+    messages: list[dict[str, Any]]
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: dict[str, Any] | None = None
+    user: str | None = None
+    n: int | None = None
+    response_format: dict[str, Any] | None = None
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream is to end with the usage."""
+        return bool(self.stream_options and self.stream_options.get("include_usage"))
+
+
+def new_turn(request: Connection, body: ChatRequest) -> Turn:
+    """The newest message of the person; the server has those before it.
+
+    Raises `ValidationError` for what cannot be done: a client that asked for it would take the answer for something
+    else.
+    """
+    if body.n is not None and body.n != 1:
+        raise _fault("n", "There is one answer to a message: leave n out")
+    if body.response_format is not None and body.response_format.get("type", "text") != "text":
+        raise _fault("response_format", "Answers are text: leave response_format out")
+    message = _newest_message(body.messages)
+    task = message.startswith(TASK) and any(name.startswith(_OPEN_WEBUI) for name, _ in request.headers.raw)
+    return Turn(message, user=body.user or None, once=task)
+
+
+def _newest_message(messages: list[dict[str, Any]]) -> str:
+    for index in range(len(messages) - 1, -1, -1):
+        if messages[index].get("role") == "user":
+            return _text(messages[index].get("content"), f"messages.{index}.content")
+    raise _fault("messages", "There is no message with the role user")
+
+
+def _text(content: Any, place: str) -> str:
+    """The text of a message: a string, or the parts of one, which stand on lines of their own."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list) or not content:
+        raise _fault(place, "A message is a text, or a list of parts of the type text")
+    texts = []
+    for part in content:
+        match part:
+            case {"type": "text", "text": str(text)}:
+                texts.append(text)
+            case {"type": str(kind)} if kind != "text":
+                raise _fault(place, f"This server takes text alone: leave out what has the type {kind[:100]}")
+            case _:
+                raise _fault(place, "A part of a message has a type, and one of the type text a text")
+    return "\n".join(texts)
+
+
+def _fault(place: str, message: str) -> ValidationError:
+    return ValidationError([{"type": "unsupported", "loc": ["body", *place.split(".")], "msg": message, "input": None}])

@@ -1,0 +1,119 @@
+"""The routes: `/v1/chat/completions`, and the list of the one model."""
+
+import time
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from jimsapi.api.chat import REFUSALS, with_run
+from jimsapi.api.protocol import (
+    ThreadNames,
+    answer_of,
+    answer_to,
+    as_one_text,
+    begin_turn,
+    one_text,
+    read_body,
+    refusal,
+    reworded,
+    speech,
+)
+from jimsapi.api.stream import EVENT_STREAM
+from jimsapi.asgi.connection import Request
+from jimsapi.asgi.errors import HTTPError
+from jimsapi.asgi.response import JSONResponse, Response
+from jimsapi.asgi.routing import Router
+from jimsapi.asgi.sse import EventStreamResponse
+from jimsapi.service.identity import CHAT
+from jimsapi.service.live import LiveRun
+from jimsapi.service.pipeline import pipeline_name
+from jimsapi.service.run import RunService
+from jimsapi.threads.errors import DomainError
+from jimsapi_openai.answers import Completion, error
+from jimsapi_openai.requests import ChatRequest, new_turn
+
+NO_RETRY = (b"x-should-retry", b"false")
+"""Tells the SDKs not to send a message again that the server has: they would without it, after most errors."""
+
+_in_error_form = partial(reworded, error)
+
+
+class Model(msgspec.Struct):
+    """A model, as clients list it."""
+
+    id: str
+    created: int
+    object: str = "model"
+    owned_by: str = "jimsapi"
+
+
+class ModelList(msgspec.Struct):
+    """All models there are."""
+
+    data: list[Model]
+    object: str = "list"
+
+
+def add_routes(
+    router: Router, service: RunService, contact_header: str, thread_header: str, model_name: str | None
+) -> None:
+    """Add the routes. `model_name` is the identifier of the model; None is the pipeline's name."""
+    names = ThreadNames("openai", contact_header, thread_header)
+    model = Model(model_name or service.app.name or pipeline_name(service.app.pipeline), int(time.time()))
+
+    @router.post(
+        "/v1/chat/completions", scope=CHAT, body=ChatRequest, tags=("openai",), reword=_in_error_form,
+        responses={
+            200: ("A `chat.completion`, or with `stream` the chunks of one.", EVENT_STREAM),
+            **REFUSALS,
+            409: "The run was cancelled, or the thread is busy and no message waits there.",
+            500: "The pipeline failed; the message is stored.",
+            504: "The pipeline took too long; the message is stored.",
+        },
+    )  # fmt: skip
+    async def complete(request: Request) -> Response:
+        """Answer the newest message of a conversation, in the form of OpenAI's chat completions.
+
+        Of `messages` the last one of the user's is taken: those before it are in the thread. Which thread that is, a
+        header says. Tools, system prompts and what steers a model are passed over: that is the pipeline's work.
+        """
+        body = await read_body(request, service, ChatRequest)
+        turn = new_turn(request, body)
+        run = await begin_turn(request, service, names, turn, watched=bool(body.stream))
+        if not body.stream:
+            return with_run(request, service, run, await _whole(request, run, model.id))
+        if (refused := refusal(run)) is not None:
+            raise refused
+        said = as_one_text(speech(request, service, run))
+        stream = EventStreamResponse(Completion(run, model.id).chunks(request, said, with_usage=body.wants_usage))
+        stream.raw_headers.append(NO_RETRY)
+        return with_run(request, service, run, stream)
+
+    @router.get("/v1/models", scope=CHAT, response=ModelList, tags=("openai",), reword=_in_error_form)
+    async def list_models(request: Request) -> Response:
+        """List the one model that there is: the pipeline."""
+        return JSONResponse(ModelList([model]))
+
+    @router.get(
+        "/v1/models/{id}", scope=CHAT, response=Model, tags=("openai",), reword=_in_error_form,
+        responses={404: "There is no such model."},
+    )  # fmt: skip
+    async def show_model(request: Request) -> Response:
+        """Show the model of this name."""
+        wanted: Any = request.path_params["id"]
+        if wanted != model.id:
+            raise HTTPError(404, f"There is no model {wanted[:100]!r} here, only {model.id!r}")
+        return JSONResponse(model)
+
+
+async def _whole(request: Request, run: LiveRun, model: str) -> Response:
+    """The answer in one piece."""
+    try:
+        text = one_text(await answer_of(request, run))
+    except DomainError as fault:
+        answer = _in_error_form(answer_to(request, fault))
+        if refusal(run) is None:
+            answer.raw_headers.append(NO_RETRY)
+        return answer
+    return JSONResponse(Completion(run, model).whole(text))

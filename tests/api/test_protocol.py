@@ -1,0 +1,279 @@
+"""What the protocols of others share: whose thread a message belongs to, what a run says, and how refusals are told."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+import pytest
+
+from jimsapi import HTTPError
+from jimsapi.api.protocol import (
+    Failed,
+    Finished,
+    MessageEnded,
+    MessagePiece,
+    MessageStarted,
+    Refusal,
+    Said,
+    ThreadNames,
+    Turn,
+    answer_of,
+    answer_to,
+    as_one_text,
+    begin_turn,
+    data_event,
+    failure,
+    one_text,
+    read_json,
+    refusal,
+    reworded,
+    speech,
+)
+from jimsapi.asgi.connection import Request
+from jimsapi.asgi.errors import ValidationError
+from jimsapi.asgi.types import Message
+from jimsapi.service.errors import PipelineFailed, RunBroken, ServerDraining, TooManyRuns
+from jimsapi.service.identity import PUBLIC, Admission
+from jimsapi.service.live import LiveRun
+from jimsapi.service.run import RunLimits, RunService
+from jimsapi.service.stream import MAX_ITEMS, Status
+from jimsapi.threads.errors import StoreUnavailable
+from jimsapi.threads.event import NewEvent
+from tests.apps.scripted import Scripted
+from tests.service.serving import caller, ended, serving
+
+pytestmark = pytest.mark.anyio
+
+NAMES = ThreadNames("test", "X-Person", "X-Talk")
+
+
+def request(admission: Admission = PUBLIC, **headers: str) -> Request:
+    """A request that was admitted; its body never comes."""
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    made = Request({"type": "http", "method": "POST", "path": "/", "headers": raw}, receive)
+    made.admission = admission
+    return made
+
+
+def said(items: Sequence[Said]) -> list[str]:
+    """What was said, in short."""
+    return [_short(item) for item in items]
+
+
+def _short(item: Said) -> str:
+    match item:
+        case MessageStarted():
+            return "["
+        case MessagePiece(_, text):
+            return text
+        case MessageEnded():
+            return "]"
+        case Status(text, _):
+            return f"status {text}"
+        case NewEvent(_, event_type, _):
+            return event_type
+        case Finished():
+            return "finished"
+        case Failed(error):
+            return f"failed {error}"
+
+
+async def told(service: RunService, run: LiveRun) -> list[Said]:
+    return [item async for item in speech(request(), service, run)]
+
+
+async def hear(steps: str, **limits: Any) -> list[str]:
+    """All that is said of a run from its beginning."""
+    async with serving(Scripted(), limits=RunLimits(**limits)) as service:
+        return said(await told(service, await begin_turn(request(), service, NAMES, Turn(steps))))
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ("send One; send Two", "[ One ] [ Two ] finished"),
+        ("stream Hel; stream lo", "[ Hel lo ] finished"),
+        ("stream Hel; send Hello", "[ Hel lo ] finished"),
+        ("stream Hel; send Other", "[ Hel ] [ Other ] finished"),
+        ("status Now; stream Hel; status Then; stream lo", "status-Now [ Hel status-Then lo ] finished"),
+        ("event a; stream Hel; event b", "[ Hel ] rag.step rag.step finished"),
+        ("buttons Choose", "[ Choose ] comm.assistant_message_with_buttons finished"),
+        ("event a", "rag.step finished"),
+        ("send ", "[ ] finished"),
+        ("stream Hel; raise it", "[ Hel ] failed-Pipeline-error:-it"),
+        ("send Hi; raise it", "[ Hi ] failed-Pipeline-error:-it"),
+    ],
+)
+async def test_messages_are_told_one_after_another_and_events_once_they_are_stored(steps: str, expected: str) -> None:
+    assert [item.replace(" ", "-") for item in await hear(steps)] == expected.split()
+
+
+async def test_what_a_reader_missed_of_a_message_comes_with_the_stored_one(bot: Scripted) -> None:
+    pieces = [f"{number}," for number in range(MAX_ITEMS + 50)]
+    steps = "; ".join(["stream first ", "hold door", *(f"stream {piece}" for piece in pieces)])
+    async with serving(bot) as service:
+        run = await begin_turn(request(), service, NAMES, Turn(steps))
+        items = speech(request(), service, run)
+        begun = [await anext(items), await anext(items)]
+        bot.opened["door"].set()
+        await ended(service)
+        rest = [item async for item in items]
+    whole = [item.text for item in (*begun, *rest) if isinstance(item, MessagePiece)]
+    assert whole == ["first ", "".join(pieces)]
+    assert said([begun[0], rest[-2], rest[-1]]) == ["[", "]", "finished"]
+
+
+async def test_messages_that_were_never_heard_are_told_from_what_is_stored(bot: Scripted) -> None:
+    async with serving(bot) as service:
+        run = await begin_turn(request(), service, NAMES, Turn("stream Hel; send Other; stream More"), watched=False)
+        assert one_text(await answer_of(request(), run)) == "Hel\n\nOther\n\nMore"
+        assert said(await told(service, run)) == ["[", "Hel", "]", "[", "Other", "]", "[", "More", "]", "finished"]
+
+
+async def test_one_text_sets_messages_apart_whole_or_in_pieces(bot: Scripted) -> None:
+    async with serving(bot) as service:
+        run = await begin_turn(request(), service, NAMES, Turn("stream O; stream ne; event x; send ; send Two"))
+        *pieces, last = [item async for item in as_one_text(speech(request(), service, run))]
+        assert pieces == ["O", "ne", "\n\n", "Two"]
+        assert isinstance(last, Finished)
+        assert one_text(last.result) == "One\n\nTwo"
+
+
+async def test_a_message_outside_of_a_conversation_is_in_no_thread(bot: Scripted) -> None:
+    async with serving(bot) as service:
+        run = await begin_turn(request(), service, NAMES, Turn("stream Hi", "c", "ann", once=True))
+        assert said(await told(service, run)) == ["[", "Hi", "]", "finished"]
+        assert (await service.store.threads("ann", 10, None)).threads == []
+
+
+async def test_one_key_is_one_message_and_both_callers_hear_it(bot: Scripted) -> None:
+    async with serving(bot) as service:
+        keyed = request(idempotency_key="k", x_talk="c")
+        runs = [await begin_turn(keyed, service, NAMES, Turn("stream Hi")) for _ in range(2)]
+        assert [refusal(run) for run in runs] == [None, None]
+        assert [said(await told(service, run)) for run in runs] == [["[", "Hi", "]", "finished"]] * 2
+        assert bot.texts == ["stream Hi"]
+
+
+async def test_a_turn_that_no_thread_takes_says_why(bot: Scripted) -> None:
+    async with serving(bot, limits=RunLimits(reject_busy=True, max_runs=2)) as service:
+        held = await begin_turn(request(x_talk="c"), service, NAMES, Turn("hold door"))
+        assert refusal(held) is None
+        busy = await begin_turn(request(x_talk="c"), service, NAMES, Turn("hi"))
+        assert "busy" in str(refusal(busy))
+        await begin_turn(request(x_talk="d"), service, NAMES, Turn("hold door"))
+        with pytest.raises(TooManyRuns):
+            await begin_turn(request(x_talk="e"), service, NAMES, Turn("hi"))
+        bot.opened["door"].set()
+        assert one_text(await answer_of(request(), held)) == ""
+
+
+def test_a_person_is_the_identity_s_else_the_header_s_else_the_protocol_s_else_the_conversation_s() -> None:
+    turn = Turn("hi", thread="talk", user="user")
+    assert NAMES.contact(request(caller(contact_id="ann"), x_person="header"), turn) == "ann"
+    assert NAMES.contact(request(caller(contact_id=""), x_person="header"), turn) == ""
+    assert NAMES.contact(request(x_person="header"), turn) == "header"
+    assert NAMES.contact(request(), turn) == "user"
+    assert NAMES.contact(request(), Turn("hi", thread="talk")) == "talk"
+    nobody = [NAMES.contact(request(), Turn("hi")) for _ in range(2)]
+    assert nobody[0] != nobody[1]
+    assert len(NAMES.contact(request(), Turn("hi", thread="ü" * 10_000)).encode()) < 100
+
+
+def test_a_thread_is_the_header_s_else_the_protocol_s() -> None:
+    assert NAMES.thread(request(x_talk="header"), Turn("hi", thread="talk")) == "header"
+    assert NAMES.thread(request(), Turn("hi", thread="talk")) == "talk"
+    assert NAMES.thread(request(), Turn("hi")) is None
+    assert NAMES.selectors(request(), Turn("hi"), "ann") is None
+
+
+def test_a_name_is_another_thread_for_every_caller_person_and_protocol() -> None:
+    turn = Turn("hi", thread="talk")
+    found = [
+        NAMES.selectors(request(), turn, "ann"),
+        NAMES.selectors(request(), turn, "bea"),
+        NAMES.selectors(request(caller("one")), turn, "ann"),
+        NAMES.selectors(request(caller("two")), turn, "ann"),
+        NAMES.selectors(request(caller("one", "other")), turn, "ann"),
+        ThreadNames("other").selectors(request(), turn, "ann"),
+        NAMES.selectors(request(), Turn("hi", thread="talk "), "ann"),
+        NAMES.selectors(request(), Turn("hi", thread="x" * 100_000), "ann"),
+        # Two names that would be one if they were merely put together.
+        NAMES.selectors(request(), Turn("hi", thread="bc"), "a"),
+        NAMES.selectors(request(), Turn("hi", thread="c"), "ab"),
+    ]
+    assert len({repr(selectors) for selectors in found}) == len(found)
+    assert max(len(repr(selectors)) for selectors in found) < 300
+    assert NAMES.selectors(request(), turn, "ann") == found[0]
+
+
+# Refusals.
+
+
+def form(refused: Refusal) -> Any:
+    return [refused.status, refused.text, refused.field]
+
+
+FAULTS: list[dict[str, Any]] = [
+    {"type": "missing", "loc": ["body", "a", 0, "b"], "msg": "Field required", "input": None},
+    {"type": "json_invalid", "loc": ["body"], "msg": "No JSON", "input": None},
+]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (HTTPError(415, "JSON, please"), [415, "JSON, please", None]),
+        (ValidationError(FAULTS), [422, "a.0.b: Field required; No JSON", "a.0.b"]),
+        (ServerDraining(), [503, "The server is shutting down; try again", None]),
+        (StoreUnavailable("host=db.internal"), [503, "The store is not available; try again later", None]),
+    ],
+)
+def test_a_refusal_is_told_in_the_protocol_s_form(error: HTTPError, expected: list[Any]) -> None:
+    answer = reworded(form, answer_to(request(), error))
+    assert answer.status == expected[0]
+    assert orjson.loads(answer.body or b"") == expected
+
+
+def test_a_refusal_keeps_its_headers_but_for_its_length() -> None:
+    answer = reworded(form, answer_to(request(), ServerDraining()))
+    headers = dict(answer.raw_headers)
+    assert len(headers) == len(answer.raw_headers)
+    assert headers[b"retry-after"] == b"5"
+    assert headers[b"connection"] == b"close"
+    assert answer.names_connection
+    assert int(headers[b"content-length"]) == len(answer.body or b"")
+
+
+def test_a_failed_run_is_told_with_the_status_it_has_elsewhere_and_a_fault_of_ours_without_its_text() -> None:
+    assert failure(request(), PipelineFailed(RuntimeError("no"))) == (500, "Pipeline error: no")
+    assert failure(request(), RunBroken()) == (500, "Internal Server Error")
+    assert failure(request(), RuntimeError("password")) == (500, "Internal Server Error")
+
+
+async def test_a_body_that_does_not_come_before_the_server_ends_is_a_refusal(bot: Scripted) -> None:
+    async with serving(bot) as service:
+        late = request(content_type="application/json", content_length="10")
+        reading = asyncio.create_task(read_json(late, service))
+        await asyncio.sleep(0)
+        service.draining = True
+        reading.cancel()
+        with pytest.raises(ServerDraining):
+            await reading
+
+
+def test_an_event_is_one_line_to_who_splits_text_as_python_does() -> None:
+    event = data_event({"text": "a\n\u2028b\u2029\u0085é"})
+    assert event.decode().splitlines() == ['data: {"text":"a\\n\\u2028b\\u2029\\u0085é"}', ""]
+
+
+@pytest.fixture
+def bot() -> Scripted:
+    """The bot of a test's service."""
+    return Scripted()
