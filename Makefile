@@ -79,7 +79,7 @@ bench-floor: $(VENV)/.installed-dev
 	$(PY) -m benchmarks.floor
 
 clean:
-	rm -rf $(VENV) $(PLUGINS_VENV) $(JIMS_VENV) build dist *.egg-info plugins/*/build plugins/*/*.egg-info tests/node_modules plugins/*/tests/node_modules .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PLUGINS_VENV) $(JIMS_VENV) build dist *.egg-info plugins/*/build plugins/*/*.egg-info tests/clients/node_modules tests/node_modules plugins/*/tests/node_modules .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # Installed once, and again when the dependencies change. Editable, so that what is served and tested is what is here.
 $(VENV)/.installed-run: setup.cfg pyproject.toml | $(PY)

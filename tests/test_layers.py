@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "jimsapi"
 
 # From the top to the bottom. Parts in one row stand side by side and may not import each other, but for `builtin`,
 # which is made with the plugins' public names.
-LAYERS = [{"cli", "server"}, {"api"}, {"plugins", "builtin"}, {"service"}, {"threads"}, {"asgi"}]
+LAYERS = [{"cli", "server"}, {"api", "client"}, {"plugins", "builtin"}, {"service"}, {"threads"}, {"asgi"}]
 BESIDE = {("builtin", "plugins")}
 
 # What stands above all layers: the names for users, the command, the tools for tests.
@@ -70,9 +70,10 @@ def test_a_layer_imports_only_what_stands_below_it(path: Path) -> None:
     assert wrong == []
 
 
-def test_the_microframework_knows_nothing_else_of_ours() -> None:
-    names = {name for path in (PACKAGE / "asgi").rglob("*.py") for _, name in imports(path)}
-    assert {part_of(name) for name in names} == {"asgi"}
+@pytest.mark.parametrize("part", ["asgi", "client"])
+def test_the_microframework_and_the_client_know_nothing_else_of_ours(part: str) -> None:
+    names = {name for path in (PACKAGE / part).rglob("*.py") for _, name in imports(path)}
+    assert {part_of(name) for name in names} == {part}
 
 
 @pytest.mark.parametrize(
@@ -86,6 +87,8 @@ def test_the_microframework_knows_nothing_else_of_ours() -> None:
         ("threads", "asgi", True),
         ("service", "api", False),
         ("api", "cli", False),
+        ("api", "client", False),
+        ("cli", "client", True),
         ("cli", "server", False),
         ("asgi", "__init__", False),
         ("threads", "testing", False),

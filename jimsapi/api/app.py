@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jimsapi.api.admission import Gate
 from jimsapi.api.chat import chat_routes
 from jimsapi.api.errors import handle_domain_errors
 from jimsapi.api.metrics import MetricsOptions, MetricsPort, ServiceCollector, metrics_text
 from jimsapi.api.probes import probe_routes
-from jimsapi.api.runs import run_routes
+from jimsapi.api.runs import run_ended, run_routes
 from jimsapi.api.stream import stream_routes
 from jimsapi.api.threads import thread_routes
 from jimsapi.api.websocket import websocket_routes
@@ -35,6 +35,10 @@ from jimsapi.service.run import RunLimits, RunService
 from jimsapi.service.sinks import SinkQueue
 from jimsapi.service.threads import ThreadService
 from jimsapi.threads.run import ContextLimits
+from jimsapi.threads.store import ThreadStore
+
+if TYPE_CHECKING:
+    from jimsapi.service.webhooks import Webhooks
 
 logger = logging.getLogger("jimsapi")
 
@@ -196,7 +200,17 @@ def run_service(composition: Composition) -> RunService:
         ),
         sinks=[SinkQueue(built.value, built.name) for built in composition.sinks],
         on_run=composition.told_of("on_run"),
+        webhooks=call_webhooks(core, store),
     )
+
+
+def call_webhooks(core: CoreOptions, store: ThreadStore) -> "Webhooks | None":
+    """What calls the webhooks of runs; None if there is no secret to sign with."""
+    if not core.webhook_keys:
+        return None
+    from jimsapi.service.webhooks import Webhooks  # it brings in an HTTP client
+
+    return Webhooks(core.webhook_keys, store, run_ended, allow_private=core.webhook_allow_private)
 
 
 def add_plugin_routes(app: App, plugins: PluginManager, service: RunService, settings: Settings) -> None:

@@ -36,6 +36,13 @@ class ServiceCollector(Collector):
             for outcome, count in list(sink.outcomes.items()):
                 sinks.add_metric((sink.name, outcome), count)
         yield sinks
+        webhooks = CounterMetricFamily(
+            "jims_webhook_deliveries", "Webhooks by what became of them.", labels=("outcome",)
+        )
+        if service.webhooks is not None:
+            for outcome, count in list(service.webhooks.outcomes.items()):
+                webhooks.add_metric((outcome,), count)
+        yield webhooks
 
 
 class WholeRegistry(CollectorRegistry):

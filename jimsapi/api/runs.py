@@ -8,7 +8,7 @@ import msgspec
 import orjson
 
 from jimsapi.api.chat import REFUSALS, ChatAnswer, begin_in_background, chat_answer
-from jimsapi.api.errors import domain_error
+from jimsapi.api.errors import STATUS
 from jimsapi.api.stream import EVENT_STREAM, after_last_event, event_stream
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import JSONResponse, Response
@@ -76,7 +76,7 @@ def run_routes(service: RunService) -> Router:
     @router.get("/api/v1/runs/{id:uuid}", response=RunView, responses=missing, tags=("runs",))
     async def show(request: Request) -> Response:
         """Show a run: where it stands, and how it ended."""
-        return JSONResponse(run_view(request, await runs.run(_admission(request), _id(request))))
+        return JSONResponse(run_view(await runs.run(_admission(request), _id(request))))
 
     @router.get(
         "/api/v1/runs/{id:uuid}/stream", query=RunQuery, tags=("runs",),
@@ -97,12 +97,12 @@ def run_routes(service: RunService) -> Router:
     async def cancel(request: Request) -> Response:
         """Cancel a run. Nothing of it is stored any more, but for a message that has entered its thread."""
         await runs.cancel(_admission(request), _id(request))
-        return JSONResponse(run_view(request, await runs.run(_admission(request), _id(request))), 202)
+        return JSONResponse(run_view(await runs.run(_admission(request), _id(request))), 202)
 
     return router
 
 
-def run_view(request: Request, run: StoredRun) -> dict[str, Any]:
+def run_view(run: StoredRun) -> dict[str, Any]:
     """A run as clients see it."""
     result = error = None
     if run.status not in OPEN:
@@ -110,8 +110,7 @@ def run_view(request: Request, run: StoredRun) -> dict[str, Any]:
         if isinstance(answer, RunResult):
             result = orjson.Fragment(cast(bytes, chat_answer(answer).body))
         else:
-            refusal = domain_error(request, answer)
-            error = {"detail": str(answer), "status": refusal.status}
+            error = {"detail": str(answer), "status": STATUS[type(answer)][0]}
     return {
         "run_id": run.run_id,
         "thread_id": run.thread_id,
@@ -122,6 +121,12 @@ def run_view(request: Request, run: StoredRun) -> dict[str, Any]:
         "result": result,
         "error": error,
     }
+
+
+def run_ended(run: StoredRun) -> bytes:
+    """What the webhook of a run is told when it has ended."""
+    told = {"type": f"run.{run.status}", "timestamp": run.finished_at, "data": run_view(run)}
+    return cast(bytes, JSONResponse(told).body)
 
 
 def _id(request: Request) -> UUID:

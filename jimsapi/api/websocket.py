@@ -20,8 +20,12 @@ from jimsapi.service.runs import Runs
 from jimsapi.threads.errors import DomainError
 
 SUBPROTOCOL = "jims.chat"
-MAX_WAITING = 16
+_TRY_AGAIN_LATER = 1013  # of IANA's registry of close codes
+MAX_WAITING = 256
 """Chats that may wait on one WebSocket until those before them are told."""
+UNREAD_FOR = 15.0
+"""Seconds that frames may stay unread since more chats wait. Shorter than the server waits for a pong, which it does
+not see meanwhile: then the client would be cut off without a word."""
 
 
 def websocket_routes(service: RunService) -> Router:
@@ -36,7 +40,8 @@ def websocket_routes(service: RunService) -> Router:
         `{"type": "cancel", "run_id": …}`. Frames to the client: the events of `/api/v1/chat/stream` as
         `{"type": NAME, …}` with the fields of their data; the type of a status is its `status_type`. Messages are taken
         as they come, and told one after another: all frames from a `started` to its `result` or `error` are of one run.
-        A frame that is refused has no `started`, only an `error`. One that could not cancel has the `run_id` too.
+        A frame that is refused has no `started`, only an `error`. One that could not cancel has the `run_id` too. With
+        256 messages that are not told yet the WebSocket is closed with 1013; their runs go on.
         """
         await ws.accept()
         await _Conversation(ws, service).run()
@@ -74,12 +79,15 @@ class _Conversation:
                 case {"type": "cancel", "run_id": str(run_id)}:
                     return await self._cancel(run_id)
                 case {"type": "auth"}:  # from a client that was admitted without it
-                    return
+                    return None
                 case _:
                     raise HTTPError(422, 'A frame is {"type": "chat", …} or {"type": "cancel", "run_id": …}')
         except (HTTPError, DomainError) as error:
             answer = self._refusal(error)
-        await self._to_tell.send(answer)  # who sends more than is told waits, and reads no further
+        with anyio.move_on_after(UNREAD_FOR):
+            return await self._to_tell.send(answer)
+        await self._ws.close(_TRY_AGAIN_LATER, "Too many messages wait here")
+        return None
 
     def _begin(self, body: dict[str, Any]) -> LiveRun:
         inbound = own_inbound(convert_body(body, inbound_model(self._admission)), self._admission)
@@ -87,9 +95,11 @@ class _Conversation:
 
     async def _cancel(self, text: str) -> None:
         try:
-            await self._runs.cancel(self._admission, UUID(text))
+            run_id = UUID(text)
         except ValueError:
-            await self._send(b"error", orjson.dumps({"detail": "run_id is no UUID", "run_id": text}))
+            return await self._send(b"error", orjson.dumps({"detail": "run_id is no UUID", "run_id": text}))
+        try:
+            await self._runs.cancel(self._admission, run_id)
         except DomainError as error:
             detail = orjson.loads(cast(bytes, domain_error(self._ws, error).body))
             await self._send(b"error", orjson.dumps({**detail, "run_id": text}))

@@ -35,6 +35,7 @@ _BEARER = "bearer."
 _ENCODED_BEARER = "base64url.bearer."
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+_OVER_TLS = ("wss", "https")  # granian says the latter
 
 # Close codes (RFC 6455, 7.4.1, and IANA's registry) for the statuses of answers that come too late to be sent.
 _CLOSE_CODES = {401: 1008, 403: 1008, 413: 1009, 415: 1003, 422: 1007, 429: 1013, 503: 1013}
@@ -291,9 +292,13 @@ def same_origin(ws: WebSocket, allowed: Collection[str]) -> bool:
         scheme, host = urlsplit(origin)[:2]
     except ValueError:
         return False
-    port = _DEFAULT_PORTS.get(scheme, "")
+    port = _DEFAULT_PORTS.get(scheme)
+    if not host or port is None:
+        return False
+    if scheme == "http" and ws.scope.get("scheme") in _OVER_TLS:  # anybody on the way could have written that page
+        return False
     asked = (ws.headers.get("host") or "").lower()
-    return host != "" and port != "" and host.removesuffix(port) == asked.removesuffix(port)
+    return host.removesuffix(port) == asked.removesuffix(port)
 
 
 def _is_credential(subprotocol: str) -> bool:

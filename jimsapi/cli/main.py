@@ -13,6 +13,7 @@ import orjson
 from jimsapi.api.app import VERSION, Api, run_service
 from jimsapi.builtin import builtin_plugins
 from jimsapi.builtin.client_certificate import CertificateOptions
+from jimsapi.cli.chat import chat_command
 from jimsapi.cli.explain import explain
 from jimsapi.cli.options import COMMAND_OPTIONS, ServerOptions, all_options, with_options
 from jimsapi.cli.scaffold import plugin_commands
@@ -36,10 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def command_line(arguments: Sequence[str]) -> click.Group:
     """The command with the options and subcommands of the installed plugins.
 
-    What diagnoses a broken plugin, or writes a new one, does not import any: `plugins`, `plugin`, `--version`, and
-    `--help` if one cannot be loaded.
+    What diagnoses a broken plugin, writes a new one, or serves nothing does not import any: `plugins`, `plugin`,
+    `chat`, `--version`, and `--help` if one cannot be loaded.
     """
-    if arguments[:1] in (["plugins"], ["plugin"]) or "--version" in arguments:
+    if arguments[:1] in (["plugins"], ["plugin"], ["chat"]) or "--version" in arguments:
         return _command_line(None)
     try:
         return _command_line(PluginManager(builtin_plugins()))
@@ -67,6 +68,7 @@ def _command_line(plugins: PluginManager | None, *, broken: PluginError | None =
     add(group)
     group.add_command(click.Command("plugins", callback=list_plugins, help="List the installed plugins; imports none."))
     group.add_command(plugin_commands())
+    group.add_command(chat_command())
     group.add_command(
         add(
             click.Command(

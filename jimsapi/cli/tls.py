@@ -6,9 +6,11 @@ uvicorn tells an app nothing of a connection's certificates. This protocol does,
 
 import asyncio
 import ssl
+from copy import copy
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
 from jimsapi.cli.distinguished_name import subject_name
 
 Extension = dict[object, object]
@@ -29,6 +31,21 @@ class ClientCertificateProtocol(HttpToolsProtocol):
         super().on_message_begin()
         if self.tls is not None:
             self.scope.setdefault("extensions", {})["tls"] = self.tls
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over to uvicorn's protocol of WebSockets, whose scopes hold no extension either."""
+        if self.tls is not None:
+            self.config = copy(self.config)  # this connection's own
+            self.config.loaded_app = _telling(self.config.loaded_app, self.tls)
+        super().handle_websocket_upgrade()
+
+
+def _telling(app: ASGIApp, tls: Extension) -> ASGIApp:
+    async def told(scope: Scope, receive: Receive, send: Send) -> None:
+        extensions = {**scope.get("extensions", {}), "tls": tls}
+        await app({**scope, "extensions": extensions}, receive, send)
+
+    return told
 
 
 def tls_extension(connection: ssl.SSLObject) -> Extension:

@@ -4,10 +4,14 @@ The `id` of an item is its place in its run's stream; `watch` goes on after it.
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
+
+from .errors import ClientError
+
+T = TypeVar("T")
 
 
 class ChatEvent(msgspec.Struct, frozen=True):
@@ -98,3 +102,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: datetime | None = None
     result: Result | None = None
     error: RunFault | None = None
+
+
+def decode(content: bytes, kind: type[T]) -> T:
+    """An answer's body, or an event's data. Raises `ClientError` for what is not of the API's making."""
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.DecodeError as error:
+        raise ClientError(f"This is no answer of jimsapi's: look at the URL. ({error})") from error

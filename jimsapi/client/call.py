@@ -3,34 +3,50 @@
 import random
 import ssl
 from collections.abc import Mapping
-from uuid import UUID
+
+import httpx
 
 from .errors import ApiError, Unreachable, answered_error, run_of
 from .request import Request
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 LONGEST_WAIT = 60.0
 """Seconds. Who is told to wait longer is not made to wait, but told."""
+LONGEST_PAUSE_AFTER_CUT = 1.0
+CUTS_FOR_ONE = 5
+"""So many cut connections count as one failed attempt: the server is there, and has most likely got the message."""
 
 
 class Backoff:
-    """How long to wait before the next of a number of attempts: twice as long each time, and never two callers alike."""
+    """How long to wait before the next of some attempts: twice as long each time, and never two callers alike."""
 
     def __init__(self, attempts: int) -> None:
-        self._attempts = attempts
-        self._made = 0
+        self._left_at_first = self._left = attempts * CUTS_FOR_ONE
+        self._failed = 0
 
-    def pause(self, asked: float | None = None) -> float | None:
-        """Seconds, not fewer than `asked`; None if there were enough attempts, or they would take too long."""
-        if self._made >= self._attempts or (asked or 0) > LONGEST_WAIT:
+    def pause(self, asked: float = 0, *, cut: bool = False) -> float | None:
+        """Seconds, not fewer than `asked`; None if there were enough attempts, or they would take too long.
+
+        `cut`: a connection ended that had been made.
+        """
+        self._left -= 1 if cut else CUTS_FOR_ONE
+        if self._left < 0 or asked > LONGEST_WAIT:
             return None
-        pause: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._made) * random.uniform(0.5, 1)
-        self._made += 1
-        return pause if asked is None else max(pause, asked * random.uniform(1, 1.25))
+        longest = LONGEST_PAUSE_AFTER_CUT if cut else LONGEST_PAUSE
+        pause: float = min(longest, FIRST_PAUSE * 2**self._failed) * random.uniform(0.5, 1)
+        self._failed += 1
+        return max(pause, asked * random.uniform(1, 1.25))
+
+    def after(self, error: Exception) -> float | None:
+        """The same after a connection failed; None also if that does not pass."""
+        if is_lasting(error):
+            return None
+        return self.pause(cut=not isinstance(error, httpx.TimeoutException | httpx.ConnectError | httpx.ProxyError))
 
     def reset(self) -> None:
-        """Something got through: count from the beginning."""
-        self._made = 0
+        """Something new got through: count from the beginning."""
+        self._left = self._left_at_first
+        self._failed = 0
 
 
 def may_help(error: ApiError, headers: Mapping[str, str]) -> bool:
@@ -58,42 +74,39 @@ def is_lasting(error: BaseException) -> bool:
     return False
 
 
-def reason(error: BaseException) -> str:
-    """Why a connection failed, in a few words."""
-    return str(error) or type(error).__name__
+def unreachable(error: BaseException) -> Unreachable:
+    """What is raised once a connection has failed too often."""
+    return Unreachable(
+        f"The server does not answer ({str(error) or type(error).__name__}): is it up, and the URL right?"
+    )
 
 
 class Call:
     """One request and its answer.
 
-    Send `request`, then say how that went: `answered` gives the answer's content, or None, and `broke` nothing; then
-    wait for `pause` seconds and send it again. Both raise when there is no more to be done.
+    Send `request`, and say how that went. When what was `answered` is not the last word, or the connection `broke`,
+    wait for `pause` seconds and send it again. Both raise when no more is to be done.
     """
 
     def __init__(self, request: Request, attempts: int) -> None:
         self.request = request
         self.pause = 0.0
         self._backoff = Backoff(attempts)
-        self._refusal: ApiError | None = None
 
-    def answered(self, status: int, headers: Mapping[str, str], content: bytes) -> bytes | None:
-        """An answer came. Raises `ApiError`."""
+    def answered(self, status: int, headers: Mapping[str, str], content: bytes) -> bool:
+        """An answer came: whether it is the last word. Raises `ApiError`."""
         if 200 <= status < 300:
-            return content
+            return True
         error = answered_error(status, headers, content)
-        before, self._refusal = self._refusal, error
-        if status == 409 and before is not None and before.run_id is not None and before.run_id == error.run_id:
-            # Its run was refused its turn, and so is cancelled, which the same key finds now. The refusal says more.
-            raise before
-        pause = self._backoff.pause(error.retry_after) if may_help(error, headers) else None
+        pause = self._backoff.pause(error.retry_after or 0) if may_help(error, headers) else None
         if pause is None:
             raise error
         self.pause = pause
-        return None
+        return False
 
-    def broke(self, error: Exception, run_id: UUID | None = None) -> None:
+    def broke(self, error: Exception) -> None:
         """The connection failed, or no whole answer came. Raises `Unreachable`."""
-        pause = None if is_lasting(error) else self._backoff.pause()
+        pause = self._backoff.after(error)
         if pause is None:
-            raise Unreachable(reason(error), run_id=run_id) from error
+            raise unreachable(error) from error
         self.pause = pause

@@ -99,9 +99,7 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 }
 
 
-def api_error(
-    status: int, detail: Any, *, run_id: UUID | None = None, retry_after: float | None = None
-) -> ApiError:
+def api_error(status: int, detail: Any, *, run_id: UUID | None = None, retry_after: float | None = None) -> ApiError:
     """The error that goes with a status."""
     return _BY_STATUS.get(status, ApiError)(status, detail, run_id=run_id, retry_after=retry_after)
 

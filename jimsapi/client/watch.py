@@ -1,13 +1,14 @@
 """The stream of a run, put together from as many connections as it takes. It does no I/O: it says what to do next."""
 
+import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 from uuid import UUID
 
 import msgspec
-import orjson
 
-from .answers import Delta, Event, Gap, Item, Result, Run, Started, Status
-from .call import Backoff, is_lasting, may_help, reason
+from .answers import Delta, Event, Gap, Item, Result, Run, Started, Status, decode
+from .call import Backoff, may_help, unreachable
 from .errors import ApiError, ClientError, Unavailable, Unreachable, answered_error, api_error, run_of
 from .event_stream import EventStreamReader, SentEvent
 from .request import Request, run_path
@@ -71,8 +72,6 @@ class Watch:
     def feed(self, data: bytes) -> Iterator[Item]:
         """The items that end within these bytes."""
         for sent in self._reader.feed(data):
-            if self.over or self._failure is not None:
-                return
             if sent.name == "error":
                 self._told_error(sent)
             elif (item := self._item(sent)) is not None:
@@ -82,8 +81,9 @@ class Watch:
 
     def answered(self, status: int, headers: Mapping[str, str], content: bytes) -> None:
         """An answer came that is no stream. Raises `ApiError`, and what the stream had told of."""
-        if self._failure is not None:
-            raise self._told_failure(status, content)
+        if status == 200 and self._failure is not None:
+            fault = decode(content, Run).error
+            raise self._failed(500 if fault is None else fault.status)
         if status == 204:
             self.over = True
             return
@@ -91,33 +91,31 @@ class Watch:
         if 200 <= status < 300:
             error = ApiError(status, "This is no stream of jimsapi's: look at the URL.")
         error.run_id = error.run_id or self._run_id
-        pause = self._backoff.pause(error.retry_after) if may_help(error, headers) else None
+        pause = self._backoff.pause(error.retry_after or 0) if may_help(error, headers) else None
         if pause is None:
-            raise error
+            raise error if self._failure is None else self._failed(500)
         self._passing = error
         self.pause = pause
 
     def ended(self) -> None:
         """The stream ended as if it were whole. Before its last item that is a broken connection, too."""
         if not self.over and self._failure is None:
-            self._again(Unreachable("The stream ended before the run did.", run_id=self._run_id))
+            error = Unreachable("The stream ends before its run does: watch it again later.", run_id=self._run_id)
+            self._again(error, self._backoff.pause(cut=self._passing is None))
 
     def broke(self, error: Exception) -> None:
         """The connection failed. Raises `Unreachable`, or what the server had said before, if that was enough."""
         if self.over:
             return
-        unreachable = Unreachable(reason(error), run_id=self._run_id)
-        unreachable.__cause__ = error
-        if is_lasting(error):
-            raise unreachable
-        self._again(unreachable)
+        failure = unreachable(error)
+        failure.run_id, failure.__cause__ = self._run_id, error
+        self._again(failure, self._backoff.after(error))
 
-    def _again(self, error: ClientError) -> None:
-        pause = self._backoff.pause()
+    def _again(self, error: ClientError, pause: float | None) -> None:
         if pause is not None:
             self.pause = pause
         elif self._failure is not None:
-            raise api_error(500, self._failure, run_id=self._run_id)
+            raise self._failed(500)
         else:
             raise self._passing or error
 
@@ -130,7 +128,7 @@ class Watch:
         kind = _ITEMS.get(sent.name)
         if kind is None:
             return None
-        item = _decoded(sent, kind)
+        item: Item = decode(sent.data, kind)
         if sent.id is not None:
             msgspec.structs.force_setattr(item, "id", sent.id)
         if isinstance(item, Started):
@@ -149,7 +147,7 @@ class Watch:
         return not told
 
     def _told_error(self, sent: SentEvent) -> None:
-        detail = str(_decoded(sent, dict[str, object]).get("detail"))
+        detail = str(decode(sent.data, dict[str, Any]).get("detail"))
         if sent.id is None:  # it ended the stream, and not the run
             self._passing = Unavailable(503, detail, run_id=self._run_id)
         elif self._run_id is None:
@@ -158,23 +156,12 @@ class Watch:
             self._last = sent.id
             self._failure = detail
 
-    def _told_failure(self, status: int, content: bytes) -> ApiError:
-        """The error that the stream told the text of, with the status that the run has."""
-        found = 500
-        if status == 200:
-            try:
-                fault = msgspec.json.decode(content, type=Run).error
-            except msgspec.DecodeError:
-                fault = None
-            found = fault.status if fault is not None else found
-        return api_error(found, self._failure, run_id=self._run_id)
+    def _failed(self, status: int) -> ApiError:
+        return api_error(status, self._failure, run_id=self._run_id)
 
 
 def _place(id: str | None) -> float:
-    """Where in a stream an item is. One that we cannot place comes after all that we can, but for the end."""
+    """Where in a stream the item with an `id` is; 0 is before the first."""
     if id == _END:
-        return float("inf")
+        return math.inf
     return int(id) if id is not None and id.isascii() and id.isdigit() else 0
-
-
-def _decoded[T](sent: SentEvent, kind: type[T]) -> T: ...

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from jimsapi.plugins.errors import OptionError, StartError
-from jimsapi.plugins.options import ENV_PREFIX, Options, is_on, option
+from jimsapi.plugins.options import ENV_PREFIX, Options, Secret, is_on, option
 from jimsapi.service.quota import QuotaLimits, Rate
 
 
@@ -55,13 +55,18 @@ class CoreOptions(Options):
     keep_runs: float = option(
         30.0, minimum=0, maximum=36_500, help="Days that the record of a finished run is kept; events stay."
     )
+    webhook_secret: tuple[Secret, ...] = option(
+        help="What calls to a webhook_url are signed with: whsec_ and Base64; repeat it to change secrets."
+    )
+    webhook_allow_private: bool = option(help="Call webhooks at private addresses too, and without TLS.")
     drain_time: float = option(
         20.0, minimum=2.0, maximum=86_400, help="Seconds that a shutdown may take; what runs longer is interrupted."
     )
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
-        _ = self.quota  # a faulty rate is refused with all other faulty options, before anything is opened
+        # What is faulty is refused with all other faulty options, before anything is opened.
+        _ = self.quota, self.webhook_keys
 
     @property
     def quota(self) -> QuotaLimits:
@@ -72,6 +77,20 @@ class CoreOptions(Options):
             contact_runs=self.contact_runs,
             identity_runs=self.identity_runs,
         )
+
+    @property
+    def webhook_keys(self) -> tuple[bytes, ...]:
+        """What webhooks are signed with; empty if none are called. Raises `OptionError` for a secret that is none."""
+        if not self.webhook_secret:
+            return ()
+        from jimsapi.service.webhooks import signing_key  # it brings in an HTTP client
+
+        try:
+            return tuple(signing_key(secret.reveal()) for secret in self.webhook_secret)
+        except ValueError as error:
+            raise OptionError(
+                f"--webhook-secret: {error}; make one by: echo whsec_$(head -c 32 /dev/urandom | base64)"
+            ) from None
 
 
 def _rate(flag: str, text: str | None) -> Rate | None:

@@ -44,6 +44,8 @@ def check_inbound(inbound: Inbound) -> bytes:
     _check_text("message", inbound.message)
     if inbound.event_type != USER_MESSAGE:
         _check_event_type(inbound.event_type)
+    if inbound.webhook_url is not None:
+        _check_text("webhook_url", inbound.webhook_url)
     if inbound.thread_config == _DEFAULT_CONFIG:
         return _DEFAULT_CONFIG_TEXT
     try:

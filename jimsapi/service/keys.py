@@ -20,7 +20,7 @@ def idempotency(
     What was asked is the message, and the `selectors` of its thread, if the caller's protocol has some of its own.
     """
     scope = (admission.provider, admission.identity.subject, inbound.contact_id, key)
-    asked = msgspec.json.encode(inbound)
+    asked = msgspec.json.encode(inbound, order="deterministic")  # a JSON object's order says nothing
     if selectors is not None:
         asked += repr(tuple(selectors)).encode()
     return Idempotency(_digest(repr(scope).encode()), _digest(asked))

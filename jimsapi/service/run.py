@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
 import msgspec
@@ -43,6 +43,7 @@ from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.errors import (
     DomainError,
     IdentifierTaken,
+    InputRefused,
     KeyMismatch,
     KeyUsed,
     QueueFull,
@@ -71,13 +72,17 @@ from jimsapi.threads.run import (
 from jimsapi.threads.storable import load_stored
 from jimsapi.threads.store import ThreadStore
 
+if TYPE_CHECKING:
+    from jimsapi.service.webhooks import Webhooks  # only where they are configured: it brings in an HTTP client
+
 logger = logging.getLogger("jimsapi.runs")
 
 HEARTBEAT_EVERY = 5.0
 PURGE_EVERY = 3600.0
 RETRY_STORE_AFTER = (0.1, 0.2, 0.5, 1.0)
 """Seconds between attempts to store an outcome; the last one repeats."""
-FLUSH_SINKS_WITHIN = 1.0
+FLUSH_WITHIN = 1.0
+"""Seconds that sinks and webhooks have at a shutdown for what waits."""
 LOOK_EVERY = 0.5
 """Seconds between looks at a run that another process works on."""
 OPEN = (RunStatus.QUEUED, RunStatus.RUNNING)
@@ -111,8 +116,8 @@ class RunService:
     """Answers messages: one `JimsApp` over one store.
 
     `resolvers` are asked in order; the first that returns selectors decides alone. Every one of `on_run` is told of
-    each run that ended. Enter the service to recover what a dead process left behind and to start its housekeeping;
-    `drain` it before you leave it.
+    each run that ended, and `webhooks` call whom its caller named. Enter the service to recover what a dead process
+    left behind and to start its housekeeping; `drain` it before you leave it.
     """
 
     def __init__(
@@ -124,11 +129,13 @@ class RunService:
         limits: RunLimits | None = None,
         sinks: Sequence[SinkQueue] = (),
         on_run: Sequence[Callable[[RunRecord], None]] = (),
+        webhooks: "Webhooks | None" = None,
     ) -> None:
         self.app = app
         self.store = store
         self.limits = limits or RunLimits()
         self.sinks = tuple(sinks)
+        self.webhooks = webhooks
         self.draining = False
         self._adopts = False
         self.owner = uuid7()
@@ -147,6 +154,8 @@ class RunService:
         self._looks: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
+        # No heartbeat may come between the store's word that runs are ours and their registration here.
+        self._ownership = asyncio.Lock()
         self._idle = asyncio.Event()
         self._idle.set()
         self._housekeeping: asyncio.Task[None] | None = None
@@ -178,6 +187,8 @@ class RunService:
         self._set_alarm(math.inf)
         for sink in self.sinks:
             await sink.stop()
+        if self.webhooks is not None:
+            await self.webhooks.stop()
 
     def wrap_pipelines(self, wrap: Callable[[Pipeline, str], Pipeline]) -> None:
         """Put something around each pipeline, such as a span: `wrap(pipeline, name)` returns what is called instead.
@@ -279,7 +290,16 @@ class RunService:
         bound_to = admission.identity.contact_id
         if bound_to is not None and inbound.contact_id != bound_to:
             raise ContactForbidden
-        return check_inbound(inbound)
+        thread_config = check_inbound(inbound)
+        if inbound.webhook_url is not None:
+            self._check_webhook(inbound.webhook_url)
+        return thread_config
+
+    def _check_webhook(self, url: str) -> None:
+        if self.webhooks is None:
+            message = "This server calls no webhooks: whoever runs it has to set --webhook-secret"
+            raise InputRefused("webhook_url", "webhooks_off", message, None)
+        self.webhooks.check(url)
 
     def _admit(self, inbound: Inbound, admission: Admission) -> LiveRun:
         """A run within all limits."""
@@ -421,10 +441,11 @@ class RunService:
         To be called once all that watches runs stands in its place; from then on every heartbeat does.
         """
         self._adopts = True
-        for adopted in await self.store.adopt(self.owner):
-            if adopted.run_id not in self._runs:
-                run = _adopted(adopted, self._loop, self.streams)
-                self._launch(run, self._run(run, b"{}"))
+        async with self._ownership:
+            for adopted in await self.store.adopt(self.owner):
+                if adopted.run_id not in self._runs:
+                    run = _adopted(adopted, self._loop, self.streams)
+                    self._launch(run, self._run(run, b"{}"))
 
     async def _resolve(self, inbound: Inbound) -> tuple[Selector, ...]:
         for resolver in self._resolvers:
@@ -652,10 +673,14 @@ class RunService:
             del self._by_key[run.idempotency.key]
         if not self._runs:
             self._idle.set()
-        if run.thread is None or not self._on_run:
+        if run.thread is None:
             return
         if run.background and run.status is RunStatus.QUEUED:
             return  # it has not ended: another process goes on with it
+        if run.inbound.webhook_url is not None:
+            self._call_webhook(run.run_id, run.inbound.webhook_url)
+        if not self._on_run:
+            return
         record = RunRecord(
             run.run_id,
             run.thread.thread_id,
@@ -666,6 +691,12 @@ class RunService:
             run.admission.provider,
         )
         notify(self._on_run, record)
+
+    def _call_webhook(self, run_id: UUID, url: str) -> None:
+        if self.webhooks is not None:
+            self.webhooks.put(run_id, url)
+        else:  # an earlier process, which called webhooks, accepted the run
+            logger.warning("run %s: its webhook is not called, for --webhook-secret is not set", run_id)
 
     def stop_runs(self, run_ids: Iterable[UUID], reason: Stop) -> None:
         """Tell those of `run_ids` that this process works on to end early."""
@@ -678,7 +709,7 @@ class RunService:
         self.stop_runs(list(self._runs), Stop.DRAINED)
 
     async def drain(self, seconds: float) -> None:
-        """Take no new run, let the open ones end for `seconds`, interrupt the rest, and flush the sinks."""
+        """Take no new run, let the open ones end for `seconds`, interrupt the rest, and flush sinks and webhooks."""
         self.draining = True
         try:
             async with asyncio.timeout(seconds):
@@ -687,11 +718,12 @@ class RunService:
             logger.warning("%d runs did not end within %g s and are interrupted", len(self._runs), seconds)
             self.interrupt()
             try:
-                async with asyncio.timeout(LET_GO_AFTER + FLUSH_SINKS_WITHIN):
+                async with asyncio.timeout(LET_GO_AFTER + FLUSH_WITHIN):
                     await self._idle.wait()
             except TimeoutError:
                 logger.error("%d runs could not be stored; the next start marks them", len(self._runs))
-        await asyncio.gather(*(sink.flush(FLUSH_SINKS_WITHIN) for sink in self.sinks))
+        told = (*self.sinks, *(() if self.webhooks is None else (self.webhooks,)))
+        await asyncio.gather(*(each.flush(FLUSH_WITHIN) for each in told))
 
     async def _keep_house(self) -> None:
         """Say that this process lives, end its orphaned runs, and forget old ones, until cancelled."""
@@ -699,7 +731,9 @@ class RunService:
         while True:
             try:
                 self.streams.tidy(self._loop.time())
-                for run_id in await self.store.heartbeat(self.owner, self._runs.keys()):
+                async with self._ownership:
+                    may_start = await self.store.heartbeat(self.owner, self._runs.keys())
+                for run_id in may_start:
                     self._wake(run_id)
                 if self._adopts:
                     await self.adopt()
@@ -729,6 +763,7 @@ def _adopted(adopted: AdoptedRun, loop: asyncio.AbstractEventLoop, streams: Stre
     run.message = adopted.message
     run.selectors = (ById(adopted.thread_id),)
     run.stream = streams.open(run.run_id)
+    run.turn.set()  # its turn may have come while nobody was there to be told
     return run
 
 

@@ -21,12 +21,12 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from uuid import UUID
 
 import httpx
 
-from jimsapi.service.result import OPEN
+from jimsapi.service.run import OPEN
 from jimsapi.threads.errors import InputRefused, RunNotFound, StoreUnavailable
 from jimsapi.threads.run import StoredRun
 from jimsapi.threads.store import ThreadStore
@@ -93,7 +93,7 @@ def signatures(keys: Sequence[bytes], webhook_id: str, timestamp: int, body: byt
 def is_public(address: str) -> bool:
     """Whether an IP address is one that anybody on the internet may reach, however it is written."""
     ip = ip_address(address)
-    if ip.version == 6:
+    if isinstance(ip, IPv6Address):
         embedded = IPv4Address(int(ip) & 0xFFFF_FFFF) if ip in _NAT64 else ip.ipv4_mapped
         if embedded is None:
             return ip in _UNICAST and ip.is_global and not any(ip in network for network in _SPECIAL_6)
@@ -130,8 +130,9 @@ class Webhooks:
     """Calls webhooks, each until it is heard or given up.
 
     `keys` sign, every one of them. `body` makes the payload of a run that has ended; `store` says how. `allow_private`
-    lets calls go to addresses that are not public, and without TLS. `outcomes` counts webhooks as `delivered`, `failed`,
-    `refused` (the URL leads where no call may go) and `dropped` (too many waited, or the process ended).
+    lets calls go to addresses that are not public, and without TLS. `outcomes` counts webhooks as `delivered`,
+    `failed`, `refused` (the URL leads where no call may go) and `dropped` (too many waited, the run was deleted, or the
+    process ended).
     """
 
     def __init__(
@@ -153,7 +154,9 @@ class Webhooks:
         self._retry_after = tuple(retry_after)
         # The transport without httpx's client, which would write whole URLs into the log, follow proxies, keep cookies.
         # No connection is kept: the next webhook at the same address may be of another host.
-        self._transport = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=None, max_keepalive_connections=0))
+        self._transport = httpx.AsyncHTTPTransport(
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        )
         # Threads of its own: a name server that does not answer must not keep others from asyncio's.
         self._threads = ThreadPoolExecutor(CALLS_AT_ONCE, "webhook names")
         self._pending: set[Webhook] = set()
@@ -176,6 +179,8 @@ class Webhooks:
             raise _refusal("should begin with https://")
         if not parsed.host:
             raise _refusal("should name a host")
+        if parsed.port is not None and not 0 < parsed.port < 65536:
+            raise _refusal("should name a port from 1 to 65535")
         if parsed.userinfo:
             raise _refusal("should hold no user and no password")
         if not self._allow_private and _is_private_literal(parsed.host):
@@ -338,7 +343,6 @@ class Webhooks:
                 "host": webhook.url.netloc.decode(),
                 "content-type": "application/json",
                 "user-agent": "jimsapi",
-                "connection": "close",
                 "webhook-id": webhook_id,
                 "webhook-timestamp": str(timestamp),
                 "webhook-signature": signatures(self._keys, webhook_id, timestamp, body),

@@ -19,6 +19,7 @@ from jimsapi.asgi.connection import Request
 from jimsapi.asgi.sse import EventStreamResponse
 from jimsapi.asgi.testing import TestClient
 from jimsapi.service.identity import PUBLIC
+from tests.api.conversation import CHAT, STREAM, body, parse, read_event
 from tests.api.test_answers import FAULTY
 from tests.apps.steered import opened, reached
 from tests.apps.watched import ODD_TEXT, greet, watched
@@ -27,7 +28,6 @@ from tests.plugins.distributions import install
 from tests.raw import request
 from tests.serving import ROOT, Served
 
-CHAT, STREAM = "/api/v1/chat", "/api/v1/chat/stream"
 KEY = "watchers-key"
 AUTHORIZED = {"authorization": f"Bearer {KEY}"}
 JSON = {"content-type": "application/json"}
@@ -48,47 +48,27 @@ def client(served: Served) -> Iterator[httpx.Client]:
         yield client
 
 
-def body(message: str, contact: str = "ann", **fields: Any) -> dict[str, Any]:
-    return {"contact_id": contact, "message": message, **fields}
+def progress(text: str) -> Events:
+    """What a whole stream that was read from its beginning tells after its start.
 
-
-def parse(text: str) -> Events:
-    """The events of a whole stream that was read from its beginning: comments and the first event, `started`, left out.
-
-    Fails if the last one is not whole, or if they are not counted from 1 to the last, whose id is `end`.
+    Fails if its events are not counted from 1 to the last, whose id is `end`.
     """
-    *blocks, rest = text.split("\n\n")
-    assert rest == "", f"cut off: {rest!r}"
-    found: Events = []
-    ids = []
-    for block in blocks:
-        if not block.startswith(":"):
-            parts = re.fullmatch(r"event: (\w+)\ndata: (.*)\nid: (\w+)", block)
-            assert parts is not None, block
-            found.append((parts[1], json.loads(parts[2])))
-            ids.append(parts[3])
-    assert ids == [*map(str, range(1, len(ids))), "end"]
-    assert found[0][0] == "started"
-    return found[1:]
+    found = parse(text)
+    assert [event.id for event in found] == [*map(str, range(1, len(found))), "end"]
+    assert found[0].name == "started"
+    return [(event.name, event.data) for event in found[1:]]
 
 
 def stream(client: httpx.Client, message: str, contact: str = "ann", **fields: Any) -> Events:
     answer = client.post(STREAM, json=body(message, contact, **fields))
     assert answer.status_code == 200, answer.text
-    return parse(answer.text)
-
-
-def read_event(lines: Iterator[str]) -> tuple[str, Any]:
-    """The next event of a stream that goes on."""
-    name, data, _, end = [next(lines) for _ in range(4)]
-    assert end == ""
-    return name.removeprefix("event: "), json.loads(data.removeprefix("data: "))
+    return progress(answer.text)
 
 
 def read_start(lines: Iterator[str]) -> None:
     """The first two events of a stream that goes on."""
-    assert read_event(lines)[0] == "started"
-    assert read_event(lines) == READING
+    assert read_event(lines).name == "started"
+    assert read_event(lines)[1:] == READING
 
 
 def message(text: str) -> dict[str, Any]:
@@ -116,13 +96,13 @@ def test_the_start_names_the_run_and_its_thread(client: httpx.Client) -> None:
     for created in (True, False):
         answer = client.post(STREAM, json=body("hi", "starting"))
         lines = iter(answer.text.splitlines())
-        result = parse(answer.text)[-1][1]
+        result = progress(answer.text)[-1][1]
         expected = {
             "run_id": answer.headers["x-run-id"],
             "thread_id": result["thread_id"],
             "created_new_thread": created,
         }
-        assert read_event(lines) == ("started", expected)
+        assert read_event(lines) == ("1", "started", expected)
         assert result["created_new_thread"] is created
 
 
@@ -167,7 +147,7 @@ def test_statuses_come_while_the_pipeline_works(client: httpx.Client) -> None:
         lines = answer.iter_lines()
         read_start(lines)
         client.post(CHAT, json=body("open live", "opener"))
-        assert [read_event(lines)[0] for _ in range(3)] == ["delta", "event", "result"]
+        assert [read_event(lines).name for _ in range(3)] == ["delta", "event", "result"]
 
 
 def test_odd_text_stays_whole_for_clients_that_split_lines_as_python_does(client: httpx.Client) -> None:
@@ -277,7 +257,7 @@ def test_who_does_not_read_holds_up_nobody_and_gets_the_newest_and_the_end(
 
 def test_the_log_line_tells_the_run_the_thread_and_the_provider(served: Served, client: httpx.Client) -> None:
     answer = client.post(STREAM, json=body("hi", "logged"), headers={"x-request-id": "a-logged-stream"})
-    thread_id = parse(answer.text)[-1][1]["thread_id"]
+    thread_id = progress(answer.text)[-1][1]["thread_id"]
     while '"a-logged-stream"' not in served.stderr or not served.stderr.endswith("\n"):
         time.sleep(0.01)  # lines are written in batches
     (line,) = [json.loads(line) for line in served.stderr.splitlines() if '"a-logged-stream"' in line]
@@ -324,7 +304,7 @@ def test_every_server_passes_events_on_at_once_and_lets_the_run_of_who_leaves_go
             lines = answer.iter_lines()
             read_start(lines)
             client.post(CHAT, json=body("open on", "opener"))
-            assert [read_event(lines)[0] for _ in range(3)] == ["delta", "event", "result"]
+            assert [read_event(lines).name for _ in range(3)] == ["delta", "event", "result"]
         with client.stream("POST", STREAM, json=body("hold still")) as answer:
             read_start(answer.iter_lines())
         client.post(CHAT, json=body("open still", "opener"))
@@ -375,7 +355,7 @@ async def test_a_run_that_waits_too_long_for_its_turn_is_an_error_and_its_messag
         await held.answer
         seen = (await client.post(CHAT, json=body("see"))).json()["assistant_messages"][0]
     assert (waited.status_code, chatted.status_code) == (200, 503)
-    assert parse(waited.text) == [("error", chatted.json())]
+    assert progress(waited.text) == [("error", chatted.json())]
     assert json.loads(seen)["asked"] == ["hold queue", "see"]
 
 
@@ -384,7 +364,7 @@ async def test_a_pipeline_that_takes_too_long_is_an_error_with_the_detail_of_cha
     async with TestClient(serve(run_timeout=0.01)) as client:
         streamed, chatted = [await client.post(path, json=body("hold never")) for path in (STREAM, CHAT)]
     assert chatted.status_code == 504
-    assert parse(streamed.text)[-1] == ("error", chatted.json())
+    assert progress(streamed.text)[-1] == ("error", chatted.json())
 
 
 @pytest.mark.anyio
@@ -399,7 +379,7 @@ async def test_a_bound_caller_speaks_for_its_contact_and_need_not_name_it(site: 
     async with TestClient(serve()) as client:
         for sent in ({"message": "hi"}, {"message": "hi", "contact_id": "ann"}):
             answer = await client.post(STREAM, json=sent, headers={"x-user": "ann"})
-            assert parse(answer.text)[-1][0] == "result"
+            assert progress(answer.text)[-1][0] == "result"
         threads = (await client.get("/api/v1/threads", headers={"x-user": "ann"})).json()["threads"]
         reader = await client.post(STREAM, json=body("hi"), headers={"x-user": "reader"})
     assert [thread["contact_id"] for thread in threads] == ["ann"]

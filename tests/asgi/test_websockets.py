@@ -483,6 +483,20 @@ async def test_a_page_of_another_origin_may_not_connect(path: str, origin: str |
         assert (answer.status_code, answer.json()) == (403, {"detail": "This origin may not connect"})
 
 
+@pytest.mark.parametrize(
+    ("origin", "allowed"), [("https://testserver", True), ("https://testserver:443", True), ("http://testserver", False)]
+)
+async def test_over_tls_a_page_that_came_without_is_another_origin(origin: str, allowed: bool) -> None:
+    async with TestClient(serving(), base_url="https://testserver", headers={"origin": origin}) as client:
+        if allowed:
+            async with client.websocket("/public/1"):
+                pass
+        else:
+            with pytest.raises(HandshakeRefused):
+                async with client.websocket("/public/1"):
+                    pass
+
+
 async def test_a_star_lets_pages_of_all_origins_connect() -> None:
     async with opened(serving(origins=["*"]), "/public/1", headers={"origin": "null"}):
         pass

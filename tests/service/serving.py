@@ -38,6 +38,7 @@ async def serving(
         MemoryStore() if store is None else store as opened,
         RunService(app, opened, [DefaultResolver()], **options) as service,
     ):
+        await service.adopt()
         yield service
 
 

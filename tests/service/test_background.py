@@ -7,7 +7,6 @@ from uuid import UUID
 
 import pytest
 
-from jimsapi import Identity
 from jimsapi.service import run as run_module
 from jimsapi.service.errors import (
     ContactForbidden,
@@ -25,7 +24,8 @@ from jimsapi.service.quota import QuotaExceeded, QuotaLimits, Rate
 from jimsapi.service.run import RunLimits
 from jimsapi.service.runs import Runs
 from jimsapi.threads.errors import InputRefused, RunNotFound
-from jimsapi.threads.run import RunStatus
+from jimsapi.threads.memory import MemoryStore
+from jimsapi.threads.run import AdoptedRun, RunStatus
 from tests.apps.scripted import Scripted
 from tests.service.serving import (
     STORES,
@@ -110,6 +110,52 @@ async def test_a_drain_leaves_a_waiting_one_to_the_next_process_and_interrupts_a
         assert (await again.answer).run_id == queued.run_id
     assert bot.texts == ["status a; see"]
     assert [record.run_id for record in records].count(queued.run_id) == 1
+
+
+class Handing(MemoryStore):
+    """Takes its time to hand over runs, and may cancel them at that very moment."""
+
+    cancels = False
+
+    async def adopt(self, owner: UUID) -> list[AdoptedRun]:
+        adopted = await super().adopt(owner)
+        await asyncio.sleep(0.01)
+        for run in adopted if self.cancels else ():
+            await self.cancel(run.run_id)
+        return adopted
+
+
+async def left_behind(store: MemoryStore) -> UUID:
+    """A run in the background that a process has accepted, and not started."""
+    bot = Scripted()
+    async with serving(bot, store) as service:
+        service.begin(inbound("hold on"), PUBLIC)
+        await bot.reached["on"].wait()
+        queued = await taken(service.begin(inbound("left"), PUBLIC, background=True))
+        await service.drain(0)
+    return queued.run_id
+
+
+async def test_a_heartbeat_does_not_take_a_run_that_is_being_handed_over_for_an_orphan(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run_module, "HEARTBEAT_EVERY", 0.001)
+    store = Handing()
+    run_id = await left_behind(store)
+    async with serving(Scripted(), store) as service:
+        await ended(service)
+        assert (await stored(service, run_id)).status is RunStatus.COMPLETED
+
+
+async def test_a_run_that_is_cancelled_while_it_is_handed_over_ends() -> None:
+    store, bot = Handing(), Scripted()
+    store.cancels = True
+    run_id = await left_behind(store)
+    async with serving(bot, store) as service:
+        async with asyncio.timeout(10):
+            await ended(service)
+        assert (await stored(service, run_id)).status is RunStatus.CANCELLED
+    assert bot.texts == []
 
 
 async def test_who_asks_again_for_a_run_in_the_background_may_wait_for_it() -> None:
@@ -255,5 +301,3 @@ async def test_a_caller_sees_its_own_runs_and_with_threads_those_of_others() -> 
             (caller("root"), True),
         ]
         assert [await may_see(who) for who, _ in seen] == [expected for _, expected in seen]
-        assert isinstance(run_id, UUID)
-        assert isinstance(talker.identity, Identity)

@@ -1,0 +1,421 @@
+"""`jimsapi chat`: a conversation with a server, from a terminal or a pipe.
+
+In a terminal, what the pipeline is doing stands in a line that is replaced; Ctrl-C cancels the running answer.
+"""
+
+import getpass
+import io
+import os
+import secrets
+import shutil
+import signal
+import sys
+import threading
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+from uuid import UUID, uuid4
+
+import click
+import httpx
+
+from jimsapi.client import (
+    ApiError,
+    Client,
+    ClientError,
+    Conflict,
+    Delta,
+    Event,
+    Forbidden,
+    Gap,
+    InvalidRequest,
+    Item,
+    NotFound,
+    RunFailed,
+    Started,
+    Status,
+    TimedOut,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+)
+from jimsapi.plugins.errors import StartError
+from jimsapi.plugins.options import secret_lines, secret_text
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+PROMPT = "> "
+INTERRUPTED = 130
+"""The exit status of a command that Ctrl-C ended."""
+
+_SPOKEN = ("comm.assistant_message", "comm.assistant_message_with_buttons")
+_CLEAR_LINE = "\r\x1b[K"
+_DIRECTIONS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that show a text in another order than it has."""
+
+_WHAT_TO_DO: list[tuple[type[ApiError], str]] = [
+    (Unauthorized, "give the key with --api-key-file FILE, or in JIMS_API_KEY"),
+    (Forbidden, "use another key, or another --contact"),
+    (NotFound, "send it again, or to another --thread"),
+    (Conflict, "send it again later"),
+    (TooManyRequests, "send it again later"),
+    (Unavailable, "send it again later"),
+    (RunFailed, "the server's log may say more"),
+    (TimedOut, "send it again, or ask for less"),
+]
+
+
+def chat_command() -> click.Command:
+    """The command. It imports no plugin."""
+    return click.Command(
+        "chat",
+        callback=chat,
+        params=[
+            click.Option(["--url"], default=DEFAULT_URL, show_default=True, help="Where the API is."),
+            click.Option(["--api-key"], help="The key; others on this machine can see it here. [JIMS_API_KEY]"),
+            click.Option(["--api-key-file"], metavar="FILE", help="The file with the key. [JIMS_API_KEY_FILE]"),
+            click.Option(
+                ["--contact"], help="Who you are: a contact_id. [the key's own contact, else your login name]"
+            ),
+            click.Option(["--thread"], type=click.UUID, help="The thread to go on with. [the contact's newest]"),
+        ],
+        help="Talk to a server. Each line is a message; in a terminal, Ctrl-C cancels the answer that is on its way "
+        "and Ctrl-D leaves. /new begins a new thread.",
+    )
+
+
+@click.pass_context
+def chat(
+    context: click.Context,
+    /,
+    url: str,
+    api_key: str | None,
+    api_key_file: str | None,
+    contact: str | None,
+    thread: UUID | None,
+) -> None:
+    """Talk until there is no more to say. Exits with 1 if a piped message was not answered, with 130 by Ctrl-C."""
+    before = (context.obj or {}).get("api_key") or ()
+    key = _key(api_key or (before[-1] if before else None), api_key_file)
+    try:
+        client = Client(url, api_key=key)
+    except ValueError as error:
+        raise StartError(str(error)) from None
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+    with client:
+        _check_server(url)
+        conversation = Conversation(client, Screen(sys.stdout), contact, thread)
+        try:
+            context.exit(conversation.hold())
+        except KeyboardInterrupt:
+            conversation.screen.end_line()
+            context.exit(INTERRUPTED)
+
+
+def _key(given: str | None, file: str | None) -> str | None:
+    """The API key, by the first of flag, file flag, variable and variable of a file that says one."""
+    if given:
+        return given
+    variable = os.environ.get("JIMS_API_KEY", "").strip()
+    path = file or (not variable and os.environ.get("JIMS_API_KEY_FILE"))
+    if not path:
+        return variable or None
+    try:
+        keys = secret_lines(secret_text(Path(path).read_bytes()))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StartError(f"the key in {path} cannot be read: {reason}") from None
+    if not keys:
+        raise StartError(f"there is no key in {path}: put it in a line of its own")
+    return keys[0]
+
+
+def _check_server(url: str) -> None:
+    """Find out that nobody is there before anything is typed. Raises `StartError`."""
+    try:
+        httpx.get(f"{url.rstrip('/')}/healthz", timeout=10)
+    except httpx.TransportError as error:
+        host = httpx.URL(url).netloc.decode()
+        reason = str(error) or type(error).__name__
+        raise StartError(f"{host} does not answer ({reason}): start the server, or give its --url") from None
+
+
+class Conversation:
+    """Messages from standard input, and their answers on the screen."""
+
+    def __init__(self, client: Client, screen: "Screen", contact: str | None, thread: UUID | None) -> None:
+        self.screen = screen
+        self._client = client
+        self._contact = contact
+        self._thread = thread
+        self._typed = sys.stdin.isatty()
+        self._prompt = PROMPT if self._typed and sys.stdout.isatty() else ""
+        self._answer: Answer | None = None
+
+    def hold(self) -> int:
+        """Ask and answer until the input ends. Returns the exit status."""
+        previous = signal.signal(signal.SIGINT, self._interrupted)
+        try:
+            if self._prompt:
+                self.screen.line("Ctrl-C cancels an answer, Ctrl-D leaves, /new begins a new thread.")
+            for message in self._messages():
+                if message == "/new":
+                    self._renew()
+                elif not self._ask(message) and not self._typed:
+                    return 1
+        finally:
+            signal.signal(signal.SIGINT, previous)
+        return 0
+
+    def _messages(self) -> Iterator[str]:
+        if not self._typed:
+            for line in sys.stdin:
+                if text := _sendable(line):
+                    yield text
+            return
+        import readline  # noqa: F401 - it gives `input` history and editing
+
+        leaving = False
+        while True:
+            try:
+                line = input(self._prompt)
+            except EOFError:
+                if self._prompt:
+                    self.screen.line("")
+                return
+            except KeyboardInterrupt:
+                if leaving:
+                    raise
+                leaving = True
+                self.screen.line("\nCtrl-C again leaves.")
+                continue
+            leaving = False
+            if text := _sendable(line):
+                yield text
+
+    def _interrupted(self, number: int, frame: FrameType | None) -> None:
+        """Ctrl-C. The main thread waits for the answer, and goes on waiting for how it ends."""
+        if self._answer is None or self._answer.cancelled:
+            raise KeyboardInterrupt
+        self._answer.cancel()
+
+    def _renew(self) -> None:
+        """Begin a new thread, as far as the API can: a contact that has none yet gets one."""
+        if self._contact is None:
+            self.screen.line(
+                "A contact's newest thread always goes on: for a new one, come back with another --contact."
+            )
+            return
+        self._contact = f"{self._contact.partition('+')[0]}+{secrets.token_hex(3)}"
+        self._thread = None
+        self.screen.line(f"A new thread begins, with you as {self._contact}: each contact's newest thread goes on.")
+
+    def _ask(self, message: str) -> bool:
+        """Send a message and show the answer, or why there is none. Returns whether there is one."""
+        while True:
+            self._answer = answer = Answer(self._client, self.screen, message, self._contact, self._thread)
+            try:
+                answer.show()
+            except ClientError as error:
+                if self._contact is None and _lacks_contact(error):
+                    self._contact = getpass.getuser()
+                    continue
+                if answer.cancelled and isinstance(error, Conflict):
+                    self.screen.complain("(cancelled)")
+                else:
+                    self.screen.complain(_advice(error))
+                return False
+            finally:
+                self._answer = None
+            return True
+
+
+class Answer:
+    """The answer to one message, on its way."""
+
+    def __init__(
+        self, client: Client, screen: "Screen", message: str, contact: str | None, thread: UUID | None
+    ) -> None:
+        self.cancelled = False
+        self._client = client
+        self._screen = screen
+        self._run_id: UUID | None = None
+        self._known = threading.Event()
+        self._said: dict[UUID, str] = {}
+        self._items = client.stream(message, contact_id=contact, thread_id=thread, idempotency_key=str(uuid4()))
+
+    def show(self) -> None:
+        """Show the answer as it comes. Raises `ClientError`."""
+        try:
+            for item in self._items:
+                self._show(item)
+        finally:
+            self._known.set()
+            self._screen.end_line()
+
+    def cancel(self) -> None:
+        """Cancel the run, from beside the main thread: as soon as the server has named it."""
+        self.cancelled = True
+        threading.Thread(target=self._cancel, daemon=True).start()
+
+    def _cancel(self) -> None:
+        self._screen.status("Cancelling; Ctrl-C again leaves.")
+        self._known.wait()
+        if self._run_id is None:
+            return
+        try:
+            self._client.cancel(self._run_id)
+        except Conflict:
+            pass  # it has ended, and is shown
+        except ClientError as error:
+            self._screen.complain(_advice(error))
+
+    def _show(self, item: Item) -> None:
+        match item:
+            case Started(run_id=run_id):
+                self._run_id = run_id
+                self._known.set()
+            case Status(status=status):
+                self._screen.status(status)
+            case Delta(message_id=message_id, content=content):
+                self._say(message_id, content)
+            case Event(event_id=event_id, event_type=kind, event_data=dict(data)) if kind in _SPOKEN:
+                self._complete(event_id, data)
+            case Gap():
+                self._said.clear()  # what is shown of a message may have holes: its event shows it whole
+
+    def _say(self, message_id: UUID, content: str) -> None:
+        if message_id not in self._said:
+            self._screen.end_line()
+        self._said[message_id] = self._said.get(message_id, "") + content
+        self._screen.say(content)
+
+    def _complete(self, message_id: UUID, data: dict[str, Any]) -> None:
+        """Show what was not seen of a message, and its buttons."""
+        content = str(data.get("content", ""))
+        said = self._said.get(message_id, "")
+        rest = content.removeprefix(said)
+        if len(rest) == len(content):
+            self._screen.end_line()
+        self._screen.say(rest)
+        buttons = data.get("buttons")
+        if isinstance(buttons, list):
+            texts = [f"[{button.get('text', '')}]" for button in buttons if isinstance(button, dict)]
+            self._screen.line(" ".join(texts))
+
+
+class Screen:
+    """Where answers are shown. Nothing that a server says reaches a terminal as anything but text.
+
+    `live` is whether somebody watches: then there is a line with a status, which gives way to whatever comes next.
+    Threads may share a screen.
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self.live = out.isatty() and os.environ.get("TERM") != "dumb"
+        self._out = out
+        self._lock = threading.Lock()
+        self._status = False
+        self._in_line = False
+
+    def status(self, text: str) -> None:
+        """Show what is being done, if somebody watches."""
+        if not self.live:
+            return
+        with self._lock:
+            self._end_line()
+            width = shutil.get_terminal_size().columns - 1
+            self._status = True
+            self._write(_CLEAR_LINE + _cut(clean_line(text), width))
+
+    def say(self, text: str) -> None:
+        """Show the next piece of a text."""
+        text = clean(text)
+        if not text:
+            return
+        with self._lock:
+            self._clear_status()
+            self._in_line = not text.endswith("\n")
+            self._write(text)
+
+    def line(self, text: str) -> None:
+        """Show a line of its own."""
+        with self._lock:
+            self._end_line()
+            self._write(f"{clean(text)}\n")
+
+    def complain(self, text: str) -> None:
+        """Show a line about what went wrong: not among the answers, if those go into a file or a pipe."""
+        if self.live:
+            self.line(text)
+        else:
+            self.end_line()
+            click.echo(text, err=True)
+
+    def end_line(self) -> None:
+        """Go on at the beginning of a line."""
+        with self._lock:
+            self._end_line()
+
+    def _end_line(self) -> None:
+        self._clear_status()
+        if self._in_line:
+            self._in_line = False
+            self._write("\n")
+
+    def _clear_status(self) -> None:
+        if self._status:
+            self._status = False
+            self._write(_CLEAR_LINE)
+
+    def _write(self, text: str) -> None:
+        encoding = self._out.encoding or "utf-8"
+        self._out.write(text.encode(encoding, "replace").decode(encoding))
+        self._out.flush()
+
+
+def clean(text: str) -> str:
+    """A text without what a terminal would obey: control characters, but for line ends and tabs, and directions."""
+    return "".join(
+        character
+        for character in text
+        if character in "\n\t" or not (unicodedata.category(character) == "Cc" or character in _DIRECTIONS)
+    )
+
+
+def clean_line(text: str) -> str:
+    """The same in one line."""
+    return " ".join(clean(text).split())
+
+
+def _cut(text: str, width: int) -> str:
+    """As much of a text as `width` columns hold."""
+    taken = 0
+    for place, character in enumerate(text):
+        taken += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if taken > width:
+            return text[:place]
+    return text
+
+
+def _sendable(line: str) -> str:
+    """What was typed, as JSON can hold it."""
+    return line.encode("utf-8", "replace").decode().strip()
+
+
+def _lacks_contact(error: ClientError) -> bool:
+    """Whether the server wants to be told who is speaking, since the credentials do not say."""
+    faults = error.detail if isinstance(error, InvalidRequest) and isinstance(error.detail, list) else []
+    return any(isinstance(fault, dict) and fault.get("loc") == ["body", "contact_id"] for fault in faults)
+
+
+def _advice(error: ClientError) -> str:
+    """What went wrong, and what to do about it, in one line."""
+    wait = getattr(error, "retry_after", None)
+    advice = next((advice for kind, advice in _WHAT_TO_DO if isinstance(error, kind)), "")
+    if wait is not None and wait > 1:
+        advice = f"send it again in {wait:.0f} seconds"
+    told = clean_line(str(error)).rstrip(".")
+    return f"{told}: {advice}" if advice else told

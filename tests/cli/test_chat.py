@@ -1,0 +1,362 @@
+"""`jimsapi chat`: what is said to a real server, in a real terminal and through pipes."""
+
+import fcntl
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID
+
+import pytest
+
+from jimsapi.builtin.keys_file import KeysFile
+from jimsapi.cli import chat
+from jimsapi.cli.chat import Screen, clean, clean_line
+from jimsapi.client import Delta, Event, Gap
+from tests.command import ROOT, refusal, run_command
+from tests.serving import Served
+
+KEY = "the-terminal-key"
+PATIENCE = 20.0
+CLEAR = "\r\x1b[K"
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    with Served("--app", "tests.apps.scripted:app") as server:
+        yield server
+
+
+def environment(**more: str) -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("JIMS_")}
+    return {**clean, "PYTHONPATH": str(ROOT), "TERM": "xterm", "LOGNAME": "zoe", "PYTHONIOENCODING": "utf-8", **more}
+
+
+def pipe(
+    url: str, said: str, *options: str, before: Sequence[str] = (), **env: str
+) -> subprocess.CompletedProcess[str]:
+    """The command, with its input and its outputs in pipes; options `before` its name are those of the server."""
+    return subprocess.run(
+        [sys.executable, "-m", "jimsapi", *before, "chat", "--url", url, *options],
+        input=said,
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",
+        env=environment(**env),
+        cwd=ROOT,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+class Terminal:
+    """The command in a terminal of its own; with `said`, only its output is there. `shown` is all that it wrote."""
+
+    def __init__(self, url: str, *options: str, said: str | None = None) -> None:
+        self.shown = ""
+        self._place = 0
+        self._grown = threading.Condition()
+        self._ended = False
+        self._near, far = os.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "jimsapi", "chat", "--url", url, *options],
+            stdin=far if said is None else subprocess.PIPE,
+            stdout=far,
+            stderr=far,
+            env=environment(),
+            cwd=ROOT,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(1, termios.TIOCSCTTY, 0),  # so that Ctrl-C is a signal
+        )
+        os.close(far)
+        if self.process.stdin is not None and said is not None:
+            self.process.stdin.write(said.encode())
+            self.process.stdin.close()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()  # nobody has the terminal open any more
+        os.close(self._near)
+
+    def type(self, text: str) -> None:
+        os.write(self._near, text.encode())
+
+    def interrupt_prompt(self, text: str | None = None) -> None:
+        """Press Ctrl-C at the prompt until `text` is shown, or the command ends.
+
+        `readline` heeds a signal that comes right before it begins to wait no sooner than the next one.
+        """
+        with self._grown:
+            while not self._there(text):
+                self.type("\x03")
+                self._grown.wait_for(lambda: self._there(text), 5)
+
+    def _there(self, text: str | None) -> bool:
+        return self._ended or (text is not None and self.shown.find(text, self._place) >= 0)
+
+    def see(self, text: str) -> str:
+        """Wait until a text is shown, behind the one that was seen last. Returns what is shown between the two."""
+        with self._grown:
+            self._grown.wait_for(lambda: self._there(text), PATIENCE)
+            found = self.shown.find(text, self._place)
+            assert found >= 0, f"{text!r} is not in {self.shown[self._place :]!r}"
+            before, self._place = self.shown[self._place : found], found + len(text)
+            return before
+
+    def ends(self) -> int:
+        """Wait for the end. Returns the exit status."""
+        return self.process.wait(PATIENCE)
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = os.read(self._near, 4096)
+            except OSError:
+                data = b""
+            with self._grown:
+                self.shown += data.decode("utf-8", "replace")
+                self._ended = not data
+                self._grown.notify_all()
+            if not data:
+                return
+
+
+# Through pipes.
+
+
+def test_each_line_is_a_message_and_only_the_answers_are_written(served: Served) -> None:
+    ran = pipe(served.url, "status Looking; stream Hel; stream lo\n\nsend one; send two\nsee\n", "--contact", "piped")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == ('Hello\none\ntwo\n["status Looking; stream Hel; stream lo", "send one; send two", "see"]\n')
+
+
+def test_what_a_server_says_is_nothing_but_text(served: Served) -> None:
+    evil = "stream \x1b[31mred\x07\x9b2J; stream \u202eback\b; status \x1b]0;title\x07; send \ttab"
+    ran = pipe(served.url, f"{evil}\n", "--contact", "evil")
+    assert ran.stdout == "[31mred2Jback\n\ttab\n"
+    with Terminal(served.url, "--contact", "evil", said=f"{evil}\nraise \x1b[2Jeverything\nsend done\n") as terminal:
+        terminal.see("\ttab")
+        terminal.see("Pipeline error: [2Jeverything: the server's log may say more")
+        assert terminal.ends() == 1
+    assert terminal.shown.count("\x1b") == terminal.shown.count(CLEAR) > 0
+    assert not {"\x07", "\x9b", "\u202e", "\b"} & set(terminal.shown)
+
+
+def test_a_message_that_is_not_answered_ends_it_with_one_line_that_says_what_to_do(served: Served) -> None:
+    ran = pipe(served.url, "stream Hel; raise the roof\nsee\n", "--contact", "failing")
+    assert (ran.returncode, ran.stdout) == (1, "Hel\n")
+    assert ran.stderr == "500: Pipeline error: the roof: the server's log may say more\n"
+    ran = pipe(served.url, "hi\n", "--thread", "0192b5f2-2c03-7b91-9c6c-9a1234567890")
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("404: ")
+    assert ran.stderr.endswith(": send it again, or to another --thread\n")
+
+
+def test_a_new_thread_is_one_of_a_new_contact(served: Served) -> None:
+    ran = pipe(served.url, "hi\n/new\nsee\n", "--contact", "renewed")
+    first, told, seen = ran.stdout.splitlines()
+    assert (first, seen) == ("You said: hi", '["see"]')
+    assert told.startswith("A new thread begins, with you as renewed+")
+
+
+def test_a_thread_that_is_named_goes_on(served: Served) -> None:
+    with served.client() as client:
+        begun = client.post("/api/v1/chat", json={"contact_id": "going", "message": "hi"}).json()
+    ran = pipe(served.url, "see\n", "--contact", "going", "--thread", begun["thread_id"])
+    assert ran.stdout == '["hi", "see"]\n'
+
+
+def test_buttons_are_shown_and_invalid_utf_8_is_said_somehow(served: Served) -> None:
+    assert pipe(served.url, "buttons Choose\n", "--contact", "pressing").stdout == "Choose\n[Yes]\n"
+    assert pipe(served.url, "send \udcff\n", "--contact", "odd").stdout == "\ufffd\n"
+    assert pipe(served.url, "send é\n", "--contact", "ascii", PYTHONIOENCODING="ascii").stdout == "??\n"
+
+
+def test_who_says_no_name_is_the_login_name_or_the_contact_of_the_key(served: Served, tmp_path: Path) -> None:
+    assert pipe(served.url, "see\nsee\n").stdout == '["see"]\n["see", "see"]\n'
+    with served.client() as client:
+        assert client.get("/api/v1/threads", params={"contact_id": "zoe"}).json()["threads"]
+    keys = tmp_path / "keys.json"
+    bound, _ = KeysFile(keys).add("website", contact_id="ann")
+    with Served("--app", "tests.apps.scripted:app", "--keys-file", str(keys)) as server:
+        ran = pipe(server.url, "see\n/new\nsee\n", JIMS_API_KEY=bound)
+        first, told, second = ran.stdout.splitlines()
+        assert (first, second) == ('["see"]', '["see", "see"]')
+        assert "always goes on" in told
+        ran = pipe(server.url, "see\n", "--contact", "bob", JIMS_API_KEY=bound)
+        assert ran.stderr.endswith(": use another key, or another --contact\n")
+
+
+def test_the_key_comes_from_a_flag_a_file_or_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text(f"# of the test\n{KEY}\n")
+    with Served("--app", "tests.apps.scripted:app", "--api-key", KEY) as server:
+        ran = pipe(server.url, "hi\n")
+        assert (ran.returncode, ran.stdout) == (1, "")
+        assert ran.stderr.startswith("401: ")
+        assert ran.stderr.endswith(": give the key with --api-key-file FILE, or in JIMS_API_KEY\n")
+        for options, env in (
+            (("--api-key", KEY), {}),
+            (("--api-key-file", str(file)), {"JIMS_API_KEY": "another"}),
+            ((), {"JIMS_API_KEY": KEY}),
+            ((), {"JIMS_API_KEY_FILE": str(file)}),
+        ):
+            assert pipe(server.url, "hi\n", *options, **env).stdout == "You said: hi\n", (options, env)
+        assert pipe(server.url, "hi\n", before=("--api-key", KEY)).stdout == "You said: hi\n"
+
+
+def test_what_cannot_work_is_told_at_the_start(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        port = taken.getsockname()[1]
+        told = refusal(run_command("chat", "--url", f"http://127.0.0.1:{port}", cwd=ROOT))
+        assert f"127.0.0.1:{port} does not answer" in told
+        assert told.endswith(": start the server, or give its --url")
+    assert "begins with http" in refusal(run_command("chat", "--url", "localhost", cwd=ROOT))
+    assert "No such file" in refusal(run_command("chat", "--api-key-file", str(tmp_path / "none"), cwd=ROOT))
+    (tmp_path / "empty").write_text("# nothing\n")
+    assert "there is no key in" in refusal(run_command("chat", "--api-key-file", str(tmp_path / "empty"), cwd=ROOT))
+    told = refusal(run_command("chat", "--api-key", "a\nsecret", cwd=ROOT))
+    assert "secret" not in told
+
+
+# In a terminal.
+
+
+def test_a_status_gives_way_to_the_words_which_come_one_by_one(served: Served) -> None:
+    with Terminal(served.url, "--contact", "watching") as terminal, served.client() as client:
+        terminal.see("Ctrl-C cancels an answer, Ctrl-D leaves, /new begins a new thread.")
+        terminal.see("> ")
+        terminal.type("status Looking; status Found; stream Hel; hold door; stream lo\n")
+        terminal.see(f"{CLEAR}Looking{CLEAR}{CLEAR}Found{CLEAR}Hel")
+        client.post("/api/v1/chat", json={"contact_id": "opener", "message": "open door"})
+        assert terminal.see("lo\r\n") == ""
+        terminal.see("> ")
+        terminal.type("\x04")
+        assert terminal.ends() == 0
+
+
+def test_ctrl_c_cancels_the_answer_and_the_conversation_goes_on(served: Served) -> None:
+    with Terminal(served.url, "--contact", "cancelling") as terminal:
+        terminal.see("> ")
+        terminal.type("status Waiting; hold nothing\n")
+        terminal.see(f"{CLEAR}Waiting")
+        terminal.type("\x03")
+        terminal.see("(cancelled)\r\n")
+        terminal.see("> ")
+        terminal.type("see\n")
+        terminal.see('["status Waiting; hold nothing", "see"]\r\n')
+    with served.client() as client:
+        [thread] = client.get("/api/v1/threads", params={"contact_id": "cancelling"}).json()["threads"]
+        events = client.get(f"/api/v1/threads/{thread['thread_id']}/events").json()["events"]
+    assert [event["event_type"] for event in events].count("comm.assistant_message") == 1
+
+
+def test_a_second_ctrl_c_leaves_though_the_server_does_not_answer() -> None:
+    with Served("--app", "tests.apps.scripted:app") as server, Terminal(server.url, "--contact", "ann") as terminal:
+        terminal.see("> ")
+        terminal.type("status Waiting; hold nothing\n")
+        terminal.see(f"{CLEAR}Waiting")
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            terminal.type("\x03")
+            terminal.see("Cancelling; Ctrl-C again leaves.")
+            terminal.type("\x03")
+            assert terminal.ends() == 130
+        finally:
+            server.stop(signal.SIGKILL)  # which a stopped process heeds too
+        assert "Traceback" not in terminal.shown
+
+
+def test_ctrl_c_leaves_the_prompt_when_it_is_pressed_again(served: Served) -> None:
+    with Terminal(served.url) as terminal:
+        terminal.see("> ")
+        terminal.type("half a mess")
+        terminal.interrupt_prompt("Ctrl-C again leaves.")
+        terminal.see("Ctrl-C again leaves.")
+        terminal.see("> ")
+        terminal.interrupt_prompt()
+        assert terminal.ends() == 130
+        assert "Traceback" not in terminal.shown
+
+
+# The screen.
+
+
+class Paper(io.StringIO):
+    """A terminal on which can be looked up what was written."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def paper(monkeypatch: pytest.MonkeyPatch) -> Paper:
+    monkeypatch.setenv("COLUMNS", "10")
+    monkeypatch.setenv("TERM", "xterm")
+    return Paper()
+
+
+def test_a_status_takes_one_line_of_the_terminal(paper: Paper) -> None:
+    screen = Screen(paper)
+    screen.status("one\ntwo three")
+    screen.status("広い文字です")
+    assert paper.getvalue() == f"{CLEAR}one two t{CLEAR}{CLEAR}広い文字"
+
+
+def test_a_status_does_not_go_into_a_text(paper: Paper) -> None:
+    screen = Screen(paper)
+    screen.say("Hel")
+    screen.status("Looking")
+    screen.say("lo\n")
+    screen.line("next")
+    assert paper.getvalue() == f"Hel\n{CLEAR}Looking{CLEAR}lo\nnext\n"
+
+
+def test_a_dumb_terminal_is_shown_no_status(paper: Paper, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    Screen(paper).status("Looking")
+    assert paper.getvalue() == ""
+
+
+@pytest.mark.parametrize("code", [*range(32), 127, *range(128, 160), 0x202E, 0x2066])
+def test_no_control_character_is_left(code: int) -> None:
+    kept = chr(code) if chr(code) in "\n\t" else ""
+    assert clean(f"a{chr(code)}b") == f"a{kept}b"
+    assert clean_line(f"a {chr(code)} b") == "a b"
+
+
+def test_text_of_every_script_is_left_as_it_is() -> None:
+    text = "é עברית 日本語 👩‍👩‍👧 \u2028"
+    assert clean(text) == text
+
+
+def test_a_message_with_a_gap_in_it_is_shown_whole_by_its_event(paper: Paper, monkeypatch: pytest.MonkeyPatch) -> None:
+    message_id = UUID(int=1)
+    data: dict[str, Any] = {"role": "assistant", "content": "Hello"}
+
+    class Told:
+        def stream(self, *_: object, **__: object) -> Iterator[Any]:
+            yield Delta(message_id=message_id, content="Hel")
+            yield Gap(missed=1)
+            yield Event(event_id=message_id, event_type="comm.assistant_message", event_data=data)
+
+    told: Any = Told()
+    chat.Answer(told, Screen(paper), "hi", None, None).show()
+    assert paper.getvalue() == "Hel\nHello\n"
