@@ -487,6 +487,8 @@ class RunService:
             while (started := await self._try_start(run, events)) is None:
                 await self._wait_for_turn(run)
         except RunClosed:
+            if run.background:
+                await self._follow_if_taken_over(run, thread)
             raise _ended_by_others(await self._leave_queue(run), thread) from None
         except StoreUnavailable as error:
             run.answer_with(error)
@@ -494,6 +496,15 @@ class RunService:
             raise
         self._publish(thread.thread_id, started.stored)
         return started.snapshot
+
+    async def _follow_if_taken_over(self, run: LiveRun, thread: ThreadRecord) -> None:
+        """Raise `KeyUsed` for a run that another process goes on with, or did: to that one this process seemed dead."""
+        try:
+            status = (await self.store.run(run.run_id, None, None)).status
+        except RunNotFound:
+            raise ThreadNotFound(thread.thread_id) from None
+        if status not in (RunStatus.CANCELLED, RunStatus.INTERRUPTED):
+            raise KeyUsed(run.run_id)
 
     async def _try_start(self, run: LiveRun, events: Sequence[NewEvent]) -> Started | None:
         # Cleared before the store is asked, for a turn that comes while it answers must not be lost; a stop is kept,

@@ -7,13 +7,15 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
 from jimsapi.threads.errors import StoreUnavailable, ThreadNotFound
-from jimsapi.threads.run import Accepted, ContextLimits, Outcome, RunPlan, RunStatus, Settled
+from jimsapi.threads.run import Accepted, ContextLimits, Outcome, RunPlan, RunStatus, Settled, Snapshot
 from jimsapi.threads.store import CommitRecord
+from jimsapi.threads.window import end_with
 from jimsapi_postgres import rows
 from jimsapi_postgres.connections import Connection, Link
 from jimsapi_postgres.errors import ConnectionLost, DataRefused, NotConnected
@@ -28,7 +30,8 @@ _CONCERN_ALL = ("0A", "28", "3D", "42", "53", "58")
 
 _RUN = """
     SELECT
-        r.thread_id, r.status, r.created_new_thread, t.contact_id, t.created_at, t.thread_config::json
+        r.thread_id, r.status, r.created_new_thread, r.message_id, r.continues,
+        t.contact_id, t.created_at, t.thread_config::json
     FROM jimsapi_runs r
     JOIN threads t ON t.thread_id = r.thread_id
     WHERE r.run_id = $1
@@ -64,15 +67,20 @@ class _Waiting:
 class Lanes:
     """Takes what waits from two queues, on as many connections as there are links.
 
-    `report` is told of each call that wrote. Cancelling a future that was handed out undoes nothing.
+    `report` is told of each call that wrote. `keep_keys` says how long an idempotency key is known. Cancelling a future
+    that was handed out undoes nothing.
     """
 
-    def __init__(self, links: Sequence[Link], report: Callable[[CommitRecord], None]) -> None:
+    def __init__(
+        self, links: Sequence[Link], report: Callable[[CommitRecord], None], keep_keys: Callable[[], timedelta]
+    ) -> None:
         self._links = links
         self._report = report
+        self._keep_keys = keep_keys
         self._accepts: deque[_Waiting] = deque()
         self._finishes: deque[_Waiting] = deque()
         self._contacts: set[str] = set()
+        self._doubtful: set[UUID] = set()
         self._wake = asyncio.Event()
         self._closing = False
         self._loop = asyncio.get_running_loop()
@@ -118,10 +126,15 @@ class Lanes:
             elif accepts := self._next_accepts():
                 contacts = {waiting.item.contact_id for waiting in accepts}
                 self._contacts |= contacts
-                await self._call(link, accepts, _accept)
+                call: _Call = _accept
+                if accepts[0].item.idempotency is not None:
+                    call = partial(_accept_with_keys, keep_keys=self._keep_keys())
+                await self._call(link, accepts, call)
                 self._contacts -= contacts
+                if self._accepts:  # the other lane may sleep since these contacts were taken
+                    self._wake.set()
             elif self._closing and not (self._accepts or self._finishes):
-                self._wake.set()  # the other lane may sleep since its contacts were taken
+                self._wake.set()  # the other lane may sleep
                 return
             else:
                 self._wake.clear()
@@ -131,12 +144,22 @@ class Lanes:
         return [self._finishes.popleft() for _ in range(min(len(self._finishes), AT_ONCE))]
 
     def _next_accepts(self) -> list[_Waiting]:
-        """What waits, but for contacts that the other lane works on: theirs would wait for its locks, and overtake."""
+        """What waits, all with idempotency keys or all without.
+
+        But for contacts that the other lane works on: theirs would wait for its locks, and overtake. For the same
+        reason nothing is taken of a contact of which something is left.
+        """
         taken: list[_Waiting] = []
         left: list[_Waiting] = []
+        passed_over = set(self._contacts)
         while self._accepts and len(taken) < AT_ONCE:
             waiting = self._accepts.popleft()
-            (left if waiting.item.contact_id in self._contacts else taken).append(waiting)
+            plan = waiting.item
+            if plan.contact_id in passed_over or (taken and _has_key(plan) is not _has_key(taken[0].item)):
+                passed_over.add(plan.contact_id)
+                left.append(waiting)
+            else:
+                taken.append(waiting)
         self._accepts.extendleft(reversed(left))
         return taken
 
@@ -166,21 +189,28 @@ class Lanes:
 
     async def _results(self, link: Link, items: list[Any], call: "_Call") -> list[Any]:
         """The outcome of each item: an answer, or an error of its own."""
-        doubtful = False
         for attempt in (1, 2):
             try:
-                return await link.ask(partial(call, items=items, doubtful=doubtful))
+                return await link.ask(partial(call, items=items, doubtful=self._doubtful))
             except ConnectionLost as error:
+                self._doubt(items, call)
                 if attempt == 2:
                     return _same_for_all(error, items)
-                doubtful = True  # it may have been committed: the identifiers settle it
             except (StoreUnavailable, DataRefused) as error:
                 if _concerns_all(error):
                     return _same_for_all(error, items)
                 break
-        return await self._one_by_one(link, items, call, doubtful)
+            except Exception:  # an item cannot be put into words for PostgreSQL, or what it gave back cannot be read
+                self._doubt(items, call)
+                break
+        return await self._one_by_one(link, items, call)
 
-    async def _one_by_one(self, link: Link, items: list[Any], call: "_Call", doubtful: bool) -> list[Any]:
+    def _doubt(self, items: Iterable[Any], call: "_Call") -> None:
+        """Remember runs that may have been finished. Whoever finishes one asks until there is an answer."""
+        if call is _finish:
+            self._doubtful.update(run_id for run_id, _, _ in items)
+
+    async def _one_by_one(self, link: Link, items: list[Any], call: "_Call") -> list[Any]:
         """One of the items spoils the call: do each alone, so that only that one fails."""
         give_up_at = time.monotonic() + ONE_BY_ONE_WITHIN
         results: list[Any] = []
@@ -192,21 +222,27 @@ class Lanes:
                 results.append(StoreUnavailable(*failure.args))
                 continue
             try:
-                results += await link.ask(partial(call, items=[item], doubtful=doubtful))
+                results += await link.ask(partial(call, items=[item], doubtful=self._doubtful))
             except Exception as error:
+                if isinstance(error, ConnectionLost):
+                    self._doubt([item], call)
                 results.append(error)
                 if isinstance(error, ConnectionLost | NotConnected):
                     failure = error
         return results
 
 
+def _has_key(plan: RunPlan) -> bool:
+    return plan.idempotency is not None
+
+
 class _Call(Protocol):
-    """Does all items in one round trip; `doubtful` says that an earlier call may have done them already."""
+    """Does all items in one round trip. `doubtful` are runs that an earlier call may have finished already."""
 
-    async def __call__(self, connection: Connection, items: list[Any], doubtful: bool) -> list[Any]: ...
+    async def __call__(self, connection: Connection, items: list[Any], doubtful: set[UUID]) -> list[Any]: ...
 
 
-async def _accept(connection: Connection, items: list[RunPlan], doubtful: bool) -> list[Any]:
+async def _accept(connection: Connection, items: list[RunPlan], doubtful: set[UUID]) -> list[Any]:
     arguments = rows.accept_arguments(items)
     results: list[Any] = list(rows.read_accepted(items, arguments, await connection.fetch(rows.ACCEPT, *arguments)))
     for position, result in enumerate(results):
@@ -215,36 +251,64 @@ async def _accept(connection: Connection, items: list[RunPlan], doubtful: bool) 
     return results
 
 
+async def _accept_with_keys(
+    connection: Connection, items: list[RunPlan], doubtful: set[UUID], keep_keys: timedelta
+) -> list[Any]:
+    arguments = rows.accept_arguments(items)
+    found = await connection.fetch(rows.ACCEPT_WITH_KEYS, *rows.key_arguments(items, keep_keys), *arguments)
+    results: list[Any] = list(rows.read_accepted(items, arguments, found))
+    for position, result in enumerate(results):
+        if isinstance(result, rows.Known):
+            results[position] = await _accepted_before(connection, items[position])
+        elif isinstance(result, rows.Alone):
+            results[position : position + 1] = await _accept_with_keys(
+                connection, [items[position]], doubtful, keep_keys
+            )
+    return results
+
+
 async def _accepted_before(connection: Connection, plan: RunPlan) -> Accepted | Exception:
     """What an earlier call with the same run answered: its commit was in doubt, and it was asked again."""
     run = await connection.fetchrow(_RUN, plan.run_id)
     if run is None:
         return ThreadNotFound()
-    thread_id, status, created_new_thread, contact_id, created_at, config = run
-    started = status == RunStatus.RUNNING
-    snapshot = None
-    if started or (created_new_thread and status == RunStatus.QUEUED):
-        snapshot = await read_context(connection, thread_id, plan.context)
+    thread_id, status, created_new_thread, message_id, continues, *thread = run
     stored = await connection.fetch(_OLDEST, thread_id) if created_new_thread else []
-    if started:
-        stored += await connection.fetch(_BY_IDS, thread_id, [plan.message.event_id])
-    thread = rows.thread_record(thread_id, contact_id, created_at, config)
-    return Accepted(thread, created_new_thread, RunStatus(status), snapshot, [rows.event_row(row) for row in stored])
+    snapshot = None
+    if status == RunStatus.RUNNING:
+        snapshot = await _read_context(connection, thread_id, plan.context)
+        message = await connection.fetch(_BY_IDS, thread_id, [message_id])
+        if not continues:
+            stored += message
+        elif message:  # another program may have taken it out
+            snapshot = end_with(snapshot, rows.event_row(message[0]))
+    elif created_new_thread and status == RunStatus.QUEUED:
+        snapshot = await _read_context(connection, thread_id, plan.context)
+    return Accepted(
+        rows.thread_record(thread_id, *thread),
+        created_new_thread,
+        RunStatus(status),
+        snapshot,
+        [rows.event_row(row) for row in stored],
+    )
 
 
-async def read_context(connection: Connection, thread_id: UUID, limits: ContextLimits) -> Any:
+async def _read_context(connection: Connection, thread_id: UUID, limits: ContextLimits) -> Snapshot:
     """The context of a thread as it is now."""
     found = await connection.fetch(CONTEXT, thread_id, *rows.context_arguments(limits))
     return rows.read_snapshot(found, limits)
 
 
-async def _finish(connection: Connection, items: list[rows.Finishing], doubtful: bool) -> list[Any]:
+async def _finish(connection: Connection, items: list[rows.Finishing], doubtful: set[UUID]) -> list[Any]:
     found = await connection.fetch(rows.FINISH, *rows.finish_arguments(items))
     results: list[Any] = list(rows.read_settled(items, found))
     if doubtful:
-        for position, result in enumerate(results):
+        in_doubt = [position for position, (run_id, _, _) in enumerate(items) if run_id in doubtful]
+        for position in in_doubt:
+            result = results[position]
             if isinstance(result, Settled) and not result.counted:
                 results[position] = await _finished_before(connection, items[position], result)
+        doubtful.difference_update(items[position][0] for position in in_doubt)
     return results
 
 
@@ -276,5 +340,7 @@ def _same_for_all(error: Exception, items: Iterable[Any]) -> list[Any]:
 
 
 def _reject(waiting: _Waiting, error: BaseException) -> None:
+    if isinstance(error, ConnectionLost | NotConnected):
+        error = StoreUnavailable(*error.args)  # those concern this package only
     if not waiting.future.done():
         waiting.future.set_exception(error)

@@ -2,10 +2,9 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Set
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from jimsapi.threads.errors import DomainError
@@ -21,13 +20,21 @@ RECONNECT_AFTER = 0.5
 SILENCE = timedelta(seconds=20)
 """How old a process's last heartbeat is when the process counts as dead; it beats every 5 seconds."""
 RECOVERED_AT_ONCE = 1000
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
-RECOVER = "SELECT jimsapi_recover_1($1, $2, $3)"
+RECOVER = "SELECT jimsapi_recover_2($1, $2, $3, false)"
 
-_MAY_START = """
-    SELECT r.run_id FROM jimsapi_runs r
-    WHERE r.owner = ANY ($1) AND r.finished_at IS NULL AND r.status = 'queued' AND NOT EXISTS (
-        SELECT FROM jimsapi_runs o WHERE o.thread_id = r.thread_id AND o.finished_at IS NULL AND o.seq < r.seq
+# Each looked up alone: an index of all open runs may hold far more that have ended, until it is vacuumed.
+_WAIT_NO_MORE = """
+    SELECT w.run_id
+    FROM unnest($1::uuid[]) w (run_id)
+    LEFT JOIN LATERAL (
+        SELECT r.thread_id, r.seq FROM jimsapi_runs r WHERE r.run_id = w.run_id AND r.finished_at IS NULL LIMIT 1
+    ) r ON true
+    WHERE r.seq IS NULL OR r.seq = (
+        SELECT o.seq FROM jimsapi_runs o WHERE o.thread_id = r.thread_id AND o.finished_at IS NULL
+        ORDER BY o.seq
+        LIMIT 1
     )
 """
 
@@ -35,15 +42,30 @@ _MAY_START = """
 class Peers:
     """Listens on a connection of its own, for `owners`, the owners that this process's calls came from.
 
-    `on_turn` is called, in the event loop's thread, with a run that may start, or has been ended, since another process
-    did something. It may be called too often, and for runs that are known no more.
+    `waiting` are its runs that wait for their turn: they are looked at now and then, since notices get lost. `on_turn`
+    is called, in the event loop's thread, with a run that may start, or has been ended, since another process did
+    something. It may be called too often, and for runs that are known no more.
     """
 
-    def __init__(self, connector: Connector, owners: Set[UUID], on_turn: Callable[[UUID], None]) -> None:
+    def __init__(
+        self, connector: Connector, owners: Set[UUID], waiting: Set[UUID], on_turn: Callable[[UUID], None]
+    ) -> None:
         self._connector = connector
         self._owners = owners
+        self._waiting = waiting
         self._on_turn = on_turn
+        self._looked_at: datetime | None = None
+        self._back_since = LONG_AGO
         self._task = asyncio.get_running_loop().create_task(self._listen(), name="jimsapi-postgres-peers")
+
+    def has_been_away(self, now: datetime) -> bool:
+        """Whether this process was cut off from the database of late, or stopped with the whole machine.
+
+        Whoever is silent `now`, by the database's clock, may have been so as well.
+        """
+        if self._looked_at is None:  # it starts
+            return False
+        return now - self._looked_at > SILENCE / 2 or now - self._back_since < SILENCE
 
     async def close(self) -> None:
         """Stop listening."""
@@ -68,14 +90,18 @@ class Peers:
         closed = asyncio.Event()
         connection.add_termination_listener(lambda _: closed.set())
         await connection.add_listener(CHANNEL, self._hear)
-        # Whoever is silent may have been cut off from the database as we were. It gets as long to be heard again.
-        connected_at = time.monotonic()
+        listens_since = await connection.fetchval("SELECT clock_timestamp()")
         while not closed.is_set():
-            if self._owners:
-                for (run_id,) in await connection.fetch(_MAY_START, list(self._owners)):
+            now = await connection.fetchval("SELECT clock_timestamp()")
+            if self._looked_at is not None and now - self._looked_at > SILENCE / 2:
+                self._back_since = now
+            self._looked_at = now
+            if self._waiting:
+                for (run_id,) in await connection.fetch(_WAIT_NO_MORE, list(self._waiting)):
                     self._on_turn(UUID(int=run_id.int))
-                if time.monotonic() - connected_at > SILENCE.total_seconds():
-                    await self._bury(connection)
+            # Whoever is silent gets as long to be heard again as we listen.
+            if self._owners and now - max(listens_since, self._back_since) > SILENCE:
+                await self._bury(connection)
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_EVERY):
                     await closed.wait()

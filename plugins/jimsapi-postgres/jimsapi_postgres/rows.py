@@ -1,19 +1,21 @@
-"""What goes into the functions of `sql/functions_1.sql`, and what comes out of them."""
+"""What goes into the functions of `sql/functions.sql`, and what comes out of them."""
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from jimsapi.threads.errors import IdentifierTaken, QueueFull, ThreadNotFound
+from jimsapi.threads.errors import IdentifierTaken, KeyMismatch, KeyUsed, QueueFull, ThreadNotFound
 from jimsapi.threads.event import THREAD_CREATED, TICK, EventRow, NewEvent
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     Accepted,
+    AdoptedRun,
     ByExternalId,
     ById,
     ContextLimits,
+    EventRecord,
     Latest,
     New,
     Outcome,
@@ -21,29 +23,36 @@ from jimsapi.threads.run import (
     RunStatus,
     Settled,
     Snapshot,
+    StoredRun,
     ThreadRecord,
 )
-from jimsapi.threads.storable import dump_storable
+from jimsapi.threads.storable import dump_storable, storable_text
 from jimsapi.threads.window import choose
 
 ACCEPT = """
-    SELECT item, part, verdict, id, at, kind, data, first_at FROM jimsapi_accept_1(
-        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
+    SELECT item, part, verdict, id, at, kind, data, first_at FROM jimsapi_accept_2(
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24
+    )
+"""
+ACCEPT_WITH_KEYS = """
+    SELECT item, part, verdict, id, at, kind, data, first_at FROM jimsapi_accept_with_keys_2(
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
+        $25, $26, $27
     )
 """
 FINISH = """
-    SELECT counted, status, next_run, first_at, taken FROM jimsapi_finish_1($1, $2, $3, $4, $5, $6, $7, $8)
+    SELECT counted, status, next_run, first_at, taken FROM jimsapi_finish_2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
     ORDER BY item
 """
 
-WINDOW, OLDER_COMM, OLDER_STATES, MORE, ENTERED = 1, 2, 3, 4, 5
-"""The parts in which a context comes."""
+WINDOW, OLDER_COMM, OLDER_STATES, MORE, ENTERED, CONTINUED = 1, 2, 3, 4, 5, 6
+"""The parts in which a context comes, and beside it what entered the thread, and a message that had entered before."""
 
-_LONG_AGO = 3e9
+LONG_AGO = 3e9
 """Seconds; PostgreSQL's clock goes no further back than some thousand years."""
 
 _CREATED_IDS = 12
-"""Where `new_events` stands among the arguments of `jimsapi_accept_1`."""
+"""Where `new_events` stands among the arguments of `jimsapi_accept_2`."""
 
 _in_order = attrgetter("created_at", "event_id")
 
@@ -55,12 +64,16 @@ class Known(Exception):
     """The run was accepted before: its answer has to be looked up."""
 
 
+class Alone(Exception):
+    """It answers the message of an interrupted run: to be asked in a call of its own."""
+
+
 class Again(Exception):
-    """Another message of the same call made the thread, or it was deleted meanwhile: to be asked again."""
+    """Another message of the same call made the thread, or has the key; or the thread was deleted meanwhile."""
 
 
 def accept_arguments(plans: Sequence[RunPlan]) -> list[list[Any]]:
-    """The arrays of `jimsapi_accept_1`."""
+    """The arrays of `jimsapi_accept_2`."""
     new: list[tuple[UUID | None, UUID | None, str | None, bytes | None]] = []
     selectors: list[tuple[int, int, UUID | None, str | None, float | None]] = []
     for item, plan in enumerate(plans, 1):
@@ -68,9 +81,7 @@ def accept_arguments(plans: Sequence[RunPlan]) -> list[list[Any]]:
         for selector in plan.selectors:
             match selector:
                 case Latest(age):
-                    selectors.append(
-                        (item, 2, None, None, None if age is None else min(age.total_seconds(), _LONG_AGO))
-                    )
+                    selectors.append((item, 2, None, None, None if age is None else min(age.total_seconds(), LONG_AGO)))
                 case New(config, external_id):
                     selectors.append((item, 4, None, None, None))
                     made = (
@@ -101,7 +112,18 @@ def accept_arguments(plans: Sequence[RunPlan]) -> list[list[Any]]:
     columns += _columns(new, 4)
     columns.append([now] * len(plans))
     columns += _columns(selectors, 5)
+    columns += [
+        [plan.caller for plan in plans],
+        [plan.background for plan in plans],
+        [plan.webhook_url for plan in plans],
+    ]
     return columns
+
+
+def key_arguments(plans: Sequence[RunPlan], keep_keys: timedelta) -> list[Any]:
+    """What `jimsapi_accept_with_keys_2` takes before the arrays of `jimsapi_accept_2`. All of the plans have a key."""
+    keys = [plan.idempotency for plan in plans if plan.idempotency is not None]
+    return [[key.key for key in keys], [key.body for key in keys], keep_keys]
 
 
 def read_accepted(
@@ -132,11 +154,17 @@ def _accepted(plan: RunPlan, created_id: UUID, header: Any, context: list[Any]) 
             by_id = any(isinstance(one, ById) and one.thread_id == thread_id for one in plan.selectors)
             return ThreadNotFound(as_uuid(thread_id) if by_id else None)
         case "full":
-            return QueueFull(plan.queue_limit)
+            return QueueFull(plan.queue_limit, as_uuid(thread_id))
         case "taken":
             return IdentifierTaken([plan.message.event_id])
+        case "used":
+            return KeyUsed(as_uuid(thread_id))
+        case "mismatch":
+            return KeyMismatch()
         case "known":
             return Known()
+        case "alone":
+            return Alone()
         case "again":
             return Again()
     thread = thread_record(thread_id, contact_id, created_at, config)
@@ -159,7 +187,7 @@ def read_snapshot(rows: Iterable[Any], limits: ContextLimits) -> Snapshot:
     for part, event_id, created_at, event_type, data in rows:
         if part == MORE:
             more = True
-        elif part != ENTERED:
+        elif part in parts:
             parts[part].append(EventRow(as_text(event_id), created_at, event_type, data))
     window, comm, states = parts.values()
     if limits.events == 0 or (not (comm or states or more) and _fits(window, limits)):
@@ -175,7 +203,7 @@ def context_arguments(limits: ContextLimits) -> tuple[int | None, int | None]:
 
 
 def finish_arguments(finishing: Sequence[Finishing]) -> list[list[Any]]:
-    """The arrays of `jimsapi_finish_1`."""
+    """The arrays of `jimsapi_finish_2`."""
     events = [
         (item, event.event_id, event.event_type, event.data)
         for item, (_, _, outcome) in enumerate(finishing, 1)
@@ -186,8 +214,10 @@ def finish_arguments(finishing: Sequence[Finishing]) -> list[list[Any]]:
         [run_id for run_id, _, _ in finishing],
         [owner for _, owner, _ in finishing],
         [outcome.status for _, _, outcome in finishing],
-        [storable_error(outcome.error) for _, _, outcome in finishing],
+        [None if outcome.error is None else storable_text(outcome.error) for _, _, outcome in finishing],
         *_columns(events, 4),
+        [len(outcome.events) if outcome.status is RunStatus.COMPLETED else 0 for _, _, outcome in finishing],
+        [outcome.streamed for _, _, outcome in finishing],
     ]
 
 
@@ -221,6 +251,43 @@ def thread_record(thread_id: UUID, contact_id: str | None, created_at: datetime,
     return ThreadRecord(as_uuid(thread_id), contact_id, created_at.astimezone(UTC), config)
 
 
+def adopted_run(row: Any) -> AdoptedRun:
+    """A run from what `jimsapi_adopt_2` gives."""
+    run_id, thread_id, contact_id, message_id, message_type, data, caller, webhook_url = row
+    return AdoptedRun(
+        as_uuid(run_id),
+        as_uuid(thread_id),
+        contact_id,
+        NewEvent(as_uuid(message_id), message_type, data),
+        None if caller is None else as_uuid(caller),
+        webhook_url,
+    )
+
+
+def stored_run(run_id: UUID, contact_id: str | None, row: Sequence[Any], events: list[EventRecord]) -> StoredRun:
+    """A run from `thread_id, status, created_new_thread`, its three times, `error, streamed`, and what it sent."""
+    thread_id, status, created_new_thread, accepted_at, started_at, finished_at, error, streamed = row
+    return StoredRun(
+        run_id=run_id,
+        thread_id=as_uuid(thread_id),
+        contact_id=contact_id,
+        status=RunStatus(status),
+        created_new_thread=created_new_thread,
+        accepted_at=accepted_at,
+        started_at=started_at,
+        finished_at=finished_at,
+        error=error,
+        streamed=streamed,
+        events=events,
+    )
+
+
+def event_record(row: Any) -> EventRecord:
+    """An event from `event_id, created_at, event_type, event_data`, and `created_at` with its time zone."""
+    event_id, _, event_type, data, created_at = row
+    return EventRecord(as_uuid(event_id), created_at.astimezone(UTC), event_type, data)
+
+
 def event_row(row: Any) -> EventRow:
     """An event from `event_id, created_at, event_type, event_data`."""
     return EventRow(as_text(row[0]), row[1], row[2], row[3])
@@ -234,11 +301,6 @@ def as_uuid(found: UUID) -> UUID:
 def as_text(found: UUID) -> str:
     """An identifier in 32 digits: most events of a context are never looked at, and a `UUID` costs more to make."""
     return found.hex
-
-
-def storable_error(error: str | None) -> str | None:
-    """What a pipeline raised may hold NUL and lone surrogates, which no text of PostgreSQL can."""
-    return error and error.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 def _row(event: NewEvent, created_at: datetime) -> EventRow:

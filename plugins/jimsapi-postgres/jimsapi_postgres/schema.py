@@ -46,18 +46,23 @@ _COLUMNS = """
     SELECT attname FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped
 """
 _MISSING_PRIVILEGES = """
-    SELECT privilege || ' on ' || name
-    FROM unnest(ARRAY['threads', 'thread_events', 'jimsapi_runs', 'jimsapi_owners']) name,
+    SELECT privilege || ' on ' || name AS missing
+    FROM unnest(ARRAY['threads', 'thread_events', 'jimsapi_runs', 'jimsapi_owners', 'jimsapi_idempotency']) name,
         unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) privilege
     WHERE NOT has_table_privilege(name, privilege) AND (privilege <> 'UPDATE' OR name LIKE 'jimsapi%')
+    UNION ALL
+    SELECT 'EXECUTE on function ' || f.oid::regprocedure
+    FROM pg_proc f
+    WHERE f.proname LIKE 'jimsapi\\_%' AND pg_function_is_visible(f.oid)
+        AND NOT has_function_privilege(f.oid, 'EXECUTE')
 """
 
 
 async def prepare(target: Target, *, wait: float | None, large: int | None = LARGE) -> int:
     """Bring a database up to date, and check that it can be used. Returns the version that was found; 0 is none.
 
-    One process at a time does it; the others wait, at most `wait` seconds (None: as long as it takes). With `large`,
-    a `thread_events` of more bytes is not indexed here.
+    One process at a time does it; the others wait, at most `wait` seconds (None: as long as it takes), and so does each
+    change for the transactions that hold it up. With `large`, a `thread_events` of more bytes is not indexed here.
 
     Raises:
         StoreUnusable: the message says why, and which command mends it.
@@ -67,6 +72,7 @@ async def prepare(target: Target, *, wait: float | None, large: int | None = LAR
     except Exception as error:
         raise as_unusable(target.name, error) from error
     try:
+        await _refuse_shared_session(connection, target)
         return await _prepare(connection, target.name, wait, large)
     except Exception as error:
         raise as_unusable(target.name, error) from error
@@ -75,7 +81,10 @@ async def prepare(target: Target, *, wait: float | None, large: int | None = LAR
 
 
 async def _prepare(connection: Connection, name: str, wait: float | None, large: int | None) -> int:
-    await connection.execute("SET statement_timeout = 0; SET lock_timeout = 0; SET client_min_messages = warning")
+    limit = int(1000 * (wait or 0))  # 0 is none
+    await connection.execute(
+        f"SET statement_timeout = {limit}; SET lock_timeout = 0; SET client_min_messages = warning"
+    )
     await _refuse_unfit_server(connection, name)
     await _refuse_foreign_tables(connection, name)
     found = await _version(connection, name)
@@ -83,9 +92,17 @@ async def _prepare(connection: Connection, name: str, wait: float | None, large:
         await _take_lock(connection, name, wait)
         # Another process may have done it while this one waited.
         for version in range(await _version(connection, name) + 1, len(MIGRATIONS) + 1):
-            await _refuse_large(connection, name, large)
+            if version == 1:
+                await _refuse_large(connection, name, large)
             logger.info("%s: the schema goes to version %d", name, version)
-            await MIGRATIONS[version - 1](connection)
+            try:
+                await MIGRATIONS[version - 1](connection)
+            except asyncpg.QueryCanceledError as error:
+                raise StoreUnusable(
+                    f"{name}: a change of the schema was given up, perhaps since another program's open transaction "
+                    "holds it up (look into pg_stat_activity): end that and start again, or run "
+                    "`jimsapi db upgrade --store …`, which waits for it"
+                ) from error
             await _set_version(connection, version)
     missing = await connection.fetch(_MISSING_PRIVILEGES)
     if missing:
@@ -102,12 +119,20 @@ async def _version_1(connection: Connection) -> None:
         await connection.execute(_sql("tables_1"))
     for index, definition in INDEXES_1.items():
         await _build_index(connection, index, definition)
+
+
+async def _version_2(connection: Connection) -> None:
+    await connection.execute(_sql("tables_2"))
+    await connection.execute(_sql("functions"))
     await connection.execute(_sql("functions_1"))
 
 
-MIGRATIONS: tuple[Callable[[Connection], Awaitable[None]], ...] = (_version_1,)
-SERVES_FROM = (1,)
-"""For each version the oldest server that can work with it: an older one may be at work while a newer one starts."""
+MIGRATIONS: tuple[Callable[[Connection], Awaitable[None]], ...] = (_version_1, _version_2)
+SERVES_FROM = (2, 1)
+"""For each version the oldest server that can work with it: an older one may be at work while a newer one starts.
+
+Version 1 as it is made here has tables only; its functions come with version 2.
+"""
 
 
 async def _build_index(connection: Connection, index: str, definition: str) -> None:
@@ -162,6 +187,23 @@ async def _refuse_unfit_server(connection: Connection, name: str) -> None:
     encoding = await connection.fetchval("SHOW server_encoding")
     if encoding != "UTF8":
         raise StoreUnusable(f"{name}: its encoding is {encoding}, which cannot hold every message; make one with UTF8")
+
+
+async def _refuse_shared_session(connection: Connection, target: Target) -> None:
+    """A pooler that gives each transaction another session loses locks, notices and settings."""
+    session = await connection.fetchval("SELECT pg_backend_pid()")
+    if session == connection.get_server_pid():
+        return
+    other = await asyncpg.connect(**connect_arguments(target))
+    try:
+        shared = session == await other.fetchval("SELECT pg_backend_pid()")
+    finally:
+        other.terminate()
+    if shared:
+        raise StoreUnusable(
+            f"{target.name}: a pooler (PgBouncer?) stands before it that shares sessions between connections; let it "
+            "work with pool_mode = session, or name PostgreSQL itself with --store"
+        )
 
 
 async def _refuse_foreign_tables(connection: Connection, name: str) -> None:

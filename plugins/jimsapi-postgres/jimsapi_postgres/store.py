@@ -2,29 +2,39 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
-from jimsapi.threads.errors import IdentifierTaken, InvalidCursor, RunClosed, StoreUnavailable, ThreadNotFound
-from jimsapi.threads.event import Event, EventRow, NewEvent
+from jimsapi.threads.errors import (
+    IdentifierTaken,
+    InvalidCursor,
+    RunClosed,
+    RunNotFound,
+    StoreUnavailable,
+    ThreadNotFound,
+)
+from jimsapi.threads.event import TICK, Event, EventRow, NewEvent
+from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     Accepted,
+    AdoptedRun,
     ContextLimits,
     EventPage,
-    EventRecord,
     Outcome,
     RunPlan,
     Settled,
     Started,
+    StoredRun,
     ThreadPage,
     ThreadRecord,
 )
-from jimsapi.threads.store import PAGE_BYTES, CommitRecord, decode_cursor, encode_cursor, take_page
+from jimsapi.threads.store import KEEP_KEYS, PAGE_BYTES, CommitRecord, decode_cursor, encode_cursor, take_page
+from jimsapi.threads.window import end_with
 from jimsapi_postgres import rows, schema
-from jimsapi_postgres.connections import Connection, Connector, Link, Pool, Work
-from jimsapi_postgres.errors import as_unusable
+from jimsapi_postgres.connections import STATEMENT_TIMEOUT, Connection, Connector, Link, Pool, Work
+from jimsapi_postgres.errors import ConnectionLost, NotConnected, as_unusable
 from jimsapi_postgres.lanes import Lanes
 from jimsapi_postgres.peers import RECOVER, RECOVERED_AT_ONCE, SILENCE, Peers
 from jimsapi_postgres.url import parse_url
@@ -32,13 +42,18 @@ from jimsapi_postgres.url import parse_url
 T = TypeVar("T")
 
 LANES = 2
-POOL = 4
+POOL = 3
+DELETIONS = 2
+"""Deletions at a time: they may take long, and must leave connections for all else."""
 PING_TIMEOUT = 5.0
 CLOSE_WITHIN = 5.0
 WAIT_FOR_UPGRADE = 45.0
 DELETE_TIMEOUT = 300.0
 """Seconds that deleting a thread, or all of a contact, may take in the database."""
+DELETED_AT_ONCE = 500
+"""Threads of a contact that are deleted in one transaction, which holds a lock for each."""
 PURGED_AT_ONCE = 1000
+ADOPTED_AT_ONCE = 1000
 
 _EVENT = "e.event_id, e.created_at, e.event_type, e.event_data::json"
 _THREAD = "t.thread_id, t.contact_id, t.created_at, t.thread_config::json"
@@ -81,18 +96,47 @@ _BEFORE = f"""
     LIMIT $4
 """
 _START = "SELECT part, verdict, id, at, kind, data, taken FROM jimsapi_start_1($1, $2, $3, $4, $5, $6, $7)"
+_ADOPT = """
+    SELECT run_id, thread_id, contact_id, message_id, message_type, message_data, caller, webhook_url
+    FROM jimsapi_adopt_2($1, $2, $3, $4)
+"""
 _END = "SELECT run_id, counted, status, next_run FROM jimsapi_end_1($1, $2, $3, $4, $5)"
-_DELETE = "SELECT jimsapi_delete_1($1, $2, $3, $4)"
+_DELETE = "SELECT closed, thread_count FROM jimsapi_delete_2($1, $2, $3, $4, $5)"
 _BEAT = """
     INSERT INTO jimsapi_owners (owner, beat_at) VALUES ($1, clock_timestamp())
     ON CONFLICT (owner) DO UPDATE SET beat_at = excluded.beat_at
 """
-_OPEN_RUNS = "SELECT run_id FROM jimsapi_runs WHERE owner = $1 AND finished_at IS NULL"
+_OPEN_RUNS = """
+    SELECT run_id FROM jimsapi_runs WHERE owner = $1 AND finished_at IS NULL AND adoption IS DISTINCT FROM $2
+"""
+_RUN = """
+    SELECT
+        t.contact_id, r.caller, r.thread_id, r.status, r.created_new_thread, r.accepted_at, r.started_at, r.finished_at,
+        r.error, r.streamed, r.sent_at, r.sent
+    FROM jimsapi_runs r JOIN threads t ON t.thread_id = r.thread_id
+    WHERE r.run_id = $1
+"""
+_BETWEEN = """
+    SELECT e.event_id, e.created_at, e.event_type, e.event_data::json,
+        e.created_at AT TIME ZONE current_setting('TimeZone')
+    FROM thread_events e
+    WHERE e.thread_id = $1 AND e.created_at BETWEEN $2 AND $3
+    ORDER BY e.created_at, e.event_id
+"""
 _PURGE = """
     DELETE FROM jimsapi_runs WHERE run_id = ANY (ARRAY(
         SELECT r.run_id FROM jimsapi_runs r
-        WHERE r.finished_at IS NOT NULL AND r.finished_at < clock_timestamp() - $1::interval
+        WHERE r.finished_at IS NOT NULL AND r.finished_at < now() - $1::interval
         ORDER BY r.finished_at
+        LIMIT $2
+        FOR UPDATE SKIP LOCKED
+    ))
+"""
+_PURGE_KEYS = """
+    DELETE FROM jimsapi_idempotency WHERE key = ANY (ARRAY(
+        SELECT k.key FROM jimsapi_idempotency k
+        WHERE k.used_at < now() - $1::interval
+        ORDER BY k.used_at
         LIMIT $2
         FOR UPDATE SKIP LOCKED
     ))
@@ -114,13 +158,17 @@ class PostgresStore:
     def __init__(self, url: str) -> None:
         self._target = parse_url(url)
         self.name = self._target.name
+        self.keep_keys = KEEP_KEYS
         self.on_commit: Callable[[CommitRecord], None] | None = None
         self.on_turn: Callable[[UUID], None] | None = None
-        """Told of a run of this process that may start, or was ended, because of what another process did."""
         self._owners: set[UUID] = set()
+        self._waiting: set[UUID] = set()
         self._owner: UUID | None = None
+        self._adoption = uuid7()
         self._lanes: Lanes | None = None
         self._pool: Pool | None = None
+        self._housekeeping: Pool | None = None
+        self._deletions = asyncio.Semaphore(DELETIONS)
         self._peers: Peers | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -136,22 +184,25 @@ class PostgresStore:
                 link.drop()
             raise as_unusable(self.name, error) from error
         self._pool = Pool(connector, POOL)
-        self._lanes = Lanes(links, self._report)
-        self._peers = Peers(connector, self._owners, self._turn)
+        # On a connection of its own: a process that is not heard since it has much to do would pass for dead.
+        self._housekeeping = Pool(connector, 1)
+        self._lanes = Lanes(links, self._report, lambda: self.keep_keys)
+        self._peers = Peers(connector, self._owners, self._waiting, self._turn)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        lanes, pool, peers = self._lanes, self._pool, self._peers
-        self._lanes = self._pool = self._peers = None
-        if lanes is None or pool is None or peers is None:
+        lanes, pool, housekeeping, peers = self._lanes, self._pool, self._housekeeping, self._peers
+        self._lanes = self._pool = self._housekeeping = self._peers = None
+        if lanes is None or pool is None or housekeeping is None or peers is None:
             return
         await peers.close()
         await lanes.close(CLOSE_WITHIN)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_WITHIN)
         await pool.close()
+        await housekeeping.close()
 
     async def ping(self) -> None:
         try:
@@ -168,7 +219,10 @@ class PostgresStore:
         if plan.owner is not self._owner:
             self._owner = plan.owner
             self._owners.add(plan.owner)
-        return await self._open_lanes().accept(plan)
+        accepted = await self._open_lanes().accept(plan)
+        if accepted.snapshot is None:
+            self._waiting.add(plan.run_id)
+        return accepted
 
     async def start(
         self, run_id: UUID, owner: UUID, events: Sequence[NewEvent], context: ContextLimits
@@ -190,9 +244,20 @@ class PostgresStore:
                     raise IdentifierTaken([rows.as_uuid(event_id) for event_id in taken])
             parts = [(row[0], *row[2:6]) for row in found[1:]]
             stored = [rows.event_row(row[1:]) for row in parts if row[0] == rows.ENTERED]
-            return Started(rows.read_snapshot(parts, context), stored)
+            snapshot = rows.read_snapshot(parts, context)
+            for row in parts:
+                if row[0] == rows.CONTINUED:
+                    snapshot = end_with(snapshot, rows.event_row(row[1:]))
+            return Started(snapshot, stored)
 
-        return await self._write(start)
+        try:
+            started = await self._write(start)
+        except RunClosed:
+            self._waiting.discard(run_id)
+            raise
+        if started is not None:
+            self._waiting.discard(run_id)
+        return started
 
     async def finish(self, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
         return await self._open_lanes().finish(run_id, owner, outcome)
@@ -202,22 +267,27 @@ class PostgresStore:
             row = await connection.fetchrow(_END, [run_id], None, "cancelled", "cancelled", list(self._owners))
             return rows.settled(row[1], row[2], row[3], [])
 
-        return await self._write(cancel)
+        settled = await self._write(cancel)
+        self._waiting.discard(run_id)
+        return settled
 
     async def heartbeat(self, owner: UUID, live: Collection[UUID]) -> list[UUID]:
         self._owners.add(owner)
 
         async def beat(connection: Connection) -> list[UUID]:
             await connection.execute(_BEAT, owner)
-            mine = [rows.as_uuid(row[0]) for row in await connection.fetch(_OPEN_RUNS, owner)]
+            # What `adopt` took over, and does not know of since the answer was lost, is no orphan.
+            found = await connection.fetch(_OPEN_RUNS, owner, self._adoption)
+            mine = [rows.as_uuid(row[0]) for row in found]
             orphans = [run_id for run_id in mine if run_id not in live]
             if not orphans:
                 return []
+            self._waiting.difference_update(orphans)
             ended = await connection.fetch(_END, orphans, owner, "interrupted", "cancelled", list(self._owners))
             may_start = (row[3] for row in ended if row[1] and row[3] is not None)
             return [rows.as_uuid(run_id) for run_id in dict.fromkeys(may_start)]
 
-        return await self._write(beat)
+        return await self._write(beat, self._housekeeping)
 
     async def recover(self, owner: UUID) -> int:
         self._owners.add(owner)
@@ -229,7 +299,36 @@ class PostgresStore:
                 recovered += ended
             return recovered
 
-        return await self._write(recover)
+        return await self._write(recover, self._housekeeping)
+
+    async def adopt(self, owner: UUID) -> list[AdoptedRun]:
+        self._owners.add(owner)
+
+        async def adopt(connection: Connection) -> list[AdoptedRun]:
+            now = await connection.fetchval("SELECT clock_timestamp()")
+            if self._peers is not None and self._peers.has_been_away(now):
+                return []
+            found = await connection.fetch(_ADOPT, owner, self._adoption, SILENCE, ADOPTED_AT_ONCE)
+            return [rows.adopted_run(row) for row in found]
+
+        adopted = await self._write(adopt, self._housekeeping)
+        self._adoption = uuid7()  # until there is an answer, the same one is asked for again
+        return adopted
+
+    async def run(self, run_id: UUID, acting_for: str | None, caller: UUID | None) -> StoredRun:
+        async def read(connection: Connection) -> StoredRun:
+            row = await connection.fetchrow(_RUN, run_id)
+            if row is None or acting_for not in (None, row[0]) or caller not in (None, row[1]):
+                raise RunNotFound(run_id)
+            contact_id, _, *run, sent_at, sent = row
+            found: list[Any] = []
+            if sent:
+                found = await connection.fetch(_BETWEEN, row[2], sent_at, sent_at + (sent - 1) * TICK)
+            # By their times: another program's event may have come at the same one.
+            events = {event[1]: rows.event_record(event) for event in found}
+            return rows.stored_run(run_id, contact_id, run, list(events.values()))
+
+        return await self._do(read)
 
     async def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
         return await self._do(lambda connection: _visible_thread(connection, thread_id, acting_for))
@@ -253,10 +352,7 @@ class PostgresStore:
 
         page, more = take_page(await self._do(read), limit, _fourth)
         return EventPage(
-            [
-                EventRecord(rows.as_uuid(event_id), created_at.astimezone(UTC), event_type, data)
-                for event_id, _, event_type, data, created_at in page
-            ],
+            [rows.event_record(row) for row in page],
             _write_cursor("events", page[-1][1], page[-1][0]) if more else None,
         )
 
@@ -266,57 +362,85 @@ class PostgresStore:
         return [rows.event_row(row) for row in reversed(found)]
 
     async def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:
-        closed = await self._write(lambda connection: self._delete(connection, thread_id, None, acting_for))
-        if closed is None:
+        closed, found = await self._delete(thread_id, None, acting_for)
+        if not found:
             raise ThreadNotFound(thread_id)
         return closed
 
     async def delete_contact(self, contact_id: str) -> list[UUID]:
-        return await self._write(lambda connection: self._delete(connection, None, contact_id, None)) or []
+        """Delete all threads of a contact: 500 in a transaction, so that more than 500 go in several.
+
+        If it fails between two of them, what is left is deleted when it is asked again.
+        """
+        closed: list[UUID] = []
+        while True:
+            more, found = await self._delete(None, contact_id, None)
+            closed += more
+            if found < DELETED_AT_ONCE:
+                return closed
 
     async def purge(self, older_than: timedelta) -> int:
+        await self._purge(_PURGE_KEYS, self.keep_keys)
+        return await self._purge(_PURGE, older_than)
+
+    async def _purge(self, query: str, older_than: timedelta) -> int:
+        age = min(older_than, timedelta(seconds=rows.LONG_AGO))
         purged = 0
         while True:
-            status = await self._write(lambda connection: connection.execute(_PURGE, older_than, PURGED_AT_ONCE))
+            status = await self._write(
+                lambda connection: connection.execute(query, age, PURGED_AT_ONCE), self._housekeeping
+            )
             count = int(status.split()[-1])  # "DELETE 17"
             purged += count
             if count < PURGED_AT_ONCE:
                 return purged
 
     async def _delete(
-        self, connection: Connection, thread_id: UUID | None, contact_id: str | None, acting_for: str | None
-    ) -> list[UUID] | None:
-        async with connection.transaction():
-            await connection.execute(f"SET LOCAL statement_timeout = '{DELETE_TIMEOUT:g}s'")
-            closed = await connection.fetchval(
-                _DELETE, thread_id, contact_id, acting_for, list(self._owners), timeout=DELETE_TIMEOUT
-            )
-        return None if closed is None else [rows.as_uuid(run_id) for run_id in closed]
+        self, thread_id: UUID | None, contact_id: str | None, acting_for: str | None
+    ) -> tuple[list[UUID], int]:
+        """Delete a thread or some of a contact. Returns the runs that were open, and how many threads there were."""
+
+        async def delete(connection: Connection) -> tuple[list[UUID], int]:
+            # Not in a transaction of ours: were we stopped within it, its locks would stay.
+            await connection.execute(f"SET statement_timeout = '{DELETE_TIMEOUT:g}s'")
+            arguments = (thread_id, contact_id, acting_for, list(self._owners), DELETED_AT_ONCE)
+            try:
+                closed, found = await connection.fetchrow(_DELETE, *arguments, timeout=DELETE_TIMEOUT)
+            finally:
+                await connection.execute(f"SET statement_timeout = '{STATEMENT_TIMEOUT:g}s'")
+            return [rows.as_uuid(run_id) for run_id in closed], found
+
+        async with self._deletions:
+            return await self._write(delete)
 
     def _open_lanes(self) -> Lanes:
         if self._lanes is None:
             raise StoreUnavailable("the store is not open")
         return self._lanes
 
-    async def _write(self, work: Work[T]) -> T:
+    async def _write(self, work: Work[T], pool: Pool | None = None) -> T:
         began = asyncio.get_running_loop().time()
         failed = False
         try:
-            return await self._do(work)
+            return await self._do(work, pool)
         except StoreUnavailable:
             failed = True
             raise
         finally:
             self._report(CommitRecord(1, asyncio.get_running_loop().time() - began, failed))
 
-    async def _do(self, work: Work[T]) -> T:
-        """Do work on a connection of the pool, in a task of the store's: a caller that leaves cuts nothing off."""
-        if self._pool is None:
+    async def _do(self, work: Work[T], pool: Pool | None = None) -> T:
+        """Do work on a connection of a pool, in a task of the store's: a caller that leaves cuts nothing off."""
+        pool = pool or self._pool
+        if pool is None:
             raise StoreUnavailable("the store is not open")
-        task = asyncio.get_running_loop().create_task(self._pool.insist(work))
+        task = asyncio.get_running_loop().create_task(pool.insist(work))
         self._tasks.add(task)
         task.add_done_callback(self._done)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except (ConnectionLost, NotConnected) as error:
+            raise StoreUnavailable(*error.args) from error  # those concern this package only
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -58,6 +58,9 @@ def parse_url(url: str) -> Target:
     timeout = _connect_timeout(given.pop("connect_timeout", None))
     if "ssl" in given:  # SQLAlchemy's name for it with asyncpg
         given["sslmode"] = _ssl_mode(given.pop("ssl"))
+    for name in ("channel_binding", "gssencmode"):  # neither is used; who insists on it must hear that
+        if given.pop(name, "disable") not in ("disable", "prefer", "allow"):
+            raise ValueError(f"{name} cannot be had here; leave it out, and say sslmode=verify-full")
     given = {name: value for name, value in given.items() if name not in _OF_NO_USE}
     if unknown := sorted(given.keys() - _PASSED_ON):
         raise ValueError(f"what is {', '.join(unknown)}? Known parameters are {', '.join(sorted(_PASSED_ON))}")

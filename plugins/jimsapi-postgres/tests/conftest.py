@@ -3,17 +3,20 @@
 import asyncio
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from jimsapi_postgres.schema import prepare
 from jimsapi_postgres.url import parse_url
 
+from tests.serving import Served
+
 # Tests are collected by path, so that a helper beside them has to be put within reach.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from database import Postgres  # it is within reach only now
+from database import Postgres  # they are within reach only now
+from jims_process import Jims, jims_python
 
 
 @pytest.fixture
@@ -62,3 +65,29 @@ def shared_url(postgres: Postgres) -> Iterator[str]:
     with postgres.database() as name:
         asyncio.run(prepare(parse_url(postgres.url(name)), wait=None))
         yield postgres.url(name)
+
+
+@pytest.fixture(scope="session")
+def jims_process(pytestconfig: pytest.Config) -> Iterator[Jims]:
+    """A program on jims-core that tests share, one after another: its start takes seconds."""
+    with Jims(jims_python(pytestconfig)) as jims:
+        yield jims
+
+
+@pytest.fixture
+def jims(jims_process: Jims, url: str) -> Iterator[Jims]:
+    """A program on jims-core at the test's database. It has made its tables."""
+    jims_process.open(url)
+    yield jims_process
+    jims_process.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Served]:
+    """Makes a server process on a database, with the bot of `witness.py`; it is not started yet."""
+    env = {"WITNESS_FOLDER": str(tmp_path_factory.mktemp("witness"))}
+
+    def make(url: str, *options: str) -> Served:
+        return Served("--app", "witness:app", "--store", url, *options, folder=Path(__file__).parent, env=env)
+
+    return make

@@ -93,6 +93,16 @@ class Postgres:
         )  # fmt: skip
         return done.stdout.decode().rstrip("\n")
 
+    def dump(self, database: str, *options: str) -> list[str]:
+        """What pg_dump writes of a database, without comments and empty lines."""
+        done = subprocess.run(
+            [str(BIN / "pg_dump"), *options, self.url(database)],
+            check=True, capture_output=True, text=True, env={"PATH": os.environ["PATH"]},
+        )  # fmt: skip
+        # `\restrict` and `\unrestrict` hold a key that is drawn anew each time.
+        passed_over = ("--", "\\restrict", "\\unrestrict")
+        return [line for line in done.stdout.splitlines() if line and not line.startswith(passed_over)]
+
     @contextmanager
     def database(self, name: str | None = None) -> Iterator[str]:
         """Make an empty database, and drop it at the end."""

@@ -1,6 +1,7 @@
 """A program on jims-core, for tests: reads commands as lines of JSON, answers each with one.
 
-`make` makes JIMS's tables; `new`, `say` and `read` are what a ThreadController does.
+`open` connects to a database and makes JIMS's tables where they are missing; the others are what a ThreadController
+does.
 """
 # It runs in an environment of its own, which the type checker has not.
 # mypy: ignore-errors
@@ -19,18 +20,24 @@ from jims_core.util import uuid7
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 
-async def main(url: str) -> None:
-    engine = create_async_engine(url)
-    sessions = async_sessionmaker(engine, expire_on_commit=False)
-    async with engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
+async def main() -> None:
     print(json.dumps("ready"), flush=True)
+    engine = None
     while line := await asyncio.to_thread(sys.stdin.readline):
-        print(json.dumps(await answer(sessions, *json.loads(line))), flush=True)
-    await engine.dispose()
+        command, *arguments = json.loads(line)
+        if command == "open":
+            engine = create_async_engine(arguments[0])
+            async with engine.begin() as connection:
+                await connection.run_sync(Base.metadata.create_all)
+            answer = None
+        elif command == "close":
+            answer = await engine.dispose()
+        else:
+            answer = await do(async_sessionmaker(engine, expire_on_commit=False), command, *arguments)
+        print(json.dumps(answer), flush=True)
 
 
-async def answer(sessions: async_sessionmaker, command: str, *arguments: str) -> object:
+async def do(sessions: async_sessionmaker, command: str, *arguments: str) -> object:
     if command == "new":
         contact_id, external_id = arguments
         made = await ThreadController.new_thread_via_external_id(sessions, external_id, {"lang": "é"}, contact_id)
@@ -45,8 +52,11 @@ async def answer(sessions: async_sessionmaker, command: str, *arguments: str) ->
         event_id = uuid7()
         await controller.store_user_message(event_id, arguments[1])
         return event_id.hex
-    context = await controller.make_context()
-    return [[event.event_id.hex, event.event_type, event.event_data, str(event.created_at)] for event in context.events]
+    events = (await controller.make_context()).events
+    if command == "read":
+        return [[event.event_id.hex, event.event_type, event.event_data, str(event.created_at)] for event in events]
+    assert command == "newest"
+    return [len(events), [event.event_id.hex for event in events[-4:]]]
 
 
-asyncio.run(main(sys.argv[1]))
+asyncio.run(main())

@@ -9,9 +9,10 @@ import pytest
 from jimsapi_postgres.store import PostgresStore
 
 from jimsapi.testing import ThreadStoreContract
+from jimsapi.threads.run import AdoptedRun
 from jimsapi.threads.store import ThreadStore
 
-EMPTY = "TRUNCATE threads, thread_events, jimsapi_runs, jimsapi_owners"
+EMPTY = "TRUNCATE threads, thread_events, jimsapi_runs, jimsapi_owners, jimsapi_idempotency"
 ALL_OTHERS_ARE_SILENT = """
     INSERT INTO jimsapi_owners SELECT DISTINCT owner, '-infinity'::timestamptz FROM jimsapi_runs WHERE owner <> $1
     ON CONFLICT (owner) DO UPDATE SET beat_at = excluded.beat_at
@@ -32,6 +33,10 @@ class TestPostgresStore(ThreadStoreContract):
     async def recover(self, store: ThreadStore, owner: UUID) -> int:
         await self._execute(ALL_OTHERS_ARE_SILENT, owner)
         return await store.recover(owner)
+
+    async def adopt(self, store: ThreadStore, owner: UUID) -> list[AdoptedRun]:
+        await self._execute(ALL_OTHERS_ARE_SILENT, owner)
+        return await store.adopt(owner)
 
     async def _execute(self, sql: str, *arguments: object) -> None:
         connection = await asyncpg.connect(self._url)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,11 +12,13 @@ from database import Postgres
 from jimsapi_postgres import rows
 from jimsapi_postgres.connections import Connector, Link
 from jimsapi_postgres.schema import prepare
-from jimsapi_postgres.store import _EVENTS, _FIRST_ID, _FIRST_TIME, _LAST_ID, _LAST_TIME, _THREADS
+from jimsapi_postgres.store import _BETWEEN, _EVENTS, _FIRST_ID, _FIRST_TIME, _LAST_ID, _LAST_TIME, _RUN, _THREADS
 from jimsapi_postgres.url import parse_url
 
-from jimsapi.testing.store import OWNER, completed, make_event, make_plan
-from jimsapi.threads.run import ById, Latest, New, Selector
+from jimsapi.testing.store import OWNER, completed, make_event, make_key, make_plan
+from jimsapi.threads.event import TICK
+from jimsapi.threads.run import ById, Latest, New, RunPlan, Selector
+from jimsapi.threads.store import KEEP_KEYS
 
 pytestmark = pytest.mark.anyio
 
@@ -54,6 +57,10 @@ OPEN_RUNS = """
     SELECT gen_random_uuid(), gen_random_uuid(), 1, $1, 'running', false, gen_random_uuid(), 'x', now()
     FROM generate_series(1, $2::int)
 """
+KEYS = """
+    INSERT INTO jimsapi_idempotency SELECT gen_random_uuid(), gen_random_uuid(), run_id, now() FROM jimsapi_runs
+"""
+INTERRUPTED = "UPDATE jimsapi_runs SET status = 'interrupted', finished_at = now() WHERE run_id = $1"
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +79,7 @@ async def place(postgres: Postgres, request: pytest.FixtureRequest) -> AsyncIter
         await prepare(parse_url(url), wait=0)
         connection = await asyncpg.connect(url)
         # Statistics come when the test says so.
-        for table in ("threads", "thread_events", "jimsapi_runs"):
+        for table in ("threads", "thread_events", "jimsapi_runs", "jimsapi_idempotency"):
             await connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
         link = Link(Connector(parse_url(url)))
         if request.param == "planned when empty":
@@ -84,6 +91,7 @@ async def place(postgres: Postgres, request: pytest.FixtureRequest) -> AsyncIter
                 await connection.execute(THREAD, thread_id, shape)
                 await connection.execute(FILL, thread_id, types, length)
                 await connection.execute(ENDED_RUNS, thread_id, OWNER, length // 10)
+        await connection.execute(KEYS)
         await connection.execute(THREADS, "few", 1)
         await connection.execute(THREADS, "many", MANY_THREADS)
         if request.param == "analysed":
@@ -100,6 +108,9 @@ async def _make_plans(connection: Any) -> None:
         await connection.fetch(rows.ACCEPT, *rows.accept_arguments([plan]))
         finishing = [(plan.run_id, OWNER, completed(make_event()))]
         await connection.fetch(rows.FINISH, *rows.finish_arguments(finishing))
+        await connection.fetch(rows.ACCEPT_WITH_KEYS, *_with_key(make_plan("first", idempotency=make_key())))
+    await connection.fetch(_RUN, uuid4())
+    await connection.fetch(_BETWEEN, uuid4(), _FIRST_TIME, _LAST_TIME)
     await connection.fetch(_EVENTS, uuid4(), _FIRST_TIME, _FIRST_ID, 11)
     await connection.fetch(_THREADS, "first", _LAST_TIME, _LAST_ID, 11)
 
@@ -110,6 +121,56 @@ async def test_a_turn_in_a_long_thread_costs_as_one_in_a_short_thread(place: Pla
     short, long = [await _turn(link, ById(threads[shape, length])) for length in (SHORT, LONG)]
     print(f"{shape}: {short} pages at {SHORT} events, {long} at {LONG}: {long / short:.2f}")
     assert long <= 1.3 * short
+
+
+async def test_a_message_with_a_key_costs_the_same_in_a_long_thread_and_beside_many_keys(place: Place) -> None:
+    link, threads = place
+    costs = []
+    for length in (SHORT, LONG):
+        turns = partial(_turns_with_a_key, thread_id=threads["usual", length])
+        await link.ask(turns)
+        costs.append(await link.ask(turns))
+    print(f"{costs} pages for a free, a used and an interrupted key")
+    assert all(long <= 1.3 * short for short, long in zip(*costs, strict=True))
+
+
+async def _turns_with_a_key(connection: Any, thread_id: UUID) -> list[int]:
+    """Pages that messages touch whose key is free, used, and that of an interrupted run."""
+    key = make_key()
+    first, used, again = [make_plan(selectors=(ById(thread_id),), idempotency=key) for _ in range(3)]
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        pages = [await _count(connection, rows.ACCEPT_WITH_KEYS, *_with_key(plan)) for plan in (first, used)]
+        await connection.execute(INTERRUPTED, first.run_id)
+        pages.append(await _count(connection, rows.ACCEPT_WITH_KEYS, *_with_key(again)))
+        assert (await connection.fetchrow(_RUN, again.run_id))["status"] == "running"
+        return pages
+    finally:
+        await transaction.rollback()
+
+
+async def test_a_run_is_shown_at_the_cost_of_what_it_sent(place: Place) -> None:
+    link, threads = place
+    plan = make_plan(selectors=(ById(threads["usual", LONG]),))
+
+    async def look(connection: Any) -> int:
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            await connection.fetch(rows.ACCEPT, *rows.accept_arguments([plan]))
+            finishing = [(plan.run_id, OWNER, completed(*[make_event() for _ in range(3)]))]
+            await connection.fetch(rows.FINISH, *rows.finish_arguments(finishing))
+            found = await connection.fetchrow(_RUN, plan.run_id)
+            until = found["sent_at"] + 2 * TICK
+            sent = (found["thread_id"], found["sent_at"], until)
+            assert len(await connection.fetch(_BETWEEN, *sent)) == 3
+            return await _count(connection, _RUN, plan.run_id) + await _count(connection, _BETWEEN, *sent)
+        finally:
+            await transaction.rollback()
+
+    await link.ask(look)
+    assert await link.ask(look) < 30
 
 
 async def test_a_contact_with_many_threads_costs_as_one_with_few(place: Place) -> None:
@@ -163,6 +224,10 @@ async def _turn(link: Link, selector: Selector, contact_id: str = "ann") -> int:
 
     await link.ask(turn)  # plans and caches are warm from here on
     return await link.ask(turn)
+
+
+def _with_key(plan: RunPlan) -> list[Any]:
+    return [*rows.key_arguments([plan], KEEP_KEYS), *rows.accept_arguments([plan])]
 
 
 async def _new(link: Link, contact_id: str) -> int:

@@ -1,116 +1,92 @@
-"""The real jims-core and this store on one database, turn by turn.
+"""The real jims-core, our server and our store on one database, turn by turn."""
 
-jims-core needs Python 3.12. The interpreter that has it (and asyncpg) is named by `JIMSAPI_JIMS_PYTHON`; without that
-an environment with it is made once, in pytest's cache, of the first newer Python that is found.
-"""
-
+import asyncio
 import json
-import os
-import shutil
-import subprocess
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 import orjson
 import pytest
 from database import Postgres
+from jims_process import Jims
 from jimsapi_postgres.store import PostgresStore
 
-from jimsapi.testing.store import OWNER, all_events, completed, make_event, make_plan
-from jimsapi.threads.event import decode_row
-from jimsapi.threads.run import ByExternalId, ById, Latest, New
+from jimsapi.testing.store import OWNER, completed, make_plan
+from jimsapi.threads.run import ByExternalId, ById, New
+from tests.serving import Served
 
 pytestmark = pytest.mark.anyio
 
-NEEDED = ["jims-core==0.6.2", "asyncpg"]
 TURNS = 200
+ZONES = ["America/New_York", "Asia/Kolkata"]
 
 
-@pytest.fixture(scope="session")
-def jims_python(request: pytest.FixtureRequest) -> str:
-    if named := os.environ.get("JIMSAPI_JIMS_PYTHON"):
-        return named
-    folder = Path(request.config.cache.mkdir("jims-core-0.6.2"))
-    python = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        found = next(filter(None, map(shutil.which, ("python3.13", "python3.12", "python3.14"))), None)
-        if found is None:
-            pytest.fail("jims-core needs Python 3.12 or newer: install one, or name it in JIMSAPI_JIMS_PYTHON")
-        subprocess.run([found, "-m", "venv", "--clear", str(folder)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *NEEDED], check=True)
-        (folder / "complete").touch()
-    return str(python)
-
-
-class Jims:
-    """A program on jims-core."""
-
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self._process = process
-
-    def hear(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, "the program on jims-core died"
-        return json.loads(line)
-
-    def ask(self, *command: str) -> Any:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(command) + "\n")
-        self._process.stdin.flush()
-        return self.hear()
-
-
-@pytest.fixture(params=["America/New_York"])
+@pytest.fixture(params=ZONES[:1])
 def database(postgres: Postgres, request: pytest.FixtureRequest) -> Iterator[str]:
     with postgres.database() as name:
         postgres.psql(f"ALTER DATABASE {name} SET timezone = '{request.param}'")
         yield name
 
 
-@pytest.fixture
-def jims(jims_python: str, url: str) -> Iterator[Jims]:
-    """It has made its tables."""
-    program = Path(__file__).with_name("jims_program.py")
-    sqlalchemy_url = url.replace("postgresql://", "postgresql+asyncpg://")
-    with subprocess.Popen(
-        [jims_python, str(program), sqlalchemy_url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        jims = Jims(process)
-        try:
-            assert jims.hear() == "ready"
-            yield jims
-        finally:
-            process.kill()
-
-
-async def test_jims_core_and_the_store_alternate_in_one_thread(jims: Jims, url: str) -> None:
-    async with PostgresStore(url) as store:
-        thread_id = UUID(jims.ask("new", "ann", "tg:7"))
-        expected = [jims.ask("read", thread_id.hex)[0][0]]
-        for turn in range(TURNS):
-            expected.append(jims.ask("say", thread_id.hex, f"of JIMS {turn}"))
-            plan, answer = make_plan(text=str(turn), selectors=(Latest(), New())), make_event()
-            accepted = await store.accept(plan)
-            assert accepted.thread.thread_id == thread_id
-            assert accepted.snapshot is not None
-            newest = [decode_row(thread_id, row).event_id.hex for row in accepted.snapshot.rows[-2:]]
-            assert newest == [expected[-1], plan.message.event_id.hex]
-            await store.finish(plan.run_id, OWNER, completed(answer))
-            expected += [plan.message.event_id.hex, answer.event_id.hex]
-        by_jims = jims.ask("read", thread_id.hex)
-        ours = await all_events(store, thread_id)
-        assert [event[0] for event in by_jims] == expected
-        assert [event.event_id.hex for event in ours] == expected
-        assert [event[1:3] for event in by_jims] == [
-            [event.event_type, orjson.loads(event.event_data or b"null")] for event in ours
-        ]
-        times = [datetime.fromisoformat(event[3]) for event in by_jims]
+@pytest.mark.parametrize("database", ZONES, indirect=True)
+def test_jims_core_and_a_server_alternate_in_one_thread(jims: Jims, url: str, server: Callable[..., Served]) -> None:
+    began = datetime.now(UTC)
+    thread_id = jims.ask("new", "ann", "tg:7")
+    expected = [jims.ask("read", thread_id)[0][0]]
+    with server(url, "--context-events", "0") as served, served.client() as client:
+        for number in range(TURNS):
+            expected.append(jims.ask("say", thread_id, f"of JIMS {number}"))
+            answer = client.post("/api/v1/chat", json={"contact_id": "ann", "message": "tell"})
+            assert answer.status_code == 200, answer.text
+            assert UUID(answer.json()["thread_id"]).hex == thread_id
+            seen = json.loads(answer.json()["assistant_messages"][0])
+            assert seen["events"] == len(expected) + 1
+            assert seen["newest"][:2] == expected[-2:]
+            by_jims = jims.ask("newest", thread_id)
+            expected += by_jims[1][1:]  # what the server stored
+            assert by_jims == [len(expected), expected[-4:]]
+            assert seen["newest"][2] == expected[-3]
+        ours = list(_events(client, thread_id))
+    by_jims = jims.ask("read", thread_id)
+    assert [event[0] for event in by_jims] == expected
+    assert [UUID(event["event_id"]).hex for event in ours] == expected
+    assert [event[1:3] for event in by_jims] == [[event["event_type"], event["event_data"]] for event in ours]
+    turn = ["comm.user_message", "comm.user_message", "rag.seen", "comm.assistant_message"]
+    assert [event[1] for event in by_jims[1:]] == turn * TURNS
+    for times in (
+        [datetime.fromisoformat(event[3]) for event in by_jims],
+        [datetime.fromisoformat(event["created_at"]) for event in ours],
+    ):
         assert all(earlier < later for earlier, later in pairwise(times))
+    assert began < times[0] < times[-1] < datetime.now(UTC)
+
+
+async def test_what_jims_core_says_while_a_run_is_open_stands_between_its_message_and_its_answer(
+    jims: Jims, url: str, server: Callable[..., Served]
+) -> None:
+    thread_id = jims.ask("new", "ann", "tg:7")
+    with server(url) as served:
+        async with served.async_client() as client:
+            async with asyncio.TaskGroup() as runs:
+                held = runs.create_task(_chat(client, "ann", "hold a"))
+                await _chat(client, "bob", "reached a")
+                waiting = runs.create_task(_chat(client, "ann", "see behind"))
+                for number in range(5):
+                    jims.ask("say", thread_id, str(number))
+                await _chat(client, "bob", "open a")
+            stored = jims.ask("read", thread_id)
+    said = [event[2].get("content") for event in stored[1:]]
+    at_first, later = (json.loads(run.result()["assistant_messages"][0])["asked"] for run in (held, waiting))
+    assert at_first == ["hold a"]
+    assert later == ["hold a", "0", "1", "2", "3", "4", "see behind"]
+    assert said[:6] == later[:6]
+    assert [message == "see behind" for message in said[6:]] == [False, True, False]
+    times = [event[3] for event in stored]
+    assert all(earlier < later for earlier, later in pairwise(map(datetime.fromisoformat, times)))
 
 
 async def test_a_thread_of_each_is_found_by_the_other(jims: Jims, url: str) -> None:
@@ -131,19 +107,29 @@ async def test_a_thread_of_each_is_found_by_the_other(jims: Jims, url: str) -> N
         assert (await store.accept(make_plan(selectors=(ById(ours),)))).thread.thread_id == ours
 
 
-async def test_jims_core_starts_on_tables_that_the_store_made(jims_python: str, postgres: Postgres) -> None:
-    with postgres.database() as name:
-        async with PostgresStore(postgres.url(name)) as store:
-            plan = make_plan()
-            thread_id = (await store.accept(plan)).thread.thread_id
-            program = Path(__file__).with_name("jims_program.py")
-            with subprocess.Popen(
-                [jims_python, str(program), postgres.url(name).replace("postgresql:", "postgresql+asyncpg:")],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            ) as process:  # fmt: skip
-                jims = Jims(process)
-                assert jims.hear() == "ready"
-                jims.ask("say", thread_id.hex, "of JIMS")
-                assert len(jims.ask("read", thread_id.hex)) == 3
-                process.kill()
-            assert (await store.finish(plan.run_id, OWNER, completed())).counted
+async def test_jims_core_starts_on_tables_that_the_store_made(jims_process: Jims, url: str) -> None:
+    async with PostgresStore(url) as store:
+        plan = make_plan()
+        thread_id = (await store.accept(plan)).thread.thread_id
+        jims_process.open(url)
+        jims_process.ask("say", thread_id.hex, "of JIMS")
+        assert len(jims_process.ask("read", thread_id.hex)) == 3
+        jims_process.close()
+        assert (await store.finish(plan.run_id, OWNER, completed())).counted
+
+
+async def _chat(client: httpx.AsyncClient, contact_id: str, message: str) -> Any:
+    answer = await client.post("/api/v1/chat", json={"contact_id": contact_id, "message": message})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def _events(client: httpx.Client, thread_id: str) -> Iterator[Any]:
+    """All events of a thread, as the server shows them."""
+    after: dict[str, str] = {}
+    while True:
+        page = client.get(f"/api/v1/threads/{thread_id}/events", params={"limit": "50", **after}).json()
+        yield from page["events"]
+        if page["next"] is None:
+            return
+        after = {"after": page["next"]}
