@@ -137,12 +137,18 @@ async def begin_in_background(request: Request, service: RunService) -> Response
 
 def refused(request: Request, run: LiveRun) -> Response | None:
     """The answer to a message that no thread took; None if one did. For runs whose `taken` is done."""
+    error = refusal(run)
+    return None if error is None else domain_error(request, error)
+
+
+def refusal(run: LiveRun) -> DomainError | None:
+    """Why no thread took a message; None if one did. For runs whose `taken`, or `answer`, is done."""
     if run.thread is not None or run.known_as is not run.run_id:
         return None
     error = run.answer.exception()
     if not isinstance(error, DomainError):
         raise error or RuntimeError(f"run {run.run_id} has an answer without a thread")
-    return domain_error(request, error)
+    return error
 
 
 def note_run(request: Connection, run: LiveRun) -> None:

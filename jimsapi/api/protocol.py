@@ -14,10 +14,11 @@ from uuid import UUID
 import msgspec
 import orjson
 
-from jimsapi.api.chat import idempotency_key, note_run
+from jimsapi.api.chat import idempotency_key, note_run, refusal
 from jimsapi.api.errors import STATUS, domain_error
+from jimsapi.api.stream import one_line
 from jimsapi.asgi.connection import Connection, Request
-from jimsapi.asgi.errors import HTTPError
+from jimsapi.asgi.errors import HTTPError, ValidationError
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.validation import Model, convert_body
 from jimsapi.service.errors import ServerDraining
@@ -97,12 +98,14 @@ class ThreadNames:
         self.thread_header = thread_header
 
     def contact(self, request: Connection, turn: Turn) -> str:
-        """Who it is that speaks. Without any name it is somebody new, who shares nothing with anybody."""
+        """Who it is that speaks. Without any name it is somebody new, who shares nothing with anybody.
+
+        Raises `HTTPError` 400 for two such headers: one may be the client's own, beside that of the proxy before us.
+        """
         bound_to = cast(Admission, request.admission).identity.contact_id
         if bound_to is not None:
             return bound_to
-        named = None if self.contact_header is None else request.headers.get(self.contact_header)
-        return named or turn.user or self._anybody_of(self.thread(request, turn))
+        return _named(request, self.contact_header) or turn.user or self._anybody_of(self.thread(request, turn))
 
     def _anybody_of(self, thread: str | None) -> str:
         if not thread:
@@ -112,9 +115,8 @@ class ThreadNames:
         return thread if len(name) <= MAX_CONTACT_ID else f"{self.protocol}:{sha256(name).hexdigest()}"
 
     def thread(self, request: Connection, turn: Turn) -> str | None:
-        """The client's name of the conversation."""
-        named = None if self.thread_header is None else request.headers.get(self.thread_header)
-        return named or turn.thread
+        """The client's name of the conversation. Raises as `contact` does."""
+        return _named(request, self.thread_header) or turn.thread
 
     def selectors(self, request: Connection, turn: Turn, contact: str) -> Sequence[Selector] | None:
         """The thread of that name; None if there is no name, so that the resolvers say which it is.
@@ -128,6 +130,13 @@ class ThreadNames:
         parts = (admission.provider, admission.identity.subject, contact, thread)
         external_id = f"{self.protocol}:{sha256(repr(parts).encode()).hexdigest()}"
         return (ByExternalId(external_id), New(external_id=external_id))
+
+
+def _named(request: Connection, header: str | None) -> str | None:
+    values = [] if header is None else request.headers.getlist(header)
+    if len(values) > 1:
+        raise HTTPError(400, f"Send one {header} header")
+    return values[0] if values else None
 
 
 async def read_body(request: Request, service: RunService, model: type[Model]) -> Model:
@@ -145,12 +154,26 @@ async def read_json(request: Request, service: RunService) -> Any:
         raise ServerDraining from None
 
 
+def newest_of_user(roles: Sequence[str]) -> int:
+    """The place of the newest message, by the roles of all; it has to be the user's, for those before it are answered.
+
+    Raises `ValidationError` if there is none.
+    """
+    for place in reversed(range(len(roles))):
+        if roles[place] == "user":
+            return place
+        if roles[place] == "assistant":
+            break
+    message = "The newest message has to be the user's"
+    raise ValidationError([{"type": "value_error", "loc": ["body", "messages"], "msg": message, "input": None}])
+
+
 async def begin_turn(
     request: Connection, service: RunService, names: ThreadNames, turn: Turn, *, watched: bool = True
 ) -> LiveRun:
-    """Begin the run that answers a turn. A `watched` one is waited for until a thread has taken it, or none does.
+    """Begin the run that answers a turn. Raises what `RunService.begin` raises.
 
-    `refusal(run)` tells which. Raises what `RunService.begin` raises.
+    A `watched` one is waited for until a thread has taken it; the `DomainError` is raised for which none does.
     """
     admission = cast(Admission, request.admission)
     contact = names.contact(request, turn)
@@ -164,6 +187,8 @@ async def begin_turn(
     if watched and run.taken is not None:
         await asyncio.shield(run.taken)
     note_run(request, run)
+    if watched and (error := refusal(run)) is not None:
+        raise error
     return run
 
 
@@ -175,16 +200,6 @@ async def answer_of(request: Connection, run: LiveRun) -> RunResult:
         note_run(request, run)
 
 
-def refusal(run: LiveRun) -> DomainError | None:
-    """Why no thread took the message; None if one did."""
-    if run.thread is not None or run.known_as is not run.run_id:
-        return None
-    error = run.answer.exception()
-    if not isinstance(error, DomainError):
-        raise error or RuntimeError(f"run {run.run_id} has an answer without a thread")
-    return error
-
-
 def failure(request: Connection, error: BaseException) -> tuple[int, str]:
     """What a client is told of a run without an answer: the status that `/api/v1/chat` would have had, and the text."""
     if not isinstance(error, DomainError) or type(error) not in STATUS:
@@ -194,17 +209,9 @@ def failure(request: Connection, error: BaseException) -> tuple[int, str]:
     return answer.status, orjson.loads(cast(bytes, answer.body))["detail"]
 
 
-_SEEN_AS_LINE_ENDS = ((b"\xc2\x85", rb"\u0085"), (b"\xe2\x80\xa8", rb"\u2028"), (b"\xe2\x80\xa9", rb"\u2029"))
-"""Characters that end no line of an event stream, but do for clients that split it as Python splits text."""
-
-
 def data_event(value: Any) -> bytes:
     """A server-sent event without a name, whose data is this value as JSON."""
-    data = orjson.dumps(value)
-    for character, escape in _SEEN_AS_LINE_ENDS:
-        if character in data:
-            data = data.replace(character, escape)
-    return b"data: %s\n\n" % data
+    return b"data: %s\n\n" % one_line(orjson.dumps(value))
 
 
 class Refusal(msgspec.Struct, frozen=True):

@@ -49,6 +49,7 @@ def stream_routes(service: RunService) -> Router:
         tags=("chat",),
         responses={
             200: ("Server-sent events, as below; the last is `result` or `error`.", EVENT_STREAM),
+            204: "There is no more after the event that `Last-Event-ID` names.",
             **REFUSALS,
             409: "The thread is busy, and no message waits there.",
             500: "The server failed.",
@@ -72,14 +73,16 @@ def stream_routes(service: RunService) -> Router:
 
         The stream begins when a thread has taken the message; until then a refusal is an answer in JSON with a status
         of its own. While nothing happens a comment comes every 15 seconds. Hanging up does not stop the run: its answer
-        is stored, and `/api/v1/runs/{id}/stream` goes on after the `id` of the last event that was read.
+        is stored, and `/api/v1/runs/{id}/stream` goes on after the `id` of the last event that was read. So does this,
+        by `Last-Event-ID`, for a message that is sent again with its `Idempotency-Key`.
         """
-        admission = cast(Admission, request.admission)
         after = after_last_event(request)
+        if "idempotency-key" not in request.headers:
+            after = 0  # from a client that repeats its request by itself: this begins another run, seen by nobody yet
         run = await begin_chat(request, service, watched=True)
         if (refusal := refused(request, run)) is not None:
             return with_run(request, service, run, refusal)
-        items = await runs.of(admission, run, after)
+        items = None if after == THE_END else await runs.of(cast(Admission, request.admission), run, after)
         return with_run(request, service, run, event_stream(request, items))
 
     return router
@@ -97,13 +100,19 @@ async def server_sent(request: Connection, items: AsyncIterator[Read]) -> AsyncG
     """
     async for position, item in items:
         name, data = told(request, item)
-        for character, escape in _SEEN_AS_LINE_ENDS:
-            if character in data:
-                data = data.replace(character, escape)
+        data = one_line(data)
         if isinstance(item, Ended) and isinstance(item.answer, PASSING):
             yield b"event: %s\ndata: %s\n\n" % (name, data)
         else:
             yield b"event: %s\ndata: %s\nid: %s\n\n" % (name, data, position_text(position).encode())
+
+
+def one_line(data: bytes) -> bytes:
+    """JSON as the data of a server-sent event that no client takes for more than one line."""
+    for character, escape in _SEEN_AS_LINE_ENDS:
+        if character in data:
+            data = data.replace(character, escape)
+    return data
 
 
 def told(request: Connection, item: Item) -> tuple[bytes, bytes]:

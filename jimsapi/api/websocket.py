@@ -56,7 +56,6 @@ class _Conversation:
         self._ws = ws
         self._service = service
         self._runs = Runs(service)
-        self._admission = cast(Admission, ws.admission)
         # A run to tell of, or the one frame that answers a message which was refused.
         self._to_tell, self._told = anyio.create_memory_object_stream[LiveRun | bytes](MAX_WAITING)
 
@@ -75,7 +74,7 @@ class _Conversation:
             frame = await self._ws.receive_json()
             match frame:
                 case {"type": "chat", **body}:
-                    answer: LiveRun | bytes = self._begin(cast("dict[str, Any]", body))
+                    answer: LiveRun | bytes = await self._begin(cast("dict[str, Any]", body))
                 case {"type": "cancel", "run_id": str(run_id)}:
                     return await self._cancel(run_id)
                 case {"type": "auth"}:  # from a client that was admitted without it
@@ -84,12 +83,17 @@ class _Conversation:
                     raise HTTPError(422, 'A frame is {"type": "chat", …} or {"type": "cancel", "run_id": …}')
         except (HTTPError, DomainError) as error:
             answer = self._refusal(error)
-        with anyio.move_on_after(UNREAD_FOR):
-            return await self._to_tell.send(answer)
-        await self._ws.close(_TRY_AGAIN_LATER, "Too many messages wait here")
-        return None
+        with anyio.move_on_after(UNREAD_FOR) as unread:
+            await self._to_tell.send(answer)
+        if unread.cancelled_caught:
+            await self._ws.close(_TRY_AGAIN_LATER, "Too many messages wait here")
 
-    def _begin(self, body: dict[str, Any]) -> LiveRun:
+    @property
+    def _admission(self) -> Admission:
+        return cast(Admission, self._ws.admission)
+
+    async def _begin(self, body: dict[str, Any]) -> LiveRun:
+        await self._ws.readmit()
         inbound = own_inbound(convert_body(body, inbound_model(self._admission)), self._admission)
         return self._service.begin(inbound, self._admission, watched=True)
 
@@ -99,10 +103,10 @@ class _Conversation:
         except ValueError:
             return await self._send(b"error", orjson.dumps({"detail": "run_id is no UUID", "run_id": text}))
         try:
+            await self._ws.readmit()
             await self._runs.cancel(self._admission, run_id)
-        except DomainError as error:
-            detail = orjson.loads(cast(bytes, domain_error(self._ws, error).body))
-            await self._send(b"error", orjson.dumps({**detail, "run_id": text}))
+        except (HTTPError, DomainError) as error:
+            await self._send(b"error", orjson.dumps({**orjson.loads(self._refusal(error)), "run_id": text}))
 
     async def _tell(self, all_tasks: anyio.CancelScope) -> None:
         try:

@@ -42,6 +42,8 @@ CLIENT_GONE = 499
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _PERCENT = ord("%")  # a byte is found in bytes much faster as a number
 _CLOSE = (b"connection", b"close")
+MAX_STRANGERS = 1000
+"""WebSockets that may wait at once for a first frame to say who they are."""
 _INSTALL = "Under uvicorn, install the package `websockets`."
 _UNPRINTABLE = re.compile(rb"[^\x21-\x5b\x5d-\x7e]")
 
@@ -105,6 +107,7 @@ class App(Router):
         self.startup_error: BaseException | None = None
         self._handlers: dict[type[BaseException], ExceptionHandler] = {HTTPError: _http_error}
         self._wrapped: ASGIApp | None = None
+        self._strangers = 0
         self._silenced: set[int] = set()  # by id, since an observer need not be hashable
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, *, inside: bool = False) -> None:
@@ -234,6 +237,7 @@ class App(Router):
             self._sealed = "the app has answered requests already"
         if self.admit is not None and not route.public:
             ws.admission = await self._admit_websocket(self.admit, ws, route)
+            ws.admit = self.admit
         await route.handler(ws)
         if ws.status is None:
             raise RuntimeError(f"The handler of {route.path} neither accepted nor closed its WebSocket.")
@@ -241,14 +245,20 @@ class App(Router):
 
     async def _admit_websocket(self, admit: Admit, ws: WebSocket, route: Route) -> object:
         """Ask at the handshake. Where the route takes credentials from the first frame, a caller who is not known by
-        then is asked for it."""
+        then is asked for it, unless too many are asked already: anybody can open a WebSocket and say nothing."""
         ws.present_offered()
         try:
             return await admit(ws, route)
         except HTTPError as refusal:
             if refusal.status != 401 or not route.first_frame or "authorization" in ws.headers:
                 raise
-        await ws.present_first_frame()
+            if self._strangers >= MAX_STRANGERS:
+                raise
+        self._strangers += 1
+        try:
+            await ws.present_first_frame()
+        finally:
+            self._strangers -= 1
         return await admit(ws, route)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, inside: bool) -> None:

@@ -8,10 +8,9 @@ or in the first frame.
 import binascii
 import re
 from base64 import urlsafe_b64decode
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
 
 import anyio
 import msgspec
@@ -68,6 +67,7 @@ class WebSocket(Connection):
         "_credentials",
         "_raw_send",
         "_receive",
+        "admit",
         "close_code",
         "close_reason",
         "max_message",
@@ -94,6 +94,8 @@ class WebSocket(Connection):
         self.subprotocols = tuple(name for name in offered if not _is_credential(name))
         """Those that the client offers, without any that holds a token: such a one must never be echoed."""
         self._credentials = [name for name in offered if _is_credential(name)]
+        self.admit: Callable[[Any, Any], Awaitable[object]] | None = None
+        """Who admitted the caller; None on a public route."""
 
     @property
     def method(self) -> str:
@@ -104,6 +106,12 @@ class WebSocket(Connection):
     def accepted(self) -> bool:
         """Whether the handshake was accepted, by the handler or for the first frame's sake."""
         return self.status == 101
+
+    async def readmit(self) -> None:
+        """Ask once more whether the caller may be here, and renew `admission`: a WebSocket may be open for days, and
+        keys expire and are revoked meanwhile. Raises what the app's `admit` raises; does nothing on a public route."""
+        if self.admit is not None:
+            self.admission = await self.admit(self, self.route)
 
     async def accept(self, subprotocol: str | None = None, headers: Mapping[str, str] | None = None) -> None:
         """Accept the handshake.
@@ -285,20 +293,21 @@ def same_origin(ws: WebSocket, allowed: Collection[str]) -> bool:
         return True
     if len(origins) > 1:
         return False
-    origin = origins[0].lower()
-    if origin in {name.lower().rstrip("/") for name in allowed}:
+    scheme, host = _scheme_and_host(origins[0])
+    if (scheme, host) in map(_scheme_and_host, allowed):
         return True
-    try:
-        scheme, host = urlsplit(origin)[:2]
-    except ValueError:
-        return False
-    port = _DEFAULT_PORTS.get(scheme)
-    if not host or port is None:
+    if not host or scheme not in _DEFAULT_PORTS:
         return False
     if scheme == "http" and ws.scope.get("scheme") in _OVER_TLS:  # anybody on the way could have written that page
         return False
-    asked = (ws.headers.get("host") or "").lower()
-    return host.removesuffix(port) == asked.removesuffix(port)
+    asked = ws.headers.get("host") or ""
+    return host == _scheme_and_host(f"{scheme}://{asked}")[1]
+
+
+def _scheme_and_host(origin: str) -> tuple[str, str]:
+    """The parts of an origin; the host is with its port, if that is not its scheme's own."""
+    scheme, _, host = origin.lower().rstrip("/").partition("://")
+    return scheme, host.removesuffix(_DEFAULT_PORTS.get(scheme, ""))
 
 
 def _is_credential(subprotocol: str) -> bool:

@@ -13,6 +13,7 @@ import sys
 import threading
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -51,13 +52,13 @@ INTERRUPTED = 130
 
 _SPOKEN = ("comm.assistant_message", "comm.assistant_message_with_buttons")
 _CLEAR_LINE = "\r\x1b[K"
-_DIRECTIONS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that show a text in another order than it has."""
 
 _WHAT_TO_DO: list[tuple[type[ApiError], str]] = [
     (Unauthorized, "give the key with --api-key-file FILE, or in JIMS_API_KEY"),
     (Forbidden, "use another key, or another --contact"),
-    (NotFound, "send it again, or to another --thread"),
+    (NotFound, "send it again, or look at --thread and --url"),
     (Conflict, "send it again later"),
     (TooManyRequests, "send it again later"),
     (Unavailable, "send it again later"),
@@ -112,6 +113,10 @@ def chat(
         except KeyboardInterrupt:
             conversation.screen.end_line()
             context.exit(INTERRUPTED)
+        except BrokenPipeError:
+            raise  # nobody reads on, which is no fault
+        except OSError as error:
+            raise StartError(f"the conversation cannot go on: {error.strerror}") from None
 
 
 def _key(given: str | None, file: str | None) -> str | None:
@@ -135,7 +140,8 @@ def _key(given: str | None, file: str | None) -> str | None:
 def _check_server(url: str) -> None:
     """Find out that nobody is there before anything is typed. Raises `StartError`."""
     try:
-        httpx.get(f"{url.rstrip('/')}/healthz", timeout=10)
+        with httpx.stream("GET", f"{url.rstrip('/')}/healthz", timeout=10):
+            pass  # whatever it answers
     except httpx.TransportError as error:
         host = httpx.URL(url).netloc.decode()
         reason = str(error) or type(error).__name__
@@ -175,7 +181,8 @@ class Conversation:
                 if text := _sendable(line):
                     yield text
             return
-        import readline  # noqa: F401 - it gives `input` history and editing
+        with suppress(ImportError):  # some builds of Python have none
+            import readline  # noqa: F401 - it gives `input` history and editing
 
         leaving = False
         while True:
@@ -219,8 +226,8 @@ class Conversation:
             try:
                 answer.show()
             except ClientError as error:
-                if self._contact is None and _lacks_contact(error):
-                    self._contact = getpass.getuser()
+                if self._contact is None and _lacks_contact(error) and (name := _login_name()):
+                    self._contact = name
                     continue
                 if answer.cancelled and isinstance(error, Conflict):
                     self.screen.complain("(cancelled)")
@@ -405,6 +412,14 @@ def _sendable(line: str) -> str:
     return line.encode("utf-8", "replace").decode().strip()
 
 
+def _login_name() -> str | None:
+    """Who runs this; None if nothing says it, as in a container whose user has a number only."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return None
+
+
 def _lacks_contact(error: ClientError) -> bool:
     """Whether the server wants to be told who is speaking, since the credentials do not say."""
     faults = error.detail if isinstance(error, InvalidRequest) and isinstance(error.detail, list) else []
@@ -415,6 +430,8 @@ def _advice(error: ClientError) -> str:
     """What went wrong, and what to do about it, in one line."""
     wait = getattr(error, "retry_after", None)
     advice = next((advice for kind, advice in _WHAT_TO_DO if isinstance(error, kind)), "")
+    if _lacks_contact(error):
+        advice = "say who you are with --contact"
     if wait is not None and wait > 1:
         advice = f"send it again in {wait:.0f} seconds"
     told = clean_line(str(error)).rstrip(".")

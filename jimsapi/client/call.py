@@ -16,6 +16,8 @@ LONGEST_PAUSE_AFTER_CUT = 1.0
 CUTS_FOR_ONE = 5
 """So many cut connections count as one failed attempt: the server is there, and has most likely got the message."""
 
+_LASTING = (httpx.DecodingError, httpx.TooManyRedirects, httpx.UnsupportedProtocol, httpx.LocalProtocolError)
+
 
 class Backoff:
     """How long to wait before the next of some attempts: twice as long each time, and never two callers alike."""
@@ -65,7 +67,9 @@ def may_help(error: ApiError, headers: Mapping[str, str]) -> bool:
 
 
 def is_lasting(error: BaseException) -> bool:
-    """Whether a connection fails for a reason that does not pass: a certificate that is not trusted."""
+    """Whether a request fails for a reason that does not pass, such as a certificate that is not trusted."""
+    if isinstance(error, _LASTING):
+        return True
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):

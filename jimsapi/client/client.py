@@ -17,8 +17,6 @@ from .request import MessageFields, Request, message_request, run_path
 from .watch import SILENCE, Watch
 
 CONNECT_WITHIN = 10.0
-TRANSIENT = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError)
-"""How a connection fails."""
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
 """An open stream keeps a connection: as many are made as are asked for."""
 
@@ -29,10 +27,14 @@ class Api:
     def __init__(self, url: str, api_key: str | None, timeout: float, attempts: int) -> None:
         try:
             parsed = httpx.URL(url)
-        except httpx.InvalidURL as error:
+            host = parsed.host
+            parsed.raw_host.decode().encode("idna")  # as it is when it is looked up
+        except (httpx.InvalidURL, UnicodeError) as error:
             raise ValueError(f"This is no URL: {error}") from None
-        if parsed.scheme not in ("http", "https") or not parsed.host:
+        if parsed.scheme not in ("http", "https") or not host:
             raise ValueError("The URL of an API begins with http:// or https://, and has a host.")
+        if parsed.query or parsed.fragment:
+            raise ValueError("The URL of an API ends with its path: leave out what begins with ? or #.")
         self._url = url.rstrip("/")
         self._headers = {"accept-encoding": "identity"}
         if api_key is not None:
@@ -152,7 +154,7 @@ class Client:
         while True:
             try:
                 response = self._http.send(self._api.build(self._http, call.request))
-            except TRANSIENT as error:
+            except httpx.RequestError as error:
                 call.broke(error)
             else:
                 if call.answered(response.status_code, response.headers, response.content):
@@ -166,13 +168,15 @@ class Client:
                 try:
                     if watch.streams(response.status_code, response.headers):
                         for data in response.iter_bytes():
+                            if watch.over:  # a server that goes on behind the last item is not listened to
+                                break
                             yield from watch.feed(data)
                         watch.ended()
                     else:
                         watch.answered(response.status_code, response.headers, response.read())
                 finally:
                     response.close()
-            except TRANSIENT as error:
+            except httpx.RequestError as error:
                 watch.broke(error)
             if not watch.over:
                 time.sleep(watch.pause)
@@ -238,7 +242,7 @@ class AsyncClient:
         while True:
             try:
                 response = await self._http.send(self._api.build(self._http, call.request))
-            except TRANSIENT as error:
+            except httpx.RequestError as error:
                 call.broke(error)
             else:
                 if call.answered(response.status_code, response.headers, response.content):
@@ -252,6 +256,8 @@ class AsyncClient:
                 try:
                     if watch.streams(response.status_code, response.headers):
                         async for data in response.aiter_bytes():
+                            if watch.over:  # a server that goes on behind the last item is not listened to
+                                break
                             for item in watch.feed(data):
                                 yield item
                         watch.ended()
@@ -259,7 +265,7 @@ class AsyncClient:
                         watch.answered(response.status_code, response.headers, await response.aread())
                 finally:
                     await response.aclose()
-            except TRANSIENT as error:
+            except httpx.RequestError as error:
                 watch.broke(error)
             if not watch.over:
                 await anyio.sleep(watch.pause)

@@ -39,6 +39,7 @@ class ApiError(ClientError):
         self, status: int, detail: Any, *, run_id: UUID | None = None, retry_after: float | None = None
     ) -> None:
         super().__init__(detail, run_id=run_id)
+        self.args = (status, detail)  # what it is made of anew where another process gets it
         self.status = status
         self.retry_after = retry_after
 
@@ -113,7 +114,7 @@ def answered_error(status: int, headers: Mapping[str, str], content: bytes) -> A
     told = body if isinstance(body, dict) else {}
     return api_error(
         status,
-        told.get("detail") or _phrase(status),
+        told.get("detail") or _phrase(status, headers.get("location")),
         run_id=run_of(told.get("run_id")) or run_of(headers.get("x-run-id")),
         retry_after=_retry_after(headers),
     )
@@ -127,11 +128,12 @@ def run_of(text: Any) -> UUID | None:
         return None
 
 
-def _phrase(status: int) -> str:
+def _phrase(status: int, elsewhere: str | None) -> str:
     try:
-        return HTTPStatus(status).phrase
+        phrase = HTTPStatus(status).phrase
     except ValueError:
-        return "Unknown status"
+        phrase = "Unknown status"
+    return f"{phrase}: the API is at {elsewhere[:200]}" if elsewhere and 300 <= status < 400 else phrase
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -141,7 +143,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return float(given)
     try:
         moment = parsedate_to_datetime(given)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

@@ -24,7 +24,7 @@ class EventStreamReader:
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []  # of the line that is not whole, in the pieces in which it came
         self._after_cr = False
         self._first = True
         self._name = ""
@@ -43,11 +43,15 @@ class EventStreamReader:
         if self._after_cr and data:
             data = data.removeprefix(b"\n")  # the other half of a line end
             self._after_cr = False
-        *lines, self._rest = _LINE_END.split(self._rest + data)
+        *lines, rest = _LINE_END.split(data)
         self._after_cr = self._after_cr or data.endswith(b"\r")
-        if lines and self._first:
-            self._first = False
-            lines[0] = lines[0].removeprefix(_BOM)
+        if lines:
+            lines[0] = b"".join((*self._rest, lines[0]))
+            self._rest = []
+            if self._first:
+                self._first = False
+                lines[0] = lines[0].removeprefix(_BOM)
+        self._rest.append(rest)
         return lines
 
     def _take(self, line: bytes) -> None:

@@ -17,6 +17,7 @@ SILENCE = 45.0
 """Seconds after which a silent stream is taken for broken. The server breaks every silence after 15."""
 
 _END = "end"
+_MAX_DIGITS = 18
 _ITEMS: dict[str, type[Item]] = {
     "started": Started,
     "status": Status,
@@ -63,7 +64,8 @@ class Watch:
 
     def streams(self, status: int, headers: Mapping[str, str]) -> bool:
         """Whether what follows is to be fed; else it is an answer."""
-        if status != 200 or not headers.get("content-type", "").startswith("text/event-stream"):
+        is_stream = status == 200 and headers.get("content-type", "").startswith("text/event-stream")
+        if not is_stream or self._failure is not None:  # how a run failed is no stream
             return False
         # From here on there is a run; sending the message again would find it too, but only while its key is known.
         self._run_id = self._run_id or run_of(headers.get("x-run-id"))
@@ -75,7 +77,8 @@ class Watch:
             if sent.name == "error":
                 self._told_error(sent)
             elif (item := self._item(sent)) is not None:
-                self._backoff.reset()
+                if sent.id is not None:  # else it would come again with each connection, and be new each time
+                    self._backoff.reset()
                 self._passing = None
                 yield item
 
@@ -164,4 +167,4 @@ def _place(id: str | None) -> float:
     """Where in a stream the item with an `id` is; 0 is before the first."""
     if id == _END:
         return math.inf
-    return int(id) if id is not None and id.isascii() and id.isdigit() else 0
+    return int(id) if id is not None and id.isascii() and id.isdigit() and len(id) <= _MAX_DIGITS else 0

@@ -1,11 +1,14 @@
 """The core's own options, and the auth options of first-party plugins that may not be installed."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from jimsapi.plugins.errors import OptionError, StartError
 from jimsapi.plugins.options import ENV_PREFIX, Options, Secret, is_on, option
 from jimsapi.service.quota import QuotaLimits, Rate
+
+_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[a-z0-9._~\[\]:-]+/?", re.IGNORECASE)
 
 
 class CoreOptions(Options):
@@ -67,6 +70,12 @@ class CoreOptions(Options):
         super().__init__(**values)
         # What is faulty is refused with all other faulty options, before anything is opened.
         _ = self.quota, self.webhook_keys
+        for origin in self.websocket_origin:
+            if not _ORIGIN.fullmatch(origin):
+                raise OptionError(
+                    f"--websocket-origin: {origin!r} is no origin: give scheme and host as browsers send them, "
+                    "such as https://shop.example (a host that is not ASCII in its xn-- form)"
+                )
 
     @property
     def quota(self) -> QuotaLimits:

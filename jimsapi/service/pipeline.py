@@ -1,7 +1,7 @@
 """Pipelines: the code that answers, and the app that carries it."""
 
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -9,7 +9,7 @@ from typing import Any, cast
 from jimsapi.threads.context import ThreadContext
 
 Pipeline = Callable[[ThreadContext], Awaitable[Any]]
-Deltas = Callable[[ThreadContext], AsyncGenerator[str, None]]
+Deltas = Callable[[ThreadContext], AsyncIterator[str]]
 """A pipeline that is an async generator: what it yields is streamed."""
 
 
@@ -68,7 +68,7 @@ class Streaming:
 
     async def __call__(self, ctx: ThreadContext) -> None:
         # Closed here and now, whatever happens: a generator that is left to be collected cleans up nobody knows when.
-        async with aclosing(self._deltas(ctx)) as deltas:
+        async with aclosing(cast("AsyncGenerator[str, None]", self._deltas(ctx))) as deltas:
             async for delta in deltas:
                 await ctx.stream(delta)
 

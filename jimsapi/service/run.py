@@ -554,6 +554,7 @@ class RunService:
         await run.woken
         run.deadline = math.inf
         ending = self._ending(run, task, context)
+        context.close()
         run.timings += (PipelineTiming(name, loop.time() - began, ending.error is None),)
         return ending
 
@@ -590,7 +591,6 @@ class RunService:
             return Ending.failed(PipelineFailed(error))
         try:
             outgoing = context.complete()
-            context.close()
             events = encode_events(outgoing)
             return Ending(Outcome(RunStatus.COMPLETED, tuple(events)), None, _assistant_messages(outgoing))
         except UnstorableEvent as unstorable:

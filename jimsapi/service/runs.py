@@ -9,7 +9,7 @@ from jimsapi.service.identity import CHAT, THREADS, Admission
 from jimsapi.service.keys import caller_of
 from jimsapi.service.live import LiveRun
 from jimsapi.service.run import LOOK_EVERY, OPEN, RunService
-from jimsapi.service.stream import THE_END, Ended, Read, read, replay
+from jimsapi.service.stream import THE_END, Ended, Read, RunStarted, read, replay
 from jimsapi.threads.errors import DomainError, RunNotFound
 from jimsapi.threads.run import StoredRun
 
@@ -60,6 +60,9 @@ class Runs:
         return self._of_another_process(await self.run(admission, run.known_as), after)
 
     async def _of_another_process(self, run: StoredRun, after: int) -> AsyncIterator[Read]:
+        if after < 1:
+            after = 1
+            yield after, RunStarted(run.run_id, run.thread_id, run.created_new_thread)
         while run.status in OPEN:
             if self._service.draining:
                 yield THE_END, Ended(ServerDraining())

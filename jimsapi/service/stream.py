@@ -78,16 +78,17 @@ class RunStream:
     """The newest live items of a run, up to `MAX_ITEMS` and `MAX_BYTES`; then its stored events, and its ending.
 
     A reader is a number: the position of the last item that it has had. So whoever puts never waits for a reader, and
-    one that comes late or reads slowly costs nothing; what it missed it is told as a `Gap`. Events are never missed.
-    `size` is what it takes in bytes, about; `ended` how the run ended.
+    one that comes late or reads slowly costs nothing; what it missed it is told as a `Gap`. The first item, which says
+    whose stream it is, and events are never missed. `size` is what it takes in bytes, about; `ended` how the run ended.
     """
 
-    __slots__ = ("_changed", "_dropped", "_items", "_streams", "ended", "size")
+    __slots__ = ("_changed", "_dropped", "_first", "_items", "_streams", "ended", "size")
 
     def __init__(self, streams: "Streams") -> None:
         self.size = 0
         self.ended: Ended | None = None
         self._streams = streams
+        self._first: Live | None = None
         self._items: deque[tuple[Live, int]] = deque()
         self._dropped = 0
         self._changed: asyncio.Event | None = None  # made for the first reader that waits
@@ -103,6 +104,8 @@ class RunStream:
         if self.ended is not None:
             return
         size += ITEM_BYTES
+        if self._first is None:
+            self._first = item
         self._items.append((item, size))
         self._grow(size)
         while len(self._items) > 1 and (
@@ -136,6 +139,8 @@ class RunStream:
                 self._changed = asyncio.Event()
             await self._changed.wait()
         if after < self._dropped:
+            if after < 1 and self._first is not None:
+                return 1, self._first
             return self._dropped, Gap(self._dropped - after)
         return after + 1, self._items[after - self._dropped][0]
 
@@ -171,11 +176,11 @@ async def read(stream: RunStream, after: int = 0) -> AsyncIterator[Read]:
         yield found
 
 
-async def replay(run: StoredRun, after: int = 0) -> AsyncIterator[Read]:
-    """All that follows on position `after` in the stream of a run that has ended, as far as the store knows it."""
-    if after < 1:
-        after = 1
-        yield 1, RunStarted(run.run_id, run.thread_id, run.created_new_thread)
+async def replay(run: StoredRun, after: int = 1) -> AsyncIterator[Read]:
+    """All that follows on position `after` in the stream of a run that has ended, as far as the store knows it.
+
+    The first item, which a run has before it ends, is not told.
+    """
     if run.streamed is None:  # its process died; nobody counted
         if after < THE_END:
             yield after, Gap(None)

@@ -171,19 +171,20 @@ class Webhooks:
         """Read the URL of a webhook. Raises `InputRefused`. Where a name leads is looked at when it is called."""
         try:
             parsed = httpx.URL(url) if len(url) <= MAX_URL else None
-        except httpx.InvalidURL:
+            host = "" if parsed is None else parsed.host
+        except (httpx.InvalidURL, UnicodeError):  # the second for names with a faulty `xn--`
             raise _refusal("is not a URL") from None
         if parsed is None:
             raise _refusal(f"should have at most {MAX_URL} characters")
         if parsed.scheme != "https" and not (self._allow_private and parsed.scheme == "http"):
             raise _refusal("should begin with https://")
-        if not parsed.host:
+        if not host:
             raise _refusal("should name a host")
         if parsed.port is not None and not 0 < parsed.port < 65536:
             raise _refusal("should name a port from 1 to 65535")
         if parsed.userinfo:
             raise _refusal("should hold no user and no password")
-        if not self._allow_private and _is_private_literal(parsed.host):
+        if not self._allow_private and _is_private_literal(host):
             raise _refusal("should lead to a public address")
         return parsed
 
@@ -349,7 +350,8 @@ class Webhooks:
             },
             content=body,
             extensions={
-                "sni_hostname": webhook.url.raw_host.decode(),  # the certificate is to be the host's
+                # The certificate is to be the host's; the dot that may end a name is in none.
+                "sni_hostname": webhook.url.raw_host.decode().rstrip("."),
                 "timeout": {"connect": CONNECT_TIMEOUT},  # the whole call has a limit of its own
             },
         )
@@ -382,6 +384,6 @@ def _retry_after(headers: httpx.Headers) -> float:
     if text.isascii() and text.isdigit():
         seconds = float(text)
     else:
-        with suppress(ValueError, TypeError):
+        with suppress(ValueError, TypeError, OverflowError):
             seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)

@@ -41,7 +41,7 @@ RUNS = {
     ("GET", "/api/v1/runs/{id:uuid}/stream"): 200,
     ("POST", "/api/v1/runs/{id:uuid}/cancel"): 409,
 }
-"""Routes that are told a run, and what they say of one that has ended. They name no scope: it depends on whose it is."""
+"""Routes that are told a run, and what they say of one that has ended. Which scope they need depends on whose it is."""
 
 CONVERSATIONS = ["/api/v1/chat/ws"]
 """WebSockets over which messages are sent and runs cancelled: what is said there is tried in frames."""

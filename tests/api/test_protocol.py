@@ -26,14 +26,13 @@ from jimsapi.api.protocol import (
     failure,
     one_text,
     read_json,
-    refusal,
     reworded,
     speech,
 )
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.errors import ValidationError
 from jimsapi.asgi.types import Message
-from jimsapi.service.errors import PipelineFailed, RunBroken, ServerDraining, TooManyRuns
+from jimsapi.service.errors import PipelineFailed, RunBroken, ServerDraining, ThreadBusy, TooManyRuns
 from jimsapi.service.identity import PUBLIC, Admission
 from jimsapi.service.live import LiveRun
 from jimsapi.service.run import RunLimits, RunService
@@ -156,7 +155,6 @@ async def test_one_key_is_one_message_and_both_callers_hear_it(bot: Scripted) ->
     async with serving(bot) as service:
         keyed = request(idempotency_key="k", x_talk="c")
         runs = [await begin_turn(keyed, service, NAMES, Turn("stream Hi")) for _ in range(2)]
-        assert [refusal(run) for run in runs] == [None, None]
         assert [said(await told(service, run)) for run in runs] == [["[", "Hi", "]", "finished"]] * 2
         assert bot.texts == ["stream Hi"]
 
@@ -164,9 +162,8 @@ async def test_one_key_is_one_message_and_both_callers_hear_it(bot: Scripted) ->
 async def test_a_turn_that_no_thread_takes_says_why(bot: Scripted) -> None:
     async with serving(bot, limits=RunLimits(reject_busy=True, max_runs=2)) as service:
         held = await begin_turn(request(x_talk="c"), service, NAMES, Turn("hold door"))
-        assert refusal(held) is None
-        busy = await begin_turn(request(x_talk="c"), service, NAMES, Turn("hi"))
-        assert "busy" in str(refusal(busy))
+        with pytest.raises(ThreadBusy):
+            await begin_turn(request(x_talk="c"), service, NAMES, Turn("hi"))
         await begin_turn(request(x_talk="d"), service, NAMES, Turn("hold door"))
         with pytest.raises(TooManyRuns):
             await begin_turn(request(x_talk="e"), service, NAMES, Turn("hi"))
@@ -191,6 +188,15 @@ def test_a_thread_is_the_header_s_else_the_protocol_s() -> None:
     assert NAMES.thread(request(), Turn("hi", thread="talk")) == "talk"
     assert NAMES.thread(request(), Turn("hi")) is None
     assert NAMES.selectors(request(), Turn("hi"), "ann") is None
+
+
+@pytest.mark.parametrize("header", [b"x-person", b"x-talk"])
+def test_two_headers_that_name_a_person_or_a_thread_are_refused(header: bytes) -> None:
+    asked = request(caller())
+    asked.scope["headers"] += [(header, b"ann"), (header, b"bea")]
+    with pytest.raises(HTTPError, match="Send one X-") as refused:
+        NAMES.selectors(asked, Turn("hi"), NAMES.contact(asked, Turn("hi")))
+    assert refused.value.status == 400
 
 
 def test_a_name_is_another_thread_for_every_caller_person_and_protocol() -> None:

@@ -16,6 +16,7 @@ import pytest
 from jimsapi import JimsApp, create_api
 from jimsapi.asgi.testing import TestClient
 from jimsapi.service import stream as stream_module
+from jimsapi.threads.errors import StoreUnavailable
 from tests.api.conversation import CHAT, RUNS, STREAM, body, names, parse, read_event
 from tests.api.test_answers import FAULTY
 from tests.apps.scripted import Scripted
@@ -73,7 +74,9 @@ def test_a_run_is_begun_and_says_where_to_look(client: httpx.Client) -> None:
     chatted = client.post(CHAT, json=body("send done", "beginner")).json()
     assert done["result"] == chatted | {"created_new_thread": True}
     assert done["error"] is None
-    accepted, started, finished = (datetime.fromisoformat(done[f"{when}_at"]) for when in ("accepted", "started", "finished"))
+    accepted, started, finished = (
+        datetime.fromisoformat(done[f"{when}_at"]) for when in ("accepted", "started", "finished")
+    )
     assert accepted <= started <= finished
 
 
@@ -118,7 +121,10 @@ def test_a_run_that_is_not_there_is_404_on_every_route(client: httpx.Client) -> 
 
 
 def test_a_conversation_start_that_failed_is_shown(client: httpx.Client) -> None:
-    fields = {"thread_config": {"greet": "raise no greeting"}, "run_conversation_start_on_new_thread": True}
+    fields: dict[str, Any] = {
+        "thread_config": {"greet": "raise no greeting"},
+        "run_conversation_start_on_new_thread": True,
+    }
     view = wait(client, begin(client, "hi", **fields), "failed")
     assert view["error"] == {"detail": "Pipeline error: no greeting", "status": 500}
 
@@ -305,10 +311,20 @@ def test_a_run_that_waits_at_a_shutdown_is_done_by_the_next_process(tmp_path: Pa
         with server.client() as client:
             running = hold(client, "shutdown", "ann")
             queued = begin(client, "see", "ann")
-        assert server.stop() == 0
+            with client.stream("GET", f"{queued}/stream") as stream:
+                lines = stream.iter_lines()
+                assert read_event(lines).name == "started"
+                assert server.process is not None
+                server.process.send_signal(signal.SIGTERM)
+                # No id: that is not how the run ends, and who resumes behind the start finds more.
+                assert read_event(lines) == (None, "error", {"detail": "The server is shutting down; try again"})
+        assert server.process.wait(20) == 0
         server.start()
         with server.client() as client:
             done = wait(client, queued, "completed", "failed", "cancelled", "interrupted")
+            resumed = parse(client.get(f"{queued}/stream", headers={"last-event-id": "1"}).text)
+            assert names(resumed) == ["delta", "event", "result"]
+            assert resumed[-1].data == done["result"]
             assert client.get(running).json()["status"] == "interrupted"
     assert json.loads(done["result"]["assistant_messages"][0]) == ["hold shutdown; send done", "see"]
 
@@ -322,6 +338,35 @@ async def test_what_timed_out_says_what_chat_said() -> None:
         chatted = await client.post(CHAT, json=body("hold on"))
         view = (await client.get(f"{RUNS}/{chatted.headers['x-run-id']}")).json()
     assert (view["status"], view["error"]) == ("failed", chatted.json() | {"status": 504})
+
+
+@pytest.mark.anyio
+async def test_a_stream_that_ends_for_want_of_the_store_goes_on_behind_what_was_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    api = create_api(JimsApp(Scripted()), store="memory:")
+    async with TestClient(api) as client:
+        assert api.service is not None
+        store = api.service.store
+        finish, away = store.finish, asyncio.Event()
+        away.set()
+
+        async def finish_or_not(*given: Any) -> Any:
+            if away.is_set():
+                raise StoreUnavailable("host=db.internal")
+            return await finish(*given)
+
+        monkeypatch.setattr(store, "finish", finish_or_not)
+        answer = await client.post(STREAM, json=body("stream a"))
+        *read, last = parse(answer.text)
+        assert names(read) == ["started", "delta"]
+        assert last == (None, "error", {"detail": "The store is not available; try again later"})
+        away.clear()
+        run = f"{RUNS}/{answer.headers['x-run-id']}"
+        while (await client.get(run)).json()["status"] != "completed" or api.service.open_runs:
+            await asyncio.sleep(0.005)
+        rest = parse((await client.get(f"{run}/stream", headers={"last-event-id": "2"})).text)
+        assert [(event.id, event.name) for event in rest] == [("3", "event"), ("end", "result")]
 
 
 @pytest.mark.anyio

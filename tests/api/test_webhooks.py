@@ -89,6 +89,7 @@ async def test_without_a_secret_a_webhook_is_refused_by_name_and_nothing_is_stor
         "https://[::ffff:169.254.169.254]/",
         "https://ann:hidden@hooks.example/",
         "https://hooks.example/\0",
+        "https://xn--/",
         "nowhere",
     ],
 )

@@ -1,4 +1,4 @@
-"""A bot that does what its message says, step by step: `status Looking; stream Hel; hold door; stream lo; send Hello`."""
+"""A bot that does what its message says, step by step: `status Looking; stream Hel; hold door; send Hello`."""
 
 import asyncio
 import json

@@ -27,6 +27,7 @@ from jimsapi.asgi import (
     WebSocket,
     WebSocketDisconnected,
 )
+from jimsapi.asgi import app as app_module
 from jimsapi.asgi import websocket as module
 from jimsapi.asgi.testing import ClientWebSocket, HandshakeRefused, TestClient
 
@@ -438,6 +439,48 @@ async def test_a_first_frame_is_bounded_in_size_and_time(monkeypatch: pytest.Mon
         assert await closing(ws) == (1008, "Unauthorized")
 
 
+async def test_no_more_than_some_wait_for_a_first_frame_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_module, "MAX_STRANGERS", 1)
+    app = serving()
+    async with opened(app, "/frame") as stranger:
+        assert (await refused(app, "/frame")).status_code == 401
+        async with opened(app, "/frame", headers={"authorization": "Bearer right"}):
+            pass
+        await stranger.send_json({"type": "auth", "token": "right"})
+        await stranger.receive_json()
+        async with opened(app, "/frame"):
+            pass
+
+
+async def test_who_was_admitted_may_be_asked_for_again() -> None:
+    known = {"right": "first"}
+
+    async def admit(connection: Connection, route: Route) -> object:
+        try:
+            return known[(connection.headers.get("authorization") or "").removeprefix("Bearer ")], route.path
+        except KeyError:
+            raise HTTPError(401, "Unauthorized") from None
+
+    app = App(admit=admit)
+
+    @app.websocket("/again", first_frame=True)
+    async def again(ws: WebSocket) -> None:
+        async for _ in ws:
+            await ws.readmit()
+            await ws.send_json(ws.admission)
+
+    async with opened(app, "/again") as ws:
+        await ws.send_json({"type": "auth", "token": "right"})
+        await ws.send_text("")
+        assert await ws.receive_json() == ["first", "/again"]
+        known["right"] = "second"
+        await ws.send_text("")
+        assert await ws.receive_json() == ["second", "/again"]
+        known.clear()
+        await ws.send_text("")
+        assert await closing(ws) == (1008, "Unauthorized")
+
+
 async def test_what_is_presented_is_not_left_in_the_server_s_scope() -> None:
     """Wrappers hold the scope: a tracer must not find the token among the headers."""
     scope: dict[str, Any] = {"type": "websocket", "headers": [(b"x", b"1")]}
@@ -467,6 +510,11 @@ async def test_what_is_presented_is_not_left_in_the_server_s_scope() -> None:
         ("/public/1", "file://", False),
         ("/public/1", "https://[", False),
         ("/public/1", "https://app.example", True),
+        ("/public/1", "https://app.example:443", True),
+        ("/public/1", "http://app.example", False),
+        ("/public/1", "https://ann@testserver", False),
+        ("/public/1", "https://testserver:80", False),
+        ("/public/1", "http://", False),
         ("/public/1", "https://shop.example", False),
         ("/shop", "https://shop.example", True),
         ("/shop", "https://app.example", True),
@@ -484,7 +532,8 @@ async def test_a_page_of_another_origin_may_not_connect(path: str, origin: str |
 
 
 @pytest.mark.parametrize(
-    ("origin", "allowed"), [("https://testserver", True), ("https://testserver:443", True), ("http://testserver", False)]
+    ("origin", "allowed"),
+    [("https://testserver", True), ("https://testserver:443", True), ("http://testserver", False)],
 )
 async def test_over_tls_a_page_that_came_without_is_another_origin(origin: str, allowed: bool) -> None:
     async with TestClient(serving(), base_url="https://testserver", headers={"origin": origin}) as client:

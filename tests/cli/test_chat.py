@@ -165,7 +165,7 @@ def test_a_message_that_is_not_answered_ends_it_with_one_line_that_says_what_to_
     ran = pipe(served.url, "hi\n", "--thread", "0192b5f2-2c03-7b91-9c6c-9a1234567890")
     assert ran.returncode == 1
     assert ran.stderr.startswith("404: ")
-    assert ran.stderr.endswith(": send it again, or to another --thread\n")
+    assert ran.stderr.endswith(": send it again, or look at --thread and --url\n")
 
 
 def test_a_new_thread_is_one_of_a_new_contact(served: Served) -> None:
@@ -234,6 +234,39 @@ def test_what_cannot_work_is_told_at_the_start(tmp_path: Path) -> None:
     assert "there is no key in" in refusal(run_command("chat", "--api-key-file", str(tmp_path / "empty"), cwd=ROOT))
     told = refusal(run_command("chat", "--api-key", "a\nsecret", cwd=ROOT))
     assert "secret" not in told
+
+
+def test_who_reads_no_further_and_a_full_disk_end_it_without_a_traceback(served: Served) -> None:
+    command = f"{sys.executable} -m jimsapi chat --url {served.url} --contact writing"
+    for end, told in (("| head -c 1", ""), ("> /dev/full", "jimsapi: the conversation cannot go on: No space left")):
+        ran = subprocess.run(
+            ["sh", "-c", f"{command} {end}"],
+            input="hi\n" * 20,
+            capture_output=True,
+            text=True,
+            env=environment(),
+            cwd=ROOT,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert "Traceback" not in ran.stderr
+        assert ran.stderr.startswith(told)
+
+
+def test_who_has_no_login_name_is_told_to_give_one(
+    served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nobody(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    monkeypatch.setattr("sys.stdin", io.StringIO("hi\n"))
+    with pytest.raises(SystemExit) as exited:
+        chat.chat_command().main(["--url", served.url])
+    assert exited.value.code == 1
+    assert capsys.readouterr().err == "422: body.contact_id: Field required: say who you are with --contact\n"
 
 
 # In a terminal.
@@ -335,7 +368,7 @@ def test_a_dumb_terminal_is_shown_no_status(paper: Paper, monkeypatch: pytest.Mo
     assert paper.getvalue() == ""
 
 
-@pytest.mark.parametrize("code", [*range(32), 127, *range(128, 160), 0x202E, 0x2066])
+@pytest.mark.parametrize("code", [*range(32), 127, *range(128, 160), 0x202E, 0x2066, 0x061C])
 def test_no_control_character_is_left(code: int) -> None:
     kept = chr(code) if chr(code) in "\n\t" else ""
     assert clean(f"a{chr(code)}b") == f"a{kept}b"

@@ -1,5 +1,6 @@
 """Client certificates over real connections: who gets through the handshake, and who the app then says they are."""
 
+import json
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
+from websockets.sync.client import connect
 
 from tests.command import refusal, run_command
 from tests.plugins.distributions import install
@@ -39,6 +41,11 @@ def jimsapi_routes(router):
         admission, client = request.admission, request.scope["client"]
         tls = request.scope.get("extensions", {}).get("tls")
         return JSONResponse([admission.provider, admission.identity.subject, client[1], tls])
+
+    @router.websocket("/seen/ws")
+    async def seen_ws(ws):
+        await ws.accept()
+        await ws.send_json([ws.admission.provider, ws.admission.identity.subject])
 """
 
 NOW = datetime.now(UTC)
@@ -139,6 +146,12 @@ def test_a_good_certificate_chats_as_its_subject_and_sees_no_conversation(
     assert (tls["client_cert_name"], tls["client_cert_error"]) == (subject, None)
     assert (tls["tls_version"], tls["server_cert"]) == (0x0304, None)
     assert tls["cipher_suite"] in (0x1301, 0x1302, 0x1303)
+
+
+def test_a_good_certificate_opens_a_websocket_as_its_subject(served: Served, authorities: Authorities) -> None:
+    url = f"wss://localhost:{served.port}/seen/ws"
+    with connect(url, ssl=authorities.context(authorities.ann), proxy=None, open_timeout=10) as ws:
+        assert json.loads(ws.recv(timeout=10)) == ["certificate", "CN=ann,OU=a,O=Example"]
 
 
 def test_a_key_on_top_of_a_certificate_opens_what_a_key_opens(served: Served, authorities: Authorities) -> None:

@@ -1,5 +1,6 @@
 """What is asked for again, how often, and what is taken for the last word."""
 
+import pickle
 import ssl
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -117,6 +118,28 @@ def test_a_certificate_that_is_not_trusted_is_told_at_once() -> None:
     error.__cause__ = ssl.SSLCertVerificationError("certificate verify failed")
     with pytest.raises(Unreachable, match="certificate"):
         call().broke(error)
+
+
+@pytest.mark.parametrize("error", [httpx.DecodingError("incorrect header"), httpx.TooManyRedirects("too many")])
+def test_an_answer_that_will_be_no_better_is_told_at_once(error: httpx.RequestError) -> None:
+    with pytest.raises(Unreachable, match=str(error)):
+        call().broke(error)
+
+
+@pytest.mark.parametrize("given", ["Fri, 31 Dec 1999 23:59:59 +99999999999999999999", "soon", ""])
+def test_a_time_to_wait_that_cannot_be_read_is_none(given: str) -> None:
+    assert answered_error(429, {"retry-after": given}, b"").retry_after is None
+
+
+def test_where_a_redirect_leads_is_told_and_not_followed() -> None:
+    error = answered_error(301, {"location": "https://example.org/api/v1/chat"}, b"")
+    assert str(error) == "301: Moved Permanently: the API is at https://example.org/api/v1/chat"
+
+
+def test_errors_reach_other_processes() -> None:
+    for error in (answered_error(404, {"x-run-id": str(RUN), "retry-after": "1"}, b"{}"), Unreachable("gone")):
+        copy = pickle.loads(pickle.dumps(error))
+        assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
 
 
 def test_what_a_proxy_says_in_html_is_told_by_the_status_alone() -> None:

@@ -43,6 +43,7 @@ from tests.serving import ROOT, Served
 pytestmark = pytest.mark.anyio
 
 KEY = "the-clients-key"
+ODD_URLS = ("http://xn--/", "http://a..b", "http://example.org/\ud800", "http://example.org/?a=b", "http://example.org#a")
 NOBODY = "0192b5f2-2c03-7b91-9c6c-9a1234567890"
 
 
@@ -256,6 +257,33 @@ async def test_a_server_that_is_not_ours_is_told_as_such(kind: str) -> None:
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_server_is_not_listened_to_behind_the_last_item(kind: str) -> None:
+    result = b'{"thread_id":"%s","created_new_thread":false,"assistant_messages":[],"events":[]}' % NOBODY.encode()
+    cut = anyio.Event()
+
+    async def answer(reader: anyio.abc.SocketStream) -> None:
+        async with reader:
+            await reader.receive()
+            await reader.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+            await reader.send(b"event: result\nid: end\ndata: %s\n\n" % result)
+            try:
+                while True:
+                    await reader.send(b": more\n\n")
+                    await anyio.sleep(0.01)
+            except anyio.BrokenResourceError:
+                cut.set()
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    url = f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
+    async with listener, anyio.create_task_group() as tasks, Both(kind, url) as client:
+        tasks.start_soon(listener.serve, answer)
+        with anyio.fail_after(10):
+            assert [type(item) for item in await collect(client.stream("hi"))] == [Result]
+            await cut.wait()
+        tasks.cancel_scope.cancel()
+
+
 async def test_a_run_whose_server_dies_is_told_as_interrupted_and_its_key_begins_it_anew(
     tmp_path: Path, contact: str
 ) -> None:
@@ -279,7 +307,7 @@ async def test_a_run_whose_server_dies_is_told_as_interrupted_and_its_key_begins
 
 
 def test_the_url_and_the_key_are_looked_at_first() -> None:
-    for url in ("example.org", "ftp://example.org", "http://", "http://exa mple.org:x"):
+    for url in ("example.org", "ftp://example.org", "http://", "http://exa mple.org:x", *ODD_URLS):
         with pytest.raises(ValueError, match="URL"):
             Client(url)
     for key in ("", "two\nlines", "é"):

@@ -45,5 +45,12 @@ def test_an_event_comes_as_soon_as_its_empty_line_has_begun() -> None:
     assert list(reader.feed(b"\ndata: 2\r\n\r\n")) == [SentEvent("message", b"2", None)]
 
 
+def test_a_line_of_many_pieces_is_put_together_once() -> None:
+    piece = b"a" * 1024
+    pieces = 16 * 1024  # to look at all that came before with each of them would take minutes
+    [event] = read([b"data: ", *[piece] * pieces, b"\n\n"])
+    assert event.data == piece * pieces
+
+
 def test_an_id_with_a_nul_is_none() -> None:
     assert read([b"id: a\0b\ndata: 1\n\n"]) == [SentEvent("message", b"1", None)]

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from jimsapi.client import (
+    ClientError,
     Conflict,
     Gap,
     Item,
@@ -131,6 +132,31 @@ def test_something_new_lets_it_try_as_often_again() -> None:
     with pytest.raises(Unreachable) as raised:
         watch.broke(CUT)
     assert raised.value.run_id == RUN
+
+
+def test_what_has_no_place_in_the_stream_is_told_and_is_nothing_new() -> None:
+    nowhere = LOOKING.replace("id: 2\n", "")
+    watch = Watch(1, run_id=RUN)
+    for _ in range(5):
+        assert [item.id for item in resume(watch, nowhere)] == [""]
+        watch.broke(CUT)
+    with pytest.raises(Unreachable):
+        watch.broke(CUT)
+
+
+def test_a_place_that_no_stream_of_ours_has_is_passed_over() -> None:
+    watch = begin(STARTED)
+    assert resume(watch, LOOKING.replace("id: 2", f"id: {'9' * 5000}"), LOOKING) == [A_STATUS]
+
+
+def test_a_failed_run_that_is_shown_as_a_stream_is_not_watched_again() -> None:
+    watch = begin(STARTED)
+    resume(watch, FAILED)
+    watch.ended()
+    assert asks(watch)[1] == f"runs/{RUN}"
+    assert not watch.streams(200, HEAD)
+    with pytest.raises(ClientError, match="look at the URL"):
+        watch.answered(200, HEAD, FAILED.encode())
 
 
 def test_an_error_is_raised_with_the_status_that_the_run_has() -> None:

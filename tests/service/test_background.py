@@ -19,7 +19,7 @@ from jimsapi.service.errors import (
     TooManyRuns,
 )
 from jimsapi.service.identity import PUBLIC
-from jimsapi.service.live import RunRecord
+from jimsapi.service.live import RunRecord, Stop
 from jimsapi.service.quota import QuotaExceeded, QuotaLimits, Rate
 from jimsapi.service.run import RunLimits
 from jimsapi.service.runs import Runs
@@ -206,7 +206,7 @@ async def test_what_fails_outside_of_every_thread_fails_as_within_one() -> None:
                 await service.answer_once(inbound(script), PUBLIC).answer
         held = service.answer_once(inbound("hold for ever"), PUBLIC, watched=True)
         await bot.reached["for ever"].wait()
-        service.stop_runs([held.run_id], run_module.Stop.CANCELLED)
+        service.stop_runs([held.run_id], Stop.CANCELLED)
         with pytest.raises(RunCancelled):
             await held.answer
         with pytest.raises(InputRefused):

@@ -9,8 +9,15 @@ import pytest
 
 from jimsapi import ByExternalId, New
 from jimsapi.service import run as run_module
-from jimsapi.service.errors import PipelineFailed, QueueTimedOut, RunCancelled, RunInterrupted, RunTimedOut, ServerDraining
-from jimsapi.service.identity import PUBLIC, Admission
+from jimsapi.service.errors import (
+    PipelineFailed,
+    QueueTimedOut,
+    RunCancelled,
+    RunInterrupted,
+    RunTimedOut,
+    ServerDraining,
+)
+from jimsapi.service.identity import PUBLIC
 from jimsapi.service.live import LiveRun, RunRecord, Stop
 from jimsapi.service.run import RunLimits, RunService
 from jimsapi.service.runs import Runs
@@ -40,8 +47,8 @@ def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_module, "LOOK_EVERY", 0.005)
 
 
-def begin(service: RunService, message: str = "hi", key: str = "key", by: Admission = PUBLIC, **options: Any) -> LiveRun:
-    return service.begin(inbound(message), by, key=key, **options)
+def begin(service: RunService, message: str = "hi", key: str = "key", **options: Any) -> LiveRun:
+    return service.begin(inbound(message), PUBLIC, key=key, **options)
 
 
 async def answer(run: LiveRun) -> Any:
@@ -56,7 +63,7 @@ async def answer(run: LiveRun) -> Any:
 async def test_fifty_at_once_are_one_run_and_get_one_answer(kind: str, tmp_path: Path) -> None:
     bot, records = Scripted(), list[RunRecord]()
     async with serving(bot, make_store(kind, tmp_path), on_run=[records.append]) as service:
-        ways: list[dict[str, bool]] = [{}, {"watched": True}, {"background": True}]
+        ways: list[dict[str, Any]] = [{}, {"watched": True}, {"background": True}]
         runs = [begin(service, "send a; event b", **ways[number % 3]) for number in range(50)]
         answers = [await answer(run) for run in runs]
         assert all(found == answers[0] for found in answers)
@@ -295,7 +302,8 @@ async def test_a_replay_is_no_run_of_its_own_to_those_who_look() -> None:
         first = begin(service)
         await answer(first)
         await ended(service)
-        for options in ({}, {"watched": True}, {"background": True}):
+        ways: list[dict[str, Any]] = [{}, {"watched": True}, {"background": True}]
+        for options in ways:
             replay = begin(service, **options)
             assert (await answer(replay)).run_id == first.run_id
             await ended(service)

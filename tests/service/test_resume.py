@@ -58,7 +58,9 @@ async def test_the_store_tells_what_is_left_at_the_positions_of_the_live_stream(
         await ended(service)
         positions = [position for position, _ in live]
         for after in [0, *positions]:
-            assert await drained_or_none(service, run.run_id, after) == live[positions.index(after) + 1 if after else 0 :]
+            assert (
+                await drained_or_none(service, run.run_id, after) == live[positions.index(after) + 1 if after else 0 :]
+            )
         forget_streams(service)
         assert service.watch(run.run_id) is None
 
@@ -157,13 +159,16 @@ async def test_a_run_of_a_dead_process_was_interrupted_and_nobody_knows_what_was
             assert isinstance(item.answer, RunInterrupted)
 
 
-async def test_a_run_that_nobody_here_works_on_is_told_once_it_has_ended() -> None:
+async def test_of_a_run_that_nobody_here_works_on_the_start_is_told_at_once_and_the_rest_when_it_has_ended() -> None:
     bot = Scripted()
     async with serving(bot) as service:
         run = service.begin(inbound("hold on; send a"), PUBLIC)
         await bot.reached["on"].wait()
         del service._runs[run.run_id]  # as another process's would be
-        watching = asyncio.create_task(watch(service, run.run_id))
+        items = await Runs(service).watch(PUBLIC, run.run_id)
+        assert items is not None
+        assert isinstance((await anext(items))[1], RunStarted)
+        watching = asyncio.create_task(drained(items))
         await asyncio.sleep(0.02)
         assert not watching.done()
         service._runs[run.run_id] = run
@@ -172,7 +177,9 @@ async def test_a_run_that_nobody_here_works_on_is_told_once_it_has_ended() -> No
 
 
 @pytest.mark.parametrize("what", ["drain", "deletion", "outage"])
-async def test_who_watches_such_a_run_is_told_why_that_ends_before_it(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_watches_such_a_run_is_told_why_that_ends_before_it(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bot = Scripted()
     async with serving(bot) as service:
         run = await taken(service.begin(inbound("hold on"), PUBLIC))
@@ -191,8 +198,9 @@ async def test_who_watches_such_a_run_is_told_why_that_ends_before_it(what: str,
                 raise StoreUnavailable("away")
 
             monkeypatch.setattr(service.store, "run", away)
-        ((position, item),) = await watching
+        start, (position, item) = await watching
         service._runs[run.run_id] = run
+    assert isinstance(start[1], RunStarted)
     assert position == THE_END
     assert isinstance(item, Ended)
     assert isinstance(item.answer, {"drain": ServerDraining, "deletion": RunNotFound, "outage": StoreUnavailable}[what])

@@ -417,6 +417,30 @@ async def test_an_exit_without_a_drain_answers_what_is_open_and_closes_its_voice
             context.send_message("too late")
 
 
+@pytest.mark.parametrize("fails", [False, True])
+async def test_what_a_pipeline_leaves_running_is_not_heard_once_it_has_ended(fails: bool) -> None:
+    left: list[asyncio.Task[None]] = []
+
+    async def talk(ctx: ThreadContext) -> None:
+        for _ in range(10_000):
+            await ctx.stream("more")
+
+    async def pipeline(ctx: ThreadContext) -> None:
+        left.append(asyncio.create_task(talk(ctx)))
+        await asyncio.sleep(0)
+        if fails:
+            raise RuntimeError("on purpose")
+
+    async with serving(pipeline) as service:
+        run = service.begin(inbound("hi"), PUBLIC, watched=True)
+        await asyncio.wait([run.answer])
+        with pytest.raises(RunClosed):
+            await left[0]
+        assert run.stream is not None
+        stored = await service.store.run(run.run_id, None, None)
+        assert stored.streamed == run.stream.told - 1
+
+
 async def test_an_event_that_exits_when_looked_at_does_not_take_the_server_down() -> None:
     class Exits:
         event_id = None

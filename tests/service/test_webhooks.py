@@ -318,6 +318,7 @@ async def test_headers_without_an_end_are_hung_up_on() -> None:
         ("Fri, 31 Dec 1999 23:59:59 GMT", 10, 11),
         ("3", 10, 11),
         ("soon", 10, 11),
+        ("Fri, 31 Dec 1999 23:59:59 +99999999999999999999", 10, 11),
         ("-60", 10, 11),
     ],
 )
@@ -425,6 +426,8 @@ def fault_of(url: str, *, allow_private: bool = False) -> str:
         ("https://hooks.example:port/", "not a URL"),
         ("https://hooks.example/\n", "not a URL"),
         ("https://[::1", "not a URL"),
+        ("https://xn--/", "not a URL"),
+        ("https://0177.0.0.1/", "not a URL"),
         ("https://127.0.0.1/", "public"),
         ("https://[::1]/", "public"),
         ("https://[::ffff:10.0.0.1]:8443/", "public"),
@@ -523,16 +526,19 @@ def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
     return made
 
 
-async def test_tls_asks_for_the_host_by_its_name_and_holds_the_certificate_to_it(authority: trustme.CA) -> None:
+@pytest.mark.parametrize("host", ["hooks.example", "hooks.example."])
+async def test_tls_asks_for_the_host_by_its_name_and_holds_the_certificate_to_it(
+    authority: trustme.CA, host: str
+) -> None:
     async with (
         Receiver(tls=server_context(authority, "hooks.example")) as receiver,
-        calling(resolver=Names(["127.0.0.1"])) as (service, webhooks),
+        calling(resolver=Names(["127.0.0.1"]), retry_after=()) as (service, webhooks),
     ):
-        service.begin(inbound(webhook_url=receiver.url("hooks.example")), PUBLIC)
+        service.begin(inbound(webhook_url=receiver.url(host)), PUBLIC)
         await until(webhooks, delivered=1)
         call = receiver.calls.get_nowait()
     assert call.server_name == "hooks.example"
-    assert call.headers["host"] == f"hooks.example:{receiver.port}"
+    assert call.headers["host"] == f"{host}:{receiver.port}"
 
 
 @pytest.mark.parametrize("trusted", [True, False])
