@@ -3,6 +3,7 @@
 `told` says what every item looks like, in whichever protocol of ours it is sent.
 """
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import cast
@@ -77,11 +78,12 @@ def stream_routes(service: RunService) -> Router:
         by `Last-Event-ID`, for a message that is sent again with its `Idempotency-Key`.
         """
         after = after_last_event(request)
-        if "idempotency-key" not in request.headers:
-            after = 0  # from a client that repeats its request by itself: this begins another run, seen by nobody yet
+        asked_at = asyncio.get_running_loop().time()
         run = await begin_chat(request, service, watched=True)
         if (refusal := refused(request, run)) is not None:
             return with_run(request, service, run, refusal)
+        if run.known_as is run.run_id and run.began >= asked_at:
+            after = 0  # a run that nobody has seen yet: the event was of another, by a client that repeats its requests
         items = None if after == THE_END else await runs.of(cast(Admission, request.admission), run, after)
         return with_run(request, service, run, event_stream(request, items))
 

@@ -382,6 +382,9 @@ class RunService:
             ending = await self._call(run, self.app.pipeline, thread, Snapshot([row], False), deadline)
             run.status = ending.outcome.status
             run.answer_with(ending.error or _result(run, thread, ending))
+        except Exception:
+            logger.exception("run %s failed inside the server", run.run_id)
+            run.answer_with(RunBroken())
         finally:
             self._close(run)
 

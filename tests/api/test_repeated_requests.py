@@ -1,5 +1,6 @@
 """Messages that are sent again by clients that know little of each other's runs: what is the same, and what is new."""
 
+import asyncio
 from typing import Any
 from uuid import uuid4
 
@@ -21,6 +22,21 @@ async def test_another_run_is_told_from_its_beginning_whatever_event_was_the_las
         for last in ("2", "end"):
             answer = await client.post(STREAM, json=body("send a"), headers={"last-event-id": last})
             assert [event.id for event in parse(answer.text)] == ["1", "2", "3", "end"]
+
+
+async def test_a_run_that_was_interrupted_is_tried_anew_and_told_from_its_beginning() -> None:
+    headers = {"idempotency-key": str(uuid4())}
+    bot = Scripted()
+    api = create_api(JimsApp(bot), store="memory:")
+    async with TestClient(api) as client:
+        asked = asyncio.create_task(client.post(STREAM, json=body("stream a; hold door"), headers=headers))
+        await bot.reached["door"].wait()
+        assert api.service is not None
+        api.service.interrupt()
+        assert [event.name for event in parse((await asked).text)] == ["started", "delta", "error"]
+        bot.opened["door"].set()
+        again = await client.post(STREAM, json=body("stream a; hold door"), headers=headers | {"last-event-id": "end"})
+    assert [event.name for event in parse(again.text)] == ["started", "delta", "event", "result"]
 
 
 async def test_whose_last_event_was_the_end_is_told_no_more() -> None:

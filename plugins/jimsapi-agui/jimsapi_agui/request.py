@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from jimsapi.api.protocol import Turn
+from jimsapi.api.protocol import Turn, newest_of_user
 from jimsapi.asgi.errors import ValidationError
 
 
@@ -24,20 +24,14 @@ class RunAgentInput(msgspec.Struct, rename="camel"):
 
 
 def turn_of(asked: RunAgentInput) -> Turn:
-    """The newest message, which has to be the user's; all before it were sent earlier.
-
-    Raises `ValidationError` if there is none, or if it has no text.
-    """
-    for place in reversed(range(len(asked.messages))):
-        message = asked.messages[place]
-        if message.role == "user":
-            text = _text(message.content)
-            if text is None:
-                raise _fault("The message of the user has no text", place, "content")
-            return Turn(text, thread=asked.thread_id)
-        if message.role == "assistant":
-            break
-    raise _fault("The newest message has to be the user's")
+    """The newest message of the user. Raises `ValidationError` if there is none, or if it has no text."""
+    place = newest_of_user([message.role for message in asked.messages])
+    text = _text(asked.messages[place].content)
+    if text is None:
+        loc = ["body", "messages", place, "content"]
+        message = "The message of the user has no text"
+        raise ValidationError([{"type": "value_error", "loc": loc, "msg": message, "input": None}])
+    return Turn(text, thread=asked.thread_id)
 
 
 def _text(content: Any) -> str | None:
@@ -46,8 +40,3 @@ def _text(content: Any) -> str | None:
     parts = content if isinstance(content, list) else []
     texts = [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
     return "\n".join(texts) if texts else None
-
-
-def _fault(message: str, *place: str | int) -> ValidationError:
-    loc = ["body", "messages", *place]
-    return ValidationError([{"type": "value_error", "loc": loc, "msg": message, "input": None}])

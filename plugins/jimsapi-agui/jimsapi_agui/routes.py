@@ -1,8 +1,7 @@
 """The route that AG-UI's clients post to."""
 
 from jimsapi.api.chat import REFUSALS, with_run
-from jimsapi.api.errors import domain_error
-from jimsapi.api.protocol import ThreadNames, begin_turn, read_body, refusal, speech
+from jimsapi.api.protocol import ThreadNames, begin_turn, read_body, speech
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import Response
 from jimsapi.asgi.routing import Router
@@ -39,9 +38,5 @@ def add_routes(router: Router, service: RunService, contact_header: str | None) 
         """
         asked = await read_body(request, service, RunAgentInput)
         run = await begin_turn(request, service, names, turn_of(asked))
-        error = refusal(run)
-        if error is None:
-            response: Response = EventStreamResponse(agui_events(request, asked, speech(request, service, run)))
-        else:
-            response = domain_error(request, error)
-        return with_run(request, service, run, response)
+        events = agui_events(request, asked, speech(request, service, run))
+        return with_run(request, service, run, EventStreamResponse(events))

@@ -39,6 +39,7 @@ class Conversation:
     async def _begin(self, frame: str | bytes) -> LiveRun | Exception:
         try:
             turn = new_turn(read_frame(frame), self._thread)
+            await self._ws.readmit()
             return await begin_turn(self._ws, self._service, self._names, turn, watched=False)
         except (HTTPError, DomainError) as error:
             return error

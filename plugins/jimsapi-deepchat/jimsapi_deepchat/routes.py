@@ -12,7 +12,6 @@ from jimsapi.api.protocol import (
     begin_turn,
     one_text,
     read_json,
-    refusal,
     reworded,
     speech,
 )
@@ -67,8 +66,6 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
         run = await begin_turn(request, service, names, new_turn(body), watched=streamed)
         if not streamed:
             return with_run(request, service, run, JSONResponse({"text": one_text(await answer_of(request, run))}))
-        if (refused := refusal(run)) is not None:
-            raise refused
         said = as_one_text(speech(request, service, run))
         return with_run(request, service, run, EventStreamResponse(events(request, said)))
 

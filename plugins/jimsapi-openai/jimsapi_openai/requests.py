@@ -10,6 +10,8 @@ from jimsapi.asgi.errors import ValidationError
 
 TASK = "### Task:"
 """How the prompts of Open WebUI's own begin: for a title, tags, what to ask next."""
+WITH_DOCUMENTS = TASK + "\nRespond to the user query"
+"""How a person's message begins that Open WebUI has put documents before, or what it found in the web."""
 
 _OPEN_WEBUI = b"x-openwebui-"
 
@@ -42,8 +44,9 @@ def new_turn(request: Connection, body: ChatRequest) -> Turn:
     if body.response_format is not None and body.response_format.get("type", "text") != "text":
         raise _fault("response_format", "Answers are text: leave response_format out")
     message = _newest_message(body.messages)
-    task = message.startswith(TASK) and any(name.startswith(_OPEN_WEBUI) for name, _ in request.headers.raw)
-    return Turn(message, user=body.user or None, once=task)
+    task = message.startswith(TASK) and not message.startswith(WITH_DOCUMENTS)
+    once = task and any(name.startswith(_OPEN_WEBUI) for name, _ in request.headers.raw)
+    return Turn(message, user=body.user or None, once=once)
 
 
 def _newest_message(messages: list[dict[str, Any]]) -> str:

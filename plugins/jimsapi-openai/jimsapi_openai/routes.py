@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from jimsapi.api.chat import REFUSALS, with_run
+from jimsapi.api.chat import REFUSALS, refusal, with_run
 from jimsapi.api.protocol import (
     ThreadNames,
     answer_of,
@@ -15,7 +15,6 @@ from jimsapi.api.protocol import (
     begin_turn,
     one_text,
     read_body,
-    refusal,
     reworded,
     speech,
 )
@@ -83,8 +82,6 @@ def add_routes(
         run = await begin_turn(request, service, names, turn, watched=bool(body.stream))
         if not body.stream:
             return with_run(request, service, run, await _whole(request, run, model.id))
-        if (refused := refusal(run)) is not None:
-            raise refused
         said = as_one_text(speech(request, service, run))
         stream = EventStreamResponse(Completion(run, model.id).chunks(request, said, with_usage=body.wants_usage))
         stream.raw_headers.append(NO_RETRY)

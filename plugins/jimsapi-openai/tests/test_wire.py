@@ -220,6 +220,13 @@ async def test_open_webui_s_own_prompts_are_answered_outside_of_every_thread(cli
     assert len((await client.get("/api/v1/threads", params={"contact_id": "ann"})).json()["threads"]) == 1
 
 
+async def test_a_message_that_open_webui_put_documents_before_stays_in_its_thread(client: TestClient) -> None:
+    chat = {"x-openwebui-chat-id": "c", "x-openwebui-user-id": "ann"}
+    asked = "### Task:\nRespond to the user query using the provided context.\n<context>…</context>\n\nHow many?"
+    await content(client, asked, chat)
+    assert json.loads(await content(client, "see", chat)) == [asked, "see"]
+
+
 async def test_a_task_is_a_message_as_all_others_are_where_it_is_not_open_webui_s(client: TestClient) -> None:
     task = "### Task:\nMake a title"
     for headers, status in (({}, 200), ({"x-openwebui-user-id": "ann"}, 404)):

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import msgspec
 
-from jimsapi.api.protocol import Turn
+from jimsapi.api.protocol import Turn, newest_of_user
 from jimsapi.asgi.errors import ValidationError
 
 
@@ -30,22 +30,11 @@ class ChatRequest(msgspec.Struct):
 
 
 def turn_of(asked: ChatRequest) -> Turn:
-    """The newest message, which has to be the user's; all before it were sent earlier.
-
-    Raises `ValidationError` if there is none, or if it has no text.
-    """
-    for place in reversed(range(len(asked.messages))):
-        message = asked.messages[place]
-        if message.role == "user":
-            texts = [part.text for part in message.parts if part.type == "text" and part.text is not None]
-            if not texts:
-                raise _fault("The message of the user has no text", place, "parts")
-            return Turn("\n".join(texts), thread=asked.id)
-        if message.role == "assistant":
-            break
-    raise _fault("The newest message has to be the user's")
-
-
-def _fault(message: str, *place: str | int) -> ValidationError:
-    loc = ["body", "messages", *place]
-    return ValidationError([{"type": "value_error", "loc": loc, "msg": message, "input": None}])
+    """The newest message of the user. Raises `ValidationError` if there is none, or if it has no text."""
+    place = newest_of_user([message.role for message in asked.messages])
+    texts = [part.text for part in asked.messages[place].parts if part.type == "text" and part.text is not None]
+    if not texts:
+        loc = ["body", "messages", place, "parts"]
+        message = "The message of the user has no text"
+        raise ValidationError([{"type": "value_error", "loc": loc, "msg": message, "input": None}])
+    return Turn("\n".join(texts), thread=asked.id)

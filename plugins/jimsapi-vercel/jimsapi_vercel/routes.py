@@ -1,8 +1,7 @@
 """The routes of the AI SDK's `DefaultChatTransport`: send a message, and resume the answer to it."""
 
 from jimsapi.api.chat import REFUSALS, note_run, with_run
-from jimsapi.api.errors import domain_error
-from jimsapi.api.protocol import ThreadNames, Turn, begin_turn, read_body, refusal, speech
+from jimsapi.api.protocol import ThreadNames, Turn, begin_turn, read_body, speech
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import Response
 from jimsapi.asgi.routing import Router
@@ -44,8 +43,6 @@ def add_routes(router: Router, service: RunService, contact_header: str | None) 
         asked = await read_body(request, service, ChatRequest)
         turn = turn_of(asked)
         run = await begin_turn(request, service, names, turn)
-        if (error := refusal(run)) is not None:
-            return with_run(request, service, run, domain_error(request, error))
         chats.add(_name(request, names, turn), run)
         return with_run(request, service, run, message_stream(request, run, speech(request, service, run)))
 
