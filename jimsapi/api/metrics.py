@@ -36,6 +36,8 @@ class ServiceCollector(Collector):
             for outcome, count in list(sink.outcomes.items()):
                 sinks.add_metric((sink.name, outcome), count)
         yield sinks
+        pending = 0 if service.webhooks is None else service.webhooks.waiting
+        yield GaugeMetricFamily("jims_webhooks_waiting", "Webhooks that are to be called, again or yet.", value=pending)
         webhooks = CounterMetricFamily(
             "jims_webhook_deliveries", "Webhooks by what became of them.", labels=("outcome",)
         )

@@ -246,9 +246,18 @@ def told_by(answer: Response) -> Refusal:
     detail = orjson.loads(answer.body or b"{}").get("detail")
     if not isinstance(detail, list):
         return Refusal(answer.status, str(detail))
-    fields = [".".join(map(str, fault["loc"][1:])) for fault in detail]
-    told = [f"{field}: {fault['msg']}" if field else fault["msg"] for field, fault in zip(fields, detail, strict=True)]
-    return Refusal(answer.status, "; ".join(told), fields[0] or None)
+    return Refusal(answer.status, "; ".join(map(_told, detail)), _field(detail[0]) or None)
+
+
+def _field(fault: Mapping[str, Any]) -> str:
+    """The part of a body that is at fault; of one that is no JSON there is none, `loc` says where reading ended."""
+    return "" if fault["type"] == "json_invalid" else ".".join(map(str, fault["loc"][1:]))
+
+
+def _told(fault: Mapping[str, Any]) -> str:
+    if field := _field(fault):
+        return f"{field}: {fault['msg']}"
+    return " at character ".join(map(str, (fault["msg"], *fault["loc"][1:])))
 
 
 async def speech(request: Connection, service: RunService, run: LiveRun) -> AsyncIterator[Said]:

@@ -22,7 +22,7 @@ from jimsapi.service.inbound import Inbound
 from jimsapi.service.result import RunResult
 from jimsapi.service.run import RunService
 from jimsapi.service.runs import Runs
-from jimsapi.service.stream import THE_END, Delta, Ended, Gap, Item, Read, RunStarted, Status
+from jimsapi.service.stream import THE_END, Delta, Ended, Gap, Item, Read, Reader, RunStarted, Status
 from jimsapi.threads.errors import DomainError
 from jimsapi.threads.event import NewEvent
 
@@ -100,19 +100,25 @@ async def server_sent(request: Connection, items: AsyncIterator[Read]) -> AsyncG
 
     The id comes last, for clients of JIMS that take the first line for the name and the second for the data.
     """
-    async for position, item in items:
-        name, data = told(request, item)
-        data = one_line(data)
-        if isinstance(item, Ended) and isinstance(item.answer, PASSING):
-            yield b"event: %s\ndata: %s\n\n" % (name, data)
-        else:
-            yield b"event: %s\ndata: %s\nid: %s\n\n" % (name, data, position_text(position).encode())
+    async for read in items:
+        chunk = _server_sent(request, *read)
+        if isinstance(items, Reader) and (more := items.ready()):  # to send a chunk is dearer than to make an event
+            chunk = b"".join([chunk, *[_server_sent(request, *following) for following in more]])
+        yield chunk
+
+
+def _server_sent(request: Connection, position: int, item: Item) -> bytes:
+    name, data = told(request, item)
+    data = one_line(data)
+    if isinstance(item, Ended) and isinstance(item.answer, PASSING):
+        return b"event: %s\ndata: %s\n\n" % (name, data)
+    return b"event: %s\ndata: %s\nid: %s\n\n" % (name, data, position_text(position).encode())
 
 
 def one_line(data: bytes) -> bytes:
     """JSON as the data of a server-sent event that no client takes for more than one line."""
-    for character, escape in _SEEN_AS_LINE_ENDS:
-        if character in data:
+    if not data.isascii():
+        for character, escape in _SEEN_AS_LINE_ENDS:
             data = data.replace(character, escape)
     return data
 

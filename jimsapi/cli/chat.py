@@ -145,7 +145,10 @@ def _check_server(url: str) -> None:
     except httpx.TransportError as error:
         host = httpx.URL(url).netloc.decode()
         reason = str(error) or type(error).__name__
-        raise StartError(f"{host} does not answer ({reason}): start the server, or give its --url") from None
+        advice = "start the server, or give its --url"
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
+            advice = "give its name in --url, or name the file of who vouches for it in SSL_CERT_FILE"
+        raise StartError(f"{host} does not answer ({reason}): {advice}") from None
 
 
 class Conversation:

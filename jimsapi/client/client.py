@@ -162,7 +162,7 @@ class Client:
             time.sleep(call.pause)
 
     def _watch(self, watch: Watch) -> Generator[Item, None, None]:
-        while not watch.over:
+        while True:
             try:
                 response = self._http.send(self._api.build(self._http, watch.request()), stream=True)
                 try:
@@ -178,8 +178,9 @@ class Client:
                     response.close()
             except httpx.RequestError as error:
                 watch.broke(error)
-            if not watch.over:
-                time.sleep(watch.pause)
+            if watch.over:
+                return
+            time.sleep(watch.pause)
 
 
 class AsyncClient:
@@ -250,7 +251,7 @@ class AsyncClient:
             await anyio.sleep(call.pause)
 
     async def _watch(self, watch: Watch) -> AsyncGenerator[Item, None]:
-        while not watch.over:
+        while True:
             try:
                 response = await self._http.send(self._api.build(self._http, watch.request()), stream=True)
                 try:
@@ -267,5 +268,6 @@ class AsyncClient:
                     await response.aclose()
             except httpx.RequestError as error:
                 watch.broke(error)
-            if not watch.over:
-                await anyio.sleep(watch.pause)
+            if watch.over:
+                return
+            await anyio.sleep(watch.pause)

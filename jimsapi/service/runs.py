@@ -9,7 +9,7 @@ from jimsapi.service.identity import CHAT, THREADS, Admission
 from jimsapi.service.keys import caller_of
 from jimsapi.service.live import LiveRun
 from jimsapi.service.run import LOOK_EVERY, OPEN, RunService
-from jimsapi.service.stream import THE_END, Ended, Read, RunStarted, read, replay
+from jimsapi.service.stream import THE_END, Ended, Read, Reader, RunStarted, replay
 from jimsapi.threads.errors import DomainError, RunNotFound
 from jimsapi.threads.run import StoredRun
 
@@ -50,13 +50,13 @@ class Runs:
         if after == THE_END:
             return None
         stream = self._service.watch(run_id)
-        return self._of_another_process(stored, after) if stream is None else read(stream, after)
+        return self._of_another_process(stored, after) if stream is None else Reader(stream, after)
 
     async def of(self, admission: Admission, run: LiveRun, after: int = 0) -> AsyncIterator[Read]:
         """The same for a run that the caller has begun, or begun before with the same idempotency key."""
         stream = run.stream if run.known_as is run.run_id else None
         if (stream := stream or self._service.watch(run.known_as)) is not None:
-            return read(stream, after)
+            return Reader(stream, after)
         return self._of_another_process(await self.run(admission, run.known_as), after)
 
     async def _of_another_process(self, run: StoredRun, after: int) -> AsyncIterator[Read]:

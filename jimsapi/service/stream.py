@@ -8,6 +8,7 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
+from time import monotonic
 from uuid import UUID
 
 import msgspec
@@ -27,6 +28,11 @@ ITEM_BYTES = 250
 """What a stream takes by itself, and an item without its text, about."""
 KEPT_FOR = 60.0
 """Seconds that a stream is kept after its run has ended."""
+WAKE_EVERY = 0.01
+"""Seconds between two calls to waiting readers, for the deltas of a pipeline in a hurry: they get several at a time,
+which costs a fraction of what it costs to be called for each. What is said after a silence is heard at once."""
+WAKE_BYTES = 8 * 1024
+"""What may gather meanwhile; for more the readers are called at once."""
 PLAIN_STATUS = "status"
 """The `kind` of a status that a pipeline gave as plain text."""
 THE_END = sys.maxsize
@@ -41,14 +47,14 @@ class RunStarted(msgspec.Struct, frozen=True):
     created_new_thread: bool
 
 
-class Status(msgspec.Struct, frozen=True):
+class Status(msgspec.Struct, frozen=True, gc=False):
     """What the pipeline is doing: `text` for a person, `kind` a stable identifier for a program."""
 
     text: str
     kind: str
 
 
-class Delta(msgspec.Struct, frozen=True):
+class Delta(msgspec.Struct, frozen=True, gc=False):
     """The next piece of a message, whose event will have the identifier `message_id`."""
 
     message_id: UUID
@@ -82,16 +88,32 @@ class RunStream:
     whose stream it is, and events are never missed. `size` is what it takes in bytes, about; `ended` how the run ended.
     """
 
-    __slots__ = ("_changed", "_dropped", "_first", "_items", "_streams", "ended", "size")
+    __slots__ = (
+        "_alarm",
+        "_dropped",
+        "_first",
+        "_gathered",
+        "_hasty_until",
+        "_items",
+        "_sizes",
+        "_streams",
+        "_waiting",
+        "ended",
+        "size",
+    )
 
     def __init__(self, streams: "Streams") -> None:
         self.size = 0
         self.ended: Ended | None = None
         self._streams = streams
         self._first: Live | None = None
-        self._items: deque[tuple[Live, int]] = deque()
+        self._items: list[Live] = []  # an empty deque would take as much as all the rest
+        self._sizes: list[int] = []
         self._dropped = 0
-        self._changed: asyncio.Event | None = None  # made for the first reader that waits
+        self._waiting: list[asyncio.Future[None]] = []
+        self._gathered = 0
+        self._hasty_until = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
         self._grow(STREAM_BYTES)
 
     @property
@@ -106,14 +128,20 @@ class RunStream:
         size += ITEM_BYTES
         if self._first is None:
             self._first = item
-        self._items.append((item, size))
+        self._items.append(item)
+        self._sizes.append(size)
         self._grow(size)
         while len(self._items) > 1 and (
             len(self._items) > MAX_ITEMS or self.size > MAX_BYTES or self._streams.size > ALL_BYTES
         ):
-            self._grow(-self._items.popleft()[1])
+            self._items.pop(0)
+            self._grow(-self._sizes.pop(0))
             self._dropped += 1
-        self._wake()
+        if self._waiting:
+            if isinstance(item, Delta):
+                self._wake_in_time(size)
+            else:
+                self._wake()
 
     def end(self, answer: RunResult | BaseException) -> None:
         """Say how the run ended. The first word counts."""
@@ -135,24 +163,61 @@ class RunStream:
         while (told := self.told) <= after:
             if self.ended is not None:
                 return _ending(self.ended, after, told)
-            if self._changed is None:
-                self._changed = asyncio.Event()
-            await self._changed.wait()
+            await self._change()
         if after < self._dropped:
             if after < 1 and self._first is not None:
                 return 1, self._first
             return self._dropped, Gap(self._dropped - after)
-        return after + 1, self._items[after - self._dropped][0]
+        return after + 1, self._items[after - self._dropped]
+
+    def ready(self, after: int) -> list[Read]:
+        """The live items that follow on position `after` and are there now. None if `next` is a gap."""
+        if after < self._dropped:
+            return []
+        return list(enumerate(self._items[after - self._dropped :], after + 1))
 
     def _grow(self, size: int) -> None:
         self.size += size
         self._streams.grow(size)
 
+    async def _change(self) -> None:
+        """Wait for the next change."""
+        change = asyncio.get_running_loop().create_future()
+        self._waiting.append(change)
+        try:
+            await change
+        except asyncio.CancelledError:
+            if change in self._waiting:
+                self._waiting.remove(change)
+            raise
+
+    def _wake_in_time(self, size: int) -> None:
+        """Wake the readers for a delta of `size` bytes: now, or in a moment."""
+        self._gathered += size
+        if self._gathered >= WAKE_BYTES:
+            self._wake_hasty()
+        elif self._alarm is None:
+            # Not the loop's time, which may stand still: a pipeline that blocks the loop is heard before it does.
+            left = self._hasty_until - monotonic()
+            if left <= 0:
+                self._wake_hasty()
+            else:
+                self._alarm = asyncio.get_running_loop().call_later(left, self._wake_hasty)
+
+    def _wake_hasty(self) -> None:
+        self._hasty_until = monotonic() + WAKE_EVERY
+        self._wake()
+
     def _wake(self) -> None:
-        # Wakes all that wait now; who waits next waits for the next change.
-        if self._changed is not None:
-            self._changed.set()
-            self._changed.clear()
+        self._gathered = 0
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        # All that wait now; who waits next waits for the next change.
+        waiting, self._waiting = self._waiting, []
+        for change in waiting:
+            if not change.done():
+                change.set_result(None)
 
 
 def _events(ended: Ended) -> tuple[NewEvent, ...]:
@@ -169,11 +234,31 @@ def _ending(ended: Ended, after: int, told: int) -> Read | None:
     return THE_END, ended
 
 
-async def read(stream: RunStream, after: int = 0) -> AsyncIterator[Read]:
-    """All that follows on position `after`, as it comes."""
-    while (found := await stream.next(after)) is not None:
-        after = found[0]
-        yield found
+class Reader:
+    """All that follows on position `after` of a stream, as it comes."""
+
+    __slots__ = ("_after", "_stream")
+
+    def __init__(self, stream: RunStream, after: int = 0) -> None:
+        self._stream = stream
+        self._after = after
+
+    def __aiter__(self) -> "Reader":
+        return self
+
+    async def __anext__(self) -> Read:
+        found = await self._stream.next(self._after)
+        if found is None:
+            raise StopAsyncIteration
+        self._after = found[0]
+        return found
+
+    def ready(self) -> list[Read]:
+        """Of all that follows, the live items that are there already; they are read by it."""
+        found = self._stream.ready(self._after)
+        if found:
+            self._after = found[-1][0]
+        return found
 
 
 async def replay(run: StoredRun, after: int = 1) -> AsyncIterator[Read]:
@@ -259,6 +344,9 @@ class StreamVoice:
 
     def say(self, message_id: UUID, content: str) -> None:
         """Tell who watches the next piece of a message."""
+        if type(content) is str and content.isascii():  # the usual case; what follows takes as long as all the rest
+            self._stream.put(Delta(message_id, content), len(content))
+            return
         text = _utf_8(content)
         self._stream.put(Delta(message_id, text.decode()), len(text))
 

@@ -157,8 +157,9 @@ class Webhooks:
         self._transport = httpx.AsyncHTTPTransport(
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0)
         )
-        # Threads of its own: a name server that does not answer must not keep others from asyncio's.
-        self._threads = ThreadPoolExecutor(CALLS_AT_ONCE, "webhook names")
+        # Threads of its own: a name server that does not answer must not keep others from asyncio's. A look-up may
+        # outlast its call, by as long again; the next call must find a thread all the same.
+        self._threads = ThreadPoolExecutor(2 * CALLS_AT_ONCE, "webhook names")
         self._pending: set[Webhook] = set()
         self._ready: dict[str, deque[Webhook]] = {}
         self._calls: Counter[str] = Counter()
@@ -187,6 +188,11 @@ class Webhooks:
         if not self._allow_private and _is_private_literal(host):
             raise _refusal("should lead to a public address")
         return parsed
+
+    @property
+    def waiting(self) -> int:
+        """Webhooks that are not delivered yet, nor given up."""
+        return len(self._pending)
 
     def put(self, run_id: UUID, url: str) -> None:
         """Tell `url` of a run that has ended, without waiting."""

@@ -230,6 +230,9 @@ FAULTS: list[dict[str, Any]] = [
     {"type": "missing", "loc": ["body", "a", 0, "b"], "msg": "Field required", "input": None},
     {"type": "json_invalid", "loc": ["body"], "msg": "No JSON", "input": None},
 ]
+NO_JSON: list[dict[str, Any]] = [
+    {"type": "json_invalid", "loc": ["body", 53], "msg": "JSON decode error", "input": {}},
+]
 
 
 @pytest.mark.parametrize(
@@ -237,6 +240,7 @@ FAULTS: list[dict[str, Any]] = [
     [
         (HTTPError(415, "JSON, please"), [415, "JSON, please", None]),
         (ValidationError(FAULTS), [422, "a.0.b: Field required; No JSON", "a.0.b"]),
+        (ValidationError(NO_JSON), [422, "JSON decode error at character 53", None]),
         (ServerDraining(), [503, "The server is shutting down; try again", None]),
         (StoreUnavailable("host=db.internal"), [503, "The store is not available; try again later", None]),
     ],

@@ -16,6 +16,7 @@ from typing import Any, Self
 from uuid import UUID
 
 import pytest
+import trustme
 
 from jimsapi.builtin.keys_file import KeysFile
 from jimsapi.cli import chat
@@ -267,6 +268,19 @@ def test_who_has_no_login_name_is_told_to_give_one(
         chat.chat_command().main(["--url", served.url])
     assert exited.value.code == 1
     assert capsys.readouterr().err == "422: body.contact_id: Field required: say who you are with --contact\n"
+
+
+def test_a_certificate_of_ones_own_authority_is_trusted_by_name(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    chain, root = tmp_path / "chain.pem", tmp_path / "root.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(chain))
+    authority.cert_pem.write_to_path(str(root))
+    with Served("--app", "tests.apps.scripted:app", "--ssl-certfile", str(chain)) as server:
+        url = server.url.replace("http:", "https:")
+        ran = pipe(url, "hi\n")
+        assert ran.returncode == 1
+        assert ran.stderr.endswith(" in SSL_CERT_FILE\n")
+        assert pipe(url, "hi\n", SSL_CERT_FILE=str(root)).stdout == "You said: hi\n"
 
 
 # In a terminal.

@@ -3,7 +3,9 @@
 import asyncio
 import base64
 import logging
+import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, ip_address
@@ -229,8 +231,11 @@ async def test_a_call_that_may_succeed_later_is_made_again_as_the_same_webhook(
         clock = iter((1_700_000_000.9, 1_700_000_001.0, 1_700_000_060.0))
         monkeypatch.setattr(module, "time", SimpleNamespace(time=clock.__next__))
         service.begin(inbound(webhook_url=receiver.url()), PUBLIC)
+        first = await receiver.calls.get()
+        assert webhooks.waiting == 1
         await until(webhooks, delivered=1)
-        calls = [receiver.calls.get_nowait() for _ in range(3)]
+        assert webhooks.waiting == 0
+        calls = [first, *(receiver.calls.get_nowait() for _ in range(2))]
     assert [call.headers["webhook-timestamp"] for call in calls] == ["1700000000", "1700000001", "1700000060"]
     assert len({call.headers["webhook-signature"] for call in calls}) == 3
     assert len({(call.headers["webhook-id"], call.body) for call in calls}) == 1
@@ -606,6 +611,33 @@ async def test_a_host_that_is_slow_takes_no_more_than_its_share() -> None:
             webhooks.put(run_id, quick.url("quick.example"))
         await until(webhooks, delivered=5)
         assert slow.calls.qsize() == module.CALLS_AT_ONCE_TO_A_HOST
+
+
+async def test_names_that_nobody_answers_for_keep_no_others_from_being_looked_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answered = threading.Event()
+    look_up = socket.getaddrinfo
+
+    def slow(host: str, *more: Any, **named: Any) -> Any:
+        if host.endswith(".slow.example"):
+            answered.wait()
+            raise socket.gaierror
+        return look_up(host, *more, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    try:
+        async with Receiver() as receiver, calling(retry_after=()) as (service, webhooks):
+            run_id = await a_run(service)
+            with monkeypatch.context() as hasty:
+                hasty.setattr(module, "CALL_TIMEOUT", 0.1)
+                for number in range(module.CALLS_AT_ONCE):
+                    webhooks.put(run_id, f"http://{number}.slow.example/")
+                await until(webhooks, failed=module.CALLS_AT_ONCE)
+            webhooks.put(run_id, receiver.url())
+            await until(webhooks, failed=module.CALLS_AT_ONCE, delivered=1)
+    finally:
+        answered.set()
 
 
 async def test_no_more_calls_are_open_at_once_than_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
