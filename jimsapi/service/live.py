@@ -1,4 +1,4 @@
-"""A run while this process works on it, and what is left of it when it ends."""
+"""A run while this process works on it, and what observers are told when it ends."""
 
 import asyncio
 import enum
@@ -9,17 +9,15 @@ from uuid import UUID
 
 import msgspec
 
-from jimsapi.service.errors import PipelineFailed, RunCancelled, RunInterrupted, RunTimedOut
 from jimsapi.service.identity import Admission
 from jimsapi.service.inbound import Inbound
 from jimsapi.service.quota import Account
 from jimsapi.service.result import RunResult
 from jimsapi.service.stream import RunStream
 from jimsapi.threads.context import ThreadContext
-from jimsapi.threads.errors import DomainError, ThreadNotFound
 from jimsapi.threads.event import NewEvent
 from jimsapi.threads.ids import uuid7
-from jimsapi.threads.run import Idempotency, Outcome, RunStatus, Selector, ThreadRecord
+from jimsapi.threads.run import Idempotency, RunStatus, Selector, ThreadRecord
 
 LET_GO_AFTER = 0.5
 """Seconds that a pipeline has to end after it was cancelled; then the run goes on without it."""
@@ -166,30 +164,3 @@ class LiveRun:
         """Go on: the pipeline ended, or is let go."""
         if self.woken is not None and not self.woken.done():
             self.woken.set_result(None)
-
-
-class Ending(msgspec.Struct, frozen=True):
-    """How a pipeline ended: what the store is told, and what the caller gets: an error, or messages."""
-
-    outcome: Outcome
-    error: DomainError | None = None
-    assistant_messages: list[str] = []
-
-    @classmethod
-    def failed(cls, error: PipelineFailed) -> "Ending":
-        """The pipeline raised, or sent what cannot be stored."""
-        return cls(Outcome(RunStatus.FAILED, error=str(error)), error)
-
-    @classmethod
-    def stopped(cls, run: LiveRun, run_timeout: float) -> "Ending":
-        """The run was told to stop before its pipeline had ended."""
-        if run.stop_reason is Stop.TIMED_OUT:
-            error: DomainError = RunTimedOut(run_timeout)
-            status = RunStatus.FAILED
-        elif run.stop_reason is Stop.DRAINED:
-            error, status = RunInterrupted(), RunStatus.INTERRUPTED
-        elif run.stop_reason is Stop.DELETED:
-            error, status = ThreadNotFound(run.thread_id), RunStatus.CANCELLED
-        else:
-            error, status = RunCancelled(), RunStatus.CANCELLED
-        return cls(Outcome(status, error=str(error)), error)

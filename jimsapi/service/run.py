@@ -17,9 +17,9 @@ from uuid import UUID
 
 import msgspec
 
+from jimsapi.service.ending import Ending, ended_by_others
 from jimsapi.service.errors import (
     ContactForbidden,
-    PipelineFailed,
     QueueTimedOut,
     RunBroken,
     RunCancelled,
@@ -32,7 +32,7 @@ from jimsapi.service.foreign import ENDINGS, being_cancelled
 from jimsapi.service.identity import PUBLIC, Admission
 from jimsapi.service.inbound import Inbound, check_inbound
 from jimsapi.service.keys import caller_of, idempotency
-from jimsapi.service.live import LET_GO_AFTER, Ending, LiveRun, PipelineTiming, RunRecord, Stop
+from jimsapi.service.live import LET_GO_AFTER, LiveRun, PipelineTiming, RunRecord, Stop
 from jimsapi.service.observers import notify
 from jimsapi.service.pipeline import JimsApp, Pipeline, pipeline_name
 from jimsapi.service.quota import Allowance, Quota, QuotaLimits
@@ -51,9 +51,8 @@ from jimsapi.threads.errors import (
     RunNotFound,
     StoreUnavailable,
     ThreadNotFound,
-    UnstorableEvent,
 )
-from jimsapi.threads.event import ASSISTANT_MESSAGE, EventRow, NewEvent, decode_row, encode_events, message_event
+from jimsapi.threads.event import EventRow, NewEvent, decode_row, message_event
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     Accepted,
@@ -381,7 +380,7 @@ class RunService:
             deadline = self._loop.time() + self.limits.run_timeout
             ending = await self._call(run, self.app.pipeline, thread, Snapshot([row], False), deadline)
             run.status = ending.outcome.status
-            run.answer_with(ending.error or _result(run, thread, ending))
+            run.answer_with(ending.error or ending.result(run))
         except Exception:
             logger.exception("run %s failed inside the server", run.run_id)
             run.answer_with(RunBroken())
@@ -438,18 +437,6 @@ class RunService:
         except DomainError as error:
             run.answer_with(error)
 
-    async def adopt(self) -> None:
-        """Take over background runs that dead processes accepted and did not start.
-
-        To be called once all that watches runs stands in its place; from then on every heartbeat does.
-        """
-        self._adopts = True
-        async with self._ownership:
-            for adopted in await self.store.adopt(self.owner):
-                if adopted.run_id not in self._runs:
-                    run = _adopted(adopted, self._loop, self.streams)
-                    self._launch(run, self._run(run, b"{}"))
-
     async def _resolve(self, inbound: Inbound) -> tuple[Selector, ...]:
         for resolver in self._resolvers:
             try:
@@ -492,7 +479,7 @@ class RunService:
         except RunClosed:
             if run.background:
                 await self._follow_if_taken_over(run, thread)
-            raise _ended_by_others(await self._leave_queue(run), thread) from None
+            raise ended_by_others(await self._leave_queue(run), thread) from None
         except StoreUnavailable as error:
             run.answer_with(error)
             await self._leave_queue(run)
@@ -526,7 +513,7 @@ class RunService:
         try:
             snapshot = await self._start(run, accepted.thread, greeting.outcome.events)
         except IdentifierTaken as taken:
-            greeting = _stored_already(greeting, taken)
+            greeting = greeting.refused(taken)
             snapshot = await self._start(run, accepted.thread, ())
         return snapshot, None if greeting.error is None else greeting
 
@@ -583,27 +570,9 @@ class RunService:
             logger.error("run %s: its pipeline swallowed the cancellation; the run goes on without it", run.run_id)
             self._let_go.add(task)
             task.add_done_callback(self._forget)
-        elif task.cancelled():
-            error: BaseException | None = RuntimeError("the pipeline cancelled itself")
-        else:
-            error = task.exception()
         if run.stop_reason is not None:
             return Ending.stopped(run, self.limits.run_timeout)
-        if error is not None:
-            logger.error("run %s: the pipeline failed", run.run_id, exc_info=error, extra=_log_fields(run))
-            return Ending.failed(PipelineFailed(error))
-        try:
-            outgoing = context.complete()
-            events = encode_events(outgoing)
-            return Ending(Outcome(RunStatus.COMPLETED, tuple(events)), None, _assistant_messages(outgoing))
-        except UnstorableEvent as unstorable:
-            logger.error("run %s: %s", run.run_id, unstorable, exc_info=unstorable, extra=_log_fields(run))
-            return Ending.failed(PipelineFailed(unstorable))
-        except BaseException as fault:  # what the pipeline sent is of its own classes, and may raise when looked at
-            logger.error(
-                "run %s: what the pipeline sent cannot be read", run.run_id, exc_info=fault, extra=_log_fields(run)
-            )
-            return Ending.failed(PipelineFailed(fault))
+        return Ending.of(run, task, context)
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._let_go.discard(task)
@@ -615,16 +584,16 @@ class RunService:
         try:
             settled = await self._settle(run, ending.outcome)
         except IdentifierTaken as taken:
-            ending = _stored_already(ending, taken)
+            ending = ending.refused(taken)
             settled = await self._settle(run, ending.outcome)
         run.status = settled.status or RunStatus.CANCELLED
         self._wake(settled.next_run)
         thread = accepted.thread
         self._publish(thread.thread_id, settled.stored)
         if settled.status is not ending.outcome.status:
-            run.answer_with(_ended_by_others(settled, thread))
+            run.answer_with(ended_by_others(settled, thread))
         else:
-            run.answer_with(ending.error or _result(run, thread, ending))
+            run.answer_with(ending.error or ending.result(run))
 
     async def _settle(self, run: LiveRun, outcome: Outcome) -> Settled:
         if run.stream is not None:
@@ -739,6 +708,18 @@ class RunService:
         told = (*self.sinks, *(() if self.webhooks is None else (self.webhooks,)))
         await asyncio.gather(*(each.flush(FLUSH_WITHIN) for each in told))
 
+    async def adopt(self) -> None:
+        """Take over background runs that dead processes accepted and did not start.
+
+        To be called once all that watches runs stands in its place; from then on every heartbeat does.
+        """
+        self._adopts = True
+        async with self._ownership:
+            for adopted in await self.store.adopt(self.owner):
+                if adopted.run_id not in self._runs:
+                    run = _adopted(adopted, self._loop, self.streams)
+                    self._launch(run, self._run(run, b"{}"))
+
     async def _keep_house(self) -> None:
         """Say that this process lives, end its orphaned runs, and forget old ones, until cancelled."""
         purge_at = self._loop.time()
@@ -779,36 +760,3 @@ def _adopted(adopted: AdoptedRun, loop: asyncio.AbstractEventLoop, streams: Stre
     run.stream = streams.open(run.run_id)
     run.turn.set()  # its turn may have come while nobody was there to be told
     return run
-
-
-def _log_fields(run: LiveRun) -> dict[str, str]:
-    """What error reporting finds a failed run by."""
-    return {"run_id": str(run.run_id), "thread_id": str(run.thread_id)}
-
-
-def _assistant_messages(outgoing: Iterable[Any]) -> list[str]:
-    return [
-        str(event.event_data.get("content", ""))
-        for event in outgoing
-        if event.event_type == ASSISTANT_MESSAGE and isinstance(event.event_data, dict)
-    ]
-
-
-def _result(run: LiveRun, thread: ThreadRecord, ending: Ending) -> RunResult:
-    return RunResult(
-        run.run_id, thread.thread_id, run.created_new_thread, ending.assistant_messages, ending.outcome.events
-    )
-
-
-def _stored_already(ending: Ending, taken: IdentifierTaken) -> Ending:
-    """The ending of a pipeline that sent events which are in the thread already."""
-    types = [event.event_type for event in ending.outcome.events if event.event_id in taken.event_ids]
-    fault = UnstorableEvent(types[0] if types else "unknown", "its event_id is in the thread already")
-    return Ending.failed(PipelineFailed(fault))
-
-
-def _ended_by_others(settled: Settled, thread: ThreadRecord) -> DomainError:
-    """Why a run ended in another way than its flow meant it to."""
-    if settled.status is None:
-        return ThreadNotFound(thread.thread_id)
-    return RunInterrupted() if settled.status is RunStatus.INTERRUPTED else RunCancelled()

@@ -1,0 +1,91 @@
+"""How a run ends: what the store is told of it, and what its caller gets."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from jimsapi.service.errors import PipelineFailed, RunCancelled, RunInterrupted, RunTimedOut
+from jimsapi.service.live import LiveRun, Stop
+from jimsapi.service.result import RunResult
+from jimsapi.threads.context import ThreadContext
+from jimsapi.threads.errors import DomainError, IdentifierTaken, ThreadNotFound, UnstorableEvent
+from jimsapi.threads.event import ASSISTANT_MESSAGE, encode_events
+from jimsapi.threads.run import Outcome, RunStatus, Settled, ThreadRecord
+
+logger = logging.getLogger("jimsapi.runs")
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """How a pipeline ended: what the store is told, and what the caller gets: an error, or messages."""
+
+    outcome: Outcome
+    error: DomainError | None = None
+    assistant_messages: list[str] = []
+
+    @classmethod
+    def failed(cls, error: PipelineFailed) -> "Ending":
+        """The pipeline raised, or sent what cannot be stored."""
+        return cls(Outcome(RunStatus.FAILED, error=str(error)), error)
+
+    @classmethod
+    def stopped(cls, run: LiveRun, run_timeout: float) -> "Ending":
+        """The run was told to stop before its pipeline had ended."""
+        if run.stop_reason is Stop.TIMED_OUT:
+            error: DomainError = RunTimedOut(run_timeout)
+            status = RunStatus.FAILED
+        elif run.stop_reason is Stop.DRAINED:
+            error, status = RunInterrupted(), RunStatus.INTERRUPTED
+        elif run.stop_reason is Stop.DELETED:
+            error, status = ThreadNotFound(run.thread_id), RunStatus.CANCELLED
+        else:
+            error, status = RunCancelled(), RunStatus.CANCELLED
+        return cls(Outcome(status, error=str(error)), error)
+
+    @classmethod
+    def of(cls, run: LiveRun, task: asyncio.Task[Any], context: ThreadContext) -> "Ending":
+        """The pipeline, which is that task, ended by itself; `context` has what it sent."""
+        fault = RuntimeError("the pipeline cancelled itself") if task.cancelled() else task.exception()
+        told = "the pipeline failed"
+        try:
+            if fault is None:
+                outgoing = context.complete()
+                events = tuple(encode_events(outgoing))
+                return cls(Outcome(RunStatus.COMPLETED, events), None, _assistant_messages(outgoing))
+        except UnstorableEvent as unstorable:
+            fault, told = unstorable, str(unstorable)
+        except BaseException as error:  # what the pipeline sent is of its own classes, and may raise when looked at
+            fault, told = error, "what the pipeline sent cannot be read"
+        found_by = {"run_id": str(run.run_id), "thread_id": str(run.thread_id)}  # in error reporting
+        logger.error("run %s: %s", run.run_id, told, exc_info=fault, extra=found_by)
+        return cls.failed(PipelineFailed(fault))
+
+    def refused(self, taken: IdentifierTaken) -> "Ending":
+        """The ending in place of this one, whose events are in the thread already."""
+        types = [event.event_type for event in self.outcome.events if event.event_id in taken.event_ids]
+        fault = UnstorableEvent(types[0] if types else "unknown", "its event_id is in the thread already")
+        return Ending.failed(PipelineFailed(fault))
+
+    def result(self, run: LiveRun) -> RunResult:
+        """What the caller gets of a run that completed."""
+        assert run.thread is not None
+        return RunResult(
+            run.run_id, run.thread.thread_id, run.created_new_thread, self.assistant_messages, self.outcome.events
+        )
+
+
+def ended_by_others(settled: Settled, thread: ThreadRecord) -> DomainError:
+    """Why a run ended in another way than its flow meant it to."""
+    if settled.status is None:
+        return ThreadNotFound(thread.thread_id)
+    return RunInterrupted() if settled.status is RunStatus.INTERRUPTED else RunCancelled()
+
+
+def _assistant_messages(outgoing: Iterable[Any]) -> list[str]:
+    return [
+        str(event.event_data.get("content", ""))
+        for event in outgoing
+        if event.event_type == ASSISTANT_MESSAGE and isinstance(event.event_data, dict)
+    ]
