@@ -153,7 +153,8 @@ class _Run:
         self.owner = plan.owner
         self.thread = thread
         self.status = status
-        self.message: NewEvent | None = plan.message
+        message = plan.message
+        self.message: NewEvent | None = NewEvent(message.event_id, message.event_type, _fitted(message.data))
         self.message_id = plan.message.event_id
         self.created_new_thread = created_new_thread
         self.continues = continues
