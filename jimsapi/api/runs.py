@@ -16,9 +16,9 @@ from jimsapi.asgi.routing import Router
 from jimsapi.service.identity import CHAT, Admission
 from jimsapi.service.inbound import Inbound
 from jimsapi.service.result import RunResult, stored_result
-from jimsapi.service.run import OPEN, RunService
+from jimsapi.service.run import RunService
 from jimsapi.service.runs import Runs
-from jimsapi.threads.run import StoredRun
+from jimsapi.threads.run import OPEN, StoredRun
 
 
 class RunBegun(msgspec.Struct):

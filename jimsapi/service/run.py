@@ -55,6 +55,7 @@ from jimsapi.threads.errors import (
 from jimsapi.threads.event import EventRow, NewEvent, decode_row, message_event
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
+    OPEN,
     Accepted,
     AdoptedRun,
     ById,
@@ -84,7 +85,6 @@ FLUSH_WITHIN = 1.0
 """Seconds that sinks and webhooks have at a shutdown for what waits."""
 LOOK_EVERY = 0.5
 """Seconds between looks at a run that another process works on."""
-OPEN = (RunStatus.QUEUED, RunStatus.RUNNING)
 
 
 class ThreadResolver(Protocol):

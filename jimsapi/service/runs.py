@@ -8,10 +8,10 @@ from jimsapi.service.errors import RunEnded, ScopeMissing, ServerDraining
 from jimsapi.service.identity import CHAT, THREADS, Admission
 from jimsapi.service.keys import caller_of
 from jimsapi.service.live import LiveRun
-from jimsapi.service.run import LOOK_EVERY, OPEN, RunService
+from jimsapi.service.run import LOOK_EVERY, RunService
 from jimsapi.service.stream import THE_END, Ended, Read, Reader, RunStarted, replay
 from jimsapi.threads.errors import DomainError, RunNotFound
-from jimsapi.threads.run import StoredRun
+from jimsapi.threads.run import OPEN, StoredRun
 
 
 class Runs:

@@ -26,9 +26,8 @@ from uuid import UUID
 
 import httpx
 
-from jimsapi.service.run import OPEN
 from jimsapi.threads.errors import InputRefused, RunNotFound, StoreUnavailable
-from jimsapi.threads.run import StoredRun
+from jimsapi.threads.run import OPEN, StoredRun
 from jimsapi.threads.store import ThreadStore
 
 logger = logging.getLogger("jimsapi.webhooks")

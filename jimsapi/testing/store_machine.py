@@ -26,6 +26,7 @@ from jimsapi.threads.errors import (
 from jimsapi.threads.event import THREAD_CREATED, NewEvent, message_event
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
+    OPEN,
     Accepted,
     AdoptedRun,
     ByExternalId,
@@ -49,7 +50,6 @@ CONTACTS = ("ann", "bob", "")
 CALLERS = (uuid7(), None)
 KEYS = tuple(Idempotency(key, body) for key in (uuid7(), uuid7()) for body in (UUID(int=1), UUID(int=2)))
 QUEUE_LIMIT = 2
-OPEN = (RunStatus.QUEUED, RunStatus.RUNNING)
 
 _contacts = st.sampled_from(CONTACTS)
 _owners = st.sampled_from(OWNERS)

@@ -16,6 +16,7 @@ from jimsapi.threads.errors import IdentifierTaken, InvalidCursor, QueueFull, Ru
 from jimsapi.threads.event import STATE_PREFIX, THREAD_CREATED, TICK, Event, EventRow, NewEvent, time_after
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
+    OPEN,
     Accepted,
     AdoptedRun,
     ByExternalId,
@@ -43,7 +44,6 @@ from jimsapi.threads.window import COMM_PREFIX, choose, end_with, window_size
 _EPOCH = datetime(1970, 1, 1)
 _EPOCH_UTC = _EPOCH.replace(tzinfo=UTC)
 _ONE_OPERATION = CommitRecord(1, 0.0, False)
-_OPEN = (RunStatus.QUEUED, RunStatus.RUNNING)
 _NOWHERE = slice(0)
 
 
@@ -360,7 +360,7 @@ class MemoryStore:
         run = self._run(run_id)
         if run is None:
             return Settled(False, None, None)
-        if run.status not in _OPEN:
+        if run.status not in OPEN:
             return Settled(False, run.status, run.thread.next_run())
         self._end(run, RunStatus.CANCELLED, _utc_now())
         self._committed()

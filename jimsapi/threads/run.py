@@ -22,6 +22,10 @@ class RunStatus(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+OPEN = (RunStatus.QUEUED, RunStatus.RUNNING)
+"""Where a run stands that has not ended."""
+
+
 class ById(msgspec.Struct, frozen=True):
     """Selects the thread with this identifier."""
 
