@@ -34,6 +34,11 @@ ACCEPT = """
         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24
     )
 """
+ACCEPT_ALIKE = """
+    SELECT item, part, verdict, id, at, kind, data, first_at FROM jimsapi_accept_alike_2(
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15
+    )
+"""
 ACCEPT_WITH_KEYS = """
     SELECT item, part, verdict, id, at, kind, data, first_at FROM jimsapi_accept_with_keys_2(
         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
@@ -51,10 +56,13 @@ WINDOW, OLDER_COMM, OLDER_STATES, MORE, ENTERED, CONTINUED = 1, 2, 3, 4, 5, 6
 LONG_AGO = 3e9
 """Seconds; PostgreSQL's clock goes no further back than some thousand years."""
 
-_CREATED_IDS = 12
+CREATED_IDS = 12
 """Where `new_events` stands among the arguments of `jimsapi_accept_2`."""
 
 _in_order = attrgetter("created_at", "event_id")
+_shared = attrgetter(
+    "selectors", "owner", "thread_config", "context", "queue_limit", "conversation_start", "background", "webhook_url"
+)
 
 Finishing = tuple[UUID, UUID, Outcome]
 """A run, its owner, and how it ends."""
@@ -81,7 +89,7 @@ def accept_arguments(plans: Sequence[RunPlan]) -> list[list[Any]]:
         for selector in plan.selectors:
             match selector:
                 case Latest(age):
-                    selectors.append((item, 2, None, None, None if age is None else min(age.total_seconds(), LONG_AGO)))
+                    selectors.append((item, 2, None, None, _seconds(age)))
                 case New(config, external_id):
                     selectors.append((item, 4, None, None, None))
                     made = (
@@ -120,6 +128,57 @@ def accept_arguments(plans: Sequence[RunPlan]) -> list[list[Any]]:
     return columns
 
 
+def are_alike(plans: Sequence[RunPlan]) -> bool:
+    """Whether `jimsapi_accept_alike_2` can take them: most messages are for the newest thread of their contact."""
+    first = plans[0]
+    match first.selectors:
+        case (Latest(), New(None, None)):
+            plain = not (first.conversation_start or first.background or first.webhook_url)
+        case _:
+            return False
+    shared = _shared(first)
+    one_each = len({plan.contact_id for plan in plans}) == len(plans)
+    return plain and one_each and all(_shared(plan) == shared for plan in plans)
+
+
+def alike_arguments(plans: Sequence[RunPlan]) -> list[Any]:
+    """The arguments of `jimsapi_accept_alike_2`."""
+    first = plans[0]
+    messages = [plan.message for plan in plans]
+    age = next(selector.active_within for selector in first.selectors if isinstance(selector, Latest))
+    return [
+        [plan.run_id for plan in plans],
+        [plan.contact_id for plan in plans],
+        [message.event_id for message in messages],
+        [message.event_type for message in messages],
+        [message.data for message in messages],
+        [uuid7() for _ in plans],
+        [uuid7() for _ in plans],
+        [plan.caller for plan in plans],
+        first.owner,
+        first.thread_config,
+        datetime.now(),
+        _seconds(age),
+        first.queue_limit,
+        *context_arguments(first.context),
+    ]
+
+
+def read_alike(plans: Sequence[RunPlan], arguments: Sequence[Any], rows: Sequence[Any]) -> list[Accepted | Exception]:
+    """What became of each plan, from what `jimsapi_accept_alike_2` gave."""
+    threads, created_ids, now = arguments[5], arguments[6], arguments[10]
+    item, *_, config, first_at = rows[0]
+    if item > 0:
+        return read_accepted(plans, created_ids, rows)
+    created_at, second_at = now.astimezone(UTC), first_at + TICK
+    results: list[Accepted | Exception] = []
+    for plan, thread_id, created_id in zip(plans, threads, created_ids, strict=True):
+        entered = [EventRow(created_id, first_at, THREAD_CREATED, b"{}"), _row(plan.message, second_at)]
+        thread = ThreadRecord(thread_id, plan.contact_id, created_at, config)
+        results.append(Accepted(thread, True, RunStatus.RUNNING, Snapshot(entered[:], False), entered))
+    return results
+
+
 def key_arguments(plans: Sequence[RunPlan], keep_keys: timedelta) -> list[Any]:
     """What `jimsapi_accept_with_keys_2` takes before the arrays of `jimsapi_accept_2`. All of the plans have a key."""
     keys = [plan.idempotency for plan in plans if plan.idempotency is not None]
@@ -127,10 +186,9 @@ def key_arguments(plans: Sequence[RunPlan], keep_keys: timedelta) -> list[Any]:
 
 
 def read_accepted(
-    plans: Sequence[RunPlan], arguments: Sequence[list[Any]], rows: Iterable[Any]
+    plans: Sequence[RunPlan], created_ids: Sequence[UUID], rows: Iterable[Any]
 ) -> list[Accepted | Exception]:
     """What became of each plan: its answer, or what its caller is to be told."""
-    created_ids = arguments[_CREATED_IDS]
     headers: dict[int, Any] = {}
     contexts: dict[int, list[Any]] = {}
     for row in rows:
@@ -230,10 +288,14 @@ def _settled(outcome: Outcome, row: Any) -> Settled | Exception:
     counted, status, next_run, first_at, taken = row
     if taken:
         return IdentifierTaken([as_uuid(event_id) for event_id in taken])
+    if not counted:
+        return settled(False, status, next_run, [])
     stored: list[EventRow] = []
-    if counted and outcome.status is RunStatus.COMPLETED:
-        stored = [_row(event, first_at + TICK * position) for position, event in enumerate(outcome.events)]
-    return settled(counted, status, next_run, stored)
+    if outcome.status is RunStatus.COMPLETED:
+        for event in outcome.events:
+            stored.append(_row(event, first_at))
+            first_at += TICK
+    return Settled(True, outcome.status, None if next_run is None else as_uuid(next_run), stored)
 
 
 def settled(counted: bool, status: str | None, next_run: UUID | None, stored: list[EventRow]) -> Settled:
@@ -301,6 +363,10 @@ def as_uuid(found: UUID) -> UUID:
 def as_text(found: UUID) -> str:
     """An identifier in 32 digits: most events of a context are never looked at, and a `UUID` costs more to make."""
     return found.hex
+
+
+def _seconds(age: timedelta | None) -> float | None:
+    return None if age is None else min(age.total_seconds(), LONG_AGO)
 
 
 def _row(event: NewEvent, created_at: datetime) -> EventRow:

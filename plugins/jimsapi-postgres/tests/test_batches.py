@@ -99,6 +99,29 @@ async def test_a_thread_with_a_time_that_python_has_not_spoils_nothing_but_itsel
         assert len(settled.stored) == 2
 
 
+@pytest.mark.parametrize("known", [0, 1, 5])
+async def test_messages_of_new_and_known_contacts_share_a_call(store: PostgresStore, known: int) -> None:
+    before = [make_plan(f"contact {number}") for number in range(known)]
+    threads = {plan.contact_id: (await store.accept(plan)).thread.thread_id for plan in before}
+    for plan in before:
+        await store.finish(plan.run_id, OWNER, completed())
+    calls: list[CommitRecord] = []
+    store.on_commit = calls.append
+    plans = [make_plan(f"contact {number}", str(number), caller=uuid4()) for number in range(10)]
+    taken = await asyncio.gather(*map(store.accept, plans))
+    assert len(calls) == 1
+    for plan, accepted in zip(plans, taken, strict=True):
+        new = plan.contact_id not in threads
+        assert accepted.status is RunStatus.RUNNING
+        assert accepted.created_new_thread is new
+        assert new or accepted.thread.thread_id == threads[plan.contact_id]
+        assert accepted.thread == await store.thread(accepted.thread.thread_id, plan.contact_id)
+        stored = [event.event_id for event in await all_events(store, accepted.thread.thread_id)]
+        assert stored[-1] == plan.message.event_id
+        assert len(stored) == (2 if new else 3)
+        assert (await store.run(plan.run_id, plan.contact_id, plan.caller)).events == []
+
+
 async def test_many_new_threads_of_one_contact_are_made_in_one_call(store: PostgresStore) -> None:
     calls: list[CommitRecord] = []
     store.on_commit = calls.append

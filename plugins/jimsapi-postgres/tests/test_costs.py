@@ -108,6 +108,8 @@ async def _make_plans(connection: Any) -> None:
         await connection.fetch(rows.ACCEPT, *rows.accept_arguments([plan]))
         finishing = [(plan.run_id, OWNER, completed(make_event()))]
         await connection.fetch(rows.FINISH, *rows.finish_arguments(finishing))
+        for contact_id in ("first", str(uuid4())):
+            await connection.fetch(rows.ACCEPT_ALIKE, *rows.alike_arguments([make_plan(contact_id)]))
         await connection.fetch(rows.ACCEPT_WITH_KEYS, *_with_key(make_plan("first", idempotency=make_key())))
     await connection.fetch(_RUN, uuid4())
     await connection.fetch(_BETWEEN, uuid4(), _FIRST_TIME, _LAST_TIME)
@@ -180,6 +182,8 @@ async def test_a_contact_with_many_threads_costs_as_one_with_few(place: Place) -
     assert many <= 1.3 * few
     few, many = [await _new(link, contact) for contact in ("few", "many")]
     assert many <= 1.3 * few
+    few, many = [await _alike(link, contact) for contact in ("few", "many")]
+    assert many <= 1.3 * few
 
 
 async def test_a_turn_costs_the_same_beside_many_open_runs(place: Place) -> None:
@@ -228,6 +232,21 @@ async def _turn(link: Link, selector: Selector, contact_id: str = "ann") -> int:
 
 def _with_key(plan: RunPlan) -> list[Any]:
     return [*rows.key_arguments([plan], KEEP_KEYS), *rows.accept_arguments([plan])]
+
+
+async def _alike(link: Link, contact_id: str) -> int:
+    """Pages that a message touches that takes the shorter way, undone afterwards."""
+
+    async def accept(connection: Any) -> int:
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            return await _count(connection, rows.ACCEPT_ALIKE, *rows.alike_arguments([make_plan(contact_id)]))
+        finally:
+            await transaction.rollback()
+
+    await link.ask(accept)
+    return await link.ask(accept)
 
 
 async def _new(link: Link, contact_id: str) -> int:

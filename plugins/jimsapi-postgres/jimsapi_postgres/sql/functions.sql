@@ -369,6 +369,79 @@ END
 $body$;
 
 
+-- Take messages that differ in their contacts only, each for its contact's newest thread (Latest) or else a new one (New),
+-- without a conversation start. Where no contact has a thread yet, they meet nothing that is there, and little is left to do:
+-- then one row with the item 0 comes back, with the config and the time of the first event of all. Otherwise what comes back
+-- is that of jimsapi_accept_2.
+CREATE OR REPLACE FUNCTION jimsapi_accept_alike_2(
+    run_ids uuid[], contacts text[], message_ids uuid[], message_types text[], message_data json[],
+    new_threads uuid[], new_events uuid[], callers uuid[],
+    by_owner uuid, new_config json, now_here timestamp, age float8, queue_limit int, of_events int, of_bytes bigint
+)
+RETURNS TABLE (item int, part int, verdict text, id uuid, at timestamp, kind text, data json, first_at timestamp)
+LANGUAGE plpgsql AS $body$
+#variable_conflict use_column
+DECLARE
+    tick CONSTANT interval := interval '1 microsecond';
+    wall timestamptz;
+    moment timestamp;
+    stored jsonb;
+    size int;
+    items int[];
+BEGIN
+PERFORM pg_advisory_xact_lock(l.key) FROM (
+    SELECT hashtextextended(c.contact, 1) AS key FROM unnest(contacts) c (contact) ORDER BY key
+) l;
+
+-- A run that was accepted before has a thread of its contact.
+wall := clock_timestamp();
+IF NOT EXISTS (
+    SELECT FROM unnest(contacts) c (contact)
+    WHERE (
+        SELECT true FROM threads t WHERE t.contact_id = c.contact ORDER BY t.created_at DESC, t.thread_id DESC LIMIT 1
+    )
+) THEN
+    moment := wall::timestamp;
+    stored := new_config::jsonb;
+    INSERT INTO threads (thread_id, contact_id, created_at, thread_config)
+    SELECT n.thread, n.contact, now_here, stored FROM unnest(new_threads, contacts) n (thread, contact);
+
+    INSERT INTO thread_events (thread_id, event_id, created_at, event_type, event_data)
+    SELECT n.thread, n.event, moment, 'jims.lifecycle.thread_created', '{}'::json
+    FROM unnest(new_threads, new_events) n (thread, event)
+    UNION ALL
+    SELECT n.thread, n.event, moment + tick, n.type, n.data
+    FROM unnest(new_threads, message_ids, message_types, message_data) n (thread, event, type, data);
+
+    INSERT INTO jimsapi_runs (
+        run_id, thread_id, seq, owner, status, created_new_thread, message_id, message_type, accepted_at, started_at, caller
+    )
+    SELECT n.run, n.thread, 1, by_owner, 'running', true, n.message, n.type, wall, wall, n.caller
+    FROM unnest(run_ids, new_threads, message_ids, message_types, callers) n (run, thread, message, type, caller);
+
+    RETURN QUERY SELECT 0, 0, 'created', NULL::uuid, NULL::timestamp, NULL::text, stored::json, moment;
+    RETURN;
+END IF;
+
+size := cardinality(run_ids);
+items := ARRAY(SELECT n FROM generate_series(1, size) n);
+RETURN QUERY
+SELECT a.item, a.part, a.verdict, a.id, a.at, a.kind, a.data, a.first_at
+FROM jimsapi_accept_2(
+    run_ids, array_fill(by_owner, ARRAY[size]), contacts, array_fill(NULL::text, ARRAY[size]),
+    message_ids, message_types, message_data,
+    array_fill(false, ARRAY[size]), array_fill(queue_limit, ARRAY[size]),
+    array_fill(of_events, ARRAY[size]), array_fill(of_bytes, ARRAY[size]),
+    new_threads, new_events, array_fill(NULL::text, ARRAY[size]), array_fill(new_config, ARRAY[size]),
+    array_fill(now_here, ARRAY[size]),
+    items || items, array_fill(2, ARRAY[size]) || array_fill(4, ARRAY[size]),
+    NULL, NULL, array_fill(age, ARRAY[size]) || array_fill(NULL::float8, ARRAY[size]),
+    callers, array_fill(false, ARRAY[size]), NULL
+) a;
+END
+$body$;
+
+
 -- Take messages that have idempotency keys. What comes back is that of jimsapi_accept_2; or 'used' with the run (`id`) that
 -- answers it; or 'mismatch'. One that answers the message of an interrupted run is taken if it comes alone, else asked for:
 -- 'alone'. It is 'known' then: whoever asks reads it back.
@@ -576,18 +649,17 @@ DECLARE
     followers uuid[];
     follower_owners uuid[];
 BEGIN
-SELECT array_agg((SELECT r.thread_id FROM jimsapi_runs r WHERE r.run_id = i.run_id) ORDER BY i.item) INTO found
-FROM unnest(run_ids) WITH ORDINALITY i (run_id, item);
-
 PERFORM pg_advisory_xact_lock(l.key) FROM (
-    SELECT DISTINCT uuid_hash_extended(f.thread, 3) AS key FROM unnest(found) f (thread)
-    WHERE f.thread IS NOT NULL
+    SELECT uuid_hash_extended(r.thread_id, 3) AS key
+    FROM unnest(run_ids) i (run_id)
+    CROSS JOIN LATERAL (SELECT r.thread_id FROM jimsapi_runs r WHERE r.run_id = i.run_id LIMIT 1) r
     ORDER BY key
 ) l;
 
 wall := clock_timestamp();
 moment := wall::timestamp;
 SELECT
+    array_agg(d.thread ORDER BY d.item),
     array_agg(d.counts ORDER BY d.item),
     array_agg(CASE WHEN d.counts THEN d.ending ELSE d.status END ORDER BY d.item),
     array_agg(CASE WHEN d.counts AND d.ending = 'completed' THEN greatest(moment, (
@@ -595,18 +667,17 @@ SELECT
         ORDER BY e.created_at DESC, e.event_id DESC
         LIMIT 1
     ) + tick) END ORDER BY d.item)
-INTO counts, is_now, times
+INTO found, counts, is_now, times
 FROM (
     SELECT
-        i.item, i.thread, i.ending, r.status,
+        i.item, r.thread_id AS thread, i.ending, r.status,
         coalesce(
-            r.status = 'running' AND r.owner = i.owner
-            AND row_number() OVER (PARTITION BY i.run_id ORDER BY i.item) = 1,
+            r.status = 'running' AND r.owner = i.owner AND array_position(run_ids, i.run_id) = i.item,  -- once a call
             false
         ) AS counts
-    FROM unnest(run_ids, owners, statuses, found) WITH ORDINALITY i (run_id, owner, ending, thread, item)
+    FROM unnest(run_ids, owners, statuses) WITH ORDINALITY i (run_id, owner, ending, item)
     LEFT JOIN LATERAL (
-        SELECT r.status::text, r.owner FROM jimsapi_runs r WHERE r.run_id = i.run_id LIMIT 1
+        SELECT r.thread_id, r.status::text, r.owner FROM jimsapi_runs r WHERE r.run_id = i.run_id LIMIT 1
     ) r ON true
 ) d;
 
@@ -649,10 +720,12 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) n ON n.status = 'queued';
 
-PERFORM jimsapi_tell_1(array_agg(f.run), array_agg(f.owner), owners)
-FROM unnest(followers, follower_owners, counts) f (run, owner, counted)
-WHERE f.counted AND f.owner <> ALL (owners)
-HAVING count(*) > 0;
+IF cardinality(array_remove(followers, NULL)) > 0 THEN
+    PERFORM jimsapi_tell_1(array_agg(f.run), array_agg(f.owner), owners)
+    FROM unnest(followers, follower_owners, counts) f (run, owner, counted)
+    WHERE f.counted AND f.owner <> ALL (owners)
+    HAVING count(*) > 0;
+END IF;
 
 RETURN QUERY
 SELECT
