@@ -15,10 +15,12 @@ FIND_PYTHON := $(PYTHON) plugins/jimsapi-jims/tests/find_python.py
 FIND_CHROMIUM := $(PYTHON) tests/clients/find_chromium.py
 PLUGINS := $(filter-out $(JIMS_PLUGINS),$(patsubst plugins/%/setup.cfg,%,$(wildcard plugins/*/setup.cfg)))
 
-# $(call mypy,folder,python): each plugin is checked from its own folder, where its modules are.
-mypy = cd plugins/$(1) && MYPYPATH=.:tests:$(CURDIR) $(CURDIR)/$(2) -m mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache/$(1) .
+# $(call mypy,python,cache,folders): each plugin is checked from its own folder, where its modules are; one after another,
+# for what they share, the core, is then read once.
+mypy = for folder in $(3); do ( cd plugins/$$folder && MYPYPATH=.:tests:$(CURDIR) $(CURDIR)/$(1) -m mypy \
+  --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache/$(2) . ) || exit 1; done
 
-.PHONY: help run test lint test-core test-plugins test-jims test-long browser bench-floor docs clean
+.PHONY: help run test lint test-core test-plugins test-jims test-long browser bench docs clean
 .DELETE_ON_ERROR:
 
 help:
@@ -27,7 +29,7 @@ help:
 	@echo '                  lint, test-core, test-plugins and test-jims'
 	@echo 'make test-long    all tests, with many more random histories of the stores'
 	@echo 'make docs         write the generated parts of docs/ anew'
-	@echo 'make bench-floor  requests per second beside raw ASGI and FastAPI'
+	@echo 'make bench        measure all, beside peers: about 25 minutes on a machine that does nothing else'
 	@echo 'make clean        remove the virtual environment and all caches'
 
 run: $(VENV)/.installed-run
@@ -35,7 +37,7 @@ run: $(VENV)/.installed-run
 
 # The environments are made one after another, since pip leaves its notes beside the code; then two parts run at a time.
 test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed browser
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint test-core test-plugins test-jims
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-core test-plugins test-jims lint
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .
@@ -45,17 +47,13 @@ lint: $(VENV)/.installed-dev
 test-core: $(VENV)/.installed-dev browser
 	$(PY) -m pytest
 
-test-plugins: $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed $(PLUGINS:%=mypy-%) mypy-tests
+test-plugins: $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed
+	$(call mypy,$(PLUGINS_PY),plugins,$(PLUGINS) tests)
 	JIMSAPI_JIMS_PYTHON=$(CURDIR)/$(JIMS_PY) $(PLUGINS_PY) -m pytest plugins $(JIMS_PLUGINS:%=--ignore=plugins/%)
 
-test-jims: $(JIMS_VENV)/.installed $(JIMS_PLUGINS:%=mypy-%)
+test-jims: $(JIMS_VENV)/.installed
+	$(call mypy,$(JIMS_PY),jims,$(JIMS_PLUGINS))
 	$(JIMS_PY) -m pytest $(JIMS_PLUGINS:%=plugins/%)
-
-$(PLUGINS:%=mypy-%) mypy-tests: mypy-%: $(PLUGINS_VENV)/.installed
-	$(call mypy,$*,$(PLUGINS_PY))
-
-$(JIMS_PLUGINS:%=mypy-%): mypy-%: $(JIMS_VENV)/.installed
-	$(call mypy,$*,$(JIMS_PY))
 
 test-long: $(VENV)/.installed-dev browser
 	JIMSAPI_STORE_EXAMPLES=2000 $(PY) -m pytest
@@ -70,16 +68,16 @@ browser:
 	  apt-get install --yes --quiet --no-install-recommends chromium-headless-shell; } || true
 	@$(FIND_CHROMIUM) >/dev/null
 
-bench-floor: $(VENV)/.installed-dev
+bench:
 	@command -v wrk >/dev/null || { \
 	  echo 'wrk, the load generator, is missing: installing it with apt-get'; \
 	  apt-get install --yes --quiet wrk || { \
-	    echo 'wrk could not be installed. Install it (Debian, Ubuntu: sudo apt-get install wrk; macOS: brew install wrk), then run make bench-floor again.' >&2; \
+	    echo 'wrk could not be installed. Install it (Debian, Ubuntu: sudo apt-get install wrk; macOS: brew install wrk), then run make bench again.' >&2; \
 	    exit 1; }; }
-	$(PY) -m benchmarks.floor
+	$(PYTHON) -m benchmarks
 
 clean:
-	rm -rf $(VENV) $(PLUGINS_VENV) $(JIMS_VENV) build dist *.egg-info plugins/*/build plugins/*/*.egg-info tests/clients/node_modules tests/node_modules plugins/*/tests/node_modules .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .benchmarks $(VENV) $(PLUGINS_VENV) $(JIMS_VENV) build dist *.egg-info plugins/*/build plugins/*/*.egg-info tests/clients/node_modules tests/node_modules plugins/*/tests/node_modules .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # Installed once, and again when the dependencies change. Editable, so that what is served and tested is what is here.
 $(VENV)/.installed-run: setup.cfg pyproject.toml | $(PY)

@@ -1,1 +1,1 @@
-"""Measurements of what jimsapi costs. Each module with a `main` is a command: `python -m benchmarks.floor`."""
+"""Measurements of what jimsapi costs, beside other frameworks and jims-api: `python -m benchmarks`."""

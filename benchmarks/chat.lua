@@ -1,4 +1,4 @@
--- Chats for wrk, each by a contact of its own, so that every server answers a first message each time.
+-- Messages for wrk to the URL's path, each by a contact of its own, so that every server answers a first message each time.
 -- BENCHMARK_TOKENS is a file of bearer tokens, a line each, which are taken in turn; without it BENCHMARK_KEY is the one.
 -- BENCHMARK_ROUND keeps the contacts of one run of wrk from those of another.
 -- BENCHMARK_CHECK has every answer looked at, which costs wrk some time; a wrong one ends it.
@@ -18,7 +18,7 @@ local number = 0
 function request()
   number = number + 1
   headers["Authorization"] = "Bearer " .. tokens[number % #tokens + 1]
-  return wrk.format("POST", "/api/v1/chat", headers, before .. number .. after)
+  return wrk.format("POST", nil, headers, before .. number .. after)
 end
 
 if os.getenv("BENCHMARK_CHECK") then

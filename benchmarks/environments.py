@@ -1,24 +1,44 @@
-"""Python environments for the systems that are compared, made once and kept in `.benchmarks/` at the root."""
+"""Python environments, one for each system that is compared and one for the harness, made once and kept in
+`.benchmarks/` at the root."""
 
+import importlib.util
+import json
 import os
 import subprocess
+from functools import cache
+from pathlib import Path
+from types import ModuleType
 
-from benchmarks.auth import of_tests
-from benchmarks.serving import ROOT
-
+ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".benchmarks"
-JIMS_API = ("jims-api==0.6.2", "asyncpg")
-JIMSAPI = ("--editable", ".", "--editable", "plugins/jimsapi-postgres", "--editable", "plugins/jimsapi-jims")
+
+HARNESS, OURS, OURS_WITH_PLUGINS, JIMS_API = "harness", "ours", "ours-with-plugins", "jims-api"
+SERVER = ("uvicorn", "httptools", "uvloop")
+PLUGINS = tuple(f"plugins/jimsapi-{name}" for name in ("jims", "postgres", "authentik", "oidc"))
+REQUIREMENTS = {
+    # Its plugins bring PostgreSQL, and stand-ins for Authentik and an issuer, with their tests.
+    HARNESS: ("--editable .", *(f"--editable {plugin}[test]" for plugin in PLUGINS[1:]), "matplotlib"),
+    OURS: ("--editable .", "granian", "hypercorn"),
+    OURS_WITH_PLUGINS: ("--editable .", *(f"--editable {plugin}" for plugin in PLUGINS)),
+    JIMS_API: ("jims-api==0.6.2", "asyncpg", "aiosqlite"),
+    "raw": (*SERVER, "orjson"),
+    "starlette": (*SERVER, "starlette", "orjson", "msgspec"),
+    "fastapi": (*SERVER, "fastapi", "orjson"),
+    "litestar": (*SERVER, "litestar"),
+    "blacksheep": (*SERVER, "blacksheep", "orjson", "msgspec"),
+    "falcon": (*SERVER, "falcon", "orjson", "msgspec"),
+}
 
 
-def python_with(name: str, *requirements: str) -> str:
-    """The path of a Python that has `requirements`, as pip takes them at the root. `name` is the environment's folder.
+@cache
+def python_of(name: str) -> str:
+    """The path of the Python of an environment, which is made if it is not there.
 
     Raises `SystemExit` if there is no Python that jims-core runs on, and `CalledProcessError` if pip fails.
     """
     folder = FOLDER / name
     python, installed = folder / "bin" / "python", folder / "installed"
-    wanted = "\n".join(requirements)
+    wanted = "\n".join(REQUIREMENTS[name])
     if not installed.exists() or installed.read_text() != wanted:
         try:
             base = of_tests("jimsapi-jims", "find_python").find_python(os.environ)
@@ -29,6 +49,25 @@ def python_with(name: str, *requirements: str) -> str:
         (FOLDER / ".gitignore").write_text("*\n")
         subprocess.run([base, "-m", "venv", "--clear", str(folder)], check=True)
         pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-        subprocess.run([*pip, *requirements], cwd=ROOT, check=True)
+        subprocess.run([*pip, *wanted.replace("--editable ", "--editable\n").split("\n")], cwd=ROOT, check=True)
         installed.write_text(wanted)
     return str(python)
+
+
+def versions(name: str) -> dict[str, str]:
+    """What is installed in an environment: versions by distribution, and that of Python."""
+    pip = [python_of(name), "-m", "pip", "--disable-pip-version-check", "list", "--format=json"]
+    listed = json.loads(subprocess.run(pip, check=True, capture_output=True, text=True).stdout)
+    python = subprocess.run([python_of(name), "--version"], check=True, capture_output=True, text=True).stdout
+    return {"Python": python.split()[1], **{each["name"]: each["version"] for each in listed}}
+
+
+def of_tests(plugin: str, name: str) -> ModuleType:
+    """A module of a plugin's tests, which are no package."""
+    path = ROOT / "plugins" / plugin / "tests" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -4,22 +4,23 @@ import http.client
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.environments import JIMS_API, OURS, ROOT, python_of
+
 KEY = "benchmark-key"
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.startswith("JIMS_")},
     "BENCHMARK_KEY": KEY,
 }
 START_WITHIN = 120.0
+LOOK_EVERY, IDLE = 0.3, 0.1
+"""Seconds between looks at what a server does, and the share of the processor below which that is nothing."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -71,9 +72,16 @@ class Server:
             connection.close()
 
     def processor_seconds(self) -> float:
-        """The processor time that the process has used, in user and kernel mode."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        """The processor time that the process and its workers have used, in user and kernel mode."""
+        return family_seconds(self._process.pid)
+
+    def settle(self, within: float = 30.0) -> None:
+        """Wait until it has done what it still had to do, at most so many seconds."""
+        end = time.monotonic() + within
+        used = -1.0
+        while (now := self.processor_seconds()) - used > IDLE * LOOK_EVERY and time.monotonic() < end:
+            used = now
+            time.sleep(LOOK_EVERY)
 
     def resident_bytes(self) -> int:
         """The process's resident memory."""
@@ -100,22 +108,59 @@ class Server:
         self._output.close()
 
 
-def jimsapi(store: str, *, auth: Sequence[str] = ("--api-key", KEY), core: int | None = None) -> Server:
-    """Our command as it is used: metrics, request ids and the log on. `auth` are the options that say who may enter."""
-    port, metrics_port = free_port(), free_port()
-    command = [sys.executable, "-m", "jimsapi", "--app", "benchmarks.apps.echo", "--store", store, *auth]
-    return Server(
-        [*command, "--host", "127.0.0.1", "--port", str(port), "--metrics-port", str(metrics_port)], port, core=core
-    )
-
-
-def under_uvicorn(app: str, *, core: int | None = None) -> Server:
-    """Another ASGI app on uvicorn, with the settings that our command gives it."""
+def jimsapi(
+    store: str | None,
+    *options: str,
+    app: str = "benchmarks.apps.echo",
+    auth: Sequence[str] = ("--api-key", KEY),
+    core: int | None = None,
+    environment: Mapping[str, str] = {},
+    python: str = OURS,
+    module: Sequence[str] = ("jimsapi",),
+) -> Server:
+    """Our command as it is used: metrics, request ids and the log on. Without a `store` the app has one itself. `auth`
+    are the options that say who may enter, `python` is the environment that it is installed in, `module` what is run in
+    its place, with arguments of its own."""
     port = free_port()
-    command = [sys.executable, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port)]
+    stored = [] if store is None else ["--store", store]
+    command = [python_of(python), "-m", *module, "--app", app, *stored, *auth, *options]
+    where = ["--host", "127.0.0.1", "--port", str(port), "--metrics-port", str(free_port())]
+    return Server([*command, *where], port, core=core, environment=environment)
+
+
+def jims_api(database: str, *, core: int | None = None, environment: Mapping[str, str] = {}) -> Server:
+    """jims-api by its own command, with a JIMS app that echoes, on a database as SQLAlchemy names it."""
+    port = free_port()
+    command = [python_of(JIMS_API), "-m", "jims_api.main", "--app", "benchmarks.apps.jims_echo:app", "--api-key", KEY]
+    where = ["--host", "127.0.0.1", "--port", str(port), "--metrics-port", str(free_port())]
+    told = {"BENCHMARK_DATABASE": database, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # else its import asks the network
+    return Server([*command, *where], port, core=core, environment={**told, **environment})
+
+
+def under_uvicorn(
+    app: str, *, core: int | None = None, environment: Mapping[str, str] = {}, python: str = OURS
+) -> Server:
+    """Another ASGI app on uvicorn, with the settings that our command gives it. `python` is its environment."""
+    port = free_port()
+    command = [python_of(python), "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port)]
     settings = "--http httptools --loop uvloop --ws none --interface asgi3 --lifespan on --log-level warning"
     switches = "--no-access-log --no-proxy-headers --no-server-header"
-    return Server([*command, *settings.split(), *switches.split()], port, core=core)
+    return Server([*command, *settings.split(), *switches.split()], port, core=core, environment=environment)
+
+
+def under_granian(app: str, *, core: int | None = None, environment: Mapping[str, str] = {}) -> Server:
+    """An app of ours on granian, with one worker."""
+    port = free_port()
+    command = [python_of(OURS), "-m", "granian", app, "--host", "127.0.0.1", "--port", str(port)]
+    settings = "--interface asgi --workers 1 --log-level warning --no-ws --http 1"
+    return Server([*command, *settings.split()], port, core=core, environment=environment)
+
+
+def under_hypercorn(app: str, *, core: int | None = None, environment: Mapping[str, str] = {}) -> Server:
+    """An app of ours on hypercorn, with one process and uvloop."""
+    port = free_port()
+    command = [python_of(OURS), "-m", "hypercorn", app, "--bind", f"127.0.0.1:{port}", "--workers", "0"]
+    return Server([*command, "--worker-class", "uvloop"], port, core=core, environment=environment)
 
 
 def free_port() -> int:
@@ -138,17 +183,3 @@ def family_seconds(parent: int) -> float:
         elif int(fields[1]) == parent:
             ticks += sum(map(int, fields[11:13]))
     return ticks / TICKS
-
-
-def scrape(metrics_port: int) -> dict[str, float]:
-    """What a server counts, by name: figures that only their labels tell apart are added up."""
-    connection = http.client.HTTPConnection("127.0.0.1", metrics_port, timeout=START_WITHIN)
-    connection.request("GET", "/metrics")
-    lines = connection.getresponse().read().decode().splitlines()
-    connection.close()
-    counted: defaultdict[str, float] = defaultdict(float)
-    for line in lines:
-        if not line.startswith("#"):
-            name, _, value = line.rpartition(" ")
-            counted[name.partition("{")[0]] += float(value)
-    return counted

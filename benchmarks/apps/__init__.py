@@ -1,1 +1,1 @@
-"""The servers that are measured: three apps that give the same answers."""
+"""The servers that are measured: apps that give the same answers."""

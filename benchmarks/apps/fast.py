@@ -1,13 +1,18 @@
 """FastAPI: the same answers in the way its documentation teaches, without a store, metrics or ids in headers."""
 
+import asyncio
 import os
 import secrets
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, Field
+
+from benchmarks.apps.peers import EVENTS, HELLO, PAUSE, ROUTES
 
 KEY = os.environ["BENCHMARK_KEY"].encode()
 
@@ -24,6 +29,13 @@ class Inbound(BaseModel):
     thread_config: dict[str, Any] = Field(default_factory=lambda: {"interface": "api"})
     event_type: str = "comm.user_message"
     run_conversation_start_on_new_thread: bool = False
+
+
+class Part(BaseModel):
+    """The parameters of a path."""
+
+    thing: str
+    part: int
 
 
 class Event(BaseModel):
@@ -54,9 +66,34 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
+@app.get("/hello")
+async def hello() -> dict[str, str]:
+    """Say hello."""
+    return HELLO
+
+
+@app.get("/stream", response_class=EventSourceResponse)
+async def stream() -> AsyncIterator[ServerSentEvent]:
+    """Count."""
+    for number in range(EVENTS):
+        yield ServerSentEvent(data=number)
+
+
+@app.post("/messages", dependencies=[Depends(check_key)])
 @app.post("/api/v1/chat", dependencies=[Depends(check_key)])
 async def chat(inbound: Inbound) -> Answer:
     """Say back what was said."""
+    if PAUSE:
+        await asyncio.sleep(PAUSE)
     said = inbound.message
     event = Event(event_type="comm.assistant_message", event_data={"role": "assistant", "content": said})
     return Answer(thread_id=uuid4(), created_new_thread=True, assistant_messages=[said], events=[event])
+
+
+async def part(thing: str, part: int) -> Part:
+    """Give the parameters back."""
+    return Part(thing=thing, part=part)
+
+
+for number in range(ROUTES):
+    app.get(f"/things{number}/{{thing}}/parts/{{part}}")(part)

@@ -5,6 +5,7 @@
 # It runs where jims-core is installed, which the type checker has not.
 # mypy: ignore-errors
 
+import asyncio
 import os
 
 import sqlalchemy.ext.asyncio as sa_aio
@@ -12,9 +13,13 @@ from jims_core.app import JimsApp
 from jims_core.db import Base
 from jims_core.thread.thread_context import ThreadContext
 
+from benchmarks.apps.peers import PAUSE
+
 
 async def echo(ctx: ThreadContext) -> None:
     """Answer with the person's last message."""
+    if PAUSE:
+        await asyncio.sleep(PAUSE)
     ctx.send_message(ctx.get_last_user_message())
 
 

@@ -1,9 +1,10 @@
 """The floor: the same answers from an ASGI app written by hand, without a framework, a store or metrics.
 
 It does what nobody can leave out: route, check the key in constant time, read and parse the body, check every field,
-build and encode the answer.
+build and encode the answer. It answers chats, and what `peers.py` asks of all frameworks.
 """
 
+import asyncio
 import hmac
 import os
 from typing import Any
@@ -11,10 +12,14 @@ from uuid import UUID, uuid4
 
 import orjson
 
+from benchmarks.apps.peers import EVENTS, HELLO, PAUSE, ROUTES
+
 AUTHORIZATION = b"Bearer " + os.environ["BENCHMARK_KEY"].encode()
 JSON_TYPE = (b"content-type", b"application/json")
 HEALTHY = b'{"status":"ok"}'
 HEALTHY_HEADERS = [(b"content-length", b"15"), JSON_TYPE]
+STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
+PARTS = {f"things{number}" for number in range(ROUTES)}
 OPTIONAL_FIELDS = {"thread_config": dict, "event_type": str, "run_conversation_start_on_new_thread": bool}
 
 
@@ -28,10 +33,31 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     elif scope["path"] == "/healthz" and scope["method"] == "GET":
         await send({"type": "http.response.start", "status": 200, "headers": HEALTHY_HEADERS.copy()})
         await send({"type": "http.response.body", "body": HEALTHY})
-    elif scope["path"] == "/api/v1/chat" and scope["method"] == "POST":
+    elif scope["path"] in ("/api/v1/chat", "/messages") and scope["method"] == "POST":
         await chat(scope, receive, send)
+    elif scope["path"] == "/hello" and scope["method"] == "GET":
+        await answer(send, 200, HELLO)
+    elif scope["path"] == "/stream" and scope["method"] == "GET":
+        await stream(send)
     else:
-        await answer(send, 404, {"detail": "Not Found"})
+        await part(scope, send)
+
+
+async def part(scope: Any, send: Any) -> None:
+    """Give the parameters of a path back."""
+    match scope["path"][1:].split("/"):
+        case [name, thing, "parts", number] if name in PARTS and number.isdecimal() and scope["method"] == "GET":
+            await answer(send, 200, {"thing": thing, "part": int(number)})
+        case _:
+            await answer(send, 404, {"detail": "Not Found"})
+
+
+async def stream(send: Any) -> None:
+    """Count."""
+    await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS.copy()})
+    for number in range(EVENTS):
+        await send({"type": "http.response.body", "body": b"data: %d\n\n" % number, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def chat(scope: Any, receive: Any, send: Any) -> None:
@@ -55,6 +81,8 @@ async def chat(scope: Any, receive: Any, send: Any) -> None:
     if headers.get(b"content-type") != b"application/json" or not is_valid(fields):
         await answer(send, 422, {"detail": "Unprocessable Entity"})
         return
+    if PAUSE:
+        await asyncio.sleep(PAUSE)
     said = fields["message"]
     event = {"event_type": "comm.assistant_message", "event_data": {"role": "assistant", "content": said}}
     value = {"thread_id": uuid4(), "created_new_thread": True, "assistant_messages": [said], "events": [event]}

@@ -48,18 +48,18 @@ class Ending(msgspec.Struct, frozen=True):
     def of(cls, run: LiveRun, task: asyncio.Task[Any], context: ThreadContext) -> "Ending":
         """The pipeline, which is that task, ended by itself; `context` has what it sent."""
         fault = RuntimeError("the pipeline cancelled itself") if task.cancelled() else task.exception()
-        told = "the pipeline failed"
+        told = "run %s: the pipeline failed"
         try:
             if fault is None:
                 outgoing = context.complete()
                 events = tuple(encode_events(outgoing))
                 return cls(Outcome(RunStatus.COMPLETED, events), None, _assistant_messages(outgoing))
         except UnstorableEvent as unstorable:
-            fault, told = unstorable, str(unstorable)
+            fault, told = unstorable, "run %s: the pipeline sent what cannot be stored"
         except BaseException as error:  # what the pipeline sent is of its own classes, and may raise when looked at
-            fault, told = error, "what the pipeline sent cannot be read"
+            fault, told = error, "run %s: what the pipeline sent cannot be read"
         found_by = {"run_id": str(run.run_id), "thread_id": str(run.thread_id)}  # in error reporting
-        logger.error("run %s: %s", run.run_id, told, exc_info=fault, extra=found_by)
+        logger.error(told, run.run_id, exc_info=fault, extra=found_by)
         return cls.failed(PipelineFailed(fault))
 
     def refused(self, taken: IdentifierTaken) -> "Ending":

@@ -1,0 +1,35 @@
+"""The command `python -m benchmarks`: measures in environments of its own, and writes the result, tables and plots."""
+
+import argparse
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.environments import FOLDER, HARNESS, python_of
+
+SUITES = ("framework", "features", "chat", "growth", "streams", "plugins", "start", "auth")
+
+
+def main() -> None:
+    """Run the command. What needs more than Python's own library runs in the harness's environment."""
+    now = datetime.now(UTC)
+    options = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    options.add_argument("suites", nargs="*", metavar="suite", help=f"all, or some of: {', '.join(SUITES)}")
+    options.add_argument("--quick", action="store_true", help="fewer and shorter rounds: to try it, not to quote it")
+    options.add_argument("--out", type=Path, metavar="FOLDER", help="where result.json, tables.md and the plots go")
+    options.add_argument("--seed", type=int, default=now.microsecond, help="of the order of systems and cases")
+    given = options.parse_args()
+    if unknown := set(given.suites) - set(SUITES):
+        options.error(f"no suite {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
+    if Path(sys.prefix) != FOLDER / HARNESS:
+        python = python_of(HARNESS)
+        os.execv(python, [python, "-m", "benchmarks", *sys.argv[1:]])
+    from benchmarks.run import run
+
+    out = given.out or FOLDER / "results" / now.strftime("%Y-%m-%d-%H%M%S")
+    run([name for name in SUITES if name in given.suites or not given.suites], given.quick, out, given.seed, now)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Requests of each kind in this process, without a server or a socket, one after another: for callgrind to count.
+
+`benchmarks.instructions` runs it. Between two kinds, `os.getpgid` is called, which nothing else does: callgrind ends a
+part of its counts there.
+"""
+
+import asyncio
+import gc
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+os.environ["BENCHMARK_KEY"] = "key"
+os.environ["BENCHMARK_ROUTES"] = "10"
+
+from benchmarks.apps import ours
+from jimsapi import JimsApp, ThreadContext
+from jimsapi.api.app import Api
+from jimsapi.cli.logs import LogWriter
+
+REQUESTS, WARM_UP = 200, 100
+DELTAS = 10
+HEADERS = [
+    (b"host", b"127.0.0.1:8080"),
+    (b"content-type", b"application/json"),
+    (b"authorization", b"Bearer key"),
+]
+"""As a client sends them, with the length of a body beside."""
+numbers = itertools.count()
+
+Body = Callable[[], bytes]
+
+
+def nothing() -> bytes:
+    """The body of a GET."""
+    return b""
+
+
+def question() -> bytes:
+    """A message of a new contact."""
+    return b'{"contact_id":"c-%06d","message":"What are Geneva Durben\'s interests?"}' % next(numbers)
+
+
+def count() -> bytes:
+    """A message that is answered by a stream of deltas."""
+    return b'{"contact_id":"c-%06d","message":"%d"}' % (next(numbers), DELTAS)
+
+
+KINDS: dict[str, tuple[str, str, Body, int]] = {
+    "healthz": ("GET", "/healthz", nothing, 200),
+    "routed GET with a parameter": ("GET", "/things7/chair/parts/7", nothing, 200),
+    "validated POST": ("POST", "/messages", question, 200),
+    "404": ("GET", "/nowhere", nothing, 404),
+    "chat, memory": ("POST", "/api/v1/chat", question, 200),
+    "SSE of 10 deltas": ("POST", "/api/v1/chat/stream", count, 200),
+    "chat, SQLite": ("POST", "/api/v1/chat", question, 200),
+}
+"""Method, path, body and the answer's status of each kind of request. SQLite's are asked last."""
+
+
+async def answer(ctx: ThreadContext) -> None:
+    """A pipeline that counts if it is told a number, and else says what it was told."""
+    message = ctx.get_last_user_message()
+    if message.isdigit():
+        for _ in range(int(message)):
+            await ctx.stream("Hello ")
+    else:
+        ctx.send_message(message)
+
+
+async def ask(app: Any, method: str, path: str, made: Body, status: int) -> None:
+    """One request as a server brings it. Raises `AssertionError` for another status."""
+    body = made()
+    headers = [*HEADERS, (b"content-length", b"%d" % len(body))] if body else HEADERS.copy()
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "server": ("127.0.0.1", 80),
+        "client": ("127.0.0.1", 5),
+        "scheme": "http",
+        "root_path": "",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": headers,
+        "state": {},
+    }
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+    answered: list[int] = []
+
+    async def receive() -> Any:
+        for message in messages:
+            return message
+        await asyncio.Event().wait()  # until the client leaves, which it does not
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            answered.append(message["status"])
+
+    await app(scope, receive, send)
+    assert answered == [status], (path, answered)
+
+
+async def ask_all(store: str, kinds: Iterable[str]) -> None:
+    """Some kinds, each warmed up before it is counted."""
+    writer = LogWriter(as_json=False)  # takes each line; its thread, which writes them, is not started
+    app = Api(JimsApp(answer), {"store": store, "api_key": ("key",)}, on_request=(writer.on_request,))
+    ours.jimsapi_routes(app)
+    async with app.lifespan():
+        for kind in kinds:
+            for _ in range(WARM_UP):
+                await asyncio.create_task(ask(app, *KINDS[kind]))
+            gc.collect()
+            gc.disable()
+            os.getpgid(0)
+            for _ in range(REQUESTS):
+                await asyncio.create_task(ask(app, *KINDS[kind]))
+            os.getpgid(0)
+            gc.enable()
+
+
+async def main() -> None:
+    """All kinds, in their order."""
+    *in_memory, in_sqlite = KINDS
+    with tempfile.TemporaryDirectory() as folder:
+        await ask_all("memory:", in_memory)
+        await ask_all(f"sqlite:///{Path(folder)}/jims.db", [in_sqlite])
+    # Leave without the log lines that nobody has written, and without what Python does at its end.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    import uvloop
+
+    uvloop.run(main())

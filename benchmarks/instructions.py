@@ -1,0 +1,100 @@
+"""The processor's instructions that one request of each kind takes, counted by callgrind: nearly the same in every run,
+whatever else the machine does.
+
+`python -m benchmarks.instructions` counts, and prints the difference to the last line for the same Python in
+`instructions.csv`; `--record` adds a line. It needs valgrind (`apt-get install valgrind`), and runs in the Python that
+it is started with, which has jimsapi installed.
+"""
+
+import argparse
+import csv
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.in_process import KINDS, REQUESTS
+
+HISTORY = Path(__file__).resolve().parent / "instructions.csv"
+ROOT = HISTORY.parent.parent
+NOISE = 0.02
+"""Differences that say nothing."""
+
+
+def main() -> None:
+    """Run the command."""
+    options = argparse.ArgumentParser(prog="python -m benchmarks.instructions", description=__doc__)
+    options.add_argument("--record", action="store_true", help="add a line to the history")
+    given = options.parse_args()
+    if shutil.which("valgrind") is None:
+        raise SystemExit("valgrind, which counts, is missing. Debian, Ubuntu: apt-get install valgrind")
+    python = ".".join(platform.python_version_tuple()[:2])
+    counts = count()
+    print("\n".join(report(counts, last(HISTORY, python))))
+    if given.record:
+        record(HISTORY, python, counts)
+
+
+def count() -> dict[str, int]:
+    """Instructions a request, by kind. Raises `SystemExit`, with what was said, if the requests were not answered."""
+    with tempfile.TemporaryDirectory() as folder:
+        parts = Path(folder) / "part"
+        callgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={parts}", "--dump-before=getpgid"]
+        done = subprocess.run(
+            [*callgrind, sys.executable, "-m", "benchmarks.in_process"],
+            cwd=ROOT,
+            # Without it, dictionaries would be laid out differently each time.
+            env={**os.environ, "PYTHONHASHSEED": "0"},
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise SystemExit(f"the requests could not be counted:\n{done.stderr}")
+        # Part 1 is the start and the first warm-up, part 2 the first kind, part 3 the second warm-up, and so on.
+        return {kind: total(Path(f"{parts}.{2 * number}")) // REQUESTS for number, kind in enumerate(KINDS, 1)}
+
+
+def total(part: Path) -> int:
+    """The instructions of one part."""
+    line = next(line for line in part.read_text().splitlines() if line.startswith("totals: "))
+    return int(line.split()[1])
+
+
+def last(history: Path, python: str) -> dict[str, str]:
+    """The last line for a Python, by column; empty if there is none."""
+    with history.open(newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["python"] == python]
+    return lines[-1] if lines else {}
+
+
+def report(counts: dict[str, int], before: dict[str, str]) -> Sequence[str]:
+    """What to print: each count, and how it differs from the one before."""
+    since = f"  beside {before['date']} ({before['commit']})" if before else "  no earlier count for this Python"
+    lines = [f"{'instructions a request':30}{since}"]
+    for kind, instructions in counts.items():
+        change = ""
+        if before.get(kind):
+            difference = instructions / int(before[kind]) - 1
+            change = f"{difference:+8.1%}" + (
+                "" if abs(difference) < NOISE else "  slower" if difference > 0 else "  faster"
+            )
+        lines.append(f"{kind:30}{instructions:12,}{change}")
+    return lines
+
+
+def record(history: Path, python: str, counts: dict[str, int]) -> None:
+    """Add a line to the history."""
+    git = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    commit = subprocess.run(git, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+    with history.open("a", newline="") as file:
+        date = datetime.now(UTC).strftime("%Y-%m-%d")
+        csv.writer(file, lineterminator="\n").writerow([commit, date, python, *counts.values()])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What can be measured: each module has `run(plan)`, which gives a `Sheet`."""

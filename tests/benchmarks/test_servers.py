@@ -1,0 +1,61 @@
+"""What the benchmarks start and ask, with the Python of the tests in place of environments of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import distributions
+from pathlib import Path
+
+import pytest
+
+from benchmarks.answers import check_chat, check_framework, check_parts
+from benchmarks.apps.features import FEATURES
+from benchmarks.environments import ROOT
+from benchmarks.installed import install_idle
+from benchmarks.serving import Server, free_port
+
+
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python from the root."""
+    told = {**os.environ, "BENCHMARK_KEY": "key", **environment}
+    return subprocess.run([sys.executable, *command], cwd=ROOT, env=told, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def raw() -> Iterator[Server]:
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "benchmarks.apps.raw:app", "--port", str(port)]
+    with Server(command, port, environment={"BENCHMARK_ROUTES": "1000"}) as server:
+        yield server
+
+
+def test_the_floor_answers_as_all_must(raw: Server) -> None:
+    check_framework("raw", raw)
+    check_parts("raw", raw)
+    check_chat("raw", raw)
+
+
+def test_a_server_that_answers_otherwise_is_not_measured(raw: Server) -> None:
+    with pytest.raises(AssertionError, match="liar"):
+        check_chat("liar", raw, "/nowhere")
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_each_feature_can_be_left_out_of_what_is_measured(feature: str) -> None:
+    code = "import sys; from benchmarks.apps.without import WITHOUT; WITHOUT[sys.argv[1]]()"
+    done = run("-c", code, feature)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_kind_of_request_whose_instructions_are_counted_is_answered() -> None:
+    done = run("-m", "benchmarks.in_process")
+    assert done.returncode == 0, done.stderr
+
+
+def test_idle_plugins_are_installed_plugins(tmp_path: Path) -> None:
+    environment = install_idle(tmp_path, 20)
+    assert len(list(distributions(path=[str(tmp_path)]))) == 20
+    listed = run("-m", "jimsapi", "plugins", **environment)
+    assert listed.returncode == 0, listed.stderr
+    assert listed.stdout.count("idle_plugin_") >= 20
