@@ -20,7 +20,14 @@ PLUGINS := $(filter-out $(JIMS_PLUGINS),$(patsubst plugins/%/setup.cfg,%,$(wildc
 mypy = for folder in $(3); do ( cd plugins/$$folder && MYPYPATH=.:tests:$(CURDIR) $(CURDIR)/$(1) -m mypy \
   --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache/$(2) . ) || exit 1; done
 
-.PHONY: help run test lint test-core test-plugins test-jims test-long browser bench docs clean
+# For the tests that open a page; what is there is taken.
+define browser
+@$(FIND_CHROMIUM) >/dev/null 2>&1 || { apt-get update --quiet && \
+	  apt-get install --yes --quiet --no-install-recommends chromium-headless-shell; } || true
+	@$(FIND_CHROMIUM) >/dev/null
+endef
+
+.PHONY: help run test lint test-core test-plugins test-jims test-long bench docs clean
 .DELETE_ON_ERROR:
 
 help:
@@ -36,7 +43,7 @@ run: $(VENV)/.installed-run
 	exec $(PY) -m jimsapi --app examples.interests:app
 
 # The environments are made one after another, since pip leaves its notes beside the code; then two parts run at a time.
-test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed browser
+test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-core test-plugins test-jims lint
 
 lint: $(VENV)/.installed-dev
@@ -44,7 +51,8 @@ lint: $(VENV)/.installed-dev
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-test-core: $(VENV)/.installed-dev browser
+test-core: $(VENV)/.installed-dev
+	$(browser)
 	$(PY) -m pytest
 
 test-plugins: $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed
@@ -55,18 +63,13 @@ test-jims: $(JIMS_VENV)/.installed
 	$(call mypy,$(JIMS_PY),jims,$(JIMS_PLUGINS))
 	$(JIMS_PY) -m pytest $(JIMS_PLUGINS:%=plugins/%)
 
-test-long: $(VENV)/.installed-dev browser
+test-long: $(VENV)/.installed-dev
+	$(browser)
 	JIMSAPI_STORE_EXAMPLES=2000 $(PY) -m pytest
 
 docs: $(VENV)/.installed-dev
 	$(PY) docs/generate.py
 	$(PY) plugins/jimsapi-jims/tests/differential/differences.py
-
-# For the tests that open a page; what is there is taken.
-browser:
-	@$(FIND_CHROMIUM) >/dev/null 2>&1 || { apt-get update --quiet && \
-	  apt-get install --yes --quiet --no-install-recommends chromium-headless-shell; } || true
-	@$(FIND_CHROMIUM) >/dev/null
 
 bench:
 	@command -v wrk >/dev/null || { \
