@@ -28,12 +28,17 @@ QUEUE_LIMIT = 100_000
 
 
 class LogWriter(logging.Handler):
-    """Takes log records and answered requests on the path of a request, and formats and writes them elsewhere."""
+    """Takes log records and answered requests, and has a thread of its own write their lines.
+
+    A line is made at once: what it tells of may change, and a thread that makes thousands holds up the event loop. Only
+    writing, which may block, is left to the thread.
+    """
 
     def __init__(self, *, as_json: bool) -> None:
         super().__init__()
         self._as_json = as_json
-        self._waiting: deque[tuple[float, str, str, logging.LogRecord | RequestRecord]] = deque(maxlen=QUEUE_LIMIT)
+        self._request_line = _request_as_json if as_json else _request_as_text
+        self._waiting: deque[str] = deque(maxlen=QUEUE_LIMIT)
         self._writing = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="log writer", daemon=True)
@@ -48,28 +53,21 @@ class LogWriter(logging.Handler):
         self.flush()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a log record. Its message is made now, while its arguments are what they were.
-
-        The record itself is left as it is: other handlers get it too.
-        """
+        """Take a log record. It is left as it is: other handlers get it too."""
         try:
-            message = record.getMessage()
-        except Exception:  # a caller whose format and arguments do not agree must not fail for it
-            message = f"{record.msg} {record.args!r}"
-        identifier = getattr(record, "request_id", None) or request_id.get("")
-        self._waiting.append((record.created, identifier, message, record))
+            self._waiting.append(self._line(record))
+        except Exception as error:  # one odd record must not end the log
+            self._waiting.append(f"a log line could not be written: {type(error).__name__}\n")
 
     def on_request(self, record: RequestRecord) -> None:
         """Take an answered request; probes are not logged."""
         if not record.probe:
-            self._waiting.append((time.time(), record.request_id, "request", record))
+            self._waiting.append(self._request_line(_moment(int(time.time() * 1000)), record))
 
     def flush(self) -> None:
         """Write what waits."""
         with self._writing:
-            lines = []
-            while self._waiting:
-                lines.append(self._safe_line(*self._waiting.popleft()))
+            lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
             if lines:
                 try:
                     sys.stderr.write("".join(lines))
@@ -81,36 +79,53 @@ class LogWriter(logging.Handler):
         while not self._stopped.wait(WRITE_EVERY):
             self.flush()
 
-    def _safe_line(self, when: float, identifier: str, message: str, record: logging.LogRecord | RequestRecord) -> str:
+    def _line(self, record: logging.LogRecord) -> str:
         try:
-            return self._line(when, identifier, message, record)
-        except Exception as error:  # one odd record must not end the log
-            return f"a log line could not be written: {type(error).__name__}\n"
-
-    def _line(self, when: float, identifier: str, message: str, record: logging.LogRecord | RequestRecord) -> str:
-        second = int(when)
-        moment = f"{_second(second)}.{int((when - second) * 1000):03}Z"
+            message = record.getMessage()
+        except Exception:  # a caller whose format and arguments do not agree must not fail for it
+            message = f"{record.msg} {record.args!r}"
+        head = (_moment(int(record.created * 1000)), str(record.levelname), str(record.name), message)
+        identifier = getattr(record, "request_id", None) or request_id.get("")
+        fields = {"request_id": identifier} if identifier else {}
         exception = ""
-        fields: dict[str, Any]
-        if isinstance(record, RequestRecord):
-            head = (moment, "INFO", "jimsapi.access", message)
-            duration = round(record.duration, 6)
-            fields = {"method": record.method, "route": record.route, "status": record.status, "duration": duration}
-            if identifier:
-                fields["request_id"] = identifier
-            fields.update(record.fields)
-        else:
-            head = (moment, str(record.levelname), str(record.name), message)
-            fields = {"request_id": identifier} if identifier else {}
-            if record.exc_info and record.exc_info[0] is not None:
-                exception = "".join(traceback.format_exception(*record.exc_info))
+        if record.exc_info and record.exc_info[0] is not None:
+            exception = "".join(traceback.format_exception(*record.exc_info))
         return _json(head, fields, exception) if self._as_json else _text(head, fields, exception)
 
 
 @lru_cache(maxsize=2)
+def _moment(milliseconds: int) -> str:
+    """A time since the epoch in ISO 8601, spelled once for all lines of that millisecond."""
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{_second(seconds)}.{rest:03}Z"
+
+
+@lru_cache(maxsize=2)
 def _second(when: int) -> str:
-    """A second since the epoch in ISO 8601, spelled once for all lines of that second."""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(when))
+
+
+def _request_as_text(moment: str, record: RequestRecord) -> str:
+    # In one go: the commonest line is most of what a log costs. Only the notes may hold what has to be escaped.
+    line = (
+        f"{moment} INFO jimsapi.access request method={record.method} route={record.route} status={record.status}"
+        f" duration={record.duration:.6f} request_id={record.request_id}"
+    )
+    if record.fields:
+        line += _one_line("".join([f" {name}={value}" for name, value in record.fields.items()]))
+    return line + "\n"
+
+
+def _request_as_json(moment: str, record: RequestRecord) -> str:
+    fields = {
+        "method": record.method,
+        "route": record.route,
+        "status": record.status,
+        "duration": round(record.duration, 6),
+        "request_id": record.request_id,
+        **record.fields,
+    }
+    return _json((moment, "INFO", "jimsapi.access", "request"), fields, "")
 
 
 def _json(head: Head, fields: dict[str, Any], exception: str) -> str:
