@@ -20,6 +20,7 @@ from jimsapi.api.app import VERSION, Api
 from jimsapi.api.metrics import MetricsOptions
 from jimsapi.builtin.client_certificate import CertificateOptions
 from jimsapi.cli.drain import Drain
+from jimsapi.cli.http1 import Http1Protocol
 from jimsapi.cli.logs import LogWriter, set_up_logs
 from jimsapi.cli.options import LogOptions, ServerOptions
 from jimsapi.plugins.compose import Composition
@@ -182,7 +183,7 @@ def start_lines(composition: Composition, address: str) -> list[str]:
 def _config(server: ServerOptions, certificates: CertificateOptions, max_body: int, app: Any) -> uvicorn.Config:
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # a start that fails is told in one line of ours
     check_tls_files(server, certificates)
-    clients: dict[str, Any] = {}
+    clients: dict[str, Any] = {"http": Http1Protocol}
     if certificates.ca_certs is not None:
         from jimsapi.cli.tls import ClientCertificateProtocol
 

@@ -8,42 +8,34 @@ import asyncio
 import ssl
 from copy import copy
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
 from jimsapi.cli.distinguished_name import subject_name
+from jimsapi.cli.http1 import Http1Protocol
 
 Extension = dict[object, object]
 """What stands in a scope's `extensions`, as uvicorn types it."""
 
 
-class ClientCertificateProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 protocol, whose scopes hold the TLS extension. It is read once for each connection."""
-
-    tls: Extension | None = None
+class ClientCertificateProtocol(Http1Protocol):
+    """HTTP/1.1 whose scopes hold the TLS extension. It is read once for each connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
         connection = transport.get_extra_info("ssl_object")
-        self.tls = None if connection is None else tls_extension(connection)
+        if connection is not None:
+            self.extensions = {"tls": tls_extension(connection)}
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        if self.tls is not None:
-            self.scope.setdefault("extensions", {})["tls"] = self.tls
-
-    def handle_websocket_upgrade(self) -> None:
-        """Hand the connection over to uvicorn's protocol of WebSockets, whose scopes hold no extension either."""
-        if self.tls is not None:
+    def upgrade_to_websocket(self, rest: bytes) -> None:
+        """Hand the connection over to uvicorn's protocol of WebSockets, whose scopes hold no extension."""
+        if self.extensions is not None:
             self.config = copy(self.config)  # this connection's own
-            self.config.loaded_app = _telling(self.config.loaded_app, self.tls)
-        super().handle_websocket_upgrade()
+            self.config.loaded_app = _telling(self.config.loaded_app, self.extensions)
+        super().upgrade_to_websocket(rest)
 
 
-def _telling(app: ASGIApp, tls: Extension) -> ASGIApp:
+def _telling(app: ASGIApp, extensions: Extension) -> ASGIApp:
     async def told(scope: Scope, receive: Receive, send: Send) -> None:
-        extensions = {**scope.get("extensions", {}), "tls": tls}
-        await app({**scope, "extensions": extensions}, receive, send)
+        await app({**scope, "extensions": {**scope.get("extensions", {}), **extensions}}, receive, send)
 
     return told
 

@@ -1,0 +1,592 @@
+"""HTTP/1.1 (RFC 9112) as the command serves it: from a connection's bytes to ASGI's messages, and back.
+
+uvicorn has the sockets, TLS, lifespan, signals and WebSockets, httptools parses, and `Http1Protocol` stands in place of
+uvicorn's own protocol. That one waits for ever for the rest of a head or a body, takes heads of any size, and takes half of the
+time of a small request. Here a connection has one timer instead of one for each request, a plain answer is written in
+one piece, its head is checked as a whole, and nothing is made to wait with before somebody waits.
+"""
+
+import asyncio
+import logging
+import re
+from collections import deque
+from collections.abc import Iterable
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import unquote
+from weakref import WeakKeyDictionary
+
+import httptools
+from uvicorn import Config
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
+from uvicorn.server import ServerState
+
+from jimsapi.asgi.types import Scope
+
+MAX_HEAD = 65_536
+"""Bytes of a request's line and header fields."""
+MAX_PIPELINED = 64
+"""Requests of a connection that wait behind the one that is answered."""
+HEAD_WITHIN = 10.0
+"""Seconds within which a head has to come, from its first line or, for a connection's first, from the connection."""
+BODY_WITHIN = 30.0
+"""Seconds within which the next part of a body has to come."""
+HIGH_WATER = 65_536
+"""Bytes of a body that are kept for an app that does not read; then no more is taken from the connection."""
+MAX_JOINED = 65_536
+"""Bytes of a body that are written together with the head; copying a longer one costs more than a second write."""
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus}
+
+logger = logging.getLogger("uvicorn.error")
+
+
+class HeadTooLarge(Exception):
+    """A head is over `MAX_HEAD` bytes."""
+
+
+class Batch:
+    """What connections write in one pass of the event loop. It goes out at the end of the pass: whoever reads on the
+    same machine, a proxy say, is woken once and not by each answer, which would take longer than all the rest."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._writes: list[tuple[asyncio.Transport, bytes]] = []
+        self._size = 0
+
+    def add(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Write `data`, after all that was added before it."""
+        if not self._writes:
+            self._loop.call_soon(self.flush)
+        self._writes.append((transport, data))
+        self._size += len(data)
+        if self._size > HIGH_WATER:
+            self.flush()  # so that an app which writes without end is held up in time
+
+    def flush(self) -> None:
+        """Hand all over to the transports."""
+        writes, self._writes, self._size = self._writes, [], 0
+        for transport, data in writes:
+            if not transport.is_closing():
+                transport.write(data)
+
+
+_batches: WeakKeyDictionary[ServerState, Batch] = WeakKeyDictionary()
+"""One for each server."""
+
+
+class Http1Protocol(asyncio.Protocol):
+    """A connection: what is read of it becomes exchanges, which are answered one after another."""
+
+    extensions: dict[object, object] | None = None
+    """What the scopes of this connection say beside ASGI's own."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        if not config.loaded:
+            config.load()
+        self.config = config
+        self.app: Any = config.loaded_app
+        self.loop = _loop or asyncio.get_running_loop()
+        self.state = server_state
+        if server_state not in _batches:
+            _batches[server_state] = Batch(self.loop)
+        self.batch = _batches[server_state]
+        self.app_state = app_state
+        self.root_path = config.root_path
+        self.asgi = {"version": config.asgi_version, "spec_version": "2.3"}
+        self.exchange: Exchange | None = None  # the one that is answered
+        self.reading: Exchange | None = None  # the one whose body is not here yet
+        self.pipelined: deque[Exchange] = deque()
+        self.deaf = False  # what comes from now on is not for us
+        self.transport: asyncio.Transport
+        self.blocked: asyncio.Event | None = None  # while the client does not take what was written; set when it does
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._url = b""  # with the fields, of a head that is not here whole
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._fed = 0  # bytes since the last head or body was whole
+        self._paused = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiting_since = 0.0
+        self._default_headers: list[tuple[bytes, bytes]] | None = None
+        self._default_fields = b""
+
+    # What the transport tells.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        self.transport = transport
+        self.state.connections.add(self)  # type: ignore[arg-type] # it lists its own protocols
+        self.server = get_local_addr(transport)
+        self.client = get_remote_addr(transport)
+        self.scheme = "https" if is_ssl(transport) else "http"
+        self._wait_from_now(HEAD_WITHIN)
+
+    def data_received(self, data: bytes) -> None:
+        while data and not self.deaf:
+            self._fed += len(data)
+            try:
+                self._parser.feed_data(data)
+                data = b""
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                if self._url:  # a handshake, whose head was left alone
+                    self.upgrade_to_websocket(data)
+                    return
+                # Another protocol was offered. HTTP/1.1 goes on, as it may (RFC 9110, 7.8).
+            except httptools.HttpParserError as error:
+                self._refuse(431 if isinstance(error.__context__, HeadTooLarge) else 400)
+        if self._url and self._fed > MAX_HEAD and not self.deaf:
+            self._refuse(431)
+
+    def eof_received(self) -> None:
+        """Nothing: the transport closes itself."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._leave()
+        self._parser = None  # they refer to each other
+        for exchange in (self.exchange, self.reading, *self.pipelined):
+            if exchange is not None:
+                exchange.lose()
+        self.pipelined.clear()
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        self.blocked = asyncio.Event()
+
+    def resume_writing(self) -> None:
+        if self.blocked is not None:
+            self.blocked.set()
+            self.blocked = None
+
+    def shutdown(self) -> None:
+        """Close the connection when all that was asked is answered. uvicorn calls this when the server is to end."""
+        last = self.pipelined[-1] if self.pipelined else self.exchange
+        if last is None:
+            self.close()
+        else:
+            last.keep_alive = False
+
+    # What the parser tells.
+
+    def on_url(self, url: bytes) -> None:
+        if not self._url:
+            self._waiting_since = self.loop.time()
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.reading is None:  # else it trails a body (RFC 9110, 6.5), and must not pass for the next request's
+            self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        parser, url, headers = self._parser, self._url, self._headers
+        if self._fed > MAX_HEAD and len(url) + sum([len(name) + len(value) for name, value in headers]) > MAX_HEAD:
+            raise HeadTooLarge
+        if parser.should_upgrade() and self._is_handshake():
+            return
+        scope = self._scope(url, headers)
+        self._url, self._headers, self._fed = b"", [], 0
+        self.reading = exchange = Exchange(self, scope, scope["http_version"] == "1.1" and parser.should_keep_alive())
+        if self.exchange is None:
+            self._start(exchange)
+        elif len(self.pipelined) < MAX_PIPELINED:
+            self.pipelined.append(exchange)
+            self.pause_reading()
+        else:
+            raise ValueError("too many requests at once")
+
+    def on_body(self, body: bytes) -> None:
+        self._waiting_since = self.loop.time()
+        if self.reading is not None and not self.reading.complete:
+            self.reading.take(body)
+
+    def on_message_complete(self) -> None:
+        self._fed = 0
+        if self.reading is not None:
+            self.reading.end_body()
+            self.reading = None
+
+    # What exchanges tell.
+
+    def answered(self, exchange: "Exchange") -> None:
+        """Go on to the next request; without one, wait for it."""
+        self.state.total_requests += 1
+        if not exchange.keep_alive:
+            self.close()
+            return
+        if self.pipelined:
+            self._start(self.pipelined.popleft())
+        else:
+            self.exchange = None
+        self.resume_reading()
+        self._wait_from_now(self.config.timeout_keep_alive)
+
+    def pause_reading(self) -> None:
+        """Take no more from the connection for now."""
+        if not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take more, unless requests wait behind the one that is answered."""
+        if self._paused and not self.pipelined and not self.deaf:
+            self._paused = False
+            self._waiting_since = self.loop.time()
+            self.transport.resume_reading()
+
+    def close(self) -> None:
+        """Close the connection, once the client has what was written; at once if it does not take that."""
+        self.deaf = True
+        self.batch.flush()
+        if self.blocked is None:
+            self.transport.close()
+        else:
+            self.transport.abort()
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to the client."""
+        self.batch.add(self.transport, data)
+
+    def fields(self) -> bytes:
+        """The header fields of every answer: uvicorn makes a new list of them each second."""
+        headers = self.state.default_headers
+        if headers is not self._default_headers:
+            self._default_headers = headers
+            self._default_fields = b"".join([_field(name)[0] + value for name, value in headers])
+        return self._default_fields
+
+    def _scope(self, url: bytes, headers: list[tuple[bytes, bytes]]) -> Scope:
+        """What the app is told of a request. Raises for a target that is no path and no URL, as of CONNECT."""
+        version: str = self._parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise ValueError("another version of HTTP")
+        raw_path, query = url, b""
+        if url[:1] != b"/" or b"?" in url or b"%" in url or b"#" in url:
+            parsed = httptools.parse_url(url)
+            raw_path, query = parsed.path or b"/", parsed.query or b""
+        path = raw_path.decode("ascii")
+        if "%" in path:
+            path = unquote(path)
+        scope = {
+            "type": "http",
+            "asgi": self.asgi,
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": self.root_path,
+            "method": self._parser.get_method().decode(),
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": headers,
+            "state": self.app_state.copy(),
+        }
+        if self.root_path:
+            scope["path"] = self.root_path + path
+            scope["raw_path"] = self.root_path.encode() + raw_path
+        if self.extensions is not None:
+            scope["extensions"] = self.extensions.copy()
+        return scope
+
+    def _start(self, exchange: "Exchange") -> None:
+        self.exchange = exchange
+        task = self.loop.create_task(self.app(exchange.scope, exchange.receive, exchange.send))
+        self.state.tasks.add(task)
+        task.add_done_callback(exchange.done)
+
+    def _is_handshake(self) -> bool:
+        """Whether a head asks for a WebSocket (RFC 6455, 4.2.1) that can be opened here and now."""
+        if self.config.ws_protocol_class is None or self.exchange is not None:
+            return False
+        return any(name == b"upgrade" and value.lower() == b"websocket" for name, value in self._headers)
+
+    def upgrade_to_websocket(self, rest: bytes) -> None:
+        """Hand the connection over to uvicorn's protocol of WebSockets, which reads the head again, and the `rest`."""
+        self._leave()
+        self.batch.flush()
+        head = [self._parser.get_method(), b" ", self._url, b" HTTP/1.1"]
+        for name, value in self._headers:
+            head += (b"\r\n", name, b": ", value)
+        make: Any = self.config.ws_protocol_class
+        protocol = make(config=self.config, server_state=self.state, app_state=self.app_state)
+        protocol.connection_made(self.transport)
+        protocol.data_received(b"".join((*head, b"\r\n\r\n", rest)))
+        self.transport.set_protocol(protocol)
+
+    def _refuse(self, status: int) -> None:
+        """Take no more from a connection that cannot be understood. What was asked before is answered first."""
+        self.deaf = True
+        faulty, self.reading = self.reading, None
+        if faulty is not None:  # its body is what is wrong
+            faulty.lose()
+            if faulty in self.pipelined:
+                self.pipelined.remove(faulty)
+            elif faulty.started:  # an answer that is cut must not look whole, and one that is complete has no second
+                self.close()
+                return
+            else:
+                self.exchange = None
+        if self.exchange is not None:
+            self.shutdown()
+            return
+        body = b'{"detail":"%b"}' % HTTPStatus(status).phrase.encode()
+        head = b"%b%b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        self.write(head % (_STATUS_LINES[status], self.fields(), len(body)) + body)
+        self.close()
+
+    def _wait_from_now(self, seconds: float) -> None:
+        self._waiting_since = self.loop.time()
+        if self._timer is None:
+            self._timer = self.loop.call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        """Close a connection of which nothing came in time. While an answer is under way there is no timer."""
+        self._timer = None
+        if self.reading is not None:
+            within, status = BODY_WITHIN, 408
+            if self._paused:
+                self._waiting_since = self.loop.time()
+        elif self._url:
+            within, status = HEAD_WITHIN, 408
+        elif self.exchange is None:
+            within, status = self.config.timeout_keep_alive, 0
+        else:
+            return
+        left = self._waiting_since + within - self.loop.time()
+        if left > 0:
+            self._timer = self.loop.call_later(left, self._look)
+        elif status:
+            self._refuse(status)
+        else:
+            self.close()
+
+    def _leave(self) -> None:
+        self.state.connections.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class Exchange:
+    """A request and its answer (RFC 9110, 3.4): the two callables that an ASGI app gets, and what they have in common.
+
+    `complete`: the answer is sent. `gone`: nobody waits for it any more.
+    """
+
+    __slots__ = (
+        "_chunked",
+        "_chunks",
+        "_ended",
+        "_head",
+        "_invited",
+        "_left",
+        "_protocol",
+        "_size",
+        "_told",
+        "_waker",
+        "complete",
+        "gone",
+        "keep_alive",
+        "scope",
+        "started",
+    )
+
+    def __init__(self, protocol: Http1Protocol, scope: Scope, keep_alive: bool) -> None:
+        self.scope = scope
+        self.keep_alive = keep_alive
+        self.started = False
+        self.complete = False
+        self.gone = False
+        self._protocol = protocol
+        self._chunks: list[bytes] | None = None  # what came of the body and was not received yet
+        self._size = 0
+        self._ended = False
+        self._told = False  # the app knows that the body has ended
+        self._invited = False
+        self._waker: asyncio.Event | None = None
+        self._head: bytes | None = None  # an answer's, until the body comes, whose length it tells
+        self._left: int | None = 0  # bytes of the answer's body; None if nobody knows
+        self._chunked = False
+
+    # The request.
+
+    def take(self, body: bytes) -> None:
+        """Keep a part of the body for the app."""
+        if self._chunks is None:
+            self._chunks = [body]
+        else:
+            self._chunks.append(body)
+        self._size += len(body)
+        if self._size > HIGH_WATER:
+            self._protocol.pause_reading()
+        self._wake()
+
+    def end_body(self) -> None:
+        """The body has come whole."""
+        self._ended = True
+        self._wake()
+
+    def lose(self) -> None:
+        """The client is gone, or will not be heard any more."""
+        self.gone = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waker is not None:
+            self._waker.set()
+
+    async def receive(self) -> dict[str, Any]:
+        """ASGI's `receive`: the body, part by part; then, once there is one, the end of the exchange."""
+        while True:
+            if self.gone or self.complete:
+                return {"type": "http.disconnect"}
+            if self._chunks is not None or (self._ended and not self._told):
+                body = b"" if self._chunks is None else b"".join(self._chunks)
+                self._chunks, self._size = None, 0
+                self._told = self._ended
+                if not self._ended:
+                    self._protocol.resume_reading()
+                return {"type": "http.request", "body": body, "more_body": not self._ended}
+            if not self._ended and not self._invited:
+                self._invite()
+            if self._waker is None:
+                self._waker = asyncio.Event()
+            else:
+                self._waker.clear()
+            await self._waker.wait()
+
+    def _invite(self) -> None:
+        """Ask for the body, if the client waits to be asked (RFC 9110, 10.1.1)."""
+        self._invited = True
+        headers = self.scope["headers"]
+        if any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers) and not self.started:
+            self._protocol.write(_CONTINUE)
+
+    # The answer.
+
+    async def send(self, message: Any) -> None:
+        """ASGI's `send`. After the client has gone it does nothing, as ASGI 2.3 has it.
+
+        Raises `RuntimeError` for what is not to be sent now, and for an answer that HTTP cannot carry.
+        """
+        while (blocked := self._protocol.blocked) is not None and not self.gone:
+            await blocked.wait()
+        if self.gone:
+            return
+        kind = message["type"]
+        if not self.started and kind == "http.response.start":
+            self._begin(message["status"], message.get("headers", ()))
+        elif self.started and not self.complete and kind == "http.response.body":
+            self._go_on(message.get("body", b""), message.get("more_body", False))
+        else:
+            where = "after the end" if self.complete else "in the middle" if self.started else "before the start"
+            raise RuntimeError(f"{kind!r} cannot be sent {where} of an answer")
+
+    def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        length: int | None = None
+        says_close = False
+        common = self._protocol.fields()
+        head = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status, common]
+        for name, value in headers:
+            field, frames = _field(name)
+            if frames:
+                match name.lower():
+                    case b"content-length":
+                        length = int(value)
+                    case b"connection" if b"close" in value.lower():
+                        says_close = True
+                        self.keep_alive = False
+                    case b"transfer-encoding":
+                        continue  # how the body is sent is for us to say
+            head.append(field)
+            head.append(value)
+        text = b"".join(head)
+        # A value that ended its line would forge a field, or an answer. The whole is looked at: a third of the time.
+        breaks = len(head) // 2 - 1 + common.count(b"\n")
+        if text.count(b"\n") != breaks or text.count(b"\r") != breaks or b"\0" in text:
+            raise RuntimeError("a header holds a line break or NUL")
+        if length is None:
+            text += self._frame(status)
+        if not self.keep_alive and not says_close:
+            text += b"\r\nconnection: close"
+        text += b"\r\n\r\n"
+        self.started = True
+        if length is None:
+            self._protocol.write(text)  # of a stream: its first part may be long in coming
+        else:
+            self._left, self._head = length, text
+
+    def _frame(self, status: int) -> bytes:
+        """Settle how the end of a body is told whose length is not known (RFC 9112, 6). Returns a field, or nothing."""
+        if self.scope["method"] == "HEAD" or status < 200 or status in (204, 304):
+            return b""
+        if self.scope["http_version"] == "1.0":
+            self.keep_alive = False  # by the end of the connection
+            self._left = None
+            return b""
+        self._chunked = True
+        return b"\r\ntransfer-encoding: chunked"
+
+    def _go_on(self, body: bytes, more: bool) -> None:
+        if self.scope["method"] == "HEAD":
+            body = b""
+        elif self._chunked:
+            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            if not more:
+                body += b"0\r\n\r\n"
+        elif self._left is not None:
+            self._left -= len(body)
+            if self._left < 0 or (self._left and not more):
+                raise RuntimeError("the answer is not as long as its content-length says")
+        self._write(body)
+        if not more:
+            self.complete = True
+            self._wake()
+            self._protocol.answered(self)
+
+    def _write(self, body: bytes) -> None:
+        head, self._head = self._head, None
+        if head is not None and len(body) <= MAX_JOINED:
+            self._protocol.write(head + body)
+            return
+        if head is not None:
+            self._protocol.write(head)
+        if body:
+            self._protocol.write(body)
+
+    def done(self, task: asyncio.Task[None]) -> None:
+        """The app has ended. What it left open is answered with 500, or cut so that it does not look whole."""
+        protocol = self._protocol
+        protocol.state.tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            logger.error("Exception in ASGI application\n", exc_info=error)
+        if self.complete or self.gone:
+            return
+        if error is None and not task.cancelled():
+            logger.error("The ASGI app returned before its answer was complete.")
+        if self.started:
+            protocol.close()
+            return
+        self._begin(500, ((b"content-length", b"21"), (b"content-type", b"text/plain"), (b"connection", b"close")))
+        self._go_on(b"Internal Server Error", False)
+
+
+@lru_cache(maxsize=256)
+def _field(name: bytes) -> tuple[bytes, bool]:
+    """How a header's field begins, line break included, and whether it has to do with framing.
+
+    Raises `RuntimeError` for what is no name. Names are few; looking at each again would cost as much as all the rest.
+    """
+    lowered = name.lower()
+    if not _NAME.fullmatch(lowered):
+        raise RuntimeError(f"{name!r} is no name of a header")
+    return b"\r\n" + lowered + b": ", lowered in (b"content-length", b"transfer-encoding", b"connection")
