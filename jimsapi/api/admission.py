@@ -51,9 +51,9 @@ class Gate:
         if not admission.identity.may(route.scope):
             raise HTTPError(403, f"These credentials lack the scope {route.scope}")
         if admission.provider is not None:
-            request.note("provider", admission.provider)
-            request.note("distribution", admission.distribution)
-            request.note("version", admission.version)
+            request.note_all(
+                provider=admission.provider, distribution=admission.distribution, version=admission.version
+            )
         return admission
 
     async def admit(self, request: Connection) -> Admission:

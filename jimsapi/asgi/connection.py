@@ -198,6 +198,10 @@ class Connection:
             self.noted = {}
         self.noted[key] = value
 
+    def note_all(self, **fields: Any) -> None:
+        """Put several fields into the request's log line; see `note`."""
+        self.noted = fields if self.noted is NOTHING_NOTED else {**self.noted, **fields}
+
     def present(self, authorization: str) -> None:
         """Take credentials that came another way for a header `authorization`, so that whoever admits finds them where
         it looks. ASGI's own scope, which wrappers may hold, is left as it was."""
@@ -276,12 +280,12 @@ class Request(Connection):
         """The body's JSON value. Raises `HTTPError` 415 if it is not declared as JSON, `ValidationError` (422) if it
         is none or holds what no store can keep, and as `body` does."""
         self._check_declaration()
-        return self._decode(self._body if self._body is not None else await self.body())
+        return self._decode(await self.body() if self._body is None else self._body)
 
     async def typed(self, model: type[Model]) -> Model:
         """The JSON body as the given `msgspec.Struct`. Raises as `json` does; the 422 lists every fault."""
         self._check_declaration()
-        return convert_body(self._decode(self._body if self._body is not None else await self.body()), model)
+        return convert_body(self._decode(await self.body() if self._body is None else self._body), model)
 
     @property
     def lingering(self) -> bool:

@@ -85,7 +85,18 @@ class JSONResponse(Response):
     __slots__ = ()
 
     def __init__(self, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
-        self._set(orjson.dumps(value, default=msgspec.to_builtins, option=orjson.OPT_UTC_Z), status, headers, JSON_TYPE)
+        body = orjson.dumps(value, default=msgspec.to_builtins, option=orjson.OPT_UTC_Z)
+        length = len(body)
+        if status != 200 or length >= 4096:
+            self._set(body, status, headers, JSON_TYPE)
+            return
+        # What `_set` would do for nearly all answers, without what it asks.
+        self.status = status
+        self.names_connection = False
+        self.body = body
+        self.raw_headers = [_LENGTHS[length], JSON_TYPE]
+        if headers:
+            self._add(headers)
 
 
 class StreamingResponse(Response):

@@ -1,9 +1,10 @@
 """Which route answers a request: exact paths by dictionary, the others by a tree of path segments."""
 
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import iscoroutinefunction, isroutine
+from operator import itemgetter
 from typing import Any, TypeVar
 from urllib.parse import unquote
 from uuid import UUID
@@ -77,8 +78,7 @@ class Parameter:
     kind: str
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(msgspec.Struct, frozen=True, gc=False):
     """What a path led to. Without a `route`, `allowed` names the methods that the path has, if it has any, and
     `slash_differs` says that it has some with one slash more or less at its end."""
 
@@ -91,15 +91,29 @@ class Match:
 class _Node:
     """A place in the tree: what may follow, in the order in which it is tried, and the routes that end here."""
 
-    __slots__ = ("integer", "literals", "rest", "routes", "text", "uuid")
+    __slots__ = ("literals", "parameters", "rest", "routes")
 
     def __init__(self) -> None:
         self.literals: dict[str, _Node] = {}
-        self.uuid: _Node | None = None
-        self.integer: _Node | None = None
-        self.text: _Node | None = None
+        self.parameters: list[tuple[int, Callable[[str], Any], _Node]] = []
         self.rest: _Node | None = None
         self.routes: dict[str, tuple[Route, tuple[str, ...]]] = {}
+
+    def below(self, part: "str | Parameter") -> "_Node":
+        """The place that a segment of a path leads to, made if need be."""
+        if isinstance(part, str):
+            return self.literals.setdefault(part, _Node())
+        if part.kind == "path":
+            self.rest = self.rest or _Node()
+            return self.rest
+        rank = tuple(_READERS).index(part.kind)
+        for known, _, child in self.parameters:
+            if known == rank:
+                return child
+        child = _Node()
+        self.parameters.append((rank, _READERS[part.kind], child))
+        self.parameters.sort(key=itemgetter(0))
+        return child
 
 
 class Router:
@@ -301,8 +315,8 @@ class Router:
             # A server that does not put root_path before path (hypercorn, granian) may have a path that only looks as
             # if it did: /api/v1 of this app, served under /api.
             found = _search(self._tree, method, _segments(scope, scope["path"]))
-        if found.route is None and not found.allowed:
-            found = replace(found, slash_differs=bool(_search(self._tree, "", _other_form(segments)).allowed))
+        if found.route is None and not found.allowed and _search(self._tree, "", _other_form(segments)).allowed:
+            return Match(None, {}, slash_differs=True)
         return found
 
     def match_websocket(self, scope: Scope) -> Match:
@@ -314,20 +328,10 @@ class Router:
 
     def _grow(self, node: _Node, route: Route) -> tuple[_Node, tuple[str, ...]]:
         """The tree's place for a route, made if need be, and the names of its parameters."""
-        names = []
-        for part in parse_path(route.path):
-            if isinstance(part, str):
-                node = node.literals.setdefault(part, _Node())
-                continue
-            names.append(part.name)
-            attribute = _BRANCHES[part.kind]
-            if getattr(node, attribute) is None:
-                setattr(node, attribute, _Node())
-            node = getattr(node, attribute)
-        return node, tuple(names)
-
-
-_BRANCHES = {"": "text", "uuid": "uuid", "int": "integer", "path": "rest"}
+        parts = parse_path(route.path)
+        for part in parts:
+            node = node.below(part)
+        return node, tuple(part.name for part in parts if isinstance(part, Parameter))
 
 
 def parse_path(path: str) -> list[str | Parameter]:
@@ -347,7 +351,7 @@ def parse_path(path: str) -> list[str | Parameter]:
             parts.append(segment)
             continue
         name, kind = match[1], match[2] or ""
-        if kind not in _BRANCHES:
+        if kind not in _READERS and kind != "path":
             raise ValueError(f"In the path {path!r}, the kind {kind!r} is unknown; there are uuid, int and path.")
         if name in names:
             raise ValueError(f"In the path {path!r}, the parameter {name!r} stands twice.")
@@ -373,40 +377,38 @@ def _search(tree: _Node, method: str, segments: list[str]) -> Match:
 def _find(
     node: _Node, segments: list[str], position: int, method: str, values: list[Any], allowed: set[str]
 ) -> tuple[Route, tuple[str, ...]] | None:
-    """The first route of `method` below `node`. Fills in the parameters' `values`, and the methods `allowed` where the
-    path fits."""
+    """The first route of `method` below `node`. Fills in the parameters' `values`, and, if there is no such route, the
+    methods `allowed` where the path fits."""
     if position == len(segments):
-        allowed.update(node.routes)
-        return node.routes.get(method)
+        hit = node.routes.get(method)
+        if hit is None:
+            allowed.update(node.routes)
+        return hit
     segment = segments[position]
     literal = node.literals.get(segment)
     if literal is not None:
         hit = _find(literal, segments, position + 1, method, values, allowed)
         if hit is not None:
             return hit
-    for child, value in _readings(node, segment):
-        values.append(value)
-        hit = _find(child, segments, position + 1, method, values, allowed)
-        if hit is not None:
-            return hit
-        values.pop()
+    for _, read, child in node.parameters:
+        value = read(segment)
+        if value is not None:
+            values.append(value)
+            hit = _find(child, segments, position + 1, method, values, allowed)
+            if hit is not None:
+                return hit
+            values.pop()
     if node.rest is not None:
-        allowed.update(node.rest.routes)
         hit = node.rest.routes.get(method)
         if hit is not None:
             values.append("/".join(segments[position:]))
             return hit
+        allowed.update(node.rest.routes)
     return None
 
 
-def _readings(node: _Node, segment: str) -> Iterator[tuple[_Node, Any]]:
-    """What a segment may be as a parameter, the narrowest kind first."""
-    if node.uuid is not None and _UUID.fullmatch(segment):
-        yield node.uuid, UUID(segment)
-    if node.integer is not None and (number := _integer(segment)) is not None:
-        yield node.integer, number
-    if node.text is not None and segment:
-        yield node.text, segment
+def _uuid(segment: str) -> UUID | None:
+    return UUID(segment) if _UUID.fullmatch(segment) else None
 
 
 def _integer(segment: str) -> int | None:
@@ -414,6 +416,14 @@ def _integer(segment: str) -> int | None:
         return None
     number = int(segment)
     return number if -(2**63) <= number < 2**63 else None
+
+
+def _text(segment: str) -> str | None:
+    return segment or None
+
+
+_READERS: dict[str, Callable[[str], Any]] = {"uuid": _uuid, "int": _integer, "": _text}
+"""By the kind of a parameter, what reads a segment as one; the narrowest kind is tried first."""
 
 
 def _segments(scope: Scope, path: str) -> list[str]:
