@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Thread
 from time import perf_counter
 from typing import Any, TypeVar
@@ -16,6 +16,12 @@ from jimsapi.threads.store import CommitRecord
 T = TypeVar("T")
 
 Work = Callable[[sqlite3.Connection], T]
+
+QUIET_TURNS = 4
+"""Turns of the event loop without a new operation after which those collected are handed over. What one commit answers
+leads to the next operations within as many."""
+PATIENCE = 0.005
+"""Seconds after which they are handed over in any case."""
 
 _PASSING = {
     sqlite3.SQLITE_BUSY,
@@ -78,6 +84,9 @@ class Writer:
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._queue: SimpleQueue[list[_Operation] | None] = SimpleQueue()
         self._collected: list[_Operation] = []
+        self._turns = 0
+        self._patient_until = 0.0
+        self._busy = False
         self._closing = False
         self.failing = False
         """Whether the last commit failed."""
@@ -106,14 +115,31 @@ class Writer:
         if self._closing:
             future.set_exception(StoreUnavailable("the store is closed"))
             return future
-        if not self._collected:
-            # One hand-over for all that this turn of the loop asks for: a fuller transaction, and one thread switch.
-            self._loop.call_soon(self._hand_over)
         self._collected.append(_Operation(work, future))
+        self._turns = QUIET_TURNS
+        if len(self._collected) == 1 and not self._busy:
+            self._gather()
         return future
+
+    def _gather(self) -> None:
+        """Hand over what is collected once the loop has little else to do.
+
+        A transaction costs most of what it costs however little is in it, and the two threads share one interpreter: so
+        the writer gets a full one, and works on it while the loop rests.
+        """
+        self._patient_until = self._loop.time() + PATIENCE
+        self._loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        self._turns -= 1
+        if self._turns > 0 and self._loop.time() < self._patient_until:
+            self._loop.call_soon(self._look)
+        else:
+            self._hand_over()
 
     def _hand_over(self) -> None:
         if self._collected:
+            self._busy = True
             self._queue.put(self._collected)
             self._collected = []
 
@@ -131,7 +157,7 @@ class Writer:
             return
         self._post(_resolve, self._opened, None)
         try:
-            while batch := self._next_batch():
+            while (batch := self._queue.get()) is not None:
                 began = perf_counter()
                 self.failing = not self._commit(connection, batch)
                 record = CommitRecord(len(batch), perf_counter() - began, self.failing)
@@ -139,19 +165,6 @@ class Writer:
         finally:
             self._disconnect(connection)
             self._post(_resolve, self._closed, None)
-
-    def _next_batch(self) -> list[_Operation]:
-        """All that waits, or, if nothing does, what comes next. Empty: the writer is to stop."""
-        batch = self._queue.get()
-        if batch is None:
-            return []
-        try:
-            while (more := self._queue.get_nowait()) is not None:
-                batch += more
-            self._queue.put(None)  # it was the last; stop after this batch
-        except Empty:
-            pass
-        return batch
 
     def _commit(self, connection: sqlite3.Connection, batch: list[_Operation]) -> bool:
         """Run a batch in one transaction, each operation with its own outcome. Says whether the database could."""
@@ -206,6 +219,9 @@ class Writer:
             else:
                 _reject(operation.future, operation.error)
         self._report(record)
+        self._busy = False
+        if self._collected:
+            self._gather()
 
     def _post(self, callback: Callable[..., None], *arguments: Any) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more

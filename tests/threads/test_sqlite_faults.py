@@ -25,6 +25,7 @@ from jimsapi.testing.store import (
     make_plan,
 )
 from jimsapi.threads import sqlite as sqlite_store
+from jimsapi.threads import sqlite_writer
 from jimsapi.threads.errors import IdentifierTaken, StoreUnavailable, StoreUnusable
 from jimsapi.threads.event import NewEvent
 from jimsapi.threads.run import Accepted, Outcome, RunStatus
@@ -327,6 +328,32 @@ async def test_what_waits_together_is_committed_together(store: SQLiteStore) -> 
     store.on_commit = reports.append
     await asyncio.gather(*[store.accept(make_plan(str(number))) for number in range(50)])
     assert [report.operations for report in reports] == [50]
+
+
+async def test_what_turns_of_the_loop_bring_one_after_another_is_committed_together(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_writer, "PATIENCE", 60.0)
+    reports: list[CommitRecord] = []
+    store.on_commit = reports.append
+    await asyncio.gather(*[_accept_later(store, turns) for turns in range(20)])
+    assert [report.operations for report in reports] == [20]
+
+
+async def test_a_loop_that_brings_more_and_more_does_not_hold_up_the_first(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_writer, "PATIENCE", 0.0)
+    reports: list[CommitRecord] = []
+    store.on_commit = reports.append
+    await asyncio.gather(*[_accept_later(store, turns) for turns in range(20)])
+    assert reports[0].operations < 20 == sum(report.operations for report in reports)
+
+
+async def _accept_later(store: SQLiteStore, turns: int) -> None:
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await store.accept(make_plan(f"contact-{turns}"))
 
 
 async def test_a_faulty_operation_does_not_fail_its_batch(store: SQLiteStore) -> None:
