@@ -79,7 +79,7 @@ _OLDER_STATES = f"""
 _HAS_MORE_THAN = """
     SELECT 1 FROM thread_events INDEXED BY jimsapi_events_order WHERE thread_id = ? LIMIT 1 OFFSET ?
 """
-_NEWEST_TIME = f"""
+NEWEST_TIME = f"""
     SELECT created_at FROM thread_events INDEXED BY jimsapi_events_order
     WHERE thread_id = ? {_NEWEST_FIRST} LIMIT 1
 """
@@ -141,7 +141,7 @@ def load_snapshot(connection: sqlite3.Connection, thread: str, limits: ContextLi
 
 def newest_time(connection: sqlite3.Connection, thread: str) -> datetime | None:
     """The time of a thread's newest event."""
-    row = connection.execute(_NEWEST_TIME, (thread,)).fetchone()
+    row = connection.execute(NEWEST_TIME, (thread,)).fetchone()
     return None if row is None else datetime.fromisoformat(row[0])
 
 

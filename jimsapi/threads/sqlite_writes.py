@@ -30,6 +30,7 @@ from jimsapi.threads.run import (
     Started,
 )
 from jimsapi.threads.sqlite_reads import (
+    NEWEST_TIME,
     event_by_id,
     latest_thread,
     load_snapshot,
@@ -70,26 +71,47 @@ _KEY_HOLDER = """
 """
 _TAKE_KEY = "INSERT OR REPLACE INTO jimsapi_idempotency (key, body, run_id, used_at) VALUES (?, ?, ?, ?)"
 _QUEUE = """
-    SELECT count(*), coalesce(max(seq), 0) FROM jimsapi_runs INDEXED BY jimsapi_runs_open
-    WHERE thread_id = ? AND finished_at IS NULL
-"""
-_OLDEST_OPEN = """
-    SELECT run_id, status FROM jimsapi_runs INDEXED BY jimsapi_runs_open
-    WHERE thread_id = ? AND finished_at IS NULL ORDER BY seq LIMIT 1
+    SELECT count(*), coalesce(max(seq), 0) FROM (
+        SELECT seq FROM jimsapi_runs INDEXED BY jimsapi_runs_running WHERE thread_id = ? AND status = 'running'
+        UNION ALL
+        SELECT seq FROM jimsapi_runs INDEXED BY jimsapi_runs_waiting WHERE thread_id = ? AND status = 'queued'
+    )
 """
 _OPEN_OF_THREAD = """
-    SELECT run_id FROM jimsapi_runs INDEXED BY jimsapi_runs_open
-    WHERE thread_id = ? AND finished_at IS NULL ORDER BY seq
+    SELECT run_id, seq FROM jimsapi_runs INDEXED BY jimsapi_runs_running WHERE thread_id = ? AND status = 'running'
+    UNION ALL
+    SELECT run_id, seq FROM jimsapi_runs INDEXED BY jimsapi_runs_waiting WHERE thread_id = ? AND status = 'queued'
+    ORDER BY seq
+"""
+_MAY_START = """
+    SELECT run_id FROM jimsapi_runs INDEXED BY jimsapi_runs_waiting
+    WHERE thread_id = ? AND status = 'queued' AND NOT EXISTS (
+        SELECT 1 FROM jimsapi_runs INDEXED BY jimsapi_runs_running WHERE thread_id = ? AND status = 'running'
+    )
+    ORDER BY seq LIMIT 1
 """
 _OPEN = """
-    SELECT run_id, thread_id, status, message, background, caller, webhook_url
-    FROM jimsapi_runs INDEXED BY jimsapi_runs_open
-    WHERE finished_at IS NULL AND (owner = ?) = ? ORDER BY thread_id, seq
+    SELECT run_id, thread_id, status, message, background, caller, webhook_url, seq
+    FROM jimsapi_runs INDEXED BY jimsapi_runs_running WHERE status = 'running' AND (owner = ?) = ?
+    UNION ALL
+    SELECT run_id, thread_id, status, message, background, caller, webhook_url, seq
+    FROM jimsapi_runs INDEXED BY jimsapi_runs_waiting WHERE status = 'queued' AND (owner = ?) = ?
+    ORDER BY thread_id, seq
 """
 _ADOPT = "UPDATE jimsapi_runs SET owner = ? WHERE run_id = ?"
 _START = "UPDATE jimsapi_runs SET status = 'running', started_at = ?, message = NULL WHERE run_id = ?"
 _FINISH = """
     UPDATE jimsapi_runs SET status = ?, finished_at = ?, error = ?, sent_at = ?, sent = ?, streamed = ? WHERE run_id = ?
+"""
+# With the time of the thread's newest event, and the run that may start when this one ends.
+_TO_FINISH = f"""
+    SELECT thread_id, owner, status,
+        ({NEWEST_TIME.replace("?", "run.thread_id")}),
+        (
+            SELECT run_id FROM jimsapi_runs INDEXED BY jimsapi_runs_waiting
+            WHERE thread_id = run.thread_id AND status = 'queued' ORDER BY seq LIMIT 1
+        )
+    FROM jimsapi_runs run WHERE run_id = ?
 """
 _END = "UPDATE jimsapi_runs SET status = ?, finished_at = ?, message = NULL WHERE run_id = ?"
 _BEAT = """
@@ -215,9 +237,9 @@ def _take_key(connection: sqlite3.Connection, idempotency: Idempotency, run_id: 
 
 def _queue_up(connection: sqlite3.Connection, plan: RunPlan, thread: str) -> tuple[RunStatus, int]:
     """Whether a new run of a thread starts or waits, and its place in the order. Raises `QueueFull`."""
-    open_runs, last_seq = connection.execute(_QUEUE, (thread,)).fetchone()
+    open_runs, last_seq = connection.execute(_QUEUE, (thread, thread)).fetchone()
     if open_runs > plan.queue_limit:  # the oldest open run does not wait
-        raise QueueFull(plan.queue_limit, UUID(connection.execute(_OLDEST_OPEN, (thread,)).fetchone()[0]))
+        raise QueueFull(plan.queue_limit, _open_runs(connection, thread)[0])
     return RunStatus.QUEUED if open_runs else RunStatus.RUNNING, last_seq + 1
 
 
@@ -305,7 +327,7 @@ def start(
     if status == RunStatus.RUNNING:  # asked before
         snapshot, entered = _entered(connection, thread, UUID(message_id), continues, context)
         return Started(snapshot, _stored(connection, thread, events) + entered)
-    if connection.execute(_OLDEST_OPEN, (thread,)).fetchone()[0] != run_id.hex:
+    if _next_run(connection, thread) != run_id:
         return None
     now = utc_now()
     message = _load_message(message_text)
@@ -319,23 +341,23 @@ def start(
 
 def finish(connection: sqlite3.Connection, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
     """`ThreadStore.finish`."""
-    run = connection.execute(_RUN, (run_id.hex,)).fetchone()
+    run = connection.execute(_TO_FINISH, (run_id.hex,)).fetchone()
     if run is None:
         return Settled(False, None, None)
-    thread, owned_by, status, *_ = run
+    thread, owned_by, status, newest, next_run = run
     if status != RunStatus.RUNNING or owned_by != owner.hex:
         return Settled(False, RunStatus(status), _next_run(connection, thread))
     now = utc_now()
     stored: list[EventRow] = []
     if outcome.events and outcome.status is RunStatus.COMPLETED:
-        stored = _append(connection, thread, outcome.events, newest_time(connection, thread), now)
+        stored = _append(connection, thread, outcome.events, newest and datetime.fromisoformat(newest), now)
     sent_at = stored[0].created_at if stored else None
     # What a pipeline raised may hold lone surrogates, which no database text can.
     error = None if outcome.error is None else storable_text(outcome.error)
     connection.execute(
         _FINISH, (outcome.status, time_text(now), error, sent_at, len(stored), outcome.streamed, run_id.hex)
     )
-    return Settled(True, outcome.status, _next_run(connection, thread), stored)
+    return Settled(True, outcome.status, next_run and UUID(next_run), stored)
 
 
 def cancel(connection: sqlite3.Connection, run_id: UUID) -> Settled:
@@ -355,7 +377,7 @@ def heartbeat(connection: sqlite3.Connection, owner: UUID, live: Collection[UUID
     now = time_text(utc_now())
     connection.execute(_BEAT, (owner.hex, now))
     live_ids = {run_id.hex for run_id in live}
-    orphans = [run for run in connection.execute(_OPEN, (owner.hex, True)) if run[0] not in live_ids]
+    orphans = [run for run in connection.execute(_OPEN, (owner.hex, True) * 2) if run[0] not in live_ids]
     for run_id, _, status, *_ in orphans:
         end = RunStatus.INTERRUPTED if status == RunStatus.RUNNING else RunStatus.CANCELLED
         connection.execute(_END, (end, now, run_id))
@@ -367,7 +389,7 @@ def heartbeat(connection: sqlite3.Connection, owner: UUID, live: Collection[UUID
 def recover(connection: sqlite3.Connection, owner: UUID) -> int:
     """`ThreadStore.recover`. This process holds the database alone, so every other owner is dead."""
     now = utc_now()
-    orphans = connection.execute(_OPEN, (owner.hex, False)).fetchall()
+    orphans = connection.execute(_OPEN, (owner.hex, False) * 2).fetchall()
     recovered = 0
     for run_id, thread, status, message_text, background, *_ in orphans:
         if status == RunStatus.QUEUED:
@@ -385,9 +407,9 @@ def recover(connection: sqlite3.Connection, owner: UUID) -> int:
 
 def adopt(connection: sqlite3.Connection, owner: UUID) -> list[AdoptedRun]:
     """`ThreadStore.adopt`. As for `recover`, every other owner is dead."""
-    orphans = connection.execute(_OPEN, (owner.hex, False)).fetchall()
+    orphans = connection.execute(_OPEN, (owner.hex, False) * 2).fetchall()
     adopted: list[AdoptedRun] = []
-    for run_id, thread, status, message, background, caller, webhook_url in orphans:
+    for run_id, thread, status, message, background, caller, webhook_url, _ in orphans:
         if status != RunStatus.QUEUED or not background:
             continue
         connection.execute(_ADOPT, (owner.hex, run_id))
@@ -493,14 +515,19 @@ def _insert_run(
 
 def _next_run(connection: sqlite3.Connection, thread: str) -> UUID | None:
     """The thread's oldest open run, if it waits."""
-    row = connection.execute(_OLDEST_OPEN, (thread,)).fetchone()
-    return UUID(row[0]) if row is not None and row[1] == RunStatus.QUEUED else None
+    row = connection.execute(_MAY_START, (thread, thread)).fetchone()
+    return None if row is None else UUID(row[0])
+
+
+def _open_runs(connection: sqlite3.Connection, thread: str) -> list[UUID]:
+    """The thread's open runs, oldest first."""
+    return [UUID(run_id) for run_id, _ in connection.execute(_OPEN_OF_THREAD, (thread, thread))]
 
 
 def _delete(connection: sqlite3.Connection, threads: Iterable[str]) -> list[UUID]:
     open_runs: list[UUID] = []
     for thread in threads:
-        open_runs += [UUID(run_id) for (run_id,) in connection.execute(_OPEN_OF_THREAD, (thread,))]
+        open_runs += _open_runs(connection, thread)
         connection.execute("DELETE FROM jimsapi_runs WHERE thread_id = ?", (thread,))
         connection.execute("DELETE FROM thread_events WHERE thread_id = ?", (thread,))
         connection.execute("DELETE FROM threads WHERE thread_id = ?", (thread,))
