@@ -2,7 +2,7 @@
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from operator import attrgetter
@@ -43,61 +43,89 @@ from jimsapi.threads.window import COMM_PREFIX, choose, end_with, window_size
 
 _EPOCH = datetime(1970, 1, 1)
 _EPOCH_UTC = _EPOCH.replace(tzinfo=UTC)
+_NOTHING = b"{}"
 _ONE_OPERATION = CommitRecord(1, 0.0, False)
-_NOWHERE = slice(0)
+_SHORT = 64
+"""Events of a thread that are searched as fast as an index."""
 
 
-class _Thread:
-    """A thread: its events in order, and where in them the context finds what it needs without a search.
+class _Index:
+    """What a search in a thread would find. `comm` and `states` are positions, `states` those of the newest.
 
     Identifiers are kept as integers: a `UUID` computes its hash in Python, at ten times the cost.
     """
 
-    __slots__ = ("comm", "deleted", "event_ids", "external_id", "open", "record", "rows", "size", "states")
+    __slots__ = ("comm", "event_ids", "states")
 
-    def __init__(self, record: ThreadRecord, external_id: str | None) -> None:
-        self.record = record
-        self.external_id = external_id
-        self.rows: list[EventRow] = []
+    def __init__(self, rows: Sequence[EventRow]) -> None:
         self.event_ids: set[int] = set()
-        self.size = 0
         self.comm: list[int] = []
         self.states: dict[str, int] = {}
-        self.open: list[_Run] = []
-        self.deleted = False
+        self.add(rows, 0)
+
+    def add(self, rows: Iterable[EventRow], first: int) -> None:
+        """Know rows that follow in the thread from the position `first` on."""
+        for position, row in enumerate(rows, first):
+            self.event_ids.add(_id(row))
+            if row.event_type.startswith(COMM_PREFIX):
+                self.comm.append(position)
+            elif row.event_type.startswith(STATE_PREFIX):
+                self.states[row.event_type] = position
+
+
+class _Thread(msgspec.Struct, eq=False, gc=False):
+    """A thread: its events in order, the size of their text, and its open runs, oldest first.
+
+    Most threads are short and nobody works on them, but the garbage collector looks at each container of all of them,
+    again and again: so there are no more than has to be, and threads and runs are kept from it. They refer to each
+    other only while the run is open. `index` is there once a search would take longer.
+    """
+
+    record: ThreadRecord
+    external_id: str | None
+    rows: list[EventRow]
+    size: int
+    index: _Index | None = None
+    open: tuple["_Run", ...] = ()
+    deleted: bool = False
 
     def refuse_known(self, events: Sequence[NewEvent]) -> None:
-        known = [event.event_id for event in events if event.event_id.int in self.event_ids]
+        known = [event.event_id for event in events if self.has(event.event_id)]
         if known:
             raise IdentifierTaken(known)
 
+    def has(self, event_id: UUID) -> bool:
+        wanted = event_id.int
+        if self.index is not None:
+            return wanted in self.index.event_ids
+        return wanted in [_id(row) for row in self.rows]
+
     def append(self, events: Sequence[NewEvent], now: datetime) -> list[EventRow]:
         """Add events, each later than the one before it. Returns their rows."""
-        rows = self.rows
-        first = len(rows)
-        created_at = time_after(_time(rows[-1]) if rows else None, now)
+        created_at = time_after(_time(self.rows[-1]), now)
+        added: list[EventRow] = []
         for event in events:
-            event_type = event.event_type
-            if event_type.startswith(COMM_PREFIX):
-                self.comm.append(len(rows))
-            elif event_type.startswith(STATE_PREFIX):
-                self.states[event_type] = len(rows)
-            rows.append(EventRow(event.event_id, created_at, event_type, _fitted(event.data)))
-            self.event_ids.add(event.event_id.int)
+            added.append(EventRow(event.event_id, created_at, event.event_type, _fitted(event.data)))
             self.size += len(event.data)
             created_at += TICK
-        return rows[first:]
+        if self.index is not None:
+            self.index.add(added, len(self.rows))
+        self.rows += added
+        if self.index is None and len(self.rows) > _SHORT:
+            self.index = _Index(self.rows)
+        return added
 
     def snapshot(self, limits: ContextLimits) -> Snapshot:
         rows = self.rows
         if limits.events == 0 or (len(rows) <= window_size(limits) and self.size <= limits.bytes):
             return Snapshot(rows[:], False)
+        index = self.index or _Index(rows)
         edge = max(0, len(rows) - window_size(limits))
-        comm = self.comm[-limits.events :]
+        comm = index.comm[-limits.events :]
         chosen = choose(
             rows[edge:][::-1],
             [rows[position] for position in comm[: bisect_left(comm, edge)][::-1]],
-            [rows[position] for position in sorted(self.states.values(), reverse=True) if position < edge],
+            [rows[position] for position in sorted(index.states.values(), reverse=True) if position < edge],
             limits,
         )
         return Snapshot(chosen, len(chosen) < len(rows))
@@ -117,56 +145,31 @@ class _Thread:
         return None
 
 
-class _Run:
-    """A run. `continues`: its message was in the thread before it. `sent`: where in the thread its `finish` stored."""
+class _Run(msgspec.Struct, eq=False, gc=False):
+    """A run. `continues`: its message was in the thread before it. `message` is there while the run is open.
 
-    __slots__ = (
-        "accepted_at",
-        "background",
-        "caller",
-        "continues",
-        "created_new_thread",
-        "ended_at",
-        "error",
-        "message",
-        "message_id",
-        "owner",
-        "run_id",
-        "sent",
-        "started_at",
-        "status",
-        "streamed",
-        "thread",
-        "webhook_url",
-    )
+    From `sent_from` to `sent_to` in the thread is what its `finish` stored: not the rows themselves, which must go when
+    the thread is deleted.
+    """
 
-    def __init__(
-        self,
-        plan: RunPlan,
-        thread: _Thread,
-        status: RunStatus,
-        now: datetime,
-        created_new_thread: bool,
-        continues: bool,
-    ) -> None:
-        self.run_id = plan.run_id
-        self.owner = plan.owner
-        self.thread = thread
-        self.status = status
-        message = plan.message
-        self.message: NewEvent | None = NewEvent(message.event_id, message.event_type, _fitted(message.data))
-        self.message_id = plan.message.event_id
-        self.created_new_thread = created_new_thread
-        self.continues = continues
-        self.caller = plan.caller
-        self.background = plan.background
-        self.webhook_url = plan.webhook_url
-        self.accepted_at = now
-        self.started_at = now if status is RunStatus.RUNNING else None
-        self.ended_at: datetime | None = None
-        self.error: str | None = None
-        self.streamed: int | None = None
-        self.sent = _NOWHERE  # not the rows themselves, which must go when the thread is deleted
+    run_id: UUID
+    owner: UUID
+    thread: _Thread
+    status: RunStatus
+    message: NewEvent | None
+    message_id: UUID
+    created_new_thread: bool
+    continues: bool
+    caller: UUID | None
+    background: bool
+    webhook_url: str | None
+    accepted_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None = None
+    error: str | None = None
+    streamed: int | None = None
+    sent_from: int = 0
+    sent_to: int = 0
 
 
 class _Key(msgspec.Struct, frozen=True, gc=False):
@@ -192,6 +195,7 @@ class MemoryStore:
         self._open: dict[int, _Run] = {}
         self._ended: deque[_Run] = deque()
         self._keys: dict[int, _Key] = {}  # in the order of their last use
+        self._config = _NOTHING  # of the newest thread; most have the same, and share it
 
     async def __aenter__(self) -> Self:
         return self
@@ -217,24 +221,36 @@ class MemoryStore:
             thread = self._get(interrupted.thread.record.thread_id, plan.acting_for)
             message = NewEvent(interrupted.message_id, plan.message.event_type, plan.message.data)
             plan = msgspec.structs.replace(plan, message=message)
-            continues = message.event_id.int in thread.event_ids
-        created = thread is None
-        entering: list[NewEvent] = []
-        if thread is None:
-            thread = self._create_thread(plan, now)
-            entering.append(NewEvent(uuid7(), THREAD_CREATED, b"{}"))
+            continues = thread.has(message.event_id)
+        created = isinstance(thread, New)
+        if isinstance(thread, New):
+            thread = self._create_thread(plan, thread, now)
         elif len(thread.open) > plan.queue_limit:  # the oldest open run does not wait
             raise QueueFull(plan.queue_limit, thread.open[0].run_id)
         elif not continues:
             thread.refuse_known([plan.message])
+        stored = thread.rows[:] if created else []
         greets = created and plan.conversation_start
         status = RunStatus.QUEUED if thread.open or greets else RunStatus.RUNNING
         if status is RunStatus.RUNNING and not continues:
-            entering.append(plan.message)
-        stored = thread.append(entering, now)
-        run = _Run(plan, thread, status, now, created, continues)
+            stored += thread.append([plan.message], now)
+        run = _Run(
+            plan.run_id,
+            plan.owner,
+            thread,
+            status,
+            plan.message,
+            plan.message.event_id,
+            created,
+            continues,
+            plan.caller,
+            plan.background,
+            plan.webhook_url,
+            now,
+            now if status is RunStatus.RUNNING else None,
+        )
         snapshot = thread.snapshot_for(run, plan.context) if created or status is RunStatus.RUNNING else None
-        thread.open.append(run)
+        thread.open = (*thread.open, run)
         self._runs[run.run_id.int] = self._open[run.run_id.int] = run
         if plan.idempotency is not None:
             self._take_key(plan.idempotency, run, now)
@@ -272,13 +288,13 @@ class MemoryStore:
         self._keys.pop(idempotency.key.int, None)  # to the end of the order
         self._keys[idempotency.key.int] = _Key(run.run_id, idempotency.body, now)
 
-    def _select(self, plan: RunPlan, now: datetime) -> _Thread | None:
-        """The thread that the selectors name; None if they say that there is to be a new one."""
+    def _select(self, plan: RunPlan, now: datetime) -> _Thread | New:
+        """The thread that the selectors name, or the one that says that there is to be a new one."""
         asked_for: UUID | None = None
         for selector in plan.selectors:
             match selector:
                 case New():
-                    return None
+                    return selector
                 case Latest(active_within):
                     threads = self._contacts.get(plan.contact_id)
                     thread = threads[-1] if threads else None
@@ -298,15 +314,18 @@ class MemoryStore:
                 return thread
         raise ThreadNotFound(asked_for)
 
-    def _create_thread(self, plan: RunPlan, now: datetime) -> _Thread:
-        new = next(selector for selector in plan.selectors if isinstance(selector, New))
+    def _create_thread(self, plan: RunPlan, new: New, now: datetime) -> _Thread:
         config = plan.thread_config if new.config is None else dump_storable(dict(new.config))
+        if config != self._config:
+            self._config = _fitted(config)
         others = self._contacts.setdefault(plan.contact_id, [])
         created_at = _EPOCH_UTC + (now - _EPOCH)
         if others:
             created_at = max(created_at, others[-1].record.created_at + TICK)
         thread_id = uuid7()
-        thread = _Thread(ThreadRecord(thread_id, plan.contact_id, created_at, _fitted(config)), new.external_id)
+        record = ThreadRecord(thread_id, plan.contact_id, created_at, self._config)
+        born = EventRow(uuid7(), now, THREAD_CREATED, _NOTHING)
+        thread = _Thread(record, new.external_id, [born], len(_NOTHING))
         self._threads[thread_id.int] = thread
         others.append(thread)
         if new.external_id is not None:
@@ -348,7 +367,8 @@ class MemoryStore:
         if outcome.events and outcome.status is RunStatus.COMPLETED:
             thread.refuse_known(outcome.events)
             stored = thread.append(outcome.events, now)
-            run.sent = slice(len(thread.rows) - len(stored), len(thread.rows))
+            run.sent_to = len(thread.rows)
+            run.sent_from = run.sent_to - len(stored)
         if outcome.error is not None:
             run.error = storable_text(outcome.error)
         run.streamed = outcome.streamed
@@ -380,7 +400,7 @@ class MemoryStore:
         orphans = [run for run in self._open.values() if run.owner != owner and not _is_adoptable(run)]
         for run in orphans:
             message = run.message
-            if run.status is RunStatus.QUEUED and message and message.event_id.int not in run.thread.event_ids:
+            if run.status is RunStatus.QUEUED and message and not run.thread.has(message.event_id):
                 run.thread.append([message], now)
             self._end(run, RunStatus.INTERRUPTED, now)
         self._committed()
@@ -416,7 +436,7 @@ class MemoryStore:
             finished_at=run.ended_at and run.ended_at.replace(tzinfo=UTC),
             error=run.error,
             streamed=run.streamed,
-            events=[_event_record(row) for row in run.thread.rows[run.sent]],
+            events=[_event_record(row) for row in run.thread.rows[run.sent_from : run.sent_to]],
         )
 
     async def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
@@ -492,7 +512,7 @@ class MemoryStore:
         run.status = status
         run.ended_at = now
         run.message = None
-        run.thread.open.remove(run)
+        run.thread.open = tuple([other for other in run.thread.open if other is not run])
         del self._open[run.run_id.int]
         self._ended.append(run)
 
@@ -508,10 +528,11 @@ class MemoryStore:
             namesakes.remove(thread)
             if not namesakes:
                 del self._external_ids[thread.external_id]
-        open_runs = thread.open[:]
+        open_runs = thread.open
         for run in open_runs:
             self._end(run, RunStatus.CANCELLED, _utc_now())
         thread.rows.clear()
+        thread.index = None
         return [run.run_id for run in open_runs]
 
     def _committed(self) -> None:
@@ -537,6 +558,10 @@ def _created_at(thread: _Thread) -> datetime:
 
 def _time(row: EventRow) -> datetime:
     return cast(datetime, row.created_at)
+
+
+def _id(row: EventRow) -> int:
+    return cast(UUID, row.event_id).int
 
 
 def _fitted(data: bytes) -> bytes:

@@ -3,7 +3,11 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from jimsapi.testing import ThreadStoreContract
+from jimsapi.testing.store import OWNER, completed, fill, make_event, make_plan
+from jimsapi.threads.errors import IdentifierTaken
 from jimsapi.threads.memory import MemoryStore
 from jimsapi.threads.store import ThreadStore
 
@@ -13,3 +17,20 @@ class TestMemoryStore(ThreadStoreContract):
     async def open_store(self) -> AsyncIterator[ThreadStore]:
         async with MemoryStore() as store:
             yield store
+
+    @pytest.mark.parametrize("length", [10, 200])
+    async def test_a_known_identifier_is_found_in_threads_of_any_length(self, store: ThreadStore, length: int) -> None:
+        events = [make_event() for _ in range(length)]
+        await fill(store, events)
+        plan = make_plan()
+        await store.accept(plan)
+        for known in (events[0], events[-1], plan.message):
+            with pytest.raises(IdentifierTaken):
+                await store.finish(plan.run_id, OWNER, completed(make_event(), known))
+        assert (await store.finish(plan.run_id, OWNER, completed(make_event()))).counted
+
+    async def test_threads_that_share_a_config_keep_it_when_another_comes(self, store: ThreadStore) -> None:
+        configs = [b'{"interface":"api"}', b'{"interface":"api"}', b"{}", b'{"other":1}', b'{"interface":"api"}']
+        plans = [make_plan(f"contact {number}", thread_config=config) for number, config in enumerate(configs)]
+        threads = [(await store.accept(plan)).thread for plan in plans]
+        assert [thread.thread_config for thread in threads] == configs
