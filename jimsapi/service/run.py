@@ -651,7 +651,8 @@ class RunService:
         if self.quota is not None and run.account is not None:
             self.quota.give_back(run.account)
         run.answer_with(RunInterrupted())  # heard only by a caller whose run was cut off at the exit
-        self.streams.close(run.run_id, self._loop.time())
+        if run.stream is not None:
+            self.streams.close(run.run_id, self._loop.time())
         if run.idempotency is not None:
             del self._by_key[run.idempotency.key]
         if not self._runs:

@@ -32,8 +32,12 @@ def dump_storable(value: Any) -> bytes:
         raise Unstorable(str(error)) from error
     if b"\\u0000" in data and _NUL.search(data):
         raise Unstorable("it holds a NUL character")
-    # Fewer opening brackets than levels allowed is proof enough, and counting them is a scan at memory speed.
-    if data.count(b"[") + data.count(b"{") > MAX_NESTING and _nesting(orjson.loads(data)) > MAX_NESTING:
+    # Fewer bytes, or opening brackets, than so many levels take is proof enough, and seen at once.
+    if (
+        len(data) > 2 * MAX_NESTING
+        and data.count(b"[") + data.count(b"{") > MAX_NESTING
+        and _nesting(orjson.loads(data)) > MAX_NESTING
+    ):
         raise Unstorable(f"it nests deeper than {MAX_NESTING} levels")
     return data
 
