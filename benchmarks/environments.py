@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".benchmarks"
 
 HARNESS, OURS, OURS_WITH_PLUGINS, JIMS_API = "harness", "ours", "ours-with-plugins", "jims-api"
-SERVER = ("uvicorn", "httptools", "uvloop")
+SERVER = ("uvicorn >= 0.54", "httptools >= 0.9", "uvloop >= 0.23")
+JSON = ("orjson >= 3.13", "msgspec >= 0.22")
 PLUGINS = tuple(f"plugins/jimsapi-{name}" for name in ("jims", "postgres", "authentik", "oidc"))
 REQUIREMENTS = {
     # Its plugins bring PostgreSQL, and stand-ins for Authentik and an issuer, with their tests.
@@ -21,12 +22,13 @@ REQUIREMENTS = {
     OURS: ("--editable .", "granian", "hypercorn"),
     OURS_WITH_PLUGINS: ("--editable .", *(f"--editable {plugin}" for plugin in PLUGINS)),
     JIMS_API: ("jims-api==0.6.2", "asyncpg", "aiosqlite"),
-    "raw": (*SERVER, "orjson"),
-    "starlette": (*SERVER, "starlette", "orjson", "msgspec"),
-    "fastapi": (*SERVER, "fastapi", "orjson"),
-    "litestar": (*SERVER, "litestar"),
-    "blacksheep": (*SERVER, "blacksheep", "orjson", "msgspec"),
-    "falcon": (*SERVER, "falcon", "orjson", "msgspec"),
+    # The newest that there are, and none older than those for which the apps were written.
+    "raw": (*SERVER, JSON[0]),
+    "starlette": (*SERVER, "starlette >= 1.10", *JSON),
+    "fastapi": (*SERVER, "fastapi >= 0.165"),
+    "litestar": (*SERVER, "litestar >= 2.25"),
+    "blacksheep": (*SERVER, "blacksheep >= 2.6.4", *JSON),
+    "falcon": (*SERVER, "falcon >= 4.4", *JSON),
 }
 
 

@@ -1,4 +1,5 @@
-"""FastAPI: the same answers in the way its documentation teaches, without a store, metrics or ids in headers."""
+"""FastAPI: the same answers in the way its documentation teaches, without a store, metrics or ids in headers. Answers
+have declared types, so that Pydantic encodes them: faster than orjson would, which FastAPI has deprecated."""
 
 import asyncio
 import os

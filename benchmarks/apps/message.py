@@ -15,3 +15,7 @@ class Message(msgspec.Struct):
     thread_config: dict[str, Any] = {}  # msgspec copies it
     event_type: str = "comm.user_message"
     run_conversation_start_on_new_thread: bool = False
+
+
+decode = msgspec.json.Decoder(Message).decode
+"""Makes one of JSON. Made once, as msgspec's documentation advises."""

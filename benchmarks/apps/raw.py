@@ -1,11 +1,13 @@
 """The floor: the same answers from an ASGI app written by hand, without a framework, a store or metrics.
 
 It does what nobody can leave out: route, check the key in constant time, read and parse the body, check every field,
-build and encode the answer. It answers chats, and what `peers.py` asks of all frameworks.
+build and encode the answer; and where ours is compared with "the same by hand", it sends the same identifiers. It
+answers chats, and what `peers.py` asks of all frameworks.
 """
 
 import asyncio
 import hmac
+import itertools
 import os
 from typing import Any
 from uuid import UUID, uuid4
@@ -20,6 +22,7 @@ HEALTHY = b'{"status":"ok"}'
 HEALTHY_HEADERS = [(b"content-length", b"15"), JSON_TYPE]
 STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
 PARTS = {f"things{number}" for number in range(ROUTES)}
+REQUEST_ID, numbers = os.urandom(8).hex().encode() + b"-%d", itertools.count(1)
 OPTIONAL_FIELDS = {"thread_config": dict, "event_type": str, "run_conversation_start_on_new_thread": bool}
 
 
@@ -34,7 +37,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": HEALTHY_HEADERS.copy()})
         await send({"type": "http.response.body", "body": HEALTHY})
     elif scope["path"] in ("/api/v1/chat", "/messages") and scope["method"] == "POST":
-        await chat(scope, receive, send)
+        await say_back(scope, receive, send)
     elif scope["path"] == "/hello" and scope["method"] == "GET":
         await answer(send, 200, HELLO)
     elif scope["path"] == "/stream" and scope["method"] == "GET":
@@ -60,8 +63,8 @@ async def stream(send: Any) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-async def chat(scope: Any, receive: Any, send: Any) -> None:
-    """Say back what was said."""
+async def say_back(scope: Any, receive: Any, send: Any) -> None:
+    """Say back what was said. A chat has a run as well."""
     headers = dict(scope["headers"])
     if not hmac.compare_digest(headers.get(b"authorization", b""), AUTHORIZATION):
         await answer(send, 401, {"detail": "Unauthorized"})
@@ -86,7 +89,9 @@ async def chat(scope: Any, receive: Any, send: Any) -> None:
     said = fields["message"]
     event = {"event_type": "comm.assistant_message", "event_data": {"role": "assistant", "content": said}}
     value = {"thread_id": uuid4(), "created_new_thread": True, "assistant_messages": [said], "events": [event]}
-    identifiers = (b"x-request-id", os.urandom(8).hex().encode()), (b"x-run-id", str(uuid4()).encode())
+    identifiers = [(b"x-request-id", REQUEST_ID % next(numbers))]
+    if scope["path"] == "/api/v1/chat":
+        identifiers.append((b"x-run-id", str(uuid4()).encode()))
     await answer(send, 200, value, identifiers)
 
 

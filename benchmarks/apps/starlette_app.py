@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
-from benchmarks.apps.message import Message
+from benchmarks.apps.message import decode
 from benchmarks.apps.peers import EVENTS, HELLO, ROUTES, echo, may_enter
 
 
@@ -40,7 +40,7 @@ async def messages(request):
     if not may_enter(request.headers.get("authorization")):
         return OrjsonResponse({"detail": "Unauthorized"}, 401)
     try:
-        inbound = msgspec.json.decode(await request.body(), type=Message)
+        inbound = decode(await request.body())
     except msgspec.MsgspecError:
         return OrjsonResponse({"detail": "Unprocessable Entity"}, 422)
     return OrjsonResponse(echo(inbound.message))
