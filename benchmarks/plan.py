@@ -2,7 +2,8 @@
 
 import os
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -32,3 +33,14 @@ class Plan:
         """The same things in random order."""
         listed = list(things)
         return self.order.sample(listed, len(listed))
+
+    @contextmanager
+    def as_load(self) -> Iterator[None]:
+        """Keep this process, which is the load, on the load's processor."""
+        allowed = os.sched_getaffinity(0)
+        if self.load_core is not None:
+            os.sched_setaffinity(0, {self.load_core})
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, allowed)

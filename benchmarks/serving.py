@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from benchmarks.environments import JIMS_API, OURS, ROOT, python_of
+from benchmarks.environments import JIMS_API, OURS, OURS_WITH_PLUGINS, ROOT, python_of
 
 KEY = "benchmark-key"
 ENVIRONMENT = {
@@ -22,6 +22,9 @@ START_WITHIN = 120.0
 LOOK_EVERY, IDLE = 0.3, 0.1
 """Seconds between looks at what a server does, and the share of the processor below which that is nothing."""
 TICKS = os.sysconf("SC_CLK_TCK")
+JIMS_ECHO = "benchmarks.apps.jims_echo:app"
+LOCAL = {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+"""Without it the import of jims-core asks the network."""
 
 
 class Server:
@@ -128,13 +131,26 @@ def jimsapi(
     return Server([*command, *where], port, core=core, environment=environment)
 
 
-def jims_api(database: str, *, core: int | None = None, environment: Mapping[str, str] = {}) -> Server:
-    """jims-api by its own command, with a JIMS app that echoes, on a database as SQLAlchemy names it."""
+def jimsapi_with_jims_app(
+    url: str, *options: str, core: int | None = None, environment: Mapping[str, str] = {}
+) -> Server:
+    """Our command with a JIMS app that echoes, which has its database itself, at `url`."""
+    told = {**LOCAL, "BENCHMARK_DATABASE": for_sqlalchemy(url), **environment}
+    return jimsapi(None, *options, app=JIMS_ECHO, core=core, environment=told, python=OURS_WITH_PLUGINS)
+
+
+def jims_api(url: str, *, core: int | None = None, environment: Mapping[str, str] = {}) -> Server:
+    """jims-api by its own command, with the same JIMS app on the database at `url`."""
     port = free_port()
-    command = [python_of(JIMS_API), "-m", "jims_api.main", "--app", "benchmarks.apps.jims_echo:app", "--api-key", KEY]
+    command = [python_of(JIMS_API), "-m", "jims_api.main", "--app", JIMS_ECHO, "--api-key", KEY]
     where = ["--host", "127.0.0.1", "--port", str(port), "--metrics-port", str(free_port())]
-    told = {"BENCHMARK_DATABASE": database, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # else its import asks the network
-    return Server([*command, *where], port, core=core, environment={**told, **environment})
+    told = {**LOCAL, "BENCHMARK_DATABASE": for_sqlalchemy(url), **environment}
+    return Server([*command, *where], port, core=core, environment=told)
+
+
+def for_sqlalchemy(url: str) -> str:
+    """A store's URL as SQLAlchemy has it."""
+    return url.replace("postgresql:", "postgresql+asyncpg:").replace("sqlite:", "sqlite+aiosqlite:")
 
 
 def under_uvicorn(

@@ -1,8 +1,10 @@
 """Chats per second, each the first of a new contact: memory, SQLite and PostgreSQL, with a pipeline that echoes and
 with one that takes 50 ms. Beside ours stand an app written by hand and FastAPI, both without a store, and jims-api.
 
-Every commit is durable. jims-api is started by its own command with a JIMS app (`apps/jims_echo.py`); ours with a
-native one that does the same, and on PostgreSQL also with that very JIMS app. Each gets an empty store of its own.
+Every commit is durable. jims-api is started by its own command with a JIMS app (`apps/jims_echo.py`), as it comes, and
+with a store that its app has tuned. Ours is started with a native app that does the same, and on PostgreSQL also with
+that very JIMS app: with the context that such an app has by default, all events of its thread, and with that of our
+native ones, 200 of them. Each gets an empty store of its own.
 """
 
 import sqlite3
@@ -17,18 +19,25 @@ from benchmarks.answers import check_chat
 from benchmarks.environments import OURS_WITH_PLUGINS, of_tests
 from benchmarks.load import CHAT, figures, load
 from benchmarks.plan import Plan
-from benchmarks.serving import Server, family_seconds, jims_api, jimsapi, under_uvicorn
+from benchmarks.serving import Server, family_seconds, jims_api, jimsapi, jimsapi_with_jims_app, under_uvicorn
 from benchmarks.sheet import P99, RATE, Aim, Sheet
 
-OURS, ADAPTED, THEIRS, RAW, FASTAPI = "jimsapi", "jimsapi, JIMS app", "jims-api 0.6.2", "raw ASGI", "FastAPI"
+OURS, ADAPTED, ADAPTED_200 = "jimsapi", "jimsapi, JIMS app", "jimsapi, JIMS app, 200 events"
+THEIRS, TUNED, RAW, FASTAPI = "jims-api 0.6.2", "jims-api 0.6.2, tuned", "raw ASGI", "FastAPI"
 MEMORY, SQLITE, POSTGRES = "memory", "SQLite", "PostgreSQL"
 CLIENTS = {MEMORY: (32, 128), SQLITE: (16, 128), POSTGRES: (16, 64)}
-PAUSES = {"echo": "0", "50 ms pipeline": "0.05"}
+ECHO, PAUSE = "echo", "50 ms pipeline"
+PAUSES = {ECHO: "0", PAUSE: "0.05"}
 """Seconds that a pipeline takes. With the longer one only the many clients are measured: few would only wait."""
-SYSTEMS = {MEMORY: (OURS, RAW, FASTAPI), SQLITE: (OURS, THEIRS), POSTGRES: (OURS, ADAPTED, THEIRS)}
-SECONDS, SECONDS_OF_THEIRS = 2.0, {16: 4.0, 64: 6.0, 128: 10.0}
+SYSTEMS = {
+    MEMORY: (OURS, RAW, FASTAPI),
+    SQLITE: (OURS, THEIRS, TUNED),
+    POSTGRES: (OURS, ADAPTED, ADAPTED_200, THEIRS, TUNED),
+}
+ECHO_ALONE = (ADAPTED_200, TUNED)
+"""What is measured without a pause only."""
+SECONDS, SECONDS_OF_THEIRS = 2.0, {16: 4.0, 64: 5.0, 128: 8.0}
 """How long each load lasts; jims-api, by clients, needs longer for its first answers."""
-JIMS_ECHO = "benchmarks.apps.jims_echo:app"
 ANSWERED = """
     SELECT count(*) FROM (
         SELECT 1 FROM thread_events GROUP BY thread_id
@@ -43,13 +52,14 @@ def case_of(store: str, pause: str, clients: int) -> str:
     return f"{store}, {pause}, {clients} clients"
 
 
+IN_MEMORY = case_of(MEMORY, ECHO, 32)
 AIMS = (
-    Aim(3, "Chat, memory store", case_of(MEMORY, "echo", 32), OURS, RATE, (RAW,), at_least=0.5),
-    Aim(3, "Chat, SQLite, 16 clients", case_of(SQLITE, "echo", 16), OURS, RATE, (THEIRS,), at_least=45),
-    Aim(3, "Chat, SQLite, 128 clients", case_of(SQLITE, "echo", 128), OURS, RATE, (THEIRS,), at_least=60),
-    Aim(3, "Chat, SQLite, 128 clients", case_of(SQLITE, "echo", 128), OURS, P99, (THEIRS,), at_most=1 / 50),
-    Aim(3, "Chat, PostgreSQL, 16 clients", case_of(POSTGRES, "echo", 16), OURS, RATE, (THEIRS,), at_least=30),
-    Aim(3, "Chat, PostgreSQL, 64 clients", case_of(POSTGRES, "echo", 64), OURS, RATE, (THEIRS,), at_least=60),
+    Aim(3, "Chat, memory store", IN_MEMORY, OURS, RATE, (RAW,), at_least=0.5),
+    Aim(3, "Chat, SQLite, 16 clients", case_of(SQLITE, ECHO, 16), OURS, RATE, (THEIRS,), at_least=45),
+    Aim(3, "Chat, SQLite, 128 clients", case_of(SQLITE, ECHO, 128), OURS, RATE, (THEIRS,), at_least=60),
+    Aim(3, "Chat, SQLite, 128 clients", case_of(SQLITE, ECHO, 128), OURS, P99, (THEIRS,), at_most=1 / 50),
+    Aim(3, "Chat, PostgreSQL, 16 clients", case_of(POSTGRES, ECHO, 16), OURS, RATE, (THEIRS,), at_least=30),
+    Aim(3, "Chat, PostgreSQL, 64 clients", case_of(POSTGRES, ECHO, 64), OURS, RATE, (THEIRS,), at_least=60),
 )
 
 
@@ -99,16 +109,17 @@ def run(plan: Plan) -> Sheet:
         print("chat: answers are equal", flush=True)
         for number in range(plan.either(3, 1)):
             for store in plan.shuffled(SYSTEMS):
-                for pause in plan.shuffled(plan.either(list(PAUSES), ["echo"])):
+                for pause in plan.shuffled(plan.either(list(PAUSES), [ECHO])):
                     for name in plan.shuffled(SYSTEMS[store]):
-                        measure_system(plan, sheet, stores, store, pause, name)
+                        if pause == ECHO or name not in ECHO_ALONE:
+                            measure_system(plan, sheet, stores, store, pause, name)
             print(f"chat: round {number + 1}", flush=True)
     return sheet
 
 
 def clients_of(store: str, pause: str) -> tuple[int, ...]:
     """With how many clients a pipeline is measured on a store."""
-    return CLIENTS[store] if pause == "echo" else CLIENTS[store][-1:]
+    return CLIENTS[store] if pause == ECHO else CLIENTS[store][-1:]
 
 
 def besides() -> dict[str, str]:
@@ -126,13 +137,12 @@ def starting(plan: Plan, store: str, name: str, url: str, pause: str) -> Server:
     """Start a system on a store. With PostgreSQL nothing is kept on a processor: the system shares both out."""
     core = None if store == POSTGRES else plan.server_core
     environment = {"BENCHMARK_PAUSE": pause}
-    if name == THEIRS:
-        theirs = url.replace("postgresql:", "postgresql+asyncpg:").replace("sqlite:", "sqlite+aiosqlite:")
-        return jims_api(theirs, core=core, environment=environment)
-    if name == ADAPTED:
-        environment |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # else the import of jims-core asks the network
-        environment["BENCHMARK_DATABASE"] = url.replace("postgresql:", "postgresql+asyncpg:")
-        return jimsapi(None, app=JIMS_ECHO, core=core, environment=environment, python=OURS_WITH_PLUGINS)
+    if name in (THEIRS, TUNED):
+        tuned = {"BENCHMARK_TUNED": "yes"} if name == TUNED else {}
+        return jims_api(url, core=core, environment={**environment, **tuned})
+    if name in (ADAPTED, ADAPTED_200):
+        options = ("--context-events", "200") if name == ADAPTED_200 else ()
+        return jimsapi_with_jims_app(url, *options, core=core, environment=environment)
     if name == OURS:
         more = {"python": OURS_WITH_PLUGINS} if store == POSTGRES else {}
         return jimsapi(url, core=core, environment=environment, **more)
@@ -147,7 +157,7 @@ def measure_system(plan: Plan, sheet: Sheet, stores: Stores, store: str, pause: 
     with stores.fresh(store) as (url, count):
         with starting(plan, store, name, url, PAUSES[pause]) as server:
             for clients in plan.shuffled(clients_of(store, pause)):
-                seconds = SECONDS_OF_THEIRS[clients] if name == THEIRS else SECONDS
+                seconds = SECONDS_OF_THEIRS[clients] if name in (THEIRS, TUNED) else SECONDS
                 warm = load(server, CHAT, seconds=seconds / 4, connections=clients, core=core, check=True)
                 server.settle()  # it works on what was asked last, though nobody waits
                 if store == POSTGRES:

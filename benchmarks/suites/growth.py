@@ -2,29 +2,34 @@
 1,000,000. The time of an answer over HTTP, durable commit included; threads before and after `ANALYZE`.
 
 What is there before are plain rows, written past the service; then the large and the small are asked in turns, so that
-noise meets both alike.
+noise meets both alike. On PostgreSQL the same is done with a JIMS app, adapted: with the newest 200 events as its
+context, as native apps have it, and with all events of its thread, as such an app has it by default and which grows.
 """
 
 import sqlite3
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.caller import Caller
+from benchmarks.caller import Caller, Spent
 from benchmarks.environments import OURS_WITH_PLUGINS, of_tests
 from benchmarks.plan import Plan
 from benchmarks.rows import KINDS, Thread, fill_postgres, fill_postgres_with_many, fill_sqlite, fill_sqlite_with_many
-from benchmarks.serving import Server, jimsapi
-from benchmarks.sheet import MILLISECONDS, Aim, Sheet
+from benchmarks.serving import Server, jimsapi, jimsapi_with_jims_app
+from benchmarks.sheet import LOAD_BUSY, LOAD_COST, MILLISECONDS, Aim, Sheet
 
 MIXTURE, SHORT = "a mixture", 400
 CHATS = 20
 """Chats in a thread in each round; their median is the round's figure."""
+CHATS_WITH_ALL, LONGEST_WITH_ALL = 4, 100_000
+"""The same, and the longest thread, where a context holds all events: a chat may take seconds."""
 BEFORE, AFTER = "before ANALYZE", "after ANALYZE"
+JIMS_APP, JIMS_APP_200 = "JIMS app, all events", "JIMS app, 200 events"
 TURN = "comm.* alone"
 """What the thread of each of many contacts holds: a question and its answer."""
 KNOWN, NEW = "a known contact", "a new contact"
@@ -42,13 +47,29 @@ def events(length: int) -> str:
 
 def contacts(number: int) -> str:
     """What a store of so many contacts is called."""
-    return f"{number:,} contacts"
+    return f"{number:,} contact{'s' if number > 1 else ''}"
+
+
+Serve = Callable[[str, int | None], Server]
+"""What starts a server on a store's place, on a processor."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One way of asking: who serves, which threads are asked, by kind and length, and how often in a round."""
+
+    name: str
+    serve: Serve
+    threads: Sequence[tuple[str, int]]
+    chats: int = CHATS
 
 
 class Store(ABC):
     """A kind of store. `place` is where one is: a file, or a database's name."""
 
     name: str
+    jims_apps: Sequence[tuple[str, Serve]] = ()
+    """What starts adapted JIMS apps: with a context of their own, and with the native one."""
 
     @abstractmethod
     def new(self) -> str:
@@ -106,6 +127,7 @@ class PostgreSQL(Store):
     def __init__(self, server: Any, standing: ExitStack) -> None:
         self._server = server
         self._standing = standing
+        self.jims_apps = ((JIMS_APP, self._serve_jims_app), (JIMS_APP_200, self._serve_jims_app_200))
 
     def new(self) -> str:
         return str(self._standing.enter_context(self._server.database()))
@@ -113,12 +135,21 @@ class PostgreSQL(Store):
     def serve(self, place: str, core: int | None) -> Server:
         return jimsapi(self._server.url(place), core=core, python=OURS_WITH_PLUGINS)
 
+    def _serve_jims_app(self, place: str, core: int | None, *options: str) -> Server:
+        return jimsapi_with_jims_app(self._server.url(place), *options, core=core)
+
+    def _serve_jims_app_200(self, place: str, core: int | None) -> Server:
+        return self._serve_jims_app(place, core, "--context-events", "200")
+
     def fill(self, place: str, threads: Iterable[Thread]) -> None:
         self._server.psql(NO_STATISTICS, place)
         fill_postgres(self._server, place, threads)
+        self._server.psql("CHECKPOINT")  # what was written here is not a chat's to flush
 
     def fill_with_many(self, place: str, number: int) -> None:
         fill_postgres_with_many(self._server, place, number, TURN)
+        self._server.psql("VACUUM", place)  # or it begins by itself, while it is measured
+        self._server.psql("CHECKPOINT")
 
     def analyze(self, place: str) -> None:
         self._server.psql("ANALYZE", place)
@@ -142,14 +173,14 @@ def aims(longest: int, most: int) -> tuple[Aim, ...]:
     """What is to be reached with the largest that is measured."""
     found = []
     for store in (SQLite.name, PostgreSQL.name):
+        what, beside = f"Chat in a thread of {events(longest)}, {store}", (events(SHORT),)
         for kind in KINDS:
             for when in (BEFORE, AFTER):
                 case = f"{store}, {kind}, {when}"
-                what, beside = f"A turn in a long thread: {case}", (events(SHORT),)
                 found.append(Aim(4, what, case, events(longest), MILLISECONDS, beside, at_most=LIMIT))
+        what, beside = f"Chat beside {contacts(most)}, {store}", (contacts(1),)
         for who in (KNOWN, NEW):
             case = f"{store}, {who}"
-            what, beside = f"A chat beside many contacts: {case}", (contacts(1),)
             found.append(Aim(4, what, case, contacts(most), MILLISECONDS, beside, at_most=LIMIT))
     return tuple(found)
 
@@ -157,28 +188,54 @@ def aims(longest: int, most: int) -> tuple[Aim, ...]:
 def measure_threads(plan: Plan, sheet: Sheet, store: Store, lengths: tuple[int, ...]) -> None:
     """Chat in threads of all lengths: of a mixture of types; of the other kinds, in a short and the longest one."""
     rounds = plan.either(5, 2)
-    pairs = [
+    threads = [
         (kind, length) for kind in KINDS for length in lengths if kind == MIXTURE or length in (SHORT, lengths[-1])
     ]
+    phases = [Phase(BEFORE, store.serve, threads), Phase(AFTER, store.serve, threads)]
+    for name, serve in store.jims_apps:
+        if name == JIMS_APP:
+            longest, chats = min(lengths[-1], LONGEST_WITH_ALL), CHATS_WITH_ALL
+        else:
+            longest, chats = lengths[-1], CHATS
+        phases.append(Phase(name, serve, [(MIXTURE, SHORT), (MIXTURE, longest)], chats))
+    every = len(phases) * rounds
     place = made(store)
-    store.fill(place, ((who, kind, length) for kind, length in pairs for who in owners(kind, length, 2 * rounds)))
+    store.fill(place, ((who, kind, length) for kind, length in threads for who in owners(kind, length, every)))
     print(f"growth: {store.name} holds the threads", flush=True)
-    for half, when in enumerate((BEFORE, AFTER)):
-        if when == AFTER:
+    for number, phase in enumerate(phases):
+        if phase.name == AFTER:
             store.analyze(place)
-        with calling(store, place, plan) as caller:
-            for number in range(half * rounds, (half + 1) * rounds):
-                turns = {pair: owners(*pair, 2 * rounds)[number % len(owners(*pair, 2 * rounds))] for pair in pairs}
-                spent: dict[tuple[str, int], list[float]] = {pair: [] for pair in pairs}
-                for turn in range(-1, CHATS):  # the first brings a thread's pages in
-                    for pair in plan.shuffled(pairs):
-                        seconds = caller(turns[pair])
-                        if turn >= 0:
-                            spent[pair].append(seconds)
-                for (kind, length), each in spent.items():
-                    case = f"{store.name}, {kind}, {when}"
+        with calling(phase.serve, place, plan) as caller, plan.as_load():
+            for each in range(number * rounds, (number + 1) * rounds):
+                turns = {thread: owners(*thread, every)[each % len(owners(*thread, every))] for thread in phase.threads}
+                for (kind, length), spent in one_round(plan, caller, turns, phase.chats).items():
+                    case = f"{store.name}, {kind}, {phase.name}"
                     sheet.beside[case] = events(SHORT)
-                    sheet.add(case, events(length), {MILLISECONDS: 1e3 * median(each)})
+                    sheet.add(case, events(length), figures(spent))
+        print(f"growth: {store.name}, {phase.name}", flush=True)
+
+
+def one_round(
+    plan: Plan, caller: Caller, turns: dict[tuple[str, int], str], chats: int
+) -> dict[tuple[str, int], list[Spent]]:
+    """Chat in each thread so often; `turns` says whose it is. The first chat brings a thread's pages in."""
+    spent: dict[tuple[str, int], list[Spent]] = {thread: [] for thread in turns}
+    for turn in range(-1, chats):
+        for thread in plan.shuffled(turns):
+            each = caller(turns[thread])
+            if turn >= 0:
+                spent[thread].append(each)
+    return spent
+
+
+def figures(spent: list[Spent]) -> dict[str, float]:
+    """What a round's chats say, by unit."""
+    seconds, own = sum(each.seconds for each in spent), sum(each.own for each in spent)
+    return {
+        MILLISECONDS: 1e3 * median(each.seconds for each in spent),
+        LOAD_BUSY: 100 * own / seconds,
+        LOAD_COST: 1e6 * own / len(spent),
+    }
 
 
 def owners(kind: str, length: int, rounds: int) -> list[str]:
@@ -194,19 +251,20 @@ def measure_contacts(plan: Plan, sheet: Sheet, store: Store, numbers: tuple[int,
             place = made(store)
             store.fill_with_many(place, number)
             store.analyze(place)
-            callers[number] = standing.enter_context(calling(store, place, plan))
+            callers[number] = standing.enter_context(calling(store.serve, place, plan))
         print(f"growth: {store.name} holds the contacts", flush=True)
+        standing.enter_context(plan.as_load())
         for number in range(plan.either(5, 2)):
-            spent: dict[tuple[str, int], list[float]] = {(who, n): [] for who in (KNOWN, NEW) for n in numbers}
+            spent: dict[tuple[str, int], list[Spent]] = {(who, n): [] for who in (KNOWN, NEW) for n in numbers}
             for turn in range(-1, CHATS):
                 for who, n in plan.shuffled(spent):
                     contact = f"contact {n - 1}" if who == KNOWN else f"new {number} {turn}"
-                    seconds = callers[n](contact, new=who == NEW)
+                    each = callers[n](contact, new=who == NEW)
                     if turn >= 0:
-                        spent[who, n].append(seconds)
-            for (who, n), each in spent.items():
+                        spent[who, n].append(each)
+            for (who, n), all_spent in spent.items():
                 sheet.beside[f"{store.name}, {who}"] = contacts(1)
-                sheet.add(f"{store.name}, {who}", contacts(n), {MILLISECONDS: 1e3 * median(each)})
+                sheet.add(f"{store.name}, {who}", contacts(n), figures(all_spent))
 
 
 def made(store: Store) -> str:
@@ -218,7 +276,7 @@ def made(store: Store) -> str:
 
 
 @contextmanager
-def calling(store: Store, place: str, plan: Plan) -> Iterator[Caller]:
-    """Somebody who chats with our command, which serves a store meanwhile."""
-    with store.serve(place, plan.server_core) as server:
+def calling(serve: Serve, place: str, plan: Plan) -> Iterator[Caller]:
+    """Somebody who chats with a server, which serves a store meanwhile."""
+    with serve(place, plan.server_core) as server:
         yield Caller(server.port)

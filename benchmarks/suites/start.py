@@ -25,7 +25,7 @@ def run(plan: Plan) -> Sheet:
     sheet = Sheet("start", "from exec to the first answer, and memory after the first chat", AIMS, {CASE: RAW})
     systems: dict[str, Callable[[Path], Server]] = {
         OURS: lambda path: jimsapi(f"sqlite:///{path}", core=plan.server_core),
-        THEIRS: lambda path: jims_api(f"sqlite+aiosqlite:///{path}", core=plan.server_core),
+        THEIRS: lambda path: jims_api(f"sqlite:///{path}", core=plan.server_core),
         RAW: lambda path: under_uvicorn("benchmarks.apps.raw:app", core=plan.server_core, python="raw"),
     }
     for number in range(-1, plan.either(7, 1)):  # the first compiles what is not compiled yet

@@ -6,8 +6,6 @@ stand our framework alone, and as many runs in the background that nobody watche
 both servers stand all the time and are asked in turns, so that noise meets both alike.
 """
 
-import json
-import os
 import re
 import resource
 import select
@@ -18,9 +16,10 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from benchmarks.answers import WITH_KEY
+from benchmarks.caller import request
 from benchmarks.plan import Plan
 from benchmarks.serving import Server, jimsapi, under_uvicorn
-from benchmarks.sheet import BYTES, DELTAS, Aim, Sheet
+from benchmarks.sheet import BYTES, DELTAS, LOAD_BUSY, LOAD_COST, SERVER_BUSY, Aim, Sheet
 
 RAW, OURS, FRAMEWORK, UNWATCHED = "raw ASGI", "jimsapi", "our framework alone", "a run that nobody watches"
 WAITING = "a stream that waits"
@@ -58,14 +57,9 @@ def run(plan: Plan) -> Sheet:
     sheet = Sheet("streams", f"memory of each of {number:,} open streams, and their speed", AIMS)
     sheet.beside = dict.fromkeys((WAITING, *SPEAKING.values()), RAW)
     allow_files(number + 200)
-    allowed = os.sched_getaffinity(0)
-    if plan.load_core is not None:
-        os.sched_setaffinity(0, {plan.load_core})  # the load is this process
-    try:
+    with plan.as_load():
         measure_speed(plan, sheet)
         measure_memory(plan, sheet, number)
-    finally:
-        os.sched_setaffinity(0, allowed)
     return sheet
 
 
@@ -121,7 +115,7 @@ def opened(server: Server, path: str, streams: int) -> Iterator[None]:
     with ExitStack() as stack:
         for number in range(streams):
             connection = stack.enter_context(connect(server))
-            connection.sendall(request(path, "wait", f"{number} of {streams}"))
+            connection.sendall(request(path, f"{number} of {streams}", "wait"))
             answer = b""
             while BEGUN.search(answer) is None:
                 more = connection.recv(len(BUFFER))
@@ -135,12 +129,19 @@ def opened(server: Server, path: str, streams: int) -> Iterator[None]:
 
 def speed(server: Server, streams: int, pieces: int) -> dict[str, float]:
     """Deltas per second of streams that speak at once. Raises `RuntimeError` if one of them missed any."""
-    used, began = server.processor_seconds(), time.perf_counter()
+    used, own, began = server.processor_seconds(), time.process_time(), time.perf_counter()
     objects = read_to_end(server, streams, pieces)
-    seconds, used = time.perf_counter() - began, server.processor_seconds() - used
+    seconds, own = time.perf_counter() - began, time.process_time() - own
+    used = server.processor_seconds() - used
     if objects != [pieces + OTHER_OBJECTS] * streams:
         raise RuntimeError(f"streams of {pieces} deltas have {objects} objects of JSON")
-    return {DELTAS: streams * pieces / seconds, PER_PROCESSOR: streams * pieces / used}
+    return {
+        DELTAS: streams * pieces / seconds,
+        PER_PROCESSOR: streams * pieces / used,
+        SERVER_BUSY: 100 * used / seconds,
+        LOAD_BUSY: 100 * own / seconds,
+        LOAD_COST: 1e6 * own / (streams * pieces),
+    }
 
 
 def read_to_end(server: Server, streams: int, pieces: int) -> list[int]:
@@ -149,7 +150,7 @@ def read_to_end(server: Server, streams: int, pieces: int) -> list[int]:
     speaking: dict[socket.socket, int] = {}
     for number in range(streams):
         connection = connect(server)
-        connection.sendall(request(STREAM, str(pieces), f"{number} of {streams}", "connection: close"))
+        connection.sendall(request(STREAM, f"{number} of {streams}", str(pieces), "connection: close"))
         speaking[connection] = number
     while speaking:
         ready, _, _ = select.select(speaking, [], [], PATIENCE)
@@ -166,22 +167,9 @@ def read_to_end(server: Server, streams: int, pieces: int) -> list[int]:
 
 def told(server: Server) -> bytes:
     """A short stream, with the same identifier for every one: what all servers must tell alike."""
-    status, kind, body = server.ask("POST", STREAM, body_of("5", "somebody"), WITH_KEY)
+    status, kind, body = server.ask("POST", STREAM, b'{"contact_id":"somebody","message":"5"}', WITH_KEY)
     assert (status, kind) == (200, "text/event-stream; charset=utf-8"), (status, kind, body)
     return UUID.sub(b"ID", body)
-
-
-def request(path: str, message: str, contact: str, *headers: str) -> bytes:
-    """A message to `path`, as it goes over the wire."""
-    body = body_of(message, contact)
-    lines = [f"POST {path} HTTP/1.1", "host: test", f"content-length: {len(body)}", *headers]
-    lines += [f"{name}: {value}" for name, value in WITH_KEY.items()]
-    return "\r\n".join([*lines, "", ""]).encode() + body
-
-
-def body_of(message: str, contact: str) -> bytes:
-    """The body of a message."""
-    return json.dumps({"contact_id": contact, "message": message}).encode()
 
 
 def connect(server: Server) -> socket.socket:
