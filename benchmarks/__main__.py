@@ -28,7 +28,10 @@ def main() -> None:
     from benchmarks.run import run
 
     out = given.out or FOLDER / "results" / now.strftime("%Y-%m-%d-%H%M%S")
-    run([name for name in SUITES if name in given.suites or not given.suites], given.quick, out, given.seed, now)
+    # What repeats the run, its order included. Where it was written to is nobody's business.
+    command = ["python", "-m", "benchmarks", *given.suites, *(["--quick"] if given.quick else [])]
+    told = " ".join([*command, "--seed", str(given.seed)])
+    run([name for name in SUITES if name in given.suites or not given.suites], given.quick, out, given.seed, now, told)
 
 
 if __name__ == "__main__":

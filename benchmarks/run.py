@@ -2,13 +2,10 @@
 
 import importlib
 import json
-import os
-import platform
 import random
 import re
-import shlex
 import subprocess
-import sys
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -16,20 +13,22 @@ from typing import Any
 
 from benchmarks.environments import FOLDER, REQUIREMENTS, ROOT, versions
 from benchmarks.load import require_wrk
+from benchmarks.machine import Others, machine, warnings
+from benchmarks.overview import draw_overview
 from benchmarks.plan import Plan, two_cores
 from benchmarks.plots import draw
 from benchmarks.sheet import Sheet
-from benchmarks.table import tables
+from benchmarks.table import others_of, tables
 
 
-def run(suites: Sequence[str], quick: bool, out: Path, seed: int, began: datetime) -> None:
+def run(suites: Sequence[str], quick: bool, out: Path, seed: int, began: datetime, command: str) -> None:
     """Measure, and write `result.json`, `tables.md` and the plots into `out`. What is there already after each suite is
     kept, whatever becomes of the next one."""
     require_wrk()
     server_core, load_core = two_cores()
     plan = Plan(quick, random.Random(seed), server_core, load_core)
     about: dict[str, Any] = {
-        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        "command": command,
         "began": began.isoformat(" ", "seconds"),
         "quick": quick,
         "seed": seed,
@@ -37,36 +36,48 @@ def run(suites: Sequence[str], quick: bool, out: Path, seed: int, began: datetim
         "machine": machine(),
         "server core": server_core,
         "load core": load_core,
+        "processors used by others before": round(used_by_others_now(), 3),
     }
-    out.mkdir(parents=True, exist_ok=True)
+    warn(about, [])
     sheets: list[Sheet] = []
     for suite in suites:
-        sheets.append(importlib.import_module(f"benchmarks.suites.{suite}").run(plan))
+        others = Others()
+        sheet: Sheet = importlib.import_module(f"benchmarks.suites.{suite}").run(plan)
+        sheet.others = others.processors()
+        sheets.append(sheet)
+        warn(about, sheets)
         about["versions"] = {name: versions(name) for name in REQUIREMENTS if (FOLDER / name / "installed").exists()}
-        result = {**about, "suites": [sheet.plain() for sheet in sheets]}
-        (out / "result.json").write_text(as_text(result))
-        (out / "tables.md").write_text(tables(sheets, about))
-        draw(sheets[-1], out)
+        write(out, sheets, about)
     print(f"\n{(out / 'tables.md').read_text()}\nwritten to {out}")
+
+
+def write(out: Path, sheets: Sequence[Sheet], about: dict[str, Any]) -> None:
+    """Write what was found into a folder, in which other files may be. The last sheet's plot is drawn, and, where what
+    it shows is there, the overview."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "result.json").write_text(as_text({**about, "suites": [sheet.plain() for sheet in sheets]}))
+    (out / "tables.md").write_text(tables(sheets, about))
+    draw(sheets[-1], out)
+    draw_overview(sheets, out)
+
+
+def warn(about: dict[str, Any], sheets: Sequence[Sheet]) -> None:
+    """Tell whoever waits, as the tables do, what speaks against quoting the figures."""
+    for warning in warnings(about["machine"], others_of(sheets, about)):
+        print(f"WARNING: {warning}", flush=True)
+
+
+def used_by_others_now() -> float:
+    """How many processors other programs keep busy while this one sleeps."""
+    others = Others()
+    time.sleep(2)
+    return others.processors()
 
 
 def as_text(result: Any) -> str:
     """A result in JSON, with each list of figures on one line."""
     text = json.dumps(result, indent=1, ensure_ascii=False)
     return re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
-
-
-def machine() -> dict[str, Any]:
-    """The machine that this runs on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-    return {
-        "processor": processor,
-        "cores": len(os.sched_getaffinity(0)),
-        "memory bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "kernel": f"{platform.system()} {platform.release()}",
-        "load before": os.getloadavg()[0],
-    }
 
 
 def commit() -> str:

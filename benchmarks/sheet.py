@@ -3,14 +3,15 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 RATE, PER_PROCESSOR = "requests/s", "requests/processor s"
 """Answers by the second of the clock, and by the second of the server's own processor time, which hardly changes when
 other programs take the processor away for a while."""
 P50, P99 = "p50 ms", "p99 ms"
-SERVER_BUSY, LOAD_BUSY, LOAD_COST = "server busy %", "load busy %", "load us/request"
-"""The shares of the clock that server and load generator had a processor, and what a request costs the latter."""
+SERVER_BUSY, LOAD_BUSY, LOAD_COST = "server busy %", "load busy %", "load us each"
+"""The shares of the clock that server and load generator had a processor, and what a request, chat or delta costs the
+latter."""
 SECONDS, MEGABYTES, MILLISECONDS, BYTES, DELTAS = "s", "MB", "ms", "bytes", "deltas/s"
 LESS_IS_BETTER = {P50, P99, SERVER_BUSY, LOAD_BUSY, LOAD_COST, SECONDS, MEGABYTES, MILLISECONDS, BYTES}
 
@@ -18,7 +19,8 @@ LESS_IS_BETTER = {P50, P99, SERVER_BUSY, LOAD_BUSY, LOAD_COST, SECONDS, MEGABYTE
 @dataclass(frozen=True)
 class Aim:
     """What a figure of one system is to reach: `at_least` or `at_most`, as a multiple of that of the best of `others`
-    in the same round, or, without others, as the figure itself. `number` is that of the aim in the list of aims."""
+    in the same round, or, without others, as the figure itself. `number` is that of the aim in the list of aims. Aims
+    with the same `what` are one that has to be reached in several cases."""
 
     number: int
     what: str
@@ -39,15 +41,26 @@ class Aim:
         return (self.at_least is None or figure >= self.at_least) and (self.at_most is None or figure <= self.at_most)
 
 
+class Found(NamedTuple):
+    """What there is beside an aim, and whether that reaches it: by the median."""
+
+    median: float
+    lowest: float
+    highest: float
+    met: bool
+
+
 @dataclass
 class Sheet:
-    """The figures of one suite. `beside` names, by case, the system that the others are compared with."""
+    """The figures of one suite. `beside` names, by case, the system that the others are compared with. `others` is how
+    many processors other programs kept busy meanwhile."""
 
     suite: str
     title: str
     aims: tuple[Aim, ...] = ()
     beside: dict[str, str] = field(default_factory=dict)
     figures: dict[tuple[str, str, str], list[float]] = field(default_factory=dict)
+    others: float = 0.0
 
     def add(self, case: str, system: str, figures: Mapping[str, float]) -> None:
         """Note what a system did in one round of a case, by unit."""
@@ -84,6 +97,7 @@ class Sheet:
             "suite": self.suite,
             "title": self.title,
             "beside": self.beside,
+            "processors used by others": round(self.others, 3),
             "figures": [
                 {"case": case, "system": system, "unit": unit, "rounds": [float(f"{each:.6g}") for each in rounds]}
                 for (case, system, unit), rounds in self.figures.items()
@@ -92,16 +106,23 @@ class Sheet:
                 {
                     "number": aim.number,
                     "what": aim.what,
+                    "case": aim.case,
+                    "system": aim.system,
+                    "unit": aim.unit,
+                    "to the best of": aim.others,
                     "aim": aim.text,
-                    "found": found,
-                    "met": aim.is_met_by(found[0]),
+                    "found": [float(f"{each:.6g}") for each in found[:3]],
+                    "met": found.met,
                 }
                 for aim in self.aims
                 if (found := self.found(aim)) is not None
             ],
         }
 
-    def found(self, aim: Aim) -> tuple[float, float, float] | None:
-        """What there is beside an aim: median, lowest and highest. None if it was not measured."""
+    def found(self, aim: Aim) -> Found | None:
+        """What there is beside an aim. None if it was not measured."""
         ratios = self.ratios(aim.case, aim.system, aim.others, aim.unit)
-        return (median(ratios), min(ratios), max(ratios)) if ratios else None
+        if not ratios:
+            return None
+        middle = median(ratios)
+        return Found(middle, min(ratios), max(ratios), aim.is_met_by(middle))

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from benchmarks.machine import warnings
 from benchmarks.sheet import (
     BYTES,
     DELTAS,
+    LESS_IS_BETTER,
     LOAD_BUSY,
     LOAD_COST,
     MEGABYTES,
@@ -15,22 +17,31 @@ from benchmarks.sheet import (
     RATE,
     SECONDS,
     Aim,
+    Found,
     Sheet,
 )
 
 COMPARED = (RATE, PER_PROCESSOR, MILLISECONDS, DELTAS, BYTES, SECONDS, MEGABYTES)
 """Units of which the ratio to the system beside is shown."""
+TOO_BUSY = 90
+"""The share of its processor, in percent, from which the load generator may be what is measured."""
 
 
 def tables(sheets: Sequence[Sheet], run: Mapping[str, Any]) -> str:
     """All tables of a run; `run` is what is known of machine, time and command."""
     machine = run["machine"]
+    others = others_of(sheets, run)
+    quick = ["Quick: fewer and shorter rounds than figures need that are to be quoted."] if run["quick"] else []
     lines = [
         "# Result of a run",
         "",
-        f"`{run['command']}`, {run['began']}, {machine['processor']}, {machine['cores']} cores, {machine['kernel']}.",
-        *(["", "**Quick: fewer and shorter rounds than figures need that are to be quoted.**"] if run["quick"] else []),
+        f"`{run['command']}`, {run['began']}, commit {run['commit'] or 'unknown'}.",
         "",
+        f"{machine['processor']}, {machine['cores']} cores, {machine['kernel']}.",
+        f"An fsync of a page takes {machine['fsync ms']} ms ({machine['file system']}).",
+        f"Other programs used at most {max(others.values()):.2f} processors.",
+        "",
+        *(f"**{warning}**\n" for warning in [*quick, *warnings(machine, others), *slow_load(sheets)]),
         "Figures are medians of rounds, in brackets the lowest and the highest. A ratio is taken within each round.",
         "",
         *aims_table(sheets),
@@ -43,36 +54,67 @@ def tables(sheets: Sequence[Sheet], run: Mapping[str, Any]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def others_of(sheets: Sequence[Sheet], run: Mapping[str, Any]) -> dict[str, float]:
+    """How many processors other programs kept busy: before the first suite, and during each."""
+    return {"before": run["processors used by others before"], **{sheet.suite: sheet.others for sheet in sheets}}
+
+
 def aims_table(sheets: Sequence[Sheet]) -> list[str]:
-    """Each aim beside its figure."""
-    found = [(aim, figure) for sheet in sheets for aim in sheet.aims if (figure := sheet.found(aim)) is not None]
+    """Each aim beside its figure; where it has several cases, beside the worst."""
+    found: dict[tuple[int, str, str, tuple[str, ...]], list[tuple[Aim, Found, Sheet]]] = {}
+    for sheet in sheets:
+        for aim in sheet.aims:
+            if (figure := sheet.found(aim)) is not None:
+                found.setdefault((aim.number, aim.what, aim.unit, aim.others), []).append((aim, figure, sheet))
     if not found:
         return []
-    rows = [aim_row(aim, *figure) for aim, figure in sorted(found, key=lambda pair: pair[0].number)]
+    rows = [aim_row(found[key]) for key in sorted(found, key=lambda key: key[0])]
     return ["## Aims", "", "| | aim | | found | |", "|---|---|---|---|---|", *rows, ""]
 
 
-def aim_row(aim: Aim, middle: float, lowest: float, highest: float) -> str:
+def aim_row(cases: Sequence[tuple[Aim, Found, Sheet]]) -> str:
     """One aim."""
-    to = f", to {' and '.join(aim.others) if len(aim.others) < 3 else 'the best of the others'}" if aim.others else ""
-    spread = f"**{short(middle)}** ({short(lowest)} to {short(highest)})"
-    met = "met" if aim.is_met_by(middle) else "missed"
-    return f"| {aim.number} | {aim.what}: {aim.unit} of {aim.system}{to} | {aim.text} | {spread} | {met} |"
+    worst = max if cases[0][0].at_most is not None else min
+    aim, found, sheet = worst(cases, key=lambda each: each[1].median)
+    beside = ""
+    if len(aim.others) == 1:
+        beside = f" to {aim.others[0]}"
+    elif aim.others:
+        best_of = min if aim.unit in LESS_IS_BETTER else max
+        best = best_of(aim.others, key=lambda name: median(sheet.figures[aim.case, name, aim.unit]))
+        beside = f" to the best peer, {best}"
+    case = f", {aim.case}: the worst of {len(cases)} cases" if len(cases) > 1 else ""
+    spread = f"**{short(found.median)}** ({short(found.lowest)} to {short(found.highest)}){case}"
+    met = "met" if found.met else "short"
+    return f"| {aim.number} | {aim.what}: {aim.unit}{beside} | {aim.text} | {spread} | {met} |"
 
 
 def load_table(sheets: Sequence[Sheet]) -> list[str]:
     """What the load generator took, where it was busiest: it must have had time to spare."""
-    head = "| | busiest with | busy % of its core | us/request | could ask so many a second |"
+    head = "| | busiest with | busy % of its processor | us each | could ask so many a second |"
     rows = []
     for sheet in sheets:
         for case in sheet.cases():
-            busy = {name: median(sheet.figures.get((case, name, LOAD_BUSY), [0])) for name in sheet.systems(case)}
-            name = max(busy, key=lambda name: busy[name])
-            if busy[name]:
+            name, busy = busiest(sheet, case)
+            if busy:
                 cost = median(sheet.figures[case, name, LOAD_COST])
-                figures = f"{short(busy[name])} | {short(cost)} | {short(1e6 / cost)}"
-                rows.append(f"| {sheet.suite}: {case} | {name} | {figures} |")
+                rows.append(f"| {sheet.suite}: {case} | {name} | {short(busy)} | {short(cost)} | {short(1e6 / cost)} |")
     return ["## The load generator", "", head, "|---|---|---:|---:|---:|", *rows, ""] if rows else []
+
+
+def slow_load(sheets: Sequence[Sheet]) -> list[str]:
+    """Where the load generator had too little time to spare."""
+    slow = [
+        f"{sheet.suite}, {case}" for sheet in sheets for case in sheet.cases() if busiest(sheet, case)[1] > TOO_BUSY
+    ]
+    return [f"The load generator may have been the limit: {'; '.join(slow)}."] if slow else []
+
+
+def busiest(sheet: Sheet, case: str) -> tuple[str, float]:
+    """The system with which the load generator was busiest, and the share of its processor that it took, in percent."""
+    busy = {name: median(sheet.figures.get((case, name, LOAD_BUSY), [0])) for name in sheet.systems(case)}
+    name = max(busy, key=lambda name: busy[name])
+    return name, busy[name]
 
 
 def case_table(sheet: Sheet, case: str) -> list[str]:

@@ -1,16 +1,27 @@
 """Figures, ratios, aims and tables of the benchmarks."""
 
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from benchmarks import run
 from benchmarks.instructions import report
-from benchmarks.sheet import P99, RATE, Aim, Sheet
+from benchmarks.plan import Plan
+from benchmarks.sheet import LOAD_BUSY, LOAD_COST, P99, RATE, Aim, Sheet
 from benchmarks.table import tables
 
-RUN = {
-    "command": "python -m benchmarks",
+MACHINE = {"processor": "one", "cores": 2, "kernel": "Linux", "file system": "ext4", "fsync ms": 0.2}
+RUN: dict[str, Any] = {
+    "command": "python -m benchmarks --seed 1",
     "began": "2026-11-25",
     "quick": False,
-    "machine": {"processor": "one", "cores": 2, "kernel": "Linux"},
+    "commit": "abc",
+    "machine": MACHINE,
+    "processors used by others before": 0.0,
 }
 
 
@@ -40,9 +51,85 @@ def test_an_aim_that_is_missed_is_shown_beside_its_figure(sheet: Sheet) -> None:
         Aim(3, "Not measured", "POST", "ours", RATE, at_least=1),
     )
     text = tables([sheet], RUN)
-    assert "| ≥ 0.92 | **0.75** (0.5 to 0.9) | missed |" in text
+    assert "| Routed GET: requests/s to raw | ≥ 0.92 | **0.75** (0.5 to 0.9) | short |" in text
     assert "| ≤ 50 | **50** (30 to 90) | met |" in text
     assert "Not measured" not in text
+
+
+def test_an_aim_beside_all_peers_names_the_best_of_them(sheet: Sheet) -> None:
+    sheet.aims = (Aim(1, "Routed GET", "GET", "ours", RATE, ("raw", "other"), at_least=1),)
+    assert "| Routed GET: requests/s to the best peer, raw | ≥ 1 | **0.667** (0.5 to 0.9) | short |" in tables(
+        [sheet], RUN
+    )
+
+
+def test_of_an_aim_for_several_cases_the_worst_is_shown(sheet: Sheet) -> None:
+    for case, ratio in (("one state", 1.1), ("all types", 1.4), ("messages", 0.9)):
+        sheet.add(case, "long", {P99: ratio})
+        sheet.add(case, "short", {P99: 1.0})
+        sheet.aims += (Aim(4, "A long thread", case, "long", P99, ("short",), at_most=1.3),)
+    text = tables([sheet], RUN)
+    assert "| ≤ 1.3 | **1.4** (1.4 to 1.4), all types: the worst of 3 cases | short |" in text
+    assert text.count("A long thread") == 1
+    assert [aim["met"] for aim in sheet.plain()["aims"]] == [True, False, True]
+
+
+def test_a_machine_that_others_use_is_warned_of(sheet: Sheet) -> None:
+    assert "**" not in tables([sheet], RUN)
+    sheet.others = 0.31
+    warning = "**Other programs used this machine, so many of its 2 processors: framework 0.31.**"
+    assert warning in tables([sheet], RUN)
+    assert "so many of its 2 processors: before 0.50, framework 0.31.**" in tables(
+        [sheet], {**RUN, "processors used by others before": 0.5}
+    )
+
+
+def test_a_store_in_memory_is_warned_of(sheet: Sheet) -> None:
+    in_memory = {**RUN, "machine": {**MACHINE, "file system": "tmpfs"}}
+    assert "**Stores were kept in memory (tmpfs)" in tables([sheet], in_memory)
+
+
+def test_a_load_generator_without_time_to_spare_is_warned_of(sheet: Sheet) -> None:
+    sheet.add("GET", "raw", {LOAD_BUSY: 60.0, LOAD_COST: 10.0})
+    text = tables([sheet], RUN)
+    assert "| framework: GET | raw | 60 | 10 | 100,000 |" in text
+    assert "may have been the limit" not in text
+    sheet.add("GET", "ours", {LOAD_BUSY: 97.0, LOAD_COST: 10.0})
+    assert "**The load generator may have been the limit: framework, GET.**" in tables([sheet], RUN)
+
+
+def test_what_is_written_leaves_other_files_alone(
+    sheet: Sheet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "draw", lambda *_: None)  # it needs matplotlib
+    (tmp_path / "README.md").write_text("by hand")
+    for _ in range(2):
+        run.write(tmp_path, [sheet], RUN)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "result.json", "tables.md"]
+    assert (tmp_path / "README.md").read_text() == "by hand"
+    kept = json.loads((tmp_path / "result.json").read_text())
+    assert kept["suites"][0]["figures"][0] == {
+        "case": "GET",
+        "system": "ours",
+        "unit": RATE,
+        "rounds": [50.0, 30.0, 90.0],
+    }
+
+
+def test_the_load_has_its_own_processor_for_a_while() -> None:
+    allowed = os.sched_getaffinity(0)
+    load_core = max(allowed)
+    with Plan(True, random.Random(1), None, load_core).as_load():
+        assert os.sched_getaffinity(0) == {load_core}
+    assert os.sched_getaffinity(0) == allowed
+
+
+def test_a_seed_repeats_the_order() -> None:
+    first, again, other = (Plan(True, random.Random(seed), None, None) for seed in (5, 5, 6))
+    things = range(100)
+    order = first.shuffled(things)
+    assert order == again.shuffled(things)
+    assert order != other.shuffled(things)
 
 
 def test_systems_follow_the_one_beside_which_they_stand_and_sizes_follow_each_other(sheet: Sheet) -> None:

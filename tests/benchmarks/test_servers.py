@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.answers import check_chat, check_framework, check_parts
 from benchmarks.apps.features import FEATURES
+from benchmarks.caller import Caller, is_whole
 from benchmarks.environments import ROOT
 from benchmarks.installed import install_idle
 from benchmarks.serving import Server, free_port
@@ -39,6 +40,20 @@ def test_the_floor_answers_as_all_must(raw: Server) -> None:
 def test_a_server_that_answers_otherwise_is_not_measured(raw: Server) -> None:
     with pytest.raises(AssertionError, match="liar"):
         check_chat("liar", raw, "/nowhere")
+
+
+def test_a_caller_reads_answer_after_answer_and_notices_one_that_is_not_due(raw: Server) -> None:
+    caller = Caller(raw.port)
+    for number in range(3):
+        spent = caller(f"contact {number}", new=True)
+        assert 0 <= spent.own <= spent.seconds
+    with pytest.raises(RuntimeError, match="'contact 3'"):
+        caller("contact 3")  # to raw everybody is new
+
+
+def test_an_answer_is_not_whole_before_its_last_byte() -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nx: y\r\n\r\nbody"
+    assert [is_whole(answer[:length]) for length in range(len(answer) + 1)] == [False] * len(answer) + [True]
 
 
 @pytest.mark.parametrize("feature", FEATURES)
