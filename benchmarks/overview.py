@@ -8,7 +8,7 @@ from benchmarks.plots import Bars, Panel, draw_panels, in_order
 from benchmarks.sheet import RATE, Sheet
 from benchmarks.suites import chat, framework, growth
 
-TITLE = "jimsapi, with all that is on by default, and others on the same uvicorn: requests/s as ratios, and times"
+TITLE = "Requests/s on the same uvicorn, as ratios; jimsapi with all that is on by default"
 
 
 def draw_overview(sheets: Sequence[Sheet], folder: Path) -> None:

@@ -24,7 +24,7 @@ COLOURS = {
     "jims-api 0.6.2": "#c8553d",
     "jims-api 0.6.2, tuned": "#de9685",
 }
-"""Of each system, in every plot. What is not here is a variant of ours."""
+"""Of each system, in every plot. What is not here is ours: with something or without it, beside much or little."""
 OURS_COLOUR, TEXT_COLOUR = COLOURS["jimsapi"], "#1f2328"
 DOTS_AN_INCH = 100
 STYLE = {

@@ -13,12 +13,12 @@ from typing import Any
 
 from benchmarks.environments import FOLDER, REQUIREMENTS, ROOT, versions
 from benchmarks.load import require_wrk
-from benchmarks.machine import Others, machine, warnings
+from benchmarks.machine import Others, machine
 from benchmarks.overview import draw_overview
 from benchmarks.plan import Plan, two_cores
 from benchmarks.plots import draw
 from benchmarks.sheet import Sheet
-from benchmarks.table import others_of, tables
+from benchmarks.table import tables, warnings_of
 
 
 def run(suites: Sequence[str], quick: bool, out: Path, seed: int, began: datetime, command: str) -> None:
@@ -38,14 +38,14 @@ def run(suites: Sequence[str], quick: bool, out: Path, seed: int, began: datetim
         "load core": load_core,
         "processors used by others before": round(used_by_others_now(), 3),
     }
-    warn(about, [])
+    warn([], about)
     sheets: list[Sheet] = []
     for suite in suites:
         others = Others()
         sheet: Sheet = importlib.import_module(f"benchmarks.suites.{suite}").run(plan)
         sheet.others = others.processors()
         sheets.append(sheet)
-        warn(about, sheets)
+        warn(sheets, about)
         about["versions"] = {name: versions(name) for name in REQUIREMENTS if (FOLDER / name / "installed").exists()}
         write(out, sheets, about)
     print(f"\n{(out / 'tables.md').read_text()}\nwritten to {out}")
@@ -55,15 +55,16 @@ def write(out: Path, sheets: Sequence[Sheet], about: dict[str, Any]) -> None:
     """Write what was found into a folder, in which other files may be. The last sheet's plot is drawn, and, where what
     it shows is there, the overview."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / "result.json").write_text(as_text({**about, "suites": [sheet.plain() for sheet in sheets]}))
+    result = {**about, "warnings": warnings_of(sheets, about), "suites": [sheet.plain() for sheet in sheets]}
+    (out / "result.json").write_text(as_text(result))
     (out / "tables.md").write_text(tables(sheets, about))
     draw(sheets[-1], out)
     draw_overview(sheets, out)
 
 
-def warn(about: dict[str, Any], sheets: Sequence[Sheet]) -> None:
+def warn(sheets: Sequence[Sheet], about: dict[str, Any]) -> None:
     """Tell whoever waits, as the tables do, what speaks against quoting the figures."""
-    for warning in warnings(about["machine"], others_of(sheets, about)):
+    for warning in warnings_of(sheets, about):
         print(f"WARNING: {warning}", flush=True)
 
 

@@ -14,8 +14,10 @@ from typing import Self
 from benchmarks.environments import JIMS_API, OURS, OURS_WITH_PLUGINS, ROOT, python_of
 
 KEY = "benchmark-key"
+SETTINGS = ("JIMS_", "UVICORN_", "GRANIAN_", "PYTHON", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS")
+"""How variables begin that would set up a server otherwise than it is to be measured."""
 ENVIRONMENT = {
-    **{name: value for name, value in os.environ.items() if not name.startswith("JIMS_")},
+    **{name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)},
     "BENCHMARK_KEY": KEY,
 }
 START_WITHIN = 120.0

@@ -30,7 +30,6 @@ TOO_BUSY = 90
 def tables(sheets: Sequence[Sheet], run: Mapping[str, Any]) -> str:
     """All tables of a run; `run` is what is known of machine, time and command."""
     machine = run["machine"]
-    others = others_of(sheets, run)
     quick = ["Quick: fewer and shorter rounds than figures need that are to be quoted."] if run["quick"] else []
     lines = [
         "# Result of a run",
@@ -39,9 +38,9 @@ def tables(sheets: Sequence[Sheet], run: Mapping[str, Any]) -> str:
         "",
         f"{machine['processor']}, {machine['cores']} cores, {machine['kernel']}.",
         f"An fsync of a page takes {machine['fsync ms']} ms ({machine['file system']}).",
-        f"Other programs used at most {max(others.values()):.2f} processors.",
+        f"Other programs used at most {max(others_of(sheets, run).values()):.2f} processors.",
         "",
-        *(f"**{warning}**\n" for warning in [*quick, *warnings(machine, others), *slow_load(sheets)]),
+        *(f"**{warning}**\n" for warning in [*quick, *warnings_of(sheets, run)]),
         "Figures are medians of rounds, in brackets the lowest and the highest. A ratio is taken within each round.",
         "",
         *aims_table(sheets),
@@ -52,6 +51,11 @@ def tables(sheets: Sequence[Sheet], run: Mapping[str, Any]) -> str:
             lines += case_table(sheet, case)
     lines += load_table(sheets)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def warnings_of(sheets: Sequence[Sheet], run: Mapping[str, Any]) -> list[str]:
+    """What speaks against quoting the figures."""
+    return [*warnings(run["machine"], others_of(sheets, run)), *slow_load(sheets)]
 
 
 def others_of(sheets: Sequence[Sheet], run: Mapping[str, Any]) -> dict[str, float]:

@@ -19,7 +19,7 @@ TARGETS = {GET: Target("get", "/hello"), CHATS: CHAT}
 
 def named(number: int) -> str:
     """What a server with so many plugins is called."""
-    return f"jimsapi, {number} plugins"
+    return f"{number} plugins"
 
 
 AIMS = tuple(

@@ -37,6 +37,8 @@ OTHER_OBJECTS = 6
 """Objects of JSON in the events of a stream that are no deltas."""
 PATIENCE = 60.0
 BUFFER = bytearray(1 << 18)
+GATHER = 0.001
+"""Seconds in which deltas gather before they are read. Read one by one, it is the reader that would be measured."""
 UUID = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 BEGUN = re.compile(rb'event: started\n.*\n\n|"thread_id"', re.DOTALL)
 
@@ -162,6 +164,7 @@ def read_to_end(server: Server, streams: int, pieces: int) -> list[int]:
             if size == 0:
                 del speaking[connection]
                 connection.close()
+        time.sleep(GATHER)
     return objects
 
 

@@ -108,12 +108,21 @@ def test_what_is_written_leaves_other_files_alone(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "result.json", "tables.md"]
     assert (tmp_path / "README.md").read_text() == "by hand"
     kept = json.loads((tmp_path / "result.json").read_text())
+    assert kept["warnings"] == []
     assert kept["suites"][0]["figures"][0] == {
         "case": "GET",
         "system": "ours",
         "unit": RATE,
         "rounds": [50.0, 30.0, 90.0],
     }
+
+
+def test_warnings_stand_in_the_result_too(sheet: Sheet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "draw", lambda *_: None)
+    sheet.others = 0.31
+    run.write(tmp_path, [sheet], RUN)
+    kept = json.loads((tmp_path / "result.json").read_text())
+    assert kept["warnings"] == ["Other programs used this machine, so many of its 2 processors: framework 0.31."]
 
 
 def test_the_load_has_its_own_processor_for_a_while() -> None:

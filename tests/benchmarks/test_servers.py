@@ -42,6 +42,14 @@ def test_a_server_that_answers_otherwise_is_not_measured(raw: Server) -> None:
         check_chat("liar", raw, "/nowhere")
 
 
+def test_no_setting_of_the_one_who_measures_reaches_a_server() -> None:
+    code = "from benchmarks.serving import ENVIRONMENT; print(*ENVIRONMENT)"
+    set_up = {"JIMS_STORE": "memory:", "UVICORN_WORKERS": "2", "WEB_CONCURRENCY": "2", "PYTHONDEVMODE": "1"}
+    passed_on = run("-c", code, OTHER="kept", **set_up).stdout.split()
+    assert "OTHER" in passed_on
+    assert not set(set_up) & set(passed_on)
+
+
 def test_a_caller_reads_answer_after_answer_and_notices_one_that_is_not_due(raw: Server) -> None:
     caller = Caller(raw.port)
     for number in range(3):
