@@ -73,7 +73,7 @@ def aims_table(sheets: Sequence[Sheet]) -> list[str]:
     if not found:
         return []
     rows = [aim_row(found[key]) for key in sorted(found, key=lambda key: key[0])]
-    return ["## Aims", "", "| | aim | | found | |", "|---|---|---|---|---|", *rows, ""]
+    return ["## Aims", "", "| | aim for jimsapi | | found | |", "|---|---|---|---|---|", *rows, ""]
 
 
 def aim_row(cases: Sequence[tuple[Aim, Found, Sheet]]) -> str:

@@ -37,7 +37,8 @@ def run(plan: Plan) -> Sheet:
             place = Path(folder) / str(number)
             environments[named(number)] = install_idle(place, number)
             install(place, "benchmarks.apps.ours")
-        for number in range(plan.either(9, 1)):
+        # A process differs from the next by more than what is looked for: so rather many than long rounds.
+        for number in range(plan.either(15, 1)):
             with ExitStack() as standing:
                 servers = {}
                 for name in plan.shuffled(environments):
@@ -48,7 +49,7 @@ def run(plan: Plan) -> Sheet:
                 for case in plan.shuffled(TARGETS):
                     for name in plan.shuffled(servers):
                         found = measure(
-                            servers[name], TARGETS[case], seconds=1, connections=CONNECTIONS, core=plan.load_core
+                            servers[name], TARGETS[case], seconds=0.6, connections=CONNECTIONS, core=plan.load_core
                         )
                         sheet.add(case, name, found)
             print(f"plugins: round {number + 1}", flush=True)
