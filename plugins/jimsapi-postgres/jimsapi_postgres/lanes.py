@@ -1,6 +1,7 @@
-"""How messages are accepted and runs are finished: all that wait go together, in one call on one of two connections.
+"""How messages are accepted and runs are finished: all that wait go together, in one call after the other.
 
-A call is one transaction and one round trip, so what wait together share the server's work and its sync to the disk.
+A call is one transaction and one round trip, so what wait together share the server's work and its sync to the disk. While
+the server does one, this process prepares the next. A second connection is for when a call takes long.
 """
 
 import asyncio
@@ -20,9 +21,14 @@ from jimsapi_postgres import rows
 from jimsapi_postgres.connections import Connection, Link
 from jimsapi_postgres.errors import ConnectionLost, DataRefused, NotConnected
 
-AT_ONCE = 32
-"""Operations in one call; it holds a lock for each. In a larger one each costs hardly less, while the other connection
-stands idle."""
+AT_ONCE = 16
+"""Messages, and runs, in one call; it holds a lock for each. In a larger one each costs hardly less, while this process
+has nothing to do: all its clients wait for the same call."""
+WORTH_SHARING = 8
+"""Messages and runs, each, that wait, from which on they share a transaction. With fewer, two smaller kinds in turn come
+to fewer calls: what is left waiting gathers meanwhile."""
+PATIENCE = 0.005
+"""Seconds after which a call does not keep the other connection from work any more: it may be held up by a lock."""
 ONE_BY_ONE_WITHIN = 10.0
 """Seconds for doing the operations of a failed call one by one; what is left then fails."""
 
@@ -82,6 +88,8 @@ class Lanes:
         self._finishes: deque[_Waiting] = deque()
         self._contacts: set[str] = set()
         self._doubtful: set[UUID] = set()
+        self._only_new = False
+        self._young: Link | None = None
         self._wake = asyncio.Event()
         self._closing = False
         self._loop = asyncio.get_running_loop()
@@ -117,29 +125,42 @@ class Lanes:
             future.set_exception(StoreUnavailable("the store is closed"))
             return future
         queue.append(_Waiting(item, future))
-        self._wake.set()
+        if self._young is None:  # else whoever does that call looks for more
+            self._wake.set()
         return future
 
     async def _work(self, link: Link) -> None:
         while True:
-            if finishes := self._next_finishes():
-                await self._call(link, finishes, _finish)
-            elif accepts := self._next_accepts():
-                contacts = {waiting.item.contact_id for waiting in accepts}
-                self._contacts |= contacts
-                call: _Call = _accept
-                if accepts[0].item.idempotency is not None:
-                    call = partial(_accept_with_keys, keep_keys=self._keep_keys())
-                await self._call(link, accepts, call)
-                self._contacts -= contacts
-                if self._accepts:  # the other lane may sleep since these contacts were taken
-                    self._wake.set()
+            if self._young is not None:
+                await self._sleep()
+            elif batch := self._next():
+                await self._call(link, *batch)
             elif self._closing and not (self._accepts or self._finishes):
                 self._wake.set()  # the other lane may sleep
                 return
             else:
-                self._wake.clear()
-                await self._wake.wait()
+                await self._sleep()
+
+    async def _sleep(self) -> None:
+        self._wake.clear()
+        await self._wake.wait()
+
+    def _next(self) -> "tuple[list[_Waiting], _Call] | None":
+        """What to do next, and how."""
+        share = self._only_new and min(len(self._accepts), len(self._finishes)) >= WORTH_SHARING
+        finishes = self._next_finishes()
+        if finishes and not share:
+            return finishes, _finish
+        accepts = self._next_accepts()
+        plans = [waiting.item for waiting in accepts]
+        if not finishes:
+            if not accepts:
+                return None
+            return accepts, partial(_accept_with_keys, keep_keys=self._keep_keys()) if _has_key(plans[0]) else _accept
+        if accepts and not _has_key(plans[0]) and rows.are_alike(plans):
+            return accepts + finishes, _accept_and_finish
+        self._accepts.extendleft(reversed(accepts))
+        return finishes, _finish
 
     def _next_finishes(self) -> list[_Waiting]:
         return [self._finishes.popleft() for _ in range(min(len(self._finishes), AT_ONCE))]
@@ -166,14 +187,24 @@ class Lanes:
 
     async def _call(self, link: Link, batch: list[_Waiting], call: "_Call") -> None:
         began = time.perf_counter()
+        items = [waiting.item for waiting in batch]
+        contacts = {item.contact_id for item in items if isinstance(item, RunPlan)}
+        self._contacts |= contacts
+        self._young = link
+        patience = self._loop.call_later(PATIENCE, self._let_others_work, link)
         try:
-            results = await self._results(link, [waiting.item for waiting in batch], call)
+            results = await self._results(link, items, call)
         except asyncio.CancelledError:
             for waiting in batch:
                 _reject(waiting, StoreUnavailable("the store is closed"))
             raise
         except Exception as error:  # a fault of ours; the lane goes on, and nobody waits for ever
             results = [error] * len(batch)
+        finally:
+            patience.cancel()
+            if self._young is link:
+                self._young = None
+            self._contacts -= contacts
         again: list[_Waiting] = []
         for waiting, result in zip(batch, results, strict=True):
             if isinstance(result, rows.Again):
@@ -183,10 +214,18 @@ class Lanes:
             elif not waiting.future.done():
                 waiting.future.set_result(result)
         self._accepts.extendleft(reversed(again))
+        if contacts:
+            made = [result for result in results if isinstance(result, Accepted)]
+            self._only_new = bool(made) and all(accepted.created_new_thread for accepted in made)
         self.failing = any(isinstance(result, StoreUnavailable) for result in results)
         done = len(batch) - len(again)
         if done:
             self._report(CommitRecord(done, time.perf_counter() - began, self.failing))
+
+    def _let_others_work(self, link: Link) -> None:
+        if self._young is link:
+            self._young = None
+            self._wake.set()
 
     async def _results(self, link: Link, items: list[Any], call: "_Call") -> list[Any]:
         """The outcome of each item: an answer, or an error of its own."""
@@ -194,7 +233,7 @@ class Lanes:
             try:
                 return await link.ask(partial(call, items=items, doubtful=self._doubtful))
             except ConnectionLost as error:
-                self._doubt(items, call)
+                self._doubt(items)
                 if attempt == 2:
                     return _same_for_all(error, items)
             except (StoreUnavailable, DataRefused) as error:
@@ -202,14 +241,13 @@ class Lanes:
                     return _same_for_all(error, items)
                 break
             except Exception:  # an item cannot be put into words for PostgreSQL, or what it gave back cannot be read
-                self._doubt(items, call)
+                self._doubt(items)
                 break
         return await self._one_by_one(link, items, call)
 
-    def _doubt(self, items: Iterable[Any], call: "_Call") -> None:
+    def _doubt(self, items: Iterable[Any]) -> None:
         """Remember runs that may have been finished. Whoever finishes one asks until there is an answer."""
-        if call is _finish:
-            self._doubtful.update(run_id for run_id, _, _ in items)
+        self._doubtful.update(item[0] for item in items if not isinstance(item, RunPlan))
 
     async def _one_by_one(self, link: Link, items: list[Any], call: "_Call") -> list[Any]:
         """One of the items spoils the call: do each alone, so that only that one fails."""
@@ -226,7 +264,7 @@ class Lanes:
                 results += await link.ask(partial(call, items=[item], doubtful=self._doubtful))
             except Exception as error:
                 if isinstance(error, ConnectionLost):
-                    self._doubt([item], call)
+                    self._doubt([item])
                 results.append(error)
                 if isinstance(error, ConnectionLost | NotConnected):
                     failure = error
@@ -246,7 +284,7 @@ class _Call(Protocol):
 async def _accept(connection: Connection, items: list[RunPlan], doubtful: set[UUID]) -> list[Any]:
     results: list[Any]
     if rows.are_alike(items):
-        arguments = rows.alike_arguments(items)
+        arguments = rows.alike_arguments(items, only_new=False)
         results = rows.read_alike(items, arguments, await connection.fetch(rows.ACCEPT_ALIKE, *arguments))
     else:
         arguments = rows.accept_arguments(items)
@@ -308,6 +346,30 @@ async def _read_context(connection: Connection, thread_id: UUID, limits: Context
 
 async def _finish(connection: Connection, items: list[rows.Finishing], doubtful: set[UUID]) -> list[Any]:
     found = await connection.fetch(rows.FINISH, *rows.finish_arguments(items))
+    return await _read_settled(connection, items, found, doubtful)
+
+
+async def _accept_and_finish(connection: Connection, items: list[Any], doubtful: set[UUID]) -> list[Any]:
+    """Messages that are alike, and then runs. The messages are to be asked again if not all contacts are new."""
+    plans: list[RunPlan] = [item for item in items if isinstance(item, RunPlan)]
+    finishing: list[rows.Finishing] = items[len(plans) :]
+    if not finishing:
+        return await _accept(connection, plans, doubtful)
+    if not plans:
+        return await _finish(connection, finishing, doubtful)
+    arguments = rows.alike_arguments(plans, only_new=True)
+    found = await connection.fetch(rows.ACCEPT_AND_FINISH, *arguments, *rows.finish_arguments(finishing))
+    results: list[Any] = [rows.Again() for _ in plans]
+    if len(found) > len(finishing):
+        *_, config, first_at = found[0]
+        results = list(rows.read_new(plans, arguments, config, first_at))
+    settled = [row[:5] for row in found[-len(finishing) :]]
+    return results + await _read_settled(connection, finishing, settled, doubtful)
+
+
+async def _read_settled(
+    connection: Connection, items: list[rows.Finishing], found: Sequence[Any], doubtful: set[UUID]
+) -> list[Any]:
     results: list[Any] = list(rows.read_settled(items, found))
     if doubtful:
         in_doubt = [position for position, (run_id, _, _) in enumerate(items) if run_id in doubtful]

@@ -36,7 +36,7 @@ ACCEPT = """
 """
 ACCEPT_ALIKE = """
     SELECT item, part, verdict, id, at, kind, data, first_at FROM jimsapi_accept_alike_2(
-        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16
     )
 """
 ACCEPT_WITH_KEYS = """
@@ -48,6 +48,17 @@ ACCEPT_WITH_KEYS = """
 FINISH = """
     SELECT counted, status, next_run, first_at, taken FROM jimsapi_finish_2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
     ORDER BY item
+"""
+
+# The messages come first: locks of contacts are taken before those of threads.
+ACCEPT_AND_FINISH = """
+    SELECT NULL::boolean, verdict, id, NULL::timestamp, NULL::uuid[], data, first_at FROM jimsapi_accept_alike_2(
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16
+    )
+    UNION ALL
+    SELECT counted, status, next_run, first_at, taken, NULL, NULL FROM jimsapi_finish_2(
+        $17, $18, $19, $20, $21, $22, $23, $24, $25, $26
+    )
 """
 
 WINDOW, OLDER_COMM, OLDER_STATES, MORE, ENTERED, CONTINUED = 1, 2, 3, 4, 5, 6
@@ -141,7 +152,7 @@ def are_alike(plans: Sequence[RunPlan]) -> bool:
     return plain and one_each and all(_shared(plan) == shared for plan in plans)
 
 
-def alike_arguments(plans: Sequence[RunPlan]) -> list[Any]:
+def alike_arguments(plans: Sequence[RunPlan], *, only_new: bool) -> list[Any]:
     """The arguments of `jimsapi_accept_alike_2`."""
     first = plans[0]
     messages = [plan.message for plan in plans]
@@ -161,15 +172,21 @@ def alike_arguments(plans: Sequence[RunPlan]) -> list[Any]:
         _seconds(age),
         first.queue_limit,
         *context_arguments(first.context),
+        only_new,
     ]
 
 
 def read_alike(plans: Sequence[RunPlan], arguments: Sequence[Any], rows: Sequence[Any]) -> list[Accepted | Exception]:
     """What became of each plan, from what `jimsapi_accept_alike_2` gave."""
-    threads, created_ids, now = arguments[5], arguments[6], arguments[10]
     item, *_, config, first_at = rows[0]
-    if item > 0:
-        return read_accepted(plans, created_ids, rows)
+    return read_accepted(plans, arguments[6], rows) if item > 0 else read_new(plans, arguments, config, first_at)
+
+
+def read_new(
+    plans: Sequence[RunPlan], arguments: Sequence[Any], config: bytes, first_at: datetime
+) -> list[Accepted | Exception]:
+    """What became of each plan where all contacts were new."""
+    threads, created_ids, now = arguments[5], arguments[6], arguments[10]
     created_at, second_at = now.astimezone(UTC), first_at + TICK
     results: list[Accepted | Exception] = []
     for plan, thread_id, created_id in zip(plans, threads, created_ids, strict=True):

@@ -109,7 +109,7 @@ async def _make_plans(connection: Any) -> None:
         finishing = [(plan.run_id, OWNER, completed(make_event()))]
         await connection.fetch(rows.FINISH, *rows.finish_arguments(finishing))
         for contact_id in ("first", str(uuid4())):
-            await connection.fetch(rows.ACCEPT_ALIKE, *rows.alike_arguments([make_plan(contact_id)]))
+            await connection.fetch(rows.ACCEPT_ALIKE, *rows.alike_arguments([make_plan(contact_id)], only_new=False))
         await connection.fetch(rows.ACCEPT_WITH_KEYS, *_with_key(make_plan("first", idempotency=make_key())))
     await connection.fetch(_RUN, uuid4())
     await connection.fetch(_BETWEEN, uuid4(), _FIRST_TIME, _LAST_TIME)
@@ -241,7 +241,7 @@ async def _alike(link: Link, contact_id: str) -> int:
         transaction = connection.transaction()
         await transaction.start()
         try:
-            return await _count(connection, rows.ACCEPT_ALIKE, *rows.alike_arguments([make_plan(contact_id)]))
+            return await _count(connection, rows.ACCEPT_ALIKE, *rows.alike_arguments([make_plan(contact_id)], only_new=False))
         finally:
             await transaction.rollback()
 

@@ -372,11 +372,12 @@ $body$;
 -- Take messages that differ in their contacts only, each for its contact's newest thread (Latest) or else a new one (New),
 -- without a conversation start. Where no contact has a thread yet, they meet nothing that is there, and little is left to do:
 -- then one row with the item 0 comes back, with the config and the time of the first event of all. Otherwise what comes back
--- is that of jimsapi_accept_2.
+-- is that of jimsapi_accept_2, or nothing if `only_new`: then they were not taken, and no thread was locked.
 CREATE OR REPLACE FUNCTION jimsapi_accept_alike_2(
     run_ids uuid[], contacts text[], message_ids uuid[], message_types text[], message_data json[],
     new_threads uuid[], new_events uuid[], callers uuid[],
-    by_owner uuid, new_config json, now_here timestamp, age float8, queue_limit int, of_events int, of_bytes bigint
+    by_owner uuid, new_config json, now_here timestamp, age float8, queue_limit int, of_events int, of_bytes bigint,
+    only_new boolean
 )
 RETURNS TABLE (item int, part int, verdict text, id uuid, at timestamp, kind text, data json, first_at timestamp)
 LANGUAGE plpgsql AS $body$
@@ -420,6 +421,8 @@ IF NOT EXISTS (
     FROM unnest(run_ids, new_threads, message_ids, message_types, callers) n (run, thread, message, type, caller);
 
     RETURN QUERY SELECT 0, 0, 'created', NULL::uuid, NULL::timestamp, NULL::text, stored::json, moment;
+    RETURN;
+ELSIF only_new THEN
     RETURN;
 END IF;
 
