@@ -1,7 +1,7 @@
 """How messages are accepted and runs are finished: all that wait go together, in one call after the other.
 
-A call is one transaction and one round trip, so what wait together share the server's work and its sync to the disk. While
-the server does one, this process prepares the next. A second connection is for when a call takes long.
+A call is one transaction and one round trip, so what wait together share the server's work and its sync to the disk.
+While the server does one, this process prepares the next. A second connection is for when a call takes long.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ from jimsapi_postgres import rows
 from jimsapi_postgres.connections import Connection, Link
 from jimsapi_postgres.errors import ConnectionLost, DataRefused, NotConnected
 
-AT_ONCE = 16
-"""Messages, and runs, in one call; it holds a lock for each. In a larger one each costs hardly less, while this process
-has nothing to do: all its clients wait for the same call."""
+AT_ONCE = 32
+"""Operations in one call; it holds a lock for each. In a larger one each costs hardly less, while this process has
+nothing to do: all its clients wait for the same call."""
 WORTH_SHARING = 8
-"""Messages and runs, each, that wait, from which on they share a transaction. With fewer, two smaller kinds in turn come
-to fewer calls: what is left waiting gathers meanwhile."""
+"""How many messages and how many runs must wait to share a transaction. With fewer, taking turns comes to fewer calls:
+the ones gather while the others are done."""
 PATIENCE = 0.005
 """Seconds after which a call does not keep the other connection from work any more: it may be held up by a lock."""
 ONE_BY_ONE_WITHIN = 10.0
@@ -88,7 +88,7 @@ class Lanes:
         self._finishes: deque[_Waiting] = deque()
         self._contacts: set[str] = set()
         self._doubtful: set[UUID] = set()
-        self._only_new = False
+        self._only_new = False  # the last messages were all of new contacts
         self._young: Link | None = None
         self._wake = asyncio.Event()
         self._closing = False
@@ -125,7 +125,7 @@ class Lanes:
             future.set_exception(StoreUnavailable("the store is closed"))
             return future
         queue.append(_Waiting(item, future))
-        if self._young is None:  # else whoever does that call looks for more
+        if self._young is None:  # else that call's lane looks for more afterwards
             self._wake.set()
         return future
 
@@ -148,10 +148,11 @@ class Lanes:
     def _next(self) -> "tuple[list[_Waiting], _Call] | None":
         """What to do next, and how."""
         share = self._only_new and min(len(self._accepts), len(self._finishes)) >= WORTH_SHARING
-        finishes = self._next_finishes()
+        limit = AT_ONCE // 2 if share else AT_ONCE
+        finishes = self._next_finishes(limit)
         if finishes and not share:
             return finishes, _finish
-        accepts = self._next_accepts()
+        accepts = self._next_accepts(limit)
         plans = [waiting.item for waiting in accepts]
         if not finishes:
             if not accepts:
@@ -162,10 +163,10 @@ class Lanes:
         self._accepts.extendleft(reversed(accepts))
         return finishes, _finish
 
-    def _next_finishes(self) -> list[_Waiting]:
-        return [self._finishes.popleft() for _ in range(min(len(self._finishes), AT_ONCE))]
+    def _next_finishes(self, limit: int) -> list[_Waiting]:
+        return [self._finishes.popleft() for _ in range(min(len(self._finishes), limit))]
 
-    def _next_accepts(self) -> list[_Waiting]:
+    def _next_accepts(self, limit: int) -> list[_Waiting]:
         """What waits, all with idempotency keys or all without.
 
         But for contacts that the other lane works on: theirs would wait for its locks, and overtake. For the same
@@ -174,7 +175,7 @@ class Lanes:
         taken: list[_Waiting] = []
         left: list[_Waiting] = []
         passed_over = set(self._contacts)
-        while self._accepts and len(taken) < AT_ONCE:
+        while self._accepts and len(taken) < limit:
             waiting = self._accepts.popleft()
             plan = waiting.item
             if plan.contact_id in passed_over or (taken and _has_key(plan) is not _has_key(taken[0].item)):

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -120,6 +120,84 @@ async def test_messages_of_new_and_known_contacts_share_a_call(store: PostgresSt
         assert stored[-1] == plan.message.event_id
         assert len(stored) == (2 if new else 3)
         assert (await store.run(plan.run_id, plan.contact_id, plan.caller)).events == []
+
+
+async def test_messages_of_new_contacts_and_runs_that_end_share_a_transaction(
+    store: PostgresStore, outside: Any
+) -> None:
+    running = await _running(store)
+    calls: list[CommitRecord] = []
+    store.on_commit = calls.append
+    plans = [make_plan(f"new {number}", str(number), caller=uuid4()) for number in range(10)]
+    taken, ends = await _together(store, plans, running)
+    assert [call.operations for call in calls] == [20]
+    _check_taken(taken, new=10)
+    _check_ended(ends)
+    for plan, accepted in zip(plans, taken, strict=True):
+        assert accepted.thread == await store.thread(accepted.thread.thread_id, plan.contact_id)
+        stored = [event.event_id for event in await all_events(store, accepted.thread.thread_id)]
+        assert stored == [UUID(str(row.event_id)) for row in accepted.stored]
+        assert (await store.run(plan.run_id, plan.contact_id, plan.caller)).events == []
+    transactions = "SELECT count(DISTINCT xmin::text) FROM jimsapi_runs WHERE run_id = ANY ($1)"
+    assert await outside.fetchval(transactions, [plan.run_id for plan in (*plans, *running)]) == 1
+
+
+async def test_a_message_of_a_known_contact_does_not_share_it_and_is_taken_all_the_same(store: PostgresStore) -> None:
+    running = await _running(store)
+    known = running[0].contact_id
+    taken, ends = await _together(store, [make_plan(known), *[make_plan(f"new {n}") for n in range(9)]], running)
+    _check_ended(ends)
+    _check_taken(taken[1:], new=9)
+    assert not taken[0].created_new_thread
+    assert len(await all_threads(store, known)) == 1
+
+
+@pytest.mark.parametrize("rubbish", ["\0", "\ud800"])
+async def test_rubbish_in_a_shared_transaction_fails_alone(store: PostgresStore, rubbish: str) -> None:
+    running = await _running(store)
+    taken, ends = await _together(store, [*[make_plan(f"new {n}") for n in range(9)], make_plan(rubbish)], running)
+    assert isinstance(taken[-1], Exception)
+    _check_taken(taken[:-1], new=9)
+    _check_ended(ends)
+
+
+async def test_a_shared_transaction_whose_commit_is_in_doubt_counts_once(url: str, postgres: Postgres) -> None:
+    async with Proxy(postgres.port) as proxy, PostgresStore(url.replace(str(postgres.port), str(proxy.port))) as store:
+        await _together(store, [make_plan(f"first {n}") for n in range(10)], await _running(store))
+        running = await _running(store, "again")
+        proxy.lose_answer_to = b"jimsapi_accept_alike"
+        plans = [make_plan(f"new {n}") for n in range(10)]
+        taken, ends = await _together(store, plans, running)
+        assert proxy.lost.is_set()
+        _check_taken(taken, new=10)
+        _check_ended(ends)
+        for plan in plans:
+            assert len(await all_threads(store, plan.contact_id)) == 1
+
+
+async def _running(store: PostgresStore, name: str = "running") -> list[RunPlan]:
+    """Runs of new contacts: as many as make it worth to have the next messages share a transaction with their ends."""
+    plans = [make_plan(f"{name} {number}") for number in range(10)]
+    for accepted in await asyncio.gather(*map(store.accept, plans)):
+        assert accepted.created_new_thread
+    return plans
+
+
+async def _together(store: PostgresStore, plans: list[RunPlan], running: list[RunPlan]) -> tuple[list[Any], list[Any]]:
+    """Accept some and finish others at the same time."""
+    ends = [store.finish(plan.run_id, OWNER, completed(make_event())) for plan in running]
+    results = await asyncio.gather(*map(store.accept, plans), *ends, return_exceptions=True)
+    return results[: len(plans)], results[len(plans) :]
+
+
+def _check_taken(taken: list[Any], new: int) -> None:
+    assert [accepted.status for accepted in taken] == [RunStatus.RUNNING] * len(taken)
+    assert [accepted.created_new_thread for accepted in taken] == [True] * new
+
+
+def _check_ended(ends: list[Any]) -> None:
+    assert [settled.counted for settled in ends] == [True] * len(ends)
+    assert [len(settled.stored) for settled in ends] == [1] * len(ends)
 
 
 async def test_many_new_threads_of_one_contact_are_made_in_one_call(store: PostgresStore) -> None:

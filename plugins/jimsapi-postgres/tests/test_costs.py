@@ -241,7 +241,8 @@ async def _alike(link: Link, contact_id: str) -> int:
         transaction = connection.transaction()
         await transaction.start()
         try:
-            return await _count(connection, rows.ACCEPT_ALIKE, *rows.alike_arguments([make_plan(contact_id)], only_new=False))
+            arguments = rows.alike_arguments([make_plan(contact_id)], only_new=False)
+            return await _count(connection, rows.ACCEPT_ALIKE, *arguments)
         finally:
             await transaction.rollback()
 
