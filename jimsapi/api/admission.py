@@ -87,7 +87,8 @@ class Gate:
                 asked.complain(logging.ERROR, f"failed with {type(error).__name__}")
             else:
                 if isinstance(identity, Identity):
-                    self._tell(asked, "admitted")
+                    if self._on_admission:
+                        notify(self._on_admission, asked.admitted)
                     return asked.admission(identity)
                 outcome = "passed"
                 if identity is not None:
@@ -124,13 +125,14 @@ class Gate:
 class _Asked:
     """A provider, and where it comes from: not what it says of itself."""
 
-    __slots__ = ("_admission", "_complained_at", "_entry", "_unsaid", "challenge", "name", "provider")
+    __slots__ = ("_admission", "_complained_at", "_entry", "_unsaid", "admitted", "challenge", "name", "provider")
 
     def __init__(self, built: Built) -> None:
         self.provider: AuthProvider = built.value
         self.name = built.name
         challenge = getattr(built.value, "challenge", None)
         self.challenge: str | None = challenge if isinstance(challenge, str) and challenge else None
+        self.admitted = AdmissionRecord(self.name, "admitted")
         self._entry = built.entry
         self._admission: Admission | None = None
         self._complained_at = -COMPLAIN_EVERY

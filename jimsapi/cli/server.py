@@ -105,7 +105,7 @@ class Serving:
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         # What stands now stays, so that the collector need not look through it again and again.
         gc.freeze()
-        gc.set_threshold(10_000, 20, 20)
+        gc.set_threshold(10_000, 5, 50)
 
     def stopped(self, abandoned_pipelines: int) -> None:
         logger.info("stopped")
