@@ -1,16 +1,20 @@
 """HTTP/1.1 (RFC 9112) as the command serves it: from a connection's bytes to ASGI's messages, and back.
 
 uvicorn has the sockets, TLS, lifespan, signals and WebSockets, httptools parses, and `Http1Protocol` stands in place of
-uvicorn's own protocol. That one waits for ever for the rest of a head or a body, takes heads of any size, and takes half of the
-time of a small request. Here a connection has one timer instead of one for each request, a plain answer is written in
-one piece, its head is checked as a whole, and nothing is made to wait with before somebody waits.
+uvicorn's own protocol. That one waits for ever for the rest of a head or a body, and for a client that does not read,
+takes heads of any size, and takes half of the time of a small request. Here a connection has one timer instead of one
+for each request, a plain answer is written in one piece, its head is checked as a whole, and nothing is made to wait
+with before somebody waits.
 """
 
 import asyncio
 import logging
 import re
+import socket
+import struct
 from collections import deque
 from collections.abc import Iterable
+from contextvars import copy_context
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
@@ -22,7 +26,7 @@ from uvicorn import Config
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
-from jimsapi.asgi.types import Scope
+from jimsapi.asgi.types import ASGIApp, Scope
 
 MAX_HEAD = 65_536
 """Bytes of a request's line and header fields."""
@@ -32,6 +36,8 @@ HEAD_WITHIN = 10.0
 """Seconds within which a head has to come, from its first line or, for a connection's first, from the connection."""
 BODY_WITHIN = 30.0
 """Seconds within which the next part of a body has to come."""
+TAKEN_WITHIN = 60.0
+"""Seconds within which a client has to take some of what is written, while more than it takes at once is."""
 HIGH_WATER = 65_536
 """Bytes of a body that are kept for an app that does not read; then no more is taken from the connection."""
 MAX_JOINED = 65_536
@@ -39,7 +45,10 @@ MAX_JOINED = 65_536
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus}
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus if status >= 200
+}
+_LINGER_NOT = struct.pack("ii", 1, 0)
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -112,10 +121,13 @@ class Http1Protocol(asyncio.Protocol):
         self._parser: Any = httptools.HttpRequestParser(self)
         self._url = b""  # with the fields, of a head that is not here whole
         self._headers: list[tuple[bytes, bytes]] = []
-        self._fed = 0  # bytes since the last head or body was whole
+        self._packet = 0  # bytes that came last
+        self._fed = 0  # bytes of packets that ended neither a head nor a part of a body; the first counts as one
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_since = 0.0
+        self._untaken = 0  # bytes that the client did not take yet, when it was last looked at
+        self._taking: asyncio.TimerHandle | None = None
         self._default_headers: list[tuple[bytes, bytes]] | None = None
         self._default_fields = b""
 
@@ -127,44 +139,52 @@ class Http1Protocol(asyncio.Protocol):
         self.server = get_local_addr(transport)
         self.client = get_remote_addr(transport)
         self.scheme = "https" if is_ssl(transport) else "http"
+        self._context = copy_context()  # of no request
         self._wait_from_now(HEAD_WITHIN)
 
     def data_received(self, data: bytes) -> None:
+        self._packet = len(data)
         while data and not self.deaf:
-            self._fed += len(data)
             try:
                 self._parser.feed_data(data)
                 data = b""
             except httptools.HttpParserUpgrade as upgrade:
                 data = data[upgrade.args[0] :]
-                if self._url:  # a handshake, whose head was left alone
+                if self._is_handshake():
                     self.upgrade_to_websocket(data)
                     return
-                # Another protocol was offered. HTTP/1.1 goes on, as it may (RFC 9110, 7.8).
+                # Another protocol was offered. HTTP/1.1 goes on, as it may (RFC 9110, 7.8), but the parser does not
+                # know of a body now. So it reads the head again, without the offer, which is for the app alone.
+                data = self._head(without=b"upgrade") + data
+                self._url, self._headers = b"", [field for field in self._headers if field[0] == b"upgrade"]
             except httptools.HttpParserError as error:
                 self._refuse(431 if isinstance(error.__context__, HeadTooLarge) else 400)
-        if self._url and self._fed > MAX_HEAD and not self.deaf:
-            self._refuse(431)
+        if (self._url or self.reading is not None) and not self.deaf:
+            # The first packet may hold other things before, so that it is measured when the head is whole.
+            self._fed += self._packet if self._fed else 1
+            if self._fed > MAX_HEAD:
+                self._refuse(431)
 
     def eof_received(self) -> None:
-        """Nothing: the transport closes itself."""
+        """The client is gone, or hears only. It gets what was written, and the app is told that nobody waits."""
+        self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave()
-        self._parser = None  # they refer to each other
         for exchange in (self.exchange, self.reading, *self.pipelined):
             if exchange is not None:
                 exchange.lose()
         self.pipelined.clear()
-        self.resume_writing()
+        self._unblock()
 
     def pause_writing(self) -> None:
         self.blocked = asyncio.Event()
+        self._watch_taking()
 
     def resume_writing(self) -> None:
-        if self.blocked is not None:
-            self.blocked.set()
-            self.blocked = None
+        self._unblock()
+        if self.transport.is_closing():
+            self._watch_taking()
 
     def shutdown(self) -> None:
         """Close the connection when all that was asked is answered. uvicorn calls this when the server is to end."""
@@ -187,22 +207,25 @@ class Http1Protocol(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         parser, url, headers = self._parser, self._url, self._headers
-        if self._fed > MAX_HEAD and len(url) + sum([len(name) + len(value) for name, value in headers]) > MAX_HEAD:
+        if (self._fed or self._packet > MAX_HEAD) and len(self._head()) > MAX_HEAD:
             raise HeadTooLarge
-        if parser.should_upgrade() and self._is_handshake():
+        if parser.should_upgrade():
+            if parser.get_method() == b"CONNECT":
+                raise ValueError("this is no proxy")
             return
         scope = self._scope(url, headers)
+        if len(self.pipelined) == MAX_PIPELINED:
+            raise ValueError("too many requests at once")
         self._url, self._headers, self._fed = b"", [], 0
         self.reading = exchange = Exchange(self, scope, scope["http_version"] == "1.1" and parser.should_keep_alive())
         if self.exchange is None:
             self._start(exchange)
-        elif len(self.pipelined) < MAX_PIPELINED:
+        else:
             self.pipelined.append(exchange)
             self.pause_reading()
-        else:
-            raise ValueError("too many requests at once")
 
     def on_body(self, body: bytes) -> None:
+        self._fed = 0
         self._waiting_since = self.loop.time()
         if self.reading is not None and not self.reading.complete:
             self.reading.take(body)
@@ -222,7 +245,7 @@ class Http1Protocol(asyncio.Protocol):
             self.close()
             return
         if self.pipelined:
-            self._start(self.pipelined.popleft())
+            self._context.run(self._start, self.pipelined.popleft())  # not in that of the request before
         else:
             self.exchange = None
         self.resume_reading()
@@ -236,19 +259,26 @@ class Http1Protocol(asyncio.Protocol):
 
     def resume_reading(self) -> None:
         """Take more, unless requests wait behind the one that is answered."""
-        if self._paused and not self.pipelined and not self.deaf:
+        if self._paused and not self.pipelined and not self.deaf and not self.transport.is_closing():
             self._paused = False
             self._waiting_since = self.loop.time()
-            self.transport.resume_reading()
+            # asyncio reads on in the context in which it is told to: not in that of this request.
+            self._context.run(self.transport.resume_reading)
 
     def close(self) -> None:
-        """Close the connection, once the client has what was written; at once if it does not take that."""
+        """Close the connection, once the client has what was written."""
         self.deaf = True
         self.batch.flush()
-        if self.blocked is None:
-            self.transport.close()
-        else:
-            self.transport.abort()
+        self.transport.close()
+        if self.transport.get_write_buffer_size():
+            self._watch_taking()
+
+    def reset(self) -> None:
+        """Close the connection so that the client sees a fault, and no end."""
+        self.deaf = True
+        self.batch.flush()
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+        self.transport.abort()
 
     def write(self, data: bytes) -> None:
         """Send bytes to the client."""
@@ -298,28 +328,34 @@ class Http1Protocol(asyncio.Protocol):
 
     def _start(self, exchange: "Exchange") -> None:
         self.exchange = exchange
-        task = self.loop.create_task(self.app(exchange.scope, exchange.receive, exchange.send))
+        task = self.loop.create_task(exchange.run(self.app))
         self.state.tasks.add(task)
-        task.add_done_callback(exchange.done)
+        task.add_done_callback(self.state.tasks.discard)
 
     def _is_handshake(self) -> bool:
         """Whether a head asks for a WebSocket (RFC 6455, 4.2.1) that can be opened here and now."""
         if self.config.ws_protocol_class is None or self.exchange is not None:
             return False
+        if self._parser.get_method() != b"GET" or self._parser.get_http_version() != "1.1":
+            return False
         return any(name == b"upgrade" and value.lower() == b"websocket" for name, value in self._headers)
 
     def upgrade_to_websocket(self, rest: bytes) -> None:
         """Hand the connection over to uvicorn's protocol of WebSockets, which reads the head again, and the `rest`."""
-        self._leave()
         self.batch.flush()
-        head = [self._parser.get_method(), b" ", self._url, b" HTTP/1.1"]
-        for name, value in self._headers:
-            head += (b"\r\n", name, b": ", value)
         make: Any = self.config.ws_protocol_class
         protocol = make(config=self.config, server_state=self.state, app_state=self.app_state)
         protocol.connection_made(self.transport)
-        protocol.data_received(b"".join((*head, b"\r\n\r\n", rest)))
+        protocol.data_received(self._head() + rest)
         self.transport.set_protocol(protocol)
+        self._leave()
+
+    def _head(self, without: bytes = b"") -> bytes:
+        """The head that was read last, but for one field."""
+        version = self._parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self._parser.get_method(), self._url, version)]
+        lines += [b"%b: %b" % field for field in self._headers if field[0] != without]
+        return b"\r\n".join((*lines, b"", b""))
 
     def _refuse(self, status: int) -> None:
         """Take no more from a connection that cannot be understood. What was asked before is answered first."""
@@ -329,8 +365,8 @@ class Http1Protocol(asyncio.Protocol):
             faulty.lose()
             if faulty in self.pipelined:
                 self.pipelined.remove(faulty)
-            elif faulty.started:  # an answer that is cut must not look whole, and one that is complete has no second
-                self.close()
+            elif faulty.begun:  # and has no second answer
+                faulty.cut()
                 return
             else:
                 self.exchange = None
@@ -352,12 +388,14 @@ class Http1Protocol(asyncio.Protocol):
         self._timer = None
         if self.reading is not None:
             within, status = BODY_WITHIN, 408
-            if self._paused:
+            if self._paused or self.reading.uninvited:
                 self._waiting_since = self.loop.time()
         elif self._url:
             within, status = HEAD_WITHIN, 408
         elif self.exchange is None:
             within, status = self.config.timeout_keep_alive, 0
+            if self.blocked is not None:  # the client still takes the last answer
+                self._waiting_since = self.loop.time()
         else:
             return
         left = self._waiting_since + within - self.loop.time()
@@ -368,8 +406,30 @@ class Http1Protocol(asyncio.Protocol):
         else:
             self.close()
 
+    def _watch_taking(self) -> None:
+        """End the connection if the client takes nothing from now on."""
+        if self._taking is None:
+            self._untaken = self.transport.get_write_buffer_size()
+            self._taking = self.loop.call_later(TAKEN_WITHIN, self._look_at_taking)
+
+    def _look_at_taking(self) -> None:
+        self._taking = None
+        if self.transport.get_write_buffer_size() < self._untaken:
+            self._watch_taking()
+        else:
+            self.transport.abort()
+
+    def _unblock(self) -> None:
+        if self.blocked is not None:
+            self.blocked.set()
+            self.blocked = None
+        if self._taking is not None:
+            self._taking.cancel()
+            self._taking = None
+
     def _leave(self) -> None:
         self.state.connections.discard(self)
+        self._parser = None  # they refer to each other
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -382,6 +442,7 @@ class Exchange:
     """
 
     __slots__ = (
+        "_bodiless",
         "_chunked",
         "_chunks",
         "_ended",
@@ -415,6 +476,38 @@ class Exchange:
         self._head: bytes | None = None  # an answer's, until the body comes, whose length it tells
         self._left: int | None = 0  # bytes of the answer's body; None if nobody knows
         self._chunked = False
+        self._bodiless = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether the client has something of the answer."""
+        return self.started and self._head is None
+
+    async def run(self, app: ASGIApp) -> None:
+        """Let the app answer. What it leaves open is answered with 500, or cut."""
+        try:
+            await app(self.scope, self.receive, self.send)
+            if not self.complete and not self.gone:
+                logger.error("The ASGI app returned before its answer was complete.")
+        except asyncio.CancelledError:
+            pass  # told by whoever cancelled
+        except BaseException as error:  # SystemExit too, which would end the server
+            logger.error("Exception in ASGI application\n", exc_info=error)
+        if self.complete or self.gone:
+            return
+        if self.begun:
+            self.cut()
+            return
+        self._head, self.started = None, False
+        self._begin(500, ((b"content-length", b"21"), (b"content-type", b"text/plain"), (b"connection", b"close")))
+        self._go_on(b"Internal Server Error", False)
+
+    def cut(self) -> None:
+        """End the connection in the middle of the answer, which must not look whole."""
+        if self._left is None:
+            self._protocol.reset()
+        else:
+            self._protocol.close()
 
     # The request.
 
@@ -463,12 +556,17 @@ class Exchange:
                 self._waker.clear()
             await self._waker.wait()
 
+    @property
+    def uninvited(self) -> bool:
+        """Whether the client waits to be asked for the body (RFC 9110, 10.1.1)."""
+        if self._invited or self.begun or self.scope["http_version"] != "1.1":
+            return False
+        return any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.scope["headers"])
+
     def _invite(self) -> None:
-        """Ask for the body, if the client waits to be asked (RFC 9110, 10.1.1)."""
-        self._invited = True
-        headers = self.scope["headers"]
-        if any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers) and not self.started:
+        if self.uninvited:
             self._protocol.write(_CONTINUE)
+        self._invited = True
 
     # The answer.
 
@@ -494,12 +592,14 @@ class Exchange:
         length: int | None = None
         says_close = False
         common = self._protocol.fields()
-        head = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status, common]
+        head = [_STATUS_LINES.get(status) or _status_line(status), common]
         for name, value in headers:
             field, frames = _field(name)
             if frames:
                 match name.lower():
                     case b"content-length":
+                        if length is not None or not value.isdigit():
+                            raise RuntimeError("an answer has one content-length, and that is a number")
                         length = int(value)
                     case b"connection" if b"close" in value.lower():
                         says_close = True
@@ -513,8 +613,9 @@ class Exchange:
         breaks = len(head) // 2 - 1 + common.count(b"\n")
         if text.count(b"\n") != breaks or text.count(b"\r") != breaks or b"\0" in text:
             raise RuntimeError("a header holds a line break or NUL")
+        self._bodiless = status in (204, 304) or self.scope["method"] == "HEAD"
         if length is None:
-            text += self._frame(status)
+            text += self._frame()
         if not self.keep_alive and not says_close:
             text += b"\r\nconnection: close"
         text += b"\r\n\r\n"
@@ -524,9 +625,9 @@ class Exchange:
         else:
             self._left, self._head = length, text
 
-    def _frame(self, status: int) -> bytes:
+    def _frame(self) -> bytes:
         """Settle how the end of a body is told whose length is not known (RFC 9112, 6). Returns a field, or nothing."""
-        if self.scope["method"] == "HEAD" or status < 200 or status in (204, 304):
+        if self._bodiless:
             return b""
         if self.scope["http_version"] == "1.0":
             self.keep_alive = False  # by the end of the connection
@@ -536,7 +637,9 @@ class Exchange:
         return b"\r\ntransfer-encoding: chunked"
 
     def _go_on(self, body: bytes, more: bool) -> None:
-        if self.scope["method"] == "HEAD":
+        if type(body) is not bytes:
+            body = bytes(memoryview(body))
+        if self._bodiless:
             body = b""
         elif self._chunked:
             body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
@@ -562,22 +665,12 @@ class Exchange:
         if body:
             self._protocol.write(body)
 
-    def done(self, task: asyncio.Task[None]) -> None:
-        """The app has ended. What it left open is answered with 500, or cut so that it does not look whole."""
-        protocol = self._protocol
-        protocol.state.tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            logger.error("Exception in ASGI application\n", exc_info=error)
-        if self.complete or self.gone:
-            return
-        if error is None and not task.cancelled():
-            logger.error("The ASGI app returned before its answer was complete.")
-        if self.started:
-            protocol.close()
-            return
-        self._begin(500, ((b"content-length", b"21"), (b"content-type", b"text/plain"), (b"connection", b"close")))
-        self._go_on(b"Internal Server Error", False)
+
+def _status_line(status: int) -> bytes:
+    """One that Python does not know. Raises `RuntimeError` for what ends no exchange."""
+    if not 200 <= status <= 999:
+        raise RuntimeError(f"{status} is not the status of an answer")
+    return b"HTTP/1.1 %d " % status
 
 
 @lru_cache(maxsize=256)
