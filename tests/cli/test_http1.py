@@ -518,3 +518,359 @@ def test_requests_of_one_connection_share_no_context(
         assert answers.read()[2] == b""
     client.sendall(request("GET", "/cid"))
     assert answers.read()[2] == b""
+
+
+# Bodies.
+
+
+@pytest.mark.parametrize("sent", [post(b"hello"), chunked(b"he", b"llo"), chunked(b"h", b"e", b"l", b"l", b"o")])
+def test_a_body_may_come_in_pieces(client: socket.socket, answers: Answers, sent: bytes) -> None:
+    for place in range(len(sent)):
+        client.sendall(sent[place : place + 1])
+    assert answers.read()[2] == b"POST / hello"
+
+
+def test_trailers_are_no_fields_of_a_request(
+    serving: Serving, client: socket.socket, answers: Answers, seen: Seen
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.put([name for name, _ in scope["headers"]])
+        await echo(scope, receive, send)
+
+    serving.app = app
+    for packet in (chunked(b"hello", trailer=b"authorization: Bearer x\r\n") + GET, GET):
+        client.sendall(packet)
+    assert [answers.read()[2] for _ in range(3)] == [b"POST / hello", b"GET / ", b"GET / "]
+    assert [next_of(seen) for _ in range(3)] == [[b"host", b"transfer-encoding"], [b"host"], [b"host"]]
+
+
+def test_chunk_extensions_are_left_out(client: socket.socket, answers: Answers) -> None:
+    client.sendall(request("POST", "/", "transfer-encoding: chunked", body=b'3;a=b;c="d"\r\nabc\r\n0;last\r\n\r\n'))
+    assert answers.read()[2] == b"POST / abc"
+
+
+def test_a_trailer_without_end_is_refused(client: socket.socket, answers: Answers) -> None:
+    client.sendall(chunked(b"hello")[:-2] + b"x: ")
+    with pytest.raises(OSError):  # the connection is cut while it is sent
+        while True:
+            client.sendall(b"x" * 65_536)
+
+
+def test_the_client_is_asked_once_for_a_body_that_it_keeps_back(client: socket.socket, answers: Answers) -> None:
+    client.sendall(request("POST", "/", "content-length: 5", "Expect: 100-Continue"))
+    assert answers.head() == (100, {})
+    client.sendall(b"he")
+    client.sendall(b"llo" + GET)
+    assert answers.read()[2] == b"POST / hello"
+    assert answers.read()[2] == b"GET / "
+
+
+def test_http_1_0_is_not_asked_for_a_body(client: socket.socket, answers: Answers) -> None:
+    client.sendall(b"POST / HTTP/1.0\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\nhel")
+    client.sendall(b"lo")
+    assert answers.read()[2] == b"POST / hello"
+
+
+def test_an_early_answer_asks_for_no_body(serving: Serving, client: socket.socket, answers: Answers) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, b"no", 401)
+        assert (await receive())["type"] == "http.disconnect"
+
+    serving.app = app
+    client.sendall(request("POST", "/", "content-length: 5", "expect: 100-continue"))
+    assert answers.read()[::2] == (401, b"no")
+    serving.app = echo
+    client.sendall(b"hello" + GET)
+    assert answers.read()[2] == b"GET / "
+
+
+def test_a_client_that_waits_to_be_asked_is_not_slow(
+    serving: Serving, client: socket.socket, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http1, "HEAD_WITHIN", 0.01)
+    monkeypatch.setattr(http1, "BODY_WITHIN", 0.01)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.1)
+        await echo(scope, receive, send)
+
+    serving.app = app
+    with closing(connect(serving.port)) as patient:
+        patient.sendall(request("POST", "/", "content-length: 5", "expect: 100-continue"))
+        reader = Answers(patient)
+        assert reader.head() == (100, {})
+        patient.sendall(b"hello")
+        assert reader.read()[0] in (200, 408)  # from now on its time runs
+
+
+def test_what_is_left_of_a_body_after_an_early_answer_is_no_request(
+    serving: Serving, client: socket.socket, answers: Answers
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, b"early")
+
+    serving.app = app
+    body = request("GET", "/hidden") * 5000
+    client.sendall(post(body)[:200])
+    assert answers.read()[2] == b"early"
+    serving.app = echo
+    client.sendall(post(body)[200:] + GET)
+    assert answers.read()[2] == b"GET / "
+
+
+def test_a_body_that_nobody_reads_is_not_taken_from_the_connection(
+    serving: Serving, client: socket.socket, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http1, "BODY_WITHIN", 0.01)  # the client cannot help it that nobody reads
+    monkeypatch.setattr(http1, "HEAD_WITHIN", 0.01)
+    gate = Gate(serving)
+    taken = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await gate.wait()
+        while (message := await receive())["more_body"]:
+            taken.append(len(message["body"]))
+        await answer(send, b"%d" % (sum(taken) + len(message["body"])))
+
+    serving.app = app
+    with closing(connect(serving.port)) as big:
+        body = b"x" * 30_000_000
+        big.settimeout(0.3)
+        sent = 0
+        with pytest.raises(TimeoutError):
+            head = request("POST", "/", f"content-length: {len(body)}")
+            big.sendall(head)
+            while True:
+                sent += big.send(body[sent : sent + 1_000_000])
+        monkeypatch.setattr(http1, "BODY_WITHIN", TIMEOUT)
+        gate.open()
+        big.settimeout(TIMEOUT)
+        big.sendall(body[sent:])
+        assert Answers(big).read()[2] == b"30000000"
+    assert taken[0] < 1_000_000
+
+
+# Heads.
+
+
+@pytest.mark.parametrize("packets", [1, 2, 700])
+@pytest.mark.parametrize("before", [b"", post(b"x" * 1000)])
+@pytest.mark.parametrize("form", ["/%b", "/?%b"])
+def test_a_head_has_64_kib_and_no_byte_more(
+    serving: Serving, client: socket.socket, answers: Answers, packets: int, before: bytes, form: str
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await read(receive)
+        await answer(send, b"%d" % (len(scope["raw_path"]) + len(scope["query_string"])))
+
+    serving.app = app
+    fields = [f"x-{number}: {'v' * 90}" for number in range(300)]
+    room = http1.MAX_HEAD - len(request("GET", form.replace("%b", ""), *fields))
+    for more in (0, 1):
+        with closing(connect(serving.port)) as one:
+            reader = Answers(one)
+            sent = before + request("GET", form.replace("%b", "u" * (room + more)), *fields)
+            step = -(-len(sent) // packets)
+            for place in range(0, len(sent), step):
+                one.sendall(sent[place : place + step])
+                time.sleep(0.0005)  # so that each is a packet
+            if before:
+                assert reader.read()[0] == 200
+            if more and before and packets == 1:
+                with pytest.raises((EOFError, ConnectionResetError)):  # the answer before was the last
+                    reader.read()
+            else:
+                status, _, _ = reader.read()
+                assert status == (431 if more else 200)
+                assert not more or reader.end()
+
+
+def test_a_field_without_end_is_refused(client: socket.socket, answers: Answers) -> None:
+    client.sendall(b"GET / HTTP/1.1\r\nx: ")
+    with pytest.raises(OSError):
+        while True:
+            client.sendall(b"x" * 65_536)
+
+
+def test_many_small_fields_are_refused(client: socket.socket, answers: Answers) -> None:
+    client.sendall(b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 20_000)
+    client.sendall(b"b:\r\n" * 20_000)
+    assert answers.read()[0] == 431
+    assert answers.end()
+
+
+def test_a_slow_head_is_408(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1, "HEAD_WITHIN", 0.1)
+    with closing(connect(serving.port)) as slow:
+        slow.sendall(b"GET / HTTP/1.1\r\nhost: a")
+        status, headers, body = Answers(slow).read()
+        assert (status, headers["connection"], body) == (408, "close", b'{"detail":"Request Timeout"}')
+
+
+def test_a_head_that_is_slow_after_another_request_is_408(
+    serving: Serving, client: socket.socket, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http1, "HEAD_WITHIN", 0.1)
+    with closing(connect(serving.port)) as slow:
+        slow.sendall(GET + b"GET / HTTP/1.1\r\nhost: a")
+        reader = Answers(slow)
+        assert [reader.read()[0] for _ in range(2)] == [200, 408]
+        assert reader.end()
+
+
+def test_a_slow_body_is_408_and_its_app_is_told(
+    serving: Serving, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http1, "HEAD_WITHIN", 0.05)
+    monkeypatch.setattr(http1, "BODY_WITHIN", 0.1)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (message := await receive())["type"] == "http.request":
+            seen.put(message["body"])
+        seen.put(message["type"])
+        await answer(send, b"too late")  # nobody gets it
+
+    serving.app = app
+    with closing(connect(serving.port)) as slow:
+        slow.sendall(post(b"hello")[:-2])
+        reader = Answers(slow)
+        assert reader.read()[0] == 408
+        assert reader.end()
+    assert [next_of(seen), next_of(seen)] == [b"hel", "http.disconnect"]
+
+
+def test_a_slow_body_cuts_an_answer_that_has_begun(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1, "HEAD_WITHIN", 0.05)
+    monkeypatch.setattr(http1, "BODY_WITHIN", 0.1)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await start(send)
+        while (message := await receive())["type"] == "http.request":
+            await go_on(send, message["body"], more=True)
+
+    serving.app = app
+    with closing(connect(serving.port)) as slow:
+        slow.sendall(post(b"hello")[:-2])
+        reader = Answers(slow)
+        assert reader.head()[0] == 200
+        assert reader.chunk() == b"hel"
+        assert reader.end()
+
+
+REFUSED = {
+    "length and chunks": request("POST", "/", "content-length: 5", "transfer-encoding: chunked", body=b"0\r\n\r\n"),
+    "chunks and length": request("POST", "/", "transfer-encoding: chunked", "content-length: 5", body=b"0\r\n\r\n"),
+    "two lengths": request("POST", "/", "content-length: 5", "content-length: 6", body=b"hello!"),
+    "a list of lengths": request("POST", "/", "content-length: 5, 5", body=b"hello"),
+    "a negative length": request("POST", "/", "content-length: -5"),
+    "a signed length": request("POST", "/", "content-length: +5", body=b"hello"),
+    "an endless length": request("POST", "/", f"content-length: {2**70}"),
+    "an endless chunk": request("POST", "/", "transfer-encoding: chunked", body=b"f" * 20 + b"\r\n"),
+    "another coding": request("POST", "/", "transfer-encoding: gzip", body=b"hello"),
+    "chunks not last": request("POST", "/", "transfer-encoding: chunked, gzip", body=b"0\r\n\r\n"),
+    "bare LF": b"GET / HTTP/1.1\nhost: a\n\n",
+    "bare LF after a field": b"GET / HTTP/1.1\r\nhost: a\n\r\n",
+    "bare LF in chunks": request("POST", "/", "transfer-encoding: chunked", body=b"1\nx\n0\n\n"),
+    "a long chunk": request("POST", "/", "transfer-encoding: chunked", body=b"1\r\nxyz\r\n0\r\n\r\n"),
+    "bare CR": b"GET / HTTP/1.1\r\nhost: a\rb: c\r\n\r\n",
+    "a folded field": b"GET / HTTP/1.1\r\nhost: a\r\nx: y\r\n z\r\n\r\n",
+    "NUL": b"GET / HTTP/1.1\r\nhost: a\0b\r\n\r\n",
+    "a space before the colon": b"GET / HTTP/1.1\r\nhost : a\r\n\r\n",
+    "a space before a field": b"GET / HTTP/1.1\r\n host: a\r\n\r\n",
+    "a target without a slash": request("GET", "index.html"),
+    "a target beyond ASCII": request("GET", "/ä"),
+    "a query beyond ASCII": request("GET", "/?ä"),
+    "CONNECT": request("CONNECT", "example.com:443"),
+    "CONNECT to a path": request("CONNECT", "/path"),
+    "HTTP/0.9": b"GET /\r\n\r\n",
+    "HTTP/2.0": b"GET / HTTP/2.0\r\n\r\n",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "no method": request("SMUGGLE", "/"),
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+}
+
+
+@pytest.mark.parametrize("sent", REFUSED.values(), ids=REFUSED.keys())
+def test_what_may_be_read_in_two_ways_is_refused(client: socket.socket, answers: Answers, sent: bytes) -> None:
+    client.sendall(sent + GET)
+    status, headers, body = answers.read()
+    assert (status, headers["connection"], body) == (400, "close", b'{"detail":"Bad Request"}')
+    assert answers.end()
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "raw", "query"),
+    [
+        ("/a/b", "/a/b", b"/a/b", b""),
+        ("/a?b=c&d=%20", "/a", b"/a", b"b=c&d=%20"),
+        ("/?", "/", b"/", b""),
+        ("/a#b", "/a", b"/a", b""),
+        ("/a?b#c?d", "/a", b"/a", b"b"),
+        ("/%C3%A4%2Fb", "/ä/b", b"/%C3%A4%2Fb", b""),
+        ("/%ff%zz", "/\N{REPLACEMENT CHARACTER}%zz", b"/%ff%zz", b""),
+        ("//host/path", "//host/path", b"//host/path", b""),
+        ("//host/path?q", "//host/path", b"//host/path", b"q"),
+        ("/a/../b", "/a/../b", b"/a/../b", b""),
+        ("http://other/path?q", "/path", b"/path", b"q"),
+        ("http://other", "/", b"/", b""),
+        ("*", "*", b"*", b""),
+    ],
+)
+def test_targets(
+    serving: Serving,
+    client: socket.socket,
+    answers: Answers,
+    seen: Seen,
+    target: str,
+    path: str,
+    raw: bytes,
+    query: bytes,
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.put((scope["path"], scope["raw_path"], scope["query_string"]))
+        await answer(send, b"")
+
+    serving.app = app
+    client.sendall(request("OPTIONS", target))
+    assert answers.read()[0] == 200
+    assert next_of(seen) == (path, raw, query)
+
+
+def test_an_app_is_told_what_asgi_promises(
+    serving: Serving, client: socket.socket, answers: Answers, seen: Seen
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.put(scope)
+        await answer(send, b"")
+
+    serving.app = app
+    client.sendall(request("DELETE", "/%61?b", "X-Twice: 1", "x-twice: 2"))
+    answers.read()
+    assert next_of(seen) == {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "server": ("127.0.0.1", serving.port),
+        "client": client.getsockname(),
+        "scheme": "http",
+        "root_path": "",
+        "method": "DELETE",
+        "path": "/a",
+        "raw_path": b"/%61",
+        "query_string": b"b",
+        "headers": [(b"host", b"test"), (b"x-twice", b"1"), (b"x-twice", b"2")],
+        "state": {},
+    }
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_root_path_stands_before_the_path(loop: str, seen: Seen) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.put((scope["root_path"], scope["path"], scope["raw_path"]))
+        await answer(send, b"")
+
+    with Serving(loop, root_path="/bot") as serving, closing(connect(serving.port)) as client:
+        serving.app = app
+        client.sendall(request("GET", "/%61?b"))
+        assert Answers(client).read()[0] == 200
+    assert next_of(seen) == ("/bot", "/bot/a", b"/bot/%61")
