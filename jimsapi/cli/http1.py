@@ -122,7 +122,7 @@ class Http1Protocol(asyncio.Protocol):
         self._url = b""  # with the fields, of a head that is not here whole
         self._headers: list[tuple[bytes, bytes]] = []
         self._packet = 0  # bytes that came last
-        self._fed = 0  # bytes of packets that ended neither a head nor a part of a body; the first counts as one
+        self._fed = 0  # bytes of a head or of what stands between parts of a body, but for the first packet's
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_since = 0.0
@@ -160,10 +160,13 @@ class Http1Protocol(asyncio.Protocol):
             except httptools.HttpParserError as error:
                 self._refuse(431 if isinstance(error.__context__, HeadTooLarge) else 400)
         if (self._url or self.reading is not None) and not self.deaf:
-            # The first packet may hold other things before, so that it is measured when the head is whole.
-            self._fed += self._packet if self._fed else 1
-            if self._fed > MAX_HEAD:
-                self._refuse(431)
+            if self._fed:
+                self._fed += self._packet
+                if self._fed > MAX_HEAD:
+                    self._refuse(431)
+            else:  # what else is in the packet is not known: a head is measured when it is whole
+                self._fed = 1
+                self._waiting_since = self.loop.time()
 
     def eof_received(self) -> None:
         """The client is gone, or hears only. It gets what was written, and the app is told that nobody waits."""
@@ -197,8 +200,6 @@ class Http1Protocol(asyncio.Protocol):
     # What the parser tells.
 
     def on_url(self, url: bytes) -> None:
-        if not self._url:
-            self._waiting_since = self.loop.time()
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -226,7 +227,6 @@ class Http1Protocol(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._fed = 0
-        self._waiting_since = self.loop.time()
         if self.reading is not None and not self.reading.complete:
             self.reading.take(body)
 
