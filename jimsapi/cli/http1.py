@@ -328,9 +328,7 @@ class Http1Protocol(asyncio.Protocol):
 
     def _start(self, exchange: "Exchange") -> None:
         self.exchange = exchange
-        task = self.loop.create_task(exchange.run(self.app))
-        self.state.tasks.add(task)
-        task.add_done_callback(self.state.tasks.discard)
+        self.state.tasks.add(self.loop.create_task(exchange.run(self.app)))
 
     def _is_handshake(self) -> bool:
         """Whether a head asks for a WebSocket (RFC 6455, 4.2.1) that can be opened here and now."""
@@ -484,17 +482,21 @@ class Exchange:
         return self.started and self._head is None
 
     async def run(self, app: ASGIApp) -> None:
-        """Let the app answer. What it leaves open is answered with 500, or cut."""
+        """Let the app answer, in a task of its own, and end what it leaves open."""
         try:
             await app(self.scope, self.receive, self.send)
             if not self.complete and not self.gone:
                 logger.error("The ASGI app returned before its answer was complete.")
         except asyncio.CancelledError:
-            pass  # told by whoever cancelled
-        except BaseException as error:  # SystemExit too, which would end the server
+            pass  # whoever cancelled tells why
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # the last two would end the server
             logger.error("Exception in ASGI application\n", exc_info=error)
-        if self.complete or self.gone:
-            return
+        if not self.complete and not self.gone:
+            self._give_up()
+        self._protocol.state.tasks.discard(asyncio.current_task())
+
+    def _give_up(self) -> None:
+        """Answer 500, or cut an answer of which the client has something."""
         if self.begun:
             self.cut()
             return
