@@ -51,9 +51,7 @@ class Gate:
         if not admission.identity.may(route.scope):
             raise HTTPError(403, f"These credentials lack the scope {route.scope}")
         if admission.provider is not None:
-            request.note_all(
-                provider=admission.provider, distribution=admission.distribution, version=admission.version
-            )
+            request.note_all(admission.notes)
         return admission
 
     async def admit(self, request: Connection) -> Admission:

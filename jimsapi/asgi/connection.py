@@ -3,7 +3,7 @@
 Nothing is decoded before it is asked for.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ _WATCHED_HEADERS = frozenset(
     (*_FRAMING_HEADERS, b"content-type", b"content-encoding", b"x-request-id", b"idempotency-key", b"prefer")
 )
 
-NOTHING_NOTED: Any = MappingProxyType({})
+NOTHING_NOTED: Mapping[str, Any] = MappingProxyType({})
 """Stands for the notes of a request that has none."""
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -145,7 +145,7 @@ class Connection:
         self.route: Route | None = None
         self.request_id = ""
         self.admission: Any = None
-        self.noted: dict[str, Any] = NOTHING_NOTED
+        self.noted: Mapping[str, Any] = NOTHING_NOTED
         self._headers: Headers | None = None
 
     @property
@@ -194,12 +194,13 @@ class Connection:
 
     def note(self, key: str, value: Any) -> None:
         """Put `key=value` into the request's log line. Never a secret."""
-        if self.noted is NOTHING_NOTED:
-            self.noted = {}
+        if not isinstance(self.noted, dict):
+            self.noted = {**self.noted}
         self.noted[key] = value
 
-    def note_all(self, **fields: Any) -> None:
-        """Put several fields into the request's log line; see `note`."""
+    def note_all(self, fields: Mapping[str, Any]) -> None:
+        """Put several fields into the request's log line. Unlike a dict, a `MappingProxyType` is taken as it is, and so
+        may stand for many requests, whose log lines then spell it once."""
         self.noted = fields if self.noted is NOTHING_NOTED else {**self.noted, **fields}
 
     def present(self, authorization: str) -> None:
@@ -344,6 +345,8 @@ class Request(Connection):
         """Refuse a body that is not declared as plain JSON, before it is read. `_decode` sees to no body at all."""
         watched = self.watched
         content_type = watched.get(b"content-type")
+        if content_type == b"application/json" and b"content-encoding" not in watched:
+            return
         if not is_json(content_type) if content_type is not None else self.unread:
             raise _not_json()
         if b"content-encoding" in watched and watched[b"content-encoding"].lower() != b"identity":

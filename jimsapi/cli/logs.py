@@ -8,13 +8,14 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 import orjson
 
 from jimsapi.asgi.app import RequestRecord
-from jimsapi.asgi.connection import request_id
+from jimsapi.asgi.connection import NOTHING_NOTED, request_id
 
 WRITE_EVERY = 0.1
 """Seconds between batches."""
@@ -37,7 +38,7 @@ class LogWriter(logging.Handler):
     def __init__(self, *, as_json: bool) -> None:
         super().__init__()
         self._as_json = as_json
-        self._request_line = _request_as_json if as_json else _request_as_text
+        self._request_line = _request_as_json if as_json else _RequestText().line
         self._waiting: deque[str] = deque(maxlen=QUEUE_LIMIT)
         self._writing = threading.Lock()
         self._stopped = threading.Event()
@@ -105,15 +106,23 @@ def _second(when: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(when))
 
 
-def _request_as_text(moment: str, record: RequestRecord) -> str:
-    # In one go: the commonest line is most of what a log costs. Only the notes may hold what has to be escaped.
-    line = (
-        f"{moment} INFO jimsapi.access request method={record.method} route={record.route} status={record.status}"
-        f" duration={record.duration:.6f} request_id={record.request_id}"
-    )
-    if record.fields:
-        line += _one_line("".join([f" {name}={value}" for name, value in record.fields.items()]))
-    return line + "\n"
+class _RequestText:
+    """Makes the lines of requests, which are most of what a log costs: in one go, and the fields that many requests
+    have in common once. Only fields may hold what has to be escaped."""
+
+    def __init__(self) -> None:
+        self._fields: Mapping[str, Any] = NOTHING_NOTED
+        self._text = ""
+
+    def line(self, moment: str, record: RequestRecord) -> str:
+        fields = record.fields
+        if fields is not self._fields:
+            self._fields = fields
+            self._text = _one_line("".join([f" {name}={value}" for name, value in fields.items()]))
+        return (
+            f"{moment} INFO jimsapi.access request method={record.method} route={record.route} status={record.status}"
+            f" duration={record.duration:.6f} request_id={record.request_id}{self._text}\n"
+        )
 
 
 def _request_as_json(moment: str, record: RequestRecord) -> str:
