@@ -11,11 +11,13 @@ from benchmarks.sheet import BYTES, DELTAS, MEGABYTES, MILLISECONDS, RATE, SECON
 DRAWN = (RATE, DELTAS, MILLISECONDS, SECONDS, MEGABYTES, BYTES)
 COLOURS = {
     "jimsapi": "#0b7a75",
+    "jimsapi, uvicorn's protocol": "#4fa8a3",
     "jimsapi on granian": "#4fa8a3",
     "jimsapi on hypercorn": "#94cdc9",
     "jimsapi, JIMS app": "#4fa8a3",
     "jimsapi, JIMS app, 200 events": "#94cdc9",
     "raw ASGI": "#3d4450",
+    "raw ASGI, jimsapi's protocol": "#6b7380",
     "BlackSheep": "#7d6ba8",
     "Falcon": "#5b86b5",
     "FastAPI": "#b3892f",

@@ -156,12 +156,18 @@ def for_sqlalchemy(url: str) -> str:
 
 
 def under_uvicorn(
-    app: str, *, core: int | None = None, environment: Mapping[str, str] = {}, python: str = OURS
+    app: str,
+    *,
+    core: int | None = None,
+    environment: Mapping[str, str] = {},
+    python: str = OURS,
+    http: str = "httptools",
 ) -> Server:
-    """Another ASGI app on uvicorn, with the settings that our command gives it. `python` is its environment."""
+    """An ASGI app on uvicorn, with the settings that our command gives it. `python` is its environment, `http` what
+    uvicorn speaks HTTP with: a protocol of its own, or the name of another."""
     port = free_port()
     command = [python_of(python), "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port)]
-    settings = "--http httptools --loop uvloop --ws none --interface asgi3 --lifespan on --log-level warning"
+    settings = f"--http {http} --loop uvloop --ws none --interface asgi3 --lifespan on --log-level warning"
     switches = "--no-access-log --no-proxy-headers --no-server-header"
     return Server([*command, *settings.split(), *switches.split()], port, core=core, environment=environment)
 

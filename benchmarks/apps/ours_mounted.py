@@ -1,5 +1,4 @@
-"""Ours for servers other than uvicorn: the chat API with the peers' routes as an ASGI app, without the command's log
-line a request."""
+"""Ours for any server: the chat API with the peers' routes as an ASGI app, without the command's log line a request."""
 
 from benchmarks.apps import echo
 from benchmarks.serving import KEY

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.answers import PART, ROUTES, check_framework, check_parts
+from benchmarks.environments import OURS as OURS_ENVIRONMENT
 from benchmarks.installed import install
 from benchmarks.load import Target, measure
 from benchmarks.plan import Plan
@@ -17,6 +18,8 @@ from benchmarks.sheet import RATE, Aim, Sheet
 OURS, RAW = "jimsapi", "raw ASGI"
 PEERS = ("Starlette", "FastAPI", "Litestar", "BlackSheep", "Falcon")
 CONNECTIONS = 32
+PROTOCOL = "jimsapi.cli.http1:Http1Protocol"
+"""What our command has uvicorn speak HTTP/1.1 with."""
 GET, PARTS, POST, MISSING, EVENTS = "routed GET", "parameters among 1,000 routes", "validated POST", "404", "SSE"
 TARGETS = {
     GET: Target("get", "/hello"),
@@ -61,6 +64,10 @@ def starts(folder: Path) -> dict[str, Start]:
     apps |= {"BlackSheep": "blacksheep_app", "Falcon": "falcon_app"}
     return {
         RAW: under_uvicorn_with("raw", "raw"),
+        "raw ASGI, jimsapi's protocol": partial(under_uvicorn_with("raw", OURS_ENVIRONMENT), http=PROTOCOL),
+        "jimsapi, uvicorn's protocol": lambda core, environment: under_uvicorn(
+            mounted, core=core, environment={**routes, **environment}
+        ),
         OURS: lambda core, environment: jimsapi("memory:", core=core, environment={**routes, **environment}),
         "jimsapi on granian": lambda core, environment: under_granian(
             mounted, core=core, environment={**routes, **environment}

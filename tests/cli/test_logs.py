@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from jimsapi import Connection
+from jimsapi.asgi.app import RequestRecord
 from jimsapi.cli.logs import LogWriter
+from jimsapi.service.identity import Admission, Identity
 
 
 @pytest.fixture(params=[False, True], ids=["text", "json"])
@@ -65,3 +68,78 @@ def test_other_handlers_get_the_record_as_it_was(writer: LogWriter) -> None:
     record = logging.LogRecord("x", logging.INFO, "", 0, "hi %s", ("there",), None)
     writer.handle(record)
     assert (record.msg, record.args) == ("hi %s", ("there",))
+
+
+def answered(request_id: str, connection: Connection) -> RequestRecord:
+    return RequestRecord("GET", "/things/{id}", "/things/7", 200, 0.0123456, request_id, False, connection.noted)
+
+
+def let_in_by(provider: str) -> Connection:
+    connection = Connection({"type": "http"})
+    connection.note_all(Admission(Identity("a"), provider, "its-distribution", "1.0").notes)
+    return connection
+
+
+def test_a_request_s_line_says_what_was_asked_and_how_it_ended(
+    writer: LogWriter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer.on_request(answered("abc-1", let_in_by("key")))
+    [line] = written(writer, capsys)
+    if line.startswith("{"):
+        said = json.loads(line)
+        del said["time"]
+    else:
+        _, level, logger, message, *fields = line.split(" ")
+        said = {"level": level, "logger": logger, "message": message, **dict(field.split("=") for field in fields)}
+        said["status"], said["duration"] = int(said["status"]), float(said["duration"])
+    assert said == {
+        "level": "INFO",
+        "logger": "jimsapi.access",
+        "message": "request",
+        "method": "GET",
+        "route": "/things/{id}",
+        "status": 200,
+        "duration": 0.012346,
+        "request_id": "abc-1",
+        "provider": "key",
+        "distribution": "its-distribution",
+        "version": "1.0",
+    }
+
+
+def test_each_request_s_line_has_the_notes_of_its_own_request(
+    writer: LogWriter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = let_in_by("first"), let_in_by("second")
+    noting = let_in_by("first")
+    noting.note_all(first.noted)
+    noting.note("more", "told")
+    bare = Connection({"type": "http"})
+    for number, connection in enumerate((first, second, first, noting, bare, first)):
+        writer.on_request(answered(f"abc-{number}", connection))
+    lines = written(writer, capsys)
+    found = [("first" in line, "second" in line, "told" in line) for line in lines]
+    assert found == [
+        (True, False, False),
+        (False, True, False),
+        (True, False, False),
+        (True, False, True),
+        (False, False, False),
+        (True, False, False),
+    ]
+
+
+@pytest.mark.parametrize("separator", ["\n", "\r\n", "\x85", "\u2028", "\x1b[2K\r"])
+def test_no_note_can_forge_an_entry(writer: LogWriter, capsys: pytest.CaptureFixture[str], separator: str) -> None:
+    connection = Connection({"type": "http"})
+    connection.note(f"a{separator}{FORGED}", "b")
+    connection.note("c", f"d{separator}{FORGED}")
+    writer.on_request(answered("abc-1", connection))
+    [line] = written(writer, capsys)
+    assert not line.startswith("2026-01-01")
+    assert "\x1b" not in line
+
+
+def test_probes_have_no_line(writer: LogWriter, capsys: pytest.CaptureFixture[str]) -> None:
+    writer.on_request(RequestRecord("GET", "/healthz", "/healthz", 200, 0.001, "", True, {}))
+    assert written(writer, capsys) == []
