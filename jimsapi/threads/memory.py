@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 
 from jimsapi.threads.errors import IdentifierTaken, InvalidCursor, QueueFull, RunClosed, RunNotFound, ThreadNotFound
-from jimsapi.threads.event import STATE_PREFIX, THREAD_CREATED, TICK, Event, EventRow, NewEvent, time_after
+from jimsapi.threads.event import STATE_PREFIX, THREAD_CREATED, TICK, Event, EventRow, NewEvent, fitted, time_after
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     OPEN,
@@ -105,7 +105,7 @@ class _Thread(msgspec.Struct, eq=False, gc=False):
         created_at = time_after(_time(self.rows[-1]), now)
         added: list[EventRow] = []
         for event in events:
-            added.append(EventRow(event.event_id, created_at, event.event_type, _fitted(event.data)))
+            added.append(EventRow(event.event_id, created_at, event.event_type, fitted(event.data)))
             self.size += len(event.data)
             created_at += TICK
         if self.index is not None:
@@ -317,7 +317,7 @@ class MemoryStore:
     def _create_thread(self, plan: RunPlan, new: New, now: datetime) -> _Thread:
         config = plan.thread_config if new.config is None else dump_storable(dict(new.config))
         if config != self._config:
-            self._config = _fitted(config)
+            self._config = fitted(config)
         others = self._contacts.setdefault(plan.contact_id, [])
         created_at = _EPOCH_UTC + (now - _EPOCH)
         if others:
@@ -562,11 +562,6 @@ def _time(row: EventRow) -> datetime:
 
 def _id(row: EventRow) -> int:
     return cast(UUID, row.event_id).int
-
-
-def _fitted(data: bytes) -> bytes:
-    """A copy without spare room: orjson leaves the 4 KiB that it wrote into behind each short text."""
-    return bytes(memoryview(data))
 
 
 def _utc_now() -> datetime:
