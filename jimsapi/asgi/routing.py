@@ -308,7 +308,11 @@ class Router:
 
     def match(self, scope: Scope) -> Match:
         """The route for an ASGI scope, found the thorough way: `root_path`, parameters, encoded slashes."""
-        method = scope["method"]
+        method, path = scope["method"], scope["path"]
+        if path[:1] == "/" and not scope.get("root_path") and b"%" not in (scope.get("raw_path") or b"%"):
+            straight = _follow(self._tree, path[1:].split("/"), method)
+            if straight is not None:
+                return straight
         segments = _segments(scope, local_path(scope))
         found = _search(self._tree, method, segments)
         if found.route is None and not found.allowed and scope.get("root_path"):
@@ -364,10 +368,6 @@ def parse_path(path: str) -> list[str | Parameter]:
 
 def _search(tree: _Node, method: str, segments: list[str]) -> Match:
     values: list[Any] = []
-    hit = _follow(tree, segments, method, values)
-    if hit is not None:
-        return Match(hit[0], dict(zip(hit[1], values, strict=True)))
-    values.clear()
     allowed: set[str] = set()
     hit = _find(tree, segments, 0, method, values, allowed)
     if hit is None and method == "HEAD":
@@ -378,8 +378,9 @@ def _search(tree: _Node, method: str, segments: list[str]) -> Match:
     return Match(route, dict(zip(names, values, strict=True)))
 
 
-def _follow(node: _Node, segments: list[str], method: str, values: list[Any]) -> tuple[Route, tuple[str, ...]] | None:
-    """What `_find` finds if it need not go back, which is nearly always, in a third of the time."""
+def _follow(node: _Node, segments: list[str], method: str) -> Match | None:
+    """What `_search` finds if it need not go back, which is nearly always, in a third of the time. Else None."""
+    values = []
     for segment in segments:
         following = node.literals.get(segment)
         if following is None:
@@ -392,7 +393,8 @@ def _follow(node: _Node, segments: list[str], method: str, values: list[Any]) ->
             else:
                 return None
         node = following
-    return node.routes.get(method)
+    hit = node.routes.get(method)
+    return None if hit is None else Match(hit[0], dict(zip(hit[1], values, strict=True)))
 
 
 def _find(
@@ -433,6 +435,8 @@ def _uuid(segment: str) -> UUID | None:
 
 
 def _integer(segment: str) -> int | None:
+    if len(segment) < 19 and segment.isdecimal() and segment.isascii():
+        return int(segment)
     if not _INTEGER.fullmatch(segment):
         return None
     number = int(segment)

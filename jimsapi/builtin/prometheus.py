@@ -58,7 +58,8 @@ class Metrics(Collector):
         histogram = self._request_seconds.get(record.route)
         if histogram is None:
             histogram = self._request_seconds[record.route] = Histogram(REQUEST_BUCKETS)
-        histogram.observe(record.duration)
+        histogram.counts[bisect_left(histogram.bounds, record.duration)] += 1  # as `observe`; a call costs as much
+        histogram.total += record.duration
 
     def on_admission(self, record: AdmissionRecord) -> None:
         self._admissions[record.provider, record.outcome] += 1
