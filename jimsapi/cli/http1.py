@@ -215,7 +215,7 @@ class Http1Protocol(asyncio.Protocol):
                 raise ValueError("this is no proxy")
             return
         scope = self._scope(url, headers)
-        if len(self.pipelined) == MAX_PIPELINED:
+        if self.pipelined and len(self.pipelined) >= MAX_PIPELINED:
             raise ValueError("too many requests at once")
         self._url, self._headers, self._fed = b"", [], 0
         self.reading = exchange = Exchange(self, scope, scope["http_version"] == "1.1" and parser.should_keep_alive())
