@@ -277,8 +277,9 @@ class Http1Protocol(asyncio.Protocol):
         """Close the connection so that the client sees a fault, and no end."""
         self.deaf = True
         self.batch.flush()
-        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
-        self.transport.abort()
+        if not self.transport.is_closing():
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+            self.transport.abort()
 
     def write(self, data: bytes) -> None:
         """Send bytes to the client."""
@@ -344,9 +345,12 @@ class Http1Protocol(asyncio.Protocol):
         make: Any = self.config.ws_protocol_class
         protocol = make(config=self.config, server_state=self.state, app_state=self.app_state)
         protocol.connection_made(self.transport)
-        protocol.data_received(self._head() + rest)
         self.transport.set_protocol(protocol)
+        tasks = len(self.state.tasks)
+        protocol.data_received(self._head() + rest)
         self._leave()
+        if len(self.state.tasks) == tasks and not self.transport.is_closing():
+            self._refuse(400)  # it could not read the head, and would leave the client waiting for ever
 
     def _head(self, without: bytes = b"") -> bytes:
         """The head that was read last, but for one field."""

@@ -967,6 +967,27 @@ def test_a_handshake_and_its_first_frames_may_come_at_once(
     client.sendall(Frame(Opcode.CLOSE, Close(1000, "").serialize()).serialize(mask=True))
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        request("GET", "/ws", *HANDSHAKE[:3]),
+        request("GET", "/ws", *HANDSHAKE, "content-length: 5", body=b"hello"),
+        request("GET", "/ws", *HANDSHAKE, "transfer-encoding: chunked", body=b"0\r\n\r\n"),
+        request("GET", "/ws", *HANDSHAKE, f"x: {'v' * 60_000}"),
+        request("GET", "/ws", *HANDSHAKE, *("a: b" for _ in range(300))),
+    ],
+    ids=["no key", "a body", "chunks", "a long field", "many fields"],
+)
+def test_a_handshake_that_cannot_be_read_is_refused(
+    serving: Serving, client: socket.socket, answers: Answers, sent: bytes
+) -> None:
+    serving.app = websocket
+    client.sendall(sent)
+    assert answers.read()[0] == 400
+    assert answers.end()
+    eventually(lambda: not serving.connections)
+
+
 def test_a_handshake_after_an_answered_request(serving: Serving, client: socket.socket, answers: Answers) -> None:
     serving.app = websocket
     client.sendall(post(b"hello"))
