@@ -38,6 +38,8 @@ BODY_WITHIN = 30.0
 """Seconds within which the next part of a body has to come."""
 TAKEN_WITHIN = 60.0
 """Seconds within which a client has to take some of what is written, while more than it takes at once is."""
+LINGER_FOR = 2.0
+"""Seconds for which a client that still sends is heard after the last answer; closed at once, it might lose that."""
 HIGH_WATER = 65_536
 """Bytes of a body that are kept for an app that does not read; then no more is taken from the connection."""
 MAX_JOINED = 65_536
@@ -242,7 +244,12 @@ class Http1Protocol(asyncio.Protocol):
         """Go on to the next request; without one, wait for it."""
         self.state.total_requests += 1
         if not exchange.keep_alive:
-            self.close()
+            still_sends = self.reading is not None or self.deaf
+            self.exchange = None
+            if still_sends:
+                self._linger()
+            else:
+                self.close()
             return
         if self.pipelined:
             self._context.run(self._start, self.pipelined.popleft())  # not in that of the request before
@@ -272,6 +279,20 @@ class Http1Protocol(asyncio.Protocol):
         self.transport.close()
         if self.transport.get_write_buffer_size():
             self._watch_taking()
+
+    def _linger(self) -> None:
+        """End our side of the connection, and close it when the client has done so too, or `LINGER_FOR` later."""
+        self.deaf = True
+        self.batch.flush()
+        if self.transport.is_closing():
+            return
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        if self._paused:
+            self.transport.resume_reading()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_later(LINGER_FOR, self.close)
 
     def reset(self) -> None:
         """Close the connection so that the client sees a fault, and no end."""
@@ -351,6 +372,7 @@ class Http1Protocol(asyncio.Protocol):
         self._leave()
         if len(self.state.tasks) == tasks and not self.transport.is_closing():
             self._refuse(400)  # it could not read the head, and would leave the client waiting for ever
+            self.close()
 
     def _head(self, without: bytes = b"") -> bytes:
         """The head that was read last, but for one field."""
@@ -378,7 +400,7 @@ class Http1Protocol(asyncio.Protocol):
         body = b'{"detail":"%b"}' % HTTPStatus(status).phrase.encode()
         head = b"%b%b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
         self.write(head % (_STATUS_LINES[status], self.fields(), len(body)) + body)
-        self.close()
+        self._linger()
 
     def _wait_from_now(self, seconds: float) -> None:
         self._waiting_since = self.loop.time()
