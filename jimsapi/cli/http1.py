@@ -12,7 +12,6 @@ import logging
 import re
 import socket
 import struct
-from collections import deque
 from collections.abc import Iterable
 from contextvars import copy_context
 from functools import lru_cache
@@ -45,6 +44,7 @@ HIGH_WATER = 65_536
 MAX_JOINED = 65_536
 """Bytes of a body that are written together with the head; copying a longer one costs more than a second write."""
 
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 _STATUS_LINES = {
@@ -90,10 +90,43 @@ _batches: WeakKeyDictionary[ServerState, Batch] = WeakKeyDictionary()
 
 
 class Http1Protocol(asyncio.Protocol):
-    """A connection: what is read of it becomes exchanges, which are answered one after another."""
+    """A connection: what is read of it becomes exchanges, which are answered one after another.
 
-    extensions: dict[object, object] | None = None
-    """What the scopes of this connection say beside ASGI's own."""
+    `extensions` is what the scopes of this connection say beside ASGI's own.
+    """
+
+    __slots__ = (
+        "_context",
+        "_default_fields",
+        "_default_headers",
+        "_fed",
+        "_headers",
+        "_packet",
+        "_parser",
+        "_paused",
+        "_taking",
+        "_timer",
+        "_untaken",
+        "_url",
+        "_waiting_since",
+        "app",
+        "app_state",
+        "batch",
+        "blocked",
+        "client",
+        "config",
+        "deaf",
+        "exchange",
+        "extensions",
+        "loop",
+        "pipelined",
+        "reading",
+        "root_path",
+        "scheme",
+        "server",
+        "state",
+        "transport",
+    )
 
     def __init__(
         self,
@@ -113,10 +146,10 @@ class Http1Protocol(asyncio.Protocol):
         self.batch = _batches[server_state]
         self.app_state = app_state
         self.root_path = config.root_path
-        self.asgi = {"version": config.asgi_version, "spec_version": "2.3"}
+        self.extensions: dict[object, object] | None = None
         self.exchange: Exchange | None = None  # the one that is answered
         self.reading: Exchange | None = None  # the one whose body is not here yet
-        self.pipelined: deque[Exchange] = deque()
+        self.pipelined: list[Exchange] = []
         self.deaf = False  # what comes from now on is not for us
         self.transport: asyncio.Transport
         self.blocked: asyncio.Event | None = None  # while the client does not take what was written; set when it does
@@ -252,7 +285,7 @@ class Http1Protocol(asyncio.Protocol):
                 self.close()
             return
         if self.pipelined:
-            self._context.run(self._start, self.pipelined.popleft())  # not in that of the request before
+            self._context.run(self._start, self.pipelined.pop(0))  # not in that of the request before
         else:
             self.exchange = None
         self.resume_reading()
@@ -328,7 +361,7 @@ class Http1Protocol(asyncio.Protocol):
             path = unquote(path)
         scope = {
             "type": "http",
-            "asgi": self.asgi,
+            "asgi": _ASGI,
             "http_version": version,
             "server": self.server,
             "client": self.client,
