@@ -573,9 +573,17 @@ def test_the_client_is_asked_once_for_a_body_that_it_keeps_back(client: socket.s
     assert answers.read()[2] == b"GET / "
 
 
-def test_http_1_0_is_not_asked_for_a_body(client: socket.socket, answers: Answers) -> None:
-    client.sendall(b"POST / HTTP/1.0\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\nhel")
-    client.sendall(b"lo")
+def test_http_1_0_is_not_asked_for_a_body(
+    serving: Serving, client: socket.socket, answers: Answers, seen: Seen
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.put("reads")
+        await echo(scope, receive, send)
+
+    serving.app = app
+    client.sendall(b"POST / HTTP/1.0\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n")
+    assert next_of(seen) == "reads"
+    client.sendall(b"hello")
     assert answers.read()[2] == b"POST / hello"
 
 
