@@ -747,6 +747,36 @@ def test_a_slow_body_is_408_and_its_app_is_told(serving: Serving, seen: Seen, mo
     assert [next_of(seen), next_of(seen)] == [b"hel", "http.disconnect"]
 
 
+def test_a_body_that_was_asked_for_has_its_time(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1, "HEAD_WITHIN", 0.05)
+    monkeypatch.setattr(http1, "BODY_WITHIN", 0.1)
+    with closing(connect(serving.port)) as slow:
+        slow.sendall(request("POST", "/", "content-length: 5", "expect: 100-continue"))
+        reader = Answers(slow)
+        assert [reader.head()[0], reader.read()[0]] == [100, 408]
+
+
+def test_a_body_is_not_asked_for_in_mid_answer(serving: Serving, client: socket.socket, answers: Answers) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await start(send)
+        await go_on(send, await read(receive))
+
+    serving.app = app
+    client.sendall(request("POST", "/", "content-length: 5", "expect: 100-continue"))
+    assert answers.head()[0] == 200
+    client.sendall(b"hello")
+    assert [answers.chunk(), answers.chunk()] == [b"hello", b""]
+
+
+def test_a_faulty_body_behind_a_request_that_waits_is_no_fault_of_that(
+    serving: Serving, client: socket.socket, answers: Answers
+) -> None:
+    faulty = request("POST", "/", "transfer-encoding: chunked", body=b"x\r\n")
+    client.sendall(request("GET", "/0") + request("GET", "/1") + faulty)
+    assert [answers.read()[2] for _ in range(2)] == [b"GET /0 ", b"GET /1 "]
+    assert answers.end()
+
+
 def test_a_slow_body_cuts_an_answer_that_has_begun(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http1, "HEAD_WITHIN", 0.05)
     monkeypatch.setattr(http1, "BODY_WITHIN", 0.1)
