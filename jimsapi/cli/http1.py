@@ -559,7 +559,6 @@ class Exchange:
         if self.begun:
             self.cut()
             return
-        self._head, self.started = None, False
         self._begin(500, ((b"content-length", b"21"), (b"content-type", b"text/plain"), (b"connection", b"close")))
         self._go_on(b"Internal Server Error", False)
 

@@ -1269,6 +1269,24 @@ def test_an_app_may_work_on_after_its_answer(
     assert answers.read()[2] == b"GET / "
 
 
+def test_who_waits_for_the_end_is_told_when_the_answer_is_complete(
+    serving: Serving, client: socket.socket, answers: Answers, seen: Seen
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await read(receive)
+        watching = asyncio.ensure_future(receive())
+        await start(send)
+        await go_on(send, b"part", more=True)
+        assert not watching.done()
+        await go_on(send, b"")
+        seen.put((await watching)["type"])
+
+    serving.app = app
+    client.sendall(GET)
+    assert answers.read()[2] == b"part"
+    assert next_of(seen) == "http.disconnect"
+
+
 # Clients that leave.
 
 
