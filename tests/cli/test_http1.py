@@ -1275,6 +1275,7 @@ def test_who_waits_for_the_end_is_told_when_the_answer_is_complete(
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await read(receive)
         watching = asyncio.ensure_future(receive())
+        await asyncio.sleep(0)  # so that it waits
         await start(send)
         await go_on(send, b"part", more=True)
         assert not watching.done()
