@@ -288,7 +288,8 @@ class Http1Protocol(asyncio.Protocol):
             self._context.run(self._start, self.pipelined.pop(0))  # not in that of the request before
         else:
             self.exchange = None
-        self.resume_reading()
+        if self._paused:
+            self.resume_reading()
         self._wait_from_now(self.config.timeout_keep_alive)
 
     def pause_reading(self) -> None:
@@ -716,14 +717,15 @@ class Exchange:
             self._protocol.answered(self)
 
     def _write(self, body: bytes) -> None:
+        protocol = self._protocol
         head, self._head = self._head, None
         if head is not None and len(body) <= MAX_JOINED:
-            self._protocol.write(head + body)
+            protocol.batch.add(protocol.transport, head + body)
             return
         if head is not None:
-            self._protocol.write(head)
+            protocol.write(head)
         if body:
-            self._protocol.write(body)
+            protocol.write(body)
 
 
 def _status_line(status: int) -> bytes:
