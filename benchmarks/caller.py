@@ -10,6 +10,8 @@ from benchmarks.answers import WITH_KEY
 
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 PATIENCE = 60.0
+IDLE = 3.0
+"""Seconds after which a connection is not used again: our command closes it after five at the earliest."""
 
 
 class Spent(NamedTuple):
@@ -20,12 +22,22 @@ class Spent(NamedTuple):
 
 
 class Caller:
-    """A caller with one keep-alive connection to a port of this machine. It takes little time itself, which would hide
-    what the server takes."""
+    """A caller with a keep-alive connection to a port of this machine, opened anew if nothing was asked for a while:
+    servers close those. It takes little time itself, which would hide what the server takes."""
 
     def __init__(self, port: int) -> None:
-        self._connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
-        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._port = port
+        self._connection: socket.socket | None = None
+        self._asked_at = 0.0
+
+    def _connected(self) -> socket.socket:
+        if self._connection is None or time.monotonic() - self._asked_at > IDLE:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = socket.create_connection(("127.0.0.1", self._port), timeout=PATIENCE)
+            self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._asked_at = time.monotonic()
+        return self._connection
 
     def __call__(self, contact_id: str, *, new: bool = False) -> Spent:
         """Chat as a contact, who has a thread unless it is `new`.
@@ -33,11 +45,12 @@ class Caller:
         Raises `RuntimeError` for another answer.
         """
         asked = request("/api/v1/chat", contact_id, "Hello?")
+        connection = self._connected()
         began, own = time.perf_counter(), time.thread_time()
-        self._connection.sendall(asked)
+        connection.sendall(asked)
         answer = b""
         while not is_whole(answer):
-            more = self._connection.recv(1 << 16)
+            more = connection.recv(1 << 16)
             if not more:
                 break
             answer += more
