@@ -56,14 +56,20 @@ class LogWriter(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Take a log record. It is left as it is: other handlers get it too."""
         try:
-            self._waiting.append(self._line(record))
+            line = self._line(record)
         except Exception as error:  # one odd record must not end the log
-            self._waiting.append(f"a log line could not be written: {type(error).__name__}\n")
+            line = _unwritable(error)
+        self._waiting.append(line)
 
     def on_request(self, record: RequestRecord) -> None:
         """Take an answered request; probes are not logged."""
-        if not record.probe:
-            self._waiting.append(self._request_line(_moment(int(time.time() * 1000)), record))
+        if record.probe:
+            return
+        try:
+            line = self._request_line(_moment(int(time.time() * 1000)), record)
+        except Exception as error:  # a note may be any object, and have no text
+            line = _unwritable(error)
+        self._waiting.append(line)
 
     def flush(self) -> None:
         """Write what waits."""
@@ -117,8 +123,8 @@ class _RequestText:
     def line(self, moment: str, record: RequestRecord) -> str:
         fields = record.fields
         if fields is not self._fields:
-            self._fields = fields
-            self._text = _one_line("".join([f" {name}={value}" for name, value in fields.items()]))
+            text = _one_line("".join([f" {name}={value}" for name, value in fields.items()]))
+            self._fields, self._text = fields, text
         return (
             f"{moment} INFO jimsapi.access request method={record.method} route={record.route} status={record.status}"
             f" duration={record.duration:.6f} request_id={record.request_id}{self._text}\n"
@@ -135,6 +141,10 @@ def _request_as_json(moment: str, record: RequestRecord) -> str:
         **record.fields,
     }
     return _json((moment, "INFO", "jimsapi.access", "request"), fields, "")
+
+
+def _unwritable(error: Exception) -> str:
+    return f"a log line could not be written: {type(error).__name__}\n"
 
 
 def _json(head: Head, fields: dict[str, Any], exception: str) -> str:

@@ -2,14 +2,15 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 
 from jimsapi import Connection
 from jimsapi.asgi.app import RequestRecord
 from jimsapi.cli.logs import LogWriter
-from jimsapi.service.identity import Admission, Identity
 
 
 @pytest.fixture(params=[False, True], ids=["text", "json"])
@@ -76,7 +77,7 @@ def answered(request_id: str, connection: Connection) -> RequestRecord:
 
 def let_in_by(provider: str) -> Connection:
     connection = Connection({"type": "http"})
-    connection.note_all(Admission(Identity("a"), provider, "its-distribution", "1.0").notes)
+    connection.note_all(MappingProxyType({"provider": provider, "distribution": "its-distribution", "version": "1.0"}))
     return connection
 
 
@@ -138,6 +139,27 @@ def test_no_note_can_forge_an_entry(writer: LogWriter, capsys: pytest.CaptureFix
     [line] = written(writer, capsys)
     assert not line.startswith("2026-01-01")
     assert "\x1b" not in line
+
+
+class Mute:
+    """What has no text."""
+
+    def __str__(self) -> str:
+        raise LookupError("sesame")
+
+
+@pytest.mark.parametrize("fields", [{"odd": Mute()}, MappingProxyType({"odd": Mute()})])
+def test_a_note_that_has_no_text_is_told_of_and_leaves_the_lines_of_other_requests_alone(
+    writer: LogWriter, capsys: pytest.CaptureFixture[str], fields: Mapping[str, Any]
+) -> None:
+    odd, good = Connection({"type": "http"}), let_in_by("first")
+    odd.note_all(fields)
+    for connection in (good, odd, odd, good):
+        writer.on_request(answered("abc-1", connection))
+    lines = written(writer, capsys)
+    assert ["first" in line for line in lines] == [True, False, False, True]
+    assert ["could not be written: LookupError" in line for line in lines] == [False, True, True, False]
+    assert "sesame" not in "".join(lines)
 
 
 def test_probes_have_no_line(writer: LogWriter, capsys: pytest.CaptureFixture[str]) -> None:
