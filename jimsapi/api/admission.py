@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
+from types import MappingProxyType
 from typing import NoReturn
 
 from jimsapi.asgi.connection import Connection, Request
@@ -40,6 +41,7 @@ class Gate:
         self, providers: Sequence[Built], service: RunService, on_admission: Sequence[Callable[[AdmissionRecord], None]]
     ) -> None:
         self._providers = [_Asked(built) for built in providers]
+        self._notes = {asked.name: asked.notes for asked in self._providers}
         self._service = service
         self._on_admission = on_admission
 
@@ -51,7 +53,7 @@ class Gate:
         if not admission.identity.may(route.scope):
             raise HTTPError(403, f"These credentials lack the scope {route.scope}")
         if admission.provider is not None:
-            request.note_all(admission.notes)
+            request.note_all(self._notes[admission.provider])
         return admission
 
     async def admit(self, request: Connection) -> Admission:
@@ -123,7 +125,17 @@ class Gate:
 class _Asked:
     """A provider, and where it comes from: not what it says of itself."""
 
-    __slots__ = ("_admission", "_complained_at", "_entry", "_unsaid", "admitted", "challenge", "name", "provider")
+    __slots__ = (
+        "_admission",
+        "_complained_at",
+        "_entry",
+        "_unsaid",
+        "admitted",
+        "challenge",
+        "name",
+        "notes",
+        "provider",
+    )
 
     def __init__(self, built: Built) -> None:
         self.provider: AuthProvider = built.value
@@ -132,6 +144,10 @@ class _Asked:
         self.challenge: str | None = challenge if isinstance(challenge, str) and challenge else None
         self.admitted = AdmissionRecord(self.name, "admitted")
         self._entry = built.entry
+        # For the log lines of all whom it admits: one mapping, which they then spell once.
+        self.notes = MappingProxyType(
+            {"provider": self.name, "distribution": self._entry.distribution, "version": self._entry.version}
+        )
         self._admission: Admission | None = None
         self._complained_at = -COMPLAIN_EVERY
         self._unsaid = 0

@@ -1,8 +1,7 @@
 """Who called, and what they may do."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 CHAT = "chat"
 """Scope: answer a message in any protocol, and see one's own runs."""
@@ -42,12 +41,6 @@ class Admission:
     provider: str | None = None
     distribution: str | None = None
     version: str | None = None
-    notes: Mapping[str, str | None] = field(init=False, repr=False, compare=False)
-    """For log lines: where the admission comes from."""
-
-    def __post_init__(self) -> None:
-        came_from = {"provider": self.provider, "distribution": self.distribution, "version": self.version}
-        object.__setattr__(self, "notes", MappingProxyType(came_from))
 
 
 PUBLIC = Admission(Identity("anonymous"))

@@ -1,15 +1,18 @@
 """Who may enter: any provider can admit, none can veto; what each says decides how the others' refusal looks."""
 
+import copy
 import logging
+import pickle
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jimsapi import ThreadContext, create_api
+from jimsapi import Identity, JSONResponse, ThreadContext, create_api
 from jimsapi.api.admission import COMPLAIN_EVERY
 from jimsapi.asgi.testing import TestClient
+from jimsapi.service.identity import Admission
 from tests.plugins.distributions import install
 
 pytestmark = pytest.mark.anyio
@@ -252,3 +255,10 @@ async def test_credentials_that_a_provider_quotes_do_not_reach_the_log(
             await client.get("/api/v1/threads", headers={"authorization": "Bearer sesame", "x-kind": kind})
     assert caplog.text.count("nobody knows …") == 3
     assert "sesame" not in caplog.text
+
+
+def test_an_admission_can_be_answered_copied_and_handed_to_another_process() -> None:
+    admission = Admission(Identity("ann"), "key", "jimsapi", "1.0")
+    told = b'{"identity":{"subject":"ann","contact_id":null,"scopes":null},'
+    assert JSONResponse(admission).body == told + b'"provider":"key","distribution":"jimsapi","version":"1.0"}'
+    assert copy.deepcopy(admission) == pickle.loads(pickle.dumps(admission)) == admission
