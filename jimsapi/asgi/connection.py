@@ -199,9 +199,12 @@ class Connection:
         self.noted[key] = value
 
     def note_all(self, fields: Mapping[str, Any]) -> None:
-        """Put several fields into the request's log line. Unlike a dict, a `MappingProxyType` is taken as it is, and so
-        may stand for many requests, whose log lines then spell it once."""
-        self.noted = fields if self.noted is NOTHING_NOTED else {**self.noted, **fields}
+        """Put several fields into the request's log line. They are copied, unless a `MappingProxyType` holds them: one
+        may stand for many requests, whose log lines then spell it once, and what it shows must not change."""
+        if self.noted is NOTHING_NOTED and isinstance(fields, MappingProxyType):
+            self.noted = fields
+        else:
+            self.noted = {**self.noted, **fields}
 
     def present(self, authorization: str) -> None:
         """Take credentials that came another way for a header `authorization`, so that whoever admits finds them where

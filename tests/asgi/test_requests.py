@@ -1,6 +1,7 @@
 """What a handler sees of the caller, and how a body is read."""
 
 import json
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -97,6 +98,20 @@ def test_noted_fields_belong_to_one_connection() -> None:
     first, second = connection(), connection()
     first.note("thread", "t1")
     assert (first.noted, second.noted) == ({"thread": "t1"}, {})
+
+
+@pytest.mark.parametrize("kind", [dict, MappingProxyType])
+def test_fields_noted_together_may_serve_many_connections_and_stay_what_they_are(kind: Any) -> None:
+    common = kind({"tenant": "t1"})
+    first, second = connection(), connection()
+    for each in (first, second):
+        each.note_all(common)
+    first.note("thread", "t1")
+    first.note_all(common)
+    second.note_all({"more": "told"})
+    assert first.noted == {"tenant": "t1", "thread": "t1"}
+    assert second.noted == {"tenant": "t1", "more": "told"}
+    assert common == {"tenant": "t1"}
 
 
 # The query as a model.
