@@ -1,11 +1,14 @@
 """Which handler answers which path."""
 
+import random
+from itertools import product
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from jimsapi.asgi import App, JSONResponse, Request, Response, RouteConflict, Router
+from jimsapi.asgi.routing import parse_path
 from jimsapi.asgi.testing import TestClient
 
 from .driver import Exchange, http_scope
@@ -317,3 +320,63 @@ async def test_routes_may_come_until_the_first_request_and_no_later() -> None:
         app.get("/z")(teller("z"))
     with pytest.raises(RuntimeError, match="answered requests already"):
         app.wrap(lambda inner: inner)
+
+
+# Of the routes that fit and have the method, the one whose segments are the narrowest, from the left.
+
+READ_AS: dict[str, dict[str, Any]] = {
+    "uuid": {THE_ID: UUID(THE_ID)},
+    "int": {"7": 7},
+    "": {"a": "a", "7": "7", THE_ID: THE_ID},
+}
+"""What each kind of parameter makes of the segments that it takes, the narrowest kind first."""
+SEGMENTS = ("a", "7", THE_ID, "")
+PATHS = [list(path) for length in (1, 2, 3) for path in product(SEGMENTS, repeat=length)]
+BEGINNINGS = ("7", "", "{one:uuid}", "{one:int}", "{one}")
+ENDS = ("7", "", "{two:uuid}", "{two:int}", "{two}", "{two:path}")
+TEMPLATES = [f"/{part}" for part in (*BEGINNINGS, *ENDS[-1:])] + [
+    f"/{part}/{end}" for part, end in product(BEGINNINGS, ENDS)
+]
+
+
+def reading(template: str, segments: list[str]) -> tuple[list[int], dict[str, Any]] | None:
+    """How wide a template is, segment by segment, and what its parameters are; None if the segments do not fit."""
+    ranks: list[int] = []
+    values: dict[str, Any] = {}
+    parts = parse_path(template)
+    for part, segment in zip(parts, segments, strict=False):
+        if isinstance(part, str):
+            if part != segment:
+                return None
+            ranks.append(0)
+        elif part.kind == "path":
+            return [*ranks, 9], {**values, part.name: "/".join(segments[len(ranks) :])}
+        elif segment not in READ_AS[part.kind]:
+            return None
+        else:
+            values[part.name] = READ_AS[part.kind][segment]
+            ranks.append(1 + list(READ_AS).index(part.kind))
+    return (ranks, values) if len(parts) == len(segments) else None
+
+
+def test_the_narrowest_of_all_routes_that_fit_answers() -> None:
+    drawn = random.Random(6)
+    for _ in range(100):
+        routes = [(template, drawn.choice(("GET", "GET", "HEAD", "POST"))) for template in drawn.sample(TEMPLATES, 8)]
+        router = Router()
+        for template, method in routes:
+            router.route(template, [method])(teller(template))
+        for segments in PATHS:
+            fitting = [(found, *route) for route in routes if (found := reading(route[0], segments)) is not None]
+            allowed = {method for _, _, method in fitting}
+            for asked in ("GET", "HEAD", "PUT"):
+                sought = "GET" if asked == "HEAD" and "HEAD" not in allowed else asked
+                narrowest = min((fit for fit in fitting if fit[2] == sought), default=None)
+                match = router.match(http_scope(asked, "/" + "/".join(segments)))
+                if narrowest is None:
+                    assert match.route is None
+                    assert match.allowed == allowed
+                else:
+                    (_, values), template, _ = narrowest
+                    assert match.route is not None
+                    assert (match.route.path, match.path_params) == (template, values), (routes, segments)
