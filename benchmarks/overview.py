@@ -8,7 +8,7 @@ from benchmarks.plots import Bars, Panel, draw_panels, in_order
 from benchmarks.sheet import RATE, Sheet
 from benchmarks.suites import chat, framework, growth
 
-TITLE = "Requests/s on the same uvicorn, as ratios; jimsapi with all that is on by default"
+TITLE = "Requests/s on uvicorn, as ratios; jimsapi with all that is on by default, its own HTTP/1.1 protocol included"
 
 
 def draw_overview(sheets: Sequence[Sheet], folder: Path) -> None:
@@ -17,7 +17,7 @@ def draw_overview(sheets: Sequence[Sheet], folder: Path) -> None:
     if not {"framework", "chat", "growth"} <= set(by_name):
         return
     of_framework = [
-        Panel(f"{case} (raw ASGI = 1)", peers(by_name["framework"], case, framework.OURS, *framework.PEERS), 1.0)
+        Panel(f"{case} (raw ASGI = 1)", peers(by_name["framework"], case, *FRAMEWORKS), 1.0)
         for case in (framework.GET, framework.PARTS, framework.POST)
     ]
     of_chat = [
@@ -28,6 +28,8 @@ def draw_overview(sheets: Sequence[Sheet], folder: Path) -> None:
     draw_panels(TITLE, [*of_framework, *of_chat, grown], folder / "overview")
 
 
+FRAMEWORKS = (framework.OURS, framework.OURS_ELSEWHERE, *framework.PEERS)
+"""The systems beside raw ASGI; ours also with the protocol of the others, so that it is seen which of both is fast."""
 IN_MEMORY = (chat.OURS, chat.FASTAPI)
 """The systems beside raw ASGI that are shown with the memory store; FastAPI has none."""
 

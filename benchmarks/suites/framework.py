@@ -15,7 +15,7 @@ from benchmarks.plan import Plan
 from benchmarks.serving import Server, jimsapi, under_granian, under_hypercorn, under_uvicorn
 from benchmarks.sheet import RATE, Aim, Sheet
 
-OURS, RAW = "jimsapi", "raw ASGI"
+OURS, OURS_ELSEWHERE, RAW = "jimsapi", "jimsapi, uvicorn's protocol", "raw ASGI"
 PEERS = ("Starlette", "FastAPI", "Litestar", "BlackSheep", "Falcon")
 CONNECTIONS = 32
 PROTOCOL = "jimsapi.cli.http1:Http1Protocol"
@@ -65,7 +65,7 @@ def starts(folder: Path) -> dict[str, Start]:
     return {
         RAW: under_uvicorn_with("raw", "raw"),
         "raw ASGI, jimsapi's protocol": partial(under_uvicorn_with("raw", OURS_ENVIRONMENT), http=PROTOCOL),
-        "jimsapi, uvicorn's protocol": lambda core, environment: under_uvicorn(
+        OURS_ELSEWHERE: lambda core, environment: under_uvicorn(
             mounted, core=core, environment={**routes, **environment}
         ),
         OURS: lambda core, environment: jimsapi("memory:", core=core, environment={**routes, **environment}),
