@@ -5,15 +5,32 @@ import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
+PROCESSORS = Path("/sys/devices/system/cpu")
 
 
 def two_cores() -> tuple[int | None, int | None]:
-    """A processor for the server and one for the load; None where there are not two to choose from."""
-    cores = sorted(os.sched_getaffinity(0))
-    return (cores[0], cores[1]) if len(cores) > 1 else (None, None)
+    """A processor for the server and one for the load, of another core if there is one; None where there are not two to
+    choose from."""
+    server, *others = sorted(os.sched_getaffinity(0))
+    if not others:
+        return None, None
+    return server, min(others, key=lambda other: (share_a_core(server, other), other))
+
+
+def share_a_core(one: int | None, other: int | None) -> bool:
+    """Whether two processors are threads of one core, and so take from each other; also if they are not known."""
+    if one is None or other is None:
+        return True
+    try:
+        threads = (PROCESSORS / f"cpu{one}" / "topology" / "thread_siblings_list").read_text()
+    except FileNotFoundError:  # some virtual machines do not say
+        return False
+    bounds = [part.partition("-") for part in threads.strip().split(",")]
+    return any(int(first) <= other <= int(last or first) for first, _, last in bounds)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.environments import FOLDER, REQUIREMENTS, ROOT, versions
-from benchmarks.load import require_wrk
 from benchmarks.machine import Others, machine
 from benchmarks.overview import draw_overview
-from benchmarks.plan import Plan, two_cores
+from benchmarks.plan import Plan, share_a_core, two_cores
 from benchmarks.plots import draw
 from benchmarks.sheet import Sheet
 from benchmarks.table import tables, warnings_of
@@ -24,7 +23,6 @@ from benchmarks.table import tables, warnings_of
 def run(suites: Sequence[str], quick: bool, out: Path, seed: int, began: datetime, command: str) -> None:
     """Measure, and write `result.json`, `tables.md` and the plots into `out`. What is there already after each suite is
     kept, whatever becomes of the next one."""
-    require_wrk()
     server_core, load_core = two_cores()
     plan = Plan(quick, random.Random(seed), server_core, load_core)
     about: dict[str, Any] = {
@@ -36,6 +34,7 @@ def run(suites: Sequence[str], quick: bool, out: Path, seed: int, began: datetim
         "machine": machine(),
         "server core": server_core,
         "load core": load_core,
+        "one core for both": share_a_core(server_core, load_core),
         "processors used by others before": round(used_by_others_now(), 3),
     }
     warn([], about)

@@ -55,7 +55,8 @@ def tables(sheets: Sequence[Sheet], run: Mapping[str, Any]) -> str:
 
 def warnings_of(sheets: Sequence[Sheet], run: Mapping[str, Any]) -> list[str]:
     """What speaks against quoting the figures."""
-    return [*warnings(run["machine"], others_of(sheets, run)), *slow_load(sheets)]
+    shared = ["Server and load generator had one core between them."] if run["one core for both"] else []
+    return [*warnings(run["machine"], others_of(sheets, run)), *shared, *slow_load(sheets)]
 
 
 def others_of(sheets: Sequence[Sheet], run: Mapping[str, Any]) -> dict[str, float]:

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks import run
+from benchmarks import overview, plan, run
 from benchmarks.instructions import report
-from benchmarks.plan import Plan
+from benchmarks.plan import Plan, share_a_core, two_cores
+from benchmarks.plots import Panel
 from benchmarks.sheet import LOAD_BUSY, LOAD_COST, P99, RATE, Aim, Sheet
+from benchmarks.suites import chat, framework, growth
 from benchmarks.table import tables
 
 MACHINE = {"processor": "one", "cores": 2, "kernel": "Linux", "file system": "ext4", "fsync ms": 0.2}
@@ -21,6 +23,7 @@ RUN: dict[str, Any] = {
     "quick": False,
     "commit": "abc",
     "machine": MACHINE,
+    "one core for both": False,
     "processors used by others before": 0.0,
 }
 
@@ -123,6 +126,54 @@ def test_warnings_stand_in_the_result_too(sheet: Sheet, tmp_path: Path, monkeypa
     run.write(tmp_path, [sheet], RUN)
     kept = json.loads((tmp_path / "result.json").read_text())
     assert kept["warnings"] == ["Other programs used this machine, so many of its 2 processors: framework 0.31."]
+
+
+def test_the_overview_shows_ours_with_the_protocol_of_the_others_too_and_is_drawn_of_a_run_that_has_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Panel] = []
+    monkeypatch.setattr(overview, "draw_panels", lambda title, panels, path: drawn.extend(panels))
+    of_framework = Sheet("framework", "requests", framework.AIMS)
+    rates = {framework.OURS: 300.0, framework.OURS_ELSEWHERE: 200.0, **dict.fromkeys(framework.PEERS, 90.0)}
+    for case in (framework.GET, framework.PARTS, framework.POST):
+        for name, rate in {framework.RAW: 100.0, **rates}.items():
+            of_framework.add(case, name, {RATE: rate})
+    of_chat, of_growth = (Sheet(name, "chats", aims) for name, aims in SUITES_WITH_AIMS.items())
+    for sheet in (of_chat, of_growth):
+        for aim in sheet.aims:
+            for name in (aim.system, *aim.others, chat.FASTAPI):
+                sheet.add(aim.case, name, {aim.unit: 100.0})
+    overview.draw_overview([of_framework, of_growth], tmp_path)
+    assert drawn == []
+    overview.draw_overview([of_framework, of_chat, of_growth], tmp_path)
+    assert [(panel.title, list(panel.bars)[:2]) for panel in drawn[:3]] == [
+        (f"{case} (raw ASGI = 1)", [framework.OURS, framework.OURS_ELSEWHERE])
+        for case in (framework.GET, framework.PARTS, framework.POST)
+    ]
+    assert all(ratios for panel in drawn for ratios in panel.bars.values())
+
+
+SUITES_WITH_AIMS = {"chat": chat.AIMS, "growth": growth.aims(10_000, 1_000)}
+
+
+PAIRS = ((0, 1), (0, 2), (2, 6), (2, 4), (3, 4))
+
+
+def test_the_load_has_a_core_of_its_own_if_there_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "PROCESSORS", tmp_path)
+    for number, threads in enumerate(("0-1", "0-1", "2,6")):
+        (tmp_path / f"cpu{number}" / "topology").mkdir(parents=True)
+        (tmp_path / f"cpu{number}" / "topology" / "thread_siblings_list").write_text(f"{threads}\n")
+    assert [share_a_core(*pair) for pair in PAIRS] == [True, False, True, False, False]
+    for allowed, chosen in (({0, 1, 2}, (0, 2)), ({0, 1}, (0, 1)), ({3, 4}, (3, 4)), ({5}, (None, None))):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, allowed=allowed: allowed)
+        assert two_cores() == chosen
+
+
+def test_one_core_for_server_and_load_is_warned_of(sheet: Sheet) -> None:
+    assert share_a_core(None, None)
+    text = tables([sheet], {**RUN, "one core for both": True})
+    assert "**Server and load generator had one core between them.**" in text
 
 
 def test_the_load_has_its_own_processor_for_a_while() -> None:
