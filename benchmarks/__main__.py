@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.environments import FOLDER, HARNESS, python_of
+from benchmarks.load import require_linux_and_wrk
 
 SUITES = ("framework", "features", "chat", "growth", "streams", "plugins", "start", "auth")
 
@@ -14,14 +15,18 @@ SUITES = ("framework", "features", "chat", "growth", "streams", "plugins", "star
 def main() -> None:
     """Run the command. What needs more than Python's own library runs in the harness's environment."""
     now = datetime.now(UTC)
-    options = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    more = "All take half an hour, with --quick some minutes. benchmarks/README.md says what each measures and needs."
+    options = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, epilog=more)
     options.add_argument("suites", nargs="*", metavar="suite", help=f"all, or some of: {', '.join(SUITES)}")
     options.add_argument("--quick", action="store_true", help="fewer and shorter rounds: to try it, not to quote it")
-    options.add_argument("--out", type=Path, metavar="FOLDER", help="where result.json, tables.md and the plots go")
+    options.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="where its files go (.benchmarks/results/ and the time)"
+    )
     options.add_argument("--seed", type=int, default=now.microsecond, help="of the order of systems and cases")
     given = options.parse_args()
     if unknown := set(given.suites) - set(SUITES):
         options.error(f"no suite {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
+    require_linux_and_wrk()
     if Path(sys.prefix) != FOLDER / HARNESS:
         python = python_of(HARNESS)
         os.execv(python, [python, "-m", "benchmarks", *sys.argv[1:]])

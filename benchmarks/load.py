@@ -4,6 +4,7 @@ import itertools
 import resource
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,12 +83,12 @@ def figures(seen: Load, used: float) -> dict[str, float]:
     }
 
 
-def require_wrk() -> None:
-    """Raises `SystemExit` that says how to get wrk if it is not there."""
+def require_linux_and_wrk() -> None:
+    """Raises `SystemExit` that says what is missing."""
+    if sys.platform != "linux":
+        raise SystemExit("Linux is needed: what servers take is read from /proc, and each is kept on a processor.")
     if shutil.which("wrk") is None:
-        raise SystemExit(
-            "wrk, the load generator, is missing. Debian, Ubuntu: apt-get install wrk; macOS: brew install wrk"
-        )
+        raise SystemExit("wrk, the load generator, is missing. Debian, Ubuntu: apt-get install wrk")
 
 
 def load(

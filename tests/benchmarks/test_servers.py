@@ -64,6 +64,17 @@ def test_an_answer_is_not_whole_before_its_last_byte() -> None:
     assert [is_whole(answer[:length]) for length in range(len(answer) + 1)] == [False] * len(answer) + [True]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [((), "wrk, the load generator, is missing"), (("framwork",), "no suite framwork; there are")],
+)
+def test_what_is_missing_or_mistaken_is_told_before_anything_is_made(arguments: tuple[str, ...], told: str) -> None:
+    done = run("-m", "benchmarks", *arguments, PATH="/nowhere")
+    assert done.returncode
+    assert told in done.stderr
+    assert done.stdout == ""
+
+
 @pytest.mark.parametrize("feature", FEATURES)
 def test_each_feature_can_be_left_out_of_what_is_measured(feature: str) -> None:
     code = "import sys; from benchmarks.apps.without import WITHOUT; WITHOUT[sys.argv[1]]()"
