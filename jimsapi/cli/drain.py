@@ -56,7 +56,10 @@ class Drain:
         self._signalled.get()
         time.sleep(max(self._drain_time - LAST_RESORT, 0.0))
         logger.error("the shutdown took longer than --drain-time allows and ends here")
-        self._flush_logs()
+        # If nobody reads the log any more, writing it is what hangs.
+        flushing = threading.Thread(target=self._flush_logs, name="last words", daemon=True)
+        flushing.start()
+        flushing.join(LAST_RESORT / 2)
         os._exit(0)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

@@ -1,7 +1,11 @@
 """SIGTERM and SIGINT: what was accepted is answered, what comes later is refused, nothing is cut, the exit is clean."""
 
 import asyncio
+import fcntl
+import re
 import signal
+import subprocess
+import sys
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +15,7 @@ import pytest
 from tests.reliability.database import said, statuses
 from tests.reliability.paced import paced_server, until
 from tests.reliability.wire import Answer, NoAnswer, Wire, once
-from tests.serving import Served
+from tests.serving import ROOT, STEERED, Served
 
 pytestmark = pytest.mark.anyio
 
@@ -121,6 +125,23 @@ async def test_a_pipeline_that_blocks_the_loop_does_not_hold_up_the_exit(tmp_pat
         assert await exit_status(served) == 0
         await asyncio.to_thread(served.start)
     assert statuses(database) == {"interrupted": 1}
+
+
+async def test_a_log_that_nobody_reads_any_more_does_not_hold_up_the_exit() -> None:
+    options = ("--app", STEERED, "--store", "memory:", "--metrics-port", "0", "--port", "0", "--host", "127.0.0.1")
+    command = [sys.executable, "-m", "jimsapi", *options, "--drain-time", "2"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, bufsize=0) as process:
+        assert process.stderr is not None
+        fcntl.fcntl(process.stderr, fcntl.F_SETPIPE_SZ, 4096)
+        try:
+            while (address := re.search(rb"at http://127.0.0.1:(\d+)", line := process.stderr.readline())) is None:
+                assert line
+            for _ in range(50):
+                assert (await once(int(address[1]), "/nowhere")).status == 404
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(process.wait, DRAIN_TIME) == 0
+        finally:
+            process.kill()
 
 
 async def test_a_half_sent_body_does_not_hold_up_the_exit(tmp_path: Path) -> None:
