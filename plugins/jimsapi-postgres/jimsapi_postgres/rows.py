@@ -35,7 +35,7 @@ ACCEPT = """
     )
 """
 ACCEPT_ALIKE = """
-    SELECT item, part, verdict, id, at, kind, data, first_at FROM jimsapi_accept_alike_2(
+    SELECT item, part, verdict, id, at, kind, data, first_at FROM jimsapi_accept_alike_3(
         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16
     )
 """
@@ -52,7 +52,7 @@ FINISH = """
 
 # The messages come first: locks of contacts are taken before those of threads.
 ACCEPT_AND_FINISH = """
-    SELECT NULL::boolean, verdict, id, NULL::timestamp, NULL::uuid[], data, first_at FROM jimsapi_accept_alike_2(
+    SELECT NULL::boolean, verdict, id, NULL::timestamp, NULL::uuid[], data, first_at FROM jimsapi_accept_alike_3(
         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16
     )
     UNION ALL
@@ -140,7 +140,7 @@ def accept_arguments(plans: Sequence[RunPlan]) -> list[list[Any]]:
 
 
 def are_alike(plans: Sequence[RunPlan]) -> bool:
-    """Whether `jimsapi_accept_alike_2` can take them: most messages are for the newest thread of their contact."""
+    """Whether `jimsapi_accept_alike_3` can take them: most messages are for the newest thread of their contact."""
     first = plans[0]
     match first.selectors:
         case (Latest(), New(None, None)):
@@ -153,7 +153,7 @@ def are_alike(plans: Sequence[RunPlan]) -> bool:
 
 
 def alike_arguments(plans: Sequence[RunPlan], *, only_new: bool) -> list[Any]:
-    """The arguments of `jimsapi_accept_alike_2`."""
+    """The arguments of `jimsapi_accept_alike_3`."""
     first = plans[0]
     messages = [plan.message for plan in plans]
     age = next(selector.active_within for selector in first.selectors if isinstance(selector, Latest))
@@ -177,7 +177,7 @@ def alike_arguments(plans: Sequence[RunPlan], *, only_new: bool) -> list[Any]:
 
 
 def read_alike(plans: Sequence[RunPlan], arguments: Sequence[Any], rows: Sequence[Any]) -> list[Accepted | Exception]:
-    """What became of each plan, from what `jimsapi_accept_alike_2` gave."""
+    """What became of each plan, from what `jimsapi_accept_alike_3` gave."""
     item, *_, config, first_at = rows[0]
     return read_accepted(plans, arguments[6], rows) if item > 0 else read_new(plans, arguments, config, first_at)
 

@@ -123,15 +123,19 @@ async def _version_1(connection: Connection) -> None:
 
 async def _version_2(connection: Connection) -> None:
     await connection.execute(_sql("tables_2"))
+
+
+async def _version_3(connection: Connection) -> None:
     await connection.execute(_sql("functions"))
     await connection.execute(_sql("functions_1"))
+    await connection.execute(_sql("functions_2"))
 
 
-MIGRATIONS: tuple[Callable[[Connection], Awaitable[None]], ...] = (_version_1, _version_2)
-SERVES_FROM = (2, 1)
+MIGRATIONS: tuple[Callable[[Connection], Awaitable[None]], ...] = (_version_1, _version_2, _version_3)
+SERVES_FROM = (3, 3, 1)
 """For each version the oldest server that can work with it: an older one may be at work while a newer one starts.
 
-Version 1 as it is made here has tables only; its functions come with version 2.
+Versions 1 and 2 as they are made here have tables only; their functions come with version 3.
 """
 
 

@@ -373,7 +373,7 @@ $body$;
 -- without a conversation start. Where no contact has a thread yet, they meet nothing that is there, and little is left to do:
 -- then one row with the item 0 comes back, with the config and the time of the first event of all. Otherwise what comes back
 -- is that of jimsapi_accept_2, or nothing if `only_new`: then they were not taken, and no thread was locked.
-CREATE OR REPLACE FUNCTION jimsapi_accept_alike_2(
+CREATE OR REPLACE FUNCTION jimsapi_accept_alike_3(
     run_ids uuid[], contacts text[], message_ids uuid[], message_types text[], message_data json[],
     new_threads uuid[], new_events uuid[], callers uuid[],
     by_owner uuid, new_config json, now_here timestamp, age float8, queue_limit int, of_events int, of_bytes bigint,
