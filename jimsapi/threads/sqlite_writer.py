@@ -213,15 +213,15 @@ class Writer:
             connection.execute("RELEASE operation")
 
     def _settle(self, batch: list[_Operation], record: CommitRecord) -> None:
+        self._busy = False  # first of all: the next batch goes on whatever a listener does
+        if self._collected:
+            self._gather()
         for operation in batch:
             if operation.error is None:
                 _resolve(operation.future, operation.result)
             else:
                 _reject(operation.future, operation.error)
         self._report(record)
-        self._busy = False
-        if self._collected:
-            self._gather()
 
     def _post(self, callback: Callable[..., None], *arguments: Any) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more

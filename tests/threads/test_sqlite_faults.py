@@ -350,6 +350,27 @@ async def test_a_loop_that_brings_more_and_more_does_not_hold_up_the_first(
     assert reports[0].operations < 20 == sum(report.operations for report in reports)
 
 
+@pytest.mark.parametrize("more_waits", [False, True])
+async def test_a_listener_that_fails_does_not_hold_up_what_comes_next(store: SQLiteStore, more_waits: bool) -> None:
+    def fail(report: CommitRecord) -> None:
+        raise ValueError("a listener's own fault")
+
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    store.on_commit = fail
+    async with asyncio.timeout(20):
+        first = asyncio.ensure_future(store.accept(make_plan("first")))
+        if more_waits:
+            while not _is_busy(store):
+                await asyncio.sleep(0)
+            await store.accept(make_plan("while the first is committed"))
+        await first
+        await store.accept(make_plan("next"))
+
+
+def _is_busy(store: SQLiteStore) -> bool:
+    return store._writer is not None and store._writer._busy
+
+
 async def _accept_later(store: SQLiteStore, turns: int) -> None:
     for _ in range(turns):
         await asyncio.sleep(0)
