@@ -36,7 +36,7 @@ help:
 	@echo '                  lint, test-core, test-plugins and test-jims'
 	@echo 'make test-long    all tests, with many more random histories of the stores'
 	@echo 'make docs         write the generated parts of docs/ anew'
-	@echo 'make bench        measure all, beside peers: about 25 minutes on a machine that does nothing else'
+	@echo 'make bench        measure all, beside peers: about 40 minutes on a machine that does nothing else'
 	@echo 'make clean        remove the virtual environment and all caches'
 
 run: $(VENV)/.installed-run
@@ -75,7 +75,7 @@ bench:
 	@command -v wrk >/dev/null || { \
 	  echo 'wrk, the load generator, is missing: installing it with apt-get'; \
 	  apt-get install --yes --quiet wrk || { \
-	    echo 'wrk could not be installed. Install it (Debian, Ubuntu: sudo apt-get install wrk; macOS: brew install wrk), then run make bench again.' >&2; \
+	    echo 'wrk could not be installed. Install it (Debian, Ubuntu: sudo apt-get install wrk), then run make bench again.' >&2; \
 	    exit 1; }; }
 	$(PYTHON) -m benchmarks
 
