@@ -655,18 +655,17 @@ class Exchange:
         common = self._protocol.fields()
         head = [_STATUS_LINES.get(status) or _status_line(status), common]
         for name, value in headers:
-            field, frames = _field(name)
-            if frames:
-                match name.lower():
-                    case b"content-length":
-                        if length is not None or not value.isdigit():
-                            raise RuntimeError("an answer has one content-length, and that is a number")
-                        length = int(value)
-                    case b"connection" if b"close" in value.lower():
-                        says_close = True
-                        self.keep_alive = False
-                    case b"transfer-encoding":
-                        continue  # how the body is sent is for us to say
+            field, framing = _field(name)
+            if framing:
+                if framing == b"content-length":
+                    if length is not None or not value.isdigit():
+                        raise RuntimeError("an answer has one content-length, and that is a number")
+                    length = int(value)
+                elif framing == b"transfer-encoding":
+                    continue  # how the body is sent is for us to say
+                elif b"close" in value.lower():
+                    says_close = True
+                    self.keep_alive = False
             head.append(field)
             head.append(value)
         text = b"".join(head)
@@ -736,12 +735,13 @@ def _status_line(status: int) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def _field(name: bytes) -> tuple[bytes, bool]:
-    """How a header's field begins, line break included, and whether it has to do with framing.
+def _field(name: bytes) -> tuple[bytes, bytes]:
+    """How a header's field begins, line break included, and its name if it has to do with framing, else nothing.
 
     Raises `RuntimeError` for what is no name. Names are few; looking at each again would cost as much as all the rest.
     """
     lowered = name.lower()
     if not _NAME.fullmatch(lowered):
         raise RuntimeError(f"{name!r} is no name of a header")
-    return b"\r\n" + lowered + b": ", lowered in (b"content-length", b"transfer-encoding", b"connection")
+    frames = lowered in (b"content-length", b"transfer-encoding", b"connection")
+    return b"\r\n" + lowered + b": ", lowered if frames else b""
