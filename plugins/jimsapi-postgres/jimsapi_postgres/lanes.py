@@ -88,7 +88,7 @@ class Lanes:
         self._finishes: deque[_Waiting] = deque()
         self._contacts: set[str] = set()
         self._doubtful: set[UUID] = set()
-        self._only_new = False  # the last messages were all of new contacts
+        self._only_new = False  # the last messages were all of new contacts, and had no keys
         self._young: Link | None = None
         self._wake = asyncio.Event()
         self._closing = False
@@ -217,7 +217,8 @@ class Lanes:
         self._accepts.extendleft(reversed(again))
         if contacts:
             made = [result for result in results if isinstance(result, Accepted)]
-            self._only_new = bool(made) and all(accepted.created_new_thread for accepted in made)
+            all_new = bool(made) and all(accepted.created_new_thread for accepted in made)
+            self._only_new = all_new and not _has_key(items[0])
         self.failing = any(isinstance(result, StoreUnavailable) for result in results)
         done = len(batch) - len(again)
         if done:

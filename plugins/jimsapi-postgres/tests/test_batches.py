@@ -11,7 +11,7 @@ from database import Postgres
 from jimsapi_postgres.store import PostgresStore
 from proxy import Proxy
 
-from jimsapi.testing.store import OWNER, all_events, all_threads, completed, make_event, make_plan
+from jimsapi.testing.store import OWNER, all_events, all_threads, completed, make_event, make_key, make_plan
 from jimsapi.threads.errors import StoreUnavailable
 from jimsapi.threads.run import ByExternalId, New, RunPlan, RunStatus
 from jimsapi.threads.store import CommitRecord
@@ -173,6 +173,19 @@ async def test_a_shared_transaction_whose_commit_is_in_doubt_counts_once(url: st
         _check_ended(ends)
         for plan in plans:
             assert len(await all_threads(store, plan.contact_id)) == 1
+
+
+async def test_messages_with_keys_share_nothing_and_leave_the_ends_of_runs_a_call_of_their_own(
+    store: PostgresStore,
+) -> None:
+    running = [make_plan(f"running {number}", idempotency=make_key()) for number in range(20)]
+    await asyncio.gather(*map(store.accept, running))
+    calls: list[CommitRecord] = []
+    store.on_commit = calls.append
+    taken, ends = await _together(store, [make_plan(f"new {n}", idempotency=make_key()) for n in range(10)], running)
+    assert sorted(call.operations for call in calls) == [10, 20]
+    _check_taken(taken, new=10)
+    _check_ended(ends)
 
 
 async def _running(store: PostgresStore, name: str = "running") -> list[RunPlan]:
