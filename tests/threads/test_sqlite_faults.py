@@ -157,12 +157,13 @@ async def test_closing_waits_for_a_writer_that_is_busy(path: Path) -> None:
     let_go = threading.Event()
     store = SQLiteStore(path)
     await store.__aenter__()
-    busy = store._write(lambda _: let_go.wait(30))
-    await asyncio.sleep(0)
-    waiting = [asyncio.ensure_future(store.accept(make_plan(str(number)))) for number in range(5)]
-    await asyncio.sleep(0)
     writer = store._writer
     assert writer is not None
+    busy = store._write(lambda _: let_go.wait(30))
+    while not writer._busy:
+        await asyncio.sleep(0)
+    waiting = [asyncio.ensure_future(store.accept(make_plan(str(number)))) for number in range(5)]
+    await asyncio.sleep(0)
     closing = asyncio.ensure_future(store.__aexit__(None, None, None))
     while not writer._closing:
         await asyncio.sleep(0)
@@ -357,18 +358,16 @@ async def test_a_listener_that_fails_does_not_hold_up_what_comes_next(store: SQL
 
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
     store.on_commit = fail
+    writer = store._writer
+    assert writer is not None
     async with asyncio.timeout(20):
         first = asyncio.ensure_future(store.accept(make_plan("first")))
         if more_waits:
-            while not _is_busy(store):
+            while not writer._busy:
                 await asyncio.sleep(0)
             await store.accept(make_plan("while the first is committed"))
         await first
         await store.accept(make_plan("next"))
-
-
-def _is_busy(store: SQLiteStore) -> bool:
-    return store._writer is not None and store._writer._busy
 
 
 async def _accept_later(store: SQLiteStore, turns: int) -> None:

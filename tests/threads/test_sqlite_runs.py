@@ -20,7 +20,7 @@ from jimsapi.testing.store import (
     make_key,
     make_plan,
 )
-from jimsapi.threads.errors import KeyUsed, StoreUnavailable, StoreUnusable
+from jimsapi.threads.errors import KeyUsed, QueueFull, StoreUnavailable, StoreUnusable
 from jimsapi.threads.run import ContextLimits, RunStatus
 from jimsapi.threads.sqlite import SQLiteStore
 from jimsapi.threads.sqlite_schema import SCHEMA_VERSION
@@ -34,6 +34,11 @@ CANCELLED = UUID("01a213b07704786b82db0bf654c7d6ff")
 RUNNING = UUID("01a213b0770577a0982ec52dcae350df")
 WAITING = UUID("01a213b07709729e9d6cd61c63e8f70f")
 ANNS_THREAD = UUID("01a213b077017cef850df0f1cee3450f")
+VERSION_2 = """
+    DROP INDEX jimsapi_runs_waiting;
+    CREATE INDEX jimsapi_runs_open ON jimsapi_runs (thread_id, seq) WHERE finished_at IS NULL;
+    UPDATE jimsapi_schema SET version = 2;
+"""
 
 
 @pytest.fixture
@@ -73,6 +78,32 @@ async def test_a_database_of_version_1_is_brought_up_to_date_with_its_runs(path:
         assert (await store.run(RUNNING, None, None)).status is RunStatus.INTERRUPTED
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT version FROM jimsapi_schema").fetchall() == [(SCHEMA_VERSION,)]
+
+
+async def test_runs_that_wait_in_a_database_of_version_2_keep_their_order(path: Path) -> None:
+    plans = [make_plan(text=str(number), queue_limit=9) for number in range(5)]
+    first, second, given_up, third, last = plans
+    ended = make_plan("bob")
+    async with SQLiteStore(path) as store:
+        for plan in (*plans, ended):
+            await store.accept(plan)
+        await store.cancel(given_up.run_id)
+        await store.finish(ended.run_id, OWNER, completed(make_event()))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(VERSION_2)
+    async with SQLiteStore(path) as store:
+        with pytest.raises(QueueFull) as full:
+            await store.accept(make_plan(queue_limit=3))
+        assert full.value.open_run == first.run_id
+        for run, follower in ((first, second), (second, third), (third, last)):
+            assert await store.start(follower.run_id, OWNER, [], ContextLimits()) is None
+            assert (await store.finish(run.run_id, OWNER, completed())).next_run == follower.run_id
+            assert await store.start(follower.run_id, OWNER, [], ContextLimits()) is not None
+        found = [(await store.run(plan.run_id, None, None)).status for plan in (*plans, ended)]
+        assert found == [
+            RunStatus.COMPLETED, RunStatus.COMPLETED, RunStatus.CANCELLED, RunStatus.COMPLETED, RunStatus.RUNNING,
+            RunStatus.COMPLETED,
+        ]  # fmt: skip
 
 
 async def test_an_upgrade_that_fails_leaves_version_1_as_it_was(path: Path) -> None:
