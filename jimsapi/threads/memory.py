@@ -74,11 +74,11 @@ class _Index:
 
 
 class _Thread(msgspec.Struct, eq=False, gc=False):
-    """A thread: its events in order, the size of their text, and its open runs, oldest first.
+    """A thread: its events in order, the size of their text, and its open runs (their identifiers), oldest first.
 
     Most threads are short and nobody works on them, but the garbage collector looks at each container of all of them,
-    again and again: so there are no more than has to be, and threads and runs are kept from it. They refer to each
-    other only while the run is open. `index` is there once a search would take longer.
+    again and again: so there are no more than has to be, and threads and runs are kept from it. That is why a thread
+    must not refer to its runs, which refer to it. `index` is there once a search would take longer.
     """
 
     record: ThreadRecord
@@ -86,7 +86,7 @@ class _Thread(msgspec.Struct, eq=False, gc=False):
     rows: list[EventRow]
     size: int
     index: _Index | None = None
-    open: tuple["_Run", ...] = ()
+    open: tuple[int, ...] = ()
     deleted: bool = False
 
     def refuse_known(self, events: Sequence[NewEvent]) -> None:
@@ -137,12 +137,6 @@ class _Thread(msgspec.Struct, eq=False, gc=False):
             return snapshot
         message = next(row for row in reversed(self.rows) if row.event_id == run.message_id)
         return end_with(snapshot, message)
-
-    def next_run(self) -> UUID | None:
-        """The oldest open run, if it waits."""
-        if self.open and self.open[0].status is RunStatus.QUEUED:
-            return self.open[0].run_id
-        return None
 
 
 class _Run(msgspec.Struct, eq=False, gc=False):
@@ -226,7 +220,7 @@ class MemoryStore:
         if isinstance(thread, New):
             thread = self._create_thread(plan, thread, now)
         elif len(thread.open) > plan.queue_limit:  # the oldest open run does not wait
-            raise QueueFull(plan.queue_limit, thread.open[0].run_id)
+            raise QueueFull(plan.queue_limit, self._open[thread.open[0]].run_id)
         elif not continues:
             thread.refuse_known([plan.message])
         stored = thread.rows[:] if created else []
@@ -250,7 +244,7 @@ class MemoryStore:
             now if status is RunStatus.RUNNING else None,
         )
         snapshot = thread.snapshot_for(run, plan.context) if created or status is RunStatus.RUNNING else None
-        thread.open = (*thread.open, run)
+        thread.open = (*thread.open, run.run_id.int)
         self._runs[run.run_id.int] = self._open[run.run_id.int] = run
         if plan.idempotency is not None:
             self._take_key(plan.idempotency, run, now)
@@ -344,7 +338,7 @@ class MemoryStore:
             if not run.continues:
                 ids.add(run.message_id)
             return Started(thread.snapshot_for(run, context), [row for row in thread.rows if row.event_id in ids])
-        if thread.open[0] is not run:
+        if thread.open[0] != run_id.int:
             return None
         entering = [*events] if run.continues else [*events, run.message]
         thread.refuse_known(entering)
@@ -361,7 +355,7 @@ class MemoryStore:
             return Settled(False, None, None)
         thread = run.thread
         if run.status is not RunStatus.RUNNING or run.owner != owner:
-            return Settled(False, run.status, thread.next_run())
+            return Settled(False, run.status, self._next_run(thread))
         now = _utc_now()
         stored: list[EventRow] = []
         if outcome.events and outcome.status is RunStatus.COMPLETED:
@@ -374,17 +368,17 @@ class MemoryStore:
         run.streamed = outcome.streamed
         self._end(run, outcome.status, now)
         self._committed()
-        return Settled(True, run.status, thread.next_run(), stored)
+        return Settled(True, run.status, self._next_run(thread), stored)
 
     async def cancel(self, run_id: UUID) -> Settled:
         run = self._run(run_id)
         if run is None:
             return Settled(False, None, None)
         if run.status not in OPEN:
-            return Settled(False, run.status, run.thread.next_run())
+            return Settled(False, run.status, self._next_run(run.thread))
         self._end(run, RunStatus.CANCELLED, _utc_now())
         self._committed()
-        return Settled(True, run.status, run.thread.next_run())
+        return Settled(True, run.status, self._next_run(run.thread))
 
     async def heartbeat(self, owner: UUID, live: Collection[UUID]) -> list[UUID]:
         now = _utc_now()
@@ -392,7 +386,7 @@ class MemoryStore:
         for run in orphans:
             self._end(run, RunStatus.INTERRUPTED if run.status is RunStatus.RUNNING else RunStatus.CANCELLED, now)
         self._committed()
-        may_start = (run.thread.next_run() for run in orphans)
+        may_start = (self._next_run(run.thread) for run in orphans)
         return list(dict.fromkeys(run_id for run_id in may_start if run_id is not None))
 
     async def recover(self, owner: UUID) -> int:
@@ -508,12 +502,20 @@ class MemoryStore:
         run = self._runs.get(run_id.int)
         return None if run is None or run.thread.deleted else run
 
+    def _next_run(self, thread: _Thread) -> UUID | None:
+        """The thread's oldest open run, if it waits."""
+        if not thread.open:
+            return None
+        run = self._open[thread.open[0]]
+        return run.run_id if run.status is RunStatus.QUEUED else None
+
     def _end(self, run: _Run, status: RunStatus, now: datetime) -> None:
         run.status = status
         run.ended_at = now
         run.message = None
-        run.thread.open = tuple([other for other in run.thread.open if other is not run])
-        del self._open[run.run_id.int]
+        run_id = run.run_id.int
+        run.thread.open = tuple([other for other in run.thread.open if other != run_id])
+        del self._open[run_id]
         self._ended.append(run)
 
     def _forget(self, thread: _Thread) -> list[UUID]:
@@ -528,7 +530,7 @@ class MemoryStore:
             namesakes.remove(thread)
             if not namesakes:
                 del self._external_ids[thread.external_id]
-        open_runs = thread.open
+        open_runs = [self._open[run_id] for run_id in thread.open]
         for run in open_runs:
             self._end(run, RunStatus.CANCELLED, _utc_now())
         thread.rows.clear()

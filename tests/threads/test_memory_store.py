@@ -1,5 +1,7 @@
 """The memory store keeps the contract of every store."""
 
+import gc
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -34,3 +36,19 @@ class TestMemoryStore(ThreadStoreContract):
         plans = [make_plan(f"contact {number}", thread_config=config) for number, config in enumerate(configs)]
         threads = [(await store.accept(plan)).thread for plan in plans]
         assert [thread.thread_config for thread in threads] == configs
+
+
+@pytest.mark.anyio
+async def test_a_store_that_is_dropped_with_open_runs_leaves_nothing() -> None:
+    text = "x" * 1_000_000
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            dropped = MemoryStore()
+            for name in ("runs", "waits"):
+                await dropped.accept(make_plan("ann", f"{name} {text}"))
+        del dropped
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < 5_000_000
+    finally:
+        tracemalloc.stop()
