@@ -37,8 +37,9 @@ BODY_WITHIN = 30.0
 """Seconds within which the next part of a body has to come."""
 TAKEN_WITHIN = 60.0
 """Seconds within which a client has to take some of what is written, while more than it takes at once is."""
-LINGER_FOR = 2.0
-"""Seconds for which a client that still sends is heard after the last answer; closed at once, it might lose that."""
+LINGER_FOR, MAX_LINGER = 2.0, 4_194_304
+"""Seconds for which, and bytes of which, a client that still sends is heard after the last answer: were the connection
+closed at once, it might lose that."""
 HIGH_WATER = 65_536
 """Bytes of a body that are kept for an app that does not read; then no more is taken from the connection."""
 MAX_JOINED = 65_536
@@ -179,6 +180,11 @@ class Http1Protocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._packet = len(data)
+        if self.deaf:
+            self._fed += self._packet
+            if self._fed > MAX_LINGER and self.exchange is None:
+                self.close()
+            return
         while data and not self.deaf:
             try:
                 self._parser.feed_data(data)
@@ -317,6 +323,7 @@ class Http1Protocol(asyncio.Protocol):
     def _linger(self) -> None:
         """End our side of the connection, and close it when the client has done so too, or `LINGER_FOR` later."""
         self.deaf = True
+        self._fed = 0
         self.batch.flush()
         if self.transport.is_closing():
             return

@@ -1416,9 +1416,19 @@ def test_a_client_that_sends_on_gets_the_last_answer(serving: Serving, client: s
         await answer(send, b"too long", 413, [(b"connection", b"close")])
 
     serving.app = app
-    client.sendall(post(b"x" * 10_000_000) + GET)
+    client.sendall(post(b"x" * 3_000_000) + GET)
     assert answers.read()[::2] == (413, b"too long")
     assert answers.end()
+
+
+def test_a_client_that_sends_on_and_on_after_the_last_answer_is_cut(
+    serving: Serving, client: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http1, "LINGER_FOR", 600.0)
+    client.sendall(b"RUBBISH\r\n\r\n")
+    with pytest.raises((BrokenPipeError, ConnectionResetError)):
+        client.sendall(b"x" * 64_000_000)
+    eventually(lambda: not serving.connections)
 
 
 @pytest.mark.parametrize("sent", [b"RUBBISH\r\n\r\n", GET + b"RUBBISH\r\n\r\n"])
