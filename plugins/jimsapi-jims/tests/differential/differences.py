@@ -258,8 +258,8 @@ PATHS = [
     Difference(
         "a method that HTTP does not know",
         Side(405, "", "Method Not Allowed"),
-        Side(400, "from uvicorn's faster parser", "Invalid HTTP request received."),
-        "The parser refuses it before anything of ours is asked.",
+        Side(400, "from the parser", '{"detail": "Bad Request"}'),
+        "It is refused before a route is looked for.",
         ("BREW /api/v1/chat",),
     ),
     Difference(
