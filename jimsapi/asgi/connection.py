@@ -284,12 +284,12 @@ class Request(Connection):
         """The body's JSON value. Raises `HTTPError` 415 if it is not declared as JSON, `ValidationError` (422) if it
         is none or holds what no store can keep, and as `body` does."""
         self._check_declaration()
-        return self._decode(await self.body() if self._body is None else self._body)
+        return self._decode(self._body if self._body is not None else await self.body())
 
     async def typed(self, model: type[Model]) -> Model:
         """The JSON body as the given `msgspec.Struct`. Raises as `json` does; the 422 lists every fault."""
         self._check_declaration()
-        return convert_body(self._decode(await self.body() if self._body is None else self._body), model)
+        return convert_body(self._decode(self._body if self._body is not None else await self.body()), model)
 
     @property
     def lingering(self) -> bool:
@@ -348,8 +348,6 @@ class Request(Connection):
         """Refuse a body that is not declared as plain JSON, before it is read. `_decode` sees to no body at all."""
         watched = self.watched
         content_type = watched.get(b"content-type")
-        if content_type == b"application/json" and b"content-encoding" not in watched:
-            return
         if not is_json(content_type) if content_type is not None else self.unread:
             raise _not_json()
         if b"content-encoding" in watched and watched[b"content-encoding"].lower() != b"identity":

@@ -435,8 +435,6 @@ def _uuid(segment: str) -> UUID | None:
 
 
 def _integer(segment: str) -> int | None:
-    if len(segment) < 19 and segment.isdecimal() and segment.isascii():
-        return int(segment)
     if not _INTEGER.fullmatch(segment):
         return None
     number = int(segment)

@@ -15,7 +15,6 @@ import os
 import stat
 import types
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -62,24 +61,22 @@ class Secret:
 def matches_any(secrets: Iterable[Secret], candidate: str) -> bool:
     """Whether `candidate` is one of `secrets`, as `Secret.matches` has it. Every one is compared, so that the time
     does not tell which one matched."""
-    if not candidate.isascii():
-        return _matches_any_beyond_ascii(secrets, candidate)
-    digest = _digest(candidate.encode())
-    found = False
-    for secret in secrets:
-        found |= hmac.compare_digest(secret._digest, digest)
-    return found
-
-
-def _matches_any_beyond_ascii(secrets: Iterable[Secret], candidate: str) -> bool:
-    digests = [_digest(candidate.encode("utf-8", "surrogatepass"))]
-    with suppress(UnicodeEncodeError):  # no header's text
-        digests.append(_digest(candidate.encode("latin-1")))
+    digests = _candidate_digests(candidate)
     found = False
     for secret in secrets:
         for digest in digests:
             found |= hmac.compare_digest(secret._digest, digest)
     return found
+
+
+def _candidate_digests(candidate: str) -> tuple[bytes, ...]:
+    if candidate.isascii():
+        return (_digest(candidate.encode()),)
+    as_text = _digest(candidate.encode("utf-8", "surrogatepass"))
+    try:
+        return as_text, _digest(candidate.encode("latin-1"))
+    except UnicodeEncodeError:  # no header's text
+        return (as_text,)
 
 
 def _digest(value: bytes) -> bytes:
