@@ -47,6 +47,8 @@ def deliver(
 
 async def close(content: object) -> None:
     """Close a generator now, not whenever it is collected. One that takes long over it is left after some seconds."""
+    if getattr(content, "ag_frame", content) is None:
+        return  # it has ended, as nearly all have by now: a cancel scope takes as long as sending some chunks
     if isinstance(content, AsyncGenerator):
         with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
             await content.aclose()
@@ -189,19 +191,23 @@ class _Delivery:
 
 class _OnAsyncio(_Delivery):
     """Plain asyncio, since anyio's task groups and cancel scopes would add half to what an idle stream takes in memory.
-    The content is interrupted as `asyncio.timeout` does it: the request's task is cancelled, and that taken back."""
+    The content is interrupted as `asyncio.timeout` does it: the request's task is cancelled, and that taken back.
 
-    __slots__ = ("host", "interrupted", "tasks", "timer")
+    Timer and tasks begin in the loop's next turn: a stream that is sent without a wait does without them.
+    """
+
+    __slots__ = ("due", "host", "interrupted", "tasks", "timer")
 
     def __init__(self, response: "StreamingResponse", request: "Request", receive: Receive, send: Send) -> None:
         super().__init__(response, request, receive, send)
         self.interrupted = False
+        self.due: list[Callable[[], Coroutine[Any, Any, None]]] | None = []  # until then
         self.tasks: tuple[asyncio.Task[None], ...] = ()
 
     async def run(self, host: asyncio.Task[Any]) -> None:
         self.host = host
         cancelling = host.cancelling()
-        self._keep_time()
+        self.timer: asyncio.Handle = asyncio.get_running_loop().call_soon(self._settle)
         try:
             try:
                 await self.pump()
@@ -222,12 +228,21 @@ class _OnAsyncio(_Delivery):
             raise self.failure
 
     def start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if self.due is not None:
+            self.due.append(work)
+            return
         running = [task for task in self.tasks if not task.done()]
         self.tasks = (*running, asyncio.create_task(work()))
 
     def interrupt(self) -> None:
         self.interrupted = True
         self.host.cancel()
+
+    def _settle(self) -> None:
+        due, self.due = self.due, None
+        for work in due or ():
+            self.start(work)
+        self._keep_time()
 
     def _keep_time(self) -> None:
         self.timer = asyncio.get_running_loop().call_later(self.tick(), self._keep_time)

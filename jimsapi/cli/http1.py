@@ -67,6 +67,7 @@ class Batch:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._writes: list[tuple[asyncio.Transport, bytes]] = []
+        self._in_pieces = False
         self._size = 0
 
     def add(self, transport: asyncio.Transport, data: bytes) -> None:
@@ -78,12 +79,29 @@ class Batch:
         if self._size > HIGH_WATER:
             self.flush()  # so that an app which writes without end is held up in time
 
+    def add_piece(self, transport: asyncio.Transport, data: bytes) -> None:
+        """The same for a part of an answer: all parts of a connection are handed over with one call."""
+        self._in_pieces = True
+        self.add(transport, data)
+
     def flush(self) -> None:
         """Hand all over to the transports."""
         writes, self._writes, self._size = self._writes, [], 0
+        if self._in_pieces:
+            self._in_pieces = False
+            self._write_joined(writes)
+            return
         for transport, data in writes:
             if not transport.is_closing():
                 transport.write(data)
+
+    def _write_joined(self, writes: list[tuple[asyncio.Transport, bytes]]) -> None:
+        by_transport: dict[asyncio.Transport, list[bytes]] = {}
+        for transport, data in writes:
+            by_transport.setdefault(transport, []).append(data)
+        for transport, pieces in by_transport.items():
+            if not transport.is_closing():
+                transport.writelines(pieces)
 
 
 _batches: WeakKeyDictionary[ServerState, Batch] = WeakKeyDictionary()
@@ -345,7 +363,7 @@ class Http1Protocol(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes to the client."""
-        self.batch.add(self.transport, data)
+        self.batch.add_piece(self.transport, data)
 
     def fields(self) -> bytes:
         """The header fields of every answer: uvicorn makes a new list of them each second."""
@@ -517,7 +535,7 @@ class Exchange:
         "_protocol",
         "_size",
         "_told",
-        "_waker",
+        "_waiting",
         "complete",
         "gone",
         "keep_alive",
@@ -537,7 +555,7 @@ class Exchange:
         self._ended = False
         self._told = False  # the app knows that the body has ended
         self._invited = False
-        self._waker: asyncio.Event | None = None
+        self._waiting: list[asyncio.Future[None]] = []  # for what `receive` has to tell
         self._head: bytes | None = None  # an answer's, until the body comes, whose length it tells
         self._left: int | None = 0  # bytes of the answer's body; None if nobody knows
         self._chunked = False
@@ -601,8 +619,11 @@ class Exchange:
         self._wake()
 
     def _wake(self) -> None:
-        if self._waker is not None:
-            self._waker.set()
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for change in waiting:
+                if not change.done():
+                    change.set_result(None)
 
     async def receive(self) -> dict[str, Any]:
         """ASGI's `receive`: the body, part by part; then, once there is one, the end of the exchange."""
@@ -618,11 +639,13 @@ class Exchange:
                 return {"type": "http.request", "body": body, "more_body": not self._ended}
             if not self._ended and not self._invited:
                 self._invite()
-            if self._waker is None:
-                self._waker = asyncio.Event()
-            else:
-                self._waker.clear()
-            await self._waker.wait()
+            await self._change()
+
+    async def _change(self) -> None:
+        """Wait until there is something to tell. An `asyncio.Event` would take five times the memory."""
+        change = self._protocol.loop.create_future()
+        self._waiting = [*[other for other in self._waiting if not other.done()], change]
+        await change
 
     @property
     def uninvited(self) -> bool:

@@ -20,6 +20,8 @@ from jimsapi.asgi.connection import NOTHING_NOTED, request_id
 WRITE_EVERY = 0.1
 """Seconds between batches."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+AT_ONCE = 500
+"""Lines that are written at once. Joining thousands would hold up the event loop, as making them would."""
 
 Head = tuple[str, str, str, str]
 """What every entry begins with: time, level, logger, message."""
@@ -74,8 +76,8 @@ class LogWriter(logging.Handler):
     def flush(self) -> None:
         """Write what waits."""
         with self._writing:
-            lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
-            if lines:
+            for _ in range(0, len(self._waiting), AT_ONCE):
+                lines = [self._waiting.popleft() for _ in range(min(len(self._waiting), AT_ONCE))]
                 try:
                     sys.stderr.write("".join(lines))
                     sys.stderr.flush()

@@ -1,7 +1,9 @@
 """Answers: what is sent, and how a stream ends."""
 
 import asyncio
+import gc
 import logging
+import weakref
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -341,6 +343,38 @@ async def test_a_stream_leaves_no_task_behind() -> None:
         await exchange.run(serving(lambda: EventStreamResponse(events(), keepalive=0.01)), http_scope())
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_an_ended_stream_is_held_by_no_timer_and_no_task(waits: bool) -> None:
+    async def content() -> AsyncIterator[str]:
+        if waits:
+            await checkpoint()
+        yield "chunk"
+
+    items = content()
+    held = weakref.ref(items)
+    await Exchange(*chunks(b"")).run(serving(StreamingResponse(items)), http_scope())
+    del items
+    await checkpoint()
+    gc.collect()
+    assert held() is None
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_stream_has_a_task_beside_the_request_s_only_once_it_waits() -> None:
+    others: list[int] = []
+
+    async def content() -> AsyncIterator[str]:
+        for _ in range(3):
+            yield "chunk"
+            others.append(len(asyncio.all_tasks() - before))
+        await checkpoint()
+        others.append(len(asyncio.all_tasks() - before))
+
+    before = asyncio.all_tasks()
+    await Exchange(*chunks(b"")).run(serving(lambda: StreamingResponse(content())), http_scope())
+    assert others == [0, 0, 0, 1]
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any, Self
 
 import pytest
@@ -1286,6 +1286,52 @@ def test_who_waits_for_the_end_is_told_when_the_answer_is_complete(
     client.sendall(GET)
     assert answers.read()[2] == b"part"
     assert next_of(seen) == "http.disconnect"
+
+
+def test_who_waits_for_the_end_is_told_even_if_another_stopped_to_wait(
+    serving: Serving, client: socket.socket, answers: Answers, seen: Seen
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await read(receive)
+        waiting = [asyncio.ensure_future(receive()) for _ in range(3)]
+        await asyncio.sleep(0)  # so that they wait
+        waiting[1].cancel()
+        await asyncio.sleep(0)
+        await answer(send, b"done")
+        for told in (waiting[0], waiting[2]):
+            seen.put((await told)["type"])
+
+    serving.app = app
+    client.sendall(GET)
+    assert answers.read()[2] == b"done"
+    assert [next_of(seen), next_of(seen)] == ["http.disconnect"] * 2
+
+
+def test_streams_that_are_sent_at_once_each_have_their_own_parts_in_order(serving: Serving) -> None:
+    number = 8
+    everybody = asyncio.Event()
+    waiting: list[Scope] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        waiting.append(scope)
+        if len(waiting) == number:
+            everybody.set()
+        await everybody.wait()  # so that all send in the same turns of the loop
+        await start(send)
+        for part in range(200):
+            await go_on(send, b"%b %d;" % (scope["raw_path"], part), more=True)
+            if part % 3 == 0:
+                await asyncio.sleep(0)
+        await go_on(send, b"")
+
+    serving.app = app
+    with ExitStack() as stack:
+        clients = [stack.enter_context(closing(connect(serving.port))) for _ in range(number)]
+        for index, client in enumerate(clients):
+            client.sendall(request("GET", f"/{index}"))
+        for index, client in enumerate(clients):
+            expected = b"".join(b"/%d %d;" % (index, part) for part in range(200))
+            assert Answers(client).read()[2] == expected
 
 
 # Clients that leave.

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from jimsapi import Connection
 from jimsapi.asgi.app import RequestRecord
-from jimsapi.cli.logs import LogWriter
+from jimsapi.cli.logs import AT_ONCE, LogWriter
 
 
 @pytest.fixture(params=[False, True], ids=["text", "json"])
@@ -160,6 +161,16 @@ def test_a_note_that_has_no_text_is_told_of_and_leaves_the_lines_of_other_reques
     assert ["first" in line for line in lines] == [True, False, False, True]
     assert ["could not be written: LookupError" in line for line in lines] == [False, True, True, False]
     assert "sesame" not in "".join(lines)
+
+
+def test_lines_that_wait_by_the_thousand_are_all_written_in_order(
+    writer: LogWriter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(2 * AT_ONCE + 1):
+        writer.on_request(answered(f"abc-{number}", let_in_by("key")))
+    found = [re.findall(r"abc-(\d+)", line) for line in written(writer, capsys)]
+    assert found == [[str(number)] for number in range(2 * AT_ONCE + 1)]
+    assert written(writer, capsys) == []
 
 
 def test_probes_have_no_line(writer: LogWriter, capsys: pytest.CaptureFixture[str]) -> None:
