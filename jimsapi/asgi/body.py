@@ -51,8 +51,7 @@ _OUT_OF_RANGE = _OutOfRange()
 
 def decode_json(raw: bytes) -> Any:
     """The value of a JSON body. Raises `ValidationError` (422) for what is no JSON and for what no store can keep."""
-    deep = len(raw) > MAX_DEPTH and raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(raw) > MAX_DEPTH
-    if deep:
+    if len(raw) > MAX_DEPTH and raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(raw) > MAX_DEPTH:
         raise ValidationError([_too_deep(raw)])
     try:
         value = orjson.loads(raw)
@@ -60,11 +59,11 @@ def decode_json(raw: bytes) -> Any:
         raise ValidationError(_explain(raw, error)) from None
     long_number = _LONG_NUMBER in raw.translate(_DIGITS_TO_ZERO)
     maybe_nul = b"\\" in raw and b"\\u0000" in raw  # one byte is found faster than six
-    faults = _integer_faults(json.loads(raw, parse_int=_bounded_integer)) if long_number else []
-    if maybe_nul:
-        faults += _nul_faults(value)
-    if faults:
-        raise ValidationError(faults)
+    if long_number or maybe_nul:
+        faults = _integer_faults(json.loads(raw, parse_int=_bounded_integer)) if long_number else []
+        faults += _nul_faults(value) if maybe_nul else []
+        if faults:
+            raise ValidationError(faults)
     return value
 
 

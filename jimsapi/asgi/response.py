@@ -4,8 +4,8 @@ import re
 from collections.abc import AsyncIterable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-import orjson
+from msgspec import to_builtins
+from orjson import OPT_UTC_Z, dumps
 
 from .delivery import SEND_TIMEOUT, close, deliver
 from .types import RawHeaders, Receive, Send
@@ -85,7 +85,18 @@ class JSONResponse(Response):
     __slots__ = ()
 
     def __init__(self, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
-        self._set(orjson.dumps(value, default=msgspec.to_builtins, option=orjson.OPT_UTC_Z), status, headers, JSON_TYPE)
+        body = dumps(value, default=to_builtins, option=OPT_UTC_Z)
+        length = len(body)
+        if status != 200 or length >= 4096:
+            self._set(body, status, headers, JSON_TYPE)
+            return
+        # What `_set` does for nearly all answers, without what it asks: that is felt in a small one.
+        self.status = status
+        self.names_connection = False
+        self.body = body
+        self.raw_headers = [_LENGTHS[length], JSON_TYPE]
+        if headers:
+            self._add(headers)
 
 
 class StreamingResponse(Response):
