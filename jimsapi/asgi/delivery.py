@@ -143,8 +143,12 @@ class _Delivery:
         except Exception as error:
             self.stop(error)
         else:
-            if not self.finishing:  # else it only says that all is sent
-                self.stop(ClientDisconnected())
+            self.leave()
+
+    def leave(self) -> None:
+        """The client has left."""
+        if not self.finishing:  # else it only says that all is sent
+            self.stop(ClientDisconnected())
 
     def tick(self) -> float:
         """See to what is due. Returns the seconds until this is to be called again, when something may be: a send that
@@ -196,11 +200,12 @@ class _OnAsyncio(_Delivery):
     Timer and tasks begin in the loop's next turn: a stream that is sent without a wait does without them.
     """
 
-    __slots__ = ("due", "host", "interrupted", "tasks", "timer")
+    __slots__ = ("due", "exchange", "host", "interrupted", "tasks", "timer")
 
     def __init__(self, response: "StreamingResponse", request: "Request", receive: Receive, send: Send) -> None:
         super().__init__(response, request, receive, send)
         self.interrupted = False
+        self.exchange: Any = None  # our own server's, if it says by itself that the client has left
         self.due: list[Callable[[], Coroutine[Any, Any, None]]] | None = []  # until then
         self.tasks: tuple[asyncio.Task[None], ...] = ()
 
@@ -220,12 +225,25 @@ class _OnAsyncio(_Delivery):
             if self.interrupted:
                 host.uncancel()
         finally:
+            if self.exchange is not None:
+                self.exchange.on_gone = None
             self.timer.cancel()
             for task in self.tasks:
                 task.cancel()
             await close(self.items)
         if self.failure is not None:
             raise self.failure
+
+    def watch(self) -> None:
+        exchange: Any = getattr(self.receive, "__self__", None)
+        if not hasattr(exchange, "on_gone"):
+            super().watch()
+            return
+        self.watching = True
+        self.exchange = exchange
+        exchange.on_gone = self.leave
+        if exchange.gone:
+            asyncio.get_running_loop().call_soon(self.leave)
 
     def start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         if self.due is not None:

@@ -12,7 +12,7 @@ import logging
 import re
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from functools import lru_cache
 from http import HTTPStatus
@@ -466,6 +466,12 @@ class Http1Protocol(asyncio.Protocol):
         if self._timer is None:
             self._timer = self.loop.call_later(seconds, self._look)
 
+    def rest(self) -> None:
+        """Do without a timer during an answer that may be long, unless the request's body is still waited for."""
+        if self._timer is not None and self.reading is None:
+            self._timer.cancel()
+            self._timer = None
+
     def _look(self) -> None:
         """Close a connection of which nothing came in time. While an answer is under way there is no timer."""
         self._timer = None
@@ -521,7 +527,8 @@ class Http1Protocol(asyncio.Protocol):
 class Exchange:
     """A request and its answer (RFC 9110, 3.4): the two callables that an ASGI app gets, and what they have in common.
 
-    `complete`: the answer is sent. `gone`: nobody waits for it any more.
+    `complete`: the answer is sent. `gone`: nobody waits for it any more. `on_gone` is called when it comes to that: for
+    our own streams, which so need no task that waits in `receive`.
     """
 
     __slots__ = (
@@ -539,6 +546,7 @@ class Exchange:
         "complete",
         "gone",
         "keep_alive",
+        "on_gone",
         "scope",
         "started",
     )
@@ -549,17 +557,23 @@ class Exchange:
         self.started = False
         self.complete = False
         self.gone = False
+        self.on_gone: Callable[[], None] | None = None
         self._protocol = protocol
         self._chunks: list[bytes] | None = None  # what came of the body and was not received yet
         self._size = 0
         self._ended = False
         self._told = False  # the app knows that the body has ended
         self._invited = False
-        self._waiting: list[asyncio.Future[None]] = []  # for what `receive` has to tell
+        self._waiting: list[asyncio.Future[None]] | None = None  # for what `receive` has to tell
         self._head: bytes | None = None  # an answer's, until the body comes, whose length it tells
         self._left: int | None = 0  # bytes of the answer's body; None if nobody knows
         self._chunked = False
         self._bodiless = False
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """For a stream that drops a client which does not read: uvicorn's has it in the same place."""
+        return self._protocol.transport
 
     @property
     def begun(self) -> bool:
@@ -617,10 +631,12 @@ class Exchange:
         """The client is gone, or will not be heard any more."""
         self.gone = True
         self._wake()
+        if self.on_gone is not None:
+            self.on_gone()
 
     def _wake(self) -> None:
-        if self._waiting:
-            waiting, self._waiting = self._waiting, []
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
             for change in waiting:
                 if not change.done():
                     change.set_result(None)
@@ -644,7 +660,7 @@ class Exchange:
     async def _change(self) -> None:
         """Wait until there is something to tell. An `asyncio.Event` would take five times the memory."""
         change = self._protocol.loop.create_future()
-        self._waiting = [*[other for other in self._waiting if not other.done()], change]
+        self._waiting = [*[other for other in self._waiting or () if not other.done()], change]
         await change
 
     @property
@@ -711,6 +727,7 @@ class Exchange:
         text += b"\r\n\r\n"
         self.started = True
         if length is None:
+            self._protocol.rest()
             self._protocol.write(text)  # of a stream: its first part may be long in coming
         else:
             self._left, self._head = length, text

@@ -145,8 +145,9 @@ class LiveRun:
 
     def let_in(self) -> None:
         """Tell whoever waits for it that a thread has taken the message, or will not."""
-        if self.taken is not None and not self.taken.done():
+        if self.taken is not None:
             self.taken.set_result(None)
+            self.taken = None
 
     def stop(self, reason: Stop) -> None:
         """Tell the run to end: a waiting one leaves the queue, a pipeline is cancelled, then let go."""

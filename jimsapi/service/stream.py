@@ -163,7 +163,14 @@ class RunStream:
         while (told := self.told) <= after:
             if self.ended is not None:
                 return _ending(self.ended, after, told)
-            await self._change()
+            change = asyncio.get_running_loop().create_future()
+            self._waiting.append(change)
+            try:
+                await change
+            except asyncio.CancelledError:
+                if change in self._waiting:
+                    self._waiting.remove(change)
+                raise
         if after < self._dropped:
             if after < 1 and self._first is not None:
                 return 1, self._first
@@ -179,17 +186,6 @@ class RunStream:
     def _grow(self, size: int) -> None:
         self.size += size
         self._streams.grow(size)
-
-    async def _change(self) -> None:
-        """Wait for the next change."""
-        change = asyncio.get_running_loop().create_future()
-        self._waiting.append(change)
-        try:
-            await change
-        except asyncio.CancelledError:
-            if change in self._waiting:
-                self._waiting.remove(change)
-            raise
 
     def _wake_in_time(self, size: int) -> None:
         """Wake the readers for a delta of `size` bytes: now, or in a moment."""

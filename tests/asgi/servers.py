@@ -1,4 +1,4 @@
-"""The ASGI servers that the app is promised to run on, each as a process of its own."""
+"""The ASGI servers that the app is promised to run on, each as a process of its own; uvicorn also as in the command."""
 
 import socket
 import subprocess
@@ -21,6 +21,10 @@ COMMANDS = {
     "uvicorn-httptools": ["uvicorn", APP, "--port", "{port}", "--http", "httptools", "--root-path", "{root}"],
     "uvicorn-h11": [
         *("uvicorn", APP, "--port", "{port}", "--http", "h11", "--loop", "asyncio", "--ws", "wsproto"),
+        *("--root-path", "{root}"),
+    ],
+    "uvicorn-jimsapi": [
+        *("uvicorn", APP, "--port", "{port}", "--http", "jimsapi.cli.http1:Http1Protocol", "--loop", "uvloop"),
         *("--root-path", "{root}"),
     ],
     "hypercorn-asyncio": ["hypercorn", APP, "-b", "127.0.0.1:{port}", "-k", "asyncio", "--root-path", "{root}"],

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextvars
+import gc
 import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, closing
 from typing import Any, Self
 
@@ -14,6 +16,7 @@ import pytest
 import uvicorn
 from websockets.frames import Close, Frame, Opcode
 
+from jimsapi.asgi import App, Request, Response, StreamingResponse
 from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
 from jimsapi.cli import http1
 from jimsapi.cli.http1 import Http1Protocol
@@ -1399,6 +1402,135 @@ def test_a_client_that_hears_only_gets_an_answer_as_a_whole_or_none(serving: Ser
         client.shutdown(socket.SHUT_WR)
         assert Answers(client).end()
     assert next_of(seen) == "http.disconnect"
+
+
+# Our own streams, which hear of it without a task that waits.
+
+
+def streaming(content: Callable[[], AsyncIterator[bytes]]) -> App:
+    """An app that answers with a stream of ours."""
+    app = App()
+
+    @app.get("/")
+    async def handler(request: Request) -> Response:
+        return StreamingResponse(content())
+
+    return app
+
+
+def test_a_stream_s_content_is_cancelled_when_its_client_leaves_and_needs_no_task_for_that(
+    serving: Serving, seen: Seen
+) -> None:
+    async def content() -> AsyncIterator[bytes]:
+        before = len(asyncio.all_tasks())
+        yield b"part"
+        await asyncio.sleep(0.01)
+        seen.put(len(asyncio.all_tasks()) - before)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen.put("cancelled")
+
+    serving.app = streaming(content)
+    with closing(connect(serving.port)) as client:
+        client.sendall(GET)
+        assert next_of(seen) == 0
+    assert next_of(seen) == "cancelled"
+
+
+def test_a_stream_whose_client_has_left_before_it_begins_is_cancelled(serving: Serving, seen: Seen) -> None:
+    gate = Gate(serving)
+
+    async def content() -> AsyncIterator[bytes]:
+        try:
+            yield b"part"
+            await asyncio.Event().wait()
+        finally:
+            seen.put("cancelled")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.put("asked")
+        await gate.wait()
+        await streaming(content)(scope, receive, send)
+
+    serving.app = app
+    with closing(connect(serving.port)) as client:
+        client.sendall(GET)
+        assert next_of(seen) == "asked"
+        [connection] = serving.connections
+    eventually(lambda: connection not in serving.connections)
+    gate.open()
+    assert next_of(seen) == "cancelled"
+
+
+def test_who_works_on_after_a_stream_failed_is_not_cancelled_when_the_client_leaves(
+    serving: Serving, seen: Seen
+) -> None:
+    gate = Gate(serving)
+
+    async def content() -> AsyncIterator[bytes]:
+        yield b"part"
+        raise ValueError("no more")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with pytest.raises(ValueError, match="no more"):
+            await streaming(content)(scope, receive, send)
+        seen.put("failed")
+        await gate.wait()
+        seen.put("went on")
+
+    serving.app = app
+    with closing(connect(serving.port)) as client:
+        client.sendall(GET)
+        assert next_of(seen) == "failed"
+        [connection] = serving.connections
+    eventually(lambda: connection not in serving.connections)
+    gate.open()
+    assert next_of(seen) == "went on"
+
+
+def test_an_ended_stream_leaves_nothing_to_the_garbage_collector(
+    serving: Serving, client: socket.socket, answers: Answers
+) -> None:
+    made: list[weakref.ref[Any]] = []
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"part"
+        await asyncio.sleep(0)
+
+    def content() -> AsyncIterator[bytes]:
+        items = parts()
+        made.append(weakref.ref(items))
+        return items
+
+    serving.app = streaming(content)
+    gc.disable()
+    try:
+        client.sendall(GET)
+        assert answers.read()[2] == b"part"
+        eventually(lambda: made[0]() is None)
+    finally:
+        gc.enable()
+
+
+def test_a_stream_waits_with_no_timer_of_its_connection(
+    serving: Serving, client: socket.socket, answers: Answers, seen: Seen
+) -> None:
+    gate = Gate(serving)
+
+    async def content() -> AsyncIterator[bytes]:
+        yield b"part"
+        await gate.wait()
+
+    serving.app = streaming(content)
+    client.sendall(GET)
+    answers.head()
+    assert answers.chunk() == b"part"
+    [connection] = serving.connections
+    assert connection._timer is None
+    gate.open()
+    assert answers.chunk() == b""
+    eventually(lambda: connection._timer is not None)  # for the next request
 
 
 def small(port: int) -> socket.socket:
