@@ -36,7 +36,7 @@ help:
 	@echo '                  lint, test-core, test-plugins and test-jims'
 	@echo 'make test-long    all tests, with many more random histories of the stores'
 	@echo 'make docs         write the generated parts of docs/ anew'
-	@echo 'make bench        measure all, beside peers: about 40 minutes on a machine that does nothing else'
+	@echo 'make bench        measure all, beside peers: half an hour on a machine that does nothing else'
 	@echo 'make clean        remove the virtual environment and all caches'
 
 run: $(VENV)/.installed-run

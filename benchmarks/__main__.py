@@ -15,7 +15,7 @@ SUITES = ("framework", "features", "chat", "growth", "streams", "plugins", "star
 def main() -> None:
     """Run the command. What needs more than Python's own library runs in the harness's environment."""
     now = datetime.now(UTC)
-    more = "All take 40 minutes, with --quick some minutes. benchmarks/README.md says what each measures and needs."
+    more = "All take half an hour, with --quick some minutes. benchmarks/README.md says what each measures and needs."
     options = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, epilog=more)
     options.add_argument("suites", nargs="*", metavar="suite", help=f"all, or some of: {', '.join(SUITES)}")
     options.add_argument("--quick", action="store_true", help="fewer and shorter rounds: to try it, not to quote it")
