@@ -1,8 +1,8 @@
 """A stream on its way to the client.
 
-The content is read in the request's own task. Beside it one task watches for the client's leaving, and a timer looks
-now and then whether a ping is due or a send takes too long: so a chunk costs no timer of its own. No timeout stands
-around the content, which would tear it (PEP 789).
+The content is read in the request's own task. Once that waits, a task beside it watches for the client's leaving,
+where the server does not tell of it, and a timer looks now and then whether a ping is due or a send takes too long: a
+chunk has no timer of its own. No timeout stands around the content, which would tear it (PEP 789).
 """
 
 import asyncio
@@ -58,7 +58,8 @@ def cut_off(connection: "Connection", waited: float, send: Send) -> None:
     """Drop the connection of a client that has read nothing for the seconds `waited`, and log that.
 
     ASGI has no word for it, and a server that is told to close first waits until all is read that was written, which is
-    never. uvicorn's `send` is bound to what has the transport, so that can be dropped; elsewhere we have to leave it.
+    never. The command's `send` is bound to what can abort, uvicorn's own to what has the transport; elsewhere it is
+    left.
     """
     route = connection.route
     logger.info(
@@ -68,7 +69,8 @@ def cut_off(connection: "Connection", waited: float, send: Send) -> None:
         "unmatched" if route is None else route.path,
         extra={"request_id": connection.request_id},
     )
-    abort = getattr(getattr(getattr(send, "__self__", None), "transport", None), "abort", None)
+    server = getattr(send, "__self__", None)
+    abort = getattr(server, "abort", None) or getattr(getattr(server, "transport", None), "abort", None)
     if abort is not None:
         abort()
 
@@ -104,7 +106,7 @@ class _Delivery:
         """Send chunk by chunk, and the end."""
         encode = self.response.encode
         yielded = monotonic()
-        if not self.request.unread:
+        if not self.watching and not self.request.unread:
             self.watch()
         async for item in self.items:
             await self.send_chunk(encode(item), True)
@@ -213,6 +215,7 @@ class _OnAsyncio(_Delivery):
         self.host = host
         cancelling = host.cancelling()
         self.timer: asyncio.Handle = asyncio.get_running_loop().call_soon(self._settle)
+        self._hear()
         try:
             try:
                 await self.pump()
@@ -225,6 +228,7 @@ class _OnAsyncio(_Delivery):
             if self.interrupted:
                 host.uncancel()
         finally:
+            self.finishing = True
             if self.exchange is not None:
                 self.exchange.on_gone = None
             self.timer.cancel()
@@ -234,10 +238,10 @@ class _OnAsyncio(_Delivery):
         if self.failure is not None:
             raise self.failure
 
-    def watch(self) -> None:
+    def _hear(self) -> None:
+        """Have our own server say when the client leaves: that takes no task, and reads nothing of the body."""
         exchange: Any = getattr(self.receive, "__self__", None)
         if not hasattr(exchange, "on_gone"):
-            super().watch()
             return
         self.watching = True
         self.exchange = exchange

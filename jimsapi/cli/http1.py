@@ -43,7 +43,7 @@ closed at once, it might lose that."""
 HIGH_WATER = 65_536
 """Bytes of a body that are kept for an app that does not read; then no more is taken from the connection."""
 MAX_JOINED = 65_536
-"""Bytes of a body that are written together with the head; copying a longer one costs more than a second write."""
+"""Bytes that are written together, such as a body with its head; copying more costs more than a second write."""
 
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -100,8 +100,12 @@ class Batch:
         for transport, data in writes:
             by_transport.setdefault(transport, []).append(data)
         for transport, pieces in by_transport.items():
-            if not transport.is_closing():
-                transport.writelines(pieces)
+            if transport.is_closing():
+                continue
+            if sum(map(len, pieces)) <= MAX_JOINED:
+                pieces = [b"".join(pieces)]
+            for piece in pieces:  # not by `writelines`, which on Python 3.13.0 never pauses who writes (CVE-2024-12254)
+                transport.write(piece)
 
 
 _batches: WeakKeyDictionary[ServerState, Batch] = WeakKeyDictionary()
@@ -358,8 +362,11 @@ class Http1Protocol(asyncio.Protocol):
         self.deaf = True
         self.batch.flush()
         if not self.transport.is_closing():
-            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
-            self.transport.abort()
+            self._abort()
+
+    def _abort(self) -> None:
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+        self.transport.abort()
 
     def write(self, data: bytes) -> None:
         """Send bytes to the client."""
@@ -506,7 +513,7 @@ class Http1Protocol(asyncio.Protocol):
         if self.transport.get_write_buffer_size() < self._untaken:
             self._watch_taking()
         else:
-            self.transport.abort()
+            self._abort()
 
     def _unblock(self) -> None:
         if self.blocked is not None:
@@ -570,10 +577,9 @@ class Exchange:
         self._chunked = False
         self._bodiless = False
 
-    @property
-    def transport(self) -> asyncio.Transport:
-        """For a stream that drops a client which does not read: uvicorn's has it in the same place."""
-        return self._protocol.transport
+    def abort(self) -> None:
+        """Drop a client that does not read, for our own streams: closing would wait for it."""
+        self._protocol.reset()
 
     @property
     def begun(self) -> bool:

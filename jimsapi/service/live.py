@@ -56,10 +56,10 @@ class LiveRun:
     """A run that this process works on: its caller's answer, its place in the queue, its pipeline.
 
     `pipeline` is the task of the one that was started last, which has to end by `deadline` (the loop's time). `stream`
-    is there if somebody watches; it ends with the answer. `taken` is done once a thread has taken the message, or is
-    never going to; it is there if somebody waits for that. `known_as` is the run that answers: another one, if the
-    caller sent the message before with the same idempotency key. Several may wait for `answer` and `taken`: each under
-    `asyncio.shield`, for one that is cancelled would cancel them for all.
+    is there if somebody watches; it ends with the answer. `taken` is there if somebody waits for a thread to take the
+    message; it is done, and gone, once one has or is never going to. `known_as` is the run that answers: another one,
+    if the caller sent the message before with the same idempotency key. Several may wait for `answer` and `taken`: each
+    under `asyncio.shield`, for one that is cancelled would cancel them for all.
     """
 
     __slots__ = (

@@ -1407,14 +1407,17 @@ def test_a_client_that_hears_only_gets_an_answer_as_a_whole_or_none(serving: Ser
 # Our own streams, which hear of it without a task that waits.
 
 
-def streaming(content: Callable[[], AsyncIterator[bytes]]) -> App:
+def streaming(content: Callable[[], AsyncIterator[bytes]], send_timeout: float = TIMEOUT) -> App:
     """An app that answers with a stream of ours."""
     app = App()
 
     @app.get("/")
     async def handler(request: Request) -> Response:
-        return StreamingResponse(content())
+        response = StreamingResponse(content())
+        response.send_timeout = send_timeout
+        return response
 
+    app.post("/")(handler)
     return app
 
 
@@ -1487,6 +1490,52 @@ def test_who_works_on_after_a_stream_failed_is_not_cancelled_when_the_client_lea
     eventually(lambda: connection not in serving.connections)
     gate.open()
     assert next_of(seen) == "went on"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        request("POST", "/", "transfer-encoding: chunked", body=b"5\r\nhello\r\n"),
+        request("POST", "/", "content-length: 5", "expect: 100-continue"),
+        request("POST", "/", "content-length: 500000", body=b"hello"),
+    ],
+)
+def test_a_stream_whose_request_s_body_nobody_reads_is_cancelled_when_its_client_leaves(
+    serving: Serving, seen: Seen, sent: bytes
+) -> None:
+    async def content() -> AsyncIterator[bytes]:
+        seen.put("begun")
+        try:
+            await asyncio.Event().wait()
+            yield b"never"
+        finally:
+            seen.put("cancelled")
+
+    serving.app = streaming(content)
+    with closing(connect(serving.port)) as client:
+        client.sendall(sent)
+        assert next_of(seen) == "begun"
+    assert next_of(seen) == "cancelled"
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_stream_that_its_client_does_not_read_is_cut_at_once_and_does_not_look_whole(
+    serving: Serving, seen: Seen, version: str
+) -> None:
+    async def content() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"x" * 50_000
+        finally:
+            seen.put("closed")
+
+    serving.app = streaming(content, send_timeout=0.1)
+    with closing(small(serving.port)) as client:
+        client.sendall(f"GET / HTTP/{version}\r\nhost: test\r\n\r\n".encode())
+        assert next_of(seen) == "closed"
+        eventually(lambda: not serving.connections)
+        with pytest.raises((EOFError, ValueError, ConnectionResetError)):
+            Answers(client).read()
 
 
 def test_an_ended_stream_leaves_nothing_to_the_garbage_collector(
@@ -1563,7 +1612,7 @@ def test_an_app_waits_for_a_client_that_reads_slowly(serving: Serving, seen: See
         assert b"".join(iter(reader.chunk, b"")) == b"x" * 20_000_000
 
 
-@pytest.mark.parametrize("how", ["stream", "answer", "closing answer"])
+@pytest.mark.parametrize("how", ["stream", "HTTP/1.0 stream", "answer", "closing answer"])
 def test_a_client_that_takes_nothing_is_cut(
     serving: Serving, seen: Seen, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
@@ -1571,7 +1620,7 @@ def test_a_client_that_takes_nothing_is_cut(
     monkeypatch.setattr(serving.config, "timeout_keep_alive", 0.05)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if how == "stream":
+        if how.endswith("stream"):
             await start(send)
             for _ in range(1000):
                 await go_on(send, b"x" * 50_000, more=True)
@@ -1581,7 +1630,7 @@ def test_a_client_that_takes_nothing_is_cut(
 
     serving.app = app
     with closing(small(serving.port)) as client:
-        client.sendall(GET)
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n" if how.startswith("HTTP/1.0") else GET)
         assert next_of(seen) == "http.disconnect"
         eventually(lambda: not serving.connections)
         with pytest.raises((EOFError, ValueError, ConnectionResetError)):
