@@ -101,12 +101,15 @@ class Terminal:
     def interrupt_prompt(self, text: str | None = None) -> None:
         """Press Ctrl-C at the prompt until `text` is shown, or the command ends.
 
-        `readline` heeds a signal that comes right before it begins to wait no sooner than the next one.
+        `readline` heeds a signal that comes right before it begins to wait no sooner than the next one. What was typed
+        has to be shown before: the terminal drops it at Ctrl-C, and a `readline` that was about to read it heeds none.
         """
         with self._grown:
-            while not self._there(text):
+            for _ in range(10):
                 self.type("\x03")
-                self._grown.wait_for(lambda: self._there(text), 5)
+                if self._grown.wait_for(lambda: self._there(text), 5):
+                    return
+            raise AssertionError(f"Ctrl-C had no effect: {self.shown[self._place :]!r}")
 
     def _there(self, text: str | None) -> bool:
         return self._ended or (text is not None and self.shown.find(text, self._place) >= 0)
@@ -335,6 +338,7 @@ def test_ctrl_c_leaves_the_prompt_when_it_is_pressed_again(served: Served) -> No
     with Terminal(served.url) as terminal:
         terminal.see("> ")
         terminal.type("half a mess")
+        terminal.see("half a mess")
         terminal.interrupt_prompt("Ctrl-C again leaves.")
         terminal.see("Ctrl-C again leaves.")
         terminal.see("> ")
