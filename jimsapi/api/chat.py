@@ -136,13 +136,13 @@ async def begin_in_background(request: Request, service: RunService) -> Response
 
 
 def refused(request: Request, run: LiveRun) -> Response | None:
-    """The answer to a message that no thread took; None if one did. For runs that are let in."""
+    """The answer to a message that no thread took; None if one did. Asked once `LiveRun.let_in` has told."""
     error = refusal(run)
     return None if error is None else domain_error(request, error)
 
 
 def refusal(run: LiveRun) -> DomainError | None:
-    """Why no thread took a message; None if one did. For runs that are let in, or answered."""
+    """Why no thread took a message; None if one did. Asked once that is told, or the run answered."""
     if run.thread is not None or run.known_as is not run.run_id:
         return None
     error = run.answer.exception()

@@ -284,12 +284,12 @@ class Request(Connection):
         """The body's JSON value. Raises `HTTPError` 415 if it is not declared as JSON, `ValidationError` (422) if it
         is none or holds what no store can keep, and as `body` does."""
         self._check_declaration()
-        return self._decode(self._body if self._body is not None else await self.body())
+        return self._decode(await self.body())
 
     async def typed(self, model: type[Model]) -> Model:
         """The JSON body as the given `msgspec.Struct`. Raises as `json` does; the 422 lists every fault."""
         self._check_declaration()
-        return convert_body(self._decode(self._body if self._body is not None else await self.body()), model)
+        return convert_body(self._decode(await self.body()), model)
 
     @property
     def lingering(self) -> bool:

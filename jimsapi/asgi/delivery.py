@@ -208,7 +208,7 @@ class _OnAsyncio(_Delivery):
         super().__init__(response, request, receive, send)
         self.interrupted = False
         self.exchange: Any = None  # our own server's, if it says by itself that the client has left
-        self.due: list[Callable[[], Coroutine[Any, Any, None]]] | None = []  # until then
+        self.due: list[Callable[[], Coroutine[Any, Any, None]]] | None = []  # to start in that turn
         self.tasks: tuple[asyncio.Task[None], ...] = ()
 
     async def run(self, host: asyncio.Task[Any]) -> None:

@@ -1421,6 +1421,16 @@ def streaming(content: Callable[[], AsyncIterator[bytes]], send_timeout: float =
     return app
 
 
+def ask_and_leave(serving: Serving, seen: Seen) -> Any:
+    """Ask, and leave once the app has told something, which is returned when the server knows that the client left."""
+    with closing(connect(serving.port)) as client:
+        client.sendall(GET)
+        told = next_of(seen)
+        [connection] = serving.connections
+    eventually(lambda: connection not in serving.connections)
+    return told
+
+
 def test_a_stream_s_content_is_cancelled_when_its_client_leaves_and_needs_no_task_for_that(
     serving: Serving, seen: Seen
 ) -> None:
@@ -1457,11 +1467,7 @@ def test_a_stream_whose_client_has_left_before_it_begins_is_cancelled(serving: S
         await streaming(content)(scope, receive, send)
 
     serving.app = app
-    with closing(connect(serving.port)) as client:
-        client.sendall(GET)
-        assert next_of(seen) == "asked"
-        [connection] = serving.connections
-    eventually(lambda: connection not in serving.connections)
+    assert ask_and_leave(serving, seen) == "asked"
     gate.open()
     assert next_of(seen) == "cancelled"
 
@@ -1483,11 +1489,7 @@ def test_who_works_on_after_a_stream_failed_is_not_cancelled_when_the_client_lea
         seen.put("went on")
 
     serving.app = app
-    with closing(connect(serving.port)) as client:
-        client.sendall(GET)
-        assert next_of(seen) == "failed"
-        [connection] = serving.connections
-    eventually(lambda: connection not in serving.connections)
+    assert ask_and_leave(serving, seen) == "failed"
     gate.open()
     assert next_of(seen) == "went on"
 
