@@ -18,7 +18,7 @@ from benchmarks.sheet import RATE, Aim, Sheet
 OURS, OURS_ELSEWHERE, RAW = "jimsapi", "jimsapi, uvicorn's protocol", "raw ASGI"
 PEERS = ("Starlette", "FastAPI", "Litestar", "BlackSheep", "Falcon")
 CONNECTIONS = 32
-PROTOCOL = "jimsapi.cli.http1:Http1Protocol"
+PROTOCOL = "jimsapi.server.http1:Http1Protocol"
 """What our command has uvicorn speak HTTP/1.1 with."""
 GET, PARTS, POST, MISSING, EVENTS = "routed GET", "parameters among 1,000 routes", "validated POST", "404", "SSE"
 TARGETS = {

@@ -20,7 +20,7 @@ from jimsapi.api.app import VERSION, Api
 from jimsapi.api.metrics import MetricsOptions
 from jimsapi.builtin.client_certificate import CertificateOptions
 from jimsapi.cli.drain import Drain
-from jimsapi.cli.http1 import Http1Protocol
+from jimsapi.server.http1 import Http1Protocol
 from jimsapi.cli.logs import LogWriter, set_up_logs
 from jimsapi.cli.options import LogOptions, ServerOptions
 from jimsapi.plugins.compose import Composition

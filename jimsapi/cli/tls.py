@@ -10,7 +10,7 @@ from copy import copy
 
 from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
 from jimsapi.cli.distinguished_name import subject_name
-from jimsapi.cli.http1 import Http1Protocol
+from jimsapi.server.http1 import Http1Protocol
 
 Extension = dict[object, object]
 """What stands in a scope's `extensions`, as uvicorn types it."""

@@ -24,7 +24,7 @@ COMMANDS = {
         *("--root-path", "{root}"),
     ],
     "uvicorn-jimsapi": [
-        *("uvicorn", APP, "--port", "{port}", "--http", "jimsapi.cli.http1:Http1Protocol", "--loop", "uvloop"),
+        *("uvicorn", APP, "--port", "{port}", "--http", "jimsapi.server.http1:Http1Protocol", "--loop", "uvloop"),
         *("--root-path", "{root}"),
     ],
     "hypercorn-asyncio": ["hypercorn", APP, "-b", "127.0.0.1:{port}", "-k", "asyncio", "--root-path", "{root}"],

@@ -19,7 +19,7 @@ from websockets.frames import Close, Frame, Opcode
 from jimsapi.asgi import App, Request, Response, StreamingResponse
 from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
 from jimsapi.cli import http1
-from jimsapi.cli.http1 import Http1Protocol
+from jimsapi.server.http1 import Http1Protocol
 from tests.raw import TIMEOUT, connect, ended, request
 
 Headers = list[tuple[bytes, bytes]]

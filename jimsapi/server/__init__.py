@@ -1,0 +1,1 @@
+"""Serving an ASGI app with uvicorn. Knows neither chats nor plugins."""
