@@ -9,9 +9,9 @@ from random import Random
 
 import pytest
 
-from tests.reliability.database import rows, runs, said, statuses
-from tests.reliability.paced import paced_server, until
-from tests.reliability.wire import CutAnswer, NoAnswer, Wire
+from tests.faults.database import rows, runs, said, statuses
+from tests.faults.paced import paced_server, until
+from tests.faults.wire import CutAnswer, NoAnswer, Wire
 from tests.serving import Served
 
 pytestmark = pytest.mark.anyio

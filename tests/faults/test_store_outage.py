@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.database import said, statuses
-from tests.reliability.paced import paced_server, until
-from tests.reliability.wire import Wire, once
+from tests.faults.database import said, statuses
+from tests.faults.paced import paced_server, until
+from tests.faults.wire import Wire, once
 from tests.serving import Served
 
 pytestmark = pytest.mark.anyio

@@ -1,0 +1,195 @@
+"""Power cuts under load: what was acknowledged survives whatever the disk loses that was not synced.
+
+    python -m tests.faults.power --store sqlite --cuts 100
+    python -m tests.faults.power --store sqlite --durability relaxed --cuts 100
+    python -m tests.faults.power --store postgresql --cuts 100
+    python -m tests.faults.power --store sqlite --lie --cuts 5
+
+`--lie` has syncs do nothing: then messages must be lost, or the simulation proves nothing.
+
+Each cut begins on the disk that the cut before left. What the simulation assumes of a disk is in `disk_image.py`.
+PostgreSQL relies on the name of a new file being durable when the file is; SQLite is tested without that.
+"""
+
+import argparse
+import asyncio
+import signal
+import sqlite3
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random, randrange
+from subprocess import CalledProcessError
+from typing import Any, Protocol
+
+from tests.faults.disk_image import Disk
+from tests.faults.load import Callers, Journal
+from tests.faults.places import Place, PostgresPlace, SQLitePlace, kill_tree, postgres_server
+from tests.faults.report import Figures, show
+from tests.faults.verify import PROMISED_NONE as STORED_NONE
+from tests.faults.verify import runs_stuck, said, stored, threads_stuck
+from tests.serving import Served
+
+PROMISED_NONE = (*STORED_NONE, "stores damaged")
+RELAXED_NONE = tuple(name for name in PROMISED_NONE if name not in ("acknowledged and lost", "accepted and lost"))
+"""What is promised of a store that syncs at checkpoints only."""
+
+LOAD_BEFORE_CUT = (0.0, 0.8)
+"""Seconds of load before a cut."""
+STARTS_CUT = 0.2
+"""How many of the cuts hit a start, with what it recovers or upgrades."""
+READ_ALL = "SELECT count(*) FROM thread_events WHERE length(event_data ->> 'content') > 0"
+"""PostgreSQL checks each page that it reads."""
+
+
+class Machine(Protocol):
+    """A store's process on a disk that loses what was not synced, and the server on it."""
+
+    place: Place
+    disk: Disk
+
+    def start(self) -> Served:
+        """Start all, and read all. Raises `RuntimeError`, `sqlite3.Error` or `CalledProcessError` if it is damaged."""
+        ...
+
+    def kill(self, served: Served) -> None:
+        """Kill all processes."""
+        ...
+
+
+class SQLiteMachine:
+    """The server with its file."""
+
+    def __init__(self, folder: Path, scratch: Path, durability: str, *, lies: bool) -> None:
+        self.place: Place = SQLitePlace(folder)
+        self.disk = Disk(folder, scratch, lies=lies)
+        self._durability = durability
+
+    def start(self) -> Served:
+        served = self.place.served("--durability", self._durability, env=self.disk.env)
+        served.start()
+        if (found := self.place.rows("PRAGMA integrity_check")) != [("ok",)]:
+            self.kill(served)
+            raise RuntimeError(f"integrity_check: {found}")
+        return served
+
+    def kill(self, served: Served) -> None:
+        served.stop(signal.SIGKILL)
+        served.close()
+
+
+class PostgresMachine:
+    """PostgreSQL with its data, and a server on it."""
+
+    def __init__(self, postgres: Any, scratch: Path, random: Random, *, lies: bool) -> None:
+        self.place: Place = PostgresPlace(postgres)
+        self.disk = Disk(Path(postgres.data), scratch, names_follow_files=True, lies=lies)
+        self._postgres = postgres
+        self._random = random
+
+    def start(self) -> Served:
+        self._postgres.env = self.disk.env
+        self._postgres.settings["wal_sync_method"] = self._random.choice(["fdatasync", "open_datasync", "fsync"])
+        self._postgres.start()
+        served = self.place.served()
+        served.start()
+        self.place.rows(READ_ALL)
+        return served
+
+    def kill(self, served: Served) -> None:
+        kill_tree(self._postgres.pid)
+        served.stop(signal.SIGKILL)
+        served.close()
+        self._postgres.crash()
+
+
+async def cut_power(machine: Machine, cuts: int, random: Random) -> Figures:
+    """Cut the power many times; returns what was lost. A store that is damaged ends the series."""
+    journal = Journal()
+    figures = dict.fromkeys(("cuts", "cuts in a start", "stores damaged"), 0)
+    lost = 0
+    served = await begin(machine)
+    while served is not None and figures["cuts"] < cuts:
+        if random.random() < STARTS_CUT:
+            moment = random.randrange(machine.disk.moment() + 1)
+            await asyncio.to_thread(machine.kill, served)
+            figures["cuts in a start"] += 1
+        else:
+            moment = await cut_under_load(machine, served, journal, random)
+        await asyncio.to_thread(machine.disk.cut, moment, random)
+        figures["cuts"] += 1
+        served = await begin(machine)
+        if served is not None:
+            gone = journal.acknowledged - said(machine.place, "assistant").keys()
+            lost += len(gone)
+            journal.acknowledged -= gone
+    if served is None:
+        return figures | {"stores damaged": 1, "acknowledged and lost": lost}
+    figures["runs stuck"] = await runs_stuck(machine.place)
+    figures |= stored(machine.place, journal)
+    figures["threads stuck"] = await threads_stuck(machine.place, served.port)
+    figures["acknowledged and lost"] += lost
+    machine.kill(served)
+    return figures
+
+
+async def cut_under_load(machine: Machine, served: Served, journal: Journal, random: Random) -> int:
+    """Load the server, and kill everything; returns the moment of the cut."""
+    callers = Callers(journal, served.port)
+    await asyncio.sleep(random.uniform(*LOAD_BEFORE_CUT))
+    acknowledged, background = set(journal.acknowledged), set(journal.background)
+    moment = machine.disk.moment()
+    await asyncio.to_thread(machine.kill, served)
+    await callers.end()
+    # What was answered between the moment and the kill was not answered before the cut.
+    journal.acknowledged, journal.background = acknowledged, background
+    return moment
+
+
+async def begin(machine: Machine) -> Served | None:
+    """Start everything on the disk as it is; returns None if the store is damaged."""
+    machine.disk.begin()
+    try:
+        return await asyncio.to_thread(machine.start)
+    except (RuntimeError, sqlite3.Error, CalledProcessError) as error:
+        print(f"the store is damaged: {error}")
+        return None
+
+
+@contextmanager
+def machine_of(store: str, durability: str, random: Random, *, lies: bool) -> Iterator[Machine]:
+    """A machine with an empty store."""
+    with tempfile.TemporaryDirectory(prefix="power-") as name:
+        scratch = Path(name).resolve()
+        scratch.chmod(0o755)  # PostgreSQL runs as another user
+        if store == "sqlite":
+            folder = scratch / "disk"
+            folder.mkdir()
+            yield SQLiteMachine(folder, scratch, durability, lies=lies)
+        else:
+            with postgres_server() as postgres:
+                postgres.stop()
+                yield PostgresMachine(postgres, scratch, random, lies=lies)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Cut the power under load, and count what is lost.")
+    parser.add_argument("--store", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument("--durability", choices=["durable", "relaxed"], default="durable")
+    parser.add_argument("--lie", action="store_true", help="let syncs do nothing")
+    parser.add_argument("--cuts", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=randrange(2**32))
+    given = parser.parse_args()
+    random = Random(given.seed)
+    with machine_of(given.store, given.durability, random, lies=given.lie) as machine:
+        figures = asyncio.run(cut_power(machine, given.cuts, random))
+    how = "syncs do nothing" if given.lie else given.durability
+    promised = PROMISED_NONE if given.durability == "durable" else RELAXED_NONE
+    kept = show(f"power cuts on {given.store}, {how}, seed {given.seed}", figures, promised)
+    return 0 if kept else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
