@@ -113,12 +113,12 @@ async def cut_power(machine: Machine, cuts: int, random: Random) -> Figures:
     served = await begin(machine)
     while served is not None and figures["cuts"] < cuts:
         if random.random() < STARTS_CUT:
-            moment = random.randrange(machine.disk.moment() + 1)
+            moment = int(random.random() * (machine.disk.moment() + 1))
             await asyncio.to_thread(machine.kill, served)
             figures["cuts in a start"] += 1
         else:
             moment = await cut_under_load(machine, served, journal, random)
-        await asyncio.to_thread(machine.disk.cut, moment, random)
+        await asyncio.to_thread(machine.disk.cut, moment, Random(random.getrandbits(64)))
         figures["cuts"] += 1
         served = await begin(machine)
         if served is not None:

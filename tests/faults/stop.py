@@ -167,7 +167,7 @@ async def stop_servers(times: int, random: Random) -> Figures:
             served = place.served("--drain-time", f"{DRAIN_TIME:g}")
             await asyncio.to_thread(served.start)
             assert served.process is not None
-            clients = Clients(served.port, random, numbers)
+            clients = Clients(served.port, Random(random.getrandbits(64)), numbers)
             await asyncio.sleep(random.uniform(*LOAD_BEFORE_STOP))
             served.process.send_signal(signal.SIGTERM)
             status = await asyncio.to_thread(served.process.wait, EXITS_WITHIN)

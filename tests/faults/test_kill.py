@@ -3,80 +3,52 @@
 import asyncio
 import shutil
 import signal
-from itertools import count
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from tests.faults.database import rows, runs, said, statuses
+from tests.faults.kill import PROMISED_NONE, kill_servers
 from tests.faults.paced import paced_server, until
-from tests.faults.wire import CutAnswer, NoAnswer, Wire
-from tests.serving import Served
+from tests.faults.places import SQLitePlace
+from tests.faults.report import broken
+from tests.faults.wire import NoAnswer, Wire
 
 pytestmark = pytest.mark.anyio
 
-KILLS = 20
-CONTACTS = ["alone 1", "alone 2", "alone 3", "alone 4", "shared", "shared", "shared", "shared"]
+KILLS = 6
 OPEN = "SELECT run_id FROM jimsapi_runs WHERE finished_at IS NULL"
-HELD = f"{OPEN} AND thread_id IN (SELECT thread_id FROM threads WHERE contact_id LIKE 'held %')"
 
 
-class Load:
-    """Callers that send one message after another until the server dies."""
-
-    def __init__(self) -> None:
-        self.acknowledged: set[str] = set()
-        self._numbers = count()
-
-    async def call(self, port: int, contact: str, command: str = "now") -> None:
-        """Be one caller."""
-        wire = Wire(port)
-        while True:
-            message = f"{next(self._numbers)} {command}"
-            try:
-                answer = await wire.chat(contact, message)
-            except (NoAnswer, CutAnswer):
-                wire.close()
-                return
-            assert (answer.status, answer.json()["assistant_messages"]) == (200, [message])
-            self.acknowledged.add(message)
+async def test_killed_servers_lose_and_double_nothing_that_they_acknowledged(tmp_path: Path) -> None:
+    figures = await kill_servers(SQLitePlace(tmp_path), KILLS, Random(11), servers=1)
+    assert broken(figures, PROMISED_NONE) == {}
+    for name in ("acknowledged", "accepted in the background", "retries under a key", "events delivered to the sink"):
+        assert figures[name] > 0, name
+    for moment in ("load", "start", "drain", "checkpoint"):
+        assert figures[f"kills in {moment}"] > 0, moment
 
 
-async def test_a_killed_server_loses_and_doubles_nothing_that_it_acknowledged(tmp_path: Path) -> None:
+async def test_a_start_interrupts_the_runs_that_a_kill_left_open(tmp_path: Path) -> None:
     database = tmp_path / "jims.db"
-    moments = Random(KILLS)
-    load = Load()
     with paced_server(database) as served:
-        for number in range(KILLS):
-            enough = len(load.acknowledged) + moments.randint(1, 60)
-            await kill_under_load(served, database, load, f"held {number}", enough)
-            left_open = open_runs_in_a_copy(database)
-            await asyncio.to_thread(served.start)
+        wires = [Wire(served.port) for _ in range(2)]
+        for number, wire in enumerate(wires):
+            await wire.send_chat("held", f"{number} wait 3600")
+        await until(lambda: statuses(database) == {"running": 1, "queued": 1})
+        await asyncio.to_thread(served.stop, signal.SIGKILL)
+        for wire in wires:
+            with pytest.raises(NoAnswer):
+                await wire.answer()
+        left_open = open_runs_in_a_copy(database)
+        await asyncio.to_thread(served.start)
 
-            assert len(left_open) >= 2
-            assert {runs(database)[run_id] for run_id in left_open} == {"interrupted"}
-            assert rows(database, OPEN) == []
-            asked, answered = said(database, "user"), said(database, "assistant")
-            assert load.acknowledged <= answered.keys() <= asked.keys()
-            assert {*asked.values(), *answered.values()} == {1}
-            how_many = statuses(database)
-            assert how_many.keys() == {"completed", "interrupted"}
-            assert how_many["completed"] == answered.total()
-            assert how_many.total() == asked.total()
-
-
-async def kill_under_load(served: Served, database: Path, load: Load, held: str, enough: int) -> None:
-    """Kill the server once `enough` messages were answered, while a run is held and one waits behind it."""
-    async with asyncio.TaskGroup() as callers:
-        for contact in CONTACTS:
-            callers.create_task(load.call(served.port, contact))
-        for _ in range(2):
-            callers.create_task(load.call(served.port, held, "wait 3600"))
-        await until(lambda: len(load.acknowledged) >= enough and len(rows(database, HELD)) == 2)
-        assert served.process is not None
-        served.process.send_signal(signal.SIGKILL)
-        await asyncio.to_thread(served.process.wait)
+        assert len(left_open) == 2
+        assert {runs(database)[run_id] for run_id in left_open} == {"interrupted"}
+        assert rows(database, OPEN) == []
+        assert said(database, "user") == {"0 wait 3600": 1, "1 wait 3600": 1}
+        assert (await Wire(served.port).chat("held", "after now")).status == 200
 
 
 def open_runs_in_a_copy(database: Path) -> list[str]:
