@@ -38,11 +38,12 @@ RECOVERS_WITHIN = 15.0
 EXPECTED = {200, 503, 507}
 THREADS = "/api/v1/threads?contact_id=0+now"
 
+NO_LINE = "faults without a line in the log"
 PROMISED_NONE = (
     "other statuses",
     "ready although broken",
     "not alive",
-    "faults without a line in the log",
+    NO_LINE,
     "not recovered by itself",
     "starts refused",
     "acknowledged and lost",
@@ -118,8 +119,8 @@ class Client:
             return 0
 
 
-async def suffer(fault: Fault) -> tuple[Figures, list[str]]:
-    """Break the store below a server; returns the figures and what the log said meanwhile."""
+async def suffer(fault: Fault, seconds: float = FAULT_LASTS) -> tuple[Figures, list[str]]:
+    """Break the store below a server for some time; returns the figures and what the log said meanwhile."""
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
         scratch = Path(name).resolve()
         folder = scratch / "disk"
@@ -129,21 +130,23 @@ async def suffer(fault: Fault) -> tuple[Figures, list[str]]:
         served = place.served(env=disk.env)
         await asyncio.to_thread(served.start)
         try:
-            return await _suffer(fault, place, disk, served)
+            return await _suffer(fault, seconds, place, disk, served)
         finally:
             served.stop(signal.SIGKILL)
             served.close()
 
 
-async def _suffer(fault: Fault, place: SQLitePlace, disk: Disk, served: Served) -> tuple[Figures, list[str]]:
+async def _suffer(
+    fault: Fault, seconds: float, place: SQLitePlace, disk: Disk, served: Served
+) -> tuple[Figures, list[str]]:
     client = Client(served)
     for _ in range(BEFORE):
         assert await client.chat() == 200
     logged = len(served.stderr)
     fault.break_store(disk, place.file)
-    figures = await _during(client)
+    figures = await _during(client, seconds)
     lines = _warnings(served.stderr[logged:])
-    figures["faults without a line in the log"] = int(not lines)
+    figures[NO_LINE] = int(not lines)
     if fault.mend is not None:
         fault.mend(disk, place.file)
         figures["not recovered by itself"] = int(not await _recovers(client))
@@ -158,14 +161,14 @@ async def _suffer(fault: Fault, place: SQLitePlace, disk: Disk, served: Served) 
     return figures, lines
 
 
-async def _during(client: Client) -> Figures:
+async def _during(client: Client, seconds: float) -> Figures:
     """Send messages and probes while the fault lasts."""
     statuses: Counter[int] = Counter()
     reads: Counter[int] = Counter()
     ready_late = not_alive = 0
     loop = asyncio.get_running_loop()
     began = loop.time()
-    while (passed := loop.time() - began) < FAULT_LASTS:
+    while (passed := loop.time() - began) < seconds:
         statuses[await client.chat()] += 1
         reads[await client.get(THREADS)] += 1
         ready = await client.get("/readyz")

@@ -11,10 +11,10 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from tests.faults.paced import PACED
 from tests.serving import ROOT, Served
 
 PLUGIN_TESTS = ROOT / "plugins" / "jimsapi-postgres" / "tests"
-PACED = "tests.apps.paced:app"
 
 
 class Place(Protocol):
