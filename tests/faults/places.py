@@ -48,12 +48,13 @@ class SQLitePlace:
 
 
 class PostgresPlace:
-    """A database of a PostgreSQL server."""
+    """A database of a PostgreSQL server. `through` is the port of a proxy that servers reach it by."""
 
-    def __init__(self, postgres: Any, database: str = "postgres") -> None:
+    def __init__(self, postgres: Any, database: str = "postgres", *, through: int | None = None) -> None:
         self._postgres = postgres
         self._database = database
-        self.url: str = postgres.url(database)
+        url: str = postgres.url(database)
+        self.url = url if through is None else url.replace(f":{postgres.port}/", f":{through}/")
 
     def rows(self, query: str) -> list[tuple[str, ...]]:
         found: str = self._postgres.psql(query, self._database)
@@ -68,6 +69,11 @@ class PostgresPlace:
         """Start PostgreSQL again."""
         self._postgres.start()
 
+    def set_read_only(self, read_only: bool) -> None:
+        """Have PostgreSQL refuse writes, as a standby does, or take them again."""
+        self._postgres.psql(f"ALTER SYSTEM SET default_transaction_read_only = {'on' if read_only else 'off'}")
+        self._postgres.psql("SELECT pg_reload_conf()")
+
     def served(self, *options: str, folder: Path | None = None, env: Mapping[str, str] | None = None) -> Served:
         """The server counts another as dead after 3 seconds of silence, so that a check need not wait for 20."""
         path = os.pathsep.join(map(str, filter(None, (folder, PLUGIN_TESTS, ROOT))))
@@ -79,11 +85,23 @@ class PostgresPlace:
 
 def postgres_server(**settings: str) -> Any:
     """A PostgreSQL server of a test's own. It needs the environment in which the plugins are tested."""
-    if str(PLUGIN_TESTS) not in sys.path:
-        sys.path.insert(0, str(PLUGIN_TESTS))
+    _reach_plugin_tests()
     from database import Postgres  # type: ignore[import-not-found, unused-ignore]
 
     return Postgres(**settings)
+
+
+def postgres_proxy(postgres: Any) -> Any:
+    """A proxy before PostgreSQL that loses answers. An async context manager."""
+    _reach_plugin_tests()
+    from proxy import Proxy  # type: ignore[import-not-found, unused-ignore]
+
+    return Proxy(postgres.port)
+
+
+def _reach_plugin_tests() -> None:
+    if str(PLUGIN_TESTS) not in sys.path:
+        sys.path.insert(0, str(PLUGIN_TESTS))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from jimsapi_postgres.store import PostgresStore
 from jimsapi.testing.store import all_events, make_plan
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import ById, RunStatus
+from tests.faults.doubt import put_in_doubt
 from tests.faults.kill import PROMISED_NONE, kill_postgresql, kill_servers
 from tests.faults.places import PostgresPlace
 from tests.faults.report import broken
@@ -66,3 +67,10 @@ async def test_servers_whose_postgresql_is_killed_lose_and_double_nothing(own_po
     assert broken(figures, PROMISED_NONE) == {}
     assert figures["acknowledged"] > 0
     assert figures["refusals"] > 0
+
+
+async def test_commits_whose_answer_is_lost_double_nothing_over_http(own_postgres: Postgres) -> None:
+    figures = await put_in_doubt(own_postgres, 8, Random(14))
+    assert broken(figures, PROMISED_NONE) == {}
+    for name in ("commits in doubt", "cuts of all connections", "times read-only", "restarts"):
+        assert figures[name] > 0, name
