@@ -121,7 +121,8 @@ class Disk:
 
     def cut(self, moment: int, random: Random) -> None:
         """Leave the folder as a power cut at a moment might have. The programs must have been killed since."""
-        names = self._names_after(moment, random)
+        kept = random.choice((0.0, 0.5, 1.0, random.random()))
+        names = self._names_after(moment, random, kept, random.choice(SECTORS))
         for path in sorted(self.folder.rglob("*"), reverse=True):
             if str(path) not in names:
                 path.rmdir() if path.is_dir() else path.unlink()
@@ -135,15 +136,18 @@ class Disk:
                 continue
             self._give_to_owner(path)
 
-    def _names_after(self, moment: int, random: Random) -> dict[str, _File]:
-        """What each path stands for after a cut."""
+    def written(self) -> dict[str, bytes]:
+        """The files by their paths as the record has them if nothing is lost."""
+        names = self._names_after(self.moment(), Random(), 1.0, SECTORS[0])
+        return {name: bytes(file.durable) for name, file in names.items() if file is not _FOLDER}
+
+    def _names_after(self, moment: int, random: Random, kept: float, sector: int) -> dict[str, _File]:
+        """What each path stands for after a cut that keeps some of the changes that were not synced."""
         durable = {str(self.folder / path.relative_to(self._before)): path for path in self._before.rglob("*")}
         on_disk = {
             name: _FOLDER if path.is_dir() else _File(bytearray(path.read_bytes())) for name, path in durable.items()
         }
         waiting = self._replay(moment, on_disk)
-        kept = random.choice((0.0, 0.5, 1.0, random.random()))
-        sector = random.choice(SECTORS)
         for renaming in waiting:
             if random.random() < kept:
                 _rename(on_disk, renaming)

@@ -148,6 +148,19 @@ async def cut_under_load(machine: Machine, served: Served, journal: Journal, ran
     return moment
 
 
+async def unrecorded(machine: Machine) -> set[str]:
+    """The names of files in which the record of the disk lacks something that was written under load."""
+    served = await begin(machine)
+    assert served is not None
+    callers = Callers(Journal(), served.port)
+    await asyncio.sleep(LOAD_BEFORE_CUT[1])
+    await callers.end()
+    await asyncio.to_thread(machine.kill, served)
+    found = {str(path): path.read_bytes() for path in machine.disk.folder.rglob("*") if path.is_file()}
+    written = machine.disk.written()
+    return {Path(name).name for name in found.keys() | written.keys() if found.get(name) != written.get(name)}
+
+
 async def begin(machine: Machine) -> Served | None:
     """Start everything on the disk as it is; returns None if the store is damaged."""
     machine.disk.begin()

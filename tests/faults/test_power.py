@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from tests.faults.power import PROMISED_NONE, RELAXED_NONE, cut_power, machine_of
+from tests.faults.power import PROMISED_NONE, RELAXED_NONE, cut_power, machine_of, unrecorded
 from tests.faults.report import Figures, broken
 
 pytestmark = pytest.mark.anyio
@@ -31,3 +31,8 @@ async def test_a_power_cut_leaves_a_relaxed_store_whole() -> None:
 async def test_a_disk_that_lies_about_syncs_loses_what_was_acknowledged() -> None:
     figures = await cut("durable", 1, 2, lies=True)
     assert figures["acknowledged and lost"] + figures["stores damaged"] > 0
+
+
+async def test_the_record_of_the_disk_has_all_that_sqlite_writes() -> None:
+    with machine_of("sqlite", "durable", Random(1), lies=False) as machine:
+        assert await unrecorded(machine) == {"jims.db-shm"}  # mapped memory, which SQLite makes anew

@@ -56,14 +56,14 @@ async def test_a_process_that_is_killed_under_load_loses_nothing_it_acknowledged
 async def test_two_servers_of_which_one_is_killed_at_a_time_lose_and_double_nothing(
     postgres: Postgres, database: str
 ) -> None:
-    figures = await kill_servers(PostgresPlace(postgres, database), 4, Random(3), servers=2)
+    figures = await kill_servers(PostgresPlace(postgres, database), 2, Random(3), servers=2)
     assert broken(figures, PROMISED_NONE) == {}
     for name in ("acknowledged", "accepted in the background", "retries under a key"):
         assert figures[name] > 0, name
 
 
 async def test_servers_whose_postgresql_is_killed_lose_and_double_nothing(own_postgres: Postgres) -> None:
-    figures = await kill_postgresql(PostgresPlace(own_postgres), 2, Random(3))
+    figures = await kill_postgresql(PostgresPlace(own_postgres), 1, Random(3))
     assert broken(figures, PROMISED_NONE) == {}
     assert figures["acknowledged"] > 0
     assert figures["refusals"] > 0
