@@ -5,7 +5,7 @@ What is refused is refused before anything is written, so that the writer need n
 
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import msgspec
@@ -28,6 +28,7 @@ from jimsapi.threads.run import (
     Settled,
     Snapshot,
     Started,
+    ThreadRecord,
 )
 from jimsapi.threads.sqlite_reads import (
     NEWEST_TIME,
@@ -170,13 +171,15 @@ def _accept_message(
 
 def _accept_new(connection: sqlite3.Connection, plan: RunPlan, new: NewThread, now: datetime) -> Accepted:
     thread = new.thread_id.hex
-    created_at = time_text(_next_creation(connection, plan.contact_id))
-    connection.execute(_INSERT_THREAD, (thread, plan.contact_id, new.external_id, created_at, json_value(new.config)))
+    created_at = _next_creation(connection, plan.contact_id)
+    connection.execute(
+        _INSERT_THREAD, (thread, plan.contact_id, new.external_id, time_text(created_at), json_value(new.config))
+    )
     status = RunStatus.QUEUED if plan.conversation_start else RunStatus.RUNNING
     events = [new.created] if plan.conversation_start else [new.created, plan.message]
     stored = _append(connection, thread, events, None, now)
     _insert_run(connection, plan, thread, 1, status, True, now)
-    record = thread_record((thread, plan.contact_id, created_at, new.config))
+    record = ThreadRecord(new.thread_id, plan.contact_id, created_at.astimezone(UTC), new.config)
     return Accepted(record, True, status, Snapshot(stored[:], False), stored)
 
 
