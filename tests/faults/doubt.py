@@ -9,22 +9,18 @@ as after a failover; PostgreSQL is restarted.
 import argparse
 import asyncio
 import sys
-import tempfile
 from collections import Counter
-from pathlib import Path
 from random import Random, randrange
 from typing import Any
 
-from tests.faults.kill import PROMISED_NONE, Victim, settle
+from tests.faults.kill import PROMISED_NONE, goes_on, loaded_servers, settle
 from tests.faults.load import Journal
 from tests.faults.places import PostgresPlace, postgres_proxy, postgres_server
 from tests.faults.report import Figures, show
-from tests.faults.witness_sink import WitnessSink
+from tests.faults.verify import SETTLES_WITHIN
 
 WEIGHTS = {"commits in doubt": 6, "cuts of all connections": 3, "times read-only": 1, "restarts": 1}
 STATEMENTS = (b"jimsapi_accept", b"jimsapi_finish")
-GOES_ON_WITHIN = 30.0
-"""Seconds within which messages are answered again after a fault."""
 BETWEEN = (0.0, 0.2)
 """Seconds of load between two faults."""
 READ_ONLY_FOR = (0.1, 1.0)
@@ -34,19 +30,15 @@ async def put_in_doubt(postgres: Any, times: int, random: Random) -> Figures:
     """Let one fault follow another between PostgreSQL and two servers under load."""
     journal = Journal()
     faults: Counter[str] = Counter(dict.fromkeys(WEIGHTS, 0))
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        sink = WitnessSink(Path(folder))
-        async with postgres_proxy(postgres) as proxy:
-            place = PostgresPlace(postgres, through=proxy.port)
-            victims = [Victim(place, sink, journal, random) for _ in range(2)]
-            for victim in victims:
-                await victim.start()
+    async with postgres_proxy(postgres) as proxy:
+        place = PostgresPlace(postgres, through=proxy.port)
+        async with loaded_servers(place, journal, random, 2) as (victims, sink):
             for _ in range(times):
                 await asyncio.sleep(random.uniform(*BETWEEN))
                 fault = random.choices([*WEIGHTS], [*WEIGHTS.values()])[0]
                 await _do(fault, postgres, place, proxy, random)
                 faults[fault] += 1
-                await _goes_on(journal)
+                await goes_on(journal)
             return dict(faults) | await settle(place, journal, sink, victims)
 
 
@@ -54,7 +46,7 @@ async def _do(fault: str, postgres: Any, place: PostgresPlace, proxy: Any, rando
     if fault == "commits in doubt":
         proxy.lost.clear()
         proxy.lose_answer_to = random.choice(STATEMENTS)
-        async with asyncio.timeout(GOES_ON_WITHIN):
+        async with asyncio.timeout(SETTLES_WITHIN):
             await proxy.lost.wait()
     elif fault == "cuts of all connections":
         proxy.cut_all()
@@ -64,14 +56,6 @@ async def _do(fault: str, postgres: Any, place: PostgresPlace, proxy: Any, rando
         await asyncio.to_thread(place.set_read_only, False)
     else:
         await asyncio.to_thread(postgres.restart)
-
-
-async def _goes_on(journal: Journal) -> None:
-    """Wait until another message is answered."""
-    answered = len(journal.acknowledged)
-    async with asyncio.timeout(GOES_ON_WITHIN):
-        while len(journal.acknowledged) == answered:
-            await asyncio.sleep(0.01)
 
 
 def main() -> int:

@@ -10,11 +10,12 @@ On SQLite one server is killed. On PostgreSQL two servers share a database and o
 
 import argparse
 import asyncio
-import contextlib
 import signal
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from random import Random, randrange
 
@@ -47,11 +48,13 @@ class Victim:
         self._sink = sink
         self._journal = journal
         self._random = random
+        self._ended = True
 
     async def start(self) -> None:
         """Start the server and its callers."""
         self.served = self._new()
         await asyncio.to_thread(self.served.start)
+        self._ended = False
         self._callers = Callers(self._journal, self.served.port)
 
     async def kill(self) -> None:
@@ -64,53 +67,68 @@ class Victim:
         else:
             await asyncio.sleep(self._random.uniform(*LOAD_BEFORE_KILL))
         if moment == "drain":
-            self._signal(signal.SIGTERM)
+            assert self.served.process is not None
+            self.served.process.terminate()
             await asyncio.sleep(self._random.uniform(0, DRAIN_TAKES))
-        await self._end()
+        await self.end()
         if moment == "start":
-            # Its start recovers what the kill before left, and is killed too.
-            self.served = self._new()
-            self.served.launch()
+            # The start recovers what the kill before left, and is killed too.
+            starting = self._new()
+            starting.launch()
             await asyncio.sleep(self._random.uniform(0, START_TAKES))
-            await self._end()
+            starting.stop(signal.SIGKILL)
+            starting.close()
         await self.start()
 
-    async def stop(self) -> None:
-        """Let the callers finish, and the server live on."""
+    async def stop_callers(self) -> None:
+        """Let the callers finish."""
         await self._callers.end()
+
+    async def end(self, number: int = signal.SIGKILL) -> None:
+        """End the server, and wait for its callers."""
+        if self._ended:
+            return
+        self._ended = True
+        try:
+            await asyncio.to_thread(self.served.stop, number)
+            await self._callers.end()
+        finally:
+            self.served.close()
 
     async def _until_checkpoint(self) -> None:
         """Wait until SQLite moves its log into the database file, which nothing else writes."""
         assert isinstance(self._place, SQLitePlace)
         written_at = self._place.file.stat().st_mtime_ns
-        with contextlib.suppress(TimeoutError):
+        with suppress(TimeoutError):
             async with asyncio.timeout(CHECKPOINT_WITHIN):
                 while self._place.file.stat().st_mtime_ns == written_at:
                     await asyncio.sleep(0.001)
-
-    async def _end(self) -> None:
-        self._signal(signal.SIGKILL)
-        assert self.served.process is not None
-        await asyncio.to_thread(self.served.process.wait)
-        await self._callers.end()
-        self.served.close()
-
-    def _signal(self, number: int) -> None:
-        assert self.served.process is not None
-        self.served.process.send_signal(number)
 
     def _new(self) -> Served:
         return self._place.served(folder=self._sink.folder, env=self._sink.env)
 
 
+@asynccontextmanager
+async def loaded_servers(
+    place: Place, journal: Journal, random: Random, number: int
+) -> AsyncIterator[tuple[list[Victim], WitnessSink]]:
+    """Servers on a place with their callers and a sink. They are killed at the end, whatever happened."""
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        sink = WitnessSink(Path(folder))
+        victims = [Victim(place, sink, journal, random) for _ in range(number)]
+        try:
+            for victim in victims:
+                await victim.start()
+            yield victims, sink
+        finally:
+            for victim in victims:
+                await victim.end()
+
+
 async def kill_servers(place: Place, times: int, random: Random, servers: int) -> Figures:
     """Kill one of `servers` servers on a place at a time, and compare what is stored with what was acknowledged."""
     journal = Journal()
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        sink = WitnessSink(Path(folder))
-        victims = [Victim(place, sink, journal, random) for _ in range(servers)]
-        for victim in victims:
-            await victim.start()
+    async with loaded_servers(place, journal, random, servers) as (victims, sink):
         for number in range(times):
             await victims[number % servers].kill()
         moments = sum((victim.kills for victim in victims), Counter[str]())
@@ -121,19 +139,21 @@ async def kill_servers(place: Place, times: int, random: Random, servers: int) -
 async def kill_postgresql(place: PostgresPlace, times: int, random: Random) -> Figures:
     """Kill all processes of PostgreSQL below two servers, and start it again."""
     journal = Journal()
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        sink = WitnessSink(Path(folder))
-        victims = [Victim(place, sink, journal, random) for _ in range(2)]
-        for victim in victims:
-            await victim.start()
+    async with loaded_servers(place, journal, random, 2) as (victims, sink):
         for _ in range(times):
-            answered = len(journal.acknowledged)
-            while len(journal.acknowledged) == answered:  # the servers have their connections again
-                await asyncio.sleep(0.01)
+            await goes_on(journal)
             await asyncio.sleep(random.uniform(*LOAD_BEFORE_KILL))
             await asyncio.to_thread(place.kill)
             await asyncio.to_thread(place.start)
         return {"kills": times} | await settle(place, journal, sink, victims)
+
+
+async def goes_on(journal: Journal) -> None:
+    """Wait until another message is answered."""
+    answered = len(journal.acknowledged)
+    async with asyncio.timeout(SETTLES_WITHIN):
+        while len(journal.acknowledged) == answered:
+            await asyncio.sleep(0.01)
 
 
 async def settle(place: Place, journal: Journal, sink: WitnessSink, victims: list[Victim]) -> Figures:
@@ -142,15 +162,14 @@ async def settle(place: Place, journal: Journal, sink: WitnessSink, victims: lis
         while journal.unsettled:
             await asyncio.sleep(0.01)
     for victim in victims:
-        await victim.stop()
+        await victim.stop_callers()
     figures: Figures = {"retries under a key": journal.repeated, "refusals": journal.refused}
     figures["runs stuck"] = await runs_stuck(place)
     figures |= stored(place, journal)
     figures["threads"] = len(place.rows("SELECT thread_id FROM threads"))
     figures["threads stuck"] = await threads_stuck(place, victims[0].served.port)
     for victim in victims:
-        await asyncio.to_thread(victim.served.stop)
-        victim.served.close()
+        await victim.end(signal.SIGTERM)
     delivered = sink.delivered()
     figures["events delivered to the sink"] = len(delivered)
     figures["events doubled at the sink"] = sum(times > 1 for times in delivered.values())

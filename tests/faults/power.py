@@ -18,7 +18,7 @@ import sqlite3
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random, randrange
 from subprocess import CalledProcessError
@@ -49,13 +49,14 @@ class Machine(Protocol):
 
     place: Place
     disk: Disk
+    port: int
 
-    def start(self) -> Served:
+    def start(self) -> None:
         """Start all, and read all. Raises `RuntimeError`, `sqlite3.Error` or `CalledProcessError` if it is damaged."""
         ...
 
-    def kill(self, served: Served) -> None:
-        """Kill all processes."""
+    def kill(self) -> None:
+        """Kill all processes that run."""
         ...
 
 
@@ -65,19 +66,22 @@ class SQLiteMachine:
     def __init__(self, folder: Path, scratch: Path, durability: str, *, lies: bool) -> None:
         self.place: Place = SQLitePlace(folder)
         self.disk = Disk(folder, scratch, lies=lies)
+        self.port = 0
         self._durability = durability
+        self._served: Served | None = None
 
-    def start(self) -> Served:
-        served = self.place.served("--durability", self._durability, env=self.disk.env)
-        served.start()
+    def start(self) -> None:
+        self._served = self.place.served("--durability", self._durability, env=self.disk.env)
+        self._served.start()
+        self.port = self._served.port
         if (found := self.place.rows("PRAGMA integrity_check")) != [("ok",)]:
-            self.kill(served)
             raise RuntimeError(f"integrity_check: {found}")
-        return served
 
-    def kill(self, served: Served) -> None:
-        served.stop(signal.SIGKILL)
-        served.close()
+    def kill(self) -> None:
+        if self._served is not None:
+            self._served.stop(signal.SIGKILL)
+            self._served.close()
+            self._served = None
 
 
 class PostgresMachine:
@@ -86,23 +90,28 @@ class PostgresMachine:
     def __init__(self, postgres: Any, scratch: Path, random: Random, *, lies: bool) -> None:
         self.place: Place = PostgresPlace(postgres)
         self.disk = Disk(Path(postgres.data), scratch, names_follow_files=True, lies=lies)
+        self.port = 0
         self._postgres = postgres
         self._random = random
+        self._served: Served | None = None
 
-    def start(self) -> Served:
+    def start(self) -> None:
         self._postgres.env = self.disk.env
         self._postgres.settings["wal_sync_method"] = self._random.choice(["fdatasync", "open_datasync", "fsync"])
         self._postgres.start()
-        served = self.place.served()
-        served.start()
+        self._served = self.place.served()
+        self._served.start()
+        self.port = self._served.port
         self.place.rows(READ_ALL)
-        return served
 
-    def kill(self, served: Served) -> None:
-        kill_tree(self._postgres.pid)
-        served.stop(signal.SIGKILL)
-        served.close()
-        self._postgres.crash()
+    def kill(self) -> None:
+        if self._postgres.pid is not None:
+            kill_tree(self._postgres.pid)
+            self._postgres.crash()
+        if self._served is not None:
+            self._served.stop(signal.SIGKILL)
+            self._served.close()
+            self._served = None
 
 
 async def cut_power(machine: Machine, cuts: int, random: Random) -> Figures:
@@ -110,38 +119,37 @@ async def cut_power(machine: Machine, cuts: int, random: Random) -> Figures:
     journal = Journal()
     figures = dict.fromkeys(("cuts", "cuts in a start", "stores damaged"), 0)
     lost = 0
-    served = await begin(machine)
-    while served is not None and figures["cuts"] < cuts:
+    starts = await begin(machine)
+    while starts and figures["cuts"] < cuts:
         if random.random() < STARTS_CUT:
             moment = int(random.random() * (machine.disk.moment() + 1))
-            await asyncio.to_thread(machine.kill, served)
+            await asyncio.to_thread(machine.kill)
             figures["cuts in a start"] += 1
         else:
-            moment = await cut_under_load(machine, served, journal, random)
+            moment = await cut_under_load(machine, journal, random)
         await asyncio.to_thread(machine.disk.cut, moment, Random(random.getrandbits(64)))
         figures["cuts"] += 1
-        served = await begin(machine)
-        if served is not None:
+        starts = await begin(machine)
+        if starts:
             gone = journal.acknowledged - said(machine.place, "assistant").keys()
             lost += len(gone)
             journal.acknowledged -= gone
-    if served is None:
+    if not starts:
         return figures | {"stores damaged": 1, "acknowledged and lost": lost}
     figures["runs stuck"] = await runs_stuck(machine.place)
     figures |= stored(machine.place, journal)
-    figures["threads stuck"] = await threads_stuck(machine.place, served.port)
+    figures["threads stuck"] = await threads_stuck(machine.place, machine.port)
     figures["acknowledged and lost"] += lost
-    machine.kill(served)
     return figures
 
 
-async def cut_under_load(machine: Machine, served: Served, journal: Journal, random: Random) -> int:
+async def cut_under_load(machine: Machine, journal: Journal, random: Random) -> int:
     """Load the server, and kill everything; returns the moment of the cut."""
-    callers = Callers(journal, served.port)
+    callers = Callers(journal, machine.port)
     await asyncio.sleep(random.uniform(*LOAD_BEFORE_CUT))
     acknowledged, background = set(journal.acknowledged), set(journal.background)
     moment = machine.disk.moment()
-    await asyncio.to_thread(machine.kill, served)
+    await asyncio.to_thread(machine.kill)
     await callers.end()
     # What was answered between the moment and the kill was not answered before the cut.
     journal.acknowledged, journal.background = acknowledged, background
@@ -150,41 +158,44 @@ async def cut_under_load(machine: Machine, served: Served, journal: Journal, ran
 
 async def unrecorded(machine: Machine) -> set[str]:
     """The names of files in which the record of the disk lacks something that was written under load."""
-    served = await begin(machine)
-    assert served is not None
-    callers = Callers(Journal(), served.port)
+    assert await begin(machine)
+    callers = Callers(Journal(), machine.port)
     await asyncio.sleep(LOAD_BEFORE_CUT[1])
     await callers.end()
-    await asyncio.to_thread(machine.kill, served)
+    await asyncio.to_thread(machine.kill)
     found = {str(path): path.read_bytes() for path in machine.disk.folder.rglob("*") if path.is_file()}
     written = machine.disk.written()
     return {Path(name).name for name in found.keys() | written.keys() if found.get(name) != written.get(name)}
 
 
-async def begin(machine: Machine) -> Served | None:
-    """Start everything on the disk as it is; returns None if the store is damaged."""
+async def begin(machine: Machine) -> bool:
+    """Start everything on the disk as it is; returns False if the store is damaged."""
     machine.disk.begin()
     try:
-        return await asyncio.to_thread(machine.start)
+        await asyncio.to_thread(machine.start)
     except (RuntimeError, sqlite3.Error, CalledProcessError) as error:
         print(f"the store is damaged: {error}")
-        return None
+        return False
+    return True
 
 
 @contextmanager
 def machine_of(store: str, durability: str, random: Random, *, lies: bool) -> Iterator[Machine]:
-    """A machine with an empty store."""
-    with tempfile.TemporaryDirectory(prefix="power-") as name:
-        scratch = Path(name).resolve()
+    """A machine with an empty store. Its processes are killed at the end."""
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="power-"))).resolve()
         scratch.chmod(0o755)  # PostgreSQL runs as another user
+        machine: Machine
         if store == "sqlite":
             folder = scratch / "disk"
             folder.mkdir()
-            yield SQLiteMachine(folder, scratch, durability, lies=lies)
+            machine = SQLiteMachine(folder, scratch, durability, lies=lies)
         else:
-            with postgres_server() as postgres:
-                postgres.stop()
-                yield PostgresMachine(postgres, scratch, random, lies=lies)
+            postgres = stack.enter_context(postgres_server())
+            postgres.stop()
+            machine = PostgresMachine(postgres, scratch, random, lies=lies)
+        stack.callback(machine.kill)
+        yield machine
 
 
 def main() -> int:

@@ -165,14 +165,13 @@ async def stop_servers(times: int, random: Random) -> Figures:
         place = SQLitePlace(Path(folder).resolve())
         for _ in range(times):
             served = place.served("--drain-time", f"{DRAIN_TIME:g}")
-            await asyncio.to_thread(served.start)
-            assert served.process is not None
-            clients = Clients(served.port, Random(random.getrandbits(64)), numbers)
-            await asyncio.sleep(random.uniform(*LOAD_BEFORE_STOP))
-            served.process.send_signal(signal.SIGTERM)
-            status = await asyncio.to_thread(served.process.wait, EXITS_WITHIN)
-            await clients.end()
-            served.close()
+            with served:
+                assert served.process is not None
+                clients = Clients(served.port, Random(random.getrandbits(64)), numbers)
+                await asyncio.sleep(random.uniform(*LOAD_BEFORE_STOP))
+                served.process.send_signal(signal.SIGTERM)
+                status = await asyncio.to_thread(served.process.wait, EXITS_WITHIN)
+                await clients.end()
             figures.update(clients.figures)
             figures["stops"] += 1
             figures["exit statuses other than 0"] += status != 0

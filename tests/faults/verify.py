@@ -20,6 +20,16 @@ THREADS = "SELECT thread_id, contact_id FROM threads"
 EQUAL_MOMENTS = """
     SELECT count(*) FROM (SELECT 1 FROM thread_events GROUP BY thread_id, created_at HAVING count(*) > 1) AS equal
 """
+# An answer repeats its message and has to follow on it. One whose run was repeated under a key follows later.
+OUT_OF_TURN = """
+    SELECT count(*) FROM (
+        SELECT event_type, event_data ->> 'content' AS content,
+            lag(event_data ->> 'content') OVER (PARTITION BY thread_id ORDER BY thread_events.created_at) AS before
+        FROM thread_events JOIN threads USING (thread_id)
+        WHERE event_type IN ('comm.user_message', 'comm.assistant_message') AND contact_id <> 'keyed'
+    ) AS said
+    WHERE event_type = 'comm.assistant_message' AND content <> coalesce(before, '')
+"""
 
 PROMISED_NONE = (
     "acknowledged and lost",
@@ -29,6 +39,7 @@ PROMISED_NONE = (
     "answers without a run",
     "runs stuck",
     "threads stuck",
+    "answers out of turn",
     "equal moments in a thread",
     "unexpected answers",
 )
@@ -55,6 +66,7 @@ def stored(place: Place, journal: Journal) -> Figures:
         "doubled messages": sum(times > 1 for times in asked.values()),
         "doubled answers": sum(times > 1 for times in answered.values()),
         "answers without a run": abs(answered.total() - number(place, COMPLETED)),
+        "answers out of turn": number(place, OUT_OF_TURN),
         "equal moments in a thread": number(place, EQUAL_MOMENTS),
         "unexpected answers": journal.unexpected.total(),
     }

@@ -60,10 +60,9 @@ class Postgres:
         return str(self.folder / "data")
 
     @property
-    def pid(self) -> int:
-        """The first of its processes."""
-        assert self._process is not None
-        return self._process.pid
+    def pid(self) -> int | None:
+        """The first of its processes, if it runs."""
+        return None if self._process is None else self._process.pid
 
     def start(self) -> None:
         """Start it, and wait until it takes connections."""
