@@ -358,7 +358,7 @@ def finish(connection: sqlite3.Connection, run_id: UUID, owner: UUID, outcome: O
     # What a pipeline raised may hold lone surrogates, which no database text can.
     error = None if outcome.error is None else storable_text(outcome.error)
     connection.execute(
-        _FINISH, (outcome.status, time_text(now), error, sent_at, len(stored), outcome.streamed, run_id.hex)
+        _FINISH, (outcome.status.value, time_text(now), error, sent_at, len(stored), outcome.streamed, run_id.hex)
     )
     return Settled(True, outcome.status, next_run and UUID(next_run), stored)
 
@@ -495,6 +495,7 @@ def _insert_run(
 ) -> None:
     time = time_text(now)
     waits = status is RunStatus.QUEUED
+    # sqlite3 takes a plain string and a plain number at half of what another object costs, an enum or a bool.
     connection.execute(
         _INSERT_RUN,
         (
@@ -502,15 +503,15 @@ def _insert_run(
             thread,
             seq,
             plan.owner.hex,
-            status,
-            created_new_thread,
+            status.value,
+            int(created_new_thread),
             _dump_message(plan.message) if waits else None,
             time,
             None if waits else time,
             plan.message.event_id.hex,
-            continues,
+            int(continues),
             None if plan.caller is None else plan.caller.hex,
-            plan.background,
+            int(plan.background),
             plan.webhook_url,
         ),
     )
