@@ -26,13 +26,15 @@ class Journal:
     """What callers sent, and what they were told.
 
     `acknowledged` are messages whose answer was read to its end, `background` those that were accepted with 202,
-    `unsettled` those that were sent under a key and got no answer. A message is its own key.
+    `unsettled` those that were sent under a key and got no answer. A message is its own key. `streamed` and
+    `over_websockets` count what was acknowledged that way, `repeated` retries under a key.
     """
 
-    sent: set[str] = field(default_factory=set)
     acknowledged: set[str] = field(default_factory=set)
     background: set[str] = field(default_factory=set)
     unsettled: list[str] = field(default_factory=list)
+    streamed: int = 0
+    over_websockets: int = 0
     repeated: int = 0
     refused: int = 0
     unexpected: Counter[str] = field(default_factory=Counter)
@@ -40,9 +42,7 @@ class Journal:
 
     def message(self, command: str = "now") -> str:
         """A message that nobody has sent yet."""
-        message = f"{next(self._numbers)} {command}"
-        self.sent.add(message)
-        return message
+        return f"{next(self._numbers)} {command}"
 
     def note(self, message: str, status: int, said: Any) -> bool:
         """Note what the server answered to a message. Returns whether it settles the message."""
@@ -136,7 +136,7 @@ class Callers:
                 self._journal.note(message, status, text)
                 await asyncio.sleep(PAUSE)
             elif f'["{message}"]'.encode() in text.partition(b"event: result")[2]:
-                self._journal.note(message, 200, [message])
+                self._journal.streamed += self._journal.note(message, 200, [message])
             elif b"event: error" not in text:
                 raise CutAnswer
 
@@ -150,7 +150,7 @@ class Callers:
                 while frame["type"] not in ("result", "error"):
                     frame = json.loads(await socket.recv())
                 if frame["type"] == "result":
-                    self._journal.note(message, 200, frame["assistant_messages"])
+                    self._journal.over_websockets += self._journal.note(message, 200, frame["assistant_messages"])
                 else:
                     await asyncio.sleep(PAUSE)
 

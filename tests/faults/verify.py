@@ -60,6 +60,8 @@ def stored(place: Place, journal: Journal) -> Figures:
     asked, answered = said(place, "user"), said(place, "assistant")
     return {
         "acknowledged": len(journal.acknowledged),
+        "acknowledged as streams": journal.streamed,
+        "acknowledged over WebSockets": journal.over_websockets,
         "accepted in the background": len(journal.background),
         "acknowledged and lost": len(journal.acknowledged - (asked.keys() & answered.keys())),
         "accepted and lost": len(journal.background - asked.keys()),
