@@ -125,7 +125,7 @@ class Disk:
         names = self._names_after(moment, random, kept, random.choice(SECTORS))
         for path in sorted(self.folder.rglob("*"), reverse=True):
             if str(path) not in names:
-                path.rmdir() if path.is_dir() else path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         for name, file in sorted(names.items()):
             path = Path(name)
             if file is _FOLDER:

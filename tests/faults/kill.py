@@ -73,12 +73,16 @@ class Victim:
         await self.end()
         if moment == "start":
             # The start recovers what the kill before left, and is killed too.
-            starting = self._new()
-            starting.launch()
-            await asyncio.sleep(self._random.uniform(0, START_TAKES))
-            starting.stop(signal.SIGKILL)
-            starting.close()
+            await self.kill_start()
         await self.start()
+
+    async def kill_start(self) -> None:
+        """Start a server, and kill it before long."""
+        starting = self._new()
+        starting.launch()
+        await asyncio.sleep(self._random.uniform(0, START_TAKES))
+        starting.stop(signal.SIGKILL)
+        starting.close()
 
     async def stop_callers(self) -> None:
         """Let the callers finish."""
@@ -117,6 +121,7 @@ async def loaded_servers(
         sink = WitnessSink(Path(folder))
         victims = [Victim(place, sink, journal, random) for _ in range(number)]
         try:
+            await victims[0].kill_start()  # while it makes its tables
             for victim in victims:
                 await victim.start()
             yield victims, sink

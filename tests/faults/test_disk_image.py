@@ -22,7 +22,7 @@ def outcomes(tmp_path: Path, program: str, **options: bool) -> set[tuple[tuple[s
     found = set()
     for seed in SEEDS:
         disk.cut(disk.moment(), Random(seed))
-        found.add(tuple(sorted((path.name, path.read_bytes()) for path in folder.iterdir())))
+        found.add(tuple(sorted((path.name, path.read_bytes()) for path in folder.rglob("*") if path.is_file())))
     return found
 
 
@@ -56,6 +56,16 @@ def test_a_removal_and_a_truncation_may_be_undone(tmp_path: Path) -> None:
     program = f"{NEW}os.write(new, b'n'); os.fsync(new)\n{FOLDER}os.ftruncate(new, 0); os.unlink('old')"
     new = {dict(names)["new"] for names in outcomes(tmp_path, program)}
     assert new == {b"n", b""}
+
+
+def test_a_folder_that_is_lost_takes_what_was_synced_in_it(tmp_path: Path) -> None:
+    program = """
+os.mkdir('sub')
+new = os.open('sub/new', os.O_CREAT | os.O_WRONLY)
+os.fsync(new)
+os.fsync(os.open('sub', os.O_RDONLY))
+"""
+    assert {len(names) for names in outcomes(tmp_path, program)} == {1, 2}
 
 
 def test_what_is_written_synchronously_is_synced(tmp_path: Path) -> None:
