@@ -57,7 +57,11 @@ class Journal:
 
 
 class Callers:
-    """The callers of one server, until it dies or `over` is set."""
+    """The callers of one server, until it dies or `over` is set.
+
+    Some write to threads that outlive servers; the others name contacts by the port, so that they need not wait for a
+    thread until a run of a dead server is ended.
+    """
 
     def __init__(self, journal: Journal, port: int) -> None:
         self.over = False
@@ -118,7 +122,9 @@ class Callers:
         wire = Wire(self._port)
         while not self.over:
             message = self._journal.message("wait 0.01")
-            answer = await wire.post(CHAT, {"contact_id": "background", "message": message}, "prefer: respond-async")
+            answer = await wire.post(
+                CHAT, {"contact_id": f"background {self._port}", "message": message}, "prefer: respond-async"
+            )
             if answer.status == 202:
                 self._journal.background.add(message)
                 await asyncio.sleep(PAUSE)
@@ -129,7 +135,7 @@ class Callers:
         """Read the answers as streams."""
         while not self.over:
             message, wire = self._journal.message(), Wire(self._port)
-            body = {"contact_id": "streamed", "message": message}
+            body = {"contact_id": f"streamed {self._port}", "message": message}
             await wire.send(post(STREAM, body, "connection: close"))
             status, text = await wire.read_to_end()
             if status != 200:
@@ -145,7 +151,8 @@ class Callers:
         async with connect(f"ws://127.0.0.1:{self._port}{CHAT}/ws", compression=None, proxy=None) as socket:
             while not self.over:
                 message = self._journal.message()
-                await socket.send(json.dumps({"type": "chat", "contact_id": "socket", "message": message}))
+                chat = {"type": "chat", "contact_id": f"socket {self._port}", "message": message}
+                await socket.send(json.dumps(chat))
                 frame = {"type": ""}
                 while frame["type"] not in ("result", "error"):
                     frame = json.loads(await socket.recv())
