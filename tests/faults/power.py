@@ -75,7 +75,7 @@ class SQLiteMachine:
         self._served.start()
         self.port = self._served.port
         if (found := self.place.rows("PRAGMA integrity_check")) != [("ok",)]:
-            raise RuntimeError(f"integrity_check: {found}")
+            raise RuntimeError(f"integrity_check: {found[0][0].splitlines()[0]}")
 
     def kill(self) -> None:
         if self._served is not None:
