@@ -70,7 +70,7 @@ async def test_servers_whose_postgresql_is_killed_lose_and_double_nothing(own_po
 
 
 async def test_commits_whose_answer_is_lost_double_nothing_over_http(own_postgres: Postgres) -> None:
-    figures = await put_in_doubt(own_postgres, 8, Random(14))
+    figures = await put_in_doubt(own_postgres, 7, Random(3))
     assert broken(figures, PROMISED_NONE) == {}
     for name in ("commits in doubt", "cuts of all connections", "times read-only", "restarts"):
         assert figures[name] > 0, name
