@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from jimsapi.plugins.core import CoreOptions, absent_reporting, refuse_absent
 from jimsapi.plugins.errors import PluginError, StartError
 from jimsapi.plugins.manager import OWN_DISTRIBUTION, Implementation, PluginEntry, PluginManager, one_line
-from jimsapi.plugins.options import Options, Owned, Settings, near_misses, specs
+from jimsapi.plugins.options import Options, Owned, Settings, specs
 from jimsapi.plugins.residents import Residents
 from jimsapi.service.pipeline import JimsApp
 from jimsapi.threads.errors import StoreUnusable
@@ -132,8 +132,8 @@ class Composer:
         Raises:
             StartError: something cannot be built or is not configured; the message is for the operator.
         """
-        for variable, near in near_misses(os.environ, self._settings.known):
-            logger.warning("%s is set but is no option; did you mean %s?", variable, near)
+        for warning in self._settings.warnings:
+            logger.warning(warning)
         for variable, distribution in absent_reporting(self._settings.known, os.environ):
             logger.warning(
                 "%s is set, but %s is not installed: NOTHING IS REPORTED; pip install %s, or unset it",
