@@ -21,6 +21,7 @@ from jimsapi.cli.server import address_of, check_tls_files, serve, start_lines
 from jimsapi.plugins.compose import Composer, Composition, resolve_settings
 from jimsapi.plugins.errors import PluginError, StartError
 from jimsapi.plugins.manager import PluginManager, discover
+from jimsapi.plugins.options import redact
 from jimsapi.threads.errors import StoreUnusable
 
 
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         command_line(arguments).main(arguments, prog_name="jimsapi")
     except (StartError, StoreUnusable) as error:
-        click.echo(f"jimsapi: {error}", err=True)
+        click.echo(f"jimsapi: {redact(str(error))}", err=True)
         sys.exit(1)
 
 

@@ -25,7 +25,7 @@ from jimsapi.cli.options import LogOptions, ServerOptions
 from jimsapi.plugins.compose import Composition
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import StartError
-from jimsapi.plugins.options import Settings
+from jimsapi.plugins.options import Settings, redact
 from jimsapi.server.http1 import Http1Protocol
 from jimsapi.service.pipeline import pipeline_name
 from jimsapi.threads.errors import StoreUnusable
@@ -85,7 +85,7 @@ class ServingProcess(msgspec.Struct, frozen=True):
         try:
             self.run(sockets or [])
         except (StartError, StoreUnusable) as error:
-            sys.stderr.write(f"jimsapi: {error}\n")
+            sys.stderr.write(f"jimsapi: {redact(str(error))}\n")
 
 
 class Serving:

@@ -223,6 +223,7 @@ class Composer:
 
     def _store(self, app: JimsApp) -> Built:
         url = self._core.store if self._settings.is_given("store") or app.store is None else app.store
+        self._settings.guard(url)
         source = f"--store {without_password(url)}"
         for implementation in self._plugins.implementations("jimsapi_thread_store"):
             store = _asked(implementation, source, url=url, settings=self._settings)

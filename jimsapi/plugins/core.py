@@ -62,6 +62,9 @@ class CoreOptions(Options):
         help="What calls to a webhook_url are signed with: whsec_ and Base64; repeat it to change secrets."
     )
     webhook_allow_private: bool = option(help="Call webhooks at private addresses too, and without TLS.")
+    hide_errors: bool = option(
+        help="Answer a failed pipeline with the run's identifier instead of the exception's text, which is in the log."
+    )
     drain_time: float = option(
         20.0, minimum=2.0, maximum=86_400, help="Seconds that a shutdown may take; what runs longer is interrupted."
     )

@@ -13,12 +13,15 @@ import difflib
 import hashlib
 import hmac
 import os
+import re
 import stat
 import types
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from urllib.parse import quote, quote_plus, unquote
+from weakref import ref
 
 import msgspec
 
@@ -27,18 +30,25 @@ from jimsapi.plugins.errors import OptionError
 ENV_PREFIX = "JIMS_"
 FILE_SUFFIX = "_FILE"
 
+SHORTEST_REDACTED = 4
+"""Characters. Shorter secrets stay in texts: replacing every "a" would make a text unreadable, and show the secret."""
+
 _TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
 _FALSE = frozenset({"0", "false", "f", "no", "n", "off"})
 
 
 class Secret:
-    """A value that is compared and used, and never shown: not by `repr`, `str`, logs or errors."""
+    """A value that is compared and used, and never shown: not by `repr`, `str`, logs or errors.
 
-    __slots__ = ("_digest", "_value")
+    As long as it lives, `redact` replaces it also in the text of others, such as an exception's.
+    """
+
+    __slots__ = ("__weakref__", "_digest", "_value")
 
     def __init__(self, value: str) -> None:
         self._value = value
         self._digest = _digest(value.encode("utf-8", "surrogateescape"))
+        _living.add(ref(self, _living.discard))
 
     def reveal(self) -> str:
         """The secret itself, for handing it to whom it is meant for."""
@@ -58,6 +68,39 @@ class Secret:
 
     def __reduce__(self) -> tuple[type["Secret"], tuple[str]]:
         return Secret, (self._value,)
+
+
+_living: "set[ref[Secret]]" = set()
+"""The secrets of this process. A log and a traceback know no app, so that neither does this."""
+
+
+def redact(text: str) -> str:
+    """A text in which `***` stands for each living secret of at least `SHORTEST_REDACTED` characters.
+
+    It looks for every secret, so that it is for errors and not for the path of a request.
+    """
+    found: set[str] = set()
+    for reference in _living.copy():  # other threads may add to it, and the garbage collector may take from it
+        secret = reference()
+        if secret is not None and len(secret.reveal()) >= SHORTEST_REDACTED:
+            found.update(form for form in _forms(secret.reveal()) if form in text)
+    for form in sorted(found, key=len, reverse=True):  # a secret may be a part of another
+        text = text.replace(form, "***")
+    return text
+
+
+def _forms(value: str) -> tuple[str, ...]:
+    """How a secret may be spelt in a text: as it is, and in a URL."""
+    if value.isalnum() and value.isascii():
+        return (value,)
+    data = value.encode("utf-8", "surrogateescape")
+    return value, quote(data), quote(data, safe=""), quote_plus(data)
+
+
+def url_password(text: str) -> Secret | None:
+    """The password in a URL, to be kept for as long as `redact` is to replace it; None if there is none."""
+    found = re.search(r"://[^:/@\s]*:(.+)@", text)
+    return Secret(unquote(found[1], errors="surrogateescape")) if found else None
 
 
 def matches_any(secrets: Iterable[Secret], candidate: str) -> bool:
@@ -312,6 +355,7 @@ class Settings:
         self._explicit: set[str] = set()
         self._sources: dict[str, SecretSources] = {}
         self.warnings: list[str] = []
+        self._passwords: list[Secret] = []
         owned = list(owned)
         self._variables = {spec.variable for item in owned for spec in specs(item.options)}
         owners: dict[str, str] = {}
@@ -326,6 +370,9 @@ class Settings:
                 owners[spec.key] = item.distribution
                 self._resolve(spec, values)
             self._instances[item.options] = item.options(**values)
+            for value in values.values():
+                if isinstance(value, str):
+                    self.guard(value)
         self._refuse_unknown(owners)
         self.known = frozenset(owners)
         self.warnings += [
@@ -345,6 +392,11 @@ class Settings:
     def is_given(self, key: str) -> bool:
         """Whether an option was given by flag, keyword, variable or file, rather than left to its default."""
         return key in self._explicit
+
+    def guard(self, url: str) -> None:
+        """Keep the password of a URL out of errors and logs for as long as these settings live."""
+        if (password := url_password(url)) is not None:
+            self._passwords.append(password)
 
     def sources(self, key: str) -> SecretSources:
         """Where the values of a repeated `Secret` came from. Raises `KeyError` for any other option."""

@@ -1,5 +1,6 @@
 """Options: where their values come from, what is refused, and that a secret is never shown."""
 
+import gc
 import logging
 import pickle
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from jimsapi.plugins.compose import resolve_settings
 from jimsapi.plugins.core import CoreOptions, absent_reporting
 from jimsapi.plugins.errors import OptionError, StartError
 from jimsapi.plugins.manager import Implementation, PluginEntry, PluginManager
-from jimsapi.plugins.options import Owned, Settings, matches_any, near_misses, secret_lines, specs
+from jimsapi.plugins.options import Owned, Settings, matches_any, near_misses, redact, secret_lines, specs
 
 pytestmark = pytest.mark.anyio
 
@@ -292,6 +293,33 @@ def test_a_secret_is_not_shown(shown: Any) -> None:
         except TypeError:  # a format that the value does not take shows nothing either
             continue
         assert "sesame" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("invalid key abra/cadabra", "invalid key ***"),
+        ("https://host/?key=abra%2Fcadabra", "https://host/?key=***"),
+        ("abra/cadabra-and-more", "***"),
+        ("abc", "abc"),
+        ("abrac", "abrac"),
+        ("", ""),
+    ],
+)
+def test_living_secrets_are_replaced_in_a_text_the_longest_first_and_very_short_ones_stay(
+    text: str, shown: str
+) -> None:
+    living = [Secret("abra/cadabra"), Secret("abra/cadabra-and-more"), Secret("abc"), Secret("")]
+    assert redact(text) == shown
+    assert len(living) == 4
+
+
+def test_a_secret_that_is_no_longer_used_is_forgotten() -> None:
+    secret = Secret("hocus-pocus")
+    assert redact("hocus-pocus") == "***"
+    del secret
+    gc.collect()
+    assert redact("hocus-pocus") == "hocus-pocus"
 
 
 @pytest.mark.parametrize(
