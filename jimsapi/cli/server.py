@@ -27,12 +27,12 @@ from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.options import Settings, redact
 from jimsapi.server.http1 import Http1Protocol
+from jimsapi.server.port import open_port
 from jimsapi.service.pipeline import pipeline_name
 from jimsapi.threads.errors import StoreUnusable
 
 logger = logging.getLogger("jimsapi")
 
-BACKLOG = 2048
 HALF_SENT_WITHIN = 1
 """Seconds that the server waits, after the drain, for requests whose body never came."""
 
@@ -146,21 +146,15 @@ def _report(error: BaseException) -> int:
 
 def bind(host: str, port: int) -> socket.socket:
     """Open the port before anything else is touched. Raises `StartError` that says why it cannot be."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((host, port))
-        # Listening now makes a second start fail here, not after it has recovered this one's runs.
-        listening.listen(BACKLOG)
+        # It listens from now on, so that a second start fails here, not after it has recovered this one's runs.
+        return open_port(host, port)
     except OSError as error:
-        listening.close()
         if error.errno == errno.EADDRINUSE:
             raise StartError(
                 f"port {port} on {host} is taken: stop what listens there, or give another --port"
             ) from error
         raise StartError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
-    return listening
 
 
 def start_lines(composition: Composition, address: str) -> list[str]:
