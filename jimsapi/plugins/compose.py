@@ -160,15 +160,17 @@ class Composer:
             implementation(registry=composition.registry, settings=self._settings)
         return composition
 
-    async def enter(self, composition: Composition, residents: Residents) -> Composition:
+    async def enter(self, composition: Composition, residents: Residents, *, store: bool = True) -> Composition:
         """Enter what is an async context manager: the store first, then the others as they were built.
+
+        Without `store` the store is left as it was built.
 
         Raises what entering raises: `StoreUnusable`, `StartError`, or a `PluginError` that names the plugin.
         """
 
         return msgspec.structs.replace(
             composition,
-            store=await _enter(composition.store, residents),
+            store=await _enter(composition.store, residents) if store else composition.store,
             providers=await self.enter_providers(composition, residents),
             resolvers=await _enter_all(composition.resolvers, residents),
             sinks=await _enter_all(composition.sinks, residents),

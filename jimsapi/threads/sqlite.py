@@ -14,7 +14,7 @@ from uuid import UUID
 
 from jimsapi.threads import sqlite_reads as reads
 from jimsapi.threads import sqlite_writes as writes
-from jimsapi.threads.errors import StoreUnavailable, StoreUnusable
+from jimsapi.threads.errors import StoreUnavailable
 from jimsapi.threads.event import THREAD_CREATED, Event, EventRow, NewEvent
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
@@ -33,7 +33,7 @@ from jimsapi.threads.run import (
 )
 from jimsapi.threads.sqlite_lock import FileLock
 from jimsapi.threads.sqlite_rows import utc_now
-from jimsapi.threads.sqlite_schema import Durability, open_reader, open_writer
+from jimsapi.threads.sqlite_schema import Durability, open_reader, open_writer, refuse_file, refuse_place
 from jimsapi.threads.sqlite_writer import Work, Writer, as_domain_error
 from jimsapi.threads.storable import dump_storable
 from jimsapi.threads.store import KEEP_KEYS, CommitRecord
@@ -170,12 +170,16 @@ class SQLiteStore:
             raise StoreUnavailable("the store is not open")
         return await self._reader.read(work)
 
+    def preflight(self) -> str | None:
+        """Look whether the file could be opened, without opening or changing anything.
+
+        Returns what opening would make; None if the file is there. Raises `StoreUnusable` as opening would.
+        """
+        refuse_file(self._path)
+        return None if os.path.exists(self._path) else f"{self._path} does not exist yet; a start makes it"
+
     def _connect(self) -> sqlite3.Connection:
-        folder = os.path.dirname(self._path)
-        if not os.path.isdir(folder):
-            raise StoreUnusable(f"{self._path}: there is no folder {folder}; make it, or name another with --store")
-        if os.path.isdir(self._path):
-            raise StoreUnusable(f"{self._path}: is a folder; name a file in it with --store")
+        refuse_place(self._path)
         self._lock = FileLock(self._path)
         try:
             connection = open_writer(self._path, self._durability)
