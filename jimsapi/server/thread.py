@@ -40,7 +40,12 @@ class ServerThread:
     def __init__(self, app: ASGIApp, host: str, port: int, name: str) -> None:
         self._app = app
         self._name = name
-        self._socket = open_port(host, port)
+        self._loop = asyncio.SelectorEventLoop()
+        try:
+            self._socket = open_port(host, port)
+        except OSError:
+            self._loop.close()
+            raise
         self.port: int = self._socket.getsockname()[1]
         self._state = ServerState()
         self._config = Config(
@@ -57,7 +62,6 @@ class ServerThread:
         self._config.load()
         self._complained_at = -COMPLAIN_EVERY
         self._stopping = asyncio.Event()
-        self._loop = asyncio.SelectorEventLoop()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 

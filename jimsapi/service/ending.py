@@ -18,9 +18,10 @@ from jimsapi.threads.run import Outcome, RunStatus, Settled, ThreadRecord
 
 logger = logging.getLogger("jimsapi.runs")
 
-FAILED = "the pipeline failed"
-UNSTORABLE = "the pipeline sent what cannot be stored"
-UNREADABLE = "what the pipeline sent cannot be read"
+# Whole, since error reporting groups by them.
+FAILED = "run %s: the pipeline failed"
+UNSTORABLE = "run %s: the pipeline sent what cannot be stored"
+UNREADABLE = "run %s: what the pipeline sent cannot be read"
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -34,7 +35,7 @@ class Ending(msgspec.Struct, frozen=True):
     def failed(cls, run: LiveRun, fault: BaseException, disclosure: Disclosure, what: str = FAILED) -> "Ending":
         """The pipeline raised, or sent what cannot be stored. The log has the fault; the caller may not."""
         found_by = {"run_id": str(run.run_id), "thread_id": str(run.thread_id)}  # in error reporting
-        logger.error("run %s: %s", run.run_id, what, exc_info=fault, extra=found_by)
+        logger.error(what, run.run_id, exc_info=fault, extra=found_by)
         error = disclosure.failure(run.run_id, fault)
         return cls(Outcome(RunStatus.FAILED, error=str(error)), error)
 
