@@ -14,7 +14,6 @@ from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import Response
 from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.options import Options, option
-from jimsapi.server.thread import ServerThread
 from jimsapi.service.run import RunService
 
 
@@ -120,6 +119,8 @@ class MetricsPort:
     """Answers scrapes on a port of its own, in one thread, also while the main event loop is blocked."""
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
+        from jimsapi.server.thread import ServerThread  # it brings in uvicorn, which an embedded app may do without
+
         try:
             self._server = ServerThread(metrics_app(registry), host, port, "metrics port")
         except OSError as error:
