@@ -45,7 +45,10 @@ def check(given: Mapping[str, Any], *, strict: bool, connect: bool) -> None:
     """
     warnings = _Warnings()
     logging.getLogger().addHandler(warnings)
-    composition, opened = asyncio.run(_composed(given, connect=connect))
+    try:
+        composition, opened = asyncio.run(_composed(given, connect=connect))
+    finally:
+        logging.getLogger().removeHandler(warnings)
     server = composition.settings.get(ServerOptions)
     for line in start_lines(composition, address_of(server, server.port)):
         click.echo(line)

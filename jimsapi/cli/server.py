@@ -76,6 +76,7 @@ class ServingProcess(msgspec.Struct, frozen=True):
         """Serve until told to stop; returns the exit status. A failed start raises `StartError` or `StoreUnusable`."""
         api = self.factory()
         try:
+            _silence_uvicorn()
             config = loaded_config(server_config(self.server, self.certificates, self.max_body, api))
             uvicorn.Server(config).run(sockets=sockets)
         except SystemExit as exit_of_uvicorn:
@@ -136,6 +137,7 @@ def serve(settings: Settings, given: Mapping[str, Any]) -> int:
     process = ServingProcess(factory, server, certificates, max_body)
     if server.reload:
         # uvicorn looks for the folders to watch only if the app is named; the name itself is never loaded.
+        _silence_uvicorn()
         config = server_config(server, certificates, max_body, "jimsapi")
         ChangeReload(config, target=process, sockets=[listening]).run()
         return 0
@@ -195,7 +197,6 @@ def start_lines(composition: Composition, address: str) -> list[str]:
 
 def server_config(server: ServerOptions, certificates: CertificateOptions, max_body: int, app: Any) -> uvicorn.Config:
     """How uvicorn is to serve. Raises `StartError` for files of TLS that are missing or do not fit."""
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # a start that fails is told in one line of ours
     check_tls_files(server, certificates)
     clients: dict[str, Any] = {"http": Http1Protocol}
     if certificates.ca_certs is not None:
@@ -223,6 +224,11 @@ def server_config(server: ServerOptions, certificates: CertificateOptions, max_b
         ws_max_size=max_body,
         **clients,
     )
+
+
+def _silence_uvicorn() -> None:
+    """A start that fails is reported in one line of ours."""
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
 
 
 def loaded_config(config: uvicorn.Config) -> uvicorn.Config:
