@@ -83,8 +83,10 @@ class RunClosed(DomainError):
 class StoreUnavailable(DomainError):
     """The store could not do its work now. What it was asked may be asked again.
 
-    The message is for the log; it may name files and hosts.
+    The message is for the log; it may name files and hosts. Callers read `FOR_CALLERS`.
     """
+
+    FOR_CALLERS = "The store is not available; try again later"
 
 
 class StoreUnusable(DomainError):

@@ -11,8 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from jimsapi import JimsApp, create_api
+from jimsapi import JimsApp, ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
+from jimsapi.threads.errors import StoreUnavailable
 from tests.api.conversation import CHAT, RUNS, STREAM, body, parse
 from tests.apps.scripted import Scripted
 from tests.plugins.distributions import install
@@ -102,6 +103,15 @@ async def test_a_hidden_error_is_not_stored_and_an_earlier_one_is_hidden_when_it
     with closing(sqlite3.connect(tmp_path / "runs.db")) as connection:
         stored = connection.execute("SELECT error FROM jimsapi_runs ORDER BY run_id").fetchall()
     assert stored == [(f"Pipeline error: {HIDDEN}",), (reference(hidden),)]
+
+
+async def test_a_pipeline_that_the_store_fails_does_not_tell_where_the_store_is() -> None:
+    async def bot(ctx: ThreadContext) -> None:
+        raise StoreUnavailable("SQLite: /var/lib/jims.db did not answer")
+
+    async with TestClient(create_api(bot, store="memory:")) as client:
+        answer = await client.post(CHAT, json=body("hi"))
+    assert answer.json() == {"detail": "Pipeline error: The store is not available; try again later"}
 
 
 async def test_other_errors_of_a_run_keep_their_text_when_pipelines_errors_are_hidden() -> None:
