@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 from jimsapi.threads.errors import DomainError, StoreUnavailable
-from jimsapi.threads.sqlite_schema import primary_code
+from jimsapi.threads.sqlite_errors import as_domain_error, as_unavailable
 from jimsapi.threads.store import CommitRecord
 
 T = TypeVar("T")
@@ -22,29 +22,6 @@ QUIET_TURNS = 4
 leads to the next operations within as many."""
 PATIENCE = 0.005
 """Seconds after which they are handed over in any case."""
-
-_PASSING = {
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_INTERRUPT,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_PROTOCOL,
-    sqlite3.SQLITE_NOTADB,
-}
-
-
-def as_domain_error(error: Exception) -> Exception:
-    """What the caller of a failed operation gets: `StoreUnavailable` where the database could not do its work."""
-    if isinstance(error, sqlite3.Error) and primary_code(error) in _PASSING:
-        unavailable = StoreUnavailable(f"SQLite: {error} ({error.sqlite_errorname})")
-        unavailable.__cause__ = error
-        return unavailable
-    return error
 
 
 class _Operation:
@@ -64,19 +41,22 @@ class _RefusedTooLate(Exception):
 class Writer:
     """Runs operations on one connection in one thread, as many as wait in each transaction.
 
-    `connect` opens the connection and `disconnect` closes it; `check` is called before each commit and raises
-    `StoreUnavailable` if it must not be made. All three run in the writer's thread, `report` in the event loop's.
+    `connect` opens the connection and `disconnect` closes it; `prepare` is called before each transaction, and `check`
+    before each commit: they raise `StoreUnavailable` if it must not be made. All four run in the writer's thread.
+    `report` runs in the event loop's; it gets why the transaction, or the first operation of it, failed.
     """
 
     def __init__(
         self,
         connect: Callable[[], sqlite3.Connection],
         disconnect: Callable[[sqlite3.Connection], None],
+        prepare: Callable[[sqlite3.Connection], None],
         check: Callable[[], None],
-        report: Callable[[CommitRecord], None],
+        report: Callable[[CommitRecord, StoreUnavailable | None], None],
     ) -> None:
         self._connect = connect
         self._disconnect = disconnect
+        self._prepare = prepare
         self._check = check
         self._report = report
         self._loop = asyncio.get_running_loop()
@@ -169,6 +149,7 @@ class Writer:
     def _commit(self, connection: sqlite3.Connection, batch: list[_Operation]) -> bool:
         """Run a batch in one transaction, each operation with its own outcome. Says whether the database could."""
         try:
+            self._prepare(connection)
             connection.execute("BEGIN IMMEDIATE")
             try:
                 self._run(connection, batch)
@@ -182,7 +163,7 @@ class Writer:
             connection.execute("COMMIT")
         except Exception as failure:
             for operation in batch:
-                operation.error = _unavailable(failure)
+                operation.error = as_unavailable(failure)
             _roll_back(connection)
             return False
         return not any(isinstance(operation.error, StoreUnavailable) for operation in batch)
@@ -221,7 +202,11 @@ class Writer:
                 _resolve(operation.future, operation.result)
             else:
                 _reject(operation.future, operation.error)
-        self._report(record)
+        failure: StoreUnavailable | None = None
+        if record.failed:
+            errors = (operation.error for operation in batch)
+            failure = next((error for error in errors if isinstance(error, StoreUnavailable)), None)
+        self._report(record, failure)
 
     def _post(self, callback: Callable[..., None], *arguments: Any) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
@@ -238,16 +223,7 @@ def _reject(future: asyncio.Future[Any], error: BaseException) -> None:
         future.set_exception(error)
 
 
-def _unavailable(failure: Exception) -> Exception:
-    """An error of its own for each operation: an exception that several tasks raise mixes their tracebacks."""
-    if isinstance(failure, StoreUnavailable):
-        return StoreUnavailable(*failure.args)
-    unavailable = StoreUnavailable(f"SQLite: {failure}")
-    unavailable.__cause__ = failure
-    return unavailable
-
-
 def _roll_back(connection: sqlite3.Connection) -> None:
-    with suppress(sqlite3.Error):  # the next BEGIN tells
+    with suppress(sqlite3.Error, UnicodeDecodeError):  # the next BEGIN tells
         if connection.in_transaction:
             connection.execute("ROLLBACK")
