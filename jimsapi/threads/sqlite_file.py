@@ -24,7 +24,8 @@ clock, which is 2 seconds at the coarsest, have the same time."""
 class DatabaseFiles:
     """Checks the files of a database that is open, and rescues what a removed log holds.
 
-    Made when SQLite has opened the database and its log. All methods run in the writer's thread.
+    Made when SQLite has opened the database and its log. One thread at a time calls it: the
+    one that uses the writer's connection.
     """
 
     def __init__(self, path: str, lock: DatabaseLock) -> None:
