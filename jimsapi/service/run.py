@@ -51,6 +51,7 @@ from jimsapi.threads.errors import (
     RunClosed,
     RunNotFound,
     StoreUnavailable,
+    StoreUnusable,
     ThreadNotFound,
 )
 from jimsapi.threads.event import EventRow, NewEvent, decode_row, message_event
@@ -117,7 +118,8 @@ class RunService:
 
     `resolvers` are asked in order; the first that returns selectors decides alone. Every one of `on_run` is told of
     each run that ended, and `webhooks` call whom its caller named. Enter the service to recover what a dead process
-    left behind and to start its housekeeping; `drain` it before you leave it.
+    left behind and to start its housekeeping; `drain` it before you leave it. Entering raises `StoreUnusable` if the
+    store fails at that.
     """
 
     def __init__(
@@ -164,7 +166,10 @@ class RunService:
     async def __aenter__(self) -> "RunService":
         self._loop = asyncio.get_running_loop()
         self.store.on_turn = self._hear
-        interrupted = await self.store.recover(self.owner)
+        try:
+            interrupted = await self.store.recover(self.owner)
+        except StoreUnavailable as error:
+            raise StoreUnusable(f"{self.store.name}: what an earlier process left cannot be read: {error}") from error
         if interrupted:
             logger.warning("%d runs of an earlier process were open; they are marked interrupted", interrupted)
         for sink in self.sinks:

@@ -1,12 +1,18 @@
 """The log lines of a store that fails."""
 
 import logging
+import sqlite3
+from pathlib import Path
 
 import pytest
 
+from jimsapi import JimsApp
 from jimsapi.service import outage
 from jimsapi.service.outage import OutageLog
-from jimsapi.threads.errors import StoreUnavailable
+from jimsapi.service.run import RunService
+from jimsapi.threads.errors import StoreUnavailable, StoreUnusable
+from jimsapi.threads.sqlite import SQLiteStore
+from tests.apps.scripted import Scripted
 
 FULL = StoreUnavailable("SQLite: database or disk is full", "disk full")
 
@@ -48,3 +54,15 @@ def test_what_is_noted_is_raised_on(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(StoreUnavailable), log.noted():
         raise FULL
     assert len(caplog.records) == 1
+
+
+@pytest.mark.anyio
+async def test_a_service_whose_store_fails_at_the_start_says_so_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "jims.db"
+    async with SQLiteStore(path) as store:
+        neighbour = sqlite3.connect(path, isolation_level=None)
+        neighbour.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnusable, match="cannot be read: .*locked") as refused:
+            await RunService(JimsApp(Scripted()), store, []).__aenter__()
+        neighbour.close()
+    assert "\n" not in str(refused.value)
