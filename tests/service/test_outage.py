@@ -62,7 +62,7 @@ async def test_a_service_whose_store_fails_at_the_start_says_so_in_one_line(tmp_
     async with SQLiteStore(path) as store:
         neighbour = sqlite3.connect(path, isolation_level=None)
         neighbour.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StoreUnusable, match="cannot be read: .*locked") as refused:
+        with pytest.raises(StoreUnusable, match=r"cannot be read: .*locked") as refused:
             await RunService(JimsApp(Scripted()), store, []).__aenter__()
         neighbour.close()
     assert "\n" not in str(refused.value)
