@@ -12,6 +12,8 @@ logger = logging.getLogger("jimsapi.store")
 QUIET = 4.0
 """Seconds without a failure after which the store works again: on a full disk small writes succeed between large ones.
 Less than the time between two heartbeats, which show that the store works when nobody else asks it."""
+CAUSES = 20
+"""Causes of one outage that are logged; a store may word the same one differently each time."""
 
 
 class OutageLog:
@@ -31,7 +33,7 @@ class OutageLog:
         if not self._causes:
             self._began = self._failed_at
         cause = error.reason or str(error)
-        if cause not in self._causes:
+        if cause not in self._causes and len(self._causes) < CAUSES:
             self._causes.add(cause)
             logger.error("the store is unavailable: %s", error)
 

@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -207,9 +208,14 @@ class SQLiteStore:
 
     def _disconnect(self, connection: sqlite3.Connection) -> None:
         try:
+            with suppress(StoreUnavailable):
+                self._files.check()  # it notices a lost log
             self._mend(connection)
+            self._files.check()
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except (sqlite3.Error, StoreUnavailable):
+        except StoreUnavailable:
+            self._lock.protect_log()
+        except sqlite3.Error:
             pass  # the log holds what was not moved; the next opening reads it
         finally:
             connection.close()

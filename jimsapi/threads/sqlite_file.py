@@ -24,8 +24,8 @@ clock, which is 2 seconds at the coarsest, have the same time."""
 class DatabaseFiles:
     """Checks the files of a database that is open, and rescues what a removed log holds.
 
-    Made when SQLite has opened the database and its log. One thread at a time calls it: the
-    one that uses the writer's connection.
+    Made when SQLite has opened the database and its log. One thread at a time calls it: the one that uses the writer's
+    connection.
     """
 
     def __init__(self, path: str, lock: DatabaseLock) -> None:
@@ -41,19 +41,11 @@ class DatabaseFiles:
 
     def check(self) -> None:
         """Raise `StoreUnavailable` if a commit would not reach the files that have the database's names."""
-        try:
-            found = os.stat(self._path)
-            folder_changed_at = os.stat(self._folder).st_mtime_ns
-        except OSError:
-            found = None
-        if found is None or (found.st_dev, found.st_ino) != self._database:
-            raise StoreUnavailable(
-                f"SQLite: {self._path} was removed or replaced; put it back, or restart the server",
-                "database file removed or replaced",
-            )
-        if found.st_size < self._size:
-            self._check_size(found.st_size)
-        self._size = found.st_size
+        size = self._check_database()
+        if size < self._size:
+            self._check_size(size)
+        self._size = size
+        folder_changed_at = os.stat(self._folder).st_mtime_ns
         if folder_changed_at != self._settled_at:
             self._check_entries()
             if time.time_ns() - folder_changed_at > SETTLED:
@@ -63,14 +55,17 @@ class DatabaseFiles:
         """Move what a lost log holds into the database, and begin a new log.
 
         No other connection of this process may be open. Raises `StoreUnavailable` while another program has the
-        database open: it may share the lost log, or write to a new one already. Nothing is lost by waiting for it, as
-        long as this process lives.
+        database open: it may share the lost log, or write to a new one. Nothing is lost by waiting for it, as long as
+        this process lives. Once another program has written to a new log, the two cannot be joined: it is raised for
+        good.
         """
+        self._check_database()
         if self._identify_log() == self._log:  # somebody has put it back
             self.log_is_lost = False
             return
         try:
             with self._lock.without_others():
+                self._refuse_second_log()
                 _move_log(connection)
                 for mode in ("DELETE", "WAL"):  # the first of them closes and removes the log
                     connection.execute(f"PRAGMA journal_mode = {mode}").fetchone()
@@ -97,6 +92,28 @@ class DatabaseFiles:
 
     def _log_message(self) -> str:
         return f"SQLite: {self._path}-wal or -shm was removed or replaced while the server uses it"
+
+    def _check_database(self) -> int:
+        """The size of the database. Raises `StoreUnavailable` if another file, or none, has its name."""
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            found = None
+        if found is None or (found.st_dev, found.st_ino) != self._database:
+            raise StoreUnavailable(
+                f"SQLite: {self._path} was removed or replaced; put it back, or restart the server",
+                "database file removed or replaced",
+            )
+        return found.st_size
+
+    def _refuse_second_log(self) -> None:
+        path = f"{self._path}-wal"
+        if identify(path) not in (None, self._log[0]) and os.path.getsize(path) > 0:
+            raise StoreUnavailable(
+                f"{self._log_message()}, and another program has written to a new one: restart the server to go on "
+                "with what that program wrote, or restore a backup",
+                LOG_REMOVED,
+            )
 
     def _check_size(self, size: int) -> None:
         """Refuse a database that is shorter than its first page says. One that was vacuumed may be short."""

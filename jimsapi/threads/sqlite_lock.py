@@ -46,7 +46,7 @@ class DatabaseLock:
     def __init__(self, path: str) -> None:
         self._path = path
         with _locking:
-            if (found := identify(path)) in _locked_here and found is not None:
+            if identify(path) in _locked_here:
                 raise StoreUnusable(_held_message(path, os.getpid()))
             self._lock_file = _lock_file(path)
             try:
@@ -74,6 +74,15 @@ class DatabaseLock:
             raise StoreUnavailable(f"SQLite: {error}", "locked by another program") from error
         os.close(replaced)
         logger.warning("%s.lock was removed; it is made again", self._path)
+
+    def protect_log(self) -> None:
+        """Keep SQLite from moving and removing the log when it closes the last connection.
+
+        It would remove the file that has the log's name by then, which another program may have written. It does so
+        only if it gets the database for itself, which a shared lock on its own bytes prevents.
+        """
+        with suppress(OSError):
+            _lock_bytes(self.database, fcntl.F_RDLCK, _SHARED_FIRST, _SHARED_SIZE)
 
     @contextmanager
     def without_others(self) -> Iterator[None]:
@@ -129,18 +138,20 @@ def _lock_database(path: str) -> int:
             f"{path}: cannot be opened for reading and writing ({error.strerror}); check the permissions of the file "
             f"and of its folder {os.path.dirname(path)}, in which SQLite keeps two more files"
         ) from error
-    command = getattr(fcntl, "F_OFD_SETLK", None)
-    if command is None:  # not on macOS
-        return descriptor
-    lock = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, _OUR_BYTE, 1, 0)
     try:
-        fcntl.fcntl(descriptor, command, lock)
+        _lock_bytes(descriptor, fcntl.F_WRLCK, _OUR_BYTE, 1)
     except OSError as error:
         if error.errno in _HELD_BY_ANOTHER:
             holder = _process_that_locks(_identity(os.fstat(descriptor)))
             os.close(descriptor)
             raise StoreUnusable(_held_message(path, holder)) from error
     return descriptor
+
+
+def _lock_bytes(descriptor: int, kind: int, start: int, size: int) -> None:
+    """Take an open file description lock, where the system has them (not on macOS). Raises `OSError`."""
+    if hasattr(fcntl, "F_OFD_SETLK"):
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack("hhqqi", kind, os.SEEK_SET, start, size, 0))
 
 
 def _process_that_locks(database: Identity) -> int | None:

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -136,6 +136,30 @@ async def test_a_log_that_is_put_back_is_written_on(path: Path, store: SQLiteSto
         aside.rename(log_of(path))
         await insist(lambda: store.accept(make_plan("late")))
     assert len(await all_threads(store, "late")) == 1
+
+
+async def test_a_new_log_that_another_program_has_written_to_is_not_overwritten(path: Path) -> None:
+    async with SQLiteStore(path) as store:
+        await store.accept(make_plan("ann"))
+        await checkpoint(path, store)
+        await store.accept(make_plan("bob"))
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink()
+        with neighbour(path) as other:
+            assert other.stdin is not None
+            assert other.stdout is not None
+            other.stdin.write("UPDATE threads SET external_id = 'theirs'\n")
+            other.stdin.flush()
+            assert other.stdout.readline() == "done\n"
+        written = log_of(path).read_bytes()
+        with pytest.raises(StoreUnavailable):
+            await store.accept(make_plan("refused"))
+        await reopened(store)
+        with pytest.raises(StoreUnavailable, match="another program has written to a new one"):
+            await store.accept(make_plan("refused"))
+        assert log_of(path).read_bytes() == written
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT contact_id, external_id FROM threads").fetchall() == [("ann", "theirs")]
 
 
 async def test_a_store_that_closes_with_a_lost_log_keeps_all(path: Path) -> None:
