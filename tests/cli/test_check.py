@@ -179,7 +179,7 @@ def test_connect_refuses_a_store_and_a_port_that_a_server_has_and_check_alone_do
             assert run_command("check", *flags(**given), cwd=bot).returncode == 0
         with served.client() as client:
             assert client.get("/readyz").status_code == 200
-    assert "another process or app has it open" in held
+    assert f"process {served.pid}" in held
     assert f"port {served.port} on 127.0.0.1 is taken" in taken
     assert f"the metrics port 127.0.0.1:{served.port} cannot be opened: Address already in use" in taken_too
 
