@@ -57,15 +57,6 @@ OUTAGES = [
 ]
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Disk:
-    """The disk that holds the database."""
-    (tmp_path / "disk").mkdir()
-    disk = Disk(tmp_path / "disk", tmp_path)
-    disk.begin()
-    return disk
-
-
 @pytest.mark.parametrize(("outage", "seconds"), OUTAGES)
 async def test_runs_that_end_while_the_store_cannot_write_are_stored_once_it_can(
     disk: Disk, tmp_path: Path, outage: Outage, seconds: float
