@@ -48,6 +48,15 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[max(0, ceil(share * len(values)) - 1)]
 
 
+def given_back(before: float) -> float:
+    """The most bytes of memory that may be in use after a load, if it was so many before: within 10 %, or 6 MB.
+
+    The allocator returns memory only when all that lies in a piece of it is gone, and pieces are large beside a process
+    of 50 MB. What a leak keeps grows with the load, and is more than that at the full size of a measurement.
+    """
+    return max(1.1 * before, before + 6e6)
+
+
 def megabytes(size: float) -> float:
     """Bytes as megabytes (10^6)."""
     return size / 1e6

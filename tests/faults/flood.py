@@ -2,7 +2,7 @@
 
     python -m tests.faults.flood --connections 2000 --max-runs 1000 --seconds 60
     python -m tests.faults.flood --loop open --max-runs 100 --pipeline-seconds 0.1 --seconds 60
-    python -m tests.faults.flood --connections 1100 --clients 900 --max-runs 1000
+    python -m tests.faults.flood --connections 1100 --max-runs 1000
     python -m tests.faults.flood --beside "8 healthz"
 
 First as many clients as the server takes measure its capacity, then the flood comes to the same process. The exit
@@ -23,7 +23,7 @@ from pathlib import Path
 import uvloop
 
 from tests.faults.callers import ClosedLoop, Crowd, OpenLoop, Tally
-from tests.faults.figures import Report, megabytes
+from tests.faults.figures import Report, given_back, megabytes
 from tests.faults.measured import KEY, LOAD_CORE, MeasuredServer, allow_descriptors, chat, get
 from tests.faults.prober import Probe, Prober, between, seconds, unanswered
 
@@ -34,8 +34,6 @@ REFUSED_WITHIN = 0.05
 """Seconds: the 99th percentile of refusals."""
 PROBED_WITHIN = 0.5
 """Seconds that a probe over a new connection may take."""
-GIVEN_BACK = 0.1
-"""The share of the memory that may be missing after a flood."""
 SPARE_DESCRIPTORS = 8
 """How many descriptors more than before may be open after a flood: a store opens readers when it is first busy."""
 KEPT_BESIDE = 0.5
@@ -62,7 +60,7 @@ class Size:
     loop: str = "closed"
     connections: int = 2000
     max_runs: int = 1000
-    clients: int = 64
+    clients: int = 900
     seconds: float = 60.0
     capacity_seconds: float = 10.0
     pipeline_seconds: float = 0.0
@@ -121,7 +119,7 @@ async def show_ceiling(report: Report, lasts: float) -> None:
 
 async def flood(report: Report, server: MeasuredServer, size: Size) -> None:
     """Measure the capacity, then what a flood leaves of it."""
-    clients = min(size.clients, size.max_runs)
+    clients = size.clients
     async with ClosedLoop(server.port, requests(clients, size, "client")) as crowd:
         alone = await window(crowd, size.capacity_seconds, warm_up=size.warm_up)
     capacity = alone.rate(200)
@@ -194,13 +192,13 @@ async def show_after(
     """Print what the server has given back once it had the time to."""
     end = time.monotonic() + SETTLES_WITHIN
     while time.monotonic() < end and (
-        server.descriptors > descriptors + SPARE_DESCRIPTORS or server.resident > before * (1 + GIVEN_BACK)
+        server.descriptors > descriptors + SPARE_DESCRIPTORS or server.resident > given_back(before)
     ):
         await asyncio.sleep(0.1)
     report.show("memory peak", megabytes(server.peak), "MB")
     after = megabytes(server.resident)
     if judged:
-        report.at_most("memory after", after, megabytes(before * (1 + GIVEN_BACK)), "MB")
+        report.at_most("memory after", after, megabytes(given_back(before)), "MB")
     else:
         report.show("memory after", after, "MB, the stored chats included")
     report.at_most("descriptors after", server.descriptors, descriptors + SPARE_DESCRIPTORS)
@@ -247,7 +245,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="clients of the closed loop; at most so many connections of the open one",
     )
     parser.add_argument("--max-runs", type=int, default=Size.max_runs)
-    parser.add_argument("--clients", type=int, default=Size.clients, help="clients that measure the capacity")
+    clients = "clients that measure the capacity; nine tenths of --max-runs by default"
+    parser.add_argument("--clients", type=int, help=clients)
     parser.add_argument("--seconds", type=float, default=Size.seconds, help="how long the flood is measured")
     parser.add_argument("--capacity-seconds", type=float, default=Size.capacity_seconds)
     parser.add_argument("--pipeline-seconds", type=float, default=Size.pipeline_seconds)
@@ -259,7 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given.loop,
         given.connections,
         given.max_runs,
-        given.clients,
+        given.clients or max(1, given.max_runs * 9 // 10),
         given.seconds,
         given.capacity_seconds,
         given.pipeline_seconds,

@@ -8,7 +8,6 @@ Each case has a server of its own. The exit status is 1 if one takes or keeps mo
 
 import argparse
 import asyncio
-import os
 import socket
 import sys
 import tempfile
@@ -21,7 +20,7 @@ import uvloop
 
 from tests.faults.callers import Connection, Crowd
 from tests.faults.figures import Report, megabytes
-from tests.faults.measured import KEY, LOAD_CORE, MeasuredServer, allow_descriptors, chat, free_port, get, wait_until
+from tests.faults.measured import KEY, MeasuredServer, allow_descriptors, chat, free_port, get, wait_until
 from tests.faults.slow_clients import NUMBER, RECEIVE_BUFFER, frame, handshake
 from tests.raw import ask, metric
 
@@ -246,14 +245,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", choices=CASES, action="append", help="all by default; may be repeated")
     parser.add_argument("--share", type=float, default=1.0, help="of each case's full size")
-    parser.add_argument("--pin", action="store_true", help="keep this process on one processor")
+    parser.add_argument("--settle", type=float, default=SETTLES_WITHIN, help="seconds to give all back within")
     given = parser.parse_args(arguments)
-    if given.pin:
-        os.sched_setaffinity(0, {LOAD_CORE})
     allow_descriptors(4000)
     report = Report()
     for name in given.case or CASES:
-        measure(report, name, given.share)
+        measure(report, name, given.share, given.settle)
     return report.verdict()
 
 

@@ -19,12 +19,12 @@ def test_a_healthy_client_is_answered_beside_slow_ones(kind: str) -> None:
     seen = report.figures
     assert seen["slow clients"] == COUNT
     assert seen["slow clients that could not connect"] == 0
-    for phase in ("before", "during", "after"):
-        assert seen[f"healthy {phase}: requests"] > 0
+    for phase in ("before", "while they come", "during", "after"):
         assert seen[f"healthy {phase}: not answered 200"] == 0
+    for phase in ("before", "while they come", "after"):  # it ends before their coming counts as over
+        assert seen[f"healthy {phase}: requests"] > 0
     assert seen["descriptors peak"] > seen["descriptors before"]
     assert "descriptors after" not in report.broken
-    assert seen["slow clients"] >= seen["still open after 1 s"]
 
 
 def test_a_slow_client_notices_that_its_server_has_closed_it() -> None:
