@@ -26,9 +26,7 @@ from typing import Any
 import uvloop
 from websockets.asyncio.client import connect
 
-from tests.faults.callers import ClosedLoop
 from tests.faults.figures import Report, megabytes
-from tests.faults.flood import Window, window
 from tests.faults.measured import KEY, MeasuredServer, chat, free_port, get
 from tests.raw import metric
 
@@ -37,7 +35,7 @@ CALLERS = 24
 CONTACT_CHATS = 40
 """Activities of a caller after which it deletes its contact and takes another one."""
 CAPACITY_SECONDS = 5.0
-HALF = 0.5
+UNPACED, HALF = 1e9, 0.5
 PATIENCE = 30.0
 NOISE = 2.0
 """How many standard deviations of the samples about their line count as noise: growth within them is not seen."""
@@ -278,12 +276,6 @@ async def sample(server: MeasuredServer, metrics_port: int) -> Sample:
     )
 
 
-async def capacity(server: MeasuredServer, lasts: float) -> Window:
-    """What the server does in a closed loop of chats."""
-    async with ClosedLoop(server.port, [chat("hello", f"capacity {number}") for number in range(CALLERS)]) as crowd:
-        return await window(crowd, lasts, warm_up=lasts / 5)
-
-
 async def load(callers: Sequence[Caller], rate: float, until: float) -> None:
     """Have all callers together do so many things a second. One that is late goes on at once and catches up nothing."""
     every = len(callers) / rate
@@ -304,13 +296,16 @@ async def soak(
     report: Report, server: MeasuredServer, metrics_port: int, *, seconds: float, rate: float | None
 ) -> None:
     """Load a server, and judge what it used."""
-    if rate is None:
-        alone = await capacity(server, CAPACITY_SECONDS)
-        report.show("capacity", alone.rate(200), "chats/s")
-        rate = max(1.0, HALF * alone.rate(200))
-    report.show("wanted", rate, "activities/s")
     done: Counter[str] = Counter()
     callers = [Caller(number, server, metrics_port, done) for number in range(CALLERS)]
+    if rate is None:
+        began = time.monotonic()
+        await load(callers, UNPACED, began + CAPACITY_SECONDS)
+        capacity = done.total() / (time.monotonic() - began)
+        report.show("capacity", capacity, "activities/s")
+        rate = HALF * capacity
+        done.clear()
+    report.show("wanted", rate, "activities/s")
     began, used = time.monotonic(), server.processor_seconds
     samples: list[Sample] = []
     loading = asyncio.create_task(load(callers, rate, began + seconds))
