@@ -105,13 +105,16 @@ class Crowd:
         """What was seen; may be replaced at any time."""
         self.open: set[Connection] = set()
         """Connections that are open, or that are being opened."""
+        self.left_unanswered = 0
+        """How many requests had no answer when all was over."""
         self._port = port
         self._patience = patience
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._collected_at = gc.get_threshold()
 
     async def __aenter__(self) -> Self:
-        gc.set_threshold(100_000, 50, 1000)
+        gc.set_threshold(100_000, 50, 1000)  # collecting stops the load for milliseconds
         self._begin(self._watch_patience())
         self.start()
         return self
@@ -120,9 +123,11 @@ class Crowd:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stopping = True
+        gc.set_threshold(*self._collected_at)
         end = time.perf_counter() + self._patience + 2 * LOOK_EVERY
         while time.perf_counter() < end and any(connection.asked_at for connection in self.open):
             await asyncio.sleep(0.02)
+        self.left_unanswered = sum(1 for connection in self.open if connection.asked_at)
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -132,11 +137,6 @@ class Crowd:
             connection.transport.close()
         while self.open:
             await asyncio.sleep(0.01)
-
-    @property
-    def awaiting(self) -> int:
-        """How many requests have no answer yet."""
-        return sum(1 for connection in self.open if connection.asked_at)
 
     def start(self) -> None:
         """Send the first requests."""

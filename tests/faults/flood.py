@@ -145,7 +145,8 @@ async def flood(report: Report, server: MeasuredServer, size: Size) -> None:
             seen = await window(flooding, size.seconds, warm_up=size.warm_up)
             ended = time.monotonic()
             report.show("open connections", len(flooding.open))
-        report.show("requests without an answer at the end", flooding.awaiting)
+    left = flooding.left_unanswered + flooding.tally.faults.total()
+    report.at_most("not answered when the flood ended", left, 0)
     show_flood(report, seen, capacity, size)
     for path, all_seen in prober.seen.items():
         during = between(all_seen, began, ended)

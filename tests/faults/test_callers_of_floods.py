@@ -102,6 +102,15 @@ async def test_a_client_gives_up_a_request_that_is_not_answered() -> None:
     assert crowd.tally.faults["no answer within the patience"] >= 1
 
 
+async def test_a_crowd_that_leaves_says_how_many_requests_had_no_answer() -> None:
+    async with Server(stay_silent) as server:
+        async with ClosedLoop(server.port, [REQUEST] * 3, patience=0.1) as crowd:
+            async with asyncio.timeout(10):
+                while sum(1 for connection in crowd.open if connection.asked_at) < 3:
+                    await asyncio.sleep(0.001)
+        assert crowd.left_unanswered + crowd.tally.faults.total() >= 3
+
+
 async def test_a_server_that_is_away_is_a_fault() -> None:
     async with Server(answer_all) as server:
         pass
