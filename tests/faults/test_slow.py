@@ -9,7 +9,7 @@ from tests.faults.figures import Report
 from tests.faults.slow import Size, measure
 from tests.faults.slow_clients import KINDS, Kind, SlowClient
 
-COUNT = 8
+COUNT = 20
 
 
 @pytest.mark.parametrize("kind", KINDS)
