@@ -49,7 +49,6 @@ BESIDE = {
     "readyz": get("/readyz"),
     "unknown": get("/no/such/path"),
     "wrong-key": chat("hello", "stranger", key="wrong"),
-    "chat": chat("hello", "crowd"),
 }
 
 
