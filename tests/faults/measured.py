@@ -93,9 +93,17 @@ def wait_until(holds: Callable[[], bool], within: float) -> bool:
     return True
 
 
-def chat(message: str, contact: str, *fields: str, key: str | None = KEY, path: str = "/api/v1/chat") -> bytes:
-    """A chat's bytes. `fields` are further lines of its head."""
-    body = f'{{"contact_id":"{contact}","message":"{message}"}}'.encode()
+def chat(
+    message: str,
+    contact: str,
+    *fields: str,
+    key: str | None = KEY,
+    path: str = "/api/v1/chat",
+    thread: str | None = None,
+) -> bytes:
+    """A chat's bytes. `fields` are further lines of its head. Nothing is escaped: a quote makes the body faulty."""
+    named = "" if thread is None else f',"thread_id":"{thread}"'
+    body = f'{{"contact_id":"{contact}","message":"{message}"{named}}}'.encode()
     lines = [f"POST {path} HTTP/1.1", "host: test", "content-type: application/json", f"content-length: {len(body)}"]
     if key is not None:
         lines.append(f"authorization: Bearer {key}")

@@ -64,10 +64,9 @@ class Sample:
 
 @dataclass(frozen=True)
 class Line:
-    """A line through samples by least squares: its growth an hour, and how far the samples are from it."""
+    """A line through samples by least squares: its growth each second, how far the samples are from it, their mean."""
 
     growth: float
-    """Per second."""
     deviation: float
     mean: float
 
@@ -175,7 +174,7 @@ class Caller:
 
     async def send_faulty(self) -> None:
         """Send what is refused: a body that is no JSON, an unknown thread, an unknown path, a head that is no HTTP."""
-        unknown = chat("hello", f'{self._contact}","thread_id":"00000000-0000-4000-8000-000000000000')
+        unknown = chat("hello", self._contact, thread="00000000-0000-4000-8000-000000000000")
         sent, status = self._random.choice(
             [
                 (chat('"', self._contact), 422),
