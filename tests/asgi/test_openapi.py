@@ -153,3 +153,45 @@ async def test_the_page_of_a_mounted_app_finds_its_document_and_a_title_is_only_
         page = await client.get("/api/help")
     assert 'data-document="/api/spec.json"' in page.text
     assert "<script>alert" not in page.text
+
+
+class Wish(msgspec.Struct):
+    sure: bool
+    soon: bool | None = None
+    days: dict[str, list[bool]] = {}
+
+
+class Grant(msgspec.Struct):
+    granted: bool
+
+
+def test_a_boolean_of_a_body_is_shown_as_it_is_accepted_and_one_of_an_answer_as_it_is_sent() -> None:
+    app = App()
+
+    @app.post("/wishes", body=Wish, response=Grant)
+    async def wish(request: Request) -> Response:
+        return Response()
+
+    schemas = app.openapi()["components"]["schemas"]
+    asked = schemas["Wish"]["properties"]
+    lax = asked["sure"]["anyOf"]
+    assert [one["type"] for one in lax] == ["boolean", "number", "string"]
+    assert asked["soon"] == {"anyOf": [{"anyOf": lax}, {"type": "null"}], "default": None}
+    assert asked["days"]["additionalProperties"]["items"] == {"anyOf": lax}
+    assert schemas["Grant"]["properties"]["granted"] == {"type": "boolean"}
+
+
+@pytest.mark.parametrize(
+    "word", ["0", "1", "t", "N", "on", "oFf", "true", "FALSE", "Yes", "no", "", "2", "tru", "yes "]
+)
+async def test_the_words_for_a_boolean_that_the_document_allows_are_those_that_are_accepted(word: str) -> None:
+    app = App()
+
+    @app.post("/wishes", body=Wish)
+    async def wish(request: Request) -> Response:
+        return Response(str((await request.typed(Wish)).sure))
+
+    pattern = app.openapi()["components"]["schemas"]["Wish"]["properties"]["sure"]["anyOf"][2]["pattern"]
+    async with TestClient(app) as client:
+        answer = await client.post("/wishes", json={"sure": word})
+    assert (answer.status_code == 200) == bool(re.search(pattern, word))
