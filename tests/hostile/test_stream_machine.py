@@ -62,6 +62,7 @@ class StreamMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         for model in self.models:
             self.end_with(model, RunCancelled())
+            self.readers += [_Reader(model, after) for after in range(len(model.put) + 1)]
         for reader in self.readers:
             for _ in range(100):
                 self.step(reader)
