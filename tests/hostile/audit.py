@@ -28,9 +28,13 @@ def verdict(lock: str, found: str, complaints: str) -> tuple[int, str]:
     except (ValueError, KeyError):
         reason = (complaints.strip().splitlines() or ["pip-audit said nothing"])[-1]
         return UNKNOWN, f"{lock}.lock was NOT audited: {reason}\nSee that the vulnerability service can be reached."
-    skipped = [package["name"] for package in packages if "skip_reason" in package]
+    skipped = [package for package in packages if "skip_reason" in package]
     if skipped:
-        return UNKNOWN, f"{lock}.lock was not audited whole: nothing was found out about {', '.join(skipped)}"
+        first = f"{skipped[0]['name']}: {skipped[0]['skip_reason']}"
+        return (
+            UNKNOWN,
+            f"{lock}.lock was NOT audited: {len(skipped)} of {len(packages)} packages are unknown, as {first}",
+        )
     lines = [
         f"{package['name']} {package['version']}: {fault['id']}, mended in {', '.join(fault['fix_versions']) or 'none'}"
         for package in packages

@@ -11,6 +11,7 @@ import tempfile
 from collections import defaultdict
 from configparser import ConfigParser
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -68,13 +69,13 @@ def write(lock: str) -> None:
     (FOLDER / f"{lock}.lock").write_text("\n".join([head, *lines, ""]), encoding="utf-8")
 
 
-def _resolve(wanted: list[str], python: str) -> list[dict[str, dict[str, dict[str, str]]]]:
+def _resolve(wanted: list[str], python: str) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
         command += ["--only-binary", ":all:", "--target", folder, "--python-version", python, "--report", str(report)]
         subprocess.run([*command, *wanted], check=True)
-        found: list[dict[str, dict[str, dict[str, str]]]] = json.loads(report.read_text())["install"]
+        found: list[dict[str, Any]] = json.loads(report.read_text())["install"]
         return found
 
 

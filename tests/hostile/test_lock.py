@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from packaging.utils import canonicalize_name
 
 from tests.hostile import lock
 from tests.hostile.audit import NONE, SOME, UNKNOWN, verdict
@@ -14,7 +15,7 @@ def test_a_lock_satisfies_what_setup_cfg_asks_for(name: str) -> None:
     locked = lock.read(name)
     for requirement in lock.requirements(name):
         if requirement.marker is None or requirement.marker.evaluate():
-            version, _ = locked[lock.canonicalize_name(requirement.name)]
+            version, _ = locked[canonicalize_name(requirement.name)]
             assert requirement.specifier.contains(version), requirement
 
 
@@ -51,7 +52,7 @@ def test_the_audit_tells_known_vulnerabilities_and_their_mending() -> None:
         ("", "Traceback\nConnectionError: no route", "ConnectionError: no route"),
         ("", "", "pip-audit said nothing"),
         ("{}", "odd", "odd"),
-        ('{"dependencies":[{"name":"a","skip_reason":"not found"}]}', "", "about a"),
+        ('{"dependencies":[{"name":"a","skip_reason":"not found"}]}', "", "a: not found"),
     ],
 )
 def test_an_audit_that_found_out_nothing_fails_and_says_so(found: str, complaints: str, told: str) -> None:
