@@ -151,7 +151,7 @@ async def assault(served: Served, name: str, count: int, seed: int) -> Report:
     numbers = iter(range(count))
     async with asyncio.TaskGroup() as tasks:
         for _ in range(AT_ONCE):
-            tasks.create_task(_attacker(served.port, report, numbers, seed, routes, ids))
+            tasks.create_task(send_all(served.port, report, numbers, seed, routes, ids))
     await _finish(served, report)
     return report
 
@@ -163,7 +163,7 @@ def _learn(client: httpx.Client) -> tuple[list[Route], list[str]]:
     return routes_of(client.get("/openapi.json").json()), [answer.json()["thread_id"], begun.json()["run_id"]]
 
 
-async def _attacker(
+async def send_all(
     port: int, report: Report, numbers: Iterator[int], seed: int, routes: Sequence[Route], ids: Sequence[str]
 ) -> None:
     for number in numbers:
