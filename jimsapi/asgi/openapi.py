@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 
 from .routing import Parameter, Route, parse_path
-from .validation import BOOLEAN_WORDS
 
 REFERENCE = "#/components/schemas/{name}"
 
@@ -18,12 +17,6 @@ _PARAMETER_SCHEMAS: dict[str, dict[str, Any]] = {
     "int": {"type": "integer", "format": "int64"},
     "path": {"type": "string"},
 }
-
-_BOOLEANS = [
-    {"type": "boolean"},
-    {"type": "number", "enum": [0, 1]},
-    {"type": "string", "pattern": BOOLEAN_WORDS},
-]
 
 # The 422 answer, in the words that FastAPI's clients know.
 _FAULTS = {
@@ -52,7 +45,6 @@ def build_document(title: str, version: str, description: str, routes: Sequence[
     models = _models(routes)
     references, components = msgspec.json.schema_components(models, ref_template=REFERENCE)
     schemas = dict(zip(models, references, strict=True))
-    _widen_booleans([schemas[route.body] for route in routes if route.body is not None], components)
     paths: dict[str, dict[str, Any]] = {}
     ids: set[str] = set()
     for route in routes:
@@ -83,26 +75,6 @@ def _models(routes: Sequence[Route]) -> list[Any]:
             if model is not None and not isinstance(model, str):
                 found[model] = None
     return list(found)
-
-
-def _widen_booleans(bodies: Sequence[Any], components: dict[str, Any]) -> None:
-    """Document what `validation` accepts for a boolean in a request's body: numbers and words, as pydantic does."""
-    to_visit = list(bodies)
-    seen: set[str] = set()
-    while to_visit:
-        schema = to_visit.pop()
-        if not isinstance(schema, dict):
-            continue
-        name = schema.get("$ref", "").rpartition("/")[2]
-        if name and name not in seen:
-            seen.add(name)
-            to_visit.append(components[name])
-        if schema.get("type") == "boolean":
-            del schema["type"]
-            schema["anyOf"] = _BOOLEANS
-            continue
-        to_visit += [*schema.get("properties", {}).values(), *schema.get("anyOf", ())]
-        to_visit += [schema.get("items"), schema.get("additionalProperties")]
 
 
 def _operation(route: Route, schemas: dict[Any, Any], components: dict[str, Any]) -> dict[str, Any]:

@@ -26,8 +26,6 @@ MAX_FAULTS = 1000
 
 _TRUE = frozenset(("1", "on", "t", "true", "y", "yes"))
 _FALSE = frozenset(("0", "off", "f", "false", "n", "no"))
-BOOLEAN_WORDS = "^(0|1|[TtFfYyNn]|[Oo][Nn]|[Oo][Ff][Ff]|[Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]|[Yy][Ee][Ss]|[Nn][Oo])$"
-"""The texts that a boolean may be, as a JSON schema's pattern: those have no flag for upper and lower case."""
 
 # pydantic's grammar, narrower than uuid.UUID's: 32 digits, or dashed, and only the dashed form in braces or as a URN.
 _DASHED = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
