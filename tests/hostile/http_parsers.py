@@ -18,7 +18,10 @@ from jimsapi.asgi.types import Receive, Scope, Send
 MAX_PASSES = 1000
 """Passes of the event loop after which a connection that still works is taken for one that hangs."""
 
-_SPACES = re.compile(rb"\A([^ \r\n]+ [^ \r\n]+)  +(HTTP/)")
+_SPACES = re.compile(rb"\A([^ \r\n]+) +([^ \r\n]+) +(HTTP/)")
+_AUTHORITY = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
+NOT_SUPPORTED = (501, 505)
+"""Statuses of 5xx that say what is wrong with a request: an unknown coding, another version (RFC 9112, 6.1 and 2.3)."""
 
 Fields = tuple[tuple[bytes, bytes], ...]
 
@@ -173,11 +176,11 @@ class AsgiReader:
             reading.faults += self._errors.lines
             self._errors.lines.clear()
         statuses = [int(line[9:12]) for line in written.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
-        refusals = [status for status in statuses if 400 <= status < 500]
+        refusals = [status for status in statuses if 400 <= status < 500 or status in NOT_SUPPORTED]
         reading.refusal = refusals[0] if refusals else 0
         if len(refusals) > 1:
             reading.faults.append("it refused twice")
-        if any(status >= 500 for status in statuses):
+        if any(status >= 500 and status not in NOT_SUPPORTED for status in statuses):
             reading.faults.append("it answered 5xx")
         missing = sum(request.whole for request in reading.requests) - statuses.count(200)
         if not 0 <= missing <= bool(reading.refusal):  # the request whose body cannot be read may go unanswered
@@ -185,7 +188,7 @@ class AsgiReader:
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
-        request = Taken(scope["method"].encode(), target, _sorted(scope["headers"]))
+        request = Taken(scope["method"].encode(), target, _sorted(target, scope["headers"]))
         self._reading.requests.append(request)
         while self._reads_bodies:
             self._receiving += 1
@@ -210,18 +213,18 @@ def read_with_h11(data: bytes) -> Reading:
     neither can hide a request:
 
     - Line breaks before a request (2.2: a server should ignore an empty line there, and may end a line at LF alone).
-    - Several spaces between target and version (3: a recipient may split the line at any white space).
+    - Several spaces in the request line (3: a recipient may split the line at any white space).
     """
     reading = Reading()
     while True:
-        data = _SPACES.sub(rb"\1 \2", data.lstrip(b"\r\n"), count=1)
+        data = _SPACES.sub(rb"\1 \2 \3", data.lstrip(b"\r\n"), count=1)
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
         connection.receive_data(data)
         try:
             event = connection.next_event()
             if not isinstance(event, h11.Request):
                 return reading
-            request = Taken(event.method, event.target, _sorted(event.headers))
+            request = Taken(event.method, event.target, _sorted(event.target, event.headers))
             reading.requests.append(request)
             while isinstance(event := connection.next_event(), h11.Data):
                 request.body += event.data
@@ -262,7 +265,9 @@ class _LlhttpReader:
 
     def on_headers_complete(self) -> None:
         self._in_body = True
-        self.reading.requests.append(Taken(self._parser.get_method(), self._target, _sorted(self._fields)))
+        self.reading.requests.append(
+            Taken(self._parser.get_method(), self._target, _sorted(self._target, self._fields))
+        )
 
     def on_body(self, body: bytes) -> None:
         self.reading.requests[-1].body += body
@@ -283,8 +288,18 @@ def read_with_llhttp(data: bytes) -> Reading:
     return reader.reading
 
 
-def _sorted(fields: Iterable[tuple[bytes, bytes]]) -> Fields:
-    """Fields by name; of one name in order, which alone has a meaning (RFC 9110, 5.3). Names of codings are in lower
-    case, as h11 has them, which means nothing (RFC 9112, 7)."""
-    pairs = [(name, value.lower() if name == b"transfer-encoding" else value) for name, value in fields]
+def _sorted(target: bytes, fields: Iterable[tuple[bytes, bytes]]) -> Fields:
+    """Fields by name; of one name in order, which alone has a meaning (RFC 9110, 5.3).
+
+    Names of codings are in lower case, as h11 has them, which means nothing (RFC 9112, 7). If the target names a host,
+    that replaces the field's (3.2.2).
+    """
+    named = _AUTHORITY.match(target)
+    pairs = []
+    for name, value in fields:
+        if name == b"transfer-encoding":
+            value = value.lower()
+        elif name == b"host" and named is not None:
+            value = named[1]
+        pairs.append((name, value))
     return tuple(sorted(pairs, key=itemgetter(0)))

@@ -20,6 +20,7 @@ from pathlib import Path
 import httpx
 
 from tests.hostile.api_requests import API, KEY, Attack, Route, attack, good_chat, routes_of
+from tests.hostile.http_parsers import NOT_SUPPORTED
 from tests.hostile.servers import OURS, PROTOCOLS, serve
 from tests.serving import Served
 
@@ -188,7 +189,7 @@ def _judge(sent: Attack, read: bytes, in_time: bool, report: Report) -> str:
     report.closed += not answers.statuses
     if not in_time:
         return f"not closed in time, after {read[:100]!r}"
-    if any(status >= 500 and not _is_missed_handshake(status, sent, report) for status in answers.statuses):
+    if any(status >= 500 and not _is_expected(status, sent, report) for status in answers.statuses):
         return f"answered {answers.statuses}"
     if answers.odd_field:
         return f"an odd field in the answer: {answers.odd_field!r}"
@@ -197,12 +198,15 @@ def _judge(sent: Attack, read: bytes, in_time: bool, report: Report) -> str:
     return ""
 
 
-def _is_missed_handshake(status: int, sent: Attack, report: Report) -> bool:
-    """Whether uvicorn's own protocol took a handshake for a request, as it does with two Connection fields.
+def _is_expected(status: int, sent: Attack, report: Report) -> bool:
+    """Whether a status of 5xx is right.
 
-    The app then has to believe that the server knows no WebSockets.
+    Ours refuses other versions and codings by them. uvicorn's protocols take a handshake with two Connection fields for
+    a request; the app then has to believe that the server knows no WebSockets.
     """
-    return status == 501 and not report.server.startswith(OURS) and b"upgrade: websocket" in sent.data
+    if report.server.startswith(OURS):
+        return status in NOT_SUPPORTED and (b"HTTP/" in sent.data or b"ransfer-" in sent.data)
+    return status == 501 and b"upgrade: websocket" in sent.data
 
 
 async def _finish(served: Served, report: Report) -> None:
