@@ -230,9 +230,20 @@ TARGETS: Mapping[str, Target] = {
     **({"token": token} if find_spec("jimsapi_oidc") else {}),
 }
 
-_CERTIFICATE = bytes.fromhex(
-    "302ea0030201020201013000300030003021311f300d06035504030c06416e6e2c2042300e06092a864886f70d01090116016120"
-)
+
+def _der(tag: int, *contents: bytes) -> bytes:
+    content = b"".join(contents)
+    return bytes([tag, len(content)]) + content
+
+
+def _certificate() -> bytes:
+    """As much of a certificate as its subject needs: CN=Ann, and an address of mail."""
+    name = _der(0x30, _der(0x06, b"\x55\x04\x03"), _der(0x0C, b"Ann"))
+    mail = _der(0x30, _der(0x06, b"\x2a\x86\x48\x86\xf7\x0d\x01\x09\x01"), _der(0x16, b"ann@a.test"))
+    subject = _der(0x30, _der(0x31, name), _der(0x31, mail))
+    before = _der(0xA0, _der(0x02, b"\x02")) + _der(0x02, b"\x01") + _der(0x30) * 3
+    return _der(0x30, _der(0x30, before, subject))
+
 
 SEEDS: Mapping[str, Sequence[bytes]] = {
     "body": (
@@ -251,7 +262,7 @@ SEEDS: Mapping[str, Sequence[bytes]] = {
     ),
     "stored": (b'{"a":["\\u0000","\\\\u0000"],"b":1e400}', b'{"":' * 200 + b"1" + b"}" * 200, b'"\\ud800"', b"NaN"),
     "event_stream": (b"event: a\nid: 1\ndata: x\r\ndata\r\r: c\n\ndata:y\n\n", b"\xef\xbb\xbfdata: \xff\n\n"),
-    "distinguished_name": (b"\x30" + bytes([len(_CERTIFICATE)]) + _CERTIFICATE,),
+    "distinguished_name": (_certificate(),),
     "options": (b" 5\n", b"60/min", b"a key\n# no\r\nother", b"true", b"\xef\xbb\xbfx", b"1e999", b"nan", b"0x1"),
     "token": (b'{"alg":"RS256","kid":"k"}\n{"iss":"https://issuer.test","exp":1}', b"a.b.c", b"eyJhIjoxfQ.eyJhIjoxfQ."),
 }
