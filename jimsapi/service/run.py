@@ -34,6 +34,7 @@ from jimsapi.service.inbound import Inbound, check_inbound
 from jimsapi.service.keys import caller_of, idempotency
 from jimsapi.service.live import LET_GO_AFTER, LiveRun, PipelineTiming, RunRecord, Stop
 from jimsapi.service.observers import notify
+from jimsapi.service.outage import OutageLog
 from jimsapi.service.pipeline import JimsApp, Pipeline, pipeline_name
 from jimsapi.service.quota import Allowance, Quota, QuotaLimits
 from jimsapi.service.result import RunResult, stored_result
@@ -50,6 +51,7 @@ from jimsapi.threads.errors import (
     RunClosed,
     RunNotFound,
     StoreUnavailable,
+    StoreUnusable,
     ThreadNotFound,
 )
 from jimsapi.threads.event import EventRow, NewEvent, decode_row, message_event
@@ -116,7 +118,8 @@ class RunService:
 
     `resolvers` are asked in order; the first that returns selectors decides alone. Every one of `on_run` is told of
     each run that ended, and `webhooks` call whom its caller named. Enter the service to recover what a dead process
-    left behind and to start its housekeeping; `drain` it before you leave it.
+    left behind and to start its housekeeping; `drain` it before you leave it. Entering raises `StoreUnusable` if the
+    store fails at that.
     """
 
     def __init__(
@@ -135,6 +138,7 @@ class RunService:
         self.limits = limits or RunLimits()
         self.sinks = tuple(sinks)
         self.webhooks = webhooks
+        self.outage = OutageLog()
         self.draining = False
         self._adopts = False
         self.owner = uuid7()
@@ -162,7 +166,10 @@ class RunService:
     async def __aenter__(self) -> "RunService":
         self._loop = asyncio.get_running_loop()
         self.store.on_turn = self._hear
-        interrupted = await self.store.recover(self.owner)
+        try:
+            interrupted = await self.store.recover(self.owner)
+        except StoreUnavailable as error:
+            raise StoreUnusable(f"{self.store.name}: what an earlier process left cannot be read: {error}") from error
         if interrupted:
             logger.warning("%d runs of an earlier process were open; they are marked interrupted", interrupted)
         for sink in self.sinks:
@@ -332,7 +339,8 @@ class RunService:
 
     async def cancel(self, run_id: UUID) -> Settled:
         """Cancel a run, whichever process works on it. The store's word counts: nothing is stored after it."""
-        settled = await self.store.cancel(run_id)
+        with self.outage.noted():
+            settled = await self.store.cancel(run_id)
         if settled.counted:
             self.stop_runs([run_id], Stop.CANCELLED)
             self._wake(settled.next_run)
@@ -359,6 +367,8 @@ class RunService:
         except KeyUsed as used:
             await self._follow(run, used.run_id)
         except DomainError as error:
+            if isinstance(error, StoreUnavailable):
+                self.outage.failed(error)
             run.answer_with(error)
         except Exception:
             logger.exception("run %s failed inside the server", run.run_id)
@@ -607,6 +617,7 @@ class RunService:
             try:
                 return await end()
             except StoreUnavailable as error:
+                self.outage.failed(error)
                 run.answer_with(error)
                 if attempt == 0:
                     logger.error("run %s: its end could not be stored and is tried again: %s", run.run_id, error)
@@ -729,6 +740,7 @@ class RunService:
                 self.streams.tidy(self._loop.time())
                 async with self._ownership:
                     may_start = await self.store.heartbeat(self.owner, self._runs.keys())
+                self.outage.works()
                 for run_id in may_start:
                     self._wake(run_id)
                 if self._adopts:
@@ -737,7 +749,7 @@ class RunService:
                     await self.store.purge(self.limits.keep_runs)
                     purge_at = self._loop.time() + PURGE_EVERY
             except StoreUnavailable as error:
-                logger.warning("the store does not answer: %s", error)
+                self.outage.failed(error)
             except Exception:
                 logger.exception("housekeeping failed; it is tried again")
             await asyncio.sleep(HEARTBEAT_EVERY)

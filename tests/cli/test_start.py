@@ -128,7 +128,7 @@ def test_a_store_that_another_process_holds_is_one_line_and_check_does_not_need_
         checked = run_command("check", "--app", "bot", "--store", "sqlite:///jims.db", cwd=bot)
         with first.client() as client:
             assert chat(client).status_code == 200
-    assert "jims.db: another process" in line
+    assert f"jims.db: it is locked by process {first.pid};" in line
     assert "PostgreSQL" in line
     assert checked.returncode == 0, checked.stderr
 
