@@ -17,6 +17,7 @@ from uuid import UUID
 
 import msgspec
 
+from jimsapi.service.disclosure import Disclosure
 from jimsapi.service.ending import Ending, ended_by_others
 from jimsapi.service.errors import (
     ContactForbidden,
@@ -117,9 +118,9 @@ class RunService:
     """Answers messages: one `JimsApp` over one store.
 
     `resolvers` are asked in order; the first that returns selectors decides alone. Every one of `on_run` is told of
-    each run that ended, and `webhooks` call whom its caller named. Enter the service to recover what a dead process
-    left behind and to start its housekeeping; `drain` it before you leave it. Entering raises `StoreUnusable` if the
-    store fails at that.
+    each run that ended, and `webhooks` call whom its caller named. `disclosure` makes the text of a
+    pipeline's failure. Enter the service to recover what a dead process left behind and to start its housekeeping;
+    `drain` it before you leave it. Entering raises `StoreUnusable` if the store fails at that.
     """
 
     def __init__(
@@ -132,12 +133,14 @@ class RunService:
         sinks: Sequence[SinkQueue] = (),
         on_run: Sequence[Callable[[RunRecord], None]] = (),
         webhooks: "Webhooks | None" = None,
+        disclosure: Disclosure | None = None,
     ) -> None:
         self.app = app
         self.store = store
         self.limits = limits or RunLimits()
         self.sinks = tuple(sinks)
         self.webhooks = webhooks
+        self.disclosure = disclosure or Disclosure()
         self.outage = OutageLog()
         self.draining = False
         self._adopts = False
@@ -443,7 +446,7 @@ class RunService:
                         await run.turn.wait()
                 if run.stop_reason is not None:
                     raise ServerDraining
-            run.answer_with(stored_result(stored))
+            run.answer_with(stored_result(self.disclosure.stored(stored)))
         except DomainError as error:
             run.answer_with(error)
 
@@ -523,7 +526,7 @@ class RunService:
         try:
             snapshot = await self._start(run, accepted.thread, greeting.outcome.events)
         except IdentifierTaken as taken:
-            greeting = greeting.refused(taken)
+            greeting = greeting.refused(run, taken, self.disclosure)
             snapshot = await self._start(run, accepted.thread, ())
         return snapshot, None if greeting.error is None else greeting
 
@@ -582,7 +585,7 @@ class RunService:
             task.add_done_callback(self._forget)
         if run.stop_reason is not None:
             return Ending.stopped(run, self.limits.run_timeout)
-        return Ending.of(run, task, context)
+        return Ending.of(run, task, context, self.disclosure)
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._let_go.discard(task)
@@ -594,7 +597,7 @@ class RunService:
         try:
             settled = await self._settle(run, ending.outcome)
         except IdentifierTaken as taken:
-            ending = ending.refused(taken)
+            ending = ending.refused(run, taken, self.disclosure)
             settled = await self._settle(run, ending.outcome)
         run.status = settled.status or RunStatus.CANCELLED
         self._wake(settled.next_run)

@@ -37,7 +37,7 @@ from jimsapi.threads.sqlite_errors import DAMAGED, as_domain_error
 from jimsapi.threads.sqlite_file import LOG_REMOVED, DatabaseFiles
 from jimsapi.threads.sqlite_lock import DatabaseLock
 from jimsapi.threads.sqlite_rows import utc_now
-from jimsapi.threads.sqlite_schema import Durability, open_reader, open_writer
+from jimsapi.threads.sqlite_schema import Durability, open_reader, open_writer, refuse_file, refuse_place
 from jimsapi.threads.sqlite_writer import Work, Writer
 from jimsapi.threads.storable import dump_storable
 from jimsapi.threads.store import KEEP_KEYS, CommitRecord
@@ -191,12 +191,16 @@ class SQLiteStore:
             self._note_damage(error)
             raise
 
+    def preflight(self) -> str | None:
+        """Look whether the file could be opened, without opening or changing anything.
+
+        Returns what opening would make; None if the file is there. Raises `StoreUnusable` as opening would.
+        """
+        refuse_file(self._path)
+        return None if os.path.exists(self._path) else f"{self._path} does not exist yet; a start makes it"
+
     def _connect(self) -> sqlite3.Connection:
-        folder = os.path.dirname(self._path)
-        if not os.path.isdir(folder):
-            raise StoreUnusable(f"{self._path}: there is no folder {folder}; make it, or name another with --store")
-        if os.path.isdir(self._path):
-            raise StoreUnusable(f"{self._path}: is a folder; name a file in it with --store")
+        refuse_place(self._path)
         self._lock = DatabaseLock(self._path)
         try:
             connection = open_writer(self._path, self._durability)

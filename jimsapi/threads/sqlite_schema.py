@@ -14,6 +14,9 @@ from jimsapi.threads.sqlite_errors import one_line, primary_code, save_what_can_
 
 Durability = Literal["durable", "relaxed"]
 
+_BEGIN = b"SQLite format 3\0"
+"""How a database begins; an empty file is one, too."""
+
 BUSY_TIMEOUT = 1.0
 """Seconds to wait for another program that holds the database."""
 LOOK_FOR_DAMAGE = 1.0
@@ -147,6 +150,34 @@ def open_writer(path: str, durability: Durability) -> sqlite3.Connection:
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise StoreUnusable(_cause(path, error)) from error
     return connection
+
+
+def refuse_place(path: str) -> None:
+    """Raise `StoreUnusable` for a path at which no database can be."""
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        raise StoreUnusable(f"{path}: there is no folder {folder}; make it, or name another with --store")
+    if os.path.isdir(path):
+        raise StoreUnusable(f"{path}: is a folder; name a file in it with --store")
+
+
+def refuse_file(path: str) -> None:
+    """Raise `StoreUnusable` for a file that can be seen to be no database, or to be out of reach.
+
+    For a process that has no connection to the database: closing a file takes away the locks that it has on it.
+    """
+    refuse_place(path)
+    folder = os.path.dirname(path)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StoreUnusable(f"{path}: the folder {folder} cannot be written, and SQLite keeps more files in it")
+    if not os.path.isfile(path):
+        return
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise StoreUnusable(f"{path}: cannot be opened for reading and writing; check the permissions of the file")
+    with open(path, "rb") as file:
+        begin = file.read(len(_BEGIN))
+    if begin and begin != _BEGIN:
+        raise StoreUnusable(f"{path}: is not an SQLite database, or is damaged; name another file, or restore a backup")
 
 
 def open_reader(path: str) -> sqlite3.Connection:
