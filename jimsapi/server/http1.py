@@ -331,7 +331,6 @@ class Http1Protocol(asyncio.Protocol):
             if exchange is not None:
                 exchange.lose()
         self.pipelined.clear()
-        self._unblock()
         self.batch.heap.connection_ended()
 
     def pause_writing(self) -> None:
@@ -577,7 +576,8 @@ class Http1Protocol(asyncio.Protocol):
 
     def _start(self, exchange: "Exchange") -> None:
         self.exchange = exchange
-        self.state.tasks.add(self.loop.create_task(exchange.run(self.app)))
+        exchange.task = task = self.loop.create_task(exchange.run(self.app))
+        self.state.tasks.add(task)
 
     def _is_handshake(self) -> bool:
         """Whether a head asks for a WebSocket (RFC 6455, 4.2.1) that can be opened here and now."""
@@ -712,6 +712,7 @@ class Http1Protocol(asyncio.Protocol):
     def _leave(self) -> None:
         self.state.connections.discard(self)
         self._parser = None  # they refer to each other
+        self._unblock()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -722,7 +723,7 @@ class Exchange:
 
     `complete`: the answer is sent. `gone`: nobody waits for it any more. `on_gone` is called when it comes to that: for
     our own streams, which so need no task that waits in `receive`. `refused` is the status that the server itself sent,
-    because of a faulty or slow body, in place of the app's answer; else 0.
+    because of a faulty or slow body, in place of the app's answer; else 0. `task` is the one in which the app answers.
     """
 
     __slots__ = (
@@ -744,7 +745,10 @@ class Exchange:
         "refused",
         "scope",
         "started",
+        "task",
     )
+
+    task: asyncio.Task[None]
 
     def __init__(self, protocol: Http1Protocol, scope: Scope, keep_alive: bool) -> None:
         self.scope = scope
@@ -787,7 +791,7 @@ class Exchange:
             logger.error("Exception in ASGI application\n", exc_info=error)
         if not self.complete and not self.gone:
             self._give_up()
-        self._protocol.state.tasks.discard(asyncio.current_task())
+        self._protocol.state.tasks.discard(self.task)
 
     def _give_up(self) -> None:
         """Answer 500, or cut an answer of which the client has something."""

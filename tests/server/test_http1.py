@@ -1266,6 +1266,31 @@ def test_a_handshake_after_an_answered_request(serving: Serving, client: socket.
     assert said(answers) == b"/ws one"
 
 
+def test_a_handshake_behind_an_answer_that_is_read_slowly_opens_a_websocket_that_stays(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http1, "TAKEN_WITHIN", 0.2)
+    monkeypatch.setattr(http1, "MIN_RATE", 1_000_000_000)  # nobody reads so fast
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            return await answer(send, b"x" * 20_000_000)
+        await websocket(scope, receive, send)
+
+    serving.app = app
+    with closing(small(serving.port)) as client:
+        client.sendall(GET)
+        eventually(lambda: any(getattr(one, "blocked", None) for one in serving.connections))
+        client.sendall(request("GET", "/ws", *HANDSHAKE))
+        eventually(lambda: not any(isinstance(one, Http1Protocol) for one in serving.connections))
+        time.sleep(0.3)  # longer than `TAKEN_WITHIN`
+        reader = Answers(client)
+        assert reader.read()[2] == b"x" * 20_000_000
+        assert reader.head()[0] == 101
+        client.sendall(frame("one"))
+        assert said(reader) == b"/ws one"
+
+
 def test_a_handshake_behind_a_request_that_waits_is_a_request(
     serving: Serving, client: socket.socket, answers: Answers
 ) -> None:
