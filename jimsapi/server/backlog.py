@@ -7,11 +7,11 @@ import threading
 from typing import Protocol
 
 MAX_UNREAD = 33_554_432
-"""Bytes of answers that may wait for all slow clients together. What an app holds until it can send is not counted; for
-a stream that is about as much again, twice."""
+"""Bytes of answers that may wait for all slow clients together. What an app keeps until it may send more is not
+counted: a stream writes only 64 KiB ahead of its client."""
 CHECK_EVERY = 2.0
 """Seconds between two checks, while anything waits. So a client has this long, at least, to read something."""
-TRIM_EVERY = 10.0
+TRIM_EVERY = 5.0
 """Seconds between two calls that give free memory back to the system, at least."""
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import gc
 import queue
+import resource
 import socket
 import threading
 import time
@@ -20,7 +21,8 @@ from jimsapi.asgi import App, Request, Response, StreamingResponse
 from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
 from jimsapi.server import backlog, http1
 from jimsapi.server.http1 import Http1Protocol
-from tests.raw import TIMEOUT, connect, ended, request
+from tests.raw import TIMEOUT, ask, connect, ended, request
+from tests.serving import Served
 
 Headers = list[tuple[bytes, bytes]]
 LOOPS = ["asyncio", "uvloop"]
@@ -1919,6 +1921,28 @@ def test_of_many_clients_that_do_not_read_the_slowest_are_cut(
             time.sleep(0.001)
         while left > 0:
             left -= len(reader.recv(40_000))
+
+
+def resident(process: int) -> int:
+    """Bytes of memory that a process has."""
+    with open(f"/proc/{process}/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+def test_the_memory_of_connections_is_given_back_after_they_have_ended() -> None:
+    half = b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"x" * 60_000
+    with Served() as served, ExitStack() as staying:
+        assert ask(served.port, GET)[0] == 404
+        before = resident(served.pid)
+        with ExitStack() as leaving:
+            for number in range(300):
+                client = leaving.enter_context(closing(connect(served.port)))
+                client.sendall(half)
+                if number % 10 == 9:  # what these keep is between what the others leave
+                    client = staying.enter_context(closing(connect(served.port)))
+                    client.sendall(half)
+            eventually(lambda: resident(served.pid) > before + 10_000_000)
+        eventually(lambda: resident(served.pid) < before + 4_500_000)  # a tenth of the process
 
 
 def test_what_a_client_sent_of_a_body_is_forgotten_once_the_request_is_answered(
