@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.database import said, statuses
-from tests.reliability.paced import paced_server, until
-from tests.reliability.wire import Answer, NoAnswer, Wire, once
+from tests.faults.database import said, statuses
+from tests.faults.paced import paced_server, until
+from tests.faults.wire import Answer, NoAnswer, Wire, once
 from tests.serving import ROOT, STEERED, Served
 
 pytestmark = pytest.mark.anyio
