@@ -38,6 +38,11 @@ class Judgement(NamedTuple):
     wrong: str
 
 
+_OTHER_PROTOCOL = re.compile(rb" (RTSP|ICE)/")
+"""A request line of another protocol is searched for in a whole packet, so bytes like one may refuse a request beside
+them or not, depending on the pieces. Then both readings need only be stricter than h11 and llhttp."""
+
+
 class Judge:
     """Reads strings with ours and compares."""
 
@@ -50,7 +55,8 @@ class Judge:
         wrong = "; ".join(whole.faults) or _beside_others(whole, data)
         if not wrong:
             pieces = await self._ours.read(split(random, data))
-            wrong = "; ".join(pieces.faults) or _apart(whole, pieces)
+            apart = _beside_others(pieces, data) if _OTHER_PROTOCOL.search(data) else _apart(whole, pieces)
+            wrong = "; ".join(pieces.faults) or apart
         if not wrong and whole.requests:
             early = await self._ours.read(split(random, data), reads_bodies=False)
             wrong = "; ".join(early.faults) or _beside_others(early, data, bodies=False)

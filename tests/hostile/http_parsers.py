@@ -302,4 +302,6 @@ def _sorted(target: bytes, fields: Iterable[tuple[bytes, bytes]]) -> Fields:
         elif name == b"host" and named is not None:
             value = named[1]
         pairs.append((name, value))
+    if named is not None and all(name != b"host" for name, _ in pairs):
+        pairs.append((b"host", named[1]))
     return tuple(sorted(pairs, key=itemgetter(0)))

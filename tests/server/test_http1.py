@@ -955,8 +955,6 @@ REFUSED = {
     "RTSP after empty lines": b"\r\n\r\nGET / RTSP/1.0\r\nhost: a\r\n\r\n",
     "RTSP with a field that looks like HTTP": b"GET / RTSP/1.0\r\nx: / HTTP/1.1\r\nhost: a\r\n\r\n",
     "ICE": b"SOURCE / ICE/1.0\r\nhost: a\r\n\r\n",
-    "two spaces before the target": b"GET  / HTTP/1.1\r\nhost: a\r\n\r\n",
-    "two spaces after the target": b"GET /  HTTP/1.1\r\nhost: a\r\n\r\n",
     "chunks in HTTP/1.0": b"POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
     **{
         f"chunks, {name}": b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding" + field + b"\r\n\r\n0\r\n\r\n"

@@ -1,7 +1,4 @@
-"""What fails until the protocol refuses requests without one Host field, other versions and unknown codings.
-
-Once it does, the cases of `framing_unmended` go to `framing`, and this test to test_framing.py.
-"""
+"""Strings made at random of HTTP/1.1's grammar and of known tricks: our protocol beside h11 and llhttp."""
 
 import asyncio
 
