@@ -26,6 +26,7 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
 from jimsapi.asgi.types import ASGIApp, Scope
+from jimsapi.server.websocket import WebSocketConnection
 
 MAX_HEAD = 65_536
 """Bytes of a request's line and header fields."""
@@ -429,16 +430,18 @@ class Http1Protocol(asyncio.Protocol):
     def upgrade_to_websocket(self, rest: bytes) -> None:
         """Hand the connection over to uvicorn's protocol of WebSockets, which reads the head again, and the `rest`."""
         self.batch.flush()
-        make: Any = self.config.ws_protocol_class
-        protocol = make(config=self.config, server_state=self.state, app_state=self.app_state)
-        protocol.connection_made(self.transport)
-        self.transport.set_protocol(protocol)
-        tasks = len(self.state.tasks)
-        protocol.data_received(self._head() + rest)
-        self._leave()
-        if len(self.state.tasks) == tasks and not self.transport.is_closing():
-            self._refuse(400)  # it could not read the head, and would leave the client waiting for ever
-            self.close()
+        if any(name in (b"content-length", b"transfer-encoding") for name, _ in self._headers):
+            self._refuse(400)  # a body, which would be taken for frames
+            return
+        connection = WebSocketConnection(self.transport, self.config, self.state, self.app_state, self.extensions)
+        try:
+            connection.begin(self._head(), rest)
+        except Exception:  # it cannot read the head
+            self.state.connections.discard(connection.inner)
+            self.transport.set_protocol(self)
+            self._refuse(400)
+        else:
+            self._leave()
 
     def _head(self, without: bytes = b"") -> bytes:
         """The head that was read last, but for one field."""
