@@ -8,10 +8,13 @@ a whole, and nothing is made to wait with before somebody waits.
 """
 
 import asyncio
+import fcntl
 import logging
 import re
 import socket
 import struct
+import sys
+import termios
 from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from functools import lru_cache
@@ -41,6 +44,8 @@ TAKEN_WITHIN = 60.0
 LINGER_FOR, MAX_LINGER = 2.0, 4_194_304
 """Seconds for which, and bytes of which, a client that still sends is heard after the last answer: were the connection
 closed at once, it might lose that."""
+REQUEST_WITHIN = 0.5
+"""Seconds that a client has when the server ends: for a request that has begun, and for a connection's first."""
 HIGH_WATER = 65_536
 """Bytes of a body that are kept for an app that does not read; then no more is taken from the connection."""
 MAX_JOINED = 65_536
@@ -124,6 +129,7 @@ class Http1Protocol(asyncio.Protocol):
         "_default_fields",
         "_default_headers",
         "_fed",
+        "_fresh",
         "_headers",
         "_packet",
         "_parser",
@@ -140,6 +146,7 @@ class Http1Protocol(asyncio.Protocol):
         "client",
         "config",
         "deaf",
+        "ending",
         "exchange",
         "extensions",
         "loop",
@@ -175,6 +182,8 @@ class Http1Protocol(asyncio.Protocol):
         self.reading: Exchange | None = None  # the one whose body is not here yet
         self.pipelined: list[Exchange] = []
         self.deaf = False  # what comes from now on is not for us
+        self.ending = False  # the next request is the last one
+        self._fresh = True  # no request has come yet
         self.transport: asyncio.Transport
         self.blocked: asyncio.Event | None = None  # while the client does not take what was written; set when it does
         self._parser: Any = httptools.HttpRequestParser(self)
@@ -254,12 +263,26 @@ class Http1Protocol(asyncio.Protocol):
             self._watch_taking()
 
     def shutdown(self) -> None:
-        """Close the connection when all that was asked is answered. uvicorn calls this when the server is to end."""
+        """Close the connection when all that was asked is answered. uvicorn calls this when the server is to end.
+
+        A request that is on its way is waited for: one that has begun, or the first of a connection.
+        """
         last = self.pipelined[-1] if self.pipelined else self.exchange
-        if last is None:
-            self.close()
-        else:
+        if last is not None:
             last.keep_alive = False
+        elif self._fresh or self._url or has_unread(self.transport.get_extra_info("socket")):
+            self.ending = True
+            self.loop.call_later(REQUEST_WITHIN, self._end_unless_asked)
+        else:
+            self.close()
+
+    def _end_unless_asked(self) -> None:
+        if self.exchange is None and not self.deaf:
+            self.close()
+
+    def waiting_since(self) -> float | None:
+        """The loop's time since when the connection waits for a request; None if it works on one."""
+        return None if self.exchange is not None or self.deaf else self._waiting_since
 
     # What the parser tells.
 
@@ -281,8 +304,9 @@ class Http1Protocol(asyncio.Protocol):
         scope = self._scope(url, headers)
         if self.pipelined and len(self.pipelined) >= MAX_PIPELINED:
             raise ValueError("too many requests at once")
-        self._url, self._headers, self._fed = b"", [], 0
-        self.reading = exchange = Exchange(self, scope, scope["http_version"] == "1.1" and parser.should_keep_alive())
+        self._url, self._headers, self._fed, self._fresh = b"", [], 0, False
+        keep_alive = scope["http_version"] == "1.1" and parser.should_keep_alive() and not self.ending
+        self.reading = exchange = Exchange(self, scope, keep_alive)
         if self.exchange is None:
             self._start(exchange)
         else:
@@ -781,6 +805,14 @@ class Exchange:
             protocol.write(head)
         if body:
             protocol.write(body)
+
+
+def has_unread(connection: Any) -> bool:
+    """Whether the kernel has bytes of the client that were not read: closing would then reset the connection."""
+    try:
+        return int.from_bytes(fcntl.ioctl(connection.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder) > 0
+    except OSError:
+        return False
 
 
 def _status_line(status: int) -> bytes:
