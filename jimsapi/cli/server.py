@@ -29,6 +29,7 @@ from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.options import Settings
 from jimsapi.server.http1 import Http1Protocol
+from jimsapi.server.memory import return_freed_memory
 from jimsapi.server.server import Server
 from jimsapi.service.pipeline import pipeline_name
 from jimsapi.threads.errors import StoreUnusable
@@ -57,6 +58,7 @@ class Factory(msgspec.Struct, frozen=True):
             signal.signal(signal.SIGHUP, _exit)
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
+        return_freed_memory()
         writer = set_up_logs(as_json=self.as_json, verbose=self.verbose)
         serving = Serving(self.address, writer)
         api = Api(

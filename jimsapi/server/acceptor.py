@@ -34,6 +34,8 @@ PAUSE = 0.1
 """Seconds for which no connection is accepted when there is no descriptor for one."""
 LOG_AGAIN_AFTER = 60.0
 """Seconds between two log lines that say that descriptors run out."""
+SENDS_WITHIN = 0.1
+"""Seconds that a connection may wait for a request even if its descriptor is wanted."""
 PROBE_WITHIN = 0.05
 """Seconds that a connection for which there is no descriptor has to turn out to be a probe's."""
 EVICTED_AT_ONCE = 16
@@ -146,9 +148,10 @@ class Acceptor:
                     self._refuse_without_descriptor(error)
                     return False
                 continue  # the client has gone meanwhile
-            if connection.fileno() >= self._descriptors.full and not self._make_room(connection):
-                continue
             connection.setblocking(False)
+            if connection.fileno() >= self._descriptors.full:
+                self._accept_without_room(connection)
+                return True  # in the next pass, when those that were closed have given their descriptors back
             if self._accepted and self._comes_first(connection):
                 self._open_soon(connection)
                 continue
@@ -183,18 +186,16 @@ class Acceptor:
         except OSError:  # the TLS handshake failed or took too long, or the client has gone
             connection.close()
 
-    def _make_room(self, connection: socket.socket) -> bool:
-        """Close connections that wait for a request. Returns whether the new one may stay."""
+    def _accept_without_room(self, connection: socket.socket) -> None:
+        """Close connections that wait for a request; if that is not enough, open the new one only for a probe."""
         self._log("accepting connections", f"{connection.fileno()} of {self._descriptors.limit} are open")
         self._close_idle()
-        if connection.fileno() < self._descriptors.exhausted:
-            return True
-        connection.setblocking(False)
-        if self._first and connection.fileno() < self._descriptors.last:
+        if connection.fileno() < self._descriptors.exhausted or self._comes_first(connection):
+            self._open_soon(connection)
+        elif self._first and connection.fileno() < self._descriptors.last:
             self._loop.call_later(PROBE_WITHIN, self._open_probe, connection)
         else:
             refuse(connection, with_answer=not self._tls)
-        return False
 
     def _open_probe(self, connection: socket.socket) -> None:
         """Open a connection if it is a probe's."""
@@ -205,10 +206,12 @@ class Acceptor:
 
     def _close_idle(self) -> None:
         """Close the connections that have waited longest for a request."""
+        before = self._loop.time() - SENDS_WITHIN
         found = [(since, other) for other in self._waiting() if (since := other.waiting_since()) is not None]
         found.sort(key=lambda pair: pair[0])
-        for _, other in found[:EVICTED_AT_ONCE]:
-            other.close()
+        for since, other in found[:EVICTED_AT_ONCE]:
+            if since < before:
+                other.close()
 
     def _refuse_without_descriptor(self, error: OSError) -> None:
         """The kernel cannot accept. Without a pause the loop would be called again at once, without end."""
