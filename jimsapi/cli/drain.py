@@ -30,11 +30,13 @@ logger = logging.getLogger("jimsapi")
 
 
 def where(task: asyncio.Task[Any]) -> str:
-    """A task's name and coroutine, and the line at which it waits."""
-    coroutine = task.get_coro()
-    name = f"{task.get_name()} {getattr(coroutine, '__qualname__', '')}"
-    frames = task.get_stack(limit=1)
-    return f"{name} at {frames[-1].f_code.co_filename}:{frames[-1].f_lineno}" if frames else name
+    """A task's name, and the line at which each of its coroutines waits, the innermost last."""
+    lines = []
+    coroutine: Any = task.get_coro()
+    while (frame := getattr(coroutine, "cr_frame", None)) is not None:
+        lines.append(f"{coroutine.__qualname__} ({frame.f_code.co_filename}:{frame.f_lineno})")
+        coroutine = coroutine.cr_await
+    return f"{task.get_name()}: {' > '.join(lines)}"
 
 
 class Drain:

@@ -1126,6 +1126,20 @@ def test_a_websocket_is_not_subject_to_the_times_of_requests(serving: Serving, m
 
 
 @pytest.mark.parametrize("loop", LOOPS)
+def test_a_websocket_that_answers_no_ping_is_closed(loop: str) -> None:
+    with (
+        Serving(loop, ws_ping_interval=0.05, ws_ping_timeout=0.05) as serving,
+        closing(connect(serving.port)) as client,
+    ):
+        serving.app = websocket
+        client.sendall(request("GET", "/ws", *HANDSHAKE))
+        reader = Answers(client)
+        assert reader.head()[0] == 101
+        assert reader.take(1) == b"\x89"
+        eventually(lambda: not serving.connections)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
 def test_without_an_implementation_of_websockets_a_handshake_is_a_request(loop: str) -> None:
     with Serving(loop, ws="none") as serving, closing(connect(serving.port)) as client:
         client.sendall(request("GET", "/ws", *HANDSHAKE) + GET)
