@@ -256,6 +256,7 @@ def _config(server: ServerOptions, certificates: CertificateOptions, max_body: i
             reload=server.reload,
             timeout_graceful_shutdown=HALF_SENT_WITHIN,
             ws_max_size=max_body,
+            ws_per_message_deflate=False,  # it would double the memory of a WebSocket, for frames that are short
             **clients,
         )
         if not server.reload:
