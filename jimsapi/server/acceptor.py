@@ -62,7 +62,7 @@ class Waiting(Protocol):
 
 
 class Acceptor:
-    """Accepts the connections of a listening socket. Has the methods that uvicorn calls of an `asyncio.Server`.
+    """Accepts the connections of a listening socket.
 
     Connections whose request begins with one of `first` overtake others that wait. (Under TLS nobody can know.)
     `waiting()` returns the connections that may be closed to make room.
@@ -94,6 +94,7 @@ class Acceptor:
         self._opening: set[asyncio.Task[None]] = set()
         self._paused: asyncio.TimerHandle | None = None
         self._logged_at: float | None = None
+        self._look_at = 0.0
         self._accepting = False
 
     def start(self) -> None:
@@ -132,9 +133,6 @@ class Acceptor:
             self._loop.remove_reader(self._listening.fileno())
             self._listening.close()
             self._descriptors.close()
-
-    async def wait_closed(self) -> None:
-        """Does nothing: `finish` has waited."""
 
     def _accept(self) -> bool:
         """Accept what waits. Returns whether there may be more."""
@@ -181,10 +179,8 @@ class Acceptor:
         task.add_done_callback(self._opening.discard)
 
     async def _open(self, connection: socket.socket) -> None:
-        try:
+        with suppress(OSError):  # the TLS handshake failed or took too long, or the client has gone; the loop closes it
             await self._loop.connect_accepted_socket(self._make_protocol, connection, **self._tls)  # type: ignore[arg-type] # its keywords
-        except OSError:  # the TLS handshake failed or took too long, or the client has gone
-            connection.close()
 
     def _accept_without_room(self, connection: socket.socket) -> None:
         """Close connections that wait for a request; if that is not enough, open the new one only for a probe."""
@@ -205,13 +201,19 @@ class Acceptor:
             refuse(connection, with_answer=True)
 
     def _close_idle(self) -> None:
-        """Close the connections that have waited longest for a request."""
-        before = self._loop.time() - SENDS_WITHIN
+        """Close the connections that have waited longest for a request. If none has, look again later only: to look at
+        thousands of connections for each new one would be the greater harm."""
+        now = self._loop.time()
+        if now < self._look_at:
+            return
+        before = now - SENDS_WITHIN
         found = [(since, other) for other in self._waiting() if (since := other.waiting_since()) is not None]
         found.sort(key=lambda pair: pair[0])
-        for since, other in found[:EVICTED_AT_ONCE]:
-            if since < before:
-                other.close()
+        idle = [other for since, other in found[:EVICTED_AT_ONCE] if since < before]
+        for other in idle:
+            other.close()
+        if not idle:
+            self._look_at = now + SENDS_WITHIN
 
     def _refuse_without_descriptor(self, error: OSError) -> None:
         """The kernel cannot accept. Without a pause the loop would be called again at once, without end."""

@@ -22,6 +22,7 @@ from tests.reliability.database import said, statuses
 from tests.reliability.paced import paced_server, until
 from tests.reliability.wire import Answer, NoAnswer, Wire, once
 from tests.serving import ROOT, STEERED, STOP_WITHIN, Served
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -235,8 +236,7 @@ def test_no_new_connection_is_lost_when_the_port_closes() -> None:
             ]
             for client in clients:
                 client.start()
-            while not seen["200"]:
-                pass
+            eventually(lambda: seen["200"])
             assert served.stop() == 0
             for client in clients:
                 client.join()
@@ -250,8 +250,8 @@ def test_a_hangup_is_ignored_under_nohup() -> None:
     with served, served.client() as client:
         signal_to(served, signal.SIGHUP)
         signal_to(served, signal.SIGUSR2)  # the next one is handled later
-        while "SIGUSR2 is ignored" not in served.stderr:
-            assert client.get("/readyz").status_code == 200
+        eventually(lambda: "SIGUSR2 is ignored" in served.stderr)
+        assert client.get("/readyz").status_code == 200
 
 
 def test_a_user_signal_logs_what_the_server_works_on_and_ends_nothing() -> None:

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from websockets.frames import Frame, Opcode
 
 from tests.raw import TIMEOUT, ask, connect, read_answer, request
 from tests.serving import Served
+from tests.waiting import eventually
 
 HANDSHAKE = (
     "connection: keep-alive, Upgrade",
@@ -51,8 +51,7 @@ def test_a_text_message_that_is_no_utf_8_closes_with_1007_and_is_no_error() -> N
         client.sendall(frame(b"\xff\xfe"))
         assert client.recv(4)[2:] == (1007).to_bytes(2, "big")
         client.close()
-        while "method=WEBSOCKET" not in served.stderr:
-            time.sleep(0.01)
+        eventually(lambda: "method=WEBSOCKET" in served.stderr)
         assert " ERROR " not in served.stderr
 
 
@@ -77,12 +76,6 @@ def test_answers_that_a_websocket_does_not_read_do_not_stay_in_memory(tmp_path: 
             client.sendall(frame(json.dumps(chat).encode()))
         with served.client() as other:
             last = {"contact_id": str(answers - 1)}
-            while True:
-                threads = other.get("/api/v1/threads", params=last).json()["threads"]
-                if threads and other.get("/api/v1/runs", params=last).status_code:
-                    break
-                time.sleep(0.05)
-        until = time.monotonic() + TIMEOUT
-        while resident(served) - before > 128 * MIB:
-            assert time.monotonic() < until
-            time.sleep(0.05)
+            eventually(lambda: other.get("/api/v1/threads", params=last).json()["threads"])
+        # Before the server gives up the client, which it does after 30 seconds.
+        eventually(lambda: resident(served) - before < 128 * MIB, within=15)

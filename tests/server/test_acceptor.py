@@ -21,6 +21,7 @@ from jimsapi.server.http1 import Http1Protocol
 from jimsapi.server.server import Server
 from tests.raw import TIMEOUT, connect, ended, read_answer, request
 from tests.serving import Served
+from tests.waiting import eventually
 
 PROBE = request("GET", "/healthz")
 OTHER = request("GET", "/other")
@@ -222,11 +223,9 @@ def test_a_connection_that_has_sent_nothing_when_the_server_ends_is_answered(
 ) -> None:
     with Serving(loop) as serving:
         (fresh,) = many(serving.port, 1)
-        while not serving.server.server_state.connections:
-            pass
+        eventually(lambda: serving.server.server_state.connections)
         serving.server.should_exit = True
-        while serving.listening.fileno() != -1:
-            pass
+        eventually(lambda: serving.listening.fileno() == -1)
         fresh.sendall(PROBE)
         status, headers, body = read_answer(fresh)
         assert (status, headers["connection"], body) == (200, "close", b"/healthz")
