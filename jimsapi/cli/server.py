@@ -39,6 +39,7 @@ logger = logging.getLogger("jimsapi")
 BACKLOG = 4096
 """Connections that the kernel accepts while the event loop is busy; it has a limit of its own (net.core.somaxconn)."""
 PROBES = ("/healthz", "/readyz")
+"""As they are on the wire: a proxy that shows the API below `--root-path` takes that away."""
 SWITCH_INTERVAL = 0.0005
 """Seconds after which a thread that waits for Python's interpreter lock gets it, instead of 0.005: the thread that
 commits waits for it a few times a commit, whenever the event loop is busy."""
@@ -91,7 +92,7 @@ class ServingProcess(msgspec.Struct, frozen=True):
             config = _config(self.server, self.certificates, self.max_body, api)
             Server(
                 config,
-                first=[_root(self.server) + path for path in PROBES],
+                first=PROBES,
                 on_cancelled=serving.cancelled,
                 on_leaked=serving.leaked,
             ).run(sockets=sockets)

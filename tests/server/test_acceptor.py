@@ -206,7 +206,7 @@ def test_probes_are_answered_though_work_has_taken_all_connections(
     many: Callable[[int, int], list[socket.socket]],
 ) -> None:
     half = request("POST", "/api/v1/chat", "content-type: application/json", "content-length: 10", body=b"{")
-    with limited(Served(), 128) as served:
+    with limited(Served("--root-path", "/bot"), 128) as served:
         for _ in range(150):
             for connection in many(served.port, 1):
                 connection.sendall(half)
