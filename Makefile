@@ -27,7 +27,16 @@ define browser
 	@$(FIND_CHROMIUM) >/dev/null
 endef
 
-.PHONY: help run test lint test-core test-plugins test-jims test-long bench docs clean
+# What records a disk's writes for power cuts is compiled by the tests.
+define compiler
+@command -v cc >/dev/null || { apt-get update --quiet && \
+	  apt-get install --yes --quiet --no-install-recommends gcc libc6-dev; }
+endef
+
+# $(call faults,python,module and its options): a part that breaks a promise does not keep the others from running.
+faults = $(1) -W ignore -m tests.faults.$(2) || broken="$$broken $(2);"
+
+.PHONY: help run test lint test-core test-plugins test-jims test-long test-faults bench docs clean
 .DELETE_ON_ERROR:
 
 help:
@@ -35,6 +44,8 @@ help:
 	@echo 'make test         set up, and run every check and test; its parts are'
 	@echo '                  lint, test-core, test-plugins and test-jims'
 	@echo 'make test-long    all tests, with many more random histories of the stores'
+	@echo 'make test-faults  kills, power cuts, stops and broken disks by the hundred: half an hour; their figures'
+	@echo '                  are in docs/reliability.md, and exit status 2 says that one of them breaks a promise'
 	@echo 'make docs         write the generated parts of docs/ anew'
 	@echo 'make bench        measure all, beside peers: half an hour on a machine that does nothing else'
 	@echo 'make clean        remove the virtual environment and all caches'
@@ -44,6 +55,7 @@ run: $(VENV)/.installed-run
 
 # The environments are made one after another, since pip leaves its notes beside the code; then two parts run at a time.
 test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed
+	$(compiler)
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-core test-plugins test-jims lint
 
 lint: $(VENV)/.installed-dev
@@ -53,9 +65,11 @@ lint: $(VENV)/.installed-dev
 
 test-core: $(VENV)/.installed-dev
 	$(browser)
+	$(compiler)
 	$(PY) -m pytest
 
 test-plugins: $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed
+	$(compiler)
 	$(call mypy,$(PLUGINS_PY),plugins,$(PLUGINS) tests)
 	JIMSAPI_JIMS_PYTHON=$(CURDIR)/$(JIMS_PY) $(PLUGINS_PY) -m pytest plugins $(JIMS_PLUGINS:%=--ignore=plugins/%)
 
@@ -65,7 +79,22 @@ test-jims: $(JIMS_VENV)/.installed
 
 test-long: $(VENV)/.installed-dev
 	$(browser)
+	$(compiler)
 	JIMSAPI_STORE_EXAMPLES=2000 $(PY) -m pytest
+
+test-faults: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed
+	$(compiler)
+	@broken=; \
+	$(call faults,$(PY),kill --store sqlite --times 200); \
+	$(call faults,$(PLUGINS_PY),kill --store postgresql --times 200); \
+	$(call faults,$(PLUGINS_PY),kill --store postgresql --victim postgresql --times 50); \
+	$(call faults,$(PLUGINS_PY),doubt --times 100); \
+	$(call faults,$(PY),power --store sqlite --cuts 100); \
+	$(call faults,$(PY),power --store sqlite --durability relaxed --cuts 100); \
+	$(call faults,$(PLUGINS_PY),power --store postgresql --cuts 100); \
+	$(call faults,$(PY),stop --times 100); \
+	$(call faults,$(PY),disk); \
+	test -z "$$broken" || { echo "promises were broken by:$$broken" >&2; exit 1; }
 
 docs: $(VENV)/.installed-dev
 	$(PY) docs/generate.py

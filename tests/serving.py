@@ -50,7 +50,7 @@ class Served:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
-        os.unlink(self._log)
+        self.close()
 
     @property
     def url(self) -> str:
@@ -68,13 +68,18 @@ class Served:
         """What it has written so far, on both outputs."""
         return Path(self._log).read_text(encoding="utf-8")
 
-    def start(self) -> None:
-        """Start it and wait until it listens. Raises `RuntimeError` with its output if it ends instead."""
-        before = len(self.stderr)
+    def launch(self) -> None:
+        """Start the process, and do not wait for it."""
         with open(self._log, "ab") as log:
             self.process = subprocess.Popen(
                 self.command, cwd=self.folder, env=self.env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
+
+    def start(self) -> None:
+        """Start it and wait until it listens. Raises `RuntimeError` with its output if it ends instead."""
+        before = len(self.stderr)
+        self.launch()
+        assert self.process is not None
         until = time.monotonic() + START_WITHIN
         while (address := _ADDRESS.search(self.stderr, before)) is None:
             if self.process.poll() is not None or time.monotonic() > until:
@@ -93,6 +98,10 @@ class Served:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
+
+    def close(self) -> None:
+        """Remove what it has written."""
+        os.unlink(self._log)
 
     def client(self, **options: object) -> httpx.Client:
         """A client of it."""

@@ -514,7 +514,15 @@ class RunService:
         # since nobody would wake the run again.
         if run.stop_reason is None:
             run.turn.clear()
-        return await self.store.start(run.run_id, self.owner, events, self.limits.context)
+        try:
+            return await self.store.start(run.run_id, self.owner, events, self.limits.context)
+        except StoreUnavailable:
+            if not run.background:
+                raise
+        # Its caller was answered with 202 and does not send the message again: the run waits for the store.
+        await asyncio.sleep(RETRY_STORE_AFTER[-1])
+        run.turn.set()
+        return None
 
     async def _greet(
         self, run: LiveRun, accepted: Accepted, snapshot: Snapshot, deadline: float

@@ -1,6 +1,8 @@
 """Runs that nobody waits for, answers outside of every thread, and threads that take one message at a time."""
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -23,7 +25,7 @@ from jimsapi.service.live import RunRecord, Stop
 from jimsapi.service.quota import QuotaExceeded, QuotaLimits, Rate
 from jimsapi.service.run import RunLimits
 from jimsapi.service.runs import Runs
-from jimsapi.threads.errors import InputRefused, RunNotFound
+from jimsapi.threads.errors import InputRefused, RunNotFound, StoreUnavailable
 from jimsapi.threads.memory import MemoryStore
 from jimsapi.threads.run import AdoptedRun, RunStatus
 from tests.apps.scripted import Scripted
@@ -60,6 +62,23 @@ async def test_a_run_in_the_background_waits_longer_than_a_caller_would() -> Non
         bot.opened["on"].set()
         await held.answer
         assert (await behind.answer).assistant_messages == ["You said: behind"]
+
+
+async def test_a_run_in_the_background_whose_start_cannot_be_stored_waits_for_the_store(tmp_path: Path) -> None:
+    bot, store = Scripted(), make_store("sqlite", tmp_path)
+    greeted = inbound("hi", thread_config={"greet": "hold on"}, run_conversation_start_on_new_thread=True)
+    async with serving(bot, store) as service:
+        run = service.begin(greeted, PUBLIC, background=True)
+        await bot.reached["on"].wait()
+        with closing(sqlite3.connect(tmp_path / "threads.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            bot.opened["on"].set()
+            for _ in range(2):  # the second one fails after the start that was asked for meanwhile
+                with pytest.raises(StoreUnavailable):
+                    await store.ping()
+            other.execute("ROLLBACK")
+        assert (await run.answer).assistant_messages == ["You said: hi"]
+        assert (await stored(service, run.run_id)).status is RunStatus.COMPLETED
 
 
 async def test_a_run_in_the_background_has_a_stream_and_is_counted_once() -> None:

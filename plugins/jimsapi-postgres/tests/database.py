@@ -7,7 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -26,14 +26,16 @@ _AS_ROOT: dict[str, Any] = {"user": "nobody", "group": "nogroup"} if os.geteuid(
 class Postgres:
     """A server with a folder and a port of its own, on 127.0.0.1 and a Unix socket.
 
-    `settings` are settings of postgresql.conf. A context manager: starts it, and stops and removes it.
+    `settings` are settings of postgresql.conf; `env` is the environment of its processes, None for the one of this
+    process. A context manager: starts it, and stops and removes it.
     """
 
     def __init__(self, **settings: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="pg-"))
         self.folder.chmod(0o777)
         self.port = _free_port()
-        self._settings = {"timezone": "UTC", **settings}
+        self.settings = {"timezone": "UTC", **settings}
+        self.env: Mapping[str, str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -57,14 +59,24 @@ class Postgres:
     def data(self) -> str:
         return str(self.folder / "data")
 
+    @property
+    def pid(self) -> int | None:
+        """The first of its processes, if it runs."""
+        return None if self._process is None else self._process.pid
+
     def start(self) -> None:
         """Start it, and wait until it takes connections."""
         options = {"listen_addresses": "127.0.0.1", "port": str(self.port), "unix_socket_directories": str(self.folder)}
-        options |= self._settings
+        options |= self.settings
         arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [str(BIN / "postgres"), "-D", self.data, *arguments], stdout=log, stderr=log, cwd="/", **_AS_ROOT
+                [str(BIN / "postgres"), "-D", self.data, *arguments],
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env=self.env,
+                **_AS_ROOT,
             )
         deadline = time.monotonic() + START_WITHIN
         while self._run("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port), check=False):

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 from uuid import UUID
 
 import pytest
@@ -12,6 +13,10 @@ from jimsapi_postgres.store import PostgresStore
 from jimsapi.testing.store import all_events, make_plan
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import ById, RunStatus
+from tests.faults.doubt import put_in_doubt
+from tests.faults.kill import PROMISED_NONE, kill_postgresql, kill_servers
+from tests.faults.places import PostgresPlace
+from tests.faults.report import broken
 
 pytestmark = pytest.mark.anyio
 
@@ -46,3 +51,26 @@ async def test_a_process_that_is_killed_under_load_loses_nothing_it_acknowledged
         for thread_id in stored:
             accepted = await store.accept(make_plan(selectors=(ById(thread_id),)))
             assert accepted.status is RunStatus.RUNNING
+
+
+async def test_two_servers_of_which_one_is_killed_at_a_time_lose_and_double_nothing(
+    postgres: Postgres, database: str
+) -> None:
+    figures = await kill_servers(PostgresPlace(postgres, database), 2, Random(3), servers=2)
+    assert broken(figures, PROMISED_NONE) == {}
+    for name in ("acknowledged", "accepted in the background", "retries under a key"):
+        assert figures[name] > 0, name
+
+
+async def test_servers_whose_postgresql_is_killed_lose_and_double_nothing(own_postgres: Postgres) -> None:
+    figures = await kill_postgresql(PostgresPlace(own_postgres), 1, Random(3))
+    assert broken(figures, PROMISED_NONE) == {}
+    assert figures["acknowledged"] > 0
+    assert figures["refusals"] > 0
+
+
+async def test_commits_whose_answer_is_lost_double_nothing_over_http(own_postgres: Postgres) -> None:
+    figures = await put_in_doubt(own_postgres, 7, Random(3))
+    assert broken(figures, PROMISED_NONE) == {}
+    for name in ("commits in doubt", "cuts of all connections", "times read-only", "restarts"):
+        assert figures[name] > 0, name

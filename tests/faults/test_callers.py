@@ -7,9 +7,9 @@ from random import Random
 
 import pytest
 
-from tests.reliability.database import said, statuses
-from tests.reliability.paced import paced_server, until
-from tests.reliability.wire import Wire
+from tests.faults.database import said, statuses
+from tests.faults.paced import paced_server, until
+from tests.faults.wire import Wire
 
 pytestmark = pytest.mark.anyio
 

@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from tests.api.conversation import CHAT, RUNS, STREAM, body, parse
-from tests.reliability.database import runs, said, statuses
-from tests.reliability.paced import paced_server, until
-from tests.reliability.test_drain import exit_status, signal_to
+from tests.faults.database import runs, said, statuses
+from tests.faults.paced import paced_server, until
+from tests.faults.test_drain import exit_status, signal_to
 
 pytestmark = pytest.mark.anyio
 

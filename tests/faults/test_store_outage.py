@@ -4,8 +4,6 @@ import asyncio
 import resource
 import signal
 import sqlite3
-import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -13,29 +11,29 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.database import said, statuses
-from tests.reliability.paced import paced_server, until
-from tests.reliability.wire import Wire, once
+from tests.faults.database import said, statuses
+from tests.faults.disk_image import Disk
+from tests.faults.paced import paced_server, until
+from tests.faults.wire import Wire, once
 from tests.serving import Served
 
 pytestmark = pytest.mark.anyio
 
+NAME = "jims.db"
 UNAVAILABLE = {"detail": "The store is not available; try again later"}
-
-Outage = Callable[[Served, Path], AbstractContextManager[None]]
 
 
 @contextmanager
-def locked(served: Served, database: Path) -> Iterator[None]:
+def locked(served: Served, disk: Disk) -> Iterator[None]:
     """Another program holds the database's write lock."""
-    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+    with closing(sqlite3.connect(disk.folder / NAME, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield
         other.execute("ROLLBACK")
 
 
 @contextmanager
-def limited(served: Served, database: Path) -> Iterator[None]:
+def limited(served: Served, disk: Disk) -> Iterator[None]:
     """The process may write to no file beyond its first few bytes, as under a quota that is used up."""
     before = resource.prlimit(served.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(served.pid, resource.RLIMIT_FSIZE, (1024, before[1]))
@@ -44,68 +42,35 @@ def limited(served: Served, database: Path) -> Iterator[None]:
 
 
 @contextmanager
-def filled(served: Served, database: Path) -> Iterator[None]:
+def filled(served: Served, disk: Disk) -> Iterator[None]:
     """The disk that holds the database is full."""
-    filler = database.with_name("filler")
-    with filler.open("wb", buffering=0) as file:
-        for size in (65536, 4096, 1):
-            try:
-                while file.write(b"\0" * size):
-                    pass
-            except OSError:
-                continue
+    disk.fill()
     yield
-    filler.unlink()
+    disk.empty()
 
 
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A disk of 2 MiB, mounted in `folder`. Raises `CalledProcessError` where mounting is not allowed."""
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], check=True, capture_output=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
-def may_mount() -> bool:
-    """Whether this process may mount a disk of its own: as root, outside most containers."""
-    try:
-        with tempfile.TemporaryDirectory() as folder, small_disk(Path(folder) / "disk"):
-            return True
-    except (OSError, subprocess.CalledProcessError):
-        return False
-
-
-OUTAGES = [pytest.param(locked, 5.0, id="locked from outside"), pytest.param(limited, 1.0, id="a quota used up")]
-if may_mount():
-    OUTAGES.append(pytest.param(filled, 1.0, id="a full disk"))
-
-
-@pytest.fixture
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A path for a database, on a small disk if the outage is to fill it."""
-    if "full disk" not in request.node.name:
-        yield tmp_path / "jims.db"
-        return
-    with small_disk(tmp_path / "disk") as disk:
-        yield disk / "jims.db"
+Outage = Callable[[Served, Disk], AbstractContextManager[None]]
+OUTAGES = [
+    pytest.param(locked, 5.0, id="locked from outside"),
+    pytest.param(limited, 1.0, id="a quota used up"),
+    pytest.param(filled, 1.0, id="a full disk"),
+]
 
 
 @pytest.mark.parametrize(("outage", "seconds"), OUTAGES)
 async def test_runs_that_end_while_the_store_cannot_write_are_stored_once_it_can(
-    database: Path, tmp_path: Path, outage: Outage, seconds: float
+    disk: Disk, tmp_path: Path, outage: Outage, seconds: float
 ) -> None:
-    release = tmp_path / "release"
-    with paced_server(database) as served:
+    database, release = disk.folder / NAME, tmp_path / "release"
+    # The limit on files' sizes would hit the record of the disk, too.
+    with paced_server(database, env=disk.env if outage is filled else None) as served:
         contacts = [f"contact {number}" for number in range(4)]
         held = [asyncio.create_task(Wire(served.port).chat(name, f"{name[-1]} until {release}")) for name in contacts]
         await until(lambda: statuses(database) == {"running": 4})
         behind = asyncio.create_task(Wire(served.port).chat(contacts[0], "behind now"))
         await until(lambda: statuses(database) == {"running": 4, "queued": 1})
 
-        with outage(served, database):
+        with outage(served, disk):
             release.touch()
             for answer in await asyncio.gather(*held):
                 assert (answer.status, answer.json()) == (503, UNAVAILABLE)
@@ -126,13 +91,14 @@ async def test_runs_that_end_while_the_store_cannot_write_are_stored_once_it_can
         assert said(database, "user") == said(database, "assistant") == Counter([*messages, "behind now"])
 
 
-async def test_a_stop_during_an_outage_is_clean_and_the_next_start_marks_the_runs(database: Path) -> None:
+async def test_a_stop_during_an_outage_is_clean_and_the_next_start_marks_the_runs(disk: Disk) -> None:
+    database = disk.folder / NAME
     with paced_server(database, "--drain-time", "6") as served:
         waiting = asyncio.create_task(Wire(served.port).chat("held", "a wait 3600"))
         behind = asyncio.create_task(Wire(served.port).chat("held", "b now"))
         await until(lambda: statuses(database) == {"running": 1, "queued": 1})
         assert served.process is not None
-        with locked(served, database):
+        with locked(served, disk):
             served.process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(served.process.wait, 6.0) == 0
             assert (await waiting).status == 503

@@ -11,13 +11,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.reliability.database import said
-from tests.reliability.test_store_outage import UNAVAILABLE, filled, locked, may_mount, small_disk
+from tests.faults.database import said
+from tests.faults.disk_image import Disk
+from tests.faults.test_store_outage import NAME, UNAVAILABLE, filled, locked
 from tests.serving import Served
 
 pytestmark = pytest.mark.anyio
 
-Fault = Callable[[Served, Path], AbstractContextManager[None]]
+Fault = Callable[[Served, Disk], AbstractContextManager[None]]
 BEGINS, ENDS = "the store is unavailable: ", "the store works again, "
 OVER_WITHIN = 15.0
 """Seconds: two heartbeats, and some."""
@@ -31,8 +32,9 @@ sys.stdin.read()
 
 
 @contextmanager
-def log_removed(served: Served, database: Path) -> Iterator[None]:
+def log_removed(served: Served, disk: Disk) -> Iterator[None]:
     """Somebody has removed the write-ahead log, while another program has the database open."""
+    database = disk.folder / NAME
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, database], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
@@ -44,36 +46,26 @@ def log_removed(served: Served, database: Path) -> Iterator[None]:
 
 
 @contextmanager
-def moved(served: Served, database: Path) -> Iterator[None]:
+def moved(served: Served, disk: Disk) -> Iterator[None]:
     """The folder of the database was renamed."""
-    aside = database.parent.rename(database.parent.with_name("aside"))
+    aside = disk.folder.rename(disk.folder.with_name("aside"))
     yield
-    aside.rename(database.parent)
+    aside.rename(disk.folder)
 
 
 FAULTS = [
     pytest.param(locked, "locked by another program", id="locked"),
     pytest.param(log_removed, "write-ahead log removed", id="log removed"),
     pytest.param(moved, "database file removed or replaced", id="folder renamed"),
+    pytest.param(filled, "disk full", id="full disk"),
 ]
-if may_mount():
-    FAULTS.append(pytest.param(filled, "disk full", id="full disk"))
-
-
-@pytest.fixture
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    if "full disk" in request.node.name:
-        with small_disk(tmp_path / "data") as disk:
-            yield disk / "jims.db"
-    else:
-        (tmp_path / "data").mkdir()
-        yield tmp_path / "data" / "jims.db"
 
 
 @pytest.mark.parametrize(("fault", "reason"), FAULTS)
 async def test_a_fault_is_seen_by_clients_and_probes_and_logged_once_and_is_over_by_itself(
-    database: Path, fault: Fault, reason: str
+    disk: Disk, fault: Fault, reason: str
 ) -> None:
+    database = disk.folder / NAME
     acknowledged: Counter[str] = Counter()
 
     async def chat(text: str) -> httpx.Response:
@@ -82,11 +74,11 @@ async def test_a_fault_is_seen_by_clients_and_probes_and_logged_once_and_is_over
             acknowledged[text] += 1
         return answer
 
-    with Served("--store", f"sqlite:///{database}") as served:
+    with Served("--store", f"sqlite:///{database}", env=disk.env if fault is filled else None) as served:
         async with served.async_client() as client:
             for number in range(5):
                 assert (await chat(f"echo {number}")).status_code == 200
-            with fault(served, database):
+            with fault(served, disk):
                 for number in range(3):
                     refused = await chat(f"lost {number}" + "." * 20_000)
                     assert (refused.status_code, refused.json()) == (503, UNAVAILABLE)

@@ -1,18 +1,19 @@
 """The command with the paced bot, and how to wait for what it does."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.serving import Served
 
+PACED = "tests.apps.paced:app"
 PATIENCE = 30.0
 LOOK_EVERY = 0.01
 
 
-def paced_server(database: Path, *options: str) -> Served:
+def paced_server(database: Path, *options: str, env: Mapping[str, str] | None = None) -> Served:
     """The command with the paced bot over an SQLite file, not started yet."""
-    return Served("--app", "tests.apps.paced:app", "--store", f"sqlite:///{database}", *options)
+    return Served("--app", PACED, "--store", f"sqlite:///{database}", *options, env=env)
 
 
 async def until(holds: Callable[[], bool]) -> None:

@@ -17,10 +17,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.faults.database import said, statuses
+from tests.faults.paced import paced_server, until
+from tests.faults.wire import Answer, NoAnswer, Wire, once
 from tests.raw import read_answer, request
-from tests.reliability.database import said, statuses
-from tests.reliability.paced import paced_server, until
-from tests.reliability.wire import Answer, NoAnswer, Wire, once
 from tests.serving import ROOT, STEERED, STOP_WITHIN, Served
 from tests.waiting import eventually
 

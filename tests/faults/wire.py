@@ -50,10 +50,13 @@ class Wire:
 
     async def send_chat(self, contact: str, message: str, *, keep_back: int = 0) -> None:
         """Send a message, but for the last `keep_back` bytes of its body."""
-        body = json.dumps({"contact_id": contact, "message": message}).encode()
-        fields = f"host: test\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        head = f"POST /api/v1/chat HTTP/1.1\r\n{fields}\r\n"
-        await self.send(head.encode() + body[: len(body) - keep_back])
+        data = post("/api/v1/chat", {"contact_id": contact, "message": message})
+        await self.send(data[: len(data) - keep_back])
+
+    async def post(self, path: str, body: Any, *headers: str) -> Answer:
+        """Send JSON with further header lines, and wait for the answer. Raises `NoAnswer`, `CutAnswer`."""
+        await self.send(post(path, body, *headers))
+        return await self.answer()
 
     async def get(self, path: str) -> Answer:
         """Ask for a path. Raises `NoAnswer`, `CutAnswer`."""
@@ -90,6 +93,19 @@ class Wire:
             self.close()
         return Answer(int(status_line.split(" ")[1]), headers, body)
 
+    async def read_to_end(self) -> tuple[int, bytes]:
+        """Read until the server closes; returns the status and all bytes. Raises `NoAnswer`, `CutAnswer`."""
+        assert self._reader is not None
+        async with asyncio.timeout(PATIENCE):
+            try:
+                read = await self._reader.read()
+            except OSError as error:
+                raise CutAnswer from error
+        self.close()
+        if not read:
+            raise NoAnswer
+        return int(read.split(b" ", 2)[1]), read
+
     def hang_up(self) -> None:
         """End the connection at once, by a reset."""
         if self._writer is not None:
@@ -101,6 +117,13 @@ class Wire:
         if self._writer is not None:
             self._writer.close()
         self._reader = self._writer = None
+
+
+def post(path: str, body: Any, *headers: str) -> bytes:
+    """The bytes of a POST of JSON; `headers` are whole lines."""
+    text = json.dumps(body).encode()
+    fixed = ("host: test", "content-type: application/json", f"content-length: {len(text)}")
+    return "\r\n".join((f"POST {path} HTTP/1.1", *fixed, *headers, "", "")).encode() + text
 
 
 async def once(port: int, path: str) -> Answer:

@@ -1,0 +1,174 @@
+"""Callers of every kind, and a journal of what the server told them: it outlives the server."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidHandshake, WebSocketException
+
+from tests.faults.wire import Answer, CutAnswer, NoAnswer, Wire, post
+
+CHAT, STREAM = "/api/v1/chat", "/api/v1/chat/stream"
+REFUSED = {429, 503}
+"""Statuses by which the server refuses a message: it promises nothing about it."""
+PAUSE = 0.01
+"""Seconds that a caller waits after a refusal."""
+
+
+@dataclass
+class Journal:
+    """What callers sent, and what they were told.
+
+    `acknowledged` are messages whose answer was read to its end, `background` those that were accepted with 202,
+    `unsettled` those that were sent under a key and got no answer. A message is its own key. `streamed` and
+    `over_websockets` count what was acknowledged that way, `repeated` retries under a key.
+    """
+
+    acknowledged: set[str] = field(default_factory=set)
+    background: set[str] = field(default_factory=set)
+    unsettled: list[str] = field(default_factory=list)
+    streamed: int = 0
+    over_websockets: int = 0
+    repeated: int = 0
+    refused: int = 0
+    unexpected: Counter[str] = field(default_factory=Counter)
+    _numbers: "count[int]" = field(default_factory=count)
+
+    def message(self, command: str = "now") -> str:
+        """A message that nobody has sent yet."""
+        return f"{next(self._numbers)} {command}"
+
+    def note(self, message: str, status: int, said: Any) -> bool:
+        """Note what the server answered to a message. Returns whether it settles the message."""
+        if status == 200 and said == [message]:
+            self.acknowledged.add(message)
+            return True
+        if status in REFUSED:
+            self.refused += 1
+        else:
+            self.unexpected[f"{status} {said}"] += 1
+        return False
+
+
+class Callers:
+    """The callers of one server, until it dies or `over` is set.
+
+    Some write to threads that outlive servers; the others name contacts by the port, so that they need not wait for a
+    thread until a run of a dead server is ended.
+    """
+
+    def __init__(self, journal: Journal, port: int) -> None:
+        self.over = False
+        self._journal = journal
+        self._port = port
+        kinds = [
+            *(lambda number=number: self.keep_alive(f"alone {number}") for number in range(3)),
+            *(lambda: self.keep_alive("shared") for _ in range(4)),
+            self.fresh,
+            self.fresh,
+            self.keyed,
+            self.keyed,
+            self.in_background,
+            self.stream,
+            self.websocket,
+        ]
+        self._tasks = [asyncio.create_task(self._until_cut(kind)) for kind in kinds]
+
+    async def end(self) -> None:
+        """Let the callers finish what they wait for. Raises what a caller did not expect."""
+        self.over = True
+        await asyncio.gather(*self._tasks)
+
+    async def keep_alive(self, contact: str) -> None:
+        """Send one message after another over one connection."""
+        wire = Wire(self._port)
+        while not self.over:
+            message = self._journal.message()
+            await self._settle(message, await wire.chat(contact, message))
+
+    async def fresh(self) -> None:
+        """Send each message over a connection of its own, as a contact of its own."""
+        while not self.over:
+            message, wire = self._journal.message(), Wire(self._port)
+            await self._settle(message, await wire.chat(f"new {message}", message))
+            wire.close()
+
+    async def keyed(self) -> None:
+        """Send messages under keys: first those again that got no answer from a server that was killed."""
+        wire = Wire(self._port)
+        while not self.over:
+            if self._journal.unsettled:
+                message = self._journal.unsettled.pop()
+                self._journal.repeated += 1
+            else:
+                message = self._journal.message("wait 0.01")
+            settled = False
+            try:
+                body = {"contact_id": "keyed", "message": message}
+                answer = await wire.post(CHAT, body, f"idempotency-key: {message}")
+                settled = await self._settle(message, answer)
+            finally:
+                if not settled:
+                    self._journal.unsettled.append(message)
+
+    async def in_background(self) -> None:
+        """Have messages answered in the background."""
+        wire = Wire(self._port)
+        while not self.over:
+            message = self._journal.message("wait 0.01")
+            answer = await wire.post(
+                CHAT, {"contact_id": f"background {self._port}", "message": message}, "prefer: respond-async"
+            )
+            if answer.status == 202:
+                self._journal.background.add(message)
+                await asyncio.sleep(PAUSE)
+            else:
+                await self._settle(message, answer)
+
+    async def stream(self) -> None:
+        """Read the answers as streams."""
+        while not self.over:
+            message, wire = self._journal.message(), Wire(self._port)
+            body = {"contact_id": f"streamed {self._port}", "message": message}
+            await wire.send(post(STREAM, body, "connection: close"))
+            status, text = await wire.read_to_end()
+            if status != 200:
+                self._journal.note(message, status, text)
+                await asyncio.sleep(PAUSE)
+            elif f'["{message}"]'.encode() in text.partition(b"event: result")[2]:
+                self._journal.streamed += self._journal.note(message, 200, [message])
+            elif b"event: error" not in text:
+                raise CutAnswer
+
+    async def websocket(self) -> None:
+        """Send messages over a WebSocket."""
+        async with connect(f"ws://127.0.0.1:{self._port}{CHAT}/ws", compression=None, proxy=None) as socket:
+            while not self.over:
+                message = self._journal.message()
+                chat = {"type": "chat", "contact_id": f"socket {self._port}", "message": message}
+                await socket.send(json.dumps(chat))
+                frame = {"type": ""}
+                while frame["type"] not in ("result", "error"):
+                    frame = json.loads(await socket.recv())
+                if frame["type"] == "result":
+                    self._journal.over_websockets += self._journal.note(message, 200, frame["assistant_messages"])
+                else:
+                    await asyncio.sleep(PAUSE)
+
+    async def _settle(self, message: str, answer: Answer) -> bool:
+        said = answer.json()
+        if self._journal.note(message, answer.status, said.get("assistant_messages", said)):
+            return True
+        await asyncio.sleep(PAUSE)
+        return False
+
+    async def _until_cut(self, kind: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        # A server that was killed ends a caller by one of these.
+        with suppress(NoAnswer, CutAnswer, OSError, InvalidHandshake, WebSocketException):
+            await kind()
