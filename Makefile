@@ -10,6 +10,8 @@ PLUGINS_PY := $(PLUGINS_VENV)/bin/python
 # Those that stand on jims-core need its Python, 3.12 or newer, and have an environment of their own.
 JIMS_VENV := .venv-jims
 JIMS_PY := $(JIMS_VENV)/bin/python
+# pip-audit has dependencies of its own, which are not to mix with what it looks at.
+AUDIT_VENV := .venv-audit
 JIMS_PLUGINS := jimsapi-jims jims-api-command
 FIND_PYTHON := $(PYTHON) plugins/jimsapi-jims/tests/find_python.py
 FIND_CHROMIUM := $(PYTHON) tests/clients/find_chromium.py
@@ -36,7 +38,7 @@ endef
 # $(call faults,python,module and its options): a part that breaks a promise does not keep the others from running.
 faults = $(1) -W ignore -m tests.faults.$(2) || broken="$$broken $(2);"
 
-.PHONY: help run test lint test-core test-plugins test-jims test-long test-faults bench docs clean
+.PHONY: help run test lint test-core test-plugins test-jims test-long test-faults bench docs lock audit clean
 .DELETE_ON_ERROR:
 
 help:
@@ -47,6 +49,8 @@ help:
 	@echo 'make test-faults  kills, power cuts, stops and broken disks by the hundred: half an hour; their figures'
 	@echo '                  are in docs/reliability.md, and exit status 2 says that one of them breaks a promise'
 	@echo 'make docs         write the generated parts of docs/ anew'
+	@echo 'make lock         write requirements/*.lock anew, with the newest versions'
+	@echo 'make audit        look for known vulnerabilities of what is locked there'
 	@echo 'make bench        measure all, beside peers: half an hour on a machine that does nothing else'
 	@echo 'make clean        remove the virtual environment and all caches'
 
@@ -100,6 +104,12 @@ docs: $(VENV)/.installed-dev
 	$(PY) docs/generate.py
 	$(PY) plugins/jimsapi-jims/tests/differential/differences.py
 
+lock: $(VENV)/.installed-dev
+	$(PY) -m tests.hostile.lock
+
+audit: $(AUDIT_VENV)/.installed
+	$(AUDIT_VENV)/bin/python -m tests.hostile.audit
+
 bench:
 	@command -v wrk >/dev/null || { \
 	  echo 'wrk, the load generator, is missing: installing it with apt-get'; \
@@ -109,7 +119,7 @@ bench:
 	$(PYTHON) -m benchmarks
 
 clean:
-	rm -rf .benchmarks $(VENV) $(PLUGINS_VENV) $(JIMS_VENV) build dist *.egg-info plugins/*/build plugins/*/*.egg-info tests/clients/node_modules tests/node_modules plugins/*/tests/node_modules .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .benchmarks $(VENV) $(PLUGINS_VENV) $(JIMS_VENV) $(AUDIT_VENV) build dist *.egg-info plugins/*/build plugins/*/*.egg-info tests/clients/node_modules tests/node_modules plugins/*/tests/node_modules .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # Installed once, and again when the dependencies change. Editable, so that what is served and tested is what is here.
 $(VENV)/.installed-run: setup.cfg pyproject.toml | $(PY)
@@ -127,6 +137,11 @@ $(PLUGINS_VENV)/.installed: setup.cfg pyproject.toml $(PLUGINS:%=plugins/%/setup
 $(JIMS_VENV)/.installed: setup.cfg pyproject.toml $(JIMS_PLUGINS:%=plugins/%/setup.cfg) | $(JIMS_PY)
 	$(JIMS_PY) $(PIP) --editable '.[test]' --editable plugins/jimsapi-authentik --editable plugins/jimsapi-otel \
 	  --editable plugins/jimsapi-postgres $(JIMS_PLUGINS:%=--editable 'plugins/%[test]')
+	@touch $@
+
+$(AUDIT_VENV)/.installed:
+	@$(PYTHON) -m venv $(AUDIT_VENV)
+	$(AUDIT_VENV)/bin/python $(PIP) 'pip-audit >= 2.9' 'packaging >= 24' 'httpx >= 0.27'
 	@touch $@
 
 $(JIMS_PY):

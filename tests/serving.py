@@ -19,7 +19,7 @@ STEERED = "tests.apps.steered:app"
 START_WITHIN = 30.0
 STOP_WITHIN = 30.0
 
-_ADDRESS = re.compile(r" at https?://[^ ,]+:(\d+)[/ ,]")
+_ADDRESS = re.compile(r" (?:at|on) https?://[^ ,]+:(\d+)[/ ,]")
 
 
 class Served:

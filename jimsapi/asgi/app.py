@@ -38,6 +38,10 @@ AnyExceptionHandler = TypeVar("AnyExceptionHandler", bound=ExceptionHandler)
 
 CLIENT_GONE = 499
 """The status in the record of a request whose client left before the answer began."""
+UNMATCHED = "unmatched"
+"""The route in the record of a request that no route answers."""
+OTHER_METHOD = "_OTHER"
+"""The method in that record, if HTTP does not know the method: a metric must not have a label for each."""
 
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _PERCENT = ord("%")  # a byte is found in bytes much faster as a number
@@ -160,7 +164,7 @@ class App(Router):
                     raise TypeError(f"The handler of {route.path} returned {type(response).__name__}, not a Response.")
         except ClientDisconnected:
             logger.debug("The client left before its request was read: %s %s", method, _label(route))
-            return self._tell(request, method, CLIENT_GONE, perf_counter() - began)
+            return self._tell(request, method, _status_of_the_cut(receive), perf_counter() - began)
         except Exception as error:
             response = self._answer_to(error, request)
             if route is not None and route.reword is not None:
@@ -309,11 +313,14 @@ class App(Router):
         if route is not None:
             template, probe = route.path, route.probe
         else:
-            template, probe = "unmatched", False
+            template, probe = UNMATCHED, False
             if method not in METHODS and method != WEBSOCKET:
-                method = "_OTHER"
+                method = OTHER_METHOD
         path = request.scope["path"]
-        record = RequestRecord(method, template, path, status, duration, request.request_id, probe, request.noted)
+        self.observe(RequestRecord(method, template, path, status, duration, request.request_id, probe, request.noted))
+
+    def observe(self, record: RequestRecord) -> None:
+        """Tell the observers of a request. A server calls this for requests that it refuses without the app."""
         for observer in self.on_request:
             try:
                 observer(record)
@@ -452,7 +459,13 @@ def _http_error(request: Connection, error: HTTPError) -> Response:
 
 
 def _label(route: Route | None) -> str:
-    return "unmatched" if route is None else route.path
+    return UNMATCHED if route is None else route.path
+
+
+def _status_of_the_cut(receive: Receive) -> int:
+    """The status of a request whose body was cut: that of our own server, if it refused the body, or `CLIENT_GONE`."""
+    exchange: Any = getattr(receive, "__self__", None)
+    return getattr(exchange, "refused", 0) or CLIENT_GONE
 
 
 def _log_fields(request: Connection) -> dict[str, str]:

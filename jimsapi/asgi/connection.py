@@ -341,8 +341,8 @@ class Request(Connection):
             raise HTTPError(413, f"The request body is over the limit of {self.max_body} bytes")
 
     def _declared_length(self) -> int | None:
-        value = self.watched.get(b"content-length")
-        return int(value) if value is not None and value.isdigit() and len(value) < 20 else None
+        value = self.watched.get(b"content-length", b"").strip()
+        return int(value) if value.isdigit() and len(value) < 20 else None
 
     def _check_declaration(self) -> None:
         """Refuse a body that is not declared as plain JSON, before it is read. `_decode` sees to no body at all."""

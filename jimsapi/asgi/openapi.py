@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from .routing import Parameter, Route, parse_path
+from .validation import BOOLEAN_SCHEMA
 
 REFERENCE = "#/components/schemas/{name}"
 
@@ -45,6 +46,11 @@ def build_document(title: str, version: str, description: str, routes: Sequence[
     models = _models(routes)
     references, components = msgspec.json.schema_components(models, ref_template=REFERENCE)
     schemas = dict(zip(models, references, strict=True))
+    relaxed: set[str] = set()
+    for route in routes:
+        for model in (route.body, route.query):
+            if model is not None:
+                _relax(schemas[model], components, relaxed)
     paths: dict[str, dict[str, Any]] = {}
     ids: set[str] = set()
     for route in routes:
@@ -75,6 +81,26 @@ def _models(routes: Sequence[Route]) -> list[Any]:
             if model is not None and not isinstance(model, str):
                 found[model] = None
     return list(found)
+
+
+def _relax(schema: Any, components: dict[str, Any], seen: set[str]) -> None:
+    """Change the schema of a body or query where it has booleans, since numbers and words are accepted for them."""
+    if isinstance(schema, list):
+        for part in schema:
+            _relax(part, components, seen)
+    elif isinstance(schema, dict):
+        if schema.get("type") == "boolean":
+            del schema["type"]
+            schema |= BOOLEAN_SCHEMA
+            return
+        for name, part in schema.items():
+            if name == "$ref" and isinstance(part, str):
+                component = part.rpartition("/")[2]
+                if component not in seen:
+                    seen.add(component)
+                    _relax(components[component], components, seen)
+            elif name != "default":
+                _relax(part, components, seen)
 
 
 def _operation(route: Route, schemas: dict[Any, Any], components: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,20 @@ MAX_FAULTS = 1000
 _TRUE = frozenset(("1", "on", "t", "true", "y", "yes"))
 _FALSE = frozenset(("0", "off", "f", "false", "n", "no"))
 
+
+def _in_any_case(word: str) -> str:
+    return "".join(f"[{letter.upper()}{letter}]" if letter.isalpha() else letter for letter in word)
+
+
+BOOLEAN_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"type": "boolean"},
+        {"enum": [0, 1]},
+        {"type": "string", "pattern": f"^({'|'.join(_in_any_case(word) for word in sorted(_TRUE | _FALSE))})$"},
+    ]
+}
+"""The JSON schema of what is read as a boolean."""
+
 # pydantic's grammar, narrower than uuid.UUID's: 32 digits, or dashed, and only the dashed form in braces or as a URN.
 _DASHED = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
 _UUID = re.compile(rf"[0-9a-fA-F]{{32}}|{_DASHED}|\{{{_DASHED}\}}|urn:uuid:{_DASHED}")

@@ -11,10 +11,11 @@ from collections import deque
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
-from jimsapi.asgi.app import RequestRecord
+from jimsapi.asgi.app import UNMATCHED, RequestRecord
 from jimsapi.asgi.connection import NOTHING_NOTED, request_id
 from jimsapi.plugins.options import redact
 
@@ -23,6 +24,9 @@ WRITE_EVERY = 0.1
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 AT_ONCE = 500
 """Lines that are written at once. Joining thousands would hold up the event loop, as making them would."""
+
+MAX_PATH = 200
+"""Characters of an unmatched path that a line shows."""
 
 Head = tuple[str, str, str, str]
 """What every entry begins with: time, level, logger, message."""
@@ -130,8 +134,11 @@ class _RequestText:
         if fields is not self._fields:
             text = _one_line("".join([f" {name}={value}" for name, value in fields.items()]))
             self._fields, self._text = fields, text
+        route = record.route
+        if route == UNMATCHED:
+            route = f"{route} path={_shown_path(record.path)}"
         return (
-            f"{moment} INFO jimsapi.access request method={record.method} route={record.route} status={record.status}"
+            f"{moment} INFO jimsapi.access request method={record.method} route={route} status={record.status}"
             f" duration={record.duration:.6f} request_id={record.request_id}{self._text}\n"
         )
 
@@ -140,12 +147,19 @@ def _request_as_json(moment: str, record: RequestRecord) -> str:
     fields = {
         "method": record.method,
         "route": record.route,
+        **({"path": _shown_path(record.path)} if record.route == UNMATCHED else {}),
         "status": record.status,
         "duration": round(record.duration, 6),
         "request_id": record.request_id,
         **record.fields,
     }
     return _json((moment, "INFO", "jimsapi.access", "request"), fields, "")
+
+
+def _shown_path(path: str) -> str:
+    """A path that no route has, which may be anything: without spaces and line breaks, and cut."""
+    shown = quote(path[:MAX_PATH], safe="/:@~", errors="replace")
+    return shown if len(path) <= MAX_PATH else f"{shown}..."
 
 
 def _unwritable(error: Exception) -> str:

@@ -10,6 +10,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Collection, Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
@@ -225,8 +226,10 @@ def start_lines(composition: Composition, address: str) -> list[str]:
         f"{entry.name} ({entry.distribution} {entry.version})" for entry, _ in composition.plugins if entry.foreign
     ]
     where = f"metrics on {metrics.host}:{metrics.port}" if metrics.port else "no metrics port"
+    root = composition.settings.get(ServerOptions).root_path.strip("/")
+    shown = f"{address}, which a proxy shows below /{root}" if root else address
     return [
-        f"jimsapi {VERSION} serves {core.app} ({pipeline}) at {address}, documentation at {address}/docs, {where}",
+        f"jimsapi {VERSION} serves {core.app} ({pipeline}) at {shown}, documentation at {address}/docs, {where}",
         f"store: {composition.store.name}",
         f"auth: {', '.join(built.name for built in composition.providers) or 'none, the API is public'}",
         f"plugins: {', '.join(foreign) or 'only the built-in ones'}",
@@ -236,15 +239,17 @@ def start_lines(composition: Composition, address: str) -> list[str]:
 def server_config(server: ServerOptions, certificates: CertificateOptions, max_body: int, app: Any) -> uvicorn.Config:
     """How uvicorn is to serve. Raises `StartError` for files of TLS that are missing or do not fit."""
     check_tls_files(server, certificates)
-    clients: dict[str, Any] = {"http": Http1Protocol}
+    protocol = Http1Protocol
+    clients: dict[str, Any] = {}  # for uvicorn a protocol is a class; what makes one will do
     if certificates.ca_certs is not None:
         from jimsapi.cli.tls import ClientCertificateProtocol
 
+        protocol = ClientCertificateProtocol
         clients = {
-            "http": ClientCertificateProtocol,
             "ssl_ca_certs": certificates.ca_certs,
             "ssl_cert_reqs": ssl.CERT_REQUIRED,
         }
+    clients["http"] = partial(protocol, on_refusal=app.observe) if isinstance(app, Api) else protocol
     return uvicorn.Config(
         app,
         interface="asgi3",
@@ -309,10 +314,10 @@ def _check_authorities(path: Path) -> None:
 
 
 def address_of(server: ServerOptions, port: int) -> str:
-    """The URL under which the server is reached."""
+    """The URL of the server itself: without `--root-path`, which a proxy takes away before it asks the server."""
     scheme = "https" if server.ssl_certfile else "http"
     host = f"[{server.host}]" if ":" in server.host else server.host
-    return f"{scheme}://{host}:{port}{_root(server)}"
+    return f"{scheme}://{host}:{port}"
 
 
 def _root(server: ServerOptions) -> str:

@@ -28,24 +28,39 @@ from uvicorn import Config
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
+from jimsapi.asgi.app import OTHER_METHOD, UNMATCHED, Observer, RequestRecord
+from jimsapi.asgi.routing import METHODS
 from jimsapi.asgi.types import ASGIApp, Scope
+from jimsapi.server.backlog import Backlog, Heap
 from jimsapi.server.websocket import WebSocketConnection
 
 MAX_HEAD = 65_536
-"""Bytes of a request's line and header fields."""
+"""Bytes of a request's line and header fields, and of a body's framing: chunk sizes, extensions and trailers."""
+MAX_FIELDS = 256
+"""Header fields of a request: each takes about 150 bytes of memory, however short it is."""
+MAX_HOST = 261
+"""Bytes of a Host field: a domain name has at most 255, a port five and a colon."""
 MAX_PIPELINED = 64
 """Requests of a connection that wait behind the one that is answered."""
 HEAD_WITHIN = 10.0
 """Seconds within which a head has to come, from its first line or, for a connection's first, from the connection."""
+MIN_RATE = 500
+"""Bytes a second that a client has to send of a body, and to read of an answer. A slow modem does ten times as much."""
 BODY_WITHIN = 30.0
-"""Seconds within which the next part of a body has to come."""
+"""Seconds that a client may fall behind `MIN_RATE` while it sends a body, so also how long it may pause."""
+REST_WITHIN = 10.0
+"""Seconds within which the rest of a body has to arrive once the request has been answered without it."""
 TAKEN_WITHIN = 60.0
-"""Seconds within which a client has to take some of what is written, while more than it takes at once is."""
+"""Seconds between two checks that a client reads its answer at `MIN_RATE`, while it leaves a part of it unread."""
+LOOK_EVERY = 5.0
+"""Seconds between two checks of a deadline, at most: a connection is closed no later than this after its deadline."""
 LINGER_FOR, MAX_LINGER = 2.0, 4_194_304
 """Seconds for which, and bytes of which, a client that still sends is heard after the last answer: were the connection
 closed at once, it might lose that."""
 REQUEST_WITHIN = 0.5
 """Seconds that a client has when the server ends: for a request that has begun, and for a connection's first."""
+CHUNK_FRAMING = 16
+"""Bytes of framing that a chunk may have beside twice its size, before the rest counts against `MAX_HEAD`."""
 HIGH_WATER = 65_536
 """Bytes of a body that are kept for an app that does not read; then no more is taken from the connection."""
 MAX_JOINED = 65_536
@@ -54,6 +69,8 @@ MAX_JOINED = 65_536
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{0,5})?")
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 _STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus if status >= 200
 }
@@ -62,15 +79,24 @@ _LINGER_NOT = struct.pack("ii", 1, 0)
 logger = logging.getLogger("uvicorn.error")
 
 
-class HeadTooLarge(Exception):
-    """A head is over `MAX_HEAD` bytes."""
+class Refused(Exception):
+    """Raised while a head is read that must not be answered by the app. `status` is that of the answer."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 class Batch:
     """What connections write in one pass of the event loop. It goes out at the end of the pass: whoever reads on the
-    same machine, a proxy say, is woken once and not by each answer, which would take longer than all the rest."""
+    same machine, a proxy say, is woken once and not by each answer, which would take longer than all the rest.
+
+    `backlog` and `heap` are the server's, too.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.backlog = Backlog(loop)
+        self.heap = Heap(loop)
         self._loop = loop
         self._writes: list[tuple[asyncio.Transport, bytes]] = []
         self._in_pieces = False
@@ -121,19 +147,26 @@ _batches: WeakKeyDictionary[ServerState, Batch] = WeakKeyDictionary()
 class Http1Protocol(asyncio.Protocol):
     """A connection: what is read of it becomes exchanges, which are answered one after another.
 
-    `extensions` is what the scopes of this connection say beside ASGI's own.
+    `extensions` is what the scopes of this connection say beside ASGI's own. `on_refusal` is called for each request
+    that is refused before the app sees it.
     """
 
     __slots__ = (
         "_context",
+        "_data",
         "_default_fields",
         "_default_headers",
         "_fed",
         "_fresh",
+        "_good_host",
         "_headers",
-        "_packet",
+        "_host",
+        "_is_first",
+        "_line",
         "_parser",
+        "_parts",
         "_paused",
+        "_taken",
         "_taking",
         "_timer",
         "_untaken",
@@ -150,6 +183,7 @@ class Http1Protocol(asyncio.Protocol):
         "exchange",
         "extensions",
         "loop",
+        "on_refusal",
         "pipelined",
         "reading",
         "root_path",
@@ -165,6 +199,8 @@ class Http1Protocol(asyncio.Protocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        on_refusal: Observer | None = None,
     ) -> None:
         if not config.loaded:
             config.load()
@@ -178,6 +214,7 @@ class Http1Protocol(asyncio.Protocol):
         self.app_state = app_state
         self.root_path = config.root_path
         self.extensions: dict[object, object] | None = None
+        self.on_refusal = on_refusal
         self.exchange: Exchange | None = None  # the one that is answered
         self.reading: Exchange | None = None  # the one whose body is not here yet
         self.pipelined: list[Exchange] = []
@@ -189,15 +226,20 @@ class Http1Protocol(asyncio.Protocol):
         self._parser: Any = httptools.HttpRequestParser(self)
         self._url = b""  # with the fields, of a head that is not here whole
         self._headers: list[tuple[bytes, bytes]] = []
-        self._packet = 0  # bytes that came last
-        self._fed = 0  # bytes of a head or of what stands between parts of a body, but for the first packet's
+        self._host: bytes | None = None  # its Host
+        self._good_host = b"\n"  # one that was checked, or one that cannot be
+        self._data = b""  # what is parsed now
+        self._is_first = False  # whether it begins with the head that is read
+        self._line: bytes | None = b""  # what came before it of a head that has no field yet; None after the check
+        self._fed = 0  # bytes of a head or of a body's framing, except for the first packet's
+        self._taken = self._parts = 0  # bytes and parts of a body in it
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_since = 0.0
         self._untaken = 0  # bytes that the client did not take yet, when it was last looked at
         self._taking: asyncio.TimerHandle | None = None
         self._default_headers: list[tuple[bytes, bytes]] | None = None
-        self._default_fields = b""
+        self._default_fields = b"", 0
 
     # What the transport tells.
 
@@ -211,16 +253,16 @@ class Http1Protocol(asyncio.Protocol):
         self._wait_from_now(HEAD_WITHIN)
 
     def data_received(self, data: bytes) -> None:
-        self._packet = len(data)
         if self.deaf:
-            self._fed += self._packet
-            if self._fed > MAX_LINGER and self.exchange is None:
-                self.close()
+            self._drop(len(data))
             return
+        reading = self.reading
         while data and not self.deaf:
+            self._data = data
+            self._is_first = reading is None
             try:
                 self._parser.feed_data(data)
-                data = b""
+                break
             except httptools.HttpParserUpgrade as upgrade:
                 data = data[upgrade.args[0] :]
                 if self._is_handshake():
@@ -229,17 +271,65 @@ class Http1Protocol(asyncio.Protocol):
                 # Another protocol was offered. HTTP/1.1 goes on, as it may (RFC 9110, 7.8), but the parser does not
                 # know of a body now. So it reads the head again, without the offer, which is for the app alone.
                 data = self._head(without=b"upgrade") + data
-                self._url, self._headers = b"", [field for field in self._headers if field[0] == b"upgrade"]
+                self._headers = [field for field in self._headers if field[0] == b"upgrade"]
+                self._url, self._host = b"", None
             except httptools.HttpParserError as error:
-                self._refuse(431 if isinstance(error.__context__, HeadTooLarge) else 400)
-        if (self._url or self.reading is not None) and not self.deaf:
-            if self._fed:
-                self._fed += self._packet
-                if self._fed > MAX_HEAD:
-                    self._refuse(431)
-            else:  # what else is in the packet is not known: a head is measured when it is whole
-                self._fed = 1
-                self._waiting_since = self.loop.time()
+                self._refuse(*_fault(error))
+        if self.reading is not None:
+            if not self.deaf:
+                self._measure_body(self.reading is reading)
+        elif (self._url or self._is_first) and not self.deaf:
+            self._measure_head()
+        self._data = b""
+
+    def _measure_head(self) -> None:
+        """Count a packet in which a head does not end."""
+        if self._line is not None:
+            if self._headers:  # so the request line is whole
+                try:
+                    self._check_line()
+                except Refused as refused:
+                    self._refuse(refused.status, str(refused))
+                    return
+                self._line = None
+            elif self._url:
+                self._line += self._data
+            else:  # it ends in a method, which is short, or in empty lines
+                self._line = (self._line + self._data)[-64:]
+        if not self._url:
+            return
+        if len(self._headers) > MAX_FIELDS:
+            self._refuse(431, "too many header fields")
+        if not self._fed:  # what else is in the packet is not known: a head is measured when it is whole
+            self._fed = 1
+            self._waiting_since = self.loop.time()
+        else:
+            self._fed += len(self._data)
+            if self._fed > MAX_HEAD:
+                self._refuse(431, "the head is too large")
+
+    def _measure_body(self, began_before: bool) -> None:
+        """Count a packet in which a body does not end, and grant the client the time that it has earned by it."""
+        now = self.loop.time()
+        if not began_before:
+            self._waiting_since = now
+        else:
+            if self.exchange is not None:  # else the request is answered, and more of its body gains no time
+                self._waiting_since = min(self._waiting_since + self._taken / MIN_RATE, now)
+            framing = len(self._data) - 3 * self._taken - CHUNK_FRAMING * self._parts
+            self._fed = max(self._fed + framing, 0)
+            if self._fed > MAX_HEAD:
+                self._refuse(431, "the chunks have too much framing")
+        self._taken = self._parts = 0
+
+    def _drop(self, size: int) -> None:
+        """Read bytes that nobody wants, up to `MAX_LINGER`."""
+        self._fed += size
+        if self._fed > MAX_LINGER:
+            if self.exchange is None:
+                self.close()
+            else:  # the last answer is not complete yet
+                self.pause_reading()
 
     def eof_received(self) -> None:
         """The client is gone, or hears only. It gets what was written, and the app is told that nobody waits."""
@@ -251,10 +341,11 @@ class Http1Protocol(asyncio.Protocol):
             if exchange is not None:
                 exchange.lose()
         self.pipelined.clear()
-        self._unblock()
+        self.batch.heap.connection_ended()
 
     def pause_writing(self) -> None:
         self.blocked = asyncio.Event()
+        self.batch.backlog.add(self)
         self._watch_taking()
 
     def resume_writing(self) -> None:
@@ -290,22 +381,44 @@ class Http1Protocol(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.reading is None:  # else it trails a body (RFC 9110, 6.5), and must not pass for the next request's
-            self._headers.append((name.lower(), value))
+        if self.reading is not None:  # it trails a body (RFC 9110, 6.5), and must not pass for the next request's
+            return
+        name = name.lower()
+        if name == b"host":
+            if self._host is not None:
+                raise Refused(400, "two Host fields")
+            self._host = value
+        elif name == b"transfer-encoding":
+            _check_coding(value)
+        self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        parser, url, headers = self._parser, self._url, self._headers
-        if (self._fed or self._packet > MAX_HEAD) and len(self._head()) > MAX_HEAD:
-            raise HeadTooLarge
+        parser, url, headers, data = self._parser, self._url, self._headers, self._data
+        if (self._fed or len(data) > MAX_HEAD) and len(self._head()) > MAX_HEAD:
+            raise Refused(431, "the head is too large")
+        if len(headers) > MAX_FIELDS:
+            raise Refused(431, "too many header fields")
+        method: bytes = parser.get_method()
+        # As a rule the packet begins with the request: then the name and version of HTTP are at this place.
+        place = len(method) + len(url) + 2
+        if self._is_first and self._line == b"" and data[place : place + 8] == b"HTTP/1.1":
+            version = "1.1"
+        else:
+            self._check_line()
+            self._line = b""
+            version = self._version()
+        self._is_first = False
+        if self._host != self._good_host:
+            self._check_host(version)
         if parser.should_upgrade():
-            if parser.get_method() == b"CONNECT":
-                raise ValueError("this is no proxy")
+            if method == b"CONNECT":
+                raise Refused(400, "CONNECT is for proxies")
             return
-        scope = self._scope(url, headers)
+        scope = self._scope(method, url, version, headers)
         if self.pipelined and len(self.pipelined) >= MAX_PIPELINED:
-            raise ValueError("too many requests at once")
-        self._url, self._headers, self._fed, self._fresh = b"", [], 0, False
-        keep_alive = scope["http_version"] == "1.1" and parser.should_keep_alive() and not self.ending
+            raise Refused(400, "too many requests at once")
+        self._url, self._headers, self._host, self._fed, self._fresh = b"", [], None, 0, False
+        keep_alive = version == "1.1" and parser.should_keep_alive() and not self.ending
         self.reading = exchange = Exchange(self, scope, keep_alive)
         if self.exchange is None:
             self._start(exchange)
@@ -314,7 +427,8 @@ class Http1Protocol(asyncio.Protocol):
             self.pause_reading()
 
     def on_body(self, body: bytes) -> None:
-        self._fed = 0
+        self._taken += len(body)
+        self._parts += 1
         if self.reading is not None and not self.reading.complete:
             self.reading.take(body)
 
@@ -323,6 +437,40 @@ class Http1Protocol(asyncio.Protocol):
         if self.reading is not None:
             self.reading.end_body()
             self.reading = None
+
+    # What a head may be.
+
+    def _check_line(self) -> None:
+        """Refuse what the parser reads as HTTP's: lines of RTSP and ICE, and more than one space (RFC 9112, 3).
+
+        If it began in an earlier packet, or behind another request, its place is not known, so all bytes are searched.
+        """
+        if self._line is None:
+            return  # it was checked when an earlier packet came
+        received, url = self._line + self._data, self._url
+        if b"%b HTTP/" % url not in received or b"  HTTP/" in received or b"  %b HTTP/" % url in received:
+            raise Refused(400, "a request line that is not HTTP's")
+        if b"%b RTSP/" % url in received or b"%b ICE/" % url in received:
+            raise Refused(400, "a request of another protocol")
+
+    def _version(self) -> str:
+        version: str = self._parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise Refused(505, "another version of HTTP")
+        if version == "1.0" and any(name == b"transfer-encoding" for name, _ in self._headers):  # (RFC 9112, 6.1)
+            raise Refused(400, "a Transfer-Encoding in HTTP/1.0")
+        return version
+
+    def _check_host(self, version: str) -> None:
+        """Refuse a Host field that is not a host, perhaps with a port (RFC 9110, 7.2), or is not there."""
+        host = self._host
+        if host is None:
+            if version == "1.1":
+                raise Refused(400, "no Host field")
+        elif len(host) > MAX_HOST or not _HOST.fullmatch(host.rstrip()):
+            raise Refused(400, "a Host field that is not a host and a port")
+        else:
+            self._good_host = host
 
     # What exchanges tell.
 
@@ -343,11 +491,14 @@ class Http1Protocol(asyncio.Protocol):
             self.exchange = None
         if self._paused:
             self.resume_reading()
-        self._wait_from_now(self.config.timeout_keep_alive)
+        if self.reading is exchange or (self.reading is None and not self._url):
+            self._waiting_since = self.loop.time()
+        if self._timer is None:
+            self._timer = self.loop.call_later(self.config.timeout_keep_alive, self._look)
 
     def pause_reading(self) -> None:
         """Take no more from the connection for now."""
-        if not self._paused:
+        if not self._paused and not self.transport.is_closing():
             self._paused = True
             self.transport.pause_reading()
 
@@ -387,9 +538,16 @@ class Http1Protocol(asyncio.Protocol):
         self.deaf = True
         self.batch.flush()
         if not self.transport.is_closing():
-            self._abort()
+            self.drop()
 
-    def _abort(self) -> None:
+    @property
+    def unread(self) -> int:
+        """Bytes that wait for the client to read them."""
+        return self.transport.get_write_buffer_size()
+
+    def drop(self) -> None:
+        """End the connection, and forget what the client has not read."""
+        self.deaf = True
         self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
         self.transport.abort()
 
@@ -397,27 +555,29 @@ class Http1Protocol(asyncio.Protocol):
         """Send bytes to the client."""
         self.batch.add_piece(self.transport, data)
 
-    def fields(self) -> bytes:
-        """The header fields of every answer: uvicorn makes a new list of them each second."""
+    def fields(self) -> tuple[bytes, int]:
+        """The header fields of every answer, and their number: uvicorn makes a new list of them each second."""
         headers = self.state.default_headers
         if headers is not self._default_headers:
             self._default_headers = headers
-            self._default_fields = b"".join([_field(name)[0] + value for name, value in headers])
+            self._default_fields = b"".join([_field(name)[0] + value for name, value in headers]), len(headers)
         return self._default_fields
 
-    def _scope(self, url: bytes, headers: list[tuple[bytes, bytes]]) -> Scope:
-        """What the app is told of a request. Raises for a target that is no path and no URL, as of CONNECT."""
-        version: str = self._parser.get_http_version()
-        if version not in ("1.1", "1.0"):
-            raise ValueError("another version of HTTP")
+    def _scope(self, method: bytes, url: bytes, version: str, headers: list[tuple[bytes, bytes]]) -> Scope:
+        """What the app is told of a request. Raises `Refused` for a target that is no path and no URL."""
         raw_path, query = url, b""
         if url[:1] != b"/" or b"?" in url or b"%" in url or b"#" in url:
-            parsed = httptools.parse_url(url)
+            if url[:1] != b"/" and not (url == b"*" and method == b"OPTIONS"):
+                headers[:] = _with_host(headers, _authority(url))
+            try:
+                parsed = httptools.parse_url(url)
+            except httptools.HttpParserError:
+                raise Refused(400, "a target that is not a path") from None
             raw_path, query = parsed.path or b"/", parsed.query or b""
         path = raw_path.decode("ascii")
-        if "%" in path:
+        if b"%" in raw_path:
             path = unquote(path)
-        scope = {
+        scope: Scope = {
             "type": "http",
             "asgi": _ASGI,
             "http_version": version,
@@ -425,7 +585,7 @@ class Http1Protocol(asyncio.Protocol):
             "client": self.client,
             "scheme": self.scheme,
             "root_path": self.root_path,
-            "method": self._parser.get_method().decode(),
+            "method": method.decode(),
             "path": path,
             "raw_path": raw_path,
             "query_string": query,
@@ -441,7 +601,8 @@ class Http1Protocol(asyncio.Protocol):
 
     def _start(self, exchange: "Exchange") -> None:
         self.exchange = exchange
-        self.state.tasks.add(self.loop.create_task(exchange.run(self.app)))
+        exchange.task = task = self.loop.create_task(exchange.run(self.app))
+        self.state.tasks.add(task)
 
     def _is_handshake(self) -> bool:
         """Whether a head asks for a WebSocket (RFC 6455, 4.2.1) that can be opened here and now."""
@@ -455,7 +616,7 @@ class Http1Protocol(asyncio.Protocol):
         """Hand the connection over to uvicorn's protocol of WebSockets, which reads the head again, and the `rest`."""
         self.batch.flush()
         if any(name in (b"content-length", b"transfer-encoding") for name, _ in self._headers):
-            self._refuse(400)  # a body, which would be taken for frames
+            self._refuse(400, "a WebSocket handshake with a body")  # it would be taken for frames
             return
         connection = WebSocketConnection(self.transport, self.config, self.state, self.app_state, self.extensions)
         try:
@@ -463,7 +624,7 @@ class Http1Protocol(asyncio.Protocol):
         except Exception:  # it cannot read the head
             self.state.connections.discard(connection.inner)
             self.transport.set_protocol(self)
-            self._refuse(400)
+            self._refuse(400, "a faulty WebSocket handshake")
         else:
             self._leave()
 
@@ -474,11 +635,16 @@ class Http1Protocol(asyncio.Protocol):
         lines += [b"%b: %b" % field for field in self._headers if field[0] != without]
         return b"\r\n".join((*lines, b"", b""))
 
-    def _refuse(self, status: int) -> None:
+    def _refuse(self, status: int, reason: str) -> None:
         """Take no more from a connection that cannot be understood. What was asked before is answered first."""
         self.deaf = True
         faulty, self.reading = self.reading, None
+        if faulty is None:
+            self._report(status, reason)
+        # A client that stays for a while must not keep memory.
+        self._parser, self._url, self._headers, self._line = None, b"", [], None
         if faulty is not None:  # its body is what is wrong
+            faulty.refused = status
             faulty.lose()
             if faulty in self.pipelined:
                 self.pipelined.remove(faulty)
@@ -492,8 +658,22 @@ class Http1Protocol(asyncio.Protocol):
             return
         body = b'{"detail":"%b"}' % HTTPStatus(status).phrase.encode()
         head = b"%b%b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-        self.write(head % (_STATUS_LINES[status], self.fields(), len(body)) + body)
+        self.write(head % (_STATUS_LINES[status], self.fields()[0], len(body)) + body)
         self._linger()
+
+    def _report(self, status: int, reason: str) -> None:
+        """Tell `on_refusal` of a request of which there is no more than the head."""
+        if self.on_refusal is None:
+            return
+        method, path = OTHER_METHOD, ""
+        if self._url and self._parser is not None:
+            method = self._parser.get_method().decode()
+            if method not in METHODS:
+                method = OTHER_METHOD
+        if self._url[:1] == b"/":  # a URL may hold a password, and a query may
+            path = _path(self._url)
+        duration = self.loop.time() - self._waiting_since if self._fed else 0.0
+        self.on_refusal(RequestRecord(method, UNMATCHED, path, status, duration, "", False, {"reason": reason}))
 
     def _wait_from_now(self, seconds: float) -> None:
         self._waiting_since = self.loop.time()
@@ -509,43 +689,48 @@ class Http1Protocol(asyncio.Protocol):
     def _look(self) -> None:
         """Close a connection of which nothing came in time. While an answer is under way there is no timer."""
         self._timer = None
+        reason = ""
         if self.reading is not None:
-            within, status = BODY_WITHIN, 408
-            if self._paused or self.reading.uninvited:
-                self._waiting_since = self.loop.time()
+            within, reason = BODY_WITHIN, "the body arrives too slowly"
+            if self.exchange is not None:
+                if self._paused or self.reading.uninvited:
+                    self._waiting_since = self.loop.time()
+            else:  # it is answered already
+                within = REST_WITHIN
         elif self._url:
-            within, status = HEAD_WITHIN, 408
+            within, reason = HEAD_WITHIN, "the head arrives too slowly"
         elif self.exchange is None:
-            within, status = self.config.timeout_keep_alive, 0
+            within = self.config.timeout_keep_alive
             if self.blocked is not None:  # the client still takes the last answer
                 self._waiting_since = self.loop.time()
         else:
             return
         left = self._waiting_since + within - self.loop.time()
         if left > 0:
-            self._timer = self.loop.call_later(left, self._look)
-        elif status:
-            self._refuse(status)
+            self._timer = self.loop.call_later(min(left, LOOK_EVERY), self._look)
+        elif reason:
+            self._refuse(408, reason)
         else:
             self.close()
 
     def _watch_taking(self) -> None:
-        """End the connection if the client takes nothing from now on."""
+        """End the connection if the client reads slower than `MIN_RATE` from now on."""
         if self._taking is None:
             self._untaken = self.transport.get_write_buffer_size()
             self._taking = self.loop.call_later(TAKEN_WITHIN, self._look_at_taking)
 
     def _look_at_taking(self) -> None:
         self._taking = None
-        if self.transport.get_write_buffer_size() < self._untaken:
+        if self._untaken - self.transport.get_write_buffer_size() >= MIN_RATE * TAKEN_WITHIN:
             self._watch_taking()
         else:
-            self._abort()
+            self.drop()
 
     def _unblock(self) -> None:
         if self.blocked is not None:
             self.blocked.set()
             self.blocked = None
+            self.batch.backlog.discard(self)
         if self._taking is not None:
             self._taking.cancel()
             self._taking = None
@@ -553,6 +738,7 @@ class Http1Protocol(asyncio.Protocol):
     def _leave(self) -> None:
         self.state.connections.discard(self)
         self._parser = None  # they refer to each other
+        self._unblock()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -562,7 +748,8 @@ class Exchange:
     """A request and its answer (RFC 9110, 3.4): the two callables that an ASGI app gets, and what they have in common.
 
     `complete`: the answer is sent. `gone`: nobody waits for it any more. `on_gone` is called when it comes to that: for
-    our own streams, which so need no task that waits in `receive`.
+    our own streams, which so need no task that waits in `receive`. `refused` is the status that the server itself sent,
+    because of a faulty or slow body, in place of the app's answer; else 0. `task` is the one in which the app answers.
     """
 
     __slots__ = (
@@ -581,9 +768,13 @@ class Exchange:
         "gone",
         "keep_alive",
         "on_gone",
+        "refused",
         "scope",
         "started",
+        "task",
     )
+
+    task: asyncio.Task[None]
 
     def __init__(self, protocol: Http1Protocol, scope: Scope, keep_alive: bool) -> None:
         self.scope = scope
@@ -591,6 +782,7 @@ class Exchange:
         self.started = False
         self.complete = False
         self.gone = False
+        self.refused = 0
         self.on_gone: Callable[[], None] | None = None
         self._protocol = protocol
         self._chunks: list[bytes] | None = None  # what came of the body and was not received yet
@@ -625,7 +817,7 @@ class Exchange:
             logger.error("Exception in ASGI application\n", exc_info=error)
         if not self.complete and not self.gone:
             self._give_up()
-        self._protocol.state.tasks.discard(asyncio.current_task())
+        self._protocol.state.tasks.discard(self.task)
 
     def _give_up(self) -> None:
         """Answer 500, or cut an answer of which the client has something."""
@@ -658,7 +850,8 @@ class Exchange:
     def end_body(self) -> None:
         """The body has come whole."""
         self._ended = True
-        self._wake()
+        if self._waiting is not None:
+            self._wake()
 
     def lose(self) -> None:
         """The client is gone, or will not be heard any more."""
@@ -731,7 +924,7 @@ class Exchange:
     def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         length: int | None = None
         says_close = False
-        common = self._protocol.fields()
+        common, breaks = self._protocol.fields()
         head = [_STATUS_LINES.get(status) or _status_line(status), common]
         for name, value in headers:
             field, framing = _field(name)
@@ -749,7 +942,7 @@ class Exchange:
             head.append(value)
         text = b"".join(head)
         # A value that ended its line would forge a field, or an answer. The whole is looked at: a third of the time.
-        breaks = len(head) // 2 - 1 + common.count(b"\n")
+        breaks += len(head) // 2 - 1
         if text.count(b"\n") != breaks or text.count(b"\r") != breaks or b"\0" in text:
             raise RuntimeError("a header holds a line break or NUL")
         self._bodiless = status in (204, 304) or self.scope["method"] == "HEAD"
@@ -792,7 +985,9 @@ class Exchange:
         self._write(body)
         if not more:
             self.complete = True
-            self._wake()
+            self._chunks = None  # of the body, which may still be long in coming
+            if self._waiting is not None:
+                self._wake()
             self._protocol.answered(self)
 
     def _write(self, body: bytes) -> None:
@@ -833,3 +1028,39 @@ def _field(name: bytes) -> tuple[bytes, bytes]:
         raise RuntimeError(f"{name!r} is no name of a header")
     frames = lowered in (b"content-length", b"transfer-encoding", b"connection")
     return b"\r\n" + lowered + b": ", lowered if frames else b""
+
+
+def _check_coding(value: bytes) -> None:
+    """Refuse a Transfer-Encoding other than `chunked`: with 400 if it does not tell the body's end (RFC 9112, 6.3)."""
+    codings = [coding.strip() for coding in value.lower().split(b",")]
+    if codings != [b"chunked"]:
+        raise Refused(501 if codings[-1] == b"chunked" else 400, "a Transfer-Encoding other than chunked")
+
+
+def _path(url: bytes) -> str:
+    """The path of a target that was not read further, as it was sent."""
+    return url.partition(b"?")[0].partition(b"#")[0].decode("ascii", "replace")
+
+
+def _authority(url: bytes) -> bytes:
+    """The host and port of a target in absolute form (RFC 9112, 3.2.2). Raises `Refused` if it is something else."""
+    found = _ABSOLUTE.match(url)
+    if found is None or not _HOST.fullmatch(found[1]):
+        raise Refused(400, "a target that is neither a path nor a URL of HTTP")
+    return found[1]
+
+
+def _with_host(headers: Iterable[tuple[bytes, bytes]], host: bytes) -> list[tuple[bytes, bytes]]:
+    """Header fields with the Host of the target, which the one that was sent must not contradict (RFC 9112, 3.2.2)."""
+    return [(b"host", host), *[field for field in headers if field[0] != b"host"]]
+
+
+def _fault(error: httptools.HttpParserError) -> tuple[int, str]:
+    """The status for what cannot be read, and why. The reason is a fixed text: nothing of a request is in it."""
+    cause = error.__context__
+    if isinstance(cause, Refused):
+        return cause.status, str(cause)
+    if cause is not None:
+        return 400, "a target beyond ASCII"
+    reason = str(error)
+    return 505 if reason == "Invalid HTTP version" else 400, reason

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from jimsapi.api.app import VERSION
-from tests.raw import metric
+from tests.raw import ask, metric, request
 from tests.serving import Served
 
 CHAT = "/api/v1/chat"
@@ -71,7 +71,7 @@ def test_requests_admissions_runs_and_commits_are_counted(client: httpx.Client, 
     client.post(CHAT, headers={"authorization": f"Bearer {TOKEN}"})
     client.post(CHAT)
     client.get("/api/v1/threads/0192b5f2-2c03-7b91-9c6c-9a1234567890", headers=AUTHORIZED)
-    client.get(f"/unknown/{TOKEN}")
+    client.get(f"/unknown?{TOKEN}")
     client.get("/healthz")
     after = scrape(metrics_port)
 
@@ -165,9 +165,71 @@ def test_probes_are_not_logged_and_no_line_holds_a_secret_or_what_was_said(
     served: Served, client: httpx.Client
 ) -> None:
     client.get("/healthz", headers={"x-request-id": "probe-1"})
-    client.get(f"/unknown/{TOKEN}?key={KEY}", headers={"authorization": f"Bearer {TOKEN}"})
+    client.get(f"/unknown?key={KEY}&token={TOKEN}", headers={"authorization": f"Bearer {TOKEN}"})
     client.post(CHAT, headers={"authorization": f"Bearer {TOKEN}", "cookie": f"session={TOKEN}"})
     chat(client, MESSAGE, **{"x-request-id": "last-1"})
     logged(served, "last-1")
     for hidden in (KEY, TOKEN, MESSAGE, "probe-1"):
         assert hidden not in served.stderr
+
+
+REFUSED = {
+    "an unknown method": (b"BREW /pot HTTP/1.1\r\nhost: a\r\n\r\n", "_OTHER", 400, ""),
+    "no Host": (b"GET /a?key=secret HTTP/1.1\r\n\r\n", "GET", 400, "/a"),
+    "a URL with a password": (b"GET http://u:secret@a/ HTTP/1.1\r\nhost: a\r\n\r\n", "GET", 400, ""),
+    "a large head": (request("PUT", "/b", "x: " + "x" * 70_000), "PUT", 431, "/b"),
+    "a long path": (request("GET", "/" + "c" * 70_000), "GET", 431, "/" + "c" * 199 + "..."),
+    "another version": (b"DELETE / HTTP/2.0\r\nhost: a\r\n\r\n", "DELETE", 505, "/"),
+    "another coding": (request("POST", "/d", "transfer-encoding: gzip, chunked"), "POST", 501, "/d"),
+    "a method of WebDAV": (b"PROPFIND /e HTTP/1.1\r\n\r\n", "_OTHER", 400, "/e"),
+    "rubbish": (b"\x16\x03\x01\x02\x00", "_OTHER", 400, ""),
+}
+
+
+@pytest.mark.parametrize(("sent", "method", "status", "path"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_request_that_never_reaches_the_app_is_counted_and_logged(
+    served: Served, metrics_port: int, sent: bytes, method: str, status: int, path: str
+) -> None:
+    labels = {"method": method, "route": "unmatched", "status": str(status)}
+    before, lines = metric(scrape(metrics_port), "jims_http_requests_total", **labels), len(refusals(served))
+    assert ask(served.port, sent)[0] == status
+    assert metric(scrape(metrics_port), "jims_http_requests_total", **labels) == before + 1
+    while len(refusals(served)) == lines:
+        pass
+    line = refusals(served)[-1]
+    assert (line["method"], line["route"], line["status"], line["path"]) == (method, "unmatched", status, path)
+    assert line["reason"]
+    assert "secret" not in served.stderr
+
+
+def refusals(served: Served) -> list[dict[str, object]]:
+    """The lines of requests that the app did not see; the last line may not be whole yet."""
+    whole = served.stderr.rpartition("\n")[0]
+    return [line for line in map(orjson.loads, whole.splitlines()) if "reason" in line]
+
+
+def test_a_body_that_is_refused_has_the_line_of_its_request(served: Served, metrics_port: int) -> None:
+    labels = {"method": "POST", "route": CHAT, "status": "400"}
+    before = metric(scrape(metrics_port), "jims_http_requests_total", **labels)
+    fields = ("content-type: application/json", f"authorization: Bearer {KEY}", "x-request-id: faulty-1")
+    faulty = request("POST", CHAT, "transfer-encoding: chunked", *fields, body=b"x\r\n")
+    assert ask(served.port, faulty)[0] == 400
+    assert logged(served, "faulty-1")["status"] == 400
+    assert metric(scrape(metrics_port), "jims_http_requests_total", **labels) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/nothing/here?key=secret", "/nothing/here"),
+        ("/a%20status=200%0Ab", "/a%20status%3D200%0Ab"),
+        ("/%C3%A4", "/%C3%A4"),
+        ("/" + "x" * 500, "/" + "x" * 199 + "..."),
+    ],
+)
+def test_the_line_of_a_request_without_a_route_shows_its_path(
+    served: Served, client: httpx.Client, path: str, shown: str
+) -> None:
+    identifier = client.get(path).headers["x-request-id"]
+    assert logged(served, identifier)["path"] == shown
+    assert "secret" not in served.stderr

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped] # comes with openapi-spec-validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from jimsapi.asgi import App, Request, Response
@@ -153,3 +154,34 @@ async def test_the_page_of_a_mounted_app_finds_its_document_and_a_title_is_only_
         page = await client.get("/api/help")
     assert 'data-document="/api/spec.json"' in page.text
     assert "<script>alert" not in page.text
+
+
+class Switches(msgspec.Struct):
+    on: bool = False
+    maybe: bool | None = None
+    all: list[bool] = []
+    more: "Switches | None" = None
+
+
+class State(msgspec.Struct):
+    is_on: bool
+
+
+@pytest.mark.parametrize(
+    "given", [True, False, 0, 1, 1.0, "yes", "NO", "True", "f", "ON", "0", 2, "maybe", "", "yes ", [], None]
+)
+async def test_the_schema_of_a_boolean_in_a_body_accepts_what_the_app_accepts(given: object) -> None:
+    app = App()
+
+    @app.post("/switches", body=Switches, response=State)
+    async def switch(request: Request) -> Response:
+        await request.typed(Switches)
+        return Response()
+
+    schemas = app.openapi()["components"]["schemas"]
+    assert schemas["State"]["properties"]["is_on"] == {"type": "boolean"}  # an answer has true or false
+    for body in ({"on": given}, {"all": [given]}, {"more": {"on": given}}):
+        async with TestClient(app) as client:
+            accepted = (await client.post("/switches", json=body)).status_code != 422
+        validator = Draft202012Validator({"$ref": "#/components/schemas/Switches", "components": {"schemas": schemas}})
+        assert validator.is_valid(body) is accepted

@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import gc
 import queue
+import resource
 import socket
 import threading
 import time
@@ -18,10 +19,11 @@ from websockets.frames import Close, Frame, Opcode
 
 from jimsapi.asgi import App, Request, Response, StreamingResponse
 from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
-from jimsapi.server import http1
+from jimsapi.server import backlog, http1
 from jimsapi.server import websocket as server_websocket
 from jimsapi.server.http1 import Http1Protocol
-from tests.raw import TIMEOUT, connect, ended, request
+from tests.raw import TIMEOUT, ask, connect, ended, request
+from tests.serving import Served
 
 Headers = list[tuple[bytes, bytes]]
 LOOPS = ["asyncio", "uvloop"]
@@ -680,7 +682,7 @@ def test_a_head_has_64_kib_and_no_byte_more(
         await answer(send, b"%d" % (len(scope["raw_path"]) + len(scope["query_string"])))
 
     serving.app = app
-    fields = [f"x-{number}: {'v' * 90}" for number in range(300)]
+    fields = [f"x-{number}: {'v' * 140}" for number in range(200)]
     room = http1.MAX_HEAD - len(request("GET", form.replace("%b", ""), *fields))
     for more in (0, 1):
         with closing(connect(serving.port)) as one:
@@ -799,6 +801,101 @@ def test_a_slow_body_cuts_an_answer_that_has_begun(serving: Serving, monkeypatch
         assert reader.end()
 
 
+def trickle(client: socket.socket, data: bytes, seconds: float, size: int = 1) -> None:
+    """Send `data` in pieces of `size` bytes, one every so many seconds, until the server closes the connection."""
+    for place in range(0, len(data), size):
+        try:
+            client.sendall(data[place : place + size])
+        except (BrokenPipeError, ConnectionResetError):
+            return
+        time.sleep(seconds)
+
+
+def test_a_body_that_trickles_in_is_408(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1, "HEAD_WITHIN", 0.05)
+    monkeypatch.setattr(http1, "BODY_WITHIN", 0.3)
+    with closing(connect(serving.port)) as slow:
+        slow.sendall(post(b"x" * 1000)[:100])
+        sending = threading.Thread(target=trickle, args=(slow, b"x" * 900, 0.02))
+        sending.start()
+        reader = Answers(slow)
+        assert reader.read()[0] == 408
+        assert reader.end()
+        sending.join()
+
+
+def test_a_body_that_keeps_to_the_rate_is_read_however_long_it_takes(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http1, "HEAD_WITHIN", 0.05)
+    monkeypatch.setattr(http1, "BODY_WITHIN", 0.3)
+    body = b"x" * 3000
+    with closing(connect(serving.port)) as slow:
+        slow.sendall(post(body)[:-3000])
+        trickle(slow, body, 0.1, size=300)  # 3,000 bytes a second, for three times `BODY_WITHIN`
+        assert Answers(slow).read()[2] == b"POST / " + body
+
+
+def test_the_rest_of_a_body_that_is_answered_already_gains_no_time(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http1, "REST_WITHIN", 0.3)
+    monkeypatch.setattr(http1, "LOOK_EVERY", 0.05)
+    monkeypatch.setattr(http1, "HEAD_WITHIN", 0.05)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, b"no", 401)
+
+    serving.app = app
+    with closing(connect(serving.port)) as slow:
+        slow.sendall(request("POST", "/", "content-length: 60000"))
+        reader = Answers(slow)
+        assert reader.read()[0] == 401
+        sending = threading.Thread(target=trickle, args=(slow, b"x" * 60_000, 0.01, 100))  # twenty times the rate
+        sending.start()
+        assert reader.end()
+        sending.join()
+    eventually(lambda: not serving.connections)
+
+
+def test_chunks_have_a_bounded_amount_of_framing(serving: Serving) -> None:
+    chunk = b"1;" + b"a" * 10_000 + b"\r\nx\r\n"
+    with closing(connect(serving.port)) as client:
+        client.sendall(request("POST", "/", "transfer-encoding: chunked"))
+        trickle(client, chunk * 20, 0.0, size=len(chunk))
+        assert Answers(client).read()[0] == 431
+    with closing(connect(serving.port)) as client:
+        client.sendall(chunked(*[b"x"] * 50_000))
+        assert Answers(client).read()[2] == b"POST / " + b"x" * 50_000
+
+
+def test_what_follows_a_faulty_request_is_not_read_without_end_while_an_earlier_one_is_answered(
+    serving: Serving, client: socket.socket, answers: Answers
+) -> None:
+    gate = Gate(serving)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await gate.wait()
+        await answer(send, b"late")
+
+    serving.app = app
+    client.sendall(GET + b"RUBBISH\r\n\r\n")
+    refused = []
+
+    def send_on() -> None:
+        try:
+            client.sendall(b"x" * 64_000_000)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            refused.append(error)
+
+    sending = threading.Thread(target=send_on)
+    sending.start()
+    eventually(lambda: serving.connections and serving.connections[0]._paused)
+    gate.open()
+    sending.join()
+    assert refused
+
+
 REFUSED = {
     "length and chunks": request("POST", "/", "content-length: 5", "transfer-encoding: chunked", body=b"0\r\n\r\n"),
     "chunks and length": request("POST", "/", "transfer-encoding: chunked", "content-length: 5", body=b"0\r\n\r\n"),
@@ -824,12 +921,150 @@ REFUSED = {
     "a query beyond ASCII": request("GET", "/?ä"),
     "CONNECT": request("CONNECT", "example.com:443"),
     "CONNECT to a path": request("CONNECT", "/path"),
-    "HTTP/0.9": b"GET /\r\n\r\n",
-    "HTTP/2.0": b"GET / HTTP/2.0\r\n\r\n",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "no method": request("SMUGGLE", "/"),
+    "no Host": b"GET / HTTP/1.1\r\n\r\n",
+    "no Host for a URL": b"GET http://a/ HTTP/1.1\r\n\r\n",
+    "two Hosts": request("GET", "/", "host: test"),
+    "two Hosts in HTTP/1.0": b"GET / HTTP/1.0\r\nhost: a\r\nhost: b\r\n\r\n",
+    "two Hosts before an upgrade": request("GET", "/", "Host: b", "connection: upgrade", "upgrade: h2c"),
+    **{
+        f"Host {host[:10]}": f"GET / HTTP/1.1\r\nhost: {host}\r\n\r\n".encode("latin-1")
+        for host in (
+            "",
+            "a b",
+            "a/b",
+            "a@b",
+            "a,b",
+            "a:b",
+            "a:80:80",
+            "[::1",
+            "::1",
+            "http://a",
+            "a:123456",
+            "ä",
+            "a" * 262,
+        )
+    },
+    "a bad Host in HTTP/1.0": b"GET / HTTP/1.0\r\nhost: a/b\r\n\r\n",
+    "a URL of another scheme": request("GET", "ftp://a/"),
+    "a URL without a host": request("GET", "http:///a"),
+    "a URL with a user": request("GET", "http://user@a/"),
+    "an asterisk": request("GET", "*"),
+    "RTSP": b"OPTIONS / RTSP/1.0\r\nhost: a\r\n\r\n",
+    "RTSP/1.1": b"GET / RTSP/1.1\r\nhost: a\r\n\r\n",
+    "RTSP after empty lines": b"\r\n\r\nGET / RTSP/1.0\r\nhost: a\r\n\r\n",
+    "RTSP with a field that looks like HTTP": b"GET / RTSP/1.0\r\nx: / HTTP/1.1\r\nhost: a\r\n\r\n",
+    "ICE": b"SOURCE / ICE/1.0\r\nhost: a\r\n\r\n",
+    "two spaces before the target": b"GET  / HTTP/1.1\r\nhost: a\r\n\r\n",
+    "two spaces after the target": b"GET /  HTTP/1.1\r\nhost: a\r\n\r\n",
+    "chunks in HTTP/1.0": b"POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    **{
+        f"chunks, {name}": b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding" + field + b"\r\n\r\n0\r\n\r\n"
+        for name, field in {
+            "a space before the colon": b" : chunked",
+            "a vertical tab": b": \x0bchunked",
+            "a semicolon": b": chunked;",
+            "a parameter": b": chunked;a=b",
+            "quoted": b': "chunked"',
+            "another name": b": xchunked",
+            "identity": b": identity",
+            "no coding": b":",
+            "folded": b":\r\n chunked",
+            "twice": b": chunked\r\ntransfer-encoding: chunked",
+            "last of two fields": b": gzip\r\ntransfer-encoding: chunked",
+        }.items()
+    },
+    **{
+        f"a chunk's size, {size!r}": request(
+            "POST", "/", "transfer-encoding: chunked", body=size + b"\r\nx\r\n0\r\n\r\n"
+        )
+        for size in (b"0x1", b"+1", b" 1", b"1 ", b"1_0", b"", b"1" + b"0" * 16, b"1;a\nb", b"1;a\rb", b'1;a="\r\n"')
+    },
+    "a length that is not there": request("POST", "/", "content-length:"),
+    "the same length twice": request("POST", "/", "content-length: 1", "content-length: 1", body=b"x"),
+    **{
+        f"a length, {length!r}": request("POST", "/", f"content-length: {length}", body=b"x")
+        for length in ("\x0b1", "1 1", "0x1", "1_0", "1;")
+    },
+    "a name with a space": request("GET", "/", "a b: c"),
+    "no name": request("GET", "/", ": c"),
+    "a tab before the target": b"GET\t/ HTTP/1.1\r\nhost: a\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
 }
+
+
+@pytest.mark.parametrize(("before", "size"), [(GET, 10_000), (GET, 5), (b"", 7), (b"", 1)])
+def test_a_refusal_does_not_depend_on_packets(serving: Serving, before: bytes, size: int) -> None:
+    for name, sent in REFUSED.items():
+        with closing(connect(serving.port)) as client:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            trickle(client, before + sent, 0.0, size)
+            reader = Answers(client)
+            statuses = []
+            try:
+                while True:
+                    statuses.append(reader.read()[0])
+            except (EOFError, ConnectionResetError):
+                pass
+        assert statuses in ([[200], [200, 400]] if before else [[400]]), name
+
+
+UNSUPPORTED = {
+    "HTTP/0.9": (b"GET /\r\n\r\n", 505),
+    "HTTP/0.9 by name": (b"GET / HTTP/0.9\r\nhost: a\r\n\r\n", 505),
+    "HTTP/1.2": (b"GET / HTTP/1.2\r\nhost: a\r\n\r\n", 505),
+    "HTTP/2.0": (b"GET / HTTP/2.0\r\nhost: a\r\n\r\n", 505),
+    "HTTP/3.0": (b"GET / HTTP/3.0\r\nhost: a\r\n\r\n", 505),
+    "gzip before chunked": (request("POST", "/", "transfer-encoding: gzip, chunked", body=b"0\r\n\r\n"), 501),
+    "nothing before chunked": (request("POST", "/", "transfer-encoding: ,chunked", body=b"0\r\n\r\n"), 501),
+    "too many fields": (request("GET", "/", *["a:"] * http1.MAX_FIELDS), 431),
+}
+
+
+@pytest.mark.parametrize(("sent", "status"), UNSUPPORTED.values(), ids=UNSUPPORTED.keys())
+def test_what_the_server_does_not_support_is_refused(
+    client: socket.socket, answers: Answers, sent: bytes, status: int
+) -> None:
+    client.sendall(sent + GET)
+    assert answers.read()[0] == status
+    assert answers.end()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n",
+        request("GET", "/", *["a:"] * (http1.MAX_FIELDS - 1)),
+        *(
+            f"GET / HTTP/1.1\r\nHOST: {host}\r\n\r\n".encode()
+            for host in ("a", "a.example:80", "a:", "127.0.0.1", "[::1]:8080", "my_host", "a.", "A", "\ta \t")
+        ),
+    ],
+)
+def test_a_request_with_a_proper_host_is_served(client: socket.socket, answers: Answers, sent: bytes) -> None:
+    client.sendall(sent)
+    assert answers.read()[2] == b"GET / "
+
+
+def test_a_body_that_speaks_of_other_protocols_is_a_body(client: socket.socket, answers: Answers) -> None:
+    body = b"GET /b RTSP/1.0\r\n  /b HTTP/1.1\r\n"
+    client.sendall(GET + post(body, "/a") + GET)
+    assert [answers.read()[2] for _ in range(3)] == [b"GET / ", b"POST /a " + body, b"GET / "]
+
+
+def test_the_host_of_a_url_is_the_one_that_counts(
+    serving: Serving, client: socket.socket, answers: Answers, seen: Seen
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.put(scope["headers"])
+        await answer(send, b"")
+
+    serving.app = app
+    client.sendall(request("GET", "http://other:80/path", "a: b"))
+    assert answers.read()[0] == 200
+    assert next_of(seen) == [(b"host", b"other:80"), (b"a", b"b")]
 
 
 @pytest.mark.parametrize("sent", REFUSED.values(), ids=REFUSED.keys())
@@ -941,7 +1176,7 @@ HANDSHAKE = (
         (post(request("GET", "/hidden"), "/", *H2C), b"POST / " + request("GET", "/hidden")),
         (chunked(b"he", b"llo", headers=H2C), b"POST / hello"),
         (post(b"hello", "/", *HANDSHAKE), b"POST / hello"),
-        (b"GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: a\r\nupgrade: b\r\n\r\n", b"GET / "),
+        (request("GET", "/", "connection: upgrade", "upgrade: a", "upgrade: b"), b"GET / "),
     ],
 )
 @pytest.mark.parametrize("size", [1, 10_000])
@@ -1011,7 +1246,7 @@ def test_a_handshake_and_its_first_frames_may_come_at_once(
         request("GET", "/ws", *HANDSHAKE, "content-length: 5", body=b"hello"),
         request("GET", "/ws", *HANDSHAKE, "transfer-encoding: chunked", body=b"0\r\n\r\n"),
         request("GET", "/ws", *HANDSHAKE, f"x: {'v' * 60_000}"),
-        request("GET", "/ws", *HANDSHAKE, *("a: b" for _ in range(300))),
+        request("GET", "/ws", *HANDSHAKE, *("a: b" for _ in range(200))),
     ],
     ids=["no key", "a body", "chunks", "a long field", "many fields"],
 )
@@ -1102,6 +1337,31 @@ def test_a_handshake_after_an_answered_request(serving: Serving, client: socket.
     client.sendall(request("GET", "/ws", *HANDSHAKE) + frame("one"))
     assert answers.head()[0] == 101
     assert said(answers) == b"/ws one"
+
+
+def test_a_handshake_behind_an_answer_that_is_read_slowly_opens_a_websocket_that_stays(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http1, "TAKEN_WITHIN", 0.2)
+    monkeypatch.setattr(http1, "MIN_RATE", 1_000_000_000)  # nobody reads so fast
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            return await answer(send, b"x" * 20_000_000)
+        await websocket(scope, receive, send)
+
+    serving.app = app
+    with closing(small(serving.port)) as client:
+        client.sendall(GET)
+        eventually(lambda: any(getattr(one, "blocked", None) for one in serving.connections))
+        client.sendall(request("GET", "/ws", *HANDSHAKE))
+        eventually(lambda: not any(isinstance(one, Http1Protocol) for one in serving.connections))
+        time.sleep(0.3)  # longer than `TAKEN_WITHIN`
+        reader = Answers(client)
+        assert reader.read()[2] == b"x" * 20_000_000
+        assert reader.head()[0] == 101
+        client.sendall(frame("one"))
+        assert said(reader) == b"/ws one"
 
 
 def test_a_handshake_behind_a_request_that_waits_is_a_request(
@@ -1722,6 +1982,94 @@ def test_a_client_that_takes_nothing_is_cut(
         eventually(lambda: not serving.connections)
         with pytest.raises((EOFError, ValueError, ConnectionResetError)):
             Answers(client).read()
+
+
+def test_of_many_clients_that_do_not_read_the_slowest_are_cut(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "CHECK_EVERY", 0.2)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, b"x" * 10_000_000)
+
+    serving.app = app
+    with ExitStack() as stack:
+        stuck = [stack.enter_context(closing(small(serving.port))) for _ in range(6)]
+        reader = stack.enter_context(closing(small(serving.port)))
+        for client in (*stuck, reader):
+            client.sendall(GET)
+        eventually(lambda: sum(one.unread for one in serving.connections) > 40_000_000)
+        monkeypatch.setattr(backlog, "MAX_UNREAD", 20_000_000)
+        left = 10_000_000
+        while sum(one.unread for one in serving.connections) > 20_000_000:
+            left -= len(reader.recv(40_000))
+            time.sleep(0.001)
+        while left > 0:
+            left -= len(reader.recv(40_000))
+
+
+def resident(process: int) -> int:
+    """Bytes of memory that a process has."""
+    with open(f"/proc/{process}/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+def test_the_memory_of_connections_is_given_back_after_they_have_ended() -> None:
+    half = b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"x" * 60_000
+    with Served() as served, ExitStack() as staying:
+        assert ask(served.port, GET)[0] == 404
+        before = resident(served.pid)
+        with ExitStack() as leaving:
+            for number in range(300):
+                client = leaving.enter_context(closing(connect(served.port)))
+                client.sendall(half)
+                if number % 10 == 9:  # what these keep is between what the others leave
+                    client = staying.enter_context(closing(connect(served.port)))
+                    client.sendall(half)
+            eventually(lambda: resident(served.pid) > before + 10_000_000)
+        eventually(lambda: resident(served.pid) < before + 4_500_000)  # a tenth of the process
+
+
+def test_what_a_client_sent_of_a_body_is_forgotten_once_the_request_is_answered(
+    serving: Serving, client: socket.socket, answers: Answers
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, b"no", 401)
+
+    serving.app = app
+    client.sendall(post(b"x" * 60_000)[:-1])
+    assert answers.read()[0] == 401
+    [connection] = serving.connections
+    assert connection.reading is not None
+    assert connection.reading._chunks is None
+    client.sendall(b"x" + GET)
+    assert answers.read()[0] == 401
+
+
+def test_a_refused_connection_that_stays_keeps_no_head(serving: Serving, client: socket.socket) -> None:
+    client.sendall(b"GET / HTTP/1.1\r\n" + b"a:\r\n" * (http1.MAX_FIELDS + 2))
+    assert Answers(client).read()[0] == 431
+    [connection] = serving.connections
+    assert (connection._headers, connection._url, connection._parser) == ([], b"", None)
+
+
+def test_a_client_that_takes_less_than_the_rate_is_cut(
+    serving: Serving, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http1, "TAKEN_WITHIN", 0.3)
+    monkeypatch.setattr(http1, "MIN_RATE", 50_000_000)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, b"x" * 30_000_000)
+        seen.put((await receive())["type"])
+
+    serving.app = app
+    with closing(small(serving.port)) as client:
+        client.sendall(GET)
+        while not seen.qsize():
+            assert client.recv(4096)  # some 400,000 bytes a second
+            time.sleep(0.01)
+        assert next_of(seen) == "http.disconnect"
 
 
 def test_a_client_that_sends_on_gets_the_last_answer(serving: Serving, client: socket.socket, answers: Answers) -> None:

@@ -1,0 +1,83 @@
+"""What the clients of a server have not read yet, and the memory that they leave behind."""
+
+import asyncio
+import ctypes
+import sys
+import threading
+from typing import Protocol
+
+MAX_UNREAD = 33_554_432
+"""Bytes of answers that may wait for all slow clients together. What an app keeps until it may send more is not
+counted: a stream writes only 64 KiB ahead of its client."""
+CHECK_EVERY = 2.0
+"""Seconds between two checks, while anything waits. So a client has this long, at least, to read something."""
+TRIM_EVERY = 5.0
+"""Seconds between two calls that give free memory back to the system, at least."""
+
+
+class SlowReader(Protocol):
+    """A connection whose client does not read as fast as the server sends."""
+
+    @property
+    def unread(self) -> int:
+        """Bytes that wait for it."""
+
+    def drop(self) -> None:
+        """End the connection, and forget these bytes."""
+
+
+class Backlog:
+    """The connections of a server that wait for their clients. Above `MAX_UNREAD` bytes the slowest are dropped."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: dict[SlowReader, int | None] = {}  # with what was unread at the last check
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, connection: SlowReader) -> None:
+        """Count a connection until it is discarded."""
+        self._waiting[connection] = None
+        if self._timer is None:
+            self._timer = self._loop.call_later(CHECK_EVERY, self._check)
+
+    def discard(self, connection: SlowReader) -> None:
+        """Count a connection no longer."""
+        self._waiting.pop(connection, None)
+
+    def _check(self) -> None:
+        self._timer = None
+        unread = {connection: connection.unread for connection in self._waiting}
+        total = sum(unread.values())
+        if total > MAX_UNREAD:
+            read = {one: before - unread[one] for one, before in self._waiting.items() if before is not None}
+            for connection in sorted(read, key=read.__getitem__):
+                total -= unread[connection]
+                connection.drop()
+                if total <= MAX_UNREAD:
+                    break
+        self._waiting = {one: unread[one] for one in self._waiting}
+        if self._waiting:
+            self._timer = self._loop.call_later(CHECK_EVERY, self._check)
+
+
+class Heap:
+    """Gives memory back to the system after connections have ended.
+
+    The C library keeps what Python frees for the next allocation: after 1,000 connections with 60 KB each nearly all of
+    it, without end. The call works in a thread, without the GIL.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._is_due = False
+        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+
+    def connection_ended(self) -> None:
+        """Give memory back, in a while, if that is possible here (glibc)."""
+        if self._trim is not None and not self._is_due:
+            self._is_due = True
+            self._loop.call_later(TRIM_EVERY, self._give_back)
+
+    def _give_back(self) -> None:
+        self._is_due = False
+        threading.Thread(target=self._trim, args=(0,), name="heap trim", daemon=True).start()
