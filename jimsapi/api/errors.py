@@ -47,7 +47,7 @@ STATUS: dict[type[DomainError], tuple[int, dict[str, str]]] = {
     RunBroken: (500, {}),
     QueueTimedOut: (503, _AGAIN),
     RunInterrupted: (503, _AGAIN),
-    TooManyRuns: (503, _AGAIN),
+    TooManyRuns: (503, {**_AGAIN, "connection": "close"}),  # so that a client which retries at once has to connect
     StoreUnavailable: (503, {"retry-after": "5"}),
     ServerDraining: (503, {"retry-after": "5", "connection": "close"}),
     RunTimedOut: (504, {}),

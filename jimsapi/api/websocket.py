@@ -1,5 +1,7 @@
 """`/api/v1/chat/ws`: chats over one WebSocket, each told as `/api/v1/chat/stream` tells it."""
 
+from asyncio import Future
+from collections.abc import AsyncIterator
 from typing import Any, cast
 from uuid import UUID
 
@@ -15,8 +17,10 @@ from jimsapi.asgi.validation import convert_body
 from jimsapi.asgi.websocket import WebSocket
 from jimsapi.service.identity import CHAT, Admission
 from jimsapi.service.live import LiveRun
+from jimsapi.service.result import RunResult
 from jimsapi.service.run import RunService
 from jimsapi.service.runs import Runs
+from jimsapi.service.stream import Read
 from jimsapi.threads.errors import DomainError
 
 SUBPROTOCOL = "jims.chat"
@@ -49,6 +53,30 @@ def websocket_routes(service: RunService) -> Router:
     return router
 
 
+class _Waiting:
+    """A run that waits until those before it are sent. Once it has ended only its id is kept: the streams of a process
+    have a bound, and what they no longer keep is read from the store."""
+
+    __slots__ = ("_live", "_run_id")
+
+    def __init__(self, run: LiveRun) -> None:
+        self._live: LiveRun | None = run
+        self._run_id = run.known_as
+        run.answer.add_done_callback(self._on_ended)
+
+    def _on_ended(self, answer: "Future[RunResult]") -> None:
+        if answer.exception() is None:  # it is stored
+            self._live = None
+
+    async def read(self, runs: Runs, admission: Admission) -> AsyncIterator[Read]:
+        """All that the run says. Raises a `DomainError` if the store does not know it now."""
+        if self._live is not None:
+            return await runs.of(admission, self._live)
+        items = await runs.watch(admission, self._run_id)
+        assert items is not None  # that is for readers who have read to the end
+        return items
+
+
 class _Conversation:
     """A WebSocket: frames are read in one task, and what the runs say is sent in another."""
 
@@ -57,7 +85,7 @@ class _Conversation:
         self._service = service
         self._runs = Runs(service)
         # A run to tell of, or the one frame that answers a message which was refused.
-        self._to_tell, self._told = anyio.create_memory_object_stream[LiveRun | bytes](MAX_WAITING)
+        self._to_tell, self._told = anyio.create_memory_object_stream[_Waiting | bytes](MAX_WAITING)
 
     async def run(self) -> None:
         async with self._told, anyio.create_task_group() as tasks:
@@ -74,7 +102,7 @@ class _Conversation:
             frame = await self._ws.receive_json()
             match frame:
                 case {"type": "chat", **body}:
-                    answer: LiveRun | bytes = await self._begin(cast("dict[str, Any]", body))
+                    answer: _Waiting | bytes = await self._begin(cast("dict[str, Any]", body))
                 case {"type": "cancel", "run_id": str(run_id)}:
                     return await self._cancel(run_id)
                 case {"type": "auth"}:  # from a client that was admitted without it
@@ -92,10 +120,10 @@ class _Conversation:
     def _admission(self) -> Admission:
         return cast(Admission, self._ws.admission)
 
-    async def _begin(self, body: dict[str, Any]) -> LiveRun:
+    async def _begin(self, body: dict[str, Any]) -> _Waiting:
         await self._ws.readmit()
         inbound = own_inbound(convert_body(body, inbound_model(self._admission)), self._admission)
-        return self._service.begin(inbound, self._admission, watched=True)
+        return _Waiting(self._service.begin(inbound, self._admission, watched=True))
 
     async def _cancel(self, text: str) -> None:
         try:
@@ -118,8 +146,12 @@ class _Conversation:
         except WebSocketDisconnected:
             all_tasks.cancel()  # whoever reads frames may wait until there is room to tell of one more
 
-    async def _tell_run(self, run: LiveRun) -> None:
-        async for _, item in await self._runs.of(self._admission, run):
+    async def _tell_run(self, run: _Waiting) -> None:
+        try:
+            items = await run.read(self._runs, self._admission)
+        except DomainError as error:  # of the store, which alone knows the answer by now
+            return await self._send(b"error", self._refusal(error))
+        async for _, item in items:
             name, data = told(self._ws, item)
             if name == b"status":  # whose own type would hide the frame's; no text can hold these quotes
                 data = data.replace(b',"type":', b',"status_type":')

@@ -418,7 +418,8 @@ if hasattr(os, "register_at_fork"):  # a forked worker counts on from where its 
 
 def _no_handshake(request: Request) -> Response:
     """The answer to a request that should have been a WebSocket's handshake, or was one and no server knew it."""
-    if (request.headers.get("upgrade") or "").lower() == "websocket":
+    offered = (request.headers.get("connection") or "").lower()
+    if "upgrade" in offered and (request.headers.get("upgrade") or "").lower() == "websocket":
         logger.warning("A WebSocket was asked for, and this server has no implementation of them. %s", _INSTALL)
         return JSONResponse({"detail": "This server does not speak WebSocket"}, 501)
     upgrade = {"upgrade": "websocket", "connection": "upgrade"}

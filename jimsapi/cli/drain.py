@@ -1,12 +1,16 @@
-"""Stopping without a cut: on SIGTERM or SIGINT the port stays open until the accepted runs are done."""
+"""Stopping without a cut: on SIGTERM, SIGINT or SIGHUP the port stays open until the accepted runs are done."""
 
 import asyncio
+import faulthandler
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import islice
 from queue import SimpleQueue
 from types import FrameType
 from typing import Any
@@ -17,10 +21,22 @@ SEEN_FOR = 0.5
 """Seconds that readiness probes can see the drain before the port closes, at the least."""
 RESERVE = 3.0
 """Seconds of the drain time that are kept for cancelling, flushing, closing and half-sent requests."""
+MAX_TASKS = 100
+"""Tasks that SIGUSR1 shows."""
 LAST_RESORT = 0.3
 """Seconds before the end of the drain time at which the process ends as it stands."""
 
 logger = logging.getLogger("jimsapi")
+
+
+def where(task: asyncio.Task[Any]) -> str:
+    """A task's name, and the line at which each of its coroutines waits, the innermost last."""
+    lines = []
+    coroutine: Any = task.get_coro()
+    while (frame := getattr(coroutine, "cr_frame", None)) is not None:
+        lines.append(f"{coroutine.__qualname__} ({frame.f_code.co_filename}:{frame.f_lineno})")
+        coroutine = coroutine.cr_await
+    return f"{task.get_name()}: {' > '.join(lines)}"
 
 
 class Drain:
@@ -30,12 +46,15 @@ class Drain:
     cut. So the server's handlers are replaced when the app has started, and called when the work is done. A second
     signal interrupts what still runs.
 
-    When the drain time is over the process ends with status 0 as it stands, whatever hangs: a store that is locked, a
+    When the drain time is over the process ends with `status()` as it stands, whatever hangs: a store that is locked, a
     pipeline that blocks the loop or left a call behind in a thread. The next start marks the runs that are open then.
     """
 
-    def __init__(self, api: Api, drain_time: float, flush_logs: Callable[[], None]) -> None:
+    def __init__(
+        self, api: Api, drain_time: float, flush_logs: Callable[[], None], status: Callable[[], int] = lambda: 0
+    ) -> None:
         self._api = api
+        self._status = status
         self._drain_time = drain_time
         self._flush_logs = flush_logs
         self._work_for = max(drain_time - RESERVE, drain_time / 2)
@@ -50,6 +69,12 @@ class Drain:
         self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._servers[number] = signal.signal(number, self._on_signal)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(signal.SIGHUP, self._on_signal)
+        signal.signal(signal.SIGUSR1, self._on_user_signal)
+        signal.signal(signal.SIGUSR2, self._on_user_signal)
+        if sys.__stderr__ is not None:  # this writes the stacks of all threads, also while one blocks the loop
+            faulthandler.register(signal.SIGUSR1, file=sys.__stderr__, chain=True)
         threading.Thread(target=self._end_at_last, name="last resort", daemon=True).start()
 
     def _end_at_last(self) -> None:
@@ -60,11 +85,32 @@ class Drain:
         flushing = threading.Thread(target=self._flush_logs, name="last words", daemon=True)
         flushing.start()
         flushing.join(LAST_RESORT / 2)
-        os._exit(0)
+        os._exit(self._status())
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signalled.put(None)
-        self._loop.call_soon_threadsafe(self._begin, number)
+        if number == signal.SIGHUP:
+            number = signal.SIGTERM  # uvicorn knows no other
+        with suppress(RuntimeError):  # the loop is closed: the process is about to end
+            self._loop.call_soon_threadsafe(self._begin, number)
+
+    def _on_user_signal(self, number: int, frame: FrameType | None) -> None:
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._explain if number == signal.SIGUSR1 else self._ignore)
+
+    def _ignore(self) -> None:
+        logger.info("SIGUSR2 is ignored; SIGUSR1 logs what the server works on")
+
+    def _explain(self) -> None:
+        """Log the open runs and where each task waits. No value is in it, which may be a secret or a message."""
+        service = self._api.service
+        if service is not None:
+            logger.info("SIGUSR1: %d runs are open, %d of them wait", service.open_runs, service.waiting_runs)
+        tasks = asyncio.all_tasks()
+        for task in islice(tasks, MAX_TASKS):
+            logger.info("SIGUSR1: task %s", where(task))
+        if len(tasks) > MAX_TASKS:
+            logger.info("SIGUSR1: and %d more tasks", len(tasks) - MAX_TASKS)
 
     def _begin(self, number: int) -> None:
         service = self._api.service

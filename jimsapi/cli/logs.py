@@ -209,5 +209,12 @@ def set_up_logs(*, as_json: bool, verbose: bool) -> LogWriter:
     # These two repeat what the start line and the request line say.
     for name in ("uvicorn", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(_is_our_fault)
     writer.start()
     return writer
+
+
+def _is_our_fault(record: logging.LogRecord) -> bool:
+    """Whether a record of uvicorn's is more than a client's mistake that uvicorn logs as an error. The close code 1007
+    is in the access log."""
+    return record.msg != "Invalid UTF-8 sequence received from client."

@@ -1,5 +1,6 @@
 """Serving: bind the port, hand the app to uvicorn, drain on a signal."""
 
+import asyncio
 import errno
 import gc
 import logging
@@ -8,8 +9,9 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,7 +22,7 @@ from uvicorn.supervisors import ChangeReload
 from jimsapi.api.app import VERSION, Api
 from jimsapi.api.metrics import MetricsOptions
 from jimsapi.builtin.client_certificate import CertificateOptions
-from jimsapi.cli.drain import Drain
+from jimsapi.cli.drain import Drain, where
 from jimsapi.cli.logs import LogWriter, set_up_logs
 from jimsapi.cli.options import LogOptions, ServerOptions
 from jimsapi.plugins.compose import Composition
@@ -28,12 +30,16 @@ from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.options import Settings, redact
 from jimsapi.server.http1 import Http1Protocol
+from jimsapi.server.memory import return_freed_memory
 from jimsapi.server.port import open_port
+from jimsapi.server.server import Server
 from jimsapi.service.pipeline import pipeline_name
 from jimsapi.threads.errors import StoreUnusable
 
 logger = logging.getLogger("jimsapi")
 
+PROBES = ("/healthz", "/readyz")
+"""As they are on the wire: a proxy that shows the API below `--root-path` takes that away."""
 SWITCH_INTERVAL = 0.0005
 """Seconds after which a thread that waits for Python's interpreter lock gets it, instead of 0.005: the thread that
 commits waits for it a few times a commit, whenever the event loop is busy."""
@@ -49,12 +55,17 @@ class Factory(msgspec.Struct, frozen=True):
     as_json: bool
     verbose: bool
 
-    def __call__(self) -> Api:
+    def __call__(self) -> "tuple[Api, Serving]":
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _exit)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(signal.SIGHUP, _exit)
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+        return_freed_memory()
         writer = set_up_logs(as_json=self.as_json, verbose=self.verbose)
         serving = Serving(self.address, writer)
-        return Api(
+        api = Api(
             None,
             self.given,
             serve_metrics=True,
@@ -63,6 +74,7 @@ class Factory(msgspec.Struct, frozen=True):
             on_stopped=serving.stopped,
             on_request=(writer.on_request,),
         )
+        return api, serving
 
 
 class ServingProcess(msgspec.Struct, frozen=True):
@@ -75,16 +87,16 @@ class ServingProcess(msgspec.Struct, frozen=True):
 
     def run(self, sockets: list[socket.socket]) -> int:
         """Serve until told to stop; returns the exit status. A failed start raises `StartError` or `StoreUnusable`."""
-        api = self.factory()
+        api, serving = self.factory()
         try:
             _silence_uvicorn()
             config = loaded_config(server_config(self.server, self.certificates, self.max_body, api))
-            uvicorn.Server(config).run(sockets=sockets)
+            Server(config, first=PROBES, on_cancelled=serving.cancelled, on_leaked=serving.leaked).run(sockets=sockets)
         except SystemExit as exit_of_uvicorn:
             # It exits by itself when the app could not start; the cause is with the app.
             if api.startup_error is None and exit_of_uvicorn.code != 0:
                 raise StartError(f"the server gave up (status {exit_of_uvicorn.code})") from None
-        return 0 if api.startup_error is None else _report(api.startup_error)
+        return serving.status if api.startup_error is None else _report(api.startup_error)
 
     def __call__(self, sockets: list[socket.socket] | None) -> None:
         """Serve as a reloader's child: a failed start is told, and waits for the next change."""
@@ -95,15 +107,17 @@ class ServingProcess(msgspec.Struct, frozen=True):
 
 
 class Serving:
-    """What the command does when the app has started, and when it has stopped."""
+    """What the command does when the app has started, and when it has stopped. `status` is the exit status."""
 
     def __init__(self, address: str, writer: LogWriter) -> None:
+        self.status = 0
         self._address = address
         self._writer = writer
 
     def started(self, api: Api) -> None:
         assert api.composition is not None  # it is what started
-        Drain(api, api.composition.settings.get(CoreOptions).drain_time, self._writer.flush).install()
+        drain_time = api.composition.settings.get(CoreOptions).drain_time
+        Drain(api, drain_time, self._writer.flush, lambda: self.status).install()
         for line in start_lines(api.composition, self._address):
             logger.info(line)
         self._writer.flush()
@@ -119,7 +133,26 @@ class Serving:
         self._writer.flush()
         if abandoned_pipelines:
             # Closing the loop would wait for ever for a pipeline that swallows its cancellation.
-            os._exit(0)
+            os._exit(self.status)
+
+    def cancelled(self) -> None:
+        """The server's own task was cancelled. All others were too, and nobody knows what they left undone."""
+        self.status = 1
+        logger.critical(
+            "all tasks of the event loop were cancelled: a pipeline or a plugin has cancelled what is not its own, "
+            "asyncio.all_tasks() for example; the server stops with status 1, so that it is started again"
+        )
+        signal.raise_signal(signal.SIGTERM)
+
+    def leaked(self, tasks: Collection[asyncio.Task[Any]]) -> None:
+        """Tasks of pipelines or plugins do not end though they were cancelled. Closing the loop would wait for them."""
+        logger.warning(
+            "%d tasks of pipelines or plugins do not end and are left: %s",
+            len(tasks),
+            "; ".join(where(task) for task in islice(tasks, 10)),
+        )
+        self._writer.flush()
+        os._exit(self.status)
 
 
 def serve(settings: Settings, given: Mapping[str, Any]) -> int:
@@ -140,7 +173,12 @@ def serve(settings: Settings, given: Mapping[str, Any]) -> int:
         # uvicorn looks for the folders to watch only if the app is named; the name itself is never loaded.
         _silence_uvicorn()
         config = server_config(server, certificates, max_body, "jimsapi")
-        ChangeReload(config, target=process, sockets=[listening]).run()
+        reloader = ChangeReload(config, target=process, sockets=[listening])
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, reloader.signal_handler)
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+        reloader.run()
         return 0
     return process.run([listening])
 
@@ -227,6 +265,7 @@ def server_config(server: ServerOptions, certificates: CertificateOptions, max_b
         reload=server.reload,
         timeout_graceful_shutdown=HALF_SENT_WITHIN,
         ws_max_size=max_body,
+        ws_per_message_deflate=False,  # it would double the memory of a WebSocket, for frames that are short
         **clients,
     )
 

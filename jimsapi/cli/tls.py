@@ -6,9 +6,7 @@ uvicorn tells an app nothing of a connection's certificates. This protocol does,
 
 import asyncio
 import ssl
-from copy import copy
 
-from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
 from jimsapi.cli.distinguished_name import subject_name
 from jimsapi.server.http1 import Http1Protocol
 
@@ -24,20 +22,6 @@ class ClientCertificateProtocol(Http1Protocol):
         connection = transport.get_extra_info("ssl_object")
         if connection is not None:
             self.extensions = {"tls": tls_extension(connection)}
-
-    def upgrade_to_websocket(self, rest: bytes) -> None:
-        """Hand the connection over to uvicorn's protocol of WebSockets, whose scopes hold no extension."""
-        if self.extensions is not None:
-            self.config = copy(self.config)  # this connection's own
-            self.config.loaded_app = _telling(self.config.loaded_app, self.extensions)
-        super().upgrade_to_websocket(rest)
-
-
-def _telling(app: ASGIApp, extensions: Extension) -> ASGIApp:
-    async def told(scope: Scope, receive: Receive, send: Send) -> None:
-        await app({**scope, "extensions": {**scope.get("extensions", {}), **extensions}}, receive, send)
-
-    return told
 
 
 def tls_extension(connection: ssl.SSLObject) -> Extension:

@@ -8,10 +8,13 @@ a whole, and nothing is made to wait with before somebody waits.
 """
 
 import asyncio
+import fcntl
 import logging
 import re
 import socket
 import struct
+import sys
+import termios
 from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from functools import lru_cache
@@ -29,6 +32,7 @@ from jimsapi.asgi.app import OTHER_METHOD, UNMATCHED, Observer, RequestRecord
 from jimsapi.asgi.routing import METHODS
 from jimsapi.asgi.types import ASGIApp, Scope
 from jimsapi.server.backlog import Backlog, Heap
+from jimsapi.server.websocket import WebSocketConnection
 
 MAX_HEAD = 65_536
 """Bytes of a request's line and header fields, and of a body's framing: chunk sizes, extensions and trailers."""
@@ -53,6 +57,8 @@ LOOK_EVERY = 5.0
 LINGER_FOR, MAX_LINGER = 2.0, 4_194_304
 """Seconds for which, and bytes of which, a client that still sends is heard after the last answer: were the connection
 closed at once, it might lose that."""
+REQUEST_WITHIN = 0.5
+"""Seconds that a client has when the server ends: for a request that has begun, and for a connection's first."""
 CHUNK_FRAMING = 16
 """Bytes of framing that a chunk may have beside twice its size, before the rest counts against `MAX_HEAD`."""
 HIGH_WATER = 65_536
@@ -152,6 +158,7 @@ class Http1Protocol(asyncio.Protocol):
         "_default_fields",
         "_default_headers",
         "_fed",
+        "_fresh",
         "_good_host",
         "_headers",
         "_host",
@@ -173,6 +180,7 @@ class Http1Protocol(asyncio.Protocol):
         "client",
         "config",
         "deaf",
+        "ending",
         "exchange",
         "extensions",
         "loop",
@@ -212,6 +220,8 @@ class Http1Protocol(asyncio.Protocol):
         self.reading: Exchange | None = None  # the one whose body is not here yet
         self.pipelined: list[Exchange] = []
         self.deaf = False  # what comes from now on is not for us
+        self.ending = False  # the next request is the last one
+        self._fresh = True  # no request has come yet
         self.transport: asyncio.Transport
         self.blocked: asyncio.Event | None = None  # while the client does not take what was written; set when it does
         self._parser: Any = httptools.HttpRequestParser(self)
@@ -345,12 +355,26 @@ class Http1Protocol(asyncio.Protocol):
             self._watch_taking()
 
     def shutdown(self) -> None:
-        """Close the connection when all that was asked is answered. uvicorn calls this when the server is to end."""
+        """Close the connection when all that was asked is answered. uvicorn calls this when the server is to end.
+
+        A request that is on its way is waited for: one that has begun, or the first of a connection.
+        """
         last = self.pipelined[-1] if self.pipelined else self.exchange
-        if last is None:
-            self.close()
-        else:
+        if last is not None:
             last.keep_alive = False
+        elif self._fresh or self._url or has_unread(self.transport.get_extra_info("socket")):
+            self.ending = True
+            self.loop.call_later(REQUEST_WITHIN, self._end_unless_asked)
+        else:
+            self.close()
+
+    def _end_unless_asked(self) -> None:
+        if self.exchange is None and not self.deaf:
+            self.close()
+
+    def waiting_since(self) -> float | None:
+        """The loop's time since when the connection waits for a request; None if it works on one."""
+        return None if self.exchange is not None or self.deaf else self._waiting_since
 
     # What the parser tells.
 
@@ -396,8 +420,9 @@ class Http1Protocol(asyncio.Protocol):
         scope = self._scope(method, url, version, headers)
         if self.pipelined and len(self.pipelined) >= MAX_PIPELINED:
             raise Refused(400, "too many requests at once")
-        self._url, self._headers, self._host, self._fed = b"", [], None, 0
-        self.reading = exchange = Exchange(self, scope, version == "1.1" and parser.should_keep_alive())
+        self._url, self._headers, self._host, self._fed, self._fresh = b"", [], None, 0, False
+        keep_alive = version == "1.1" and parser.should_keep_alive() and not self.ending
+        self.reading = exchange = Exchange(self, scope, keep_alive)
         if self.exchange is None:
             self._start(exchange)
         else:
@@ -591,17 +616,18 @@ class Http1Protocol(asyncio.Protocol):
     def upgrade_to_websocket(self, rest: bytes) -> None:
         """Hand the connection over to uvicorn's protocol of WebSockets, which reads the head again, and the `rest`."""
         self.batch.flush()
-        make: Any = self.config.ws_protocol_class
-        protocol = make(config=self.config, server_state=self.state, app_state=self.app_state)
-        protocol.connection_made(self.transport)
-        self.transport.set_protocol(protocol)
-        tasks = len(self.state.tasks)
-        protocol.data_received(self._head() + rest)
-        self._leave()
-        if len(self.state.tasks) == tasks and not self.transport.is_closing():
-            # It could not read the head, and would leave the client waiting for ever.
+        if any(name in (b"content-length", b"transfer-encoding") for name, _ in self._headers):
+            self._refuse(400, "a WebSocket handshake with a body")  # it would be taken for frames
+            return
+        connection = WebSocketConnection(self.transport, self.config, self.state, self.app_state, self.extensions)
+        try:
+            connection.begin(self._head(), rest)
+        except Exception:  # it cannot read the head
+            self.state.connections.discard(connection.inner)
+            self.transport.set_protocol(self)
             self._refuse(400, "a faulty WebSocket handshake")
-            self.close()
+        else:
+            self._leave()
 
     def _head(self, without: bytes = b"") -> bytes:
         """The head that was read last, but for one field."""
@@ -975,6 +1001,14 @@ class Exchange:
             protocol.write(head)
         if body:
             protocol.write(body)
+
+
+def has_unread(connection: Any) -> bool:
+    """Whether the kernel has bytes of the client that were not read: closing would then reset the connection."""
+    try:
+        return int.from_bytes(fcntl.ioctl(connection.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder) > 0
+    except OSError:
+        return False
 
 
 def _status_line(status: int) -> bytes:

@@ -3,8 +3,8 @@
 import errno
 import socket
 
-BACKLOG = 2048
-"""Connections that the system accepts for us before we do."""
+BACKLOG = 4096
+"""Connections that the system accepts for us before we do; it has a limit of its own (net.core.somaxconn)."""
 
 
 def open_port(host: str, port: int) -> socket.socket:

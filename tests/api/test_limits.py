@@ -106,7 +106,7 @@ async def test_more_runs_than_the_process_may_have_are_503_with_retry_after() ->
             held.may_end[f"hold {contact}"].set()
         assert [(await task).status_code for task in tasks] == [200, 200]
         assert (await say(client, "cem", "hi")).status_code == 200
-    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert (refused.status_code, refused.headers["retry-after"], refused.headers["connection"]) == (503, "1", "close")
     assert refused.json() == {"detail": "The server works on 2 messages already; try again later"}
     assert "x-run-id" not in refused.headers
     assert probe.status_code == 200

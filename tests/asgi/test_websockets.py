@@ -583,8 +583,9 @@ async def test_a_request_to_a_websocket_s_route_is_told_so(caplog: pytest.LogCap
             answer = await client.request(method, "/public/7")
             assert (answer.status_code, answer.headers["upgrade"]) == (426, "websocket")
             assert answer.headers["connection"] == "upgrade"
+        assert (await client.get("/public/7", headers={"upgrade": "WebSocket"})).status_code == 426
         assert not caplog.records
-        missing = await client.get("/public/7", headers={"upgrade": "WebSocket"})
+        missing = await client.get("/public/7", headers={"upgrade": "WebSocket", "connection": "keep-alive, Upgrade"})
         assert (missing.status_code, missing.json()) == (501, {"detail": "This server does not speak WebSocket"})
     assert "install" in caplog.text
 

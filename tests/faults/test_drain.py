@@ -4,18 +4,25 @@ import asyncio
 import fcntl
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.faults.database import said, statuses
 from tests.faults.paced import paced_server, until
 from tests.faults.wire import Answer, NoAnswer, Wire, once
-from tests.serving import ROOT, STEERED, Served
+from tests.raw import read_answer, request
+from tests.serving import ROOT, STEERED, STOP_WITHIN, Served
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -73,8 +80,8 @@ def signal_to(served: Served, number: int) -> None:
 
 @pytest.mark.parametrize(
     ("number", "options"),
-    [(signal.SIGTERM, ()), (signal.SIGINT, ()), (signal.SIGTERM, ("--reload",))],
-    ids=["SIGTERM", "SIGINT", "a reloader"],
+    [(signal.SIGTERM, ()), (signal.SIGINT, ()), (signal.SIGHUP, ()), (signal.SIGTERM, ("--reload",))],
+    ids=["SIGTERM", "SIGINT", "SIGHUP", "a reloader"],
 )
 async def test_a_signal_under_load_answers_all_accepted_runs_and_refuses_the_rest(
     tmp_path: Path, number: int, options: tuple[str, ...]
@@ -200,3 +207,86 @@ async def until_draining(served: Served) -> None:
     """Wait until the server refuses new work."""
     while (await once(served.port, "/readyz")).status != 503:
         await asyncio.sleep(0.01)
+
+
+def ask_until_refused(port: int, pause: float, seen: Counter[str]) -> None:
+    """Ask over new connections until there is no port any more; `pause` seconds pass before each request is sent."""
+    while True:
+        with closing(socket.socket()) as client:
+            client.settimeout(STOP_WITHIN)
+            try:
+                client.connect(("127.0.0.1", port))
+            except ConnectionRefusedError:
+                return
+            try:
+                time.sleep(pause)
+                client.sendall(request("GET", "/readyz"))
+                seen[str(read_answer(client)[0])] += 1
+            except (OSError, EOFError) as fault:
+                seen[type(fault).__name__] += 1
+
+
+def test_no_new_connection_is_lost_when_the_port_closes() -> None:
+    seen: Counter[str] = Counter()
+    for _ in range(2):
+        with Served(*DRAIN) as served:
+            clients = [
+                threading.Thread(target=ask_until_refused, args=(served.port, pause, seen))
+                for pause in (0.0, 0.0, 0.0, 0.001, 0.01, 0.1)
+            ]
+            for client in clients:
+                client.start()
+            eventually(lambda: seen["200"])
+            assert served.stop() == 0
+            for client in clients:
+                client.join()
+    assert seen.keys() <= {"200", "503"}
+    assert seen["503"] > 0
+
+
+def test_a_hangup_is_ignored_under_nohup() -> None:
+    served = Served()
+    served.command = ["sh", "-c", 'trap "" HUP && exec "$@"', "sh", *served.command]
+    with served, served.client() as client:
+        signal_to(served, signal.SIGHUP)
+        signal_to(served, signal.SIGUSR2)  # the next one is handled later
+        eventually(lambda: "SIGUSR2 is ignored" in served.stderr)
+        assert client.get("/readyz").status_code == 200
+
+
+def test_a_user_signal_logs_what_the_server_works_on_and_ends_nothing() -> None:
+    with Served() as served, served.client() as client, ThreadPoolExecutor(1) as pool:
+        held = pool.submit(client.post, "/api/v1/chat", json={"contact_id": "ann", "message": "hold door"})
+        said = {"contact_id": "bea", "message": "reached door"}
+        assert client.post("/api/v1/chat", json=said).status_code == 200
+        signal_to(served, signal.SIGUSR1)
+        while "SIGUSR1: task" not in served.stderr or "steered.py" not in served.stderr:
+            assert client.get("/readyz").status_code == 200
+        assert "SIGUSR1: 1 runs are open, 0 of them wait" in served.stderr
+        assert "(most recent call first)" in served.stderr
+        client.post("/api/v1/chat", json={"contact_id": "bea", "message": "open door"})
+        assert held.result().status_code == 200
+
+
+def test_a_pipeline_that_cancels_every_task_ends_the_server_with_status_1(tmp_path: Path) -> None:
+    database = tmp_path / "jims.db"
+    options = ("--app", "tests.apps.unruly:app", "--store", f"sqlite:///{database}", *DRAIN)
+    with Served(*options) as served, served.client() as client:
+        assert client.post("/api/v1/chat", json={"contact_id": "ann", "message": "hi"}).status_code == 200
+        with suppress(httpx.HTTPError):  # its own request is cancelled too
+            client.post("/api/v1/chat", json={"contact_id": "ann", "message": "cancel"})
+        assert served.process is not None
+        assert served.process.wait(DRAIN_TIME) == 1
+        assert "all tasks of the event loop were cancelled" in served.stderr
+        served.start()
+        with served.client() as again:
+            assert again.post("/api/v1/chat", json={"contact_id": "ann", "message": "hi"}).status_code == 200
+    assert said(database, "user") == {"hi": 2, "cancel": 1}
+
+
+def test_tasks_that_a_pipeline_leaks_do_not_hold_up_the_exit() -> None:
+    with Served("--app", "tests.apps.unruly:app", *DRAIN) as served, served.client() as client:
+        assert client.post("/api/v1/chat", json={"contact_id": "ann", "message": "leak"}).status_code == 200
+        assert served.stop() == 0
+        assert "2 tasks of pipelines or plugins do not end and are left: " in served.stderr
+        assert "the shutdown took longer" not in served.stderr

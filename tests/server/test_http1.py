@@ -20,6 +20,7 @@ from websockets.frames import Close, Frame, Opcode
 from jimsapi.asgi import App, Request, Response, StreamingResponse
 from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
 from jimsapi.server import backlog, http1
+from jimsapi.server import websocket as server_websocket
 from jimsapi.server.http1 import Http1Protocol
 from tests.raw import TIMEOUT, ask, connect, ended, request
 from tests.serving import Served
@@ -1257,6 +1258,76 @@ def test_a_handshake_that_cannot_be_read_is_refused(
     eventually(lambda: not serving.connections)
 
 
+@pytest.mark.parametrize("behind", [b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", b"\xff" * 1000], ids=["a request", "rubbish"])
+def test_what_is_no_frame_behind_a_handshake_closes_the_websocket_and_nothing_of_it_remains(
+    serving: Serving, client: socket.socket, answers: Answers, behind: bytes
+) -> None:
+    serving.app = websocket
+    client.sendall(request("GET", "/ws", *HANDSHAKE) + behind)
+    assert answers.head()[0] == 101
+    assert answers.take(4)[2:] == (1002).to_bytes(2, "big")
+    client.close()
+    eventually(lambda: not serving.connections)
+
+
+@pytest.mark.parametrize("behind", [b"", frame("one"), b"hello"], ids=["nothing", "a frame", "rubbish"])
+@pytest.mark.parametrize("refusal", ["an answer", "a close"])
+def test_a_refused_handshake_is_no_error_and_nothing_of_it_remains(
+    serving: Serving,
+    client: socket.socket,
+    answers: Answers,
+    caplog: pytest.LogCaptureFixture,
+    refusal: str,
+    behind: bytes,
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        if refusal == "a close":
+            return await send({"type": "websocket.close"})
+        await send({"type": "websocket.http.response.start", "status": 403, "headers": [(b"x", b"y")]})
+        await send({"type": "websocket.http.response.body", "body": b"no"})
+
+    serving.app = app
+    client.sendall(request("GET", "/ws", *HANDSHAKE) + behind)
+    assert answers.head()[0] == 403
+    eventually(lambda: not serving.connections)
+    assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
+
+
+def test_an_app_that_answers_late_gets_what_came_before_its_answer(
+    serving: Serving, client: socket.socket, answers: Answers
+) -> None:
+    accept = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await accept.wait()
+        await websocket(scope, receive, send)
+
+    serving.app = app
+    client.sendall(request("GET", "/ws", *HANDSHAKE) + frame("x" * 100))
+    for _ in range(20):
+        client.sendall(frame("y" * 100) * 100)  # more than is kept
+    serving.do(accept.set)
+    assert answers.head()[0] == 101
+    assert [said(answers) for _ in range(2001)] == [b"/ws " + b"x" * 100, *[b"/ws " + b"y" * 100] * 2000]
+
+
+def test_a_client_that_reads_nothing_does_not_keep_its_closed_websocket_open(
+    serving: Serving, client: socket.socket, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_websocket, "TAKEN_WITHIN", 0.2)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "bytes": b"x" * 20_000_000})
+
+    serving.app = app
+    client.sendall(request("GET", "/ws", *HANDSHAKE))
+    assert answers.head()[0] == 101
+    eventually(lambda: not serving.connections)
+
+
 def test_a_handshake_after_an_answered_request(serving: Serving, client: socket.socket, answers: Answers) -> None:
     serving.app = websocket
     client.sendall(post(b"hello"))
@@ -1310,6 +1381,20 @@ def test_a_websocket_is_not_subject_to_the_times_of_requests(serving: Serving, m
         time.sleep(0.15)
         client.sendall(frame("one"))
         assert said(reader) == b"/ws one"
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_websocket_that_answers_no_ping_is_closed(loop: str) -> None:
+    with (
+        Serving(loop, ws_ping_interval=0.05, ws_ping_timeout=0.05) as serving,
+        closing(connect(serving.port)) as client,
+    ):
+        serving.app = websocket
+        client.sendall(request("GET", "/ws", *HANDSHAKE))
+        reader = Answers(client)
+        assert reader.head()[0] == 101
+        assert reader.take(1) == b"\x89"
+        eventually(lambda: not serving.connections)
 
 
 @pytest.mark.parametrize("loop", LOOPS)

@@ -1,0 +1,291 @@
+"""Accepting connections: all that wait, probes first, within the limit of descriptors, and to the last one.
+
+libuv, on which uvloop is built, accepts one connection in each pass of the loop. In a flood the passes are long, and
+new connections, those of probes too, wait in the kernel for seconds. An event loop's own server also resets what the
+kernel has accepted when it closes, and logs nothing useful when descriptors run out.
+"""
+
+import asyncio
+import ctypes
+import errno
+import logging
+import socket
+import ssl
+import struct
+import sys
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
+
+from jimsapi.server.descriptors import Descriptors
+
+ACCEPTED_AT_ONCE = 1024
+"""Connections that are accepted in one pass of the loop. That is cheap, and finds the probes among them."""
+OPENED_AT_ONCE = 64
+"""Connections that are opened in one pass of the loop, so that no pass is long. The others wait in order of arrival."""
+HANDSHAKE_WITHIN = 10.0
+"""Seconds within which a TLS handshake has to end."""
+TLS_CLOSE_WITHIN = 5.0
+"""Seconds that a client has to answer the end of TLS."""
+LATE_FOR = 0.1
+"""Seconds for which connections that had begun when the port closed are still accepted."""
+PAUSE = 0.1
+"""Seconds for which no connection is accepted when there is no descriptor for one."""
+LOG_AGAIN_AFTER = 60.0
+"""Seconds between two log lines that say that descriptors run out."""
+SENDS_WITHIN = 0.1
+"""Seconds that a connection may wait for a request even if its descriptor is wanted."""
+PROBE_WITHIN = 0.05
+"""Seconds that a connection for which there is no descriptor has to turn out to be a probe's."""
+EVICTED_AT_ONCE = 16
+"""Connections that are closed together to make room: to find the oldest all have to be looked at."""
+
+_REFUSAL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-type: application/json\r\n"
+    b"content-length: 50\r\nconnection: close\r\n\r\n"
+    b'{"detail":"Too many connections; try again later"}'
+)
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+logger = logging.getLogger("jimsapi")
+
+
+class Waiting(Protocol):
+    """A connection that may be closed to make room for another."""
+
+    def waiting_since(self) -> float | None:
+        """The loop's time since when it waits for a request; None if it works on one."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+class Acceptor:
+    """Accepts the connections of a listening socket.
+
+    Connections whose request begins with one of `first` overtake others that wait. (Under TLS nobody can know.)
+    `waiting()` returns the connections that may be closed to make room.
+    """
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        make_protocol: Callable[[], asyncio.Protocol],
+        tls: ssl.SSLContext | None,
+        descriptors: Descriptors,
+        waiting: Callable[[], list[Waiting]],
+        first: tuple[bytes, ...] = (),
+    ) -> None:
+        self._listening = listening
+        self._first = first if tls is None else ()
+        self._accepted: deque[socket.socket] = deque()
+        self._make_protocol = make_protocol
+        self._descriptors = descriptors
+        self._waiting = waiting
+        self._tls: dict[str, object] = {}
+        if tls is not None:
+            self._tls = {
+                "ssl": tls,
+                "ssl_handshake_timeout": HANDSHAKE_WITHIN,
+                "ssl_shutdown_timeout": TLS_CLOSE_WITHIN,
+            }
+        self._loop = asyncio.get_running_loop()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._paused: asyncio.TimerHandle | None = None
+        self._logged_at: float | None = None
+        self._look_at = 0.0
+        self._accepting = False
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._listening.setblocking(False)
+        accept_new_connections(self._listening)
+        self._accepting = True
+        self._loop.add_reader(self._listening.fileno(), self._accept)
+
+    async def finish(self, within: float) -> None:
+        """Close the port without losing a connection, and wait up to `within` seconds for TLS handshakes.
+
+        Connections that are beginning may end their TCP handshake; clients that come later see a closed port. (They
+        may see it a second later: the kernel ignores their first packets meanwhile.)
+        """
+        if not self._accepting:
+            return
+        refuse_new_connections(self._listening)
+        await asyncio.sleep(LATE_FOR)
+        while self._accept():
+            pass
+        self.close()
+        while self._accepted:
+            self._open_soon(self._accepted.popleft())
+        if self._opening:
+            await asyncio.wait(self._opening, timeout=within)
+        for task in self._opening:
+            task.cancel()
+
+    def close(self) -> None:
+        """Close the port at once."""
+        if self._accepting:
+            self._accepting = False
+            if self._paused is not None:
+                self._paused.cancel()
+            self._loop.remove_reader(self._listening.fileno())
+            self._listening.close()
+            self._descriptors.close()
+
+    def _accept(self) -> bool:
+        """Accept what waits. Returns whether there may be more."""
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                connection, _ = self._listening.accept()
+            except (BlockingIOError, InterruptedError):
+                return False
+            except OSError as error:
+                if error.errno in _NO_ROOM:
+                    self._refuse_without_descriptor(error)
+                    return False
+                continue  # the client has gone meanwhile
+            connection.setblocking(False)
+            if connection.fileno() >= self._descriptors.full:
+                self._accept_without_room(connection)
+                return True  # in the next pass, when those that were closed have given their descriptors back
+            if self._accepted and self._comes_first(connection):
+                self._open_soon(connection)
+                continue
+            if not self._accepted:
+                self._loop.call_soon(self._open_some)
+            self._accepted.append(connection)
+        return True
+
+    def _comes_first(self, connection: socket.socket) -> bool:
+        if not self._first:
+            return False
+        try:
+            return connection.recv(32, socket.MSG_PEEK).startswith(self._first)
+        except OSError:
+            return False
+
+    def _open_some(self) -> None:
+        """Open the connections that have waited longest."""
+        for _ in range(min(OPENED_AT_ONCE, len(self._accepted))):
+            self._open_soon(self._accepted.popleft())
+        if self._accepted:
+            self._loop.call_soon(self._open_some)
+
+    def _open_soon(self, connection: socket.socket) -> None:
+        task = self._loop.create_task(self._open(connection))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _open(self, connection: socket.socket) -> None:
+        with suppress(OSError):  # the TLS handshake failed or took too long, or the client has gone; the loop closes it
+            await self._loop.connect_accepted_socket(self._make_protocol, connection, **self._tls)  # type: ignore[arg-type] # its keywords
+
+    def _accept_without_room(self, connection: socket.socket) -> None:
+        """Close connections that wait for a request; if that is not enough, open the new one only for a probe."""
+        self._log("accepting connections", f"{connection.fileno()} of {self._descriptors.limit} are open")
+        self._close_idle()
+        if connection.fileno() < self._descriptors.exhausted or self._comes_first(connection):
+            self._open_soon(connection)
+        elif self._first and connection.fileno() < self._descriptors.last:
+            self._loop.call_later(PROBE_WITHIN, self._open_probe, connection)
+        else:
+            refuse(connection, with_answer=not self._tls)
+
+    def _open_probe(self, connection: socket.socket) -> None:
+        """Open a connection if it is a probe's."""
+        if self._comes_first(connection):
+            self._open_soon(connection)
+        else:
+            refuse(connection, with_answer=True)
+
+    def _close_idle(self) -> None:
+        """Close the connections that have waited longest for a request. If none has, look again later only: to look at
+        thousands of connections for each new one would be the greater harm."""
+        now = self._loop.time()
+        if now < self._look_at:
+            return
+        before = now - SENDS_WITHIN
+        found = [(since, other) for other in self._waiting() if (since := other.waiting_since()) is not None]
+        found.sort(key=lambda pair: pair[0])
+        idle = [other for since, other in found[:EVICTED_AT_ONCE] if since < before]
+        for other in idle:
+            other.close()
+        if not idle:
+            self._look_at = now + SENDS_WITHIN
+
+    def _refuse_without_descriptor(self, error: OSError) -> None:
+        """The kernel cannot accept. Without a pause the loop would be called again at once, without end."""
+        self._log("cannot accept connections", error.strerror or str(error))
+        self._close_idle()
+        if self._descriptors.give_spare():
+            with suppress(OSError):
+                refuse(self._listening.accept()[0], with_answer=not self._tls)
+            self._descriptors.take_spare()
+        if self._paused is None and self._accepting:
+            self._loop.remove_reader(self._listening.fileno())
+            self._paused = self._loop.call_later(PAUSE, self._go_on)
+
+    def _go_on(self) -> None:
+        self._paused = None
+        self._loop.add_reader(self._listening.fileno(), self._accept)
+        self._accept()
+
+    def _log(self, what: str, why: str) -> None:
+        now = self._loop.time()
+        if self._logged_at is None or now - self._logged_at >= LOG_AGAIN_AFTER:
+            self._logged_at = now
+            logger.error(
+                "descriptors run out while %s: %s; idle connections are closed and others refused: "
+                "raise the limit of open files (ulimit -n, LimitNOFILE=), now %d, or close connections at the proxy",
+                what,
+                why,
+                self._descriptors.limit,
+            )
+
+
+def refuse(connection: socket.socket, *, with_answer: bool) -> None:
+    """Close a connection that there is no room for, if it may be with an answer in HTTP."""
+    connection.setblocking(False)
+    with suppress(OSError):
+        if with_answer:
+            connection.send(_REFUSAL)
+            connection.shutdown(socket.SHUT_WR)
+            connection.recv(65_536)  # closing with unread bytes would reset the connection, and the answer be lost
+    connection.close()
+
+
+class _Instruction(ctypes.Structure):
+    """An instruction of the classic Berkeley packet filter (linux/filter.h)."""
+
+    _fields_ = (("code", ctypes.c_ushort), ("jt", ctypes.c_ubyte), ("jf", ctypes.c_ubyte), ("k", ctypes.c_uint32))
+
+
+_SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
+_DROP_SYN = (_Instruction * 5)(
+    _Instruction(0x30, 0, 0, 13),  # load the byte with TCP's flags (RFC 9293, 3.1)
+    _Instruction(0x54, 0, 0, 0x12),  # keep SYN and ACK
+    _Instruction(0x15, 0, 1, 0x02),  # if it is SYN alone, which begins a connection,
+    _Instruction(0x06, 0, 0, 0),  # drop the packet,
+    _Instruction(0x06, 0, 0, 0xFFFFFFFF),  # else pass all of it
+)
+
+
+def refuse_new_connections(listening: socket.socket) -> None:
+    """Have the kernel ignore new connections, and only these: handshakes that have begun can end, and be accepted.
+
+    A connection that the kernel accepts between our last `accept` and the closing of the port would be reset. Elsewhere
+    than on Linux nothing is done, and that window of some microseconds stays.
+    """
+    if sys.platform == "linux":
+        program = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(_DROP_SYN))
+        with suppress(OSError):  # a sandbox may have no filters
+            listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
+def accept_new_connections(listening: socket.socket) -> None:
+    """Undo `refuse_new_connections`: a socket that another process shares, such as a reloader, keeps its filter."""
+    if sys.platform == "linux":
+        with suppress(OSError):  # it has none
+            listening.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)

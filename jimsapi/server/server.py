@@ -1,0 +1,87 @@
+"""uvicorn's server with our own way of accepting connections and of ending."""
+
+import asyncio
+import socket
+import sys
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import uvicorn
+
+from jimsapi.server.acceptor import Acceptor, Waiting
+from jimsapi.server.descriptors import Descriptors, raise_limit
+from jimsapi.server.http1 import REQUEST_WITHIN
+
+END_WITHIN = 0.5
+"""Seconds that tasks have to end after the app, once they are cancelled."""
+_STARTUP_FAILED = 3
+
+
+class Server(uvicorn.Server):
+    """Serves the sockets that it is given.
+
+    In a flood, new connections that ask for one of the paths `first` overtake others. `on_cancelled` is called when
+    something has cancelled the server's own task, which goes on until it is told to stop. `on_leaked` is called at the
+    end with tasks that do not end though they were cancelled.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        first: Sequence[str],
+        on_cancelled: Callable[[], None],
+        on_leaked: Callable[[Collection[asyncio.Task[Any]]], None],
+    ) -> None:
+        super().__init__(config)
+        self._on_cancelled = on_cancelled
+        self._on_leaked = on_leaked
+        self._first = tuple(f"GET {path}".encode() for path in first)
+        self.acceptors: list[Acceptor] = []
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the app, then accept. Raises `SystemExit` if the app cannot start."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(_STARTUP_FAILED)
+        descriptors = Descriptors(raise_limit())
+        self.servers = []
+        self.acceptors = [
+            Acceptor(listening, self._protocol, self.config.ssl, descriptors, self._waiting, self._first)
+            for listening in sockets or ()
+        ]
+        for acceptor in self.acceptors:
+            acceptor.start()
+        self.started = True
+
+    async def main_loop(self) -> None:
+        """Serve until told to stop, whoever cancels what."""
+        while True:
+            try:
+                return await super().main_loop()
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                assert task is not None  # it is what was cancelled
+                task.uncancel()
+                self._on_cancelled()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the port, end connections, stop the app, end what it left behind."""
+        await asyncio.gather(*(acceptor.finish(REQUEST_WITHIN) for acceptor in self.acceptors))
+        await super().shutdown(sockets)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        if left and (pending := (await asyncio.wait(left, timeout=END_WITHIN))[1]):
+            self._on_leaked(pending)
+
+    def _protocol(self) -> asyncio.Protocol:
+        make: Any = self.config.http_protocol_class
+        protocol: asyncio.Protocol = make(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
+
+    def _waiting(self) -> list[Waiting]:
+        connections: set[Any] = self.server_state.connections
+        return [connection for connection in connections if hasattr(connection, "waiting_since")]

@@ -1,0 +1,169 @@
+"""A connection that became a WebSocket (RFC 6455): what is bounded and logged differently from uvicorn's protocols.
+
+uvicorn has several protocols of WebSockets, and picks one by its own version and by what is installed. None of them
+expects bytes from the client before the handshake is answered, none gives up a client that reads nothing while the
+connection closes, and one logs every refused handshake as an error of the app. `WebSocketConnection` is the transport's
+protocol in their place, and passes on what they can handle. It uses only what all of them share: ASGI, and the methods
+of `asyncio.Protocol`.
+"""
+
+import asyncio
+import socket
+import struct
+from copy import copy
+from typing import Any, cast
+
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from jimsapi.asgi.types import Receive, Scope, Send
+
+TAKEN_WITHIN = 60.0
+"""Seconds within which a client has to read some of what is written, while more than it reads at once is waiting."""
+MAX_EARLY = 65_536
+"""Bytes that are kept of what a client sends before its handshake is answered; then the server stops reading."""
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_ACCEPTED = b"HTTP/1.1 101 "
+_PARSES_LATER = "handler_task"
+"""What only the protocol on `websockets.legacy` has. It parses a head in a task, and answers one that is faulty."""
+
+
+class WebSocketConnection(asyncio.Protocol):
+    """Stands between a transport and `inner`, uvicorn's protocol of WebSockets.
+
+    `extensions` are added to the scope. A client must not send frames before the
+    handshake is answered (RFC 6455, 4.1), but a proxy may deliver both at once: they are kept, and handled after the
+    answer.
+    """
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        config: Config,
+        state: ServerState,
+        app_state: dict[str, Any],
+        extensions: dict[object, object] | None = None,
+    ) -> None:
+        self.transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._app: Any = config.loaded_app
+        self._extensions = extensions
+        self._tasks = state.tasks
+        self._early: list[bytes] | None = []
+        self._early_size = 0
+        self._lost = self._loop.create_future()
+        self._unread = 0
+        self._taking: asyncio.TimerHandle | None = None
+        own = copy(config)
+        own.loaded_app = self._run
+        make: Any = config.ws_protocol_class
+        self.inner: asyncio.Protocol = make(config=own, server_state=state, app_state=app_state)
+        self.accepted = False
+        self.answered = False
+
+    def begin(self, head: bytes, early: bytes) -> None:
+        """Pass on the handshake's head; `early` is what came behind it.
+
+        Raises `ValueError`, or whatever `inner` raises, for a head that it cannot parse.
+        """
+        self.transport.set_protocol(self)
+        self.inner.connection_made(cast(asyncio.Transport, _AnswerWatch(self, self.transport)))
+        tasks = len(self._tasks)
+        self.inner.data_received(head)
+        if len(self._tasks) == tasks and not self.answered and not hasattr(self.inner, _PARSES_LATER):
+            raise ValueError("uvicorn's protocol neither calls the app nor answers")
+        if early:
+            self.data_received(early)
+
+    def on_answer(self, data: bytes) -> None:
+        """The first bytes of the answer are being written."""
+        self.answered = True
+        self.accepted = data.startswith(_ACCEPTED)
+        self._loop.call_soon(self._pass_on_early)
+
+    def data_received(self, data: bytes) -> None:
+        if self._early is None:
+            self.inner.data_received(data)
+            return
+        self._early.append(data)
+        self._early_size += len(data)
+        if self._early_size > MAX_EARLY:
+            self.transport.pause_reading()
+
+    def _pass_on_early(self) -> None:
+        early, self._early = b"".join(self._early or ()), None
+        if not self.accepted or self._lost.done():
+            return
+        if self._early_size > MAX_EARLY:
+            self.transport.resume_reading()
+        if early:
+            self.inner.data_received(early)
+
+    def eof_received(self) -> bool | None:
+        return self.inner.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.resume_taking()
+        self.inner.connection_lost(exc)
+        if not self._lost.done():
+            self._lost.set_result(None)
+
+    def pause_writing(self) -> None:
+        self.watch_taking()
+        self.inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.resume_taking()
+        self.inner.resume_writing()
+        if self.transport.is_closing():
+            self.watch_taking()
+
+    def watch_taking(self) -> None:
+        """Abort the connection if the client reads nothing for `TAKEN_WITHIN` seconds."""
+        if self._taking is None and self.transport.get_write_buffer_size():
+            self._unread = self.transport.get_write_buffer_size()
+            self._taking = self._loop.call_later(TAKEN_WITHIN, self._check_taking)
+
+    def resume_taking(self) -> None:
+        """Stop watching: the client has read what was written."""
+        if self._taking is not None:
+            self._taking.cancel()
+            self._taking = None
+
+    def _check_taking(self) -> None:
+        self._taking = None
+        if self.transport.get_write_buffer_size() < self._unread:
+            self.watch_taking()
+        else:
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            self.transport.abort()
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the app. After a refusal wait until the connection is closed: uvicorn's check whether the app has
+        completed the handshake, which it logs as an error, would otherwise come too early."""
+        if self._extensions is not None:
+            scope = {**scope, "extensions": {**scope.get("extensions", {}), **self._extensions}}
+        await self._app(scope, receive, send)
+        if self.answered and not self.accepted:
+            await asyncio.wait([self._lost])
+
+
+class _AnswerWatch:
+    """The transport as `inner` sees it: calls `on_answer` before its first write, and watches the client on close."""
+
+    def __init__(self, connection: WebSocketConnection, transport: asyncio.Transport) -> None:
+        self._connection = connection
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        self.__dict__["write"] = self._transport.write  # only the first write is of interest
+        self._connection.on_answer(data)
+        self._transport.write(data)
+
+    def close(self) -> None:
+        self._transport.close()
+        self._connection.watch_taking()

@@ -1,0 +1,81 @@
+"""WebSockets that are refused, or whose clients read nothing, on the real server."""
+
+import json
+import socket
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from websockets.frames import Frame, Opcode
+
+from tests.raw import TIMEOUT, ask, connect, read_answer, request
+from tests.serving import Served
+from tests.waiting import eventually
+
+HANDSHAKE = (
+    "connection: keep-alive, Upgrade",
+    "upgrade: websocket",
+    "sec-websocket-version: 13",
+    "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
+)
+WS = "/api/v1/chat/ws"
+MIB = 1_048_576
+
+
+def frame(data: bytes) -> bytes:
+    return Frame(Opcode.TEXT, data).serialize(mask=True)
+
+
+@pytest.mark.parametrize("behind", [b"", frame(b"{}"), b"rubbish"], ids=["nothing", "a frame", "rubbish"])
+def test_refused_handshakes_are_logged_as_requests_and_not_as_errors(behind: bytes) -> None:
+    bad = "authorization: Bearer wrong"
+    with Served("--api-key", "k" * 20) as served:
+        statuses = [
+            ask(served.port, request("GET", path, *HANDSHAKE, *more) + behind)[0]
+            for path, more in ((WS, (bad,)), ("/nowhere", ()), (WS, ("origin: http://evil.example",)))
+        ]
+        faulty = ask(served.port, request("GET", WS, *HANDSHAKE[:3]) + behind)[0]
+        served.stop()
+        lines = [line for line in served.stderr.splitlines() if "method=WEBSOCKET" in line]
+        assert statuses == [401, 404, 403]
+        assert faulty == 400
+        assert [line.split("status=")[1].split()[0] for line in lines] == ["401", "404", "403"]
+        assert " ERROR " not in served.stderr
+        assert "Traceback" not in served.stderr
+
+
+def test_a_text_message_that_is_no_utf_8_closes_with_1007_and_is_no_error() -> None:
+    with Served() as served, closing(connect(served.port)) as client:
+        client.sendall(request("GET", WS, *HANDSHAKE))
+        assert read_answer(client)[0] == 101
+        client.sendall(frame(b"\xff\xfe"))
+        assert client.recv(4)[2:] == (1007).to_bytes(2, "big")
+        client.close()
+        eventually(lambda: "method=WEBSOCKET" in served.stderr)
+        assert " ERROR " not in served.stderr
+
+
+def resident(served: Served) -> int:
+    """Bytes of memory that the server has."""
+    status = Path(f"/proc/{served.pid}/status").read_text(encoding="ascii")
+    return 1024 * int(status.split("VmRSS:")[1].split()[0])
+
+
+def test_answers_that_a_websocket_does_not_read_do_not_stay_in_memory(tmp_path: Path) -> None:
+    answers = 200
+    options = ("--app", "tests.apps.wordy:app", "--store", f"sqlite:///{tmp_path / 'jims.db'}")
+    with Served(*options) as served, closing(socket.socket()) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(TIMEOUT)
+        client.connect(("127.0.0.1", served.port))
+        client.sendall(request("GET", WS, *HANDSHAKE))
+        assert read_answer(client)[0] == 101
+        before = resident(served)
+        for number in range(answers):
+            chat = {"type": "chat", "contact_id": f"{number}", "message": str(MIB)}
+            client.sendall(frame(json.dumps(chat).encode()))
+        with served.client() as other:
+            last = {"contact_id": str(answers - 1)}
+            eventually(lambda: other.get("/api/v1/threads", params=last).json()["threads"])
+        # Before the server gives up the client, which it does after 30 seconds.
+        eventually(lambda: resident(served) - before < 128 * MIB, within=15)

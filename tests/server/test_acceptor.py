@@ -1,0 +1,242 @@
+"""Accepting connections over real sockets: in a flood, without descriptors, with TLS, and until the port closes."""
+
+import asyncio
+import os
+import resource
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+import trustme
+import uvicorn
+
+from jimsapi.asgi.types import Receive, Scope, Send
+from jimsapi.server import acceptor
+from jimsapi.server.http1 import Http1Protocol
+from jimsapi.server.server import Server
+from tests.raw import TIMEOUT, connect, ended, read_answer, request
+from tests.serving import Served
+from tests.waiting import eventually
+
+PROBE = request("GET", "/healthz")
+OTHER = request("GET", "/other")
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with the path."""
+    body = scope["path"].encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+
+
+class Serving:
+    """Our server in a thread; it accepts when it is entered.
+
+    `paths` are what it has answered, in order, and `passes` those of its loop from the first answer to the last.
+    """
+
+    def __init__(self, loop: str = "uvloop", **options: Any) -> None:
+        self.paths: list[str] = []
+        self.passes = 0
+        self._counted = 0
+        config = uvicorn.Config(
+            self._call, http=Http1Protocol, loop=loop, interface="asgi3", lifespan="off", log_config=None, **options
+        )
+        self.server = Server(config, first=["/healthz"], on_cancelled=lambda: None, on_leaked=lambda tasks: None)
+        self.listening = socket.create_server(("127.0.0.1", 0), backlog=1000)
+        self.port: int = self.listening.getsockname()[1]
+        self._thread = threading.Thread(target=self.server.run, args=([self.listening],), daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.server.should_exit = True
+        self._thread.join(TIMEOUT)
+        assert not self._thread.is_alive()
+
+    async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self.paths:
+            self._count()
+        self.paths.append(scope["path"])
+        self.passes = self._counted
+        await app(scope, receive, send)
+
+    def _count(self) -> None:
+        self._counted += 1
+        if not self.server.should_exit:
+            asyncio.get_running_loop().call_soon(self._count)
+
+
+@pytest.fixture
+def many() -> Iterator[Callable[[int, int], list[socket.socket]]]:
+    """Opens connections to a port, which are closed in the end."""
+    with ExitStack() as stack:
+
+        def open_many(port: int, number: int) -> list[socket.socket]:
+            return [stack.enter_context(closing(connect(port))) for _ in range(number)]
+
+        yield open_many
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_probes_on_new_connections_overtake_others_that_wait(
+    many: Callable[[int, int], list[socket.socket]], loop: str
+) -> None:
+    serving = Serving(loop)
+    others = many(serving.port, 400)
+    (probe,) = many(serving.port, 1)
+    for connection in others:
+        connection.sendall(OTHER)
+    probe.sendall(PROBE)
+    with serving:
+        assert read_answer(probe)[2] == b"/healthz"
+        for connection in others:
+            assert read_answer(connection)[2] == b"/other"
+    assert serving.paths.index("/healthz") < 2 * acceptor.OPENED_AT_ONCE
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_busy_loop_accepts_many_connections_in_each_of_its_passes(
+    many: Callable[[int, int], list[socket.socket]], loop: str
+) -> None:
+    serving = Serving(loop)
+    connections = many(serving.port, 400)
+    for connection in connections:
+        connection.sendall(OTHER)
+    with serving:
+        for connection in connections:
+            assert read_answer(connection)[2] == b"/other"
+    assert serving.passes < 100
+
+
+def test_a_client_that_does_not_end_its_tls_handshake_is_dropped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(acceptor, "HANDSHAKE_WITHIN", 0.2)
+    authority = trustme.CA()
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    with Serving(ssl_certfile=tmp_path / "server.pem") as serving:
+        with closing(connect(serving.port)) as silent, closing(connect(serving.port)) as plain:
+            plain.sendall(PROBE)
+            assert ended(silent)
+            with suppress(ConnectionResetError):
+                plain.recv(100)  # an alert
+            assert ended(plain)
+        with context.wrap_socket(connect(serving.port), server_hostname="localhost") as client:
+            client.sendall(PROBE)
+            assert read_answer(client)[2] == b"/healthz"
+    assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
+
+
+def test_connections_without_a_descriptor_are_refused_and_later_ones_served(
+    many: Callable[[int, int], list[socket.socket]], caplog: pytest.LogCaptureFixture
+) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held: list[int] = []
+    with Serving() as serving:
+        (first,) = many(serving.port, 1)
+        first.sendall(PROBE)
+        assert read_answer(first)[2] == b"/healthz"
+        late = socket.socket()
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 20, limits[1]))
+            with suppress(OSError):
+                while True:
+                    held.append(os.open(os.devnull, os.O_RDONLY))
+            late.settimeout(TIMEOUT)
+            late.connect(("127.0.0.1", serving.port))
+            late.sendall(PROBE)
+            assert read_answer(late)[0] == 503
+        finally:
+            late.close()
+            for descriptor in held:
+                os.close(descriptor)
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        (last,) = many(serving.port, 1)
+        last.sendall(PROBE)
+        assert read_answer(last)[2] == b"/healthz"
+    said = [record.getMessage() for record in caplog.records if record.name == "jimsapi"]
+    assert len(said) == 1
+    assert "raise the limit of open files" in said[0]
+
+
+def limited(served: Served, descriptors: int) -> Served:
+    """A server that may have no more descriptors open."""
+    served.command = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *served.command]
+    return served
+
+
+def probed(port: int, path: str) -> int:
+    """The status of a probe that is asked again if it is refused, as orchestrators do."""
+    for _ in range(20):
+        with closing(connect(port)) as probe:
+            probe.sendall(request("GET", path))
+            status, headers, _ = read_answer(probe)
+            if status != 503:
+                break
+            assert headers["connection"] == "close"
+    return status
+
+
+def test_idle_connections_are_closed_to_make_room_for_new_ones(
+    many: Callable[[int, int], list[socket.socket]],
+) -> None:
+    with limited(Served(), 128) as served:
+        idle = many(served.port, 200)
+        assert probed(served.port, "/healthz") == 200
+        for connection in many(served.port, 20):
+            connection.sendall(PROBE)
+            assert read_answer(connection)[0] in (200, 503)
+        assert ended(idle[0])
+        served.stop()
+        assert served.stderr.count("descriptors run out") == 1
+        assert "Traceback" not in served.stderr
+
+
+def test_probes_are_answered_though_work_has_taken_all_connections(
+    many: Callable[[int, int], list[socket.socket]],
+) -> None:
+    half = request("POST", "/api/v1/chat", "content-type: application/json", "content-length: 10", body=b"{")
+    with limited(Served("--root-path", "/bot"), 128) as served:
+        for _ in range(150):
+            for connection in many(served.port, 1):
+                connection.sendall(half)
+        (other,) = many(served.port, 1)
+        other.sendall(OTHER)
+        status, headers, _ = read_answer(other)
+        assert (status, headers["connection"], headers["retry-after"]) == (503, "close", "1")
+        assert [probed(served.port, path) for path in ("/healthz", "/readyz")] == [200, 200]
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_connection_that_has_sent_nothing_when_the_server_ends_is_answered(
+    many: Callable[[int, int], list[socket.socket]], loop: str
+) -> None:
+    with Serving(loop) as serving:
+        (fresh,) = many(serving.port, 1)
+        eventually(lambda: serving.server.server_state.connections)
+        serving.server.should_exit = True
+        eventually(lambda: serving.listening.fileno() == -1)
+        fresh.sendall(PROBE)
+        status, headers, body = read_answer(fresh)
+        assert (status, headers["connection"], body) == (200, "close", b"/healthz")
+        assert ended(fresh)
+
+
+def test_a_port_can_be_opened_again_by_who_shares_its_socket() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening, closing(socket.socket()) as client:
+        acceptor.refuse_new_connections(listening)
+        client.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            client.connect(listening.getsockname())
+        acceptor.accept_new_connections(listening)
+        connect(listening.getsockname()[1]).close()
