@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 from uuid import UUID
 
 import msgspec
@@ -39,6 +39,7 @@ from jimsapi.service.quota import Allowance, Quota, QuotaLimits
 from jimsapi.service.result import RunResult, stored_result
 from jimsapi.service.sinks import SinkQueue
 from jimsapi.service.stream import Gap, RunStarted, RunStream, Streams, StreamVoice
+from jimsapi.service.tasks import EndlessTask, PipelineTask, ServiceTask, current_pipeline
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.errors import (
     DomainError,
@@ -149,7 +150,7 @@ class RunService:
         self.streams = Streams()
         self._runs: dict[UUID, LiveRun] = {}
         self._by_key: dict[UUID, LiveRun] = {}
-        self._let_go: set[asyncio.Task[Any]] = set()
+        self._let_go: set[PipelineTask] = set()
         self._looks: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
@@ -157,7 +158,8 @@ class RunService:
         self._ownership = asyncio.Lock()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._housekeeping: asyncio.Task[None] | None = None
+        self._housekeeping = EndlessTask(self._keep_house, "housekeeping")
+        self._leaving = False
 
     async def __aenter__(self) -> "RunService":
         self._loop = asyncio.get_running_loop()
@@ -167,20 +169,20 @@ class RunService:
             logger.warning("%d runs of an earlier process were open; they are marked interrupted", interrupted)
         for sink in self.sinks:
             sink.start()
-        self._housekeeping = asyncio.create_task(self._keep_house(), name="housekeeping")
+        self._housekeeping.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        tasks = [run.task for run in self._runs.values() if run.task is not None]
-        if self._housekeeping is not None:
-            tasks.append(self._housekeeping)
+        self._leaving = True
+        tasks = {run.task for run in self._runs.values() if run.task is not None}
         for run in self._runs.values():
             if run.context is not None:
                 run.context.close()
-        for task in (*tasks, *self._let_go):  # those were waited for once; they must not hold up the exit
-            task.cancel()
+        for task in tasks | self._let_go:  # those were waited for once; they must not hold up the exit
+            task.end()
         if tasks:
             await asyncio.wait(tasks, timeout=LET_GO_AFTER)
+        await self._housekeeping.stop(LET_GO_AFTER)
         for run in list(self._runs.values()):  # their tasks had not begun, or do not end
             self._close(run)
         self._set_alarm(math.inf)
@@ -316,7 +318,7 @@ class RunService:
         # Registered before the store hears of it: the heartbeat takes an open run that is not here for an orphan.
         self._runs[run.run_id] = run
         self._idle.clear()
-        run.task = self._loop.create_task(flow)
+        run.task = ServiceTask(flow, loop=self._loop, name=None)
 
     def watch(self, run_id: UUID) -> RunStream | None:
         """The stream of a run that this process works on, or has worked on a while ago; None for all others."""
@@ -363,8 +365,29 @@ class RunService:
         except Exception:
             logger.exception("run %s failed inside the server", run.run_id)
             run.answer_with(RunBroken())
+        except ENDINGS as cause:
+            if self._leaving:
+                raise
+            await self._end_cut_off(run, cause)
         finally:
             self._close(run)
+
+    async def _end_cut_off(self, run: LiveRun, cause: BaseException) -> None:
+        """Store an outcome for a run whose flow somebody else's code has cut off: its thread must not stay locked."""
+        self._stop_cut_off(run, cause)
+        if run.status is RunStatus.RUNNING:
+            outcome = Outcome(RunStatus.INTERRUPTED, error=str(RunInterrupted()))
+            settled = await self._insist(run, partial(self.store.finish, run.run_id, self.owner, outcome))
+        else:
+            settled = await self._insist(run, partial(self.store.cancel, run.run_id))
+        run.status = settled.status or RunStatus.CANCELLED
+        self._wake(settled.next_run)
+
+    def _stop_cut_off(self, run: LiveRun, cause: BaseException) -> None:
+        text = "run %s is interrupted: a %s of somebody else's code reached it"
+        logger.error(text, run.run_id, type(cause).__name__, exc_info=cause)
+        run.stop(Stop.DRAINED)
+        run.answer_with(RunInterrupted())
 
     async def _run_once(self, run: LiveRun, thread_config: bytes) -> None:
         """The same flow for a message that is in no thread."""
@@ -384,6 +407,10 @@ class RunService:
         except Exception:
             logger.exception("run %s failed inside the server", run.run_id)
             run.answer_with(RunBroken())
+        except ENDINGS as cause:
+            if self._leaving:
+                raise
+            self._stop_cut_off(run, cause)
         finally:
             self._close(run)
 
@@ -536,7 +563,9 @@ class RunService:
         if run.stream is not None and run.status is RunStatus.RUNNING:  # a conversation start says nothing there
             context.watch(StreamVoice(run.stream))
         run.woken = loop.create_future()
-        run.pipeline = task = loop.create_task(_invoke(pipeline, context))
+        run.pipeline = task = PipelineTask(
+            _invoke(pipeline, context), loop=loop, pipeline=name, run_id=run.run_id, thread_id=thread.thread_id
+        )
         task.add_done_callback(run.wake)
         run.deadline = deadline
         if deadline < self._alarm_at:
@@ -565,7 +594,7 @@ class RunService:
                 following = run.deadline
         self._set_alarm(following)
 
-    def _ending(self, run: LiveRun, task: asyncio.Task[Any], context: ThreadContext) -> Ending:
+    def _ending(self, run: LiveRun, task: PipelineTask, context: ThreadContext) -> Ending:
         if not task.done():
             logger.error("run %s: its pipeline swallowed the cancellation; the run goes on without it", run.run_id)
             self._let_go.add(task)
@@ -575,7 +604,7 @@ class RunService:
         return Ending.of(run, task, context)
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._let_go.discard(task)
+        self._let_go.discard(cast(PipelineTask, task))
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.info("a pipeline that was let go ended with %s", type(error).__name__)
 
@@ -738,12 +767,15 @@ class RunService:
                     purge_at = self._loop.time() + PURGE_EVERY
             except StoreUnavailable as error:
                 logger.warning("the store does not answer: %s", error)
-            except Exception:
+            except (Exception, *ENDINGS):
+                if being_cancelled():
+                    raise
                 logger.exception("housekeeping failed; it is tried again")
             await asyncio.sleep(HEARTBEAT_EVERY)
 
 
 async def _invoke(pipeline: Pipeline, context: ThreadContext) -> None:
+    current_pipeline.set(cast(PipelineTask, asyncio.current_task()))
     try:
         await pipeline(context)
     except (SystemExit, KeyboardInterrupt) as error:

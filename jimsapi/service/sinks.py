@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from jimsapi.service.foreign import ENDINGS, being_cancelled
+from jimsapi.service.tasks import EndlessTask
 from jimsapi.threads.event import Event
 
 logger = logging.getLogger("jimsapi.sinks")
@@ -38,11 +39,11 @@ class SinkQueue:
         self.outcomes: Counter[str] = Counter()
         self._sink = sink
         self._queue: asyncio.Queue[Event] = asyncio.Queue(QUEUE_LIMIT)
-        self._worker: asyncio.Task[None] | None = None
+        self._worker = EndlessTask(self._work, f"event sink {self.name}")
 
     def start(self) -> None:
         """Begin to deliver, in the running loop."""
-        self._worker = asyncio.create_task(self._work(), name=f"sink {self.name}")
+        self._worker.start()
 
     def put(self, events: Sequence[Event]) -> None:
         """Hand over events without waiting."""
@@ -64,9 +65,7 @@ class SinkQueue:
 
     async def stop(self) -> None:
         """End the task; what still waits is lost."""
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.wait({self._worker}, timeout=1.0)
+        await self._worker.stop(1.0)
 
     async def _work(self) -> None:
         while True:
