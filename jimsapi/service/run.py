@@ -282,7 +282,7 @@ class RunService:
         thread_config = self._check(inbound, admission)
         run = self._admit(inbound, admission)
         if watched:
-            run.stream = self.streams.open(run.run_id)
+            run.stream = self.streams.open(run.run_id, in_store=False)
             run.taken = self._loop.create_future()
         self._launch(run, self._run_once(run, thread_config))
         return run
@@ -682,6 +682,7 @@ class RunService:
         run.answer_with(RunInterrupted())  # heard only by a caller whose run was cut off at the exit
         if run.stream is not None:
             self.streams.close(run.run_id, self._loop.time())
+        run.context = None  # it holds a conversation, and whoever reads the answer slowly holds the run
         if run.idempotency is not None:
             del self._by_key[run.idempotency.key]
         if not self._runs:
@@ -775,12 +776,14 @@ class RunService:
 
 
 async def _invoke(pipeline: Pipeline, context: ThreadContext) -> None:
-    current_pipeline.set(cast(PipelineTask, asyncio.current_task()))
+    token = current_pipeline.set(cast(PipelineTask, asyncio.current_task()))
     try:
         await pipeline(context)
     except (SystemExit, KeyboardInterrupt) as error:
         # asyncio lets these two through a task and out of the loop: a pipeline would take the server down.
         raise RuntimeError(f"the pipeline raised {type(error).__name__}") from error
+    finally:
+        current_pipeline.reset(token)  # the task's context holds the task: a cycle would stay until it is collected
 
 
 def _adopted(adopted: AdoptedRun, loop: asyncio.AbstractEventLoop, streams: Streams) -> LiveRun:

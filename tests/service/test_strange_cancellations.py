@@ -1,6 +1,8 @@
 """A pipeline, or somebody else's code, cancels tasks that are not its own: other runs and the service go on."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -208,6 +210,23 @@ async def test_a_pipeline_may_cancel_itself_by_its_own_tasks_and_timers() -> Non
 
 def service_of(pipeline: Callable[[ThreadContext], Any], store: MemoryStore, **options: Any) -> RunService:
     return RunService(JimsApp(pipeline), store, [DefaultResolver()], **options)
+
+
+async def test_the_task_of_a_pipeline_leaves_no_cycle_of_references() -> None:
+    seen: list[weakref.ref[Any]] = []
+
+    async def pipeline(ctx: ThreadContext) -> None:
+        seen.append(weakref.ref(asyncio.current_task()))
+
+    gc.disable()
+    try:
+        async with MemoryStore() as store, service_of(pipeline, store) as service:
+            await service.chat(inbound(), PUBLIC)
+            await ended(service)
+            await asyncio.sleep(0)
+            assert seen[0]() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_run_that_a_pipeline_begins_keeps_its_own_time_limits() -> None:
