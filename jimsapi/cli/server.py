@@ -33,6 +33,9 @@ from jimsapi.threads.errors import StoreUnusable
 logger = logging.getLogger("jimsapi")
 
 BACKLOG = 2048
+SWITCH_INTERVAL = 0.0005
+"""Seconds after which a thread that waits for Python's interpreter lock gets it, instead of 0.005: the thread that
+commits waits for it a few times a commit, whenever the event loop is busy."""
 HALF_SENT_WITHIN = 1
 """Seconds that the server waits, after the drain, for requests whose body never came."""
 
@@ -105,6 +108,7 @@ class Serving:
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         # What stands now stays, so that the collector need not look through it again and again.
         gc.freeze()
+        sys.setswitchinterval(SWITCH_INTERVAL)
         gc.set_threshold(10_000, 5, 50)
 
     def stopped(self, abandoned_pipelines: int) -> None:

@@ -98,28 +98,28 @@ class SQLiteStore:
                 # An empty transaction shows that the writer lives and gets the lock. Whether a failure is over, only
                 # writing shows.
                 failing = self._writer is not None and self._writer.failing
-                await self._write(_touch if failing else _probe)
+                await (self._write(_touch) if failing else self._write(_probe, brief=True))
         except TimeoutError:
             raise StoreUnavailable(f"SQLite: {self._path} did not answer within {PING_TIMEOUT:g} s") from None
 
     async def accept(self, plan: RunPlan) -> Accepted:
-        return await self._write(
-            partial(writes.accept, plan=plan, new_thread=_new_thread(plan), keep_keys=self.keep_keys)
-        )
+        work = partial(writes.accept, plan=plan, new_thread=_new_thread(plan), keep_keys=self.keep_keys)
+        return await self._write(work, brief=plan.context.events > 0)
 
     async def start(
         self, run_id: UUID, owner: UUID, events: Sequence[NewEvent], context: ContextLimits
     ) -> Started | None:
-        return await self._write(partial(writes.start, run_id=run_id, owner=owner, events=events, context=context))
+        work = partial(writes.start, run_id=run_id, owner=owner, events=events, context=context)
+        return await self._write(work, brief=context.events > 0)
 
     async def finish(self, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
-        return await self._write(partial(writes.finish, run_id=run_id, owner=owner, outcome=outcome))
+        return await self._write(partial(writes.finish, run_id=run_id, owner=owner, outcome=outcome), brief=True)
 
     async def cancel(self, run_id: UUID) -> Settled:
-        return await self._write(partial(writes.cancel, run_id=run_id))
+        return await self._write(partial(writes.cancel, run_id=run_id), brief=True)
 
     async def heartbeat(self, owner: UUID, live: Collection[UUID]) -> list[UUID]:
-        return await self._write(partial(writes.heartbeat, owner=owner, live=frozenset(live)))
+        return await self._write(partial(writes.heartbeat, owner=owner, live=frozenset(live)), brief=True)
 
     async def recover(self, owner: UUID) -> int:
         return await self._write(partial(writes.recover, owner=owner))
@@ -160,10 +160,10 @@ class SQLiteStore:
             pass
         return purged
 
-    def _write(self, work: Work[T]) -> asyncio.Future[T]:
+    def _write(self, work: Work[T], *, brief: bool = False) -> asyncio.Future[T]:
         if self._writer is None:
             raise StoreUnavailable("the store is not open")
-        return self._writer.submit(work)
+        return self._writer.submit(work, brief=brief)
 
     async def _read(self, work: Work[T]) -> T:
         if self._reader is None:

@@ -125,7 +125,9 @@ def open_writer(path: str, durability: Durability) -> sqlite3.Connection:
         StoreUnusable: it is no database, cannot be written, or was made by a newer version; the message says which.
     """
     try:
-        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, cached_statements=256)
+        connection = sqlite3.connect(
+            path, timeout=BUSY_TIMEOUT, isolation_level=None, cached_statements=256, check_same_thread=False
+        )
         try:
             _refuse_foreign_tables(connection, path)
             _refuse_newer_schema(connection, path)

@@ -1,9 +1,17 @@
-"""The one thread that writes to an SQLite database: all that waits is committed together."""
+"""The writer of an SQLite database: all that waits is committed together.
+
+The event loop's own thread executes the statements of a batch, and a second thread commits it. Each call of sqlite3
+gives up Python's interpreter lock while SQLite works, and then waits to get it back: in a thread of its own for up to
+the switch interval, whenever the event loop is busy. A crowd that only gets refusals would so starve the messages that
+were accepted. In the event loop's thread nothing competes for the lock. What may block stays in the second thread:
+waiting for another program's lock, the commit with its fsync, and operations of any size.
+"""
 
 import asyncio
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 from time import perf_counter
@@ -17,11 +25,15 @@ T = TypeVar("T")
 
 Work = Callable[[sqlite3.Connection], T]
 
-QUIET_TURNS = 4
-"""Turns of the event loop without a new operation after which those collected are handed over. What one commit answers
+QUIET_TURNS = 2
+"""Turns of the event loop without a new operation after which those collected are executed. What one commit answers
 leads to the next operations within as many."""
 PATIENCE = 0.005
-"""Seconds after which they are handed over in any case."""
+"""Seconds after which they are executed in any case."""
+TURN = 0.002
+"""Seconds of the event loop that a batch takes at once. The rest of the batch waits for the next turn."""
+LOCK_WAIT = 1.0
+"""Seconds that the second thread waits for another program that holds the database."""
 
 _PASSING = {
     sqlite3.SQLITE_BUSY,
@@ -48,13 +60,26 @@ def as_domain_error(error: Exception) -> Exception:
 
 
 class _Operation:
-    __slots__ = ("error", "future", "result", "work")
+    __slots__ = ("brief", "error", "future", "result", "work")
 
-    def __init__(self, work: Work[Any], future: asyncio.Future[Any]) -> None:
+    def __init__(self, work: Work[Any], future: asyncio.Future[Any], brief: bool) -> None:
         self.work = work
         self.future = future
+        self.brief = brief
         self.result: Any = None
         self.error: Exception | None = None
+
+
+class _Batch:
+    """Operations of one transaction. `executed` counts those whose statements the event loop has executed."""
+
+    __slots__ = ("began", "executed", "failed", "operations")
+
+    def __init__(self, operations: list[_Operation]) -> None:
+        self.operations = operations
+        self.executed = 0
+        self.failed = False
+        self.began = perf_counter()
 
 
 class _RefusedTooLate(Exception):
@@ -62,10 +87,14 @@ class _RefusedTooLate(Exception):
 
 
 class Writer:
-    """Runs operations on one connection in one thread, as many as wait in each transaction.
+    """Executes operations on one connection, as many as wait in each transaction.
 
-    `connect` opens the connection and `disconnect` closes it; `check` is called before each commit and raises
-    `StoreUnavailable` if it must not be made. All three run in the writer's thread, `report` in the event loop's.
+    `connect` opens the connection, which has to allow use by several threads, and `disconnect` closes it, both in the
+    second thread. `check` is called in the event loop before each commit and raises `StoreUnavailable` if the commit
+    must not be made. `report` is called in the event loop after it.
+
+    One thread at a time uses the connection: the event loop's from the begin of a transaction until it hands the batch
+    over, the second one until it has settled the batch.
     """
 
     def __init__(
@@ -80,9 +109,10 @@ class Writer:
         self._check = check
         self._report = report
         self._loop = asyncio.get_running_loop()
-        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._opened: asyncio.Future[sqlite3.Connection] = self._loop.create_future()
         self._closed: asyncio.Future[None] = self._loop.create_future()
-        self._queue: SimpleQueue[list[_Operation] | None] = SimpleQueue()
+        self._handed_over: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._connection: sqlite3.Connection
         self._collected: list[_Operation] = []
         self._turns = 0
         self._patient_until = 0.0
@@ -92,10 +122,10 @@ class Writer:
         """Whether the last commit failed."""
 
     async def open(self) -> None:
-        """Start the thread, and wait until the connection is open. Raises what `connect` raises."""
+        """Start the second thread, and wait until the connection is open. Raises what `connect` raises."""
         Thread(target=self._work, name="jimsapi-sqlite-writer", daemon=True).start()
         try:
-            await asyncio.shield(self._opened)
+            self._connection = await asyncio.shield(self._opened)
         except asyncio.CancelledError:
             self._stop()
             raise
@@ -105,8 +135,10 @@ class Writer:
         self._stop()
         await asyncio.shield(self._closed)
 
-    def submit(self, work: Work[T]) -> asyncio.Future[T]:
-        """Have `work` done in the next transaction. Cancelling the future does not undo it.
+    def submit(self, work: Work[T], *, brief: bool = False) -> asyncio.Future[T]:
+        """Do `work` in the next transaction. Cancelling the future does not undo it.
+
+        `brief` work takes about a millisecond at most whatever the database holds, so the event loop's thread does it.
 
         What the future raises: what `work` raised, in which case all that it wrote is undone; or `StoreUnavailable`.
         `work` may be called twice, so it must change nothing but the database.
@@ -115,17 +147,16 @@ class Writer:
         if self._closing:
             future.set_exception(StoreUnavailable("the store is closed"))
             return future
-        self._collected.append(_Operation(work, future))
+        self._collected.append(_Operation(work, future, brief))
         self._turns = QUIET_TURNS
         if len(self._collected) == 1 and not self._busy:
             self._gather()
         return future
 
     def _gather(self) -> None:
-        """Hand over what is collected once the loop has little else to do.
+        """Begin a transaction once the loop has little else to do.
 
-        A transaction costs most of what it costs however little is in it, and the two threads share one interpreter: so
-        the writer gets a full one, and works on it while the loop rests.
+        A transaction costs most of what it costs however little is in it, so it gets what comes in the next turns, too.
         """
         self._patient_until = self._loop.time() + PATIENCE
         self._loop.call_soon(self._look)
@@ -134,98 +165,167 @@ class Writer:
         self._turns -= 1
         if self._turns > 0 and self._loop.time() < self._patient_until:
             self._loop.call_soon(self._look)
-        else:
-            self._hand_over()
+        elif not self._busy:
+            self._begin()
 
-    def _hand_over(self) -> None:
-        if self._collected:
-            self._busy = True
-            self._queue.put(self._collected)
-            self._collected = []
+    def _begin(self) -> None:
+        if not self._collected:
+            return
+        self._busy = True
+        batch, self._collected = _Batch(self._collected), []
+        if not all(operation.brief for operation in batch.operations):
+            self._handed_over.put(partial(self._do_all, batch))
+            return
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except Exception:  # another program holds the database, or it fails: the second thread may wait
+            self._handed_over.put(partial(self._do_all, batch))
+            return
+        self._execute_some(batch)
+
+    def _execute_some(self, batch: _Batch) -> None:
+        """Execute operations for one turn of the event loop, and commit after the last one."""
+        until = perf_counter() + TURN
+        try:
+            for operation in batch.operations[batch.executed :]:
+                _execute(self._connection, operation)
+                batch.executed += 1
+                if perf_counter() > until:
+                    break
+            if batch.executed == len(batch.operations):
+                self._check()
+        except Exception:  # the second thread finds out which operation fails, and does the others
+            self._handed_over.put(partial(self._do_all, batch))
+            return
+        if batch.executed < len(batch.operations):
+            self._loop.call_soon(self._execute_some, batch)
+        else:
+            self._handed_over.put(partial(self._commit, batch))
 
     def _stop(self) -> None:
         if not self._closing:
             self._closing = True
-            self._hand_over()
-            self._queue.put(None)
+            if not self._busy:
+                self._begin()
+            if not self._busy:
+                self._handed_over.put(None)
+
+    # In the second thread.
 
     def _work(self) -> None:
         try:
             connection = self._connect()
+            _wait_for_locks(connection, 0)
         except BaseException as error:
             self._post(_reject, self._opened, error)
             return
-        self._post(_resolve, self._opened, None)
+        self._post(_resolve, self._opened, connection)
         try:
-            while (batch := self._queue.get()) is not None:
-                began = perf_counter()
-                self.failing = not self._commit(connection, batch)
-                record = CommitRecord(len(batch), perf_counter() - began, self.failing)
-                self._post(self._settle, batch, record)
+            while (job := self._handed_over.get()) is not None:
+                job()
         finally:
+            with suppress(sqlite3.Error):
+                _wait_for_locks(connection, LOCK_WAIT)
             self._disconnect(connection)
             self._post(_resolve, self._closed, None)
 
-    def _commit(self, connection: sqlite3.Connection, batch: list[_Operation]) -> bool:
-        """Run a batch in one transaction, each operation with its own outcome. Says whether the database could."""
+    def _commit(self, batch: _Batch) -> None:
+        """Commit what the event loop has executed."""
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                self._run(connection, batch)
-            except Exception:
-                if not connection.in_transaction:  # a full disk takes the whole transaction away
-                    raise
+            self._connection.execute("COMMIT")
+        except Exception as failure:
+            self._fail(batch, failure)
+        self._post(self._settle, batch)
+
+    def _do_all(self, batch: _Batch) -> None:
+        """Execute and commit a batch, with time to wait for other programs' locks."""
+        connection = self._connection
+        try:
+            if connection.in_transaction:  # the event loop has begun
                 connection.execute("ROLLBACK")
-                connection.execute("BEGIN IMMEDIATE")
-                self._run_with_savepoints(connection, batch)
+            _wait_for_locks(connection, LOCK_WAIT)
+            self._execute_all(batch)
             self._check()
             connection.execute("COMMIT")
         except Exception as failure:
-            for operation in batch:
-                operation.error = _unavailable(failure)
-            _roll_back(connection)
-            return False
-        return not any(isinstance(operation.error, StoreUnavailable) for operation in batch)
+            self._fail(batch, failure)
+        finally:
+            with suppress(sqlite3.Error):
+                _wait_for_locks(connection, 0)
+        self._post(self._settle, batch)
 
-    def _run(self, connection: sqlite3.Connection, batch: list[_Operation]) -> None:
-        """The usual way: nothing fails, and what is refused is refused before it wrote anything."""
-        for operation in batch:
-            changes = connection.total_changes
-            try:
-                operation.result = operation.work(connection)
-            except DomainError as refusal:
-                if connection.total_changes != changes:
-                    raise _RefusedTooLate from refusal
-                operation.error = refusal
+    def _execute_all(self, batch: _Batch) -> None:
+        """Execute a batch in a new transaction, each operation with its own outcome."""
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for operation in batch.operations:
+                _execute(connection, operation)
+        except Exception:
+            if not connection.in_transaction:  # a full disk takes the whole transaction away
+                raise
+            connection.execute("ROLLBACK")
+            connection.execute("BEGIN IMMEDIATE")
+            for operation in batch.operations:
+                _execute_in_savepoint(connection, operation)
 
-    def _run_with_savepoints(self, connection: sqlite3.Connection, batch: list[_Operation]) -> None:
-        """The careful way: an operation that fails is undone, and the others stand."""
-        for operation in batch:
-            operation.error = None
-            connection.execute("SAVEPOINT operation")
-            try:
-                operation.result = operation.work(connection)
-            except Exception as error:
-                if not connection.in_transaction:
-                    raise
-                connection.execute("ROLLBACK TO operation")
-                operation.error = as_domain_error(error)
-            connection.execute("RELEASE operation")
+    def _fail(self, batch: _Batch, failure: Exception) -> None:
+        batch.failed = True
+        for operation in batch.operations:
+            operation.error = _unavailable(failure)
+        _roll_back(self._connection)
 
-    def _settle(self, batch: list[_Operation], record: CommitRecord) -> None:
+    # In the event loop again.
+
+    def _settle(self, batch: _Batch) -> None:
         self._busy = False  # first of all: the next batch goes on whatever a listener does
         if self._collected:
             self._gather()
-        for operation in batch:
+        elif self._closing:
+            self._handed_over.put(None)
+        for operation in batch.operations:
             if operation.error is None:
                 _resolve(operation.future, operation.result)
             else:
+                batch.failed |= isinstance(operation.error, StoreUnavailable)
                 _reject(operation.future, operation.error)
-        self._report(record)
+        self.failing = batch.failed
+        self._report(CommitRecord(len(batch.operations), perf_counter() - batch.began, batch.failed))
 
     def _post(self, callback: Callable[..., None], *arguments: Any) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(callback, *arguments)
+
+
+def _wait_for_locks(connection: sqlite3.Connection, seconds: float) -> None:
+    """Set how long a statement waits for a lock that another program holds."""
+    connection.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
+
+
+def _execute(connection: sqlite3.Connection, operation: _Operation) -> None:
+    """The usual way: nothing fails, and what is refused is refused before it wrote anything."""
+    changes = connection.total_changes
+    operation.error = None
+    try:
+        operation.result = operation.work(connection)
+    except DomainError as refusal:
+        if connection.total_changes != changes:
+            raise _RefusedTooLate from refusal
+        operation.error = refusal
+
+
+def _execute_in_savepoint(connection: sqlite3.Connection, operation: _Operation) -> None:
+    """The careful way: an operation that fails is undone, and the others of its transaction stay."""
+    operation.error = None
+    connection.execute("SAVEPOINT operation")
+    try:
+        operation.result = operation.work(connection)
+    except Exception as error:
+        if not connection.in_transaction:
+            raise
+        connection.execute("ROLLBACK TO operation")
+        operation.error = as_domain_error(error)
+    connection.execute("RELEASE operation")
 
 
 def _resolve(future: asyncio.Future[Any], result: Any) -> None:

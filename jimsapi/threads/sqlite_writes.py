@@ -5,7 +5,7 @@ What is refused is refused before anything is written, so that the writer need n
 
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import msgspec
@@ -28,6 +28,7 @@ from jimsapi.threads.run import (
     Settled,
     Snapshot,
     Started,
+    ThreadRecord,
 )
 from jimsapi.threads.sqlite_reads import (
     NEWEST_TIME,
@@ -170,13 +171,15 @@ def _accept_message(
 
 def _accept_new(connection: sqlite3.Connection, plan: RunPlan, new: NewThread, now: datetime) -> Accepted:
     thread = new.thread_id.hex
-    created_at = time_text(_next_creation(connection, plan.contact_id))
-    connection.execute(_INSERT_THREAD, (thread, plan.contact_id, new.external_id, created_at, json_value(new.config)))
+    created_at = _next_creation(connection, plan.contact_id)
+    connection.execute(
+        _INSERT_THREAD, (thread, plan.contact_id, new.external_id, time_text(created_at), json_value(new.config))
+    )
     status = RunStatus.QUEUED if plan.conversation_start else RunStatus.RUNNING
     events = [new.created] if plan.conversation_start else [new.created, plan.message]
     stored = _append(connection, thread, events, None, now)
     _insert_run(connection, plan, thread, 1, status, True, now)
-    record = thread_record((thread, plan.contact_id, created_at, new.config))
+    record = ThreadRecord(new.thread_id, plan.contact_id, created_at.astimezone(UTC), new.config)
     return Accepted(record, True, status, Snapshot(stored[:], False), stored)
 
 
@@ -355,7 +358,7 @@ def finish(connection: sqlite3.Connection, run_id: UUID, owner: UUID, outcome: O
     # What a pipeline raised may hold lone surrogates, which no database text can.
     error = None if outcome.error is None else storable_text(outcome.error)
     connection.execute(
-        _FINISH, (outcome.status, time_text(now), error, sent_at, len(stored), outcome.streamed, run_id.hex)
+        _FINISH, (outcome.status.value, time_text(now), error, sent_at, len(stored), outcome.streamed, run_id.hex)
     )
     return Settled(True, outcome.status, next_run and UUID(next_run), stored)
 
@@ -492,6 +495,7 @@ def _insert_run(
 ) -> None:
     time = time_text(now)
     waits = status is RunStatus.QUEUED
+    # sqlite3 takes a plain string and a plain number at half of what another object costs, an enum or a bool.
     connection.execute(
         _INSERT_RUN,
         (
@@ -499,15 +503,15 @@ def _insert_run(
             thread,
             seq,
             plan.owner.hex,
-            status,
-            created_new_thread,
+            status.value,
+            int(created_new_thread),
             _dump_message(plan.message) if waits else None,
             time,
             None if waits else time,
             plan.message.event_id.hex,
-            continues,
+            int(continues),
             None if plan.caller is None else plan.caller.hex,
-            plan.background,
+            int(plan.background),
             plan.webhook_url,
         ),
     )

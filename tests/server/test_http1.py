@@ -18,7 +18,7 @@ from websockets.frames import Close, Frame, Opcode
 
 from jimsapi.asgi import App, Request, Response, StreamingResponse
 from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
-from jimsapi.cli import http1
+from jimsapi.server import http1
 from jimsapi.server.http1 import Http1Protocol
 from tests.raw import TIMEOUT, connect, ended, request
 

@@ -7,7 +7,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -28,7 +29,7 @@ from jimsapi.threads import sqlite as sqlite_store
 from jimsapi.threads import sqlite_writer
 from jimsapi.threads.errors import IdentifierTaken, StoreUnavailable, StoreUnusable
 from jimsapi.threads.event import NewEvent
-from jimsapi.threads.run import Accepted, Outcome, RunStatus
+from jimsapi.threads.run import Accepted, ContextLimits, Outcome, RunStatus
 from jimsapi.threads.sqlite import SQLiteStore
 from jimsapi.threads.sqlite_schema import SCHEMA_VERSION, Durability
 from jimsapi.threads.store import CommitRecord
@@ -409,6 +410,86 @@ async def test_two_runs_of_a_thread_are_never_running_whatever_the_code_does(sto
     await store.accept(make_plan())
     with pytest.raises(sqlite3.IntegrityError):
         await store._write(lambda connection: connection.execute("UPDATE jimsapi_runs SET status = 'running'"))
+
+
+# Who does what: see the module docstring of the writer.
+
+
+async def test_a_busy_event_loop_keeps_a_turn_from_nothing_but_its_commits(store: SQLiteStore) -> None:
+    executed: list[tuple[str, bool]] = []  # a statement, and whether the event loop's thread executed it
+    await _trace(store, lambda statement: executed.append((statement, threading.current_thread() is loop_thread)))
+    loop_thread = threading.current_thread()
+    plans = [make_plan(str(number)) for number in range(20)]
+    await asyncio.gather(*[store.accept(plan) for plan in plans])
+    await asyncio.gather(*[store.finish(plan.run_id, OWNER, completed(make_event())) for plan in plans])
+    await _trace(store, None)
+    elsewhere = [statement for statement, in_loop in executed if not in_loop]
+    assert elsewhere[:2] == ["COMMIT", "COMMIT"]  # then comes what ends the trace
+    assert len(executed) > 20 * 8
+
+
+async def test_what_may_take_long_leaves_the_event_loop_alone(store: SQLiteStore) -> None:
+    threads: set[threading.Thread] = set()
+    await store.accept(make_plan())
+    await _trace(store, lambda _: threads.add(threading.current_thread()))
+    await asyncio.gather(store.delete_contact("ann"), store.accept(make_plan("bob")))
+    await store.purge(timedelta(0))
+    await store.accept(make_plan("ann", context=ContextLimits(events=0)))
+    await _trace(store, None)
+    assert len(threads) == 1
+    assert threading.current_thread() not in threads
+
+
+async def test_the_event_loop_turns_while_another_program_holds_the_database(path: Path, store: SQLiteStore) -> None:
+    waits = await store._write(lambda connection: connection.execute("PRAGMA busy_timeout").fetchone(), brief=True)
+    assert waits == (0,)
+    neighbour = sqlite3.connect(path, isolation_level=None)
+    neighbour.execute("BEGIN IMMEDIATE")
+    accepting = asyncio.ensure_future(store.accept(make_plan()))
+    turns = 0
+    while not accepting.done():
+        await asyncio.sleep(0.01)
+        turns += 1
+        if turns == 20:
+            neighbour.execute("ROLLBACK")
+    assert turns >= 20
+    assert (await accepting).created_new_thread
+    neighbour.close()
+
+
+async def test_a_large_batch_takes_several_turns_of_the_event_loop(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_writer, "TURN", 0.0)
+    reports: list[CommitRecord] = []
+    store.on_commit = reports.append
+    accepting = asyncio.gather(*[store.accept(make_plan(str(number))) for number in range(50)])
+    turns = 0
+    while not accepting.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 50
+    assert [report.operations for report in reports] == [50]
+    assert all(accepted.created_new_thread for accepted in await accepting)
+
+
+async def test_closing_commits_a_batch_of_which_the_event_loop_has_executed_a_part(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_writer, "TURN", 0.0)
+    store = SQLiteStore(path)
+    await store.__aenter__()
+    callers = [asyncio.ensure_future(store.accept(make_plan(str(number)))) for number in range(30)]
+    while store._writer is None or not store._writer._busy:
+        await asyncio.sleep(0)
+    callers += [asyncio.ensure_future(store.accept(make_plan(f"late {number}"))) for number in range(5)]
+    await asyncio.sleep(0)
+    await store.__aexit__(None, None, None)
+    assert all(accepted.created_new_thread for accepted in await asyncio.gather(*callers))
+
+
+async def _trace(store: SQLiteStore, called: Callable[[str], object] | None) -> None:
+    await store._write(lambda connection: connection.set_trace_callback(called))
 
 
 async def _open_and_close(path: Path) -> None:
