@@ -670,7 +670,7 @@ class RunService:
 
     def _publish(self, thread_id: UUID, rows: Sequence[EventRow]) -> None:
         if self.sinks and rows:
-            events = [decode_row(thread_id, row) for row in rows]
+            events = [(decode_row(thread_id, row), len(row.data or b"")) for row in rows]
             for sink in self.sinks:
                 sink.put(events)
 
