@@ -37,7 +37,7 @@ class ServiceTask(asyncio.Task[None]):
     def cancel(self, msg: Any | None = None) -> bool:
         """Cancel the task; returns whether it was. A cancellation by others is logged and ignored."""
         by = asyncio.current_task(self.get_loop())
-        is_own = by is self or (by is None and current_pipeline.get() is self._made_by)
+        is_own = by is self or (by is None and current_pipeline.get() in (None, self._made_by))
         if self._ending or is_own or self.done():
             return super().cancel(msg)
         _log_refusal(self, by)
@@ -71,7 +71,7 @@ class PipelineTask(asyncio.Task[Any]):
     def cancel(self, msg: Any | None = None) -> bool:
         """Cancel the task; returns whether it was. A cancellation by another pipeline is logged and ignored."""
         by = current_pipeline.get()
-        if by is self or by is self._made_by or self.done():
+        if by in (None, self, self._made_by) or self.done():
             return super().cancel(msg)
         _log_refusal(self, asyncio.current_task(self.get_loop()))
         return False

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -176,6 +177,48 @@ async def test_a_run_whose_flow_is_cut_off_stores_an_outcome_and_frees_its_threa
         assert (await stored(service, cut.run_id)).status is expected
         assert (await service.chat(inbound("hi"), PUBLIC)).assistant_messages == ["You said: hi"]
     assert f"run {cut.run_id} is interrupted: a {failure.__name__} of somebody else's code reached it" in caplog.text
+
+
+@pytest.mark.parametrize("kind", STORES)
+@pytest.mark.parametrize("failure", [asyncio.CancelledError, SystemExit])
+async def test_a_run_that_is_cut_off_while_the_store_takes_it_frees_its_thread(
+    failure: type[BaseException], kind: str, tmp_path: Path
+) -> None:
+    store = make_store(kind, tmp_path)
+    whole, failures = store.accept, [failure()]
+
+    async def cut(plan: Any) -> Any:
+        accepted = await whole(plan)
+        if failures:
+            raise failures.pop()
+        return accepted
+
+    async with serving(Scripted(), store) as service:
+        store.accept = cut  # type: ignore[method-assign] # as a defect in it would
+        run = service.begin(inbound("cut"), PUBLIC)
+        with pytest.raises(RunInterrupted):
+            await run.answer
+        await ended(service)
+        assert (await stored(service, run.run_id)).status is RunStatus.CANCELLED
+        assert (await service.chat(inbound("hi"), PUBLIC)).assistant_messages == ["You said: hi"]
+
+
+def test_a_loop_that_ends_cancels_what_was_left_in_it() -> None:
+    async def leave_behind() -> None:
+        loop = asyncio.get_running_loop()
+        outer = tasks.PipelineTask(asyncio.sleep(60), loop=loop, pipeline="p", run_id=uuid4(), thread_id=uuid4())
+        token = tasks.current_pipeline.set(outer)
+        left.append(tasks.ServiceTask(wait(), loop=loop, name=None))
+        left.append(tasks.PipelineTask(wait(), loop=loop, pipeline="p", run_id=uuid4(), thread_id=uuid4()))
+        tasks.current_pipeline.reset(token)
+        await asyncio.sleep(0)
+
+    async def wait() -> None:
+        await asyncio.sleep(60)
+
+    left: list[asyncio.Task[Any]] = []
+    asyncio.run(leave_behind())
+    assert [task.cancelled() for task in left] == [True, True]
 
 
 async def cancels_its_parent(ctx: ThreadContext) -> None:
