@@ -113,7 +113,7 @@ class LiveRun:
         self.pipeline: PipelineTask | None = None
         self.woken: asyncio.Future[None] | None = None
         self.stop_reason: Stop | None = None
-        self.task: ServiceTask | None = None
+        self.task: ServiceTask[None] | None = None
         self.timings: tuple[PipelineTiming, ...] = ()
         self.deadline = math.inf
         self._turn: asyncio.Event | None = None

@@ -10,8 +10,10 @@ import logging
 import sys
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
+
+Result = TypeVar("Result")
 
 RESTART_AFTER = 1.0
 """Seconds after which work that ended unexpectedly begins again."""
@@ -22,14 +24,14 @@ current_pipeline: ContextVar["PipelineTask | None"] = ContextVar("jimsapi_pipeli
 """The task of the pipeline that is running: it is set in that task, and in all that the pipeline starts."""
 
 
-class ServiceTask(asyncio.Task[None]):
+class ServiceTask(asyncio.Task[Result]):
     """A task of the service's own.
 
     Its own code and the timers that this code sets may cancel it, as `asyncio.timeout` does. Other tasks and the
     timers of pipelines may not.
     """
 
-    def __init__(self, work: Coroutine[Any, Any, None], *, loop: asyncio.AbstractEventLoop, name: str | None) -> None:
+    def __init__(self, work: Coroutine[Any, Any, Result], *, loop: asyncio.AbstractEventLoop, name: str | None) -> None:
         self._ending = False
         self._made_by = current_pipeline.get()
         super().__init__(work, loop=loop, name=name)
@@ -90,7 +92,7 @@ class EndlessTask:
     def __init__(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         self._work = work
         self._name = name
-        self._task: ServiceTask | None = None
+        self._task: ServiceTask[None] | None = None
         self._restart: asyncio.TimerHandle | None = None
         self._stopped = False
 

@@ -165,7 +165,7 @@ class Webhooks:
         self._pending: set[Webhook] = set()
         self._ready: dict[str, deque[Webhook]] = {}
         self._calls: Counter[str] = Counter()
-        self._tasks: set[ServiceTask] = set()
+        self._tasks: set[ServiceTask[None]] = set()
         self._untried = 0
         self._all_tried = asyncio.Event()
         self._all_tried.set()
@@ -257,7 +257,7 @@ class Webhooks:
             task.add_done_callback(partial(self._called, host))
 
     def _called(self, host: str, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(cast(ServiceTask, task))
+        self._tasks.discard(cast(ServiceTask[None], task))
         self._calls[host] -= 1
         if not self._calls[host]:
             del self._calls[host]
