@@ -180,9 +180,9 @@ class RunStream:
 
         Positions count from 1; the last is `THE_END`. Raises `StreamReleased`.
         """
-        if self._released:
-            raise StreamReleased
         while (told := self.told) <= after:
+            if self._released:
+                raise StreamReleased
             if self.ended is not None:
                 return _ending(self.ended, after, told)
             change = asyncio.get_running_loop().create_future()
@@ -193,6 +193,8 @@ class RunStream:
                 if change in self._waiting:
                     self._waiting.remove(change)
                 raise
+        if self._released:
+            raise StreamReleased
         if after < self._dropped:
             if after < 1 and self._first is not None:
                 return 1, self._first

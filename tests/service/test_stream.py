@@ -273,6 +273,24 @@ async def unread(service: RunService, number: int, once: bool) -> AsyncIterator[
     return await Runs(service).of(PUBLIC, run)
 
 
+async def test_a_reader_that_waits_when_its_stream_ends_and_goes_at_once_gets_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "KEPT_FOR", 0.0)
+    bot = Scripted()
+    async with serving(bot) as service:
+        run = service.begin(inbound("stream a; hold on; send ab"), PUBLIC, watched=True)
+        await bot.reached["on"].wait()
+        reading = asyncio.create_task(drained(await Runs(service).of(PUBLIC, run)))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        bot.opened["on"].set()
+        async with asyncio.timeout(10):
+            reads = told(await reading)
+    assert reads[:2] == ["started", "delta a"]
+    assert reads[-2:] == ['event comm.assistant_message {"role":"assistant","content":"ab"}', "RunResult"]
+
+
 async def test_a_reader_that_has_read_half_goes_on_from_the_store_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(Scripted()) as service:
         run = service.begin(inbound("stream a; stream b; stream c; event d; event e"), PUBLIC, watched=True)
