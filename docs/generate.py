@@ -24,10 +24,18 @@ HEAD = """\
 Written by `docs/generate.py` from the option classes; change those, then run `make docs`.
 
 An option is a flag of `jimsapi`, a variable of its environment, and a keyword of `create_api` with the flag's name
-(`--queue-timeout`, `JIMS_QUEUE_TIMEOUT`, `queue_timeout=`). The first of these that is given counts: the flag or
-keyword, the variable, for a secret the file that its `_FILE` variable names, the default. An empty value is not given.
-Of an option that repeats, each flag adds a value and the variable holds one. A secret that repeats takes all its
-sources together: flags or keyword, variable, and the file, which has one a line (`#` begins a comment).
+(`--queue-timeout`, `JIMS_QUEUE_TIMEOUT`, `queue_timeout=`). Every variable has a second form that ends in `_FILE` and
+names a file with the value (`JIMS_STORE_FILE=/run/secrets/store`). jimsapi uses the first of these that is given: the
+flag or keyword, the variable, the file, the default. An empty value is not given.
+
+The line ends at the end of a file do not belong to the value. A file that is missing or empty stops the start. If a
+variable and its `_FILE` form are both set, the file is not read, and the start warns of it.
+
+If an option repeats, each flag adds a value, the variable holds one value, and the file has one value a line (`#`
+begins a comment). A secret that repeats takes all its sources together: flags or keyword, variable, and file.
+
+jimsapi warns of a variable that begins with `JIMS_` and is spelt nearly like one of these, with or without `_FILE`.
+Other unknown variables are left alone, because other JIMS programs use the prefix too.
 
 Those under Server and Log belong to the command alone, and `create_api` opens no metrics port unless `metrics_port` is
 passed. The options of plugins join these; `jimsapi --help` shows all that are installed.
@@ -54,8 +62,7 @@ def _section(cls: type[Options]) -> str:
 
 
 def _row(spec: OptionSpec) -> str:
-    variables = " ".join(f"`{name}`" for name in (spec.variable, spec.file_variable) if name)
-    return _cells([f"`{spec.flag}`", variables, _value(spec), _default(spec), spec.help])
+    return _cells([f"`{spec.flag}`", f"`{spec.variable}`", _value(spec), _default(spec), spec.help])
 
 
 def _cells(cells: Iterable[str]) -> str:

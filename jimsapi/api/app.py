@@ -28,14 +28,15 @@ from jimsapi.plugins.compose import Built, Composer, Composition, resolve_settin
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import PluginError
 from jimsapi.plugins.manager import OWN_DISTRIBUTION, PluginManager, one_line
-from jimsapi.plugins.options import Options, Settings
+from jimsapi.plugins.options import Options, Settings, redact
 from jimsapi.plugins.residents import Residents
+from jimsapi.service.disclosure import Disclosure
 from jimsapi.service.observers import notify
 from jimsapi.service.run import RunLimits, RunService
 from jimsapi.service.sinks import SinkQueue
 from jimsapi.service.threads import ThreadService
 from jimsapi.service.watchdog import Watchdog
-from jimsapi.threads.run import ContextLimits
+from jimsapi.threads.run import ContextLimits, StoredRun
 from jimsapi.threads.store import ThreadStore
 
 if TYPE_CHECKING:
@@ -186,6 +187,7 @@ def run_service(composition: Composition) -> RunService:
     if app.context_events is not None and not composition.settings.is_given("context_events"):
         events = app.context_events
     store = composition.store.value
+    disclosure = Disclosure(core.hide_errors, redact)
     commits = composition.told_of("on_commit")
     if commits:
         store.on_commit = partial(notify, commits)
@@ -205,17 +207,21 @@ def run_service(composition: Composition) -> RunService:
         ),
         sinks=[SinkQueue(built.value, built.name) for built in composition.sinks],
         on_run=composition.told_of("on_run"),
-        webhooks=call_webhooks(core, store),
+        webhooks=call_webhooks(core, store, disclosure),
+        disclosure=disclosure,
     )
 
 
-def call_webhooks(core: CoreOptions, store: ThreadStore) -> "Webhooks | None":
+def call_webhooks(core: CoreOptions, store: ThreadStore, disclosure: Disclosure) -> "Webhooks | None":
     """What calls the webhooks of runs; None if there is no secret to sign with."""
     if not core.webhook_keys:
         return None
     from jimsapi.service.webhooks import Webhooks  # it brings in an HTTP client
 
-    return Webhooks(core.webhook_keys, store, run_ended, allow_private=core.webhook_allow_private)
+    def body(run: StoredRun) -> bytes:
+        return run_ended(disclosure.stored(run))
+
+    return Webhooks(core.webhook_keys, store, body, allow_private=core.webhook_allow_private)
 
 
 def add_plugin_routes(app: App, plugins: PluginManager, service: RunService, settings: Settings) -> None:

@@ -54,7 +54,7 @@ STATUS: dict[type[DomainError], tuple[int, dict[str, str]]] = {
 }
 """Status and headers by error; the error's text is the `detail`."""
 
-_NOT_TOLD: dict[type[DomainError], str] = {StoreUnavailable: "The store is not available; try again later"}
+_NOT_TOLD: dict[type[DomainError], str] = {StoreUnavailable: StoreUnavailable.FOR_CALLERS}
 """Errors whose text is for the log."""
 
 PASSING = (StoreUnavailable, ServerDraining)

@@ -1,13 +1,17 @@
 """Showing metrics: this app's registry, then what else the process registered, as text or on a port of its own."""
 
-import threading
+import asyncio
+import gzip
 from collections.abc import Iterator
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import REGISTRY, CollectorRegistry, generate_latest, start_http_server
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder, gzip_accepted
 from prometheus_client.registry import Collector
 
+from jimsapi.asgi.app import App
+from jimsapi.asgi.connection import Request
+from jimsapi.asgi.response import Response
 from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.options import Options, option
 from jimsapi.service.run import RunService
@@ -99,27 +103,69 @@ def metrics_text(registry: CollectorRegistry) -> str:
     return generate_latest(WholeRegistry(registry)).decode()
 
 
+class Exposition:
+    """Makes the metrics in the format that a scraper asks for.
+
+    What is asked in one pass of the event loop shares one text, so that many scrapers at once cost as much as one.
+    """
+
+    def __init__(self, registry: Collector) -> None:
+        self._registry = registry
+        self._made: dict[tuple[str, bool], Response] = {}
+
+    def answer(self, request: Request) -> Response:
+        """The answer to a scrape, in the running event loop: text or OpenMetrics, with gzip or without."""
+        make, content_type = choose_encoder(",".join(request.headers.getlist("accept")))
+        compressed = gzip_accepted(",".join(request.headers.getlist("accept-encoding")))
+        asked = (content_type, compressed)
+        if asked not in self._made:
+            if not self._made:
+                asyncio.get_running_loop().call_soon(self._made.clear)
+            headers = {"vary": "accept, accept-encoding"}
+            text = make(self._registry)
+            if compressed:
+                text, headers["content-encoding"] = gzip.compress(text), "gzip"
+            self._made[asked] = Response(text, 200, headers, content_type)
+        return self._made[asked]
+
+
+def metrics_app(registry: CollectorRegistry) -> App:
+    """What answers on the metrics port: the metrics at `/metrics`, and at `/` for the scrapers that ask there."""
+    app = App(title="jimsapi metrics")
+    exposition = Exposition(WholeRegistry(registry))
+
+    @app.get("/metrics", public=True, probe=True)
+    @app.get("/", public=True, probe=True)
+    async def metrics(request: Request) -> Response:
+        return exposition.answer(request)
+
+    return app
+
+
 class MetricsPort:
-    """A thread that answers scrapes on a port of its own."""
+    """Answers scrapes on a port of its own, in one thread, also while the main event loop is blocked."""
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
-        self._server: WSGIServer
-        self._thread: threading.Thread
+        from jimsapi.server.thread import ServerThread  # it brings in uvicorn, which an embedded app may do without
+
         try:
-            self._server, self._thread = start_http_server(port, host, WholeRegistry(registry))
+            self._server = ServerThread(metrics_app(registry), host, port, "metrics port")
         except OSError as error:
-            raise StartError(
-                f"the metrics port {host}:{port} cannot be opened: {error.strerror or error}; "
-                "give another --metrics-port, or 0 for none"
-            ) from error
+            raise StartError(unusable_port(host, port, error)) from error
 
     @property
     def port(self) -> int:
         """The port that is open."""
-        return self._server.server_port
+        return self._server.port
 
     def close(self) -> None:
-        """Close the port."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        """Close the port. Waits for the answers that are being sent, but not for long."""
+        self._server.close()
+
+
+def unusable_port(host: str, port: int, error: OSError) -> str:
+    """Why the metrics port cannot be opened, for the operator."""
+    return (
+        f"the metrics port {host}:{port} cannot be opened: {error.strerror or error}; "
+        "give another --metrics-port, or 0 for none"
+    )

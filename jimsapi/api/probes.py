@@ -1,6 +1,7 @@
-"""Probes: is the process alive, and does it take work?"""
+"""Probes: is the process alive, and does it accept new messages?"""
 
 import asyncio
+import math
 
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import JSONResponse, Response
@@ -10,11 +11,14 @@ from jimsapi.threads.errors import StoreUnavailable
 
 PING_WITHIN = 2.0
 """Seconds that the store has to answer a readiness probe."""
+GOOD_FOR = 1.0
+"""Seconds for which the answer of a store that works is used again: anybody may ask, and a ping costs a transaction."""
 
 
 def probe_routes(service: RunService) -> Router:
     """`/healthz` and `/readyz`."""
     router = Router()
+    readiness = StoreReadiness(service)
     healthy = JSONResponse({"status": "ok"})
 
     @router.get("/healthz", public=True, probe=True, tags=("probes",))
@@ -29,9 +33,49 @@ def probe_routes(service: RunService) -> Router:
             return JSONResponse({"status": "draining"}, 503, {"connection": "close"})
         try:
             async with asyncio.timeout(PING_WITHIN):
-                await service.store.ping()
-        except (StoreUnavailable, TimeoutError):
-            return JSONResponse({"status": "store unavailable"}, 503)
-        return JSONResponse({"status": "ok"})
+                await readiness.check()
+        except StoreUnavailable as error:
+            return _unavailable(error.reason)
+        except TimeoutError:
+            return _unavailable(service.outage.reason or "no answer")
+        return healthy
 
     return router
+
+
+class StoreReadiness:
+    """Asks the store whether it works: once for all who ask at the same time."""
+
+    def __init__(self, service: RunService) -> None:
+        self._service = service
+        self._ping: asyncio.Task[None] | None = None
+        self._good_until = -math.inf
+
+    async def check(self) -> None:
+        """Return if the store works, or did a moment ago. Raises `StoreUnavailable`."""
+        if asyncio.get_running_loop().time() < self._good_until:
+            return
+        if self._ping is None:
+            self._ping = asyncio.create_task(self._ask(), name="readiness")
+            self._ping.add_done_callback(_look_at)  # whoever asked may have left
+        await asyncio.shield(self._ping)
+
+    async def _ask(self) -> None:
+        try:
+            with self._service.outage.noted():
+                await self._service.store.ping()
+            self._good_until = asyncio.get_running_loop().time() + GOOD_FOR
+        finally:
+            self._ping = None
+
+
+def _look_at(ping: asyncio.Task[None]) -> None:
+    if not ping.cancelled():
+        ping.exception()
+
+
+def _unavailable(reason: str) -> Response:
+    body = {"status": "store unavailable"}
+    if reason:
+        body["reason"] = reason
+    return JSONResponse(body, 503)

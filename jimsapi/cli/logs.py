@@ -16,6 +16,7 @@ import orjson
 
 from jimsapi.asgi.app import RequestRecord
 from jimsapi.asgi.connection import NOTHING_NOTED, request_id
+from jimsapi.plugins.options import redact
 
 WRITE_EVERY = 0.1
 """Seconds between batches."""
@@ -93,12 +94,14 @@ class LogWriter(logging.Handler):
             message = record.getMessage()
         except Exception:  # a caller whose format and arguments do not agree must not fail for it
             message = f"{record.msg} {record.args!r}"
+        if record.levelno >= logging.WARNING or record.exc_info:
+            message = redact(message)
         head = (_moment(int(record.created * 1000)), str(record.levelname), str(record.name), message)
         identifier = getattr(record, "request_id", None) or request_id.get("")
         fields = {"request_id": identifier} if identifier else {}
         exception = ""
         if record.exc_info and record.exc_info[0] is not None:
-            exception = "".join(traceback.format_exception(*record.exc_info))
+            exception = redact("".join(traceback.format_exception(*record.exc_info)))
         return _json(head, fields, exception) if self._as_json else _text(head, fields, exception)
 
 

@@ -12,16 +12,20 @@ import orjson
 
 from jimsapi.api.app import VERSION, Api, run_service
 from jimsapi.builtin import builtin_plugins
-from jimsapi.builtin.client_certificate import CertificateOptions
 from jimsapi.cli.chat import chat_command
+from jimsapi.cli.check import check
 from jimsapi.cli.explain import explain
-from jimsapi.cli.options import COMMAND_OPTIONS, ServerOptions, all_options, with_options
+from jimsapi.cli.options import COMMAND_OPTIONS, all_options, with_options
 from jimsapi.cli.scaffold import plugin_commands
-from jimsapi.cli.server import address_of, check_tls_files, serve, start_lines
-from jimsapi.plugins.compose import Composer, Composition, resolve_settings
+from jimsapi.cli.server import serve
+from jimsapi.plugins.compose import Composer, resolve_settings
 from jimsapi.plugins.errors import PluginError, StartError
 from jimsapi.plugins.manager import PluginManager, discover
+from jimsapi.plugins.options import redact
 from jimsapi.threads.errors import StoreUnusable
+
+STRICT, CONNECT = "check_strict", "check_connect"
+"""Keys of the flags of `check`, which are no options of the server."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -30,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         command_line(arguments).main(arguments, prog_name="jimsapi")
     except (StartError, StoreUnusable) as error:
-        click.echo(f"jimsapi: {error}", err=True)
+        click.echo(f"jimsapi: {redact(str(error))}", err=True)
         sys.exit(1)
 
 
@@ -69,13 +73,18 @@ def _command_line(plugins: PluginManager | None, *, broken: PluginError | None =
     group.add_command(click.Command("plugins", callback=list_plugins, help="List the installed plugins; imports none."))
     group.add_command(plugin_commands())
     group.add_command(chat_command())
-    group.add_command(
-        add(
-            click.Command(
-                "check", callback=_merged(check), help="Load everything and say what would serve; takes no lock."
-            )
-        )
+    checked = add(
+        click.Command("check", callback=_merged(check_command), help="Load everything and say what would serve.")
     )
+    checked.params += [
+        click.Option(["--strict", STRICT], is_flag=True, help="Fail if there is a warning."),
+        click.Option(
+            ["--connect", CONNECT],
+            is_flag=True,
+            help="Open, ask and close what a start opens, such as the store. Otherwise nothing is opened.",
+        ),
+    ]
+    group.add_command(checked)
     group.add_command(
         add(click.Command("openapi", callback=_merged(openapi), help="Print the OpenAPI document of what would serve."))
     )
@@ -143,32 +152,18 @@ def list_plugins() -> None:
     click.echo("Nothing was imported; `jimsapi check` loads the plugins and lists their hooks.")
 
 
-def check(given: dict[str, Any]) -> None:
-    """Load and build everything without opening it, and print what would serve."""
-    composition = _describe(given)[0]
-    server = composition.settings.get(ServerOptions)
-    check_tls_files(server, composition.settings.get(CertificateOptions))
-    for line in start_lines(composition, address_of(server, server.port)):
-        click.echo(line)
-    for entry, hooks in composition.plugins:
-        click.echo(f"  {entry.name} ({entry.distribution} {entry.version}): {', '.join(hooks)}")
-    names = [built.name for built in composition.providers]
-    if names:
-        click.echo(f"who may enter: whom one of these admits, asked in this order: {', '.join(names)}")
-    else:
-        click.echo("who may enter: EVERYBODY; no auth provider is configured")
+def check_command(given: dict[str, Any]) -> None:
+    """Say whether a start would succeed, and what it would serve."""
+    strict, connect = given.pop(STRICT), given.pop(CONNECT)
+    check(given, strict=bool(strict), connect=bool(connect))
 
 
 def openapi(given: dict[str, Any]) -> None:
     """Print the OpenAPI document, plugin routes included."""
-    click.echo(orjson.dumps(_describe(given)[1].openapi(), option=orjson.OPT_INDENT_2).decode())
-
-
-def _describe(given: dict[str, Any]) -> tuple[Composition, Api]:
     logging.getLogger("jimsapi").addHandler(logging.StreamHandler(sys.stderr))
     plugins = PluginManager(builtin_plugins())
     settings = resolve_settings(plugins, COMMAND_OPTIONS, given, os.environ)
     composition = asyncio.run(Composer(plugins, settings).build())
     api = Api(None, given)
     api.declare(composition, plugins, run_service(composition))
-    return composition, api
+    click.echo(orjson.dumps(api.openapi(), option=orjson.OPT_INDENT_2).decode())

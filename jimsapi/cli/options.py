@@ -1,6 +1,7 @@
 """The command's own options, and how options become flags."""
 
 from collections.abc import Callable, Sequence
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from jimsapi.api.metrics import MetricsOptions
 from jimsapi.builtin import builtin_plugins
 from jimsapi.plugins.compose import declared_options
 from jimsapi.plugins.core import FIRST_PARTY_AUTH, FIRST_PARTY_REPORTING, CoreOptions
+from jimsapi.plugins.errors import OptionError
 from jimsapi.plugins.manager import OWN_DISTRIBUTION, PluginManager
 from jimsapi.plugins.options import Options, OptionSpec, Owned, option, specs
 
@@ -26,6 +28,27 @@ class ServerOptions(Options):
     ssl_certfile: Path | None = option(help="The certificate chain (PEM); with it the API speaks HTTPS.")
     ssl_keyfile: Path | None = option(help="The certificate's private key (PEM), if it is in a file of its own.")
     reload: bool = option(help="Start again when a Python file changes; for development.")
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+        if (fault := _proxies_fault(self.forwarded_allow_ips)) is not None:
+            raise OptionError(
+                f"--forwarded-allow-ips: {fault}; give addresses or networks separated by commas, such as "
+                "10.0.0.1,192.168.0.0/16, or * alone"
+            )
+
+
+def _proxies_fault(text: str | None) -> str | None:
+    """What is wrong with the addresses of proxies. uvicorn accepts any text, and then trusts no proxy."""
+    parts = [part.strip() for part in (text or "").split(",")]
+    if parts == ["*"]:
+        return None
+    for part in filter(None, parts):
+        try:
+            ip_network(part)
+        except ValueError as error:
+            return str(error)
+    return None
 
 
 class LogOptions(Options):

@@ -121,12 +121,9 @@ def words_of(name: str) -> dict[str, str]:
 
 
 def _taken_options() -> set[str]:
-    """The keys of jimsapi's own options, and those whose variables would be theirs: a secret's ends in `_FILE`, too."""
-    taken = set()
-    for owned in all_options(None):
-        for spec in specs(owned.options):
-            taken |= {spec.key, f"{spec.key}_file"} if spec.file_variable else {spec.key}
-    return taken
+    """The keys of jimsapi's own options, and those whose variables would name the files of these."""
+    keys = {spec.key for owned in all_options(None) for spec in specs(owned.options)}
+    return keys | {f"{key}_file" for key in keys}
 
 
 def _is_taken(module: str) -> bool:

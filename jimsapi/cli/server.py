@@ -25,14 +25,14 @@ from jimsapi.cli.options import LogOptions, ServerOptions
 from jimsapi.plugins.compose import Composition
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import StartError
-from jimsapi.plugins.options import Settings
+from jimsapi.plugins.options import Settings, redact
 from jimsapi.server.http1 import Http1Protocol
+from jimsapi.server.port import open_port
 from jimsapi.service.pipeline import pipeline_name
 from jimsapi.threads.errors import StoreUnusable
 
 logger = logging.getLogger("jimsapi")
 
-BACKLOG = 2048
 SWITCH_INTERVAL = 0.0005
 """Seconds after which a thread that waits for Python's interpreter lock gets it, instead of 0.005: the thread that
 commits waits for it a few times a commit, whenever the event loop is busy."""
@@ -76,7 +76,9 @@ class ServingProcess(msgspec.Struct, frozen=True):
         """Serve until told to stop; returns the exit status. A failed start raises `StartError` or `StoreUnusable`."""
         api = self.factory()
         try:
-            uvicorn.Server(_config(self.server, self.certificates, self.max_body, api)).run(sockets=sockets)
+            _silence_uvicorn()
+            config = loaded_config(server_config(self.server, self.certificates, self.max_body, api))
+            uvicorn.Server(config).run(sockets=sockets)
         except SystemExit as exit_of_uvicorn:
             # It exits by itself when the app could not start; the cause is with the app.
             if api.startup_error is None and exit_of_uvicorn.code != 0:
@@ -88,7 +90,7 @@ class ServingProcess(msgspec.Struct, frozen=True):
         try:
             self.run(sockets or [])
         except (StartError, StoreUnusable) as error:
-            sys.stderr.write(f"jimsapi: {error}\n")
+            sys.stderr.write(f"jimsapi: {redact(str(error))}\n")
 
 
 class Serving:
@@ -128,13 +130,16 @@ def serve(settings: Settings, given: Mapping[str, Any]) -> int:
     server, logs = settings.get(ServerOptions), settings.get(LogOptions)
     certificates = settings.get(CertificateOptions)
     max_body = settings.get(CoreOptions).max_body
+    refuse_shared_port(server, settings.get(MetricsOptions))
     listening = bind(server.host, server.port)
     address = address_of(server, listening.getsockname()[1])
     factory = Factory(dict(given), address, logs.log_format == "json", logs.verbose)
     process = ServingProcess(factory, server, certificates, max_body)
     if server.reload:
         # uvicorn looks for the folders to watch only if the app is named; the name itself is never loaded.
-        ChangeReload(_config(server, certificates, max_body, "jimsapi"), target=process, sockets=[listening]).run()
+        _silence_uvicorn()
+        config = server_config(server, certificates, max_body, "jimsapi")
+        ChangeReload(config, target=process, sockets=[listening]).run()
         return 0
     return process.run([listening])
 
@@ -150,21 +155,27 @@ def _report(error: BaseException) -> int:
 
 def bind(host: str, port: int) -> socket.socket:
     """Open the port before anything else is touched. Raises `StartError` that says why it cannot be."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((host, port))
-        # Listening now makes a second start fail here, not after it has recovered this one's runs.
-        listening.listen(BACKLOG)
+        # It listens from now on, so that a second start fails here, not after it has recovered this one's runs.
+        return open_port(host, port)
     except OSError as error:
-        listening.close()
-        if error.errno == errno.EADDRINUSE:
-            raise StartError(
-                f"port {port} on {host} is taken: stop what listens there, or give another --port"
-            ) from error
-        raise StartError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
-    return listening
+        raise StartError(cannot_listen(host, port, error)) from error
+
+
+def cannot_listen(host: str, port: int, error: OSError) -> str:
+    """Why the port of the API cannot be opened, for the operator."""
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is taken: stop what listens there, or give another --port"
+    return f"cannot listen on {host}:{port}: {error.strerror or error}; give another --host or --port"
+
+
+def refuse_shared_port(server: ServerOptions, metrics: MetricsOptions) -> None:
+    """Raise `StartError` if the API and the metrics are to have one port of one address."""
+    hosts = {server.host, metrics.host}
+    if server.port and server.port == metrics.port and (len(hosts) == 1 or hosts & {"0.0.0.0", "::"}):
+        raise StartError(
+            f"--port and --metrics-port are both {server.port}: give another --metrics-port, or 0 for none"
+        )
 
 
 def start_lines(composition: Composition, address: str) -> list[str]:
@@ -184,8 +195,8 @@ def start_lines(composition: Composition, address: str) -> list[str]:
     ]
 
 
-def _config(server: ServerOptions, certificates: CertificateOptions, max_body: int, app: Any) -> uvicorn.Config:
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # a start that fails is told in one line of ours
+def server_config(server: ServerOptions, certificates: CertificateOptions, max_body: int, app: Any) -> uvicorn.Config:
+    """How uvicorn is to serve. Raises `StartError` for files of TLS that are missing or do not fit."""
     check_tls_files(server, certificates)
     clients: dict[str, Any] = {"http": Http1Protocol}
     if certificates.ca_certs is not None:
@@ -196,28 +207,38 @@ def _config(server: ServerOptions, certificates: CertificateOptions, max_body: i
             "ssl_ca_certs": certificates.ca_certs,
             "ssl_cert_reqs": ssl.CERT_REQUIRED,
         }
+    return uvicorn.Config(
+        app,
+        interface="asgi3",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=server.forwarded_allow_ips is not None,
+        forwarded_allow_ips=server.forwarded_allow_ips,
+        root_path=_root(server),
+        ssl_certfile=server.ssl_certfile,
+        ssl_keyfile=server.ssl_keyfile,
+        reload=server.reload,
+        timeout_graceful_shutdown=HALF_SENT_WITHIN,
+        ws_max_size=max_body,
+        **clients,
+    )
+
+
+def _silence_uvicorn() -> None:
+    """A start that fails is reported in one line of ours."""
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+
+
+def loaded_config(config: uvicorn.Config) -> uvicorn.Config:
+    """The same with all that it names loaded. Raises `StartError` for a certificate or key that cannot be used."""
     try:
-        config = uvicorn.Config(
-            app,
-            interface="asgi3",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=server.forwarded_allow_ips is not None,
-            forwarded_allow_ips=server.forwarded_allow_ips,
-            root_path=_root(server),
-            ssl_certfile=server.ssl_certfile,
-            ssl_keyfile=server.ssl_keyfile,
-            reload=server.reload,
-            timeout_graceful_shutdown=HALF_SENT_WITHIN,
-            ws_max_size=max_body,
-            **clients,
-        )
-        if not server.reload:
-            config.load()
+        config.load()
     except (OSError, ValueError) as error:
         raise StartError(f"the certificate or its key cannot be used: {error}") from error
+    if config.ws_protocol_class is None:
+        logger.warning("NO WEBSOCKET IS ACCEPTED: the package websockets is not installed; pip install websockets")
     return config
 
 

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from jimsapi.plugins.core import CoreOptions, absent_reporting, refuse_absent
 from jimsapi.plugins.errors import PluginError, StartError
 from jimsapi.plugins.manager import OWN_DISTRIBUTION, Implementation, PluginEntry, PluginManager, one_line
-from jimsapi.plugins.options import Options, Owned, Settings, near_misses, specs
+from jimsapi.plugins.options import Options, Owned, Settings, specs
 from jimsapi.plugins.residents import Residents
 from jimsapi.service.pipeline import JimsApp, takes_context
 from jimsapi.threads.errors import StoreUnusable
@@ -132,8 +132,8 @@ class Composer:
         Raises:
             StartError: something cannot be built or is not configured; the message is for the operator.
         """
-        for variable, near in near_misses(os.environ, self._settings.known):
-            logger.warning("%s is set but is no option; did you mean %s?", variable, near)
+        for warning in self._settings.warnings:
+            logger.warning(warning)
         for variable, distribution in absent_reporting(self._settings.known, os.environ):
             logger.warning(
                 "%s is set, but %s is not installed: NOTHING IS REPORTED; pip install %s, or unset it",
@@ -160,15 +160,17 @@ class Composer:
             implementation(registry=composition.registry, settings=self._settings)
         return composition
 
-    async def enter(self, composition: Composition, residents: Residents) -> Composition:
+    async def enter(self, composition: Composition, residents: Residents, *, store: bool = True) -> Composition:
         """Enter what is an async context manager: the store first, then the others as they were built.
+
+        Without `store` the store is left as it was built.
 
         Raises what entering raises: `StoreUnusable`, `StartError`, or a `PluginError` that names the plugin.
         """
 
         return msgspec.structs.replace(
             composition,
-            store=await _enter(composition.store, residents),
+            store=await _enter(composition.store, residents) if store else composition.store,
             providers=await self.enter_providers(composition, residents),
             resolvers=await _enter_all(composition.resolvers, residents),
             sinks=await _enter_all(composition.sinks, residents),
@@ -230,6 +232,7 @@ class Composer:
 
     def _store(self, app: JimsApp) -> Built:
         url = self._core.store if self._settings.is_given("store") or app.store is None else app.store
+        self._settings.guard(url)
         source = f"--store {without_password(url)}"
         for implementation in self._plugins.implementations("jimsapi_thread_store"):
             store = _asked(implementation, source, url=url, settings=self._settings)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from jimsapi.plugins.errors import OptionError, StartError
-from jimsapi.plugins.options import ENV_PREFIX, Options, Secret, is_on, option
+from jimsapi.plugins.options import ENV_PREFIX, FILE_SUFFIX, Options, Secret, is_on, option
 from jimsapi.service.quota import QuotaLimits, Rate
 
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[a-z0-9._~\[\]:-]+/?", re.IGNORECASE)
@@ -62,6 +62,9 @@ class CoreOptions(Options):
         help="What calls to a webhook_url are signed with: whsec_ and Base64; repeat it to change secrets."
     )
     webhook_allow_private: bool = option(help="Call webhooks at private addresses too, and without TLS.")
+    hide_errors: bool = option(
+        help="Answer a failed pipeline with the run's identifier instead of the exception's text, which is in the log."
+    )
     drain_time: float = option(
         20.0, minimum=2.0, maximum=86_400, help="Seconds that a shutdown may take; what runs longer is interrupted."
     )
@@ -151,14 +154,15 @@ def _source(key: str, given: Mapping[str, object], environ: Mapping[str, str]) -
     if given.get(key):
         return "--" + key.replace("_", "-")
     variable = ENV_PREFIX + key.upper()
-    variables = (variable, variable + "_FILE") if key in FIRST_PARTY_AUTH else ()
+    variables = (variable, variable + FILE_SUFFIX) if key in FIRST_PARTY_AUTH else ()
     return next((name for name in variables if environ.get(name)), None)
 
 
 def absent_reporting(known: frozenset[str], environ: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Pairs (variable, distribution) where a variable switches on reporting whose plugin is not installed."""
-    return [
-        (ENV_PREFIX + key.upper(), distribution)
-        for key, distribution in FIRST_PARTY_REPORTING.items()
-        if key not in known and is_on(environ.get(ENV_PREFIX + key.upper(), ""))
-    ]
+    """Pairs (variable, distribution) where a variable switches on reporting whose plugin is not installed.
+
+    One that names a file counts, whatever is in the file.
+    """
+    absent = {ENV_PREFIX + key.upper(): name for key, name in FIRST_PARTY_REPORTING.items() if key not in known}
+    files = {variable + FILE_SUFFIX: name for variable, name in absent.items()}
+    return [(variable, name) for variable, name in (absent | files).items() if is_on(environ.get(variable, ""))]

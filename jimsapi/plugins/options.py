@@ -1,42 +1,54 @@
 """Options: typed classes whose fields are flags, `JIMS_*` variables and keywords at once.
 
-An option's value is the first of: flag or keyword, `JIMS_<NAME>`, for a `Secret` the file that `JIMS_<NAME>_FILE`
-names, the default. An empty value is unset, everywhere.
+An option's value is the first of: flag or keyword, `JIMS_<NAME>`, the file that `JIMS_<NAME>_FILE` names, the default.
+An empty value is unset, everywhere; an empty file stops the start.
 
 A `Secret` that repeats is the exception: all its sources count together, so that a new key can be brought in by any of
-them while the old one still stands in another. Each flag is one secret, the keyword is one or a list, the variable is
-one whatever it holds (nothing splits it), and the file has one a line, beside comments that begin with #.
+them while the old one still stands in another. Of an option that repeats, each flag is one value, the keyword is one or
+a list, the variable is one whatever it holds (nothing splits it), and the file has one a line, beside comments that
+begin with #.
 """
 
 import difflib
 import hashlib
 import hmac
 import os
+import re
 import stat
 import types
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from urllib.parse import quote, quote_plus, unquote
+from weakref import ref
 
 import msgspec
 
 from jimsapi.plugins.errors import OptionError
 
 ENV_PREFIX = "JIMS_"
+FILE_SUFFIX = "_FILE"
+
+SHORTEST_REDACTED = 4
+"""Characters. Shorter secrets stay in texts: replacing every "a" would make a text unreadable, and show the secret."""
 
 _TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
 _FALSE = frozenset({"0", "false", "f", "no", "n", "off"})
 
 
 class Secret:
-    """A value that is compared and used, and never shown: not by `repr`, `str`, logs or errors."""
+    """A value that is compared and used, and never shown: not by `repr`, `str`, logs or errors.
 
-    __slots__ = ("_digest", "_value")
+    As long as it lives, `redact` replaces it also in the text of others, such as an exception's.
+    """
+
+    __slots__ = ("__weakref__", "_digest", "_value")
 
     def __init__(self, value: str) -> None:
         self._value = value
         self._digest = _digest(value.encode("utf-8", "surrogateescape"))
+        _living.add(ref(self, _living.discard))
 
     def reveal(self) -> str:
         """The secret itself, for handing it to whom it is meant for."""
@@ -56,6 +68,39 @@ class Secret:
 
     def __reduce__(self) -> tuple[type["Secret"], tuple[str]]:
         return Secret, (self._value,)
+
+
+_living: "set[ref[Secret]]" = set()
+"""The secrets of this process. A log and a traceback know no app, so that neither does this."""
+
+
+def redact(text: str) -> str:
+    """A text in which `***` stands for each living secret of at least `SHORTEST_REDACTED` characters.
+
+    It looks for every secret, so that it is for errors and not for the path of a request.
+    """
+    found: set[str] = set()
+    for reference in _living.copy():  # other threads may add to it, and the garbage collector may take from it
+        secret = reference()
+        if secret is not None and len(secret.reveal()) >= SHORTEST_REDACTED:
+            found.update(form for form in _forms(secret.reveal()) if form in text)
+    for form in sorted(found, key=len, reverse=True):  # a secret may be a part of another
+        text = text.replace(form, "***")
+    return text
+
+
+def _forms(value: str) -> tuple[str, ...]:
+    """How a secret may be spelt in a text: as it is, and in a URL."""
+    if value.isalnum() and value.isascii():
+        return (value,)
+    data = value.encode("utf-8", "surrogateescape")
+    return value, quote(data), quote(data, safe=""), quote_plus(data)
+
+
+def url_password(text: str) -> Secret | None:
+    """The password in a URL, to be kept for as long as `redact` is to replace it; None if there is none."""
+    found = re.search(r"://[^:/@\s]*:(.+)@", text)
+    return Secret(unquote(found[1], errors="surrogateescape")) if found else None
 
 
 def matches_any(secrets: Iterable[Secret], candidate: str) -> bool:
@@ -125,9 +170,9 @@ class OptionSpec(msgspec.Struct, frozen=True, kw_only=True):
         return ENV_PREFIX + self.key.upper()
 
     @property
-    def file_variable(self) -> str | None:
-        """The variable that names a file with the value; secrets have one."""
-        return self.variable + "_FILE" if self.type is Secret else None
+    def file_variable(self) -> str:
+        """The variable that names a file with the value, unless another option has a variable of that name."""
+        return self.variable + FILE_SUFFIX
 
     @property
     def gathers(self) -> bool:
@@ -299,7 +344,8 @@ class SecretSources(msgspec.Struct, frozen=True):
 class Settings:
     """Every option of every plugin, resolved.
 
-    `given` are values by key (flags or keywords; None is "not given"), `environ` the process's environment.
+    `given` are values by key (flags or keywords; None is "not given"), `environ` the process's environment. `warnings`
+    are sentences about variables that have no effect.
     """
 
     def __init__(self, owned: Iterable[Owned], given: Mapping[str, Any], environ: Mapping[str, str]) -> None:
@@ -308,6 +354,10 @@ class Settings:
         self._instances: dict[type[Options], Options] = {}
         self._explicit: set[str] = set()
         self._sources: dict[str, SecretSources] = {}
+        self.warnings: list[str] = []
+        self._passwords: list[Secret] = []
+        owned = list(owned)
+        self._variables = {spec.variable for item in owned for spec in specs(item.options)}
         owners: dict[str, str] = {}
         for item in owned:
             values: dict[str, Any] = {}
@@ -320,8 +370,15 @@ class Settings:
                 owners[spec.key] = item.distribution
                 self._resolve(spec, values)
             self._instances[item.options] = item.options(**values)
+            for value in values.values():
+                if isinstance(value, str):
+                    self.guard(value)
         self._refuse_unknown(owners)
         self.known = frozenset(owners)
+        self.warnings += [
+            f"{variable} is set but is no option; did you mean {near}?"
+            for variable, near in near_misses(environ, owners)
+        ]
 
     def get(self, cls: type[OptionsType]) -> OptionsType:
         """The resolved options of a class that some `jimsapi_options` hook returned."""
@@ -336,6 +393,11 @@ class Settings:
         """Whether an option was given by flag, keyword, variable or file, rather than left to its default."""
         return key in self._explicit
 
+    def guard(self, url: str) -> None:
+        """Keep the password of a URL out of errors and logs for as long as these settings live."""
+        if (password := url_password(url)) is not None:
+            self._passwords.append(password)
+
     def sources(self, key: str) -> SecretSources:
         """Where the values of a repeated `Secret` came from. Raises `KeyError` for any other option."""
         return self._sources[key]
@@ -344,6 +406,10 @@ class Settings:
         found = list(islice(self._found(spec), None if spec.gathers else 1))
         if spec.gathers:
             self._sources[spec.key] = self._sources_of(spec, found)
+        elif self._file_of(spec) is not None and not _is_unset(self._environ.get(spec.variable)):
+            self.warnings.append(
+                f"{spec.file_variable} is not read, since {spec.variable} is set too; unset one of them"
+            )
         if not found:
             return
         if spec.repeats:
@@ -359,14 +425,20 @@ class Settings:
             yield self._given[spec.key], spec.flag
         if not _is_unset(self._environ.get(spec.variable)):
             yield self._environ[spec.variable], spec.variable
-        if spec.file_variable and not _is_unset(self._environ.get(spec.file_variable)):
-            yield _read_secrets(spec, self._environ[spec.file_variable]), spec.file_variable
+        if (path := self._file_of(spec)) is not None:
+            yield _read_values(spec, path), spec.file_variable
+
+    def _file_of(self, spec: OptionSpec) -> Path | None:
+        """The file that is to give an option's value. `JIMS_KEYS_FILE` is an option's own variable, and names none."""
+        path = self._environ.get(spec.file_variable)
+        if path is None or _is_unset(path) or spec.file_variable in self._variables:
+            return None
+        return Path(path)
 
     def _sources_of(self, spec: OptionSpec, found: list[tuple[Any, str]]) -> SecretSources:
-        variable = spec.file_variable or ""
+        variable = spec.file_variable
         given = tuple(item for raw, source in found if source != variable for item in _parse_all(spec, raw, source))
-        path = self._environ.get(variable)
-        return SecretSources(given, Path(path) if path and not _is_unset(path) else None, variable)
+        return SecretSources(given, self._file_of(spec), variable)
 
     def _refuse_unknown(self, owners: Collection[str]) -> None:
         for key in self._given:
@@ -389,18 +461,19 @@ def _parse_all(spec: OptionSpec, raw: Any, source: str) -> list[Any]:
     return [parse(spec, item, source) for item in items if not _is_unset(item)]
 
 
-def _read_secrets(spec: OptionSpec, path: str) -> Any:
-    """Read a secret's file: one secret, or one a line where the option repeats. An unusable file stops the start."""
+def _read_values(spec: OptionSpec, path: Path) -> Any:
+    """Read an option's file: one value, or one a line where the option repeats. An unusable file stops the start."""
     try:
-        text = secret_text(read_plain_file(Path(path))[0])
+        text = secret_text(read_plain_file(path)[0])
     except OSError as error:
         raise OptionError(f"{spec.file_variable}: cannot read {path}: {error.strerror}") from None
     except ValueError as error:
         raise OptionError(f"{spec.file_variable}: cannot read {path}: {error}") from None
-    values = secret_lines(text) if spec.repeats else [text.strip()]
-    if not any(values):
-        raise OptionError(f"{spec.file_variable}: {path} is empty; put the secret in it, or unset the variable")
-    return values if spec.repeats else values[0]
+    values: Any = secret_lines(text) if spec.repeats else text.rstrip("\r\n")
+    if _is_unset(values):
+        what = "the secret" if spec.type is Secret else "the value"
+        raise OptionError(f"{spec.file_variable}: {path} is empty; put {what} in it, or unset the variable")
+    return values
 
 
 def read_plain_file(path: Path) -> tuple[bytes, os.stat_result]:
@@ -438,16 +511,19 @@ def secret_lines(text: str) -> list[str]:
 
 
 def near_misses(environ: Mapping[str, str], known: Collection[str]) -> list[tuple[str, str]]:
-    """Pairs (set variable, option's variable) where a `JIMS_*` variable looks like a misspelt option.
+    """Pairs (set variable, option's variable) where a `JIMS_*` variable looks like a misspelt option or its file.
 
     Other programs use the prefix too, so that an unknown variable by itself means nothing.
     """
     variables = [ENV_PREFIX + key.upper() for key in known]
-    ours = {*variables, *(name + "_FILE" for name in variables)}
-    pairs = []
-    for name in sorted(environ):
-        if name.startswith(ENV_PREFIX) and name not in ours:
-            near = difflib.get_close_matches(name, variables, n=1, cutoff=0.85)
-            if near:
-                pairs.append((name, near[0]))
-    return pairs
+    ours = {*variables, *(name + FILE_SUFFIX for name in variables)}
+    unknown = [name for name in sorted(environ) if name.startswith(ENV_PREFIX) and name not in ours]
+    return [(name, near) for name in unknown if (near := _nearest(name, variables)) is not None]
+
+
+def _nearest(name: str, variables: Sequence[str]) -> str | None:
+    near = difflib.get_close_matches(name, variables, n=1, cutoff=0.85)
+    if name.endswith(FILE_SUFFIX):  # compared without its ending, which would make any two short names look alike
+        stem = name.removesuffix(FILE_SUFFIX)
+        near += [found + FILE_SUFFIX for found in difflib.get_close_matches(stem, variables, n=1, cutoff=0.85)]
+    return next(iter(difflib.get_close_matches(name, near, n=1)), None)

@@ -47,7 +47,9 @@ class AuthUnavailable(AuthError):
 class AuthProvider(Protocol):
     """Says who is calling.
 
-    An optional attribute `challenge` is what a 401 offers (RFC 9110, section 11.6.1), for example `Bearer`.
+    An optional attribute `challenge` is what a 401 offers (RFC 9110, section 11.6.1), for example `Bearer`. An optional
+    method `async ping()` raises `AuthUnavailable` if what the provider asks does not answer; `jimsapi check --connect`
+    calls it.
     """
 
     name: str

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from jimsapi.service.errors import PipelineFailed, RunCancelled, RunInterrupted, RunTimedOut
+from jimsapi.service.disclosure import Disclosure
+from jimsapi.service.errors import RunCancelled, RunInterrupted, RunTimedOut
 from jimsapi.service.live import LiveRun, Stop
 from jimsapi.service.result import RunResult
 from jimsapi.threads.context import ThreadContext
@@ -16,6 +17,11 @@ from jimsapi.threads.event import ASSISTANT_MESSAGE, encode_events
 from jimsapi.threads.run import Outcome, RunStatus, Settled, ThreadRecord
 
 logger = logging.getLogger("jimsapi.runs")
+
+# Whole, since error reporting groups by them.
+FAILED = "run %s: the pipeline failed"
+UNSTORABLE = "run %s: the pipeline sent what cannot be stored"
+UNREADABLE = "run %s: what the pipeline sent cannot be read"
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -26,8 +32,11 @@ class Ending(msgspec.Struct, frozen=True):
     assistant_messages: list[str] = []
 
     @classmethod
-    def failed(cls, error: PipelineFailed) -> "Ending":
-        """The pipeline raised, or sent what cannot be stored."""
+    def failed(cls, run: LiveRun, fault: BaseException, disclosure: Disclosure, what: str = FAILED) -> "Ending":
+        """The pipeline raised, or sent what cannot be stored. The log has the fault; the caller may not."""
+        found_by = {"run_id": str(run.run_id), "thread_id": str(run.thread_id)}  # in error reporting
+        logger.error(what, run.run_id, exc_info=fault, extra=found_by)
+        error = disclosure.failure(run.run_id, fault)
         return cls(Outcome(RunStatus.FAILED, error=str(error)), error)
 
     @classmethod
@@ -45,28 +54,26 @@ class Ending(msgspec.Struct, frozen=True):
         return cls(Outcome(status, error=str(error)), error)
 
     @classmethod
-    def of(cls, run: LiveRun, task: asyncio.Task[Any], context: ThreadContext) -> "Ending":
+    def of(cls, run: LiveRun, task: asyncio.Task[Any], context: ThreadContext, disclosure: Disclosure) -> "Ending":
         """The pipeline, which is that task, ended by itself; `context` has what it sent."""
         fault = RuntimeError("the pipeline cancelled itself") if task.cancelled() else task.exception()
-        told = "run %s: the pipeline failed"
+        what = FAILED
         try:
             if fault is None:
                 outgoing = context.complete()
                 events = tuple(encode_events(outgoing))
                 return cls(Outcome(RunStatus.COMPLETED, events), None, _assistant_messages(outgoing))
         except UnstorableEvent as unstorable:
-            fault, told = unstorable, "run %s: the pipeline sent what cannot be stored"
+            fault, what = unstorable, UNSTORABLE
         except BaseException as error:  # what the pipeline sent is of its own classes, and may raise when looked at
-            fault, told = error, "run %s: what the pipeline sent cannot be read"
-        found_by = {"run_id": str(run.run_id), "thread_id": str(run.thread_id)}  # in error reporting
-        logger.error(told, run.run_id, exc_info=fault, extra=found_by)
-        return cls.failed(PipelineFailed(fault))
+            fault, what = error, UNREADABLE
+        return cls.failed(run, fault, disclosure, what)
 
-    def refused(self, taken: IdentifierTaken) -> "Ending":
+    def refused(self, run: LiveRun, taken: IdentifierTaken, disclosure: Disclosure) -> "Ending":
         """The ending in place of this one, whose events are in the thread already."""
         types = [event.event_type for event in self.outcome.events if event.event_id in taken.event_ids]
         fault = UnstorableEvent(types[0] if types else "unknown", "its event_id is in the thread already")
-        return Ending.failed(PipelineFailed(fault))
+        return Ending.failed(run, fault, disclosure, UNSTORABLE)
 
     def result(self, run: LiveRun) -> RunResult:
         """What the caller gets of a run that completed."""

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from jimsapi.threads.errors import DomainError
+from jimsapi.threads.errors import DomainError, StoreUnavailable
 
 
 class ContactForbidden(DomainError):
@@ -108,6 +108,8 @@ class RunInterrupted(DomainError):
 
 def _text(cause: BaseException) -> str:
     """The text of an exception of somebody else's making: it may raise, or hold what no JSON can."""
+    if isinstance(cause, StoreUnavailable):  # ours, which the context raised
+        return StoreUnavailable.FOR_CALLERS
     try:
         return str(cause).encode("utf-8", "replace").decode()
     except Exception:

@@ -17,6 +17,7 @@ from uuid import UUID
 
 import msgspec
 
+from jimsapi.service.disclosure import Disclosure
 from jimsapi.service.ending import Ending, ended_by_others
 from jimsapi.service.errors import (
     ContactForbidden,
@@ -34,6 +35,7 @@ from jimsapi.service.inbound import Inbound, check_inbound
 from jimsapi.service.keys import caller_of, idempotency
 from jimsapi.service.live import LET_GO_AFTER, LiveRun, PipelineTiming, RunRecord, Stop
 from jimsapi.service.observers import notify
+from jimsapi.service.outage import OutageLog
 from jimsapi.service.pipeline import JimsApp, Pipeline, pipeline_name
 from jimsapi.service.quota import Allowance, Quota, QuotaLimits
 from jimsapi.service.result import RunResult, stored_result
@@ -51,6 +53,7 @@ from jimsapi.threads.errors import (
     RunClosed,
     RunNotFound,
     StoreUnavailable,
+    StoreUnusable,
     ThreadNotFound,
 )
 from jimsapi.threads.event import EventRow, NewEvent, decode_row, message_event
@@ -116,8 +119,9 @@ class RunService:
     """Answers messages: one `JimsApp` over one store.
 
     `resolvers` are asked in order; the first that returns selectors decides alone. Every one of `on_run` is told of
-    each run that ended, and `webhooks` call whom its caller named. Enter the service to recover what a dead process
-    left behind and to start its housekeeping; `drain` it before you leave it.
+    each run that ended, and `webhooks` call whom its caller named. `disclosure` makes the text of a
+    pipeline's failure. Enter the service to recover what a dead process left behind and to start its housekeeping;
+    `drain` it before you leave it. Entering raises `StoreUnusable` if the store fails at that.
     """
 
     def __init__(
@@ -130,12 +134,15 @@ class RunService:
         sinks: Sequence[SinkQueue] = (),
         on_run: Sequence[Callable[[RunRecord], None]] = (),
         webhooks: "Webhooks | None" = None,
+        disclosure: Disclosure | None = None,
     ) -> None:
         self.app = app
         self.store = store
         self.limits = limits or RunLimits()
         self.sinks = tuple(sinks)
         self.webhooks = webhooks
+        self.disclosure = disclosure or Disclosure()
+        self.outage = OutageLog()
         self.draining = False
         self._adopts = False
         self.owner = uuid7()
@@ -164,7 +171,10 @@ class RunService:
     async def __aenter__(self) -> "RunService":
         self._loop = asyncio.get_running_loop()
         self.store.on_turn = self._hear
-        interrupted = await self.store.recover(self.owner)
+        try:
+            interrupted = await self.store.recover(self.owner)
+        except StoreUnavailable as error:
+            raise StoreUnusable(f"{self.store.name}: what an earlier process left cannot be read: {error}") from error
         if interrupted:
             logger.warning("%d runs of an earlier process were open; they are marked interrupted", interrupted)
         for sink in self.sinks:
@@ -334,7 +344,8 @@ class RunService:
 
     async def cancel(self, run_id: UUID) -> Settled:
         """Cancel a run, whichever process works on it. The store's word counts: nothing is stored after it."""
-        settled = await self.store.cancel(run_id)
+        with self.outage.noted():
+            settled = await self.store.cancel(run_id)
         if settled.counted:
             self.stop_runs([run_id], Stop.CANCELLED)
             self._wake(settled.next_run)
@@ -361,6 +372,8 @@ class RunService:
         except KeyUsed as used:
             await self._follow(run, used.run_id)
         except DomainError as error:
+            if isinstance(error, StoreUnavailable):
+                self.outage.failed(error)
             run.answer_with(error)
         except Exception:
             logger.exception("run %s failed inside the server", run.run_id)
@@ -460,7 +473,7 @@ class RunService:
                         await run.turn.wait()
                 if run.stop_reason is not None:
                     raise ServerDraining
-            run.answer_with(stored_result(stored))
+            run.answer_with(stored_result(self.disclosure.stored(stored)))
         except DomainError as error:
             run.answer_with(error)
 
@@ -540,7 +553,7 @@ class RunService:
         try:
             snapshot = await self._start(run, accepted.thread, greeting.outcome.events)
         except IdentifierTaken as taken:
-            greeting = greeting.refused(taken)
+            greeting = greeting.refused(run, taken, self.disclosure)
             snapshot = await self._start(run, accepted.thread, ())
         return snapshot, None if greeting.error is None else greeting
 
@@ -601,7 +614,7 @@ class RunService:
             task.add_done_callback(self._forget)
         if run.stop_reason is not None:
             return Ending.stopped(run, self.limits.run_timeout)
-        return Ending.of(run, task, context)
+        return Ending.of(run, task, context, self.disclosure)
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._let_go.discard(cast(PipelineTask, task))
@@ -613,7 +626,7 @@ class RunService:
         try:
             settled = await self._settle(run, ending.outcome)
         except IdentifierTaken as taken:
-            ending = ending.refused(taken)
+            ending = ending.refused(run, taken, self.disclosure)
             settled = await self._settle(run, ending.outcome)
         run.status = settled.status or RunStatus.CANCELLED
         self._wake(settled.next_run)
@@ -636,6 +649,7 @@ class RunService:
             try:
                 return await end()
             except StoreUnavailable as error:
+                self.outage.failed(error)
                 run.answer_with(error)
                 if attempt == 0:
                     logger.error("run %s: its end could not be stored and is tried again: %s", run.run_id, error)
@@ -759,6 +773,7 @@ class RunService:
                 self.streams.tidy(self._loop.time())
                 async with self._ownership:
                     may_start = await self.store.heartbeat(self.owner, self._runs.keys())
+                self.outage.works()
                 for run_id in may_start:
                     self._wake(run_id)
                 if self._adopts:
@@ -767,7 +782,7 @@ class RunService:
                     await self.store.purge(self.limits.keep_runs)
                     purge_at = self._loop.time() + PURGE_EVERY
             except StoreUnavailable as error:
-                logger.warning("the store does not answer: %s", error)
+                self.outage.failed(error)
             except (Exception, *ENDINGS):
                 if being_cancelled():
                     raise

@@ -31,7 +31,7 @@ class Runs:
         if not (identity.may(CHAT) or identity.may(THREADS)):
             raise ScopeMissing(CHAT)
         caller = None if identity.may(THREADS) else caller_of(admission)
-        return await self._service.store.run(run_id, identity.contact_id, caller)
+        return self._service.disclosure.stored(await self._service.store.run(run_id, identity.contact_id, caller))
 
     async def cancel(self, admission: Admission, run_id: UUID) -> None:
         """Cancel a run; nothing of it is stored any more. Raises `RunEnded` if it has ended."""
@@ -83,7 +83,7 @@ class Runs:
                 return
             await asyncio.sleep(LOOK_EVERY)
             try:
-                run = await self._service.store.run(run.run_id, None, None)
+                run = self._service.disclosure.stored(await self._service.store.run(run.run_id, None, None))
             except DomainError as error:
                 yield THE_END, Ended(error)
                 return

@@ -24,25 +24,30 @@ class ThreadService:
     async def threads(self, identity: Identity, contact_id: str, limit: int, after: str | None) -> ThreadPage:
         """A page of a contact's threads, newest first. Raises `ContactForbidden`, `InputRefused`, `InvalidCursor`."""
         _check_contact(identity, contact_id)
-        return await self._store.threads(contact_id, limit, after)
+        with self._runs.outage.noted():
+            return await self._store.threads(contact_id, limit, after)
 
     async def thread(self, identity: Identity, thread_id: UUID) -> ThreadRecord:
         """One thread. Raises `ThreadNotFound`, also for one of a contact that the identity may not see."""
-        return await self._store.thread(thread_id, identity.contact_id)
+        with self._runs.outage.noted():
+            return await self._store.thread(thread_id, identity.contact_id)
 
     async def events(self, identity: Identity, thread_id: UUID, limit: int, after: str | None) -> EventPage:
         """A page of a thread's events, oldest first. Raises `ThreadNotFound`, `InvalidCursor`."""
-        return await self._store.events(thread_id, identity.contact_id, limit, after)
+        with self._runs.outage.noted():
+            return await self._store.events(thread_id, identity.contact_id, limit, after)
 
     async def delete_thread(self, identity: Identity, thread_id: UUID) -> None:
         """Delete a thread with its events and runs; open runs end. Raises `ThreadNotFound`."""
-        open_runs = await self._store.delete_thread(thread_id, identity.contact_id)
+        with self._runs.outage.noted():
+            open_runs = await self._store.delete_thread(thread_id, identity.contact_id)
         self._runs.stop_runs(open_runs, Stop.DELETED)
 
     async def delete_contact(self, identity: Identity, contact_id: str) -> None:
         """Delete all threads of a contact, if there are any. Raises `ContactForbidden`, `InputRefused`."""
         _check_contact(identity, contact_id)
-        open_runs = await self._store.delete_contact(contact_id)
+        with self._runs.outage.noted():
+            open_runs = await self._store.delete_contact(contact_id)
         self._runs.stop_runs(open_runs, Stop.DELETED)
 
 

@@ -689,7 +689,14 @@ class KeptRunsContract:
         assert await contents(store, thread_id) == ["one", "two"]
 
     def test_random_histories_leave_what_the_model_says(self) -> None:
-        run_store_machine(self.open_store, self.recover, self.adopt)
+        run_store_machine(self.open_store, self.recover, self.adopt, self.disturb)
+
+    async def disturb(self, store: ThreadStore) -> None:
+        """Take something from under the store, between two calls: cut its connections, remove a file it makes anew.
+
+        The random histories do so now and then. Whatever raises `StoreUnavailable` after that is asked again, and has
+        to answer as if nothing had happened, within seconds. Override it for a store that recovers by itself.
+        """
 
     def open_store(self) -> AbstractAsyncContextManager[ThreadStore]:
         """Open a new, empty store."""

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import pytest
@@ -21,6 +21,7 @@ from jimsapi.threads.errors import (
     QueueFull,
     RunClosed,
     RunNotFound,
+    StoreUnavailable,
     ThreadNotFound,
 )
 from jimsapi.threads.event import THREAD_CREATED, NewEvent, message_event
@@ -50,6 +51,8 @@ CONTACTS = ("ann", "bob", "")
 CALLERS = (uuid7(), None)
 KEYS = tuple(Idempotency(key, body) for key in (uuid7(), uuid7()) for body in (UUID(int=1), UUID(int=2)))
 QUEUE_LIMIT = 2
+RECOVERS_WITHIN = 20.0
+"""Seconds that a store has to work again after it was disturbed."""
 
 _contacts = st.sampled_from(CONTACTS)
 _owners = st.sampled_from(OWNERS)
@@ -107,12 +110,13 @@ def run_store_machine(
     open_store: Callable[[], AbstractAsyncContextManager[ThreadStore]],
     recover: Callable[[ThreadStore, UUID], Awaitable[int]],
     adopt: Callable[[ThreadStore, UUID], Awaitable[list[AdoptedRun]]],
+    disturb: Callable[[ThreadStore], Awaitable[None]],
 ) -> None:
     """Drive stores through random histories. `JIMSAPI_STORE_EXAMPLES` says how many (60)."""
 
     class Machine(StoreMachine):
         def __init__(self) -> None:
-            super().__init__(open_store, recover, adopt)
+            super().__init__(open_store, recover, adopt, disturb)
 
     run_state_machine_as_test(
         Machine,
@@ -126,6 +130,26 @@ def run_store_machine(
     )
 
 
+class _Insisting:
+    """A store whose methods ask again while the store is unavailable, as the run service does."""
+
+    def __init__(self, store: ThreadStore) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        method = getattr(self._store, name)
+
+        async def insist(*arguments: Any) -> Any:
+            async with asyncio.timeout(RECOVERS_WITHIN):
+                while True:
+                    try:
+                        return await method(*arguments)
+                    except StoreUnavailable:
+                        await asyncio.sleep(0.01)
+
+        return insist
+
+
 class StoreMachine(RuleBasedStateMachine):
     """Each rule does one thing to the store and to the model, and compares what the store answered."""
 
@@ -134,13 +158,16 @@ class StoreMachine(RuleBasedStateMachine):
         open_store: Callable[[], AbstractAsyncContextManager[ThreadStore]],
         recover: Callable[[ThreadStore, UUID], Awaitable[int]],
         adopt: Callable[[ThreadStore, UUID], Awaitable[list[AdoptedRun]]],
+        disturb: Callable[[ThreadStore], Awaitable[None]],
     ) -> None:
         super().__init__()
         self._loop = asyncio.Runner()
         self._opened = open_store()
         self._recover = recover
         self._adopt = adopt
-        self.store = self._do(self._opened.__aenter__())
+        self._disturb = disturb
+        self._opened_store = self._do(self._opened.__aenter__())
+        self.store = cast(ThreadStore, _Insisting(self._opened_store))
         self.threads: list[_Thread] = []
         self.runs: list[_Run] = []
         self.forgotten: list[UUID] = []
@@ -430,11 +457,16 @@ class StoreMachine(RuleBasedStateMachine):
         ended = [run for run in self.runs if everything and run.status not in OPEN]
         age = timedelta(seconds=-60) if everything else timedelta(days=1)
         if keys:
-            self.store.keep_keys = timedelta(seconds=-60)
+            self._opened_store.keep_keys = timedelta(seconds=-60)
             self.keys.clear()
         assert self._do(self.store.purge(age)) == len(ended)
-        self.store.keep_keys = KEEP_KEYS
+        self._opened_store.keep_keys = KEEP_KEYS
         self._forget(ended)
+
+    @rule(really=_picks)
+    def disturb(self, really: int) -> None:
+        if really <= 2:
+            self._do(self._disturb(self._opened_store))
 
     # What must hold
 

@@ -83,8 +83,19 @@ class RunClosed(DomainError):
 class StoreUnavailable(DomainError):
     """The store could not do its work now. What it was asked may be asked again.
 
-    The message is for the log; it may name files and hosts.
+    The message is for the log; it may name files and hosts. Callers read `FOR_CALLERS`. `reason` is for everybody,
+    `/readyz` shows it: a few words such as "disk full", without names of files, hosts or users; empty if the cause has
+    no name.
     """
+
+    FOR_CALLERS = "The store is not available; try again later"
+
+    def __init__(self, message: str = "", reason: str = "") -> None:
+        super().__init__(message, reason)  # both are `args`, so that a copy is `StoreUnavailable(*error.args)`
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class StoreUnusable(DomainError):

@@ -1,10 +1,12 @@
 """The SQLite store: one file, one process, one writer that commits what waits together."""
 
 import asyncio
+import logging
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -31,12 +33,16 @@ from jimsapi.threads.run import (
     ThreadPage,
     ThreadRecord,
 )
-from jimsapi.threads.sqlite_lock import FileLock
+from jimsapi.threads.sqlite_errors import DAMAGED, as_domain_error
+from jimsapi.threads.sqlite_file import LOG_REMOVED, DatabaseFiles
+from jimsapi.threads.sqlite_lock import DatabaseLock
 from jimsapi.threads.sqlite_rows import utc_now
-from jimsapi.threads.sqlite_schema import Durability, open_reader, open_writer
-from jimsapi.threads.sqlite_writer import Work, Writer, as_domain_error
+from jimsapi.threads.sqlite_schema import Durability, open_reader, open_writer, refuse_file, refuse_place
+from jimsapi.threads.sqlite_writer import Work, Writer
 from jimsapi.threads.storable import dump_storable
 from jimsapi.threads.store import KEEP_KEYS, CommitRecord
+
+logger = logging.getLogger("jimsapi.store")
 
 T = TypeVar("T")
 
@@ -53,23 +59,26 @@ class SQLiteStore:
     `durability`: "durable" syncs every commit to the disk before it answers; "relaxed" leaves that to checkpoints, so
     that a power cut (not a crash of the process) may take the last commits back.
 
-    One process holds the file at a time, by a lock file beside it.
+    One process holds the file at a time: see `DatabaseLock`. Damage that an operation meets ends all writing until the
+    database is opened anew; when the write-ahead log was removed, `DatabaseFiles` rescues what it holds.
     """
 
     def __init__(self, path: Path | str, *, durability: Durability = "durable") -> None:
         # The path behind symbolic links, so that all ways to one file meet at one lock.
         self._path = os.path.realpath(path)
         self._durability = durability
-        self._identity: tuple[int, int] | None = None
         self._writer: Writer | None = None
         self._reader: _Reader | None = None
+        self._damage: StoreUnavailable | None = None
+        self._reopening: asyncio.Task[None] | None = None
         self.name = f"sqlite:///{self._path}"
         self.on_commit: Callable[[CommitRecord], None] | None = None
         self.on_turn: Callable[[UUID], None] | None = None
         self.keep_keys = KEEP_KEYS
 
     async def __aenter__(self) -> Self:
-        writer = Writer(self._connect, self._disconnect, self._check_file, self._report)
+        self._damage = None
+        writer = Writer(self._connect, self._disconnect, self._check, self._mend, self._report)
         await writer.open()
         try:
             self._reader = await _Reader.open(self._path)
@@ -82,12 +91,15 @@ class SQLiteStore:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._reopening is not None:
+            await self._reopening
         writer, reader = self._writer, self._reader
         self._writer = self._reader = None
-        if reader is None or writer is None:
+        if writer is None:
             return
         try:
-            await reader.close()
+            if reader is not None:
+                await reader.close()
         finally:
             await writer.close()
 
@@ -100,7 +112,8 @@ class SQLiteStore:
                 failing = self._writer is not None and self._writer.failing
                 await (self._write(_touch) if failing else self._write(_probe, brief=True))
         except TimeoutError:
-            raise StoreUnavailable(f"SQLite: {self._path} did not answer within {PING_TIMEOUT:g} s") from None
+            message = f"SQLite: {self._path} did not answer within {PING_TIMEOUT:g} s"
+            raise StoreUnavailable(message, "no answer") from None
 
     async def accept(self, plan: RunPlan) -> Accepted:
         work = partial(writes.accept, plan=plan, new_thread=_new_thread(plan), keep_keys=self.keep_keys)
@@ -166,20 +179,32 @@ class SQLiteStore:
         return self._writer.submit(work, brief=brief)
 
     async def _read(self, work: Work[T]) -> T:
-        if self._reader is None:
+        if self._writer is None:
             raise StoreUnavailable("the store is not open")
-        return await self._reader.read(work)
+        if self._reader is None and self._reopening is not None:
+            await asyncio.shield(self._reopening)
+        if self._reader is None:
+            raise StoreUnavailable(f"SQLite: {self._path} waits for a new write-ahead log", LOG_REMOVED)
+        try:
+            return await self._reader.read(work)
+        except StoreUnavailable as error:
+            self._note_damage(error)
+            raise
+
+    def preflight(self) -> str | None:
+        """Look whether the file could be opened, without opening or changing anything.
+
+        Returns what opening would make; None if the file is there. Raises `StoreUnusable` as opening would.
+        """
+        refuse_file(self._path)
+        return None if os.path.exists(self._path) else f"{self._path} does not exist yet; a start makes it"
 
     def _connect(self) -> sqlite3.Connection:
-        folder = os.path.dirname(self._path)
-        if not os.path.isdir(folder):
-            raise StoreUnusable(f"{self._path}: there is no folder {folder}; make it, or name another with --store")
-        if os.path.isdir(self._path):
-            raise StoreUnusable(f"{self._path}: is a folder; name a file in it with --store")
-        self._lock = FileLock(self._path)
+        refuse_place(self._path)
+        self._lock = DatabaseLock(self._path)
         try:
             connection = open_writer(self._path, self._durability)
-            self._identity = self._identify()
+            self._files = DatabaseFiles(self._path, self._lock)
         except BaseException:
             self._lock.release()
             raise
@@ -187,28 +212,54 @@ class SQLiteStore:
 
     def _disconnect(self, connection: sqlite3.Connection) -> None:
         try:
+            with suppress(StoreUnavailable):
+                self._files.check()  # it notices a lost log
+            self._mend(connection)
+            self._files.check()
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except StoreUnavailable:
+            self._lock.protect_log()
         except sqlite3.Error:
             pass  # the log holds what was not moved; the next opening reads it
         finally:
             connection.close()
             self._lock.release()
 
-    def _identify(self) -> tuple[int, int] | None:
-        try:
-            found = os.stat(self._path)
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
+    def _mend(self, connection: sqlite3.Connection) -> None:
+        """Rescue a lost log, once the reader has closed its connection."""
+        if self._files.log_is_lost and self._reader is None:
+            self._files.rescue(connection)
 
-    def _check_file(self) -> None:
-        """Refuse to commit to a file that nobody can open any more: SQLite would write on, and all would be lost."""
-        if self._identify() != self._identity:
-            raise StoreUnavailable(f"SQLite: {self._path} was removed or replaced; put it back, or restart the server")
+    def _check(self) -> None:
+        """Before a commit: refuse one that would be lost, or would add to damage."""
+        if self._damage is not None:
+            raise self._damage
+        self._files.check()
 
-    def _report(self, record: CommitRecord) -> None:
+    def _report(self, record: CommitRecord, failure: StoreUnavailable | None) -> None:
+        if failure is not None:
+            self._note_damage(failure)
+        if (self._files.log_is_lost or self._reader is None) and self._writer is not None and self._reopening is None:
+            self._reopening = asyncio.get_running_loop().create_task(self._reopen())
         if self.on_commit is not None:
             self.on_commit(record)
+
+    def _note_damage(self, error: StoreUnavailable) -> None:
+        if error.reason == DAMAGED and self._damage is None:
+            self._damage = error
+
+    async def _reopen(self) -> None:
+        """Begin a new write-ahead log, and read from there. What fails here is tried again after the next commit."""
+        reader, self._reader = self._reader, None
+        try:
+            if reader is not None:
+                await reader.close()
+            await self._write(_probe)
+            self._reader = await _Reader.open(self._path)
+        except (StoreUnavailable, StoreUnusable):
+            pass  # whoever writes gets the cause
+        finally:
+            self._reopening = None
 
 
 class _Reader:
@@ -226,8 +277,11 @@ class _Reader:
     async def read(self, work: Work[T]) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._connection)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise as_domain_error(error) from error
+        except (ValueError, TypeError) as error:
+            logger.error("SQLite: a row cannot be read", exc_info=error)
+            raise StoreUnavailable(f"SQLite: a row cannot be read: {type(error).__name__}", "unreadable row") from error
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)

@@ -6,14 +6,21 @@ only ever added, and is named `jimsapi_…`.
 
 import os
 import sqlite3
+import time
 from typing import Literal
 
 from jimsapi.threads.errors import StoreUnusable
+from jimsapi.threads.sqlite_errors import one_line, primary_code, save_what_can_be_read
 
 Durability = Literal["durable", "relaxed"]
 
+_BEGIN = b"SQLite format 3\0"
+"""How a database begins; an empty file is one, too."""
+
 BUSY_TIMEOUT = 1.0
 """Seconds to wait for another program that holds the database."""
+LOOK_FOR_DAMAGE = 1.0
+"""Seconds that a start looks for damage: enough for some hundred megabytes, and no start waits for terabytes."""
 
 # Other JIMS programs declare ids as `UUID` and JSON as `JSON`. SQLite gives both NUMERIC affinity, which turns an id of
 # digits alone, and a JSON number, into a number of its own. Our columns have TEXT affinity, and keep what they get.
@@ -116,6 +123,8 @@ _NEEDED_COLUMNS = {
 _UNOPENABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
 _DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 _HELD = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_HARMLESS = ("ok", "NULL value in ", "NUMERIC value in ", "TEXT value in ", "CHECK constraint failed")
+"""What SQLite's check finds, and works with all the same."""
 
 
 def open_writer(path: str, durability: Durability) -> sqlite3.Connection:
@@ -129,16 +138,46 @@ def open_writer(path: str, durability: Durability) -> sqlite3.Connection:
             path, timeout=BUSY_TIMEOUT, isolation_level=None, cached_statements=256, check_same_thread=False
         )
         try:
+            _refuse_damage(connection, path)
             _refuse_foreign_tables(connection, path)
             _refuse_newer_schema(connection, path)
             _configure(connection, path, durability)
             _migrate(connection)
+            _schema_version(connection)  # SQLite makes the log when it first reads
         except BaseException:
             connection.close()
             raise
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise StoreUnusable(_cause(path, error)) from error
     return connection
+
+
+def refuse_place(path: str) -> None:
+    """Raise `StoreUnusable` for a path at which no database can be."""
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        raise StoreUnusable(f"{path}: there is no folder {folder}; make it, or name another with --store")
+    if os.path.isdir(path):
+        raise StoreUnusable(f"{path}: is a folder; name a file in it with --store")
+
+
+def refuse_file(path: str) -> None:
+    """Raise `StoreUnusable` for a file that can be seen to be no database, or to be out of reach.
+
+    For a process that has no connection to the database: closing a file takes away the locks that it has on it.
+    """
+    refuse_place(path)
+    folder = os.path.dirname(path)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StoreUnusable(f"{path}: the folder {folder} cannot be written, and SQLite keeps more files in it")
+    if not os.path.isfile(path):
+        return
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise StoreUnusable(f"{path}: cannot be opened for reading and writing; check the permissions of the file")
+    with open(path, "rb") as file:
+        begin = file.read(len(_BEGIN))
+    if begin and begin != _BEGIN:
+        raise StoreUnusable(f"{path}: is not an SQLite database, or is damaged; name another file, or restore a backup")
 
 
 def open_reader(path: str) -> sqlite3.Connection:
@@ -146,14 +185,10 @@ def open_reader(path: str) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
         connection.execute("PRAGMA query_only = ON")
-    except sqlite3.Error as error:
+        _schema_version(connection)  # SQLite opens the log when it first reads: the writer's, not a later one
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise StoreUnusable(_cause(path, error)) from error
     return connection
-
-
-def primary_code(error: sqlite3.Error) -> int:
-    """SQLite's result code without its extension; 0 for an error of Python's own."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def _configure(connection: sqlite3.Connection, path: str, durability: Durability) -> None:
@@ -210,7 +245,26 @@ def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
     return {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
 
 
-def _cause(path: str, error: sqlite3.Error) -> str:
+def _refuse_damage(connection: sqlite3.Connection, path: str) -> None:
+    """Look through the pages for as long as a start may take. Damage that is beyond that is found when it is read."""
+    look_until = time.monotonic() + LOOK_FOR_DAMAGE
+    connection.set_progress_handler(lambda: time.monotonic() > look_until, 10_000)
+    try:
+        found = [text for (text,) in connection.execute("PRAGMA quick_check(10)") if not text.startswith(_HARMLESS)]
+    except sqlite3.OperationalError as error:
+        if primary_code(error) != sqlite3.SQLITE_INTERRUPT:
+            raise
+        return
+    finally:
+        connection.set_progress_handler(None, 0)
+    if found:
+        problem = found[0].replace("\n", " ")
+        raise StoreUnusable(f"{path}: is damaged ({problem}); {save_what_can_be_read(path)}")
+
+
+def _cause(path: str, error: sqlite3.Error | UnicodeDecodeError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"{path}: is damaged ({one_line(error)}); {save_what_can_be_read(path)}"
     code = primary_code(error)
     if code in _UNOPENABLE:
         return (
@@ -218,7 +272,10 @@ def _cause(path: str, error: sqlite3.Error) -> str:
             f"folder {os.path.dirname(path)}, in which SQLite keeps two more files"
         )
     if code in _DAMAGED:
-        return f"{path}: is not an SQLite database, or is damaged ({error}); name another file, or restore a backup"
+        return (
+            f"{path}: is not an SQLite database, or is damaged ({error}); name another file, or if it is yours, "
+            f"{save_what_can_be_read(path)}"
+        )
     if code in _HELD:
         return f"{path}: another program holds it locked; stop that program and start again"
     if code == sqlite3.SQLITE_FULL:

@@ -18,7 +18,7 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 from jimsapi.threads.errors import DomainError, StoreUnavailable
-from jimsapi.threads.sqlite_schema import primary_code
+from jimsapi.threads.sqlite_errors import as_domain_error, as_unavailable
 from jimsapi.threads.store import CommitRecord
 
 T = TypeVar("T")
@@ -34,29 +34,6 @@ TURN = 0.002
 """Seconds of the event loop that a batch takes at once. The rest of the batch waits for the next turn."""
 LOCK_WAIT = 1.0
 """Seconds that the second thread waits for another program that holds the database."""
-
-_PASSING = {
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_INTERRUPT,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_PROTOCOL,
-    sqlite3.SQLITE_NOTADB,
-}
-
-
-def as_domain_error(error: Exception) -> Exception:
-    """What the caller of a failed operation gets: `StoreUnavailable` where the database could not do its work."""
-    if isinstance(error, sqlite3.Error) and primary_code(error) in _PASSING:
-        unavailable = StoreUnavailable(f"SQLite: {error} ({error.sqlite_errorname})")
-        unavailable.__cause__ = error
-        return unavailable
-    return error
 
 
 class _Operation:
@@ -90,8 +67,10 @@ class Writer:
     """Executes operations on one connection, as many as wait in each transaction.
 
     `connect` opens the connection, which has to allow use by several threads, and `disconnect` closes it, both in the
-    second thread. `check` is called in the event loop before each commit and raises `StoreUnavailable` if the commit
-    must not be made. `report` is called in the event loop after it.
+    second thread. `check` is called before each commit, by the thread that uses the connection then, and raises
+    `StoreUnavailable` if the commit must not be made. The second thread tries such a batch again, and calls `mend`
+    before its transaction. `report` is called in the event loop after a commit; it gets why the transaction, or the
+    first operation that could not be done, failed.
 
     One thread at a time uses the connection: the event loop's from the begin of a transaction until it hands the batch
     over, the second one until it has settled the batch.
@@ -102,11 +81,13 @@ class Writer:
         connect: Callable[[], sqlite3.Connection],
         disconnect: Callable[[sqlite3.Connection], None],
         check: Callable[[], None],
-        report: Callable[[CommitRecord], None],
+        mend: Callable[[sqlite3.Connection], None],
+        report: Callable[[CommitRecord, StoreUnavailable | None], None],
     ) -> None:
         self._connect = connect
         self._disconnect = disconnect
         self._check = check
+        self._mend = mend
         self._report = report
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[sqlite3.Connection] = self._loop.create_future()
@@ -244,6 +225,7 @@ class Writer:
             if connection.in_transaction:  # the event loop has begun
                 connection.execute("ROLLBACK")
             _wait_for_locks(connection, LOCK_WAIT)
+            self._mend(connection)
             self._execute_all(batch)
             self._check()
             connection.execute("COMMIT")
@@ -272,7 +254,7 @@ class Writer:
     def _fail(self, batch: _Batch, failure: Exception) -> None:
         batch.failed = True
         for operation in batch.operations:
-            operation.error = _unavailable(failure)
+            operation.error = as_unavailable(failure)
         _roll_back(self._connection)
 
     # In the event loop again.
@@ -283,14 +265,16 @@ class Writer:
             self._gather()
         elif self._closing:
             self._handed_over.put(None)
+        failure: StoreUnavailable | None = None
         for operation in batch.operations:
             if operation.error is None:
                 _resolve(operation.future, operation.result)
             else:
-                batch.failed |= isinstance(operation.error, StoreUnavailable)
+                if failure is None and isinstance(operation.error, StoreUnavailable):
+                    failure = operation.error
                 _reject(operation.future, operation.error)
-        self.failing = batch.failed
-        self._report(CommitRecord(len(batch.operations), perf_counter() - batch.began, batch.failed))
+        self.failing = batch.failed = batch.failed or failure is not None
+        self._report(CommitRecord(len(batch.operations), perf_counter() - batch.began, batch.failed), failure)
 
     def _post(self, callback: Callable[..., None], *arguments: Any) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
@@ -338,16 +322,7 @@ def _reject(future: asyncio.Future[Any], error: BaseException) -> None:
         future.set_exception(error)
 
 
-def _unavailable(failure: Exception) -> Exception:
-    """An error of its own for each operation: an exception that several tasks raise mixes their tracebacks."""
-    if isinstance(failure, StoreUnavailable):
-        return StoreUnavailable(*failure.args)
-    unavailable = StoreUnavailable(f"SQLite: {failure}")
-    unavailable.__cause__ = failure
-    return unavailable
-
-
 def _roll_back(connection: sqlite3.Connection) -> None:
-    with suppress(sqlite3.Error):  # the next BEGIN tells
+    with suppress(sqlite3.Error, UnicodeDecodeError):  # the next BEGIN tells
         if connection.in_transaction:
             connection.execute("ROLLBACK")

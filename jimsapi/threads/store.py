@@ -72,7 +72,7 @@ class ThreadStore(Protocol):
     ) -> None: ...
 
     async def ping(self) -> None:
-        """Answer if the store can do its work; raise `StoreUnavailable` if not."""
+        """Answer if the store can do its work; raise `StoreUnavailable` if not. `/readyz` shows its `reason`."""
 
     async def accept(self, plan: RunPlan) -> Accepted:
         """Take an inbound message: find or create its thread, and give its run a place in the thread's queue.

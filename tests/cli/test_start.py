@@ -128,7 +128,7 @@ def test_a_store_that_another_process_holds_is_one_line_and_check_does_not_need_
         checked = run_command("check", "--app", "bot", "--store", "sqlite:///jims.db", cwd=bot)
         with first.client() as client:
             assert chat(client).status_code == 200
-    assert "jims.db: another process" in line
+    assert f"jims.db: it is locked by process {first.pid};" in line
     assert "PostgreSQL" in line
     assert checked.returncode == 0, checked.stderr
 
@@ -190,6 +190,19 @@ def test_options_are_read_from_the_environment(bot: Path) -> None:
     assert (request["provider"], request["level"]) == ("key", "INFO")
     assert request["duration"] >= 0
     assert request["request_id"]
+
+
+def test_the_store_is_read_from_a_file_by_the_start_and_by_check(bot: Path) -> None:
+    (bot / "store").write_text("sqlite:///elsewhere.db\n")
+    env = {"JIMS_STORE_FILE": str(bot / "store")}
+    with Served(folder=bot, env=env) as served:  # with JIMS_STORE_FILE and the flag --store, the flag counts
+        assert "store: memory:" in served.stderr
+    quiet = {"JIMS_PORT": "0", "JIMS_METRICS_PORT": "0", "JIMS_HOST": "127.0.0.1"}
+    checked = run_command("check", "--app", "bot", cwd=bot, env={**env, **quiet})
+    assert f"store: sqlite:///{bot}/elsewhere.db" in checked.stdout
+    line = refusal(run_command(*QUIET, cwd=bot, env={"JIMS_STORE_FILE": str(bot / "missing")}))
+    assert f"JIMS_STORE_FILE: cannot read {bot / 'missing'}: No such file or directory" in line
+    assert refusal(run_command("check", *QUIET, cwd=bot, env={"JIMS_STORE_FILE": str(bot / "missing")})) == line
 
 
 def test_json_logs_are_one_object_a_line_also_for_a_traceback(bot: Path) -> None:

@@ -1,5 +1,6 @@
 """Options: where their values come from, what is refused, and that a secret is never shown."""
 
+import gc
 import logging
 import pickle
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from jimsapi.plugins.compose import resolve_settings
 from jimsapi.plugins.core import CoreOptions, absent_reporting
 from jimsapi.plugins.errors import OptionError, StartError
 from jimsapi.plugins.manager import Implementation, PluginEntry, PluginManager
-from jimsapi.plugins.options import Owned, Settings, matches_any, near_misses, secret_lines, specs
+from jimsapi.plugins.options import Owned, Settings, matches_any, near_misses, redact, secret_lines, specs
 
 pytestmark = pytest.mark.anyio
 
@@ -122,9 +123,59 @@ def test_of_a_repeated_option_that_is_no_secret_the_first_source_counts_alone() 
     assert resolve({"tape_labels": ["flag"]}, {"JIMS_TAPE_LABELS": "variable"}).labels == ("flag",)
 
 
-def test_only_secrets_are_read_from_files(tmp_path: Path) -> None:
-    (tmp_path / "speed").write_text("7")
-    assert resolve({}, {"JIMS_TAPE_SPEED_FILE": str(tmp_path / "speed")}).speed == 3
+@pytest.mark.parametrize(
+    ("field", "content", "expected"),
+    [
+        ("speed", "7\n", 7),
+        ("gain", "1e1\r\n", 10.0),
+        ("loud", "yes\n", True),
+        ("mode", "play\n", "play"),
+        ("path", "/x/y\n", Path("/x/y")),
+        ("title", " two\nlines \n\n", " two\nlines "),
+        ("labels", "b\n# comment\n\nc d\n", ("b", "c d")),
+    ],
+)
+def test_an_option_of_every_type_is_read_from_a_file(tmp_path: Path, field: str, content: str, expected: Any) -> None:
+    (tmp_path / "value").write_bytes(content.encode())
+    environ = {f"JIMS_TAPE_{field.upper()}_FILE": str(tmp_path / "value")}
+    settings = Settings([Owned(Tape, "acme-tape")], {}, environ)
+    assert getattr(settings.get(Tape), field) == expected
+    assert settings.is_given(f"tape_{field}")
+    assert settings.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "JIMS_TAPE_SPEED_FILE: cannot read .*: No such file"),
+        ("\n", "JIMS_TAPE_SPEED_FILE: .* is empty; put the value in it, or unset the variable"),
+        ("fast\n", "JIMS_TAPE_SPEED_FILE: 'fast' is not a whole number from 1 to 9"),
+    ],
+)
+def test_a_file_that_holds_no_usable_value_stops_the_start(tmp_path: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "speed").write_text(content)
+    with pytest.raises(OptionError, match=message):
+        resolve({}, {"JIMS_TAPE_SPEED_FILE": str(tmp_path / "speed")})
+
+
+def test_a_variable_comes_before_its_file_and_the_file_that_is_not_read_is_warned_of() -> None:
+    environ = {"JIMS_TAPE_SPEED": "7", "JIMS_TAPE_SPEED_FILE": "/nowhere"}
+    settings = Settings([Owned(Tape, "acme-tape")], {}, environ)
+    assert settings.get(Tape).speed == 7
+    assert settings.warnings == [
+        "JIMS_TAPE_SPEED_FILE is not read, since JIMS_TAPE_SPEED is set too; unset one of them"
+    ]
+
+
+def test_an_option_whose_own_variable_ends_in_file_is_nobody_else_s_file(tmp_path: Path) -> None:
+    class Reel(Options, prefix="reel"):
+        tape: str | None = option(help="x")
+        tape_file: str | None = option(help="x")
+
+    settings = Settings([Owned(Reel, "acme-reel")], {}, {"JIMS_REEL_TAPE_FILE": "/nowhere", "JIMS_REEL_TAPE": "b"})
+    assert (settings.get(Reel).tape, settings.get(Reel).tape_file) == ("b", "/nowhere")
+    assert settings.warnings == []
 
 
 def test_values_of_every_type_are_read_from_text() -> None:
@@ -245,6 +296,33 @@ def test_a_secret_is_not_shown(shown: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("invalid key abra/cadabra", "invalid key ***"),
+        ("https://host/?key=abra%2Fcadabra", "https://host/?key=***"),
+        ("abra/cadabra-and-more", "***"),
+        ("abc", "abc"),
+        ("abrac", "abrac"),
+        ("", ""),
+    ],
+)
+def test_living_secrets_are_replaced_in_a_text_the_longest_first_and_very_short_ones_stay(
+    text: str, shown: str
+) -> None:
+    living = [Secret("abra/cadabra"), Secret("abra/cadabra-and-more"), Secret("abc"), Secret("")]
+    assert redact(text) == shown
+    assert len(living) == 4
+
+
+def test_a_secret_that_is_no_longer_used_is_forgotten() -> None:
+    secret = Secret("hocus-pocus")
+    assert redact("hocus-pocus") == "***"
+    del secret
+    gc.collect()
+    assert redact("hocus-pocus") == "hocus-pocus"
+
+
+@pytest.mark.parametrize(
     ("candidate", "matches"), [("one", True), ("鍵", True), ("鍵".encode().decode("latin-1"), True), ("two", False)]
 )
 def test_one_of_many_secrets_matches_also_if_they_come_one_by_one(candidate: str, matches: bool) -> None:
@@ -284,8 +362,16 @@ def test_a_variable_that_looks_like_a_misspelt_option_is_told_and_others_are_lef
         "OTHER": "y",
         "JIMS_THREAD_QUEUE": "2",
         "JIMS_API_KEY_FILE": "f",
+        "JIMS_STORE_FILE": "g",
+        "JIMS_STOR_FILE": "h",
+        "JIMS_SSL_KEY_FILE": "i",
+        "JIMS_MODEL_FILE": "j",
     }
-    assert near_misses(environ, ["thread_queue", "api_key"]) == [("JIMS_THREAD_QUEU", "JIMS_THREAD_QUEUE")]
+    assert near_misses(environ, ["thread_queue", "api_key", "store", "ssl_keyfile"]) == [
+        ("JIMS_SSL_KEY_FILE", "JIMS_SSL_KEYFILE"),
+        ("JIMS_STOR_FILE", "JIMS_STORE_FILE"),
+        ("JIMS_THREAD_QUEU", "JIMS_THREAD_QUEUE"),
+    ]
 
 
 async def echo(ctx: Any) -> None:
@@ -355,6 +441,8 @@ def test_a_variable_that_switches_on_absent_error_reporting_is_known(value: str,
     known = resolve_settings(PluginManager(builtin_plugins(), installed=False), [], {}, environ).known
     assert absent_reporting(known, environ) == [("JIMS_ENABLE_SENTRY", "jimsapi-sentry")] * warned
     assert absent_reporting(known | {"enable_sentry"}, environ) == []
+    files = {"JIMS_ENABLE_SENTRY_FILE": value}
+    assert absent_reporting(known, files) == [("JIMS_ENABLE_SENTRY_FILE", "jimsapi-sentry")] * warned
 
 
 def test_what_a_hook_says_to_the_operator_is_said_as_it_is_and_its_own_mistakes_name_the_plugin() -> None:

@@ -27,10 +27,12 @@ from tests.service.serving import STORES, ended, inbound, make_store, read_all, 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(autouse=True)
-def impatient_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def impatient_threads() -> Iterator[None]:
     """Threads without work end soon, so that a test finds none of the tests before it."""
-    monkeypatch.setattr(worker_threads, "IDLE_FOR", 0.3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker_threads, "IDLE_FOR", 0.3)
+        yield
 
 
 who: ContextVar[str] = ContextVar("who", default="nobody")

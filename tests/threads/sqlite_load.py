@@ -9,6 +9,7 @@ import sys
 from uuid import UUID
 
 from jimsapi.testing.store import completed, make_event, make_plan
+from jimsapi.threads.errors import StoreUnavailable
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.sqlite import SQLiteStore
 
@@ -28,11 +29,15 @@ async def _chat(store: SQLiteStore, owner: UUID, client: str) -> None:
     while True:
         plan = make_plan(f"{client}-{number // 5}", "Hello", owner=owner)
         answer = make_event()
-        accepted = await store.accept(plan)
-        await store.finish(plan.run_id, owner, completed(answer))
+        number += 1
+        try:
+            accepted = await store.accept(plan)
+            await store.finish(plan.run_id, owner, completed(answer))
+        except StoreUnavailable:
+            await asyncio.sleep(0.01)
+            continue
         line = f"done {accepted.thread.thread_id} {plan.message.event_id.hex} {answer.event_id.hex}\n"
         os.write(1, line.encode())  # one write, so that a kill cannot cut what was acknowledged in two
-        number += 1
 
 
 asyncio.run(main(*sys.argv[1:]))

@@ -298,18 +298,6 @@ async def test_a_disk_that_refuses_to_write_is_unavailable_and_then_works_again(
     assert (await store.finish(plan.run_id, OWNER, large)).counted
 
 
-async def test_a_removed_file_takes_nothing_more_until_it_is_back(path: Path, store: SQLiteStore) -> None:
-    await store.accept(make_plan())
-    aside = path.rename(path.with_name("aside.db"))
-    with pytest.raises(StoreUnavailable, match="removed or replaced"):
-        await store.accept(make_plan("bob"))
-    with pytest.raises(StoreUnavailable):
-        await store.ping()
-    aside.rename(path)
-    await store.ping()
-    assert (await store.accept(make_plan("bob"))).created_new_thread
-
-
 async def test_a_writer_that_hangs_fails_the_ping(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_store, "PING_TIMEOUT", 0.05)
     let_go = threading.Event()

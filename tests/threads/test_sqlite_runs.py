@@ -193,3 +193,13 @@ async def test_a_purge_forgets_more_keys_than_one_transaction_takes(
 def _take_out(path: Path, event_id: UUID) -> None:
     with closing(sqlite3.connect(path)) as neighbour, neighbour:
         assert neighbour.execute("DELETE FROM thread_events WHERE event_id = ?", (event_id.hex,)).rowcount == 1
+
+
+async def test_dead_processes_are_forgotten_by_the_next_start(tmp_path: Path) -> None:
+    path = tmp_path / "jims.db"
+    for owner in (OWNER, OTHER_OWNER, OWNER):
+        async with SQLiteStore(path) as store:
+            await store.recover(owner)
+            await store.heartbeat(owner, [])
+            with closing(sqlite3.connect(path)) as connection:
+                assert connection.execute("SELECT owner FROM jimsapi_owners").fetchall() == [(owner.hex,)]

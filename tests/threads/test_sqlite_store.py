@@ -21,3 +21,9 @@ class TestSQLiteStore(ThreadStoreContract):
     async def open_store(self) -> AsyncIterator[ThreadStore]:
         async with SQLiteStore(self._folder / f"{uuid4()}.db", durability="relaxed") as store:
             yield store
+
+    async def disturb(self, store: ThreadStore) -> None:
+        """Somebody removes the write-ahead log and the lock file."""
+        path = store.name.removeprefix("sqlite:///")
+        for suffix in ("-wal", ".lock"):
+            Path(path + suffix).unlink(missing_ok=True)

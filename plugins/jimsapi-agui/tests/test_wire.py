@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,8 @@ async def test_a_fault_in_the_middle_closes_what_is_open_and_is_the_last_that_is
         "TEXT_MESSAGE_END", "RUN_ERROR",
     ]  # fmt: skip
     assert told[-1] == error("Pipeline error: ü", "500")
+    [*_, hidden] = await answered(breaking, hide_errors=True)
+    assert re.fullmatch(r"Pipeline error: reference [0-9a-f-]{36}", hidden["message"])
 
 
 async def test_a_pipeline_that_takes_too_long_is_an_error() -> None:

@@ -154,6 +154,18 @@ class AuthentikClient:
             self._answers += 1
             self.circuit.answered()
 
+    async def ping(self) -> None:
+        """Ask whether Authentik is ready. Raises `AuthUnavailable` if it is not, or does not answer in time."""
+        try:
+            async with asyncio.timeout(2 * self._half):
+                status, _ = await self._exchange(self._base + READY)
+        except TimeoutError:
+            raise AuthUnavailable(f"Authentik did not answer within {2 * self._half:g} s") from None
+        except httpx.TransportError as error:
+            raise AuthUnavailable(_cause(error)) from error
+        if status >= 500:  # a proxy may hide the path
+            raise AuthUnavailable(f"Authentik answers {status} to {READY}")
+
     async def _exchange(self, url: str, token: str | None = None) -> tuple[int, bytes | None]:
         """Status and body of an answer; no body if it is too long."""
         response = await self._send(httpx.URL(url), token)

@@ -78,6 +78,10 @@ class Authentik:
             await asyncio.wait(flights)
         await self.client.close()
 
+    async def ping(self) -> None:
+        """Raises `AuthUnavailable` if Authentik does not answer, or says that it is not ready."""
+        await self.client.ping()
+
     async def authenticate(self, connection: Connection) -> Identity | None:
         """Who holds the request's bearer token; None without one. The same object while a decision holds.
 

@@ -207,6 +207,10 @@ class FakeAuthentik:
         async def check_access(request: Request) -> Response:
             return await self._arrive(request) or self._check_access(request)
 
+        @app.get(self._prefix + "/-/health/ready/", public=True)
+        async def ready(request: Request) -> Response:
+            return await self._arrive(request) or Response(status=204)
+
         @app.get(self._prefix + ME, public=True)
         async def me(request: Request) -> Response:
             return await self._arrive(request) or self._me(request)

@@ -59,6 +59,22 @@ def test_check_names_the_provider_and_asks_nobody(authentik: FakeAuthentik) -> N
     assert (done.returncode, authentik.seen) == (0, [])
 
 
+def test_check_with_connect_asks_authentik_whether_it_is_ready(authentik: FakeAuthentik) -> None:
+    check = ("check", "--connect", "--app", STEERED, "--store", "memory:", "--port", "0", "--metrics-port", "0")
+    done = run(*check, *authentik.flags)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "it answers: auth provider authentik" in done.stdout
+    assert [seen.path for seen in authentik.seen] == ["/-/health/ready/"]
+    authentik.starting_up = "text"
+    done = run(*check, *authentik.flags)
+    assert (done.returncode, done.stderr) == (
+        1, "jimsapi: auth provider authentik: Authentik answers 502 to /-/health/ready/\n",
+    )  # fmt: skip
+    done = run(*check, "--authentik-url", "http://127.0.0.1:1", "--authentik-app-slug", "x")
+    assert done.returncode == 1
+    assert done.stderr.startswith("jimsapi: auth provider authentik: cannot connect to Authentik: ")
+
+
 def test_check_says_that_it_is_configured_by_half() -> None:
     done = run("check", "--app", STEERED, "--store", "memory:", "--authentik-url", "https://auth.example.org")
     assert "CONFIGURED BY HALF AND ADMITS NOBODY: --authentik-app-slug missing" in done.stderr

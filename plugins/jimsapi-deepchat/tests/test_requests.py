@@ -1,6 +1,7 @@
 """`POST /deep-chat`: what the component sends, and what it shows."""
 
 import json
+import re
 from typing import Any
 
 import httpx
@@ -78,6 +79,14 @@ async def test_a_failure_is_an_error_with_the_status_it_has_elsewhere(client: Te
 async def test_a_failure_in_mid_stream_is_the_last_event(client: TestClient) -> None:
     answer = await client.post(PATH, json=body("stream Hel; raise no model", stream=True))
     assert pieces(answer) == [{"text": "Hel"}, {"error": "Pipeline error: no model"}]
+
+
+@pytest.mark.parametrize("settings", [{"hide_errors": True}])
+async def test_a_hidden_error_is_the_reference_of_its_run(client: TestClient) -> None:
+    answer = await client.post(PATH, json=body("raise no model"))
+    [streamed] = pieces(await client.post(PATH, json=body("raise no model", stream=True)))
+    for told in (answer.json(), streamed):
+        assert re.fullmatch(r"Pipeline error: reference [0-9a-f-]{36}", told["error"])
 
 
 async def test_odd_characters_arrive_whichever_way_a_client_splits_lines() -> None:

@@ -1,6 +1,7 @@
 """`/deep-chat` as a WebSocket."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -49,6 +50,14 @@ async def test_a_frame_is_json_once_or_twice_or_plain_text(
         await ws.send_text(frame)
         assert set(await ws.receive_json()) == {"text"}
     assert bot.texts == [text]
+
+
+@pytest.mark.parametrize("settings", [{"hide_errors": True}])
+async def test_a_hidden_error_is_a_reference(client: TestClient) -> None:
+    async with client.websocket(PATH) as ws:
+        await ws.send_json(body("raise no model"))
+        answer = await ws.receive_json()
+    assert re.fullmatch(r"Pipeline error: reference [0-9a-f-]{36}", answer["error"])
 
 
 async def test_a_named_conversation_is_that_of_requests_too(client: TestClient) -> None:

@@ -80,6 +80,10 @@ class OidcProvider:
     ) -> None:
         await self._issuer.__aexit__(kind, error, traceback)
 
+    async def ping(self) -> None:
+        """Raises `KeysUnavailable` if the issuer does not give its keys."""
+        await self._issuer.keys_for(None)
+
     async def authenticate(self, connection: Connection) -> Identity | None:
         """Admit the holder of a good token.
 

@@ -13,7 +13,7 @@ from jimsapi_oidc.metrics import Counts
 
 from jimsapi import ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
-from tests.serving import Served
+from tests.serving import ROOT, Served
 
 pytestmark = pytest.mark.anyio
 
@@ -128,6 +128,22 @@ asyncio.run(main())
 
 def test_an_unconfigured_plugin_imports_nothing_heavy(tmp_path: Path) -> None:
     assert python(UNCONFIGURED, tmp_path) == "True []"
+
+
+def test_check_with_connect_asks_the_issuer_for_its_keys(fresh_issuer: FakeIssuer) -> None:
+    check = ("check", "--connect", "--app", "tests.apps.steered:app", "--store", "memory:", "--metrics-port", "0")
+
+    def run() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "jimsapi", *check, "--port", "0", *fresh_issuer.flags()]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+    done = run()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "it answers: auth provider oidc" in done.stdout
+    fresh_issuer.stop()
+    done = run()
+    assert done.returncode == 1
+    assert "jimsapi: auth provider oidc: the issuer's keys are not known: " in done.stderr
 
 
 def test_the_command_lets_in_whom_it_should(fresh_issuer: FakeIssuer, trap: Any) -> None:

@@ -155,6 +155,15 @@ async def test_what_has_begun_is_not_to_be_sent_again(client: TestClient) -> Non
     assert (await ask(client, "hi", stream=True)).headers["x-should-retry"] == "false"
 
 
+@pytest.mark.parametrize("settings", [{"hide_errors": True}])
+async def test_a_hidden_error_is_the_reference_of_its_run(client: TestClient) -> None:
+    answer = await ask(client, "raise no model")
+    assert answer.json()["error"]["message"] == f"Pipeline error: reference {answer.headers['x-run-id']}"
+    answer = await ask(client, "stream Hel; raise no model", stream=True)
+    told = lines(answer)[-1]["error"]["message"]
+    assert told == f"Pipeline error: reference {answer.headers['x-run-id']}"
+
+
 @pytest.mark.parametrize("settings", [{"run_timeout": 0.05}])
 async def test_a_run_that_takes_too_long_is_told_with_its_status(client: TestClient) -> None:
     answer = await ask(client, "hold door")

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import asyncpg
 
 from jimsapi.threads.errors import DomainError, StoreUnavailable
-from jimsapi_postgres.errors import ConnectionLost, NotConnected, as_domain_error, is_lost, reason
+from jimsapi_postgres.errors import ConnectionLost, NotConnected, as_domain_error, is_lost, public_reason, reason
 from jimsapi_postgres.url import Target, connect_arguments
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class Connector:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._failures = 0
-        self._failure = ""
+        self._failure = ("", "")
         self._not_before = 0.0
         self._attempts = asyncio.Lock()
         self.generation = 0
@@ -61,15 +61,15 @@ class Connector:
         failures = self._failures
         async with self._attempts:
             if self._failures > failures:  # an attempt failed while this one waited its turn
-                raise NotConnected(self._failure)
+                raise NotConnected(*self._failure)
             await asyncio.sleep(max(0.0, self._not_before - time.monotonic()))
             try:
                 connection = await self._connect_twice()
             except Exception as error:
                 self._not_before = time.monotonic() + BACK_OFF[min(self._failures, len(BACK_OFF) - 1)]
                 self._failures += 1
-                self._failure = f"PostgreSQL: {self._target.name}: {reason(error)}"
-                raise NotConnected(self._failure) from error
+                self._failure = (f"PostgreSQL: {self._target.name}: {reason(error)}", public_reason(error))
+                raise NotConnected(*self._failure) from error
             self._failures = 0
             return connection
 
@@ -182,7 +182,7 @@ class Pool:
             async with asyncio.timeout(BUSY_TIMEOUT):
                 await self._turns.acquire()
         except TimeoutError:
-            raise StoreUnavailable("PostgreSQL: all connections are busy") from None
+            raise StoreUnavailable("PostgreSQL: all connections are busy", "no answer") from None
         link = self._free.pop()  # the one that was used last: the others may rest
         try:
             return await link.insist(work)

@@ -11,6 +11,25 @@ _LOST_CLASSES = ("08", "57P")
 _REFUSED_CLASSES = ("22", "23", "54")
 """SQLSTATE: the data cannot be stored, however often it is tried."""
 
+DAMAGED = "database damaged"
+DISK_FULL = "disk full"
+_REASONS = {
+    _PRIVILEGE: "access denied",
+    _READ_ONLY: "read-only",
+    "53100": DISK_FULL,
+    "53200": "out of memory",
+    "53300": "too many connections",
+    "57P03": "starting or stopping",
+    "XX001": DAMAGED,
+    "XX002": DAMAGED,
+    "28": "access denied",
+    "3D": "database missing",
+    "42": "tables or functions missing",
+    "57P": "no connection",
+    "08": "no connection",
+}
+"""What readiness shows, by SQLSTATE or its beginning; the first that fits counts."""
+
 
 class ConnectionLost(StoreUnavailable):
     """The connection is gone; whether what was asked of it was done is not known."""
@@ -39,11 +58,11 @@ def as_domain_error(error: Exception) -> Exception:
     if isinstance(error, DomainError):
         return error
     if is_lost(error):
-        return ConnectionLost(f"PostgreSQL: {reason(error)}")
+        return ConnectionLost(f"PostgreSQL: {reason(error)}", public_reason(error))
     if isinstance(error, asyncpg.PostgresError):
         if (error.sqlstate or "").startswith(_REFUSED_CLASSES):
             return DataRefused(f"PostgreSQL: {reason(error)}")
-        return StoreUnavailable(f"PostgreSQL: {reason(error)}")
+        return StoreUnavailable(f"PostgreSQL: {reason(error)}", public_reason(error))
     if isinstance(error, asyncpg.InterfaceError):  # asyncpg could not encode a value
         return DataRefused(f"PostgreSQL: {type(error).__name__}: a value cannot be encoded")
     return error
@@ -63,6 +82,18 @@ def as_unusable(name: str, error: Exception) -> StoreUnusable:
     return StoreUnusable(
         f"{name}: cannot be used ({reason(error)}); check that PostgreSQL is up and that --store names it"
     )
+
+
+def public_reason(error: BaseException) -> str:
+    """The `reason` of a `StoreUnavailable`: a few words that name nothing."""
+    if isinstance(error, asyncpg.PostgresError):
+        state = error.sqlstate or ""
+        return next((text for beginning, text in _REASONS.items() if state.startswith(beginning)), "")
+    if isinstance(error, TimeoutError):
+        return "no answer"
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return "read-only"
+    return "no connection" if is_lost(error) else ""
 
 
 def reason(error: BaseException) -> str:

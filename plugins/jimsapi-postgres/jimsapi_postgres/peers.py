@@ -57,6 +57,7 @@ class Peers:
         self._on_turn = on_turn
         self._looked_at: datetime | None = None
         self._back_since = LONG_AGO
+        self._logged = ""
         self._task = ServiceTask(self._listen(), loop=asyncio.get_running_loop(), name="jimsapi-postgres-peers")
 
     def has_been_away(self, now: datetime) -> bool:
@@ -80,8 +81,10 @@ class Peers:
                 connection = await self._connector.connect()
                 await self._serve(connection)
             except Exception as error:
-                if not isinstance(error, DomainError):  # who asks for something hears of those
-                    logger.warning("no notice of other processes' runs: %s; connecting anew", reason(error))
+                # Whoever asks the store for something gets the domain errors.
+                if not isinstance(error, DomainError) and self._logged != (cause := reason(error)):
+                    self._logged = cause
+                    logger.warning("no notice of other processes' runs: %s; connecting anew until it works", cause)
                 await asyncio.sleep(RECONNECT_AFTER)
             finally:
                 if connection is not None:
@@ -103,6 +106,7 @@ class Peers:
             # Whoever is silent gets as long to be heard again as we listen.
             if self._owners and now - max(listens_since, self._back_since) > SILENCE:
                 await self._bury(connection)
+            self._logged = ""
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_EVERY):
                     await closed.wait()

@@ -35,7 +35,7 @@ from jimsapi.threads.store import KEEP_KEYS, PAGE_BYTES, CommitRecord, decode_cu
 from jimsapi.threads.window import end_with
 from jimsapi_postgres import rows, schema
 from jimsapi_postgres.connections import STATEMENT_TIMEOUT, Connection, Connector, Link, Pool, Work
-from jimsapi_postgres.errors import ConnectionLost, NotConnected, as_unusable
+from jimsapi_postgres.errors import DAMAGED, DISK_FULL, ConnectionLost, NotConnected, as_unusable
 from jimsapi_postgres.lanes import Lanes
 from jimsapi_postgres.peers import RECOVER, RECOVERED_AT_ONCE, SILENCE, Peers
 from jimsapi_postgres.url import parse_url
@@ -47,12 +47,17 @@ POOL = 3
 DELETIONS = 2
 """Deletions at a time: they may take long, and must leave connections for all else."""
 PING_TIMEOUT = 5.0
+TROUBLE_SHOWN_FOR = 10.0
+"""Seconds for which a ping fails after the disk was full, or damage was met: its own small write may succeed all the
+same."""
 CLOSE_WITHIN = 5.0
 WAIT_FOR_UPGRADE = 45.0
 DELETE_TIMEOUT = 300.0
 """Seconds that deleting a thread, or all of a contact, may take in the database."""
 DELETED_AT_ONCE = 500
 """Threads of a contact that are deleted in one transaction, which holds a lock for each."""
+KEEP_OWNERS = timedelta(hours=1)
+"""How long a silent process without open runs is remembered; one that was only stopped for longer is added again."""
 PURGED_AT_ONCE = 1000
 ADOPTED_AT_ONCE = 1000
 
@@ -133,6 +138,11 @@ _PURGE = """
         FOR UPDATE SKIP LOCKED
     ))
 """
+_PURGE_OWNERS = """
+    DELETE FROM jimsapi_owners o
+    WHERE o.beat_at < clock_timestamp() - $1::interval
+        AND NOT EXISTS (SELECT FROM jimsapi_runs r WHERE r.finished_at IS NULL AND r.owner = o.owner)
+"""
 _PURGE_KEYS = """
     DELETE FROM jimsapi_idempotency WHERE key = ANY (ARRAY(
         SELECT k.key FROM jimsapi_idempotency k
@@ -141,6 +151,12 @@ _PURGE_KEYS = """
         LIMIT $2
         FOR UPDATE SKIP LOCKED
     ))
+"""
+
+_MISSING_TABLES = """
+    SELECT string_agg(name, ', ')
+    FROM unnest(ARRAY['threads', 'thread_events', 'jimsapi_runs', 'jimsapi_owners', 'jimsapi_idempotency']) name
+    WHERE to_regclass(name) IS NULL
 """
 
 _FIRST_ID = UUID(int=0)
@@ -172,6 +188,8 @@ class PostgresStore:
         self._deletions = asyncio.Semaphore(DELETIONS)
         self._peers: Peers | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._trouble: StoreUnavailable | None = None
+        self._trouble_until = 0.0
 
     async def __aenter__(self) -> Self:
         await schema.prepare(self._target, wait=WAIT_FOR_UPGRADE)
@@ -210,17 +228,28 @@ class PostgresStore:
             async with asyncio.timeout(PING_TIMEOUT):
                 # Whether a failure is over, only writing shows.
                 failing = self._lanes is not None and self._lanes.failing
-                await self._do(_touch if failing else _probe)
+                await self._do(_probe)
+                if failing or self._trouble is not None:
+                    await self._do(_touch)
                 if self._lanes is not None:
                     self._lanes.failing = False
         except TimeoutError:
-            raise StoreUnavailable(f"PostgreSQL: {self.name} did not answer within {PING_TIMEOUT:g} s") from None
+            message = f"PostgreSQL: {self.name} did not answer within {PING_TIMEOUT:g} s"
+            raise StoreUnavailable(message, "no answer") from None
+        if self._trouble is not None:
+            if asyncio.get_running_loop().time() < self._trouble_until:
+                raise StoreUnavailable(*self._trouble.args)
+            self._trouble = None
 
     async def accept(self, plan: RunPlan) -> Accepted:
         if plan.owner is not self._owner:
             self._owner = plan.owner
             self._owners.add(plan.owner)
-        accepted = await self._open_lanes().accept(plan)
+        try:
+            accepted = await self._open_lanes().accept(plan)
+        except StoreUnavailable as error:
+            self._note_trouble(error)
+            raise
         if accepted.snapshot is None:
             self._waiting.add(plan.run_id)
         return accepted
@@ -261,7 +290,11 @@ class PostgresStore:
         return started
 
     async def finish(self, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
-        return await self._open_lanes().finish(run_id, owner, outcome)
+        try:
+            return await self._open_lanes().finish(run_id, owner, outcome)
+        except StoreUnavailable as error:
+            self._note_trouble(error)
+            raise
 
     async def cancel(self, run_id: UUID) -> Settled:
         async def cancel(connection: Connection) -> Settled:
@@ -382,6 +415,7 @@ class PostgresStore:
 
     async def purge(self, older_than: timedelta) -> int:
         await self._purge(_PURGE_KEYS, self.keep_keys)
+        await self._write(lambda connection: connection.execute(_PURGE_OWNERS, KEEP_OWNERS), self._housekeeping)
         return await self._purge(_PURGE, older_than)
 
     async def _purge(self, query: str, older_than: timedelta) -> int:
@@ -442,6 +476,14 @@ class PostgresStore:
             return await asyncio.shield(task)
         except (ConnectionLost, NotConnected) as error:
             raise StoreUnavailable(*error.args) from error  # those concern this package only
+        except StoreUnavailable as error:
+            self._note_trouble(error)
+            raise
+
+    def _note_trouble(self, error: StoreUnavailable) -> None:
+        if error.reason in (DISK_FULL, DAMAGED):
+            self._trouble = error
+            self._trouble_until = asyncio.get_running_loop().time() + TROUBLE_SHOWN_FOR
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -467,7 +509,12 @@ async def _visible_thread(connection: Connection, thread_id: UUID, acting_for: s
 async def _probe(connection: Connection) -> None:
     await connection.fetchval("SELECT version FROM jimsapi_schema")
     if await connection.fetchval("SELECT pg_is_in_recovery()"):
-        raise StoreUnavailable("PostgreSQL: the server follows another one, and takes no writes")
+        raise StoreUnavailable("PostgreSQL: the server follows another one, and takes no writes", "read-only")
+    if missing := await connection.fetchval(_MISSING_TABLES):
+        raise StoreUnavailable(
+            f"PostgreSQL: tables are gone: {missing}; restore them, or restart the server, which makes new ones",
+            "tables or functions missing",
+        )
 
 
 async def _touch(connection: Connection) -> None:

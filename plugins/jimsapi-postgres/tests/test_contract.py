@@ -17,6 +17,10 @@ ALL_OTHERS_ARE_SILENT = """
     INSERT INTO jimsapi_owners SELECT DISTINCT owner, '-infinity'::timestamptz FROM jimsapi_runs WHERE owner <> $1
     ON CONFLICT (owner) DO UPDATE SET beat_at = excluded.beat_at
 """
+CLOSE_ALL = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
 
 
 class TestPostgresStore(ThreadStoreContract):
@@ -37,6 +41,10 @@ class TestPostgresStore(ThreadStoreContract):
     async def adopt(self, store: ThreadStore, owner: UUID) -> list[AdoptedRun]:
         await self._execute(ALL_OTHERS_ARE_SILENT, owner)
         return await store.adopt(owner)
+
+    async def disturb(self, store: ThreadStore) -> None:
+        """The server closes every connection."""
+        await self._execute(CLOSE_ALL)
 
     async def _execute(self, sql: str, *arguments: object) -> None:
         connection = await asyncpg.connect(self._url)

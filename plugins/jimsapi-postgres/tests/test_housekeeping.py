@@ -10,7 +10,7 @@ from jimsapi_postgres import store as store_module
 from jimsapi_postgres.connections import Connector, Link
 from jimsapi_postgres.peers import _WAIT_NO_MORE, RECOVER, SILENCE
 from jimsapi_postgres.schema import prepare
-from jimsapi_postgres.store import _ADOPT, _OPEN_RUNS, _PURGE, _PURGE_KEYS, PostgresStore
+from jimsapi_postgres.store import _ADOPT, _OPEN_RUNS, _PURGE, _PURGE_KEYS, _PURGE_OWNERS, PostgresStore
 from jimsapi_postgres.url import parse_url
 from test_costs import _count
 
@@ -43,6 +43,7 @@ async def test_housekeeping_costs_the_same_beside_many_ended_runs(url: str) -> N
         (_WAIT_NO_MORE, [[uuid4(), uuid4()]]),
         (_PURGE, [timedelta(days=30), 1000]),
         (_PURGE_KEYS, [timedelta(hours=24), 1000]),
+        (_PURGE_OWNERS, [timedelta(hours=1)]),
     ]
 
     async def costs(connection: Any) -> list[int]:
@@ -81,7 +82,7 @@ async def test_old_keys_are_forgotten_in_batches(url: str, monkeypatch: pytest.M
         commits: list[CommitRecord] = []
         store.on_commit = commits.append
         assert await store.purge(timedelta(days=1)) == 0
-        assert len(commits) == 4  # three for the keys, and one that found no run
+        assert len(commits) == 5  # three for the keys, one for dead processes, and one that found no run
         pool = store._pool
         assert pool is not None
         assert (

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from database import Postgres
 
 from jimsapi import ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
+from tests.serving import ROOT, Served
 
 UNCONFIGURED = """
 import sys
@@ -96,3 +98,21 @@ async def test_two_apis_on_one_database_share_a_conversation(url: str) -> None:
             assert answer.status_code == 200
             said += answer.json()["assistant_messages"]
         assert said == ["1", "3", "5", "7", "9", "11"]
+
+
+def test_check_with_connect_opens_the_database_beside_a_server_that_uses_it(
+    url: str, server: Callable[..., Served], tmp_path: Path
+) -> None:
+    (tmp_path / "store").write_text(f"{url}\n")
+    (tmp_path / "gone").write_text("postgresql://postgres:geheim@127.0.0.1:1/d\n")
+    (tmp_path / "bot.py").write_text("async def app(ctx): pass\n")
+    check = ("-m", "jimsapi", "check", "--connect", "--app", "bot", "--port", "0", "--metrics-port", "0")
+    with server(url) as served, served.client() as client:
+        done = _run(*check, cwd=tmp_path, PYTHONPATH=str(ROOT), JIMS_STORE_FILE="store")
+        assert done.returncode == 0, done.stderr
+        assert "it answers: store postgresql://" in done.stdout
+        assert client.get("/readyz").status_code == 200
+    gone = _run(*check, cwd=tmp_path, PYTHONPATH=str(ROOT), JIMS_STORE_FILE="gone")
+    assert gone.returncode == 1
+    assert "cannot be used" in gone.stderr
+    assert "geheim" not in gone.stderr

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,8 @@ async def test_a_fault_in_the_middle_closes_the_text_and_is_the_last_that_is_tol
     told = await answered(breaking)
     assert kinds(told) == ["start", "start-step", "text-start", "text-delta", "text-end", "error"]
     assert told[-1] == {"type": "error", "errorText": "Pipeline error: ü"}
+    [*_, hidden] = await answered(breaking, hide_errors=True)
+    assert re.fullmatch(r"Pipeline error: reference [0-9a-f-]{36}", hidden["errorText"])
 
 
 async def test_a_pipeline_that_takes_too_long_is_an_error() -> None:

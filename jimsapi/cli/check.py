@@ -1,0 +1,145 @@
+"""`jimsapi check`: whether a start would succeed, and what it would serve."""
+
+import asyncio
+import errno
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import click
+
+from jimsapi.api.app import Api, run_service
+from jimsapi.api.metrics import MetricsOptions, unusable_port
+from jimsapi.builtin import builtin_plugins
+from jimsapi.builtin.client_certificate import CertificateOptions
+from jimsapi.cli.options import COMMAND_OPTIONS, ServerOptions
+from jimsapi.cli.server import (
+    address_of,
+    cannot_listen,
+    loaded_config,
+    refuse_shared_port,
+    server_config,
+    start_lines,
+)
+from jimsapi.plugins.compose import Built, Composer, Composition, resolve_settings
+from jimsapi.plugins.core import CoreOptions
+from jimsapi.plugins.errors import StartError
+from jimsapi.plugins.manager import PluginManager, one_line
+from jimsapi.plugins.options import Settings
+from jimsapi.plugins.protocols import AuthUnavailable
+from jimsapi.plugins.residents import Residents
+from jimsapi.server.port import bind_port
+from jimsapi.threads.errors import StoreUnavailable, StoreUnusable
+
+PING_WITHIN = 15.0
+"""Seconds that a store or an auth provider has to answer."""
+
+
+def check(given: Mapping[str, Any], *, strict: bool, connect: bool) -> None:
+    """Do what a start does, but for serving, and print what would serve.
+
+    Raises `StartError` or `StoreUnusable` as the start would. With `connect` the store and whatever else is opened at a
+    start is opened, asked and closed, and what is in use now is refused too. With `strict` a warning is an error.
+    """
+    warnings = _Warnings()
+    logging.getLogger().addHandler(warnings)
+    try:
+        composition, opened = asyncio.run(_composed(given, connect=connect))
+    finally:
+        logging.getLogger().removeHandler(warnings)
+    server = composition.settings.get(ServerOptions)
+    for line in start_lines(composition, address_of(server, server.port)):
+        click.echo(line)
+    for entry, hooks in composition.plugins:
+        click.echo(f"  {entry.name} ({entry.distribution} {entry.version}): {', '.join(hooks)}")
+    names = [built.name for built in composition.providers]
+    if names:
+        click.echo(f"who may enter: whom one of these admits, asked in this order: {', '.join(names)}")
+    else:
+        click.echo("who may enter: EVERYBODY; no auth provider is configured")
+    for line in opened:
+        click.echo(line)
+    if strict and warnings.count:
+        number = "1 warning" if warnings.count == 1 else f"{warnings.count} warnings"
+        raise StartError(f"{number}, and --strict allows none")
+
+
+class _Warnings(logging.StreamHandler[Any]):
+    """Shows warnings and errors, and counts them."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self.setLevel(logging.WARNING)
+        self.count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.count += 1
+        super().emit(record)
+
+
+async def _composed(given: Mapping[str, Any], *, connect: bool) -> tuple[Composition, list[str]]:
+    """What would serve, and what was found when it was opened."""
+    plugins = PluginManager(builtin_plugins())
+    settings = resolve_settings(plugins, COMMAND_OPTIONS, given, os.environ)
+    _check_ports(settings, connect=connect)
+    api = Api(None, given)
+    server, certificates = settings.get(ServerOptions), settings.get(CertificateOptions)
+    loaded_config(server_config(server, certificates, settings.get(CoreOptions).max_body, api))
+    composer = Composer(plugins, settings)
+    composition = await composer.build()
+    missing = _look_at_store(composition.store)
+    opened = [] if missing is None else [f"the store: {missing}"]
+    residents = Residents()
+    try:
+        if connect:
+            composition = await composer.enter(composition, residents, store=missing is None)
+            opened += [line async for line in _pinged(composition, store=missing is None)]
+        api.declare(composition, plugins, run_service(composition))
+    finally:
+        await residents.leave()
+    return composition, opened
+
+
+def _check_ports(settings: Settings, *, connect: bool) -> None:
+    """Hold the addresses for a moment, without listening. One that is in use now is refused only with `connect`."""
+    server, metrics = settings.get(ServerOptions), settings.get(MetricsOptions)
+    refuse_shared_port(server, metrics)
+    try:
+        bind_port(server.host, server.port).close()
+    except OSError as error:
+        if connect or error.errno != errno.EADDRINUSE:
+            raise StartError(cannot_listen(server.host, server.port, error)) from error
+    if not metrics.port:
+        return
+    try:
+        bind_port(metrics.host, metrics.port).close()
+    except OSError as error:
+        if connect or error.errno != errno.EADDRINUSE:
+            raise StartError(unusable_port(metrics.host, metrics.port, error)) from error
+
+
+def _look_at_store(store: Built) -> str | None:
+    """What opening the store would make. Raises `StoreUnusable` if it can be seen that it cannot be opened."""
+    preflight = getattr(store.value, "preflight", None)
+    found: str | None = None if preflight is None else preflight()
+    return found
+
+
+async def _pinged(composition: Composition, *, store: bool) -> AsyncIterator[str]:
+    """Lines about what answers. Raises `StartError` for a store or an auth provider that does not."""
+    for built in ((composition.store,) if store else ()) + composition.providers:
+        if (ping := getattr(built.value, "ping", None)) is None:
+            continue
+        what = f"auth provider {built.name}" if built.hook == "jimsapi_auth_provider" else f"store {built.name}"
+        try:
+            async with asyncio.timeout(PING_WITHIN):
+                await ping()
+        except (StoreUnavailable, StoreUnusable, AuthUnavailable) as error:
+            raise StartError(f"{what}: {error}") from error
+        except TimeoutError:
+            raise StartError(f"{what}: it did not answer within {PING_WITHIN:g} seconds") from None
+        except Exception as error:
+            raise StartError(f"{what}: {one_line(error)}") from error
+        yield f"it answers: {what}"
