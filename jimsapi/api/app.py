@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jimsapi.api.admission import Gate
 from jimsapi.api.chat import chat_routes
 from jimsapi.api.errors import handle_domain_errors
-from jimsapi.api.metrics import MetricsOptions, MetricsPort, ServiceCollector, metrics_text
+from jimsapi.api.metrics import LoopCollector, MetricsOptions, MetricsPort, ServiceCollector, metrics_text
 from jimsapi.api.probes import probe_routes
 from jimsapi.api.runs import run_ended, run_routes
 from jimsapi.api.stream import stream_routes
@@ -35,6 +35,7 @@ from jimsapi.service.observers import notify
 from jimsapi.service.run import RunLimits, RunService
 from jimsapi.service.sinks import SinkQueue
 from jimsapi.service.threads import ThreadService
+from jimsapi.service.watchdog import Watchdog
 from jimsapi.threads.run import ContextLimits, StoredRun
 from jimsapi.threads.store import ThreadStore
 
@@ -80,6 +81,7 @@ class Api(App):
         self._on_started = on_started
         self._on_stopped = on_stopped
         self._told = tuple(on_request)
+        self._watchdog = Watchdog()
         self.refusal = _not_started()
         handle_domain_errors(self)
 
@@ -119,6 +121,8 @@ class Api(App):
             service = await residents.enter("run service", run_service(composition))
             self.declare(composition, plugins, service)
             await service.adopt()
+            # The start, which may import for seconds, is over.
+            await residents.enter("watchdog of the event loop", self._watchdog)
             self.composition, self.service = composition, service
             self.refusal = None
             if self._on_started is not None:
@@ -153,6 +157,7 @@ class Api(App):
             if callable(built.value):  # a context manager, which only serving enters, is not
                 wrap_by_plugin(self, built)
         composition.registry.register(ServiceCollector(service))
+        composition.registry.register(LoopCollector(self._watchdog))
         if not composition.providers:
             logger.warning("NO AUTHENTICATION IS CONFIGURED: the API is public; set --api-key, or close the network")
 

@@ -5,7 +5,7 @@ import gzip
 from collections.abc import Iterator
 
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder, gzip_accepted
 from prometheus_client.registry import Collector
 
@@ -15,6 +15,7 @@ from jimsapi.asgi.response import Response
 from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.options import Options, option
 from jimsapi.service.run import RunService
+from jimsapi.service.watchdog import Watchdog
 
 
 class MetricsOptions(Options, prefix="metrics"):
@@ -35,6 +36,11 @@ class ServiceCollector(Collector):
         yield GaugeMetricFamily("jims_runs_open", "Runs that the process works on.", value=service.open_runs)
         yield GaugeMetricFamily("jims_runs_waiting", "Open runs that wait for their turn.", value=service.waiting_runs)
         yield GaugeMetricFamily("jims_draining", "1 while the server shuts down.", value=float(service.draining))
+        yield GaugeMetricFamily(
+            "jims_pipelines_abandoned",
+            "Pipelines that go on although their runs have ended.",
+            value=service.abandoned_pipelines,
+        )
         sinks = CounterMetricFamily("jims_sink_events", "Events by what became of them.", labels=("sink", "outcome"))
         for sink in service.sinks:
             for outcome, count in list(sink.outcomes.items()):
@@ -49,6 +55,27 @@ class ServiceCollector(Collector):
             for outcome, count in list(service.webhooks.outcomes.items()):
                 webhooks.add_metric((outcome,), count)
         yield webhooks
+
+
+class LoopCollector(Collector):
+    """How late the event loop is. It may be asked from another thread while the loop is blocked."""
+
+    def __init__(self, watchdog: Watchdog) -> None:
+        self._watchdog = watchdog
+
+    def collect(self) -> Iterator[Metric]:
+        watchdog = self._watchdog
+        lag = HistogramMetricFamily("jims_event_loop_lag_seconds", "Seconds that timers of the event loop fired late.")
+        lag.add_metric((), watchdog.lag.buckets(), watchdog.lag.total)
+        yield lag
+        yield GaugeMetricFamily(
+            "jims_event_loop_late_seconds",
+            "Seconds that the event loop is late at this moment.",
+            value=watchdog.current_lag,
+        )
+        yield CounterMetricFamily(
+            "jims_event_loop_blocks", "Calls that blocked the event loop for most of a second.", value=watchdog.blocks
+        )
 
 
 class WholeRegistry(CollectorRegistry):

@@ -1,13 +1,12 @@
 """Loading the app: `module:attribute`, the attribute being `app` if left out; a bare pipeline becomes a `JimsApp`."""
 
 import importlib
-import inspect
 import sys
 from pathlib import Path
 from typing import Any
 
 from jimsapi.plugins.hooks import hookimpl
-from jimsapi.service.pipeline import JimsApp, is_pipeline
+from jimsapi.service.pipeline import JimsApp, is_pipeline, takes_context
 
 
 @hookimpl
@@ -39,15 +38,4 @@ def jimsapi_load_app(reference: str) -> Any:
 
 @hookimpl
 def jimsapi_adapt_app(obj: Any) -> JimsApp | None:
-    return JimsApp(obj) if is_pipeline(obj) and _takes_context(obj) else None
-
-
-def _takes_context(function: Any) -> bool:
-    """Whether an async callable needs one argument: a pipeline does; a factory takes none, or only optional ones."""
-    try:
-        signature = inspect.signature(function)
-        signature.bind(None)
-    except (TypeError, ValueError):
-        return False
-    first = next(iter(signature.parameters.values()))
-    return first.default is inspect.Parameter.empty
+    return JimsApp(obj) if is_pipeline(obj) and takes_context(obj) else None

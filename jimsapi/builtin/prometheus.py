@@ -1,6 +1,5 @@
 """Metrics: plain counters on the path of a request, turned into Prometheus families when somebody scrapes."""
 
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
@@ -10,33 +9,11 @@ from prometheus_client.registry import Collector
 
 from jimsapi.plugins.hooks import hookimpl
 from jimsapi.plugins.protocols import AdmissionRecord, CommitRecord, RequestRecord, RunRecord
+from jimsapi.service.histogram import Histogram
 
 PIPELINE_BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600)
 REQUEST_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60)
 COMMIT_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5)
-
-
-class Histogram:
-    """Counts of observations by bucket (seconds), and their sum."""
-
-    __slots__ = ("bounds", "counts", "total")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(self.bounds, seconds)] += 1
-        self.total += seconds
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative counts by upper bound, as Prometheus wants them."""
-        cumulative, running = [], 0
-        for bound, count in zip((*map(_text, self.bounds), "+Inf"), list(self.counts), strict=True):
-            running += count
-            cumulative.append((bound, float(running)))
-        return cumulative
 
 
 class Metrics(Collector):
@@ -149,7 +126,3 @@ class PrometheusPlugin:
     @hookimpl
     def jimsapi_metrics(self, registry: CollectorRegistry) -> None:
         registry.register(self._metrics)
-
-
-def _text(bound: float) -> str:
-    return str(float(bound))

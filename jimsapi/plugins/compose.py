@@ -20,7 +20,7 @@ from jimsapi.plugins.errors import PluginError, StartError
 from jimsapi.plugins.manager import OWN_DISTRIBUTION, Implementation, PluginEntry, PluginManager, one_line
 from jimsapi.plugins.options import Options, Owned, Settings, specs
 from jimsapi.plugins.residents import Residents
-from jimsapi.service.pipeline import JimsApp
+from jimsapi.service.pipeline import JimsApp, takes_context
 from jimsapi.threads.errors import StoreUnusable
 
 logger = logging.getLogger("jimsapi.plugins")
@@ -194,10 +194,17 @@ class Composer:
             try:
                 if inspect.isawaitable(app):
                     app = await app
+                elif not isinstance(app, type) and takes_context(app):
+                    raise StartError(
+                        f"{source} is a {type(app).__name__} that needs an argument, so it makes no app: a plain `def` "
+                        "pipeline is served as JimsApp(pipeline)"
+                    )
                 elif callable(app):
                     app = app()
                 else:
                     break
+            except StartError:
+                raise
             except (Exception, SystemExit) as error:
                 raise StartError(f"{source}: making the app failed: {one_line(error)}") from error
         raise StartError(

@@ -5,6 +5,8 @@ import logging
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from jimsapi.service.tasks import ServiceTask
+
 logger = logging.getLogger("jimsapi.plugins")
 
 LEAVE_WITHIN = 10.0
@@ -46,7 +48,8 @@ class _Resident:
         self.name = name
         self.entered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._leaving = asyncio.Event()
-        self._task = asyncio.create_task(self._live(manager), name=f"resident {name}")
+        loop = asyncio.get_running_loop()
+        self._task = ServiceTask(self._live(manager), loop=loop, name=f"resident {name}")
 
     async def _live(self, manager: AbstractAsyncContextManager[Any]) -> None:
         try:
@@ -74,14 +77,14 @@ class _Resident:
     def abandon(self) -> None:
         """Give up on a manager that could not be entered."""
         self.entered.cancel()
-        self._task.cancel()
+        self._task.end()
 
     async def leave(self) -> None:
         self._leaving.set()
         done, _ = await asyncio.wait({self._task}, timeout=LEAVE_WITHIN)
         if not done:
             logger.error("%s did not leave within %g s", self.name, LEAVE_WITHIN)
-            self._task.cancel()
+            self._task.end()
 
 
 def _plain(error: BaseException) -> Exception:

@@ -4,7 +4,6 @@ import asyncio
 import enum
 import math
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -14,6 +13,7 @@ from jimsapi.service.inbound import Inbound
 from jimsapi.service.quota import Account
 from jimsapi.service.result import RunResult
 from jimsapi.service.stream import RunStream
+from jimsapi.service.tasks import PipelineTask, ServiceTask
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.event import NewEvent
 from jimsapi.threads.ids import uuid7
@@ -110,10 +110,10 @@ class LiveRun:
         self.created_new_thread = False
         self.status = RunStatus.QUEUED
         self.context: ThreadContext | None = None
-        self.pipeline: asyncio.Task[Any] | None = None
+        self.pipeline: PipelineTask | None = None
         self.woken: asyncio.Future[None] | None = None
         self.stop_reason: Stop | None = None
-        self.task: asyncio.Task[None] | None = None
+        self.task: ServiceTask[None] | None = None
         self.timings: tuple[PipelineTiming, ...] = ()
         self.deadline = math.inf
         self._turn: asyncio.Event | None = None
@@ -158,7 +158,7 @@ class LiveRun:
         if self.context is not None:
             self.context.close()
         if self.pipeline is not None and not self.pipeline.done():
-            self.pipeline.cancel()
+            self.pipeline.end()
             self.pipeline.get_loop().call_later(LET_GO_AFTER, self.wake)
 
     def wake(self, _: object = None) -> None:

@@ -1,16 +1,26 @@
 """Pipelines: the code that answers, and the app that carries it."""
 
+import asyncio
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from contextlib import aclosing, closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
+from jimsapi.service.worker_threads import WorkerThreads
 from jimsapi.threads.context import ThreadContext
 
 Pipeline = Callable[[ThreadContext], Awaitable[Any]]
 Deltas = Callable[[ThreadContext], AsyncIterator[str]]
 """A pipeline that is an async generator: what it yields is streamed."""
+Blocking = Callable[[ThreadContext], Any]
+"""A pipeline that is a plain function: it works in a thread."""
+BlockingDeltas = Callable[[ThreadContext], Generator[str, None, None]]
+"""A pipeline that is a plain generator function: what it yields is streamed."""
+
+THREADS = 40
+"""Pipelines that work in threads at once, if an app does not say how many."""
 
 
 @dataclass(frozen=True, init=False)
@@ -18,13 +28,16 @@ class JimsApp:
     """What is served: a pipeline, and what belongs to it.
 
     `pipeline` and `conversation_start_pipeline` are `async def (ctx)`, or objects with an async `__call__`. One that
-    yields is an async generator of the pieces of a message, each of which goes to `ctx.stream`; the attribute then
-    holds the pipeline that does so. `name` is the metric label; by default the pipeline's own name. `store` is a
+    yields is a generator of the pieces of a message, each of which goes to `ctx.stream`; the attribute then holds the
+    pipeline that does so. A plain `def (ctx)` works in a thread, so that it may block. With `threaded` an async one
+    does so too, in an event loop of its own. Up to `threads` messages are answered in threads at once; others wait for
+    a thread, as part of their run. `name` is the metric label; by default the pipeline's own name. `store` is a
     store's URL and `context_events` the number of `comm.*` events in a context, both overridden by the options
     `--store` and `--context-events`.
 
     Raises:
-        TypeError: a pipeline is not an async callable.
+        TypeError: a pipeline is not a callable that takes a context.
+        ValueError: `threads` is less than 1.
     """
 
     pipeline: Pipeline
@@ -35,17 +48,22 @@ class JimsApp:
 
     def __init__(
         self,
-        pipeline: Pipeline | Deltas,
+        pipeline: Pipeline | Deltas | Blocking,
         *,
-        conversation_start_pipeline: Pipeline | Deltas | None = None,
+        conversation_start_pipeline: Pipeline | Deltas | Blocking | None = None,
         name: str | None = None,
         store: str | None = None,
         context_events: int | None = None,
+        threaded: bool = False,
+        threads: int = THREADS,
     ) -> None:
+        if threads < 1:
+            raise ValueError(f"threads is {threads}: a pipeline needs at least one")
+        made = partial(_awaitable, threads=WorkerThreads(threads), threaded=threaded)
         start = conversation_start_pipeline
         values = {
-            "pipeline": _awaitable(pipeline, "pipeline"),
-            "conversation_start_pipeline": None if start is None else _awaitable(start, "conversation_start_pipeline"),
+            "pipeline": made(pipeline, "pipeline"),
+            "conversation_start_pipeline": None if start is None else made(start, "conversation_start_pipeline"),
             "name": name,
             "store": store,
             "context_events": context_events,
@@ -73,7 +91,74 @@ class Streaming:
                 await ctx.stream(delta)
 
 
-def pipeline_name(pipeline: Pipeline | Deltas) -> str:
+class Threaded:
+    """A plain function, called in a thread. `name` is that of the function."""
+
+    def __init__(self, function: Blocking, threads: WorkerThreads) -> None:
+        self.name = pipeline_name(function)
+        self._function = function
+        self._threads = threads
+
+    async def __call__(self, ctx: ThreadContext) -> None:
+        ctx.speak_from_threads()
+        returned = await self._threads.run(partial(self._function, ctx))
+        if inspect.isawaitable(returned):  # the function has only made the coroutine, as a lambda does
+            await returned
+
+
+class ThreadedStreaming:
+    """A generator function of the pieces of a message, whose generator is read in a thread."""
+
+    def __init__(self, deltas: BlockingDeltas) -> None:
+        self.name = pipeline_name(deltas)
+        self._deltas = deltas
+
+    def __call__(self, ctx: ThreadContext) -> None:
+        with closing(self._deltas(ctx)) as deltas:
+            for delta in deltas:
+                ctx.stream(delta)
+
+
+class ThreadedLoop:
+    """An async pipeline, called in a thread with an event loop of its own. `name` is that of the pipeline."""
+
+    def __init__(self, pipeline: Pipeline, threads: WorkerThreads) -> None:
+        self.name = pipeline_name(pipeline)
+        self._pipeline = pipeline
+        self._threads = threads
+
+    async def __call__(self, ctx: ThreadContext) -> None:
+        ctx.speak_from_threads()
+        call = _LoopCall(self._pipeline, ctx)
+        await self._threads.run(call.work, call.cancel)
+
+
+class _LoopCall:
+    """One call of a pipeline in its own loop, which the loop of the service can cancel."""
+
+    def __init__(self, pipeline: Pipeline, ctx: ThreadContext) -> None:
+        self._pipeline = pipeline
+        self._ctx = ctx
+        self._cancelled = False
+        self._task: asyncio.Task[None] | None = None
+
+    def work(self) -> None:
+        asyncio.run(self._main())
+
+    async def _main(self) -> None:
+        self._task = asyncio.current_task()
+        if self._cancelled:  # since the loop was being made
+            raise asyncio.CancelledError
+        await self._pipeline(self._ctx)
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        if self._task is not None:
+            with suppress(RuntimeError):  # its loop is closed: it has ended
+                self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+
+
+def pipeline_name(pipeline: Pipeline | Deltas | Blocking) -> str:
     """The name of a pipeline in metrics and logs: its `__name__`, else its `name`, else its class's name."""
     for attribute in ("__name__", "name"):
         name = getattr(pipeline, attribute, None)
@@ -87,9 +172,31 @@ def _is(kind: Callable[[Any], bool], value: object) -> bool:
     return kind(value) or (not isinstance(value, type) and kind(getattr(value, "__call__", None)))  # noqa: B004
 
 
-def _awaitable(pipeline: Pipeline | Deltas, role: str) -> Pipeline:
+def takes_context(function: Any) -> bool:
+    """Whether a callable needs one argument: a pipeline does; a factory takes none, or only optional ones."""
+    try:
+        signature = inspect.signature(function)
+        signature.bind(None)
+    except (TypeError, ValueError):
+        return False
+    first = next(iter(signature.parameters.values()))
+    return first.default is inspect.Parameter.empty
+
+
+def _awaitable(
+    pipeline: Pipeline | Deltas | Blocking, role: str, *, threads: WorkerThreads, threaded: bool
+) -> Pipeline:
+    """A pipeline of any kind, as one that the service can await."""
+    awaited: Pipeline
     if _is(inspect.isasyncgenfunction, pipeline):
-        return Streaming(cast(Deltas, pipeline))
-    if not _is(inspect.iscoroutinefunction, pipeline):
-        raise TypeError(f"{role} must be `async def (ctx)` or an object with an async __call__, not {pipeline!r}")
-    return cast(Pipeline, pipeline)
+        awaited = Streaming(cast(Deltas, pipeline))
+    elif _is(inspect.iscoroutinefunction, pipeline):
+        awaited = cast(Pipeline, pipeline)
+    elif isinstance(pipeline, type) or not callable(pipeline) or not takes_context(pipeline):
+        raise TypeError(f"{role} must be a function of one argument, the context, or such an object, not {pipeline!r}")
+    else:
+        blocking: Blocking = pipeline
+        if _is(inspect.isgeneratorfunction, pipeline):
+            blocking = ThreadedStreaming(cast(BlockingDeltas, pipeline))
+        return Threaded(blocking, threads)
+    return ThreadedLoop(awaited, threads) if threaded else awaited

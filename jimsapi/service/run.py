@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 from uuid import UUID
 
 import msgspec
@@ -41,6 +41,7 @@ from jimsapi.service.quota import Allowance, Quota, QuotaLimits
 from jimsapi.service.result import RunResult, stored_result
 from jimsapi.service.sinks import SinkQueue
 from jimsapi.service.stream import Gap, RunStarted, RunStream, Streams, StreamVoice
+from jimsapi.service.tasks import EndlessTask, PipelineTask, ServiceTask, current_pipeline
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.errors import (
     DomainError,
@@ -156,7 +157,7 @@ class RunService:
         self.streams = Streams()
         self._runs: dict[UUID, LiveRun] = {}
         self._by_key: dict[UUID, LiveRun] = {}
-        self._let_go: set[asyncio.Task[Any]] = set()
+        self._let_go: set[PipelineTask] = set()
         self._looks: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
@@ -164,7 +165,8 @@ class RunService:
         self._ownership = asyncio.Lock()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._housekeeping: asyncio.Task[None] | None = None
+        self._housekeeping = EndlessTask(self._keep_house, "housekeeping")
+        self._leaving = False
 
     async def __aenter__(self) -> "RunService":
         self._loop = asyncio.get_running_loop()
@@ -177,20 +179,20 @@ class RunService:
             logger.warning("%d runs of an earlier process were open; they are marked interrupted", interrupted)
         for sink in self.sinks:
             sink.start()
-        self._housekeeping = asyncio.create_task(self._keep_house(), name="housekeeping")
+        self._housekeeping.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        tasks = [run.task for run in self._runs.values() if run.task is not None]
-        if self._housekeeping is not None:
-            tasks.append(self._housekeeping)
+        self._leaving = True
+        tasks = {run.task for run in self._runs.values() if run.task is not None}
         for run in self._runs.values():
             if run.context is not None:
                 run.context.close()
-        for task in (*tasks, *self._let_go):  # those were waited for once; they must not hold up the exit
-            task.cancel()
+        for task in tasks | self._let_go:  # those were waited for once; they must not hold up the exit
+            task.end()
         if tasks:
             await asyncio.wait(tasks, timeout=LET_GO_AFTER)
+        await self._housekeeping.stop(LET_GO_AFTER)
         for run in list(self._runs.values()):  # their tasks had not begun, or do not end
             self._close(run)
         self._set_alarm(math.inf)
@@ -290,7 +292,7 @@ class RunService:
         thread_config = self._check(inbound, admission)
         run = self._admit(inbound, admission)
         if watched:
-            run.stream = self.streams.open(run.run_id)
+            run.stream = self.streams.open(run.run_id, in_store=False)
             run.taken = self._loop.create_future()
         self._launch(run, self._run_once(run, thread_config))
         return run
@@ -326,7 +328,7 @@ class RunService:
         # Registered before the store hears of it: the heartbeat takes an open run that is not here for an orphan.
         self._runs[run.run_id] = run
         self._idle.clear()
-        run.task = self._loop.create_task(flow)
+        run.task = ServiceTask(flow, loop=self._loop, name=None)
 
     def watch(self, run_id: UUID) -> RunStream | None:
         """The stream of a run that this process works on, or has worked on a while ago; None for all others."""
@@ -376,8 +378,29 @@ class RunService:
         except Exception:
             logger.exception("run %s failed inside the server", run.run_id)
             run.answer_with(RunBroken())
+        except ENDINGS as cause:
+            if self._leaving:
+                raise
+            await self._end_cut_off(run, cause)
         finally:
             self._close(run)
+
+    async def _end_cut_off(self, run: LiveRun, cause: BaseException) -> None:
+        """Store an outcome for a run whose flow somebody else's code has cut off: its thread must not stay locked."""
+        self._stop_cut_off(run, cause)
+        if run.status is RunStatus.RUNNING:
+            outcome = Outcome(RunStatus.INTERRUPTED, error=str(RunInterrupted()))
+            settled = await self._insist(run, partial(self.store.finish, run.run_id, self.owner, outcome))
+        else:
+            settled = await self._insist(run, partial(self.store.cancel, run.run_id))
+        run.status = settled.status or RunStatus.CANCELLED
+        self._wake(settled.next_run)
+
+    def _stop_cut_off(self, run: LiveRun, cause: BaseException) -> None:
+        text = "run %s is interrupted: a %s of somebody else's code reached it"
+        logger.error(text, run.run_id, type(cause).__name__, exc_info=cause)
+        run.stop(Stop.DRAINED)
+        run.answer_with(RunInterrupted())
 
     async def _run_once(self, run: LiveRun, thread_config: bytes) -> None:
         """The same flow for a message that is in no thread."""
@@ -397,6 +420,10 @@ class RunService:
         except Exception:
             logger.exception("run %s failed inside the server", run.run_id)
             run.answer_with(RunBroken())
+        except ENDINGS as cause:
+            if self._leaving:
+                raise
+            self._stop_cut_off(run, cause)
         finally:
             self._close(run)
 
@@ -557,7 +584,9 @@ class RunService:
         if run.stream is not None and run.status is RunStatus.RUNNING:  # a conversation start says nothing there
             context.watch(StreamVoice(run.stream))
         run.woken = loop.create_future()
-        run.pipeline = task = loop.create_task(_invoke(pipeline, context))
+        run.pipeline = task = PipelineTask(
+            _invoke(pipeline, context), loop=loop, pipeline=name, run_id=run.run_id, thread_id=thread.thread_id
+        )
         task.add_done_callback(run.wake)
         run.deadline = deadline
         if deadline < self._alarm_at:
@@ -586,7 +615,7 @@ class RunService:
                 following = run.deadline
         self._set_alarm(following)
 
-    def _ending(self, run: LiveRun, task: asyncio.Task[Any], context: ThreadContext) -> Ending:
+    def _ending(self, run: LiveRun, task: PipelineTask, context: ThreadContext) -> Ending:
         if not task.done():
             logger.error("run %s: its pipeline swallowed the cancellation; the run goes on without it", run.run_id)
             self._let_go.add(task)
@@ -596,7 +625,7 @@ class RunService:
         return Ending.of(run, task, context, self.disclosure)
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._let_go.discard(task)
+        self._let_go.discard(cast(PipelineTask, task))
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.info("a pipeline that was let go ended with %s", type(error).__name__)
 
@@ -663,7 +692,7 @@ class RunService:
 
     def _publish(self, thread_id: UUID, rows: Sequence[EventRow]) -> None:
         if self.sinks and rows:
-            events = [decode_row(thread_id, row) for row in rows]
+            events = [(decode_row(thread_id, row), len(row.data or b"")) for row in rows]
             for sink in self.sinks:
                 sink.put(events)
 
@@ -675,6 +704,7 @@ class RunService:
         run.answer_with(RunInterrupted())  # heard only by a caller whose run was cut off at the exit
         if run.stream is not None:
             self.streams.close(run.run_id, self._loop.time())
+        run.context = None  # it holds a conversation, and whoever reads the answer slowly holds the run
         if run.idempotency is not None:
             del self._by_key[run.idempotency.key]
         if not self._runs:
@@ -761,17 +791,22 @@ class RunService:
                     purge_at = self._loop.time() + PURGE_EVERY
             except StoreUnavailable as error:
                 self.outage.failed(error)
-            except Exception:
+            except (Exception, *ENDINGS):
+                if being_cancelled():
+                    raise
                 logger.exception("housekeeping failed; it is tried again")
             await asyncio.sleep(HEARTBEAT_EVERY)
 
 
 async def _invoke(pipeline: Pipeline, context: ThreadContext) -> None:
+    token = current_pipeline.set(cast(PipelineTask, asyncio.current_task()))
     try:
         await pipeline(context)
     except (SystemExit, KeyboardInterrupt) as error:
         # asyncio lets these two through a task and out of the loop: a pipeline would take the server down.
         raise RuntimeError(f"the pipeline raised {type(error).__name__}") from error
+    finally:
+        current_pipeline.reset(token)  # the task's context holds the task: a cycle would stay until it is collected
 
 
 def _adopted(adopted: AdoptedRun, loop: asyncio.AbstractEventLoop, streams: Streams) -> LiveRun:

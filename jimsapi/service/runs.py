@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from uuid import UUID
 
 from jimsapi.service.errors import RunEnded, ScopeMissing, ServerDraining
@@ -9,7 +10,7 @@ from jimsapi.service.identity import CHAT, THREADS, Admission
 from jimsapi.service.keys import caller_of
 from jimsapi.service.live import LiveRun
 from jimsapi.service.run import LOOK_EVERY, RunService
-from jimsapi.service.stream import THE_END, Ended, Read, Reader, RunStarted, replay
+from jimsapi.service.stream import THE_END, Ended, Read, Reader, RunStarted, RunStream, replay
 from jimsapi.threads.errors import DomainError, RunNotFound
 from jimsapi.threads.run import OPEN, StoredRun
 
@@ -50,14 +51,27 @@ class Runs:
         if after == THE_END:
             return None
         stream = self._service.watch(run_id)
-        return self._of_another_process(stored, after) if stream is None else Reader(stream, after)
+        return self._of_another_process(stored, after) if stream is None else self._reader(stream, run_id, after)
 
     async def of(self, admission: Admission, run: LiveRun, after: int = 0) -> AsyncIterator[Read]:
         """The same for a run that the caller has begun, or begun before with the same idempotency key."""
         stream = run.stream if run.known_as is run.run_id else None
         if (stream := stream or self._service.watch(run.known_as)) is not None:
-            return Reader(stream, after)
+            return self._reader(stream, run.known_as, after)
         return self._of_another_process(await self.run(admission, run.known_as), after)
+
+    def _reader(self, stream: RunStream, run_id: UUID, after: int) -> Reader:
+        return Reader(stream, after, partial(self._of_store, run_id))
+
+    async def _of_store(self, run_id: UUID, after: int) -> AsyncIterator[Read]:
+        """What follows on a position in the stream of a run that may have ended, as far as the store knows it."""
+        try:
+            run = await self._service.store.run(run_id, None, None)
+        except DomainError as error:
+            yield THE_END, Ended(error)
+            return
+        async for found in self._of_another_process(run, after):
+            yield found
 
     async def _of_another_process(self, run: StoredRun, after: int) -> AsyncIterator[Read]:
         if after < 1:

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from jimsapi.service.foreign import ENDINGS, being_cancelled
+from jimsapi.service.tasks import EndlessTask
 from jimsapi.threads.event import Event
 
 logger = logging.getLogger("jimsapi.sinks")
 
 QUEUE_LIMIT = 10_000
 """Events that wait for one sink at most; beyond, the newest are dropped and counted."""
+QUEUE_BYTES = 64 * 1024 * 1024
+"""Bytes of event data that wait for one sink at most, beside one event of any size."""
 BATCH_LIMIT = 500
 DELIVERY_TIMEOUT = 10.0
 """Seconds that a sink may take for one batch."""
@@ -37,22 +40,24 @@ class SinkQueue:
         self.name = name or sink.name
         self.outcomes: Counter[str] = Counter()
         self._sink = sink
-        self._queue: asyncio.Queue[Event] = asyncio.Queue(QUEUE_LIMIT)
-        self._worker: asyncio.Task[None] | None = None
+        self._queue: asyncio.Queue[tuple[Event, int]] = asyncio.Queue(QUEUE_LIMIT)
+        self._bytes = 0
+        self._worker = EndlessTask(self._work, f"event sink {self.name}")
 
     def start(self) -> None:
         """Begin to deliver, in the running loop."""
-        self._worker = asyncio.create_task(self._work(), name=f"sink {self.name}")
+        self._worker.start()
 
-    def put(self, events: Sequence[Event]) -> None:
-        """Hand over events without waiting."""
-        for event in events:
-            try:
-                self._queue.put_nowait(event)
-            except asyncio.QueueFull:
+    def put(self, events: Sequence[tuple[Event, int]]) -> None:
+        """Hand over events, each with the bytes of its data, without waiting."""
+        for event, size in events:
+            if self._queue.full() or (self._bytes and self._bytes + size > QUEUE_BYTES):
                 if not self.outcomes["dropped"]:
                     logger.warning("event sink %s does not keep up: events are dropped", self.name)
                 self.outcomes["dropped"] += 1
+            else:
+                self._queue.put_nowait((event, size))
+                self._bytes += size
 
     async def flush(self, seconds: float) -> None:
         """Wait up to `seconds` until everything that was put is delivered or failed."""
@@ -64,15 +69,14 @@ class SinkQueue:
 
     async def stop(self) -> None:
         """End the task; what still waits is lost."""
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.wait({self._worker}, timeout=1.0)
+        await self._worker.stop(1.0)
 
     async def _work(self) -> None:
         while True:
-            batch = [await self._queue.get()]
-            while len(batch) < BATCH_LIMIT and not self._queue.empty():
-                batch.append(self._queue.get_nowait())
+            taken = [await self._queue.get()]
+            while len(taken) < BATCH_LIMIT and not self._queue.empty():
+                taken.append(self._queue.get_nowait())
+            batch = [event for event, _ in taken]
             try:
                 async with asyncio.timeout(DELIVERY_TIMEOUT):
                     await self._sink.deliver(batch)
@@ -84,5 +88,6 @@ class SinkQueue:
             else:
                 self.outcomes["delivered"] += len(batch)
             finally:
-                for _ in batch:
+                self._bytes -= sum(size for _, size in taken)
+                for _ in taken:
                     self._queue.task_done()

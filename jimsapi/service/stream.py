@@ -7,7 +7,7 @@ failed; they and the ending can be told again from the store, at the same positi
 import asyncio
 import sys
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from time import monotonic
 from uuid import UUID
 
@@ -78,6 +78,12 @@ Item = Live | NewEvent | Ended
 """A `NewEvent` is an event that the run has stored."""
 Read = tuple[int, Item]
 """An item and its position. A gap has that of the last item that it stands for."""
+Resume = Callable[[int], AsyncIterator[Read]]
+"""Reads from the store what follows on a position of a stream."""
+
+
+class StreamReleased(Exception):
+    """The stream of an ended run holds nothing any more: the store has the rest."""
 
 
 class RunStream:
@@ -86,6 +92,7 @@ class RunStream:
     A reader is a number: the position of the last item that it has had. So whoever puts never waits for a reader, and
     one that comes late or reads slowly costs nothing; what it missed it is told as a `Gap`. The first item, which says
     whose stream it is, and events are never missed. `size` is what it takes in bytes, about; `ended` how the run ended.
+    A stream that is `in_store` can be released once its run has ended: its readers go on with what the store has.
     """
 
     __slots__ = (
@@ -95,15 +102,19 @@ class RunStream:
         "_gathered",
         "_hasty_until",
         "_items",
+        "_released",
         "_sizes",
         "_streams",
         "_waiting",
         "ended",
+        "in_store",
         "size",
     )
 
-    def __init__(self, streams: "Streams") -> None:
+    def __init__(self, streams: "Streams", *, in_store: bool = True) -> None:
         self.size = 0
+        self.in_store = in_store
+        self._released = False
         self.ended: Ended | None = None
         self._streams = streams
         self._first: Live | None = None
@@ -123,7 +134,7 @@ class RunStream:
 
     def put(self, item: Live, size: int = 0) -> None:
         """Append an item whose text has about `size` bytes. After the end it is dropped: nobody would read it."""
-        if self.ended is not None:
+        if self.ended is not None or self._released:
             return
         size += ITEM_BYTES
         if self._first is None:
@@ -145,10 +156,19 @@ class RunStream:
 
     def end(self, answer: RunResult | BaseException) -> None:
         """Say how the run ended. The first word counts."""
-        if self.ended is None:
+        if self.ended is None and not self._released:
             self.ended = Ended(answer)
-            self._grow(sum(len(event.data) for event in _events(self.ended)))
+            self._grow(_bytes_of(answer))
             self._wake()
+
+    def release(self) -> None:
+        """Give back what an ended stream holds, also if it has readers still: they miss live items, and go on from the
+        store to the events. An ending that the store does not have is kept."""
+        self._dropped = self.told
+        self._items, self._sizes = [], []
+        if self.in_store and self.ended is not None and isinstance(self.ended.answer, RunResult):
+            self.ended = None
+            self._released = True
 
     @property
     def is_cut(self) -> bool:
@@ -158,9 +178,11 @@ class RunStream:
     async def next(self, after: int = 0) -> Read | None:
         """What follows on position `after`, as soon as there is something; None behind the end.
 
-        Positions count from 1; the last is `THE_END`.
+        Positions count from 1; the last is `THE_END`. Raises `StreamReleased`.
         """
         while (told := self.told) <= after:
+            if self._released:
+                raise StreamReleased
             if self.ended is not None:
                 return _ending(self.ended, after, told)
             change = asyncio.get_running_loop().create_future()
@@ -171,6 +193,8 @@ class RunStream:
                 if change in self._waiting:
                     self._waiting.remove(change)
                 raise
+        if self._released:
+            raise StreamReleased
         if after < self._dropped:
             if after < 1 and self._first is not None:
                 return 1, self._first
@@ -216,6 +240,13 @@ class RunStream:
                 change.set_result(None)
 
 
+def _bytes_of(answer: RunResult | BaseException) -> int:
+    """What an answer takes: its events, and its messages once more as text."""
+    if not isinstance(answer, RunResult):
+        return 0
+    return sum(len(event.data) for event in answer.events) + sum(map(sys.getsizeof, answer.assistant_messages))
+
+
 def _events(ended: Ended) -> tuple[NewEvent, ...]:
     return ended.answer.events if isinstance(ended.answer, RunResult) else ()
 
@@ -231,23 +262,35 @@ def _ending(ended: Ended, after: int, told: int) -> Read | None:
 
 
 class Reader:
-    """All that follows on position `after` of a stream, as it comes."""
+    """All that follows on position `after` of a stream, as it comes. What the stream has released is `resume`d."""
 
-    __slots__ = ("_after", "_stream")
+    __slots__ = ("_after", "_resume", "_resumed", "_stream")
 
-    def __init__(self, stream: RunStream, after: int = 0) -> None:
+    def __init__(self, stream: RunStream, after: int = 0, resume: Resume | None = None) -> None:
         self._stream = stream
         self._after = after
+        self._resume = resume
+        self._resumed: AsyncIterator[Read] | None = None
 
     def __aiter__(self) -> "Reader":
         return self
 
     async def __anext__(self) -> Read:
-        found = await self._stream.next(self._after)
-        if found is None:
+        if self._after == THE_END:
             raise StopAsyncIteration
-        self._after = found[0]
-        return found
+        if self._resumed is None:
+            try:
+                found = await self._stream.next(self._after)
+            except StreamReleased:
+                if self._resume is None:
+                    raise
+                self._resumed = self._resume(self._after)
+            else:
+                if found is None:
+                    raise StopAsyncIteration
+                self._after = found[0]
+                return found
+        return await anext(self._resumed)
 
     def ready(self) -> list[Read]:
         """Of all that follows, the live items that are there already; they are read by it."""
@@ -280,7 +323,8 @@ async def replay(run: StoredRun, after: int = 1) -> AsyncIterator[Read]:
 class Streams:
     """The streams of a process: those of open runs, and for `KEPT_FOR` seconds those of ended ones.
 
-    Together they take `ALL_BYTES` at most: the oldest ended ones go first, then the oldest items of whoever puts.
+    Together they take `ALL_BYTES` at most: the oldest ended ones go first, then the oldest items of whoever puts. What
+    goes is given back even if somebody still reads it, unless it is nowhere else: a slow reader goes on from the store.
     `size` is what they take now, in bytes.
     """
 
@@ -296,9 +340,9 @@ class Streams:
         """The stream of a run, if there is one still."""
         return self._streams.get(run_id)
 
-    def open(self, run_id: UUID) -> RunStream:
-        """Begin the stream of a run."""
-        stream = self._streams[run_id] = RunStream(self)
+    def open(self, run_id: UUID, *, in_store: bool = True) -> RunStream:
+        """Begin the stream of a run, which is `in_store` unless it answers outside of every thread."""
+        stream = self._streams[run_id] = RunStream(self, in_store=in_store)
         return stream
 
     def close(self, run_id: UUID, now: float) -> None:
@@ -312,22 +356,25 @@ class Streams:
         if stream.told and not stream.is_cut:
             self._ended.append((now + KEPT_FOR, run_id))
         else:
-            self._forget(run_id)
+            self._forget(run_id)  # whoever reads it reads it to its end
         self.tidy(now)
+        self.grow(0)
 
     def tidy(self, now: float) -> None:
         """Forget what was kept long enough."""
         while self._ended and self._ended[0][0] <= now:
-            self._forget(self._ended.popleft()[1])
+            self._forget(self._ended.popleft()[1]).release()
 
     def grow(self, size: int) -> None:
         """Count what a stream takes, and make room for it."""
         self.size += size
         while self.size > ALL_BYTES and self._ended:
-            self._forget(self._ended.popleft()[1])
+            self._forget(self._ended.popleft()[1]).release()
 
-    def _forget(self, run_id: UUID) -> None:
-        self.size -= self._streams.pop(run_id).size
+    def _forget(self, run_id: UUID) -> RunStream:
+        stream = self._streams.pop(run_id)
+        self.size -= stream.size
+        return stream
 
 
 class StreamVoice:

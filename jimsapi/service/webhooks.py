@@ -22,10 +22,13 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import cast
 from uuid import UUID
 
 import httpx
 
+from jimsapi.service.foreign import ENDINGS, being_cancelled
+from jimsapi.service.tasks import ServiceTask
 from jimsapi.threads.errors import InputRefused, RunNotFound, StoreUnavailable
 from jimsapi.threads.run import OPEN, StoredRun
 from jimsapi.threads.store import ThreadStore
@@ -162,7 +165,7 @@ class Webhooks:
         self._pending: set[Webhook] = set()
         self._ready: dict[str, deque[Webhook]] = {}
         self._calls: Counter[str] = Counter()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[ServiceTask[None]] = set()
         self._untried = 0
         self._all_tried = asyncio.Event()
         self._all_tried.set()
@@ -223,7 +226,7 @@ class Webhooks:
                 webhook.timer.cancel()
         self._ready.clear()
         for task in self._tasks:
-            task.cancel()
+            task.end()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
         if self._pending:
@@ -248,12 +251,13 @@ class Webhooks:
             if waiting:
                 self._ready[host] = waiting  # now the last
             self._calls[host] += 1
-            task = asyncio.create_task(self._call(webhook), name=f"webhook of run {webhook.run_id}")
+            loop = asyncio.get_running_loop()
+            task = ServiceTask(self._call(webhook), loop=loop, name=f"webhook of run {webhook.run_id}")
             self._tasks.add(task)
             task.add_done_callback(partial(self._called, host))
 
     def _called(self, host: str, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.discard(cast(ServiceTask[None], task))
         self._calls[host] -= 1
         if not self._calls[host]:
             del self._calls[host]
@@ -268,7 +272,9 @@ class Webhooks:
             self._end(webhook, "delivered")
         except Undelivered as fault:
             self._call_again_or_give_up(webhook, fault)
-        except Exception:
+        except (Exception, *ENDINGS):
+            if being_cancelled():
+                raise
             logger.exception("run %s: its webhook at %s failed inside the server", webhook.run_id, webhook.url.host)
             self._end(webhook, "failed")
         if webhook.calls == 1:

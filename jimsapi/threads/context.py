@@ -2,14 +2,16 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import cached_property
-from typing import Any, Protocol
+from asyncio import _get_running_loop
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import cached_property, partial, wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from uuid import UUID
 
 import msgspec
 import orjson
 
+from jimsapi.threads.bridge import Bridge, Done
 from jimsapi.threads.errors import RunClosed, UnstorableEvent
 from jimsapi.threads.event import (
     ASSISTANT_MESSAGE,
@@ -24,6 +26,8 @@ from jimsapi.threads.ids import uuid7
 from jimsapi.threads.storable import load_stored
 
 LoadEvents = Callable[[Event | None, int], Awaitable[Sequence[EventRow]]]
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 
 class StatusEvent(msgspec.Struct, frozen=True):
@@ -46,6 +50,38 @@ class Voice(StatusUpdater, Protocol):
         """Tell the next piece of a message, by the identifier that its event will have."""
 
 
+def _in_loop(
+    method: Callable[Concatenate["ThreadContext", Parameters], Result],
+) -> Callable[Concatenate["ThreadContext", Parameters], Result]:
+    """Have a method work in the loop of the run, also if a pipeline calls it from a thread."""
+
+    @wraps(method)
+    def call(context: "ThreadContext", /, *arguments: Parameters.args, **named: Parameters.kwargs) -> Result:
+        bridge = context._bridge
+        if bridge is None or not bridge.is_needed():
+            return method(context, *arguments, **named)
+        return bridge.call(partial(method, context, *arguments, **named))
+
+    return call
+
+
+def _awaited_in_loop(
+    method: Callable[Concatenate["ThreadContext", Parameters], Coroutine[Any, Any, Result]],
+) -> Callable[Concatenate["ThreadContext", Parameters], Awaitable[Result]]:
+    """The same for an async method. Where no event loop runs, it has done its work when it returns."""
+
+    @wraps(method)
+    def call(context: "ThreadContext", /, *arguments: Parameters.args, **named: Parameters.kwargs) -> Awaitable[Result]:
+        work = method(context, *arguments, **named)
+        bridge = context._bridge
+        if bridge is None or not bridge.is_needed():
+            return work if _get_running_loop() is not None else Done(asyncio.run(work))
+        begun = bridge.begin(work)
+        return asyncio.wrap_future(begun) if _get_running_loop() is not None else Done(begun.result())
+
+    return call
+
+
 class ThreadContext:
     """A thread at the moment of a run, and the run's voice.
 
@@ -54,6 +90,9 @@ class ThreadContext:
 
     `truncated` says that the thread has more events than `events` holds; `load_events` reaches back.
     After the run has ended (time limit, cancellation, shutdown) every way to speak raises `RunClosed`.
+
+    A pipeline that works in a thread has the same context. Its async methods need no `await` in a plain `def`: they
+    have done their work when they return.
     """
 
     def __init__(
@@ -76,6 +115,7 @@ class ThreadContext:
         self._streamed: list[str] = []
         self._message_id: UUID | None = None
         self._closed = False
+        self._bridge: Bridge | None = None
 
     @classmethod
     def for_test(
@@ -151,6 +191,7 @@ class ThreadContext:
                 break
         return chosen[::-1]
 
+    @_awaited_in_loop
     async def load_events(self, before: Event | None = None, limit: int = 200) -> list[Event]:
         """Load the newest `limit` stored events older than `before` (None: the newest of all), oldest first."""
         if self._load_events is None:
@@ -161,8 +202,9 @@ class ThreadContext:
         """Send an event of any type. Raises `TypeError` if `data` is no dict, `RunClosed` after the run's end."""
         if not isinstance(data, dict):
             raise TypeError(f"event data must be a dict, not {type(data).__name__}")
-        self._send(uuid7(), event_type, data)
+        self._send(None, event_type, data)
 
+    @_in_loop
     def send_message(self, message: str) -> None:
         """Say something to the person (`comm.assistant_message`).
 
@@ -172,12 +214,14 @@ class ThreadContext:
         event_id = self._complete_stream(message)
         self._send(event_id, ASSISTANT_MESSAGE, {"role": "assistant", "content": message})
 
+    @_in_loop
     def send_message_with_buttons(self, message: str, buttons: list[dict[str, Any]]) -> None:
         """Say something to the person and offer buttons (`comm.assistant_message_with_buttons`)."""
         event_id = self._complete_stream(message)
         data = {"role": "assistant", "content": message, "buttons": buttons}
         self._send(event_id, ASSISTANT_MESSAGE_WITH_BUTTONS, data)
 
+    @_awaited_in_loop
     async def stream(self, text: str) -> None:
         """Say the next piece of a message: whoever watches sees it now. The pieces are stored as one message.
 
@@ -204,7 +248,7 @@ class ThreadContext:
             data = _plain(state)
         except Exception as error:
             raise UnstorableEvent(event_type, str(error)) from error
-        self._send(uuid7(), event_type, data)
+        self._send(None, event_type, data)
 
     def get_state(self, state_name: str, state_type: type[Any] = dict) -> Any:
         """The newest stored state of that name as a `state_type`; None if there is none.
@@ -222,6 +266,7 @@ class ThreadContext:
         self.status_updater = status_updater
         return self
 
+    @_awaited_in_loop
     async def update_agent_status(self, status: StatusEvent | str) -> None:
         """Tell whoever watches what the pipeline is doing. Statuses are not stored."""
         self._ensure_open()
@@ -231,6 +276,10 @@ class ThreadContext:
     def watch(self, voice: Voice) -> None:
         """Let somebody hear the run while it works, from now on; called by the service."""
         self._voice = self.status_updater = voice
+
+    def speak_from_threads(self) -> None:
+        """Let the pipeline speak from other threads than the running loop's, from now on; called by the service."""
+        self._bridge = Bridge()
 
     def close(self) -> None:
         """End the run's voice; called by the service. What the pipeline says from now on raises `RunClosed`."""
@@ -242,8 +291,11 @@ class ThreadContext:
             self._complete_stream("")
         return self.outgoing_events
 
-    def _send(self, event_id: UUID, event_type: str, data: Any) -> None:
+    @_in_loop
+    def _send(self, event_id: UUID | None, event_type: str, data: Any) -> None:
         self._ensure_open()
+        if event_id is None:
+            event_id = uuid7()
         self.outgoing_events.append(
             Event(thread_id=self.thread_id, event_id=event_id, event_type=event_type, event_data=data)
         )

@@ -2,7 +2,8 @@
 
 A message is a label and a command: `a1 now`, `a1 wait 0.2` (seconds), `a1 until /a/file` (until it is there),
 `a1 stubborn` (for ever, and deaf to cancellation), `a1 thread` (for ever in a thread that nobody can stop) or
-`a1 block` (for ever, and nobody else gets a turn). The answer repeats the message.
+`a1 block` (for ever, and nobody else gets a turn). The answer repeats the message. `plain` is an app whose pipeline
+works in a thread.
 """
 
 import asyncio
@@ -36,4 +37,13 @@ async def paced(ctx: ThreadContext) -> None:
     ctx.send_message(message)
 
 
+def sleeping(ctx: ThreadContext) -> None:
+    """Answer at once, or never."""
+    message: str = ctx.get_last_user_message() or ""
+    if "block" in message:
+        time.sleep(3600)
+    ctx.send_message(message)
+
+
 app = JimsApp(paced)
+plain = JimsApp(sleeping)

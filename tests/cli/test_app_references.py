@@ -55,7 +55,9 @@ nothing = None
 ROOT = {"a": 1}
 
 def needs_argument(ctx):
-    pass
+    ctx.send_message("a plain function")
+
+plain = JimsApp(needs_argument)
 
 def raising_factory():
     raise LookupError("no\\nmodel")
@@ -105,6 +107,7 @@ async def answer(reference: Any) -> str:
         ("bot:instance", "an object"),
         ("bot:Callable", "an object"),
         ("bot:holder.answer", "a method"),
+        ("bot:plain", "a plain function"),
         ("pack.age:app", "the pipeline"),
         ("pack.age", "the pipeline"),
     ],
@@ -132,7 +135,7 @@ FAULTS = [
     ("bot:number", "--app bot:number is a int: it must be a JimsApp, an async pipeline"),
     ("bot:ROOT", "--app bot:ROOT is a dict: it must be"),
     ("bot:nothing", "bot:nothing is None"),
-    ("bot:needs_argument", "making the app failed: TypeError"),
+    ("bot:needs_argument", "a plain `def` pipeline is served as JimsApp(pipeline)"),
     ("bot:raising_factory", "making the app failed: LookupError: no model"),
     ("bot:exiting_factory", "making the app failed: SystemExit: 3"),
     ("bot:endless", "it must be a JimsApp"),

@@ -122,6 +122,24 @@ async def test_a_pipeline_that_cannot_be_stopped_does_not_hold_up_the_exit(tmp_p
     assert said(database, "user") == {f"a {command}": 1}
 
 
+async def test_a_plain_pipeline_that_never_returns_blocks_no_probe_and_does_not_hold_up_the_exit(
+    tmp_path: Path,
+) -> None:
+    database = tmp_path / "jims.db"
+    options = ("--app", "tests.apps.paced:plain", "--store", f"sqlite:///{database}", "--drain-time", "3")
+    with Served(*options) as served:
+        waiting = asyncio.create_task(Wire(served.port).chat("held", "a block"))
+        await until(lambda: statuses(database) == {"running": 1})
+        assert (await once(served.port, "/readyz")).status == 200
+        assert (await Wire(served.port).chat("other", "b now")).json()["assistant_messages"] == ["b now"]
+        signal_to(served, signal.SIGTERM)
+        assert await exit_status(served) == 0
+        assert (await waiting).status == 503
+        assert "event loop" not in served.stderr
+        assert "ends here" not in served.stderr  # nothing but the run was waited for
+    assert statuses(database) == {"interrupted": 1, "completed": 1}
+
+
 async def test_a_pipeline_that_blocks_the_loop_does_not_hold_up_the_exit(tmp_path: Path) -> None:
     database = tmp_path / "jims.db"
     with paced_server(database, "--drain-time", "2") as served:

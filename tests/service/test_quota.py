@@ -1,6 +1,7 @@
 """What a caller may ask for: rates by a clock that the test turns, open runs, and who is counted with whom."""
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from fractions import Fraction
@@ -217,6 +218,18 @@ def test_who_invents_contacts_fills_the_room_and_gains_nothing_by_it() -> None:
     assert not passes(limited, 0.0, "ann")  # nobody is forgotten before the time
     assert passes(limited, 0.0, "ann", caller("another"))  # who else comes has a share of the rest
     assert not passes(limited, DAY / 3 - 1, "invented 4999")
+
+
+def test_a_full_room_takes_a_bounded_number_of_bytes_whoever_invents_contacts() -> None:
+    tracemalloc.start()
+    try:
+        limited = quota(room=5000, rate="60/min")
+        for number in range(20_000):
+            passes(limited, 0.0, f"invented {number}")
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 5000 * 320
 
 
 def test_a_bucket_that_was_used_again_is_kept_until_it_is_full() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from jimsapi import ById, Event, Identity, Inbound, JimsApp, Latest, New, ThreadContext
 from jimsapi.builtin.resolvers import DefaultResolver
+from jimsapi.service import sinks
 from jimsapi.service.errors import (
     ContactForbidden,
     PipelineFailed,
@@ -201,6 +202,35 @@ async def test_sinks_get_what_was_stored_in_order_and_nothing_of_a_failed_answer
         "comm.user_message",
     ]
     assert (queues[0].outcomes["failed"], queues[1].outcomes["delivered"]) == (4, 4)
+
+
+async def test_a_sink_that_does_not_keep_up_holds_a_bounded_number_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sinks, "QUEUE_BYTES", 5000)
+
+    class Slow(Sink):
+        def __init__(self) -> None:
+            super().__init__()
+            self.may_go_on = asyncio.Event()
+
+        async def deliver(self, events: Sequence[Event]) -> None:
+            await self.may_go_on.wait()
+            await super().deliver(events)
+
+    slow = Slow()
+    queue = SinkQueue(slow)
+    async with serving(Bot(), sinks=[queue]) as service:
+        for number in range(10):
+            await service.chat(inbound(f"{number}" * 1000), PUBLIC)
+        dropped = queue.outcomes["dropped"]
+        assert 10 < dropped < 20
+        slow.may_go_on.set()
+        await queue.flush(5.0)
+        await service.chat(inbound("small"), PUBLIC)
+        await queue.flush(5.0)
+        await service.chat(inbound("x" * 6000), PUBLIC)  # one event may be larger than all may be together
+        await queue.flush(5.0)
+    contents = [event.event_data.get("content") for event in slow.got]
+    assert {"small", "x" * 6000} <= set(contents)
 
 
 class Resolver:

@@ -1,6 +1,10 @@
 """The live stream of a run: its readers, its bounds, and what a run puts there."""
 
 import asyncio
+import gc
+import tracemalloc
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,6 +19,7 @@ from jimsapi.service.identity import PUBLIC
 from jimsapi.service.live import LiveRun, Stop
 from jimsapi.service.result import RunResult
 from jimsapi.service.run import RunLimits, RunService
+from jimsapi.service.runs import Runs
 from jimsapi.service.stream import (
     ITEM_BYTES,
     KEPT_FOR,
@@ -26,6 +31,7 @@ from jimsapi.service.stream import (
     Ended,
     Gap,
     Item,
+    Read,
     RunStarted,
     RunStream,
     Status,
@@ -37,7 +43,7 @@ from jimsapi.threads.event import NewEvent
 from jimsapi.threads.memory import MemoryStore
 from jimsapi.threads.run import Outcome, RunStatus, Settled
 from tests.apps.scripted import Scripted
-from tests.service.serving import inbound, read_all, serving, taken, texts, told
+from tests.service.serving import drained, ended, inbound, make_store, read_all, serving, taken, texts, told
 
 pytestmark = pytest.mark.anyio
 
@@ -212,6 +218,94 @@ async def test_open_ones_lose_their_own_oldest_items_once_nothing_else_can_go(mo
     loud.end(FAULT)
     assert (await items(quiet))[0] == status("x")
     assert (await items(loud))[:2] == [status("0"), Gap(13)]
+
+
+async def test_an_answer_counts_with_its_events_and_its_texts() -> None:
+    stream = new_stream()
+    before = stream.size
+    event = NewEvent(uuid4(), "comm.assistant_message", b"x" * 1000)
+    stream.end(RunResult(uuid4(), uuid4(), True, ["x" * 1000], (event,)))
+    assert 2000 <= stream.size - before <= 2200
+
+
+LARGE = 500_000
+
+
+async def say_much(ctx: ThreadContext) -> None:
+    await ctx.stream("x")
+    ctx.send_message("x" * LARGE)
+
+
+@pytest.mark.parametrize("once", [False, True])
+async def test_large_answers_that_nobody_reads_are_given_back_and_can_be_read_all_the_same(
+    once: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ALL_BYTES", 3 * LARGE)
+    async with (
+        make_store("sqlite", tmp_path) as store,
+        RunService(JimsApp(say_much), store, [DefaultResolver()]) as service,
+    ):
+        tracemalloc.start()
+        try:
+            readers = [await unread(service, number, once) for number in range(20)]
+            gc.collect()
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert service.streams.size <= 3 * LARGE
+        if not once:  # those are nowhere else; the encoder reserves 8 bytes for each that it writes
+            assert held < 20 * LARGE
+        for reader in readers:
+            [*_, (_, event), (position, ending)] = await drained(reader)
+            assert isinstance(event, NewEvent)
+            assert len(event.data) > LARGE
+            assert isinstance(ending, Ended)
+            assert isinstance(ending.answer, RunResult)
+            assert (position, ending.answer.assistant_messages) == (THE_END, ["x" * LARGE])
+
+
+async def unread(service: RunService, number: int, once: bool) -> AsyncIterator[Read]:
+    """A reader of a run that has ended, which has read nothing."""
+    begin = service.answer_once if once else service.begin
+    run = begin(inbound("hi", f"{number}"), PUBLIC, watched=True)
+    await run.answer
+    await ended(service)
+    return await Runs(service).of(PUBLIC, run)
+
+
+async def test_a_reader_that_waits_when_its_stream_ends_and_goes_at_once_gets_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "KEPT_FOR", 0.0)
+    bot = Scripted()
+    async with serving(bot) as service:
+        run = service.begin(inbound("stream a; hold on; send ab"), PUBLIC, watched=True)
+        await bot.reached["on"].wait()
+        reading = asyncio.create_task(drained(await Runs(service).of(PUBLIC, run)))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        bot.opened["on"].set()
+        async with asyncio.timeout(10):
+            reads = told(await reading)
+    assert reads[:2] == ["started", "delta a"]
+    assert reads[-2:] == ['event comm.assistant_message {"role":"assistant","content":"ab"}', "RunResult"]
+
+
+async def test_a_reader_that_has_read_half_goes_on_from_the_store_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(Scripted()) as service:
+        run = service.begin(inbound("stream a; stream b; stream c; event d; event e"), PUBLIC, watched=True)
+        await run.answer
+        await ended(service)
+        runs = Runs(service)
+        whole = await drained(await runs.of(PUBLIC, run))
+        readers = [await runs.of(PUBLIC, run, after) for after, _ in [(0, None), *whole]]
+        early = await runs.of(PUBLIC, run)
+        assert (await anext(early), await anext(early)) == (whole[0], whole[1])
+        service.streams.tidy(asyncio.get_running_loop().time() + KEPT_FOR)
+        assert told(await drained(early)) == ["gap 2", *told(whole[4:])]
+        rests = [await drained(reader) for reader in readers]
+    assert told(rests[0]) == ["started", "gap 3", *told(whole[4:])]
+    assert rests[4:] == [whole[start:] for start in range(4, len(whole) + 1)]
 
 
 async def test_what_is_forgotten_frees_its_bytes() -> None:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
+from jimsapi.service.tasks import ServiceTask
 from jimsapi.threads.errors import StoreUnavailable, ThreadNotFound
 from jimsapi.threads.run import Accepted, ContextLimits, Outcome, RunPlan, RunStatus, Settled, Snapshot
 from jimsapi.threads.store import CommitRecord
@@ -93,7 +94,7 @@ class Lanes:
         self._wake = asyncio.Event()
         self._closing = False
         self._loop = asyncio.get_running_loop()
-        self._tasks = [self._loop.create_task(self._work(link), name="jimsapi-postgres-lane") for link in links]
+        self._tasks = [ServiceTask(self._work(link), loop=self._loop, name="jimsapi-postgres-lane") for link in links]
         self.failing = False
         """Whether the last call could not be done."""
 
@@ -110,8 +111,9 @@ class Lanes:
         self._closing = True
         self._wake.set()
         _, late = await asyncio.wait(self._tasks, timeout=seconds)
-        for task in late:
-            task.cancel()
+        for task in self._tasks:
+            if task in late:
+                task.end()
         if late:
             await asyncio.wait(late)
         for waiting in (*self._accepts, *self._finishes):

@@ -7,6 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from jimsapi.service.tasks import ServiceTask
 from jimsapi.threads.errors import DomainError
 from jimsapi_postgres.connections import Connection, Connector
 from jimsapi_postgres.errors import reason
@@ -57,7 +58,7 @@ class Peers:
         self._looked_at: datetime | None = None
         self._back_since = LONG_AGO
         self._logged = ""
-        self._task = asyncio.get_running_loop().create_task(self._listen(), name="jimsapi-postgres-peers")
+        self._task = ServiceTask(self._listen(), loop=asyncio.get_running_loop(), name="jimsapi-postgres-peers")
 
     def has_been_away(self, now: datetime) -> bool:
         """Whether this process was cut off from the database of late, or stopped with the whole machine.
@@ -70,7 +71,7 @@ class Peers:
 
     async def close(self) -> None:
         """Stop listening."""
-        self._task.cancel()
+        self._task.end()
         await asyncio.wait([self._task])
 
     async def _listen(self) -> None:

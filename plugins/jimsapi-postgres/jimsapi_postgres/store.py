@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
+from jimsapi.service.tasks import ServiceTask
 from jimsapi.threads.errors import (
     IdentifierTaken,
     InvalidCursor,
@@ -468,7 +469,7 @@ class PostgresStore:
         pool = pool or self._pool
         if pool is None:
             raise StoreUnavailable("the store is not open")
-        task = asyncio.get_running_loop().create_task(pool.insist(work))
+        task = ServiceTask(pool.insist(work), loop=asyncio.get_running_loop(), name=None)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         try:

@@ -19,6 +19,7 @@ from jimsapi.service.runs import Runs
 from jimsapi.threads.errors import ThreadNotFound
 from jimsapi.threads.run import RunStatus
 from tests.apps.scripted import Scripted
+from tests.service.careless import Careless
 from tests.service.serving import drained, inbound, read_all, serving, taken, texts, told
 
 pytestmark = pytest.mark.anyio
@@ -62,6 +63,23 @@ async def test_a_hundred_messages_through_both_are_answered_one_after_another(
     ]
     answers = await asyncio.gather(*calls)
     assert sorted(int(answer.assistant_messages[0]) for answer in answers) == list(range(2, 102))
+
+
+async def test_the_store_and_its_notices_outlive_a_pipeline_that_cancels_all_tasks(url: str) -> None:
+    careless = Careless()
+    async with (
+        serving(careless, PostgresStore(url), sinks=[]) as first,
+        serving(Scripted(), PostgresStore(url)) as second,
+    ):
+        held = await taken(first.begin(inbound("hold on", "ben"), PUBLIC))
+        await careless.reached["on"].wait()
+        assert (await first.chat(inbound("cancel now; send done"), PUBLIC)).assistant_messages == ["done"]
+        async with asyncio.timeout(20):
+            assert (await first.chat(inbound("hi"), PUBLIC)).assistant_messages == ["You said: hi"]
+            assert (await second.chat(inbound("hi"), PUBLIC)).assistant_messages == ["You said: hi"]
+            await Runs(second).cancel(PUBLIC, held.run_id)  # the first is told by a notice
+            with pytest.raises(RunCancelled):
+                await held.answer
 
 
 @pytest.fixture

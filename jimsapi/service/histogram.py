@@ -1,0 +1,31 @@
+"""Durations, counted in buckets as Prometheus wants them."""
+
+from bisect import bisect_left
+
+
+class Histogram:
+    """Counts of observations by bucket (seconds), and their sum."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one observation."""
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.total += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative counts by upper bound, as Prometheus wants them."""
+        cumulative, running = [], 0
+        for bound, count in zip((*map(_text, self.bounds), "+Inf"), list(self.counts), strict=True):
+            running += count
+            cumulative.append((bound, float(running)))
+        return cumulative
+
+
+def _text(bound: float) -> str:
+    return str(float(bound))

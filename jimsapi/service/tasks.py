@@ -1,0 +1,157 @@
+"""Tasks that code of somebody else cannot cancel: the service's own, and those of pipelines.
+
+Any code in the event loop may call `cancel()` on any task, and a pipeline that cancels all of them, to clean up after
+itself, would take other people's runs and the service's housekeeping with it. So these tasks refuse a cancellation that
+does not come from their own code. The service ends them by `end()`.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
+from typing import Any, TypeVar
+from uuid import UUID
+
+Result = TypeVar("Result")
+
+RESTART_AFTER = 1.0
+"""Seconds after which work that ended unexpectedly begins again."""
+
+logger = logging.getLogger("jimsapi.tasks")
+
+current_pipeline: ContextVar["PipelineTask | None"] = ContextVar("jimsapi_pipeline", default=None)
+"""The task of the pipeline that is running: it is set in that task, and in all that the pipeline starts."""
+
+
+class ServiceTask(asyncio.Task[Result]):
+    """A task of the service's own.
+
+    Its own code and the timers that this code sets may cancel it, as `asyncio.timeout` does. Other tasks and the
+    timers of pipelines may not.
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, Result], *, loop: asyncio.AbstractEventLoop, name: str | None) -> None:
+        self._ending = False
+        self._made_by = current_pipeline.get()
+        super().__init__(work, loop=loop, name=name)
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Cancel the task; returns whether it was. A cancellation by others is logged and ignored."""
+        by = asyncio.current_task(self.get_loop())
+        is_own = by is self or (by is None and current_pipeline.get() in (None, self._made_by))
+        if self._ending or is_own or self.done():
+            return super().cancel(msg)
+        _log_refusal(self, by)
+        return False
+
+    def end(self) -> None:
+        """Cancel the task on the service's behalf."""
+        self._ending = True
+        super().cancel()
+
+
+class PipelineTask(asyncio.Task[Any]):
+    """The task of one pipeline's call. Other pipelines cannot cancel it. `pipeline` is the name in metrics."""
+
+    def __init__(
+        self,
+        work: Coroutine[Any, Any, Any],
+        *,
+        loop: asyncio.AbstractEventLoop,
+        pipeline: str,
+        run_id: UUID,
+        thread_id: UUID,
+    ) -> None:
+        self.pipeline = pipeline
+        self.run_id = run_id
+        self.thread_id = thread_id
+        self.refusal_logged = False
+        self._made_by = current_pipeline.get()
+        super().__init__(work, loop=loop)
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Cancel the task; returns whether it was. A cancellation by another pipeline is logged and ignored."""
+        by = current_pipeline.get()
+        if by in (None, self, self._made_by) or self.done():
+            return super().cancel(msg)
+        _log_refusal(self, asyncio.current_task(self.get_loop()))
+        return False
+
+    def end(self) -> None:
+        """Cancel the task on the service's behalf."""
+        super().cancel()
+
+    def __str__(self) -> str:
+        return f"pipeline {self.pipeline} (run {self.run_id}, thread {self.thread_id})"
+
+
+class EndlessTask:
+    """Work that goes on until it is stopped: it begins again if it ends in whatever way."""
+
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        self._work = work
+        self._name = name
+        self._task: ServiceTask[None] | None = None
+        self._restart: asyncio.TimerHandle | None = None
+        self._stopped = False
+
+    def start(self) -> None:
+        """Begin, in the running loop."""
+        self._restart = None
+        self._task = ServiceTask(self._work(), loop=asyncio.get_running_loop(), name=self._name)
+        self._task.add_done_callback(self._ended)
+
+    async def stop(self, seconds: float) -> None:
+        """End the work, and wait up to `seconds` for that."""
+        self._stopped = True
+        if self._restart is not None:
+            self._restart.cancel()
+        if self._task is not None:
+            self._task.end()
+            await asyncio.wait({self._task}, timeout=seconds)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if self._stopped:
+            return
+        cause = "was cancelled" if task.cancelled() else "ended"
+        logger.error("%s %s; it begins again in %g s", self._name, cause, RESTART_AFTER, exc_info=error)
+        self._restart = task.get_loop().call_later(RESTART_AFTER, self.start)
+
+
+def task_text(task: asyncio.Task[Any] | None) -> str:
+    """What a log line calls a task."""
+    if task is None:
+        return "a callback"
+    if (pipeline := pipeline_of(task)) is not None:
+        return str(pipeline) if pipeline is task else f"a task of {pipeline}"
+    coroutine = task.get_coro()
+    return f"task {task.get_name()} ({getattr(coroutine, '__qualname__', type(coroutine).__name__)})"
+
+
+def pipeline_of(task: asyncio.Task[Any]) -> PipelineTask | None:
+    """The pipeline that a task belongs to, if it is one's own task or, from Python 3.12 on, one that it started."""
+    if isinstance(task, PipelineTask):
+        return task
+    if sys.version_info >= (3, 12):
+        return task.get_context().get(current_pipeline)
+    return None
+
+
+def _log_refusal(refused: asyncio.Task[Any], by: asyncio.Task[Any] | None) -> None:
+    """Log who cancelled what, and from which line. One line for each pipeline: it may cancel thousands of tasks."""
+    pipeline = current_pipeline.get()
+    if pipeline is not None:
+        if pipeline.refusal_logged:
+            return
+        pipeline.refusal_logged = True
+    culprit = task_text(by) if pipeline is None or by is pipeline else f"a task of {pipeline}"
+    frame = sys._getframe(2)
+    logger.error(
+        "%s cancelled %s, at %s:%d: that task goes on, for only its own code and the server may cancel it",
+        culprit,
+        task_text(refused),
+        frame.f_code.co_filename,
+        frame.f_lineno,
+    )

@@ -1,0 +1,211 @@
+"""Sees that something blocks the event loop, and logs at once what it is.
+
+While the loop is blocked no probe, timer or client is served, so a thread has to look. The loop beats: a timer notes
+the time. When no beat comes, the thread reads the stack of the loop's thread, and logs the pipeline and its line.
+"""
+
+import asyncio
+import linecache
+import logging
+import sys
+import threading
+import time
+from types import CodeType, FrameType, TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from jimsapi.service.histogram import Histogram
+from jimsapi.service.tasks import pipeline_of, task_text
+
+BEAT_EVERY = 0.25
+"""Seconds between two beats of the loop."""
+LOOK_EVERY = 0.2
+"""Seconds between two looks of the thread."""
+SUSPICIOUS_AFTER = 0.4
+"""Seconds since the last beat after which the thread notes what runs."""
+BLOCKED_AFTER = 0.7
+"""Seconds since the last beat after which that is logged, if it still runs. With `LOOK_EVERY` it is less than one."""
+AGAIN_AFTER = 10.0
+"""Seconds of a block after which it is logged again; then three times as many, and so on."""
+QUIET_FOR = 10.0
+"""Seconds after a line during which the next short blocks are counted and not logged."""
+LAG_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+ADVICE = "; await what takes long, or have the pipeline work in a thread: a plain `def`, or JimsApp(threaded=True)"
+MAX_FRAMES = 20
+"""Calls of a stack that a line names: the innermost ones."""
+
+_HOST = frozenset(("asyncio", "uvicorn", "uvloop", "anyio", "starlette", "jimsapi"))
+"""Packages that call other people's code: their calls at the beginning of a stack say nothing about who blocks."""
+_DEBUGGERS = frozenset(("pdb", "bdb", "pydevd", "_pydevd_bundle", "debugpy", "pudb"))
+
+logger = logging.getLogger("jimsapi.watchdog")
+
+
+class Block(msgspec.Struct):
+    """What has been running since it was first seen without a beat. `entry` is the call that the loop made."""
+
+    entry: FrameType
+    task: asyncio.Task[Any] | None
+    log_at: float = BLOCKED_AFTER
+    logged: str = ""
+
+
+class Watchdog:
+    """Watches the running event loop while it is entered. `lag` counts how late the loop's timers fire.
+
+    It takes nothing for a block during which the process did not run: a suspended machine, SIGSTOP, a starved
+    processor. Nor does it log while a debugger holds the loop's thread, nor many short calls that keep the loop busy
+    together: the metrics show those.
+    """
+
+    def __init__(self) -> None:
+        self.lag = Histogram(LAG_BUCKETS)
+        self.blocks = 0
+        self._beat_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopped = threading.Event()
+        self._block: Block | None = None
+        self._quiet_until = 0.0
+        self._not_logged = 0
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._base = _base(sys._getframe())
+        self._stopped = threading.Event()
+        self._beat_at = time.monotonic()
+        self._timer = self._loop.call_later(BEAT_EVERY, self._beat)
+        threading.Thread(target=self._watch, args=(self._stopped,), name="event loop watchdog", daemon=True).start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stopped.set()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    @property
+    def current_lag(self) -> float:
+        """Seconds that the loop is late now, for any thread to read; 0 if it is on time or not watched."""
+        return max(time.monotonic() - self._beat_at - BEAT_EVERY, 0.0) if self._timer is not None else 0.0
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        self.lag.observe(max(now - self._beat_at - BEAT_EVERY, 0.0))
+        self._beat_at = now
+        self._timer = self._loop.call_later(BEAT_EVERY, self._beat)
+
+    def _watch(self, stopped: threading.Event) -> None:
+        """Look at the beat until stopped: the work of the thread."""
+        beat_at, absent = self._beat_at, 0.0
+        looked_at, used = time.monotonic(), time.process_time()
+        while not stopped.wait(LOOK_EVERY):
+            now, using = time.monotonic(), time.process_time()
+            # The thread woke late and the process worked meanwhile: a call in C holds the interpreter, and that is a
+            # block. It woke late and the process did nothing: it was stopped, and the loop is not to blame.
+            late = now - looked_at - LOOK_EVERY
+            lost = max(late - max(using - used - LOOK_EVERY, 0.0), 0.0)
+            held = late - lost
+            looked_at, used = now, using
+            if self._beat_at != beat_at:
+                self._end_block(self._beat_at - beat_at - absent)
+                beat_at, absent = self._beat_at, 0.0
+            absent += lost
+            try:
+                self._look(now - beat_at - absent, held)
+            except Exception:
+                logger.exception("the watchdog of the event loop failed; it goes on")
+
+    def _look(self, silent: float, held: float) -> None:
+        """Log what blocks the loop, which has not beaten for `silent` seconds, if it is time to.
+
+        The interpreter was held for `held` seconds, so that this thread could not run. It is released at the next step
+        of the code that held it, which is therefore what runs now.
+        """
+        if silent < SUSPICIOUS_AFTER:
+            return
+        stack = self._stack()
+        if not stack or any(_package(frame) in _DEBUGGERS for frame in stack):
+            self._block = None
+            return
+        block, task = self._block, asyncio.current_task(self._loop)
+        if block is None or block.entry is not stack[0] or block.task is not task:
+            block = self._block = Block(stack[0], task)
+            if held < BLOCKED_AFTER:
+                return
+        if silent < block.log_at:
+            return
+        if not block.logged:
+            self.blocks += 1
+            if silent < AGAIN_AFTER and time.monotonic() < self._quiet_until:
+                self._not_logged += 1
+                block.log_at = AGAIN_AFTER
+                return
+        self._log(block, task, silent, stack)
+        block.log_at = max(AGAIN_AFTER, 3 * block.log_at)
+        self._quiet_until = time.monotonic() + QUIET_FOR
+
+    def _log(self, block: Block, task: asyncio.Task[Any] | None, silent: float, stack: list[FrameType]) -> None:
+        others = f" ({self._not_logged} more blocks since the last such line)" if self._not_logged else ""
+        self._not_logged = 0
+        block.logged = task_text(task)
+        pipeline = None if task is None else pipeline_of(task)
+        found_by = {} if pipeline is None else {"run_id": str(pipeline.run_id), "thread_id": str(pipeline.thread_id)}
+        logger.error(
+            "the event loop is blocked and has served nobody for %.1f s: %s is at %s%s%s",
+            silent,
+            block.logged,
+            _where(stack),
+            "" if pipeline is None else ADVICE,
+            others,
+            extra=found_by,
+        )
+
+    def _end_block(self, seconds: float) -> None:
+        block, self._block = self._block, None
+        if block is not None and block.logged:
+            logger.warning("the event loop works again; %s blocked it for %.1f s", block.logged, seconds)
+            self._quiet_until = time.monotonic() + QUIET_FOR
+
+    def _stack(self) -> list[FrameType]:
+        """The calls that run in the loop now, the one that the loop made first. Empty if it only waits."""
+        frames: list[FrameType] = []
+        frame = sys._current_frames().get(self._thread)
+        while frame is not None and frame is not self._base:
+            frames.append(frame)
+            frame = frame.f_back
+        frames.reverse()
+        while frames and _package(frames[0]) in ("asyncio", "selectors"):
+            del frames[0]
+        return frames
+
+
+def _base(frame: FrameType) -> FrameType | None:
+    """The call that runs the loop, seen from one that the loop made: the first that is not asyncio's own."""
+    inner: FrameType | None = frame
+    while inner is not None and _package(inner) != "asyncio" and inner.f_back is not None:
+        inner = inner.f_back
+    while inner is not None and _package(inner) == "asyncio":
+        inner = inner.f_back
+    return inner
+
+
+def _package(frame: FrameType) -> str:
+    name = frame.f_globals.get("__name__")
+    return name.partition(".")[0] if isinstance(name, str) else ""
+
+
+def _where(stack: list[FrameType]) -> str:
+    """The calls of a stack in a line, without those of the server before other people's code begins."""
+    first = next((index for index, frame in enumerate(stack) if _package(frame) not in _HOST), 0)
+    shown = stack[first:][-MAX_FRAMES:]
+    calls = " > ".join(f"{frame.f_code.co_filename}:{frame.f_lineno} in {_name(frame.f_code)}" for frame in shown)
+    line = linecache.getline(shown[-1].f_code.co_filename, shown[-1].f_lineno, shown[-1].f_globals).strip()
+    return f"{calls}: {line}" if line else calls
+
+
+def _name(code: CodeType) -> str:
+    return code.co_qualname

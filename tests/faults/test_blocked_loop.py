@@ -1,0 +1,179 @@
+"""Something blocks the event loop of a real server: the log names it while it does, and the metrics show it."""
+
+import asyncio
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from jimsapi import ThreadContext, create_api
+from jimsapi.asgi.testing import TestClient
+from tests.apps.blocking import rest
+from tests.plugins.distributions import install
+from tests.raw import metric
+from tests.serving import Served
+
+BLOCKING = ("--app", "tests.apps.blocking:app")
+CHAT = "/api/v1/chat"
+BLOCKED = "the event loop is blocked"
+WORKS_AGAIN = "the event loop works again"
+SLOW_ROUTE = """
+import time
+from jimsapi import Response, hookimpl
+
+async def slow(request):
+    time.sleep(1.5)
+    return Response(b"", 204)
+
+@hookimpl
+def jimsapi_routes(router):
+    router.get("/slow", public=True)(slow)
+"""
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    with Served(*BLOCKING) as server:
+        yield server
+
+
+def chat(served: Served, message: str) -> httpx.Response:
+    with served.client() as client:
+        return client.post(CHAT, json={"contact_id": "ann", "message": message})
+
+
+@contextmanager
+def chatting(served: Served, message: str) -> Iterator[None]:
+    """Send a message meanwhile; it is answered in the end."""
+    answers: list[httpx.Response] = []
+    thread = threading.Thread(target=lambda: answers.append(chat(served, message)))
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+    assert [answer.status_code for answer in answers] == [200]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def line_of(served: Served, text: str) -> str:
+    """The line of the log that has `text`, once it is there."""
+    wait_for(lambda: any(text in line and line.endswith("\n") for line in served.stderr.splitlines(keepends=True)))
+    return next(line for line in served.stderr.splitlines() if text in line)
+
+
+@pytest.mark.parametrize(
+    ("command", "where"),
+    [
+        ("sleep 2.5", r"in answer > \S+:\d+ in rest: time\.sleep\(seconds\)"),
+        ("compute 2.5", r"in answer > \S+:\d+ in think: "),
+    ],
+)
+def test_a_blocking_pipeline_is_logged_with_its_run_and_its_line_while_it_blocks(
+    served: Served, command: str, where: str
+) -> None:
+    with chatting(served, command):
+        line = line_of(served, BLOCKED)
+        assert WORKS_AGAIN not in served.stderr
+        assert re.search(r"pipeline answer \(run [0-9a-f-]{36}, thread [0-9a-f-]{36}\) is at /", line)
+        assert re.search(where, line)
+        assert "asyncio" not in line
+        assert "jimsapi/service" not in line
+    again = re.search(r"pipeline answer \(run .* blocked it for (\d\.\d) s", line_of(served, WORKS_AGAIN))
+    assert again is not None
+    assert float(again[1]) >= 1.0  # the time that the machine gave to others is not counted
+
+
+def test_a_call_that_keeps_the_interpreter_to_itself_is_logged_when_it_ends(served: Served) -> None:
+    assert chat(served, "match").status_code == 200
+    assert re.search(r"pipeline answer .* in answer > \S+re\S+:\d+ in match: ", line_of(served, BLOCKED))
+
+
+def test_a_task_that_the_pipeline_started_is_logged_with_its_line(served: Served) -> None:
+    with chatting(served, "child 1.5"):
+        assert re.search(r"blocking\.py:\d+ in search > \S+:\d+ in rest: time\.sleep", line_of(served, BLOCKED))
+
+
+def test_blocks_that_follow_are_counted_and_not_logged_one_by_one(served: Served) -> None:
+    for _ in range(2):
+        assert chat(served, "sleep 1.2").status_code == 200
+    line_of(served, WORKS_AGAIN)
+    assert served.stderr.count(BLOCKED) == 1
+
+
+def test_a_plugin_that_blocks_a_route_is_logged_with_its_line(site: Path) -> None:
+    install(site, "slow-plugin", SLOW_ROUTE)
+    with Served(*BLOCKING, folder=site) as served, served.client() as client:
+        assert client.get("/slow").status_code == 204
+        line = line_of(served, BLOCKED)
+        assert re.search(r"task Task-\d+ \([\w.]+\) is at \S*slow_plugin\.py:\d+ in slow: time\.sleep\(1\.5\)$", line)
+
+
+def test_the_time_during_which_the_process_was_stopped_does_not_count(served: Served) -> None:
+    with chatting(served, "work 0.42"):
+        time.sleep(0.1)
+        os.kill(served.pid, signal.SIGSTOP)
+        time.sleep(1.5)
+        os.kill(served.pid, signal.SIGCONT)
+    assert chat(served, "nothing").status_code == 200
+    assert "event loop" not in served.stderr
+
+
+@pytest.mark.parametrize("command", ["many 20", "debug"])
+def test_many_short_calls_and_a_debugger_are_not_logged(served: Served, command: str) -> None:
+    assert chat(served, command).status_code == 200
+    assert chat(served, "nothing").status_code == 200
+    assert "event loop" not in served.stderr
+
+
+def test_other_threads_that_compute_are_not_taken_for_a_block(site: Path) -> None:
+    (site / "busy.py").write_text(
+        "import threading, time\nfrom tests.apps.blocking import think\n\n"
+        "def crowd():\n"
+        "    for _ in range(8):\n"
+        "        threading.Thread(target=think, args=(2.5,)).start()\n\n"
+        "async def app(ctx):\n"
+        "    threading.Thread(target=crowd).start()\n"
+        "    ctx.send_message('done')\n"
+    )
+    with Served("--app", "busy:app", folder=site) as served:
+        assert chat(served, "go").status_code == 200
+        until = time.monotonic() + 2.5
+        while time.monotonic() < until:
+            with served.client() as client:
+                assert client.get("/healthz").status_code == 200
+        assert "event loop" not in served.stderr
+
+
+@pytest.mark.anyio
+async def test_the_metrics_show_a_block_while_it_lasts_and_afterwards() -> None:
+    async def block(ctx: ThreadContext) -> None:
+        rest(1.5)
+
+    api = create_api(block, store="memory:")
+    during: list[str] = []
+    async with TestClient(api) as client:
+        scrape = threading.Timer(1.2, lambda: during.append(api.metrics()))
+        scrape.start()
+        await client.post(CHAT, json={"contact_id": "ann", "message": "hi"})
+        scrape.join()
+        await asyncio.sleep(0.5)  # the next beats
+        after = api.metrics()
+    assert metric(during[0], "jims_event_loop_late_seconds") > 0.5
+    assert metric(after, "jims_event_loop_late_seconds") < 0.5
+    assert metric(after, "jims_event_loop_blocks_total") == 1
+    count = metric(after, "jims_event_loop_lag_seconds_count")
+    assert metric(after, "jims_event_loop_lag_seconds_bucket", le="0.5") == count - 1
