@@ -49,7 +49,7 @@ class _Resident:
         self.entered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._leaving = asyncio.Event()
         loop = asyncio.get_running_loop()
-        self._task = ServiceTask(self._live(manager), loop=loop, name=f"resident {name}")
+        self._task = ServiceTask.begin(self._live(manager), loop=loop, name=f"resident {name}")
 
     async def _live(self, manager: AbstractAsyncContextManager[Any]) -> None:
         try:

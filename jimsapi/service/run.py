@@ -328,7 +328,7 @@ class RunService:
         # Registered before the store hears of it: the heartbeat takes an open run that is not here for an orphan.
         self._runs[run.run_id] = run
         self._idle.clear()
-        run.task = ServiceTask(flow, loop=self._loop, name=None)
+        run.task = ServiceTask.begin(flow, loop=self._loop)
 
     def watch(self, run_id: UUID) -> RunStream | None:
         """The stream of a run that this process works on, or has worked on a while ago; None for all others."""
@@ -584,7 +584,7 @@ class RunService:
         if run.stream is not None and run.status is RunStatus.RUNNING:  # a conversation start says nothing there
             context.watch(StreamVoice(run.stream))
         run.woken = loop.create_future()
-        run.pipeline = task = PipelineTask(
+        run.pipeline = task = PipelineTask.begin(
             _invoke(pipeline, context), loop=loop, pipeline=name, run_id=run.run_id, thread_id=thread.thread_id
         )
         task.add_done_callback(run.wake)

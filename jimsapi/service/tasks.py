@@ -25,16 +25,25 @@ current_pipeline: ContextVar["PipelineTask | None"] = ContextVar("jimsapi_pipeli
 
 
 class ServiceTask(asyncio.Task[Result]):
-    """A task of the service's own.
+    """A task of the service's own. `begin` makes one.
 
     Its own code and the timers that this code sets may cancel it, as `asyncio.timeout` does. Other tasks and the
     timers of pipelines may not.
     """
 
-    def __init__(self, work: Coroutine[Any, Any, Result], *, loop: asyncio.AbstractEventLoop, name: str | None) -> None:
-        self._ending = False
-        self._made_by = current_pipeline.get()
-        super().__init__(work, loop=loop, name=name)
+    # An `__init__` in Python would add a fiftieth to the instructions of a chat, and so would one of `PipelineTask`.
+    _ending = False
+    _made_by: "PipelineTask | None" = None
+
+    @classmethod
+    def begin(
+        cls, work: Coroutine[Any, Any, Result], *, loop: asyncio.AbstractEventLoop, name: str | None = None
+    ) -> "ServiceTask[Result]":
+        """Start `work` in a task of the service's own."""
+        task = cls(work, loop=loop, name=name)
+        if (maker := current_pipeline.get()) is not None:
+            task._made_by = maker
+        return task
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Cancel the task; returns whether it was. A cancellation by others is logged and ignored."""
@@ -52,23 +61,35 @@ class ServiceTask(asyncio.Task[Result]):
 
 
 class PipelineTask(asyncio.Task[Any]):
-    """The task of one pipeline's call. Other pipelines cannot cancel it. `pipeline` is the name in metrics."""
+    """The task of one pipeline's call. `begin` makes one.
 
-    def __init__(
-        self,
+    Other pipelines cannot cancel it. `pipeline` is the name in metrics.
+    """
+
+    pipeline: str
+    run_id: UUID
+    thread_id: UUID
+    refusal_logged = False
+    _made_by: "PipelineTask | None" = None
+
+    @classmethod
+    def begin(
+        cls,
         work: Coroutine[Any, Any, Any],
         *,
         loop: asyncio.AbstractEventLoop,
         pipeline: str,
         run_id: UUID,
         thread_id: UUID,
-    ) -> None:
-        self.pipeline = pipeline
-        self.run_id = run_id
-        self.thread_id = thread_id
-        self.refusal_logged = False
-        self._made_by = current_pipeline.get()
-        super().__init__(work, loop=loop)
+    ) -> "PipelineTask":
+        """Start a pipeline's call in a task of its own."""
+        task = cls(work, loop=loop)
+        task.pipeline = pipeline
+        task.run_id = run_id
+        task.thread_id = thread_id
+        if (maker := current_pipeline.get()) is not None:
+            task._made_by = maker
+        return task
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Cancel the task; returns whether it was. A cancellation by another pipeline is logged and ignored."""
@@ -99,7 +120,7 @@ class EndlessTask:
     def start(self) -> None:
         """Begin, in the running loop."""
         self._restart = None
-        self._task = ServiceTask(self._work(), loop=asyncio.get_running_loop(), name=self._name)
+        self._task = ServiceTask.begin(self._work(), loop=asyncio.get_running_loop(), name=self._name)
         self._task.add_done_callback(self._ended)
 
     async def stop(self, seconds: float) -> None:

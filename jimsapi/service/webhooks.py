@@ -252,7 +252,7 @@ class Webhooks:
                 self._ready[host] = waiting  # now the last
             self._calls[host] += 1
             loop = asyncio.get_running_loop()
-            task = ServiceTask(self._call(webhook), loop=loop, name=f"webhook of run {webhook.run_id}")
+            task = ServiceTask.begin(self._call(webhook), loop=loop, name=f"webhook of run {webhook.run_id}")
             self._tasks.add(task)
             task.add_done_callback(partial(self._called, host))
 

@@ -7,13 +7,15 @@ import pytest
 
 from tests.hostile.api_requests import KEY, attack, routes_of
 from tests.hostile.requests import Answers, Report, assault, complaints
-from tests.hostile.servers import serve
+from tests.hostile.servers import OURS, serve
 from tests.serving import Served
 
 COUNT = 500
 
 
-@pytest.mark.parametrize(("http", "store"), [("h11", "memory"), ("httptools", "sqlite")])
+@pytest.mark.parametrize(
+    ("http", "store"), [("h11", "memory"), ("httptools", "sqlite"), (OURS, "memory"), (OURS, "sqlite")]
+)
 def test_a_server_answers_or_closes_and_works_on(http: str, store: str, tmp_path: Path) -> None:
     url = "memory:" if store == "memory" else f"sqlite:///{tmp_path / 'hostile.db'}"
     with serve(http, url) as served:

@@ -183,10 +183,10 @@ async def test_a_run_that_is_cut_off_while_the_store_takes_it_frees_its_thread(
 def test_a_loop_that_ends_cancels_what_was_left_in_it() -> None:
     async def leave_behind() -> None:
         loop = asyncio.get_running_loop()
-        outer = tasks.PipelineTask(asyncio.sleep(60), loop=loop, pipeline="p", run_id=uuid4(), thread_id=uuid4())
+        outer = tasks.PipelineTask.begin(asyncio.sleep(60), loop=loop, pipeline="p", run_id=uuid4(), thread_id=uuid4())
         token = tasks.current_pipeline.set(outer)
-        left.append(tasks.ServiceTask(wait(), loop=loop, name=None))
-        left.append(tasks.PipelineTask(wait(), loop=loop, pipeline="p", run_id=uuid4(), thread_id=uuid4()))
+        left.append(tasks.ServiceTask.begin(wait(), loop=loop))
+        left.append(tasks.PipelineTask.begin(wait(), loop=loop, pipeline="p", run_id=uuid4(), thread_id=uuid4()))
         tasks.current_pipeline.reset(token)
         await asyncio.sleep(0)
 

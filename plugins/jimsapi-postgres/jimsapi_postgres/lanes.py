@@ -94,7 +94,9 @@ class Lanes:
         self._wake = asyncio.Event()
         self._closing = False
         self._loop = asyncio.get_running_loop()
-        self._tasks = [ServiceTask(self._work(link), loop=self._loop, name="jimsapi-postgres-lane") for link in links]
+        self._tasks = [
+            ServiceTask.begin(self._work(link), loop=self._loop, name="jimsapi-postgres-lane") for link in links
+        ]
         self.failing = False
         """Whether the last call could not be done."""
 

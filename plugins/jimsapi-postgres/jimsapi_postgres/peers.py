@@ -58,7 +58,7 @@ class Peers:
         self._looked_at: datetime | None = None
         self._back_since = LONG_AGO
         self._logged = ""
-        self._task = ServiceTask(self._listen(), loop=asyncio.get_running_loop(), name="jimsapi-postgres-peers")
+        self._task = ServiceTask.begin(self._listen(), loop=asyncio.get_running_loop(), name="jimsapi-postgres-peers")
 
     def has_been_away(self, now: datetime) -> bool:
         """Whether this process was cut off from the database of late, or stopped with the whole machine.

@@ -469,7 +469,7 @@ class PostgresStore:
         pool = pool or self._pool
         if pool is None:
             raise StoreUnavailable("the store is not open")
-        task = ServiceTask(pool.insist(work), loop=asyncio.get_running_loop(), name=None)
+        task = ServiceTask.begin(pool.insist(work), loop=asyncio.get_running_loop())
         self._tasks.add(task)
         task.add_done_callback(self._done)
         try:
