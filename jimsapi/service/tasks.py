@@ -155,9 +155,8 @@ def pipeline_of(task: asyncio.Task[Any]) -> PipelineTask | None:
     """The pipeline that a task belongs to, if it is one's own task or, from Python 3.12 on, one that it started."""
     if isinstance(task, PipelineTask):
         return task
-    if sys.version_info >= (3, 12):
-        return task.get_context().get(current_pipeline)
-    return None
+    context = getattr(task, "get_context", None)  # from Python 3.12 on
+    return None if context is None else context().get(current_pipeline)
 
 
 def _log_refusal(refused: asyncio.Task[Any], by: asyncio.Task[Any] | None) -> None:
