@@ -17,6 +17,9 @@ FIND_PYTHON := $(PYTHON) plugins/jimsapi-jims/tests/find_python.py
 FIND_CHROMIUM := $(PYTHON) tests/clients/find_chromium.py
 PLUGINS := $(filter-out $(JIMS_PLUGINS),$(patsubst plugins/%/setup.cfg,%,$(wildcard plugins/*/setup.cfg)))
 
+# Those of the core's tests that wait most.
+RELIABILITY := tests/faults tests/hostile tests/server
+
 # $(call mypy,python,cache,folders): each plugin is checked from its own folder, where its modules are; one after another,
 # for what they share, the core, is then read once.
 mypy = for folder in $(3); do ( cd plugins/$$folder && MYPYPATH=.:tests:$(CURDIR) $(CURDIR)/$(1) -m mypy \
@@ -38,13 +41,13 @@ endef
 # $(call faults,python,module and its options): a part that breaks a promise does not keep the others from running.
 faults = $(1) -W ignore -m tests.faults.$(2) || broken="$$broken $(2);"
 
-.PHONY: help run test lint test-core test-plugins test-jims test-long test-faults bench docs lock audit clean
+.PHONY: help run test lint test-core test-reliability test-plugins test-jims test-long test-faults bench docs lock audit clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make run          set up, and serve the example on http://localhost:8080'
 	@echo 'make test         set up, and run every check and test; its parts are'
-	@echo '                  lint, test-core, test-plugins and test-jims'
+	@echo '                  lint, test-core, test-reliability, test-plugins and test-jims'
 	@echo 'make test-long    all tests, with many more random histories of the stores'
 	@echo 'make test-faults  kills, power cuts, stops and broken disks by the hundred: half an hour; their figures'
 	@echo '                  are in docs/reliability.md, and exit status 2 says that one of them breaks a promise'
@@ -57,10 +60,11 @@ help:
 run: $(VENV)/.installed-run
 	exec $(PY) -m jimsapi --app examples.interests:app
 
-# The environments are made one after another, since pip leaves its notes beside the code; then two parts run at a time.
+# The environments are made one after another, since pip leaves its notes beside the code; then three parts run at a time:
+# most of them wait more than they compute.
 test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed
-	$(compiler)
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-core test-plugins test-jims lint
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target \
+	  test-core test-reliability test-plugins test-jims lint
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .
@@ -69,8 +73,11 @@ lint: $(VENV)/.installed-dev
 
 test-core: $(VENV)/.installed-dev
 	$(browser)
+	$(PY) -m pytest $(RELIABILITY:%=--ignore=%)
+
+test-reliability: $(VENV)/.installed-dev
 	$(compiler)
-	$(PY) -m pytest
+	$(PY) -m pytest $(RELIABILITY)
 
 test-plugins: $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed
 	$(compiler)

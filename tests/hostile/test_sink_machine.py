@@ -13,7 +13,12 @@ from jimsapi.service.sinks import SinkQueue
 from jimsapi.threads.event import Event
 from tests.hostile.machines import run_machine
 
-QUEUE_LIMIT, BATCH_LIMIT = 6, 3
+QUEUE_LIMIT, BATCH_LIMIT, QUEUE_BYTES = 6, 3, 200
+
+
+def size_of(event: int) -> int:
+    """The bytes of an event's data."""
+    return event % 4 * 40
 
 
 class _Sink:
@@ -74,10 +79,14 @@ class SinkMachine(RuleBasedStateMachine):
     def put(self, number: int) -> None:
         events = list(range(self.count, self.count + number))
         self.count += number
-        self.loop.run(self.in_loop(self.queue.put, cast("Sequence[Event]", events)))
-        taken = events[: QUEUE_LIMIT - len(self.waiting)]
-        self.waiting += taken
-        self.outcomes["dropped"] += number - len(taken)
+        sized = [(event, size_of(event)) for event in events]
+        self.loop.run(self.in_loop(self.queue.put, cast("Sequence[tuple[Event, int]]", sized)))
+        for event, size in sized:
+            kept = sum(map(size_of, self.waiting + self.held))
+            if len(self.waiting) < QUEUE_LIMIT and (not kept or kept + size <= QUEUE_BYTES):
+                self.waiting.append(event)
+            else:
+                self.outcomes["dropped"] += 1
         self.pass_on()
 
     @precondition(lambda self: self.held)
@@ -119,4 +128,5 @@ def test_a_sink_gets_events_in_order_and_at_most_once_and_what_it_does_not_get_i
 ) -> None:
     monkeypatch.setattr(module, "QUEUE_LIMIT", QUEUE_LIMIT)
     monkeypatch.setattr(module, "BATCH_LIMIT", BATCH_LIMIT)
+    monkeypatch.setattr(module, "QUEUE_BYTES", QUEUE_BYTES)
     run_machine(SinkMachine)

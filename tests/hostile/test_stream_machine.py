@@ -12,7 +12,19 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from jimsapi.service import stream as module
 from jimsapi.service.errors import RunCancelled
 from jimsapi.service.result import RunResult
-from jimsapi.service.stream import THE_END, Delta, Ended, Gap, Item, Live, Read, RunStream, Status, Streams
+from jimsapi.service.stream import (
+    THE_END,
+    Delta,
+    Ended,
+    Gap,
+    Item,
+    Live,
+    Read,
+    RunStream,
+    Status,
+    StreamReleased,
+    Streams,
+)
 from jimsapi.threads.event import NewEvent
 from tests.hostile.machines import run_machine
 
@@ -69,7 +81,8 @@ class StreamMachine(RuleBasedStateMachine):
                 if reader.after == THE_END:
                     break
             assert reader.after == THE_END, "a reader does not come to the end"
-            self.step(reader)
+            if not self.is_released(reader.of):
+                self.step(reader)
         self.loop.close()
 
     def pick(self, pick: int) -> _Model:
@@ -139,6 +152,9 @@ class StreamMachine(RuleBasedStateMachine):
     def what_is_kept_is_bounded_and_the_newest(self) -> None:
         for model in self.models:
             assert model.stream.told == len(model.put)
+            if self.is_released(model):
+                assert all(model.stream.ready(after) == [] for after in range(len(model.put) + 1))
+                continue
             kept = model.stream.ready(len(model.put) - 1) if model.put else []
             assert kept == ([(len(model.put), model.put[-1])] if model.put else [])
             first = next(
@@ -149,6 +165,10 @@ class StreamMachine(RuleBasedStateMachine):
         alive = [model.stream for model in self.models if self.streams.get(model.run_id) is model.stream]
         assert self.streams.size == sum(stream.size for stream in alive)
 
+    def is_released(self, model: _Model) -> bool:
+        """Whether the process has given back what the stream held, some time after its end."""
+        return model.closed and self.streams.get(model.run_id) is not model.stream
+
     def step(self, reader: _Reader) -> None:
         """Read once, and compare with what the model has behind the reader's position."""
         model = reader.of
@@ -158,7 +178,13 @@ class StreamMachine(RuleBasedStateMachine):
                 reader.waiting = self.loop.run(self.begin(model.stream, reader.after))
             assert not reader.waiting.done()
             return
-        found = self.loop.run(self.next(reader))
+        try:
+            found = self.loop.run(self.next(reader))
+        except StreamReleased:  # the store has it
+            assert self.is_released(model)
+            assert isinstance(model.ended, RunResult)
+            reader.after = THE_END
+            return
         items = model.all()
         if found is None:
             assert reader.after == THE_END
@@ -171,7 +197,8 @@ class StreamMachine(RuleBasedStateMachine):
             assert reader.after >= len(items)
         elif isinstance(item, Gap):
             assert item.missed == position - reader.after
-            assert position <= len(model.put) - 1, "the newest item is always kept"
+            newest = len(model.put) - (not self.is_released(model))
+            assert position <= newest, "the newest item is kept until the stream is released"
         else:
             assert item is items[position]
             assert position == reader.after + 1
