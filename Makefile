@@ -60,9 +60,12 @@ help:
 run: $(VENV)/.installed-run
 	exec $(PY) -m jimsapi --app examples.interests:app
 
-# The environments are made one after another, since pip leaves its notes beside the code; then three parts run at a time:
+# The environments are made one after another, since pip leaves its notes beside the code, and Debian's packages are
+# installed one after another, since apt-get locks; then three parts run at a time:
 # most of them wait more than they compute.
 test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed
+	$(browser)
+	$(compiler)
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target \
 	  test-core test-reliability test-plugins test-jims lint
 
