@@ -38,8 +38,9 @@ define compiler
 	  apt-get install --yes --quiet --no-install-recommends gcc libc6-dev; }
 endef
 
-# $(call faults,python,module and its options): a part that breaks a promise does not keep the others from running.
-faults = $(1) -W ignore -m tests.faults.$(2) || broken="$$broken $(2);"
+# $(call long,python,module and its options): a part that breaks a promise does not keep the others from running.
+long = $(1) -W ignore -m tests.$(2) || broken="$$broken $(2);"
+SLOW_KINDS := head body reader reader-byte idle websocket websocket-reader tls linger
 
 .PHONY: help run test lint test-core test-reliability test-plugins test-jims test-long test-faults bench docs lock audit clean
 .DELETE_ON_ERROR:
@@ -49,8 +50,8 @@ help:
 	@echo 'make test         set up, and run every check and test; its parts are'
 	@echo '                  lint, test-core, test-reliability, test-plugins and test-jims'
 	@echo 'make test-long    all tests, with many more random histories of the stores'
-	@echo 'make test-faults  kills, power cuts, stops and broken disks by the hundred: half an hour; their figures'
-	@echo '                  are in docs/reliability.md, and exit status 2 says that one of them breaks a promise'
+	@echo 'make test-faults  kills, power cuts, floods, slow clients, a soak and hostile input, at length: about three'
+	@echo '                  hours; docs/reliability.md has the figures, and exit status 2 says that a promise is broken'
 	@echo 'make docs         write the generated parts of docs/ anew'
 	@echo 'make lock         write requirements/*.lock anew, with the newest versions'
 	@echo 'make audit        look for known vulnerabilities of what is locked there'
@@ -99,15 +100,26 @@ test-long: $(VENV)/.installed-dev
 test-faults: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed
 	$(compiler)
 	@broken=; \
-	$(call faults,$(PY),kill --store sqlite --times 200); \
-	$(call faults,$(PLUGINS_PY),kill --store postgresql --times 200); \
-	$(call faults,$(PLUGINS_PY),kill --store postgresql --victim postgresql --times 50); \
-	$(call faults,$(PLUGINS_PY),doubt --times 100); \
-	$(call faults,$(PY),power --store sqlite --cuts 100); \
-	$(call faults,$(PY),power --store sqlite --durability relaxed --cuts 100); \
-	$(call faults,$(PLUGINS_PY),power --store postgresql --cuts 100); \
-	$(call faults,$(PY),stop --times 100); \
-	$(call faults,$(PY),disk); \
+	$(call long,$(PY),faults.kill --store sqlite --times 200); \
+	$(call long,$(PLUGINS_PY),faults.kill --store postgresql --times 200); \
+	$(call long,$(PLUGINS_PY),faults.kill --store postgresql --victim postgresql --times 50); \
+	$(call long,$(PLUGINS_PY),faults.doubt --times 100); \
+	$(call long,$(PY),faults.power --store sqlite --cuts 100); \
+	$(call long,$(PY),faults.power --store sqlite --durability relaxed --cuts 100); \
+	$(call long,$(PLUGINS_PY),faults.power --store postgresql --cuts 100); \
+	$(call long,$(PY),faults.stop --times 100); \
+	$(call long,$(PY),faults.disk); \
+	$(call long,$(PY),faults.flood --seconds 60); \
+	$(call long,$(PY),faults.flood --seconds 60 --max-runs 100 --pipeline-seconds 0.1); \
+	$(call long,$(PY),faults.flood --seconds 60 --max-runs 100 --pipeline-seconds 0.1 --loop open); \
+	for kind in $(SLOW_KINDS); do $(call long,$(PY),faults.slow --kind $$kind); done; \
+	$(call long,$(PY),faults.slow --kind metrics --count 400); \
+	$(call long,$(PY),faults.memory); \
+	$(call long,$(PY),faults.soak --minutes 60); \
+	$(call long,$(PY),hostile.framing --count 1000000 --seed 1); \
+	$(call long,$(PY),hostile.requests --count 10000 --seed 1); \
+	$(call long,$(PLUGINS_PY),hostile.requests --count 10000 --seed 1 --store postgresql); \
+	$(call long,$(PY),hostile.schema --examples 200 --seed 1); \
 	test -z "$$broken" || { echo "promises were broken by:$$broken" >&2; exit 1; }
 
 docs: $(VENV)/.installed-dev
