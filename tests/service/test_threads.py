@@ -5,6 +5,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,63 @@ async def test_a_generator_streams_what_it_yields(app: JimsApp) -> None:
         assert run.stream is not None
         assert told(await read_all(run.stream))[:4] == ["started", "delta a", "delta b", "delta c"]
         assert (await run.answer).assistant_messages == ["abc"]
+
+
+def traced(pipeline: Any) -> Any:
+    """An ordinary decorator: what it makes is a plain function, whatever it is put around."""
+
+    @wraps(pipeline)
+    def call(ctx: ThreadContext) -> Any:
+        return pipeline(ctx)
+
+    return call
+
+
+closed: list[str] = []
+
+
+@traced
+def decorated_words(ctx: ThreadContext) -> Iterator[str]:
+    assert threading.current_thread() is not threading.main_thread()
+    try:
+        yield from "abc"
+    finally:
+        closed.append("plain")
+
+
+@traced
+async def decorated_words_async(ctx: ThreadContext) -> AsyncIterator[str]:
+    assert threading.current_thread() is threading.main_thread()
+    try:
+        for word in "abc":
+            yield word
+    finally:
+        await asyncio.sleep(0)
+        closed.append("async")
+
+
+class Expression:
+    def __call__(self, ctx: ThreadContext) -> Any:
+        return (word for word in "abc")
+
+
+@pytest.mark.parametrize(
+    ("app", "cleaned"),
+    [
+        (JimsApp(decorated_words), ["plain"]),
+        (JimsApp(decorated_words_async), ["async"]),
+        (JimsApp(Expression()), []),
+    ],
+    ids=["plain", "async", "expression"],
+)
+async def test_a_generator_that_it_returns_is_streamed_and_closed(app: JimsApp, cleaned: list[str]) -> None:
+    closed.clear()
+    async with serving(app) as service:
+        run = service.begin(inbound(), PUBLIC, watched=True)
+        assert run.stream is not None
+        assert told(await read_all(run.stream))[:4] == ["started", "delta a", "delta b", "delta c"]
+        assert (await run.answer).assistant_messages == ["abc"]
+    assert closed == cleaned
 
 
 async def test_it_blocks_nobody_else() -> None:
