@@ -243,6 +243,23 @@ async def test_an_async_one_has_an_event_loop_of_its_own_and_the_context_variabl
     assert loops[0] is not asyncio.get_running_loop()
 
 
+async def test_an_async_one_may_speak_by_tasks() -> None:
+    async def pipeline(ctx: Any) -> None:
+        await asyncio.create_task(ctx.update_agent_status("Speaking"))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ctx.stream("a"))
+            group.create_task(ctx.stream("b"))
+        loaded = await asyncio.wait_for(ctx.load_events(), 5)
+        await asyncio.gather(ctx.stream("c"), ctx.stream(str(len(loaded))))
+
+    for threaded in (False, True):
+        async with serving(JimsApp(pipeline, threaded=threaded)) as service:
+            run = service.begin(inbound(), PUBLIC, watched=True)
+            assert run.stream is not None
+            assert "status Speaking" in told(await read_all(run.stream))
+            assert (await run.answer).assistant_messages == ["abc2"]
+
+
 async def test_a_lambda_that_makes_a_coroutine_is_awaited_in_the_loop_of_the_service() -> None:
     async def pipeline(ctx: ThreadContext, text: str) -> None:
         assert threading.current_thread() is threading.main_thread()
@@ -412,6 +429,37 @@ def test_a_plain_one_is_tested_without_a_server_or_a_loop() -> None:
     assert isinstance(ctx.status_updater, Heard)
     assert ctx.status_updater.statuses == ["Done"]
     assert [event.event_data["content"] for event in ctx.complete()] == ["hi"]
+
+
+async def test_a_plain_one_is_tested_in_an_async_test_without_a_server() -> None:
+    ctx = ThreadContext.for_test("hi")
+    speak_plainly(ctx)
+    assert [event.event_data["content"] for event in ctx.complete()] == ["hi"]
+
+
+def speak_plainly(ctx: ThreadContext) -> None:
+    ctx.update_agent_status("Speaking")
+    for piece in words_of(ctx):
+        ctx.stream(piece)
+
+
+async def test_an_async_one_waits_in_a_test_as_in_a_server() -> None:
+    ctx: Any = ThreadContext.for_test("hi").with_status_updater(Heard())
+
+    async def speaks_without_end() -> None:
+        while True:
+            await ctx.stream("again ")
+
+    await ctx.update_agent_status("Speaking")
+    await asyncio.create_task(ctx.update_agent_status("Still"))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(ctx.update_agent_status("Never"), 0)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(speaks_without_end(), 0.01)
+    with pytest.raises(TypeError, match="must be a str"):
+        await ctx.stream(5)
+    assert [event.event_type for event in await ctx.load_events()] == ["comm.user_message"]
+    assert ctx.status_updater.statuses == ["Speaking", "Still"]
 
 
 def words_of(ctx: ThreadContext) -> str:
