@@ -22,7 +22,7 @@ from jimsapi.server.descriptors import Descriptors
 
 ACCEPTED_AT_ONCE = 1024
 """Connections that are accepted in one pass of the loop. That is cheap, and finds the probes among them."""
-OPENED_AT_ONCE = 64
+OPENED_AT_ONCE = 4
 """Connections that are opened in one pass of the loop, so that no pass is long. The others wait in order of arrival."""
 HANDSHAKE_WITHIN = 10.0
 """Seconds within which a TLS handshake has to end."""
@@ -36,7 +36,7 @@ LOG_AGAIN_AFTER = 60.0
 """Seconds between two log lines that say that descriptors run out."""
 SENDS_WITHIN = 0.1
 """Seconds that a connection may wait for a request even if its descriptor is wanted."""
-PROBE_WITHIN = 0.05
+PROBE_WITHIN = 0.2
 """Seconds that a connection for which there is no descriptor has to turn out to be a probe's."""
 EVICTED_AT_ONCE = 16
 """Connections that are closed together to make room: to find the oldest all have to be looked at."""

@@ -32,6 +32,7 @@ from jimsapi.asgi.app import OTHER_METHOD, UNMATCHED, Observer, RequestRecord
 from jimsapi.asgi.routing import METHODS
 from jimsapi.asgi.types import ASGIApp, Scope
 from jimsapi.server.backlog import Backlog, Heap
+from jimsapi.server.starts import Starts
 from jimsapi.server.websocket import WebSocketConnection
 
 MAX_HEAD = 65_536
@@ -92,12 +93,13 @@ class Batch:
     """What connections write in one pass of the event loop. It goes out at the end of the pass: whoever reads on the
     same machine, a proxy say, is woken once and not by each answer, which would take longer than all the rest.
 
-    `backlog` and `heap` are the server's, too.
+    `backlog`, `heap` and `starts` are the server's, too.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.backlog = Backlog(loop)
         self.heap = Heap(loop)
+        self.starts = Starts(loop)
         self._loop = loop
         self._writes: list[tuple[asyncio.Transport, bytes]] = []
         self._in_pieces = False
@@ -143,6 +145,14 @@ class Batch:
 
 _batches: WeakKeyDictionary[ServerState, Batch] = WeakKeyDictionary()
 """One for each server."""
+
+
+def batch_of(server_state: ServerState, loop: asyncio.AbstractEventLoop) -> Batch:
+    """The batch of a server."""
+    batch = _batches.get(server_state)
+    if batch is None:
+        batch = _batches[server_state] = Batch(loop)
+    return batch
 
 
 class Http1Protocol(asyncio.Protocol):
@@ -209,9 +219,7 @@ class Http1Protocol(asyncio.Protocol):
         self.app: Any = config.loaded_app
         self.loop = _loop or asyncio.get_running_loop()
         self.state = server_state
-        if server_state not in _batches:
-            _batches[server_state] = Batch(self.loop)
-        self.batch = _batches[server_state]
+        self.batch = batch_of(server_state, self.loop)
         self.app_state = app_state
         self.root_path = config.root_path
         self.extensions: dict[object, object] | None = None
@@ -602,6 +610,15 @@ class Http1Protocol(asyncio.Protocol):
 
     def _start(self, exchange: "Exchange") -> None:
         self.exchange = exchange
+        if self.batch.starts.limited:
+            self.batch.starts.add(self, exchange)
+        else:
+            self.begin(exchange)
+
+    def begin(self, exchange: "Exchange") -> None:
+        """Let the app answer, unless the client has gone meanwhile."""
+        if exchange.gone:
+            return
         exchange.task = task = self.loop.create_task(exchange.run(self.app))
         self.state.tasks.add(task)
 
@@ -952,6 +969,8 @@ class Exchange:
         if not self.keep_alive and not says_close:
             text += b"\r\nconnection: close"
         text += b"\r\n\r\n"
+        if status == 503:
+            self._protocol.batch.starts.overloaded()
         self.started = True
         if length is None:
             self._protocol.rest()

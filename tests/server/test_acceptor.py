@@ -113,7 +113,7 @@ def test_a_busy_loop_accepts_many_connections_in_each_of_its_passes(
     with serving:
         for connection in connections:
             assert read_answer(connection)[2] == b"/other"
-    assert serving.passes < 100
+    assert serving.passes < 200  # one for each connection would be 400
 
 
 def test_a_client_that_does_not_end_its_tls_handshake_is_dropped(
