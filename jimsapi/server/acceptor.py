@@ -36,7 +36,7 @@ LOG_AGAIN_AFTER = 60.0
 """Seconds between two log lines that say that descriptors run out."""
 SENDS_WITHIN = 0.1
 """Seconds that a connection may wait for a request even if its descriptor is wanted."""
-PROBE_WITHIN = 0.2
+PROBE_WITHIN = 0.05
 """Seconds that a connection for which there is no descriptor has to turn out to be a probe's."""
 EVICTED_AT_ONCE = 16
 """Connections that are closed together to make room: to find the oldest all have to be looked at."""

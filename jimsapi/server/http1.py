@@ -8,13 +8,8 @@ a whole, and nothing is made to wait with before somebody waits.
 """
 
 import asyncio
-import fcntl
 import logging
 import re
-import socket
-import struct
-import sys
-import termios
 from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from functools import lru_cache
@@ -32,6 +27,7 @@ from jimsapi.asgi.app import OTHER_METHOD, UNMATCHED, Observer, RequestRecord
 from jimsapi.asgi.routing import METHODS
 from jimsapi.asgi.types import ASGIApp, Scope
 from jimsapi.server.backlog import Backlog, Heap
+from jimsapi.server.sockets import has_unread, reset
 from jimsapi.server.starts import Starts
 from jimsapi.server.websocket import WebSocketConnection
 
@@ -76,7 +72,6 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 _STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus if status >= 200
 }
-_LINGER_NOT = struct.pack("ii", 1, 0)
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -309,6 +304,7 @@ class Http1Protocol(asyncio.Protocol):
             return
         if len(self._headers) > MAX_FIELDS:
             self._refuse(431, "too many header fields")
+            return
         if not self._fed:  # what else is in the packet is not known: a head is measured when it is whole
             self._fed = 1
             self._waiting_since = self.loop.time()
@@ -370,7 +366,7 @@ class Http1Protocol(asyncio.Protocol):
         last = self.pipelined[-1] if self.pipelined else self.exchange
         if last is not None:
             last.keep_alive = False
-        elif self._fresh or self._url or has_unread(self.transport.get_extra_info("socket")):
+        elif self._fresh or self._url or has_unread(self.transport):
             self.ending = True
             self.loop.call_later(REQUEST_WITHIN, self._end_unless_asked)
         else:
@@ -459,7 +455,7 @@ class Http1Protocol(asyncio.Protocol):
         """
         if self._line is None:
             return  # it was checked when an earlier packet came
-        if re.search(re.escape(self._url) + rb" +(?:RTSP|ICE)/", self._line + self._data):
+        if re.search(re.escape(self._url) + rb" +(?:RTSP|ICE)/[0-9.]+\r\n", self._line + self._data):
             raise Refused(400, "a request of another protocol")
 
     def _version(self) -> str:
@@ -557,8 +553,7 @@ class Http1Protocol(asyncio.Protocol):
     def drop(self) -> None:
         """End the connection, and forget what the client has not read."""
         self.deaf = True
-        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
-        self.transport.abort()
+        reset(self.transport)
 
     def write(self, data: bytes) -> None:
         """Send bytes to the client."""
@@ -633,10 +628,15 @@ class Http1Protocol(asyncio.Protocol):
     def upgrade_to_websocket(self, rest: bytes) -> None:
         """Hand the connection over to uvicorn's protocol of WebSockets, which reads the head again, and the `rest`."""
         self.batch.flush()
-        if any(name in (b"content-length", b"transfer-encoding") for name, _ in self._headers):
+        if any(
+            name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+            for name, value in self._headers
+        ):
             self._refuse(400, "a WebSocket handshake with a body")  # it would be taken for frames
             return
-        connection = WebSocketConnection(self.transport, self.config, self.state, self.app_state, self.extensions)
+        connection = WebSocketConnection(
+            self.transport, self.config, self.state, self.app_state, self.batch.backlog, self.extensions
+        )
         try:
             connection.begin(self._head(), rest)
         except Exception:  # it cannot read the head
@@ -1020,14 +1020,6 @@ class Exchange:
             protocol.write(head)
         if body:
             protocol.write(body)
-
-
-def has_unread(connection: Any) -> bool:
-    """Whether the kernel has bytes of the client that were not read: closing would then reset the connection."""
-    try:
-        return int.from_bytes(fcntl.ioctl(connection.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder) > 0
-    except OSError:
-        return False
 
 
 def _status_line(status: int) -> bytes:
