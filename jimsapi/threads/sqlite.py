@@ -226,7 +226,8 @@ class SQLiteStore:
             self._lock.release()
 
     def _mend(self, connection: sqlite3.Connection) -> None:
-        """Rescue a lost log, once the reader has closed its connection."""
+        """Wait for another program's checkpoint. Rescue a lost log, once the reader has closed its connection."""
+        self._files.wait_while_short()
         if self._files.log_is_lost and self._reader is None:
             self._files.rescue(connection)
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 import pytest
 
 from jimsapi.testing.store import OWNER, all_threads, completed, contents, make_event, make_plan
+from jimsapi.threads import sqlite_file
 from jimsapi.threads.errors import StoreUnavailable
 from jimsapi.threads.sqlite import SQLiteStore
 
@@ -86,6 +87,20 @@ async def test_a_lost_log_acknowledges_nothing_and_everything_in_it_is_rescued(
     await insist(store.ping)
     assert seen_by_others(path) == ["ok", *sorted(["late", *(plan.contact_id for plan in plans)])]
     assert (await store.finish(plans[0].run_id, OWNER, completed(make_event()))).counted
+
+
+async def test_a_removed_log_is_noticed_though_the_folder_has_its_old_modification_time(
+    path: Path, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_file, "SETTLED", 50_000_000)
+    await store.accept(make_plan("ann"))
+    await asyncio.sleep(0.1)  # until the folder's time is trusted
+    await store.accept(make_plan("bob"))
+    before = path.parent.stat()
+    log_of(path).unlink()
+    os.utime(path.parent, ns=(before.st_atime_ns, before.st_mtime_ns))  # as rsync -a and cp -a do
+    with pytest.raises(StoreUnavailable, match="was removed or replaced"):
+        await store.accept(make_plan("refused"))
 
 
 async def test_a_process_killed_after_its_log_was_removed_has_lost_nothing_acknowledged(path: Path) -> None:
@@ -217,6 +232,21 @@ async def test_a_cut_file_takes_nothing_more_and_the_message_says_what_to_do(pat
     for call in (store.accept(make_plan("bob")), store.ping()):
         with pytest.raises(StoreUnavailable, match=r"was cut to .*sqlite3 .*jims.db \.recover"):
             await call
+
+
+async def test_a_file_that_is_short_only_while_another_program_checkpoints_is_written_on(
+    path: Path, store: SQLiteStore
+) -> None:
+    for number in range(20):
+        await store.accept(make_plan(str(number)))
+    await checkpoint(path, store)
+    await store.accept(make_plan("seen whole"))
+    content = path.read_bytes()
+    os.truncate(path, len(content) // 2)  # as long as a checkpoint has written the first page and not yet the others
+    asyncio.get_running_loop().call_later(0.2, path.write_bytes, content)
+    assert (await store.accept(make_plan("bob"))).created_new_thread
+    await store.ping()
+    assert seen_by_others(path)[0] == "ok"
 
 
 async def test_a_file_that_was_vacuumed_is_written_on(path: Path, store: SQLiteStore) -> None:
