@@ -35,7 +35,7 @@ from jimsapi.threads.run import (
 )
 from jimsapi.threads.sqlite_errors import DAMAGED, as_domain_error
 from jimsapi.threads.sqlite_file import LOG_REMOVED, DatabaseFiles
-from jimsapi.threads.sqlite_lock import DatabaseLock
+from jimsapi.threads.sqlite_lock import DatabaseLock, refuse_lock
 from jimsapi.threads.sqlite_rows import utc_now
 from jimsapi.threads.sqlite_schema import Durability, open_reader, open_writer, refuse_file, refuse_place
 from jimsapi.threads.sqlite_writer import Work, Writer
@@ -197,6 +197,7 @@ class SQLiteStore:
         Returns what opening would make; None if the file is there. Raises `StoreUnusable` as opening would.
         """
         refuse_file(self._path)
+        refuse_lock(self._path)
         return None if os.path.exists(self._path) else f"{self._path} does not exist yet; a start makes it"
 
     def _connect(self) -> sqlite3.Connection:
@@ -223,6 +224,8 @@ class SQLiteStore:
             pass  # the log holds what was not moved; the next opening reads it
         finally:
             connection.close()
+            with suppress(OSError):  # then the next start refuses the log
+                self._files.put_orphaned_log_aside()
             self._lock.release()
 
     def _mend(self, connection: sqlite3.Connection) -> None:

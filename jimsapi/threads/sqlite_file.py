@@ -7,6 +7,7 @@ folder's own change time (`st_ctime`), so the entries are looked at only if that
 the modification time back; no program can set the change time.
 """
 
+import logging
 import os
 import sqlite3
 import time
@@ -14,6 +15,8 @@ import time
 from jimsapi.threads.errors import StoreUnavailable
 from jimsapi.threads.sqlite_errors import DAMAGED, save_what_can_be_read
 from jimsapi.threads.sqlite_lock import DatabaseLock, Identity, identify
+
+logger = logging.getLogger("jimsapi.store")
 
 LOG_REMOVED = "write-ahead log removed"
 """The reason of a `StoreUnavailable` while a lost log is not rescued."""
@@ -26,6 +29,7 @@ checkpoints, the first page may already have the new size, and the pages behind 
 LOOK_AGAIN = 0.02
 """Seconds between two looks at a database that is too short."""
 
+_BESIDE = ("-wal", "-shm")
 _Shortage = tuple[int, int]
 """The size of a database that is too short, and the size that its first page says, in bytes."""
 
@@ -109,8 +113,23 @@ class DatabaseFiles:
         self._log = self._identify_log()
         self.log_is_lost = False
 
+    def put_orphaned_log_aside(self) -> None:
+        """Rename the log if another file has the database's name now: SQLite would apply the log to that file.
+
+        For the end, when SQLite has closed the database.
+        """
+        if identify(self._path) in (None, self._database):
+            return
+        now = time.strftime("%Y%m%d-%H%M%S")
+        for suffix, ours in zip(_BESIDE, self._log, strict=True):
+            name = self._path + suffix
+            if ours is not None and identify(name) == ours:
+                aside = f"{name}.orphan-{now}"
+                os.rename(name, aside)
+                logger.warning("%s was replaced; %s belongs to the former file and is now %s", self._path, name, aside)
+
     def _identify_log(self) -> list[Identity | None]:
-        return [identify(self._path + suffix) for suffix in ("-wal", "-shm")]
+        return [identify(self._path + suffix) for suffix in _BESIDE]
 
     def _check_entries(self) -> None:
         self.log_is_lost = self._identify_log() != self._log
@@ -129,7 +148,8 @@ class DatabaseFiles:
             found = None
         if found is None or (found.st_dev, found.st_ino) != self._database:
             raise StoreUnavailable(
-                f"SQLite: {self._path} was removed or replaced; put it back, or restart the server",
+                f"SQLite: {self._path} was removed or replaced; put it back, or restart the server; before you "
+                f"put a backup in its place, stop the server and remove {self._path}-wal and {self._path}-shm",
                 "database file removed or replaced",
             )
         return found.st_size

@@ -15,7 +15,7 @@ import pytest
 
 from jimsapi.testing.store import OWNER, all_threads, completed, contents, make_event, make_plan
 from jimsapi.threads import sqlite_file
-from jimsapi.threads.errors import StoreUnavailable
+from jimsapi.threads.errors import StoreUnavailable, StoreUnusable
 from jimsapi.threads.sqlite import SQLiteStore
 
 T = TypeVar("T")
@@ -210,6 +210,49 @@ async def test_a_replaced_file_takes_nothing_more(path: Path, store: SQLiteStore
     assert refused.value.reason == "database file removed or replaced"
 
 
+async def test_a_log_is_not_applied_to_a_backup_that_was_put_in_place_while_the_server_ran(path: Path) -> None:
+    backup = await backed_up(path)
+    async with SQLiteStore(path) as store:
+        for number in range(20):
+            await store.accept(make_plan(f"later {number}"))
+        backup.replace(path)
+        with pytest.raises(StoreUnavailable, match="before you put a backup in its place"):
+            await store.accept(make_plan("refused"))
+    assert len(list(path.parent.glob("jims.db-wal.orphan-*"))) == 1
+    await open_and_close(path)
+    assert seen_by_others(path) == ["ok", "saved"]
+
+
+@pytest.mark.parametrize("backup_is_there", [True, False])
+async def test_a_start_refuses_a_log_of_a_killed_process_beside_another_database_or_none(
+    path: Path, backup_is_there: bool
+) -> None:
+    backup = await backed_up(path)
+    child = subprocess.Popen([sys.executable, LOAD, path, "load"], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    for _ in range(50):
+        child.stdout.readline()
+    child.kill()
+    child.communicate()
+    if backup_is_there:
+        Path(shutil.copy(backup, path.with_name("copy.db"))).replace(path)
+    else:
+        path.unlink()
+    log = log_of(path).read_bytes()
+    for _ in range(2):
+        with pytest.raises(StoreUnusable, match=f"remove {log_of(path)} and {path}-shm") as refused:
+            await open_and_close(path)
+        with pytest.raises(StoreUnusable) as refused_by_check:
+            SQLiteStore(path).preflight()
+        assert str(refused_by_check.value) == str(refused.value)
+    assert log_of(path).read_bytes() == log
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink()
+    backup.replace(path)
+    await open_and_close(path)
+    assert seen_by_others(path) == ["ok", "saved"]
+
+
 async def test_a_renamed_folder_takes_nothing_more_until_it_is_back(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
@@ -316,6 +359,13 @@ def neighbour(path: Path) -> Iterator[subprocess.Popen[str]]:
     assert child.stdout.readline() == "done\n"
     yield child
     child.communicate()
+
+
+async def backed_up(path: Path) -> Path:
+    """A backup of a database with one thread."""
+    async with SQLiteStore(path) as store:
+        await store.accept(make_plan("saved"))
+    return Path(shutil.copy(path, path.with_name("backup.db")))
 
 
 async def open_and_close(path: Path) -> None:
