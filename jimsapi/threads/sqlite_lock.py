@@ -54,6 +54,7 @@ class _Record(NamedTuple):
         with suppress(OSError):  # a full disk; the lock is held all the same
             os.ftruncate(lock_file, 0)
             os.pwrite(lock_file, f"{self.process} {self.host} {self.database}\n".encode(), 0)
+            os.fsync(lock_file)  # after a power cut an old inode would refuse the log
 
 
 class DatabaseLock:
@@ -229,10 +230,22 @@ def _lock_database(path: str) -> int:
             raise LockedByAnother(_held_message(path, _holder(_Record(process)))) from error
     try:
         refuse_hard_links(path)
+        if os.fstat(descriptor).st_size == 0:
+            _sync_folder(path)
     except StoreUnusable:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _sync_folder(path: str) -> None:
+    """Make the name of a new database durable before SQLite makes the log: a start refuses a log without a database."""
+    with suppress(OSError):
+        folder = os.open(os.path.dirname(path), os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def refuse_hard_links(path: str) -> None:
