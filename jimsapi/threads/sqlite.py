@@ -91,17 +91,21 @@ class SQLiteStore:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._reopening is not None:
-            await self._reopening
+        try:
+            if self._reopening is not None:
+                await asyncio.wait([self._reopening])
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
         writer, reader = self._writer, self._reader
         self._writer = self._reader = None
-        if writer is None:
-            return
         try:
             if reader is not None:
                 await reader.close()
         finally:
-            await writer.close()
+            if writer is not None:
+                await writer.close()
 
     async def ping(self) -> None:
         try:
@@ -182,7 +186,7 @@ class SQLiteStore:
         if self._writer is None:
             raise StoreUnavailable("the store is not open")
         if self._reader is None and self._reopening is not None:
-            await asyncio.shield(self._reopening)
+            await asyncio.wait([self._reopening])
         if self._reader is None:
             raise StoreUnavailable(f"SQLite: {self._path} waits for a new write-ahead log", LOG_REMOVED)
         try:
@@ -245,6 +249,7 @@ class SQLiteStore:
             self._note_damage(failure)
         if (self._files.log_is_lost or self._reader is None) and self._writer is not None and self._reopening is None:
             self._reopening = asyncio.get_running_loop().create_task(self._reopen())
+            self._reopening.add_done_callback(self._end_reopening)
         if self.on_commit is not None:
             self.on_commit(record)
 
@@ -259,10 +264,17 @@ class SQLiteStore:
             if reader is not None:
                 await reader.close()
             await self._write(_probe)
-            self._reader = await _Reader.open(self._path)
+            reader = await _Reader.open(self._path)
         except (StoreUnavailable, StoreUnusable):
-            pass  # whoever writes gets the cause
-        finally:
+            return  # whoever writes gets the cause
+        if self._writer is None:  # the store was closed meanwhile
+            await reader.close()
+        else:
+            self._reader = reader
+
+    def _end_reopening(self, reopening: asyncio.Task[None]) -> None:
+        # A task that is cancelled before its first step executes no `finally` of its own.
+        if self._reopening is reopening:
             self._reopening = None
 
 
@@ -288,8 +300,10 @@ class _Reader:
             raise StoreUnavailable(f"SQLite: a row cannot be read: {type(error).__name__}", "unreadable row") from error
 
     async def close(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
-        self._thread.shutdown(wait=False)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
+        finally:
+            self._thread.shutdown(wait=False)
 
 
 def _new_thread(plan: RunPlan) -> writes.NewThread | None:

@@ -185,7 +185,10 @@ def refuse_file(path: str) -> None:
     with open(path, "rb") as file:
         begin = file.read(len(_BEGIN))
     if len(begin) > 1 and begin != _BEGIN:  # SQLite counts a file of one byte as empty
-        raise StoreUnusable(f"{path}: is not an SQLite database, or is damaged; name another file, or restore a backup")
+        raise StoreUnusable(
+            f"{path}: is not an SQLite database, or is damaged; name another file, or remove {path}-wal and "
+            f"{path}-shm and restore a backup"
+        )
     refuse_hard_links(path)
 
 

@@ -185,6 +185,39 @@ async def test_a_store_that_closes_with_a_lost_log_keeps_all(path: Path) -> None
         assert await contents(store, thread_id) == ["kept"]
 
 
+async def test_a_store_whose_reopening_was_cancelled_reopens_later_and_closes(path: Path) -> None:
+    async with SQLiteStore(path) as store:
+        for contact in ("ann", "bob"):
+            await store.accept(make_plan(contact))
+            log_of(path).unlink()
+            with pytest.raises(StoreUnavailable):
+                await store.accept(make_plan("refused"))
+            assert store._reopening is not None
+            store._reopening.cancel()
+            if contact == "ann":
+                await insist(lambda: store.accept(make_plan("late")))
+                assert len(await all_threads(store, "late")) == 1
+    async with SQLiteStore(path) as store:
+        for contact in ("ann", "bob", "late"):
+            assert len(await all_threads(store, contact)) == 1
+
+
+async def test_closing_that_is_cancelled_while_the_store_reopens_lets_the_next_one_open(path: Path) -> None:
+    store = await SQLiteStore(path).__aenter__()
+    await store.accept(make_plan("ann"))
+    log_of(path).unlink()
+    with pytest.raises(StoreUnavailable):
+        await store.accept(make_plan("refused"))
+    closing = asyncio.create_task(store.__aexit__(None, None, None))
+    await asyncio.sleep(0)
+    assert store._reopening is not None
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    async with SQLiteStore(path) as store:
+        assert len(await all_threads(store, "ann")) == 1
+
+
 # The database
 
 
