@@ -232,7 +232,7 @@ def _lock_database(path: str) -> int:
         refuse_hard_links(path)
         if os.fstat(descriptor).st_size == 0:
             _sync_folder(path)
-    except StoreUnusable:
+    except BaseException:
         os.close(descriptor)
         raise
     return descriptor
