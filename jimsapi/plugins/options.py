@@ -9,9 +9,11 @@ a list, the variable is one whatever it holds (nothing splits it), and the file 
 begin with #.
 """
 
+import base64
 import difflib
 import hashlib
 import hmac
+import json
 import os
 import re
 import stat
@@ -20,7 +22,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
-from urllib.parse import quote, quote_plus, unquote
+from urllib.parse import quote, quote_plus, unquote, unquote_plus
 from weakref import ref
 
 import msgspec
@@ -32,6 +34,9 @@ FILE_SUFFIX = "_FILE"
 
 SHORTEST_REDACTED = 4
 """Characters. Shorter secrets stay in texts: replacing every "a" would make a text unreadable, and show the secret."""
+
+LONGEST_WORD = 12
+"""Letters. A secret of letters alone that is no longer may be a part of another word: only whole words are replaced."""
 
 _TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
 _FALSE = frozenset({"0", "false", "f", "no", "n", "off"})
@@ -75,32 +80,80 @@ _living: "set[ref[Secret]]" = set()
 
 
 def redact(text: str) -> str:
-    """A text in which `***` stands for each living secret of at least `SHORTEST_REDACTED` characters.
+    """A text in which `***` replaces each living secret of at least `SHORTEST_REDACTED` characters.
 
-    It looks for every secret, so that it is for errors and not for the path of a request.
+    It finds a secret as it is, and as `repr`, JSON, a URL or Base64 writes it. It searches for every secret, so it is
+    for errors and not for the path of a request.
     """
-    found: set[str] = set()
+    encoded: set[str] = set()
+    found: dict[str, re.Pattern[str]] = {}
     for reference in _living.copy():  # other threads may add to it, and the garbage collector may take from it
         secret = reference()
         if secret is not None and len(secret.reveal()) >= SHORTEST_REDACTED:
-            found.update(form for form in _forms(secret.reveal()) if form in text)
+            value = secret.reveal()
+            found.update((form, _pattern(form)) for form in _forms(value) if form in text)
+            encoded.update(part for part in _base64_parts(value) if part in text)
     for form in sorted(found, key=len, reverse=True):  # a secret may be a part of another
-        text = text.replace(form, "***")
+        text = found[form].sub("***", text)
+    for part in encoded:  # the characters around it hold the secret's first and last bits
+        text = re.sub(rf"[\w+/-]*{re.escape(part)}[\w+/-]*={{0,2}}", "***", text)
     return text
 
 
-def _forms(value: str) -> tuple[str, ...]:
-    """How a secret may be spelt in a text: as it is, and in a URL."""
+def _forms(value: str) -> set[str]:
+    """How a secret may be spelt in a text: as it is, in a URL, in JSON, and in the `repr` of a str or of bytes."""
     if value.isalnum() and value.isascii():
-        return (value,)
+        return {value}
     data = value.encode("utf-8", "surrogateescape")
-    return value, quote(data), quote(data, safe=""), quote_plus(data)
+    forms = {value, quote(data), quote(data, safe=""), quote_plus(data)}
+    forms.update(json.dumps(value, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False))
+    for write in (repr, ascii):
+        # The quotes of a repr depend on the whole text: an apostrophe is escaped, or it is not.
+        parts = [write(part)[1:-1] for part in value.split("'")]
+        forms.update(("'".join(parts), "\\'".join(parts)))
+    parts = [repr(part)[2:-1] for part in data.split(b"'")]
+    return forms | {"'".join(parts), "\\'".join(parts)}
 
 
-def url_password(text: str) -> Secret | None:
-    """The password in a URL, to be kept for as long as `redact` is to replace it; None if there is none."""
-    found = re.search(r"://[^:/@\s]*:(.+)@", text)
-    return Secret(unquote(found[1], errors="surrogateescape")) if found else None
+def _pattern(form: str) -> re.Pattern[str]:
+    """What `redact` replaces: every occurrence, but of a short plain word only whole words that are no URL's scheme.
+
+    `postgres` as a password must not make `postgresql://` or `jimsapi-postgres` unreadable. An escape before a word is
+    not a part of the word.
+    """
+    if len(form) > LONGEST_WORD or not (form.isascii() and form.isalpha()):
+        return re.compile(re.escape(form))
+    starts = r"(?:(?<![A-Za-z0-9_-])|(?<=\\[nrt])|(?<=%[0-9A-Fa-f]{2}))"
+    return re.compile(rf"{starts}{form}(?![A-Za-z0-9_-]|(?:\+\w+)?://)")
+
+
+def _base64_parts(value: str) -> set[str]:
+    """The characters that every Base64 text has that holds a secret, for each place in which the secret may begin."""
+    data = value.encode("utf-8", "surrogateescape")
+    parts: set[str] = set()
+    for before in range(3):  # bytes; 4 characters of Base64 are 3 bytes
+        text = base64.b64encode(bytes(before) + data).decode()
+        part = text[(before * 8 + 5) // 6 : (before + len(data)) * 8 // 6]
+        parts.update((part, part.replace("+", "-").replace("/", "_")))
+    return parts
+
+
+def url_secrets(text: str) -> list[Secret]:
+    """The secrets in a URL, to be kept for as long as `redact` is to replace them: its password, and the values of
+    parameters that are named like one. A text that is no URL has none."""
+    if "://" not in text:
+        return []
+    logins = re.findall(r"://([^/?#\s]*)@", text)
+    found = [password for login in logins if (password := login.partition(":")[2])]
+    if not logins:  # it may be a password in which / or ? or # are not percent-encoded
+        found = re.findall(r"://[^:/@\s]*:(.+)@", text)
+    found += _SECRET_PARAMETER.findall(text)
+    values = {*found, *(decode(raw, errors="surrogateescape") for raw in found for decode in (unquote, unquote_plus))}
+    return [Secret(value) for value in sorted(values)]
+
+
+_SECRET_PARAMETER = re.compile(r"[?&][^=&\s]*(?:password|passwd|pwd|secret|token|(?<!ssl)key)=([^&\s]+)", re.IGNORECASE)
+"""`sslkey` is a file's path."""
 
 
 def matches_any(secrets: Iterable[Secret], candidate: str) -> bool:
@@ -355,7 +408,7 @@ class Settings:
         self._explicit: set[str] = set()
         self._sources: dict[str, SecretSources] = {}
         self.warnings: list[str] = []
-        self._passwords: list[Secret] = []
+        self._url_secrets: list[Secret] = []
         owned = list(owned)
         self._variables = {spec.variable for item in owned for spec in specs(item.options)}
         owners: dict[str, str] = {}
@@ -394,9 +447,8 @@ class Settings:
         return key in self._explicit
 
     def guard(self, url: str) -> None:
-        """Keep the password of a URL out of errors and logs for as long as these settings live."""
-        if (password := url_password(url)) is not None:
-            self._passwords.append(password)
+        """Keep the secrets in a URL out of errors and logs for as long as these settings live."""
+        self._url_secrets.extend(url_secrets(url))
 
     def sources(self, key: str) -> SecretSources:
         """Where the values of a repeated `Secret` came from. Raises `KeyError` for any other option."""

@@ -1,6 +1,8 @@
 """Options: where their values come from, what is refused, and that a secret is never shown."""
 
+import base64
 import gc
+import json
 import logging
 import pickle
 from collections.abc import Mapping
@@ -15,7 +17,7 @@ from jimsapi.plugins.compose import resolve_settings
 from jimsapi.plugins.core import CoreOptions, absent_reporting
 from jimsapi.plugins.errors import OptionError, StartError
 from jimsapi.plugins.manager import Implementation, PluginEntry, PluginManager
-from jimsapi.plugins.options import Owned, Settings, matches_any, near_misses, redact, secret_lines, specs
+from jimsapi.plugins.options import Owned, Settings, matches_any, near_misses, redact, secret_lines, specs, url_secrets
 
 pytestmark = pytest.mark.anyio
 
@@ -312,6 +314,76 @@ def test_living_secrets_are_replaced_in_a_text_the_longest_first_and_very_short_
     living = [Secret("abra/cadabra"), Secret("abra/cadabra-and-more"), Secret("abc"), Secret("")]
     assert redact(text) == shown
     assert len(living) == 4
+
+
+def in_json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+@pytest.mark.parametrize("write", [str, repr, ascii, str.encode, json.dumps, in_json, KeyError])
+@pytest.mark.parametrize("secret", ['pa"ss\\wörd\n/x', "pa'ss\\wörd", 'it\'s "so"', "鍵\U0001f511\x7f\x85", "a\\'b"])
+@pytest.mark.parametrize("beside", ["", "'", '"'])
+def test_a_secret_is_replaced_as_repr_and_json_write_it(write: Any, secret: str, beside: str) -> None:
+    living = Secret(secret)
+    text = str(write(f"{beside}no {secret}!"))
+    assert redact(text).strip("b\\\"'") == "no ***!"
+    assert living.matches(secret)
+
+
+@pytest.mark.parametrize("user", ["", "u:", "me:", "ann:"])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+@pytest.mark.parametrize("secret", ["topsecretkey123", "~~~???>>>ü", "abcd"])
+def test_a_secret_is_replaced_in_base64_wherever_it_begins_in_it(user: str, encode: Any, secret: str) -> None:
+    living = Secret(secret)
+    for after in ("", "!", ":more"):
+        basic = encode(f"{user}{secret}{after}".encode()).decode()
+        assert redact(f"401 for Authorization: Basic {basic}, at /x") == "401 for Authorization: Basic ***, at /x"
+    assert living.matches(secret)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://127.0.0.1:1/postgres: no answer", "postgresql://127.0.0.1:1/***: no answer"),
+        ("postgres://h/d", "postgres://h/d"),
+        ("postgres+asyncpg://h/d", "postgres+asyncpg://h/d"),
+        ("jimsapi_postgres/store.py", "jimsapi_postgres/store.py"),
+        ("pip install jimsapi-postgres", "pip install jimsapi-postgres"),
+        ("no user 'postgres'", "no user '***'"),
+        ("key=postgres", "key=***"),
+        (repr("key:\npostgres"), r"'key:\n***'"),
+        ("?dsn=user%3Dpostgres%20", "?dsn=user%3D***%20"),
+        ("postgres://postgres:postgres@h/postgres", "postgres://***:***@h/***"),
+    ],
+)
+def test_a_secret_that_is_a_short_word_is_replaced_as_a_whole_word_and_not_as_a_scheme(text: str, shown: str) -> None:
+    living = Secret("postgres")
+    assert redact(text) == shown
+    assert living.matches("postgres")
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("postgresql://u:secretpw@h/db", ["secretpw"]),
+        ("redis://:secretpw@h", ["secretpw"]),
+        ("redis://:first@h1,redis://:second@h2", ["first", "second"]),
+        ("postgresql://u:secretpw@h/db?application_name=me@x", ["secretpw"]),
+        ("postgresql://u:pa%40ss@h/db", ["pa%40ss", "pa@ss"]),
+        ("postgresql://u:p@ss@h/db", ["p@ss"]),
+        ("postgresql://u:a/b@c@h/db", ["a/b@c"]),
+        ("postgresql:///db?host=h&user=u&password=secretpw", ["secretpw"]),
+        ("postgresql://h/db?sslpassword=se+cret&sslkey=/key.pem", ["se cret", "se+cret"]),
+        ("https://h/?api_key=k1&access_token=t2&CLIENT_SECRET=s3&page=4", ["k1", "s3", "t2"]),
+        ("https://h:8080/path", []),
+        ("postgresql://u@h/db", []),
+        ("play?key=loud", []),
+    ],
+)
+def test_the_secrets_of_a_url_are_its_password_and_the_parameters_that_are_named_like_one(
+    url: str, kept: list[str]
+) -> None:
+    assert [secret.reveal() for secret in url_secrets(url)] == kept
 
 
 def test_a_secret_that_is_no_longer_used_is_forgotten() -> None:
