@@ -18,6 +18,7 @@ import os
 import re
 import stat
 import types
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -455,10 +456,16 @@ class Settings:
         return self._sources[key]
 
     def _resolve(self, spec: OptionSpec, values: dict[str, Any]) -> None:
+        text = self._environ.get(spec.variable, "")
+        if _is_service_link(spec, text) and spec.key not in self._given:
+            self.warnings.append(
+                f"{spec.variable}={text} is not read: Kubernetes set it for a service of that name; set "
+                f"enableServiceLinks: false in the pod, or give {spec.flag}, or name the service otherwise"
+            )
         found = list(islice(self._found(spec), None if spec.gathers else 1))
         if spec.gathers:
             self._sources[spec.key] = self._sources_of(spec, found)
-        elif self._file_of(spec) is not None and not _is_unset(self._environ.get(spec.variable)):
+        elif self._file_of(spec) is not None and self._variable_of(spec) is not None:
             self.warnings.append(
                 f"{spec.file_variable} is not read, since {spec.variable} is set too; unset one of them"
             )
@@ -475,10 +482,15 @@ class Settings:
         """The values that were given, each with its source's name; what comes first counts before the others."""
         if spec.key in self._given:
             yield self._given[spec.key], spec.flag
-        if not _is_unset(self._environ.get(spec.variable)):
-            yield self._environ[spec.variable], spec.variable
+        if (text := self._variable_of(spec)) is not None:
+            yield text, spec.variable
         if (path := self._file_of(spec)) is not None:
             yield _read_values(spec, path), spec.file_variable
+
+    def _variable_of(self, spec: OptionSpec) -> str | None:
+        """What an option's variable is set to, unless Kubernetes set it."""
+        text = self._environ.get(spec.variable)
+        return None if text is None or _is_unset(text) or _is_service_link(spec, text) else text
 
     def _file_of(self, spec: OptionSpec) -> Path | None:
         """The file that is to give an option's value. `JIMS_KEYS_FILE` is an option's own variable, and names none."""
@@ -498,6 +510,12 @@ class Settings:
                 near = difflib.get_close_matches(key, owners, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise OptionError(f"there is no option {key}{hint}")
+
+
+def _is_service_link(spec: OptionSpec, text: str) -> bool:
+    """Whether Kubernetes set the variable of a port: in every pod beside a service `jims` it sets
+    `JIMS_PORT=tcp://10.0.0.1:8080`, as Docker's links did."""
+    return spec.type is int and spec.key.endswith("port") and re.match(r"(tcp|udp|sctp)://", text) is not None
 
 
 def _is_unset(value: Any) -> bool:
@@ -521,11 +539,27 @@ def _read_values(spec: OptionSpec, path: Path) -> Any:
         raise OptionError(f"{spec.file_variable}: cannot read {path}: {error.strerror}") from None
     except ValueError as error:
         raise OptionError(f"{spec.file_variable}: cannot read {path}: {error}") from None
-    values: Any = secret_lines(text) if spec.repeats else text.rstrip("\r\n")
+    values: Any = secret_lines(text) if spec.repeats else _only_line(spec, path, text)
     if _is_unset(values):
         what = "the secret" if spec.type is Secret else "the value"
         raise OptionError(f"{spec.file_variable}: {path} is empty; put {what} in it, or unset the variable")
     return values
+
+
+def _only_line(spec: OptionSpec, path: Path, text: str) -> str:
+    """The value in the file of an option that has one. Raises `OptionError` for lines or characters beside it."""
+    value = text.rstrip("\r\n")
+    if len(lines := value.replace("\r\n", "\n").replace("\r", "\n").split("\n")) > 1:
+        raise OptionError(
+            f"{spec.file_variable}: {path} has {len(lines)} lines, and {spec.flag} has one value; leave only the line "
+            "with the value, without comments"
+        )
+    if control := next((character for character in value if unicodedata.category(character) == "Cc"), None):
+        raise OptionError(
+            f"{spec.file_variable}: {path} contains the control character U+{ord(control):04X}; write the value as "
+            "text without control characters"
+        )
+    return value
 
 
 def read_plain_file(path: Path) -> tuple[bytes, os.stat_result]:

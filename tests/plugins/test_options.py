@@ -13,6 +13,7 @@ import pytest
 
 from jimsapi import Options, Secret, create_api, option
 from jimsapi.builtin import builtin_plugins
+from jimsapi.cli.options import ServerOptions
 from jimsapi.plugins.compose import resolve_settings
 from jimsapi.plugins.core import CoreOptions, absent_reporting
 from jimsapi.plugins.errors import OptionError, StartError
@@ -133,7 +134,7 @@ def test_of_a_repeated_option_that_is_no_secret_the_first_source_counts_alone() 
         ("loud", "yes\n", True),
         ("mode", "play\n", "play"),
         ("path", "/x/y\n", Path("/x/y")),
-        ("title", " two\nlines \n\n", " two\nlines "),
+        ("title", " two words \r\n\n", " two words "),
         ("labels", "b\n# comment\n\nc d\n", ("b", "c d")),
     ],
 )
@@ -159,6 +160,64 @@ def test_a_file_that_holds_no_usable_value_stops_the_start(tmp_path: Path, conte
         (tmp_path / "speed").write_text(content)
     with pytest.raises(OptionError, match=message):
         resolve({}, {"JIMS_TAPE_SPEED_FILE": str(tmp_path / "speed")})
+
+
+@pytest.mark.parametrize("field", ["title", "secret", "path", "speed", "mode"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("7\n# the live one\n", "has 2 lines, and --tape-FIELD has one value; leave only the line with the value"),
+        ("\n7", "has 2 lines"),
+        ("7\r8\r\n9\n", "has 3 lines"),
+        ("7\x00", r"contains the control character U\+0000; write the value as text without"),
+        ("\x1b[1m7\n", r"contains the control character U\+001B"),
+        ("7\t", r"contains the control character U\+0009"),
+        ("7\x85", r"contains the control character U\+0085"),
+    ],
+)
+def test_a_file_of_one_value_with_more_in_it_stops_the_start(
+    tmp_path: Path, field: str, content: str, message: str
+) -> None:
+    file = tmp_path / "value"
+    file.write_bytes(content.encode())
+    variable = f"JIMS_TAPE_{field.upper()}_FILE"
+    with pytest.raises(OptionError, match=f"{variable}: {file} {message.replace('FIELD', field)}") as refused:
+        Settings([Owned(Tape, "acme-tape")], {}, {variable: str(file)})
+    assert "live" not in str(refused.value)
+
+
+SERVICE_LINKS = {
+    "JIMS_SERVICE_HOST": "10.0.0.1",
+    "JIMS_SERVICE_PORT": "8080",
+    "JIMS_PORT": "tcp://10.0.0.1:8080",
+    "JIMS_PORT_8080_TCP": "tcp://10.0.0.1:8080",
+    "JIMS_PORT_8080_TCP_PROTO": "tcp",
+    "JIMS_PORT_8080_TCP_PORT": "8080",
+    "JIMS_PORT_8080_TCP_ADDR": "10.0.0.1",
+}
+
+
+def test_the_variables_of_a_kubernetes_service_named_jims_are_not_read_and_warned_of() -> None:
+    def settled(**given: Any) -> Settings:
+        return resolve_settings(PluginManager(builtin_plugins()), (ServerOptions,), given, SERVICE_LINKS)
+
+    settings = settled()
+    assert (settings.get(ServerOptions).port, settings.is_given("port")) == (8080, False)
+    [warning] = settings.warnings
+    assert warning == (
+        "JIMS_PORT=tcp://10.0.0.1:8080 is not read: Kubernetes set it for a service of that name; set "
+        "enableServiceLinks: false in the pod, or give --port, or name the service otherwise"
+    )
+    settings = settled(port=9)
+    assert (settings.get(ServerOptions).port, settings.warnings) == (9, [])
+
+
+def test_a_kubernetes_service_s_variable_gives_way_to_the_option_s_file(tmp_path: Path) -> None:
+    (tmp_path / "port").write_text("81\n")
+    environ = {"JIMS_PORT": "udp://10.0.0.1:8080", "JIMS_PORT_FILE": str(tmp_path / "port")}
+    settings = Settings([Owned(ServerOptions, "jimsapi")], {}, environ)
+    assert settings.get(ServerOptions).port == 81
+    assert len(settings.warnings) == 1
 
 
 def test_a_variable_comes_before_its_file_and_the_file_that_is_not_read_is_warned_of() -> None:
