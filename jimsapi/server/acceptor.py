@@ -22,7 +22,7 @@ from jimsapi.server.descriptors import Descriptors
 
 ACCEPTED_AT_ONCE = 1024
 """Connections that are accepted in one pass of the loop. That is cheap, and finds the probes among them."""
-OPENED_AT_ONCE = 64
+OPENED_AT_ONCE = 4
 """Connections that are opened in one pass of the loop, so that no pass is long. The others wait in order of arrival."""
 HANDSHAKE_WITHIN = 10.0
 """Seconds within which a TLS handshake has to end."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import math
 import sys
 import threading
 from typing import Protocol
@@ -9,6 +10,8 @@ from typing import Protocol
 MAX_UNREAD = 33_554_432
 """Bytes of answers that may wait for all slow clients together. What an app keeps until it may send more is not
 counted: a stream writes only 64 KiB ahead of its client."""
+FAR_ABOVE = 4
+"""Times `MAX_UNREAD`, above which connections are dropped although their clients may read fast."""
 CHECK_EVERY = 2.0
 """Seconds between two checks, while anything waits. So a client has this long, at least, to read something."""
 TRIM_EVERY = 5.0
@@ -49,7 +52,12 @@ class Backlog:
         unread = {connection: connection.unread for connection in self._waiting}
         total = sum(unread.values())
         if total > MAX_UNREAD:
-            read = {one: before - unread[one] for one, before in self._waiting.items() if before is not None}
+            # What those have read that came since the last check is not known. They go last, if there is far too much.
+            read = {
+                one: math.inf if before is None else before - unread[one]
+                for one, before in self._waiting.items()
+                if before is not None or total > FAR_ABOVE * MAX_UNREAD
+            }
             for connection in sorted(read, key=read.__getitem__):
                 total -= unread[connection]
                 connection.drop()

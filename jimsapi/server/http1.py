@@ -8,13 +8,8 @@ a whole, and nothing is made to wait with before somebody waits.
 """
 
 import asyncio
-import fcntl
 import logging
 import re
-import socket
-import struct
-import sys
-import termios
 from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from functools import lru_cache
@@ -32,6 +27,8 @@ from jimsapi.asgi.app import OTHER_METHOD, UNMATCHED, Observer, RequestRecord
 from jimsapi.asgi.routing import METHODS
 from jimsapi.asgi.types import ASGIApp, Scope
 from jimsapi.server.backlog import Backlog, Heap
+from jimsapi.server.sockets import has_unread, reset
+from jimsapi.server.starts import Starts
 from jimsapi.server.websocket import WebSocketConnection
 
 MAX_HEAD = 65_536
@@ -75,7 +72,6 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 _STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus if status >= 200
 }
-_LINGER_NOT = struct.pack("ii", 1, 0)
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -92,12 +88,13 @@ class Batch:
     """What connections write in one pass of the event loop. It goes out at the end of the pass: whoever reads on the
     same machine, a proxy say, is woken once and not by each answer, which would take longer than all the rest.
 
-    `backlog` and `heap` are the server's, too.
+    `backlog`, `heap` and `starts` are the server's, too.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.backlog = Backlog(loop)
         self.heap = Heap(loop)
+        self.starts = Starts(loop)
         self._loop = loop
         self._writes: list[tuple[asyncio.Transport, bytes]] = []
         self._in_pieces = False
@@ -143,6 +140,14 @@ class Batch:
 
 _batches: WeakKeyDictionary[ServerState, Batch] = WeakKeyDictionary()
 """One for each server."""
+
+
+def batch_of(server_state: ServerState, loop: asyncio.AbstractEventLoop) -> Batch:
+    """The batch of a server."""
+    batch = _batches.get(server_state)
+    if batch is None:
+        batch = _batches[server_state] = Batch(loop)
+    return batch
 
 
 class Http1Protocol(asyncio.Protocol):
@@ -209,9 +214,7 @@ class Http1Protocol(asyncio.Protocol):
         self.app: Any = config.loaded_app
         self.loop = _loop or asyncio.get_running_loop()
         self.state = server_state
-        if server_state not in _batches:
-            _batches[server_state] = Batch(self.loop)
-        self.batch = _batches[server_state]
+        self.batch = batch_of(server_state, self.loop)
         self.app_state = app_state
         self.root_path = config.root_path
         self.extensions: dict[object, object] | None = None
@@ -301,6 +304,7 @@ class Http1Protocol(asyncio.Protocol):
             return
         if len(self._headers) > MAX_FIELDS:
             self._refuse(431, "too many header fields")
+            return
         if not self._fed:  # what else is in the packet is not known: a head is measured when it is whole
             self._fed = 1
             self._waiting_since = self.loop.time()
@@ -362,7 +366,7 @@ class Http1Protocol(asyncio.Protocol):
         last = self.pipelined[-1] if self.pipelined else self.exchange
         if last is not None:
             last.keep_alive = False
-        elif self._fresh or self._url or has_unread(self.transport.get_extra_info("socket")):
+        elif self._fresh or self._url or has_unread(self.transport):
             self.ending = True
             self.loop.call_later(REQUEST_WITHIN, self._end_unless_asked)
         else:
@@ -451,7 +455,7 @@ class Http1Protocol(asyncio.Protocol):
         """
         if self._line is None:
             return  # it was checked when an earlier packet came
-        if re.search(re.escape(self._url) + rb" +(?:RTSP|ICE)/", self._line + self._data):
+        if re.search(re.escape(self._url) + rb" +(?:RTSP|ICE)/[0-9.]+\r\n", self._line + self._data):
             raise Refused(400, "a request of another protocol")
 
     def _version(self) -> str:
@@ -549,8 +553,7 @@ class Http1Protocol(asyncio.Protocol):
     def drop(self) -> None:
         """End the connection, and forget what the client has not read."""
         self.deaf = True
-        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
-        self.transport.abort()
+        reset(self.transport)
 
     def write(self, data: bytes) -> None:
         """Send bytes to the client."""
@@ -602,6 +605,15 @@ class Http1Protocol(asyncio.Protocol):
 
     def _start(self, exchange: "Exchange") -> None:
         self.exchange = exchange
+        if self.batch.starts.limited:
+            self.batch.starts.add(self, exchange)
+        else:
+            self.begin(exchange)
+
+    def begin(self, exchange: "Exchange") -> None:
+        """Let the app answer, unless the client has gone meanwhile."""
+        if exchange.gone:
+            return
         exchange.task = task = self.loop.create_task(exchange.run(self.app))
         self.state.tasks.add(task)
 
@@ -616,10 +628,15 @@ class Http1Protocol(asyncio.Protocol):
     def upgrade_to_websocket(self, rest: bytes) -> None:
         """Hand the connection over to uvicorn's protocol of WebSockets, which reads the head again, and the `rest`."""
         self.batch.flush()
-        if any(name in (b"content-length", b"transfer-encoding") for name, _ in self._headers):
+        if any(
+            name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+            for name, value in self._headers
+        ):
             self._refuse(400, "a WebSocket handshake with a body")  # it would be taken for frames
             return
-        connection = WebSocketConnection(self.transport, self.config, self.state, self.app_state, self.extensions)
+        connection = WebSocketConnection(
+            self.transport, self.config, self.state, self.app_state, self.batch.backlog, self.extensions
+        )
         try:
             connection.begin(self._head(), rest)
         except Exception:  # it cannot read the head
@@ -952,6 +969,8 @@ class Exchange:
         if not self.keep_alive and not says_close:
             text += b"\r\nconnection: close"
         text += b"\r\n\r\n"
+        if status == 503:
+            self._protocol.batch.starts.overloaded()
         self.started = True
         if length is None:
             self._protocol.rest()
@@ -1001,14 +1020,6 @@ class Exchange:
             protocol.write(head)
         if body:
             protocol.write(body)
-
-
-def has_unread(connection: Any) -> bool:
-    """Whether the kernel has bytes of the client that were not read: closing would then reset the connection."""
-    try:
-        return int.from_bytes(fcntl.ioctl(connection.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder) > 0
-    except OSError:
-        return False
 
 
 def _status_line(status: int) -> bytes:

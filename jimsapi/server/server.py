@@ -10,7 +10,7 @@ import uvicorn
 
 from jimsapi.server.acceptor import Acceptor, Waiting
 from jimsapi.server.descriptors import Descriptors, raise_limit
-from jimsapi.server.http1 import REQUEST_WITHIN
+from jimsapi.server.http1 import REQUEST_WITHIN, batch_of
 
 END_WITHIN = 0.5
 """Seconds that tasks have to end after the app, once they are cancelled."""
@@ -36,7 +36,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._on_cancelled = on_cancelled
         self._on_leaked = on_leaked
-        self._first = tuple(f"GET {path}".encode() for path in first)
+        self._first = tuple(first)
         self.acceptors: list[Acceptor] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -44,10 +44,12 @@ class Server(uvicorn.Server):
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             sys.exit(_STARTUP_FAILED)
+        batch_of(self.server_state, asyncio.get_running_loop()).starts.first = frozenset(self._first)
         descriptors = Descriptors(raise_limit())
+        lines = tuple(f"GET {path}".encode() for path in self._first)
         self.servers = []
         self.acceptors = [
-            Acceptor(listening, self._protocol, self.config.ssl, descriptors, self._waiting, self._first)
+            Acceptor(listening, self._protocol, self.config.ssl, descriptors, self._waiting, lines)
             for listening in sockets or ()
         ]
         for acceptor in self.acceptors:

@@ -8,8 +8,6 @@ of `asyncio.Protocol`.
 """
 
 import asyncio
-import socket
-import struct
 from copy import copy
 from typing import Any, cast
 
@@ -17,13 +15,14 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from jimsapi.asgi.types import Receive, Scope, Send
+from jimsapi.server.backlog import Backlog
+from jimsapi.server.sockets import reset
 
 TAKEN_WITHIN = 60.0
 """Seconds within which a client has to read some of what is written, while more than it reads at once is waiting."""
 MAX_EARLY = 65_536
 """Bytes that are kept of what a client sends before its handshake is answered; then the server stops reading."""
 
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _ACCEPTED = b"HTTP/1.1 101 "
 _PARSES_LATER = "handler_task"
 """What only the protocol on `websockets.legacy` has. It parses a head in a task, and answers one that is faulty."""
@@ -43,6 +42,7 @@ class WebSocketConnection(asyncio.Protocol):
         config: Config,
         state: ServerState,
         app_state: dict[str, Any],
+        backlog: Backlog,
         extensions: dict[object, object] | None = None,
     ) -> None:
         self.transport = transport
@@ -50,6 +50,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._app: Any = config.loaded_app
         self._extensions = extensions
         self._tasks = state.tasks
+        self._backlog = backlog
         self._early: list[bytes] | None = []
         self._early_size = 0
         self._lost = self._loop.create_future()
@@ -105,15 +106,20 @@ class WebSocketConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.resume_taking()
-        self.inner.connection_lost(exc)
-        if not self._lost.done():
-            self._lost.set_result(None)
+        self._backlog.discard(self)
+        try:
+            self.inner.connection_lost(exc)
+        finally:
+            if not self._lost.done():
+                self._lost.set_result(None)
 
     def pause_writing(self) -> None:
+        self._backlog.add(self)
         self.watch_taking()
         self.inner.pause_writing()
 
     def resume_writing(self) -> None:
+        self._backlog.discard(self)
         self.resume_taking()
         self.inner.resume_writing()
         if self.transport.is_closing():
@@ -136,8 +142,16 @@ class WebSocketConnection(asyncio.Protocol):
         if self.transport.get_write_buffer_size() < self._unread:
             self.watch_taking()
         else:
-            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            self.transport.abort()
+            self.drop()
+
+    @property
+    def unread(self) -> int:
+        """Bytes that wait for the client to read them."""
+        return self.transport.get_write_buffer_size()
+
+    def drop(self) -> None:
+        """End the connection, and forget what the client has not read."""
+        reset(self.transport)
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the app. After a refusal wait until the connection is closed: uvicorn's check whether the app has
@@ -165,5 +179,7 @@ class _AnswerWatch:
         self._transport.write(data)
 
     def close(self) -> None:
+        if self._transport.is_closing():  # asyncio's TLS would raise afterwards when it is asked what is unread
+            return
         self._transport.close()
         self._connection.watch_taking()

@@ -30,8 +30,8 @@ QUIET_TURNS = 2
 leads to the next operations within as many."""
 PATIENCE = 0.005
 """Seconds after which they are executed in any case."""
-TURN = 0.002
-"""Seconds of the event loop that a batch takes at once. The rest of the batch waits for the next turn."""
+TURN = 0.004
+"""Seconds of the event loop that a batch takes. What is left of it goes into the next one."""
 LOCK_WAIT = 1.0
 """Seconds that the second thread waits for another program that holds the database."""
 
@@ -48,13 +48,12 @@ class _Operation:
 
 
 class _Batch:
-    """Operations of one transaction. `executed` counts those whose statements the event loop has executed."""
+    """Operations of one transaction."""
 
-    __slots__ = ("began", "executed", "failed", "operations")
+    __slots__ = ("began", "failed", "operations")
 
     def __init__(self, operations: list[_Operation]) -> None:
         self.operations = operations
-        self.executed = 0
         self.failed = False
         self.began = perf_counter()
 
@@ -150,38 +149,31 @@ class Writer:
             self._begin()
 
     def _begin(self) -> None:
+        """Execute what is collected and hand it over to be committed, all in one turn of the event loop.
+
+        No transaction stays open between two turns: code that blocks the loop would keep other programs from writing.
+        """
         if not self._collected:
             return
         self._busy = True
-        batch, self._collected = _Batch(self._collected), []
-        if not all(operation.brief for operation in batch.operations):
+        operations, self._collected = self._collected, []
+        batch = _Batch(operations)
+        if not all(operation.brief for operation in operations):
             self._handed_over.put(partial(self._do_all, batch))
             return
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-        except Exception:  # another program holds the database, or it fails: the second thread may wait
+            count = _execute_some(self._connection, operations)
+            self._check()
+        except BaseException as error:
+            # Another program holds the database, or an operation fails, and the second thread finds out which one. Or
+            # somebody pressed Ctrl-C.
             self._handed_over.put(partial(self._do_all, batch))
+            if not isinstance(error, Exception):
+                raise
             return
-        self._execute_some(batch)
-
-    def _execute_some(self, batch: _Batch) -> None:
-        """Execute operations for one turn of the event loop, and commit after the last one."""
-        until = perf_counter() + TURN
-        try:
-            for operation in batch.operations[batch.executed :]:
-                _execute(self._connection, operation)
-                batch.executed += 1
-                if perf_counter() > until:
-                    break
-            if batch.executed == len(batch.operations):
-                self._check()
-        except Exception:  # the second thread finds out which operation fails, and does the others
-            self._handed_over.put(partial(self._do_all, batch))
-            return
-        if batch.executed < len(batch.operations):
-            self._loop.call_soon(self._execute_some, batch)
-        else:
-            self._handed_over.put(partial(self._commit, batch))
+        batch.operations, self._collected = operations[:count], operations[count:]
+        self._handed_over.put(partial(self._commit, batch))
 
     def _stop(self) -> None:
         if not self._closing:
@@ -284,6 +276,16 @@ class Writer:
 def _wait_for_locks(connection: sqlite3.Connection, seconds: float) -> None:
     """Set how long a statement waits for a lock that another program holds."""
     connection.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
+
+
+def _execute_some(connection: sqlite3.Connection, operations: list[_Operation]) -> int:
+    """Execute as many operations as `TURN` allows, and one at least. Returns how many."""
+    until = perf_counter() + TURN
+    for count, operation in enumerate(operations, 1):
+        _execute(connection, operation)
+        if perf_counter() > until:
+            return count
+    return len(operations)
 
 
 def _execute(connection: sqlite3.Connection, operation: _Operation) -> None:

@@ -113,7 +113,7 @@ def test_a_busy_loop_accepts_many_connections_in_each_of_its_passes(
     with serving:
         for connection in connections:
             assert read_answer(connection)[2] == b"/other"
-    assert serving.passes < 100
+    assert serving.passes < 200  # one for each connection would be 400
 
 
 def test_a_client_that_does_not_end_its_tls_handshake_is_dropped(
@@ -214,7 +214,8 @@ def test_probes_are_answered_though_work_has_taken_all_connections(
         other.sendall(OTHER)
         status, headers, _ = read_answer(other)
         assert (status, headers["connection"], headers["retry-after"]) == (503, "close", "1")
-        assert [probed(served.port, path) for path in ("/healthz", "/readyz")] == [200, 200]
+        # Connections that may turn out to be probes' keep their descriptors for a moment.
+        eventually(lambda: [probed(served.port, path) for path in ("/healthz", "/readyz")] == [200, 200])
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])

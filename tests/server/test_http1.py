@@ -6,6 +6,7 @@ import gc
 import queue
 import resource
 import socket
+import struct
 import threading
 import time
 import weakref
@@ -1012,6 +1013,20 @@ def test_a_refusal_does_not_depend_on_packets(serving: Serving, before: bytes, s
         assert statuses in expected, name
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"POST / HTTP/1.0\r\ncontent-length: 14\r\n\r\nwhat is / RTSP/1.0?"[:-5],
+        b"\r\nPOST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n / ICE/1.0 ",
+        b"GET / HTTP/1.0\r\nx: a/ RTSP/ b\r\n\r\n",
+    ],
+)
+def test_what_a_request_says_of_other_protocols_is_no_fault(serving: Serving, sent: bytes) -> None:
+    with closing(connect(serving.port)) as client:
+        client.sendall(sent)
+        assert Answers(client).read()[0] == 200
+
+
 UNSUPPORTED = {
     "HTTP/0.9": (b"GET /\r\n\r\n", 505),
     "HTTP/0.9 by name": (b"GET / HTTP/0.9\r\nhost: a\r\n\r\n", 505),
@@ -1707,7 +1722,7 @@ def test_an_app_is_told_that_the_client_left(serving: Serving, seen: Seen, reset
     client.sendall(post(b"hello"))
     assert next_of(seen) == "read"
     if reset:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, http1._LINGER_NOT)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()
     assert [next_of(seen) for _ in range(3)] == ["http.disconnect", "http.disconnect", "sent"]
 

@@ -445,25 +445,52 @@ async def test_the_event_loop_turns_while_another_program_holds_the_database(pat
     neighbour.close()
 
 
-async def test_a_large_batch_takes_several_turns_of_the_event_loop(
-    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+async def test_a_large_batch_is_committed_in_parts_and_none_is_open_while_the_event_loop_does_something_else(
+    path: Path, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite_writer, "TURN", 0.0)
     reports: list[CommitRecord] = []
     store.on_commit = reports.append
-    accepting = asyncio.gather(*[store.accept(make_plan(str(number))) for number in range(50)])
-    turns = 0
+    accepting = asyncio.gather(*[store.accept(make_plan(str(number))) for number in range(20)])
+    neighbour = sqlite3.connect(path, isolation_level=None, timeout=5)
     while not accepting.done():
         await asyncio.sleep(0)
-        turns += 1
-    assert turns > 50
-    assert [report.operations for report in reports] == [50]
+        neighbour.execute("BEGIN IMMEDIATE")  # it waits here for the second thread alone
+        neighbour.execute("ROLLBACK")
+    neighbour.close()
+    assert [report.operations for report in reports] == [1] * 20
     assert all(accepted.created_new_thread for accepted in await accepting)
 
 
-async def test_closing_commits_a_batch_of_which_the_event_loop_has_executed_a_part(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_an_interruption_of_the_event_loop_fails_no_operation_and_leaves_the_store_at_work(
+    store: SQLiteStore,
 ) -> None:
+    interrupt = [KeyboardInterrupt()]
+
+    def interrupted(_: sqlite3.Connection) -> str:
+        if interrupt:
+            raise interrupt.pop()
+        return "done"
+
+    raised: list[BaseException] = []
+    writer = store._writer
+    assert writer is not None
+    begin = writer._begin
+
+    def begin_and_survive() -> None:
+        try:
+            begin()
+        except KeyboardInterrupt as error:  # it would end the loop of this test
+            raised.append(error)
+
+    writer._begin = begin_and_survive  # type: ignore[method-assign]
+    async with asyncio.timeout(20):
+        assert await store._write(interrupted, brief=True) == "done"
+        assert len(raised) == 1
+        assert (await store.accept(make_plan())).created_new_thread
+
+
+async def test_closing_commits_what_is_left_of_a_batch(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_writer, "TURN", 0.0)
     store = SQLiteStore(path)
     await store.__aenter__()
