@@ -97,7 +97,7 @@ def redact(text: str) -> str:
     for form in sorted(found, key=len, reverse=True):  # a secret may be a part of another
         text = found[form].sub("***", text)
     for part in encoded:  # the characters around it hold the secret's first and last bits
-        text = re.sub(rf"[\w+/-]*{re.escape(part)}[\w+/-]*={{0,2}}", "***", text)
+        text = re.sub(rf"(?<![\w+/-])[\w+/-]*{re.escape(part)}[\w+/-]*={{0,2}}", "***", text)
     return text
 
 

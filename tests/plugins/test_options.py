@@ -400,6 +400,14 @@ def test_a_secret_is_replaced_in_base64_wherever_it_begins_in_it(user: str, enco
     assert living.matches(secret)
 
 
+def test_a_long_text_beside_base64_is_searched_in_a_time_in_proportion_to_its_length() -> None:
+    """Else it would be minutes for what a caller may send in one message."""
+    living = Secret("topsecretkey123")
+    long = "a" * 500_000
+    assert redact(f"{long} {base64.b64encode(b'me:topsecretkey123').decode()} {long}") == f"{long} *** {long}"
+    assert living.matches("topsecretkey123")
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
