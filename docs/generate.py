@@ -28,8 +28,13 @@ An option is a flag of `jimsapi`, a variable of its environment, and a keyword o
 names a file with the value (`JIMS_STORE_FILE=/run/secrets/store`). jimsapi uses the first of these that is given: the
 flag or keyword, the variable, the file, the default. An empty value is not given.
 
-The line ends at the end of a file do not belong to the value. A file that is missing or empty stops the start. If a
+The line breaks at the end of a file do not belong to the value. A file that is missing or empty stops the start, and
+so does a second line (a comment, too) or a control character in the file of an option that does not repeat. If a
 variable and its `_FILE` form are both set, the file is not read, and the start warns of it.
+
+Kubernetes sets `JIMS_PORT=tcp://10.0.0.1:8080` in every pod beside a service named `jims`, and `JIMS_METRICS_PORT`
+for one named `jims-metrics`. jimsapi does not read such a value, and warns of it unless the flag is given;
+`enableServiceLinks: false` in the pod's specification stops Kubernetes from setting it.
 
 If an option repeats, each flag adds a value, the variable holds one value, and the file has one value a line (`#`
 begins a comment). A secret that repeats takes all its sources together: flags or keyword, variable, and file.

@@ -31,6 +31,8 @@ def probe_routes(service: RunService) -> Router:
         """The server takes work: it is not shutting down, and its store answers."""
         if service.draining:
             return JSONResponse({"status": "draining"}, 503, {"connection": "close"})
+        if reason := service.outage.unproven:
+            return _unavailable(reason)
         try:
             async with asyncio.timeout(PING_WITHIN):
                 await readiness.check()
@@ -62,9 +64,11 @@ class StoreReadiness:
 
     async def _ask(self) -> None:
         try:
-            with self._service.outage.noted():
-                await self._service.store.ping()
+            await self._service.store.ping()
             self._good_until = asyncio.get_running_loop().time() + GOOD_FOR
+        except StoreUnavailable as error:
+            self._service.outage.failed(error)
+            raise
         finally:
             self._ping = None
 

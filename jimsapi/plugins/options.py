@@ -9,18 +9,21 @@ a list, the variable is one whatever it holds (nothing splits it), and the file 
 begin with #.
 """
 
+import base64
 import difflib
 import hashlib
 import hmac
+import json
 import os
 import re
 import stat
 import types
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
-from urllib.parse import quote, quote_plus, unquote
+from urllib.parse import quote, quote_plus, unquote, unquote_plus
 from weakref import ref
 
 import msgspec
@@ -32,6 +35,9 @@ FILE_SUFFIX = "_FILE"
 
 SHORTEST_REDACTED = 4
 """Characters. Shorter secrets stay in texts: replacing every "a" would make a text unreadable, and show the secret."""
+
+LONGEST_WORD = 12
+"""Letters. A secret of letters alone that is no longer may be a part of another word: only whole words are replaced."""
 
 _TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
 _FALSE = frozenset({"0", "false", "f", "no", "n", "off"})
@@ -75,32 +81,80 @@ _living: "set[ref[Secret]]" = set()
 
 
 def redact(text: str) -> str:
-    """A text in which `***` stands for each living secret of at least `SHORTEST_REDACTED` characters.
+    """A text in which `***` replaces each living secret of at least `SHORTEST_REDACTED` characters.
 
-    It looks for every secret, so that it is for errors and not for the path of a request.
+    It finds a secret as it is, and as `repr`, JSON, a URL or Base64 writes it. It searches for every secret, so it is
+    for errors and not for the path of a request.
     """
-    found: set[str] = set()
+    encoded: set[str] = set()
+    found: dict[str, re.Pattern[str]] = {}
     for reference in _living.copy():  # other threads may add to it, and the garbage collector may take from it
         secret = reference()
         if secret is not None and len(secret.reveal()) >= SHORTEST_REDACTED:
-            found.update(form for form in _forms(secret.reveal()) if form in text)
+            value = secret.reveal()
+            found.update((form, _pattern(form)) for form in _forms(value) if form in text)
+            encoded.update(part for part in _base64_parts(value) if part in text)
     for form in sorted(found, key=len, reverse=True):  # a secret may be a part of another
-        text = text.replace(form, "***")
+        text = found[form].sub("***", text)
+    for part in encoded:  # the characters around it hold the secret's first and last bits
+        text = re.sub(rf"(?<![\w+/-])[\w+/-]*{re.escape(part)}[\w+/-]*={{0,2}}", "***", text)
     return text
 
 
-def _forms(value: str) -> tuple[str, ...]:
-    """How a secret may be spelt in a text: as it is, and in a URL."""
+def _forms(value: str) -> set[str]:
+    """How a secret may be spelt in a text: as it is, in a URL, in JSON, and in the `repr` of a str or of bytes."""
     if value.isalnum() and value.isascii():
-        return (value,)
+        return {value}
     data = value.encode("utf-8", "surrogateescape")
-    return value, quote(data), quote(data, safe=""), quote_plus(data)
+    forms = {value, quote(data), quote(data, safe=""), quote_plus(data)}
+    forms.update(json.dumps(value, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False))
+    for write in (repr, ascii):
+        # The quotes of a repr depend on the whole text: an apostrophe is escaped, or it is not.
+        parts = [write(part)[1:-1] for part in value.split("'")]
+        forms.update(("'".join(parts), "\\'".join(parts)))
+    parts = [repr(part)[2:-1] for part in data.split(b"'")]
+    return forms | {"'".join(parts), "\\'".join(parts)}
 
 
-def url_password(text: str) -> Secret | None:
-    """The password in a URL, to be kept for as long as `redact` is to replace it; None if there is none."""
-    found = re.search(r"://[^:/@\s]*:(.+)@", text)
-    return Secret(unquote(found[1], errors="surrogateescape")) if found else None
+def _pattern(form: str) -> re.Pattern[str]:
+    """What `redact` replaces: every occurrence, but of a short plain word only whole words that are no URL's scheme.
+
+    `postgres` as a password must not make `postgresql://` or `jimsapi-postgres` unreadable. An escape before a word is
+    not a part of the word.
+    """
+    if len(form) > LONGEST_WORD or not (form.isascii() and form.isalpha()):
+        return re.compile(re.escape(form))
+    starts = r"(?:(?<![A-Za-z0-9_-])|(?<=\\[nrt])|(?<=%[0-9A-Fa-f]{2}))"
+    return re.compile(rf"{starts}{form}(?![A-Za-z0-9_-]|(?:\+\w+)?://)")
+
+
+def _base64_parts(value: str) -> set[str]:
+    """The characters that every Base64 text has that holds a secret, for each place in which the secret may begin."""
+    data = value.encode("utf-8", "surrogateescape")
+    parts: set[str] = set()
+    for before in range(3):  # bytes; 4 characters of Base64 are 3 bytes
+        text = base64.b64encode(bytes(before) + data).decode()
+        part = text[(before * 8 + 5) // 6 : (before + len(data)) * 8 // 6]
+        parts.update((part, part.replace("+", "-").replace("/", "_")))
+    return parts
+
+
+def url_secrets(text: str) -> list[Secret]:
+    """The secrets in a URL, to be kept for as long as `redact` is to replace them: its password, and the values of
+    parameters that are named like one. A text that is no URL has none."""
+    if "://" not in text:
+        return []
+    logins = re.findall(r"://([^/?#\s]*)@", text)
+    found = [password for login in logins if (password := login.partition(":")[2])]
+    if not logins:  # it may be a password in which / or ? or # are not percent-encoded
+        found = re.findall(r"://[^:/@\s]*:(.+)@", text)
+    found += _SECRET_PARAMETER.findall(text)
+    values = {*found, *(decode(raw, errors="surrogateescape") for raw in found for decode in (unquote, unquote_plus))}
+    return [Secret(value) for value in sorted(values)]
+
+
+_SECRET_PARAMETER = re.compile(r"[?&][^=&\s]*(?:password|passwd|pwd|secret|token|(?<!ssl)key)=([^&\s]+)", re.IGNORECASE)
+"""`sslkey` is a file's path."""
 
 
 def matches_any(secrets: Iterable[Secret], candidate: str) -> bool:
@@ -355,7 +409,7 @@ class Settings:
         self._explicit: set[str] = set()
         self._sources: dict[str, SecretSources] = {}
         self.warnings: list[str] = []
-        self._passwords: list[Secret] = []
+        self._url_secrets: list[Secret] = []
         owned = list(owned)
         self._variables = {spec.variable for item in owned for spec in specs(item.options)}
         owners: dict[str, str] = {}
@@ -394,19 +448,24 @@ class Settings:
         return key in self._explicit
 
     def guard(self, url: str) -> None:
-        """Keep the password of a URL out of errors and logs for as long as these settings live."""
-        if (password := url_password(url)) is not None:
-            self._passwords.append(password)
+        """Keep the secrets in a URL out of errors and logs for as long as these settings live."""
+        self._url_secrets.extend(url_secrets(url))
 
     def sources(self, key: str) -> SecretSources:
         """Where the values of a repeated `Secret` came from. Raises `KeyError` for any other option."""
         return self._sources[key]
 
     def _resolve(self, spec: OptionSpec, values: dict[str, Any]) -> None:
+        text = self._environ.get(spec.variable, "")
+        if _is_service_link(spec, text) and spec.key not in self._given:
+            self.warnings.append(
+                f"{spec.variable}={text} is not read: Kubernetes set it for a service of that name; set "
+                f"enableServiceLinks: false in the pod, or give {spec.flag}, or name the service otherwise"
+            )
         found = list(islice(self._found(spec), None if spec.gathers else 1))
         if spec.gathers:
             self._sources[spec.key] = self._sources_of(spec, found)
-        elif self._file_of(spec) is not None and not _is_unset(self._environ.get(spec.variable)):
+        elif self._file_of(spec) is not None and self._variable_of(spec) is not None:
             self.warnings.append(
                 f"{spec.file_variable} is not read, since {spec.variable} is set too; unset one of them"
             )
@@ -423,10 +482,15 @@ class Settings:
         """The values that were given, each with its source's name; what comes first counts before the others."""
         if spec.key in self._given:
             yield self._given[spec.key], spec.flag
-        if not _is_unset(self._environ.get(spec.variable)):
-            yield self._environ[spec.variable], spec.variable
+        if (text := self._variable_of(spec)) is not None:
+            yield text, spec.variable
         if (path := self._file_of(spec)) is not None:
             yield _read_values(spec, path), spec.file_variable
+
+    def _variable_of(self, spec: OptionSpec) -> str | None:
+        """What an option's variable is set to, unless Kubernetes set it."""
+        text = self._environ.get(spec.variable)
+        return None if text is None or _is_unset(text) or _is_service_link(spec, text) else text
 
     def _file_of(self, spec: OptionSpec) -> Path | None:
         """The file that is to give an option's value. `JIMS_KEYS_FILE` is an option's own variable, and names none."""
@@ -446,6 +510,12 @@ class Settings:
                 near = difflib.get_close_matches(key, owners, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise OptionError(f"there is no option {key}{hint}")
+
+
+def _is_service_link(spec: OptionSpec, text: str) -> bool:
+    """Whether Kubernetes set the variable of a port: in every pod beside a service `jims` it sets
+    `JIMS_PORT=tcp://10.0.0.1:8080`, as Docker's links did."""
+    return spec.type is int and spec.key.endswith("port") and re.match(r"(tcp|udp|sctp)://", text) is not None
 
 
 def _is_unset(value: Any) -> bool:
@@ -469,11 +539,27 @@ def _read_values(spec: OptionSpec, path: Path) -> Any:
         raise OptionError(f"{spec.file_variable}: cannot read {path}: {error.strerror}") from None
     except ValueError as error:
         raise OptionError(f"{spec.file_variable}: cannot read {path}: {error}") from None
-    values: Any = secret_lines(text) if spec.repeats else text.rstrip("\r\n")
+    values: Any = secret_lines(text) if spec.repeats else _only_line(spec, path, text)
     if _is_unset(values):
         what = "the secret" if spec.type is Secret else "the value"
         raise OptionError(f"{spec.file_variable}: {path} is empty; put {what} in it, or unset the variable")
     return values
+
+
+def _only_line(spec: OptionSpec, path: Path, text: str) -> str:
+    """The value in the file of an option that has one. Raises `OptionError` for lines or characters beside it."""
+    value = text.rstrip("\r\n")
+    if len(lines := value.replace("\r\n", "\n").replace("\r", "\n").split("\n")) > 1:
+        raise OptionError(
+            f"{spec.file_variable}: {path} has {len(lines)} lines, and {spec.flag} has one value; leave only the line "
+            "with the value, without comments"
+        )
+    if control := next((character for character in value if unicodedata.category(character) == "Cc"), None):
+        raise OptionError(
+            f"{spec.file_variable}: {path} contains the control character U+{ord(control):04X}; write the value as "
+            "text without control characters"
+        )
+    return value
 
 
 def read_plain_file(path: Path) -> tuple[bytes, os.stat_result]:

@@ -373,7 +373,7 @@ class RunService:
             await self._follow(run, used.run_id)
         except DomainError as error:
             if isinstance(error, StoreUnavailable):
-                self.outage.failed(error)
+                self.outage.refused(error)
             run.answer_with(error)
         except Exception:
             logger.exception("run %s failed inside the server", run.run_id)
@@ -657,7 +657,7 @@ class RunService:
             try:
                 return await end()
             except StoreUnavailable as error:
-                self.outage.failed(error)
+                self.outage.refused(error)
                 run.answer_with(error)
                 if attempt == 0:
                     logger.error("run %s: its end could not be stored and is tried again: %s", run.run_id, error)
@@ -790,7 +790,7 @@ class RunService:
                     await self.store.purge(self.limits.keep_runs)
                     purge_at = self._loop.time() + PURGE_EVERY
             except StoreUnavailable as error:
-                self.outage.failed(error)
+                self.outage.refused(error)
             except (Exception, *ENDINGS):
                 if being_cancelled():
                     raise

@@ -35,7 +35,7 @@ from jimsapi.threads.run import (
 )
 from jimsapi.threads.sqlite_errors import DAMAGED, as_domain_error
 from jimsapi.threads.sqlite_file import LOG_REMOVED, DatabaseFiles
-from jimsapi.threads.sqlite_lock import DatabaseLock
+from jimsapi.threads.sqlite_lock import DatabaseLock, refuse_lock
 from jimsapi.threads.sqlite_rows import utc_now
 from jimsapi.threads.sqlite_schema import Durability, open_reader, open_writer, refuse_file, refuse_place
 from jimsapi.threads.sqlite_writer import Work, Writer
@@ -91,17 +91,21 @@ class SQLiteStore:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._reopening is not None:
-            await self._reopening
+        try:
+            if self._reopening is not None:
+                await asyncio.wait([self._reopening])
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
         writer, reader = self._writer, self._reader
         self._writer = self._reader = None
-        if writer is None:
-            return
         try:
             if reader is not None:
                 await reader.close()
         finally:
-            await writer.close()
+            if writer is not None:
+                await writer.close()
 
     async def ping(self) -> None:
         try:
@@ -182,7 +186,7 @@ class SQLiteStore:
         if self._writer is None:
             raise StoreUnavailable("the store is not open")
         if self._reader is None and self._reopening is not None:
-            await asyncio.shield(self._reopening)
+            await asyncio.wait([self._reopening])
         if self._reader is None:
             raise StoreUnavailable(f"SQLite: {self._path} waits for a new write-ahead log", LOG_REMOVED)
         try:
@@ -197,6 +201,7 @@ class SQLiteStore:
         Returns what opening would make; None if the file is there. Raises `StoreUnusable` as opening would.
         """
         refuse_file(self._path)
+        refuse_lock(self._path)
         return None if os.path.exists(self._path) else f"{self._path} does not exist yet; a start makes it"
 
     def _connect(self) -> sqlite3.Connection:
@@ -223,10 +228,13 @@ class SQLiteStore:
             pass  # the log holds what was not moved; the next opening reads it
         finally:
             connection.close()
+            with suppress(OSError):  # then the next start refuses the log
+                self._files.put_orphaned_log_aside()
             self._lock.release()
 
     def _mend(self, connection: sqlite3.Connection) -> None:
-        """Rescue a lost log, once the reader has closed its connection."""
+        """Wait for another program's checkpoint. Rescue a lost log, once the reader has closed its connection."""
+        self._files.wait_while_short()
         if self._files.log_is_lost and self._reader is None:
             self._files.rescue(connection)
 
@@ -241,6 +249,7 @@ class SQLiteStore:
             self._note_damage(failure)
         if (self._files.log_is_lost or self._reader is None) and self._writer is not None and self._reopening is None:
             self._reopening = asyncio.get_running_loop().create_task(self._reopen())
+            self._reopening.add_done_callback(self._end_reopening)
         if self.on_commit is not None:
             self.on_commit(record)
 
@@ -255,10 +264,17 @@ class SQLiteStore:
             if reader is not None:
                 await reader.close()
             await self._write(_probe)
-            self._reader = await _Reader.open(self._path)
+            reader = await _Reader.open(self._path)
         except (StoreUnavailable, StoreUnusable):
-            pass  # whoever writes gets the cause
-        finally:
+            return  # whoever writes gets the cause
+        if self._writer is None:  # the store was closed meanwhile
+            await reader.close()
+        else:
+            self._reader = reader
+
+    def _end_reopening(self, reopening: asyncio.Task[None]) -> None:
+        # A task that is cancelled before its first step executes no `finally` of its own.
+        if self._reopening is reopening:
             self._reopening = None
 
 
@@ -284,8 +300,10 @@ class _Reader:
             raise StoreUnavailable(f"SQLite: a row cannot be read: {type(error).__name__}", "unreadable row") from error
 
     async def close(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
-        self._thread.shutdown(wait=False)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
+        finally:
+            self._thread.shutdown(wait=False)
 
 
 def _new_thread(plan: RunPlan) -> writes.NewThread | None:

@@ -11,8 +11,8 @@ DAMAGED = "database damaged"
 def save_what_can_be_read(path: str = "FILE") -> str:
     """What to do about a damaged database."""
     return (
-        f"stop the server and restore a backup, or save what can be read: sqlite3 {path} .recover | sqlite3 saved.db, "
-        "and put saved.db in its place"
+        f"stop the server, and save what can be read: sqlite3 {path} .recover | sqlite3 saved.db; then remove "
+        f"{path}-wal and {path}-shm, and put saved.db in its place, or restore a backup in the same way"
     )
 
 

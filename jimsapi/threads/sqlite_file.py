@@ -3,9 +3,11 @@
 SQLite writes on into a file that was removed, replaced or renamed, and reports success. With a removed write-ahead log
 (`-wal`) everything is lost that was committed since the last checkpoint, as soon as the process ends. So every
 transaction checks the files before its commit. The check must be cheap: an entry of a folder cannot change without the
-folder's own modification time, so the entries are looked at only if that is new.
+folder's own change time (`st_ctime`), so the entries are looked at only if that is new. Programs such as `rsync -a` set
+the modification time back; no program can set the change time.
 """
 
+import logging
 import os
 import sqlite3
 import time
@@ -14,11 +16,22 @@ from jimsapi.threads.errors import StoreUnavailable
 from jimsapi.threads.sqlite_errors import DAMAGED, save_what_can_be_read
 from jimsapi.threads.sqlite_lock import DatabaseLock, Identity, identify
 
+logger = logging.getLogger("jimsapi.store")
+
 LOG_REMOVED = "write-ahead log removed"
 """The reason of a `StoreUnavailable` while a lost log is not rescued."""
 SETTLED = 3_000_000_000
-"""Nanoseconds after which a folder's modification time is trusted: two changes within one tick of the file system's
+"""Nanoseconds after which a folder's change time is trusted: two changes within one tick of the file system's
 clock, which is 2 seconds at the coarsest, have the same time."""
+CHECKPOINT = 1.0
+"""Seconds for which a database that is too short must stay unchanged before it counts as cut. While another program
+checkpoints, the first page may already have the new size, and the pages behind it are not written yet."""
+LOOK_AGAIN = 0.02
+"""Seconds between two looks at a database that is too short."""
+
+_BESIDE = ("-wal", "-shm")
+_Shortage = tuple[int, int]
+"""The size of a database that is too short, and the size that its first page says, in bytes."""
 
 
 class DatabaseFiles:
@@ -36,20 +49,39 @@ class DatabaseFiles:
         self._log = self._identify_log()
         self._settled_at = 0
         self._size = 0
+        self._cut: _Shortage | None = None
         self.log_is_lost = False
         """Whether SQLite writes to a log, or an index of it, that no other program would find."""
 
     def check(self) -> None:
         """Raise `StoreUnavailable` if a commit would not reach the files that have the database's names."""
         size = self._check_database()
-        if size < self._size:
-            self._check_size(size)
+        if size < self._size and (shortage := self._shortage(size)) is not None:
+            raise self._shortage_error(shortage)
         self._size = size
-        folder_changed_at = os.stat(self._folder).st_mtime_ns
+        folder_changed_at = os.stat(self._folder).st_ctime_ns
         if folder_changed_at != self._settled_at:
             self._check_entries()
             if time.time_ns() - folder_changed_at > SETTLED:
                 self._settled_at = folder_changed_at
+
+    def wait_while_short(self) -> None:
+        """Wait until the database is as long as its first page says, or has been too short for `CHECKPOINT` seconds.
+
+        `check` reports a database that stayed too short as damaged. Raises `StoreUnavailable` if it was removed.
+        """
+        seen: _Shortage | None = None
+        seen_at = 0.0
+        while (size := self._check_database()) < self._size:
+            shortage = self._shortage(size)
+            if shortage is None or shortage == self._cut:
+                return
+            if shortage != seen:
+                seen, seen_at = shortage, time.monotonic()
+            elif time.monotonic() - seen_at > CHECKPOINT:
+                self._cut = shortage
+                return
+            time.sleep(LOOK_AGAIN)
 
     def rescue(self, connection: sqlite3.Connection) -> None:
         """Move what a lost log holds into the database, and begin a new log.
@@ -81,8 +113,23 @@ class DatabaseFiles:
         self._log = self._identify_log()
         self.log_is_lost = False
 
+    def put_orphaned_log_aside(self) -> None:
+        """Rename the log if another file has the database's name now: SQLite would apply the log to that file.
+
+        For the end, when SQLite has closed the database.
+        """
+        if identify(self._path) in (None, self._database):
+            return
+        now = time.strftime("%Y%m%d-%H%M%S")
+        for suffix, ours in zip(_BESIDE, self._log, strict=True):
+            name = self._path + suffix
+            if ours is not None and identify(name) == ours:
+                aside = f"{name}.orphan-{now}"
+                os.rename(name, aside)
+                logger.warning("%s was replaced; %s belongs to the former file and is now %s", self._path, name, aside)
+
     def _identify_log(self) -> list[Identity | None]:
-        return [identify(self._path + suffix) for suffix in ("-wal", "-shm")]
+        return [identify(self._path + suffix) for suffix in _BESIDE]
 
     def _check_entries(self) -> None:
         self.log_is_lost = self._identify_log() != self._log
@@ -101,7 +148,8 @@ class DatabaseFiles:
             found = None
         if found is None or (found.st_dev, found.st_ino) != self._database:
             raise StoreUnavailable(
-                f"SQLite: {self._path} was removed or replaced; put it back, or restart the server",
+                f"SQLite: {self._path} was removed or replaced; put it back, or restart the server; before you "
+                f"put a backup in its place, stop the server and remove {self._path}-wal and {self._path}-shm",
                 "database file removed or replaced",
             )
         return found.st_size
@@ -115,15 +163,24 @@ class DatabaseFiles:
                 LOG_REMOVED,
             )
 
-    def _check_size(self, size: int) -> None:
-        """Refuse a database that is shorter than its first page says. One that was vacuumed may be short."""
+    def _shortage(self, size: int) -> _Shortage | None:
+        """How much the database is shorter than its first page says. A database that was vacuumed is not."""
         header = os.pread(self._lock.database, 32, 0)
         page_size = int.from_bytes(header[16:18], "big")
-        pages = int.from_bytes(header[28:32], "big")
-        if len(header) < 32 or size < pages * (65536 if page_size == 1 else page_size):
-            raise StoreUnavailable(
+        expected = int.from_bytes(header[28:32], "big") * (65536 if page_size == 1 else page_size)
+        return (size, expected) if len(header) < 32 or size < expected else None
+
+    def _shortage_error(self, shortage: _Shortage) -> StoreUnavailable:
+        size, expected = shortage
+        if shortage == self._cut:
+            return StoreUnavailable(
                 f"SQLite: {self._path} was cut to {size} bytes; {save_what_can_be_read(self._path)}", DAMAGED
             )
+        return StoreUnavailable(
+            f"SQLite: {self._path} has {size} of {expected} bytes while another program moves its log; "
+            "the server goes on when that is done",
+            "locked by another program",
+        )
 
 
 def _move_log(connection: sqlite3.Connection) -> None:

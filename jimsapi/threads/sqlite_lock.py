@@ -5,11 +5,13 @@ import fcntl
 import glob
 import logging
 import os
+import socket
 import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple, Self
 
 from jimsapi.threads.errors import StoreUnavailable, StoreUnusable
 
@@ -28,6 +30,33 @@ _locked_here: set[Identity] = set()
 _locking = threading.Lock()
 
 
+class LockedByAnother(StoreUnusable):
+    """Another process, or another store of this one, has the database open."""
+
+
+class _Record(NamedTuple):
+    """What a lock file says of the process that locked it last, and of its database. None: it does not say."""
+
+    process: int | None = None
+    host: str | None = None
+    database: int | None = None
+    """The inode of the database. The device is left out: a volume may have another one after the next mount."""
+
+    @classmethod
+    def read(cls, lock_file: int) -> Self:
+        words = os.pread(lock_file, 400, 0).decode(errors="replace").split()
+        process = int(words[0]) if words and words[0].isdigit() else None
+        if len(words) != 3 or not words[2].isdigit():
+            return cls(process)
+        return cls(process, words[1], int(words[2]))
+
+    def write(self, lock_file: int) -> None:
+        with suppress(OSError):  # a full disk; the lock is held all the same
+            os.ftruncate(lock_file, 0)
+            os.pwrite(lock_file, f"{self.process} {self.host} {self.database}\n".encode(), 0)
+            os.fsync(lock_file)  # after a power cut an old inode would refuse the log
+
+
 class DatabaseLock:
     """Locks `<path>.lock`, and where the system can, a byte of the database itself.
 
@@ -39,23 +68,29 @@ class DatabaseLock:
     POSIX drops all locks of a process on a file as soon as the process closes any descriptor of that file, those of
     SQLite as well: so the database's descriptor is closed only after SQLite's connections are.
 
+    The lock file keeps the inode of the database. A log that a killed process left is refused beside another file of
+    the same name: SQLite would apply it to that file, which may be a backup that was put in place.
+
     Raises:
-        StoreUnusable: another process, or another store of this one, has the database open; or a file cannot be made.
+        LockedByAnother: another process, or another store of this one, has the database open.
+        StoreUnusable: a file cannot be made; the log belongs to another file; or the database has several names.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
         with _locking:
             if identify(path) in _locked_here:
-                raise StoreUnusable(_held_message(path, os.getpid()))
+                raise LockedByAnother(_held_message(path, f"process {os.getpid()}"))
             self._lock_file = _lock_file(path)
             try:
+                _refuse_foreign_log(path, _Record.read(self._lock_file))
                 self.database = _lock_database(path)
             except BaseException:
                 os.close(self._lock_file)
                 raise
             self._identity = _identity(os.fstat(self.database))
             _locked_here.add(self._identity)
+            self._write_record()
 
     def release(self) -> None:
         """Unlock. Close SQLite's connections before."""
@@ -65,15 +100,24 @@ class DatabaseLock:
             os.close(self._lock_file)
 
     def keep(self) -> None:
-        """Make the lock file again if it was removed. Raises `StoreUnavailable` if another process has done so."""
+        """Make the lock file again if it was removed.
+
+        Raises `StoreUnavailable` if another process has made and locked it, or if it cannot be made.
+        """
         if identify(f"{self._path}.lock") == _identity(os.fstat(self._lock_file)):
             return
         try:
             replaced, self._lock_file = self._lock_file, _lock_file(self._path)
-        except StoreUnusable as error:
+        except LockedByAnother as error:
             raise StoreUnavailable(f"SQLite: {error}", "locked by another program") from error
+        except StoreUnusable as error:
+            raise StoreUnavailable(f"SQLite: {error}", "lock file cannot be made") from error
         os.close(replaced)
+        self._write_record()
         logger.warning("%s.lock was removed; it is made again", self._path)
+
+    def _write_record(self) -> None:
+        _Record(os.getpid(), socket.gethostname(), self._identity[1]).write(self._lock_file)
 
     def protect_log(self) -> None:
         """Keep SQLite from moving and removing the log when it closes the last connection.
@@ -97,6 +141,20 @@ class DatabaseLock:
             fcntl.lockf(self.database, fcntl.LOCK_SH | fcntl.LOCK_NB, _SHARED_SIZE, _SHARED_FIRST)
 
 
+def refuse_lock(path: str) -> None:
+    """Raise `StoreUnusable` if the lock file, or a log that belongs to another file, would prevent a start."""
+    lock_file = f"{path}.lock"
+    if os.path.isdir(lock_file):
+        raise _no_lock_file(path, errno.EISDIR)
+    if not os.path.exists(lock_file):
+        _refuse_foreign_log(path, _Record())
+        return
+    if not os.access(lock_file, os.R_OK | os.W_OK):
+        raise _no_lock_file(path, errno.EACCES)
+    with open(lock_file, "rb") as file:
+        _refuse_foreign_log(path, _Record.read(file.fileno()))
+
+
 def identify(path: str) -> Identity | None:
     """Device and inode of a file; None if there is none, or it cannot be reached."""
     try:
@@ -113,20 +171,45 @@ def _lock_file(path: str) -> int:
     try:
         descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise StoreUnusable(
-            f"{path}: its lock file cannot be made ({error.strerror}); check the permissions of the folder "
-            f"{os.path.dirname(path)}, or name another file with --store"
-        ) from error
+        raise _no_lock_file(path, error.errno) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        holder = os.pread(descriptor, 20, 0).strip()
+        holder = _Record.read(descriptor)
         os.close(descriptor)
-        raise StoreUnusable(_held_message(path, int(holder) if holder.isdigit() else None)) from error
-    with suppress(OSError):  # a full disk; the lock is held all the same
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        raise LockedByAnother(_held_message(path, _holder(holder))) from error
     return descriptor
+
+
+def _no_lock_file(path: str, code: int | None) -> StoreUnusable:
+    lock_file = f"{path}.lock"
+    culprit = lock_file if os.path.lexists(lock_file) else f"the folder {os.path.dirname(path)}"
+    return StoreUnusable(
+        f"{path}: its lock file cannot be made or written ({os.strerror(code or errno.EIO)}); check the permissions of "
+        f"{culprit}, or name another file with --store"
+    )
+
+
+def _refuse_foreign_log(path: str, record: _Record) -> None:
+    """Refuse a log that SQLite would apply to a database which it does not belong to, or would remove with none."""
+    log = f"{path}-wal"
+    try:
+        if os.path.getsize(log) == 0:
+            return
+    except OSError:
+        return
+    database = identify(path)
+    if database is None:
+        raise StoreUnusable(
+            f"{path}: does not exist, but its write-ahead log {log} does; put the database back, or remove {log} and "
+            f"{path}-shm to begin a new one or to put a backup in place"
+        )
+    if record.database not in (None, database[1]):
+        raise StoreUnusable(
+            f"{path}: its write-ahead log {log} belongs to another file that had this name and would damage this; "
+            f"if this is a backup, remove {log} and {path}-shm; if the database and its log were copied here together, "
+            f"remove {path}.lock"
+        )
 
 
 def _lock_database(path: str) -> int:
@@ -142,10 +225,38 @@ def _lock_database(path: str) -> int:
         _lock_bytes(descriptor, fcntl.F_WRLCK, _OUR_BYTE, 1)
     except OSError as error:
         if error.errno in _HELD_BY_ANOTHER:
-            holder = _process_that_locks(_identity(os.fstat(descriptor)))
+            process = _process_that_locks(_identity(os.fstat(descriptor)))
             os.close(descriptor)
-            raise StoreUnusable(_held_message(path, holder)) from error
+            raise LockedByAnother(_held_message(path, _holder(_Record(process)))) from error
+    try:
+        refuse_hard_links(path)
+        if os.fstat(descriptor).st_size == 0:
+            _sync_folder(path)
+    except BaseException:
+        os.close(descriptor)
+        raise
     return descriptor
+
+
+def _sync_folder(path: str) -> None:
+    """Make the name of a new database durable before SQLite makes the log: a start refuses a log without a database."""
+    with suppress(OSError):
+        folder = os.open(os.path.dirname(path), os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def refuse_hard_links(path: str) -> None:
+    """Raise `StoreUnusable` if the database has several names: SQLite keeps a log for each name."""
+    names = os.stat(path).st_nlink
+    if names > 1:
+        raise StoreUnusable(
+            f"{path}: this file has {names} names (hard links), and SQLite would keep a separate log for each, so that "
+            f"messages would be lost; stop what uses it, and remove every name (find / -xdev -samefile {path}) except "
+            "the one that has a -wal file beside it"
+        )
 
 
 def _lock_bytes(descriptor: int, kind: int, start: int, size: int) -> None:
@@ -164,8 +275,15 @@ def _process_that_locks(database: Identity) -> int | None:
     return None
 
 
-def _held_message(path: str, process: int | None) -> str:
-    holder = "another process" if process is None else f"process {process}"
+def _holder(record: _Record) -> str:
+    if record.process is None:
+        return "another process"
+    if record.host in (None, socket.gethostname()):
+        return f"process {record.process}"
+    return f"process {record.process} of the host or container {record.host}"
+
+
+def _held_message(path: str, holder: str) -> str:
     return (
         f"cannot open {path}: it is locked by {holder}; stop that server, or use PostgreSQL (--store postgresql://…) "
         "for several processes"

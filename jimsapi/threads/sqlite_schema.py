@@ -11,6 +11,7 @@ from typing import Literal
 
 from jimsapi.threads.errors import StoreUnusable
 from jimsapi.threads.sqlite_errors import one_line, primary_code, save_what_can_be_read
+from jimsapi.threads.sqlite_lock import refuse_hard_links
 
 Durability = Literal["durable", "relaxed"]
 
@@ -159,6 +160,13 @@ def refuse_place(path: str) -> None:
         raise StoreUnusable(f"{path}: there is no folder {folder}; make it, or name another with --store")
     if os.path.isdir(path):
         raise StoreUnusable(f"{path}: is a folder; name a file in it with --store")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise StoreUnusable(f"{path}: is not a regular file; name another with --store")
+    for beside in (f"{path}-wal", f"{path}-shm"):
+        if os.path.exists(beside) and not (os.path.isfile(beside) and os.access(beside, os.R_OK | os.W_OK)):
+            raise StoreUnusable(
+                f"{path}: {beside} cannot be opened for reading and writing; check what it is, and its permissions"
+            )
 
 
 def refuse_file(path: str) -> None:
@@ -176,8 +184,12 @@ def refuse_file(path: str) -> None:
         raise StoreUnusable(f"{path}: cannot be opened for reading and writing; check the permissions of the file")
     with open(path, "rb") as file:
         begin = file.read(len(_BEGIN))
-    if begin and begin != _BEGIN:
-        raise StoreUnusable(f"{path}: is not an SQLite database, or is damaged; name another file, or restore a backup")
+    if len(begin) > 1 and begin != _BEGIN:  # SQLite counts a file of one byte as empty
+        raise StoreUnusable(
+            f"{path}: is not an SQLite database, or is damaged; name another file, or remove {path}-wal and "
+            f"{path}-shm and restore a backup"
+        )
+    refuse_hard_links(path)
 
 
 def open_reader(path: str) -> sqlite3.Connection:

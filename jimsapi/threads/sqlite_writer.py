@@ -99,7 +99,8 @@ class Writer:
         self._busy = False
         self._closing = False
         self.failing = False
-        """Whether the last commit failed."""
+        """Whether a commit failed, and none since has changed anything."""
+        self._changes = 0
 
     async def open(self) -> None:
         """Start the second thread, and wait until the connection is open. Raises what `connect` raises."""
@@ -253,6 +254,7 @@ class Writer:
 
     def _settle(self, batch: _Batch) -> None:
         self._busy = False  # first of all: the next batch goes on whatever a listener does
+        changes, self._changes = self._changes, self._connection.total_changes
         if self._collected:
             self._gather()
         elif self._closing:
@@ -265,7 +267,8 @@ class Writer:
                 if failure is None and isinstance(operation.error, StoreUnavailable):
                     failure = operation.error
                 _reject(operation.future, operation.error)
-        self.failing = batch.failed = batch.failed or failure is not None
+        batch.failed = batch.failed or failure is not None
+        self.failing = batch.failed or (self.failing and changes == self._changes)
         self._report(CommitRecord(len(batch.operations), perf_counter() - batch.began, batch.failed), failure)
 
     def _post(self, callback: Callable[..., None], *arguments: Any) -> None:

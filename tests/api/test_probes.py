@@ -1,6 +1,8 @@
 """Readiness probes: what they say of the store, and what they cost it."""
 
 import asyncio
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +10,10 @@ import pytest
 from jimsapi import create_api
 from jimsapi.api import probes
 from jimsapi.asgi.testing import TestClient
+from jimsapi.service import outage
 from jimsapi.threads.errors import StoreUnavailable
 from jimsapi.threads.memory import MemoryStore
+from jimsapi.threads.sqlite import SQLiteStore
 from tests.apps.steered import app
 
 pytestmark = pytest.mark.anyio
@@ -62,6 +66,35 @@ async def test_the_answer_of_a_store_that_fails_is_not_used_again(pinged: Pinged
         pinged.failure = None
         assert (await client.get("/readyz")).status_code == 200
         assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_a_disk_on_which_only_small_writes_fit_is_not_ready_until_no_message_was_refused_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outage, "QUIET", 1.0)
+    monkeypatch.setattr(probes, "GOOD_FOR", 0.0)
+    api = create_api(app, store=f"sqlite:///{tmp_path}/jims.db")
+    async with TestClient(api) as client:
+        assert api.service is not None
+        store = api.service.store
+        assert isinstance(store, SQLiteStore)
+        await store._write(lambda connection: _limit_growth(connection, 10))
+        large = {"contact_id": "ann", "message": "see " + "x" * 200_000}
+        for _ in range(3):
+            assert (await client.post("/api/v1/chat", json=large)).status_code == 503
+            await store.ping()
+            ready = await client.get("/readyz")
+            assert (ready.status_code, ready.json()["reason"]) == (503, "disk full")
+        await store._write(lambda connection: _limit_growth(connection, 1_000_000))
+        assert (await client.post("/api/v1/chat", json=large)).status_code == 200
+        async with asyncio.timeout(5):
+            while (await client.get("/readyz")).status_code != 200:
+                await asyncio.sleep(0.02)
+
+
+def _limit_growth(connection: sqlite3.Connection, pages: int) -> None:
+    (now,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {now + pages}")
 
 
 async def test_a_store_that_does_not_answer_is_unavailable_and_is_asked_once(

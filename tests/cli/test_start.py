@@ -77,6 +77,7 @@ def test_a_host_that_is_not_ours_is_one_line(bot: Path, host: str) -> None:
         ("sqlite:///", "give sqlite:///relative.db"),
         ("sqlite:///x.db?mode=ro", "takes no parameters"),
         ("postgresql://user:sesame@db/jims", "postgresql://***@db/jims: PostgreSQL needs jimsapi-postgres"),
+        ("postgresql://postgres:postgres@db/x", "postgresql://***@db/x: PostgreSQL needs jimsapi-postgres"),
         ("postgresql+asyncpg://user:sesame@db/jims", "pip install jimsapi-postgres"),
         ("postgres://user:sesame@db/jims", "pip install jimsapi-postgres"),
         ("nonsense", "--store nonsense: no installed plugin keeps threads there"),

@@ -1,6 +1,8 @@
 """Options: where their values come from, what is refused, and that a secret is never shown."""
 
+import base64
 import gc
+import json
 import logging
 import pickle
 from collections.abc import Mapping
@@ -11,11 +13,12 @@ import pytest
 
 from jimsapi import Options, Secret, create_api, option
 from jimsapi.builtin import builtin_plugins
+from jimsapi.cli.options import ServerOptions
 from jimsapi.plugins.compose import resolve_settings
 from jimsapi.plugins.core import CoreOptions, absent_reporting
 from jimsapi.plugins.errors import OptionError, StartError
 from jimsapi.plugins.manager import Implementation, PluginEntry, PluginManager
-from jimsapi.plugins.options import Owned, Settings, matches_any, near_misses, redact, secret_lines, specs
+from jimsapi.plugins.options import Owned, Settings, matches_any, near_misses, redact, secret_lines, specs, url_secrets
 
 pytestmark = pytest.mark.anyio
 
@@ -131,7 +134,7 @@ def test_of_a_repeated_option_that_is_no_secret_the_first_source_counts_alone() 
         ("loud", "yes\n", True),
         ("mode", "play\n", "play"),
         ("path", "/x/y\n", Path("/x/y")),
-        ("title", " two\nlines \n\n", " two\nlines "),
+        ("title", " two words \r\n\n", " two words "),
         ("labels", "b\n# comment\n\nc d\n", ("b", "c d")),
     ],
 )
@@ -157,6 +160,64 @@ def test_a_file_that_holds_no_usable_value_stops_the_start(tmp_path: Path, conte
         (tmp_path / "speed").write_text(content)
     with pytest.raises(OptionError, match=message):
         resolve({}, {"JIMS_TAPE_SPEED_FILE": str(tmp_path / "speed")})
+
+
+@pytest.mark.parametrize("field", ["title", "secret", "path", "speed", "mode"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("7\n# the live one\n", "has 2 lines, and --tape-FIELD has one value; leave only the line with the value"),
+        ("\n7", "has 2 lines"),
+        ("7\r8\r\n9\n", "has 3 lines"),
+        ("7\x00", r"contains the control character U\+0000; write the value as text without"),
+        ("\x1b[1m7\n", r"contains the control character U\+001B"),
+        ("7\t", r"contains the control character U\+0009"),
+        ("7\x85", r"contains the control character U\+0085"),
+    ],
+)
+def test_a_file_of_one_value_with_more_in_it_stops_the_start(
+    tmp_path: Path, field: str, content: str, message: str
+) -> None:
+    file = tmp_path / "value"
+    file.write_bytes(content.encode())
+    variable = f"JIMS_TAPE_{field.upper()}_FILE"
+    with pytest.raises(OptionError, match=f"{variable}: {file} {message.replace('FIELD', field)}") as refused:
+        Settings([Owned(Tape, "acme-tape")], {}, {variable: str(file)})
+    assert "live" not in str(refused.value)
+
+
+SERVICE_LINKS = {
+    "JIMS_SERVICE_HOST": "10.0.0.1",
+    "JIMS_SERVICE_PORT": "8080",
+    "JIMS_PORT": "tcp://10.0.0.1:8080",
+    "JIMS_PORT_8080_TCP": "tcp://10.0.0.1:8080",
+    "JIMS_PORT_8080_TCP_PROTO": "tcp",
+    "JIMS_PORT_8080_TCP_PORT": "8080",
+    "JIMS_PORT_8080_TCP_ADDR": "10.0.0.1",
+}
+
+
+def test_the_variables_of_a_kubernetes_service_named_jims_are_not_read_and_warned_of() -> None:
+    def settled(**given: Any) -> Settings:
+        return resolve_settings(PluginManager(builtin_plugins()), (ServerOptions,), given, SERVICE_LINKS)
+
+    settings = settled()
+    assert (settings.get(ServerOptions).port, settings.is_given("port")) == (8080, False)
+    [warning] = settings.warnings
+    assert warning == (
+        "JIMS_PORT=tcp://10.0.0.1:8080 is not read: Kubernetes set it for a service of that name; set "
+        "enableServiceLinks: false in the pod, or give --port, or name the service otherwise"
+    )
+    settings = settled(port=9)
+    assert (settings.get(ServerOptions).port, settings.warnings) == (9, [])
+
+
+def test_a_kubernetes_service_s_variable_gives_way_to_the_option_s_file(tmp_path: Path) -> None:
+    (tmp_path / "port").write_text("81\n")
+    environ = {"JIMS_PORT": "udp://10.0.0.1:8080", "JIMS_PORT_FILE": str(tmp_path / "port")}
+    settings = Settings([Owned(ServerOptions, "jimsapi")], {}, environ)
+    assert settings.get(ServerOptions).port == 81
+    assert len(settings.warnings) == 1
 
 
 def test_a_variable_comes_before_its_file_and_the_file_that_is_not_read_is_warned_of() -> None:
@@ -312,6 +373,84 @@ def test_living_secrets_are_replaced_in_a_text_the_longest_first_and_very_short_
     living = [Secret("abra/cadabra"), Secret("abra/cadabra-and-more"), Secret("abc"), Secret("")]
     assert redact(text) == shown
     assert len(living) == 4
+
+
+def in_json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+@pytest.mark.parametrize("write", [str, repr, ascii, str.encode, json.dumps, in_json, KeyError])
+@pytest.mark.parametrize("secret", ['pa"ss\\wörd\n/x', "pa'ss\\wörd", 'it\'s "so"', "鍵\U0001f511\x7f\x85", "a\\'b"])
+@pytest.mark.parametrize("beside", ["", "'", '"'])
+def test_a_secret_is_replaced_as_repr_and_json_write_it(write: Any, secret: str, beside: str) -> None:
+    living = Secret(secret)
+    text = str(write(f"{beside}no {secret}!"))
+    assert redact(text).strip("b\\\"'") == "no ***!"
+    assert living.matches(secret)
+
+
+@pytest.mark.parametrize("user", ["", "u:", "me:", "ann:"])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+@pytest.mark.parametrize("secret", ["topsecretkey123", "~~~???>>>ü", "abcd"])
+def test_a_secret_is_replaced_in_base64_wherever_it_begins_in_it(user: str, encode: Any, secret: str) -> None:
+    living = Secret(secret)
+    for after in ("", "!", ":more"):
+        basic = encode(f"{user}{secret}{after}".encode()).decode()
+        assert redact(f"401 for Authorization: Basic {basic}, at /x") == "401 for Authorization: Basic ***, at /x"
+    assert living.matches(secret)
+
+
+def test_a_long_text_beside_base64_is_searched_in_a_time_in_proportion_to_its_length() -> None:
+    """Else it would be minutes for what a caller may send in one message."""
+    living = Secret("topsecretkey123")
+    long = "a" * 500_000
+    assert redact(f"{long} {base64.b64encode(b'me:topsecretkey123').decode()} {long}") == f"{long} *** {long}"
+    assert living.matches("topsecretkey123")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://127.0.0.1:1/postgres: no answer", "postgresql://127.0.0.1:1/***: no answer"),
+        ("postgres://h/d", "postgres://h/d"),
+        ("postgres+asyncpg://h/d", "postgres+asyncpg://h/d"),
+        ("jimsapi_postgres/store.py", "jimsapi_postgres/store.py"),
+        ("pip install jimsapi-postgres", "pip install jimsapi-postgres"),
+        ("no user 'postgres'", "no user '***'"),
+        ("key=postgres", "key=***"),
+        (repr("key:\npostgres"), r"'key:\n***'"),
+        ("?dsn=user%3Dpostgres%20", "?dsn=user%3D***%20"),
+        ("postgres://postgres:postgres@h/postgres", "postgres://***:***@h/***"),
+    ],
+)
+def test_a_secret_that_is_a_short_word_is_replaced_as_a_whole_word_and_not_as_a_scheme(text: str, shown: str) -> None:
+    living = Secret("postgres")
+    assert redact(text) == shown
+    assert living.matches("postgres")
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("postgresql://u:secretpw@h/db", ["secretpw"]),
+        ("redis://:secretpw@h", ["secretpw"]),
+        ("redis://:first@h1,redis://:second@h2", ["first", "second"]),
+        ("postgresql://u:secretpw@h/db?application_name=me@x", ["secretpw"]),
+        ("postgresql://u:pa%40ss@h/db", ["pa%40ss", "pa@ss"]),
+        ("postgresql://u:p@ss@h/db", ["p@ss"]),
+        ("postgresql://u:a/b@c@h/db", ["a/b@c"]),
+        ("postgresql:///db?host=h&user=u&password=secretpw", ["secretpw"]),
+        ("postgresql://h/db?sslpassword=se+cret&sslkey=/key.pem", ["se cret", "se+cret"]),
+        ("https://h/?api_key=k1&access_token=t2&CLIENT_SECRET=s3&page=4", ["k1", "s3", "t2"]),
+        ("https://h:8080/path", []),
+        ("postgresql://u@h/db", []),
+        ("play?key=loud", []),
+    ],
+)
+def test_the_secrets_of_a_url_are_its_password_and_the_parameters_that_are_named_like_one(
+    url: str, kept: list[str]
+) -> None:
+    assert [secret.reveal() for secret in url_secrets(url)] == kept
 
 
 def test_a_secret_that_is_no_longer_used_is_forgotten() -> None:

@@ -280,6 +280,24 @@ async def test_a_full_database_is_unavailable_and_then_works_again(store: SQLite
     assert len(await all_events(store, thread_id)) == 3
 
 
+async def test_only_a_commit_that_changed_something_shows_that_a_full_database_works_again(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def grow(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO threads VALUES ('a', 'b', NULL, '2024-01-01', ?)", (MANY_BYTES,))
+
+    await _limit_pages(store, 1)
+    monkeypatch.setattr(sqlite_store, "_touch", grow)  # as on a disk on which not even one page fits
+    with pytest.raises(StoreUnavailable):
+        await store._write(grow)
+    for _ in range(2):
+        await store.cancel(uuid4())  # of no run: it changes nothing
+        with pytest.raises(StoreUnavailable, match="full"):
+            await store.ping()
+    await _limit_pages(store, 1_000_000)
+    await store.ping()
+
+
 async def test_a_disk_that_refuses_to_write_is_unavailable_and_then_works_again(path: Path, store: SQLiteStore) -> None:
     plan = make_plan()
     await store.accept(plan)

@@ -14,7 +14,8 @@ from typing import TypeVar
 import pytest
 
 from jimsapi.testing.store import OWNER, all_threads, completed, contents, make_event, make_plan
-from jimsapi.threads.errors import StoreUnavailable
+from jimsapi.threads import sqlite_file
+from jimsapi.threads.errors import StoreUnavailable, StoreUnusable
 from jimsapi.threads.sqlite import SQLiteStore
 
 T = TypeVar("T")
@@ -86,6 +87,20 @@ async def test_a_lost_log_acknowledges_nothing_and_everything_in_it_is_rescued(
     await insist(store.ping)
     assert seen_by_others(path) == ["ok", *sorted(["late", *(plan.contact_id for plan in plans)])]
     assert (await store.finish(plans[0].run_id, OWNER, completed(make_event()))).counted
+
+
+async def test_a_removed_log_is_noticed_though_the_folder_has_its_old_modification_time(
+    path: Path, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_file, "SETTLED", 50_000_000)
+    await store.accept(make_plan("ann"))
+    await asyncio.sleep(0.1)  # until the folder's time is trusted
+    await store.accept(make_plan("bob"))
+    before = path.parent.stat()
+    log_of(path).unlink()
+    os.utime(path.parent, ns=(before.st_atime_ns, before.st_mtime_ns))  # as rsync -a and cp -a do
+    with pytest.raises(StoreUnavailable, match="was removed or replaced"):
+        await store.accept(make_plan("refused"))
 
 
 async def test_a_process_killed_after_its_log_was_removed_has_lost_nothing_acknowledged(path: Path) -> None:
@@ -170,6 +185,39 @@ async def test_a_store_that_closes_with_a_lost_log_keeps_all(path: Path) -> None
         assert await contents(store, thread_id) == ["kept"]
 
 
+async def test_a_store_whose_reopening_was_cancelled_reopens_later_and_closes(path: Path) -> None:
+    async with SQLiteStore(path) as store:
+        for contact in ("ann", "bob"):
+            await store.accept(make_plan(contact))
+            log_of(path).unlink()
+            with pytest.raises(StoreUnavailable):
+                await store.accept(make_plan("refused"))
+            assert store._reopening is not None
+            store._reopening.cancel()
+            if contact == "ann":
+                await insist(lambda: store.accept(make_plan("late")))
+                assert len(await all_threads(store, "late")) == 1
+    async with SQLiteStore(path) as store:
+        for contact in ("ann", "bob", "late"):
+            assert len(await all_threads(store, contact)) == 1
+
+
+async def test_closing_that_is_cancelled_while_the_store_reopens_lets_the_next_one_open(path: Path) -> None:
+    store = await SQLiteStore(path).__aenter__()
+    await store.accept(make_plan("ann"))
+    log_of(path).unlink()
+    with pytest.raises(StoreUnavailable):
+        await store.accept(make_plan("refused"))
+    closing = asyncio.create_task(store.__aexit__(None, None, None))
+    await asyncio.sleep(0)
+    assert store._reopening is not None
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    async with SQLiteStore(path) as store:
+        assert len(await all_threads(store, "ann")) == 1
+
+
 # The database
 
 
@@ -195,6 +243,49 @@ async def test_a_replaced_file_takes_nothing_more(path: Path, store: SQLiteStore
     assert refused.value.reason == "database file removed or replaced"
 
 
+async def test_a_log_is_not_applied_to_a_backup_that_was_put_in_place_while_the_server_ran(path: Path) -> None:
+    backup = await backed_up(path)
+    async with SQLiteStore(path) as store:
+        for number in range(20):
+            await store.accept(make_plan(f"later {number}"))
+        backup.replace(path)
+        with pytest.raises(StoreUnavailable, match="before you put a backup in its place"):
+            await store.accept(make_plan("refused"))
+    assert len(list(path.parent.glob("jims.db-wal.orphan-*"))) == 1
+    await open_and_close(path)
+    assert seen_by_others(path) == ["ok", "saved"]
+
+
+@pytest.mark.parametrize("backup_is_there", [True, False])
+async def test_a_start_refuses_a_log_of_a_killed_process_beside_another_database_or_none(
+    path: Path, backup_is_there: bool
+) -> None:
+    backup = await backed_up(path)
+    child = subprocess.Popen([sys.executable, LOAD, path, "load"], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    for _ in range(50):
+        child.stdout.readline()
+    child.kill()
+    child.communicate()
+    if backup_is_there:
+        Path(shutil.copy(backup, path.with_name("copy.db"))).replace(path)
+    else:
+        path.unlink()
+    log = log_of(path).read_bytes()
+    for _ in range(2):
+        with pytest.raises(StoreUnusable, match=f"remove {log_of(path)} and {path}-shm") as refused:
+            await open_and_close(path)
+        with pytest.raises(StoreUnusable) as refused_by_check:
+            SQLiteStore(path).preflight()
+        assert str(refused_by_check.value) == str(refused.value)
+    assert log_of(path).read_bytes() == log
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink()
+    backup.replace(path)
+    await open_and_close(path)
+    assert seen_by_others(path) == ["ok", "saved"]
+
+
 async def test_a_renamed_folder_takes_nothing_more_until_it_is_back(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
@@ -217,6 +308,21 @@ async def test_a_cut_file_takes_nothing_more_and_the_message_says_what_to_do(pat
     for call in (store.accept(make_plan("bob")), store.ping()):
         with pytest.raises(StoreUnavailable, match=r"was cut to .*sqlite3 .*jims.db \.recover"):
             await call
+
+
+async def test_a_file_that_is_short_only_while_another_program_checkpoints_is_written_on(
+    path: Path, store: SQLiteStore
+) -> None:
+    for number in range(20):
+        await store.accept(make_plan(str(number)))
+    await checkpoint(path, store)
+    await store.accept(make_plan("seen whole"))
+    content = path.read_bytes()
+    os.truncate(path, len(content) // 2)  # as long as a checkpoint has written the first page and not yet the others
+    asyncio.get_running_loop().call_later(0.2, path.write_bytes, content)
+    assert (await store.accept(make_plan("bob"))).created_new_thread
+    await store.ping()
+    assert seen_by_others(path)[0] == "ok"
 
 
 async def test_a_file_that_was_vacuumed_is_written_on(path: Path, store: SQLiteStore) -> None:
@@ -286,6 +392,13 @@ def neighbour(path: Path) -> Iterator[subprocess.Popen[str]]:
     assert child.stdout.readline() == "done\n"
     yield child
     child.communicate()
+
+
+async def backed_up(path: Path) -> Path:
+    """A backup of a database with one thread."""
+    async with SQLiteStore(path) as store:
+        await store.accept(make_plan("saved"))
+    return Path(shutil.copy(path, path.with_name("backup.db")))
 
 
 async def open_and_close(path: Path) -> None:

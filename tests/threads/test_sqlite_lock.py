@@ -1,6 +1,7 @@
 """One process at a time has an SQLite database open, whatever becomes of its lock file and of its name."""
 
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.anyio
 LOAD = Path(__file__).with_name("sqlite_load.py")
 LOCKER = """
 import fcntl, sys
-file = open(sys.argv[1], "w")
+file = open(sys.argv[1], "a")
 fcntl.flock(file, fcntl.LOCK_EX)
 print("open", flush=True)
 sys.stdin.read()
@@ -48,7 +49,66 @@ async def test_neither_a_removed_lock_file_nor_another_name_lets_a_second_proces
         for name in (path, alias):
             with pytest.raises(StoreUnusable, match=f"locked by process {process.pid};"):
                 await open_and_close(name)
-    await open_and_close(alias)
+    alias.unlink()
+    await open_and_close(path)
+
+
+async def test_a_database_with_two_names_is_refused_since_each_has_a_log_of_its_own(path: Path) -> None:
+    with holder(LOAD, path, "idle"):
+        pass
+    alias = path.with_name("alias.db")
+    alias.hardlink_to(path)
+    for name in (path, alias):
+        for look in (open_and_close(name), preflight(name)):
+            with pytest.raises(StoreUnusable, match="has 2 names"):
+                await look
+    alias.unlink()
+    await open_and_close(path)
+
+
+async def test_a_process_of_another_host_is_named_with_its_host(path: Path) -> None:
+    lock = path.with_name("jims.db.lock")
+    lock.write_text("1 elsewhere 4711\n")
+    with holder("-c", LOCKER, lock), pytest.raises(StoreUnusable, match="by process 1 of the host or container else"):
+        await open_and_close(path)
+
+
+async def test_a_lock_file_that_cannot_be_made_again_is_not_locked_by_another_program(path: Path) -> None:
+    lock = path.with_name("jims.db.lock")
+    async with SQLiteStore(path) as store:
+        lock.unlink()
+        lock.mkdir()
+        with pytest.raises(StoreUnavailable, match=r"check the permissions of .*\.lock, or") as refused:
+            await store.accept(make_plan())
+        assert refused.value.reason == "lock file cannot be made"
+        lock.rmdir()
+        assert (await store.accept(make_plan())).created_new_thread
+
+
+@pytest.mark.parametrize("suffix", [".lock", "-wal", "-shm"])
+async def test_a_folder_in_the_place_of_a_file_beside_the_database_is_refused_by_check_and_start(
+    path: Path, suffix: str
+) -> None:
+    await open_and_close(path)
+    beside = path.with_name(path.name + suffix)
+    beside.unlink(missing_ok=True)
+    beside.mkdir()
+    for look in (open_and_close(path), preflight(path)):
+        with pytest.raises(StoreUnusable, match=f"{beside}(,| cannot be opened)"):
+            await look
+
+
+async def test_a_pipe_in_the_place_of_the_database_is_refused_by_check_and_start(path: Path) -> None:
+    os.mkfifo(path)
+    for look in (open_and_close(path), preflight(path)):
+        with pytest.raises(StoreUnusable, match="is not a regular file"):
+            await look
+
+
+async def test_a_file_of_one_byte_is_empty_for_check_and_start(path: Path) -> None:
+    path.write_text("\n")
+    await preflight(path)
+    await open_and_close(path)
 
 
 async def test_a_second_store_of_the_same_process_is_refused_under_another_name_too(path: Path) -> None:
@@ -72,7 +132,7 @@ async def test_a_lock_file_that_was_removed_is_made_again(path: Path, caplog: py
         for _ in range(2):
             lock.unlink()
             await store.heartbeat(OWNER, [])
-            assert lock.read_text() == f"{os.getpid()}\n"
+            assert lock.read_text() == f"{os.getpid()} {socket.gethostname()} {path.stat().st_ino}\n"
     assert [record.getMessage() for record in caplog.records] == [f"{lock} was removed; it is made again"] * 2
 
 
@@ -110,6 +170,10 @@ def holder(*arguments: object) -> Iterator[subprocess.Popen[str]]:
     finally:
         child.kill()
         child.communicate()
+
+
+async def preflight(path: Path) -> None:
+    SQLiteStore(path).preflight()
 
 
 async def open_and_close(path: Path) -> None:

@@ -1,5 +1,6 @@
 """What `--store postgresql://…` says, in the forms that people have at hand."""
 
+import re
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
@@ -67,6 +68,9 @@ def parse_url(url: str) -> Target:
     # The stored threads are written to: a server that is being followed is not the one.
     given.setdefault("target_session_attrs", "read-write")
     login, at, hosts = parts.netloc.rpartition("@")
+    _check_ports(
+        [*hosts.split(","), *given.get("host", "").split(",")], given.get("port", ""), shown=bool(at) or "@" not in url
+    )
     user, colon, password = login.partition(":")
     netloc = f"{_quoted(user)}{colon}{_quoted(password)}{at}{hosts}"
     dsn = f"postgresql://{netloc}{parts.path}?{urlencode(given, quote_via=quote, safe='/,')}"
@@ -76,6 +80,16 @@ def parse_url(url: str) -> Target:
 def connect_arguments(target: Target) -> dict[str, Any]:
     """What `asyncpg.connect` is called with."""
     return {"dsn": target.dsn, "timeout": target.connect_timeout}
+
+
+def _check_ports(hosts: list[str], ports: str, *, shown: bool) -> None:
+    """Refuse a port that asyncpg could not connect to. Several hosts may have one each; `shown`: the message has it."""
+    of_hosts = [re.sub(r"^\[.*\]", "", host).partition(":")[2] for host in hosts if not host.startswith("/")]
+    for port in (*of_hosts, *ports.split(",")):
+        if port and not (port.isascii() and port.isdigit() and 0 < int(port) <= 65535):
+            if not shown:
+                raise ValueError("the port is no number; a / in a password or a name is written %2F, and a ? %3F")
+            raise ValueError(f"the port {port!r} is not a whole number from 1 to 65535")
 
 
 def _quoted(text: str) -> str:

@@ -14,6 +14,8 @@ from jimsapi import ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
 from tests.serving import ROOT, Served
 
+PLUGIN = Path(__file__).parents[1]
+
 UNCONFIGURED = """
 import sys
 from jimsapi.plugins.manager import PluginManager
@@ -98,6 +100,21 @@ async def test_two_apis_on_one_database_share_a_conversation(url: str) -> None:
             assert answer.status_code == 200
             said += answer.json()["assistant_messages"]
         assert said == ["1", "3", "5", "7", "9", "11"]
+
+
+def test_check_refuses_a_faulty_port_in_the_words_of_the_start_without_the_password(tmp_path: Path) -> None:
+    (tmp_path / "bot.py").write_text("async def app(ctx): pass")
+    options = ["--app", "bot", "--port", "0", "--metrics-port", "0", "--store", "postgresql://u:sesame@h:notaport/d"]
+    check, start = (
+        _run("-m", "jimsapi", *command, *options, cwd=tmp_path, PYTHONPATH=f"{ROOT}:{PLUGIN}")
+        for command in (["check"], [])
+    )
+    assert (check.returncode, start.returncode) == (1, 1)
+    assert (
+        check.stderr.splitlines()[-1]
+        == start.stderr.splitlines()[-1]
+        == ("jimsapi: --store postgresql://***@h:notaport/d: the port 'notaport' is not a whole number from 1 to 65535")
+    )
 
 
 def test_check_with_connect_opens_the_database_beside_a_server_that_uses_it(

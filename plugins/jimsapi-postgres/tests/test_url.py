@@ -53,6 +53,40 @@ def test_a_faulty_url_is_refused_without_showing_it(url: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "port"),
+    [
+        ("postgresql://u:p@h:notaport/d", "'notaport'"),
+        ("postgresql://h1:1,h2:x/d", "'x'"),
+        ("postgresql://[::1]:x/d", "'x'"),
+        ("postgresql://h:65536/d", "'65536'"),
+        ("postgresql://h:0/d", "'0'"),
+        ("postgresql:///d?host=h:x", "'x'"),
+        ("postgresql:///d?host=h1,h2&port=1,x", "'x'"),
+    ],
+)
+def test_a_port_that_is_no_number_is_refused_before_anything_connects(url: str, port: str) -> None:
+    with pytest.raises(ValueError, match=f"the port {port} is not a whole number from 1 to 65535"):
+        jimsapi_thread_store(url)
+
+
+def test_a_password_that_looks_like_a_port_is_not_shown() -> None:
+    with pytest.raises(ValueError, match="a / in a password or a name is written %2F") as refused:
+        parse_url("postgresql://ann:hunter/2@h/d")
+    assert "hunter" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://h:/d", "postgresql://h1:1,h2/d", "postgresql://[::1]:5432/d", "postgresql://[::1]/d",
+        "postgresql:///d?host=/run/a:b", "postgresql:///d?host=h1,h2&port=1,2", "postgresql://h/d@x",
+    ],
+)  # fmt: skip
+def test_every_form_of_hosts_and_ports_that_asyncpg_knows_is_accepted(url: str) -> None:
+    parse_url(url)
+
+
+@pytest.mark.parametrize(
     "url", ["sqlite:///a.db", "memory:", "mysql://h/d", "postgres+asyncpg://h/d", "postgresqlx://h/d"]
 )
 def test_other_urls_are_left_to_others(url: str) -> None:
