@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from itertools import islice
 from queue import SimpleQueue
 from types import FrameType
@@ -87,16 +88,20 @@ class Drain:
         flushing.join(LAST_RESORT / 2)
         os._exit(self._status())
 
+    # A signal arrives in the middle of somebody's request. What follows is done in a context of its own: its log lines
+    # would have that request's identifier, and its tasks would belong to that pipeline.
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signalled.put(None)
         if number == signal.SIGHUP:
             number = signal.SIGTERM  # uvicorn knows no other
         with suppress(RuntimeError):  # the loop is closed: the process is about to end
-            self._loop.call_soon_threadsafe(self._begin, number)
+            self._loop.call_soon_threadsafe(self._begin, number, context=Context())
 
     def _on_user_signal(self, number: int, frame: FrameType | None) -> None:
         with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._explain if number == signal.SIGUSR1 else self._ignore)
+            work = self._explain if number == signal.SIGUSR1 else self._ignore
+            self._loop.call_soon_threadsafe(work, context=Context())
 
     def _ignore(self) -> None:
         logger.info("SIGUSR2 is ignored; SIGUSR1 logs what the server works on")

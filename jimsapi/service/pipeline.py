@@ -15,9 +15,7 @@ Pipeline = Callable[[ThreadContext], Awaitable[Any]]
 Deltas = Callable[[ThreadContext], AsyncIterator[str]]
 """A pipeline that is an async generator: what it yields is streamed."""
 Blocking = Callable[[ThreadContext], Any]
-"""A pipeline that is a plain function: it works in a thread."""
-BlockingDeltas = Callable[[ThreadContext], Generator[str, None, None]]
-"""A pipeline that is a plain generator function: what it yields is streamed."""
+"""A pipeline that is a plain function: it works in a thread. If it makes a generator, what that yields is streamed."""
 
 THREADS = 40
 """Pipelines that work in threads at once, if an app does not say how many."""
@@ -85,14 +83,15 @@ class Streaming:
         self._deltas = deltas
 
     async def __call__(self, ctx: ThreadContext) -> None:
-        # Closed here and now, whatever happens: a generator that is left to be collected cleans up nobody knows when.
-        async with aclosing(cast("AsyncGenerator[str, None]", self._deltas(ctx))) as deltas:
-            async for delta in deltas:
-                await ctx.stream(delta)
+        await _stream_async(ctx, cast("AsyncGenerator[str, None]", self._deltas(ctx)))
 
 
 class Threaded:
-    """A plain function, called in a thread. `name` is that of the function."""
+    """A plain function, called in a thread. `name` is that of the function.
+
+    The function may be a wrapper that only makes a generator or a coroutine, as a lambda or a decorator does. A
+    generator is read in the thread; a coroutine and an async generator work in the service's loop.
+    """
 
     def __init__(self, function: Blocking, threads: WorkerThreads) -> None:
         self.name = pipeline_name(function)
@@ -101,22 +100,20 @@ class Threaded:
 
     async def __call__(self, ctx: ThreadContext) -> None:
         ctx.speak_from_threads()
-        returned = await self._threads.run(partial(self._function, ctx))
-        if inspect.isawaitable(returned):  # the function has only made the coroutine, as a lambda does
+        returned = await self._threads.run(partial(self._work, ctx))
+        if inspect.isawaitable(returned):
             await returned
+        elif inspect.isasyncgen(returned):
+            await _stream_async(ctx, cast("AsyncGenerator[str, None]", returned))
 
-
-class ThreadedStreaming:
-    """A generator function of the pieces of a message, whose generator is read in a thread."""
-
-    def __init__(self, deltas: BlockingDeltas) -> None:
-        self.name = pipeline_name(deltas)
-        self._deltas = deltas
-
-    def __call__(self, ctx: ThreadContext) -> None:
-        with closing(self._deltas(ctx)) as deltas:
+    def _work(self, ctx: ThreadContext) -> Any:
+        returned = self._function(ctx)
+        if inspect.isawaitable(returned) or not inspect.isgenerator(returned):
+            return returned
+        with closing(cast("Generator[str, None, None]", returned)) as deltas:
             for delta in deltas:
                 ctx.stream(delta)
+        return None
 
 
 class ThreadedLoop:
@@ -158,6 +155,13 @@ class _LoopCall:
                 self._task.get_loop().call_soon_threadsafe(self._task.cancel)
 
 
+async def _stream_async(ctx: ThreadContext, deltas: AsyncGenerator[str, None]) -> None:
+    # Closed here and now, whatever happens: a generator that is left to be collected cleans up nobody knows when.
+    async with aclosing(deltas):
+        async for delta in deltas:
+            await ctx.stream(delta)
+
+
 def pipeline_name(pipeline: Pipeline | Deltas | Blocking) -> str:
     """The name of a pipeline in metrics and logs: its `__name__`, else its `name`, else its class's name."""
     for attribute in ("__name__", "name"):
@@ -195,8 +199,5 @@ def _awaitable(
     elif isinstance(pipeline, type) or not callable(pipeline) or not takes_context(pipeline):
         raise TypeError(f"{role} must be a function of one argument, the context, or such an object, not {pipeline!r}")
     else:
-        blocking: Blocking = pipeline
-        if _is(inspect.isgeneratorfunction, pipeline):
-            blocking = ThreadedStreaming(cast(BlockingDeltas, pipeline))
-        return Threaded(blocking, threads)
+        return Threaded(pipeline, threads)
     return ThreadedLoop(awaited, threads) if threaded else awaited

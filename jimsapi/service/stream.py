@@ -171,6 +171,11 @@ class RunStream:
             self._released = True
 
     @property
+    def is_over(self) -> bool:
+        """Whether it gets no more items."""
+        return self._released or self.ended is not None
+
+    @property
     def is_cut(self) -> bool:
         """Whether it ended before its run, for want of the store."""
         return self.ended is not None and isinstance(self.ended.answer, StoreUnavailable)
@@ -331,7 +336,7 @@ class Streams:
     def __init__(self) -> None:
         self.size = 0
         self._streams: dict[UUID, RunStream] = {}
-        self._ended: deque[tuple[float, UUID]] = deque()
+        self._ended: deque[tuple[float, UUID, RunStream]] = deque()
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -341,7 +346,15 @@ class Streams:
         return self._streams.get(run_id)
 
     def open(self, run_id: UUID, *, in_store: bool = True) -> RunStream:
-        """Begin the stream of a run, which is `in_store` unless it answers outside of every thread."""
+        """Begin the stream of a run, which is `in_store` unless it answers outside of every thread.
+
+        A run that is adopted again may still have the stream of its last attempt: an ended one is replaced.
+        """
+        stream = self._streams.get(run_id)
+        if stream is not None:
+            if not stream.is_over:
+                return stream
+            self._forget(run_id, stream)
         stream = self._streams[run_id] = RunStream(self, in_store=in_store)
         return stream
 
@@ -354,27 +367,33 @@ class Streams:
         if stream is None:
             return
         if stream.told and not stream.is_cut:
-            self._ended.append((now + KEPT_FOR, run_id))
+            self._ended.append((now + KEPT_FOR, run_id, stream))
         else:
-            self._forget(run_id)  # whoever reads it reads it to its end
+            self._forget(run_id, stream)  # whoever reads it reads it to its end
         self.tidy(now)
         self.grow(0)
 
     def tidy(self, now: float) -> None:
         """Forget what was kept long enough."""
         while self._ended and self._ended[0][0] <= now:
-            self._forget(self._ended.popleft()[1]).release()
+            self._release_oldest()
 
     def grow(self, size: int) -> None:
         """Count what a stream takes, and make room for it."""
         self.size += size
         while self.size > ALL_BYTES and self._ended:
-            self._forget(self._ended.popleft()[1]).release()
+            self._release_oldest()
 
-    def _forget(self, run_id: UUID) -> RunStream:
-        stream = self._streams.pop(run_id)
-        self.size -= stream.size
-        return stream
+    def _release_oldest(self) -> None:
+        _, run_id, stream = self._ended.popleft()
+        self._forget(run_id, stream)
+        stream.release()
+
+    def _forget(self, run_id: UUID, stream: RunStream) -> None:
+        """Count a stream no longer. It may be forgotten already: closed twice, or replaced by another of its run."""
+        if self._streams.get(run_id) is stream:
+            del self._streams[run_id]
+            self.size -= stream.size
 
 
 class StreamVoice:

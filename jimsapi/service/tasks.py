@@ -1,8 +1,8 @@
-"""Tasks that code of somebody else cannot cancel: the service's own, and those of pipelines.
+"""Tasks that pipelines cannot cancel: the service's own, and those of other pipelines.
 
 Any code in the event loop may call `cancel()` on any task, and a pipeline that cancels all of them, to clean up after
-itself, would take other people's runs and the service's housekeeping with it. So these tasks refuse a cancellation that
-does not come from their own code. The service ends them by `end()`.
+itself, would take other people's runs and the service's housekeeping with it. So these tasks refuse a cancellation by
+a pipeline that they do not belong to. The service ends them by `end()`.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
+from types import FrameType
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -24,16 +25,38 @@ current_pipeline: ContextVar["PipelineTask | None"] = ContextVar("jimsapi_pipeli
 """The task of the pipeline that is running: it is set in that task, and in all that the pipeline starts."""
 
 
-class ServiceTask(asyncio.Task[Result]):
-    """A task of the service's own. `begin` makes one.
+_SCOPES = ("asyncio.taskgroups", "asyncio.timeouts", "anyio.")
+"""Modules that cancel only a task that has entered one of their scopes: its own code has asked for that."""
 
-    Its own code and the timers that this code sets may cancel it, as `asyncio.timeout` does. Other tasks and the
-    timers of pipelines may not.
+
+class _OwnedTask(asyncio.Task[Result]):
+    """A task that pipelines cannot cancel, except itself and the pipeline that made it.
+
+    Whether code belongs to a pipeline is known by its context, which tasks, timers and threads inherit. Once a pipeline
+    has ended, what it started is background work of the app, and may cancel tasks as all other code may.
     """
 
-    # An `__init__` in Python would add a fiftieth to the instructions of a chat, and so would one of `PipelineTask`.
-    _ending = False
+    # An `__init__` in Python would add a fiftieth to the instructions of a chat.
     _made_by: "PipelineTask | None" = None
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Cancel the task; returns whether it was. A cancellation by another pipeline is logged and ignored."""
+        by = current_pipeline.get()
+        if by is None or by is self or by is self._made_by or by.done() or self.done():
+            return super().cancel(msg)
+        frame = sys._getframe(1)
+        if frame.f_globals.get("__name__", "").startswith(_SCOPES):
+            return super().cancel(msg)
+        _log_refusal(self, by, frame)
+        return False
+
+    def end(self) -> None:
+        """Cancel the task on the service's behalf."""
+        super().cancel()
+
+
+class ServiceTask(_OwnedTask[Result]):
+    """A task of the service's own. `begin` makes one. Only a pipeline that made it can cancel it, as other code can."""
 
     @classmethod
     def begin(
@@ -45,22 +68,8 @@ class ServiceTask(asyncio.Task[Result]):
             task._made_by = maker
         return task
 
-    def cancel(self, msg: Any | None = None) -> bool:
-        """Cancel the task; returns whether it was. A cancellation by others is logged and ignored."""
-        by = asyncio.current_task(self.get_loop())
-        is_own = by is self or (by is None and current_pipeline.get() in (None, self._made_by))
-        if self._ending or is_own or self.done():
-            return super().cancel(msg)
-        _log_refusal(self, by)
-        return False
 
-    def end(self) -> None:
-        """Cancel the task on the service's behalf."""
-        self._ending = True
-        super().cancel()
-
-
-class PipelineTask(asyncio.Task[Any]):
+class PipelineTask(_OwnedTask[Any]):
     """The task of one pipeline's call. `begin` makes one.
 
     Other pipelines cannot cancel it. `pipeline` is the name in metrics.
@@ -70,7 +79,6 @@ class PipelineTask(asyncio.Task[Any]):
     run_id: UUID
     thread_id: UUID
     refusal_logged = False
-    _made_by: "PipelineTask | None" = None
 
     @classmethod
     def begin(
@@ -90,18 +98,6 @@ class PipelineTask(asyncio.Task[Any]):
         if (maker := current_pipeline.get()) is not None:
             task._made_by = maker
         return task
-
-    def cancel(self, msg: Any | None = None) -> bool:
-        """Cancel the task; returns whether it was. A cancellation by another pipeline is logged and ignored."""
-        by = current_pipeline.get()
-        if by in (None, self, self._made_by) or self.done():
-            return super().cancel(msg)
-        _log_refusal(self, asyncio.current_task(self.get_loop()))
-        return False
-
-    def end(self) -> None:
-        """Cancel the task on the service's behalf."""
-        super().cancel()
 
     def __str__(self) -> str:
         return f"pipeline {self.pipeline} (run {self.run_id}, thread {self.thread_id})"
@@ -159,18 +155,14 @@ def pipeline_of(task: asyncio.Task[Any]) -> PipelineTask | None:
     return None if context is None else context().get(current_pipeline)
 
 
-def _log_refusal(refused: asyncio.Task[Any], by: asyncio.Task[Any] | None) -> None:
+def _log_refusal(refused: asyncio.Task[Any], by: PipelineTask, frame: FrameType) -> None:
     """Log who cancelled what, and from which line. One line for each pipeline: it may cancel thousands of tasks."""
-    pipeline = current_pipeline.get()
-    if pipeline is not None:
-        if pipeline.refusal_logged:
-            return
-        pipeline.refusal_logged = True
-    culprit = task_text(by) if pipeline is None or by is pipeline else f"a task of {pipeline}"
-    frame = sys._getframe(2)
+    if by.refusal_logged:
+        return
+    by.refusal_logged = True
     logger.error(
-        "%s cancelled %s, at %s:%d: that task goes on, for only its own code and the server may cancel it",
-        culprit,
+        "%s cancelled %s, at %s:%d: that task goes on, for a pipeline cannot cancel tasks of others",
+        by if asyncio.current_task(refused.get_loop()) is by else f"a task of {by}",
         task_text(refused),
         frame.f_code.co_filename,
         frame.f_lineno,

@@ -55,8 +55,9 @@ class Watchdog:
     """Watches the running event loop while it is entered. `lag` counts how late the loop's timers fire.
 
     It takes nothing for a block during which the process did not run: a suspended machine, SIGSTOP, a starved
-    processor. Nor does it log while a debugger holds the loop's thread, nor many short calls that keep the loop busy
-    together: the metrics show those.
+    processor. Nor does it count the time during which the loop is not run, as between two `run_until_complete`. Nor
+    does it log while a debugger holds the loop's thread, nor many short calls that keep the loop busy together: the
+    metrics show those.
     """
 
     def __init__(self) -> None:
@@ -89,8 +90,10 @@ class Watchdog:
 
     @property
     def current_lag(self) -> float:
-        """Seconds that the loop is late now, for any thread to read; 0 if it is on time or not watched."""
-        return max(time.monotonic() - self._beat_at - BEAT_EVERY, 0.0) if self._timer is not None else 0.0
+        """Seconds that the loop is late now, for any thread to read; 0 if it is on time, not run or not watched."""
+        if self._timer is None or not self._loop.is_running():
+            return 0.0
+        return max(time.monotonic() - self._beat_at - BEAT_EVERY, 0.0)
 
     def _beat(self) -> None:
         now = time.monotonic()
@@ -114,6 +117,8 @@ class Watchdog:
                 self._end_block(self._beat_at - beat_at - absent)
                 beat_at, absent = self._beat_at, 0.0
             absent += lost
+            if not self._loop.is_running():  # it returned from `run_until_complete`, and may be run again
+                absent = now - beat_at
             try:
                 self._look(now - beat_at - absent, held)
             except Exception:
@@ -171,12 +176,17 @@ class Watchdog:
             self._quiet_until = time.monotonic() + QUIET_FOR
 
     def _stack(self) -> list[FrameType]:
-        """The calls that run in the loop now, the one that the loop made first. Empty if it only waits."""
+        """The calls that run in the loop now, the one that the loop made first. Empty if it only waits.
+
+        Empty, too, if what runs is not called by the code that ran the loop when the watchdog was entered.
+        """
         frames: list[FrameType] = []
         frame = sys._current_frames().get(self._thread)
         while frame is not None and frame is not self._base:
             frames.append(frame)
             frame = frame.f_back
+        if frame is not self._base:
+            return []
         frames.reverse()
         while frames and _package(frames[0]) in ("asyncio", "selectors"):
             del frames[0]

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 import orjson
 
-from jimsapi.threads.bridge import Bridge, Done
+from jimsapi.threads.bridge import Bridge, Done, start
 from jimsapi.threads.errors import RunClosed, UnstorableEvent
 from jimsapi.threads.event import (
     ASSISTANT_MESSAGE,
@@ -68,16 +68,20 @@ def _in_loop(
 def _awaited_in_loop(
     method: Callable[Concatenate["ThreadContext", Parameters], Coroutine[Any, Any, Result]],
 ) -> Callable[Concatenate["ThreadContext", Parameters], Awaitable[Result]]:
-    """The same for an async method. Where no event loop runs, it has done its work when it returns."""
+    """The same for an async method. Where no event loop runs, it has done its work when it returns.
+
+    It returns a coroutine, declared as what need not be awaited, for the sake of plain functions.
+    """
 
     @wraps(method)
     def call(context: "ThreadContext", /, *arguments: Parameters.args, **named: Parameters.kwargs) -> Awaitable[Result]:
         work = method(context, *arguments, **named)
         bridge = context._bridge
-        if bridge is None or not bridge.is_needed():
-            return work if _get_running_loop() is not None else Done(asyncio.run(work))
-        begun = bridge.begin(work)
-        return asyncio.wrap_future(begun) if _get_running_loop() is not None else Done(begun.result())
+        if bridge is not None and bridge.is_needed():
+            return bridge.begin(work)
+        if _get_running_loop() is None:
+            return Done(asyncio.run(work))
+        return start(work) if context._is_for_test else work
 
     return call
 
@@ -94,6 +98,8 @@ class ThreadContext:
     A pipeline that works in a thread has the same context. Its async methods need no `await` in a plain `def`: they
     have done their work when they return.
     """
+
+    _is_for_test = False
 
     def __init__(
         self,
@@ -128,6 +134,7 @@ class ThreadContext:
         """Make a context for a pipeline's unit test: no store, no server.
 
         `history` holds earlier events as (event type, event data); `message` comes after them, as the user's.
+        A pipeline that is a plain function may be called in an async test, too: what it says needs no `await`.
         """
         past = [*history]
         if message is not None:
@@ -135,7 +142,9 @@ class ThreadContext:
         thread_id = uuid7()
         made = [Event(thread_id=thread_id, event_type=kind, event_data=data) for kind, data in past]
         rows = [EventRow(e.event_id, e.created_at, e.event_type, orjson.dumps(e.event_data)) for e in made]
-        return cls(thread_id, rows, thread_config=thread_config)
+        context = cls(thread_id, rows, thread_config=thread_config)
+        context._is_for_test = True
+        return context
 
     @cached_property
     def events(self) -> list[Event]:

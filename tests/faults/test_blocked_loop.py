@@ -158,6 +158,58 @@ def test_other_threads_that_compute_are_not_taken_for_a_block(site: Path) -> Non
         assert "event loop" not in served.stderr
 
 
+def test_what_a_signal_logs_does_not_bear_the_identifier_of_the_request_that_it_interrupts(served: Served) -> None:
+    def block() -> None:
+        with served.client() as client:
+            body = {"contact_id": "ann", "message": "sleep 1.2"}
+            client.post(CHAT, json=body, headers={"x-request-id": "the-blocker"})
+
+    thread = threading.Thread(target=block)
+    thread.start()
+    line_of(served, BLOCKED)
+    os.kill(served.pid, signal.SIGUSR1)
+    os.kill(served.pid, signal.SIGUSR2)
+    lines = [line_of(served, text) for text in ("runs are open", "SIGUSR1: task", "SIGUSR2 is ignored")]
+    thread.join()
+    assert not [line for line in lines if "the-blocker" in line]
+
+
+def test_a_loop_that_is_not_run_for_a_time_is_not_blocked(caplog: pytest.LogCaptureFixture) -> None:
+    async def answer(ctx: ThreadContext) -> None:
+        """Answers nothing."""
+
+    async def block() -> None:
+        rest(0.5)
+
+    api = create_api(answer, store="memory:")
+    with asyncio.Runner() as runner:
+        lifespan = api.lifespan()
+        runner.run(lifespan.__aenter__())
+        rest(1.5)  # as a notebook or a test does between two calls
+        assert metric(api.metrics(), "jims_event_loop_late_seconds") == 0
+        runner.run(block())
+        runner.run(lifespan.__aexit__(None, None, None))
+    assert "event loop" not in caplog.text
+
+
+def test_a_loop_that_is_run_by_other_code_than_at_first_is_not_called_blocked(caplog: pytest.LogCaptureFixture) -> None:
+    async def answer(ctx: ThreadContext) -> None:
+        """Answers nothing."""
+
+    def enter() -> None:  # as a fixture does, which has returned when the test runs
+        runner.run(lifespan.__aenter__())
+
+    api = create_api(answer, store="memory:")
+    with asyncio.Runner() as runner:
+        lifespan = api.lifespan()
+        enter()
+        loop = runner.get_loop()
+        loop.call_soon(rest, 1.5)
+        runner.run(asyncio.sleep(0))
+        runner.run(lifespan.__aexit__(None, None, None))
+    assert "event loop" not in caplog.text
+
+
 @pytest.mark.anyio
 async def test_the_metrics_show_a_block_while_it_lasts_and_afterwards() -> None:
     async def block(ctx: ThreadContext) -> None:

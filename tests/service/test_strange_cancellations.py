@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import anyio
 import pytest
 
 from jimsapi import Event, Inbound, JimsApp, ThreadContext, create_api
@@ -196,6 +197,127 @@ def test_a_loop_that_ends_cancels_what_was_left_in_it() -> None:
     left: list[asyncio.Task[Any]] = []
     asyncio.run(leave_behind())
     assert [task.cancelled() for task in left] == [True, True]
+
+
+async def test_a_task_of_the_service_may_be_cancelled_by_tasks_that_it_started(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    steps: list[str] = []
+
+    async def fail() -> None:
+        raise ValueError("on purpose")
+
+    async def work() -> None:
+        async with anyio.create_task_group() as group:
+
+            async def leave() -> None:
+                group.cancel_scope.cancel()
+
+            group.start_soon(leave)  # as anyio does when the first of several connections stands
+            await anyio.sleep_forever()
+        steps.append("left by a child")
+        try:
+            async with asyncio.TaskGroup() as group_of_asyncio:
+                group_of_asyncio.create_task(fail())
+                await asyncio.Event().wait()
+        except* ValueError:
+            steps.append("a child failed")
+        await asyncio.Event().wait()
+
+    task = tasks.ServiceTask.begin(work(), loop=asyncio.get_running_loop())
+    while len(steps) < 2 and not task.done():
+        await asyncio.sleep(0)
+    assert steps == ["left by a child", "a child failed"]
+    assert task.cancelling() == 0
+    task.end()
+    await asyncio.wait({task}, timeout=5.0)
+    assert task.cancelled()
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_the_end_of_a_service_task_is_not_lost_beside_a_scope_that_a_child_cancels(turns: int) -> None:
+    loop = asyncio.get_running_loop()
+    cancelled = asyncio.Event()
+
+    async def work() -> None:
+        async with anyio.create_task_group() as group:
+
+            async def leave() -> None:
+                await asyncio.sleep(0)
+                group.cancel_scope.cancel()
+                cancelled.set()
+                end_after(turns)
+
+            group.start_soon(leave)
+            await anyio.sleep_forever()
+        await asyncio.Event().wait()
+
+    def end_after(turns: int) -> None:
+        if turns:
+            loop.call_soon(end_after, turns - 1)
+        else:
+            task.end()
+
+    task = tasks.ServiceTask.begin(work(), loop=loop)
+    await cancelled.wait()
+    done, _ = await asyncio.wait({task}, timeout=1.0)
+    assert done
+    assert task.cancelled()
+
+
+async def test_a_task_group_of_the_service_ends_by_a_job_that_a_running_pipeline_gave_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    groups: list[asyncio.TaskGroup] = []
+
+    async def keep_group() -> None:
+        async with asyncio.TaskGroup() as group:
+            groups.append(group)
+            await asyncio.Event().wait()
+
+    async def fail() -> None:
+        raise ValueError("on purpose")
+
+    async def gives_job(ctx: ThreadContext) -> None:
+        groups[0].create_task(fail())
+        await asyncio.wait({keeper}, timeout=5.0)
+        ctx.send_message("ended" if keeper.done() else "goes on")
+
+    keeper = tasks.ServiceTask.begin(keep_group(), loop=asyncio.get_running_loop())
+    async with MemoryStore() as store, service_of(gives_job, store) as service:
+        assert (await service.chat(inbound(), PUBLIC)).assistant_messages == ["ended"]
+    assert isinstance(keeper.exception(), ExceptionGroup)
+    assert "jimsapi.tasks" not in caplog.text
+
+
+async def test_a_helper_that_the_first_pipeline_started_may_cancel_later_ones(caplog: pytest.LogCaptureFixture) -> None:
+    overdue = asyncio.Queue[asyncio.Task[Any]]()
+    helpers: list[asyncio.Task[None]] = []
+
+    async def cancel_overdue() -> None:
+        while True:
+            (await overdue.get()).cancel()
+
+    async def pipeline(ctx: ThreadContext) -> None:
+        if not helpers:
+            helpers.append(asyncio.create_task(cancel_overdue()))
+            ctx.send_message("first")
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        overdue.put_nowait(task)
+        try:
+            await asyncio.sleep(5)
+        except asyncio.CancelledError:
+            task.uncancel()
+            ctx.send_message("limited")
+
+    async with MemoryStore() as store, service_of(pipeline, store) as service:
+        assert (await service.chat(inbound(), PUBLIC)).assistant_messages == ["first"]
+        assert (await service.chat(inbound(), PUBLIC)).assistant_messages == ["limited"]
+    helpers[0].cancel()
+    assert "jimsapi.tasks" not in caplog.text
 
 
 async def cancels_its_parent(ctx: ThreadContext) -> None:

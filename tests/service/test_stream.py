@@ -174,6 +174,27 @@ def open_one(streams: Streams, size: int = 0) -> UUID:
     return run_id
 
 
+async def test_a_run_that_is_opened_and_closed_again_has_a_new_stream_and_is_forgotten_once() -> None:
+    streams, run_id = Streams(), uuid4()
+    opened = []
+    for now in (0.0, 1.0):
+        stream = streams.open(run_id)
+        opened.append(stream)
+        assert streams.open(run_id) is stream
+        stream.put(RunStarted(run_id, run_id, True))
+        stream.end(FAULT)
+        streams.close(run_id, now)
+        streams.close(run_id, now)
+    assert opened[0] is not opened[1]
+    assert streams.size == opened[1].size
+    streams.tidy(KEPT_FOR)
+    assert streams.get(run_id) is opened[1]
+    streams.tidy(KEPT_FOR + 1.0)
+    assert (len(streams), streams.size) == (0, 0)
+    streams.close(run_id, 100.0)
+    assert told(await read_all(opened[1]))[-1] == "RunCancelled"
+
+
 async def test_an_ended_stream_is_kept_for_a_minute() -> None:
     streams = Streams()
     first, second = open_one(streams), open_one(streams)

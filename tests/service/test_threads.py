@@ -5,6 +5,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,63 @@ async def test_a_generator_streams_what_it_yields(app: JimsApp) -> None:
         assert (await run.answer).assistant_messages == ["abc"]
 
 
+def traced(pipeline: Any) -> Any:
+    """An ordinary decorator: what it makes is a plain function, whatever it is put around."""
+
+    @wraps(pipeline)
+    def call(ctx: ThreadContext) -> Any:
+        return pipeline(ctx)
+
+    return call
+
+
+closed: list[str] = []
+
+
+@traced
+def decorated_words(ctx: ThreadContext) -> Iterator[str]:
+    assert threading.current_thread() is not threading.main_thread()
+    try:
+        yield from "abc"
+    finally:
+        closed.append("plain")
+
+
+@traced
+async def decorated_words_async(ctx: ThreadContext) -> AsyncIterator[str]:
+    assert threading.current_thread() is threading.main_thread()
+    try:
+        for word in "abc":
+            yield word
+    finally:
+        await asyncio.sleep(0)
+        closed.append("async")
+
+
+class Expression:
+    def __call__(self, ctx: ThreadContext) -> Any:
+        return (word for word in "abc")
+
+
+@pytest.mark.parametrize(
+    ("app", "cleaned"),
+    [
+        (JimsApp(decorated_words), ["plain"]),
+        (JimsApp(decorated_words_async), ["async"]),
+        (JimsApp(Expression()), []),
+    ],
+    ids=["plain", "async", "expression"],
+)
+async def test_a_generator_that_it_returns_is_streamed_and_closed(app: JimsApp, cleaned: list[str]) -> None:
+    closed.clear()
+    async with serving(app) as service:
+        run = service.begin(inbound(), PUBLIC, watched=True)
+        assert run.stream is not None
+        assert told(await read_all(run.stream))[:4] == ["started", "delta a", "delta b", "delta c"]
+        assert (await run.answer).assistant_messages == ["abc"]
+    assert closed == cleaned
+
+
 async def test_it_blocks_nobody_else() -> None:
     held = Held()
     async with serving(held) as service:
@@ -183,6 +241,23 @@ async def test_an_async_one_has_an_event_loop_of_its_own_and_the_context_variabl
         who.set("ann")
         assert (await service.chat(inbound(), PUBLIC)).assistant_messages == ["ann 2"]
     assert loops[0] is not asyncio.get_running_loop()
+
+
+async def test_an_async_one_may_speak_by_tasks() -> None:
+    async def pipeline(ctx: Any) -> None:
+        await asyncio.create_task(ctx.update_agent_status("Speaking"))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ctx.stream("a"))
+            group.create_task(ctx.stream("b"))
+        loaded = await asyncio.wait_for(ctx.load_events(), 5)
+        await asyncio.gather(ctx.stream("c"), ctx.stream(str(len(loaded))))
+
+    for threaded in (False, True):
+        async with serving(JimsApp(pipeline, threaded=threaded)) as service:
+            run = service.begin(inbound(), PUBLIC, watched=True)
+            assert run.stream is not None
+            assert "status Speaking" in told(await read_all(run.stream))
+            assert (await run.answer).assistant_messages == ["abc2"]
 
 
 async def test_a_lambda_that_makes_a_coroutine_is_awaited_in_the_loop_of_the_service() -> None:
@@ -354,6 +429,37 @@ def test_a_plain_one_is_tested_without_a_server_or_a_loop() -> None:
     assert isinstance(ctx.status_updater, Heard)
     assert ctx.status_updater.statuses == ["Done"]
     assert [event.event_data["content"] for event in ctx.complete()] == ["hi"]
+
+
+async def test_a_plain_one_is_tested_in_an_async_test_without_a_server() -> None:
+    ctx = ThreadContext.for_test("hi")
+    speak_plainly(ctx)
+    assert [event.event_data["content"] for event in ctx.complete()] == ["hi"]
+
+
+def speak_plainly(ctx: ThreadContext) -> None:
+    ctx.update_agent_status("Speaking")
+    for piece in words_of(ctx):
+        ctx.stream(piece)
+
+
+async def test_an_async_one_waits_in_a_test_as_in_a_server() -> None:
+    ctx: Any = ThreadContext.for_test("hi").with_status_updater(Heard())
+
+    async def speaks_without_end() -> None:
+        while True:
+            await ctx.stream("again ")
+
+    await ctx.update_agent_status("Speaking")
+    await asyncio.create_task(ctx.update_agent_status("Still"))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(ctx.update_agent_status("Never"), 0)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(speaks_without_end(), 0.01)
+    with pytest.raises(TypeError, match="must be a str"):
+        await ctx.stream(5)
+    assert [event.event_type for event in await ctx.load_events()] == ["comm.user_message"]
+    assert ctx.status_updater.statuses == ["Speaking", "Still"]
 
 
 def words_of(ctx: ThreadContext) -> str:
