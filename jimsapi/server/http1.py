@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable
 from contextvars import copy_context
-from functools import lru_cache
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
@@ -606,7 +606,7 @@ class Http1Protocol(asyncio.Protocol):
     def _start(self, exchange: "Exchange") -> None:
         self.exchange = exchange
         if self.batch.starts.limited:
-            self.batch.starts.add(self, exchange)
+            self.batch.starts.add(partial(self.begin, exchange), exchange.scope["path"])
         else:
             self.begin(exchange)
 

@@ -44,7 +44,9 @@ class Server(uvicorn.Server):
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             sys.exit(_STARTUP_FAILED)
-        batch_of(self.server_state, asyncio.get_running_loop()).starts.first = frozenset(self._first)
+        batch_of(self.server_state, asyncio.get_running_loop()).starts.first = frozenset(
+            self.config.root_path + path for path in self._first
+        )
         descriptors = Descriptors(raise_limit())
         lines = tuple(f"GET {path}".encode() for path in self._first)
         self.servers = []

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from typing import Any
+from collections.abc import Callable
 
 STARTED_AT_ONCE = 4
 """Requests that begin in one pass of the event loop while the server is overloaded."""
@@ -21,8 +21,8 @@ class Starts:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiting: deque[tuple[Any, Any]] = deque()
-        self._first: deque[tuple[Any, Any]] = deque()
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._first: deque[Callable[[], None]] = deque()
         self._until = 0.0
         self.limited = False
         """Whether requests have to be added here."""
@@ -36,17 +36,17 @@ class Starts:
             self.limited = True
             self._loop.call_later(OVERLOADED_FOR, self._look)
 
-    def add(self, connection: Any, exchange: Any) -> None:
-        """Have `connection.begin(exchange)` called in its turn."""
+    def add(self, begin: Callable[[], None], path: str) -> None:
+        """Call `begin` in its turn. It begins a request of `path`."""
         if not self._waiting and not self._first:
             self._loop.call_soon(self._begin_some)
-        waiting = self._first if exchange.scope["path"] in self.first else self._waiting
-        waiting.append((connection, exchange))
+        waiting = self._first if path in self.first else self._waiting
+        waiting.append(begin)
 
     def _begin_some(self) -> None:
         for _ in range(min(STARTED_AT_ONCE, len(self._first) + len(self._waiting))):
-            connection, exchange = (self._first or self._waiting).popleft()
-            connection.begin(exchange)
+            begin = (self._first or self._waiting).popleft()
+            begin()
         if self._waiting or self._first:
             self._loop.call_soon(self._begin_some)
 

@@ -9,8 +9,6 @@ from tests.faults.stop import PROMISED_NONE, stop_servers
 
 pytestmark = pytest.mark.anyio
 
-# Resets are counted by the command; how many there are is the server's part that takes connections.
-
 
 async def test_stops_under_load_are_clean_for_the_process_and_its_clients() -> None:
     figures = await stop_servers(2, Random(1))

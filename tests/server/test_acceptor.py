@@ -16,7 +16,7 @@ import trustme
 import uvicorn
 
 from jimsapi.asgi.types import Receive, Scope, Send
-from jimsapi.server import acceptor
+from jimsapi.server import acceptor, http1
 from jimsapi.server.http1 import Http1Protocol
 from jimsapi.server.server import Server
 from tests.raw import TIMEOUT, connect, ended, read_answer, request
@@ -114,6 +114,14 @@ def test_a_busy_loop_accepts_many_connections_in_each_of_its_passes(
         for connection in connections:
             assert read_answer(connection)[2] == b"/other"
     assert serving.passes < 200  # one for each connection would be 400
+
+
+def test_a_probe_is_known_by_its_path_below_the_root_path_when_requests_wait_for_their_turn() -> None:
+    with Serving(root_path="/bot") as serving:
+        assert probed(serving.port, "/healthz") == 200
+        (starts,) = [batch.starts for state, batch in http1._batches.items() if state is serving.server.server_state]
+        assert starts.first == {"/bot/healthz"}
+        assert serving.paths == ["/bot/healthz"]
 
 
 def test_a_client_that_does_not_end_its_tls_handshake_is_dropped(

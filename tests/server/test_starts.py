@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from contextlib import closing
+from functools import partial
 
 import pytest
 
@@ -14,27 +15,13 @@ from tests.serving import Served
 pytestmark = pytest.mark.anyio
 
 
-class _Connection:
-    def __init__(self, begun: list[str]) -> None:
-        self._begun = begun
-
-    def begin(self, exchange: "_Exchange") -> None:
-        self._begun.append(exchange.scope["path"])
-
-
-class _Exchange:
-    def __init__(self, path: str) -> None:
-        self.scope = {"path": path}
-
-
 async def test_few_requests_begin_in_a_pass_of_the_event_loop_and_probes_overtake_the_others() -> None:
     begun: list[str] = []
     starts = Starts(asyncio.get_running_loop())
     starts.first = frozenset({"/healthz"})
-    connection = _Connection(begun)
     for number in range(3 * STARTED_AT_ONCE):
-        starts.add(connection, _Exchange(f"/{number}"))
-    starts.add(connection, _Exchange("/healthz"))
+        starts.add(partial(begun.append, f"/{number}"), f"/{number}")
+    starts.add(partial(begun.append, "/healthz"), "/healthz")
     assert begun == []
     await asyncio.sleep(0)
     assert begun == ["/healthz", *(f"/{number}" for number in range(STARTED_AT_ONCE - 1))]
