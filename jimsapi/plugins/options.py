@@ -37,7 +37,7 @@ SHORTEST_REDACTED = 4
 """Characters. Shorter secrets stay in texts: replacing every "a" would make a text unreadable, and show the secret."""
 
 LONGEST_WORD = 12
-"""Letters. A secret of letters alone that is no longer may be a part of another word: only whole words are replaced."""
+"""Letters of a short secret. It may be a part of other words, so it is replaced only as a whole word."""
 
 _TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
 _FALSE = frozenset({"0", "false", "f", "no", "n", "off"})

@@ -31,13 +31,13 @@ TLS_CLOSE_WITHIN = 5.0
 LATE_FOR = 0.1
 """Seconds for which connections that had begun when the port closed are still accepted."""
 PAUSE = 0.1
-"""Seconds for which no connection is accepted when there is no descriptor for one."""
+"""Seconds for which the server accepts nothing after the kernel had no descriptor for a connection."""
 LOG_AGAIN_AFTER = 60.0
 """Seconds between two log lines that say that descriptors run out."""
 SENDS_WITHIN = 0.1
 """Seconds that a connection may wait for a request even if its descriptor is wanted."""
 PROBE_WITHIN = 0.05
-"""Seconds that a connection for which there is no descriptor has to turn out to be a probe's."""
+"""Seconds for which the server waits for the first bytes of a connection when only probes get a descriptor."""
 EVICTED_AT_ONCE = 16
 """Connections that are closed together to make room: to find the oldest all have to be looked at."""
 
@@ -246,7 +246,7 @@ class Acceptor:
 
 
 def refuse(connection: socket.socket, *, with_answer: bool) -> None:
-    """Close a connection that there is no room for, if it may be with an answer in HTTP."""
+    """Close a connection for which the server has no room; `with_answer` sends a 503 first."""
     connection.setblocking(False)
     with suppress(OSError):
         if with_answer:

@@ -11,7 +11,7 @@ MAX_UNREAD = 33_554_432
 """Bytes of answers that may wait for all slow clients together. What an app keeps until it may send more is not
 counted: a stream writes only 64 KiB ahead of its client."""
 FAR_ABOVE = 4
-"""Times `MAX_UNREAD`, above which connections are dropped although their clients may read fast."""
+"""Above this many times `MAX_UNREAD` the server also drops connections whose reading speed it does not know yet."""
 CHECK_EVERY = 2.0
 """Seconds between two checks, while anything waits. So a client has this long, at least, to read something."""
 TRIM_EVERY = 5.0

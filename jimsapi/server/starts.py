@@ -13,8 +13,8 @@ OVERLOADED_FOR = 1.0
 class Starts:
     """Begins requests, a few in each pass of the event loop while the server is overloaded.
 
-    An answer takes many passes. If thousands of requests, which can only be refused, began in each of them, those that
-    are being answered would hold their place many times as long, and the server would answer a fraction of what it can.
+    An answer takes many passes. If thousands of requests that can only be refused began in each pass, the accepted ones
+    would take many times as long, and the server would answer a fraction of what it can.
     """
 
     __slots__ = ("_first", "_loop", "_until", "_waiting", "first", "limited")
