@@ -102,7 +102,8 @@ class _Conversation:
             frame = await self._ws.receive_json()
             match frame:
                 case {"type": "chat", **body}:
-                    answer: _Waiting | bytes = await self._begin(cast("dict[str, Any]", body))
+                    with self._ws.working():
+                        answer: _Waiting | bytes = await self._begin(cast("dict[str, Any]", body))
                 case {"type": "cancel", "run_id": str(run_id)}:
                     return await self._cancel(run_id)
                 case {"type": "auth"}:  # from a client that was admitted without it
@@ -142,7 +143,8 @@ class _Conversation:
                 if isinstance(answer, bytes):
                     await self._send(b"error", answer)
                 else:
-                    await self._tell_run(answer)
+                    with self._ws.working():
+                        await self._tell_run(answer)
         except WebSocketDisconnected:
             all_tasks.cancel()  # whoever reads frames may wait until there is room to tell of one more
 

@@ -9,6 +9,7 @@ import binascii
 import re
 from base64 import urlsafe_b64decode
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from http import HTTPStatus
 from typing import Any
 
@@ -27,6 +28,8 @@ from .types import Message, Receive, Scope, Send
 WEBSOCKET = "WEBSOCKET"
 """What stands for a method in the record and the log of a WebSocket."""
 
+WORKING = "jimsapi.working"
+"""The name of an extension of the scope: calling it returns a context in which the server keeps the WebSocket open."""
 FIRST_FRAME_SECONDS = 10.0
 FIRST_FRAME_BYTES = 16_384
 
@@ -206,6 +209,16 @@ class WebSocket(Connection):
             return await self.receive()
         except WebSocketDisconnected:
             raise StopAsyncIteration from None
+
+    def working(self) -> AbstractContextManager[None]:
+        """A context for work that the client waits for. It may be entered by several tasks at once.
+
+        If the server has no descriptors left for new connections, it closes the WebSockets that have been silent for
+        longest, but none whose handler is in this context. Servers other than the command's do not know it.
+        """
+        make: Callable[[], AbstractContextManager[None]]
+        make = (self.scope.get("extensions") or {}).get(WORKING, nullcontext)
+        return make()
 
     # For the app.
 

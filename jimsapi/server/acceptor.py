@@ -14,11 +14,11 @@ import ssl
 import struct
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
-from typing import Protocol
 
 from jimsapi.server.descriptors import Descriptors
+from jimsapi.server.eviction import Evictable, longest_waiting
 
 ACCEPTED_AT_ONCE = 1024
 """Connections that are accepted in one pass of the loop. That is cheap, and finds the probes among them."""
@@ -51,21 +51,28 @@ _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 logger = logging.getLogger("jimsapi")
 
 
-class Waiting(Protocol):
-    """A connection that may be closed to make room for another."""
+class _Opening:
+    """A connection that is being opened: under TLS, until its handshake ends."""
+
+    def __init__(self, task: asyncio.Task[None], since: float) -> None:
+        self.task = task
+        self._since = since
 
     def waiting_since(self) -> float | None:
-        """The loop's time since when it waits for a request; None if it works on one."""
+        """The loop's time at which it began."""
+        return self._since
 
-    def close(self) -> None:
-        """Close it."""
+    def evict(self) -> None:
+        """Give it up: the event loop then closes the connection."""
+        self.task.cancel()
 
 
 class Acceptor:
     """Accepts the connections of a listening socket.
 
     Connections whose request begins with one of `first` overtake others that wait. (Under TLS nobody can know.)
-    `waiting()` returns the connections that may be closed to make room.
+    `evictable()` returns the connections that may be closed to make room, in groups: those of a group are closed only
+    if the server finds none in the groups before it. TLS handshakes that have not ended come before all of them.
     """
 
     def __init__(
@@ -74,7 +81,7 @@ class Acceptor:
         make_protocol: Callable[[], asyncio.Protocol],
         tls: ssl.SSLContext | None,
         descriptors: Descriptors,
-        waiting: Callable[[], list[Waiting]],
+        evictable: Callable[[], Iterable[Collection[Evictable]]],
         first: tuple[bytes, ...] = (),
     ) -> None:
         self._listening = listening
@@ -82,7 +89,7 @@ class Acceptor:
         self._accepted: deque[socket.socket] = deque()
         self._make_protocol = make_protocol
         self._descriptors = descriptors
-        self._waiting = waiting
+        self._evictable = evictable
         self._tls: dict[str, object] = {}
         if tls is not None:
             self._tls = {
@@ -91,10 +98,10 @@ class Acceptor:
                 "ssl_shutdown_timeout": TLS_CLOSE_WITHIN,
             }
         self._loop = asyncio.get_running_loop()
-        self._opening: set[asyncio.Task[None]] = set()
+        self._opening: dict[asyncio.Task[None], _Opening] = {}
         self._paused: asyncio.TimerHandle | None = None
         self._logged_at: float | None = None
-        self._look_at = 0.0
+        self._evict_at = 0.0
         self._accepting = False
 
     def start(self) -> None:
@@ -175,18 +182,18 @@ class Acceptor:
 
     def _open_soon(self, connection: socket.socket) -> None:
         task = self._loop.create_task(self._open(connection))
-        self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        self._opening[task] = _Opening(task, self._loop.time())
+        task.add_done_callback(self._opening.pop)
 
     async def _open(self, connection: socket.socket) -> None:
         with suppress(OSError):  # the TLS handshake failed or took too long, or the client has gone; the loop closes it
             await self._loop.connect_accepted_socket(self._make_protocol, connection, **self._tls)  # type: ignore[arg-type] # its keywords
 
     def _accept_without_room(self, connection: socket.socket) -> None:
-        """Close connections that wait for a request; if that is not enough, open the new one only for a probe."""
+        """Close others to make room for the connection. If there are none, open it only for a probe."""
         self._log("accepting connections", f"{connection.fileno()} of {self._descriptors.limit} are open")
-        self._close_idle()
-        if connection.fileno() < self._descriptors.exhausted or self._comes_first(connection):
+        limit = self._descriptors.last if self._evict() else self._descriptors.exhausted
+        if connection.fileno() < limit or self._comes_first(connection):
             self._open_soon(connection)
         elif self._first and connection.fileno() < self._descriptors.last:
             self._loop.call_later(PROBE_WITHIN, self._open_probe, connection)
@@ -200,25 +207,28 @@ class Acceptor:
         else:
             refuse(connection, with_answer=True)
 
-    def _close_idle(self) -> None:
-        """Close the connections that have waited longest for a request. If none has, look again later only: to look at
-        thousands of connections for each new one would be the greater harm."""
+    def _evict(self) -> bool:
+        """Close the connections of the first group that have waited longest. Returns whether there were any.
+
+        If there is none, the server looks again later only: to look at thousands of connections for each new one would
+        be the greater harm.
+        """
         now = self._loop.time()
-        if now < self._look_at:
-            return
-        before = now - SENDS_WITHIN
-        found = [(since, other) for other in self._waiting() if (since := other.waiting_since()) is not None]
-        found.sort(key=lambda pair: pair[0])
-        idle = [other for since, other in found[:EVICTED_AT_ONCE] if since < before]
-        for other in idle:
-            other.close()
-        if not idle:
-            self._look_at = now + SENDS_WITHIN
+        if now < self._evict_at:
+            return False
+        handshakes = self._opening.values() if self._tls else ()
+        for group in (handshakes, *self._evictable()):
+            if waiting := longest_waiting(group, EVICTED_AT_ONCE, now - SENDS_WITHIN):
+                for connection in waiting:
+                    connection.evict()
+                return True
+        self._evict_at = now + SENDS_WITHIN
+        return False
 
     def _refuse_without_descriptor(self, error: OSError) -> None:
         """The kernel cannot accept. Without a pause the loop would be called again at once, without end."""
         self._log("cannot accept connections", error.strerror or str(error))
-        self._close_idle()
+        self._evict()
         if self._descriptors.give_spare():
             with suppress(OSError):
                 refuse(self._listening.accept()[0], with_answer=not self._tls)

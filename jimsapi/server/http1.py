@@ -88,13 +88,14 @@ class Batch:
     """What connections write in one pass of the event loop. It goes out at the end of the pass: whoever reads on the
     same machine, a proxy say, is woken once and not by each answer, which would take longer than all the rest.
 
-    `backlog`, `heap` and `starts` are the server's, too.
+    `backlog`, `heap`, `starts` and the open `websockets` are the server's, too.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.backlog = Backlog(loop)
         self.heap = Heap(loop)
         self.starts = Starts(loop)
+        self.websockets: set[WebSocketConnection] = set()
         self._loop = loop
         self._writes: list[tuple[asyncio.Transport, bytes]] = []
         self._in_pieces = False
@@ -377,8 +378,16 @@ class Http1Protocol(asyncio.Protocol):
             self.close()
 
     def waiting_since(self) -> float | None:
-        """The loop's time since when the connection waits for a request; None if it works on one."""
-        return None if self.exchange is not None or self.deaf else self._waiting_since
+        """The loop's time since when the connection waits for a request; None if it works on one, or if the client has
+        not read the last answer yet."""
+        if self.exchange is not None or self.deaf or self.transport.get_write_buffer_size():
+            return None
+        return self._waiting_since
+
+    def evict(self) -> None:
+        """Close the connection, and do not wait for the client to end TLS, which may take `TLS_CLOSE_WITHIN`."""
+        self.close()
+        self.loop.call_soon(self.transport.abort)
 
     # What the parser tells.
 
@@ -635,7 +644,13 @@ class Http1Protocol(asyncio.Protocol):
             self._refuse(400, "a WebSocket handshake with a body")  # it would be taken for frames
             return
         connection = WebSocketConnection(
-            self.transport, self.config, self.state, self.app_state, self.batch.backlog, self.extensions
+            self.transport,
+            self.config,
+            self.state,
+            self.app_state,
+            self.batch.backlog,
+            self.batch.websockets,
+            self.extensions,
         )
         try:
             connection.begin(self._head(), rest)

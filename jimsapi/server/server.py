@@ -3,13 +3,14 @@
 import asyncio
 import socket
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import uvicorn
 
-from jimsapi.server.acceptor import Acceptor, Waiting
+from jimsapi.server.acceptor import Acceptor
 from jimsapi.server.descriptors import Descriptors, raise_limit
+from jimsapi.server.eviction import Evictable
 from jimsapi.server.http1 import REQUEST_WITHIN, batch_of
 
 END_WITHIN = 0.5
@@ -51,7 +52,7 @@ class Server(uvicorn.Server):
         lines = tuple(f"GET {path}".encode() for path in self._first)
         self.servers = []
         self.acceptors = [
-            Acceptor(listening, self._protocol, self.config.ssl, descriptors, self._waiting, lines)
+            Acceptor(listening, self._protocol, self.config.ssl, descriptors, self._evictable, lines)
             for listening in sockets or ()
         ]
         for acceptor in self.acceptors:
@@ -86,6 +87,11 @@ class Server(uvicorn.Server):
         )
         return protocol
 
-    def _waiting(self) -> list[Waiting]:
+    def _evictable(self) -> Iterator[list[Evictable]]:
+        """What may be closed to make room. Clients open a new connection in place of an idle one without a word, while
+        those of WebSockets see the end."""
         connections: set[Any] = self.server_state.connections
-        return [connection for connection in connections if hasattr(connection, "waiting_since")]
+        yield [connection for connection in connections if hasattr(connection, "waiting_since")]
+        websockets = batch_of(self.server_state, asyncio.get_running_loop()).websockets
+        yield [websocket for websocket in websockets if not websocket.has_sent]
+        yield [websocket for websocket in websockets if websocket.has_sent]

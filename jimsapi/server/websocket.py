@@ -8,13 +8,16 @@ of `asyncio.Protocol`.
 """
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import copy
 from typing import Any, cast
 
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from jimsapi.asgi.types import Receive, Scope, Send
+from jimsapi.asgi.types import Message, Receive, Scope, Send
+from jimsapi.asgi.websocket import WORKING
 from jimsapi.server.backlog import Backlog
 from jimsapi.server.sockets import reset
 
@@ -31,9 +34,9 @@ _PARSES_LATER = "handler_task"
 class WebSocketConnection(asyncio.Protocol):
     """Stands between a transport and `inner`, uvicorn's protocol of WebSockets.
 
-    `extensions` are added to the scope. A client must not send frames before the
-    handshake is answered (RFC 6455, 4.1), but a proxy may deliver both at once: they are kept, and handled after the
-    answer.
+    It is one of `open_ones` from its acceptance to its end. `extensions` are added to the scope. A client must not send
+    frames before the handshake is answered (RFC 6455, 4.1), but a proxy may deliver both at once: they are kept, and
+    handled after the answer.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class WebSocketConnection(asyncio.Protocol):
         state: ServerState,
         app_state: dict[str, Any],
         backlog: Backlog,
+        open_ones: "set[WebSocketConnection]",
         extensions: dict[object, object] | None = None,
     ) -> None:
         self.transport = transport
@@ -51,6 +55,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._extensions = extensions
         self._tasks = state.tasks
         self._backlog = backlog
+        self._open_ones = open_ones
         self._early: list[bytes] | None = []
         self._early_size = 0
         self._lost = self._loop.create_future()
@@ -62,6 +67,12 @@ class WebSocketConnection(asyncio.Protocol):
         self.inner: asyncio.Protocol = make(config=own, server_state=state, app_state=app_state)
         self.accepted = False
         self.answered = False
+        self.has_sent = False
+        """Whether the client has sent a message."""
+        self._working = 0
+        self._active_at = 0.0
+        self._receive: Receive
+        self._send: Send
 
     def begin(self, head: bytes, early: bytes) -> None:
         """Pass on the handshake's head; `early` is what came behind it.
@@ -81,6 +92,9 @@ class WebSocketConnection(asyncio.Protocol):
         """The first bytes of the answer are being written."""
         self.answered = True
         self.accepted = data.startswith(_ACCEPTED)
+        if self.accepted:
+            self._active_at = self._loop.time()
+            self._open_ones.add(self)
         self._loop.call_soon(self._pass_on_early)
 
     def data_received(self, data: bytes) -> None:
@@ -107,6 +121,7 @@ class WebSocketConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.resume_taking()
         self._backlog.discard(self)
+        self._open_ones.discard(self)
         try:
             self.inner.connection_lost(exc)
         finally:
@@ -153,12 +168,48 @@ class WebSocketConnection(asyncio.Protocol):
         """End the connection, and forget what the client has not read."""
         reset(self.transport)
 
+    def waiting_since(self) -> float | None:
+        """The loop's time of the last message, from or to the client; None if the app works for the client, or if that
+        has not read all of its messages yet. Pings do not count."""
+        if self._working or self.transport.is_closing() or self.transport.get_write_buffer_size():
+            return None
+        return self._active_at
+
+    def evict(self) -> None:
+        """Close the WebSocket with 1012, so that the client connects again, and do not wait for its answer."""
+        inner: Any = self.inner
+        inner.shutdown()
+        self._loop.call_soon(self.transport.abort)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """The app works for the client as long as this context is entered."""
+        self._working += 1
+        try:
+            yield
+        finally:
+            self._working -= 1
+            self._active_at = self._loop.time()
+
+    async def receive(self) -> Message:
+        """ASGI's `receive`."""
+        message = await self._receive()
+        self._active_at = self._loop.time()
+        if message["type"] == "websocket.receive":
+            self.has_sent = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        """ASGI's `send`."""
+        await self._send(message)
+        self._active_at = self._loop.time()
+
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the app. After a refusal wait until the connection is closed: uvicorn's check whether the app has
         completed the handshake, which it logs as an error, would otherwise come too early."""
-        if self._extensions is not None:
-            scope = {**scope, "extensions": {**scope.get("extensions", {}), **self._extensions}}
-        await self._app(scope, receive, send)
+        self._receive, self._send = receive, send
+        extensions = {**scope.get("extensions", {}), **(self._extensions or {}), WORKING: self.working}
+        await self._app({**scope, "extensions": extensions}, self.receive, self.send)
         if self.answered and not self.accepted:
             await asyncio.wait([self._lost])
 

@@ -1,6 +1,7 @@
 """Accepting connections over real sockets: in a flood, without descriptors, with TLS, and until the port closes."""
 
 import asyncio
+import json
 import os
 import resource
 import socket
@@ -16,9 +17,11 @@ import trustme
 import uvicorn
 
 from jimsapi.asgi.types import Receive, Scope, Send
+from jimsapi.asgi.websocket import FIRST_FRAME_SECONDS
 from jimsapi.server import acceptor, http1
 from jimsapi.server.http1 import Http1Protocol
 from jimsapi.server.server import Server
+from tests.faults.test_websockets import HANDSHAKE, WS, frame
 from tests.raw import TIMEOUT, connect, ended, read_answer, request
 from tests.serving import Served
 from tests.waiting import eventually
@@ -28,7 +31,13 @@ OTHER = request("GET", "/other")
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer with the path."""
+    """Answer with the path, and accept WebSockets."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+        return
     body = scope["path"].encode()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body})
@@ -44,6 +53,7 @@ class Serving:
         self.paths: list[str] = []
         self.passes = 0
         self._counted = 0
+        self.loop: asyncio.AbstractEventLoop
         config = uvicorn.Config(
             self._call, http=Http1Protocol, loop=loop, interface="asgi3", lifespan="off", log_config=None, **options
         )
@@ -63,6 +73,7 @@ class Serving:
 
     async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self.paths:
+            self.loop = asyncio.get_running_loop()
             self._count()
         self.paths.append(scope["path"])
         self.passes = self._counted
@@ -201,10 +212,8 @@ def test_idle_connections_are_closed_to_make_room_for_new_ones(
     with limited(Served(), 128) as served:
         idle = many(served.port, 200)
         assert probed(served.port, "/healthz") == 200
-        for connection in many(served.port, 20):
-            connection.sendall(PROBE)
-            assert read_answer(connection)[0] in (200, 503)
-        assert ended(idle[0])
+        eventually(lambda: asked(served.port, "/openapi.json") == 200, http1.HEAD_WITHIN / 2)
+        assert not is_open(idle[0])
         served.stop()
         assert served.stderr.count("descriptors run out") == 1
         assert "Traceback" not in served.stderr
@@ -224,6 +233,171 @@ def test_probes_are_answered_though_work_has_taken_all_connections(
         assert (status, headers["connection"], headers["retry-after"]) == (503, "close", "1")
         # Connections that may turn out to be probes' keep their descriptors for a moment.
         eventually(lambda: [probed(served.port, path) for path in ("/healthz", "/readyz")] == [200, 200])
+
+
+def issued(folder: Path) -> tuple[Path, ssl.SSLContext]:
+    """A certificate's file for the server, and what its clients trust."""
+    authority = trustme.CA()
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return folder / "server.pem", context
+
+
+def asked(port: int, path: str, tls: ssl.SSLContext | None = None) -> int:
+    """The status of a request on a new connection; 0 if the server closes the connection instead."""
+    with suppress(OSError, EOFError), ExitStack() as stack:
+        client = stack.enter_context(closing(connect(port)))
+        if tls is not None:
+            client = stack.enter_context(tls.wrap_socket(client, server_hostname="localhost"))
+        client.sendall(request("GET", path))
+        return read_answer(client)[0]
+    return 0
+
+
+def websocket(port: int, stack: ExitStack) -> socket.socket | None:
+    """A WebSocket that has sent nothing but its handshake; None if the server has no room for it."""
+    client = stack.enter_context(closing(connect(port)))
+    client.sendall(request("GET", WS, *HANDSHAKE))
+    with suppress(OSError, EOFError):
+        if read_answer(client)[0] == 101:
+            return client
+    return None
+
+
+def chat_frame(contact: str, message: str) -> bytes:
+    """A message over a WebSocket."""
+    return frame(json.dumps({"type": "chat", "contact_id": contact, "message": message}).encode())
+
+
+def read_result(client: socket.socket) -> bytes:
+    """Read frames up to that which ends a run. Raises `EOFError` if the server closes the WebSocket before."""
+    read = b""
+    while b'"result"' not in read:
+        data = client.recv(65_536)
+        if not data:
+            raise EOFError("the server closed the WebSocket")
+        read += data
+    return read
+
+
+def is_open(connection: socket.socket | None) -> bool:
+    """Whether the server has neither closed the connection nor sent anything."""
+    assert connection is not None
+    connection.settimeout(0)
+    try:
+        connection.recv(1)
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return True
+    except OSError:
+        pass
+    finally:
+        connection.settimeout(TIMEOUT)
+    return False
+
+
+def test_tls_handshakes_that_do_not_end_make_room_for_new_connections(
+    many: Callable[[int, int], list[socket.socket]], tmp_path: Path
+) -> None:
+    certificate, tls = issued(tmp_path)
+    with limited(Served("--ssl-certfile", str(certificate)), 128) as served:
+        silent = many(served.port, 200)
+        eventually(lambda: asked(served.port, "/openapi.json", tls) == 200, acceptor.HANDSHAKE_WITHIN / 2)
+        assert not is_open(silent[0])
+        served.stop()
+        assert served.stderr.count("descriptors run out") == 1
+        assert "Traceback" not in served.stderr
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_evicted_clients_of_tls_need_not_end_their_side(tmp_path: Path, loop: str) -> None:
+    certificate, tls = issued(tmp_path)
+    with Serving(loop, ssl_certfile=certificate) as serving, ExitStack() as stack:
+        client = stack.enter_context(tls.wrap_socket(connect(serving.port), server_hostname="localhost"))
+        client.sendall(PROBE)
+        assert read_answer(client)[2] == b"/healthz"
+        connections: set[Any] = serving.server.server_state.connections
+        (connection,) = connections
+        eventually(connection.waiting_since)
+        serving.loop.call_soon_threadsafe(connection.evict)
+        eventually(lambda: not connections, acceptor.TLS_CLOSE_WITHIN / 2)
+
+
+def test_websockets_that_have_sent_nothing_make_room_for_new_connections() -> None:
+    with limited(Served("--api-key", "k" * 20), 128) as served, ExitStack() as stack:
+        silent = [websocket(served.port, stack) for _ in range(200)]
+        eventually(lambda: asked(served.port, "/openapi.json") == 200, FIRST_FRAME_SECONDS / 2)
+        assert silent[0] is not None
+        assert silent[0].recv(4)[2:] == (1012).to_bytes(2, "big")
+        served.stop()
+        assert served.stderr.count("descriptors run out") == 1
+        assert "Traceback" not in served.stderr
+
+
+def test_handshakes_of_tls_make_room_before_idle_connections_and_websockets(
+    many: Callable[[int, int], list[socket.socket]], tmp_path: Path
+) -> None:
+    certificate, tls = issued(tmp_path)
+    with limited(Served("--ssl-certfile", str(certificate)), 128) as served, ExitStack() as stack:
+        idle, upgraded = (
+            stack.enter_context(tls.wrap_socket(connect(served.port), server_hostname="localhost")) for _ in "ab"
+        )
+        upgraded.sendall(request("GET", WS, *HANDSHAKE))
+        assert read_answer(upgraded)[0] == 101
+        silent = many(served.port, 200)
+        eventually(lambda: asked(served.port, "/openapi.json", tls) == 200, acceptor.HANDSHAKE_WITHIN / 2)
+        assert not is_open(silent[0])
+        idle.sendall(PROBE)
+        assert read_answer(idle)[0] == 200
+        assert is_open(upgraded)
+
+
+def test_idle_connections_make_room_before_websockets(many: Callable[[int, int], list[socket.socket]]) -> None:
+    with limited(Served(), 128) as served, ExitStack() as stack:
+        upgraded = websocket(served.port, stack)
+        assert upgraded is not None
+        idle = many(served.port, 200)
+        eventually(lambda: asked(served.port, "/openapi.json") == 200, http1.HEAD_WITHIN / 2)
+        assert not is_open(idle[0])
+        assert is_open(upgraded)
+
+
+def test_websockets_with_open_runs_stay_and_those_that_have_sent_something_go_last() -> None:
+    with limited(Served(), 128) as served, ExitStack() as stack:
+        running, used = websocket(served.port, stack), websocket(served.port, stack)
+        assert running is not None
+        assert used is not None
+        running.sendall(chat_frame("ann", "hold door"))
+        used.sendall(chat_frame("bea", "reached door"))
+        read_result(used)
+        silent = [websocket(served.port, stack)]
+        for _ in range(500):
+            if is_open(silent[0]):
+                silent.append(websocket(served.port, stack))
+        assert not is_open(silent[0])
+        assert is_open(used)
+        for _ in range(500):
+            if is_open(used) and (other := websocket(served.port, stack)) is not None:
+                other.sendall(chat_frame("cay", "hi"))
+        assert not is_open(used)
+        used.close()
+        last = websocket(served.port, stack)
+        assert last is not None
+        last.sendall(chat_frame("bea", "open door"))
+        assert b"hold door" in read_result(running)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_websockets_over_tls_need_not_answer_when_they_are_evicted(tmp_path: Path, loop: str) -> None:
+    certificate, tls = issued(tmp_path)
+    with Serving(loop, ssl_certfile=certificate) as serving, ExitStack() as stack:
+        client = stack.enter_context(tls.wrap_socket(connect(serving.port), server_hostname="localhost"))
+        client.sendall(request("GET", "/", *HANDSHAKE))
+        assert read_answer(client)[0] == 101
+        (opened,) = http1.batch_of(serving.server.server_state, serving.loop).websockets
+        eventually(opened.waiting_since)
+        serving.loop.call_soon_threadsafe(opened.evict)
+        eventually(lambda: not serving.server.server_state.connections, acceptor.TLS_CLOSE_WITHIN / 2)
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])

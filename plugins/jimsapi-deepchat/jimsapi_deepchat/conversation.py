@@ -32,7 +32,9 @@ class Conversation:
             async with self._owed:
                 try:
                     async for frame in self._ws:
-                        await self._owed.send(await self._begin(frame))
+                        with self._ws.working():
+                            due = await self._begin(frame)
+                        await self._owed.send(due)
                 finally:
                     tasks.cancel_scope.cancel()  # the client has left; the runs go on
 
@@ -50,7 +52,8 @@ class Conversation:
                 try:
                     if isinstance(due, Exception):
                         raise due
-                    await self._ws.send_json({"text": one_text(await answer_of(self._ws, due))})
+                    with self._ws.working():
+                        await self._ws.send_json({"text": one_text(await answer_of(self._ws, due))})
                 except (HTTPError, DomainError) as error:
                     await self._ws.send_json(error_body(told_by(answer_to(self._ws, error))))
         except WebSocketDisconnected:
