@@ -3,6 +3,7 @@
 import os
 import resource
 import sys
+from contextlib import suppress
 
 WANTED = 65_536
 """Descriptors that the process asks for, if its hard limit allows as many."""
@@ -51,14 +52,17 @@ def _spare() -> int | None:
         return None
 
 
+def descriptor_limit() -> int:
+    """How many descriptors the process may have open now."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
 def raise_limit() -> int:
     """Raise the soft limit of open descriptors to the hard one, at most to `WANTED`. Returns the limit that holds."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = WANTED if hard == resource.RLIM_INFINITY else min(WANTED, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        try:
+        with suppress(OSError, ValueError):  # some systems have a lower bound of their own
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-            soft = wanted
-        except (OSError, ValueError):  # some systems have a lower bound of their own
-            pass
-    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+    return descriptor_limit()

@@ -6,6 +6,7 @@ The thread answers also while the main loop is blocked. It speaks HTTP/1.1 by `H
 import asyncio
 import errno
 import logging
+import math
 import threading
 import time
 from contextlib import suppress
@@ -16,11 +17,18 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
+from jimsapi.server.descriptors import descriptor_limit
+from jimsapi.server.eviction import longest_waiting
 from jimsapi.server.http1 import Http1Protocol
-from jimsapi.server.port import open_port
+from jimsapi.server.port import BACKLOG, open_port
 
 MAX_CONNECTIONS = 500
-"""Connections at once. Further ones are closed: each takes a descriptor, and those are the main app's too."""
+"""Connections at once, if the process may open `SHARE` times as many descriptors. A further one closes the one that is
+idle longest: each takes a descriptor, and the main app needs those, too."""
+SHARE = 8
+"""The part of the process's descriptors that connections may take is one in so many."""
+ACCEPTED_AT_ONCE = 8
+"""Connections that are accepted in one pass of the loop, and may for that long exceed the limit."""
 COMPLAIN_EVERY = 60.0
 """Seconds between log lines about connections that cannot be accepted."""
 CLOSE_WITHIN = 2.0
@@ -80,7 +88,8 @@ class ServerThread:
 
     async def _serve(self) -> None:
         self._loop.set_exception_handler(self._complain)
-        server = await self._loop.create_server(self._protocol, sock=self._socket)
+        server = await self._loop.create_server(self._protocol, sock=self._socket, backlog=ACCEPTED_AT_ONCE)
+        self._socket.listen(BACKLOG)  # asyncio has given the kernel that number, too
         await self._stopping.wait()
         server.close()
         for connection in list(self._state.connections):
@@ -119,11 +128,15 @@ class ServerThread:
 
 
 class _Connection(Http1Protocol):
-    """One of at most `MAX_CONNECTIONS`."""
+    """One of a bounded number of connections."""
 
     __slots__ = ()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
-        if len(self.state.connections) > MAX_CONNECTIONS:
-            self.close()
+        connections: set[Any] = self.state.connections
+        beyond = len(connections) - min(MAX_CONNECTIONS, descriptor_limit() // SHARE)
+        if beyond > 0:
+            # The new one waits, too: if the server works on all others, it is the one that is closed.
+            for connection in longest_waiting(connections, beyond, math.inf):
+                connection.evict()

@@ -3,6 +3,8 @@
 import asyncio
 import gzip
 import logging
+import os
+import signal
 import socket
 import threading
 import time
@@ -24,6 +26,7 @@ from jimsapi.plugins.errors import StartError
 from jimsapi.server import http1, thread
 from tests.raw import connect, ended, read_answer, request
 from tests.serving import Served
+from tests.waiting import eventually
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -193,15 +196,48 @@ def test_a_request_that_does_not_end_is_refused_in_time(monkeypatch: pytest.Monk
         assert read_answer(connection)[0] == 408
 
 
-def test_connections_beyond_the_limit_are_closed_and_those_within_it_are_served(
+def test_a_connection_beyond_the_limit_closes_the_one_that_is_idle_longest(
     monkeypatch: pytest.MonkeyPatch, port: int
 ) -> None:
     monkeypatch.setattr(thread, "MAX_CONNECTIONS", 2)
-    with connect(port) as first, connect(port) as second, connect(port) as third:
-        assert ended(third)
-        for connection in (first, second):
+    with connect(port) as first, connect(port) as second:
+        for connection in (second, first):
             connection.sendall(request("GET", "/metrics"))
             assert read_answer(connection)[0] == 200
+        with connect(port) as third:
+            assert ended(second)
+            for connection in (first, third):
+                connection.sendall(request("GET", "/metrics"))
+                assert read_answer(connection)[0] == 200
+
+
+def test_idle_connections_beyond_the_limit_do_not_keep_a_scrape_away() -> None:
+    port = free_port()
+    with Served("--metrics-host", "127.0.0.1", "--metrics-port", str(port)) as served, ExitStack() as stack:
+        for _ in range(thread.MAX_CONNECTIONS + 100):
+            stack.enter_context(connect(port))
+        assert scrape(port).status_code == 200
+        assert len(list(Path(f"/proc/{served.pid}/fd").iterdir())) < thread.MAX_CONNECTIONS + 50
+
+
+def test_the_metrics_port_holds_at_most_an_eighth_of_the_descriptors() -> None:
+    port = free_port()
+    served = Served("--metrics-host", "127.0.0.1", "--metrics-port", str(port))
+    served.command = ["bash", "-c", 'ulimit -n 64; exec "$@"', "bash", *served.command]
+    with served, ExitStack() as stack:
+        descriptors = Path(f"/proc/{served.pid}/fd")
+        before = len(list(descriptors.iterdir()))
+        os.kill(served.pid, signal.SIGSTOP)  # so that it accepts all of them at once
+        for _ in range(200):
+            stack.enter_context(connect(port))
+        os.kill(served.pid, signal.SIGCONT)
+        assert scrape(port).status_code == 200
+        assert len(list(descriptors.iterdir())) <= before + 64 // thread.SHARE + 1
+        with served.client() as client:
+            assert client.get("/openapi.json").status_code == 200
+        served.stop()
+        assert "descriptors" not in served.stderr
+        assert "accepts no connections" not in served.stderr
 
 
 BLOCKING = """
@@ -236,23 +272,45 @@ def cpu_seconds(served: Served) -> float:
     return (int(fields[11]) + int(fields[12])) / 100
 
 
-def test_descriptors_that_run_out_are_logged_once_do_not_spin_and_the_port_recovers() -> None:
+HOARDING = """
+import asyncio, os
+from contextlib import suppress
+
+async def app(ctx):
+    held = []
+    with suppress(OSError):
+        while True:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+    while not os.path.exists("released"):
+        await asyncio.sleep(0.05)
+    for descriptor in held:
+        os.close(descriptor)
+"""
+
+
+def test_descriptors_that_run_out_are_logged_once_do_not_spin_and_the_port_recovers(tmp_path: Path) -> None:
     port = free_port()
-    served = Served("--metrics-host", "127.0.0.1", "--metrics-port", str(port))
+    (tmp_path / "bot.py").write_text(HOARDING)
+    flags = ("--app", "bot", "--metrics-host", "127.0.0.1", "--metrics-port", str(port))
+    served = Served(*flags, folder=tmp_path)
     served.command = ["bash", "-c", 'ulimit -n 64; exec "$@"', "bash", *served.command]
-    with served:
-        with ExitStack() as stack:
-            for _ in range(80):
-                stack.enter_context(connect(port))
-            while "accepts no connections now" not in served.stderr:
-                time.sleep(0.05)
+    with served, connect(served.port) as chatting:
+        chat = b'{"contact_id":"ann","message":"hi"}'
+        fields = ("content-type: application/json", f"content-length: {len(chat)}")
+        chatting.sendall(request("POST", "/api/v1/chat", *fields, body=chat))
+        eventually(lambda: len(list(Path(f"/proc/{served.pid}/fd").iterdir())) == 64, 10)
+        with connect(port) as waiting:
+            waiting.sendall(request("GET", "/metrics"))
+            eventually(lambda: "accepts no connections now" in served.stderr, 10)
             used = cpu_seconds(served)
             time.sleep(2.5)  # in which it tries again twice
             assert cpu_seconds(served) - used < 0.3
             assert served.stderr.count("accepts no connections now") == 1
             assert "Too many open files" in served.stderr
-            assert "Traceback" not in served.stderr
-        assert scrape(port).status_code == 200
+            (tmp_path / "released").touch()
+            assert read_answer(waiting)[0] == 200
+        assert read_answer(chatting)[0] == 200
+        assert "Traceback" not in served.stderr
 
 
 def test_an_error_of_the_loop_that_is_no_lack_of_descriptors_is_logged_as_asyncio_does(
