@@ -2,7 +2,7 @@
 
 import asyncio
 import gzip
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -98,6 +98,28 @@ class WholeRegistry(CollectorRegistry):
                 yield family
 
 
+class OnlyNamed(Collector):
+    """What a registry gives of some names: of samples, as prometheus_client understands `name[]`, or of whole families.
+
+    prometheus_client's own restriction does not know `WholeRegistry`, which no collector registers with.
+    """
+
+    def __init__(self, registry: Collector, names: Collection[str]) -> None:
+        self._registry = registry
+        self._names = names
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._registry.collect():
+            if family.name in self._names:
+                yield family
+                continue
+            samples = [sample for sample in family.samples if sample.name in self._names]
+            if samples:
+                some = Metric(family.name, family.documentation, family.type)
+                some.samples = samples
+                yield some
+
+
 def metrics_text(registry: CollectorRegistry) -> str:
     """The metrics in Prometheus's text format."""
     return generate_latest(WholeRegistry(registry)).decode()
@@ -111,18 +133,20 @@ class Exposition:
 
     def __init__(self, registry: Collector) -> None:
         self._registry = registry
-        self._made: dict[tuple[str, bool], Response] = {}
+        self._made: dict[tuple[str, bool, frozenset[str]], Response] = {}
 
     def answer(self, request: Request) -> Response:
-        """The answer to a scrape, in the running event loop: text or OpenMetrics, with gzip or without."""
+        """The answer to a scrape, in the running event loop: text or OpenMetrics, with gzip or without, of all metrics
+        or of those that `name[]` names."""
         make, content_type = choose_encoder(",".join(request.headers.getlist("accept")))
         compressed = gzip_accepted(",".join(request.headers.getlist("accept-encoding")))
-        asked = (content_type, compressed)
+        names = frozenset(request.query.getlist("name[]"))
+        asked = (content_type, compressed, names)
         if asked not in self._made:
             if not self._made:
                 asyncio.get_running_loop().call_soon(self._made.clear)
             headers = {"vary": "accept, accept-encoding"}
-            text = make(self._registry)
+            text = make(OnlyNamed(self._registry, names) if names else self._registry)
             if compressed:
                 text, headers["content-encoding"] = gzip.compress(text), "gzip"
             self._made[asked] = Response(text, 200, headers, content_type)
@@ -130,12 +154,12 @@ class Exposition:
 
 
 def metrics_app(registry: CollectorRegistry) -> App:
-    """What answers on the metrics port: the metrics at `/metrics`, and at `/` for the scrapers that ask there."""
+    """What answers on the metrics port: the metrics, at any path, as prometheus_client's own server does."""
     app = App(title="jimsapi metrics")
     exposition = Exposition(WholeRegistry(registry))
 
-    @app.get("/metrics", public=True, probe=True)
     @app.get("/", public=True, probe=True)
+    @app.get("/{path:path}", public=True, probe=True)
     async def metrics(request: Request) -> Response:
         return exposition.answer(request)
 
