@@ -31,9 +31,9 @@ TLS_CLOSE_WITHIN = 5.0
 LATE_FOR = 0.1
 """Seconds for which connections that had begun when the port closed are still accepted."""
 PAUSE = 0.1
-"""Seconds for which the server accepts nothing after the kernel had no descriptor for a connection."""
+"""Seconds for which the server accepts nothing after the kernel could not accept a connection."""
 LOG_AGAIN_AFTER = 60.0
-"""Seconds between two log lines that say that descriptors run out."""
+"""Seconds between two log lines that say that descriptors run out, or that the kernel accepts nothing."""
 SENDS_WITHIN = 0.1
 """Seconds that a connection may wait for a request even if its descriptor is wanted."""
 PROBE_WITHIN = 0.05
@@ -47,6 +47,21 @@ _REFUSAL = (
     b'{"detail":"Too many connections; try again later"}'
 )
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_CLIENT_GONE = (
+    errno.ECONNABORTED,
+    errno.EPROTO,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+)
+"""Errors of the connection that would have been accepted, not of the port: `accept` reports what the network did."""
+
+_RUN_OUT = (
+    "descriptors run out while accepting connections: %s; idle connections are closed and others refused: "
+    "raise the limit of open files (ulimit -n, LimitNOFILE=), now %d, or close connections at the proxy"
+)
+_CANNOT_ACCEPT = "the server cannot accept connections: %s; it tries again every %g seconds"
 
 logger = logging.getLogger("jimsapi")
 
@@ -112,7 +127,8 @@ class Acceptor:
         self._loop.add_reader(self._listening.fileno(), self._accept)
 
     async def finish(self, within: float) -> None:
-        """Close the port without losing a connection, and wait up to `within` seconds for TLS handshakes.
+        """Close the port without losing a connection, and wait up to `within` seconds for TLS handshakes. The server
+        goes on to accept for no longer than that, even if clients or the kernel leave it no end.
 
         Connections that are beginning may end their TCP handshake; clients that come later see a closed port. (They
         may see it a second later: the kernel ignores their first packets meanwhile.)
@@ -121,8 +137,11 @@ class Acceptor:
             return
         refuse_new_connections(self._listening)
         await asyncio.sleep(LATE_FOR)
+        until = self._loop.time() + within
         while self._accept():
-            pass
+            if self._loop.time() > until:
+                break
+            await asyncio.sleep(0)  # in which connections that were closed to make room free their descriptors
         self.close()
         while self._accepted:
             self._open_soon(self._accepted.popleft())
@@ -142,17 +161,17 @@ class Acceptor:
             self._descriptors.close()
 
     def _accept(self) -> bool:
-        """Accept what waits. Returns whether there may be more."""
+        """Accept what waits. Returns whether there may be more that can be accepted at once."""
         for _ in range(ACCEPTED_AT_ONCE):
             try:
                 connection, _ = self._listening.accept()
             except (BlockingIOError, InterruptedError):
                 return False
             except OSError as error:
-                if error.errno in _NO_ROOM:
-                    self._refuse_without_descriptor(error)
-                    return False
-                continue  # the client has gone meanwhile
+                if error.errno in _CLIENT_GONE:
+                    continue
+                self._pause()
+                return self._refuse_without_descriptor(error)
             connection.setblocking(False)
             if connection.fileno() >= self._descriptors.full:
                 self._accept_without_room(connection)
@@ -191,7 +210,7 @@ class Acceptor:
 
     def _accept_without_room(self, connection: socket.socket) -> None:
         """Close others to make room for the connection. If there are none, open it only for a probe."""
-        self._log("accepting connections", f"{connection.fileno()} of {self._descriptors.limit} are open")
+        self._log(_RUN_OUT, f"{connection.fileno()} of {self._descriptors.limit} are open", self._descriptors.limit)
         limit = self._descriptors.last if self._evict() else self._descriptors.exhausted
         if connection.fileno() < limit or self._comes_first(connection):
             self._open_soon(connection)
@@ -225,14 +244,31 @@ class Acceptor:
         self._evict_at = now + SENDS_WITHIN
         return False
 
-    def _refuse_without_descriptor(self, error: OSError) -> None:
-        """The kernel cannot accept. Without a pause the loop would be called again at once, without end."""
-        self._log("cannot accept connections", error.strerror or str(error))
+    def _refuse_without_descriptor(self, error: OSError) -> bool:
+        """The kernel cannot accept. Refuse a connection by the spare descriptor; returns whether there was one.
+
+        For want of a descriptor `accept` fails even if no connection waits, so only another `accept` shows the end.
+        """
+        reason = error.strerror or str(error)
+        if error.errno not in _NO_ROOM:
+            self._log(_CANNOT_ACCEPT, reason, PAUSE)
+            return False
+        self._log(_RUN_OUT, reason, self._descriptors.limit)
         self._evict()
-        if self._descriptors.give_spare():
-            with suppress(OSError):
-                refuse(self._listening.accept()[0], with_answer=not self._tls)
+        if not self._descriptors.give_spare():
+            return False
+        try:
+            connection, _ = self._listening.accept()
+        except OSError:
+            return False
+        else:
+            refuse(connection, with_answer=not self._tls)
+            return True
+        finally:
             self._descriptors.take_spare()
+
+    def _pause(self) -> None:
+        """Accept nothing for a while: the loop would call `_accept` again at once, without end."""
         if self._paused is None and self._accepting:
             self._loop.remove_reader(self._listening.fileno())
             self._paused = self._loop.call_later(PAUSE, self._go_on)
@@ -242,17 +278,11 @@ class Acceptor:
         self._loop.add_reader(self._listening.fileno(), self._accept)
         self._accept()
 
-    def _log(self, what: str, why: str) -> None:
+    def _log(self, message: str, *details: object) -> None:
         now = self._loop.time()
         if self._logged_at is None or now - self._logged_at >= LOG_AGAIN_AFTER:
             self._logged_at = now
-            logger.error(
-                "descriptors run out while %s: %s; idle connections are closed and others refused: "
-                "raise the limit of open files (ulimit -n, LimitNOFILE=), now %d, or close connections at the proxy",
-                what,
-                why,
-                self._descriptors.limit,
-            )
+            logger.error(message, *details)
 
 
 def refuse(connection: socket.socket, *, with_answer: bool) -> None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
+from time import monotonic, process_time, sleep
 from typing import Any, Self
 
 import pytest
@@ -23,7 +24,7 @@ from jimsapi.server.http1 import Http1Protocol
 from jimsapi.server.server import Server
 from tests.faults.test_websockets import HANDSHAKE, WS, frame
 from tests.raw import TIMEOUT, connect, ended, read_answer, request
-from tests.serving import Served
+from tests.serving import STOP_WITHIN, Served
 from tests.waiting import eventually
 
 PROBE = request("GET", "/healthz")
@@ -186,6 +187,64 @@ def test_connections_without_a_descriptor_are_refused_and_later_ones_served(
     said = [record.getMessage() for record in caplog.records if record.name == "jimsapi"]
     assert len(said) == 1
     assert "raise the limit of open files" in said[0]
+
+
+HOARDING = """
+import os
+from contextlib import suppress
+
+held = []
+
+async def app(ctx):
+    with suppress(OSError):
+        while True:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+"""
+
+
+def answered(client: socket.socket) -> int | str:
+    """The status of the answer to a request that was sent, or the name of what came in its place."""
+    try:
+        return read_answer(client)[0]
+    except (OSError, EOFError) as fault:
+        return type(fault).__name__
+
+
+def test_a_stop_without_a_descriptor_answers_what_the_kernel_has_accepted_and_ends(
+    many: Callable[[int, int], list[socket.socket]], tmp_path: Path
+) -> None:
+    (tmp_path / "bot.py").write_text(HOARDING)
+    with limited(Served("--app", "bot", folder=tmp_path), 128) as served:
+        chat = b'{"contact_id":"ann","message":"hi"}'
+        fields = ("content-type: application/json", f"content-length: {len(chat)}")
+        (chatting,) = many(served.port, 1)
+        chatting.sendall(request("POST", "/api/v1/chat", *fields, body=chat))
+        assert read_answer(chatting)[0] == 200
+        clients = many(served.port, 100)
+        for client in clients:
+            client.sendall(OTHER)
+        began = monotonic()
+        assert served.stop() == 0
+        assert monotonic() - began < STOP_WITHIN / 3
+        statuses = [answered(client) for client in clients]
+        assert set(statuses) <= {404, 503}  # a few got the descriptors of idle connections
+        assert statuses.count(503) > len(clients) / 2
+        assert served.stderr.count("descriptors run out") == 1
+        assert "Traceback" not in served.stderr
+
+
+def test_a_port_that_cannot_accept_is_logged_does_not_spin_and_does_not_keep_the_server_from_ending(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with Serving("asyncio") as serving:
+        eventually(lambda: serving.server.started)
+        serving.listening.shutdown(socket.SHUT_RDWR)  # from now on `accept` fails with EINVAL, at once
+        eventually(lambda: "cannot accept" in caplog.text, 5)
+        used = process_time()
+        sleep(1)
+        assert process_time() - used < 0.5
+    assert caplog.text.count("cannot accept") == 1
+    assert "Invalid argument" in caplog.text
 
 
 def limited(served: Served, descriptors: int) -> Served:
