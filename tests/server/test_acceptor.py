@@ -163,21 +163,22 @@ def test_connections_without_a_descriptor_are_refused_and_later_ones_served(
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     held: list[int] = []
     with Serving() as serving:
-        (first,) = many(serving.port, 1)
-        first.sendall(PROBE)
-        assert read_answer(first)[2] == b"/healthz"
-        late = socket.socket()
+        assert asked(serving.port, "/healthz") == 200
+        eventually(lambda: not serving.server.server_state.connections)  # so that none makes room
+        late = [socket.socket() for _ in range(3)]
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 20, limits[1]))
             with suppress(OSError):
                 while True:
                     held.append(os.open(os.devnull, os.O_RDONLY))
-            late.settimeout(TIMEOUT)
-            late.connect(("127.0.0.1", serving.port))
-            late.sendall(PROBE)
-            assert read_answer(late)[0] == 503
+            for client in late:
+                client.settimeout(TIMEOUT)
+                client.connect(("127.0.0.1", serving.port))
+                client.sendall(PROBE)
+                assert read_answer(client)[0] == 503
         finally:
-            late.close()
+            for client in late:
+                client.close()
             for descriptor in held:
                 os.close(descriptor)
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
@@ -231,6 +232,30 @@ def test_a_stop_without_a_descriptor_answers_what_the_kernel_has_accepted_and_en
         assert statuses.count(503) > len(clients) / 2
         assert served.stderr.count("descriptors run out") == 1
         assert "Traceback" not in served.stderr
+
+
+def test_a_stop_does_not_wait_until_a_slow_loop_has_accepted_all(
+    many: Callable[[int, int], list[socket.socket]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acceptor, "ACCEPTED_AT_ONCE", 1)
+    serving = Serving()
+    clients = many(serving.port, 400)
+    for client in clients:
+        client.sendall(OTHER)
+
+    def slow_down() -> None:
+        if serving.listening.fileno() != -1:
+            sleep(0.02)
+            serving.loop.call_soon(slow_down)
+
+    with serving:
+        assert read_answer(clients[0])[0] == 200
+        serving.loop.call_soon_threadsafe(slow_down)
+        serving.server.should_exit = True
+    statuses = [answered(client) for client in clients[1:]]
+    assert statuses.count(200) > 0
+    assert statuses.count(200) < 200
+    assert set(statuses) <= {200, "ConnectionResetError"}
 
 
 def test_a_port_that_cannot_accept_is_logged_does_not_spin_and_does_not_keep_the_server_from_ending(
