@@ -262,14 +262,34 @@ def test_no_new_connection_is_lost_when_the_port_closes() -> None:
     assert seen["503"] > 0
 
 
-def test_a_hangup_is_ignored_under_nohup() -> None:
-    served = Served()
+def under_nohup(served: Served) -> Served:
+    """The same server, started with SIGHUP ignored."""
     served.command = ["sh", "-c", 'trap "" HUP && exec "$@"', "sh", *served.command]
-    with served, served.client() as client:
+    return served
+
+
+def test_a_hangup_is_ignored_under_nohup() -> None:
+    with under_nohup(Served()) as served, served.client() as client:
         signal_to(served, signal.SIGHUP)
         signal_to(served, signal.SIGUSR2)  # the next one is handled later
         eventually(lambda: "SIGUSR2 is ignored" in served.stderr)
         assert client.get("/readyz").status_code == 200
+
+
+def test_a_reloader_under_nohup_goes_on_to_reload_after_a_hangup(tmp_path: Path) -> None:
+    bot = tmp_path / "bot.py"
+    bot.write_text("async def app(ctx):\n    ctx.send_message('old')\n")
+    with under_nohup(Served("--app", "bot", "--reload", folder=tmp_path)) as served:
+        signal_to(served, signal.SIGHUP)
+        bot.write_text("async def app(ctx):\n    ctx.send_message('the new one')\n")
+
+        def answer() -> object:
+            with suppress(httpx.TransportError), served.client() as client:
+                return client.post("/api/v1/chat", json={"contact_id": "ann", "message": "hi"}).json()
+            return None
+
+        eventually(lambda: "the new one" in str(answer()), STOP_WITHIN / 2)
+        assert served.stop() == 0
 
 
 def test_a_user_signal_logs_what_the_server_works_on_and_ends_nothing() -> None:
