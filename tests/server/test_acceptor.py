@@ -471,10 +471,14 @@ def test_websockets_with_open_runs_stay_and_those_that_have_sent_something_go_la
         assert b"hold door" in read_result(running)
 
 
+@pytest.mark.filterwarnings("ignore:.* is deprecated")
+@pytest.mark.parametrize("ws", ["auto", "websockets", "wsproto"])
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_websockets_over_tls_need_not_answer_when_they_are_evicted(tmp_path: Path, loop: str) -> None:
+def test_websockets_over_tls_need_not_answer_when_they_are_evicted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, loop: str, ws: str
+) -> None:
     certificate, tls = issued(tmp_path)
-    with Serving(loop, ssl_certfile=certificate) as serving, ExitStack() as stack:
+    with Serving(loop, ws=ws, ssl_certfile=certificate) as serving, ExitStack() as stack:
         client = stack.enter_context(tls.wrap_socket(connect(serving.port), server_hostname="localhost"))
         client.sendall(request("GET", "/", *HANDSHAKE))
         assert read_answer(client)[0] == 101
@@ -482,6 +486,8 @@ def test_websockets_over_tls_need_not_answer_when_they_are_evicted(tmp_path: Pat
         eventually(opened.waiting_since)
         serving.loop.call_soon_threadsafe(opened.evict)
         eventually(lambda: not serving.server.server_state.connections, acceptor.TLS_CLOSE_WITHIN / 2)
+        assert client.recv(4)[2:] == (1012).to_bytes(2, "big")
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
