@@ -54,8 +54,9 @@ LOOK_EVERY = 5.0
 LINGER_FOR, MAX_LINGER = 2.0, 4_194_304
 """Seconds for which, and bytes of which, a client that still sends is heard after the last answer: were the connection
 closed at once, it might lose that."""
-REQUEST_WITHIN = 0.5
-"""Seconds that a client has when the server ends: for a request that has begun, and for a connection's first."""
+REQUEST_WITHIN, LINGER_AT_END = 0.5, 0.2
+"""Seconds that a client has when the server ends: for a request that has begun, also for its body, and for a
+connection's first; and seconds in place of `LINGER_FOR`. Both together are less than uvicorn waits for connections."""
 CHUNK_FRAMING = 16
 """Bytes of framing that a chunk may have beside twice its size, before the rest counts against `MAX_HEAD`."""
 HIGH_WATER = 65_536
@@ -369,19 +370,32 @@ class Http1Protocol(asyncio.Protocol):
     def shutdown(self) -> None:
         """Close the connection when all that was asked is answered. uvicorn calls this when the server is to end.
 
-        A request that is on its way is waited for: one that has begun, or the first of a connection.
+        A request that is on its way is waited for: one whose head or body has begun, or the first of a connection. A
+        drain waits for runs, and a request without its whole body has none.
         """
+        self.ending = True
+        last = self._end_after_last()
+        if last is None and self.reading is not None:  # it is answered already
+            self._linger()
+        elif self.reading is not None or (last is None and (self._fresh or self._url or has_unread(self.transport))):
+            self.loop.call_later(REQUEST_WITHIN, self._end_unless_whole)
+        elif last is None:
+            self.close()
+
+    def _end_after_last(self) -> "Exchange | None":
+        """Close the connection after the last answer to what was asked; returns that exchange, if there is one."""
         last = self.pipelined[-1] if self.pipelined else self.exchange
         if last is not None:
             last.keep_alive = False
-        elif self._fresh or self._url or has_unread(self.transport):
-            self.ending = True
-            self.loop.call_later(REQUEST_WITHIN, self._end_unless_asked)
-        else:
-            self.close()
+        return last
 
-    def _end_unless_asked(self) -> None:
-        if self.exchange is None and not self.deaf:
+    def _end_unless_whole(self) -> None:
+        """Refuse a request that has not come whole since the server was to end, and close the connection."""
+        if self.deaf:
+            return
+        if self.reading is not None:
+            self._refuse(503, "the server ended before the body had come")
+        elif self.exchange is None:
             self.close()
 
     def waiting_since(self) -> float | None:
@@ -547,7 +561,7 @@ class Http1Protocol(asyncio.Protocol):
             self.transport.resume_reading()
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self.loop.call_later(LINGER_FOR, self.close)
+        self._timer = self.loop.call_later(LINGER_AT_END if self.ending else LINGER_FOR, self.close)
 
     def reset(self) -> None:
         """Close the connection so that the client sees a fault, and no end."""
@@ -709,7 +723,7 @@ class Http1Protocol(asyncio.Protocol):
             else:
                 self.exchange = None
         if self.exchange is not None:
-            self.shutdown()
+            self._end_after_last()
             return
         body = b'{"detail":"%b"}' % HTTPStatus(status).phrase.encode()
         head = b"%b%b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"

@@ -2294,11 +2294,86 @@ def test_a_shutdown_answers_what_was_asked_and_closes_the_rest(loop: str) -> Non
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_shutdown_does_not_wait_for_a_body_that_does_not_come(loop: str) -> None:
+@pytest.mark.parametrize("before", [b"", GET], ids=["alone", "pipelined"])
+def test_a_shutdown_refuses_a_request_whose_body_does_not_come_and_is_no_error(
+    loop: str, before: bytes, seen: Seen, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Serving(loop) as serving, closing(connect(serving.port)) as client:
+        gate = Gate(serving)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["method"] == "GET":
+                await gate.wait()
+                return await echo(scope, receive, send)
+            while (message := await receive())["type"] == "http.request":
+                pass
+            seen.put(message["type"])
+
+        serving.app = app
+        client.sendall(before + post(b"hello")[:-1])
+        eventually(lambda: any(one.reading is not None for one in serving.connections))
+        serving.stop()
+        gate.open()
+        answers = Answers(client)
+        if before:
+            assert answers.read()[2] == b"GET / "
+        status, headers, _ = answers.read()
+        assert (status, headers["connection"]) == (503, "close")
+        assert next_of(seen) == "http.disconnect"
+        assert answers.end()
+        serving.join()  # though the client keeps its side open
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_shutdown_answers_a_request_whose_body_comes_within_half_a_second(loop: str) -> None:
     with Serving(loop) as serving, closing(connect(serving.port)) as client:
         client.sendall(post(b"hello")[:-1])
         eventually(lambda: any(one.exchange is not None for one in serving.connections))
         serving.stop()
-        status, headers, _ = Answers(client).read()
-        assert (status, headers["connection"]) == (500, "close")
+        eventually(lambda: any(one.ending for one in serving.connections))
+        client.sendall(b"o")
+        status, headers, body = Answers(client).read()
+        assert (status, headers["connection"], body) == (200, "close", b"POST / hello")
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_shutdown_cuts_an_answer_whose_request_does_not_come_whole(
+    loop: str, seen: Seen, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await start(send)
+        await go_on(send, b"begun", True)
+        while (message := await receive())["type"] == "http.request":
+            pass
+        seen.put(message["type"])
+
+    with Serving(loop) as serving, closing(connect(serving.port)) as client:
+        serving.app = app
+        client.sendall(post(b"hello")[:-1])
+        answers = Answers(client)
+        assert answers.head()[0] == 200
+        assert answers.chunk() == b"begun"
+        serving.stop()
+        assert next_of(seen) == "http.disconnect"
+        assert answers.end()
         serving.join()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_shutdown_does_not_wait_for_the_rest_of_a_body_that_is_answered(
+    loop: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, b"early")
+
+    with Serving(loop) as serving, closing(connect(serving.port)) as client:
+        serving.app = app
+        client.sendall(post(b"hello")[:-1])
+        answers = Answers(client)
+        assert answers.read()[2] == b"early"
+        serving.stop()
+        assert answers.end()
+        serving.join()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
