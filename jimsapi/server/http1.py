@@ -235,8 +235,8 @@ class Http1Protocol(asyncio.Protocol):
         self._url = b""  # with the fields, of a head that is not here whole
         self._headers: list[tuple[bytes, bytes]] = []
         self._host: bytes | None = None  # its Host
-        self._handshake: tuple[bytes, list[tuple[bytes, bytes]], bytes] | None = None  # one that waits: target, fields,
-        # and the bytes that came behind it
+        # A handshake that waits for the answers before it: its target, its fields, and the bytes that came behind it.
+        self._handshake: tuple[bytes, list[tuple[bytes, bytes]], bytes] | None = None
         self._good_host = b"\n"  # one that was checked, or one that cannot be
         self._data = b""  # what is parsed now
         self._is_first = False  # whether it begins with the head that is read

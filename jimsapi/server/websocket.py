@@ -26,12 +26,9 @@ MAX_EARLY = 65_536
 MAX_HANDSHAKE = 8192
 """Bytes of the fields that make a handshake. The libraries accept no more in a line."""
 
-_HANDSHAKE_FIELDS = frozenset(
-    (
-        *(b"host", b"connection", b"upgrade", b"sec-websocket-key", b"sec-websocket-version"),
-        *(b"sec-websocket-protocol", b"sec-websocket-extensions"),
-    )
-)
+_HANDSHAKE_FIELDS = {b"host", b"connection", b"upgrade"} | {
+    b"sec-websocket-" + name for name in (b"key", b"version", b"protocol", b"extensions")
+}
 _FROM_REQUEST = ("path", "raw_path", "query_string", "headers")
 """Parts of a scope that are those of the request, as for any other request."""
 _ACCEPTED = b"HTTP/1.1 101 "
