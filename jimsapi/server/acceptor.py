@@ -70,7 +70,7 @@ class _Opening:
     """A connection that is being opened: under TLS, until its handshake ends."""
 
     def __init__(self, task: asyncio.Task[None], since: float) -> None:
-        self.task = task
+        self._task = task
         self._since = since
 
     def waiting_since(self) -> float | None:
@@ -79,7 +79,7 @@ class _Opening:
 
     def evict(self) -> None:
         """Give it up: the event loop then closes the connection."""
-        self.task.cancel()
+        self._task.cancel()
 
 
 class Acceptor:
