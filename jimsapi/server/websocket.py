@@ -41,9 +41,9 @@ _PARSES_LATER = "handler_task"
 class WebSocketConnection(asyncio.Protocol):
     """Stands between a transport and `inner`, uvicorn's protocol of WebSockets.
 
-    `request` is the scope of the handshake as a request of HTTP. The connection is one of `open_ones` from its acceptance
-    to its end. A client must not send frames before the handshake is answered (RFC 6455, 4.1), but a proxy may deliver
-    both at once: they are kept, and handled after the answer.
+    `request` is the scope of the handshake as a request of HTTP. The connection is one of `open_ones` from the answer
+    101 to its end. A client must not send frames before the handshake is answered (RFC 6455, 4.1), but a proxy may
+    deliver both at once: they are kept, and handled after the answer.
     """
 
     def __init__(

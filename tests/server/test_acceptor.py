@@ -472,6 +472,7 @@ def test_websockets_with_open_runs_stay_and_those_that_have_sent_something_go_la
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The `websockets` implementation is deprecated")
 @pytest.mark.parametrize("ws", ["auto", "websockets", "wsproto"])
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_websockets_over_tls_need_not_answer_when_they_are_evicted(

@@ -2,12 +2,17 @@
 
 import json
 import re
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
 
 from jimsapi.asgi.testing import HandshakeRefused, TestClient
 from tests.apps.scripted import Scripted
+from tests.faults.test_websockets import HANDSHAKE, frame
+from tests.raw import connect, read_answer, request
+from tests.server.test_acceptor import chat_frame, is_open, limited, read_result, websocket
+from tests.serving import Served
 
 pytestmark = pytest.mark.anyio
 
@@ -143,3 +148,23 @@ async def test_a_bound_caller_stays_its_own_contact(client: TestClient) -> None:
             assert await ws.receive_json() == {"text": f"You said: {user}'s"}
             await ws.send_json(body("see", chat_id="c"))
             assert await ws.receive_json() == {"text": json.dumps([f"{user}'s", "see"])}
+
+
+def test_a_websocket_with_an_open_run_stays_when_descriptors_run_out() -> None:
+    with limited(Served(), 128) as served, ExitStack() as stack:
+        running = stack.enter_context(closing(connect(served.port)))
+        running.sendall(request("GET", PATH, *HANDSHAKE))
+        assert read_answer(running)[0] == 101
+        running.sendall(frame(b"hold door"))
+        used = websocket(served.port, stack)
+        assert used is not None
+        used.sendall(chat_frame("bea", "reached door"))
+        read_result(used)
+        for _ in range(500):
+            if is_open(used) and (other := websocket(served.port, stack)) is not None:
+                other.sendall(chat_frame("cay", "hi"))
+        assert not is_open(used)
+        last = websocket(served.port, stack)
+        assert last is not None
+        last.sendall(chat_frame("bea", "open door"))
+        assert b"hold door" in running.recv(65_536)
