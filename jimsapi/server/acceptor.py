@@ -16,6 +16,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
+from itertools import chain
 
 from jimsapi.server.descriptors import Descriptors
 from jimsapi.server.eviction import Evictable, longest_waiting
@@ -30,6 +31,9 @@ TLS_CLOSE_WITHIN = 5.0
 """Seconds that a client has to answer the end of TLS."""
 LATE_FOR = 0.1
 """Seconds for which connections that had begun when the port closed are still accepted."""
+FINISH_WITHIN = 1.0
+"""Seconds for which the server goes on, at its end, to accept what the kernel has accepted. A drain keeps three seconds
+for this and all that follows."""
 PAUSE = 0.1
 """Seconds for which the server accepts nothing after the kernel could not accept a connection."""
 LOG_AGAIN_AFTER = 60.0
@@ -127,8 +131,7 @@ class Acceptor:
         self._loop.add_reader(self._listening.fileno(), self._accept)
 
     async def finish(self, within: float) -> None:
-        """Close the port without losing a connection, and wait up to `within` seconds for TLS handshakes. The server
-        goes on to accept for no longer than that, even if clients or the kernel leave it no end.
+        """Close the port without losing a connection, and wait up to `within` seconds for TLS handshakes.
 
         Connections that are beginning may end their TCP handshake; clients that come later see a closed port. (They
         may see it a second later: the kernel ignores their first packets meanwhile.)
@@ -137,7 +140,7 @@ class Acceptor:
             return
         refuse_new_connections(self._listening)
         await asyncio.sleep(LATE_FOR)
-        until = self._loop.time() + within
+        until = self._loop.time() + FINISH_WITHIN
         while self._accept():
             if self._loop.time() > until:
                 break
@@ -236,7 +239,7 @@ class Acceptor:
         if now < self._evict_at:
             return False
         handshakes = self._opening.values() if self._tls else ()
-        for group in (handshakes, *self._evictable()):
+        for group in chain((handshakes,), self._evictable()):
             if waiting := longest_waiting(group, EVICTED_AT_ONCE, now - SENDS_WITHIN):
                 for connection in waiting:
                     connection.evict()

@@ -238,6 +238,7 @@ def test_a_stop_does_not_wait_until_a_slow_loop_has_accepted_all(
     many: Callable[[int, int], list[socket.socket]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(acceptor, "ACCEPTED_AT_ONCE", 1)
+    monkeypatch.setattr(acceptor, "FINISH_WITHIN", 0.2)
     serving = Serving()
     clients = many(serving.port, 400)
     for client in clients:
