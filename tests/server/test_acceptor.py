@@ -20,6 +20,7 @@ import uvicorn
 from jimsapi.asgi.types import Receive, Scope, Send
 from jimsapi.asgi.websocket import FIRST_FRAME_SECONDS
 from jimsapi.server import acceptor, http1
+from jimsapi.server.descriptors import Descriptors
 from jimsapi.server.http1 import Http1Protocol
 from jimsapi.server.server import Server
 from tests.faults.test_websockets import HANDSHAKE, WS, frame
@@ -279,10 +280,12 @@ def limited(served: Served, descriptors: int) -> Served:
     return served
 
 
-def probed(port: int, path: str) -> int:
-    """The status of a probe that is asked again if it is refused, as orchestrators do."""
+def probed(port: int, path: str, pause: float = 0.0) -> int:
+    """The status of a probe that is asked again if it is refused, as orchestrators do. The request follows the
+    connection after a `pause`."""
     for _ in range(20):
         with closing(connect(port)) as probe:
+            sleep(pause)
             probe.sendall(request("GET", path))
             status, headers, _ = read_answer(probe)
             if status != 503:
@@ -312,12 +315,16 @@ def test_probes_are_answered_though_work_has_taken_all_connections(
         for _ in range(150):
             for connection in many(served.port, 1):
                 connection.sendall(half)
+        with closing(Descriptors(128)) as descriptors:  # the rest is for probes, the store and the app
+            assert len(os.listdir(f"/proc/{served.pid}/fd")) <= descriptors.exhausted
         (other,) = many(served.port, 1)
         other.sendall(OTHER)
         status, headers, _ = read_answer(other)
         assert (status, headers["connection"], headers["retry-after"]) == (503, "close", "1")
         # Connections that may turn out to be probes' keep their descriptors for a moment.
-        eventually(lambda: [probed(served.port, path) for path in ("/healthz", "/readyz")] == [200, 200])
+        eventually(lambda: [probed(served.port, path) for path in ("/healthz", "/readyz")] == [200, 200], 10)
+        # So a probe is also known if its request comes a little later than its connection.
+        eventually(lambda: probed(served.port, "/healthz", acceptor.PROBE_WITHIN / 5) == 200, 10)
 
 
 def issued(folder: Path) -> tuple[Path, ssl.SSLContext]:
