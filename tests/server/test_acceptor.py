@@ -316,7 +316,7 @@ def test_probes_are_answered_though_work_has_taken_all_connections(
             for connection in many(served.port, 1):
                 connection.sendall(half)
         with closing(Descriptors(128)) as descriptors:  # the rest is for probes, the store and the app
-            assert len(os.listdir(f"/proc/{served.pid}/fd")) <= descriptors.exhausted
+            eventually(lambda: len(os.listdir(f"/proc/{served.pid}/fd")) <= descriptors.exhausted, 5)
         (other,) = many(served.port, 1)
         other.sendall(OTHER)
         status, headers, _ = read_answer(other)
