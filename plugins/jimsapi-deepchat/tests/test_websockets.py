@@ -11,8 +11,9 @@ from jimsapi.asgi.testing import HandshakeRefused, TestClient
 from tests.apps.scripted import Scripted
 from tests.faults.test_websockets import HANDSHAKE, frame
 from tests.raw import connect, read_answer, request
-from tests.server.test_acceptor import chat_frame, is_open, limited, read_result, websocket
+from tests.server.test_acceptor import asked, chat_frame, crowds_out, limited, read_result, websocket
 from tests.serving import Served
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -160,10 +161,8 @@ def test_a_websocket_with_an_open_run_stays_when_descriptors_run_out() -> None:
         assert used is not None
         used.sendall(chat_frame("bea", "reached door"))
         read_result(used)
-        for _ in range(500):
-            if is_open(used) and (other := websocket(served.port, stack)) is not None:
-                other.sendall(chat_frame("cay", "hi"))
-        assert not is_open(used)
+        eventually(lambda: crowds_out(used, served.port, stack, chat_frame("cay", "hi")), 15)
+        eventually(lambda: asked(served.port, "/openapi.json") == 200, 5)
         last = websocket(served.port, stack)
         assert last is not None
         last.sendall(chat_frame("bea", "open door"))
