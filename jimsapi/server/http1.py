@@ -460,6 +460,8 @@ class Http1Protocol(asyncio.Protocol):
 
     def _version(self) -> str:
         version: str = self._parser.get_http_version()
+        if version == "0.9":  # what the parser says, too, if there is none
+            raise Refused(400, "a request line without a version, or with HTTP/0.9")  # (RFC 9112, 3)
         if version not in ("1.1", "1.0"):
             raise Refused(505, "another version of HTTP")
         if version == "1.0" and any(name == b"transfer-encoding" for name, _ in self._headers):  # (RFC 9112, 6.1)
@@ -635,7 +637,13 @@ class Http1Protocol(asyncio.Protocol):
             self._refuse(400, "a WebSocket handshake with a body")  # it would be taken for frames
             return
         connection = WebSocketConnection(
-            self.transport, self.config, self.state, self.app_state, self.batch.backlog, self.extensions
+            self.transport,
+            self.config,
+            self.state,
+            self.app_state,
+            self.batch.backlog,
+            self.batch.heap,
+            self.extensions,
         )
         try:
             connection.begin(self._head(), rest)

@@ -15,7 +15,7 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from jimsapi.asgi.types import Receive, Scope, Send
-from jimsapi.server.backlog import Backlog
+from jimsapi.server.backlog import Backlog, Heap
 from jimsapi.server.sockets import reset
 
 TAKEN_WITHIN = 60.0
@@ -43,6 +43,7 @@ class WebSocketConnection(asyncio.Protocol):
         state: ServerState,
         app_state: dict[str, Any],
         backlog: Backlog,
+        heap: Heap,
         extensions: dict[object, object] | None = None,
     ) -> None:
         self.transport = transport
@@ -51,6 +52,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._extensions = extensions
         self._tasks = state.tasks
         self._backlog = backlog
+        self._heap = heap
         self._early: list[bytes] | None = []
         self._early_size = 0
         self._lost = self._loop.create_future()
@@ -110,6 +112,7 @@ class WebSocketConnection(asyncio.Protocol):
         try:
             self.inner.connection_lost(exc)
         finally:
+            self._heap.websocket_ended()
             if not self._lost.done():
                 self._lost.set_result(None)
 

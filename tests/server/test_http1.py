@@ -1028,8 +1028,8 @@ def test_what_a_request_says_of_other_protocols_is_no_fault(serving: Serving, se
 
 
 UNSUPPORTED = {
-    "HTTP/0.9": (b"GET /\r\n\r\n", 505),
-    "HTTP/0.9 by name": (b"GET / HTTP/0.9\r\nhost: a\r\n\r\n", 505),
+    "no version": (b"GET /\r\n\r\n", 400),
+    "HTTP/0.9": (b"GET / HTTP/0.9\r\nhost: a\r\n\r\n", 400),
     "HTTP/1.2": (b"GET / HTTP/1.2\r\nhost: a\r\n\r\n", 505),
     "HTTP/2.0": (b"GET / HTTP/2.0\r\nhost: a\r\n\r\n", 505),
     "HTTP/3.0": (b"GET / HTTP/3.0\r\nhost: a\r\n\r\n", 505),
