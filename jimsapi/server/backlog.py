@@ -19,6 +19,8 @@ TRIM_EVERY = 5.0
 """Seconds between two calls that give free memory back to the system, at least."""
 COLLECT_AFTER = 100
 """WebSockets whose memory may wait for the garbage collector: 38 KB each. A collection stops everything else."""
+COLLECT_IN = 0.1
+"""Seconds from the end of the last of them until the collection: their tasks have to end, too."""
 
 
 class SlowReader(Protocol):
@@ -86,6 +88,7 @@ class Heap:
         self._is_due = False
         self._websockets = 0
         """How many have ended since the last collection."""
+        self._collects = False
         self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
     def connection_ended(self) -> None:
@@ -94,15 +97,24 @@ class Heap:
             self._is_due = True
             self._loop.call_later(TRIM_EVERY, self._return)
 
-    def websocket_ended(self) -> None:
-        """The same for a WebSocket."""
+    def websocket_ended(self, still_open: int) -> None:
+        """The same for a WebSocket, of a server that has so many other connections.
+
+        A collection takes as long as the open connections and those that have ended are many. So it comes when half of
+        them have ended: then each WebSocket costs the same, however many there are.
+        """
         self._websockets += 1
+        if self._websockets >= max(COLLECT_AFTER, still_open) and not self._collects:
+            self._collects = True
+            self._loop.call_later(COLLECT_IN, self._collect)
         self.connection_ended()
+
+    def _collect(self) -> None:
+        self._collects = False
+        self._websockets = 0
+        gc.collect()
 
     def _return(self) -> None:
         self._is_due = False
-        if self._websockets >= COLLECT_AFTER:
-            self._websockets = 0
-            gc.collect()
         if self._trim is not None:  # it is glibc
             threading.Thread(target=self._trim, args=(0,), name="heap trim", daemon=True).start()

@@ -51,6 +51,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._app: Any = config.loaded_app
         self._extensions = extensions
         self._tasks = state.tasks
+        self._connections = state.connections
         self._backlog = backlog
         self._heap = heap
         self._early: list[bytes] | None = []
@@ -112,7 +113,7 @@ class WebSocketConnection(asyncio.Protocol):
         try:
             self.inner.connection_lost(exc)
         finally:
-            self._heap.websocket_ended()
+            self._heap.websocket_ended(len(self._connections))
             if not self._lost.done():
                 self._lost.set_result(None)
 
