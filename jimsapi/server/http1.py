@@ -1013,7 +1013,9 @@ class Exchange:
         self._write(body)
         if not more:
             self.complete = True
-            self._chunks = None  # of the body, which may still be long in coming
+            if not self._ended:  # the rest of the body may be long in coming
+                self._chunks = None
+                self.scope = {}
             if self._waiting is not None:
                 self._wake()
             self._protocol.answered(self)

@@ -837,6 +837,29 @@ def test_a_body_that_keeps_to_the_rate_is_read_however_long_it_takes(
         assert Answers(slow).read()[2] == b"POST / " + body
 
 
+class _Kept:
+    """Something that a scope refers to."""
+
+
+def test_nothing_of_a_request_is_kept_while_the_rest_of_its_body_comes_after_the_answer(
+    serving: Serving, client: socket.socket, answers: Answers
+) -> None:
+    kept: list[weakref.ref[_Kept]] = []
+
+    async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["kept"] = _Kept()
+        kept.append(weakref.ref(scope["kept"]))
+        await answer(send, b"no", 401)
+
+    serving.app = refusing
+    client.sendall(request("POST", "/", "content-length: 10") + b"12345")
+    assert answers.read()[0] == 401
+    eventually(lambda: kept[0]() is None)
+    serving.app = echo
+    client.sendall(b"67890" + GET)
+    assert answers.read()[0] == 200
+
+
 def test_the_rest_of_a_body_that_is_answered_already_gains_no_time(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
