@@ -11,14 +11,14 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from typing import Any, Self
 
 import pytest
 import uvicorn
 from websockets.frames import Close, Frame, Opcode
 
-from jimsapi.asgi import App, Request, Response, StreamingResponse
+from jimsapi.asgi import App, Request, Response, StreamingResponse, WebSocket, WebSocketDisconnected
 from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
 from jimsapi.server import backlog, http1
 from jimsapi.server import websocket as server_websocket
@@ -1529,6 +1529,34 @@ def test_a_websocket_that_answers_no_ping_is_closed(loop: str) -> None:
         assert reader.head()[0] == 101
         assert reader.take(1) == b"\x89"
         eventually(lambda: not serving.connections)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_handler_that_sends_while_the_server_closes_its_websocket_sees_a_client_that_has_left(loop: str) -> None:
+    seen: queue.Queue[Exception] = queue.Queue()
+    app = App()
+
+    @app.websocket("/ws")
+    async def sending(ws: WebSocket) -> None:
+        await ws.accept()
+        try:
+            while True:
+                await ws.send_text("still here")
+                await asyncio.sleep(0)
+        except Exception as error:
+            seen.put(error)
+            raise
+
+    with (
+        Serving(loop, ws_ping_interval=0.05, ws_ping_timeout=0.05) as serving,
+        closing(connect(serving.port)) as client,
+    ):
+        serving.app = app
+        client.sendall(request("GET", "/ws", *HANDSHAKE))
+        with suppress(ConnectionError):
+            while client.recv(65_536):  # it answers no ping
+                pass
+        assert isinstance(seen.get(timeout=TIMEOUT), WebSocketDisconnected)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
