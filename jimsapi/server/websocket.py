@@ -18,7 +18,7 @@ from uvicorn.server import ServerState
 
 from jimsapi.asgi.types import Message, Receive, Scope, Send
 from jimsapi.asgi.websocket import WORKING
-from jimsapi.server.backlog import Backlog
+from jimsapi.server.backlog import Backlog, Heap
 from jimsapi.server.sockets import reset
 
 TAKEN_WITHIN = 60.0
@@ -53,6 +53,7 @@ class WebSocketConnection(asyncio.Protocol):
         state: ServerState,
         app_state: dict[str, Any],
         backlog: Backlog,
+        heap: Heap,
         open_ones: "set[WebSocketConnection]",
         request: Scope,
     ) -> None:
@@ -61,7 +62,9 @@ class WebSocketConnection(asyncio.Protocol):
         self._app: Any = config.loaded_app
         self._request = request
         self._tasks = state.tasks
+        self._connections = state.connections
         self._backlog = backlog
+        self._heap = heap
         self._open_ones = open_ones
         self._early: list[bytes] | None = []
         self._early_size = 0
@@ -132,6 +135,7 @@ class WebSocketConnection(asyncio.Protocol):
         try:
             self.inner.connection_lost(exc)
         finally:
+            self._heap.websocket_ended(len(self._connections))
             if not self._lost.done():
                 self._lost.set_result(None)
 
