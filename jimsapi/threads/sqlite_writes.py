@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 import orjson
 
-from jimsapi.threads.errors import IdentifierTaken, QueueFull, RunClosed, ThreadNotFound
+from jimsapi.threads.errors import DomainError, IdentifierTaken, QueueFull, RunClosed, ThreadNotFound
 from jimsapi.threads.event import EventRow, NewEvent, times_after
 from jimsapi.threads.run import (
     Accepted,
@@ -48,6 +48,7 @@ from jimsapi.threads.store import KeyHolder
 from jimsapi.threads.window import end_with
 
 _TICK = timedelta(microseconds=1)
+_LATEST = Latest()
 
 _INSERT_THREAD = """
     INSERT INTO threads (thread_id, contact_id, external_id, created_at, thread_config) VALUES (?, ?, ?, ?, ?)
@@ -144,9 +145,22 @@ def accept(
     connection: sqlite3.Connection, plan: RunPlan, new_thread: NewThread | None, keep_keys: timedelta
 ) -> Accepted:
     """`ThreadStore.accept`. `new_thread` is given if a selector is `New`."""
-    before = _accepted_before(connection, plan)
-    if before is not None:
+    changes = connection.total_changes
+    try:
+        return _accept_now(connection, plan, new_thread, keep_keys)
+    except (DomainError, sqlite3.IntegrityError):
+        if connection.total_changes != changes:  # the run was new: it is stored before all else
+            raise
+        before = _accepted_before(connection, plan)
+        if before is None:
+            raise
         return before
+
+
+def _accept_now(
+    connection: sqlite3.Connection, plan: RunPlan, new_thread: NewThread | None, keep_keys: timedelta
+) -> Accepted:
+    """Accept a run. Raises `sqlite3.IntegrityError`, before anything is written, if it is stored already."""
     now = utc_now()
     if plan.idempotency is None:
         return _accept_message(connection, plan, new_thread, now)
@@ -171,14 +185,14 @@ def _accept_message(
 
 def _accept_new(connection: sqlite3.Connection, plan: RunPlan, new: NewThread, now: datetime) -> Accepted:
     thread = new.thread_id.hex
-    created_at = _next_creation(connection, plan.contact_id)
+    created_at = _next_creation(connection, plan)
+    status = RunStatus.QUEUED if plan.conversation_start else RunStatus.RUNNING
+    events = [new.created] if plan.conversation_start else [new.created, plan.message]
+    _insert_run(connection, plan, thread, 1, status, True, now)
     connection.execute(
         _INSERT_THREAD, (thread, plan.contact_id, new.external_id, time_text(created_at), json_value(new.config))
     )
-    status = RunStatus.QUEUED if plan.conversation_start else RunStatus.RUNNING
-    events = [new.created] if plan.conversation_start else [new.created, plan.message]
     stored = _append(connection, thread, events, None, now)
-    _insert_run(connection, plan, thread, 1, status, True, now)
     record = ThreadRecord(new.thread_id, plan.contact_id, created_at.astimezone(UTC), new.config)
     return Accepted(record, True, status, Snapshot(stored[:], False), stored)
 
@@ -188,12 +202,12 @@ def _accept_into(connection: sqlite3.Connection, plan: RunPlan, row: ThreadRow, 
     status, seq = _queue_up(connection, plan, thread)
     stored: list[EventRow] = []
     snapshot: Snapshot | None = None
+    if status is RunStatus.QUEUED and _stored(connection, thread, [plan.message]):
+        raise IdentifierTaken([plan.message.event_id])
+    _insert_run(connection, plan, thread, seq, status, False, now)
     if status is RunStatus.RUNNING:
         stored = _append(connection, thread, [plan.message], newest_time(connection, thread), now)
         snapshot = load_snapshot(connection, thread, plan.context)
-    elif _stored(connection, thread, [plan.message]):
-        raise IdentifierTaken([plan.message.event_id])
-    _insert_run(connection, plan, thread, seq, status, False, now)
     return Accepted(thread_record(row), False, status, snapshot, stored)
 
 
@@ -309,13 +323,15 @@ def _quiet_since(connection: sqlite3.Connection, row: ThreadRow, moment: datetim
     return newest < moment
 
 
-def _next_creation(connection: sqlite3.Connection, contact_id: str) -> datetime:
+def _next_creation(connection: sqlite3.Connection, plan: RunPlan) -> datetime:
     """The time of a new thread: the process's local time, as JIMS has it, but after the contact's newest thread.
 
     Local time jumps back in autumn, and `Latest` goes by it.
     """
     now = datetime.now()
-    row = latest_thread(connection, contact_id)
+    if plan.selectors[0] == _LATEST:  # it has found no thread of the contact
+        return now
+    row = latest_thread(connection, plan.contact_id)
     return now if row is None else max(now, datetime.fromisoformat(row[2]) + _TICK)
 
 

@@ -75,7 +75,7 @@ def test_a_turn_without_a_key_never_looks_for_keys(database: sqlite3.Connection)
         _turn_steps(database, ById(_thread("usual", SHORT)))
     finally:
         database.set_trace_callback(None)
-    assert len(statements) == 13  # with BEGIN and ROLLBACK
+    assert len(statements) == 12  # with BEGIN and ROLLBACK
     assert not any("idempotency" in statement for statement in statements)
 
 
