@@ -133,4 +133,8 @@ def time_after(newest: datetime | None, now: datetime) -> datetime:
 def times_after(newest: datetime | None, now: datetime, count: int) -> list[datetime]:
     """Times for `count` new events of a thread, a microsecond apart."""
     first = time_after(newest, now)
-    return [first] if count == 1 else [first + TICK * index for index in range(count)]
+    times = [first]
+    for _ in range(count - 1):
+        first += TICK
+        times.append(first)
+    return times
