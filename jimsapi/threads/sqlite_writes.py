@@ -12,7 +12,7 @@ import msgspec
 import orjson
 
 from jimsapi.threads.errors import DomainError, IdentifierTaken, QueueFull, RunClosed, ThreadNotFound
-from jimsapi.threads.event import EventRow, NewEvent, times_after
+from jimsapi.threads.event import EventRow, NewEvent, times_after, utc_now
 from jimsapi.threads.run import (
     Accepted,
     AdoptedRun,
@@ -42,7 +42,7 @@ from jimsapi.threads.sqlite_reads import (
     thread_by_id,
     visible_thread,
 )
-from jimsapi.threads.sqlite_rows import ThreadRow, id_text, json_value, thread_record, time_text, utc_now
+from jimsapi.threads.sqlite_rows import ThreadRow, id_text, json_value, thread_record, time_text
 from jimsapi.threads.storable import storable_text
 from jimsapi.threads.store import KeyHolder
 from jimsapi.threads.window import end_with
