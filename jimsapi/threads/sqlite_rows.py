@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
+import orjson
+
 from jimsapi.threads.run import ThreadRecord
 
 ThreadRow = tuple[str | int | float, str | None, str, bytes]
@@ -26,9 +28,17 @@ def id_text(stored: str | int | float) -> str:
     return f"{digits}e{int(exponent) - 16}".zfill(32)
 
 
+def id_hex(identifier: UUID) -> str:
+    """The 32 hex digits of an identifier, at half of what its `hex` costs."""
+    return identifier.int.to_bytes(16, "big").hex()
+
+
 def time_text(time: datetime) -> str:
     """A time as SQLAlchemy writes it; text order is the order of time."""
-    return time.isoformat(" ", "microseconds")
+    if time.microsecond == 0:  # orjson would leave the fraction out
+        return time.isoformat(" ", "microseconds")
+    text = orjson.dumps(time).decode()  # a third of what `isoformat` costs
+    return f"{text[1:11]} {text[12:27]}"
 
 
 def json_value(data: bytes) -> str | bytes:

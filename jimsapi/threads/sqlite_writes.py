@@ -42,7 +42,7 @@ from jimsapi.threads.sqlite_reads import (
     thread_by_id,
     visible_thread,
 )
-from jimsapi.threads.sqlite_rows import ThreadRow, id_text, json_value, thread_record, time_text
+from jimsapi.threads.sqlite_rows import ThreadRow, id_hex, id_text, json_value, thread_record, time_text
 from jimsapi.threads.storable import storable_text
 from jimsapi.threads.store import KeyHolder
 from jimsapi.threads.window import end_with
@@ -184,7 +184,7 @@ def _accept_message(
 
 
 def _accept_new(connection: sqlite3.Connection, plan: RunPlan, new: NewThread, now: datetime) -> Accepted:
-    thread = new.thread_id.hex
+    thread = id_hex(new.thread_id)
     created_at = _next_creation(connection, plan)
     status = RunStatus.QUEUED if plan.conversation_start else RunStatus.RUNNING
     events = [new.created] if plan.conversation_start else [new.created, plan.message]
@@ -237,7 +237,7 @@ def _interrupted(
 
     Raises `KeyUsed` and `KeyMismatch`.
     """
-    found = connection.execute(_KEY_HOLDER, (idempotency.key.hex, time_text(used_since))).fetchone()
+    found = connection.execute(_KEY_HOLDER, (id_hex(idempotency.key), time_text(used_since))).fetchone()
     if found is None:
         return None
     run_id, body, status, started_at, continues, thread, message_id = found
@@ -249,7 +249,7 @@ def _interrupted(
 
 
 def _take_key(connection: sqlite3.Connection, idempotency: Idempotency, run_id: UUID, now: datetime) -> None:
-    connection.execute(_TAKE_KEY, (idempotency.key.hex, idempotency.body.hex, run_id.hex, time_text(now)))
+    connection.execute(_TAKE_KEY, (id_hex(idempotency.key), id_hex(idempotency.body), id_hex(run_id), time_text(now)))
 
 
 def _queue_up(connection: sqlite3.Connection, plan: RunPlan, thread: str) -> tuple[RunStatus, int]:
@@ -262,7 +262,7 @@ def _queue_up(connection: sqlite3.Connection, plan: RunPlan, thread: str) -> tup
 
 def _accepted_before(connection: sqlite3.Connection, plan: RunPlan) -> Accepted | None:
     """What an earlier call with the same run answered: its commit was in doubt, and it was asked again."""
-    run = connection.execute(_RUN, (plan.run_id.hex,)).fetchone()
+    run = connection.execute(_RUN, (id_hex(plan.run_id),)).fetchone()
     if run is None:
         return None
     thread, _, status, created_new_thread, _, message_id, continues = run
@@ -304,7 +304,7 @@ def _select(connection: sqlite3.Connection, plan: RunPlan, now: datetime) -> Thr
                     row = None
             case ById(thread_id):
                 asked_for = thread_id
-                row = thread_by_id(connection, thread_id.hex)
+                row = thread_by_id(connection, id_hex(thread_id))
                 if row is not None and not may_see(row, plan.acting_for):
                     raise ThreadNotFound(thread_id)
             case ByExternalId(external_id):
@@ -339,8 +339,8 @@ def start(
     connection: sqlite3.Connection, run_id: UUID, owner: UUID, events: Sequence[NewEvent], context: ContextLimits
 ) -> Started | None:
     """`ThreadStore.start`."""
-    run = connection.execute(_RUN, (run_id.hex,)).fetchone()
-    if run is None or run[1] != owner.hex or run[2] not in (RunStatus.QUEUED, RunStatus.RUNNING):
+    run = connection.execute(_RUN, (id_hex(run_id),)).fetchone()
+    if run is None or run[1] != id_hex(owner) or run[2] not in (RunStatus.QUEUED, RunStatus.RUNNING):
         raise RunClosed("the run is open no more")
     thread, _, status, _, message_text, message_id, continues = run
     if status == RunStatus.RUNNING:  # asked before
@@ -353,18 +353,18 @@ def start(
     there = event_by_id(connection, thread, message.event_id) if continues else None
     entering = [*events, message] if there is None else events
     stored = _append(connection, thread, entering, newest_time(connection, thread), now)
-    connection.execute(_START, (time_text(now), run_id.hex))
+    connection.execute(_START, (time_text(now), id_hex(run_id)))
     snapshot = load_snapshot(connection, thread, context)
     return Started(snapshot if there is None else end_with(snapshot, there), stored)
 
 
 def finish(connection: sqlite3.Connection, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
     """`ThreadStore.finish`."""
-    run = connection.execute(_TO_FINISH, (run_id.hex,)).fetchone()
+    run = connection.execute(_TO_FINISH, (id_hex(run_id),)).fetchone()
     if run is None:
         return Settled(False, None, None)
     thread, owned_by, status, newest, next_run = run
-    if status != RunStatus.RUNNING or owned_by != owner.hex:
+    if status != RunStatus.RUNNING or owned_by != id_hex(owner):
         return Settled(False, RunStatus(status), _next_run(connection, thread))
     now = utc_now()
     stored: list[EventRow] = []
@@ -374,29 +374,29 @@ def finish(connection: sqlite3.Connection, run_id: UUID, owner: UUID, outcome: O
     # What a pipeline raised may hold lone surrogates, which no database text can.
     error = None if outcome.error is None else storable_text(outcome.error)
     connection.execute(
-        _FINISH, (outcome.status.value, time_text(now), error, sent_at, len(stored), outcome.streamed, run_id.hex)
+        _FINISH, (outcome.status.value, time_text(now), error, sent_at, len(stored), outcome.streamed, id_hex(run_id))
     )
     return Settled(True, outcome.status, next_run and UUID(next_run), stored)
 
 
 def cancel(connection: sqlite3.Connection, run_id: UUID) -> Settled:
     """`ThreadStore.cancel`."""
-    run = connection.execute(_RUN, (run_id.hex,)).fetchone()
+    run = connection.execute(_RUN, (id_hex(run_id),)).fetchone()
     if run is None:
         return Settled(False, None, None)
     thread, _, status, *_ = run
     if status not in (RunStatus.QUEUED, RunStatus.RUNNING):
         return Settled(False, RunStatus(status), _next_run(connection, thread))
-    connection.execute(_END, (RunStatus.CANCELLED, time_text(utc_now()), run_id.hex))
+    connection.execute(_END, (RunStatus.CANCELLED, time_text(utc_now()), id_hex(run_id)))
     return Settled(True, RunStatus.CANCELLED, _next_run(connection, thread))
 
 
 def heartbeat(connection: sqlite3.Connection, owner: UUID, live: Collection[UUID]) -> list[UUID]:
     """`ThreadStore.heartbeat`."""
     now = time_text(utc_now())
-    connection.execute(_BEAT, (owner.hex, now))
-    live_ids = {run_id.hex for run_id in live}
-    orphans = [run for run in connection.execute(_OPEN, (owner.hex, True) * 2) if run[0] not in live_ids]
+    connection.execute(_BEAT, (id_hex(owner), now))
+    live_ids = {id_hex(run_id) for run_id in live}
+    orphans = [run for run in connection.execute(_OPEN, (id_hex(owner), True) * 2) if run[0] not in live_ids]
     for run_id, _, status, *_ in orphans:
         end = RunStatus.INTERRUPTED if status == RunStatus.RUNNING else RunStatus.CANCELLED
         connection.execute(_END, (end, now, run_id))
@@ -408,7 +408,7 @@ def heartbeat(connection: sqlite3.Connection, owner: UUID, live: Collection[UUID
 def recover(connection: sqlite3.Connection, owner: UUID) -> int:
     """`ThreadStore.recover`. This process holds the database alone, so every other owner is dead."""
     now = utc_now()
-    orphans = connection.execute(_OPEN, (owner.hex, False) * 2).fetchall()
+    orphans = connection.execute(_OPEN, (id_hex(owner), False) * 2).fetchall()
     recovered = 0
     for run_id, thread, status, message_text, background, *_ in orphans:
         if status == RunStatus.QUEUED:
@@ -419,19 +419,19 @@ def recover(connection: sqlite3.Connection, owner: UUID) -> int:
                 _append(connection, thread, [message], newest_time(connection, thread), now)
         connection.execute(_END, (RunStatus.INTERRUPTED, time_text(now), run_id))
         recovered += 1
-    connection.execute("DELETE FROM jimsapi_owners WHERE owner != ?", (owner.hex,))
-    connection.execute(_BEAT, (owner.hex, time_text(now)))
+    connection.execute("DELETE FROM jimsapi_owners WHERE owner != ?", (id_hex(owner),))
+    connection.execute(_BEAT, (id_hex(owner), time_text(now)))
     return recovered
 
 
 def adopt(connection: sqlite3.Connection, owner: UUID) -> list[AdoptedRun]:
     """`ThreadStore.adopt`. As for `recover`, every other owner is dead."""
-    orphans = connection.execute(_OPEN, (owner.hex, False) * 2).fetchall()
+    orphans = connection.execute(_OPEN, (id_hex(owner), False) * 2).fetchall()
     adopted: list[AdoptedRun] = []
     for run_id, thread, status, message, background, caller, webhook_url, _ in orphans:
         if status != RunStatus.QUEUED or not background:
             continue
-        connection.execute(_ADOPT, (owner.hex, run_id))
+        connection.execute(_ADOPT, (id_hex(owner), run_id))
         row = thread_by_id(connection, thread)
         adopted.append(
             AdoptedRun(
@@ -449,7 +449,7 @@ def adopt(connection: sqlite3.Connection, owner: UUID) -> list[AdoptedRun]:
 def delete_thread(connection: sqlite3.Connection, thread_id: UUID, acting_for: str | None) -> list[UUID]:
     """`ThreadStore.delete_thread`."""
     visible_thread(connection, thread_id, acting_for)
-    return _delete(connection, [thread_id.hex])
+    return _delete(connection, [id_hex(thread_id)])
 
 
 def delete_contact(connection: sqlite3.Connection, contact_id: str) -> list[UUID]:
@@ -477,7 +477,7 @@ def _append(
 ) -> list[EventRow]:
     """Append events to a thread whose newest event is of `newest`. Raises `IdentifierTaken`."""
     stored = [
-        EventRow(event.event_id.hex, time_text(created_at), event.event_type, event.data)
+        EventRow(id_hex(event.event_id), time_text(created_at), event.event_type, event.data)
         for event, created_at in zip(events, times_after(newest, now, len(events)), strict=True)
     ]
     try:
@@ -515,18 +515,18 @@ def _insert_run(
     connection.execute(
         _INSERT_RUN,
         (
-            plan.run_id.hex,
+            id_hex(plan.run_id),
             thread,
             seq,
-            plan.owner.hex,
+            id_hex(plan.owner),
             status.value,
             int(created_new_thread),
             _dump_message(plan.message) if waits else None,
             time,
             None if waits else time,
-            plan.message.event_id.hex,
+            id_hex(plan.message.event_id),
             int(continues),
-            None if plan.caller is None else plan.caller.hex,
+            None if plan.caller is None else id_hex(plan.caller),
             int(plan.background),
             plan.webhook_url,
         ),
@@ -562,7 +562,7 @@ def _stored(connection: sqlite3.Connection, thread: str, events: Iterable[NewEve
 
 def _dump_message(message: NewEvent) -> str:
     data = orjson.Fragment(message.data)
-    return orjson.dumps([message.event_id.hex, message.event_type, data]).decode()
+    return orjson.dumps([id_hex(message.event_id), message.event_type, data]).decode()
 
 
 def _load_message(text: str) -> NewEvent:
