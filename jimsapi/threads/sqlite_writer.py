@@ -17,6 +17,8 @@ from threading import Thread
 from time import perf_counter
 from typing import Any, TypeVar
 
+import msgspec
+
 from jimsapi.threads.errors import DomainError, StoreUnavailable
 from jimsapi.threads.sqlite_errors import as_domain_error, as_unavailable
 from jimsapi.threads.store import CommitRecord
@@ -36,15 +38,12 @@ LOCK_WAIT = 1.0
 """Seconds that the second thread waits for another program that holds the database."""
 
 
-class _Operation:
-    __slots__ = ("brief", "error", "future", "result", "work")
-
-    def __init__(self, work: Work[Any], future: asyncio.Future[Any], brief: bool) -> None:
-        self.work = work
-        self.future = future
-        self.brief = brief
-        self.result: Any = None
-        self.error: Exception | None = None
+class _Operation(msgspec.Struct):
+    work: Work[Any]
+    future: asyncio.Future[Any]
+    brief: bool
+    result: Any = None
+    error: Exception | None = None
 
 
 class _Batch:

@@ -476,18 +476,14 @@ def _append(
     now: datetime,
 ) -> list[EventRow]:
     """Append events to a thread whose newest event is of `newest`. Raises `IdentifierTaken`."""
-    stored = [
-        EventRow(id_hex(event.event_id), time_text(created_at), event.event_type, event.data)
-        for event, created_at in zip(events, times_after(newest, now, len(events)), strict=True)
-    ]
+    stored: list[EventRow] = []
+    rows: list[tuple[str, str, str, str, str | bytes]] = []
+    for event, created_at in zip(events, times_after(newest, now, len(events)), strict=True):
+        event_id, time = id_hex(event.event_id), time_text(created_at)
+        stored.append(EventRow(event_id, time, event.event_type, event.data))
+        rows.append((thread, event_id, time, event.event_type, json_value(event.data)))
     try:
-        connection.executemany(
-            _INSERT_EVENT,
-            [
-                (thread, row.event_id, row.created_at, row.event_type, json_value(event.data))
-                for row, event in zip(stored, events, strict=True)
-            ],
-        )
+        connection.executemany(_INSERT_EVENT, rows)
     except sqlite3.IntegrityError:
         # The first of the events may have been written by now (the writer undoes it); what was there is older.
         first = str(stored[0].created_at)
