@@ -139,9 +139,9 @@ def time_after(newest: datetime | None, now: datetime) -> datetime:
 
 def times_after(newest: datetime | None, now: datetime, count: int) -> list[datetime]:
     """Times for `count` new events of a thread, a microsecond apart."""
-    first = time_after(newest, now)
-    times = [first]
-    for _ in range(count - 1):
-        first += TICK
-        times.append(first)
+    time = time_after(newest, now)
+    times: list[datetime] = []
+    for _ in range(count):
+        times.append(time)
+        time += TICK
     return times

@@ -1,10 +1,11 @@
 """How identifiers, times and JSON stand in an SQLite database, ours and other JIMS programs'."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import orjson
 
+from jimsapi.threads.event import EPOCH
 from jimsapi.threads.run import ThreadRecord
 
 ThreadRow = tuple[str | int | float, str | None, str, bytes]
@@ -31,6 +32,11 @@ def id_text(stored: str | int | float) -> str:
 def id_hex(identifier: UUID) -> str:
     """The 32 hex digits of an identifier, at half of what its `hex` costs."""
     return identifier.int.to_bytes(16, "big").hex()
+
+
+def first_id_after(time: datetime) -> str:
+    """Text that sorts after all identifiers of `uuid7` up to `time` (UTC), and before those of later milliseconds."""
+    return f"{(time - EPOCH) // timedelta(milliseconds=1) + 1:012x}"
 
 
 def time_text(time: datetime) -> str:

@@ -42,7 +42,7 @@ from jimsapi.threads.sqlite_reads import (
     thread_by_id,
     visible_thread,
 )
-from jimsapi.threads.sqlite_rows import ThreadRow, id_hex, id_text, json_value, thread_record, time_text
+from jimsapi.threads.sqlite_rows import ThreadRow, first_id_after, id_hex, id_text, json_value, thread_record, time_text
 from jimsapi.threads.storable import storable_text
 from jimsapi.threads.store import KeyHolder
 from jimsapi.threads.window import end_with
@@ -122,7 +122,7 @@ _BEAT = """
 """
 _PURGE = """
     DELETE FROM jimsapi_runs WHERE run_id IN (
-        SELECT run_id FROM jimsapi_runs INDEXED BY jimsapi_runs_finished WHERE finished_at < ? LIMIT ?
+        SELECT run_id FROM jimsapi_runs WHERE run_id < ? AND finished_at < ? LIMIT ?
     )
 """
 _PURGE_KEYS = """
@@ -460,7 +460,7 @@ def delete_contact(connection: sqlite3.Connection, contact_id: str) -> list[UUID
 
 def purge(connection: sqlite3.Connection, cutoff: datetime, limit: int) -> int:
     """Forget at most `limit` runs that ended before `cutoff` (UTC). Returns how many."""
-    return connection.execute(_PURGE, (time_text(cutoff), limit)).rowcount
+    return connection.execute(_PURGE, (first_id_after(cutoff), time_text(cutoff), limit)).rowcount
 
 
 def purge_keys(connection: sqlite3.Connection, used_before: datetime, limit: int) -> int:
