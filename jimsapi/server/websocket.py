@@ -16,7 +16,7 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from jimsapi.asgi.types import Receive, Scope, Send
-from jimsapi.server.backlog import Backlog
+from jimsapi.server.backlog import Backlog, Heap
 from jimsapi.server.sockets import reset
 
 TAKEN_WITHIN = 60.0
@@ -50,6 +50,7 @@ class WebSocketConnection(asyncio.Protocol):
         state: ServerState,
         app_state: dict[str, Any],
         backlog: Backlog,
+        heap: Heap,
         request: Scope,
     ) -> None:
         self.transport = transport
@@ -57,7 +58,9 @@ class WebSocketConnection(asyncio.Protocol):
         self._app: Any = config.loaded_app
         self._request = request
         self._tasks = state.tasks
+        self._connections = state.connections
         self._backlog = backlog
+        self._heap = heap
         self._early: list[bytes] | None = []
         self._early_size = 0
         self._lost = self._loop.create_future()
@@ -117,6 +120,7 @@ class WebSocketConnection(asyncio.Protocol):
         try:
             self.inner.connection_lost(exc)
         finally:
+            self._heap.websocket_ended(len(self._connections))
             if not self._lost.done():
                 self._lost.set_result(None)
 

@@ -2,13 +2,17 @@
 
 import json
 import socket
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 from websockets.frames import Frame, Opcode
 
-from tests.raw import TIMEOUT, ask, connect, read_answer, request
+from jimsapi.server.backlog import COLLECT_AFTER
+from tests.faults.measured import KEY, MeasuredServer, free_port
+from tests.faults.memory import scrape
+from tests.faults.slow_clients import handshake
+from tests.raw import TIMEOUT, ask, connect, metric, read_answer, request
 from tests.serving import Served
 from tests.waiting import eventually
 
@@ -69,6 +73,28 @@ def resident(served: Served) -> int:
     """Bytes of memory that the server has."""
     status = Path(f"/proc/{served.pid}/status").read_text(encoding="ascii")
     return 1024 * int(status.split("VmRSS:")[1].split()[0])
+
+
+def test_websockets_that_have_ended_leave_nothing_in_memory(tmp_path: Path) -> None:
+    options = ("--api-key", KEY, "--metrics-host", "127.0.0.1", "--metrics-port", str(free_port()))
+    with MeasuredServer(*options, folder=tmp_path) as served:
+
+        def blocks() -> float:
+            return metric(scrape(served), "loaded_blocks")
+
+        def open_some() -> ExitStack:
+            sockets = ExitStack()
+            for _ in range(COLLECT_AFTER):
+                client = sockets.enter_context(closing(connect(served.port)))
+                client.sendall(handshake())
+                assert read_answer(client)[0] == 101
+            return sockets
+
+        with open_some():
+            while_open = blocks()
+        for _ in range(2):  # their memory together is twice what is in use at a time
+            open_some().close()
+        eventually(lambda: blocks() < while_open)
 
 
 def test_answers_that_a_websocket_does_not_read_do_not_stay_in_memory(tmp_path: Path) -> None:
