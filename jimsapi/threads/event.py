@@ -1,7 +1,7 @@
 """Events: what happens in a thread, how they are encoded, and their clock."""
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +20,8 @@ STATE_PREFIX = "state.set."
 MAX_EVENT_TYPE = 255
 """Characters, as the column `thread_events.event_type` holds them."""
 
+EPOCH = datetime(1970, 1, 1)
+EPOCH_UTC = EPOCH.replace(tzinfo=UTC)
 TICK = timedelta(microseconds=1)
 """The least by which the times of two events of a thread differ."""
 
@@ -121,6 +123,11 @@ def _check_event_type(event_type: str) -> None:
         raise UnstorableEvent(shown.replace("\0", "?"), "its type holds a NUL or a lone surrogate")
 
 
+def utc_now() -> datetime:
+    """Now in UTC, without a time zone, as the time of an event is kept."""
+    return EPOCH + (datetime.now(UTC) - EPOCH_UTC)  # on Python 3.11 a third of what `replace` costs
+
+
 def time_after(newest: datetime | None, now: datetime) -> datetime:
     """The time of a new event in a thread whose newest event is of `newest`.
 
@@ -132,5 +139,9 @@ def time_after(newest: datetime | None, now: datetime) -> datetime:
 
 def times_after(newest: datetime | None, now: datetime, count: int) -> list[datetime]:
     """Times for `count` new events of a thread, a microsecond apart."""
-    first = time_after(newest, now)
-    return [first] if count == 1 else [first + TICK * index for index in range(count)]
+    time = time_after(newest, now)
+    times: list[datetime] = []
+    for _ in range(count):
+        times.append(time)
+        time += TICK
+    return times

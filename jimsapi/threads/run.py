@@ -78,9 +78,9 @@ class Idempotency(msgspec.Struct, frozen=True):
 class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
     """One inbound message, and how it is to be accepted.
 
-    `selectors` are tried in order. `acting_for` is the one contact that the caller may act for (None: any).
-    `conversation_start` says that a new thread is greeted before the message enters it. `queue_limit` is the number of
-    runs that may wait in one thread.
+    `run_id` is made by `uuid7`, so that stores can find old runs by it. `selectors` are tried in order. `acting_for` is
+    the one contact that the caller may act for (None: any). `conversation_start` says that a new thread is greeted
+    before the message enters it. `queue_limit` is the number of runs that may wait in one thread.
 
     `caller` is a digest of the provider and subject of who asked. `background` says that nobody waits for the run, so
     that another process may take it over while it has not started. `webhook_url` is kept for whoever takes it over.

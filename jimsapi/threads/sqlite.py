@@ -17,7 +17,7 @@ from uuid import UUID
 from jimsapi.threads import sqlite_reads as reads
 from jimsapi.threads import sqlite_writes as writes
 from jimsapi.threads.errors import StoreUnavailable, StoreUnusable
-from jimsapi.threads.event import THREAD_CREATED, Event, EventRow, NewEvent
+from jimsapi.threads.event import THREAD_CREATED, Event, EventRow, NewEvent, utc_now
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     Accepted,
@@ -36,7 +36,6 @@ from jimsapi.threads.run import (
 from jimsapi.threads.sqlite_errors import DAMAGED, as_domain_error
 from jimsapi.threads.sqlite_file import LOG_REMOVED, DatabaseFiles
 from jimsapi.threads.sqlite_lock import DatabaseLock, refuse_lock
-from jimsapi.threads.sqlite_rows import utc_now
 from jimsapi.threads.sqlite_schema import Durability, open_reader, open_writer, refuse_file, refuse_place
 from jimsapi.threads.sqlite_writer import Work, Writer
 from jimsapi.threads.storable import dump_storable

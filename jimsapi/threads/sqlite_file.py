@@ -23,6 +23,9 @@ LOG_REMOVED = "write-ahead log removed"
 SETTLED = 3_000_000_000
 """Nanoseconds after which a folder's change time is trusted: two changes within one tick of the file system's
 clock, which is 2 seconds at the coarsest, have the same time."""
+TICK = 20_000_000
+"""Nanoseconds that are longer than a tick of the clock of nearly every file system. Until `SETTLED`, the entries are
+checked once in as many, for the few with longer ticks."""
 CHECKPOINT = 1.0
 """Seconds for which a database that is too short must stay unchanged before it counts as cut. While another program
 checkpoints, the first page may already have the new size, and the pages behind it are not written yet."""
@@ -48,6 +51,8 @@ class DatabaseFiles:
         self._database = identify(path)
         self._log = self._identify_log()
         self._settled_at = 0
+        self._checked_change = 0
+        self._checked_at = 0
         self._size = 0
         self._cut: _Shortage | None = None
         self.log_is_lost = False
@@ -60,9 +65,11 @@ class DatabaseFiles:
             raise self._shortage_error(shortage)
         self._size = size
         folder_changed_at = os.stat(self._folder).st_ctime_ns
-        if folder_changed_at != self._settled_at:
+        if folder_changed_at != self._settled_at and not self._is_checked(folder_changed_at):
+            now = time.time_ns()
             self._check_entries()
-            if time.time_ns() - folder_changed_at > SETTLED:
+            self._checked_change, self._checked_at = folder_changed_at, now
+            if now - folder_changed_at > SETTLED:
                 self._settled_at = folder_changed_at
 
     def wait_while_short(self) -> None:
@@ -130,6 +137,12 @@ class DatabaseFiles:
 
     def _identify_log(self) -> list[Identity | None]:
         return [identify(self._path + suffix) for suffix in _BESIDE]
+
+    def _is_checked(self, folder_changed_at: int) -> bool:
+        """Whether the entries were checked less than a tick ago, and later than others could change at that time."""
+        if folder_changed_at != self._checked_change or self._checked_at <= folder_changed_at + TICK:
+            return False
+        return self._checked_at <= time.time_ns() < self._checked_at + TICK
 
     def _check_entries(self) -> None:
         self.log_is_lost = self._identify_log() != self._log

@@ -1,8 +1,11 @@
 """How identifiers, times and JSON stand in an SQLite database, ours and other JIMS programs'."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import orjson
+
+from jimsapi.threads.event import EPOCH
 from jimsapi.threads.run import ThreadRecord
 
 ThreadRow = tuple[str | int | float, str | None, str, bytes]
@@ -26,14 +29,22 @@ def id_text(stored: str | int | float) -> str:
     return f"{digits}e{int(exponent) - 16}".zfill(32)
 
 
-def utc_now() -> datetime:
-    """Now in UTC without a time zone, as the column's default (CURRENT_TIMESTAMP) has it."""
-    return datetime.now(UTC).replace(tzinfo=None)
+def id_hex(identifier: UUID) -> str:
+    """The 32 hex digits of an identifier, at half of what its `hex` costs."""
+    return identifier.int.to_bytes(16, "big").hex()
+
+
+def first_id_after(time: datetime) -> str:
+    """Text that sorts after all identifiers of `uuid7` up to `time` (UTC), and before those of later milliseconds."""
+    return f"{(time - EPOCH) // timedelta(milliseconds=1) + 1:012x}"
 
 
 def time_text(time: datetime) -> str:
     """A time as SQLAlchemy writes it; text order is the order of time."""
-    return time.isoformat(" ", "microseconds")
+    if time.microsecond == 0:  # orjson would leave the fraction out
+        return time.isoformat(" ", "microseconds")
+    text = orjson.dumps(time).decode()  # a third of what `isoformat` costs
+    return f"{text[1:11]} {text[12:27]}"
 
 
 def json_value(data: bytes) -> str | bytes:

@@ -11,8 +11,8 @@ from uuid import UUID
 import msgspec
 import orjson
 
-from jimsapi.threads.errors import IdentifierTaken, QueueFull, RunClosed, ThreadNotFound
-from jimsapi.threads.event import EventRow, NewEvent, times_after
+from jimsapi.threads.errors import DomainError, IdentifierTaken, QueueFull, RunClosed, ThreadNotFound
+from jimsapi.threads.event import EventRow, NewEvent, times_after, utc_now
 from jimsapi.threads.run import (
     Accepted,
     AdoptedRun,
@@ -42,12 +42,13 @@ from jimsapi.threads.sqlite_reads import (
     thread_by_id,
     visible_thread,
 )
-from jimsapi.threads.sqlite_rows import ThreadRow, id_text, json_value, thread_record, time_text, utc_now
+from jimsapi.threads.sqlite_rows import ThreadRow, first_id_after, id_hex, id_text, json_value, thread_record, time_text
 from jimsapi.threads.storable import storable_text
 from jimsapi.threads.store import KeyHolder
 from jimsapi.threads.window import end_with
 
 _TICK = timedelta(microseconds=1)
+_LATEST = Latest()
 
 _INSERT_THREAD = """
     INSERT INTO threads (thread_id, contact_id, external_id, created_at, thread_config) VALUES (?, ?, ?, ?, ?)
@@ -121,7 +122,7 @@ _BEAT = """
 """
 _PURGE = """
     DELETE FROM jimsapi_runs WHERE run_id IN (
-        SELECT run_id FROM jimsapi_runs INDEXED BY jimsapi_runs_finished WHERE finished_at < ? LIMIT ?
+        SELECT run_id FROM jimsapi_runs WHERE run_id < ? AND finished_at < ? LIMIT ?
     )
 """
 _PURGE_KEYS = """
@@ -144,9 +145,22 @@ def accept(
     connection: sqlite3.Connection, plan: RunPlan, new_thread: NewThread | None, keep_keys: timedelta
 ) -> Accepted:
     """`ThreadStore.accept`. `new_thread` is given if a selector is `New`."""
-    before = _accepted_before(connection, plan)
-    if before is not None:
+    changes = connection.total_changes
+    try:
+        return _accept_now(connection, plan, new_thread, keep_keys)
+    except (DomainError, sqlite3.IntegrityError):
+        if connection.total_changes != changes:  # the run was new: it is stored before all else
+            raise
+        before = _accepted_before(connection, plan)
+        if before is None:
+            raise
         return before
+
+
+def _accept_now(
+    connection: sqlite3.Connection, plan: RunPlan, new_thread: NewThread | None, keep_keys: timedelta
+) -> Accepted:
+    """Accept a run. Raises `sqlite3.IntegrityError`, before anything is written, if it is stored already."""
     now = utc_now()
     if plan.idempotency is None:
         return _accept_message(connection, plan, new_thread, now)
@@ -170,15 +184,15 @@ def _accept_message(
 
 
 def _accept_new(connection: sqlite3.Connection, plan: RunPlan, new: NewThread, now: datetime) -> Accepted:
-    thread = new.thread_id.hex
-    created_at = _next_creation(connection, plan.contact_id)
+    thread = id_hex(new.thread_id)
+    created_at = _next_creation(connection, plan)
+    status = RunStatus.QUEUED if plan.conversation_start else RunStatus.RUNNING
+    events = [new.created] if plan.conversation_start else [new.created, plan.message]
+    _insert_run(connection, plan, thread, 1, status, True, now)
     connection.execute(
         _INSERT_THREAD, (thread, plan.contact_id, new.external_id, time_text(created_at), json_value(new.config))
     )
-    status = RunStatus.QUEUED if plan.conversation_start else RunStatus.RUNNING
-    events = [new.created] if plan.conversation_start else [new.created, plan.message]
     stored = _append(connection, thread, events, None, now)
-    _insert_run(connection, plan, thread, 1, status, True, now)
     record = ThreadRecord(new.thread_id, plan.contact_id, created_at.astimezone(UTC), new.config)
     return Accepted(record, True, status, Snapshot(stored[:], False), stored)
 
@@ -188,12 +202,12 @@ def _accept_into(connection: sqlite3.Connection, plan: RunPlan, row: ThreadRow, 
     status, seq = _queue_up(connection, plan, thread)
     stored: list[EventRow] = []
     snapshot: Snapshot | None = None
+    if status is RunStatus.QUEUED and _stored(connection, thread, [plan.message]):
+        raise IdentifierTaken([plan.message.event_id])
+    _insert_run(connection, plan, thread, seq, status, False, now)
     if status is RunStatus.RUNNING:
         stored = _append(connection, thread, [plan.message], newest_time(connection, thread), now)
         snapshot = load_snapshot(connection, thread, plan.context)
-    elif _stored(connection, thread, [plan.message]):
-        raise IdentifierTaken([plan.message.event_id])
-    _insert_run(connection, plan, thread, seq, status, False, now)
     return Accepted(thread_record(row), False, status, snapshot, stored)
 
 
@@ -223,7 +237,7 @@ def _interrupted(
 
     Raises `KeyUsed` and `KeyMismatch`.
     """
-    found = connection.execute(_KEY_HOLDER, (idempotency.key.hex, time_text(used_since))).fetchone()
+    found = connection.execute(_KEY_HOLDER, (id_hex(idempotency.key), time_text(used_since))).fetchone()
     if found is None:
         return None
     run_id, body, status, started_at, continues, thread, message_id = found
@@ -235,7 +249,7 @@ def _interrupted(
 
 
 def _take_key(connection: sqlite3.Connection, idempotency: Idempotency, run_id: UUID, now: datetime) -> None:
-    connection.execute(_TAKE_KEY, (idempotency.key.hex, idempotency.body.hex, run_id.hex, time_text(now)))
+    connection.execute(_TAKE_KEY, (id_hex(idempotency.key), id_hex(idempotency.body), id_hex(run_id), time_text(now)))
 
 
 def _queue_up(connection: sqlite3.Connection, plan: RunPlan, thread: str) -> tuple[RunStatus, int]:
@@ -248,7 +262,7 @@ def _queue_up(connection: sqlite3.Connection, plan: RunPlan, thread: str) -> tup
 
 def _accepted_before(connection: sqlite3.Connection, plan: RunPlan) -> Accepted | None:
     """What an earlier call with the same run answered: its commit was in doubt, and it was asked again."""
-    run = connection.execute(_RUN, (plan.run_id.hex,)).fetchone()
+    run = connection.execute(_RUN, (id_hex(plan.run_id),)).fetchone()
     if run is None:
         return None
     thread, _, status, created_new_thread, _, message_id, continues = run
@@ -290,7 +304,7 @@ def _select(connection: sqlite3.Connection, plan: RunPlan, now: datetime) -> Thr
                     row = None
             case ById(thread_id):
                 asked_for = thread_id
-                row = thread_by_id(connection, thread_id.hex)
+                row = thread_by_id(connection, id_hex(thread_id))
                 if row is not None and not may_see(row, plan.acting_for):
                     raise ThreadNotFound(thread_id)
             case ByExternalId(external_id):
@@ -309,13 +323,15 @@ def _quiet_since(connection: sqlite3.Connection, row: ThreadRow, moment: datetim
     return newest < moment
 
 
-def _next_creation(connection: sqlite3.Connection, contact_id: str) -> datetime:
+def _next_creation(connection: sqlite3.Connection, plan: RunPlan) -> datetime:
     """The time of a new thread: the process's local time, as JIMS has it, but after the contact's newest thread.
 
     Local time jumps back in autumn, and `Latest` goes by it.
     """
     now = datetime.now()
-    row = latest_thread(connection, contact_id)
+    if plan.selectors[0] == _LATEST:  # it has found no thread of the contact
+        return now
+    row = latest_thread(connection, plan.contact_id)
     return now if row is None else max(now, datetime.fromisoformat(row[2]) + _TICK)
 
 
@@ -323,8 +339,8 @@ def start(
     connection: sqlite3.Connection, run_id: UUID, owner: UUID, events: Sequence[NewEvent], context: ContextLimits
 ) -> Started | None:
     """`ThreadStore.start`."""
-    run = connection.execute(_RUN, (run_id.hex,)).fetchone()
-    if run is None or run[1] != owner.hex or run[2] not in (RunStatus.QUEUED, RunStatus.RUNNING):
+    run = connection.execute(_RUN, (id_hex(run_id),)).fetchone()
+    if run is None or run[1] != id_hex(owner) or run[2] not in (RunStatus.QUEUED, RunStatus.RUNNING):
         raise RunClosed("the run is open no more")
     thread, _, status, _, message_text, message_id, continues = run
     if status == RunStatus.RUNNING:  # asked before
@@ -337,18 +353,18 @@ def start(
     there = event_by_id(connection, thread, message.event_id) if continues else None
     entering = [*events, message] if there is None else events
     stored = _append(connection, thread, entering, newest_time(connection, thread), now)
-    connection.execute(_START, (time_text(now), run_id.hex))
+    connection.execute(_START, (time_text(now), id_hex(run_id)))
     snapshot = load_snapshot(connection, thread, context)
     return Started(snapshot if there is None else end_with(snapshot, there), stored)
 
 
 def finish(connection: sqlite3.Connection, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
     """`ThreadStore.finish`."""
-    run = connection.execute(_TO_FINISH, (run_id.hex,)).fetchone()
+    run = connection.execute(_TO_FINISH, (id_hex(run_id),)).fetchone()
     if run is None:
         return Settled(False, None, None)
     thread, owned_by, status, newest, next_run = run
-    if status != RunStatus.RUNNING or owned_by != owner.hex:
+    if status != RunStatus.RUNNING or owned_by != id_hex(owner):
         return Settled(False, RunStatus(status), _next_run(connection, thread))
     now = utc_now()
     stored: list[EventRow] = []
@@ -358,29 +374,29 @@ def finish(connection: sqlite3.Connection, run_id: UUID, owner: UUID, outcome: O
     # What a pipeline raised may hold lone surrogates, which no database text can.
     error = None if outcome.error is None else storable_text(outcome.error)
     connection.execute(
-        _FINISH, (outcome.status.value, time_text(now), error, sent_at, len(stored), outcome.streamed, run_id.hex)
+        _FINISH, (outcome.status.value, time_text(now), error, sent_at, len(stored), outcome.streamed, id_hex(run_id))
     )
     return Settled(True, outcome.status, next_run and UUID(next_run), stored)
 
 
 def cancel(connection: sqlite3.Connection, run_id: UUID) -> Settled:
     """`ThreadStore.cancel`."""
-    run = connection.execute(_RUN, (run_id.hex,)).fetchone()
+    run = connection.execute(_RUN, (id_hex(run_id),)).fetchone()
     if run is None:
         return Settled(False, None, None)
     thread, _, status, *_ = run
     if status not in (RunStatus.QUEUED, RunStatus.RUNNING):
         return Settled(False, RunStatus(status), _next_run(connection, thread))
-    connection.execute(_END, (RunStatus.CANCELLED, time_text(utc_now()), run_id.hex))
+    connection.execute(_END, (RunStatus.CANCELLED, time_text(utc_now()), id_hex(run_id)))
     return Settled(True, RunStatus.CANCELLED, _next_run(connection, thread))
 
 
 def heartbeat(connection: sqlite3.Connection, owner: UUID, live: Collection[UUID]) -> list[UUID]:
     """`ThreadStore.heartbeat`."""
     now = time_text(utc_now())
-    connection.execute(_BEAT, (owner.hex, now))
-    live_ids = {run_id.hex for run_id in live}
-    orphans = [run for run in connection.execute(_OPEN, (owner.hex, True) * 2) if run[0] not in live_ids]
+    connection.execute(_BEAT, (id_hex(owner), now))
+    live_ids = {id_hex(run_id) for run_id in live}
+    orphans = [run for run in connection.execute(_OPEN, (id_hex(owner), True) * 2) if run[0] not in live_ids]
     for run_id, _, status, *_ in orphans:
         end = RunStatus.INTERRUPTED if status == RunStatus.RUNNING else RunStatus.CANCELLED
         connection.execute(_END, (end, now, run_id))
@@ -392,7 +408,7 @@ def heartbeat(connection: sqlite3.Connection, owner: UUID, live: Collection[UUID
 def recover(connection: sqlite3.Connection, owner: UUID) -> int:
     """`ThreadStore.recover`. This process holds the database alone, so every other owner is dead."""
     now = utc_now()
-    orphans = connection.execute(_OPEN, (owner.hex, False) * 2).fetchall()
+    orphans = connection.execute(_OPEN, (id_hex(owner), False) * 2).fetchall()
     recovered = 0
     for run_id, thread, status, message_text, background, *_ in orphans:
         if status == RunStatus.QUEUED:
@@ -403,19 +419,19 @@ def recover(connection: sqlite3.Connection, owner: UUID) -> int:
                 _append(connection, thread, [message], newest_time(connection, thread), now)
         connection.execute(_END, (RunStatus.INTERRUPTED, time_text(now), run_id))
         recovered += 1
-    connection.execute("DELETE FROM jimsapi_owners WHERE owner != ?", (owner.hex,))
-    connection.execute(_BEAT, (owner.hex, time_text(now)))
+    connection.execute("DELETE FROM jimsapi_owners WHERE owner != ?", (id_hex(owner),))
+    connection.execute(_BEAT, (id_hex(owner), time_text(now)))
     return recovered
 
 
 def adopt(connection: sqlite3.Connection, owner: UUID) -> list[AdoptedRun]:
     """`ThreadStore.adopt`. As for `recover`, every other owner is dead."""
-    orphans = connection.execute(_OPEN, (owner.hex, False) * 2).fetchall()
+    orphans = connection.execute(_OPEN, (id_hex(owner), False) * 2).fetchall()
     adopted: list[AdoptedRun] = []
     for run_id, thread, status, message, background, caller, webhook_url, _ in orphans:
         if status != RunStatus.QUEUED or not background:
             continue
-        connection.execute(_ADOPT, (owner.hex, run_id))
+        connection.execute(_ADOPT, (id_hex(owner), run_id))
         row = thread_by_id(connection, thread)
         adopted.append(
             AdoptedRun(
@@ -433,7 +449,7 @@ def adopt(connection: sqlite3.Connection, owner: UUID) -> list[AdoptedRun]:
 def delete_thread(connection: sqlite3.Connection, thread_id: UUID, acting_for: str | None) -> list[UUID]:
     """`ThreadStore.delete_thread`."""
     visible_thread(connection, thread_id, acting_for)
-    return _delete(connection, [thread_id.hex])
+    return _delete(connection, [id_hex(thread_id)])
 
 
 def delete_contact(connection: sqlite3.Connection, contact_id: str) -> list[UUID]:
@@ -444,7 +460,7 @@ def delete_contact(connection: sqlite3.Connection, contact_id: str) -> list[UUID
 
 def purge(connection: sqlite3.Connection, cutoff: datetime, limit: int) -> int:
     """Forget at most `limit` runs that ended before `cutoff` (UTC). Returns how many."""
-    return connection.execute(_PURGE, (time_text(cutoff), limit)).rowcount
+    return connection.execute(_PURGE, (first_id_after(cutoff), time_text(cutoff), limit)).rowcount
 
 
 def purge_keys(connection: sqlite3.Connection, used_before: datetime, limit: int) -> int:
@@ -460,18 +476,14 @@ def _append(
     now: datetime,
 ) -> list[EventRow]:
     """Append events to a thread whose newest event is of `newest`. Raises `IdentifierTaken`."""
-    stored = [
-        EventRow(event.event_id.hex, time_text(created_at), event.event_type, event.data)
-        for event, created_at in zip(events, times_after(newest, now, len(events)), strict=True)
-    ]
+    stored: list[EventRow] = []
+    rows: list[tuple[str, str, str, str, str | bytes]] = []
+    for event, created_at in zip(events, times_after(newest, now, len(events)), strict=True):
+        event_id, time = id_hex(event.event_id), time_text(created_at)
+        stored.append(EventRow(event_id, time, event.event_type, event.data))
+        rows.append((thread, event_id, time, event.event_type, json_value(event.data)))
     try:
-        connection.executemany(
-            _INSERT_EVENT,
-            [
-                (thread, row.event_id, row.created_at, row.event_type, json_value(event.data))
-                for row, event in zip(stored, events, strict=True)
-            ],
-        )
+        connection.executemany(_INSERT_EVENT, rows)
     except sqlite3.IntegrityError:
         # The first of the events may have been written by now (the writer undoes it); what was there is older.
         first = str(stored[0].created_at)
@@ -499,18 +511,18 @@ def _insert_run(
     connection.execute(
         _INSERT_RUN,
         (
-            plan.run_id.hex,
+            id_hex(plan.run_id),
             thread,
             seq,
-            plan.owner.hex,
+            id_hex(plan.owner),
             status.value,
             int(created_new_thread),
             _dump_message(plan.message) if waits else None,
             time,
             None if waits else time,
-            plan.message.event_id.hex,
+            id_hex(plan.message.event_id),
             int(continues),
-            None if plan.caller is None else plan.caller.hex,
+            None if plan.caller is None else id_hex(plan.caller),
             int(plan.background),
             plan.webhook_url,
         ),
@@ -546,7 +558,7 @@ def _stored(connection: sqlite3.Connection, thread: str, events: Iterable[NewEve
 
 def _dump_message(message: NewEvent) -> str:
     data = orjson.Fragment(message.data)
-    return orjson.dumps([message.event_id.hex, message.event_type, data]).decode()
+    return orjson.dumps([id_hex(message.event_id), message.event_type, data]).decode()
 
 
 def _load_message(text: str) -> NewEvent:

@@ -2,7 +2,10 @@
 
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -11,8 +14,9 @@ from jimsapi.testing.store import OWNER, completed, make_event, make_key, make_p
 from jimsapi.threads import sqlite_reads as reads
 from jimsapi.threads import sqlite_writes as writes
 from jimsapi.threads.errors import KeyUsed
+from jimsapi.threads.event import utc_now
 from jimsapi.threads.ids import uuid7
-from jimsapi.threads.run import ById, Idempotency, Latest, Selector
+from jimsapi.threads.run import ById, Idempotency, Latest, New, Selector
 from jimsapi.threads.sqlite_schema import open_writer
 from jimsapi.threads.store import KEEP_KEYS
 
@@ -75,7 +79,7 @@ def test_a_turn_without_a_key_never_looks_for_keys(database: sqlite3.Connection)
         _turn_steps(database, ById(_thread("usual", SHORT)))
     finally:
         database.set_trace_callback(None)
-    assert len(statements) == 13  # with BEGIN and ROLLBACK
+    assert len(statements) == 12  # with BEGIN and ROLLBACK
     assert not any("idempotency" in statement for statement in statements)
 
 
@@ -100,6 +104,23 @@ def test_a_retry_is_told_its_run_at_a_cost_that_many_keys_do_not_raise(database:
         assert _count(database, retry) <= 200
     finally:
         database.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize("analysed_before", [False, True])
+def test_a_purge_reads_no_run_that_arrived_after_its_cutoff(tmp_path: Path, analysed_before: bool) -> None:
+    with closing(open_writer(str(tmp_path / "jims.db"), "relaxed")) as connection:
+        connection.execute("BEGIN")
+        for number in range(500):
+            plan = make_plan(str(number), selectors=(New(),))
+            thread = writes.NewThread(uuid7(), make_event(), None, b"{}")
+            writes.accept(connection, plan, thread, KEEP_KEYS)
+            writes.finish(connection, plan.run_id, OWNER, completed())
+        connection.execute("COMMIT")
+        if analysed_before:
+            connection.execute("ANALYZE")
+        assert _count(connection, partial(writes.purge, connection, utc_now() - timedelta(days=1), 1000)) <= 50
+        assert writes.purge(connection, utc_now(), 400) == 400
+        assert writes.purge(connection, utc_now(), 400) == 100
 
 
 @pytest.mark.parametrize("shape", SHAPES)

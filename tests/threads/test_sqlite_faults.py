@@ -27,7 +27,7 @@ from jimsapi.testing.store import (
 )
 from jimsapi.threads import sqlite as sqlite_store
 from jimsapi.threads import sqlite_writer
-from jimsapi.threads.errors import IdentifierTaken, StoreUnavailable, StoreUnusable
+from jimsapi.threads.errors import IdentifierTaken, QueueFull, StoreUnavailable, StoreUnusable
 from jimsapi.threads.event import NewEvent
 from jimsapi.threads.run import Accepted, ContextLimits, Outcome, RunStatus
 from jimsapi.threads.sqlite import SQLiteStore
@@ -442,6 +442,45 @@ async def test_a_busy_event_loop_keeps_a_turn_from_nothing_but_its_commits(store
     assert len(executed) > 20 * 8
 
 
+@pytest.mark.parametrize("loop_rests", [True, False])
+async def test_a_lone_operation_leaves_an_event_loop_that_rests_alone_and_no_other(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, loop_rests: bool
+) -> None:
+    monkeypatch.setattr(sqlite_writer, "RESTING", 60.0 if loop_rests else 0.0)
+    in_loop: list[bool] = []
+    await _trace(store, lambda _: in_loop.append(threading.current_thread() is loop_thread))
+    loop_thread = threading.current_thread()
+    plan = make_plan()
+    await store.accept(plan)
+    await store.finish(plan.run_id, OWNER, completed(make_event()))
+    by_loop, by_thread = in_loop.count(True), in_loop.count(False)
+    await _trace(store, None)
+    assert (by_loop == 0) == loop_rests
+    assert by_thread == 2 or loop_rests
+
+
+async def test_a_lone_operation_that_is_refused_or_fails_is_undone(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_then_break(connection: sqlite3.Connection) -> None:
+        connection.execute("UPDATE jimsapi_schema SET version = 77")
+        raise ValueError("broken")
+
+    monkeypatch.setattr(sqlite_writer, "RESTING", 60.0)
+    plan = make_plan()
+    await store.accept(plan)
+    with pytest.raises(ValueError, match="broken"):
+        await store._write(write_then_break, brief=True)
+    with pytest.raises(IdentifierTaken):
+        await store.finish(plan.run_id, OWNER, completed(make_event(), NewEvent(plan.message.event_id, "x", b"{}")))
+    with pytest.raises(QueueFull):
+        await store.accept(make_plan(queue_limit=0))
+    version = await store._write(lambda connection: connection.execute("SELECT version FROM jimsapi_schema").fetchone())
+    assert version == (SCHEMA_VERSION,)
+    assert len(await all_events(store, (await all_threads(store, "ann"))[0].thread_id)) == 2
+    assert (await store.finish(plan.run_id, OWNER, completed(make_event()))).counted
+
+
 async def test_what_may_take_long_leaves_the_event_loop_alone(store: SQLiteStore) -> None:
     threads: set[threading.Thread] = set()
     await store.accept(make_plan())
@@ -511,7 +550,8 @@ async def test_an_interruption_of_the_event_loop_fails_no_operation_and_leaves_t
 
     writer._begin = begin_and_survive  # type: ignore[method-assign]
     async with asyncio.timeout(20):
-        assert await store._write(interrupted, brief=True) == "done"
+        together = [store._write(interrupted, brief=True) for _ in range(2)]
+        assert [await operation for operation in together] == ["done", "done"]
         assert len(raised) == 1
         assert (await store.accept(make_plan())).created_new_thread
 

@@ -103,6 +103,31 @@ async def test_a_removed_log_is_noticed_though_the_folder_has_its_old_modificati
         await store.accept(make_plan("refused"))
 
 
+async def test_a_removed_log_is_noticed_by_the_next_commit_though_the_entries_were_checked_a_moment_ago(
+    path: Path, store: SQLiteStore
+) -> None:
+    await asyncio.sleep(2 * sqlite_file.TICK / 1e9)
+    files = store._files
+    while not files._is_checked(path.parent.stat().st_ctime_ns):
+        await store.ping()
+    log_of(path).unlink()
+    with pytest.raises(StoreUnavailable, match="was removed or replaced"):
+        await store.accept(make_plan("refused"))
+
+
+async def test_the_entries_are_checked_again_and_again_until_the_time_of_the_folder_is_trusted(
+    path: Path, store: SQLiteStore
+) -> None:
+    await asyncio.sleep(2 * sqlite_file.TICK / 1e9)
+    await store.ping()
+    files = store._files
+    for _ in range(3):
+        checked_at = files._checked_at
+        async with asyncio.timeout(10):
+            while files._checked_at == checked_at:
+                await store.ping()
+
+
 async def test_a_process_killed_after_its_log_was_removed_has_lost_nothing_acknowledged(path: Path) -> None:
     child = subprocess.Popen([sys.executable, LOAD, path, "load"], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None

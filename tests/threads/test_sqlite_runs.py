@@ -35,6 +35,7 @@ RUNNING = UUID("01a213b0770577a0982ec52dcae350df")
 WAITING = UUID("01a213b07709729e9d6cd61c63e8f70f")
 ANNS_THREAD = UUID("01a213b077017cef850df0f1cee3450f")
 VERSION_2 = """
+    CREATE INDEX jimsapi_runs_finished ON jimsapi_runs (finished_at) WHERE finished_at IS NOT NULL;
     DROP INDEX jimsapi_runs_waiting;
     CREATE INDEX jimsapi_runs_open ON jimsapi_runs (thread_id, seq) WHERE finished_at IS NULL;
     UPDATE jimsapi_schema SET version = 2;
