@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from jimsapi.server.descriptors import Descriptors
+from jimsapi.server.tls import open_tls
 
 ACCEPTED_AT_ONCE = 1024
 """Connections that are accepted in one pass of the loop. That is cheap, and finds the probes among them."""
@@ -27,7 +28,7 @@ OPENED_AT_ONCE = 4
 HANDSHAKE_WITHIN = 10.0
 """Seconds within which a TLS handshake has to end."""
 TLS_CLOSE_WITHIN = 5.0
-"""Seconds that a client has to answer the end of TLS."""
+"""Seconds that a client has to answer the end of TLS, once the kernel has accepted everything that was written."""
 LATE_FOR = 0.1
 """Seconds for which connections that had begun when the port closed are still accepted."""
 PAUSE = 0.1
@@ -83,13 +84,7 @@ class Acceptor:
         self._make_protocol = make_protocol
         self._descriptors = descriptors
         self._waiting = waiting
-        self._tls: dict[str, object] = {}
-        if tls is not None:
-            self._tls = {
-                "ssl": tls,
-                "ssl_handshake_timeout": HANDSHAKE_WITHIN,
-                "ssl_shutdown_timeout": TLS_CLOSE_WITHIN,
-            }
+        self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[None]] = set()
         self._paused: asyncio.TimerHandle | None = None
@@ -180,7 +175,16 @@ class Acceptor:
 
     async def _open(self, connection: socket.socket) -> None:
         with suppress(OSError):  # the TLS handshake failed or took too long, or the client has gone; the loop closes it
-            await self._loop.connect_accepted_socket(self._make_protocol, connection, **self._tls)  # type: ignore[arg-type] # its keywords
+            if self._tls is None:
+                await self._loop.connect_accepted_socket(self._make_protocol, connection)
+            else:
+                await open_tls(
+                    connection,
+                    self._make_protocol,
+                    self._tls,
+                    handshake_within=HANDSHAKE_WITHIN,
+                    close_within=TLS_CLOSE_WITHIN,
+                )
 
     def _accept_without_room(self, connection: socket.socket) -> None:
         """Close connections that wait for a request; if that is not enough, open the new one only for a probe."""
@@ -191,7 +195,7 @@ class Acceptor:
         elif self._first and connection.fileno() < self._descriptors.last:
             self._loop.call_later(PROBE_WITHIN, self._open_probe, connection)
         else:
-            refuse(connection, with_answer=not self._tls)
+            refuse(connection, with_answer=self._tls is None)
 
     def _open_probe(self, connection: socket.socket) -> None:
         """Open a connection if it is a probe's."""
@@ -221,7 +225,7 @@ class Acceptor:
         self._close_idle()
         if self._descriptors.give_spare():
             with suppress(OSError):
-                refuse(self._listening.accept()[0], with_answer=not self._tls)
+                refuse(self._listening.accept()[0], with_answer=self._tls is None)
             self._descriptors.take_spare()
         if self._paused is None and self._accepting:
             self._loop.remove_reader(self._listening.fileno())

@@ -5,8 +5,15 @@ import ctypes
 import math
 import sys
 import threading
-from typing import Protocol
+from collections.abc import Callable
 
+from jimsapi.asgi.unread import unread_bytes
+
+MIN_READ_RATE = 500
+"""Bytes a second that a client has to read while its connection's buffer is full. A slow modem reads ten times as
+many."""
+CHECK_RATE_EVERY = 60.0
+"""Seconds between two checks of that rate."""
 MAX_UNREAD = 33_554_432
 """Bytes of answers that may wait for all slow clients together. What an app keeps until it may send more is not
 counted: a stream writes only 64 KiB ahead of its client."""
@@ -18,15 +25,38 @@ TRIM_EVERY = 5.0
 """Seconds between two calls that give free memory back to the system, at least."""
 
 
-class SlowReader(Protocol):
-    """A connection whose client does not read as fast as the server sends."""
+class SlowReader:
+    """A connection whose client reads slower than the server sends. It begins when the connection's buffer is full, and
+    lasts until `stop`.
+
+    `drop` is called, once, if the client reads less than `MIN_READ_RATE`, or if it is among the slowest when the
+    backlog is above its bound: it ends the connection, and forgets what was not read.
+    """
+
+    def __init__(self, transport: asyncio.Transport, backlog: "Backlog", drop: Callable[[], None]) -> None:
+        self.drop = drop
+        self._transport = transport
+        self._backlog = backlog
+        self._left = unread_bytes(transport)
+        self._timer = asyncio.get_running_loop().call_later(CHECK_RATE_EVERY, self._check)
+        backlog.add(self)
 
     @property
     def unread(self) -> int:
-        """Bytes that wait for it."""
+        """Bytes that wait in this process."""
+        return self._transport.get_write_buffer_size()
 
-    def drop(self) -> None:
-        """End the connection, and forget these bytes."""
+    def stop(self) -> None:
+        """The client has read what made it slow, or the connection has ended."""
+        self._timer.cancel()
+        self._backlog.discard(self)
+
+    def _check(self) -> None:
+        before, self._left = self._left, unread_bytes(self._transport)
+        if before - self._left < MIN_READ_RATE * CHECK_RATE_EVERY:
+            self.drop()
+        else:
+            self._timer = asyncio.get_running_loop().call_later(CHECK_RATE_EVERY, self._check)
 
 
 class Backlog:
