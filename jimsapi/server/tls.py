@@ -1,18 +1,21 @@
 """TLS over a TCP connection whose client may read slowly.
 
-An event loop's TLS transport passes everything on to the TCP transport below it, which keeps what the client has not
-read. It neither counts these bytes nor pauses the app because of them, and it drops them if the client has not answered
-the end of TLS in time. `TlsTransport` does all three as a plain TCP transport does.
+An event loop's TLS transport encrypts everything at once and passes it on to the TCP transport below it, which keeps
+what the client has not read. It neither counts these bytes nor pauses the app because of them, and it drops them if the
+client has not answered the end of TLS in time. `TlsTransport` behaves as a plain TCP transport.
 """
 
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 _UNLIMITED = 2**30
 """Bytes above which TLS itself pauses the app. TCP's limits rule."""
+_PIECE = 65_536
+"""Bytes that are encrypted at once."""
 
 
 async def open_tls(
@@ -104,18 +107,21 @@ class _Received(asyncio.Protocol):
 
 
 class TlsTransport:
-    """A TLS transport whose write buffer includes that of the TCP transport below.
+    """A TLS transport that writes only as fast as the TCP transport below it sends.
 
-    It pauses and resumes the protocol above when TCP's buffer fills and empties, and `close` ends TLS when both are
-    empty. Until then the protocol may still receive data.
+    It keeps the rest as it is: encrypted, it would be there a second time, and OpenSSL keeps the largest buffer that it
+    ever needed. The protocol above is paused while TCP's buffer is full, and `close` ends TLS when all is sent. Until
+    then the protocol may still receive data.
     """
 
     def __init__(self, tls: asyncio.Transport, tcp: asyncio.Transport) -> None:
         self._tls = tls
         self._tcp = tcp
+        self._kept: deque[memoryview] = deque()
+        self._kept_size = 0
         self._closing = False
-        self._above_paused = False
-        self.write = tls.write
+        self._tcp_paused = False
+        self._paused = False
         self.set_write_buffer_limits = tcp.set_write_buffer_limits
         tls.set_write_buffer_limits(_UNLIMITED)
         tcp.set_protocol(_Below(cast(asyncio.BufferedProtocol, tcp.get_protocol()), self))
@@ -123,9 +129,23 @@ class TlsTransport:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tls, name)
 
+    def write(self, data: bytes) -> None:
+        """Send `data`, after all that was written before it."""
+        if not self._tcp_paused and len(data) <= _PIECE:
+            self._tls.write(data)
+            return
+        self._kept.append(memoryview(data))
+        self._kept_size += len(data)
+        if not self._tcp_paused:
+            self._send_kept()
+
+    def writelines(self, parts: Iterable[bytes]) -> None:
+        """Send these, in order."""
+        self.write(b"".join(parts))
+
     def get_write_buffer_size(self) -> int:
-        """Bytes that the kernel has not accepted yet: encrypted ones, and those still to be encrypted."""
-        return self._tls.get_write_buffer_size() + self._tcp.get_write_buffer_size()
+        """Bytes that the kernel has not accepted yet."""
+        return self._kept_size + self._tls.get_write_buffer_size() + self._tcp.get_write_buffer_size()
 
     def is_closing(self) -> bool:
         """Whether `close` was called, or TLS has ended."""
@@ -141,19 +161,38 @@ class TlsTransport:
         else:
             self._tls.close()
 
-    def on_paused(self) -> None:
+    def on_tcp_paused(self) -> None:
         """TCP's buffer is full."""
-        if not self._above_paused:
-            self._above_paused = True
+        self._tcp_paused = True
+        if not self._paused:
+            self._paused = True
             cast(asyncio.Protocol, self._tls.get_protocol()).pause_writing()
 
-    def on_resumed(self) -> None:
-        """TCP's buffer has room, and TLS has nothing for it."""
-        if self._above_paused:
-            self._above_paused = False
+    def on_tcp_resumed(self) -> None:
+        """TCP's buffer has room."""
+        self._tcp_paused = False
+        self._send_kept()
+        if self._tcp_paused:
+            return
+        if self._paused:
+            self._paused = False
             cast(asyncio.Protocol, self._tls.get_protocol()).resume_writing()
         if self._closing:
             self._tls.close()
+
+    def on_lost(self) -> None:
+        """The connection has ended."""
+        self._kept.clear()
+        self._kept_size = 0
+
+    def _send_kept(self) -> None:
+        while self._kept and not self._tcp_paused:
+            data = self._kept.popleft()
+            if len(data) > _PIECE:
+                self._kept.appendleft(data[_PIECE:])
+                data = data[:_PIECE]
+            self._kept_size -= len(data)
+            self._tls.write(data)
 
 
 class _Below(asyncio.BufferedProtocol):
@@ -163,19 +202,22 @@ class _Below(asyncio.BufferedProtocol):
         self._tls = tls
         self._transport = transport
         self._paused = False
-        # TCP calls TLS itself where the flow is not concerned.
+        # TCP calls TLS itself with what it reads.
         self.get_buffer = tls.get_buffer  # type: ignore[method-assign]
         self.buffer_updated = tls.buffer_updated  # type: ignore[method-assign]
         self.eof_received = tls.eof_received  # type: ignore[method-assign]
-        self.connection_lost = tls.connection_lost  # type: ignore[method-assign]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport.on_lost()
+        self._tls.connection_lost(exc)
 
     def pause_writing(self) -> None:
         self._paused = True
         self._tls.pause_writing()
-        self._transport.on_paused()
+        self._transport.on_tcp_paused()
 
     def resume_writing(self) -> None:
         self._paused = False
-        self._tls.resume_writing()  # writes what it has kept, which may pause again
+        self._tls.resume_writing()  # writes what it has encrypted, which may pause again
         if not self._paused:
-            self._transport.on_resumed()
+            self._transport.on_tcp_resumed()
