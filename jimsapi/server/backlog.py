@@ -84,12 +84,14 @@ class Backlog:
         self._unread = sum(unread.values())
         rates = self._rates(now)
         if self._unread > MAX_UNREAD:
+            # Others may read even more slowly; unless there is far too much, they are observed first.
+            spared = len(rates) < len(unread) and self._unread <= FAR_ABOVE * MAX_UNREAD
             for reader in sorted(rates, key=lambda one: (rates[one], -unread[one])):
+                if self._unread <= MAX_UNREAD or (spared and rates[reader] >= MIN_READ_RATE):
+                    break
                 self._unread -= unread[reader]
                 self.discard(reader)
                 reader.drop()
-                if self._unread <= MAX_UNREAD:
-                    break
         if self._waiting:
             self._check_later(CHECK_AGAIN_AFTER if self._unread > MAX_UNREAD else CHECK_EVERY)
 

@@ -78,3 +78,16 @@ async def test_a_client_reads_if_what_the_kernel_keeps_for_it_becomes_less() -> 
     assert slow.dropped_at
     assert not fast.dropped_at
     backlog.discard(fast)
+
+
+async def test_a_client_that_reads_is_not_dropped_before_others_are_known() -> None:
+    backlog = Backlog(asyncio.get_running_loop())
+    fast, slow = _Reader(MAX_UNREAD), _Reader(MAX_UNREAD)
+    backlog.add(fast)
+    fast.unread -= MEBIBYTE
+    await asyncio.sleep(module.OBSERVED_FOR / 2)
+    backlog.add(slow)
+    await until_dropped(fast, slow)
+    assert slow.dropped_at
+    assert not fast.dropped_at
+    backlog.discard(fast)
