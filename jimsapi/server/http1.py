@@ -920,7 +920,10 @@ class Exchange:
         if not self.started and kind == "http.response.start":
             self._begin(message["status"], message.get("headers", ()))
         elif self.started and not self.complete and kind == "http.response.body":
-            self._go_on(message.get("body", b""), message.get("more_body", False))
+            more = message.get("more_body", False)
+            self._go_on(message.get("body", b""), more)
+            while more and (blocked := self._protocol.blocked) is not None and not self.gone:
+                await blocked.wait()  # so that the app does not make the next part yet
         else:
             where = "after the end" if self.complete else "in the middle" if self.started else "before the start"
             raise RuntimeError(f"{kind!r} cannot be sent {where} of an answer")
@@ -981,7 +984,12 @@ class Exchange:
         if self._bodiless:
             body = b""
         elif self._chunked:
-            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            if len(body) > MAX_JOINED:
+                self._write(b"%x\r\n" % len(body))
+                self._write(body)
+                body = b"\r\n"
+            elif body:
+                body = b"%x\r\n%b\r\n" % (len(body), body)
             if not more:
                 body += b"0\r\n\r\n"
         elif self._left is not None:

@@ -48,7 +48,8 @@ class Pings:
         self._transport.write(_PING)
         self.written += len(_PING)
         self._seen = False
-        self._acknowledged = self.written - unread_bytes(self._transport)
+        # The kernel acknowledges the ping itself also for a client that has stopped.
+        self._acknowledged = self.written - unread_bytes(self._transport) + len(_PING)
         self._timer = asyncio.get_running_loop().call_later(self._timeout, self._check)
 
     def _check(self) -> None:
@@ -60,7 +61,7 @@ class Pings:
         if self._seen and (reads or not unread):
             wait = max(self._interval - self._timeout, 0.0)
             self._timer = asyncio.get_running_loop().call_later(wait, self._ping)
-        elif unread and reads:  # the ping may not have arrived
+        elif reads:  # the ping may not have arrived
             self._timer = asyncio.get_running_loop().call_later(self._timeout, self._check)
         elif unread:
             reset(self._transport)
