@@ -29,7 +29,7 @@ from jimsapi.asgi.types import ASGIApp, Scope
 from jimsapi.server.backlog import Backlog, Heap, SlowReader
 from jimsapi.server.sockets import has_unread, reset
 from jimsapi.server.starts import Starts
-from jimsapi.server.websocket import WebSocketConnection
+from jimsapi.server.websocket import MAX_HANDSHAKE, WebSocketConnection, handshake_of
 
 MAX_HEAD = 65_536
 """Bytes of a request's line and header fields, and of a body's framing: chunk sizes, extensions and trailers."""
@@ -52,8 +52,9 @@ LOOK_EVERY = 5.0
 LINGER_FOR, MAX_LINGER = 2.0, 4_194_304
 """Seconds for which, and bytes of which, a client that still sends is heard after the last answer: were the connection
 closed at once, it might lose that."""
-REQUEST_WITHIN = 0.5
-"""Seconds that a client has when the server ends: for a request that has begun, and for a connection's first."""
+REQUEST_WITHIN, LINGER_AT_END = 0.5, 0.2
+"""Seconds that a client has when the server ends: for a request that has begun, also for its body, and for a
+connection's first; and seconds in place of `LINGER_FOR`. Both together are less than uvicorn waits for connections."""
 CHUNK_FRAMING = 16
 """Bytes of framing that a chunk may have beside twice its size, before the rest counts against `MAX_HEAD`."""
 HIGH_WATER = 65_536
@@ -65,7 +66,9 @@ _SPACE = ord(" ")
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
-_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{0,5})?")
+# A name by RFC 3986, 3.2.2, but without sub-delims and percent-encoding. No name in DNS has them. To another server a
+# comma may separate two hosts, `%2f` may begin a path, and quotes may end a string.
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::[0-9]{0,5})?")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 _STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus if status >= 200
@@ -163,6 +166,7 @@ class Http1Protocol(asyncio.Protocol):
         "_fed",
         "_fresh",
         "_good_host",
+        "_handshake",
         "_headers",
         "_host",
         "_is_first",
@@ -228,6 +232,8 @@ class Http1Protocol(asyncio.Protocol):
         self._url = b""  # with the fields, of a head that is not here whole
         self._headers: list[tuple[bytes, bytes]] = []
         self._host: bytes | None = None  # its Host
+        # A handshake that waits for the answers before it: its target, its fields, and the bytes that came behind it.
+        self._handshake: tuple[bytes, list[tuple[bytes, bytes]], bytes] | None = None
         self._good_host = b"\n"  # one that was checked, or one that cannot be
         self._data = b""  # what is parsed now
         self._is_first = False  # whether it begins with the head that is read
@@ -266,8 +272,11 @@ class Http1Protocol(asyncio.Protocol):
             except httptools.HttpParserUpgrade as upgrade:
                 data = data[upgrade.args[0] :]
                 if self._is_handshake():
-                    self.upgrade_to_websocket(data)
-                    return
+                    if self.exchange is None:
+                        self.upgrade_to_websocket(data)
+                        return
+                    self._hold_handshake(data)
+                    break
                 # Another protocol was offered. HTTP/1.1 goes on, as it may (RFC 9110, 7.8), but the parser does not
                 # know of a body now. So it reads the head again, without the offer, which is for the app alone.
                 data = self._head(without=b"upgrade") + data
@@ -356,19 +365,32 @@ class Http1Protocol(asyncio.Protocol):
     def shutdown(self) -> None:
         """Close the connection when all that was asked is answered. uvicorn calls this when the server is to end.
 
-        A request that is on its way is waited for: one that has begun, or the first of a connection.
+        A request that is on its way is waited for: one whose head or body has begun, or the first of a connection. A
+        drain waits for runs, and a request without its whole body has none.
         """
+        self.ending = True
+        last = self._end_after_last()
+        if last is None and self.reading is not None:  # it is answered already
+            self._linger()
+        elif self.reading is not None or (last is None and (self._fresh or self._url or has_unread(self.transport))):
+            self.loop.call_later(REQUEST_WITHIN, self._end_unless_whole)
+        elif last is None:
+            self.close()
+
+    def _end_after_last(self) -> "Exchange | None":
+        """Close the connection after the last answer to what was asked; returns that exchange, if there is one."""
         last = self.pipelined[-1] if self.pipelined else self.exchange
         if last is not None:
             last.keep_alive = False
-        elif self._fresh or self._url or has_unread(self.transport):
-            self.ending = True
-            self.loop.call_later(REQUEST_WITHIN, self._end_unless_asked)
-        else:
-            self.close()
+        return last
 
-    def _end_unless_asked(self) -> None:
-        if self.exchange is None and not self.deaf:
+    def _end_unless_whole(self) -> None:
+        """Refuse a request that has not come whole since the server was to end, and close the connection."""
+        if self.deaf:
+            return
+        if self.reading is not None:
+            self._refuse(503, "the server ended before the body had come")
+        elif self.exchange is None:
             self.close()
 
     def waiting_since(self) -> float | None:
@@ -478,7 +500,7 @@ class Http1Protocol(asyncio.Protocol):
         """Go on to the next request; without one, wait for it."""
         self.state.total_requests += 1
         if not exchange.keep_alive:
-            still_sends = self.reading is not None or self.deaf
+            still_sends = self.reading is not None or self.deaf or self._handshake is not None
             self.exchange = None
             if still_sends:
                 self._linger()
@@ -490,6 +512,9 @@ class Http1Protocol(asyncio.Protocol):
         else:
             self.exchange = None
         if self._paused:
+            if self._handshake is not None and self.exchange is None:
+                self._context.run(self._open_held)
+                return
             self.resume_reading()
         if self.reading is exchange or (self.reading is None and not self._url):
             self._waiting_since = self.loop.time()
@@ -503,8 +528,8 @@ class Http1Protocol(asyncio.Protocol):
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Take more, unless requests wait behind the one that is answered."""
-        if self._paused and not self.pipelined and not self.deaf and not self.transport.is_closing():
+        """Take more, unless requests or a handshake wait behind the one that is answered."""
+        if self._paused and not (self.pipelined or self._handshake or self.deaf or self.transport.is_closing()):
             self._paused = False
             self._waiting_since = self.loop.time()
             # asyncio reads on in the context in which it is told to: not in that of this request.
@@ -531,7 +556,7 @@ class Http1Protocol(asyncio.Protocol):
             self.transport.resume_reading()
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self.loop.call_later(LINGER_FOR, self.close)
+        self._timer = self.loop.call_later(LINGER_AT_END if self.ending else LINGER_FOR, self.close)
 
     def reset(self) -> None:
         """Close the connection so that the client sees a fault, and no end."""
@@ -608,15 +633,32 @@ class Http1Protocol(asyncio.Protocol):
         self.state.tasks.add(task)
 
     def _is_handshake(self) -> bool:
-        """Whether a head asks for a WebSocket (RFC 6455, 4.2.1) that can be opened here and now."""
-        if self.config.ws_protocol_class is None or self.exchange is not None:
+        """Whether a head asks for a WebSocket (RFC 6455, 4.2.1), and the server has an implementation of them."""
+        if self.config.ws_protocol_class is None:
             return False
         if self._parser.get_method() != b"GET" or self._parser.get_http_version() != "1.1":
             return False
         return any(name == b"upgrade" and value.lower() == b"websocket" for name, value in self._headers)
 
+    def _hold_handshake(self, rest: bytes) -> None:
+        """Keep a handshake until the requests before it are answered: pipelined requests are answered in order
+        (RFC 9112, 9.3.2), and what follows the handshake is not HTTP."""
+        self._handshake = self._url, self._headers, rest
+        self._url, self._headers, self._host, self._fed = b"", [], None, 0
+        self.pause_reading()
+
+    def _open_held(self) -> None:
+        """Open the WebSocket whose handshake was kept, unless the client has gone meanwhile."""
+        held, self._handshake = self._handshake, None
+        if held is None or self.transport.is_closing():
+            return
+        self._url, self._headers, rest = held
+        self._paused = False
+        self.transport.resume_reading()
+        self.upgrade_to_websocket(rest)
+
     def upgrade_to_websocket(self, rest: bytes) -> None:
-        """Hand the connection over to uvicorn's protocol of WebSockets, which reads the head again, and the `rest`."""
+        """Hand the connection over to uvicorn's protocol of WebSockets, which reads the handshake, and the `rest`."""
         self.batch.flush()
         if any(
             name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
@@ -624,11 +666,20 @@ class Http1Protocol(asyncio.Protocol):
         ):
             self._refuse(400, "a WebSocket handshake with a body")  # it would be taken for frames
             return
+        try:
+            scope = self._scope(b"GET", self._url, "1.1", self._headers)
+        except Refused as refused:
+            self._refuse(refused.status, str(refused))
+            return
+        handshake = handshake_of(self._headers)
+        if len(handshake) > MAX_HANDSHAKE:
+            self._refuse(431, "the WebSocket fields are too large")
+            return
         connection = WebSocketConnection(
-            self.transport, self.config, self.state, self.app_state, self.batch.backlog, self.extensions
+            self.transport, self.config, self.state, self.app_state, self.batch.backlog, scope
         )
         try:
-            connection.begin(self._head(), rest)
+            connection.begin(handshake, rest)
         except Exception:  # it cannot read the head
             self.state.connections.discard(connection.inner)
             self.transport.set_protocol(self)
@@ -662,7 +713,7 @@ class Http1Protocol(asyncio.Protocol):
             else:
                 self.exchange = None
         if self.exchange is not None:
-            self.shutdown()
+            self._end_after_last()
             return
         body = b'{"detail":"%b"}' % HTTPStatus(status).phrase.encode()
         head = b"%b%b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"

@@ -8,6 +8,7 @@ of `asyncio.Protocol`.
 """
 
 import asyncio
+from collections.abc import Iterable
 from copy import copy
 from typing import Any, cast
 
@@ -21,7 +22,14 @@ from jimsapi.server.sockets import reset
 
 MAX_EARLY = 65_536
 """Bytes that are kept of what a client sends before its handshake is answered; then the server stops reading."""
+MAX_HANDSHAKE = 8192
+"""Bytes of the fields that make a handshake. The libraries accept no more in a line."""
 
+_HANDSHAKE_FIELDS = {b"host", b"connection", b"upgrade"} | {
+    b"sec-websocket-" + name for name in (b"key", b"version", b"protocol", b"extensions")
+}
+_FROM_REQUEST = ("path", "raw_path", "query_string", "headers")
+"""Parts of a scope that are those of the request, as for any other request."""
 _ACCEPTED = b"HTTP/1.1 101 "
 _PARSES_LATER = "handler_task"
 """What only the protocol on `websockets.legacy` has. It parses a head in a task, and answers one that is faulty."""
@@ -30,9 +38,8 @@ _PARSES_LATER = "handler_task"
 class WebSocketConnection(asyncio.Protocol):
     """Stands between a transport and `inner`, uvicorn's protocol of WebSockets.
 
-    `extensions` are added to the scope. A client must not send frames before the
-    handshake is answered (RFC 6455, 4.1), but a proxy may deliver both at once: they are kept, and handled after the
-    answer.
+    `request` is the scope of the handshake as a request of HTTP. A client must not send frames before the handshake is
+    answered (RFC 6455, 4.1), but a proxy may deliver both at once: they are kept, and handled after the answer.
     """
 
     def __init__(
@@ -42,12 +49,12 @@ class WebSocketConnection(asyncio.Protocol):
         state: ServerState,
         app_state: dict[str, Any],
         backlog: Backlog,
-        extensions: dict[object, object] | None = None,
+        request: Scope,
     ) -> None:
         self.transport = transport
         self._loop = asyncio.get_running_loop()
         self._app: Any = config.loaded_app
-        self._extensions = extensions
+        self._request = request
         self._tasks = state.tasks
         self._backlog = backlog
         self._early: list[bytes] | None = []
@@ -65,9 +72,9 @@ class WebSocketConnection(asyncio.Protocol):
         self.answered = False
 
     def begin(self, head: bytes, early: bytes) -> None:
-        """Pass on the handshake's head; `early` is what came behind it.
+        """Pass on a handshake that `handshake_of` made; `early` is what came behind it.
 
-        Raises `ValueError`, or whatever `inner` raises, for a head that it cannot parse.
+        Raises `ValueError`, or whatever `inner` raises, for one that it cannot parse.
         """
         self.transport.set_protocol(self)
         self.inner.connection_made(cast(asyncio.Transport, _WatchedTransport(self, self.transport)))
@@ -149,11 +156,25 @@ class WebSocketConnection(asyncio.Protocol):
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the app. After a refusal wait until the connection is closed: uvicorn's check whether the app has
         completed the handshake, which it logs as an error, would otherwise come too early."""
-        if self._extensions is not None:
-            scope = {**scope, "extensions": {**scope.get("extensions", {}), **self._extensions}}
+        for key in _FROM_REQUEST:  # in the scope itself, from which `inner` logs the path
+            scope[key] = self._request[key]
+        scope["extensions"] = {**scope.get("extensions", {}), **self._request.get("extensions", {})}
         await self._app(scope, receive, send)
         if self.answered and not self.accepted:
             await asyncio.wait([self._lost])
+
+
+def handshake_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A head of only those fields that make a handshake (RFC 6455, 4.2.1), a repeated one as a list (RFC 9110, 5.3).
+
+    The libraries allow fewer fields, and shorter ones, than the server does. They do not see the target and the other
+    fields, such as cookies, which the app gets from the server.
+    """
+    fields: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in _HANDSHAKE_FIELDS:
+            fields[name] = value if name not in fields else fields[name] + b", " + value
+    return b"\r\n".join((b"GET / HTTP/1.1", *(b"%b: %b" % field for field in fields.items()), b"", b""))
 
 
 class _WatchedTransport:

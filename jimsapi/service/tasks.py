@@ -24,7 +24,12 @@ logger = logging.getLogger("jimsapi.tasks")
 current_pipeline: ContextVar["PipelineTask | None"] = ContextVar("jimsapi_pipeline", default=None)
 """The task of the pipeline that is running: it is set in that task, and in all that the pipeline starts."""
 
-
+# A pipeline may start work in a scope that a task of the service has entered, such as the task group of a client that
+# all runs share. The scope then cancels that task, from a task or a callback with the context of that pipeline, exactly
+# as a pipeline does that cancels all tasks. A mark on tasks, by their context or by a task factory, cannot distinguish
+# the two. The module that calls `cancel` can; a test for each module fails if a new version moves the call.
+# The alternative is to remove these tasks from `asyncio.all_tasks()` (`asyncio._unregister_task`). That makes no chat
+# faster, hides the tasks from debuggers, and a loop that ends does not cancel them.
 _SCOPES = ("asyncio.taskgroups", "asyncio.timeouts", "anyio.")
 """Modules that cancel only a task that has entered one of their scopes: its own code has asked for that."""
 

@@ -55,7 +55,7 @@ class WorkerThreads:
         self._changed = threading.Condition()
         self._waiting: dict[Call, None] = {}
         self._threads = 0
-        self._idle = 0
+        self._idle = 0  # threads without a call: those that wait for one, have just started, or are coming back
         self._given_up = 0
 
     async def run(self, function: Callable[[], Any], cancel: Callable[[], None] | None = None) -> Any:
@@ -92,6 +92,7 @@ class WorkerThreads:
             self._changed.notify()
         elif self._threads < self._allowed:
             self._threads += 1
+            self._idle += 1
             threading.Thread(target=self._work, name="pipeline", daemon=True).start()
 
     @property
@@ -126,21 +127,26 @@ class WorkerThreads:
         """Wait for a call; None if none comes for long, and the thread ends."""
         with self._changed:
             while not self._waiting:
-                self._idle += 1
                 woken = self._changed.wait(IDLE_FOR)
-                self._idle -= 1
                 if not woken and not self._waiting:
+                    self._idle -= 1
                     self._threads -= 1
                     return None
+            self._idle -= 1
             call = next(iter(self._waiting))
             del self._waiting[call]
             return call
 
     def _end(self, call: Call) -> bool:
-        """Count a call that has ended. Returns whether its thread takes another."""
+        """Count a call that has ended. Returns whether its thread takes another.
+
+        Such a thread counts as idle before the loop gets the result. If the thread then needs a while to come back,
+        the next call waits for it and starts no further thread.
+        """
         with self._changed:
             self._given_up -= call.given_up
             if self._threads <= self._allowed:
+                self._idle += 1
                 return True
             self._threads -= 1
             return False

@@ -112,9 +112,9 @@ class SQLiteStore:
             async with asyncio.timeout(PING_TIMEOUT):
                 await self._read(_probe)
                 # An empty transaction shows that the writer lives and gets the lock. Whether a failure is over, only
-                # writing shows.
+                # writing shows. In a flood a probe must not wait for its turn.
                 failing = self._writer is not None and self._writer.failing
-                await (self._write(_touch) if failing else self._write(_probe, brief=True))
+                await self._write(_touch if failing else _probe, brief=not failing, first=True)
         except TimeoutError:
             message = f"SQLite: {self._path} did not answer within {PING_TIMEOUT:g} s"
             raise StoreUnavailable(message, "no answer") from None
@@ -177,10 +177,10 @@ class SQLiteStore:
             pass
         return purged
 
-    def _write(self, work: Work[T], *, brief: bool = False) -> asyncio.Future[T]:
+    def _write(self, work: Work[T], *, brief: bool = False, first: bool = False) -> asyncio.Future[T]:
         if self._writer is None:
             raise StoreUnavailable("the store is not open")
-        return self._writer.submit(work, brief=brief)
+        return self._writer.submit(work, brief=brief, first=first)
 
     async def _read(self, work: Work[T]) -> T:
         if self._writer is None:

@@ -116,10 +116,11 @@ class Writer:
         self._stop()
         await asyncio.shield(self._closed)
 
-    def submit(self, work: Work[T], *, brief: bool = False) -> asyncio.Future[T]:
+    def submit(self, work: Work[T], *, brief: bool = False, first: bool = False) -> asyncio.Future[T]:
         """Do `work` in the next transaction. Cancelling the future does not undo it.
 
         `brief` work takes about a millisecond at most whatever the database holds, so the event loop's thread does it.
+        Work that is `first` overtakes what waits.
 
         What the future raises: what `work` raised, in which case all that it wrote is undone; or `StoreUnavailable`.
         `work` may be called twice, so it must change nothing but the database.
@@ -128,7 +129,11 @@ class Writer:
         if self._closing:
             future.set_exception(StoreUnavailable("the store is closed"))
             return future
-        self._collected.append(_Operation(work, future, brief))
+        operation = _Operation(work, future, brief)
+        if first:
+            self._collected.insert(0, operation)
+        else:
+            self._collected.append(operation)
         self._turns = QUIET_TURNS
         if len(self._collected) == 1 and not self._busy:
             self._gather()

@@ -178,6 +178,9 @@ async def test_a_half_sent_body_does_not_hold_up_the_exit(tmp_path: Path) -> Non
         assert await exit_status(served) == 0
         answer = await wire.answer()
         assert (answer.status, answer.closes) == (503, True)
+        served.stop()
+        assert "route=/api/v1/chat status=503" in served.stderr
+        assert " ERROR " not in served.stderr
 
 
 async def test_a_body_that_is_completed_during_the_drain_is_refused_and_its_connection_closed(tmp_path: Path) -> None:

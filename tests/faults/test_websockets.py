@@ -45,6 +45,16 @@ def test_refused_handshakes_are_logged_as_requests_and_not_as_errors(behind: byt
         assert "Traceback" not in served.stderr
 
 
+def test_a_handshake_may_be_pipelined_and_have_a_large_cookie() -> None:
+    handshake = request("GET", WS, *HANDSHAKE, f"cookie: {'c' * 9_000}", *("x: y" for _ in range(200)))
+    with Served() as served, closing(connect(served.port)) as client:
+        client.sendall(request("GET", "/nowhere") + handshake)
+        assert [read_answer(client)[0] for _ in range(2)] == [404, 101]
+        client.close()
+        eventually(lambda: "method=WEBSOCKET" in served.stderr)
+        assert " WARNING " not in served.stderr.partition("method=GET")[2]
+
+
 def test_a_text_message_that_is_no_utf_8_closes_with_1007_and_is_no_error() -> None:
     with Served() as served, closing(connect(served.port)) as client:
         client.sendall(request("GET", WS, *HANDSHAKE))

@@ -937,6 +937,10 @@ REFUSED = {
             "a/b",
             "a@b",
             "a,b",
+            "a;b",
+            "a'b",
+            "a+b",
+            "a%2fb",
             "a:b",
             "a:80:80",
             "[::1",
@@ -1056,7 +1060,7 @@ def test_what_the_server_does_not_support_is_refused(
         request("GET", "/", *["a:"] * (http1.MAX_FIELDS - 1)),
         *(
             f"GET / HTTP/1.1\r\nHOST: {host}\r\n\r\n".encode()
-            for host in ("a", "a.example:80", "a:", "127.0.0.1", "[::1]:8080", "my_host", "a.", "A", "\ta \t")
+            for host in ("a", "a.example:80", "a:", "127.0.0.1", "[::1]:8080", "my_host", "a~b", "a.", "A", "\ta \t")
         ),
     ],
 )
@@ -1262,10 +1266,10 @@ def test_a_handshake_and_its_first_frames_may_come_at_once(
         request("GET", "/ws", *HANDSHAKE[:3]),
         request("GET", "/ws", *HANDSHAKE, "content-length: 5", body=b"hello"),
         request("GET", "/ws", *HANDSHAKE, "transfer-encoding: chunked", body=b"0\r\n\r\n"),
-        request("GET", "/ws", *HANDSHAKE, f"x: {'v' * 60_000}"),
-        request("GET", "/ws", *HANDSHAKE, *("a: b" for _ in range(200))),
+        request("GET", "/ws", *HANDSHAKE, HANDSHAKE[3]),
+        request("GET", "ws", *HANDSHAKE),
     ],
-    ids=["no key", "a body", "chunks", "a long field", "many fields"],
+    ids=["no key", "a body", "chunks", "two keys", "a bad target"],
 )
 def test_a_handshake_that_cannot_be_read_is_refused(
     serving: Serving, client: socket.socket, answers: Answers, sent: bytes
@@ -1275,6 +1279,53 @@ def test_a_handshake_that_cannot_be_read_is_refused(
     assert answers.read()[0] == 400
     assert answers.end()
     eventually(lambda: not serving.connections)
+
+
+async def websocket_scope(scope: Scope, receive: Receive, send: Send) -> None:
+    """Accept with a subprotocol, if there was one, and tell what is in the scope."""
+    if scope["type"] == "http":
+        return await echo(scope, receive, send)
+    await receive()
+    await send({"type": "websocket.accept", "subprotocol": next(iter(scope["subprotocols"]), None)})
+    headers = b" ".join(b"%b=%d" % (name, len(value)) for name, value in scope["headers"] if name[:3] != b"sec")
+    where = scope["path"].encode() + b" " + scope["raw_path"] + b" " + scope["query_string"]
+    await send({"type": "websocket.send", "bytes": where + b" " + headers})
+
+
+@pytest.mark.parametrize(
+    ("fields", "seen"),
+    [
+        ((f"cookie: {'c' * 9_000}",), b" cookie=9000"),
+        ((f"x: {'v' * 60_000}",), b" x=60000"),
+        (("a: b",) * (http1.MAX_FIELDS - 5), b" a=1" * (http1.MAX_FIELDS - 5)),
+        (("sec-websocket-protocol: a",) * 200, b""),
+    ],
+    ids=["a long cookie", "60,000 bytes", "many fields", "many subprotocols"],
+)
+@pytest.mark.parametrize("implementation", ["auto", "wsproto"])
+def test_a_handshake_may_be_as_large_as_other_requests(
+    implementation: str, fields: tuple[str, ...], seen: bytes
+) -> None:
+    with Serving("asyncio", ws=implementation) as serving, closing(connect(serving.port)) as client:
+        serving.app = websocket_scope
+        client.sendall(request("GET", "/w%20s?q", *HANDSHAKE, *fields))
+        answers = Answers(client)
+        assert answers.head()[0] == 101
+        kind, length = answers.take(2)
+        assert kind == 0x82
+        if length == 126:
+            length = int.from_bytes(answers.take(2), "big")
+        assert answers.take(length) == b"/w s /w%20s q host=4 connection=19 upgrade=9" + seen
+
+
+def test_the_fields_of_a_handshake_itself_have_8_kib(serving: Serving, client: socket.socket, answers: Answers) -> None:
+    serving.app = websocket
+    client.sendall(request("GET", "/ws", *HANDSHAKE, f"sec-websocket-protocol: {'p' * 8_192}"))
+    assert answers.read()[0] == 431
+    assert answers.end()
+    with closing(connect(serving.port)) as other:
+        other.sendall(request("GET", "/ws", *HANDSHAKE, f"sec-websocket-protocol: {'p' * 7_900}"))
+        assert Answers(other).head()[0] == 101
 
 
 @pytest.mark.parametrize("behind", [b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", b"\xff" * 1000], ids=["a request", "rubbish"])
@@ -1457,12 +1508,53 @@ def test_a_handshake_behind_an_answer_that_is_read_slowly_opens_a_websocket_that
         assert said(reader) == b"/ws one"
 
 
-def test_a_handshake_behind_a_request_that_waits_is_a_request(
+@pytest.mark.parametrize("requests", [1, 3])
+@pytest.mark.parametrize("size", [7, 10_000])
+def test_a_handshake_behind_requests_opens_a_websocket_when_they_are_answered(
+    serving: Serving, client: socket.socket, answers: Answers, seen: Seen, requests: int, size: int
+) -> None:
+    gate = Gate(serving)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.put(scope["type"])
+        if scope["type"] == "http":
+            await gate.wait()
+        await websocket(scope, receive, send)
+
+    serving.app = app
+    sent = GET * requests + request("GET", "/ws", *HANDSHAKE) + frame("one") + frame("two")
+    for place in range(0, len(sent), size):
+        client.sendall(sent[place : place + size])
+    assert next_of(seen) == "http"
+    # While a request waits behind another the server reads no further, unless both came in one packet.
+    eventually(lambda: any(one._handshake or one.pipelined for one in serving.connections))
+    assert seen.empty()
+    gate.open()
+    assert [answers.read()[2] for _ in range(requests)] == [b"GET / "] * requests
+    assert answers.head()[0] == 101
+    client.sendall(frame("three"))
+    assert [said(answers) for _ in range(3)] == [b"/ws one", b"/ws two", b"/ws three"]
+
+
+@pytest.mark.parametrize("fault", [HANDSHAKE[:3], (*HANDSHAKE, "content-length: 5")], ids=["no key", "a body"])
+def test_a_faulty_handshake_behind_a_request_is_refused_when_that_is_answered(
+    serving: Serving, client: socket.socket, answers: Answers, fault: tuple[str, ...]
+) -> None:
+    serving.app = websocket
+    client.sendall(GET + request("GET", "/ws", *fault))
+    assert answers.read()[2] == b"GET / "
+    assert answers.read()[0] == 400
+    assert answers.end()
+    eventually(lambda: not serving.connections)
+
+
+def test_a_handshake_behind_the_last_answer_is_dropped(
     serving: Serving, client: socket.socket, answers: Answers
 ) -> None:
     serving.app = websocket
-    client.sendall(GET + request("GET", "/ws", *HANDSHAKE) + request("GET", "/last"))
-    assert [answers.read()[2] for _ in range(3)] == [b"GET / ", b"GET /ws ", b"GET /last "]
+    client.sendall(request("GET", "/", "connection: close") + request("GET", "/ws", *HANDSHAKE))
+    assert answers.read()[2] == b"GET / "
+    assert answers.end()
 
 
 def test_a_websocket_is_not_subject_to_the_times_of_requests(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -2319,11 +2411,86 @@ def test_a_shutdown_answers_what_was_asked_and_closes_the_rest(loop: str) -> Non
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_shutdown_does_not_wait_for_a_body_that_does_not_come(loop: str) -> None:
+@pytest.mark.parametrize("before", [b"", GET], ids=["alone", "pipelined"])
+def test_a_shutdown_refuses_a_request_whose_body_does_not_come_and_is_no_error(
+    loop: str, before: bytes, seen: Seen, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Serving(loop) as serving, closing(connect(serving.port)) as client:
+        gate = Gate(serving)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["method"] == "GET":
+                await gate.wait()
+                return await echo(scope, receive, send)
+            while (message := await receive())["type"] == "http.request":
+                pass
+            seen.put(message["type"])
+
+        serving.app = app
+        client.sendall(before + post(b"hello")[:-1])
+        eventually(lambda: any(one.reading is not None for one in serving.connections))
+        serving.stop()
+        gate.open()
+        answers = Answers(client)
+        if before:
+            assert answers.read()[2] == b"GET / "
+        status, headers, _ = answers.read()
+        assert (status, headers["connection"]) == (503, "close")
+        assert next_of(seen) == "http.disconnect"
+        assert answers.end()
+        serving.join()  # though the client keeps its side open
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_shutdown_answers_a_request_whose_body_comes_within_half_a_second(loop: str) -> None:
     with Serving(loop) as serving, closing(connect(serving.port)) as client:
         client.sendall(post(b"hello")[:-1])
         eventually(lambda: any(one.exchange is not None for one in serving.connections))
         serving.stop()
-        status, headers, _ = Answers(client).read()
-        assert (status, headers["connection"]) == (500, "close")
+        eventually(lambda: any(one.ending for one in serving.connections))
+        client.sendall(b"o")
+        status, headers, body = Answers(client).read()
+        assert (status, headers["connection"], body) == (200, "close", b"POST / hello")
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_shutdown_cuts_an_answer_whose_request_does_not_come_whole(
+    loop: str, seen: Seen, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await start(send)
+        await go_on(send, b"begun", True)
+        while (message := await receive())["type"] == "http.request":
+            pass
+        seen.put(message["type"])
+
+    with Serving(loop) as serving, closing(connect(serving.port)) as client:
+        serving.app = app
+        client.sendall(post(b"hello")[:-1])
+        answers = Answers(client)
+        assert answers.head()[0] == 200
+        assert answers.chunk() == b"begun"
+        serving.stop()
+        assert next_of(seen) == "http.disconnect"
+        assert answers.end()
         serving.join()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_shutdown_does_not_wait_for_the_rest_of_a_body_that_is_answered(
+    loop: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, b"early")
+
+    with Serving(loop) as serving, closing(connect(serving.port)) as client:
+        serving.app = app
+        client.sendall(post(b"hello")[:-1])
+        answers = Answers(client)
+        assert answers.read()[2] == b"early"
+        serving.stop()
+        assert answers.end()
+        serving.join()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []

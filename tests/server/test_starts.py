@@ -1,7 +1,9 @@
 """Requests begin at once, but in small numbers while the server is overloaded."""
 
 import asyncio
+import math
 import socket
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 
@@ -15,21 +17,68 @@ from tests.serving import Served
 pytestmark = pytest.mark.anyio
 
 
-async def test_few_requests_begin_in_a_pass_of_the_event_loop_and_probes_overtake_the_others() -> None:
-    begun: list[str] = []
+def starts_with(requests: int, begin: Callable[[int], None]) -> Starts:
     starts = Starts(asyncio.get_running_loop())
     starts.first = frozenset({"/healthz"})
-    for number in range(3 * STARTED_AT_ONCE):
-        starts.add(partial(begun.append, f"/{number}"), f"/{number}")
-    starts.add(partial(begun.append, "/healthz"), "/healthz")
+    for number in range(requests):
+        starts.add(partial(begin, number), f"/{number}")
+    return starts
+
+
+async def test_few_requests_begin_in_a_pass_of_the_event_loop() -> None:
+    begun: list[int] = []
+    starts_with(3 * STARTED_AT_ONCE, begun.append)
     assert begun == []
-    await asyncio.sleep(0)
-    assert begun == ["/healthz", *(f"/{number}" for number in range(STARTED_AT_ONCE - 1))]
-    while len(begun) <= 3 * STARTED_AT_ONCE:
-        before = len(begun)
+    for passes in (1, 2, 3):
         await asyncio.sleep(0)
-        assert len(begun) - before <= STARTED_AT_ONCE
-    assert begun[1:] == [f"/{number}" for number in range(3 * STARTED_AT_ONCE)]
+        assert begun == list(range(passes * STARTED_AT_ONCE))
+
+
+async def test_probes_overtake_the_others() -> None:
+    begun: list[int | str] = []
+    starts = starts_with(3 * STARTED_AT_ONCE, begun.append)
+    starts.add(partial(begun.append, "probe"), "/healthz")
+    await asyncio.sleep(0)
+    assert "probe" in begun
+    assert len(begun) == STARTED_AT_ONCE + 1
+
+
+async def test_refusals_wait_while_the_process_is_busy_and_probes_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BUSY", 0.0)
+    monkeypatch.setattr(module, "SHORTEST_PAUSE", 60.0)
+    monkeypatch.setattr(module, "LONGEST_PAUSE", 60.0)
+    begun: list[int | str] = []
+
+    def refuse(number: int) -> None:
+        begun.append(number)
+        starts.overloaded()
+
+    starts = starts_with(3 * STARTED_AT_ONCE, refuse)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert begun == list(range(STARTED_AT_ONCE))
+    starts.add(partial(begun.append, "probe"), "/healthz")
+    await asyncio.sleep(0)
+    assert begun[-1] == "probe"
+
+
+async def test_refusals_go_on_as_soon_as_the_process_has_time_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MEASURED_FOR", 0.0)
+    monkeypatch.setattr(module, "BUSY", 0.0)
+    begun: list[int] = []
+
+    def refuse(number: int) -> None:
+        begun.append(number)
+        starts.overloaded()
+
+    starts = starts_with(8 * STARTED_AT_ONCE, refuse)
+    async with asyncio.timeout(10):
+        while len(begun) < 2 * STARTED_AT_ONCE:
+            await asyncio.sleep(0.001)
+        monkeypatch.setattr(module, "BUSY", math.inf)
+        while len(begun) < 8 * STARTED_AT_ONCE:
+            await asyncio.sleep(0.001)
+    assert begun == list(range(8 * STARTED_AT_ONCE))
 
 
 async def test_requests_begin_at_once_again_some_time_after_the_last_refusal(monkeypatch: pytest.MonkeyPatch) -> None:

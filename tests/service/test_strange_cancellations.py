@@ -3,7 +3,8 @@
 import asyncio
 import gc
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -266,28 +267,58 @@ async def test_the_end_of_a_service_task_is_not_lost_beside_a_scope_that_a_child
     assert task.cancelled()
 
 
-async def test_a_task_group_of_the_service_ends_by_a_job_that_a_running_pipeline_gave_it(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    groups: list[asyncio.TaskGroup] = []
+End = Callable[[], object]
 
-    async def keep_group() -> None:
-        async with asyncio.TaskGroup() as group:
-            groups.append(group)
+
+@asynccontextmanager
+async def asyncio_group() -> AsyncIterator[End]:
+    async with asyncio.TaskGroup() as group:
+        yield lambda: group.create_task(fail())
+
+
+@asynccontextmanager
+async def asyncio_timeout() -> AsyncIterator[End]:
+    async with asyncio.timeout(None) as timeout:
+        yield lambda: timeout.reschedule(0)
+
+
+@asynccontextmanager
+async def anyio_group() -> AsyncIterator[End]:
+    async with anyio.create_task_group() as group:
+        yield lambda: group.start_soon(fail)
+
+
+@asynccontextmanager
+async def anyio_scope() -> AsyncIterator[End]:
+    with anyio.CancelScope() as scope:
+        yield scope.cancel
+    raise ValueError("on purpose")
+
+
+async def fail() -> None:
+    raise ValueError("on purpose")
+
+
+@pytest.mark.parametrize("scope", [asyncio_group, asyncio_timeout, anyio_group, anyio_scope])
+async def test_a_scope_of_the_service_ends_by_what_a_running_pipeline_does_in_it(
+    scope: Callable[[], AbstractAsyncContextManager[End]], caplog: pytest.LogCaptureFixture
+) -> None:
+    scopes: list[End] = []
+
+    async def keep_scope() -> None:
+        async with scope() as end:
+            scopes.append(end)
             await asyncio.Event().wait()
 
-    async def fail() -> None:
-        raise ValueError("on purpose")
-
-    async def gives_job(ctx: ThreadContext) -> None:
-        groups[0].create_task(fail())
+    async def ends_scope(ctx: ThreadContext) -> None:
+        scopes[0]()
         await asyncio.wait({keeper}, timeout=5.0)
         ctx.send_message("ended" if keeper.done() else "goes on")
 
-    keeper = tasks.ServiceTask.begin(keep_group(), loop=asyncio.get_running_loop())
-    async with MemoryStore() as store, service_of(gives_job, store) as service:
+    keeper = tasks.ServiceTask.begin(keep_scope(), loop=asyncio.get_running_loop())
+    async with MemoryStore() as store, service_of(ends_scope, store) as service:
         assert (await service.chat(inbound(), PUBLIC)).assistant_messages == ["ended"]
-    assert isinstance(keeper.exception(), ExceptionGroup)
+    assert isinstance(keeper.exception(), ExceptionGroup | TimeoutError | ValueError)
     assert "jimsapi.tasks" not in caplog.text
 
 

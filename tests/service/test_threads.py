@@ -16,9 +16,9 @@ from jimsapi.builtin.resolvers import DefaultResolver
 from jimsapi.service import worker_threads
 from jimsapi.service.errors import PipelineFailed, RunCancelled, RunTimedOut
 from jimsapi.service.identity import PUBLIC
-from jimsapi.service.live import RunRecord, Stop
+from jimsapi.service.live import LiveRun, RunRecord, Stop
 from jimsapi.service.pipeline import Pipeline
-from jimsapi.service.run import RunLimits, RunService
+from jimsapi.service.run import RunService
 from jimsapi.threads.errors import RunClosed
 from jimsapi.threads.event import NewEvent
 from jimsapi.threads.memory import MemoryStore
@@ -73,6 +73,15 @@ class Held:
     async def has_begun(self) -> None:
         """Wait until one more is held."""
         assert await asyncio.to_thread(self.begun.acquire, timeout=10)
+
+    async def overdue(self, service: RunService, contact: str) -> LiveRun:
+        """A run whose time is over while it is held. A call ends it: a clock could do so before the pipeline began."""
+        run = service.begin(inbound("hold", contact), PUBLIC)
+        await self.has_begun()
+        service.stop_runs([run.run_id], Stop.TIMED_OUT)
+        with pytest.raises(RunTimedOut):
+            await run.answer
+        return run
 
 
 def speak(ctx: ThreadContext) -> None:
@@ -284,10 +293,8 @@ async def test_what_it_raises_fails_the_run_and_nothing_else(raised: BaseExcepti
 
 async def test_one_that_does_not_end_in_time_is_let_go_and_cannot_speak_any_more() -> None:
     held = Held()
-    async with serving(held, limits=RunLimits(run_timeout=0.05)) as service:
-        run = service.begin(inbound("hold"), PUBLIC)
-        with pytest.raises(RunTimedOut):
-            await run.answer
+    async with serving(held) as service:
+        run = await held.overdue(service, "ann")
         assert (await stored(service, run.run_id)).status is RunStatus.FAILED
         assert service.abandoned_pipelines == 1
         assert (await service.chat(inbound("hi"), PUBLIC)).assistant_messages == ["You said: hi"]
@@ -342,18 +349,18 @@ async def test_messages_beyond_the_threads_wait_for_one_as_running_and_leave_whe
 
 async def test_threads_that_never_end_give_their_places_to_as_many_others() -> None:
     held = Held()
-    await no_workers()
-    async with serving(JimsApp(held, threads=1), limits=RunLimits(run_timeout=0.05)) as service:
-        with pytest.raises(RunTimedOut):
-            await service.chat(inbound("hold", "a"), PUBLIC)
+    app = JimsApp(held, threads=1)
+    async with serving(app) as service:
+        await held.overdue(service, "a")
         assert (await service.chat(inbound("hi", "b"), PUBLIC)).assistant_messages == ["You said: hi"]
-        with pytest.raises(RunTimedOut):
-            await service.chat(inbound("hold", "c"), PUBLIC)
-        with pytest.raises(RunTimedOut):  # both places are taken
-            await service.chat(inbound("hi", "d"), PUBLIC)
-        assert (service.abandoned_pipelines, workers()) == (2, 2)
+        await held.overdue(service, "c")
+        waiting = service.begin(inbound("hi", "d"), PUBLIC)
+        while not waiting_calls(app) and not waiting.answer.done():
+            await asyncio.sleep(0)
+        assert not waiting.answer.done()  # both places are taken
+        assert service.abandoned_pipelines == 2
         held.released.set()
-        assert (await service.chat(inbound("hi", "e"), PUBLIC)).assistant_messages == ["You said: hi"]
+        assert (await waiting.answer).assistant_messages == ["You said: hi"]
 
 
 def waiting_calls(app: JimsApp) -> int:
@@ -371,14 +378,37 @@ async def no_workers() -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_threads_are_used_again_and_end_when_there_is_nothing_to_do() -> None:
+async def test_threads_are_used_again_and_end_when_there_is_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     await no_workers()
     async with serving(Held()) as service:
+        monkeypatch.setattr(worker_threads, "IDLE_FOR", 60.0)
         for _ in range(10):
             await service.chat(inbound(), PUBLIC)
-        assert workers() <= 2  # a thread may still be on its way back
+        assert workers() == 1
+        monkeypatch.setattr(worker_threads, "IDLE_FOR", 0.1)
+        await service.chat(inbound(), PUBLIC)
         await no_workers()
         assert (await service.chat(inbound(), PUBLIC)).assistant_messages == ["You said: hi"]
+
+
+async def test_a_call_waits_for_a_thread_that_is_slow_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    finish, may_come_back = worker_threads.Call.finish, threading.Event()
+
+    def finish_slowly(call: worker_threads.Call) -> None:
+        finish(call)
+        may_come_back.wait(10)
+
+    await no_workers()
+    monkeypatch.setattr(worker_threads.Call, "finish", finish_slowly)
+    app = JimsApp(Held())
+    async with serving(app) as service:
+        await service.chat(inbound(), PUBLIC)
+        run = service.begin(inbound(), PUBLIC)
+        while not waiting_calls(app) and workers() == 1:
+            await asyncio.sleep(0)
+        assert workers() == 1
+        may_come_back.set()
+        assert (await run.answer).assistant_messages == ["You said: hi"]
 
 
 async def test_many_at_once_are_all_answered_with_events_of_their_own() -> None:

@@ -328,6 +328,14 @@ async def test_a_writer_that_hangs_fails_the_ping(store: SQLiteStore, monkeypatc
     await store.ping()
 
 
+async def test_a_ping_overtakes_what_waits_to_be_written(store: SQLiteStore) -> None:
+    crowd = [asyncio.create_task(store.accept(make_plan(str(number)))) for number in range(2000)]
+    await asyncio.sleep(0)
+    await store.ping()
+    assert sum(task.done() for task in crowd) < len(crowd) / 2
+    await asyncio.gather(*crowd)
+
+
 # Batches
 
 

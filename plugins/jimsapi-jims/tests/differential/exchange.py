@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from threading import Barrier
 from typing import Any
 
 from differential.corpus import Exchange
@@ -47,15 +48,20 @@ class Talk:
     def answers(self, exchange: Exchange) -> list[Answer]:
         """Send all copies of a request at once; returns their answers, in the order of the copies' numbers."""
         numbers = range(exchange.copies)
+        connected = Barrier(exchange.copies)
         with ThreadPoolExecutor(exchange.copies) as pool:
-            answers = list(pool.map(lambda number: self._send(exchange, number), numbers))
+            answers = list(pool.map(lambda number: self._send(exchange, number, connected), numbers))
         for number, answer in zip(numbers, answers, strict=True):
             self._remember(answer, exchange.name if exchange.copies == 1 else f"{exchange.name} {number}")
         return [Answer(answer.status, answer.content_type, self._named(answer.body)) for answer in answers]
 
-    def _send(self, exchange: Exchange, number: int) -> Answer:
+    def _send(self, exchange: Exchange, number: int, connected: Barrier) -> Answer:
         body = None if exchange.body is None else self._filled_in(exchange.body, number)
         with closing(http.client.HTTPConnection("127.0.0.1", self._ports[exchange.server], timeout=TIMEOUT)) as wire:
+            wire.connect()
+            # On a loaded machine, connections that are made while others send already would follow each other by so
+            # much that each copy is answered before the next arrives.
+            connected.wait(TIMEOUT)
             wire.putrequest(exchange.method, exchange.path, skip_accept_encoding=True)
             for name, value in exchange.headers:
                 wire.putheader(name, value)
