@@ -974,7 +974,7 @@ class Exchange:
             more = message.get("more_body", False)
             self._go_on(message.get("body", b""), more)
             while more and (blocked := self._protocol.blocked) is not None and not self.gone:
-                await blocked.wait()  # so that the app does not make the next part yet
+                await blocked.wait()  # so that the app makes the next part when there is room for it
         else:
             where = "after the end" if self.complete else "in the middle" if self.started else "before the start"
             raise RuntimeError(f"{kind!r} cannot be sent {where} of an answer")

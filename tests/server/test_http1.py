@@ -2359,18 +2359,40 @@ def test_answers_of_many_connections_keep_to_their_own_and_in_order(serving: Ser
 
 
 def test_an_app_that_never_pauses_is_held_up_by_its_client(serving: Serving, seen: Seen) -> None:
+    leaving = threading.Event()
+
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await start(send)
-        while not serving.connections[0].blocked:
+        while not leaving.is_set():
             await go_on(send, b"x" * 1000, more=True)
-        seen.put("held up")
-        await go_on(send, b"x" * 1000, more=True)
 
     serving.app = app
     eventually(lambda: not serving.connections)
     with closing(small(serving.port)) as client:
         client.sendall(GET)
-        assert next_of(seen) == "held up"
+        eventually(lambda: any(one.blocked for one in serving.connections))
+        serving.do(lambda: seen.put("the loop is free"))
+        assert next_of(seen) == "the loop is free"
+        leaving.set()
+
+
+def test_an_app_makes_the_next_part_only_when_the_client_has_room_for_it(serving: Serving) -> None:
+    made: list[bytes] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await start(send)
+        for _ in range(2):
+            made.append(b"x" * 10_000_000)
+            await go_on(send, made[-1], more=True)
+        await go_on(send, b"")
+
+    eventually(lambda: not serving.connections)
+    serving.app = app
+    with closing(small(serving.port)) as client:
+        client.sendall(GET)
+        eventually(lambda: any(one.blocked for one in serving.connections))
+        assert len(made) == 1
+        assert len(Answers(client).read()[2]) == 20_000_000
 
 
 # Shutdown.
