@@ -285,6 +285,9 @@ class WebSocket(Connection):
             await checkpoint()  # the server learns of it now, before the app returns
         except OSError:  # ASGI's way to say that the client has left
             pass
+        except RuntimeError:  # how uvicorn refuses messages once it closes the WebSocket, if the client answers no ping
+            if not self.accepted:
+                raise
         self._closed(_ABNORMAL, "")
         raise WebSocketDisconnected(_ABNORMAL)
 

@@ -477,6 +477,8 @@ class Http1Protocol(asyncio.Protocol):
 
     def _version(self) -> str:
         version: str = self._parser.get_http_version()
+        if version == "0.9":  # what the parser says, too, if there is none
+            raise Refused(400, "a request line without a version, or with HTTP/0.9")  # (RFC 9112, 3)
         if version not in ("1.1", "1.0"):
             raise Refused(505, "another version of HTTP")
         if version == "1.0" and any(name == b"transfer-encoding" for name, _ in self._headers):  # (RFC 9112, 6.1)
@@ -676,7 +678,7 @@ class Http1Protocol(asyncio.Protocol):
             self._refuse(431, "the WebSocket fields are too large")
             return
         connection = WebSocketConnection(
-            self.transport, self.config, self.state, self.app_state, self.batch.backlog, scope
+            self.transport, self.config, self.state, self.app_state, self.batch.backlog, self.batch.heap, scope
         )
         try:
             connection.begin(handshake, rest)
@@ -1050,7 +1052,9 @@ class Exchange:
         self._write(body)
         if not more:
             self.complete = True
-            self._chunks = None  # of the body, which may still be long in coming
+            if not self._ended:  # the rest of the body may be long in coming
+                self._chunks = None
+                self.scope = {}
             if self._waiting is not None:
                 self._wake()
             self._protocol.answered(self)

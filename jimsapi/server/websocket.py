@@ -16,7 +16,7 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from jimsapi.asgi.types import Receive, Scope, Send
-from jimsapi.server.backlog import Backlog, SlowReader
+from jimsapi.server.backlog import Backlog, Heap, SlowReader
 from jimsapi.server.pings import Pings
 from jimsapi.server.sockets import reset
 
@@ -49,6 +49,7 @@ class WebSocketConnection(asyncio.Protocol):
         state: ServerState,
         app_state: dict[str, Any],
         backlog: Backlog,
+        heap: Heap,
         request: Scope,
     ) -> None:
         self.transport = transport
@@ -56,7 +57,9 @@ class WebSocketConnection(asyncio.Protocol):
         self._app: Any = config.loaded_app
         self._request = request
         self._tasks = state.tasks
+        self._connections = state.connections
         self._backlog = backlog
+        self._heap = heap
         self._early: list[bytes] | None = []
         self._early_size = 0
         self._lost = self._loop.create_future()
@@ -126,6 +129,7 @@ class WebSocketConnection(asyncio.Protocol):
         try:
             self.inner.connection_lost(exc)
         finally:
+            self._heap.websocket_ended(len(self._connections))
             if not self._lost.done():
                 self._lost.set_result(None)
 

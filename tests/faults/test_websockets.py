@@ -2,14 +2,18 @@
 
 import json
 import socket
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 from websockets.frames import Frame, Opcode
 
 from jimsapi.api.websocket import MAX_BEGUN
-from tests.raw import TIMEOUT, ask, connect, read_answer, request
+from jimsapi.server.backlog import COLLECT_AFTER
+from tests.faults.measured import KEY, MeasuredServer, free_port
+from tests.faults.memory import scrape
+from tests.faults.slow_clients import handshake
+from tests.raw import TIMEOUT, ask, connect, metric, read_answer, request
 from tests.serving import Served
 from tests.waiting import eventually
 
@@ -70,6 +74,28 @@ def memory(served: Served, field: str) -> int:
     """Bytes of memory that the server has (`VmRSS`) or had at most (`VmHWM`)."""
     status = Path(f"/proc/{served.pid}/status").read_text(encoding="ascii")
     return 1024 * int(status.split(f"{field}:")[1].split()[0])
+
+
+def test_websockets_that_have_ended_leave_nothing_in_memory(tmp_path: Path) -> None:
+    options = ("--api-key", KEY, "--metrics-host", "127.0.0.1", "--metrics-port", str(free_port()))
+    with MeasuredServer(*options, folder=tmp_path) as served:
+
+        def blocks() -> float:
+            return metric(scrape(served), "loaded_blocks")
+
+        def open_some() -> ExitStack:
+            sockets = ExitStack()
+            for _ in range(COLLECT_AFTER):
+                client = sockets.enter_context(closing(connect(served.port)))
+                client.sendall(handshake())
+                assert read_answer(client)[0] == 101
+            return sockets
+
+        with open_some():
+            while_open = blocks()
+        for _ in range(2):  # their memory together is twice what is in use at a time
+            open_some().close()
+        eventually(lambda: blocks() < while_open)
 
 
 def test_a_websocket_that_reads_no_answers_costs_little_memory_and_begins_few_runs(tmp_path: Path) -> None:

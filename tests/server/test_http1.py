@@ -12,14 +12,14 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from typing import Any, Self
 
 import pytest
 import uvicorn
 from websockets.frames import Close, Frame, Opcode
 
-from jimsapi.asgi import App, Request, Response, StreamingResponse, WebSocket
+from jimsapi.asgi import App, Request, Response, StreamingResponse, WebSocket, WebSocketDisconnected
 from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
 from jimsapi.server import backlog, http1
 from jimsapi.server.http1 import Http1Protocol
@@ -837,6 +837,29 @@ def test_a_body_that_keeps_to_the_rate_is_read_however_long_it_takes(
         assert Answers(slow).read()[2] == b"POST / " + body
 
 
+class _Kept:
+    """Something that a scope refers to."""
+
+
+def test_nothing_of_a_request_is_kept_while_the_rest_of_its_body_comes_after_the_answer(
+    serving: Serving, client: socket.socket, answers: Answers
+) -> None:
+    kept: list[weakref.ref[_Kept]] = []
+
+    async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["kept"] = _Kept()
+        kept.append(weakref.ref(scope["kept"]))
+        await answer(send, b"no", 401)
+
+    serving.app = refusing
+    client.sendall(request("POST", "/", "content-length: 10") + b"12345")
+    assert answers.read()[0] == 401
+    eventually(lambda: kept[0]() is None)
+    serving.app = echo
+    client.sendall(b"67890" + GET)
+    assert answers.read()[0] == 200
+
+
 def test_the_rest_of_a_body_that_is_answered_already_gains_no_time(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1032,8 +1055,8 @@ def test_what_a_request_says_of_other_protocols_is_no_fault(serving: Serving, se
 
 
 UNSUPPORTED = {
-    "HTTP/0.9": (b"GET /\r\n\r\n", 505),
-    "HTTP/0.9 by name": (b"GET / HTTP/0.9\r\nhost: a\r\n\r\n", 505),
+    "no version": (b"GET /\r\n\r\n", 400),
+    "HTTP/0.9": (b"GET / HTTP/0.9\r\nhost: a\r\n\r\n", 400),
     "HTTP/1.2": (b"GET / HTTP/1.2\r\nhost: a\r\n\r\n", 505),
     "HTTP/2.0": (b"GET / HTTP/2.0\r\nhost: a\r\n\r\n", 505),
     "HTTP/3.0": (b"GET / HTTP/3.0\r\nhost: a\r\n\r\n", 505),
@@ -1582,6 +1605,34 @@ def test_a_websocket_that_answers_no_ping_is_closed(loop: str) -> None:
         assert reader.head()[0] == 101
         assert reader.take(1) == b"\x89"
         eventually(lambda: not serving.connections)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_handler_that_sends_while_the_server_closes_its_websocket_sees_a_client_that_has_left(loop: str) -> None:
+    seen: queue.Queue[Exception] = queue.Queue()
+    app = App()
+
+    @app.websocket("/ws")
+    async def sending(ws: WebSocket) -> None:
+        await ws.accept()
+        try:
+            while True:
+                await ws.send_text("still here")
+                await asyncio.sleep(0)
+        except Exception as error:
+            seen.put(error)
+            raise
+
+    with (
+        Serving(loop, ws_ping_interval=0.05, ws_ping_timeout=0.05) as serving,
+        closing(connect(serving.port)) as client,
+    ):
+        serving.app = app
+        client.sendall(request("GET", "/ws", *HANDSHAKE))
+        with suppress(ConnectionError):
+            while client.recv(65_536):  # it answers no ping
+                pass
+        assert isinstance(seen.get(timeout=TIMEOUT), WebSocketDisconnected)
 
 
 @pytest.mark.parametrize("loop", LOOPS)

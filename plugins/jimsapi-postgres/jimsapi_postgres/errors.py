@@ -12,9 +12,10 @@ _REFUSED_CLASSES = ("22", "23", "54")
 """SQLSTATE: the data cannot be stored, however often it is tried."""
 
 DAMAGED = "database damaged"
+DENIED = "access denied"
 DISK_FULL = "disk full"
 _REASONS = {
-    _PRIVILEGE: "access denied",
+    _PRIVILEGE: DENIED,
     _READ_ONLY: "read-only",
     "53100": DISK_FULL,
     "53200": "out of memory",
@@ -22,7 +23,7 @@ _REASONS = {
     "57P03": "starting or stopping",
     "XX001": DAMAGED,
     "XX002": DAMAGED,
-    "28": "access denied",
+    "28": DENIED,
     "3D": "database missing",
     "42": "tables or functions missing",
     "57P": "no connection",

@@ -35,7 +35,7 @@ from jimsapi.threads.store import KEEP_KEYS, PAGE_BYTES, CommitRecord, decode_cu
 from jimsapi.threads.window import end_with
 from jimsapi_postgres import rows, schema
 from jimsapi_postgres.connections import STATEMENT_TIMEOUT, Connection, Connector, Link, Pool, Work
-from jimsapi_postgres.errors import DAMAGED, DISK_FULL, ConnectionLost, NotConnected, as_unusable
+from jimsapi_postgres.errors import DAMAGED, DENIED, DISK_FULL, ConnectionLost, NotConnected, as_unusable
 from jimsapi_postgres.lanes import Lanes
 from jimsapi_postgres.peers import RECOVER, RECOVERED_AT_ONCE, SILENCE, Peers
 from jimsapi_postgres.url import parse_url
@@ -48,8 +48,8 @@ DELETIONS = 2
 """Deletions at a time: they may take long, and must leave connections for all else."""
 PING_TIMEOUT = 5.0
 TROUBLE_SHOWN_FOR = 10.0
-"""Seconds for which a ping fails after the disk was full, or damage was met: its own small write may succeed all the
-same."""
+"""Seconds for which a ping fails after the disk was full, damage was met, or access to a table was denied: its own
+small write, to another table, may succeed all the same."""
 CLOSE_WITHIN = 5.0
 WAIT_FOR_UPGRADE = 45.0
 DELETE_TIMEOUT = 300.0
@@ -481,7 +481,7 @@ class PostgresStore:
             raise
 
     def _note_trouble(self, error: StoreUnavailable) -> None:
-        if error.reason in (DISK_FULL, DAMAGED):
+        if error.reason in (DENIED, DISK_FULL, DAMAGED):
             self._trouble = error
             self._trouble_until = asyncio.get_running_loop().time() + TROUBLE_SHOWN_FOR
 

@@ -12,8 +12,11 @@ import pytest
 from database import Postgres
 from jimsapi_postgres import peers
 from jimsapi_postgres import store as store_module
+from jimsapi_postgres.connections import ANSWER_TIMEOUT
+from jimsapi_postgres.errors import public_reason
 from jimsapi_postgres.peers import SILENCE
 from jimsapi_postgres.store import PostgresStore
+from proxy import Proxy
 
 from jimsapi.testing.store import OWNER, completed, make_event, make_plan
 from jimsapi.threads.errors import StoreUnavailable
@@ -87,6 +90,72 @@ async def test_dropped_tables_fail_readiness_until_they_are_back(
     assert (await store.accept(make_plan("bob"))).created_new_thread
 
 
+@pytest.mark.parametrize("tables", ["thread_events", "ALL TABLES IN SCHEMA public"])
+async def test_rights_that_were_revoked_fail_readiness_until_they_are_granted_again(
+    own_postgres: Postgres, monkeypatch: pytest.MonkeyPatch, tables: str
+) -> None:
+    async with PostgresStore(own_postgres.url()):
+        pass  # it has made the tables
+    own_postgres.psql("CREATE ROLE serving LOGIN")
+    own_postgres.psql("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO serving")
+    async with PostgresStore(own_postgres.url(user="serving")) as store:
+        await store.accept(make_plan())
+        own_postgres.psql(f"REVOKE INSERT ON {tables} FROM serving")
+        await unavailable("access denied", lambda: store.accept(make_plan("bob")))
+        await unavailable("access denied", store.ping)
+        monkeypatch.setattr(store_module, "TROUBLE_SHOWN_FOR", 0.0)
+        await unavailable("access denied", lambda: store.accept(make_plan("bob")))
+        if tables != "thread_events":  # the small write of a ping fails, too
+            await unavailable("access denied", store.ping)
+        own_postgres.psql(f"GRANT INSERT ON {tables} TO serving")
+        await store.ping()
+        assert (await store.accept(make_plan("bob"))).created_new_thread
+
+
+@pytest.mark.parametrize("options", ["", "?target_session_attrs=any"])
+async def test_a_server_that_follows_another_one_fails_readiness_until_it_is_promoted(
+    own_postgres: Postgres, options: str
+) -> None:
+    async with PostgresStore(own_postgres.url() + options) as store:
+        await store.accept(make_plan())
+        own_postgres.stop()
+        (Path(own_postgres.data) / "standby.signal").touch()
+        own_postgres.start()
+        await unavailable("read-only", store.ping)
+        own_postgres.psql("SELECT pg_promote()")
+        await insist(store.ping)
+        await insist(lambda: store.accept(make_plan("bob")))
+
+
+async def test_a_server_that_goes_silent_fails_readiness_before_a_probe_gives_up(
+    postgres: Postgres, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "PING_TIMEOUT", 0.3)
+    async with Proxy(postgres.port) as proxy, PostgresStore(url.replace(str(postgres.port), str(proxy.port))) as store:
+        await store.ping()
+        proxy.silent = True
+        async with asyncio.timeout(ANSWER_TIMEOUT / 2):
+            await unavailable("no answer", store.ping)
+        proxy.cut_all()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (asyncpg.AdminShutdownError, "no connection"),
+        (asyncpg.CannotConnectNowError, "starting or stopping"),
+        (asyncpg.ConnectionDoesNotExistError, "no connection"),
+        (asyncpg.IndexCorruptedError, "database damaged"),
+        (asyncpg.InsufficientPrivilegeError, "access denied"),
+        (asyncpg.InvalidCatalogNameError, "database missing"),
+        (asyncpg.OutOfMemoryError, "out of memory"),
+        (asyncpg.ReadOnlySQLTransactionError, "read-only"),
+    ],
+)
+def test_each_state_of_postgresql_has_its_reason(error: type[asyncpg.PostgresError], reason: str) -> None:
+    assert public_reason(error("…")) == reason
+
+
 async def test_a_server_without_a_connection_to_spare_is_unavailable_until_it_has_one() -> None:
     with Postgres(fsync="off", max_connections="10") as server:
         async with PostgresStore(server.url()) as store:
@@ -150,6 +219,7 @@ async def test_the_service_logs_an_outage_once_and_its_end_once(
                 while "the store works again" not in served.stderr or (await client.get("/readyz")).status_code != 200:
                     await asyncio.sleep(0.1)
             assert (await chat(client)).status_code == 200
+        served.stop()  # it writes all lines that it has
         assert served.stderr.count("the store is unavailable") == served.stderr.count("the store works again") == 1
 
 
