@@ -104,7 +104,6 @@ async def server_sent(request: Connection, items: AsyncIterator[Read]) -> AsyncG
         chunk = _server_sent(request, *read)
         if isinstance(items, Reader) and (more := items.ready()):  # to send a chunk is dearer than to make an event
             chunk = b"".join([chunk, *[_server_sent(request, *following) for following in more]])
-        del read  # a client may take long over the chunk: what it was made from need not stay
         yield chunk
 
 
