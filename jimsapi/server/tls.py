@@ -54,8 +54,10 @@ async def open_tls(
             # TLS is connected in the next pass of the loop, and reads for the first time after that pass.
             loop.call_soon(_feed, cast(asyncio.BufferedProtocol, tcp.get_protocol()), bytes(before.data))
         tls = await starting
-    finally:
+    except BaseException:
         starting.cancel()
+        tcp.close()
+        raise
     assert tls is not None  # only a transport that is closing has none
     protocol = make_protocol()
     transport = TlsTransport(tls, tcp)
