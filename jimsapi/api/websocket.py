@@ -16,6 +16,7 @@ from jimsapi.asgi.routing import Router
 from jimsapi.asgi.validation import convert_body
 from jimsapi.asgi.websocket import WebSocket
 from jimsapi.service.identity import CHAT, Admission
+from jimsapi.service.inbound import Inbound
 from jimsapi.service.live import LiveRun
 from jimsapi.service.result import RunResult
 from jimsapi.service.run import RunService
@@ -26,7 +27,10 @@ from jimsapi.threads.errors import DomainError
 SUBPROTOCOL = "jims.chat"
 _TRY_AGAIN_LATER = 1013  # of IANA's registry of close codes
 MAX_WAITING = 256
-"""Chats that may wait on one WebSocket until those before them are told."""
+"""Chats that may wait on one WebSocket until their runs begin."""
+MAX_BEGUN = 16
+"""Runs that may begin on one WebSocket before the answers of those before them are sent. With them a client that reads
+nothing bounds what the server does for it: an answer takes several times its size while it is made and stored."""
 UNREAD_FOR = 15.0
 """Seconds that frames may stay unread since more chats wait. Shorter than the server waits for a pong, which it does
 not see meanwhile: then the client would be cut off without a word."""
@@ -44,13 +48,18 @@ def websocket_routes(service: RunService) -> Router:
         `{"type": "cancel", "run_id": …}`. Frames to the client: the events of `/api/v1/chat/stream` as
         `{"type": NAME, …}` with the fields of their data; the type of a status is its `status_type`. Messages are taken
         as they come, and told one after another: all frames from a `started` to its `result` or `error` are of one run.
+        Up to 16 runs begin while the frames of those before them are sent; the others wait for that.
         A frame that is refused has no `started`, only an `error`. One that could not cancel has the `run_id` too. With
-        256 messages that are not told yet the WebSocket is closed with 1013; their runs go on.
+        256 messages that wait to begin the WebSocket is closed with 1013; runs that have begun go on.
         """
         await ws.accept()
         await _Conversation(ws, service).run()
 
     return router
+
+
+_Message = tuple[Inbound, Admission]
+"""What is to begin a run, and who sent it."""
 
 
 class _Waiting:
@@ -78,19 +87,21 @@ class _Waiting:
 
 
 class _Conversation:
-    """A WebSocket: frames are read in one task, and what the runs say is sent in another."""
+    """A WebSocket: one task reads frames, one begins runs, and one sends what they say."""
 
     def __init__(self, ws: WebSocket, service: RunService) -> None:
         self._ws = ws
         self._service = service
         self._runs = Runs(service)
-        # A run to tell of, or the one frame that answers a message which was refused.
-        self._to_tell, self._told = anyio.create_memory_object_stream[_Waiting | bytes](MAX_WAITING)
+        # In both, bytes are the one frame that answers a message which was refused.
+        self._to_begin, self._accepted = anyio.create_memory_object_stream[_Message | bytes](MAX_WAITING)
+        self._to_tell, self._told = anyio.create_memory_object_stream[_Waiting | bytes](MAX_BEGUN)
 
     async def run(self) -> None:
-        async with self._told, anyio.create_task_group() as tasks:
+        async with self._told, self._accepted, anyio.create_task_group() as tasks:
+            tasks.start_soon(self._begin_runs)
             tasks.start_soon(self._tell, tasks.cancel_scope)
-            async with self._to_tell:
+            async with self._to_begin:
                 try:
                     while True:
                         await self._read()
@@ -103,7 +114,7 @@ class _Conversation:
             match frame:
                 case {"type": "chat", **body}:
                     with self._ws.working():
-                        answer: _Waiting | bytes = await self._begin(cast("dict[str, Any]", body))
+                        message: _Message | bytes = await self._message(cast("dict[str, Any]", body))
                 case {"type": "cancel", "run_id": str(run_id)}:
                     return await self._cancel(run_id)
                 case {"type": "auth"}:  # from a client that was admitted without it
@@ -111,9 +122,9 @@ class _Conversation:
                 case _:
                     raise HTTPError(422, 'A frame is {"type": "chat", …} or {"type": "cancel", "run_id": …}')
         except (HTTPError, DomainError) as error:
-            answer = self._refusal(error)
+            message = self._refusal(error)
         with anyio.move_on_after(UNREAD_FOR) as unread:
-            await self._to_tell.send(answer)
+            await self._to_begin.send(message)
         if unread.cancelled_caught:
             await self._ws.close(_TRY_AGAIN_LATER, "Too many messages wait here")
 
@@ -121,10 +132,21 @@ class _Conversation:
     def _admission(self) -> Admission:
         return cast(Admission, self._ws.admission)
 
-    async def _begin(self, body: dict[str, Any]) -> _Waiting:
+    async def _message(self, body: dict[str, Any]) -> "_Message":
         await self._ws.readmit()
-        inbound = own_inbound(convert_body(body, inbound_model(self._admission)), self._admission)
-        return _Waiting(self._service.begin(inbound, self._admission, watched=True))
+        admission = self._admission
+        return own_inbound(convert_body(body, inbound_model(admission)), admission), admission
+
+    async def _begin_runs(self) -> None:
+        async with self._to_tell:
+            async for message in self._accepted:
+                await self._to_tell.send(message if isinstance(message, bytes) else self._begin(*message))
+
+    def _begin(self, inbound: Inbound, admission: Admission) -> _Waiting | bytes:
+        try:
+            return _Waiting(self._service.begin(inbound, admission, watched=True))
+        except (HTTPError, DomainError) as error:
+            return self._refusal(error)
 
     async def _cancel(self, text: str) -> None:
         try:

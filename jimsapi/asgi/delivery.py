@@ -17,6 +17,7 @@ from anyio.lowlevel import checkpoint
 
 from .errors import ClientDisconnected
 from .types import Receive, Send
+from .unread import Stall
 
 if TYPE_CHECKING:
     from .connection import Connection, Request
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("jimsapi.asgi")
 
 SEND_TIMEOUT = 30.0
-"""Seconds that a client may take to make room for what is sent, if nobody says otherwise."""
+"""Seconds for which a client may read nothing while something waits to be sent, if nobody says otherwise."""
+LOOKS = 4
+"""How often a send that waits is looked at within its timeout, to see whether the client reads."""
 
 _CLOSE_SECONDS = 5.0
 _TURN_SECONDS = 0.001
@@ -79,7 +82,7 @@ class _Delivery:
     """What is alike on every event loop. `failure` is what ended the stream before its end."""
 
     __slots__ = ("failure", "finishing", "items", "last_sent", "pinging", "receive", "request", "response", "send",
-                 "sending_since", "watching")  # fmt: skip
+                 "sending_since", "stall", "watching")  # fmt: skip
 
     def __init__(self, response: "StreamingResponse", request: "Request", receive: Receive, send: Send) -> None:
         self.response = response
@@ -91,6 +94,7 @@ class _Delivery:
         self.finishing = False
         self.last_sent = monotonic()
         self.sending_since: float | None = None
+        self.stall: Stall | None = None
         self.pinging: anyio.Event | None = None
         self.failure: Exception | None = None
 
@@ -153,13 +157,16 @@ class _Delivery:
             self.stop(ClientDisconnected())
 
     def tick(self) -> float:
-        """See to what is due. Returns the seconds until this is to be called again, when something may be: a send that
-        begins meanwhile is found in time for its deadline."""
+        """See to what is due. Returns the seconds until this is to be called again, when something may be."""
         now = monotonic()
         timeout, keepalive = self.response.send_timeout, self.response.keepalive
-        longest = min(timeout, _TICK_SECONDS, inf if keepalive is None else keepalive)
+        longest = min(timeout / LOOKS, _TICK_SECONDS, inf if keepalive is None else keepalive)
         if self.sending_since is not None:
-            due = self.sending_since + timeout
+            if self.stall is None or self.stall.began != self.sending_since:
+                self.stall = Stall(self.send, self.sending_since)
+            else:
+                self.stall.update()
+            due = self.stall.since + timeout
         elif keepalive is not None and not self.finishing:
             due = self.last_sent + keepalive
         else:

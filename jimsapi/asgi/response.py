@@ -107,8 +107,9 @@ class StreamingResponse(Response):
     and at the end, it is closed. It is not iterated for HEAD. A request's body is to be read, if at all, before the
     first chunk.
 
-    A client that does not read is cut off once a chunk has waited for `send_timeout` seconds, an attribute that may be
-    set: it counts as one that hung up, and is logged at INFO.
+    A client that reads nothing for `send_timeout` seconds while a chunk waits is cut off. (Where the server does not
+    show whether the client reads, a chunk may wait so long.) The attribute may be set. Such a client counts as one that
+    hung up, and is logged at INFO.
     """
 
     __slots__ = ("content", "send_timeout")

@@ -5,12 +5,14 @@ its cookies along, but no header of the page's choice: hence `same_origin`, and 
 or in the first frame.
 """
 
+import asyncio
 import binascii
 import re
 from base64 import urlsafe_b64decode
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from http import HTTPStatus
+from time import monotonic
 from typing import Any
 
 import anyio
@@ -20,10 +22,11 @@ from anyio.lowlevel import checkpoint
 
 from .body import decode_json
 from .connection import MAX_BODY, Connection
-from .delivery import SEND_TIMEOUT, cut_off
+from .delivery import LOOKS, SEND_TIMEOUT, cut_off
 from .errors import HTTPError, ValidationError, WebSocketDisconnected
 from .response import Response, header
 from .types import Message, Receive, Scope, Send
+from .unread import Stall
 
 WEBSOCKET = "WEBSOCKET"
 """What stands for a method in the record and the log of a WebSocket."""
@@ -52,9 +55,10 @@ _REASON_BYTES = 123
 class WebSocket(Connection):
     """A `Connection` over which messages go both ways, once the handler has accepted it.
 
-    `max_message` is the most bytes that a message from the client may have. `send_timeout` is how many seconds the
-    client may take to read what is sent: then the connection is cut, as if the client had left. Both may be set by the
-    handler. `close_code` is None while it is open.
+    `max_message` is the most bytes that a message from the client may have. `send_timeout` is for how many seconds the
+    client may read nothing of what is sent: then the connection is cut, as if the client had left. (Where the server
+    does not show whether the client reads, it is how many seconds a message may take.) Both may be set by the handler.
+    `close_code` is None while it is open.
 
     When the handler returns, the WebSocket is closed with 1000. If it raises, with a code for the answer that a request
     would have had: 1011 for an unexpected error (which is logged, and nothing of it told), 1003 for 415, 1007 for 422,
@@ -158,7 +162,7 @@ class WebSocket(Connection):
 
     async def send_text(self, text: str) -> None:
         """Send a text message. Raises `WebSocketDisconnected` if the WebSocket is closed, or was cut since the client
-        took longer than `send_timeout` seconds to read."""
+        read nothing for `send_timeout` seconds."""
         await self._send_message({"type": "websocket.send", "text": text})
 
     async def send_bytes(self, data: bytes) -> None:
@@ -284,8 +288,12 @@ class WebSocket(Connection):
         if self.close_code is not None:
             raise WebSocketDisconnected(self.close_code, self.close_reason)
         try:
-            with anyio.move_on_after(self.send_timeout):
-                return await self._raw_send(message)
+            with anyio.CancelScope() as scope:
+                deadline = _SendDeadline(scope, self._raw_send, self.send_timeout)
+                try:
+                    return await self._raw_send(message)
+                finally:
+                    deadline.end()
             cut_off(self, self.send_timeout, self._raw_send)
             await checkpoint()  # the server learns of it now, before the app returns
         except OSError:  # ASGI's way to say that the client has left
@@ -299,6 +307,43 @@ class WebSocket(Connection):
     def _closed(self, code: int, reason: str) -> None:
         if self.close_code is None:
             self.close_code, self.close_reason = code, reason
+
+
+class _SendDeadline:
+    """Cancels a send while which the client reads nothing for `timeout` seconds; on trio, one that takes so long."""
+
+    __slots__ = ("_handle", "_scope", "_send", "_stall", "_timeout")
+
+    def __init__(self, scope: anyio.CancelScope, send: Send, timeout: float) -> None:
+        self._scope = scope
+        self._send = send
+        self._timeout = timeout
+        self._handle: asyncio.Handle | None = None
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            scope.deadline = anyio.current_time() + timeout
+        else:
+            self._handle = loop.call_soon(self._begin)  # nearly all have ended by then
+
+    def end(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+
+    def _begin(self) -> None:
+        self._stall = Stall(self._send, monotonic())
+        self._look_after(self._timeout)
+
+    def _look_after(self, left: float) -> None:
+        self._handle = asyncio.get_running_loop().call_later(min(left, self._timeout / LOOKS), self._look)
+
+    def _look(self) -> None:
+        self._stall.update()
+        left = self._stall.since + self._timeout - monotonic()
+        if left > 0:
+            self._look_after(left)
+        else:
+            self._scope.cancel()
 
 
 def same_origin(ws: WebSocket, allowed: Collection[str]) -> bool:

@@ -20,6 +20,7 @@ from itertools import chain
 
 from jimsapi.server.descriptors import Descriptors
 from jimsapi.server.eviction import Evictable, longest_waiting
+from jimsapi.server.tls import open_tls
 
 ACCEPTED_AT_ONCE = 1024
 """Connections that are accepted in one pass of the loop. That is cheap, and finds the probes among them."""
@@ -28,7 +29,7 @@ OPENED_AT_ONCE = 4
 HANDSHAKE_WITHIN = 10.0
 """Seconds within which a TLS handshake has to end."""
 TLS_CLOSE_WITHIN = 5.0
-"""Seconds that a client has to answer the end of TLS."""
+"""Seconds that a client has to answer the end of TLS, once the kernel has accepted everything that was written."""
 LATE_FOR = 0.1
 """Seconds for which connections that had begun when the port closed are still accepted."""
 FINISH_WITHIN = 1.0
@@ -109,13 +110,7 @@ class Acceptor:
         self._make_protocol = make_protocol
         self._descriptors = descriptors
         self._evictable = evictable
-        self._tls: dict[str, object] = {}
-        if tls is not None:
-            self._tls = {
-                "ssl": tls,
-                "ssl_handshake_timeout": HANDSHAKE_WITHIN,
-                "ssl_shutdown_timeout": TLS_CLOSE_WITHIN,
-            }
+        self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._opening: dict[asyncio.Task[None], _Opening] = {}
         self._paused: asyncio.TimerHandle | None = None
@@ -209,7 +204,16 @@ class Acceptor:
 
     async def _open(self, connection: socket.socket) -> None:
         with suppress(OSError):  # the TLS handshake failed or took too long, or the client has gone; the loop closes it
-            await self._loop.connect_accepted_socket(self._make_protocol, connection, **self._tls)  # type: ignore[arg-type] # its keywords
+            if self._tls is None:
+                await self._loop.connect_accepted_socket(self._make_protocol, connection)
+            else:
+                await open_tls(
+                    connection,
+                    self._make_protocol,
+                    self._tls,
+                    handshake_within=HANDSHAKE_WITHIN,
+                    close_within=TLS_CLOSE_WITHIN,
+                )
 
     def _accept_without_room(self, connection: socket.socket) -> None:
         """Close others to make room for the connection. If there are none, open it only for a probe."""
@@ -220,7 +224,7 @@ class Acceptor:
         elif self._first and connection.fileno() < self._descriptors.last:
             self._loop.call_later(PROBE_WITHIN, self._open_probe, connection)
         else:
-            refuse(connection, with_answer=not self._tls)
+            refuse(connection, with_answer=self._tls is None)
 
     def _open_probe(self, connection: socket.socket) -> None:
         """Open a connection if it is a probe's."""

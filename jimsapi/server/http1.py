@@ -26,7 +26,7 @@ from uvicorn.server import ServerState
 from jimsapi.asgi.app import OTHER_METHOD, UNMATCHED, Observer, RequestRecord
 from jimsapi.asgi.routing import METHODS
 from jimsapi.asgi.types import ASGIApp, Scope
-from jimsapi.server.backlog import Backlog, Heap
+from jimsapi.server.backlog import Backlog, Heap, SlowReader
 from jimsapi.server.sockets import has_unread, reset
 from jimsapi.server.starts import Starts
 from jimsapi.server.websocket import MAX_HANDSHAKE, WebSocketConnection, handshake_of
@@ -42,13 +42,11 @@ MAX_PIPELINED = 64
 HEAD_WITHIN = 10.0
 """Seconds within which a head has to come, from its first line or, for a connection's first, from the connection."""
 MIN_RATE = 500
-"""Bytes a second that a client has to send of a body, and to read of an answer. A slow modem does ten times as much."""
+"""Bytes a second that a client has to send of a body. A slow modem does ten times as much."""
 BODY_WITHIN = 30.0
 """Seconds that a client may fall behind `MIN_RATE` while it sends a body, so also how long it may pause."""
 REST_WITHIN = 10.0
 """Seconds within which the rest of a body has to arrive once the request has been answered without it."""
-TAKEN_WITHIN = 60.0
-"""Seconds between two checks that a client reads its answer at `MIN_RATE`, while it leaves a part of it unread."""
 LOOK_EVERY = 5.0
 """Seconds between two checks of a deadline, at most: a connection is closed no later than this after its deadline."""
 LINGER_FOR, MAX_LINGER = 2.0, 4_194_304
@@ -177,10 +175,9 @@ class Http1Protocol(asyncio.Protocol):
         "_parser",
         "_parts",
         "_paused",
+        "_slow",
         "_taken",
-        "_taking",
         "_timer",
-        "_untaken",
         "_url",
         "_waiting_since",
         "app",
@@ -247,8 +244,7 @@ class Http1Protocol(asyncio.Protocol):
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_since = 0.0
-        self._untaken = 0  # bytes that the client did not take yet, when it was last looked at
-        self._taking: asyncio.TimerHandle | None = None
+        self._slow: SlowReader | None = None
         self._default_headers: list[tuple[bytes, bytes]] | None = None
         self._default_fields = b"", 0
 
@@ -360,13 +356,12 @@ class Http1Protocol(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.blocked = asyncio.Event()
-        self.batch.backlog.add(self)
-        self._watch_taking()
+        self._watch_reading()
 
     def resume_writing(self) -> None:
         self._unblock()
         if self.transport.is_closing():
-            self._watch_taking()
+            self._watch_reading()
 
     def shutdown(self) -> None:
         """Close the connection when all that was asked is answered. uvicorn calls this when the server is to end.
@@ -557,7 +552,7 @@ class Http1Protocol(asyncio.Protocol):
         self.batch.flush()
         self.transport.close()
         if self.transport.get_write_buffer_size():
-            self._watch_taking()
+            self._watch_reading()
 
     def _linger(self) -> None:
         """End our side of the connection, and close it when the client has done so too, or `LINGER_FOR` later."""
@@ -580,11 +575,6 @@ class Http1Protocol(asyncio.Protocol):
         self.batch.flush()
         if not self.transport.is_closing():
             self.drop()
-
-    @property
-    def unread(self) -> int:
-        """Bytes that wait for the client to read them."""
-        return self.transport.get_write_buffer_size()
 
     def drop(self) -> None:
         """End the connection, and forget what the client has not read."""
@@ -800,27 +790,18 @@ class Http1Protocol(asyncio.Protocol):
         else:
             self.close()
 
-    def _watch_taking(self) -> None:
-        """End the connection if the client reads slower than `MIN_RATE` from now on."""
-        if self._taking is None:
-            self._untaken = self.transport.get_write_buffer_size()
-            self._taking = self.loop.call_later(TAKEN_WITHIN, self._look_at_taking)
-
-    def _look_at_taking(self) -> None:
-        self._taking = None
-        if self._untaken - self.transport.get_write_buffer_size() >= MIN_RATE * TAKEN_WITHIN:
-            self._watch_taking()
-        else:
-            self.drop()
+    def _watch_reading(self) -> None:
+        """Drop the client if it reads too slowly from now on."""
+        if self._slow is None:
+            self._slow = SlowReader(self.transport, self.batch.backlog, self.drop)
 
     def _unblock(self) -> None:
         if self.blocked is not None:
             self.blocked.set()
             self.blocked = None
-            self.batch.backlog.discard(self)
-        if self._taking is not None:
-            self._taking.cancel()
-            self._taking = None
+        if self._slow is not None:
+            self._slow.stop()
+            self._slow = None
 
     def _leave(self) -> None:
         self.state.connections.discard(self)
@@ -886,6 +867,11 @@ class Exchange:
     def abort(self) -> None:
         """Drop a client that does not read, for our own streams: closing would wait for it."""
         self._protocol.reset()
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """That of the connection, for our own streams: they look whether the client reads."""
+        return self._protocol.transport
 
     @property
     def begun(self) -> bool:
@@ -1003,7 +989,10 @@ class Exchange:
         if not self.started and kind == "http.response.start":
             self._begin(message["status"], message.get("headers", ()))
         elif self.started and not self.complete and kind == "http.response.body":
-            self._go_on(message.get("body", b""), message.get("more_body", False))
+            more = message.get("more_body", False)
+            self._go_on(message.get("body", b""), more)
+            while more and (blocked := self._protocol.blocked) is not None and not self.gone:
+                await blocked.wait()  # so that the app makes the next part when there is room for it
         else:
             where = "after the end" if self.complete else "in the middle" if self.started else "before the start"
             raise RuntimeError(f"{kind!r} cannot be sent {where} of an answer")
@@ -1064,7 +1053,12 @@ class Exchange:
         if self._bodiless:
             body = b""
         elif self._chunked:
-            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            if len(body) > MAX_JOINED:
+                self._write(b"%x\r\n" % len(body))
+                self._write(body)
+                body = b"\r\n"
+            elif body:
+                body = b"%x\r\n%b\r\n" % (len(body), body)
             if not more:
                 body += b"0\r\n\r\n"
         elif self._left is not None:

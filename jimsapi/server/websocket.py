@@ -18,11 +18,10 @@ from uvicorn.server import ServerState
 
 from jimsapi.asgi.types import Message, Receive, Scope, Send
 from jimsapi.asgi.websocket import WORKING
-from jimsapi.server.backlog import Backlog, Heap
+from jimsapi.server.backlog import Backlog, Heap, SlowReader
+from jimsapi.server.pings import Pings
 from jimsapi.server.sockets import reset
 
-TAKEN_WITHIN = 60.0
-"""Seconds within which a client has to read some of what is written, while more than it reads at once is waiting."""
 MAX_EARLY = 65_536
 """Bytes that are kept of what a client sends before its handshake is answered; then the server stops reading."""
 MAX_HANDSHAKE = 8192
@@ -69,10 +68,12 @@ class WebSocketConnection(asyncio.Protocol):
         self._early: list[bytes] | None = []
         self._early_size = 0
         self._lost = self._loop.create_future()
-        self._unread = 0
-        self._taking: asyncio.TimerHandle | None = None
+        self._slow: SlowReader | None = None
+        self._ping_times = config.ws_ping_interval, config.ws_ping_timeout
+        self.pings: Pings | None = None
         own = copy(config)
         own.loaded_app = self._run
+        own.ws_ping_interval = None
         make: Any = config.ws_protocol_class
         self.inner: asyncio.Protocol = make(config=own, server_state=state, app_state=app_state)
         self.accepted = False
@@ -90,7 +91,7 @@ class WebSocketConnection(asyncio.Protocol):
         Raises `ValueError`, or whatever `inner` raises, for one that it cannot parse.
         """
         self.transport.set_protocol(self)
-        self.inner.connection_made(cast(asyncio.Transport, _AnswerWatch(self, self.transport)))
+        self.inner.connection_made(cast(asyncio.Transport, _WatchedTransport(self, self.transport)))
         tasks = len(self._tasks)
         self.inner.data_received(head)
         if len(self._tasks) == tasks and not self.answered and not hasattr(self.inner, _PARSES_LATER):
@@ -105,9 +106,16 @@ class WebSocketConnection(asyncio.Protocol):
         if self.accepted:
             self._active_at = self._loop.time()
             self._open_ones.add(self)
+            interval, timeout = self._ping_times
+            if interval and timeout:
+                self.pings = Pings(self.transport, interval, timeout)
         self._loop.call_soon(self._pass_on_early)
 
     def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():  # over TLS data may still arrive
+            return
+        if self.pings is not None:
+            self.pings.received()
         if self._early is None:
             self.inner.data_received(data)
             return
@@ -129,9 +137,10 @@ class WebSocketConnection(asyncio.Protocol):
         return self.inner.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.resume_taking()
-        self._backlog.discard(self)
+        self._stop_watching()
         self._open_ones.discard(self)
+        if self.pings is not None:
+            self.pings.stop()
         try:
             self.inner.connection_lost(exc)
         finally:
@@ -140,40 +149,24 @@ class WebSocketConnection(asyncio.Protocol):
                 self._lost.set_result(None)
 
     def pause_writing(self) -> None:
-        self._backlog.add(self)
-        self.watch_taking()
+        self.watch_reading()
         self.inner.pause_writing()
 
     def resume_writing(self) -> None:
-        self._backlog.discard(self)
-        self.resume_taking()
+        self._stop_watching()
         self.inner.resume_writing()
         if self.transport.is_closing():
-            self.watch_taking()
+            self.watch_reading()
 
-    def watch_taking(self) -> None:
-        """Abort the connection if the client reads nothing for `TAKEN_WITHIN` seconds."""
-        if self._taking is None and self.transport.get_write_buffer_size():
-            self._unread = self.transport.get_write_buffer_size()
-            self._taking = self._loop.call_later(TAKEN_WITHIN, self._check_taking)
+    def watch_reading(self) -> None:
+        """Drop the client if it reads too slowly from now on."""
+        if self._slow is None and self.transport.get_write_buffer_size():
+            self._slow = SlowReader(self.transport, self._backlog, self.drop)
 
-    def resume_taking(self) -> None:
-        """Stop watching: the client has read what was written."""
-        if self._taking is not None:
-            self._taking.cancel()
-            self._taking = None
-
-    def _check_taking(self) -> None:
-        self._taking = None
-        if self.transport.get_write_buffer_size() < self._unread:
-            self.watch_taking()
-        else:
-            self.drop()
-
-    @property
-    def unread(self) -> int:
-        """Bytes that wait for the client to read them."""
-        return self.transport.get_write_buffer_size()
+    def _stop_watching(self) -> None:
+        if self._slow is not None:
+            self._slow.stop()
+            self._slow = None
 
     def drop(self) -> None:
         """End the connection, and forget what the client has not read."""
@@ -244,8 +237,9 @@ def handshake_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"\r\n".join((b"GET / HTTP/1.1", *(b"%b: %b" % field for field in fields.items()), b"", b""))
 
 
-class _AnswerWatch:
-    """The transport as `inner` sees it: calls `on_answer` before its first write, and watches the client on close."""
+class _WatchedTransport:
+    """The transport as `inner` sees it: calls `on_answer` before its first write, counts what it writes, and watches
+    the client on close."""
 
     def __init__(self, connection: WebSocketConnection, transport: asyncio.Transport) -> None:
         self._connection = connection
@@ -255,12 +249,12 @@ class _AnswerWatch:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        self.__dict__["write"] = self._transport.write  # only the first write is of interest
-        self._connection.on_answer(data)
+        if not self._connection.answered:
+            self._connection.on_answer(data)
         self._transport.write(data)
+        if self._connection.pings is not None:
+            self._connection.pings.written += len(data)
 
     def close(self) -> None:
-        if self._transport.is_closing():  # asyncio's TLS would raise afterwards when it is asked what is unread
-            return
         self._transport.close()
-        self._connection.watch_taking()
+        self._connection.watch_reading()

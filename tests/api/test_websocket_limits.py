@@ -40,11 +40,12 @@ async def test_a_run_can_be_cancelled_though_many_messages_wait_behind_it() -> N
 
 async def test_more_messages_than_may_wait_close_it_and_their_runs_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(websocket, "MAX_WAITING", 2)
+    monkeypatch.setattr(websocket, "MAX_BEGUN", 2)
     monkeypatch.setattr(websocket, "UNREAD_FOR", 0.01)
     bot = Scripted()
     async with TestClient(create_api(JimsApp(bot), store="memory:")) as client:
         async with client.websocket(WS) as ws:
-            for number in range(5):
+            for number in range(7):
                 await chat(ws, f"contact {number}", "hold door")
             assert (await ws.receive_json())["type"] == "started"
             with pytest.raises(WebSocketDisconnected) as closed:
@@ -53,6 +54,24 @@ async def test_more_messages_than_may_wait_close_it_and_their_runs_go_on(monkeyp
         bot.opened["door"].set()
         answer = await client.post("/api/v1/chat", json={"contact_id": "contact 0", "message": "see"})
     assert answer.json()["assistant_messages"] == ['["hold door", "see"]']
+
+
+async def test_only_so_many_runs_begin_before_the_answers_of_those_before_them_are_sent() -> None:
+    bot = Scripted()
+    api = create_api(JimsApp(bot), store="memory:")
+    async with TestClient(api) as client, client.websocket(WS) as ws:
+        for number in range(100):
+            await chat(ws, f"contact {number}", "hold door")
+        await ws.send_json({"type": "cancel", "run_id": "of nobody"})
+        while (await ws.receive_json())["type"] != "error":  # so all frames are read
+            pass
+        assert api.service is not None
+        # One is being told, and one is the next to wait.
+        assert api.service.open_runs == websocket.MAX_BEGUN + 2
+        bot.opened["door"].set()
+        results = 0
+        while results < 100:
+            results += (await ws.receive_json())["type"] == "result"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from websockets.frames import Frame, Opcode
 
+from jimsapi.api.websocket import MAX_BEGUN
 from jimsapi.server.backlog import COLLECT_AFTER
 from tests.faults.measured import KEY, MeasuredServer, free_port
 from tests.faults.memory import scrape
@@ -69,10 +70,10 @@ def test_a_text_message_that_is_no_utf_8_closes_with_1007_and_is_no_error() -> N
         assert " ERROR " not in served.stderr
 
 
-def resident(served: Served) -> int:
-    """Bytes of memory that the server has."""
+def memory(served: Served, field: str) -> int:
+    """Bytes of memory that the server has (`VmRSS`) or had at most (`VmHWM`)."""
     status = Path(f"/proc/{served.pid}/status").read_text(encoding="ascii")
-    return 1024 * int(status.split("VmRSS:")[1].split()[0])
+    return 1024 * int(status.split(f"{field}:")[1].split()[0])
 
 
 def test_websockets_that_have_ended_leave_nothing_in_memory(tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_websockets_that_have_ended_leave_nothing_in_memory(tmp_path: Path) -> N
         eventually(lambda: blocks() < while_open)
 
 
-def test_answers_that_a_websocket_does_not_read_do_not_stay_in_memory(tmp_path: Path) -> None:
+def test_a_websocket_that_reads_no_answers_costs_little_memory_and_begins_few_runs(tmp_path: Path) -> None:
     answers = 200
     options = ("--app", "tests.apps.wordy:app", "--store", f"sqlite:///{tmp_path / 'jims.db'}")
     with Served(*options) as served, closing(socket.socket()) as client:
@@ -106,12 +107,15 @@ def test_answers_that_a_websocket_does_not_read_do_not_stay_in_memory(tmp_path: 
         client.connect(("127.0.0.1", served.port))
         client.sendall(request("GET", WS, *HANDSHAKE))
         assert read_answer(client)[0] == 101
-        before = resident(served)
+        before = memory(served, "VmRSS")
         for number in range(answers):
             chat = {"type": "chat", "contact_id": f"{number}", "message": str(MIB)}
             client.sendall(frame(json.dumps(chat).encode()))
         with served.client() as other:
-            last = {"contact_id": str(answers - 1)}
-            eventually(lambda: other.get("/api/v1/threads", params=last).json()["threads"])
-        # Before the server gives up the client, which it does after 30 seconds.
-        eventually(lambda: resident(served) - before < 128 * MIB, within=15)
+
+            def has_begun(number: int) -> bool:
+                return bool(other.get("/api/v1/threads", params={"contact_id": f"{number}"}).json()["threads"])
+
+            eventually(lambda: has_begun(MAX_BEGUN))
+            assert not has_begun(2 * MAX_BEGUN)
+        assert memory(served, "VmHWM") - before < 128 * MIB

@@ -15,35 +15,47 @@ MEBIBYTE = 1024 * 1024
 class _Reader:
     def __init__(self, unread: int) -> None:
         self.unread = unread
-        self.dropped = False
+        self.in_kernel = MEBIBYTE
+        self.dropped_at: float | None = None
+
+    @property
+    def unacknowledged(self) -> int:
+        return self.unread + self.in_kernel
 
     def drop(self) -> None:
-        self.dropped = True
-
-
-async def check(backlog: Backlog, times: int) -> None:
-    """Let the backlog check its connections."""
-    for _ in range(times):
-        checked = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_later(module.CHECK_EVERY, checked.set_result, None)
-        await checked
+        assert self.dropped_at is None
+        self.dropped_at = asyncio.get_running_loop().time()
 
 
 @pytest.fixture(autouse=True)
-def haste(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHECK_EVERY", 0.01)
+def no_other_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHECK_EVERY", 600.0)
 
 
-async def test_connections_that_are_new_are_spared_unless_there_is_far_too_much() -> None:
-    for total, dropped in ((MAX_UNREAD + MEBIBYTE, False), (FAR_ABOVE * MAX_UNREAD + MEBIBYTE, True)):
-        backlog = Backlog(asyncio.get_running_loop())
-        readers = [_Reader(MEBIBYTE) for _ in range(total // MEBIBYTE)]
-        for reader in readers:
-            backlog.add(reader)
-        await check(backlog, 1)
-        assert any(reader.dropped for reader in readers) is dropped
-        for reader in readers:
-            backlog.discard(reader)
+async def until_dropped(*readers: _Reader, count: int = 1) -> None:
+    """Wait until so many of these are."""
+    async with asyncio.timeout(10):
+        while sum(reader.dropped_at is not None for reader in readers) < count:
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("far_above", [False, True])
+async def test_too_much_is_dropped_as_soon_as_its_clients_had_the_time_to_read(
+    monkeypatch: pytest.MonkeyPatch, far_above: bool
+) -> None:
+    total, observed_for = MAX_UNREAD + MEBIBYTE, module.OBSERVED_FOR
+    if far_above:
+        total, observed_for = FAR_ABOVE * MAX_UNREAD + MEBIBYTE, module.BRIEFLY_OBSERVED_FOR
+        monkeypatch.setattr(module, "OBSERVED_FOR", 600.0)
+    backlog = Backlog(asyncio.get_running_loop())
+    began = asyncio.get_running_loop().time()
+    readers = [_Reader(MEBIBYTE) for _ in range(total // MEBIBYTE)]
+    for reader in readers:
+        backlog.add(reader)
+    await until_dropped(*readers, count=1 if far_above else (total - MAX_UNREAD) // MEBIBYTE)
+    dropped = [reader.dropped_at - began for reader in readers if reader.dropped_at is not None]
+    assert observed_for <= min(dropped)
+    assert len(dropped) <= (total - MAX_UNREAD) // MEBIBYTE
 
 
 async def test_the_connections_that_read_least_are_dropped_until_the_rest_is_within_the_bound() -> None:
@@ -51,12 +63,33 @@ async def test_the_connections_that_read_least_are_dropped_until_the_rest_is_wit
     slow, fast = _Reader(MAX_UNREAD // 2), _Reader(MAX_UNREAD)
     for reader in (fast, slow):
         backlog.add(reader)
-    await check(backlog, 1)
     fast.unread -= MEBIBYTE
-    async with asyncio.timeout(10):
-        while not slow.dropped:
-            await asyncio.sleep(0.01)
-            fast.unread -= 1
-    assert not fast.dropped
+    await until_dropped(fast, slow)
+    assert slow.dropped_at
+    assert not fast.dropped_at
+    backlog.discard(fast)
+
+
+async def test_a_client_reads_if_what_the_kernel_keeps_for_it_becomes_less() -> None:
+    backlog = Backlog(asyncio.get_running_loop())
+    slow, fast = _Reader(MAX_UNREAD), _Reader(MAX_UNREAD)
     for reader in (fast, slow):
-        backlog.discard(reader)
+        backlog.add(reader)
+    fast.in_kernel -= 1
+    await until_dropped(fast, slow)
+    assert slow.dropped_at
+    assert not fast.dropped_at
+    backlog.discard(fast)
+
+
+async def test_a_client_that_reads_is_not_dropped_before_others_are_known() -> None:
+    backlog = Backlog(asyncio.get_running_loop())
+    fast, slow = _Reader(MAX_UNREAD), _Reader(MAX_UNREAD)
+    backlog.add(fast)
+    fast.unread -= MEBIBYTE
+    await asyncio.sleep(module.OBSERVED_FOR / 2)
+    backlog.add(slow)
+    await until_dropped(fast, slow)
+    assert slow.dropped_at
+    assert not fast.dropped_at
+    backlog.discard(fast)

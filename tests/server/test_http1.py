@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import gc
+import io
 import queue
 import resource
 import socket
@@ -21,7 +22,6 @@ from websockets.frames import Close, Frame, Opcode
 from jimsapi.asgi import App, Request, Response, StreamingResponse, WebSocket, WebSocketDisconnected
 from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
 from jimsapi.server import backlog, http1
-from jimsapi.server import websocket as server_websocket
 from jimsapi.server.http1 import Http1Protocol
 from tests.raw import TIMEOUT, ask, connect, ended, request
 from tests.serving import Served
@@ -98,7 +98,7 @@ class Serving:
 class Answers:
     """What a client reads, answer by answer."""
 
-    def __init__(self, client: socket.socket) -> None:
+    def __init__(self, client: "socket.socket | Steady") -> None:
         self._client = client
         self._file = client.makefile("rb")
 
@@ -1408,7 +1408,7 @@ def test_an_app_that_answers_late_gets_what_came_before_its_answer(
 def test_a_client_that_reads_nothing_does_not_keep_its_closed_websocket_open(
     serving: Serving, client: socket.socket, answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_websocket, "TAKEN_WITHIN", 0.2)
+    monkeypatch.setattr(backlog, "CHECK_RATE_EVERY", 0.2)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
@@ -1419,6 +1419,82 @@ def test_a_client_that_reads_nothing_does_not_keep_its_closed_websocket_open(
     client.sendall(request("GET", "/ws", *HANDSHAKE))
     assert answers.head()[0] == 101
     eventually(lambda: not serving.connections)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_websocket_whose_client_reads_steadily_outlasts_the_times_of_messages_and_pings(loop: str) -> None:
+    app = App()
+
+    @app.websocket("/ws")
+    async def handler(ws: WebSocket) -> None:
+        ws.send_timeout = 0.4
+        await ws.accept()
+        for _ in range(2):
+            await ws.send_bytes(b"x" * 8_000_000)
+
+    with (
+        Serving(loop, ws_ping_interval=0.1, ws_ping_timeout=0.2) as serving,
+        closing(small(serving.port, 65_536)) as client,
+    ):
+        serving.app = app
+        client.sendall(request("GET", "/ws", *HANDSHAKE))
+        reader = Answers(Steady(client))
+        assert reader.head()[0] == 101
+        read = 0
+        while read < 16_000_000:
+            start, length = reader.take(2)
+            if start == 0x89:  # a ping that the client reads late, and does not answer
+                assert length == 0
+                continue
+            assert (start, length) == (0x82, 127)
+            read += len(reader.take(int.from_bytes(reader.take(8))))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_websocket_whose_client_reads_nothing_is_cut(loop: str, seen: Seen) -> None:
+    app = App()
+
+    @app.websocket("/ws")
+    async def handler(ws: WebSocket) -> None:
+        ws.send_timeout = 0.4
+        await ws.accept()
+        try:
+            while True:
+                await ws.send_bytes(b"x" * 1_000_000)
+        finally:
+            seen.put("ended")
+
+    with Serving(loop) as serving, closing(small(serving.port)) as client:
+        serving.app = app
+        client.sendall(request("GET", "/ws", *HANDSHAKE))
+        assert Answers(client).head()[0] == 101
+        assert next_of(seen) == "ended"
+        eventually(lambda: not serving.connections)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_websocket_whose_client_sends_but_does_not_read_is_closed_by_a_ping(loop: str) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "bytes": b"x" * 8_000_000})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+    with Serving(loop, ws_ping_interval=0.1, ws_ping_timeout=0.2) as serving, closing(small(serving.port)) as client:
+        serving.app = app
+        client.sendall(request("GET", "/ws", *HANDSHAKE))
+        assert Answers(client).head()[0] == 101
+
+        def is_closed() -> bool:
+            try:
+                client.sendall(frame("I am here"))
+            except (BrokenPipeError, ConnectionResetError):
+                return True
+            return False
+
+        eventually(is_closed)
+        eventually(lambda: not serving.connections)
 
 
 def test_a_handshake_after_an_answered_request(serving: Serving, client: socket.socket, answers: Answers) -> None:
@@ -1433,8 +1509,8 @@ def test_a_handshake_after_an_answered_request(serving: Serving, client: socket.
 def test_a_handshake_behind_an_answer_that_is_read_slowly_opens_a_websocket_that_stays(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http1, "TAKEN_WITHIN", 0.2)
-    monkeypatch.setattr(http1, "MIN_RATE", 1_000_000_000)  # nobody reads so fast
+    monkeypatch.setattr(backlog, "CHECK_RATE_EVERY", 0.2)
+    monkeypatch.setattr(backlog, "MIN_READ_RATE", 1_000_000_000)  # nobody reads so fast
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -1447,7 +1523,7 @@ def test_a_handshake_behind_an_answer_that_is_read_slowly_opens_a_websocket_that
         eventually(lambda: any(getattr(one, "blocked", None) for one in serving.connections))
         client.sendall(request("GET", "/ws", *HANDSHAKE))
         eventually(lambda: not any(isinstance(one, Http1Protocol) for one in serving.connections))
-        time.sleep(0.3)  # longer than `TAKEN_WITHIN`
+        time.sleep(0.3)  # longer than `CHECK_RATE_EVERY`
         reader = Answers(client)
         assert reader.read()[2] == b"x" * 20_000_000
         assert reader.head()[0] == 101
@@ -2045,6 +2121,17 @@ def test_a_stream_that_its_client_does_not_read_is_cut_at_once_and_does_not_look
             Answers(client).read()
 
 
+def test_a_part_may_take_longer_than_its_timeout_as_long_as_the_client_reads(serving: Serving) -> None:
+    async def content() -> AsyncIterator[bytes]:
+        yield b"x" * 12_000_000
+        yield b"x"
+
+    serving.app = streaming(content, send_timeout=0.4)
+    with closing(small(serving.port, 65_536)) as client:
+        client.sendall(GET)
+        assert Answers(Steady(client)).read()[2] == b"x" * 12_000_001
+
+
 def test_an_ended_stream_leaves_nothing_to_the_garbage_collector(
     serving: Serving, client: socket.socket, answers: Answers
 ) -> None:
@@ -2089,13 +2176,36 @@ def test_a_stream_waits_with_no_timer_of_its_connection(
     eventually(lambda: connection._timer is not None)  # for the next request
 
 
-def small(port: int) -> socket.socket:
+def small(port: int, kept: int = 4096) -> socket.socket:
     """A connection whose client's side keeps little that it did not read."""
     client = socket.socket()
     client.settimeout(TIMEOUT)
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, kept)
     client.connect(("127.0.0.1", port))
     return client
+
+
+class Steady:
+    """A socket that is read in small pieces, one each 5 ms."""
+
+    def __init__(self, client: socket.socket) -> None:
+        self._client = client
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """As a socket has it."""
+        return io.BufferedReader(_SteadyReader(self._client), 50_000)
+
+
+class _SteadyReader(io.RawIOBase):
+    def __init__(self, client: socket.socket) -> None:
+        self._client = client
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        time.sleep(0.005)
+        return self._client.recv_into(memoryview(buffer)[:50_000])
 
 
 def test_an_app_waits_for_a_client_that_reads_slowly(serving: Serving, seen: Seen) -> None:
@@ -2123,7 +2233,7 @@ def test_an_app_waits_for_a_client_that_reads_slowly(serving: Serving, seen: See
 def test_a_client_that_takes_nothing_is_cut(
     serving: Serving, seen: Seen, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr(http1, "TAKEN_WITHIN", 0.1)
+    monkeypatch.setattr(backlog, "CHECK_RATE_EVERY", 0.1)
     monkeypatch.setattr(serving.config, "timeout_keep_alive", 0.05)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -2147,7 +2257,8 @@ def test_a_client_that_takes_nothing_is_cut(
 def test_of_many_clients_that_do_not_read_the_slowest_are_cut(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backlog, "CHECK_EVERY", 0.2)
+    monkeypatch.setattr(backlog, "CHECK_EVERY", 600.0)  # so it does not wait for that
+    monkeypatch.setattr(backlog, "MAX_UNREAD", 20_000_000)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, b"x" * 10_000_000)
@@ -2156,16 +2267,22 @@ def test_of_many_clients_that_do_not_read_the_slowest_are_cut(
     with ExitStack() as stack:
         stuck = [stack.enter_context(closing(small(serving.port))) for _ in range(6)]
         reader = stack.enter_context(closing(small(serving.port)))
-        for client in (*stuck, reader):
+        for client in (reader, *stuck):
             client.sendall(GET)
-        eventually(lambda: sum(one.unread for one in serving.connections) > 40_000_000)
-        monkeypatch.setattr(backlog, "MAX_UNREAD", 20_000_000)
         left = 10_000_000
-        while sum(one.unread for one in serving.connections) > 20_000_000:
-            left -= len(reader.recv(40_000))
+        eventually(lambda: len(serving.connections) == 7)
+
+        def too_much() -> bool:
+            return sum(one.transport.get_write_buffer_size() for one in serving.connections) > 20_000_000
+
+        until = time.monotonic() + TIMEOUT
+        while left > 0 or too_much() or len(serving.connections) == 7:
+            assert time.monotonic() < until
+            if left > 0:
+                got = len(reader.recv(40_000))
+                assert got
+                left -= got
             time.sleep(0.001)
-        while left > 0:
-            left -= len(reader.recv(40_000))
 
 
 def resident(process: int) -> int:
@@ -2216,8 +2333,8 @@ def test_a_refused_connection_that_stays_keeps_no_head(serving: Serving, client:
 def test_a_client_that_takes_less_than_the_rate_is_cut(
     serving: Serving, seen: Seen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http1, "TAKEN_WITHIN", 0.3)
-    monkeypatch.setattr(http1, "MIN_RATE", 50_000_000)
+    monkeypatch.setattr(backlog, "CHECK_RATE_EVERY", 0.3)
+    monkeypatch.setattr(backlog, "MIN_READ_RATE", 50_000_000)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, b"x" * 30_000_000)
@@ -2293,18 +2410,40 @@ def test_answers_of_many_connections_keep_to_their_own_and_in_order(serving: Ser
 
 
 def test_an_app_that_never_pauses_is_held_up_by_its_client(serving: Serving, seen: Seen) -> None:
+    leaving = threading.Event()
+
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await start(send)
-        while not serving.connections[0].blocked:
+        while not leaving.is_set():
             await go_on(send, b"x" * 1000, more=True)
-        seen.put("held up")
-        await go_on(send, b"x" * 1000, more=True)
 
     serving.app = app
     eventually(lambda: not serving.connections)
     with closing(small(serving.port)) as client:
         client.sendall(GET)
-        assert next_of(seen) == "held up"
+        eventually(lambda: any(one.blocked for one in serving.connections))
+        serving.do(lambda: seen.put("the loop is free"))
+        assert next_of(seen) == "the loop is free"
+        leaving.set()
+
+
+def test_an_app_makes_the_next_part_only_when_the_client_has_room_for_it(serving: Serving) -> None:
+    made: list[bytes] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await start(send)
+        for _ in range(2):
+            made.append(b"x" * 10_000_000)
+            await go_on(send, made[-1], more=True)
+        await go_on(send, b"")
+
+    eventually(lambda: not serving.connections)
+    serving.app = app
+    with closing(small(serving.port)) as client:
+        client.sendall(GET)
+        eventually(lambda: any(one.blocked for one in serving.connections))
+        assert len(made) == 1
+        assert len(Answers(client).read()[2]) == 20_000_000
 
 
 # Shutdown.

@@ -1,0 +1,70 @@
+"""Pings of a WebSocket (RFC 6455, 5.5.2): whether its client is still there.
+
+uvicorn closes a connection whose pong is late. But a ping waits behind all that the client has not read yet, so a
+client that reads slowly is late too. Here a client is present if it has read everything and sends, or if it reads.
+"""
+
+import asyncio
+import struct
+
+from jimsapi.asgi.unread import unread_bytes
+from jimsapi.server.sockets import reset
+
+_PING = b"\x89\x00"
+_REASON = b"keepalive ping timeout"
+_CLOSE = bytes([0x88, 2 + len(_REASON)]) + struct.pack(">H", 1011) + _REASON
+
+
+class Pings:
+    """Pings the client every `interval` seconds, and ends the connection if it is not present within `timeout` seconds
+    after that.
+
+    The connection reports what it receives and how many bytes it writes.
+    """
+
+    __slots__ = ("_acknowledged", "_interval", "_seen", "_timeout", "_timer", "_transport", "written")
+
+    def __init__(self, transport: asyncio.Transport, interval: float, timeout: float) -> None:
+        self._transport = transport
+        self._interval = interval
+        self._timeout = timeout
+        self._seen = False
+        self._acknowledged = 0
+        self.written = 0
+        """Bytes of frames, of which some may be unread."""
+        self._timer = asyncio.get_running_loop().call_later(interval, self._ping)
+
+    def received(self) -> None:
+        """The client has sent something."""
+        self._seen = True
+
+    def stop(self) -> None:
+        """Ping no more."""
+        self._timer.cancel()
+
+    def _ping(self) -> None:
+        if self._transport.is_closing():
+            return
+        self._transport.write(_PING)
+        self.written += len(_PING)
+        self._seen = False
+        # The kernel acknowledges the ping itself also for a client that has stopped.
+        self._acknowledged = self.written - unread_bytes(self._transport) + len(_PING)
+        self._timer = asyncio.get_running_loop().call_later(self._timeout, self._check)
+
+    def _check(self) -> None:
+        if self._transport.is_closing():
+            return
+        unread = unread_bytes(self._transport)
+        before, self._acknowledged = self._acknowledged, self.written - unread
+        reads = self._acknowledged > before
+        if self._seen and (reads or not unread):
+            wait = max(self._interval - self._timeout, 0.0)
+            self._timer = asyncio.get_running_loop().call_later(wait, self._ping)
+        elif reads:  # the ping may not have arrived
+            self._timer = asyncio.get_running_loop().call_later(self._timeout, self._check)
+        elif unread:
+            reset(self._transport)
+        else:
+            self._transport.write(_CLOSE)
+            self._transport.close()
