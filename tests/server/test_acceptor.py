@@ -300,7 +300,9 @@ def test_idle_connections_are_closed_to_make_room_for_new_ones(
     with limited(Served(), 128) as served:
         idle = many(served.port, 200)
         eventually(lambda: probed(served.port, "/healthz") == 200, http1.HEAD_WITHIN / 2)
-        eventually(lambda: asked(served.port, "/openapi.json") == 200 and not is_open(idle[0]), http1.HEAD_WITHIN / 2)
+        eventually(lambda: asked(served.port, "/openapi.json") == 200, http1.HEAD_WITHIN / 2)
+        # Several were opened in the same moment, and none of them is the oldest.
+        assert not all(map(is_open, idle[:16]))
         served.stop()
         assert served.stderr.count("descriptors run out") == 1
         assert "Traceback" not in served.stderr
