@@ -57,7 +57,8 @@ class Backlog:
         self._waiting: dict[Reader, tuple[float, int]] = {}  # since when it is observed, and what it had to read then
         self._unread = 0  # at least what waits now: what was read since the last check is still in it
         self._checked_at = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._due = 0.0  # when it calls; a timer of uvloop that is due at once does not know it
 
     def add(self, reader: Reader) -> None:
         """Count a connection until it is discarded."""
@@ -77,10 +78,10 @@ class Backlog:
     def _check_later(self, seconds: float) -> None:
         """Check so many seconds after the last check, or now if that is later."""
         due = max(self._checked_at + seconds, self._loop.time())
-        if self._timer is None or due < self._timer.when():
+        if self._timer is None or due < self._due:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self._loop.call_at(due, self._check)
+            self._timer, self._due = self._loop.call_at(due, self._check), due
 
     def _check(self) -> None:
         self._timer = None

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+import uvloop
 
 from jimsapi.server import backlog as module
 from jimsapi.server.backlog import FAR_ABOVE, MAX_UNREAD, Backlog
@@ -93,3 +94,18 @@ async def test_a_client_that_reads_is_not_dropped_before_others_are_known() -> N
     assert slow.dropped_at
     assert not fast.dropped_at
     backlog.discard(fast)
+
+
+def test_on_uvloop_a_check_that_is_due_at_once_may_be_asked_for_again() -> None:
+    async def run() -> None:
+        backlog = Backlog(asyncio.get_running_loop())
+        readers = [_Reader(MEBIBYTE), _Reader(MAX_UNREAD), _Reader(MAX_UNREAD)]
+        backlog.add(readers[0])
+        await asyncio.sleep(2 * module.CHECK_AGAIN_AFTER)
+        for reader in readers[1:]:
+            backlog.add(reader)
+        await until_dropped(*readers)
+        for reader in readers:
+            backlog.discard(reader)
+
+    uvloop.run(run())
