@@ -321,22 +321,23 @@ class App(Router):
         for observer in self.on_request:  # as `observe` does: another call would cost a hundredth of a request
             try:
                 observer(record)
-            except Exception:
-                self._silence(observer)
+            except Exception as error:
+                self._report_failure(observer, error)
 
     def observe(self, record: RequestRecord) -> None:
         """Tell the observers of a request that the server has refused without the app."""
         for observer in self.on_request:
             try:
                 observer(record)
-            except Exception:
-                self._silence(observer)
+            except Exception as error:
+                self._report_failure(observer, error)
 
-    def _silence(self, observer: Callable[[RequestRecord], object]) -> None:
-        """Log the failure of an observer, which is being handled, unless it has failed before."""
+    def _report_failure(self, observer: Callable[[RequestRecord], object], error: Exception) -> None:
+        """Log the first failure of an observer."""
         if id(observer) not in self._silenced:
             self._silenced.add(id(observer))
-            logger.exception("The request observer %r failed; its later failures are not logged.", observer)
+            text = "The request observer %r failed; its later failures are not logged."
+            logger.error(text, observer, exc_info=error)
 
     def exception_handler(self, kind: type[BaseException]) -> Callable[[AnyExceptionHandler], AnyExceptionHandler]:
         """Declare the decorated `handler(request, error) -> Response` for errors of this class and its subclasses. In
