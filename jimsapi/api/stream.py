@@ -102,8 +102,10 @@ async def server_sent(request: Connection, items: AsyncIterator[Read]) -> AsyncG
     """
     async for read in items:
         chunk = _server_sent(request, *read)
-        if isinstance(items, Reader) and (more := items.ready()):  # to send a chunk is dearer than to make an event
+        more = items.ready() if isinstance(items, Reader) else ()
+        if more:  # to send a chunk is dearer than to make an event
             chunk = b"".join([chunk, *[_server_sent(request, *following) for following in more]])
+        del read, more  # a client may take long to read the chunk, which is all that must be kept for it
         yield chunk
 
 
