@@ -10,11 +10,11 @@ STARTED_AT_ONCE = 4
 OVERLOADED_FOR = 1.0
 """Seconds for which the server counts as overloaded after an answer with status 503."""
 BUSY = 0.9
-"""The share of a processor above which refusals wait for accepted work."""
+"""The share of the time in which the process works or waits for a processor above which refusals wait for other work."""
 MEASURED_FOR = 0.02
 """Seconds over which that share is measured, at least."""
 SHORTEST_PAUSE = 0.0005
-LONGEST_PAUSE = 0.004
+LONGEST_PAUSE = 0.008
 """Seconds between the refusals of two passes, if the process has nothing left for more."""
 
 
@@ -92,7 +92,7 @@ class Starts:
         lasted = now - self._measured_at
         if lasted < MEASURED_FOR:
             return
-        used = process_time()
+        used = process_time() + _waited()
         busy = (used - self._used) / lasted
         self._measured_at, self._used = now, used
         if busy > BUSY:
@@ -106,6 +106,16 @@ class Starts:
             self._loop.call_later(max(left, 0.01), self._look)
         else:
             self.limited = False
+
+
+def _waited() -> float:
+    """Seconds that this thread could have worked and had no processor, since other programs had them, or since the
+    process may use no more. 0 where the system does not say."""
+    try:
+        with open("/proc/thread-self/schedstat") as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
 
 
 def _begin_some(waiting: deque[Callable[[], None]]) -> None:
