@@ -10,7 +10,7 @@ STARTED_AT_ONCE = 4
 OVERLOADED_FOR = 1.0
 """Seconds for which the server counts as overloaded after an answer with status 503."""
 BUSY = 0.9
-"""The share of the time in which the process works or waits for a processor above which refusals wait for other work."""
+"""The share of the time for which the process works or waits for a processor. Above it refusals wait."""
 MEASURED_FOR = 0.02
 """Seconds over which that share is measured, at least."""
 SHORTEST_PAUSE = 0.0005
