@@ -95,7 +95,9 @@ class _Conversation:
         self._runs = Runs(service)
         # In both, bytes are the one frame that answers a message which was refused.
         self._to_begin, self._accepted = anyio.create_memory_object_stream[_Message | bytes](MAX_WAITING)
-        self._to_tell, self._told = anyio.create_memory_object_stream[_Waiting | bytes](MAX_BEGUN)
+        self._to_tell, self._told = anyio.create_memory_object_stream[_Waiting | bytes](
+            MAX_BEGUN - 1
+        )  # and one that waits for room
 
     async def run(self) -> None:
         async with self._told, self._accepted, anyio.create_task_group() as tasks:

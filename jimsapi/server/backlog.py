@@ -6,6 +6,7 @@ import gc
 import sys
 import threading
 from collections.abc import Callable
+from time import perf_counter
 from typing import Protocol
 
 from jimsapi.asgi.unread import unread_bytes
@@ -32,6 +33,8 @@ COLLECT_AFTER = 100
 """WebSockets whose memory may wait for the garbage collector: 38 KB each. A collection stops everything else."""
 COLLECT_IN = 0.1
 """Seconds from the end of the last of them until the collection: their tasks have to end, too."""
+COLLECT_SHARE = 0.05
+"""The share of the time that collections may take: the app's own objects make each longer."""
 
 
 class Reader(Protocol):
@@ -174,6 +177,7 @@ class Heap:
         self._websockets = 0
         """How many have ended since the last collection."""
         self._collects = False
+        self._collect_at = 0.0
         self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
     def connection_ended(self) -> None:
@@ -191,13 +195,15 @@ class Heap:
         self._websockets += 1
         if self._websockets >= max(COLLECT_AFTER, still_open) and not self._collects:
             self._collects = True
-            self._loop.call_later(COLLECT_IN, self._collect)
+            self._loop.call_at(max(self._loop.time() + COLLECT_IN, self._collect_at), self._collect)
         self.connection_ended()
 
     def _collect(self) -> None:
         self._collects = False
         self._websockets = 0
+        began = perf_counter()
         gc.collect()
+        self._collect_at = self._loop.time() + (perf_counter() - began) / COLLECT_SHARE
 
     def _return(self) -> None:
         self._is_due = False

@@ -22,14 +22,14 @@ class Pings:
     The connection reports what it receives and how many bytes it writes.
     """
 
-    __slots__ = ("_acknowledged", "_interval", "_seen", "_timeout", "_timer", "_transport", "written")
+    __slots__ = ("_acknowledged", "_interval", "_pinged", "_seen", "_timeout", "_timer", "_transport", "written")
 
     def __init__(self, transport: asyncio.Transport, interval: float, timeout: float) -> None:
         self._transport = transport
         self._interval = interval
         self._timeout = timeout
         self._seen = False
-        self._acknowledged = 0
+        self._acknowledged = self._pinged = 0
         self.written = 0
         """Bytes of frames, of which some may be unread."""
         self._timer = asyncio.get_running_loop().call_later(interval, self._ping)
@@ -47,6 +47,7 @@ class Pings:
             return
         self._transport.write(_PING)
         self.written += len(_PING)
+        self._pinged = self.written
         self._seen = False
         # The kernel acknowledges the ping itself also for a client that has stopped.
         self._acknowledged = self.written - unread_bytes(self._transport) + len(_PING)
@@ -58,7 +59,7 @@ class Pings:
         unread = unread_bytes(self._transport)
         before, self._acknowledged = self._acknowledged, self.written - unread
         reads = self._acknowledged > before
-        if self._seen and (reads or not unread):
+        if self._seen and (reads or not unread or self.written > self._pinged):  # what is unread may be on its way
             wait = max(self._interval - self._timeout, 0.0)
             self._timer = asyncio.get_running_loop().call_later(wait, self._ping)
         elif reads:  # the ping may not have arrived

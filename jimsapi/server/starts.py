@@ -81,8 +81,11 @@ class Starts:
             self._refused = False
             self._adapt_pause()
             if self._pause:
-                self._loop.call_later(self._pause, self._begin_others)
+                self._loop.call_later(self._pause, self._begin_next)
                 return
+        self._begin_next()
+
+    def _begin_next(self) -> None:
         _begin_some(self._waiting)
         if self._waiting:
             self._loop.call_soon(self._begin_others)

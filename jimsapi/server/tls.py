@@ -59,6 +59,8 @@ async def open_tls(
         tcp.close()
         raise
     assert tls is not None  # only a transport that is closing has none
+    if tcp.get_protocol() is None:  # asyncio: the connection was lost since the handshake ended
+        raise ConnectionResetError("the client has left after the TLS handshake")
     protocol = make_protocol()
     transport = TlsTransport(tls, tcp)
     tls.set_protocol(protocol)

@@ -84,16 +84,20 @@ class WorkerThreads:
     def _begin(self, call: Call) -> None:
         with self._changed:
             self._waiting[call] = None
-            self._provide()
+            try:
+                self._provide()
+            except RuntimeError:  # the system starts no further thread; its caller is told, so it must not be called
+                del self._waiting[call]
+                raise
 
     def _provide(self) -> None:
         """Wake a thread for the call that waits, or start one if there may be more."""
         if len(self._waiting) <= self._idle:
             self._changed.notify()
         elif self._threads < self._allowed:
+            threading.Thread(target=self._work, name="pipeline", daemon=True).start()  # it waits for our lock
             self._threads += 1
             self._idle += 1
-            threading.Thread(target=self._work, name="pipeline", daemon=True).start()
 
     @property
     def _allowed(self) -> int:

@@ -1,6 +1,6 @@
 """What is written to an SQLite database of threads: each function is one operation of the writer, all of it or nothing.
 
-What is refused is refused before anything is written, so that the writer need not undo it.
+Nearly everything that is refused is refused before anything is written, so that the writer need not undo it.
 """
 
 import sqlite3

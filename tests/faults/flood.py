@@ -41,6 +41,8 @@ KEPT_BESIDE = 0.5
 GENERATOR_FULL = 0.95
 """The share of a processor beyond which a figure may be the generator's own."""
 CHATS_BESIDE = 16
+CONTEXT_EVENTS = 10
+"""How many events a chat reads of its thread, so that chats cost the same in all parts of a measurement."""
 SETTLES_WITHIN = 15.0
 PROBE_EVERY = 0.1
 
@@ -226,7 +228,8 @@ async def measure(report: Report, size: Size, others: str | None, ceiling: float
         await show_ceiling(report, ceiling)
     with tempfile.TemporaryDirectory() as folder:
         store = [] if size.store is None else ["--store", size.store]
-        limits = ["--max-runs", str(size.max_runs), "--api-key", KEY]
+        # A chat that reads its whole thread costs the more, the more often its client has been answered before.
+        limits = ["--max-runs", str(size.max_runs), "--api-key", KEY, "--context-events", str(CONTEXT_EVENTS)]
         with MeasuredServer(*store, *limits, folder=Path(folder), pinned=size.pinned) as server:
             if others is None:
                 await flood(report, server, size)

@@ -81,6 +81,16 @@ async def test_refusals_go_on_as_soon_as_the_process_has_time_for_them(monkeypat
     assert begun == list(range(8 * STARTED_AT_ONCE))
 
 
+async def test_requests_begin_though_probes_are_refused_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BUSY", 0.0)
+    begun: list[int] = []
+    starts = starts_with(8 * STARTED_AT_ONCE, begun.append)
+    async with asyncio.timeout(10):
+        while len(begun) < 8 * STARTED_AT_ONCE:
+            starts.overloaded()
+            await asyncio.sleep(0)
+
+
 async def test_requests_begin_at_once_again_some_time_after_the_last_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "OVERLOADED_FOR", 0.05)
     starts = Starts(asyncio.get_running_loop())

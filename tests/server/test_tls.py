@@ -1,7 +1,9 @@
 """Connections over TLS whose clients read slowly, not at all, or leave: as plain ones, on both event loops."""
 
+import gc
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -173,3 +175,18 @@ def test_a_refused_websocket_leaves_neither_a_connection_nor_an_error(
         state = serving.server.server_state
         eventually(lambda: not state.connections and not state.tasks)
     assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
+
+
+def test_a_client_that_leaves_as_its_handshake_ends_is_no_error(
+    begin: Begin, context: ssl.SSLContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    with begin(answers(b"ok")) as serving:
+        for _ in range(50):
+            with closing(connect(serving.port)) as client:
+                with context.wrap_socket(client, server_hostname="localhost") as tls:
+                    tls.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with closing(connect(serving.port)) as client, context.wrap_socket(client, server_hostname="localhost") as tls:
+            tls.sendall(GET)
+            assert read_answer(tls)[2] == b"ok"
+    gc.collect()  # a task whose exception nobody has seen reports it when it is freed
+    assert "NoneType" not in caplog.text

@@ -411,6 +411,30 @@ async def test_a_call_waits_for_a_thread_that_is_slow_to_come_back(monkeypatch: 
         assert (await run.answer).assistant_messages == ["You said: hi"]
 
 
+async def test_a_thread_that_the_system_does_not_start_costs_only_the_run_that_needed_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+
+    def pipeline(ctx: ThreadContext) -> None:
+        said.append(str(ctx.get_last_user_message()))
+        ctx.send_message("here")
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    await no_workers()
+    app = JimsApp(pipeline)
+    async with serving(app) as service:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(PipelineFailed):
+                await service.chat(inbound("refused"), PUBLIC)
+        assert (await service.chat(inbound("hi"), PUBLIC)).assistant_messages == ["here"]
+        assert (await service.chat(inbound("hi again"), PUBLIC)).assistant_messages == ["here"]
+    assert said == ["hi", "hi again"]
+
+
 async def test_many_at_once_are_all_answered_with_events_of_their_own() -> None:
     def pipeline(ctx: ThreadContext) -> None:
         for number in range(20):
