@@ -29,7 +29,7 @@ _TRY_AGAIN_LATER = 1013  # of IANA's registry of close codes
 MAX_WAITING = 256
 """Chats that may wait on one WebSocket until their runs begin."""
 MAX_BEGUN = 16
-"""Runs that may begin on one WebSocket before the answers of those before them are sent. With them a client that reads
+"""Runs that may begin on one WebSocket while the answer of one before them is sent. With them a client that reads
 nothing bounds what the server does for it: an answer takes several times its size while it is made and stored."""
 UNREAD_FOR = 15.0
 """Seconds that frames may stay unread since more chats wait. Shorter than the server waits for a pong, which it does
@@ -95,9 +95,8 @@ class _Conversation:
         self._runs = Runs(service)
         # In both, bytes are the one frame that answers a message which was refused.
         self._to_begin, self._accepted = anyio.create_memory_object_stream[_Message | bytes](MAX_WAITING)
-        self._to_tell, self._told = anyio.create_memory_object_stream[_Waiting | bytes](
-            MAX_BEGUN - 1
-        )  # and one that waits for room
+        # The last of those that begin waits for room in it.
+        self._to_tell, self._told = anyio.create_memory_object_stream[_Waiting | bytes](MAX_BEGUN - 1)
 
     async def run(self) -> None:
         async with self._told, self._accepted, anyio.create_task_group() as tasks:

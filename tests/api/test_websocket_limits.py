@@ -66,8 +66,7 @@ async def test_only_so_many_runs_begin_before_the_answers_of_those_before_them_a
         while (await ws.receive_json())["type"] != "error":  # so all frames are read
             pass
         assert api.service is not None
-        # One is being told, and one is the next to wait.
-        assert api.service.open_runs == websocket.MAX_BEGUN + 2
+        assert api.service.open_runs == 1 + websocket.MAX_BEGUN  # and one whose answer is being sent
         bot.opened["door"].set()
         results = 0
         while results < 100:

@@ -182,9 +182,8 @@ def test_a_client_that_leaves_as_its_handshake_ends_is_no_error(
 ) -> None:
     with begin(answers(b"ok")) as serving:
         for _ in range(50):
-            with closing(connect(serving.port)) as client:
-                with context.wrap_socket(client, server_hostname="localhost") as tls:
-                    tls.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with context.wrap_socket(connect(serving.port), server_hostname="localhost") as tls:
+                tls.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         with closing(connect(serving.port)) as client, context.wrap_socket(client, server_hostname="localhost") as tls:
             tls.sendall(GET)
             assert read_answer(tls)[2] == b"ok"
