@@ -82,6 +82,11 @@ class _Opening:
         """The loop's time at which it began."""
         return self._since
 
+    @property
+    def has_arrived(self) -> bool:
+        """Part of a handshake does not count."""
+        return False
+
     def evict(self) -> None:
         """Give it up: the event loop then closes the connection."""
         self._task.cancel()

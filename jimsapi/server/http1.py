@@ -401,6 +401,11 @@ class Http1Protocol(asyncio.Protocol):
             return None
         return self._waiting_since
 
+    @property
+    def has_arrived(self) -> bool:
+        """Whether something of the client has arrived that was not read yet."""
+        return has_unread(self.transport)
+
     def evict(self) -> None:
         """Close the connection, and do not wait for the client to end TLS, which may take `TLS_CLOSE_WITHIN`."""
         self.close()

@@ -20,7 +20,7 @@ from jimsapi.asgi.types import Message, Receive, Scope, Send
 from jimsapi.asgi.websocket import WORKING
 from jimsapi.server.backlog import Backlog, Heap, SlowReader
 from jimsapi.server.pings import Pings
-from jimsapi.server.sockets import reset
+from jimsapi.server.sockets import has_unread, reset
 
 MAX_EARLY = 65_536
 """Bytes that are kept of what a client sends before its handshake is answered; then the server stops reading."""
@@ -178,6 +178,11 @@ class WebSocketConnection(asyncio.Protocol):
         if self._working or self.transport.is_closing() or self.transport.get_write_buffer_size():
             return None
         return self._active_at
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether something of the client has arrived that was not read yet."""
+        return has_unread(self.transport)
 
     def evict(self) -> None:
         """Close the WebSocket with 1012, so that the client connects again, and do not wait for its answer."""

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import resource
+import signal
 import socket
 import ssl
 import threading
@@ -306,6 +307,23 @@ def test_idle_connections_are_closed_to_make_room_for_new_ones(
         served.stop()
         assert served.stderr.count("descriptors run out") == 1
         assert "Traceback" not in served.stderr
+
+
+def test_connections_whose_requests_have_arrived_are_not_closed_to_make_room(
+    many: Callable[[int, int], list[socket.socket]],
+) -> None:
+    with limited(Served(), 64) as served:
+        known = many(served.port, 30)
+        for connection in known:
+            connection.sendall(request("GET", "/healthz"))
+            assert read_answer(connection)[0] == 200
+        sleep(2 * acceptor.SENDS_WITHIN)
+        os.kill(served.pid, signal.SIGSTOP)  # as an event loop that is blocked for a while
+        many(served.port, 30)
+        for connection in known:
+            connection.sendall(request("GET", "/openapi.json"))
+        os.kill(served.pid, signal.SIGCONT)
+        assert [read_answer(connection)[0] for connection in known] == [200] * len(known)
 
 
 def test_probes_are_answered_though_work_has_taken_all_connections(
