@@ -119,13 +119,8 @@ async def show_ceiling(report: Report, lasts: float) -> None:
 
 
 async def flood(report: Report, server: MeasuredServer, size: Size) -> None:
-    """Measure the capacity, then what a flood leaves of it."""
-    clients = size.clients
-    async with ClosedLoop(server.port, requests(clients, size, "client")) as crowd:
-        alone = await window(crowd, size.capacity_seconds, warm_up=size.warm_up)
-    capacity = alone.rate(200)
-    report.show("capacity", capacity, f"chats/s of {clients} clients")
-    show_faults(report, "capacity", alone.tally, {200})
+    """Measure the capacity, what a flood leaves of it, and the capacity again: as a store grows, a chat costs more."""
+    before_it = await capacity_of(report, server, size, "before the flood")
     await asyncio.sleep(size.warm_up)
     before, descriptors = server.resident, server.descriptors
     server.reset_peak()
@@ -134,7 +129,7 @@ async def flood(report: Report, server: MeasuredServer, size: Size) -> None:
 
     flooding: Crowd
     if size.loop == "open":
-        rate = TIMES_CAPACITY * capacity
+        rate = TIMES_CAPACITY * before_it
         report.show("wanted arrivals", rate, "requests/s")
         flooding = OpenLoop(server.port, requests(size.connections, size, "flood"), rate=rate, limit=size.connections)
     else:
@@ -148,7 +143,7 @@ async def flood(report: Report, server: MeasuredServer, size: Size) -> None:
             report.show("open connections", len(flooding.open))
     left = flooding.left_unanswered + flooding.tally.faults.total()
     report.at_most("not answered when the flood ended", left, 0)
-    show_flood(report, seen, capacity, size)
+    show_flood(report, seen, size)
     for path, all_seen in prober.seen.items():
         during = between(all_seen, began, ended)
         report.show(f"{path}: fresh probes", len(during))
@@ -156,15 +151,26 @@ async def flood(report: Report, server: MeasuredServer, size: Size) -> None:
         report.show(f"{path}: p99", seconds(during, 0.99), "s")
         report.at_most(f"{path}: slowest", seconds(during, 1.0), PROBED_WITHIN, "s")
     await show_after(report, server, before, descriptors, judged=size.store != "memory:")
+    after_it = await capacity_of(report, server, size, "after the flood")
+    capacity = (before_it + after_it) / 2
+    report.at_least("goodput / capacity", seen.rate(200) / capacity if capacity else 0.0, GOODPUT)
 
 
-def show_flood(report: Report, seen: Window, capacity: float, size: Size) -> None:
+async def capacity_of(report: Report, server: MeasuredServer, size: Size, when: str) -> float:
+    """The chats a second of as many clients as are measured alone."""
+    async with ClosedLoop(server.port, requests(size.clients, size, "client")) as crowd:
+        alone = await window(crowd, size.capacity_seconds, warm_up=size.warm_up)
+    report.show(f"capacity {when}", alone.rate(200), f"chats/s of {size.clients} clients")
+    show_faults(report, "capacity", alone.tally, {200})
+    return alone.rate(200)
+
+
+def show_flood(report: Report, seen: Window, size: Size) -> None:
     """Print what the flood's clients saw."""
     tally = seen.tally
     answers = tally.answers / seen.lasted
     report.show("answers", answers, "/s")
     report.show("goodput", seen.rate(200), "chats/s")
-    report.at_least("goodput / capacity", seen.rate(200) / capacity if capacity else 0.0, GOODPUT)
     report.show("goodput p99", tally.percentile(200, 0.99), "s")
     report.show("refusals", seen.rate(503), "/s")
     report.show("refusals p50", tally.percentile(503, 0.5), "s")
