@@ -10,6 +10,9 @@ import struct
 from jimsapi.asgi.unread import unread_bytes
 from jimsapi.server.sockets import reset
 
+_RECORD, _RECORD_ADDS = 16_384, 64
+"""Bytes of a TLS record, and more than what TLS adds to each."""
+
 _PING = b"\x89\x00"
 _REASON = b"keepalive ping timeout"
 _CLOSE = bytes([0x88, 2 + len(_REASON)]) + struct.pack(">H", 1011) + _REASON
@@ -22,21 +25,26 @@ class Pings:
     The connection reports what it receives and how many bytes it writes.
     """
 
-    __slots__ = ("_acknowledged", "_interval", "_pinged", "_seen", "_timeout", "_timer", "_transport", "written")
+    __slots__ = ("_acknowledged", "_interval", "_seen", "_since_ping", "_timeout", "_timer", "_transport", "_written")
 
     def __init__(self, transport: asyncio.Transport, interval: float, timeout: float) -> None:
         self._transport = transport
         self._interval = interval
         self._timeout = timeout
         self._seen = False
-        self._acknowledged = self._pinged = 0
-        self.written = 0
-        """Bytes of frames, of which some may be unread."""
+        self._acknowledged = 0
+        self._written = 0
+        self._since_ping = 0  # bytes written since then, with what TLS may add to them
         self._timer = asyncio.get_running_loop().call_later(interval, self._ping)
 
     def received(self) -> None:
         """The client has sent something."""
         self._seen = True
+
+    def wrote(self, size: int) -> None:
+        """So many bytes were written."""
+        self._written += size
+        self._since_ping += size + (size // _RECORD + 1) * _RECORD_ADDS
 
     def stop(self) -> None:
         """Ping no more."""
@@ -46,20 +54,20 @@ class Pings:
         if self._transport.is_closing():
             return
         self._transport.write(_PING)
-        self.written += len(_PING)
-        self._pinged = self.written
+        self._written += len(_PING)
+        self._since_ping = 0
         self._seen = False
         # The kernel acknowledges the ping itself also for a client that has stopped.
-        self._acknowledged = self.written - unread_bytes(self._transport) + len(_PING)
+        self._acknowledged = self._written - unread_bytes(self._transport) + len(_PING)
         self._timer = asyncio.get_running_loop().call_later(self._timeout, self._check)
 
     def _check(self) -> None:
         if self._transport.is_closing():
             return
         unread = unread_bytes(self._transport)
-        before, self._acknowledged = self._acknowledged, self.written - unread
+        before, self._acknowledged = self._acknowledged, self._written - unread
         reads = self._acknowledged > before
-        if self._seen and (reads or not unread or self.written > self._pinged):  # what is unread may be on its way
+        if self._seen and (reads or unread <= self._since_ping):  # what was written since then may be on its way
             wait = max(self._interval - self._timeout, 0.0)
             self._timer = asyncio.get_running_loop().call_later(wait, self._ping)
         elif reads:  # the ping may not have arrived

@@ -258,7 +258,7 @@ class _WatchedTransport:
             self._connection.on_answer(data)
         self._transport.write(data)
         if self._connection.pings is not None:
-            self._connection.pings.written += len(data)
+            self._connection.pings.wrote(len(data))
 
     def close(self) -> None:
         self._transport.close()

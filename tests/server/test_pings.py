@@ -53,18 +53,34 @@ async def test_a_client_that_has_answered_stays_though_the_next_message_is_still
     transport, pings = await pinged()
     pings.received()
     transport.unread = 100
-    pings.written += 100
+    pings.wrote(100)
     async with asyncio.timeout(10):
         await transport.pinged.wait()
     pings.stop()
     assert not transport.ended.is_set()
 
 
+async def test_a_client_that_sends_and_has_not_read_the_ping_is_dropped_though_more_is_written() -> None:
+    transport = _Transport()
+    pings = Pings(cast(asyncio.Transport, transport), INTERVAL, INTERVAL)
+    transport.unread = 10_000
+    pings.wrote(10_000)
+    await transport.pinged.wait()
+    transport.pinged.clear()
+    async with asyncio.timeout(10):
+        while not transport.ended.is_set():
+            assert not transport.pinged.is_set()
+            pings.received()
+            transport.unread += 100
+            pings.wrote(100)
+            await asyncio.sleep(INTERVAL / 10)
+
+
 @pytest.mark.parametrize("answers", [True, False])
 async def test_a_client_that_reads_nothing_more_is_dropped(answers: bool) -> None:
     transport, pings = await pinged()
     transport.unread = 100
-    pings.written += 100
+    pings.wrote(100)
     if answers:  # and then reads nothing: the next ping finds that
         pings.received()
     async with asyncio.timeout(10):
