@@ -14,7 +14,7 @@ BUSY = 0.9
 MEASURED_FOR = 0.02
 """Seconds over which that share is measured, at least."""
 SHORTEST_PAUSE = 0.0005
-LONGEST_PAUSE = 0.008
+LONGEST_PAUSE = 0.016
 """Seconds between the refusals of two passes, if the process has nothing left for more."""
 
 
