@@ -1,7 +1,8 @@
 """Pings of a WebSocket (RFC 6455, 5.5.2): whether its client is still there.
 
 uvicorn closes a connection whose pong is late. But a ping waits behind all that the client has not read yet, so a
-client that reads slowly is late too. Here a client is present if it has read everything and sends, or if it reads.
+client that reads slowly is late too. Here a client is present if it has sent something since
+the ping and read the ping, or if it goes on reading.
 """
 
 import asyncio
@@ -42,7 +43,7 @@ class Pings:
         self._seen = True
 
     def wrote(self, size: int) -> None:
-        """So many bytes were written."""
+        """The connection has written so many bytes."""
         self._written += size
         self._since_ping += size + (size // _RECORD + 1) * _RECORD_ADDS
 
