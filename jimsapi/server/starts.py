@@ -22,9 +22,9 @@ class Starts:
     """Begins requests, a few in each pass of the event loop while the server is overloaded.
 
     An answer takes many passes. If thousands of requests that can only be refused began in each pass, the accepted ones
-    would take many times as long, and the server would answer a fraction of what it can. A refusal with its
-    new connection costs about as much as an answer, so a crowd could use up the processor with refusals alone. So after a pass whose requests
-    were refused there is a pause while the process is busy; the longer, the busier it has been.
+    would take many times as long, and the server would answer a fraction of what it can. A refusal with its new
+    connection costs about as much as an answer, so a crowd could use up the processor with refusals alone. So after a
+    pass whose requests were refused there is a pause while the process is busy; the longer, the busier it has been.
     """
 
     __slots__ = (
