@@ -103,7 +103,7 @@ class Watchdog:
 
     def _watch(self, stopped: threading.Event) -> None:
         """Look at the beat until stopped: the work of the thread."""
-        beat_at, absent = self._beat_at, 0.0
+        beat_at, absent, held = self._beat_at, 0.0, 0.0
         looked_at, used = time.monotonic(), time.process_time()
         while not stopped.wait(LOOK_EVERY):
             now, using = time.monotonic(), time.process_time()
@@ -111,16 +111,17 @@ class Watchdog:
             # block. It woke late and the process did nothing: it was stopped, and the loop is not to blame.
             late = now - looked_at - LOOK_EVERY
             lost = max(late - max(using - used - LOOK_EVERY, 0.0), 0.0)
-            held = late - lost
+            held_now = late - lost
+            held += held_now
             looked_at, used = now, using
             if self._beat_at != beat_at:
-                self._end_block(self._beat_at - beat_at - absent)
-                beat_at, absent = self._beat_at, 0.0
+                self._end_block(self._beat_at - beat_at - absent, held)
+                beat_at, absent, held = self._beat_at, 0.0, 0.0
             absent += lost
             if not self._loop.is_running():  # it returned from `run_until_complete`, and may be run again
                 absent = now - beat_at
             try:
-                self._look(now - beat_at - absent, held)
+                self._look(now - beat_at - absent, held_now)
             except Exception:
                 logger.exception("the watchdog of the event loop failed; it goes on")
 
@@ -169,11 +170,26 @@ class Watchdog:
             extra=found_by,
         )
 
-    def _end_block(self, seconds: float) -> None:
+    def _end_block(self, seconds: float, held: float) -> None:
         block, self._block = self._block, None
         if block is not None and block.logged:
             logger.warning("the event loop works again; %s blocked it for %.1f s", block.logged, seconds)
             self._quiet_until = time.monotonic() + QUIET_FOR
+        elif min(seconds, held) >= BLOCKED_AFTER:
+            self._count_unseen(seconds)
+
+    def _count_unseen(self, seconds: float) -> None:
+        """Log a block during which this thread could not run, and whose end another thread or the loop saw first."""
+        self.blocks += 1
+        if time.monotonic() < self._quiet_until:
+            self._not_logged += 1
+            return
+        logger.error(
+            "the event loop was blocked and served nobody for %.1f s by a call that kept the interpreter to itself, "
+            "and ended before the watchdog could see which",
+            seconds,
+        )
+        self._quiet_until = time.monotonic() + QUIET_FOR
 
     def _stack(self) -> list[FrameType]:
         """The calls that run in the loop now, the one that the loop made first. Empty if it only waits.

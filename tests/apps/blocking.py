@@ -35,6 +35,11 @@ def work(seconds: float) -> None:
         pass
 
 
+def match() -> None:
+    """Keep the interpreter to itself for seconds, as a call in C may."""
+    re.match("(a+)+$", "a" * 26 + "b")
+
+
 async def search(seconds: float) -> None:
     """Block in a task of the pipeline's own."""
     rest(seconds)
@@ -49,7 +54,8 @@ async def answer(ctx: ThreadContext) -> None:
         case "compute":
             think(float(argument))
         case "match":
-            re.match("(a+)+$", "a" * 26 + "b")
+            await asyncio.sleep(float(argument))
+            match()
         case "child":
             await asyncio.create_task(search(float(argument)))
         case "debug":
