@@ -369,7 +369,7 @@ async def test_one_whose_socket_breaks_while_more_is_sent_than_told_is_let_go() 
             await asyncio.sleep(0)
         gone = True
         client.bot.opened["on"].set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await conversation
 
 

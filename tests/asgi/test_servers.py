@@ -10,7 +10,7 @@ import pytest
 
 from .servers import COMMANDS, Server, Wire, ask
 
-WAIT = 10.0
+WAIT = 30.0
 STRANGERS_BODY = 64 * 1024 * 1024
 
 

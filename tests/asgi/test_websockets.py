@@ -75,7 +75,7 @@ def serving(**options: Any) -> App:
 
 @asynccontextmanager
 async def opened(app: App, path: str, **options: Any) -> AsyncIterator[ClientWebSocket]:
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with TestClient(app) as client, client.websocket(path, **options) as ws:
             yield ws
 
@@ -325,7 +325,7 @@ async def test_a_client_that_does_not_read_is_cut_off_and_logged_once(caplog: py
             raised.append(error.value.code)
 
     exchange = Server({"type": "websocket.connect"})
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await exchange.run(app, {"type": "websocket", "path": "/slow", "headers": []})
     assert raised == [1006, 1006]
     assert [message["type"] for message in exchange.sent] == ["websocket.accept", "websocket.send"]

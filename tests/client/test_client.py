@@ -284,7 +284,7 @@ async def test_a_server_is_not_listened_to_behind_the_last_item(kind: str) -> No
     url = f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
     async with listener, anyio.create_task_group() as tasks, Both(kind, url) as client:
         tasks.start_soon(listener.serve, answer)
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             assert [type(item) for item in await collect(client.stream("hi"))] == [Result]
             await cut.wait()
         tasks.cancel_scope.cancel()

@@ -64,7 +64,7 @@ def chatting(served: Served, message: str) -> Iterator[None]:
     assert [answer.status_code for answer in answers] == [200]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until
@@ -113,7 +113,7 @@ def test_a_call_that_ended_before_the_watchdog_could_look_is_logged_without_its_
             await asyncio.sleep(0.3)
             await asyncio.to_thread(sys.setswitchinterval, 100)  # no other thread gets the interpreter until it is left
             match()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while not watchdog.blocks:
                     await asyncio.sleep(0.1)
 

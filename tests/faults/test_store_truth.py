@@ -20,8 +20,8 @@ pytestmark = pytest.mark.anyio
 
 Fault = Callable[[Served, Disk], AbstractContextManager[None]]
 BEGINS, ENDS = "the store is unavailable: ", "the store works again, "
-OVER_WITHIN = 15.0
-"""Seconds: two heartbeats, and some."""
+OVER_WITHIN = 40.0
+"""Seconds: two heartbeats, and as much again for a machine that is busy."""
 HOLDER = """
 import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1])

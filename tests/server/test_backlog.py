@@ -35,7 +35,7 @@ def no_other_checks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def until_dropped(*readers: _Reader, count: int = 1) -> None:
     """Wait until so many of these are."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while sum(reader.dropped_at is not None for reader in readers) < count:
             await asyncio.sleep(0.001)
 

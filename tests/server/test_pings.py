@@ -54,7 +54,7 @@ async def test_a_client_that_has_answered_stays_though_the_next_message_is_still
     pings.received()
     transport.unread = 100
     pings.wrote(100)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await transport.pinged.wait()
     pings.stop()
     assert not transport.ended.is_set()
@@ -67,7 +67,7 @@ async def test_a_client_that_sends_and_has_not_read_the_ping_is_dropped_though_m
     pings.wrote(10_000)
     await transport.pinged.wait()
     transport.pinged.clear()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not transport.ended.is_set():
             assert not transport.pinged.is_set()
             pings.received()
@@ -83,11 +83,11 @@ async def test_a_client_that_reads_nothing_more_is_dropped(answers: bool) -> Non
     pings.wrote(100)
     if answers:  # and then reads nothing: the next ping finds that
         pings.received()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await transport.ended.wait()
 
 
 async def test_a_client_that_reads_and_does_not_answer_is_closed() -> None:
     transport, _ = await pinged()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await transport.ended.wait()

@@ -79,7 +79,7 @@ class Receiver:
 
     async def call(self) -> Call:
         """The next call."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             return await self.calls.get()
 
     def url(self, host: str = "127.0.0.1", target: str = "/hook") -> str:

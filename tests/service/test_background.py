@@ -171,7 +171,7 @@ async def test_a_run_that_is_cancelled_while_it_is_handed_over_ends() -> None:
     store.cancels = True
     run_id = await left_behind(store)
     async with serving(bot, store) as service:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await ended(service)
         assert (await stored(service, run_id)).status is RunStatus.CANCELLED
     assert bot.texts == []

@@ -231,7 +231,7 @@ async def test_a_task_of_the_service_may_be_cancelled_by_tasks_that_it_started(
     assert steps == ["left by a child", "a child failed"]
     assert task.cancelling() == 0
     task.end()
-    await asyncio.wait({task}, timeout=5.0)
+    await asyncio.wait({task}, timeout=30.0)
     assert task.cancelled()
     assert caplog.text == ""
 
@@ -262,7 +262,7 @@ async def test_the_end_of_a_service_task_is_not_lost_beside_a_scope_that_a_child
 
     task = tasks.ServiceTask.begin(work(), loop=loop)
     await cancelled.wait()
-    done, _ = await asyncio.wait({task}, timeout=1.0)
+    done, _ = await asyncio.wait({task}, timeout=30.0)
     assert done
     assert task.cancelled()
 
@@ -312,7 +312,7 @@ async def test_a_scope_of_the_service_ends_by_what_a_running_pipeline_does_in_it
 
     async def ends_scope(ctx: ThreadContext) -> None:
         scopes[0]()
-        await asyncio.wait({keeper}, timeout=5.0)
+        await asyncio.wait({keeper}, timeout=30.0)
         ctx.send_message("ended" if keeper.done() else "goes on")
 
     keeper = tasks.ServiceTask.begin(keep_scope(), loop=asyncio.get_running_loop())

@@ -306,7 +306,7 @@ async def test_a_reader_that_waits_when_its_stream_ends_and_goes_at_once_gets_th
         for _ in range(5):
             await asyncio.sleep(0)
         bot.opened["on"].set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             reads = told(await reading)
     assert reads[:2] == ["started", "delta a"]
     assert reads[-2:] == ['event comm.assistant_message {"role":"assistant","content":"ab"}', "RunResult"]

@@ -373,7 +373,7 @@ def workers() -> int:
 
 
 async def no_workers() -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while workers():
             await asyncio.sleep(0.01)
 

@@ -123,7 +123,7 @@ async def test_the_entries_are_checked_again_and_again_until_the_time_of_the_fol
     files = store._files
     for _ in range(3):
         checked_at = files._checked_at
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while files._checked_at == checked_at:
                 await store.ping()
 
@@ -387,7 +387,7 @@ async def test_new_files_are_private_and_old_ones_keep_their_mode(path: Path) ->
 
 async def insist(call: Callable[[], Awaitable[T]]) -> T:
     """Ask again while the store is unavailable, as the run service does."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             try:
                 return await call()

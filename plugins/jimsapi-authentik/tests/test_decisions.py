@@ -23,7 +23,7 @@ def provider(fake: FakeAuthentik, clock: Callable[[], float], *, cache_ttl: floa
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait until something is so. Raises `TimeoutError` if it does not become so."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not await condition():
             await asyncio.sleep(0.01)
 

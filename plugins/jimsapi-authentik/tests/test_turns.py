@@ -20,7 +20,7 @@ GOOD = allowing(passing=True)
 UNKNOWN = answer("403 Forbidden", b'{"detail":"Token invalid/expired"}')
 READY = b"/-/health/ready/"
 
-WAIT = 10.0
+WAIT = 30.0
 """Seconds after which what a test waits for will not come any more."""
 
 

@@ -140,7 +140,7 @@ async def test_what_was_taken_over_in_a_call_whose_answer_was_lost_is_not_lost(
         await outside.execute(SILENT, DEAD)
         await store.recover(ME)
         adopting = asyncio.ensure_future(store.adopt(ME))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             for _ in range(2):  # it is asked twice
                 proxy.lost.clear()
                 proxy.lose_answer_to = b"jimsapi_adopt"
@@ -164,7 +164,7 @@ async def test_who_was_stopped_itself_takes_nothing_over_at_once(
         (plan,), _ = await left_behind(store)
         await outside.execute(SILENT, DEAD)
         await store.recover(ME)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while store._peers is None or store._peers._looked_at is None:
                 await asyncio.sleep(0.01)
         postgres.psql("SELECT pg_sleep(1)")  # in the loop's own thread
@@ -177,6 +177,6 @@ async def test_who_was_stopped_itself_takes_nothing_over_at_once(
 
 async def _until_waiting(outside: Any, count: int) -> None:
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while await outside.fetchval(waiting) < count:
             await asyncio.sleep(0.01)

@@ -43,7 +43,7 @@ async def test_messages_of_a_contact_that_come_while_an_earlier_one_is_held_up_d
     await outside.execute("SELECT pg_advisory_lock(hashtextextended('ann', 1))")
     plans = [make_plan("ann", str(number)) for number in range(6)]
     accepting = [asyncio.ensure_future(store.accept(plans[0]))]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not await outside.fetchval(WAITING):
             await asyncio.sleep(0.01)
         for number, plan in enumerate(plans[1:]):
@@ -236,7 +236,7 @@ async def test_a_finish_that_is_asked_again_after_two_lost_answers_counts(url: s
         plan, answer = make_plan(), make_event()
         accepted = await store.accept(plan)
         finishing = asyncio.ensure_future(store.finish(plan.run_id, OWNER, completed(answer)))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             for _ in range(2):
                 proxy.lost.clear()
                 proxy.lose_answer_to = b"jimsapi_finish"
@@ -265,7 +265,7 @@ async def test_callers_that_leave_at_any_moment_leave_nothing_half_done(store: P
         for caller in callers[::2]:
             caller.cancel()
         await asyncio.gather(*callers, return_exceptions=True)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await chat(make_plan("at last"))
     await store.heartbeat(OWNER, set())  # what nobody finished any more
     assert await outside.fetchval("SELECT count(*) FROM jimsapi_runs WHERE finished_at IS NULL") == 0

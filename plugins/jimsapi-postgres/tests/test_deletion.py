@@ -61,7 +61,7 @@ async def test_a_thread_takes_messages_until_most_of_it_is_deleted(store: Postgr
         await outside.execute("SELECT FROM thread_events WHERE thread_id = $1 FOR UPDATE", thread_id)
         deleting = asyncio.ensure_future(store.delete_thread(thread_id, None))
         probe = await asyncpg.connect(store._target.dsn)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not await probe.fetchval(WAITS_FOR_A_ROW):
                 await asyncio.sleep(0.01)
             second = make_plan(selectors=(ById(thread_id),))

@@ -119,7 +119,7 @@ async def test_an_accept_whose_commit_is_in_doubt_is_settled_by_its_run(proxied:
     for plan in (make_plan(), make_plan("bob"), make_plan("bob"), make_plan("cid", conversation_start=True)):
         proxy.lost.clear()
         proxy.lose_answer_to = b"jimsapi_accept"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             accepted = await proxied.accept(plan)
             await proxy.lost.wait()
         expected = await proxied.accept(plan)
@@ -139,7 +139,7 @@ async def test_a_finish_whose_commit_is_in_doubt_counts_once(proxied: PostgresSt
         await proxied.accept(follower)
         proxy.lost.clear()
         proxy.lose_answer_to = b"jimsapi_finish"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             settled = await proxied.finish(plan.run_id, OWNER, completed(*events))
             await proxy.lost.wait()
         assert settled.counted
@@ -174,7 +174,7 @@ async def test_an_accept_that_is_repeated_while_the_first_is_still_under_way_is_
         await locker.execute("SELECT pg_advisory_lock(uuid_hash_extended($1, 3))", thread_id)
         repeated = make_plan(selectors=(ById(thread_id),))
         accepting = asyncio.ensure_future(proxied.accept(repeated))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             for waiting in (1, 2):
                 while await locker.fetchval(WAITING) < waiting:
                     await asyncio.sleep(0.01)
@@ -288,7 +288,7 @@ async def test_callers_that_leave_take_no_connection_with_them(store: PostgresSt
         for task in leaving[::2]:
             task.cancel()
         await asyncio.gather(*leaving, return_exceptions=True)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await asyncio.gather(*[store.thread(thread_id, None) for _ in range(20)])
         assert (await store.finish(plan.run_id, OWNER, completed())).counted
 

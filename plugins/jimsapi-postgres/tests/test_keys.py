@@ -86,7 +86,7 @@ async def test_an_accept_with_a_key_whose_commit_is_in_doubt_is_settled_by_its_r
         first = make_plan(idempotency=make_key())
         for plan in (first, make_plan(text="again", idempotency=first.idempotency)):
             proxy.lose_answer_to = b"jimsapi_accept_with_key"
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 accepted = await store.accept(plan)
                 await proxy.lost.wait()
             assert accepted.status is RunStatus.RUNNING
@@ -118,7 +118,7 @@ async def test_who_waits_for_a_key_holds_up_nobody_who_has_it(
         accepting = []
         for number, plan in enumerate(plans):
             accepting.append(asyncio.ensure_future(two[number % 2].accept(plan)))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while len(waits := await outside.fetch(WAITS)) <= number:
                     await asyncio.sleep(0.01)
         # The first one has the key, and waits for the thread; the others wait for the key, and have nothing.
@@ -163,7 +163,7 @@ async def test_a_thread_that_is_deleted_while_a_request_waits_for_it_leaves_the_
     async with outside.transaction():
         await outside.execute("SELECT pg_advisory_xact_lock(uuid_hash_extended($1, 3))", thread_id)
         accepting = asyncio.ensure_future(store.accept(make_plan(idempotency=first.idempotency)))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not await outside.fetchval(WAITING):
                 await asyncio.sleep(0.01)
         await outside.execute(DELETE_THREAD, thread_id)

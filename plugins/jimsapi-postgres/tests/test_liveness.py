@@ -50,7 +50,7 @@ class Process:
         self._told.setdefault(run_id, asyncio.Event()).set()
 
     async def told_of(self, run_id: UUID) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await self._told.setdefault(run_id, asyncio.Event()).wait()
 
     async def accept(self, contact_id: str = "ann") -> RunPlan:
@@ -157,7 +157,7 @@ async def test_a_heartbeat_does_not_wait_for_connections(
         thread_id = (await process.store.accept(plan)).thread.thread_id
         await outside.execute("SELECT pg_advisory_lock(uuid_hash_extended($1, 3))", thread_id)
         cancelling = [asyncio.ensure_future(process.store.cancel(plan.run_id)) for _ in range(6)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await outside.fetchval(WAITS_FOR_A_LOCK) < 3:
                 await asyncio.sleep(0.01)
         assert await process.store.heartbeat(process.owner, {plan.run_id}) == []

@@ -123,16 +123,16 @@ async def test_whoever_ends_a_run_tells_the_owner_of_the_next_one_and_nobody_els
     foreign, _, _ = await b.accept("ann")
     own, _, _ = await a.accept("ann")
     assert (await a.store.finish(first.run_id, a.owner, completed())).next_run == foreign.run_id
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await b.turns[foreign.run_id].wait()
     assert await b.store.start(foreign.run_id, b.owner, (), CONTEXT) is not None
     # A cancelled run, a deleted thread: whoever waits is woken, and finds out by asking.
     await b.store.cancel(own.run_id)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await a.turns[own.run_id].wait()
     last, _, _ = await b.accept("ann", selectors=(ById(thread_id),))
     await a.store.delete_thread(thread_id, None)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await b.turns[last.run_id].wait()
     assert set(a.told) == {own.run_id}
     assert set(b.told) >= {foreign.run_id, last.run_id}
@@ -144,7 +144,7 @@ async def test_a_heartbeat_that_ends_a_run_passes_the_turn_on(two: tuple[Process
     await a.accept("ann")
     follower, _, _ = await b.accept("ann")
     assert await a.store.heartbeat(a.owner, set()) == [follower.run_id]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await b.turns[follower.run_id].wait()
 
 
@@ -157,7 +157,7 @@ async def test_a_turn_whose_notice_was_lost_is_found(
     waiting, _, _ = await b.accept("ann")
     postgres.psql(KILL_ALL, database)
     await a.store.finish(first.run_id, a.owner, completed())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await b.turns[waiting.run_id].wait()
 
 
@@ -169,7 +169,7 @@ async def test_a_turn_is_found_by_looking_now_and_then(url: str, monkeypatch: py
         waiting, _, _ = await b.accept("ann")
         assert b.told == []
         await a.store.finish(first.run_id, a.owner, completed())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await b.turns[waiting.run_id].wait()
 
 
@@ -190,7 +190,7 @@ async def test_a_start_ends_the_runs_of_the_silent_and_leaves_those_of_the_livin
         assert (await look_at(c.store, silent.run_id)).status is RunStatus.INTERRUPTED
         assert (await look_at(c.store, living.run_id)).status is RunStatus.RUNNING
         assert (await look_at(c.store, waiting.run_id)).status is RunStatus.QUEUED
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await b.turns[waiting.run_id].wait()
     assert await contents(b.store, silent_thread) == ["lost"]
     assert not (await a.store.finish(silent.run_id, a.owner, completed(make_event()))).counted
@@ -229,7 +229,7 @@ async def _listening(*processes: Process) -> None:
         process.turns[probe] = asyncio.Event()
         pool = process.store._pool
         assert pool is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not process.turns[probe].is_set():
                 await pool.insist(partial(_notify, text=f"{process.owner} {probe}"))
                 await asyncio.sleep(0.01)

@@ -242,7 +242,7 @@ async def test_a_listener_that_fails_again_and_again_logs_it_once(
         await store.accept(make_plan())  # it waits, so that the listener looks for its turn
         with caplog.at_level(logging.WARNING):
             postgres.psql("ALTER TABLE jimsapi_runs RENAME TO gone", database)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while attempts < 5:
                     await asyncio.sleep(0.01)
         postgres.psql("ALTER TABLE gone RENAME TO jimsapi_runs", database)

@@ -93,7 +93,7 @@ async def pair(url: str, bot: Scripted) -> AsyncIterator[tuple[RunService, RunSe
     async with serving(bot, PostgresStore(url)) as first, serving(Scripted(), PostgresStore(url)) as second:
         for service in (first, second):
             assert isinstance(service.store, PostgresStore)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while service.store._peers is None or service.store._peers._looked_at is None:
                     await asyncio.sleep(0.01)
         yield first, second
@@ -167,7 +167,7 @@ async def test_a_key_holds_for_all_processes(pair: tuple[RunService, RunService]
 
 
 async def _soon(answer: asyncio.Future[RunResult]) -> RunResult:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         return await answer
 
 

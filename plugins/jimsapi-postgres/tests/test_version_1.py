@@ -145,7 +145,7 @@ async def test_an_upgrade_waits_for_long_transactions_and_nobody_for_the_upgrade
         for _ in range(2):  # while it waits for the lock, and while it has given up for a moment
             while not await probe.fetchval(WAITS_FOR_A_LOCK):
                 await asyncio.sleep(0.01)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 assert await old.accept(make_plan(str(uuid4()))) == ["created"]
             while await probe.fetchval(WAITS_FOR_A_LOCK):
                 await asyncio.sleep(0.01)
