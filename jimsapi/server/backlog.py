@@ -1,12 +1,7 @@
-"""What the clients of a server have not read yet, and the memory that they leave behind."""
+"""What the clients of a server have not read yet."""
 
 import asyncio
-import ctypes
-import gc
-import sys
-import threading
 from collections.abc import Callable
-from time import perf_counter
 from typing import Protocol
 
 from jimsapi.asgi.unread import unread_bytes
@@ -27,14 +22,6 @@ OBSERVED_FOR = 0.5
 """Seconds for which the server observes how fast a client reads, before it may drop the client for the bound."""
 FAR_ABOVE, BRIEFLY_OBSERVED_FOR = 4, 0.1
 """Above so many times the bound the server observes for these seconds only."""
-TRIM_EVERY = 5.0
-"""Seconds between two calls that give free memory back to the system, at least."""
-COLLECT_AFTER = 100
-"""WebSockets whose memory may wait for the garbage collector: 38 KB each. A collection stops everything else."""
-COLLECT_IN = 0.1
-"""Seconds from the end of the last of them until the collection: their tasks have to end, too."""
-COLLECT_SHARE = 0.05
-"""The share of the time that collections may take: the app's own objects make each longer."""
 
 
 class Reader(Protocol):
@@ -159,53 +146,3 @@ class SlowReader:
             self.drop()
         else:
             self._timer = asyncio.get_running_loop().call_later(CHECK_RATE_EVERY, self._check)
-
-
-class Heap:
-    """Returns memory after connections have ended.
-
-    The C library keeps what Python frees for the next allocation: after 1,000 connections with 60 KB each nearly all of
-    it, without end. The call that returns it to the system works in a thread, without the GIL.
-
-    What Python needs for a WebSocket are objects that refer to each other, in the libraries, too. Only a collection of
-    all generations frees them, and Python makes one after millions of allocations.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._is_due = False
-        self._websockets = 0
-        """How many have ended since the last collection."""
-        self._collects = False
-        self._collect_at = 0.0
-        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-
-    def connection_ended(self) -> None:
-        """Return memory, in a while."""
-        if not self._is_due:
-            self._is_due = True
-            self._loop.call_later(TRIM_EVERY, self._return)
-
-    def websocket_ended(self, still_open: int) -> None:
-        """The same for a WebSocket, of a server that has so many other connections.
-
-        A collection takes as long as the open connections and those that have ended are many. So it comes when half of
-        them have ended: then each WebSocket costs the same, however many there are.
-        """
-        self._websockets += 1
-        if self._websockets >= max(COLLECT_AFTER, still_open) and not self._collects:
-            self._collects = True
-            self._loop.call_at(max(self._loop.time() + COLLECT_IN, self._collect_at), self._collect)
-        self.connection_ended()
-
-    def _collect(self) -> None:
-        self._collects = False
-        self._websockets = 0
-        began = perf_counter()
-        gc.collect()
-        self._collect_at = self._loop.time() + (perf_counter() - began) / COLLECT_SHARE
-
-    def _return(self) -> None:
-        self._is_due = False
-        if self._trim is not None:  # it is glibc
-            threading.Thread(target=self._trim, args=(0,), name="heap trim", daemon=True).start()

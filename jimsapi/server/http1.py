@@ -26,7 +26,8 @@ from uvicorn.server import ServerState
 from jimsapi.asgi.app import OTHER_METHOD, UNMATCHED, Observer, RequestRecord
 from jimsapi.asgi.routing import METHODS
 from jimsapi.asgi.types import ASGIApp, Scope
-from jimsapi.server.backlog import Backlog, Heap, SlowReader
+from jimsapi.server.backlog import Backlog, SlowReader
+from jimsapi.server.memory import Heap
 from jimsapi.server.sockets import has_unread, reset
 from jimsapi.server.starts import Starts
 from jimsapi.server.websocket import MAX_HANDSHAKE, WebSocketConnection, handshake_of

@@ -18,7 +18,8 @@ from uvicorn.server import ServerState
 
 from jimsapi.asgi.types import Message, Receive, Scope, Send
 from jimsapi.asgi.websocket import WORKING
-from jimsapi.server.backlog import Backlog, Heap, SlowReader
+from jimsapi.server.backlog import Backlog, SlowReader
+from jimsapi.server.memory import Heap
 from jimsapi.server.pings import Pings
 from jimsapi.server.sockets import has_unread, reset
 

@@ -9,7 +9,7 @@ import pytest
 from websockets.frames import Frame, Opcode
 
 from jimsapi.api.websocket import MAX_BEGUN
-from jimsapi.server.backlog import COLLECT_AFTER
+from jimsapi.server.memory import COLLECT_AFTER
 from tests.faults.measured import KEY, MeasuredServer, free_port
 from tests.faults.memory import scrape
 from tests.faults.slow_clients import handshake
