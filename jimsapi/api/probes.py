@@ -33,6 +33,8 @@ def probe_routes(service: RunService) -> Router:
             return JSONResponse({"status": "draining"}, 503, {"connection": "close"})
         if reason := service.outage.unproven:
             return _unavailable(reason)
+        if readiness.is_good:
+            return healthy
         try:
             async with asyncio.timeout(PING_WITHIN):
                 await readiness.check()
@@ -53,10 +55,13 @@ class StoreReadiness:
         self._ping: asyncio.Task[None] | None = None
         self._good_until = -math.inf
 
+    @property
+    def is_good(self) -> bool:
+        """Whether the store worked a moment ago."""
+        return asyncio.get_running_loop().time() < self._good_until
+
     async def check(self) -> None:
-        """Return if the store works, or did a moment ago. Raises `StoreUnavailable`."""
-        if asyncio.get_running_loop().time() < self._good_until:
-            return
+        """Return if the store works. Raises `StoreUnavailable`."""
         if self._ping is None:
             self._ping = asyncio.create_task(self._ask(), name="readiness")
             self._ping.add_done_callback(_look_at)  # whoever asked may have left

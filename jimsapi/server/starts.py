@@ -6,7 +6,7 @@ from collections.abc import Callable
 from time import process_time
 
 STARTED_AT_ONCE = 4
-"""Requests that begin in one pass of the event loop while the server is overloaded."""
+"""Requests that begin in one pass of the event loop while they are limited."""
 OVERLOADED_FOR = 1.0
 """Seconds for which the server counts as overloaded after an answer with status 503."""
 BUSY = 0.9
@@ -25,9 +25,14 @@ class Starts:
     would take many times as long, and the server would answer a fraction of what it can. A refusal with its new
     connection costs about as much as an answer, so a crowd could use up the processor with refusals alone. So after a
     pass whose requests were refused there is a pause while the process is busy; the longer, the busier it has been.
+
+    Other errors are cheaper, but a few connections that send nothing but wrong keys or unknown paths, without pause,
+    would take half of the processor. So what follows an error on its connection waits like a refusal, in a queue of
+    its own: it holds up nobody else.
     """
 
     __slots__ = (
+        "_after_error",
         "_first",
         "_loop",
         "_measured_at",
@@ -44,6 +49,7 @@ class Starts:
         self._loop = loop
         self._waiting: deque[Callable[[], None]] = deque()
         self._first: deque[Callable[[], None]] = deque()
+        self._after_error: deque[Callable[[], None]] = deque()
         self._until = 0.0
         self._refused = False
         self._pause = 0.0
@@ -70,6 +76,24 @@ class Starts:
         if not waiting:
             self._loop.call_soon(begin_some)
         waiting.append(begin)
+
+    def add_after_error(self, begin: Callable[[], None]) -> None:
+        """Call `begin` in its turn. It begins a request of a connection whose last answer was an error."""
+        if not self._after_error:
+            self._loop.call_soon(self._pause_after_error)
+        self._after_error.append(begin)
+
+    def _pause_after_error(self) -> None:
+        self._adapt_pause()
+        if self._pause:
+            self._loop.call_later(self._pause, self._begin_after_error)
+        else:
+            self._begin_after_error()
+
+    def _begin_after_error(self) -> None:
+        _begin_some(self._after_error)
+        if self._after_error:
+            self._loop.call_soon(self._pause_after_error)
 
     def _begin_first(self) -> None:
         _begin_some(self._first)

@@ -21,7 +21,7 @@ from websockets.frames import Close, Frame, Opcode
 
 from jimsapi.asgi import App, Request, Response, StreamingResponse, WebSocket, WebSocketDisconnected
 from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
-from jimsapi.server import backlog, http1
+from jimsapi.server import backlog, http1, starts
 from jimsapi.server.http1 import Http1Protocol
 from tests.raw import TIMEOUT, ask, connect, ended, request
 from tests.serving import Served
@@ -2568,3 +2568,34 @@ def test_a_shutdown_does_not_wait_for_the_rest_of_a_body_that_is_answered(
         assert answers.end()
         serving.join()
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize(
+    ("status", "order"), [(404, ["first", "other", "second"]), (200, ["first", "second", "other"])]
+)
+def test_only_the_request_after_an_error_on_its_connection_waits_while_the_process_is_busy(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, status: int, order: list[str]
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(starts, "MEASURED_FOR", 0.0)
+    monkeypatch.setattr(starts, "BUSY", 0.0)
+    monkeypatch.setattr(starts, "SHORTEST_PAUSE", 1.0)
+    monkeypatch.setattr(starts, "LONGEST_PAUSE", 1.0)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.append(scope["path"][1:])
+        await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    with closing(connect(serving.port)) as other, closing(connect(serving.port)) as client:
+        serving.app = app
+        client.sendall(request("GET", "/first"))
+        assert Answers(client).read()[0] == status
+        client.sendall(request("GET", "/second"))
+        if status == 200:
+            assert Answers(client).read()[0] == status
+        other.sendall(request("GET", "/other"))
+        assert Answers(other).read()[0] == status
+        if status == 404:
+            assert Answers(client).read()[0] == status
+    assert asked == order

@@ -81,6 +81,27 @@ async def test_refusals_go_on_as_soon_as_the_process_has_time_for_them(monkeypat
     assert begun == list(range(8 * STARTED_AT_ONCE))
 
 
+async def test_what_follows_an_error_waits_while_the_process_is_busy_and_holds_up_nobody_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MEASURED_FOR", 0.0)
+    monkeypatch.setattr(module, "BUSY", 0.0)
+    monkeypatch.setattr(module, "SHORTEST_PAUSE", 0.2)
+    monkeypatch.setattr(module, "LONGEST_PAUSE", 0.2)
+    begun: list[str] = []
+    starts = Starts(asyncio.get_running_loop())
+    assert not starts.limited
+    for _ in range(STARTED_AT_ONCE + 1):
+        starts.add_after_error(partial(begun.append, "after an error"))
+    starts.add(partial(begun.append, "another"), "/")
+    await asyncio.sleep(0)
+    assert begun == ["another"]
+    async with asyncio.timeout(30):
+        while len(begun) < STARTED_AT_ONCE + 2:
+            await asyncio.sleep(0.001)
+            assert len(begun) in (1, STARTED_AT_ONCE + 1, STARTED_AT_ONCE + 2)
+
+
 async def test_requests_begin_though_probes_are_refused_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BUSY", 0.0)
     begun: list[int] = []
