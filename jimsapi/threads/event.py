@@ -10,7 +10,7 @@ import orjson
 
 from jimsapi.threads.errors import UnstorableEvent
 from jimsapi.threads.ids import uuid7
-from jimsapi.threads.storable import Unstorable, dump_storable, load_stored
+from jimsapi.threads.storable import Unstorable, dump_storable, fitted, load_stored
 
 THREAD_CREATED = "jims.lifecycle.thread_created"
 USER_MESSAGE = "comm.user_message"
@@ -74,11 +74,6 @@ def decode_row(thread_id: UUID, row: EventRow) -> Event:
 def message_event(event_type: str, message: str) -> NewEvent:
     """Encode an inbound message as the event that enters the thread."""
     return NewEvent(uuid7(), event_type, fitted(orjson.dumps({"role": "user", "content": message})))
-
-
-def fitted(data: bytes) -> bytes:
-    """A copy without spare room, for what is kept: orjson leaves the 4 KiB that it wrote into behind a short text."""
-    return bytes(memoryview(data))
 
 
 def encode_events(events: Iterable[Any]) -> list[NewEvent]:

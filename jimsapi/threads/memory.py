@@ -22,7 +22,6 @@ from jimsapi.threads.event import (
     Event,
     EventRow,
     NewEvent,
-    fitted,
     time_after,
     utc_now,
 )
@@ -115,7 +114,7 @@ class _Thread(msgspec.Struct, eq=False, gc=False):
         created_at = time_after(_time(self.rows[-1]), now)
         added: list[EventRow] = []
         for event in events:
-            added.append(EventRow(event.event_id, created_at, event.event_type, fitted(event.data)))
+            added.append(EventRow(event.event_id, created_at, event.event_type, event.data))
             self.size += len(event.data)
             created_at += TICK
         if self.index is not None:
@@ -321,7 +320,7 @@ class MemoryStore:
     def _create_thread(self, plan: RunPlan, new: New, now: datetime) -> _Thread:
         config = plan.thread_config if new.config is None else dump_storable(dict(new.config))
         if config != self._config:
-            self._config = fitted(config)
+            self._config = config
         others = self._contacts.setdefault(plan.contact_id, [])
         created_at = EPOCH_UTC + (now - EPOCH)
         if others:

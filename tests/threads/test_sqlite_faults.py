@@ -339,7 +339,9 @@ async def test_a_ping_overtakes_what_waits_to_be_written(store: SQLiteStore) -> 
 # Batches
 
 
-async def test_what_waits_together_is_committed_together(store: SQLiteStore) -> None:
+async def test_what_waits_together_is_committed_together(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_writer, "TURN", 60.0)
+    monkeypatch.setattr(sqlite_writer, "PATIENCE", 60.0)
     reports: list[CommitRecord] = []
     store.on_commit = reports.append
     await asyncio.gather(*[store.accept(make_plan(str(number))) for number in range(50)])
@@ -349,6 +351,7 @@ async def test_what_waits_together_is_committed_together(store: SQLiteStore) -> 
 async def test_what_turns_of_the_loop_bring_one_after_another_is_committed_together(
     store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sqlite_writer, "TURN", 60.0)
     monkeypatch.setattr(sqlite_writer, "PATIENCE", 60.0)
     reports: list[CommitRecord] = []
     store.on_commit = reports.append

@@ -1,5 +1,7 @@
 """One rule says what JSON may be stored, whatever the store."""
 
+import sys
+import tracemalloc
 from datetime import date
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -75,3 +77,15 @@ class Point(NamedTuple):
 
 def test_named_tuples_become_arrays() -> None:
     assert orjson.loads(dump_storable({"at": [Point(1, 2)]})) == {"at": [[1, 2]]}
+
+
+def test_what_is_stored_takes_no_more_memory_than_its_text() -> None:
+    texts = [{"content": f"{number:04}" * 1000} for number in range(100)]
+    dump_storable(texts[0])
+    tracemalloc.start()
+    try:
+        kept = [dump_storable(text) for text in texts]
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < 1.1 * sum(map(sys.getsizeof, kept))
