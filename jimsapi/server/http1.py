@@ -228,7 +228,7 @@ class Http1Protocol(asyncio.Protocol):
         self.pipelined: list[Exchange] = []
         self.deaf = False  # what comes from now on is not for us
         self.ending = False  # the next request is the last one
-        self.failed = False  # the last answer was an error
+        self.failed = False  # there was an error since the last request that waited for its turn
         self._fresh = True  # no request has come yet
         self.transport: asyncio.Transport
         self.blocked: asyncio.Event | None = None  # while the client does not take what was written; set when it does
@@ -639,11 +639,11 @@ class Http1Protocol(asyncio.Protocol):
 
     def _start(self, exchange: "Exchange") -> None:
         self.exchange = exchange
-        starts = self.batch.starts
-        if starts.limited:
-            starts.add(partial(self.begin, exchange), exchange.scope["path"])
+        if self.batch.starts.limited:
+            self.batch.starts.add(partial(self.begin, exchange), exchange.scope["path"])
         elif self.failed:
-            starts.add_after_error(partial(self.begin, exchange))
+            self.failed = False
+            self.batch.starts.add_after_error(partial(self.begin, exchange))
         else:
             self.begin(exchange)
 
@@ -1038,9 +1038,10 @@ class Exchange:
         if not self.keep_alive and not says_close:
             text += b"\r\nconnection: close"
         text += b"\r\n\r\n"
-        self._protocol.failed = status >= 400
-        if status == 503:
-            self._protocol.batch.starts.overloaded()
+        if status >= 400:
+            self._protocol.failed = True
+            if status == 503:
+                self._protocol.batch.starts.overloaded()
         self.started = True
         if length is None:
             self._protocol.rest()
