@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable
 from contextvars import copy_context
-from functools import lru_cache, partial
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
@@ -228,7 +228,7 @@ class Http1Protocol(asyncio.Protocol):
         self.pipelined: list[Exchange] = []
         self.deaf = False  # what comes from now on is not for us
         self.ending = False  # the next request is the last one
-        self.failed = False  # there was an error since the last request that waited for its turn
+        self.failed = False  # the last answer was an error, and what follows has not begun
         self._fresh = True  # no request has come yet
         self.transport: asyncio.Transport
         self.blocked: asyncio.Event | None = None  # while the client does not take what was written; set when it does
@@ -355,6 +355,9 @@ class Http1Protocol(asyncio.Protocol):
             if exchange is not None:
                 exchange.lose()
         self.pipelined.clear()
+        self.reading = None
+        if self.exchange is not None and not self.exchange.scope:
+            self.exchange = None  # it never began, so nothing else would end the cycle of references
         self.batch.heap.connection_ended()
 
     def pause_writing(self) -> None:
@@ -639,20 +642,11 @@ class Http1Protocol(asyncio.Protocol):
 
     def _start(self, exchange: "Exchange") -> None:
         self.exchange = exchange
-        if self.batch.starts.limited:
-            self.batch.starts.add(partial(self.begin, exchange), exchange.scope["path"])
-        elif self.failed:
+        if self.failed or self.batch.starts.limited:
+            self.batch.starts.add(exchange, exchange.scope["path"], after_error=self.failed)
             self.failed = False
-            self.batch.starts.add_after_error(partial(self.begin, exchange))
         else:
-            self.begin(exchange)
-
-    def begin(self, exchange: "Exchange") -> None:
-        """Let the app answer, unless the client has gone meanwhile."""
-        if exchange.gone:
-            return
-        exchange.task = task = self.loop.create_task(exchange.run(self.app))
-        self.state.tasks.add(task)
+            exchange.begin()
 
     def _is_handshake(self) -> bool:
         """Whether a head asks for a WebSocket (RFC 6455, 4.2.1), and the server has an implementation of them."""
@@ -889,6 +883,12 @@ class Exchange:
         """Whether the client has something of the answer."""
         return self.started and self._head is None
 
+    def begin(self) -> None:
+        """Let the app answer."""
+        protocol = self._protocol
+        self.task = task = protocol.loop.create_task(self.run(protocol.app))
+        protocol.state.tasks.add(task)
+
     async def run(self, app: ASGIApp) -> None:
         """Let the app answer, in a task of its own, and end what it leaves open."""
         try:
@@ -940,6 +940,8 @@ class Exchange:
     def lose(self) -> None:
         """The client is gone, or will not be heard any more."""
         self.gone = True
+        if self._protocol.batch.starts.discard(self):
+            self.scope, self._chunks = {}, None  # what refers to it may stay for a while
         self._wake()
         if self.on_gone is not None:
             self.on_gone()

@@ -14,6 +14,8 @@ TRIM_FOR = 90.0
 """Seconds from the end of a connection until the last of these calls: what is kept of a stream is freed after 60."""
 COLLECT_AFTER = 100
 """WebSockets whose memory may wait for the garbage collector: 38 KB each. A collection stops everything else."""
+WORTH_A_COLLECTION = 0.1
+"""The share of the open connections that have to have ended for a collection in a quiet moment."""
 COLLECT_IN = 0.1
 """Seconds from the end of the last of them until the collection: their tasks have to end, too."""
 COLLECT_SHARE = 0.05
@@ -55,8 +57,10 @@ class Heap:
         """When the last connection did."""
         self._websockets = 0
         """How many have ended since the last collection."""
-        self._leaves_some = False
-        """Whether some ended since the last collection in a quiet moment. The tasks of many take a while to end."""
+        self._left = 0
+        """How many have ended since the last collection in a quiet moment: the tasks of many take a while to end."""
+        self._still_open = 0
+        """How many others there were when the last one ended."""
         self._collects = False
         self._collect_at = 0.0
         self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
@@ -73,10 +77,11 @@ class Heap:
 
         A collection takes as long as the open connections and those that have ended are many. So it comes when half of
         them have ended: then each WebSocket costs the same, however many there are. What is left waits for a moment
-        in which no connection ends.
+        in which no connection ends, and until it is worth a collection beside those that are open.
         """
         self._websockets += 1
-        self._leaves_some = True
+        self._left += 1
+        self._still_open = still_open
         if self._websockets >= max(COLLECT_AFTER, still_open):
             self._collect_soon()
         self.connection_ended()
@@ -91,28 +96,29 @@ class Heap:
         self._websockets = 0
         began = perf_counter()
         gc.collect()
-        _forget_names()
+        _clear_type_cache()
         self._collect_at = self._loop.time() + (perf_counter() - began) / COLLECT_SHARE
 
     def _return(self) -> None:
-        """Return memory now, and again until nothing more is freed."""
+        """Return memory now, and again for `TRIM_FOR` seconds."""
         quiet_for = self._loop.time() - self._ended_at
-        if self._leaves_some and quiet_for >= TRIM_EVERY:
-            self._leaves_some = False
-            self._collect_soon()
-        if self._trim is not None:  # it is glibc
-            threading.Thread(target=self._trim, args=(0,), name="heap trim", daemon=True).start()
         self._is_due = quiet_for < TRIM_FOR
         if self._is_due:
             self._loop.call_later(TRIM_EVERY, self._return)
+        if quiet_for >= TRIM_EVERY and self._left > WORTH_A_COLLECTION * self._still_open:
+            self._left = 0
+            self._collect_soon()
+        if self._trim is not None:  # it is glibc
+            with suppress(RuntimeError):  # no more threads can be started now
+                threading.Thread(target=self._trim, args=(0,), name="heap trim", daemon=True).start()
 
 
-def _forget_names() -> None:
+def _clear_type_cache() -> None:
     """Empty the interpreter's cache of attributes, which keeps the string of each name that C code looked up.
 
     `datetime.timetuple()`, which every handshake calls for its date, makes such a string. These pin a megabyte of
     Python's heap each: after 1,000 WebSockets 35 MB. Calls fill the cache again.
     """
-    forget = getattr(sys, "_clear_internal_caches", None) or getattr(sys, "_clear_type_cache", None)
-    if forget is not None:
-        forget()
+    clear = getattr(sys, "_clear_internal_caches", None) or getattr(sys, "_clear_type_cache", None)
+    if clear is not None:
+        clear()

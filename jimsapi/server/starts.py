@@ -1,9 +1,10 @@
 """When requests begin: at once, unless the server is overloaded."""
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from time import process_time
+from typing import Protocol
 
 STARTED_AT_ONCE = 4
 """Requests that begin in one pass of the event loop while they are limited."""
@@ -16,6 +17,15 @@ MEASURED_FOR = 0.02
 SHORTEST_PAUSE = 0.0005
 LONGEST_PAUSE = 0.016
 """Seconds between the refusals of two passes, if the process has nothing left for more."""
+FORGOTTEN_AFTER = 1.0
+"""Seconds without a pass of this kind after which the last pause says nothing any more."""
+
+
+class Request(Protocol):
+    """What begins in its turn."""
+
+    def begin(self) -> None:
+        """Let the app answer."""
 
 
 class Starts:
@@ -31,25 +41,11 @@ class Starts:
     its own: it holds up nobody else.
     """
 
-    __slots__ = (
-        "_after_error",
-        "_first",
-        "_loop",
-        "_measured_at",
-        "_pause",
-        "_refused",
-        "_until",
-        "_used",
-        "_waiting",
-        "first",
-        "limited",
-    )
-
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiting: deque[Callable[[], None]] = deque()
-        self._first: deque[Callable[[], None]] = deque()
-        self._after_error: deque[Callable[[], None]] = deque()
+        self._first = _Queue(loop, lambda: 0.0)
+        self._others = _Queue(loop, self._pause_after_refusals)
+        self._after_errors = _Queue(loop, self._adapted_pause)
         self._until = 0.0
         self._refused = False
         self._pause = 0.0
@@ -68,71 +64,87 @@ class Starts:
             self.limited = True
             self._loop.call_later(OVERLOADED_FOR, self._look)
 
-    def add(self, begin: Callable[[], None], path: str) -> None:
-        """Call `begin` in its turn. It begins a request of `path`."""
-        waiting, begin_some = (
-            (self._first, self._begin_first) if path in self.first else (self._waiting, self._begin_others)
-        )
-        if not waiting:
-            self._loop.call_soon(begin_some)
-        waiting.append(begin)
-
-    def add_after_error(self, begin: Callable[[], None]) -> None:
-        """Call `begin` in its turn. It begins a request of a connection whose last answer was an error."""
-        if not self._after_error:
-            self._loop.call_soon(self._pause_after_error)
-        self._after_error.append(begin)
-
-    def _pause_after_error(self) -> None:
-        self._adapt_pause()
-        if self._pause:
-            self._loop.call_later(self._pause, self._begin_after_error)
+    def add(self, request: Request, path: str, *, after_error: bool = False) -> None:
+        """Begin a request of `path` in its turn; `after_error` if the last answer on its connection was one."""
+        if path in self.first:
+            self._first.add(request)
+        elif after_error and not self.limited:
+            self._after_errors.add(request)
         else:
-            self._begin_after_error()
+            self._others.add(request)
 
-    def _begin_after_error(self) -> None:
-        _begin_some(self._after_error)
-        if self._after_error:
-            self._loop.call_soon(self._pause_after_error)
+    def discard(self, request: Request) -> bool:
+        """Forget a request for which nobody waits any more. Returns whether it was waiting for its turn."""
+        return any(queue.discard(request) for queue in (self._first, self._others, self._after_errors))
 
-    def _begin_first(self) -> None:
-        _begin_some(self._first)
-        if self._first:
-            self._loop.call_soon(self._begin_first)
+    def _pause_after_refusals(self) -> float:
+        if not self._refused:
+            return 0.0
+        self._refused = False
+        return self._adapted_pause()
 
-    def _begin_others(self) -> None:
-        if self._refused:
-            self._refused = False
-            self._adapt_pause()
-            if self._pause:
-                self._loop.call_later(self._pause, self._begin_next)
-                return
-        self._begin_next()
-
-    def _begin_next(self) -> None:
-        _begin_some(self._waiting)
-        if self._waiting:
-            self._loop.call_soon(self._begin_others)
-
-    def _adapt_pause(self) -> None:
+    def _adapted_pause(self) -> float:
         now = self._loop.time()
         lasted = now - self._measured_at
         if lasted < MEASURED_FOR:
-            return
+            return self._pause
         used = process_time() + _waited()
         busy = (used - self._used) / lasted
         self._measured_at, self._used = now, used
-        if busy > BUSY:
+        if lasted > FORGOTTEN_AFTER:
+            self._pause = 0.0
+        elif busy > BUSY:
             self._pause = min(LONGEST_PAUSE, max(SHORTEST_PAUSE, 2 * self._pause))
         else:
             self._pause = self._pause / 2 if self._pause > SHORTEST_PAUSE else 0.0
+        return self._pause
 
     def _look(self) -> None:
         left = self._until - self._loop.time()
-        if left > 0 or self._waiting or self._first:
+        if left > 0 or self._others or self._first:
             self._loop.call_later(max(left, 0.01), self._look)
         else:
             self.limited = False
+
+
+class _Queue:
+    """Requests that begin in the order in which they came, a few in each pass of the loop; before each pass there may
+    be a pause."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, pause: Callable[[], float]) -> None:
+        self._loop = loop
+        self._pause = pause
+        self._waiting: OrderedDict[Request, None] = OrderedDict()
+        self._is_due = False
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def add(self, request: Request) -> None:
+        self._waiting[request] = None
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._next_pass)
+
+    def discard(self, request: Request) -> bool:
+        found = request in self._waiting
+        if found:
+            del self._waiting[request]
+        return found
+
+    def _next_pass(self) -> None:
+        if pause := self._pause():
+            self._loop.call_later(pause, self._begin_some)
+        else:
+            self._begin_some()
+
+    def _begin_some(self) -> None:
+        for _ in range(min(STARTED_AT_ONCE, len(self._waiting))):
+            request, _ = self._waiting.popitem(last=False)
+            request.begin()
+        self._is_due = bool(self._waiting)
+        if self._is_due:
+            self._loop.call_soon(self._next_pass)
 
 
 def _waited() -> float:
@@ -143,8 +155,3 @@ def _waited() -> float:
             return int(file.read().split()[1]) / 1e9
     except (OSError, IndexError):
         return 0.0
-
-
-def _begin_some(waiting: deque[Callable[[], None]]) -> None:
-    for _ in range(min(STARTED_AT_ONCE, len(waiting))):
-        waiting.popleft()()

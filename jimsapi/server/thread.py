@@ -109,7 +109,7 @@ class ServerThread:
         await self._app(scope, receive, send)
 
     def _set_date(self) -> None:
-        """uvicorn's server does this each second (RFC 9110, 6.6.1); here nothing wakes an idle thread."""
+        """uvicorn's server does this each second (RFC 9110, 6.6.1); this thread has no such timer."""
         self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
 
     def _complain(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

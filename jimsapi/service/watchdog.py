@@ -49,6 +49,7 @@ class Block(msgspec.Struct):
     task: asyncio.Task[Any] | None
     log_at: float = BLOCKED_AFTER
     logged: str = ""
+    counted: bool = False
 
 
 class Watchdog:
@@ -73,6 +74,7 @@ class Watchdog:
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
+        self._clock = time.pthread_getcpuclockid(self._thread) if hasattr(time, "pthread_getcpuclockid") else None
         self._base = _base(sys._getframe())
         self._stopped = threading.Event()
         self._beat_at = time.monotonic()
@@ -104,19 +106,20 @@ class Watchdog:
     def _watch(self, stopped: threading.Event) -> None:
         """Look at the beat until stopped: the work of the thread."""
         beat_at, absent, held = self._beat_at, 0.0, 0.0
-        looked_at, used = time.monotonic(), time.process_time()
+        looked_at, used = time.monotonic(), self._processor_time()
         while not stopped.wait(LOOK_EVERY):
-            now, using = time.monotonic(), time.process_time()
-            # The thread woke late and the process worked meanwhile: a call in C holds the interpreter, and that is a
-            # block. It woke late and the process did nothing: it was stopped, and the loop is not to blame.
+            now, using = time.monotonic(), self._processor_time()
+            # The thread woke late and the loop's worked meanwhile: a call in C holds the interpreter, and that is a
+            # block. It woke late and the loop's did nothing: it was stopped, and the loop is not to blame.
             late = now - looked_at - LOOK_EVERY
             lost = max(late - max(using - used - LOOK_EVERY, 0.0), 0.0)
             held_now = late - lost
-            held += held_now
+            held = max(held, held_now)  # a call lies within one look, and many short ones are not reported
             looked_at, used = now, using
             if self._beat_at != beat_at:
                 self._end_block(self._beat_at - beat_at - absent, held)
-                beat_at, absent, held = self._beat_at, 0.0, 0.0
+                beat_at, absent = self._beat_at, 0.0
+                held = min(held_now, now - beat_at)  # the beat may be older than the call
             absent += lost
             if not self._loop.is_running():  # it returned from `run_until_complete`, and may be run again
                 absent = now - beat_at
@@ -144,19 +147,18 @@ class Watchdog:
                 return
         if silent < block.log_at:
             return
-        if not block.logged:
+        if not block.counted:
+            block.counted = True
             self.blocks += 1
-            if silent < AGAIN_AFTER and time.monotonic() < self._quiet_until:
-                self._not_logged += 1
-                block.log_at = AGAIN_AFTER
-                return
+        if not block.logged and silent < AGAIN_AFTER and time.monotonic() < self._quiet_until:
+            self._not_logged += 1
+            block.log_at = AGAIN_AFTER
+            return
         self._log(block, task, silent, stack)
         block.log_at = max(AGAIN_AFTER, 3 * block.log_at)
         self._quiet_until = time.monotonic() + QUIET_FOR
 
     def _log(self, block: Block, task: asyncio.Task[Any] | None, silent: float, stack: list[FrameType]) -> None:
-        others = f" ({self._not_logged} more blocks since the last such line)" if self._not_logged else ""
-        self._not_logged = 0
         block.logged = task_text(task)
         pipeline = None if task is None else pipeline_of(task)
         found_by = {} if pipeline is None else {"run_id": str(pipeline.run_id), "thread_id": str(pipeline.thread_id)}
@@ -166,7 +168,7 @@ class Watchdog:
             block.logged,
             _where(stack),
             "" if pipeline is None else ADVICE,
-            others,
+            self._others(),
             extra=found_by,
         )
 
@@ -175,21 +177,36 @@ class Watchdog:
         if block is not None and block.logged:
             logger.warning("the event loop works again; %s blocked it for %.1f s", block.logged, seconds)
             self._quiet_until = time.monotonic() + QUIET_FOR
-        elif min(seconds, held) >= BLOCKED_AFTER:
+        elif (block is None or not block.counted) and min(seconds, held) >= BLOCKED_AFTER:
             self._count_unseen(seconds)
 
     def _count_unseen(self, seconds: float) -> None:
-        """Log a block during which this thread could not run, and whose end another thread or the loop saw first."""
+        """Count a block during which this thread could not run, and that ended before it could look."""
         self.blocks += 1
         if time.monotonic() < self._quiet_until:
             self._not_logged += 1
             return
         logger.error(
-            "the event loop was blocked and served nobody for %.1f s by a call that kept the interpreter to itself, "
-            "and ended before the watchdog could see which",
+            "the event loop was blocked and served nobody for %.1f s: a call kept the interpreter to itself, and "
+            "returned before the watchdog could see it%s",
             seconds,
+            self._others(),
         )
         self._quiet_until = time.monotonic() + QUIET_FOR
+
+    def _others(self) -> str:
+        """What a line says of the blocks that were counted and not logged since the last one."""
+        others, self._not_logged = self._not_logged, 0
+        return f" ({others} more blocks since the last such line)" if others else ""
+
+    def _processor_time(self) -> float:
+        """Seconds that the loop's thread has used of processors; where the system cannot tell, all threads."""
+        if self._clock is None:
+            return time.process_time()
+        try:
+            return time.clock_gettime(self._clock)
+        except OSError:  # the thread has ended
+            return 0.0
 
     def _stack(self) -> list[FrameType]:
         """The calls that run in the loop now, the one that the loop made first. Empty if it only waits.

@@ -35,11 +35,6 @@ def work(seconds: float) -> None:
         pass
 
 
-def match() -> None:
-    """Keep the interpreter to itself for seconds, as a call in C may."""
-    re.match("(a+)+$", "a" * 26 + "b")
-
-
 async def search(seconds: float) -> None:
     """Block in a task of the pipeline's own."""
     rest(seconds)
@@ -55,7 +50,7 @@ async def answer(ctx: ThreadContext) -> None:
             think(float(argument))
         case "match":
             await asyncio.sleep(float(argument))
-            match()
+            re.match("(a+)+$", "a" * 26 + "b")
         case "child":
             await asyncio.create_task(search(float(argument)))
         case "debug":

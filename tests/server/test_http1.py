@@ -2571,31 +2571,75 @@ def test_a_shutdown_does_not_wait_for_the_rest_of_a_body_that_is_answered(
 
 
 @pytest.mark.parametrize(
-    ("status", "order"), [(404, ["first", "other", "second"]), (200, ["first", "second", "other"])]
+    ("status", "order"),
+    [
+        (404, ["first", "other", "second", "third"]),
+        (401, ["first", "other", "second", "third"]),
+        (200, ["first", "second", "other", "third"]),
+    ],
 )
 def test_only_the_request_after_an_error_on_its_connection_waits_while_the_process_is_busy(
     serving: Serving, monkeypatch: pytest.MonkeyPatch, status: int, order: list[str]
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(starts, "MEASURED_FOR", 0.0)
+    monkeypatch.setattr(starts, "FORGOTTEN_AFTER", 1e9)
     monkeypatch.setattr(starts, "BUSY", 0.0)
     monkeypatch.setattr(starts, "SHORTEST_PAUSE", 1.0)
     monkeypatch.setattr(starts, "LONGEST_PAUSE", 1.0)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         asked.append(scope["path"][1:])
-        await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
+        answer = status if asked[-1] == "first" else 200
+        await send({"type": "http.response.start", "status": answer, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body", "body": b""})
 
     with closing(connect(serving.port)) as other, closing(connect(serving.port)) as client:
         serving.app = app
+        answers = Answers(client)
         client.sendall(request("GET", "/first"))
-        assert Answers(client).read()[0] == status
+        assert answers.read()[0] == status
         client.sendall(request("GET", "/second"))
         if status == 200:
-            assert Answers(client).read()[0] == status
+            assert answers.read()[0] == 200
         other.sendall(request("GET", "/other"))
-        assert Answers(other).read()[0] == status
-        if status == 404:
-            assert Answers(client).read()[0] == status
+        assert Answers(other).read()[0] == 200
+        if status != 200:
+            assert answers.read()[0] == 200
+        monkeypatch.setattr(starts, "SHORTEST_PAUSE", 600.0)
+        monkeypatch.setattr(starts, "LONGEST_PAUSE", 600.0)
+        client.sendall(request("GET", "/third"))
+        assert answers.read()[0] == 200  # what followed an error was none
     assert asked == order
+
+
+def test_a_request_that_waits_for_its_turn_leaves_nothing_when_its_client_leaves(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starts, "MEASURED_FOR", 0.0)
+    monkeypatch.setattr(starts, "FORGOTTEN_AFTER", 1e9)
+    monkeypatch.setattr(starts, "BUSY", 0.0)
+    monkeypatch.setattr(starts, "SHORTEST_PAUSE", 600.0)
+    monkeypatch.setattr(starts, "LONGEST_PAUSE", 600.0)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    def alive() -> int:
+        return sum(isinstance(each, http1.Exchange | Http1Protocol) for each in gc.get_objects())
+
+    with closing(connect(serving.port)) as client:
+        serving.app = app
+        client.sendall(request("GET", "/first"))
+        assert Answers(client).read()[0] == 404
+        gc.collect()
+        gc.disable()
+        try:
+            before = alive()
+            client.sendall(request("POST", "/second", "content-length: 5", body=b"12345"))
+            eventually(lambda: alive() == before + 1)
+            client.close()
+            eventually(lambda: alive() == before - 1)
+        finally:
+            gc.enable()

@@ -3,18 +3,44 @@
 import asyncio
 import gc
 import sys
+import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import pytest
 
-from jimsapi.server import memory as module
-from jimsapi.server.memory import COLLECT_AFTER, Heap
-
-pytestmark = pytest.mark.anyio
+from jimsapi.server.memory import COLLECT_AFTER, TRIM_EVERY, TRIM_FOR, Heap
 
 
-class _Left:
+class Loop:
+    """An event loop whose time passes when the test says so."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._timers: list[tuple[float, Callable[[], object]]] = []
+
+    def time(self) -> float:
+        return self._now
+
+    def call_at(self, when: float, call: Callable[[], object]) -> None:
+        self._timers.append((when, call))
+
+    def call_later(self, delay: float, call: Callable[[], object]) -> None:
+        self.call_at(self._now + delay, call)
+
+    def pass_by(self, seconds: float) -> None:
+        """Let so much time pass, and call what is due."""
+        until = self._now + seconds
+        while due := [timer for timer in self._timers if timer[0] <= until]:
+            timer = min(due, key=lambda each: each[0])
+            self._timers.remove(timer)
+            self._now = max(self._now, timer[0])
+            timer[1]()
+        self._now = until
+
+
+class Left:
     """What a WebSocket leaves: it refers to itself."""
 
     def __init__(self) -> None:
@@ -28,56 +54,105 @@ def no_other_collections() -> Iterator[None]:
     gc.enable()
 
 
-async def until_collected(left: weakref.ref[_Left]) -> None:
-    async with asyncio.timeout(30):
-        while left() is not None:
-            await asyncio.sleep(0.01)
+@pytest.fixture
+def loop() -> Loop:
+    return Loop()
 
 
-async def test_what_many_websockets_leave_is_collected_also_if_connections_go_on_to_end(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "TRIM_EVERY", 600.0)
-    heap = Heap(asyncio.get_running_loop())
-    left = weakref.ref(_Left())
+@pytest.fixture
+def heap(loop: Loop, trims: list[int]) -> Heap:
+    heap = Heap(cast(asyncio.AbstractEventLoop, loop))
+    heap._trim = trims.append  # it is called in a thread
+    return heap
+
+
+@pytest.fixture
+def trims() -> list[int]:
+    return []
+
+
+def test_what_many_websockets_leave_is_collected_also_if_connections_go_on_to_end(loop: Loop, heap: Heap) -> None:
+    left = weakref.ref(Left())
     for _ in range(COLLECT_AFTER):
         heap.websocket_ended(0)
-    await until_collected(left)
+    loop.pass_by(TRIM_EVERY / 2)
+    assert left() is None
 
 
-async def test_what_a_single_websocket_leaves_is_collected_in_a_quiet_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TRIM_EVERY", 0.3)
-    heap = Heap(asyncio.get_running_loop())
-    left = weakref.ref(_Left())
+def test_what_a_single_websocket_leaves_is_collected_in_a_quiet_moment(loop: Loop, heap: Heap) -> None:
+    left = weakref.ref(Left())
     heap.websocket_ended(0)
     for _ in range(10):
-        await asyncio.sleep(0.1)
+        loop.pass_by(TRIM_EVERY / 2)
+        assert left() is not None
         heap.connection_ended()
+    loop.pass_by(3 * TRIM_EVERY)
+    assert left() is None
+
+
+def test_what_ended_while_a_collection_was_under_way_is_collected_later(loop: Loop, heap: Heap) -> None:
+    for _ in range(COLLECT_AFTER):
+        heap.websocket_ended(0)
+    kept = Left()  # its task has not ended
+    loop.pass_by(TRIM_EVERY / 2)
+    left = weakref.ref(kept)
+    del kept
+    loop.pass_by(3 * TRIM_EVERY)
+    assert left() is None
+
+
+def test_a_few_websockets_beside_many_open_ones_are_not_worth_a_collection(loop: Loop, heap: Heap) -> None:
+    left = weakref.ref(Left())
+    for _ in range(10):
+        heap.websocket_ended(100)
+    loop.pass_by(TRIM_FOR)
     assert left() is not None
-    await until_collected(left)
+    heap.websocket_ended(100)
+    loop.pass_by(3 * TRIM_EVERY)
+    assert left() is None
 
 
-async def test_names_that_c_code_looked_up_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TRIM_EVERY", 0.01)
-    name = f"name {id(monkeypatch)}"  # nobody else has this string
+def test_names_that_c_code_looked_up_are_not_kept(loop: Loop, heap: Heap) -> None:
+    name = f"name {id(loop)}"  # nobody else has this string
     before = sys.getrefcount(name)
-    assert getattr(_Left, name, None) is None
+    assert getattr(Left, name, None) is None
     assert sys.getrefcount(name) > before
-    Heap(asyncio.get_running_loop()).websocket_ended(0)
-    async with asyncio.timeout(30):
-        while sys.getrefcount(name) > before:
-            await asyncio.sleep(0.01)
+    heap.websocket_ended(0)
+    loop.pass_by(3 * TRIM_EVERY)
+    assert sys.getrefcount(name) == before
 
 
-async def test_memory_is_trimmed_until_streams_that_had_ended_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    trims: list[int] = []
-    monkeypatch.setattr(module, "TRIM_EVERY", 0.01)
-    monkeypatch.setattr(module, "TRIM_FOR", 0.1)
-    heap = Heap(asyncio.get_running_loop())
-    monkeypatch.setattr(heap, "_trim", trims.append)
+def joined() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "heap trim":
+            thread.join()
+
+
+def test_memory_is_trimmed_until_streams_that_had_ended_are_gone(loop: Loop, heap: Heap, trims: list[int]) -> None:
     heap.connection_ended()
-    await asyncio.sleep(0.3)
-    assert len(trims) > 1
-    number = len(trims)
-    await asyncio.sleep(0.2)
-    assert len(trims) == number
+    loop.pass_by(TRIM_FOR)
+    joined()
+    assert len(trims) == TRIM_FOR / TRIM_EVERY
+    loop.pass_by(TRIM_FOR)
+    joined()
+    assert len(trims) <= TRIM_FOR / TRIM_EVERY + 1
+    heap.connection_ended()
+    loop.pass_by(TRIM_EVERY)
+    joined()
+    assert len(trims) > TRIM_FOR / TRIM_EVERY
+
+
+def test_memory_is_trimmed_again_after_no_thread_could_be_started(
+    loop: Loop, heap: Heap, trims: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(thread: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fail)
+        heap.connection_ended()
+        loop.pass_by(TRIM_EVERY)
+    heap.connection_ended()
+    loop.pass_by(2 * TRIM_EVERY)
+    joined()
+    assert trims

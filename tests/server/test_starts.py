@@ -3,6 +3,7 @@
 import asyncio
 import math
 import socket
+import weakref
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
@@ -17,11 +18,27 @@ from tests.serving import Served
 pytestmark = pytest.mark.anyio
 
 
+class Request:
+    """What calls a function in its turn."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self._function = function
+
+    def begin(self) -> None:
+        self._function()
+
+
+@pytest.fixture(autouse=True)
+def measured_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How busy the process is counts from the first pass on."""
+    monkeypatch.setattr(module, "FORGOTTEN_AFTER", math.inf)
+
+
 def starts_with(requests: int, begin: Callable[[int], None]) -> Starts:
     starts = Starts(asyncio.get_running_loop())
     starts.first = frozenset({"/healthz"})
     for number in range(requests):
-        starts.add(partial(begin, number), f"/{number}")
+        starts.add(Request(partial(begin, number)), f"/{number}")
     return starts
 
 
@@ -37,7 +54,7 @@ async def test_few_requests_begin_in_a_pass_of_the_event_loop() -> None:
 async def test_probes_overtake_the_others() -> None:
     begun: list[int | str] = []
     starts = starts_with(3 * STARTED_AT_ONCE, begun.append)
-    starts.add(partial(begun.append, "probe"), "/healthz")
+    starts.add(Request(partial(begun.append, "probe")), "/healthz")
     await asyncio.sleep(0)
     assert "probe" in begun
     assert len(begun) == STARTED_AT_ONCE + 1
@@ -57,7 +74,7 @@ async def test_refusals_wait_while_the_process_is_busy_and_probes_do_not(monkeyp
     for _ in range(10):
         await asyncio.sleep(0)
     assert begun == list(range(STARTED_AT_ONCE))
-    starts.add(partial(begun.append, "probe"), "/healthz")
+    starts.add(Request(partial(begun.append, "probe")), "/healthz")
     await asyncio.sleep(0)
     assert begun[-1] == "probe"
 
@@ -90,16 +107,67 @@ async def test_what_follows_an_error_waits_while_the_process_is_busy_and_holds_u
     monkeypatch.setattr(module, "LONGEST_PAUSE", 0.2)
     begun: list[str] = []
     starts = Starts(asyncio.get_running_loop())
-    assert not starts.limited
+    starts.first = frozenset({"/healthz"})
     for _ in range(STARTED_AT_ONCE + 1):
-        starts.add_after_error(partial(begun.append, "after an error"))
-    starts.add(partial(begun.append, "another"), "/")
+        starts.add(Request(partial(begun.append, "after an error")), "/", after_error=True)
+    starts.add(Request(partial(begun.append, "another")), "/")
+    starts.add(Request(partial(begun.append, "probe")), "/healthz", after_error=True)
     await asyncio.sleep(0)
-    assert begun == ["another"]
+    assert sorted(begun) == ["another", "probe"]
     async with asyncio.timeout(30):
-        while len(begun) < STARTED_AT_ONCE + 2:
+        while len(begun) < STARTED_AT_ONCE + 3:
             await asyncio.sleep(0.001)
-            assert len(begun) in (1, STARTED_AT_ONCE + 1, STARTED_AT_ONCE + 2)
+            assert len(begun) in (2, STARTED_AT_ONCE + 2, STARTED_AT_ONCE + 3)
+
+
+async def test_requests_whose_clients_have_left_are_forgotten_and_hold_up_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[str] = []
+    starts = Starts(asyncio.get_running_loop())
+    left = [Request(partial(begun.append, "left")) for _ in range(10 * STARTED_AT_ONCE)]
+    for each in left:
+        starts.add(each, "/", after_error=True)
+    starts.add(Request(partial(begun.append, "stays")), "/", after_error=True)
+    assert all(starts.discard(each) for each in left)
+    assert not any(starts.discard(each) for each in left)
+    kept = [weakref.ref(each) for each in left]
+    del left, each
+    assert {reference() for reference in kept} == {None}
+    await asyncio.sleep(0)
+    assert begun == ["stays"]
+
+
+async def test_a_queue_that_became_empty_and_is_filled_again_is_as_slow_as_before() -> None:
+    begun: list[int] = []
+    starts = Starts(asyncio.get_running_loop())
+    for _ in range(5):
+        leaves = Request(partial(begun.append, -1))
+        starts.add(leaves, "/")
+        starts.discard(leaves)
+    for number in range(3 * STARTED_AT_ONCE):
+        starts.add(Request(partial(begun.append, number)), "/")
+    await asyncio.sleep(0)
+    assert begun == list(range(STARTED_AT_ONCE))
+
+
+async def test_a_pause_is_forgotten_after_a_quiet_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MEASURED_FOR", 0.0)
+    monkeypatch.setattr(module, "BUSY", 0.0)
+    monkeypatch.setattr(module, "SHORTEST_PAUSE", 0.05)
+    monkeypatch.setattr(module, "LONGEST_PAUSE", 0.05)
+    begun: list[int] = []
+    starts = Starts(asyncio.get_running_loop())
+    starts.add(Request(partial(begun.append, 1)), "/", after_error=True)
+    await asyncio.sleep(0)
+    assert begun == []
+    async with asyncio.timeout(30):
+        while not begun:
+            await asyncio.sleep(0.01)
+    monkeypatch.setattr(module, "FORGOTTEN_AFTER", 0.0)
+    starts.add(Request(partial(begun.append, 2)), "/", after_error=True)
+    await asyncio.sleep(0)
+    assert begun == [1, 2]
 
 
 async def test_requests_begin_though_probes_are_refused_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
