@@ -358,7 +358,7 @@ class Http1Protocol(asyncio.Protocol):
         self.reading = None
         if self.exchange is not None and not self.exchange.scope:
             self.exchange = None  # it never began, so nothing else would end the cycle of references
-        self.batch.heap.connection_ended()
+        self.batch.heap.connection_ended(len(self.state.connections))
 
     def pause_writing(self) -> None:
         self.blocked = asyncio.Event()
@@ -942,6 +942,8 @@ class Exchange:
         self.gone = True
         if self._protocol.batch.starts.discard(self):
             self.scope, self._chunks = {}, None  # what refers to it may stay for a while
+        else:
+            self._protocol.batch.heap.request_cut()
         self._wake()
         if self.on_gone is not None:
             self.on_gone()

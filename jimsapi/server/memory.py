@@ -58,33 +58,38 @@ class Heap:
         self._websockets = 0
         """How many have ended since the last collection."""
         self._left = 0
-        """How many have ended since the last collection in a quiet moment: the tasks of many take a while to end."""
+        """WebSockets and cut requests since the last collection in a quiet moment: the tasks of many take a while to
+        end, and another collection may come before."""
         self._still_open = 0
         """How many others there were when the last one ended."""
         self._collects = False
         self._collect_at = 0.0
         self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
-    def connection_ended(self) -> None:
-        """Return memory, in a while."""
+    def connection_ended(self, still_open: int) -> None:
+        """Return memory, in a while. `still_open` is how many other connections the server has."""
+        self._still_open = still_open
         self._ended_at = self._loop.time()
         if not self._is_due:
             self._is_due = True
             self._loop.call_later(TRIM_EVERY, self._return)
 
     def websocket_ended(self, still_open: int) -> None:
-        """The same for a WebSocket, of a server that has so many other connections.
+        """The same for a WebSocket.
 
         A collection takes as long as the open connections and those that have ended are many. So it comes when half of
         them have ended: then each WebSocket costs the same, however many there are. What is left waits for a moment
         in which no connection ends, and until it is worth a collection beside those that are open.
         """
         self._websockets += 1
-        self._left += 1
-        self._still_open = still_open
         if self._websockets >= max(COLLECT_AFTER, still_open):
             self._collect_soon()
-        self.connection_ended()
+        self._left += 1
+        self.connection_ended(still_open)
+
+    def request_cut(self) -> None:
+        """A request has ended before its answer. The exceptions that told it to the app refer to what they met."""
+        self._left += 1
 
     def _collect_soon(self) -> None:
         if not self._collects:

@@ -21,7 +21,7 @@ from websockets.frames import Close, Frame, Opcode
 
 from jimsapi.asgi import App, Request, Response, StreamingResponse, WebSocket, WebSocketDisconnected
 from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
-from jimsapi.server import backlog, http1, starts
+from jimsapi.server import backlog, http1, memory, starts
 from jimsapi.server.http1 import Http1Protocol
 from tests.raw import TIMEOUT, ask, connect, ended, request
 from tests.serving import Served
@@ -2643,3 +2643,34 @@ def test_a_request_that_waits_for_its_turn_leaves_nothing_when_its_client_leaves
             eventually(lambda: alive() == before - 1)
         finally:
             gc.enable()
+
+
+@pytest.mark.parametrize("by_server", [False, True])
+def test_what_a_request_leaves_behind_that_was_cut_is_collected(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, by_server: bool
+) -> None:
+    class Left:
+        def __init__(self) -> None:
+            self.itself = self
+
+    left: list[weakref.ref[Left]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        of_the_request = Left()
+        left.append(weakref.ref(of_the_request))
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    monkeypatch.setattr(memory, "TRIM_EVERY", 0.1)
+    gc.disable()
+    try:
+        with closing(connect(serving.port)) as client:
+            serving.app = app
+            client.sendall(request("POST", "/", "transfer-encoding: chunked"))
+            eventually(lambda: left)
+            if by_server:
+                client.sendall(b"no chunk\r\n")
+                assert Answers(client).read()[0] == 400
+        eventually(lambda: left[0]() is None)
+    finally:
+        gc.enable()

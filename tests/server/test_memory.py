@@ -85,7 +85,18 @@ def test_what_a_single_websocket_leaves_is_collected_in_a_quiet_moment(loop: Loo
     for _ in range(10):
         loop.pass_by(TRIM_EVERY / 2)
         assert left() is not None
-        heap.connection_ended()
+        heap.connection_ended(0)
+    loop.pass_by(3 * TRIM_EVERY)
+    assert left() is None
+
+
+def test_what_a_cut_request_left_is_collected_in_a_quiet_moment(loop: Loop, heap: Heap) -> None:
+    left = weakref.ref(Left())
+    heap.connection_ended(0)
+    loop.pass_by(TRIM_FOR)
+    assert left() is not None
+    heap.request_cut()
+    heap.connection_ended(0)
     loop.pass_by(3 * TRIM_EVERY)
     assert left() is None
 
@@ -129,14 +140,14 @@ def joined() -> None:
 
 
 def test_memory_is_trimmed_until_streams_that_had_ended_are_gone(loop: Loop, heap: Heap, trims: list[int]) -> None:
-    heap.connection_ended()
+    heap.connection_ended(0)
     loop.pass_by(TRIM_FOR)
     joined()
     assert len(trims) == TRIM_FOR / TRIM_EVERY
     loop.pass_by(TRIM_FOR)
     joined()
     assert len(trims) <= TRIM_FOR / TRIM_EVERY + 1
-    heap.connection_ended()
+    heap.connection_ended(0)
     loop.pass_by(TRIM_EVERY)
     joined()
     assert len(trims) > TRIM_FOR / TRIM_EVERY
@@ -150,9 +161,9 @@ def test_memory_is_trimmed_again_after_no_thread_could_be_started(
 
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", fail)
-        heap.connection_ended()
+        heap.connection_ended(0)
         loop.pass_by(TRIM_EVERY)
-    heap.connection_ended()
+    heap.connection_ended(0)
     loop.pass_by(2 * TRIM_EVERY)
     joined()
     assert trims
