@@ -103,6 +103,7 @@ class Heap:
         gc.collect()
         _clear_type_cache()
         self._collect_at = self._loop.time() + (perf_counter() - began) / COLLECT_SHARE
+        self._start_trim()
 
     def _return(self) -> None:
         """Return memory now, and again for `TRIM_FOR` seconds."""
@@ -113,6 +114,9 @@ class Heap:
         if quiet_for >= TRIM_EVERY and self._left > WORTH_A_COLLECTION * self._still_open:
             self._left = 0
             self._collect_soon()
+        self._start_trim()
+
+    def _start_trim(self) -> None:
         if self._trim is not None:  # it is glibc
             with suppress(RuntimeError):  # no more threads can be started now
                 threading.Thread(target=self._trim, args=(0,), name="heap trim", daemon=True).start()

@@ -71,6 +71,12 @@ def trims() -> list[int]:
     return []
 
 
+def joined() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "heap trim":
+            thread.join()
+
+
 def test_what_many_websockets_leave_is_collected_also_if_connections_go_on_to_end(loop: Loop, heap: Heap) -> None:
     left = weakref.ref(Left())
     for _ in range(COLLECT_AFTER):
@@ -123,6 +129,14 @@ def test_a_few_websockets_beside_many_open_ones_are_not_worth_a_collection(loop:
     assert left() is None
 
 
+def test_memory_is_trimmed_right_after_a_collection(loop: Loop, heap: Heap, trims: list[int]) -> None:
+    for _ in range(COLLECT_AFTER):
+        heap.websocket_ended(0)
+    loop.pass_by(TRIM_EVERY / 2)
+    joined()
+    assert len(trims) == 1
+
+
 def test_names_that_c_code_looked_up_are_not_kept(loop: Loop, heap: Heap) -> None:
     name = f"name {id(loop)}"  # nobody else has this string
     before = sys.getrefcount(name)
@@ -131,12 +145,6 @@ def test_names_that_c_code_looked_up_are_not_kept(loop: Loop, heap: Heap) -> Non
     heap.websocket_ended(0)
     loop.pass_by(3 * TRIM_EVERY)
     assert sys.getrefcount(name) == before
-
-
-def joined() -> None:
-    for thread in threading.enumerate():
-        if thread.name == "heap trim":
-            thread.join()
 
 
 def test_memory_is_trimmed_until_streams_that_had_ended_are_gone(loop: Loop, heap: Heap, trims: list[int]) -> None:
