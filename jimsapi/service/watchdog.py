@@ -74,6 +74,7 @@ class Watchdog:
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
+        self._native_thread = threading.get_native_id()
         self._clock = time.pthread_getcpuclockid(self._thread) if hasattr(time, "pthread_getcpuclockid") else None
         self._base = _base(sys._getframe())
         self._stopped = threading.Event()
@@ -106,16 +107,17 @@ class Watchdog:
     def _watch(self, stopped: threading.Event) -> None:
         """Look at the beat until stopped: the work of the thread."""
         beat_at, absent, held = self._beat_at, 0.0, 0.0
-        looked_at, used = time.monotonic(), self._processor_time()
+        looked_at, used, waited = time.monotonic(), self._processor_time(), self._waited()
         while not stopped.wait(LOOK_EVERY):
             now, using = time.monotonic(), self._processor_time()
             # The thread woke late and the loop's worked meanwhile: a call in C holds the interpreter, and that is a
             # block. It woke late and the loop's did nothing: it was stopped, and the loop is not to blame.
             late = now - looked_at - LOOK_EVERY
-            lost = max(late - max(using - used - LOOK_EVERY, 0.0), 0.0)
-            held_now = late - lost
+            away = max(late - max(using - used - LOOK_EVERY, 0.0), 0.0)
+            held_now = late - away
+            lost = max(away, (waiting := self._waited()) - waited)
             held = max(held, held_now)  # a call lies within one look, and many short ones are not reported
-            looked_at, used = now, using
+            looked_at, used, waited = now, using, waiting
             if self._beat_at != beat_at:
                 self._end_block(self._beat_at - beat_at - absent, held)
                 beat_at, absent = self._beat_at, 0.0
@@ -198,6 +200,14 @@ class Watchdog:
         """What a line says of the blocks that were counted and not logged since the last one."""
         others, self._not_logged = self._not_logged, 0
         return f" ({others} more blocks since the last such line)" if others else ""
+
+    def _waited(self) -> float:
+        """Seconds for which the loop's thread had work and no processor; 0 where the system does not say."""
+        try:
+            with open(f"/proc/self/task/{self._native_thread}/schedstat") as file:
+                return int(file.read().split()[1]) / 1e9
+        except (OSError, IndexError):
+            return 0.0
 
     def _processor_time(self) -> float:
         """Seconds that the loop's thread has used of processors; where the system cannot tell, all threads."""

@@ -696,8 +696,9 @@ def test_a_head_has_64_kib_and_no_byte_more(
             if before:
                 assert reader.read()[0] == 200
             if more and before and packets == 1:
-                with pytest.raises((EOFError, ConnectionResetError)):  # the answer before was the last
-                    reader.read()
+                # If the server reads both requests at once, the answer before is the last.
+                with suppress(EOFError, ConnectionResetError):
+                    assert reader.read()[0] == 431
             else:
                 status, _, _ = reader.read()
                 assert status == (431 if more else 200)
