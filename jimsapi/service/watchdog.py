@@ -115,20 +115,23 @@ class Watchdog:
             late = now - looked_at - LOOK_EVERY
             away = max(late - max(using - used - LOOK_EVERY, 0.0), 0.0)
             held_now = late - away
-            lost = max(away, (waiting := self._waited()) - waited)
             held = max(held, held_now)  # a call lies within one look, and many short ones are not reported
-            looked_at, used, waited = now, using, waiting
+            looked_at, used = now, using
             if self._beat_at != beat_at:
                 self._end_block(self._beat_at - beat_at - absent, held)
                 beat_at, absent = self._beat_at, 0.0
                 held = min(held_now, now - beat_at)  # the beat may be older than the call
-            absent += lost
+            absent += away
             if not self._loop.is_running():  # it returned from `run_until_complete`, and may be run again
                 absent = now - beat_at
             try:
                 self._look(now - beat_at - absent, held_now)
             except Exception:
                 logger.exception("the watchdog of the event loop failed; it goes on")
+            # To read a file gives the interpreter away, and the call that held it would go on. So this comes last.
+            waiting = self._waited()
+            absent += max(waiting - waited - away, 0.0)
+            waited = waiting
 
     def _look(self, silent: float, held: float) -> None:
         """Log what blocks the loop, which has not beaten for `silent` seconds, if it is time to.
