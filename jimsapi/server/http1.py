@@ -228,7 +228,7 @@ class Http1Protocol(asyncio.Protocol):
         self.pipelined: list[Exchange] = []
         self.deaf = False  # what comes from now on is not for us
         self.ending = False  # the next request is the last one
-        self.failed = False  # the last answer was an error, and what follows has not begun
+        self.failed = False  # whether the last answer was an error and nothing has followed it yet
         self._fresh = True  # no request has come yet
         self.transport: asyncio.Transport
         self.blocked: asyncio.Event | None = None  # while the client does not take what was written; set when it does

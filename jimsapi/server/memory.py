@@ -118,7 +118,7 @@ class Heap:
 
     def _start_trim(self) -> None:
         if self._trim is not None:  # it is glibc
-            with suppress(RuntimeError):  # no more threads can be started now
+            with suppress(RuntimeError):  # the system starts no further thread now
                 threading.Thread(target=self._trim, args=(0,), name="heap trim", daemon=True).start()
 
 

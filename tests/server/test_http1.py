@@ -21,9 +21,10 @@ from websockets.frames import Close, Frame, Opcode
 
 from jimsapi.asgi import App, Request, Response, StreamingResponse, WebSocket, WebSocketDisconnected
 from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
-from jimsapi.server import backlog, http1, memory, starts
+from jimsapi.server import backlog, http1, memory
 from jimsapi.server.http1 import Http1Protocol
 from tests.raw import TIMEOUT, ask, connect, ended, request
+from tests.server.busy import always_busy
 from tests.serving import Served
 
 Headers = list[tuple[bytes, bytes]]
@@ -2583,11 +2584,7 @@ def test_only_the_request_after_an_error_on_its_connection_waits_while_the_proce
     serving: Serving, monkeypatch: pytest.MonkeyPatch, status: int, order: list[str]
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(starts, "MEASURED_FOR", 0.0)
-    monkeypatch.setattr(starts, "FORGOTTEN_AFTER", 1e9)
-    monkeypatch.setattr(starts, "BUSY", 0.0)
-    monkeypatch.setattr(starts, "SHORTEST_PAUSE", 1.0)
-    monkeypatch.setattr(starts, "LONGEST_PAUSE", 1.0)
+    always_busy(monkeypatch, 1.0)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         asked.append(scope["path"][1:])
@@ -2607,8 +2604,7 @@ def test_only_the_request_after_an_error_on_its_connection_waits_while_the_proce
         assert Answers(other).read()[0] == 200
         if status != 200:
             assert answers.read()[0] == 200
-        monkeypatch.setattr(starts, "SHORTEST_PAUSE", 600.0)
-        monkeypatch.setattr(starts, "LONGEST_PAUSE", 600.0)
+        always_busy(monkeypatch, 600.0)
         client.sendall(request("GET", "/third"))
         assert answers.read()[0] == 200  # what followed an error was none
     assert asked == order
@@ -2617,11 +2613,7 @@ def test_only_the_request_after_an_error_on_its_connection_waits_while_the_proce
 def test_a_request_that_waits_for_its_turn_leaves_nothing_when_its_client_leaves(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(starts, "MEASURED_FOR", 0.0)
-    monkeypatch.setattr(starts, "FORGOTTEN_AFTER", 1e9)
-    monkeypatch.setattr(starts, "BUSY", 0.0)
-    monkeypatch.setattr(starts, "SHORTEST_PAUSE", 600.0)
-    monkeypatch.setattr(starts, "LONGEST_PAUSE", 600.0)
+    always_busy(monkeypatch, 600.0)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]})

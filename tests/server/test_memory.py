@@ -110,7 +110,7 @@ def test_what_a_cut_request_left_is_collected_in_a_quiet_moment(loop: Loop, heap
 def test_what_ended_while_a_collection_was_under_way_is_collected_later(loop: Loop, heap: Heap) -> None:
     for _ in range(COLLECT_AFTER):
         heap.websocket_ended(0)
-    kept = Left()  # its task has not ended
+    kept = Left()  # by a task that goes on
     loop.pass_by(TRIM_EVERY / 2)
     left = weakref.ref(kept)
     del kept

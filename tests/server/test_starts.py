@@ -13,6 +13,7 @@ import pytest
 from jimsapi.server import starts as module
 from jimsapi.server.starts import STARTED_AT_ONCE, Starts
 from tests.raw import read_answer, request
+from tests.server.busy import always_busy
 from tests.serving import Served
 
 pytestmark = pytest.mark.anyio
@@ -101,10 +102,7 @@ async def test_refusals_go_on_as_soon_as_the_process_has_time_for_them(monkeypat
 async def test_what_follows_an_error_waits_while_the_process_is_busy_and_holds_up_nobody_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "MEASURED_FOR", 0.0)
-    monkeypatch.setattr(module, "BUSY", 0.0)
-    monkeypatch.setattr(module, "SHORTEST_PAUSE", 0.2)
-    monkeypatch.setattr(module, "LONGEST_PAUSE", 0.2)
+    always_busy(monkeypatch, 0.2)
     begun: list[str] = []
     starts = Starts(asyncio.get_running_loop())
     starts.first = frozenset({"/healthz"})
@@ -152,10 +150,7 @@ async def test_a_queue_that_became_empty_and_is_filled_again_is_as_slow_as_befor
 
 
 async def test_a_pause_is_forgotten_after_a_quiet_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MEASURED_FOR", 0.0)
-    monkeypatch.setattr(module, "BUSY", 0.0)
-    monkeypatch.setattr(module, "SHORTEST_PAUSE", 0.05)
-    monkeypatch.setattr(module, "LONGEST_PAUSE", 0.05)
+    always_busy(monkeypatch, 0.05)
     begun: list[int] = []
     starts = Starts(asyncio.get_running_loop())
     starts.add(Request(partial(begun.append, 1)), "/", after_error=True)
