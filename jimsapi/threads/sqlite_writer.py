@@ -39,6 +39,9 @@ RESTING = 0.0001
 """Seconds within which a loop that rests makes `QUIET_TURNS`. One that serves some busy connections takes longer."""
 TURN = 0.004
 """Seconds of the event loop that a batch takes. What is left of it goes into the next one."""
+LONG_TURN = 0.1
+"""Seconds that a batch takes whose operations the second thread executes. Beside a busy event loop each of them waits
+for the interpreter lock again and again, and what is brief among the rest must not."""
 LOCK_WAIT = 1.0
 """Seconds that the second thread waits for another program that holds the database."""
 
@@ -47,17 +50,19 @@ class _Operation(msgspec.Struct):
     work: Work[Any]
     future: asyncio.Future[Any]
     brief: bool
+    first: bool
     result: Any = None
     error: Exception | None = None
 
 
 class _Batch:
-    """Operations of one transaction."""
+    """Operations of one transaction. `left` are those for which the second thread had no time."""
 
-    __slots__ = ("began", "failed", "operations")
+    __slots__ = ("began", "failed", "left", "operations")
 
     def __init__(self, operations: list[_Operation]) -> None:
         self.operations = operations
+        self.left: list[_Operation] = []
         self.failed = False
         self.began = perf_counter()
 
@@ -134,7 +139,7 @@ class Writer:
         if self._closing:
             future.set_exception(StoreUnavailable("the store is closed"))
             return future
-        operation = _Operation(work, future, brief)
+        operation = _Operation(work, future, brief, first)
         if first:
             self._collected.insert(0, operation)
         else:
@@ -168,9 +173,9 @@ class Writer:
         if not self._collected:
             return
         self._busy = True
-        operations, self._collected = self._collected, []
+        operations = self._next_operations()
         batch = _Batch(operations)
-        if not all(operation.brief for operation in operations):
+        if not operations[0].brief:
             self._handed_over.put(partial(self._do_all, batch))
             return
         if len(operations) == 1 and batch.began - self._gathering_since < RESTING:
@@ -178,7 +183,7 @@ class Writer:
             return
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            count = _execute_some(self._connection, operations)
+            count = _execute_some(self._connection, operations, TURN, _execute)
             self._check()
         except BaseException as error:
             # Another program holds the database, or an operation fails, and the second thread finds out which one. Or
@@ -187,8 +192,16 @@ class Writer:
             if not isinstance(error, Exception):
                 raise
             return
-        batch.operations, self._collected = operations[:count], operations[count:]
+        batch.operations, self._collected = operations[:count], operations[count:] + self._collected
         self._handed_over.put(partial(self._commit, batch))
+
+    def _next_operations(self) -> list[_Operation]:
+        """Take the first operations, up to one that another thread is to execute: a brief one never waits for the
+        second thread to execute it, and all keep their order."""
+        collected, brief = self._collected, self._collected[0].brief
+        count = next((at for at, operation in enumerate(collected) if operation.brief is not brief), len(collected))
+        self._collected = collected[count:]
+        return collected[:count]
 
     def _stop(self) -> None:
         if not self._closing:
@@ -255,19 +268,18 @@ class Writer:
         self._post(self._settle, batch)
 
     def _execute_all(self, batch: _Batch) -> None:
-        """Execute a batch in a new transaction, each operation with its own outcome."""
+        """Execute what `LONG_TURN` allows of a batch in a new transaction, each operation with its own outcome."""
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
-            for operation in batch.operations:
-                _execute(connection, operation)
+            count = _execute_some(connection, batch.operations, LONG_TURN, _execute)
         except Exception:
             if not connection.in_transaction:  # a full disk takes the whole transaction away
                 raise
             connection.execute("ROLLBACK")
             connection.execute("BEGIN IMMEDIATE")
-            for operation in batch.operations:
-                _execute_in_savepoint(connection, operation)
+            count = _execute_some(connection, batch.operations, LONG_TURN, _execute_in_savepoint)
+        batch.operations, batch.left = batch.operations[:count], batch.operations[count:]
 
     def _fail(self, batch: _Batch, failure: Exception) -> None:
         batch.failed = True
@@ -280,6 +292,8 @@ class Writer:
     def _settle(self, batch: _Batch) -> None:
         self._busy = False  # first of all: the next batch goes on whatever a listener does
         changes, self._changes = self._changes, self._connection.total_changes
+        if batch.left:
+            self._collected = sorted(batch.left + self._collected, key=lambda operation: not operation.first)
         if self._collected:
             self._gather()
         elif self._closing:
@@ -306,11 +320,16 @@ def _wait_for_locks(connection: sqlite3.Connection, seconds: float) -> None:
     connection.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
 
 
-def _execute_some(connection: sqlite3.Connection, operations: list[_Operation]) -> int:
-    """Execute as many operations as `TURN` allows, and one at least. Returns how many."""
-    until = perf_counter() + TURN
+def _execute_some(
+    connection: sqlite3.Connection,
+    operations: list[_Operation],
+    seconds: float,
+    execute: Callable[[sqlite3.Connection, _Operation], None],
+) -> int:
+    """Execute as many operations as the time allows, and one at least. Returns how many."""
+    until = perf_counter() + seconds
     for count, operation in enumerate(operations, 1):
-        _execute(connection, operation)
+        execute(connection, operation)
         if perf_counter() > until:
             return count
     return len(operations)

@@ -85,6 +85,7 @@ _OPEN_OF_THREAD = """
     SELECT run_id, seq FROM jimsapi_runs INDEXED BY jimsapi_runs_waiting WHERE thread_id = ? AND status = 'queued'
     ORDER BY seq
 """
+_OLDEST_OF_THREAD = f"SELECT run_id FROM ({_OPEN_OF_THREAD} LIMIT 1)"
 _MAY_START = """
     SELECT run_id FROM jimsapi_runs INDEXED BY jimsapi_runs_waiting
     WHERE thread_id = ? AND status = 'queued' AND NOT EXISTS (
@@ -256,7 +257,8 @@ def _queue_up(connection: sqlite3.Connection, plan: RunPlan, thread: str) -> tup
     """Whether a new run of a thread starts or waits, and its place in the order. Raises `QueueFull`."""
     open_runs, last_seq = connection.execute(_QUEUE, (thread, thread)).fetchone()
     if open_runs > plan.queue_limit:  # the oldest open run does not wait
-        raise QueueFull(plan.queue_limit, _open_runs(connection, thread)[0])
+        (oldest,) = connection.execute(_OLDEST_OF_THREAD, (thread, thread)).fetchone()
+        raise QueueFull(plan.queue_limit, UUID(oldest))
     return RunStatus.QUEUED if open_runs else RunStatus.RUNNING, last_seq + 1
 
 

@@ -339,6 +339,19 @@ async def test_a_ping_overtakes_what_waits_to_be_written(store: SQLiteStore) -> 
 # Batches
 
 
+async def test_a_ping_overtakes_what_a_turn_of_the_second_thread_has_left(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_writer, "LONG_TURN", 0.0)
+    crowd = [asyncio.ensure_future(store.purge(timedelta(0))) for _ in range(20)]
+    async with asyncio.timeout(20):
+        while not any(purging.done() for purging in crowd):
+            await asyncio.sleep(0)
+        await store.ping()
+    assert not all(purging.done() for purging in crowd)
+    await asyncio.gather(*crowd)
+
+
 async def test_what_waits_together_is_committed_together(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_writer, "TURN", 60.0)
     monkeypatch.setattr(sqlite_writer, "PATIENCE", 60.0)
@@ -443,6 +456,45 @@ async def test_a_busy_event_loop_keeps_a_turn_from_nothing_but_its_commits(store
     elsewhere = [statement for statement, in_loop in executed if not in_loop]
     assert elsewhere[:2] == ["COMMIT", "COMMIT"]  # then comes what ends the trace
     assert len(executed) > 20 * 8
+
+
+async def test_what_may_take_long_takes_no_brief_operation_along_into_the_second_thread(store: SQLiteStore) -> None:
+    executed: list[tuple[str, bool]] = []
+    await _trace(store, lambda statement: executed.append((statement, threading.current_thread() is loop_thread)))
+    loop_thread = threading.current_thread()
+    before = [store.accept(make_plan(f"before {number}")) for number in range(20)]
+    after = [store.accept(make_plan(f"after {number}")) for number in range(20)]
+    await asyncio.gather(*before, store.purge(timedelta(0)), *after)
+    await _trace(store, None)
+    where = {in_loop for statement, in_loop in executed if "INTO jimsapi_runs" in statement}
+    assert where == {True}
+    assert any("DELETE FROM jimsapi_runs" in statement and not in_loop for statement, in_loop in executed)
+
+
+@pytest.mark.parametrize("one_fails", [False, True])
+async def test_a_batch_of_the_second_thread_ends_in_time_and_leaves_the_rest_to_the_event_loop(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, one_fails: bool
+) -> None:
+    monkeypatch.setattr(sqlite_writer, "LONG_TURN", 0.0)
+    monkeypatch.setattr(sqlite_writer, "PATIENCE", 60.0)
+    reports: list[CommitRecord] = []
+    done: list[int] = []
+    store.on_commit = reports.append
+
+    def work(number: int) -> Callable[[sqlite3.Connection], None]:
+        def do(connection: sqlite3.Connection) -> None:
+            if number == 0 and one_fails:
+                raise ValueError("broken")
+            connection.execute("UPDATE jimsapi_schema SET version = version")
+            done.append(number)
+
+        return do
+
+    operations = [store._write(work(number)) for number in range(5)]
+    results = await asyncio.gather(*operations, return_exceptions=True)
+    assert [type(result) for result in results] == [ValueError if one_fails else type(None)] + [type(None)] * 4
+    assert done == list(range(one_fails, 5))
+    assert [report.operations for report in reports] == [1] * 5
 
 
 @pytest.mark.parametrize("loop_rests", [True, False])
