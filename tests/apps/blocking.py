@@ -22,14 +22,7 @@ def rest(seconds: float) -> None:
 
 
 def think(seconds: float) -> None:
-    """Compute, as Python code does."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        pass
-
-
-def work(seconds: float) -> None:
-    """Use the processor so long, however long that takes."""
+    """Compute, as Python code does: for so many seconds of the processor, however long that takes."""
     until = time.thread_time() + seconds
     while time.thread_time() < until:
         pass
@@ -58,8 +51,6 @@ async def answer(ctx: ThreadContext) -> None:
             think(0)
         case "many":
             await asyncio.gather(*(search(0.1) for _ in range(int(argument))))
-        case "work":
-            work(float(argument))
     ctx.send_message("done")
 
 
