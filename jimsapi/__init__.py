@@ -10,9 +10,9 @@ from jimsapi.asgi.websocket import WebSocket
 from jimsapi.plugins.hooks import hookimpl
 from jimsapi.plugins.options import Options, Secret, option
 from jimsapi.plugins.protocols import AccessDenied, AuthUnavailable, InvalidCredentials
-from jimsapi.service.identity import Identity
-from jimsapi.service.inbound import Inbound
-from jimsapi.service.pipeline import JimsApp
+from jimsapi.runs.identity import Identity
+from jimsapi.runs.inbound import Inbound
+from jimsapi.runs.pipeline import JimsApp
 from jimsapi.threads.context import StatusEvent, ThreadContext
 from jimsapi.threads.event import Event
 from jimsapi.threads.run import ByExternalId, ById, Latest, New

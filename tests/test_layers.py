@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "jimsapi"
 
 # From the top to the bottom. Parts in one row stand side by side and may not import each other, but for `builtin`,
 # which is made with the plugins' public names.
-LAYERS = [{"cli"}, {"api", "client"}, {"plugins", "builtin"}, {"service", "server"}, {"threads"}, {"asgi"}]
+LAYERS = [{"cli"}, {"api", "client"}, {"plugins", "builtin"}, {"runs", "server"}, {"stores"}, {"threads"}, {"asgi"}]
 BESIDE = {("builtin", "plugins")}
 
 # What stands above all layers: the names for users, the command, the tools for tests.
@@ -79,18 +79,18 @@ def test_the_microframework_and_the_client_know_nothing_else_of_ours(part: str) 
 @pytest.mark.parametrize(
     ("importer", "imported", "may"),
     [
-        ("api", "service", True),
+        ("api", "runs", True),
         ("api", "api", True),
         ("builtin", "plugins", True),
         ("plugins", "builtin", False),
         ("asgi", "threads", False),
         ("threads", "asgi", True),
-        ("service", "api", False),
+        ("runs", "api", False),
         ("api", "cli", False),
         ("api", "client", False),
         ("cli", "client", True),
         ("cli", "server", True),
-        ("server", "service", False),
+        ("server", "runs", False),
         ("asgi", "__init__", False),
         ("threads", "testing", False),
         ("__main__", "cli", True),

@@ -16,7 +16,7 @@ import jimsapi.asgi.app as framework
 from jimsapi.asgi.connection import Request
 from jimsapi.builtin.prometheus import PrometheusPlugin
 from jimsapi.cli import main
-from jimsapi.service.run import RunService
+from jimsapi.runs.service import RunService
 
 command: Any = importlib.import_module("jimsapi.cli.server")
 

@@ -17,11 +17,11 @@ from jimsapi.plugins.protocols import (
     AuthUnavailable,
     InvalidCredentials,
 )
-from jimsapi.service.errors import ServerDraining
-from jimsapi.service.foreign import ENDINGS, being_cancelled
-from jimsapi.service.identity import PUBLIC, Admission, Identity
-from jimsapi.service.observers import notify
-from jimsapi.service.run import RunService
+from jimsapi.runs.errors import ServerDraining
+from jimsapi.runs.foreign import ENDINGS, being_cancelled
+from jimsapi.runs.identity import PUBLIC, Admission, Identity
+from jimsapi.runs.observers import notify
+from jimsapi.runs.service import RunService
 
 logger = logging.getLogger("jimsapi.auth")
 

@@ -30,17 +30,17 @@ from jimsapi.plugins.errors import PluginError
 from jimsapi.plugins.manager import OWN_DISTRIBUTION, PluginManager, one_line
 from jimsapi.plugins.options import Options, Settings, redact
 from jimsapi.plugins.residents import Residents
-from jimsapi.service.disclosure import Disclosure
-from jimsapi.service.observers import notify
-from jimsapi.service.run import RunLimits, RunService
-from jimsapi.service.sinks import SinkQueue
-from jimsapi.service.threads import ThreadService
-from jimsapi.service.watchdog import Watchdog
+from jimsapi.runs.disclosure import Disclosure
+from jimsapi.runs.observers import notify
+from jimsapi.runs.service import RunLimits, RunService
+from jimsapi.runs.sinks import SinkQueue
+from jimsapi.runs.threads import ThreadService
+from jimsapi.runs.watchdog import Watchdog
 from jimsapi.threads.run import ContextLimits, StoredRun
 from jimsapi.threads.store import ThreadStore
 
 if TYPE_CHECKING:
-    from jimsapi.service.webhooks import Webhooks
+    from jimsapi.runs.webhooks import Webhooks
 
 logger = logging.getLogger("jimsapi")
 
@@ -216,7 +216,7 @@ def call_webhooks(core: CoreOptions, store: ThreadStore, disclosure: Disclosure)
     """What calls the webhooks of runs; None if there is no secret to sign with."""
     if not core.webhook_keys:
         return None
-    from jimsapi.service.webhooks import Webhooks  # it brings in an HTTP client
+    from jimsapi.runs.webhooks import Webhooks  # it brings in an HTTP client
 
     def body(run: StoredRun) -> bytes:
         return run_ended(disclosure.stored(run))

@@ -14,12 +14,12 @@ from jimsapi.asgi.connection import Connection, Request
 from jimsapi.asgi.errors import ValidationError
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
-from jimsapi.service.errors import ServerDraining
-from jimsapi.service.identity import CHAT, Admission
-from jimsapi.service.inbound import Inbound
-from jimsapi.service.live import LiveRun
-from jimsapi.service.result import RunResult
-from jimsapi.service.run import RunService
+from jimsapi.runs.errors import ServerDraining
+from jimsapi.runs.identity import CHAT, Admission
+from jimsapi.runs.inbound import Inbound
+from jimsapi.runs.live import LiveRun
+from jimsapi.runs.result import RunResult
+from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import DomainError
 from jimsapi.threads.ids import uuid_text
 

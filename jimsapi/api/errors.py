@@ -4,7 +4,7 @@ from jimsapi.api.rate_limits import rate_limit_headers
 from jimsapi.asgi.app import App
 from jimsapi.asgi.connection import Connection
 from jimsapi.asgi.response import JSONResponse, Response
-from jimsapi.service.errors import (
+from jimsapi.runs.errors import (
     ContactForbidden,
     PipelineFailed,
     QueueTimedOut,
@@ -18,7 +18,7 @@ from jimsapi.service.errors import (
     ThreadBusy,
     TooManyRuns,
 )
-from jimsapi.service.quota import QuotaExceeded
+from jimsapi.runs.quota import QuotaExceeded
 from jimsapi.threads.errors import (
     DomainError,
     InputRefused,

@@ -14,8 +14,8 @@ from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import Response
 from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.options import Options, option
-from jimsapi.service.run import RunService
-from jimsapi.service.watchdog import Watchdog
+from jimsapi.runs.service import RunService
+from jimsapi.runs.watchdog import Watchdog
 
 
 class MetricsOptions(Options, prefix="metrics"):

@@ -6,7 +6,7 @@ import math
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
-from jimsapi.service.run import RunService
+from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import StoreUnavailable
 
 PING_WITHIN = 2.0

@@ -21,14 +21,14 @@ from jimsapi.asgi.connection import Connection, Request
 from jimsapi.asgi.errors import HTTPError, ValidationError
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.validation import Model, convert_body
-from jimsapi.service.errors import ServerDraining
-from jimsapi.service.identity import Admission
-from jimsapi.service.inbound import MAX_CONTACT_ID, Inbound
-from jimsapi.service.live import LiveRun
-from jimsapi.service.result import RunResult
-from jimsapi.service.run import RunService
-from jimsapi.service.runs import Runs
-from jimsapi.service.stream import Delta, Ended, Gap, Read, Status
+from jimsapi.runs.errors import ServerDraining
+from jimsapi.runs.identity import Admission
+from jimsapi.runs.inbound import MAX_CONTACT_ID, Inbound
+from jimsapi.runs.live import LiveRun
+from jimsapi.runs.lookup import Runs
+from jimsapi.runs.result import RunResult
+from jimsapi.runs.service import RunService
+from jimsapi.runs.stream import Delta, Ended, Gap, Read, Status
 from jimsapi.threads.errors import DomainError
 from jimsapi.threads.event import ASSISTANT_MESSAGE, ASSISTANT_MESSAGE_WITH_BUTTONS, NewEvent
 from jimsapi.threads.ids import uuid7

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from jimsapi.asgi.types import RawHeaders
-from jimsapi.service.quota import Allowance, Policy
+from jimsapi.runs.quota import Allowance, Policy
 
 
 def rate_limit_headers(policies: Iterable[Policy], allowances: Iterable[Allowance]) -> RawHeaders:

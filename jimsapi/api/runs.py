@@ -13,11 +13,11 @@ from jimsapi.api.stream import EVENT_STREAM, after_last_event, event_stream
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
-from jimsapi.service.identity import CHAT, Admission
-from jimsapi.service.inbound import Inbound
-from jimsapi.service.result import RunResult, stored_result
-from jimsapi.service.run import RunService
-from jimsapi.service.runs import Runs
+from jimsapi.runs.identity import CHAT, Admission
+from jimsapi.runs.inbound import Inbound
+from jimsapi.runs.lookup import Runs
+from jimsapi.runs.result import RunResult, stored_result
+from jimsapi.runs.service import RunService
 from jimsapi.threads.run import OPEN, StoredRun
 
 

@@ -17,12 +17,12 @@ from jimsapi.asgi.errors import Fault, ValidationError
 from jimsapi.asgi.response import Response
 from jimsapi.asgi.routing import Router
 from jimsapi.asgi.sse import EventStreamResponse
-from jimsapi.service.identity import CHAT, Admission
-from jimsapi.service.inbound import Inbound
-from jimsapi.service.result import RunResult
-from jimsapi.service.run import RunService
-from jimsapi.service.runs import Runs
-from jimsapi.service.stream import THE_END, Delta, Ended, Gap, Item, Read, Reader, RunStarted, Status
+from jimsapi.runs.identity import CHAT, Admission
+from jimsapi.runs.inbound import Inbound
+from jimsapi.runs.lookup import Runs
+from jimsapi.runs.result import RunResult
+from jimsapi.runs.service import RunService
+from jimsapi.runs.stream import THE_END, Delta, Ended, Gap, Item, Read, Reader, RunStarted, Status
 from jimsapi.threads.errors import DomainError
 from jimsapi.threads.event import NewEvent
 

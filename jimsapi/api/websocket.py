@@ -15,13 +15,13 @@ from jimsapi.asgi.errors import HTTPError, ValidationError, WebSocketDisconnecte
 from jimsapi.asgi.routing import Router
 from jimsapi.asgi.validation import convert_body
 from jimsapi.asgi.websocket import WebSocket
-from jimsapi.service.identity import CHAT, Admission
-from jimsapi.service.inbound import Inbound
-from jimsapi.service.live import LiveRun
-from jimsapi.service.result import RunResult
-from jimsapi.service.run import RunService
-from jimsapi.service.runs import Runs
-from jimsapi.service.stream import Read
+from jimsapi.runs.identity import CHAT, Admission
+from jimsapi.runs.inbound import Inbound
+from jimsapi.runs.live import LiveRun
+from jimsapi.runs.lookup import Runs
+from jimsapi.runs.result import RunResult
+from jimsapi.runs.service import RunService
+from jimsapi.runs.stream import Read
 from jimsapi.threads.errors import DomainError
 
 SUBPROTOCOL = "jims.chat"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jimsapi.plugins.hooks import hookimpl
-from jimsapi.service.pipeline import JimsApp, is_pipeline, takes_context
+from jimsapi.runs.pipeline import JimsApp, is_pipeline, takes_context
 
 
 @hookimpl

@@ -32,7 +32,7 @@ from jimsapi.plugins.options import (
     secret_text,
 )
 from jimsapi.plugins.protocols import InvalidCredentials
-from jimsapi.service.identity import Identity
+from jimsapi.runs.identity import Identity
 
 if TYPE_CHECKING:
     import click

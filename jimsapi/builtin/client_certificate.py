@@ -10,7 +10,7 @@ from jimsapi.asgi.connection import Connection
 from jimsapi.plugins.hooks import hookimpl
 from jimsapi.plugins.options import Options, Settings, option
 from jimsapi.plugins.protocols import InvalidCredentials
-from jimsapi.service.identity import CHAT, Identity
+from jimsapi.runs.identity import CHAT, Identity
 
 
 class CertificateOptions(Options, prefix="ssl"):

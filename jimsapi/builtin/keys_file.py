@@ -34,7 +34,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from jimsapi.plugins.errors import StartError
-from jimsapi.service.inbound import check_contact_id
+from jimsapi.runs.inbound import check_contact_id
 from jimsapi.threads.errors import InputRefused
 
 VERSION = 1

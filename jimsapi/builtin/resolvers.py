@@ -1,7 +1,7 @@
 """The resolver that is asked last: the thread that the caller named, else the contact's newest, else a new one."""
 
 from jimsapi.plugins.hooks import hookimpl
-from jimsapi.service.inbound import Inbound
+from jimsapi.runs.inbound import Inbound
 from jimsapi.threads.run import ById, Latest, New, Selector
 
 _LATEST_OR_NEW: tuple[Selector, ...] = (Latest(), New())

@@ -6,8 +6,8 @@ from typing import Literal
 from jimsapi.plugins.hooks import hookimpl
 from jimsapi.plugins.options import Options, Settings, option
 from jimsapi.plugins.protocols import ThreadStore
-from jimsapi.threads.memory import MemoryStore
-from jimsapi.threads.sqlite import SQLiteStore
+from jimsapi.stores.memory import MemoryStore
+from jimsapi.stores.sqlite import SQLiteStore
 
 _SCHEME = "sqlite:///"
 _POSTGRESQL = ("postgresql:", "postgres:", "postgresql+")

@@ -18,8 +18,8 @@ from jimsapi.plugins.compose import Composer, resolve_settings
 from jimsapi.plugins.manager import PluginManager
 from jimsapi.plugins.protocols import AdmissionRecord
 from jimsapi.plugins.residents import Residents
-from jimsapi.service.identity import Admission
-from jimsapi.service.pipeline import JimsApp
+from jimsapi.runs.identity import Admission
+from jimsapi.runs.pipeline import JimsApp
 from jimsapi.threads.context import ThreadContext
 
 _WEIGHT = (403, 503, 401)

@@ -29,11 +29,11 @@ from jimsapi.plugins.compose import Composition
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.options import Settings, redact
+from jimsapi.runs.pipeline import pipeline_name
 from jimsapi.server.http1 import Http1Protocol
 from jimsapi.server.memory import return_freed_memory
 from jimsapi.server.port import open_port
 from jimsapi.server.server import Server
-from jimsapi.service.pipeline import pipeline_name
 from jimsapi.threads.errors import StoreUnusable
 
 logger = logging.getLogger("jimsapi")
@@ -242,7 +242,7 @@ def server_config(server: ServerOptions, certificates: CertificateOptions, max_b
     protocol = Http1Protocol
     clients: dict[str, Any] = {}  # for uvicorn a protocol is a class; what makes one will do
     if certificates.ca_certs is not None:
-        from jimsapi.cli.tls import ClientCertificateProtocol
+        from jimsapi.server.client_certificates import ClientCertificateProtocol
 
         protocol = ClientCertificateProtocol
         clients = {

@@ -20,7 +20,7 @@ from jimsapi.plugins.errors import PluginError, StartError
 from jimsapi.plugins.manager import OWN_DISTRIBUTION, Implementation, PluginEntry, PluginManager, one_line
 from jimsapi.plugins.options import Options, Owned, Settings, specs
 from jimsapi.plugins.residents import Residents
-from jimsapi.service.pipeline import JimsApp, takes_context
+from jimsapi.runs.pipeline import JimsApp, takes_context
 from jimsapi.threads.errors import StoreUnusable
 
 logger = logging.getLogger("jimsapi.plugins")

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from jimsapi.plugins.errors import OptionError, StartError
 from jimsapi.plugins.options import ENV_PREFIX, FILE_SUFFIX, Options, Secret, is_on, option
-from jimsapi.service.quota import QuotaLimits, Rate
+from jimsapi.runs.quota import QuotaLimits, Rate
 
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[a-z0-9._~\[\]:-]+/?", re.IGNORECASE)
 
@@ -95,7 +95,7 @@ class CoreOptions(Options):
         """What webhooks are signed with; empty if none are called. Raises `OptionError` for a secret that is none."""
         if not self.webhook_secret:
             return ()
-        from jimsapi.service.webhooks import signing_key  # it brings in an HTTP client
+        from jimsapi.runs.webhooks import signing_key  # it brings in an HTTP client
 
         try:
             return tuple(signing_key(secret.reveal()) for secret in self.webhook_secret)

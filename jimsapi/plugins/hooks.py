@@ -19,8 +19,8 @@ from jimsapi.asgi.routing import Router
 from jimsapi.asgi.types import ASGIApp
 from jimsapi.plugins.options import Options, Settings
 from jimsapi.plugins.protocols import AuthProvider, EventSink, ThreadResolver, ThreadStore
-from jimsapi.service.pipeline import JimsApp
-from jimsapi.service.run import RunService
+from jimsapi.runs.pipeline import JimsApp
+from jimsapi.runs.service import RunService
 
 if TYPE_CHECKING:
     # Only names of annotations: a start that serves no metrics and no command line need not load them.

@@ -6,10 +6,10 @@ import msgspec
 
 from jimsapi.asgi.app import RequestRecord
 from jimsapi.asgi.connection import Connection
-from jimsapi.service.identity import Identity
-from jimsapi.service.live import RunRecord
-from jimsapi.service.run import ThreadResolver
-from jimsapi.service.sinks import EventSink
+from jimsapi.runs.identity import Identity
+from jimsapi.runs.live import RunRecord
+from jimsapi.runs.service import ThreadResolver
+from jimsapi.runs.sinks import EventSink
 from jimsapi.threads.store import CommitRecord, ThreadStore
 
 __all__ = [

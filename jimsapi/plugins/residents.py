@@ -5,7 +5,7 @@ import logging
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from jimsapi.service.tasks import ServiceTask
+from jimsapi.runs.tasks import ServiceTask
 
 logger = logging.getLogger("jimsapi.plugins")
 

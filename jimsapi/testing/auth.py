@@ -18,8 +18,8 @@ from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.manager import PluginManager
 from jimsapi.plugins.options import Secret, specs
 from jimsapi.plugins.protocols import AccessDenied, AuthUnavailable, InvalidCredentials
-from jimsapi.service.identity import Identity
-from jimsapi.service.inbound import check_contact_id
+from jimsapi.runs.identity import Identity
+from jimsapi.runs.inbound import check_contact_id
 from jimsapi.testing.contract import (
     DoesNotApply,
     PluginContract,

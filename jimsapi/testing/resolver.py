@@ -9,7 +9,8 @@ from uuid import UUID
 import msgspec
 
 from jimsapi.asgi.testing import TestClient
-from jimsapi.service.inbound import MAX_CONTACT_ID, Inbound
+from jimsapi.runs.inbound import MAX_CONTACT_ID, Inbound
+from jimsapi.stores.memory import MemoryStore
 from jimsapi.testing.contract import (
     DoesNotApply,
     PluginContract,
@@ -22,7 +23,6 @@ from jimsapi.testing.contract import (
 from jimsapi.threads.errors import ThreadNotFound
 from jimsapi.threads.event import message_event
 from jimsapi.threads.ids import uuid7
-from jimsapi.threads.memory import MemoryStore
 from jimsapi.threads.run import ByExternalId, ById, Latest, New, RunPlan
 from jimsapi.threads.store import ThreadStore
 

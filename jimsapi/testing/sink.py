@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from jimsapi.asgi.testing import TestClient
-from jimsapi.service.sinks import BATCH_LIMIT
+from jimsapi.runs.sinks import BATCH_LIMIT
 from jimsapi.testing.contract import (
     DoesNotApply,
     PluginContract,

@@ -20,8 +20,8 @@ from jimsapi.api.websocket import MAX_WAITING
 from jimsapi.asgi.errors import WebSocketDisconnected
 from jimsapi.asgi.testing import ClientWebSocket, HandshakeRefused, TestClient
 from jimsapi.asgi.types import Message
-from jimsapi.service.identity import PUBLIC
-from jimsapi.service.run import RunService
+from jimsapi.runs.identity import PUBLIC
+from jimsapi.runs.service import RunService
 from tests.api.conversation import CHAT, RUNS, STREAM, body, parse
 from tests.apps.scripted import Scripted
 from tests.plugins.distributions import install

@@ -18,7 +18,7 @@ from jimsapi.threads.errors import StoreUnavailable
 from tests.api.conversation import CHAT, RUNS, STREAM, body, parse
 from tests.apps.scripted import Scripted
 from tests.plugins.distributions import install
-from tests.service.receiver import SECRET, Receiver
+from tests.runs.receiver import SECRET, Receiver
 from tests.serving import Served
 
 pytestmark = pytest.mark.anyio
@@ -154,7 +154,7 @@ app = JimsApp(bot, store="db://jims:simsalabim@host/")
 
 PLUGIN = """
 from jimsapi import *
-from jimsapi.threads.sqlite import SQLiteStore
+from jimsapi.stores.sqlite import SQLiteStore
 
 class ModelOptions(Options, prefix="model"):
     key: Secret | None = option(help="x")

@@ -10,10 +10,10 @@ import pytest
 from jimsapi import create_api
 from jimsapi.api import probes
 from jimsapi.asgi.testing import TestClient
-from jimsapi.service import outage
+from jimsapi.runs import outage
+from jimsapi.stores.memory import MemoryStore
+from jimsapi.stores.sqlite import SQLiteStore
 from jimsapi.threads.errors import StoreUnavailable
-from jimsapi.threads.memory import MemoryStore
-from jimsapi.threads.sqlite import SQLiteStore
 from tests.apps.steered import app
 
 pytestmark = pytest.mark.anyio

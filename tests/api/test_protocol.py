@@ -32,15 +32,15 @@ from jimsapi.api.protocol import (
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.errors import ValidationError
 from jimsapi.asgi.types import Message
-from jimsapi.service.errors import PipelineFailed, RunBroken, ServerDraining, ThreadBusy, TooManyRuns
-from jimsapi.service.identity import PUBLIC, Admission
-from jimsapi.service.live import LiveRun
-from jimsapi.service.run import RunLimits, RunService
-from jimsapi.service.stream import MAX_ITEMS, Status
+from jimsapi.runs.errors import PipelineFailed, RunBroken, ServerDraining, ThreadBusy, TooManyRuns
+from jimsapi.runs.identity import PUBLIC, Admission
+from jimsapi.runs.live import LiveRun
+from jimsapi.runs.service import RunLimits, RunService
+from jimsapi.runs.stream import MAX_ITEMS, Status
 from jimsapi.threads.errors import StoreUnavailable
 from jimsapi.threads.event import NewEvent
 from tests.apps.scripted import Scripted
-from tests.service.serving import caller, ended, serving
+from tests.runs.serving import caller, ended, serving
 
 pytestmark = pytest.mark.anyio
 

@@ -15,7 +15,7 @@ import pytest
 
 from jimsapi import JimsApp, create_api
 from jimsapi.asgi.testing import TestClient
-from jimsapi.service import stream as stream_module
+from jimsapi.runs import stream as stream_module
 from jimsapi.threads.errors import StoreUnavailable
 from tests.api.conversation import CHAT, RUNS, STREAM, body, names, parse, read_event
 from tests.api.test_answers import FAULTY

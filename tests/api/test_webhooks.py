@@ -15,7 +15,7 @@ from jimsapi import create_api
 from jimsapi.asgi.testing import TestClient
 from jimsapi.plugins.errors import StartError
 from tests.apps.scripted import Scripted
-from tests.service.receiver import KEY, SECRET, Receiver
+from tests.runs.receiver import KEY, SECRET, Receiver
 from tests.serving import Served
 
 pytestmark = pytest.mark.anyio

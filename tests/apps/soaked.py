@@ -1,6 +1,6 @@
 """The bot for load in a server that purges its records often, so that a soak sees it do that."""
 
-from jimsapi.service import run
+from jimsapi.runs import service as run
 from tests.apps.loaded import app
 
 run.PURGE_EVERY = 20.0

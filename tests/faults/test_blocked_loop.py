@@ -16,8 +16,8 @@ import pytest
 
 from jimsapi import ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
-from jimsapi.service import watchdog as module
-from jimsapi.service.watchdog import Watchdog
+from jimsapi.runs import watchdog as module
+from jimsapi.runs.watchdog import Watchdog
 from tests.apps.blocking import rest
 from tests.plugins.distributions import install
 from tests.raw import metric
@@ -96,7 +96,7 @@ def test_a_blocking_pipeline_is_logged_with_its_run_and_its_line_while_it_blocks
         assert re.search(r"pipeline answer \(run [0-9a-f-]{36}, thread [0-9a-f-]{36}\) is at /", line)
         assert re.search(where, line)
         assert "asyncio" not in line
-        assert "jimsapi/service" not in line
+        assert "jimsapi/runs" not in line
     again = re.search(r"pipeline answer \(run .* blocked it for (\d\.\d) s", line_of(served, WORKS_AGAIN))
     assert again is not None
     assert float(again[1]) >= 1.0  # the time that the machine gave to others is not counted

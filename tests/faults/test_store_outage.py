@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jimsapi.service.outage import QUIET
+from jimsapi.runs.outage import QUIET
 from tests.faults.database import said, statuses
 from tests.faults.disk_image import Disk
 from tests.faults.paced import paced_server, until

@@ -24,12 +24,12 @@ from jimsapi.asgi.connection import QueryParams, Request
 from jimsapi.asgi.errors import HTTPError, ValidationError
 from jimsapi.asgi.response import Response
 from jimsapi.asgi.validation import convert_body, convert_query
-from jimsapi.cli.distinguished_name import subject_name
 from jimsapi.client.event_stream import EventStreamReader, SentEvent
 from jimsapi.plugins.errors import OptionError
 from jimsapi.plugins.options import parse, secret_lines, secret_text, specs
-from jimsapi.service.inbound import Inbound
-from jimsapi.service.quota import Rate
+from jimsapi.runs.inbound import Inbound
+from jimsapi.runs.quota import Rate
+from jimsapi.server.distinguished_name import subject_name
 from jimsapi.threads.storable import Unstorable, dump_storable, load_stored, storable_text
 
 Target = Callable[[bytes], None]

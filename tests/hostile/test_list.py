@@ -23,7 +23,7 @@ ROWS = {
     "a key with another body is 422, another caller's key leaks nothing": [
         "tests/api/test_idempotency.py::test_another_body_is_422",
         "tests/api/test_idempotency.py::test_callers_do_not_meet_in_a_key",
-        "tests/service/test_idempotency.py::test_callers_providers_and_contacts_do_not_meet_in_a_key",
+        "tests/runs/test_idempotency.py::test_callers_providers_and_contacts_do_not_meet_in_a_key",
     ],
     "an empty token is 401, and Authentik is not asked": [
         "tests/api/test_key.py::test_an_empty_token_is_a_wrong_one",

@@ -6,8 +6,8 @@ from fractions import Fraction
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from jimsapi.service.identity import Admission, Identity
-from jimsapi.service.quota import Account, Quota, QuotaExceeded, QuotaLimits, Rate, RateLimit, RunLimit
+from jimsapi.runs.identity import Admission, Identity
+from jimsapi.runs.quota import Account, Quota, QuotaExceeded, QuotaLimits, Rate, RateLimit, RunLimit
 from tests.hostile.machines import run_machine
 
 CALLERS = [Admission(Identity(subject), provider) for subject, provider in (("a", "key"), ("b", "key"), ("a", "other"))]

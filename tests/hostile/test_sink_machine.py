@@ -8,8 +8,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from jimsapi.service import sinks as module
-from jimsapi.service.sinks import SinkQueue
+from jimsapi.runs import sinks as module
+from jimsapi.runs.sinks import SinkQueue
 from jimsapi.threads.event import Event
 from tests.hostile.machines import run_machine
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from jimsapi.service import stream as module
-from jimsapi.service.errors import RunCancelled
-from jimsapi.service.result import RunResult
-from jimsapi.service.stream import (
+from jimsapi.runs import stream as module
+from jimsapi.runs.errors import RunCancelled
+from jimsapi.runs.result import RunResult
+from jimsapi.runs.stream import (
     THE_END,
     Delta,
     Ended,

@@ -12,7 +12,7 @@ import pytest
 from jimsapi import Identity, JSONResponse, ThreadContext, create_api
 from jimsapi.api.admission import COMPLAIN_EVERY
 from jimsapi.asgi.testing import TestClient
-from jimsapi.service.identity import Admission
+from jimsapi.runs.identity import Admission
 from tests.plugins.distributions import install
 
 pytestmark = pytest.mark.anyio

@@ -13,7 +13,7 @@ from jimsapi.api.app import Api
 from jimsapi.asgi.testing import TestClient
 from jimsapi.cli.main import command_line
 from jimsapi.plugins.errors import PluginError, StartError
-from jimsapi.service import sinks
+from jimsapi.runs import sinks
 from jimsapi.threads.errors import StoreUnusable
 from tests.plugins.distributions import install
 

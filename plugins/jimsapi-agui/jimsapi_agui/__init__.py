@@ -2,7 +2,7 @@
 
 from jimsapi import Options, Router, hookimpl, option
 from jimsapi.plugins.options import Settings
-from jimsapi.service.run import RunService
+from jimsapi.runs.service import RunService
 
 
 class AguiOptions(Options, prefix="agui"):

@@ -16,7 +16,7 @@ from jimsapi.api.protocol import (
     failure,
 )
 from jimsapi.asgi.connection import Request
-from jimsapi.service.stream import Status
+from jimsapi.runs.stream import Status
 from jimsapi.threads.event import NewEvent
 from jimsapi_agui.request import RunAgentInput
 

@@ -6,8 +6,8 @@ from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import Response
 from jimsapi.asgi.routing import Router
 from jimsapi.asgi.sse import EventStreamResponse
-from jimsapi.service.identity import CHAT
-from jimsapi.service.run import RunService
+from jimsapi.runs.identity import CHAT
+from jimsapi.runs.service import RunService
 from jimsapi_agui.events import agui_events
 from jimsapi_agui.request import RunAgentInput, turn_of
 

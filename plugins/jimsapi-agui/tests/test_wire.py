@@ -13,8 +13,8 @@ import pytest
 
 from jimsapi import StatusEvent, ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
+from jimsapi.stores.memory import MemoryStore
 from jimsapi.threads.errors import StoreUnavailable
-from jimsapi.threads.memory import MemoryStore
 from jimsapi.threads.run import Accepted, Outcome, RunPlan, Settled
 from tests.plugins.distributions import install
 from tests.serving import ROOT
@@ -276,7 +276,7 @@ async def test_an_answer_that_cannot_be_looked_up_again_is_an_error(monkeypatch:
     async def away(*_: object) -> None:
         raise StoreUnavailable("password=hunter2")
 
-    monkeypatch.setattr("jimsapi.service.stream.KEPT_FOR", 0.0)
+    monkeypatch.setattr("jimsapi.runs.stream.KEPT_FOR", 0.0)
     async with TestClient(create_api(tell, store="memory:")) as client:
         await ask(client, "hi", idempotency_key="k")
         monkeypatch.setattr(MemoryStore, "run", away)

@@ -12,7 +12,7 @@ from jimsapi import Options, hookimpl, option
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.options import Settings, specs
 from jimsapi.plugins.protocols import AuthProvider
-from jimsapi.service.quota import QuotaLimits
+from jimsapi.runs.quota import QuotaLimits
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry

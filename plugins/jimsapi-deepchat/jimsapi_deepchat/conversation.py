@@ -5,8 +5,8 @@ import anyio
 from jimsapi.api.protocol import ThreadNames, answer_of, answer_to, begin_turn, one_text, told_by
 from jimsapi.asgi.errors import HTTPError, WebSocketDisconnected
 from jimsapi.asgi.websocket import WebSocket
-from jimsapi.service.live import LiveRun
-from jimsapi.service.run import RunService
+from jimsapi.runs.live import LiveRun
+from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import DomainError
 from jimsapi.threads.ids import uuid7
 from jimsapi_deepchat.answers import error_body

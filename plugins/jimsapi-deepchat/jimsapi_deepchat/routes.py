@@ -22,8 +22,8 @@ from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
 from jimsapi.asgi.sse import EventStreamResponse
 from jimsapi.asgi.websocket import WebSocket
-from jimsapi.service.identity import CHAT
-from jimsapi.service.run import RunService
+from jimsapi.runs.identity import CHAT
+from jimsapi.runs.service import RunService
 from jimsapi_deepchat.answers import error_body, events
 from jimsapi_deepchat.conversation import Conversation
 from jimsapi_deepchat.requests import DeepChatRequest, new_turn, read_value

@@ -13,8 +13,8 @@ from jims_core.thread.thread_context import ThreadContext as JimsContext
 
 from jimsapi import JimsApp, StatusEvent, ThreadContext
 from jimsapi.plugins.errors import StartError
-from jimsapi.service.pipeline import Pipeline as OurPipeline
-from jimsapi.service.pipeline import pipeline_name
+from jimsapi.runs.pipeline import Pipeline as OurPipeline
+from jimsapi.runs.pipeline import pipeline_name
 
 logger = logging.getLogger("jimsapi.jims")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from jimsapi.api.protocol import Failed, Finished, Refusal, data_event, failure
 from jimsapi.asgi.connection import Connection
-from jimsapi.service.live import LiveRun
+from jimsapi.runs.live import LiveRun
 
 BYTES_A_TOKEN = 4
 

@@ -24,10 +24,10 @@ from jimsapi.asgi.errors import HTTPError
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
 from jimsapi.asgi.sse import EventStreamResponse
-from jimsapi.service.identity import CHAT
-from jimsapi.service.live import LiveRun
-from jimsapi.service.pipeline import pipeline_name
-from jimsapi.service.run import RunService
+from jimsapi.runs.identity import CHAT
+from jimsapi.runs.live import LiveRun
+from jimsapi.runs.pipeline import pipeline_name
+from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import DomainError
 from jimsapi_openai.answers import Completion, error
 from jimsapi_openai.requests import ChatRequest, new_turn

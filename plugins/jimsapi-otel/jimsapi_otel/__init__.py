@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from jimsapi import hookimpl
 from jimsapi.plugins.errors import StartError
-from jimsapi.service.run import RunService
+from jimsapi.runs.service import RunService
 from jimsapi_otel.variables import is_on, obstacle
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 from opentelemetry import trace
 from opentelemetry.trace import StatusCode
 
-from jimsapi.service.run import RunService
+from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import DomainError, StoreUnavailable
 from jimsapi.threads.store import ThreadStore
 from jimsapi_otel.errors import error_type, note_error

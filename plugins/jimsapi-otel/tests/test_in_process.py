@@ -12,8 +12,8 @@ from opentelemetry import trace
 
 from jimsapi import JimsApp, JSONResponse, Request, ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
+from jimsapi.stores.memory import MemoryStore
 from jimsapi.threads.errors import StoreUnavailable
-from jimsapi.threads.memory import MemoryStore
 
 pytestmark = pytest.mark.anyio
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
-from jimsapi.service.tasks import ServiceTask
+from jimsapi.runs.tasks import ServiceTask
 from jimsapi.threads.errors import StoreUnavailable, ThreadNotFound
 from jimsapi.threads.run import Accepted, ContextLimits, Outcome, RunPlan, RunStatus, Settled, Snapshot
 from jimsapi.threads.store import CommitRecord

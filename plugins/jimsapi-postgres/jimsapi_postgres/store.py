@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
-from jimsapi.service.tasks import ServiceTask
+from jimsapi.runs.tasks import ServiceTask
 from jimsapi.threads.errors import (
     IdentifierTaken,
     InvalidCursor,

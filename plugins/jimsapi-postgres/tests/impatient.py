@@ -5,7 +5,7 @@ from datetime import timedelta
 from jimsapi_postgres import peers
 
 from jimsapi.cli import main
-from jimsapi.service import run
+from jimsapi.runs import service as run
 
 run.HEARTBEAT_EVERY = 0.2
 peers.POLL_EVERY = 0.2

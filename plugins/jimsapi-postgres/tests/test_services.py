@@ -10,17 +10,17 @@ from jimsapi_postgres.store import PostgresStore
 
 from jimsapi import Inbound, JimsApp, ThreadContext
 from jimsapi.builtin.resolvers import DefaultResolver
-from jimsapi.service import runs as runs_module
-from jimsapi.service.errors import RunCancelled, RunInterrupted
-from jimsapi.service.identity import PUBLIC
-from jimsapi.service.result import RunResult
-from jimsapi.service.run import RunService
-from jimsapi.service.runs import Runs
+from jimsapi.runs import lookup as runs_module
+from jimsapi.runs.errors import RunCancelled, RunInterrupted
+from jimsapi.runs.identity import PUBLIC
+from jimsapi.runs.lookup import Runs
+from jimsapi.runs.result import RunResult
+from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import ThreadNotFound
 from jimsapi.threads.run import RunStatus
 from tests.apps.scripted import Scripted
-from tests.service.careless import Careless
-from tests.service.serving import drained, inbound, read_all, serving, taken, texts, told
+from tests.runs.careless import Careless
+from tests.runs.serving import drained, inbound, read_all, serving, taken, texts, told
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from jimsapi import Options, hookimpl, option
 from jimsapi.plugins.options import Settings
-from jimsapi.service.run import RunService
+from jimsapi.runs.service import RunService
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,9 +17,9 @@ from jimsapi.api.protocol import (
 )
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.sse import EventStreamResponse
-from jimsapi.service.errors import RunCancelled
-from jimsapi.service.live import LiveRun
-from jimsapi.service.stream import Status
+from jimsapi.runs.errors import RunCancelled
+from jimsapi.runs.live import LiveRun
+from jimsapi.runs.stream import Status
 from jimsapi.threads.event import NewEvent
 
 _HEADERS = {"x-vercel-ai-ui-message-stream": "v1"}

@@ -5,8 +5,8 @@ from jimsapi.api.protocol import ThreadNames, Turn, begin_turn, read_body, speec
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import Response
 from jimsapi.asgi.routing import Router
-from jimsapi.service.identity import CHAT
-from jimsapi.service.run import RunService
+from jimsapi.runs.identity import CHAT
+from jimsapi.runs.service import RunService
 from jimsapi.threads.run import ByExternalId
 from jimsapi_vercel.chats import OpenChats
 from jimsapi_vercel.chunks import message_stream

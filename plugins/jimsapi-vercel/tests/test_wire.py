@@ -13,8 +13,8 @@ import pytest
 
 from jimsapi import StatusEvent, ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
+from jimsapi.stores.memory import MemoryStore
 from jimsapi.threads.errors import StoreUnavailable
-from jimsapi.threads.memory import MemoryStore
 from jimsapi.threads.run import Outcome, Settled
 from tests.plugins.distributions import install
 from tests.serving import ROOT

@@ -1,0 +1,98 @@
+"""How a run ends: what the store is told of it, and what its caller gets."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from jimsapi.runs.disclosure import Disclosure
+from jimsapi.runs.errors import RunCancelled, RunInterrupted, RunTimedOut
+from jimsapi.runs.live import LiveRun, Stop
+from jimsapi.runs.result import RunResult
+from jimsapi.threads.context import ThreadContext
+from jimsapi.threads.errors import DomainError, IdentifierTaken, ThreadNotFound, UnstorableEvent
+from jimsapi.threads.event import ASSISTANT_MESSAGE, encode_events
+from jimsapi.threads.run import Outcome, RunStatus, Settled, ThreadRecord
+
+logger = logging.getLogger("jimsapi.runs")
+
+# Whole, since error reporting groups by them.
+FAILED = "run %s: the pipeline failed"
+UNSTORABLE = "run %s: the pipeline sent what cannot be stored"
+UNREADABLE = "run %s: what the pipeline sent cannot be read"
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """How a pipeline ended: what the store is told, and what the caller gets: an error, or messages."""
+
+    outcome: Outcome
+    error: DomainError | None = None
+    assistant_messages: list[str] = []
+
+    @classmethod
+    def failed(cls, run: LiveRun, fault: BaseException, disclosure: Disclosure, what: str = FAILED) -> "Ending":
+        """The pipeline raised, or sent what cannot be stored. The log has the fault; the caller may not."""
+        found_by = {"run_id": str(run.run_id), "thread_id": str(run.thread_id)}  # in error reporting
+        logger.error(what, run.run_id, exc_info=fault, extra=found_by)
+        error = disclosure.failure(run.run_id, fault)
+        return cls(Outcome(RunStatus.FAILED, error=str(error)), error)
+
+    @classmethod
+    def stopped(cls, run: LiveRun, run_timeout: float) -> "Ending":
+        """The run was told to stop before its pipeline had ended."""
+        if run.stop_reason is Stop.TIMED_OUT:
+            error: DomainError = RunTimedOut(run_timeout)
+            status = RunStatus.FAILED
+        elif run.stop_reason is Stop.DRAINED:
+            error, status = RunInterrupted(), RunStatus.INTERRUPTED
+        elif run.stop_reason is Stop.DELETED:
+            error, status = ThreadNotFound(run.thread_id), RunStatus.CANCELLED
+        else:
+            error, status = RunCancelled(), RunStatus.CANCELLED
+        return cls(Outcome(status, error=str(error)), error)
+
+    @classmethod
+    def of(cls, run: LiveRun, task: asyncio.Task[Any], context: ThreadContext, disclosure: Disclosure) -> "Ending":
+        """The pipeline, which is that task, ended by itself; `context` has what it sent."""
+        fault = RuntimeError("the pipeline cancelled itself") if task.cancelled() else task.exception()
+        what = FAILED
+        try:
+            if fault is None:
+                outgoing = context.complete()
+                events = tuple(encode_events(outgoing))
+                return cls(Outcome(RunStatus.COMPLETED, events), None, _assistant_messages(outgoing))
+        except UnstorableEvent as unstorable:
+            fault, what = unstorable, UNSTORABLE
+        except BaseException as error:  # what the pipeline sent is of its own classes, and may raise when looked at
+            fault, what = error, UNREADABLE
+        return cls.failed(run, fault, disclosure, what)
+
+    def refused(self, run: LiveRun, taken: IdentifierTaken, disclosure: Disclosure) -> "Ending":
+        """The ending in place of this one, whose events are in the thread already."""
+        types = [event.event_type for event in self.outcome.events if event.event_id in taken.event_ids]
+        fault = UnstorableEvent(types[0] if types else "unknown", "its event_id is in the thread already")
+        return Ending.failed(run, fault, disclosure, UNSTORABLE)
+
+    def result(self, run: LiveRun) -> RunResult:
+        """What the caller gets of a run that completed."""
+        assert run.thread is not None
+        return RunResult(
+            run.run_id, run.thread.thread_id, run.created_new_thread, self.assistant_messages, self.outcome.events
+        )
+
+
+def ended_by_others(settled: Settled, thread: ThreadRecord) -> DomainError:
+    """Why a run ended in another way than its flow meant it to."""
+    if settled.status is None:
+        return ThreadNotFound(thread.thread_id)
+    return RunInterrupted() if settled.status is RunStatus.INTERRUPTED else RunCancelled()
+
+
+def _assistant_messages(outgoing: Iterable[Any]) -> list[str]:
+    return [
+        str(event.event_data.get("content", ""))
+        for event in outgoing
+        if event.event_type == ASSISTANT_MESSAGE and isinstance(event.event_data, dict)
+    ]

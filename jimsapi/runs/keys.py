@@ -1,0 +1,40 @@
+"""Idempotency keys: a message that is sent twice with the same key is answered once."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from uuid import UUID
+
+import msgspec
+
+from jimsapi.runs.identity import Admission
+from jimsapi.runs.inbound import Inbound
+from jimsapi.threads.run import Idempotency, Selector
+
+
+def idempotency(
+    key: str, inbound: Inbound, admission: Admission, selectors: Sequence[Selector] | None = None
+) -> Idempotency:
+    """What a store keeps of a key: two callers, or two contacts, may use the same one and never meet.
+
+    What was asked is the message, and the `selectors` of its thread, if the caller's protocol has some of its own.
+    """
+    scope = (admission.provider, admission.identity.subject, inbound.contact_id, key)
+    asked = msgspec.json.encode(inbound, order="deterministic")  # a JSON object's order says nothing
+    if selectors is not None:
+        asked += repr(tuple(selectors)).encode()
+    return Idempotency(_digest(repr(scope).encode()), _digest(asked))
+
+
+def caller_of(admission: Admission) -> UUID:
+    """Who asked for a run, as a store keeps it: a digest of provider and subject."""
+    return _caller(admission.provider, admission.identity.subject)
+
+
+@lru_cache(maxsize=4096)
+def _caller(provider: str | None, subject: str) -> UUID:
+    return _digest(repr((provider, subject)).encode())
+
+
+def _digest(data: bytes) -> UUID:
+    return UUID(bytes=blake2b(data, digest_size=16).digest())

@@ -1,0 +1,167 @@
+"""A run while this process works on it, and what observers are told when it ends."""
+
+import asyncio
+import enum
+import math
+from collections.abc import Sequence
+from uuid import UUID
+
+import msgspec
+
+from jimsapi.runs.identity import Admission
+from jimsapi.runs.inbound import Inbound
+from jimsapi.runs.quota import Account
+from jimsapi.runs.result import RunResult
+from jimsapi.runs.stream import RunStream
+from jimsapi.runs.tasks import PipelineTask, ServiceTask
+from jimsapi.threads.context import ThreadContext
+from jimsapi.threads.event import NewEvent
+from jimsapi.threads.ids import uuid7
+from jimsapi.threads.run import Idempotency, RunStatus, Selector, ThreadRecord
+
+LET_GO_AFTER = 0.5
+"""Seconds that a pipeline has to end after it was cancelled; then the run goes on without it."""
+
+
+class PipelineTiming(msgspec.Struct, frozen=True):
+    """One pipeline's work within a run: its name, how long it took in seconds, whether it succeeded."""
+
+    pipeline: str
+    duration: float
+    succeeded: bool
+
+
+class RunRecord(msgspec.Struct, frozen=True):
+    """A run that ended, as observers see it. Times are in seconds; `thread_id` is None if no thread took it."""
+
+    run_id: UUID
+    thread_id: UUID | None
+    status: RunStatus
+    waited: float
+    duration: float
+    pipelines: tuple[PipelineTiming, ...]
+    provider: str | None
+
+
+class Stop(enum.Enum):
+    """Why a run is told to end early."""
+
+    TIMED_OUT = enum.auto()
+    CANCELLED = enum.auto()
+    DELETED = enum.auto()
+    DRAINED = enum.auto()
+
+
+class LiveRun:
+    """A run that this process works on: its caller's answer, its place in the queue, its pipeline.
+
+    `pipeline` is the task of the one that was started last, which has to end by `deadline` (the loop's time). `stream`
+    is there if somebody watches; it ends with the answer. `taken` is there if somebody waits for a thread to take the
+    message; it is done, and gone, once one has or is never going to. `known_as` is the run that answers: another one,
+    if the caller sent the message before with the same idempotency key. Several may wait for `answer` and `taken`: each
+    under `asyncio.shield`, for one that is cancelled would cancel them for all.
+    """
+
+    __slots__ = (
+        "_turn",
+        "account",
+        "admission",
+        "answer",
+        "background",
+        "began",
+        "context",
+        "created_new_thread",
+        "deadline",
+        "idempotency",
+        "inbound",
+        "known_as",
+        "message",
+        "pipeline",
+        "run_id",
+        "selectors",
+        "status",
+        "stop_reason",
+        "stream",
+        "taken",
+        "task",
+        "thread",
+        "timings",
+        "waited",
+        "woken",
+    )
+
+    def __init__(
+        self, inbound: Inbound, admission: Admission, loop: asyncio.AbstractEventLoop, run_id: UUID | None = None
+    ) -> None:
+        self.run_id = self.known_as = run_id or uuid7()
+        self.inbound = inbound
+        self.admission = admission
+        self.account: Account | None = None
+        self.background = False
+        self.message: NewEvent | None = None
+        self.selectors: Sequence[Selector] | None = None
+        self.idempotency: Idempotency | None = None
+        self.stream: RunStream | None = None
+        self.taken: asyncio.Future[None] | None = None
+        self.answer: asyncio.Future[RunResult] = loop.create_future()
+        self.began = loop.time()
+        self.waited = 0.0
+        self.thread: ThreadRecord | None = None
+        self.created_new_thread = False
+        self.status = RunStatus.QUEUED
+        self.context: ThreadContext | None = None
+        self.pipeline: PipelineTask | None = None
+        self.woken: asyncio.Future[None] | None = None
+        self.stop_reason: Stop | None = None
+        self.task: ServiceTask[None] | None = None
+        self.timings: tuple[PipelineTiming, ...] = ()
+        self.deadline = math.inf
+        self._turn: asyncio.Event | None = None
+
+    @property
+    def turn(self) -> asyncio.Event:
+        """Set when the run may ask to start, or has to end. Made when first asked for: most runs never wait."""
+        if self._turn is None:
+            self._turn = asyncio.Event()
+        return self._turn
+
+    @property
+    def thread_id(self) -> UUID | None:
+        """The thread that took the run, once the store has said so."""
+        return None if self.thread is None else self.thread.thread_id
+
+    def answer_with(self, answer: RunResult | BaseException) -> None:
+        """Answer the caller, and whoever watches, if they still wait. The first word counts."""
+        if self.stream is not None:
+            self.stream.end(answer)
+        self.let_in()
+        if self.answer.done():
+            return
+        if isinstance(answer, BaseException):
+            self.answer.set_exception(answer)
+            self.answer.exception()  # a caller that is gone by now must not be reported as one that forgot to look
+        else:
+            self.answer.set_result(answer)
+
+    def let_in(self) -> None:
+        """Tell whoever waits for it that a thread has taken the message, or will not."""
+        if self.taken is not None:
+            self.taken.set_result(None)
+            self.taken = None
+
+    def stop(self, reason: Stop) -> None:
+        """Tell the run to end: a waiting one leaves the queue, a pipeline is cancelled, then let go."""
+        if self.stop_reason is not None:
+            return
+        self.stop_reason = reason
+        self.turn.set()
+        if self.context is not None:
+            self.context.close()
+        if self.pipeline is not None and not self.pipeline.done():
+            self.pipeline.end()
+            self.pipeline.get_loop().call_later(LET_GO_AFTER, self.wake)
+
+    def wake(self, _: object = None) -> None:
+        """Go on: the pipeline ended, or is let go."""
+        if self.woken is not None and not self.woken.done():
+            self.woken.set_result(None)

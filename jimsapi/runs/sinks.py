@@ -1,0 +1,93 @@
+"""Event sinks: each gets a copy of what was stored, after it was stored, and may fail without harm to a run."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Protocol
+
+from jimsapi.runs.foreign import ENDINGS, being_cancelled
+from jimsapi.runs.tasks import EndlessTask
+from jimsapi.threads.event import Event
+
+logger = logging.getLogger("jimsapi.sinks")
+
+QUEUE_LIMIT = 10_000
+"""Events that wait for one sink at most; beyond, the newest are dropped and counted."""
+QUEUE_BYTES = 64 * 1024 * 1024
+"""Bytes of event data that wait for one sink at most, beside one event of any size."""
+BATCH_LIMIT = 500
+DELIVERY_TIMEOUT = 10.0
+"""Seconds that a sink may take for one batch."""
+
+
+class EventSink(Protocol):
+    """Gets a copy of stored events."""
+
+    name: str
+
+    async def deliver(self, events: Sequence[Event]) -> None: ...
+
+
+class SinkQueue:
+    """One sink, the events that wait for it, and the task that hands them over in order.
+
+    `outcomes` counts events as `delivered`, `failed` (the sink raised or took too long) and `dropped` (its queue was
+    full).
+    """
+
+    def __init__(self, sink: EventSink, name: str | None = None) -> None:
+        self.name = name or sink.name
+        self.outcomes: Counter[str] = Counter()
+        self._sink = sink
+        self._queue: asyncio.Queue[tuple[Event, int]] = asyncio.Queue(QUEUE_LIMIT)
+        self._bytes = 0
+        self._worker = EndlessTask(self._work, f"event sink {self.name}")
+
+    def start(self) -> None:
+        """Begin to deliver, in the running loop."""
+        self._worker.start()
+
+    def put(self, events: Sequence[tuple[Event, int]]) -> None:
+        """Hand over events, each with the bytes of its data, without waiting."""
+        for event, size in events:
+            if self._queue.full() or (self._bytes and self._bytes + size > QUEUE_BYTES):
+                if not self.outcomes["dropped"]:
+                    logger.warning("event sink %s does not keep up: events are dropped", self.name)
+                self.outcomes["dropped"] += 1
+            else:
+                self._queue.put_nowait((event, size))
+                self._bytes += size
+
+    async def flush(self, seconds: float) -> None:
+        """Wait up to `seconds` until everything that was put is delivered or failed."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._queue.join()
+        except TimeoutError:
+            logger.warning("event sink %s: %d events were not delivered", self.name, self._queue.qsize())
+
+    async def stop(self) -> None:
+        """End the task; what still waits is lost."""
+        await self._worker.stop(1.0)
+
+    async def _work(self) -> None:
+        while True:
+            taken = [await self._queue.get()]
+            while len(taken) < BATCH_LIMIT and not self._queue.empty():
+                taken.append(self._queue.get_nowait())
+            batch = [event for event, _ in taken]
+            try:
+                async with asyncio.timeout(DELIVERY_TIMEOUT):
+                    await self._sink.deliver(batch)
+            except (Exception, *ENDINGS) as error:
+                if being_cancelled():
+                    raise
+                self.outcomes["failed"] += len(batch)
+                logger.error("event sink %s failed: %s: %s", self.name, type(error).__name__, error)
+            else:
+                self.outcomes["delivered"] += len(batch)
+            finally:
+                self._bytes -= sum(size for _, size in taken)
+                for _ in taken:
+                    self._queue.task_done()

@@ -1,0 +1,400 @@
+"""Webhooks: whoever sent a message with a `webhook_url` is called when its run has ended.
+
+The calls follow Standard Webhooks 1.0.0 (https://github.com/standard-webhooks/standard-webhooks): signed, and made
+again when they fail. The URL is a stranger's, so that a call goes to public addresses alone, follows no redirect, reads
+nothing but a status, and takes a bounded time. What waits is kept in memory, and ends with the process.
+
+This module brings in an HTTP client, and is imported only where webhooks are configured.
+"""
+
+import asyncio
+import base64
+import hmac
+import logging
+import random
+import socket
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import partial
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import cast
+from uuid import UUID
+
+import httpx
+
+from jimsapi.runs.foreign import ENDINGS, being_cancelled
+from jimsapi.runs.tasks import ServiceTask
+from jimsapi.threads.errors import InputRefused, RunNotFound, StoreUnavailable
+from jimsapi.threads.run import OPEN, StoredRun
+from jimsapi.threads.store import ThreadStore
+
+logger = logging.getLogger("jimsapi.webhooks")
+
+SECRET_PREFIX = "whsec_"
+SECRET_BYTES = range(24, 65)
+MAX_URL = 2_000
+"""Characters."""
+RETRY_AFTER = (5.0, 30.0, 120.0, 600.0, 1800.0, 7200.0)
+"""Seconds from a failed call to the next; after the last one the webhook is given up."""
+LONGEST_RETRY_AFTER = 7200.0
+"""Seconds that a receiver may ask for between two calls."""
+CALL_TIMEOUT = 15.0
+"""Seconds for one call, from the look-up of the name to the status."""
+CONNECT_TIMEOUT = 5.0
+"""Seconds for one address of a receiver; then the next is tried."""
+ADDRESSES = 3
+"""Addresses of a receiver that one call tries at most."""
+CALLS_AT_ONCE = 16
+CALLS_AT_ONCE_TO_A_HOST = 4
+PENDING_LIMIT = 10_000
+"""Webhooks that wait at most, for their first call or for another; beyond, the newest are dropped and counted."""
+
+Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
+"""Host and port to addresses. Raises `OSError` or `UnicodeError` if there are none."""
+
+_CALL_AGAIN = frozenset({408, 409, 425, 429})  # and 5xx
+
+_NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are the address of IPv4
+_UNICAST = IPv6Network("2000::/3")  # all that is routed in public
+_SPECIAL_6 = tuple(map(IPv6Network, ("2001::/23", "2002::/16", "3fff::/20")))  # Teredo and such, 6to4, documentation
+_SPECIAL_4 = (
+    IPv4Network("192.0.0.0/24"),  # RFC 6890
+    IPv4Network("192.88.99.0/24"),  # relays of 6to4
+    IPv4Network("168.63.129.16/32"),  # the host below a machine of Azure
+)
+
+
+def signing_key(secret: str) -> bytes:
+    """The key of a secret as Standard Webhooks writes it: `whsec_` and Base64.
+
+    Raises `ValueError` that says what is wrong, without quoting it.
+    """
+    if not secret.startswith(SECRET_PREFIX):
+        raise ValueError(f"it does not begin with {SECRET_PREFIX}")
+    try:
+        key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
+    except ValueError:
+        raise ValueError(f"what follows {SECRET_PREFIX} is not Base64") from None
+    if len(key) not in SECRET_BYTES:
+        raise ValueError(f"it holds {len(key)} bytes, and {SECRET_BYTES[0]} to {SECRET_BYTES[-1]} are wanted")
+    return key
+
+
+def signatures(keys: Sequence[bytes], webhook_id: str, timestamp: int, body: bytes) -> str:
+    """The header `webhook-signature`: one signature for each key."""
+    signed = f"{webhook_id}.{timestamp}.".encode() + body
+    digests = (hmac.digest(key, signed, "sha256") for key in keys)
+    return " ".join(f"v1,{base64.b64encode(digest).decode()}" for digest in digests)
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one that anybody on the internet may reach, however it is written."""
+    ip = ip_address(address)
+    if isinstance(ip, IPv6Address):
+        embedded = IPv4Address(int(ip) & 0xFFFF_FFFF) if ip in _NAT64 else ip.ipv4_mapped
+        if embedded is None:
+            return ip in _UNICAST and ip.is_global and not any(ip in network for network in _SPECIAL_6)
+        ip = embedded
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in _SPECIAL_4)
+
+
+class Undelivered(Exception):
+    """A call that was of no use: why, in words that hold nothing of its URL, and whether to make it again.
+
+    `after` is how long the receiver asked to be left alone, in seconds; `outcome` how it is counted if it was the last.
+    """
+
+    def __init__(self, reason: str, *, again: bool = False, after: float = 0.0, outcome: str = "failed") -> None:
+        super().__init__(reason)
+        self.again = again
+        self.after = after
+        self.outcome = outcome
+
+
+class Webhook:
+    """One run's end, and whom to tell it."""
+
+    __slots__ = ("calls", "run_id", "timer", "url")
+
+    def __init__(self, run_id: UUID, url: httpx.URL) -> None:
+        self.run_id = run_id
+        self.url = url
+        self.calls = 0
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class Webhooks:
+    """Calls webhooks, each until it is heard or given up.
+
+    `keys` sign, every one of them. `body` makes the payload of a run that has ended; `store` says how. `allow_private`
+    lets calls go to addresses that are not public, and without TLS. `outcomes` counts webhooks as `delivered`,
+    `failed`, `refused` (the URL leads where no call may go) and `dropped` (too many waited, the run was deleted, or the
+    process ended).
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[bytes],
+        store: ThreadStore,
+        body: Callable[[StoredRun], bytes],
+        *,
+        allow_private: bool = False,
+        resolver: Resolver | None = None,
+        retry_after: Sequence[float] = RETRY_AFTER,
+    ) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self._keys = tuple(keys)
+        self._store = store
+        self._body = body
+        self._allow_private = allow_private
+        self._resolve = resolver or self._look_up
+        self._retry_after = tuple(retry_after)
+        # The transport without httpx's client, which would write whole URLs into the log, follow proxies, keep cookies.
+        # No connection is kept: the next webhook at the same address may be of another host.
+        self._transport = httpx.AsyncHTTPTransport(
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        )
+        # Threads of its own: a name server that does not answer must not keep others from asyncio's. A look-up may
+        # outlast its call, by as long again; the next call must find a thread all the same.
+        self._threads = ThreadPoolExecutor(2 * CALLS_AT_ONCE, "webhook names")
+        self._pending: set[Webhook] = set()
+        self._ready: dict[str, deque[Webhook]] = {}
+        self._calls: Counter[str] = Counter()
+        self._tasks: set[ServiceTask[None]] = set()
+        self._untried = 0
+        self._all_tried = asyncio.Event()
+        self._all_tried.set()
+
+    def check(self, url: str) -> httpx.URL:
+        """Read the URL of a webhook. Raises `InputRefused`. Where a name leads is looked at when it is called."""
+        try:
+            parsed = httpx.URL(url) if len(url) <= MAX_URL else None
+            host = "" if parsed is None else parsed.host
+        except (httpx.InvalidURL, UnicodeError):  # the second for names with a faulty `xn--`
+            raise _refusal("is not a URL") from None
+        if parsed is None:
+            raise _refusal(f"should have at most {MAX_URL} characters")
+        if parsed.scheme != "https" and not (self._allow_private and parsed.scheme == "http"):
+            raise _refusal("should begin with https://")
+        if not host:
+            raise _refusal("should name a host")
+        if parsed.port is not None and not 0 < parsed.port < 65536:
+            raise _refusal("should name a port from 1 to 65535")
+        if parsed.userinfo:
+            raise _refusal("should hold no user and no password")
+        if not self._allow_private and _is_private_literal(host):
+            raise _refusal("should lead to a public address")
+        return parsed
+
+    @property
+    def waiting(self) -> int:
+        """Webhooks that are not delivered yet, nor given up."""
+        return len(self._pending)
+
+    def put(self, run_id: UUID, url: str) -> None:
+        """Tell `url` of a run that has ended, without waiting."""
+        try:
+            webhook = Webhook(run_id, self.check(url))
+        except InputRefused as refused:  # it was accepted under other options, by an earlier process
+            self.outcomes["refused"] += 1
+            logger.warning("run %s: its webhook is not called: %s", run_id, refused.message)
+            return
+        if len(self._pending) >= PENDING_LIMIT:
+            self.outcomes["dropped"] += 1
+            logger.error("run %s: its webhook at %s is dropped: too many wait", run_id, webhook.url.host)
+            return
+        self._pending.add(webhook)
+        self._untried += 1
+        self._all_tried.clear()
+        self._get_ready(webhook)
+
+    async def flush(self, seconds: float) -> None:
+        """Wait up to `seconds` until every webhook was called once; for another call there is no time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._all_tried.wait()
+
+    async def stop(self) -> None:
+        """End all calls; what is not delivered is dropped."""
+        for webhook in self._pending:
+            if webhook.timer is not None:
+                webhook.timer.cancel()
+        self._ready.clear()
+        for task in self._tasks:
+            task.end()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1.0)
+        if self._pending:
+            self.outcomes["dropped"] += len(self._pending)
+            logger.error("%d webhooks are dropped, for the process ends", len(self._pending))
+            self._pending.clear()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._transport.aclose()
+
+    def _get_ready(self, webhook: Webhook) -> None:
+        self._ready.setdefault(webhook.url.host, deque()).append(webhook)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Begin what calls may be made. Hosts take turns, and one that is slow leaves room for the others."""
+        while len(self._tasks) < CALLS_AT_ONCE:
+            host = next((host for host in self._ready if self._calls[host] < CALLS_AT_ONCE_TO_A_HOST), None)
+            if host is None:
+                return
+            waiting = self._ready.pop(host)
+            webhook = waiting.popleft()
+            if waiting:
+                self._ready[host] = waiting  # now the last
+            self._calls[host] += 1
+            loop = asyncio.get_running_loop()
+            task = ServiceTask.begin(self._call(webhook), loop=loop, name=f"webhook of run {webhook.run_id}")
+            self._tasks.add(task)
+            task.add_done_callback(partial(self._called, host))
+
+    def _called(self, host: str, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(cast(ServiceTask[None], task))
+        self._calls[host] -= 1
+        if not self._calls[host]:
+            del self._calls[host]
+        self._go_on()
+
+    async def _call(self, webhook: Webhook) -> None:
+        """Call once; then the webhook is done with, or waits for another call."""
+        webhook.timer = None
+        webhook.calls += 1
+        try:
+            await self._deliver(webhook)
+            self._end(webhook, "delivered")
+        except Undelivered as fault:
+            self._call_again_or_give_up(webhook, fault)
+        except (Exception, *ENDINGS):
+            if being_cancelled():
+                raise
+            logger.exception("run %s: its webhook at %s failed inside the server", webhook.run_id, webhook.url.host)
+            self._end(webhook, "failed")
+        if webhook.calls == 1:
+            self._untried -= 1
+            if not self._untried:
+                self._all_tried.set()
+
+    def _call_again_or_give_up(self, webhook: Webhook, fault: Undelivered) -> None:
+        if not fault.again or webhook.calls > len(self._retry_after):
+            text = "run %s: its webhook at %s is given up after %d calls: %s"
+            logger.error(text, webhook.run_id, webhook.url.host, webhook.calls, fault)
+            self._end(webhook, fault.outcome)
+            return
+        # Not to the second: those that failed together must not come back together.
+        delay = max(self._retry_after[webhook.calls - 1], fault.after) * random.uniform(1.0, 1.1)
+        text = "run %s: its webhook at %s is called again in %.0f s: %s"
+        logger.info(text, webhook.run_id, webhook.url.host, delay, fault)
+        webhook.timer = asyncio.get_running_loop().call_later(delay, self._get_ready, webhook)
+
+    def _end(self, webhook: Webhook, outcome: str) -> None:
+        self._pending.discard(webhook)
+        self.outcomes[outcome] += 1
+
+    async def _deliver(self, webhook: Webhook) -> None:
+        """Call once. Raises `Undelivered`."""
+        body = await self._payload(webhook.run_id)
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT):
+                response = await self._post(webhook, body)
+        except TimeoutError:
+            raise Undelivered(f"no answer within {CALL_TIMEOUT:g} s", again=True) from None
+        except httpx.ConnectError as error:
+            raise Undelivered(f"no connection: {error}", again=True) from None
+        except httpx.TransportError as error:
+            raise Undelivered(type(error).__name__, again=True) from None
+        if response.is_success:
+            return
+        status = response.status_code
+        again = status in _CALL_AGAIN or status >= 500
+        raise Undelivered(f"the answer was {status}", again=again, after=_retry_after(response.headers))
+
+    async def _payload(self, run_id: UUID) -> bytes:
+        """The body of the call. It is read anew for each: thousands may wait, and a thread may be deleted meanwhile."""
+        try:
+            run = await self._store.run(run_id, None, None)
+        except RunNotFound:
+            raise Undelivered("the run has been deleted", outcome="dropped") from None
+        except StoreUnavailable:
+            raise Undelivered("the store does not answer", again=True) from None
+        if run.status in OPEN:
+            raise Undelivered("the run's end is not stored yet", again=True)
+        return self._body(run)
+
+    async def _post(self, webhook: Webhook, body: bytes) -> httpx.Response:
+        """The answer, without its body. Raises `Undelivered` and `httpx.TransportError`."""
+        try:
+            url = webhook.url
+            found = await self._resolve(url.raw_host.decode(), url.port or (443 if url.scheme == "https" else 80))
+        except (OSError, UnicodeError):
+            raise Undelivered("the name of its host leads nowhere", again=True) from None
+        addresses = [address for address in found if self._allow_private or is_public(address)]
+        if not addresses:
+            raise Undelivered("its host has no public address", outcome="refused")
+        *others, last = addresses[:ADDRESSES]
+        for address in others:
+            with suppress(httpx.ConnectError, httpx.ConnectTimeout):
+                return await self._send(webhook, address, body)
+        return await self._send(webhook, last, body)
+
+    async def _send(self, webhook: Webhook, address: str, body: bytes) -> httpx.Response:
+        """Call one address: the very one that was looked at. A name that were asked for anew could lead elsewhere."""
+        webhook_id = f"run_{webhook.run_id.hex}"  # the same for each call, whichever process makes it
+        timestamp = int(time.time())
+        request = httpx.Request(
+            "POST",
+            webhook.url.copy_with(host=address),
+            headers={
+                "host": webhook.url.netloc.decode(),
+                "content-type": "application/json",
+                "user-agent": "jimsapi",
+                "webhook-id": webhook_id,
+                "webhook-timestamp": str(timestamp),
+                "webhook-signature": signatures(self._keys, webhook_id, timestamp, body),
+            },
+            content=body,
+            extensions={
+                # The certificate is to be the host's; the dot that may end a name is in none.
+                "sni_hostname": webhook.url.raw_host.decode().rstrip("."),
+                "timeout": {"connect": CONNECT_TIMEOUT},  # the whole call has a limit of its own
+            },
+        )
+        response = await self._transport.handle_async_request(request)
+        await response.aclose()  # the status is the answer: what else it says, and how long it is, does not matter
+        return response
+
+    async def _look_up(self, host: str, port: int) -> Sequence[str]:
+        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        return list(dict.fromkeys(str(place[4][0]) for place in found))
+
+
+def _refusal(fault: str) -> InputRefused:
+    """The URL is not quoted: its query may hold a secret."""
+    return InputRefused("webhook_url", "webhook_url", f"The URL of a webhook {fault}", None)
+
+
+def _is_private_literal(host: str) -> bool:
+    try:
+        return not is_public(host)
+    except ValueError:  # it is a name
+        return False
+
+
+def _retry_after(headers: httpx.Headers) -> float:
+    """What `Retry-After` asks for, in seconds (RFC 9110, 10.2.3); 0 if it says nothing that can be read."""
+    text = headers.get("retry-after", "")
+    seconds = 0.0
+    if text.isascii() and text.isdigit():
+        seconds = float(text)
+    else:
+        with suppress(ValueError, TypeError, OverflowError):
+            seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)

@@ -1,0 +1,49 @@
+"""TLS with client certificates: what the server knows of a connection, told to the app.
+
+uvicorn tells an app nothing of a connection's certificates. This protocol does, by the ASGI TLS extension (version
+0.2, https://asgi.readthedocs.io/en/latest/specs/tls.html). It serves only where client certificates are asked for.
+"""
+
+import asyncio
+import ssl
+
+from jimsapi.server.distinguished_name import subject_name
+from jimsapi.server.http1 import Http1Protocol
+
+Extension = dict[object, object]
+"""What stands in a scope's `extensions`, as uvicorn types it."""
+
+
+class ClientCertificateProtocol(Http1Protocol):
+    """HTTP/1.1 whose scopes hold the TLS extension. It is read once for each connection."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        super().connection_made(transport)
+        connection = transport.get_extra_info("ssl_object")
+        if connection is not None:
+            self.extensions = {"tls": tls_extension(connection)}
+
+
+def tls_extension(connection: ssl.SSLObject) -> Extension:
+    """The extension of a connection whose handshake is done. Python does not tell which certificate we sent."""
+    certificate = connection.getpeercert(binary_form=True)
+    name = error = None
+    if certificate is not None:
+        try:
+            name = subject_name(certificate)
+        except ValueError as fault:
+            error = f"the certificate's subject cannot be read: {fault}"
+    version, cipher = connection.version(), connection.cipher()
+    return {
+        "server_cert": None,
+        "client_cert_chain": [] if certificate is None else [ssl.DER_cert_to_PEM_cert(certificate)],
+        "client_cert_name": name,
+        "client_cert_error": error,
+        "tls_version": None if version is None else int(ssl.TLSVersion[version.replace(".", "_")]),
+        "cipher_suite": None if cipher is None else _number(connection.context, cipher[0]),
+    }
+
+
+def _number(context: ssl.SSLContext, cipher: str) -> int | None:
+    """The registered number of a cipher suite; OpenSSL's own has more above it."""
+    return next((one["id"] & 0xFFFF for one in context.get_ciphers() if one["name"] == cipher), None)

@@ -1,0 +1,1 @@
+"""Where threads are kept: in memory, or in an SQLite database."""

@@ -1,0 +1,203 @@
+"""The files of an open SQLite database: whether what is written still reaches those that the next program opens.
+
+SQLite writes on into a file that was removed, replaced or renamed, and reports success. With a removed write-ahead log
+(`-wal`) everything is lost that was committed since the last checkpoint, as soon as the process ends. So every
+transaction checks the files before its commit. The check must be cheap: an entry of a folder cannot change without the
+folder's own change time (`st_ctime`), so the entries are looked at only if that is new. Programs such as `rsync -a` set
+the modification time back; no program can set the change time.
+"""
+
+import logging
+import os
+import sqlite3
+import time
+
+from jimsapi.stores.sqlite.errors import DAMAGED, save_what_can_be_read
+from jimsapi.stores.sqlite.lock import DatabaseLock, Identity, identify
+from jimsapi.threads.errors import StoreUnavailable
+
+logger = logging.getLogger("jimsapi.store")
+
+LOG_REMOVED = "write-ahead log removed"
+"""The reason of a `StoreUnavailable` while a lost log is not rescued."""
+SETTLED = 3_000_000_000
+"""Nanoseconds after which a folder's change time is trusted: two changes within one tick of the file system's
+clock, which is 2 seconds at the coarsest, have the same time."""
+TICK = 20_000_000
+"""Nanoseconds that are longer than a tick of the clock of nearly every file system. Until `SETTLED`, the entries are
+checked once in as many, for the few with longer ticks."""
+CHECKPOINT = 1.0
+"""Seconds for which a database that is too short must stay unchanged before it counts as cut. While another program
+checkpoints, the first page may already have the new size, and the pages behind it are not written yet."""
+LOOK_AGAIN = 0.02
+"""Seconds between two looks at a database that is too short."""
+
+_BESIDE = ("-wal", "-shm")
+_Shortage = tuple[int, int]
+"""The size of a database that is too short, and the size that its first page says, in bytes."""
+
+
+class DatabaseFiles:
+    """Checks the files of a database that is open, and rescues what a removed log holds.
+
+    Made when SQLite has opened the database and its log. One thread at a time calls it: the one that uses the writer's
+    connection.
+    """
+
+    def __init__(self, path: str, lock: DatabaseLock) -> None:
+        self._path = path
+        self._folder = os.path.dirname(path)
+        self._lock = lock
+        self._database = identify(path)
+        self._log = self._identify_log()
+        self._settled_at = 0
+        self._checked_change = 0
+        self._checked_at = 0
+        self._size = 0
+        self._cut: _Shortage | None = None
+        self.log_is_lost = False
+        """Whether SQLite writes to a log, or an index of it, that no other program would find."""
+
+    def check(self) -> None:
+        """Raise `StoreUnavailable` if a commit would not reach the files that have the database's names."""
+        size = self._check_database()
+        if size < self._size and (shortage := self._shortage(size)) is not None:
+            raise self._shortage_error(shortage)
+        self._size = size
+        folder_changed_at = os.stat(self._folder).st_ctime_ns
+        if folder_changed_at != self._settled_at and not self._is_checked(folder_changed_at):
+            now = time.time_ns()
+            self._check_entries()
+            self._checked_change, self._checked_at = folder_changed_at, now
+            if now - folder_changed_at > SETTLED:
+                self._settled_at = folder_changed_at
+
+    def wait_while_short(self) -> None:
+        """Wait until the database is as long as its first page says, or has been too short for `CHECKPOINT` seconds.
+
+        `check` reports a database that stayed too short as damaged. Raises `StoreUnavailable` if it was removed.
+        """
+        seen: _Shortage | None = None
+        seen_at = 0.0
+        while (size := self._check_database()) < self._size:
+            shortage = self._shortage(size)
+            if shortage is None or shortage == self._cut:
+                return
+            if shortage != seen:
+                seen, seen_at = shortage, time.monotonic()
+            elif time.monotonic() - seen_at > CHECKPOINT:
+                self._cut = shortage
+                return
+            time.sleep(LOOK_AGAIN)
+
+    def rescue(self, connection: sqlite3.Connection) -> None:
+        """Move what a lost log holds into the database, and begin a new log.
+
+        No other connection of this process may be open. Raises `StoreUnavailable` while another program has the
+        database open: it may share the lost log, or write to a new one. Nothing is lost by waiting for it, as long as
+        this process lives. Once another program has written to a new log, the two cannot be joined: it is raised for
+        good.
+        """
+        self._check_database()
+        if self._identify_log() == self._log:  # somebody has put it back
+            self.log_is_lost = False
+            return
+        try:
+            with self._lock.without_others():
+                self._refuse_second_log()
+                _move_log(connection)
+                for mode in ("DELETE", "WAL"):  # the first of them closes and removes the log
+                    connection.execute(f"PRAGMA journal_mode = {mode}").fetchone()
+                connection.execute("SELECT version FROM jimsapi_schema").fetchone()  # this makes the new one
+        except OSError as error:
+            if identify(f"{self._path}-wal") is None:  # the others share the lost log
+                _move_log(connection)
+            raise StoreUnavailable(
+                f"{self._log_message()}; the server goes on by itself when no other program has {self._path} open: "
+                "stop them, and do not restart the server before that",
+                LOG_REMOVED,
+            ) from error
+        self._log = self._identify_log()
+        self.log_is_lost = False
+
+    def put_orphaned_log_aside(self) -> None:
+        """Rename the log if another file has the database's name now: SQLite would apply the log to that file.
+
+        For the end, when SQLite has closed the database.
+        """
+        if identify(self._path) in (None, self._database):
+            return
+        now = time.strftime("%Y%m%d-%H%M%S")
+        for suffix, ours in zip(_BESIDE, self._log, strict=True):
+            name = self._path + suffix
+            if ours is not None and identify(name) == ours:
+                aside = f"{name}.orphan-{now}"
+                os.rename(name, aside)
+                logger.warning("%s was replaced; %s belongs to the former file and is now %s", self._path, name, aside)
+
+    def _identify_log(self) -> list[Identity | None]:
+        return [identify(self._path + suffix) for suffix in _BESIDE]
+
+    def _is_checked(self, folder_changed_at: int) -> bool:
+        """Whether the entries were checked less than a tick ago, and later than others could change at that time."""
+        if folder_changed_at != self._checked_change or self._checked_at <= folder_changed_at + TICK:
+            return False
+        return self._checked_at <= time.time_ns() < self._checked_at + TICK
+
+    def _check_entries(self) -> None:
+        self.log_is_lost = self._identify_log() != self._log
+        if self.log_is_lost:
+            raise StoreUnavailable(self._log_message(), LOG_REMOVED)
+        self._lock.keep()
+
+    def _log_message(self) -> str:
+        return f"SQLite: {self._path}-wal or -shm was removed or replaced while the server uses it"
+
+    def _check_database(self) -> int:
+        """The size of the database. Raises `StoreUnavailable` if another file, or none, has its name."""
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            found = None
+        if found is None or (found.st_dev, found.st_ino) != self._database:
+            raise StoreUnavailable(
+                f"SQLite: {self._path} was removed or replaced; put it back, or restart the server; before you "
+                f"put a backup in its place, stop the server and remove {self._path}-wal and {self._path}-shm",
+                "database file removed or replaced",
+            )
+        return found.st_size
+
+    def _refuse_second_log(self) -> None:
+        path = f"{self._path}-wal"
+        if identify(path) not in (None, self._log[0]) and os.path.getsize(path) > 0:
+            raise StoreUnavailable(
+                f"{self._log_message()}, and another program has written to a new one: restart the server to go on "
+                "with what that program wrote, or restore a backup",
+                LOG_REMOVED,
+            )
+
+    def _shortage(self, size: int) -> _Shortage | None:
+        """How much the database is shorter than its first page says. A database that was vacuumed is not."""
+        header = os.pread(self._lock.database, 32, 0)
+        page_size = int.from_bytes(header[16:18], "big")
+        expected = int.from_bytes(header[28:32], "big") * (65536 if page_size == 1 else page_size)
+        return (size, expected) if len(header) < 32 or size < expected else None
+
+    def _shortage_error(self, shortage: _Shortage) -> StoreUnavailable:
+        size, expected = shortage
+        if shortage == self._cut:
+            return StoreUnavailable(
+                f"SQLite: {self._path} was cut to {size} bytes; {save_what_can_be_read(self._path)}", DAMAGED
+            )
+        return StoreUnavailable(
+            f"SQLite: {self._path} has {size} of {expected} bytes while another program moves its log; "
+            "the server goes on when that is done",
+            "locked by another program",
+        )
+
+
+def _move_log(connection: sqlite3.Connection) -> None:
+    """Checkpoint all of the log. Raises `StoreUnavailable`, or what SQLite does if the disk is full."""
+    busy, _, _ = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+    if busy:
+        raise StoreUnavailable("SQLite: another program keeps the write-ahead log from being moved", LOG_REMOVED)

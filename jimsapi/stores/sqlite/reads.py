@@ -1,0 +1,317 @@
+"""What is read from an SQLite database of threads: contexts, pages, single rows.
+
+Queries name their index where SQLite could choose another: what a query costs must not change with ANALYZE.
+"""
+
+import sqlite3
+from datetime import UTC, datetime
+from operator import itemgetter
+from typing import Any
+from uuid import UUID
+
+from jimsapi.stores.sqlite.rows import ThreadRow, id_text, thread_record, time_text
+from jimsapi.threads.errors import InvalidCursor, RunNotFound, ThreadNotFound
+from jimsapi.threads.event import TICK, Event, EventRow
+from jimsapi.threads.run import (
+    ContextLimits,
+    EventPage,
+    EventRecord,
+    RunStatus,
+    Snapshot,
+    StoredRun,
+    ThreadPage,
+    ThreadRecord,
+)
+from jimsapi.threads.store import decode_cursor, encode_cursor, take_page
+from jimsapi.threads.window import choose, is_comm, window_size
+
+_EVENT = "event_id, created_at, event_type, CAST(event_data AS BLOB)"
+_THREAD = "thread_id, contact_id, created_at, CAST(thread_config AS BLOB)"
+_NEWEST_FIRST = "ORDER BY created_at DESC, event_id DESC"
+
+_ALL = f"""
+    SELECT {_EVENT} FROM thread_events INDEXED BY jimsapi_events_order
+    WHERE thread_id = ? ORDER BY created_at, event_id
+"""
+_NEWEST = f"""
+    SELECT {_EVENT} FROM thread_events INDEXED BY jimsapi_events_order
+    WHERE thread_id = ? {_NEWEST_FIRST} LIMIT ?
+"""
+_OLDER = f"""
+    SELECT {_EVENT} FROM thread_events INDEXED BY jimsapi_events_order
+    WHERE thread_id = ? AND (created_at, event_id) < (?, ?) {_NEWEST_FIRST} LIMIT ?
+"""
+_OLDER_COMM = f"""
+    SELECT {_EVENT} FROM thread_events INDEXED BY jimsapi_events_comm
+    WHERE thread_id = ? AND substr(event_type, 1, 5) = 'comm.' AND (created_at, event_id) < (?, ?)
+    {_NEWEST_FIRST} LIMIT ?
+"""
+# Each step of the recursion seeks the next name behind the last one, so a name costs the same however often it was set.
+_OLDER_STATES = f"""
+    WITH RECURSIVE name(event_type) AS (
+        SELECT (
+            SELECT event_type FROM thread_events INDEXED BY jimsapi_events_state
+            WHERE thread_id = :thread AND substr(event_type, 1, 10) = 'state.set.'
+            ORDER BY event_type LIMIT 1
+        )
+        UNION ALL
+        SELECT (
+            SELECT event_type FROM thread_events INDEXED BY jimsapi_events_state
+            WHERE thread_id = :thread AND substr(event_type, 1, 10) = 'state.set.' AND event_type > name.event_type
+            ORDER BY event_type LIMIT 1
+        )
+        FROM name WHERE name.event_type IS NOT NULL
+    ),
+    newest(event_id) AS (
+        SELECT (
+            SELECT event_id FROM thread_events INDEXED BY jimsapi_events_state
+            WHERE thread_id = :thread AND substr(event_type, 1, 10) = 'state.set.' AND event_type = name.event_type
+            {_NEWEST_FIRST} LIMIT 1
+        )
+        FROM name WHERE name.event_type IS NOT NULL
+    )
+    SELECT {_EVENT.replace("event_id", "thread_events.event_id")}
+    FROM newest CROSS JOIN thread_events
+    WHERE thread_id = :thread AND thread_events.event_id = newest.event_id
+        AND (created_at, thread_events.event_id) < (:created_at, :event_id)
+    ORDER BY created_at DESC, thread_events.event_id DESC
+"""
+_HAS_MORE_THAN = """
+    SELECT 1 FROM thread_events INDEXED BY jimsapi_events_order WHERE thread_id = ? LIMIT 1 OFFSET ?
+"""
+NEWEST_TIME = f"""
+    SELECT created_at FROM thread_events INDEXED BY jimsapi_events_order
+    WHERE thread_id = ? {_NEWEST_FIRST} LIMIT 1
+"""
+_PAGE = f"""
+    SELECT {_EVENT} FROM thread_events INDEXED BY jimsapi_events_order
+    WHERE thread_id = ? AND (created_at, event_id) > (?, ?) ORDER BY created_at, event_id LIMIT ?
+"""
+_FIRST_PAGE = f"{_ALL} LIMIT ?"
+_BETWEEN = f"""
+    SELECT {_EVENT} FROM thread_events INDEXED BY jimsapi_events_order
+    WHERE thread_id = ? AND created_at BETWEEN ? AND ? ORDER BY created_at, event_id
+"""
+_EVENT_BY_ID = f"SELECT {_EVENT} FROM thread_events WHERE thread_id = ? AND event_id = ?"
+
+_BY_ID = f"SELECT {_THREAD} FROM threads WHERE thread_id = ?"
+_LATEST = f"""
+    SELECT {_THREAD} FROM threads INDEXED BY jimsapi_threads_contact
+    WHERE contact_id = ? ORDER BY created_at DESC, thread_id DESC LIMIT ?
+"""
+_LATEST_AFTER = f"""
+    SELECT {_THREAD} FROM threads INDEXED BY jimsapi_threads_contact
+    WHERE contact_id = ? AND (created_at, thread_id) < (?, ?) ORDER BY created_at DESC, thread_id DESC LIMIT ?
+"""
+_BY_EXTERNAL_ID = f"""
+    SELECT {_THREAD} FROM threads INDEXED BY jimsapi_threads_external
+    WHERE external_id = ? ORDER BY created_at DESC LIMIT 1
+"""
+
+_RUN = """
+    SELECT
+        thread_id, status, created_new_thread, accepted_at, started_at, finished_at,
+        error, caller, streamed, sent_at, sent
+    FROM jimsapi_runs WHERE run_id = ?
+"""
+
+
+def load_snapshot(connection: sqlite3.Connection, thread: str, limits: ContextLimits) -> Snapshot:
+    """The context of a thread (32 hex digits), at a cost that depends on the limits and not on its length."""
+    if limits.events == 0:
+        return Snapshot(_event_rows(connection.execute(_ALL, (thread,)).fetchall()), False)
+    size = window_size(limits)
+    window = _read_within(connection, _NEWEST, (thread, size + 1), limits.bytes)
+    seen = len(window)
+    if seen <= size and _text_size(window) <= limits.bytes:
+        window.reverse()
+        return Snapshot(window, False)
+    del window[size:]
+    edge = (window[-1].created_at, window[-1].event_id)
+    missing_comm = limits.events - sum(map(is_comm, window))
+    older_comm: list[EventRow] = []
+    if missing_comm > 0:
+        older_comm = _read_within(connection, _OLDER_COMM, (thread, *edge, missing_comm), limits.bytes)
+    states = {"thread": thread, "created_at": edge[0], "event_id": edge[1]}
+    older_states = _read_within(connection, _OLDER_STATES, states, limits.bytes)
+    rows = choose(window, older_comm, older_states, limits)
+    more = len(rows) < seen or connection.execute(_HAS_MORE_THAN, (thread, len(rows))).fetchone() is not None
+    return Snapshot(rows, more)
+
+
+def newest_time(connection: sqlite3.Connection, thread: str) -> datetime | None:
+    """The time of a thread's newest event."""
+    row = connection.execute(NEWEST_TIME, (thread,)).fetchone()
+    return None if row is None else datetime.fromisoformat(row[0])
+
+
+def event_by_id(connection: sqlite3.Connection, thread: str, event_id: UUID) -> EventRow | None:
+    """One event of a thread."""
+    rows = _event_rows(connection.execute(_EVENT_BY_ID, (thread, event_id.hex)).fetchall())
+    return rows[0] if rows else None
+
+
+def oldest_event(connection: sqlite3.Connection, thread: str) -> list[EventRow]:
+    """The thread's first event, or nothing."""
+    return _event_rows(connection.execute(_FIRST_PAGE, (thread, 1)).fetchall())
+
+
+def thread_by_id(connection: sqlite3.Connection, thread: str) -> ThreadRow | None:
+    """The thread with this identifier (32 hex digits)."""
+    row: ThreadRow | None = connection.execute(_BY_ID, (thread,)).fetchone()
+    return row
+
+
+def latest_thread(connection: sqlite3.Connection, contact_id: str) -> ThreadRow | None:
+    """The contact's newest thread."""
+    row: ThreadRow | None = connection.execute(_LATEST, (contact_id, 1)).fetchone()
+    return row
+
+
+def thread_by_external_id(connection: sqlite3.Connection, external_id: str) -> ThreadRow | None:
+    """The newest thread with this external identifier; other JIMS programs do not keep them unique."""
+    row: ThreadRow | None = connection.execute(_BY_EXTERNAL_ID, (external_id,)).fetchone()
+    return row
+
+
+def visible_thread(connection: sqlite3.Connection, thread_id: UUID, acting_for: str | None) -> ThreadRow:
+    """A thread, if the caller may see it. Raises `ThreadNotFound` if not."""
+    row = thread_by_id(connection, thread_id.hex)
+    if row is None or not may_see(row, acting_for):
+        raise ThreadNotFound(thread_id)
+    return row
+
+
+def may_see(row: ThreadRow, acting_for: str | None) -> bool:
+    """Whether the thread is of the contact that the caller may act for."""
+    return acting_for is None or row[1] == acting_for
+
+
+def read_run(connection: sqlite3.Connection, run_id: UUID, acting_for: str | None, caller: UUID | None) -> StoredRun:
+    """`ThreadStore.run`."""
+    run = connection.execute(_RUN, (run_id.hex,)).fetchone()
+    if run is None:
+        raise RunNotFound(run_id)
+    thread, status, created_new_thread, accepted_at, started_at, finished_at, error, asked_by, streamed, *sent = run
+    row = thread_by_id(connection, thread)
+    if row is None or not may_see(row, acting_for) or (caller is not None and asked_by != caller.hex):
+        raise RunNotFound(run_id)
+    return StoredRun(
+        run_id=run_id,
+        thread_id=UUID(id_text(row[0])),
+        contact_id=row[1],
+        status=RunStatus(status),
+        created_new_thread=bool(created_new_thread),
+        accepted_at=_utc(accepted_at),
+        started_at=started_at and _utc(started_at),
+        finished_at=finished_at and _utc(finished_at),
+        error=error,
+        streamed=streamed,
+        events=_sent_events(connection, thread, *sent),
+    )
+
+
+def _sent_events(connection: sqlite3.Connection, thread: str, sent_at: str | None, sent: int) -> list[EventRecord]:
+    """The events that a run sent. Their times are known, so that those of other programs between them stay out."""
+    if sent_at is None:
+        return []
+    first = datetime.fromisoformat(sent_at)
+    times = [time_text(first + TICK * number) for number in range(sent)]
+    rows = {row[1]: row for row in connection.execute(_BETWEEN, (thread, times[0], times[-1]))}
+    return [_event_record(rows[time]) for time in times if time in rows]
+
+
+def read_thread(connection: sqlite3.Connection, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
+    """`ThreadStore.thread`."""
+    return thread_record(visible_thread(connection, thread_id, acting_for))
+
+
+def read_threads(connection: sqlite3.Connection, contact_id: str, limit: int, after: str | None) -> ThreadPage:
+    """`ThreadStore.threads`."""
+    if after is None:
+        rows = connection.execute(_LATEST, (contact_id, limit + 1))
+    else:
+        rows = connection.execute(_LATEST_AFTER, (contact_id, *_read_cursor("threads", after), limit + 1))
+    page, more = take_page(rows, limit, itemgetter(3))
+    return ThreadPage(
+        [thread_record(row) for row in page],
+        encode_cursor("threads", page[-1][2], id_text(page[-1][0])) if more else None,
+    )
+
+
+def read_events(
+    connection: sqlite3.Connection, thread_id: UUID, acting_for: str | None, limit: int, after: str | None
+) -> EventPage:
+    """`ThreadStore.events`."""
+    visible_thread(connection, thread_id, acting_for)
+    if after is None:
+        rows = connection.execute(_FIRST_PAGE, (thread_id.hex, limit + 1))
+    else:
+        rows = connection.execute(_PAGE, (thread_id.hex, *_read_cursor("events", after), limit + 1))
+    page, more = take_page(rows, limit, itemgetter(3))
+    return EventPage(
+        [_event_record(row) for row in page],
+        encode_cursor("events", page[-1][1], id_text(page[-1][0])) if more else None,
+    )
+
+
+def read_events_before(
+    connection: sqlite3.Connection, thread_id: UUID, before: Event | None, limit: int
+) -> list[EventRow]:
+    """`ThreadStore.load_events`."""
+    thread = thread_id.hex
+    limit = max(0, limit)  # SQLite reads a negative limit as none
+    if before is None:
+        rows = connection.execute(_NEWEST, (thread, limit)).fetchall()
+    else:
+        # Other JIMS programs' rows hold whole seconds without a fraction: compare with the text that is there.
+        stored = event_by_id(connection, thread, before.event_id)
+        edge = time_text(before.created_at) if stored is None else stored.created_at
+        rows = connection.execute(_OLDER, (thread, edge, before.event_id.hex, limit)).fetchall()
+    rows.reverse()
+    return _event_rows(rows)
+
+
+def _read_within(connection: sqlite3.Connection, query: str, parameters: Any, size: int) -> list[EventRow]:
+    """Read rows until their JSON text exceeds `size` bytes; the row that exceeds it is the last."""
+    rows: list[Any] = []
+    cursor = connection.execute(query, parameters)
+    for row in cursor:
+        rows.append(row)
+        if row[3] is not None:
+            size -= len(row[3])
+            if size < 0:
+                break
+    cursor.close()
+    return _event_rows(rows)
+
+
+def _event_rows(rows: list[Any]) -> list[EventRow]:
+    return [
+        EventRow(event_id if event_id.__class__ is str else id_text(event_id), created_at, event_type, data)
+        for event_id, created_at, event_type, data in rows
+    ]
+
+
+def _event_record(row: Any) -> EventRecord:
+    event_id, created_at, event_type, data = row
+    return EventRecord(UUID(id_text(event_id)), _utc(created_at), event_type, data)
+
+
+def _utc(stored: str) -> datetime:
+    return datetime.fromisoformat(stored).replace(tzinfo=UTC)
+
+
+def _text_size(rows: list[EventRow]) -> int:
+    return sum([len(row.data) for row in rows if row.data])
+
+
+def _read_cursor(kind: str, cursor: str) -> tuple[str, str]:
+    found, created_at, row_id = decode_cursor(cursor, 3)
+    if found != kind:
+        raise InvalidCursor
+    try:
+        datetime.fromisoformat(created_at)
+    except ValueError:
+        raise InvalidCursor from None
+    return created_at, row_id

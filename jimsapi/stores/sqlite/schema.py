@@ -1,0 +1,298 @@
+"""Tables and indexes of an SQLite database of threads, and how it is opened, taken over and brought up to date.
+
+`threads` and `thread_events` are JIMS's own, so that other JIMS programs can use the same file. All else is ours, is
+only ever added, and is named `jimsapi_…`.
+"""
+
+import os
+import sqlite3
+import time
+from typing import Literal
+
+from jimsapi.stores.sqlite.errors import one_line, primary_code, save_what_can_be_read
+from jimsapi.stores.sqlite.lock import refuse_hard_links
+from jimsapi.threads.errors import StoreUnusable
+
+Durability = Literal["durable", "relaxed"]
+
+_BEGIN = b"SQLite format 3\0"
+"""How a database begins; an empty file is one, too."""
+
+BUSY_TIMEOUT = 1.0
+"""Seconds to wait for another program that holds the database."""
+LOOK_FOR_DAMAGE = 1.0
+"""Seconds that a start looks for damage: enough for some hundred megabytes, and no start waits for terabytes."""
+
+# Other JIMS programs declare ids as `UUID` and JSON as `JSON`. SQLite gives both NUMERIC affinity, which turns an id of
+# digits alone, and a JSON number, into a number of its own. Our columns have TEXT affinity, and keep what they get.
+# A thread is small and needs no row number beside its key; an event of more than 1 KB would be given a page of its own.
+_VERSION_1 = (
+    "CREATE TABLE jimsapi_schema (version INTEGER NOT NULL)",
+    """
+    CREATE TABLE IF NOT EXISTS threads (
+        thread_id CHAR(32) NOT NULL PRIMARY KEY,
+        contact_id VARCHAR,
+        external_id VARCHAR,
+        created_at DATETIME NOT NULL,
+        thread_config TEXT NOT NULL
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS thread_events (
+        thread_id CHAR(32) NOT NULL,
+        event_id CHAR(32) NOT NULL,
+        created_at DATETIME NOT NULL DEFAULT CURRENT_TIMESTAMP,
+        event_type VARCHAR(255) NOT NULL,
+        event_domain VARCHAR(255),
+        event_name VARCHAR(255),
+        event_data TEXT,
+        PRIMARY KEY (thread_id, event_id)
+    )
+    """,
+    "CREATE INDEX jimsapi_threads_contact ON threads (contact_id, created_at, thread_id)",
+    "CREATE INDEX jimsapi_threads_external ON threads (external_id, created_at) WHERE external_id IS NOT NULL",
+    "CREATE INDEX jimsapi_events_order ON thread_events (thread_id, created_at, event_id)",
+    # A context's parts, each found at a cost that does not depend on the thread's length. The predicates are equalities
+    # of an expression, which queries repeat word for word: a range is planned anew after ANALYZE, and then scans.
+    """
+    CREATE INDEX jimsapi_events_comm ON thread_events (thread_id, created_at, event_id)
+    WHERE substr(event_type, 1, 5) = 'comm.'
+    """,
+    """
+    CREATE INDEX jimsapi_events_state ON thread_events (thread_id, event_type, created_at, event_id)
+    WHERE substr(event_type, 1, 10) = 'state.set.'
+    """,
+    # `seq` orders the open runs of one thread. `message` is JSON, kept only until it enters the thread.
+    """
+    CREATE TABLE jimsapi_runs (
+        run_id CHAR(32) NOT NULL PRIMARY KEY,
+        thread_id CHAR(32) NOT NULL,
+        seq INTEGER NOT NULL,
+        owner CHAR(32) NOT NULL,
+        status VARCHAR(16) NOT NULL,
+        created_new_thread INTEGER NOT NULL,
+        message TEXT,
+        accepted_at DATETIME NOT NULL,
+        started_at DATETIME,
+        finished_at DATETIME,
+        error TEXT
+    ) WITHOUT ROWID
+    """,
+    "CREATE UNIQUE INDEX jimsapi_runs_running ON jimsapi_runs (thread_id) WHERE status = 'running'",
+    "CREATE INDEX jimsapi_runs_open ON jimsapi_runs (thread_id, seq) WHERE finished_at IS NULL",
+    "CREATE INDEX jimsapi_runs_thread ON jimsapi_runs (thread_id)",
+    "CREATE INDEX jimsapi_runs_finished ON jimsapi_runs (finished_at) WHERE finished_at IS NOT NULL",
+    "CREATE TABLE jimsapi_owners (owner CHAR(32) NOT NULL PRIMARY KEY, beat_at DATETIME NOT NULL) WITHOUT ROWID",
+)
+
+# `message_id` is the message that the run answers, and `continues` whether it was in the thread before the run. `sent`
+# is the number of events that `finish` stored, a microsecond apart from `sent_at` on.
+_VERSION_2 = (
+    "ALTER TABLE jimsapi_runs ADD COLUMN message_id CHAR(32)",
+    "ALTER TABLE jimsapi_runs ADD COLUMN continues INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE jimsapi_runs ADD COLUMN caller CHAR(32)",
+    "ALTER TABLE jimsapi_runs ADD COLUMN background INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE jimsapi_runs ADD COLUMN webhook_url TEXT",
+    "ALTER TABLE jimsapi_runs ADD COLUMN sent_at DATETIME",
+    "ALTER TABLE jimsapi_runs ADD COLUMN sent INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE jimsapi_runs ADD COLUMN streamed INTEGER",
+    """
+    CREATE TABLE jimsapi_idempotency (
+        key CHAR(32) NOT NULL PRIMARY KEY,
+        body CHAR(32) NOT NULL,
+        run_id CHAR(32) NOT NULL,
+        used_at DATETIME NOT NULL
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX jimsapi_idempotency_used ON jimsapi_idempotency (used_at)",
+)
+
+# An ordinary turn's run never waits, so that it enters none of what is here.
+_VERSION_3 = (
+    "DROP INDEX jimsapi_runs_open",
+    "CREATE INDEX jimsapi_runs_waiting ON jimsapi_runs (thread_id, seq) WHERE status = 'queued'",
+)
+
+# A purge finds old runs by their identifiers, which begin with the time of their arrival.
+_VERSION_4 = ("DROP INDEX jimsapi_runs_finished",)
+
+_MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
+SCHEMA_VERSION = len(_MIGRATIONS)
+
+_NEEDED_COLUMNS = {
+    "threads": {"thread_id", "contact_id", "external_id", "created_at", "thread_config"},
+    "thread_events": {"thread_id", "event_id", "created_at", "event_type", "event_data"},
+}
+
+_UNOPENABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
+_DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
+_HELD = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_HARMLESS = ("ok", "NULL value in ", "NUMERIC value in ", "TEXT value in ", "CHECK constraint failed")
+"""What SQLite's check finds, and works with all the same."""
+
+
+def open_writer(path: str, durability: Durability) -> sqlite3.Connection:
+    """Open the connection that writes, and bring the database's tables up to date.
+
+    Raises:
+        StoreUnusable: it is no database, cannot be written, or was made by a newer version; the message says which.
+    """
+    try:
+        connection = sqlite3.connect(
+            path, timeout=BUSY_TIMEOUT, isolation_level=None, cached_statements=256, check_same_thread=False
+        )
+        try:
+            _refuse_damage(connection, path)
+            _refuse_foreign_tables(connection, path)
+            _refuse_newer_schema(connection, path)
+            _configure(connection, path, durability)
+            _migrate(connection)
+            _schema_version(connection)  # SQLite makes the log when it first reads
+        except BaseException:
+            connection.close()
+            raise
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise StoreUnusable(_cause(path, error)) from error
+    return connection
+
+
+def refuse_place(path: str) -> None:
+    """Raise `StoreUnusable` for a path at which no database can be."""
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        raise StoreUnusable(f"{path}: there is no folder {folder}; make it, or name another with --store")
+    if os.path.isdir(path):
+        raise StoreUnusable(f"{path}: is a folder; name a file in it with --store")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise StoreUnusable(f"{path}: is not a regular file; name another with --store")
+    for beside in (f"{path}-wal", f"{path}-shm"):
+        if os.path.exists(beside) and not (os.path.isfile(beside) and os.access(beside, os.R_OK | os.W_OK)):
+            raise StoreUnusable(
+                f"{path}: {beside} cannot be opened for reading and writing; check what it is, and its permissions"
+            )
+
+
+def refuse_file(path: str) -> None:
+    """Raise `StoreUnusable` for a file that can be seen to be no database, or to be out of reach.
+
+    For a process that has no connection to the database: closing a file takes away the locks that it has on it.
+    """
+    refuse_place(path)
+    folder = os.path.dirname(path)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StoreUnusable(f"{path}: the folder {folder} cannot be written, and SQLite keeps more files in it")
+    if not os.path.isfile(path):
+        return
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise StoreUnusable(f"{path}: cannot be opened for reading and writing; check the permissions of the file")
+    with open(path, "rb") as file:
+        begin = file.read(len(_BEGIN))
+    if len(begin) > 1 and begin != _BEGIN:  # SQLite counts a file of one byte as empty
+        raise StoreUnusable(
+            f"{path}: is not an SQLite database, or is damaged; name another file, or remove {path}-wal and "
+            f"{path}-shm and restore a backup"
+        )
+    refuse_hard_links(path)
+
+
+def open_reader(path: str) -> sqlite3.Connection:
+    """Open a connection that reads beside the writer. Raises `StoreUnusable`."""
+    try:
+        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
+        connection.execute("PRAGMA query_only = ON")
+        _schema_version(connection)  # SQLite opens the log when it first reads: the writer's, not a later one
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise StoreUnusable(_cause(path, error)) from error
+    return connection
+
+
+def _configure(connection: sqlite3.Connection, path: str, durability: Durability) -> None:
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise StoreUnusable(
+            f"{path}: SQLite cannot keep a write-ahead log there (a network file system?); put the file on a local disk"
+        )
+    connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'durable' else 'NORMAL'}")
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    for version in range(_schema_version(connection) + 1, SCHEMA_VERSION + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in _MIGRATIONS[version - 1]:
+                connection.execute(statement)
+            connection.execute("DELETE FROM jimsapi_schema")
+            connection.execute("INSERT INTO jimsapi_schema (version) VALUES (?)", (version,))
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def _schema_version(connection: sqlite3.Connection) -> int:
+    if not _columns(connection, "jimsapi_schema"):
+        return 0
+    version: int = connection.execute("SELECT coalesce(max(version), 0) FROM jimsapi_schema").fetchone()[0]
+    return version
+
+
+def _refuse_newer_schema(connection: sqlite3.Connection, path: str) -> None:
+    found = _schema_version(connection)
+    if found > SCHEMA_VERSION:
+        raise StoreUnusable(
+            f"{path}: a newer jimsapi made this database (schema {found}; this one knows {SCHEMA_VERSION}); "
+            "upgrade jimsapi, or name another file with --store"
+        )
+
+
+def _refuse_foreign_tables(connection: sqlite3.Connection, path: str) -> None:
+    for table, needed in _NEEDED_COLUMNS.items():
+        found = _columns(connection, table)
+        if found and (missing := needed - found):
+            raise StoreUnusable(
+                f"{path}: its table '{table}' is not JIMS's (it lacks {', '.join(sorted(missing))}); "
+                "name another file with --store"
+            )
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    return {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+
+
+def _refuse_damage(connection: sqlite3.Connection, path: str) -> None:
+    """Look through the pages for as long as a start may take. Damage that is beyond that is found when it is read."""
+    look_until = time.monotonic() + LOOK_FOR_DAMAGE
+    connection.set_progress_handler(lambda: time.monotonic() > look_until, 10_000)
+    try:
+        found = [text for (text,) in connection.execute("PRAGMA quick_check(10)") if not text.startswith(_HARMLESS)]
+    except sqlite3.OperationalError as error:
+        if primary_code(error) != sqlite3.SQLITE_INTERRUPT:
+            raise
+        return
+    finally:
+        connection.set_progress_handler(None, 0)
+    if found:
+        problem = found[0].replace("\n", " ")
+        raise StoreUnusable(f"{path}: is damaged ({problem}); {save_what_can_be_read(path)}")
+
+
+def _cause(path: str, error: sqlite3.Error | UnicodeDecodeError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"{path}: is damaged ({one_line(error)}); {save_what_can_be_read(path)}"
+    code = primary_code(error)
+    if code in _UNOPENABLE:
+        return (
+            f"{path}: cannot be opened for reading and writing ({error}); check the permissions of the file and of its "
+            f"folder {os.path.dirname(path)}, in which SQLite keeps two more files"
+        )
+    if code in _DAMAGED:
+        return (
+            f"{path}: is not an SQLite database, or is damaged ({error}); name another file, or if it is yours, "
+            f"{save_what_can_be_read(path)}"
+        )
+    if code in _HELD:
+        return f"{path}: another program holds it locked; stop that program and start again"
+    if code == sqlite3.SQLITE_FULL:
+        return f"{path}: the disk is full; make room and start again"
+    return f"{path}: cannot be used ({error}); name another file with --store"

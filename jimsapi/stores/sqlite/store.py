@@ -1,0 +1,323 @@
+"""The SQLite store: one file, one process, one writer that commits what waits together."""
+
+import asyncio
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+from uuid import UUID
+
+from jimsapi.stores.sqlite import reads, writes
+from jimsapi.stores.sqlite.errors import DAMAGED, as_domain_error
+from jimsapi.stores.sqlite.file import LOG_REMOVED, DatabaseFiles
+from jimsapi.stores.sqlite.lock import DatabaseLock, refuse_lock
+from jimsapi.stores.sqlite.schema import Durability, open_reader, open_writer, refuse_file, refuse_place
+from jimsapi.stores.sqlite.writer import Work, Writer
+from jimsapi.threads.errors import StoreUnavailable, StoreUnusable
+from jimsapi.threads.event import THREAD_CREATED, Event, EventRow, NewEvent, utc_now
+from jimsapi.threads.ids import uuid7
+from jimsapi.threads.run import (
+    Accepted,
+    AdoptedRun,
+    ContextLimits,
+    EventPage,
+    New,
+    Outcome,
+    RunPlan,
+    Settled,
+    Started,
+    StoredRun,
+    ThreadPage,
+    ThreadRecord,
+)
+from jimsapi.threads.storable import dump_storable
+from jimsapi.threads.store import KEEP_KEYS, CommitRecord
+
+logger = logging.getLogger("jimsapi.store")
+
+T = TypeVar("T")
+
+PING_TIMEOUT = 5.0
+"""Seconds after which a ping that got no answer fails."""
+
+PURGED_AT_ONCE = 1000
+"""Runs, or keys, forgotten in one operation, so that a long purge does not hold up the others."""
+
+
+class SQLiteStore:
+    """Keeps threads in an SQLite file, which JIMS programs can use at the same time.
+
+    `durability`: "durable" syncs every commit to the disk before it answers; "relaxed" leaves that to checkpoints, so
+    that a power cut (not a crash of the process) may take the last commits back.
+
+    One process holds the file at a time: see `DatabaseLock`. Damage that an operation meets ends all writing until the
+    database is opened anew; when the write-ahead log was removed, `DatabaseFiles` rescues what it holds.
+    """
+
+    def __init__(self, path: Path | str, *, durability: Durability = "durable") -> None:
+        # The path behind symbolic links, so that all ways to one file meet at one lock.
+        self._path = os.path.realpath(path)
+        self._durability = durability
+        self._writer: Writer | None = None
+        self._reader: _Reader | None = None
+        self._damage: StoreUnavailable | None = None
+        self._reopening: asyncio.Task[None] | None = None
+        self.name = f"sqlite:///{self._path}"
+        self.on_commit: Callable[[CommitRecord], None] | None = None
+        self.on_turn: Callable[[UUID], None] | None = None
+        self.keep_keys = KEEP_KEYS
+
+    async def __aenter__(self) -> Self:
+        self._damage = None
+        writer = Writer(self._connect, self._disconnect, self._check, self._mend, self._report)
+        await writer.open()
+        try:
+            self._reader = await _Reader.open(self._path)
+        except BaseException:
+            await writer.close()
+            raise
+        self._writer = writer
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if self._reopening is not None:
+                await asyncio.wait([self._reopening])
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        writer, reader = self._writer, self._reader
+        self._writer = self._reader = None
+        try:
+            if reader is not None:
+                await reader.close()
+        finally:
+            if writer is not None:
+                await writer.close()
+
+    async def ping(self) -> None:
+        try:
+            async with asyncio.timeout(PING_TIMEOUT):
+                await self._read(_probe)
+                # An empty transaction shows that the writer lives and gets the lock. Whether a failure is over, only
+                # writing shows. In a flood a probe must not wait for its turn.
+                failing = self._writer is not None and self._writer.failing
+                await self._write(_touch if failing else _probe, brief=not failing, first=True)
+        except TimeoutError:
+            message = f"SQLite: {self._path} did not answer within {PING_TIMEOUT:g} s"
+            raise StoreUnavailable(message, "no answer") from None
+
+    async def accept(self, plan: RunPlan) -> Accepted:
+        work = partial(writes.accept, plan=plan, new_thread=_new_thread(plan), keep_keys=self.keep_keys)
+        return await self._write(work, brief=plan.context.events > 0)
+
+    async def start(
+        self, run_id: UUID, owner: UUID, events: Sequence[NewEvent], context: ContextLimits
+    ) -> Started | None:
+        work = partial(writes.start, run_id=run_id, owner=owner, events=events, context=context)
+        return await self._write(work, brief=context.events > 0)
+
+    async def finish(self, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
+        return await self._write(partial(writes.finish, run_id=run_id, owner=owner, outcome=outcome), brief=True)
+
+    async def cancel(self, run_id: UUID) -> Settled:
+        return await self._write(partial(writes.cancel, run_id=run_id), brief=True)
+
+    async def heartbeat(self, owner: UUID, live: Collection[UUID]) -> list[UUID]:
+        return await self._write(partial(writes.heartbeat, owner=owner, live=frozenset(live)), brief=True)
+
+    async def recover(self, owner: UUID) -> int:
+        return await self._write(partial(writes.recover, owner=owner))
+
+    async def adopt(self, owner: UUID) -> list[AdoptedRun]:
+        return await self._write(partial(writes.adopt, owner=owner))
+
+    async def run(self, run_id: UUID, acting_for: str | None, caller: UUID | None) -> StoredRun:
+        return await self._read(partial(reads.read_run, run_id=run_id, acting_for=acting_for, caller=caller))
+
+    async def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
+        return await self._read(partial(reads.read_thread, thread_id=thread_id, acting_for=acting_for))
+
+    async def threads(self, contact_id: str, limit: int, after: str | None) -> ThreadPage:
+        return await self._read(partial(reads.read_threads, contact_id=contact_id, limit=limit, after=after))
+
+    async def events(self, thread_id: UUID, acting_for: str | None, limit: int, after: str | None) -> EventPage:
+        return await self._read(
+            partial(reads.read_events, thread_id=thread_id, acting_for=acting_for, limit=limit, after=after)
+        )
+
+    async def load_events(self, thread_id: UUID, before: Event | None, limit: int) -> list[EventRow]:
+        return await self._read(partial(reads.read_events_before, thread_id=thread_id, before=before, limit=limit))
+
+    async def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:
+        return await self._write(partial(writes.delete_thread, thread_id=thread_id, acting_for=acting_for))
+
+    async def delete_contact(self, contact_id: str) -> list[UUID]:
+        return await self._write(partial(writes.delete_contact, contact_id=contact_id))
+
+    async def purge(self, older_than: timedelta) -> int:
+        cutoff = utc_now() - older_than
+        purged = 0
+        while count := await self._write(partial(writes.purge, cutoff=cutoff, limit=PURGED_AT_ONCE)):
+            purged += count
+        used_before = utc_now() - self.keep_keys
+        while await self._write(partial(writes.purge_keys, used_before=used_before, limit=PURGED_AT_ONCE)):
+            pass
+        return purged
+
+    def _write(self, work: Work[T], *, brief: bool = False, first: bool = False) -> asyncio.Future[T]:
+        if self._writer is None:
+            raise StoreUnavailable("the store is not open")
+        return self._writer.submit(work, brief=brief, first=first)
+
+    async def _read(self, work: Work[T]) -> T:
+        if self._writer is None:
+            raise StoreUnavailable("the store is not open")
+        if self._reader is None and self._reopening is not None:
+            await asyncio.wait([self._reopening])
+        if self._reader is None:
+            raise StoreUnavailable(f"SQLite: {self._path} waits for a new write-ahead log", LOG_REMOVED)
+        try:
+            return await self._reader.read(work)
+        except StoreUnavailable as error:
+            self._note_damage(error)
+            raise
+
+    def preflight(self) -> str | None:
+        """Look whether the file could be opened, without opening or changing anything.
+
+        Returns what opening would make; None if the file is there. Raises `StoreUnusable` as opening would.
+        """
+        refuse_file(self._path)
+        refuse_lock(self._path)
+        return None if os.path.exists(self._path) else f"{self._path} does not exist yet; a start makes it"
+
+    def _connect(self) -> sqlite3.Connection:
+        refuse_place(self._path)
+        self._lock = DatabaseLock(self._path)
+        try:
+            connection = open_writer(self._path, self._durability)
+            self._files = DatabaseFiles(self._path, self._lock)
+        except BaseException:
+            self._lock.release()
+            raise
+        return connection
+
+    def _disconnect(self, connection: sqlite3.Connection) -> None:
+        try:
+            with suppress(StoreUnavailable):
+                self._files.check()  # it notices a lost log
+            self._mend(connection)
+            self._files.check()
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except StoreUnavailable:
+            self._lock.protect_log()
+        except sqlite3.Error:
+            pass  # the log holds what was not moved; the next opening reads it
+        finally:
+            connection.close()
+            with suppress(OSError):  # then the next start refuses the log
+                self._files.put_orphaned_log_aside()
+            self._lock.release()
+
+    def _mend(self, connection: sqlite3.Connection) -> None:
+        """Wait for another program's checkpoint. Rescue a lost log, once the reader has closed its connection."""
+        self._files.wait_while_short()
+        if self._files.log_is_lost and self._reader is None:
+            self._files.rescue(connection)
+
+    def _check(self) -> None:
+        """Before a commit: refuse one that would be lost, or would add to damage."""
+        if self._damage is not None:
+            raise self._damage
+        self._files.check()
+
+    def _report(self, record: CommitRecord, failure: StoreUnavailable | None) -> None:
+        if failure is not None:
+            self._note_damage(failure)
+        if (self._files.log_is_lost or self._reader is None) and self._writer is not None and self._reopening is None:
+            self._reopening = asyncio.get_running_loop().create_task(self._reopen())
+            self._reopening.add_done_callback(self._end_reopening)
+        if self.on_commit is not None:
+            self.on_commit(record)
+
+    def _note_damage(self, error: StoreUnavailable) -> None:
+        if error.reason == DAMAGED and self._damage is None:
+            self._damage = error
+
+    async def _reopen(self) -> None:
+        """Begin a new write-ahead log, and read from there. What fails here is tried again after the next commit."""
+        reader, self._reader = self._reader, None
+        try:
+            if reader is not None:
+                await reader.close()
+            await self._write(_probe)
+            reader = await _Reader.open(self._path)
+        except (StoreUnavailable, StoreUnusable):
+            return  # whoever writes gets the cause
+        if self._writer is None:  # the store was closed meanwhile
+            await reader.close()
+        else:
+            self._reader = reader
+
+    def _end_reopening(self, reopening: asyncio.Task[None]) -> None:
+        # A task that is cancelled before its first step executes no `finally` of its own.
+        if self._reopening is reopening:
+            self._reopening = None
+
+
+class _Reader:
+    """Reads on a connection and in a thread of its own, so that no page waits for the writer."""
+
+    def __init__(self, thread: ThreadPoolExecutor, connection: sqlite3.Connection) -> None:
+        self._thread = thread
+        self._connection = connection
+
+    @classmethod
+    async def open(cls, path: str) -> Self:
+        thread = ThreadPoolExecutor(1, thread_name_prefix="jimsapi-sqlite-reader")
+        return cls(thread, await asyncio.get_running_loop().run_in_executor(thread, open_reader, path))
+
+    async def read(self, work: Work[T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._connection)
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            raise as_domain_error(error) from error
+        except (ValueError, TypeError) as error:
+            logger.error("SQLite: a row cannot be read", exc_info=error)
+            raise StoreUnavailable(f"SQLite: a row cannot be read: {type(error).__name__}", "unreadable row") from error
+
+    async def close(self) -> None:
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
+        finally:
+            self._thread.shutdown(wait=False)
+
+
+def _new_thread(plan: RunPlan) -> writes.NewThread | None:
+    for selector in plan.selectors:
+        if isinstance(selector, New):
+            config = plan.thread_config if selector.config is None else dump_storable(dict(selector.config))
+            return writes.NewThread(uuid7(), NewEvent(uuid7(), THREAD_CREATED, b"{}"), selector.external_id, config)
+    return None
+
+
+def _probe(connection: sqlite3.Connection) -> None:
+    connection.execute("SELECT version FROM jimsapi_schema").fetchone()
+
+
+def _touch(connection: sqlite3.Connection) -> None:
+    # SQLite writes nothing for an UPDATE that changes nothing.
+    (version,) = connection.execute("SELECT max(version) FROM jimsapi_schema").fetchone()
+    connection.execute("DELETE FROM jimsapi_schema")
+    connection.execute("INSERT INTO jimsapi_schema (version) VALUES (?)", (version,))

@@ -1,0 +1,568 @@
+"""What is written to an SQLite database of threads: each function is one operation of the writer, all of it or nothing.
+
+Nearly everything that is refused is refused before anything is written, so that the writer need not undo it.
+"""
+
+import sqlite3
+from collections.abc import Collection, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import msgspec
+import orjson
+
+from jimsapi.stores.sqlite.reads import (
+    NEWEST_TIME,
+    event_by_id,
+    latest_thread,
+    load_snapshot,
+    may_see,
+    newest_time,
+    oldest_event,
+    thread_by_external_id,
+    thread_by_id,
+    visible_thread,
+)
+from jimsapi.stores.sqlite.rows import ThreadRow, first_id_after, id_hex, id_text, json_value, thread_record, time_text
+from jimsapi.threads.errors import DomainError, IdentifierTaken, QueueFull, RunClosed, ThreadNotFound
+from jimsapi.threads.event import EventRow, NewEvent, times_after, utc_now
+from jimsapi.threads.run import (
+    Accepted,
+    AdoptedRun,
+    ByExternalId,
+    ById,
+    ContextLimits,
+    Idempotency,
+    Latest,
+    New,
+    Outcome,
+    RunPlan,
+    RunStatus,
+    Settled,
+    Snapshot,
+    Started,
+    ThreadRecord,
+)
+from jimsapi.threads.storable import storable_text
+from jimsapi.threads.store import KeyHolder
+from jimsapi.threads.window import end_with
+
+_TICK = timedelta(microseconds=1)
+_LATEST = Latest()
+
+_INSERT_THREAD = """
+    INSERT INTO threads (thread_id, contact_id, external_id, created_at, thread_config) VALUES (?, ?, ?, ?, ?)
+"""
+_INSERT_EVENT = """
+    INSERT INTO thread_events (thread_id, event_id, created_at, event_type, event_data) VALUES (?, ?, ?, ?, ?)
+"""
+_INSERT_RUN = """
+    INSERT INTO jimsapi_runs
+        (run_id, thread_id, seq, owner, status, created_new_thread, message, accepted_at, started_at,
+         message_id, continues, caller, background, webhook_url)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_RUN = """
+    SELECT thread_id, owner, status, created_new_thread, message, message_id, continues
+    FROM jimsapi_runs WHERE run_id = ?
+"""
+_KEY_HOLDER = """
+    SELECT r.run_id, k.body, r.status, r.started_at, r.continues, r.thread_id, r.message_id
+    FROM jimsapi_idempotency k CROSS JOIN jimsapi_runs r ON r.run_id = k.run_id
+    WHERE k.key = ? AND k.used_at >= ?
+"""
+_TAKE_KEY = "INSERT OR REPLACE INTO jimsapi_idempotency (key, body, run_id, used_at) VALUES (?, ?, ?, ?)"
+_QUEUE = """
+    SELECT count(*), coalesce(max(seq), 0) FROM (
+        SELECT seq FROM jimsapi_runs INDEXED BY jimsapi_runs_running WHERE thread_id = ? AND status = 'running'
+        UNION ALL
+        SELECT seq FROM jimsapi_runs INDEXED BY jimsapi_runs_waiting WHERE thread_id = ? AND status = 'queued'
+    )
+"""
+_OPEN_OF_THREAD = """
+    SELECT run_id, seq FROM jimsapi_runs INDEXED BY jimsapi_runs_running WHERE thread_id = ? AND status = 'running'
+    UNION ALL
+    SELECT run_id, seq FROM jimsapi_runs INDEXED BY jimsapi_runs_waiting WHERE thread_id = ? AND status = 'queued'
+    ORDER BY seq
+"""
+_OLDEST_OF_THREAD = f"SELECT run_id FROM ({_OPEN_OF_THREAD} LIMIT 1)"
+_MAY_START = """
+    SELECT run_id FROM jimsapi_runs INDEXED BY jimsapi_runs_waiting
+    WHERE thread_id = ? AND status = 'queued' AND NOT EXISTS (
+        SELECT 1 FROM jimsapi_runs INDEXED BY jimsapi_runs_running WHERE thread_id = ? AND status = 'running'
+    )
+    ORDER BY seq LIMIT 1
+"""
+_OPEN = """
+    SELECT run_id, thread_id, status, message, background, caller, webhook_url, seq
+    FROM jimsapi_runs INDEXED BY jimsapi_runs_running WHERE status = 'running' AND (owner = ?) = ?
+    UNION ALL
+    SELECT run_id, thread_id, status, message, background, caller, webhook_url, seq
+    FROM jimsapi_runs INDEXED BY jimsapi_runs_waiting WHERE status = 'queued' AND (owner = ?) = ?
+    ORDER BY thread_id, seq
+"""
+_ADOPT = "UPDATE jimsapi_runs SET owner = ? WHERE run_id = ?"
+_START = "UPDATE jimsapi_runs SET status = 'running', started_at = ?, message = NULL WHERE run_id = ?"
+_FINISH = """
+    UPDATE jimsapi_runs SET status = ?, finished_at = ?, error = ?, sent_at = ?, sent = ?, streamed = ? WHERE run_id = ?
+"""
+# With the time of the thread's newest event, and the run that may start when this one ends.
+_TO_FINISH = f"""
+    SELECT thread_id, owner, status,
+        ({NEWEST_TIME.replace("?", "run.thread_id")}),
+        (
+            SELECT run_id FROM jimsapi_runs INDEXED BY jimsapi_runs_waiting
+            WHERE thread_id = run.thread_id AND status = 'queued' ORDER BY seq LIMIT 1
+        )
+    FROM jimsapi_runs run WHERE run_id = ?
+"""
+_END = "UPDATE jimsapi_runs SET status = ?, finished_at = ?, message = NULL WHERE run_id = ?"
+_BEAT = """
+    INSERT INTO jimsapi_owners (owner, beat_at) VALUES (?, ?)
+    ON CONFLICT (owner) DO UPDATE SET beat_at = excluded.beat_at
+"""
+_PURGE = """
+    DELETE FROM jimsapi_runs WHERE run_id IN (
+        SELECT run_id FROM jimsapi_runs WHERE run_id < ? AND finished_at < ? LIMIT ?
+    )
+"""
+_PURGE_KEYS = """
+    DELETE FROM jimsapi_idempotency WHERE key IN (
+        SELECT key FROM jimsapi_idempotency INDEXED BY jimsapi_idempotency_used WHERE used_at < ? LIMIT ?
+    )
+"""
+
+
+class NewThread(msgspec.Struct, frozen=True):
+    """What a thread will be made of, if accepting a run creates one."""
+
+    thread_id: UUID
+    created: NewEvent
+    external_id: str | None
+    config: bytes
+
+
+def accept(
+    connection: sqlite3.Connection, plan: RunPlan, new_thread: NewThread | None, keep_keys: timedelta
+) -> Accepted:
+    """`ThreadStore.accept`. `new_thread` is given if a selector is `New`."""
+    changes = connection.total_changes
+    try:
+        return _accept_now(connection, plan, new_thread, keep_keys)
+    except (DomainError, sqlite3.IntegrityError):
+        if connection.total_changes != changes:  # the run was new: it is stored before all else
+            raise
+        before = _accepted_before(connection, plan)
+        if before is None:
+            raise
+        return before
+
+
+def _accept_now(
+    connection: sqlite3.Connection, plan: RunPlan, new_thread: NewThread | None, keep_keys: timedelta
+) -> Accepted:
+    """Accept a run. Raises `sqlite3.IntegrityError`, before anything is written, if it is stored already."""
+    now = utc_now()
+    if plan.idempotency is None:
+        return _accept_message(connection, plan, new_thread, now)
+    interrupted = _interrupted(connection, plan.idempotency, now - keep_keys)
+    if interrupted is None:
+        accepted = _accept_message(connection, plan, new_thread, now)
+    else:
+        accepted = _accept_again(connection, plan, *interrupted, now)
+    _take_key(connection, plan.idempotency, plan.run_id, now)
+    return accepted
+
+
+def _accept_message(
+    connection: sqlite3.Connection, plan: RunPlan, new_thread: NewThread | None, now: datetime
+) -> Accepted:
+    row = _select(connection, plan, now)
+    if row is not None:
+        return _accept_into(connection, plan, row, now)
+    assert new_thread is not None
+    return _accept_new(connection, plan, new_thread, now)
+
+
+def _accept_new(connection: sqlite3.Connection, plan: RunPlan, new: NewThread, now: datetime) -> Accepted:
+    thread = id_hex(new.thread_id)
+    created_at = _next_creation(connection, plan)
+    status = RunStatus.QUEUED if plan.conversation_start else RunStatus.RUNNING
+    events = [new.created] if plan.conversation_start else [new.created, plan.message]
+    _insert_run(connection, plan, thread, 1, status, True, now)
+    connection.execute(
+        _INSERT_THREAD, (thread, plan.contact_id, new.external_id, time_text(created_at), json_value(new.config))
+    )
+    stored = _append(connection, thread, events, None, now)
+    record = ThreadRecord(new.thread_id, plan.contact_id, created_at.astimezone(UTC), new.config)
+    return Accepted(record, True, status, Snapshot(stored[:], False), stored)
+
+
+def _accept_into(connection: sqlite3.Connection, plan: RunPlan, row: ThreadRow, now: datetime) -> Accepted:
+    thread = id_text(row[0])
+    status, seq = _queue_up(connection, plan, thread)
+    stored: list[EventRow] = []
+    snapshot: Snapshot | None = None
+    if status is RunStatus.QUEUED and _stored(connection, thread, [plan.message]):
+        raise IdentifierTaken([plan.message.event_id])
+    _insert_run(connection, plan, thread, seq, status, False, now)
+    if status is RunStatus.RUNNING:
+        stored = _append(connection, thread, [plan.message], newest_time(connection, thread), now)
+        snapshot = load_snapshot(connection, thread, plan.context)
+    return Accepted(thread_record(row), False, status, snapshot, stored)
+
+
+def _accept_again(
+    connection: sqlite3.Connection, plan: RunPlan, row: ThreadRow, message_id: UUID, now: datetime
+) -> Accepted:
+    """Accept a run that answers the message of an interrupted one."""
+    thread = id_text(row[0])
+    if not may_see(row, plan.acting_for):
+        raise ThreadNotFound(UUID(thread))
+    plan = msgspec.structs.replace(plan, message=NewEvent(message_id, plan.message.event_type, plan.message.data))
+    message = event_by_id(connection, thread, message_id)
+    if message is None:  # another program took it out
+        return _accept_into(connection, plan, row, now)
+    status, seq = _queue_up(connection, plan, thread)
+    snapshot: Snapshot | None = None
+    if status is RunStatus.RUNNING:
+        snapshot = end_with(load_snapshot(connection, thread, plan.context), message)
+    _insert_run(connection, plan, thread, seq, status, False, now, continues=True)
+    return Accepted(thread_record(row), False, status, snapshot, [])
+
+
+def _interrupted(
+    connection: sqlite3.Connection, idempotency: Idempotency, used_since: datetime
+) -> tuple[ThreadRow, UUID] | None:
+    """Thread and message of the interrupted run that has a key; None if the key is free.
+
+    Raises `KeyUsed` and `KeyMismatch`.
+    """
+    found = connection.execute(_KEY_HOLDER, (id_hex(idempotency.key), time_text(used_since))).fetchone()
+    if found is None:
+        return None
+    run_id, body, status, started_at, continues, thread, message_id = found
+    row = thread_by_id(connection, thread)
+    holder = KeyHolder(UUID(run_id), UUID(body), RunStatus(status), started_at is not None, bool(continues))
+    if row is None or not holder.is_continued_by(idempotency.body):
+        return None
+    return row, UUID(message_id)
+
+
+def _take_key(connection: sqlite3.Connection, idempotency: Idempotency, run_id: UUID, now: datetime) -> None:
+    connection.execute(_TAKE_KEY, (id_hex(idempotency.key), id_hex(idempotency.body), id_hex(run_id), time_text(now)))
+
+
+def _queue_up(connection: sqlite3.Connection, plan: RunPlan, thread: str) -> tuple[RunStatus, int]:
+    """Whether a new run of a thread starts or waits, and its place in the order. Raises `QueueFull`."""
+    open_runs, last_seq = connection.execute(_QUEUE, (thread, thread)).fetchone()
+    if open_runs > plan.queue_limit:  # the oldest open run does not wait
+        (oldest,) = connection.execute(_OLDEST_OF_THREAD, (thread, thread)).fetchone()
+        raise QueueFull(plan.queue_limit, UUID(oldest))
+    return RunStatus.QUEUED if open_runs else RunStatus.RUNNING, last_seq + 1
+
+
+def _accepted_before(connection: sqlite3.Connection, plan: RunPlan) -> Accepted | None:
+    """What an earlier call with the same run answered: its commit was in doubt, and it was asked again."""
+    run = connection.execute(_RUN, (id_hex(plan.run_id),)).fetchone()
+    if run is None:
+        return None
+    thread, _, status, created_new_thread, _, message_id, continues = run
+    row = thread_by_id(connection, thread)
+    if row is None:
+        raise ThreadNotFound(UUID(thread))
+    snapshot: Snapshot | None = None
+    stored = oldest_event(connection, thread) if created_new_thread else []
+    if status == RunStatus.RUNNING:
+        snapshot, entered = _entered(connection, thread, UUID(message_id), continues, plan.context)
+        stored += entered
+    elif created_new_thread and status == RunStatus.QUEUED:
+        snapshot = load_snapshot(connection, thread, plan.context)
+    return Accepted(thread_record(row), bool(created_new_thread), RunStatus(status), snapshot, stored)
+
+
+def _entered(
+    connection: sqlite3.Connection, thread: str, message_id: UUID, continues: bool, context: ContextLimits
+) -> tuple[Snapshot, list[EventRow]]:
+    """The context of a run whose message is in the thread, and the message's row if it entered with this run."""
+    snapshot = load_snapshot(connection, thread, context)
+    message = event_by_id(connection, thread, message_id)
+    if message is None:  # another program took it out
+        return snapshot, []
+    return (end_with(snapshot, message), []) if continues else (snapshot, [message])
+
+
+def _select(connection: sqlite3.Connection, plan: RunPlan, now: datetime) -> ThreadRow | None:
+    """The thread that the selectors name; None if they say that there is to be a new one."""
+    asked_for: UUID | None = None
+    row: ThreadRow | None
+    for selector in plan.selectors:
+        match selector:
+            case New():
+                return None
+            case Latest(active_within):
+                row = latest_thread(connection, plan.contact_id)
+                if row is not None and active_within is not None and _quiet_since(connection, row, now - active_within):
+                    row = None
+            case ById(thread_id):
+                asked_for = thread_id
+                row = thread_by_id(connection, id_hex(thread_id))
+                if row is not None and not may_see(row, plan.acting_for):
+                    raise ThreadNotFound(thread_id)
+            case ByExternalId(external_id):
+                row = thread_by_external_id(connection, external_id)
+                if row is not None and not may_see(row, plan.acting_for):
+                    raise ThreadNotFound
+        if row is not None:
+            return row
+    raise ThreadNotFound(asked_for)
+
+
+def _quiet_since(connection: sqlite3.Connection, row: ThreadRow, moment: datetime) -> bool:
+    newest = newest_time(connection, id_text(row[0]))
+    if newest is None:  # another JIMS program has made the thread, and not yet its first event
+        newest = thread_record(row).created_at.replace(tzinfo=None)
+    return newest < moment
+
+
+def _next_creation(connection: sqlite3.Connection, plan: RunPlan) -> datetime:
+    """The time of a new thread: the process's local time, as JIMS has it, but after the contact's newest thread.
+
+    Local time jumps back in autumn, and `Latest` goes by it.
+    """
+    now = datetime.now()
+    if plan.selectors[0] == _LATEST:  # it has found no thread of the contact
+        return now
+    row = latest_thread(connection, plan.contact_id)
+    return now if row is None else max(now, datetime.fromisoformat(row[2]) + _TICK)
+
+
+def start(
+    connection: sqlite3.Connection, run_id: UUID, owner: UUID, events: Sequence[NewEvent], context: ContextLimits
+) -> Started | None:
+    """`ThreadStore.start`."""
+    run = connection.execute(_RUN, (id_hex(run_id),)).fetchone()
+    if run is None or run[1] != id_hex(owner) or run[2] not in (RunStatus.QUEUED, RunStatus.RUNNING):
+        raise RunClosed("the run is open no more")
+    thread, _, status, _, message_text, message_id, continues = run
+    if status == RunStatus.RUNNING:  # asked before
+        snapshot, entered = _entered(connection, thread, UUID(message_id), continues, context)
+        return Started(snapshot, _stored(connection, thread, events) + entered)
+    if _next_run(connection, thread) != run_id:
+        return None
+    now = utc_now()
+    message = _load_message(message_text)
+    there = event_by_id(connection, thread, message.event_id) if continues else None
+    entering = [*events, message] if there is None else events
+    stored = _append(connection, thread, entering, newest_time(connection, thread), now)
+    connection.execute(_START, (time_text(now), id_hex(run_id)))
+    snapshot = load_snapshot(connection, thread, context)
+    return Started(snapshot if there is None else end_with(snapshot, there), stored)
+
+
+def finish(connection: sqlite3.Connection, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
+    """`ThreadStore.finish`."""
+    run = connection.execute(_TO_FINISH, (id_hex(run_id),)).fetchone()
+    if run is None:
+        return Settled(False, None, None)
+    thread, owned_by, status, newest, next_run = run
+    if status != RunStatus.RUNNING or owned_by != id_hex(owner):
+        return Settled(False, RunStatus(status), _next_run(connection, thread))
+    now = utc_now()
+    stored: list[EventRow] = []
+    if outcome.events and outcome.status is RunStatus.COMPLETED:
+        stored = _append(connection, thread, outcome.events, newest and datetime.fromisoformat(newest), now)
+    sent_at = stored[0].created_at if stored else None
+    # What a pipeline raised may hold lone surrogates, which no database text can.
+    error = None if outcome.error is None else storable_text(outcome.error)
+    connection.execute(
+        _FINISH, (outcome.status.value, time_text(now), error, sent_at, len(stored), outcome.streamed, id_hex(run_id))
+    )
+    return Settled(True, outcome.status, next_run and UUID(next_run), stored)
+
+
+def cancel(connection: sqlite3.Connection, run_id: UUID) -> Settled:
+    """`ThreadStore.cancel`."""
+    run = connection.execute(_RUN, (id_hex(run_id),)).fetchone()
+    if run is None:
+        return Settled(False, None, None)
+    thread, _, status, *_ = run
+    if status not in (RunStatus.QUEUED, RunStatus.RUNNING):
+        return Settled(False, RunStatus(status), _next_run(connection, thread))
+    connection.execute(_END, (RunStatus.CANCELLED, time_text(utc_now()), id_hex(run_id)))
+    return Settled(True, RunStatus.CANCELLED, _next_run(connection, thread))
+
+
+def heartbeat(connection: sqlite3.Connection, owner: UUID, live: Collection[UUID]) -> list[UUID]:
+    """`ThreadStore.heartbeat`."""
+    now = time_text(utc_now())
+    connection.execute(_BEAT, (id_hex(owner), now))
+    live_ids = {id_hex(run_id) for run_id in live}
+    orphans = [run for run in connection.execute(_OPEN, (id_hex(owner), True) * 2) if run[0] not in live_ids]
+    for run_id, _, status, *_ in orphans:
+        end = RunStatus.INTERRUPTED if status == RunStatus.RUNNING else RunStatus.CANCELLED
+        connection.execute(_END, (end, now, run_id))
+    threads = dict.fromkeys(thread for _, thread, *_ in orphans)
+    may_start = (_next_run(connection, thread) for thread in threads)
+    return [run_id for run_id in may_start if run_id is not None]
+
+
+def recover(connection: sqlite3.Connection, owner: UUID) -> int:
+    """`ThreadStore.recover`. This process holds the database alone, so every other owner is dead."""
+    now = utc_now()
+    orphans = connection.execute(_OPEN, (id_hex(owner), False) * 2).fetchall()
+    recovered = 0
+    for run_id, thread, status, message_text, background, *_ in orphans:
+        if status == RunStatus.QUEUED:
+            if background:
+                continue  # for `adopt`
+            message = _load_message(message_text)
+            if not _stored(connection, thread, [message]):
+                _append(connection, thread, [message], newest_time(connection, thread), now)
+        connection.execute(_END, (RunStatus.INTERRUPTED, time_text(now), run_id))
+        recovered += 1
+    connection.execute("DELETE FROM jimsapi_owners WHERE owner != ?", (id_hex(owner),))
+    connection.execute(_BEAT, (id_hex(owner), time_text(now)))
+    return recovered
+
+
+def adopt(connection: sqlite3.Connection, owner: UUID) -> list[AdoptedRun]:
+    """`ThreadStore.adopt`. As for `recover`, every other owner is dead."""
+    orphans = connection.execute(_OPEN, (id_hex(owner), False) * 2).fetchall()
+    adopted: list[AdoptedRun] = []
+    for run_id, thread, status, message, background, caller, webhook_url, _ in orphans:
+        if status != RunStatus.QUEUED or not background:
+            continue
+        connection.execute(_ADOPT, (id_hex(owner), run_id))
+        row = thread_by_id(connection, thread)
+        adopted.append(
+            AdoptedRun(
+                UUID(run_id),
+                UUID(thread),
+                None if row is None else row[1],
+                _load_message(message),
+                None if caller is None else UUID(caller),
+                webhook_url,
+            )
+        )
+    return adopted
+
+
+def delete_thread(connection: sqlite3.Connection, thread_id: UUID, acting_for: str | None) -> list[UUID]:
+    """`ThreadStore.delete_thread`."""
+    visible_thread(connection, thread_id, acting_for)
+    return _delete(connection, [id_hex(thread_id)])
+
+
+def delete_contact(connection: sqlite3.Connection, contact_id: str) -> list[UUID]:
+    """`ThreadStore.delete_contact`."""
+    threads = connection.execute("SELECT thread_id FROM threads WHERE contact_id = ?", (contact_id,)).fetchall()
+    return _delete(connection, [id_text(thread) for (thread,) in threads])
+
+
+def purge(connection: sqlite3.Connection, cutoff: datetime, limit: int) -> int:
+    """Forget at most `limit` runs that ended before `cutoff` (UTC). Returns how many."""
+    return connection.execute(_PURGE, (first_id_after(cutoff), time_text(cutoff), limit)).rowcount
+
+
+def purge_keys(connection: sqlite3.Connection, used_before: datetime, limit: int) -> int:
+    """Forget at most `limit` idempotency keys that were used before a time (UTC). Returns how many."""
+    return connection.execute(_PURGE_KEYS, (time_text(used_before), limit)).rowcount
+
+
+def _append(
+    connection: sqlite3.Connection,
+    thread: str,
+    events: Sequence[NewEvent],
+    newest: datetime | None,
+    now: datetime,
+) -> list[EventRow]:
+    """Append events to a thread whose newest event is of `newest`. Raises `IdentifierTaken`."""
+    stored: list[EventRow] = []
+    rows: list[tuple[str, str, str, str, str | bytes]] = []
+    for event, created_at in zip(events, times_after(newest, now, len(events)), strict=True):
+        event_id, time = id_hex(event.event_id), time_text(created_at)
+        stored.append(EventRow(event_id, time, event.event_type, event.data))
+        rows.append((thread, event_id, time, event.event_type, json_value(event.data)))
+    try:
+        connection.executemany(_INSERT_EVENT, rows)
+    except sqlite3.IntegrityError:
+        # The first of the events may have been written by now (the writer undoes it); what was there is older.
+        first = str(stored[0].created_at)
+        older = [row for row in _stored(connection, thread, events) if str(row.created_at) < first]
+        if older:
+            raise IdentifierTaken([UUID(str(row.event_id)) for row in older]) from None
+        raise
+    return stored
+
+
+def _insert_run(
+    connection: sqlite3.Connection,
+    plan: RunPlan,
+    thread: str,
+    seq: int,
+    status: RunStatus,
+    created_new_thread: bool,
+    now: datetime,
+    *,
+    continues: bool = False,
+) -> None:
+    time = time_text(now)
+    waits = status is RunStatus.QUEUED
+    # sqlite3 takes a plain string and a plain number at half of what another object costs, an enum or a bool.
+    connection.execute(
+        _INSERT_RUN,
+        (
+            id_hex(plan.run_id),
+            thread,
+            seq,
+            id_hex(plan.owner),
+            status.value,
+            int(created_new_thread),
+            _dump_message(plan.message) if waits else None,
+            time,
+            None if waits else time,
+            id_hex(plan.message.event_id),
+            int(continues),
+            None if plan.caller is None else id_hex(plan.caller),
+            int(plan.background),
+            plan.webhook_url,
+        ),
+    )
+
+
+def _next_run(connection: sqlite3.Connection, thread: str) -> UUID | None:
+    """The thread's oldest open run, if it waits."""
+    row = connection.execute(_MAY_START, (thread, thread)).fetchone()
+    return None if row is None else UUID(row[0])
+
+
+def _open_runs(connection: sqlite3.Connection, thread: str) -> list[UUID]:
+    """The thread's open runs, oldest first."""
+    return [UUID(run_id) for run_id, _ in connection.execute(_OPEN_OF_THREAD, (thread, thread))]
+
+
+def _delete(connection: sqlite3.Connection, threads: Iterable[str]) -> list[UUID]:
+    open_runs: list[UUID] = []
+    for thread in threads:
+        open_runs += _open_runs(connection, thread)
+        connection.execute("DELETE FROM jimsapi_runs WHERE thread_id = ?", (thread,))
+        connection.execute("DELETE FROM thread_events WHERE thread_id = ?", (thread,))
+        connection.execute("DELETE FROM threads WHERE thread_id = ?", (thread,))
+    return open_runs
+
+
+def _stored(connection: sqlite3.Connection, thread: str, events: Iterable[NewEvent]) -> list[EventRow]:
+    """Those of the events that are in the thread already."""
+    found = (event_by_id(connection, thread, event.event_id) for event in events)
+    return [row for row in found if row is not None]
+
+
+def _dump_message(message: NewEvent) -> str:
+    data = orjson.Fragment(message.data)
+    return orjson.dumps([id_hex(message.event_id), message.event_type, data]).decode()
+
+
+def _load_message(text: str) -> NewEvent:
+    event_id, event_type, data = orjson.loads(text)
+    return NewEvent(UUID(event_id), event_type, orjson.dumps(data))
