@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import msgspec
-import uvicorn
-from uvicorn.supervisors import ChangeReload
 
 from jimsapi.api.app import VERSION, Api
 from jimsapi.api.metrics import MetricsOptions
@@ -30,6 +28,7 @@ from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.options import Settings, redact
 from jimsapi.runs.pipeline import pipeline_name
+from jimsapi.server.borrowed import ChangeReload, Config
 from jimsapi.server.http1 import Http1Protocol
 from jimsapi.server.memory import return_freed_memory
 from jimsapi.server.port import open_port
@@ -236,7 +235,7 @@ def start_lines(composition: Composition, address: str) -> list[str]:
     ]
 
 
-def server_config(server: ServerOptions, certificates: CertificateOptions, max_body: int, app: Any) -> uvicorn.Config:
+def server_config(server: ServerOptions, certificates: CertificateOptions, max_body: int, app: Any) -> Config:
     """How uvicorn is to serve. Raises `StartError` for files of TLS that are missing or do not fit."""
     check_tls_files(server, certificates)
     protocol = Http1Protocol
@@ -250,7 +249,7 @@ def server_config(server: ServerOptions, certificates: CertificateOptions, max_b
             "ssl_cert_reqs": ssl.CERT_REQUIRED,
         }
     clients["http"] = partial(protocol, on_refusal=app.observe) if isinstance(app, Api) else protocol
-    return uvicorn.Config(
+    return Config(
         app,
         interface="asgi3",
         lifespan="on",
@@ -275,7 +274,7 @@ def _silence_uvicorn() -> None:
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
 
 
-def loaded_config(config: uvicorn.Config) -> uvicorn.Config:
+def loaded_config(config: Config) -> Config:
     """The same with all that it names loaded. Raises `StartError` for a certificate or key that cannot be used."""
     try:
         config.load()

@@ -6,19 +6,19 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
-import uvicorn
-
 from jimsapi.server.acceptor import Acceptor
+from jimsapi.server.borrowed import Config, UvicornServer
 from jimsapi.server.descriptors import Descriptors, raise_limit
 from jimsapi.server.eviction import Evictable
-from jimsapi.server.http1 import REQUEST_WITHIN, batch_of
+from jimsapi.server.http1.batch import batch_of
+from jimsapi.server.http1.connection import REQUEST_WITHIN
 
 END_WITHIN = 0.5
 """Seconds that tasks have to end after the app, once they are cancelled."""
 _STARTUP_FAILED = 3
 
 
-class Server(uvicorn.Server):
+class Server(UvicornServer):
     """Serves the sockets that it is given.
 
     In a flood, new connections that ask for one of the paths `first` overtake others. `on_cancelled` is called when
@@ -28,7 +28,7 @@ class Server(uvicorn.Server):
 
     def __init__(
         self,
-        config: uvicorn.Config,
+        config: Config,
         *,
         first: Sequence[str],
         on_cancelled: Callable[[], None],

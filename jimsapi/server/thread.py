@@ -13,10 +13,8 @@ from contextlib import suppress
 from email.utils import formatdate
 from typing import Any
 
-from uvicorn import Config
-from uvicorn.server import ServerState
-
 from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
+from jimsapi.server.borrowed import Config, ServerState
 from jimsapi.server.descriptors import descriptor_limit
 from jimsapi.server.eviction import longest_waiting
 from jimsapi.server.http1 import Http1Protocol

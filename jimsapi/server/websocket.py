@@ -13,12 +13,10 @@ from contextlib import contextmanager
 from copy import copy
 from typing import Any, cast
 
-from uvicorn import Config
-from uvicorn.server import ServerState
-
 from jimsapi.asgi.types import Message, Receive, Scope, Send
 from jimsapi.asgi.websocket import WORKING
 from jimsapi.server.backlog import Backlog, SlowReader
+from jimsapi.server.borrowed import PARSES_LATER, Config, ServerState
 from jimsapi.server.memory import Heap
 from jimsapi.server.pings import Pings
 from jimsapi.server.sockets import has_unread, reset
@@ -34,8 +32,6 @@ _HANDSHAKE_FIELDS = {b"host", b"connection", b"upgrade"} | {
 _FROM_REQUEST = ("path", "raw_path", "query_string", "headers")
 """Parts of a scope that are those of the request, as for any other request."""
 _ACCEPTED = b"HTTP/1.1 101 "
-_PARSES_LATER = "handler_task"
-"""What only the protocol on `websockets.legacy` has. It parses a head in a task, and answers one that is faulty."""
 
 
 class WebSocketConnection(asyncio.Protocol):
@@ -95,7 +91,7 @@ class WebSocketConnection(asyncio.Protocol):
         self.inner.connection_made(cast(asyncio.Transport, _WatchedTransport(self, self.transport)))
         tasks = len(self._tasks)
         self.inner.data_received(head)
-        if len(self._tasks) == tasks and not self.answered and not hasattr(self.inner, _PARSES_LATER):
+        if len(self._tasks) == tasks and not self.answered and not hasattr(self.inner, PARSES_LATER):
             raise ValueError("uvicorn's protocol neither calls the app nor answers")
         if early:
             self.data_received(early)

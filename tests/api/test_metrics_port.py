@@ -23,7 +23,8 @@ from prometheus_client.registry import Collector
 from jimsapi.api.metrics import Exposition, MetricsPort
 from jimsapi.asgi.connection import Request
 from jimsapi.plugins.errors import StartError
-from jimsapi.server import http1, thread
+from jimsapi.server import thread
+from jimsapi.server.http1 import connection as connection_module
 from tests.raw import connect, ended, read_answer, request
 from tests.serving import Served
 from tests.waiting import eventually
@@ -224,7 +225,7 @@ def test_400_idle_connections_cost_no_thread_and_less_than_10_mb() -> None:
 
 
 def test_a_request_that_does_not_end_is_refused_in_time(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
-    monkeypatch.setattr(http1, "HEAD_WITHIN", 0.05)
+    monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.05)
     with connect(port) as connection:
         connection.sendall(b"GET /metrics HTTP/1.1\r\nhost:")
         assert read_answer(connection)[0] == 408

@@ -20,9 +20,11 @@ import uvicorn
 
 from jimsapi.asgi.types import Receive, Scope, Send
 from jimsapi.asgi.websocket import FIRST_FRAME_SECONDS
-from jimsapi.server import acceptor, http1
+from jimsapi.server import acceptor
 from jimsapi.server.descriptors import Descriptors
 from jimsapi.server.http1 import Http1Protocol
+from jimsapi.server.http1.batch import batch_of
+from jimsapi.server.http1.connection import HEAD_WITHIN
 from jimsapi.server.server import Server
 from tests.faults.test_websockets import HANDSHAKE, WS, frame
 from tests.raw import TIMEOUT, connect, ended, read_answer, request
@@ -133,7 +135,7 @@ def test_a_busy_loop_accepts_many_connections_in_each_of_its_passes(
 def test_a_probe_is_known_by_its_path_below_the_root_path_when_requests_wait_for_their_turn() -> None:
     with Serving(root_path="/bot") as serving:
         assert probed(serving.port, "/healthz") == 200
-        (starts,) = [batch.starts for state, batch in http1._batches.items() if state is serving.server.server_state]
+        starts = batch_of(serving.server.server_state, serving.loop).starts
         assert starts.first == {"/bot/healthz"}
         assert serving.paths == ["/bot/healthz"]
 
@@ -300,8 +302,8 @@ def test_idle_connections_are_closed_to_make_room_for_new_ones(
 ) -> None:
     with limited(Served(), 128) as served:
         idle = many(served.port, 200)
-        eventually(lambda: probed(served.port, "/healthz") == 200, http1.HEAD_WITHIN / 2)
-        eventually(lambda: asked(served.port, "/openapi.json") == 200, http1.HEAD_WITHIN / 2)
+        eventually(lambda: probed(served.port, "/healthz") == 200, HEAD_WITHIN / 2)
+        eventually(lambda: asked(served.port, "/openapi.json") == 200, HEAD_WITHIN / 2)
         # Several were opened in the same moment, and none of them is the oldest.
         assert not all(map(is_open, idle[:16]))
         served.stop()
@@ -483,7 +485,7 @@ def test_idle_connections_make_room_before_websockets(many: Callable[[int, int],
         idle = many(served.port, 80)
         sleep(2 * acceptor.SENDS_WITHIN)  # younger connections are not closed
         many(served.port, 40)
-        eventually(lambda: not is_open(idle[0]), http1.HEAD_WITHIN / 4)
+        eventually(lambda: not is_open(idle[0]), HEAD_WITHIN / 4)
         assert is_open(upgraded)
 
 
@@ -519,7 +521,7 @@ def test_websockets_over_tls_need_not_answer_when_they_are_evicted(
         client = stack.enter_context(tls.wrap_socket(connect(serving.port), server_hostname="localhost"))
         client.sendall(request("GET", "/", *HANDSHAKE))
         assert read_answer(client)[0] == 101
-        (opened,) = http1.batch_of(serving.server.server_state, serving.loop).websockets
+        (opened,) = batch_of(serving.server.server_state, serving.loop).websockets
         eventually(opened.waiting_since)
         serving.loop.call_soon_threadsafe(opened.evict)
         eventually(lambda: not serving.server.server_state.connections, acceptor.TLS_CLOSE_WITHIN / 2)

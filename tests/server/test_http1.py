@@ -21,8 +21,11 @@ from websockets.frames import Close, Frame, Opcode
 
 from jimsapi.asgi import App, Request, Response, StreamingResponse, WebSocket, WebSocketDisconnected
 from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
-from jimsapi.server import backlog, http1, memory
-from jimsapi.server.http1 import Http1Protocol
+from jimsapi.server import backlog, memory
+from jimsapi.server.http1 import Http1Protocol, head
+from jimsapi.server.http1 import batch as batch_module
+from jimsapi.server.http1 import connection as connection_module
+from jimsapi.server.http1.exchange import Exchange
 from tests.raw import TIMEOUT, ask, connect, ended, request
 from tests.server.busy import always_busy
 from tests.serving import Served
@@ -294,7 +297,7 @@ def test_an_app_may_close_a_connection(serving: Serving, client: socket.socket, 
 def test_a_silent_connection_is_closed(
     serving: Serving, client: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http1, "HEAD_WITHIN", 0.05)
+    monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.05)
     monkeypatch.setattr(serving.config, "timeout_keep_alive", 0.05)
     with closing(connect(serving.port)) as silent:
         assert ended(silent)
@@ -303,7 +306,7 @@ def test_a_silent_connection_is_closed(
 def test_an_idle_connection_is_closed(
     serving: Serving, client: socket.socket, answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http1, "HEAD_WITHIN", 0.05)
+    monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.05)
     monkeypatch.setattr(serving.config, "timeout_keep_alive", 0.05)
     with closing(connect(serving.port)) as idle:
         idle.sendall(GET)
@@ -313,7 +316,7 @@ def test_an_idle_connection_is_closed(
 
 
 def test_a_long_answer_is_no_idle_connection(serving: Serving, seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http1, "HEAD_WITHIN", 0.02)
+    monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.02)
     monkeypatch.setattr(serving.config, "timeout_keep_alive", 0.02)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -412,11 +415,11 @@ def test_how_a_body_is_sent_is_not_for_the_app_to_say(
 
 
 @pytest.mark.parametrize("last", [GET, request("GET", "/", "connection: close"), b"GET / HTTP/1.0\r\n\r\n"])
-@pytest.mark.parametrize("size", [http1.MAX_JOINED, http1.MAX_JOINED + 1, 20_000_000])
+@pytest.mark.parametrize("size", [batch_module.MAX_JOINED, batch_module.MAX_JOINED + 1, 20_000_000])
 def test_a_big_answer_is_whole_however_slowly_it_is_read(
     serving: Serving, size: int, last: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http1, "HEAD_WITHIN", 0.01)
+    monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.01)
     monkeypatch.setattr(serving.config, "timeout_keep_alive", 0.01)
     sent = threading.Event()
 
@@ -501,7 +504,7 @@ def test_a_pipelined_body_comes_while_the_request_before_is_answered(
 def test_of_too_many_pipelined_requests_the_first_are_answered(
     serving: Serving, client: socket.socket, answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http1, "MAX_PIPELINED", 3)
+    monkeypatch.setattr(connection_module, "MAX_PIPELINED", 3)
     client.sendall(b"".join(request("GET", f"/{number}") for number in range(10)))
     got = [answers.read() for _ in range(4)]
     assert [body for _, _, body in got] == [b"GET /0 ", b"GET /1 ", b"GET /2 ", b"GET /3 "]
@@ -611,12 +614,12 @@ def test_an_early_answer_asks_for_no_body(serving: Serving, client: socket.socke
 def test_a_client_that_waits_to_be_asked_is_not_slow(
     serving: Serving, client: socket.socket, answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http1, "HEAD_WITHIN", 0.01)
-    monkeypatch.setattr(http1, "BODY_WITHIN", 0.01)
+    monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.01)
+    monkeypatch.setattr(connection_module, "BODY_WITHIN", 0.01)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(0.1)
-        monkeypatch.setattr(http1, "BODY_WITHIN", TIMEOUT)
+        monkeypatch.setattr(connection_module, "BODY_WITHIN", TIMEOUT)
         await echo(scope, receive, send)
 
     serving.app = app
@@ -646,8 +649,8 @@ def test_what_is_left_of_a_body_after_an_early_answer_is_no_request(
 def test_a_body_that_nobody_reads_is_not_taken_from_the_connection(
     serving: Serving, client: socket.socket, answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http1, "BODY_WITHIN", 0.01)  # the client cannot help it that nobody reads
-    monkeypatch.setattr(http1, "HEAD_WITHIN", 0.01)
+    monkeypatch.setattr(connection_module, "BODY_WITHIN", 0.01)  # the client cannot help it that nobody reads
+    monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.01)
     gate = Gate(serving)
     taken = []
 
@@ -663,7 +666,7 @@ def test_a_body_that_nobody_reads_is_not_taken_from_the_connection(
         sending.start()
         sending.join(0.2)
         assert sending.is_alive()
-        monkeypatch.setattr(http1, "BODY_WITHIN", TIMEOUT)
+        monkeypatch.setattr(connection_module, "BODY_WITHIN", TIMEOUT)
         gate.open()
         assert Answers(big).read()[2] == b"30000000"
         sending.join()
@@ -685,7 +688,7 @@ def test_a_head_has_64_kib_and_no_byte_more(
 
     serving.app = app
     fields = [f"x-{number}: {'v' * 140}" for number in range(200)]
-    room = http1.MAX_HEAD - len(request("GET", form.replace("%b", ""), *fields))
+    room = head.MAX_HEAD - len(request("GET", form.replace("%b", ""), *fields))
     for more in (0, 1):
         with closing(connect(serving.port)) as one:
             reader = Answers(one)
@@ -719,7 +722,7 @@ def test_many_small_fields_are_refused(client: socket.socket, answers: Answers) 
 
 
 def test_a_slow_head_is_408(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http1, "HEAD_WITHIN", 0.1)
+    monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.1)
     with closing(connect(serving.port)) as slow:
         slow.sendall(b"GET / HTTP/1.1\r\nhost: a")
         status, headers, body = Answers(slow).read()
@@ -729,7 +732,7 @@ def test_a_slow_head_is_408(serving: Serving, monkeypatch: pytest.MonkeyPatch) -
 def test_a_head_that_is_slow_after_another_request_is_408(
     serving: Serving, client: socket.socket, answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http1, "HEAD_WITHIN", 0.1)
+    monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.1)
     with closing(connect(serving.port)) as slow:
         slow.sendall(GET + b"GET / HTTP/1.1\r\nhost: a")
         reader = Answers(slow)
@@ -738,8 +741,8 @@ def test_a_head_that_is_slow_after_another_request_is_408(
 
 
 def test_a_slow_body_is_408_and_its_app_is_told(serving: Serving, seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http1, "HEAD_WITHIN", 0.05)
-    monkeypatch.setattr(http1, "BODY_WITHIN", 0.1)
+    monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.05)
+    monkeypatch.setattr(connection_module, "BODY_WITHIN", 0.1)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         while (message := await receive())["type"] == "http.request":
@@ -757,8 +760,8 @@ def test_a_slow_body_is_408_and_its_app_is_told(serving: Serving, seen: Seen, mo
 
 
 def test_a_body_that_was_asked_for_has_its_time(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http1, "HEAD_WITHIN", 0.05)
-    monkeypatch.setattr(http1, "BODY_WITHIN", 0.1)
+    monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.05)
+    monkeypatch.setattr(connection_module, "BODY_WITHIN", 0.1)
     with closing(connect(serving.port)) as slow:
         slow.sendall(request("POST", "/", "content-length: 5", "expect: 100-continue"))
         reader = Answers(slow)
@@ -787,8 +790,8 @@ def test_a_faulty_body_behind_a_request_that_waits_is_no_fault_of_that(
 
 
 def test_a_slow_body_cuts_an_answer_that_has_begun(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http1, "HEAD_WITHIN", 0.05)
-    monkeypatch.setattr(http1, "BODY_WITHIN", 0.1)
+    monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.05)
+    monkeypatch.setattr(connection_module, "BODY_WITHIN", 0.1)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await start(send)
@@ -815,8 +818,8 @@ def trickle(client: socket.socket, data: bytes, seconds: float, size: int = 1) -
 
 
 def test_a_body_that_trickles_in_is_408(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http1, "HEAD_WITHIN", 0.05)
-    monkeypatch.setattr(http1, "BODY_WITHIN", 0.3)
+    monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.05)
+    monkeypatch.setattr(connection_module, "BODY_WITHIN", 0.3)
     with closing(connect(serving.port)) as slow:
         slow.sendall(post(b"x" * 1000)[:100])
         sending = threading.Thread(target=trickle, args=(slow, b"x" * 900, 0.02))
@@ -830,8 +833,8 @@ def test_a_body_that_trickles_in_is_408(serving: Serving, monkeypatch: pytest.Mo
 def test_a_body_that_keeps_to_the_rate_is_read_however_long_it_takes(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http1, "HEAD_WITHIN", 0.05)
-    monkeypatch.setattr(http1, "BODY_WITHIN", 0.3)
+    monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.05)
+    monkeypatch.setattr(connection_module, "BODY_WITHIN", 0.3)
     body = b"x" * 3000
     with closing(connect(serving.port)) as slow:
         slow.sendall(post(body)[:-3000])
@@ -865,9 +868,9 @@ def test_nothing_of_a_request_is_kept_while_the_rest_of_its_body_comes_after_the
 def test_the_rest_of_a_body_that_is_answered_already_gains_no_time(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http1, "REST_WITHIN", 0.3)
-    monkeypatch.setattr(http1, "LOOK_EVERY", 0.05)
-    monkeypatch.setattr(http1, "HEAD_WITHIN", 0.05)
+    monkeypatch.setattr(connection_module, "REST_WITHIN", 0.3)
+    monkeypatch.setattr(connection_module, "LOOK_EVERY", 0.05)
+    monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.05)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, b"no", 401)
@@ -1064,7 +1067,7 @@ UNSUPPORTED = {
     "HTTP/3.0": (b"GET / HTTP/3.0\r\nhost: a\r\n\r\n", 505),
     "gzip before chunked": (request("POST", "/", "transfer-encoding: gzip, chunked", body=b"0\r\n\r\n"), 501),
     "nothing before chunked": (request("POST", "/", "transfer-encoding: ,chunked", body=b"0\r\n\r\n"), 501),
-    "too many fields": (request("GET", "/", *["a:"] * http1.MAX_FIELDS), 431),
+    "too many fields": (request("GET", "/", *["a:"] * head.MAX_FIELDS), 431),
 }
 
 
@@ -1082,7 +1085,7 @@ def test_what_the_server_does_not_support_is_refused(
     [
         b"GET / HTTP/1.0\r\n\r\n",
         b"\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n",
-        request("GET", "/", *["a:"] * (http1.MAX_FIELDS - 1)),
+        request("GET", "/", *["a:"] * (head.MAX_FIELDS - 1)),
         *(
             f"GET / HTTP/1.1\r\nHOST: {host}\r\n\r\n".encode()
             for host in ("a", "a.example:80", "a:", "127.0.0.1", "[::1]:8080", "my_host", "a~b", "a.", "A", "\ta \t")
@@ -1322,7 +1325,7 @@ async def websocket_scope(scope: Scope, receive: Receive, send: Send) -> None:
     [
         ((f"cookie: {'c' * 9_000}",), b" cookie=9000"),
         ((f"x: {'v' * 60_000}",), b" x=60000"),
-        (("a: b",) * (http1.MAX_FIELDS - 5), b" a=1" * (http1.MAX_FIELDS - 5)),
+        (("a: b",) * (head.MAX_FIELDS - 5), b" a=1" * (head.MAX_FIELDS - 5)),
         (("sec-websocket-protocol: a",) * 200, b""),
     ],
     ids=["a long cookie", "60,000 bytes", "many fields", "many subprotocols"],
@@ -1583,7 +1586,7 @@ def test_a_handshake_behind_the_last_answer_is_dropped(
 
 
 def test_a_websocket_is_not_subject_to_the_times_of_requests(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http1, "HEAD_WITHIN", 0.05)
+    monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.05)
     monkeypatch.setattr(serving.config, "timeout_keep_alive", 0.05)
     serving.app = websocket
     with closing(connect(serving.port)) as client:
@@ -2327,7 +2330,7 @@ def test_what_a_client_sent_of_a_body_is_forgotten_once_the_request_is_answered(
 
 
 def test_a_refused_connection_that_stays_keeps_no_head(serving: Serving, client: socket.socket) -> None:
-    client.sendall(b"GET / HTTP/1.1\r\n" + b"a:\r\n" * (http1.MAX_FIELDS + 2))
+    client.sendall(b"GET / HTTP/1.1\r\n" + b"a:\r\n" * (head.MAX_FIELDS + 2))
     assert Answers(client).read()[0] == 431
     [connection] = serving.connections
     assert (connection._headers, connection._url, connection._parser) == ([], b"", None)
@@ -2366,7 +2369,7 @@ def test_a_client_that_sends_on_gets_the_last_answer(serving: Serving, client: s
 def test_a_client_that_sends_on_and_on_after_the_last_answer_is_cut(
     serving: Serving, client: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http1, "LINGER_FOR", 600.0)
+    monkeypatch.setattr(connection_module, "LINGER_FOR", 600.0)
     client.sendall(b"RUBBISH\r\n\r\n")
     with pytest.raises((BrokenPipeError, ConnectionResetError)):
         client.sendall(b"x" * 64_000_000)
@@ -2377,7 +2380,7 @@ def test_a_client_that_sends_on_and_on_after_the_last_answer_is_cut(
 def test_a_client_that_stays_after_the_last_answer_is_cut(
     serving: Serving, client: socket.socket, answers: Answers, sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http1, "LINGER_FOR", 0.02)
+    monkeypatch.setattr(connection_module, "LINGER_FOR", 0.02)
     client.sendall(sent)
     assert answers.read()[0] in (200, 400)
     assert answers.end()
@@ -2620,7 +2623,7 @@ def test_a_request_that_waits_for_its_turn_leaves_nothing_when_its_client_leaves
         await send({"type": "http.response.body", "body": b""})
 
     def alive() -> int:
-        return sum(isinstance(each, http1.Exchange | Http1Protocol) for each in gc.get_objects())
+        return sum(isinstance(each, Exchange | Http1Protocol) for each in gc.get_objects())
 
     with closing(connect(serving.port)) as client:
         serving.app = app

@@ -1,43 +1,37 @@
-"""HTTP/1.1 (RFC 9112) as the command serves it: from a connection's bytes to ASGI's messages, and back.
-
-uvicorn has the sockets, TLS, lifespan, signals and WebSockets, httptools parses, and `Http1Protocol` stands in place of
-uvicorn's own protocol. That one waits for ever for the rest of a head or a body, and for a client that does not read,
-takes heads of any size, and has small requests take 1.4 times as long (`python -m benchmarks framework`). Here a
-connection has one timer instead of one for each request, a plain answer is written in one piece, its head is checked as
-a whole, and nothing is made to wait with before somebody waits.
-"""
+"""A connection of HTTP/1.1: its requests, its deadlines and its end."""
 
 import asyncio
-import logging
 import re
-from collections.abc import Callable, Iterable
 from contextvars import copy_context
-from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
-from weakref import WeakKeyDictionary
 
 import httptools
-from uvicorn import Config
-from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
-from uvicorn.server import ServerState
 
 from jimsapi.asgi.app import OTHER_METHOD, UNMATCHED, Observer, RequestRecord
 from jimsapi.asgi.routing import METHODS
-from jimsapi.asgi.types import ASGIApp, Scope
-from jimsapi.server.backlog import Backlog, SlowReader
-from jimsapi.server.memory import Heap
+from jimsapi.asgi.types import Scope
+from jimsapi.server.backlog import SlowReader
+from jimsapi.server.borrowed import Config, ServerState, get_local_addr, get_remote_addr, is_ssl
+from jimsapi.server.http1.answer import STATUS_LINES, begin_field
+from jimsapi.server.http1.batch import batch_of
+from jimsapi.server.http1.exchange import Exchange
+from jimsapi.server.http1.head import (
+    HOST,
+    MAX_FIELDS,
+    MAX_HEAD,
+    MAX_HOST,
+    Refused,
+    authority,
+    check_coding,
+    fault_of,
+    path_of,
+    with_host,
+)
 from jimsapi.server.sockets import has_unread, reset
-from jimsapi.server.starts import Starts
 from jimsapi.server.websocket import MAX_HANDSHAKE, WebSocketConnection, handshake_of
 
-MAX_HEAD = 65_536
-"""Bytes of a request's line and header fields, and of a body's framing: chunk sizes, extensions and trailers."""
-MAX_FIELDS = 256
-"""Header fields of a request: each takes about 150 bytes of memory, however short it is."""
-MAX_HOST = 261
-"""Bytes of a Host field: a domain name has at most 255, a port five and a colon."""
 MAX_PIPELINED = 64
 """Requests of a connection that wait behind the one that is answered."""
 HEAD_WITHIN = 10.0
@@ -58,99 +52,9 @@ REQUEST_WITHIN, LINGER_AT_END = 0.5, 0.2
 connection's first; and seconds in place of `LINGER_FOR`. Both together are less than uvicorn waits for connections."""
 CHUNK_FRAMING = 16
 """Bytes of framing that a chunk may have beside twice its size, before the rest counts against `MAX_HEAD`."""
-HIGH_WATER = 65_536
-"""Bytes of a body that are kept for an app that does not read; then no more is taken from the connection."""
-MAX_JOINED = 65_536
-"""Bytes that are written together, such as a body with its head; copying more costs more than a second write."""
 
 _SPACE = ord(" ")
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
-# A name by RFC 3986, 3.2.2, but without sub-delims and percent-encoding. No name in DNS has them. To another server a
-# comma may separate two hosts, `%2f` may begin a path, and quotes may end a string.
-_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::[0-9]{0,5})?")
-_ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
-_STATUS_LINES = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus if status >= 200
-}
-
-logger = logging.getLogger("uvicorn.error")
-
-
-class Refused(Exception):
-    """Raised while a head is read that must not be answered by the app. `status` is that of the answer."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
-class Batch:
-    """What connections write in one pass of the event loop. It goes out at the end of the pass: whoever reads on the
-    same machine, a proxy say, is woken once and not by each answer, which would take longer than all the rest.
-
-    `backlog`, `heap`, `starts` and the open `websockets` are the server's, too.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.backlog = Backlog(loop)
-        self.heap = Heap(loop)
-        self.starts = Starts(loop)
-        self.websockets: set[WebSocketConnection] = set()
-        self._loop = loop
-        self._writes: list[tuple[asyncio.Transport, bytes]] = []
-        self._in_pieces = False
-        self._size = 0
-
-    def add(self, transport: asyncio.Transport, data: bytes) -> None:
-        """Write `data`, after all that was added before it."""
-        if not self._writes:
-            self._loop.call_soon(self.flush)
-        self._writes.append((transport, data))
-        self._size += len(data)
-        if self._size > HIGH_WATER:
-            self.flush()  # so that an app which writes without end is held up in time
-
-    def add_piece(self, transport: asyncio.Transport, data: bytes) -> None:
-        """The same for a part of an answer: all parts of a connection are handed over with one call."""
-        self._in_pieces = True
-        self.add(transport, data)
-
-    def flush(self) -> None:
-        """Hand all over to the transports."""
-        writes, self._writes, self._size = self._writes, [], 0
-        if self._in_pieces:
-            self._in_pieces = False
-            self._write_joined(writes)
-            return
-        for transport, data in writes:
-            if not transport.is_closing():
-                transport.write(data)
-
-    def _write_joined(self, writes: list[tuple[asyncio.Transport, bytes]]) -> None:
-        by_transport: dict[asyncio.Transport, list[bytes]] = {}
-        for transport, data in writes:
-            by_transport.setdefault(transport, []).append(data)
-        for transport, pieces in by_transport.items():
-            if transport.is_closing():
-                continue
-            if sum(map(len, pieces)) <= MAX_JOINED:
-                pieces = [b"".join(pieces)]
-            for piece in pieces:  # not by `writelines`, which on Python 3.13.0 never pauses who writes (CVE-2024-12254)
-                transport.write(piece)
-
-
-_batches: WeakKeyDictionary[ServerState, Batch] = WeakKeyDictionary()
-"""One for each server."""
-
-
-def batch_of(server_state: ServerState, loop: asyncio.AbstractEventLoop) -> Batch:
-    """The batch of a server."""
-    batch = _batches.get(server_state)
-    if batch is None:
-        batch = _batches[server_state] = Batch(loop)
-    return batch
 
 
 class Http1Protocol(asyncio.Protocol):
@@ -287,7 +191,7 @@ class Http1Protocol(asyncio.Protocol):
                 self._headers = [field for field in self._headers if field[0] == b"upgrade"]
                 self._url, self._host = b"", None
             except httptools.HttpParserError as error:
-                self._refuse(*_fault(error))
+                self._refuse(*fault_of(error))
         if self.reading is not None:
             if not self.deaf:
                 self._measure_body(self.reading is reading)
@@ -384,7 +288,7 @@ class Http1Protocol(asyncio.Protocol):
         elif last is None:
             self.close()
 
-    def _end_after_last(self) -> "Exchange | None":
+    def _end_after_last(self) -> Exchange | None:
         """Close the connection after the last answer to what was asked; returns that exchange, if there is one."""
         last = self.pipelined[-1] if self.pipelined else self.exchange
         if last is not None:
@@ -433,7 +337,7 @@ class Http1Protocol(asyncio.Protocol):
                 raise Refused(400, "two Host fields")
             self._host = value
         elif name == b"transfer-encoding":
-            _check_coding(value)
+            check_coding(value)
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -511,14 +415,14 @@ class Http1Protocol(asyncio.Protocol):
         if host is None:
             if version == "1.1":
                 raise Refused(400, "no Host field")
-        elif len(host) > MAX_HOST or not _HOST.fullmatch(host.rstrip()):
+        elif len(host) > MAX_HOST or not HOST.fullmatch(host.rstrip()):
             raise Refused(400, "a Host field that is not a host and a port")
         else:
             self._good_host = host
 
     # What exchanges tell.
 
-    def answered(self, exchange: "Exchange") -> None:
+    def answered(self, exchange: Exchange) -> None:
         """Go on to the next request; without one, wait for it."""
         self.state.total_requests += 1
         if not exchange.keep_alive:
@@ -601,7 +505,7 @@ class Http1Protocol(asyncio.Protocol):
         headers = self.state.default_headers
         if headers is not self._default_headers:
             self._default_headers = headers
-            self._default_fields = b"".join([_field(name)[0] + value for name, value in headers]), len(headers)
+            self._default_fields = b"".join([begin_field(name)[0] + value for name, value in headers]), len(headers)
         return self._default_fields
 
     def _scope(self, method: bytes, url: bytes, version: str, headers: list[tuple[bytes, bytes]]) -> Scope:
@@ -609,7 +513,7 @@ class Http1Protocol(asyncio.Protocol):
         raw_path, query = url, b""
         if url[:1] != b"/" or b"?" in url or b"%" in url or b"#" in url:
             if url[:1] != b"/" and not (url == b"*" and method == b"OPTIONS"):
-                headers[:] = _with_host(headers, _authority(url))
+                headers[:] = with_host(headers, authority(url))
             try:
                 parsed = httptools.parse_url(url)
             except httptools.HttpParserError:
@@ -640,7 +544,7 @@ class Http1Protocol(asyncio.Protocol):
             scope["extensions"] = self.extensions.copy()
         return scope
 
-    def _start(self, exchange: "Exchange") -> None:
+    def _start(self, exchange: Exchange) -> None:
         self.exchange = exchange
         if self.failed or self.batch.starts.limited:
             self.batch.starts.add(exchange, exchange.scope["path"], after_error=self.failed)
@@ -740,7 +644,7 @@ class Http1Protocol(asyncio.Protocol):
             return
         body = b'{"detail":"%b"}' % HTTPStatus(status).phrase.encode()
         head = b"%b%b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-        self.write(head % (_STATUS_LINES[status], self.fields()[0], len(body)) + body)
+        self.write(head % (STATUS_LINES[status], self.fields()[0], len(body)) + body)
         self._linger()
 
     def _report(self, status: int, reason: str) -> None:
@@ -753,7 +657,7 @@ class Http1Protocol(asyncio.Protocol):
             if method not in METHODS:
                 method = OTHER_METHOD
         if self._url[:1] == b"/":  # a URL may hold a password, and a query may
-            path = _path(self._url)
+            path = path_of(self._url)
         duration = self.loop.time() - self._waiting_since if self._fed else 0.0
         self.on_refusal(RequestRecord(method, UNMATCHED, path, status, duration, "", False, {"reason": reason}))
 
@@ -815,346 +719,3 @@ class Http1Protocol(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-class Exchange:
-    """A request and its answer (RFC 9110, 3.4): the two callables that an ASGI app gets, and what they have in common.
-
-    `complete`: the answer is sent. `gone`: nobody waits for it any more. `on_gone` is called when it comes to that: for
-    our own streams, which so need no task that waits in `receive`. `refused` is the status that the server itself sent,
-    because of a faulty or slow body, in place of the app's answer; else 0. `task` is the one in which the app answers.
-    """
-
-    __slots__ = (
-        "_bodiless",
-        "_chunked",
-        "_chunks",
-        "_ended",
-        "_head",
-        "_invited",
-        "_left",
-        "_protocol",
-        "_size",
-        "_told",
-        "_waiting",
-        "complete",
-        "gone",
-        "keep_alive",
-        "on_gone",
-        "refused",
-        "scope",
-        "started",
-        "task",
-    )
-
-    task: asyncio.Task[None]
-
-    def __init__(self, protocol: Http1Protocol, scope: Scope, keep_alive: bool) -> None:
-        self.scope = scope
-        self.keep_alive = keep_alive
-        self.started = False
-        self.complete = False
-        self.gone = False
-        self.refused = 0
-        self.on_gone: Callable[[], None] | None = None
-        self._protocol = protocol
-        self._chunks: list[bytes] | None = None  # what came of the body and was not received yet
-        self._size = 0
-        self._ended = False
-        self._told = False  # the app knows that the body has ended
-        self._invited = False
-        self._waiting: list[asyncio.Future[None]] | None = None  # for what `receive` has to tell
-        self._head: bytes | None = None  # an answer's, until the body comes, whose length it tells
-        self._left: int | None = 0  # bytes of the answer's body; None if nobody knows
-        self._chunked = False
-        self._bodiless = False
-
-    def abort(self) -> None:
-        """Drop a client that does not read, for our own streams: closing would wait for it."""
-        self._protocol.reset()
-
-    @property
-    def transport(self) -> asyncio.Transport:
-        """That of the connection, for our own streams: they look whether the client reads."""
-        return self._protocol.transport
-
-    @property
-    def begun(self) -> bool:
-        """Whether the client has something of the answer."""
-        return self.started and self._head is None
-
-    def begin(self) -> None:
-        """Let the app answer."""
-        protocol = self._protocol
-        self.task = task = protocol.loop.create_task(self.run(protocol.app))
-        protocol.state.tasks.add(task)
-
-    async def run(self, app: ASGIApp) -> None:
-        """Let the app answer, in a task of its own, and end what it leaves open."""
-        try:
-            await app(self.scope, self.receive, self.send)
-            if not self.complete and not self.gone:
-                logger.error("The ASGI app returned before its answer was complete.")
-        except asyncio.CancelledError:
-            pass  # whoever cancelled tells why
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # the last two would end the server
-            logger.error("Exception in ASGI application\n", exc_info=error)
-        if not self.complete and not self.gone:
-            self._give_up()
-        self._protocol.state.tasks.discard(self.task)
-
-    def _give_up(self) -> None:
-        """Answer 500, or cut an answer of which the client has something."""
-        if self.begun:
-            self.cut()
-            return
-        self._begin(500, ((b"content-length", b"21"), (b"content-type", b"text/plain"), (b"connection", b"close")))
-        self._go_on(b"Internal Server Error", False)
-
-    def cut(self) -> None:
-        """End the connection in the middle of the answer, which must not look whole."""
-        if self._left is None:
-            self._protocol.reset()
-        else:
-            self._protocol.close()
-
-    # The request.
-
-    def take(self, body: bytes) -> None:
-        """Keep a part of the body for the app."""
-        if self._chunks is None:
-            self._chunks = [body]
-        else:
-            self._chunks.append(body)
-        self._size += len(body)
-        if self._size > HIGH_WATER:
-            self._protocol.pause_reading()
-        self._wake()
-
-    def end_body(self) -> None:
-        """The body has come whole."""
-        self._ended = True
-        if self._waiting is not None:
-            self._wake()
-
-    def lose(self) -> None:
-        """The client is gone, or will not be heard any more."""
-        self.gone = True
-        if self._protocol.batch.starts.discard(self):
-            self.scope, self._chunks = {}, None  # what refers to it may stay for a while
-        else:
-            self._protocol.batch.heap.request_cut()
-        self._wake()
-        if self.on_gone is not None:
-            self.on_gone()
-
-    def _wake(self) -> None:
-        if self._waiting is not None:
-            waiting, self._waiting = self._waiting, None
-            for change in waiting:
-                if not change.done():
-                    change.set_result(None)
-
-    async def receive(self) -> dict[str, Any]:
-        """ASGI's `receive`: the body, part by part; then, once there is one, the end of the exchange."""
-        while True:
-            if self.gone or self.complete:
-                return {"type": "http.disconnect"}
-            if self._chunks is not None or (self._ended and not self._told):
-                body = b"" if self._chunks is None else b"".join(self._chunks)
-                self._chunks, self._size = None, 0
-                self._told = self._ended
-                if not self._ended:
-                    self._protocol.resume_reading()
-                return {"type": "http.request", "body": body, "more_body": not self._ended}
-            if not self._ended and not self._invited:
-                self._invite()
-            await self._change()
-
-    async def _change(self) -> None:
-        """Wait until there is something to tell. An `asyncio.Event` would take five times the memory."""
-        change = self._protocol.loop.create_future()
-        self._waiting = [*[other for other in self._waiting or () if not other.done()], change]
-        await change
-
-    @property
-    def uninvited(self) -> bool:
-        """Whether the client waits to be asked for the body (RFC 9110, 10.1.1)."""
-        if self._invited or self.begun or self.scope["http_version"] != "1.1":
-            return False
-        return any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.scope["headers"])
-
-    def _invite(self) -> None:
-        if self.uninvited:
-            self._protocol.write(_CONTINUE)
-        self._invited = True
-
-    # The answer.
-
-    async def send(self, message: Any) -> None:
-        """ASGI's `send`. After the client has gone it does nothing, as ASGI 2.3 has it.
-
-        Raises `RuntimeError` for what is not to be sent now, and for an answer that HTTP cannot carry.
-        """
-        while (blocked := self._protocol.blocked) is not None and not self.gone:
-            await blocked.wait()
-        if self.gone:
-            return
-        kind = message["type"]
-        if not self.started and kind == "http.response.start":
-            self._begin(message["status"], message.get("headers", ()))
-        elif self.started and not self.complete and kind == "http.response.body":
-            more = message.get("more_body", False)
-            self._go_on(message.get("body", b""), more)
-            while more and (blocked := self._protocol.blocked) is not None and not self.gone:
-                await blocked.wait()  # so that the app makes the next part when there is room for it
-        else:
-            where = "after the end" if self.complete else "in the middle" if self.started else "before the start"
-            raise RuntimeError(f"{kind!r} cannot be sent {where} of an answer")
-
-    def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        length: int | None = None
-        says_close = False
-        common, breaks = self._protocol.fields()
-        head = [_STATUS_LINES.get(status) or _status_line(status), common]
-        for name, value in headers:
-            field, framing = _field(name)
-            if framing:
-                if framing == b"content-length":
-                    if length is not None or not value.isdigit():
-                        raise RuntimeError("an answer has one content-length, and that is a number")
-                    length = int(value)
-                elif framing == b"transfer-encoding":
-                    continue  # how the body is sent is for us to say
-                elif b"close" in value.lower():
-                    says_close = True
-                    self.keep_alive = False
-            head.append(field)
-            head.append(value)
-        text = b"".join(head)
-        # A value that ended its line would forge a field, or an answer. The whole is looked at: a third of the time.
-        breaks += len(head) // 2 - 1
-        if text.count(b"\n") != breaks or text.count(b"\r") != breaks or b"\0" in text:
-            raise RuntimeError("a header holds a line break or NUL")
-        self._bodiless = status in (204, 304) or self.scope["method"] == "HEAD"
-        if length is None:
-            text += self._frame()
-        if not self.keep_alive and not says_close:
-            text += b"\r\nconnection: close"
-        text += b"\r\n\r\n"
-        if status >= 400:
-            self._protocol.failed = True
-            if status == 503:
-                self._protocol.batch.starts.overloaded()
-        self.started = True
-        if length is None:
-            self._protocol.rest()
-            self._protocol.write(text)  # of a stream: its first part may be long in coming
-        else:
-            self._left, self._head = length, text
-
-    def _frame(self) -> bytes:
-        """Settle how the end of a body is told whose length is not known (RFC 9112, 6). Returns a field, or nothing."""
-        if self._bodiless:
-            return b""
-        if self.scope["http_version"] == "1.0":
-            self.keep_alive = False  # by the end of the connection
-            self._left = None
-            return b""
-        self._chunked = True
-        return b"\r\ntransfer-encoding: chunked"
-
-    def _go_on(self, body: bytes, more: bool) -> None:
-        if type(body) is not bytes:
-            body = bytes(memoryview(body))
-        if self._bodiless:
-            body = b""
-        elif self._chunked:
-            if len(body) > MAX_JOINED:
-                self._write(b"%x\r\n" % len(body))
-                self._write(body)
-                body = b"\r\n"
-            elif body:
-                body = b"%x\r\n%b\r\n" % (len(body), body)
-            if not more:
-                body += b"0\r\n\r\n"
-        elif self._left is not None:
-            self._left -= len(body)
-            if self._left < 0 or (self._left and not more):
-                raise RuntimeError("the answer is not as long as its content-length says")
-        self._write(body)
-        if not more:
-            self.complete = True
-            if not self._ended:  # the rest of the body may be long in coming
-                self._chunks = None
-                self.scope = {}
-            if self._waiting is not None:
-                self._wake()
-            self._protocol.answered(self)
-
-    def _write(self, body: bytes) -> None:
-        protocol = self._protocol
-        head, self._head = self._head, None
-        if head is not None and len(body) <= MAX_JOINED:
-            protocol.batch.add(protocol.transport, head + body)
-            return
-        if head is not None:
-            protocol.write(head)
-        if body:
-            protocol.write(body)
-
-
-def _status_line(status: int) -> bytes:
-    """One that Python does not know. Raises `RuntimeError` for what ends no exchange."""
-    if not 200 <= status <= 999:
-        raise RuntimeError(f"{status} is not the status of an answer")
-    return b"HTTP/1.1 %d " % status
-
-
-@lru_cache(maxsize=256)
-def _field(name: bytes) -> tuple[bytes, bytes]:
-    """How a header's field begins, line break included, and its name if it has to do with framing, else nothing.
-
-    Raises `RuntimeError` for what is no name. Names are few; looking at each again would cost as much as all the rest.
-    """
-    lowered = name.lower()
-    if not _NAME.fullmatch(lowered):
-        raise RuntimeError(f"{name!r} is no name of a header")
-    frames = lowered in (b"content-length", b"transfer-encoding", b"connection")
-    return b"\r\n" + lowered + b": ", lowered if frames else b""
-
-
-def _check_coding(value: bytes) -> None:
-    """Refuse a Transfer-Encoding other than `chunked`: with 400 if it does not tell the body's end (RFC 9112, 6.3)."""
-    codings = [coding.strip() for coding in value.lower().split(b",")]
-    if codings != [b"chunked"]:
-        raise Refused(501 if codings[-1] == b"chunked" else 400, "a Transfer-Encoding other than chunked")
-
-
-def _path(url: bytes) -> str:
-    """The path of a target that was not read further, as it was sent."""
-    return url.partition(b"?")[0].partition(b"#")[0].decode("ascii", "replace")
-
-
-def _authority(url: bytes) -> bytes:
-    """The host and port of a target in absolute form (RFC 9112, 3.2.2). Raises `Refused` if it is something else."""
-    found = _ABSOLUTE.match(url)
-    if found is None or not _HOST.fullmatch(found[1]):
-        raise Refused(400, "a target that is neither a path nor a URL of HTTP")
-    return found[1]
-
-
-def _with_host(headers: Iterable[tuple[bytes, bytes]], host: bytes) -> list[tuple[bytes, bytes]]:
-    """Header fields with the Host of the target, which the one that was sent must not contradict (RFC 9112, 3.2.2)."""
-    return [(b"host", host), *[field for field in headers if field[0] != b"host"]]
-
-
-def _fault(error: httptools.HttpParserError) -> tuple[int, str]:
-    """The status for what cannot be read, and why. The reason is a fixed text: nothing of a request is in it."""
-    cause = error.__context__
-    if isinstance(cause, Refused):
-        return cause.status, str(cause)
-    if cause is not None:
-        return 400, "a target beyond ASCII"
-    reason = str(error)
-    return 505 if reason == "Invalid HTTP version" else 400, reason
