@@ -19,7 +19,8 @@ os.environ["BENCHMARK_ROUTES"] = "10"
 from benchmarks.apps import ours
 from jimsapi import JimsApp, ThreadContext
 from jimsapi.api.app import Api
-from jimsapi.cli.logs import LogWriter
+from jimsapi.plugins.options import redact
+from jimsapi.server.logs import LogWriter
 
 REQUESTS, WARM_UP = 200, 100
 DELTAS = 10
@@ -108,7 +109,7 @@ async def ask(app: Any, method: str, path: str, made: Body, status: int) -> None
 
 async def ask_all(store: str, kinds: Iterable[str]) -> None:
     """Some kinds, each warmed up before it is counted."""
-    writer = LogWriter(as_json=False)  # takes each line; its thread, which writes them, is not started
+    writer = LogWriter(as_json=False, redact=redact)  # takes each line; its thread, which writes them, is not started
     app = Api(JimsApp(answer), {"store": store, "api_key": ("key",)}, on_request=(writer.on_request,))
     ours.jimsapi_routes(app)
     async with app.lifespan():

@@ -18,7 +18,7 @@ from jimsapi.builtin.prometheus import PrometheusPlugin
 from jimsapi.cli import main
 from jimsapi.runs.service import RunService
 
-command: Any = importlib.import_module("jimsapi.cli.server")
+command: Any = importlib.import_module("jimsapi.cli.serve")
 
 
 def without_metrics() -> None:

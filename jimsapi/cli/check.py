@@ -15,7 +15,7 @@ from jimsapi.api.metrics import MetricsOptions, unusable_port
 from jimsapi.builtin import builtin_plugins
 from jimsapi.builtin.client_certificate import CertificateOptions
 from jimsapi.cli.options import COMMAND_OPTIONS, ServerOptions
-from jimsapi.cli.server import (
+from jimsapi.cli.serve import (
     address_of,
     cannot_listen,
     loaded_config,

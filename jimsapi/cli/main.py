@@ -17,7 +17,7 @@ from jimsapi.cli.check import check
 from jimsapi.cli.explain import explain
 from jimsapi.cli.options import COMMAND_OPTIONS, all_options, with_options
 from jimsapi.cli.scaffold import plugin_commands
-from jimsapi.cli.server import serve
+from jimsapi.cli.serve import serve
 from jimsapi.plugins.compose import Composer, resolve_settings
 from jimsapi.plugins.errors import PluginError, StartError
 from jimsapi.plugins.manager import PluginManager, discover

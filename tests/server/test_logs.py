@@ -11,12 +11,13 @@ import pytest
 
 from jimsapi import Connection
 from jimsapi.asgi.app import RequestRecord
-from jimsapi.cli.logs import AT_ONCE, LogWriter
+from jimsapi.plugins.options import redact
+from jimsapi.server.logs import AT_ONCE, LogWriter
 
 
 @pytest.fixture(params=[False, True], ids=["text", "json"])
 def writer(request: pytest.FixtureRequest) -> Iterator[LogWriter]:
-    made = LogWriter(as_json=request.param)
+    made = LogWriter(as_json=request.param, redact=redact)
     logger = logging.getLogger("tests.logs")
     logger.addHandler(made)
     logger.propagate = False
@@ -60,7 +61,7 @@ def test_a_record_that_cannot_be_encoded_or_formatted_does_not_end_the_log(
 
 
 def test_json_lines_are_json(capsys: pytest.CaptureFixture[str]) -> None:
-    writer = LogWriter(as_json=True)
+    writer = LogWriter(as_json=True, redact=redact)
     writer.handle(logging.LogRecord("x", logging.INFO, "", 0, "hi %s", ("there",), None))
     [line] = written(writer, capsys)
     assert json.loads(line)["message"] == "hi there"

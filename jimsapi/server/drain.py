@@ -14,9 +14,7 @@ from contextvars import Context
 from itertools import islice
 from queue import SimpleQueue
 from types import FrameType
-from typing import Any
-
-from jimsapi.api.app import Api
+from typing import Any, Protocol
 
 SEEN_FOR = 0.5
 """Seconds that readiness probes can see the drain before the port closes, at the least."""
@@ -40,8 +38,24 @@ def where(task: asyncio.Task[Any]) -> str:
     return f"{task.get_name()}: {' > '.join(lines)}"
 
 
+class Work(Protocol):
+    """What has to come to an end before the server stops: it takes nothing new while it is `draining`."""
+
+    draining: bool
+
+    @property
+    def open_runs(self) -> int: ...
+
+    @property
+    def waiting_runs(self) -> int: ...
+
+    async def drain(self, seconds: float) -> None: ...
+
+    def interrupt(self) -> None: ...
+
+
 class Drain:
-    """Withholds a signal from the server until the service has drained.
+    """Withholds a signal from the server until the work has drained.
 
     A server that hears of SIGTERM closes its port at once: probes then never see the drain, and keep-alive clients are
     cut. So the server's handlers are replaced when the app has started, and called when the work is done. A second
@@ -52,9 +66,13 @@ class Drain:
     """
 
     def __init__(
-        self, api: Api, drain_time: float, flush_logs: Callable[[], None], status: Callable[[], int] = lambda: 0
+        self,
+        work: Callable[[], Work | None],
+        drain_time: float,
+        flush_logs: Callable[[], None],
+        status: Callable[[], int] = lambda: 0,
     ) -> None:
-        self._api = api
+        self._work = work
         self._status = status
         self._drain_time = drain_time
         self._flush_logs = flush_logs
@@ -108,9 +126,9 @@ class Drain:
 
     def _explain(self) -> None:
         """Log the open runs and where each task waits. No value is in it, which may be a secret or a message."""
-        service = self._api.service
-        if service is not None:
-            logger.info("SIGUSR1: %d runs are open, %d of them wait", service.open_runs, service.waiting_runs)
+        work = self._work()
+        if work is not None:
+            logger.info("SIGUSR1: %d runs are open, %d of them wait", work.open_runs, work.waiting_runs)
         tasks = asyncio.all_tasks()
         for task in islice(tasks, MAX_TASKS):
             logger.info("SIGUSR1: task %s", where(task))
@@ -118,20 +136,20 @@ class Drain:
             logger.info("SIGUSR1: and %d more tasks", len(tasks) - MAX_TASKS)
 
     def _begin(self, number: int) -> None:
-        service = self._api.service
-        if service is None:
+        work = self._work()
+        if work is None:
             self._tell_server(number)
         elif self._task is None:
-            service.draining = True
+            work.draining = True
             self._task = self._loop.create_task(self._drain(number))
         else:
-            service.interrupt()
+            work.interrupt()
 
     async def _drain(self, number: int) -> None:
-        service = self._api.service
+        work = self._work()
         try:
-            if service is not None:
-                await asyncio.gather(service.drain(self._work_for), asyncio.sleep(SEEN_FOR))
+            if work is not None:
+                await asyncio.gather(work.drain(self._work_for), asyncio.sleep(SEEN_FOR))
         finally:
             self._tell_server(number)
 

@@ -8,7 +8,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
@@ -17,7 +17,6 @@ import orjson
 
 from jimsapi.asgi.app import UNMATCHED, RequestRecord
 from jimsapi.asgi.connection import NOTHING_NOTED, request_id
-from jimsapi.plugins.options import redact
 
 WRITE_EVERY = 0.1
 """Seconds between batches."""
@@ -39,11 +38,12 @@ class LogWriter(logging.Handler):
     """Takes log records and answered requests, and has a thread of its own write their lines.
 
     A line is made at once: what it tells of may change, and a thread that makes thousands holds up the event loop. Only
-    writing, which may block, is left to the thread.
+    writing, which may block, is left to the thread. `redact` takes secrets out of warnings and exceptions.
     """
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, redact: Callable[[str], str]) -> None:
         super().__init__()
+        self._redact = redact
         self._as_json = as_json
         self._request_line = _request_as_json if as_json else _RequestText().line
         self._waiting: deque[str] = deque(maxlen=QUEUE_LIMIT)
@@ -99,13 +99,13 @@ class LogWriter(logging.Handler):
         except Exception:  # a caller whose format and arguments do not agree must not fail for it
             message = f"{record.msg} {record.args!r}"
         if record.levelno >= logging.WARNING or record.exc_info:
-            message = redact(message)
+            message = self._redact(message)
         head = (_moment(int(record.created * 1000)), str(record.levelname), str(record.name), message)
         identifier = getattr(record, "request_id", None) or request_id.get("")
         fields = {"request_id": identifier} if identifier else {}
         exception = ""
         if record.exc_info and record.exc_info[0] is not None:
-            exception = redact("".join(traceback.format_exception(*record.exc_info)))
+            exception = self._redact("".join(traceback.format_exception(*record.exc_info)))
         return _json(head, fields, exception) if self._as_json else _text(head, fields, exception)
 
 
@@ -199,9 +199,9 @@ def _escaped(found: re.Match[str]) -> str:
     return found[0].encode("unicode_escape").decode()
 
 
-def set_up_logs(*, as_json: bool, verbose: bool) -> LogWriter:
+def set_up_logs(*, as_json: bool, verbose: bool, redact: Callable[[str], str]) -> LogWriter:
     """Send all logs of the process to a `LogWriter`, and start it."""
-    writer = LogWriter(as_json=as_json)
+    writer = LogWriter(as_json=as_json, redact=redact)
     root = logging.getLogger()
     root.handlers[:] = [writer]
     root.setLevel(logging.INFO)

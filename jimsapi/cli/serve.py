@@ -20,8 +20,6 @@ import msgspec
 from jimsapi.api.app import VERSION, Api
 from jimsapi.api.metrics import MetricsOptions
 from jimsapi.builtin.client_certificate import CertificateOptions
-from jimsapi.cli.drain import Drain, where
-from jimsapi.cli.logs import LogWriter, set_up_logs
 from jimsapi.cli.options import LogOptions, ServerOptions
 from jimsapi.plugins.compose import Composition
 from jimsapi.plugins.core import CoreOptions
@@ -29,7 +27,9 @@ from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.options import Settings, redact
 from jimsapi.runs.pipeline import pipeline_name
 from jimsapi.server.borrowed import ChangeReload, Config
+from jimsapi.server.drain import Drain, where
 from jimsapi.server.http1 import Http1Protocol
+from jimsapi.server.logs import LogWriter, set_up_logs
 from jimsapi.server.memory import return_freed_memory
 from jimsapi.server.port import open_port
 from jimsapi.server.server import Server
@@ -62,7 +62,7 @@ class Factory(msgspec.Struct, frozen=True):
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
         return_freed_memory()
-        writer = set_up_logs(as_json=self.as_json, verbose=self.verbose)
+        writer = set_up_logs(as_json=self.as_json, verbose=self.verbose, redact=redact)
         serving = Serving(self.address, writer)
         api = Api(
             None,
@@ -116,7 +116,7 @@ class Serving:
     def started(self, api: Api) -> None:
         assert api.composition is not None  # it is what started
         drain_time = api.composition.settings.get(CoreOptions).drain_time
-        Drain(api, drain_time, self._writer.flush, lambda: self.status).install()
+        Drain(lambda: api.service, drain_time, self._writer.flush, lambda: self.status).install()
         for line in start_lines(api.composition, self._address):
             logger.info(line)
         self._writer.flush()
