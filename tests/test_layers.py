@@ -10,7 +10,16 @@ PACKAGE = Path(__file__).resolve().parents[1] / "jimsapi"
 
 # From the top to the bottom. Parts in one row stand side by side and may not import each other, but for `builtin`,
 # which is made with the plugins' public names.
-LAYERS = [{"cli"}, {"api", "client"}, {"plugins", "builtin"}, {"runs", "server"}, {"stores"}, {"threads"}, {"asgi"}]
+LAYERS = [
+    {"cli"},
+    {"api", "client"},
+    {"wire"},
+    {"plugins", "builtin"},
+    {"runs", "server"},
+    {"stores"},
+    {"threads"},
+    {"asgi"},
+]
 BESIDE = {("builtin", "plugins")}
 
 # What stands above all layers: the names for users, the command, the tools for tests.

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from jimsapi.api.admission import Gate
 from jimsapi.api.chat import chat_routes
-from jimsapi.api.errors import handle_domain_errors
 from jimsapi.api.metrics import LoopCollector, MetricsOptions, MetricsPort, ServiceCollector, metrics_text
 from jimsapi.api.probes import probe_routes
 from jimsapi.api.runs import run_ended, run_routes
@@ -38,6 +37,7 @@ from jimsapi.runs.threads import ThreadService
 from jimsapi.runs.watchdog import Watchdog
 from jimsapi.threads.run import ContextLimits, StoredRun
 from jimsapi.threads.store import ThreadStore
+from jimsapi.wire.errors import handle_domain_errors
 
 if TYPE_CHECKING:
     from jimsapi.runs.webhooks import Webhooks

@@ -8,10 +8,7 @@ from uuid import UUID
 import msgspec
 import orjson
 
-from jimsapi.api.errors import domain_error
-from jimsapi.api.rate_limits import rate_limit_headers
-from jimsapi.asgi.connection import Connection, Request
-from jimsapi.asgi.errors import ValidationError
+from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
 from jimsapi.runs.errors import ServerDraining
@@ -21,24 +18,12 @@ from jimsapi.runs.live import LiveRun
 from jimsapi.runs.result import RunResult
 from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import DomainError
-from jimsapi.threads.ids import uuid_text
-
-MAX_KEY = 255
+from jimsapi.wire.answer import REFUSALS, note_run, refused, with_run
+from jimsapi.wire.errors import domain_error
+from jimsapi.wire.request import idempotency_key
 
 _LEFT_OUT = "\0"
 """Stands for a `contact_id` that was left out: no caller can send it, since a body with a NUL is refused."""
-
-REFUSALS = {
-    401: "The credentials are missing or wrong.",
-    403: "The credentials do not allow this.",
-    404: "There is no such thread.",
-    413: "The body is too large.",
-    415: "The body is not declared as JSON.",
-    422: "The body is faulty; every fault is listed.",
-    429: "Too many messages wait in the thread, or a limit of the caller is used up.",
-    503: "The server or its store takes no work now.",
-}
-"""What keeps a message out, whichever way its answer would have gone."""
 
 
 class BoundInbound(Inbound, kw_only=True):
@@ -133,54 +118,6 @@ async def begin_in_background(request: Request, service: RunService) -> Response
     body = {"run_id": run.known_as, "thread_id": stored.thread_id, "status": stored.status}
     place = f"{request.scope.get('root_path', '').rstrip('/')}/api/v1/runs/{run.known_as}"
     return with_run(request, service, run, JSONResponse(body, 202, {"location": place}))
-
-
-def refused(request: Request, run: LiveRun) -> Response | None:
-    """The answer to a message that no thread took; None if one did. Asked once `LiveRun.let_in` has told."""
-    error = refusal(run)
-    return None if error is None else domain_error(request, error)
-
-
-def refusal(run: LiveRun) -> DomainError | None:
-    """Why no thread took a message; None if one did. Asked once that is told, or the run answered."""
-    if run.thread is not None or run.known_as is not run.run_id:
-        return None
-    error = run.answer.exception()
-    if not isinstance(error, DomainError):
-        raise error or RuntimeError(f"run {run.run_id} has an answer without a thread")
-    return error
-
-
-def note_run(request: Connection, run: LiveRun) -> None:
-    """Put the run and its thread into the request's log line, from which `with_run` takes it."""
-    request.note("run_id", uuid_text(run.known_as))
-    if run.thread_id is not None:
-        request.note("thread_id", uuid_text(run.thread_id))
-
-
-def with_run(request: Request, service: RunService, run: LiveRun, response: Response) -> Response:
-    """Name the run in an answer's headers, and what is left of the caller's limits."""
-    response.raw_headers.append((b"x-run-id", request.noted["run_id"].encode()))
-    if service.quota is not None:
-        response.raw_headers.extend(rate_limit_headers(service.quota.policies, service.allowances(run)))
-    return response
-
-
-def idempotency_key(request: Request) -> str | None:
-    """The `Idempotency-Key` of a request, if it has one.
-
-    Raises `ValidationError` for more than one, and for one that is not 1 to 255 visible characters of ASCII.
-    """
-    if b"idempotency-key" not in request.watched:
-        return None
-    keys = request.headers.getlist("idempotency-key")
-    key = keys[0]
-    if len(keys) == 1 and 0 < len(key) <= MAX_KEY and key.isascii() and key.isprintable():
-        return key
-    message = f"Send one Idempotency-Key, of 1 to {MAX_KEY} visible characters of ASCII"
-    raise ValidationError(
-        [{"type": "invalid_key", "loc": ["header", "idempotency-key"], "msg": message, "input": None}]
-    )
 
 
 def _prefers_async(request: Request) -> bool:

@@ -7,9 +7,8 @@ from uuid import UUID
 import msgspec
 import orjson
 
-from jimsapi.api.chat import REFUSALS, ChatAnswer, begin_in_background, chat_answer
-from jimsapi.api.errors import STATUS
-from jimsapi.api.stream import EVENT_STREAM, after_last_event, event_stream
+from jimsapi.api.chat import ChatAnswer, begin_in_background, chat_answer
+from jimsapi.api.stream import after_last_event, event_stream
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
@@ -19,6 +18,8 @@ from jimsapi.runs.lookup import Runs
 from jimsapi.runs.result import RunResult, stored_result
 from jimsapi.runs.service import RunService
 from jimsapi.threads.run import OPEN, StoredRun
+from jimsapi.wire.answer import EVENT_STREAM, REFUSALS
+from jimsapi.wire.errors import STATUS
 
 
 class RunBegun(msgspec.Struct):

@@ -10,8 +10,7 @@ from typing import cast
 
 import orjson
 
-from jimsapi.api.chat import REFUSALS, begin_chat, chat_answer, refused, with_run
-from jimsapi.api.errors import PASSING, domain_error
+from jimsapi.api.chat import begin_chat, chat_answer
 from jimsapi.asgi.connection import Connection, Request
 from jimsapi.asgi.errors import Fault, ValidationError
 from jimsapi.asgi.response import Response
@@ -25,14 +24,10 @@ from jimsapi.runs.service import RunService
 from jimsapi.runs.stream import THE_END, Delta, Ended, Gap, Item, Read, Reader, RunStarted, Status
 from jimsapi.threads.errors import DomainError
 from jimsapi.threads.event import NewEvent
+from jimsapi.wire.answer import EVENT_STREAM, REFUSALS, one_line, refused, with_run
+from jimsapi.wire.errors import PASSING, domain_error
 
 logger = logging.getLogger("jimsapi.api")
-
-EVENT_STREAM = "text/event-stream"
-
-_SEEN_AS_LINE_ENDS = ((b"\xc2\x85", rb"\u0085"), (b"\xe2\x80\xa8", rb"\u2028"), (b"\xe2\x80\xa9", rb"\u2029"))
-"""Characters that end no line of an event stream, and yet do for clients that split it as Python splits text
-(httpx's `iter_lines` does), with their escapes in JSON."""
 
 _END = "end"
 _BROKEN = b'{"detail":"Internal Server Error"}'
@@ -115,14 +110,6 @@ def _server_sent(request: Connection, position: int, item: Item) -> bytes:
     if isinstance(item, Ended) and isinstance(item.answer, PASSING):
         return b"event: %s\ndata: %s\n\n" % (name, data)
     return b"event: %s\ndata: %s\nid: %s\n\n" % (name, data, position_text(position).encode())
-
-
-def one_line(data: bytes) -> bytes:
-    """JSON as the data of a server-sent event that no client takes for more than one line."""
-    if not data.isascii():
-        for character, escape in _SEEN_AS_LINE_ENDS:
-            data = data.replace(character, escape)
-    return data
 
 
 def told(request: Connection, item: Item) -> tuple[bytes, bytes]:

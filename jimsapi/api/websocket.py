@@ -9,7 +9,6 @@ import anyio
 import orjson
 
 from jimsapi.api.chat import inbound_model, own_inbound
-from jimsapi.api.errors import domain_error
 from jimsapi.api.stream import told
 from jimsapi.asgi.errors import HTTPError, ValidationError, WebSocketDisconnected
 from jimsapi.asgi.routing import Router
@@ -23,6 +22,7 @@ from jimsapi.runs.result import RunResult
 from jimsapi.runs.service import RunService
 from jimsapi.runs.stream import Read
 from jimsapi.threads.errors import DomainError
+from jimsapi.wire.errors import domain_error
 
 SUBPROTOCOL = "jims.chat"
 _TRY_AGAIN_LATER = 1013  # of IANA's registry of close codes

@@ -5,19 +5,11 @@ from typing import Any
 
 import orjson
 
-from jimsapi.api.protocol import (
-    Failed,
-    Finished,
-    MessageEnded,
-    MessagePiece,
-    MessageStarted,
-    Said,
-    data_event,
-    failure,
-)
 from jimsapi.asgi.connection import Request
 from jimsapi.runs.stream import Status
 from jimsapi.threads.event import NewEvent
+from jimsapi.wire.answer import data_event, failure
+from jimsapi.wire.speech import Failed, Finished, MessageEnded, MessagePiece, MessageStarted, Said
 from jimsapi_agui.request import RunAgentInput
 
 

@@ -1,13 +1,15 @@
 """The route that AG-UI's clients post to."""
 
-from jimsapi.api.chat import REFUSALS, with_run
-from jimsapi.api.protocol import ThreadNames, begin_turn, read_body, speech
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import Response
 from jimsapi.asgi.routing import Router
 from jimsapi.asgi.sse import EventStreamResponse
 from jimsapi.runs.identity import CHAT
 from jimsapi.runs.service import RunService
+from jimsapi.wire.answer import REFUSALS, with_run
+from jimsapi.wire.request import read_body
+from jimsapi.wire.speech import speech
+from jimsapi.wire.turn import ThreadNames, begin_turn
 from jimsapi_agui.events import agui_events
 from jimsapi_agui.request import RunAgentInput, turn_of
 

@@ -3,8 +3,9 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-from jimsapi.api.protocol import Failed, Finished, Refusal, data_event, failure
 from jimsapi.asgi.connection import Connection
+from jimsapi.wire.answer import Refusal, data_event, failure
+from jimsapi.wire.speech import Failed, Finished
 
 
 def error_body(refusal: Refusal) -> dict[str, Any]:

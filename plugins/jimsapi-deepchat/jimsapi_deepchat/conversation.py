@@ -2,13 +2,15 @@
 
 import anyio
 
-from jimsapi.api.protocol import ThreadNames, answer_of, answer_to, begin_turn, one_text, told_by
 from jimsapi.asgi.errors import HTTPError, WebSocketDisconnected
 from jimsapi.asgi.websocket import WebSocket
 from jimsapi.runs.live import LiveRun
 from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import DomainError
 from jimsapi.threads.ids import uuid7
+from jimsapi.wire.answer import answer_to, told_by
+from jimsapi.wire.speech import one_text
+from jimsapi.wire.turn import ThreadNames, answer_of, begin_turn
 from jimsapi_deepchat.answers import error_body
 from jimsapi_deepchat.requests import new_turn, read_frame
 

@@ -5,10 +5,10 @@ from typing import Any
 import msgspec
 import orjson
 
-from jimsapi.api.protocol import Turn
 from jimsapi.asgi.body import decode_json
 from jimsapi.asgi.errors import HTTPError, ValidationError
 from jimsapi.asgi.validation import convert_body
+from jimsapi.wire.turn import Turn
 
 
 class DeepChatRequest(msgspec.Struct):

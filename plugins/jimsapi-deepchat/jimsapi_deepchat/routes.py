@@ -4,18 +4,6 @@ from functools import partial
 
 import msgspec
 
-from jimsapi.api.chat import REFUSALS, with_run
-from jimsapi.api.protocol import (
-    ThreadNames,
-    answer_of,
-    as_one_text,
-    begin_turn,
-    one_text,
-    read_json,
-    reworded,
-    speech,
-)
-from jimsapi.api.stream import EVENT_STREAM
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.errors import HTTPError
 from jimsapi.asgi.response import JSONResponse, Response
@@ -24,6 +12,10 @@ from jimsapi.asgi.sse import EventStreamResponse
 from jimsapi.asgi.websocket import WebSocket
 from jimsapi.runs.identity import CHAT
 from jimsapi.runs.service import RunService
+from jimsapi.wire.answer import EVENT_STREAM, REFUSALS, reworded, with_run
+from jimsapi.wire.request import read_json
+from jimsapi.wire.speech import as_one_text, one_text, speech
+from jimsapi.wire.turn import ThreadNames, answer_of, begin_turn
 from jimsapi_deepchat.answers import error_body, events
 from jimsapi_deepchat.conversation import Conversation
 from jimsapi_deepchat.requests import DeepChatRequest, new_turn, read_value

@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Any
 
-from jimsapi.api.protocol import Failed, Finished, Refusal, data_event, failure
 from jimsapi.asgi.connection import Connection
 from jimsapi.runs.live import LiveRun
+from jimsapi.wire.answer import Refusal, data_event, failure
+from jimsapi.wire.speech import Failed, Finished
 
 BYTES_A_TOKEN = 4
 

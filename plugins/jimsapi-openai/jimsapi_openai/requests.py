@@ -4,9 +4,9 @@ from typing import Any
 
 import msgspec
 
-from jimsapi.api.protocol import Turn
 from jimsapi.asgi.connection import Connection
 from jimsapi.asgi.errors import ValidationError
+from jimsapi.wire.turn import Turn
 
 TASK = "### Task:"
 """How the prompts of Open WebUI's own begin: for a title, tags, what to ask next."""

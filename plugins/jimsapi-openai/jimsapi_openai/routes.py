@@ -6,19 +6,6 @@ from typing import Any
 
 import msgspec
 
-from jimsapi.api.chat import REFUSALS, refusal, with_run
-from jimsapi.api.protocol import (
-    ThreadNames,
-    answer_of,
-    answer_to,
-    as_one_text,
-    begin_turn,
-    one_text,
-    read_body,
-    reworded,
-    speech,
-)
-from jimsapi.api.stream import EVENT_STREAM
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.errors import HTTPError
 from jimsapi.asgi.response import JSONResponse, Response
@@ -29,6 +16,10 @@ from jimsapi.runs.live import LiveRun
 from jimsapi.runs.pipeline import pipeline_name
 from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import DomainError
+from jimsapi.wire.answer import EVENT_STREAM, REFUSALS, answer_to, refusal, reworded, with_run
+from jimsapi.wire.request import read_body
+from jimsapi.wire.speech import as_one_text, one_text, speech
+from jimsapi.wire.turn import ThreadNames, answer_of, begin_turn
 from jimsapi_openai.answers import Completion, error
 from jimsapi_openai.requests import ChatRequest, new_turn
 

@@ -5,22 +5,14 @@ from typing import Any
 
 import orjson
 
-from jimsapi.api.protocol import (
-    Failed,
-    Finished,
-    MessageEnded,
-    MessagePiece,
-    MessageStarted,
-    Said,
-    data_event,
-    failure,
-)
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.sse import EventStreamResponse
 from jimsapi.runs.errors import RunCancelled
 from jimsapi.runs.live import LiveRun
 from jimsapi.runs.stream import Status
 from jimsapi.threads.event import NewEvent
+from jimsapi.wire.answer import data_event, failure
+from jimsapi.wire.speech import Failed, Finished, MessageEnded, MessagePiece, MessageStarted, Said
 
 _HEADERS = {"x-vercel-ai-ui-message-stream": "v1"}
 

@@ -1,13 +1,15 @@
 """The routes of the AI SDK's `DefaultChatTransport`: send a message, and resume the answer to it."""
 
-from jimsapi.api.chat import REFUSALS, note_run, with_run
-from jimsapi.api.protocol import ThreadNames, Turn, begin_turn, read_body, speech
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import Response
 from jimsapi.asgi.routing import Router
 from jimsapi.runs.identity import CHAT
 from jimsapi.runs.service import RunService
 from jimsapi.threads.run import ByExternalId
+from jimsapi.wire.answer import REFUSALS, note_run, with_run
+from jimsapi.wire.request import read_body
+from jimsapi.wire.speech import speech
+from jimsapi.wire.turn import ThreadNames, Turn, begin_turn
 from jimsapi_vercel.chats import OpenChats
 from jimsapi_vercel.chunks import message_stream
 from jimsapi_vercel.request import ChatRequest, turn_of

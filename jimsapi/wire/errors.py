@@ -1,6 +1,5 @@
 """The one table from domain errors to HTTP."""
 
-from jimsapi.api.rate_limits import rate_limit_headers
 from jimsapi.asgi.app import App
 from jimsapi.asgi.connection import Connection
 from jimsapi.asgi.response import JSONResponse, Response
@@ -29,6 +28,7 @@ from jimsapi.threads.errors import (
     StoreUnavailable,
     ThreadNotFound,
 )
+from jimsapi.wire.rate_limits import rate_limit_headers
 
 _AGAIN = {"retry-after": "1"}
 

@@ -8,27 +8,6 @@ import orjson
 import pytest
 
 from jimsapi import HTTPError
-from jimsapi.api.protocol import (
-    Failed,
-    Finished,
-    MessageEnded,
-    MessagePiece,
-    MessageStarted,
-    Refusal,
-    Said,
-    ThreadNames,
-    Turn,
-    answer_of,
-    answer_to,
-    as_one_text,
-    begin_turn,
-    data_event,
-    failure,
-    one_text,
-    read_json,
-    reworded,
-    speech,
-)
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.errors import ValidationError
 from jimsapi.asgi.types import Message
@@ -39,6 +18,20 @@ from jimsapi.runs.service import RunLimits, RunService
 from jimsapi.runs.stream import MAX_ITEMS, Status
 from jimsapi.threads.errors import StoreUnavailable
 from jimsapi.threads.event import NewEvent
+from jimsapi.wire.answer import Refusal, answer_to, data_event, failure, reworded
+from jimsapi.wire.request import read_json
+from jimsapi.wire.speech import (
+    Failed,
+    Finished,
+    MessageEnded,
+    MessagePiece,
+    MessageStarted,
+    Said,
+    as_one_text,
+    one_text,
+    speech,
+)
+from jimsapi.wire.turn import ThreadNames, Turn, answer_of, begin_turn
 from tests.apps.scripted import Scripted
 from tests.runs.serving import caller, ended, serving
 

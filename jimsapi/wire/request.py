@@ -1,0 +1,44 @@
+"""What a request says, whichever protocol it is in."""
+
+import asyncio
+from typing import Any
+
+from jimsapi.asgi.connection import Request
+from jimsapi.asgi.errors import ValidationError
+from jimsapi.asgi.validation import Model, convert_body
+from jimsapi.runs.errors import ServerDraining
+from jimsapi.runs.service import RunService
+
+MAX_KEY = 255
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The `Idempotency-Key` of a request, if it has one.
+
+    Raises `ValidationError` for more than one, and for one that is not 1 to 255 visible characters of ASCII.
+    """
+    if b"idempotency-key" not in request.watched:
+        return None
+    keys = request.headers.getlist("idempotency-key")
+    key = keys[0]
+    if len(keys) == 1 and 0 < len(key) <= MAX_KEY and key.isascii() and key.isprintable():
+        return key
+    message = f"Send one Idempotency-Key, of 1 to {MAX_KEY} visible characters of ASCII"
+    raise ValidationError(
+        [{"type": "invalid_key", "loc": ["header", "idempotency-key"], "msg": message, "input": None}]
+    )
+
+
+async def read_body(request: Request, service: RunService, model: type[Model]) -> Model:
+    """The body of a turn. Raises as `read_json` does."""
+    return convert_body(await read_json(request, service), model)
+
+
+async def read_json(request: Request, service: RunService) -> Any:
+    """The JSON value of a body. Raises `HTTPError` for a faulty one, `ServerDraining` if it comes too late."""
+    try:
+        return await request.json()
+    except asyncio.CancelledError:
+        if not service.draining:
+            raise
+        raise ServerDraining from None
