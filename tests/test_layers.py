@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def part_of(module: str) -> str:
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
-    """Line and full name of every module of ours that a file imports, wherever in the file it does."""
+    """Line and full name of every module of ours that a file imports, wherever in the file, and for typing too."""
     package = ["jimsapi", *path.relative_to(PACKAGE).parts[:-1]]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -42,12 +43,23 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
-            # `from jimsapi import threads` names a layer too; `from jimsapi import App` the package itself.
-            inner = [f"{module}.{alias.name}" for alias in node.names if module == "jimsapi" and alias.name in HEIGHTS]
-            names = inner or [module]
+            # `from jimsapi import threads` names a module; `from jimsapi import App` a name in the package itself.
+            inner = (f"{module}.{alias.name}" for alias in node.names)
+            names = [name if is_module(name) else module for name in inner]
         else:
             continue
         yield from ((node.lineno, name) for name in names if name.split(".")[0] == "jimsapi")
+
+
+def module_of(path: Path) -> str:
+    """The full name of the module that a file holds; of a package, the package's."""
+    return ".".join(["jimsapi", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__")
+
+
+def is_module(name: str) -> bool:
+    """Whether a full name is that of a file or folder of ours."""
+    place = PACKAGE.parent.joinpath(*name.split("."))
+    return place.is_dir() or place.with_suffix(".py").is_file()
 
 
 def allowed(importer: str, imported: str) -> bool:
@@ -77,6 +89,12 @@ def test_a_layer_imports_only_what_stands_below_it(path: Path) -> None:
         if not allowed(own_part(path), part_of(name))
     ]
     assert wrong == []
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    modules = {module_of(path): path for path in files()}
+    graph = {module: {name for _, name in imports(path) if name != module} for module, path in modules.items()}
+    TopologicalSorter(graph).prepare()  # raises `CycleError` with the files of a circle
 
 
 @pytest.mark.parametrize("part", ["asgi", "client"])

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from jimsapi.asgi.connection import Connection, Request
 from jimsapi.asgi.errors import HTTPError
-from jimsapi.asgi.routing import Route
+from jimsapi.asgi.route import Route
 from jimsapi.plugins.compose import Built
 from jimsapi.plugins.protocols import (
     AccessDenied,

@@ -18,9 +18,11 @@ from jimsapi.api.runs import run_ended, run_routes
 from jimsapi.api.stream import stream_routes
 from jimsapi.api.threads import thread_routes
 from jimsapi.api.websocket import websocket_routes
-from jimsapi.asgi.app import App, RequestRecord
+from jimsapi.asgi.app import App
+from jimsapi.asgi.record import RequestRecord
 from jimsapi.asgi.response import JSONResponse
-from jimsapi.asgi.routing import RouteConflict, Router
+from jimsapi.asgi.route import RouteConflict
+from jimsapi.asgi.routing import Router
 from jimsapi.asgi.types import ASGIApp
 from jimsapi.builtin import builtin_plugins
 from jimsapi.plugins.compose import Built, Composer, Composition, resolve_settings

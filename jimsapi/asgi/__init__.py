@@ -1,11 +1,15 @@
 """The microframework: an ASGI app whose request path is one function. It knows neither chat nor plugins."""
 
-from .app import CLIENT_GONE, App, RequestRecord
-from .connection import Connection, Headers, QueryParams, Request, request_id
+from .app import App
+from .connection import Connection, Request, request_id
 from .errors import ClientDisconnected, HTTPError, ValidationError, WebSocketDisconnected
-from .response import JSONResponse, Response, StreamingResponse
-from .routing import Route, RouteConflict, Router
+from .fields import Headers, QueryParams
+from .record import CLIENT_GONE, RequestRecord
+from .response import JSONResponse, Response
+from .route import Route, RouteConflict
+from .routing import Router
 from .sse import EventStreamResponse, ServerSentEvent
+from .streaming import StreamingResponse
 from .websocket import WebSocket
 
 __all__ = [

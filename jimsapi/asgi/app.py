@@ -7,26 +7,29 @@ middleware, and nothing is wrapped around the server's `receive` and `send`.
 import logging
 import os
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import cache, partial
 from itertools import count
 from time import perf_counter
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-import msgspec
-
 from .connection import MAX_BODY, Connection, Request, local_path, request_id
 from .docs import docs_page
 from .errors import ClientDisconnected, HTTPError
 from .openapi import build_document
-from .response import JSONResponse, Response, StreamingResponse
-from .routing import METHODS, Match, Route, Router
-from .types import ASGIApp, Lifespan, RawHeaders, Receive, Scope, Send
+from .record import CLIENT_GONE, OTHER_METHOD, UNMATCHED, Observer, RequestRecord
+from .response import JSONResponse, Response
+from .route import METHODS, Match, Route
+from .routing import Router
+from .streaming import StreamingResponse
+from .types import ASGIApp, RawHeaders, Receive, Scope, Send
 from .websocket import WEBSOCKET, WebSocket, same_origin
 
 logger = logging.getLogger("jimsapi.asgi")
+
+Lifespan = Callable[["App"], AbstractAsyncContextManager[None]]
 
 Admit = Callable[[Any, Route], Awaitable[object]]
 """Takes a `Connection`: a `Request`, or a `WebSocket` before its handshake is accepted."""
@@ -36,13 +39,6 @@ ExceptionHandler = Callable[[Any, Any], Response]
 
 AnyExceptionHandler = TypeVar("AnyExceptionHandler", bound=ExceptionHandler)
 
-CLIENT_GONE = 499
-"""The status in the record of a request whose client left before the answer began."""
-UNMATCHED = "unmatched"
-"""The route in the record of a request that no route answers."""
-OTHER_METHOD = "_OTHER"
-"""The method in that record, if HTTP does not know the method: a metric must not have a label for each."""
-
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _PERCENT = ord("%")  # a byte is found in bytes much faster as a number
 _CLOSE = (b"connection", b"close")
@@ -50,29 +46,6 @@ MAX_STRANGERS = 1000
 """WebSockets that may wait at once for a first frame to say who they are."""
 _INSTALL = "Under uvicorn, install the package `websockets`."
 _UNPRINTABLE = re.compile(rb"[^\x21-\x5b\x5d-\x7e]")
-
-
-class RequestRecord(msgspec.Struct, frozen=True, gc=False):
-    """What observers are told of a request once it is answered.
-
-    `method` is `_OTHER` for one that HTTP does not know, `route` the template (`unmatched` if there is none),
-    `duration` in seconds up to the last byte handed to the server, `fields` what the handler noted for the log line.
-
-    A WebSocket is told of once, at its end, with the method `WEBSOCKET`, the status 101 if its handshake was accepted,
-    and how long it was open as `duration`.
-    """
-
-    method: str
-    route: str
-    path: str
-    status: int
-    duration: float
-    request_id: str
-    probe: bool
-    fields: Mapping[str, Any]
-
-
-Observer = Callable[[RequestRecord], None]
 
 
 class App(Router):

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from .routing import Parameter, Route, parse_path
+from .route import Parameter, Route
+from .routing import parse_path
 from .validation import BOOLEAN_SCHEMA
 
 REFERENCE = "#/components/schemas/{name}"

@@ -1,17 +1,13 @@
-"""Answers: bytes at hand, JSON, or a stream."""
+"""Answers whose body is at hand."""
 
 import re
-from collections.abc import AsyncIterable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from msgspec import to_builtins
 from orjson import OPT_UTC_Z, dumps
 
-from .delivery import SEND_TIMEOUT, close, deliver
-from .types import RawHeaders, Receive, Send
-
-if TYPE_CHECKING:
-    from .connection import Request
+from .types import RawHeaders
 
 JSON_TYPE = (b"content-type", b"application/json")
 TEXT_TYPE = "text/plain; charset=utf-8"
@@ -97,56 +93,6 @@ class JSONResponse(Response):
         self.raw_headers = [_LENGTHS[length], JSON_TYPE]
         if headers:
             self._add(headers)
-
-
-class StreamingResponse(Response):
-    """An answer whose chunks come from an async iterable, as bytes or as text (sent as UTF-8).
-
-    When the client hangs up the iterable is cancelled (what it then awaits to clean up needs a shield, as in all anyio
-    code); when the iterable fails the connection is cut, so that what came is not taken for the whole. In each case,
-    and at the end, it is closed. It is not iterated for HEAD. A request's body is to be read, if at all, before the
-    first chunk.
-
-    A client that reads nothing for `send_timeout` seconds while a chunk waits is cut off. (Where the server does not
-    show whether the client reads, a chunk may wait so long.) The attribute may be set. Such a client counts as one that
-    hung up, and is logged at INFO.
-    """
-
-    __slots__ = ("content", "send_timeout")
-
-    keepalive: float | None = None  # seconds of silence after which PING is sent
-    ping = b""
-
-    def __init__(
-        self,
-        content: AsyncIterable[Any],
-        status: int = 200,
-        headers: Mapping[str, str] | None = None,
-        content_type: str | None = "application/octet-stream",
-    ) -> None:
-        self.status = status
-        self.names_connection = False
-        self.raw_headers = [] if content_type is None else [header("content-type", content_type)]
-        self.body = None
-        self.content = content
-        self.send_timeout = SEND_TIMEOUT
-        if headers:
-            self._add(headers)
-
-    def encode(self, item: Any) -> bytes:
-        """The bytes of one item of the content."""
-        return item.encode() if isinstance(item, str) else bytes(item)
-
-    def stream(self, request: "Request", receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
-        """Send the chunks; the start of the answer is sent already.
-
-        Raises `ClientDisconnected`, or what the content raised. Works on asyncio and on trio.
-        """
-        return deliver(self, request, receive, send)
-
-    async def discard(self) -> None:
-        """Close the content unused."""
-        await close(self.content)
 
 
 def header(name: str, value: str) -> tuple[bytes, bytes]:

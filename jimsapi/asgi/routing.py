@@ -2,17 +2,16 @@
 
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from inspect import iscoroutinefunction, isroutine
 from operator import itemgetter
 from typing import Any, TypeVar
 from urllib.parse import unquote
 from uuid import UUID
 
-import msgspec
-
 from .connection import Request, local_path
 from .response import Response
+from .route import Match, Model, Parameter, ResponseDoc, Reword, Route, RouteConflict
 from .types import Scope
 from .websocket import WebSocket
 
@@ -20,14 +19,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 AnyHandler = TypeVar("AnyHandler", bound=Handler)
 WebSocketHandler = Callable[[WebSocket], Awaitable[None]]
 AnyWebSocketHandler = TypeVar("AnyWebSocketHandler", bound=WebSocketHandler)
-Reword = Callable[[Response], Response]
-"""Takes the answer to an error, `{"detail": …}`, and returns the one that is sent."""
-Model = type[msgspec.Struct]
-ResponseDoc = str | tuple[str, Model | str]
-"""What is said of an answer: its description; with it, the model of its JSON or, of an answer that is none, the content
-type."""
 
-METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY"))
 
 _HANDSHAKE = "WebSocket"
 """Stands for the method of a handshake in a tree of its own, which no request's method is looked up in."""
@@ -35,57 +27,6 @@ _HANDSHAKE = "WebSocket"
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([a-z]+))?\}")
 _UUID = re.compile(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
-
-
-class RouteConflict(ValueError):
-    """Two handlers claim the same method of the same path."""
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One path with its methods: who answers it, who may ask, and what its documentation says.
-
-    `path` is the template as declared, with the prefixes of the routers it is in. `scope` is for the app's `admit`.
-    `websocket` says that a WebSocket's handshake is answered, and then there are no `methods`.
-    """
-
-    path: str
-    methods: tuple[str, ...]
-    handler: Callable[[Any], Awaitable[Any]]  # a Handler, or a WebSocketHandler
-    public: bool = False
-    probe: bool = False
-    scope: str | None = None
-    name: str = ""
-    summary: str | None = None
-    body: Model | None = None
-    query: Model | None = None
-    response: Model | None = None
-    status: int = 200
-    responses: Mapping[int, ResponseDoc] | None = None
-    tags: tuple[str, ...] = ()
-    reword: Reword | None = None
-    websocket: bool = False
-    subprotocols: tuple[str, ...] = ()
-    origins: frozenset[str] = frozenset()
-    first_frame: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One `{name:kind}` of a path."""
-
-    name: str
-    kind: str
-
-
-class Match(msgspec.Struct, frozen=True, gc=False):
-    """What a path led to. Without a `route`, `allowed` names the methods that the path has, if it has any, and
-    `slash_differs` says that it has some with one slash more or less at its end."""
-
-    route: Route | None
-    path_params: dict[str, Any]
-    allowed: frozenset[str] = frozenset()
-    slash_differs: bool = False
 
 
 class _Node:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import AsyncIterable, Mapping
 
-from .response import StreamingResponse
+from .streaming import StreamingResponse
 
 # Made once, which an open stream that does nothing feels in its memory.
 _HEADERS = [

@@ -1,11 +1,7 @@
 """The vocabulary of ASGI 3: what a server and an application hand each other."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .app import App
+from typing import Any
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -14,5 +10,3 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 RawHeaders = list[tuple[bytes, bytes]]
-
-Lifespan = Callable[["App"], AbstractAsyncContextManager[None]]

@@ -7,7 +7,7 @@ this takes booleans and UUIDs as laxly as pydantic does, which today's clients r
 import re
 from collections.abc import Callable, Iterable
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -15,9 +15,7 @@ from msgspec import inspect as shapes
 
 from .body import Loc, fault, missing, nul
 from .errors import Fault, ValidationError
-
-if TYPE_CHECKING:
-    from .connection import QueryParams
+from .fields import QueryParams
 
 Model = TypeVar("Model", bound=msgspec.Struct)
 
@@ -74,7 +72,7 @@ def convert_body(value: Any, model: type[Model]) -> Model:
         return _convert_slowly(value, model)
 
 
-def convert_query(query: "QueryParams", model: type[Model]) -> Model:
+def convert_query(query: QueryParams, model: type[Model]) -> Model:
     """A query string as `model`. Raises `ValidationError` with every fault, each `loc` beginning "query"."""
     walk = _Walk(from_text=True)
     values: dict[str, Any] = {}

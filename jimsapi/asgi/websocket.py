@@ -22,9 +22,9 @@ from anyio.lowlevel import checkpoint
 
 from .body import decode_json
 from .connection import MAX_BODY, Connection
-from .delivery import LOOKS, SEND_TIMEOUT, cut_off
 from .errors import HTTPError, ValidationError, WebSocketDisconnected
 from .response import Response, header
+from .streaming import LOOKS, SEND_TIMEOUT, cut_off
 from .types import Message, Receive, Scope, Send
 from .unread import Stall
 

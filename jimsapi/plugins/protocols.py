@@ -4,8 +4,8 @@ from typing import Protocol
 
 import msgspec
 
-from jimsapi.asgi.app import RequestRecord
 from jimsapi.asgi.connection import Connection
+from jimsapi.asgi.record import RequestRecord
 from jimsapi.runs.identity import Identity
 from jimsapi.runs.live import RunRecord
 from jimsapi.runs.service import ThreadResolver

@@ -15,8 +15,8 @@ from urllib.parse import quote
 
 import orjson
 
-from jimsapi.asgi.app import UNMATCHED, RequestRecord
 from jimsapi.asgi.connection import NOTHING_NOTED, request_id
+from jimsapi.asgi.record import UNMATCHED, RequestRecord
 
 WRITE_EVERY = 0.1
 """Seconds between batches."""

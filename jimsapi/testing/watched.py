@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jimsapi.asgi.connection import Connection, Headers
+from jimsapi.asgi.connection import Connection
+from jimsapi.asgi.fields import Headers
 from jimsapi.asgi.types import Scope
 from jimsapi.plugins.options import Secret
 

@@ -14,7 +14,7 @@ import pytest
 
 from jimsapi import ThreadContext, create_api
 from jimsapi.api.app import Api
-from jimsapi.asgi.routing import Route
+from jimsapi.asgi.route import Route
 from jimsapi.asgi.testing import HandshakeRefused, TestClient
 from tests.plugins.distributions import install
 from tests.serving import ROOT

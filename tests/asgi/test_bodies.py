@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from jimsapi.asgi import JSONResponse, ValidationError
 from jimsapi.asgi.body import decode_json
-from jimsapi.asgi.connection import QueryParams
+from jimsapi.asgi.fields import QueryParams
 from jimsapi.asgi.validation import convert_body, convert_query
 
 Meta = msgspec.Meta

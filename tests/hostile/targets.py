@@ -20,8 +20,9 @@ import orjson
 from jimsapi import Options, Secret, option
 from jimsapi.asgi.app import App
 from jimsapi.asgi.body import MAX_DEPTH, decode_json
-from jimsapi.asgi.connection import QueryParams, Request
+from jimsapi.asgi.connection import Request
 from jimsapi.asgi.errors import HTTPError, ValidationError
+from jimsapi.asgi.fields import QueryParams
 from jimsapi.asgi.response import Response
 from jimsapi.asgi.validation import convert_body, convert_query
 from jimsapi.client.event_stream import EventStreamReader, SentEvent

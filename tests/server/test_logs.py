@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jimsapi import Connection
-from jimsapi.asgi.app import RequestRecord
+from jimsapi.asgi.record import RequestRecord
 from jimsapi.plugins.options import redact
 from jimsapi.server.logs import AT_ONCE, LogWriter
 

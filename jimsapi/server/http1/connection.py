@@ -9,8 +9,8 @@ from urllib.parse import unquote
 
 import httptools
 
-from jimsapi.asgi.app import OTHER_METHOD, UNMATCHED, Observer, RequestRecord
-from jimsapi.asgi.routing import METHODS
+from jimsapi.asgi.record import OTHER_METHOD, UNMATCHED, Observer, RequestRecord
+from jimsapi.asgi.route import METHODS
 from jimsapi.asgi.types import Scope
 from jimsapi.server.backlog import SlowReader
 from jimsapi.server.borrowed import Config, ServerState, get_local_addr, get_remote_addr, is_ssl

@@ -14,7 +14,7 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from jimsapi.asgi.app import RequestRecord
+from jimsapi.asgi.record import RequestRecord
 from jimsapi.plugins.errors import StartError
 from jimsapi_otel.discretion import keep_discreet
 from jimsapi_otel.requests import end_request

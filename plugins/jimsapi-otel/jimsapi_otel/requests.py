@@ -10,9 +10,9 @@ from contextvars import ContextVar
 from opentelemetry import context, propagate, trace
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
-from jimsapi.asgi.app import CLIENT_GONE, RequestRecord
 from jimsapi.asgi.connection import local_path
-from jimsapi.asgi.routing import METHODS
+from jimsapi.asgi.record import CLIENT_GONE, RequestRecord
+from jimsapi.asgi.route import METHODS
 from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
 from jimsapi_otel.errors import note_error
 

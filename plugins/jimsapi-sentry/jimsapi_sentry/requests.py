@@ -5,8 +5,8 @@ from contextvars import ContextVar
 import sentry_sdk
 from sentry_sdk.tracing import Transaction
 
-from jimsapi.asgi.app import CLIENT_GONE, RequestRecord
-from jimsapi.asgi.routing import METHODS
+from jimsapi.asgi.record import CLIENT_GONE, RequestRecord
+from jimsapi.asgi.route import METHODS
 from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
 
 UNNAMED = "unmatched"

@@ -1,4 +1,4 @@
-"""A stream on its way to the client.
+"""An answer that is a stream, and its way to the client.
 
 The content is read in the request's own task. Once that waits, a task beside it watches for the client's leaving,
 where the server does not tell of it, and a timer looks now and then whether a ping is due or a send takes too long: a
@@ -7,21 +7,19 @@ chunk has no timer of its own. No timeout stands around the content, which would
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Mapping
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint
 
+from .connection import Connection, Request
 from .errors import ClientDisconnected
+from .response import Response, header
 from .types import Receive, Send
 from .unread import Stall
-
-if TYPE_CHECKING:
-    from .connection import Connection, Request
-    from .response import StreamingResponse
 
 logger = logging.getLogger("jimsapi.asgi")
 
@@ -35,9 +33,57 @@ _TURN_SECONDS = 0.001
 _TICK_SECONDS = 60.0
 
 
-def deliver(
-    response: "StreamingResponse", request: "Request", receive: Receive, send: Send
-) -> Coroutine[Any, Any, None]:
+class StreamingResponse(Response):
+    """An answer whose chunks come from an async iterable, as bytes or as text (sent as UTF-8).
+
+    When the client hangs up the iterable is cancelled (what it then awaits to clean up needs a shield, as in all anyio
+    code); when the iterable fails the connection is cut, so that what came is not taken for the whole. In each case,
+    and at the end, it is closed. It is not iterated for HEAD. A request's body is to be read, if at all, before the
+    first chunk.
+
+    A client that reads nothing for `send_timeout` seconds while a chunk waits is cut off. (Where the server does not
+    show whether the client reads, a chunk may wait so long.) The attribute may be set. Such a client counts as one that
+    hung up, and is logged at INFO.
+    """
+
+    __slots__ = ("content", "send_timeout")
+
+    keepalive: float | None = None  # seconds of silence after which PING is sent
+    ping = b""
+
+    def __init__(
+        self,
+        content: AsyncIterable[Any],
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        content_type: str | None = "application/octet-stream",
+    ) -> None:
+        self.status = status
+        self.names_connection = False
+        self.raw_headers = [] if content_type is None else [header("content-type", content_type)]
+        self.body = None
+        self.content = content
+        self.send_timeout = SEND_TIMEOUT
+        if headers:
+            self._add(headers)
+
+    def encode(self, item: Any) -> bytes:
+        """The bytes of one item of the content."""
+        return item.encode() if isinstance(item, str) else bytes(item)
+
+    def stream(self, request: Request, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        """Send the chunks; the start of the answer is sent already.
+
+        Raises `ClientDisconnected`, or what the content raised. Works on asyncio and on trio.
+        """
+        return deliver(self, request, receive, send)
+
+    async def discard(self) -> None:
+        """Close the content unused."""
+        await close(self.content)
+
+
+def deliver(response: StreamingResponse, request: Request, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
     """Send all chunks of a response whose start is sent. Raises `ClientDisconnected`, or what the content raised."""
     try:
         host = asyncio.current_task()
@@ -57,7 +103,7 @@ async def close(content: object) -> None:
             await content.aclose()
 
 
-def cut_off(connection: "Connection", waited: float, send: Send) -> None:
+def cut_off(connection: Connection, waited: float, send: Send) -> None:
     """Drop the connection of a client that has read nothing for the seconds `waited`, and log that.
 
     ASGI has no word for it, and a server that is told to close first waits until all is read that was written, which is
@@ -84,7 +130,7 @@ class _Delivery:
     __slots__ = ("failure", "finishing", "items", "last_sent", "pinging", "receive", "request", "response", "send",
                  "sending_since", "stall", "watching")  # fmt: skip
 
-    def __init__(self, response: "StreamingResponse", request: "Request", receive: Receive, send: Send) -> None:
+    def __init__(self, response: StreamingResponse, request: Request, receive: Receive, send: Send) -> None:
         self.response = response
         self.request = request
         self.receive = receive
@@ -211,7 +257,7 @@ class _OnAsyncio(_Delivery):
 
     __slots__ = ("due", "exchange", "host", "interrupted", "tasks", "timer")
 
-    def __init__(self, response: "StreamingResponse", request: "Request", receive: Receive, send: Send) -> None:
+    def __init__(self, response: StreamingResponse, request: Request, receive: Receive, send: Send) -> None:
         super().__init__(response, request, receive, send)
         self.interrupted = False
         self.exchange: Any = None  # our own server's, if it says by itself that the client has left

@@ -1,0 +1,88 @@
+"""Header fields and the fields of a query string, as a handler reads them."""
+
+from collections.abc import Iterator
+from urllib.parse import parse_qsl
+
+from .errors import HTTPError
+
+MAX_QUERY_FIELDS = 1000
+"""How many fields of a query string or cookie header are read."""
+
+
+class Headers:
+    """Request headers. Names are compared without regard to case, values are decoded as Latin-1 (RFC 9110, 5.5)."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
+        self.raw = raw
+
+    def get(self, name: str) -> str | None:
+        """The first header of this name, or None."""
+        key = name.lower().encode("latin-1", "replace")
+        for found, value in self.raw:
+            if found == key:
+                return value.decode("latin-1")
+        return None
+
+    def getlist(self, name: str) -> list[str]:
+        """All headers of this name, in order."""
+        key = name.lower().encode("latin-1", "replace")
+        return [value.decode("latin-1") for found, value in self.raw if found == key]
+
+    def __contains__(self, name: str) -> bool:
+        key = name.lower().encode("latin-1", "replace")
+        return any(found == key for found, _ in self.raw)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        for name, value in self.raw:
+            yield name.decode("latin-1"), value.decode("latin-1")
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    def __repr__(self) -> str:  # names only: values hold tokens and cookies
+        return f"Headers({[name.decode('latin-1') for name, _ in self.raw]})"
+
+
+class QueryParams:
+    """The fields of a query string, decoded; what is no UTF-8 becomes U+FFFD.
+
+    Raises `HTTPError` 400 for more than `MAX_QUERY_FIELDS` fields.
+    """
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, query_string: bytes) -> None:
+        try:
+            self._fields = parse_qsl(
+                query_string.decode("utf-8", "replace"),
+                keep_blank_values=True,
+                errors="replace",
+                max_num_fields=MAX_QUERY_FIELDS,
+            )
+        except ValueError:
+            raise HTTPError(400, f"A query string may hold at most {MAX_QUERY_FIELDS} fields") from None
+
+    def get(self, name: str) -> str | None:
+        """The last field of this name (as FastAPI has it), or None."""
+        for found, value in reversed(self._fields):
+            if found == name:
+                return value
+        return None
+
+    def getlist(self, name: str) -> list[str]:
+        """All fields of this name, in order."""
+        return [value for found, value in self._fields if found == name]
+
+    def __contains__(self, name: str) -> bool:
+        return any(found == name for found, _ in self._fields)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __repr__(self) -> str:  # names only: values may be tokens
+        return f"QueryParams({[name for name, _ in self._fields]})"
