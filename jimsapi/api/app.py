@@ -32,8 +32,9 @@ from jimsapi.plugins.manager import OWN_DISTRIBUTION, PluginManager, one_line
 from jimsapi.plugins.options import Options, Settings, redact
 from jimsapi.plugins.residents import Residents
 from jimsapi.runs.disclosure import Disclosure
+from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.observers import notify
-from jimsapi.runs.service import RunLimits, RunService
+from jimsapi.runs.service import RunService
 from jimsapi.runs.sinks import SinkQueue
 from jimsapi.runs.threads import ThreadService
 from jimsapi.runs.watchdog import Watchdog

@@ -1,7 +1,6 @@
 """`POST /api/v1/chat`: one message in, the pipeline's answer out."""
 
 import asyncio
-from collections.abc import Awaitable
 from typing import Any, cast
 from uuid import UUID
 
@@ -79,7 +78,7 @@ def chat_routes(service: RunService) -> Router:
             return response
         run = await begin_chat(request, service)
         try:
-            response = chat_answer(await heard(run))
+            response = chat_answer(await run.heard())
         except DomainError as error:
             response = domain_error(request, error)
         finally:
@@ -102,11 +101,6 @@ async def begin_chat(
             await asyncio.shield(run.taken)
         note_run(request, run)
     return run
-
-
-def heard(run: LiveRun) -> Awaitable[RunResult]:
-    """A run's answer for one of those who wait for it. Whoever shares it, by a key, must not cancel it for the rest."""
-    return run.answer if run.idempotency is None else asyncio.shield(run.answer)
 
 
 async def begin_in_background(request: Request, service: RunService) -> Response:

@@ -8,7 +8,7 @@ from jimsapi.asgi.connection import Connection
 from jimsapi.asgi.record import RequestRecord
 from jimsapi.runs.identity import Identity
 from jimsapi.runs.live import RunRecord
-from jimsapi.runs.service import ThreadResolver
+from jimsapi.runs.resolver import ThreadResolver
 from jimsapi.runs.sinks import EventSink
 from jimsapi.threads.store import CommitRecord, ThreadStore
 

@@ -3,7 +3,7 @@
 import asyncio
 import enum
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from uuid import UUID
 
 import msgspec
@@ -12,7 +12,7 @@ from jimsapi.runs.identity import Admission
 from jimsapi.runs.inbound import Inbound
 from jimsapi.runs.quota import Account
 from jimsapi.runs.result import RunResult
-from jimsapi.runs.stream import RunStream
+from jimsapi.runs.stream import Gap, RunStarted, RunStream, StreamVoice
 from jimsapi.runs.tasks import PipelineTask, ServiceTask
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.event import NewEvent
@@ -129,6 +129,33 @@ class LiveRun:
     def thread_id(self) -> UUID | None:
         """The thread that took the run, once the store has said so."""
         return None if self.thread is None else self.thread.thread_id
+
+    def enter(self, thread: ThreadRecord, created_new_thread: bool) -> None:
+        """A thread has taken the message: tell whoever watches, or waits for that."""
+        self.thread = thread
+        self.created_new_thread = created_new_thread
+        if self.stream is not None:
+            self.stream.put(RunStarted(self.run_id, thread.thread_id, created_new_thread))
+        self.let_in()
+
+    def watch(self, stream: RunStream) -> None:
+        """Tell this stream what the run says from now on. A thread has taken the message already."""
+        assert self.thread is not None
+        self.stream = stream
+        stream.put(RunStarted(self.run_id, self.thread.thread_id, self.created_new_thread))
+        if self.status is RunStatus.RUNNING and self.pipeline is not None and not self.pipeline.done():
+            stream.put(Gap(None))  # what it said so far was heard by nobody
+            if self.context is not None:
+                self.context.watch(StreamVoice(stream))
+
+    def heard(self) -> Awaitable[RunResult]:
+        """The answer, for one of those who wait for it: who shares it, by a key, must not cancel it for the rest."""
+        return self.answer if self.idempotency is None else asyncio.shield(self.answer)
+
+    def record(self, duration: float) -> RunRecord:
+        """What observers are told of the run, which has ended after `duration` seconds."""
+        provider = self.admission.provider
+        return RunRecord(self.run_id, self.thread_id, self.status, self.waited, duration, self.timings, provider)
 
     def answer_with(self, answer: RunResult | BaseException) -> None:
         """Answer the caller, and whoever watches, if they still wait. The first word counts."""

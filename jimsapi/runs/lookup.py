@@ -6,10 +6,11 @@ from functools import partial
 from uuid import UUID
 
 from jimsapi.runs.errors import RunEnded, ScopeMissing, ServerDraining
+from jimsapi.runs.flow import LOOK_EVERY
 from jimsapi.runs.identity import CHAT, THREADS, Admission
 from jimsapi.runs.keys import caller_of
 from jimsapi.runs.live import LiveRun
-from jimsapi.runs.service import LOOK_EVERY, RunService
+from jimsapi.runs.service import RunService
 from jimsapi.runs.stream import THE_END, Ended, Read, Reader, RunStarted, RunStream, replay
 from jimsapi.threads.errors import DomainError, RunNotFound
 from jimsapi.threads.run import OPEN, StoredRun

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from jimsapi.runs import service as run_module
+from jimsapi.runs import housekeeping
 from jimsapi.runs.errors import (
     ContactForbidden,
     PipelineFailed,
@@ -21,10 +21,10 @@ from jimsapi.runs.errors import (
     TooManyRuns,
 )
 from jimsapi.runs.identity import PUBLIC
+from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import RunRecord, Stop
 from jimsapi.runs.lookup import Runs
 from jimsapi.runs.quota import QuotaExceeded, QuotaLimits, Rate
-from jimsapi.runs.service import RunLimits
 from jimsapi.stores.memory import MemoryStore
 from jimsapi.threads.errors import InputRefused, RunNotFound, StoreUnavailable
 from jimsapi.threads.run import AdoptedRun, RunStatus
@@ -158,7 +158,7 @@ async def left_behind(store: MemoryStore) -> UUID:
 async def test_a_heartbeat_does_not_take_a_run_that_is_being_handed_over_for_an_orphan(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(run_module, "HEARTBEAT_EVERY", 0.001)
+    monkeypatch.setattr(housekeeping, "HEARTBEAT_EVERY", 0.001)
     store = Handing()
     run_id = await left_behind(store)
     async with serving(Scripted(), store) as service:

@@ -122,10 +122,10 @@ async def test_one_that_nobody_works_on_any_more_lets_the_next_begin() -> None:
         lost = service.begin(inbound("hold on"), PUBLIC)
         await bot.reached["on"].wait()
         behind = await taken(service.begin(inbound("behind"), PUBLIC))
-        del service._runs[lost.run_id]  # as a fault of the server's leaves it, until the next heartbeat
+        service._runs.remove(lost)  # as a fault of the server's leaves it, until the next heartbeat
         await cancel(service, lost.run_id)
         assert (await behind.answer).assistant_messages == ["You said: behind"]
-        service._runs[lost.run_id] = lost
+        service._runs.add(lost)
         bot.opened["on"].set()
         with pytest.raises(RunCancelled):
             await lost.answer

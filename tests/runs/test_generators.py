@@ -10,9 +10,10 @@ from jimsapi import Inbound, JimsApp, ThreadContext
 from jimsapi.builtin.resolvers import DefaultResolver
 from jimsapi.runs.errors import PipelineFailed, RunTimedOut
 from jimsapi.runs.identity import PUBLIC
+from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import RunRecord
 from jimsapi.runs.pipeline import is_pipeline
-from jimsapi.runs.service import RunLimits, RunService
+from jimsapi.runs.service import RunService
 from jimsapi.stores.memory import MemoryStore
 from tests.runs.serving import ended, inbound, read_all, stored, texts, told
 

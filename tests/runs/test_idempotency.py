@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jimsapi import ByExternalId, New
-from jimsapi.runs import service as run_module
+from jimsapi.runs import flow as flow_module
 from jimsapi.runs.errors import (
     PipelineFailed,
     QueueTimedOut,
@@ -18,9 +18,10 @@ from jimsapi.runs.errors import (
     ServerDraining,
 )
 from jimsapi.runs.identity import PUBLIC
+from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import LiveRun, RunRecord, Stop
 from jimsapi.runs.lookup import Runs
-from jimsapi.runs.service import RunLimits, RunService
+from jimsapi.runs.service import RunService
 from jimsapi.stores.memory import MemoryStore
 from jimsapi.threads.errors import KeyMismatch, StoreUnavailable
 from jimsapi.threads.run import Accepted, RunPlan, RunStatus
@@ -44,7 +45,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(autouse=True)
 def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "LOOK_EVERY", 0.005)
+    monkeypatch.setattr(flow_module, "LOOK_EVERY", 0.005)
 
 
 def begin(service: RunService, message: str = "hi", key: str = "key", **options: Any) -> LiveRun:
@@ -277,8 +278,9 @@ async def test_a_key_that_another_process_s_run_has_waits_for_it_and_a_drain_end
         first = begin(service, "hold on; send a")
         await bot.reached["on"].wait()
         assert first.idempotency is not None
-        del service._by_key[first.idempotency.key]  # as if it ran elsewhere
+        service._runs.remove(first)  # as if it ran elsewhere, for who asks by its key
         first.idempotency = None
+        service._runs.add(first)
         stopped = await following(begin(service, "hold on; send a"), first)
         service.stop_runs([stopped.run_id], Stop.DRAINED)
         assert (await answer(stopped))[0] is ServerDraining

@@ -24,9 +24,10 @@ from jimsapi.runs.errors import (
     TooManyRuns,
 )
 from jimsapi.runs.identity import PUBLIC, Admission
+from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import Stop
 from jimsapi.runs.quota import Quota, QuotaExceeded, QuotaLimits, Rate, RateLimit, account_of
-from jimsapi.runs.service import RunLimits, RunService
+from jimsapi.runs.service import RunService
 from jimsapi.stores.memory import MemoryStore
 from jimsapi.threads.errors import DomainError, InputRefused, StoreUnavailable, ThreadNotFound
 

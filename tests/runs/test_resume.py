@@ -7,13 +7,14 @@ from uuid import uuid4
 
 import pytest
 
+from jimsapi.runs import flow as flow_module
 from jimsapi.runs import lookup as runs_module
-from jimsapi.runs import service as run_module
 from jimsapi.runs.errors import RunCancelled, RunInterrupted, ServerDraining
 from jimsapi.runs.identity import PUBLIC
+from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.lookup import Runs
 from jimsapi.runs.result import RunResult, stored_result
-from jimsapi.runs.service import RunLimits, RunService
+from jimsapi.runs.service import RunService
 from jimsapi.runs.stream import THE_END, Ended, Gap, Read, RunStarted
 from jimsapi.runs.threads import ThreadService
 from jimsapi.threads.errors import RunNotFound, StoreUnavailable, ThreadNotFound
@@ -31,7 +32,7 @@ TELLS = 5
 
 @pytest.fixture(autouse=True)
 def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "LOOK_EVERY", 0.005)
+    monkeypatch.setattr(flow_module, "LOOK_EVERY", 0.005)
     monkeypatch.setattr(runs_module, "LOOK_EVERY", 0.005)
 
 
@@ -164,14 +165,14 @@ async def test_of_a_run_that_nobody_here_works_on_the_start_is_told_at_once_and_
     async with serving(bot) as service:
         run = service.begin(inbound("hold on; send a"), PUBLIC)
         await bot.reached["on"].wait()
-        del service._runs[run.run_id]  # as another process's would be
+        service._runs.remove(run)  # as another process's would be
         items = await Runs(service).watch(PUBLIC, run.run_id)
         assert items is not None
         assert isinstance((await anext(items))[1], RunStarted)
         watching = asyncio.create_task(drained(items))
         await asyncio.sleep(0.02)
         assert not watching.done()
-        service._runs[run.run_id] = run
+        service._runs.add(run)
         bot.opened["on"].set()
         assert told(await watching)[-1] == "RunResult"
 
@@ -184,7 +185,7 @@ async def test_who_watches_such_a_run_is_told_why_that_ends_before_it(
     async with serving(bot) as service:
         run = await taken(service.begin(inbound("hold on"), PUBLIC))
         await bot.reached["on"].wait()
-        del service._runs[run.run_id]
+        service._runs.remove(run)
         watching = asyncio.create_task(watch(service, run.run_id))
         await asyncio.sleep(0.02)
         if what == "drain":
@@ -199,7 +200,7 @@ async def test_who_watches_such_a_run_is_told_why_that_ends_before_it(
 
             monkeypatch.setattr(service.store, "run", away)
         start, (position, item) = await watching
-        service._runs[run.run_id] = run
+        service._runs.add(run)
     assert isinstance(start[1], RunStarted)
     assert position == THE_END
     assert isinstance(item, Ended)

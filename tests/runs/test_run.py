@@ -21,9 +21,10 @@ from jimsapi.runs.errors import (
     ServerDraining,
 )
 from jimsapi.runs.identity import PUBLIC, Admission
+from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import RunRecord, Stop
 from jimsapi.runs.pipeline import Pipeline
-from jimsapi.runs.service import RunLimits, RunService
+from jimsapi.runs.service import RunService
 from jimsapi.runs.sinks import SinkQueue
 from jimsapi.stores.memory import MemoryStore
 from jimsapi.threads.errors import RunClosed, ThreadNotFound

@@ -15,11 +15,11 @@ import pytest
 from jimsapi import Event, Inbound, JimsApp, ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
 from jimsapi.builtin.resolvers import DefaultResolver
-from jimsapi.runs import service as run_module
-from jimsapi.runs import tasks
+from jimsapi.runs import housekeeping, tasks
 from jimsapi.runs.errors import PipelineFailed, QueueTimedOut, RunInterrupted
 from jimsapi.runs.identity import PUBLIC
-from jimsapi.runs.service import RunLimits, RunService
+from jimsapi.runs.limits import RunLimits
+from jimsapi.runs.service import RunService
 from jimsapi.runs.sinks import SinkQueue
 from jimsapi.stores.memory import MemoryStore
 from jimsapi.threads.run import RunStatus
@@ -68,7 +68,7 @@ async def test_a_pipeline_that_cancels_all_tasks_ends_no_other_run(
 
 
 async def test_housekeeping_goes_on_after_a_pipeline_has_cancelled_all_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "HEARTBEAT_EVERY", 0.01)
+    monkeypatch.setattr(housekeeping, "HEARTBEAT_EVERY", 0.01)
     store = Beating()
     async with serving(Careless(), store) as service:
         await service.chat(inbound("cancel now"), PUBLIC)
@@ -95,7 +95,7 @@ class Beating(MemoryStore):
 async def test_housekeeping_outlives_what_a_store_raises(
     failure: BaseException, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(run_module, "HEARTBEAT_EVERY", 0.01)
+    monkeypatch.setattr(housekeeping, "HEARTBEAT_EVERY", 0.01)
     store = Beating([failure])
     async with serving(Scripted(), store):
         await asyncio.wait_for(store.beaten.wait(), 5.0)

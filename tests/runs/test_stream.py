@@ -16,10 +16,11 @@ from jimsapi.builtin.resolvers import DefaultResolver
 from jimsapi.runs import stream as module
 from jimsapi.runs.errors import RunCancelled, RunInterrupted
 from jimsapi.runs.identity import PUBLIC
+from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import LiveRun, Stop
 from jimsapi.runs.lookup import Runs
 from jimsapi.runs.result import RunResult
-from jimsapi.runs.service import RunLimits, RunService
+from jimsapi.runs.service import RunService
 from jimsapi.runs.stream import (
     ITEM_BYTES,
     KEPT_FOR,
@@ -659,7 +660,7 @@ async def test_a_caller_that_leaves_takes_the_answer_from_no_other_and_ends_no_s
     async with serving(bot) as service:
         leaving = asyncio.create_task(service.chat(inbound("hold on; send a"), PUBLIC))
         await bot.reached["on"].wait()
-        (run,) = service._runs.values()
+        (run,) = service._runs
         stream = service.watch(run.run_id)
         assert stream is not None
         leaving.cancel()

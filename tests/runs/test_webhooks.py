@@ -19,7 +19,8 @@ import pytest
 import trustme
 from standardwebhooks import WebhookVerificationError
 
-from jimsapi.runs import service as run_module
+from jimsapi.runs import flow as flow_module
+from jimsapi.runs import service as service_module
 from jimsapi.runs import webhooks as module
 from jimsapi.runs.identity import PUBLIC
 from jimsapi.runs.service import RunService
@@ -210,7 +211,7 @@ async def test_a_run_whose_end_could_not_be_stored_is_told_once_it_is(monkeypatc
                 raise StoreUnavailable("the disk is full")
             return await super().finish(run_id, owner, outcome)
 
-    monkeypatch.setattr(run_module, "RETRY_STORE_AFTER", (0.001,))
+    monkeypatch.setattr(flow_module, "RETRY_STORE_AFTER", (0.001,))
     store = Failing()
     async with Receiver() as receiver, calling(store=store) as (service, _):
         with pytest.raises(StoreUnavailable):
@@ -699,7 +700,7 @@ async def test_a_drain_waits_for_no_second_call_and_what_is_left_is_dropped(capl
 
 
 async def test_a_receiver_that_does_not_answer_holds_up_no_drain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "FLUSH_WITHIN", 0.05)
+    monkeypatch.setattr(service_module, "FLUSH_WITHIN", 0.05)
     async with Receiver(None) as receiver, calling() as (service, webhooks):
         await service.chat(inbound(webhook_url=receiver.url()), PUBLIC)
         await receiver.call()

@@ -13,8 +13,9 @@ from jimsapi.asgi.errors import ValidationError
 from jimsapi.asgi.types import Message
 from jimsapi.runs.errors import PipelineFailed, RunBroken, ServerDraining, ThreadBusy, TooManyRuns
 from jimsapi.runs.identity import PUBLIC, Admission
+from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import LiveRun
-from jimsapi.runs.service import RunLimits, RunService
+from jimsapi.runs.service import RunService
 from jimsapi.runs.stream import MAX_ITEMS, Status
 from jimsapi.threads.errors import StoreUnavailable
 from jimsapi.threads.event import NewEvent

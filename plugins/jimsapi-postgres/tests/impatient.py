@@ -5,9 +5,9 @@ from datetime import timedelta
 from jimsapi_postgres import peers
 
 from jimsapi.cli import main
-from jimsapi.runs import service as run
+from jimsapi.runs import housekeeping
 
-run.HEARTBEAT_EVERY = 0.2
+housekeeping.HEARTBEAT_EVERY = 0.2
 peers.POLL_EVERY = 0.2
 peers.SILENCE = timedelta(seconds=3)
 

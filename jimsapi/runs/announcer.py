@@ -1,0 +1,73 @@
+"""Who is told what happened: sinks of each stored event; observers, and a run's webhook, of its end."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from jimsapi.runs.live import LiveRun, RunRecord
+from jimsapi.runs.observers import notify
+from jimsapi.runs.sinks import SinkQueue
+from jimsapi.threads.event import EventRow, decode_row
+from jimsapi.threads.run import RunStatus
+
+if TYPE_CHECKING:
+    from jimsapi.runs.webhooks import Webhooks  # only where they are configured: it brings in an HTTP client
+
+logger = logging.getLogger("jimsapi.runs")
+
+
+class Announcer:
+    """Tells sinks, observers and webhooks. None of them delays a run, or learns of anything that is not stored."""
+
+    def __init__(
+        self,
+        sinks: Sequence[SinkQueue],
+        on_run: Sequence[Callable[[RunRecord], None]],
+        webhooks: "Webhooks | None",
+    ) -> None:
+        self.sinks = tuple(sinks)
+        self.webhooks = webhooks
+        self._on_run = tuple(on_run)
+
+    def start(self) -> None:
+        """Begin to deliver to sinks, in the running loop."""
+        for sink in self.sinks:
+            sink.start()
+
+    async def flush(self, seconds: float) -> None:
+        """Give sinks and webhooks so long for what waits."""
+        told = (*self.sinks, *(() if self.webhooks is None else (self.webhooks,)))
+        await asyncio.gather(*(each.flush(seconds) for each in told))
+
+    async def stop(self) -> None:
+        """Deliver no more."""
+        for sink in self.sinks:
+            await sink.stop()
+        if self.webhooks is not None:
+            await self.webhooks.stop()
+
+    def stored(self, thread_id: UUID, rows: Sequence[EventRow]) -> None:
+        """Tell sinks of events that were stored."""
+        if self.sinks and rows:
+            events = [(decode_row(thread_id, row), len(row.data or b"")) for row in rows]
+            for sink in self.sinks:
+                sink.put(events)
+
+    def ended(self, run: LiveRun, duration: float) -> None:
+        """Tell the webhook and the observers of a run that ended after `duration` seconds."""
+        if run.thread is None:
+            return
+        if run.background and run.status is RunStatus.QUEUED:
+            return  # it has not ended: another process goes on with it
+        if run.inbound.webhook_url is not None:
+            self._call_webhook(run.run_id, run.inbound.webhook_url)
+        if self._on_run:
+            notify(self._on_run, run.record(duration))
+
+    def _call_webhook(self, run_id: UUID, url: str) -> None:
+        if self.webhooks is not None:
+            self.webhooks.put(run_id, url)
+        else:  # an earlier process, which called webhooks, accepted the run
+            logger.warning("run %s: its webhook is not called, for --webhook-secret is not set", run_id)

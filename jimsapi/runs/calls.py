@@ -1,0 +1,149 @@
+"""Calls of pipelines: each in a task of its own, stopped in time, and let go if it does not end then."""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast
+
+from jimsapi.runs.disclosure import Disclosure
+from jimsapi.runs.ending import Ending
+from jimsapi.runs.live import LiveRun, PipelineTiming, Stop
+from jimsapi.runs.pipeline import JimsApp, Pipeline, pipeline_name
+from jimsapi.runs.registry import Registry
+from jimsapi.runs.stream import StreamVoice
+from jimsapi.runs.tasks import PipelineTask, current_pipeline
+from jimsapi.threads.context import ThreadContext
+from jimsapi.threads.run import RunStatus, Snapshot, ThreadRecord
+from jimsapi.threads.storable import load_stored
+from jimsapi.threads.store import ThreadStore
+
+logger = logging.getLogger("jimsapi.runs")
+
+
+class PipelineCalls:
+    """Calls the pipelines of an app for runs. `run_timeout`, in seconds, is what a run is told that took too long."""
+
+    def __init__(
+        self, app: JimsApp, store: ThreadStore, runs: Registry, disclosure: Disclosure, run_timeout: float
+    ) -> None:
+        self.app = app
+        self._store = store
+        self._runs = runs
+        self._disclosure = disclosure
+        self._run_timeout = run_timeout
+        start = app.conversation_start_pipeline
+        # What metrics show, whatever is put around the pipelines later.
+        self._name = app.name or pipeline_name(app.pipeline)
+        self._start_name = "" if start is None else pipeline_name(start)
+        self._let_go: set[PipelineTask] = set()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = math.inf
+
+    @property
+    def abandoned(self) -> int:
+        """Pipelines that swallowed their cancellation and run on without a run."""
+        return len(self._let_go)
+
+    def wrap(self, wrap: Callable[[Pipeline, str], Pipeline]) -> None:
+        """Put something around each pipeline: `wrap(pipeline, name)` returns what is called instead."""
+        start = self.app.conversation_start_pipeline
+        self.app = replace(
+            self.app,
+            pipeline=wrap(self.app.pipeline, self._name),
+            conversation_start_pipeline=None if start is None else wrap(start, self._start_name),
+        )
+
+    def end(self) -> None:
+        """End pipelines that were let go; they were waited for once. No run is stopped for its time any more."""
+        for task in self._let_go:
+            task.end()
+        self._set_alarm(math.inf)
+
+    async def answer(self, run: LiveRun, thread: ThreadRecord, snapshot: Snapshot, deadline: float) -> Ending:
+        """Call the pipeline that answers messages. It is stopped at `deadline`, by the loop's time."""
+        return await self._call(run, self.app.pipeline, self._name, thread, snapshot, deadline)
+
+    async def greet(self, run: LiveRun, thread: ThreadRecord, snapshot: Snapshot, deadline: float) -> Ending | None:
+        """Call the one that begins a conversation; None if the app has none."""
+        pipeline = self.app.conversation_start_pipeline
+        if pipeline is None:
+            return None
+        return await self._call(run, pipeline, self._start_name, thread, snapshot, deadline)
+
+    async def _call(
+        self, run: LiveRun, pipeline: Pipeline, name: str, thread: ThreadRecord, snapshot: Snapshot, deadline: float
+    ) -> Ending:
+        """Run a pipeline until it ends, or until it was stopped and did not end in time."""
+        if run.stop_reason is not None:
+            return Ending.stopped(run, self._run_timeout)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        run.context = context = ThreadContext(
+            thread.thread_id,
+            snapshot.rows,
+            thread_config=load_stored(thread.thread_config),
+            truncated=snapshot.truncated,
+            load_events=partial(self._store.load_events, thread.thread_id),
+        )
+        if run.stream is not None and run.status is RunStatus.RUNNING:  # a conversation start says nothing there
+            context.watch(StreamVoice(run.stream))
+        run.woken = loop.create_future()
+        run.pipeline = task = PipelineTask.begin(
+            _invoke(pipeline, context), loop=loop, pipeline=name, run_id=run.run_id, thread_id=thread.thread_id
+        )
+        task.add_done_callback(run.wake)
+        run.deadline = deadline
+        if deadline < self._alarm_at:
+            self._set_alarm(deadline)
+        await run.woken
+        run.deadline = math.inf
+        ending = self._ending(run, task, context)
+        context.close()
+        run.timings += (PipelineTiming(name, loop.time() - began, ending.error is None),)
+        return ending
+
+    def _ending(self, run: LiveRun, task: PipelineTask, context: ThreadContext) -> Ending:
+        if not task.done():
+            logger.error("run %s: its pipeline swallowed the cancellation; the run goes on without it", run.run_id)
+            self._let_go.add(task)
+            task.add_done_callback(self._forget)
+        if run.stop_reason is not None:
+            return Ending.stopped(run, self._run_timeout)
+        return Ending.of(run, task, context, self._disclosure)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._let_go.discard(cast(PipelineTask, task))
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.info("a pipeline that was let go ended with %s", type(error).__name__)
+
+    def _set_alarm(self, at: float) -> None:
+        """Look at `at` for runs that take too long. One timer serves all: setting one for each run is dear."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_at = at
+        self._alarm = None if at == math.inf else asyncio.get_running_loop().call_at(at, self._stop_overdue)
+
+    def _stop_overdue(self) -> None:
+        # Loops may fire a timer a moment early.
+        now = max(asyncio.get_running_loop().time(), self._alarm_at)
+        following = math.inf
+        for run in self._runs:
+            if run.deadline <= now:
+                run.stop(Stop.TIMED_OUT)
+            elif run.deadline < following:
+                following = run.deadline
+        self._set_alarm(following)
+
+
+async def _invoke(pipeline: Pipeline, context: ThreadContext) -> None:
+    token = current_pipeline.set(cast(PipelineTask, asyncio.current_task()))
+    try:
+        await pipeline(context)
+    except (SystemExit, KeyboardInterrupt) as error:
+        # asyncio lets these two through a task and out of the loop: a pipeline would take the server down.
+        raise RuntimeError(f"the pipeline raised {type(error).__name__}") from error
+    finally:
+        current_pipeline.reset(token)  # the task's context holds the task: a cycle would stay until it is collected

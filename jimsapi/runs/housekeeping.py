@@ -1,0 +1,99 @@
+"""What a process does for the store beside answering: it says that it lives, takes over what dead processes left, and
+forgets old runs."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from uuid import UUID
+
+from jimsapi.runs.foreign import ENDINGS, being_cancelled
+from jimsapi.runs.outage import OutageLog
+from jimsapi.runs.registry import Registry
+from jimsapi.runs.stream import Streams
+from jimsapi.runs.tasks import EndlessTask
+from jimsapi.threads.errors import StoreUnavailable, StoreUnusable
+from jimsapi.threads.run import AdoptedRun
+from jimsapi.threads.store import ThreadStore
+
+logger = logging.getLogger("jimsapi.runs")
+
+HEARTBEAT_EVERY = 5.0
+PURGE_EVERY = 3600.0
+
+
+class Housekeeping:
+    """The heartbeat of a process, the adoption of runs, and the purge of old ones.
+
+    `take_over` begins a background run that a dead process had accepted and not started. `keep_runs` is how long a run
+    is kept after its end.
+    """
+
+    def __init__(
+        self,
+        store: ThreadStore,
+        owner: UUID,
+        runs: Registry,
+        streams: Streams,
+        outage: OutageLog,
+        keep_runs: timedelta,
+        take_over: Callable[[AdoptedRun], None],
+    ) -> None:
+        self._store = store
+        self._owner = owner
+        self._runs = runs
+        self._streams = streams
+        self._outage = outage
+        self._keep_runs = keep_runs
+        self._take_over = take_over
+        self._adopts = False
+        # No heartbeat may come between the store's word that runs are ours and their registration here.
+        self._ownership = asyncio.Lock()
+        self._task = EndlessTask(self._keep_house, "housekeeping")
+
+    async def start(self) -> None:
+        """End what an earlier process left open, and begin. Raises `StoreUnusable` if the store fails at that."""
+        try:
+            interrupted = await self._store.recover(self._owner)
+        except StoreUnavailable as error:
+            raise StoreUnusable(f"{self._store.name}: what an earlier process left cannot be read: {error}") from error
+        if interrupted:
+            logger.warning("%d runs of an earlier process were open; they are marked interrupted", interrupted)
+        self._task.start()
+
+    async def stop(self, seconds: float) -> None:
+        """End, and wait up to `seconds` for that."""
+        await self._task.stop(seconds)
+
+    async def adopt(self) -> None:
+        """Take over background runs that dead processes accepted and did not start; from now on at each heartbeat."""
+        self._adopts = True
+        async with self._ownership:
+            for adopted in await self._store.adopt(self._owner):
+                if self._runs.get(adopted.run_id) is None:
+                    self._take_over(adopted)
+
+    async def _keep_house(self) -> None:
+        """Say that this process lives, end its orphaned runs, and forget old ones, until cancelled."""
+        loop = asyncio.get_running_loop()
+        purge_at = loop.time()
+        while True:
+            try:
+                self._streams.tidy(loop.time())
+                async with self._ownership:
+                    may_start = await self._store.heartbeat(self._owner, self._runs.ids)
+                self._outage.works()
+                for run_id in may_start:
+                    self._runs.wake(run_id)
+                if self._adopts:
+                    await self.adopt()
+                if loop.time() >= purge_at:
+                    await self._store.purge(self._keep_runs)
+                    purge_at = loop.time() + PURGE_EVERY
+            except StoreUnavailable as error:
+                self._outage.refused(error)
+            except (Exception, *ENDINGS):
+                if being_cancelled():
+                    raise
+                logger.exception("housekeeping failed; it is tried again")
+            await asyncio.sleep(HEARTBEAT_EVERY)

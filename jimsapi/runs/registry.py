@@ -1,0 +1,79 @@
+"""The runs that this process works on: found by identifier or idempotency key, woken, stopped, and waited for."""
+
+import asyncio
+from collections.abc import Iterable, Iterator, KeysView
+from uuid import UUID
+
+from jimsapi.runs.live import LiveRun, Stop
+from jimsapi.threads.run import RunStatus
+
+
+class Registry:
+    """The live runs of a process. A run is here before the store hears of it, and until its flow has ended."""
+
+    def __init__(self) -> None:
+        self._runs: dict[UUID, LiveRun] = {}
+        self._by_key: dict[UUID, LiveRun] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __iter__(self) -> Iterator[LiveRun]:
+        return iter(list(self._runs.values()))
+
+    @property
+    def ids(self) -> KeysView[UUID]:
+        """The identifiers of all runs."""
+        return self._runs.keys()
+
+    @property
+    def waiting(self) -> int:
+        """How many have a message that is not in its thread yet."""
+        return sum(run.status is RunStatus.QUEUED for run in self)
+
+    def get(self, run_id: UUID) -> LiveRun | None:
+        """The run with this identifier, if it is one of this process."""
+        return self._runs.get(run_id)
+
+    def with_key(self, key: UUID) -> LiveRun | None:
+        """The run that has an idempotency key now."""
+        return self._by_key.get(key)
+
+    def add(self, run: LiveRun) -> None:
+        """Take a run, and its idempotency key if it has one."""
+        self._runs[run.run_id] = run
+        if run.idempotency is not None:
+            self._by_key[run.idempotency.key] = run
+        self._idle.clear()
+
+    def remove(self, run: LiveRun) -> bool:
+        """Forget a run that has ended. Returns whether it was here."""
+        if self._runs.pop(run.run_id, None) is None:
+            return False
+        if run.idempotency is not None:
+            del self._by_key[run.idempotency.key]
+        if not self._runs:
+            self._idle.set()
+        return True
+
+    def wake(self, run_id: UUID | None) -> None:
+        """Give a run its turn, if it is one of this process."""
+        if run_id is not None and (run := self._runs.get(run_id)) is not None:
+            run.turn.set()
+
+    def stop(self, run_ids: Iterable[UUID], reason: Stop) -> None:
+        """Tell those of `run_ids` that are here to end early."""
+        for run_id in run_ids:
+            if (run := self._runs.get(run_id)) is not None:
+                run.stop(reason)
+
+    async def emptied(self, seconds: float) -> bool:
+        """Wait up to `seconds` until no run is left. Returns whether that came about."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True

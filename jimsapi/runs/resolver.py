@@ -1,0 +1,31 @@
+"""Which thread a message belongs to."""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from jimsapi.runs.foreign import ENDINGS, being_cancelled
+from jimsapi.runs.inbound import Inbound
+from jimsapi.threads.errors import ThreadNotFound
+from jimsapi.threads.run import Selector
+
+
+class ThreadResolver(Protocol):
+    """Says which thread an inbound message belongs to."""
+
+    name: str
+
+    async def resolve(self, inbound: Inbound) -> Sequence[Selector] | None: ...
+
+
+async def resolve(resolvers: Iterable[ThreadResolver], inbound: Inbound) -> tuple[Selector, ...]:
+    """What the first resolver says that knows the message. Raises `ThreadNotFound` if none does."""
+    for resolver in resolvers:
+        try:
+            selectors = await resolver.resolve(inbound)
+        except ENDINGS as error:
+            if being_cancelled():
+                raise
+            raise RuntimeError(f"resolver {resolver!r} raised {type(error).__name__}") from error
+        if selectors is not None:
+            return tuple(selectors)
+    raise ThreadNotFound(inbound.thread_id)
