@@ -18,7 +18,7 @@ from jimsapi.runs.result import RunResult
 from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import DomainError
 from jimsapi.wire.answer import REFUSALS, note_run, refused, with_run
-from jimsapi.wire.errors import domain_error
+from jimsapi.wire.errors import error_answer
 from jimsapi.wire.request import idempotency_key
 
 _LEFT_OUT = "\0"
@@ -78,9 +78,9 @@ def chat_routes(service: RunService) -> Router:
             return response
         run = await begin_chat(request, service)
         try:
-            response = chat_answer(await run.heard())
+            response = JSONResponse(chat_answer(await run.heard()))
         except DomainError as error:
-            response = domain_error(request, error)
+            response = error_answer(request, error)
         finally:
             note_run(request, run)
         return with_run(request, service, run, response)
@@ -148,19 +148,17 @@ def own_inbound(inbound: Inbound, admission: Admission) -> Inbound:
     return inbound
 
 
-def chat_answer(result: RunResult) -> Response:
+def chat_answer(result: RunResult) -> dict[str, Any]:
     """The answer's body; what is no object among the events' data is shown as an empty one."""
-    return JSONResponse(
-        {
-            "thread_id": result.thread_id,
-            "created_new_thread": result.created_new_thread,
-            "assistant_messages": result.assistant_messages,
-            "events": [
-                {
-                    "event_type": event.event_type,
-                    "event_data": orjson.Fragment(event.data if event.data.startswith(b"{") else b"{}"),
-                }
-                for event in result.events
-            ],
-        }
-    )
+    return {
+        "thread_id": result.thread_id,
+        "created_new_thread": result.created_new_thread,
+        "assistant_messages": result.assistant_messages,
+        "events": [
+            {
+                "event_type": event.event_type,
+                "event_data": orjson.Fragment(event.data if event.data.startswith(b"{") else b"{}"),
+            }
+            for event in result.events
+        ],
+    }

@@ -5,7 +5,6 @@ from typing import Any, cast
 from uuid import UUID
 
 import msgspec
-import orjson
 
 from jimsapi.api.chat import ChatAnswer, begin_in_background, chat_answer
 from jimsapi.api.stream import after_last_event, event_stream
@@ -109,7 +108,7 @@ def run_view(run: StoredRun) -> dict[str, Any]:
     if run.status not in OPEN:
         answer = stored_result(run)
         if isinstance(answer, RunResult):
-            result = orjson.Fragment(cast(bytes, chat_answer(answer).body))
+            result = chat_answer(answer)
         else:
             error = {"detail": str(answer), "status": STATUS[type(answer)][0]}
     return {

@@ -6,7 +6,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import cast
+from typing import Any, cast
 
 import orjson
 
@@ -25,12 +25,11 @@ from jimsapi.runs.stream import THE_END, Delta, Ended, Gap, Item, Read, Reader, 
 from jimsapi.threads.errors import DomainError
 from jimsapi.threads.event import NewEvent
 from jimsapi.wire.answer import EVENT_STREAM, REFUSALS, one_line, refused, with_run
-from jimsapi.wire.errors import PASSING, domain_error
+from jimsapi.wire.errors import PASSING, tell
 
 logger = logging.getLogger("jimsapi.api")
 
 _END = "end"
-_BROKEN = b'{"detail":"Internal Server Error"}'
 
 
 def stream_routes(service: RunService) -> Router:
@@ -106,42 +105,41 @@ async def server_sent(request: Connection, items: AsyncIterator[Read]) -> AsyncG
 
 def _server_sent(request: Connection, position: int, item: Item) -> bytes:
     name, data = told(request, item)
-    data = one_line(data)
+    text = one_line(orjson.dumps(data))
     if isinstance(item, Ended) and isinstance(item.answer, PASSING):
-        return b"event: %s\ndata: %s\n\n" % (name, data)
-    return b"event: %s\ndata: %s\nid: %s\n\n" % (name, data, position_text(position).encode())
+        return b"event: %s\ndata: %s\n\n" % (name.encode(), text)
+    return b"event: %s\ndata: %s\nid: %s\n\n" % (name.encode(), text, position_text(position).encode())
 
 
-def told(request: Connection, item: Item) -> tuple[bytes, bytes]:
-    """An item's name, and what it says, as a JSON object."""
+def told(request: Connection, item: Item) -> tuple[str, dict[str, Any]]:
+    """An item's name, and what it says, as JSON can hold it."""
     match item:
         case Delta(message_id, content):
-            return b"delta", orjson.dumps({"message_id": message_id, "content": content})
+            return "delta", {"message_id": message_id, "content": content}
         case Status(text, kind):
-            return b"status", orjson.dumps({"status": text, "type": kind})
+            return "status", {"status": text, "type": kind}
         case NewEvent(event_id, event_type, data):
-            event = {"event_id": event_id, "event_type": event_type, "event_data": orjson.Fragment(data)}
-            return b"event", orjson.dumps(event)
+            return "event", {"event_id": event_id, "event_type": event_type, "event_data": orjson.Fragment(data)}
         case RunStarted(run_id, thread_id, created_new_thread):
             started = {"run_id": run_id, "thread_id": thread_id, "created_new_thread": created_new_thread}
-            return b"started", orjson.dumps(started)
+            return "started", started
         case Gap(missed):
-            return b"gap", orjson.dumps({"missed": missed})
+            return "gap", {"missed": missed}
         case Ended(answer):
             return _ending(request, answer)
 
 
-def _ending(request: Connection, answer: RunResult | BaseException) -> tuple[bytes, bytes]:
+def _ending(request: Connection, answer: RunResult | BaseException) -> tuple[str, dict[str, Any]]:
     """The last item. Whatever fails now must be told by it too: the status is sent."""
     try:
         if isinstance(answer, DomainError):
-            return b"error", cast(bytes, domain_error(request, answer).body)
+            return "error", tell(request, answer).content
         if isinstance(answer, BaseException):
             raise answer
-        return b"result", cast(bytes, chat_answer(answer).body)
+        return "result", chat_answer(answer)
     except Exception:
         logger.exception("the ending of a run cannot be told")
-        return b"error", _BROKEN
+        return "error", {"detail": "Internal Server Error"}
 
 
 def position_text(position: int) -> str:

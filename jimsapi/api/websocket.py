@@ -10,7 +10,7 @@ import orjson
 
 from jimsapi.api.chat import inbound_model, own_inbound
 from jimsapi.api.stream import told
-from jimsapi.asgi.errors import HTTPError, ValidationError, WebSocketDisconnected
+from jimsapi.asgi.errors import HTTPError, WebSocketDisconnected
 from jimsapi.asgi.routing import Router
 from jimsapi.asgi.validation import convert_body
 from jimsapi.asgi.websocket import WebSocket
@@ -22,7 +22,7 @@ from jimsapi.runs.result import RunResult
 from jimsapi.runs.service import RunService
 from jimsapi.runs.stream import Read
 from jimsapi.threads.errors import DomainError
-from jimsapi.wire.errors import domain_error
+from jimsapi.wire.errors import tell
 
 SUBPROTOCOL = "jims.chat"
 _TRY_AGAIN_LATER = 1013  # of IANA's registry of close codes
@@ -58,6 +58,8 @@ def websocket_routes(service: RunService) -> Router:
     return router
 
 
+Error = dict[str, Any]
+"""What a frame says of an error."""
 _Message = tuple[Inbound, Admission]
 """What is to begin a run, and who sent it."""
 
@@ -93,10 +95,10 @@ class _Conversation:
         self._ws = ws
         self._service = service
         self._runs = Runs(service)
-        # In both, bytes are the one frame that answers a message which was refused.
-        self._to_begin, self._accepted = anyio.create_memory_object_stream[_Message | bytes](MAX_WAITING)
+        # In both, an error is the one frame that answers a message which was refused.
+        self._to_begin, self._accepted = anyio.create_memory_object_stream[_Message | Error](MAX_WAITING)
         # The last of those that begin waits for room in it.
-        self._to_tell, self._told = anyio.create_memory_object_stream[_Waiting | bytes](MAX_BEGUN - 1)
+        self._to_tell, self._told = anyio.create_memory_object_stream[_Waiting | Error](MAX_BEGUN - 1)
 
     async def run(self) -> None:
         async with self._told, self._accepted, anyio.create_task_group() as tasks:
@@ -115,7 +117,7 @@ class _Conversation:
             match frame:
                 case {"type": "chat", **body}:
                     with self._ws.working():
-                        message: _Message | bytes = await self._message(cast("dict[str, Any]", body))
+                        message: _Message | Error = await self._message(cast("dict[str, Any]", body))
                 case {"type": "cancel", "run_id": str(run_id)}:
                     return await self._cancel(run_id)
                 case {"type": "auth"}:  # from a client that was admitted without it
@@ -141,9 +143,9 @@ class _Conversation:
     async def _begin_runs(self) -> None:
         async with self._to_tell:
             async for message in self._accepted:
-                await self._to_tell.send(message if isinstance(message, bytes) else self._begin(*message))
+                await self._to_tell.send(message if isinstance(message, dict) else self._begin(*message))
 
-    def _begin(self, inbound: Inbound, admission: Admission) -> _Waiting | bytes:
+    def _begin(self, inbound: Inbound, admission: Admission) -> _Waiting | Error:
         try:
             return _Waiting(self._service.begin(inbound, admission, watched=True))
         except (HTTPError, DomainError) as error:
@@ -153,18 +155,18 @@ class _Conversation:
         try:
             run_id = UUID(text)
         except ValueError:
-            return await self._send(b"error", orjson.dumps({"detail": "run_id is no UUID", "run_id": text}))
+            return await self._send("error", {"detail": "run_id is no UUID", "run_id": text})
         try:
             await self._ws.readmit()
             await self._runs.cancel(self._admission, run_id)
         except (HTTPError, DomainError) as error:
-            await self._send(b"error", orjson.dumps({**orjson.loads(self._refusal(error)), "run_id": text}))
+            await self._send("error", {**self._refusal(error), "run_id": text})
 
     async def _tell(self, all_tasks: anyio.CancelScope) -> None:
         try:
             async for answer in self._told:
-                if isinstance(answer, bytes):
-                    await self._send(b"error", answer)
+                if isinstance(answer, dict):
+                    await self._send("error", answer)
                 else:
                     with self._ws.working():
                         await self._tell_run(answer)
@@ -175,18 +177,15 @@ class _Conversation:
         try:
             items = await run.read(self._runs, self._admission)
         except DomainError as error:  # of the store, which alone knows the answer by now
-            return await self._send(b"error", self._refusal(error))
+            return await self._send("error", self._refusal(error))
         async for _, item in items:
             name, data = told(self._ws, item)
-            if name == b"status":  # whose own type would hide the frame's; no text can hold these quotes
-                data = data.replace(b',"type":', b',"status_type":')
+            if name == "status":  # whose own type would hide the frame's
+                data["status_type"] = data.pop("type")
             await self._send(name, data)
 
-    async def _send(self, name: bytes, data: bytes) -> None:
-        await self._ws.send_text((b'{"type":"%s",' % name + data[1:]).decode())
+    async def _send(self, name: str, data: dict[str, Any]) -> None:
+        await self._ws.send_text(orjson.dumps({"type": name, **data}).decode())
 
-    def _refusal(self, error: HTTPError | DomainError) -> bytes:
-        if isinstance(error, DomainError):
-            return cast(bytes, domain_error(self._ws, error).body)
-        detail = error.faults if isinstance(error, ValidationError) else error.detail
-        return orjson.dumps({"detail": detail})
+    def _refusal(self, error: HTTPError | DomainError) -> Error:
+        return tell(self._ws, error).content

@@ -5,7 +5,7 @@ from .connection import Connection, Request, request_id
 from .errors import ClientDisconnected, HTTPError, ValidationError, WebSocketDisconnected
 from .fields import Headers, QueryParams
 from .record import CLIENT_GONE, RequestRecord
-from .response import JSONResponse, Response
+from .response import ErrorResponse, JSONResponse, Response
 from .route import Route, RouteConflict
 from .routing import Router
 from .sse import EventStreamResponse, ServerSentEvent
@@ -17,6 +17,7 @@ __all__ = [
     "App",
     "ClientDisconnected",
     "Connection",
+    "ErrorResponse",
     "EventStreamResponse",
     "HTTPError",
     "Headers",

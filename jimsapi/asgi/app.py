@@ -20,7 +20,7 @@ from .docs import docs_page
 from .errors import ClientDisconnected, HTTPError
 from .openapi import build_document
 from .record import CLIENT_GONE, OTHER_METHOD, UNMATCHED, Observer, RequestRecord
-from .response import JSONResponse, Response
+from .response import ErrorResponse, JSONResponse, Response
 from .route import METHODS, Match, Route
 from .routing import Router
 from .streaming import StreamingResponse
@@ -207,9 +207,9 @@ class App(Router):
         if self.refusal is not None:
             return self.refusal
         if route is None:
-            return JSONResponse({"detail": "Not Found"}, 404)
+            return ErrorResponse("Not Found", 404)
         if not same_origin(ws, {*self.origins, *route.origins}):
-            return JSONResponse({"detail": "This origin may not connect"}, 403)
+            return ErrorResponse("This origin may not connect", 403)
         if self._sealed is None:
             self._sealed = "the app has answered requests already"
         if self.admit is not None and not route.public:
@@ -259,12 +259,12 @@ class App(Router):
             allow = {"allow": ", ".join(sorted(allowed))}
             if scope["method"] == "OPTIONS":
                 return Response(status=204, headers=allow)
-            return JSONResponse({"detail": "Method Not Allowed"}, 405, allow)
+            return ErrorResponse("Method Not Allowed", 405, allow)
         if self.match_websocket(scope).route is not None:
             return _no_handshake(request)
         if match is not None and match.slash_differs:
             return Response(status=307, headers={"location": _other_slash(scope)}, content_type=None)
-        return JSONResponse({"detail": "Not Found"}, 404)
+        return ErrorResponse("Not Found", 404)
 
     def _answer_to(self, error: Exception, request: Connection) -> Response:
         """The answer to what was raised: by the handler of its class or of the nearest base, else a plain 500."""
@@ -279,7 +279,7 @@ class App(Router):
         logger.error(
             "A request failed: %s %s", request.method, _label(request.route), exc_info=error, extra=_log_fields(request)
         )
-        return JSONResponse({"detail": "Internal Server Error"}, 500)
+        return ErrorResponse("Internal Server Error", 500)
 
     def _tell(self, request: Connection, method: str, status: int, duration: float) -> None:
         route = request.route
@@ -404,9 +404,9 @@ def _no_handshake(request: Request) -> Response:
     offered = (request.headers.get("connection") or "").lower()
     if "upgrade" in offered and (request.headers.get("upgrade") or "").lower() == "websocket":
         logger.warning("A WebSocket was asked for, and this server has no implementation of them. %s", _INSTALL)
-        return JSONResponse({"detail": "This server does not speak WebSocket"}, 501)
+        return ErrorResponse("This server does not speak WebSocket", 501)
     upgrade = {"upgrade": "websocket", "connection": "upgrade"}
-    return JSONResponse({"detail": "This is for WebSockets only"}, 426, upgrade)
+    return ErrorResponse("This is for WebSockets only", 426, upgrade)
 
 
 def _other_slash(scope: Scope) -> str:
@@ -438,7 +438,7 @@ def _last(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
 
 
 def _http_error(request: Connection, error: HTTPError) -> Response:
-    return JSONResponse({"detail": error.detail}, error.status, error.headers)
+    return ErrorResponse(error.detail, error.status, error.headers)
 
 
 def _label(route: Route | None) -> str:

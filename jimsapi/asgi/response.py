@@ -95,6 +95,19 @@ class JSONResponse(Response):
             self._add(headers)
 
 
+class ErrorResponse(JSONResponse):
+    """The answer to an error: `{"detail": detail}`, and the fields of `more` beside it.
+
+    `content` is that body as data, for who tells the error in another form.
+    """
+
+    __slots__ = ("content",)
+
+    def __init__(self, detail: Any, status: int, headers: Mapping[str, str] | None = None, **more: Any) -> None:
+        self.content = {"detail": detail, **more}
+        super().__init__(self.content, status, headers)
+
+
 def header(name: str, value: str) -> tuple[bytes, bytes]:
     """A header as ASGI has it. Raises `ValueError` if HTTP cannot carry it."""
     if not _NAME.fullmatch(name):

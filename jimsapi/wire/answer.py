@@ -2,19 +2,19 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from http import HTTPStatus
+from typing import Any
 
 import msgspec
 import orjson
 
 from jimsapi.asgi.connection import Connection, Request
-from jimsapi.asgi.errors import HTTPError
-from jimsapi.asgi.response import JSONResponse, Response
+from jimsapi.asgi.response import ErrorResponse, JSONResponse, Response
 from jimsapi.runs.live import LiveRun
 from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import DomainError
 from jimsapi.threads.ids import uuid_text
-from jimsapi.wire.errors import STATUS, domain_error
+from jimsapi.wire.errors import STATUS, error_answer, tell
 from jimsapi.wire.rate_limits import rate_limit_headers
 
 logger = logging.getLogger("jimsapi.api")
@@ -39,7 +39,7 @@ REFUSALS = {
 def refused(request: Request, run: LiveRun) -> Response | None:
     """The answer to a message that no thread took; None if one did. Asked once `LiveRun.let_in` has told."""
     error = refusal(run)
-    return None if error is None else domain_error(request, error)
+    return None if error is None else error_answer(request, error)
 
 
 def refusal(run: LiveRun) -> DomainError | None:
@@ -80,8 +80,8 @@ def failure(request: Connection, error: BaseException) -> tuple[int, str]:
     if not isinstance(error, DomainError) or type(error) not in STATUS:
         logger.error("a run ended with an error that is not to be told", exc_info=error)
         return 500, "Internal Server Error"
-    answer = domain_error(request, error)
-    return answer.status, orjson.loads(cast(bytes, answer.body))["detail"]
+    told = tell(request, error)
+    return told.status, told.content["detail"]
 
 
 def data_event(value: Any) -> bytes:
@@ -101,27 +101,21 @@ Form = Callable[[Refusal], Any]
 """The body, as JSON can hold it, in which a protocol's clients read what went wrong."""
 
 
-def answer_to(request: Connection, error: HTTPError | DomainError) -> Response:
-    """What the API answers to an error."""
-    if isinstance(error, DomainError):
-        return domain_error(request, error)
-    return JSONResponse({"detail": error.detail}, error.status, error.headers)
-
-
 def reworded(form: Form, answer: Response) -> Response:
-    """An answer `{"detail": …}` with its status and headers, and with a body of this form."""
-    told = JSONResponse(form(told_by(answer)), answer.status)
+    """The answer to an error with its status and headers, and with a body of this form."""
+    content = answer.content if isinstance(answer, ErrorResponse) else {"detail": HTTPStatus(answer.status).phrase}
+    told = JSONResponse(form(refusal_of(answer.status, content)), answer.status)
     told.raw_headers += [pair for pair in answer.raw_headers if pair[0] not in (b"content-length", b"content-type")]
     told.names_connection = answer.names_connection
     return told
 
 
-def told_by(answer: Response) -> Refusal:
-    """What an answer `{"detail": …}` says. Of several faults of a body all are in the text."""
-    detail = orjson.loads(answer.body or b"{}").get("detail")
+def refusal_of(status: int, content: Mapping[str, Any]) -> Refusal:
+    """What an error says, of which `content` is told. Of several faults of a body all are in the text."""
+    detail = content["detail"]
     if not isinstance(detail, list):
-        return Refusal(answer.status, str(detail))
-    return Refusal(answer.status, "; ".join(map(_told, detail)), _field(detail[0]) or None)
+        return Refusal(status, str(detail))
+    return Refusal(status, "; ".join(map(_told, detail)), _field(detail[0]) or None)
 
 
 def _field(fault: Mapping[str, Any]) -> str:

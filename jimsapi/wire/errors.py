@@ -1,8 +1,15 @@
 """The one table from domain errors to HTTP."""
 
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
 from jimsapi.asgi.app import App
 from jimsapi.asgi.connection import Connection
-from jimsapi.asgi.response import JSONResponse, Response
+from jimsapi.asgi.errors import HTTPError
+from jimsapi.asgi.response import ErrorResponse, Response
+from jimsapi.asgi.types import RawHeaders
 from jimsapi.runs.errors import (
     ContactForbidden,
     PipelineFailed,
@@ -61,8 +68,19 @@ PASSING = (StoreUnavailable, ServerDraining)
 """Errors that end a stream and not its run: who looks again finds how the run ended."""
 
 
-def domain_error(request: Connection, error: DomainError) -> Response:
-    """Answer a domain error. One that is not in the table is a fault of ours: 500."""
+class Told(msgspec.Struct, frozen=True):
+    """What a client is told of an error: the answer's status, its body as data, and its headers."""
+
+    status: int
+    content: dict[str, Any]
+    headers: Mapping[str, str] | None = None
+    limits: RawHeaders = []
+
+
+def tell(request: Connection, error: HTTPError | DomainError) -> Told:
+    """What the API says of an error. Raises a domain error that is not in the table: it is a fault of ours."""
+    if isinstance(error, HTTPError):
+        return Told(error.status, {"detail": error.detail}, error.headers)
     if isinstance(error, InputRefused):
         place = "body" if request.route is None or request.route.query is None else "query"
         return _fault(error.kind, [place, error.field], error.message, error.value)
@@ -72,21 +90,28 @@ def domain_error(request: Connection, error: DomainError) -> Response:
     if kind is None:
         raise error
     status, headers = STATUS[kind]
-    body = {"detail": _NOT_TOLD.get(kind) or str(error)}
+    content = {"detail": _NOT_TOLD.get(kind) or str(error)}
     if isinstance(error, ThreadBusy) and error.run_id is not None:
-        body["run_id"] = str(error.run_id)
-    response = JSONResponse(body, status, headers)
+        content["run_id"] = str(error.run_id)
     if isinstance(error, QuotaExceeded):
-        response.raw_headers.append((b"retry-after", str(error.retry_after).encode()))
-        response.raw_headers.extend(rate_limit_headers(error.policies, error.exhausted))
+        again = (b"retry-after", str(error.retry_after).encode())
+        return Told(status, content, headers, [again, *rate_limit_headers(error.policies, error.exhausted)])
+    return Told(status, content, headers)
+
+
+def error_answer(request: Connection, error: HTTPError | DomainError) -> Response:
+    """The answer to an error. Raises as `tell` does."""
+    told = tell(request, error)
+    response = ErrorResponse(status=told.status, headers=told.headers, **told.content)
+    response.raw_headers.extend(told.limits)
     return response
 
 
 def handle_domain_errors(app: App) -> None:
     """Make `app` answer domain errors by the table."""
-    app.exception_handler(DomainError)(domain_error)
+    app.exception_handler(DomainError)(error_answer)
 
 
-def _fault(kind: str, loc: list[str], message: str, value: object) -> Response:
+def _fault(kind: str, loc: list[str], message: str, value: object) -> Told:
     shown = value if isinstance(value, str) and len(value) <= 1000 else None
-    return JSONResponse({"detail": [{"type": kind, "loc": loc, "msg": message, "input": shown}]}, 422)
+    return Told(422, {"detail": [{"type": kind, "loc": loc, "msg": message, "input": shown}]})

@@ -19,7 +19,8 @@ from jimsapi.runs.service import RunService
 from jimsapi.runs.stream import MAX_ITEMS, Status
 from jimsapi.threads.errors import StoreUnavailable
 from jimsapi.threads.event import NewEvent
-from jimsapi.wire.answer import Refusal, answer_to, data_event, failure, reworded
+from jimsapi.wire.answer import Refusal, data_event, failure, reworded
+from jimsapi.wire.errors import error_answer
 from jimsapi.wire.request import read_json
 from jimsapi.wire.speech import (
     Failed,
@@ -240,13 +241,13 @@ NO_JSON: list[dict[str, Any]] = [
     ],
 )
 def test_a_refusal_is_told_in_the_protocol_s_form(error: HTTPError, expected: list[Any]) -> None:
-    answer = reworded(form, answer_to(request(), error))
+    answer = reworded(form, error_answer(request(), error))
     assert answer.status == expected[0]
     assert orjson.loads(answer.body or b"") == expected
 
 
 def test_a_refusal_keeps_its_headers_but_for_its_length() -> None:
-    answer = reworded(form, answer_to(request(), ServerDraining()))
+    answer = reworded(form, error_answer(request(), ServerDraining()))
     headers = dict(answer.raw_headers)
     assert len(headers) == len(answer.raw_headers)
     assert headers[b"retry-after"] == b"5"

@@ -16,7 +16,8 @@ from jimsapi.runs.live import LiveRun
 from jimsapi.runs.pipeline import pipeline_name
 from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import DomainError
-from jimsapi.wire.answer import EVENT_STREAM, REFUSALS, answer_to, refusal, reworded, with_run
+from jimsapi.wire.answer import EVENT_STREAM, REFUSALS, refusal, reworded, with_run
+from jimsapi.wire.errors import error_answer
 from jimsapi.wire.request import read_body
 from jimsapi.wire.speech import as_one_text, one_text, speech
 from jimsapi.wire.turn import ThreadNames, answer_of, begin_turn
@@ -100,7 +101,7 @@ async def _whole(request: Request, run: LiveRun, model: str) -> Response:
     try:
         text = one_text(await answer_of(request, run))
     except DomainError as fault:
-        answer = _in_error_form(answer_to(request, fault))
+        answer = _in_error_form(error_answer(request, fault))
         if refusal(run) is None:
             answer.raw_headers.append(NO_RETRY)
         return answer
