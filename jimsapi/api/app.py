@@ -156,7 +156,7 @@ class Api(App):
         self.docs()
         add_plugin_routes(self, plugins, service, composition.settings)
         self.on_request.extend((*composition.told_of("on_request"), *self._told))
-        for built in reversed(composition.wrappers):
+        for built in reversed(composition.built["jimsapi_asgi_wrapper"]):
             if callable(built.value):  # a context manager, which only serving enters, is not
                 wrap_by_plugin(self, built)
         composition.registry.register(ServiceCollector(service))
@@ -197,7 +197,7 @@ def run_service(composition: Composition) -> RunService:
     return RunService(
         app,
         store,
-        [built.value for built in composition.resolvers],
+        [built.value for built in composition.built["jimsapi_thread_resolver"]],
         limits=RunLimits(
             context=ContextLimits(events=events),
             thread_queue=core.thread_queue,
@@ -208,7 +208,7 @@ def run_service(composition: Composition) -> RunService:
             keep_runs=timedelta(days=core.keep_runs),
             quota=core.quota,
         ),
-        sinks=[SinkQueue(built.value, built.name) for built in composition.sinks],
+        sinks=[SinkQueue(built.value, built.name) for built in composition.built["jimsapi_event_sink"]],
         on_run=composition.told_of("on_run"),
         webhooks=call_webhooks(core, store, disclosure),
         disclosure=disclosure,

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from jimsapi.plugins.core import CoreOptions, absent_reporting, refuse_absent
 from jimsapi.plugins.errors import PluginError, StartError
+from jimsapi.plugins.hooks import BUILDS
 from jimsapi.plugins.manager import OWN_DISTRIBUTION, Implementation, PluginEntry, PluginManager, one_line
 from jimsapi.plugins.options import Options, Owned, Settings, specs
 from jimsapi.plugins.residents import Residents
@@ -31,27 +32,10 @@ FIRST_PROVIDERS = ("key", "authentik")
 ENTER_WITHIN = 60.0
 """Seconds that a context manager of a plugin has to be entered."""
 
+PROVIDER, STORE = "jimsapi_auth_provider", "jimsapi_thread_store"
+
 MAX_FACTORIES = 4
 """Steps from what `--app` names to an app: an async factory that returns a factory takes three."""
-
-NEEDED = {
-    "jimsapi_auth_provider": ("authenticate",),
-    "jimsapi_thread_resolver": ("resolve",),
-    "jimsapi_event_sink": ("deliver",),
-    "jimsapi_thread_store": ("accept", "start", "finish"),
-    "jimsapi_observer": (),
-    "jimsapi_asgi_wrapper": ("__call__",),
-}
-"""What the thing that a hook builds must have."""
-
-AWAITED = ("authenticate", "resolve", "deliver")
-"""Those of its methods that must be async."""
-
-NAMED = ("jimsapi_auth_provider", "jimsapi_event_sink")
-"""Hooks whose things an operator knows by name: in options, logs and metrics."""
-
-OBSERVED = ("on_request", "on_admission", "on_run", "on_commit")
-"""What an observer may have; each is called, and not awaited."""
 
 
 class Built(msgspec.Struct, frozen=True):
@@ -74,22 +58,23 @@ class Built(msgspec.Struct, frozen=True):
 
 
 class Composition(msgspec.Struct, frozen=True):
-    """What a server is made of. `providers` are in the order they are asked."""
+    """What a server is made of. `built` is what hooks built, by hook; the providers are in the order they are asked."""
 
     settings: Settings
     plugins: list[tuple[PluginEntry, list[str]]]
     app: JimsApp
     store: Built
-    providers: tuple[Built, ...]
-    resolvers: tuple[Built, ...]
-    sinks: tuple[Built, ...]
-    observers: tuple[Built, ...]
-    wrappers: tuple[Built, ...]
+    built: Mapping[str, tuple[Built, ...]]
     registry: CollectorRegistry
+
+    @property
+    def providers(self) -> tuple[Built, ...]:
+        """The auth providers, in the order they are asked."""
+        return self.built[PROVIDER]
 
     def told_of(self, method: str) -> tuple[Callable[[Any], None], ...]:
         """The observers' functions of this name."""
-        return tuple(getattr(one.value, method) for one in self.observers if hasattr(one.value, method))
+        return tuple(getattr(one.value, method) for one in self.built["jimsapi_observer"] if hasattr(one.value, method))
 
 
 def resolve_settings(
@@ -147,11 +132,7 @@ class Composer:
             plugins=[(entry, self._plugins.hooks_of(entry)) for entry, _ in self._plugins.plugins],
             app=jims_app,
             store=self._store(jims_app),
-            providers=self._in_order(self._built("jimsapi_auth_provider")),
-            resolvers=self._built("jimsapi_thread_resolver"),
-            sinks=self._built("jimsapi_event_sink"),
-            observers=self._built("jimsapi_observer"),
-            wrappers=self._built("jimsapi_asgi_wrapper"),
+            built={hook: self._built(hook) for hook in BUILDS if hook != STORE},
             registry=CollectorRegistry(),
         )
         # Ours register first, so that whoever takes one of our names is the one who is refused.
@@ -171,16 +152,16 @@ class Composer:
         return msgspec.structs.replace(
             composition,
             store=await _enter(composition.store, residents) if store else composition.store,
-            providers=await self.enter_providers(composition, residents),
-            resolvers=await _enter_all(composition.resolvers, residents),
-            sinks=await _enter_all(composition.sinks, residents),
-            observers=await _enter_all(composition.observers, residents),
-            wrappers=await _enter_all(composition.wrappers, residents),
+            built={hook: await self._enter_built(composition, hook, residents) for hook in composition.built},
         )
 
     async def enter_providers(self, composition: Composition, residents: Residents) -> tuple[Built, ...]:
         """Enter the auth providers alone, in the order they are asked. Raises as `enter` does."""
-        return self._in_order(await _enter_all(composition.providers, residents))
+        return await self._enter_built(composition, PROVIDER, residents)
+
+    async def _enter_built(self, composition: Composition, hook: str, residents: Residents) -> tuple[Built, ...]:
+        entered = tuple([await _enter(one, residents) for one in composition.built[hook]])
+        return self._in_order(entered) if hook == PROVIDER else entered
 
     async def _app(self, app: Any) -> JimsApp:
         """Load the app, call factories and await coroutines, until somebody recognises it."""
@@ -266,7 +247,8 @@ class Composer:
 
     def _built(self, hook: str) -> tuple[Built, ...]:
         asked = [(one.entry, one(settings=self._settings)) for one in self._plugins.implementations(hook)]
-        return tuple(_checked(Built(entry, hook, value)) for entry, value in asked if value is not None)
+        built = tuple(_checked(Built(entry, hook, value)) for entry, value in asked if value is not None)
+        return self._in_order(built) if hook == PROVIDER else built
 
 
 def _asked(implementation: Implementation, source: str, **arguments: Any) -> Any:
@@ -292,33 +274,29 @@ def _refuse_unfit(built: Built, what: str) -> None:
     def refuse(fault: str) -> PluginError:
         return PluginError(f"{built.entry}: {what} {fault}; {built.entry.way_out}")
 
-    if isinstance(built.value, type) and built.hook != "jimsapi_asgi_wrapper":
+    build = BUILDS[built.hook]
+    if isinstance(built.value, type) and not build.may_be_a_class:
         raise refuse("is a class: return an instance")
-    for method in NEEDED[built.hook]:
+    for method in (*build.awaited, *build.called):
         function = getattr(built.value, method, None)
         if not callable(function):
             raise refuse(f"has no {method}()")
-        if method in AWAITED and inspect.isroutine(function) and not _is_async(function):
+        if method in build.awaited and inspect.isroutine(function) and not _is_async(function):
             raise refuse(f"has a {method}() that is not async")
     name = getattr(built.value, "name", None)
-    if built.hook in NAMED and not (isinstance(name, str) and name):
+    if build.named and not (isinstance(name, str) and name):
         raise refuse("has no name, by which operators know it")
-    if built.hook == "jimsapi_observer":
-        told = [method for method in OBSERVED if hasattr(built.value, method)]
-        if not told:
-            raise refuse(f"has none of {', '.join(OBSERVED)}")
-        for method in told:
-            function = getattr(built.value, method)
-            if not callable(function) or _is_async(function):
-                raise refuse(f"has an {method} that is no plain function: observers are told, never awaited")
+    told = [method for method in build.told if hasattr(built.value, method)]
+    if build.told and not told:
+        raise refuse(f"has none of {', '.join(build.told)}")
+    for method in told:
+        function = getattr(built.value, method)
+        if not callable(function) or _is_async(function):
+            raise refuse(f"has an {method} that is no plain function: observers are told, never awaited")
 
 
 def _is_async(function: Any) -> bool:
     return inspect.iscoroutinefunction(inspect.unwrap(function))
-
-
-async def _enter_all(built: tuple[Built, ...], residents: Residents) -> tuple[Built, ...]:
-    return tuple([await _enter(one, residents) for one in built])
 
 
 async def _enter(built: Built, residents: Residents) -> Built:

@@ -11,8 +11,9 @@ otherwise. A hook that raises stops the start, with a line that names the plugin
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
 import pluggy
 
 from jimsapi.asgi.routing import Router
@@ -32,6 +33,34 @@ PROJECT = "jimsapi"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 """Marks a function as the implementation of the hook that it is named after."""
+
+
+class Build(msgspec.Struct, frozen=True):
+    """What a hook builds has to be: it has the async methods `awaited` and the methods `called`, and one or more of the
+    plain functions `told`. If it is `named`, operators know it by its attribute `name`. If it `may_be_a_class`, a class
+    can be what is called."""
+
+    awaited: tuple[str, ...] = ()
+    called: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+    named: bool = False
+    may_be_a_class: bool = False
+
+
+BUILDS: dict[str, Build] = {}
+"""The hooks that build something, in the order in which what they build is entered; the store comes before all."""
+
+Spec = TypeVar("Spec", bound=Callable[..., Any])
+
+
+def builds(build: Build) -> Callable[[Spec], Spec]:
+    """Mark the specification of a hook that builds something."""
+
+    def mark(function: Spec) -> Spec:
+        BUILDS[function.__name__] = build
+        return hookspec(function)
+
+    return mark
 
 
 @hookspec
@@ -79,7 +108,7 @@ def jimsapi_adapt_app(obj: Any, settings: Settings) -> JimsApp | None:
     """
 
 
-@hookspec
+@builds(Build(awaited=("authenticate",), named=True))
 def jimsapi_auth_provider(settings: Settings) -> AuthProvider | None:
     """Build a provider: the way in which callers prove who they are.
 
@@ -95,7 +124,7 @@ def jimsapi_auth_provider(settings: Settings) -> AuthProvider | None:
     """
 
 
-@hookspec
+@builds(Build(called=("accept", "start", "finish")))
 def jimsapi_thread_store(url: str, settings: Settings) -> ThreadStore | None:
     """Build the store for `--store`.
 
@@ -109,7 +138,7 @@ def jimsapi_thread_store(url: str, settings: Settings) -> ThreadStore | None:
     """
 
 
-@hookspec
+@builds(Build(awaited=("resolve",)))
 def jimsapi_thread_resolver(settings: Settings) -> ThreadResolver | None:
     """Build a resolver: it says which thread a message belongs to.
 
@@ -132,7 +161,7 @@ def jimsapi_thread_resolver(settings: Settings) -> ThreadResolver | None:
     """
 
 
-@hookspec
+@builds(Build(awaited=("deliver",), named=True))
 def jimsapi_event_sink(settings: Settings) -> EventSink | None:
     """Build a sink: it gets a copy of every event after it was stored.
 
@@ -152,7 +181,7 @@ def jimsapi_event_sink(settings: Settings) -> EventSink | None:
     """
 
 
-@hookspec
+@builds(Build(told=("on_request", "on_admission", "on_run", "on_commit")))
 def jimsapi_observer(settings: Settings) -> Any | None:
     """Build an observer: it is told of requests, admissions, runs and commits.
 
@@ -200,7 +229,7 @@ def jimsapi_routes(router: Router, service: RunService, settings: Settings) -> N
     """
 
 
-@hookspec
+@builds(Build(called=("__call__",), may_be_a_class=True))
 def jimsapi_asgi_wrapper(settings: Settings) -> Callable[[ASGIApp], ASGIApp] | None:
     """Wrap the whole ASGI application, for what no other hook can do (CORS, compression, tracing).
 
