@@ -25,7 +25,7 @@ from jimsapi.asgi.route import RouteConflict
 from jimsapi.asgi.routing import Router
 from jimsapi.asgi.types import ASGIApp
 from jimsapi.builtin import builtin_plugins
-from jimsapi.plugins.compose import Built, Composer, Composition, resolve_settings
+from jimsapi.plugins.compose import Built, Composer, Composition, Configuration, resolve_settings
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import PluginError
 from jimsapi.plugins.manager import OWN_DISTRIBUTION, PluginManager, one_line
@@ -55,7 +55,8 @@ class Api(App):
 
     `app` is an app object or None (then `--app` names it), `given` the options that were given. `serve_metrics` opens
     the metrics port. `on_started(api)` is called when everything stands, `on_stopped(n)` when everything is closed,
-    with the number of pipelines that swallowed their cancellation; `on_request` are told of every answer.
+    with the number of pipelines that swallowed their cancellation; `on_request` are told of every answer. Each start
+    loads the plugins and resolves `given`, with the `options` of the caller's own, unless it gets a `configuration`.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Api(App):
         on_started: Callable[["Api"], None] | None = None,
         on_stopped: Callable[[int], None] | None = None,
         on_request: Sequence[Callable[[RequestRecord], None]] = (),
+        configuration: Configuration | None = None,
     ) -> None:
         super().__init__(
             title="jimsapi",
@@ -84,6 +86,7 @@ class Api(App):
         self._on_started = on_started
         self._on_stopped = on_stopped
         self._told = tuple(on_request)
+        self._configuration = configuration
         self._watchdog = Watchdog()
         self.refusal = _not_started()
         handle_domain_errors(self)
@@ -113,16 +116,15 @@ class Api(App):
         residents = Residents()
         port: MetricsPort | None = None
         try:
-            plugins = PluginManager(builtin_plugins())
-            settings = resolve_settings(plugins, self._options, self._given, os.environ)
-            composer = Composer(plugins, settings)
+            configuration = self._configuration or configure(self._options, self._given)
+            composer = Composer(configuration)
             built = await composer.build(self._app)
-            metrics = settings.get(MetricsOptions)
+            metrics = configuration.settings.get(MetricsOptions)
             if self._serve_metrics and metrics.port:
                 port = MetricsPort(metrics.host, metrics.port, built.registry)
             composition = await composer.enter(built, residents)
             service = await residents.enter("run service", run_service(composition))
-            self.declare(composition, plugins, service)
+            self.declare(composition, configuration.plugins, service)
             await service.adopt()
             # The start, which may import for seconds, is over.
             await residents.enter("watchdog of the event loop", self._watchdog)
@@ -168,6 +170,12 @@ class Api(App):
         """What is left to do at the end, unless the command has drained already."""
         if not service.draining and self.composition is not None:
             await service.drain(self.composition.settings.get(CoreOptions).drain_time)
+
+
+def configure(options: Sequence[type[Options]], given: Mapping[str, Any]) -> Configuration:
+    """Load the plugins that are installed, and resolve every option, `options` among them. Raises `StartError`."""
+    plugins = PluginManager(builtin_plugins())
+    return Configuration(plugins, resolve_settings(plugins, options, given, os.environ))
 
 
 def create_api(app: Any = None, **settings: Any) -> Api:

@@ -3,18 +3,16 @@
 import asyncio
 import errno
 import logging
-import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Any
 
 import click
 
 from jimsapi.api.app import Api, run_service
 from jimsapi.api.metrics import MetricsOptions, unusable_port
-from jimsapi.builtin import builtin_plugins
 from jimsapi.builtin.client_certificate import CertificateOptions
-from jimsapi.cli.options import COMMAND_OPTIONS, ServerOptions
+from jimsapi.cli.options import ServerOptions
 from jimsapi.cli.serve import (
     address_of,
     cannot_listen,
@@ -23,10 +21,10 @@ from jimsapi.cli.serve import (
     server_config,
     start_lines,
 )
-from jimsapi.plugins.compose import Built, Composer, Composition, resolve_settings
+from jimsapi.plugins.compose import Built, Composer, Composition, Configuration
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import StartError
-from jimsapi.plugins.manager import PluginManager, one_line
+from jimsapi.plugins.manager import one_line
 from jimsapi.plugins.options import Settings
 from jimsapi.plugins.protocols import AuthUnavailable
 from jimsapi.plugins.residents import Residents
@@ -37,7 +35,7 @@ PING_WITHIN = 15.0
 """Seconds that a store or an auth provider has to answer."""
 
 
-def check(given: Mapping[str, Any], *, strict: bool, connect: bool) -> None:
+def check(configuration: Configuration, *, strict: bool, connect: bool) -> None:
     """Do what a start does, but for serving, and print what would serve.
 
     Raises `StartError` or `StoreUnusable` as the start would. With `connect` the store and whatever else is opened at a
@@ -46,7 +44,7 @@ def check(given: Mapping[str, Any], *, strict: bool, connect: bool) -> None:
     warnings = _Warnings()
     logging.getLogger().addHandler(warnings)
     try:
-        composition, opened = asyncio.run(_composed(given, connect=connect))
+        composition, opened = asyncio.run(_composed(configuration, connect=connect))
     finally:
         logging.getLogger().removeHandler(warnings)
     server = composition.settings.get(ServerOptions)
@@ -79,15 +77,14 @@ class _Warnings(logging.StreamHandler[Any]):
         super().emit(record)
 
 
-async def _composed(given: Mapping[str, Any], *, connect: bool) -> tuple[Composition, list[str]]:
+async def _composed(configuration: Configuration, *, connect: bool) -> tuple[Composition, list[str]]:
     """What would serve, and what was found when it was opened."""
-    plugins = PluginManager(builtin_plugins())
-    settings = resolve_settings(plugins, COMMAND_OPTIONS, given, os.environ)
+    settings = configuration.settings
     _check_ports(settings, connect=connect)
-    api = Api(None, given)
+    api = Api(None, {})
     server, certificates = settings.get(ServerOptions), settings.get(CertificateOptions)
     loaded_config(server_config(server, certificates, settings.get(CoreOptions).max_body, api))
-    composer = Composer(plugins, settings)
+    composer = Composer(configuration)
     composition = await composer.build()
     missing = _look_at_store(composition.store)
     opened = [] if missing is None else [f"the store: {missing}"]
@@ -96,7 +93,7 @@ async def _composed(given: Mapping[str, Any], *, connect: bool) -> tuple[Composi
         if connect:
             composition = await composer.enter(composition, residents, store=missing is None)
             opened += [line async for line in _pinged(composition, store=missing is None)]
-        api.declare(composition, plugins, run_service(composition))
+        api.declare(composition, configuration.plugins, run_service(composition))
     finally:
         await residents.leave()
     return composition, opened

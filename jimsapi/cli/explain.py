@@ -1,10 +1,7 @@
 """`jimsapi auth explain`: what each auth provider says of a token, and how a request with it would be answered."""
 
 import logging
-import os
 import sys
-from collections.abc import Mapping
-from typing import Any
 
 import click
 
@@ -12,10 +9,7 @@ from jimsapi.api.admission import Gate
 from jimsapi.api.app import run_service
 from jimsapi.asgi.connection import Connection
 from jimsapi.asgi.errors import HTTPError
-from jimsapi.builtin import builtin_plugins
-from jimsapi.cli.options import COMMAND_OPTIONS
-from jimsapi.plugins.compose import Composer, resolve_settings
-from jimsapi.plugins.manager import PluginManager
+from jimsapi.plugins.compose import Composer, Configuration
 from jimsapi.plugins.protocols import AdmissionRecord
 from jimsapi.plugins.residents import Residents
 from jimsapi.runs.identity import Admission
@@ -25,14 +19,13 @@ from jimsapi.threads.context import ThreadContext
 _WEIGHT = (403, 503, 401)
 
 
-async def explain(given: Mapping[str, Any], token: bytes) -> None:
+async def explain(configuration: Configuration, token: bytes) -> None:
     """Ask every provider about a bearer token and print its answer; the store is not opened, the token not shown.
 
     Why a token is refused goes to standard error. Raises `StartError` as a start would.
     """
     _tell_reasons()
-    plugins = PluginManager(builtin_plugins())
-    composer = Composer(plugins, resolve_settings(plugins, COMMAND_OPTIONS, given, os.environ))
+    composer = Composer(configuration)
     composition = await composer.build(JimsApp(_no_pipeline))
     service = run_service(composition)
     connection = Connection({"type": "http", "headers": [(b"authorization", b"Bearer " + token)]})

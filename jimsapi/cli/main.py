@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 import orjson
@@ -18,7 +18,7 @@ from jimsapi.cli.explain import explain
 from jimsapi.cli.options import COMMAND_OPTIONS, all_options, with_options
 from jimsapi.cli.scaffold import plugin_commands
 from jimsapi.cli.serve import serve
-from jimsapi.plugins.compose import Composer, resolve_settings
+from jimsapi.plugins.compose import Composer, Configuration, resolve_settings
 from jimsapi.plugins.errors import PluginError, StartError
 from jimsapi.plugins.manager import PluginManager, discover
 from jimsapi.plugins.options import redact
@@ -56,9 +56,37 @@ def command_line(arguments: Sequence[str]) -> click.Group:
 
 def _command_line(plugins: PluginManager | None, *, broken: PluginError | None = None) -> click.Group:
     owned = all_options(plugins)
+
+    def configuration(given: Mapping[str, Any]) -> Configuration:
+        assert plugins is not None  # else none of the commands that need them is called
+        return Configuration(plugins, resolve_settings(plugins, COMMAND_OPTIONS, given, os.environ))
+
+    @click.pass_context
+    def serve_by_default(context: click.Context, /, **given: Any) -> None:
+        context.obj = given
+        if context.invoked_subcommand is None:
+            context.exit(serve(configuration(given), given))
+
+    @_merged
+    def check_all(given: dict[str, Any]) -> None:
+        strict, connect = given.pop(STRICT), given.pop(CONNECT)
+        check(configuration(given), strict=bool(strict), connect=bool(connect))
+
+    @_merged
+    def show_document(given: dict[str, Any]) -> None:
+        openapi(configuration(given))
+
+    @_merged
+    def explain_token(given: dict[str, Any]) -> None:
+        token_file = given.pop("token_file")
+        token = token_file.read().strip()
+        if not token:
+            raise StartError(f"{token_file.name} is empty: put the token in it")
+        asyncio.run(explain(configuration(given), token))
+
     group = click.Group(
         "jimsapi",
-        callback=click.pass_context(_serve_by_default),
+        callback=serve_by_default,
         invoke_without_command=True,
         help="Put a conversational pipeline behind HTTP. Without a subcommand it serves.",
         epilog=None if broken is None else f"NOT LOADED: {broken}",
@@ -73,9 +101,7 @@ def _command_line(plugins: PluginManager | None, *, broken: PluginError | None =
     group.add_command(click.Command("plugins", callback=list_plugins, help="List the installed plugins; imports none."))
     group.add_command(plugin_commands())
     group.add_command(chat_command())
-    checked = add(
-        click.Command("check", callback=_merged(check_command), help="Load everything and say what would serve.")
-    )
+    checked = add(click.Command("check", callback=check_all, help="Load everything and say what would serve."))
     checked.params += [
         click.Option(["--strict", STRICT], is_flag=True, help="Fail if there is a warning."),
         click.Option(
@@ -86,7 +112,7 @@ def _command_line(plugins: PluginManager | None, *, broken: PluginError | None =
     ]
     group.add_command(checked)
     group.add_command(
-        add(click.Command("openapi", callback=_merged(openapi), help="Print the OpenAPI document of what would serve."))
+        add(click.Command("openapi", callback=show_document, help="Print the OpenAPI document of what would serve."))
     )
     auth = click.Group("auth", help="Look at who may enter.")
     explained = add(
@@ -111,13 +137,6 @@ def _version(context: click.Context, parameter: click.Parameter, value: bool) ->
         context.exit()
 
 
-def _serve_by_default(context: click.Context, /, **given: Any) -> None:
-    context.obj = given
-    if context.invoked_subcommand is None:
-        settings = resolve_settings(PluginManager(builtin_plugins()), COMMAND_OPTIONS, given, os.environ)
-        context.exit(serve(settings, given))
-
-
 def _merged(command: Callable[[dict[str, Any]], None]) -> Callable[..., None]:
     """Options may stand before or behind a subcommand's name."""
 
@@ -133,15 +152,6 @@ def _merge(context: click.Context, given: Mapping[str, Any]) -> dict[str, Any]:
     return {key: given.get(key) or before.get(key) for key in {*before, *given}}
 
 
-@click.pass_context
-def explain_token(context: click.Context, /, token_file: BinaryIO, **given: Any) -> None:
-    """Print what each auth provider says of a token."""
-    token = token_file.read().strip()
-    if not token:
-        raise StartError(f"{token_file.name} is empty: put the token in it")
-    asyncio.run(explain(_merge(context, given), token))
-
-
 def list_plugins() -> None:
     """Print the installed plugins in the order they are asked."""
     entries = discover()
@@ -152,18 +162,10 @@ def list_plugins() -> None:
     click.echo("Nothing was imported; `jimsapi check` loads the plugins and lists their hooks.")
 
 
-def check_command(given: dict[str, Any]) -> None:
-    """Say whether a start would succeed, and what it would serve."""
-    strict, connect = given.pop(STRICT), given.pop(CONNECT)
-    check(given, strict=bool(strict), connect=bool(connect))
-
-
-def openapi(given: dict[str, Any]) -> None:
+def openapi(configuration: Configuration) -> None:
     """Print the OpenAPI document, plugin routes included."""
     logging.getLogger("jimsapi").addHandler(logging.StreamHandler(sys.stderr))
-    plugins = PluginManager(builtin_plugins())
-    settings = resolve_settings(plugins, COMMAND_OPTIONS, given, os.environ)
-    composition = asyncio.run(Composer(plugins, settings).build())
-    api = Api(None, given)
-    api.declare(composition, plugins, run_service(composition))
+    composition = asyncio.run(Composer(configuration).build())
+    api = Api(None, {})
+    api.declare(composition, configuration.plugins, run_service(composition))
     click.echo(orjson.dumps(api.openapi(), option=orjson.OPT_INDENT_2).decode())

@@ -21,10 +21,10 @@ from jimsapi.api.app import VERSION, Api
 from jimsapi.api.metrics import MetricsOptions
 from jimsapi.builtin.client_certificate import CertificateOptions
 from jimsapi.cli.options import LogOptions, ServerOptions
-from jimsapi.plugins.compose import Composition
+from jimsapi.plugins.compose import Composition, Configuration
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import StartError
-from jimsapi.plugins.options import Settings, redact
+from jimsapi.plugins.options import redact
 from jimsapi.runs.pipeline import pipeline_name
 from jimsapi.server.borrowed import ChangeReload, Config
 from jimsapi.server.drain import Drain, where
@@ -47,12 +47,14 @@ HALF_SENT_WITHIN = 1
 
 
 class Factory(msgspec.Struct, frozen=True):
-    """Makes the app in the process that serves it: this one, or a reloader's child, which gets it pickled."""
+    """Makes the app in the process that serves it: this one, or a reloader's child, which gets it pickled, and without
+    the configuration: plugins may have changed."""
 
     given: dict[str, Any]
     address: str
     as_json: bool
     verbose: bool
+    configuration: Configuration | None
 
     def __call__(self) -> "tuple[Api, Serving]":
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -72,6 +74,7 @@ class Factory(msgspec.Struct, frozen=True):
             on_started=serving.started,
             on_stopped=serving.stopped,
             on_request=(writer.on_request,),
+            configuration=self.configuration,
         )
         return api, serving
 
@@ -154,19 +157,21 @@ class Serving:
         os._exit(self.status)
 
 
-def serve(settings: Settings, given: Mapping[str, Any]) -> int:
+def serve(configuration: Configuration, given: Mapping[str, Any]) -> int:
     """Serve until told to stop. Returns the exit status: 0, or 1 if the start failed.
 
     Raises:
         StartError: the port or a certificate cannot be used.
     """
+    settings = configuration.settings
     server, logs = settings.get(ServerOptions), settings.get(LogOptions)
     certificates = settings.get(CertificateOptions)
     max_body = settings.get(CoreOptions).max_body
     refuse_shared_port(server, settings.get(MetricsOptions))
     listening = bind(server.host, server.port)
     address = address_of(server, listening.getsockname()[1])
-    factory = Factory(dict(given), address, logs.log_format == "json", logs.verbose)
+    handed_on = None if server.reload else configuration
+    factory = Factory(dict(given), address, logs.log_format == "json", logs.verbose, handed_on)
     process = ServingProcess(factory, server, certificates, max_body)
     if server.reload:
         # uvicorn looks for the folders to watch only if the app is named; the name itself is never loaded.

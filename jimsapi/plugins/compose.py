@@ -88,6 +88,13 @@ def resolve_settings(
     return Settings(owned, given, environ)
 
 
+class Configuration(msgspec.Struct, frozen=True):
+    """What a start begins with: the plugins, and every option resolved. Made once, and handed on."""
+
+    plugins: PluginManager
+    settings: Settings
+
+
 def declared_options(plugins: PluginManager) -> list[Owned]:
     """The `Options` classes that the plugins declare. Raises `PluginError`."""
     owned = []
@@ -106,10 +113,10 @@ def declared_options(plugins: PluginManager) -> list[Owned]:
 class Composer:
     """Builds a composition of the plugins of one app."""
 
-    def __init__(self, plugins: PluginManager, settings: Settings) -> None:
-        self._plugins = plugins
-        self._settings = settings
-        self._core = settings.get(CoreOptions)
+    def __init__(self, configuration: Configuration) -> None:
+        self._plugins = configuration.plugins
+        self._settings = configuration.settings
+        self._core = self._settings.get(CoreOptions)
 
     async def build(self, app: Any = None) -> Composition:
         """Ask every hook that builds something. `app` is an app object, or None to load `--app`.
