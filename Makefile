@@ -123,7 +123,7 @@ test-faults: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed
 	test -z "$$broken" || { echo "promises were broken by:$$broken" >&2; exit 1; }
 
 docs: $(VENV)/.installed-dev
-	$(PY) docs/generate.py
+	$(PY) -m docs.generate
 	$(PY) plugins/jimsapi-jims/tests/differential/differences.py
 
 lock: $(VENV)/.installed-dev

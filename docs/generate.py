@@ -1,7 +1,7 @@
-"""Writes what is generated of the documentation: `python docs/generate.py`.
+"""Writes what is generated of the documentation: `python -m docs.generate`.
 
 docs/reference.md is the page of every option, from the option classes; docs/who-may-enter.md has a table that tests
-hold.
+hold; docs/house.svg is a picture of the packages.
 """
 
 import runpy
@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from docs.house import PICTURE, picture
 from jimsapi.cli.options import all_options
 from jimsapi.plugins.options import Options, OptionSpec, Secret, specs
 
@@ -116,3 +117,4 @@ def who_may_enter() -> str:
 if __name__ == "__main__":
     REFERENCE.write_text(reference(), encoding="utf-8")
     WHO_MAY_ENTER.write_text(who_may_enter(), encoding="utf-8")
+    PICTURE.write_text(picture(), encoding="utf-8")

@@ -1,1 +1,1 @@
-"""The HTTP API over the run service: routes, admission, errors, and the app that carries them."""
+"""The chat API over HTTP: its routes, who may call them, and the app that carries them."""

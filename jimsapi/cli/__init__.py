@@ -1,4 +1,4 @@
-"""The command line: serving, listing plugins, checking a configuration."""
+"""The command line: serving, checking and explaining a configuration, scaffolds, and a chat in the terminal."""
 
 from jimsapi.cli.main import main
 

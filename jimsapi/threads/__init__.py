@@ -1,1 +1,1 @@
-"""Threads, their events and runs, and the stores that keep them. Knows neither HTTP nor plugins."""
+"""What a conversation is: threads, their events and runs, and what a store of them has to do."""
