@@ -81,7 +81,7 @@ def missing(loc: Loc, value: Any = None) -> Fault:
 
 
 def nul(loc: Loc, value: str) -> Fault:
-    """The fault of a text that holds NUL, which PostgreSQL cannot store."""
+    """The fault of a text that holds NUL, which not every database can store."""
     return fault("string_contains_nul", loc, "Text must not contain the character NUL", value)
 
 
