@@ -30,7 +30,7 @@ class PipelineCalls:
         self, app: JimsApp, store: ThreadStore, runs: Registry, disclosure: Disclosure, run_timeout: float
     ) -> None:
         self.app = app
-        self._store = store
+        self.store = store
         self._runs = runs
         self._disclosure = disclosure
         self._run_timeout = run_timeout
@@ -86,7 +86,7 @@ class PipelineCalls:
             snapshot.rows,
             thread_config=load_stored(thread.thread_config),
             truncated=snapshot.truncated,
-            load_events=partial(self._store.load_events, thread.thread_id),
+            load_events=partial(self.store.load_events, thread.thread_id),
         )
         if run.stream is not None and run.status is RunStatus.RUNNING:  # a conversation start says nothing there
             context.watch(StreamVoice(run.stream))

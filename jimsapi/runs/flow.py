@@ -79,7 +79,7 @@ class RunFlow:
         disclosure: Disclosure,
         outage: OutageLog,
     ) -> None:
-        self._store = store
+        self.store = store
         self._owner = owner
         self._resolvers = tuple(resolvers)
         self._limits = limits
@@ -133,9 +133,9 @@ class RunFlow:
         self._stop_cut_off(run, cause)
         if run.status is RunStatus.RUNNING:
             outcome = Outcome(RunStatus.INTERRUPTED, error=str(RunInterrupted()))
-            settled = await self._insist(run, partial(self._store.finish, run.run_id, self._owner, outcome))
+            settled = await self._insist(run, partial(self.store.finish, run.run_id, self._owner, outcome))
         else:
-            settled = await self._insist(run, partial(self._store.cancel, run.run_id))
+            settled = await self._insist(run, partial(self.store.cancel, run.run_id))
         self._note_end(run, settled)
 
     def _stop_cut_off(self, run: LiveRun, cause: BaseException) -> None:
@@ -187,7 +187,7 @@ class RunFlow:
             idempotency=run.idempotency,
         )
         try:
-            accepted = await self._store.accept(plan)
+            accepted = await self.store.accept(plan)
         except ThreadNotFound:
             raise ThreadNotFound(inbound.thread_id) from None
         except QueueFull as full:
@@ -203,7 +203,7 @@ class RunFlow:
         run.known_as = run_id
         run.let_in()
         try:
-            while (stored := await self._store.run(run_id, None, None)).status in OPEN:
+            while (stored := await self.store.run(run_id, None, None)).status in OPEN:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_EVERY):
                         await run.turn.wait()
@@ -230,7 +230,7 @@ class RunFlow:
             raise Ending.stopped(run, self._limits.run_timeout).error or RunCancelled()
 
     async def _leave_queue(self, run: LiveRun) -> Settled:
-        settled = await self._insist(run, partial(self._store.cancel, run.run_id))
+        settled = await self._insist(run, partial(self.store.cancel, run.run_id))
         self._note_end(run, settled)
         return settled
 
@@ -253,7 +253,7 @@ class RunFlow:
     async def _follow_if_taken_over(self, run: LiveRun, thread: ThreadRecord) -> None:
         """Raise `KeyUsed` for a run that another process goes on with, or did: to that one this process seemed dead."""
         try:
-            status = (await self._store.run(run.run_id, None, None)).status
+            status = (await self.store.run(run.run_id, None, None)).status
         except RunNotFound:
             raise ThreadNotFound(thread.thread_id) from None
         if status not in (RunStatus.CANCELLED, RunStatus.INTERRUPTED):
@@ -265,7 +265,7 @@ class RunFlow:
         if run.stop_reason is None:
             run.turn.clear()
         try:
-            return await self._store.start(run.run_id, self._owner, events, self._limits.context)
+            return await self.store.start(run.run_id, self._owner, events, self._limits.context)
         except StoreUnavailable:
             if not run.background:
                 raise
@@ -306,7 +306,7 @@ class RunFlow:
     async def _settle(self, run: LiveRun, outcome: Outcome) -> Settled:
         if run.stream is not None:
             outcome = msgspec.structs.replace(outcome, streamed=run.stream.told - 1)
-        return await self._insist(run, partial(self._store.finish, run.run_id, self._owner, outcome))
+        return await self._insist(run, partial(self.store.finish, run.run_id, self._owner, outcome))
 
     def _note_end(self, run: LiveRun, settled: Settled) -> None:
         run.status = settled.status or RunStatus.CANCELLED

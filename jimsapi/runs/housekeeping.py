@@ -39,7 +39,7 @@ class Housekeeping:
         keep_runs: timedelta,
         take_over: Callable[[AdoptedRun], None],
     ) -> None:
-        self._store = store
+        self.store = store
         self._owner = owner
         self._runs = runs
         self._streams = streams
@@ -54,9 +54,9 @@ class Housekeeping:
     async def start(self) -> None:
         """End what an earlier process left open, and begin. Raises `StoreUnusable` if the store fails at that."""
         try:
-            interrupted = await self._store.recover(self._owner)
+            interrupted = await self.store.recover(self._owner)
         except StoreUnavailable as error:
-            raise StoreUnusable(f"{self._store.name}: what an earlier process left cannot be read: {error}") from error
+            raise StoreUnusable(f"{self.store.name}: what an earlier process left cannot be read: {error}") from error
         if interrupted:
             logger.warning("%d runs of an earlier process were open; they are marked interrupted", interrupted)
         self._task.start()
@@ -69,7 +69,7 @@ class Housekeeping:
         """Take over background runs that dead processes accepted and did not start; from now on at each heartbeat."""
         self._adopts = True
         async with self._ownership:
-            for adopted in await self._store.adopt(self._owner):
+            for adopted in await self.store.adopt(self._owner):
                 if self._runs.get(adopted.run_id) is None:
                     self._take_over(adopted)
 
@@ -81,14 +81,14 @@ class Housekeeping:
             try:
                 self._streams.tidy(loop.time())
                 async with self._ownership:
-                    may_start = await self._store.heartbeat(self._owner, self._runs.ids)
+                    may_start = await self.store.heartbeat(self._owner, self._runs.ids)
                 self._outage.works()
                 for run_id in may_start:
                     self._runs.wake(run_id)
                 if self._adopts:
                     await self.adopt()
                 if loop.time() >= purge_at:
-                    await self._store.purge(self._keep_runs)
+                    await self.store.purge(self._keep_runs)
                     purge_at = loop.time() + PURGE_EVERY
             except StoreUnavailable as error:
                 self._outage.refused(error)

@@ -61,7 +61,6 @@ class RunService:
         webhooks: "Webhooks | None" = None,
         disclosure: Disclosure | None = None,
     ) -> None:
-        self.store = store
         self.limits = limits or RunLimits()
         self.disclosure = disclosure or Disclosure()
         self.outage = OutageLog()
@@ -113,6 +112,15 @@ class RunService:
         for run in self._runs:  # their tasks had not begun, or do not end
             self._flow.close(run)
         await self._announcer.stop()
+
+    @property
+    def store(self) -> ThreadStore:
+        """Where threads and runs are kept. A plugin may put a store of its own around it in `jimsapi_routes`."""
+        return self._flow.store
+
+    @store.setter
+    def store(self, store: ThreadStore) -> None:
+        self._flow.store = self._calls.store = self._housekeeping.store = store
 
     @property
     def app(self) -> JimsApp:
