@@ -167,8 +167,14 @@ async def test_calls_that_keep_the_interpreter_one_after_another_are_counted_onc
 
 
 async def test_other_threads_that_compute_while_the_loop_waits_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    all_began = threading.Barrier(4)  # before one holds the interpreter: to begin another would block the loop
+
+    def compute() -> None:
+        all_began.wait()
+        hold(0.5)
+
     async with Watchdog() as watchdog:
-        await asyncio.gather(*(asyncio.to_thread(hold, 0.5) for _ in range(4)))
+        await asyncio.gather(*(asyncio.to_thread(compute) for _ in range(4)))
         await asyncio.sleep(0.5)
     assert watchdog.blocks == 0
     assert caplog.messages == []
