@@ -16,6 +16,7 @@ import jimsapi.asgi.app as framework
 from jimsapi.asgi.connection import Request
 from jimsapi.builtin.prometheus import PrometheusPlugin
 from jimsapi.cli import main
+from jimsapi.runs.calls import PipelineCalls
 from jimsapi.runs.service import RunService
 
 command: Any = importlib.import_module("jimsapi.cli.serve")
@@ -47,7 +48,7 @@ def without_limits() -> None:
     replaced(Request, "body", " and len(chunk) <= self.max_body", "")
     replaced(framework.App, "__call__", "response.names_connection or (request.watched and request.lingering)", "False")
     replaced(RunService, "_admit", "len(self._runs) >= self.limits.max_runs", "False")
-    replaced(RunService, "_call", "deadline < self._alarm_at", "False")
+    replaced(PipelineCalls, "_call", "deadline < self._alarm_at", "False")
 
 
 def replaced(owner: type, name: str, part: str, by: str) -> None:

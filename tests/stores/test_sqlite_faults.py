@@ -339,7 +339,7 @@ async def test_a_ping_overtakes_what_waits_to_be_written(store: SQLiteStore) -> 
 # Batches
 
 
-async def test_a_ping_overtakes_what_a_turn_of_the_second_thread_has_left(
+async def test_what_is_to_be_first_overtakes_what_a_turn_of_the_second_thread_has_left(
     store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite_writer, "LONG_TURN", 0.0)
@@ -347,7 +347,7 @@ async def test_a_ping_overtakes_what_a_turn_of_the_second_thread_has_left(
     async with asyncio.timeout(20):
         while not any(purging.done() for purging in crowd):
             await asyncio.sleep(0)
-        await store.ping()
+        await store._write(lambda connection: None, first=True)
     assert not all(purging.done() for purging in crowd)
     await asyncio.gather(*crowd)
 
@@ -472,7 +472,7 @@ async def test_what_may_take_long_takes_no_brief_operation_along_into_the_second
 
 
 @pytest.mark.parametrize("one_fails", [False, True])
-async def test_a_batch_of_the_second_thread_ends_in_time_and_leaves_the_rest_to_the_event_loop(
+async def test_a_batch_of_the_second_thread_ends_in_time_and_leaves_the_rest_to_the_next(
     store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, one_fails: bool
 ) -> None:
     monkeypatch.setattr(sqlite_writer, "LONG_TURN", 0.0)
@@ -480,21 +480,85 @@ async def test_a_batch_of_the_second_thread_ends_in_time_and_leaves_the_rest_to_
     reports: list[CommitRecord] = []
     done: list[int] = []
     store.on_commit = reports.append
-
-    def work(number: int) -> Callable[[sqlite3.Connection], None]:
-        def do(connection: sqlite3.Connection) -> None:
-            if number == 0 and one_fails:
-                raise ValueError("broken")
-            connection.execute("UPDATE jimsapi_schema SET version = version")
-            done.append(number)
-
-        return do
-
-    operations = [store._write(work(number)) for number in range(5)]
+    operations = [store._write(_noting(done, number, fails=one_fails and not number)) for number in range(5)]
     results = await asyncio.gather(*operations, return_exceptions=True)
     assert [type(result) for result in results] == [ValueError if one_fails else type(None)] + [type(None)] * 4
     assert done == list(range(one_fails, 5))
     assert [report.operations for report in reports] == [1] * 5
+
+
+@pytest.mark.parametrize("brief", [False, True])
+async def test_what_is_left_of_a_batch_stays_before_what_came_later(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, brief: bool
+) -> None:
+    for turn in ("TURN", "LONG_TURN"):
+        monkeypatch.setattr(sqlite_writer, turn, 0.0)
+    done: list[int] = []
+    operations = []
+    for number in range(30):
+        operations.append(store._write(_noting(done, number), brief=brief))
+        if number % 3 == 2:
+            await asyncio.sleep(0.001)
+    await asyncio.gather(*operations)
+    assert done == list(range(30))
+
+
+async def test_what_is_brief_and_what_may_take_long_have_transactions_of_their_own_in_turn(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seconds in ("TURN", "LONG_TURN", "PATIENCE"):
+        monkeypatch.setattr(sqlite_writer, seconds, 60.0)
+    reports: list[CommitRecord] = []
+    store.on_commit = reports.append
+    done: list[int] = []
+    await asyncio.gather(*[store._write(_noting(done, number), brief=number % 2 == 0) for number in range(40)])
+    assert done == [*range(0, 40, 2), *range(1, 40, 2)]
+    assert [report.operations for report in reports] == [20, 20]
+
+
+async def test_a_locked_database_is_waited_for_once_by_all_of_a_kind(
+    path: Path, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_writer, "LOCK_WAIT", 0.05)
+    reports: list[CommitRecord] = []
+    store.on_commit = reports.append
+    neighbour = sqlite3.connect(path, isolation_level=None)
+    neighbour.execute("BEGIN IMMEDIATE")
+    waiting = [store._write(_noting([], number), brief=number % 2 == 0) for number in range(20)]
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    neighbour.execute("ROLLBACK")
+    neighbour.close()
+    assert {type(result) for result in results} == {StoreUnavailable}
+    assert [report.operations for report in reports] == [10, 10]
+
+
+async def test_a_commit_that_fails_fails_only_what_was_in_it(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_once() -> None:
+        monkeypatch.setattr(store._writer, "_check", lambda: None)
+        raise StoreUnavailable("not now")
+
+    monkeypatch.setattr(sqlite_writer, "LONG_TURN", 0.0)
+    monkeypatch.setattr(store._writer, "_check", fail_once)
+    done: list[int] = []
+    operations = [store._write(_noting(done, number)) for number in range(5)]
+    async with asyncio.timeout(20):
+        results = await asyncio.gather(*operations, return_exceptions=True)
+    assert [type(result) for result in results] == [StoreUnavailable] + [type(None)] * 4
+    assert done == list(range(5))
+
+
+def _noting(done: list[int], number: int, *, fails: bool = False) -> Callable[[sqlite3.Connection], None]:
+    """Work that writes something, and puts its number into a list."""
+
+    def work(connection: sqlite3.Connection) -> None:
+        if fails:
+            raise ValueError("broken")
+        connection.execute("UPDATE jimsapi_schema SET version = version")
+        done.append(number)
+
+    return work
 
 
 @pytest.mark.parametrize("loop_rests", [True, False])
@@ -609,6 +673,20 @@ async def test_an_interruption_of_the_event_loop_fails_no_operation_and_leaves_t
         assert [await operation for operation in together] == ["done", "done"]
         assert len(raised) == 1
         assert (await store.accept(make_plan())).created_new_thread
+
+
+async def test_closing_does_what_a_turn_of_the_second_thread_has_left(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_writer, "LONG_TURN", 0.0)
+    store = SQLiteStore(path)
+    await store.__aenter__()
+    done: list[int] = []
+    callers = [store._write(_noting(done, number)) for number in range(20)]
+    async with asyncio.timeout(20):
+        await store.__aexit__(None, None, None)
+        await asyncio.gather(*callers)
+    assert done == list(range(20))
 
 
 async def test_closing_commits_what_is_left_of_a_batch(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

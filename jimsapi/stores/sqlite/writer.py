@@ -1,10 +1,11 @@
-"""The writer of an SQLite database: all that waits is committed together.
+"""The writer of an SQLite database: what waits is committed together.
 
 The event loop's own thread executes the statements of a batch, and a second thread commits it. Each call of sqlite3
 gives up Python's interpreter lock while SQLite works, and then waits to get it back: in a thread of its own for up to
 the switch interval, whenever the event loop is busy. A crowd that only gets refusals would so starve the messages that
 were accepted. In the event loop's thread nothing competes for the lock. What may block stays in the second thread:
-waiting for another program's lock, the commit with its fsync, and operations of any size.
+waiting for another program's lock, the commit with its fsync, and operations of any size. Those wait in a queue of
+their own, and have every other transaction: neither kind holds up the other for more than one.
 
 While the event loop rests, the second thread also executes an operation that is alone: nothing competes for the lock
 then, and the pages stay in the cache of one processor.
@@ -40,8 +41,8 @@ RESTING = 0.0001
 TURN = 0.004
 """Seconds of the event loop that a batch takes. What is left of it goes into the next one."""
 LONG_TURN = 0.1
-"""Seconds that a batch takes whose operations the second thread executes. Beside a busy event loop each of them waits
-for the interpreter lock again and again, and what is brief among the rest must not."""
+"""Seconds after which a batch that the second thread executes takes no further operation, since brief ones wait for it.
+Beside a busy event loop each waits for the interpreter lock again and again. What is left goes into the next one."""
 LOCK_WAIT = 1.0
 """Seconds that the second thread waits for another program that holds the database."""
 
@@ -56,7 +57,8 @@ class _Operation(msgspec.Struct):
 
 
 class _Batch:
-    """Operations of one transaction. `left` are those for which the second thread had no time."""
+    """Operations of one transaction, all of one kind. `left` are those for which the second thread had no time: they
+    have neither failed nor been done, whatever became of the others."""
 
     __slots__ = ("began", "failed", "left", "operations")
 
@@ -72,7 +74,7 @@ class _RefusedTooLate(Exception):
 
 
 class Writer:
-    """Executes operations on one connection, as many as wait in each transaction.
+    """Executes operations on one connection, many in each transaction, and those of each kind in their order.
 
     `connect` opens the connection, which has to allow use by several threads, and `disconnect` closes it, both in the
     second thread. `check` is called before each commit, by the thread that uses the connection then, and raises
@@ -102,7 +104,9 @@ class Writer:
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._handed_over: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._connection: sqlite3.Connection
-        self._collected: list[_Operation] = []
+        self._brief: list[_Operation] = []
+        self._long: list[_Operation] = []
+        self._long_is_next = False
         self._turns = 0
         self._patient_until = 0.0
         self._gathering_since = 0.0
@@ -140,14 +144,20 @@ class Writer:
             future.set_exception(StoreUnavailable("the store is closed"))
             return future
         operation = _Operation(work, future, brief, first)
+        was_idle = not self._waits and not self._busy
+        queue = self._brief if brief else self._long
         if first:
-            self._collected.insert(0, operation)
+            queue.insert(0, operation)
         else:
-            self._collected.append(operation)
+            queue.append(operation)
         self._turns = QUIET_TURNS
-        if len(self._collected) == 1 and not self._busy:
+        if was_idle:
             self._gather()
         return future
+
+    @property
+    def _waits(self) -> bool:
+        return bool(self._brief or self._long)
 
     def _gather(self) -> None:
         """Begin a transaction once the loop has little else to do.
@@ -170,10 +180,10 @@ class Writer:
 
         No transaction stays open between two turns: code that blocks the loop would keep other programs from writing.
         """
-        if not self._collected:
+        if not self._waits:
             return
-        self._busy = True
         operations = self._next_operations()
+        self._busy = True
         batch = _Batch(operations)
         if not operations[0].brief:
             self._handed_over.put(partial(self._do_all, batch))
@@ -192,16 +202,16 @@ class Writer:
             if not isinstance(error, Exception):
                 raise
             return
-        batch.operations, self._collected = operations[:count], operations[count:] + self._collected
+        batch.operations, self._brief = operations[:count], operations[count:]
         self._handed_over.put(partial(self._commit, batch))
 
     def _next_operations(self) -> list[_Operation]:
-        """Take the first operations, up to one that another thread is to execute: a brief one never waits for the
-        second thread to execute it, and all keep their order."""
-        collected, brief = self._collected, self._collected[0].brief
-        count = next((at for at, operation in enumerate(collected) if operation.brief is not brief), len(collected))
-        self._collected = collected[count:]
-        return collected[:count]
+        """Take all operations of one kind: in turn of either, if both wait."""
+        if self._long and (self._long_is_next or not self._brief):
+            operations, self._long, self._long_is_next = self._long, [], False
+        else:
+            operations, self._brief, self._long_is_next = self._brief, [], True
+        return operations
 
     def _stop(self) -> None:
         if not self._closing:
@@ -292,9 +302,8 @@ class Writer:
     def _settle(self, batch: _Batch) -> None:
         self._busy = False  # first of all: the next batch goes on whatever a listener does
         changes, self._changes = self._changes, self._connection.total_changes
-        if batch.left:
-            self._collected = sorted(batch.left + self._collected, key=lambda operation: not operation.first)
-        if self._collected:
+        self._put_back(batch.left)
+        if self._waits:
             self._gather()
         elif self._closing:
             self._handed_over.put(None)
@@ -309,6 +318,15 @@ class Writer:
         batch.failed = batch.failed or failure is not None
         self.failing = batch.failed or (self.failing and changes == self._changes)
         self._report(CommitRecord(len(batch.operations), perf_counter() - batch.began, batch.failed), failure)
+
+    def _put_back(self, left: list[_Operation]) -> None:
+        """Put operations before those that came later, but for what is to be first."""
+        if not left:
+            return
+        if left[0].brief:
+            self._brief = sorted(left + self._brief, key=lambda operation: not operation.first)
+        else:
+            self._long = sorted(left + self._long, key=lambda operation: not operation.first)
 
     def _post(self, callback: Callable[..., None], *arguments: Any) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
