@@ -10,6 +10,9 @@ PLUGINS_PY := $(PLUGINS_VENV)/bin/python
 # Those that stand on jims-core need its Python, 3.12 or newer, and have an environment of their own.
 JIMS_VENV := .venv-jims
 JIMS_PY := $(JIMS_VENV)/bin/python
+# With the oldest uvicorn and websockets that setup.cfg allows, for the server borrows what uvicorn does not document.
+OLDEST_VENV := .venv-oldest
+OLDEST := 'uvicorn == 0.34.*' 'websockets == 13.*'
 # pip-audit has dependencies of its own, which are not to mix with what it looks at.
 AUDIT_VENV := .venv-audit
 JIMS_PLUGINS := jimsapi-jims jims-api-command
@@ -42,13 +45,13 @@ endef
 long = $(1) -W ignore -m tests.$(2) || broken="$$broken $(2);"
 SLOW_KINDS := head body reader reader-byte idle websocket websocket-reader tls linger
 
-.PHONY: help run test lint test-core test-reliability test-plugins test-jims test-long test-faults bench docs lock audit clean
+.PHONY: help run test lint test-core test-reliability test-plugins test-jims test-oldest test-long test-faults bench docs lock audit clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make run          set up, and serve the example on http://localhost:8080'
 	@echo 'make test         set up, and run every check and test; its parts are'
-	@echo '                  lint, test-core, test-reliability, test-plugins and test-jims'
+	@echo '                  lint, test-core, test-reliability, test-plugins, test-jims and test-oldest'
 	@echo 'make test-long    all tests, with many more random histories of the stores'
 	@echo 'make test-faults  kills, power cuts, floods, slow clients, a soak and hostile input, at length: about three'
 	@echo '                  hours; docs/reliability.md has the figures, and exit status 2 says that a promise is broken'
@@ -64,11 +67,11 @@ run: $(VENV)/.installed-run
 # The environments are made one after another, since pip leaves its notes beside the code, and Debian's packages are
 # installed one after another, since apt-get locks; then three parts run at a time:
 # most of them wait more than they compute.
-test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed
+test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed $(OLDEST_VENV)/.installed
 	$(browser)
 	$(compiler)
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target \
-	  test-core test-reliability test-plugins test-jims lint
+	  test-core test-reliability test-plugins test-jims test-oldest lint
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .
@@ -91,6 +94,9 @@ test-plugins: $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed
 test-jims: $(JIMS_VENV)/.installed
 	$(call mypy,$(JIMS_PY),jims,$(JIMS_PLUGINS))
 	$(JIMS_PY) -m pytest $(JIMS_PLUGINS:%=plugins/%)
+
+test-oldest: $(OLDEST_VENV)/.installed
+	$(OLDEST_VENV)/bin/python -m pytest tests/server/test_http1.py tests/faults/test_websockets.py
 
 test-long: $(VENV)/.installed-dev
 	$(browser)
@@ -141,7 +147,7 @@ bench:
 	$(PYTHON) -m benchmarks
 
 clean:
-	rm -rf .benchmarks $(VENV) $(PLUGINS_VENV) $(JIMS_VENV) $(AUDIT_VENV) build dist *.egg-info plugins/*/build plugins/*/*.egg-info tests/clients/node_modules tests/node_modules plugins/*/tests/node_modules .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .benchmarks $(VENV) $(PLUGINS_VENV) $(JIMS_VENV) $(OLDEST_VENV) $(AUDIT_VENV) build dist *.egg-info plugins/*/build plugins/*/*.egg-info tests/clients/node_modules tests/node_modules plugins/*/tests/node_modules .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # Installed once, and again when the dependencies change. Editable, so that what is served and tested is what is here.
 $(VENV)/.installed-run: setup.cfg pyproject.toml | $(PY)
@@ -151,6 +157,10 @@ $(VENV)/.installed-run: setup.cfg pyproject.toml | $(PY)
 $(VENV)/.installed-dev: setup.cfg pyproject.toml | $(PY)
 	$(PY) $(PIP) --editable '.[test,examples]'
 	@touch $@ $(VENV)/.installed-run
+
+$(OLDEST_VENV)/.installed: setup.cfg pyproject.toml Makefile | $(OLDEST_VENV)/bin/python
+	$(OLDEST_VENV)/bin/python $(PIP) --editable '.[websockets]' $(OLDEST) 'httpx >= 0.27' 'pytest >= 8.3' wsproto
+	@touch $@
 
 $(PLUGINS_VENV)/.installed: setup.cfg pyproject.toml $(PLUGINS:%=plugins/%/setup.cfg) | $(PLUGINS_PY)
 	$(PLUGINS_PY) $(PIP) --editable '.[test]' $(PLUGINS:%=--editable 'plugins/%[test]')
@@ -170,7 +180,7 @@ $(JIMS_PY):
 	@$(FIND_PYTHON) >/dev/null 2>&1 || apt-get install --yes --quiet python3 python3-venv || true
 	@python="$$($(FIND_PYTHON))" && "$$python" -m venv $(JIMS_VENV) || { rm -rf $(JIMS_VENV); exit 1; }
 
-$(PY) $(PLUGINS_PY): %/bin/python:
+$(PY) $(PLUGINS_PY) $(OLDEST_VENV)/bin/python: %/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo 'jimsapi needs Python 3.11 or newer, and `$(PYTHON)` is not one. Name one: make PYTHON=python3.12' >&2; \
 	  exit 1; }

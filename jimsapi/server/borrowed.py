@@ -1,6 +1,7 @@
 """Every name that the server takes from uvicorn, with what it relies on beside what uvicorn documents.
 
-The tests of `make test-versions` run with the oldest and the newest version that `setup.cfg` allows.
+`make test` runs the tests of the protocol with the newest version, and `make test-oldest` with the oldest one that
+`setup.cfg` allows.
 """
 
 # `loaded` and `load()`, and after that `loaded_app`, `ws_protocol_class`, `http_protocol_class` and `ssl`. A copy of it
