@@ -47,9 +47,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("jimsapi")
 
-ASKED_OFTEN = frozenset((b"idempotency-key", b"prefer"))
-"""Headers that every message is asked about."""
-
 VERSION = importlib.metadata.version(OWN_DISTRIBUTION)
 
 
@@ -92,7 +89,6 @@ class Api(App):
         self._configuration = configuration
         self._watchdog = Watchdog()
         self.refusal = _not_started()
-        self.watched_headers |= ASKED_OFTEN
         handle_domain_errors(self)
 
     def lifespan(self) -> AbstractAsyncContextManager[None]:

@@ -72,7 +72,7 @@ def chat_routes(service: RunService) -> Router:
         answered one after another, in order of arrival. With `Prefer: respond-async` (RFC 7240) the answer is that of
         `/api/v1/runs`. A message that is sent again with the same `Idempotency-Key` is answered once, for 24 hours.
         """
-        if b"prefer" in request.watched and _prefers_async(request):
+        if _prefers_async(request):
             response = await begin_in_background(request, service)
             response.raw_headers.append((b"preference-applied", b"respond-async"))
             return response

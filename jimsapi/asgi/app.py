@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from .connection import MAX_BODY, WATCHED_HEADERS, Connection, Request, local_path, request_id
+from .connection import MAX_BODY, Connection, Request, local_path, request_id
 from .docs import docs_page
 from .errors import ClientDisconnected, HTTPError
 from .openapi import build_document
@@ -76,8 +76,6 @@ class App(Router):
         self.version = version
         self.description = description
         self.max_body = max_body
-        self.watched_headers = WATCHED_HEADERS
-        """Headers that handlers find in `request.watched`; those of an app's own may be added before it answers."""
         self._lifespan = lifespan
         self.admit = admit
         self.origins = origins
@@ -97,7 +95,7 @@ class App(Router):
         if scope["type"] != "http" or (self._wrapped is not None and not inside):
             return await self._pass_on(scope, receive, send, inside)
         began = perf_counter()
-        request = Request(scope, receive, self.max_body, self.watched_headers)
+        request = Request(scope, receive, self.max_body)
         method: str = scope["method"]
 
         # Match. An exact path is two look-ups; whatever is less plain goes the thorough way.

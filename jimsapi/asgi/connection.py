@@ -3,7 +3,7 @@
 Nothing is decoded before it is asked for.
 """
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
@@ -21,8 +21,7 @@ MAX_BODY = 1_048_576
 
 _LINGERING_LENGTH = 65_536
 _FRAMING_HEADERS = frozenset((b"content-length", b"transfer-encoding", b"expect"))
-WATCHED_HEADERS = frozenset((*_FRAMING_HEADERS, b"content-type", b"content-encoding", b"x-request-id"))
-"""Headers that every request is asked about."""
+_WATCHED_HEADERS = frozenset((*_FRAMING_HEADERS, b"content-type", b"content-encoding", b"x-request-id"))
 
 NOTHING_NOTED: Mapping[str, Any] = MappingProxyType({})
 """Stands for the notes of a request that has none."""
@@ -141,16 +140,11 @@ class Connection:
 
 
 class Request(Connection):
-    """A `Connection` whose body can be read, up to `max_body` bytes.
-
-    Of the headers named by `watched` the attribute of that name has those that the request has, as bytes.
-    """
+    """A `Connection` whose body can be read, up to `max_body` bytes."""
 
     __slots__ = ("_begun", "_body", "_complete", "_receive", "max_body", "watched")
 
-    def __init__(
-        self, scope: Scope, receive: Receive, max_body: int = MAX_BODY, watched: Collection[bytes] = WATCHED_HEADERS
-    ) -> None:
+    def __init__(self, scope: Scope, receive: Receive, max_body: int = MAX_BODY) -> None:
         # The attributes of Connection are set here again: a call of its __init__ is felt on the hot path.
         self.scope = scope
         self.path_params = {}
@@ -164,10 +158,10 @@ class Request(Connection):
         self._body: bytes | None = None
         self._begun = False
         self._complete = False
-        # One pass for the few headers that are asked about often. Of two with one name: the last.
+        # One pass for the few headers that every request is asked about. Of two with one name: the last.
         self.watched: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
-            if name in watched:
+            if name in _WATCHED_HEADERS:
                 self.watched[name] = value
 
     async def body(self) -> bytes:

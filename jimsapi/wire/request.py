@@ -17,9 +17,9 @@ def idempotency_key(request: Request) -> str | None:
 
     Raises `ValidationError` for more than one, and for one that is not 1 to 255 visible characters of ASCII.
     """
-    if b"idempotency-key" not in request.watched:
-        return None
     keys = request.headers.getlist("idempotency-key")
+    if not keys:
+        return None
     key = keys[0]
     if len(keys) == 1 and 0 < len(key) <= MAX_KEY and key.isascii() and key.isprintable():
         return key
