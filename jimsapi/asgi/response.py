@@ -98,7 +98,7 @@ class JSONResponse(Response):
 class ErrorResponse(JSONResponse):
     """The answer to an error: `{"detail": detail}`, and the fields of `more` beside it.
 
-    `content` is that body as data, for who tells the error in another form.
+    `content` is that body as data: a protocol that tells errors in another form reads it.
     """
 
     __slots__ = ("content",)
