@@ -20,7 +20,7 @@ from jimsapi.api.threads import thread_routes
 from jimsapi.api.websocket import websocket_routes
 from jimsapi.asgi.app import App
 from jimsapi.asgi.record import RequestRecord
-from jimsapi.asgi.response import JSONResponse
+from jimsapi.asgi.response import ErrorResponse
 from jimsapi.asgi.route import RouteConflict
 from jimsapi.asgi.routing import Router
 from jimsapi.asgi.types import ASGIApp
@@ -264,9 +264,9 @@ def wrap_by_plugin(app: App, built: Built) -> None:
     app.wrap(wrapper)
 
 
-def _not_started() -> JSONResponse:
-    return JSONResponse(
-        {"detail": "The API has not started: whoever mounts it must enter `async with api.lifespan()`"},
+def _not_started() -> ErrorResponse:
+    return ErrorResponse(
+        "The API has not started: whoever mounts it must enter `async with api.lifespan()`",
         503,
         {"retry-after": "5", "connection": "close"},
     )

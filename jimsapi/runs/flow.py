@@ -63,7 +63,7 @@ LOOK_EVERY = 0.5
 
 
 class RunFlow:
-    """Answers one message after another, and is what all of them have in common."""
+    """Answers messages: `answer` is the flow of one run. Many are under way at a time, and share what is here."""
 
     def __init__(
         self,

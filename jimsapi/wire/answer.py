@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -103,7 +102,8 @@ Form = Callable[[Refusal], Any]
 
 def reworded(form: Form, answer: Response) -> Response:
     """The answer to an error with its status and headers, and with a body of this form."""
-    content = answer.content if isinstance(answer, ErrorResponse) else {"detail": HTTPStatus(answer.status).phrase}
+    # An app may have handlers of its own, which answer errors by any response.
+    content = answer.content if isinstance(answer, ErrorResponse) else orjson.loads(answer.body or b"{}")
     told = JSONResponse(form(refusal_of(answer.status, content)), answer.status)
     told.raw_headers += [pair for pair in answer.raw_headers if pair[0] not in (b"content-length", b"content-type")]
     told.names_connection = answer.names_connection
@@ -112,7 +112,7 @@ def reworded(form: Form, answer: Response) -> Response:
 
 def refusal_of(status: int, content: Mapping[str, Any]) -> Refusal:
     """What an error says, of which `content` is told. Of several faults of a body all are in the text."""
-    detail = content["detail"]
+    detail = content.get("detail")
     if not isinstance(detail, list):
         return Refusal(status, str(detail))
     return Refusal(status, "; ".join(map(_told, detail)), _field(detail[0]) or None)

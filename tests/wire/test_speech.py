@@ -10,6 +10,7 @@ import pytest
 from jimsapi import HTTPError
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.errors import ValidationError
+from jimsapi.asgi.response import JSONResponse
 from jimsapi.asgi.types import Message
 from jimsapi.runs.errors import PipelineFailed, RunBroken, ServerDraining, ThreadBusy, TooManyRuns
 from jimsapi.runs.identity import PUBLIC, Admission
@@ -144,6 +145,12 @@ async def test_a_message_outside_of_a_conversation_is_in_no_thread(bot: Scripted
         run = await begin_turn(request(), service, NAMES, Turn("stream Hi", "c", "ann", once=True))
         assert said(await told(service, run)) == ["[", "Hi", "]", "finished"]
         assert (await service.store.threads("ann", 10, None)).threads == []
+
+
+def test_the_answer_of_an_app_s_own_handler_to_an_error_is_reworded_with_its_text_and_its_status() -> None:
+    answer = reworded(lambda refusal: {"error": refusal.text}, JSONResponse({"detail": "a text of its own"}, 520))
+    assert answer.status == 520
+    assert orjson.loads(answer.body or b"") == {"error": "a text of its own"}
 
 
 async def test_one_key_is_one_message_and_both_callers_hear_it(bot: Scripted) -> None:
