@@ -131,10 +131,16 @@ class RunFlow:
     async def _end_cut_off(self, run: LiveRun, cause: BaseException) -> None:
         """Store an outcome for a run whose flow somebody else's code has cut off: its thread must not stay locked."""
         self._stop_cut_off(run, cause)
-        if run.status is RunStatus.RUNNING:
-            outcome = Outcome(RunStatus.INTERRUPTED, error=str(RunInterrupted()))
-            settled = await self._insist(run, partial(self.store.finish, run.run_id, self._owner, outcome))
-        else:
+        await self._interrupt(run)
+
+    async def _interrupt(self, run: LiveRun) -> None:
+        """End a run of which nobody here knows whether its message is in the thread.
+
+        If it is, the run is interrupted and not cancelled, so that a repeat under its key can still be answered.
+        """
+        outcome = Outcome(RunStatus.INTERRUPTED, error=str(RunInterrupted()))
+        settled = await self._insist(run, partial(self.store.finish, run.run_id, self._owner, outcome))
+        if settled.status is RunStatus.QUEUED:
             settled = await self._insist(run, partial(self.store.cancel, run.run_id))
         self._note_end(run, settled)
 
@@ -209,7 +215,10 @@ class RunFlow:
                         await run.turn.wait()
                 if run.stop_reason is not None:
                     raise ServerDraining
-            run.answer_with(stored_result(self._disclosure.stored(stored)))
+            answer = stored_result(self._disclosure.stored(stored))
+            if isinstance(answer, RunCancelled) and stored.started_at is None:
+                answer = RunInterrupted()  # the message never came into its thread: whoever repeats it is answered
+            run.answer_with(answer)
         except DomainError as error:
             run.answer_with(error)
 
@@ -245,7 +254,7 @@ class RunFlow:
             raise ended_by_others(await self._leave_queue(run), thread) from None
         except StoreUnavailable as error:
             run.answer_with(error)
-            await self._leave_queue(run)
+            await self._interrupt(run)
             raise
         self._announcer.stored(thread.thread_id, started.stored)
         return started.snapshot

@@ -35,6 +35,7 @@ START_TAKES = 0.5
 """Seconds within which a start is killed, with what it recovers."""
 DRAIN_TAKES = 0.8
 """Seconds within which a shutdown is killed."""
+TROUBLES_SHOWN = 200
 CHECKPOINT_WITHIN = 2.0
 """Seconds to wait for a checkpoint."""
 
@@ -87,6 +88,10 @@ class Victim:
     async def stop_callers(self) -> None:
         """Let the callers finish."""
         await self._callers.end()
+
+    def troubles(self) -> list[str]:
+        """What the server has logged, but for requests that it answered as they wished."""
+        return [line for line in self.served.stderr.splitlines() if " status=20" not in line][-TROUBLES_SHOWN:]
 
     async def end(self, number: int = signal.SIGKILL) -> None:
         """End the server, and wait for its callers."""
@@ -166,8 +171,12 @@ async def settle(place: Place, journal: Journal, sink: WitnessSink, victims: lis
     async with asyncio.timeout(SETTLES_WITHIN):
         while journal.unsettled:
             await asyncio.sleep(0.01)
-    for victim in victims:
-        await victim.stop_callers()
+    async with asyncio.timeout(SETTLES_WITHIN):
+        for victim in victims:
+            await victim.stop_callers()
+    if journal.unexpected:
+        for victim in victims:
+            print(*victim.troubles(), sep="\n")
     figures: Figures = {"retries under a key": journal.repeated, "refusals": journal.refused}
     figures["runs stuck"] = await runs_stuck(place)
     figures |= stored(place, journal)

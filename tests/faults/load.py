@@ -102,7 +102,8 @@ class Callers:
     async def keyed(self) -> None:
         """Send messages under keys: first those again that got no answer from a server that was killed."""
         wire = Wire(self._port)
-        while not self.over:
+        settled = True
+        while not (self.over and settled):
             if self._journal.unsettled:
                 message = self._journal.unsettled.pop()
                 self._journal.repeated += 1

@@ -58,6 +58,8 @@ def number(place: Place, query: str) -> int:
 def stored(place: Place, journal: Journal) -> Figures:
     """What the store holds of what was acknowledged. No run may be open."""
     asked, answered = said(place, "user"), said(place, "assistant")
+    for answer, times in journal.unexpected.most_common(5):
+        print(f"unexpected, {times} times: {answer}")
     return {
         "acknowledged": len(journal.acknowledged),
         "acknowledged as streams": journal.streamed,

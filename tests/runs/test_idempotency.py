@@ -24,7 +24,7 @@ from jimsapi.runs.lookup import Runs
 from jimsapi.runs.service import RunService
 from jimsapi.stores.memory import MemoryStore
 from jimsapi.threads.errors import KeyMismatch, StoreUnavailable
-from jimsapi.threads.run import Accepted, RunPlan, RunStatus
+from jimsapi.threads.run import Accepted, RunPlan, RunStatus, Started
 from tests.apps.scripted import Scripted
 from tests.runs.serving import (
     STORES,
@@ -259,6 +259,30 @@ async def test_a_store_that_does_not_answer_is_told_to_all_that_attached_and_the
         assert (await answer(begin(service))).assistant_messages == ["You said: hi"]
 
 
+async def test_a_repeat_is_answered_though_the_store_s_word_that_its_message_came_in_was_lost() -> None:
+    class Forgetful(MemoryStore):
+        loses = True
+
+        async def start(self, *arguments: Any) -> Started | None:
+            started = await super().start(*arguments)
+            if started is not None and self.loses:
+                self.loses = False
+                raise StoreUnavailable("away")
+            return started
+
+    bot = Scripted()
+    async with serving(bot, Forgetful()) as service:
+        before = await taken(service.begin(inbound("hold on"), PUBLIC))
+        await bot.reached["on"].wait()
+        waiting = await taken(begin(service))
+        bot.opened["on"].set()
+        assert (await answer(waiting))[0] is StoreUnavailable
+        await ended(service)
+        assert (await answer(begin(service))).assistant_messages == ["You said: hi"]
+        assert before.thread is not None
+        assert await texts(service, before.thread.thread_id) == ["user_message", "user_message", "assistant_message"]
+
+
 async def test_a_caller_that_leaves_does_not_take_the_answer_from_those_who_sent_it_too() -> None:
     bot = Scripted()
     async with serving(bot) as service:
@@ -289,6 +313,21 @@ async def test_a_key_that_another_process_s_run_has_waits_for_it_and_a_drain_end
         assert not second.answer.done()
         bot.opened["on"].set()
         assert (await answer(second)).assistant_messages == ["a"]
+
+
+async def test_who_waits_for_a_run_that_another_process_gave_up_is_told_to_ask_again_and_is_answered() -> None:
+    bot = Scripted()
+    async with serving(bot) as service:
+        service.begin(inbound("hold on"), PUBLIC)
+        await bot.reached["on"].wait()
+        first = await taken(begin(service))
+        assert first.idempotency is not None
+        service._runs.remove(first)  # as if it ran elsewhere, and its process were gone
+        waiting = await following(begin(service), first)
+        await service.store.cancel(first.run_id)
+        assert (await answer(waiting))[0] is RunInterrupted
+        bot.opened["on"].set()
+        assert (await answer(begin(service))).assistant_messages == ["You said: hi"]
 
 
 async def following(run: LiveRun, other: LiveRun) -> LiveRun:
