@@ -81,7 +81,7 @@ class PipelineCalls:
             return Ending.stopped(run, self._run_timeout)
         loop = asyncio.get_running_loop()
         began = loop.time()
-        run.context = context = ThreadContext(
+        context = ThreadContext(
             thread.thread_id,
             snapshot.rows,
             thread_config=load_stored(thread.thread_config),
@@ -90,19 +90,16 @@ class PipelineCalls:
         )
         if run.stream is not None and run.status is RunStatus.RUNNING:  # a conversation start says nothing there
             context.watch(StreamVoice(run.stream))
-        run.woken = loop.create_future()
-        run.pipeline = task = PipelineTask.begin(
+        task = PipelineTask.begin(
             _invoke(pipeline, context), loop=loop, pipeline=name, run_id=run.run_id, thread_id=thread.thread_id
         )
-        task.add_done_callback(run.wake)
-        run.deadline = deadline
+        ended = run.begin_pipeline(task, context, deadline)
         if deadline < self._alarm_at:
             self._set_alarm(deadline)
-        await run.woken
-        run.deadline = math.inf
+        await ended
         ending = self._ending(run, task, context)
         context.close()
-        run.timings += (PipelineTiming(name, loop.time() - began, ending.error is None),)
+        run.end_pipeline(PipelineTiming(name, loop.time() - began, ending.error is None))
         return ending
 
     def _ending(self, run: LiveRun, task: PipelineTask, context: ThreadContext) -> Ending:

@@ -108,7 +108,7 @@ class RunFlow:
                 snapshot, ending = await self._greet(run, accepted, accepted.snapshot, deadline)
             else:
                 snapshot = accepted.snapshot
-            run.status = RunStatus.RUNNING
+            run.begin_running()
             if ending is None:
                 ending = await self._calls.answer(run, accepted.thread, snapshot, deadline)
             await self._finish(run, accepted, ending)
@@ -156,12 +156,12 @@ class RunFlow:
             inbound = run.inbound
             message = message_event(inbound.event_type, inbound.message)
             thread = ThreadRecord(uuid7(), inbound.contact_id, datetime.now(UTC), thread_config)
-            run.status = RunStatus.RUNNING
+            run.begin_running()
             run.enter(thread, True)
             row = EventRow(message.event_id, datetime.now(), message.event_type, message.data)
             deadline = asyncio.get_running_loop().time() + self._limits.run_timeout
             ending = await self._calls.answer(run, thread, Snapshot([row], False), deadline)
-            run.status = ending.outcome.status
+            run.end_as(ending.outcome.status)
             run.answer_with(ending.error or ending.result(run))
         except Exception:
             logger.exception("run %s failed inside the server", run.run_id)
@@ -206,8 +206,7 @@ class RunFlow:
 
     async def _follow(self, run: LiveRun, run_id: UUID) -> None:
         """Answer with what another run has answered, or will: its message came before, with the same key."""
-        run.known_as = run_id
-        run.let_in()
+        run.follow(run_id)
         try:
             while (stored := await self.store.run(run_id, None, None)).status in OPEN:
                 with suppress(TimeoutError):
@@ -231,7 +230,7 @@ class RunFlow:
             await self._leave_queue(run)
             raise QueueTimedOut(self._limits.queue_timeout) from None
         finally:
-            run.waited = asyncio.get_running_loop().time() - run.began
+            run.end_wait()
         if run.stop_reason is not None:
             if run.background and run.stop_reason is Stop.DRAINED:
                 raise ServerDraining  # the process that comes after this one goes on with it
@@ -318,7 +317,7 @@ class RunFlow:
         return await self._insist(run, partial(self.store.finish, run.run_id, self._owner, outcome))
 
     def _note_end(self, run: LiveRun, settled: Settled) -> None:
-        run.status = settled.status or RunStatus.CANCELLED
+        run.end_as(settled.status or RunStatus.CANCELLED)
         self._runs.wake(settled.next_run)
 
     async def _insist(self, run: LiveRun, end: Callable[[], Awaitable[Settled]]) -> Settled:
@@ -345,5 +344,5 @@ class RunFlow:
         now = asyncio.get_running_loop().time()
         if run.stream is not None:
             self._streams.close(run.run_id, now)
-        run.context = None  # it holds a conversation, and whoever reads the answer slowly holds the run
+        run.forget_conversation()
         self._announcer.ended(run, now - run.began)

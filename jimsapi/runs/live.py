@@ -3,7 +3,8 @@
 import asyncio
 import enum
 import math
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -55,11 +56,14 @@ class Stop(enum.Enum):
 class LiveRun:
     """A run that this process works on: its caller's answer, its place in the queue, its pipeline.
 
-    `pipeline` is the task of the one that was started last, which has to end by `deadline` (the loop's time). `stream`
-    is there if somebody watches; it ends with the answer. `taken` is there if somebody waits for a thread to take the
-    message; it is done, and gone, once one has or is never going to. `known_as` is the run that answers: another one,
-    if the caller sent the message before with the same idempotency key. Several may wait for `answer` and `taken`: each
-    under `asyncio.shield`, for one that is cancelled would cancel them for all.
+    Its methods fill its fields; others only read them.
+
+    - `answer` is there to be looked at. Whoever waits for the answer awaits `heard()`.
+    - `stream` is there if somebody watches the run. It ends with the answer.
+    - `taken` is there if somebody waits for a thread to take the message. It is done, and gone, once a thread has taken
+      the message or never will. Each waits under `asyncio.shield`: one that is cancelled would cancel it for all.
+    - `known_as` is the run that answers: another one, if the caller sent the message before with the same key.
+    - `pipeline` is the task of the pipeline that was started last. It has to end by `deadline` (the loop's time).
     """
 
     __slots__ = (
@@ -91,16 +95,26 @@ class LiveRun:
     )
 
     def __init__(
-        self, inbound: Inbound, admission: Admission, loop: asyncio.AbstractEventLoop, run_id: UUID | None = None
+        self,
+        inbound: Inbound,
+        admission: Admission,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        run_id: UUID | None = None,
+        account: Account | None = None,
+        background: bool = False,
+        message: NewEvent | None = None,
+        selectors: Sequence[Selector] | None = None,
+        idempotency: Idempotency | None = None,
     ) -> None:
         self.run_id = self.known_as = run_id or uuid7()
         self.inbound = inbound
         self.admission = admission
-        self.account: Account | None = None
-        self.background = False
-        self.message: NewEvent | None = None
-        self.selectors: Sequence[Selector] | None = None
-        self.idempotency: Idempotency | None = None
+        self.account = account
+        self.background = background
+        self.message = message
+        self.selectors = selectors
+        self.idempotency = idempotency
         self.stream: RunStream | None = None
         self.taken: asyncio.Future[None] | None = None
         self.answer: asyncio.Future[RunResult] = loop.create_future()
@@ -130,6 +144,18 @@ class LiveRun:
         """The thread that took the run, once the store has said so."""
         return None if self.thread is None else self.thread.thread_id
 
+    def launch(self, flow: Coroutine[Any, Any, None]) -> None:
+        """Begin the task in which the run is answered."""
+        self.task = ServiceTask.begin(flow, loop=self.answer.get_loop())
+
+    def tell(self, stream: RunStream) -> None:
+        """Tell this stream all that the run says. No thread has taken the message yet."""
+        self.stream = stream
+
+    def expect_thread(self) -> None:
+        """Let others wait on `taken` until a thread has taken the message."""
+        self.taken = self.answer.get_loop().create_future()
+
     def enter(self, thread: ThreadRecord, created_new_thread: bool) -> None:
         """A thread has taken the message: tell whoever watches, or waits for that."""
         self.thread = thread
@@ -148,9 +174,47 @@ class LiveRun:
             if self.context is not None:
                 self.context.watch(StreamVoice(stream))
 
+    def follow(self, run_id: UUID) -> None:
+        """Another run answers: the same message came before, with the same key."""
+        self.known_as = run_id
+        self.let_in()
+
+    def end_wait(self) -> None:
+        """The run has its turn, or leaves the queue: note how long it waited."""
+        self.waited = self.answer.get_loop().time() - self.began
+
+    def begin_running(self) -> None:
+        """The message is in the thread."""
+        self.status = RunStatus.RUNNING
+
+    def begin_pipeline(self, task: PipelineTask, context: ThreadContext, deadline: float) -> asyncio.Future[None]:
+        """A pipeline works on the run from now on, until `deadline` by the loop's time.
+
+        Returns what is done once the pipeline has ended, or is let go.
+        """
+        self.context = context
+        self.pipeline = task
+        self.deadline = deadline
+        self.woken = woken = self.answer.get_loop().create_future()
+        task.add_done_callback(self.wake)
+        return woken
+
+    def end_pipeline(self, timing: PipelineTiming) -> None:
+        """The pipeline has ended, or is let go: nobody stops it for its time any more, and observers are told of it."""
+        self.deadline = math.inf
+        self.timings += (timing,)
+
+    def end_as(self, status: RunStatus) -> None:
+        """The run has ended."""
+        self.status = status
+
+    def forget_conversation(self) -> None:
+        """Let go of the context: whoever reads the answer slowly holds the run."""
+        self.context = None
+
     def heard(self) -> Awaitable[RunResult]:
-        """The answer, for one of those who wait for it: who shares it, by a key, must not cancel it for the rest."""
-        return self.answer if self.idempotency is None else asyncio.shield(self.answer)
+        """What to await for the answer. One of several who share a run by its key cannot cancel it for the others."""
+        return self.answer if self.idempotency is None else asyncio.shield(self.answer)  # a shield costs a chat 4 %
 
     def record(self, duration: float) -> RunRecord:
         """What observers are told of the run, which has ended after `duration` seconds."""

@@ -19,13 +19,12 @@ from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import LET_GO_AFTER, LiveRun, RunRecord, Stop
 from jimsapi.runs.outage import OutageLog
 from jimsapi.runs.pipeline import JimsApp, Pipeline
-from jimsapi.runs.quota import Allowance, Quota
+from jimsapi.runs.quota import Account, Allowance, Quota
 from jimsapi.runs.registry import Registry
 from jimsapi.runs.resolver import ThreadResolver
 from jimsapi.runs.result import RunResult
 from jimsapi.runs.sinks import SinkQueue
 from jimsapi.runs.stream import RunStream, Streams
-from jimsapi.runs.tasks import ServiceTask
 from jimsapi.threads.errors import InputRefused, KeyMismatch, RunNotFound, StoreUnavailable
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import OPEN, AdoptedRun, ById, RunStatus, Selector, Settled
@@ -175,7 +174,7 @@ class RunService:
             PipelineFailed, RunTimedOut, RunInterrupted: the message is in the thread, an answer is not.
             StoreUnavailable: the store does not answer now.
         """
-        return await asyncio.shield(self.begin(inbound, admission).answer)
+        return await asyncio.shield(self.begin(inbound, admission).answer)  # others may watch the run meanwhile
 
     def begin(
         self,
@@ -200,17 +199,22 @@ class RunService:
             if same.idempotency != identified:
                 raise KeyMismatch
             if (watched or background) and same.stream is None and same.thread is None:
-                same.stream = self.streams.open(same.run_id)  # in time for all that it is going to say
+                same.tell(self.streams.open(same.run_id))  # in time for all that it is going to say
             return same
-        run = self._admit(inbound, admission)
-        run.background = background
-        run.selectors = selectors
+        account = self._admit(inbound, admission)
+        run = LiveRun(
+            inbound,
+            admission,
+            self._loop,
+            account=account,
+            background=background,
+            selectors=selectors,
+            idempotency=identified,
+        )
         if watched or background:
-            run.stream = self.streams.open(run.run_id)
+            run.tell(self.streams.open(run.run_id))
         if watched or background or identified is not None:
-            run.taken = self._loop.create_future()
-        if identified is not None:
-            run.idempotency = identified
+            run.expect_thread()
         self._launch(run, self._flow.answer(run, thread_config))
         return run
 
@@ -220,10 +224,10 @@ class RunService:
         The same limits hold, the same is counted, and the same is raised as by `begin`.
         """
         thread_config = self._check(inbound, admission)
-        run = self._admit(inbound, admission)
+        run = LiveRun(inbound, admission, self._loop, account=self._admit(inbound, admission))
         if watched:
-            run.stream = self.streams.open(run.run_id, in_store=False)
-            run.taken = self._loop.create_future()
+            run.tell(self.streams.open(run.run_id, in_store=False))
+            run.expect_thread()
         self._launch(run, self._flow.answer_once(run, thread_config))
         return run
 
@@ -242,22 +246,19 @@ class RunService:
             raise InputRefused("webhook_url", "webhooks_off", message, None)
         self.webhooks.check(url)
 
-    def _admit(self, inbound: Inbound, admission: Admission) -> LiveRun:
-        """A run within all limits."""
+    def _admit(self, inbound: Inbound, admission: Admission) -> Account | None:
+        """Look whether a run is within all limits. Returns the account from which the caller's limits took it."""
         if self.draining:
             raise ServerDraining
         if len(self._runs) >= self.limits.max_runs:
             raise TooManyRuns(self.limits.max_runs)
         # The last to be asked, so that whom somebody else refuses has taken nothing of it.
-        account = None if self.quota is None else self.quota.take(admission, inbound.contact_id, self._loop.time())
-        run = LiveRun(inbound, admission, self._loop)
-        run.account = account
-        return run
+        return None if self.quota is None else self.quota.take(admission, inbound.contact_id, self._loop.time())
 
     def _launch(self, run: LiveRun, flow: Coroutine[Any, Any, None]) -> None:
         # Registered before the store hears of it: the heartbeat takes an open run that is not here for an orphan.
         self._runs.add(run)
-        run.task = ServiceTask.begin(flow, loop=self._loop)
+        run.launch(flow)
 
     def watch(self, run_id: UUID) -> RunStream | None:
         """The stream of a run that this process works on, or has worked on a while ago; None for all others."""
@@ -330,10 +331,15 @@ class RunService:
 def _adopted(adopted: AdoptedRun, loop: asyncio.AbstractEventLoop, streams: Streams) -> LiveRun:
     """A run of a dead process, to be gone on with here. The store has all that its plan would say anew."""
     inbound = Inbound(contact_id=adopted.contact_id or "", message="", webhook_url=adopted.webhook_url)
-    run = LiveRun(inbound, PUBLIC, loop, adopted.run_id)
-    run.background = True
-    run.message = adopted.message
-    run.selectors = (ById(adopted.thread_id),)
-    run.stream = streams.open(run.run_id)
+    run = LiveRun(
+        inbound,
+        PUBLIC,
+        loop,
+        run_id=adopted.run_id,
+        background=True,
+        message=adopted.message,
+        selectors=(ById(adopted.thread_id),),
+    )
+    run.tell(streams.open(run.run_id))
     run.turn.set()  # its turn may have come while nobody was there to be told
     return run

@@ -128,6 +128,6 @@ async def begin_turn(
 async def answer_of(request: Connection, run: LiveRun) -> RunResult:
     """What a run answers, for who waits for the whole. Raises the `DomainError` that it ends with."""
     try:
-        return await asyncio.shield(run.answer)
+        return await run.heard()
     finally:
         note_run(request, run)
