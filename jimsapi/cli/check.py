@@ -12,15 +12,10 @@ import click
 from jimsapi.api.app import Api, run_service
 from jimsapi.api.metrics import MetricsOptions, unusable_port
 from jimsapi.builtin.client_certificate import CertificateOptions
+from jimsapi.cli.listening import address_of, cannot_listen, refuse_shared_port
 from jimsapi.cli.options import ServerOptions
-from jimsapi.cli.serve import (
-    address_of,
-    cannot_listen,
-    loaded_config,
-    refuse_shared_port,
-    server_config,
-    start_lines,
-)
+from jimsapi.cli.serve import start_lines
+from jimsapi.cli.server_config import loaded_config, server_config
 from jimsapi.plugins.compose import Built, Composer, Composition, Configuration
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import StartError

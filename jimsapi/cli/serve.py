@@ -1,18 +1,14 @@
 """Serving: bind the port, hand the app to uvicorn, drain on a signal."""
 
 import asyncio
-import errno
 import gc
 import logging
 import os
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import Collection, Mapping
-from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any, NoReturn
 
 import msgspec
@@ -20,18 +16,18 @@ import msgspec
 from jimsapi.api.app import VERSION, Api
 from jimsapi.api.metrics import MetricsOptions
 from jimsapi.builtin.client_certificate import CertificateOptions
+from jimsapi.cli.listening import address_of, bind, refuse_shared_port
 from jimsapi.cli.options import LogOptions, ServerOptions
+from jimsapi.cli.server_config import loaded_config, server_config
 from jimsapi.plugins.compose import Composition, Configuration
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.options import redact
 from jimsapi.runs.pipeline import pipeline_name
-from jimsapi.server.borrowed import ChangeReload, Config
+from jimsapi.server.borrowed import ChangeReload
 from jimsapi.server.drain import Drain, where
-from jimsapi.server.http1 import Http1Protocol
 from jimsapi.server.logs import LogWriter, set_up_logs
 from jimsapi.server.memory import return_freed_memory
-from jimsapi.server.port import open_port
 from jimsapi.server.server import Server
 from jimsapi.threads.errors import StoreUnusable
 
@@ -42,8 +38,6 @@ PROBES = ("/healthz", "/readyz")
 SWITCH_INTERVAL = 0.0005
 """Seconds after which a thread that waits for Python's interpreter lock gets it, instead of 0.005: the thread that
 commits waits for it a few times a commit, whenever the event loop is busy."""
-HALF_SENT_WITHIN = 1
-"""Seconds that the server waits, after the drain, for requests whose body never came."""
 
 
 class Factory(msgspec.Struct, frozen=True):
@@ -196,31 +190,6 @@ def _report(error: BaseException) -> int:
     return 1
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Open the port before anything else is touched. Raises `StartError` that says why it cannot be."""
-    try:
-        # It listens from now on, so that a second start fails here, not after it has recovered this one's runs.
-        return open_port(host, port)
-    except OSError as error:
-        raise StartError(cannot_listen(host, port, error)) from error
-
-
-def cannot_listen(host: str, port: int, error: OSError) -> str:
-    """Why the port of the API cannot be opened, for the operator."""
-    if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is taken: stop what listens there, or give another --port"
-    return f"cannot listen on {host}:{port}: {error.strerror or error}; give another --host or --port"
-
-
-def refuse_shared_port(server: ServerOptions, metrics: MetricsOptions) -> None:
-    """Raise `StartError` if the API and the metrics are to have one port of one address."""
-    hosts = {server.host, metrics.host}
-    if server.port and server.port == metrics.port and (len(hosts) == 1 or hosts & {"0.0.0.0", "::"}):
-        raise StartError(
-            f"--port and --metrics-port are both {server.port}: give another --metrics-port, or 0 for none"
-        )
-
-
 def start_lines(composition: Composition, address: str) -> list[str]:
     """What a start says: what it serves, where, with which store, plugins and auth."""
     core, metrics = composition.settings.get(CoreOptions), composition.settings.get(MetricsOptions)
@@ -240,93 +209,9 @@ def start_lines(composition: Composition, address: str) -> list[str]:
     ]
 
 
-def server_config(server: ServerOptions, certificates: CertificateOptions, max_body: int, app: Any) -> Config:
-    """How uvicorn is to serve. Raises `StartError` for files of TLS that are missing or do not fit."""
-    check_tls_files(server, certificates)
-    protocol = Http1Protocol
-    clients: dict[str, Any] = {}  # for uvicorn a protocol is a class; what makes one will do
-    if certificates.ca_certs is not None:
-        from jimsapi.server.client_certificates import ClientCertificateProtocol
-
-        protocol = ClientCertificateProtocol
-        clients = {
-            "ssl_ca_certs": certificates.ca_certs,
-            "ssl_cert_reqs": ssl.CERT_REQUIRED,
-        }
-    clients["http"] = partial(protocol, on_refusal=app.observe) if isinstance(app, Api) else protocol
-    return Config(
-        app,
-        interface="asgi3",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=server.forwarded_allow_ips is not None,
-        forwarded_allow_ips=server.forwarded_allow_ips,
-        root_path=_root(server),
-        ssl_certfile=server.ssl_certfile,
-        ssl_keyfile=server.ssl_keyfile,
-        reload=server.reload,
-        timeout_graceful_shutdown=HALF_SENT_WITHIN,
-        ws_max_size=max_body,
-        ws_per_message_deflate=False,  # it would double the memory of a WebSocket, for frames that are short
-        **clients,
-    )
-
-
 def _silence_uvicorn() -> None:
     """A start that fails is reported in one line of ours."""
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-
-
-def loaded_config(config: Config) -> Config:
-    """The same with all that it names loaded. Raises `StartError` for a certificate or key that cannot be used."""
-    try:
-        config.load()
-    except (OSError, ValueError) as error:
-        raise StartError(f"the certificate or its key cannot be used: {error}") from error
-    if config.ws_protocol_class is None:
-        logger.warning("NO WEBSOCKET IS ACCEPTED: the package websockets is not installed; pip install websockets")
-    return config
-
-
-def check_tls_files(server: ServerOptions, certificates: CertificateOptions) -> None:
-    """Look at the files of TLS before they are used. Raises `StartError` for one that is missing or does not fit."""
-    if server.ssl_keyfile is not None and server.ssl_certfile is None:
-        raise StartError("--ssl-keyfile is given without a certificate: give --ssl-certfile too")
-    for path in (server.ssl_certfile, server.ssl_keyfile):
-        if path is not None and not path.is_file():
-            raise StartError(f"there is no file {path}: --ssl-certfile and --ssl-keyfile name PEM files")
-    if certificates.ca_certs is not None:
-        if server.ssl_certfile is None:
-            raise StartError("--ssl-ca-certs asks for client certificates, which needs HTTPS: give --ssl-certfile too")
-        _check_authorities(certificates.ca_certs)
-
-
-def _check_authorities(path: Path) -> None:
-    wanted = "--ssl-ca-certs names a PEM file with the certificates of the authorities that sign callers' certificates"
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        path.open("rb").close()
-        context.load_verify_locations(path)
-    except ssl.SSLError:
-        pass  # told below
-    except OSError as error:
-        raise StartError(f"{path} cannot be read ({error.strerror or error}): {wanted}") from error
-    if not context.cert_store_stats()["x509"]:
-        raise StartError(f"{path} holds no certificate: {wanted}")
-
-
-def address_of(server: ServerOptions, port: int) -> str:
-    """The URL of the server itself: without `--root-path`, which a proxy takes away before it asks the server."""
-    scheme = "https" if server.ssl_certfile else "http"
-    host = f"[{server.host}]" if ":" in server.host else server.host
-    return f"{scheme}://{host}:{port}"
-
-
-def _root(server: ServerOptions) -> str:
-    root = server.root_path.strip("/")
-    return f"/{root}" if root else ""
 
 
 def _exit(number: int, frame: object) -> NoReturn:

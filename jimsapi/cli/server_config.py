@@ -1,0 +1,96 @@
+"""How uvicorn is to serve the API: the protocol, proxies and TLS, whose files are looked at before they are used."""
+
+import logging
+import ssl
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jimsapi.api.app import Api
+from jimsapi.builtin.client_certificate import CertificateOptions
+from jimsapi.cli.options import ServerOptions
+from jimsapi.plugins.errors import StartError
+from jimsapi.server.borrowed import Config
+from jimsapi.server.http1 import Http1Protocol
+
+logger = logging.getLogger("jimsapi")
+
+HALF_SENT_WITHIN = 1
+"""Seconds that the server waits, after the drain, for requests whose body never came."""
+
+
+def server_config(server: ServerOptions, certificates: CertificateOptions, max_body: int, app: Any) -> Config:
+    """How uvicorn is to serve. Raises `StartError` for files of TLS that are missing or do not fit."""
+    check_tls_files(server, certificates)
+    protocol = Http1Protocol
+    clients: dict[str, Any] = {}  # for uvicorn a protocol is a class; what makes one will do
+    if certificates.ca_certs is not None:
+        from jimsapi.server.client_certificates import ClientCertificateProtocol
+
+        protocol = ClientCertificateProtocol
+        clients = {
+            "ssl_ca_certs": certificates.ca_certs,
+            "ssl_cert_reqs": ssl.CERT_REQUIRED,
+        }
+    clients["http"] = partial(protocol, on_refusal=app.observe) if isinstance(app, Api) else protocol
+    return Config(
+        app,
+        interface="asgi3",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=server.forwarded_allow_ips is not None,
+        forwarded_allow_ips=server.forwarded_allow_ips,
+        root_path=_root(server),
+        ssl_certfile=server.ssl_certfile,
+        ssl_keyfile=server.ssl_keyfile,
+        reload=server.reload,
+        timeout_graceful_shutdown=HALF_SENT_WITHIN,
+        ws_max_size=max_body,
+        ws_per_message_deflate=False,  # it would double the memory of a WebSocket, for frames that are short
+        **clients,
+    )
+
+
+def loaded_config(config: Config) -> Config:
+    """The same with all that it names loaded. Raises `StartError` for a certificate or key that cannot be used."""
+    try:
+        config.load()
+    except (OSError, ValueError) as error:
+        raise StartError(f"the certificate or its key cannot be used: {error}") from error
+    if config.ws_protocol_class is None:
+        logger.warning("NO WEBSOCKET IS ACCEPTED: the package websockets is not installed; pip install websockets")
+    return config
+
+
+def check_tls_files(server: ServerOptions, certificates: CertificateOptions) -> None:
+    """Look at the files of TLS before they are used. Raises `StartError` for one that is missing or does not fit."""
+    if server.ssl_keyfile is not None and server.ssl_certfile is None:
+        raise StartError("--ssl-keyfile is given without a certificate: give --ssl-certfile too")
+    for path in (server.ssl_certfile, server.ssl_keyfile):
+        if path is not None and not path.is_file():
+            raise StartError(f"there is no file {path}: --ssl-certfile and --ssl-keyfile name PEM files")
+    if certificates.ca_certs is not None:
+        if server.ssl_certfile is None:
+            raise StartError("--ssl-ca-certs asks for client certificates, which needs HTTPS: give --ssl-certfile too")
+        _check_authorities(certificates.ca_certs)
+
+
+def _check_authorities(path: Path) -> None:
+    wanted = "--ssl-ca-certs names a PEM file with the certificates of the authorities that sign callers' certificates"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        path.open("rb").close()
+        context.load_verify_locations(path)
+    except ssl.SSLError:
+        pass  # told below
+    except OSError as error:
+        raise StartError(f"{path} cannot be read ({error.strerror or error}): {wanted}") from error
+    if not context.cert_store_stats()["x509"]:
+        raise StartError(f"{path} holds no certificate: {wanted}")
+
+
+def _root(server: ServerOptions) -> str:
+    root = server.root_path.strip("/")
+    return f"/{root}" if root else ""
