@@ -10,7 +10,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
+import orjson
 import pytest
 
 from jimsapi import create_api
@@ -78,6 +80,15 @@ async def test_the_bot_answers(bot: Path) -> None:
     async with TestClient(create_api("bot:app", store="memory:")) as client:
         answer = await client.post("/api/v1/chat", json=HELLO)
     assert answer.json()["assistant_messages"] == ["You said: hi"]
+
+
+async def test_the_first_message_gets_the_answer_that_the_page_shows(bot: Path) -> None:
+    [shown] = [orjson.loads(code) for code in blocks(PAGE, "json")]
+    async with TestClient(create_api("bot:app", store="memory:")) as client:
+        answer = await client.post("/api/v1/chat", json={"contact_id": "me", "message": "Hello"})
+    got = orjson.loads(answer.content)
+    assert UUID(shown.pop("thread_id")).version == UUID(got.pop("thread_id")).version
+    assert got == shown
 
 
 async def test_the_embedded_api_answers_and_keeps_threads_where_it_says(bot: Path) -> None:
