@@ -20,31 +20,33 @@ TABLE_BEGINS = "<!-- the table: written by docs/generate.py -->\n"
 TABLE_ENDS = "<!-- the end of the table -->\n"
 
 HEAD = """\
-# Reference of the options
+# Options
 
-Written by `docs/generate.py` from the option classes; change those, then run `make docs`.
+This page lists every option of the server. `docs/generate.py` writes it from the option classes. To change the page,
+change those classes, then run `make docs`.
 
-An option is a flag of `jimsapi`, a variable of its environment, and a keyword of `create_api` with the flag's name
+An option is a flag of `jimsapi`, an environment variable, and a keyword of `create_api` with the name of the flag
 (`--queue-timeout`, `JIMS_QUEUE_TIMEOUT`, `queue_timeout=`). Every variable has a second form that ends in `_FILE` and
 names a file with the value (`JIMS_STORE_FILE=/run/secrets/store`). jimsapi uses the first of these that is given: the
-flag or keyword, the variable, the file, the default. An empty value is not given.
+flag or keyword, the variable, the file, the default. An empty value counts as not given.
 
-The line breaks at the end of a file do not belong to the value. A file that is missing or empty stops the start, and
-so does a second line (a comment, too) or a control character in the file of an option that does not repeat. If a
-variable and its `_FILE` form are both set, the file is not read, and the start warns of it.
+**Files.** jimsapi removes the line breaks at the end of a file from the value. A missing or empty file stops the
+start. If the option does not repeat, a second line (a comment, too) or a control character in the file also stops the
+start. If a variable and its `_FILE` form are both set, jimsapi does not read the file, and the start logs a warning.
 
-Kubernetes sets `JIMS_PORT=tcp://10.0.0.1:8080` in every pod beside a service named `jims`, and `JIMS_METRICS_PORT`
-for one named `jims-metrics`. jimsapi does not read such a value, and warns of it unless the flag is given;
-`enableServiceLinks: false` in the pod's specification stops Kubernetes from setting it.
+**Options that repeat.** Each flag adds a value, the variable holds one value, and the file has one value a line (`#`
+begins a comment). A secret that repeats has the values of all its sources together: flags or keyword, variable, and
+file.
 
-If an option repeats, each flag adds a value, the variable holds one value, and the file has one value a line (`#`
-begins a comment). A secret that repeats takes all its sources together: flags or keyword, variable, and file.
+**Misspelt variables.** jimsapi warns of a variable that begins with `JIMS_` and is spelt nearly like one of these,
+with or without `_FILE`. It ignores other unknown variables, because other JIMS programs use the prefix too.
 
-jimsapi warns of a variable that begins with `JIMS_` and is spelt nearly like one of these, with or without `_FILE`.
-Other unknown variables are left alone, because other JIMS programs use the prefix too.
+**Kubernetes.** Kubernetes sets `JIMS_PORT=tcp://10.0.0.1:8080` in every pod beside a service named `jims`, and
+`JIMS_METRICS_PORT` for one named `jims-metrics`. jimsapi does not read such a value, and warns of it unless the flag
+is given. Set `enableServiceLinks: false` in the pod's specification to stop Kubernetes from setting it.
 
-Those under Server and Log belong to the command alone, and `create_api` opens no metrics port unless `metrics_port` is
-passed. The options of plugins join these; `jimsapi --help` shows all that are installed.
+**Mounted apps and plugins.** Only the command has the options under Server and Log. `create_api` opens no metrics
+port unless `metrics_port` is passed. Plugins add their own options; `jimsapi --help` shows all that are installed.
 """
 
 TYPES = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path", Secret: "secret"}
