@@ -1,1 +1,1 @@
-"""Plugins: the hooks they implement, the options they declare, and the composition that is made of them at start."""
+"""Plugins: the hooks that they implement, the options that they declare, and how a start builds a server from them."""

@@ -1,7 +1,7 @@
-"""Composing: all that the plugins build, asked for once, checked, and frozen.
+"""Builds a server's parts: calls the hooks once, checks what they return, and keeps it in a frozen `Composition`.
 
-`Composer` asks the hooks in a fixed order: options, app, store, auth, resolvers, sinks, observers, metrics, wrappers.
-Building leaves no trace (`jimsapi check` stops there); entering opens what was built.
+The order is: options, app, store, auth providers, resolvers, sinks, observers, wrappers, metrics. Building opens
+nothing, and `jimsapi check` does no more. Entering the composition opens files and connections.
 """
 
 import inspect
@@ -27,19 +27,19 @@ from jimsapi.threads.errors import StoreUnusable
 logger = logging.getLogger("jimsapi.plugins")
 
 FIRST_PROVIDERS = ("key", "authentik")
-"""Providers that are asked before the others, in this order, unless `--auth-order` says otherwise."""
+"""Auth providers that are called before the others, in this order. `--auth-order` overrides it."""
 
 ENTER_WITHIN = 60.0
-"""Seconds that a context manager of a plugin has to be entered."""
+"""Seconds within which a plugin's context manager has to be entered."""
 
 PROVIDER, STORE = "jimsapi_auth_provider", "jimsapi_thread_store"
 
 MAX_FACTORIES = 4
-"""Steps from what `--app` names to an app: an async factory that returns a factory takes three."""
+"""How often a loaded object is called or awaited to get an app. An async factory that returns a factory takes three."""
 
 
 class Built(msgspec.Struct, frozen=True):
-    """An object that a hook built, and the plugin that it came from."""
+    """An object that a hook built, and the plugin of the hook."""
 
     entry: PluginEntry
     hook: str
@@ -47,18 +47,18 @@ class Built(msgspec.Struct, frozen=True):
 
     @property
     def named(self) -> bool:
-        """Whether the object says its own name."""
+        """Whether the object has a name of its own."""
         return isinstance(getattr(self.value, "name", None), str)
 
     @property
     def name(self) -> str:
-        """The object's own name; the plugin's, for a context manager that was not entered yet."""
+        """The object's name. If it has none, as a context manager before it is entered, the name of the plugin."""
         name = getattr(self.value, "name", None)
         return name if isinstance(name, str) and name else self.entry.name
 
 
 class Composition(msgspec.Struct, frozen=True):
-    """What a server is made of. `built` is what hooks built, by hook; the providers are in the order they are asked."""
+    """The parts of a server. `built` has the objects that hooks built, by hook; auth providers are in calling order."""
 
     settings: Settings
     plugins: list[tuple[PluginEntry, list[str]]]
@@ -69,18 +69,21 @@ class Composition(msgspec.Struct, frozen=True):
 
     @property
     def providers(self) -> tuple[Built, ...]:
-        """The auth providers, in the order they are asked."""
+        """The auth providers, in the order in which they are called."""
         return self.built[PROVIDER]
 
     def told_of(self, method: str) -> tuple[Callable[[Any], None], ...]:
-        """The observers' functions of this name."""
+        """The method of this name of each observer that has one."""
         return tuple(getattr(one.value, method) for one in self.built["jimsapi_observer"] if hasattr(one.value, method))
 
 
 def resolve_settings(
     plugins: PluginManager, extra: Sequence[type[Options]], given: Mapping[str, Any], environ: Mapping[str, str]
 ) -> Settings:
-    """Resolve the options of the core, of every plugin, and of `extra` classes. Raises `StartError`."""
+    """Resolve the options of the core, of every plugin, and of the classes in `extra`.
+
+    `given` has values by key, from flags or keywords. Raises `StartError` for an invalid option.
+    """
     own: list[type[Options]] = [CoreOptions, *extra]
     owned = [*(Owned(cls, OWN_DISTRIBUTION) for cls in own), *declared_options(plugins)]
     known = frozenset(spec.key for item in owned for spec in specs(item.options))
@@ -89,19 +92,19 @@ def resolve_settings(
 
 
 class Configuration(msgspec.Struct, frozen=True):
-    """What a start begins with: the plugins, and every option resolved. Made once, and handed on."""
+    """The plugins and the resolved options of one start."""
 
     plugins: PluginManager
     settings: Settings
 
 
 def declared_options(plugins: PluginManager) -> list[Owned]:
-    """The `Options` classes that the plugins declare. Raises `PluginError`."""
+    """Return the `Options` classes that the plugins declare. Raises `PluginError` for an invalid one."""
     owned = []
     for implementation in plugins.implementations("jimsapi_options"):
         cls = implementation()
         if not (isinstance(cls, type) and issubclass(cls, Options)):
-            raise implementation.refusal(f"returned {_shown(cls)}, which is no Options class")
+            raise implementation.refusal(f"returned {_type_name(cls)}, which is no Options class")
         try:
             specs(cls)
         except Exception as error:
@@ -111,7 +114,7 @@ def declared_options(plugins: PluginManager) -> list[Owned]:
 
 
 class Composer:
-    """Builds a composition of the plugins of one app."""
+    """Builds the composition of one app from its plugins."""
 
     def __init__(self, configuration: Configuration) -> None:
         self._plugins = configuration.plugins
@@ -119,10 +122,10 @@ class Composer:
         self._core = self._settings.get(CoreOptions)
 
     async def build(self, app: Any = None) -> Composition:
-        """Ask every hook that builds something. `app` is an app object, or None to load `--app`.
+        """Call every hook that builds something. `app` is an app object, or None to load `--app`.
 
         Raises:
-            StartError: something cannot be built or is not configured; the message is for the operator.
+            StartError: a part cannot be built or is not configured. The message is for the operator.
         """
         for warning in self._settings.warnings:
             logger.warning(warning)
@@ -142,20 +145,19 @@ class Composer:
             built={hook: self._built(hook) for hook in BUILDS if hook != STORE},
             registry=CollectorRegistry(),
         )
-        # Ours register first, so that whoever takes one of our names is the one who is refused.
+        # jimsapi's own metrics register first. If a plugin uses one of their names, the plugin then gets the error.
         metrics = self._plugins.implementations("jimsapi_metrics")
         for implementation in sorted(metrics, key=lambda one: one.entry.foreign):
             implementation(registry=composition.registry, settings=self._settings)
         return composition
 
     async def enter(self, composition: Composition, residents: Residents, *, store: bool = True) -> Composition:
-        """Enter what is an async context manager: the store first, then the others as they were built.
+        """Enter the async context managers, the store first, and return the composition with the entered objects.
 
-        Without `store` the store is left as it was built.
+        If `store` is false, the store is not entered.
 
-        Raises what entering raises: `StoreUnusable`, `StartError`, or a `PluginError` that names the plugin.
+        Raises `StoreUnusable` or `StartError` if one of them raises that, and `PluginError` for any other exception.
         """
-
         return msgspec.structs.replace(
             composition,
             store=await _enter(composition.store, residents) if store else composition.store,
@@ -163,15 +165,15 @@ class Composer:
         )
 
     async def enter_providers(self, composition: Composition, residents: Residents) -> tuple[Built, ...]:
-        """Enter the auth providers alone, in the order they are asked. Raises as `enter` does."""
+        """Enter only the auth providers, and return them in calling order. Raises as `enter` does."""
         return await self._enter_built(composition, PROVIDER, residents)
 
     async def _enter_built(self, composition: Composition, hook: str, residents: Residents) -> tuple[Built, ...]:
         entered = tuple([await _enter(one, residents) for one in composition.built[hook]])
-        return self._in_order(entered) if hook == PROVIDER else entered
+        return self._sorted_providers(entered) if hook == PROVIDER else entered
 
     async def _app(self, app: Any) -> JimsApp:
-        """Load the app, call factories and await coroutines, until somebody recognises it."""
+        """Load the app. Call factories and await coroutines until the result is an app or a plugin adapts it."""
         source = "the app" if app is not None else f"--app {self._core.app}"
         if app is None:
             app = self._load(source)
@@ -196,13 +198,13 @@ class Composer:
             except (Exception, SystemExit) as error:
                 raise StartError(f"{source}: making the app failed: {one_line(error)}") from error
         raise StartError(
-            f"{source} is {_shown(app)}: it must be a JimsApp, an async pipeline, a function that returns one of them, "
-            "or what an installed plugin adapts"
+            f"{source} is {_type_name(app)}: it must be a JimsApp, an async pipeline, a function that returns one of "
+            "them, or what an installed plugin adapts"
         )
 
     def _load(self, source: str) -> Any:
         for implementation in self._plugins.implementations("jimsapi_load_app"):
-            loaded = _asked(implementation, source, reference=self._core.app, settings=self._settings)
+            loaded = _call_hook(implementation, source, reference=self._core.app, settings=self._settings)
             if loaded is not None:
                 return loaded
         raise StartError(f"{source}: nothing loads such a reference; give module:attribute")
@@ -215,7 +217,7 @@ class Composer:
             if isinstance(adapted, JimsApp):
                 return adapted
             if adapted is not None:
-                raise implementation.refusal(f"returned {_shown(adapted)}, which is no JimsApp")
+                raise implementation.refusal(f"returned {_type_name(adapted)}, which is no JimsApp")
         return None
 
     def _store(self, app: JimsApp) -> Built:
@@ -223,17 +225,17 @@ class Composer:
         self._settings.guard(url)
         source = f"--store {without_password(url)}"
         for implementation in self._plugins.implementations("jimsapi_thread_store"):
-            store = _asked(implementation, source, url=url, settings=self._settings)
+            store = _call_hook(implementation, source, url=url, settings=self._settings)
             if store is not None:
-                return _checked(Built(implementation.entry, implementation.hook, store))
+                return _check_built(Built(implementation.entry, implementation.hook, store))
         raise StartError(
             f"{source}: no installed plugin keeps threads there; jimsapi itself has sqlite:///relative.db, "
             "sqlite:////absolute.db and memory:"
         )
 
-    def _in_order(self, providers: tuple[Built, ...]) -> tuple[Built, ...]:
+    def _sorted_providers(self, providers: tuple[Built, ...]) -> tuple[Built, ...]:
         if any(isinstance(built.value, AbstractAsyncContextManager) for built in providers if not built.named):
-            return providers  # their names, and so their order, are known once they were entered
+            return providers  # the order needs all names, and a context manager may have one only after it is entered
         names: dict[str, Built] = {}
         for built in providers:
             other = names.setdefault(built.name, built)
@@ -253,13 +255,13 @@ class Composer:
         return tuple(names[name] for name in wanted)
 
     def _built(self, hook: str) -> tuple[Built, ...]:
-        asked = [(one.entry, one(settings=self._settings)) for one in self._plugins.implementations(hook)]
-        built = tuple(_checked(Built(entry, hook, value)) for entry, value in asked if value is not None)
-        return self._in_order(built) if hook == PROVIDER else built
+        returned = [(one.entry, one(settings=self._settings)) for one in self._plugins.implementations(hook)]
+        built = tuple(_check_built(Built(entry, hook, value)) for entry, value in returned if value is not None)
+        return self._sorted_providers(built) if hook == PROVIDER else built
 
 
-def _asked(implementation: Implementation, source: str, **arguments: Any) -> Any:
-    """Call a hook whose `ValueError` is the operator's mistake, not the plugin's."""
+def _call_hook(implementation: Implementation, source: str, **arguments: Any) -> Any:
+    """Call a hook that raises `ValueError` for a mistake of the operator. Raises `StartError` in place of that."""
     try:
         return implementation(**arguments)
     except PluginError as error:
@@ -268,15 +270,15 @@ def _asked(implementation: Implementation, source: str, **arguments: Any) -> Any
         raise
 
 
-def _checked(built: Built) -> Built:
-    """Hold what a hook built to its protocol; a context manager is looked at once it was entered."""
+def _check_built(built: Built) -> Built:
+    """Check the object that a hook built. A context manager is checked after it is entered."""
     if not isinstance(built.value, AbstractAsyncContextManager):
-        _refuse_unfit(built, f"what {built.hook} built, {_shown(built.value)},")
+        _check_requirements(built, f"what {built.hook} built, {_type_name(built.value)},")
     return built
 
 
-def _refuse_unfit(built: Built, what: str) -> None:
-    """Raise `PluginError` for an object that could not do its work; `what` is how the message calls it."""
+def _check_requirements(built: Built, what: str) -> None:
+    """Raise `PluginError` if an object does not meet its hook's requirements. The message begins with `what`."""
 
     def refuse(fault: str) -> PluginError:
         return PluginError(f"{built.entry}: {what} {fault}; {built.entry.way_out}")
@@ -284,19 +286,19 @@ def _refuse_unfit(built: Built, what: str) -> None:
     build = BUILDS[built.hook]
     if isinstance(built.value, type) and not build.may_be_a_class:
         raise refuse("is a class: return an instance")
-    for method in (*build.awaited, *build.called):
+    for method in (*build.async_methods, *build.methods):
         function = getattr(built.value, method, None)
         if not callable(function):
             raise refuse(f"has no {method}()")
-        if method in build.awaited and inspect.isroutine(function) and not _is_async(function):
+        if method in build.async_methods and inspect.isroutine(function) and not _is_async(function):
             raise refuse(f"has a {method}() that is not async")
     name = getattr(built.value, "name", None)
     if build.named and not (isinstance(name, str) and name):
         raise refuse("has no name, by which operators know it")
-    told = [method for method in build.told if hasattr(built.value, method)]
-    if build.told and not told:
-        raise refuse(f"has none of {', '.join(build.told)}")
-    for method in told:
+    observer_methods = [method for method in build.observer_methods if hasattr(built.value, method)]
+    if build.observer_methods and not observer_methods:
+        raise refuse(f"has none of {', '.join(build.observer_methods)}")
+    for method in observer_methods:
         function = getattr(built.value, method)
         if not callable(function) or _is_async(function):
             raise refuse(f"has an {method} that is no plain function: observers are told, never awaited")
@@ -311,22 +313,22 @@ async def _enter(built: Built, residents: Residents) -> Built:
         return built
     try:
         value = await residents.enter(f"{built.hook} of {built.entry.distribution}", built.value, ENTER_WITHIN)
-    except (StoreUnusable, StartError):  # they say what the operator can do
+    except (StoreUnusable, StartError):  # the message already tells the operator what to do
         raise
     except Exception as error:
         raise PluginError(
             f"{built.entry}: what {built.hook} built could not be entered: {one_line(error)}; {built.entry.way_out}"
         ) from error
     entered = msgspec.structs.replace(built, value=built.value if value is None else value)
-    _refuse_unfit(entered, f"what {built.hook} built gave {_shown(entered.value)} on entering, which")
+    _check_requirements(entered, f"what {built.hook} built gave {_type_name(entered.value)} on entering, which")
     return entered
 
 
 def without_password(url: str) -> str:
-    """A store's URL as it may be shown: with `***` for the user and for parameters, which may hold passwords."""
+    """Return a store's URL with `***` in place of the user, the password and the parameters, for logs and errors."""
     shown, parameters, _ = url.partition("?")
     return re.sub(r"://.*@", "://***@", shown) + ("?***" if parameters else "")
 
 
-def _shown(value: object) -> str:
+def _type_name(value: object) -> str:
     return f"a {value.__name__} class" if isinstance(value, type) else f"a {type(value).__name__}"

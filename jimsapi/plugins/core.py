@@ -1,4 +1,4 @@
-"""The core's own options, and the auth options of first-party plugins that may not be installed."""
+"""The options of the core, and checks for options of first-party plugins that are not installed."""
 
 import re
 from collections.abc import Mapping
@@ -71,7 +71,7 @@ class CoreOptions(Options):
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
-        # What is faulty is refused with all other faulty options, before anything is opened.
+        # Both raise for invalid values. Without this, the error would come only after the store is open.
         _ = self.quota, self.webhook_keys
         for origin in self.websocket_origin:
             if not _ORIGIN.fullmatch(origin):
@@ -82,7 +82,7 @@ class CoreOptions(Options):
 
     @property
     def quota(self) -> QuotaLimits:
-        """The limits of callers. Raises `OptionError` for a rate that is none."""
+        """The limits of callers. Raises `OptionError` for an invalid rate."""
         return QuotaLimits(
             rate=_rate("--rate-limit", self.rate_limit),
             identity_rate=_rate("--identity-rate-limit", self.identity_rate_limit),
@@ -92,10 +92,10 @@ class CoreOptions(Options):
 
     @property
     def webhook_keys(self) -> tuple[bytes, ...]:
-        """What webhooks are signed with; empty if none are called. Raises `OptionError` for a secret that is none."""
+        """The keys that sign webhooks; empty if webhooks are off. Raises `OptionError` for an invalid secret."""
         if not self.webhook_secret:
             return ()
-        from jimsapi.runs.webhooks import signing_key  # it brings in an HTTP client
+        from jimsapi.runs.webhooks import signing_key  # it imports an HTTP client, which takes time
 
         try:
             return tuple(signing_key(secret.reveal()) for secret in self.webhook_secret)
@@ -130,17 +130,17 @@ FIRST_PARTY_AUTH = {
         "jimsapi-oidc",
     ),
 }  # fmt: skip
-"""Auth options by key, and the distribution that has them. Set without it they stop the start: nobody who asks for a
-lock may get an open door."""
+"""Auth options by key, and the distribution that has them. If one is set and the distribution is not installed, the
+server does not start: without the plugin, the API would be public."""
 
 
 FIRST_PARTY_REPORTING = dict.fromkeys(("enable_sentry", "sentry_personal_data"), "jimsapi-sentry")
-"""Switches of error reporting by key, and the distribution that has them. Without it the flags stop the start. The
-variables are those of other JIMS programs too, so that they stop nothing, but are warned of."""
+"""Options of error reporting by key, and the distribution that has them. If it is not installed, the flags stop the
+start. The variables cause only a warning, because other JIMS programs use them too."""
 
 
 def refuse_absent(known: frozenset[str], given: Mapping[str, object], environ: Mapping[str, str]) -> None:
-    """Stop the start if an option is set whose first-party plugin is not installed. Raises `StartError` naming both."""
+    """Raise `StartError` if an option is set whose first-party plugin is not installed. The message names both."""
     for key, distribution in (FIRST_PARTY_AUTH | FIRST_PARTY_REPORTING).items():
         source = None if key in known else _source(key, given, environ)
         if source is not None:
@@ -150,7 +150,7 @@ def refuse_absent(known: frozenset[str], given: Mapping[str, object], environ: M
 
 
 def _source(key: str, given: Mapping[str, object], environ: Mapping[str, str]) -> str | None:
-    """What sets an option of an absent plugin, so that the start must stop."""
+    """The flag or variable that sets an option of an absent plugin; None if nothing does that has to stop the start."""
     if given.get(key):
         return "--" + key.replace("_", "-")
     variable = ENV_PREFIX + key.upper()
@@ -159,9 +159,9 @@ def _source(key: str, given: Mapping[str, object], environ: Mapping[str, str]) -
 
 
 def absent_reporting(known: frozenset[str], environ: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Pairs (variable, distribution) where a variable switches on reporting whose plugin is not installed.
+    """Return pairs (variable, distribution) where a variable switches on reporting whose plugin is not installed.
 
-    One that names a file counts, whatever is in the file.
+    A `_FILE` variable counts as switched on. The file is not read.
     """
     absent = {ENV_PREFIX + key.upper(): name for key, name in FIRST_PARTY_REPORTING.items() if key not in known}
     files = {variable + FILE_SUFFIX: name for variable, name in absent.items()}

@@ -1,13 +1,13 @@
-"""Why a start is refused. Each message is one line that says what is wrong, where, and the way out."""
+"""Errors that stop a start. Each message is one line: what is wrong, where, and what to do about it."""
 
 
 class StartError(Exception):
-    """The server cannot start as configured. The message is what the operator reads; it holds no secret."""
+    """The server cannot start as configured. The message is for the operator and contains no secret."""
 
 
 class PluginError(StartError):
-    """A plugin cannot be used; the message names it and its distribution."""
+    """A plugin cannot be used. The message names the plugin and its distribution."""
 
 
 class OptionError(StartError):
-    """An option's value is unusable, or the option itself is."""
+    """An option has an invalid value or an invalid declaration."""

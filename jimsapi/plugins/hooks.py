@@ -1,13 +1,14 @@
-"""The hooks: every way in which a plugin takes part.
+"""The hooks: the functions that a plugin implements.
 
-A plugin is a module (or an object) under an entry point of the group `jimsapi`, with functions that are named as below
-and marked `@hookimpl`. A function may leave out parameters that it does not need, and declares no others. **Hooks build
-things when the server starts; a request never calls one.** They are plain functions: what they build may have async
-methods, and may be an async context manager, which is entered before the first request and left after the last, in
-reverse order.
+A plugin is a module (or an object) that an entry point of the group `jimsapi` names. It has functions with the names
+below, marked `@hookimpl`. A function may omit parameters that it does not need, and must not have others.
 
-Implementations are asked in order of their distribution's name, those of jimsapi itself last, unless a hook says
-otherwise. A hook that raises stops the start, with a line that names the plugin.
+**jimsapi calls hooks when it starts, never during a request.** Hooks are plain functions. The objects that they return
+may have async methods, and may be async context managers. jimsapi enters these before the first request and exits them
+after the last one, in reverse order. The value that `__aenter__` returns replaces the object, unless it is None.
+
+jimsapi calls the implementations of a hook in the order of their distributions' names, and its own last. If a hook
+raises, the server does not start, and the error names the plugin, its distribution and the cause.
 """
 
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from jimsapi.runs.pipeline import JimsApp
 from jimsapi.runs.service import RunService
 
 if TYPE_CHECKING:
-    # Only names of annotations: a start that serves no metrics and no command line need not load them.
+    # Only annotations use these. An API without a metrics port and without the command line does not import them.
     import click
     from prometheus_client import CollectorRegistry
 
@@ -32,29 +33,32 @@ PROJECT = "jimsapi"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
-"""Marks a function as the implementation of the hook that it is named after."""
+"""Decorator: marks a function as the implementation of the hook of the same name."""
 
 
 class Build(msgspec.Struct, frozen=True):
-    """What a hook builds has to be: it has the async methods `awaited` and the methods `called`, and one or more of the
-    plain functions `told`. If it is `named`, operators know it by its attribute `name`. If it `may_be_a_class`, a class
-    can be what is called."""
+    """The requirements for the object that a hook returns.
 
-    awaited: tuple[str, ...] = ()
-    called: tuple[str, ...] = ()
-    told: tuple[str, ...] = ()
+    The object must have all of `async_methods` and all of `methods`, which may be async or not. If there are
+    `observer_methods`, it must have one or more of them, and none may be async. If it is `named`, its attribute `name`
+    must be a string that is not empty. The object may be a class only if `may_be_a_class` is set.
+    """
+
+    async_methods: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    observer_methods: tuple[str, ...] = ()
     named: bool = False
     may_be_a_class: bool = False
 
 
 BUILDS: dict[str, Build] = {}
-"""The hooks that build something, in the order in which what they build is entered; the store comes before all."""
+"""The requirements, by hook. jimsapi enters the store first, and then the other objects in the order of this dict."""
 
 Spec = TypeVar("Spec", bound=Callable[..., Any])
 
 
 def builds(build: Build) -> Callable[[Spec], Spec]:
-    """Mark the specification of a hook that builds something."""
+    """Decorator: marks the specification of a hook that returns an object. `build` has the object's requirements."""
 
     def mark(function: Spec) -> Spec:
         BUILDS[function.__name__] = build
@@ -65,10 +69,12 @@ def builds(build: Build) -> Callable[[Spec], Spec]:
 
 @hookspec
 def jimsapi_options() -> type[Options]:  # type: ignore[empty-body]
-    """Declare options: each becomes a flag, a `JIMS_*` variable and a keyword of `create_api`.
+    """Declare options. Each one is a flag, a `JIMS_*` variable and a keyword of `create_api`.
 
-    Called first of all, before anything is configured. Return one `Options` class. An option that two plugins declare
-    stops the start.
+    Called before every other hook, because the other hooks get the values. Return one `Options` class; None is not
+    allowed. If two plugins declare the same option, the server does not start.
+
+    The other hooks read the values with `settings.get(TicketOptions)`.
 
         class TicketOptions(Options, prefix="ticket"):
             secret: Secret | None = option(help="Shared ticket.")
@@ -81,12 +87,16 @@ def jimsapi_options() -> type[Options]:  # type: ignore[empty-body]
 
 @hookspec
 def jimsapi_load_app(reference: str, settings: Settings) -> Any | None:
-    """Turn `--app` into an app object, for references of a form of your own.
+    """Load the app that `--app` names, for references in a format of your own.
 
-    Called once, with the reference as given. Return the object (a `JimsApp`, an async pipeline, a factory, a coroutine,
-    or whatever a `jimsapi_adapt_app` recognises), or None if the reference is not of your form: then the next is asked,
-    at last jimsapi's own loader, which imports `module:attribute`. Raise `ValueError` with a plain message if it is of
-    your form and cannot be loaded.
+    Called once, with the text of `--app`. jimsapi does not call it if `create_api` was given an app object. Return
+
+    - the app: a `JimsApp`, an async pipeline, a function or coroutine that returns one of these, or any object that an
+      implementation of `jimsapi_adapt_app` recognises;
+    - None if the reference is not in your format. jimsapi then calls the next plugin, and at last its own loader, which
+      imports `module:attribute`.
+
+    If the reference is in your format and you cannot load it, raise `ValueError`. The operator reads the message.
 
         @hookimpl
         def jimsapi_load_app(reference):
@@ -96,11 +106,12 @@ def jimsapi_load_app(reference: str, settings: Settings) -> Any | None:
 
 @hookspec
 def jimsapi_adapt_app(obj: Any, settings: Settings) -> JimsApp | None:
-    """Recognise a foreign app object and wrap it in a `JimsApp`.
+    """Wrap an app object of another framework in a `JimsApp`.
 
-    Called with what the loader found, after factories were called and coroutines awaited. Return a `JimsApp`, or None
-    if you do not know the object; the first answer counts. The `JimsApp` may carry `store` and `context_events`, which
-    the operator's explicit options override.
+    Called with the object that was loaded. If no plugin recognises that object and it is a function or a coroutine,
+    jimsapi calls or awaits it, and then calls this hook again with the result. Return a `JimsApp`, or None if you do
+    not recognise the object. jimsapi uses the first `JimsApp` that a plugin returns. The `JimsApp` may have `store` and
+    `context_events`; options that the operator set override them.
 
         @hookimpl
         def jimsapi_adapt_app(obj):
@@ -108,14 +119,17 @@ def jimsapi_adapt_app(obj: Any, settings: Settings) -> JimsApp | None:
     """
 
 
-@builds(Build(awaited=("authenticate",), named=True))
+@builds(Build(async_methods=("authenticate",), named=True))
 def jimsapi_auth_provider(settings: Settings) -> AuthProvider | None:
-    """Build a provider: the way in which callers prove who they are.
+    """Build an auth provider, which authenticates callers. `AuthProvider` documents its methods.
 
-    Return an object with `name` and `async authenticate(connection)`, and optionally `challenge`; or None if it is not
-    configured. A provider that is configured by half must not be None: return one that admits nobody, for a server
-    without any provider is public. Providers are asked in the order key, authentik, then by distribution name;
-    `--auth-order` changes it. Any provider can admit; none can veto.
+    Return an object with `name` and `async authenticate(connection)`, and optionally `challenge` and `async ping()`.
+    Return None if the provider is not configured. If it is configured incompletely, return a provider that rejects
+    every caller: a server without any provider is public.
+
+    For each request, jimsapi calls the providers until one returns an `Identity`. If one rejects the request, the
+    providers after it can still admit it. The order is key, authentik, then the others by distribution name;
+    `--auth-order` changes it.
 
         @hookimpl
         def jimsapi_auth_provider(settings):
@@ -124,13 +138,14 @@ def jimsapi_auth_provider(settings: Settings) -> AuthProvider | None:
     """
 
 
-@builds(Build(called=("accept", "start", "finish")))
+@builds(Build(methods=("accept", "start", "finish")))
 def jimsapi_thread_store(url: str, settings: Settings) -> ThreadStore | None:
-    """Build the store for `--store`.
+    """Build the thread store for the URL of `--store`.
 
-    Return a `ThreadStore` that is not open yet, or None if the URL is not of your scheme; the first answer counts.
-    Raise `ValueError` with a plain message if the URL is of your scheme and faulty. Do not connect here: entering the
-    store does, so that `jimsapi check` can build it without a trace.
+    Return a `ThreadStore` that is not open yet, or None if the URL does not have your scheme. jimsapi uses the first
+    store that a plugin returns. If the URL has your scheme and is invalid, raise `ValueError`; the operator reads the
+    message. Do not open files or connections in the hook, but in the store's `__aenter__`: `jimsapi check` builds the
+    store and must not change anything.
 
         @hookimpl
         def jimsapi_thread_store(url, settings):
@@ -138,14 +153,16 @@ def jimsapi_thread_store(url: str, settings: Settings) -> ThreadStore | None:
     """
 
 
-@builds(Build(awaited=("resolve",)))
+@builds(Build(async_methods=("resolve",)))
 def jimsapi_thread_resolver(settings: Settings) -> ThreadResolver | None:
-    """Build a resolver: it says which thread a message belongs to.
+    """Build a resolver, which selects the thread of a message.
 
-    Return an object with `name` and `async resolve(inbound)`, or None if not configured. `resolve` returns selectors
-    (`ById`, `Latest`, `ByExternalId`, `New`), tried in order by the store in one transaction, or None to leave the
-    message to the next resolver. The first that returns selectors decides alone; if none of them matches the caller
-    gets 404. A resolver that raises fails the one request with 500.
+    Return an object with `name` and `async resolve(inbound)`, or None if the resolver is not configured. For each
+    message, jimsapi calls the resolvers until one returns selectors (`ById`, `Latest`, `ByExternalId`, `New`). Return
+    None from `resolve` to leave the message to the next resolver; the last one is jimsapi's own.
+
+    The store tries the selectors in order, in one transaction, and uses the first that matches. If none matches, the
+    caller gets 404; jimsapi calls no further resolver. If `resolve` raises, the caller gets 500.
 
         class RecentThread:
             name = "recent"
@@ -161,13 +178,14 @@ def jimsapi_thread_resolver(settings: Settings) -> ThreadResolver | None:
     """
 
 
-@builds(Build(awaited=("deliver",), named=True))
+@builds(Build(async_methods=("deliver",), named=True))
 def jimsapi_event_sink(settings: Settings) -> EventSink | None:
-    """Build a sink: it gets a copy of every event after it was stored.
+    """Build a sink, which receives a copy of every event after the event is stored.
 
-    Return an object with `name` and `async deliver(events)`, or None if not configured. Each sink has its own bounded
-    queue and gets batches in order, each of which may take 10 seconds. One that raises or is too slow loses events and
-    is counted; requests go on.
+    Return an object with `name` and `async deliver(events)`, or None if the sink is not configured. Each sink has a
+    bounded queue of its own. `deliver` gets the events in order, in batches, and has 10 seconds for each batch. If it
+    raises or takes longer, jimsapi logs and counts the batch as failed and does not send it again. If the queue is
+    full, jimsapi drops and counts new events. Answers never wait for a sink.
 
         class Audit:
             name = "audit"
@@ -181,13 +199,14 @@ def jimsapi_event_sink(settings: Settings) -> EventSink | None:
     """
 
 
-@builds(Build(told=("on_request", "on_admission", "on_run", "on_commit")))
+@builds(Build(observer_methods=("on_request", "on_admission", "on_run", "on_commit")))
 def jimsapi_observer(settings: Settings) -> Any | None:
-    """Build an observer: it is told of requests, admissions, runs and commits.
+    """Build an observer, which receives records of requests, admissions, runs and commits.
 
-    Return an object with any of `on_request`, `on_admission`, `on_run`, `on_commit`, each a plain function of one
-    frozen record (see `Observer`), or None. They are called on the path of a request: count, and do the rest elsewhere.
-    One that raises is logged and harms nothing.
+    Return an object with one or more of the methods `on_request`, `on_admission`, `on_run` and `on_commit`, or None.
+    Each is a plain function with one parameter, a frozen record; `Observer` documents when jimsapi calls it. Requests
+    wait for these functions, so they should only count or enqueue. If one raises, jimsapi logs the error; the request
+    is not affected.
 
         class Slow:
             def on_run(self, record):
@@ -202,9 +221,11 @@ def jimsapi_observer(settings: Settings) -> Any | None:
 
 @hookspec
 def jimsapi_metrics(registry: "CollectorRegistry", settings: Settings) -> None:
-    """Register Prometheus collectors of your own in this app's registry.
+    """Register Prometheus collectors in the registry of this app.
 
-    Called once for each app. Names should begin with your plugin's name; labels must not hold users, threads or texts.
+    Called once for each app, after the objects of the other hooks are built and before they are entered. Metric names
+    should begin with your plugin's name. Labels must not contain users, threads or message texts. If the registry
+    already has a metric of that name, it raises, and the server does not start.
 
         @hookimpl
         def jimsapi_metrics(registry):
@@ -214,12 +235,14 @@ def jimsapi_metrics(registry: "CollectorRegistry", settings: Settings) -> None:
 
 @hookspec
 def jimsapi_routes(router: Router, service: RunService, settings: Settings) -> None:
-    """Add routes.
+    """Add routes to the app.
 
-    Called when everything else stands. Routes are private unless declared `public=True`; a route may name the `scope`
-    that it needs (`chat`, `threads`). `service.chat(inbound, request.admission)` answers a message. A path and method
-    that somebody claimed already stop the start. This is also the place, and the last moment, to put something around
-    the pipelines, `service.wrap_pipelines(wrap)`, or around the store, by replacing `service.store`: for tracing.
+    Called after the objects of the other hooks are entered. A route is private unless it is declared `public=True`, and
+    may name the `scope` that it requires (`chat` or `threads`). `service.chat(inbound, request.admission)` answers a
+    message. If another route has the same path and method, the server does not start.
+
+    A plugin for tracing can also wrap the pipelines here, with `service.wrap_pipelines(wrap)`, or the store, by
+    replacing `service.store`. It cannot do so later.
 
         @hookimpl
         def jimsapi_routes(router, service):
@@ -229,12 +252,12 @@ def jimsapi_routes(router: Router, service: RunService, settings: Settings) -> N
     """
 
 
-@builds(Build(called=("__call__",), may_be_a_class=True))
+@builds(Build(methods=("__call__",), may_be_a_class=True))
 def jimsapi_asgi_wrapper(settings: Settings) -> Callable[[ASGIApp], ASGIApp] | None:
-    """Wrap the whole ASGI application, for what no other hook can do (CORS, compression, tracing).
+    """Wrap the whole ASGI app, for features that no other hook offers, such as CORS or compression.
 
-    Return a function that takes an ASGI app and returns one, or None. Wrappers see every request, also public and
-    refused ones; the first asked is the outermost.
+    Return a function that takes an ASGI app and returns an ASGI app, or None. The wrapper sees every request, including
+    those to public routes and those that jimsapi rejects. The wrapper of the first plugin is the outermost.
 
         @hookimpl
         def jimsapi_asgi_wrapper(settings):
@@ -244,9 +267,9 @@ def jimsapi_asgi_wrapper(settings: Settings) -> Callable[[ASGIApp], ASGIApp] | N
 
 @hookspec
 def jimsapi_commands(cli: "click.Group") -> None:
-    """Add subcommands to `jimsapi`.
+    """Add subcommands to the command `jimsapi`.
 
-    Called when the command line is read, before options are resolved.
+    Called when the command line is built. The options have no values yet, so the hook gets no `settings`.
 
         @hookimpl
         def jimsapi_commands(cli):

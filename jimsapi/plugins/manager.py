@@ -1,4 +1,4 @@
-"""Finding plugins, loading them, and refusing what would fail silently later."""
+"""Finds and loads plugins, and rejects those that would fail later without an error."""
 
 import difflib
 import importlib.metadata
@@ -18,11 +18,11 @@ OWN_DISTRIBUTION = "jimsapi"
 PREFIX = "jimsapi_"
 BUILT_IN = "built in"
 MAY_BE_AWAITED = "jimsapi_load_app"
-"""The hook that may return an awaitable: an app may be a coroutine object, and the composer awaits it."""
+"""The only hook that may return an awaitable: an app may be a coroutine object, which the composer awaits."""
 
 
 class PluginEntry(msgspec.Struct, frozen=True):
-    """A plugin as its distribution's metadata describes it; nothing of it is imported."""
+    """A plugin as the metadata of its distribution describes it. The plugin itself is not imported."""
 
     name: str
     value: str
@@ -34,12 +34,12 @@ class PluginEntry(msgspec.Struct, frozen=True):
 
     @property
     def foreign(self) -> bool:
-        """Whether it was installed beside jimsapi, rather than coming with it."""
+        """Whether the plugin is not part of jimsapi's own distribution."""
         return self.value != BUILT_IN
 
     @property
     def way_out(self) -> str:
-        """What an operator does to start without it."""
+        """The end of an error message: what the operator can do about the plugin."""
         return f"mend it, or: pip uninstall {self.distribution}"
 
 
@@ -52,33 +52,36 @@ class Implementation(msgspec.Struct, frozen=True):
     parameters: tuple[str, ...]
 
     def refusal(self, fault: str) -> PluginError:
-        """The error for what this function did."""
+        """Return the error for a fault of this function."""
         return PluginError(f"{self.entry}: {self.hook} {fault}; {self.entry.way_out}")
 
     def __call__(self, **arguments: Any) -> Any:
-        """Call the function with those of `arguments` that it takes; what goes wrong names the plugin.
+        """Call the function with those of `arguments` that it has parameters for.
 
         Raises:
-            PluginError: it raised, or returned an awaitable, which nobody would await.
-            StartError: it raised one, about what the operator configured; its words are for him.
+            PluginError: the function raised, or returned an awaitable, which jimsapi would not await.
+            StartError: the function raised `StartError` itself, for a mistake of the operator.
         """
         try:
-            built = self.function(**{name: arguments[name] for name in self.parameters})
+            returned = self.function(**{name: arguments[name] for name in self.parameters})
         except (Exception, SystemExit) as error:
             if type(error) is StartError:
                 raise
             raise self.refusal(f"failed: {one_line(error)}") from error
-        if self.hook != MAY_BE_AWAITED and (inspect.isawaitable(built) or inspect.isasyncgen(built)):
-            if inspect.iscoroutine(built):
-                built.close()
+        if self.hook != MAY_BE_AWAITED and (inspect.isawaitable(returned) or inspect.isasyncgen(returned)):
+            if inspect.iscoroutine(returned):
+                returned.close()
             raise self.refusal(
                 "returned an awaitable; hooks are plain functions, what they build may be an async context manager"
             )
-        return built
+        return returned
 
 
 def discover() -> list[PluginEntry]:
-    """The installed plugins in the order they are asked: by distribution, then by name. Imports none of them."""
+    """Return the installed plugins in the order in which their hooks are called: by distribution, then by name.
+
+    Does not import any of them.
+    """
     entries = []
     for point in importlib.metadata.entry_points(group=GROUP):
         metadata = point.dist
@@ -89,11 +92,11 @@ def discover() -> list[PluginEntry]:
 
 
 class PluginManager:
-    """The plugins of one app: those installed (unless not `installed`), and `builtins`, which are asked after them.
+    """The plugins of one app: the installed ones (unless `installed` is false), then `builtins`, by name.
 
     Raises:
-        PluginError: a plugin cannot be imported, or implements a hook in a way that would not work; the message names
-            it, its distribution, the cause and the way out.
+        PluginError: a plugin cannot be imported, or implements a hook in a way that would not work. The message names
+            the plugin, its distribution and the cause, and says what to do.
     """
 
     def __init__(self, builtins: Mapping[str, object], *, installed: bool = True) -> None:
@@ -102,7 +105,7 @@ class PluginManager:
         self._pluggy.add_hookspecs(hooks)
         self._implementations: dict[str, list[Implementation]] = {name: [] for name in hook_names()}
         entries = discover() if installed else []
-        _refuse_twins(entries)
+        _reject_duplicate_names(entries)
         for entry in entries:
             self._register(entry, _load(entry))
         version = importlib.metadata.version(OWN_DISTRIBUTION) if builtins else ""
@@ -110,7 +113,7 @@ class PluginManager:
             self._register(PluginEntry(name, BUILT_IN, OWN_DISTRIBUTION, version), plugin)
 
     def implementations(self, hook: str) -> list[Implementation]:
-        """The implementations of a hook, in the order they are asked."""
+        """The implementations of a hook, in the order in which they are called."""
         return self._implementations[hook]
 
     def hooks_of(self, entry: PluginEntry) -> list[str]:
@@ -135,8 +138,8 @@ def hook_names() -> list[str]:
     return [name for name in vars(hooks) if name.startswith(PREFIX)]
 
 
-def _refuse_twins(entries: list[PluginEntry]) -> None:
-    """Of two distributions that claim one name, pluggy would take the first and say nothing."""
+def _reject_duplicate_names(entries: list[PluginEntry]) -> None:
+    """Raise `PluginError` if two distributions use one name. pluggy would ignore the second without an error."""
     owners: dict[str, PluginEntry] = {}
     for entry in entries:
         other = owners.setdefault(entry.name, entry)
@@ -155,7 +158,7 @@ def _load(entry: PluginEntry) -> object:
 
 
 def _candidates(plugin: object) -> Iterator[tuple[str, Any]]:
-    """The attributes of a plugin that are meant as hooks: by name, or by the mark of `@hookimpl`."""
+    """The attributes of a plugin that are meant as hooks: by their name, or because they are marked `@hookimpl`."""
     for name in dir(plugin):
         if name.startswith("__"):
             continue
@@ -172,7 +175,7 @@ def _mark(function: Any) -> Any:
 
 
 def _implementation(entry: PluginEntry, name: str, function: Any) -> Implementation:
-    """Check a hook implementation. Raises `PluginError` for everything that pluggy would let fail silently or late."""
+    """Check a hook implementation. Raises `PluginError` for faults that pluggy reports late or not at all."""
 
     def refuse(fault: str) -> PluginError:
         return PluginError(f"{entry}: {name} {fault}; {entry.way_out}")
@@ -212,5 +215,5 @@ def _parameters(hook: str, function: Any, refuse: Any) -> tuple[str, ...]:
 
 
 def one_line(error: BaseException) -> str:
-    """An exception's class and text on one line."""
+    """Return an exception's class and text on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,12 +1,12 @@
-"""Options: typed classes whose fields are flags, `JIMS_*` variables and keywords at once.
+"""Options: typed classes. Each field is a flag, a `JIMS_*` variable and a keyword of `create_api`.
 
-An option's value is the first of: flag or keyword, `JIMS_<NAME>`, the file that `JIMS_<NAME>_FILE` names, the default.
-An empty value is unset, everywhere; an empty file stops the start.
+An option's value comes from the first of these that is set: the flag or keyword, the variable `JIMS_<NAME>`, the file
+that `JIMS_<NAME>_FILE` names, the default. An empty value counts as not set. An empty file stops the start.
 
-A `Secret` that repeats is the exception: all its sources count together, so that a new key can be brought in by any of
-them while the old one still stands in another. Of an option that repeats, each flag is one value, the keyword is one or
-a list, the variable is one whatever it holds (nothing splits it), and the file has one a line, beside comments that
-begin with #.
+An option that repeats has several values. Each flag adds one, the keyword is one value or a list, the variable is one
+value and is not split, and the file has one value a line, beside comment lines that begin with #. If such an option is
+a `Secret`, the values of all sources are used together: operators can add a new key in one source while the old key is
+still in another.
 """
 
 import base64
@@ -34,19 +34,19 @@ ENV_PREFIX = "JIMS_"
 FILE_SUFFIX = "_FILE"
 
 SHORTEST_REDACTED = 4
-"""Characters. Shorter secrets stay in texts: replacing every "a" would make a text unreadable, and show the secret."""
+"""Characters. Shorter secrets are not redacted: a text without any "a" would be unreadable, and reveal the secret."""
 
 LONGEST_WORD = 12
-"""Letters of a short secret. It may be a part of other words, so it is replaced only as a whole word."""
+"""Letters. A secret of at most this length may be part of other words, so it is redacted only as a whole word."""
 
 _TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
 _FALSE = frozenset({"0", "false", "f", "no", "n", "off"})
 
 
 class Secret:
-    """A value that is compared and used, and never shown: not by `repr`, `str`, logs or errors.
+    """A string that `repr` and `str` do not show, so that it does not get into logs and errors by accident.
 
-    As long as it lives, `redact` replaces it also in the text of others, such as an exception's.
+    While the object exists, `redact` also replaces the string in other texts, such as an exception's.
     """
 
     __slots__ = ("__weakref__", "_digest", "_value")
@@ -54,16 +54,16 @@ class Secret:
     def __init__(self, value: str) -> None:
         self._value = value
         self._digest = _digest(value.encode("utf-8", "surrogateescape"))
-        _living.add(ref(self, _living.discard))
+        _live_secrets.add(ref(self, _live_secrets.discard))
 
     def reveal(self) -> str:
-        """The secret itself, for handing it to whom it is meant for."""
+        """Return the secret as text, to send it to the service that it is for."""
         return self._value
 
     def matches(self, candidate: str) -> bool:
-        """Whether `candidate` is the secret, in a time that tells nothing about it, its length included.
+        """Return whether `candidate` equals the secret. The time does not depend on the secret or its length.
 
-        A header's text is Latin-1 to ASGI while its sender meant UTF-8, so a candidate is tried both ways.
+        ASGI servers decode headers as Latin-1, but clients send UTF-8, so `candidate` is compared in both encodings.
         """
         return matches_any((self,), candidate)
 
@@ -76,19 +76,19 @@ class Secret:
         return Secret, (self._value,)
 
 
-_living: "set[ref[Secret]]" = set()
-"""The secrets of this process. A log and a traceback know no app, so that neither does this."""
+_live_secrets: "set[ref[Secret]]" = set()
+"""The secrets of all apps in this process: logs and tracebacks do not belong to one app."""
 
 
 def redact(text: str) -> str:
-    """A text in which `***` replaces each living secret of at least `SHORTEST_REDACTED` characters.
+    """Return `text` with `***` in place of each existing secret of at least `SHORTEST_REDACTED` characters.
 
-    It finds a secret as it is, and as `repr`, JSON, a URL or Base64 writes it. It searches for every secret, so it is
-    for errors and not for the path of a request.
+    It finds a secret as it is, and as `repr`, JSON, URLs and Base64 encode it. It searches for every secret, which is
+    too slow for each request; use it for errors.
     """
     encoded: set[str] = set()
     found: dict[str, re.Pattern[str]] = {}
-    for reference in _living.copy():  # other threads may add to it, and the garbage collector may take from it
+    for reference in _live_secrets.copy():  # other threads may add to it, and the garbage collector may remove from it
         secret = reference()
         if secret is not None and len(secret.reveal()) >= SHORTEST_REDACTED:
             value = secret.reveal()
@@ -96,20 +96,20 @@ def redact(text: str) -> str:
             encoded.update(part for part in _base64_parts(value) if part in text)
     for form in sorted(found, key=len, reverse=True):  # a secret may be a part of another
         text = found[form].sub("***", text)
-    for part in encoded:  # the characters around it hold the secret's first and last bits
+    for part in encoded:  # the characters around the part contain the secret's first and last bits
         text = re.sub(rf"(?<![\w+/-])[\w+/-]*{re.escape(part)}[\w+/-]*={{0,2}}", "***", text)
     return text
 
 
 def _forms(value: str) -> set[str]:
-    """How a secret may be spelt in a text: as it is, in a URL, in JSON, and in the `repr` of a str or of bytes."""
+    """The forms of a secret in a text: as it is, in a URL, in JSON, and in the `repr` of a str or of bytes."""
     if value.isalnum() and value.isascii():
         return {value}
     data = value.encode("utf-8", "surrogateescape")
     forms = {value, quote(data), quote(data, safe=""), quote_plus(data)}
     forms.update(json.dumps(value, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False))
     for write in (repr, ascii):
-        # The quotes of a repr depend on the whole text: an apostrophe is escaped, or it is not.
+        # Whether `repr` escapes an apostrophe depends on the rest of the text.
         parts = [write(part)[1:-1] for part in value.split("'")]
         forms.update(("'".join(parts), "\\'".join(parts)))
     parts = [repr(part)[2:-1] for part in data.split(b"'")]
@@ -117,10 +117,10 @@ def _forms(value: str) -> set[str]:
 
 
 def _pattern(form: str) -> re.Pattern[str]:
-    """What `redact` replaces: every occurrence, but of a short plain word only whole words that are no URL's scheme.
+    """The pattern that `redact` replaces: every occurrence; for a short word, only whole words outside URL schemes.
 
-    `postgres` as a password must not make `postgresql://` or `jimsapi-postgres` unreadable. An escape before a word is
-    not a part of the word.
+    The password `postgres` must not make `postgresql://` or `jimsapi-postgres` unreadable. An escape sequence before a
+    word is not a part of the word.
     """
     if len(form) > LONGEST_WORD or not (form.isascii() and form.isalpha()):
         return re.compile(re.escape(form))
@@ -129,7 +129,7 @@ def _pattern(form: str) -> re.Pattern[str]:
 
 
 def _base64_parts(value: str) -> set[str]:
-    """The characters that every Base64 text has that holds a secret, for each place in which the secret may begin."""
+    """The characters that appear in every Base64 text that contains the secret, one part for each possible offset."""
     data = value.encode("utf-8", "surrogateescape")
     parts: set[str] = set()
     for before in range(3):  # bytes; 4 characters of Base64 are 3 bytes
@@ -140,13 +140,15 @@ def _base64_parts(value: str) -> set[str]:
 
 
 def url_secrets(text: str) -> list[Secret]:
-    """The secrets in a URL, to be kept for as long as `redact` is to replace them: its password, and the values of
-    parameters that are named like one. A text that is no URL has none."""
+    """Return the secrets in a URL: its password, and the values of parameters with names such as `token`.
+
+    `redact` replaces them as long as the caller keeps them. A text that is not a URL has none.
+    """
     if "://" not in text:
         return []
     logins = re.findall(r"://([^/?#\s]*)@", text)
     found = [password for login in logins if (password := login.partition(":")[2])]
-    if not logins:  # it may be a password in which / or ? or # are not percent-encoded
+    if not logins:  # the password may contain / or ? or # that are not percent-encoded
         found = re.findall(r"://[^:/@\s]*:(.+)@", text)
     found += _SECRET_PARAMETER.findall(text)
     values = {*found, *(decode(raw, errors="surrogateescape") for raw in found for decode in (unquote, unquote_plus))}
@@ -154,12 +156,14 @@ def url_secrets(text: str) -> list[Secret]:
 
 
 _SECRET_PARAMETER = re.compile(r"[?&][^=&\s]*(?:password|passwd|pwd|secret|token|(?<!ssl)key)=([^&\s]+)", re.IGNORECASE)
-"""`sslkey` is a file's path."""
+"""Parameters whose value is a secret. `sslkey` is not one: its value is the path of a file."""
 
 
 def matches_any(secrets: Iterable[Secret], candidate: str) -> bool:
-    """Whether `candidate` is one of `secrets`, as `Secret.matches` has it. Every one is compared, so that the time
-    does not tell which one matched."""
+    """Return whether `candidate` equals one of `secrets`, by the rules of `Secret.matches`.
+
+    It compares all of them, so that the time does not reveal which one matched.
+    """
     digests = _candidate_digests(candidate)
     found = False
     for secret in secrets:
@@ -174,7 +178,7 @@ def _candidate_digests(candidate: str) -> tuple[bytes, ...]:
     as_text = _digest(candidate.encode("utf-8", "surrogatepass"))
     try:
         return as_text, _digest(candidate.encode("latin-1"))
-    except UnicodeEncodeError:  # no header's text
+    except UnicodeEncodeError:  # the text cannot be from a header
         return (as_text,)
 
 
@@ -182,8 +186,8 @@ def _digest(value: bytes) -> bytes:
     return hashlib.sha256(value).digest()
 
 
-class _Declared(msgspec.Struct, frozen=True):
-    """What `option()` leaves in a class until its fields are read."""
+class _Declaration(msgspec.Struct, frozen=True):
+    """The value of a class attribute that `option()` declares."""
 
     default: Any
     help: str
@@ -197,14 +201,15 @@ _REQUIRED: Any = object()
 def option(default: Any = _REQUIRED, *, help: str, minimum: float | None = None, maximum: float | None = None) -> Any:
     """Declare an option in an `Options` class.
 
-    Without a `default`, `X | None` is None, a tuple is empty, a bool is False, and any other type must be given.
-    `minimum` and `maximum` bound numbers. `help` is the sentence that `--help` and the reference show.
+    Without a `default`, the default of `X | None` is None, of a tuple `()`, and of a bool False; an option of any other
+    type is then required. `minimum` and `maximum` are the inclusive bounds of a number. `help` is the sentence that
+    `--help` and the reference show.
     """
-    return _Declared(default, help, minimum, maximum)
+    return _Declaration(default, help, minimum, maximum)
 
 
 class OptionSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One option, as the command line and the documentation see it."""
+    """One option of an `Options` class. The command line and the documentation are generated from it."""
 
     field: str
     key: str
@@ -225,12 +230,12 @@ class OptionSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def file_variable(self) -> str:
-        """The variable that names a file with the value, unless another option has a variable of that name."""
+        """The variable that names a file with the value. It has no effect if it is another option's own variable."""
         return self.variable + FILE_SUFFIX
 
     @property
-    def gathers(self) -> bool:
-        """Whether all sources count together, rather than the first one alone."""
+    def merges_sources(self) -> bool:
+        """Whether the option uses the values of all sources, not only those of the first."""
         return self.repeats and self.type is Secret
 
     @property
@@ -243,12 +248,13 @@ class OptionSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Options:
-    """Base of a plugin's options: one annotated field for each, declared with `option`.
+    """Base class of a plugin's options. Each option is an annotated field that `option` declares.
 
-    The class's `prefix` begins every name: with the prefix `ticket` the field `secret` is `--ticket-secret`,
-    `JIMS_TICKET_SECRET` and the keyword `ticket_secret`. Types are str, int, float, bool, Path, Secret, a Literal of
-    strings, one of these or None, or a tuple of one of these (the flag then repeats). Instances are frozen;
-    `settings.get(Class)` makes one, and a test may: `TicketOptions(secret=Secret("s"))`.
+    Every name begins with the class's `prefix`: with the prefix `ticket`, the field `secret` is the flag
+    `--ticket-secret`, the variable `JIMS_TICKET_SECRET` and the keyword `ticket_secret`. The type of a field is str,
+    int, float, bool, Path, Secret, a Literal of strings, one of these or None, or `tuple[X, ...]` with one of these
+    (the option then repeats). Instances are frozen. `settings.get(TicketOptions)` returns one; a test can create one:
+    `TicketOptions(secret=Secret("s"))`.
     """
 
     _prefix: ClassVar[str] = ""
@@ -280,14 +286,14 @@ OptionsType = TypeVar("OptionsType", bound=Options)
 
 
 def specs(cls: type[Options]) -> list[OptionSpec]:
-    """The options that a class declares, in order. Raises `OptionError` for a declaration that cannot be one."""
+    """Return the options that a class declares, in order. Raises `OptionError` for an invalid declaration."""
     hints = {name: hint for name, hint in get_type_hints(cls).items() if get_origin(hint) is not ClassVar}
     return [_spec(cls, field, hint) for field, hint in hints.items()]
 
 
 def _spec(cls: type[Options], field: str, hint: Any) -> OptionSpec:
     declared = getattr(cls, field, None)
-    if not isinstance(declared, _Declared):
+    if not isinstance(declared, _Declaration):
         raise OptionError(f"{cls.__name__}.{field} must be declared as `{field}: … = option(…, help=…)`")
     value_type, default, repeats = hint, declared.default, False
     if get_origin(hint) in (Union, types.UnionType):
@@ -314,10 +320,11 @@ def _spec(cls: type[Options], field: str, hint: Any) -> OptionSpec:
 
 
 def parse(spec: OptionSpec, value: Any, source: str) -> Any:
-    """Read one value of an option, from text or as a keyword gives it; `source` is how an error names it.
+    """Convert one value of an option, a text or the value of a keyword, to the option's type.
 
     Raises:
-        OptionError: it is not of the option's type or range. A secret's value is not in the message.
+        OptionError: the value does not have the option's type or range. The message names `source`, and shows the value
+            unless it is a secret.
     """
     try:
         parsed = _convert(spec.type, value)
@@ -349,7 +356,7 @@ def _convert(kind: Any, value: Any) -> Any:
         raise TypeError
     if kind is bool:
         return _boolean(value)
-    # Text around a secret comes from the shell or the editor; no header could bear it.
+    # Spaces around a secret come from a shell or an editor. A header could not transport them.
     return kind(value.strip() if kind in (int, float, Secret) else value)
 
 
@@ -363,7 +370,7 @@ def _boolean(text: str) -> bool:
 
 
 def is_on(text: str) -> bool:
-    """Whether a variable that some plugin reads as a switch is set to anything but off."""
+    """Return whether the text of a switch, which may belong to a missing plugin, means anything but off."""
     return text.strip().lower() not in {"", *_FALSE}
 
 
@@ -385,9 +392,10 @@ class Owned(msgspec.Struct, frozen=True):
 
 
 class SecretSources(msgspec.Struct, frozen=True):
-    """Where the values of a repeated `Secret` came from, for a plugin that reads the file again when it changes.
+    """The sources of a `Secret` that repeats, for a plugin that reads the file again when it changes.
 
-    `given` are those of flags, keyword and variable; `file` is what `variable`, the `JIMS_<NAME>_FILE`, names.
+    `given` has the values of flags, keyword and variable. `file` is the path in the variable `JIMS_<NAME>_FILE`, whose
+    name is `variable`; None if that is not set.
     """
 
     given: tuple[Secret, ...]
@@ -396,10 +404,13 @@ class SecretSources(msgspec.Struct, frozen=True):
 
 
 class Settings:
-    """Every option of every plugin, resolved.
+    """The resolved options of the core and of all plugins.
 
-    `given` are values by key (flags or keywords; None is "not given"), `environ` the process's environment. `warnings`
-    are sentences about variables that have no effect.
+    `given` has the values of flags or keywords, by key; None counts as not set. `environ` is the process's environment.
+    `warnings` are sentences about variables that have no effect.
+
+    Raises:
+        OptionError: an option is unknown, is declared twice, or has an invalid value.
     """
 
     def __init__(self, owned: Iterable[Owned], given: Mapping[str, Any], environ: Mapping[str, str]) -> None:
@@ -435,7 +446,10 @@ class Settings:
         ]
 
     def get(self, cls: type[OptionsType]) -> OptionsType:
-        """The resolved options of a class that some `jimsapi_options` hook returned."""
+        """Return the resolved options of a class that a `jimsapi_options` hook returned.
+
+        Raises `OptionError` for any other class.
+        """
         try:
             instance = self._instances[cls]
         except KeyError:
@@ -444,15 +458,15 @@ class Settings:
         return instance
 
     def is_given(self, key: str) -> bool:
-        """Whether an option was given by flag, keyword, variable or file, rather than left to its default."""
+        """Return whether a flag, keyword, variable or file sets the option `key`, for example `ticket_secret`."""
         return key in self._explicit
 
     def guard(self, url: str) -> None:
-        """Keep the secrets in a URL out of errors and logs for as long as these settings live."""
+        """Let `redact` replace the secrets in `url`, such as its password, while these settings exist."""
         self._url_secrets.extend(url_secrets(url))
 
     def sources(self, key: str) -> SecretSources:
-        """Where the values of a repeated `Secret` came from. Raises `KeyError` for any other option."""
+        """Return the sources of a `Secret` that repeats. Raises `KeyError` for any other option."""
         return self._sources[key]
 
     def _resolve(self, spec: OptionSpec, values: dict[str, Any]) -> None:
@@ -462,8 +476,8 @@ class Settings:
                 f"{spec.variable}={text} is not read: Kubernetes set it for a service of that name; set "
                 f"enableServiceLinks: false in the pod, or give {spec.flag}, or name the service otherwise"
             )
-        found = list(islice(self._found(spec), None if spec.gathers else 1))
-        if spec.gathers:
+        found = list(islice(self._raw_values(spec), None if spec.merges_sources else 1))
+        if spec.merges_sources:
             self._sources[spec.key] = self._sources_of(spec, found)
         elif self._file_of(spec) is not None and self._variable_of(spec) is not None:
             self.warnings.append(
@@ -478,8 +492,8 @@ class Settings:
             values[spec.field] = parse(spec, raw, source)
         self._explicit.add(spec.key)
 
-    def _found(self, spec: OptionSpec) -> Iterator[tuple[Any, str]]:
-        """The values that were given, each with its source's name; what comes first counts before the others."""
+    def _raw_values(self, spec: OptionSpec) -> Iterator[tuple[Any, str]]:
+        """The value of each source that is set, with the source's name, in order of precedence."""
         if spec.key in self._given:
             yield self._given[spec.key], spec.flag
         if (text := self._variable_of(spec)) is not None:
@@ -488,12 +502,12 @@ class Settings:
             yield _read_values(spec, path), spec.file_variable
 
     def _variable_of(self, spec: OptionSpec) -> str | None:
-        """What an option's variable is set to, unless Kubernetes set it."""
+        """The text of an option's variable; None if it is not set, or if Kubernetes set it."""
         text = self._environ.get(spec.variable)
         return None if text is None or _is_unset(text) or _is_service_link(spec, text) else text
 
     def _file_of(self, spec: OptionSpec) -> Path | None:
-        """The file that is to give an option's value. `JIMS_KEYS_FILE` is an option's own variable, and names none."""
+        """The file with an option's value, or None. `JIMS_KEYS_FILE` is `--keys-file`, not the file of `--keys`."""
         path = self._environ.get(spec.file_variable)
         if path is None or _is_unset(path) or spec.file_variable in self._variables:
             return None
@@ -513,8 +527,8 @@ class Settings:
 
 
 def _is_service_link(spec: OptionSpec, text: str) -> bool:
-    """Whether Kubernetes set the variable of a port: in every pod beside a service `jims` it sets
-    `JIMS_PORT=tcp://10.0.0.1:8080`, as Docker's links did."""
+    """Whether Kubernetes set the variable of a port. If a service is named `jims`, Kubernetes sets
+    `JIMS_PORT=tcp://10.0.0.1:8080` in the pods of its namespace, and Docker's links did the same."""
     return spec.type is int and spec.key.endswith("port") and re.match(r"(tcp|udp|sctp)://", text) is not None
 
 
@@ -532,7 +546,7 @@ def _parse_all(spec: OptionSpec, raw: Any, source: str) -> list[Any]:
 
 
 def _read_values(spec: OptionSpec, path: Path) -> Any:
-    """Read an option's file: one value, or one a line where the option repeats. An unusable file stops the start."""
+    """Read an option's file: one value, or one value a line if the option repeats. Raises `OptionError`."""
     try:
         text = secret_text(read_plain_file(path)[0])
     except OSError as error:
@@ -547,7 +561,8 @@ def _read_values(spec: OptionSpec, path: Path) -> Any:
 
 
 def _only_line(spec: OptionSpec, path: Path, text: str) -> str:
-    """The value in the file of an option that has one. Raises `OptionError` for lines or characters beside it."""
+    """The value in the file of an option that does not repeat. Raises `OptionError` for more lines or a control
+    character."""
     value = text.rstrip("\r\n")
     if len(lines := value.replace("\r\n", "\n").replace("\r", "\n").split("\n")) > 1:
         raise OptionError(
@@ -563,10 +578,10 @@ def _only_line(spec: OptionSpec, path: Path, text: str) -> str:
 
 
 def read_plain_file(path: Path) -> tuple[bytes, os.stat_result]:
-    """What a file holds, and its status before it was read.
+    """Return the content of a file, and its status before it was read.
 
-    Raises `OSError`; and `ValueError` for what is no plain file: it might block on opening (a pipe), or never end (a
-    device).
+    Raises `OSError` if it cannot be read, and `ValueError` if it is not a regular file: reading a pipe may block, and
+    reading a device may never end.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -580,7 +595,7 @@ def read_plain_file(path: Path) -> tuple[bytes, os.stat_result]:
 
 
 def secret_text(data: bytes) -> str:
-    """What a secret's file holds. Raises `ValueError` that says why it is no text, without quoting it."""
+    """Decode the content of a secret's file. Raises `ValueError` if it is not UTF-8; the message does not quote it."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -588,18 +603,18 @@ def secret_text(data: bytes) -> str:
 
 
 def secret_lines(text: str) -> list[str]:
-    """The secrets of a file that has one a line. Only line ends part them: other characters may belong to one.
+    """Return the secrets in the text of a file, one a line. Only line ends separate them.
 
-    A line that begins with # is a comment, and no secret: who puts it before one wants it to stop.
+    A line that begins with # is a comment. Operators disable a secret by putting # before it.
     """
     lines = (line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
     return [line for line in lines if line and not line.startswith("#")]
 
 
 def near_misses(environ: Mapping[str, str], known: Collection[str]) -> list[tuple[str, str]]:
-    """Pairs (set variable, option's variable) where a `JIMS_*` variable looks like a misspelt option or its file.
+    """Return pairs (set variable, option's variable) where a `JIMS_*` variable looks like a misspelt option.
 
-    Other programs use the prefix too, so that an unknown variable by itself means nothing.
+    Other programs use the prefix too, so an unknown variable is not a mistake by itself.
     """
     variables = [ENV_PREFIX + key.upper() for key in known]
     ours = {*variables, *(name + FILE_SUFFIX for name in variables)}
@@ -609,7 +624,7 @@ def near_misses(environ: Mapping[str, str], known: Collection[str]) -> list[tupl
 
 def _nearest(name: str, variables: Sequence[str]) -> str | None:
     near = difflib.get_close_matches(name, variables, n=1, cutoff=0.85)
-    if name.endswith(FILE_SUFFIX):  # compared without its ending, which would make any two short names look alike
+    if name.endswith(FILE_SUFFIX):  # with the suffix, any two short names would look alike, so compare without it
         stem = name.removesuffix(FILE_SUFFIX)
         near += [found + FILE_SUFFIX for found in difflib.get_close_matches(stem, variables, n=1, cutoff=0.85)]
     return next(iter(difflib.get_close_matches(name, near, n=1)), None)

@@ -1,4 +1,4 @@
-"""What hooks build: the protocols that a plugin's objects keep, and what they raise."""
+"""The protocols of the objects that hooks build, and the errors that these objects raise."""
 
 from typing import Protocol
 
@@ -29,50 +29,71 @@ __all__ = [
 
 
 class AuthError(Exception):
-    """Base of a provider's refusals. The message goes to the log, never to the caller, and must hold no secret."""
+    """Base class of the errors of auth providers. jimsapi logs the message and does not send it to the caller.
+
+    The message must not contain a secret.
+    """
 
 
 class InvalidCredentials(AuthError):
-    """The credentials are of this provider's kind, and wrong, malformed or expired. 401 if nobody else admits."""
+    """The provider recognises the credentials, and they are wrong, malformed or expired.
+
+    The caller gets 401, unless another provider admits it or raises one of the errors below.
+    """
 
 
 class AccessDenied(AuthError):
-    """The credentials are good, but their holder may not enter. 403 if nobody else admits."""
+    """The credentials are valid, but the caller may not use this API.
+
+    The caller gets 403, unless another provider admits it.
+    """
 
 
 class AuthUnavailable(AuthError):
-    """Whether the credentials are good cannot be found out now. 503 if nobody admits and nobody denied."""
+    """The provider cannot check the credentials now.
+
+    The caller gets 503, unless another provider admits it or raises `AccessDenied`.
+    """
 
 
 class AuthProvider(Protocol):
-    """Says who is calling.
+    """Authenticates callers.
 
-    An optional attribute `challenge` is what a 401 offers (RFC 9110, section 11.6.1), for example `Bearer`. An optional
-    method `async ping()` raises `AuthUnavailable` if what the provider asks does not answer; `jimsapi check --connect`
-    calls it.
+    A provider may have an attribute `challenge`, the challenge that a 401 sends in `WWW-Authenticate`, for example
+    `Bearer` (RFC 9110, section 11.6.1). It may have a method `async ping()`, which `jimsapi check --connect` calls: it
+    raises `AuthUnavailable` if a service that the provider depends on does not answer.
     """
 
     name: str
 
     async def authenticate(self, connection: Connection) -> Identity | None:
-        """Look at the connection's headers (the body is not read yet) and say who calls.
+        """Authenticate the caller by the headers, cookies and query of `connection`. The body is not read yet.
 
-        Returns an `Identity`; or None if the request bears no credentials of this provider's kind.
-        Raises `InvalidCredentials`, `AccessDenied` or `AuthUnavailable`; anything else counts as `AuthUnavailable`.
+        Returns the caller's `Identity`, or None if the request has no credentials that this provider recognises.
+
+        Raises:
+            InvalidCredentials: the credentials are wrong, malformed or expired.
+            AccessDenied: the credentials are valid, but the caller may not use this API.
+            AuthUnavailable: the provider cannot check the credentials now. Any other exception has the same effect.
         """
         ...
 
 
 class AdmissionRecord(msgspec.Struct, frozen=True):
-    """What a provider said of a request: `admitted`, `passed` (not its kind), `invalid`, `denied`, `unavailable`."""
+    """The outcome of one provider for one request.
+
+    `outcome` is `admitted`, `passed` (no credentials that the provider recognises), `invalid`, `denied` or
+    `unavailable`.
+    """
 
     provider: str
     outcome: str
 
 
 class Observer(Protocol):
-    """Is told of what happens. Every method is optional, synchronous, and unable to fail a request.
+    """Receives records of what happens. Each method is optional and a plain function; its errors are only logged.
 
-    `on_request(RequestRecord)` after each answer, `on_admission(AdmissionRecord)` for each provider asked,
-    `on_run(RunRecord)` when a run ended, `on_commit(CommitRecord)` after each durable transaction.
+    jimsapi calls `on_request(RequestRecord)` after each answer, `on_admission(AdmissionRecord)` after each call of a
+    provider, `on_run(RunRecord)` when a run has ended, and `on_commit(CommitRecord)` after each transaction of the
+    store.
     """

@@ -1,4 +1,4 @@
-"""Context managers that live as long as the server, each in a task of its own."""
+"""Async context managers that stay entered while the server runs, each in a task of its own."""
 
 import asyncio
 import logging
@@ -10,23 +10,23 @@ from jimsapi.runs.tasks import ServiceTask
 logger = logging.getLogger("jimsapi.plugins")
 
 LEAVE_WITHIN = 10.0
-"""Seconds that a context manager has to leave at shutdown."""
+"""Seconds within which a context manager has to exit at shutdown."""
 
 
 class Residents:
-    """What was entered at start and is left, in reverse order, at shutdown.
+    """Async context managers that are entered at start and exited, in reverse order, at shutdown.
 
-    Each lives in its own small task: one whose task group dies is reported and does not unwind the others, and what it
-    raises on entering stays the plain exception that it was.
+    Each one is entered in a task of its own. If the task group of one fails, the failure is logged and the others stay
+    entered. If one raises while it is entered, `enter` raises that exception, not an exception group.
     """
 
     def __init__(self) -> None:
         self._residents: list[_Resident] = []
 
     async def enter(self, name: str, manager: AbstractAsyncContextManager[Any], within: float | None = None) -> Any:
-        """Enter `manager`, and return what it gives.
+        """Enter `manager`, and return the value of its `__aenter__`. `name` is for log messages.
 
-        Raises what entering raises, or `TimeoutError` if it takes longer than `within` seconds.
+        Raises the exception of `__aenter__`, or `TimeoutError` if that takes longer than `within` seconds.
         """
         resident = _Resident(name, manager)
         self._residents.append(resident)
@@ -38,7 +38,7 @@ class Residents:
             raise
 
     async def leave(self) -> None:
-        """Leave all that were entered, the last one first; one that fails or takes too long is logged."""
+        """Exit all context managers, the last one first. One that fails or takes too long is logged."""
         while self._residents:
             await self._residents.pop().leave()
 
@@ -58,7 +58,7 @@ class _Resident:
                 await self._leaving.wait()
         except BaseException as error:
             if not self.entered.done():
-                self.entered.set_exception(_plain(error))
+                self.entered.set_exception(_as_exception(error))
             elif self.entered.cancelled():
                 logger.debug("%s was given up", self.name)
             elif self._leaving.is_set():
@@ -75,7 +75,7 @@ class _Resident:
         return self.entered.result()
 
     def abandon(self) -> None:
-        """Give up on a manager that could not be entered."""
+        """Cancel a context manager that could not be entered."""
         self.entered.cancel()
         self._task.end()
 
@@ -87,6 +87,6 @@ class _Resident:
             self._task.end()
 
 
-def _plain(error: BaseException) -> Exception:
-    """A cancellation or an exit of the manager's own, as an error that stops the start and nothing else."""
+def _as_exception(error: BaseException) -> Exception:
+    """The error itself, or a `RuntimeError` in place of a cancellation or exit, which would end more than the start."""
     return error if isinstance(error, Exception) else RuntimeError(f"it raised {type(error).__name__}")
