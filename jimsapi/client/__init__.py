@@ -1,6 +1,6 @@
-"""A client of the API: sends messages, watches their runs, and resumes by itself what a broken connection cut.
+"""A client of the API: it sends messages, streams their runs, and resumes a stream after a lost connection.
 
-It knows nothing of the server, and starts nothing when it is imported.
+It imports nothing else of jimsapi, and importing it starts no threads or connections.
 """
 
 from .answers import ChatEvent, Delta, Event, Gap, Item, Result, Run, RunFault, Started, Status

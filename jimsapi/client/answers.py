@@ -1,6 +1,6 @@
-"""What the API says: runs, their results, and the items of their streams.
+"""The API's answers: runs, their results, and the items of their streams.
 
-The `id` of an item is its place in its run's stream; `watch` goes on after it.
+The `id` of an item is its position in its run's stream. `watch(run_id, after=id)` continues after it.
 """
 
 from datetime import datetime
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class ChatEvent(msgspec.Struct, frozen=True):
-    """An event that a run has stored, as its result shows it."""
+    """An event that a run stored, as it is in a `Result`."""
 
     event_type: str
     event_data: Any
@@ -24,8 +24,8 @@ class ChatEvent(msgspec.Struct, frozen=True):
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to a message, and the last item of a stream.
 
-    `assistant_messages` are the texts that the run said, `events` all that it sent, those among them. `run_id` is None
-    if something between us and the server took the header away that names the run.
+    `assistant_messages` has the texts of the assistant's messages. `events` has all events of the run, including these
+    messages. `run_id` is None if a proxy removed the header `X-Run-ID`.
     """
 
     thread_id: UUID
@@ -37,7 +37,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True):
-    """A thread has taken the message. The first item of a stream that is watched from its beginning."""
+    """A thread accepted the message. This is the first item of a stream that is read from its beginning."""
 
     run_id: UUID
     thread_id: UUID
@@ -46,7 +46,7 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """What the pipeline is doing: `status` for a person, `type` an identifier for a program."""
+    """What the pipeline is doing: `status` is a text for people, `type` an identifier for programs."""
 
     status: str
     type: str
@@ -54,7 +54,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True):
-    """The next piece of a message, whose event will have the identifier `message_id`."""
+    """The next piece of a message. The message's event will have `message_id` as its `event_id`."""
 
     message_id: UUID
     content: str
@@ -62,7 +62,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """An event that the run has stored. Events come after all statuses and deltas."""
+    """An event that the run stored. Events come after all statuses and deltas."""
 
     event_id: UUID
     event_type: str
@@ -71,27 +71,30 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
-    """The server keeps so many statuses and deltas no more; None: it cannot say how many. Events are never missed."""
+    """`missed` statuses and deltas are no longer available; None if the server does not know how many.
+
+    Events are never missed.
+    """
 
     missed: int | None
     id: str = ""
 
 
 Item = Started | Status | Delta | Event | Gap | Result
-"""What a stream is made of. An error is raised instead."""
+"""An item of a stream. Errors are not items: the client raises them."""
 
 
 class RunFault(msgspec.Struct, frozen=True):
-    """Why a run has no result, and the HTTP status that goes with it."""
+    """The reason why a run has no result, and the HTTP status that `chat` gets for it."""
 
     detail: str
     status: int
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """A run: `queued`, `running`, `completed`, `failed`, `cancelled` or `interrupted`.
+    """A run. Its `status` is `queued`, `running`, `completed`, `failed`, `cancelled` or `interrupted`.
 
-    `result` is there once it has completed, `error` if it ended in another way. `begin` gives it without times.
+    `result` is set if the run completed, `error` if it ended in another way. A run that `begin` returns has no times.
     """
 
     run_id: UUID
@@ -105,7 +108,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def decode(content: bytes, kind: type[T]) -> T:
-    """An answer's body, or an event's data. Raises `ClientError` for what is not of the API's making."""
+    """Decode an answer's body or an event's data. Raises `ClientError` if it is not an answer of the API."""
     try:
         return msgspec.json.decode(content, type=kind)
     except msgspec.DecodeError as error:

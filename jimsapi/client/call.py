@@ -1,4 +1,4 @@
-"""One request and its answer, asked for again while that may help. It does no I/O: it says what to do next."""
+"""One request and its retries, without I/O: the caller sends the request and reports what happened."""
 
 import random
 import ssl
@@ -10,51 +10,52 @@ from .errors import ApiError, Unreachable, answered_error, run_of
 from .request import Request
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
+"""Seconds between two attempts."""
 LONGEST_WAIT = 60.0
-"""Seconds. Who is told to wait longer is not made to wait, but told."""
+"""Seconds. If the server sends a longer `Retry-After`, the client raises the error and does not retry."""
 LONGEST_PAUSE_AFTER_CUT = 1.0
 CUTS_FOR_ONE = 5
-"""So many cut connections count as one failed attempt: the server is there, and has most likely got the message."""
+"""This many lost connections count as one failed attempt: the server runs, and has probably received the message."""
 
-_LASTING = (httpx.DecodingError, httpx.TooManyRedirects, httpx.UnsupportedProtocol, httpx.LocalProtocolError)
+_PERMANENT_ERRORS = (httpx.DecodingError, httpx.TooManyRedirects, httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 
 
 class Backoff:
-    """How long to wait before the next of some attempts: twice as long each time, and never two callers alike."""
+    """The pauses between attempts: exponential, and randomised so that clients do not retry at the same time."""
 
     def __init__(self, attempts: int) -> None:
         self._left_at_first = self._left = attempts * CUTS_FOR_ONE
         self._failed = 0
 
-    def pause(self, asked: float = 0, *, cut: bool = False) -> float | None:
-        """Seconds, not fewer than `asked`; None if there were enough attempts, or they would take too long.
+    def pause(self, at_least: float = 0, *, cut: bool = False) -> float | None:
+        """Return the seconds until the next attempt, `at_least` or more; None if the client should give up.
 
-        `cut`: a connection ended that had been made.
+        `cut` means that an established connection was lost.
         """
         self._left -= 1 if cut else CUTS_FOR_ONE
-        if self._left < 0 or asked > LONGEST_WAIT:
+        if self._left < 0 or at_least > LONGEST_WAIT:
             return None
         longest = LONGEST_PAUSE_AFTER_CUT if cut else LONGEST_PAUSE
         pause: float = min(longest, FIRST_PAUSE * 2**self._failed) * random.uniform(0.5, 1)
         self._failed += 1
-        return max(pause, asked * random.uniform(1, 1.25))
+        return max(pause, at_least * random.uniform(1, 1.25))
 
     def after(self, error: Exception) -> float | None:
-        """The same after a connection failed; None also if that does not pass."""
-        if is_lasting(error):
+        """Return the pause after a connection error; None also if the error is permanent."""
+        if is_permanent(error):
             return None
         return self.pause(cut=not isinstance(error, httpx.TimeoutException | httpx.ConnectError | httpx.ProxyError))
 
     def reset(self) -> None:
-        """Something new got through: count from the beginning."""
+        """Allow all attempts again. To be called when the client has received something new."""
         self._left = self._left_at_first
         self._failed = 0
 
 
-def may_help(error: ApiError, headers: Mapping[str, str]) -> bool:
-    """Whether the same request may be answered otherwise a little later.
+def is_retryable(error: ApiError, headers: Mapping[str, str]) -> bool:
+    """Return whether the same request may succeed a little later.
 
-    A 504 of the API's own, which names the run, is its last word; one that a proxy made up is not.
+    A 504 with a run is from the API, and final. A 504 without one is from a proxy.
     """
     match error.status:
         case 502 | 503:
@@ -66,9 +67,9 @@ def may_help(error: ApiError, headers: Mapping[str, str]) -> bool:
     return False
 
 
-def is_lasting(error: BaseException) -> bool:
-    """Whether a request fails for a reason that does not pass, such as a certificate that is not trusted."""
-    if isinstance(error, _LASTING):
+def is_permanent(error: BaseException) -> bool:
+    """Return whether a connection error will occur again, such as a certificate that is not trusted."""
+    if isinstance(error, _PERMANENT_ERRORS):
         return True
     cause: BaseException | None = error
     while cause is not None:
@@ -79,17 +80,18 @@ def is_lasting(error: BaseException) -> bool:
 
 
 def unreachable(error: BaseException) -> Unreachable:
-    """What is raised once a connection has failed too often."""
+    """Return the error to raise if connections fail after the last attempt."""
     return Unreachable(
         f"The server does not answer ({str(error) or type(error).__name__}): is it up, and the URL right?"
     )
 
 
 class Call:
-    """One request and its answer.
+    """One request and its retries.
 
-    Send `request`, and say how that went. When what was `answered` is not the last word, or the connection `broke`,
-    wait for `pause` seconds and send it again. Both raise when no more is to be done.
+    The caller sends `request` and calls `on_response` or `on_connection_error`. If `on_response` returns true, the
+    request is complete. Otherwise the caller waits for `pause` seconds and sends `request` again. Both methods raise if
+    no attempts are left.
     """
 
     def __init__(self, request: Request, attempts: int) -> None:
@@ -97,19 +99,19 @@ class Call:
         self.pause = 0.0
         self._backoff = Backoff(attempts)
 
-    def answered(self, status: int, headers: Mapping[str, str], content: bytes) -> bool:
-        """An answer came: whether it is the last word. Raises `ApiError`."""
+    def on_response(self, status: int, headers: Mapping[str, str], content: bytes) -> bool:
+        """Return whether the request succeeded; if not, it is to be sent again. Raises `ApiError` to give up."""
         if 200 <= status < 300:
             return True
         error = answered_error(status, headers, content)
-        pause = self._backoff.pause(error.retry_after or 0) if may_help(error, headers) else None
+        pause = self._backoff.pause(error.retry_after or 0) if is_retryable(error, headers) else None
         if pause is None:
             raise error
         self.pause = pause
         return False
 
-    def broke(self, error: Exception) -> None:
-        """The connection failed, or no whole answer came. Raises `Unreachable`."""
+    def on_connection_error(self, error: Exception) -> None:
+        """The connection failed before the answer was complete. Raises `Unreachable` to give up."""
         pause = self._backoff.after(error)
         if pause is None:
             raise unreachable(error) from error

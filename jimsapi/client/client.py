@@ -1,4 +1,4 @@
-"""The clients. What they ask and what they make of the answers is in `Api`; they differ in how they wait."""
+"""The clients. `Client` and `AsyncClient` differ only in I/O; `Api` builds the requests of both."""
 
 import time
 from collections.abc import AsyncGenerator, Generator
@@ -17,18 +17,19 @@ from .request import MessageFields, Request, message_request, run_path
 from .watch import SILENCE, Watch
 
 CONNECT_WITHIN = 10.0
+"""Seconds within which a connection has to be established."""
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
-"""An open stream keeps a connection: as many are made as are asked for."""
+"""Each open stream uses a connection, so their number is not limited."""
 
 
 class Api:
-    """An API at a URL, and who calls it. `attempts` more are made after the first, of whatever it is."""
+    """The API at a URL, with the caller's key. A failed request is retried up to `attempts` times."""
 
     def __init__(self, url: str, api_key: str | None, timeout: float, attempts: int) -> None:
         try:
             parsed = httpx.URL(url)
             host = parsed.host
-            parsed.raw_host.decode().encode("idna")  # as it is when it is looked up
+            parsed.raw_host.decode().encode("idna")  # resolving the name encodes it so, and would raise only then
         except (httpx.InvalidURL, UnicodeError) as error:
             raise ValueError(f"This is no URL: {error}") from None
         if parsed.scheme not in ("http", "https") or not host:
@@ -45,29 +46,29 @@ class Api:
         self._attempts = attempts
 
     def build(self, http: httpx.Client | httpx.AsyncClient, request: Request) -> httpx.Request:
-        """The request as it is sent."""
+        """Return the HTTP request for `request`, with the URL, the key and the timeouts."""
         return http.build_request(
             request.method,
             self._url + request.path,
             headers=self._headers | request.headers,
             content=request.content,
-            timeout=httpx.Timeout(request.patience, connect=CONNECT_WITHIN),
+            timeout=httpx.Timeout(request.read_timeout, connect=CONNECT_WITHIN),
         )
 
     def send(self, path: str, message: str, fields: MessageFields) -> Call:
-        """A message, whose answer is awaited."""
+        """Return the call that sends a message to `path`."""
         return Call(message_request(path, message, fields, self._timeout), self._attempts)
 
     def ask(self, method: str, path: str) -> Call:
-        """A request without a body."""
+        """Return the call of a request without a body."""
         return Call(Request(method, path, {}, None, self._timeout), self._attempts)
 
     def stream(self, message: str, fields: MessageFields) -> Watch:
-        """A message, whose run is watched."""
+        """Return the stream of the run that a new message begins."""
         return Watch(self._attempts, post=message_request("/api/v1/chat/stream", message, fields, SILENCE))
 
     def watch(self, run_id: UUID | str, after: str | None) -> Watch:
-        """A run that was begun before."""
+        """Return the stream of an existing run."""
         return Watch(self._attempts, run_id=run_id if isinstance(run_id, UUID) else UUID(run_id), after=after)
 
 
@@ -84,15 +85,22 @@ def _run(response: httpx.Response) -> Run:
 
 
 class Client:
-    """A client of the API at `url` (with the path before `/api`, if there is one), for ordinary code.
+    """A client of the API, for synchronous code.
 
-    `api_key` is sent as a bearer token. Every message has an idempotency key, so that asking again finds the run that
-    was begun. So is asked again whatever takes longer than `timeout` seconds, what a broken connection cut, and what
-    was refused for the moment (502, 503, 504 of a proxy, 429 with a `Retry-After`): up to `attempts` times without
-    anything new, five cut connections counting as one, with growing pauses. `http` is a client of your own, for
-    certificates and proxies; it is not closed.
+    Arguments:
+        url: where the API is, without `/api/v1`, for example `https://example.org/bot`.
+        api_key: sent as a bearer token.
+        timeout: seconds to wait for an answer before the request is sent again.
+        attempts: how often a request is retried until something new is received. Five lost connections count as one.
+        http: an httpx client of your own, for certificates and proxies. The client does not close it.
 
-    Leave it by `with` or `close`. Threads may share one. Raises `ValueError` for a URL or key that cannot be one.
+    The client retries, with growing pauses, after a timeout, a lost connection, a 502 or 503, a 504 of a proxy, and a
+    429 with `Retry-After`. Every message has an idempotency key, so that a retry finds the run that the first request
+    began.
+
+    Close it with `with` or `close`. Several threads may share one client.
+
+    Raises `ValueError` for an invalid URL or key.
     """
 
     def __init__(
@@ -122,32 +130,34 @@ class Client:
             self._http.close()
 
     def chat(self, message: str, **fields: Unpack[MessageFields]) -> Result:
-        """Send a message and wait for the answer. Raises `ClientError`."""
+        """Send a message and return the answer. Raises `ClientError`."""
         return _result(self._call(self._api.send("/api/v1/chat", message, fields)))
 
     def begin(self, message: str, **fields: Unpack[MessageFields]) -> Run:
-        """Send a message and do not wait: its run goes on in the background. Raises `ClientError`."""
+        """Send a message and return its run, which continues in the background. Raises `ClientError`."""
         return _run(self._call(self._api.send("/api/v1/runs", message, fields)))
 
     def run(self, run_id: UUID | str) -> Run:
-        """A run: where it stands, and how it ended. Raises `ClientError`."""
+        """Return the current state of a run. Raises `ClientError`."""
         return _run(self._call(self._api.ask("GET", run_path(run_id))))
 
     def cancel(self, run_id: UUID | str) -> Run:
-        """Cancel a run. Raises `Conflict` if it has ended in another way, `ClientError`."""
+        """Cancel a run and return it. Raises `Conflict` if the run has ended in another way, or `ClientError`."""
         return _run(self._call(self._api.ask("POST", run_path(run_id, "/cancel"))))
 
     def stream(self, message: str, **fields: Unpack[MessageFields]) -> Generator[Item, None, None]:
-        """Send a message, and see what is done about it as it happens; the last item is the `Result`.
+        """Send a message and yield the items of its run as they arrive. The last item is the `Result`.
 
-        The message is sent when the first item is asked for. A broken connection is resumed: every item comes once, in
-        order, and one that the server keeps no more is told by a `Gap`. Leaving early does not stop the run. Raises
-        `ClientError` in place of the result: of the kind that `chat` would have raised.
+        The client sends the message when the first item is requested. If the connection is lost, the client resumes the
+        stream: it yields every item once and in order, and a `Gap` for items that are no longer available. Closing the
+        generator does not stop the run.
+
+        Raises `ClientError` in place of the result, of the same type as `chat` would.
         """
         return self._watch(self._api.stream(message, fields))
 
     def watch(self, run_id: UUID | str, after: str | None = None) -> Generator[Item, None, None]:
-        """Watch a run, from its beginning or after the item with the id `after`, as `stream` does."""
+        """Yield the items of a run, as `stream` does, from its beginning or after the item with the id `after`."""
         return self._watch(self._api.watch(run_id, after))
 
     def _call(self, call: Call) -> httpx.Response:
@@ -155,9 +165,9 @@ class Client:
             try:
                 response = self._http.send(self._api.build(self._http, call.request))
             except httpx.RequestError as error:
-                call.broke(error)
+                call.on_connection_error(error)
             else:
-                if call.answered(response.status_code, response.headers, response.content):
+                if call.on_response(response.status_code, response.headers, response.content):
                     return response
             time.sleep(call.pause)
 
@@ -166,27 +176,28 @@ class Client:
             try:
                 response = self._http.send(self._api.build(self._http, watch.request()), stream=True)
                 try:
-                    if watch.streams(response.status_code, response.headers):
+                    if watch.is_stream(response.status_code, response.headers):
                         for data in response.iter_bytes():
-                            if watch.over:  # a server that goes on behind the last item is not listened to
+                            if watch.finished:  # ignore everything after the last item
                                 break
                             yield from watch.feed(data)
-                        watch.ended()
+                        watch.on_stream_end()
                     else:
-                        watch.answered(response.status_code, response.headers, response.read())
+                        watch.on_response(response.status_code, response.headers, response.read())
                 finally:
                     response.close()
             except httpx.RequestError as error:
-                watch.broke(error)
-            if watch.over:
+                watch.on_connection_error(error)
+            if watch.finished:
                 return
             time.sleep(watch.pause)
 
 
 class AsyncClient:
-    """The same for async code, on asyncio or Trio: `Client` says what everything means.
+    """A client of the API, for async code on asyncio or Trio. `Client` documents the arguments and methods.
 
-    Leave it by `async with` or `aclose`. Who leaves a stream early closes it at once by `contextlib.aclosing`.
+    Close it with `async with` or `aclose`. If you stop reading a stream early, use `contextlib.aclosing` to close it at
+    once.
     """
 
     def __init__(
@@ -216,27 +227,27 @@ class AsyncClient:
             await self._http.aclose()
 
     async def chat(self, message: str, **fields: Unpack[MessageFields]) -> Result:
-        """Send a message and wait for the answer. Raises `ClientError`."""
+        """Send a message and return the answer. Raises `ClientError`."""
         return _result(await self._call(self._api.send("/api/v1/chat", message, fields)))
 
     async def begin(self, message: str, **fields: Unpack[MessageFields]) -> Run:
-        """Send a message and do not wait: its run goes on in the background. Raises `ClientError`."""
+        """Send a message and return its run, which continues in the background. Raises `ClientError`."""
         return _run(await self._call(self._api.send("/api/v1/runs", message, fields)))
 
     async def run(self, run_id: UUID | str) -> Run:
-        """A run: where it stands, and how it ended. Raises `ClientError`."""
+        """Return the current state of a run. Raises `ClientError`."""
         return _run(await self._call(self._api.ask("GET", run_path(run_id))))
 
     async def cancel(self, run_id: UUID | str) -> Run:
-        """Cancel a run. Raises `Conflict` if it has ended in another way, `ClientError`."""
+        """Cancel a run and return it. Raises `Conflict` if the run has ended in another way, or `ClientError`."""
         return _run(await self._call(self._api.ask("POST", run_path(run_id, "/cancel"))))
 
     def stream(self, message: str, **fields: Unpack[MessageFields]) -> AsyncGenerator[Item, None]:
-        """Send a message, and see what is done about it as it happens, as `Client.stream` says."""
+        """Send a message and yield the items of its run as they arrive, as `Client.stream` does."""
         return self._watch(self._api.stream(message, fields))
 
     def watch(self, run_id: UUID | str, after: str | None = None) -> AsyncGenerator[Item, None]:
-        """Watch a run, from its beginning or after the item with the id `after`, as `stream` does."""
+        """Yield the items of a run, as `stream` does, from its beginning or after the item with the id `after`."""
         return self._watch(self._api.watch(run_id, after))
 
     async def _call(self, call: Call) -> httpx.Response:
@@ -244,9 +255,9 @@ class AsyncClient:
             try:
                 response = await self._http.send(self._api.build(self._http, call.request))
             except httpx.RequestError as error:
-                call.broke(error)
+                call.on_connection_error(error)
             else:
-                if call.answered(response.status_code, response.headers, response.content):
+                if call.on_response(response.status_code, response.headers, response.content):
                     return response
             await anyio.sleep(call.pause)
 
@@ -255,19 +266,19 @@ class AsyncClient:
             try:
                 response = await self._http.send(self._api.build(self._http, watch.request()), stream=True)
                 try:
-                    if watch.streams(response.status_code, response.headers):
+                    if watch.is_stream(response.status_code, response.headers):
                         async for data in response.aiter_bytes():
-                            if watch.over:  # a server that goes on behind the last item is not listened to
+                            if watch.finished:  # ignore everything after the last item
                                 break
                             for item in watch.feed(data):
                                 yield item
-                        watch.ended()
+                        watch.on_stream_end()
                     else:
-                        watch.answered(response.status_code, response.headers, await response.aread())
+                        watch.on_response(response.status_code, response.headers, await response.aread())
                 finally:
                     await response.aclose()
             except httpx.RequestError as error:
-                watch.broke(error)
-            if watch.over:
+                watch.on_connection_error(error)
+            if watch.finished:
                 return
             await anyio.sleep(watch.pause)

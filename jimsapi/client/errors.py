@@ -1,4 +1,4 @@
-"""What a client raises: what the API answered instead of what was asked for, or that it did not answer."""
+"""The errors that the client raises: errors that the API answered, and that the API did not answer."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -11,10 +11,10 @@ import orjson
 
 
 class ClientError(Exception):
-    """What was asked for is not to be had.
+    """Base class of the client's errors.
 
-    `detail` says why: a text, or for a faulty body the list of its faults. `run_id` is the run that it is about, if the
-    message had become one (or, if another message was in the way, the run of that one).
+    `detail` is the reason: a text, or the list of faults if the body was invalid. `run_id` is the run of the message,
+    if one was begun. If the thread was busy, it is the run that the thread was busy with.
     """
 
     def __init__(self, detail: Any, *, run_id: UUID | None = None) -> None:
@@ -29,17 +29,20 @@ class ClientError(Exception):
 
 
 class Unreachable(ClientError):
-    """No whole answer came, however often it was asked for. With a `run_id` the run goes on; `watch` may find it."""
+    """The client received no complete answer in any attempt.
+
+    If there is a `run_id`, the run continues on the server, and `watch` can read it later.
+    """
 
 
 class ApiError(ClientError):
-    """The API refused, or failed. `status` is the HTTP status, `retry_after` the seconds after which to try again."""
+    """The API answered with an error. `status` is the HTTP status, `retry_after` the seconds to wait before a retry."""
 
     def __init__(
         self, status: int, detail: Any, *, run_id: UUID | None = None, retry_after: float | None = None
     ) -> None:
         super().__init__(detail, run_id=run_id)
-        self.args = (status, detail)  # what it is made of anew where another process gets it
+        self.args = (status, detail)  # unpickling the error calls the class with these
         self.status = status
         self.retry_after = retry_after
 
@@ -48,7 +51,7 @@ class ApiError(ClientError):
 
 
 class InvalidRequest(ApiError):
-    """400, 413, 415, 422: the request is faulty, or its idempotency key was used for another one."""
+    """400, 413, 415, 422: the request is invalid, or its idempotency key was used for a different request."""
 
 
 class Unauthorized(ApiError):
@@ -60,11 +63,11 @@ class Forbidden(ApiError):
 
 
 class NotFound(ApiError):
-    """404: there is no such thread or run, or it is somebody else's."""
+    """404: there is no such thread or run, or it belongs to another caller."""
 
 
 class Conflict(ApiError):
-    """409: the run was cancelled, or has ended and cannot be, or the thread takes no other message now."""
+    """409: the run was cancelled, or has ended and cannot be cancelled, or the thread is busy."""
 
 
 class TooManyRequests(ApiError):
@@ -72,15 +75,15 @@ class TooManyRequests(ApiError):
 
 
 class RunFailed(ApiError):
-    """500: the pipeline or the server failed. The message is in the thread, an answer is not."""
+    """500: the pipeline or the server failed. The message is stored in the thread, without an answer."""
 
 
 class Unavailable(ApiError):
-    """502, 503: the server takes no work now, or the run was interrupted."""
+    """502, 503: the server accepts no messages now, or the run was interrupted."""
 
 
 class TimedOut(ApiError):
-    """504: the pipeline took too long. The message is in the thread, an answer is not."""
+    """504: the pipeline took too long. The message is stored in the thread, without an answer."""
 
 
 _BY_STATUS: dict[int, type[ApiError]] = {
@@ -101,39 +104,39 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 
 
 def api_error(status: int, detail: Any, *, run_id: UUID | None = None, retry_after: float | None = None) -> ApiError:
-    """The error that goes with a status."""
+    """Return the error for an HTTP status."""
     return _BY_STATUS.get(status, ApiError)(status, detail, run_id=run_id, retry_after=retry_after)
 
 
 def answered_error(status: int, headers: Mapping[str, str], content: bytes) -> ApiError:
-    """The error that an answer tells. One that is not of the API's own making has the status's phrase as its detail."""
+    """Return the error for an answer. If the answer is not from the API, `detail` is the phrase of its status."""
     try:
         body = orjson.loads(content)
     except orjson.JSONDecodeError:
         body = None
-    told = body if isinstance(body, dict) else {}
+    fields = body if isinstance(body, dict) else {}
     return api_error(
         status,
-        told.get("detail") or _phrase(status, headers.get("location")),
-        run_id=run_of(told.get("run_id")) or run_of(headers.get("x-run-id")),
+        fields.get("detail") or _phrase(status, headers.get("location")),
+        run_id=run_of(fields.get("run_id")) or run_of(headers.get("x-run-id")),
         retry_after=_retry_after(headers),
     )
 
 
 def run_of(text: Any) -> UUID | None:
-    """The run that a text names; None if it is no identifier."""
+    """Return the identifier of a run as a UUID; None if it is not one."""
     try:
         return UUID(text)
     except (TypeError, ValueError, AttributeError):
         return None
 
 
-def _phrase(status: int, elsewhere: str | None) -> str:
+def _phrase(status: int, location: str | None) -> str:
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:
         phrase = "Unknown status"
-    return f"{phrase}: the API is at {elsewhere[:200]}" if elsewhere and 300 <= status < 400 else phrase
+    return f"{phrase}: the API is at {location[:200]}" if location and 300 <= status < 400 else phrase
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -1,4 +1,4 @@
-"""Server-sent events (WHATWG HTML, section 9.2), read from bytes as they come."""
+"""An incremental parser of server-sent events (WHATWG HTML, section 9.2)."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class SentEvent(msgspec.Struct, frozen=True):
-    """One event. `id` is its own, None if it has none: then who resumes goes on after an earlier one."""
+    """One event. `id` is None if the event has none of its own; a client then resumes after an earlier event."""
 
     name: str
     data: bytes
@@ -18,13 +18,13 @@ class SentEvent(msgspec.Struct, frozen=True):
 
 
 class EventStreamReader:
-    """Takes a stream apart, wherever the network cut it into pieces.
+    """Parses a stream that arrives in chunks of any size.
 
-    Nothing is decoded before a line is whole, and what is not whole at the end is no event.
+    It decodes only complete lines. An event that is not complete at the end of the stream is dropped.
     """
 
     def __init__(self) -> None:
-        self._rest: list[bytes] = []  # of the line that is not whole, in the pieces in which it came
+        self._partial_line: list[bytes] = []  # in the chunks in which it arrived
         self._after_cr = False
         self._first = True
         self._name = ""
@@ -32,29 +32,29 @@ class EventStreamReader:
         self._id: str | None = None
 
     def feed(self, data: bytes) -> Iterator[SentEvent]:
-        """The events that end within these bytes."""
+        """Yield the events that are complete with the next chunk `data`."""
         for line in self._lines(data):
             if line:
-                self._take(line)
+                self._read_field(line)
             else:
-                yield from self._end()
+                yield from self._end_event()
 
     def _lines(self, data: bytes) -> list[bytes]:
         if self._after_cr and data:
-            data = data.removeprefix(b"\n")  # the other half of a line end
+            data = data.removeprefix(b"\n")  # the second half of a CRLF
             self._after_cr = False
         *lines, rest = _LINE_END.split(data)
         self._after_cr = self._after_cr or data.endswith(b"\r")
         if lines:
-            lines[0] = b"".join((*self._rest, lines[0]))
-            self._rest = []
+            lines[0] = b"".join((*self._partial_line, lines[0]))
+            self._partial_line = []
             if self._first:
                 self._first = False
                 lines[0] = lines[0].removeprefix(_BOM)
-        self._rest.append(rest)
+        self._partial_line.append(rest)
         return lines
 
-    def _take(self, line: bytes) -> None:
+    def _read_field(self, line: bytes) -> None:
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"data":
@@ -64,7 +64,7 @@ class EventStreamReader:
         elif field == b"id" and b"\0" not in value:
             self._id = value.decode("utf-8", "replace")
 
-    def _end(self) -> Iterator[SentEvent]:
+    def _end_event(self) -> Iterator[SentEvent]:
         if self._data:
             yield SentEvent(self._name or "message", b"\n".join(self._data), self._id)
         self._name, self._data, self._id = "", [], None

@@ -1,4 +1,4 @@
-"""What is asked of the API, before anything is sent."""
+"""The requests of the client, before they are sent."""
 
 from collections.abc import Mapping
 from typing import Any, TypedDict
@@ -11,13 +11,15 @@ MAX_KEY = 255
 
 
 class MessageFields(TypedDict, total=False):
-    """What may be said with a message; None is the same as leaving it out.
+    """The optional fields of a message. A field that is None is not sent.
 
-    `contact_id` is the person, by the caller's own system; whose credentials are bound to one contact may leave it out.
-    Without a `thread_id` the contact's newest thread goes on, or a new one begins, which gets `thread_config`.
-    `idempotency_key` is 1 to 255 visible characters of ASCII; the client makes one for each message that has none. A
-    message that is sent again with the same key within 24 hours is answered once. `webhook_url` is called by the server
-    when the run has ended.
+    - `contact_id`: the person who writes, as your system identifies them. If your key is bound to one contact, omit it.
+    - `thread_id`: the thread to continue. Without it, the message continues the contact's newest thread, or begins a
+      new one.
+    - `thread_config`: the configuration of a new thread.
+    - `idempotency_key`: 1 to 255 visible ASCII characters. Messages with the same key within 24 hours have one run. The
+      client generates a key for a message without one.
+    - `webhook_url`: the server calls it when the run has ended.
     """
 
     contact_id: str | None
@@ -30,26 +32,29 @@ class MessageFields(TypedDict, total=False):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A request, without what all have in common. `patience` is for how many seconds the server may be silent."""
+    """A request, without the parts that all requests share. `read_timeout` is in seconds."""
 
     method: str
     path: str
     headers: dict[str, str]
     content: bytes | None
-    patience: float
+    read_timeout: float
 
 
-def message_request(path: str, message: str, fields: MessageFields, patience: float) -> Request:
-    """A message. Raises `TypeError` or `ValueError` for what is no JSON, or a key that no header can hold."""
+def message_request(path: str, message: str, fields: MessageFields, read_timeout: float) -> Request:
+    """Return the request that sends a message.
+
+    Raises `TypeError` if a field cannot be encoded as JSON, and `ValueError` for an invalid idempotency key.
+    """
     key = fields.get("idempotency_key") or str(uuid4())
     if len(key) > MAX_KEY or not (key.isascii() and key.isprintable()):
         raise ValueError(f"An idempotency key has 1 to {MAX_KEY} visible characters of ASCII.")
     given = {name: value for name, value in fields.items() if value is not None and name != "idempotency_key"}
     content = orjson.dumps({**given, "message": message})
     headers = {"content-type": "application/json", "idempotency-key": key}
-    return Request("POST", path, headers, content, patience)
+    return Request("POST", path, headers, content, read_timeout)
 
 
-def run_path(run_id: UUID | str, what: str = "") -> str:
-    """The path of a run. Raises `ValueError` for what is no identifier."""
-    return f"/api/v1/runs/{run_id if isinstance(run_id, UUID) else UUID(run_id)}{what}"
+def run_path(run_id: UUID | str, suffix: str = "") -> str:
+    """Return the path of a run. Raises `ValueError` if `run_id` is not a UUID."""
+    return f"/api/v1/runs/{run_id if isinstance(run_id, UUID) else UUID(run_id)}{suffix}"

@@ -24,7 +24,7 @@ def call(attempts: int = 10) -> Call:
 
 
 def answered(asked: Call, status: int, headers: dict[str, str] | None = None, detail: str = "told") -> bool:
-    return asked.answered(status, httpx.Headers(headers), f'{{"detail":"{detail}"}}'.encode())
+    return asked.on_response(status, httpx.Headers(headers), f'{{"detail":"{detail}"}}'.encode())
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])
@@ -71,18 +71,18 @@ def test_a_server_that_stays_away_is_asked_so_often_and_no_more() -> None:
         answered(asked, 503)
     broken = call(3)
     for _ in range(3):
-        broken.broke(httpx.ConnectError("refused"))
+        broken.on_connection_error(httpx.ConnectError("refused"))
     with pytest.raises(Unreachable, match=r"\(refused\)"):
-        broken.broke(httpx.ConnectError("refused"))
+        broken.on_connection_error(httpx.ConnectError("refused"))
 
 
 def test_a_cut_connection_counts_a_fifth_and_pauses_stay_short() -> None:
     asked = call(3)
     for _ in range(15):
-        asked.broke(httpx.RemoteProtocolError("cut"))
+        asked.on_connection_error(httpx.RemoteProtocolError("cut"))
         assert 0 < asked.pause <= LONGEST_PAUSE_AFTER_CUT
     with pytest.raises(Unreachable):
-        asked.broke(httpx.ReadError(""))
+        asked.on_connection_error(httpx.ReadError(""))
 
 
 def test_pauses_grow_up_to_a_limit_and_differ() -> None:
@@ -117,13 +117,13 @@ def test_a_certificate_that_is_not_trusted_is_told_at_once() -> None:
     error = httpx.ConnectError("certificate verify failed")
     error.__cause__ = ssl.SSLCertVerificationError("certificate verify failed")
     with pytest.raises(Unreachable, match="certificate"):
-        call().broke(error)
+        call().on_connection_error(error)
 
 
 @pytest.mark.parametrize("error", [httpx.DecodingError("incorrect header"), httpx.TooManyRedirects("too many")])
 def test_an_answer_that_will_be_no_better_is_told_at_once(error: httpx.RequestError) -> None:
     with pytest.raises(Unreachable, match=str(error)):
-        call().broke(error)
+        call().on_connection_error(error)
 
 
 @pytest.mark.parametrize("given", ["Fri, 31 Dec 1999 23:59:59 +99999999999999999999", "soon", ""])

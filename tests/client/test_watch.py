@@ -50,9 +50,9 @@ def begin(*events: str) -> Watch:
     """A watch of a message whose first connection told these events and was cut."""
     watch = Watch(10, post=POST)
     assert watch.request() is POST
-    assert watch.streams(200, HEAD)
+    assert watch.is_stream(200, HEAD)
     feed(watch, *events)
-    watch.broke(CUT)
+    watch.on_connection_error(CUT)
     return watch
 
 
@@ -63,18 +63,18 @@ def asks(watch: Watch) -> tuple[str, str, str | None]:
 
 def resume(watch: Watch, *events: str) -> list[Item]:
     watch.request()
-    assert watch.streams(200, ANONYMOUS)
+    assert watch.is_stream(200, ANONYMOUS)
     return feed(watch, *events)
 
 
 def test_before_the_run_is_known_the_same_message_is_sent_again() -> None:
     watch = Watch(10, post=POST)
     assert watch.request() is POST
-    watch.broke(CUT)
+    watch.on_connection_error(CUT)
     assert watch.pause > 0
     assert watch.request() is POST
-    assert watch.streams(200, ANONYMOUS)
-    watch.broke(CUT)
+    assert watch.is_stream(200, ANONYMOUS)
+    watch.on_connection_error(CUT)
     assert watch.request() is POST
 
 
@@ -86,7 +86,7 @@ def test_it_goes_on_after_the_last_whole_event() -> None:
     watch = begin(STARTED, LOOKING, FOUND[:35])
     assert asks(watch) == ("GET", f"runs/{RUN}/stream", "2")
     assert resume(watch, FOUND, RESULT) == [ANOTHER, A_RESULT]
-    assert watch.over
+    assert watch.finished
 
 
 def test_what_came_before_comes_no_more() -> None:
@@ -96,9 +96,9 @@ def test_what_came_before_comes_no_more() -> None:
 def test_nothing_comes_behind_the_end_and_breaking_there_is_nothing() -> None:
     watch = begin(STARTED)
     assert resume(watch, RESULT, RESULT, LOOKING) == [A_RESULT]
-    watch.broke(CUT)
-    watch.ended()
-    assert watch.over
+    watch.on_connection_error(CUT)
+    watch.on_stream_end()
+    assert watch.finished
 
 
 def test_what_a_newer_server_tells_is_passed_over_and_not_asked_for_again() -> None:
@@ -110,14 +110,14 @@ def test_a_gap_of_an_uncounted_run_is_told_once() -> None:
     gap = 'event: gap\nid: 2\ndata: {"missed":null}\n\n'
     watch = begin(STARTED, LOOKING)
     assert resume(watch, gap) == [Gap(missed=None, id="2")]
-    watch.broke(CUT)
+    watch.on_connection_error(CUT)
     assert resume(watch, gap, RESULT) == [A_RESULT]
 
 
 def test_a_stream_that_ends_early_but_whole_goes_on_too() -> None:
     watch = begin(STARTED)
     resume(watch, LOOKING)
-    watch.ended()
+    watch.on_stream_end()
     assert asks(watch)[2] == "2"
 
 
@@ -125,12 +125,12 @@ def test_something_new_lets_it_try_as_often_again() -> None:
     watch = Watch(1, run_id=RUN)
     for event in (STARTED, LOOKING, FOUND):
         for _ in range(5):
-            watch.broke(CUT)
+            watch.on_connection_error(CUT)
         assert resume(watch, event)
     for _ in range(5):
-        watch.broke(CUT)
+        watch.on_connection_error(CUT)
     with pytest.raises(Unreachable) as raised:
-        watch.broke(CUT)
+        watch.on_connection_error(CUT)
     assert raised.value.run_id == RUN
 
 
@@ -139,9 +139,9 @@ def test_what_has_no_place_in_the_stream_is_told_and_is_nothing_new() -> None:
     watch = Watch(1, run_id=RUN)
     for _ in range(5):
         assert [item.id for item in resume(watch, nowhere)] == [""]
-        watch.broke(CUT)
+        watch.on_connection_error(CUT)
     with pytest.raises(Unreachable):
-        watch.broke(CUT)
+        watch.on_connection_error(CUT)
 
 
 def test_a_place_that_no_stream_of_ours_has_is_passed_over() -> None:
@@ -152,72 +152,72 @@ def test_a_place_that_no_stream_of_ours_has_is_passed_over() -> None:
 def test_a_failed_run_that_is_shown_as_a_stream_is_not_watched_again() -> None:
     watch = begin(STARTED)
     resume(watch, FAILED)
-    watch.ended()
+    watch.on_stream_end()
     assert asks(watch)[1] == f"runs/{RUN}"
-    assert not watch.streams(200, HEAD)
+    assert not watch.is_stream(200, HEAD)
     with pytest.raises(ClientError, match="look at the URL"):
-        watch.answered(200, HEAD, FAILED.encode())
+        watch.on_response(200, HEAD, FAILED.encode())
 
 
 def test_an_error_is_raised_with_the_status_that_the_run_has() -> None:
     watch = begin(STARTED)
     assert resume(watch, FAILED) == []
-    watch.ended()
-    assert not watch.over
+    watch.on_stream_end()
+    assert not watch.finished
     assert asks(watch) == ("GET", f"runs/{RUN}", None)
     shown = f'{{"run_id":"{RUN}","thread_id":"{RUN}","status":"cancelled","error":{{"detail":"x","status":409}}}}'
     with pytest.raises(Conflict, match=r"^409: It broke$") as raised:
-        watch.answered(200, httpx.Headers(), shown.encode())
+        watch.on_response(200, httpx.Headers(), shown.encode())
     assert raised.value.run_id == RUN
 
 
 def test_an_error_whose_run_cannot_be_asked_for_is_raised_all_the_same() -> None:
     watch = begin(STARTED)
     resume(watch, FAILED)
-    watch.broke(CUT)
+    watch.on_connection_error(CUT)
     assert asks(watch)[1] == f"runs/{RUN}"
-    watch.answered(503, httpx.Headers(), b"{}")
+    watch.on_response(503, httpx.Headers(), b"{}")
     with pytest.raises(RunFailed, match="It broke"):
-        watch.answered(404, httpx.Headers(), b"{}")
+        watch.on_response(404, httpx.Headers(), b"{}")
 
 
 def test_an_error_that_ends_the_stream_alone_is_raised_only_if_the_run_cannot_be_watched_any_more() -> None:
     watch = begin(STARTED, PASSING)
     assert asks(watch) == ("GET", f"runs/{RUN}/stream", "1")
     assert resume(watch, PASSING) == []
-    watch.ended()
+    watch.on_stream_end()
     for _ in range(8):
-        watch.broke(httpx.ConnectError("refused"))
+        watch.on_connection_error(httpx.ConnectError("refused"))
     with pytest.raises(Unavailable, match="503: shutting down"):
-        watch.broke(httpx.ConnectError("refused"))
+        watch.on_connection_error(httpx.ConnectError("refused"))
 
 
 def test_what_the_server_said_before_it_came_back_is_no_reason_any_more() -> None:
     watch = begin(STARTED, PASSING)
     assert resume(watch, LOOKING) == [A_STATUS]
     for _ in range(10):
-        watch.broke(httpx.ConnectError("refused"))
+        watch.on_connection_error(httpx.ConnectError("refused"))
     with pytest.raises(Unreachable):
-        watch.broke(httpx.ConnectError("refused"))
+        watch.on_connection_error(httpx.ConnectError("refused"))
 
 
 def test_a_refusal_of_the_message_or_of_the_rest_is_raised() -> None:
     watch = Watch(10, post=POST)
     watch.request()
     with pytest.raises(NotFound, match="no such"):
-        watch.answered(404, httpx.Headers(), b'{"detail":"no such thread"}')
+        watch.on_response(404, httpx.Headers(), b'{"detail":"no such thread"}')
     watch = begin(STARTED)
     watch.request()
-    watch.answered(503, httpx.Headers({"retry-after": "5"}), b"{}")
+    watch.on_response(503, httpx.Headers({"retry-after": "5"}), b"{}")
     assert watch.pause >= 5
     with pytest.raises(NotFound) as raised:
-        watch.answered(404, httpx.Headers(), b"{}")
+        watch.on_response(404, httpx.Headers(), b"{}")
     assert raised.value.run_id == RUN
 
 
 def test_an_id_that_is_the_last_has_nothing_behind_it() -> None:
     watch = Watch(10, run_id=RUN, after="end")
     assert asks(watch)[2] == "end"
-    assert not watch.streams(204, httpx.Headers())
-    watch.answered(204, httpx.Headers(), b"")
-    assert watch.over
+    assert not watch.is_stream(204, httpx.Headers())
+    watch.on_response(204, httpx.Headers(), b"")
+    assert watch.finished
