@@ -7,7 +7,7 @@ from jimsapi.builtin.prometheus import PrometheusPlugin
 
 
 def builtin_plugins() -> Mapping[str, object]:
-    """The built-in plugins by name, fresh for one app, in the order they are asked."""
+    """Return the built-in plugins by name, in the order in which their hooks are called. Each app gets new ones."""
     return {
         "key": bearer_key,
         "certificate": client_certificate,

@@ -1,4 +1,4 @@
-"""Loading the app: `module:attribute`, the attribute being `app` if left out; a bare pipeline becomes a `JimsApp`."""
+"""Loads the app from `module:attribute` (`module` means `module:app`), and wraps a bare pipeline in a `JimsApp`."""
 
 import importlib
 import sys

@@ -1,8 +1,8 @@
-"""Auth by keys: `Authorization: Bearer <key>` (RFC 6750).
+"""The auth provider for keys: `Authorization: Bearer <key>` (RFC 6750).
 
-There are plain keys, from flags, `JIMS_API_KEY` and the file of `JIMS_API_KEY_FILE`, which may do everything; and the
-named keys of the keys file, which may do what the file says. All are valid together, so that keys are changed without a
-gap, and both files are read again when they change.
+Plain keys come from flags, `JIMS_API_KEY` and the file of `JIMS_API_KEY_FILE`; they have all rights. Named keys come
+from the keys file, which also limits their rights. All keys are valid at the same time, so operators can replace a key
+without an interruption. Both files are read again when they change.
 """
 
 import json
@@ -41,7 +41,7 @@ logger = logging.getLogger("jimsapi.key")
 
 
 SHORT = 16
-"""Characters. A plain key with fewer is warned of: random letters and digits of this number are beyond all guessing."""
+"""Characters. A shorter plain key causes a warning. This many random letters and digits cannot be guessed."""
 
 
 class KeyOptions(Options):
@@ -56,21 +56,21 @@ class KeyOptions(Options):
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """Who a named key admits, and until when, in seconds since 1970."""
+    """The identity of a named key, and when the key expires, in seconds since 1970; None if never."""
 
     identity: Identity
     expires: float | None
 
 
 Holders = Mapping[bytes, Holder]
-"""By the hash of their key."""
+"""Holders by the SHA-256 hash of their key."""
 
 
 class BearerKey:
-    """Admits holders of a key.
+    """Admits requests with a valid key.
 
-    `keys` are valid as long as the server runs, those of `plain` and `named` as long as they are in their files. A
-    plain key is unbound and has every scope. `clock` gives seconds since 1970, by which named keys expire.
+    `keys` are valid while the server runs, the keys of `plain` and `named` while they are in their files. A plain key
+    is not bound to a contact and has every scope. `clock` returns seconds since 1970.
     """
 
     name = "key"
@@ -90,7 +90,10 @@ class BearerKey:
         self._clock = clock
 
     async def authenticate(self, connection: Connection) -> Identity | None:
-        """Admit a right key; None without a bearer token; `InvalidCredentials` for a wrong, expired or empty one."""
+        """Return the identity of a valid key, or None if the request has no bearer token.
+
+        Raises `InvalidCredentials` if the key is wrong, expired or empty.
+        """
         authorization = connection.headers.get("authorization")
         if authorization is None:
             return None
@@ -102,14 +105,14 @@ class BearerKey:
             raise InvalidCredentials("the token is empty")
         keys = self._keys if self._plain is None else chain(self._keys, self._plain.current())
         if matches_any(keys, token):
-            return _HOLDER
+            return _PLAIN_KEY
         if self._named is not None:
             return self._holder(self._named.current(), token)
         raise InvalidCredentials("no such key")
 
     def _holder(self, holders: Holders, token: str) -> Identity:
-        # Looking a hash up may take a time that depends on the hashes there are. That tells nothing of use: who does
-        # not know a key cannot choose what his guess hashes to, and so cannot feel his way towards a hash.
+        # The time of this lookup may depend on the hashes in the table. That does not help an attacker, who cannot
+        # choose the hash of a guessed key.
         holder = holders.get(digest_of(token.encode("latin-1", "replace")))
         if holder is None:
             raise InvalidCredentials("no such key")
@@ -118,11 +121,14 @@ class BearerKey:
         return holder.identity
 
 
-_HOLDER = Identity("key")
+_PLAIN_KEY = Identity("key")
 
 
 def plain_keys(data: bytes) -> tuple[Secret, ...] | None:
-    """The keys of a file with one a line; None if it has none, but comments. Raises `ValueError` for no such file."""
+    """Return the keys of a file with one key a line; None if it has only comments.
+
+    Raises `ValueError` if the file is not UTF-8 text, or is JSON.
+    """
     text = secret_text(data)
     if _is_object(text):
         raise ValueError("it holds JSON, not a key a line; a keys file is named by --keys-file or JIMS_KEYS_FILE")
@@ -130,7 +136,7 @@ def plain_keys(data: bytes) -> tuple[Secret, ...] | None:
 
 
 def _is_object(text: str) -> bool:
-    """Whether it is a keys file, say, whose lines, a single brace among them, must not become keys."""
+    """Whether the text is JSON, such as a keys file. Its lines, such as a single brace, must not become keys."""
     try:
         return isinstance(json.loads(text), dict)
     except (ValueError, RecursionError):
@@ -138,16 +144,16 @@ def _is_object(text: str) -> bool:
 
 
 class HolderTable:
-    """Makes the table of a keys file's holders, anew when the file changes.
+    """Parses a keys file into a table of holders, each time the file changes.
 
-    A key that did not change keeps its `Identity` object: the host recognises callers by it.
+    A key that did not change keeps its `Identity` object, because the server identifies callers by that object.
     """
 
     def __init__(self) -> None:
         self._last: Holders = {}
 
     def __call__(self, data: bytes) -> Holders:
-        """Raises `ValueError` for a faulty file."""
+        """Return the table. Raises `ValueError` for an invalid file."""
         made = {bytes.fromhex(key.sha256): _holder_of(key) for key in parse_keys(data)}
         for digest, holder in made.items():
             last = self._last.get(digest)

@@ -1,7 +1,8 @@
-"""Auth by client certificates: whom the TLS handshake let in is who its certificate says.
+"""The auth provider for client certificates (mutual TLS).
 
-The server verifies the certificate; this looks only at what it tells by the ASGI TLS extension
-(https://asgi.readthedocs.io/en/latest/specs/tls.html). Under a server that tells nothing, nobody is admitted.
+The server verifies the certificate. The provider reads the result from the ASGI TLS extension
+(https://asgi.readthedocs.io/en/latest/specs/tls.html). If the server does not support the extension, the provider
+admits no request.
 """
 
 from pathlib import Path
@@ -22,15 +23,18 @@ class CertificateOptions(Options, prefix="ssl"):
 
 
 class ClientCertificate:
-    """Admits holders of a verified certificate, unbound, to chat; who reads all conversations needs a key too.
+    """Admits requests with a verified certificate. Their identity is not bound to a contact and has the scope `chat`.
 
-    The subject is the certificate's, as RFC 4514 writes it, for example `CN=shop,O=Example`.
+    The identity's subject is that of the certificate in the format of RFC 4514, for example `CN=shop,O=Example`.
     """
 
     name = "certificate"
 
     async def authenticate(self, connection: Connection) -> Identity | None:
-        """Admit a verified certificate; None without one; `InvalidCredentials` for one that names nobody."""
+        """Return the identity of a verified certificate, or None if the client sent no certificate.
+
+        Raises `InvalidCredentials` if the certificate is not valid or its subject is empty.
+        """
         extensions = connection.scope.get("extensions") or {}
         tls = extensions.get("tls") or {}
         error, subject = tls.get("client_cert_error"), tls.get("client_cert_name")
@@ -38,7 +42,7 @@ class ClientCertificate:
             raise InvalidCredentials(f"the client certificate is not good: {error}")
         if subject is None:
             return None
-        if not subject:  # all who have such a certificate would be one caller
+        if not subject:  # all clients with such a certificate would be the same caller
             raise InvalidCredentials("the client certificate has an empty subject")
         return Identity(subject, scopes=_SCOPES)
 

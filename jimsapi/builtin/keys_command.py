@@ -1,4 +1,4 @@
-"""`jimsapi keys`: make, list and revoke the named keys of a keys file."""
+"""`jimsapi keys`: creates, lists and revokes the named keys of a keys file."""
 
 import json
 import os
@@ -30,7 +30,10 @@ def keys() -> None:
 
 
 def _with_file(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the keys file: by --keys-file before or behind its name, or by the variable."""
+    """Decorator: passes the keys file to a command.
+
+    --keys-file may be before or after the command's name. The variable is used without it.
+    """
 
     @click.option("--keys-file", metavar="FILE", help=f"The keys file. [{VARIABLE}]")
     @click.pass_context
@@ -82,9 +85,9 @@ def revoke(file: KeysFile, name: str) -> None:
 
 
 def moment(text: str, now: datetime) -> datetime:
-    """The time that --expires names: hours, days or weeks from `now`, or ISO 8601, in UTC unless it says otherwise.
+    """Parse --expires: hours, days or weeks after `now`, or a date or time in ISO 8601, in UTC without an offset.
 
-    A date is its first moment. Raises `StartError` for anything else, and for what is past.
+    A date means its midnight. Raises `StartError` for any other text, and for a time in the past.
     """
     try:
         if span := _SPAN.fullmatch(text):

@@ -1,4 +1,4 @@
-"""The keys file: named bearer keys, of which only hashes are kept.
+"""The keys file: named bearer keys, stored as hashes.
 
     {
       "version": 1,
@@ -8,11 +8,11 @@
       ]
     }
 
-`scopes` (all), `contact_id` (any) and `expires` (never) may be left out. Whatever else is missing, unknown or odd
-refuses the file whole: a limit that somebody misspelt must not become no limit.
+`scopes` (default: all), `contact_id` (any) and `expires` (never) are optional. If another field is missing, unknown or
+invalid, the whole file is invalid: a limit with a misspelt name must not be ignored.
 
-A key is hashed with SHA-256, once and without salt. A slow hash protects secrets that can be guessed; these are 256
-random bits, which cannot, and every request would pay for it.
+A key is hashed once with SHA-256, without salt. A slow hash protects secrets that can be guessed. These keys have 256
+random bits, so it would only slow down every request.
 """
 
 import contextlib
@@ -40,11 +40,10 @@ from jimsapi.threads.errors import InputRefused
 VERSION = 1
 
 PREFIX = "jims_"
-"""Begins every new key: scanners for leaked secrets can know it, and no shell takes it for an option."""
+"""Every new key begins with it. Scanners for leaked secrets can recognise it, and a key never looks like a flag."""
 
-DEEPEST = 32
-"""How many levels of lists and objects a keys file may have. It needs four; parsers of JSON fail or not, by their kind,
-at some thousands."""
+MAX_DEPTH = 32
+"""Levels of lists and objects that a keys file may have. It needs four. With thousands, JSON parsers may fail."""
 
 Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._@-]{0,63}\Z")]
 Moment = Annotated[datetime, Meta(tz=True)]
@@ -52,7 +51,7 @@ Scope = Literal["chat", "threads"]
 
 
 class NamedKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One key, as the file has it."""
+    """One key of a keys file."""
 
     name: Name
     sha256: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
@@ -62,7 +61,7 @@ class NamedKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     expires: Moment | UnsetType = UNSET
 
     def has_expired(self, now: datetime) -> bool:
-        """Whether the key is refused at this moment."""
+        """Return whether the key is expired at the time `now`."""
         return self.expires is not UNSET and now >= self.expires
 
 
@@ -72,12 +71,12 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def parse_keys(data: bytes) -> tuple[NamedKey, ...]:
-    """The keys of a file. Raises `ValueError` that says what is wrong and where; it quotes no hash and no contact."""
+    """Parse a keys file. Raises `ValueError` for an invalid one; the message does not quote hashes or contacts."""
     try:
         text = data.decode("utf-8-sig")
-        if _nests_deeper(text, DEEPEST):
+        if _is_nested_deeper(text, MAX_DEPTH):
             raise ValueError("it is no keys file: it nests too deeply")
-        document = json.loads(text, object_pairs_hook=_each_once)
+        document = json.loads(text, object_pairs_hook=_without_duplicates)
         if isinstance(document, dict) and isinstance(version := document.get("version"), int) and version != VERSION:
             raise ValueError(f"it is of version {version}, and this jimsapi knows version {VERSION}")
         keys = msgspec.convert(document, _Document).keys
@@ -101,19 +100,19 @@ def parse_keys(data: bytes) -> tuple[NamedKey, ...]:
     return keys
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
         raise ValueError("a field stands twice in one object")
     return fields
 
 
-# What stands in a string is text, brackets too.
+# Brackets inside a string do not count, so the pattern matches a string as a whole.
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 
 
-def _nests_deeper(text: str, levels: int) -> bool:
-    """Whether lists and objects stand more than so many levels in one another."""
+def _is_nested_deeper(text: str, levels: int) -> bool:
+    """Whether lists and objects in a JSON text are nested more than `levels` deep."""
     depth = 0
     for found in _STRING_OR_BRACKET.finditer(text):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
@@ -123,22 +122,22 @@ def _nests_deeper(text: str, levels: int) -> bool:
 
 
 def digest_of(key: bytes) -> bytes:
-    """The hash of a key, as it is compared."""
+    """Return the SHA-256 hash of a key."""
     return hashlib.sha256(key).digest()
 
 
 class KeysFile:
-    """A keys file that is changed: by one process at a time, and never seen half-written.
+    """Reads and changes a keys file. Only one process changes it at a time, and readers never see a partial file.
 
-    Every method raises `StartError` if the file cannot be read or written, or is faulty.
+    Every method raises `StartError` if the file cannot be read or written, or is invalid.
     """
 
     def __init__(self, path: Path) -> None:
-        # A link's target is what is replaced, not the link.
+        # If the path is a symbolic link, replace its target and keep the link.
         self._path = Path(os.path.realpath(path))
 
     def read(self) -> tuple[NamedKey, ...]:
-        """The keys, in the order they were made."""
+        """Return the keys in the order of their creation."""
         try:
             return parse_keys(self._path.read_bytes())
         except OSError as error:
@@ -154,10 +153,12 @@ class KeysFile:
         contact_id: str | None = None,
         expires: datetime | None = None,
     ) -> tuple[str, NamedKey]:
-        """Make a key. Returns it, which is kept nowhere, and its entry. A new file is its owner's alone to read.
+        """Create a key, add it to the file, and return the key, which is not stored, and its entry.
 
-        No `scopes` are all; None is any contact, and no end. Raises `StartError` also for a name that is taken or is no
-        name, a contact that no store takes, and an end that is past.
+        Without `scopes` the key has all scopes. With None for `contact_id` it is valid for any contact, and with None
+        for `expires` it does not expire. A new file is readable only by its owner.
+
+        Also raises `StartError` if the name is invalid or used, the contact is invalid, or `expires` is in the past.
         """
         key = PREFIX + secrets.token_urlsafe(32)
         limits: dict[str, Any] = {"scopes": scopes or UNSET, "expires": UNSET if expires is None else expires}
@@ -179,7 +180,7 @@ class KeysFile:
         return key, entry
 
     def revoke(self, name: str) -> None:
-        """Take a key out. Raises `StartError` also if there is none of this name."""
+        """Remove a key. Also raises `StartError` if there is no key of this name."""
         with self._locked():
             keys = self.read()
             left = tuple(key for key in keys if key.name != name)
@@ -190,8 +191,11 @@ class KeysFile:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Keep others from changing the file meanwhile. The lock is on its folder: the file itself is replaced, and a
-        lock file would belong to whoever came first, and shut out the others."""
+        """Hold a lock, so that no other process changes the file.
+
+        The lock is on the folder. The file itself is replaced, and a lock file would belong to the first user who needs
+        it, so that other users could not open it.
+        """
         folder = self._path.parent
         descriptor = None
         try:
@@ -207,7 +211,7 @@ class KeysFile:
             os.close(descriptor)
 
     def _write(self, keys: tuple[NamedKey, ...]) -> None:
-        """Replace the file in one step, so that a reader has the old or the new one, also after a power cut."""
+        """Replace the file atomically: readers see the old or the new file, also after a power failure."""
         data = msgspec.json.format(msgspec.json.encode(_Document(VERSION, keys)), indent=2) + b"\n"
         folder = self._path.parent
         try:
@@ -217,7 +221,7 @@ class KeysFile:
         try:
             try:
                 with open(descriptor, "wb") as file:
-                    self._keep_readers(descriptor)
+                    self._copy_permissions(descriptor)
                     file.write(data)
                     file.flush()
                     os.fsync(descriptor)
@@ -227,27 +231,27 @@ class KeysFile:
                 raise
             _sync(folder)
         except OSError as error:
-            by_itself = error.errno in (errno.EBUSY, errno.EXDEV)
-            way_out = "; if the file is mounted by itself, mount its folder, not the file" if by_itself else ""
-            raise StartError(f"cannot write {self._path}: {error.strerror}{way_out}") from None
+            is_mounted = error.errno in (errno.EBUSY, errno.EXDEV)
+            advice = "; if the file is mounted by itself, mount its folder, not the file" if is_mounted else ""
+            raise StartError(f"cannot write {self._path}: {error.strerror}{advice}") from None
 
-    def _keep_readers(self, descriptor: int) -> None:
-        """Give the new file the owner, group and mode of the old one: who may read that reads this too.
+    def _copy_permissions(self, descriptor: int) -> None:
+        """Give the new file the owner, group and mode of the old file.
 
-        Raises `StartError` if it cannot be done. A server that could not read the new file would keep the old keys,
-        while whoever revoked one believes that it is refused.
+        Raises `StartError` if that is not possible. If the server could not read the new file, it would go on accepting
+        a key that was just revoked.
         """
         try:
             old = os.stat(self._path)
         except FileNotFoundError:
             return
         mode = old.st_mode & 0o777
-        with contextlib.suppress(OSError):  # what came of it is looked at, for there are file systems without owners
+        with contextlib.suppress(OSError):  # some file systems have no owners, so check the result instead
             os.fchown(descriptor, old.st_uid, old.st_gid)
         with contextlib.suppress(OSError):
             os.fchmod(descriptor, mode)
         new = os.fstat(descriptor)
-        same_group = new.st_gid == old.st_gid or not mode & stat.S_IRWXG  # a group without rights loses none
+        same_group = new.st_gid == old.st_gid or not mode & stat.S_IRWXG  # a group without rights does not matter
         if new.st_uid != old.st_uid or not same_group or new.st_mode & 0o777 != mode:
             raise StartError(
                 f"cannot change {self._path}: it is of user {old.st_uid} and group {old.st_gid} with mode {mode:o}, "

@@ -1,4 +1,4 @@
-"""A sink that logs stored events at debug level: their types and places, never what was said."""
+"""A sink that logs stored events at debug level: their types and identifiers, never their data."""
 
 import logging
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ logger = logging.getLogger("jimsapi.events")
 
 
 class LogSink:
-    """Logs one line an event."""
+    """Logs one line for each event."""
 
     name = "log"
 
@@ -21,5 +21,5 @@ class LogSink:
 
 @hookimpl
 def jimsapi_event_sink() -> LogSink | None:
-    # Without debug logs the sink would only cost time.
+    # Without debug logs the sink would only take time.
     return LogSink() if logger.isEnabledFor(logging.DEBUG) else None

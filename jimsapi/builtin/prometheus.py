@@ -1,4 +1,4 @@
-"""Metrics: plain counters on the path of a request, turned into Prometheus families when somebody scrapes."""
+"""Metrics: requests update plain counters, and a scrape converts these to Prometheus metric families."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ COMMIT_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5)
 
 
 class Metrics(Collector):
-    """The observer that counts, and the collector that shows what it counted."""
+    """The observer that counts, and the Prometheus collector that exposes the counts."""
 
     def __init__(self) -> None:
         self._requests: defaultdict[tuple[str, str, int], int] = defaultdict(int)
@@ -55,11 +55,11 @@ class Metrics(Collector):
         self._commit_seconds.observe(record.duration)
 
     def describe(self) -> Iterable[Metric]:
-        """Names for the registry to hold against others', without figures."""
+        """The metrics, from which the registry takes the names to detect duplicates."""
         return self.collect()
 
     def collect(self) -> Iterator[Metric]:
-        # Scrapes come from a thread of their own while the loop counts: each mapping is copied in one step first.
+        # A scrape runs in another thread while the event loop counts. `list` copies each mapping atomically.
         requests = CounterMetricFamily(
             "jims_http_requests",
             "Requests answered, by method, route template and status.",
@@ -114,7 +114,7 @@ class Metrics(Collector):
 
 
 class PrometheusPlugin:
-    """One app's metrics: an observer and a collector that share their counters."""
+    """The metrics of one app: the observer and the collector are the same object."""
 
     def __init__(self) -> None:
         self._metrics = Metrics()

@@ -1,4 +1,4 @@
-"""The resolver that is asked last: the thread that the caller named, else the contact's newest, else a new one."""
+"""The last resolver. It selects the thread that the caller named, else the contact's newest, else a new one."""
 
 from jimsapi.plugins.hooks import hookimpl
 from jimsapi.runs.inbound import Inbound
@@ -8,7 +8,7 @@ _LATEST_OR_NEW: tuple[Selector, ...] = (Latest(), New())
 
 
 class DefaultResolver:
-    """Leaves no message without selectors."""
+    """Returns selectors for every message."""
 
     name = "default"
 

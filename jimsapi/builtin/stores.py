@@ -1,4 +1,4 @@
-"""The stores that need nothing installed: SQLite in a file, and memory."""
+"""The built-in stores, which need no plugin: SQLite in a file, and memory."""
 
 from pathlib import Path
 from typing import Literal
@@ -30,7 +30,7 @@ def jimsapi_options() -> type[Options]:
 def jimsapi_thread_store(url: str, settings: Settings) -> ThreadStore | None:
     if url in ("memory:", "memory://"):
         return MemoryStore()
-    if url.startswith(_POSTGRESQL):  # its plugin would have been asked before
+    if url.startswith(_POSTGRESQL):  # if the plugin were installed, jimsapi would have called it first
         raise ValueError("PostgreSQL needs jimsapi-postgres, which is not installed: pip install jimsapi-postgres")
     if not url.startswith("sqlite:"):
         return None

@@ -1,4 +1,4 @@
-"""A file whose content is kept in memory, and read again when the file changed."""
+"""A file whose parsed content stays in memory, and is read again when the file changes."""
 
 import logging
 import os
@@ -12,14 +12,14 @@ from jimsapi.plugins.options import read_plain_file
 
 logger = logging.getLogger("jimsapi.key")
 
-LOOK_EVERY = 1.0
-"""Seconds between two looks at the file."""
+CHECK_EVERY = 1.0
+"""Seconds between two checks of the file."""
 
 SETTLES_WITHIN = 0.2
-"""Seconds after which a file that is gone or empty is so on purpose, and not about to be written."""
+"""Seconds until the second check of a file that is missing or empty: a program may just be writing it."""
 
-GRAIN = 2_000_000_000
-"""Nanoseconds within which two changes may bear one time: the coarsest that a file system has."""
+TIME_RESOLUTION = 2_000_000_000
+"""Nanoseconds within which two changes may have the same timestamp; no file system's clock is coarser."""
 
 Content = TypeVar("Content")
 
@@ -27,17 +27,21 @@ Stamp = tuple[int, ...]
 
 
 class WatchedFile(Generic[Content]):
-    """Gives the `content` of a file; `current()` looks now and then whether it changed.
+    """The parsed content of a file. `current()` returns it, and reads the file again if it has changed.
 
-    `source` is how messages name the option that named the file. `parse` makes the content from the file's bytes, or
-    returns None if there is nothing in it, and raises `ValueError`, which says what is wrong and quotes nothing, if it
-    cannot. `clock` is a monotonic one, in seconds.
+    Arguments:
+        path: the file.
+        source: the name of the option that names the file, for messages.
+        parse: converts the file's bytes to the content. Returns None if the file is empty. Raises `ValueError` if it is
+            invalid; the message must not quote the content.
+        nothing: the content when the file is missing or empty.
+        clock: returns monotonic seconds.
 
-    A file that is gone or empty takes its content with it: what remains is `nothing`. One that is there and cannot be
-    read or parsed is somebody's mistake, and the last good content stays. Either is logged once, as an error.
+    If the file later becomes missing or empty, the content becomes `nothing`. If it cannot be read or parsed, the last
+    valid content stays. Both are logged once, as errors.
 
     Raises:
-        StartError: at first the file must be there and good.
+        StartError: the file is missing, empty or invalid when the object is created.
     """
 
     def __init__(
@@ -56,7 +60,7 @@ class WatchedFile(Generic[Content]):
         self._clock = clock
         self._stamp: Stamp | None = None
         self._fault: str | None = None
-        self._gone = False
+        self._was_missing = False
         try:
             self._data: bytes | None = self._read()
             content = parse(self._data)
@@ -65,60 +69,64 @@ class WatchedFile(Generic[Content]):
         if content is None:
             raise StartError(f"{self._name}: it is empty; put a key in it, or leave the option out")
         self._content: Content = content
-        self._look_at = clock() + LOOK_EVERY
+        self._check_at = clock() + CHECK_EVERY
 
     def current(self) -> Content:
-        """The content. Looks at the file if the last look is a second old; else it touches nothing."""
+        """Return the content. Checks the file first if the last check was a second ago."""
         now = self._clock()
-        if now >= self._look_at:
-            self._look_at = now + (LOOK_EVERY if self._look() else SETTLES_WITHIN)
+        if now >= self._check_at:
+            self._check_at = now + (CHECK_EVERY if self._check() else SETTLES_WITHIN)
         return self._content
 
-    def _look(self) -> bool:
-        """Read the file if it changed. Returns whether it has settled; else the next look should come soon."""
+    def _check(self) -> bool:
+        """Read the file if it has changed. Returns false if the next check should come soon."""
         try:
             if self._stamp is not None and _stamp(os.stat(self._path)) == self._stamp:
                 return True
             data = self._read()
             content = self._parse(data)
         except (FileNotFoundError, NotADirectoryError):
-            return self._lose()
+            return self._on_missing()
         except (OSError, ValueError) as error:
-            self._tell(f"{_reason(error)}; what it held before stays in force until it is mended")
+            self._log_once(f"{_reason(error)}; what it held before stays in force until it is mended")
             return True
         if content is None:
-            return self._lose()
+            return self._on_missing()
         if self._fault or data != self._data:
             logger.info("%s: it was read again", self._name)
         self._content, self._data = content, data
-        self._fault, self._gone = None, False
+        self._fault, self._was_missing = None, False
         return True
 
-    def _lose(self) -> bool:
-        """Let the content go. Whoever writes a file in place empties it first, so it must be gone or empty twice."""
+    def _on_missing(self) -> bool:
+        """Drop the content if the file was missing or empty at the last check too.
+
+        A program that writes a file in place truncates it first, so one check is not enough.
+        """
         self._stamp = None
-        if not self._gone:
-            self._gone = True
+        if not self._was_missing:
+            self._was_missing = True
             return False
         self._content, self._data = self._nothing, None
-        self._tell("it is gone or empty; no key of it is valid until it is back")
+        self._log_once("it is gone or empty; no key of it is valid until it is back")
         return True
 
-    def _tell(self, fault: str) -> None:
+    def _log_once(self, fault: str) -> None:
         if fault != self._fault:
             logger.error("%s: %s", self._name, fault)
         self._fault = fault
 
     def _read(self) -> bytes:
         data, status = read_plain_file(self._path)
-        # A second change within the grain of the file system's clock may bear the same time and size: look again.
+        # If the file changed just now, a second change may have the same timestamp and size. Then read it again at the
+        # next check.
         age = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns)
-        self._stamp = _stamp(status) if age > GRAIN else None
+        self._stamp = _stamp(status) if age > TIME_RESOLUTION else None
         return data
 
 
 def _stamp(status: os.stat_result) -> Stamp:
-    """What differs when a file was replaced (also by the swap of a link to it) or written."""
+    """Values of which at least one differs after the file, or a symbolic link to it, is replaced or written."""
     return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
 
 

@@ -15,7 +15,7 @@ import pytest
 from jimsapi import Connection, Identity, InvalidCredentials, Secret
 from jimsapi.builtin.bearer_key import BearerKey, Holders, HolderTable, KeyOptions, jimsapi_auth_provider, plain_keys
 from jimsapi.builtin.keys_file import KeysFile
-from jimsapi.builtin.watched_file import LOOK_EVERY, SETTLES_WITHIN, WatchedFile
+from jimsapi.builtin.watched_file import CHECK_EVERY, SETTLES_WITHIN, WatchedFile
 from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.options import Owned, Settings
 
@@ -100,10 +100,10 @@ async def test_a_key_that_is_added_to_the_file_works_and_one_that_is_removed_sto
     provider = BearerKey((Secret("flag"),), plain(path, clock))
     assert await admitted(provider, "old", "new", "flag") == [True, False, True]
     path.write_text("old\nnew\n")
-    clock.now += LOOK_EVERY
+    clock.now += CHECK_EVERY
     assert await admitted(provider, "old", "new", "flag") == [True, True, True]
     path.write_text("new\n")
-    clock.now += LOOK_EVERY
+    clock.now += CHECK_EVERY
     assert await admitted(provider, "old", "new", "flag") == [False, True, True]
 
 
@@ -113,7 +113,7 @@ async def test_a_key_that_is_also_a_flag_stays_when_the_file_loses_it(path: Path
     clock = Clock()
     provider = BearerKey(settings.sources("api_key").given, plain(path, clock))
     path.write_text("other\n")
-    clock.now += LOOK_EVERY
+    clock.now += CHECK_EVERY
     assert await admitted(provider, "both", "file", "other") == [True, False, True]
 
 
@@ -126,7 +126,7 @@ async def test_the_keys_of_a_file_that_is_gone_or_empty_are_refused_and_the_othe
     path.unlink()
     if left is not None:
         path.write_text(left)
-    clock.now += LOOK_EVERY
+    clock.now += CHECK_EVERY
     assert await admitted(provider, "file", "flag") == [True, True]
     clock.now += SETTLES_WITHIN
     assert await admitted(provider, "file", "flag", "") == [False, True, False]
@@ -149,7 +149,7 @@ async def test_a_line_that_begins_with_a_number_sign_is_a_comment_and_its_key_st
     provider = BearerKey((), plain(path, clock))
     assert await admitted(provider, "old", "# of the website", "#never", "never") == [True, False, False, False]
     path.write_text("# of the website\n#old\nnew\n")
-    clock.now += LOOK_EVERY
+    clock.now += CHECK_EVERY
     assert await admitted(provider, "old", "#old", "new") == [False, False, True]
 
 
@@ -223,7 +223,7 @@ async def test_every_request_with_a_key_gets_the_same_object_also_after_another_
     first = await identity(provider, key)
     assert await identity(provider, key) is first
     other, _ = file.add("two")
-    clock.now += LOOK_EVERY
+    clock.now += CHECK_EVERY
     assert (await identity(provider, other)).subject == "key:two"
     assert await identity(provider, key) is first
     held = BearerKey((Secret("k"),))
@@ -238,7 +238,7 @@ async def test_a_revoked_key_stops_also_the_last_one(path: Path, clock: Clock) -
     for name, expected in (("one", [False, True]), ("two", [False, False])):
         assert await admitted(provider, two) == [True]
         file.revoke(name)
-        clock.now += LOOK_EVERY
+        clock.now += CHECK_EVERY
         assert await admitted(provider, one, two) == expected
 
 
@@ -249,7 +249,7 @@ async def test_the_limits_of_a_key_change_with_the_file(path: Path, clock: Clock
     document = json.loads(path.read_text())
     document["keys"][0]["scopes"] = ["threads"]
     path.write_text(json.dumps(document))
-    clock.now += LOOK_EVERY
+    clock.now += CHECK_EVERY
     assert (await identity(provider, key)).scopes == frozenset({"threads"})
 
 
@@ -262,13 +262,13 @@ async def test_a_faulty_keys_file_revokes_nobody_and_limits_nobody_less(
     before = await identity(provider, key)
     path.write_text(good.replace('"scopes"', '"scope"'))
     for _ in range(3):
-        clock.now += LOOK_EVERY
+        clock.now += CHECK_EVERY
         assert await identity(provider, key) is before
     [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert record.name == "jimsapi.key"
     assert f"--keys-file: {path}: it is no keys file: " in record.getMessage()
     path.write_text('{"version": 1, "keys": []}')
-    clock.now += LOOK_EVERY
+    clock.now += CHECK_EVERY
     assert await admitted(provider, key) == [False]
 
 
@@ -347,7 +347,7 @@ async def test_a_keys_file_put_in_the_place_of_plain_keys_admits_no_brace(path: 
     provider = BearerKey((), plain(path, clock))
     path.unlink()
     KeysFile(path).add("one")
-    clock.now += LOOK_EVERY
+    clock.now += CHECK_EVERY
     assert await admitted(provider, "plain", "}", '"version": 1,') == [True, False, False]
 
 
@@ -385,7 +385,7 @@ async def test_a_request_touches_no_file_and_leaves_no_object(
     await provider.authenticate(asked)
     looks: list[Path] = []
     for watched in (provider._plain, provider._named):
-        monkeypatch.setattr(watched, "_look", lambda: looks.append(path))
+        monkeypatch.setattr(watched, "_check", lambda: looks.append(path))
     gc.collect()
     before = len(gc.get_objects())
     for _ in range(100):

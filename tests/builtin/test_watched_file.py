@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from jimsapi.builtin import watched_file
-from jimsapi.builtin.watched_file import LOOK_EVERY, SETTLES_WITHIN, WatchedFile
+from jimsapi.builtin.watched_file import CHECK_EVERY, SETTLES_WITHIN, WatchedFile
 from jimsapi.plugins.errors import StartError
 
 Words = tuple[str, ...]
@@ -66,10 +66,10 @@ def watched(path: Path, reader: Reader, clock: Clock) -> WatchedFile[Words]:
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if every file had been written long ago."""
-    monkeypatch.setattr(watched_file, "GRAIN", -1_000_000_000_000)
+    monkeypatch.setattr(watched_file, "TIME_RESOLUTION", -1_000_000_000_000)
 
 
-def later(watched: WatchedFile[Words], clock: Clock, seconds: float = LOOK_EVERY) -> Words:
+def later(watched: WatchedFile[Words], clock: Clock, seconds: float = CHECK_EVERY) -> Words:
     clock.now += seconds
     return watched.current()
 
@@ -83,12 +83,12 @@ def test_a_change_is_seen_at_the_next_look_and_looks_are_a_second_apart(
 ) -> None:
     assert watched.current() == ("one", "two")
     path.write_text("three")
-    assert later(watched, clock, LOOK_EVERY * 0.99) == ("one", "two")
-    assert later(watched, clock, LOOK_EVERY * 0.02) == ("three",)
+    assert later(watched, clock, CHECK_EVERY * 0.99) == ("one", "two")
+    assert later(watched, clock, CHECK_EVERY * 0.02) == ("three",)
     path.write_text("four")
-    assert later(watched, clock, LOOK_EVERY * 0.99) == ("three",)
-    assert later(watched, clock, LOOK_EVERY * 0.02) == ("four",)
-    assert LOOK_EVERY <= 1
+    assert later(watched, clock, CHECK_EVERY * 0.99) == ("three",)
+    assert later(watched, clock, CHECK_EVERY * 0.02) == ("four",)
+    assert CHECK_EVERY <= 1
 
 
 @pytest.mark.usefixtures("settled")
@@ -105,7 +105,7 @@ def test_a_thousand_requests_in_ten_seconds_look_ten_times(
 
     monkeypatch.setattr(watched_file, "_stamp", counted)
     for _ in range(1000):
-        later(watched, clock, LOOK_EVERY / 100)
+        later(watched, clock, CHECK_EVERY / 100)
     assert 9 <= len(looks) <= 10
 
 
@@ -215,7 +215,7 @@ def test_a_file_that_comes_back_counts_again(
 ) -> None:
     caplog.set_level(logging.INFO)
     if settle:
-        monkeypatch.setattr(watched_file, "GRAIN", -1_000_000_000_000)
+        monkeypatch.setattr(watched_file, "TIME_RESOLUTION", -1_000_000_000_000)
     watched = watch(path, reader, clock)
     away = path.with_name("away")
     for _ in range(2):
