@@ -1,4 +1,4 @@
-"""Who may enter: the providers are asked in order; any can admit, none can veto."""
+"""Authentication: calls the auth providers in order. Any of them can admit a request, none can veto another."""
 
 import logging
 import time
@@ -26,27 +26,31 @@ from jimsapi.runs.service import RunService
 logger = logging.getLogger("jimsapi.auth")
 
 RETRY_AFTER = "5"
+"""Seconds, of a 503."""
 
-COMPLAIN_EVERY = 10.0
-"""Seconds between two complaints about one provider: during an outage every stranger's request would bring one."""
+LOG_EVERY = 10.0
+"""Seconds between two log lines about one provider. During an outage every request would log one."""
 
 
 class Gate:
-    """Asked for every request of a private route, before its body is read.
+    """Authenticates each request of a private route, before its body is read.
 
-    `on_admission` are told what each provider said. With no provider everybody enters.
+    The `on_admission` observers receive the outcome of each provider. Without a provider every request is admitted.
     """
 
     def __init__(
         self, providers: Sequence[Built], service: RunService, on_admission: Sequence[Callable[[AdmissionRecord], None]]
     ) -> None:
-        self._providers = [_Asked(built) for built in providers]
-        self._notes = {asked.name: asked.notes for asked in self._providers}
+        self._providers = [_Provider(built) for built in providers]
+        self._notes = {provider.name: provider.notes for provider in self._providers}
         self._service = service
         self._on_admission = on_admission
 
     async def __call__(self, request: Request, route: Route) -> Admission:
-        """Admit the caller, or raise `HTTPError`: 400, 401, 403 or 503."""
+        """Return the caller's admission.
+
+        Raises `HTTPError` (400, 401, 403 or 503), or `ServerDraining` during a shutdown.
+        """
         if self._service.draining:
             raise ServerDraining
         admission = await self.admit(request) if self._providers else PUBLIC
@@ -57,45 +61,45 @@ class Gate:
         return admission
 
     async def admit(self, request: Connection) -> Admission:
-        """Ask the providers. Raises `HTTPError` (400, 401, 403, 503) if none admits."""
+        """Return the admission by the first provider that admits. Raises `HTTPError` (400, 401, 403, 503) otherwise."""
         if [name for name, _ in request.scope["headers"]].count(b"authorization") > 1:
             challenges = self._challenges(set(), 'error="invalid_request"')
             raise HTTPError(400, "Send one Authorization header", challenges)
         invalid: set[str] = set()
         denied = unavailable = False
-        for asked in self._providers:
+        for provider in self._providers:
             try:
-                identity: object = await asked.provider.authenticate(request)
+                identity: object = await provider.implementation.authenticate(request)
             except InvalidCredentials as error:
-                invalid.add(asked.name)
+                invalid.add(provider.name)
                 outcome = "invalid"
-                logger.debug("auth provider %s refused credentials: %s", asked.name, _reason(error, request))
+                logger.debug("auth provider %s refused credentials: %s", provider.name, _reason(error, request))
             except AccessDenied as error:
                 denied = True
                 outcome = "denied"
-                logger.debug("auth provider %s denied access: %s", asked.name, _reason(error, request))
+                logger.debug("auth provider %s denied access: %s", provider.name, _reason(error, request))
             except AuthUnavailable as error:
                 unavailable = True
                 outcome = "unavailable"
-                asked.complain(logging.WARNING, f"is unavailable: {_reason(error, request)}")
+                provider.log_fault(logging.WARNING, f"is unavailable: {_reason(error, request)}")
             except (Exception, *ENDINGS) as error:
                 if being_cancelled():
                     raise
                 unavailable = True
                 outcome = "unavailable"
-                # Not its text: a provider's own failure may quote the credentials.
-                asked.complain(logging.ERROR, f"failed with {type(error).__name__}")
+                # Do not log the text: an unexpected error may quote the credentials.
+                provider.log_fault(logging.ERROR, f"failed with {type(error).__name__}")
             else:
                 if isinstance(identity, Identity):
                     if self._on_admission:
-                        notify(self._on_admission, asked.admitted)
-                    return asked.admission(identity)
+                        notify(self._on_admission, provider.admitted)
+                    return provider.admission(identity)
                 outcome = "passed"
                 if identity is not None:
                     unavailable = True
                     outcome = "unavailable"
-                    asked.complain(logging.ERROR, f"returned no Identity but {type(identity).__name__}")
-            self._tell(asked, outcome)
+                    provider.log_fault(logging.ERROR, f"returned no Identity but {type(identity).__name__}")
+            self._record(provider, outcome)
         self._refuse(invalid, denied, unavailable)
 
     def _refuse(self, invalid: set[str], denied: bool, unavailable: bool) -> NoReturn:
@@ -106,72 +110,72 @@ class Gate:
         raise HTTPError(401, "Unauthorized", self._challenges(invalid, 'error="invalid_token"'))
 
     def _challenges(self, invalid: set[str], error: str) -> dict[str, str]:
-        """The `WWW-Authenticate` field (RFC 9110, 11.6.1); bearer schemes say what was wrong (RFC 6750, 3.1)."""
+        """The `WWW-Authenticate` header (RFC 9110, 11.6.1). Bearer challenges include the error (RFC 6750, 3.1)."""
         offered: dict[str, None] = {}
-        for asked in self._providers:
-            if asked.challenge is None:
+        for provider in self._providers:
+            if provider.challenge is None:
                 continue
-            faulty = asked.name in invalid or "invalid_request" in error
-            bearer = asked.challenge.lower().startswith("bearer")
-            separator = ", " if " " in asked.challenge else " "
-            offered[asked.challenge + separator + error if bearer and faulty else asked.challenge] = None
+            faulty = provider.name in invalid or "invalid_request" in error
+            bearer = provider.challenge.lower().startswith("bearer")
+            separator = ", " if " " in provider.challenge else " "
+            offered[provider.challenge + separator + error if bearer and faulty else provider.challenge] = None
         return {"www-authenticate": ", ".join(offered)} if offered else {}
 
-    def _tell(self, asked: "_Asked", outcome: str) -> None:
+    def _record(self, provider: "_Provider", outcome: str) -> None:
         if self._on_admission:
-            notify(self._on_admission, AdmissionRecord(asked.name, outcome))
+            notify(self._on_admission, AdmissionRecord(provider.name, outcome))
 
 
-class _Asked:
-    """A provider, and where it comes from: not what it says of itself."""
+class _Provider:
+    """An auth provider, with the name and version of the distribution that it was installed from."""
 
     __slots__ = (
         "_admission",
-        "_complained_at",
         "_entry",
-        "_unsaid",
+        "_logged_at",
+        "_suppressed",
         "admitted",
         "challenge",
+        "implementation",
         "name",
         "notes",
-        "provider",
     )
 
     def __init__(self, built: Built) -> None:
-        self.provider: AuthProvider = built.value
+        self.implementation: AuthProvider = built.value
         self.name = built.name
         challenge = getattr(built.value, "challenge", None)
         self.challenge: str | None = challenge if isinstance(challenge, str) and challenge else None
         self.admitted = AdmissionRecord(self.name, "admitted")
         self._entry = built.entry
-        # For the log lines of all whom it admits: one mapping, which they then spell once.
+        # All admitted requests share this mapping, so that log lines format it only once.
         self.notes = MappingProxyType(
             {"provider": self.name, "distribution": self._entry.distribution, "version": self._entry.version}
         )
         self._admission: Admission | None = None
-        self._complained_at = -COMPLAIN_EVERY
-        self._unsaid = 0
+        self._logged_at = -LOG_EVERY
+        self._suppressed = 0
 
     def admission(self, identity: Identity) -> Admission:
-        """The host's record. One identity in a row, as keys have it, needs one record."""
+        """The admission of an identity. Requests in a row with the same identity share one object."""
         last = self._admission
         if last is None or last.identity is not identity:
             last = self._admission = Admission(identity, self.name, self._entry.distribution, self._entry.version)
         return last
 
-    def complain(self, level: int, fault: str) -> None:
-        """Log what is wrong with the provider, or count it if there was a complaint a moment ago."""
+    def log_fault(self, level: int, fault: str) -> None:
+        """Log a fault of the provider, at most once in `LOG_EVERY` seconds; count the others."""
         now = time.monotonic()
-        if now - self._complained_at < COMPLAIN_EVERY:
-            self._unsaid += 1
+        if now - self._logged_at < LOG_EVERY:
+            self._suppressed += 1
             return
-        since = f" ({self._unsaid} more like it since the last such line)" if self._unsaid else ""
+        since = f" ({self._suppressed} more like it since the last such line)" if self._suppressed else ""
         logger.log(level, "auth provider %s %s%s", self.name, fault, since)
-        self._complained_at, self._unsaid = now, 0
+        self._logged_at, self._suppressed = now, 0
 
 
 def _reason(error: Exception, request: Connection) -> str:
-    """What a provider says of its refusal, without the credentials, should it quote them."""
+    """The text of a provider's error, without the credentials, in case the text quotes them."""
     text = str(error)
     for value in request.headers.getlist("authorization"):
         for secret in (value, value.partition(" ")[2].strip()):

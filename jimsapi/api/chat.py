@@ -1,4 +1,4 @@
-"""`POST /api/v1/chat`: one message in, the pipeline's answer out."""
+"""`POST /api/v1/chat`: sends a message and waits for the pipeline's answer."""
 
 import asyncio
 from typing import Any, cast
@@ -17,18 +17,18 @@ from jimsapi.runs.live import LiveRun
 from jimsapi.runs.result import RunResult
 from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import DomainError
-from jimsapi.wire.answer import REFUSALS, note_run, refused, with_run
+from jimsapi.wire.answer import REFUSALS, note_run, refusal_answer, with_run
 from jimsapi.wire.errors import error_answer
 from jimsapi.wire.request import idempotency_key
 
-_LEFT_OUT = "\0"
-"""Stands for a `contact_id` that was left out: no caller can send it, since a body with a NUL is refused."""
+_OMITTED = "\0"
+"""Marks a `contact_id` that the body omits. No body can contain it, because a NUL is rejected."""
 
 
 class BoundInbound(Inbound, kw_only=True):
-    """The body of a caller that is bound to one contact, and so need not name it."""
+    """The body of a caller that is bound to one contact. It may omit `contact_id`."""
 
-    contact_id: str = _LEFT_OUT
+    contact_id: str = _OMITTED
 
 
 class ApiEvent(msgspec.Struct):
@@ -39,7 +39,7 @@ class ApiEvent(msgspec.Struct):
 
 
 class ChatAnswer(msgspec.Struct):
-    """What a run answered. `events` are all that it sent, `assistant_messages` the texts among them."""
+    """The answer of a run. `events` has all its events, `assistant_messages` the texts of the assistant's messages."""
 
     thread_id: UUID
     created_new_thread: bool
@@ -68,9 +68,9 @@ def chat_routes(service: RunService) -> Router:
     async def chat(request: Request) -> Response:
         """Send a message and wait for the answer.
 
-        Without `thread_id` the contact's newest thread goes on, or a new one begins. Messages of one thread are
-        answered one after another, in order of arrival. With `Prefer: respond-async` (RFC 7240) the answer is that of
-        `/api/v1/runs`. A message that is sent again with the same `Idempotency-Key` is answered once, for 24 hours.
+        Without `thread_id`, the message continues the contact's newest thread, or begins a new one. Messages of one
+        thread are answered one after another, in order of arrival. With `Prefer: respond-async` (RFC 7240), the answer
+        is that of `/api/v1/runs`. Requests with the same `Idempotency-Key` within 24 hours get the answer of one run.
         """
         if _prefers_async(request):
             response = await begin_in_background(request, service)
@@ -104,18 +104,18 @@ async def begin_chat(
 
 
 async def begin_in_background(request: Request, service: RunService) -> Response:
-    """Begin a run that nobody waits for, and say where to look for it."""
+    """Begin a run in the background. Returns 202 with the run's URL in `Location`, or the error answer."""
     run = await begin_chat(request, service, background=True)
-    if (refusal := refused(request, run)) is not None:
+    if (refusal := refusal_answer(request, run)) is not None:
         return with_run(request, service, run, refusal)
     stored = await service.store.run(run.known_as, None, None)
     body = {"run_id": run.known_as, "thread_id": stored.thread_id, "status": stored.status}
-    place = f"{request.scope.get('root_path', '').rstrip('/')}/api/v1/runs/{run.known_as}"
-    return with_run(request, service, run, JSONResponse(body, 202, {"location": place}))
+    location = f"{request.scope.get('root_path', '').rstrip('/')}/api/v1/runs/{run.known_as}"
+    return with_run(request, service, run, JSONResponse(body, 202, {"location": location}))
 
 
 def _prefers_async(request: Request) -> bool:
-    """Whether one of the `Prefer` fields asks not to be kept waiting (RFC 7240, 4.1)."""
+    """Whether a `Prefer` header asks for `respond-async` (RFC 7240, 4.1)."""
     return any(
         preference.partition(";")[0].strip().lower() == "respond-async"
         for field in request.headers.getlist("prefer")
@@ -124,32 +124,35 @@ def _prefers_async(request: Request) -> bool:
 
 
 async def read_inbound(request: Request, admission: Admission, service: RunService) -> Inbound:
-    """Read the body of a chat. Raises `HTTPError` for one that is faulty, `ServerDraining` if it comes too late."""
+    """Read the message in the body of a request.
+
+    Raises `HTTPError` if it is invalid, and `ServerDraining` if the server shuts down before the body has arrived.
+    """
     try:
         inbound = await request.typed(inbound_model(admission))
     except asyncio.CancelledError:
         if not service.draining:
             raise
-        # The server waits no longer for a body that does not come; its own answer would be a 500.
+        # The server has cancelled the request to shut down. Without this, the answer would be a 500.
         raise ServerDraining from None
-    return own_inbound(inbound, admission)
+    return with_own_contact(inbound, admission)
 
 
 def inbound_model(admission: Admission) -> type[Inbound]:
-    """What the body of this caller's chats is to be."""
+    """Return the model of the body for this caller."""
     return Inbound if admission.identity.contact_id is None else BoundInbound
 
 
-def own_inbound(inbound: Inbound, admission: Admission) -> Inbound:
-    """The same message, with the caller's own contact where it was left out."""
+def with_own_contact(inbound: Inbound, admission: Admission) -> Inbound:
+    """Return the message, with the contact that the caller is bound to if the body omits `contact_id`."""
     bound_to = admission.identity.contact_id
-    if bound_to is not None and inbound.contact_id == _LEFT_OUT:
+    if bound_to is not None and inbound.contact_id == _OMITTED:
         inbound.contact_id = bound_to
     return inbound
 
 
 def chat_answer(result: RunResult) -> dict[str, Any]:
-    """The answer's body; what is no object among the events' data is shown as an empty one."""
+    """Return the body of the answer. If the data of an event is not a JSON object, it is sent as `{}`."""
     return {
         "thread_id": result.thread_id,
         "created_new_thread": result.created_new_thread,

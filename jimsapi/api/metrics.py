@@ -1,4 +1,4 @@
-"""Showing metrics: this app's registry, then what else the process registered, as text or on a port of its own."""
+"""Exposes metrics, of the app's registry and of the process's default registry, as text or on a port of their own."""
 
 import asyncio
 import gzip
@@ -26,7 +26,7 @@ class MetricsOptions(Options, prefix="metrics"):
 
 
 class ServiceCollector(Collector):
-    """What the run service is doing at the moment of a scrape."""
+    """The state of the run service at the time of a scrape."""
 
     def __init__(self, service: RunService) -> None:
         self._service = service
@@ -58,7 +58,7 @@ class ServiceCollector(Collector):
 
 
 class LoopCollector(Collector):
-    """How late the event loop is. It may be asked from another thread while the loop is blocked."""
+    """The delay of the event loop. A scrape in another thread can read it while the loop is blocked."""
 
     def __init__(self, watchdog: Watchdog) -> None:
         self._watchdog = watchdog
@@ -78,10 +78,10 @@ class LoopCollector(Collector):
         )
 
 
-class WholeRegistry(CollectorRegistry):
-    """An app's registry, then the process's default one without the families that the app's already gave.
+class CombinedRegistry(CollectorRegistry):
+    """The metrics of an app's registry, and those of the process's default registry that the app does not have.
 
-    jims-core, for one, registers the same pipeline metrics there.
+    For example, jims-core registers pipeline metrics of the same names in the default registry.
     """
 
     def __init__(self, own: CollectorRegistry) -> None:
@@ -98,10 +98,10 @@ class WholeRegistry(CollectorRegistry):
                 yield family
 
 
-class OnlyNamed(Collector):
-    """What a registry gives of some names: of samples, as prometheus_client understands `name[]`, or of whole families.
+class FilteredRegistry(Collector):
+    """The metrics of a registry with some names: names of samples, as in the query parameter `name[]`, or of families.
 
-    prometheus_client's own restriction does not know `WholeRegistry`, which no collector registers with.
+    prometheus_client's own filter does not work with `CombinedRegistry`, because no collector registers there.
     """
 
     def __init__(self, registry: Collector, names: Collection[str]) -> None:
@@ -121,42 +121,44 @@ class OnlyNamed(Collector):
 
 
 def metrics_text(registry: CollectorRegistry) -> str:
-    """The metrics in Prometheus's text format."""
-    return generate_latest(WholeRegistry(registry)).decode()
+    """Return the metrics in Prometheus's text format."""
+    return generate_latest(CombinedRegistry(registry)).decode()
 
 
 class Exposition:
-    """Makes the metrics in the format that a scraper asks for.
+    """Encodes the metrics in the format that a scraper accepts.
 
-    What is asked in one pass of the event loop shares one text, so that many scrapers at once cost as much as one.
+    Scrapes in the same pass of the event loop share one response, so that many scrapers at once cost as much as one.
     """
 
     def __init__(self, registry: Collector) -> None:
         self._registry = registry
-        self._made: dict[tuple[str, bool, frozenset[str]], Response] = {}
+        self._responses: dict[tuple[str, bool, frozenset[str]], Response] = {}
 
     def answer(self, request: Request) -> Response:
-        """The answer to a scrape, in the running event loop: text or OpenMetrics, with gzip or without, of all metrics
-        or of those that `name[]` names."""
+        """Return the answer to a scrape: text or OpenMetrics, with or without gzip, filtered if there is a `name[]`.
+
+        It must be called in an event loop.
+        """
         make, content_type = choose_encoder(",".join(request.headers.getlist("accept")))
         compressed = gzip_accepted(",".join(request.headers.getlist("accept-encoding")))
         names = frozenset(request.query.getlist("name[]"))
-        asked = (content_type, compressed, names)
-        if asked not in self._made:
-            if not self._made:
-                asyncio.get_running_loop().call_soon(self._made.clear)
+        key = (content_type, compressed, names)
+        if key not in self._responses:
+            if not self._responses:
+                asyncio.get_running_loop().call_soon(self._responses.clear)
             headers = {"vary": "accept, accept-encoding"}
-            text = make(OnlyNamed(self._registry, names) if names else self._registry)
+            text = make(FilteredRegistry(self._registry, names) if names else self._registry)
             if compressed:
                 text, headers["content-encoding"] = gzip.compress(text), "gzip"
-            self._made[asked] = Response(text, 200, headers, content_type)
-        return self._made[asked]
+            self._responses[key] = Response(text, 200, headers, content_type)
+        return self._responses[key]
 
 
 def metrics_app(registry: CollectorRegistry) -> App:
-    """What answers on the metrics port: the metrics, at any path, as prometheus_client's own server does."""
+    """Return the app of the metrics port. It answers any path with the metrics, as prometheus_client's server does."""
     app = App(title="jimsapi metrics")
-    exposition = Exposition(WholeRegistry(registry))
+    exposition = Exposition(CombinedRegistry(registry))
 
     @app.get("/", public=True, probe=True)
     @app.get("/{path:path}", public=True, probe=True)
@@ -167,10 +169,13 @@ def metrics_app(registry: CollectorRegistry) -> App:
 
 
 class MetricsPort:
-    """Answers scrapes on a port of its own, in one thread, also while the main event loop is blocked."""
+    """Answers scrapes on a port and in a thread of its own, so also while the main event loop is blocked.
+
+    Raises `StartError` if the port cannot be opened.
+    """
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
-        from jimsapi.server.thread import ServerThread  # it brings in uvicorn, which an embedded app may do without
+        from jimsapi.server.thread import ServerThread  # it imports uvicorn, which an embedded app may not need
 
         try:
             self._server = ServerThread(metrics_app(registry), host, port, "metrics port")
@@ -179,16 +184,16 @@ class MetricsPort:
 
     @property
     def port(self) -> int:
-        """The port that is open."""
+        """The number of the open port."""
         return self._server.port
 
     def close(self) -> None:
-        """Close the port. Waits for the answers that are being sent, but not for long."""
+        """Close the port. Waits a short time for answers that are being sent."""
         self._server.close()
 
 
 def unusable_port(host: str, port: int, error: OSError) -> str:
-    """Why the metrics port cannot be opened, for the operator."""
+    """Return the message for the operator if the metrics port cannot be opened."""
     return (
         f"the metrics port {host}:{port} cannot be opened: {error.strerror or error}; "
         "give another --metrics-port, or 0 for none"

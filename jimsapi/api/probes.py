@@ -1,4 +1,4 @@
-"""Probes: is the process alive, and does it accept new messages?"""
+"""Probes: `/healthz` says whether the process is alive, `/readyz` whether it accepts new messages."""
 
 import asyncio
 import math
@@ -10,9 +10,9 @@ from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import StoreUnavailable
 
 PING_WITHIN = 2.0
-"""Seconds that the store has to answer a readiness probe."""
-GOOD_FOR = 1.0
-"""Seconds for which the answer of a store that works is used again: anybody may ask, and a ping costs a transaction."""
+"""Seconds within which the store has to answer a readiness probe."""
+VALID_FOR = 1.0
+"""Seconds for which a successful ping is reused: the route is public, and a ping costs a transaction."""
 
 
 def probe_routes(service: RunService) -> Router:
@@ -28,7 +28,7 @@ def probe_routes(service: RunService) -> Router:
 
     @router.get("/readyz", public=True, probe=True, tags=("probes",), responses={503: "It takes no work now."})
     async def readyz(request: Request) -> Response:
-        """The server takes work: it is not shutting down, and its store answers."""
+        """The server accepts new messages: it is not shutting down, and its store answers."""
         if service.draining:
             return JSONResponse({"status": "draining"}, 503, {"connection": "close"})
         if reason := service.outage.unproven:
@@ -48,29 +48,29 @@ def probe_routes(service: RunService) -> Router:
 
 
 class StoreReadiness:
-    """Asks the store whether it works: once for all who ask at the same time."""
+    """Pings the store. Probes at the same time share one ping."""
 
     def __init__(self, service: RunService) -> None:
         self._service = service
         self._ping: asyncio.Task[None] | None = None
-        self._good_until = -math.inf
+        self._valid_until = -math.inf
 
     @property
     def is_good(self) -> bool:
-        """Whether the store worked a moment ago."""
-        return asyncio.get_running_loop().time() < self._good_until
+        """Whether the last ping succeeded, at most `VALID_FOR` seconds ago."""
+        return asyncio.get_running_loop().time() < self._valid_until
 
     async def check(self) -> None:
-        """Return if the store works. Raises `StoreUnavailable`."""
+        """Ping the store. Raises `StoreUnavailable` if it does not work."""
         if self._ping is None:
-            self._ping = asyncio.create_task(self._ask(), name="readiness")
-            self._ping.add_done_callback(_look_at)  # whoever asked may have left
+            self._ping = asyncio.create_task(self._ping_store(), name="readiness")
+            self._ping.add_done_callback(_mark_retrieved)  # the probe may have been cancelled
         await asyncio.shield(self._ping)
 
-    async def _ask(self) -> None:
+    async def _ping_store(self) -> None:
         try:
             await self._service.store.ping()
-            self._good_until = asyncio.get_running_loop().time() + GOOD_FOR
+            self._valid_until = asyncio.get_running_loop().time() + VALID_FOR
         except StoreUnavailable as error:
             self._service.outage.failed(error)
             raise
@@ -78,7 +78,8 @@ class StoreReadiness:
             self._ping = None
 
 
-def _look_at(ping: asyncio.Task[None]) -> None:
+def _mark_retrieved(ping: asyncio.Task[None]) -> None:
+    """Retrieve a task's exception, so that asyncio does not log it."""
     if not ping.cancelled():
         ping.exception()
 

@@ -1,4 +1,4 @@
-"""Runs: begun without waiting for them, looked at, watched, cancelled."""
+"""The routes of runs: begin one in the background, read its state, stream it, cancel it."""
 
 from datetime import datetime
 from typing import Any, cast
@@ -22,7 +22,7 @@ from jimsapi.wire.errors import STATUS
 
 
 class RunBegun(msgspec.Struct):
-    """A run that goes on in the background."""
+    """A run that was begun in the background."""
 
     run_id: UUID
     thread_id: UUID
@@ -30,14 +30,14 @@ class RunBegun(msgspec.Struct):
 
 
 class RunError(msgspec.Struct):
-    """Why a run has no answer, and the status that `/api/v1/chat` would have had."""
+    """The reason why a run has no answer, and the HTTP status with which `/api/v1/chat` would answer."""
 
     detail: str
     status: int
 
 
 class RunView(msgspec.Struct):
-    """A run. `result` is its answer if it completed, `error` what went wrong if it ended in another way."""
+    """A run. `result` is its answer if it completed, `error` the reason if it ended in another way."""
 
     run_id: UUID
     thread_id: UUID
@@ -50,13 +50,14 @@ class RunView(msgspec.Struct):
 
 
 class RunQuery(msgspec.Struct):
-    """Where a stream goes on: after the event with this id."""
+    """The position in a stream: it continues after the event with the id `after`."""
 
     after: str | None = None
 
 
 def run_routes(service: RunService) -> Router:
-    """The routes of runs. They name no scope: one's own runs need `chat`, those of others `threads`."""
+    """The routes of runs. Most declare no scope, because it depends on the run: a caller's own run needs `chat`, a run
+    of another caller `threads`."""
     router = Router()
     runs = Runs(service)
     missing = {401: REFUSALS[401], 403: REFUSALS[403], 404: "There is no such run.", 503: REFUSALS[503]}
@@ -66,16 +67,16 @@ def run_routes(service: RunService) -> Router:
         responses={**REFUSALS, 409: "The thread is busy, and no message waits there."},
     )  # fmt: skip
     async def begin(request: Request) -> Response:
-        """Send a message and do not wait: the answer says where to look for it.
+        """Send a message without waiting for the answer. `Location` is the URL of the run.
 
-        The run waits for its turn as long as it takes, and survives the server: one that had not started is started by
-        the next process. `webhook_url` is called when it has ended.
+        The run waits for its turn without a time limit. If the server stops before the run starts, the next process
+        starts it. The server calls `webhook_url` when the run has ended.
         """
         return await begin_in_background(request, service)
 
     @router.get("/api/v1/runs/{id:uuid}", response=RunView, responses=missing, tags=("runs",))
     async def show(request: Request) -> Response:
-        """Show a run: where it stands, and how it ended."""
+        """Show a run: its status, and its result or error."""
         return JSONResponse(run_view(await runs.run(_admission(request), _id(request))))
 
     @router.get(
@@ -83,10 +84,11 @@ def run_routes(service: RunService) -> Router:
         responses={200: ("The events of `/api/v1/chat/stream`.", EVENT_STREAM), 204: "There is no more.", **missing},
     )  # fmt: skip
     async def watch(request: Request) -> Response:
-        """Watch a run, from its beginning or from where a connection broke.
+        """Stream a run, from its beginning or after the last event that the client has received.
 
-        The events are those of `/api/v1/chat/stream`. They go on after the one whose `id` the header `Last-Event-ID` or
-        `?after=` names. Statuses and deltas are kept for a minute after the end; then a `gap` stands for them.
+        The events are those of `/api/v1/chat/stream`. They continue after the event whose `id` is in the header
+        `Last-Event-ID` or in `?after=`. Statuses and deltas are available for a minute after the run has ended; later a
+        `gap` replaces them.
         """
         return event_stream(request, await runs.watch(_admission(request), _id(request), after_last_event(request)))
 
@@ -95,7 +97,7 @@ def run_routes(service: RunService) -> Router:
         responses={**missing, 409: "The run has ended."},
     )  # fmt: skip
     async def cancel(request: Request) -> Response:
-        """Cancel a run. Nothing of it is stored any more, but for a message that has entered its thread."""
+        """Cancel a run. The server stores none of its events, except the message if a thread has accepted it."""
         await runs.cancel(_admission(request), _id(request))
         return JSONResponse(run_view(await runs.run(_admission(request), _id(request))), 202)
 
@@ -103,7 +105,7 @@ def run_routes(service: RunService) -> Router:
 
 
 def run_view(run: StoredRun) -> dict[str, Any]:
-    """A run as clients see it."""
+    """Return a run as the JSON object that clients get."""
     result = error = None
     if run.status not in OPEN:
         answer = stored_result(run)
@@ -124,9 +126,9 @@ def run_view(run: StoredRun) -> dict[str, Any]:
 
 
 def run_ended(run: StoredRun) -> bytes:
-    """What the webhook of a run is told when it has ended."""
-    told = {"type": f"run.{run.status}", "timestamp": run.finished_at, "data": run_view(run)}
-    return cast(bytes, JSONResponse(told).body)
+    """Return the body of the webhook call for a run that has ended."""
+    event = {"type": f"run.{run.status}", "timestamp": run.finished_at, "data": run_view(run)}
+    return cast(bytes, JSONResponse(event).body)
 
 
 def _id(request: Request) -> UUID:

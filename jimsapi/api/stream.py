@@ -1,6 +1,6 @@
-"""A run's stream as server-sent events: of a chat as it goes on (`POST /api/v1/chat/stream`), or of any run.
+"""A run's stream as server-sent events, for `POST /api/v1/chat/stream` and for any run.
 
-`told` says what every item looks like, in whichever protocol of ours it is sent.
+`item_content` returns the content of an item, which is the same over WebSockets.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ from jimsapi.runs.service import RunService
 from jimsapi.runs.stream import THE_END, Delta, Ended, Gap, Item, Read, Reader, RunStarted, Status
 from jimsapi.threads.errors import DomainError
 from jimsapi.threads.event import NewEvent
-from jimsapi.wire.answer import EVENT_STREAM, REFUSALS, one_line, refused, with_run
-from jimsapi.wire.errors import PASSING, tell
+from jimsapi.wire.answer import EVENT_STREAM, REFUSALS, one_line, refusal_answer, with_run
+from jimsapi.wire.errors import TRANSIENT, error_content
 
 logger = logging.getLogger("jimsapi.api")
 
@@ -33,7 +33,7 @@ _END = "end"
 
 
 def stream_routes(service: RunService) -> Router:
-    """The route of the chat that is streamed."""
+    """The route for a message whose answer is streamed."""
     router = Router()
     runs = Runs(service)
 
@@ -51,33 +51,35 @@ def stream_routes(service: RunService) -> Router:
         },
     )
     async def chat_stream(request: Request) -> Response:
-        """Send a message and see what is done about it, then the answer.
+        """Send a message, and receive its progress and the answer as a stream.
 
-        The same as `/api/v1/chat`, answered by server-sent events, the data of each being a JSON object:
+        The request is that of `/api/v1/chat`. The answer is a stream of server-sent events. The data of each event is a
+        JSON object:
 
-        - `started` `{"run_id", "thread_id", "created_new_thread"}`: a thread has taken the message.
-        - `status` `{"status": text, "type": identifier}`, any number of times: what the pipeline is doing. The type of
-          a status that is mere text is `status`.
+        - `started` `{"run_id", "thread_id", "created_new_thread"}`: a thread accepted the message.
+        - `status` `{"status": text, "type": identifier}`, any number of times: what the pipeline is doing. If the
+          pipeline gave only a text, the type is `status`.
         - `delta` `{"message_id", "content"}`, any number of times: the next piece of a message.
-        - `event` `{"event_id", "event_type", "event_data"}`: each event of the run, once all are stored. A message is
-          the event whose identifier its deltas named.
-        - `result`, at the end: what `/api/v1/chat` would have answered.
-        - `error` `{"detail": text}`, in place of `event`s and `result`: the detail that `/api/v1/chat` would have
-          answered.
-        - `gap` `{"missed": number}`: so many statuses and deltas are kept no more (`null`: nobody knows how many).
+        - `event` `{"event_id", "event_type", "event_data"}`: the events of the run, after all of them are stored. The
+          `event_id` of a message is the `message_id` of its deltas.
+        - `result`, the last event: the answer of `/api/v1/chat`.
+        - `error` `{"detail": text}`, in place of `event`s and `result`: the detail with which `/api/v1/chat` would
+          answer.
+        - `gap` `{"missed": number}`: this many statuses and deltas are no longer available (`null`: the number is not
+          known).
 
-        The stream begins when a thread has taken the message; until then a refusal is an answer in JSON with a status
-        of its own. While nothing happens a comment comes every 15 seconds. Hanging up does not stop the run: its answer
-        is stored, and `/api/v1/runs/{id}/stream` goes on after the `id` of the last event that was read. So does this,
-        by `Last-Event-ID`, for a message that is sent again with its `Idempotency-Key`.
+        The stream begins when a thread accepts the message. An error before that is a JSON answer with a status of its
+        own. If nothing else is sent for 15 seconds, the server sends a comment. If the client disconnects, the run goes
+        on and its answer is stored. To receive the rest, request `/api/v1/runs/{id}/stream` with the `id` of the last
+        event as `Last-Event-ID`, or send the message again with the same `Idempotency-Key` and with `Last-Event-ID`.
         """
         after = after_last_event(request)
         asked_at = asyncio.get_running_loop().time()
         run = await begin_chat(request, service, watched=True)
-        if (refusal := refused(request, run)) is not None:
+        if (refusal := refusal_answer(request, run)) is not None:
             return with_run(request, service, run, refusal)
         if run.known_as is run.run_id and run.began >= asked_at:
-            after = 0  # a run that nobody has seen yet: the event was of another, by a client that repeats its requests
+            after = 0  # the run is new, so the client has read none of its events: `Last-Event-ID` is of another run
         items = None if after == THE_END else await runs.of(cast(Admission, request.admission), run, after)
         return with_run(request, service, run, event_stream(request, items))
 
@@ -85,34 +87,35 @@ def stream_routes(service: RunService) -> Router:
 
 
 def event_stream(request: Connection, items: AsyncIterator[Read] | None) -> Response:
-    """The answer that sends these items; without any, 204, which tells an `EventSource` to stop."""
+    """Return an answer that streams `items`. If that is None, return 204: an `EventSource` then does not reconnect."""
     return Response(status=204) if items is None else EventStreamResponse(server_sent(request, items))
 
 
 async def server_sent(request: Connection, items: AsyncIterator[Read]) -> AsyncGenerator[bytes, None]:
-    """Items as server-sent events. An error that ends the stream and not the run has no id: who resumes finds more.
+    """Yield the items as server-sent events.
 
-    The id comes last, for clients of JIMS that take the first line for the name and the second for the data.
+    An error that ends the stream but not the run has no id, so that a client that resumes gets the rest of the run. The
+    id is the last line of an event: some clients of JIMS take the first line for the name and the second for the data.
     """
     async for read in items:
         chunk = _server_sent(request, *read)
         more = items.ready() if isinstance(items, Reader) else ()
-        if more:  # to send a chunk is dearer than to make an event
+        if more:  # sending a chunk costs more than encoding an event, so send several events together
             chunk = b"".join([chunk, *[_server_sent(request, *following) for following in more]])
-        del read, more  # a client may take long to read the chunk, which is all that must be kept for it
+        del read, more  # the client may read slowly; until then keep only the chunk in memory
         yield chunk
 
 
 def _server_sent(request: Connection, position: int, item: Item) -> bytes:
-    name, data = told(request, item)
+    name, data = item_content(request, item)
     text = one_line(orjson.dumps(data))
-    if isinstance(item, Ended) and isinstance(item.answer, PASSING):
+    if isinstance(item, Ended) and isinstance(item.answer, TRANSIENT):
         return b"event: %s\ndata: %s\n\n" % (name.encode(), text)
     return b"event: %s\ndata: %s\nid: %s\n\n" % (name.encode(), text, position_text(position).encode())
 
 
-def told(request: Connection, item: Item) -> tuple[str, dict[str, Any]]:
-    """An item's name, and what it says, as JSON can hold it."""
+def item_content(request: Connection, item: Item) -> tuple[str, dict[str, Any]]:
+    """Return an item's name and its content as a JSON object."""
     match item:
         case Delta(message_id, content):
             return "delta", {"message_id": message_id, "content": content}
@@ -130,27 +133,27 @@ def told(request: Connection, item: Item) -> tuple[str, dict[str, Any]]:
 
 
 def _ending(request: Connection, answer: RunResult | BaseException) -> tuple[str, dict[str, Any]]:
-    """The last item. Whatever fails now must be told by it too: the status is sent."""
+    """The content of the last item. The HTTP status is already sent, so an error here also becomes an item."""
     try:
         if isinstance(answer, DomainError):
-            return "error", tell(request, answer).content
+            return "error", error_content(request, answer).content
         if isinstance(answer, BaseException):
             raise answer
         return "result", chat_answer(answer)
     except Exception:
-        logger.exception("the ending of a run cannot be told")
+        logger.exception("the last item of a run's stream cannot be built")
         return "error", {"detail": "Internal Server Error"}
 
 
 def position_text(position: int) -> str:
-    """A position in a stream as clients see it: the `id` of a server-sent event."""
+    """Return a position in a stream as the `id` of a server-sent event."""
     return _END if position == THE_END else str(position)
 
 
 def after_last_event(request: Request) -> int:
-    """Where a client wants to go on: behind the `Last-Event-ID`, or `?after=`, that it names; else at the beginning.
+    """Return the position in `Last-Event-ID`, else in `?after=`, else 0, which is the beginning of the stream.
 
-    Raises `ValidationError` for one that no stream of ours has.
+    Raises `ValidationError` if it is not the id of an event.
     """
     given = request.headers.get("last-event-id")
     place = "header"

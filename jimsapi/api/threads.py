@@ -1,4 +1,4 @@
-"""Reading and deleting threads, their events and contacts."""
+"""The routes of threads: read and delete threads, events and contacts."""
 
 from datetime import datetime
 from typing import Annotated, Any, TypeVar, cast
@@ -20,20 +20,20 @@ Contact = Annotated[str | None, msgspec.Meta(description="The contact; left out:
 
 
 class PageQuery(msgspec.Struct):
-    """Which page: `after` is the `next` of the page before it."""
+    """The page: `after` is the `next` of the previous page."""
 
     limit: Limit = 100
     after: str | None = None
 
 
 class ContactQuery(msgspec.Struct):
-    """Whose threads."""
+    """The contact whose threads are meant."""
 
     contact_id: Contact = None
 
 
 class ContactPageQuery(ContactQuery):
-    """Whose threads, and which page."""
+    """The contact whose threads are meant, and the page."""
 
     limit: Limit = 100
     after: str | None = None
@@ -105,7 +105,7 @@ def thread_routes(threads: ThreadService) -> Router:
 
     @router.delete("/api/v1/threads/{id:uuid}", scope=THREADS, status=204, responses=missing, tags=tags)
     async def delete_thread(request: Request) -> Response:
-        """Delete a thread with all its events; its open runs are cancelled."""
+        """Delete a thread with all its events. Its open runs are cancelled."""
         await threads.delete_thread(_identity(request), request.path_params["id"])
         return Response(status=204)
 
@@ -127,7 +127,10 @@ Query = TypeVar("Query", bound=ContactQuery)
 
 
 def _contact_of(request: Request, model: type[Query]) -> tuple[Query, str]:
-    """The query, and the contact that it names or that the caller is bound to: never everybody's."""
+    """The query, and the contact: the one in the query, else the one that the caller is bound to.
+
+    Raises `ValidationError` if there is neither: a request must not mean the threads of all contacts.
+    """
     own = _identity(request).contact_id
     left_out = "contact_id" not in request.query and own is None
     missing: Fault = {"type": "missing", "loc": ["query", "contact_id"], "msg": "Field required", "input": None}

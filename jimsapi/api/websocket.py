@@ -1,4 +1,4 @@
-"""`/api/v1/chat/ws`: chats over one WebSocket, each told as `/api/v1/chat/stream` tells it."""
+"""`/api/v1/chat/ws`: several chats over one WebSocket, with the same items as `/api/v1/chat/stream`."""
 
 from asyncio import Future
 from collections.abc import AsyncIterator
@@ -8,8 +8,8 @@ from uuid import UUID
 import anyio
 import orjson
 
-from jimsapi.api.chat import inbound_model, own_inbound
-from jimsapi.api.stream import told
+from jimsapi.api.chat import inbound_model, with_own_contact
+from jimsapi.api.stream import item_content
 from jimsapi.asgi.errors import HTTPError, WebSocketDisconnected
 from jimsapi.asgi.routing import Router
 from jimsapi.asgi.validation import convert_body
@@ -22,18 +22,18 @@ from jimsapi.runs.result import RunResult
 from jimsapi.runs.service import RunService
 from jimsapi.runs.stream import Read
 from jimsapi.threads.errors import DomainError
-from jimsapi.wire.errors import tell
+from jimsapi.wire.errors import error_content
 
 SUBPROTOCOL = "jims.chat"
-_TRY_AGAIN_LATER = 1013  # of IANA's registry of close codes
+_TRY_AGAIN_LATER = 1013  # IANA's WebSocket Close Code Number Registry
 MAX_WAITING = 256
-"""Chats that may wait on one WebSocket until their runs begin."""
+"""Messages on one WebSocket that may wait for their runs to begin."""
 MAX_BEGUN = 16
-"""Runs that may begin on one WebSocket while the answer of one before them is sent. With them a client that reads
-nothing bounds what the server does for it: an answer takes several times its size while it is made and stored."""
+"""Runs that may begin on one WebSocket while an earlier answer is sent. It limits the memory that a client can use that
+reads nothing: an answer takes several times its size until it is stored."""
 UNREAD_FOR = 15.0
-"""Seconds that frames may stay unread since more chats wait. Shorter than the server waits for a pong, which it does
-not see meanwhile: then the client would be cut off without a word."""
+"""Seconds for which the server stops reading frames if `MAX_WAITING` messages wait; then it closes the WebSocket. It is
+shorter than the timeout for a pong, which the server cannot see meanwhile: that would close it without a reason."""
 
 
 def websocket_routes(service: RunService) -> Router:
@@ -42,15 +42,17 @@ def websocket_routes(service: RunService) -> Router:
 
     @router.websocket("/api/v1/chat/ws", scope=CHAT, subprotocols=(SUBPROTOCOL,), first_frame=True, tags=("chat",))
     async def chat_ws(ws: WebSocket) -> None:
-        """Send messages and see what is done about them.
+        """Send messages, and receive their progress and answers.
 
         Frames from the client: `{"type": "chat", …}` with the fields of the body of `/api/v1/chat`, and
         `{"type": "cancel", "run_id": …}`. Frames to the client: the events of `/api/v1/chat/stream` as
-        `{"type": NAME, …}` with the fields of their data; the type of a status is its `status_type`. Messages are taken
-        as they come, and told one after another: all frames from a `started` to its `result` or `error` are of one run.
-        Up to 16 runs begin while the frames of those before them are sent; the others wait for that.
-        A frame that is refused has no `started`, only an `error`. One that could not cancel has the `run_id` too. With
-        256 messages that wait to begin the WebSocket is closed with 1013; runs that have begun go on.
+        `{"type": NAME, …}` with the fields of their data; the `type` of a status is in `status_type`.
+
+        The server sends the answers one after another, in the order of the messages: all frames from a `started` to its
+        `result` or `error` belong to one run. While it sends an answer, it begins up to 16 of the next runs. If a frame
+        is rejected, the client receives only an `error`; if a run could not be cancelled, the `error` has its `run_id`.
+        If 256 messages wait for their runs to begin, the server closes the WebSocket with 1013. Runs that have begun go
+        on.
         """
         await ws.accept()
         await _Conversation(ws, service).run()
@@ -59,14 +61,14 @@ def websocket_routes(service: RunService) -> Router:
 
 
 Error = dict[str, Any]
-"""What a frame says of an error."""
+"""The content of a frame of type `error`."""
 _Message = tuple[Inbound, Admission]
-"""What is to begin a run, and who sent it."""
+"""A message, and its caller's admission."""
 
 
-class _Waiting:
-    """A run that waits until those before it are sent. Once it has ended only its id is kept: the streams of a process
-    have a bound, and what they no longer keep is read from the store."""
+class _BegunRun:
+    """A run whose answer is sent after those before it. When it has ended, only its id is kept, and its items are read
+    from the store if the process no longer has its stream."""
 
     __slots__ = ("_live", "_run_id")
 
@@ -76,34 +78,34 @@ class _Waiting:
         run.answer.add_done_callback(self._on_ended)
 
     def _on_ended(self, answer: "Future[RunResult]") -> None:
-        if answer.exception() is None:  # it is stored
+        if answer.exception() is None:  # the answer is stored
             self._live = None
 
     async def read(self, runs: Runs, admission: Admission) -> AsyncIterator[Read]:
-        """All that the run says. Raises a `DomainError` if the store does not know it now."""
+        """Return the items of the run. Raises `DomainError` if the store cannot read them."""
         if self._live is not None:
             return await runs.of(admission, self._live)
         items = await runs.watch(admission, self._run_id)
-        assert items is not None  # that is for readers who have read to the end
+        assert items is not None  # it is None only for readers that are at the end of the stream
         return items
 
 
 class _Conversation:
-    """A WebSocket: one task reads frames, one begins runs, and one sends what they say."""
+    """One WebSocket. One task reads frames, one begins runs, and one sends their items."""
 
     def __init__(self, ws: WebSocket, service: RunService) -> None:
         self._ws = ws
         self._service = service
         self._runs = Runs(service)
-        # In both, an error is the one frame that answers a message which was refused.
-        self._to_begin, self._accepted = anyio.create_memory_object_stream[_Message | Error](MAX_WAITING)
-        # The last of those that begin waits for room in it.
-        self._to_tell, self._told = anyio.create_memory_object_stream[_Waiting | Error](MAX_BEGUN - 1)
+        # In both queues, an `Error` answers a message that was rejected.
+        self._to_begin, self._beginning = anyio.create_memory_object_stream[_Message | Error](MAX_WAITING)
+        # One more run has begun while `send` waits for room, so the queue is shorter by one.
+        self._to_send, self._sending = anyio.create_memory_object_stream[_BegunRun | Error](MAX_BEGUN - 1)
 
     async def run(self) -> None:
-        async with self._told, self._accepted, anyio.create_task_group() as tasks:
+        async with self._sending, self._beginning, anyio.create_task_group() as tasks:
             tasks.start_soon(self._begin_runs)
-            tasks.start_soon(self._tell, tasks.cancel_scope)
+            tasks.start_soon(self._send_all, tasks.cancel_scope)
             async with self._to_begin:
                 try:
                     while True:
@@ -138,16 +140,16 @@ class _Conversation:
     async def _message(self, body: dict[str, Any]) -> "_Message":
         await self._ws.readmit()
         admission = self._admission
-        return own_inbound(convert_body(body, inbound_model(admission)), admission), admission
+        return with_own_contact(convert_body(body, inbound_model(admission)), admission), admission
 
     async def _begin_runs(self) -> None:
-        async with self._to_tell:
-            async for message in self._accepted:
-                await self._to_tell.send(message if isinstance(message, dict) else self._begin(*message))
+        async with self._to_send:
+            async for message in self._beginning:
+                await self._to_send.send(message if isinstance(message, dict) else self._begin(*message))
 
-    def _begin(self, inbound: Inbound, admission: Admission) -> _Waiting | Error:
+    def _begin(self, inbound: Inbound, admission: Admission) -> _BegunRun | Error:
         try:
-            return _Waiting(self._service.begin(inbound, admission, watched=True))
+            return _BegunRun(self._service.begin(inbound, admission, watched=True))
         except (HTTPError, DomainError) as error:
             return self._refusal(error)
 
@@ -162,25 +164,25 @@ class _Conversation:
         except (HTTPError, DomainError) as error:
             await self._send("error", {**self._refusal(error), "run_id": text})
 
-    async def _tell(self, all_tasks: anyio.CancelScope) -> None:
+    async def _send_all(self, all_tasks: anyio.CancelScope) -> None:
         try:
-            async for answer in self._told:
+            async for answer in self._sending:
                 if isinstance(answer, dict):
                     await self._send("error", answer)
                 else:
                     with self._ws.working():
-                        await self._tell_run(answer)
+                        await self._send_run(answer)
         except WebSocketDisconnected:
-            all_tasks.cancel()  # whoever reads frames may wait until there is room to tell of one more
+            all_tasks.cancel()  # the task that reads frames may be waiting for room in the queue
 
-    async def _tell_run(self, run: _Waiting) -> None:
+    async def _send_run(self, run: _BegunRun) -> None:
         try:
             items = await run.read(self._runs, self._admission)
-        except DomainError as error:  # of the store, which alone knows the answer by now
+        except DomainError as error:  # only the store has the answer now, and it cannot be read
             return await self._send("error", self._refusal(error))
         async for _, item in items:
-            name, data = told(self._ws, item)
-            if name == "status":  # whose own type would hide the frame's
+            name, data = item_content(self._ws, item)
+            if name == "status":  # its field `type` would replace the frame's
                 data["status_type"] = data.pop("type")
             await self._send(name, data)
 
@@ -188,4 +190,4 @@ class _Conversation:
         await self._ws.send_text(orjson.dumps({"type": name, **data}).decode())
 
     def _refusal(self, error: HTTPError | DomainError) -> Error:
-        return tell(self._ws, error).content
+        return error_content(self._ws, error).content

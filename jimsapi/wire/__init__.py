@@ -1,5 +1,5 @@
-"""What protocol plugins stand on: from a request to the turn of a conversation, and from a run to what is said of it.
+"""The base of protocol plugins: it begins runs for the requests of a protocol, and reads their answers.
 
-A plugin's decoder makes a `Turn`, and `begin_turn` begins its run in the thread that the client means. `speech` makes
-of the run's stream what every protocol can say, and the plugin's encoder puts it into the protocol's own words.
+A plugin decodes a request into a `Turn`. `begin_turn` begins the run in the thread that the client names. `speech`
+converts the run's stream to items that every protocol has, and the plugin encodes these in its protocol.
 """

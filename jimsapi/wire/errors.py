@@ -1,4 +1,4 @@
-"""The one table from domain errors to HTTP."""
+"""The table of HTTP statuses for domain errors, and the answers that it gives."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -37,7 +37,7 @@ from jimsapi.threads.errors import (
 )
 from jimsapi.wire.rate_limits import rate_limit_headers
 
-_AGAIN = {"retry-after": "1"}
+_RETRY_SOON = {"retry-after": "1"}
 
 STATUS: dict[type[DomainError], tuple[int, dict[str, str]]] = {
     ContactForbidden: (403, {}),
@@ -46,30 +46,30 @@ STATUS: dict[type[DomainError], tuple[int, dict[str, str]]] = {
     RunNotFound: (404, {}),
     RunCancelled: (409, {}),
     RunEnded: (409, {}),
-    ThreadBusy: (409, _AGAIN),
+    ThreadBusy: (409, _RETRY_SOON),
     KeyMismatch: (422, {}),
-    QueueFull: (429, _AGAIN),
-    QuotaExceeded: (429, {}),  # and what the caller's limits say
+    QueueFull: (429, _RETRY_SOON),
+    QuotaExceeded: (429, {}),  # the caller's limits add more headers
     PipelineFailed: (500, {}),
     RunBroken: (500, {}),
-    QueueTimedOut: (503, _AGAIN),
-    RunInterrupted: (503, _AGAIN),
-    TooManyRuns: (503, {**_AGAIN, "connection": "close"}),  # so that a client which retries at once has to connect
+    QueueTimedOut: (503, _RETRY_SOON),
+    RunInterrupted: (503, _RETRY_SOON),
+    TooManyRuns: (503, {**_RETRY_SOON, "connection": "close"}),  # a client that retries at once has to connect again
     StoreUnavailable: (503, {"retry-after": "5"}),
     ServerDraining: (503, {"retry-after": "5", "connection": "close"}),
     RunTimedOut: (504, {}),
 }
-"""Status and headers by error; the error's text is the `detail`."""
+"""Status and headers by type of error. The error's text becomes the `detail`."""
 
-_NOT_TOLD: dict[type[DomainError], str] = {StoreUnavailable: StoreUnavailable.FOR_CALLERS}
-"""Errors whose text is for the log."""
+_TEXT_FOR_CALLERS: dict[type[DomainError], str] = {StoreUnavailable: StoreUnavailable.FOR_CALLERS}
+"""Errors whose own text is for the log only, and the text that clients get instead."""
 
-PASSING = (StoreUnavailable, ServerDraining)
-"""Errors that end a stream and not its run: who looks again finds how the run ended."""
+TRANSIENT = (StoreUnavailable, ServerDraining)
+"""Errors that end a stream while its run may go on. The client can read the rest of the stream later."""
 
 
-class Told(msgspec.Struct, frozen=True):
-    """What a client is told of an error: the answer's status, its body as data, and its headers."""
+class ErrorContent(msgspec.Struct, frozen=True):
+    """The answer to an error: its status, its body as a JSON object, and its headers."""
 
     status: int
     content: dict[str, Any]
@@ -77,41 +77,41 @@ class Told(msgspec.Struct, frozen=True):
     limits: RawHeaders = []
 
 
-def tell(request: Connection, error: HTTPError | DomainError) -> Told:
-    """What the API says of an error. Raises a domain error that is not in the table: it is a fault of ours."""
+def error_content(request: Connection, error: HTTPError | DomainError) -> ErrorContent:
+    """Return the answer to an error. Raises `error` itself if it is not in the table, which is a bug."""
     if isinstance(error, HTTPError):
-        return Told(error.status, {"detail": error.detail}, error.headers)
+        return ErrorContent(error.status, {"detail": error.detail}, error.headers)
     if isinstance(error, InputRefused):
         place = "body" if request.route is None or request.route.query is None else "query"
         return _fault(error.kind, [place, error.field], error.message, error.value)
     if isinstance(error, InvalidCursor):
         return _fault("invalid_cursor", ["query", "after"], str(error), request.query.get("after"))
-    kind = next((kind for kind in type(error).__mro__ if kind in STATUS), None)  # a store may have errors of its own
+    kind = next((kind for kind in type(error).__mro__ if kind in STATUS), None)  # stores may define subclasses
     if kind is None:
         raise error
     status, headers = STATUS[kind]
-    content = {"detail": _NOT_TOLD.get(kind) or str(error)}
+    content = {"detail": _TEXT_FOR_CALLERS.get(kind) or str(error)}
     if isinstance(error, ThreadBusy) and error.run_id is not None:
         content["run_id"] = str(error.run_id)
     if isinstance(error, QuotaExceeded):
         again = (b"retry-after", str(error.retry_after).encode())
-        return Told(status, content, headers, [again, *rate_limit_headers(error.policies, error.exhausted)])
-    return Told(status, content, headers)
+        return ErrorContent(status, content, headers, [again, *rate_limit_headers(error.policies, error.exhausted)])
+    return ErrorContent(status, content, headers)
 
 
 def error_answer(request: Connection, error: HTTPError | DomainError) -> Response:
-    """The answer to an error. Raises as `tell` does."""
-    told = tell(request, error)
-    response = ErrorResponse(status=told.status, headers=told.headers, **told.content)
-    response.raw_headers.extend(told.limits)
+    """Return the answer to an error as a response. Raises as `error_content` does."""
+    content = error_content(request, error)
+    response = ErrorResponse(status=content.status, headers=content.headers, **content.content)
+    response.raw_headers.extend(content.limits)
     return response
 
 
 def handle_domain_errors(app: App) -> None:
-    """Make `app` answer domain errors by the table."""
+    """Let `app` answer domain errors as the table says."""
     app.exception_handler(DomainError)(error_answer)
 
 
-def _fault(kind: str, loc: list[str], message: str, value: object) -> Told:
+def _fault(kind: str, loc: list[str], message: str, value: object) -> ErrorContent:
     shown = value if isinstance(value, str) and len(value) <= 1000 else None
-    return Told(422, {"detail": [{"type": kind, "loc": loc, "msg": message, "input": shown}]})
+    return ErrorContent(422, {"detail": [{"type": kind, "loc": loc, "msg": message, "input": shown}]})

@@ -1,4 +1,4 @@
-"""A caller's limits as HTTP fields (draft-ietf-httpapi-ratelimit-headers-11)."""
+"""A caller's rate limits as HTTP headers (draft-ietf-httpapi-ratelimit-headers-11)."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ from jimsapi.runs.quota import Allowance, Policy
 
 
 def rate_limit_headers(policies: Iterable[Policy], allowances: Iterable[Allowance]) -> RawHeaders:
-    """`RateLimit-Policy` with all limits, and `RateLimit` with what is left of some."""
+    """Return `RateLimit-Policy` with all limits, and `RateLimit` with the rest that `allowances` has."""
     return [
         (b"ratelimit-policy", ", ".join(map(_policy, policies)).encode()),
         (b"ratelimit", ", ".join(map(_allowance, allowances)).encode()),

@@ -1,4 +1,4 @@
-"""What a request says, whichever protocol it is in."""
+"""Parts of requests that all protocols share: the idempotency key and the JSON body."""
 
 import asyncio
 from typing import Any
@@ -13,9 +13,9 @@ MAX_KEY = 255
 
 
 def idempotency_key(request: Request) -> str | None:
-    """The `Idempotency-Key` of a request, if it has one.
+    """Return the `Idempotency-Key` of a request; None if it has none.
 
-    Raises `ValidationError` for more than one, and for one that is not 1 to 255 visible characters of ASCII.
+    Raises `ValidationError` if there are several, or if it is not 1 to 255 visible ASCII characters.
     """
     keys = request.headers.getlist("idempotency-key")
     if not keys:
@@ -30,12 +30,15 @@ def idempotency_key(request: Request) -> str | None:
 
 
 async def read_body(request: Request, service: RunService, model: type[Model]) -> Model:
-    """The body of a turn. Raises as `read_json` does."""
+    """Read and validate the body of a request. Raises `ValidationError`, and as `read_json` does."""
     return convert_body(await read_json(request, service), model)
 
 
 async def read_json(request: Request, service: RunService) -> Any:
-    """The JSON value of a body. Raises `HTTPError` for a faulty one, `ServerDraining` if it comes too late."""
+    """Read the JSON body of a request.
+
+    Raises `HTTPError` if it is invalid, and `ServerDraining` if the server shuts down before the body has arrived.
+    """
     try:
         return await request.json()
     except asyncio.CancelledError:

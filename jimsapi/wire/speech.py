@@ -1,4 +1,4 @@
-"""What a run says, as every protocol can say it: messages in pieces, each begun and ended, then the other events."""
+"""A run's stream as items that every protocol has: messages in pieces, with begin and end, then the other events."""
 
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, cast
@@ -19,7 +19,7 @@ from jimsapi.threads.event import ASSISTANT_MESSAGE, ASSISTANT_MESSAGE_WITH_BUTT
 
 
 class MessageStarted(msgspec.Struct, frozen=True):
-    """A message of the assistant begins; `message_id` is the identifier of its event."""
+    """A message of the assistant begins. `message_id` is the identifier of its event."""
 
     message_id: UUID
 
@@ -38,54 +38,57 @@ class MessageEnded(msgspec.Struct, frozen=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """The run has no answer. Nothing follows."""
+    """The run ended without an answer. This is the last item."""
 
     error: BaseException
 
 
 class Finished(msgspec.Struct, frozen=True):
-    """The run is over, and this is its answer. Nothing follows."""
+    """The run ended with an answer. This is the last item."""
 
     result: RunResult
 
 
 Said = MessageStarted | MessagePiece | MessageEnded | Status | NewEvent | Finished | Failed
-"""A `NewEvent` is an event of the run that is no message of the assistant's, or one that has more than text."""
+"""An item. A `NewEvent` is an event that is not a message of the assistant, or a message that has more than text."""
 
 
 async def speech(request: Connection, service: RunService, run: LiveRun) -> AsyncIterator[Said]:
-    """What a run says to whom it answers. A message is whole before the next begins; other events come at the end."""
+    """Yield the items of a run for the caller of `request`.
+
+    A message is complete before the next one begins. Other events come after all messages.
+    """
     try:
         items = await Runs(service).of(cast(Admission, request.admission), run)
-    except DomainError as error:  # of a run that was begun before, with the same key, and cannot be looked at now
+    except DomainError as error:  # the idempotency key belongs to an earlier run, which the store cannot read now
         yield Failed(error)
         return
-    async for said in _said(items):
+    async for said in _split_messages(items):
         yield said
 
 
-async def _said(items: AsyncIterator[Read]) -> AsyncIterator[Said]:
+async def _split_messages(items: AsyncIterator[Read]) -> AsyncIterator[Said]:
     open_id: UUID | None = None
-    told: dict[UUID, list[str]] = {}
+    sent: dict[UUID, list[str]] = {}
     missed = False
     async for _, item in items:
         match item:
             case Gap():
                 missed = True
             case Delta() if missed:
-                pass  # it need not follow on what was told last; the stored message does
+                pass  # deltas are missing before it; the stored message has the whole text
             case Delta(message_id, content):
                 if message_id != open_id:
                     if open_id is not None:
                         yield MessageEnded(open_id)
                     yield MessageStarted(message_id)
                     open_id = message_id
-                told.setdefault(message_id, []).append(content)
+                sent.setdefault(message_id, []).append(content)
                 yield MessagePiece(message_id, content)
             case NewEvent(event_id, event_type, _) if event_type in _MESSAGES:
                 text = message_text(item)
-                before = "".join(told.get(event_id, ()))
-                if event_id not in told:
+                before = "".join(sent.get(event_id, ()))
+                if event_id not in sent:
                     if open_id is not None:
                         yield MessageEnded(open_id)
                     yield MessageStarted(event_id)
@@ -100,7 +103,7 @@ async def _said(items: AsyncIterator[Read]) -> AsyncIterator[Said]:
             case Status():
                 yield item
             case NewEvent():
-                if open_id is not None and not missed:  # else the message's own event tells the rest of it
+                if open_id is not None and not missed:  # if deltas were missed, the message's own event has the rest
                     yield MessageEnded(open_id)
                     open_id = None
                 yield item
@@ -114,12 +117,12 @@ _MESSAGES = (ASSISTANT_MESSAGE, ASSISTANT_MESSAGE_WITH_BUTTONS)
 
 
 def messages(result: RunResult) -> list[str]:
-    """The texts that an answer says to the person, in order."""
+    """Return the texts of the assistant's messages in an answer, in order."""
     return [message_text(event) for event in result.events if event.event_type in _MESSAGES]
 
 
 def message_text(event: NewEvent) -> str:
-    """The text of a message's event; of one that a pipeline made by hand there may be none."""
+    """Return the text of a message's event; empty if the pipeline sent an event of this type without a text."""
     data: Any = orjson.loads(event.data)
     content = data.get("content") if isinstance(data, Mapping) else None
     return content if isinstance(content, str) else ""
@@ -129,12 +132,12 @@ BETWEEN_MESSAGES = "\n\n"
 
 
 def one_text(result: RunResult) -> str:
-    """The whole answer, for protocols that know one message only."""
+    """Return all messages of an answer as one text, for protocols whose answers have one message."""
     return BETWEEN_MESSAGES.join(text for text in messages(result) if text)
 
 
 async def as_one_text(said: AsyncIterator[Said]) -> AsyncIterator[str | Finished | Failed]:
-    """The same piece by piece, as it is said, and then the ending."""
+    """Yield the text of `one_text` in pieces as they arrive, and then the last item."""
     last: UUID | None = None
     async for item in said:
         match item:

@@ -1,4 +1,4 @@
-"""A turn of a conversation in another protocol, and the run that answers it."""
+"""A message in another protocol, its thread, and the run that answers it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ from jimsapi.wire.request import idempotency_key
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """What a client of another protocol sent: the newest message of the person, and what it names its conversation.
+    """The newest message of a conversation in another protocol.
 
-    `thread` is the client's own name of the conversation, any text; `user` what the protocol calls the person. `once`:
-    the message is no part of a conversation, and is answered without a thread.
+    `thread` is the client's name of the conversation, any text. `user` is the protocol's name of the person. If `once`
+    is true, the message does not belong to a conversation, and the run has no thread.
     """
 
     message: str
@@ -34,10 +34,10 @@ class Turn(msgspec.Struct, frozen=True):
 
 
 class ThreadNames:
-    """How the clients of a protocol name person and conversation.
+    """Finds the contact and the thread of a turn.
 
-    `protocol` keeps the conversations of different protocols apart. A person is the contact of the caller's identity,
-    else who `contact_header` names, else the protocol's own user; else each conversation is a person of its own.
+    The contact is the first of these that exists: the contact of the caller's identity, the value of `contact_header`,
+    the user of the turn, a contact of the conversation's own. `protocol` separates the threads of different protocols.
     """
 
     def __init__(self, protocol: str, contact_header: str | None = None, thread_header: str | None = None) -> None:
@@ -46,30 +46,32 @@ class ThreadNames:
         self.thread_header = thread_header
 
     def contact(self, request: Connection, turn: Turn) -> str:
-        """Who it is that speaks. Without any name it is somebody new, who shares nothing with anybody.
+        """Return the contact of a turn. If nothing names a contact or a conversation, it is a new contact.
 
-        Raises `HTTPError` 400 for two such headers: one may be the client's own, beside that of the proxy before us.
+        Raises `HTTPError` 400 if `contact_header` occurs twice: one may be forged by the client, the other by the proxy
+        that is to set it.
         """
         bound_to = cast(Admission, request.admission).identity.contact_id
         if bound_to is not None:
             return bound_to
-        return _named(request, self.contact_header) or turn.user or self._anybody_of(self.thread(request, turn))
+        return _header(request, self.contact_header) or turn.user or self._contact_of(self.thread(request, turn))
 
-    def _anybody_of(self, thread: str | None) -> str:
+    def _contact_of(self, thread: str | None) -> str:
         if not thread:
             return f"{self.protocol}:{uuid7()}"
-        # A client may name its conversations as long as it likes, a person has so many bytes.
+        # The name of a conversation may be longer than a contact_id.
         name = thread.encode()
         return thread if len(name) <= MAX_CONTACT_ID else f"{self.protocol}:{sha256(name).hexdigest()}"
 
     def thread(self, request: Connection, turn: Turn) -> str | None:
-        """The client's name of the conversation. Raises as `contact` does."""
-        return _named(request, self.thread_header) or turn.thread
+        """Return the client's name of the conversation. Raises as `contact` does."""
+        return _header(request, self.thread_header) or turn.thread
 
     def selectors(self, request: Connection, turn: Turn, contact: str) -> Sequence[Selector] | None:
-        """The thread of that name; None if there is no name, so that the resolvers say which it is.
+        """Return selectors for the thread of the conversation. Without a name return None: the resolvers then decide.
 
-        Two callers, or two persons, that use one name never share a thread: all are part of the external identifier.
+        The thread's external identifier includes the caller and the contact, so that two of them that use the same name
+        do not share a thread.
         """
         thread = self.thread(request, turn)
         if thread is None:
@@ -80,7 +82,7 @@ class ThreadNames:
         return (ByExternalId(external_id), New(external_id=external_id))
 
 
-def _named(request: Connection, header: str | None) -> str | None:
+def _header(request: Connection, header: str | None) -> str | None:
     values = [] if header is None else request.headers.getlist(header)
     if len(values) > 1:
         raise HTTPError(400, f"Send one {header} header")
@@ -88,14 +90,14 @@ def _named(request: Connection, header: str | None) -> str | None:
 
 
 def newest_of_user(roles: Sequence[str]) -> int:
-    """The place of the newest message, by the roles of all; it has to be the user's, for those before it are answered.
+    """Return the index of the newest message, by the roles of all messages.
 
-    Raises `ValidationError` if there is none.
+    Raises `ValidationError` if no message of the user follows the last one of the assistant: all are answered then.
     """
-    for place in reversed(range(len(roles))):
-        if roles[place] == "user":
-            return place
-        if roles[place] == "assistant":
+    for index in reversed(range(len(roles))):
+        if roles[index] == "user":
+            return index
+        if roles[index] == "assistant":
             break
     message = "The newest message has to be the user's"
     raise ValidationError([{"type": "value_error", "loc": ["body", "messages"], "msg": message, "input": None}])
@@ -104,9 +106,10 @@ def newest_of_user(roles: Sequence[str]) -> int:
 async def begin_turn(
     request: Connection, service: RunService, names: ThreadNames, turn: Turn, *, watched: bool = True
 ) -> LiveRun:
-    """Begin the run that answers a turn. Raises what `RunService.begin` raises.
+    """Begin the run that answers a turn. Raises as `RunService.begin` does.
 
-    A `watched` one is waited for until a thread has taken it; the `DomainError` is raised for which none does.
+    If it is `watched`, the run has a stream, and the function waits until a thread accepts the message. It then also
+    raises the `DomainError` for which no thread accepts it.
     """
     admission = cast(Admission, request.admission)
     contact = names.contact(request, turn)
@@ -126,7 +129,7 @@ async def begin_turn(
 
 
 async def answer_of(request: Connection, run: LiveRun) -> RunResult:
-    """What a run answers, for who waits for the whole. Raises the `DomainError` that it ends with."""
+    """Wait for a run and return its answer. Raises the `DomainError` that it ends with."""
     try:
         return await run.heard()
     finally:

@@ -44,7 +44,7 @@ async def pinged(monkeypatch: pytest.MonkeyPatch) -> Pinged:
 async def test_probes_at_the_same_time_and_shortly_after_one_another_share_a_ping(
     pinged: Pinged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probes, "GOOD_FOR", 60.0)
+    monkeypatch.setattr(probes, "VALID_FOR", 60.0)
     async with TestClient(create_api(app, store="memory:")) as client:
         pinged.may_answer.clear()
         asking = [asyncio.create_task(client.get("/readyz")) for _ in range(20)]
@@ -72,7 +72,7 @@ async def test_a_disk_on_which_only_small_writes_fit_is_not_ready_until_no_messa
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outage, "QUIET", 1.0)
-    monkeypatch.setattr(probes, "GOOD_FOR", 0.0)
+    monkeypatch.setattr(probes, "VALID_FOR", 0.0)
     api = create_api(app, store=f"sqlite:///{tmp_path}/jims.db")
     async with TestClient(api) as client:
         assert api.service is not None

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jimsapi import Identity, JSONResponse, ThreadContext, create_api
-from jimsapi.api.admission import COMPLAIN_EVERY
+from jimsapi.api.admission import LOG_EVERY
 from jimsapi.asgi.testing import TestClient
 from jimsapi.runs.identity import Admission
 from tests.plugins.distributions import install
@@ -219,7 +219,7 @@ async def test_a_provider_that_is_away_is_told_of_once_in_a_while_and_not_for_ea
     async with TestClient(create_api(echo, store="memory:")) as client:
         for _ in range(30):
             assert (await client.get("/api/v1/threads", headers={"x-b": "unavailable"})).status_code == 503
-        now += COMPLAIN_EVERY
+        now += LOG_EVERY
         await client.get("/api/v1/threads", headers={"x-b": "unavailable"})
     told = [record.getMessage() for record in caplog.records if record.name == "jimsapi.auth"]
     assert told == [

@@ -9,7 +9,7 @@ from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import DomainError
 from jimsapi.threads.ids import uuid7
 from jimsapi.wire.answer import refusal_of
-from jimsapi.wire.errors import tell
+from jimsapi.wire.errors import error_content
 from jimsapi.wire.speech import one_text
 from jimsapi.wire.turn import ThreadNames, answer_of, begin_turn
 from jimsapi_deepchat.answers import error_body
@@ -58,7 +58,7 @@ class Conversation:
                     with self._ws.working():
                         await self._ws.send_json({"text": one_text(await answer_of(self._ws, due))})
                 except (HTTPError, DomainError) as error:
-                    told = tell(self._ws, error)
+                    told = error_content(self._ws, error)
                     await self._ws.send_json(error_body(refusal_of(told.status, told.content)))
         except WebSocketDisconnected:
             pass  # whoever reads sees it too
