@@ -1,6 +1,6 @@
 """`jimsapi chat`: a conversation with a server, from a terminal or a pipe.
 
-In a terminal, what the pipeline is doing stands in a line that is replaced; Ctrl-C cancels the running answer.
+In a terminal, the status of the pipeline is a line that the next output replaces, and Ctrl-C cancels the answer.
 """
 
 import getpass
@@ -48,14 +48,14 @@ from jimsapi.plugins.options import secret_lines, secret_text
 DEFAULT_URL = "http://127.0.0.1:8080"
 PROMPT = "> "
 INTERRUPTED = 130
-"""The exit status of a command that Ctrl-C ended."""
+"""The exit status after Ctrl-C."""
 
-_SPOKEN = ("comm.assistant_message", "comm.assistant_message_with_buttons")
+_MESSAGE_TYPES = ("comm.assistant_message", "comm.assistant_message_with_buttons")
 _CLEAR_LINE = "\r\x1b[K"
-_DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Characters that show a text in another order than it has."""
+_DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that change the direction in which a terminal shows text."""
 
-_WHAT_TO_DO: list[tuple[type[ApiError], str]] = [
+_ADVICE: list[tuple[type[ApiError], str]] = [
     (Unauthorized, "give the key with --api-key-file FILE, or in JIMS_API_KEY"),
     (Forbidden, "use another key, or another --contact"),
     (NotFound, "send it again, or look at --thread and --url"),
@@ -68,7 +68,7 @@ _WHAT_TO_DO: list[tuple[type[ApiError], str]] = [
 
 
 def chat_command() -> click.Command:
-    """The command. It imports no plugin."""
+    """Return the command `chat`. It does not import plugins."""
     return click.Command(
         "chat",
         callback=chat,
@@ -96,7 +96,7 @@ def chat(
     contact: str | None,
     thread: UUID | None,
 ) -> None:
-    """Talk until there is no more to say. Exits with 1 if a piped message was not answered, with 130 by Ctrl-C."""
+    """Send messages until the input ends. Exits with 1 if a piped message got no answer, with 130 after Ctrl-C."""
     before = (context.obj or {}).get("api_key") or ()
     key = _key(api_key or (before[-1] if before else None), api_key_file)
     try:
@@ -109,18 +109,18 @@ def chat(
         _check_server(url)
         conversation = Conversation(client, Screen(sys.stdout), contact, thread)
         try:
-            context.exit(conversation.hold())
+            context.exit(conversation.run())
         except KeyboardInterrupt:
             conversation.screen.end_line()
             context.exit(INTERRUPTED)
         except BrokenPipeError:
-            raise  # nobody reads on, which is no fault
+            raise  # the reader of the output closed the pipe, which is not an error
         except OSError as error:
             raise StartError(f"the conversation cannot go on: {error.strerror}") from None
 
 
 def _key(given: str | None, file: str | None) -> str | None:
-    """The API key, by the first of flag, file flag, variable and variable of a file that says one."""
+    """The API key, from the first that is set: --api-key, --api-key-file, JIMS_API_KEY, JIMS_API_KEY_FILE."""
     if given:
         return given
     variable = os.environ.get("JIMS_API_KEY", "").strip()
@@ -138,10 +138,10 @@ def _key(given: str | None, file: str | None) -> str | None:
 
 
 def _check_server(url: str) -> None:
-    """Find out that nobody is there before anything is typed. Raises `StartError`."""
+    """Raise `StartError` if the server does not answer, before the user types a message."""
     try:
         with httpx.stream("GET", f"{url.rstrip('/')}/healthz", timeout=10):
-            pass  # whatever it answers
+            pass  # any answer will do
     except httpx.TransportError as error:
         host = httpx.URL(url).netloc.decode()
         reason = str(error) or type(error).__name__
@@ -152,7 +152,7 @@ def _check_server(url: str) -> None:
 
 
 class Conversation:
-    """Messages from standard input, and their answers on the screen."""
+    """Reads messages from standard input, sends them, and shows the answers."""
 
     def __init__(self, client: Client, screen: "Screen", contact: str | None, thread: UUID | None) -> None:
         self.screen = screen
@@ -163,15 +163,15 @@ class Conversation:
         self._prompt = PROMPT if self._typed and sys.stdout.isatty() else ""
         self._answer: Answer | None = None
 
-    def hold(self) -> int:
-        """Ask and answer until the input ends. Returns the exit status."""
+    def run(self) -> int:
+        """Send messages until the input ends. Returns the exit status."""
         previous = signal.signal(signal.SIGINT, self._interrupted)
         try:
             if self._prompt:
                 self.screen.line("Ctrl-C cancels an answer, Ctrl-D leaves, /new begins a new thread.")
             for message in self._messages():
                 if message == "/new":
-                    self._renew()
+                    self._begin_thread()
                 elif not self._ask(message) and not self._typed:
                     return 1
         finally:
@@ -184,8 +184,8 @@ class Conversation:
                 if text := _sendable(line):
                     yield text
             return
-        with suppress(ImportError):  # some builds of Python have none
-            import readline  # noqa: F401 - it gives `input` history and editing
+        with suppress(ImportError):  # some builds of Python do not have it
+            import readline  # noqa: F401 - it adds history and editing to `input`
 
         leaving = False
         while True:
@@ -206,13 +206,13 @@ class Conversation:
                 yield text
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
-        """Ctrl-C. The main thread waits for the answer, and goes on waiting for how it ends."""
+        """Handle Ctrl-C: cancel the answer. The main thread goes on to wait for the end of the stream."""
         if self._answer is None or self._answer.cancelled:
             raise KeyboardInterrupt
         self._answer.cancel()
 
-    def _renew(self) -> None:
-        """Begin a new thread, as far as the API can: a contact that has none yet gets one."""
+    def _begin_thread(self) -> None:
+        """Begin a new thread. The API begins one only for a new contact, so change the contact."""
         if self._contact is None:
             self.screen.line(
                 "A contact's newest thread always goes on: for a new one, come back with another --contact."
@@ -223,7 +223,7 @@ class Conversation:
         self.screen.line(f"A new thread begins, with you as {self._contact}: each contact's newest thread goes on.")
 
     def _ask(self, message: str) -> bool:
-        """Send a message and show the answer, or why there is none. Returns whether there is one."""
+        """Send a message and show the answer or the error. Returns whether there was an answer."""
         while True:
             self._answer = answer = Answer(self._client, self.screen, message, self._contact, self._thread)
             try:
@@ -233,9 +233,9 @@ class Conversation:
                     self._contact = name
                     continue
                 if answer.cancelled and isinstance(error, Conflict):
-                    self.screen.complain("(cancelled)")
+                    self.screen.show_error("(cancelled)")
                 else:
-                    self.screen.complain(_advice(error))
+                    self.screen.show_error(_advice(error))
                 return False
             finally:
                 self._answer = None
@@ -243,7 +243,7 @@ class Conversation:
 
 
 class Answer:
-    """The answer to one message, on its way."""
+    """The stream of the answer to one message."""
 
     def __init__(
         self, client: Client, screen: "Screen", message: str, contact: str | None, thread: UUID | None
@@ -252,64 +252,64 @@ class Answer:
         self._client = client
         self._screen = screen
         self._run_id: UUID | None = None
-        self._known = threading.Event()
-        self._said: dict[UUID, str] = {}
+        self._run_named = threading.Event()
+        self._deltas: dict[UUID, str] = {}
         self._items = client.stream(message, contact_id=contact, thread_id=thread, idempotency_key=str(uuid4()))
 
     def show(self) -> None:
-        """Show the answer as it comes. Raises `ClientError`."""
+        """Show the answer as it arrives. Raises `ClientError`."""
         try:
             for item in self._items:
                 self._show(item)
         finally:
-            self._known.set()
+            self._run_named.set()
             self._screen.end_line()
 
     def cancel(self) -> None:
-        """Cancel the run, from beside the main thread: as soon as the server has named it."""
+        """Cancel the run in another thread, as soon as its identifier is known."""
         self.cancelled = True
         threading.Thread(target=self._cancel, daemon=True).start()
 
     def _cancel(self) -> None:
         self._screen.status("Cancelling; Ctrl-C again leaves.")
-        self._known.wait()
+        self._run_named.wait()
         if self._run_id is None:
             return
         try:
             self._client.cancel(self._run_id)
         except Conflict:
-            pass  # it has ended, and is shown
+            pass  # the run has already ended, and its answer is shown
         except ClientError as error:
-            self._screen.complain(_advice(error))
+            self._screen.show_error(_advice(error))
 
     def _show(self, item: Item) -> None:
         match item:
             case Started(run_id=run_id):
                 self._run_id = run_id
-                self._known.set()
+                self._run_named.set()
             case Status(status=status):
                 self._screen.status(status)
             case Delta(message_id=message_id, content=content):
-                self._say(message_id, content)
-            case Event(event_id=event_id, event_type=kind, event_data=dict(data)) if kind in _SPOKEN:
-                self._complete(event_id, data)
+                self._show_delta(message_id, content)
+            case Event(event_id=event_id, event_type=kind, event_data=dict(data)) if kind in _MESSAGE_TYPES:
+                self._show_message(event_id, data)
             case Gap():
-                self._said.clear()  # what is shown of a message may have holes: its event shows it whole
+                self._deltas.clear()  # parts may be missing on the screen, so the event shows the whole message again
 
-    def _say(self, message_id: UUID, content: str) -> None:
-        if message_id not in self._said:
+    def _show_delta(self, message_id: UUID, content: str) -> None:
+        if message_id not in self._deltas:
             self._screen.end_line()
-        self._said[message_id] = self._said.get(message_id, "") + content
-        self._screen.say(content)
+        self._deltas[message_id] = self._deltas.get(message_id, "") + content
+        self._screen.write(content)
 
-    def _complete(self, message_id: UUID, data: dict[str, Any]) -> None:
-        """Show what was not seen of a message, and its buttons."""
+    def _show_message(self, message_id: UUID, data: dict[str, Any]) -> None:
+        """Show the rest of a message, and its buttons."""
         content = str(data.get("content", ""))
-        said = self._said.get(message_id, "")
-        rest = content.removeprefix(said)
+        deltas = self._deltas.get(message_id, "")
+        rest = content.removeprefix(deltas)
         if len(rest) == len(content):
             self._screen.end_line()
-        self._screen.say(rest)
+        self._screen.write(rest)
         buttons = data.get("buttons")
         if isinstance(buttons, list):
             texts = [f"[{button.get('text', '')}]" for button in buttons if isinstance(button, dict)]
@@ -317,22 +317,21 @@ class Answer:
 
 
 class Screen:
-    """Where answers are shown. Nothing that a server says reaches a terminal as anything but text.
+    """The output. It removes control characters, so that a server cannot control the terminal.
 
-    `live` is whether somebody watches: then there is a line with a status, which gives way to whatever comes next.
-    Threads may share a screen.
+    If it is `interactive`, it has a status line, which the next output replaces. Several threads may share a screen.
     """
 
     def __init__(self, out: TextIO) -> None:
-        self.live = out.isatty() and os.environ.get("TERM") != "dumb"
+        self.interactive = out.isatty() and os.environ.get("TERM") != "dumb"
         self._out = out
         self._lock = threading.Lock()
         self._status = False
         self._in_line = False
 
     def status(self, text: str) -> None:
-        """Show what is being done, if somebody watches."""
-        if not self.live:
+        """Show a status line, if the screen is interactive."""
+        if not self.interactive:
             return
         with self._lock:
             self._end_line()
@@ -340,7 +339,7 @@ class Screen:
             self._status = True
             self._write(_CLEAR_LINE + _cut(clean_line(text), width))
 
-    def say(self, text: str) -> None:
+    def write(self, text: str) -> None:
         """Show the next piece of a text."""
         text = clean(text)
         if not text:
@@ -351,21 +350,21 @@ class Screen:
             self._write(text)
 
     def line(self, text: str) -> None:
-        """Show a line of its own."""
+        """Show a text on a new line."""
         with self._lock:
             self._end_line()
             self._write(f"{clean(text)}\n")
 
-    def complain(self, text: str) -> None:
-        """Show a line about what went wrong: not among the answers, if those go into a file or a pipe."""
-        if self.live:
+    def show_error(self, text: str) -> None:
+        """Show an error. If the output is a file or a pipe, write the error to standard error."""
+        if self.interactive:
             self.line(text)
         else:
             self.end_line()
             click.echo(text, err=True)
 
     def end_line(self) -> None:
-        """Go on at the beginning of a line."""
+        """End the current line, if it has text."""
         with self._lock:
             self._end_line()
 
@@ -387,36 +386,36 @@ class Screen:
 
 
 def clean(text: str) -> str:
-    """A text without what a terminal would obey: control characters, but for line ends and tabs, and directions."""
+    """Return a text without control characters (except line ends and tabs) and without direction marks."""
     return "".join(
         character
         for character in text
-        if character in "\n\t" or not (unicodedata.category(character) == "Cc" or character in _DIRECTIONS)
+        if character in "\n\t" or not (unicodedata.category(character) == "Cc" or character in _DIRECTION_MARKS)
     )
 
 
 def clean_line(text: str) -> str:
-    """The same in one line."""
+    """Return a text as `clean` does, on one line."""
     return " ".join(clean(text).split())
 
 
 def _cut(text: str, width: int) -> str:
-    """As much of a text as `width` columns hold."""
-    taken = 0
-    for place, character in enumerate(text):
-        taken += 2 if unicodedata.east_asian_width(character) in "WF" else 1
-        if taken > width:
-            return text[:place]
+    """The beginning of a text, at most `width` columns wide."""
+    columns = 0
+    for index, character in enumerate(text):
+        columns += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if columns > width:
+            return text[:index]
     return text
 
 
 def _sendable(line: str) -> str:
-    """What was typed, as JSON can hold it."""
+    """A typed line without characters that JSON cannot encode."""
     return line.encode("utf-8", "replace").decode().strip()
 
 
 def _login_name() -> str | None:
-    """Who runs this; None if nothing says it, as in a container whose user has a number only."""
+    """The login name; None if there is none, as in a container whose user has only a number."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -424,18 +423,18 @@ def _login_name() -> str | None:
 
 
 def _lacks_contact(error: ClientError) -> bool:
-    """Whether the server wants to be told who is speaking, since the credentials do not say."""
+    """Whether the server requires a `contact_id`, because the key is not bound to a contact."""
     faults = error.detail if isinstance(error, InvalidRequest) and isinstance(error.detail, list) else []
     return any(isinstance(fault, dict) and fault.get("loc") == ["body", "contact_id"] for fault in faults)
 
 
 def _advice(error: ClientError) -> str:
-    """What went wrong, and what to do about it, in one line."""
+    """An error, and what to do about it, on one line."""
     wait = getattr(error, "retry_after", None)
-    advice = next((advice for kind, advice in _WHAT_TO_DO if isinstance(error, kind)), "")
+    advice = next((advice for kind, advice in _ADVICE if isinstance(error, kind)), "")
     if _lacks_contact(error):
         advice = "say who you are with --contact"
     if wait is not None and wait > 1:
         advice = f"send it again in {wait:.0f} seconds"
-    told = clean_line(str(error)).rstrip(".")
-    return f"{told}: {advice}" if advice else told
+    text = clean_line(str(error)).rstrip(".")
+    return f"{text}: {advice}" if advice else text

@@ -1,4 +1,4 @@
-"""`jimsapi check`: whether a start would succeed, and what it would serve."""
+"""`jimsapi check`: checks whether a start would succeed, and prints what it would serve."""
 
 import asyncio
 import errno
@@ -27,19 +27,21 @@ from jimsapi.server.port import bind_port
 from jimsapi.threads.errors import StoreUnavailable, StoreUnusable
 
 PING_WITHIN = 15.0
-"""Seconds that a store or an auth provider has to answer."""
+"""Seconds within which a store or an auth provider has to answer."""
 
 
 def check(configuration: Configuration, *, strict: bool, connect: bool) -> None:
-    """Do what a start does, but for serving, and print what would serve.
+    """Do everything that a start does except serving, and print what would be served.
 
-    Raises `StartError` or `StoreUnusable` as the start would. With `connect` the store and whatever else is opened at a
-    start is opened, asked and closed, and what is in use now is refused too. With `strict` a warning is an error.
+    If `connect` is true, it also opens, pings and closes the store and the other parts that a start opens, and a port
+    or a store that another process uses is an error. If `strict` is true, warnings are errors.
+
+    Raises `StartError` or `StoreUnusable` as the start would.
     """
     warnings = _Warnings()
     logging.getLogger().addHandler(warnings)
     try:
-        composition, opened = asyncio.run(_composed(configuration, connect=connect))
+        composition, opened = asyncio.run(_compose(configuration, connect=connect))
     finally:
         logging.getLogger().removeHandler(warnings)
     server = composition.settings.get(ServerOptions)
@@ -60,7 +62,7 @@ def check(configuration: Configuration, *, strict: bool, connect: bool) -> None:
 
 
 class _Warnings(logging.StreamHandler[Any]):
-    """Shows warnings and errors, and counts them."""
+    """Writes warnings and errors to standard error, and counts them."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
@@ -72,8 +74,8 @@ class _Warnings(logging.StreamHandler[Any]):
         super().emit(record)
 
 
-async def _composed(configuration: Configuration, *, connect: bool) -> tuple[Composition, list[str]]:
-    """What would serve, and what was found when it was opened."""
+async def _compose(configuration: Configuration, *, connect: bool) -> tuple[Composition, list[str]]:
+    """The composition that would serve, and lines about the parts that were opened."""
     settings = configuration.settings
     _check_ports(settings, connect=connect)
     api = Api(None, {})
@@ -81,13 +83,13 @@ async def _composed(configuration: Configuration, *, connect: bool) -> tuple[Com
     loaded_config(server_config(server, certificates, settings.get(CoreOptions).max_body, api))
     composer = Composer(configuration)
     composition = await composer.build()
-    missing = _look_at_store(composition.store)
+    missing = _preflight(composition.store)
     opened = [] if missing is None else [f"the store: {missing}"]
     residents = Residents()
     try:
         if connect:
             composition = await composer.enter(composition, residents, store=missing is None)
-            opened += [line async for line in _pinged(composition, store=missing is None)]
+            opened += [line async for line in _ping_all(composition, store=missing is None)]
         api.declare(composition, configuration.plugins, run_service(composition))
     finally:
         await residents.leave()
@@ -95,7 +97,7 @@ async def _composed(configuration: Configuration, *, connect: bool) -> tuple[Com
 
 
 def _check_ports(settings: Settings, *, connect: bool) -> None:
-    """Hold the addresses for a moment, without listening. One that is in use now is refused only with `connect`."""
+    """Bind the addresses without listening. If one is in use, raise `StartError` only with `connect`."""
     server, metrics = settings.get(ServerOptions), settings.get(MetricsOptions)
     refuse_shared_port(server, metrics)
     try:
@@ -112,15 +114,18 @@ def _check_ports(settings: Settings, *, connect: bool) -> None:
             raise StartError(unusable_port(metrics.host, metrics.port, error)) from error
 
 
-def _look_at_store(store: Built) -> str | None:
-    """What opening the store would make. Raises `StoreUnusable` if it can be seen that it cannot be opened."""
+def _preflight(store: Built) -> str | None:
+    """What opening the store would create; None if it exists. Raises `StoreUnusable` if it cannot be opened.
+
+    It does not open the store.
+    """
     preflight = getattr(store.value, "preflight", None)
     found: str | None = None if preflight is None else preflight()
     return found
 
 
-async def _pinged(composition: Composition, *, store: bool) -> AsyncIterator[str]:
-    """Lines about what answers. Raises `StartError` for a store or an auth provider that does not."""
+async def _ping_all(composition: Composition, *, store: bool) -> AsyncIterator[str]:
+    """Ping the store and the auth providers, and yield a line for each. Raises `StartError` if one does not answer."""
     for built in ((composition.store,) if store else ()) + composition.providers:
         if (ping := getattr(built.value, "ping", None)) is None:
             continue

@@ -1,4 +1,4 @@
-"""`jimsapi auth explain`: what each auth provider says of a token, and how a request with it would be answered."""
+"""`jimsapi auth explain`: shows the outcome of each auth provider for a token, and of a request with that token."""
 
 import logging
 import sys
@@ -16,15 +16,18 @@ from jimsapi.runs.identity import Admission
 from jimsapi.runs.pipeline import JimsApp
 from jimsapi.threads.context import ThreadContext
 
-_WEIGHT = (403, 503, 401)
+_PRECEDENCE = (403, 503, 401)
+"""If no provider admits, the first of these statuses that occurred is the answer, as in `Gate.admit`."""
 
 
 async def explain(configuration: Configuration, token: bytes) -> None:
-    """Ask every provider about a bearer token and print its answer; the store is not opened, the token not shown.
+    """Call every auth provider with a bearer token, and print the outcomes.
 
-    Why a token is refused goes to standard error. Raises `StartError` as a start would.
+    The reasons of rejections are written to standard error. The token is not shown, and the store is not opened.
+
+    Raises `StartError` as a start would.
     """
-    _tell_reasons()
+    _log_to_stderr()
     composer = Composer(configuration)
     composition = await composer.build(JimsApp(_no_pipeline))
     service = run_service(composition)
@@ -35,14 +38,14 @@ async def explain(configuration: Configuration, token: bytes) -> None:
         admissions: list[Admission] = []
         refusals: list[HTTPError] = []
         for number, built in enumerate(providers, 1):
-            told: list[AdmissionRecord] = []
+            records: list[AdmissionRecord] = []
             try:
-                admissions.append(await Gate([built], service, [told.append]).admit(connection))
-                says = f"admitted, {_described(admissions[-1])}"
+                admissions.append(await Gate([built], service, [records.append]).admit(connection))
+                outcome = f"admitted, {_describe(admissions[-1])}"
             except HTTPError as error:
                 refusals.append(error)
-                says = told[0].outcome
-            click.echo(f"{number}. {built.name} ({built.entry.distribution} {built.entry.version}): {says}")
+                outcome = records[0].outcome
+            click.echo(f"{number}. {built.name} ({built.entry.distribution} {built.entry.version}): {outcome}")
     finally:
         await residents.leave()
     if not providers:
@@ -50,24 +53,22 @@ async def explain(configuration: Configuration, token: bytes) -> None:
     elif admissions:
         click.echo(f"A request with this token is let in by {admissions[0].provider}.")
     else:
-        # None admits, so the weightiest refusal is the answer, as the gate has it: denied, then unavailable.
-        answer = min(refusals, key=lambda error: _WEIGHT.index(error.status))
+        answer = min(refusals, key=lambda error: _PRECEDENCE.index(error.status))
         click.echo(f"A request with this token is answered {answer.status} {answer.detail}.")
 
 
 async def _no_pipeline(ctx: ThreadContext) -> None:
-    """Stands for the app, which who may enter does not depend on."""
+    """A pipeline in place of the app's: authentication does not depend on the app."""
 
 
-def _described(admission: Admission) -> str:
+def _describe(admission: Admission) -> str:
     identity = admission.identity
     contact = "any contact" if identity.contact_id is None else f"contact {identity.contact_id!r} alone"
     scopes = "chat and threads" if identity.scopes is None else ", ".join(sorted(identity.scopes)) or "none"
     return f"as {identity.subject!r}, for {contact}, scopes: {scopes}"
 
 
-def _tell_reasons() -> None:
-    """Show what the gate logs of a refusal, which a server shows with `--verbose`."""
-    reasons = logging.getLogger("jimsapi")
-    reasons.addHandler(logging.StreamHandler(sys.stderr))
+def _log_to_stderr() -> None:
+    """Write the reasons of rejections, which are debug logs, to standard error."""
+    logging.getLogger("jimsapi").addHandler(logging.StreamHandler(sys.stderr))
     logging.getLogger("jimsapi.auth").setLevel(logging.DEBUG)

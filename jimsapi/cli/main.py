@@ -25,11 +25,14 @@ from jimsapi.plugins.options import redact
 from jimsapi.threads.errors import StoreUnusable
 
 STRICT, CONNECT = "check_strict", "check_connect"
-"""Keys of the flags of `check`, which are no options of the server."""
+"""Keys of the flags of `check`. The server does not have these options."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command and exit: 0 when it did what it was asked, 1 when it could not start, 2 for wrong usage."""
+    """Run the command and exit with 0 after success, 1 if it cannot start, 2 for wrong usage.
+
+    `arguments` are those of the command line by default.
+    """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         command_line(arguments).main(arguments, prog_name="jimsapi")
@@ -39,10 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def command_line(arguments: Sequence[str]) -> click.Group:
-    """The command with the options and subcommands of the installed plugins.
+    """Return the command with the options and subcommands of the installed plugins.
 
-    What diagnoses a broken plugin, writes a new one, or serves nothing does not import any: `plugins`, `plugin`,
-    `chat`, `--version`, and `--help` if one cannot be loaded.
+    `plugins`, `plugin`, `chat` and `--version` do not import plugins, so they work if a plugin is broken. `--help` then
+    shows only the built-in options, and the error.
     """
     if arguments[:1] in (["plugins"], ["plugin"], ["chat"]) or "--version" in arguments:
         return _command_line(None)
@@ -58,7 +61,7 @@ def _command_line(plugins: PluginManager | None, *, broken: PluginError | None =
     owned = all_options(plugins)
 
     def configuration(given: Mapping[str, Any]) -> Configuration:
-        assert plugins is not None  # else none of the commands that need them is called
+        assert plugins is not None  # the commands without plugins do not call this
         return Configuration(plugins, resolve_settings(plugins, COMMAND_OPTIONS, given, os.environ))
 
     @click.pass_context
@@ -138,7 +141,7 @@ def _version(context: click.Context, parameter: click.Parameter, value: bool) ->
 
 
 def _merged(command: Callable[[dict[str, Any]], None]) -> Callable[..., None]:
-    """Options may stand before or behind a subcommand's name."""
+    """Decorator: merges options before a subcommand's name with those after it."""
 
     @click.pass_context
     def merged(context: click.Context, /, **given: Any) -> None:
@@ -153,7 +156,7 @@ def _merge(context: click.Context, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def list_plugins() -> None:
-    """Print the installed plugins in the order they are asked."""
+    """Print the installed plugins in the order in which their hooks are called."""
     entries = discover()
     for number, entry in enumerate(entries, 1):
         click.echo(f"{number}. {entry.name}  {entry.distribution} {entry.version}  {entry.value}")
@@ -163,7 +166,7 @@ def list_plugins() -> None:
 
 
 def openapi(configuration: Configuration) -> None:
-    """Print the OpenAPI document, plugin routes included."""
+    """Print the OpenAPI document, including the routes of plugins."""
     logging.getLogger("jimsapi").addHandler(logging.StreamHandler(sys.stderr))
     composition = asyncio.run(Composer(configuration).build())
     api = Api(None, {})

@@ -1,4 +1,4 @@
-"""The command's own options, and how options become flags."""
+"""The options of the command itself, and the conversion of options to flags."""
 
 from collections.abc import Callable, Sequence
 from ipaddress import ip_network
@@ -39,7 +39,7 @@ class ServerOptions(Options):
 
 
 def _proxies_fault(text: str | None) -> str | None:
-    """What is wrong with the addresses of proxies. uvicorn accepts any text, and then trusts no proxy."""
+    """The fault in the addresses of proxies, or None. uvicorn would accept an invalid address and trust no proxy."""
     parts = [part.strip() for part in (text or "").split(",")]
     if parts == ["*"]:
         return None
@@ -62,7 +62,7 @@ COMMAND_OPTIONS: list[type[Options]] = [ServerOptions, MetricsOptions, LogOption
 
 
 def all_options(plugins: PluginManager | None = None) -> list[Owned]:
-    """Every option of the command: its own, the core's and those of `plugins` (by default the built-in ones)."""
+    """Return the options of the command, of the core, and of `plugins` (default: the built-in plugins)."""
     if plugins is None:
         plugins = PluginManager(builtin_plugins(), installed=False)
     own: list[type[Options]] = [CoreOptions, *COMMAND_OPTIONS]
@@ -70,13 +70,14 @@ def all_options(plugins: PluginManager | None = None) -> list[Owned]:
 
 
 def with_options(owned: Sequence[Owned]) -> Callable[[click.Command], click.Command]:
-    """Add the flags of `owned` to a command, and hidden ones for first-party plugins that are not installed."""
+    """Return a function that adds flags to a command: those of `owned`, and hidden ones for first-party plugins that
+    are not installed."""
 
     def add(command: click.Command) -> click.Command:
         known = set()
         for item in owned:
             for spec in specs(item.options):
-                if spec.key not in known:  # the start refuses a second owner
+                if spec.key not in known:  # if two plugins declare an option, the start raises
                     known.add(spec.key)
                     command.params.append(_flag(spec))
         for key in FIRST_PARTY_AUTH | FIRST_PARTY_REPORTING:
@@ -97,7 +98,8 @@ def _flag(spec: OptionSpec) -> click.Option:
 
 
 def _absent(key: str) -> click.Option:
-    """Accepted, so that the start can say which distribution is missing rather than "no such option"."""
+    """A hidden flag of a plugin that is not installed. Without it the error would be "no such option", not the name of
+    the missing distribution."""
     names = ["--" + key.replace("_", "-"), key]
     if key in FIRST_PARTY_REPORTING:
         return click.Option(names, is_flag=True, flag_value=True, default=None, hidden=True)

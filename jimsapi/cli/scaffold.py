@@ -1,8 +1,8 @@
-"""`jimsapi plugin new`: a whole distribution with one plugin, whose tests pass as they are written.
+"""`jimsapi plugin new`: creates a complete distribution with one plugin. Its tests pass without changes.
 
-`templates/every` goes into each, and the folder of its kind on top. A template's path is its place in the
-distribution, but for `package`, which gets the module's name, and `dot.`, since hidden files are easily left out of a
-wheel. `usage.md` becomes a part of the README.
+It copies the templates in `templates/every` and in the folder of the plugin's kind. The path of a template is its path
+in the distribution, with two exceptions: `package` becomes the module's name, and `dot.` becomes `.`, because hidden
+files are easily missing from a wheel. `usage.md` becomes a part of the README.
 """
 
 import keyword
@@ -23,22 +23,22 @@ from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.options import specs
 
 KINDS = {
-    "auth": "Lets in who knows a secret.",
-    "store": "Keeps the threads of jimsapi in a place of its own.",
+    "auth": "Admits callers that send a secret.",
+    "store": "Stores the threads of jimsapi in a place of its own.",
     "sink": "Writes every stored event to a file.",
     "resolver": "Begins a new thread after a pause.",
     "routes": "Adds routes to jimsapi.",
 }
-"""What can be written, and what the new plugin does."""
+"""The kinds of plugins, and what the new plugin does."""
 
 LONGEST_NAME = 40
-"""Characters. With longer ones lines of the code would be too long for the linter."""
+"""Characters. With a longer name, lines of the generated code would be too long for the linter."""
 
 OPTIONS = ("secret", "file", "pause")
-"""The options of the templates: with the name `door` the first one is `--door-secret`."""
+"""The options in the templates. For a plugin `door`, the first one is `--door-secret`."""
 
 COMMON_MODULES = frozenset({"api", "app", "bot", "conftest", "main", "test", "tests"})
-"""Names that modules have in many projects, the tests of the new one among them, where one would hide the other."""
+"""Names of modules in many projects, including the tests of the new plugin. One would hide the other."""
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _TEST_REQUIREMENTS = {"": ("mypy >= 1.15", "pytest >= 8.3", "ruff >= 0.9"), "store": ("hypothesis >= 6.115",)}
@@ -48,7 +48,7 @@ _NAME = re.compile(r"[A-Z0-9]([A-Z0-9._-]*[A-Z0-9])?", re.IGNORECASE | re.ASCII)
 
 
 def plugin_commands() -> click.Group:
-    """The commands for those who write plugins. They import none."""
+    """Return the commands for authors of plugins. They do not import plugins."""
     group = click.Group("plugin", help="Write a plugin.")
     group.add_command(
         click.Command(
@@ -66,7 +66,7 @@ def plugin_commands() -> click.Group:
 
 
 def new_plugin(name: str, kind: str) -> None:
-    """Write the distribution, and say what to do next. Raises `StartError` for a name that will not do."""
+    """Write the distribution and print the next steps. Raises `StartError` if the name cannot be used."""
     folder = Path.cwd() / name
     words = words_of(name)
     try:
@@ -87,7 +87,7 @@ def new_plugin(name: str, kind: str) -> None:
 
 
 def words_of(name: str) -> dict[str, str]:
-    """What the templates call the plugin. Raises `StartError` for a name that no plugin can have, saying why."""
+    """Return the names for the templates, by placeholder. Raises `StartError` if `name` cannot be used."""
     if not _NAME.fullmatch(name):
         raise StartError(
             f"{name!r} is no name of a distribution: use letters, digits, and - _ . between them (PEP 508)"
@@ -121,19 +121,19 @@ def words_of(name: str) -> dict[str, str]:
 
 
 def _taken_options() -> set[str]:
-    """The keys of jimsapi's own options, and those whose variables would name the files of these."""
+    """The keys of jimsapi's own options, and the keys whose variables would be the `_FILE` variables of these."""
     keys = {spec.key for owned in all_options(None) for spec in specs(owned.options)}
     return keys | {f"{key}_file" for key in keys}
 
 
 def _is_taken(module: str) -> bool:
-    """Whether something else has a module of this name: Python, an installed distribution, or many a project."""
+    """Whether Python, an installed distribution or many projects already have a module of this name."""
     reserved = sys.stdlib_module_names | COMMON_MODULES | {"jimsapi"}
     return keyword.iskeyword(module) or module in reserved or module in packages_distributions()
 
 
 def write_distribution(folder: Path, kind: str, words: dict[str, str]) -> None:
-    """Fill an empty folder. Raises `OSError`."""
+    """Write the distribution into an empty folder. Raises `OSError`."""
     requirements = sorted([*_TEST_REQUIREMENTS[""], *_TEST_REQUIREMENTS.get(kind, ())])
     words = {
         **words,
@@ -148,7 +148,7 @@ def write_distribution(folder: Path, kind: str, words: dict[str, str]) -> None:
 
 
 def _templates(kind: str, module: str) -> Iterator[tuple[Path, Path]]:
-    """Each file's place in the distribution, and its template."""
+    """The path of each file in the distribution, and its template."""
     for root in (_TEMPLATES / "every", _TEMPLATES / kind):
         for template in sorted(root.rglob("*.txt")):
             place = template.relative_to(root).with_suffix("")

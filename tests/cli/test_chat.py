@@ -373,9 +373,9 @@ def test_a_status_takes_one_line_of_the_terminal(paper: Paper) -> None:
 
 def test_a_status_does_not_go_into_a_text(paper: Paper) -> None:
     screen = Screen(paper)
-    screen.say("Hel")
+    screen.write("Hel")
     screen.status("Looking")
-    screen.say("lo\n")
+    screen.write("lo\n")
     screen.line("next")
     assert paper.getvalue() == f"Hel\n{CLEAR}Looking{CLEAR}lo\nnext\n"
 
