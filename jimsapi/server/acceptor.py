@@ -1,8 +1,9 @@
-"""Accepting connections: all that wait, probes first, within the limit of descriptors, and to the last one.
+"""Accepts connections: several in each pass of the event loop, probes first, and within the limit of descriptors.
 
-libuv, on which uvloop is built, accepts one connection in each pass of the loop. In a flood the passes are long, and
-new connections, those of probes too, wait in the kernel for seconds. An event loop's own server also resets what the
-kernel has accepted when it closes, and logs nothing useful when descriptors run out.
+An event loop's own server has three problems. libuv, which uvloop uses, accepts one connection in each pass of the
+loop; in a flood the passes are long, and new connections, including probes, wait in the kernel for seconds. When the
+server closes, it resets connections that only the kernel has accepted. When descriptors run out, it logs nothing
+useful.
 """
 
 import asyncio
@@ -23,28 +24,28 @@ from jimsapi.server.eviction import Evictable, longest_waiting
 from jimsapi.server.tls import open_tls
 
 ACCEPTED_AT_ONCE = 1024
-"""Connections that are accepted in one pass of the loop. That is cheap, and finds the probes among them."""
+"""Connections that are accepted in one pass of the loop. Accepting is cheap, and the server finds the probes early."""
 OPENED_AT_ONCE = 4
 """Connections that are opened in one pass of the loop, so that no pass is long. The others wait in order of arrival."""
 HANDSHAKE_WITHIN = 10.0
-"""Seconds within which a TLS handshake has to end."""
+"""Seconds within which a TLS handshake has to be complete."""
 TLS_CLOSE_WITHIN = 5.0
-"""Seconds that a client has to answer the end of TLS, once the kernel has accepted everything that was written."""
+"""Seconds within which a client has to answer TLS's `close_notify`, after the kernel has accepted all data."""
 LATE_FOR = 0.1
-"""Seconds for which connections that had begun when the port closed are still accepted."""
+"""Seconds for which the server still accepts connections whose TCP handshake had begun before it closed the port."""
 FINISH_WITHIN = 1.0
-"""Seconds for which the server goes on, at its end, to accept what the kernel has accepted. A drain keeps three seconds
-for this and all that follows."""
+"""Seconds for which the server, at shutdown, accepts the connections that the kernel has accepted. A drain reserves
+three seconds for this and all later steps."""
 PAUSE = 0.1
-"""Seconds for which the server accepts nothing after the kernel could not accept a connection."""
+"""Seconds for which the server does not accept connections after `accept` failed."""
 LOG_AGAIN_AFTER = 60.0
-"""Seconds between two log lines that say that descriptors run out, or that the kernel accepts nothing."""
+"""Seconds between two log lines about missing descriptors or failed calls of `accept`."""
 SENDS_WITHIN = 0.1
-"""Seconds that a connection may wait for a request even if its descriptor is wanted."""
+"""Seconds for which a new connection may wait for its request before the server may close it to make room."""
 PROBE_WITHIN = 0.05
-"""Seconds for which the server waits for the first bytes of a connection when only probes get a descriptor."""
+"""Seconds for which the server waits for the first bytes of a connection when it has room only for probes."""
 EVICTED_AT_ONCE = 16
-"""Connections that are closed together to make room: to find the oldest all have to be looked at."""
+"""Connections that are closed together to make room. To find the oldest, the server has to look at all of them."""
 
 _REFUSAL = (
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-type: application/json\r\n"
@@ -60,7 +61,7 @@ _CLIENT_GONE = (
     errno.EHOSTDOWN,
     errno.EHOSTUNREACH,
 )
-"""Errors of the connection that would have been accepted, not of the port: `accept` reports what the network did."""
+"""Errors of the new connection, not of the port. On Linux, `accept` also reports pending network errors."""
 
 _RUN_OUT = (
     "descriptors run out while accepting connections: %s; idle connections are closed and others refused: "
@@ -72,32 +73,33 @@ logger = logging.getLogger("jimsapi")
 
 
 class _Opening:
-    """A connection that is being opened: under TLS, until its handshake ends."""
+    """A connection that is being opened; with TLS, until the handshake is complete."""
 
     def __init__(self, task: asyncio.Task[None], since: float) -> None:
         self._task = task
         self._since = since
 
     def waiting_since(self) -> float | None:
-        """The loop's time at which it began."""
+        """The loop's time when the opening began."""
         return self._since
 
     @property
     def has_arrived(self) -> bool:
-        """Part of a handshake does not count."""
+        """False: part of a handshake does not count as received data."""
         return False
 
     def evict(self) -> None:
-        """Give it up: the event loop then closes the connection."""
+        """Cancel the opening. The event loop then closes the connection."""
         self._task.cancel()
 
 
 class Acceptor:
     """Accepts the connections of a listening socket.
 
-    Connections whose request begins with one of `first` overtake others that wait. (Under TLS nobody can know.)
-    `evictable()` returns the connections that may be closed to make room, in groups: those of a group are closed only
-    if the server finds none in the groups before it. TLS handshakes that have not ended come before all of them.
+    Connections whose request begins with one of `first` overtake others that wait. With TLS this has no effect, because
+    the request is encrypted. `evictable()` returns the connections that may be closed to make room, in groups. The
+    server closes connections of a group only if the groups before it have none. Incomplete TLS handshakes are the first
+    group.
     """
 
     def __init__(
@@ -124,7 +126,7 @@ class Acceptor:
         self._accepting = False
 
     def start(self) -> None:
-        """Begin to accept."""
+        """Begin to accept connections."""
         self._listening.setblocking(False)
         accept_new_connections(self._listening)
         self._accepting = True
@@ -133,8 +135,8 @@ class Acceptor:
     async def finish(self, within: float) -> None:
         """Close the port without losing a connection, and wait up to `within` seconds for TLS handshakes.
 
-        Connections that are beginning may end their TCP handshake; clients that come later see a closed port. (They
-        may see it a second later: the kernel ignores their first packets meanwhile.)
+        Connections whose TCP handshake has begun are still accepted. Later clients see a closed port, possibly after a
+        second, because the kernel ignores their first packets.
         """
         if not self._accepting:
             return
@@ -144,7 +146,7 @@ class Acceptor:
         while self._accept():
             if self._loop.time() > until:
                 break
-            await asyncio.sleep(0)  # in which connections that were closed to make room free their descriptors
+            await asyncio.sleep(0)  # closed connections free their descriptors in this pass
         self.close()
         while self._accepted:
             self._open_soon(self._accepted.popleft())
@@ -164,7 +166,7 @@ class Acceptor:
             self._descriptors.close()
 
     def _accept(self) -> bool:
-        """Accept what waits. Returns whether there may be more that can be accepted at once."""
+        """Accept the connections that wait. Returns whether there may be more that can be accepted now."""
         for _ in range(ACCEPTED_AT_ONCE):
             try:
                 connection, _ = self._listening.accept()
@@ -178,7 +180,7 @@ class Acceptor:
             connection.setblocking(False)
             if connection.fileno() >= self._descriptors.full:
                 self._accept_without_room(connection)
-                return True  # in the next pass, when those that were closed have given their descriptors back
+                return True  # continue in the next pass, when the closed connections have freed their descriptors
             if self._accepted and self._comes_first(connection):
                 self._open_soon(connection)
                 continue
@@ -221,7 +223,7 @@ class Acceptor:
                 )
 
     def _accept_without_room(self, connection: socket.socket) -> None:
-        """Close others to make room for the connection. If there are none, open it only for a probe."""
+        """Close other connections to make room for this one. If there are none to close, open it only for a probe."""
         self._log(_RUN_OUT, f"{connection.fileno()} of {self._descriptors.limit} are open", self._descriptors.limit)
         limit = self._descriptors.last if self._evict() else self._descriptors.exhausted
         if connection.fileno() < limit or self._comes_first(connection):
@@ -232,7 +234,7 @@ class Acceptor:
             refuse(connection, with_answer=self._tls is None)
 
     def _open_probe(self, connection: socket.socket) -> None:
-        """Open a connection if it is a probe's."""
+        """Open the connection if its request is a probe."""
         if self._comes_first(connection):
             self._open_soon(connection)
         else:
@@ -241,8 +243,8 @@ class Acceptor:
     def _evict(self) -> bool:
         """Close the connections of the first group that have waited longest. Returns whether there were any.
 
-        If there is none, the server looks again later only: to look at thousands of connections for each new one would
-        be the greater harm.
+        If there were none, the server does not look again for `SENDS_WITHIN` seconds: looking at thousands of
+        connections for each new one would take too long.
         """
         now = self._loop.time()
         if now < self._evict_at:
@@ -257,9 +259,9 @@ class Acceptor:
         return False
 
     def _refuse_without_descriptor(self, error: OSError) -> bool:
-        """The kernel cannot accept. Refuse a connection by the spare descriptor; returns whether there was one.
+        """`accept` has failed. Reject a connection with the spare descriptor. Returns whether there was a connection.
 
-        For want of a descriptor `accept` fails even if no connection waits, so only another `accept` shows the end.
+        Without a free descriptor `accept` fails even if no connection waits, so only another `accept` can tell.
         """
         reason = error.strerror or str(error)
         if error.errno not in _NO_ROOM:
@@ -280,7 +282,7 @@ class Acceptor:
             self._descriptors.take_spare()
 
     def _pause(self) -> None:
-        """Accept nothing for a while: the loop would call `_accept` again at once, without end."""
+        """Do not accept for `PAUSE` seconds. Otherwise the loop would call `_accept` again at once."""
         if self._paused is None and self._accepting:
             self._loop.remove_reader(self._listening.fileno())
             self._paused = self._loop.call_later(PAUSE, self._go_on)
@@ -298,18 +300,18 @@ class Acceptor:
 
 
 def refuse(connection: socket.socket, *, with_answer: bool) -> None:
-    """Close a connection for which the server has no room; `with_answer` sends a 503 first."""
+    """Close a connection for which the server has no room. If `with_answer` is true, send a 503 first."""
     connection.setblocking(False)
     with suppress(OSError):
         if with_answer:
             connection.send(_REFUSAL)
             connection.shutdown(socket.SHUT_WR)
-            connection.recv(65_536)  # closing with unread bytes would reset the connection, and the answer be lost
+            connection.recv(65_536)  # closing with unread bytes would reset the connection and lose the answer
     connection.close()
 
 
 class _Instruction(ctypes.Structure):
-    """An instruction of the classic Berkeley packet filter (linux/filter.h)."""
+    """An instruction of a classic Berkeley packet filter (linux/filter.h)."""
 
     _fields_ = (("code", ctypes.c_ushort), ("jt", ctypes.c_ubyte), ("jf", ctypes.c_ubyte), ("k", ctypes.c_uint32))
 
@@ -325,10 +327,10 @@ _DROP_SYN = (_Instruction * 5)(
 
 
 def refuse_new_connections(listening: socket.socket) -> None:
-    """Have the kernel ignore new connections, and only these: handshakes that have begun can end, and be accepted.
+    """Let the kernel ignore new connections. TCP handshakes that have begun can still be completed and accepted.
 
-    A connection that the kernel accepts between our last `accept` and the closing of the port would be reset. Elsewhere
-    than on Linux nothing is done, and that window of some microseconds stays.
+    Without this, a connection that the kernel accepts between the last `accept` and the closing of the port would be
+    reset. On systems other than Linux the function does nothing, and this can happen within some microseconds.
     """
     if sys.platform == "linux":
         program = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(_DROP_SYN))
@@ -337,7 +339,7 @@ def refuse_new_connections(listening: socket.socket) -> None:
 
 
 def accept_new_connections(listening: socket.socket) -> None:
-    """Undo `refuse_new_connections`: a socket that another process shares, such as a reloader, keeps its filter."""
+    """Undo `refuse_new_connections`. The socket keeps its filter if another process, such as a reloader, shares it."""
     if sys.platform == "linux":
-        with suppress(OSError):  # it has none
+        with suppress(OSError):  # there is no filter
             listening.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)

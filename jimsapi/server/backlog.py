@@ -1,4 +1,4 @@
-"""What the clients of a server have not read yet."""
+"""Limits for clients that read slowly: a rate for each client, and a bound for the unread bytes of all."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,16 +12,16 @@ many."""
 CHECK_RATE_EVERY = 60.0
 """Seconds between two checks of that rate."""
 MAX_UNREAD = 33_554_432
-"""Bytes of answers that may wait for all slow clients together. What an app keeps until it may send more is not
-counted: a stream writes only 64 KiB ahead of its client."""
+"""Bytes of answers that may wait for all slow clients together. The bound does not include data that an app holds back
+until it may send more: a stream is at most 64 KiB ahead of its client."""
 CHECK_EVERY = 2.0
-"""Seconds between two checks of that bound, while anything waits."""
+"""Seconds between two checks of that bound, while a client has unread bytes."""
 CHECK_AGAIN_AFTER = 0.1
 """Seconds between two checks while the bound is exceeded."""
 OBSERVED_FOR = 0.5
-"""Seconds for which the server observes how fast a client reads, before it may drop the client for the bound."""
+"""Seconds for which the server measures how fast a client reads, before the bound may disconnect the client."""
 FAR_ABOVE, BRIEFLY_OBSERVED_FOR = 4, 0.1
-"""Above so many times the bound the server observes for these seconds only."""
+"""If the unread bytes exceed the bound this many times, the server measures only for this many seconds."""
 
 
 class Reader(Protocol):
@@ -33,25 +33,25 @@ class Reader(Protocol):
 
     @property
     def unacknowledged(self) -> int:
-        """Bytes that wait in this process and in the kernel. They become fewer as the client reads."""
+        """Bytes that wait in this process and in the kernel. The number decreases as the client reads."""
 
     def drop(self) -> None:
-        """End the connection, and forget these bytes."""
+        """End the connection, and discard these bytes."""
 
 
 class Backlog:
-    """The connections of a server that wait for their clients. Above `MAX_UNREAD` bytes the slowest are dropped."""
+    """The connections of a server with unread bytes. Above `MAX_UNREAD` bytes the slowest connections are dropped."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiting: dict[Reader, tuple[float, int]] = {}  # since when it is observed, and what it had to read then
-        self._unread = 0  # at least what waits now: what was read since the last check is still in it
+        self._waiting: dict[Reader, tuple[float, int]] = {}  # the start of the measurement, and the unread bytes then
+        self._unread = 0  # an upper bound: bytes that were read since the last check are still included
         self._checked_at = 0.0
         self._timer: asyncio.Handle | None = None
-        self._due = 0.0  # when it calls; a timer of uvloop that is due at once does not know it
+        self._due = 0.0  # when the timer calls; a uvloop timer that is due at once does not have this
 
     def add(self, reader: Reader) -> None:
-        """Count a connection until it is discarded."""
+        """Count a connection until `discard`."""
         now = self._loop.time()
         self._waiting[reader] = now, reader.unacknowledged
         self._unread += reader.unread
@@ -62,11 +62,11 @@ class Backlog:
             self._check_later(CHECK_AGAIN_AFTER)
 
     def discard(self, reader: Reader) -> None:
-        """Count a connection no longer."""
+        """Stop counting a connection."""
         self._waiting.pop(reader, None)
 
     def _check_later(self, seconds: float) -> None:
-        """Check so many seconds after the last check, or now if that is later."""
+        """Schedule a check `seconds` after the last one, or at once if that time has passed."""
         due = max(self._checked_at + seconds, self._loop.time())
         if self._timer is None or due < self._due:
             if self._timer is not None:
@@ -80,10 +80,10 @@ class Backlog:
         self._unread = sum(unread.values())
         rates = self._rates(now)
         if self._unread > MAX_UNREAD:
-            # Others may read even more slowly; unless there is far too much, they are observed first.
-            spared = len(rates) < len(unread) and self._unread <= FAR_ABOVE * MAX_UNREAD
+            # Clients that were not measured yet may be slower. Measure them first, unless the bound is far exceeded.
+            wait_for_others = len(rates) < len(unread) and self._unread <= FAR_ABOVE * MAX_UNREAD
             for reader in sorted(rates, key=lambda one: (rates[one], -unread[one])):
-                if self._unread <= MAX_UNREAD or (spared and rates[reader] >= MIN_READ_RATE):
+                if self._unread <= MAX_UNREAD or (wait_for_others and rates[reader] >= MIN_READ_RATE):
                     break
                 self._unread -= unread[reader]
                 self.discard(reader)
@@ -92,7 +92,7 @@ class Backlog:
             self._check_later(CHECK_AGAIN_AFTER if self._unread > MAX_UNREAD else CHECK_EVERY)
 
     def _rates(self, now: float) -> dict[Reader, float]:
-        """How many bytes a second each client reads which was observed for long enough. It is observed anew."""
+        """The bytes a second that each client reads, if it was measured for long enough. A new measurement begins."""
         enough = BRIEFLY_OBSERVED_FOR if self._unread > FAR_ABOVE * MAX_UNREAD else OBSERVED_FOR
         rates = {}
         for reader, (since, before) in self._waiting.items():
@@ -106,11 +106,10 @@ class Backlog:
 
 
 class SlowReader:
-    """A connection whose client reads slower than the server sends. It begins when the connection's buffer is full, and
-    lasts until `stop`.
+    """Watches a client that reads more slowly than the server sends, from the time its buffer is full until `stop`.
 
-    `drop` is called if the client reads less than `MIN_READ_RATE`, or if it is among the slowest when the backlog is
-    above its bound: it ends the connection, and forgets what was not read.
+    It calls `drop` if the client reads fewer bytes a second than `MIN_READ_RATE`, or if it is one of the slowest when
+    the backlog exceeds its bound. `drop` must end the connection and discard the unread bytes.
     """
 
     def __init__(self, transport: asyncio.Transport, backlog: Backlog, drop: Callable[[], None]) -> None:
@@ -136,7 +135,7 @@ class SlowReader:
         self._drop()
 
     def stop(self) -> None:
-        """The client has read what made it slow, or the connection has ended."""
+        """Stop watching: the client has caught up, or the connection has ended."""
         self._timer.cancel()
         self._backlog.discard(self)
 

@@ -1,25 +1,25 @@
-"""Every name that the server takes from uvicorn, with what it relies on beside what uvicorn documents.
+"""All names that the server imports from uvicorn. The comments list the undocumented parts that it relies on.
 
-`make test` runs the tests of the protocol with the newest version, and `make test-oldest` with the oldest one that
-`setup.cfg` allows.
+`make test` runs the tests of the protocol with the newest version of uvicorn, and `make test-oldest` with the oldest
+one that `setup.cfg` allows.
 """
 
-# `loaded` and `load()`, and after that `loaded_app`, `ws_protocol_class`, `http_protocol_class` and `ssl`. A copy of it
-# is a configuration of its own.
+# `loaded` and `load()`, and after that `loaded_app`, `ws_protocol_class`, `http_protocol_class` and `ssl`. A shallow
+# copy can be changed without an effect on the original.
 from uvicorn import Config
 
-# `run`, `startup`, `main_loop` and `shutdown`, which call each other as uvicorn's own do; `lifespan` with `startup`,
-# `should_exit` and `state`; `servers`, `started` and `server_state`.
+# `run` calls `startup`, `main_loop` and `shutdown`. `lifespan` with `startup`, `should_exit` and `state`; `servers`,
+# `started` and `server_state`.
 from uvicorn import Server as UvicornServer
 
-# What a scope says of both ends of a transport.
+# The addresses and the scheme of a scope.
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
-# Sets `connections`, whose members have `shutdown()`, and `tasks`; the number `total_requests`; and `default_headers`,
-# which is another list each second.
+# The sets `connections`, whose members have `shutdown()`, and `tasks`; the number `total_requests`; and
+# `default_headers`, which is replaced by a new list each second.
 from uvicorn.server import ServerState
 
-# `signal_handler` ends it, and `target` gets `sockets`.
+# `signal_handler` ends the reloader, and `target` gets `sockets`.
 from uvicorn.supervisors import ChangeReload
 
 __all__ = [
@@ -34,5 +34,5 @@ __all__ = [
 ]
 
 PARSES_LATER = "handler_task"
-"""What only uvicorn's protocol on `websockets.legacy` has. It parses a handshake in a task, and answers a faulty one;
-the others add a task to `ServerState.tasks` at once, or answer, if they have understood the handshake."""
+"""An attribute that only uvicorn's protocol on `websockets.legacy` has. That protocol parses a handshake in a task, and
+answers an invalid one. The others add a task to `ServerState.tasks` at once if the handshake is valid, or answer."""

@@ -1,7 +1,7 @@
-"""TLS with client certificates: what the server knows of a connection, told to the app.
+"""TLS with client certificates: passes the client's certificate to the app.
 
-uvicorn tells an app nothing of a connection's certificates. This protocol does, by the ASGI TLS extension (version
-0.2, https://asgi.readthedocs.io/en/latest/specs/tls.html). It serves only where client certificates are asked for.
+uvicorn does not support the ASGI TLS extension (version 0.2, https://asgi.readthedocs.io/en/latest/specs/tls.html).
+This protocol does. The server uses it only if it requires client certificates.
 """
 
 import asyncio
@@ -11,11 +11,11 @@ from jimsapi.server.distinguished_name import subject_name
 from jimsapi.server.http1 import Http1Protocol
 
 Extension = dict[object, object]
-"""What stands in a scope's `extensions`, as uvicorn types it."""
+"""A value of a scope's `extensions`, as uvicorn types it."""
 
 
 class ClientCertificateProtocol(Http1Protocol):
-    """HTTP/1.1 whose scopes hold the TLS extension. It is read once for each connection."""
+    """HTTP/1.1 with the TLS extension in its scopes. The extension is built once for each connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
@@ -25,7 +25,10 @@ class ClientCertificateProtocol(Http1Protocol):
 
 
 def tls_extension(connection: ssl.SSLObject) -> Extension:
-    """The extension of a connection whose handshake is done. Python does not tell which certificate we sent."""
+    """Return the extension for a connection after its handshake.
+
+    `server_cert` is None, because Python does not expose the server's own certificate.
+    """
     certificate = connection.getpeercert(binary_form=True)
     name = error = None
     if certificate is not None:
@@ -45,5 +48,5 @@ def tls_extension(connection: ssl.SSLObject) -> Extension:
 
 
 def _number(context: ssl.SSLContext, cipher: str) -> int | None:
-    """The registered number of a cipher suite; OpenSSL's own has more above it."""
+    """The number of a cipher suite in IANA's registry: the lower 16 bits of OpenSSL's number."""
     return next((one["id"] & 0xFFFF for one in context.get_ciphers() if one["name"] == cipher), None)

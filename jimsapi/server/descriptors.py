@@ -1,4 +1,4 @@
-"""How many files and connections the process may have open, and what it keeps free for others than callers."""
+"""The process's limit of open descriptors (files and connections), and the reserve for parts other than connections."""
 
 import os
 import resource
@@ -12,23 +12,23 @@ WANTED = 65_536
 class Descriptors:
     """The process's limit of open descriptors.
 
-    The kernel gives every new descriptor the lowest number that is free. So the number of a new connection says how
-    many descriptors are taken, whoever took them: connections, TLS handshakes, the store, the app.
+    The kernel gives every new descriptor the lowest free number. So the number of a new connection shows how many
+    descriptors are in use by connections, TLS handshakes, the store and the app together.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         reserve = max(8, min(256, limit // 8))
         self.full = limit - reserve
-        """The descriptor from which on connections that wait for a request are closed to make room."""
+        """From this descriptor on, the server closes connections that wait for a request, to make room."""
         self.exhausted = limit - reserve // 2
-        """The descriptor from which on new connections are refused, but for those of probes."""
+        """From this descriptor on, the server rejects new connections except those of probes."""
         self.last = limit - reserve // 4
-        """The descriptor from which on these are refused too: the rest is for the store and the app."""
+        """From this descriptor on, it rejects probes too. The rest is for the store and the app."""
         self._spare: int | None = _spare()
 
     def give_spare(self) -> bool:
-        """Free one descriptor, so that a connection can be accepted and refused. Returns whether there was one."""
+        """Free the spare descriptor, to accept and reject a connection. Returns whether there was one."""
         if self._spare is None:
             return False
         os.close(self._spare)
@@ -36,12 +36,12 @@ class Descriptors:
         return True
 
     def take_spare(self) -> None:
-        """Take it back."""
+        """Open the spare descriptor again."""
         if self._spare is None:
             self._spare = _spare()
 
     def close(self) -> None:
-        """Give it up for good."""
+        """Free the spare descriptor."""
         self.give_spare()
 
 
@@ -53,13 +53,13 @@ def _spare() -> int | None:
 
 
 def descriptor_limit() -> int:
-    """How many descriptors the process may have open now."""
+    """Return how many descriptors the process may have open now."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def raise_limit() -> int:
-    """Raise the soft limit of open descriptors to the hard one, at most to `WANTED`. Returns the limit that holds."""
+    """Raise the soft limit of open descriptors to the hard limit, at most to `WANTED`. Returns the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = WANTED if hard == resource.RLIM_INFINITY else min(WANTED, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

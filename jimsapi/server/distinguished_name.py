@@ -1,7 +1,7 @@
-"""The subject of a certificate as one text: an RFC 4514 distinguished name, read from the certificate's DER.
+"""Reads the subject of a DER certificate as an RFC 4514 distinguished name.
 
-The parsed form that Python's `ssl` gives has lost what tells two names apart: the object identifiers of the attributes
-that OpenSSL has a name for, and the types of the values.
+The parsed subject of Python's `ssl` is not enough to distinguish two names: it lacks the object identifiers of
+attributes for which OpenSSL has a name, and the types of the values.
 """
 
 from typing import NamedTuple
@@ -24,7 +24,7 @@ NAMES = {
     "2.5.4.42": "givenName",
     "2.5.4.46": "dnQualifier",
 }
-"""Registered short names of attributes (RFC 4514, section 3; RFC 4519). Every other one is shown by its number."""
+"""Registered short names of attributes (RFC 4514, section 3; RFC 4519). Others are written as their identifier."""
 
 _SEQUENCE, _SET, _OBJECT_IDENTIFIER, _VERSION = 0x30, 0x31, 0x06, 0xA0
 
@@ -37,11 +37,11 @@ _CODECS = {
     0x1C: "utf-32-be",  # UniversalString
     0x1E: "utf-16-be",  # BMPString
 }
-"""Types of text whose characters are certain. TeletexString is not among them: nobody agrees on what its bytes mean."""
+"""Types of text with a defined encoding. TeletexString is not included, because programs decode it differently."""
 
 
 class _Value(NamedTuple):
-    """A value of DER (ITU-T X.690): `whole` is `content` with its tag and length before it."""
+    """A DER value (ITU-T X.690). `whole` is `content` with its tag and length before it."""
 
     tag: int
     content: bytes
@@ -49,15 +49,15 @@ class _Value(NamedTuple):
 
 
 def subject_name(certificate: bytes) -> str:
-    """The subject of a DER certificate (RFC 5280), the most specific part first; "" for an empty one.
+    """Return the subject of a DER certificate (RFC 5280), the most specific part first; "" if it is empty.
 
-    Two subjects that differ never give the same text: what could be mistaken is escaped, and so is what cannot be
-    seen; a value that is no text is written as its bytes. Raises `ValueError` for what is no certificate.
+    Different subjects give different texts: special and invisible characters are escaped, and values that are not text
+    are written as bytes. Raises `ValueError` if `certificate` is not a certificate.
     """
     [whole] = _values(certificate)
     body, *_ = _inside(whole, _SEQUENCE)
     fields = _inside(body, _SEQUENCE)
-    # version (may be left out), serial number, signature, issuer, validity, subject
+    # version (optional), serial number, signature, issuer, validity, subject
     position = 5 if fields[:1] and fields[0].tag == _VERSION else 4
     if len(fields) <= position:
         raise ValueError("a certificate without a subject")
@@ -80,7 +80,7 @@ def _attribute(attribute: _Value) -> str:
 
 
 def _escaped(text: str) -> str:
-    """A value by RFC 4514, section 2.4. What is not printable may be written as bytes, and here it is."""
+    """A value, escaped as in RFC 4514, section 2.4. Characters that are not printable are written as bytes."""
     escaped = "".join(map(_escaped_character, text))
     if text[:1] in ("#", " "):
         escaped = "\\" + escaped
@@ -96,7 +96,7 @@ def _escaped_character(character: str) -> str:
 
 
 def _dotted(identifier: bytes) -> str:
-    """An object identifier (X.690, 8.19) as numbers with dots."""
+    """An object identifier (X.690, 8.19) in dotted notation."""
     if not identifier or identifier[-1] & 0x80:
         raise ValueError("an object identifier that is cut off")
     numbers, number = [], 0
@@ -116,7 +116,7 @@ def _inside(value: _Value, tag: int) -> list[_Value]:
 
 
 def _values(data: bytes) -> list[_Value]:
-    """The values that stand in `data` one after another."""
+    """The sequence of values in `data`."""
     values, start = [], 0
     while start < len(data):
         begin = start + 2
@@ -125,7 +125,7 @@ def _values(data: bytes) -> list[_Value]:
         length = data[start + 1]
         if length & 0x80:
             begin += length & 0x7F
-            # Not 0x80 alone: that is a value of unknown length, which DER does not have.
+            # 0x80 alone would mean an indefinite length, which DER does not allow.
             length = int.from_bytes(data[start + 2 : begin], "big") if begin > start + 2 else len(data)
         end = begin + length
         if end > len(data):

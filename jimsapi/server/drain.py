@@ -1,4 +1,4 @@
-"""Stopping without a cut: on SIGTERM, SIGINT or SIGHUP the port stays open until the accepted runs are done."""
+"""Graceful shutdown: after SIGTERM, SIGINT or SIGHUP the port stays open until the accepted runs have ended."""
 
 import asyncio
 import faulthandler
@@ -17,19 +17,19 @@ from types import FrameType
 from typing import Any, Protocol
 
 SEEN_FOR = 0.5
-"""Seconds that readiness probes can see the drain before the port closes, at the least."""
+"""Minimum number of seconds for which readiness probes see the drain before the port closes."""
 RESERVE = 3.0
-"""Seconds of the drain time that are kept for cancelling, flushing, closing and half-sent requests."""
+"""Seconds of the drain time that are reserved for cancelling, flushing, closing, and requests that are being sent."""
 MAX_TASKS = 100
 """Tasks that SIGUSR1 shows."""
 LAST_RESORT = 0.3
-"""Seconds before the end of the drain time at which the process ends as it stands."""
+"""Seconds before the end of the drain time at which the process exits, even if something hangs."""
 
 logger = logging.getLogger("jimsapi")
 
 
 def where(task: asyncio.Task[Any]) -> str:
-    """A task's name, and the line at which each of its coroutines waits, the innermost last."""
+    """Return a task's name, and the line at which each of its coroutines waits, the innermost last."""
     lines = []
     coroutine: Any = task.get_coro()
     while (frame := getattr(coroutine, "cr_frame", None)) is not None:
@@ -39,7 +39,7 @@ def where(task: asyncio.Task[Any]) -> str:
 
 
 class Work(Protocol):
-    """What has to come to an end before the server stops: it takes nothing new while it is `draining`."""
+    """The work that has to end before the server stops. It accepts no new work while it is `draining`."""
 
     draining: bool
 
@@ -55,14 +55,14 @@ class Work(Protocol):
 
 
 class Drain:
-    """Withholds a signal from the server until the work has drained.
+    """Delays a signal to the server until the work has ended.
 
-    A server that hears of SIGTERM closes its port at once: probes then never see the drain, and keep-alive clients are
-    cut. So the server's handlers are replaced when the app has started, and called when the work is done. A second
-    signal interrupts what still runs.
+    uvicorn closes its port as soon as it receives SIGTERM. Probes would then not see the drain, and keep-alive clients
+    would be disconnected. So this class replaces uvicorn's signal handlers when the app has started, and calls them
+    when the work has ended. A second signal interrupts runs that have not ended.
 
-    When the drain time is over the process ends with `status()` as it stands, whatever hangs: a store that is locked, a
-    pipeline that blocks the loop or left a call behind in a thread. The next start marks the runs that are open then.
+    At the end of the drain time the process exits with `status()`, even if something hangs: a locked store, a pipeline
+    that blocks the loop, or a call in a thread. The next start marks the runs that were open as interrupted.
     """
 
     def __init__(
@@ -79,20 +79,20 @@ class Drain:
         self._work_for = max(drain_time - RESERVE, drain_time / 2)
         self._servers: dict[int, Any] = {}
         self._task: asyncio.Task[None] | None = None
-        self._signalled: SimpleQueue[None] = SimpleQueue()  # unlike an Event it may be used in a signal handler
+        self._signalled: SimpleQueue[None] = SimpleQueue()  # unlike an Event, it is safe in a signal handler
 
     def install(self) -> None:
-        """Take over the signals, in the loop that serves. Outside the main thread signals are not ours to take."""
+        """Install the signal handlers, in the serving event loop. Does nothing outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             return
         self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._servers[number] = signal.signal(number, self._on_signal)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
             signal.signal(signal.SIGHUP, self._on_signal)
         signal.signal(signal.SIGUSR1, self._on_user_signal)
         signal.signal(signal.SIGUSR2, self._on_user_signal)
-        if sys.__stderr__ is not None:  # this writes the stacks of all threads, also while one blocks the loop
+        if sys.__stderr__ is not None:  # faulthandler writes the stacks of all threads, also while the loop is blocked
             faulthandler.register(signal.SIGUSR1, file=sys.__stderr__, chain=True)
         threading.Thread(target=self._end_at_last, name="last resort", daemon=True).start()
 
@@ -100,20 +100,20 @@ class Drain:
         self._signalled.get()
         time.sleep(max(self._drain_time - LAST_RESORT, 0.0))
         logger.error("the shutdown took longer than --drain-time allows and ends here")
-        # If nobody reads the log any more, writing it is what hangs.
+        # If the log's reader has stopped, writing the log may hang, so do it in a thread.
         flushing = threading.Thread(target=self._flush_logs, name="last words", daemon=True)
         flushing.start()
         flushing.join(LAST_RESORT / 2)
         os._exit(self._status())
 
-    # A signal arrives in the middle of somebody's request. What follows is done in a context of its own: its log lines
-    # would have that request's identifier, and its tasks would belong to that pipeline.
+    # A signal may interrupt any request. The handlers use a new context: otherwise their log lines would have that
+    # request's identifier, and their tasks would belong to its pipeline.
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signalled.put(None)
         if number == signal.SIGHUP:
-            number = signal.SIGTERM  # uvicorn knows no other
-        with suppress(RuntimeError):  # the loop is closed: the process is about to end
+            number = signal.SIGTERM  # uvicorn does not handle SIGHUP
+        with suppress(RuntimeError):  # the loop is closed, and the process is about to exit
             self._loop.call_soon_threadsafe(self._begin, number, context=Context())
 
     def _on_user_signal(self, number: int, frame: FrameType | None) -> None:
@@ -125,7 +125,7 @@ class Drain:
         logger.info("SIGUSR2 is ignored; SIGUSR1 logs what the server works on")
 
     def _explain(self) -> None:
-        """Log the open runs and where each task waits. No value is in it, which may be a secret or a message."""
+        """Log the open runs, and where each task waits. Log no values, because they may be secrets or messages."""
         work = self._work()
         if work is not None:
             logger.info("SIGUSR1: %d runs are open, %d of them wait", work.open_runs, work.waiting_runs)

@@ -1,4 +1,4 @@
-"""Logs: one line a request and one an event of interest, written in batches by a thread of its own."""
+"""Logs: one line for each request and each log record, written in batches by a thread."""
 
 import json
 import logging
@@ -19,26 +19,27 @@ from jimsapi.asgi.connection import NOTHING_NOTED, request_id
 from jimsapi.asgi.record import UNMATCHED, RequestRecord
 
 WRITE_EVERY = 0.1
-"""Seconds between batches."""
+"""Seconds between two batches."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-AT_ONCE = 500
-"""Lines that are written at once. Joining thousands would hold up the event loop, as making them would."""
+LINES_AT_ONCE = 500
+"""Lines that are written at once. Joining thousands of lines would block the event loop."""
 
 MAX_PATH = 200
-"""Characters of an unmatched path that a line shows."""
+"""Characters of an unmatched path that a log line contains."""
 
 Head = tuple[str, str, str, str]
-"""What every entry begins with: time, level, logger, message."""
+"""The beginning of every entry: time, level, logger, message."""
 
 QUEUE_LIMIT = 100_000
-"""Lines that wait at most; beyond, the oldest are dropped."""
+"""Lines that may wait to be written. If there are more, the oldest are dropped."""
 
 
 class LogWriter(logging.Handler):
-    """Takes log records and answered requests, and has a thread of its own write their lines.
+    """Formats log records and answered requests, and writes the lines in a thread of its own.
 
-    A line is made at once: what it tells of may change, and a thread that makes thousands holds up the event loop. Only
-    writing, which may block, is left to the thread. `redact` takes secrets out of warnings and exceptions.
+    It formats each line at once, because the objects in a record may change, and because a thread that formats
+    thousands of lines would block the event loop. Only writing, which may block, happens in the thread. `redact`
+    replaces secrets in warnings and exceptions.
     """
 
     def __init__(self, *, as_json: bool, redact: Callable[[str], str]) -> None:
@@ -52,42 +53,42 @@ class LogWriter(logging.Handler):
         self._thread = threading.Thread(target=self._work, name="log writer", daemon=True)
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Write what waits, and end."""
+        """Write all waiting lines, and stop the thread."""
         self._stopped.set()
         self.flush()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a log record. It is left as it is: other handlers get it too."""
+        """Format a log record. Does not change the record, because other handlers get it too."""
         try:
             line = self._line(record)
-        except Exception as error:  # one odd record must not end the log
-            line = _unwritable(error)
+        except Exception as error:  # a record that cannot be formatted must not break the log
+            line = _error_line(error)
         self._waiting.append(line)
 
     def on_request(self, record: RequestRecord) -> None:
-        """Take an answered request; probes are not logged."""
+        """Format the line of an answered request. Probes are not logged."""
         if record.probe:
             return
         try:
-            line = self._request_line(_moment(int(time.time() * 1000)), record)
-        except Exception as error:  # a note may be any object, and have no text
-            line = _unwritable(error)
+            line = self._request_line(_timestamp(int(time.time() * 1000)), record)
+        except Exception as error:  # a field may be any object, and its `__str__` may raise
+            line = _error_line(error)
         self._waiting.append(line)
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write all waiting lines."""
         with self._writing:
-            for _ in range(0, len(self._waiting), AT_ONCE):
-                lines = [self._waiting.popleft() for _ in range(min(len(self._waiting), AT_ONCE))]
+            for _ in range(0, len(self._waiting), LINES_AT_ONCE):
+                lines = [self._waiting.popleft() for _ in range(min(len(self._waiting), LINES_AT_ONCE))]
                 try:
                     sys.stderr.write("".join(lines))
                     sys.stderr.flush()
                 except (OSError, ValueError):
-                    pass  # nobody reads the log any more; that is no reason to stop serving
+                    pass  # the reader of the log has gone, and the server goes on without it
 
     def _work(self) -> None:
         while not self._stopped.wait(WRITE_EVERY):
@@ -96,11 +97,11 @@ class LogWriter(logging.Handler):
     def _line(self, record: logging.LogRecord) -> str:
         try:
             message = record.getMessage()
-        except Exception:  # a caller whose format and arguments do not agree must not fail for it
+        except Exception:  # the arguments do not fit the format; logging must not raise
             message = f"{record.msg} {record.args!r}"
         if record.levelno >= logging.WARNING or record.exc_info:
             message = self._redact(message)
-        head = (_moment(int(record.created * 1000)), str(record.levelname), str(record.name), message)
+        head = (_timestamp(int(record.created * 1000)), str(record.levelname), str(record.name), message)
         identifier = getattr(record, "request_id", None) or request_id.get("")
         fields = {"request_id": identifier} if identifier else {}
         exception = ""
@@ -110,8 +111,8 @@ class LogWriter(logging.Handler):
 
 
 @lru_cache(maxsize=2)
-def _moment(milliseconds: int) -> str:
-    """A time since the epoch in ISO 8601, spelled once for all lines of that millisecond."""
+def _timestamp(milliseconds: int) -> str:
+    """A time since the epoch in ISO 8601, formatted once for all lines of the same millisecond."""
     seconds, rest = divmod(milliseconds, 1000)
     return f"{_second(seconds)}.{rest:03}Z"
 
@@ -122,8 +123,8 @@ def _second(when: int) -> str:
 
 
 class _RequestText:
-    """Makes the lines of requests, which are most of what a log costs: in one go, and the fields that many requests
-    have in common once. Only fields may hold what has to be escaped."""
+    """Formats the lines of requests as text. These are the most frequent lines, so fields that many requests share are
+    formatted once. Only the fields may contain characters that have to be escaped."""
 
     def __init__(self) -> None:
         self._fields: Mapping[str, Any] = NOTHING_NOTED
@@ -157,12 +158,12 @@ def _request_as_json(moment: str, record: RequestRecord) -> str:
 
 
 def _shown_path(path: str) -> str:
-    """A path that no route has, which may be anything: without spaces and line breaks, and cut."""
+    """A path that no route matches, percent-encoded and shortened: it may contain any characters."""
     shown = quote(path[:MAX_PATH], safe="/:@~", errors="replace")
     return shown if len(path) <= MAX_PATH else f"{shown}..."
 
 
-def _unwritable(error: Exception) -> str:
+def _error_line(error: Exception) -> str:
     return f"a log line could not be written: {type(error).__name__}\n"
 
 
@@ -173,21 +174,21 @@ def _json(head: Head, fields: dict[str, Any], exception: str) -> str:
         entry["exception"] = exception
     try:
         line = orjson.dumps(entry, default=str).decode()
-    except TypeError:  # lone surrogates, integers beyond 64 bits: the standard library spells them
+    except TypeError:  # lone surrogates and integers beyond 64 bits, which the standard library can encode
         return json.dumps(entry, default=str) + "\n"
-    # JSON lets some characters stand that others take for the end of a line.
+    # JSON allows some characters unescaped that other programs treat as line ends.
     return (line if line.isascii() else _CONTROL.sub(_as_json_escape, line)) + "\n"
 
 
 def _text(head: Head, fields: dict[str, Any], exception: str) -> str:
     entry = _one_line(" ".join([*head, *[f"{name}={value}" for name, value in fields.items()]]))
-    # Told apart from entries by their margin, whatever text an exception bears.
+    # The margin distinguishes these lines from entries, whatever the text of the exception is.
     trace = "".join([f"    | {_one_line(line)}\n" for line in exception.splitlines()])
     return f"{entry}\n{trace}"
 
 
 def _one_line(text: str) -> str:
-    """Text without what would begin another line or steer a terminal: nobody must be able to forge an entry."""
+    """A text with line ends and control characters escaped, so that no caller can forge a log entry."""
     return text if text.isprintable() else _CONTROL.sub(_escaped, text)
 
 
@@ -200,21 +201,21 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def set_up_logs(*, as_json: bool, verbose: bool, redact: Callable[[str], str]) -> LogWriter:
-    """Send all logs of the process to a `LogWriter`, and start it."""
+    """Send all logs of the process to a new `LogWriter`, start it, and return it."""
     writer = LogWriter(as_json=as_json, redact=redact)
     root = logging.getLogger()
     root.handlers[:] = [writer]
     root.setLevel(logging.INFO)
     logging.getLogger("jimsapi").setLevel(logging.DEBUG if verbose else logging.INFO)
-    # These two repeat what the start line and the request line say.
+    # The info logs of these two repeat the start line and the request line.
     for name in ("uvicorn", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("uvicorn.error").addFilter(_is_our_fault)
+    logging.getLogger("uvicorn.error").addFilter(_is_server_error)
     writer.start()
     return writer
 
 
-def _is_our_fault(record: logging.LogRecord) -> bool:
-    """Whether a record of uvicorn's is more than a client's mistake that uvicorn logs as an error. The close code 1007
-    is in the access log."""
+def _is_server_error(record: logging.LogRecord) -> bool:
+    """Whether a record of uvicorn is an error of the server. uvicorn also logs invalid UTF-8 from clients as an error;
+    the access log has the close code 1007 for it."""
     return record.msg != "Invalid UTF-8 sequence received from client."

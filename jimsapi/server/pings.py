@@ -1,8 +1,8 @@
-"""Pings of a WebSocket (RFC 6455, 5.5.2): whether its client is still there.
+"""Pings of a WebSocket (RFC 6455, 5.5.2), which detect clients that are gone.
 
-uvicorn closes a connection whose pong is late. But a ping waits behind all that the client has not read yet, so a
-client that reads slowly is late too. Here a client is present if it has sent something since
-the ping and read the ping, or if it goes on reading.
+uvicorn closes a connection if the pong is late. But the client receives a ping only after all earlier data, so a client
+that reads slowly also answers late. Here a client counts as present if it has read the ping and has sent something
+since, or if it goes on reading.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from jimsapi.asgi.unread import unread_bytes
 from jimsapi.server.sockets import reset
 
 _RECORD, _RECORD_ADDS = 16_384, 64
-"""Bytes of a TLS record, and more than what TLS adds to each."""
+"""Bytes of a TLS record, and an upper bound for the bytes that TLS adds to each."""
 
 _PING = b"\x89\x00"
 _REASON = b"keepalive ping timeout"
@@ -20,10 +20,10 @@ _CLOSE = bytes([0x88, 2 + len(_REASON)]) + struct.pack(">H", 1011) + _REASON
 
 
 class Pings:
-    """Pings the client every `interval` seconds, and ends the connection if it is not present within `timeout` seconds
-    after that.
+    """Pings the client every `interval` seconds, and ends the connection if the client is not present `timeout` seconds
+    after a ping.
 
-    The connection reports what it receives and how many bytes it writes.
+    The connection calls `received` and `wrote` when it receives or writes data.
     """
 
     __slots__ = ("_acknowledged", "_interval", "_seen", "_since_ping", "_timeout", "_timer", "_transport", "_written")
@@ -35,7 +35,7 @@ class Pings:
         self._seen = False
         self._acknowledged = 0
         self._written = 0
-        self._since_ping = 0  # bytes written since then, with what TLS may add to them
+        self._since_ping = 0  # bytes written since the last ping, including those that TLS may add
         self._timer = asyncio.get_running_loop().call_later(interval, self._ping)
 
     def received(self) -> None:
@@ -43,12 +43,12 @@ class Pings:
         self._seen = True
 
     def wrote(self, size: int) -> None:
-        """The connection has written so many bytes."""
+        """The connection has written `size` bytes."""
         self._written += size
         self._since_ping += size + (size // _RECORD + 1) * _RECORD_ADDS
 
     def stop(self) -> None:
-        """Ping no more."""
+        """Stop pinging."""
         self._timer.cancel()
 
     def _ping(self) -> None:
@@ -58,7 +58,7 @@ class Pings:
         self._written += len(_PING)
         self._since_ping = 0
         self._seen = False
-        # The kernel acknowledges the ping itself also for a client that has stopped.
+        # The client's kernel acknowledges the ping even if the client has stopped reading, so count it as read.
         self._acknowledged = self._written - unread_bytes(self._transport) + len(_PING)
         self._timer = asyncio.get_running_loop().call_later(self._timeout, self._check)
 
@@ -68,10 +68,10 @@ class Pings:
         unread = unread_bytes(self._transport)
         before, self._acknowledged = self._acknowledged, self._written - unread
         reads = self._acknowledged > before
-        if self._seen and (reads or unread <= self._since_ping):  # what was written since then may be on its way
+        if self._seen and (reads or unread <= self._since_ping):  # data written after the ping may still be in transit
             wait = max(self._interval - self._timeout, 0.0)
             self._timer = asyncio.get_running_loop().call_later(wait, self._ping)
-        elif reads:  # the ping may not have arrived
+        elif reads:  # the client may not have reached the ping yet
             self._timer = asyncio.get_running_loop().call_later(self._timeout, self._check)
         elif unread:
             reset(self._transport)

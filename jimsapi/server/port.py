@@ -1,14 +1,15 @@
-"""Opening a TCP port."""
+"""Opens TCP ports."""
 
 import errno
 import socket
 
 BACKLOG = 4096
-"""Connections that the system accepts for us before we do; it has a limit of its own (net.core.somaxconn)."""
+"""Connections that may wait in the kernel until the server accepts them. The kernel also limits them by
+`net.core.somaxconn`."""
 
 
 def open_port(host: str, port: int) -> socket.socket:
-    """A socket that listens on an address of this machine. Port 0 is any free one. Raises `OSError`."""
+    """Return a socket that listens on an address of this machine. Port 0 means any free port. Raises `OSError`."""
     bound = bind_port(host, port)
     try:
         bound.listen(BACKLOG)
@@ -19,12 +20,12 @@ def open_port(host: str, port: int) -> socket.socket:
 
 
 def bind_port(host: str, port: int) -> socket.socket:
-    """A socket that holds an address, but does not listen: clients do not see it. Raises as `open_port` does."""
+    """Return a socket that is bound to an address and does not listen. Raises as `open_port` does."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except ValueError:  # a part of a name that is empty or too long, or NUL
+    except ValueError:  # a part of the name is empty or too long, or the name contains a NUL
         raise OSError(errno.EINVAL, "this is not the name of a host") from None
-    # A name that has addresses of both kinds means the IPv4 one, as it always has.
+    # If a name has IPv4 and IPv6 addresses, use the IPv4 one, as earlier versions did.
     family, _, _, _, address = min(found, key=lambda one: one[0] is not socket.AF_INET)
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:

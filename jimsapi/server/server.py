@@ -1,4 +1,4 @@
-"""uvicorn's server with our own way of accepting connections and of ending."""
+"""uvicorn's server, with a different way of accepting connections and of shutting down."""
 
 import asyncio
 import socket
@@ -14,16 +14,16 @@ from jimsapi.server.http1.batch import batch_of
 from jimsapi.server.http1.connection import REQUEST_WITHIN
 
 END_WITHIN = 0.5
-"""Seconds that tasks have to end after the app, once they are cancelled."""
+"""Seconds within which tasks that the app has left have to end after they are cancelled."""
 _STARTUP_FAILED = 3
 
 
 class Server(UvicornServer):
-    """Serves the sockets that it is given.
+    """Serves the sockets that `run` gets.
 
-    In a flood, new connections that ask for one of the paths `first` overtake others. `on_cancelled` is called when
-    something has cancelled the server's own task, which goes on until it is told to stop. `on_leaked` is called at the
-    end with tasks that do not end though they were cancelled.
+    If many connections wait, those that request one of the paths `first` overtake others. The server calls
+    `on_cancelled` if something cancels its own task; it ignores the cancellation. At the end it calls `on_leaked` with
+    the tasks that do not end after they are cancelled.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Server(UvicornServer):
         self.acceptors: list[Acceptor] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the app, then accept. Raises `SystemExit` if the app cannot start."""
+        """Start the app, then accept connections. Raises `SystemExit` if the app cannot start."""
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             sys.exit(_STARTUP_FAILED)
@@ -60,18 +60,18 @@ class Server(UvicornServer):
         self.started = True
 
     async def main_loop(self) -> None:
-        """Serve until told to stop, whoever cancels what."""
+        """Serve until a signal stops the server. Ignore cancellations of the task."""
         while True:
             try:
                 return await super().main_loop()
             except asyncio.CancelledError:
                 task = asyncio.current_task()
-                assert task is not None  # it is what was cancelled
+                assert task is not None  # this code runs in the cancelled task
                 task.uncancel()
                 self._on_cancelled()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the port, end connections, stop the app, end what it left behind."""
+        """Close the port, end connections, stop the app, and cancel the tasks that it has left."""
         await asyncio.gather(*(acceptor.finish(REQUEST_WITHIN) for acceptor in self.acceptors))
         await super().shutdown(sockets)
         left = asyncio.all_tasks() - {asyncio.current_task()}
@@ -88,8 +88,8 @@ class Server(UvicornServer):
         return protocol
 
     def _evictable(self) -> Iterator[list[Evictable]]:
-        """What may be closed to make room. Clients open a new connection in place of an idle one without a word, while
-        those of WebSockets see the end."""
+        """The connections that may be closed to make room, in groups. Idle connections come first, because clients
+        replace them silently; the users of a WebSocket notice that it ends."""
         connections: set[Any] = self.server_state.connections
         yield [connection for connection in connections if hasattr(connection, "waiting_since")]
         websockets = batch_of(self.server_state, asyncio.get_running_loop()).websockets

@@ -1,4 +1,4 @@
-"""What the kernel knows of a connection, and how it is ended at once."""
+"""Functions for the socket of a transport: unread data in the kernel, and ending the connection at once."""
 
 import asyncio
 import fcntl
@@ -12,18 +12,18 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 def has_unread(transport: asyncio.Transport) -> bool:
-    """Whether the kernel has bytes of the client that were not read: closing would then reset the connection."""
+    """Return whether the kernel has data of the client that was not read. Closing would then reset the connection."""
     connection = transport.get_extra_info("socket")
     if connection is None:  # TLS has ended already
         return False
     try:
         return int.from_bytes(fcntl.ioctl(connection.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder) > 0
-    except (OSError, ValueError):  # it is closed
+    except (OSError, ValueError):  # the socket is closed
         return False
 
 
 def reset(transport: asyncio.Transport) -> None:
-    """End a connection at once, and drop what waits to be sent."""
+    """End a connection at once with a TCP reset, and discard the data that waits to be sent."""
     connection = transport.get_extra_info("socket")
     if connection is not None:
         with suppress(OSError, ValueError):

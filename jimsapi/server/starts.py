@@ -1,4 +1,4 @@
-"""When requests begin: at once, unless the server is overloaded."""
+"""Schedules the start of requests: at once, or a few at a time if the server is overloaded."""
 
 import asyncio
 from collections import OrderedDict
@@ -7,38 +7,38 @@ from time import process_time
 from typing import Protocol
 
 STARTED_AT_ONCE = 4
-"""Requests that begin in one pass of the event loop while they are limited."""
+"""Requests that begin in one pass of the event loop while the server is overloaded."""
 OVERLOADED_FOR = 1.0
 """Seconds for which the server counts as overloaded after an answer with status 503."""
-BUSY = 0.9
-"""The share of the time for which the process works or waits for a processor. Above it refusals wait."""
+BUSY_SHARE = 0.9
+"""The share of the time in which the process works or waits for a processor. Above it, pauses follow errors."""
 MEASURED_FOR = 0.02
-"""Seconds over which that share is measured, at least."""
+"""Minimum number of seconds over which that share is measured."""
 SHORTEST_PAUSE = 0.0005
 LONGEST_PAUSE = 0.016
-"""Seconds between the refusals of two passes, if the process has nothing left for more."""
-FORGOTTEN_AFTER = 1.0
-"""Seconds without a pass of this kind after which the last pause says nothing any more."""
+"""Seconds of a pause between two passes whose requests were rejected, while the process is busy."""
+PAUSE_EXPIRES_AFTER = 1.0
+"""Seconds without such a pass after which the next one begins without a pause."""
 
 
 class Request(Protocol):
-    """What begins in its turn."""
+    """A request that waits for its start."""
 
     def begin(self) -> None:
-        """Let the app answer."""
+        """Call the app."""
 
 
 class Starts:
     """Begins requests, a few in each pass of the event loop while the server is overloaded.
 
-    An answer takes many passes. If thousands of requests that can only be refused began in each pass, the accepted ones
-    would take many times as long, and the server would answer a fraction of what it can. A refusal with its new
-    connection costs about as much as an answer, so a crowd could use up the processor with refusals alone. So after a
-    pass whose requests were refused there is a pause while the process is busy; the longer, the busier it has been.
+    An answer takes many passes. If thousands of requests began in each pass and were rejected, the accepted ones would
+    take many times as long. A rejected request with its new connection costs about as much as an answer, so a flood
+    could use the whole processor for rejections. So after a pass with a rejected request there is a pause if the
+    process is busy. The pause grows while the process stays busy.
 
-    Other errors are cheaper, but a few connections that send nothing but wrong keys or unknown paths, without pause,
-    would take half of the processor. So what follows an error on its connection waits like a refusal, in a queue of
-    its own: it holds up nobody else.
+    Other errors cost less. But a few connections that send only wrong keys or unknown paths would use half of the
+    processor. So a request after an error on the same connection waits for such a pause too, in a queue of its own, so
+    that other requests are not delayed.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -52,20 +52,20 @@ class Starts:
         self._measured_at = 0.0
         self._used = 0.0
         self.limited = False
-        """Whether requests have to be added here."""
+        """Whether requests have to wait for their turn here."""
         self.first: frozenset[str] = frozenset()
         """Paths of requests that overtake others, such as those of probes."""
 
     def overloaded(self) -> None:
-        """The server has refused a request for want of room."""
+        """The server has rejected a request because it is overloaded."""
         self._until = self._loop.time() + OVERLOADED_FOR
         self._refused = True
         if not self.limited:
             self.limited = True
-            self._loop.call_later(OVERLOADED_FOR, self._look)
+            self._loop.call_later(OVERLOADED_FOR, self._check_overload)
 
     def add(self, request: Request, path: str, *, after_error: bool = False) -> None:
-        """Begin a request of `path` in its turn; `after_error` if the last answer on its connection was one."""
+        """Queue a request for `path`. `after_error` means that the last answer on its connection was an error."""
         if path in self.first:
             self._first.add(request)
         elif after_error and not self.limited:
@@ -74,7 +74,7 @@ class Starts:
             self._others.add(request)
 
     def discard(self, request: Request) -> bool:
-        """Forget a request for which nobody waits any more. Returns whether it was waiting for its turn."""
+        """Remove a request whose client has gone. Returns whether it was still in a queue."""
         return any(queue.discard(request) for queue in (self._first, self._others, self._after_errors))
 
     def _pause_after_refusals(self) -> float:
@@ -88,28 +88,28 @@ class Starts:
         lasted = now - self._measured_at
         if lasted < MEASURED_FOR:
             return self._pause
-        used = process_time() + _waited()
+        used = process_time() + _processor_wait()
         busy = (used - self._used) / lasted
         self._measured_at, self._used = now, used
-        if lasted > FORGOTTEN_AFTER:
+        if lasted > PAUSE_EXPIRES_AFTER:
             self._pause = 0.0
-        elif busy > BUSY:
+        elif busy > BUSY_SHARE:
             self._pause = min(LONGEST_PAUSE, max(SHORTEST_PAUSE, 2 * self._pause))
         else:
             self._pause = self._pause / 2 if self._pause > SHORTEST_PAUSE else 0.0
         return self._pause
 
-    def _look(self) -> None:
+    def _check_overload(self) -> None:
         left = self._until - self._loop.time()
         if left > 0 or self._others or self._first:
-            self._loop.call_later(max(left, 0.01), self._look)
+            self._loop.call_later(max(left, 0.01), self._check_overload)
         else:
             self.limited = False
 
 
 class _Queue:
-    """Requests that begin in the order in which they came, a few in each pass of the loop; before each pass there may
-    be a pause."""
+    """A queue of requests. A few begin in each pass of the loop, in order of arrival, after the seconds that `pause`
+    returns."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, pause: Callable[[], float]) -> None:
         self._loop = loop
@@ -147,9 +147,9 @@ class _Queue:
             self._loop.call_soon(self._next_pass)
 
 
-def _waited() -> float:
-    """Seconds that this thread could have worked and had no processor, since other programs had them, or since the
-    process may use no more. 0 where the system does not say."""
+def _processor_wait() -> float:
+    """Seconds for which this thread was ready to run and had no processor, because of other programs or because of the
+    process's quota. 0 if the system does not report it."""
     try:
         with open("/proc/thread-self/schedstat") as file:
             return int(file.read().split()[1]) / 1e9

@@ -1,6 +1,6 @@
-"""Serving a small ASGI app beside the main one: on a port of its own, in one thread with an event loop of its own.
+"""Serves a small ASGI app beside the main one, on its own port, in a thread with its own event loop.
 
-The thread answers also while the main loop is blocked. It speaks HTTP/1.1 by `Http1Protocol`, with all its deadlines.
+The thread also answers while the main event loop is blocked. It uses `Http1Protocol`, with all its timeouts.
 """
 
 import asyncio
@@ -21,16 +21,16 @@ from jimsapi.server.http1 import Http1Protocol
 from jimsapi.server.port import BACKLOG, open_port
 
 MAX_CONNECTIONS = 500
-"""Connections at once, if the process may open `SHARE` times as many descriptors. A further one closes the one that is
-idle longest: each takes a descriptor, and the main app needs those, too."""
+"""Maximum number of connections, if the process may open at least `SHARE` times as many descriptors. Another connection
+closes the one that is idle longest: each needs a descriptor, and the main app needs descriptors too."""
 SHARE = 8
-"""The part of the process's descriptors that connections may take is one in so many."""
+"""The connections may use one eighth of the process's descriptors."""
 ACCEPTED_AT_ONCE = 8
-"""Connections that are accepted in one pass of the loop, and may for that long exceed the limit."""
-COMPLAIN_EVERY = 60.0
-"""Seconds between log lines about connections that cannot be accepted."""
+"""Connections that are accepted in one pass of the loop. They may exceed the limit during that pass."""
+LOG_EVERY = 60.0
+"""Seconds between two log lines about connections that cannot be accepted."""
 CLOSE_WITHIN = 2.0
-"""Seconds that answers may take when the port closes."""
+"""Seconds within which answers have to be complete when the port closes."""
 
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -38,9 +38,9 @@ logger = logging.getLogger("jimsapi.server")
 
 
 class ServerThread:
-    """Serves `app`, which has no lifespan and no WebSockets, from its making until `close`.
+    """Serves `app` until `close`. The app gets no lifespan and no WebSockets. `name` is the port's name in log lines.
 
-    `name` is how log lines call the port. Raises `OSError` if the port cannot be opened.
+    Raises `OSError` if the port cannot be opened.
     """
 
     def __init__(self, app: ASGIApp, host: str, port: int, name: str) -> None:
@@ -66,16 +66,16 @@ class ServerThread:
             proxy_headers=False,
         )
         self._config.load()
-        self._complained_at = -COMPLAIN_EVERY
+        self._logged_at = -LOG_EVERY
         self._stopping = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Close the port and all connections; what is being answered has `CLOSE_WITHIN` seconds."""
-        with suppress(RuntimeError):  # the loop has ended by itself
+        """Close the port and all connections. Waits up to `CLOSE_WITHIN` seconds for answers that are being sent."""
+        with suppress(RuntimeError):  # the loop has already ended
             self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join(2 * CLOSE_WITHIN)  # an app that blocks does not hold up the process
+        self._thread.join(2 * CLOSE_WITHIN)  # do not wait longer if the app blocks
 
     def _run(self) -> None:
         with self._socket:
@@ -85,9 +85,9 @@ class ServerThread:
                 self._loop.close()
 
     async def _serve(self) -> None:
-        self._loop.set_exception_handler(self._complain)
+        self._loop.set_exception_handler(self._on_loop_error)
         server = await self._loop.create_server(self._protocol, sock=self._socket, backlog=ACCEPTED_AT_ONCE)
-        self._socket.listen(BACKLOG)  # asyncio has given the kernel that number, too
+        self._socket.listen(BACKLOG)  # `create_server` has set the kernel's backlog to `ACCEPTED_AT_ONCE`
         await self._stopping.wait()
         server.close()
         for connection in list(self._state.connections):
@@ -96,7 +96,7 @@ class ServerThread:
             await asyncio.wait(self._state.tasks, timeout=CLOSE_WITHIN)
         for connection in list(self._state.connections):
             connection.transport.abort()
-        await asyncio.sleep(0)  # transports close in the loop's next pass
+        await asyncio.sleep(0)  # transports close in the next pass of the loop
 
     def _protocol(self) -> asyncio.Protocol:
         self._set_date()
@@ -107,16 +107,16 @@ class ServerThread:
         await self._app(scope, receive, send)
 
     def _set_date(self) -> None:
-        """uvicorn's server does this each second (RFC 9110, 6.6.1); this thread has no such timer."""
+        """Set the `Date` header (RFC 9110, 6.6.1). uvicorn's server has a timer for this; this thread does not."""
         self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
 
-    def _complain(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Log what went wrong in the loop. After a failed `accept` asyncio itself waits a second and tries again."""
+    def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log an error of the loop. After a failed `accept`, asyncio waits a second and tries again by itself."""
         error = context.get("exception")
         if not (isinstance(error, OSError) and error.errno in _EXHAUSTED):
             loop.default_exception_handler(context)
-        elif time.monotonic() - self._complained_at >= COMPLAIN_EVERY:
-            self._complained_at = time.monotonic()
+        elif time.monotonic() - self._logged_at >= LOG_EVERY:
+            self._logged_at = time.monotonic()
             logger.error(
                 "the %s accepts no connections now and tries again each second: %s; raise the limit of the process "
                 "(ulimit -n, LimitNOFILE)",
@@ -135,6 +135,6 @@ class _Connection(Http1Protocol):
         connections: set[Any] = self.state.connections
         beyond = len(connections) - min(MAX_CONNECTIONS, descriptor_limit() // SHARE)
         if beyond > 0:
-            # The new one waits, too: if the server works on all others, it is the one that is closed.
+            # The new connection also counts as waiting. If the server is busy with all others, it closes the new one.
             for connection in longest_waiting(connections, beyond, math.inf):
                 connection.evict()

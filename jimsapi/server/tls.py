@@ -1,8 +1,8 @@
-"""TLS over a TCP connection whose client may read slowly.
+"""TLS with flow control for clients that read slowly.
 
-An event loop's TLS transport encrypts everything at once and passes it on to the TCP transport below it, which keeps
-what the client has not read. It neither counts these bytes nor pauses the app because of them, and it drops them if the
-client has not answered the end of TLS in time. `TlsTransport` behaves as a plain TCP transport.
+An event loop's TLS transport encrypts all data at once and passes it to the TCP transport, which buffers the data that
+the client has not read. The TLS transport does not count these bytes, does not pause the app, and discards them if the
+client does not answer `close_notify` in time. `TlsTransport` behaves like a plain TCP transport instead.
 """
 
 import asyncio
@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 _UNLIMITED = 2**30
-"""Bytes above which TLS itself pauses the app. TCP's limits rule."""
+"""The high-water mark of the TLS transport, in bytes. It is never reached: the limits of TCP apply."""
 _PIECE = 65_536
-"""Bytes that are encrypted at once."""
+"""Maximum number of bytes that are encrypted at once."""
 
 
 async def open_tls(
@@ -26,21 +26,21 @@ async def open_tls(
     handshake_within: float,
     close_within: float,
 ) -> None:
-    """Begin TLS on an accepted connection, then connect a new protocol to it.
+    """Do a TLS handshake on an accepted connection, then connect a new protocol to it.
 
-    `handshake_within` and `close_within` are the seconds that the client has for the handshake, and to answer the end
-    of TLS once everything else was sent. Raises `OSError` if the handshake fails.
+    The client has `handshake_within` seconds for the handshake, and `close_within` seconds to answer `close_notify`
+    after all other data was sent. Raises `OSError` if the handshake fails.
     """
     loop = asyncio.get_running_loop()
-    tcp, before = await loop.connect_accepted_socket(_Received, connection)
-    above = _Received()
+    tcp, early = await loop.connect_accepted_socket(_ReceiveBuffer, connection)
+    received = _ReceiveBuffer()
 
     async def start() -> asyncio.Transport | None:
-        if tcp.is_closing():  # no handshake on it would end
+        if tcp.is_closing():  # a handshake would never end
             raise ConnectionResetError("the client has left before the TLS handshake")
         return await loop.start_tls(
             tcp,
-            above,
+            received,
             context,
             server_side=True,
             ssl_handshake_timeout=handshake_within,
@@ -50,26 +50,26 @@ async def open_tls(
     starting = loop.create_task(start())
     try:
         await asyncio.sleep(0)
-        if before.data and not starting.done():
-            # TLS is connected in the next pass of the loop, and reads for the first time after that pass.
-            loop.call_soon(_feed, cast(asyncio.BufferedProtocol, tcp.get_protocol()), bytes(before.data))
+        if early.data and not starting.done():
+            # `start_tls` connects TLS in the next pass of the loop, and TLS first reads after that pass.
+            loop.call_soon(_feed, cast(asyncio.BufferedProtocol, tcp.get_protocol()), bytes(early.data))
         tls = await starting
     except BaseException:
         starting.cancel()
         tcp.close()
         raise
-    assert tls is not None  # only a transport that is closing has none
-    if tcp.get_protocol() is None:  # asyncio: the connection was lost since the handshake ended
+    assert tls is not None  # it is None only if the transport is closing
+    if tcp.get_protocol() is None:  # with asyncio, if the connection was lost after the handshake
         raise ConnectionResetError("the client has left after the TLS handshake")
     protocol = make_protocol()
     transport = TlsTransport(tls, tcp)
     tls.set_protocol(protocol)
     protocol.connection_made(cast(asyncio.Transport, transport))
-    above.pass_on(protocol)
+    received.pass_on(protocol)
 
 
 def _feed(tls: asyncio.BufferedProtocol, data: bytes) -> None:
-    """Give TLS what the client has sent before it began."""
+    """Pass data to TLS that the client sent before TLS was connected."""
     while data:
         buffer = memoryview(tls.get_buffer(len(data)))
         size = min(len(buffer), len(data))
@@ -78,8 +78,8 @@ def _feed(tls: asyncio.BufferedProtocol, data: bytes) -> None:
         data = data[size:]
 
 
-class _Received(asyncio.Protocol):
-    """Keeps what a connection receives until its protocol is there."""
+class _ReceiveBuffer(asyncio.Protocol):
+    """Buffers the events of a connection until its protocol is connected."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -96,11 +96,11 @@ class _Received(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._next is None:
             self._lost.append(exc)
-        else:  # the loop had scheduled the call before
+        else:  # the loop had scheduled this call before `pass_on`
             self._next.connection_lost(exc)
 
     def pass_on(self, protocol: asyncio.Protocol) -> None:
-        """Pass everything on to `protocol`, which is connected."""
+        """Pass all events to `protocol`, which must be connected."""
         self._next = protocol
         if self.data:
             protocol.data_received(bytes(self.data))
@@ -111,57 +111,57 @@ class _Received(asyncio.Protocol):
 
 
 class TlsTransport:
-    """A TLS transport that writes only as fast as the TCP transport below it sends.
+    """A TLS transport that encrypts data only as fast as the TCP transport below it sends.
 
-    It keeps the rest as it is: encrypted, it would be there a second time, and OpenSSL keeps the largest buffer that it
-    ever needed. The protocol above is paused while TCP's buffer is full, and `close` ends TLS when all is sent. Until
-    then the protocol may still receive data.
+    It buffers the rest unencrypted: an encrypted copy would need the memory twice, and OpenSSL never shrinks its
+    buffer. The protocol above is paused while TCP's buffer is full. `close` ends TLS when all data is sent; until then
+    the protocol may still receive data.
     """
 
     def __init__(self, tls: asyncio.Transport, tcp: asyncio.Transport) -> None:
         self._tls = tls
         self._tcp = tcp
-        self._kept: deque[memoryview] = deque()
-        self._kept_size = 0
+        self._queued: deque[memoryview] = deque()
+        self._queued_size = 0
         self._closing = False
         self._tcp_paused = False
         self._paused = False
         self.set_write_buffer_limits = tcp.set_write_buffer_limits
         tls.set_write_buffer_limits(_UNLIMITED)
-        tcp.set_protocol(_Below(cast(asyncio.BufferedProtocol, tcp.get_protocol()), self))
+        tcp.set_protocol(_TcpProtocol(cast(asyncio.BufferedProtocol, tcp.get_protocol()), self))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tls, name)
 
     def write(self, data: bytes) -> None:
-        """Send `data`, after all that was written before it."""
+        """Send `data`, after all data that was written before."""
         if not self._tcp_paused and len(data) <= _PIECE:
             self._tls.write(data)
             return
-        self._kept.append(memoryview(data))
-        self._kept_size += len(data)
+        self._queued.append(memoryview(data))
+        self._queued_size += len(data)
         if not self._tcp_paused:
-            self._send_kept()
+            self._send_queued()
 
     def writelines(self, parts: Iterable[bytes]) -> None:
-        """Send these, in order."""
+        """Send all `parts`, in order."""
         self.write(b"".join(parts))
 
     def get_write_buffer_size(self) -> int:
         """Bytes that the kernel has not accepted yet."""
-        return self._kept_size + self._tls.get_write_buffer_size() + self._tcp.get_write_buffer_size()
+        return self._queued_size + self._tls.get_write_buffer_size() + self._tcp.get_write_buffer_size()
 
     def is_closing(self) -> bool:
         """Whether `close` was called, or TLS has ended."""
         return self._closing or self._tls.is_closing()
 
     def close(self) -> None:
-        """End TLS, and then the connection, as soon as everything is sent."""
+        """End TLS and the connection as soon as all data is sent."""
         if self.is_closing():
             return
         self._closing = True
         if self.get_write_buffer_size():
-            self._tcp.set_write_buffer_limits(0)  # so that it resumes when it is empty
+            self._tcp.set_write_buffer_limits(0)  # TCP then calls `resume_writing` when its buffer is empty
         else:
             self._tls.close()
 
@@ -175,7 +175,7 @@ class TlsTransport:
     def on_tcp_resumed(self) -> None:
         """TCP's buffer has room."""
         self._tcp_paused = False
-        self._send_kept()
+        self._send_queued()
         if self._tcp_paused:
             return
         if self._paused:
@@ -186,27 +186,27 @@ class TlsTransport:
 
     def on_lost(self) -> None:
         """The connection has ended."""
-        self._kept.clear()
-        self._kept_size = 0
+        self._queued.clear()
+        self._queued_size = 0
 
-    def _send_kept(self) -> None:
-        while self._kept and not self._tcp_paused:
-            data = self._kept.popleft()
+    def _send_queued(self) -> None:
+        while self._queued and not self._tcp_paused:
+            data = self._queued.popleft()
             if len(data) > _PIECE:
-                self._kept.appendleft(data[_PIECE:])
+                self._queued.appendleft(data[_PIECE:])
                 data = data[:_PIECE]
-            self._kept_size -= len(data)
+            self._queued_size -= len(data)
             self._tls.write(data)
 
 
-class _Below(asyncio.BufferedProtocol):
-    """What TCP is connected to: TLS, and `TlsTransport` for the flow of what is written."""
+class _TcpProtocol(asyncio.BufferedProtocol):
+    """The protocol of the TCP transport. It passes events on to TLS, and flow control also to `TlsTransport`."""
 
     def __init__(self, tls: asyncio.BufferedProtocol, transport: TlsTransport) -> None:
         self._tls = tls
         self._transport = transport
         self._paused = False
-        # TCP calls TLS itself with what it reads.
+        # TCP passes received data directly to TLS.
         self.get_buffer = tls.get_buffer  # type: ignore[method-assign]
         self.buffer_updated = tls.buffer_updated  # type: ignore[method-assign]
         self.eof_received = tls.eof_received  # type: ignore[method-assign]
@@ -222,6 +222,6 @@ class _Below(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._paused = False
-        self._tls.resume_writing()  # writes what it has encrypted, which may pause again
+        self._tls.resume_writing()  # this writes encrypted data, which may pause TCP again
         if not self._paused:
             self._transport.on_tcp_resumed()

@@ -1,10 +1,10 @@
-"""A connection that became a WebSocket (RFC 6455): what is bounded and logged differently from uvicorn's protocols.
+"""WebSocket connections (RFC 6455): a protocol in front of uvicorn's, with additional limits.
 
-uvicorn has several protocols of WebSockets, and picks one by its own version and by what is installed. None of them
-expects bytes from the client before the handshake is answered, none gives up a client that reads nothing while the
-connection closes, and one logs every refused handshake as an error of the app. `WebSocketConnection` is the transport's
-protocol in their place, and passes on what they can handle. It uses only what all of them share: ASGI, and the methods
-of `asyncio.Protocol`.
+uvicorn has several WebSocket protocols, and selects one by its own version and by the installed packages. None of them
+accepts data from the client before the answer to the handshake. None of them disconnects a client that reads nothing
+while the connection closes. One of them logs every rejected handshake as an error of the app. `WebSocketConnection` is
+the transport's protocol in place of these, and passes on the data that they can handle. It uses only the interface that
+all of them have: ASGI, and the methods of `asyncio.Protocol`.
 """
 
 import asyncio
@@ -22,24 +22,24 @@ from jimsapi.server.pings import Pings
 from jimsapi.server.sockets import has_unread, reset
 
 MAX_EARLY = 65_536
-"""Bytes that are kept of what a client sends before its handshake is answered; then the server stops reading."""
+"""Bytes that are buffered before the answer to the handshake. If the client sends more, the server stops reading."""
 MAX_HANDSHAKE = 8192
-"""Bytes of the fields that make a handshake. The libraries accept no more in a line."""
+"""Maximum number of bytes of the handshake's headers. The libraries accept no longer line."""
 
 _HANDSHAKE_FIELDS = {b"host", b"connection", b"upgrade"} | {
     b"sec-websocket-" + name for name in (b"key", b"version", b"protocol", b"extensions")
 }
 _FROM_REQUEST = ("path", "raw_path", "query_string", "headers")
-"""Parts of a scope that are those of the request, as for any other request."""
+"""Parts of a WebSocket's scope that are copied from the scope of the HTTP request."""
 _ACCEPTED = b"HTTP/1.1 101 "
 
 
 class WebSocketConnection(asyncio.Protocol):
-    """Stands between a transport and `inner`, uvicorn's protocol of WebSockets.
+    """A protocol between a transport and `inner`, uvicorn's WebSocket protocol.
 
-    `request` is the scope of the handshake as a request of HTTP. The connection is one of `open_ones` from the answer
-    101 to its end. A client must not send frames before the handshake is answered (RFC 6455, 4.1), but a proxy may
-    deliver both at once: they are kept, and handled after the answer.
+    `request` is the scope of the handshake as an HTTP request. The connection is in `open_ones` from the answer 101 to
+    its end. A client must not send frames before the answer to the handshake (RFC 6455, 4.1), but a proxy may deliver
+    both at once. Such frames are buffered, and handled after the answer.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class WebSocketConnection(asyncio.Protocol):
         self._send: Send
 
     def begin(self, head: bytes, early: bytes) -> None:
-        """Pass on a handshake that `handshake_of` made; `early` is what came behind it.
+        """Pass a handshake of `handshake_of` to `inner`. `early` is the data that arrived after it.
 
-        Raises `ValueError`, or whatever `inner` raises, for one that it cannot parse.
+        Raises `ValueError`, or an exception of `inner`, if `inner` cannot parse the handshake.
         """
         self.transport.set_protocol(self)
         self.inner.connection_made(cast(asyncio.Transport, _WatchedTransport(self, self.transport)))
@@ -97,7 +97,7 @@ class WebSocketConnection(asyncio.Protocol):
             self.data_received(early)
 
     def on_answer(self, data: bytes) -> None:
-        """The first bytes of the answer are being written."""
+        """`inner` is about to write the first bytes of the answer."""
         self.answered = True
         self.accepted = data.startswith(_ACCEPTED)
         if self.accepted:
@@ -156,7 +156,7 @@ class WebSocketConnection(asyncio.Protocol):
             self.watch_reading()
 
     def watch_reading(self) -> None:
-        """Drop the client if it reads too slowly from now on."""
+        """Disconnect the client if it reads too slowly from now on."""
         if self._slow is None and self.transport.get_write_buffer_size():
             self._slow = SlowReader(self.transport, self._backlog, self.drop)
 
@@ -166,30 +166,30 @@ class WebSocketConnection(asyncio.Protocol):
             self._slow = None
 
     def drop(self) -> None:
-        """End the connection, and forget what the client has not read."""
+        """End the connection, and discard the data that the client has not read."""
         reset(self.transport)
 
     def waiting_since(self) -> float | None:
-        """The loop's time of the last message, from or to the client; None if the app works for the client, or if that
-        has not read all of its messages yet. Pings do not count."""
+        """The loop's time of the last message from or to the client, without pings. None if the app works for the
+        client, or if the client has not read all messages."""
         if self._working or self.transport.is_closing() or self.transport.get_write_buffer_size():
             return None
         return self._active_at
 
     @property
     def has_arrived(self) -> bool:
-        """Whether something of the client has arrived that was not read yet."""
+        """Whether the kernel has data of the client that was not read yet."""
         return has_unread(self.transport)
 
     def evict(self) -> None:
-        """Close the WebSocket with 1012, so that the client connects again, and do not wait for its answer."""
+        """Close the WebSocket with 1012, so that the client connects again. Do not wait for the closing handshake."""
         inner: Any = self.inner
         inner.shutdown()
         self._loop.call_soon(self.transport.abort)
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """The app works for the client as long as this context is entered."""
+        """Context manager: the app works for the client while it is entered."""
         self._working += 1
         try:
             yield
@@ -211,9 +211,9 @@ class WebSocketConnection(asyncio.Protocol):
         self._active_at = self._loop.time()
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the app. After a refusal wait until the connection is closed: uvicorn's check whether the app has
-        completed the handshake, which it logs as an error, would otherwise come too early."""
-        for key in _FROM_REQUEST:  # in the scope itself, from which `inner` logs the path
+        """Call the app. After a rejected handshake, wait until the connection is closed: otherwise uvicorn would log an
+        error, because it checks too early whether the app has completed the handshake."""
+        for key in _FROM_REQUEST:  # change the scope itself, because `inner` logs the path from it
             scope[key] = self._request[key]
         scope["extensions"] = {
             **scope.get("extensions", {}),
@@ -227,10 +227,11 @@ class WebSocketConnection(asyncio.Protocol):
 
 
 def handshake_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """A head of only those fields that make a handshake (RFC 6455, 4.2.1), a repeated one as a list (RFC 9110, 5.3).
+    """Return a request head with only the headers of a handshake (RFC 6455, 4.2.1), repeated ones combined into a list
+    (RFC 9110, 5.3).
 
-    The libraries allow fewer fields, and shorter ones, than the server does. They do not see the target and the other
-    fields, such as cookies, which the app gets from the server.
+    The libraries allow fewer and shorter headers than the server does. The app gets the target and the other headers,
+    such as cookies, from the server.
     """
     fields: dict[bytes, bytes] = {}
     for name, value in headers:
@@ -240,8 +241,8 @@ def handshake_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 class _WatchedTransport:
-    """The transport as `inner` sees it: calls `on_answer` before its first write, counts what it writes, and watches
-    the client on close."""
+    """The transport for `inner`. It calls `on_answer` before the first write, counts the bytes that are written, and
+    watches the client after `close`."""
 
     def __init__(self, connection: WebSocketConnection, transport: asyncio.Transport) -> None:
         self._connection = connection

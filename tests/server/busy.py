@@ -10,7 +10,7 @@ from jimsapi.server import starts
 def always_busy(monkeypatch: pytest.MonkeyPatch, pause: float) -> None:
     """Have the server pause for so many seconds before each pass of what follows a refusal or an error."""
     monkeypatch.setattr(starts, "MEASURED_FOR", 0.0)
-    monkeypatch.setattr(starts, "FORGOTTEN_AFTER", math.inf)
-    monkeypatch.setattr(starts, "BUSY", 0.0)
+    monkeypatch.setattr(starts, "PAUSE_EXPIRES_AFTER", math.inf)
+    monkeypatch.setattr(starts, "BUSY_SHARE", 0.0)
     monkeypatch.setattr(starts, "SHORTEST_PAUSE", pause)
     monkeypatch.setattr(starts, "LONGEST_PAUSE", pause)

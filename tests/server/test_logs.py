@@ -12,7 +12,7 @@ import pytest
 from jimsapi import Connection
 from jimsapi.asgi.record import RequestRecord
 from jimsapi.plugins.options import redact
-from jimsapi.server.logs import AT_ONCE, LogWriter
+from jimsapi.server.logs import LINES_AT_ONCE, LogWriter
 
 
 @pytest.fixture(params=[False, True], ids=["text", "json"])
@@ -167,10 +167,10 @@ def test_a_note_that_has_no_text_is_told_of_and_leaves_the_lines_of_other_reques
 def test_lines_that_wait_by_the_thousand_are_all_written_in_order(
     writer: LogWriter, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for number in range(2 * AT_ONCE + 1):
+    for number in range(2 * LINES_AT_ONCE + 1):
         writer.on_request(answered(f"abc-{number}", let_in_by("key")))
     found = [re.findall(r"abc-(\d+)", line) for line in written(writer, capsys)]
-    assert found == [[str(number)] for number in range(2 * AT_ONCE + 1)]
+    assert found == [[str(number)] for number in range(2 * LINES_AT_ONCE + 1)]
     assert written(writer, capsys) == []
 
 

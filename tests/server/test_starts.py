@@ -32,7 +32,7 @@ class Request:
 @pytest.fixture(autouse=True)
 def measured_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """How busy the process is counts from the first pass on."""
-    monkeypatch.setattr(module, "FORGOTTEN_AFTER", math.inf)
+    monkeypatch.setattr(module, "PAUSE_EXPIRES_AFTER", math.inf)
 
 
 def starts_with(requests: int, begin: Callable[[int], None]) -> Starts:
@@ -62,7 +62,7 @@ async def test_probes_overtake_the_others() -> None:
 
 
 async def test_refusals_wait_while_the_process_is_busy_and_probes_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BUSY", 0.0)
+    monkeypatch.setattr(module, "BUSY_SHARE", 0.0)
     monkeypatch.setattr(module, "SHORTEST_PAUSE", 60.0)
     monkeypatch.setattr(module, "LONGEST_PAUSE", 60.0)
     begun: list[int | str] = []
@@ -82,7 +82,7 @@ async def test_refusals_wait_while_the_process_is_busy_and_probes_do_not(monkeyp
 
 async def test_refusals_go_on_as_soon_as_the_process_has_time_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MEASURED_FOR", 0.0)
-    monkeypatch.setattr(module, "BUSY", 0.0)
+    monkeypatch.setattr(module, "BUSY_SHARE", 0.0)
     begun: list[int] = []
 
     def refuse(number: int) -> None:
@@ -93,7 +93,7 @@ async def test_refusals_go_on_as_soon_as_the_process_has_time_for_them(monkeypat
     async with asyncio.timeout(30):
         while len(begun) < 2 * STARTED_AT_ONCE:
             await asyncio.sleep(0.001)
-        monkeypatch.setattr(module, "BUSY", math.inf)
+        monkeypatch.setattr(module, "BUSY_SHARE", math.inf)
         while len(begun) < 8 * STARTED_AT_ONCE:
             await asyncio.sleep(0.001)
     assert begun == list(range(8 * STARTED_AT_ONCE))
@@ -159,14 +159,14 @@ async def test_a_pause_is_forgotten_after_a_quiet_time(monkeypatch: pytest.Monke
     async with asyncio.timeout(30):
         while not begun:
             await asyncio.sleep(0.01)
-    monkeypatch.setattr(module, "FORGOTTEN_AFTER", 0.0)
+    monkeypatch.setattr(module, "PAUSE_EXPIRES_AFTER", 0.0)
     starts.add(Request(partial(begun.append, 2)), "/", after_error=True)
     await asyncio.sleep(0)
     assert begun == [1, 2]
 
 
 async def test_requests_begin_though_probes_are_refused_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BUSY", 0.0)
+    monkeypatch.setattr(module, "BUSY_SHARE", 0.0)
     begun: list[int] = []
     starts = starts_with(8 * STARTED_AT_ONCE, begun.append)
     async with asyncio.timeout(30):
