@@ -1,1 +1,1 @@
-"""Holds the command, in `main`."""
+"""The package of the command, which is in `main`."""

@@ -1,4 +1,4 @@
-"""AG-UI, the protocol of CopilotKit and assistant-ui: `POST /ag-ui` answers a message with the protocol's events."""
+"""AG-UI, the protocol of CopilotKit and assistant-ui: `POST /ag-ui` answers a message with AG-UI events."""
 
 from jimsapi import Options, Router, hookimpl, option
 from jimsapi.plugins.options import Settings
@@ -6,7 +6,7 @@ from jimsapi.runs.service import RunService
 
 
 class AguiOptions(Options, prefix="agui"):
-    """How AG-UI's clients name who speaks."""
+    """Options of /ag-ui."""
 
     contact_header: str | None = option(
         help="The header in which AG-UI's clients name the contact; without it each thread is a contact of its own."

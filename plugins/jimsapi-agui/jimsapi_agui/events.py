@@ -1,4 +1,4 @@
-"""A run's stream as AG-UI's events."""
+"""Encodes a run's stream as AG-UI events."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,12 +13,12 @@ from jimsapi.wire.speech import Failed, Finished, MessageEnded, MessagePiece, Me
 from jimsapi_agui.request import RunAgentInput
 
 
-async def agui_events(request: Request, asked: RunAgentInput, speech: AsyncIterator[Said]) -> AsyncIterator[bytes]:
-    """What a run says as server-sent events. The stream ends by closing.
+async def agui_events(request: Request, body: RunAgentInput, speech: AsyncIterator[Said]) -> AsyncIterator[bytes]:
+    """Yield the items of a run as AG-UI events, encoded as server-sent events.
 
-    A status is a step until something else is said: AG-UI's client takes no end of a run within a step.
+    A status is a step, which ends before the next item: AG-UI's client rejects the end of a run within a step.
     """
-    run = {"threadId": asked.thread_id, "runId": asked.run_id}
+    run = {"threadId": body.thread_id, "runId": body.run_id}
     yield _event("RUN_STARTED", run)
     step: dict[str, str] | None = None
     async for said in speech:
@@ -32,7 +32,7 @@ async def agui_events(request: Request, asked: RunAgentInput, speech: AsyncItera
             case MessageStarted(message_id):
                 yield _event("TEXT_MESSAGE_START", {"messageId": message_id, "role": "assistant"})
             case MessagePiece(message_id, text):
-                if text:  # clients before 1.0 take no empty one
+                if text:  # clients before 1.0 reject an empty delta
                     yield _event("TEXT_MESSAGE_CONTENT", {"messageId": message_id, "delta": text})
             case MessageEnded(message_id):
                 yield _event("TEXT_MESSAGE_END", {"messageId": message_id})

@@ -1,4 +1,4 @@
-"""What an AG-UI client sends: of its RunAgentInput, what an answer needs."""
+"""The body of AG-UI's requests: the fields of RunAgentInput that an answer needs."""
 
 from typing import Annotated, Any
 
@@ -9,29 +9,29 @@ from jimsapi.wire.turn import Turn, newest_of_user
 
 
 class Message(msgspec.Struct):
-    """A message of the conversation so far. The content of a user's is text, or a list of parts."""
+    """A message of the conversation. The content of a user's message is a text or a list of parts."""
 
     role: str
     content: Any = None
 
 
 class RunAgentInput(msgspec.Struct, rename="camel"):
-    """A request to run an agent. Names are the client's own: any text, for its threads and for its runs."""
+    """A request to run an agent. The client chooses `thread_id` and `run_id`; they may be any text."""
 
     thread_id: Annotated[str, msgspec.Meta(min_length=1)]
     run_id: str
     messages: list[Message]
 
 
-def turn_of(asked: RunAgentInput) -> Turn:
-    """The newest message of the user. Raises `ValidationError` if there is none, or if it has no text."""
-    place = newest_of_user([message.role for message in asked.messages])
-    text = _text(asked.messages[place].content)
+def turn_of(body: RunAgentInput) -> Turn:
+    """Return the newest message of the user. Raises `ValidationError` if there is none, or if it has no text."""
+    index = newest_of_user([message.role for message in body.messages])
+    text = _text(body.messages[index].content)
     if text is None:
-        loc = ["body", "messages", place, "content"]
+        loc = ["body", "messages", index, "content"]
         message = "The message of the user has no text"
         raise ValidationError([{"type": "value_error", "loc": loc, "msg": message, "input": None}])
-    return Turn(text, thread=asked.thread_id)
+    return Turn(text, thread=body.thread_id)
 
 
 def _text(content: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""The route that AG-UI's clients post to."""
+"""The route of AG-UI."""
 
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import Response
@@ -15,7 +15,7 @@ from jimsapi_agui.request import RunAgentInput, turn_of
 
 
 def add_routes(router: Router, service: RunService, contact_header: str | None) -> None:
-    """Let AG-UI's clients in; `contact_header` names the contact, if anything does."""
+    """Add the route. `contact_header` is the name of the header with the contact, or None."""
     names = ThreadNames("ag-ui", contact_header)
 
     @router.post(
@@ -30,15 +30,15 @@ def add_routes(router: Router, service: RunService, contact_header: str | None) 
     async def run_agent(request: Request) -> Response:
         """Answer the newest message of an AG-UI client.
 
-        `threadId` is the client's own name of the conversation: its first message begins a thread, the others go on
-        with it. Of `messages` only the last is read, for the thread has the others. The answer is AG-UI's events:
-        `RUN_STARTED`, a step for each status, the messages in pieces as they come, `CUSTOM` for each other event of the
-        run once all are stored, then `RUN_FINISHED`, or `RUN_ERROR` and nothing more.
+        `threadId` is the client's name of the conversation. The first message with a `threadId` begins a thread, later
+        ones continue it. Only the last of `messages` is used, because the thread has the others. The answer is a stream
+        of AG-UI events: `RUN_STARTED`, a step for each status, the messages in pieces as they arrive, `CUSTOM` for each
+        other event of the run after all events are stored, and at the end `RUN_FINISHED` or `RUN_ERROR`.
 
-        Until a thread has taken the message a refusal is an answer in JSON with a status of its own. Hanging up does
-        not stop the run; `/api/v1/runs/{id}/cancel` does, with the id in `x-run-id`.
+        An error before a thread accepts the message is a JSON answer with a status of its own. If the client
+        disconnects, the run goes on. To stop it, call `/api/v1/runs/{id}/cancel` with the id in `x-run-id`.
         """
-        asked = await read_body(request, service, RunAgentInput)
-        run = await begin_turn(request, service, names, turn_of(asked))
-        events = agui_events(request, asked, speech(request, service, run))
+        body = await read_body(request, service, RunAgentInput)
+        run = await begin_turn(request, service, names, turn_of(body))
+        events = agui_events(request, body, speech(request, service, run))
         return with_run(request, service, run, EventStreamResponse(events))

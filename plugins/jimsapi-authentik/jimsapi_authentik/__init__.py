@@ -1,6 +1,6 @@
-"""Auth by Authentik: whoever has a token of it, and access to one application there, enters.
+"""The auth provider for Authentik: it admits tokens of users who have access to one Authentik application.
 
-Without options this imports nothing more than jimsapi has imported already.
+Without options, this module imports only modules that jimsapi has already imported.
 """
 
 import logging
@@ -45,7 +45,7 @@ class AuthentikOptions(Options, prefix="authentik"):
 
 
 _providers: WeakKeyDictionary[Settings, "Authentik"] = WeakKeyDictionary()
-"""The provider of each app that lives, by its settings: all that the hooks of one app have in common."""
+"""The provider of each app, by its settings, which the hooks of one app share."""
 
 
 @hookimpl
@@ -55,9 +55,11 @@ def jimsapi_options() -> type[Options]:
 
 @hookimpl
 def jimsapi_auth_provider(settings: Settings) -> AuthProvider | None:
-    """None if no option of ours is given; a provider that admits nobody if the URL or the slug is missing then.
+    """Return the provider, or None if no option of the plugin is set.
 
-    Raises `StartError` for a bad value.
+    If an option is set but the URL or the slug is missing, return a provider that rejects every caller.
+
+    Raises `StartError` for an invalid value.
     """
     if not any(settings.is_given(spec.key) for spec in specs(AuthentikOptions)):
         return None

@@ -5,19 +5,19 @@ import re
 from jimsapi import Connection, InvalidCredentials
 
 CHALLENGE = 'Bearer realm="jimsapi"'
-"""What a 401 offers: the same as for keys, so that it offers it once."""
+"""The challenge of a 401: the same as for keys, so that the answer has it only once."""
 
 MAX_TOKEN = 8192
-"""Characters of the longest token that is sent on: Authentik's own server takes no longer header."""
+"""Characters. Longer tokens are rejected: Authentik's server does not accept a longer header."""
 
 _B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 
 
 def bearer_token(connection: Connection) -> str | None:
-    """The token; None without an `Authorization` header, or with one of another scheme.
+    """Return the token, or None if there is no `Authorization` header or it has another scheme.
 
-    Raises `InvalidCredentials` for a token that is empty, no `b64token` or too long. Authentik must never see such a
-    one: it takes an empty token for an anonymous visitor, whom it may let in.
+    Raises `InvalidCredentials` if the token is empty, too long or not a `b64token`. Such a token must not be sent to
+    Authentik: it treats an empty token as an anonymous user, who may have access.
     """
     authorization = connection.headers.get("authorization")
     if authorization is None:

@@ -1,4 +1,4 @@
-"""Not asking somebody who does not answer: a circuit breaker."""
+"""A circuit breaker for the calls to Authentik."""
 
 import logging
 from collections.abc import Callable
@@ -12,16 +12,17 @@ THRESHOLD = 5
 """Failures in a row that open the circuit."""
 
 PAUSE = 5.0
-"""Seconds that it then stays open."""
+"""Seconds for which the circuit then stays open."""
 
 State = Literal["closed", "open", "half_open"]
 
 
 class Circuit:
-    """Closed, calls pass. After `THRESHOLD` failures in a row it opens, and calls are refused at once. `PAUSE` seconds
-    later one call passes, the probe: it closes the circuit or opens it again.
+    """A circuit breaker. While it is closed, calls are allowed.
 
-    `clock` gives seconds that never go back. Every `enter` that passes is followed by a `leave`.
+    After `THRESHOLD` failures in a row it opens, and calls fail at once. `PAUSE` seconds later it allows one call (half
+    open), which closes it or opens it again. `clock` returns monotonic seconds. After every `enter` that does not
+    raise, `leave` must be called.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -29,36 +30,36 @@ class Circuit:
         self.openings = 0
         self._clock = clock
         self._failures = 0
-        self._under_way = 0
+        self._active = 0
         self._probe_at = 0.0
 
     @property
-    def at_stake(self) -> bool:
-        """Whether the calls that are under way could open it, or are to tell whether it may close."""
-        return self.state == "half_open" or (self.state == "closed" and self._failures + self._under_way >= THRESHOLD)
+    def is_decisive(self) -> bool:
+        """Whether the active calls could open the circuit, or decide whether it closes."""
+        return self.state == "half_open" or (self.state == "closed" and self._failures + self._active >= THRESHOLD)
 
     def enter(self) -> None:
-        """Let a call pass, or raise `AuthUnavailable`."""
+        """Begin a call. Raises `AuthUnavailable` if the circuit does not allow it."""
         if self.state != "closed":
             left = self._probe_at - self._clock()
             if self.state == "half_open" or left > 0:
                 until = f"asked again in {left:.1f} s" if self.state == "open" else "being asked whether it is back"
                 raise AuthUnavailable(f"Authentik failed {self._failures} times in a row and is {until}")
             self.state = "half_open"
-        self._under_way += 1
+        self._active += 1
 
     def leave(self, *, working: bool | None) -> None:
-        """Note how a call ended: whether Authentik answered at all, or None if the call says nothing about that."""
-        self._under_way -= 1
+        """End a call. `working` is whether Authentik answered; None if the call does not show that."""
+        self._active -= 1
         if working:
             self.answered()
         elif working is False:
             self._fail()
         elif self.state == "half_open":
-            self.state = "open"  # and the next call is the probe
+            self.state = "open"  # the next call is allowed again
 
     def answered(self) -> None:
-        """Note that Authentik answers."""
+        """Authentik has answered: close the circuit."""
         self._failures = 0
         if self.state != "closed":
             self.state = "closed"
@@ -66,7 +67,7 @@ class Circuit:
 
     def _fail(self) -> None:
         self._failures += 1
-        # A late failure, of a call that passed before the circuit opened, does not make the pause longer.
+        # A failure of a call that began before the circuit opened does not extend the pause.
         if self.state == "half_open" or (self.state == "closed" and self._failures >= THRESHOLD):
             self.state = "open"
             self.openings += 1

@@ -1,4 +1,4 @@
-"""Asking Authentik over a pool of connections: what goes there is one token, what comes back is bounded and checked."""
+"""A client of Authentik's API with a pool of connections. It limits and checks the answers."""
 
 import asyncio
 import json
@@ -19,29 +19,37 @@ from jimsapi_authentik.circuit import Circuit
 from jimsapi_authentik.turns import NoTurn, Turns
 
 MAX_ANSWER = 65_536
-"""Bytes of an answer's body that are read; no answer that we ask for is as long."""
+"""Maximum number of bytes of an answer's body. The expected answers are shorter."""
 
 MAX_CHECKS = 64
-"""Checks at a time. More wait for their turn, for half of their time at most."""
+"""Checks at the same time. Others wait for their turn, for at most half of the timeout."""
 
 RESERVED_CHECKS = 16
-"""Checks beside these, of tokens that were admitted lately: who invents tokens does not keep those out."""
+"""Additional checks, reserved for tokens that were admitted recently: invalid tokens cannot block these."""
 
 MAX_WAITING = 1000
-"""Checks that wait for a turn; one more is refused at once."""
+"""Checks that may wait for a turn. Others are rejected at once."""
 
 MAX_DEPTH = 32
-"""Levels of an answer's JSON; what we ask for has four."""
+"""Levels of an answer's JSON. The expected answers have four."""
 
 KEEP_ALIVE = 30.0
-"""Seconds that an idle connection is kept."""
+"""Seconds for which an idle connection is kept open."""
 
 OUTCOMES = ("ok", "rejected", "unexpected", "error", "timeout", "broken", "busy")
-"""How a call ends: with the JSON asked for; 401 or 403; another answer; a 5xx; not in time; without a whole answer; not
-in what waiting for a turn left of its time."""
+"""The outcomes of a call:
+
+- `ok`: the expected JSON
+- `rejected`: 401 or 403
+- `unexpected`: another answer
+- `error`: a 5xx
+- `timeout`: no answer in time
+- `broken`: the connection failed
+- `busy`: no answer in the time that was left after waiting for a turn
+"""
 
 READY = "/-/health/ready/"
-"""Where Authentik says whether it is there: its front and the application behind answer, and no policy is asked."""
+"""Authentik's readiness check: the server and the application behind it answer, without evaluating a policy."""
 
 _WORKING = ("ok", "rejected", "unexpected")
 _BROKEN = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
@@ -52,50 +60,53 @@ Refused = InvalidCredentials | AuthUnavailable
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A check's turn: whether it was waited for, and how often Authentik had answered when it came."""
+    """The turn of a check: whether the check waited for it, and the number of Authentik's answers when it began."""
 
     waited: bool
     answers: int
 
 
 class AuthentikClient:
-    """Authentik's API, as one token sees it.
+    """Calls Authentik's API with the token of a caller.
 
-    `url` is where Authentik is, `timeout` the seconds that the caller gives a check in all, its waiting included.
-    `ca_file` replaces the system's authorities; `clock` gives seconds that never go back.
-    Raises `StartError` if one of them is unusable.
+    `url` is Authentik's URL. `timeout` is the time for a check in seconds, including the wait for a turn; the caller
+    enforces it. `ca_file` replaces the system's certificate authorities. `clock` returns monotonic seconds.
+
+    Raises `StartError` if one of them is invalid.
     """
 
     def __init__(self, url: str, *, timeout: float, ca_file: Path | None, clock: Callable[[], float]) -> None:
         self._base = base_url(url)
         kept = MAX_CHECKS + RESERVED_CHECKS
-        # The transport without httpx's client: it has no cookie jar, which would hand one caller's session to the next,
-        # follows no redirect, and looks at no proxy variable and no .netrc.
+        # httpx's client is not used: its cookie jar would send one caller's session with the next caller's request. The
+        # transport also follows no redirects, and reads no proxy variables and no .netrc.
         self._transport = httpx.AsyncHTTPTransport(
             verify=_trust(ca_file),
             trust_env=False,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=kept, keepalive_expiry=KEEP_ALIVE),
         )
-        self._half = timeout / 2
-        self._turns = Turns(MAX_CHECKS, MAX_WAITING, self._half)
-        self._turns_of_known = Turns(RESERVED_CHECKS, MAX_WAITING, self._half)
+        self._half_timeout = timeout / 2
+        self._turns = Turns(MAX_CHECKS, MAX_WAITING, self._half_timeout)
+        self._reserved_turns = Turns(RESERVED_CHECKS, MAX_WAITING, self._half_timeout)
         self._answers = 0
-        self._knocking: asyncio.Task[None] | None = None
+        self._readiness_check: asyncio.Task[None] | None = None
         self.circuit = Circuit(clock)
         self.calls: Counter[str] = Counter()
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._knocking is not None:
-            self._knocking.cancel()
-            await asyncio.wait((self._knocking,))
+        if self._readiness_check is not None:
+            self._readiness_check.cancel()
+            await asyncio.wait((self._readiness_check,))
         await self._transport.aclose()
 
     @asynccontextmanager
     async def turn(self, *, known: bool) -> AsyncIterator[Turn]:
-        """Have a turn for a check; `known` if its token was admitted lately. Raises `AuthUnavailable` if too many wait
-        for one."""
-        turns = self._turns_of_known if known and self._turns.all_taken else self._turns
+        """Context manager: wait for the turn of a check. `known` means that its token was admitted recently.
+
+        Raises `AuthUnavailable` if too many checks wait, or if the wait takes too long.
+        """
+        turns = self._reserved_turns if known and self._turns.all_taken else self._turns
         try:
             async with turns.turn() as waited:
                 yield Turn(waited, self._answers)
@@ -104,15 +115,17 @@ class AuthentikClient:
             raise AuthUnavailable("more tokens are to be checked than Authentik can be asked about in time") from None
 
     async def get(self, path: str, token: str, turn: Turn) -> dict[str, Any]:
-        """The JSON object at `path` (which begins with a slash), asked for with `token`. The caller sets the deadline.
+        """Return the JSON object at `path`, which begins with a slash, requested with `token`.
+
+        The caller must set a timeout.
 
         Raises:
-            InvalidCredentials: Authentik does not take the token.
-            AuthUnavailable: it gave no answer, or another one than such an object.
+            InvalidCredentials: Authentik rejects the token.
+            AuthUnavailable: there was no answer, or not a JSON object.
         """
         self.circuit.enter()
-        outcome = "busy" if turn.waited else "timeout"  # if nothing else ends the call, its deadline does
-        at_half_time = asyncio.get_running_loop().call_later(self._half, self._knock)
+        outcome = "busy" if turn.waited else "timeout"  # the outcome if the caller's timeout cancels the call
+        at_half_time = asyncio.get_running_loop().call_later(self._half_timeout, self._check_readiness)
         try:
             status, body = await self._exchange(self._base + path, token)
             outcome, answer = _read(status, body, path)
@@ -128,25 +141,27 @@ class AuthentikClient:
         return answer
 
     def _is_working(self, outcome: str, turn: Turn) -> bool | None:
-        """Whether a call that ended so found Authentik working. None if that cannot be said: it did not have the whole
-        time, or Authentik answered others in it, so that it is this token's policy that takes so long."""
+        """Whether Authentik is working, as far as a call with this outcome shows it.
+
+        None if the call did not have the whole timeout, or if Authentik answered other calls meanwhile: then only the
+        policy for this token is slow.
+        """
         if outcome == "busy" or (outcome == "timeout" and self._answers != turn.answers):
             return None
         return outcome in _WORKING
 
-    def _knock(self) -> None:
-        """Find out, once for all who wait, whether Authentik is there at all, before their deadlines count against
-        it."""
-        if self._knocking is None and self.circuit.at_stake:
-            self._knocking = asyncio.create_task(self._ask_whether_ready(), name="Authentik knock")
-            self._knocking.add_done_callback(self._knocked)
+    def _check_readiness(self) -> None:
+        """Check whether Authentik is ready, once for all waiting calls, before their timeouts count as failures."""
+        if self._readiness_check is None and self.circuit.is_decisive:
+            self._readiness_check = asyncio.create_task(self._request_readiness(), name="Authentik readiness")
+            self._readiness_check.add_done_callback(self._end_readiness_check)
 
-    def _knocked(self, _: asyncio.Task[None]) -> None:
-        self._knocking = None
+    def _end_readiness_check(self, _: asyncio.Task[None]) -> None:
+        self._readiness_check = None
 
-    async def _ask_whether_ready(self) -> None:
+    async def _request_readiness(self) -> None:
         try:
-            async with asyncio.timeout(self._half):
+            async with asyncio.timeout(self._half_timeout):
                 status, _ = await self._exchange(self._base + READY)
         except (TimeoutError, httpx.TransportError):
             return
@@ -155,19 +170,19 @@ class AuthentikClient:
             self.circuit.answered()
 
     async def ping(self) -> None:
-        """Ask whether Authentik is ready. Raises `AuthUnavailable` if it is not, or does not answer in time."""
+        """Check whether Authentik is ready. Raises `AuthUnavailable` if it is not, or does not answer in time."""
         try:
-            async with asyncio.timeout(2 * self._half):
+            async with asyncio.timeout(2 * self._half_timeout):
                 status, _ = await self._exchange(self._base + READY)
         except TimeoutError:
-            raise AuthUnavailable(f"Authentik did not answer within {2 * self._half:g} s") from None
+            raise AuthUnavailable(f"Authentik did not answer within {2 * self._half_timeout:g} s") from None
         except httpx.TransportError as error:
             raise AuthUnavailable(_cause(error)) from error
         if status >= 500:  # a proxy may hide the path
             raise AuthUnavailable(f"Authentik answers {status} to {READY}")
 
     async def _exchange(self, url: str, token: str | None = None) -> tuple[int, bytes | None]:
-        """Status and body of an answer; no body if it is too long."""
+        """Send a request and return the answer's status and body. The body is None if it is too long."""
         response = await self._send(httpx.URL(url), token)
         try:
             body = bytearray()
@@ -180,10 +195,10 @@ class AuthentikClient:
             await response.aclose()
 
     async def _send(self, url: httpx.URL, token: str | None, *, again: bool = True) -> httpx.Response:
-        """Send the request, and `again` if a connection from the pool turns out to be closed at the other end."""
+        """Send a request. If `again` is true and a pooled connection was closed by the server, send it once more."""
         headers = {
             "accept": "application/json",
-            "accept-encoding": "identity",  # nothing that grows when it is unpacked
+            "accept-encoding": "identity",  # a compressed answer could be larger than `MAX_ANSWER`
             "user-agent": "jimsapi-authentik",
         }
         if token is not None:
@@ -200,8 +215,8 @@ class AuthentikClient:
 
 
 class _Watch:
-    """Is told by httpx what happens to the connection of a request: whether it is `fresh`, and whether TLS began on it
-    and never stood."""
+    """A trace function of httpx. It records whether the connection of a request is new (`fresh`), and whether its TLS
+    handshake is incomplete."""
 
     def __init__(self) -> None:
         self.fresh = False
@@ -216,16 +231,16 @@ class _Watch:
             self._half_open = None
 
     async def close_half_open(self) -> None:
-        """Close the connection if TLS does not stand on it: a handshake that is cancelled, as a deadline does, leaves
-        it open, and during an outage one by one would use up all descriptors."""
+        """Close the connection if its TLS handshake is incomplete. httpx leaves it open if a timeout cancels the
+        handshake, so an outage would use up all descriptors."""
         if self._half_open is not None:
             await self._half_open.aclose()
 
 
 def application_path(slug: str) -> str:
-    """The path that says whether a token's holder may use the application.
+    """Return the API path that tells whether a user may use the application.
 
-    Raises `StartError` for what Authentik takes for no slug: such a one could name another path.
+    Raises `StartError` if `slug` is not a valid slug, because it could lead to another path.
     """
     if _SLUG.fullmatch(slug) is None:
         raise StartError(
@@ -236,8 +251,10 @@ def application_path(slug: str) -> str:
 
 
 def base_url(text: str) -> str:
-    """Authentik's URL without a slash at its end. Raises `StartError` if it is none, and does not show it then: it may
-    hold a password."""
+    """Return Authentik's URL without a slash at its end.
+
+    Raises `StartError` if it is invalid. The message does not contain the URL, which may contain a password.
+    """
     example = "give one like https://auth.example.org"
     if re.search(r"[\s\x00-\x1f\x7f\\]", text):
         raise StartError(f"--authentik-url holds a space, a backslash or a control character; {example}")
@@ -267,7 +284,7 @@ def _trust(ca_file: Path | None) -> ssl.SSLContext:
 
 
 def _read(status: int, body: bytes | None, path: str) -> tuple[str, dict[str, Any] | Refused]:
-    """How a call ended, and its JSON object or what to raise."""
+    """The outcome of a call, and the JSON object or the exception to raise."""
     if status in (401, 403):
         return "rejected", InvalidCredentials(f"Authentik does not take the token ({status})")
     if status != 200:
@@ -286,7 +303,7 @@ def _read(status: int, body: bytes | None, path: str) -> tuple[str, dict[str, An
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; `ValueError` for one that says a thing twice, since readers differ in which one counts."""
+    """A JSON object. Raises `ValueError` for a duplicate key, because parsers differ in which value they use."""
     content = dict(pairs)
     if len(content) != len(pairs):
         raise ValueError("a key stands twice")
@@ -294,7 +311,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _is_deep(content: dict[str, Any]) -> bool:
-    """Whether JSON has more than `MAX_DEPTH` levels: how many the parser itself takes depends on Python's version."""
+    """Whether JSON has more than `MAX_DEPTH` levels. The parser's own limit depends on Python's version."""
     level: list[Any] = [content]
     for _ in range(MAX_DEPTH):
         inner = (each for one in level for each in (one.values() if isinstance(one, dict) else one))
@@ -309,7 +326,7 @@ def _no_constant(name: str) -> None:
 
 
 def _cause(error: httpx.TransportError) -> str:
-    """What went wrong, in words that hold nothing the other side said: it might repeat the token."""
+    """The text for a connection error. It contains nothing that the server sent, because that may include the token."""
     if isinstance(error, httpx.ConnectError):
         return f"cannot connect to Authentik: {' '.join(str(error).split()) or 'the connection was closed'}"
     return f"the connection to Authentik broke ({type(error).__name__})"

@@ -1,4 +1,4 @@
-"""What was decided about tokens, kept for a while."""
+"""A cache of decisions about tokens."""
 
 from collections.abc import Callable
 
@@ -10,14 +10,14 @@ Refusal = type[InvalidCredentials] | type[AccessDenied] | type[AuthUnavailable]
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """Who the holder of a token is, or why they do not enter; one of `identity` and `refusal` is there."""
+    """The decision about a token. Exactly one of `identity` and `refusal` is set; `cause` is the refusal's message."""
 
     identity: Identity | None = None
     refusal: Refusal | None = None
     cause: str = ""
 
     def result(self) -> Identity:
-        """The identity; raises the refusal, a new exception each time."""
+        """Return the identity, or raise the refusal as a new exception."""
         if self.identity is not None:
             return self.identity
         assert self.refusal is not None
@@ -25,9 +25,9 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 class Decisions:
-    """At most `limit` decisions by key, each for `ttl` seconds from when it was asked for; the oldest go first.
+    """Up to `limit` decisions by key, each for `ttl` seconds from the start of its check. The oldest is dropped first.
 
-    `clock` gives seconds that never go back.
+    `clock` returns monotonic seconds.
     """
 
     def __init__(self, ttl: float, limit: int, clock: Callable[[], float]) -> None:
@@ -40,7 +40,7 @@ class Decisions:
         return len(self._kept)
 
     def get(self, key: bytes) -> Decision | None:
-        """The decision that still holds, if there is one."""
+        """Return the decision for a key, or None if there is none or it has expired."""
         kept = self._kept.get(key)
         if kept is None:
             return None
@@ -51,8 +51,10 @@ class Decisions:
         return None
 
     def keep(self, key: bytes, decision: Decision, asked_at: float) -> None:
-        """Keep a decision; not counted from its arrival, since access may have changed while the answer was on its
-        way."""
+        """Store a decision whose check began at `asked_at`.
+
+        The `ttl` begins then and not at the answer, because access may have changed in between.
+        """
         if self._clock() < asked_at + self._ttl:
             self._kept[key] = asked_at + self._ttl, decision
             if len(self._kept) > self._limit:

@@ -1,13 +1,13 @@
-"""What stands in for Authentik when only half of its options are given."""
+"""The provider that is used if the options of Authentik are incomplete."""
 
 from jimsapi import Connection, Identity, InvalidCredentials
 from jimsapi_authentik.bearer import CHALLENGE, bearer_token
 
 
 class HalfConfigured:
-    """Admits nobody: a server whose operator began to configure a lock must not stand open.
+    """Rejects every caller. Without it, a server with incomplete options would be public.
 
-    `missing` names the options that are missing.
+    `missing` has the names of the missing options.
     """
 
     name = "authentik"
@@ -17,7 +17,7 @@ class HalfConfigured:
         self._missing = missing
 
     async def authenticate(self, connection: Connection) -> Identity | None:
-        """None without a bearer token; `InvalidCredentials` with any."""
+        """Return None without a bearer token. Raises `InvalidCredentials` for any token."""
         if bearer_token(connection) is None:
             return None
         raise InvalidCredentials(f"no token can be checked: {self._missing} missing")

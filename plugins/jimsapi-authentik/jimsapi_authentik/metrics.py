@@ -1,4 +1,4 @@
-"""Metrics of the checks, made of plain counters when somebody scrapes."""
+"""Metrics of the checks. A scrape converts plain counters to Prometheus metric families."""
 
 from collections.abc import Iterable, Iterator
 from typing import get_args
@@ -14,13 +14,13 @@ LOOKUPS = ("hit", "shared", "asked")
 
 
 class AuthentikCollector(Collector):
-    """What one app's provider has counted. Each sample is there from the start, so that a rate sees the first event."""
+    """The metrics of one app's provider. Every sample exists from the start, so that `rate` sees the first event."""
 
     def __init__(self, provider: Authentik) -> None:
         self._provider = provider
 
     def describe(self) -> Iterable[Metric]:
-        """Names for the registry to hold against others'."""
+        """The metrics, from which the registry takes the names to detect duplicates."""
         return self.collect()
 
     def collect(self) -> Iterator[Metric]:

@@ -1,4 +1,5 @@
-"""The provider: asks Authentik about a token, once for all who send it at the same time, and remembers the answer."""
+"""The auth provider. It checks tokens with Authentik and caches the decisions. Requests at the same time with the same
+token share one check."""
 
 import asyncio
 import hashlib
@@ -16,28 +17,29 @@ from jimsapi_authentik.client import AuthentikClient, application_path
 from jimsapi_authentik.decisions import Decision, Decisions
 
 REFUSED_TTL = 5.0
-"""Seconds that a refusal is kept at most: who was just given access should not wait long."""
+"""Maximum number of seconds for which a refusal is cached: a user who gets access should not wait long."""
 
 MAX_DECISIONS = 10_000
-"""Decisions that are kept, admissions and refusals apart: made-up tokens do not push good ones out."""
+"""Cached decisions. Admissions and refusals have separate caches, so that invalid tokens do not displace valid ones."""
 
 MAX_KNOWN = 10_000
-"""Tokens of which it is kept, by their hash, that they were admitted when they were last checked."""
+"""Hashes of tokens that were admitted when they were last checked."""
 
 _ME = "/api/v3/core/users/me/"
 _CHAT_ONLY = frozenset({"chat"})
 
 
 class Authentik:
-    """Admits who has a token of Authentik and access to the application `app_slug` there.
+    """Admits tokens of Authentik whose user has access to the application `app_slug`.
 
-    `timeout` is for the whole check, in seconds; an admission holds for `cache_ttl` seconds (0: no cache). `ca_file`
-    holds the authorities to trust instead of the system's. With `contact_field`, a field of Authentik's user, an
-    identity is bound to the contact of that name; without, it may chat for every contact and see nobody's threads.
-    `clock` gives seconds that never go back.
+    `timeout` is the time for the whole check, in seconds. An admission is cached for `cache_ttl` seconds; 0 means no
+    cache. `ca_file` has the certificate authorities to trust in place of the system's. If `contact_field` is set, the
+    identity is bound to the contact in that field of the Authentik user. Without it, the identity may chat for every
+    contact and has no access to threads. `clock` returns monotonic seconds.
 
-    An async context manager: leaving it closes its connections. Raises `StartError` if the URL, the slug or the file is
-    unusable.
+    It is an async context manager; exiting it closes its connections.
+
+    Raises `StartError` if the URL, the slug or the file is invalid.
     """
 
     name = "authentik"
@@ -62,7 +64,7 @@ class Authentik:
         self._admitted = Decisions(cache_ttl, MAX_DECISIONS, clock)
         self._refused = Decisions(min(cache_ttl, REFUSED_TTL), MAX_DECISIONS, clock)
         self._known: dict[bytes, None] = {}
-        self._flights: dict[bytes, asyncio.Task[Decision]] = {}
+        self._checks: dict[bytes, asyncio.Task[Decision]] = {}
         self._key = secrets.token_bytes(32)
         self._subject_key = hashlib.blake2b(f"{url}\n{app_slug}".encode(), digest_size=32).digest()
         self.lookups: Counter[str] = Counter()
@@ -71,57 +73,59 @@ class Authentik:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        if flights:
-            await asyncio.wait(flights)
+        checks = list(self._checks.values())
+        for check in checks:
+            check.cancel()
+        if checks:
+            await asyncio.wait(checks)
         await self.client.close()
 
     async def ping(self) -> None:
-        """Raises `AuthUnavailable` if Authentik does not answer, or says that it is not ready."""
+        """Raise `AuthUnavailable` if Authentik does not answer, or is not ready."""
         await self.client.ping()
 
     async def authenticate(self, connection: Connection) -> Identity | None:
-        """Who holds the request's bearer token; None without one. The same object while a decision holds.
+        """Return the identity for the request's bearer token, or None if there is no token.
 
-        Raises `InvalidCredentials` for a token that Authentik does not know, `AccessDenied` for one whose holder may
-        not use the application, `AuthUnavailable` if that cannot be found out.
+        While a decision is cached, it returns the same `Identity` object.
+
+        Raises `InvalidCredentials` if Authentik rejects the token, `AccessDenied` if its user may not use the
+        application, and `AuthUnavailable` if the token cannot be checked.
         """
         token = bearer_token(connection)
         if token is None:
             return None
-        # Not the token itself: what is kept must be of no use to who reads the memory.
+        # The cache has hashes, not tokens, so that nobody can use them who reads the process's memory.
         key = hashlib.blake2b(token.encode(), key=self._key, digest_size=32).digest()
         decision = self._admitted.get(key) or self._refused.get(key)
         if decision is not None:
             self.lookups["hit"] += 1
         else:
-            decision = await self._fly(key, token)
+            decision = await self._shared_check(key, token)
         return decision.result()
 
-    async def _fly(self, key: bytes, token: str) -> Decision:
-        """The decision of the one call that all who wait for this token share."""
-        flight = self._flights.get(key)
-        if flight is not None:
+    async def _shared_check(self, key: bytes, token: str) -> Decision:
+        """The decision about a token, by one check that all waiting requests share."""
+        check = self._checks.get(key)
+        if check is not None:
             self.lookups["shared"] += 1
         else:
             self.lookups["asked"] += 1
-            flight = self._flights[key] = asyncio.create_task(self._decide(key, token), name="Authentik check")
-            flight.add_done_callback(partial(self._land, key))
-        # Not `await flight`: a caller that is cancelled would cancel it for the others.
-        await asyncio.wait((flight,))
-        if flight.cancelled():
+            check = self._checks[key] = asyncio.create_task(self._decide(key, token), name="Authentik check")
+            check.add_done_callback(partial(self._end_check, key))
+        # With `await check`, a cancelled request would cancel the check for the others.
+        await asyncio.wait((check,))
+        if check.cancelled():
             raise AuthUnavailable("the check was given up, since the server stops")
-        return flight.result()
+        return check.result()
 
-    def _land(self, key: bytes, flight: asyncio.Task[Decision]) -> None:
-        del self._flights[key]
-        if not flight.cancelled():
-            flight.exception()  # taken, lest asyncio complains when every caller has gone
+    def _end_check(self, key: bytes, check: asyncio.Task[Decision]) -> None:
+        del self._checks[key]
+        if not check.cancelled():
+            check.exception()  # retrieve it: asyncio would log it if all requests have been cancelled
 
     async def _decide(self, key: bytes, token: str) -> Decision:
-        """Ask about a token and keep what holds for longer than this moment."""
+        """Check a token, and cache the decision unless Authentik was unavailable."""
         asked_at = self._clock()
         try:
             async with asyncio.timeout(self._timeout):
@@ -147,7 +151,7 @@ class Authentik:
             del self._known[next(iter(self._known))]
 
     async def _ask(self, token: str, *, known: bool) -> Identity:
-        """Who holds the token, by Authentik's word. Raises as `authenticate` does."""
+        """Ask Authentik for the identity of a token. Raises as `authenticate` does."""
         async with self.client.turn(known=known) as turn:
             answer = await self.client.get(self._check_access, token, turn)
             passing = answer.get("passing")
@@ -161,15 +165,15 @@ class Authentik:
         return Identity(contact, contact_id=contact)
 
     def _subject(self, token: str) -> str:
-        """A name for the holder of a token, whom Authentik does not name: the same after a restart and on every
-        replica, and no way back to the token."""
+        """The identity's subject for a token whose user is not known. It is the same after a restart and on every
+        replica, and the token cannot be computed from it."""
         digest = hashlib.blake2b(token.encode(), key=self._subject_key, digest_size=12).hexdigest()
         return f"token-{digest}"
 
 
 def _contact(me: dict[str, Any], field: str) -> str:
-    """The field of the user that binds. Raises `AccessDenied` if it is missing or empty: who should be bound and is not
-    must not act for everybody."""
+    """The user's contact, from a field. Raises `AccessDenied` if the field is missing or empty: without a contact, the
+    identity would not be bound, and could act for every contact."""
     user = me.get("user")
     value = user.get(field) if isinstance(user, dict) else None
     if field == "pk" and isinstance(value, int) and not isinstance(value, bool):

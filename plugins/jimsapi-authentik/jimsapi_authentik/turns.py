@@ -1,4 +1,4 @@
-"""Turns to ask Authentik: how many checks run at a time, and how many wait for that."""
+"""Limits for checks: how many run at the same time, and how many wait for their turn."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,26 +6,26 @@ from contextlib import asynccontextmanager
 
 
 class NoTurn(Exception):
-    """There is no turn to be had in time."""
+    """No turn was available in time."""
 
 
 class Turns:
-    """Turns for `limit` checks at a time. At most `most_waiting` wait for one, each for `patience` seconds."""
+    """Allows `limit` checks at the same time. At most `most_waiting` others wait, each for up to `timeout` seconds."""
 
-    def __init__(self, limit: int, most_waiting: int, patience: float) -> None:
+    def __init__(self, limit: int, most_waiting: int, timeout: float) -> None:
         self._free = asyncio.Semaphore(limit)
         self._most_waiting = most_waiting
-        self._patience = patience
+        self._timeout = timeout
         self._waiting = 0
 
     @property
     def all_taken(self) -> bool:
-        """Whether the next one would have to wait."""
+        """Whether the next check would have to wait."""
         return self._free.locked()
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[bool]:
-        """Have a turn; gives whether it had to be waited for. Raises `NoTurn`."""
+        """Context manager: wait for a turn. Its value is whether there was a wait. Raises `NoTurn`."""
         waited = self.all_taken
         if waited:
             await self._wait()
@@ -41,7 +41,7 @@ class Turns:
             raise NoTurn
         self._waiting += 1
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._timeout):
                 await self._free.acquire()
         except TimeoutError:
             raise NoTurn from None

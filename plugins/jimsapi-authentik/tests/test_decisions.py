@@ -231,7 +231,7 @@ async def test_a_call_whose_callers_have_all_gone_is_finished_and_kept(authentik
             return len(door._admitted) == 1
 
         await eventually(kept)
-        assert door._flights == {}
+        assert door._checks == {}
 
 
 async def test_a_call_that_fails_when_its_callers_have_gone_is_no_noise(
@@ -272,7 +272,7 @@ async def test_who_waits_when_the_server_stops_is_told_so() -> None:
             await eventually(connected)
         with pytest.raises(AuthUnavailable, match="the server stops"):
             await waiting
-        assert door._flights == {}
+        assert door._checks == {}
 
 
 async def test_all_who_share_a_failed_call_are_refused_and_the_next_asks_again() -> None:

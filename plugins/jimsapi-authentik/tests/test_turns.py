@@ -239,7 +239,7 @@ async def test_leaving_does_not_wait_for_the_answer_whether_authentik_is_ready()
         circuit = door.client.circuit
         fail(circuit, THRESHOLD - 1)
         circuit.enter()
-        door.client._knock()
+        door.client._check_readiness()
         async with asyncio.timeout(WAIT):
             while not slow.knocks:
                 await asyncio.sleep(0.001)

@@ -1,4 +1,4 @@
-"""What Deep Chat shows: the next piece of a text, or what went wrong."""
+"""Answers in the format of Deep Chat: pieces of a text, or an error."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,12 +9,12 @@ from jimsapi.wire.speech import Failed, Finished
 
 
 def error_body(refusal: Refusal) -> dict[str, Any]:
-    """What went wrong."""
+    """Return an error in the format of Deep Chat."""
     return {"error": refusal.text}
 
 
 async def events(request: Connection, said: AsyncIterator[str | Finished | Failed]) -> AsyncIterator[bytes]:
-    """An answer as server-sent events. There is one at least: the component fails at a stream that says nothing."""
+    """Yield an answer as server-sent events. There is at least one, because the component fails without any."""
     silent = True
     async for item in said:
         if isinstance(item, str):

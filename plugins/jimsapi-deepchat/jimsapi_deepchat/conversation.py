@@ -1,4 +1,4 @@
-"""Deep Chat over a WebSocket: frames in, and an answer to each, in their order."""
+"""Deep Chat over a WebSocket: each frame gets an answer, in order."""
 
 import anyio
 
@@ -15,31 +15,31 @@ from jimsapi.wire.turn import ThreadNames, answer_of, begin_turn
 from jimsapi_deepchat.answers import error_body
 from jimsapi_deepchat.requests import new_turn, read_frame
 
-MAX_OWED = 16
-"""Messages that may wait for their answers; who sends more is not read meanwhile."""
+MAX_PENDING = 16
+"""Messages that may wait for their answers. If there are more, the server stops reading."""
 
 
 class Conversation:
-    """A WebSocket: messages are read in one task, and answered in another."""
+    """One WebSocket. One task reads messages and begins runs, another sends the answers."""
 
     def __init__(self, ws: WebSocket, service: RunService, names: ThreadNames) -> None:
         self._ws = ws
         self._service = service
         self._names = names
         self._thread = str(uuid7())
-        self._owed, self._due = anyio.create_memory_object_stream[LiveRun | Exception](MAX_OWED)
+        self._to_answer, self._pending = anyio.create_memory_object_stream[LiveRun | Exception](MAX_PENDING)
 
     async def run(self) -> None:
-        async with self._due, anyio.create_task_group() as tasks:
+        async with self._pending, anyio.create_task_group() as tasks:
             tasks.start_soon(self._answer)
-            async with self._owed:
+            async with self._to_answer:
                 try:
                     async for frame in self._ws:
                         with self._ws.working():
-                            due = await self._begin(frame)
-                        await self._owed.send(due)
+                            pending = await self._begin(frame)
+                        await self._to_answer.send(pending)
                 finally:
-                    tasks.cancel_scope.cancel()  # the client has left; the runs go on
+                    tasks.cancel_scope.cancel()  # the client has disconnected; the runs go on
 
     async def _begin(self, frame: str | bytes) -> LiveRun | Exception:
         try:
@@ -51,14 +51,14 @@ class Conversation:
 
     async def _answer(self) -> None:
         try:
-            async for due in self._due:
+            async for pending in self._pending:
                 try:
-                    if isinstance(due, Exception):
-                        raise due
+                    if isinstance(pending, Exception):
+                        raise pending
                     with self._ws.working():
-                        await self._ws.send_json({"text": one_text(await answer_of(self._ws, due))})
+                        await self._ws.send_json({"text": one_text(await answer_of(self._ws, pending))})
                 except (HTTPError, DomainError) as error:
-                    told = error_content(self._ws, error)
-                    await self._ws.send_json(error_body(refusal_of(told.status, told.content)))
+                    content = error_content(self._ws, error)
+                    await self._ws.send_json(error_body(refusal_of(content.status, content.content)))
         except WebSocketDisconnected:
-            pass  # whoever reads sees it too
+            pass  # the task that reads gets the same exception

@@ -1,4 +1,4 @@
-"""What Deep Chat sends, and the one message of it that is new."""
+"""The requests of Deep Chat, and the newest message in them."""
 
 from typing import Any
 
@@ -12,7 +12,8 @@ from jimsapi.wire.turn import Turn
 
 
 class DeepChatRequest(msgspec.Struct):
-    """The body. `contact_id`, `chat_id` and `stream` come from the component's `additionalBodyProps`."""
+    """The body of a request. The component sends `contact_id`, `chat_id` and `stream` if a page sets them in
+    `additionalBodyProps`."""
 
     messages: list[dict[str, Any]]
     contact_id: str | None = None
@@ -21,9 +22,9 @@ class DeepChatRequest(msgspec.Struct):
 
 
 def read_frame(frame: str | bytes) -> DeepChatRequest:
-    """A message of a WebSocket: the body as JSON, encoded once, or twice as the component does; else plain text.
+    """Decode a WebSocket frame: JSON, JSON in a JSON string as the component sends it, or plain text.
 
-    Raises `HTTPError` for a binary frame, `ValidationError` for a faulty body.
+    Raises `HTTPError` for a binary frame, and `ValidationError` for an invalid body.
     """
     if isinstance(frame, bytes):
         raise HTTPError(415, "A frame is text")
@@ -31,9 +32,9 @@ def read_frame(frame: str | bytes) -> DeepChatRequest:
 
 
 def read_value(value: Any) -> DeepChatRequest:
-    """A body that is JSON already; a text is one that was encoded again, or the message itself.
+    """Convert a JSON value to a body. A string is a body that is encoded as JSON again, or the text of a message.
 
-    Raises `ValidationError` for a faulty one.
+    Raises `ValidationError` if it is invalid.
     """
     if isinstance(value, str):
         value = decode_json(value.encode()) if value.startswith("{") else {"messages": [{"text": value}]}
@@ -41,9 +42,9 @@ def read_value(value: Any) -> DeepChatRequest:
 
 
 def new_turn(body: DeepChatRequest, thread: str | None = None) -> Turn:
-    """The newest message of the person; `thread` names the conversation if the body does not.
+    """Return the newest message of the user. `thread` is the name of the conversation if the body has none.
 
-    Raises `ValidationError` if there is none, or one that is more than text.
+    Raises `ValidationError` if there is no such message, or if it has files or no text.
     """
     for index in range(len(body.messages) - 1, -1, -1):
         message = body.messages[index]
@@ -60,7 +61,7 @@ def new_turn(body: DeepChatRequest, thread: str | None = None) -> Turn:
 
 
 def _is_json(frame: str) -> bool:
-    """Whether a frame is a body; a person's words are JSON by accident only."""
+    """Whether a frame is a body in JSON, and not the text of a message."""
     if frame.startswith("{"):
         return True
     try:

@@ -1,4 +1,4 @@
-"""`/deep-chat`: answers whole, as a stream, or over a WebSocket."""
+"""The routes of `/deep-chat`: complete answers, streams, and WebSockets."""
 
 from functools import partial
 
@@ -22,17 +22,17 @@ from jimsapi_deepchat.requests import DeepChatRequest, new_turn, read_value
 
 PATH = "/deep-chat"
 SUBPROTOCOL = "deep-chat"
-"""To be offered beside a token: a browser fails where a server selects none of what it offers."""
+"""Pages that send a token as a subprotocol must also offer this one: a browser fails if the server selects none."""
 
 
 class DeepChatAnswer(msgspec.Struct):
-    """What the component shows."""
+    """An answer in the format of Deep Chat."""
 
     text: str
 
 
 def add_routes(router: Router, service: RunService, contact_header: str | None, thread_header: str | None) -> None:
-    """Add the routes: one path, for requests and for WebSockets."""
+    """Add the routes for requests and for WebSockets, which have the same path."""
     names = ThreadNames("deep-chat", contact_header, thread_header)
 
     @router.post(
@@ -46,10 +46,10 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
         },
     )  # fmt: skip
     async def answer(request: Request) -> Response:
-        """Answer the newest message of a conversation, in the form of Deep Chat.
+        """Answer the newest message of a conversation, in the format of Deep Chat.
 
-        The answer is `{"text"}`; with `stream: true`, or for a client that accepts event streams, it is server-sent
-        events, each with the next piece as `{"text"}`. What goes wrong is `{"error"}`.
+        The answer is `{"text"}`. With `stream: true`, or if the client accepts event streams, it is a stream of
+        server-sent events, each with the next piece as `{"text"}`. An error is `{"error"}`.
         """
         if (request.headers.get("content-type") or "").startswith("multipart/"):
             raise HTTPError(415, "This server takes text alone: send no files")
@@ -65,8 +65,8 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
     async def converse(ws: WebSocket) -> None:
         """Answer messages one after another.
 
-        A frame is the body of a request, or the message as plain text, and the answer to it `{"text"}` or `{"error"}`.
-        Where nothing names the conversation, all that comes over one WebSocket is one.
+        A frame is the body of a request, or a message as plain text. Its answer is `{"text"}` or `{"error"}`. If it has
+        no name of a conversation, all messages of one WebSocket belong to one conversation.
         """
         await ws.accept()
         await Conversation(ws, service, names).run()

@@ -1,6 +1,6 @@
-"""Serves apps that are written for jims-core, as they are.
+"""Serves apps that are written for jims-core, without changes.
 
-This module imports nothing of jims-core: a server whose app is not written for it does not pay for it.
+This module does not import jims-core, so that it costs nothing if the app is not written for jims-core.
 """
 
 import os
@@ -11,24 +11,24 @@ from jimsapi import JimsApp, hookimpl
 from jimsapi.plugins.options import Settings
 
 PRICES = "LITELLM_LOCAL_MODEL_COST_MAP"
-"""The variable that makes litellm, which jims-core imports, take the prices that came with it."""
+"""The variable that makes litellm, which jims-core imports, use its bundled prices."""
 
 
 @hookimpl
 def jimsapi_load_app() -> None:
-    """Load nothing, but be asked before the app's module is imported.
+    """Set a variable for litellm before the app's module is imported. The hook does not load anything.
 
-    litellm asks GitHub for the prices of models while it is imported, and the start waits for the answer. Who wants
-    those prices sets the variable to `False`.
+    Otherwise, importing litellm downloads the prices of models from GitHub, and the start waits for it. Operators who
+    want these prices set the variable to `False`.
     """
     os.environ.setdefault(PRICES, "True")
 
 
 @hookimpl
 def jimsapi_adapt_app(obj: Any, settings: Settings) -> JimsApp | None:
-    """Wrap a `jims_core.app.JimsApp`; its store is the app's own database unless `--store` names one.
+    """Wrap a `jims_core.app.JimsApp`. Its store is the app's own database, unless `--store` is set.
 
-    Raises `StartError` for a database that jimsapi cannot open.
+    Raises `StartError` if jimsapi cannot open that database.
     """
     if not _is_jims_app(obj):
         return None
@@ -40,6 +40,6 @@ def jimsapi_adapt_app(obj: Any, settings: Settings) -> JimsApp | None:
 
 
 def _is_jims_app(obj: Any) -> bool:
-    """Whether `obj` is a JIMS app. There is none in a process that has not imported jims-core."""
+    """Whether `obj` is a JIMS app. It cannot be one if jims-core is not imported."""
     jims_app = getattr(sys.modules.get("jims_core.app"), "JimsApp", None)
     return jims_app is not None and isinstance(obj, jims_app)

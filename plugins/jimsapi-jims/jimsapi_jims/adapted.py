@@ -1,4 +1,4 @@
-"""A JIMS app as one of jimsapi's: its pipelines get jims-core's own context, and what they send goes back to ours."""
+"""Adapts a JIMS app: its pipelines get a context of jims-core, and their events are copied to jimsapi's context."""
 
 import logging
 from typing import cast
@@ -20,10 +20,10 @@ logger = logging.getLogger("jimsapi.jims")
 
 
 def adapt(app: jims_core.app.JimsApp, *, store: str | None) -> JimsApp:
-    """Wrap a JIMS app. `store` is the URL of its threads; None leaves it to `--store`.
+    """Wrap a JIMS app. `store` is the URL of its threads; None means the store of `--store`.
 
-    A context holds all events of its thread unless `--context-events` says otherwise, for JIMS apps may fold their
-    state from any of them. Raises `StartError` for a pipeline that cannot be called.
+    Unless `--context-events` is set, a context has all events of its thread, because a JIMS app may compute its state
+    from any of them. Raises `StartError` if a pipeline is not callable.
     """
     _warn_of_overrides(type(app))
     start = app.conversation_start_pipeline
@@ -45,7 +45,7 @@ def _warn_of_overrides(cls: type[jims_core.app.JimsApp]) -> None:
 
 
 class JimsPipeline:
-    """A pipeline that is written for jims-core, called as one of ours is. `name` is that of the pipeline itself."""
+    """A jimsapi pipeline that calls a pipeline of jims-core. `name` is the name of the latter."""
 
     def __init__(self, pipeline: Pipeline, role: str) -> None:
         if not callable(pipeline):
@@ -60,7 +60,7 @@ class JimsPipeline:
 
 
 def jims_context(ctx: ThreadContext) -> JimsContext:
-    """Make the context that jims-core would make of the same thread. Its statuses go to `ctx`."""
+    """Return the context that jims-core would create for the same thread. Its statuses are forwarded to `ctx`."""
     return JimsContext(
         thread_id=ctx.thread_id,
         history=[
@@ -80,20 +80,21 @@ def jims_context(ctx: ThreadContext) -> JimsContext:
         ],
         llm=LLMProvider(),
         thread_config=ctx.thread_config,
-        status_updater=_Statuses(ctx),
+        status_updater=_StatusForwarder(ctx),
     )
 
 
-class _Statuses(StatusUpdater):
-    """Tells our context what a pipeline says of its progress.
+class _StatusForwarder(StatusUpdater):
+    """Forwards a pipeline's statuses to jimsapi's context.
 
-    A pipeline may copy its context, or send it to another process: a copy tells the same, what was pickled nobody.
+    A pipeline may copy its context or send it to another process. A copy forwards to the same context. After pickling,
+    statuses are dropped.
     """
 
     def __init__(self, ctx: ThreadContext) -> None:
         self._ctx = ctx
 
-    def __deepcopy__(self, memo: object) -> "_Statuses":
+    def __deepcopy__(self, memo: object) -> "_StatusForwarder":
         return self
 
     def __reduce__(self) -> tuple[type[StatusUpdater], tuple[()]]:

@@ -1,4 +1,4 @@
-"""Where a JIMS app keeps its threads: the URL of its SQLAlchemy engine, spelt as `--store` is."""
+"""Converts the URL of a JIMS app's SQLAlchemy engine to a URL for `--store`."""
 
 import logging
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ logger = logging.getLogger("jimsapi.jims")
 
 _SQLITE_DRIVERS = ("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite")
 
-_OF_THE_DRIVER = frozenset(
+_DRIVER_SETTINGS = frozenset(
     {
         "async_creator_fn", "async_fallback", "autocommit", "command_timeout", "connection_class", "context",
         "cursor_factory", "loop", "max_cacheable_statement_size", "max_cached_statement_lifetime", "prepare_threshold",
@@ -24,31 +24,32 @@ _OF_THE_DRIVER = frozenset(
         "statement_cache_size", "timeout",
     }
 )  # fmt: skip
-"""What tunes asyncpg, psycopg, and SQLAlchemy's use of them, and says nothing of the server."""
+"""Settings of asyncpg, psycopg and SQLAlchemy that do not concern the server. They are ignored."""
 
 _PARTS = {"user": "username", "password": "password", "host": "host", "port": "port", "database": "database"} | {
     "dbname": "database"
 }
-"""What drivers call the parts of a URL, and what SQLAlchemy calls them."""
+"""The drivers' names of the parts of a URL, and SQLAlchemy's names."""
 
 
-class _Looked(Exception):
-    """Raised in place of connecting."""
+class _ArgumentsSeen(Exception):
+    """Raised to stop SQLAlchemy before it connects."""
 
 
 def store_url(app: jims_core.app.JimsApp) -> str:
-    """The store's URL for the database in which sessions of the app find the threads; it may hold a password.
+    """Return the `--store` URL of the database with the app's threads. It may contain a password.
 
-    A database in memory, which nobody else can open, becomes a memory of our own, with a warning.
+    For a database in memory, which only the app's engine can open, it returns `memory:` and logs a warning.
 
     Raises:
-        StartError: the app's sessions name no database, or one that jimsapi cannot open; no password is in it.
+        StartError: the app's sessions have no database, or one that jimsapi cannot open. The message contains no
+            password.
     """
     return translated(_url_of_threads(app))
 
 
 def translated(url: URL) -> str:
-    """An SQLAlchemy URL as jimsapi spells it. Raises as `store_url` does."""
+    """Convert an SQLAlchemy URL to a `--store` URL. Raises as `store_url` does."""
     backend = url.drivername.partition("+")[0]
     if url.drivername in _SQLITE_DRIVERS:
         return _sqlite(url)
@@ -59,7 +60,7 @@ def translated(url: URL) -> str:
 
 def _url_of_threads(app: jims_core.app.JimsApp) -> URL:
     try:
-        # A session opens nothing before it is used. It knows its database even if tables have one each.
+        # Creating a session opens no connection. `get_bind` works even if each table has a database of its own.
         bind = app.sessionmaker().sync_session.get_bind(ThreadDB)
         engine: Engine = bind.engine
         schemas = bind.get_execution_options().get("schema_translate_map") or {}
@@ -67,47 +68,47 @@ def _url_of_threads(app: jims_core.app.JimsApp) -> URL:
         raise _refusal(f"where its sessionmaker does not tell ({type(error).__name__})") from error
     schema = schemas.get(ThreadDB.__table__.schema)
     if engine.url.drivername.partition("+")[0] == "postgresql":
-        return _with_arguments(engine.url, _beside_the_url(engine), schema)
+        return _with_arguments(engine.url, _connect_args(engine), schema)
     if schema is not None:
         raise _refusal(f"in the schema {schema}, by a schema_translate_map, which jimsapi has for PostgreSQL only")
     return engine.url
 
 
-def _beside_the_url(engine: Engine) -> dict[str, Any]:
-    """The arguments that a program has its engine pass to the driver beside what the URL says (`connect_args`).
+def _connect_args(engine: Engine) -> dict[str, Any]:
+    """The arguments that an engine passes to the driver in addition to the URL (`connect_args`).
 
-    SQLAlchemy shows them to nobody but a listener, just before it connects. This one stops it there. Where the program
-    has one of its own, which may ask somebody for a password, nothing is looked at.
+    SQLAlchemy passes them only to listeners, just before it connects. The listener here stops it then. If the program
+    has a listener of its own, which may for example fetch a password, the result is empty.
     """
     if list(engine.dialect.dispatch.do_connect):
         return {}
     seen: dict[str, Any] = {}
 
-    def look(dialect: object, record: object, arguments: object, parameters: Mapping[str, Any]) -> NoReturn:
+    def see_arguments(dialect: object, record: object, arguments: object, parameters: Mapping[str, Any]) -> NoReturn:
         seen.update(parameters)
-        raise _Looked
+        raise _ArgumentsSeen
 
-    event.listen(engine, "do_connect", look)
+    event.listen(engine, "do_connect", see_arguments)
     try:
-        with suppress(Exception):  # ours, or that of an engine which connects in a way of the program's own
+        with suppress(Exception):  # `_ArgumentsSeen`, or the error of a program's own way to connect
             engine.pool.recreate().connect()
     finally:
-        event.remove(engine, "do_connect", look)
+        event.remove(engine, "do_connect", see_arguments)
     by_url = engine.dialect.create_connect_args(engine.url)[1]
     return {name: value for name, value in seen.items() if name not in by_url or by_url[name] != value}
 
 
 def _with_arguments(url: URL, arguments: Mapping[str, Any], schema: str | None) -> URL:
-    """A URL that says what the arguments say, and finds tables in `schema`. Raises `StartError` if it cannot."""
+    """Add driver arguments and the schema of the tables to a URL. Raises `StartError` if a URL cannot express one."""
     settings: dict[str, str] = {}
     parts: dict[str, Any] = {}
     for name, value in arguments.items():
-        if name in _OF_THE_DRIVER or value is None:
+        if name in _DRIVER_SETTINGS or value is None:
             continue
         if name == "server_settings":
             settings.update({setting: str(text) for setting, text in value.items()})
         elif isinstance(value, bool) or not isinstance(value, str | int):
-            # Without it the connection would be to another place, or one that nobody verifies.
+            # Without the argument, the connection might be to another server, or not verified.
             raise _refusal(
                 f"where its engine's connect_args lead, and no URL can say its {name}, a {type(value).__name__}"
             )
@@ -132,7 +133,7 @@ def _texts(value: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _escaped(setting: str) -> str:
-    """A setting as it stands among the options of a session, where spaces divide."""
+    """A setting, escaped for the connection parameter `options`, where spaces separate the options."""
     return "".join(f"\\{character}" if character.isspace() or character == "\\" else character for character in setting)
 
 
@@ -153,12 +154,12 @@ def _postgresql(url: URL) -> str:
     user = quote(url.username or "", safe="")
     password = "" if url.password is None else ":" + quote(str(url.password), safe="")
     credentials = f"{user}{password}@" if user or password else ""
-    parameters = {name: _text(value) for name, value in url.query.items() if name not in _OF_THE_DRIVER}
+    parameters = {name: _text(value) for name, value in url.query.items() if name not in _DRIVER_SETTINGS}
     if "ssl" in parameters:  # asyncpg's name for what is `sslmode` elsewhere
         parameters["sslmode"] = parameters.pop("ssl")
     hosts = _host(url)
     if ":" in parameters.get("host", ""):
-        hosts = parameters.pop("host")  # each with its port, which PostgreSQL's clients look for in this place alone
+        hosts = parameters.pop("host")  # PostgreSQL's clients accept hosts with ports only in this part of a URL
     database = f"/{quote(url.database, safe='')}" if url.database else ""
     query = urlencode(parameters, quote_via=quote)
     return f"postgresql://{credentials}{hosts}{database}" + (f"?{query}" if query else "")

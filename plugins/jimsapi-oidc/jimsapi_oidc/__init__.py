@@ -1,6 +1,6 @@
-"""Auth by access tokens of an OpenID Connect issuer: `Authorization: Bearer <JWT>`.
+"""The auth provider for access tokens of an OpenID Connect issuer: `Authorization: Bearer <JWT>`.
 
-This module holds the options and the hooks; nothing heavy is imported until somebody configures the plugin.
+This module has the options and the hooks. It imports the rest of the plugin only if the plugin is configured.
 """
 
 from pathlib import Path
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 Algorithm = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "Ed448", "EdDSA"
 ]
-"""Signatures that may be allowed. HMAC and `none` are not among them: whoever knows a public key could forge those."""
+"""Supported signature algorithms. HMAC and `none` are not supported: anybody with the public key could forge them."""
 
 
 class OidcOptions(Options, prefix="oidc"):
-    """Which tokens are accepted, and whom they let in."""
+    """Options of the check of tokens."""
 
     issuer: str | None = option(help="The issuer whose tokens are accepted, exactly as their iss claim has it.")
     audience: tuple[str, ...] = option(help="What a token's aud must hold to be for this API; repeat it to allow more.")
@@ -50,7 +50,7 @@ FIELDS = (
 
 
 def is_configured(settings: Settings) -> bool:
-    """Whether the operator gave any option of ours: then the API is not public, even if the rest is missing."""
+    """Return whether any option of the plugin is set. The API is then not public, even if other options are missing."""
     return any(settings.is_given(f"oidc_{field}") for field in FIELDS)
 
 

@@ -1,4 +1,4 @@
-"""What stands for the provider where its configuration is there by half."""
+"""The provider that is used if the configuration is incomplete."""
 
 import logging
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ logger = logging.getLogger("jimsapi.oidc")
 
 
 class HalfConfigured:
-    """Admits nobody, so that the API is not open by accident, and says so at the start."""
+    """Admits no request, so that the API is not public by accident, and logs a warning at the start."""
 
     name = "oidc"
     challenge = 'Bearer realm="jimsapi"'
@@ -32,5 +32,5 @@ class HalfConfigured:
         )
 
     async def authenticate(self, connection: Connection) -> Identity | None:
-        """Nobody's credentials are of this provider's kind."""
+        """Return None: the provider recognises no credentials."""
         return None

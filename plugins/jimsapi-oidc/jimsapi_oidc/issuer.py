@@ -1,4 +1,4 @@
-"""An issuer's keys: fetched at start and every hour, and at once when a token names a key that is not known."""
+"""Fetches an issuer's keys at start, every hour, and when a token names an unknown key."""
 
 import asyncio
 import logging
@@ -18,19 +18,20 @@ from jimsapi_oidc.tokens import read_json
 logger = logging.getLogger("jimsapi.oidc")
 
 MAX_ANSWER = 1_048_576
-"""Bytes of an answer of the issuer that are read."""
+"""Maximum number of bytes of an answer of the issuer."""
 
-LAND_WITHIN = 1.0
-"""Seconds that a fetch which is on its way may still take at the end."""
+FETCH_END_WITHIN = 1.0
+"""Seconds for which the shutdown waits for a running fetch before it cancels the fetch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How often the issuer is asked; all in seconds.
+    """The intervals of fetches, in seconds.
 
-    `refresh`: between two regular fetches. `miss`: between two fetches for tokens that name an unknown key, so that
-    whoever invents names of keys cannot make us a burden. `retry` doubles after each failure, up to `retry_most`.
-    `stale`: how long the last keys are good while the issuer gives no new ones.
+    - `refresh`: between two regular fetches.
+    - `miss`: between two fetches for tokens with an unknown key. It limits the fetches that invalid tokens can cause.
+    - `retry`: after a failed fetch. It doubles after each failure, up to `retry_most`.
+    - `stale`: how long the last keys are used while the issuer does not answer.
     """
 
     refresh: float = 3600.0
@@ -44,7 +45,7 @@ PACE = Pace()
 
 
 class Fault(Exception):
-    """The issuer's answer is of no use; `outcome` is its label in the metrics."""
+    """The issuer's answer cannot be used. `outcome` is its label in the metrics."""
 
     def __init__(self, outcome: str, message: str) -> None:
         super().__init__(message)
@@ -52,11 +53,11 @@ class Fault(Exception):
 
 
 class Issuer:
-    """The keys of the issuer `name`, as an async context manager: they are kept fresh while it is entered.
+    """The keys of the issuer `name`. It is an async context manager, and refreshes the keys while it is entered.
 
-    `jwks_url` is where they are, or None to ask the issuer's discovery document. `timeout` are the seconds that a fetch
-    may take, `verify` whose certificates are trusted. Entering waits for nothing and does not fail: without keys
-    `keys_for` raises `KeysUnavailable`.
+    `jwks_url` is the URL of the keys; None means the URL in the issuer's discovery document. `timeout` is the time for
+    a fetch in seconds. `verify` has the trusted certificate authorities. Entering it does not wait for the keys and
+    does not fail: as long as there are no keys, `keys_for` raises `KeysUnavailable`.
     """
 
     def __init__(
@@ -83,56 +84,57 @@ class Issuer:
         self._fetched_at = self._missed_at = float("-inf")
         self._failure: str | None = None
         self._client: httpx.AsyncClient | None = None
-        self._keeper: asyncio.Task[None] | None = None
-        self._flight: asyncio.Task[None] | None = None
+        self._refresh_task: asyncio.Task[None] | None = None
+        self._fetch_task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         self._client = httpx.AsyncClient(
             verify=self._verify,
-            # Sooner than the fetch's own time limit: this one closes a connection whose handshake hangs, where a
-            # cancellation leaves it to the garbage collector.
+            # Shorter than the timeout of the fetch: httpx's timeout closes a connection whose handshake hangs, while a
+            # cancellation leaves it open until the garbage collector runs.
             timeout=0.9 * self._timeout,
             trust_env=False,
             follow_redirects=False,
-            # Asked for as it is, so that a small answer cannot unfold into a large one.
+            # Without compression, so that a small answer cannot become a large one.
             headers={"accept": "application/json", "accept-encoding": "identity"},
         )
-        self._keeper = asyncio.create_task(self._keep_fresh(), name="oidc keys")
-        await asyncio.sleep(0)  # the first fetch is on its way before the first request comes
+        self._refresh_task = asyncio.create_task(self._refresh(), name="oidc keys")
+        await asyncio.sleep(0)  # start the first fetch before the first request
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._keeper is not None:
-            await _end(self._keeper)
-        if self._flight is not None:  # it ends by itself, most often, and cleaner than by cancellation
-            await asyncio.wait({self._flight}, timeout=LAND_WITHIN)
-        if self._flight is not None:
-            await _end(self._flight)
+        if self._refresh_task is not None:
+            await _cancel(self._refresh_task)
+        if self._fetch_task is not None:  # usually it ends in time, and then closes its connection properly
+            await asyncio.wait({self._fetch_task}, timeout=FETCH_END_WITHIN)
+        if self._fetch_task is not None:
+            await _cancel(self._fetch_task)
         if self._client is not None:
             await self._client.aclose()
 
     async def keys_for(self, kid: str | None) -> KeySet:
-        """The keys with which to verify a token that names `kid`.
+        """Return the keys to verify a token that names the key `kid`.
 
-        They are fetched anew if none has that name, and they were not for such a reason within the last minute. Whoever
-        names a known key never waits for that.
-        Raises `KeysUnavailable` if there are none, or if it cannot be found out whether there is a newer one.
+        If no key has that id, it fetches the keys again, unless it did so for this reason within the last `Pace.miss`
+        seconds. Requests with a known `kid` do not wait for that.
+
+        Raises `KeysUnavailable` if there are no keys, or if that fetch failed.
         """
-        if self._usable() is None and self._flight is not None:
-            await asyncio.wait({self._flight})
+        if self._usable() is None and self._fetch_task is not None:
+            await asyncio.wait({self._fetch_task})
         keys = self._usable()
         if keys is None:
             raise KeysUnavailable(f"the issuer's keys are not known: {self._failure or 'they are being fetched'}")
         if kid is None or keys.knows(kid):
             return keys
-        return await self._look_again(keys, kid)
+        return await self._refetch(keys, kid)
 
-    async def _look_again(self, keys: KeySet, kid: str) -> KeySet:
-        if self._flight is None and self._monotonic() - self._missed_at >= self._pace.miss:
+    async def _refetch(self, keys: KeySet, kid: str) -> KeySet:
+        if self._fetch_task is None and self._monotonic() - self._missed_at >= self._pace.miss:
             self._missed_at = self._monotonic()
-            self._take_off(discover=False)
-        if self._flight is not None:
-            await asyncio.wait({self._flight})
+            self._start_fetch(discover=False)
+        if self._fetch_task is not None:
+            await asyncio.wait({self._fetch_task})
         keys = keys if self.keys is None else self.keys
         if not keys.knows(kid) and self._failure is not None:
             raise KeysUnavailable(f"the issuer cannot be asked for a new key: {self._failure}")
@@ -141,10 +143,10 @@ class Issuer:
     def _usable(self) -> KeySet | None:
         return self.keys if self._monotonic() - self._fetched_at < self._pace.stale else None
 
-    async def _keep_fresh(self) -> None:
+    async def _refresh(self) -> None:
         retry = self._pace.retry
         while True:
-            await asyncio.wait({self._take_off(discover=True)})
+            await asyncio.wait({self._start_fetch(discover=True)})
             if self._failure is None:
                 retry = self._pace.retry
                 await asyncio.sleep(self._pace.refresh)
@@ -152,15 +154,15 @@ class Issuer:
                 await asyncio.sleep(retry)
                 retry = min(2 * retry, self._pace.retry_most)
 
-    def _take_off(self, *, discover: bool) -> asyncio.Task[None]:
-        """Fetch, or share the fetch that is on its way. A caller that goes away does not end it."""
-        if self._flight is None:
-            self._flight = asyncio.create_task(self._fetch(discover), name="oidc fetch")
-            self._flight.add_done_callback(self._land)
-        return self._flight
+    def _start_fetch(self, *, discover: bool) -> asyncio.Task[None]:
+        """Start a fetch, or return the running one. The fetch goes on if the caller is cancelled."""
+        if self._fetch_task is None:
+            self._fetch_task = asyncio.create_task(self._fetch(discover), name="oidc fetch")
+            self._fetch_task.add_done_callback(self._end_fetch)
+        return self._fetch_task
 
-    def _land(self, _: asyncio.Task[None]) -> None:
-        self._flight = None
+    def _end_fetch(self, _: asyncio.Task[None]) -> None:
+        self._fetch_task = None
 
     async def _fetch(self, discover: bool) -> None:
         try:
@@ -172,7 +174,7 @@ class Issuer:
             self._fail(fault.outcome, str(fault))
         except httpx.HTTPError as error:
             self._fail("unreachable", str(error) or type(error).__name__)
-        except Exception as error:  # whatever it sent: the next attempt may go better, and the keeper must live
+        except Exception as error:  # whatever the issuer sent, the refresh task must go on and try again
             self._fail("malformed", f"its answer is unusable ({type(error).__name__})")
         else:
             if self._failure is not None:
@@ -203,7 +205,7 @@ class Issuer:
             raise Fault("malformed", f"its key set {error}") from None
 
     async def _discovered_url(self) -> str:
-        """Where the discovery document says that the keys are (OpenID Connect Discovery, 4.1 to 4.3)."""
+        """The URL of the keys in the discovery document (OpenID Connect Discovery, 4.1 to 4.3)."""
         document = await self._get(self.name.rstrip("/") + "/.well-known/openid-configuration", "discovery document")
         if document.get("issuer") != self.name:
             raise Fault("malformed", "its discovery document is of another issuer than --oidc-issuer")
@@ -230,13 +232,13 @@ class Issuer:
             raise Fault("malformed", f"its {what} is no JSON object") from None
 
 
-async def _end(task: asyncio.Task[None]) -> None:
+async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait({task})
 
 
 def is_web_address(text: str) -> bool:
-    """Whether `text` is an address from which something can be fetched: http or https, and a host."""
+    """Return whether `text` is an http or https URL with a host."""
     try:
         url = httpx.URL(text)
     except httpx.InvalidURL:

@@ -1,4 +1,4 @@
-"""The issuer's public keys, and verifying a signature with one of them."""
+"""The issuer's public keys, and the verification of signatures."""
 
 import logging
 from collections.abc import Collection
@@ -18,7 +18,7 @@ logger = logging.getLogger("jimsapi.oidc")
 MIN_RSA_BITS = 2048
 """RFC 7518, section 3.3."""
 
-# The public members of each kind of key. Nothing else is read: no private key, no certificate, no address.
+# The public members of each type of key. The plugin ignores all others, such as private keys, certificates and URLs.
 _MEMBERS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 _SIGNING_CURVES = frozenset({"Ed25519", "Ed448"})
 
@@ -27,7 +27,7 @@ _MODELS: dict[str, JWSAlgModel] = {model.name: model for model in JWS_ALGORITHMS
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A key of the issuer, and the names of the allowed algorithms that it may be used with."""
+    """A key of the issuer, and the allowed algorithms for which it may be used."""
 
     kid: str | None
     algorithms: frozenset[str]
@@ -35,7 +35,7 @@ class PublicKey:
 
 
 class KeySet:
-    """The keys that an issuer had at one moment."""
+    """The keys of an issuer from one fetch."""
 
     def __init__(self, keys: Collection[PublicKey]) -> None:
         self._keys = tuple(keys)
@@ -45,11 +45,11 @@ class KeySet:
         return len(self._keys)
 
     def knows(self, kid: str) -> bool:
-        """Whether a key has this id."""
+        """Return whether a key has this id."""
         return kid in self._ids
 
     def verify(self, token: Token) -> None:
-        """Verify a token's signature. Raises `TokenInvalid`."""
+        """Verify a token's signature. Raises `TokenInvalid` if it is wrong, or if no key fits."""
         fitting = [key for key in self._keys if token.algorithm in key.algorithms]
         if token.kid is not None:
             fitting = [key for key in fitting if key.kid == token.kid]
@@ -69,9 +69,9 @@ def _is_signed(token: Token, public: PublicKey) -> bool:
 
 
 def read_keys(document: dict[str, Any], algorithms: frozenset[str]) -> KeySet:
-    """Read a JWK Set (RFC 7517, section 5). Keys that are not for these signatures are left out, as it demands.
+    """Read a JWK Set (RFC 7517, section 5). Keys that cannot verify these algorithms are ignored, as the RFC requires.
 
-    Raises `ValueError` if the document is no JWK Set.
+    Raises `ValueError` if the document is not a JWK Set.
     """
     listed = document.get("keys")
     if not isinstance(listed, list):
@@ -99,14 +99,14 @@ def _read_key(jwk: Any, algorithms: frozenset[str]) -> PublicKey | None:
 
 def _import(jwk: dict[str, Any]) -> Key | None:
     kind = jwk.get("kty")
-    if not isinstance(kind, str) or kind not in _MEMBERS:  # a symmetric key is nobody's public key
+    if not isinstance(kind, str) or kind not in _MEMBERS:  # for example a symmetric key, which is not public
         return None
     public = {"kty": kind, **{name: jwk[name] for name in _MEMBERS[kind]}}
     if kind == "EC":
         return ECKey.import_key(public)
     if kind == "OKP":
         return OKPKey.import_key(public) if jwk["crv"] in _SIGNING_CURVES else None
-    if len(jwk["n"]) * 6 >= MIN_RSA_BITS:  # looked at before the import too, which would print a warning of its own
+    if len(jwk["n"]) * 6 >= MIN_RSA_BITS:  # check before the import, which would print a warning for a short key
         key = RSAKey.import_key(public)
         if key.public_key.key_size >= MIN_RSA_BITS:
             return key
@@ -114,7 +114,7 @@ def _import(jwk: dict[str, Any]) -> Key | None:
 
 
 def _fits(name: str, key: Key) -> bool:
-    """Whether a key is of an algorithm's type and curve."""
+    """Whether a key has the type and curve of an algorithm."""
     try:
         _MODELS[name].check_key(key)
     except JoseError:

@@ -1,4 +1,4 @@
-"""What the plugin counts, as Prometheus families."""
+"""The plugin's metrics."""
 
 import time
 from collections import Counter
@@ -20,21 +20,21 @@ VERIFICATION_OUTCOMES = (
 
 
 class Counts(Collector):
-    """Counts of one app. They are plain numbers on the path of a request; a scrape makes families of them."""
+    """The counts of one app. Requests update plain numbers; a scrape converts them to Prometheus metric families."""
 
     def __init__(self) -> None:
         self.fetches: Counter[str] = Counter(dict.fromkeys(FETCH_OUTCOMES, 0))
         self.verifications: Counter[str] = Counter(dict.fromkeys(VERIFICATION_OUTCOMES, 0))
         self.keys = 0
         self.keys_fetched_at: float | None = None
-        """When the keys came, by `time.monotonic`."""
+        """The time of the last successful fetch, by `time.monotonic`."""
 
     def describe(self) -> Iterable[Metric]:
-        """Names for the registry to hold against others'."""
+        """The metrics, from which the registry takes the names to detect duplicates."""
         return self.collect()
 
     def collect(self) -> Iterator[Metric]:
-        # A scrape runs in a thread of its own while the loop counts: each mapping is copied in one step first.
+        # A scrape runs in another thread while the event loop counts. `list` copies each mapping atomically.
         fetches = CounterMetricFamily(
             "jims_oidc_jwks_fetches", "Fetches of the issuer's keys, by what became of them.", labels=("outcome",)
         )
@@ -59,8 +59,8 @@ _COUNTS: "WeakKeyDictionary[OidcOptions, Counts]" = WeakKeyDictionary()
 
 
 def counts_of(options: "OidcOptions") -> Counts:
-    """The counts of the app whose resolved options these are.
+    """Return the counts of the app with these resolved options.
 
-    A plugin is one module for all apps of a process, and two of its hooks share the counts of each app.
+    Two hooks share the counts of an app, and one process may have several apps.
     """
     return _COUNTS.setdefault(options, Counts())

@@ -1,4 +1,4 @@
-"""The auth provider: from a request's bearer token to an identity."""
+"""The auth provider: it verifies a request's bearer token and returns its identity."""
 
 import logging
 import ssl
@@ -20,20 +20,21 @@ from jimsapi_oidc.tokens import MAX_TOKEN, ClaimRules, Token, read_token, text_c
 logger = logging.getLogger("jimsapi.oidc")
 
 UNBOUND = "none"
-"""The `--oidc-contact-claim` that leaves identities unbound."""
+"""The value of `--oidc-contact-claim` for identities that are not bound to a contact."""
 
-MAX_REMEMBERED = 4096
-"""Verified tokens that are remembered."""
+MAX_CACHED = 4096
+"""Verified tokens in the cache."""
 
-REMEMBERED_FOR = 60.0
-"""Seconds after which a token is verified again, however long it is valid."""
+CACHED_FOR = 60.0
+"""Seconds after which a token is verified again, even if it expires later."""
 
 
 class OidcProvider:
-    """Admits holders of an access token of the issuer, each bound to the contact that the token names.
+    """Admits requests with a valid access token of the issuer. The identity is bound to the contact in the token.
 
-    `clock` gives the seconds since 1970 that a token's dates are held against, `monotonic` those that intervals are
-    measured by. Raises `StartError` for options that cannot work.
+    `clock` returns seconds since 1970, for the dates of tokens. `monotonic` returns monotonic seconds, for intervals.
+
+    Raises `StartError` for invalid options.
     """
 
     name = "oidc"
@@ -53,7 +54,7 @@ class OidcProvider:
         self._contact_claim = options.contact_claim
         self._rules = ClaimRules(
             audiences=frozenset(options.audience),
-            # Names of scopes hold no space (RFC 6749, 3.3), so that one variable can demand several.
+            # Names of scopes contain no spaces (RFC 6749, 3.3), so one variable can have several.
             scopes=frozenset(name for text in options.scopes for name in text.split()),
             leeway=options.leeway,
         )
@@ -69,7 +70,7 @@ class OidcProvider:
             monotonic=monotonic,
         )
         self._clock = clock
-        self._remembered = Remembered(monotonic)
+        self._cache = TokenCache(monotonic)
 
     async def __aenter__(self) -> Self:
         await self._issuer.__aenter__()
@@ -81,13 +82,14 @@ class OidcProvider:
         await self._issuer.__aexit__(kind, error, traceback)
 
     async def ping(self) -> None:
-        """Raises `KeysUnavailable` if the issuer does not give its keys."""
+        """Raise `KeysUnavailable` if the issuer's keys are not available."""
         await self._issuer.keys_for(None)
 
     async def authenticate(self, connection: Connection) -> Identity | None:
-        """Admit the holder of a good token.
+        """Return the identity of a valid token.
 
-        None without a bearer token, and for one that is no JWT or says to be another issuer's.
+        Return None if there is no bearer token, or if the token is not a JWT or names another issuer.
+
         Raises `TokenInvalid`, `TokenDenied` (a scope or the contact is missing) or `KeysUnavailable`.
         """
         text = bearer_token(connection)
@@ -96,7 +98,7 @@ class OidcProvider:
         digest = b""
         if len(text) <= MAX_TOKEN:
             digest = blake2b(text.encode(), digest_size=32).digest()
-            identity = self._remembered.get(digest, self._issuer.keys, self._clock())
+            identity = self._cache.get(digest, self._issuer.keys, self._clock())
             if identity is not None:
                 self._counts.verifications["cached"] += 1
                 return identity
@@ -113,7 +115,7 @@ class OidcProvider:
             logger.debug("a token is refused: %s", refusal)
             raise
         self._counts.verifications["verified"] += 1
-        self._remembered.put(digest, identity, keys, expires)
+        self._cache.put(digest, identity, keys, expires)
         return identity
 
     def _identity(self, token: Token) -> Identity:
@@ -121,17 +123,17 @@ class OidcProvider:
         if self._contact_claim == UNBOUND:
             return Identity(subject, scopes=("chat",))
         if self._contact_claim == "email" and not _is_true(token.claims.get("email_verified")):
-            # Whoever may type an address into their profile must not become its owner. That nothing is said of it is
-            # no word for it: some issuers never check an address and never say so.
+            # A user could enter the address of somebody else. If the claim is missing, the address is not verified
+            # either: some issuers never verify addresses and never send the claim.
             raise TokenDenied("claims", "the token's email is not verified")
         return Identity(subject, contact_id=text_claim(token.claims, self._contact_claim))
 
 
-class Remembered:
-    """Tokens that were verified lately, by their hash, each with its identity.
+class TokenCache:
+    """A cache of the identities of verified tokens, by the hash of the token.
 
-    Verifying takes 50 to 400 µs by algorithm, this 3. They count for the key set under which they were verified,
-    so that a key that the issuer took back takes its tokens with it.
+    Verifying a token takes 50 to 400 µs, depending on the algorithm; a look-up takes 3 µs. The cache is cleared when
+    the key set changes, so that a key that the issuer revokes also invalidates its tokens.
     """
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
@@ -140,8 +142,8 @@ class Remembered:
         self._entries: dict[bytes, tuple[Identity, float, float]] = {}
 
     def get(self, digest: bytes, keys: KeySet | None, now: float) -> Identity | None:
-        """The identity of a token that is still good at the time `now`, or None."""
-        self._hold_under(keys)
+        """Return the identity of a cached token that is valid at the time `now`, or None."""
+        self._use_keys(keys)
         entry = self._entries.get(digest)
         if entry is None:
             return None
@@ -152,20 +154,20 @@ class Remembered:
         return None
 
     def put(self, digest: bytes, identity: Identity, keys: KeySet, expires: float) -> None:
-        """Remember a token that `keys` verified until it `expires`, and for a minute at most."""
-        self._hold_under(keys)
-        if len(self._entries) >= MAX_REMEMBERED:
+        """Cache a token that `keys` verified, until it `expires`, but at most `CACHED_FOR` seconds."""
+        self._use_keys(keys)
+        if len(self._entries) >= MAX_CACHED:
             del self._entries[next(iter(self._entries))]
-        self._entries[digest] = identity, expires, self._monotonic() + REMEMBERED_FOR
+        self._entries[digest] = identity, expires, self._monotonic() + CACHED_FOR
 
-    def _hold_under(self, keys: KeySet | None) -> None:
+    def _use_keys(self, keys: KeySet | None) -> None:
         if keys is not self._keys:
             self._entries.clear()
             self._keys = keys
 
 
 def bearer_token(connection: Connection) -> str | None:
-    """The token of `Authorization: Bearer …` (RFC 6750, 2.1); None without one."""
+    """Return the token of `Authorization: Bearer …` (RFC 6750, 2.1), or None if there is none."""
     authorization = connection.headers.get("authorization")
     if authorization is None:
         return None
@@ -174,12 +176,12 @@ def bearer_token(connection: Connection) -> str | None:
 
 
 def _is_true(value: object) -> bool:
-    """Whether a claim is true; some issuers write it as a text."""
+    """Whether a claim is true. Some issuers send it as a string."""
     return value is True or value == "true"
 
 
 def _refuse_unusable(issuer: str, jwks_url: str | None) -> None:
-    """Raise `StartError` for addresses from which no keys can come; warn of keys that come unprotected."""
+    """Raise `StartError` for invalid URLs. Log a warning if the keys are fetched without TLS."""
     if jwks_url is not None and not is_web_address(jwks_url):
         raise StartError("--oidc-jwks-url is no http or https address: correct it, or leave it out")
     if jwks_url is None and (not is_web_address(issuer) or "?" in issuer or "#" in issuer):

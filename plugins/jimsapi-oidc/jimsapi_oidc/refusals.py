@@ -1,10 +1,10 @@
-"""Why a token lets nobody in: for the log a sentence, for the metrics one word of a fixed few."""
+"""The reasons why a token is rejected: a message for the log, and one of a few labels for the metrics."""
 
 from jimsapi import AccessDenied, AuthUnavailable, InvalidCredentials
 
 
 class TokenInvalid(InvalidCredentials):
-    """The token is the issuer's, or says so, and is not acceptable. `reason` is its label in the metrics."""
+    """The token names the issuer and is not valid. `reason` is its label in the metrics."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -12,7 +12,7 @@ class TokenInvalid(InvalidCredentials):
 
 
 class TokenDenied(AccessDenied):
-    """The token is genuine and lacks what its holder needs to enter."""
+    """The token is valid, but lacks a scope or the contact."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -20,6 +20,6 @@ class TokenDenied(AccessDenied):
 
 
 class KeysUnavailable(AuthUnavailable):
-    """The issuer's keys are not known, so that nothing can be said of a token."""
+    """The issuer's keys are not available, so the token cannot be verified."""
 
     reason = "unavailable"

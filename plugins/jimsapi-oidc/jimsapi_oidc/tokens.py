@@ -1,6 +1,6 @@
-"""Reading a token and holding it to the rules of RFC 7519, RFC 8725 and RFC 9068. No keys and no network here.
+"""Parses tokens and checks their claims by RFC 7519, RFC 8725 and RFC 9068. It uses no keys and no network.
 
-A token is taken apart once, here: no second parser could see something else in it than what was checked.
+A token is parsed only once, so that no second parser can read it differently from what was checked.
 """
 
 import json
@@ -14,31 +14,31 @@ from typing import Any, NoReturn
 from jimsapi_oidc.refusals import TokenDenied, TokenInvalid
 
 MAX_TOKEN = 16_384
-"""Characters that a token may have; a longer one is refused unread."""
+"""Characters. A longer token is rejected without parsing."""
 
 MAX_DEPTH = 32
-"""Levels of JSON that are accepted; claims and keys have four or five."""
+"""Levels of JSON. Claims and keys have four or five."""
 
-# A JWS in compact form (RFC 7515, 7.1). The signature may be empty, as that of `alg: none` is: it is ours to refuse.
+# A JWS in compact form (RFC 7515, 7.1). The signature may be empty, as with `alg: none`, which is rejected later.
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 
-# What a part may end with whose last group has 2 or 3 characters: 4 or 2 bits of the last one say nothing then.
-_LAST = {2: "AQgw", 3: "AEIMQUYcgkosw048"}
+# The possible last characters of base64url whose last group has 2 or 3 characters: its last 4 or 2 bits must be 0.
+_LAST_CHARACTERS = {2: "AQgw", 3: "AEIMQUYcgkosw048"}
 
-# Types of an access token: what issuers before RFC 9068 say, what it says (section 2.1), and the long form of both.
+# Types of an access token: before RFC 9068, by RFC 9068 (section 2.1), and the long form of both.
 _TYPES = frozenset({"jwt", "application/jwt", "at+jwt", "application/at+jwt"})
 
-# Only an ID token can hold the hash of an access token or of a code (OpenID Connect Core, 3.1.3.6 and 3.3.2.11).
+# Only an ID token can have the hash of an access token or of a code (OpenID Connect Core, 3.1.3.6 and 3.3.2.11).
 _HASHES = frozenset({"at_hash", "c_hash"})
 
-# Keycloak writes into every token what it is.
+# Keycloak writes the kind of a token into its claim `typ`.
 _OTHER_USES = frozenset({"ID", "Refresh", "Offline", "Logout"})
 _ACCESS_USES = frozenset({"Bearer", "DPoP"})
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token that was taken apart. Nothing in it is to be believed before its signature was verified."""
+    """A parsed token. Its content must not be trusted before the signature is verified."""
 
     algorithm: str
     kid: str | None
@@ -48,10 +48,11 @@ class Token:
 
 
 def read_token(text: str, issuer: str, algorithms: frozenset[str]) -> Token | None:
-    """Take a bearer token apart; `algorithms` are those that its signature may be of.
+    """Parse a bearer token. `algorithms` are the allowed signature algorithms.
 
-    Returns None if it is none of `issuer`'s: no JWT, or one that names another issuer.
-    Raises `TokenInvalid` if it is too long, or no token that this API could accept.
+    Returns None if it is not a token of `issuer`: it is not a JWT, or names another issuer.
+
+    Raises `TokenInvalid` if it is too long, malformed, or has a header that is not accepted.
     """
     if len(text) > MAX_TOKEN:
         raise TokenInvalid("malformed", f"the token is longer than {MAX_TOKEN} characters")
@@ -60,15 +61,15 @@ def read_token(text: str, issuer: str, algorithms: frozenset[str]) -> Token | No
     signed, _, signature = text.rpartition(".")
     head, _, body = signed.partition(".")
     header, claims = _object(head, "header"), _object(body, "payload")
-    # Unverified, and good for nothing but this: another provider's token must not be called a bad one of ours.
+    # The claim is not verified yet. It is used only to leave tokens of other issuers to other providers.
     if claims.get("iss") != issuer:
         return None
-    algorithm, kid = _checked(header, algorithms)
+    algorithm, kid = _check_header(header, algorithms)
     return Token(algorithm, kid, claims, signed.encode(), _bytes(signature, "signature"))
 
 
 def read_json(data: bytes) -> dict[str, Any]:
-    """A JSON object in UTF-8 in which every name occurs once, of at most `MAX_DEPTH` levels. Raises `ValueError`."""
+    """Parse a JSON object in UTF-8. Raises `ValueError` for duplicate names, and for more than `MAX_DEPTH` levels."""
     try:
         value = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_no_number)
     except RecursionError:
@@ -81,7 +82,7 @@ def read_json(data: bytes) -> dict[str, Any]:
 
 
 def _is_deep(value: dict[str, Any]) -> bool:
-    """Whether JSON has more than `MAX_DEPTH` levels: how many the parser itself takes depends on Python's version."""
+    """Whether JSON has more than `MAX_DEPTH` levels. The parser's own limit depends on Python's version."""
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
         inner = (each for one in level for each in (one.values() if isinstance(one, dict) else one))
@@ -92,7 +93,7 @@ def _is_deep(value: dict[str, Any]) -> bool:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of two claims with one name a parser may take the last (RFC 7519, 4). Who takes the first sees another token."""
+    """Reject duplicate claims: a parser may use the last one (RFC 7519, 4), and another parser the first one."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("names a member twice")
@@ -107,22 +108,22 @@ def _object(part: str, name: str) -> dict[str, Any]:
     try:
         return read_json(_bytes(part, name))
     except ValueError:
-        # Not the parser's text, which may quote the token.
+        # Do not use the parser's text, which may quote the token.
         raise TokenInvalid("malformed", f"the token's {name} is no JSON object with unique names") from None
 
 
 def _bytes(part: str, name: str) -> bytes:
-    """Decode base64url in the one spelling that it has: bits that say nothing must be 0 (RFC 4648, 3.5)."""
+    """Decode base64url in its canonical form only: unused bits must be 0 (RFC 4648, 3.5)."""
     over = len(part) % 4
-    if over == 1 or (over and part[-1] not in _LAST[over]):
+    if over == 1 or (over and part[-1] not in _LAST_CHARACTERS[over]):
         raise TokenInvalid("malformed", f"the token's {name} is not base64url")
     return urlsafe_b64decode(part + "=" * (-over % 4))
 
 
-def _checked(header: dict[str, Any], algorithms: frozenset[str]) -> tuple[str, str | None]:
-    """The algorithm and the key's id. Keys and addresses in a header (`jwk`, `jku`, `x5u`, `x5c`) are never looked at.
+def _check_header(header: dict[str, Any], algorithms: frozenset[str]) -> tuple[str, str | None]:
+    """The algorithm and the key's id. Keys and URLs in the header (`jwk`, `jku`, `x5u`, `x5c`) are ignored.
 
-    Raises `TokenInvalid` for a header that would change how the token is to be read, or whose signature is not allowed.
+    Raises `TokenInvalid` if the header has an extension, another type of token, or an algorithm that is not allowed.
     """
     if "crit" in header or "b64" in header:  # no extension is understood (RFC 7515, 4.1.11)
         raise TokenInvalid("header", "the token's header demands an extension")
@@ -139,14 +140,17 @@ def _checked(header: dict[str, Any], algorithms: frozenset[str]) -> tuple[str, s
 
 @dataclass(frozen=True, slots=True)
 class ClaimRules:
-    """What a genuine token must say. `audiences`: one of them is needed; `scopes`: all are; `leeway` is in seconds."""
+    """The rules for the claims of a verified token.
+
+    The token must have one of `audiences` and all of `scopes`. `leeway` is the allowed clock difference in seconds.
+    """
 
     audiences: frozenset[str]
     scopes: frozenset[str]
     leeway: float
 
     def check(self, claims: dict[str, Any], now: float) -> float:
-        """Hold verified claims to the rules at the time `now`, and say when they expire, leeway included.
+        """Check verified claims at the time `now`, in seconds since 1970. Returns when they expire, leeway included.
 
         Raises `TokenInvalid`, or `TokenDenied` if a scope is missing.
         """
@@ -169,10 +173,10 @@ class ClaimRules:
 
 
 def _is_of_other_use(claims: dict[str, Any]) -> bool:
-    """Whether a token is an ID token or a refresh token, as far as that can be told.
+    """Whether a token is recognisable as an ID token or a refresh token.
 
-    A `nonce` answers to the one of a login (OpenID Connect Core, section 2), so that it tells an ID token too; except
-    where Keycloak says what it is, which before version 25 copied it into access tokens.
+    A `nonce` comes from a login (OpenID Connect Core, section 2), so it also shows an ID token. Keycloak before version
+    25 copied it into access tokens, so the `typ` of Keycloak has precedence.
     """
     use = str(claims.get("typ"))
     if _HASHES & claims.keys() or use in _OTHER_USES:
@@ -181,7 +185,7 @@ def _is_of_other_use(claims: dict[str, Any]) -> bool:
 
 
 def text_claim(claims: dict[str, Any], name: str) -> str:
-    """A claim that says who the caller is. Raises `TokenDenied` if it is missing, empty or no text."""
+    """Return a claim that identifies the caller. Raises `TokenDenied` if it is missing, empty or not a text."""
     value = claims.get(name)
     if not isinstance(value, str) or not value.strip():
         raise TokenDenied("claims", f"the token's claim {name} is missing, empty or no text")
@@ -191,7 +195,7 @@ def text_claim(claims: dict[str, Any], name: str) -> str:
 
 
 def _is_storable(text: str) -> bool:
-    """As for the `contact_id` of a body: no NUL, no lone surrogate, at most 2,000 bytes."""
+    """The rules for the `contact_id` of a body: no NUL, no lone surrogate, at most 2,000 bytes."""
     try:
         return "\0" not in text and len(text.encode()) <= 2000
     except UnicodeEncodeError:
@@ -199,7 +203,7 @@ def _is_storable(text: str) -> bool:
 
 
 def _date(claims: dict[str, Any], name: str) -> float | None:
-    """A NumericDate (RFC 7519, section 2), or None without one. Raises `TokenInvalid`."""
+    """A NumericDate (RFC 7519, section 2), or None if the claim is missing. Raises `TokenInvalid`."""
     value = claims.get(name)
     if value is None and name not in claims:
         return None
@@ -224,7 +228,8 @@ def _texts(claims: dict[str, Any], name: str) -> Collection[str]:
 
 
 def _scopes(claims: dict[str, Any]) -> set[str]:
-    """What the token allows: `scope` (RFC 8693, 4.2: names with spaces between), or `scp` where an issuer has that."""
+    """The scopes of a token, from `scope` (RFC 8693, 4.2: names separated by spaces) and from `scp`, as some issuers
+    name it."""
     found: set[str] = set()
     for name in ("scope", "scp"):
         if name in claims:

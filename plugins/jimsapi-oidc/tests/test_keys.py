@@ -347,7 +347,7 @@ async def test_a_fetch_that_is_on_its_way_at_the_end_may_land(fresh_issuer: Fake
 async def test_nothing_is_left_running_after_the_end(
     fresh_issuer: FakeIssuer, make_provider: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jimsapi_oidc.issuer.LAND_WITHIN", 0.01)
+    monkeypatch.setattr("jimsapi_oidc.issuer.FETCH_END_WITHIN", 0.01)
     before = asyncio.all_tasks()
     fresh_issuer.break_with("hang")
     async with make_provider(fresh_issuer, timeout=30.0):
@@ -404,12 +404,12 @@ async def test_a_remembered_token_is_verified_again_after_a_minute(
 async def test_only_so_many_tokens_are_remembered(
     fresh_issuer: FakeIssuer, make_provider: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jimsapi_oidc.provider.MAX_REMEMBERED", 3)
+    monkeypatch.setattr("jimsapi_oidc.provider.MAX_CACHED", 3)
     async with make_provider(fresh_issuer) as provider:
         tokens = [fresh_issuer.token(sub=f"{number}") for number in range(5)]
         for token in tokens:
             await outcome(provider, token)
-        assert len(provider._remembered._entries) == 3
+        assert len(provider._cache._entries) == 3
         await outcome(provider, tokens[4])
         await outcome(provider, tokens[0])
         assert provider._counts.verifications["cached"] == 1

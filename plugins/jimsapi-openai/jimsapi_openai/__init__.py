@@ -1,4 +1,4 @@
-"""The chat completions of OpenAI's API: what Open WebUI, LibreChat and every OpenAI SDK speak."""
+"""The chat completions of OpenAI's API, for Open WebUI, LibreChat and the OpenAI SDKs."""
 
 from jimsapi import Options, Router, hookimpl, option
 from jimsapi.plugins.options import Settings

@@ -1,4 +1,4 @@
-"""What clients read: a completion, whole or in chunks, and errors."""
+"""Answers in OpenAI's format: completions, chunks of completions, and errors."""
 
 import time
 from collections.abc import AsyncIterator
@@ -11,6 +11,7 @@ from jimsapi.wire.answer import Refusal, data_event, failure
 from jimsapi.wire.speech import Failed, Finished
 
 BYTES_A_TOKEN = 4
+"""An estimate, for `usage`."""
 
 DONE = b"data: [DONE]\n\n"
 
@@ -19,14 +20,14 @@ _CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
 
 
 class Completion:
-    """The answer of a run that has begun, in the name of a model."""
+    """The answer of a run, as a completion of the model `model`."""
 
     def __init__(self, run: LiveRun, model: str) -> None:
         self._prompt = run.inbound.message
         self._head = {"id": f"chatcmpl-{run.known_as.hex}", "created": int(time.time()), "model": model}
 
     def whole(self, text: str) -> dict[str, Any]:
-        """The completion as one object."""
+        """Return the completion as one object."""
         message = {"role": "assistant", "content": text, "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
         return {**self._head, "object": "chat.completion", "choices": [choice], "usage": usage(self._prompt, text)}
@@ -34,7 +35,7 @@ class Completion:
     async def chunks(
         self, request: Connection, said: AsyncIterator[str | Finished | Failed], *, with_usage: bool
     ) -> AsyncIterator[bytes]:
-        """The completion as server-sent events, as its pieces are said. A failure ends it, without the closing mark."""
+        """Yield the completion as server-sent events as its pieces arrive. After an error there is no `[DONE]`."""
         yield self._chunk({"role": "assistant", "content": ""})
         pieces: list[str] = []
         async for item in said:
@@ -57,13 +58,13 @@ class Completion:
 
 
 def usage(prompt: str, answer: str) -> dict[str, int]:
-    """An estimate by length: which models a pipeline asks, and what it makes of a message before, is not known here."""
-    given, told = (-(-len(text.encode()) // BYTES_A_TOKEN) for text in (prompt, answer))
-    return {"prompt_tokens": given, "completion_tokens": told, "total_tokens": given + told}
+    """Return an estimate of the tokens by the length of the texts. The pipeline's calls of models are not known."""
+    sent, received = (-(-len(text.encode()) // BYTES_A_TOKEN) for text in (prompt, answer))
+    return {"prompt_tokens": sent, "completion_tokens": received, "total_tokens": sent + received}
 
 
 def error(refusal: Refusal) -> dict[str, Any]:
-    """An error as the SDKs take it apart."""
+    """Return an error in the format that the SDKs parse."""
     status = refusal.status
     kind = "server_error" if status >= 500 else _TYPES.get(status, "invalid_request_error")
     code = _CODES.get(status) or HTTPStatus(status).name.lower()

@@ -1,4 +1,4 @@
-"""What clients send to `/v1/chat/completions`, and the one message of it that is new."""
+"""The requests to `/v1/chat/completions`, and the newest message in them."""
 
 from typing import Any
 
@@ -9,15 +9,15 @@ from jimsapi.asgi.errors import ValidationError
 from jimsapi.wire.turn import Turn
 
 TASK = "### Task:"
-"""How the prompts of Open WebUI's own begin: for a title, tags, what to ask next."""
+"""The beginning of Open WebUI's own prompts, for example for titles, tags and follow-up questions."""
 WITH_DOCUMENTS = TASK + "\nRespond to the user query"
-"""How a person's message begins that Open WebUI has put documents before, or what it found in the web."""
+"""The beginning of a user's message to which Open WebUI has added documents or results of a web search."""
 
 _OPEN_WEBUI = b"x-openwebui-"
 
 
 class ChatRequest(msgspec.Struct):
-    """The body. `messages` are the whole conversation as the client has it. What is not named here is passed over."""
+    """The body of a request. `messages` is the client's whole conversation. Fields that are not listed are ignored."""
 
     messages: list[dict[str, Any]]
     model: str | None = None
@@ -29,15 +29,15 @@ class ChatRequest(msgspec.Struct):
 
     @property
     def wants_usage(self) -> bool:
-        """Whether a stream is to end with the usage."""
+        """Whether a stream has to end with the usage."""
         return bool(self.stream_options and self.stream_options.get("include_usage"))
 
 
 def new_turn(request: Connection, body: ChatRequest) -> Turn:
-    """The newest message of the person; the server has those before it.
+    """Return the newest message of the user. The thread has the earlier ones.
 
-    Raises `ValidationError` for what cannot be done: a client that asked for it would take the answer for something
-    else.
+    Raises `ValidationError` for options that are not supported: if they were ignored, the client would misinterpret the
+    answer.
     """
     if body.n is not None and body.n != 1:
         raise _fault("n", "There is one answer to a message: leave n out")
@@ -57,7 +57,7 @@ def _newest_message(messages: list[dict[str, Any]]) -> str:
 
 
 def _text(content: Any, place: str) -> str:
-    """The text of a message: a string, or the parts of one, which stand on lines of their own."""
+    """The text of a message: a string, or text parts, which are joined with line ends."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list) or not content:

@@ -1,4 +1,4 @@
-"""The routes: `/v1/chat/completions`, and the list of the one model."""
+"""The routes: `/v1/chat/completions`, and the list with one model."""
 
 import time
 from functools import partial
@@ -25,13 +25,14 @@ from jimsapi_openai.answers import Completion, error
 from jimsapi_openai.requests import ChatRequest, new_turn
 
 NO_RETRY = (b"x-should-retry", b"false")
-"""Tells the SDKs not to send a message again that the server has: they would without it, after most errors."""
+"""A header that tells the SDKs not to retry. Without it they send the message again after most errors, although the
+server has stored it."""
 
 _in_error_form = partial(reworded, error)
 
 
 class Model(msgspec.Struct):
-    """A model, as clients list it."""
+    """A model in OpenAI's format."""
 
     id: str
     created: int
@@ -40,7 +41,7 @@ class Model(msgspec.Struct):
 
 
 class ModelList(msgspec.Struct):
-    """All models there are."""
+    """The list of models."""
 
     data: list[Model]
     object: str = "list"
@@ -49,7 +50,7 @@ class ModelList(msgspec.Struct):
 def add_routes(
     router: Router, service: RunService, contact_header: str, thread_header: str, model_name: str | None
 ) -> None:
-    """Add the routes. `model_name` is the identifier of the model; None is the pipeline's name."""
+    """Add the routes. `model_name` is the identifier of the model; None means the pipeline's name."""
     names = ThreadNames("openai", contact_header, thread_header)
     model = Model(model_name or service.app.name or pipeline_name(service.app.pipeline), int(time.time()))
 
@@ -64,10 +65,10 @@ def add_routes(
         },
     )  # fmt: skip
     async def complete(request: Request) -> Response:
-        """Answer the newest message of a conversation, in the form of OpenAI's chat completions.
+        """Answer the newest message of a conversation, in the format of OpenAI's chat completions.
 
-        Of `messages` the last one of the user's is taken: those before it are in the thread. Which thread that is, a
-        header says. Tools, system prompts and what steers a model are passed over: that is the pipeline's work.
+        Only the user's last message in `messages` is used; the earlier ones are in the thread, which a header names.
+        Tools, system prompts and parameters of the model are ignored, because the pipeline decides these.
         """
         body = await read_body(request, service, ChatRequest)
         turn = new_turn(request, body)
@@ -81,7 +82,7 @@ def add_routes(
 
     @router.get("/v1/models", scope=CHAT, response=ModelList, tags=("openai",), reword=_in_error_form)
     async def list_models(request: Request) -> Response:
-        """List the one model that there is: the pipeline."""
+        """List the models. There is one: the pipeline."""
         return JSONResponse(ModelList([model]))
 
     @router.get(
@@ -89,7 +90,7 @@ def add_routes(
         responses={404: "There is no such model."},
     )  # fmt: skip
     async def show_model(request: Request) -> Response:
-        """Show the model of this name."""
+        """Show one model."""
         wanted: Any = request.path_params["id"]
         if wanted != model.id:
             raise HTTPError(404, f"There is no model {wanted[:100]!r} here, only {model.id!r}")
@@ -97,7 +98,7 @@ def add_routes(
 
 
 async def _whole(request: Request, run: LiveRun, model: str) -> Response:
-    """The answer in one piece."""
+    """The answer without streaming."""
     try:
         text = one_text(await answer_of(request, run))
     except DomainError as fault:

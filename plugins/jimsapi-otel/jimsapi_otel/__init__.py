@@ -1,7 +1,7 @@
 """OpenTelemetry traces: a span for each request, each pipeline, and each write to the store.
 
-The standard variables switch it on: there are no options of ours. This module holds the hooks; OpenTelemetry is
-imported once the variables name a collector.
+OpenTelemetry's standard variables enable it; the plugin has no options. This module has the hooks. It imports
+OpenTelemetry only if the variables enable it.
 """
 
 import logging
@@ -30,7 +30,7 @@ def jimsapi_observer() -> "Exporting | None":
         return None
     try:
         from jimsapi_otel.exporting import Exporting
-    except ValueError as error:  # propagators are looked up while OpenTelemetry is imported
+    except ValueError as error:  # importing OpenTelemetry loads the propagators
         raise StartError(f"OTEL_PROPAGATORS: {error} Leave it out, or install what has it") from error
     return Exporting()
 
@@ -46,7 +46,7 @@ def jimsapi_asgi_wrapper() -> "Callable[[ASGIApp], ASGIApp] | None":
 
 @hookimpl
 def jimsapi_routes(service: RunService) -> None:
-    """Add no route, but put spans around the pipelines and the store of the service."""
+    """Wrap the pipelines and the store in spans. The hook adds no routes."""
     if is_on(os.environ):
         from jimsapi_otel.pipelines import trace_pipeline
         from jimsapi_otel.store import trace_store

@@ -1,4 +1,4 @@
-"""What OpenTelemetry itself logs, without what it quotes: keys in URLs and headers of the variables, and strangers."""
+"""Removes secrets from OpenTelemetry's own log lines, which quote URLs, headers and requests."""
 
 import logging
 import re
@@ -14,13 +14,13 @@ _QUOTES_REQUESTS = (
     "opentelemetry.trace.propagation.tracecontext",
     "opentelemetry.trace.span",
 )
-"""Loggers that warn of each fault in a request's headers, so that anybody could fill the log."""
+"""Loggers that warn of each fault in a request's headers. Any client could fill the log with them."""
 
 _QUERY = re.compile(r"\?[^\s'\")]+")
 
 
-def keep_discreet() -> None:
-    """Let no key and no header of a request come into the log by OpenTelemetry's own lines."""
+def redact_logs() -> None:
+    """Keep keys and the headers of requests out of OpenTelemetry's own log lines."""
     for name in _QUOTES_VARIABLES:
         logging.getLogger(name).addFilter(_without_secrets)
     for name in _QUOTES_REQUESTS:
@@ -35,7 +35,7 @@ def _without_secrets(record: logging.LogRecord) -> bool:
         )
     else:
         text = _QUERY.sub("?***", record.getMessage())
-    if record.exc_info and record.exc_info[0] is not None:  # its text may quote the URL too
+    if record.exc_info and record.exc_info[0] is not None:  # the exception's text may quote the URL too
         text += f" ({record.exc_info[0].__name__})"
         record.exc_info = None
     record.msg, record.args = text, ()

@@ -1,4 +1,4 @@
-"""The process's tracer provider: its spans go out in batches, by a thread of the SDK's, never by a request."""
+"""The process's tracer provider. A thread of the SDK exports the spans in batches; requests do not wait for it."""
 
 import asyncio
 import importlib.metadata
@@ -16,28 +16,28 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from jimsapi.asgi.record import RequestRecord
 from jimsapi.plugins.errors import StartError
-from jimsapi_otel.discretion import keep_discreet
+from jimsapi_otel.discretion import redact_logs
 from jimsapi_otel.requests import end_request
 
 logger = logging.getLogger("jimsapi.otel")
 
 FLUSH_WITHIN = 2.0
-"""Seconds that a shutdown waits for the last batch."""
+"""Seconds for which a shutdown waits for the last batch."""
 
 _ours: TracerProvider | None = None
 
 
 class Exporting:
-    """An observer while it is entered: it makes the tracer provider, and tells spans how their requests ended.
+    """Creates the tracer provider when it is entered. As an observer, it sets the outcome of each request's span.
 
-    OpenTelemetry allows a process one provider, once. So the first app makes it, later ones share it, and it is
-    flushed at the end of each, not shut down. A provider that the process has already, of the host's or of
-    `opentelemetry-instrument`, is used as it is.
+    OpenTelemetry allows one provider in a process, which can be set once. So the first app creates it and later apps
+    share it. It is flushed at the end of each app and not shut down. If the process already has a provider, from the
+    host or from `opentelemetry-instrument`, that one is used without changes.
     """
 
     async def __aenter__(self) -> Self:
         global _ours
-        keep_discreet()
+        redact_logs()
         if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
             _ours = _provider()
             trace.set_tracer_provider(_ours)
@@ -52,7 +52,7 @@ class Exporting:
             await _flush(_ours)
 
     def on_request(self, record: RequestRecord) -> None:
-        """Tell the request's span what was answered."""
+        """Set the outcome of the request's span."""
         end_request(record)
 
 
@@ -60,7 +60,7 @@ def _provider() -> TracerProvider:
     version = importlib.metadata.version("jimsapi")
     given = OTELResourceDetector().detect().attributes
     resource = Resource.create({"service.name": "jimsapi", "service.version": version, **given})
-    # Not shut down at the exit: that waits up to 30 s for a collector that is gone. The end of an app flushes.
+    # A shutdown at exit would wait up to 30 s for an unreachable collector. The end of each app flushes instead.
     try:
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
@@ -70,7 +70,7 @@ def _provider() -> TracerProvider:
 
 
 async def _flush(provider: TracerProvider) -> None:
-    """Send what waits. The SDK's own flush knows no time limit, so it gets a thread that nobody has to wait for."""
+    """Send the waiting spans, within `FLUSH_WITHIN`. The SDK's flush has no time limit, so it runs in a thread."""
     loop = asyncio.get_running_loop()
     flushed = asyncio.Event()
 
@@ -79,7 +79,7 @@ async def _flush(provider: TracerProvider) -> None:
             provider.force_flush()
         except Exception as error:
             logger.warning("the last spans could not be sent: %s", type(error).__name__)
-        with suppress(RuntimeError):  # the loop is closed: nobody waited any longer
+        with suppress(RuntimeError):  # the loop is closed, and nothing waits for the event
             loop.call_soon_threadsafe(flushed.set)
 
     threading.Thread(target=flush, name="otel-flush", daemon=True).start()

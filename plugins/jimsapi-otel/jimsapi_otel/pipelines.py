@@ -1,4 +1,4 @@
-"""A span for each call of a pipeline, under the names that jims-core has given it, so that dashboards stay."""
+"""A span for each call of a pipeline, with the names of jims-core, so that existing dashboards work."""
 
 from opentelemetry import trace
 from opentelemetry.trace import StatusCode
@@ -11,7 +11,7 @@ SPAN = "jims.run_pipeline_with_context"
 
 
 def trace_pipeline(pipeline: Pipeline, name: str) -> Pipeline:
-    """Put a span around each call of `pipeline`, current meanwhile. `name` is what metrics call the pipeline."""
+    """Return a pipeline that calls `pipeline` in a current span. `name` is the pipeline's name in metrics."""
     tracer = trace.get_tracer("jimsapi")
 
     async def traced(ctx: ThreadContext) -> None:

@@ -1,7 +1,7 @@
-"""A server span for each request, by the semantic conventions for HTTP.
+"""A server span for each request, by OpenTelemetry's semantic conventions for HTTP.
 
-Left out, since it may be personal or secret: the query, headers, the address of the caller, and the path itself, in
-whose place stands the template of its route.
+Spans do not contain data that may be personal or secret: the query, headers, the caller's address, and the path. The
+path is replaced by the template of the route.
 """
 
 from collections.abc import Iterable
@@ -17,16 +17,16 @@ from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
 from jimsapi_otel.errors import note_error
 
 PROBES = frozenset(("/healthz", "/readyz"))
-"""Paths that are asked every few seconds, and would bury everything else."""
+"""Paths without spans: probes request them every few seconds."""
 
 _UNMATCHED = "unmatched"
-"""How a record calls the route of a request that has none."""
+"""The route in the record of a request that no route matches."""
 
 _span: ContextVar[Span | None] = ContextVar("jimsapi_otel_span", default=None)
 
 
 def trace_requests(app: ASGIApp) -> ASGIApp:
-    """Put a span around each HTTP request, as part of the caller's trace. Other protocols pass through."""
+    """Return an app that handles each HTTP request in a span of the caller's trace. Other protocols get no span."""
     tracer = trace.get_tracer("jimsapi")
     fields = frozenset(name.lower().encode() for name in propagate.get_global_textmap().fields)
 
@@ -34,7 +34,7 @@ def trace_requests(app: ASGIApp) -> ASGIApp:
         if scope["type"] != "http" or local_path(scope) in PROBES:
             return await app(scope, receive, send)
         caller = context.get_current()
-        if not trace.get_current_span(caller).get_span_context().is_valid:  # a host that mounts us may have a span
+        if not trace.get_current_span(caller).get_span_context().is_valid:  # else the host app already has a span
             caller = propagate.extract(_carrier(scope["headers"], fields))
         method = scope["method"]
         known = method in METHODS
@@ -57,7 +57,7 @@ def trace_requests(app: ASGIApp) -> ASGIApp:
 
 
 def end_request(record: RequestRecord) -> None:
-    """Give the span of the request that was just answered its name and outcome."""
+    """Set the name and the outcome of the current request's span."""
     span = _span.get()
     if span is None or not span.is_recording():
         return
@@ -76,7 +76,7 @@ def end_request(record: RequestRecord) -> None:
 
 
 def _carrier(headers: Iterable[tuple[bytes, bytes]], fields: frozenset[bytes]) -> dict[str, list[str]]:
-    """Those headers that propagators read, for none of the others is their business."""
+    """The headers that propagators read. They do not need the others."""
     carrier: dict[str, list[str]] = {}
     for name, value in headers:
         if name in fields:
@@ -85,7 +85,7 @@ def _carrier(headers: Iterable[tuple[bytes, bytes]], fields: frozenset[bytes]) -
 
 
 def _attributes(scope: Scope, method: str, *, known: bool) -> dict[str, str | int]:
-    """What is known of a request before it is handled; samplers see it."""
+    """The attributes of a request that are known before it is handled. Samplers use them."""
     attributes: dict[str, str | int] = {
         "http.request.method": method if known else "_OTHER",
         "url.scheme": scope.get("scheme", "http"),

@@ -1,6 +1,6 @@
-"""A span for each write that a run waits for: from asking the store to the end of the durable transaction.
+"""A span for each operation of the store that a run waits for, from the call to the end of the transaction.
 
-Several runs share a transaction, so that the span of each holds also its wait for the others.
+Several runs may share a transaction, so the span of a run includes the wait for the others.
 """
 
 from collections.abc import Awaitable, Callable
@@ -16,18 +16,18 @@ from jimsapi_otel.errors import error_type, note_error
 
 TRACED = frozenset(("accept", "start", "finish", "cancel", "load_events"))
 SYSTEMS = frozenset(("sqlite", "postgresql"))
-"""Kinds of stores that the semantic conventions have a name for, which is the same."""
+"""Kinds of stores for which the semantic conventions have a name. The name is the same."""
 
 Result = TypeVar("Result")
 
 
 def trace_store(service: RunService) -> None:
-    """Let a service that has not begun to answer ask its store through spans."""
+    """Wrap the store of a service. It must be called before the service answers its first message."""
     service.store = cast("ThreadStore", TracedStore(service.store))
 
 
 class TracedStore:
-    """A store whose operations that belong to a run have spans; everything else is the store's own."""
+    """A store that adds spans to the operations of runs, and passes all others to the wrapped store."""
 
     def __init__(self, store: ThreadStore) -> None:
         self._store = store
@@ -54,7 +54,7 @@ class TracedStore:
                     span.set_attribute("error.type", error_type(error))
                     if not isinstance(error, DomainError):
                         note_error(span, error)
-                    elif isinstance(error, StoreUnavailable):  # the others are answers, such as "no such thread"
+                    elif isinstance(error, StoreUnavailable):  # other domain errors are results: "no such thread"
                         span.set_status(StatusCode.ERROR)
                     raise
 

@@ -1,7 +1,7 @@
-"""OpenTelemetry's standard variables, as far as they say whether traces are exported at all.
+"""Reads OpenTelemetry's standard variables to find out whether traces are exported.
 
-Source: "OpenTelemetry Environment Variable Specification" and "OpenTelemetry Protocol Exporter". What else they say
-(endpoints, headers, certificates, sampling, batches, limits, propagators, resource) the SDK reads itself.
+Sources: "OpenTelemetry Environment Variable Specification" and "OpenTelemetry Protocol Exporter". The SDK itself reads
+the other settings, such as endpoints, headers, certificates, sampling and propagators.
 """
 
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ _EXPORTER = "OTEL_TRACES_EXPORTER"
 
 
 def is_on(environ: Mapping[str, str]) -> bool:
-    """Whether traces are exported: an endpoint is named, or the exporter `otlp`, and nothing speaks against it."""
+    """Return whether traces are exported: the variables name an endpoint or the exporter `otlp`, and are valid."""
     return _is_wanted(environ) and obstacle(environ) is None
 
 
 def obstacle(environ: Mapping[str, str]) -> str | None:
-    """What keeps traces that were asked for from being exported, for the operator; None if nothing does."""
+    """Return why requested traces are not exported, for the operator; None if they are, or if none are requested."""
     if not _is_wanted(environ):
         return None
     exporters = _exporters(environ)

@@ -1,6 +1,6 @@
-"""Reports failures, and traces if asked, to Sentry.
+"""Reports failures, and traces if they are sampled, to Sentry.
 
-This module holds the options and the hooks; sentry-sdk is imported once somebody enables it.
+This module has the options and the hooks. It imports sentry-sdk only if reporting is enabled.
 """
 
 import logging
@@ -21,7 +21,7 @@ logger = logging.getLogger("jimsapi.sentry")
 
 
 class SentryOptions(Options):
-    """What goes to Sentry. Where to is in `SENTRY_DSN`, as with every program that reports there."""
+    """Options of the reports. The variable `SENTRY_DSN` says where they are sent."""
 
     enable_sentry: bool = option(help="Report failures, and traces if sampled, to the Sentry of SENTRY_DSN.")
     sentry_personal_data: bool = option(
@@ -59,7 +59,7 @@ def jimsapi_asgi_wrapper(settings: Settings) -> "Callable[[ASGIApp], ASGIApp] | 
 
 @hookimpl
 def jimsapi_routes(service: RunService, settings: Settings) -> None:
-    """Add no route, but see to it that a pipeline's failure says in which thread it happened."""
+    """Wrap the pipelines, so that the reports of their failures have the thread. The hook adds no routes."""
     if _is_on(settings):
         from jimsapi_sentry.pipelines import report_pipeline
 

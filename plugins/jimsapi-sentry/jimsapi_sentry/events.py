@@ -1,4 +1,4 @@
-"""What an event says when it leaves: tags to find it by, and nothing that a person may have said."""
+"""Prepares events before they are sent: adds tags, and removes texts that users may have written."""
 
 import logging
 from contextlib import suppress
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sentry_sdk.types import Event, Hint
 
 FILTERED = "[Filtered]"
-"""Stands for a text that was left out, as in Sentry's own scrubbing."""
+"""Replaces a text that was removed, as Sentry's own data scrubbing does."""
 
 _MARK = "__jimsapi_sentry_call__"
 _REPORTED = "__jimsapi_sentry_reported__"
@@ -21,20 +21,21 @@ _PERSONAL = ("breadcrumbs", "extra", "modules", "request", "user")
 
 
 class PipelineCall:
-    """One call of a pipeline: the tags of its events."""
+    """One call of a pipeline, with the tags of its events."""
 
     def __init__(self, tags: dict[str, str]) -> None:
         self.tags = tags
 
     def mark(self, error: BaseException) -> None:
-        """Let what is reported of `error` later, outside of the pipeline's task, be known as of this call."""
+        """Mark `error` as raised in this call, for reports that are made later, outside the pipeline's task."""
         with suppress(Exception):  # an exception's class may refuse attributes
             setattr(error, _MARK, self)
 
     def is_first(self, error: BaseException) -> bool:
-        """Whether `error` was not reported in this call before; a pipeline may log what it then raises.
+        """Return whether `error` is reported for the first time in this call. A pipeline may log an error and raise it.
 
-        The error remembers it, not the call: the two would hold each other, and the frames of the traceback with them.
+        The mark is on the error and not on the call: otherwise both would refer to each other, and keep the frames of
+        the traceback in memory.
         """
         if getattr(error, _REPORTED, None) is self:
             return False
@@ -44,27 +45,27 @@ class PipelineCall:
 
 
 current_call: ContextVar[PipelineCall | None] = ContextVar("jimsapi_sentry_call", default=None)
-"""The call in whose task we are."""
+"""The call of the current task."""
 
 
 class Cleaner:
-    """Sentry's `before_send`. `personal`: texts may stay."""
+    """Sentry's `before_send` hooks. If `personal` is true, they do not remove texts."""
 
     def __init__(self, *, personal: bool) -> None:
         self._personal = personal
 
     def clean_event(self, event: "Event", hint: "Hint") -> "Event | None":
-        """Tag an event and take texts out of it; None drops it."""
+        """Add tags to an event and remove its texts. Returns None to drop the event."""
         record: logging.LogRecord | None = hint.get("log_record")
         error: BaseException | None = (hint.get("exc_info") or (None, None))[1]
         if record is not None and error is None and not self._personal and not _is_ours(record):
-            return None  # without its message such a line says nothing
+            return None  # the event would have no content without its message
         call = _call_of(error) or current_call.get()
         if call is not None and error is not None and not call.is_first(error):
             return None
         tags = event.setdefault("tags", {})
         tags.update(_tags(record, call))
-        if event.get("transaction") == UNNAMED:  # which route it is, is known when the request is answered
+        if event.get("transaction") == UNNAMED:  # the route is not known before the request is answered
             event.pop("transaction")
             event.pop("transaction_info", None)
         if not self._personal:
@@ -73,14 +74,14 @@ class Cleaner:
         return event
 
     def clean_transaction(self, event: "Event", hint: "Hint") -> "Event":
-        """Take what may be personal out of a transaction."""
+        """Remove personal data from a transaction."""
         if not self._personal:
             _drop_personal(event)
         return event
 
 
 def _call_of(error: BaseException | None) -> PipelineCall | None:
-    """The call that raised `error`, or what `error` was raised from (a SystemExit comes as another error)."""
+    """The call that raised `error` or one of its causes. (A SystemExit becomes the cause of another error.)"""
     while error is not None:
         call = getattr(error, _MARK, None)
         if isinstance(call, PipelineCall):
@@ -118,6 +119,6 @@ def _drop_texts(event: "Event", record: logging.LogRecord | None) -> None:
     if record is None:
         return
     if _is_ours(record):
-        event["logentry"] = {"message": str(record.msg)}  # what is filled in is left out
+        event["logentry"] = {"message": str(record.msg)}  # the format without its arguments
     else:
         event.pop("logentry", None)

@@ -1,4 +1,4 @@
-"""Pipelines as Sentry sees them: a scope of their own, a span in the trace, and tags on what they raise."""
+"""Wraps pipelines: each call has a scope of its own, a span in the trace, and tags on its errors."""
 
 import sentry_sdk
 
@@ -8,13 +8,13 @@ from jimsapi_sentry.events import PipelineCall, current_call
 
 
 def report_pipeline(pipeline: Pipeline, name: str) -> Pipeline:
-    """Call `pipeline` in a scope that knows its thread. `name` is what metrics call the pipeline."""
+    """Return a pipeline that calls `pipeline` in a scope with its thread. `name` is the pipeline's name in metrics."""
 
     async def reported(ctx: ThreadContext) -> None:
         call = PipelineCall({"thread_id": str(ctx.thread_id), "pipeline": name})
         token = current_call.set(call)
         try:
-            # What the pipeline itself tells Sentry, a tag or a user, stays with this call.
+            # Tags and users that the pipeline sets itself belong only to this call.
             with (
                 sentry_sdk.isolation_scope(),
                 sentry_sdk.start_span(op="jims.pipeline", name="jims.run_pipeline_with_context") as span,

@@ -1,4 +1,4 @@
-"""Sentry's client: one for the process, from the start of the first app that wants it to the end of the last."""
+"""Sentry's client. The process has one, from the start of the first app that uses it to the end of the last."""
 
 import asyncio
 import importlib.metadata
@@ -23,15 +23,15 @@ from jimsapi_sentry.requests import name_transaction
 logger = logging.getLogger("jimsapi.sentry")
 
 FLUSH_WITHIN = 2.0
-"""Seconds that a shutdown waits for what was not sent yet."""
+"""Seconds for which a shutdown waits for events that are not sent yet."""
 
 
 MAX_TEXT = 8192
-"""Characters of any one text in a report; more is cut."""
+"""Maximum number of characters of a text in a report."""
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What Sentry's client is told. `personal`: whether what people said may be in reports."""
+    """The configuration of Sentry's client. `personal` is whether reports may contain texts of users."""
 
     dsn: str
     traces_sample_rate: float
@@ -42,7 +42,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def plan_from(environ: Mapping[str, str], *, personal: bool) -> Plan:
-    """Read Sentry's standard variables. Raises `StartError` for a faulty one; no key is in the message."""
+    """Read Sentry's standard variables. Raises `StartError` for an invalid one; the message contains no key."""
     dsn = environ["SENTRY_DSN"].strip()
     try:
         Dsn(dsn)
@@ -65,13 +65,13 @@ def _sample_rate(environ: Mapping[str, str]) -> float:
 
 
 class Reporting:
-    """An observer while it is entered: it holds Sentry's client, and names the transactions of requests.
+    """Creates Sentry's client when it is entered. As an observer, it names the transactions of requests.
 
-    A client that the process has already, by a `sentry_sdk.init` of the app's own, is left as it is.
+    If the process already has a client, because the app has called `sentry_sdk.init`, that one is used without changes.
     """
 
     _holders: ClassVar[int] = 0
-    """Apps of this process that use the client that we made."""
+    """The number of apps in this process that use the client of the plugin."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -100,7 +100,7 @@ class Reporting:
             sentry_sdk.get_global_scope().set_client(None)
 
     def on_request(self, record: RequestRecord) -> None:
-        """Give the request's transaction the name of its route."""
+        """Set the name of the request's transaction to its route."""
         name_transaction(record)
 
 
@@ -110,13 +110,13 @@ def _make_client(plan: Plan) -> None:
         dsn=plan.dsn,
         release=get_default_release() or f"jimsapi@{importlib.metadata.version('jimsapi')}",
         traces_sample_rate=plan.traces_sample_rate or None,
-        send_default_pii=True if plan.personal else None,  # None is no, and newer SDKs warn of a plain no
+        send_default_pii=True if plan.personal else None,  # None means False; newer SDKs warn of False
         include_local_variables=False,
         max_request_body_size="never",
         max_breadcrumbs=0,
         max_value_length=MAX_TEXT,
-        spotlight=False,  # a second address, which a variable could name, would get everything too
-        # Those that the SDK turns on by itself send the command line with its keys, SQL, URLs and prompts.
+        spotlight=False,  # a variable could enable it, and it would send all events to a second address
+        # The SDK's default integrations send the command line with its keys, SQL, URLs and prompts.
         default_integrations=False,
         auto_enabling_integrations=False,
         integrations=[

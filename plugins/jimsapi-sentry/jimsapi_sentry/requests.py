@@ -10,7 +10,7 @@ from jimsapi.asgi.route import METHODS
 from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
 
 UNNAMED = "unmatched"
-"""What a transaction is called until its request is answered."""
+"""The name of a transaction until its request is answered."""
 
 _TRACE_HEADERS = frozenset((b"sentry-trace", b"baggage"))
 
@@ -18,7 +18,7 @@ _transaction: ContextVar[Transaction | None] = ContextVar("jimsapi_sentry_transa
 
 
 def trace_requests(app: ASGIApp) -> ASGIApp:
-    """Put a transaction around each HTTP request; other protocols pass through."""
+    """Return an app that handles each HTTP request in a transaction. Other protocols get none."""
 
     async def traced(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -43,7 +43,7 @@ def trace_requests(app: ASGIApp) -> ASGIApp:
 
 
 def name_transaction(record: RequestRecord) -> None:
-    """Name the transaction of the request that was just answered. Probes leave none."""
+    """Set the name of the current request's transaction. The transactions of probes are dropped."""
     transaction = _transaction.get()
     if transaction is None:
         return

@@ -1,4 +1,4 @@
-"""The UI message stream of Vercel's AI SDK: `POST /ai-sdk/chat` answers what `useChat` sends."""
+"""The UI message stream of Vercel's AI SDK: `POST /ai-sdk/chat` answers the requests of `useChat`."""
 
 from jimsapi import Options, Router, hookimpl, option
 from jimsapi.plugins.options import Settings
@@ -6,7 +6,7 @@ from jimsapi.runs.service import RunService
 
 
 class VercelOptions(Options, prefix="vercel"):
-    """How clients of the AI SDK name who speaks."""
+    """Options of /ai-sdk."""
 
     contact_header: str | None = option(
         help="The header in which the AI SDK's clients name the contact; without it each chat is a contact of its own."

@@ -1,4 +1,4 @@
-"""The runs that may be resumed: of each chat, the newest that this process works on."""
+"""The runs that clients can resume: the newest open run of each chat in this process."""
 
 from asyncio import Future
 from functools import partial
@@ -8,22 +8,22 @@ from jimsapi.runs.live import LiveRun
 
 
 class OpenChats:
-    """The newest open run of each chat, forgotten at its end; so there are as many as there are open runs, at most.
+    """The newest open run of each chat. A run is removed when it ends, so there are at most as many as open runs.
 
-    A chat's name here is one that no other caller's chat has.
+    The key of a chat must be unique among the chats of all callers.
     """
 
     def __init__(self) -> None:
         self._runs: dict[str, LiveRun] = {}
 
     def add(self, chat: str, run: LiveRun) -> None:
-        """Remember the run that answers the newest message of a chat."""
+        """Add the run that answers the newest message of a chat."""
         if not run.answer.done():
             self._runs[chat] = run
             run.answer.add_done_callback(partial(self._forget, chat, run))
 
     def get(self, chat: str) -> LiveRun | None:
-        """The newest open run of a chat; None if there is none."""
+        """Return the newest open run of a chat, or None."""
         return self._runs.get(chat)
 
     def __len__(self) -> int:

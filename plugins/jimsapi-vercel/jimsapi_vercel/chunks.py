@@ -1,4 +1,4 @@
-"""A run's stream as the AI SDK's UI message stream."""
+"""Encodes a run's stream as the AI SDK's UI message stream."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -18,14 +18,14 @@ _HEADERS = {"x-vercel-ai-ui-message-stream": "v1"}
 
 
 def message_stream(request: Request, run: LiveRun, speech: AsyncIterator[Said]) -> EventStreamResponse:
-    """The answer that tells a run as it goes on."""
+    """Return an answer that streams a run."""
     return EventStreamResponse(_chunks(request, str(run.known_as), speech), headers=_HEADERS)
 
 
 async def _chunks(request: Request, message_id: str, speech: AsyncIterator[Said]) -> AsyncIterator[bytes]:
-    """All that a run says is one message of the UI, named after the run; each of its messages is a part of that.
+    """Yield a run as one UI message, whose id is that of the run. Each message of the run is a part of it.
 
-    So whoever reads the run again gets the same message again, and not a second one.
+    So a client that resumes the run updates the same UI message, and does not add a second one.
     """
     yield _chunk("start", messageId=message_id)
     yield _chunk("start-step")

@@ -1,4 +1,4 @@
-"""The routes of the AI SDK's `DefaultChatTransport`: send a message, and resume the answer to it."""
+"""The routes of the AI SDK's `DefaultChatTransport`: send a message, and resume its answer."""
 
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import Response
@@ -18,7 +18,7 @@ _STREAM = ("The AI SDK's UI message stream, as server-sent events.", "text/event
 
 
 def add_routes(router: Router, service: RunService, contact_header: str | None) -> None:
-    """Let the AI SDK's clients in; `contact_header` names the contact, if anything does."""
+    """Add the routes. `contact_header` is the name of the header with the contact, or None."""
     names = ThreadNames("ai-sdk", contact_header)
     chats = OpenChats()
 
@@ -34,18 +34,18 @@ def add_routes(router: Router, service: RunService, contact_header: str | None) 
     async def chat(request: Request) -> Response:
         """Answer the newest message of a chat of the AI SDK.
 
-        `id` is the client's own name of the chat: its first message begins a thread, the others go on with it. Of
-        `messages` only the last is read, for the thread has the others. The answer is one message of the UI: a
-        transient part `data-status` for each status, text parts as they come, then a part `data-…`, by its type, for
-        each other event of the run once all are stored.
+        `id` is the client's name of the chat. The first message with an `id` begins a thread, later ones continue it.
+        Only the last of `messages` is used, because the thread has the others. The answer is one UI message: a
+        transient part `data-status` for each status, text parts as they arrive, and, after all events are stored, a
+        part `data-TYPE` for each other event of the run.
 
-        Until a thread has taken the message a refusal is an answer in JSON with a status of its own. Hanging up does
-        not stop the run; `/api/v1/runs/{id}/cancel` does, with the id in `x-run-id`.
+        An error before a thread accepts the message is a JSON answer with a status of its own. If the client
+        disconnects, the run goes on. To stop it, call `/api/v1/runs/{id}/cancel` with the id in `x-run-id`.
         """
-        asked = await read_body(request, service, ChatRequest)
-        turn = turn_of(asked)
+        body = await read_body(request, service, ChatRequest)
+        turn = turn_of(body)
         run = await begin_turn(request, service, names, turn)
-        chats.add(_name(request, names, turn), run)
+        chats.add(_chat_key(request, names, turn), run)
         return with_run(request, service, run, message_stream(request, run, speech(request, service, run)))
 
     @router.get(
@@ -55,17 +55,17 @@ def add_routes(router: Router, service: RunService, contact_header: str | None) 
         },
     )  # fmt: skip
     async def resume(request: Request) -> Response:
-        """Read the answer that is under way in a chat from its beginning."""
+        """Stream the answer that is being written in a chat, from its beginning."""
         turn = Turn("", thread=request.path_params["id"])
-        run = chats.get(_name(request, names, turn))
+        run = chats.get(_chat_key(request, names, turn))
         if run is None:
             return Response(status=204)
         note_run(request, run)
         return with_run(request, service, run, message_stream(request, run, speech(request, service, run)))
 
 
-def _name(request: Request, names: ThreadNames, turn: Turn) -> str:
-    """The chat's name among those of all callers: the external identifier of its thread."""
+def _chat_key(request: Request, names: ThreadNames, turn: Turn) -> str:
+    """The key of a chat, unique among all callers: the external identifier of its thread."""
     for selector in names.selectors(request, turn, names.contact(request, turn)) or ():
         if isinstance(selector, ByExternalId):
             return selector.external_id

@@ -1,11 +1,12 @@
-"""The command of jims-api, `python -m jims_api.main` and `jims-api`, with its flags and variables, served by jimsapi.
+"""The commands `python -m jims_api.main` and `jims-api` of jims-api, with their flags and variables, run by jimsapi.
 
-This is a package, so that it is in no file of the distribution jims-api. Where both are installed, in whatever order,
-Python finds the package before the other's `main.py`, and the start is refused; else whichever was installed last would
-serve, and nobody would be told.
+`main` is a package, so that it shares no file with the distribution jims-api. If both distributions are installed, in
+any order, Python finds this package before the other's `main.py`, and the start is refused. With a `main.py`, the
+distribution that was installed last would silently be the one that serves.
 
-`jims_api/__init__.py` is in both, and says nothing in either. Without ours, Python would prefer the other's package
-where that is installed from a folder, as in a workspace. Where pip takes it away with the other, `main` is found still.
+Both distributions have `jims_api/__init__.py`, without code. Without the one here, Python would prefer the other's
+package if that is installed from a folder, as in a workspace. If pip removes the file together with jims-api, Python
+still finds `main`.
 """
 
 import importlib.metadata
@@ -20,7 +21,7 @@ _OFF = ("", "0", "false", "f", "no", "n", "off")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command and exit as `jimsapi` does, whose options these are; 1 if it may not start here."""
+    """Run the command with the options of `jimsapi`, and exit as `jimsapi` does. Exits with 1 if it must not start."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     refusal = reason_to_refuse(arguments, os.environ)
     if refusal is not None:
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def reason_to_refuse(arguments: Sequence[str], environ: Mapping[str, str]) -> str | None:
-    """Why the command must not start in this environment, and what mends it; None if it may."""
+    """Return why the command must not start in this environment, and what to do about it; None if it may start."""
     if _is_installed("jims-api"):
         return (
             "the distribution jims-api is installed too, and has this command as well; run: "
