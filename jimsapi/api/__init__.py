@@ -1,1 +1,1 @@
-"""The chat API over HTTP: its routes, who may call them, and the app that carries them."""
+"""The chat API over HTTP: its routes, its authentication, its metrics, and the app."""

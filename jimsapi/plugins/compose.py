@@ -136,13 +136,13 @@ class Composer:
                 distribution,
                 distribution,
             )
-        jims_app = await self._app(app)
+        jims_app = await self._build_app(app)
         composition = Composition(
             settings=self._settings,
             plugins=[(entry, self._plugins.hooks_of(entry)) for entry, _ in self._plugins.plugins],
             app=jims_app,
-            store=self._store(jims_app),
-            built={hook: self._built(hook) for hook in BUILDS if hook != STORE},
+            store=self._build_store(jims_app),
+            built={hook: self._build_objects(hook) for hook in BUILDS if hook != STORE},
             registry=CollectorRegistry(),
         )
         # jimsapi's own metrics register first. If a plugin uses one of their names, the plugin then gets the error.
@@ -172,7 +172,7 @@ class Composer:
         entered = tuple([await _enter(one, residents) for one in composition.built[hook]])
         return self._sorted_providers(entered) if hook == PROVIDER else entered
 
-    async def _app(self, app: Any) -> JimsApp:
+    async def _build_app(self, app: Any) -> JimsApp:
         """Load the app. Call factories and await coroutines until the result is an app or a plugin adapts it."""
         source = "the app" if app is not None else f"--app {self._core.app}"
         if app is None:
@@ -220,7 +220,7 @@ class Composer:
                 raise implementation.refusal(f"returned {_type_name(adapted)}, which is no JimsApp")
         return None
 
-    def _store(self, app: JimsApp) -> Built:
+    def _build_store(self, app: JimsApp) -> Built:
         url = self._core.store if self._settings.is_given("store") or app.store is None else app.store
         self._settings.guard(url)
         source = f"--store {without_password(url)}"
@@ -254,7 +254,7 @@ class Composer:
         wanted = dict.fromkeys([*order, *(name for name in FIRST_PROVIDERS if name in names), *names])
         return tuple(names[name] for name in wanted)
 
-    def _built(self, hook: str) -> tuple[Built, ...]:
+    def _build_objects(self, hook: str) -> tuple[Built, ...]:
         returned = [(one.entry, one(settings=self._settings)) for one in self._plugins.implementations(hook)]
         built = tuple(_check_built(Built(entry, hook, value)) for entry, value in returned if value is not None)
         return self._sorted_providers(built) if hook == PROVIDER else built

@@ -1,1 +1,1 @@
-"""Serving an ASGI app with uvicorn. Knows neither chats nor plugins."""
+"""Serves an ASGI app with uvicorn. It does not depend on the chat API or on plugins."""

@@ -55,18 +55,18 @@ def subject_name(certificate: bytes) -> str:
     are written as bytes. Raises `ValueError` if `certificate` is not a certificate.
     """
     [whole] = _values(certificate)
-    body, *_ = _inside(whole, _SEQUENCE)
-    fields = _inside(body, _SEQUENCE)
+    body, *_ = _children(whole, _SEQUENCE)
+    fields = _children(body, _SEQUENCE)
     # version (optional), serial number, signature, issuer, validity, subject
     position = 5 if fields[:1] and fields[0].tag == _VERSION else 4
     if len(fields) <= position:
         raise ValueError("a certificate without a subject")
-    parts = _inside(fields[position], _SEQUENCE)
-    return ",".join("+".join(map(_attribute, _inside(part, _SET))) for part in reversed(parts))
+    parts = _children(fields[position], _SEQUENCE)
+    return ",".join("+".join(map(_attribute, _children(part, _SET))) for part in reversed(parts))
 
 
 def _attribute(attribute: _Value) -> str:
-    kind, value = _inside(attribute, _SEQUENCE)
+    kind, value = _children(attribute, _SEQUENCE)
     if kind.tag != _OBJECT_IDENTIFIER:
         raise ValueError("an attribute without an object identifier")
     number = _dotted(kind.content)
@@ -109,7 +109,7 @@ def _dotted(identifier: bytes) -> str:
     return ".".join(map(str, [first, numbers[0] - 40 * first, *numbers[1:]]))
 
 
-def _inside(value: _Value, tag: int) -> list[_Value]:
+def _children(value: _Value, tag: int) -> list[_Value]:
     if value.tag != tag:
         raise ValueError(f"a value of type {value.tag:#x} where one of type {tag:#x} belongs")
     return _values(value.content)

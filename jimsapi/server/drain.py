@@ -22,7 +22,7 @@ RESERVE = 3.0
 """Seconds of the drain time that are reserved for cancelling, flushing, closing, and requests that are being sent."""
 MAX_TASKS = 100
 """Tasks that SIGUSR1 shows."""
-LAST_RESORT = 0.3
+EXIT_EARLY_BY = 0.3
 """Seconds before the end of the drain time at which the process exits, even if something hangs."""
 
 logger = logging.getLogger("jimsapi")
@@ -76,8 +76,8 @@ class Drain:
         self._status = status
         self._drain_time = drain_time
         self._flush_logs = flush_logs
-        self._work_for = max(drain_time - RESERVE, drain_time / 2)
-        self._servers: dict[int, Any] = {}
+        self._work_seconds = max(drain_time - RESERVE, drain_time / 2)
+        self._server_handlers: dict[int, Any] = {}
         self._task: asyncio.Task[None] | None = None
         self._signalled: SimpleQueue[None] = SimpleQueue()  # unlike an Event, it is safe in a signal handler
 
@@ -87,23 +87,23 @@ class Drain:
             return
         self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._servers[number] = signal.signal(number, self._on_signal)
+            self._server_handlers[number] = signal.signal(number, self._on_signal)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
             signal.signal(signal.SIGHUP, self._on_signal)
         signal.signal(signal.SIGUSR1, self._on_user_signal)
         signal.signal(signal.SIGUSR2, self._on_user_signal)
         if sys.__stderr__ is not None:  # faulthandler writes the stacks of all threads, also while the loop is blocked
             faulthandler.register(signal.SIGUSR1, file=sys.__stderr__, chain=True)
-        threading.Thread(target=self._end_at_last, name="last resort", daemon=True).start()
+        threading.Thread(target=self._exit_after_drain_time, name="last resort", daemon=True).start()
 
-    def _end_at_last(self) -> None:
+    def _exit_after_drain_time(self) -> None:
         self._signalled.get()
-        time.sleep(max(self._drain_time - LAST_RESORT, 0.0))
+        time.sleep(max(self._drain_time - EXIT_EARLY_BY, 0.0))
         logger.error("the shutdown took longer than --drain-time allows and ends here")
         # If the log's reader has stopped, writing the log may hang, so do it in a thread.
         flushing = threading.Thread(target=self._flush_logs, name="last words", daemon=True)
         flushing.start()
-        flushing.join(LAST_RESORT / 2)
+        flushing.join(EXIT_EARLY_BY / 2)
         os._exit(self._status())
 
     # A signal may interrupt any request. The handlers use a new context: otherwise their log lines would have that
@@ -138,7 +138,7 @@ class Drain:
     def _begin(self, number: int) -> None:
         work = self._work()
         if work is None:
-            self._tell_server(number)
+            self._call_server_handler(number)
         elif self._task is None:
             work.draining = True
             self._task = self._loop.create_task(self._drain(number))
@@ -149,11 +149,11 @@ class Drain:
         work = self._work()
         try:
             if work is not None:
-                await asyncio.gather(work.drain(self._work_for), asyncio.sleep(SEEN_FOR))
+                await asyncio.gather(work.drain(self._work_seconds), asyncio.sleep(SEEN_FOR))
         finally:
-            self._tell_server(number)
+            self._call_server_handler(number)
 
-    def _tell_server(self, number: int) -> None:
-        handler: Callable[[int, FrameType | None], Any] | Any = self._servers.get(number)
+    def _call_server_handler(self, number: int) -> None:
+        handler: Callable[[int, FrameType | None], Any] | Any = self._server_handlers.get(number)
         if callable(handler):
             handler(number, None)

@@ -52,7 +52,7 @@ class Heap:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._is_due = False
+        self._trim_scheduled = False
         self._ended_at = 0.0
         """The loop's time when the last connection ended."""
         self._websockets = 0
@@ -60,19 +60,19 @@ class Heap:
         self._uncollected = 0
         """WebSockets and cut requests since the last collection at a quiet time. Other collections do not reset it: the
         tasks may not have ended then."""
-        self._still_open = 0
+        self._open_connections = 0
         """The number of open connections when the last one ended."""
-        self._collects = False
+        self._collection_scheduled = False
         self._collect_at = 0.0
         self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
     def connection_ended(self, still_open: int) -> None:
         """Schedule the return of memory. `still_open` is the number of open connections."""
-        self._still_open = still_open
+        self._open_connections = still_open
         self._ended_at = self._loop.time()
-        if not self._is_due:
-            self._is_due = True
-            self._loop.call_later(TRIM_EVERY, self._return)
+        if not self._trim_scheduled:
+            self._trim_scheduled = True
+            self._loop.call_later(TRIM_EVERY, self._return_memory)
 
     def websocket_ended(self, still_open: int) -> None:
         """Schedule the return of memory after a WebSocket has ended.
@@ -92,12 +92,12 @@ class Heap:
         self._uncollected += 1
 
     def _collect_soon(self) -> None:
-        if not self._collects:
-            self._collects = True
+        if not self._collection_scheduled:
+            self._collection_scheduled = True
             self._loop.call_at(max(self._loop.time() + COLLECT_IN, self._collect_at), self._collect)
 
     def _collect(self) -> None:
-        self._collects = False
+        self._collection_scheduled = False
         self._websockets = 0
         began = perf_counter()
         gc.collect()
@@ -105,13 +105,13 @@ class Heap:
         self._collect_at = self._loop.time() + (perf_counter() - began) / COLLECT_SHARE
         self._start_trim()
 
-    def _return(self) -> None:
+    def _return_memory(self) -> None:
         """Return memory now, and repeatedly for `TRIM_FOR` seconds."""
         quiet_for = self._loop.time() - self._ended_at
-        self._is_due = quiet_for < TRIM_FOR
-        if self._is_due:
-            self._loop.call_later(TRIM_EVERY, self._return)
-        if quiet_for >= TRIM_EVERY and self._uncollected > WORTH_A_COLLECTION * self._still_open:
+        self._trim_scheduled = quiet_for < TRIM_FOR
+        if self._trim_scheduled:
+            self._loop.call_later(TRIM_EVERY, self._return_memory)
+        if quiet_for >= TRIM_EVERY and self._uncollected > WORTH_A_COLLECTION * self._open_connections:
             self._uncollected = 0
             self._collect_soon()
         self._start_trim()

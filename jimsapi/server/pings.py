@@ -26,13 +26,22 @@ class Pings:
     The connection calls `received` and `wrote` when it receives or writes data.
     """
 
-    __slots__ = ("_acknowledged", "_interval", "_seen", "_since_ping", "_timeout", "_timer", "_transport", "_written")
+    __slots__ = (
+        "_acknowledged",
+        "_has_received",
+        "_interval",
+        "_since_ping",
+        "_timeout",
+        "_timer",
+        "_transport",
+        "_written",
+    )
 
     def __init__(self, transport: asyncio.Transport, interval: float, timeout: float) -> None:
         self._transport = transport
         self._interval = interval
         self._timeout = timeout
-        self._seen = False
+        self._has_received = False
         self._acknowledged = 0
         self._written = 0
         self._since_ping = 0  # bytes written since the last ping, including those that TLS may add
@@ -40,7 +49,7 @@ class Pings:
 
     def received(self) -> None:
         """The client has sent something."""
-        self._seen = True
+        self._has_received = True
 
     def wrote(self, size: int) -> None:
         """The connection has written `size` bytes."""
@@ -57,7 +66,7 @@ class Pings:
         self._transport.write(_PING)
         self._written += len(_PING)
         self._since_ping = 0
-        self._seen = False
+        self._has_received = False
         # The client's kernel acknowledges the ping even if the client has stopped reading, so count it as read.
         self._acknowledged = self._written - unread_bytes(self._transport) + len(_PING)
         self._timer = asyncio.get_running_loop().call_later(self._timeout, self._check)
@@ -68,7 +77,7 @@ class Pings:
         unread = unread_bytes(self._transport)
         before, self._acknowledged = self._acknowledged, self._written - unread
         reads = self._acknowledged > before
-        if self._seen and (reads or unread <= self._since_ping):  # data written after the ping may still be in transit
+        if self._has_received and (reads or unread <= self._since_ping):  # later data may still be in transit
             wait = max(self._interval - self._timeout, 0.0)
             self._timer = asyncio.get_running_loop().call_later(wait, self._ping)
         elif reads:  # the client may not have reached the ping yet

@@ -46,11 +46,11 @@ class Starts:
         self._first = _Queue(loop, lambda: 0.0)
         self._others = _Queue(loop, self._pause_after_refusals)
         self._after_errors = _Queue(loop, self._adapted_pause)
-        self._until = 0.0
+        self._overloaded_until = 0.0
         self._refused = False
         self._pause = 0.0
         self._measured_at = 0.0
-        self._used = 0.0
+        self._used_seconds = 0.0
         self.limited = False
         """Whether requests have to wait for their turn here."""
         self.first: frozenset[str] = frozenset()
@@ -58,7 +58,7 @@ class Starts:
 
     def overloaded(self) -> None:
         """The server has rejected a request because it is overloaded."""
-        self._until = self._loop.time() + OVERLOADED_FOR
+        self._overloaded_until = self._loop.time() + OVERLOADED_FOR
         self._refused = True
         if not self.limited:
             self.limited = True
@@ -89,8 +89,8 @@ class Starts:
         if lasted < MEASURED_FOR:
             return self._pause
         used = process_time() + _processor_wait()
-        busy = (used - self._used) / lasted
-        self._measured_at, self._used = now, used
+        busy = (used - self._used_seconds) / lasted
+        self._measured_at, self._used_seconds = now, used
         if lasted > PAUSE_EXPIRES_AFTER:
             self._pause = 0.0
         elif busy > BUSY_SHARE:
@@ -100,7 +100,7 @@ class Starts:
         return self._pause
 
     def _check_overload(self) -> None:
-        left = self._until - self._loop.time()
+        left = self._overloaded_until - self._loop.time()
         if left > 0 or self._others or self._first:
             self._loop.call_later(max(left, 0.01), self._check_overload)
         else:

@@ -64,8 +64,8 @@ class WebSocketConnection(asyncio.Protocol):
         self._open_ones = open_ones
         self._early: list[bytes] | None = []
         self._early_size = 0
-        self._lost = self._loop.create_future()
-        self._slow: SlowReader | None = None
+        self._disconnected = self._loop.create_future()
+        self._slow_reader: SlowReader | None = None
         self._ping_times = config.ws_ping_interval, config.ws_ping_timeout
         self.pings: Pings | None = None
         own = copy(config)
@@ -123,7 +123,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _pass_on_early(self) -> None:
         early, self._early = b"".join(self._early or ()), None
-        if not self.accepted or self._lost.done():
+        if not self.accepted or self._disconnected.done():
             return
         if self._early_size > MAX_EARLY:
             self.transport.resume_reading()
@@ -142,8 +142,8 @@ class WebSocketConnection(asyncio.Protocol):
             self.inner.connection_lost(exc)
         finally:
             self._heap.websocket_ended(len(self._connections))
-            if not self._lost.done():
-                self._lost.set_result(None)
+            if not self._disconnected.done():
+                self._disconnected.set_result(None)
 
     def pause_writing(self) -> None:
         self.watch_reading()
@@ -157,13 +157,13 @@ class WebSocketConnection(asyncio.Protocol):
 
     def watch_reading(self) -> None:
         """Disconnect the client if it reads too slowly from now on."""
-        if self._slow is None and self.transport.get_write_buffer_size():
-            self._slow = SlowReader(self.transport, self._backlog, self.drop)
+        if self._slow_reader is None and self.transport.get_write_buffer_size():
+            self._slow_reader = SlowReader(self.transport, self._backlog, self.drop)
 
     def _stop_watching(self) -> None:
-        if self._slow is not None:
-            self._slow.stop()
-            self._slow = None
+        if self._slow_reader is not None:
+            self._slow_reader.stop()
+            self._slow_reader = None
 
     def drop(self) -> None:
         """End the connection, and discard the data that the client has not read."""
@@ -223,7 +223,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._receive, self._send = receive, send
         await self._app(scope, self.receive, self.send)
         if self.answered and not self.accepted:
-            await asyncio.wait([self._lost])
+            await asyncio.wait([self._disconnected])
 
 
 def handshake_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

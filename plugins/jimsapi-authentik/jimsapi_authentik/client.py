@@ -76,12 +76,12 @@ class AuthentikClient:
     """
 
     def __init__(self, url: str, *, timeout: float, ca_file: Path | None, clock: Callable[[], float]) -> None:
-        self._base = base_url(url)
+        self._base_url = base_url(url)
         kept = MAX_CHECKS + RESERVED_CHECKS
         # httpx's client is not used: its cookie jar would send one caller's session with the next caller's request. The
         # transport also follows no redirects, and reads no proxy variables and no .netrc.
         self._transport = httpx.AsyncHTTPTransport(
-            verify=_trust(ca_file),
+            verify=_ssl_context(ca_file),
             trust_env=False,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=kept, keepalive_expiry=KEEP_ALIVE),
         )
@@ -127,7 +127,7 @@ class AuthentikClient:
         outcome = "busy" if turn.waited else "timeout"  # the outcome if the caller's timeout cancels the call
         at_half_time = asyncio.get_running_loop().call_later(self._half_timeout, self._check_readiness)
         try:
-            status, body = await self._exchange(self._base + path, token)
+            status, body = await self._exchange(self._base_url + path, token)
             outcome, answer = _read(status, body, path)
         except httpx.TransportError as error:
             outcome, answer = "broken", AuthUnavailable(_cause(error))
@@ -162,7 +162,7 @@ class AuthentikClient:
     async def _request_readiness(self) -> None:
         try:
             async with asyncio.timeout(self._half_timeout):
-                status, _ = await self._exchange(self._base + READY)
+                status, _ = await self._exchange(self._base_url + READY)
         except (TimeoutError, httpx.TransportError):
             return
         if status < 500:
@@ -173,7 +173,7 @@ class AuthentikClient:
         """Check whether Authentik is ready. Raises `AuthUnavailable` if it is not, or does not answer in time."""
         try:
             async with asyncio.timeout(2 * self._half_timeout):
-                status, _ = await self._exchange(self._base + READY)
+                status, _ = await self._exchange(self._base_url + READY)
         except TimeoutError:
             raise AuthUnavailable(f"Authentik did not answer within {2 * self._half_timeout:g} s") from None
         except httpx.TransportError as error:
@@ -273,7 +273,7 @@ def base_url(text: str) -> str:
     return str(url).rstrip("/")
 
 
-def _trust(ca_file: Path | None) -> ssl.SSLContext:
+def _ssl_context(ca_file: Path | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca_file)
     except OSError as error:  # SSLError is one

@@ -141,10 +141,10 @@ class Authentik:
         else:
             decision = Decision(identity)
             self._admitted.keep(key, decision, asked_at)
-            self._know(key)
+            self._remember_admitted(key)
         return decision
 
-    def _know(self, key: bytes) -> None:
+    def _remember_admitted(self, key: bytes) -> None:
         self._known.pop(key, None)
         self._known[key] = None
         if len(self._known) > MAX_KNOWN:

@@ -65,7 +65,7 @@ class OidcProvider:
             self._algorithms,
             self._counts,
             timeout=options.timeout,
-            verify=True if options.ca_file is None else _trusting(options.ca_file),
+            verify=True if options.ca_file is None else _ssl_context(options.ca_file),
             pace=pace,
             monotonic=monotonic,
         )
@@ -194,7 +194,7 @@ def _refuse_unusable(issuer: str, jwks_url: str | None) -> None:
         )
 
 
-def _trusting(ca_file: object) -> ssl.SSLContext:
+def _ssl_context(ca_file: object) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=str(ca_file))
     except OSError as error:  # SSLError is one

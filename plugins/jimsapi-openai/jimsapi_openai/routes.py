@@ -74,7 +74,7 @@ def add_routes(
         turn = new_turn(request, body)
         run = await begin_turn(request, service, names, turn, watched=bool(body.stream))
         if not body.stream:
-            return with_run(request, service, run, await _whole(request, run, model.id))
+            return with_run(request, service, run, await _complete_answer(request, run, model.id))
         said = as_one_text(speech(request, service, run))
         stream = EventStreamResponse(Completion(run, model.id).chunks(request, said, with_usage=body.wants_usage))
         stream.raw_headers.append(NO_RETRY)
@@ -97,7 +97,7 @@ def add_routes(
         return JSONResponse(model)
 
 
-async def _whole(request: Request, run: LiveRun, model: str) -> Response:
+async def _complete_answer(request: Request, run: LiveRun, model: str) -> Response:
     """The answer without streaming."""
     try:
         text = one_text(await answer_of(request, run))
