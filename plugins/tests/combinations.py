@@ -1,4 +1,4 @@
-"""Who enters under which configuration: every combination of the built-in key and the first-party plugins.
+"""Which callers are admitted with every combination of the built-in key and the first-party auth plugins.
 
 The test holds each cell against a server that is configured so; `make docs` writes the table into the documentation.
 """

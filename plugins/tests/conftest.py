@@ -1,4 +1,4 @@
-"""What the tests of several plugins share: their fakes, loaded by path, since their folders are no packages."""
+"""Fixtures for tests of several plugins. The plugins' fakes are loaded by path: test folders are not packages."""
 
 import importlib.util
 import sys
@@ -31,7 +31,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def authentik() -> Iterator[Any]:
-    """An Authentik on which `user` is a token of somebody with access, and `denied` of somebody without."""
+    """A fake Authentik with two tokens: the user of `user` has access, the user of `denied` has not."""
     fake = load(PLUGINS / "jimsapi-authentik" / "tests" / "fake_authentik.py")
     with fake.FakeAuthentik() as server:
         server.give("user")
@@ -65,5 +65,5 @@ def collector() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def combinations() -> ModuleType:
-    """The table of who enters."""
+    """The table of admitted callers."""
     return load(Path(__file__).with_name("combinations.py"))

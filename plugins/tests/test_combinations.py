@@ -20,7 +20,7 @@ STATES = ("set", "empty", "missing")
 
 
 async def echo(ctx: ThreadContext) -> None:
-    """Say it back."""
+    """Repeat the message."""
     ctx.send_message(ctx.get_last_user_message())
 
 

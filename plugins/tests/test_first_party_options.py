@@ -1,4 +1,4 @@
-"""The core knows the options of first-party plugins that nobody may believe to work while their plugin is missing."""
+"""The core knows the options of first-party plugins that must not be ignored if the plugin is missing."""
 
 from jimsapi.plugins.compose import declared_options
 from jimsapi.plugins.core import FIRST_PARTY_AUTH, FIRST_PARTY_REPORTING

@@ -1,4 +1,4 @@
-"""Where the distribution jims-api is installed too, in whatever order, nothing starts; the printed commands mend it."""
+"""If the distribution jims-api is installed too, the command does not start, and prints the commands that repair it."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""AG-UI's own client, as it comes from npm, talks to a server: today's, and the one that CopilotKit pins."""
+"""AG-UI's own client from npm uses a server: the newest version, and the version that CopilotKit pins."""
 
 import json
 from collections.abc import Iterator

@@ -27,7 +27,7 @@ Pipeline = Callable[[ThreadContext], Awaitable[None]]
 
 
 async def tell(ctx: ThreadContext) -> None:
-    """Answer with all that was said before."""
+    """Answer with all earlier messages."""
     ctx.send_message(" ".join(str(said["content"]) for said in ctx.history))
 
 
@@ -38,7 +38,7 @@ async def client() -> AsyncIterator[TestClient]:
 
 
 def body(*contents: Any, thread: str = "t-1") -> dict[str, Any]:
-    """What the client sends once `contents` were said in turn by the user and the assistant."""
+    """The body of a client's request after the messages `contents`, alternately of the user and the assistant."""
     said = [{"id": str(n), "role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(contents)]
     empty: dict[str, Any] = {"state": {}, "tools": [], "context": [], "forwardedProps": {}}
     return {"threadId": thread, "runId": RUN, "protocolVersion": "1.0", "messages": said, **empty}
@@ -69,7 +69,7 @@ def dashed(headers: dict[str, str]) -> dict[str, str]:
 
 
 async def answered(pipeline: Pipeline, **settings: Any) -> list[dict[str, Any]]:
-    """What a client is told of one run of a pipeline."""
+    """The events that a client receives for one run of a pipeline."""
     async with TestClient(create_api(pipeline, store="memory:", **settings)) as client:
         return await ask(client, "hi")
 
@@ -247,7 +247,7 @@ async def test_a_bound_caller_speaks_for_its_own_contact_whatever_a_header_says(
     assert text(await ask(users, "of bea", x_user="bea", x_person="ann")) == "of bea"
     assert text(await ask(users, "of root", x_user="root", x_person="ann")) == "of root"
     assert text(await ask(users, "again", x_user="ann")) == "of ann of ann again"
-    assert await threads(users, "ann", x_user="ann") == 2  # her own, and what root said for her
+    assert await threads(users, "ann", x_user="ann") == 2  # her own messages, and those that root sent for her
 
 
 async def test_who_may_not_chat_is_refused(users: TestClient) -> None:

@@ -41,7 +41,7 @@ async def status_of(authorization: str | None, **settings: Any) -> int:
 
 
 async def said(provider: Authentik, token: str) -> Identity | str:
-    """What a provider says of a token: an identity, or the name of the refusal."""
+    """The outcome of a provider for a token: an identity, or the name of the exception."""
     connection = Connection({"type": "http", "headers": [(b"authorization", b"Bearer " + token.encode())]})
     try:
         identity = await provider.authenticate(connection)
@@ -52,7 +52,7 @@ async def said(provider: Authentik, token: str) -> Identity | str:
 
 
 class Clock:
-    """Seconds that pass when a test says so."""
+    """A clock that a test advances, in seconds."""
 
     def __init__(self) -> None:
         self.now = 1000.0

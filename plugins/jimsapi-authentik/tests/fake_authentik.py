@@ -41,7 +41,7 @@ Fault = Literal["expired", "wrong scope", "app password", "inactive"]
 class Holder:
     """Whose a token is: whether they may use the application, and the fields of their user.
 
-    With a `fault` the token is not taken, whoever holds it.
+    With a `fault`, the token is rejected.
     """
 
     allowed: bool = True
@@ -63,7 +63,7 @@ class Seen:
 
     @property
     def token(self) -> str:
-        """What stands behind the scheme of its `Authorization`."""
+        """The part of `Authorization` after the scheme."""
         return dict(self.headers).get("authorization", "").partition(" ")[2]
 
 
@@ -136,17 +136,17 @@ class FakeAuthentik:
 
     @property
     def calls(self) -> int:
-        """How often it was asked about access."""
+        """The number of requests for access."""
         return sum(one.path.endswith("/check_access/") for one in list(self.seen))
 
     @property
     def lookups(self) -> int:
-        """How often it was asked who somebody is."""
+        """The number of requests for the user of a token."""
         return sum(one.path.endswith(ME) for one in list(self.seen))
 
     @property
     def calls_by_token(self) -> Counter[str]:
-        """How often it was asked about the access of each token."""
+        """The number of requests for access, by token."""
         return Counter(one.token for one in list(self.seen) if one.path.endswith("/check_access/"))
 
     @property
@@ -234,7 +234,7 @@ class FakeAuthentik:
         return None
 
     def _holder(self, request: Request) -> Holder | None:
-        """Who asks; None if their token is not taken."""
+        """The user of the request's token; None if the token is rejected."""
         scheme, _, token = (request.headers.get("authorization") or "").partition(" ")
         if scheme and scheme.lower() != "bearer":
             return ANONYMOUS if self.other_schemes == "anonymous" else None
@@ -262,7 +262,7 @@ class FakeAuthentik:
         return _answer({"passing": allowed, "messages": messages, "log_messages": [log] if holder.superuser else []})
 
     def _asked_for(self, request: Request, holder: Holder) -> Holder:
-        """Whose access is asked for: only superusers may ask for another's."""
+        """The user whose access is requested: only superusers may request another user's."""
         number = request.query.get("for_user")
         if number is not None and holder.superuser:
             return next((one for one in self._holders.values() if str(one.user.get("pk")) == number), holder)

@@ -1,4 +1,4 @@
-"""A server that says, byte by byte, what a test makes it say."""
+"""A server that sends exactly the bytes that a test gives it."""
 
 import asyncio
 import ssl
@@ -41,7 +41,7 @@ class RawServer:
             writer.close()
 
     def stop(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         for task in list(self._tasks):
             task.cancel()
 
@@ -68,7 +68,7 @@ def answer(status: str = "200 OK", body: bytes = ALLOWED, *headers: str, length:
 
 
 def always(said: bytes) -> Connected:
-    """Says the same after each request of a connection, until the other side closes it."""
+    """Sends the same bytes after each request of a connection, until the client closes it."""
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -80,7 +80,7 @@ def always(said: bytes) -> Connected:
 
 
 def once(said: bytes) -> Connected:
-    """Says it after the first request, and closes the connection."""
+    """Sends the bytes after the first request, and closes the connection."""
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -91,7 +91,7 @@ def once(said: bytes) -> Connected:
 
 
 async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Takes what it is told, and never says anything."""
+    """Reads requests and never answers."""
     while await reader.read(65536):
         pass
 

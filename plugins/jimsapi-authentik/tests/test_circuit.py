@@ -1,4 +1,4 @@
-"""The circuit breaker: what opens it, that nobody waits while it is open, and how it closes; and the metrics."""
+"""The circuit breaker: when it opens, that no request waits while it is open, when it closes, and its metrics."""
 
 import asyncio
 import logging
@@ -46,7 +46,7 @@ class Script:
 
 
 class Scene:
-    """A provider without a cache, its clock, and the Authentik that it asks."""
+    """A provider without a cache, its clock, and its fake Authentik."""
 
     def __init__(self, script: Script, door: Authentik, clock: Clock) -> None:
         self.script = script
@@ -59,7 +59,7 @@ class Scene:
         return self.door.client.circuit.state
 
     async def say(self) -> Identity | str:
-        """What is said of another token, and so by another call."""
+        """The outcome for another token, which needs another call."""
         self.asked += 1
         return await said(self.door, f"token-{self.asked}")
 

@@ -51,7 +51,7 @@ async def test_a_user_without_the_field_is_denied_and_never_unbound(
     authentik.give("nameless", **{field: value})
     async with served(**authentik.settings, authentik_contact_field=field) as client:
         answers = [await call(client, "Bearer nameless") for _ in range(2)]
-    # Who is bound to another contact gets 403 as well, in other words.
+    # A caller that is bound to another contact also gets 403, with another text.
     assert [(one.status_code, one.json()) for one in answers] == [(403, {"detail": "Forbidden"})] * 2
     assert authentik.lookups == 1  # a refusal is kept as well
 
@@ -68,7 +68,7 @@ ACCESS = "/check_access/"
 
 
 async def bound_by(me: bytes, **settings: Any) -> Identity | str:
-    """What is said of a token with access, if `users/me` answers with these bytes."""
+    """The outcome for a token with access if `users/me` answers with these bytes."""
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:

@@ -27,7 +27,7 @@ class TestAuthentik(AuthProviderContract):
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
     def known(cls) -> Iterator[None]:
-        """Authentik, and who has a token of it."""
+        """The contract of auth providers with a fake Authentik and its tokens."""
         with FakeAuthentik() as cls.authentik:
             cls.authentik.give("token-of-ann", username="ann")
             cls.authentik.give("token-of-bob", username="bob")

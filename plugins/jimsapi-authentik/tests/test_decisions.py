@@ -1,4 +1,4 @@
-"""How long a decision holds, how many are kept, and that all who ask at the same time share one call."""
+"""The cache of decisions: how long they are valid, how many it has, and that simultaneous requests share a call."""
 
 import asyncio
 import gc
@@ -88,7 +88,7 @@ async def test_a_refusal_never_holds_longer_than_an_admission(authentik: FakeAut
 
 
 async def test_a_decision_s_time_counts_from_the_question_and_not_from_the_answer(authentik: FakeAuthentik) -> None:
-    """Access may be taken away while the answer is on its way, and must be gone when the time after that is over."""
+    """Access may be revoked before the answer arrives. The decision must then still expire in time."""
     clock = Clock()
     async with provider(authentik, clock) as door:
         authentik.hold()

@@ -1,4 +1,4 @@
-"""An Authentik that is broken, slow, lying or not there. Nobody enters by it, and the log says what is wrong."""
+"""Authentik is broken, slow, unreachable or sends wrong answers: no request is admitted, and the log has the reason."""
 
 import asyncio
 import gzip
@@ -142,7 +142,7 @@ async def test_an_authentik_that_never_answers(caplog: pytest.LogCaptureFixture)
 async def test_a_black_hole_that_accepts_no_connection(scheme: str, caplog: pytest.LogCaptureFixture) -> None:
     with socket.socket() as hole:
         hole.bind((IP, 0))
-        hole.listen(0)  # nobody accepts: the kernel takes a connection or two, and then drops what comes
+        hole.listen(0)  # no process accepts: the kernel accepts one or two connections, and then drops packets
         raw = RawServer(silent)
         raw.port, raw.scheme = hole.getsockname()[1], scheme
         await refused_by(raw, "Authentik did not answer within 0.1 s", caplog, authentik_timeout=0.1)
@@ -194,7 +194,7 @@ async def test_an_answer_of_10_megabytes_is_not_read(framing: str, caplog: pytes
 
 
 def tls(folder: Path, certificate: trustme.LeafCert, authority: trustme.CA) -> tuple[ssl.SSLContext, Path]:
-    """A server's context with a certificate, and the file of the authority that a client is told to trust."""
+    """A server's TLS context with a certificate, and the file of the certificate authority."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
     authority.cert_pem.write_to_path(folder / "ca.pem")

@@ -1,4 +1,4 @@
-"""Every answer that Authentik gives, and the tokens that it is never asked about."""
+"""Every answer of Authentik, and the tokens that are never sent to it."""
 
 import logging
 import ssl

@@ -124,13 +124,13 @@ async def test_who_finds_too_many_waiting_is_refused_at_once(monkeypatch: pytest
     async with asked(slow) as door:
         five = together(door, *(f"stranger-{n}" for n in range(5)))
         await until_arrived(slow, 2)
-        async with asyncio.timeout(WAIT):  # while nobody is answered yet
+        async with asyncio.timeout(WAIT):  # before any request is answered
             assert await said(door, "one-more") == "AuthUnavailable"
         assert slow.arrived == 2
         assert door.client.calls == {"busy": 1}
         slow.go.set()
         assert await asyncio.gather(*five) == ["InvalidCredentials"] * 5
-        for _ in range(2):  # who waited does so no longer
+        for _ in range(2):  # the waiting requests have ended
             assert (
                 await asyncio.gather(*together(door, *(f"later-{n}" for n in range(5)))) == ["InvalidCredentials"] * 5
             )

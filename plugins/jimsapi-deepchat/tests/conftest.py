@@ -1,4 +1,4 @@
-"""The server that the suites share: a bot that does what its message says, behind a key."""
+"""The server of the tests: a bot that does what a message tells it to do. The server requires a key."""
 
 import os
 from collections.abc import AsyncIterator, Iterator

@@ -31,7 +31,7 @@ async def ask(client: TestClient, text: str, headers: dict[str, str] | None = No
 
 
 async def seen(client: TestClient, headers: dict[str, str] | None = None, **options: Any) -> list[str]:
-    """What was said in a conversation before."""
+    """The earlier messages of a conversation."""
     told: list[str] = json.loads(await ask(client, "see", headers, **options))
     return told[:-1]
 

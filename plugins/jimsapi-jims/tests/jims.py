@@ -36,7 +36,7 @@ async def echo(ctx: ThreadContext) -> None:
 
 
 def echo_app(sessions: Any) -> JimsApp:
-    """An app that repeats what it is told."""
+    """An app that repeats each message."""
     return JimsApp(sessionmaker=sessions, pipeline=echo)
 
 

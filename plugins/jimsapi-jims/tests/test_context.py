@@ -1,4 +1,4 @@
-"""What a JIMS pipeline sees of a thread, and what becomes of what it says."""
+"""The context of a JIMS pipeline, and the storage of its events."""
 
 import copy
 import dataclasses

@@ -1,4 +1,4 @@
-"""A JIMS app that asks a model, served as operators serve it; the model is a local one that speaks OpenAI's API."""
+"""A JIMS app that calls a model, served by the command. The model is a local server with OpenAI's API."""
 
 import socket
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A JIMS app that asks a model, traced: spans of jims-core and of the model stand in ours, and none is doubled."""
+"""Traces of a JIMS app that calls a model: the spans of jims-core and of the model are children of jimsapi's spans."""
 
 import os
 import runpy

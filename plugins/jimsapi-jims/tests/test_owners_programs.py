@@ -1,4 +1,4 @@
-"""The client programs that the API's owner shows, as they stand, against a server that serves a JIMS app.
+"""The unchanged client programs of the API's owner, with a server that serves a JIMS app.
 
 Their text is the owner's, indented as the languages have it. They name port 8080, so it must be free.
 """
@@ -86,7 +86,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def wait_for_port() -> None:
-    """Wait until nobody listens on the programs' port: another run of the tests may, for a while."""
+    """Wait until no process listens on the programs' port. Another run of the tests may use it."""
     until = time.monotonic() + FREE_WITHIN
     while True:
         with socket.socket() as probe:

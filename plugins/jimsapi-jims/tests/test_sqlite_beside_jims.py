@@ -150,7 +150,7 @@ async def test_a_program_that_holds_the_file_makes_callers_wait_or_come_back_and
             theirs = await thread_of(sessions, thread_id)
             session.add(theirs.thread)
             theirs.thread.external_id = str(uuid.uuid4())
-            await session.flush()  # from here to the commit nobody else may write
+            await session.flush()  # from here to the commit no other process may write
             refused = await client.post("/api/v1/chat", json={"contact_id": "ann", "message": "meanwhile"})
             await session.commit()
         assert refused.status_code == 503
@@ -166,7 +166,7 @@ async def test_an_answer_that_finds_the_file_held_is_stored_when_it_is_free(sess
         theirs = await thread_of(sessions, str(ctx.thread_id))
         holding.add(theirs.thread)
         theirs.thread.external_id = "held"
-        await holding.flush()  # and so the pipeline leaves the file to nobody
+        await holding.flush()  # so the pipeline keeps the file locked
         ctx.send_message("late")
 
     async with TestClient(create_api(JimsApp(sessions, hold))) as client:

@@ -35,7 +35,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def issuer() -> Iterator[FakeIssuer]:
-    """An issuer that a module's tests share; whoever changes it takes `fresh_issuer`."""
+    """An issuer that the tests of a module share. A test that changes the issuer uses `fresh_issuer`."""
     with FakeIssuer() as issuer:
         yield issuer
 
@@ -56,7 +56,7 @@ def fresh_issuer(_changing_issuer: FakeIssuer) -> FakeIssuer:
 
 @dataclass
 class Clock:
-    """Time that passes when a test says so: `now` since 1970, `ticks` of the monotonic clock."""
+    """Clocks that a test advances, in seconds: `now` since 1970, `ticks` of the monotonic clock."""
 
     now: float
     ticks: float = 1000.0

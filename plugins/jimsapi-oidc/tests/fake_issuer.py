@@ -101,7 +101,7 @@ class FakeIssuer:
         self._folder.cleanup()
 
     def reset(self, algorithm: str = "RS256") -> None:
-        """Be as new, with a key of its own, and nothing asked yet."""
+        """Reset the issuer: a new key, and no recorded requests."""
         self.mend()
         self.asked.clear()
         self.discovery = {"issuer": self.url, "jwks_uri": self.origin + KEYS}
@@ -138,7 +138,7 @@ class FakeIssuer:
         return self.sign(encode(head), encode(self.claims(**claims)), key)
 
     def sign(self, header: bytes, payload: bytes, key: SigningKey | None = None) -> str:
-        """Put a token together of any bytes, and sign it with the key's own algorithm whatever the header says."""
+        """Build a token of any bytes, and sign it with the key's own algorithm, whatever its header is."""
         signed = base64url(header) + b"." + base64url(payload)
         return (signed + b"." + base64url((key or self.keys[-1]).sign(signed))).decode()
 

@@ -57,7 +57,7 @@ def public_key(issuer: FakeIssuer) -> SigningKey:
 
 
 def stranger(issuer: FakeIssuer, **header: Any) -> str:
-    """A token that somebody else's key signed."""
+    """A token signed with the key of another issuer."""
     return issuer.token(key=STRANGER, header={"kid": "first", **header})
 
 
@@ -78,7 +78,7 @@ def part_of(token: str, number: int) -> str:
 
 
 def mixed(issuer: FakeIssuer) -> str:
-    """Somebody's claims under the signature of another's."""
+    """The claims of one token with the signature of another."""
     return issuer.token(sub="bob").rpartition(".")[0] + "." + part_of(issuer.token(), 2)
 
 
@@ -89,7 +89,7 @@ def tampered(issuer: FakeIssuer) -> str:
 
 
 def respelled_signature(token: str) -> str:
-    """The same signature to a lenient decoder: its last character holds two bits that say nothing."""
+    """The same signature for a lenient decoder: the last two bits of its last character are unused."""
     alphabet = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
     return token[:-1] + alphabet[alphabet.index(token[-1]) + 1]
 
@@ -139,7 +139,7 @@ def header(**changes: Any) -> Forge:
     return lambda issuer, _: issuer.token(header=changes)
 
 
-# Bad tokens of the issuer, or that say so: each is refused as invalid.
+# Invalid tokens that name the issuer: each is rejected.
 FORGED: Mapping[str, Forge] = {
     "none": lambda i, _: unsigned(i, "none"),
     "None": lambda i, _: unsigned(i, "None"),
@@ -261,7 +261,7 @@ FORGED: Mapping[str, Forge] = {
     "one character of base64": lambda *_: "a.b.c",
 }
 
-# What does not say to be a token of the issuer: another provider's affair, and refused as if nothing had been sent.
+# Tokens that do not name the issuer: they are left to other providers, as if the request had no token.
 FOREIGN: Mapping[str, Forge] = {
     "another issuer": claim(iss="https://evil.test"),
     "another issuer, almost": lambda i, _: i.token(iss=i.url + "/"),

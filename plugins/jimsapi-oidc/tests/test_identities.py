@@ -1,4 +1,4 @@
-"""Whom a good token lets in, and as whom; and what the other providers have to say beside it."""
+"""The identities of valid tokens, and the provider together with other providers."""
 
 import time
 from collections.abc import AsyncIterator, Callable

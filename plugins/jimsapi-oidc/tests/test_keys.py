@@ -25,7 +25,7 @@ def bearing(token: str) -> Connection:
 
 
 async def outcome(provider: OidcProvider, token: str) -> str:
-    """What the provider says of a token: the contact that it lets in, or why it does not."""
+    """The outcome of the provider for a token: the contact, or the reason of the rejection."""
     try:
         identity = await provider.authenticate(bearing(token))
     except InvalidCredentials:

@@ -68,7 +68,7 @@ def test_a_failed_pipeline_raises_its_text_and_is_not_asked_again(sdk: OpenAI) -
         ask(sdk, "raise no model", **conversation)
     assert raised.value.message.endswith("Pipeline error: no model")
     assert (raised.value.type, raised.value.code) == ("server_error", "internal_server_error")
-    # The SDK repeats a 500 twice unless it is told not to.
+    # By default the SDK retries twice after a 500.
     assert ask(sdk, "see", **conversation) == '["raise no model", "see"]'
 
 

@@ -40,7 +40,7 @@ def named(thread: str, user: str | None = None, **more: str) -> dict[str, str]:
 
 
 async def seen(client: TestClient, headers: dict[str, str], **options: Any) -> list[str]:
-    """What was said in a conversation before."""
+    """The earlier messages of a conversation."""
     told: list[str] = json.loads(await ask(client, "see", headers, **options))
     return told[:-1]
 

@@ -1,4 +1,4 @@
-"""The bytes: shapes that clients of many languages take apart, and what is told when something goes wrong."""
+"""The exact answers: the formats that clients of many languages parse, and errors."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""A collector of the test's own: a server that takes OTLP exports over HTTP and decodes them."""
+"""A collector for tests: a server that receives OTLP exports over HTTP and decodes them."""
 
 import gzip
 import threading

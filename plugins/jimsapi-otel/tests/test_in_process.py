@@ -118,7 +118,7 @@ async def test_other_protocols_pass_through_untouched() -> None:
         seen.append(arguments)
 
     scope, receive, send = {"type": "websocket", "path": "/"}, object(), object()
-    await trace_requests(app)(scope, receive, send)  # type: ignore[arg-type] # looked at by nobody
+    await trace_requests(app)(scope, receive, send)  # type: ignore[arg-type] # not used
     assert seen == [(scope, receive, send)]
 
 
@@ -131,7 +131,7 @@ async def test_what_an_app_raises_through_ends_its_span(shared_collector: Any) -
     async with Exporting():
         scope: dict[str, Any] = {"type": "http", "method": "BREW", "path": "/", "headers": []}
         with pytest.raises(OSError, match="said"):
-            await trace_requests(app)(scope, None, None)  # type: ignore[arg-type] # looked at by nobody
+            await trace_requests(app)(scope, None, None)  # type: ignore[arg-type] # not used
     [span] = shared_collector.spans
     assert span.name == "HTTP"
     assert span.attributes["http.request.method"] == "_OTHER"
@@ -148,7 +148,7 @@ async def test_a_host_s_span_is_the_parent_whatever_the_headers_say(shared_colle
     async with Exporting():
         with trace.get_tracer("host").start_as_current_span("host"):
             scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/", "headers": headers}
-            await trace_requests(app)(scope, None, None)  # type: ignore[arg-type] # looked at by nobody
+            await trace_requests(app)(scope, None, None)  # type: ignore[arg-type] # not used
     [host] = shared_collector.named("host")
     [ours] = shared_collector.named("GET")
     assert ours.parent_id == host.span_id

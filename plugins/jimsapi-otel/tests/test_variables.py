@@ -1,4 +1,4 @@
-"""When traces are exported, and what is said when they cannot be."""
+"""When traces are exported, and the warnings if they cannot be."""
 
 import pytest
 from jimsapi_otel.variables import is_on, obstacle

@@ -206,11 +206,11 @@ async def test_a_pipeline_that_exits_is_an_event_that_names_its_thread(
 
 
 async def test_a_sentry_that_never_answers_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes connections and says nothing. Requests are answered as ever, and the shutdown gives up on it."""
+    """Sentry accepts connections and never answers. Requests are still answered, and the shutdown does not wait."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("SENTRY_DSN", f"http://0123456789abcdef@127.0.0.1:{silent.getsockname()[1]}/7")
         async with TestClient(create_api(fails_aloud, store="memory:", enable_sentry=True)) as client:
-            for _ in range(150):  # more than the client's queue takes
+            for _ in range(150):  # more than fit into the client's queue
                 answer = await client.post(CHAT, json=BODY)
                 assert answer.json() == {"detail": f"Pipeline error: {SAID}"}
         assert not sentry_sdk.get_client().is_active()

@@ -1,4 +1,4 @@
-"""An answer that is under way and is read again from its beginning, over real sockets: by whom, and which."""
+"""Resuming an answer that is being written, over real sockets: who may do it, and which answer it is."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,7 +17,7 @@ DONE = "data: [DONE]\n\n"
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A client of a server that knows a few people; it speaks as `root` unless a header says otherwise."""
+    """A client of a server with a few users. Requests are from `root` unless a header names another user."""
     folder = tmp_path_factory.mktemp("users")
     install(folder, "jimsapi-users", (ROOT / "tests" / "apps" / "jimsapi_users.py").read_text())
     options = ("--app", "tests.apps.scripted:app", "--vercel-contact-header", "x-person")
@@ -27,7 +27,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 @contextmanager
 def sent(client: httpx.Client, chat: str, message: str, **headers: str) -> Iterator[httpx.Response]:
-    """The answer to a message: its headers are there, what it says may be read."""
+    """The answer to a message. Its headers are read, its body is not."""
     parts = [{"type": "text", "text": message}]
     body = {"id": chat, "messages": [{"id": "1", "role": "user", "parts": parts}]}
     with client.stream("POST", CHAT, json=body, headers=headers) as answer:
@@ -42,7 +42,7 @@ def resumed(client: httpx.Client, chat: str, **headers: str) -> Iterator[httpx.R
 
 
 def do(client: httpx.Client, message: str) -> None:
-    """Say something in another conversation."""
+    """Send a message in another conversation."""
     assert client.post("/api/v1/chat", json={"contact_id": "other", "message": message}).status_code == 200
 
 

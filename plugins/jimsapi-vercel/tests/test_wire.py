@@ -27,12 +27,12 @@ Chunks = list[dict[str, Any]]
 
 
 async def tell(ctx: ThreadContext) -> None:
-    """Answer with all that was said before."""
+    """Answer with all earlier messages."""
     ctx.send_message(" ".join(str(said["content"]) for said in ctx.history))
 
 
 class Held:
-    """A pipeline that says a word, then waits until it is let go."""
+    """A pipeline that sends one word, and then waits until the test releases it."""
 
     def __init__(self) -> None:
         self.reached, self.release = asyncio.Event(), asyncio.Event()
@@ -51,7 +51,7 @@ async def client() -> AsyncIterator[TestClient]:
 
 
 def body(*texts: str, chat: str = "c-1") -> dict[str, Any]:
-    """What `useChat` sends once `texts` were said in turn by the user and the assistant."""
+    """The body of `useChat` after the messages `texts`, alternately of the user and the assistant."""
     said = [
         {"id": str(n), "role": ("user", "assistant")[n % 2], "parts": [{"type": "text", "text": text, "state": "done"}]}
         for n, text in enumerate(texts)
@@ -85,7 +85,7 @@ def dashed(headers: dict[str, str]) -> dict[str, str]:
 
 
 async def answered(pipeline: Pipeline, **settings: Any) -> Chunks:
-    """What a client is told of one run of a pipeline."""
+    """The chunks that a client receives for one run of a pipeline."""
     async with TestClient(create_api(pipeline, store="memory:", **settings)) as client:
         return await say(client, "hi")
 
@@ -215,7 +215,7 @@ async def test_a_bound_caller_speaks_for_its_own_contact_whatever_a_header_says(
         assert text(await say(users, "of bea", x_user="bea", x_person="ann")) == "of bea"
         assert text(await say(users, "of root", x_user="root", x_person="ann")) == "of root"
         assert text(await say(users, "again", x_user="ann")) == "of ann of ann again"
-        assert await threads(users, "ann", x_user="ann") == 2  # her own, and what root said for her
+        assert await threads(users, "ann", x_user="ann") == 2  # her own messages, and those that root sent for her
 
 
 async def test_who_may_not_chat_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
