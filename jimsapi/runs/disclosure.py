@@ -6,7 +6,8 @@ from uuid import UUID
 import msgspec
 
 from jimsapi.runs.errors import PipelineFailed
-from jimsapi.threads.run import StoredRun
+from jimsapi.runs.result import failure_of
+from jimsapi.threads.run import FailureKind, StoredRun
 
 
 def _as_it_is(text: str) -> str:
@@ -29,7 +30,7 @@ class Disclosure(msgspec.Struct, frozen=True):
 
     def stored(self, run: StoredRun) -> StoredRun:
         """A run as its reader may see it: a process with other options may have stored its error."""
-        if run.error is None or not run.error.startswith(PipelineFailed.PREFIX):
+        if run.error is None or failure_of(run) is not FailureKind.PIPELINE:
             return run
         return msgspec.structs.replace(run, error=self._text(run.run_id, run.error))
 

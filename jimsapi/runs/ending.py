@@ -14,7 +14,7 @@ from jimsapi.runs.result import RunResult
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.errors import DomainError, IdentifierTaken, ThreadNotFound, UnstorableEvent
 from jimsapi.threads.event import ASSISTANT_MESSAGE, encode_events
-from jimsapi.threads.run import Outcome, RunStatus, Settled, ThreadRecord
+from jimsapi.threads.run import FailureKind, Outcome, RunStatus, Settled, ThreadRecord
 
 logger = logging.getLogger("jimsapi.runs")
 
@@ -37,21 +37,22 @@ class Ending(msgspec.Struct, frozen=True):
         found_by = {"run_id": str(run.run_id), "thread_id": str(run.thread_id)}  # in error reporting
         logger.error(what, run.run_id, exc_info=fault, extra=found_by)
         error = disclosure.failure(run.run_id, fault)
-        return cls(Outcome(RunStatus.FAILED, error=str(error)), error)
+        return cls(Outcome(RunStatus.FAILED, error=str(error), failure=FailureKind.PIPELINE), error)
 
     @classmethod
     def stopped(cls, run: LiveRun, run_timeout: float) -> "Ending":
         """The run was told to stop before its pipeline had ended."""
+        error: DomainError
+        failure: FailureKind | None = None
         if run.stop_reason is Stop.TIMED_OUT:
-            error: DomainError = RunTimedOut(run_timeout)
-            status = RunStatus.FAILED
+            error, status, failure = RunTimedOut(run_timeout), RunStatus.FAILED, FailureKind.TIMEOUT
         elif run.stop_reason is Stop.DRAINED:
             error, status = RunInterrupted(), RunStatus.INTERRUPTED
         elif run.stop_reason is Stop.DELETED:
             error, status = ThreadNotFound(run.thread_id), RunStatus.CANCELLED
         else:
             error, status = RunCancelled(), RunStatus.CANCELLED
-        return cls(Outcome(status, error=str(error)), error)
+        return cls(Outcome(status, error=str(error), failure=failure), error)
 
     @classmethod
     def of(cls, run: LiveRun, task: asyncio.Task[Any], context: ThreadContext, disclosure: Disclosure) -> "Ending":

@@ -9,7 +9,7 @@ import orjson
 from jimsapi.runs.errors import PipelineFailed, RunCancelled, RunInterrupted, RunTimedOut
 from jimsapi.threads.errors import DomainError
 from jimsapi.threads.event import ASSISTANT_MESSAGE, NewEvent
-from jimsapi.threads.run import RunStatus, StoredRun
+from jimsapi.threads.run import FailureKind, RunStatus, StoredRun
 
 
 class RunResult(msgspec.Struct, frozen=True):
@@ -33,7 +33,18 @@ def stored_result(run: StoredRun) -> RunResult | DomainError:
         case RunStatus.CANCELLED:
             return RunCancelled()
     text = run.error or ""
-    return PipelineFailed.told(text) if text.startswith(PipelineFailed.PREFIX) else RunTimedOut.told(text)
+    return PipelineFailed.told(text) if failure_of(run) is FailureKind.PIPELINE else RunTimedOut.told(text)
+
+
+def failure_of(run: StoredRun) -> FailureKind | None:
+    """The kind of a run's failure; None if it did not fail."""
+    if run.failure is not None or run.status is not RunStatus.FAILED:
+        return run.failure
+    # An older server stored the run, and may still work beside this one; or the store was written before there were
+    # kinds. Then the text says it. This can go once no supported version stores failures without a kind, and what such
+    # versions stored is forgotten (`--keep-runs`).
+    by_pipeline = (run.error or "").startswith(PipelineFailed.PREFIX)
+    return FailureKind.PIPELINE if by_pipeline else FailureKind.TIMEOUT
 
 
 def _data(stored: bytes | str | None) -> bytes:

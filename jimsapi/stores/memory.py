@@ -35,6 +35,7 @@ from jimsapi.threads.run import (
     ContextLimits,
     EventPage,
     EventRecord,
+    FailureKind,
     Idempotency,
     Latest,
     New,
@@ -170,6 +171,7 @@ class _Run(msgspec.Struct, eq=False, gc=False):
     started_at: datetime | None
     ended_at: datetime | None = None
     error: str | None = None
+    failure: FailureKind | None = None
     streamed: int | None = None
     sent_from: int = 0
     sent_to: int = 0
@@ -374,6 +376,7 @@ class MemoryStore:
             run.sent_from = run.sent_to - len(stored)
         if outcome.error is not None:
             run.error = storable_text(outcome.error)
+        run.failure = outcome.failure
         run.streamed = outcome.streamed
         self._end(run, outcome.status, now)
         self._committed()
@@ -440,6 +443,7 @@ class MemoryStore:
             error=run.error,
             streamed=run.streamed,
             events=[_event_record(row) for row in run.thread.rows[run.sent_from : run.sent_to]],
+            failure=run.failure,
         )
 
     async def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:

@@ -22,6 +22,13 @@ class RunStatus(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+class FailureKind(StrEnum):
+    """Why a run failed: its pipeline raised or sent what cannot be stored, or it took longer than a run may."""
+
+    PIPELINE = "pipeline"
+    TIMEOUT = "timeout"
+
+
 OPEN = (RunStatus.QUEUED, RunStatus.RUNNING)
 """Where a run stands that has not ended."""
 
@@ -143,13 +150,15 @@ class Started(msgspec.Struct, frozen=True):
 class Outcome(msgspec.Struct, frozen=True):
     """How a run ends: a final status, the outgoing events (only `completed` has any), and what went wrong.
 
-    `streamed` is the number of live items that were told beside the stored events.
+    `streamed` is the number of live items that were told beside the stored events. `failure` says why a run failed; it
+    is None for every other status.
     """
 
     status: RunStatus
     events: tuple[NewEvent, ...] = ()
     error: str | None = None
     streamed: int = 0
+    failure: FailureKind | None = None
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -178,7 +187,8 @@ class StoredRun(msgspec.Struct, frozen=True):
     """A run as its reader sees it. Times are in UTC.
 
     `events` are what it sent, if it completed. `streamed` is None while nobody knows: the run is open, or was ended by
-    other means than `finish` (its process died, it was cancelled).
+    other means than `finish` (its process died, it was cancelled). `failure` says why it failed, if the store knows: a
+    run that an older version stored has none.
     """
 
     run_id: UUID
@@ -192,6 +202,7 @@ class StoredRun(msgspec.Struct, frozen=True):
     error: str | None
     streamed: int | None
     events: list[EventRecord]
+    failure: FailureKind | None = None
 
 
 class AdoptedRun(msgspec.Struct, frozen=True):

@@ -161,7 +161,7 @@ class ThreadStore(Protocol):
         ...
 
     async def run(self, run_id: UUID, acting_for: str | None, caller: UUID | None) -> StoredRun:
-        """One run, with the events that its `finish` stored and no others.
+        """One run, with the events that its `finish` stored and no others, and with the `failure` that it was given.
 
         Raises `RunNotFound` if there is none, or its thread is not of the contact `acting_for` (None: any), or it was
         not asked for by `caller` (None: anybody's).

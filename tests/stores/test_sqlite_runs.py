@@ -10,6 +10,8 @@ from uuid import UUID
 import orjson
 import pytest
 
+from jimsapi.runs.errors import PipelineFailed, RunTimedOut
+from jimsapi.runs.result import failure_of, stored_result
 from jimsapi.stores.sqlite import SQLiteStore
 from jimsapi.stores.sqlite.schema import SCHEMA_VERSION
 from jimsapi.testing.store import (
@@ -23,7 +25,7 @@ from jimsapi.testing.store import (
     make_plan,
 )
 from jimsapi.threads.errors import KeyUsed, QueueFull, StoreUnavailable, StoreUnusable
-from jimsapi.threads.run import ContextLimits, RunStatus
+from jimsapi.threads.run import ContextLimits, FailureKind, Outcome, RunStatus
 
 pytestmark = pytest.mark.anyio
 
@@ -34,8 +36,17 @@ CANCELLED = UUID("01a213b07704786b82db0bf654c7d6ff")
 RUNNING = UUID("01a213b0770577a0982ec52dcae350df")
 WAITING = UUID("01a213b07709729e9d6cd61c63e8f70f")
 ANNS_THREAD = UUID("01a213b077017cef850df0f1cee3450f")
-VERSION_2 = """
+VERSION_4 = """
+    ALTER TABLE jimsapi_runs DROP COLUMN failure;
+    UPDATE jimsapi_schema SET version = 4;
+"""
+VERSION_3 = f"""
+    {VERSION_4}
     CREATE INDEX jimsapi_runs_finished ON jimsapi_runs (finished_at) WHERE finished_at IS NOT NULL;
+    UPDATE jimsapi_schema SET version = 3;
+"""
+VERSION_2 = f"""
+    {VERSION_3}
     DROP INDEX jimsapi_runs_waiting;
     CREATE INDEX jimsapi_runs_open ON jimsapi_runs (thread_id, seq) WHERE finished_at IS NULL;
     UPDATE jimsapi_schema SET version = 2;
@@ -64,7 +75,7 @@ async def test_a_database_of_version_1_is_brought_up_to_date_with_its_runs(path:
             RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.RUNNING, RunStatus.QUEUED,
         ]  # fmt: skip
         failed = await store.run(FAILED, "ann", None)
-        assert (failed.error, failed.streamed, failed.events) == ("ValueError: no", None, [])
+        assert (failed.error, failed.failure, failed.streamed, failed.events) == ("ValueError: no", None, None, [])
         assert failed.accepted_at == failed.started_at == datetime(2026, 11, 25, 17, 11, 1, 634956, tzinfo=UTC)
         assert await store.recover(OWNER) == 2
         assert await store.adopt(OWNER) == []
@@ -105,6 +116,31 @@ async def test_runs_that_wait_in_a_database_of_version_2_keep_their_order(path: 
             RunStatus.COMPLETED, RunStatus.COMPLETED, RunStatus.CANCELLED, RunStatus.COMPLETED, RunStatus.RUNNING,
             RunStatus.COMPLETED,
         ]  # fmt: skip
+
+
+@pytest.mark.parametrize("older", [VERSION_2, VERSION_3, VERSION_4], ids=["2", "3", "4"])
+async def test_what_failed_in_a_database_of_an_older_version_keeps_its_kind(path: Path, older: str) -> None:
+    failures = [
+        (make_plan("ann"), PipelineFailed(ValueError("no")), FailureKind.PIPELINE),
+        (make_plan("bob"), RunTimedOut(30), FailureKind.TIMEOUT),
+    ]
+    async with SQLiteStore(path) as store:
+        for plan, error, kind in failures:
+            await store.accept(plan)
+            await store.finish(plan.run_id, OWNER, Outcome(RunStatus.FAILED, (), str(error), failure=kind))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(older)
+    async with SQLiteStore(path) as store:
+        for plan, error, kind in failures:
+            found = await store.run(plan.run_id, None, None)
+            assert (found.status, found.failure) == (RunStatus.FAILED, None)
+            assert failure_of(found) is kind
+            answer = stored_result(found)
+            assert (type(answer), str(answer)) == (type(error), str(error))
+        plan = make_plan("cid")
+        await store.accept(plan)
+        await store.finish(plan.run_id, OWNER, Outcome(RunStatus.FAILED, (), "no", failure=FailureKind.PIPELINE))
+        assert (await store.run(plan.run_id, None, None)).failure is FailureKind.PIPELINE
 
 
 async def test_an_upgrade_that_fails_leaves_version_1_as_it_was(path: Path) -> None:

@@ -16,6 +16,7 @@ from jimsapi.threads.run import (
     ContextLimits,
     EventPage,
     EventRecord,
+    FailureKind,
     RunStatus,
     Snapshot,
     StoredRun,
@@ -111,7 +112,7 @@ _BY_EXTERNAL_ID = f"""
 _RUN = """
     SELECT
         thread_id, status, created_new_thread, accepted_at, started_at, finished_at,
-        error, caller, streamed, sent_at, sent
+        error, failure, caller, streamed, sent_at, sent
     FROM jimsapi_runs WHERE run_id = ?
 """
 
@@ -192,7 +193,8 @@ def read_run(connection: sqlite3.Connection, run_id: UUID, acting_for: str | Non
     run = connection.execute(_RUN, (run_id.hex,)).fetchone()
     if run is None:
         raise RunNotFound(run_id)
-    thread, status, created_new_thread, accepted_at, started_at, finished_at, error, asked_by, streamed, *sent = run
+    thread, status, created_new_thread, accepted_at, started_at, finished_at, error, failure, *rest = run
+    asked_by, streamed, *sent = rest
     row = thread_by_id(connection, thread)
     if row is None or not may_see(row, acting_for) or (caller is not None and asked_by != caller.hex):
         raise RunNotFound(run_id)
@@ -208,6 +210,7 @@ def read_run(connection: sqlite3.Connection, run_id: UUID, acting_for: str | Non
         error=error,
         streamed=streamed,
         events=_sent_events(connection, thread, *sent),
+        failure=failure and FailureKind(failure),
     )
 
 

@@ -116,7 +116,10 @@ _VERSION_3 = (
 # A purge finds old runs by their identifiers, which begin with the time of their arrival.
 _VERSION_4 = ("DROP INDEX jimsapi_runs_finished",)
 
-_MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
+# Runs that failed before have none: whoever reads them tells the kind of their failure from `error`.
+_VERSION_5 = ("ALTER TABLE jimsapi_runs ADD COLUMN failure VARCHAR(16)",)
+
+_MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
 SCHEMA_VERSION = len(_MIGRATIONS)
 
 _NEEDED_COLUMNS = {

@@ -104,7 +104,8 @@ _OPEN = """
 _ADOPT = "UPDATE jimsapi_runs SET owner = ? WHERE run_id = ?"
 _START = "UPDATE jimsapi_runs SET status = 'running', started_at = ?, message = NULL WHERE run_id = ?"
 _FINISH = """
-    UPDATE jimsapi_runs SET status = ?, finished_at = ?, error = ?, sent_at = ?, sent = ?, streamed = ? WHERE run_id = ?
+    UPDATE jimsapi_runs
+    SET status = ?, finished_at = ?, error = ?, failure = ?, sent_at = ?, sent = ?, streamed = ? WHERE run_id = ?
 """
 # With the time of the thread's newest event, and the run that may start when this one ends.
 _TO_FINISH = f"""
@@ -375,9 +376,9 @@ def finish(connection: sqlite3.Connection, run_id: UUID, owner: UUID, outcome: O
     sent_at = stored[0].created_at if stored else None
     # What a pipeline raised may hold lone surrogates, which no database text can.
     error = None if outcome.error is None else storable_text(outcome.error)
-    connection.execute(
-        _FINISH, (outcome.status.value, time_text(now), error, sent_at, len(stored), outcome.streamed, id_hex(run_id))
-    )
+    failure = None if outcome.failure is None else outcome.failure.value
+    end = (outcome.status.value, time_text(now), error, failure, sent_at, len(stored), outcome.streamed)
+    connection.execute(_FINISH, (*end, id_hex(run_id)))
     return Settled(True, outcome.status, next_run and UUID(next_run), stored)
 
 
