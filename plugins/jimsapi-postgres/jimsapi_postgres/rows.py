@@ -16,6 +16,7 @@ from jimsapi.threads.run import (
     ById,
     ContextLimits,
     EventRecord,
+    FailureKind,
     Latest,
     New,
     Outcome,
@@ -46,7 +47,8 @@ ACCEPT_WITH_KEYS = """
     )
 """
 FINISH = """
-    SELECT counted, status, next_run, first_at, taken FROM jimsapi_finish_2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+    SELECT counted, status, next_run, first_at, taken
+    FROM jimsapi_finish_4($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
     ORDER BY item
 """
 
@@ -56,8 +58,8 @@ ACCEPT_AND_FINISH = """
         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16
     )
     UNION ALL
-    SELECT counted, status, next_run, first_at, taken, NULL, NULL FROM jimsapi_finish_2(
-        $17, $18, $19, $20, $21, $22, $23, $24, $25, $26
+    SELECT counted, status, next_run, first_at, taken, NULL, NULL FROM jimsapi_finish_4(
+        $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27
     )
 """
 
@@ -278,7 +280,7 @@ def context_arguments(limits: ContextLimits) -> tuple[int | None, int | None]:
 
 
 def finish_arguments(finishing: Sequence[Finishing]) -> list[list[Any]]:
-    """The arrays of `jimsapi_finish_2`."""
+    """The arrays of `jimsapi_finish_4`."""
     events = [
         (item, event.event_id, event.event_type, event.data)
         for item, (_, _, outcome) in enumerate(finishing, 1)
@@ -293,6 +295,7 @@ def finish_arguments(finishing: Sequence[Finishing]) -> list[list[Any]]:
         *_columns(events, 4),
         [len(outcome.events) if outcome.status is RunStatus.COMPLETED else 0 for _, _, outcome in finishing],
         [outcome.streamed for _, _, outcome in finishing],
+        [outcome.failure for _, _, outcome in finishing],
     ]
 
 
@@ -344,8 +347,8 @@ def adopted_run(row: Any) -> AdoptedRun:
 
 
 def stored_run(run_id: UUID, contact_id: str | None, row: Sequence[Any], events: list[EventRecord]) -> StoredRun:
-    """A run from `thread_id, status, created_new_thread`, its three times, `error, streamed`, and what it sent."""
-    thread_id, status, created_new_thread, accepted_at, started_at, finished_at, error, streamed = row
+    """A run from `thread_id, status, created_new_thread`, three times, `error, failure, streamed`, and what it sent."""
+    thread_id, status, created_new_thread, accepted_at, started_at, finished_at, error, failure, streamed = row
     return StoredRun(
         run_id=run_id,
         thread_id=as_uuid(thread_id),
@@ -358,6 +361,7 @@ def stored_run(run_id: UUID, contact_id: str | None, row: Sequence[Any], events:
         error=error,
         streamed=streamed,
         events=events,
+        failure=None if failure is None else FailureKind(failure),
     )
 
 

@@ -126,16 +126,20 @@ async def _version_2(connection: Connection) -> None:
 
 
 async def _version_3(connection: Connection) -> None:
-    await connection.execute(_sql("functions"))
-    await connection.execute(_sql("functions_1"))
-    await connection.execute(_sql("functions_2"))
+    """It had other functions; those come with the newest version."""
 
 
-MIGRATIONS: tuple[Callable[[Connection], Awaitable[None]], ...] = (_version_1, _version_2, _version_3)
-SERVES_FROM = (3, 3, 1)
+async def _version_4(connection: Connection) -> None:
+    await connection.execute(_sql("tables_4"))
+    for functions in ("functions", "functions_1", "functions_2", "functions_3"):
+        await connection.execute(_sql(functions))
+
+
+MIGRATIONS: tuple[Callable[[Connection], Awaitable[None]], ...] = (_version_1, _version_2, _version_3, _version_4)
+SERVES_FROM = (4, 4, 4, 1)
 """For each version the oldest server that can work with it: an older one may be at work while a newer one starts.
 
-Versions 1 and 2 as they are made here have tables only; their functions come with version 3.
+Versions 1 to 3 as they are made here have tables only; their functions come with version 4.
 """
 
 

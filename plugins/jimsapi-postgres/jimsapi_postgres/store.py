@@ -118,7 +118,7 @@ _OPEN_RUNS = """
 _RUN = """
     SELECT
         t.contact_id, r.caller, r.thread_id, r.status, r.created_new_thread, r.accepted_at, r.started_at, r.finished_at,
-        r.error, r.streamed, r.sent_at, r.sent
+        r.error, r.failure, r.streamed, r.sent_at, r.sent
     FROM jimsapi_runs r JOIN threads t ON t.thread_id = r.thread_id
     WHERE r.run_id = $1
 """

@@ -13,7 +13,7 @@ from proxy import Proxy
 
 from jimsapi.testing.store import OWNER, all_events, all_threads, completed, make_event, make_key, make_plan
 from jimsapi.threads.errors import StoreUnavailable
-from jimsapi.threads.run import ByExternalId, New, RunPlan, RunStatus
+from jimsapi.threads.run import ByExternalId, FailureKind, New, Outcome, RunPlan, RunStatus
 from jimsapi.threads.store import CommitRecord
 
 pytestmark = pytest.mark.anyio
@@ -186,6 +186,27 @@ async def test_messages_with_keys_share_nothing_and_leave_the_ends_of_runs_a_cal
     assert sorted(call.operations for call in calls) == [10, 20]
     _check_taken(taken, new=10)
     _check_ended(ends)
+
+
+@pytest.mark.parametrize("new", [0, 10], ids=["alone", "with messages"])
+async def test_each_of_the_runs_that_end_together_gets_its_own_failure(store: PostgresStore, new: int) -> None:
+    running = await _running(store)
+    kinds = [(FailureKind.PIPELINE, FailureKind.TIMEOUT, None)[number % 3] for number in range(len(running))]
+    ends = [
+        completed(make_event()) if kind is None else Outcome(RunStatus.FAILED, (), str(number), failure=kind)
+        for number, kind in enumerate(kinds)
+    ]
+    calls: list[CommitRecord] = []
+    store.on_commit = calls.append
+    await asyncio.gather(
+        *[store.accept(make_plan(f"new {number}")) for number in range(new)],
+        *[store.finish(plan.run_id, OWNER, end) for plan, end in zip(running, ends, strict=True)],
+    )
+    assert [call.operations for call in calls] == [len(running) + new]
+    found = [await store.run(plan.run_id, None, None) for plan in running]
+    assert [(run.failure, run.error) for run in found] == [
+        (kind, end.error) for kind, end in zip(kinds, ends, strict=True)
+    ]
 
 
 async def _running(store: PostgresStore, name: str = "running") -> list[RunPlan]:

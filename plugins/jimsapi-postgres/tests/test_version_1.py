@@ -16,9 +16,11 @@ from jimsapi_postgres.schema import prepare
 from jimsapi_postgres.store import PostgresStore
 from jimsapi_postgres.url import parse_url
 
+from jimsapi.runs.errors import PipelineFailed, RunTimedOut
+from jimsapi.runs.result import stored_result
 from jimsapi.testing.store import OTHER_OWNER, OWNER, all_events, completed, contents, look_at, make_event, make_plan
 from jimsapi.threads.errors import RunNotFound, StoreUnusable
-from jimsapi.threads.run import ContextLimits, RunPlan, RunStatus
+from jimsapi.threads.run import ContextLimits, Outcome, RunPlan, RunStatus
 
 pytestmark = pytest.mark.anyio
 
@@ -64,6 +66,11 @@ class OldServer:
         found: bool = (await self.ask(FINISH, *arguments))[0][0]
         return found
 
+    async def fail(self, plan: RunPlan, error: Exception) -> bool:
+        outcome = Outcome(RunStatus.FAILED, (), str(error))
+        found: bool = (await self.ask(FINISH, *rows.finish_arguments([(plan.run_id, plan.owner, outcome)])[:8]))[0][0]
+        return found
+
     async def delete(self, thread_id: UUID | None, contact_id: str | None) -> list[UUID] | None:
         found = (await self.ask(DELETE, thread_id, contact_id, None, [OWNER]))[0][0]
         return None if found is None else [rows.as_uuid(run_id) for run_id in found]
@@ -90,7 +97,7 @@ async def test_an_upgrade_leaves_runs_and_rows_and_the_servers_that_are_at_work(
     before = postgres.psql(ALL_ROWS, database)
     assert await prepare(parse_url(url), wait=10) == 1
     assert postgres.psql(ALL_ROWS, database) == before
-    assert postgres.psql("SELECT version, serves_from FROM jimsapi_schema", database) == "3|1"
+    assert postgres.psql("SELECT version, serves_from FROM jimsapi_schema", database) == "4|1"
 
     async with PostgresStore(url) as store:
         found = [await store.run(plan.run_id, None, None) for plan in (running, waiting, ended)]
@@ -123,6 +130,24 @@ async def test_an_upgrade_leaves_runs_and_rows_and_the_servers_that_are_at_work(
         for run_id in (again.run_id, ended.run_id):
             with pytest.raises(RunNotFound):
                 await store.run(run_id, None, None)
+
+
+async def test_failures_of_old_servers_before_and_after_an_upgrade_are_told_from_their_text(
+    old: OldServer, url: str
+) -> None:
+    before, late = ([make_plan(f"{name} {number}") for number in range(2)] for name in ("before", "late"))
+    await old.accept(*before, *late)
+    errors = [PipelineFailed(ValueError("no")), RunTimedOut(30)]
+    for plan, error in zip(before, errors, strict=True):
+        assert await old.fail(plan, error)
+    async with PostgresStore(url) as store:
+        for plan, error in zip(late, errors, strict=True):
+            assert await old.fail(plan, error)
+        for plans in (before, late):
+            for plan, error in zip(plans, errors, strict=True):
+                found = await store.run(plan.run_id, None, None)
+                answer = stored_result(found)
+                assert (found.failure, type(answer), str(answer)) == (None, type(error), str(error))
 
 
 async def test_old_servers_leave_nothing_of_a_dead_new_one_open(old: OldServer, url: str) -> None:

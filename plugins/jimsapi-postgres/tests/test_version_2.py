@@ -1,6 +1,7 @@
 """A database of version 2: what servers of that version find in it after an upgrade."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from jimsapi.threads.run import RunPlan, RunStatus
 
 pytestmark = pytest.mark.anyio
 
-VERSION_2 = """
+VERSION_2 = f"""
+    {Path(__file__).with_name("version_3.sql").read_text()}
     DROP FUNCTION jimsapi_accept_alike_3;
     UPDATE jimsapi_schema SET version = 2, serves_from = 1;
 """
@@ -46,7 +48,7 @@ async def test_an_upgrade_brings_what_newer_servers_ask_and_leaves_what_older_on
     await prepare(parse_url(url), wait=10)
     postgres.psql(VERSION_2, database)
     assert await prepare(parse_url(url), wait=10) == 2
-    assert postgres.psql("SELECT version, serves_from FROM jimsapi_schema", database) == "3|1"
+    assert postgres.psql("SELECT version, serves_from FROM jimsapi_schema", database) == "4|1"
 
     async with PostgresStore(url) as store:
         mine, theirs = make_plan("ann", "one"), make_plan("bob", "one")

@@ -632,9 +632,10 @@ $body$;
 
 -- End running runs, one item each; events name their item and stand in order. `counted` says that this call ended the run,
 -- `status` what it is now, `first_at` the time of its first event, `taken` which of its events are in the thread already.
-CREATE OR REPLACE FUNCTION jimsapi_finish_2(
+CREATE OR REPLACE FUNCTION jimsapi_finish_4(
     run_ids uuid[], owners uuid[], statuses text[], errors text[],
-    event_items int[], event_ids uuid[], event_types text[], event_data json[], event_counts int[], told int[]
+    event_items int[], event_ids uuid[], event_types text[], event_data json[], event_counts int[], told int[],
+    failures text[]
 )
 RETURNS TABLE (item int, counted boolean, status text, next_run uuid, first_at timestamp, taken uuid[])
 LANGUAGE plpgsql AS $body$
@@ -709,10 +710,10 @@ END IF;
 
 UPDATE jimsapi_runs r
 SET
-    status = u.status, finished_at = wall, error = u.error, message_data = NULL, streamed = u.streamed,
-    sent = u.sent, sent_at = CASE WHEN u.sent > 0 THEN u.first_at END
-FROM unnest(run_ids, statuses, errors, counts, event_counts, times, told)
-    u (run_id, status, error, counted, sent, first_at, streamed)
+    status = u.status, finished_at = wall, error = u.error, failure = u.failure, message_data = NULL,
+    streamed = u.streamed, sent = u.sent, sent_at = CASE WHEN u.sent > 0 THEN u.first_at END
+FROM unnest(run_ids, statuses, errors, counts, event_counts, times, told, failures)
+    u (run_id, status, error, counted, sent, first_at, streamed, failure)
 WHERE r.run_id = ANY (run_ids) AND r.run_id = u.run_id AND u.counted;
 
 SELECT array_agg(n.run_id ORDER BY i.item), array_agg(n.owner ORDER BY i.item) INTO followers, follower_owners
