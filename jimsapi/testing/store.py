@@ -32,6 +32,7 @@ from jimsapi.threads.run import (
     ById,
     ContextLimits,
     EventRecord,
+    FailureKind,
     Idempotency,
     Latest,
     New,
@@ -590,6 +591,14 @@ class KeptRunsContract:
             await store.accept(plan)
             await store.finish(plan.run_id, OWNER, Outcome(RunStatus.FAILED, (), error))
             assert (await store.run(plan.run_id, None, None)).error == shown
+
+    async def test_the_kind_of_a_failure_is_shown_as_it_was_stored(self, store: ThreadStore) -> None:
+        for failure in (FailureKind.PIPELINE, FailureKind.TIMEOUT, None):
+            plan = make_plan()
+            await store.accept(plan)
+            assert (await store.run(plan.run_id, None, None)).failure is None
+            await store.finish(plan.run_id, OWNER, Outcome(RunStatus.FAILED, (), "no", failure=failure))
+            assert (await store.run(plan.run_id, None, None)).failure is failure
 
     async def test_a_full_queue_names_the_oldest_open_run(self, store: ThreadStore) -> None:
         plans = [make_plan() for _ in range(3)]

@@ -33,6 +33,7 @@ from jimsapi.threads.run import (
     ByExternalId,
     ById,
     ContextLimits,
+    FailureKind,
     Idempotency,
     Latest,
     New,
@@ -85,6 +86,7 @@ class _Run:
     started: bool = False
     streamed: int | None = None
     error: str | None = None
+    failure: FailureKind | None = None
     sent: list[tuple[UUID, str]] = field(default_factory=list)
 
     @property
@@ -341,16 +343,20 @@ class StoreMachine(RuleBasedStateMachine):
         pick=_picks,
         stranger=st.booleans(),
         status=st.sampled_from([status for status in RunStatus if status not in OPEN]),
+        kind=st.sampled_from(FailureKind),
         count=_counts,
         takes=st.booleans(),
     )
-    def finish(self, pick: int, stranger: bool, status: RunStatus, count: int, takes: bool) -> None:
+    def finish(self, pick: int, stranger: bool, status: RunStatus, kind: FailureKind, count: int, takes: bool) -> None:
         run = self._pick(pick)
         events = [NewEvent(uuid7(), "comm.assistant_message", b'{"content":"Hi"}') for _ in range(count)]
         taken = takes and bool(run.thread.events)
         if taken:
             events.append(NewEvent(run.thread.events[-1][0], "rag.x", b"{}"))
-        outcome = Outcome(status, tuple(events), "went wrong" if status is RunStatus.FAILED else None, count)
+        failed = status is RunStatus.FAILED
+        outcome = Outcome(
+            status, tuple(events), "went wrong" if failed else None, count, failure=kind if failed else None
+        )
         call = self.store.finish(run.plan.run_id, self._owner(run, stranger), outcome)
         if run.status is not RunStatus.RUNNING or stranger:
             assert self._do(call) == Settled(False, run.status, run.thread.next_run(), [])
@@ -365,7 +371,8 @@ class StoreMachine(RuleBasedStateMachine):
         settled = self._do(call)
         run.end(status)
         run.thread.events += entered
-        run.sent, run.streamed, run.error = entered, count, outcome.error
+        run.sent, run.streamed = entered, count
+        run.error, run.failure = outcome.error, outcome.failure
         assert (settled.counted, settled.status, settled.next_run) == (True, status, run.thread.next_run())
         assert _pairs(settled.stored) == entered
 
@@ -429,7 +436,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert seen.contact_id == run.thread.contact_id
         assert (seen.status, seen.created_new_thread) == (run.status, run.created_new_thread)
         assert (seen.started_at is not None, seen.finished_at is not None) == (run.started, run.status not in OPEN)
-        assert (seen.streamed, seen.error) == (run.streamed, run.error)
+        assert (seen.streamed, seen.error, seen.failure) == (run.streamed, run.error, run.failure)
         assert _pairs(seen.events) == run.sent
 
     @precondition(lambda self: self.threads)
