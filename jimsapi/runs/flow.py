@@ -340,7 +340,8 @@ class RunFlow:
             return
         if self._quota is not None and run.account is not None:
             self._quota.give_back(run.account)
-        run.answer_with(RunInterrupted())  # heard only by a caller whose run was cut off at the exit
+        if run.is_awaited:  # it was cut off at the exit
+            run.answer_with(RunInterrupted())
         now = asyncio.get_running_loop().time()
         if run.stream is not None:
             self._streams.close(run.run_id, now)

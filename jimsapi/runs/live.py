@@ -156,6 +156,12 @@ class LiveRun:
         """Let others wait on `taken` until a thread has taken the message."""
         self.taken = self.answer.get_loop().create_future()
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for the answer, watches the run, or waits for a thread to take it."""
+        is_watched = self.stream is not None and not self.stream.is_over
+        return not self.answer.done() or is_watched or self.taken is not None
+
     def enter(self, thread: ThreadRecord, created_new_thread: bool) -> None:
         """A thread has taken the message: tell whoever watches, or waits for that."""
         self.thread = thread

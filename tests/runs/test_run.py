@@ -27,7 +27,7 @@ from jimsapi.runs.pipeline import Pipeline
 from jimsapi.runs.service import RunService
 from jimsapi.runs.sinks import SinkQueue
 from jimsapi.stores.memory import MemoryStore
-from jimsapi.threads.errors import RunClosed, ThreadNotFound
+from jimsapi.threads.errors import DomainError, RunClosed, ThreadNotFound
 from jimsapi.threads.run import Outcome, RunStatus, Settled
 
 pytestmark = pytest.mark.anyio
@@ -342,6 +342,38 @@ async def test_a_caller_whose_run_is_cut_off_at_the_exit_is_answered() -> None:
         await reached.wait()
     with pytest.raises(RunInterrupted):
         await caller
+
+
+async def test_who_watches_a_run_that_is_cut_off_at_the_exit_is_told_also_if_its_caller_has_left() -> None:
+    reached = asyncio.Event()
+
+    class Stuck(MemoryStore):
+        async def accept(self, plan: Any) -> Any:
+            reached.set()
+            await asyncio.Event().wait()
+
+    async with RunService(JimsApp(Bot()), Stuck(), [DefaultResolver()]) as service:
+        run = service.begin(inbound("hi"), PUBLIC, watched=True)
+        taken = run.taken
+        await reached.wait()
+        run.answer.cancel()
+    assert taken is not None
+    assert taken.done()
+    assert run.stream is not None
+    assert run.stream.ended is not None
+    assert isinstance(run.stream.ended.answer, RunInterrupted)
+
+
+@pytest.mark.parametrize("watched", [False, True])
+async def test_no_error_is_made_for_a_run_that_succeeds(watched: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[DomainError] = []
+    monkeypatch.setattr(DomainError, "__init__", lambda self, *_: made.append(self), raising=False)
+    async with serving(Bot()) as service:
+        run = service.begin(inbound("hi"), PUBLIC, watched=watched)
+        await run.answer
+        while service.open_runs:
+            await asyncio.sleep(0)
+    assert made == []
 
 
 @pytest.mark.parametrize("waits", [False, True])
