@@ -1,7 +1,7 @@
 """From the bytes of a JSON body to a value, or to the 422 that says what is wrong with it.
 
 orjson parses. What it lets through and our stores cannot keep is refused here, once for every body: nesting over
-`MAX_DEPTH`, integers beyond 64 bits (orjson turns them into floats without a word), NUL in a string or key. Each of
+`MAX_NESTING`, integers beyond 64 bits (orjson turns them into floats without a word), NUL in a string or key. Each of
 these has a check that costs an ordinary body next to nothing and only raises suspicion; the exact look, which also
 finds the place, is taken only then.
 """
@@ -9,15 +9,13 @@ finds the place, is taken only then.
 import json
 import re
 from collections.abc import Iterator
-from itertools import accumulate, islice
+from itertools import islice
 from typing import Any
 
 import orjson
 
 from .errors import Fault, ValidationError
-
-MAX_DEPTH = 200
-"""Arrays and objects within each other, in any part of a body."""
+from .nesting import MAX_NESTING, nesting
 
 _MAX_INTEGER = 2**64 - 1
 _MIN_INTEGER = -(2**63)
@@ -32,12 +30,7 @@ _DIGITS_TO_ZERO = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range
 _LONG_NUMBER = b"0" * 19
 # A string that begins always matches, closed or not, and gives nothing back: else an open one would be tried again from
 # each of its quotes, and a megabyte of them would take an hour.
-_STRING = re.compile(rb'"(?:[^"\\]|\\.?)*+"?', re.DOTALL)
 _STEP = re.compile(rb'("(?:[^"\\]|\\.?)*+"?)|[\[\]{},:]', re.DOTALL)
-
-# Opening brackets become 1, closing ones -1 (read as a signed byte); the running sum is the depth.
-_BRACKET_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
-_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 Loc = tuple[str | int, ...]
 
@@ -51,7 +44,7 @@ _OUT_OF_RANGE = _OutOfRange()
 
 def decode_json(raw: bytes) -> Any:
     """The value of a JSON body. Raises `ValidationError` (422) for what is no JSON and for what no store can keep."""
-    if len(raw) > MAX_DEPTH and raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(raw) > MAX_DEPTH:
+    if len(raw) > MAX_NESTING and raw.count(b"[") + raw.count(b"{") > MAX_NESTING and nesting(raw) > MAX_NESTING:
         raise ValidationError([_too_deep(raw)])
     try:
         value = orjson.loads(raw)
@@ -180,14 +173,8 @@ def _parts(value: dict[str, Any] | list[Any]) -> Iterator[tuple[str | int, Any]]
     return iter(value.items()) if isinstance(value, dict) else iter(enumerate(value))
 
 
-def _depth(raw: bytes) -> int:
-    """How deep the brackets stand in each other, outside of strings. All loops are C's, so a megabyte is no matter."""
-    brackets = _STRING.sub(b"", raw).translate(_BRACKET_STEPS, _NOT_BRACKETS)
-    return max(accumulate(memoryview(brackets).cast("b")), default=0)
-
-
 def _too_deep(raw: bytes) -> Fault:
-    """The place where `raw` first goes deeper than `MAX_DEPTH`: read step by step, up to there only."""
+    """The place where `raw` first goes deeper than `MAX_NESTING`: read step by step, up to there only."""
     loc: list[str | int] = []
     text = b""
     for step in _STEP.finditer(raw):
@@ -195,7 +182,7 @@ def _too_deep(raw: bytes) -> Fault:
         if step.group(1):
             text = token
         elif token in b"[{":
-            if len(loc) == MAX_DEPTH:
+            if len(loc) == MAX_NESTING:
                 break
             loc.append(0 if token == b"[" else "")
         elif token in b"]}":
@@ -204,7 +191,7 @@ def _too_deep(raw: bytes) -> Fault:
             loc[-1] = _key(text)
         elif loc and isinstance(loc[-1], int):
             loc[-1] += 1
-    return fault("nesting_too_deep", ("body", *loc), f"Nesting must not be deeper than {MAX_DEPTH}", None)
+    return fault("nesting_too_deep", ("body", *loc), f"Nesting must not be deeper than {MAX_NESTING}", None)
 
 
 def _key(text: bytes) -> str:

@@ -21,7 +21,6 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import secrets
 import stat
 import tempfile
@@ -33,6 +32,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from jimsapi.asgi.nesting import nesting
 from jimsapi.plugins.errors import StartError
 from jimsapi.runs.inbound import check_contact_id
 from jimsapi.threads.errors import InputRefused
@@ -74,7 +74,7 @@ def parse_keys(data: bytes) -> tuple[NamedKey, ...]:
     """Parse a keys file. Raises `ValueError` for an invalid one; the message does not quote hashes or contacts."""
     try:
         text = data.decode("utf-8-sig")
-        if _is_nested_deeper(text, MAX_DEPTH):
+        if nesting(data) > DEEPEST:
             raise ValueError("it is no keys file: it nests too deeply")
         document = json.loads(text, object_pairs_hook=_without_duplicates)
         if isinstance(document, dict) and isinstance(version := document.get("version"), int) and version != VERSION:
@@ -105,20 +105,6 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(fields) != len(pairs):
         raise ValueError("a field stands twice in one object")
     return fields
-
-
-# Brackets inside a string do not count, so the pattern matches a string as a whole.
-_STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
-
-
-def _is_nested_deeper(text: str, levels: int) -> bool:
-    """Whether lists and objects in a JSON text are nested more than `levels` deep."""
-    depth = 0
-    for found in _STRING_OR_BRACKET.finditer(text):
-        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
-        if depth > levels:
-            return True
-    return False
 
 
 def digest_of(key: bytes) -> bytes:

@@ -6,8 +6,7 @@ from typing import Any
 
 import orjson
 
-MAX_NESTING = 200
-"""Levels of arrays and objects. orjson reads 1,024 levels but writes 254."""
+from jimsapi.asgi.nesting import MAX_NESTING, nesting
 
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -36,7 +35,7 @@ def dump_storable(value: Any) -> bytes:
     if (
         len(data) > 2 * MAX_NESTING
         and data.count(b"[") + data.count(b"{") > MAX_NESTING
-        and _nesting(orjson.loads(data)) > MAX_NESTING
+        and nesting(data) > MAX_NESTING
     ):
         raise Unstorable(f"it nests deeper than {MAX_NESTING} levels")
     return fitted(data)
@@ -76,12 +75,3 @@ def _named_tuple(value: Any) -> list[Any]:
     if isinstance(value, tuple):
         return list(value)
     raise TypeError
-
-
-def _nesting(value: Any) -> int:
-    levels = 0
-    layer = [value]
-    while layer := [item for item in layer if isinstance(item, dict | list)]:
-        levels += 1
-        layer = [child for item in layer for child in (item.values() if isinstance(item, dict) else item)]
-    return levels

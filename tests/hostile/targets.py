@@ -19,10 +19,11 @@ import orjson
 
 from jimsapi import Options, Secret, option
 from jimsapi.asgi.app import App
-from jimsapi.asgi.body import MAX_DEPTH, decode_json
+from jimsapi.asgi.body import decode_json
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.errors import HTTPError, ValidationError
 from jimsapi.asgi.fields import QueryParams
+from jimsapi.asgi.nesting import MAX_NESTING
 from jimsapi.asgi.response import Response
 from jimsapi.asgi.validation import convert_body, convert_query
 from jimsapi.client.event_stream import EventStreamReader, SentEvent
@@ -113,7 +114,7 @@ def stored(data: bytes) -> None:
     except Unstorable:
         pass
     else:
-        assert _nesting(value) <= MAX_DEPTH
+        assert _nesting(value) <= MAX_NESTING
         assert b"\\u0000" not in text.replace(b"\\\\", b"")
         assert load_stored(text) == json.loads(text)
         assert dump_storable(load_stored(text)) == text

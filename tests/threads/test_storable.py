@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jimsapi.threads.storable import MAX_NESTING, Unstorable, dump_storable
+from jimsapi.asgi.nesting import MAX_NESTING
+from jimsapi.threads.storable import Unstorable, dump_storable
 
 _json = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
