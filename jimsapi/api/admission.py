@@ -17,7 +17,7 @@ from jimsapi.plugins.protocols import (
     AuthUnavailable,
     InvalidCredentials,
 )
-from jimsapi.runs.errors import ServerDraining
+from jimsapi.runs.errors import ScopeMissing, ServerDraining
 from jimsapi.runs.foreign import ENDINGS, being_cancelled
 from jimsapi.runs.identity import PUBLIC, Admission, Identity
 from jimsapi.runs.observers import notify
@@ -49,13 +49,13 @@ class Gate:
     async def __call__(self, request: Request, route: Route) -> Admission:
         """Return the caller's admission.
 
-        Raises `HTTPError` (400, 401, 403 or 503), or `ServerDraining` during a shutdown.
+        Raises `HTTPError` (400, 401, 403 or 503), `ScopeMissing`, or `ServerDraining` during a shutdown.
         """
         if self._service.draining:
             raise ServerDraining
         admission = await self.admit(request) if self._providers else PUBLIC
-        if not admission.identity.may(route.scope):
-            raise HTTPError(403, f"These credentials lack the scope {route.scope}")
+        if route.scope is not None and not admission.identity.may(route.scope):
+            raise ScopeMissing(route.scope)
         if admission.provider is not None:
             request.note_all(self._notes[admission.provider])
         return admission

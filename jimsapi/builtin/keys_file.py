@@ -74,7 +74,7 @@ def parse_keys(data: bytes) -> tuple[NamedKey, ...]:
     """Parse a keys file. Raises `ValueError` for an invalid one; the message does not quote hashes or contacts."""
     try:
         text = data.decode("utf-8-sig")
-        if nesting(data) > DEEPEST:
+        if nesting(data) > MAX_DEPTH:
             raise ValueError("it is no keys file: it nests too deeply")
         document = json.loads(text, object_pairs_hook=_without_duplicates)
         if isinstance(document, dict) and isinstance(version := document.get("version"), int) and version != VERSION:

@@ -1,4 +1,4 @@
-"""What can go wrong with a run. `jimsapi/api/errors.py` maps each to HTTP."""
+"""What can go wrong with a run. `jimsapi/wire/errors.py` maps each to HTTP."""
 
 from uuid import UUID
 
@@ -16,7 +16,7 @@ class ScopeMissing(DomainError):
     """The caller's scopes do not cover what it asked for."""
 
     def __init__(self, scope: str) -> None:
-        super().__init__(f"These credentials do not have the scope '{scope}'")
+        super().__init__(f"These credentials lack the scope {scope}")
 
 
 class PipelineFailed(DomainError):

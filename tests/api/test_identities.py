@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -125,6 +126,12 @@ def test_without_the_scope_threads_no_thread_is_shown_or_deleted(client: httpx.C
 )
 def test_chatting_needs_the_scope_chat(client: httpx.Client, user: str, status: int) -> None:
     assert chat(client, user, contact_id="ann").status_code == status
+
+
+def test_without_any_scope_no_run_is_shown_or_cancelled(client: httpx.Client) -> None:
+    for method, path in (("GET", f"/api/v1/runs/{uuid4()}"), ("POST", f"/api/v1/runs/{uuid4()}/cancel")):
+        answer = ask(client, "nobody", method, path)
+        assert (answer.status_code, answer.json()) == (403, {"detail": "These credentials lack the scope chat"})
 
 
 def test_a_reader_reads_every_contact(client: httpx.Client) -> None:
