@@ -1,7 +1,6 @@
 """What an operator sees: metrics by the names that dashboards use, and log lines without secrets."""
 
 import re
-import socket
 from collections.abc import Iterator
 
 import httpx
@@ -10,6 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from jimsapi.api.app import VERSION
+from tests.ports import free_port
 from tests.raw import ask, metric, request
 from tests.serving import Served
 
@@ -20,10 +20,7 @@ AUTHORIZED = {"authorization": f"Bearer {KEY}"}
 
 @pytest.fixture(scope="module")
 def metrics_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_port()
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from jimsapi.asgi.connection import Request
 from jimsapi.plugins.errors import StartError
 from jimsapi.server import thread
 from jimsapi.server.http1 import connection as connection_module
+from tests.ports import free_port
 from tests.raw import connect, ended, read_answer, request
 from tests.serving import Served
 from tests.waiting import eventually
@@ -199,12 +200,6 @@ def status_of(served: Served, field: str) -> int:
     """A number of /proc/PID/status: threads, or KiB."""
     lines = Path(f"/proc/{served.pid}/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(f"{field}:")).split()[1])
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        found: int = listening.getsockname()[1]
-        return found
 
 
 def test_400_idle_connections_cost_no_thread_and_less_than_10_mb() -> None:

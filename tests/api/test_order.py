@@ -2,13 +2,13 @@
 
 import asyncio
 import json
-import socket
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.ports import free_port
 from tests.raw import metric, request
 from tests.serving import Served
 
@@ -16,13 +16,6 @@ pytestmark = pytest.mark.anyio
 
 CHAT = "/api/v1/chat"
 MANY = 50
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 METRICS_PORT = free_port()

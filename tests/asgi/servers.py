@@ -13,6 +13,8 @@ from typing import Self
 
 import httpx
 
+from tests.ports import free_port, listens
+
 ROOT = Path(__file__).resolve().parents[2]
 APP = "tests.asgi.served:app"
 START_WITHIN = 30.0
@@ -38,7 +40,7 @@ class Server:
 
     def __init__(self, name: str, root_path: str = "", more: Sequence[str] = ()) -> None:
         self.name = name
-        self.port = _free_port()
+        self.port = free_port()
         parts = COMMANDS[name] if root_path else COMMANDS[name][:-2]  # without the option and the value at the end
         self.command = [
             sys.executable,
@@ -53,7 +55,7 @@ class Server:
             self.command, cwd=ROOT, stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL
         )
         until = time.monotonic() + START_WITHIN
-        while not _listens(self.port):
+        while not listens(self.port):
             if self._process.poll() is not None or time.monotonic() > until:
                 self._process.kill()
                 raise RuntimeError(f"{self.name} did not start:\n{self.log}")
@@ -151,14 +153,3 @@ def ask(port: int, method: str, path: str, *headers: str) -> tuple[int, dict[str
     with Wire(port) as wire:
         wire.send(method, path, *headers)
         return wire.answer()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -18,6 +18,7 @@ import trustme
 from openapi_spec_validator import validate
 
 from tests.command import ROOT, python_path, refusal, run_command
+from tests.ports import free_port
 from tests.serving import Served
 
 BOT = "async def app(ctx):\n    ctx.send_message(f'You said: {ctx.get_last_user_message()}')\n"
@@ -34,11 +35,6 @@ def bot(site: Path) -> Path:
 def taken_port() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening.getsockname()[1]
-
-
-def free_port() -> int:
-    with taken_port() as port:
-        return port
 
 
 def chat(client: httpx.Client) -> httpx.Response:

@@ -1,13 +1,13 @@
 """The tutorial for authors of auth plugins, walked from start to end: every file written, every command run."""
 
 import re
-import socket
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.clean_venv import CleanVenv, our_wheel
 from tests.docs.snippets import ROOT
+from tests.ports import free_port
 
 PAGE = "docs/write-an-auth-plugin.md"
 PORT = "8080"
@@ -37,7 +37,7 @@ class Walk:
         self.folder.mkdir()
         # pip finds everything here already, and downloads nothing. (Its variable for no isolation is "0" when set.)
         self.environment = self.venv.environment({"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"})
-        self.port = _free_port()
+        self.port = str(free_port())
         self.printed = ""
         self.status = 0
         self.server: subprocess.Popen[str] | None = None
@@ -120,9 +120,3 @@ def test_the_page_is_made_of_files_commands_and_what_they_print() -> None:
 def test_the_other_pages_lead_to_it() -> None:
     assert "(write-an-auth-plugin.md)" in (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
     assert f"({PAGE})" in (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def _free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])

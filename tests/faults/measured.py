@@ -1,12 +1,9 @@
 """The command with the bot for load, and what its process uses. Needs Linux."""
 
 import os
-import random
 import resource
-import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from tests.serving import Served
@@ -14,8 +11,6 @@ from tests.serving import Served
 KEY = "the-key"
 LOOK_EVERY = 0.1
 SERVER_CORE, LOAD_CORE = 0, 1
-NOT_FOR_CLIENTS = range(20_000, 32_000)
-"""Ports below those that Linux gives to clients by default (net.ipv4.ip_local_port_range)."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -72,18 +67,6 @@ class MeasuredServer(Served):
     def _status(self, field: str) -> str:
         lines = self._proc("status").read_text().splitlines()
         return next(line.split()[1] for line in lines if line.startswith(f"{field}:"))
-
-
-def free_port() -> int:
-    """A port that nothing listens on now.
-
-    It is none of those that the system gives to clients: until the server opens it, one of them could take it.
-    """
-    while True:
-        port = random.choice(NOT_FOR_CLIENTS)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def allow_descriptors(count: int) -> None:

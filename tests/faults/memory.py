@@ -21,8 +21,9 @@ import uvloop
 
 from tests.faults.callers import Connection, Crowd
 from tests.faults.figures import Report, megabytes
-from tests.faults.measured import KEY, MeasuredServer, allow_descriptors, chat, free_port, get, wait_until
+from tests.faults.measured import KEY, MeasuredServer, allow_descriptors, chat, get, wait_until
 from tests.faults.slow_clients import NUMBER, RECEIVE_BUFFER, frame, handshake, is_open
+from tests.ports import free_port
 from tests.raw import ask, metric
 
 GIVEN_BACK = 12e6

@@ -32,9 +32,10 @@ from pathlib import Path
 import trustme
 
 from tests.faults.figures import Report, given_back, megabytes, percentile
-from tests.faults.measured import KEY, LOAD_CORE, MeasuredServer, allow_descriptors, chat, free_port, get, wait_until
+from tests.faults.measured import KEY, LOAD_CORE, MeasuredServer, allow_descriptors, chat, get, wait_until
 from tests.faults.prober import Probe, Prober, Seen, between, seconds, unanswered
 from tests.faults.slow_clients import KINDS, Kind, SlowClient
+from tests.ports import free_port
 from tests.raw import ask
 
 SLOWED_DOWN = 2.0

@@ -27,7 +27,8 @@ import uvloop
 from websockets.asyncio.client import connect
 
 from tests.faults.figures import Report, megabytes
-from tests.faults.measured import KEY, MeasuredServer, chat, free_port, get
+from tests.faults.measured import KEY, MeasuredServer, chat, get
+from tests.ports import free_port
 from tests.raw import metric
 
 SAMPLE_EVERY = 5.0

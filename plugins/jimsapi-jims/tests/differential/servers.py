@@ -16,6 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Self
 
+from tests.ports import listens
+
 BOT = Path(__file__).with_name("bot.py")
 FORKED = Path(__file__).with_name("forked.py")
 KEY = "the-key"
@@ -88,7 +90,7 @@ class Servers:
         with open(self._folder / "log", "wb") as log:
             self._process = subprocess.Popen(self._command, env=env, stdin=subprocess.PIPE, stdout=log, stderr=log)
         until = time.monotonic() + START_WITHIN
-        while not all(map(_listens, self.ports.values())):
+        while not all(map(listens, self.ports.values())):
             if self._process.poll() is not None or time.monotonic() > until:
                 logs = [log.read_text(errors="replace") for log in self._folder.rglob("log")]
                 self.__exit__()
@@ -98,7 +100,7 @@ class Servers:
 
     def serves(self, name: str) -> bool:
         """Whether the server in this configuration still listens."""
-        return _listens(self.ports[name])
+        return listens(self.ports[name])
 
     def await_end(self, name: str) -> None:
         """Wait until the server in this configuration has ended by itself. Raises `RuntimeError` if it does not."""
@@ -120,11 +122,6 @@ def free_ports(count: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [one.getsockname()[1] for one in sockets]
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Authentik:
