@@ -1,7 +1,5 @@
 """Fixtures for tests of several plugins. The plugins' fakes are loaded by path: test folders are not packages."""
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -9,24 +7,9 @@ from typing import Any
 
 import pytest
 
+from tests.plugins.modules import load
+
 PLUGINS = Path(__file__).resolve().parents[1]
-
-
-def load(path: Path) -> ModuleType:
-    """Import a file by its path."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """The loop of async tests."""
-    return "asyncio"
 
 
 @pytest.fixture(scope="session")

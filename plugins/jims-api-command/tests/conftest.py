@@ -1,7 +1,6 @@
 """What the suites share. They need what the command needs, in the environment that runs them."""
 
 import importlib.util
-import os
 
 import pytest
 
@@ -10,11 +9,3 @@ if importlib.util.find_spec("jims_core") is None:
         "the tests of jims-api-command need jims-core: run them where those of jimsapi-jims run, with "
         "pip install -e 'plugins/jims-api-command[test]' beside it"
     )
-
-
-@pytest.fixture(autouse=True)
-def nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No option and no proxy of the machine's."""
-    for variable in list(os.environ):
-        if variable.startswith("JIMS_") or variable.lower().endswith("_proxy"):
-            monkeypatch.delenv(variable)

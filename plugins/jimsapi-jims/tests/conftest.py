@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.plugins.modules import load
+
 os.environ.setdefault(
     "LITELLM_LOCAL_MODEL_COST_MAP", "True"
 )  # these tests import jims-core before the plugin can set it
@@ -20,30 +22,8 @@ if importlib.util.find_spec("jims_core") is None or importlib.util.find_spec("ai
     )
 
 
-def _load(name: str) -> None:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
-
 for _name in ("find_python", "model_server", "jims"):
-    _load(_name)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """The loop of async tests."""
-    return "asyncio"
-
-
-@pytest.fixture(autouse=True)
-def nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No option and no proxy of the machine's."""
-    for variable in list(os.environ):
-        if variable.startswith("JIMS_") or variable.lower().endswith("_proxy"):
-            monkeypatch.delenv(variable)
+    load(Path(__file__).with_name(f"{_name}.py"))
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Issuers, and APIs that trust them."""
 
-import os
 import socket
 import sys
 import time
@@ -23,14 +22,6 @@ from fake_issuer import AUDIENCE, FakeIssuer  # it is within reach only now
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No option comes from outside."""
-    for variable in list(os.environ):
-        if variable.startswith("JIMS_"):
-            monkeypatch.delenv(variable)
 
 
 @pytest.fixture(scope="module")

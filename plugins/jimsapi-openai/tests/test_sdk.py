@@ -14,8 +14,8 @@ THREAD = "X-OpenWebUI-Chat-Id"
 
 
 @pytest.fixture(scope="module")
-def sdk(served: Served) -> Iterator[OpenAI]:
-    with OpenAI(base_url=f"{served.url}/v1", api_key="openai-suite-key", timeout=30) as client:
+def sdk(served: Served, key: str) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{served.url}/v1", api_key=key, timeout=30) as client:
         yield client
 
 

@@ -1,13 +1,15 @@
 """PostgreSQL servers, and stores on them."""
 
 import asyncio
-import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import pytest
 from jimsapi_postgres.schema import prepare
+from jimsapi_postgres.store import PostgresStore
 from jimsapi_postgres.url import parse_url
 
 from tests.serving import Served
@@ -17,19 +19,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from database import Postgres  # they are within reach only now
 from jims_process import Jims, jims_python
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No option comes from outside."""
-    for variable in list(os.environ):
-        if variable.startswith(("JIMS_", "PG")):
-            monkeypatch.delenv(variable)
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +39,21 @@ def database(postgres: Postgres) -> Iterator[str]:
 def url(postgres: Postgres, database: str) -> str:
     """Where a new, empty database is."""
     return postgres.url(database)
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[PostgresStore]:
+    """A store in a new database."""
+    async with PostgresStore(url) as store:
+        yield store
+
+
+@pytest.fixture
+async def outside(url: str) -> AsyncIterator[Any]:
+    """Another program's connection to that database."""
+    connection = await asyncpg.connect(url)
+    yield connection
+    await connection.close()
 
 
 @pytest.fixture

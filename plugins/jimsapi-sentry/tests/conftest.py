@@ -1,6 +1,5 @@
 """What the suites share: the Sentry that gets the reports, and an environment that is the tests' own."""
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,19 +10,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from fake_sentry import FakeSentry  # it is within reach only now
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No option and no proxy comes from outside."""
-    for variable in list(os.environ):
-        if variable.startswith(("JIMS_", "SENTRY_")) or variable.lower().endswith("_proxy"):
-            monkeypatch.delenv(variable)
 
 
 @pytest.fixture
