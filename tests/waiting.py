@@ -1,9 +1,15 @@
-"""Waiting for what a server does meanwhile."""
+"""Waiting for what a server or a store does meanwhile."""
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from jimsapi.threads.errors import StoreUnavailable
 
 PATIENCE = 30.0
+
+T = TypeVar("T")
 
 
 def eventually(holds: Callable[[], object], within: float = PATIENCE) -> None:
@@ -12,3 +18,13 @@ def eventually(holds: Callable[[], object], within: float = PATIENCE) -> None:
     while not holds():
         assert time.monotonic() < until
         time.sleep(0.005)
+
+
+async def insist(call: Callable[[], Awaitable[T]]) -> T:
+    """Ask again while the store is unavailable, as the run service does. Raises `TimeoutError` at last."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                return await call()
+            except StoreUnavailable:
+                await asyncio.sleep(0.02)

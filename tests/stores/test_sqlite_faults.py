@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -38,17 +38,6 @@ pytestmark = pytest.mark.anyio
 
 LOAD = Path(__file__).with_name("sqlite_load.py")
 MANY_BYTES = "x" * 400_000
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "jims.db"
-
-
-@pytest.fixture
-async def store(path: Path) -> AsyncIterator[SQLiteStore]:
-    async with SQLiteStore(path, durability="relaxed") as store:
-        yield store
 
 
 # Opening

@@ -6,10 +6,9 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
@@ -17,8 +16,7 @@ from jimsapi.stores.sqlite import SQLiteStore
 from jimsapi.stores.sqlite import file as sqlite_file
 from jimsapi.testing.store import OWNER, all_threads, completed, contents, make_event, make_plan
 from jimsapi.threads.errors import StoreUnavailable, StoreUnusable
-
-T = TypeVar("T")
+from tests.waiting import insist
 
 pytestmark = pytest.mark.anyio
 
@@ -30,17 +28,6 @@ connection.execute("SELECT count(*) FROM threads").fetchone()
 for line in iter(lambda: print("done", flush=True) or sys.stdin.readline(), ""):
     connection.execute(line)
 """
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "jims.db"
-
-
-@pytest.fixture
-async def store(path: Path) -> AsyncIterator[SQLiteStore]:
-    async with SQLiteStore(path, durability="relaxed") as store:
-        yield store
 
 
 SEEN = """
@@ -383,16 +370,6 @@ async def test_new_files_are_private_and_old_ones_keep_their_mode(path: Path) ->
             assert files == dict.fromkeys(["jims.db", "jims.db-wal", "jims.db-shm", "jims.db.lock"], 0o660)
     finally:
         os.umask(before)
-
-
-async def insist(call: Callable[[], Awaitable[T]]) -> T:
-    """Ask again while the store is unavailable, as the run service does."""
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                return await call()
-            except StoreUnavailable:
-                await asyncio.sleep(0.02)
 
 
 async def reopened(store: SQLiteStore) -> None:

@@ -2,7 +2,6 @@
 
 import sqlite3
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -84,12 +83,6 @@ def path(tmp_path: Path) -> Path:
         )
     connection.close()
     return path
-
-
-@pytest.fixture
-async def store(path: Path) -> AsyncIterator[SQLiteStore]:
-    async with SQLiteStore(path, durability="relaxed") as store:
-        yield store
 
 
 def _insert(connection: sqlite3.Connection, thread_id: UUID, event_id: UUID, event_type: str, data: str | None) -> None:

@@ -27,11 +27,6 @@ sys.stdin.read()
 """
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "jims.db"
-
-
 async def test_the_refusal_names_the_process_and_the_way_out(path: Path) -> None:
     with holder(LOAD, path, "idle") as process, pytest.raises(StoreUnusable) as refused:
         await open_and_close(path)

@@ -1,7 +1,6 @@
 """Runs in an SQLite database: what an older server left, and what other programs put between a run's events."""
 
 import sqlite3
-from collections.abc import AsyncIterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -51,17 +50,6 @@ VERSION_2 = f"""
     CREATE INDEX jimsapi_runs_open ON jimsapi_runs (thread_id, seq) WHERE finished_at IS NULL;
     UPDATE jimsapi_schema SET version = 2;
 """
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "jims.db"
-
-
-@pytest.fixture
-async def store(path: Path) -> AsyncIterator[SQLiteStore]:
-    async with SQLiteStore(path, durability="relaxed") as store:
-        yield store
 
 
 async def test_a_database_of_version_1_is_brought_up_to_date_with_its_runs(path: Path) -> None:

@@ -1,12 +1,10 @@
 """Background runs of dead processes: each is taken over once, by a process that knows that it was."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import pytest
 from database import Postgres
 from jimsapi_postgres import peers
@@ -25,20 +23,6 @@ DEAD, ME, OTHER = uuid7(), uuid7(), uuid7()
 SILENT = """
     INSERT INTO jimsapi_owners VALUES ($1, '-infinity') ON CONFLICT (owner) DO UPDATE SET beat_at = excluded.beat_at
 """
-
-
-@pytest.fixture
-async def store(url: str) -> AsyncIterator[PostgresStore]:
-    async with PostgresStore(url) as store:
-        yield store
-
-
-@pytest.fixture
-async def outside(url: str) -> AsyncIterator[Any]:
-    """Another program's connection."""
-    connection = await asyncpg.connect(url)
-    yield connection
-    await connection.close()
 
 
 async def left_behind(store: PostgresStore, contacts: int = 1, waiting: int = 1) -> tuple[list[RunPlan], list[UUID]]:

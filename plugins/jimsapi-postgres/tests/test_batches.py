@@ -1,11 +1,9 @@
 """Messages and outcomes that share a call: their order, and what one of them does to the others."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
-import asyncpg
 import pytest
 from database import Postgres
 from jimsapi_postgres.store import PostgresStore
@@ -21,20 +19,6 @@ pytestmark = pytest.mark.anyio
 TAKEN = "SELECT run_id FROM jimsapi_runs ORDER BY seq"
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"
 EVENT = "INSERT INTO thread_events (thread_id, event_id, created_at, event_type) VALUES ($1, $2, '{}', 'rag.x')"
-
-
-@pytest.fixture
-async def store(url: str) -> AsyncIterator[PostgresStore]:
-    async with PostgresStore(url) as store:
-        yield store
-
-
-@pytest.fixture
-async def outside(url: str) -> AsyncIterator[Any]:
-    """Another program's connection."""
-    connection = await asyncpg.connect(url)
-    yield connection
-    await connection.close()
 
 
 async def test_messages_of_a_contact_that_come_while_an_earlier_one_is_held_up_do_not_overtake_it(

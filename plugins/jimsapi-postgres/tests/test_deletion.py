@@ -1,7 +1,6 @@
 """Deletion of much: it takes few locks, and holds up nothing else."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
@@ -23,20 +22,6 @@ THREADS = """
 WAITS_FOR_A_ROW = """
     SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'transactionid'
 """
-
-
-@pytest.fixture
-async def store(url: str) -> AsyncIterator[PostgresStore]:
-    async with PostgresStore(url) as store:
-        yield store
-
-
-@pytest.fixture
-async def outside(url: str) -> AsyncIterator[Any]:
-    """Another program's connection."""
-    connection = await asyncpg.connect(url)
-    yield connection
-    await connection.close()
 
 
 async def test_a_contact_with_more_threads_than_the_server_has_locks_is_deleted(

@@ -1,9 +1,9 @@
 """A store whose database goes away, goes silent, or refuses: nothing that was acknowledged is lost or doubled."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -19,8 +19,7 @@ from jimsapi.threads.errors import RunClosed, StoreUnavailable, StoreUnusable
 from jimsapi.threads.event import NewEvent
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import ById, ContextLimits, RunPlan, RunStatus
-
-T = TypeVar("T")
+from tests.waiting import insist
 
 pytestmark = pytest.mark.anyio
 
@@ -33,12 +32,6 @@ WAITING = """
 """
 CLIENTS = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
 CONTEXT = ContextLimits()
-
-
-@pytest.fixture
-async def store(url: str) -> AsyncIterator[PostgresStore]:
-    async with PostgresStore(url) as store:
-        yield store
 
 
 @pytest.fixture
@@ -224,9 +217,9 @@ async def test_a_server_that_goes_silent_is_given_up(
         )
         assert {type(error) for error in refused} == {StoreUnavailable}  # the API's table goes by the very type
         proxy.silent = False
-        settled = await _insist(lambda: store.finish(plan.run_id, OWNER, completed()))
+        settled = await insist(lambda: store.finish(plan.run_id, OWNER, completed()))
         assert settled.status is RunStatus.COMPLETED
-        await _insist(lambda: store.accept(make_plan("cid")))
+        await insist(lambda: store.accept(make_plan("cid")))
 
 
 async def test_a_server_that_became_read_only_is_left_until_it_takes_writes(own_postgres: Postgres) -> None:
@@ -240,8 +233,8 @@ async def test_a_server_that_became_read_only_is_left_until_it_takes_writes(own_
         with pytest.raises(StoreUnavailable):
             await store.ping()
         _set(own_postgres, "default_transaction_read_only", "off")
-        assert (await _insist(lambda: store.finish(plan.run_id, OWNER, completed()))).counted
-        await _insist(store.ping)
+        assert (await insist(lambda: store.finish(plan.run_id, OWNER, completed()))).counted
+        await insist(store.ping)
         assert before - set(own_postgres.psql(CLIENTS).split())
 
 
@@ -326,16 +319,6 @@ async def test_no_message_holds_the_password(postgres: Postgres, database: str) 
         await PostgresStore(postgres.url("nowhere")).__aenter__()
     with pytest.raises(StoreUnusable, match="role"):
         await PostgresStore(postgres.url(database, user="nobody")).__aenter__()
-
-
-async def _insist(call: Callable[[], Awaitable[T]]) -> T:
-    """Ask again while the store is unavailable, as the run service does."""
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                return await call()
-            except StoreUnavailable:
-                await asyncio.sleep(0.05)
 
 
 def _set(server: Postgres, name: str, value: str) -> None:

@@ -44,12 +44,6 @@ async def jims(url: str) -> AsyncIterator[Any]:
     await connection.close()
 
 
-@pytest.fixture
-async def store(url: str) -> AsyncIterator[PostgresStore]:
-    async with PostgresStore(url) as store:
-        yield store
-
-
 async def test_events_of_both_stand_in_the_order_in_which_they_came(store: PostgresStore, jims: Any) -> None:
     thread_id = await fill(store, [])
     expected = [event.event_id for event in await all_events(store, thread_id)]

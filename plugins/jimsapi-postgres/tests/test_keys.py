@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import pytest
 from database import Postgres
 from jimsapi_postgres.store import PostgresStore
@@ -59,14 +58,6 @@ async def two(url: str) -> AsyncIterator[tuple[PostgresStore, PostgresStore]]:
 @pytest.fixture
 async def store(two: tuple[PostgresStore, PostgresStore]) -> PostgresStore:
     return two[0]
-
-
-@pytest.fixture
-async def outside(url: str) -> AsyncIterator[Any]:
-    """Another program's connection."""
-    connection = await asyncpg.connect(url)
-    yield connection
-    await connection.close()
 
 
 async def test_equal_requests_through_two_processes_make_one_run(two: tuple[PostgresStore, PostgresStore]) -> None:

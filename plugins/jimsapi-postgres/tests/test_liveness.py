@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import pytest
 from database import Postgres
 from jimsapi_postgres import connections, peers
@@ -57,13 +56,6 @@ class Process:
         plan = make_plan(contact_id, owner=self.owner)
         await self.store.accept(plan)
         return plan
-
-
-@pytest.fixture
-async def outside(url: str) -> AsyncIterator[Any]:
-    connection = await asyncpg.connect(url)
-    yield connection
-    await connection.close()
 
 
 @pytest.fixture

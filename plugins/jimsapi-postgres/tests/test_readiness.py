@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import asyncpg
 import httpx
@@ -22,8 +22,7 @@ from jimsapi.testing.store import OWNER, completed, make_event, make_plan
 from jimsapi.threads.errors import StoreUnavailable
 from jimsapi.threads.ids import uuid7
 from tests.serving import Served
-
-T = TypeVar("T")
+from tests.waiting import insist
 
 pytestmark = pytest.mark.anyio
 
@@ -36,12 +35,6 @@ KILL_OTHERS = """
     SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
     WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND application_name <> 'crowd'
 """
-
-
-@pytest.fixture
-async def store(url: str) -> AsyncIterator[PostgresStore]:
-    async with PostgresStore(url) as store:
-        yield store
 
 
 async def test_a_full_disk_fails_readiness_though_a_small_write_succeeds(
@@ -269,16 +262,6 @@ async def unavailable(reason: str, call: Callable[[], Awaitable[object]]) -> Sto
         await call()
     assert (refused.value.reason, type(refused.value)) == (reason, StoreUnavailable)
     return refused.value
-
-
-async def insist(call: Callable[[], Awaitable[T]]) -> T:
-    """Ask again while the store is unavailable, as the run service does."""
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                return await call()
-            except StoreUnavailable:
-                await asyncio.sleep(0.05)
 
 
 async def connect(server: Postgres) -> Any:
