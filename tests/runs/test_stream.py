@@ -44,6 +44,7 @@ from jimsapi.threads.errors import StoreUnavailable, ThreadNotFound
 from jimsapi.threads.event import NewEvent
 from jimsapi.threads.run import Outcome, RunStatus, Settled
 from tests.apps.scripted import Scripted
+from tests.runs.failing import Failing
 from tests.runs.serving import drained, ended, inbound, make_store, read_all, serving, taken, texts, told
 
 pytestmark = pytest.mark.anyio
@@ -618,17 +619,6 @@ async def test_leaving_the_service_ends_the_streams_of_open_runs() -> None:
 
 
 # A store that does not answer.
-
-
-class Failing(MemoryStore):
-    """Does not take an ending while `down`."""
-
-    down = True
-
-    async def finish(self, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
-        if self.down:
-            raise StoreUnavailable("the disk is full")
-        return await super().finish(run_id, owner, outcome)
 
 
 async def test_a_stream_that_ended_for_want_of_the_store_is_not_kept_beyond_its_run() -> None:

@@ -27,9 +27,10 @@ from jimsapi.runs.service import RunService
 from jimsapi.runs.webhooks import Webhooks, is_public, signing_key
 from jimsapi.stores.memory import MemoryStore
 from jimsapi.threads.errors import InputRefused, StoreUnavailable
-from jimsapi.threads.run import Outcome, Settled, StoredRun
+from jimsapi.threads.run import StoredRun
 from jimsapi.threads.store import ThreadStore
 from tests.apps.scripted import Scripted
+from tests.runs.failing import Failing
 from tests.runs.receiver import KEY, OK, Receiver, answer
 from tests.runs.serving import STORES, caller, ended, inbound, make_store, serving, taken
 
@@ -203,14 +204,6 @@ async def test_a_run_that_is_taken_over_by_a_process_without_a_secret_is_logged(
 
 
 async def test_a_run_whose_end_could_not_be_stored_is_told_once_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Failing(MemoryStore):
-        down = True
-
-        async def finish(self, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
-            if self.down:
-                raise StoreUnavailable("the disk is full")
-            return await super().finish(run_id, owner, outcome)
-
     monkeypatch.setattr(flow_module, "RETRY_STORE_AFTER", (0.001,))
     store = Failing()
     async with Receiver() as receiver, calling(store=store) as (service, _):
