@@ -370,7 +370,7 @@ LEFT_OUT = [
         "other items of a stream than `status`, `result` and `error`",
         Side(200, "nothing", ""),
         Side(200, "comments while nothing happens, `id:` lines, events `started`, `delta`, `event` and `gap`", ""),
-        "Proxies keep the connection, and clients may use the further items. Others ignore unknown events (WHATWG HTML, 9.2.6).",
+        "Proxies keep the connection, clients may use the events, others ignore unknown events (WHATWG HTML, 9.2.6).",
         (),
     ),
     Difference(
