@@ -12,6 +12,10 @@ from jimsapi.stores.sqlite import SQLiteStore
 from jimsapi.testing.store import completed, make_event, make_plan
 from jimsapi.threads.errors import StoreUnavailable
 from jimsapi.threads.ids import uuid7
+from jimsapi.threads.run import Outcome, RunStatus
+
+REFUSED_FOR = 0.01
+"""Seconds between two attempts."""
 
 
 async def main(path: str, mode: str) -> None:
@@ -32,12 +36,23 @@ async def _chat(store: SQLiteStore, owner: UUID, client: str) -> None:
         number += 1
         try:
             accepted = await store.accept(plan)
-            await store.finish(plan.run_id, owner, completed(answer))
         except StoreUnavailable:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(REFUSED_FOR)
             continue
+        # A run that is left open would keep the thread's later messages from coming in.
+        while not await _finished(store, plan.run_id, owner, completed(answer)):
+            await asyncio.sleep(REFUSED_FOR)
         line = f"done {accepted.thread.thread_id} {plan.message.event_id.hex} {answer.event_id.hex}\n"
         os.write(1, line.encode())  # one write, so that a kill cannot cut what was acknowledged in two
+
+
+async def _finished(store: SQLiteStore, run_id: UUID, owner: UUID, outcome: Outcome) -> bool:
+    try:
+        settled = await store.finish(run_id, owner, outcome)
+    except StoreUnavailable:
+        return False
+    assert settled.status is RunStatus.COMPLETED
+    return True
 
 
 asyncio.run(main(*sys.argv[1:]))
