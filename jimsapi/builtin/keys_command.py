@@ -23,9 +23,9 @@ _SPAN = re.compile(r"([0-9]{1,9})([hdw])")
 
 @click.group("keys")
 def keys() -> None:
-    """Make, list and revoke the keys of a keys file, which a server with --keys-file admits.
+    """Create, list and revoke the keys of a keys file. A server with --keys-file accepts these keys.
 
-    A server that runs sees a change within about a second.
+    A running server notices a change within about a second.
     """
 
 
@@ -56,7 +56,7 @@ def _with_file(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--expires", metavar="WHEN", help="As 12h, 30d, 8w, or 2027-01-31, or 2027-01-31T12:00Z. [never]")
 @_with_file
 def new(file: KeysFile, name: str, scopes: tuple[Scope, ...], contact: str | None, expires: str | None) -> None:
-    """Make a key and print it, this once: the file keeps its hash alone."""
+    """Create a key and print it. The file stores only its hash, so it cannot be printed again."""
     until = None if expires is None else moment(expires, datetime.now(UTC))
     key, entry = file.add(name, scopes=scopes, contact_id=contact, expires=until)
     click.echo(f"{entry.name}: {_limits(entry)}. This is its key; nobody can show it again:", err=True)
@@ -66,7 +66,7 @@ def new(file: KeysFile, name: str, scopes: tuple[Scope, ...], contact: str | Non
 @keys.command("list")
 @_with_file
 def list_keys(file: KeysFile) -> None:
-    """List the keys and what they may do."""
+    """List the keys and their limits."""
     found = file.read()
     now = datetime.now(UTC)
     for key in found:
@@ -79,7 +79,7 @@ def list_keys(file: KeysFile) -> None:
 @click.argument("name")
 @_with_file
 def revoke(file: KeysFile, name: str) -> None:
-    """Take a key out of the file."""
+    """Remove a key from the file."""
     file.revoke(name)
     click.echo(f"{name} is revoked; servers that run see it within about a second.", err=True)
 

@@ -73,13 +73,13 @@ def chat_command() -> click.Command:
         "chat",
         callback=chat,
         params=[
-            click.Option(["--url"], default=DEFAULT_URL, show_default=True, help="Where the API is."),
+            click.Option(["--url"], default=DEFAULT_URL, show_default=True, help="The URL of the API."),
             click.Option(["--api-key"], help="The key; others on this machine can see it here. [JIMS_API_KEY]"),
             click.Option(["--api-key-file"], metavar="FILE", help="The file with the key. [JIMS_API_KEY_FILE]"),
             click.Option(
                 ["--contact"], help="Who you are: a contact_id. [the key's own contact, else your login name]"
             ),
-            click.Option(["--thread"], type=click.UUID, help="The thread to go on with. [the contact's newest]"),
+            click.Option(["--thread"], type=click.UUID, help="The thread to continue. [the contact's newest]"),
         ],
         help="Talk to a server. Each line is a message; in a terminal, Ctrl-C cancels the answer that is on its way "
         "and Ctrl-D leaves. /new begins a new thread.",

@@ -91,7 +91,7 @@ def _command_line(plugins: PluginManager | None, *, broken: PluginError | None =
         "jimsapi",
         callback=serve_by_default,
         invoke_without_command=True,
-        help="Put a conversational pipeline behind HTTP. Without a subcommand it serves.",
+        help="Put a conversational pipeline behind HTTP. Without a subcommand, start the server.",
         epilog=None if broken is None else f"NOT LOADED: {broken}",
     )
     group.params.append(
@@ -101,25 +101,27 @@ def _command_line(plugins: PluginManager | None, *, broken: PluginError | None =
     )
     add = with_options(owned)
     add(group)
-    group.add_command(click.Command("plugins", callback=list_plugins, help="List the installed plugins; imports none."))
+    group.add_command(
+        click.Command("plugins", callback=list_plugins, help="List the installed plugins without importing them.")
+    )
     group.add_command(plugin_commands())
     group.add_command(chat_command())
-    checked = add(click.Command("check", callback=check_all, help="Load everything and say what would serve."))
+    checked = add(click.Command("check", callback=check_all, help="Load everything and print what would be served."))
     checked.params += [
         click.Option(["--strict", STRICT], is_flag=True, help="Fail if there is a warning."),
         click.Option(
             ["--connect", CONNECT],
             is_flag=True,
-            help="Open, ask and close what a start opens, such as the store. Otherwise nothing is opened.",
+            help="Also open, ping and close what a start opens, such as the store.",
         ),
     ]
     group.add_command(checked)
     group.add_command(
-        add(click.Command("openapi", callback=show_document, help="Print the OpenAPI document of what would serve."))
+        add(click.Command("openapi", callback=show_document, help="Print the OpenAPI document of the server."))
     )
-    auth = click.Group("auth", help="Look at who may enter.")
+    auth = click.Group("auth", help="Examine authentication.")
     explained = add(
-        click.Command("explain", callback=explain_token, help="Say what each auth provider says of a token.")
+        click.Command("explain", callback=explain_token, help="Show the decision of each auth provider about a token.")
     )
     explained.params.append(
         click.Option(
