@@ -25,7 +25,7 @@ from jimsapi.runs.pipeline import JimsApp
 from jimsapi.runs.service import RunService
 
 if TYPE_CHECKING:
-    # Only annotations use these. An API without a metrics port and without the command line does not import them.
+    # Only annotations use these, so a start does not have to import click here.
     import click
     from prometheus_client import CollectorRegistry
 
