@@ -18,6 +18,7 @@ from urllib.parse import quote
 from .connection import MAX_BODY, Connection, Request, local_path, request_id
 from .docs import docs_page
 from .errors import ClientDisconnected, HTTPError
+from .extension import exchange_of
 from .openapi import build_document
 from .record import CLIENT_GONE, OTHER_METHOD, UNMATCHED, Observer, RequestRecord
 from .response import ErrorResponse, JSONResponse, Response
@@ -137,7 +138,7 @@ class App(Router):
                     raise TypeError(f"The handler of {route.path} returned {type(response).__name__}, not a Response.")
         except ClientDisconnected:
             logger.debug("The client left before its request was read: %s %s", method, _label(route))
-            return self._tell(request, method, _status_of_the_cut(receive), perf_counter() - began)
+            return self._tell(request, method, _status_of_the_cut(request), perf_counter() - began)
         except Exception as error:
             response = self._answer_to(error, request)
             if route is not None and route.reword is not None:
@@ -445,10 +446,10 @@ def _label(route: Route | None) -> str:
     return UNMATCHED if route is None else route.path
 
 
-def _status_of_the_cut(receive: Receive) -> int:
-    """The status of a request whose body was cut: that of our own server, if it refused the body, or `CLIENT_GONE`."""
-    exchange: Any = getattr(receive, "__self__", None)
-    return getattr(exchange, "refused", 0) or CLIENT_GONE
+def _status_of_the_cut(request: Request) -> int:
+    """The status of a request whose body was cut: the server's, if it refused the body itself, or `CLIENT_GONE`."""
+    exchange = exchange_of(request.scope)
+    return CLIENT_GONE if exchange is None else exchange.refused or CLIENT_GONE
 
 
 def _log_fields(request: Connection) -> dict[str, str]:

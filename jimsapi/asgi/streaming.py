@@ -17,9 +17,10 @@ from anyio.lowlevel import checkpoint
 
 from .connection import Connection, Request
 from .errors import ClientDisconnected
+from .extension import ServerConnection, ServerExchange, connection_of, exchange_of
 from .response import Response, header
+from .stall import Stall
 from .types import Receive, Send
-from .unread import Stall
 
 logger = logging.getLogger("jimsapi.asgi")
 
@@ -103,38 +104,36 @@ async def close(content: object) -> None:
             await content.aclose()
 
 
-def cut_off(connection: Connection, waited: float, send: Send) -> None:
+def cut_off(request: Connection, waited: float, connection: ServerConnection | None) -> None:
     """Drop the connection of a client that has read nothing for the seconds `waited`, and log that.
 
-    ASGI has no word for it, and a server that is told to close first waits until all is read that was written, which is
-    never. The command's `send` is bound to what can abort, uvicorn's own to what has the transport; elsewhere it is
-    left.
+    A server that is told to close first waits until all is read that was written, which is never. One that does not
+    offer its `connection` keeps it.
     """
-    route = connection.route
+    route = request.route
     logger.info(
         "A slow client was cut off, since it read nothing for %g seconds: %s %s",
         waited,
-        connection.method,
+        request.method,
         "unmatched" if route is None else route.path,
-        extra={"request_id": connection.request_id},
+        extra={"request_id": request.request_id},
     )
-    server = getattr(send, "__self__", None)
-    abort = getattr(server, "abort", None) or getattr(getattr(server, "transport", None), "abort", None)
-    if abort is not None:
-        abort()
+    if connection is not None:
+        connection.abort()
 
 
 class _Delivery:
     """What is alike on every event loop. `failure` is what ended the stream before its end."""
 
-    __slots__ = ("failure", "finishing", "items", "last_sent", "pinging", "receive", "request", "response", "send",
-                 "sending_since", "stall", "watching")  # fmt: skip
+    __slots__ = ("connection", "failure", "finishing", "items", "last_sent", "pinging", "receive", "request",
+                 "response", "send", "sending_since", "stall", "watching")  # fmt: skip
 
     def __init__(self, response: StreamingResponse, request: Request, receive: Receive, send: Send) -> None:
         self.response = response
         self.request = request
         self.receive = receive
         self.send = send
+        self.connection = connection_of(request.scope, send)
         self.items = aiter(response.content)
         self.watching = False
         self.finishing = False
@@ -209,7 +208,7 @@ class _Delivery:
         longest = min(timeout / LOOKS, _TICK_SECONDS, inf if keepalive is None else keepalive)
         if self.sending_since is not None:
             if self.stall is None or self.stall.began != self.sending_since:
-                self.stall = Stall(self.send, self.sending_since)
+                self.stall = Stall(self.connection, self.sending_since)
             else:
                 self.stall.update()
             due = self.stall.since + timeout
@@ -220,7 +219,7 @@ class _Delivery:
         if now < due:
             return min(due - now, longest)
         if self.sending_since is not None:
-            cut_off(self.request, timeout, self.send)
+            cut_off(self.request, timeout, self.connection)
             self.stop(ClientDisconnected())
         else:
             self.pinging = anyio.Event()
@@ -260,7 +259,7 @@ class _OnAsyncio(_Delivery):
     def __init__(self, response: StreamingResponse, request: Request, receive: Receive, send: Send) -> None:
         super().__init__(response, request, receive, send)
         self.interrupted = False
-        self.exchange: Any = None  # our own server's, if it says by itself that the client has left
+        self.exchange: ServerExchange | None = None  # if it calls when the client has left
         self.due: list[Callable[[], Coroutine[Any, Any, None]]] | None = []  # to start in that turn
         self.tasks: tuple[asyncio.Task[None], ...] = ()
 
@@ -283,7 +282,7 @@ class _OnAsyncio(_Delivery):
         finally:
             self.finishing = True
             if self.exchange is not None:
-                self.exchange.on_gone = None
+                self.exchange.call_when_gone(None)
             self.timer.cancel()
             for task in self.tasks:
                 task.cancel()
@@ -292,15 +291,15 @@ class _OnAsyncio(_Delivery):
             raise self.failure
 
     def _hear(self) -> None:
-        """Have our own server say when the client leaves: that takes no task, and reads nothing of the body."""
-        exchange: Any = getattr(self.receive, "__self__", None)
-        if not hasattr(exchange, "on_gone"):
-            return
-        self.watching = True
-        self.exchange = exchange
-        exchange.on_gone = self.leave
-        if exchange.gone:
-            asyncio.get_running_loop().call_soon(self.leave)
+        """Have the server call when the client leaves, if it can: that takes no task, and reads nothing of the body.
+
+        A wrapper's `receive` has to be read all the same: it may report that the client has left when nobody else does.
+        """
+        exchange = exchange_of(self.request.scope)
+        if exchange is not None and self.receive == exchange.receive:
+            self.watching = True
+            self.exchange = exchange
+            exchange.call_when_gone(self.leave)
 
     def start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         if self.due is not None:

@@ -2,10 +2,6 @@
 
 import asyncio
 import sys
-from time import monotonic
-from typing import Any
-
-from .types import Send
 
 if sys.platform != "win32":
     import fcntl
@@ -19,33 +15,6 @@ def unread_bytes(transport: asyncio.Transport) -> int:
     accepts more only when a third of its buffer is free.
     """
     return transport.get_write_buffer_size() + _unacknowledged(transport)
-
-
-def unread_of(send: Send) -> int | None:
-    """The same for the connection behind ASGI's `send`; None if this server does not show it."""
-    server = getattr(send, "__self__", None)
-    transport: Any = getattr(server, "transport", None)
-    return unread_bytes(transport) if hasattr(transport, "get_write_buffer_size") else None
-
-
-class Stall:
-    """Since when the client has read nothing, while one `send` waits: `since`, by the clock `monotonic`."""
-
-    __slots__ = ("_send", "_unread", "began", "since")
-
-    def __init__(self, send: Send, began: float) -> None:
-        self.began = began
-        self._send = send
-        self._unread = unread_of(send)
-        # What the client read before this moment is not known.
-        self.since = began if self._unread is None else monotonic()
-
-    def update(self) -> None:
-        """Look again. It has to be called several times within the time that matters."""
-        unread = unread_of(self._send)
-        if unread is not None and self._unread is not None and unread < self._unread:
-            self.since = monotonic()
-        self._unread = unread
 
 
 def _unacknowledged(transport: asyncio.Transport) -> int:

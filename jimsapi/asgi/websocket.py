@@ -23,16 +23,15 @@ from anyio.lowlevel import checkpoint
 from .body import decode_json
 from .connection import MAX_BODY, Connection
 from .errors import HTTPError, ValidationError, WebSocketDisconnected
+from .extension import ServerConnection, connection_of, websocket_of
 from .response import Response, header
+from .stall import Stall
 from .streaming import LOOKS, SEND_TIMEOUT, cut_off
 from .types import Message, Receive, Scope, Send
-from .unread import Stall
 
 WEBSOCKET = "WEBSOCKET"
 """What stands for a method in the record and the log of a WebSocket."""
 
-WORKING = "jimsapi.working"
-"""The name of an extension of the scope: calling it returns a context in which the server keeps the WebSocket open."""
 FIRST_FRAME_SECONDS = 10.0
 FIRST_FRAME_BYTES = 16_384
 
@@ -71,6 +70,7 @@ class WebSocket(Connection):
 
     __slots__ = (
         "_accept_headers",
+        "_connection",
         "_credentials",
         "_raw_send",
         "_receive",
@@ -88,6 +88,7 @@ class WebSocket(Connection):
         super().__init__(scope)
         self._receive = receive
         self._raw_send = send
+        self._connection = connection_of(scope, send)
         self.status: int | None = None
         """That of the handshake's answer, once there is one: 101 if it was accepted."""
         self._accept_headers: list[tuple[bytes, bytes]] = []
@@ -220,9 +221,8 @@ class WebSocket(Connection):
         If the server has no descriptors left for new connections, it closes the WebSockets that have been silent for
         longest, but none whose handler is in this context. Servers other than the command's do not know it.
         """
-        make: Callable[[], AbstractContextManager[None]]
-        make = (self.scope.get("extensions") or {}).get(WORKING, nullcontext)
-        return make()
+        connection = websocket_of(self.scope)
+        return nullcontext() if connection is None else connection.working()
 
     # For the app.
 
@@ -289,12 +289,12 @@ class WebSocket(Connection):
             raise WebSocketDisconnected(self.close_code, self.close_reason)
         try:
             with anyio.CancelScope() as scope:
-                deadline = _SendDeadline(scope, self._raw_send, self.send_timeout)
+                deadline = _SendDeadline(scope, self._connection, self.send_timeout)
                 try:
                     return await self._raw_send(message)
                 finally:
                     deadline.end()
-            cut_off(self, self.send_timeout, self._raw_send)
+            cut_off(self, self.send_timeout, self._connection)
             await checkpoint()  # the server learns of it now, before the app returns
         except OSError:  # ASGI's way to say that the client has left
             pass
@@ -312,11 +312,11 @@ class WebSocket(Connection):
 class _SendDeadline:
     """Cancels a send while which the client reads nothing for `timeout` seconds; on trio, one that takes so long."""
 
-    __slots__ = ("_handle", "_scope", "_send", "_stall", "_timeout")
+    __slots__ = ("_connection", "_handle", "_scope", "_stall", "_timeout")
 
-    def __init__(self, scope: anyio.CancelScope, send: Send, timeout: float) -> None:
+    def __init__(self, scope: anyio.CancelScope, connection: ServerConnection | None, timeout: float) -> None:
         self._scope = scope
-        self._send = send
+        self._connection = connection
         self._timeout = timeout
         self._handle: asyncio.Handle | None = None
         try:
@@ -331,7 +331,7 @@ class _SendDeadline:
             self._handle.cancel()
 
     def _begin(self) -> None:
-        self._stall = Stall(self._send, monotonic())
+        self._stall = Stall(self._connection, monotonic())
         self._look_after(self._timeout)
 
     def _look_after(self, left: float) -> None:

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from copy import copy
 from typing import Any, cast
 
+from jimsapi.asgi.extension import EXTENSION, ServerWebSocket
 from jimsapi.asgi.types import Message, Receive, Scope, Send
-from jimsapi.asgi.websocket import WORKING
+from jimsapi.asgi.unread import unread_bytes
 from jimsapi.server.backlog import Backlog, SlowReader
 from jimsapi.server.borrowed import PARSES_LATER, Config, ServerState
 from jimsapi.server.memory import Heap
@@ -187,6 +188,14 @@ class WebSocketConnection(asyncio.Protocol):
         inner.shutdown()
         self._loop.call_soon(self.transport.abort)
 
+    # What the app is offered.
+
+    def unread_bytes(self) -> int:
+        return unread_bytes(self.transport)
+
+    def abort(self) -> None:
+        self.transport.abort()
+
     @contextmanager
     def working(self) -> Iterator[None]:
         """Context manager: the app works for the client while it is entered."""
@@ -215,10 +224,11 @@ class WebSocketConnection(asyncio.Protocol):
         error, because it checks too early whether the app has completed the handshake."""
         for key in _FROM_REQUEST:  # change the scope itself, because `inner` logs the path from it
             scope[key] = self._request[key]
+        connection: ServerWebSocket = self
         scope["extensions"] = {
             **scope.get("extensions", {}),
-            **self._request.get("extensions", {}),
-            WORKING: self.working,
+            **self._request["extensions"],
+            EXTENSION: connection,
         }
         self._receive, self._send = receive, send
         await self._app(scope, self.receive, self.send)

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import logging
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -23,6 +23,8 @@ from jimsapi.asgi import (
     ServerSentEvent,
     StreamingResponse,
 )
+from jimsapi.asgi.extension import EXTENSION, ServerExchange
+from jimsapi.asgi.types import ASGIApp, Scope
 
 from .driver import Exchange, chunks, http_scope
 
@@ -272,11 +274,21 @@ class Stuck(Exchange):
     def __init__(self, reads: int = 0) -> None:
         super().__init__(*chunks(b""))
         self.reads = reads
-        self.transport = self
+        self.refused = 0
         self.aborted = 0
+
+    def unread_bytes(self) -> int:
+        return 0
 
     def abort(self) -> None:
         self.aborted += 1
+
+    def call_when_gone(self, callback: Callable[[], None] | None) -> None:
+        """It does not leave."""
+
+    async def run(self, app: ASGIApp, scope: Scope) -> Exchange:
+        offered: ServerExchange = self
+        return await super().run(app, {**scope, "extensions": {EXTENSION: offered}})
 
     async def send(self, message: Any) -> None:
         await super().send(message)

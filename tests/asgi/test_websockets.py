@@ -29,6 +29,7 @@ from jimsapi.asgi import (
 )
 from jimsapi.asgi import app as app_module
 from jimsapi.asgi import websocket as module
+from jimsapi.asgi.extension import EXTENSION
 from jimsapi.asgi.testing import ClientWebSocket, HandshakeRefused, TestClient
 
 from .driver import Exchange, http_scope
@@ -299,14 +300,14 @@ async def test_a_client_that_does_not_read_is_cut_off_and_logged_once(caplog: py
     caplog.set_level(logging.INFO, "jimsapi.asgi")
     raised = []
 
-    class Transport:
+    class Server(Exchange):
         aborted = 0
+
+        def unread_bytes(self) -> int:
+            return 0
 
         def abort(self) -> None:
             self.aborted += 1
-
-    class Server(Exchange):
-        transport = Transport()
 
         async def send(self, message: Any) -> None:
             await super().send(message)
@@ -326,10 +327,11 @@ async def test_a_client_that_does_not_read_is_cut_off_and_logged_once(caplog: py
 
     exchange = Server({"type": "websocket.connect"})
     with anyio.fail_after(30):
-        await exchange.run(app, {"type": "websocket", "path": "/slow", "headers": []})
+        extensions = {EXTENSION: exchange}
+        await exchange.run(app, {"type": "websocket", "path": "/slow", "headers": [], "extensions": extensions})
     assert raised == [1006, 1006]
     assert [message["type"] for message in exchange.sent] == ["websocket.accept", "websocket.send"]
-    assert Server.transport.aborted == 1
+    assert exchange.aborted == 1
     assert caplog.text.count("slow client") == 1
 
 

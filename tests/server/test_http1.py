@@ -20,7 +20,8 @@ import uvicorn
 from websockets.frames import Close, Frame, Opcode
 
 from jimsapi.asgi import App, Request, Response, StreamingResponse, WebSocket, WebSocketDisconnected
-from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
+from jimsapi.asgi.extension import EXTENSION
+from jimsapi.asgi.types import ASGIApp, Message, Receive, Scope, Send
 from jimsapi.server import backlog, memory
 from jimsapi.server.http1 import Http1Protocol, head
 from jimsapi.server.http1 import batch as batch_module
@@ -1172,7 +1173,9 @@ def test_an_app_is_told_what_asgi_promises(
     serving.app = app
     client.sendall(request("DELETE", "/%61?b", "X-Twice: 1", "x-twice: 2"))
     answers.read()
-    assert next_of(seen) == {
+    scope = next_of(seen)
+    assert set(scope.pop("extensions")) == {EXTENSION}
+    assert scope == {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": "1.1",
@@ -2125,6 +2128,102 @@ def test_a_stream_that_its_client_does_not_read_is_cut_at_once_and_does_not_look
         eventually(lambda: not serving.connections)
         with pytest.raises((EOFError, ValueError, ConnectionResetError)):
             Answers(client).read()
+
+
+def wrapped(app: ASGIApp) -> ASGIApp:
+    """An app within a wrapper that copies the scope and replaces `receive` and `send`."""
+
+    async def wrapper(scope: Scope, receive: Receive, send: Send) -> None:
+        async def receive_here() -> Message:
+            return await receive()
+
+        async def send_here(message: Message) -> None:
+            await send(message)
+
+        await app({**scope}, receive_here, send_here)
+
+    return wrapper
+
+
+def test_a_stream_within_a_wrapper_is_cut_at_once_too_if_its_client_does_not_read(serving: Serving, seen: Seen) -> None:
+    async def content() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"x" * 50_000
+        finally:
+            seen.put("closed")
+
+    serving.app = wrapped(streaming(content, send_timeout=0.1))
+    with closing(small(serving.port)) as client:
+        client.sendall(GET)
+        assert next_of(seen) == "closed"
+        eventually(lambda: not serving.connections)
+
+
+def test_a_stream_hears_from_a_wrapper_that_its_client_has_left(
+    serving: Serving, client: socket.socket, answers: Answers, seen: Seen
+) -> None:
+    async def content() -> AsyncIterator[bytes]:
+        yield b"part"
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen.put("cancelled")
+
+    async def wrapper(scope: Scope, receive: Receive, send: Send) -> None:
+        async def receive_here() -> Message:
+            return {"type": "http.disconnect"}
+
+        await streaming(content)(scope, receive_here, send)
+
+    serving.app = wrapper
+    client.sendall(GET)
+    assert answers.head()[0] == 200
+    assert next_of(seen) == "cancelled"
+
+
+def test_an_app_that_works_on_after_its_answer_cannot_abort_the_answer_to_the_next_request(
+    serving: Serving, client: socket.socket, answers: Answers
+) -> None:
+    gate = Gate(serving)
+    connections: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        connections.append(scope["extensions"][EXTENSION])
+        if scope["path"] == "/second":
+            await gate.wait()
+        await echo(scope, receive, send)
+        if scope["path"] == "/first":
+            await gate.wait()
+            connections[0].abort()
+
+    serving.app = app
+    client.sendall(request("GET", "/first") + request("GET", "/second"))
+    assert answers.read()[2] == b"GET /first "
+    eventually(lambda: len(connections) == 2)
+    gate.open()
+    assert answers.read()[2] == b"GET /second "
+    assert connections[0] is not connections[1]
+
+
+def test_an_answered_request_leaves_nothing_to_the_garbage_collector(
+    serving: Serving, client: socket.socket, answers: Answers
+) -> None:
+    kept: list[weakref.ref[_Kept]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["kept"] = _Kept()
+        kept.append(weakref.ref(scope["kept"]))
+        await echo(scope, receive, send)
+
+    serving.app = app
+    gc.disable()
+    try:
+        client.sendall(GET)
+        assert answers.read()[0] == 200
+        eventually(lambda: kept[0]() is None)
+    finally:
+        gc.enable()
 
 
 def test_a_part_may_take_longer_than_its_timeout_as_long_as_the_client_reads(serving: Serving) -> None:

@@ -60,8 +60,8 @@ _ASGI = {"version": "3.0", "spec_version": "2.3"}
 class Http1Protocol(asyncio.Protocol):
     """A connection: what is read of it becomes exchanges, which are answered one after another.
 
-    `extensions` is what the scopes of this connection say beside ASGI's own. `on_refusal` is called for each request
-    that is refused before the app sees it.
+    `extensions` are those of all scopes of this connection, beside the exchange's own. `on_refusal` is called for each
+    request that is refused before the app sees it.
     """
 
     __slots__ = (
@@ -540,8 +540,6 @@ class Http1Protocol(asyncio.Protocol):
         if self.root_path:
             scope["path"] = self.root_path + path
             scope["raw_path"] = self.root_path.encode() + raw_path
-        if self.extensions is not None:
-            scope["extensions"] = self.extensions.copy()
         return scope
 
     def _start(self, exchange: Exchange) -> None:
@@ -591,6 +589,7 @@ class Http1Protocol(asyncio.Protocol):
         except Refused as refused:
             self._refuse(refused.status, str(refused))
             return
+        scope["extensions"] = self.extensions or {}
         handshake = handshake_of(self._headers)
         if len(handshake) > MAX_HANDSHAKE:
             self._refuse(431, "the WebSocket fields are too large")

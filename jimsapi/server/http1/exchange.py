@@ -5,7 +5,9 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from jimsapi.asgi.extension import EXTENSION, ServerExchange
 from jimsapi.asgi.types import ASGIApp, Scope
+from jimsapi.asgi.unread import unread_bytes
 from jimsapi.server.borrowed import ServerState
 from jimsapi.server.http1.answer import STATUS_LINES, begin_field, status_line
 from jimsapi.server.http1.batch import HIGH_WATER, MAX_JOINED, Batch
@@ -24,6 +26,7 @@ class Connection(Protocol):
     app: Any
     batch: Batch
     blocked: asyncio.Event | None
+    extensions: dict[object, object] | None
     failed: bool
     loop: asyncio.AbstractEventLoop
     state: ServerState
@@ -42,9 +45,8 @@ class Connection(Protocol):
 class Exchange:
     """A request and its answer (RFC 9110, 3.4): the two callables that an ASGI app gets, and what they have in common.
 
-    `complete`: the answer is sent. `gone`: nobody waits for it any more. `on_gone` is called when it comes to that: for
-    our own streams, which so need no task that waits in `receive`. `refused` is the status that the server itself sent,
-    because of a faulty or slow body, in place of the app's answer; else 0. `task` is the one in which the app answers.
+    `complete`: the answer is sent. `gone`: nobody waits for it any more. `task` is the one in which the app answers.
+    While the app answers, the `scope` holds the exchange, as a `ServerExchange`, and the exchange holds the scope.
     """
 
     __slots__ = (
@@ -56,13 +58,13 @@ class Exchange:
         "_head",
         "_invited",
         "_left",
+        "_on_gone",
         "_size",
         "_told",
         "_waiting",
         "complete",
         "gone",
         "keep_alive",
-        "on_gone",
         "refused",
         "scope",
         "started",
@@ -78,7 +80,7 @@ class Exchange:
         self.complete = False
         self.gone = False
         self.refused = 0
-        self.on_gone: Callable[[], None] | None = None
+        self._on_gone: Callable[[], None] | None = None
         self._connection = connection
         self._chunks: list[bytes] | None = None  # what came of the body and was not received yet
         self._size = 0
@@ -91,15 +93,6 @@ class Exchange:
         self._chunked = False
         self._bodiless = False
 
-    def abort(self) -> None:
-        """Drop a client that does not read, for our own streams: closing would wait for it."""
-        self._connection.reset()
-
-    @property
-    def transport(self) -> asyncio.Transport:
-        """That of the connection, for our own streams: they look whether the client reads."""
-        return self._connection.transport
-
     @property
     def begun(self) -> bool:
         """Whether the client has something of the answer."""
@@ -108,6 +101,10 @@ class Exchange:
     def begin(self) -> None:
         """Let the app answer."""
         connection = self._connection
+        offered: ServerExchange = self
+        others = connection.extensions
+        # A new dictionary for each request: middleware may write into it.
+        self.scope["extensions"] = {EXTENSION: offered} if others is None else {**others, EXTENSION: offered}
         self.task = task = connection.loop.create_task(self.run(connection.app))
         connection.state.tasks.add(task)
 
@@ -123,6 +120,7 @@ class Exchange:
             logger.error("Exception in ASGI application\n", exc_info=error)
         if not self.complete and not self.gone:
             self._give_up()
+        self.scope = {}  # it refers to this exchange
         self._connection.state.tasks.discard(self.task)
 
     def _give_up(self) -> None:
@@ -139,6 +137,20 @@ class Exchange:
             self._connection.reset()
         else:
             self._connection.close()
+
+    # What the app is offered beside ASGI's messages.
+
+    def unread_bytes(self) -> int:
+        return unread_bytes(self._connection.transport)
+
+    def abort(self) -> None:
+        if not self.complete:
+            self._connection.reset()
+
+    def call_when_gone(self, callback: Callable[[], None] | None) -> None:
+        self._on_gone = callback
+        if callback is not None and self.gone:
+            self._connection.loop.call_soon(callback)
 
     # The request.
 
@@ -167,8 +179,8 @@ class Exchange:
         else:
             self._connection.batch.heap.request_cut()
         self._wake()
-        if self.on_gone is not None:
-            self.on_gone()
+        if self._on_gone is not None:
+            self._on_gone()
 
     def _wake(self) -> None:
         if self._waiting is not None:
