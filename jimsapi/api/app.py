@@ -112,39 +112,38 @@ class Api(App):
     async def _live_once(self) -> AsyncIterator[None]:
         if self.composition is not None:
             raise RuntimeError("this app has started already: its lifespan is entered once at a time")
-        own_routes = list(self.routes)
         residents = Residents()
         port: MetricsPort | None = None
-        try:
-            configuration = self._configuration or configure(self._options, self._given)
-            composer = Composer(configuration)
-            built = await composer.build(self._app)
-            metrics = configuration.settings.get(MetricsOptions)
-            if self._serve_metrics and metrics.port:
-                port = MetricsPort(metrics.host, metrics.port, built.registry)
-            composition = await composer.enter(built, residents)
-            service = await residents.enter("run service", run_service(composition))
-            self.declare(composition, configuration.plugins, service)
-            await service.adopt()
-            # The start, which may import for seconds, is over.
-            await residents.enter("watchdog of the event loop", self._watchdog)
-            self.composition, self.service = composition, service
-            self.refusal = None
-            if self._on_started is not None:
-                self._on_started(self)
-            yield
-        finally:
-            service_was = self.service
-            if service_was is not None:
-                await self._drain(service_was)
-            self.refusal = _not_started()
-            await residents.leave()
-            if port is not None:
-                await asyncio.to_thread(port.close)
-            self.reset(own_routes)
-            self.composition = self.service = None
-            if service_was is not None and self._on_stopped is not None:
-                self._on_stopped(service_was.abandoned_pipelines)
+        with self.temporary_declarations():
+            try:
+                configuration = self._configuration or configure(self._options, self._given)
+                composer = Composer(configuration)
+                built = await composer.build(self._app)
+                metrics = configuration.settings.get(MetricsOptions)
+                if self._serve_metrics and metrics.port:
+                    port = MetricsPort(metrics.host, metrics.port, built.registry)
+                composition = await composer.enter(built, residents)
+                service = await residents.enter("run service", run_service(composition))
+                self.declare(composition, configuration.plugins, service)
+                await service.adopt()
+                # The start, which may import for seconds, is over.
+                await residents.enter("watchdog of the event loop", self._watchdog)
+                self.composition, self.service = composition, service
+                self.refusal = None
+                if self._on_started is not None:
+                    self._on_started(self)
+                yield
+            finally:
+                service_was = self.service
+                if service_was is not None:
+                    await self._drain(service_was)
+                self.refusal = _not_started()
+                await residents.leave()
+                if port is not None:
+                    await asyncio.to_thread(port.close)
+                self.composition = self.service = None
+                if service_was is not None and self._on_stopped is not None:
+                    self._on_stopped(service_was.abandoned_pipelines)
 
     def declare(self, composition: Composition, plugins: PluginManager, service: RunService) -> None:
         """Put routes, admission, observers and wrappers in their places; nothing changes after that."""

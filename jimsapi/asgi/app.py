@@ -7,8 +7,8 @@ middleware, and nothing is wrapped around the server's `receive` and `send`.
 import logging
 import os
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from functools import cache, partial
 from itertools import count
 from time import perf_counter
@@ -23,7 +23,7 @@ from .openapi import build_document
 from .record import CLIENT_GONE, OTHER_METHOD, UNMATCHED, Observer, RequestRecord
 from .response import ErrorResponse, JSONResponse, Response
 from .route import METHODS, Match, Route
-from .routing import Router
+from .routing import Router, RouteTable
 from .streaming import StreamingResponse
 from .types import ASGIApp, RawHeaders, Receive, Scope, Send
 from .websocket import WEBSOCKET, WebSocket, same_origin
@@ -102,11 +102,12 @@ class App(Router):
         # Match. An exact path is two look-ups; whatever is less plain goes the thorough way.
         route: Route | None = None
         missed: Match | None = None
-        methods = self._exact.get(scope["path"])
+        table = self._table
+        methods = table.exact.get(scope["path"])
         if methods is not None and not scope.get("root_path") and _PERCENT not in (scope.get("raw_path") or b""):
             route = methods.get(method)
         if route is None:
-            match = self.match(scope)
+            match = table.match(scope)
             route = match.route
             request.path_params = match.path_params
             missed = match
@@ -129,8 +130,8 @@ class App(Router):
             elif route is None:
                 response = self._unrouted(request, missed)
             else:
-                if self._sealed is None:
-                    self._sealed = "the app has answered requests already"
+                if table.sealed is None:
+                    table.sealed = "the app has answered requests already"
                 if self.admit is not None and not route.public:
                     request.admission = await self.admit(request, route)
                 response = await route.handler(request)
@@ -211,8 +212,8 @@ class App(Router):
             return ErrorResponse("Not Found", 404)
         if not same_origin(ws, {*self.origins, *route.origins}):
             return ErrorResponse("This origin may not connect", 403)
-        if self._sealed is None:
-            self._sealed = "the app has answered requests already"
+        if self._table.sealed is None:
+            self._table.sealed = "the app has answered requests already"
         if self.admit is not None and not route.public:
             ws.admission = await self._admit_websocket(self.admit, ws, route)
             ws.admit = self.admit
@@ -326,17 +327,20 @@ class App(Router):
     def wrap(self, wrapper: Callable[[ASGIApp], ASGIApp]) -> None:
         """Put `wrapper(app)` around the app for every request; the last one added is the outermost. It does not see
         the lifespan, in which it may be added. Raises `RuntimeError` once the app has answered requests."""
-        if self._sealed is not None:
-            raise RuntimeError(f"{wrapper!r} cannot be put around this app: {self._sealed}.")
+        if self._table.sealed is not None:
+            raise RuntimeError(f"{wrapper!r} cannot be put around this app: {self._table.sealed}.")
         self._wrapped = wrapper(self._wrapped or partial(self.__call__, inside=True))
 
-    def reset(self, routes: Iterable[Route] = ()) -> None:
-        """Forget routes, wrappers and observers, but for `routes`, so that a lifespan can declare them anew."""
-        Router.__init__(self)
-        self._wrapped = None
-        self.on_request.clear()
-        for route in routes:
-            self.add(route)
+    @contextmanager
+    def temporary_declarations(self) -> Iterator[None]:
+        """A context for a lifespan that declares routes, wrappers or observers: they come on top of what the app has,
+        and are gone when it is left. What the app had before stays, and may be added to again."""
+        before = self._table, self._wrapped, self.on_request
+        self._table, self.on_request = RouteTable(self.routes), self.on_request.copy()
+        try:
+            yield
+        finally:
+            self._table, self._wrapped, self.on_request = before
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI 3.1 document of all routes, as they are now."""

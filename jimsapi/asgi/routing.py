@@ -1,7 +1,7 @@
 """Which route answers a request: exact paths by dictionary, the others by a tree of path segments."""
 
 import re
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from inspect import iscoroutinefunction, isroutine
 from operator import itemgetter
@@ -57,6 +57,82 @@ class _Node:
         return child
 
 
+class RouteTable:
+    """Routes, and which of them answers a request. `exact` has those without parameters: by path, then by method.
+
+    `sealed` says why no route can be added any more; None while one can.
+    """
+
+    __slots__ = ("_tree", "_websockets", "exact", "routes", "sealed")
+
+    def __init__(self, routes: Iterable[Route] = ()) -> None:
+        self.routes: list[Route] = []
+        self.exact: dict[str, dict[str, Route]] = {}
+        self.sealed: str | None = None
+        self._tree = _Node()
+        self._websockets = _Node()
+        for route in routes:
+            self.add(route)
+
+    def add(self, route: Route) -> None:
+        """Add a route. Raises `ValueError`, `RouteConflict`, and `RuntimeError` once the table is sealed."""
+        if self.sealed is not None:
+            raise RuntimeError(f"{_place(route)} cannot be added to this router: {self.sealed}.")
+        if isroutine(route.handler) and not iscoroutinefunction(route.handler):
+            raise ValueError(f"The handler {_full_name(route.handler)} of {route.path} must be `async def`.")
+        if route.websocket:
+            node, names = self._grow(self._websockets, route)
+            methods: tuple[str, ...] = (_HANDSHAKE,)
+        elif route.methods:
+            node, names = self._grow(self._tree, route)
+            methods = route.methods
+        else:
+            raise ValueError(f"{route.path} ({_full_name(route.handler)}) has no method.")
+        for method in methods:
+            if method in node.routes:
+                other = node.routes[method][0]
+                raise RouteConflict(
+                    f"{method} {route.path} is claimed twice: by {_full_name(other.handler)} (as {other.path}) and by "
+                    f"{_full_name(route.handler)}. Give one of them another path."
+                )
+        for method in methods:
+            node.routes[method] = (route, names)
+            if not names and not route.websocket:
+                self.exact.setdefault(route.path or "/", {})[method] = route
+        self.routes.append(route)
+
+    def match(self, scope: Scope) -> Match:
+        """The route for an ASGI scope, found the thorough way: `root_path`, parameters, encoded slashes."""
+        method, path = scope["method"], scope["path"]
+        if path[:1] == "/" and not scope.get("root_path") and b"%" not in (scope.get("raw_path") or b"%"):
+            straight = _follow(self._tree, path[1:].split("/"), method)
+            if straight is not None:
+                return straight
+        segments = _segments(scope, local_path(scope))
+        found = _search(self._tree, method, segments)
+        if found.route is None and not found.allowed and scope.get("root_path"):
+            # A server that does not put root_path before path (hypercorn, granian) may have a path that only looks as
+            # if it did: /api/v1 of this app, served under /api.
+            found = _search(self._tree, method, _segments(scope, scope["path"]))
+        if found.route is None and not found.allowed and _search(self._tree, "", _other_form(segments)).allowed:
+            return Match(None, {}, slash_differs=True)
+        return found
+
+    def match_websocket(self, scope: Scope) -> Match:
+        """The route that serves a WebSocket at the path of an ASGI scope, whatever the scope's type."""
+        found = _search(self._websockets, _HANDSHAKE, _segments(scope, local_path(scope)))
+        if found.route is None and scope.get("root_path"):  # as in match()
+            found = _search(self._websockets, _HANDSHAKE, _segments(scope, scope["path"]))
+        return found
+
+    def _grow(self, node: _Node, route: Route) -> tuple[_Node, tuple[str, ...]]:
+        """The tree's place for a route, made if need be, and the names of its parameters."""
+        parts = parse_path(route.path)
+        for part in parts:
+            node = node.below(part)
+        return node, tuple(part.name for part in parts if isinstance(part, Parameter))
+
+
 class Router:
     """Routes under one prefix, to be declared one by one and included in an app or another router.
 
@@ -67,11 +143,12 @@ class Router:
     """
 
     def __init__(self) -> None:
-        self.routes: list[Route] = []
-        self._exact: dict[str, dict[str, Route]] = {}
-        self._tree = _Node()
-        self._websockets = _Node()
-        self._sealed: str | None = None
+        self._table = RouteTable()
+
+    @property
+    def routes(self) -> list[Route]:
+        """All routes, in the order in which they were declared."""
+        return self._table.routes
 
     def route(
         self,
@@ -218,65 +295,19 @@ class Router:
             raise ValueError(f"The prefix {prefix!r} must begin with a slash and not end with one.")
         for route in router.routes:
             self.add(replace(route, path=prefix + route.path))
-        router._sealed = "it was included already; declare them before include()"
+        router._table.sealed = "it was included already; declare them before include()"
 
     def add(self, route: Route) -> None:
         """Add a route made by hand; `route` and the methods named like HTTP's are the usual ways."""
-        if self._sealed is not None:
-            raise RuntimeError(f"{_place(route)} cannot be added to this router: {self._sealed}.")
-        if isroutine(route.handler) and not iscoroutinefunction(route.handler):
-            raise ValueError(f"The handler {_full_name(route.handler)} of {route.path} must be `async def`.")
-        if route.websocket:
-            node, names = self._grow(self._websockets, route)
-            methods: tuple[str, ...] = (_HANDSHAKE,)
-        elif route.methods:
-            node, names = self._grow(self._tree, route)
-            methods = route.methods
-        else:
-            raise ValueError(f"{route.path} ({_full_name(route.handler)}) has no method.")
-        for method in methods:
-            if method in node.routes:
-                other = node.routes[method][0]
-                raise RouteConflict(
-                    f"{method} {route.path} is claimed twice: by {_full_name(other.handler)} (as {other.path}) and by "
-                    f"{_full_name(route.handler)}. Give one of them another path."
-                )
-        for method in methods:
-            node.routes[method] = (route, names)
-            if not names and not route.websocket:
-                self._exact.setdefault(route.path or "/", {})[method] = route
-        self.routes.append(route)
+        self._table.add(route)
 
     def match(self, scope: Scope) -> Match:
-        """The route for an ASGI scope, found the thorough way: `root_path`, parameters, encoded slashes."""
-        method, path = scope["method"], scope["path"]
-        if path[:1] == "/" and not scope.get("root_path") and b"%" not in (scope.get("raw_path") or b"%"):
-            straight = _follow(self._tree, path[1:].split("/"), method)
-            if straight is not None:
-                return straight
-        segments = _segments(scope, local_path(scope))
-        found = _search(self._tree, method, segments)
-        if found.route is None and not found.allowed and scope.get("root_path"):
-            # A server that does not put root_path before path (hypercorn, granian) may have a path that only looks as
-            # if it did: /api/v1 of this app, served under /api.
-            found = _search(self._tree, method, _segments(scope, scope["path"]))
-        if found.route is None and not found.allowed and _search(self._tree, "", _other_form(segments)).allowed:
-            return Match(None, {}, slash_differs=True)
-        return found
+        """The route for an ASGI scope, whatever its path."""
+        return self._table.match(scope)
 
     def match_websocket(self, scope: Scope) -> Match:
         """The route that serves a WebSocket at the path of an ASGI scope, whatever the scope's type."""
-        found = _search(self._websockets, _HANDSHAKE, _segments(scope, local_path(scope)))
-        if found.route is None and scope.get("root_path"):  # as in match()
-            found = _search(self._websockets, _HANDSHAKE, _segments(scope, scope["path"]))
-        return found
-
-    def _grow(self, node: _Node, route: Route) -> tuple[_Node, tuple[str, ...]]:
-        """The tree's place for a route, made if need be, and the names of its parameters."""
-        parts = parse_path(route.path)
-        for part in parts:
-            node = node.below(part)
-        return node, tuple(part.name for part in parts if isinstance(part, Parameter))
+        return self._table.match_websocket(scope)
 
 
 def parse_path(path: str) -> list[str | Parameter]:

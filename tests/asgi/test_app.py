@@ -451,6 +451,31 @@ async def test_the_last_wrapper_is_the_outermost_and_sees_requests_only() -> Non
 # Lifespan.
 
 
+async def test_temporary_declarations_are_gone_when_their_context_is_left_and_may_be_made_again() -> None:
+    log: list[str] = []
+    told: list[str] = []
+    app = small()
+    app.on_request.append(lambda record: told.append("own"))
+    for _ in range(2):
+        with app.temporary_declarations():
+            app.wrap(marking("temporary", log))
+            app.on_request.append(lambda record: told.append("temporary"))
+
+            @app.get("/temporary", public=True)
+            async def temporary(request: Request) -> Response:
+                return Response()
+
+            assert (await ask(app, "/temporary")).status == 200
+            assert (await ask(app, "/public")).status == 200
+            with pytest.raises(RuntimeError, match="answered requests already"):
+                app.get("/late")(temporary)
+        assert (await ask(app, "/temporary")).status == 404
+    assert log == ["temporary in", "temporary out"] * 4
+    assert told == [*["own", "temporary"] * 2, "own"] * 2
+    app.get("/own")(temporary)
+    assert (await ask(app, "/own")).status == 200
+
+
 async def test_a_lifespan_may_add_routes_and_is_left_in_the_end() -> None:
     log = []
 
