@@ -1,6 +1,6 @@
 """From the bytes of a JSON body to a value, or to the 422 that says what is wrong with it.
 
-orjson parses. What it lets through and our stores cannot keep is refused here, once for every body: nesting over
+orjson parses. What it accepts but not all databases keep is refused here, once for every body: nesting over
 `MAX_NESTING`, integers beyond 64 bits (orjson turns them into floats without a word), NUL in a string or key. Each of
 these has a check that costs an ordinary body next to nothing and only raises suspicion; the exact look, which also
 finds the place, is taken only then.
@@ -43,7 +43,7 @@ _OUT_OF_RANGE = _OutOfRange()
 
 
 def decode_json(raw: bytes) -> Any:
-    """The value of a JSON body. Raises `ValidationError` (422) for what is no JSON and for what no store can keep."""
+    """The value of a JSON body. Raises `ValidationError` (422) for what is no JSON or what not all databases keep."""
     if len(raw) > MAX_NESTING and raw.count(b"[") + raw.count(b"{") > MAX_NESTING and nesting(raw) > MAX_NESTING:
         raise ValidationError([_too_deep(raw)])
     try:

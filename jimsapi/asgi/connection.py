@@ -197,7 +197,7 @@ class Request(Connection):
 
     async def json(self) -> Any:
         """The body's JSON value. Raises `HTTPError` 415 if it is not declared as JSON, `ValidationError` (422) if it
-        is none or holds what no store can keep, and as `body` does."""
+        is none or holds what not all databases keep, and as `body` does."""
         self._check_declaration()
         return self._decode(await self.body())
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Mapping
 from math import inf
 from time import monotonic
+from types import AsyncGeneratorType
 from typing import Any
 
 import anyio
@@ -97,7 +98,7 @@ def deliver(response: StreamingResponse, request: Request, receive: Receive, sen
 
 async def close(content: object) -> None:
     """Close a generator now, not whenever it is collected. One that takes long over it is left after some seconds."""
-    if getattr(content, "ag_frame", content) is None:
+    if isinstance(content, AsyncGeneratorType) and content.ag_frame is None:
         return  # it has ended, as nearly all have by now: a cancel scope takes as long as sending some chunks
     if isinstance(content, AsyncGenerator):
         with anyio.move_on_after(_CLOSE_SECONDS, shield=True):

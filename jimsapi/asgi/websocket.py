@@ -153,8 +153,8 @@ class WebSocket(Connection):
     async def receive_json(self) -> Any:
         """The JSON value of the next message, within the bounds that hold for a request's body.
 
-        Raises `HTTPError` 415 for a binary message and `ValidationError` (422) for one that is no JSON or holds what no
-        store can keep, after which more may be received; else as `receive` does.
+        Raises `HTTPError` 415 for a binary message and `ValidationError` (422) for one that is no JSON or holds what
+        not all databases keep, after which more may be received; else as `receive` does.
         """
         message = await self.receive()
         if isinstance(message, bytes):
