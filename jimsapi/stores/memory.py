@@ -49,8 +49,9 @@ from jimsapi.threads.run import (
     ThreadPage,
     ThreadRecord,
 )
-from jimsapi.threads.storable import dump_storable, storable_text
+from jimsapi.threads.storable import storable_text
 from jimsapi.threads.store import KEEP_KEYS, CommitRecord, KeyHolder, decode_cursor, encode_cursor, take_page
+from jimsapi.threads.transitions import config_of_new, may_see, select_thread, was_active
 from jimsapi.threads.window import COMM_PREFIX, choose, end_with, window_size
 
 _NOTHING = b"{}"
@@ -221,7 +222,7 @@ class MemoryStore:
         interrupted = None if plan.idempotency is None else self._interrupted(plan.idempotency, now)
         continues = False
         if interrupted is None:
-            thread = self._select(plan, now)
+            thread = select_thread(plan, lambda selector: self._find(selector, plan.contact_id, now), _contact_of)
         else:
             thread = self._get(interrupted.thread.record.thread_id, plan.acting_for)
             message = NewEvent(interrupted.message_id, plan.message.event_type, plan.message.data)
@@ -293,40 +294,27 @@ class MemoryStore:
         self._keys.pop(idempotency.key.int, None)  # to the end of the order
         self._keys[idempotency.key.int] = _Key(run.run_id, idempotency.body, now)
 
-    def _select(self, plan: RunPlan, now: datetime) -> _Thread | New:
-        """The thread that the selectors name, or the one that says that there is to be a new one."""
-        asked_for: UUID | None = None
-        for selector in plan.selectors:
-            match selector:
-                case New():
-                    return selector
-                case Latest(active_within):
-                    threads = self._contacts.get(plan.contact_id)
-                    thread = threads[-1] if threads else None
-                    if thread is not None and active_within is not None:
-                        thread = thread if _time(thread.rows[-1]) >= now - active_within else None
-                case ById(thread_id):
-                    asked_for = thread_id
-                    thread = self._threads.get(thread_id.int)
-                    if thread is not None and not _may_see(thread, plan.acting_for):
-                        raise ThreadNotFound(thread_id)
-                case ByExternalId(external_id):
-                    threads = self._external_ids.get(external_id)
-                    thread = threads[-1] if threads else None
-                    if thread is not None and not _may_see(thread, plan.acting_for):
-                        raise ThreadNotFound
-            if thread is not None:
-                return thread
-        raise ThreadNotFound(asked_for)
+    def _find(self, selector: ById | Latest | ByExternalId, contact_id: str, now: datetime) -> _Thread | None:
+        """The thread that a selector names, whoever may see it."""
+        match selector:
+            case Latest(active_within):
+                threads = self._contacts.get(contact_id)
+                if not threads:
+                    return None
+                newest = _time(threads[-1].rows[-1])
+                return threads[-1] if active_within is None or was_active(newest, now, active_within) else None
+            case ById(thread_id):
+                return self._threads.get(thread_id.int)
+            case ByExternalId(external_id):
+                threads = self._external_ids.get(external_id)
+                return threads[-1] if threads else None
 
     def _create_thread(self, plan: RunPlan, new: New, now: datetime) -> _Thread:
-        config = plan.thread_config if new.config is None else dump_storable(dict(new.config))
+        config = config_of_new(plan, new)
         if config != self._config:
             self._config = config
         others = self._contacts.setdefault(plan.contact_id, [])
-        created_at = EPOCH_UTC + (now - EPOCH)
-        if others:
-            created_at = max(created_at, others[-1].record.created_at + TICK)
+        created_at = time_after(others[-1].record.created_at if others else None, EPOCH_UTC + (now - EPOCH))
         thread_id = uuid7()
         record = ThreadRecord(thread_id, plan.contact_id, created_at, self._config)
         born = EventRow(uuid7(), now, THREAD_CREATED, _NOTHING)
@@ -428,7 +416,7 @@ class MemoryStore:
 
     async def run(self, run_id: UUID, acting_for: str | None, caller: UUID | None) -> StoredRun:
         run = self._run(run_id)
-        if run is None or not _may_see(run.thread, acting_for) or caller not in (None, run.caller):
+        if run is None or not may_see(run.thread.record.contact_id, acting_for) or caller not in (None, run.caller):
             raise RunNotFound(run_id)
         thread = run.thread.record
         return StoredRun(
@@ -507,7 +495,7 @@ class MemoryStore:
 
     def _get(self, thread_id: UUID, acting_for: str | None) -> _Thread:
         thread = self._threads.get(thread_id.int)
-        if thread is None or not _may_see(thread, acting_for):
+        if thread is None or not may_see(thread.record.contact_id, acting_for):
             raise ThreadNotFound(thread_id)
         return thread
 
@@ -555,8 +543,8 @@ class MemoryStore:
             self.on_commit(_ONE_OPERATION)
 
 
-def _may_see(thread: _Thread, acting_for: str | None) -> bool:
-    return acting_for is None or thread.record.contact_id == acting_for
+def _contact_of(thread: _Thread) -> str | None:
+    return thread.record.contact_id
 
 
 def _is_adoptable(run: _Run) -> bool:

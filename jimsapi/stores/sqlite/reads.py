@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
-from jimsapi.stores.sqlite.rows import ThreadRow, id_text, thread_record, time_text
+from jimsapi.stores.sqlite.rows import ThreadRow, contact_of, id_text, thread_record, time_text
 from jimsapi.threads.errors import InvalidCursor, RunNotFound, ThreadNotFound
 from jimsapi.threads.event import TICK, Event, EventRow
 from jimsapi.threads.run import (
@@ -24,6 +24,7 @@ from jimsapi.threads.run import (
     ThreadRecord,
 )
 from jimsapi.threads.store import decode_cursor, encode_cursor, take_page
+from jimsapi.threads.transitions import may_see
 from jimsapi.threads.window import choose, is_comm, window_size
 
 _EVENT = "event_id, created_at, event_type, CAST(event_data AS BLOB)"
@@ -178,14 +179,9 @@ def thread_by_external_id(connection: sqlite3.Connection, external_id: str) -> T
 def visible_thread(connection: sqlite3.Connection, thread_id: UUID, acting_for: str | None) -> ThreadRow:
     """A thread, if the caller may see it. Raises `ThreadNotFound` if not."""
     row = thread_by_id(connection, thread_id.hex)
-    if row is None or not may_see(row, acting_for):
+    if row is None or not may_see(contact_of(row), acting_for):
         raise ThreadNotFound(thread_id)
     return row
-
-
-def may_see(row: ThreadRow, acting_for: str | None) -> bool:
-    """Whether the thread is of the contact that the caller may act for."""
-    return acting_for is None or row[1] == acting_for
 
 
 def read_run(connection: sqlite3.Connection, run_id: UUID, acting_for: str | None, caller: UUID | None) -> StoredRun:
@@ -196,7 +192,7 @@ def read_run(connection: sqlite3.Connection, run_id: UUID, acting_for: str | Non
     thread, status, created_new_thread, accepted_at, started_at, finished_at, error, failure, *rest = run
     asked_by, streamed, *sent = rest
     row = thread_by_id(connection, thread)
-    if row is None or not may_see(row, acting_for) or (caller is not None and asked_by != caller.hex):
+    if row is None or not may_see(contact_of(row), acting_for) or (caller is not None and asked_by != caller.hex):
         raise RunNotFound(run_id)
     return StoredRun(
         run_id=run_id,

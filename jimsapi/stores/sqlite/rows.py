@@ -52,6 +52,11 @@ def json_value(data: bytes) -> str | bytes:
     return data if data[:1] in b"-0123456789" else data.decode()
 
 
+def contact_of(row: ThreadRow) -> str | None:
+    """The contact that a thread belongs to."""
+    return row[1]
+
+
 def thread_record(row: ThreadRow) -> ThreadRecord:
     """A thread's `created_at` stands in the process's local time."""
     thread_id, contact_id, created_at, thread_config = row

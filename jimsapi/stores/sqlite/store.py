@@ -37,8 +37,8 @@ from jimsapi.threads.run import (
     ThreadPage,
     ThreadRecord,
 )
-from jimsapi.threads.storable import dump_storable
 from jimsapi.threads.store import KEEP_KEYS, CommitRecord
+from jimsapi.threads.transitions import config_of_new
 
 logger = logging.getLogger("jimsapi.store")
 
@@ -307,7 +307,7 @@ class _Reader:
 def _new_thread(plan: RunPlan) -> writes.NewThread | None:
     for selector in plan.selectors:
         if isinstance(selector, New):
-            config = plan.thread_config if selector.config is None else dump_storable(dict(selector.config))
+            config = config_of_new(plan, selector)
             return writes.NewThread(uuid7(), NewEvent(uuid7(), THREAD_CREATED, b"{}"), selector.external_id, config)
     return None
 

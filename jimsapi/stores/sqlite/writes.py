@@ -16,16 +16,24 @@ from jimsapi.stores.sqlite.reads import (
     event_by_id,
     latest_thread,
     load_snapshot,
-    may_see,
     newest_time,
     oldest_event,
     thread_by_external_id,
     thread_by_id,
     visible_thread,
 )
-from jimsapi.stores.sqlite.rows import ThreadRow, first_id_after, id_hex, id_text, json_value, thread_record, time_text
+from jimsapi.stores.sqlite.rows import (
+    ThreadRow,
+    contact_of,
+    first_id_after,
+    id_hex,
+    id_text,
+    json_value,
+    thread_record,
+    time_text,
+)
 from jimsapi.threads.errors import DomainError, IdentifierTaken, QueueFull, RunClosed, ThreadNotFound
-from jimsapi.threads.event import EventRow, NewEvent, times_after, utc_now
+from jimsapi.threads.event import EventRow, NewEvent, time_after, times_after, utc_now
 from jimsapi.threads.run import (
     Accepted,
     AdoptedRun,
@@ -45,9 +53,9 @@ from jimsapi.threads.run import (
 )
 from jimsapi.threads.storable import storable_text
 from jimsapi.threads.store import KeyHolder
+from jimsapi.threads.transitions import may_see, select_thread, was_active
 from jimsapi.threads.window import end_with
 
-_TICK = timedelta(microseconds=1)
 _LATEST = Latest()
 
 _INSERT_THREAD = """
@@ -178,8 +186,8 @@ def _accept_now(
 def _accept_message(
     connection: sqlite3.Connection, plan: RunPlan, new_thread: NewThread | None, now: datetime
 ) -> Accepted:
-    row = _select(connection, plan, now)
-    if row is not None:
+    row = select_thread(plan, lambda selector: _find(connection, selector, plan.contact_id, now), contact_of)
+    if not isinstance(row, New):
         return _accept_into(connection, plan, row, now)
     assert new_thread is not None
     return _accept_new(connection, plan, new_thread, now)
@@ -218,7 +226,7 @@ def _accept_again(
 ) -> Accepted:
     """Accept a run that answers the message of an interrupted one."""
     thread = id_text(row[0])
-    if not may_see(row, plan.acting_for):
+    if not may_see(contact_of(row), plan.acting_for):
         raise ThreadNotFound(UUID(thread))
     plan = msgspec.structs.replace(plan, message=NewEvent(message_id, plan.message.event_type, plan.message.data))
     message = event_by_id(connection, thread, message_id)
@@ -293,37 +301,26 @@ def _entered(
     return (end_with(snapshot, message), []) if continues else (snapshot, [message])
 
 
-def _select(connection: sqlite3.Connection, plan: RunPlan, now: datetime) -> ThreadRow | None:
-    """The thread that the selectors name; None if they say that there is to be a new one."""
-    asked_for: UUID | None = None
-    row: ThreadRow | None
-    for selector in plan.selectors:
-        match selector:
-            case New():
-                return None
-            case Latest(active_within):
-                row = latest_thread(connection, plan.contact_id)
-                if row is not None and active_within is not None and _quiet_since(connection, row, now - active_within):
-                    row = None
-            case ById(thread_id):
-                asked_for = thread_id
-                row = thread_by_id(connection, id_hex(thread_id))
-                if row is not None and not may_see(row, plan.acting_for):
-                    raise ThreadNotFound(thread_id)
-            case ByExternalId(external_id):
-                row = thread_by_external_id(connection, external_id)
-                if row is not None and not may_see(row, plan.acting_for):
-                    raise ThreadNotFound
-        if row is not None:
-            return row
-    raise ThreadNotFound(asked_for)
+def _find(
+    connection: sqlite3.Connection, selector: ById | Latest | ByExternalId, contact_id: str, now: datetime
+) -> ThreadRow | None:
+    """The thread that a selector names, whoever may see it."""
+    match selector:
+        case Latest(active_within):
+            row = latest_thread(connection, contact_id)
+            if row is None or active_within is None:
+                return row
+            return row if was_active(_newest_activity(connection, row), now, active_within) else None
+        case ById(thread_id):
+            return thread_by_id(connection, id_hex(thread_id))
+        case ByExternalId(external_id):
+            return thread_by_external_id(connection, external_id)
 
 
-def _quiet_since(connection: sqlite3.Connection, row: ThreadRow, moment: datetime) -> bool:
+def _newest_activity(connection: sqlite3.Connection, row: ThreadRow) -> datetime:
+    """The time of a thread's newest event. Another JIMS program may have made a thread, and not yet its first event."""
     newest = newest_time(connection, id_text(row[0]))
-    if newest is None:  # another JIMS program has made the thread, and not yet its first event
-        newest = thread_record(row).created_at.replace(tzinfo=None)
-    return newest < moment
+    return thread_record(row).created_at.replace(tzinfo=None) if newest is None else newest
 
 
 def _next_creation(connection: sqlite3.Connection, plan: RunPlan) -> datetime:
@@ -335,7 +332,7 @@ def _next_creation(connection: sqlite3.Connection, plan: RunPlan) -> datetime:
     if plan.selectors[0] == _LATEST:  # it has found no thread of the contact
         return now
     row = latest_thread(connection, plan.contact_id)
-    return now if row is None else max(now, datetime.fromisoformat(row[2]) + _TICK)
+    return now if row is None else time_after(datetime.fromisoformat(row[2]), now)
 
 
 def start(
@@ -440,7 +437,7 @@ def adopt(connection: sqlite3.Connection, owner: UUID) -> list[AdoptedRun]:
             AdoptedRun(
                 UUID(run_id),
                 UUID(thread),
-                None if row is None else row[1],
+                None if row is None else contact_of(row),
                 _load_message(message),
                 None if caller is None else UUID(caller),
                 webhook_url,

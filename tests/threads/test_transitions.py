@@ -1,0 +1,92 @@
+"""The rules by which threads and runs change, one table each."""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from jimsapi.threads.errors import ThreadNotFound
+from jimsapi.threads.event import message_event
+from jimsapi.threads.ids import uuid7
+from jimsapi.threads.run import ByExternalId, ById, Latest, New, RunPlan, Selector
+from jimsapi.threads.transitions import config_of_new, may_see, select_thread, was_active
+
+NOW = datetime(2026, 1, 1)
+MINUTE = timedelta(minutes=1)
+ANNS, BOBS, NOWHERE = ById(UUID(int=1)), ById(UUID(int=2)), ById(UUID(int=3))
+EXTERNAL, UNKNOWN, LATEST, NEW = ByExternalId("bob's"), ByExternalId("unknown"), Latest(), New()
+FOUND: dict[Selector, tuple[str, str]] = {
+    ANNS: ("ann", "ann's thread"),
+    BOBS: ("bob", "bob's thread"),
+    EXTERNAL: ("bob", "bob's external thread"),
+    LATEST: ("ann", "ann's latest thread"),
+}
+
+
+def make_plan(*selectors: Selector, acting_for: str | None = None) -> RunPlan:
+    return RunPlan(
+        run_id=uuid7(),
+        owner=uuid7(),
+        contact_id="ann",
+        acting_for=acting_for,
+        selectors=selectors,
+        message=message_event("comm.user_message", "Hello"),
+        thread_config=b'{"of":"plan"}',
+    )
+
+
+@pytest.mark.parametrize(
+    ("contact_id", "acting_for", "sees"),
+    [("ann", None, True), ("ann", "ann", True), ("ann", "bob", False), (None, "ann", False), ("", "", True)],
+)
+def test_a_caller_sees_the_threads_of_its_contact(contact_id: str | None, acting_for: str | None, sees: bool) -> None:
+    assert may_see(contact_id, acting_for) is sees
+
+
+def select(*selectors: Selector, acting_for: str | None = None) -> object:
+    found = select_thread(make_plan(*selectors, acting_for=acting_for), FOUND.get, lambda thread: thread[0])
+    return found if isinstance(found, New) else found[1]
+
+
+@pytest.mark.parametrize(
+    ("selectors", "found"),
+    [
+        ([BOBS], "bob's thread"),
+        ([LATEST, NEW], "ann's latest thread"),
+        ([EXTERNAL, BOBS], "bob's external thread"),
+        ([NOWHERE, UNKNOWN, LATEST], "ann's latest thread"),
+        ([UNKNOWN, NEW], NEW),
+        ([NEW, LATEST], NEW),
+    ],
+)
+def test_the_first_selector_that_matches_decides(selectors: list[Selector], found: object) -> None:
+    assert select(*selectors) == found
+
+
+@pytest.mark.parametrize(
+    ("selectors", "named"),
+    [
+        ([UNKNOWN], None),
+        ([NOWHERE, UNKNOWN], NOWHERE.thread_id),
+        ([BOBS, NEW], BOBS.thread_id),
+        ([EXTERNAL, NEW], None),
+        ([NOWHERE, EXTERNAL, LATEST], None),
+    ],
+)
+def test_a_thread_that_is_missing_or_of_another_contact_is_not_found(
+    selectors: list[Selector], named: UUID | None
+) -> None:
+    with pytest.raises(ThreadNotFound) as refused:
+        select(*selectors, acting_for="ann")
+    assert refused.value.thread_id == named
+
+
+@pytest.mark.parametrize(("age", "active"), [(0 * MINUTE, True), (MINUTE, True), (2 * MINUTE, False)])
+def test_a_thread_is_active_up_to_the_age_asked_for(age: timedelta, active: bool) -> None:
+    assert was_active(NOW - age, NOW, MINUTE) is active
+
+
+def test_a_new_thread_has_the_config_of_its_selector_or_of_the_plan() -> None:
+    assert config_of_new(make_plan(), New()) == b'{"of":"plan"}'
+    assert config_of_new(make_plan(), New(config={"of": "selector"})) == b'{"of":"selector"}'
+    assert config_of_new(make_plan(), New(config={})) == b"{}"
