@@ -50,8 +50,16 @@ from jimsapi.threads.run import (
     ThreadRecord,
 )
 from jimsapi.threads.storable import storable_text
-from jimsapi.threads.store import KEEP_KEYS, CommitRecord, KeyHolder, decode_cursor, encode_cursor, take_page
-from jimsapi.threads.transitions import config_of_new, may_see, select_thread, was_active
+from jimsapi.threads.store import KEEP_KEYS, CommitRecord, decode_cursor, encode_cursor, take_page
+from jimsapi.threads.transitions import (
+    KeyHolder,
+    answer_again,
+    config_of_new,
+    keys_known_since,
+    may_see,
+    select_thread,
+    was_active,
+)
 from jimsapi.threads.window import COMM_PREFIX, choose, end_with, window_size
 
 _NOTHING = b"{}"
@@ -225,9 +233,8 @@ class MemoryStore:
             thread = select_thread(plan, lambda selector: self._find(selector, plan.contact_id, now), _contact_of)
         else:
             thread = self._get(interrupted.thread.record.thread_id, plan.acting_for)
-            message = NewEvent(interrupted.message_id, plan.message.event_type, plan.message.data)
-            plan = msgspec.structs.replace(plan, message=message)
-            continues = thread.has(message.event_id)
+            plan = answer_again(plan, interrupted.message_id)
+            continues = thread.has(interrupted.message_id)
         created = isinstance(thread, New)
         if isinstance(thread, New):
             thread = self._create_thread(plan, thread, now)
@@ -282,7 +289,7 @@ class MemoryStore:
         Raises `KeyUsed` and `KeyMismatch`.
         """
         key = self._keys.get(idempotency.key.int)
-        if key is None or key.used_at < now - self.keep_keys:
+        if key is None or key.used_at < keys_known_since(now, self.keep_keys):
             return None
         run = self._run(key.run_id)
         if run is None:
@@ -487,8 +494,8 @@ class MemoryStore:
             if self._runs.get(run.run_id.int) is run:
                 del self._runs[run.run_id.int]
                 purged += not run.thread.deleted
-        forget_before = now - self.keep_keys
-        for key, _ in list(takewhile(lambda item: item[1].used_at < forget_before, self._keys.items())):
+        known_since = keys_known_since(now, self.keep_keys)
+        for key, _ in list(takewhile(lambda item: item[1].used_at < known_since, self._keys.items())):
             del self._keys[key]
         self._committed()
         return purged

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 import orjson
 
-from jimsapi.threads.errors import InvalidCursor, KeyMismatch, KeyUsed
+from jimsapi.threads.errors import InvalidCursor
 from jimsapi.threads.event import Event, EventRow, NewEvent
 from jimsapi.threads.run import (
     Accepted,
@@ -20,7 +20,6 @@ from jimsapi.threads.run import (
     EventPage,
     Outcome,
     RunPlan,
-    RunStatus,
     Settled,
     Started,
     StoredRun,
@@ -201,35 +200,6 @@ class ThreadStore(Protocol):
         Keys that are older than `keep_keys` are forgotten too, whatever became of their runs.
         """
         ...
-
-
-class KeyHolder(msgspec.Struct, frozen=True):
-    """The run that took an idempotency key last, as a store finds it when the key comes again.
-
-    `started`: its message entered the thread. `continues`: it answers a message that was in the thread before it.
-    """
-
-    run_id: UUID
-    body: UUID
-    status: RunStatus
-    started: bool
-    continues: bool
-
-    def is_continued_by(self, body: UUID) -> bool:
-        """Whether a request with this key and `body` goes on with this run's message; if not, the key is free.
-
-        Raises:
-            KeyMismatch: it is not the request that this run was made for.
-            KeyUsed: this run answers it.
-        """
-        given_up = self.status is RunStatus.CANCELLED and not self.started
-        if given_up and not self.continues:
-            return False
-        if body != self.body:
-            raise KeyMismatch
-        if given_up or self.status is RunStatus.INTERRUPTED:
-            return True
-        raise KeyUsed(self.run_id)
 
 
 PAGE_BYTES = 4_194_304

@@ -8,9 +8,13 @@ store with one model.
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TypeVar
+from uuid import UUID
 
-from jimsapi.threads.errors import ThreadNotFound
-from jimsapi.threads.run import ByExternalId, ById, Latest, New, RunPlan
+import msgspec
+
+from jimsapi.threads.errors import KeyMismatch, KeyUsed, ThreadNotFound
+from jimsapi.threads.event import NewEvent
+from jimsapi.threads.run import ByExternalId, ById, Latest, New, RunPlan, RunStatus
 from jimsapi.threads.storable import dump_storable
 
 Thread = TypeVar("Thread")
@@ -58,3 +62,49 @@ def was_active(newest_event: datetime, now: datetime, active_within: timedelta) 
 def config_of_new(plan: RunPlan, new: New) -> bytes:
     """The `thread_config` of a thread that is created."""
     return plan.thread_config if new.config is None else dump_storable(dict(new.config))
+
+
+# What an idempotency key means
+
+
+def keys_known_since(now: datetime, keep_keys: timedelta) -> datetime:
+    """A key is known if a run took it then or later."""
+    return now - keep_keys
+
+
+class KeyHolder(msgspec.Struct, frozen=True):
+    """The run that took an idempotency key last, as a store finds it when the key comes again.
+
+    `started`: its message entered the thread. `continues`: it answers a message that was in the thread before it.
+    """
+
+    run_id: UUID
+    body: UUID
+    status: RunStatus
+    started: bool
+    continues: bool
+
+    def is_continued_by(self, body: UUID) -> bool:
+        """Whether a request with this key and `body` goes on with this run's message; if not, the key is free.
+
+        Raises:
+            KeyMismatch: it is not the request that this run was made for.
+            KeyUsed: this run answers it.
+        """
+        given_up = self.status is RunStatus.CANCELLED and not self.started
+        if given_up and not self.continues:
+            return False
+        if body != self.body:
+            raise KeyMismatch
+        if given_up or self.status is RunStatus.INTERRUPTED:
+            return True
+        raise KeyUsed(self.run_id)
+
+
+def answer_again(plan: RunPlan, message_id: UUID) -> RunPlan:
+    """The plan of a run that answers the message of an interrupted one: the message keeps its identifier.
+
+    The thread is that of the interrupted run, and the message enters only if the thread no longer has it.
+    """
+    message = NewEvent(message_id, plan.message.event_type, plan.message.data)
+    return msgspec.structs.replace(plan, message=message)

@@ -5,11 +5,19 @@ from uuid import UUID
 
 import pytest
 
-from jimsapi.threads.errors import ThreadNotFound
+from jimsapi.threads.errors import KeyMismatch, KeyUsed, ThreadNotFound
 from jimsapi.threads.event import message_event
 from jimsapi.threads.ids import uuid7
-from jimsapi.threads.run import ByExternalId, ById, Latest, New, RunPlan, Selector
-from jimsapi.threads.transitions import config_of_new, may_see, select_thread, was_active
+from jimsapi.threads.run import ByExternalId, ById, Latest, New, RunPlan, RunStatus, Selector
+from jimsapi.threads.transitions import (
+    KeyHolder,
+    answer_again,
+    config_of_new,
+    keys_known_since,
+    may_see,
+    select_thread,
+    was_active,
+)
 
 NOW = datetime(2026, 1, 1)
 MINUTE = timedelta(minutes=1)
@@ -90,3 +98,50 @@ def test_a_new_thread_has_the_config_of_its_selector_or_of_the_plan() -> None:
     assert config_of_new(make_plan(), New()) == b'{"of":"plan"}'
     assert config_of_new(make_plan(), New(config={"of": "selector"})) == b'{"of":"selector"}'
     assert config_of_new(make_plan(), New(config={})) == b"{}"
+
+
+def test_a_key_is_known_for_as_long_as_keys_are_kept() -> None:
+    assert keys_known_since(NOW, MINUTE) == NOW - MINUTE
+
+
+SAME, OTHER = UUID(int=1), UUID(int=2)
+FREE, CONTINUED = False, True
+
+
+@pytest.mark.parametrize(
+    ("status", "started", "continues", "body", "expected"),
+    [
+        (RunStatus.QUEUED, False, False, SAME, KeyUsed),
+        (RunStatus.RUNNING, True, False, SAME, KeyUsed),
+        (RunStatus.COMPLETED, True, False, SAME, KeyUsed),
+        (RunStatus.FAILED, True, False, SAME, KeyUsed),
+        (RunStatus.CANCELLED, True, False, SAME, KeyUsed),
+        (RunStatus.CANCELLED, True, True, SAME, KeyUsed),
+        (RunStatus.CANCELLED, False, False, SAME, FREE),
+        (RunStatus.CANCELLED, False, False, OTHER, FREE),
+        (RunStatus.CANCELLED, False, True, SAME, CONTINUED),
+        (RunStatus.CANCELLED, False, True, OTHER, KeyMismatch),
+        (RunStatus.INTERRUPTED, True, False, SAME, CONTINUED),
+        (RunStatus.INTERRUPTED, False, False, SAME, CONTINUED),
+        (RunStatus.INTERRUPTED, True, False, OTHER, KeyMismatch),
+        (RunStatus.COMPLETED, True, False, OTHER, KeyMismatch),
+        (RunStatus.QUEUED, False, False, OTHER, KeyMismatch),
+    ],
+)
+def test_a_known_key_stands_for_the_run_that_took_it(
+    status: RunStatus, started: bool, continues: bool, body: UUID, expected: bool | type[Exception]
+) -> None:
+    holder = KeyHolder(uuid7(), SAME, status, started, continues)
+    if isinstance(expected, bool):
+        assert holder.is_continued_by(body) is expected
+    else:
+        with pytest.raises(expected) as refused:
+            holder.is_continued_by(body)
+        assert getattr(refused.value, "run_id", holder.run_id) == holder.run_id
+
+
+def test_a_message_that_is_answered_again_keeps_its_identifier() -> None:
+    plan, message_id = make_plan(LATEST), uuid7()
+    again = answer_again(plan, message_id)
+    assert (again.message.event_id, again.message.data) == (message_id, plan.message.data)
+    assert (again.run_id, again.selectors) == (plan.run_id, plan.selectors)

@@ -38,7 +38,7 @@ from jimsapi.threads.run import (
     ThreadRecord,
 )
 from jimsapi.threads.store import KEEP_KEYS, CommitRecord
-from jimsapi.threads.transitions import config_of_new
+from jimsapi.threads.transitions import config_of_new, keys_known_since
 
 logger = logging.getLogger("jimsapi.store")
 
@@ -170,8 +170,8 @@ class SQLiteStore:
         purged = 0
         while count := await self._write(partial(writes.purge, cutoff=cutoff, limit=PURGED_AT_ONCE)):
             purged += count
-        used_before = utc_now() - self.keep_keys
-        while await self._write(partial(writes.purge_keys, used_before=used_before, limit=PURGED_AT_ONCE)):
+        known_since = keys_known_since(utc_now(), self.keep_keys)
+        while await self._write(partial(writes.purge_keys, used_before=known_since, limit=PURGED_AT_ONCE)):
             pass
         return purged
 

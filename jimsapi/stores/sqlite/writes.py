@@ -52,8 +52,7 @@ from jimsapi.threads.run import (
     ThreadRecord,
 )
 from jimsapi.threads.storable import storable_text
-from jimsapi.threads.store import KeyHolder
-from jimsapi.threads.transitions import may_see, select_thread, was_active
+from jimsapi.threads.transitions import KeyHolder, answer_again, keys_known_since, may_see, select_thread, was_active
 from jimsapi.threads.window import end_with
 
 _LATEST = Latest()
@@ -174,7 +173,7 @@ def _accept_now(
     now = utc_now()
     if plan.idempotency is None:
         return _accept_message(connection, plan, new_thread, now)
-    interrupted = _interrupted(connection, plan.idempotency, now - keep_keys)
+    interrupted = _interrupted(connection, plan.idempotency, keys_known_since(now, keep_keys))
     if interrupted is None:
         accepted = _accept_message(connection, plan, new_thread, now)
     else:
@@ -228,7 +227,7 @@ def _accept_again(
     thread = id_text(row[0])
     if not may_see(contact_of(row), plan.acting_for):
         raise ThreadNotFound(UUID(thread))
-    plan = msgspec.structs.replace(plan, message=NewEvent(message_id, plan.message.event_type, plan.message.data))
+    plan = answer_again(plan, message_id)
     message = event_by_id(connection, thread, message_id)
     if message is None:  # another program took it out
         return _accept_into(connection, plan, row, now)
@@ -241,13 +240,13 @@ def _accept_again(
 
 
 def _interrupted(
-    connection: sqlite3.Connection, idempotency: Idempotency, used_since: datetime
+    connection: sqlite3.Connection, idempotency: Idempotency, known_since: datetime
 ) -> tuple[ThreadRow, UUID] | None:
     """Thread and message of the interrupted run that has a key; None if the key is free.
 
     Raises `KeyUsed` and `KeyMismatch`.
     """
-    found = connection.execute(_KEY_HOLDER, (id_hex(idempotency.key), time_text(used_since))).fetchone()
+    found = connection.execute(_KEY_HOLDER, (id_hex(idempotency.key), time_text(known_since))).fetchone()
     if found is None:
         return None
     run_id, body, status, started_at, continues, thread, message_id = found

@@ -469,7 +469,7 @@ PERFORM pg_advisory_xact_lock(l.key) FROM (
     SELECT DISTINCT uuid_hash_extended(k.key, 4) AS key FROM unnest(keys) k (key) ORDER BY key
 ) l;
 
--- The rule of jimsapi.threads.store.KeyHolder. A run that has ended in one way never comes to have ended in another.
+-- The rule of KeyHolder in jimsapi/threads/transitions.py. A run that has ended in one way never comes to have ended in another.
 wall := clock_timestamp();
 SELECT
     array_agg(
