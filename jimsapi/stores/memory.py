@@ -53,8 +53,11 @@ from jimsapi.threads.storable import storable_text
 from jimsapi.threads.store import KEEP_KEYS, CommitRecord, decode_cursor, encode_cursor, take_page
 from jimsapi.threads.transitions import (
     KeyHolder,
+    accepted_status,
     answer_again,
     config_of_new,
+    has_context,
+    is_full,
     keys_known_since,
     may_see,
     select_thread,
@@ -238,13 +241,12 @@ class MemoryStore:
         created = isinstance(thread, New)
         if isinstance(thread, New):
             thread = self._create_thread(plan, thread, now)
-        elif len(thread.open) > plan.queue_limit:  # the oldest open run does not wait
+        elif is_full(len(thread.open), plan.queue_limit):
             raise QueueFull(plan.queue_limit, self._open[thread.open[0]].run_id)
         elif not continues:
             thread.refuse_known([plan.message])
         stored = thread.rows[:] if created else []
-        greets = created and plan.conversation_start
-        status = RunStatus.QUEUED if thread.open or greets else RunStatus.RUNNING
+        status = accepted_status(len(thread.open), is_greeted=created and plan.conversation_start)
         if status is RunStatus.RUNNING and not continues:
             stored += thread.append([plan.message], now)
         run = _Run(
@@ -262,7 +264,7 @@ class MemoryStore:
             now,
             now if status is RunStatus.RUNNING else None,
         )
-        snapshot = thread.snapshot_for(run, plan.context) if created or status is RunStatus.RUNNING else None
+        snapshot = thread.snapshot_for(run, plan.context) if has_context(status, created) else None
         thread.open = (*thread.open, run.run_id.int)
         self._runs[run.run_id.int] = self._open[run.run_id.int] = run
         if plan.idempotency is not None:
@@ -273,14 +275,11 @@ class MemoryStore:
     def _accepted_before(self, run: _Run, plan: RunPlan) -> Accepted:
         thread = run.thread
         stored = thread.rows[:1] if run.created_new_thread else []
-        snapshot: Snapshot | None = None
-        if run.status is RunStatus.RUNNING:
+        if run.status is RunStatus.RUNNING and not run.continues:
             # Not simply the newest row: `recover` may have added another run's message behind it.
-            if not run.continues:
-                stored = stored + [row for row in thread.rows if row.event_id == run.message_id]
-            snapshot = thread.snapshot_for(run, plan.context)
-        elif run.status is RunStatus.QUEUED and run.created_new_thread:
-            snapshot = thread.snapshot(plan.context)
+            stored = stored + [row for row in thread.rows if row.event_id == run.message_id]
+        with_context = has_context(run.status, run.created_new_thread)
+        snapshot = thread.snapshot_for(run, plan.context) if with_context else None
         return Accepted(thread.record, run.created_new_thread, run.status, snapshot, stored)
 
     def _interrupted(self, idempotency: Idempotency, now: datetime) -> _Run | None:

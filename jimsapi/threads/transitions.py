@@ -108,3 +108,25 @@ def answer_again(plan: RunPlan, message_id: UUID) -> RunPlan:
     """
     message = NewEvent(message_id, plan.message.event_type, plan.message.data)
     return msgspec.structs.replace(plan, message=message)
+
+
+# What accepting a message does
+
+
+def is_full(open_runs: int, queue_limit: int) -> bool:
+    """Whether a thread with so many open runs refuses another one: the oldest open run does not wait."""
+    return open_runs > queue_limit
+
+
+def accepted_status(open_runs: int, *, is_greeted: bool) -> RunStatus:
+    """The status of a run in a thread with so many other open runs.
+
+    A running run's message enters the thread at once. `is_greeted`: the thread is new, and its conversation start comes
+    before the message.
+    """
+    return RunStatus.QUEUED if open_runs or is_greeted else RunStatus.RUNNING
+
+
+def has_context(status: RunStatus, created_new_thread: bool) -> bool:
+    """Whether `accept` returns a context, also when it is asked again: for the pipeline or for a conversation start."""
+    return status is RunStatus.RUNNING or (status is RunStatus.QUEUED and created_new_thread)

@@ -11,8 +11,11 @@ from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import ByExternalId, ById, Latest, New, RunPlan, RunStatus, Selector
 from jimsapi.threads.transitions import (
     KeyHolder,
+    accepted_status,
     answer_again,
     config_of_new,
+    has_context,
+    is_full,
     keys_known_since,
     may_see,
     select_thread,
@@ -145,3 +148,44 @@ def test_a_message_that_is_answered_again_keeps_its_identifier() -> None:
     again = answer_again(plan, message_id)
     assert (again.message.event_id, again.message.data) == (message_id, plan.message.data)
     assert (again.run_id, again.selectors) == (plan.run_id, plan.selectors)
+
+
+@pytest.mark.parametrize(
+    ("open_runs", "limit", "full"), [(0, 0, False), (1, 0, True), (2, 2, False), (3, 2, True), (4, 2, True)]
+)
+def test_a_thread_is_full_when_the_limit_waits_behind_the_oldest_open_run(
+    open_runs: int, limit: int, full: bool
+) -> None:
+    assert is_full(open_runs, limit) is full
+
+
+@pytest.mark.parametrize(
+    ("open_runs", "is_greeted", "status"),
+    [
+        (0, False, RunStatus.RUNNING),
+        (0, True, RunStatus.QUEUED),
+        (1, False, RunStatus.QUEUED),
+        (3, False, RunStatus.QUEUED),
+    ],
+)
+def test_a_run_starts_when_it_is_accepted_unless_something_comes_first(
+    open_runs: int, is_greeted: bool, status: RunStatus
+) -> None:
+    assert accepted_status(open_runs, is_greeted=is_greeted) is status
+
+
+@pytest.mark.parametrize(
+    ("status", "created", "has"),
+    [
+        (RunStatus.RUNNING, False, True),
+        (RunStatus.RUNNING, True, True),
+        (RunStatus.QUEUED, False, False),
+        (RunStatus.QUEUED, True, True),
+        (RunStatus.COMPLETED, True, False),
+        (RunStatus.CANCELLED, False, False),
+    ],
+)
+def test_accepting_answers_with_a_context_if_something_is_to_be_called(
+    status: RunStatus, created: bool, has: bool
+) -> None:
+    assert has_context(status, created) is has

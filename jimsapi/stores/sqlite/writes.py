@@ -52,7 +52,17 @@ from jimsapi.threads.run import (
     ThreadRecord,
 )
 from jimsapi.threads.storable import storable_text
-from jimsapi.threads.transitions import KeyHolder, answer_again, keys_known_since, may_see, select_thread, was_active
+from jimsapi.threads.transitions import (
+    KeyHolder,
+    accepted_status,
+    answer_again,
+    has_context,
+    is_full,
+    keys_known_since,
+    may_see,
+    select_thread,
+    was_active,
+)
 from jimsapi.threads.window import end_with
 
 _LATEST = Latest()
@@ -195,8 +205,8 @@ def _accept_message(
 def _accept_new(connection: sqlite3.Connection, plan: RunPlan, new: NewThread, now: datetime) -> Accepted:
     thread = id_hex(new.thread_id)
     created_at = _next_creation(connection, plan)
-    status = RunStatus.QUEUED if plan.conversation_start else RunStatus.RUNNING
-    events = [new.created] if plan.conversation_start else [new.created, plan.message]
+    status = accepted_status(0, is_greeted=plan.conversation_start)
+    events = [new.created, plan.message] if status is RunStatus.RUNNING else [new.created]
     _insert_run(connection, plan, thread, 1, status, True, now)
     connection.execute(
         _INSERT_THREAD, (thread, plan.contact_id, new.external_id, time_text(created_at), json_value(new.config))
@@ -264,10 +274,10 @@ def _take_key(connection: sqlite3.Connection, idempotency: Idempotency, run_id: 
 def _queue_up(connection: sqlite3.Connection, plan: RunPlan, thread: str) -> tuple[RunStatus, int]:
     """Whether a new run of a thread starts or waits, and its place in the order. Raises `QueueFull`."""
     open_runs, last_seq = connection.execute(_QUEUE, (thread, thread)).fetchone()
-    if open_runs > plan.queue_limit:  # the oldest open run does not wait
+    if is_full(open_runs, plan.queue_limit):
         (oldest,) = connection.execute(_OLDEST_OF_THREAD, (thread, thread)).fetchone()
         raise QueueFull(plan.queue_limit, UUID(oldest))
-    return RunStatus.QUEUED if open_runs else RunStatus.RUNNING, last_seq + 1
+    return accepted_status(open_runs, is_greeted=False), last_seq + 1
 
 
 def _accepted_before(connection: sqlite3.Connection, plan: RunPlan) -> Accepted | None:
@@ -284,7 +294,7 @@ def _accepted_before(connection: sqlite3.Connection, plan: RunPlan) -> Accepted 
     if status == RunStatus.RUNNING:
         snapshot, entered = _entered(connection, thread, UUID(message_id), continues, plan.context)
         stored += entered
-    elif created_new_thread and status == RunStatus.QUEUED:
+    elif has_context(RunStatus(status), bool(created_new_thread)):
         snapshot = load_snapshot(connection, thread, plan.context)
     return Accepted(thread_record(row), bool(created_new_thread), RunStatus(status), snapshot, stored)
 
