@@ -27,7 +27,6 @@ from jimsapi.threads.event import (
 )
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
-    OPEN,
     Accepted,
     AdoptedRun,
     ByExternalId,
@@ -53,14 +52,20 @@ from jimsapi.threads.storable import storable_text
 from jimsapi.threads.store import KEEP_KEYS, CommitRecord, decode_cursor, encode_cursor, take_page
 from jimsapi.threads.transitions import (
     KeyHolder,
+    Start,
     accepted_status,
     answer_again,
+    cancel_counts,
     config_of_new,
+    finish_counts,
     has_context,
     is_full,
+    is_next,
+    judge_start,
     keys_known_since,
     may_see,
     select_thread,
+    stored_events,
     was_active,
 )
 from jimsapi.threads.window import COMM_PREFIX, choose, end_with, window_size
@@ -335,15 +340,16 @@ class MemoryStore:
         self, run_id: UUID, owner: UUID, events: Sequence[NewEvent], context: ContextLimits
     ) -> Started | None:
         run = self._open.get(run_id.int)
-        if run is None or run.message is None or run.owner != owner:
-            raise RunClosed("the run is open no more")
+        if run is None or run.message is None:
+            raise RunClosed
         thread = run.thread
-        if run.status is RunStatus.RUNNING:  # asked before
+        verdict = judge_start(run.status, is_owner=run.owner == owner, is_oldest=thread.open[0] == run_id.int)
+        if verdict is Start.AGAIN:
             ids = {event.event_id for event in events}
             if not run.continues:
                 ids.add(run.message_id)
             return Started(thread.snapshot_for(run, context), [row for row in thread.rows if row.event_id in ids])
-        if thread.open[0] != run_id.int:
+        if verdict is Start.LATER:
             return None
         entering = [*events] if run.continues else [*events, run.message]
         thread.refuse_known(entering)
@@ -359,13 +365,13 @@ class MemoryStore:
         if run is None:
             return Settled(False, None, None)
         thread = run.thread
-        if run.status is not RunStatus.RUNNING or run.owner != owner:
+        if not finish_counts(run.status, is_owner=run.owner == owner):
             return Settled(False, run.status, self._next_run(thread))
         now = utc_now()
         stored: list[EventRow] = []
-        if outcome.events and outcome.status is RunStatus.COMPLETED:
-            thread.refuse_known(outcome.events)
-            stored = thread.append(outcome.events, now)
+        if events := stored_events(outcome):
+            thread.refuse_known(events)
+            stored = thread.append(events, now)
             run.sent_to = len(thread.rows)
             run.sent_from = run.sent_to - len(stored)
         if outcome.error is not None:
@@ -380,7 +386,7 @@ class MemoryStore:
         run = self._run(run_id)
         if run is None:
             return Settled(False, None, None)
-        if run.status not in OPEN:
+        if not cancel_counts(run.status):
             return Settled(False, run.status, self._next_run(run.thread))
         self._end(run, RunStatus.CANCELLED, utc_now())
         self._committed()
@@ -510,11 +516,11 @@ class MemoryStore:
         return None if run is None or run.thread.deleted else run
 
     def _next_run(self, thread: _Thread) -> UUID | None:
-        """The thread's oldest open run, if it waits."""
+        """The run of a thread that may start now."""
         if not thread.open:
             return None
-        run = self._open[thread.open[0]]
-        return run.run_id if run.status is RunStatus.QUEUED else None
+        oldest = self._open[thread.open[0]]
+        return oldest.run_id if is_next(oldest.status) else None
 
     def _end(self, run: _Run, status: RunStatus, now: datetime) -> None:
         run.status = status

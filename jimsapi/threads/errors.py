@@ -79,6 +79,9 @@ class QueueFull(DomainError):
 class RunClosed(DomainError):
     """The run has ended (time limit, cancellation, shutdown): its context takes nothing more."""
 
+    def __init__(self, message: str = "the run is open no more") -> None:
+        super().__init__(message)
+
 
 class StoreUnavailable(DomainError):
     """The store could not do its work now. What it was asked may be asked again.

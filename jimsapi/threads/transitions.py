@@ -5,16 +5,17 @@ names in its statement the function that the statement follows. The random histo
 store with one model.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from enum import Enum
 from typing import TypeVar
 from uuid import UUID
 
 import msgspec
 
-from jimsapi.threads.errors import KeyMismatch, KeyUsed, ThreadNotFound
+from jimsapi.threads.errors import KeyMismatch, KeyUsed, RunClosed, ThreadNotFound
 from jimsapi.threads.event import NewEvent
-from jimsapi.threads.run import ByExternalId, ById, Latest, New, RunPlan, RunStatus
+from jimsapi.threads.run import OPEN, ByExternalId, ById, Latest, New, Outcome, RunPlan, RunStatus
 from jimsapi.threads.storable import dump_storable
 
 Thread = TypeVar("Thread")
@@ -130,3 +131,52 @@ def accepted_status(open_runs: int, *, is_greeted: bool) -> RunStatus:
 def has_context(status: RunStatus, created_new_thread: bool) -> bool:
     """Whether `accept` returns a context, also when it is asked again: for the pipeline or for a conversation start."""
     return status is RunStatus.RUNNING or (status is RunStatus.QUEUED and created_new_thread)
+
+
+# Which run may start
+
+
+class Start(Enum):
+    """What `start` does with an open run."""
+
+    NOW = "now"
+    LATER = "later"
+    """Others are still before it."""
+    AGAIN = "again"
+    """It has started already; the caller asks again because the answer was lost."""
+
+
+def judge_start(status: str, *, is_owner: bool, is_oldest: bool) -> Start:
+    """Decide what `start` does for a run. `is_oldest`: no older run of its thread is open.
+
+    Raises:
+        RunClosed: the run has ended, or the caller does not own it.
+    """
+    if status not in OPEN or not is_owner:
+        raise RunClosed
+    if status == RunStatus.RUNNING:
+        return Start.AGAIN
+    return Start.NOW if is_oldest else Start.LATER
+
+
+def is_next(status: str) -> bool:
+    """Whether the oldest open run of a thread may start now. No other run of the thread may."""
+    return status == RunStatus.QUEUED
+
+
+# How a run ends
+
+
+def finish_counts(status: str, *, is_owner: bool) -> bool:
+    """Whether `finish` ends a run."""
+    return status == RunStatus.RUNNING and is_owner
+
+
+def stored_events(outcome: Outcome) -> Sequence[NewEvent]:
+    """The events of an outcome that enter the thread."""
+    return outcome.events if outcome.status is RunStatus.COMPLETED else ()
+
+
+def cancel_counts(status: str) -> bool:
+    """Whether `cancel` ends a run."""
+    return status in OPEN

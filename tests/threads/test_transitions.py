@@ -5,20 +5,26 @@ from uuid import UUID
 
 import pytest
 
-from jimsapi.threads.errors import KeyMismatch, KeyUsed, ThreadNotFound
+from jimsapi.threads.errors import KeyMismatch, KeyUsed, RunClosed, ThreadNotFound
 from jimsapi.threads.event import message_event
 from jimsapi.threads.ids import uuid7
-from jimsapi.threads.run import ByExternalId, ById, Latest, New, RunPlan, RunStatus, Selector
+from jimsapi.threads.run import ByExternalId, ById, Latest, New, Outcome, RunPlan, RunStatus, Selector
 from jimsapi.threads.transitions import (
     KeyHolder,
+    Start,
     accepted_status,
     answer_again,
+    cancel_counts,
     config_of_new,
+    finish_counts,
     has_context,
     is_full,
+    is_next,
+    judge_start,
     keys_known_since,
     may_see,
     select_thread,
+    stored_events,
     was_active,
 )
 
@@ -189,3 +195,38 @@ def test_accepting_answers_with_a_context_if_something_is_to_be_called(
     status: RunStatus, created: bool, has: bool
 ) -> None:
     assert has_context(status, created) is has
+
+
+@pytest.mark.parametrize(
+    ("status", "is_owner", "is_oldest", "start"),
+    [
+        (RunStatus.QUEUED, True, True, Start.NOW),
+        (RunStatus.QUEUED, True, False, Start.LATER),
+        (RunStatus.RUNNING, True, True, Start.AGAIN),
+    ],
+)
+def test_the_oldest_open_run_of_a_thread_starts(
+    status: RunStatus, is_owner: bool, is_oldest: bool, start: Start
+) -> None:
+    assert judge_start(status, is_owner=is_owner, is_oldest=is_oldest) is start
+
+
+@pytest.mark.parametrize("status", RunStatus)
+@pytest.mark.parametrize("is_oldest", [True, False])
+def test_a_run_that_has_ended_or_has_another_owner_does_not_start(status: RunStatus, is_oldest: bool) -> None:
+    with pytest.raises(RunClosed, match="open no more"):
+        judge_start(status, is_owner=status not in ("queued", "running"), is_oldest=is_oldest)
+
+
+@pytest.mark.parametrize("status", RunStatus)
+def test_calls_count_and_turns_come_by_the_status_of_a_run(status: RunStatus) -> None:
+    assert is_next(status) is (status == "queued")
+    assert finish_counts(status, is_owner=True) is (status == "running")
+    assert not finish_counts(status, is_owner=False)
+    assert cancel_counts(status) is (status in ("queued", "running"))
+
+
+@pytest.mark.parametrize("status", RunStatus)
+def test_only_a_completed_run_leaves_events(status: RunStatus) -> None:
+    events = (make_plan().message,)
+    assert stored_events(Outcome(status, events)) == (events if status == "completed" else ())

@@ -54,13 +54,18 @@ from jimsapi.threads.run import (
 from jimsapi.threads.storable import storable_text
 from jimsapi.threads.transitions import (
     KeyHolder,
+    Start,
     accepted_status,
     answer_again,
+    cancel_counts,
+    finish_counts,
     has_context,
     is_full,
+    judge_start,
     keys_known_since,
     may_see,
     select_thread,
+    stored_events,
     was_active,
 )
 from jimsapi.threads.window import end_with
@@ -103,6 +108,7 @@ _OPEN_OF_THREAD = """
     ORDER BY seq
 """
 _OLDEST_OF_THREAD = f"SELECT run_id FROM ({_OPEN_OF_THREAD} LIMIT 1)"
+# Follows `is_next`: the oldest run that waits, if none runs.
 _MAY_START = """
     SELECT run_id FROM jimsapi_runs INDEXED BY jimsapi_runs_waiting
     WHERE thread_id = ? AND status = 'queued' AND NOT EXISTS (
@@ -124,7 +130,7 @@ _FINISH = """
     UPDATE jimsapi_runs
     SET status = ?, finished_at = ?, error = ?, failure = ?, sent_at = ?, sent = ?, streamed = ? WHERE run_id = ?
 """
-# With the time of the thread's newest event, and the run that may start when this one ends.
+# With the time of the thread's newest event, and the run that may start when this one, which runs, ends (`is_next`).
 _TO_FINISH = f"""
     SELECT thread_id, owner, status,
         ({NEWEST_TIME.replace("?", "run.thread_id")}),
@@ -349,13 +355,15 @@ def start(
 ) -> Started | None:
     """`ThreadStore.start`."""
     run = connection.execute(_RUN, (id_hex(run_id),)).fetchone()
-    if run is None or run[1] != id_hex(owner) or run[2] not in (RunStatus.QUEUED, RunStatus.RUNNING):
-        raise RunClosed("the run is open no more")
-    thread, _, status, _, message_text, message_id, continues = run
-    if status == RunStatus.RUNNING:  # asked before
+    if run is None:
+        raise RunClosed
+    thread, owned_by, status, _, message_text, message_id, continues = run
+    is_oldest = _next_run(connection, thread) == run_id
+    verdict = judge_start(status, is_owner=owned_by == id_hex(owner), is_oldest=is_oldest)
+    if verdict is Start.AGAIN:
         snapshot, entered = _entered(connection, thread, UUID(message_id), continues, context)
         return Started(snapshot, _stored(connection, thread, events) + entered)
-    if _next_run(connection, thread) != run_id:
+    if verdict is Start.LATER:
         return None
     now = utc_now()
     message = _load_message(message_text)
@@ -373,12 +381,12 @@ def finish(connection: sqlite3.Connection, run_id: UUID, owner: UUID, outcome: O
     if run is None:
         return Settled(False, None, None)
     thread, owned_by, status, newest, next_run = run
-    if status != RunStatus.RUNNING or owned_by != id_hex(owner):
+    if not finish_counts(status, is_owner=owned_by == id_hex(owner)):
         return Settled(False, RunStatus(status), _next_run(connection, thread))
     now = utc_now()
     stored: list[EventRow] = []
-    if outcome.events and outcome.status is RunStatus.COMPLETED:
-        stored = _append(connection, thread, outcome.events, newest and datetime.fromisoformat(newest), now)
+    if events := stored_events(outcome):
+        stored = _append(connection, thread, events, newest and datetime.fromisoformat(newest), now)
     sent_at = stored[0].created_at if stored else None
     # What a pipeline raised may hold lone surrogates, which no database text can.
     error = None if outcome.error is None else storable_text(outcome.error)
@@ -394,7 +402,7 @@ def cancel(connection: sqlite3.Connection, run_id: UUID) -> Settled:
     if run is None:
         return Settled(False, None, None)
     thread, _, status, *_ = run
-    if status not in (RunStatus.QUEUED, RunStatus.RUNNING):
+    if not cancel_counts(status):
         return Settled(False, RunStatus(status), _next_run(connection, thread))
     connection.execute(_END, (RunStatus.CANCELLED, time_text(utc_now()), id_hex(run_id)))
     return Settled(True, RunStatus.CANCELLED, _next_run(connection, thread))
@@ -539,7 +547,7 @@ def _insert_run(
 
 
 def _next_run(connection: sqlite3.Connection, thread: str) -> UUID | None:
-    """The thread's oldest open run, if it waits."""
+    """The run of a thread that may start now."""
     row = connection.execute(_MAY_START, (thread, thread)).fetchone()
     return None if row is None else UUID(row[0])
 

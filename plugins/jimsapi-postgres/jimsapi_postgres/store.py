@@ -267,7 +267,7 @@ class PostgresStore:
             _, verdict, _, _, _, _, taken = found[0]
             match verdict:
                 case "closed":
-                    raise RunClosed("the run is open no more")
+                    raise RunClosed
                 case "waits":
                     return None
                 case "taken":
