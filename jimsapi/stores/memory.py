@@ -57,13 +57,16 @@ from jimsapi.threads.transitions import (
     answer_again,
     cancel_counts,
     config_of_new,
+    enters_late,
     finish_counts,
     has_context,
+    is_adoptable,
     is_full,
     is_next,
     judge_start,
     keys_known_since,
     may_see,
+    orphan_status,
     select_thread,
     stored_events,
     was_active,
@@ -396,17 +399,18 @@ class MemoryStore:
         now = utc_now()
         orphans = [run for run in self._open.values() if run.owner == owner and run.run_id not in live]
         for run in orphans:
-            self._end(run, RunStatus.INTERRUPTED if run.status is RunStatus.RUNNING else RunStatus.CANCELLED, now)
+            self._end(run, orphan_status(run.status), now)
         self._committed()
         may_start = (self._next_run(run.thread) for run in orphans)
         return list(dict.fromkeys(run_id for run_id in may_start if run_id is not None))
 
     async def recover(self, owner: UUID) -> int:
         now = utc_now()
-        orphans = [run for run in self._open.values() if run.owner != owner and not _is_adoptable(run)]
+        dead = [run for run in self._open.values() if run.owner != owner]
+        orphans = [run for run in dead if not is_adoptable(run.status, background=run.background)]
         for run in orphans:
             message = run.message
-            if run.status is RunStatus.QUEUED and message and not run.thread.has(message.event_id):
+            if enters_late(run.status) and message and not run.thread.has(message.event_id):
                 run.thread.append([message], now)
             self._end(run, RunStatus.INTERRUPTED, now)
         self._committed()
@@ -415,7 +419,8 @@ class MemoryStore:
     async def adopt(self, owner: UUID) -> list[AdoptedRun]:
         adopted: list[AdoptedRun] = []
         for run in self._open.values():  # in the order of acceptance
-            if run.owner != owner and _is_adoptable(run) and run.message is not None:
+            adoptable = run.owner != owner and is_adoptable(run.status, background=run.background)
+            if adoptable and run.message is not None:
                 run.owner = owner
                 thread = run.thread.record
                 adopted.append(
@@ -557,10 +562,6 @@ class MemoryStore:
 
 def _contact_of(thread: _Thread) -> str | None:
     return thread.record.contact_id
-
-
-def _is_adoptable(run: _Run) -> bool:
-    return run.background and run.status is RunStatus.QUEUED
 
 
 def _event_record(row: EventRow) -> EventRecord:

@@ -180,3 +180,26 @@ def stored_events(outcome: Outcome) -> Sequence[NewEvent]:
 def cancel_counts(status: str) -> bool:
     """Whether `cancel` ends a run."""
     return status in OPEN
+
+
+# What becomes of open runs that no process works on
+#
+#   call        whose runs                running         queued                             queued, in the background
+#   heartbeat   its own, not `live`       `interrupted`   `cancelled`                        `cancelled`
+#   recover     those of dead owners      `interrupted`   `interrupted`, its message enters  unchanged
+#   adopt       those of dead owners      unchanged       unchanged                          the caller owns it
+
+
+def orphan_status(status: str) -> RunStatus:
+    """How `heartbeat` ends an open run that its owner does not work on."""
+    return RunStatus.INTERRUPTED if status == RunStatus.RUNNING else RunStatus.CANCELLED
+
+
+def is_adoptable(status: str, *, background: bool) -> bool:
+    """Whether an open run of a dead owner waits for `adopt`. `recover` ends all others as `interrupted`."""
+    return background and status == RunStatus.QUEUED
+
+
+def enters_late(status: str) -> bool:
+    """Whether `recover` appends the message of a run that it ends: it does if no start did, and the thread lacks it."""
+    return status == RunStatus.QUEUED

@@ -16,13 +16,16 @@ from jimsapi.threads.transitions import (
     answer_again,
     cancel_counts,
     config_of_new,
+    enters_late,
     finish_counts,
     has_context,
+    is_adoptable,
     is_full,
     is_next,
     judge_start,
     keys_known_since,
     may_see,
+    orphan_status,
     select_thread,
     stored_events,
     was_active,
@@ -230,3 +233,20 @@ def test_calls_count_and_turns_come_by_the_status_of_a_run(status: RunStatus) ->
 def test_only_a_completed_run_leaves_events(status: RunStatus) -> None:
     events = (make_plan().message,)
     assert stored_events(Outcome(status, events)) == (events if status == "completed" else ())
+
+
+@pytest.mark.parametrize(
+    ("status", "background", "adoptable", "enters", "beat_ends_it_as"),
+    [
+        (RunStatus.RUNNING, False, False, False, RunStatus.INTERRUPTED),
+        (RunStatus.RUNNING, True, False, False, RunStatus.INTERRUPTED),
+        (RunStatus.QUEUED, False, False, True, RunStatus.CANCELLED),
+        (RunStatus.QUEUED, True, True, True, RunStatus.CANCELLED),
+    ],
+)
+def test_an_open_run_that_nobody_works_on_is_ended_or_left_to_be_adopted(
+    status: RunStatus, background: bool, adoptable: bool, enters: bool, beat_ends_it_as: RunStatus
+) -> None:
+    assert is_adoptable(status, background=background) is adoptable
+    assert enters_late(status) is enters
+    assert orphan_status(status) is beat_ends_it_as

@@ -58,12 +58,15 @@ from jimsapi.threads.transitions import (
     accepted_status,
     answer_again,
     cancel_counts,
+    enters_late,
     finish_counts,
     has_context,
+    is_adoptable,
     is_full,
     judge_start,
     keys_known_since,
     may_see,
+    orphan_status,
     select_thread,
     stored_events,
     was_active,
@@ -415,8 +418,7 @@ def heartbeat(connection: sqlite3.Connection, owner: UUID, live: Collection[UUID
     live_ids = {id_hex(run_id) for run_id in live}
     orphans = [run for run in connection.execute(_OPEN, (id_hex(owner), True) * 2) if run[0] not in live_ids]
     for run_id, _, status, *_ in orphans:
-        end = RunStatus.INTERRUPTED if status == RunStatus.RUNNING else RunStatus.CANCELLED
-        connection.execute(_END, (end, now, run_id))
+        connection.execute(_END, (orphan_status(status), now, run_id))
     threads = dict.fromkeys(thread for _, thread, *_ in orphans)
     may_start = (_next_run(connection, thread) for thread in threads)
     return [run_id for run_id in may_start if run_id is not None]
@@ -428,9 +430,9 @@ def recover(connection: sqlite3.Connection, owner: UUID) -> int:
     orphans = connection.execute(_OPEN, (id_hex(owner), False) * 2).fetchall()
     recovered = 0
     for run_id, thread, status, message_text, background, *_ in orphans:
-        if status == RunStatus.QUEUED:
-            if background:
-                continue  # for `adopt`
+        if is_adoptable(status, background=bool(background)):
+            continue
+        if enters_late(status):
             message = _load_message(message_text)
             if not _stored(connection, thread, [message]):
                 _append(connection, thread, [message], newest_time(connection, thread), now)
@@ -446,7 +448,7 @@ def adopt(connection: sqlite3.Connection, owner: UUID) -> list[AdoptedRun]:
     orphans = connection.execute(_OPEN, (id_hex(owner), False) * 2).fetchall()
     adopted: list[AdoptedRun] = []
     for run_id, thread, status, message, background, caller, webhook_url, _ in orphans:
-        if status != RunStatus.QUEUED or not background:
+        if not is_adoptable(status, background=bool(background)):
             continue
         connection.execute(_ADOPT, (id_hex(owner), run_id))
         row = thread_by_id(connection, thread)

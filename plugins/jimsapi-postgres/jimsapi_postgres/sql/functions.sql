@@ -7,6 +7,8 @@
 -- Plans may be made while the tables are empty, and are kept. So each lookup admits one index only: rows are fetched by
 -- scalar subqueries and laterals, in the order of that index (sorting is switched off), and a key is looked up as
 -- BETWEEN key AND key ORDER BY key, which another index that has the column further behind cannot serve.
+--
+-- What they decide follows the functions of jimsapi/threads/transitions.py; a comment names them.
 
 -- The events that contexts begin with, an item for each thread that is not null. Parts: 1 the newest events of any type,
 -- newest first; 2 older comm.* events; 3 older states; 4 a row if the thread has still more. Reading stops where the
@@ -131,7 +133,7 @@ $body$;
 -- Take messages, one item each; selectors name their item, kinds are 1 ById, 2 Latest, 3 ByExternalId, 4 New. Part 0 of
 -- an item says what became of it: `verdict` and, where it was taken, its thread (`id`, `at`, `kind` = contact, `data` =
 -- config) and the time of its first event; where too many wait, `id` is the thread's oldest open run. The other parts are
--- its context, as jimsapi_context_1 gives it.
+-- its context, as jimsapi_context_1 gives it. Follows select_thread, was_active, is_full and accepted_status.
 CREATE OR REPLACE FUNCTION jimsapi_accept_2(
     run_ids uuid[], owners uuid[], contacts text[], actings text[],
     message_ids uuid[], message_types text[], message_data json[],
@@ -547,7 +549,7 @@ $body$;
 
 
 -- Take a message that answers the one of an interrupted run. The verdicts are those of jimsapi_accept_2, but 'known' where it
--- was taken.
+-- was taken. Follows may_see, is_full and accepted_status.
 CREATE OR REPLACE FUNCTION jimsapi_continue_2(
     interrupted uuid, run uuid, by_owner uuid, acting text, type text, content json, queue_limit int, now_here timestamp,
     by_caller uuid, in_background boolean, webhook text, OUT verdict text, OUT id uuid
@@ -632,6 +634,7 @@ $body$;
 
 -- End running runs, one item each; events name their item and stand in order. `counted` says that this call ended the run,
 -- `status` what it is now, `first_at` the time of its first event, `taken` which of its events are in the thread already.
+-- Follows finish_counts, stored_events and is_next.
 CREATE OR REPLACE FUNCTION jimsapi_finish_4(
     run_ids uuid[], owners uuid[], statuses text[], errors text[],
     event_items int[], event_ids uuid[], event_types text[], event_data json[], event_counts int[], told int[],
@@ -743,7 +746,7 @@ $body$;
 
 
 -- Start a queued run: append events, then its message, unless that was in the thread before the run and still is. Part 0
--- says what became of it, 5 are the rows that entered, 6 is such a message, the others are its context.
+-- says what became of it, 5 are the rows that entered, 6 is such a message, the others are its context. Follows judge_start.
 CREATE OR REPLACE FUNCTION jimsapi_start_1(
     run uuid, by_owner uuid, event_ids uuid[], event_types text[], event_data json[],
     context_events int, context_bytes bigint
@@ -838,7 +841,8 @@ END
 $body$;
 
 
--- End open runs (of one owner, if given): running ones as `when_running`, queued ones as `when_queued`.
+-- End open runs (of one owner, if given): running ones as `when_running`, queued ones as `when_queued`. Follows
+-- cancel_counts and is_next; `heartbeat` asks for what orphan_status says.
 CREATE OR REPLACE FUNCTION jimsapi_end_1(
     run_ids uuid[], of_owner uuid, when_running text, when_queued text, mine uuid[]
 )
@@ -907,7 +911,8 @@ $body$;
 
 
 -- End the open runs of dead owners as interrupted, at most `at_once`; the message of one that had not started enters its
--- thread. What waits in the background is left for jimsapi_adopt_2, unless `background_too`.
+-- thread. What waits in the background is left for jimsapi_adopt_2, unless `background_too`. Follows is_adoptable and
+-- enters_late.
 CREATE OR REPLACE FUNCTION jimsapi_recover_2(me uuid, silence interval, at_once int, background_too boolean) RETURNS int
 LANGUAGE plpgsql AS $body$
 #variable_conflict use_column
@@ -978,7 +983,7 @@ $body$;
 
 
 -- Take over the background runs of dead owners that wait, at most `at_once`. Returns those that this call, or an earlier one
--- with the same `adoption` whose answer was lost, took over.
+-- with the same `adoption` whose answer was lost, took over. Follows is_adoptable.
 CREATE OR REPLACE FUNCTION jimsapi_adopt_2(me uuid, of_adoption uuid, silence interval, at_once int)
 RETURNS TABLE (
     run_id uuid, thread_id uuid, contact_id text, message_id uuid, message_type text, message_data json,
