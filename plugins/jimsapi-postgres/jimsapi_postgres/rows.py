@@ -27,7 +27,8 @@ from jimsapi.threads.run import (
     StoredRun,
     ThreadRecord,
 )
-from jimsapi.threads.storable import dump_storable, storable_text
+from jimsapi.threads.storable import storable_text
+from jimsapi.threads.transitions import config_of_new
 from jimsapi.threads.window import choose
 
 ACCEPT = """
@@ -103,12 +104,9 @@ def accept_arguments(plans: Sequence[RunPlan]) -> list[list[Any]]:
             match selector:
                 case Latest(age):
                     selectors.append((item, 2, None, None, _seconds(age)))
-                case New(config, external_id):
+                case New():
                     selectors.append((item, 4, None, None, None))
-                    made = (
-                        uuid7(), uuid7(), external_id,
-                        plan.thread_config if config is None else dump_storable(dict(config)),
-                    )  # fmt: skip
+                    made = (uuid7(), uuid7(), selector.external_id, config_of_new(plan, selector))
                     break
                 case ById(thread_id):
                     selectors.append((item, 1, thread_id, None, None))

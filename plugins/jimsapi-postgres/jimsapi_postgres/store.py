@@ -25,6 +25,7 @@ from jimsapi.threads.run import (
     EventPage,
     Outcome,
     RunPlan,
+    RunStatus,
     Settled,
     Started,
     StoredRun,
@@ -32,6 +33,7 @@ from jimsapi.threads.run import (
     ThreadRecord,
 )
 from jimsapi.threads.store import KEEP_KEYS, PAGE_BYTES, CommitRecord, decode_cursor, encode_cursor, take_page
+from jimsapi.threads.transitions import may_see, orphan_status
 from jimsapi.threads.window import end_with
 from jimsapi_postgres import rows, schema
 from jimsapi_postgres.connections import STATEMENT_TIMEOUT, Connection, Connector, Link, Pool, Work
@@ -317,7 +319,8 @@ class PostgresStore:
             if not orphans:
                 return []
             self._waiting.difference_update(orphans)
-            ended = await connection.fetch(_END, orphans, owner, "interrupted", "cancelled", list(self._owners))
+            ends = [orphan_status(status).value for status in (RunStatus.RUNNING, RunStatus.QUEUED)]
+            ended = await connection.fetch(_END, orphans, owner, *ends, list(self._owners))
             may_start = (row[3] for row in ended if row[1] and row[3] is not None)
             return [rows.as_uuid(run_id) for run_id in dict.fromkeys(may_start)]
 
@@ -352,7 +355,7 @@ class PostgresStore:
     async def run(self, run_id: UUID, acting_for: str | None, caller: UUID | None) -> StoredRun:
         async def read(connection: Connection) -> StoredRun:
             row = await connection.fetchrow(_RUN, run_id)
-            if row is None or acting_for not in (None, row[0]) or caller not in (None, row[1]):
+            if row is None or not may_see(row[0], acting_for) or caller not in (None, row[1]):
                 raise RunNotFound(run_id)
             contact_id, _, *run, sent_at, sent = row
             found: list[Any] = []
@@ -501,7 +504,7 @@ class PostgresStore:
 
 async def _visible_thread(connection: Connection, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
     row = await connection.fetchrow(_BY_ID, thread_id)
-    if row is None or (acting_for is not None and row[1] != acting_for):
+    if row is None or not may_see(row[1], acting_for):
         raise ThreadNotFound(thread_id)
     return rows.thread_record(*row)
 
