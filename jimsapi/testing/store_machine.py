@@ -1,4 +1,8 @@
-"""Random histories of a store beside a model in plain dicts: whatever happens, both must say the same."""
+"""Random histories of a store beside a model in plain dicts: whatever happens, both must say the same.
+
+The model states every rule on its own. It must not call `jimsapi.threads.transitions`, which the stores follow: a wrong
+rule would then be compared with itself.
+"""
 
 import asyncio
 import os
@@ -12,7 +16,14 @@ from uuid import UUID
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from jimsapi.threads.errors import (
     IdentifierTaken,
@@ -50,8 +61,10 @@ T = TypeVar("T")
 OWNERS = (uuid7(), uuid7())
 CONTACTS = ("ann", "bob", "")
 CALLERS = (uuid7(), None)
-KEYS = tuple(Idempotency(key, body) for key in (uuid7(), uuid7()) for body in (UUID(int=1), UUID(int=2)))
+BODY, OTHER_BODY = UUID(int=1), UUID(int=2)
 QUEUE_LIMIT = 2
+LONG, NEVER = timedelta(days=1), timedelta(seconds=-60)
+"""Ages of a thread's newest event: one that every thread is within, and one that none is."""
 RECOVERS_WITHIN = 20.0
 """Seconds that a store has to work again after it was disturbed."""
 
@@ -59,6 +72,8 @@ _contacts = st.sampled_from(CONTACTS)
 _owners = st.sampled_from(OWNERS)
 _picks = st.integers(0, 11)
 _counts = st.integers(0, 3)
+_WAYS = ("usual", "new", "external", "id", "own id", "own id or new", "active", "quiet", "any", "last")
+_seldom = st.sampled_from([False, False, False, True])
 
 
 @dataclass(eq=False)
@@ -191,29 +206,94 @@ class StoreMachine(RuleBasedStateMachine):
 
     # What may happen
 
+    @initialize(owner=_owners, waiting=_counts, background=st.booleans(), greets=st.booleans())
+    def begin(self, owner: UUID, waiting: int, background: bool, greets: bool) -> None:
+        """Begin with a thread of some runs, all with keys: most rules need one."""
+        for number in range(1 + waiting):
+            selectors: tuple[Selector, ...] = (Latest(), New())
+            key = Idempotency(uuid7(), BODY)
+            self._accept(self._plan("ann", owner, selectors, None, number, greets, background, key))
+
     @rule(
         contact=_contacts,
         owner=_owners,
-        way=st.sampled_from(["usual", "usual", "new", "external", "id", "own id"]),
+        way=st.sampled_from(_WAYS),
         pick=_picks,
         greets=st.booleans(),
         background=st.booleans(),
-        key=st.none() | st.sampled_from(KEYS),
+        keyed=st.booleans(),
     )
     def accept(
-        self, contact: str, owner: UUID, way: str, pick: int, greets: bool, background: bool, key: Idempotency | None
+        self, contact: str, owner: UUID, way: str, pick: int, greets: bool, background: bool, keyed: bool
     ) -> None:
-        named = self.threads[pick % len(self.threads)] if self.threads else None
+        named = ById(self._thread_id(pick))
         selectors: tuple[Selector, ...] = {
             "usual": (Latest(), New()),
             "new": (New(),),
             "external": (ByExternalId("x"), New(external_id="x")),
-        }.get(way, (ById(named.thread_id if named and named.thread_id else uuid7()),))
-        plan = RunPlan(
+            "id": (named,),
+            "own id": (named,),
+            "own id or new": (named, New()),
+            "active": (Latest(LONG), New()),
+            "quiet": (Latest(NEVER), New()),
+            "any": (ById(uuid7()), ByExternalId("y"), Latest(NEVER), Latest(), named),
+            "last": (Latest(),),
+        }[way]
+        acting_for = contact if way in ("external", "own id", "own id or new", "any") else None
+        key = Idempotency(uuid7(), BODY) if keyed else None
+        self._accept(self._plan(contact, owner, selectors, acting_for, pick, greets, background, key))
+
+    @precondition(lambda self: self.threads)
+    @rule(owner=_owners, pick=_picks, background=st.booleans(), keyed=st.booleans())
+    def accept_behind_others(self, owner: UUID, pick: int, background: bool, keyed: bool) -> None:
+        busy = [thread for thread in self.threads if thread.open] or self.threads
+        thread = busy[pick % len(busy)]
+        assert thread.thread_id is not None
+        key = Idempotency(uuid7(), BODY) if keyed else None
+        self._accept(
+            self._plan(thread.contact_id, owner, (ById(thread.thread_id),), None, pick, False, background, key)
+        )
+
+    @precondition(lambda self: self.keys)
+    @rule(owner=_owners, pick=_picks, background=st.booleans(), any_key=_seldom, other=_seldom, stranger=_seldom)
+    def repeat(self, owner: UUID, pick: int, background: bool, any_key: bool, other: bool, stranger: bool) -> None:
+        """A request comes again with its key: mostly the same one, and mostly one that no run has answered."""
+        keys = list(self.keys) if any_key else self._unanswered() or list(self.keys)
+        self._repeat(keys[-1 - pick % len(keys)], owner, pick, background, other, stranger)
+
+    def _unanswered(self) -> list[UUID]:
+        """The keys of runs that ended without an answer."""
+        ends = (RunStatus.INTERRUPTED, RunStatus.CANCELLED)
+        return [key for key, (_, run) in self.keys.items() if run in self.runs and run.status in ends]
+
+    def _repeat(self, key: UUID, owner: UUID, pick: int, background: bool, other: bool, stranger: bool) -> None:
+        body, run = self.keys[key]
+        contact = CONTACTS[pick % len(CONTACTS)] if stranger else run.thread.contact_id
+        again = Idempotency(key, OTHER_BODY if other and body == BODY else BODY)
+        selectors: tuple[Selector, ...] = (Latest(), New())
+        self._accept(self._plan(contact, owner, selectors, contact, pick, bool(pick % 2), background, again))
+
+    def _thread_id(self, pick: int) -> UUID:
+        """The identifier of a thread, or of none if there are none."""
+        thread_id = self.threads[pick % len(self.threads)].thread_id if self.threads else None
+        return thread_id or uuid7()
+
+    def _plan(
+        self,
+        contact: str,
+        owner: UUID,
+        selectors: tuple[Selector, ...],
+        acting_for: str | None,
+        pick: int,
+        greets: bool,
+        background: bool,
+        key: Idempotency | None,
+    ) -> RunPlan:
+        return RunPlan(
             run_id=uuid7(),
             owner=owner,
             contact_id=contact,
-            acting_for=contact if way in ("external", "own id") else None,
+            acting_for=acting_for,
             selectors=selectors,
             message=message_event("comm.user_message", "Hello"),
             thread_config=b"{}",
@@ -224,27 +304,35 @@ class StoreMachine(RuleBasedStateMachine):
             webhook_url=f"https://{pick}" if greets else None,
             idempotency=key,
         )
+
+    def _accept(self, plan: RunPlan) -> None:
+        key = plan.idempotency
         before, refusal = self._ask_key(key)
         thread: _Thread | None = None
         if before is not None:
             thread = before.thread
             refusal = self._refuse(plan, thread)
         elif refusal is None:
-            thread, refusal = self._select(plan, named)
+            thread, refusal = self._select(plan)
         if refusal is not None:
             with pytest.raises(type(refusal)) as refused:
                 self._do(self.store.accept(plan))
-            assert getattr(refused.value, "run_id", None) == getattr(refusal, "run_id", None)
+            for name in ("run_id", "open_run"):
+                assert getattr(refused.value, name, None) == getattr(refusal, name, None)
+            if before is None:
+                assert getattr(refused.value, "thread_id", None) == getattr(refusal, "thread_id", None)
             self.forgotten.append(plan.run_id)
             return
         accepted = self._do(self.store.accept(plan))
         created = thread is None
         if thread is None:
-            thread = _Thread(contact, "x" if way == "external" else None, thread_id=accepted.thread.thread_id)
+            external_id = next(one.external_id for one in plan.selectors if isinstance(one, New))
+            thread = _Thread(plan.contact_id, external_id, thread_id=accepted.thread.thread_id)
             thread.events.append((_id(accepted.stored[0].event_id), THREAD_CREATED))
             self.threads.append(thread)
-        status = RunStatus.QUEUED if thread.open or (created and greets) else RunStatus.RUNNING
-        run = _Run(plan, thread, status, created, owner, plan.message if before is None else before.message)
+        greets = created and plan.conversation_start
+        status = RunStatus.QUEUED if thread.open or greets else RunStatus.RUNNING
+        run = _Run(plan, thread, status, created, plan.owner, plan.message if before is None else before.message)
         run.continues = before is not None
         thread.open.append(run)
         self.runs.append(run)
@@ -269,24 +357,32 @@ class StoreMachine(RuleBasedStateMachine):
             return run, None
         return None, KeyUsed(run.plan.run_id)
 
-    def _select(self, plan: RunPlan, named: _Thread | None) -> tuple[_Thread | None, Exception | None]:
-        found: _Thread | None = None
-        match plan.selectors[0]:
-            case Latest():
-                found = next((one for one in reversed(self.threads) if one.contact_id == plan.contact_id), None)
-            case ByExternalId(external_id):
-                found = next((one for one in reversed(self.threads) if one.external_id == external_id), None)
-            case ById():
-                found = named
-                if found is None:
-                    return None, ThreadNotFound()
-        return found, None if found is None else self._refuse(plan, found)
+    def _select(self, plan: RunPlan) -> tuple[_Thread | None, Exception | None]:
+        """The thread that the plan's selectors find (None: a new one is made), or why the message is refused."""
+        asked_for: UUID | None = None
+        for selector in plan.selectors:
+            found: list[_Thread] = []
+            named: UUID | None = None
+            match selector:
+                case New():
+                    return None, None
+                case Latest(active_within):
+                    if active_within != NEVER:
+                        found = [one for one in self.threads if one.contact_id == plan.contact_id]
+                case ByExternalId(external_id):
+                    found = [one for one in self.threads if one.external_id == external_id]
+                case ById(thread_id):
+                    asked_for = named = thread_id
+                    found = [one for one in self.threads if one.thread_id == thread_id]
+            if found:
+                return found[-1], self._refuse(plan, found[-1], named)
+        return None, ThreadNotFound(asked_for)
 
-    def _refuse(self, plan: RunPlan, thread: _Thread) -> Exception | None:
+    def _refuse(self, plan: RunPlan, thread: _Thread, named: UUID | None = None) -> Exception | None:
         if plan.acting_for not in (None, thread.contact_id):
-            return ThreadNotFound()
+            return ThreadNotFound(named)
         if len(thread.open) > QUEUE_LIMIT:
-            return QueueFull(QUEUE_LIMIT)
+            return QueueFull(QUEUE_LIMIT, thread.open[0].plan.run_id)
         return None
 
     @precondition(lambda self: self.runs)
@@ -310,9 +406,9 @@ class StoreMachine(RuleBasedStateMachine):
             assert _pairs(accepted.snapshot.rows) == run.context()
 
     @precondition(lambda self: self.runs)
-    @rule(pick=_picks, stranger=st.booleans(), count=_counts, takes=st.booleans())
-    def start(self, pick: int, stranger: bool, count: int, takes: bool) -> None:
-        run = self._pick(pick)
+    @rule(pick=_picks, stranger=_seldom, count=_counts, takes=_seldom, any_run=_seldom)
+    def start(self, pick: int, stranger: bool, count: int, takes: bool, any_run: bool) -> None:
+        run = self._pick(pick, None if any_run else RunStatus.QUEUED)
         if run.status is RunStatus.RUNNING and not stranger:
             return  # what a second start answers depends on the first; the contract has a case of its own
         events = [NewEvent(uuid7(), "rag.greeted", b"{}") for _ in range(count)]
@@ -341,14 +437,17 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.runs)
     @rule(
         pick=_picks,
-        stranger=st.booleans(),
+        stranger=_seldom,
         status=st.sampled_from([status for status in RunStatus if status not in OPEN]),
         kind=st.sampled_from(FailureKind),
         count=_counts,
-        takes=st.booleans(),
+        takes=_seldom,
+        any_run=_seldom,
     )
-    def finish(self, pick: int, stranger: bool, status: RunStatus, kind: FailureKind, count: int, takes: bool) -> None:
-        run = self._pick(pick)
+    def finish(
+        self, pick: int, stranger: bool, status: RunStatus, kind: FailureKind, count: int, takes: bool, any_run: bool
+    ) -> None:
+        run = self._pick(pick, None if any_run else RunStatus.RUNNING)
         events = [NewEvent(uuid7(), "comm.assistant_message", b'{"content":"Hi"}') for _ in range(count)]
         taken = takes and bool(run.thread.events)
         if taken:
@@ -377,9 +476,20 @@ class StoreMachine(RuleBasedStateMachine):
         assert _pairs(settled.stored) == entered
 
     @precondition(lambda self: self.runs)
-    @rule(pick=_picks)
-    def cancel(self, pick: int) -> None:
-        run = self._pick(pick)
+    @rule(pick=_picks, status=st.sampled_from([None, None, *OPEN]))
+    def cancel(self, pick: int, status: RunStatus | None) -> None:
+        self._cancel(self._pick(pick, status))
+
+    @rule(owner=_owners, pick=_picks, background=st.booleans())
+    def cancel_and_repeat(self, owner: UUID, pick: int, background: bool) -> None:
+        """A caller cancels an open run, if possible one that continues an interrupted run, and repeats its request."""
+        held = [(run.continues, key) for key, (_, run) in self.keys.items() if run in self.runs and run.status in OPEN]
+        if held:
+            _, key = sorted(held)[-1 - pick % len(held)]
+            self._cancel(self.keys[key][1])
+            self._repeat(key, owner, pick, background, False, False)
+
+    def _cancel(self, run: _Run) -> None:
         counted = run.status in OPEN
         if counted:
             run.end(RunStatus.CANCELLED)
@@ -420,6 +530,14 @@ class StoreMachine(RuleBasedStateMachine):
         # Each thread's in order; which thread comes first is the store's choice.
         assert sorted(adopted, key=lambda one: one.thread_id) == sorted(expected, key=lambda one: one.thread_id)
 
+    @rule(owner=_owners, repeats=_counts, pick=_picks, background=st.booleans())
+    def take_over(self, owner: UUID, repeats: int, pick: int, background: bool) -> None:
+        """Another process begins after a crash, and clients repeat their requests."""
+        self.recover(owner)
+        self.adopt(owner)
+        for key in self._unanswered()[:repeats]:
+            self._repeat(key, owner, pick, background, False, False)
+
     @precondition(lambda self: self.runs)
     @rule(pick=_picks, contact=st.none() | _contacts, caller=st.sampled_from(CALLERS))
     def look(self, pick: int, contact: str | None, caller: UUID | None) -> None:
@@ -440,8 +558,10 @@ class StoreMachine(RuleBasedStateMachine):
         assert _pairs(seen.events) == run.sent
 
     @precondition(lambda self: self.threads)
-    @rule(pick=_picks, contact=st.none() | _contacts)
-    def delete_thread(self, pick: int, contact: str | None) -> None:
+    @rule(pick=_picks, contact=st.none() | _contacts, really=_picks)
+    def delete_thread(self, pick: int, contact: str | None, really: int) -> None:
+        if really > 3:
+            return  # a history that is deleted all the time shows little else
         thread = self.threads[pick % len(self.threads)]
         assert thread.thread_id is not None
         call = self.store.delete_thread(thread.thread_id, contact)
@@ -454,7 +574,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(contact=_contacts, really=_picks)
     def delete_contact(self, contact: str, really: int) -> None:
         if really > 3:
-            return  # a history that is deleted all the time shows little else
+            return
         threads = [thread for thread in self.threads if thread.contact_id == contact]
         open_runs = self._do(self.store.delete_contact(contact))
         assert sorted(open_runs) == sorted(run for thread in threads for run in self._drop(thread))
@@ -504,8 +624,10 @@ class StoreMachine(RuleBasedStateMachine):
             expected = Settled(False, None, None) if run is None else Settled(False, run.status, run.thread.next_run())
             assert seen == expected
 
-    def _pick(self, pick: int) -> _Run:
-        return self.runs[-1 - pick % len(self.runs)]
+    def _pick(self, pick: int, status: RunStatus | None = None) -> _Run:
+        """A run, of this status if there is one."""
+        runs = [run for run in self.runs if run.status is status] or self.runs
+        return runs[-1 - pick % len(runs)]
 
     def _owner(self, run: _Run, stranger: bool) -> UUID:
         return next(owner for owner in OWNERS if (owner != run.owner) == stranger)
