@@ -201,5 +201,5 @@ def is_adoptable(status: str, *, background: bool) -> bool:
 
 
 def enters_late(status: str) -> bool:
-    """Whether `recover` appends the message of a run that it ends: it does if no start did, and the thread lacks it."""
+    """Whether `recover` appends the message of a run that it ends, unless the thread has it already."""
     return status == RunStatus.QUEUED
