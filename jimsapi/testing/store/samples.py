@@ -1,0 +1,195 @@
+"""Plans, events and keys for tests of stores, and what they ask a store about them."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import orjson
+import pytest
+
+from jimsapi.threads.errors import KeyUsed
+from jimsapi.threads.event import EventRow, NewEvent, message_event
+from jimsapi.threads.ids import uuid7
+from jimsapi.threads.run import (
+    Accepted,
+    ContextLimits,
+    EventRecord,
+    Idempotency,
+    Latest,
+    New,
+    Outcome,
+    RunPlan,
+    RunStatus,
+    Selector,
+    Settled,
+    ThreadRecord,
+)
+from jimsapi.threads.store import ThreadStore
+
+OWNER = uuid7()
+OTHER_OWNER = uuid7()
+ANYBODY: tuple[Selector, ...] = (Latest(), New())
+ALREADY = timedelta(seconds=-60)
+"""An age that everything has reached, whatever the clock's resolution."""
+CONTEXT = ContextLimits()
+_HI = {"content": "Hi"}
+
+
+def make_plan(
+    contact_id: str = "ann",
+    text: str = "Hello",
+    *,
+    owner: UUID = OWNER,
+    selectors: tuple[Selector, ...] = ANYBODY,
+    acting_for: str | None = None,
+    event_type: str = "comm.user_message",
+    thread_config: bytes = b'{"interface":"api"}',
+    conversation_start: bool = False,
+    queue_limit: int = 256,
+    context: ContextLimits = CONTEXT,
+    caller: UUID | None = None,
+    background: bool = False,
+    webhook_url: str | None = None,
+    idempotency: Idempotency | None = None,
+) -> RunPlan:
+    """A plan as the run service makes one, with a new run and message."""
+    return RunPlan(
+        run_id=uuid7(),
+        owner=owner,
+        contact_id=contact_id,
+        acting_for=acting_for,
+        selectors=selectors,
+        message=message_event(event_type, text),
+        thread_config=thread_config,
+        conversation_start=conversation_start,
+        queue_limit=queue_limit,
+        context=context,
+        caller=caller,
+        background=background,
+        webhook_url=webhook_url,
+        idempotency=idempotency,
+    )
+
+
+def make_key() -> Idempotency:
+    """An idempotency key that was never used, and the body of its request."""
+    return Idempotency(uuid7(), uuid7())
+
+
+def make_event(event_type: str = "comm.assistant_message", data: Any = _HI) -> NewEvent:
+    """An event as a pipeline sends it."""
+    return NewEvent(uuid7(), event_type, orjson.dumps(data))
+
+
+def completed(*events: NewEvent) -> Outcome:
+    """The outcome of a run that went well."""
+    return Outcome(RunStatus.COMPLETED, events)
+
+
+async def all_events(store: ThreadStore, thread_id: UUID, limit: int = 1000) -> list[EventRecord]:
+    """Every event of a thread, page by page."""
+    events: list[EventRecord] = []
+    after: str | None = None
+    while True:
+        page = await store.events(thread_id, None, limit, after)
+        assert len(page.events) <= limit
+        events += page.events
+        assert len(events) <= 10_000, "the pages do not end"
+        if (after := page.next) is None:
+            return events
+
+
+async def all_threads(store: ThreadStore, contact_id: str, limit: int = 1000) -> list[ThreadRecord]:
+    """Every thread of a contact, page by page."""
+    threads: list[ThreadRecord] = []
+    after: str | None = None
+    while True:
+        page = await store.threads(contact_id, limit, after)
+        assert len(page.threads) <= limit
+        threads += page.threads
+        assert len(threads) <= 10_000, "the pages do not end"
+        if (after := page.next) is None:
+            return threads
+
+
+async def event_types(store: ThreadStore, thread_id: UUID) -> list[str]:
+    """The types of a thread's events, in order."""
+    return [event.event_type for event in await all_events(store, thread_id)]
+
+
+async def contents(store: ThreadStore, thread_id: UUID) -> list[str]:
+    """What was said in a thread, in order."""
+    events = await all_events(store, thread_id)
+    return [json_of(event.event_data)["content"] for event in events if event.event_type.startswith("comm.")]
+
+
+async def look_at(store: ThreadStore, run_id: UUID) -> Settled:
+    """How a run stands: a stranger's finish never counts, and says what the run is."""
+    seen = await store.finish(run_id, uuid4(), Outcome(RunStatus.FAILED))
+    assert not seen.counted
+    assert seen.stored == []
+    return seen
+
+
+async def fill(store: ThreadStore, events: Sequence[NewEvent], contact_id: str = "ann") -> UUID:
+    """Make a thread that holds `thread_created`, a message, and `events`."""
+    plan = make_plan(contact_id, selectors=(New(),))
+    accepted = await store.accept(plan)
+    assert (await store.finish(plan.run_id, plan.owner, completed(*events))).counted
+    return accepted.thread.thread_id
+
+
+async def take_turn(store: ThreadStore, contact_id: str = "ann", text: str = "Hello", **plan: Any) -> Accepted:
+    """Accept a message and answer it with nothing."""
+    made = make_plan(contact_id, text, **plan)
+    accepted = await store.accept(made)
+    assert (await store.finish(made.run_id, made.owner, completed())).counted
+    return accepted
+
+
+async def answer_all(store: ThreadStore, plans: Sequence[RunPlan], thread_id: UUID) -> None:
+    """Answer runs that were accepted in this order, each as soon as it may start, and check that none was overtaken."""
+    for number, plan in enumerate(plans):
+        if number:
+            started = await store.start(plan.run_id, plan.owner, (), CONTEXT)
+            assert started is not None
+            assert ids_of(started.snapshot.rows)[-1] == plan.message.event_id
+        settled = await store.finish(plan.run_id, plan.owner, completed(make_event(data={"content": f"to {number}"})))
+        assert settled.counted
+        assert settled.next_run == (plans[number + 1].run_id if number + 1 < len(plans) else None)
+    said = [text for number in range(len(plans)) for text in (str(number), f"to {number}")]
+    assert await contents(store, thread_id) == said
+
+
+def with_other_body(idempotency: Idempotency | None) -> Idempotency:
+    assert idempotency is not None
+    return Idempotency(idempotency.key, uuid7())
+
+
+async def expect_key_used(store: ThreadStore, plan: RunPlan, idempotency: Idempotency | None) -> None:
+    """A request with this key is told the run of `plan`, and stores nothing."""
+    run = await store.run(plan.run_id, None, None)
+    before = await all_events(store, run.thread_id)
+    again = make_plan(plan.contact_id, idempotency=idempotency)
+    with pytest.raises(KeyUsed) as used:
+        await store.accept(again)
+    assert used.value.run_id == plan.run_id
+    assert (await look_at(store, again.run_id)).status is None
+    assert await all_events(store, run.thread_id) == before
+
+
+def ids_of(rows: Sequence[EventRow]) -> list[UUID]:
+    return [row.event_id if isinstance(row.event_id, UUID) else UUID(row.event_id) for row in rows]
+
+
+def types_of(rows: Sequence[EventRow]) -> list[str]:
+    return [row.event_type for row in rows]
+
+
+def json_of(data: bytes | str | None) -> Any:
+    return None if data is None else orjson.loads(data)
+
+
+def same(found: Any, sent: Any) -> bool:
+    return type(found) is type(sent) and bool(found == sent)
