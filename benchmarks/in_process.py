@@ -19,7 +19,7 @@ os.environ["BENCHMARK_ROUTES"] = "10"
 from benchmarks.apps import ours
 from jimsapi import JimsApp, ThreadContext
 from jimsapi.api.app import Api
-from jimsapi.plugins.options import redact
+from jimsapi.plugins.secrets import redact
 from jimsapi.server.logs import LogWriter
 
 REQUESTS, WARM_UP = 200, 100

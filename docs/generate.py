@@ -11,7 +11,8 @@ from typing import Any
 
 from docs.house import PICTURE, picture
 from jimsapi.cli.options import all_options
-from jimsapi.plugins.options import Options, OptionSpec, Secret, specs
+from jimsapi.plugins.options import Options, OptionSpec, specs
+from jimsapi.plugins.secrets import Secret
 
 REFERENCE = Path(__file__).with_name("reference.md")
 WHO_MAY_ENTER = Path(__file__).with_name("who-may-enter.md")

@@ -8,8 +8,9 @@ from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
 from jimsapi.asgi.websocket import WebSocket
 from jimsapi.plugins.hooks import hookimpl
-from jimsapi.plugins.options import Options, Secret, option
+from jimsapi.plugins.options import Options, option
 from jimsapi.plugins.protocols import AccessDenied, AuthUnavailable, InvalidCredentials
+from jimsapi.plugins.secrets import Secret
 from jimsapi.runs.identity import Identity
 from jimsapi.runs.inbound import Inbound
 from jimsapi.runs.pipeline import JimsApp

@@ -29,8 +29,9 @@ from jimsapi.plugins.compose import Built, Composer, Composition, Configuration,
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import PluginError
 from jimsapi.plugins.manager import OWN_DISTRIBUTION, PluginManager, one_line
-from jimsapi.plugins.options import Options, Settings, redact
+from jimsapi.plugins.options import Options, Settings
 from jimsapi.plugins.residents import Residents
+from jimsapi.plugins.secrets import redact
 from jimsapi.runs.disclosure import Disclosure
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.observers import notify

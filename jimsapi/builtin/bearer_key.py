@@ -22,16 +22,9 @@ from jimsapi.builtin.keys_file import NamedKey, digest_of, parse_keys
 from jimsapi.builtin.watched_file import WatchedFile
 from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.hooks import hookimpl
-from jimsapi.plugins.options import (
-    Options,
-    Secret,
-    Settings,
-    matches_any,
-    option,
-    secret_lines,
-    secret_text,
-)
+from jimsapi.plugins.options import Options, Settings, option
 from jimsapi.plugins.protocols import InvalidCredentials
+from jimsapi.plugins.secrets import Secret, matches_any, secret_lines, secret_text
 from jimsapi.runs.identity import Identity
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from jimsapi.plugins.errors import StartError
-from jimsapi.plugins.options import read_plain_file
+from jimsapi.plugins.secrets import read_plain_file
 
 logger = logging.getLogger("jimsapi.key")
 

@@ -43,7 +43,7 @@ from jimsapi.client import (
     Unavailable,
 )
 from jimsapi.plugins.errors import StartError
-from jimsapi.plugins.options import secret_lines, secret_text
+from jimsapi.plugins.secrets import secret_lines, secret_text
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 PROMPT = "> "

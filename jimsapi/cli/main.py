@@ -21,7 +21,7 @@ from jimsapi.cli.serve import serve
 from jimsapi.plugins.compose import Composer, Configuration, resolve_settings
 from jimsapi.plugins.errors import PluginError, StartError
 from jimsapi.plugins.manager import PluginManager, discover
-from jimsapi.plugins.options import redact
+from jimsapi.plugins.secrets import redact
 from jimsapi.threads.errors import StoreUnusable
 
 STRICT, CONNECT = "check_strict", "check_connect"

@@ -22,7 +22,7 @@ from jimsapi.cli.server_config import loaded_config, server_config
 from jimsapi.plugins.compose import Composition, Configuration
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import StartError
-from jimsapi.plugins.options import redact
+from jimsapi.plugins.secrets import redact
 from jimsapi.runs.pipeline import pipeline_name
 from jimsapi.server.borrowed import ChangeReload
 from jimsapi.server.drain import Drain, where

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from jimsapi.plugins.errors import OptionError, StartError
-from jimsapi.plugins.options import ENV_PREFIX, FILE_SUFFIX, Options, Secret, is_on, option
+from jimsapi.plugins.options import ENV_PREFIX, FILE_SUFFIX, Options, is_on, option
+from jimsapi.plugins.secrets import Secret
 from jimsapi.runs.quota import QuotaLimits, Rate
 
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[a-z0-9._~\[\]:-]+/?", re.IGNORECASE)

@@ -16,8 +16,9 @@ from jimsapi.builtin import builtin_plugins
 from jimsapi.plugins.compose import declared_options
 from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.manager import PluginManager
-from jimsapi.plugins.options import Secret, specs
+from jimsapi.plugins.options import specs
 from jimsapi.plugins.protocols import AccessDenied, AuthUnavailable, InvalidCredentials
+from jimsapi.plugins.secrets import Secret
 from jimsapi.runs.identity import Identity
 from jimsapi.runs.inbound import check_contact_id
 from jimsapi.testing.contract import (

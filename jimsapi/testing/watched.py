@@ -6,7 +6,7 @@ from typing import Any
 from jimsapi.asgi.connection import Connection
 from jimsapi.asgi.fields import Headers
 from jimsapi.asgi.types import Scope
-from jimsapi.plugins.options import Secret
+from jimsapi.plugins.secrets import Secret
 
 _COMPARISONS = {
     "__eq__": "==",

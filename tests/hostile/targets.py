@@ -28,7 +28,8 @@ from jimsapi.asgi.response import Response
 from jimsapi.asgi.validation import convert_body, convert_query
 from jimsapi.client.event_stream import EventStreamReader, SentEvent
 from jimsapi.plugins.errors import OptionError
-from jimsapi.plugins.options import parse, secret_lines, secret_text, specs
+from jimsapi.plugins.options import parse, specs
+from jimsapi.plugins.secrets import secret_lines, secret_text
 from jimsapi.runs.inbound import Inbound
 from jimsapi.runs.quota import Rate
 from jimsapi.server.distinguished_name import subject_name

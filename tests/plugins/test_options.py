@@ -18,7 +18,8 @@ from jimsapi.plugins.compose import resolve_settings
 from jimsapi.plugins.core import CoreOptions, absent_reporting
 from jimsapi.plugins.errors import OptionError, StartError
 from jimsapi.plugins.manager import Implementation, PluginEntry, PluginManager
-from jimsapi.plugins.options import Owned, Settings, matches_any, near_misses, redact, secret_lines, specs, url_secrets
+from jimsapi.plugins.options import Owned, Settings, near_misses, specs
+from jimsapi.plugins.secrets import matches_any, redact, secret_lines, url_secrets
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,7 @@ import pytest
 
 from jimsapi import Connection
 from jimsapi.asgi.record import RequestRecord
-from jimsapi.plugins.options import redact
+from jimsapi.plugins.secrets import redact
 from jimsapi.server.logs import LINES_AT_ONCE, LogWriter
 
 
