@@ -233,7 +233,8 @@ class RunFlow:
             run.end_wait()
         if run.stop_reason is not None:
             if run.background and run.stop_reason is Stop.DRAINED:
-                raise ServerDraining  # the process that comes after this one goes on with it
+                self._runs.hand_over(run.run_id)
+                raise ServerDraining
             await self._leave_queue(run)
             raise Ending.stopped(run, self._limits.run_timeout).error or RunCancelled()
 

@@ -70,8 +70,14 @@ class Housekeeping:
         self._adopts = True
         async with self._ownership:
             for adopted in await self.store.adopt(self._owner):
-                if self._runs.get(adopted.run_id) is None:
+                if not self._adopts:
+                    self._runs.hand_over(adopted.run_id)
+                elif self._runs.get(adopted.run_id) is None:
                     self._take_over(adopted)
+
+    def stop_adopting(self) -> None:
+        """Take over no further run: the process is about to end."""
+        self._adopts = False
 
     async def _keep_house(self) -> None:
         """Say that this process lives, end its orphaned runs, and forget old ones, until cancelled."""
@@ -81,7 +87,7 @@ class Housekeeping:
             try:
                 self._streams.tidy(loop.time())
                 async with self._ownership:
-                    may_start = await self.store.heartbeat(self._owner, self._runs.ids)
+                    may_start = await self.store.heartbeat(self._owner, self._runs.owned)
                 self._outage.works()
                 for run_id in may_start:
                     self._runs.wake(run_id)

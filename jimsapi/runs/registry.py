@@ -1,7 +1,7 @@
 """The runs that this process works on: found by identifier or idempotency key, woken, stopped, and waited for."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, KeysView
+from collections.abc import Iterable, Iterator
 from uuid import UUID
 
 from jimsapi.runs.live import LiveRun, Stop
@@ -9,11 +9,17 @@ from jimsapi.threads.run import RunStatus
 
 
 class Registry:
-    """The live runs of a process. A run is here before the store hears of it, and until its flow has ended."""
+    """The live runs of a process. A run is here before the store hears of it, and until its flow has ended.
+
+    `owned` are the identifiers of all runs that are open in the store as those of this process: the live ones, and
+    those that were handed over, which stay open for the process that comes after this one.
+    """
 
     def __init__(self) -> None:
         self._runs: dict[UUID, LiveRun] = {}
         self._by_key: dict[UUID, LiveRun] = {}
+        self._handed_over: set[UUID] = set()
+        self.owned: set[UUID] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -22,11 +28,6 @@ class Registry:
 
     def __iter__(self) -> Iterator[LiveRun]:
         return iter(list(self._runs.values()))
-
-    @property
-    def ids(self) -> KeysView[UUID]:
-        """The identifiers of all runs."""
-        return self._runs.keys()
 
     @property
     def waiting(self) -> int:
@@ -44,6 +45,7 @@ class Registry:
     def add(self, run: LiveRun) -> None:
         """Take a run, and its idempotency key if it has one."""
         self._runs[run.run_id] = run
+        self.owned.add(run.run_id)
         if run.idempotency is not None:
             self._by_key[run.idempotency.key] = run
         self._idle.clear()
@@ -52,11 +54,18 @@ class Registry:
         """Forget a run that has ended. Returns whether it was here."""
         if self._runs.pop(run.run_id, None) is None:
             return False
+        if run.run_id not in self._handed_over:
+            self.owned.discard(run.run_id)
         if run.idempotency is not None:
             del self._by_key[run.idempotency.key]
         if not self._runs:
             self._idle.set()
         return True
+
+    def hand_over(self, run_id: UUID) -> None:
+        """Leave a run to the next process. It stays open in the store: no heartbeat may take it for an orphan."""
+        self._handed_over.add(run_id)
+        self.owned.add(run_id)
 
     def wake(self, run_id: UUID | None) -> None:
         """Give a run its turn, if it is one of this process."""

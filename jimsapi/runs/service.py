@@ -304,13 +304,18 @@ class RunService:
 
     def interrupt(self) -> None:
         """Stop every open run now; those that have started are stored as `interrupted`."""
-        self._runs.stop(list(self._runs.ids), Stop.DRAINED)
+        self._runs.stop([run.run_id for run in self._runs], Stop.DRAINED)
 
     async def drain(self, seconds: float) -> None:
-        """Take no new run, let the open ones end for `seconds`, interrupt the rest, and flush sinks and webhooks."""
+        """Take no new run, let the open ones end for `seconds`, stop the rest, and flush sinks and webhooks.
+
+        What becomes of a run that is stopped: one that has started is `interrupted`. A background run that waits for
+        its turn stays `queued`, and the next process continues it. Another one that waits is `cancelled`.
+        """
         self.draining = True
+        self._housekeeping.stop_adopting()
         if not await self._runs.emptied(seconds):
-            logger.warning("%d runs did not end within %g s and are interrupted", len(self._runs), seconds)
+            logger.warning("%d runs did not end within %g s and are stopped", len(self._runs), seconds)
             self.interrupt()
             if not await self._runs.emptied(LET_GO_AFTER + FLUSH_WITHIN):
                 logger.error("%d runs could not be stored; the next start marks them", len(self._runs))

@@ -30,7 +30,7 @@ def make_store(kind: str, folder: Path) -> ThreadStore:
 
 @asynccontextmanager
 async def serving(
-    bot: Scripted, store: ThreadStore | None = None, *, name: str | None = None, **options: Any
+    bot: Scripted, store: ThreadStore | None = None, *, name: str | None = None, adopts: bool = True, **options: Any
 ) -> AsyncIterator[RunService]:
     """A service of the bot, which greets new threads as they wish."""
     app = JimsApp(bot, conversation_start_pipeline=bot.greet, name=name)
@@ -38,7 +38,8 @@ async def serving(
         MemoryStore() if store is None else store as opened,
         RunService(app, opened, [DefaultResolver()], **options) as service,
     ):
-        await service.adopt()
+        if adopts:
+            await service.adopt()
         yield service
 
 

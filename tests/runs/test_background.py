@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,46 @@ async def left_behind(store: MemoryStore) -> UUID:
         queued = await taken(service.begin(inbound("left"), PUBLIC, background=True))
         await service.drain(0)
     return queued.run_id
+
+
+@pytest.mark.parametrize("kind", STORES)
+async def test_no_heartbeat_takes_a_run_that_a_drain_left_to_the_next_process_for_an_orphan(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "HEARTBEAT_EVERY", 0.001)
+    bot, store, beats = Scripted(), make_store(kind, tmp_path), list[UUID]()
+    heartbeat = store.heartbeat
+
+    async def counted(owner: UUID, live: Collection[UUID]) -> list[UUID]:
+        beats.append(owner)
+        return await heartbeat(owner, live)
+
+    store.heartbeat = counted  # type: ignore[method-assign]
+    async with serving(bot, store) as service:
+        service.begin(inbound("hold on"), PUBLIC)
+        await bot.reached["on"].wait()
+        queued = await taken(service.begin(inbound("left"), PUBLIC, background=True))
+        await service.drain(0)
+        already = len(beats)
+        async with asyncio.timeout(30):
+            while len(beats) < already + 3:
+                await asyncio.sleep(0.001)
+        assert (await stored(service, queued.run_id)).status is RunStatus.QUEUED
+
+
+async def test_a_process_that_drains_leaves_the_runs_of_dead_ones_to_the_next() -> None:
+    store = Handing()
+    run_id = await left_behind(store)
+    async with serving(Scripted(), store, adopts=False) as service:
+        adopting = asyncio.create_task(service.adopt())
+        await asyncio.sleep(0)
+        await service.drain(0)
+        await adopting
+        assert service.open_runs == 0
+        assert (await stored(service, run_id)).status is RunStatus.QUEUED
+    async with serving(Scripted(), store) as service:
+        await ended(service)
+        assert (await stored(service, run_id)).status is RunStatus.COMPLETED
 
 
 async def test_a_heartbeat_does_not_take_a_run_that_is_being_handed_over_for_an_orphan(
