@@ -17,7 +17,7 @@ from jimsapi.runs.lookup import Runs
 from jimsapi.runs.result import RunResult, stored_result
 from jimsapi.runs.service import RunService
 from jimsapi.threads.run import OPEN, StoredRun
-from jimsapi.wire.answer import EVENT_STREAM, REFUSALS
+from jimsapi.wire.answer import EVENT_STREAM, LOOKUP_REFUSALS, REFUSALS
 from jimsapi.wire.errors import STATUS
 
 
@@ -60,7 +60,7 @@ def run_routes(service: RunService) -> Router:
     of another caller `threads`."""
     router = Router()
     runs = Runs(service)
-    missing = {401: REFUSALS[401], 403: REFUSALS[403], 404: "There is no such run.", 503: REFUSALS[503]}
+    missing = {**LOOKUP_REFUSALS, 404: "There is no such run."}
 
     @router.post(
         "/api/v1/runs", scope=CHAT, body=Inbound, response=RunBegun, status=202, tags=("runs",),

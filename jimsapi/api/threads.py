@@ -14,6 +14,7 @@ from jimsapi.runs.identity import THREADS, Admission, Identity
 from jimsapi.runs.threads import ThreadService
 from jimsapi.threads.run import EventRecord, ThreadRecord
 from jimsapi.threads.storable import stored_json
+from jimsapi.wire.answer import LOOKUP_REFUSALS
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1000, description="How many items a page has at most.")]
 Contact = Annotated[str | None, msgspec.Meta(description="The contact; left out: the caller's own.")]
@@ -75,9 +76,16 @@ def thread_routes(threads: ThreadService) -> Router:
     """The routes of threads, events and contacts."""
     router = Router()
     tags = ("threads",)
-    missing = {404: "There is no such thread."}
+    missing = {**LOOKUP_REFUSALS, 404: "There is no such thread."}
 
-    @router.get("/api/v1/threads", scope=THREADS, query=ContactPageQuery, response=ThreadList, tags=tags)
+    @router.get(
+        "/api/v1/threads",
+        scope=THREADS,
+        query=ContactPageQuery,
+        response=ThreadList,
+        responses=LOOKUP_REFUSALS,
+        tags=tags,
+    )
     async def list_threads(request: Request) -> Response:
         """List a contact's threads, newest first."""
         query, contact_id = _contact_of(request, ContactPageQuery)
@@ -109,7 +117,9 @@ def thread_routes(threads: ThreadService) -> Router:
         await threads.delete_thread(_identity(request), request.path_params["id"])
         return Response(status=204)
 
-    @router.delete("/api/v1/contacts", scope=THREADS, query=ContactQuery, status=204, tags=tags)
+    @router.delete(
+        "/api/v1/contacts", scope=THREADS, query=ContactQuery, status=204, responses=LOOKUP_REFUSALS, tags=tags
+    )
     async def delete_contact(request: Request) -> Response:
         """Delete all threads of a contact, if there are any."""
         _, contact_id = _contact_of(request, ContactQuery)
@@ -164,5 +174,5 @@ def _event(event: EventRecord) -> dict[str, Any]:
 
 
 def _utc(moment: datetime) -> str:
-    """RFC 3339 in UTC, as `2026-01-31T12:00:00.000000Z`."""
+    """A time in UTC that knows its zone, as RFC 3339 writes it: `2026-01-31T12:00:00.000000Z`."""
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

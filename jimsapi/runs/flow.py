@@ -222,7 +222,11 @@ class RunFlow:
             run.answer_with(error)
 
     async def _wait_for_turn(self, run: LiveRun) -> None:
-        """Wait until all that came before in the thread is done. Raises why the run leaves the queue instead."""
+        """Wait until all that came before in the thread is done.
+
+        Raises why the run leaves the queue instead. At a drain a background run is left in the queue for the next
+        process, and others leave it.
+        """
         try:
             async with asyncio.timeout(None if run.background else self._limits.queue_timeout):
                 await run.turn.wait()
@@ -236,6 +240,7 @@ class RunFlow:
                 self._runs.hand_over(run.run_id)
                 raise ServerDraining
             await self._leave_queue(run)
+            # The caller is told why the run was stopped; the run itself is `cancelled`, since it never started.
             raise Ending.stopped(run, self._limits.run_timeout).error or RunCancelled()
 
     async def _leave_queue(self, run: LiveRun) -> Settled:
@@ -286,7 +291,10 @@ class RunFlow:
     async def _greet(
         self, run: LiveRun, accepted: Accepted, snapshot: Snapshot, deadline: float
     ) -> tuple[Snapshot, Ending | None]:
-        """Run the conversation start, then let the message enter. If it failed, its ending is the run's."""
+        """Run the conversation start, then let the message enter.
+
+        If the start failed, or was stopped, the message enters all the same, and the ending of the start is the run's.
+        """
         greeting = await self._calls.greet(run, accepted.thread, snapshot, deadline)
         if greeting is None:  # another process, whose app greets, accepted the run
             return await self._start(run, accepted.thread, ()), None

@@ -23,6 +23,9 @@ class Inbound(msgspec.Struct, kw_only=True):
     `contact_id` is the person, by the caller's own system. Without a `thread_id` the contact's newest thread is taken,
     or a new one made, which then gets `thread_config` and, if asked, the conversation start. `webhook_url` is called
     once the run has ended.
+
+    An idempotency key stands for all fields (`keys.idempotency`). Leave a new field out of the digest if it is not
+    given: else the server would refuse the repeats of older requests.
     """
 
     contact_id: str

@@ -45,7 +45,10 @@ class RunRecord(msgspec.Struct, frozen=True):
 
 
 class Stop(enum.Enum):
-    """Why a run is told to end early."""
+    """Why a run is told to end early.
+
+    `DRAINED`: the process ends, or something cut off the flow of the run. `DELETED`: its thread is gone.
+    """
 
     TIMED_OUT = enum.auto()
     CANCELLED = enum.auto()

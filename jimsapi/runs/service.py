@@ -170,8 +170,9 @@ class RunService:
 
         Raises:
             ContactForbidden, InputRefused, ServerDraining, TooManyRuns, QuotaExceeded: nothing was stored.
-            ThreadNotFound, QueueFull, ThreadBusy, QueueTimedOut, RunCancelled: the message did not enter the thread.
-            PipelineFailed, RunTimedOut, RunInterrupted: the message is in the thread, an answer is not.
+            ThreadNotFound, QueueFull, ThreadBusy, QueueTimedOut: the message did not enter the thread.
+            PipelineFailed, RunTimedOut: the message is in the thread, an answer is not.
+            RunCancelled, RunInterrupted: the same, if the run had started; else the message did not enter the thread.
             StoreUnavailable: the store does not answer now.
         """
         return await asyncio.shield(self.begin(inbound, admission).answer)  # others may watch the run meanwhile

@@ -62,7 +62,8 @@ class Drain:
     when the work has ended. A second signal interrupts runs that have not ended.
 
     At the end of the drain time the process exits with `status()`, even if something hangs: a locked store, a pipeline
-    that blocks the loop, or a call in a thread. The next start marks the runs that were open as interrupted.
+    that blocks the loop, or a call in a thread. The next start ends the runs that were
+    open, and continues those that wait in the background.
     """
 
     def __init__(

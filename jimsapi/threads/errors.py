@@ -1,4 +1,4 @@
-"""What can go wrong with threads and runs, in the words of the domain. `jimsapi/api/errors.py` maps each to HTTP."""
+"""What can go wrong with threads and runs, in the words of the domain. `jimsapi/wire/errors.py` maps each to HTTP."""
 
 from collections.abc import Sequence
 from uuid import UUID

@@ -30,7 +30,7 @@ class Event(msgspec.Struct, kw_only=True):
     """Something that happened in a thread: a message, a status of the pipeline's own, a change of state.
 
     `event_type` is `<domain>.<name>`; `event_data` anything that JSON can say, a dict by convention. `created_at` is
-    the store's clock, without a time zone. A pipeline that makes one by hand needs to give type and data only.
+    the store's clock, in UTC and without a time zone. A pipeline that makes one by hand gives type and data only.
     """
 
     event_type: str
@@ -49,7 +49,9 @@ class NewEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class EventRow(msgspec.Struct, frozen=True, gc=False):
-    """An event as a store hands it out: `data` is JSON text, decoded only when somebody looks at it.
+    """An event as a store hands it out for a context: `data` is JSON text, decoded only when somebody looks at it.
+
+    Pages have `EventRecord` instead.
 
     `event_id` and `created_at` may be in the store's own spelling (hex digits, ISO text): `decode_row` reads both.
     """

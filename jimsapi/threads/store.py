@@ -183,7 +183,10 @@ class ThreadStore(Protocol):
         ...
 
     async def load_events(self, thread_id: UUID, before: Event | None, limit: int) -> list[EventRow]:
-        """The newest `limit` events of a thread older than `before` (None: the newest of all), oldest first."""
+        """The newest `limit` events of a thread older than `before` (None: the newest of all), oldest first.
+
+        It does not check who may see the thread: the caller has done that. An unknown thread has no events.
+        """
         ...
 
     async def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:

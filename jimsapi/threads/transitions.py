@@ -188,6 +188,8 @@ def cancel_counts(status: str) -> bool:
 #   heartbeat   its own, not `live`       `interrupted`   `cancelled`                        `cancelled`
 #   recover     those of dead owners      `interrupted`   `interrupted`, its message enters  unchanged
 #   adopt       those of dead owners      unchanged       unchanged                          the caller owns it
+#
+# A process that drains leaves its queued background runs open for `adopt`. It counts them as `live` until it ends.
 
 
 def orphan_status(status: str) -> RunStatus:

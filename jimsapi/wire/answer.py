@@ -33,6 +33,8 @@ REFUSALS = {
     503: "The server or its store takes no work now.",
 }
 """The errors that every route for messages has, by status, for the OpenAPI document."""
+LOOKUP_REFUSALS = {status: REFUSALS[status] for status in (401, 403, 503)}
+"""The same for routes that show or delete something. Each adds its own 404."""
 
 
 def refusal_answer(request: Request, run: LiveRun) -> Response | None:

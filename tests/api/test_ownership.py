@@ -1,6 +1,7 @@
 """Whose conversation it is, asked of every route that there is: a new route cannot forget it.
 
 A route that these tests do not know fails them until it is told here what it does with somebody else's thread or run.
+The parameter of a path is taken for a thread, unless `RUNS` has the route.
 """
 
 from collections.abc import AsyncIterator, Iterable

@@ -4,6 +4,7 @@ import asyncio
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -18,13 +19,14 @@ from jimsapi.runs.errors import (
     ServerDraining,
 )
 from jimsapi.runs.identity import PUBLIC
+from jimsapi.runs.keys import idempotency
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import LiveRun, RunRecord, Stop
 from jimsapi.runs.lookup import Runs
 from jimsapi.runs.service import RunService
 from jimsapi.stores.memory import MemoryStore
 from jimsapi.threads.errors import KeyMismatch, StoreUnavailable
-from jimsapi.threads.run import Accepted, RunPlan, RunStatus, Started
+from jimsapi.threads.run import Accepted, Idempotency, RunPlan, RunStatus, Started
 from tests.apps.scripted import Scripted
 from tests.runs.serving import (
     STORES,
@@ -140,6 +142,11 @@ async def test_another_message_with_the_same_key_is_refused_while_it_runs_and_af
         await ended(service)
         assert (await answer(begin(service, "other")))[0] is KeyMismatch
         assert (await answer(begin(service, "other", "another key"))).assistant_messages == ["You said: other"]
+
+
+def test_a_new_version_knows_the_requests_that_an_older_one_has_stored() -> None:
+    stored = Idempotency(UUID("5e71f2c7-eedc-7286-a09a-d3ac2e97ae14"), UUID("2f8f7263-33ff-0b25-cc7c-90cee652ce20"))
+    assert idempotency("key", inbound("hi", "ann"), PUBLIC) == stored
 
 
 async def test_callers_providers_and_contacts_do_not_meet_in_a_key() -> None:

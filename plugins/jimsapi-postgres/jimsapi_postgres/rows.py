@@ -140,7 +140,10 @@ def accept_arguments(plans: Sequence[RunPlan]) -> list[list[Any]]:
 
 
 def are_alike(plans: Sequence[RunPlan]) -> bool:
-    """Whether `jimsapi_accept_alike_3` can take them: most messages are for the newest thread of their contact."""
+    """Whether `jimsapi_accept_alike_3` can take them: most messages are for the newest thread of their contact.
+
+    It stores what its arguments have of a plan. A plan with anything else is not `plain`, or must not be taken here.
+    """
     first = plans[0]
     match first.selectors:
         case (Latest(), New(None, None)):

@@ -136,10 +136,10 @@ async def _version_4(connection: Connection) -> None:
 
 
 MIGRATIONS: tuple[Callable[[Connection], Awaitable[None]], ...] = (_version_1, _version_2, _version_3, _version_4)
-SERVES_FROM = (4, 4, 4, 1)
+SERVES_FROM = (len(MIGRATIONS),) * (len(MIGRATIONS) - 1) + (1,)
 """For each version the oldest server that can work with it: an older one may be at work while a newer one starts.
 
-Versions 1 to 3 as they are made here have tables only; their functions come with version 4.
+Versions before the newest, as they are made here, have tables only: the functions come with the newest version.
 """
 
 

@@ -1,5 +1,6 @@
 -- What the server asks, each in one round trip. An older server may be at work: a function that takes or gives something
--- else than before gets a new name, and the old one calls it.
+-- else than before gets a new name, which ends with the version of the schema that brings it. The old one moves to
+-- functions_N.sql, N being the last version that asked for it, and calls the new one.
 --
 -- A function takes its locks first, in one order for all: an idempotency key, then contacts and external ids, then threads,
 -- each sorted. Its later statements see what others committed while it waited (READ COMMITTED).
