@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from operator import attrgetter
 from types import TracebackType
-from typing import Self, cast
+from typing import Self, assert_never, cast
 from uuid import UUID
 
 import msgspec
@@ -322,6 +322,8 @@ class MemoryStore:
             case ByExternalId(external_id):
                 threads = self._external_ids.get(external_id)
                 return threads[-1] if threads else None
+            case _:  # a plugin's resolver may return anything
+                assert_never(selector)
 
     def _create_thread(self, plan: RunPlan, new: New, now: datetime) -> _Thread:
         config = config_of_new(plan, new)

@@ -6,6 +6,7 @@ Nearly everything that is refused is refused before anything is written, so that
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import assert_never
 from uuid import UUID
 
 import msgspec
@@ -333,6 +334,8 @@ def _find(
             return thread_by_id(connection, id_hex(thread_id))
         case ByExternalId(external_id):
             return thread_by_external_id(connection, external_id)
+        case _:  # a plugin's resolver may return anything
+            assert_never(selector)
 
 
 def _newest_activity(connection: sqlite3.Connection, row: ThreadRow) -> datetime:
