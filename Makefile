@@ -13,6 +13,8 @@ JIMS_PY := $(JIMS_VENV)/bin/python
 # With the oldest uvicorn and websockets that setup.cfg allows, for the server borrows what uvicorn does not document.
 OLDEST_VENV := .venv-oldest
 OLDEST := 'uvicorn == 0.34.*' 'websockets == 13.*'
+# With these versions uvicorn's own protocol drops what is sent to a client that it has given up, and raises nothing.
+NOT_OLDEST := a_handler_that_sends_while_the_server_closes_its_websocket
 # pip-audit has dependencies of its own, which are not to mix with what it looks at.
 AUDIT_VENV := .venv-audit
 JIMS_PLUGINS := jimsapi-jims jims-api-command
@@ -51,8 +53,8 @@ SLOW_KINDS := head body reader reader-byte idle websocket websocket-reader tls l
 help:
 	@echo 'make run          set up, and serve the example on http://localhost:8080'
 	@echo 'make test         set up, and run every check and test; its parts are'
-	@echo '                  lint, test-core, test-reliability, test-plugins and test-jims'
-	@echo 'make test-oldest  the tests of the protocol with the oldest uvicorn and websockets that are allowed'
+	@echo '                  lint, test-core, test-reliability, test-plugins, test-jims and test-oldest (the tests of'
+	@echo '                  the protocol with the oldest uvicorn and websockets that are allowed)'
 	@echo 'make test-long    all tests, with many more random histories of the stores'
 	@echo 'make test-faults  kills, power cuts, floods, slow clients, a soak and hostile input, at length: about three'
 	@echo '                  hours; docs/reliability.md has the figures, and exit status 2 says that a promise is broken'
@@ -68,11 +70,11 @@ run: $(VENV)/.installed-run
 # The environments are made one after another, since pip leaves its notes beside the code, and Debian's packages are
 # installed one after another, since apt-get locks; then three parts run at a time:
 # most of them wait more than they compute.
-test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed
+test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed $(OLDEST_VENV)/.installed
 	$(browser)
 	$(compiler)
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target \
-	  test-core test-reliability test-plugins test-jims lint
+	  test-core test-reliability test-plugins test-jims test-oldest lint
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .
@@ -97,7 +99,7 @@ test-jims: $(JIMS_VENV)/.installed
 	$(JIMS_PY) -m pytest $(JIMS_PLUGINS:%=plugins/%)
 
 test-oldest: $(OLDEST_VENV)/.installed
-	$(OLDEST_VENV)/bin/python -m pytest tests/server/test_http1.py tests/faults/test_websockets.py
+	$(OLDEST_VENV)/bin/python -m pytest tests/server/test_http1.py tests/faults/test_websockets.py -k 'not $(NOT_OLDEST)'
 
 test-long: $(VENV)/.installed-dev
 	$(browser)
