@@ -1,4 +1,4 @@
-"""The head of an answer (RFC 9112, 4 and 5): status line and fields as bytes."""
+"""The head of a response (RFC 9112, 4 and 5): status line and header fields as bytes."""
 
 import re
 from functools import lru_cache
@@ -11,7 +11,10 @@ STATUS_LINES = {
 
 
 def status_line(status: int) -> bytes:
-    """One that Python does not know. Raises `RuntimeError` for what ends no exchange."""
+    """Return the status line of a status without a phrase in `STATUS_LINES`.
+
+    Raises `RuntimeError` if the status is not that of a final response (RFC 9110, 15), such as 100.
+    """
     if not 200 <= status <= 999:
         raise RuntimeError(f"{status} is not the status of an answer")
     return b"HTTP/1.1 %d " % status
@@ -19,9 +22,10 @@ def status_line(status: int) -> bytes:
 
 @lru_cache(maxsize=256)
 def begin_field(name: bytes) -> tuple[bytes, bytes]:
-    """How a header's field begins, line break included, and its name if it has to do with framing, else nothing.
+    """Return the beginning of a header field with the line break before it, and its name if it concerns framing.
 
-    Raises `RuntimeError` for what is no name. Names are few; looking at each again would cost as much as all the rest.
+    The second value is empty for all other names. Raises `RuntimeError` for an invalid name. The result is cached since
+    few names are in use, and checking a name takes as long as all other work on the head.
     """
     lowered = name.lower()
     if not _NAME.fullmatch(lowered):

@@ -1,4 +1,4 @@
-"""What the connections of a server have in common: what they write goes out together."""
+"""The state that the connections of a server share, and their common buffer for writing."""
 
 import asyncio
 from weakref import WeakKeyDictionary
@@ -10,16 +10,18 @@ from jimsapi.server.starts import Starts
 from jimsapi.server.websocket import WebSocketConnection
 
 HIGH_WATER = 65_536
-"""Bytes of a body that are kept for an app that does not read; then no more is taken from the connection."""
+"""Bytes of a body that are buffered for an app that does not read. Beyond, the server stops reading the connection."""
 MAX_JOINED = 65_536
-"""Bytes that are written together, such as a body with its head; copying more costs more than a second write."""
+"""Bytes that are joined for one write, such as a head and its body. Copying more takes longer than a second write."""
 
 
 class Batch:
-    """What connections write in one pass of the event loop. It goes out at the end of the pass: whoever reads on the
-    same machine, a proxy say, is woken once and not by each answer, which would take longer than all the rest.
+    """Collects what connections write in one pass of the event loop, and writes it at the end of the pass.
 
-    `backlog`, `heap`, `starts` and the open `websockets` are the server's, too.
+    A reader on the same machine, such as a proxy, then wakes once for many responses. Waking it for each response would
+    take longer than all other work.
+
+    The batch also holds the server's `backlog`, `heap`, `starts` and open `websockets`.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -33,21 +35,21 @@ class Batch:
         self._size = 0
 
     def add(self, transport: asyncio.Transport, data: bytes) -> None:
-        """Write `data`, after all that was added before it."""
+        """Write `data` to the transport, after all data that was added before."""
         if not self._writes:
             self._loop.call_soon(self.flush)
         self._writes.append((transport, data))
         self._size += len(data)
         if self._size > HIGH_WATER:
-            self.flush()  # so that an app which writes without end is held up in time
+            self.flush()  # else the transport would not pause an app that writes without end
 
     def add_piece(self, transport: asyncio.Transport, data: bytes) -> None:
-        """The same for a part of an answer: all parts of a connection are handed over with one call."""
+        """Write a part of a response. `flush` joins the parts of each connection for one write."""
         self._in_pieces = True
         self.add(transport, data)
 
     def flush(self) -> None:
-        """Hand all over to the transports."""
+        """Pass all data to the transports now."""
         writes, self._writes, self._size = self._writes, [], 0
         if self._in_pieces:
             self._in_pieces = False
@@ -66,16 +68,16 @@ class Batch:
                 continue
             if sum(map(len, pieces)) <= MAX_JOINED:
                 pieces = [b"".join(pieces)]
-            for piece in pieces:  # not by `writelines`, which on Python 3.13.0 never pauses who writes (CVE-2024-12254)
+            for piece in pieces:  # `writelines` does not pause the writer on Python 3.13.0 (CVE-2024-12254)
                 transport.write(piece)
 
 
 _batches: WeakKeyDictionary[ServerState, Batch] = WeakKeyDictionary()
-"""One for each server."""
+"""The batch of each server."""
 
 
 def batch_of(server_state: ServerState, loop: asyncio.AbstractEventLoop) -> Batch:
-    """The batch of a server."""
+    """Return the batch of a server. The first call creates it."""
     batch = _batches.get(server_state)
     if batch is None:
         batch = _batches[server_state] = Batch(loop)

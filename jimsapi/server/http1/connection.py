@@ -1,4 +1,4 @@
-"""A connection of HTTP/1.1: its requests, its deadlines and its end."""
+"""An HTTP/1.1 connection: it reads requests, checks deadlines and closes the connection."""
 
 import asyncio
 import re
@@ -33,57 +33,58 @@ from jimsapi.server.sockets import has_unread, reset
 from jimsapi.server.websocket import MAX_HANDSHAKE, WebSocketConnection, handshake_of
 
 MAX_PIPELINED = 64
-"""Requests of a connection that wait behind the one that is answered."""
+"""Most requests of a connection that wait behind the one that the app answers."""
 HEAD_WITHIN = 10.0
-"""Seconds within which a head has to come, from its first line or, for a connection's first, from the connection."""
+"""Seconds in which a head must arrive, from its first line or, for a connection's first head, from the connect."""
 MIN_RATE = 500
-"""Bytes a second that a client has to send of a body. A slow modem does ten times as much."""
+"""Bytes of a body that a client must send each second. A slow modem sends ten times as much."""
 BODY_WITHIN = 30.0
-"""Seconds that a client may fall behind `MIN_RATE` while it sends a body, so also how long it may pause."""
+"""Seconds that a client may fall behind `MIN_RATE` while it sends a body, and so how long it may pause."""
 REST_WITHIN = 10.0
-"""Seconds within which the rest of a body has to arrive once the request has been answered without it."""
+"""Seconds in which the rest of a body must arrive after the app answered without reading it."""
 LOOK_EVERY = 5.0
-"""Seconds between two checks of a deadline, at most: a connection is closed no later than this after its deadline."""
+"""Most seconds between two checks of a deadline. A connection is closed at most this long after its deadline."""
 LINGER_FOR, MAX_LINGER = 2.0, 4_194_304
-"""Seconds for which, and bytes of which, a client that still sends is heard after the last answer: were the connection
-closed at once, it might lose that."""
+"""Seconds for which, and bytes up to which, the server reads on after the last response if the client still sends. If
+the server closed the connection at once, the client might lose the response (RFC 9112, 9.6)."""
 REQUEST_WITHIN, LINGER_AT_END = 0.5, 0.2
-"""Seconds that a client has when the server ends: for a request that has begun, also for its body, and for a
-connection's first; and seconds in place of `LINGER_FOR`. Both together are less than uvicorn waits for connections."""
+"""Seconds that a shutdown waits for a request to arrive whole, and seconds in place of `LINGER_FOR` in a shutdown. The
+first holds for a request that has begun and for the first request of a connection. The sum is less than the time for
+which uvicorn waits for connections."""
 CHUNK_FRAMING = 16
-"""Bytes of framing that a chunk may have beside twice its size, before the rest counts against `MAX_HEAD`."""
+"""Bytes of framing that a chunk may have, in addition to twice its size, without counting against `MAX_HEAD`."""
 
 _SPACE = ord(" ")
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 
 class Http1Protocol(asyncio.Protocol):
-    """A connection: what is read of it becomes exchanges, which are answered one after another.
+    """A connection. It reads requests, makes an `Exchange` of each, and answers these one after another.
 
-    `extensions` are those of all scopes of this connection, beside the exchange's own. `on_refusal` is called for each
-    request that is refused before the app sees it.
+    `extensions` are added to the ASGI extensions of every scope of this connection, beside the exchange's own.
+    `on_refusal` is called with the record of each request that the server rejects without calling the app.
     """
 
     __slots__ = (
+        "_body_bytes",
+        "_body_parts",
         "_context",
         "_data",
         "_default_fields",
         "_default_headers",
         "_fed",
-        "_fresh",
-        "_good_host",
         "_handshake",
         "_headers",
         "_host",
         "_is_first",
         "_line",
+        "_no_request_yet",
         "_parser",
-        "_parts",
         "_paused",
         "_slow",
-        "_taken",
         "_timer",
         "_url",
+        "_valid_host",
         "_waiting_since",
         "app",
         "app_state",
@@ -91,7 +92,6 @@ class Http1Protocol(asyncio.Protocol):
         "blocked",
         "client",
         "config",
-        "deaf",
         "ending",
         "exchange",
         "extensions",
@@ -100,6 +100,7 @@ class Http1Protocol(asyncio.Protocol):
         "on_refusal",
         "pipelined",
         "reading",
+        "reading_stopped",
         "root_path",
         "scheme",
         "server",
@@ -127,27 +128,27 @@ class Http1Protocol(asyncio.Protocol):
         self.root_path = config.root_path
         self.extensions: dict[object, object] | None = None
         self.on_refusal = on_refusal
-        self.exchange: Exchange | None = None  # the one that is answered
-        self.reading: Exchange | None = None  # the one whose body is not here yet
+        self.exchange: Exchange | None = None  # the one that the app answers
+        self.reading: Exchange | None = None  # the one whose body has not arrived whole
         self.pipelined: list[Exchange] = []
-        self.deaf = False  # what comes from now on is not for us
+        self.reading_stopped = False  # further bytes of the client are dropped
         self.ending = False  # the next request is the last one
-        self.failed = False  # whether the last answer was an error and nothing has followed it yet
-        self._fresh = True  # no request has come yet
+        self.failed = False  # the last response was an error and no request has followed it
+        self._no_request_yet = True
         self.transport: asyncio.Transport
-        self.blocked: asyncio.Event | None = None  # while the client does not take what was written; set when it does
+        self.blocked: asyncio.Event | None = None  # exists while the write buffer is full; set when it has room again
         self._parser: Any = httptools.HttpRequestParser(self)
-        self._url = b""  # with the fields, of a head that is not here whole
+        self._url = b""  # these three are of the head that is being read
         self._headers: list[tuple[bytes, bytes]] = []
-        self._host: bytes | None = None  # its Host
-        # A handshake that waits for the answers before it: its target, its fields, and the bytes that came behind it.
+        self._host: bytes | None = None
+        # A handshake that waits for the responses before it: its target, its fields, and the bytes after it.
         self._handshake: tuple[bytes, list[tuple[bytes, bytes]], bytes] | None = None
-        self._good_host = b"\n"  # one that was checked, or one that cannot be
-        self._data = b""  # what is parsed now
-        self._is_first = False  # whether it begins with the head that is read
-        self._line: bytes | None = b""  # what came before it of a head that has no field yet; None after the check
-        self._fed = 0  # bytes of a head or of a body's framing, except for the first packet's
-        self._taken = self._parts = 0  # bytes and parts of a body in it
+        self._valid_host = b"\n"  # the last valid Host; until there is one, a value that no Host can have
+        self._data = b""  # the packet that is being parsed
+        self._is_first = False  # whether the packet begins with the head that is being read
+        self._line: bytes | None = b""  # bytes from earlier packets of a head without a field; None after the check
+        self._fed = 0  # bytes of a head or of a body's framing, without the first packet
+        self._body_bytes = self._body_parts = 0  # of a body in the packet
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_since = 0.0
@@ -155,7 +156,7 @@ class Http1Protocol(asyncio.Protocol):
         self._default_headers: list[tuple[bytes, bytes]] | None = None
         self._default_fields = b"", 0
 
-    # What the transport tells.
+    # Calls of the transport.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         self.transport = transport
@@ -167,11 +168,11 @@ class Http1Protocol(asyncio.Protocol):
         self._wait_from_now(HEAD_WITHIN)
 
     def data_received(self, data: bytes) -> None:
-        if self.deaf:
+        if self.reading_stopped:
             self._drop(len(data))
             return
         reading = self.reading
-        while data and not self.deaf:
+        while data and not self.reading_stopped:
             self._data = data
             self._is_first = reading is None
             try:
@@ -185,22 +186,22 @@ class Http1Protocol(asyncio.Protocol):
                         return
                     self._hold_handshake(data)
                     break
-                # Another protocol was offered. HTTP/1.1 goes on, as it may (RFC 9110, 7.8), but the parser does not
-                # know of a body now. So it reads the head again, without the offer, which is for the app alone.
+                # The client offers another protocol. The server may ignore that (RFC 9110, 7.8), but the parser now
+                # expects no body. So it parses the head again without the offer, which only the app sees.
                 data = self._head(without=b"upgrade") + data
                 self._headers = [field for field in self._headers if field[0] == b"upgrade"]
                 self._url, self._host = b"", None
             except httptools.HttpParserError as error:
                 self._refuse(*fault_of(error))
         if self.reading is not None:
-            if not self.deaf:
+            if not self.reading_stopped:
                 self._measure_body(self.reading is reading)
-        elif (self._url or self._is_first) and not self.deaf:
+        elif (self._url or self._is_first) and not self.reading_stopped:
             self._measure_head()
         self._data = b""
 
     def _measure_head(self) -> None:
-        """Count a packet in which a head does not end."""
+        """Add a packet in which the head does not end to the size of the head."""
         if self._line is not None:
             if self._headers:  # so the request line is whole
                 try:
@@ -211,14 +212,14 @@ class Http1Protocol(asyncio.Protocol):
                 self._line = None
             elif self._url:
                 self._line += self._data
-            else:  # it ends in a method, which is short, or in empty lines
+            else:  # the packet ends in a method, which is short, or in empty lines
                 self._line = (self._line + self._data)[-64:]
         if not self._url:
             return
         if len(self._headers) > MAX_FIELDS:
             self._refuse(431, "too many header fields")
             return
-        if not self._fed:  # what else is in the packet is not known: a head is measured when it is whole
+        if not self._fed:  # the packet may hold other requests; `on_headers_complete` measures the head exactly
             self._fed = 1
             self._waiting_since = self.loop.time()
         else:
@@ -227,41 +228,44 @@ class Http1Protocol(asyncio.Protocol):
                 self._refuse(431, "the head is too large")
 
     def _measure_body(self, began_before: bool) -> None:
-        """Count a packet in which a body does not end, and grant the client the time that it has earned by it."""
+        """Add a packet in which the body does not end to the size of the framing, and extend the client's deadline."""
         now = self.loop.time()
         if not began_before:
             self._waiting_since = now
         else:
-            if self.exchange is not None:  # else the request is answered, and more of its body gains no time
-                self._waiting_since = min(self._waiting_since + self._taken / MIN_RATE, now)
-            framing = len(self._data) - 3 * self._taken - CHUNK_FRAMING * self._parts
+            if self.exchange is not None:  # after the response the deadline stays as it is
+                self._waiting_since = min(self._waiting_since + self._body_bytes / MIN_RATE, now)
+            framing = len(self._data) - 3 * self._body_bytes - CHUNK_FRAMING * self._body_parts
             self._fed = max(self._fed + framing, 0)
             if self._fed > MAX_HEAD:
                 self._refuse(431, "the chunks have too much framing")
-        self._taken = self._parts = 0
+        self._body_bytes = self._body_parts = 0
 
     def _drop(self, size: int) -> None:
-        """Read bytes that nobody wants, up to `MAX_LINGER`."""
+        """Drop bytes that arrive after the last request, up to `MAX_LINGER`."""
         self._fed += size
         if self._fed > MAX_LINGER:
             if self.exchange is None:
                 self.close()
-            else:  # the last answer is not complete yet
+            else:  # the last response is not complete yet
                 self.pause_reading()
 
     def eof_received(self) -> None:
-        """The client is gone, or hears only. It gets what was written, and the app is told that nobody waits."""
+        """Close the connection when the client has closed it, wholly or only its sending side.
+
+        What was written is still sent. The app gets `http.disconnect`.
+        """
         self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._leave()
+        self._release()
         for exchange in (self.exchange, self.reading, *self.pipelined):
             if exchange is not None:
-                exchange.lose()
+                exchange.mark_disconnected()
         self.pipelined.clear()
         self.reading = None
         if self.exchange is not None and not self.exchange.scope:
-            self.exchange = None  # it never began, so nothing else would end the cycle of references
+            self.exchange = None  # its task never began, so nothing else breaks the reference cycle
         self.batch.heap.connection_ended(len(self.state.connections))
 
     def pause_writing(self) -> None:
@@ -274,30 +278,32 @@ class Http1Protocol(asyncio.Protocol):
             self._watch_reading()
 
     def shutdown(self) -> None:
-        """Close the connection when all that was asked is answered. uvicorn calls this when the server is to end.
+        """Close the connection after the last response. uvicorn calls this when the server shuts down.
 
-        A request that is on its way is waited for: one whose head or body has begun, or the first of a connection. A
-        drain waits for runs, and a request without its whole body has none.
+        The connection waits `REQUEST_WITHIN` for a request that is arriving: one whose head or body has begun, or the
+        first of a connection. A drain does not wait for such a request, since it has no run yet.
         """
         self.ending = True
         last = self._end_after_last()
-        if last is None and self.reading is not None:  # it is answered already
+        if last is None and self.reading is not None:  # the app has answered it already
             self._linger()
-        elif self.reading is not None or (last is None and (self._fresh or self._url or has_unread(self.transport))):
+        elif self.reading is not None or (
+            last is None and (self._no_request_yet or self._url or has_unread(self.transport))
+        ):
             self.loop.call_later(REQUEST_WITHIN, self._end_unless_whole)
         elif last is None:
             self.close()
 
     def _end_after_last(self) -> Exchange | None:
-        """Close the connection after the last answer to what was asked; returns that exchange, if there is one."""
+        """Close the connection after the response to the last request. Returns that exchange, if there is one."""
         last = self.pipelined[-1] if self.pipelined else self.exchange
         if last is not None:
             last.keep_alive = False
         return last
 
     def _end_unless_whole(self) -> None:
-        """Refuse a request that has not come whole since the server was to end, and close the connection."""
-        if self.deaf:
+        """Reject a request that has not arrived whole since the shutdown began, and close the connection."""
+        if self.reading_stopped:
             return
         if self.reading is not None:
             self._refuse(503, "the server ended before the body had come")
@@ -305,32 +311,34 @@ class Http1Protocol(asyncio.Protocol):
             self.close()
 
     def waiting_since(self) -> float | None:
-        """The loop's time since when the connection waits for a request; None if it works on one, or if the client has
-        not read the last answer yet."""
-        if self.exchange is not None or self.deaf or self.transport.get_write_buffer_size():
+        """Return the time, by the loop's clock in seconds, since which the connection waits for a request.
+
+        Returns None while a request is in progress, and while the client has not read the last response.
+        """
+        if self.exchange is not None or self.reading_stopped or self.transport.get_write_buffer_size():
             return None
         return self._waiting_since
 
     @property
     def has_arrived(self) -> bool:
-        """Whether something of the client has arrived that was not read yet."""
+        """Whether bytes of the client have arrived that the server has not read."""
         return has_unread(self.transport)
 
     def evict(self) -> None:
-        """Close the connection, and do not wait for the client to end TLS, which may take `TLS_CLOSE_WITHIN`."""
+        """Close the connection without waiting for the client to close TLS, which may take `TLS_CLOSE_WITHIN`."""
         self.close()
         self.loop.call_soon(self.transport.abort)
 
-    # What the parser tells.
+    # Calls of the parser.
 
     def on_url(self, url: bytes) -> None:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.reading is not None:  # it trails a body (RFC 9110, 6.5), and must not pass for the next request's
+        if self.reading is not None:  # a trailer (RFC 9110, 6.5) must not become a field of the next request
             return
         name = name.lower()
-        if value and value[-1] <= _SPACE:  # the parser leaves tabs, and spaces that end a packet (RFC 9110, 5.5)
+        if value and value[-1] <= _SPACE:  # the parser keeps tabs, and spaces at a packet's end (RFC 9110, 5.5)
             value = value.rstrip(b" \t")
         if name == b"host":
             if self._host is not None:
@@ -347,7 +355,7 @@ class Http1Protocol(asyncio.Protocol):
         if len(headers) > MAX_FIELDS:
             raise Refused(431, "too many header fields")
         method: bytes = parser.get_method()
-        # As a rule the packet begins with the request: then the name and version of HTTP are at this place.
+        # Most packets begin with the request. Then "HTTP/1.1" is at this place.
         place = len(method) + len(url) + 2
         if self._is_first and self._line == b"" and data[place : place + 8] == b"HTTP/1.1":
             version = "1.1"
@@ -356,7 +364,7 @@ class Http1Protocol(asyncio.Protocol):
             self._line = b""
             version = self._version()
         self._is_first = False
-        if self._host != self._good_host:
+        if self._host != self._valid_host:
             self._check_host(version)
         if parser.should_upgrade():
             if method == b"CONNECT":
@@ -365,7 +373,7 @@ class Http1Protocol(asyncio.Protocol):
         scope = self._scope(method, url, version, headers)
         if self.pipelined and len(self.pipelined) >= MAX_PIPELINED:
             raise Refused(400, "too many requests at once")
-        self._url, self._headers, self._host, self._fed, self._fresh = b"", [], None, 0, False
+        self._url, self._headers, self._host, self._fed, self._no_request_yet = b"", [], None, 0, False
         keep_alive = version == "1.1" and parser.should_keep_alive() and not self.ending
         self.reading = exchange = Exchange(self, scope, keep_alive)
         if self.exchange is None:
@@ -375,10 +383,10 @@ class Http1Protocol(asyncio.Protocol):
             self.pause_reading()
 
     def on_body(self, body: bytes) -> None:
-        self._taken += len(body)
-        self._parts += 1
+        self._body_bytes += len(body)
+        self._body_parts += 1
         if self.reading is not None and not self.reading.complete:
-            self.reading.take(body)
+            self.reading.add_body(body)
 
     def on_message_complete(self) -> None:
         self._fed = 0
@@ -386,22 +394,22 @@ class Http1Protocol(asyncio.Protocol):
             self.reading.end_body()
             self.reading = None
 
-    # What a head may be.
+    # Checks of a head.
 
     def _check_line(self) -> None:
-        """Refuse what the parser reads as HTTP's: lines of RTSP and ICE.
+        """Reject request lines of RTSP and ICE, which the parser accepts as HTTP. Raises `Refused`.
 
-        If the line began in an earlier packet, or behind another request, its place is not known. So it is searched for
-        in all bytes that may hold it.
+        The position of the line is unknown if the line began in an earlier packet or follows another request. So the
+        check searches all bytes that may contain it.
         """
         if self._line is None:
-            return  # it was checked when an earlier packet came
+            return  # an earlier packet was checked
         if re.search(re.escape(self._url) + rb" +(?:RTSP|ICE)/[0-9.]+\r\n", self._line + self._data):
             raise Refused(400, "a request of another protocol")
 
     def _version(self) -> str:
         version: str = self._parser.get_http_version()
-        if version == "0.9":  # what the parser says, too, if there is none
+        if version == "0.9":  # the parser also returns it if the line has no version
             raise Refused(400, "a request line without a version, or with HTTP/0.9")  # (RFC 9112, 3)
         if version not in ("1.1", "1.0"):
             raise Refused(505, "another version of HTTP")
@@ -410,7 +418,7 @@ class Http1Protocol(asyncio.Protocol):
         return version
 
     def _check_host(self, version: str) -> None:
-        """Refuse a Host field that is not a host, perhaps with a port (RFC 9110, 7.2), or is not there."""
+        """Reject a missing Host field, and one that is not a host with an optional port (RFC 9110, 7.2)."""
         host = self._host
         if host is None:
             if version == "1.1":
@@ -418,15 +426,15 @@ class Http1Protocol(asyncio.Protocol):
         elif len(host) > MAX_HOST or not HOST.fullmatch(host.rstrip()):
             raise Refused(400, "a Host field that is not a host and a port")
         else:
-            self._good_host = host
+            self._valid_host = host
 
-    # What exchanges tell.
+    # Calls of exchanges.
 
     def answered(self, exchange: Exchange) -> None:
-        """Go on to the next request; without one, wait for it."""
+        """Begin the next exchange, or wait for the next request, after the response of `exchange` is complete."""
         self.state.total_requests += 1
         if not exchange.keep_alive:
-            still_sends = self.reading is not None or self.deaf or self._handshake is not None
+            still_sends = self.reading is not None or self.reading_stopped or self._handshake is not None
             self.exchange = None
             if still_sends:
                 self._linger()
@@ -434,7 +442,7 @@ class Http1Protocol(asyncio.Protocol):
                 self.close()
             return
         if self.pipelined:
-            self._context.run(self._start, self.pipelined.pop(0))  # not in that of the request before
+            self._context.run(self._start, self.pipelined.pop(0))  # the current context is the last request's
         else:
             self.exchange = None
         if self._paused:
@@ -445,33 +453,36 @@ class Http1Protocol(asyncio.Protocol):
         if self.reading is exchange or (self.reading is None and not self._url):
             self._waiting_since = self.loop.time()
         if self._timer is None:
-            self._timer = self.loop.call_later(self.config.timeout_keep_alive, self._look)
+            self._timer = self.loop.call_later(self.config.timeout_keep_alive, self._check_deadline)
 
     def pause_reading(self) -> None:
-        """Take no more from the connection for now."""
+        """Stop reading the connection until `resume_reading`."""
         if not self._paused and not self.transport.is_closing():
             self._paused = True
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Take more, unless requests or a handshake wait behind the one that is answered."""
-        if self._paused and not (self.pipelined or self._handshake or self.deaf or self.transport.is_closing()):
+        """Read the connection again, unless requests or a handshake wait behind the current request."""
+        if self._paused and not (
+            self.pipelined or self._handshake or self.reading_stopped or self.transport.is_closing()
+        ):
             self._paused = False
             self._waiting_since = self.loop.time()
-            # asyncio reads on in the context in which it is told to: not in that of this request.
+            # asyncio keeps the context of this call for further reads, which must not be the request's.
             self._context.run(self.transport.resume_reading)
 
     def close(self) -> None:
-        """Close the connection, once the client has what was written."""
-        self.deaf = True
+        """Close the connection after the client has read what was written."""
+        self.reading_stopped = True
         self.batch.flush()
         self.transport.close()
         if self.transport.get_write_buffer_size():
             self._watch_reading()
 
     def _linger(self) -> None:
-        """End our side of the connection, and close it when the client has done so too, or `LINGER_FOR` later."""
-        self.deaf = True
+        """Close the sending side of the connection. Close the connection when the client does so too, or after
+        `LINGER_FOR` seconds."""
+        self.reading_stopped = True
         self._fed = 0
         self.batch.flush()
         if self.transport.is_closing():
@@ -485,23 +496,26 @@ class Http1Protocol(asyncio.Protocol):
         self._timer = self.loop.call_later(LINGER_AT_END if self.ending else LINGER_FOR, self.close)
 
     def reset(self) -> None:
-        """Close the connection so that the client sees a fault, and no end."""
-        self.deaf = True
+        """Reset the connection, so that the client sees an error and not the end of a response."""
+        self.reading_stopped = True
         self.batch.flush()
         if not self.transport.is_closing():
             self.drop()
 
     def drop(self) -> None:
-        """End the connection, and forget what the client has not read."""
-        self.deaf = True
+        """Reset the connection without sending what is still to be written."""
+        self.reading_stopped = True
         reset(self.transport)
 
     def write(self, data: bytes) -> None:
-        """Send bytes to the client."""
+        """Write bytes to the client, at the end of this pass of the event loop."""
         self.batch.add_piece(self.transport, data)
 
     def fields(self) -> tuple[bytes, int]:
-        """The header fields of every answer, and their number: uvicorn makes a new list of them each second."""
+        """Return the header fields that every response has, and their number.
+
+        They are encoded again only if uvicorn has made a new list of them, which it does each second.
+        """
         headers = self.state.default_headers
         if headers is not self._default_headers:
             self._default_headers = headers
@@ -509,7 +523,7 @@ class Http1Protocol(asyncio.Protocol):
         return self._default_fields
 
     def _scope(self, method: bytes, url: bytes, version: str, headers: list[tuple[bytes, bytes]]) -> Scope:
-        """What the app is told of a request. Raises `Refused` for a target that is no path and no URL."""
+        """Return the ASGI scope of a request. Raises `Refused` if the target is neither a path nor a URL."""
         raw_path, query = url, b""
         if url[:1] != b"/" or b"?" in url or b"%" in url or b"#" in url:
             if url[:1] != b"/" and not (url == b"*" and method == b"OPTIONS"):
@@ -551,7 +565,7 @@ class Http1Protocol(asyncio.Protocol):
             exchange.begin()
 
     def _is_handshake(self) -> bool:
-        """Whether a head asks for a WebSocket (RFC 6455, 4.2.1), and the server has an implementation of them."""
+        """Whether the head is a WebSocket handshake (RFC 6455, 4.2.1) and the server implements WebSockets."""
         if self.config.ws_protocol_class is None:
             return False
         if self._parser.get_method() != b"GET" or self._parser.get_http_version() != "1.1":
@@ -559,14 +573,16 @@ class Http1Protocol(asyncio.Protocol):
         return any(name == b"upgrade" and value.lower() == b"websocket" for name, value in self._headers)
 
     def _hold_handshake(self, rest: bytes) -> None:
-        """Keep a handshake until the requests before it are answered: pipelined requests are answered in order
-        (RFC 9112, 9.3.2), and what follows the handshake is not HTTP."""
+        """Keep a handshake until the requests before it are answered.
+
+        Pipelined requests are answered in order (RFC 9112, 9.3.2), and the bytes after the handshake are not HTTP.
+        """
         self._handshake = self._url, self._headers, rest
         self._url, self._headers, self._host, self._fed = b"", [], None, 0
         self.pause_reading()
 
     def _open_held(self) -> None:
-        """Open the WebSocket whose handshake was kept, unless the client has gone meanwhile."""
+        """Open the WebSocket whose handshake was kept, unless the client has disconnected."""
         held, self._handshake = self._handshake, None
         if held is None or self.transport.is_closing():
             return
@@ -576,13 +592,16 @@ class Http1Protocol(asyncio.Protocol):
         self.upgrade_to_websocket(rest)
 
     def upgrade_to_websocket(self, rest: bytes) -> None:
-        """Hand the connection over to uvicorn's protocol of WebSockets, which reads the handshake, and the `rest`."""
+        """Pass the connection to uvicorn's WebSocket protocol, which reads the handshake and the bytes after it.
+
+        `rest` are the bytes that arrived after the handshake.
+        """
         self.batch.flush()
         if any(
             name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
             for name, value in self._headers
         ):
-            self._refuse(400, "a WebSocket handshake with a body")  # it would be taken for frames
+            self._refuse(400, "a WebSocket handshake with a body")  # the body would be read as frames
             return
         try:
             scope = self._scope(b"GET", self._url, "1.1", self._headers)
@@ -606,34 +625,37 @@ class Http1Protocol(asyncio.Protocol):
         )
         try:
             connection.begin(handshake, rest)
-        except Exception:  # it cannot read the head
+        except Exception:  # uvicorn's protocol cannot parse the head
             self.state.connections.discard(connection.inner)
             self.transport.set_protocol(self)
             self._refuse(400, "a faulty WebSocket handshake")
         else:
-            self._leave()
+            self._release()
 
     def _head(self, without: bytes = b"") -> bytes:
-        """The head that was read last, but for one field."""
+        """Return the head that was read last, without the field `without`."""
         version = self._parser.get_http_version().encode()
         lines = [b"%b %b HTTP/%b" % (self._parser.get_method(), self._url, version)]
         lines += [b"%b: %b" % field for field in self._headers if field[0] != without]
         return b"\r\n".join((*lines, b"", b""))
 
     def _refuse(self, status: int, reason: str) -> None:
-        """Take no more from a connection that cannot be understood. What was asked before is answered first."""
-        self.deaf = True
+        """Reject the request that is being read, and stop reading the connection.
+
+        Earlier requests are answered first. `reason` is for the log.
+        """
+        self.reading_stopped = True
         faulty, self.reading = self.reading, None
         if faulty is None:
             self._report(status, reason)
-        # A client that stays for a while must not keep memory.
+        # The connection may stay open for a while, and must not keep this memory.
         self._parser, self._url, self._headers, self._line = None, b"", [], None
-        if faulty is not None:  # its body is what is wrong
+        if faulty is not None:  # the fault is in its body
             faulty.refused = status
-            faulty.lose()
+            faulty.mark_disconnected()
             if faulty in self.pipelined:
                 self.pipelined.remove(faulty)
-            elif faulty.begun:  # and has no second answer
+            elif faulty.begun:  # a second response cannot be sent
                 faulty.cut()
                 return
             else:
@@ -647,7 +669,7 @@ class Http1Protocol(asyncio.Protocol):
         self._linger()
 
     def _report(self, status: int, reason: str) -> None:
-        """Tell `on_refusal` of a request of which there is no more than the head."""
+        """Call `on_refusal` for a request that is rejected by its head."""
         if self.on_refusal is None:
             return
         method, path = OTHER_METHOD, ""
@@ -655,7 +677,7 @@ class Http1Protocol(asyncio.Protocol):
             method = self._parser.get_method().decode()
             if method not in METHODS:
                 method = OTHER_METHOD
-        if self._url[:1] == b"/":  # a URL may hold a password, and a query may
+        if self._url[:1] == b"/":  # a whole URL may contain a password, and so may a query
             path = path_of(self._url)
         duration = self.loop.time() - self._waiting_since if self._fed else 0.0
         self.on_refusal(RequestRecord(method, UNMATCHED, path, status, duration, "", False, {"reason": reason}))
@@ -663,36 +685,36 @@ class Http1Protocol(asyncio.Protocol):
     def _wait_from_now(self, seconds: float) -> None:
         self._waiting_since = self.loop.time()
         if self._timer is None:
-            self._timer = self.loop.call_later(seconds, self._look)
+            self._timer = self.loop.call_later(seconds, self._check_deadline)
 
-    def rest(self) -> None:
-        """Do without a timer during an answer that may be long, unless the request's body is still waited for."""
+    def stop_timer(self) -> None:
+        """Stop the timer during a response that may take long, unless the request's body is still arriving."""
         if self._timer is not None and self.reading is None:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
-        """Close a connection of which nothing came in time. While an answer is under way there is no timer."""
+    def _check_deadline(self) -> None:
+        """Close the connection if its deadline has passed. No deadline runs while the app answers a whole request."""
         self._timer = None
         reason = ""
         if self.reading is not None:
             within, reason = BODY_WITHIN, "the body arrives too slowly"
             if self.exchange is not None:
-                if self._paused or self.reading.uninvited:
+                if self._paused or self.reading.awaits_continue:
                     self._waiting_since = self.loop.time()
-            else:  # it is answered already
+            else:  # the app has answered it already
                 within = REST_WITHIN
         elif self._url:
             within, reason = HEAD_WITHIN, "the head arrives too slowly"
         elif self.exchange is None:
             within = self.config.timeout_keep_alive
-            if self.blocked is not None:  # the client still takes the last answer
+            if self.blocked is not None:  # the client still reads the last response
                 self._waiting_since = self.loop.time()
         else:
             return
         left = self._waiting_since + within - self.loop.time()
         if left > 0:
-            self._timer = self.loop.call_later(min(left, LOOK_EVERY), self._look)
+            self._timer = self.loop.call_later(min(left, LOOK_EVERY), self._check_deadline)
         elif reason:
             self._refuse(408, reason)
         else:
@@ -711,9 +733,9 @@ class Http1Protocol(asyncio.Protocol):
             self._slow.stop()
             self._slow = None
 
-    def _leave(self) -> None:
+    def _release(self) -> None:
         self.state.connections.discard(self)
-        self._parser = None  # they refer to each other
+        self._parser = None  # breaks a reference cycle
         self._unblock()
         if self._timer is not None:
             self._timer.cancel()

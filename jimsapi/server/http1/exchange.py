@@ -1,4 +1,4 @@
-"""A request and its answer, as the app sees them."""
+"""A request and its response, with the ASGI callables `receive` and `send` for the app."""
 
 import asyncio
 import logging
@@ -18,9 +18,9 @@ logger = logging.getLogger("uvicorn.error")
 
 
 class Connection(Protocol):
-    """What an exchange has of its connection.
+    """The part of a connection that an exchange uses.
 
-    `blocked` is set while the client does not take what was written, and `failed` after an answer that is an error.
+    `blocked` is an event while the write buffer is full, else None. `failed` is true after a response with an error.
     """
 
     app: Any
@@ -37,30 +37,31 @@ class Connection(Protocol):
     def fields(self) -> tuple[bytes, int]: ...
     def pause_reading(self) -> None: ...
     def reset(self) -> None: ...
-    def rest(self) -> None: ...
+    def stop_timer(self) -> None: ...
     def resume_reading(self) -> None: ...
     def write(self, data: bytes) -> None: ...
 
 
 class Exchange:
-    """A request and its answer (RFC 9110, 3.4): the two callables that an ASGI app gets, and what they have in common.
+    """A request and its response (RFC 9110, 3.4): the state behind the two callables that an ASGI app gets.
 
-    `complete`: the answer is sent. `gone`: nobody waits for it any more. `task` is the one in which the app answers.
-    While the app answers, the `scope` holds the exchange, as a `ServerExchange`, and the exchange holds the scope.
+    `complete`: the response is sent. `gone`: the client has disconnected or the server no longer reads it. `refused`:
+    the status with which the server rejected the body, or 0. `task` runs the app. While the app runs, the `scope` and
+    the exchange refer to each other, since the scope holds the exchange as a `ServerExchange`.
     """
 
     __slots__ = (
         "_bodiless",
+        "_body_requested",
         "_chunked",
         "_chunks",
         "_connection",
+        "_end_received",
         "_ended",
         "_head",
-        "_invited",
-        "_left",
         "_on_gone",
+        "_remaining",
         "_size",
-        "_told",
         "_waiting",
         "complete",
         "gone",
@@ -82,24 +83,24 @@ class Exchange:
         self.refused = 0
         self._on_gone: Callable[[], None] | None = None
         self._connection = connection
-        self._chunks: list[bytes] | None = None  # what came of the body and was not received yet
+        self._chunks: list[bytes] | None = None  # of the body, that the app has not received
         self._size = 0
         self._ended = False
-        self._told = False  # the app knows that the body has ended
-        self._invited = False
-        self._waiting: list[asyncio.Future[None]] | None = None  # for what `receive` has to tell
-        self._head: bytes | None = None  # an answer's, until the body comes, whose length it tells
-        self._left: int | None = 0  # bytes of the answer's body; None if nobody knows
+        self._end_received = False  # whether the app has received the end of the body
+        self._body_requested = False
+        self._waiting: list[asyncio.Future[None]] | None = None  # calls of `receive` that wait
+        self._head: bytes | None = None  # of a response with a length, until its body comes
+        self._remaining: int | None = 0  # bytes of the response's body; None if the end of the connection ends it
         self._chunked = False
         self._bodiless = False
 
     @property
     def begun(self) -> bool:
-        """Whether the client has something of the answer."""
+        """Whether a part of the response was written."""
         return self.started and self._head is None
 
     def begin(self) -> None:
-        """Let the app answer."""
+        """Start the task that runs the app."""
         connection = self._connection
         offered: ServerExchange = self
         others = connection.extensions
@@ -109,36 +110,36 @@ class Exchange:
         connection.state.tasks.add(task)
 
     async def run(self, app: ASGIApp) -> None:
-        """Let the app answer, in a task of its own, and end what it leaves open."""
+        """Run the app, and end the response if the app has not."""
         try:
             await app(self.scope, self.receive, self.send)
             if not self.complete and not self.gone:
                 logger.error("The ASGI app returned before its answer was complete.")
         except asyncio.CancelledError:
-            pass  # whoever cancelled tells why
+            pass  # the code that cancels the task logs why
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # the last two would end the server
             logger.error("Exception in ASGI application\n", exc_info=error)
         if not self.complete and not self.gone:
             self._give_up()
-        self.scope = {}  # it refers to this exchange
+        self.scope = {}  # breaks a reference cycle
         self._connection.state.tasks.discard(self.task)
 
     def _give_up(self) -> None:
-        """Answer 500, or cut an answer of which the client has something."""
+        """Send a response with the status 500, or cut the response if a part of it was written."""
         if self.begun:
             self.cut()
             return
-        self._begin(500, ((b"content-length", b"21"), (b"content-type", b"text/plain"), (b"connection", b"close")))
-        self._go_on(b"Internal Server Error", False)
+        self._send_start(500, ((b"content-length", b"21"), (b"content-type", b"text/plain"), (b"connection", b"close")))
+        self._send_body(b"Internal Server Error", False)
 
     def cut(self) -> None:
-        """End the connection in the middle of the answer, which must not look whole."""
-        if self._left is None:
+        """End the connection in the middle of the response, so that the client does not take it for complete."""
+        if self._remaining is None:
             self._connection.reset()
         else:
             self._connection.close()
 
-    # What the app is offered beside ASGI's messages.
+    # The methods of `ServerExchange`.
 
     def unread_bytes(self) -> int:
         return unread_bytes(self._connection.transport)
@@ -154,8 +155,8 @@ class Exchange:
 
     # The request.
 
-    def take(self, body: bytes) -> None:
-        """Keep a part of the body for the app."""
+    def add_body(self, body: bytes) -> None:
+        """Buffer a part of the body for the app."""
         if self._chunks is None:
             self._chunks = [body]
         else:
@@ -166,16 +167,16 @@ class Exchange:
         self._wake()
 
     def end_body(self) -> None:
-        """The body has come whole."""
+        """Note that the body has arrived whole."""
         self._ended = True
         if self._waiting is not None:
             self._wake()
 
-    def lose(self) -> None:
-        """The client is gone, or will not be heard any more."""
+    def mark_disconnected(self) -> None:
+        """Note that the client has disconnected, or that the server no longer reads it."""
         self.gone = True
         if self._connection.batch.starts.discard(self):
-            self.scope, self._chunks = {}, None  # what refers to it may stay for a while
+            self.scope, self._chunks = {}, None  # other objects may refer to the exchange for a while
         else:
             self._connection.batch.heap.request_cut()
         self._wake()
@@ -190,45 +191,46 @@ class Exchange:
                     change.set_result(None)
 
     async def receive(self) -> dict[str, Any]:
-        """ASGI's `receive`: the body, part by part; then, once there is one, the end of the exchange."""
+        """ASGI's `receive`: returns the parts of the body, then `http.disconnect` when the exchange has ended."""
         while True:
             if self.gone or self.complete:
                 return {"type": "http.disconnect"}
-            if self._chunks is not None or (self._ended and not self._told):
+            if self._chunks is not None or (self._ended and not self._end_received):
                 body = b"" if self._chunks is None else b"".join(self._chunks)
                 self._chunks, self._size = None, 0
-                self._told = self._ended
+                self._end_received = self._ended
                 if not self._ended:
                     self._connection.resume_reading()
                 return {"type": "http.request", "body": body, "more_body": not self._ended}
-            if not self._ended and not self._invited:
-                self._invite()
-            await self._change()
+            if not self._ended and not self._body_requested:
+                self._request_body()
+            await self._wait_for_change()
 
-    async def _change(self) -> None:
-        """Wait until there is something to tell. An `asyncio.Event` would take five times the memory."""
+    async def _wait_for_change(self) -> None:
+        """Wait until the state that `receive` reports has changed. An `asyncio.Event` takes five times the memory."""
         change = self._connection.loop.create_future()
         self._waiting = [*[other for other in self._waiting or () if not other.done()], change]
         await change
 
     @property
-    def uninvited(self) -> bool:
-        """Whether the client waits to be asked for the body (RFC 9110, 10.1.1)."""
-        if self._invited or self.begun or self.scope["http_version"] != "1.1":
+    def awaits_continue(self) -> bool:
+        """Whether the client waits for `100 Continue` before it sends the body (RFC 9110, 10.1.1)."""
+        if self._body_requested or self.begun or self.scope["http_version"] != "1.1":
             return False
         return any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.scope["headers"])
 
-    def _invite(self) -> None:
-        if self.uninvited:
+    def _request_body(self) -> None:
+        if self.awaits_continue:
             self._connection.write(_CONTINUE)
-        self._invited = True
+        self._body_requested = True
 
-    # The answer.
+    # The response.
 
     async def send(self, message: Any) -> None:
-        """ASGI's `send`. After the client has gone it does nothing, as ASGI 2.3 has it.
+        """ASGI's `send`. It waits while the write buffer is full.
 
-        Raises `RuntimeError` for what is not to be sent now, and for an answer that HTTP cannot carry.
+        After the client has disconnected it does nothing, as ASGI 2.3 says. Raises `RuntimeError` for a message out of
+        order, and for a response that HTTP cannot transport.
         """
         while (blocked := self._connection.blocked) is not None and not self.gone:
             await blocked.wait()
@@ -236,17 +238,17 @@ class Exchange:
             return
         kind = message["type"]
         if not self.started and kind == "http.response.start":
-            self._begin(message["status"], message.get("headers", ()))
+            self._send_start(message["status"], message.get("headers", ()))
         elif self.started and not self.complete and kind == "http.response.body":
             more = message.get("more_body", False)
-            self._go_on(message.get("body", b""), more)
+            self._send_body(message.get("body", b""), more)
             while more and (blocked := self._connection.blocked) is not None and not self.gone:
-                await blocked.wait()  # so that the app makes the next part when there is room for it
+                await blocked.wait()  # so that the app makes the next part only when there is room for it
         else:
             where = "after the end" if self.complete else "in the middle" if self.started else "before the start"
             raise RuntimeError(f"{kind!r} cannot be sent {where} of an answer")
 
-    def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def _send_start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         length: int | None = None
         says_close = False
         common, breaks = self._connection.fields()
@@ -259,14 +261,15 @@ class Exchange:
                         raise RuntimeError("an answer has one content-length, and that is a number")
                     length = int(value)
                 elif framing == b"transfer-encoding":
-                    continue  # how the body is sent is for us to say
+                    continue  # the server decides how it sends the body
                 elif b"close" in value.lower():
                     says_close = True
                     self.keep_alive = False
             head.append(field)
             head.append(value)
         text = b"".join(head)
-        # A value that ended its line would forge a field, or an answer. The whole is looked at: a third of the time.
+        # A line break in a value could forge a field or a response. One check of the whole head takes a third of the
+        # time of a check of each value.
         breaks += len(head) // 2 - 1
         if text.count(b"\n") != breaks or text.count(b"\r") != breaks or b"\0" in text:
             raise RuntimeError("a header holds a line break or NUL")
@@ -282,23 +285,23 @@ class Exchange:
                 self._connection.batch.starts.overloaded()
         self.started = True
         if length is None:
-            self._connection.rest()
-            self._connection.write(text)  # of a stream: its first part may be long in coming
+            self._connection.stop_timer()
+            self._connection.write(text)  # the first part of a stream may take long
         else:
-            self._left, self._head = length, text
+            self._remaining, self._head = length, text
 
     def _frame(self) -> bytes:
-        """Settle how the end of a body is told whose length is not known (RFC 9112, 6). Returns a field, or nothing."""
+        """Choose how a body of unknown length ends (RFC 9112, 6). Returns the header field for it, or nothing."""
         if self._bodiless:
             return b""
         if self.scope["http_version"] == "1.0":
-            self.keep_alive = False  # by the end of the connection
-            self._left = None
+            self.keep_alive = False  # the end of the connection ends the body
+            self._remaining = None
             return b""
         self._chunked = True
         return b"\r\ntransfer-encoding: chunked"
 
-    def _go_on(self, body: bytes, more: bool) -> None:
+    def _send_body(self, body: bytes, more: bool) -> None:
         if type(body) is not bytes:
             body = bytes(memoryview(body))
         if self._bodiless:
@@ -312,14 +315,14 @@ class Exchange:
                 body = b"%x\r\n%b\r\n" % (len(body), body)
             if not more:
                 body += b"0\r\n\r\n"
-        elif self._left is not None:
-            self._left -= len(body)
-            if self._left < 0 or (self._left and not more):
+        elif self._remaining is not None:
+            self._remaining -= len(body)
+            if self._remaining < 0 or (self._remaining and not more):
                 raise RuntimeError("the answer is not as long as its content-length says")
         self._write(body)
         if not more:
             self.complete = True
-            if not self._ended:  # the rest of the body may be long in coming
+            if not self._ended:  # the rest of the request's body may take long, and this memory is no longer needed
                 self._chunks = None
                 self.scope = {}
             if self._waiting is not None:

@@ -1,4 +1,4 @@
-"""What the head of a request may be (RFC 9112, 3 and 5), beside what the parser sees to."""
+"""Checks of a request's head (RFC 9112, 3 and 5) that the parser does not make."""
 
 import re
 from collections.abc import Iterable
@@ -6,20 +6,20 @@ from collections.abc import Iterable
 import httptools
 
 MAX_HEAD = 65_536
-"""Bytes of a request's line and header fields, and of a body's framing: chunk sizes, extensions and trailers."""
+"""Most bytes of a request's line and header fields, and of a body's framing: chunk sizes, extensions and trailers."""
 MAX_FIELDS = 256
-"""Header fields of a request: each takes about 150 bytes of memory, however short it is."""
+"""Most header fields of a request. Each takes about 150 bytes of memory, however short it is."""
 MAX_HOST = 261
-"""Bytes of a Host field: a domain name has at most 255, a port five and a colon."""
+"""Most bytes of a Host field: a domain name has at most 255, a port five and a colon."""
 
-# A name by RFC 3986, 3.2.2, but without sub-delims and percent-encoding. No name in DNS has them. To another server a
-# comma may separate two hosts, `%2f` may begin a path, and quotes may end a string.
+# A name by RFC 3986, 3.2.2, but without sub-delims and percent-encoding, which no name in DNS contains. Another server
+# may read a comma as a separator of two hosts, `%2f` as the beginning of a path, and a quote as the end of a string.
 HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::[0-9]{0,5})?")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 
 
 class Refused(Exception):
-    """Raised while a head is read that must not be answered by the app. `status` is that of the answer."""
+    """Raised for a head that the server rejects without calling the app. `status` is the status of the response."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -27,19 +27,23 @@ class Refused(Exception):
 
 
 def check_coding(value: bytes) -> None:
-    """Refuse a Transfer-Encoding other than `chunked`: with 400 if it does not tell the body's end (RFC 9112, 6.3)."""
+    """Check the value of a Transfer-Encoding field (RFC 9112, 6.3).
+
+    Raises `Refused` for any value other than `chunked`: 501 if `chunked` is its last coding; else 400, since the end of
+    the body is then unknown.
+    """
     codings = [coding.strip() for coding in value.lower().split(b",")]
     if codings != [b"chunked"]:
         raise Refused(501 if codings[-1] == b"chunked" else 400, "a Transfer-Encoding other than chunked")
 
 
 def path_of(url: bytes) -> str:
-    """The path of a target that was not read further, as it was sent."""
+    """Return the path of a request target, as the client sent it."""
     return url.partition(b"?")[0].partition(b"#")[0].decode("ascii", "replace")
 
 
 def authority(url: bytes) -> bytes:
-    """The host and port of a target in absolute form (RFC 9112, 3.2.2). Raises `Refused` if it is something else."""
+    """Return the host and port of a target in absolute form (RFC 9112, 3.2.2). Raises `Refused` for other targets."""
     found = _ABSOLUTE.match(url)
     if found is None or not HOST.fullmatch(found[1]):
         raise Refused(400, "a target that is neither a path nor a URL of HTTP")
@@ -47,12 +51,15 @@ def authority(url: bytes) -> bytes:
 
 
 def with_host(headers: Iterable[tuple[bytes, bytes]], host: bytes) -> list[tuple[bytes, bytes]]:
-    """Header fields with the Host of the target, which the one that was sent must not contradict (RFC 9112, 3.2.2)."""
+    """Return the fields with `host`, the target's host, in place of the Host field sent (RFC 9112, 3.2.2)."""
     return [(b"host", host), *[field for field in headers if field[0] != b"host"]]
 
 
 def fault_of(error: httptools.HttpParserError) -> tuple[int, str]:
-    """The status for what cannot be read, and why. The reason is a fixed text: nothing of a request is in it."""
+    """Return the status for a request that cannot be parsed, and the reason.
+
+    The reason is a fixed text for the log. It contains nothing of the request.
+    """
     cause = error.__context__
     if isinstance(cause, Refused):
         return cause.status, str(cause)
