@@ -1,4 +1,4 @@
-"""The microframework: an ASGI app whose request path is one function. It knows neither chat nor plugins."""
+"""The microframework: an ASGI app that handles a request in one function. It does not depend on chat or plugins."""
 
 from .app import App
 from .connection import Connection, Request, request_id

@@ -1,7 +1,7 @@
-"""The path of a request, from the server's call to the last byte sent, and the app that it runs through.
+"""The app, and the path of a request from the server's call to the last byte sent.
 
-`App.__call__` is the whole of it: match, refuse, admit, handle, send, tell the observers. There is no chain of
-middleware, and nothing is wrapped around the server's `receive` and `send`.
+`App.__call__` is the whole path: match, refuse, admit, handle, send, notify the observers. There is no chain of
+middleware, and the app calls the server's `receive` and `send` directly.
 """
 
 import logging
@@ -33,32 +33,37 @@ logger = logging.getLogger("jimsapi.asgi")
 Lifespan = Callable[["App"], AbstractAsyncContextManager[None]]
 
 Admit = Callable[[Any, Route], Awaitable[object]]
-"""Takes a `Connection`: a `Request`, or a `WebSocket` before its handshake is accepted."""
+"""An app's `admit`. It takes a `Connection` (a `Request`, or a `WebSocket` before its handshake is accepted) and the
+route, and returns the value for `Connection.admission`."""
 
 ExceptionHandler = Callable[[Any, Any], Response]
-"""Takes a `Connection`, a `Request` or a `WebSocket`, and the error."""
+"""Takes a `Connection` (a `Request` or a `WebSocket`) and the error, and returns the response."""
 
 AnyExceptionHandler = TypeVar("AnyExceptionHandler", bound=ExceptionHandler)
 
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-_PERCENT = ord("%")  # a byte is found in bytes much faster as a number
+_PERCENT = ord("%")  # the search for a byte in bytes is much faster with a number
 _CLOSE = (b"connection", b"close")
-MAX_STRANGERS = 1000
-"""WebSockets that may wait at once for a first frame to say who they are."""
+MAX_AWAITING_FIRST_FRAME = 1000
+"""Most WebSockets that may wait at once for a first frame with credentials."""
 _INSTALL = "Under uvicorn, install the package `websockets`."
 _UNPRINTABLE = re.compile(rb"[^\x21-\x5b\x5d-\x7e]")
 
 
 class App(Router):
-    """An ASGI application: a `Router` with the path of a request, exception handlers and a lifespan.
+    """An ASGI application: a `Router` that serves requests, with exception handlers and a lifespan.
 
-    `title`, `version` and `description` are for the OpenAPI document. `max_body` is the most that is read of a body, in
-    bytes. `lifespan(app)` gives an async context manager, entered before the first request and left after the last.
-    `admit(request, route)` is asked for every route that is not public, before the body is read: what it returns
-    becomes `request.admission`, and it refuses by raising `HTTPError`. `origins` are the web origins whose pages may
-    open WebSockets, besides those of this app's own host (`Router.websocket` says more).
+    - `title`, `version` and `description` are for the OpenAPI document.
+    - `max_body` is the limit for a request's body, in bytes.
+    - `lifespan(app)` returns an async context manager. The app enters it before the first request and leaves it after
+      the last.
+    - `admit(request, route)` decides whether the caller may use a route. The app calls it for every route that is not
+      public, before it reads the body. Its result becomes `request.admission`. It rejects the caller by raising
+      `HTTPError`.
+    - `origins` are the web origins whose pages may open WebSockets, besides those of this app's own host (see
+      `Router.websocket`).
 
-    Routes, wrappers and exception handlers may be added until the first request is routed.
+    Routes, wrappers and exception handlers may be added until the app routes its first request.
     """
 
     def __init__(
@@ -85,21 +90,21 @@ class App(Router):
         self.startup_error: BaseException | None = None
         self._handlers: dict[type[BaseException], ExceptionHandler] = {HTTPError: _http_error}
         self._wrapped: ASGIApp | None = None
-        self._strangers = 0
-        self._silenced: set[int] = set()  # by id, since an observer need not be hashable
+        self._awaiting_first_frame = 0
+        self._failed_observers: set[int] = set()  # by id, since an observer may not be hashable
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, *, inside: bool = False) -> None:
-        """Answer one request. The order of the steps is the promise: nobody reads a body before admission.
+        """Answer one request (ASGI 3). No body is read before the caller is admitted.
 
-        `inside` is for the call that comes through the wrappers.
+        `inside` is true for calls that come through the wrappers.
         """
         if scope["type"] != "http" or (self._wrapped is not None and not inside):
-            return await self._pass_on(scope, receive, send, inside)
+            return await self._dispatch(scope, receive, send, inside)
         began = perf_counter()
         request = Request(scope, receive, self.max_body)
         method: str = scope["method"]
 
-        # Match. An exact path is two look-ups; whatever is less plain goes the thorough way.
+        # Match. Two look-ups find an exact path. `RouteTable.match` handles all other cases.
         route: Route | None = None
         missed: Match | None = None
         table = self._table
@@ -113,7 +118,7 @@ class App(Router):
             missed = match
         request.route = route
 
-        # Name. Probes have none, not even the one that an earlier request left behind on their connection.
+        # Set the request id. A probe has none, so the id of an earlier request on the connection is removed.
         probe = route is not None and route.probe
         if probe:
             if request_id.get():
@@ -139,7 +144,7 @@ class App(Router):
                     raise TypeError(f"The handler of {route.path} returned {type(response).__name__}, not a Response.")
         except ClientDisconnected:
             logger.debug("The client left before its request was read: %s %s", method, _label(route))
-            return self._tell(request, method, _status_of_the_cut(request), perf_counter() - began)
+            return self._notify_observers(request, method, _disconnect_status(request), perf_counter() - began)
         except Exception as error:
             response = self._answer_to(error, request)
             if route is not None and route.reword is not None:
@@ -162,7 +167,8 @@ class App(Router):
                 else:
                     await response.stream(request, receive, send)
         except Exception as error:
-            # Nothing can be taken back now. What was cut must not look whole, so the server is told by the raise.
+            # A part of the response is sent already. The raise makes the server end the connection, so that the client
+            # does not take the response for complete.
             if isinstance(error, ClientDisconnected) or (isinstance(error, OSError) and response.body is not None):
                 logger.debug("The client left before its answer was sent: %s %s", method, _label(route))
             else:
@@ -170,10 +176,10 @@ class App(Router):
                 raise
         finally:
             if self.on_request:
-                self._tell(request, method, response.status, perf_counter() - began)
+                self._notify_observers(request, method, response.status, perf_counter() - began)
 
-    async def _converse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one WebSocket, from its handshake to its end, by the same steps as a request."""
+    async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one WebSocket from its handshake to its end, by the same steps as a request."""
         began = perf_counter()
         ws = WebSocket(scope, receive, send, self.max_body)
         await receive()  # websocket.connect
@@ -202,10 +208,10 @@ class App(Router):
             if self.on_request:
                 if ws.accepted:
                     ws.note("close_code", ws.close_code)
-                self._tell(ws, WEBSOCKET, ws.status or CLIENT_GONE, perf_counter() - began)
+                self._notify_observers(ws, WEBSOCKET, ws.status or CLIENT_GONE, perf_counter() - began)
 
     async def _refuse_or_handle(self, ws: WebSocket, route: Route | None) -> Response | None:
-        """The answer of a handshake that is refused, or None once the handler is through."""
+        """Return the response that rejects the handshake, or None after the handler has returned."""
         if self.refusal is not None:
             return self.refusal
         if route is None:
@@ -223,36 +229,39 @@ class App(Router):
         return None
 
     async def _admit_websocket(self, admit: Admit, ws: WebSocket, route: Route) -> object:
-        """Ask at the handshake. Where the route takes credentials from the first frame, a caller who is not known by
-        then is asked for it, unless too many are asked already: anybody can open a WebSocket and say nothing."""
+        """Return the admission of a WebSocket's caller.
+
+        If the handshake has no credentials and the route accepts them in the first frame, the app waits for that frame.
+        Their number is limited, since any client can open a WebSocket and send nothing. Raises what `admit` raises.
+        """
         ws.present_offered()
         try:
             return await admit(ws, route)
         except HTTPError as refusal:
             if refusal.status != 401 or not route.first_frame or "authorization" in ws.headers:
                 raise
-            if self._strangers >= MAX_STRANGERS:
+            if self._awaiting_first_frame >= MAX_AWAITING_FIRST_FRAME:
                 raise
-        self._strangers += 1
+        self._awaiting_first_frame += 1
         try:
             await ws.present_first_frame()
         finally:
-            self._strangers -= 1
+            self._awaiting_first_frame -= 1
         return await admit(ws, route)
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, inside: bool) -> None:
-        """What is not a request of HTTP, or is first for the wrappers."""
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send, inside: bool) -> None:
+        """Handle the lifespan, WebSockets, and requests that go through the wrappers first."""
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._run_lifespan(receive, send)
         elif self._wrapped is not None and not inside:
             await self._wrapped(scope, receive, send)
         elif scope["type"] == "websocket":
-            await self._converse(scope, receive, send)
+            await self._serve_websocket(scope, receive, send)
         else:
             raise RuntimeError(f"This app does not speak {scope['type']!r}.")
 
     def _unrouted(self, request: Request, match: Match | None) -> Response:
-        """The answer to what no route answers; nobody is asked for admission here, and nothing is told but that."""
+        """Return the response to a request without a route. It does not ask `admit`, and reveals nothing else."""
         scope = request.scope
         if match is not None and match.allowed:
             allowed = {*match.allowed, "OPTIONS"}
@@ -263,13 +272,17 @@ class App(Router):
                 return Response(status=204, headers=allow)
             return ErrorResponse("Method Not Allowed", 405, allow)
         if self.match_websocket(scope).route is not None:
-            return _no_handshake(request)
+            return _upgrade_required(request)
         if match is not None and match.slash_differs:
-            return Response(status=307, headers={"location": _other_slash(scope)}, content_type=None)
+            return Response(status=307, headers={"location": _redirect_location(scope)}, content_type=None)
         return ErrorResponse("Not Found", 404)
 
     def _answer_to(self, error: Exception, request: Connection) -> Response:
-        """The answer to what was raised: by the handler of its class or of the nearest base, else a plain 500."""
+        """Return the response to an error.
+
+        The exception handler of its class, or of the nearest base class, makes the response. Without one, or if the
+        handler raises, the error is logged and the response is a 500.
+        """
         for kind in type(error).__mro__:
             handler = self._handlers.get(kind)
             if handler is not None:
@@ -283,7 +296,7 @@ class App(Router):
         )
         return ErrorResponse("Internal Server Error", 500)
 
-    def _tell(self, request: Connection, method: str, status: int, duration: float) -> None:
+    def _notify_observers(self, request: Connection, method: str, status: int, duration: float) -> None:
         route = request.route
         if route is not None:
             template, probe = route.path, route.probe
@@ -293,14 +306,14 @@ class App(Router):
                 method = OTHER_METHOD
         path = request.scope["path"]
         record = RequestRecord(method, template, path, status, duration, request.request_id, probe, request.noted)
-        for observer in self.on_request:  # as `observe` does: another call would cost a hundredth of a request
+        for observer in self.on_request:  # a copy of `observe`: one more call takes 1 % of a request's time
             try:
                 observer(record)
             except Exception as error:
                 self._report_failure(observer, error)
 
     def observe(self, record: RequestRecord) -> None:
-        """Tell the observers of a request that the server has refused without the app."""
+        """Call the observers for a request that the server rejected without calling the app."""
         for observer in self.on_request:
             try:
                 observer(record)
@@ -308,15 +321,17 @@ class App(Router):
                 self._report_failure(observer, error)
 
     def _report_failure(self, observer: Callable[[RequestRecord], object], error: Exception) -> None:
-        """Log the first failure of an observer."""
-        if id(observer) not in self._silenced:
-            self._silenced.add(id(observer))
+        """Log the first failure of an observer; its later failures are not logged."""
+        if id(observer) not in self._failed_observers:
+            self._failed_observers.add(id(observer))
             text = "The request observer %r failed; its later failures are not logged."
             logger.error(text, observer, exc_info=error)
 
     def exception_handler(self, kind: type[BaseException]) -> Callable[[AnyExceptionHandler], AnyExceptionHandler]:
-        """Declare the decorated `handler(request, error) -> Response` for errors of this class and its subclasses. In
-        place of a request it gets a `WebSocket` if that is where the error was raised."""
+        """Declare the decorated `handler(request, error) -> Response` for errors of class `kind` and its subclasses.
+
+        If the error was raised while a WebSocket was served, the handler gets the `WebSocket` in place of the request.
+        """
 
         def declare(handler: AnyExceptionHandler) -> AnyExceptionHandler:
             self._handlers[kind] = handler
@@ -325,16 +340,21 @@ class App(Router):
         return declare
 
     def wrap(self, wrapper: Callable[[ASGIApp], ASGIApp]) -> None:
-        """Put `wrapper(app)` around the app for every request; the last one added is the outermost. It does not see
-        the lifespan, in which it may be added. Raises `RuntimeError` once the app has answered requests."""
+        """Put `wrapper(app)`, an ASGI app, around this app for every request. The last wrapper added is the outermost.
+
+        A wrapper does not get lifespan messages, and may be added during the lifespan's start. Raises `RuntimeError` if
+        the app has answered a request already.
+        """
         if self._table.sealed is not None:
             raise RuntimeError(f"{wrapper!r} cannot be put around this app: {self._table.sealed}.")
         self._wrapped = wrapper(self._wrapped or partial(self.__call__, inside=True))
 
     @contextmanager
     def temporary_declarations(self) -> Iterator[None]:
-        """A context for a lifespan that declares routes, wrappers or observers: they come on top of what the app has,
-        and are gone when it is left. What the app had before stays, and may be added to again."""
+        """Return a context for a lifespan that declares routes, wrappers or observers.
+
+        These are added to those of the app, and removed when the context is left. Then the app accepts new ones again.
+        """
         before = self._table, self._wrapped, self.on_request
         self._table, self.on_request = RouteTable(self.routes), self.on_request.copy()
         try:
@@ -343,14 +363,14 @@ class App(Router):
             self._table, self._wrapped, self.on_request = before
 
     def openapi(self) -> dict[str, Any]:
-        """The OpenAPI 3.1 document of all routes, as they are now."""
+        """Return the OpenAPI 3.1 document of all routes declared so far."""
         return build_document(self.title, self.version, self.description, self.routes)
 
     def docs(self, openapi_path: str = "/openapi.json", docs_path: str = "/docs") -> None:
-        """Add two public routes: the OpenAPI document, and a page that shows it without the internet."""
+        """Add two public routes: the OpenAPI document, and a page that shows it and loads nothing from the internet."""
 
         @cache
-        def document() -> Response:  # once it is asked for, no route can be added
+        def document() -> Response:  # cached, since no route can be added after the first request
             return JSONResponse(self.openapi())
 
         @self.get(openapi_path, public=True, summary="The OpenAPI document", tags=("docs",))
@@ -361,8 +381,8 @@ class App(Router):
         async def docs(request: Request) -> Response:
             return docs_page(self.title, request.scope.get("root_path", "").rstrip("/"), openapi_path)
 
-    async def _live(self, receive: Receive, send: Send) -> None:
-        """The lifespan. A start that fails must be said: for a raised exception servers carry on without one."""
+    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
+        """Run the lifespan. A failed start is reported by a message, since servers ignore an exception raised here."""
         await receive()
         self.startup_error = None
         started = False
@@ -384,7 +404,7 @@ class App(Router):
 
 
 def _identifier(given: bytes | None) -> bytes:
-    """The caller's request id if it is well-formed, else one of ours."""
+    """Return the caller's request id if it is well-formed, else a new one."""
     if given is not None and _GIVEN_ID.fullmatch(given):
         return given
     return b"%s-%x" % (_process_prefix, next(_request_numbers))
@@ -400,12 +420,15 @@ def _renew_prefix() -> None:
 
 
 _renew_prefix()
-if hasattr(os, "register_at_fork"):  # a forked worker counts on from where its parent stood
+if hasattr(os, "register_at_fork"):  # a forked worker starts with its parent's counter
     os.register_at_fork(after_in_child=_renew_prefix)
 
 
-def _no_handshake(request: Request) -> Response:
-    """The answer to a request that should have been a WebSocket's handshake, or was one and no server knew it."""
+def _upgrade_required(request: Request) -> Response:
+    """Return the response to a plain request for a WebSocket route: 426.
+
+    The status is 501 if the request was a handshake, since the server then has no implementation of WebSockets.
+    """
     offered = (request.headers.get("connection") or "").lower()
     if "upgrade" in offered and (request.headers.get("upgrade") or "").lower() == "websocket":
         logger.warning("A WebSocket was asked for, and this server has no implementation of them. %s", _INSTALL)
@@ -414,8 +437,8 @@ def _no_handshake(request: Request) -> Response:
     return ErrorResponse("This is for WebSockets only", 426, upgrade)
 
 
-def _other_slash(scope: Scope) -> str:
-    """Where the same path with or without its closing slash is: a path, never another host, with the query kept."""
+def _redirect_location(scope: Scope) -> str:
+    """Return the same path with the closing slash added or removed, and the query. It never names another host."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "").rstrip("/")
     raw: bytes = (scope.get("raw_path") or quote(path).encode()).partition(b"?")[0]
@@ -429,7 +452,7 @@ def _other_slash(scope: Scope) -> str:
 
 
 def _settle_connection(headers: RawHeaders, request: Request) -> None:
-    """Say `connection: close` where a body is left unread. HTTP/2 knows no such header (RFC 9113, 8.2.2)."""
+    """Set `connection: close` if a body is left unread. HTTP/2 does not allow this header (RFC 9113, 8.2.2)."""
     http_1 = request.scope.get("http_version", "1.1") in ("1.0", "1.1")
     if request.lingering or not http_1:
         headers[:] = [pair for pair in headers if pair[0] != b"connection"]
@@ -438,7 +461,7 @@ def _settle_connection(headers: RawHeaders, request: Request) -> None:
 
 
 def _last(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
-    """The last header of this name."""
+    """Return the value of the last header with this name, or None."""
     return next((value for found, value in reversed(list(headers)) if found == name), None)
 
 
@@ -450,8 +473,11 @@ def _label(route: Route | None) -> str:
     return UNMATCHED if route is None else route.path
 
 
-def _status_of_the_cut(request: Request) -> int:
-    """The status of a request whose body was cut: the server's, if it refused the body itself, or `CLIENT_GONE`."""
+def _disconnect_status(request: Request) -> int:
+    """Return the status for a request whose body did not arrive whole.
+
+    It is the server's status if the server rejected the body, else `CLIENT_GONE`.
+    """
     exchange = exchange_of(request.scope)
     return CLIENT_GONE if exchange is None else exchange.refused or CLIENT_GONE
 

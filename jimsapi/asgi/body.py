@@ -1,9 +1,8 @@
-"""From the bytes of a JSON body to a value, or to the 422 that says what is wrong with it.
+"""Decodes a JSON body, or raises a 422 that lists its faults.
 
-orjson parses. What it accepts but not all databases keep is refused here, once for every body: nesting over
-`MAX_NESTING`, integers beyond 64 bits (orjson turns them into floats without a word), NUL in a string or key. Each of
-these has a check that costs an ordinary body next to nothing and only raises suspicion; the exact look, which also
-finds the place, is taken only then.
+orjson parses the body. This module rejects what orjson accepts and some databases cannot store: nesting over
+`MAX_NESTING`, integers beyond 64 bits (orjson converts them to floats silently), and NUL in a string or key. A fast
+check finds bodies that may have such a fault. Only these are searched for the fault and its place.
 """
 
 import json
@@ -24,26 +23,29 @@ _MAX_KEY = 256
 _MAX_LOC = 1024
 _MAX_FAULTS = 20
 
-# Every digit becomes 0, all else a space: a long number is then found by a plain search, five times as fast as by a
-# regular expression.
+# Every digit becomes 0 and all else a space. A plain search then finds a long number, five times as fast as a regular
+# expression.
 _DIGITS_TO_ZERO = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range(256))
 _LONG_NUMBER = b"0" * 19
-# A string that begins always matches, closed or not, and gives nothing back: else an open one would be tried again from
-# each of its quotes, and a megabyte of them would take an hour.
+# The pattern matches unclosed strings too, and is possessive. Otherwise the search would try an unclosed string again
+# from each of its quotes, and a megabyte of quotes would take an hour.
 _STEP = re.compile(rb'("(?:[^"\\]|\\.?)*+"?)|[\[\]{},:]', re.DOTALL)
 
 Loc = tuple[str | int, ...]
 
 
 class _OutOfRange:
-    """Stands in a re-parsed body where an integer beyond 64 bits stood."""
+    """Replaces an integer beyond 64 bits in a body that is parsed again."""
 
 
 _OUT_OF_RANGE = _OutOfRange()
 
 
 def decode_json(raw: bytes) -> Any:
-    """The value of a JSON body. Raises `ValidationError` (422) for what is no JSON or what not all databases keep."""
+    """Return the value of a JSON body.
+
+    Raises `ValidationError` (422) if it is not JSON, or contains what some databases cannot store.
+    """
     if len(raw) > MAX_NESTING and raw.count(b"[") + raw.count(b"{") > MAX_NESTING and nesting(raw) > MAX_NESTING:
         raise ValidationError([_too_deep(raw)])
     try:
@@ -51,7 +53,7 @@ def decode_json(raw: bytes) -> Any:
     except orjson.JSONDecodeError as error:
         raise ValidationError(_explain(raw, error)) from None
     long_number = _LONG_NUMBER in raw.translate(_DIGITS_TO_ZERO)
-    maybe_nul = b"\\" in raw and b"\\u0000" in raw  # one byte is found faster than six
+    maybe_nul = b"\\" in raw and b"\\u0000" in raw  # the search for one byte is faster than that for six
     if long_number or maybe_nul:
         faults = _integer_faults(json.loads(raw, parse_int=_bounded_integer)) if long_number else []
         faults += _nul_faults(value) if maybe_nul else []
@@ -61,7 +63,7 @@ def decode_json(raw: bytes) -> Any:
 
 
 def fault(kind: str, loc: Loc, message: str, value: Any, context: dict[str, Any] | None = None) -> Fault:
-    """One item of a 422 answer. The echo of `value` is left out (null) where it is huge or cannot be encoded."""
+    """Return one item of a 422 response. `input` is null if `value` is over 8,192 bytes or cannot be encoded."""
     item: Fault = {"type": kind, "loc": _shown(loc), "msg": message, "input": _echo(value)}
     if context:
         item["ctx"] = context
@@ -69,12 +71,12 @@ def fault(kind: str, loc: Loc, message: str, value: Any, context: dict[str, Any]
 
 
 def missing(loc: Loc, value: Any = None) -> Fault:
-    """The fault of something required that is not there; `value` is what should have held it."""
+    """Return the fault of a missing required part. `value` is the object that should contain it."""
     return fault("missing", loc, "Field required", value)
 
 
 def nul(loc: Loc, value: str) -> Fault:
-    """The fault of a text that holds NUL, which not every database can store."""
+    """Return the fault of a text with NUL, which some databases cannot store."""
     return fault("string_contains_nul", loc, "Text must not contain the character NUL", value)
 
 
@@ -85,12 +87,12 @@ def _echo(value: Any) -> Any:
         return None
     try:
         return value if len(orjson.dumps(value)) <= _MAX_ECHO else None
-    except TypeError:  # orjson's errors all are: too deep for it, a surrogate, an integer beyond 64 bits
+    except TypeError:  # the base of all orjson errors: nesting, a surrogate, an integer beyond 64 bits
         return None
 
 
 def _shown(loc: Loc) -> list[str | int]:
-    """A place as it may be told: long keys, and what is deep below them, are cut."""
+    """Return a `loc` for a response: long keys are cut, and so is a `loc` with too many characters."""
     shown: list[str | int] = []
     room = _MAX_LOC
     for part in loc:
@@ -104,7 +106,7 @@ def _shown(loc: Loc) -> list[str | int]:
 
 
 def _explain(raw: bytes, error: orjson.JSONDecodeError) -> list[Fault]:
-    """Position and text as the standard library has them, since that is what clients of FastAPI see."""
+    """Return the fault with the position and text of the standard library, as FastAPI does."""
     position, text = error.pos, error.msg.rpartition(": line ")[0] or error.msg
     try:
         value = json.loads(raw.decode(), parse_int=_bounded_integer)
@@ -113,7 +115,7 @@ def _explain(raw: bytes, error: orjson.JSONDecodeError) -> list[Fault]:
     except UnicodeDecodeError:
         pass
     else:
-        # Taken by `json` and not by orjson: a huge integer, or one of json's liberties (NaN, a lone surrogate).
+        # `json` accepts what orjson rejects: a huge integer, NaN or a lone surrogate.
         if faults := _integer_faults(value):
             return faults
     return [
@@ -123,7 +125,7 @@ def _explain(raw: bytes, error: orjson.JSONDecodeError) -> list[Fault]:
 
 
 def _bounded_integer(digits: str) -> int | _OutOfRange:
-    if len(digits) > 20:  # also spares the work of converting a million digits
+    if len(digits) > 20:  # converting a million digits would take long
         return _OUT_OF_RANGE
     number = int(digits)
     return number if _MIN_INTEGER <= number <= _MAX_INTEGER else _OUT_OF_RANGE
@@ -144,9 +146,10 @@ def _nul_faults(value: Any) -> list[Fault]:
 
 
 def _leaves(value: Any) -> Iterator[tuple[list[str | int], Any]]:
-    """Every key and every value that is no container, with its place, which holds until the next is asked for.
+    """Yield every key and every value that is not a container, with its place.
 
-    The walk keeps one iterator a level, so that a body of a million values costs no more memory than it has levels.
+    The place is one list that changes with the next item. The walk keeps one iterator for each level, so its memory
+    depends on the number of levels and not of values.
     """
     place: list[str | int] = ["body"]
     if not isinstance(value, dict | list):
@@ -174,7 +177,7 @@ def _parts(value: dict[str, Any] | list[Any]) -> Iterator[tuple[str | int, Any]]
 
 
 def _too_deep(raw: bytes) -> Fault:
-    """The place where `raw` first goes deeper than `MAX_NESTING`: read step by step, up to there only."""
+    """Return the fault with the first place where `raw` is nested deeper than `MAX_NESTING`."""
     loc: list[str | int] = []
     text = b""
     for step in _STEP.finditer(raw):

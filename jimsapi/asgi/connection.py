@@ -1,6 +1,6 @@
-"""What a handler sees of the caller: `Connection`, and `Request`, which adds the body.
+"""The objects that a handler gets: `Connection` with the head of a request, and `Request`, which adds the body.
 
-Nothing is decoded before it is asked for.
+Each part is decoded when it is first used.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -16,7 +16,7 @@ from .types import Receive, Scope
 from .validation import Model, convert_body, convert_query
 
 MAX_BODY = 1_048_576
-"""How many bytes of a body are read if nobody says otherwise."""
+"""The default limit for a body, in bytes."""
 
 
 _LINGERING_LENGTH = 65_536
@@ -24,18 +24,23 @@ _FRAMING_HEADERS = frozenset((b"content-length", b"transfer-encoding", b"expect"
 _WATCHED_HEADERS = frozenset((*_FRAMING_HEADERS, b"content-type", b"content-encoding", b"x-request-id"))
 
 NOTHING_NOTED: Mapping[str, Any] = MappingProxyType({})
-"""Stands for the notes of a request that has none."""
+"""The `noted` of a request without notes."""
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
-"""The `x-request-id` of the request that the current task answers; empty outside of one."""
+"""The `x-request-id` of the request that the current task answers. It is empty outside of requests."""
 
 
 class Connection:
-    """Who calls, and for what; without a body. Made from an ASGI scope, and from nothing else in a test:
-    `Connection({"type": "http", "headers": [(b"x-ticket", b"…")]})`.
+    """The head of a request or of a WebSocket's handshake.
 
-    `scope` is ASGI's own, `path_params` are the converted parts of the path, `route` is the route found, `request_id`
-    the id of the answer, `admission` what the app's `admit` returned, and `noted` what `note` put into the log line.
+    An ASGI scope is enough to make one in a test: `Connection({"type": "http", "headers": [(b"x-ticket", b"…")]})`.
+
+    - `scope`: the ASGI scope.
+    - `path_params`: the converted parameters of the path, by name.
+    - `route`: the route that was found, or None.
+    - `request_id`: the `x-request-id` of the response.
+    - `admission`: the result of the app's `admit`.
+    - `noted`: the fields that `note` added to the log line.
     """
 
     __slots__ = (
@@ -50,7 +55,7 @@ class Connection:
         "scope",
     )
 
-    # These two slots stay empty until somebody asks: making a request fills as few as it can.
+    # These two slots stay empty until they are used, which makes a new request cheaper.
     _query: QueryParams
     _cookies: dict[str, str]
 
@@ -65,12 +70,12 @@ class Connection:
 
     @property
     def method(self) -> str:
-        """The method, in capitals."""
+        """The HTTP method, in capitals."""
         return str(self.scope.get("method", "GET"))
 
     @property
     def path(self) -> str:
-        """The decoded path within this app: without the `root_path` under which it is mounted."""
+        """The decoded path within this app, without the `root_path` under which the app is mounted."""
         return local_path(self.scope)
 
     @property
@@ -82,7 +87,7 @@ class Connection:
 
     @property
     def query(self) -> QueryParams:
-        """The fields of the query string."""
+        """The fields of the query string. Raises `HTTPError` 400 for more than `MAX_QUERY_FIELDS` fields."""
         try:
             return self._query
         except AttributeError:
@@ -91,7 +96,7 @@ class Connection:
 
     @property
     def cookies(self) -> dict[str, str]:
-        """Cookies by name. Of two with one name the first counts: the more specific one (RFC 6265, 5.4)."""
+        """Cookies by name. If two have the same name, the first is used, since it is more specific (RFC 6265, 5.4)."""
         try:
             return self._cookies
         except AttributeError:
@@ -100,38 +105,44 @@ class Connection:
 
     @property
     def client(self) -> tuple[str, int] | None:
-        """Address and port of the caller, or of the proxy before us; None if the server does not say."""
+        """Address and port of the client, or of the proxy before the server; None if the server does not know."""
         client = self.scope.get("client")
         if not client:
             return None
         host, port = client
-        return str(host), int(port or 0)  # granian's ports are strings, a Unix socket has none
+        return str(host), int(port or 0)  # granian's ports are strings; a Unix socket has no port
 
     def note(self, key: str, value: Any) -> None:
-        """Put `key=value` into the request's log line. Never a secret."""
+        """Add `key=value` to the request's log line. Do not add secrets."""
         if not isinstance(self.noted, dict):
             self.noted = {**self.noted}
         self.noted[key] = value
 
     def note_all(self, fields: Mapping[str, Any]) -> None:
-        """Put several fields into the request's log line. They are copied, unless a `MappingProxyType` holds them: one
-        may stand for many requests, whose log lines then spell it once, and what it shows must not change."""
+        """Add several fields to the request's log line.
+
+        They are copied. Only a `MappingProxyType` is kept as it is, if there are no other notes, so that many requests
+        can share it and their log lines encode it once. Its content must not change.
+        """
         if self.noted is NOTHING_NOTED and isinstance(fields, MappingProxyType):
             self.noted = fields
         else:
             self.noted = {**self.noted, **fields}
 
     def present(self, authorization: str) -> None:
-        """Take credentials that came another way for a header `authorization`, so that whoever admits finds them where
-        it looks. ASGI's own scope, which wrappers may hold, is left as it was."""
+        """Add a header `authorization` for credentials that came in another way, so that `admit` finds them.
+
+        The original scope, which wrappers may use, does not change.
+        """
         pair = (b"authorization", authorization.encode("utf-8", "replace"))
         self.scope = {**self.scope, "headers": [*(self.scope.get("headers") or ()), pair]}
         self._headers = None
 
     def typed_query(self, model: type[Model]) -> Model:
-        """The query string as the given `msgspec.Struct`: numbers, booleans and UUIDs are parsed from their text.
+        """Return the query string as an instance of `model`, a `msgspec.Struct`.
 
-        Raises `ValidationError` (422) with every fault, each at `["query", name]`. Unknown fields are ignored.
+        Numbers, booleans and UUIDs are parsed from their text. Unknown fields are ignored. Raises `ValidationError`
+        (422) with every fault; the `loc` of each is `["query", name]`.
         """
         return convert_query(self.query, model)
 
@@ -140,12 +151,12 @@ class Connection:
 
 
 class Request(Connection):
-    """A `Connection` whose body can be read, up to `max_body` bytes."""
+    """A `Connection` with a body that can be read. `max_body` is the limit for it, in bytes."""
 
     __slots__ = ("_begun", "_body", "_complete", "_receive", "max_body", "watched")
 
     def __init__(self, scope: Scope, receive: Receive, max_body: int = MAX_BODY) -> None:
-        # The attributes of Connection are set here again: a call of its __init__ is felt on the hot path.
+        # This repeats Connection.__init__, since a call of it would slow down every request.
         self.scope = scope
         self.path_params = {}
         self.route = None
@@ -158,14 +169,18 @@ class Request(Connection):
         self._body: bytes | None = None
         self._begun = False
         self._complete = False
-        # One pass for the few headers that every request is asked about. Of two with one name: the last.
+        # One pass finds the few headers that every request needs. If two have the same name, the last is used.
         self.watched: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
             if name in _WATCHED_HEADERS:
                 self.watched[name] = value
 
     async def body(self) -> bytes:
-        """The whole body. Raises `HTTPError` 413 if it is over `max_body` bytes, `ClientDisconnected` if it was cut."""
+        """Return the whole body.
+
+        Raises `HTTPError` 413 if it has more than `max_body` bytes, and `ClientDisconnected` if the client disconnects
+        before its end.
+        """
         if self._body is None:
             self._begin()
             message = await self._receive()
@@ -178,7 +193,7 @@ class Request(Connection):
         return self._body
 
     async def stream(self) -> AsyncIterator[bytes]:
-        """The body chunk by chunk, as it arrives. Raises as `body` does."""
+        """Yield the chunks of the body as they arrive. Raises as `body` does."""
         if self._body is not None:
             yield self._body
             return
@@ -196,20 +211,28 @@ class Request(Connection):
                 yield chunk
 
     async def json(self) -> Any:
-        """The body's JSON value. Raises `HTTPError` 415 if it is not declared as JSON, `ValidationError` (422) if it
-        is none or holds what not all databases keep, and as `body` does."""
+        """Return the value of a JSON body.
+
+        Raises `HTTPError` 415 if the body is not declared as JSON, and `ValidationError` (422) if it is not JSON or
+        contains what some databases cannot store. Else raises as `body` does.
+        """
         self._check_declaration()
         return self._decode(await self.body())
 
     async def typed(self, model: type[Model]) -> Model:
-        """The JSON body as the given `msgspec.Struct`. Raises as `json` does; the 422 lists every fault."""
+        """Return the JSON body as an instance of `model`, a `msgspec.Struct`.
+
+        Raises as `json` does. The 422 lists every fault.
+        """
         self._check_declaration()
         return convert_body(self._decode(await self.body()), model)
 
     @property
     def lingering(self) -> bool:
-        """Whether a body is left unread for which the server would wait, or which it would read to its end, before
-        it takes the connection's next request. The answer then has to end the connection."""
+        """Whether an unread body would delay the connection's next request, since the server would wait for its end.
+
+        The response then has to end the connection.
+        """
         watched = self.watched
         if self._complete or _FRAMING_HEADERS.isdisjoint(watched):
             return False
@@ -220,12 +243,12 @@ class Request(Connection):
 
     @property
     def unread(self) -> bool:
-        """Whether a body was announced of which nobody has read anything yet, or not all."""
+        """Whether the head announces a body that has not been read to its end."""
         return not self._complete and (b"transfer-encoding" in self.watched or bool(self._declared_length()))
 
     @property
     def claimed(self) -> bool:
-        """Whether an unread body must be left alone: somebody has begun to read it, or it may be long."""
+        """Whether nothing else may read the body: a reader has begun with it, or it may be long."""
         return not self._complete and (self._begun or self.lingering)
 
     def _begin(self) -> None:
@@ -235,7 +258,7 @@ class Request(Connection):
         self._begun = True
 
     async def _collect(self, message: Any) -> bytes:
-        """The rest of a body that did not come in one message."""
+        """Return a body of several messages, of which `message` is the first."""
         chunks: list[bytes] = []
         size = 0
         while True:
@@ -249,7 +272,7 @@ class Request(Connection):
                 break
             message = await self._receive()
         self._complete = True
-        return b"".join(chunks)  # not a copy if there is one, as before the empty last message of hypercorn and granian
+        return b"".join(chunks)  # does not copy a single chunk; hypercorn and granian add an empty last message
 
     def _check_size(self, size: int) -> None:
         if size > self.max_body:
@@ -260,7 +283,7 @@ class Request(Connection):
         return int(value) if value.isdigit() and len(value) < 20 else None
 
     def _check_declaration(self) -> None:
-        """Refuse a body that is not declared as plain JSON, before it is read. `_decode` sees to no body at all."""
+        """Raise `HTTPError` 415 if the body is not declared as JSON. This comes before the body is read."""
         watched = self.watched
         content_type = watched.get(b"content-type")
         if not is_json(content_type) if content_type is not None else self.unread:
@@ -271,7 +294,7 @@ class Request(Connection):
     def _decode(self, body: bytes) -> Any:
         if not body:
             raise ValidationError([missing(("body",))])
-        if b"content-type" not in self.watched:  # HTTP/2 needs no header to announce a body
+        if b"content-type" not in self.watched:  # an HTTP/2 request can have a body that no header announces
             raise _not_json()
         return decode_json(body)
 
@@ -281,7 +304,7 @@ def _not_json() -> HTTPError:
 
 
 def is_json(content_type: bytes) -> bool:
-    """Whether a Content-Type says JSON: `application/json` or any `…+json`, whatever its parameters."""
+    """Whether a Content-Type is JSON: `application/json` or any `…+json`, with any parameters."""
     if content_type == b"application/json":
         return True
     essence = content_type.partition(b";")[0].strip().lower()
@@ -289,7 +312,7 @@ def is_json(content_type: bytes) -> bool:
 
 
 def local_path(scope: Scope) -> str:
-    """The path within the app: `path` without `root_path`, which some servers put before it and some do not."""
+    """Return the path within the app: `path` without `root_path`, which only some servers put before it."""
     path: str = scope.get("path", "/")
     root: str = scope.get("root_path", "").rstrip("/")
     if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):

@@ -1,4 +1,4 @@
-"""The page that shows an OpenAPI document to people: one file of ours, which loads nothing but that document."""
+"""The HTML page that shows an OpenAPI document. It is one file and loads only that document."""
 
 import base64
 import hashlib
@@ -22,7 +22,7 @@ textarea{width:100%;min-height:9rem;box-sizing:border-box}input{width:14rem;max-
 button{margin:.5rem 0;padding:.3rem 1rem}h3{font-size:.9rem;margin:1rem 0 .25rem}
 """
 
-# Everything of the document is put in as text, never as HTML.
+# The script inserts all parts of the document as text and not as HTML, which prevents injection.
 _SCRIPT = """
 "use strict";
 const url = document.body.dataset.document;
@@ -179,7 +179,7 @@ def _digest(text: str) -> str:
     return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
 
 
-# Nothing is allowed but what this file holds, so that even a hole in the page could load no stranger's code.
+# The policy allows only this file's own script and style, so that an injection could not load other code.
 _POLICY = (
     f"default-src 'none'; script-src {_digest(_SCRIPT)}; style-src {_digest(_STYLE)}; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -187,7 +187,7 @@ _POLICY = (
 
 
 def docs_page(title: str, root_path: str, openapi_path: str) -> Response:
-    """The page for the OpenAPI document at `openapi_path` below `root_path`."""
+    """Return the page for the OpenAPI document at `openapi_path` below `root_path`."""
     page = _PAGE.format(
         title=html.escape(title),
         url=html.escape(root_path + openapi_path),

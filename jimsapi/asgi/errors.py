@@ -1,18 +1,18 @@
-"""What a handler raises instead of answering."""
+"""The exceptions that a handler raises or may catch."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
 Fault = dict[str, Any]
-"""One item of a 422 answer: `type`, `loc`, `msg`, `input` and sometimes `ctx`, as FastAPI's clients know it."""
+"""One item of a 422 response: `type`, `loc`, `msg`, `input` and sometimes `ctx`, in FastAPI's format."""
 
 
 class HTTPError(Exception):
-    """An answer other than the hoped-for one: `{"detail": detail}` with this status.
+    """Raised by a handler to answer with an error: `{"detail": detail}` with this status.
 
-    `status` is the HTTP status code, `detail` whatever JSON can hold (the status's phrase if left out), `headers` are
-    added to the answer.
+    `status` is the HTTP status code. `detail` is any JSON value; its default is the status's phrase. `headers` are
+    added to the response.
     """
 
     def __init__(self, status: int, detail: Any = None, headers: Mapping[str, str] | None = None) -> None:
@@ -26,7 +26,7 @@ class HTTPError(Exception):
 
 
 class ValidationError(HTTPError):
-    """422: the body or the query is not what the route asks for. `faults` lists every fault found."""
+    """422: the body or the query does not fit the route's model. `faults` lists every fault that was found."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults = list(faults)
@@ -34,12 +34,15 @@ class ValidationError(HTTPError):
 
 
 class ClientDisconnected(Exception):
-    """The client hung up before its request was read or its answer was sent. Nobody is left to be answered."""
+    """The client disconnected before its request was read or its response was sent. No response can be sent."""
 
 
 class WebSocketDisconnected(ClientDisconnected):
-    """A WebSocket is closed, by whichever side, or its connection is gone. `code` and `reason` are those of the close
-    (RFC 6455, 7.4): 1005 and 1006 say that the other side gave none."""
+    """A WebSocket was closed, by either side, or its connection was lost.
+
+    `code` and `reason` are those of the close frame (RFC 6455, 7.4). The codes 1005 and 1006 mean that the other side
+    sent none.
+    """
 
     def __init__(self, code: int, reason: str = "") -> None:
         self.code = code

@@ -1,8 +1,8 @@
-"""What a server offers an app beside ASGI's messages: an extension of the scope.
+"""An extension of the ASGI scope, by which a server lets the app observe and drop a connection.
 
 The server of the command puts an object into `scope["extensions"]["jimsapi.connection"]`: a `ServerExchange` for each
-request, a `ServerWebSocket` for each WebSocket. It stands for that one only, however many requests the connection has
-before and after. Wrappers and mounts pass it on with the scope. Apps work without it, as they do on other servers.
+request, or a `ServerWebSocket` for each WebSocket. The object is valid for that request or WebSocket only, not for
+others of the connection. Wrappers and mounts pass it on with the scope. Apps also work without it, on other servers.
 """
 
 from collections.abc import Callable
@@ -16,14 +16,16 @@ EXTENSION = "jimsapi.connection"
 
 
 class ServerConnection(Protocol):
-    """What the server knows of the client, and can do with its connection."""
+    """The connection of a client, as the server sees it."""
 
     def unread_bytes(self) -> int:
-        """Bytes that were sent to the client and that it has not read yet, as far as the system knows."""
+        """Return the number of bytes that were sent and that the client has not read, as far as the system knows."""
 
     def abort(self) -> None:
-        """Drop the connection without waiting for the client to read; ASGI has no message for it. Does nothing once
-        the request is answered: the connection is then the next request's."""
+        """Drop the connection without waiting for the client to read. ASGI has no message for this.
+
+        Does nothing after the request is answered, since the connection then serves the next request.
+        """
 
 
 class ServerExchange(ServerConnection, Protocol):
@@ -31,38 +33,41 @@ class ServerExchange(ServerConnection, Protocol):
 
     @property
     def receive(self) -> Receive:
-        """The server's own `receive`: an app that got another one is called by a wrapper that has replaced it."""
+        """The server's own `receive`. If the app got another one, a wrapper has replaced it."""
 
     @property
     def refused(self) -> int:
-        """The status that the server has sent in place of the app's answer, since the body was faulty or slow; or 0."""
+        """The status that the server sent in place of the app's response because of a faulty or slow body; else 0."""
 
     def call_when_gone(self, callback: Callable[[], None] | None) -> None:
-        """Call `callback`, in place of an earlier one, once when the client has left before it was answered; soon if it
-        has left already. None: call nothing. An app that learns it so need not wait in `receive`."""
+        """Have `callback` called once if the client disconnects before the response is complete.
+
+        It replaces an earlier callback, and None removes it. If the client has disconnected already, the event loop
+        calls it soon. An app with a callback does not have to wait in `receive`.
+        """
 
 
 class ServerWebSocket(ServerConnection, Protocol):
     """The connection of a WebSocket."""
 
     def working(self) -> AbstractContextManager[None]:
-        """A context in which the server does not close the WebSocket to make room for other connections."""
+        """Return a context in which the server does not close the WebSocket to make room for other connections."""
 
 
 def exchange_of(scope: Scope) -> ServerExchange | None:
-    """What the server offers for a request; None on other servers."""
+    """Return the server's object for a request; None on other servers."""
     exchange: ServerExchange | None = _entry(scope)
     return exchange
 
 
 def websocket_of(scope: Scope) -> ServerWebSocket | None:
-    """What the server offers for a WebSocket; None on other servers."""
+    """Return the server's object for a WebSocket; None on other servers."""
     websocket: ServerWebSocket | None = _entry(scope)
     return websocket
 
 
 def connection_of(scope: Scope, send: Send) -> ServerConnection | None:
-    """What the server offers for either, or what uvicorn's own protocols show; None on other servers."""
+    """Return the server's object for a request or a WebSocket, or that of uvicorn's protocols; else None."""
     connection: ServerConnection | None = _entry(scope)
     return uvicorn_connection(send) if connection is None else connection
 

@@ -1,4 +1,4 @@
-"""Header fields and the fields of a query string, as a handler reads them."""
+"""Header fields, and the fields of a query string."""
 
 from collections.abc import Iterator
 from urllib.parse import parse_qsl
@@ -6,11 +6,11 @@ from urllib.parse import parse_qsl
 from .errors import HTTPError
 
 MAX_QUERY_FIELDS = 1000
-"""How many fields of a query string or cookie header are read."""
+"""Most fields of a query string, and most cookies that are read of a request."""
 
 
 class Headers:
-    """Request headers. Names are compared without regard to case, values are decoded as Latin-1 (RFC 9110, 5.5)."""
+    """Request headers. Names are case-insensitive. Values are decoded as Latin-1 (RFC 9110, 5.5)."""
 
     __slots__ = ("raw",)
 
@@ -18,7 +18,7 @@ class Headers:
         self.raw = raw
 
     def get(self, name: str) -> str | None:
-        """The first header of this name, or None."""
+        """Return the first header with this name, or None."""
         key = name.lower().encode("latin-1", "replace")
         for found, value in self.raw:
             if found == key:
@@ -26,7 +26,7 @@ class Headers:
         return None
 
     def getlist(self, name: str) -> list[str]:
-        """All headers of this name, in order."""
+        """Return all headers with this name, in order."""
         key = name.lower().encode("latin-1", "replace")
         return [value.decode("latin-1") for found, value in self.raw if found == key]
 
@@ -46,7 +46,7 @@ class Headers:
 
 
 class QueryParams:
-    """The fields of a query string, decoded; what is no UTF-8 becomes U+FFFD.
+    """The decoded fields of a query string. Invalid UTF-8 becomes U+FFFD.
 
     Raises `HTTPError` 400 for more than `MAX_QUERY_FIELDS` fields.
     """
@@ -65,14 +65,14 @@ class QueryParams:
             raise HTTPError(400, f"A query string may hold at most {MAX_QUERY_FIELDS} fields") from None
 
     def get(self, name: str) -> str | None:
-        """The last field of this name (as FastAPI has it), or None."""
+        """Return the last field with this name, as FastAPI does, or None."""
         for found, value in reversed(self._fields):
             if found == name:
                 return value
         return None
 
     def getlist(self, name: str) -> list[str]:
-        """All fields of this name, in order."""
+        """Return all fields with this name, in order."""
         return [value for found, value in self._fields if found == name]
 
     def __contains__(self, name: str) -> bool:

@@ -1,11 +1,11 @@
-"""How deep JSON nests. It is read from the text, because no parser can be asked: it fails at some depth, or exhausts
-Python's stack."""
+"""Measures how deep a JSON text is nested. It reads the text, because parsers fail at some depth or exhaust Python's
+stack."""
 
 import re
 from itertools import accumulate
 
 MAX_NESTING = 200
-"""Levels of arrays and objects that a body or a stored value may have. orjson reads 1,024 levels but writes 254."""
+"""Most levels of arrays and objects in a body or a stored value. orjson reads 1,024 levels but writes only 254."""
 
 _NOT_MARKS = bytes(byte for byte in range(256) if byte not in b'[]{}"')
 _STRING = re.compile(rb'"[^"]*+"?')
@@ -14,14 +14,14 @@ _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 
 
 def nesting(text: bytes) -> int:
-    """Count the levels of arrays and objects, also in a text that is no valid JSON. Brackets in strings do not count.
+    """Return the number of levels of arrays and objects in a text, which need not be valid JSON.
 
-    All loops are C's, so a megabyte is no matter. A caller that counts the opening brackets first spares most texts
-    the call.
+    Brackets in strings do not count. All loops run in C, so a megabyte takes little time. Callers can avoid most calls
+    by counting the opening brackets first.
     """
-    # Only quotes and brackets matter, once escaped quotes are gone. Of a string without brackets two quotes are left,
-    # and a search for them is faster than a regular expression for every string. Two quotes may also be the end of a
-    # string and the start of the next one: without them the two are one string, with the same brackets in it.
+    # Without escaped quotes only quotes and brackets matter. A string without brackets becomes two quotes, and removing
+    # these is faster than a regular expression for every string. Two quotes may also be the end of one string and the
+    # start of the next. Removing them joins the two strings, which keeps their brackets inside a string.
     marks = text.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _NOT_MARKS).replace(b'""', b"")
     brackets = _STRING.sub(b"", marks).translate(_STEPS)
     return max(accumulate(memoryview(brackets).cast("b"), initial=0))

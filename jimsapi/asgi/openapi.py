@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of an app: made from its routes, their models and their handlers' docstrings."""
+"""Builds the OpenAPI 3.1 document of an app from its routes, their models and their handlers' docstrings."""
 
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -20,7 +20,7 @@ _PARAMETER_SCHEMAS: dict[str, dict[str, Any]] = {
     "path": {"type": "string"},
 }
 
-# The 422 answer, in the words that FastAPI's clients know.
+# The schemas of the 422 response, named as FastAPI names them.
 _FAULTS = {
     "HTTPValidationError": {
         "title": "HTTPValidationError",
@@ -43,7 +43,7 @@ _FAULTS = {
 
 
 def build_document(title: str, version: str, description: str, routes: Sequence[Route]) -> dict[str, Any]:
-    """The document, ready for JSON. Raises what msgspec raises for a model that has no JSON schema."""
+    """Return the document as a JSON object. Raises what msgspec raises for a model without a JSON schema."""
     models = _models(routes)
     references, components = msgspec.json.schema_components(models, ref_template=REFERENCE)
     schemas = dict(zip(models, references, strict=True))
@@ -56,7 +56,7 @@ def build_document(title: str, version: str, description: str, routes: Sequence[
     ids: set[str] = set()
     for route in routes:
         path = _template(route.path)
-        for method in route.methods or ("GET",):  # a WebSocket's handshake is a GET; OpenAPI has no other word for it
+        for method in route.methods or ("GET",):  # OpenAPI cannot describe a WebSocket; its handshake is a GET
             if route.websocket and "get" in paths.get(path, {}):
                 continue
             operation = _operation(route, schemas, components)
@@ -74,7 +74,7 @@ def build_document(title: str, version: str, description: str, routes: Sequence[
 
 
 def _models(routes: Sequence[Route]) -> list[Any]:
-    """Each model once, in the order of the routes."""
+    """Return each model once, in the order of the routes."""
     found: dict[Any, None] = {}
     for route in routes:
         documented = (answer[1] for answer in (route.responses or {}).values() if isinstance(answer, tuple))
@@ -85,7 +85,7 @@ def _models(routes: Sequence[Route]) -> list[Any]:
 
 
 def _relax(schema: Any, components: dict[str, Any], seen: set[str]) -> None:
-    """Change the schema of a body or query where it has booleans, since numbers and words are accepted for them."""
+    """Change the booleans in the schema of a body or query, for which numbers and words are accepted too."""
     if isinstance(schema, list):
         for part in schema:
             _relax(part, components, seen)
@@ -130,7 +130,7 @@ def _path_parameters(route: Route) -> list[dict[str, Any]]:
 
 
 def _query_parameters(route: Route, schemas: dict[Any, Any], components: dict[str, Any]) -> list[dict[str, Any]]:
-    """A query model's fields, one parameter each: in a query there is no object that holds them."""
+    """Return one parameter for each field of the query model, since a query has no object that contains them."""
     if route.query is None:
         return []
     model = components[schemas[route.query]["$ref"].rpartition("/")[2]]
@@ -182,7 +182,7 @@ def _phrase(status: int) -> str:
 
 
 def _template(path: str) -> str:
-    """The path as OpenAPI writes it: without the kinds of its parameters."""
+    """Return the path as OpenAPI writes it, without the kinds of its parameters."""
     parts = [f"{{{part.name}}}" if isinstance(part, Parameter) else part for part in parse_path(path)]
     return "/" + "/".join(parts)
 

@@ -1,4 +1,4 @@
-"""What is told of a request once it is answered."""
+"""The record of an answered request, which observers get."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,21 +6,23 @@ from typing import Any
 import msgspec
 
 CLIENT_GONE = 499
-"""The status in the record of a request whose client left before the answer began."""
+"""The status in the record of a request whose client disconnected before the response began."""
 UNMATCHED = "unmatched"
-"""The route in the record of a request that no route answers."""
+"""The route in the record of a request without a route."""
 OTHER_METHOD = "_OTHER"
-"""The method in that record, if HTTP does not know the method: a metric must not have a label for each."""
+"""The method in the record if it is not one of HTTP's. A metric must not have a label for each invented method."""
 
 
 class RequestRecord(msgspec.Struct, frozen=True, gc=False):
-    """What observers are told of a request once it is answered.
+    """Observers get this record after a request is answered.
 
-    `method` is `_OTHER` for one that HTTP does not know, `route` the template (`unmatched` if there is none),
-    `duration` in seconds up to the last byte handed to the server, `fields` what the handler noted for the log line.
+    - `method`: the HTTP method, or `_OTHER` for methods that are not HTTP's.
+    - `route`: the path template of the route, or `unmatched` without one.
+    - `duration`: seconds until the last byte was passed to the server.
+    - `fields`: what the handler noted for the log line.
 
-    A WebSocket is told of once, at its end, with the method `WEBSOCKET`, the status 101 if its handshake was accepted,
-    and how long it was open as `duration`.
+    A WebSocket has one record, at its end. Its method is `WEBSOCKET`, its status is 101 if the handshake was accepted,
+    and its duration is how long it was open.
     """
 
     method: str

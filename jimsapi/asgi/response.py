@@ -1,4 +1,4 @@
-"""Answers whose body is at hand."""
+"""Responses with a body in memory."""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from .types import RawHeaders
 JSON_TYPE = (b"content-type", b"application/json")
 TEXT_TYPE = "text/plain; charset=utf-8"
 
-# Made once, so that an answer's length costs a look-up.
+# The header of a short response is a look-up here.
 _LENGTHS = [(b"content-length", str(length).encode()) for length in range(4096)]
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -20,12 +20,12 @@ _BAD_VALUE = re.compile(r"[\r\n\0]")
 
 
 class Response:
-    """An answer whose body is at hand. The length is added; 1xx, 204 and 304 have neither body nor length.
+    """A response with a body in memory. `Content-Length` is added. 1xx, 204 and 304 have no body and no length.
 
-    Text is encoded as UTF-8. `content_type=None` sends none. Raises `ValueError` for a header that HTTP cannot carry,
-    such as a value with a line break.
+    A text body is encoded as UTF-8. `content_type=None` omits the header. Raises `ValueError` for a header that HTTP
+    cannot carry, such as a value with a line break, and for headers that follow from the body.
 
-    One response may answer many requests: nothing changes it while it is sent.
+    One response may answer many requests, since sending does not change it.
     """
 
     __slots__ = ("body", "names_connection", "raw_headers", "status")
@@ -76,7 +76,7 @@ class Response:
 
 
 class JSONResponse(Response):
-    """An answer in JSON. `value` may hold what orjson knows (UUIDs, datetimes, dataclasses) and `msgspec.Struct`s."""
+    """A JSON response. `value` may contain `msgspec.Struct`s and what orjson encodes: UUIDs, datetimes, dataclasses."""
 
     __slots__ = ()
 
@@ -86,7 +86,7 @@ class JSONResponse(Response):
         if status != 200 or length >= 4096:
             self._set(body, status, headers, JSON_TYPE)
             return
-        # What `_set` does for nearly all answers, without what it asks: that is felt in a small one.
+        # The same as `_set` for nearly all responses, without its conditions, which slow down small responses.
         self.status = status
         self.names_connection = False
         self.body = body
@@ -96,9 +96,9 @@ class JSONResponse(Response):
 
 
 class ErrorResponse(JSONResponse):
-    """The answer to an error: `{"detail": detail}`, and the fields of `more` beside it.
+    """The response to an error: `{"detail": detail}`, with the fields of `more` added.
 
-    `content` is that body as data: a protocol that tells errors in another form reads it.
+    `content` is that body as a dictionary. Protocols with their own error format read it.
     """
 
     __slots__ = ("content",)
@@ -109,7 +109,7 @@ class ErrorResponse(JSONResponse):
 
 
 def header(name: str, value: str) -> tuple[bytes, bytes]:
-    """A header as ASGI has it. Raises `ValueError` if HTTP cannot carry it."""
+    """Return a header in ASGI's form. Raises `ValueError` if HTTP cannot carry it."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no header name.")
     if _BAD_VALUE.search(value):

@@ -1,4 +1,4 @@
-"""A route: one path with its methods, and what a look-up finds."""
+"""A route (one path with its methods), and the result of a look-up."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -9,25 +9,25 @@ import msgspec
 from .response import Response
 
 Reword = Callable[[Response], Response]
-"""Takes the answer to an error, `{"detail": …}`, and returns the one that is sent."""
+"""Takes the response to an error, `{"detail": …}`, and returns the response to send."""
 Model = type[msgspec.Struct]
 ResponseDoc = str | tuple[str, Model | str]
-"""What is said of an answer: its description; with it, the model of its JSON or, of an answer that is none, the content
-type."""
+"""The documentation of a response: a description, or a description with the model of its JSON body or, for other
+bodies, the content type."""
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY"))
 
 
 class RouteConflict(ValueError):
-    """Two handlers claim the same method of the same path."""
+    """Two handlers are declared for the same method of the same path."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One path with its methods: who answers it, who may ask, and what its documentation says.
+    """One path with its methods, its handler, its rules of access and its documentation (see `Router.route`).
 
-    `path` is the template as declared, with the prefixes of the routers it is in. `scope` is for the app's `admit`.
-    `websocket` says that a WebSocket's handshake is answered, and then there are no `methods`.
+    `path` is the template as declared, with the prefixes of its routers. `scope` is for the app's `admit`. If
+    `websocket` is true, the route serves WebSockets and `methods` is empty.
     """
 
     path: str
@@ -53,15 +53,18 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One `{name:kind}` of a path."""
+    """One parameter, `{name:kind}`, of a path template."""
 
     name: str
     kind: str
 
 
 class Match(msgspec.Struct, frozen=True, gc=False):
-    """What a path led to. Without a `route`, `allowed` names the methods that the path has, if it has any, and
-    `slash_differs` says that it has some with one slash more or less at its end."""
+    """The result of a look-up.
+
+    If `route` is None, `allowed` are the methods that the path has. `slash_differs` is true if there is a route for the
+    path with its closing slash added or removed.
+    """
 
     route: Route | None
     path_params: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Which route answers a request: exact paths by dictionary, the others by a tree of path segments."""
+"""Finds the route of a request: a dictionary has the exact paths, and a tree of path segments all others."""
 
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ AnyWebSocketHandler = TypeVar("AnyWebSocketHandler", bound=WebSocketHandler)
 
 
 _HANDSHAKE = "WebSocket"
-"""Stands for the method of a handshake in a tree of its own, which no request's method is looked up in."""
+"""Takes the place of a method in the tree for WebSockets, which is separate from the tree for requests."""
 
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([a-z]+))?\}")
 _UUID = re.compile(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -30,7 +30,7 @@ _INTEGER = re.compile(r"-?[0-9]{1,19}")
 
 
 class _Node:
-    """A place in the tree: what may follow, in the order in which it is tried, and the routes that end here."""
+    """A node of the tree: its children in the order in which a look-up tries them, and the routes that end here."""
 
     __slots__ = ("literals", "parameters", "rest", "routes")
 
@@ -41,7 +41,7 @@ class _Node:
         self.routes: dict[str, tuple[Route, tuple[str, ...]]] = {}
 
     def below(self, part: "str | Parameter") -> "_Node":
-        """The place that a segment of a path leads to, made if need be."""
+        """Return the child for a segment of a path. Creates it if it is missing."""
         if isinstance(part, str):
             return self.literals.setdefault(part, _Node())
         if part.kind == "path":
@@ -58,9 +58,10 @@ class _Node:
 
 
 class RouteTable:
-    """Routes, and which of them answers a request. `exact` has those without parameters: by path, then by method.
+    """Routes, and the look-up of a route by method and path.
 
-    `sealed` says why no route can be added any more; None while one can.
+    `exact` has the routes without parameters, by path and then by method. `sealed` is the reason why no more routes can
+    be added, or None if they can.
     """
 
     __slots__ = ("_tree", "_websockets", "exact", "routes", "sealed")
@@ -75,7 +76,11 @@ class RouteTable:
             self.add(route)
 
     def add(self, route: Route) -> None:
-        """Add a route. Raises `ValueError`, `RouteConflict`, and `RuntimeError` once the table is sealed."""
+        """Add a route.
+
+        Raises `ValueError` for an invalid path or handler, `RouteConflict` if the path has a handler for a method, and
+        `RuntimeError` if the table is sealed.
+        """
         if self.sealed is not None:
             raise RuntimeError(f"{_place(route)} cannot be added to this router: {self.sealed}.")
         if isroutine(route.handler) and not iscoroutinefunction(route.handler):
@@ -102,7 +107,7 @@ class RouteTable:
         self.routes.append(route)
 
     def match(self, scope: Scope) -> Match:
-        """The route for an ASGI scope, found the thorough way: `root_path`, parameters, encoded slashes."""
+        """Return the route for an ASGI scope. Handles `root_path`, parameters and encoded slashes, unlike `exact`."""
         method, path = scope["method"], scope["path"]
         if path[:1] == "/" and not scope.get("root_path") and b"%" not in (scope.get("raw_path") or b"%"):
             straight = _follow(self._tree, path[1:].split("/"), method)
@@ -111,22 +116,22 @@ class RouteTable:
         segments = _segments(scope, local_path(scope))
         found = _search(self._tree, method, segments)
         if found.route is None and not found.allowed and scope.get("root_path"):
-            # A server that does not put root_path before path (hypercorn, granian) may have a path that only looks as
-            # if it did: /api/v1 of this app, served under /api.
+            # hypercorn and granian do not put root_path before path. Then a path may begin with the same text by
+            # chance: /api/v1 of this app, served under /api.
             found = _search(self._tree, method, _segments(scope, scope["path"]))
         if found.route is None and not found.allowed and _search(self._tree, "", _other_form(segments)).allowed:
             return Match(None, {}, slash_differs=True)
         return found
 
     def match_websocket(self, scope: Scope) -> Match:
-        """The route that serves a WebSocket at the path of an ASGI scope, whatever the scope's type."""
+        """Return the WebSocket route for the path of an ASGI scope of any type."""
         found = _search(self._websockets, _HANDSHAKE, _segments(scope, local_path(scope)))
         if found.route is None and scope.get("root_path"):  # as in match()
             found = _search(self._websockets, _HANDSHAKE, _segments(scope, scope["path"]))
         return found
 
     def _grow(self, node: _Node, route: Route) -> tuple[_Node, tuple[str, ...]]:
-        """The tree's place for a route, made if need be, and the names of its parameters."""
+        """Return the node for a route, and the names of its parameters. Creates nodes that are missing."""
         parts = parse_path(route.path)
         for part in parts:
             node = node.below(part)
@@ -134,12 +139,12 @@ class RouteTable:
 
 
 class Router:
-    """Routes under one prefix, to be declared one by one and included in an app or another router.
+    """A group of routes, which an app or another router can include under a prefix.
 
-    A handler is `async def handler(request) -> Response`; its docstring is the route's description. A path may hold
-    whole-segment parameters: `{id}`, `{id:uuid}` (dashed or 32 hexadecimal digits), `{n:int}` (64 bits), and, last,
-    `{rest:path}` (the rest, slashes included). Of several that fit, a literal goes before a UUID, an integer, plain
-    text and a rest; a route fits only if it has the method too.
+    A handler is `async def handler(request) -> Response`. Its docstring becomes the route's description. A segment of a
+    path may be a parameter: `{id}` (text), `{id:uuid}` (dashed or 32 hexadecimal digits), `{n:int}` (64 bits), and as
+    the last segment `{rest:path}` (the rest of the path with its slashes). If several routes with the method match,
+    literal segments take precedence, then UUIDs, integers, text and rests.
     """
 
     def __init__(self) -> None:
@@ -170,16 +175,23 @@ class Router:
     ) -> Callable[[AnyHandler], AnyHandler]:
         """Declare the decorated handler for `methods` of `path`.
 
-        `public`: the app's `admit` is not asked. `probe`: no request id, no log line, answered also while the app
-        refuses. `scope`: what `admit` may ask of the caller. `reword`: for clients of another protocol, what is sent in
-        place of the answer `{"detail": …}` to an error, be it the handler's, `admit`'s or an unexpected one.
+        - `public`: the app does not call `admit`.
+        - `probe`: the request gets no request id and no log line, and is answered even while the app refuses requests.
+        - `scope`: the scope that `admit` may require of the caller.
+        - `reword`: for other protocols, converts the response `{"detail": …}` to an error to the response that is sent.
+          This covers errors of the handler, of `admit`, and unexpected ones.
 
-        The others are for the documentation: `body`, `query` and `response` are `msgspec.Struct`s, `status` the good
-        answer's, and `responses` the other answers, as `{status: description}`, `{status: (description, Struct)}` or,
-        where the body is no JSON, `{status: (description, content type)}`. What is already known of a status, such as
-        the good answer's, keeps its content if there is only a description.
+        All other arguments are for the OpenAPI document:
 
-        Raises `ValueError` for a path or handler that cannot work, `RouteConflict` for one that is taken.
+        - `name` (default: the handler's name) and `summary` (default: the first line of its docstring).
+        - `body`, `query`, `response`: the `msgspec.Struct`s of the body, the query and the successful response.
+        - `status`: the status of the successful response.
+        - `responses`: more responses, as `{status: description}`, `{status: (description, Struct)}` or, if the body is
+          not JSON, `{status: (description, content type)}`. A description alone keeps the content that is already known
+          for that status.
+        - `tags`: the groups in which the route is listed.
+
+        Raises `ValueError` for an invalid path or handler, and `RouteConflict` if the path has a handler for a method.
         """
 
         def declare(handler: AnyHandler) -> AnyHandler:
@@ -207,23 +219,23 @@ class Router:
         return declare
 
     def get(self, path: str, **options: Any) -> Callable[[AnyHandler], AnyHandler]:
-        """Declare a handler for GET, and so for HEAD; the options are those of `route`."""
+        """Declare a handler for GET, and so for HEAD. The options are those of `route`."""
         return self.route(path, ("GET",), **options)
 
     def post(self, path: str, **options: Any) -> Callable[[AnyHandler], AnyHandler]:
-        """Declare a handler for POST; the options are those of `route`."""
+        """Declare a handler for POST. The options are those of `route`."""
         return self.route(path, ("POST",), **options)
 
     def put(self, path: str, **options: Any) -> Callable[[AnyHandler], AnyHandler]:
-        """Declare a handler for PUT; the options are those of `route`."""
+        """Declare a handler for PUT. The options are those of `route`."""
         return self.route(path, ("PUT",), **options)
 
     def patch(self, path: str, **options: Any) -> Callable[[AnyHandler], AnyHandler]:
-        """Declare a handler for PATCH; the options are those of `route`."""
+        """Declare a handler for PATCH. The options are those of `route`."""
         return self.route(path, ("PATCH",), **options)
 
     def delete(self, path: str, **options: Any) -> Callable[[AnyHandler], AnyHandler]:
-        """Declare a handler for DELETE; the options are those of `route`."""
+        """Declare a handler for DELETE. The options are those of `route`."""
         return self.route(path, ("DELETE",), **options)
 
     def websocket(
@@ -249,18 +261,20 @@ class Router:
 
         `public`, `scope`, `name`, `summary` and `tags` are those of `route`. A path may have HTTP methods too.
 
-        The app's `admit` is asked before the handshake is accepted. Credentials come in the header `authorization`; or,
-        since a browser cannot send that, as a further subprotocol that is offered: `bearer.TOKEN` for a token of
-        letters, digits and `!#$%&'*+-.^_`|~` only, `base64url.bearer.TOKEN` for any, encoded as base64url without
-        padding. With `first_frame` also in the first text frame, `{"type": "auth", "token": "…"}`, within 10 seconds:
-        then the handshake of a caller who is not known yet is accepted, and closed with 1008 if the frame does not
-        change that. Never in the query string, which ends up in logs.
+        The app calls `admit` before it accepts the handshake. The client may send credentials in three ways, but not in
+        the query string, which is written to logs:
 
-        `subprotocols` are those that the handler speaks, the best first; `WebSocket.accept` selects among them. A
-        browser that offers one or more (a token is one) fails if none is selected, so let it offer such a one too.
+        - In the header `authorization`, which browsers cannot send.
+        - As one more offered subprotocol: `bearer.TOKEN` if the token has only letters, digits and
+          `!#$%&'*+-.^_`|~`, or `base64url.bearer.TOKEN` for any token, encoded as base64url without padding.
+        - With `first_frame`, in the first text frame: `{"type": "auth", "token": "…"}`, within 10 seconds. The app then
+          accepts the handshake of an unknown caller, and closes with 1008 if the frame has no valid credentials.
 
-        `origins` are web origins (`https://shop.example`) whose pages may connect, besides those of the host that is
-        asked and the app's `origins`; `*` lets all in, which is safe only if no cookie or client certificate admits.
+        `subprotocols` are those of the handler, in order of preference. `WebSocket.accept` selects one of them. A
+        browser that offers subprotocols (also a token) fails if none is selected, so it must also offer one of these.
+
+        `origins` are web origins (`https://shop.example`) whose pages may connect, besides those of the request's host
+        and the app's `origins`. `*` allows all, which is safe only if no cookie or client certificate admits callers.
 
         Raises as `route` does.
         """
@@ -289,8 +303,11 @@ class Router:
         return declare
 
     def include(self, router: "Router", prefix: str = "") -> None:
-        """Take over all routes of `router`, with `prefix` before their paths. It takes no further routes then: they
-        would be lost without a word."""
+        """Add all routes of `router`, with `prefix` before their paths.
+
+        No routes can be added to `router` afterwards, since they would be lost silently. Raises `ValueError` for an
+        invalid prefix, and as `add` does.
+        """
         if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
             raise ValueError(f"The prefix {prefix!r} must begin with a slash and not end with one.")
         for route in router.routes:
@@ -298,20 +315,24 @@ class Router:
         router._table.sealed = "it was included already; declare them before include()"
 
     def add(self, route: Route) -> None:
-        """Add a route made by hand; `route` and the methods named like HTTP's are the usual ways."""
+        """Add a `Route` object. Most programs use `route`, `get` and the like instead.
+
+        Raises `ValueError` for an invalid path or handler, `RouteConflict` if the path has a handler for a method, and
+        `RuntimeError` if no more routes can be added.
+        """
         self._table.add(route)
 
     def match(self, scope: Scope) -> Match:
-        """The route for an ASGI scope, whatever its path."""
+        """Return the route for an ASGI scope."""
         return self._table.match(scope)
 
     def match_websocket(self, scope: Scope) -> Match:
-        """The route that serves a WebSocket at the path of an ASGI scope, whatever the scope's type."""
+        """Return the WebSocket route for the path of an ASGI scope of any type."""
         return self._table.match_websocket(scope)
 
 
 def parse_path(path: str) -> list[str | Parameter]:
-    """The segments of a path template. Raises `ValueError` that says what is wrong with it."""
+    """Return the segments of a path template. Raises `ValueError` with the reason if it is invalid."""
     if path and not path.startswith("/"):
         raise ValueError(f"The path {path!r} must begin with a slash.")
     parts: list[str | Parameter] = []
@@ -351,7 +372,7 @@ def _search(tree: _Node, method: str, segments: list[str]) -> Match:
 
 
 def _follow(node: _Node, segments: list[str], method: str) -> Match | None:
-    """What `_search` finds if it need not go back, which is nearly always, in a third of the time. Else None."""
+    """Return the result of `_search` in a third of its time if no backtracking is necessary; else None."""
     values = []
     for segment in segments:
         following = node.literals.get(segment)
@@ -372,8 +393,11 @@ def _follow(node: _Node, segments: list[str], method: str) -> Match | None:
 def _find(
     node: _Node, segments: list[str], position: int, method: str, values: list[Any], allowed: set[str]
 ) -> tuple[Route, tuple[str, ...]] | None:
-    """The first route of `method` below `node`. Fills in the parameters' `values`, and, if there is no such route, the
-    methods `allowed` where the path fits."""
+    """Return the first route of `method` below `node`, and the names of its parameters.
+
+    Appends the parameters' values to `values`. If there is no such route, adds the methods of the routes whose path
+    matches to `allowed`.
+    """
     if position == len(segments):
         hit = node.routes.get(method)
         if hit is None:
@@ -418,30 +442,33 @@ def _text(segment: str) -> str | None:
 
 
 _READERS: dict[str, Callable[[str], Any]] = {"uuid": _uuid, "int": _integer, "": _text}
-"""By the kind of a parameter, what reads a segment as one; the narrowest kind is tried first."""
+"""Functions that convert a segment to a parameter's value, by the kind of the parameter, in order of precedence."""
 
 
 def _segments(scope: Scope, path: str) -> list[str]:
-    """The path's segments, decoded. `path` is decoded as a whole, and there an encoded slash looks like any other: if
-    there is one, the segments are taken from `raw_path`."""
+    """Return the decoded segments of the path.
+
+    The server has decoded `path` as a whole, so an encoded slash looks like any other slash. If there is one, the
+    segments are taken from `raw_path`.
+    """
     if path[:1] != "/":
-        return [path, ""]  # "*" and the like: no route has it
+        return [path, ""]  # no route matches "*" and the like
     raw: bytes | None = scope.get("raw_path")
     if raw is None or b"%2" not in raw:
         return path[1:].split("/")
     segments = [unquote(part, errors="replace") for part in raw.partition(b"?")[0].decode("latin-1").split("/")]
     whole = "/".join(segments)
-    if not whole.endswith(path):  # the server gave something else than this path, encoded
+    if not whole.endswith(path):  # raw_path is not the encoded form of this path
         return path[1:].split("/")
-    # Drop from the front what `path` does not have: the root_path under which we are mounted.
+    # Drop the root_path from the front, which `path` does not contain.
     surplus = len(whole) - len(path) + 1
     while surplus > 0:
         surplus -= len(segments.pop(0)) + 1
-    return segments if surplus == 0 else [path, ""]  # the root_path ends at an encoded slash: not ours
+    return segments if surplus == 0 else [path, ""]  # the root_path ends at an encoded slash: no route matches
 
 
 def _other_form(segments: list[str]) -> list[str]:
-    """The same path without its closing slashes, or with one if it has none."""
+    """Return the same path without its closing slashes, or with one if it has none."""
     if segments[-1]:
         return [*segments, ""]
     shorter = segments[:-1]

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterable, Mapping
 
 from .streaming import StreamingResponse
 
-# Made once, which an open stream that does nothing feels in its memory.
+# Shared by all streams, to save memory for each open stream.
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
@@ -13,15 +13,19 @@ _HEADERS = [
 ]
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
-_LF, _CR = b"\n\r"  # a byte is found in bytes much faster as a number
+_LF, _CR = b"\n\r"  # the search for a byte in bytes is much faster with a number
 _NOT_IN_A_FIELD = re.compile(r"[\r\n\0]")
 
 
 class ServerSentEvent:
-    """One event: `data` of any number of lines, as text or as UTF-8 bytes, and optionally its type, its id and the
-    reconnection time `retry` in milliseconds.
+    """One event of a stream.
 
-    Raises `ValueError` for a line break or NUL in `event` or `id`, which would end the field or void it, and for a
+    - `data`: any number of lines, as text or as UTF-8 bytes.
+    - `event`: the type of the event; optional.
+    - `id`: the id of the event; optional.
+    - `retry`: the reconnection time in milliseconds; optional.
+
+    Raises `ValueError` for a line break or NUL in `event` or `id`, which would end or invalidate the field, and for a
     negative `retry`.
     """
 
@@ -30,7 +34,7 @@ class ServerSentEvent:
     def __init__(
         self, data: str | bytes, event: str | None = None, id: str | None = None, retry: int | None = None
     ) -> None:
-        # Printable text, as types and ids are, holds none of the three: that is seen much faster than by the search.
+        # Printable text contains none of the three, and `isprintable` is much faster than the search.
         if event is not None and not event.isprintable():
             _check("event", event)
         if id is not None and not id.isprintable():
@@ -43,14 +47,14 @@ class ServerSentEvent:
         self.retry = retry
 
     def encode(self) -> bytes:
-        """The event as it goes over the wire, with the empty line that ends it."""
+        """Return the event in the format of the stream, with the empty line that ends it."""
         head = "data: " if self.id is None else f"id: {self.id}\ndata: "
         if self.event is not None:
             head = f"event: {self.event}\n{head}"
         if self.retry is not None:
             head = f"retry: {self.retry}\n{head}"
         data = self.data.encode() if isinstance(self.data, str) else self.data
-        if _LF in data or _CR in data:  # compact JSON holds none: then nothing need be split
+        if _LF in data or _CR in data:  # compact JSON contains none, and is not split
             data = b"\ndata: ".join(_LINE_END.split(data))
         return head.encode() + data + b"\n\n"
 
@@ -64,8 +68,11 @@ def _check(name: str, field: str) -> None:
 
 
 class EventStreamResponse(StreamingResponse):
-    """A stream of server-sent events, or of bytes that are encoded events already. After `keepalive` seconds without
-    one a comment is sent, so that proxies do not take the connection for dead. A `StreamingResponse` otherwise."""
+    """A `StreamingResponse` of server-sent events, given as `ServerSentEvent`s or as encoded bytes.
+
+    After `keepalive` seconds without an event a comment is sent, so that proxies do not close the connection. None
+    sends no comments. `headers` are added to the response.
+    """
 
     __slots__ = ("keepalive",)
 

@@ -1,4 +1,4 @@
-"""For how long a client has read nothing."""
+"""Measures for how long a client has read nothing."""
 
 from time import monotonic
 
@@ -6,8 +6,11 @@ from .extension import ServerConnection
 
 
 class Stall:
-    """Since when the client has read nothing, while one `send` waits: `since`, by the clock `monotonic`. On a server
-    that does not show whether the client reads, the `connection` is None: then since the `send` began."""
+    """Measures during one `send` since when the client has read nothing.
+
+    `since` is that time, by the clock `monotonic` in seconds. If the server does not show whether the client reads,
+    `connection` is None, and `since` is the time at which the `send` began.
+    """
 
     __slots__ = ("_connection", "_unread", "began", "since")
 
@@ -18,10 +21,10 @@ class Stall:
         self._unread = 0
         if connection is not None:
             self._unread = connection.unread_bytes()
-            self.since = monotonic()  # what the client read before is not known
+            self.since = monotonic()  # whether the client has read anything before is unknown
 
     def update(self) -> None:
-        """Look again. It has to be called several times within the time that matters."""
+        """Measure again. Callers have to call it several times within their timeout."""
         if self._connection is None:
             return
         unread = self._connection.unread_bytes()

@@ -1,8 +1,9 @@
-"""An answer that is a stream, and its way to the client.
+"""Streaming responses, and how their chunks are sent to the client.
 
-The content is read in the request's own task. Once that waits, a task beside it watches for the client's leaving,
-where the server does not tell of it, and a timer looks now and then whether a ping is due or a send takes too long: a
-chunk has no timer of its own. No timeout stands around the content, which would tear it (PEP 789).
+The request's own task reads the content. While it waits, another task watches for the client's disconnect, unless the
+server reports it by a callback. One timer checks whether a ping is due or a send takes too long; chunks have no timers
+of their own. There is no timeout around the content, since cancelling an async generator at any point is unsafe
+(PEP 789).
 """
 
 import asyncio
@@ -26,9 +27,9 @@ from .types import Receive, Send
 logger = logging.getLogger("jimsapi.asgi")
 
 SEND_TIMEOUT = 30.0
-"""Seconds for which a client may read nothing while something waits to be sent, if nobody says otherwise."""
+"""The default for how many seconds a client may read nothing while data waits to be sent."""
 LOOKS = 4
-"""How often a send that waits is looked at within its timeout, to see whether the client reads."""
+"""How many times within its timeout a waiting send is checked, to see whether the client reads."""
 
 _CLOSE_SECONDS = 5.0
 _TURN_SECONDS = 0.001
@@ -36,21 +37,23 @@ _TICK_SECONDS = 60.0
 
 
 class StreamingResponse(Response):
-    """An answer whose chunks come from an async iterable, as bytes or as text (sent as UTF-8).
+    """A response whose chunks come from an async iterable, as bytes or as text (sent as UTF-8).
 
-    When the client hangs up the iterable is cancelled (what it then awaits to clean up needs a shield, as in all anyio
-    code); when the iterable fails the connection is cut, so that what came is not taken for the whole. In each case,
-    and at the end, it is closed. It is not iterated for HEAD. A request's body is to be read, if at all, before the
-    first chunk.
+    - If the client disconnects, the iterable is cancelled. What it then awaits to clean up needs a shield, as in all
+      anyio code.
+    - If the iterable raises, the connection is cut, so that the client does not take the response for complete.
+    - In each case, and at the end, the iterable is closed.
+    - For HEAD it is not iterated.
+    - A handler that reads the request's body has to do so before the first chunk.
 
-    A client that reads nothing for `send_timeout` seconds while a chunk waits is cut off. (Where the server does not
-    show whether the client reads, a chunk may wait so long.) The attribute may be set. Such a client counts as one that
-    hung up, and is logged at INFO.
+    A client that reads nothing for `send_timeout` seconds while a chunk waits is disconnected, which is logged at INFO.
+    If the server does not show whether the client reads, this is the limit for sending one chunk. The attribute may be
+    set.
     """
 
     __slots__ = ("content", "send_timeout")
 
-    keepalive: float | None = None  # seconds of silence after which PING is sent
+    keepalive: float | None = None  # seconds without a chunk after which `ping` is sent
     ping = b""
 
     def __init__(
@@ -70,23 +73,23 @@ class StreamingResponse(Response):
             self._add(headers)
 
     def encode(self, item: Any) -> bytes:
-        """The bytes of one item of the content."""
+        """Return the bytes of one item of the content."""
         return item.encode() if isinstance(item, str) else bytes(item)
 
     def stream(self, request: Request, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
-        """Send the chunks; the start of the answer is sent already.
+        """Send the chunks. The app has sent the start of the response before.
 
-        Raises `ClientDisconnected`, or what the content raised. Works on asyncio and on trio.
+        Raises `ClientDisconnected`, or what the content raises. Works on asyncio and on trio.
         """
         return deliver(self, request, receive, send)
 
     async def discard(self) -> None:
-        """Close the content unused."""
+        """Close the content without iterating it."""
         await close(self.content)
 
 
 def deliver(response: StreamingResponse, request: Request, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
-    """Send all chunks of a response whose start is sent. Raises `ClientDisconnected`, or what the content raised."""
+    """Send all chunks of a response after its start. Raises `ClientDisconnected`, or what the content raises."""
     try:
         host = asyncio.current_task()
     except RuntimeError:
@@ -97,19 +100,19 @@ def deliver(response: StreamingResponse, request: Request, receive: Receive, sen
 
 
 async def close(content: object) -> None:
-    """Close a generator now, not whenever it is collected. One that takes long over it is left after some seconds."""
+    """Close a generator now, instead of when it is collected. Gives up after `_CLOSE_SECONDS`."""
     if isinstance(content, AsyncGeneratorType) and content.ag_frame is None:
-        return  # it has ended, as nearly all have by now: a cancel scope takes as long as sending some chunks
+        return  # nearly all have ended by now, and a cancel scope takes as long as sending some chunks
     if isinstance(content, AsyncGenerator):
         with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
             await content.aclose()
 
 
 def cut_off(request: Connection, waited: float, connection: ServerConnection | None) -> None:
-    """Drop the connection of a client that has read nothing for the seconds `waited`, and log that.
+    """Drop the connection of a client that has read nothing for `waited` seconds, and log this.
 
-    A server that is told to close first waits until all is read that was written, which is never. One that does not
-    offer its `connection` keeps it.
+    A close would not do, since the server would first wait until the client has read everything. If the server does not
+    offer its `connection`, the connection stays open.
     """
     route = request.route
     logger.info(
@@ -124,7 +127,7 @@ def cut_off(request: Connection, waited: float, connection: ServerConnection | N
 
 
 class _Delivery:
-    """What is alike on every event loop. `failure` is what ended the stream before its end."""
+    """The part of sending that is the same on asyncio and trio. `failure` is the error that ended the stream early."""
 
     __slots__ = ("connection", "failure", "finishing", "items", "last_sent", "pinging", "receive", "request",
                  "response", "send", "sending_since", "stall", "watching")  # fmt: skip
@@ -153,7 +156,7 @@ class _Delivery:
         raise NotImplementedError
 
     async def pump(self) -> None:
-        """Send chunk by chunk, and the end."""
+        """Send all chunks, and the end of the response."""
         encode = self.response.encode
         yielded = monotonic()
         if not self.watching and not self.request.unread:
@@ -172,23 +175,23 @@ class _Delivery:
     async def send_chunk(self, chunk: bytes, more: bool) -> None:
         if self.pinging is not None:  # a ping must not come between the halves of an event
             await self.pinging.wait()
-        if self.failure is not None:  # the content has swallowed its cancellation
+        if self.failure is not None:  # the content has suppressed its cancellation
             raise self.failure
         self.sending_since = monotonic()
         try:
             await self.send({"type": "http.response.body", "body": chunk, "more_body": more})
-        except OSError as error:  # ASGI's way to say that the client has left
+        except OSError as error:  # ASGI: the client has disconnected
             raise ClientDisconnected from error
         self.last_sent = monotonic()
         self.sending_since = None
 
     def watch(self) -> None:
-        """Begin to watch for the client's leaving. What is received before may be the body, which the content reads."""
+        """Begin to watch for the client's disconnect. Before that, the content may still read the body."""
         self.watching = True
         self.start(self.watch_receive)
 
     async def watch_receive(self) -> None:
-        # The one reader of receive(). No server cancels a handler whose client has left.
+        # This is the only caller of receive(). No server cancels a handler whose client has disconnected.
         try:
             while (await self.receive())["type"] != "http.disconnect":
                 pass
@@ -198,12 +201,12 @@ class _Delivery:
             self.leave()
 
     def leave(self) -> None:
-        """The client has left."""
-        if not self.finishing:  # else it only says that all is sent
+        """Stop the stream, since the client has disconnected."""
+        if not self.finishing:  # after the last chunk a disconnect only means that all is sent
             self.stop(ClientDisconnected())
 
     def tick(self) -> float:
-        """See to what is due. Returns the seconds until this is to be called again, when something may be."""
+        """Send a ping or end a send that takes too long, if one is due. Returns the seconds until the next call."""
         now = monotonic()
         timeout, keepalive = self.response.send_timeout, self.response.keepalive
         longest = min(timeout / LOOKS, _TICK_SECONDS, inf if keepalive is None else keepalive)
@@ -249,10 +252,10 @@ class _Delivery:
 
 
 class _OnAsyncio(_Delivery):
-    """Plain asyncio, since anyio's task groups and cancel scopes would add half to what an idle stream takes in memory.
-    The content is interrupted as `asyncio.timeout` does it: the request's task is cancelled, and that taken back.
+    """Sends on asyncio without anyio, whose task groups and cancel scopes add half to the memory of an idle stream.
 
-    Timer and tasks begin in the loop's next turn: a stream that is sent without a wait does without them.
+    To interrupt the content, it cancels the request's task and then uncancels it, as `asyncio.timeout` does. The timer
+    and the tasks begin in the next pass of the event loop, so a stream that is sent without a wait needs none.
     """
 
     __slots__ = ("due", "exchange", "host", "interrupted", "tasks", "timer")
@@ -260,15 +263,15 @@ class _OnAsyncio(_Delivery):
     def __init__(self, response: StreamingResponse, request: Request, receive: Receive, send: Send) -> None:
         super().__init__(response, request, receive, send)
         self.interrupted = False
-        self.exchange: ServerExchange | None = None  # if it calls when the client has left
-        self.due: list[Callable[[], Coroutine[Any, Any, None]]] | None = []  # to start in that turn
+        self.exchange: ServerExchange | None = None  # if it has our callback for the client's disconnect
+        self.due: list[Callable[[], Coroutine[Any, Any, None]]] | None = []  # to start in the next pass
         self.tasks: tuple[asyncio.Task[None], ...] = ()
 
     async def run(self, host: asyncio.Task[Any]) -> None:
         self.host = host
         cancelling = host.cancelling()
-        self.timer: asyncio.Handle = asyncio.get_running_loop().call_soon(self._settle)
-        self._hear()
+        self.timer: asyncio.Handle = asyncio.get_running_loop().call_soon(self._start_tasks)
+        self._watch_by_callback()
         try:
             try:
                 await self.pump()
@@ -291,10 +294,10 @@ class _OnAsyncio(_Delivery):
         if self.failure is not None:
             raise self.failure
 
-    def _hear(self) -> None:
-        """Have the server call when the client leaves, if it can: that takes no task, and reads nothing of the body.
+    def _watch_by_callback(self) -> None:
+        """Have the server call back when the client disconnects, if it can. This needs no task and reads no body.
 
-        A wrapper's `receive` has to be read all the same: it may report that the client has left when nobody else does.
+        If a wrapper has replaced `receive`, a task has to call it, since only the wrapper may know of a disconnect.
         """
         exchange = exchange_of(self.request.scope)
         if exchange is not None and self.receive == exchange.receive:
@@ -313,14 +316,14 @@ class _OnAsyncio(_Delivery):
         self.interrupted = True
         self.host.cancel()
 
-    def _settle(self) -> None:
+    def _start_tasks(self) -> None:
         due, self.due = self.due, None
         for work in due or ():
             self.start(work)
-        self._keep_time()
+        self._run_timer()
 
-    def _keep_time(self) -> None:
-        self.timer = asyncio.get_running_loop().call_later(self.tick(), self._keep_time)
+    def _run_timer(self) -> None:
+        self.timer = asyncio.get_running_loop().call_later(self.tick(), self._run_timer)
 
 
 class _OnTrio(_Delivery):
@@ -328,10 +331,10 @@ class _OnTrio(_Delivery):
 
     async def run(self) -> None:
         async with anyio.create_task_group() as self.group:
-            self.group.start_soon(self._keep_time)
+            self.group.start_soon(self._run_timer)
             try:
                 await self.pump()
-            except Exception as error:  # kept out of the group, which would wrap it
+            except Exception as error:  # the task group would wrap it
                 self.failure = self.failure or error
             finally:
                 await close(self.items)
@@ -345,7 +348,7 @@ class _OnTrio(_Delivery):
     def interrupt(self) -> None:
         self.group.cancel_scope.cancel()
 
-    async def _keep_time(self) -> None:
+    async def _run_timer(self) -> None:
         while True:
             pause = self.tick()
             await anyio.sleep(pause)

@@ -1,4 +1,4 @@
-"""A client for tests: talks to an app in this process, and runs its lifespan."""
+"""A client for tests. It calls an app in the same process, and runs the app's lifespan."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -14,7 +14,7 @@ from .errors import WebSocketDisconnected
 from .types import ASGIApp, Message, Scope
 
 LEAVE_WITHIN = 5.0
-"""Seconds that a WebSocket's handler has to end once the client has left."""
+"""Seconds that a WebSocket's handler may run after the client has disconnected."""
 
 
 class TestClient(httpx.AsyncClient):
@@ -23,18 +23,19 @@ class TestClient(httpx.AsyncClient):
         async with TestClient(app) as client:
             answer = await client.get("/things/1")
 
-    `root_path` is the prefix under which the app believes to be mounted. Other arguments are httpx's. An exception that
-    the app raises comes out of the call, unless `raise_app_exceptions=False`. Entering raises `RuntimeError` if the
-    app's start fails, leaving raises it if its shutdown does.
+    `root_path` is the prefix under which the app is mounted. Other arguments are httpx's. An exception of the app is
+    raised by the call, unless `raise_app_exceptions=False`. Entering the client raises `RuntimeError` if the app's
+    start fails, and leaving it if the app's shutdown fails.
 
-    Answers come whole, also streams: to see one as it arrives, serve the app for real. WebSockets go both ways:
+    Responses come whole, also streams. To test how a stream arrives, run the app on a server. WebSockets send and
+    receive as usual:
 
         async with client.websocket("/echo") as ws:
             await ws.send_text("hello")
             assert await ws.receive() == "you said hello"
     """
 
-    __test__ = False  # for pytest, which takes every class named Test… for a test
+    __test__ = False  # pytest would collect every class named Test…
 
     def __init__(
         self,
@@ -76,8 +77,9 @@ class TestClient(httpx.AsyncClient):
     async def websocket(
         self, path: str, *, subprotocols: Sequence[str] = (), headers: Mapping[str, str] | None = None
     ) -> AsyncIterator["ClientWebSocket"]:
-        """Open a WebSocket; leaving closes it with 1000 and waits for the app's handler to end. `headers` are added to
-        the client's own.
+        """Open a WebSocket. Leaving the context closes it with 1000, and waits for the app's handler to end.
+
+        `headers` are added to the client's own.
 
         Raises `HandshakeRefused` if the app does not accept it.
         """
@@ -89,7 +91,7 @@ class TestClient(httpx.AsyncClient):
             try:
                 await ws.shake_hands()
                 yield ws
-            except Exception as error:  # kept out of the group, which would wrap it
+            except Exception as error:  # the task group would wrap it
                 failure = error
             ws.leave(1000)
             with anyio.move_on_after(LEAVE_WITHIN, shield=True):
@@ -103,7 +105,7 @@ class TestClient(httpx.AsyncClient):
 
 
 class HandshakeRefused(Exception):
-    """The app did not accept a WebSocket; `response` is what it answered instead."""
+    """The app rejected a WebSocket. `response` is its response to the handshake."""
 
     def __init__(self, response: httpx.Response) -> None:
         self.response = response
@@ -111,7 +113,7 @@ class HandshakeRefused(Exception):
 
 
 class ClientWebSocket:
-    """The client's end of a WebSocket. `subprotocol` is what the app selected, `headers` are those of its answer."""
+    """The client's side of a WebSocket. The app selected `subprotocol`, and sent `headers` with its response."""
 
     def __init__(self, app: ASGIApp, scope: Scope) -> None:
         self.subprotocol: str | None = None
@@ -137,7 +139,7 @@ class ClientWebSocket:
         await self.send_text(orjson.dumps(value).decode())
 
     async def receive(self) -> str | bytes:
-        """The next message. Raises `WebSocketDisconnected`, with the app's code and reason, once it has closed."""
+        """Return the next message. Raises `WebSocketDisconnected` with the app's code and reason if it has closed."""
         if self._closed is not None:
             raise self._closed
         try:
@@ -152,7 +154,7 @@ class ClientWebSocket:
         return bytes(message["bytes"]) if text is None else text
 
     async def receive_json(self) -> Any:
-        """The JSON value of the next message. Raises as `receive` does, and `ValueError` for what is no JSON."""
+        """Return the JSON value of the next message. Raises as `receive` does, and `ValueError` if it is not JSON."""
         return orjson.loads(await self.receive())
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
@@ -161,11 +163,11 @@ class ClientWebSocket:
         self._closed = self._closed or WebSocketDisconnected(code, reason)
 
     def leave(self, code: int, reason: str = "") -> None:
-        """Tell the app that the client has closed."""
+        """Send the app the client's close."""
         self._put({"type": "websocket.disconnect", "code": code, "reason": reason})
 
     def dispose(self) -> None:
-        """Close the client's ends of the queues."""
+        """Close the client's sides of the queues."""
         self._to_app.close()
         self._at_client.close()
 
@@ -174,7 +176,7 @@ class ClientWebSocket:
             self._to_app.send_nowait(message)
 
     async def serve(self) -> None:
-        """Play the server's part."""
+        """Run the app, as a server does."""
         self._to_app.send_nowait({"type": "websocket.connect"})
         try:
             await self._app(self._scope, self._at_app.receive, self._to_client.send)
@@ -186,7 +188,7 @@ class ClientWebSocket:
             self.served.set()
 
     async def shake_hands(self) -> None:
-        """Wait for the app's answer to the handshake. Raises `HandshakeRefused` if it is none that accepts."""
+        """Wait for the app's response to the handshake. Raises `HandshakeRefused` unless the app accepts it."""
         try:
             answer = await self._at_client.receive()
             if answer["type"] == "websocket.http.response.start":
@@ -201,7 +203,7 @@ class ClientWebSocket:
 
 
 def _websocket_scope(request: httpx.Request, root_path: str, subprotocols: Sequence[str]) -> Scope:
-    """The scope of a handshake, as a server would make it of this request."""
+    """Return the scope that a server would make of this request."""
     headers = [(name.lower(), value) for name, value in request.headers.raw]
     if subprotocols:
         headers.append((b"sec-websocket-protocol", ", ".join(subprotocols).encode()))
@@ -225,7 +227,7 @@ def _websocket_scope(request: httpx.Request, root_path: str, subprotocols: Seque
 
 
 class _LifespanRunner:
-    """Plays the server's part of the lifespan, with the app's in a task of its own."""
+    """Runs the app's lifespan in another task, as a server does."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -233,14 +235,14 @@ class _LifespanRunner:
         self._asked = False
         self._answered = anyio.Event()
         self._leaving = anyio.Event()
-        self._complaint: str | None = None
+        self._failure: str | None = None
 
     async def start(self) -> None:
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         self._tasks.start_soon(self._run)
         await self._answered.wait()
-        if self._complaint is not None:
+        if self._failure is not None:
             await self.stop()
 
     async def stop(self) -> None:
@@ -248,15 +250,15 @@ class _LifespanRunner:
         if self._tasks is not None:
             tasks, self._tasks = self._tasks, None
             await tasks.__aexit__(None, None, None)
-        if self._complaint is not None:
-            complaint, self._complaint = self._complaint, None
-            raise RuntimeError(complaint)
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise RuntimeError(failure)
 
     async def _run(self) -> None:
         try:
             await self._app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, self._receive, self._send)
         except Exception as error:
-            self._complaint = f"The app's lifespan failed: {error!r}"
+            self._failure = f"The app's lifespan failed: {error!r}"
         finally:
             self._answered.set()
 
@@ -270,5 +272,5 @@ class _LifespanRunner:
     async def _send(self, message: Message) -> None:
         if message["type"].endswith(".failed"):
             what = "start" if "startup" in message["type"] else "shutdown"
-            self._complaint = f"The app's {what} failed: {message.get('message', '')}"
+            self._failure = f"The app's {what} failed: {message.get('message', '')}"
         self._answered.set()

@@ -1,4 +1,4 @@
-"""The vocabulary of ASGI 3: what a server and an application hand each other."""
+"""The types of ASGI 3, which servers and applications exchange."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What uvicorn's own protocols show of a connection: they offer no extension, but their transport is an attribute."""
+"""The connection behind uvicorn's own protocols. They offer no extension, but have the transport as an attribute."""
 
 import asyncio
 from typing import Any
@@ -21,7 +21,9 @@ class UvicornConnection:
 
 
 def uvicorn_connection(send: Send) -> UvicornConnection | None:
-    """The connection behind uvicorn's `send`, a method of what has the transport. None for the `send` of another server
-    or of a wrapper."""
+    """Return the connection behind uvicorn's `send`, which is a method of the object that has the transport.
+
+    Returns None for the `send` of another server or of a wrapper.
+    """
     transport: Any = getattr(getattr(send, "__self__", None), "transport", None)
     return UvicornConnection(transport) if hasattr(transport, "get_write_buffer_size") else None

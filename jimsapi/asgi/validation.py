@@ -1,7 +1,8 @@
-"""From plain values to `msgspec.Struct`s, with every fault listed as pydantic would name it.
+"""Converts plain values to `msgspec.Struct`s, and lists every fault as pydantic names it.
 
-msgspec is fast and stops at the first fault, so it is asked first. Only if it refuses are the fields walked one by one:
-this takes booleans and UUIDs as laxly as pydantic does, which today's clients rely on, and collects all the faults.
+msgspec is fast but stops at the first fault. So it converts the value first. Only if it fails does `_Walk` check the
+fields one by one. It collects all faults, and accepts booleans and UUIDs as leniently as pydantic, on which clients
+rely.
 """
 
 import re
@@ -20,7 +21,7 @@ from .fields import QueryParams
 Model = TypeVar("Model", bound=msgspec.Struct)
 
 MAX_FAULTS = 1000
-"""How many faults one answer lists: enough for a person, too few to make an answer many times a body's size."""
+"""Most faults in one response. Without a limit, a response could be many times as large as the body."""
 
 _TRUE = frozenset(("1", "on", "t", "true", "y", "yes"))
 _FALSE = frozenset(("0", "off", "f", "false", "n", "no"))
@@ -37,14 +38,14 @@ BOOLEAN_SCHEMA: dict[str, Any] = {
         {"type": "string", "pattern": f"^({'|'.join(_in_any_case(word) for word in sorted(_TRUE | _FALSE))})$"},
     ]
 }
-"""The JSON schema of what is read as a boolean."""
+"""The JSON schema of the values that are accepted as a boolean."""
 
-# pydantic's grammar, narrower than uuid.UUID's: 32 digits, or dashed, and only the dashed form in braces or as a URN.
+# pydantic's grammar is narrower than uuid.UUID's: 32 digits, or dashed. Only the dashed form may be in braces or a URN.
 _DASHED = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
 _UUID = re.compile(rf"[0-9a-fA-F]{{32}}|{_DASHED}|\{{{_DASHED}\}}|urn:uuid:{_DASHED}")
 _UUID_GROUPS = (8, 4, 4, 4, 12)
 
-_SPACE = r"[^\S\x1c-\x1f]*"  # what Unicode calls white space; Python counts four control characters more
+_SPACE = r"[^\S\x1c-\x1f]*"  # Unicode's white space; Python's `\s` has four control characters more
 _INTEGER_TEXT = re.compile(rf"{_SPACE}([+-]?[0-9]+(?:_[0-9]+)*)(?:\.0+)?{_SPACE}")
 _FLOAT_TEXT = re.compile(
     rf"{_SPACE}([+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|nan|inf|infinity)){_SPACE}", re.IGNORECASE
@@ -58,14 +59,17 @@ _LIMIT_NAMES = {
     "greater_than": "gt",
 }
 
-_MAX_DIGITS = 4300  # Python converts no longer integers
+_MAX_DIGITS = 4300  # Python does not convert longer integers
 
 _PLACE = re.compile(r" - at `(?:key in )?\$([^`]*)`$")
 _PLACE_STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 
 
 def convert_body(value: Any, model: type[Model]) -> Model:
-    """`value` (of a JSON body) as `model`. Raises `ValidationError` with every fault, each `loc` beginning "body"."""
+    """Convert the value of a JSON body to `model`.
+
+    Raises `ValidationError` (422) with every fault. The `loc` of each begins with "body".
+    """
     try:
         return msgspec.convert(value, model)
     except msgspec.ValidationError:
@@ -73,7 +77,10 @@ def convert_body(value: Any, model: type[Model]) -> Model:
 
 
 def convert_query(query: QueryParams, model: type[Model]) -> Model:
-    """A query string as `model`. Raises `ValidationError` with every fault, each `loc` beginning "query"."""
+    """Convert a query string to `model`.
+
+    Raises `ValidationError` (422) with every fault. The `loc` of each begins with "query".
+    """
     walk = _Walk(from_text=True)
     values: dict[str, Any] = {}
     for field in _fields(model):
@@ -94,7 +101,7 @@ def _convert_slowly(value: Any, model: type[Model]) -> Model:
 
 @cache
 def _shape(model: type[msgspec.Struct]) -> shapes.Type:
-    """msgspec's description of a type, made once."""
+    """Return msgspec's description of a type."""
     return _bare(shapes.type_info(model))
 
 
@@ -116,9 +123,9 @@ def _is_list(kind: shapes.Type) -> bool:
 
 
 class _Walk:
-    """One walk over a value, which gathers faults. `check` returns the value with booleans and UUIDs converted.
+    """One pass over a value that collects faults. `check` returns the value with booleans and UUIDs converted.
 
-    With `from_text` numbers are read from their text too, as a query string has them; the echo stays that text.
+    With `from_text` it also parses numbers from text, as for a query string. The `input` of a fault is then the text.
     """
 
     __slots__ = ("faults", "from_text")
@@ -132,12 +139,15 @@ class _Walk:
             self.faults.append(item)
 
     def refuse(self, kind: str, loc: Loc, message: str, value: Any, context: dict[str, Any] | None = None) -> Any:
-        if len(self.faults) < MAX_FAULTS:  # asked before the echo is measured
+        if len(self.faults) < MAX_FAULTS:  # checked first, since `fault` has to measure the value
             self.faults.append(fault(kind, loc, message, value, context))
         return value
 
     def result(self, value: Any, model: type[Model], origin: str) -> Model:
-        """The finished model, or what was found wrong. What the walk does not know, msgspec has the word on."""
+        """Return the model, or raise `ValidationError` with all faults.
+
+        msgspec makes the checks that this class does not make.
+        """
         if self.faults:
             raise ValidationError(self.faults)
         try:
@@ -236,7 +246,7 @@ class _Walk:
         return number
 
     def bounds(self, kind: shapes.IntType | shapes.FloatType, number: float, value: Any, loc: Loc) -> None:
-        """The limits of a number, in pydantic's order; only the first that fails is named."""
+        """Check the limits of a number in pydantic's order. Only the first that fails is reported."""
         if kind.multiple_of is not None and number % kind.multiple_of:
             self.limit("multiple_of", "Input should be a multiple of", kind, kind.multiple_of, value, loc)
         elif kind.le is not None and not number <= kind.le:
@@ -249,7 +259,7 @@ class _Walk:
             self.limit("greater_than", "Input should be greater than", kind, kind.gt, value, loc)
 
     def limit(self, name: str, message: str, kind: shapes.Type, limit: float, value: Any, loc: Loc) -> None:
-        # Of a float's limit the message shows 1 and the context 1.0.
+        # For the limit of a float pydantic's message has 1 and its context 1.0.
         shown = int(limit) if limit % 1 == 0 else limit
         exact = float(limit) if isinstance(kind, shapes.FloatType) else limit
         self.refuse(name, loc, f"{message} {shown}", value, {_LIMIT_NAMES[name]: exact})
@@ -257,7 +267,7 @@ class _Walk:
     def array(self, kind: shapes.ListType, value: Any, loc: Loc) -> Any:
         if not isinstance(value, list):
             return self.refuse("list_type", loc, "Input should be a valid list", value)
-        # pydantic stops at the first item too many, and counts too few only when the items are sound.
+        # pydantic stops at the first item beyond the maximum. It checks the minimum only if all items are valid.
         if kind.max_length is not None and len(value) > kind.max_length:
             return self.too_long("List", kind.max_length, value, loc)
         before = len(self.faults)
@@ -274,7 +284,7 @@ class _Walk:
         key_kind, value_kind = _bare(kind.key_type), _bare(kind.value_type)
         checked = {}
         for key, item in value.items():
-            # A JSON key is text; of what a model may ask of it, only text and UUIDs are looked at here.
+            # A JSON key is text. This pass checks only keys that the model declares as text or UUIDs.
             place = (*loc, key)
             checked_key = self.check(key_kind, key, (*place, "[key]")) if isinstance(key_kind, _KEY_KINDS) else key
             checked[checked_key] = self.check(value_kind, item, place)
@@ -314,10 +324,10 @@ class _Walk:
         members = [_bare(member) for member in kind.types if not isinstance(_bare(member), shapes.NoneType)]
         if len(members) == 1:
             return self.check(members[0], value, loc)
-        return self.first_sound(members, value, loc)
+        return self.first_valid(members, value, loc)
 
-    def first_sound(self, members: Iterable[shapes.Type], value: Any, loc: Loc) -> Any:
-        """What the first member makes of it that finds no fault; else every member's faults, under its name."""
+    def first_valid(self, members: Iterable[shapes.Type], value: Any, loc: Loc) -> Any:
+        """Return the value as the first member that accepts it. Else add the faults of every member, under its name."""
         found: list[Fault] = []
         for member in members:
             attempt = _Walk(self.from_text)
@@ -365,7 +375,7 @@ def _member_name(kind: shapes.Type) -> str:
 
 
 def _why_no_uuid(text: str) -> str:
-    """What pydantic says about a text that is no UUID. Positions and lengths are bytes of UTF-8."""
+    """Return pydantic's message for a text that is not a UUID. Positions and lengths are in bytes of UTF-8."""
     size = len(text.encode("utf-8", "replace"))
     if size > 45:  # the longest form
         return f"invalid length: found {size}"
@@ -387,14 +397,14 @@ def _why_no_uuid(text: str) -> str:
         return f"invalid group count: expected 5, found {len(groups)}"
     for index, (group, length) in enumerate(zip(groups, _UUID_GROUPS, strict=True)):
         if len(group) != length:
-            # Of the last group the length is counted as if nothing stood around the digits. Odd, but so it is said.
+            # pydantic computes the length of the last group without regard to braces or the URN prefix.
             found = size - 24 if index == 4 else len(group)
             return f"invalid group length in group {index}: expected {length}, found {found}"
     return f"invalid length: found {size}"
 
 
 def _place(message: str) -> list[str | int]:
-    """The place that msgspec names at the end of its messages, as the parts of a `loc`."""
+    """Return the place at the end of msgspec's message, as the parts of a `loc`."""
     match = _PLACE.search(message)
     if match is None:
         return []

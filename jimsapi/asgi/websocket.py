@@ -1,8 +1,8 @@
-"""WebSockets (RFC 6455): what a handler sees of one, and how it is admitted.
+"""WebSockets (RFC 6455): the object that a handler gets, and how callers are admitted.
 
-Handshake, frames, pings and the check of UTF-8 are the server's. A browser lets a page of any origin connect and sends
-its cookies along, but no header of the page's choice: hence `same_origin`, and credentials that come as a subprotocol
-or in the first frame.
+The server does the handshake, frames, pings and the check of UTF-8. A browser lets pages of any origin connect and
+sends its cookies, so `same_origin` checks the origin. A page cannot set headers, so credentials may also come as a
+subprotocol or in the first frame.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from .streaming import LOOKS, SEND_TIMEOUT, cut_off
 from .types import Message, Receive, Scope, Send
 
 WEBSOCKET = "WEBSOCKET"
-"""What stands for a method in the record and the log of a WebSocket."""
+"""The method in the record and the log line of a WebSocket."""
 
 FIRST_FRAME_SECONDS = 10.0
 FIRST_FRAME_BYTES = 16_384
@@ -39,9 +39,9 @@ _BEARER = "bearer."
 _ENCODED_BEARER = "base64url.bearer."
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-_OVER_TLS = ("wss", "https")  # granian says the latter
+_OVER_TLS = ("wss", "https")  # granian uses "https"
 
-# Close codes (RFC 6455, 7.4.1, and IANA's registry) for the statuses of answers that come too late to be sent.
+# Close codes (RFC 6455, 7.4.1, and IANA's registry) for the statuses of errors after the handshake is accepted.
 _CLOSE_CODES = {401: 1008, 403: 1008, 413: 1009, 415: 1003, 422: 1007, 429: 1013, 503: 1013}
 _POLICY_VIOLATION = 1008
 _INTERNAL_ERROR = 1011
@@ -52,20 +52,22 @@ _REASON_BYTES = 123
 
 
 class WebSocket(Connection):
-    """A `Connection` over which messages go both ways, once the handler has accepted it.
+    """A `Connection` that sends and receives messages after the handler has accepted it.
 
-    `max_message` is the most bytes that a message from the client may have. `send_timeout` is for how many seconds the
-    client may read nothing of what is sent: then the connection is cut, as if the client had left. (Where the server
-    does not show whether the client reads, it is how many seconds a message may take.) Both may be set by the handler.
-    `close_code` is None while it is open.
+    - `max_message`: the limit for a message from the client, in bytes. The handler may set it.
+    - `send_timeout`: for how many seconds the client may read nothing of what is sent. Then the connection is cut, as
+      if the client had disconnected. If the server does not show whether the client reads, it is the limit for sending
+      one message. The handler may set it.
+    - `close_code`: None while the WebSocket is open.
 
-    When the handler returns, the WebSocket is closed with 1000. If it raises, with a code for the answer that a request
-    would have had: 1011 for an unexpected error (which is logged, and nothing of it told), 1003 for 415, 1007 for 422,
-    1009 for 413, 1013 for 429 and 503, else 1008. Before `accept` it is that answer itself, where the server can send
-    one (the extension `websocket.http.response`), else 403.
+    When the handler returns, the WebSocket is closed with 1000. If the handler raises, the close code follows from the
+    status that a request would get for the error: 1003 for 415, 1007 for 422, 1009 for 413, 1013 for 429 and 503, and
+    else 1008. It is 1011 for an unexpected error, which is logged and not sent to the client. If the handler raises
+    before `accept`, the response to the handshake is that of a request, if the server can send it (the extension
+    `websocket.http.response`), else 403.
 
-    Several tasks may send; only one may receive. Servers stop reading while messages wait to be received, and then see
-    neither pongs nor the client's leaving: a handler that works for long should go on receiving in a task of its own.
+    Several tasks may send, but only one may receive. Servers stop reading while messages wait to be received, and then
+    notice neither pongs nor a disconnect. So a handler that works for long should receive in another task meanwhile.
     """
 
     __slots__ = (
@@ -90,20 +92,20 @@ class WebSocket(Connection):
         self._raw_send = send
         self._connection = connection_of(scope, send)
         self.status: int | None = None
-        """That of the handshake's answer, once there is one: 101 if it was accepted."""
+        """The status of the response to the handshake (101 if it was accepted); None before the response."""
         self._accept_headers: list[tuple[bytes, bytes]] = []
         self.max_message = max_message
         self.send_timeout = SEND_TIMEOUT
         self.close_code: int | None = None
         self.close_reason = ""
         self.subprotocol: str | None = None
-        """The one that was selected."""
+        """The subprotocol that was selected, or None."""
         offered: list[str] = list(scope.get("subprotocols") or ())
         self.subprotocols = tuple(name for name in offered if not _is_credential(name))
-        """Those that the client offers, without any that holds a token: such a one must never be echoed."""
+        """The subprotocols that the client offers, without those that contain a token, which must never be echoed."""
         self._credentials = [name for name in offered if _is_credential(name)]
         self.admit: Callable[[Any, Any], Awaitable[object]] | None = None
-        """Who admitted the caller; None on a public route."""
+        """The function that admitted the caller; None on a public route."""
 
     @property
     def method(self) -> str:
@@ -112,24 +114,27 @@ class WebSocket(Connection):
 
     @property
     def accepted(self) -> bool:
-        """Whether the handshake was accepted, by the handler or for the first frame's sake."""
+        """Whether the handshake was accepted, by the handler or to receive the first frame."""
         return self.status == 101
 
     async def readmit(self) -> None:
-        """Ask once more whether the caller may be here, and renew `admission`: a WebSocket may be open for days, and
-        keys expire and are revoked meanwhile. Raises what the app's `admit` raises; does nothing on a public route."""
+        """Check the caller again, and renew `admission`.
+
+        A WebSocket may be open for days, and keys can expire or be revoked in that time. Does nothing on a public
+        route. Raises what the app's `admit` raises.
+        """
         if self.admit is not None:
             self.admission = await self.admit(self, self.route)
 
     async def accept(self, subprotocol: str | None = None, headers: Mapping[str, str] | None = None) -> None:
         """Accept the handshake.
 
-        `subprotocol` is one of those that the client offers; if left out, the first of the route's that is. `headers`
-        are added to the answer. Does nothing if it was accepted already, which the framework does for the routes that
-        take credentials from the first frame.
+        `subprotocol` is one of those that the client offers. The default is the first of the route's subprotocols that
+        the client offers. `headers` are added to the response. Does nothing if the handshake is accepted already, which
+        the framework does to receive credentials in the first frame.
 
-        Raises `ValueError` for a subprotocol that was not offered and for a header that HTTP cannot carry,
-        `WebSocketDisconnected` if the client has left.
+        Raises `ValueError` for a subprotocol that the client does not offer and for a header that HTTP cannot carry,
+        and `WebSocketDisconnected` if the client has disconnected.
         """
         if self.accepted:
             return
@@ -144,17 +149,19 @@ class WebSocket(Connection):
         self.subprotocol = subprotocol
 
     async def receive(self) -> str | bytes:
-        """The next message: text as `str`, binary as `bytes`.
+        """Return the next message: text as `str`, binary as `bytes`.
 
-        Raises `WebSocketDisconnected` once the WebSocket is closed; a message over `max_message` closes it with 1009.
+        Raises `WebSocketDisconnected` if the WebSocket is closed. A message over `max_message` bytes closes it with
+        1009.
         """
         return await self._next(self.max_message)
 
     async def receive_json(self) -> Any:
-        """The JSON value of the next message, within the bounds that hold for a request's body.
+        """Return the JSON value of the next message. The limits for the JSON of a request's body apply.
 
-        Raises `HTTPError` 415 for a binary message and `ValidationError` (422) for one that is no JSON or holds what
-        not all databases keep, after which more may be received; else as `receive` does.
+        Raises `HTTPError` 415 for a binary message, and `ValidationError` (422) for a message that is not JSON or that
+        contains what some databases cannot store. After both the handler may receive more. Else raises as `receive`
+        does.
         """
         message = await self.receive()
         if isinstance(message, bytes):
@@ -162,8 +169,11 @@ class WebSocket(Connection):
         return decode_json(_encoded(message))
 
     async def send_text(self, text: str) -> None:
-        """Send a text message. Raises `WebSocketDisconnected` if the WebSocket is closed, or was cut since the client
-        read nothing for `send_timeout` seconds."""
+        """Send a text message.
+
+        Raises `WebSocketDisconnected` if the WebSocket is closed, or was cut because the client read nothing for
+        `send_timeout` seconds.
+        """
         await self._send_message({"type": "websocket.send", "text": text})
 
     async def send_bytes(self, data: bytes) -> None:
@@ -171,13 +181,13 @@ class WebSocket(Connection):
         await self._send_message({"type": "websocket.send", "bytes": data})
 
     async def send_json(self, value: Any) -> None:
-        """Send a value as JSON in a text message; it may hold what `JSONResponse` takes. Raises as `send_text` does."""
+        """Send a value, as `JSONResponse` accepts it, as JSON in a text message. Raises as `send_text` does."""
         await self.send_text(orjson.dumps(value, default=msgspec.to_builtins, option=orjson.OPT_UTC_Z).decode())
 
     async def close(self, code: int = _NORMAL, reason: str = "") -> None:
-        """Close the WebSocket; before `accept`, refuse the handshake with 403. Does nothing if it is closed.
+        """Close the WebSocket, or reject the handshake with 403 before `accept`. Does nothing if it is closed.
 
-        `code` is 1000 or another that a program may send (RFC 6455, 7.4), `reason` is cut to 123 bytes.
+        `code` is 1000 or another code that a program may send (RFC 6455, 7.4). `reason` is cut to 123 bytes.
         """
         if self.close_code is not None:
             return
@@ -188,7 +198,7 @@ class WebSocket(Connection):
         self._closed(code, reason)
 
     async def refuse(self, response: Response) -> None:
-        """Answer the handshake with `response`; once it is accepted, close with the code for the response's status."""
+        """Answer the handshake with `response`. If it is accepted already, close with the code for its status."""
         if self.close_code is not None:
             return
         if self.accepted:
@@ -209,17 +219,18 @@ class WebSocket(Connection):
         return self
 
     async def __anext__(self) -> str | bytes:
-        """The next message; the iteration ends when the WebSocket is closed."""
+        """Return the next message. The iteration ends when the WebSocket is closed."""
         try:
             return await self.receive()
         except WebSocketDisconnected:
             raise StopAsyncIteration from None
 
     def working(self) -> AbstractContextManager[None]:
-        """A context for work that the client waits for. It may be entered by several tasks at once.
+        """Return a context for work whose result the client waits for. Several tasks may be in it at once.
 
-        If the server has no descriptors left for new connections, it closes the WebSockets that have been silent for
-        longest, but none whose handler is in this context. Servers other than the command's do not know it.
+        If the server has no file descriptors left for new connections, it closes the WebSockets that have been silent
+        for the longest time, except those whose handler is in this context. On servers other than the command's the
+        context has no effect.
         """
         connection = websocket_of(self.scope)
         return nullcontext() if connection is None else connection.working()
@@ -227,20 +238,22 @@ class WebSocket(Connection):
     # For the app.
 
     def name(self, request_id: bytes) -> None:
-        """Send this request id with the answer to the handshake."""
+        """Set the request id, which is sent with the response to the handshake."""
         self.request_id = request_id.decode()
         self._accept_headers.append((b"x-request-id", request_id))
 
     def present_offered(self) -> None:
-        """Take the token among the subprotocols, if there is one, for a header `authorization`. Several are as many
-        headers, which whoever admits refuses."""
+        """Convert the token among the subprotocols, if there is one, to a header `authorization`.
+
+        Several tokens become several headers, which `admit` rejects.
+        """
         for name in self._credentials:
             self._present_token(_token(name))
 
     async def present_first_frame(self) -> None:
-        """Accept, and take the token of the first message for a header `authorization`.
+        """Accept the handshake, and convert the token of the first message to a header `authorization`.
 
-        Raises `HTTPError` 401 if none comes in time or it is not as it should be.
+        Raises `HTTPError` 401 if the message is invalid, or does not arrive within `FIRST_FRAME_SECONDS`.
         """
         await self.accept()
         try:
@@ -258,7 +271,7 @@ class WebSocket(Connection):
         self._present_token(token)
 
     def _present_token(self, token: str) -> None:
-        if not token.isprintable():  # no header could have held it
+        if not token.isprintable():  # a header cannot contain it
             raise HTTPError(401, "The token holds characters that no token has")
         self.present(f"Bearer {token}")
 
@@ -295,10 +308,10 @@ class WebSocket(Connection):
                 finally:
                     deadline.end()
             cut_off(self, self.send_timeout, self._connection)
-            await checkpoint()  # the server learns of it now, before the app returns
-        except OSError:  # ASGI's way to say that the client has left
+            await checkpoint()  # so that the server handles the abort before the app returns
+        except OSError:  # ASGI: the client has disconnected
             pass
-        except RuntimeError:  # how uvicorn refuses messages once it closes the WebSocket, if the client answers no ping
+        except RuntimeError:  # uvicorn raises it after it has closed the WebSocket because of an unanswered ping
             if not self.accepted:
                 raise
         self._closed(_ABNORMAL, "")
@@ -310,7 +323,7 @@ class WebSocket(Connection):
 
 
 class _SendDeadline:
-    """Cancels a send while which the client reads nothing for `timeout` seconds; on trio, one that takes so long."""
+    """Cancels a send if the client reads nothing for `timeout` seconds; on trio, if the send takes that long."""
 
     __slots__ = ("_connection", "_handle", "_scope", "_stall", "_timeout")
 
@@ -324,7 +337,7 @@ class _SendDeadline:
         except RuntimeError:
             scope.deadline = anyio.current_time() + timeout
         else:
-            self._handle = loop.call_soon(self._begin)  # nearly all have ended by then
+            self._handle = loop.call_soon(self._begin)  # nearly all sends end before this call
 
     def end(self) -> None:
         if self._handle is not None:
@@ -332,23 +345,26 @@ class _SendDeadline:
 
     def _begin(self) -> None:
         self._stall = Stall(self._connection, monotonic())
-        self._look_after(self._timeout)
+        self._check_after(self._timeout)
 
-    def _look_after(self, left: float) -> None:
-        self._handle = asyncio.get_running_loop().call_later(min(left, self._timeout / LOOKS), self._look)
+    def _check_after(self, left: float) -> None:
+        self._handle = asyncio.get_running_loop().call_later(min(left, self._timeout / LOOKS), self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._stall.update()
         left = self._stall.since + self._timeout - monotonic()
         if left > 0:
-            self._look_after(left)
+            self._check_after(left)
         else:
             self._scope.cancel()
 
 
 def same_origin(ws: WebSocket, allowed: Collection[str]) -> bool:
-    """Whether a page of the handshake's origin may connect: one of the host that is asked, or an `allowed` one. What
-    sends no `Origin` is no browser (RFC 6455, 10.2; RFC 6454)."""
+    """Whether pages of the handshake's origin may connect (RFC 6455, 10.2; RFC 6454).
+
+    The origin must be that of the request's host, or one of `allowed`. A client without `Origin` is not a browser, and
+    may connect.
+    """
     origins = ws.headers.getlist("origin")
     if not origins or "*" in allowed:
         return True
@@ -359,14 +375,14 @@ def same_origin(ws: WebSocket, allowed: Collection[str]) -> bool:
         return True
     if not host or scheme not in _DEFAULT_PORTS:
         return False
-    if scheme == "http" and ws.scope.get("scheme") in _OVER_TLS:  # anybody on the way could have written that page
+    if scheme == "http" and ws.scope.get("scheme") in _OVER_TLS:  # an attacker on the network can forge such a page
         return False
     asked = ws.headers.get("host") or ""
     return host == _scheme_and_host(f"{scheme}://{asked}")[1]
 
 
 def _scheme_and_host(origin: str) -> tuple[str, str]:
-    """The parts of an origin; the host is with its port, if that is not its scheme's own."""
+    """Return the scheme and the host of an origin. The host includes the port unless it is the scheme's default."""
     scheme, _, host = origin.lower().rstrip("/").partition("://")
     return scheme, host.removesuffix(_DEFAULT_PORTS.get(scheme, ""))
 
@@ -376,7 +392,7 @@ def _is_credential(subprotocol: str) -> bool:
 
 
 def _token(subprotocol: str) -> str:
-    """The token in a subprotocol. Raises `HTTPError` 401 if it is no base64url where it should be."""
+    """Return the token in a subprotocol. Raises `HTTPError` 401 if it should be base64url and is not."""
     if subprotocol.startswith(_BEARER):
         return subprotocol.removeprefix(_BEARER)
     encoded = subprotocol.removeprefix(_ENCODED_BEARER)

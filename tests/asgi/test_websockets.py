@@ -443,7 +443,7 @@ async def test_a_first_frame_is_bounded_in_size_and_time(monkeypatch: pytest.Mon
 
 
 async def test_no_more_than_some_wait_for_a_first_frame_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app_module, "MAX_STRANGERS", 1)
+    monkeypatch.setattr(app_module, "MAX_AWAITING_FIRST_FRAME", 1)
     app = serving()
     async with opened(app, "/frame") as stranger:
         assert (await refused(app, "/frame")).status_code == 401
