@@ -1,6 +1,6 @@
-"""A store for production: threads in PostgreSQL, `--store postgresql://…`, for several servers on one database.
+"""A store for production: threads in PostgreSQL (`--store postgresql://…`), for several servers on one database.
 
-This module holds the hooks; nothing heavy is imported until somebody configures the plugin.
+This module contains the hooks. They import the rest of the package when it is needed.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: how they are made, checked, shared and replaced."""
+"""Opens, checks, shares and replaces connections to PostgreSQL."""
 
 import asyncio
 import time
@@ -19,12 +19,12 @@ Work = Callable[[Connection], Awaitable[T]]
 STATEMENT_TIMEOUT = 10.0
 LOCK_TIMEOUT = 5.0
 ANSWER_TIMEOUT = 15.0
-"""Seconds after which a server that says nothing is given up; longer than it may work on a statement."""
+"""Seconds after which a server that does not answer counts as lost. It is longer than `STATEMENT_TIMEOUT`."""
 CHECK_AFTER = 10.0
-"""Seconds of idleness after which a connection is tried before it is used."""
+"""Seconds of idleness after which a connection is checked before it is used."""
 CHECK_TIMEOUT = 2.0
 BACK_OFF = (0.05, 0.1, 0.2, 0.5, 1.0)
-"""Seconds between attempts to connect; the last one repeats."""
+"""Seconds between attempts to connect. The last value repeats."""
 BUSY_TIMEOUT = 10.0
 
 SESSION = {
@@ -32,8 +32,8 @@ SESSION = {
     "lock_timeout": f"{LOCK_TIMEOUT:g}s",
     "idle_in_transaction_session_timeout": "30s",
     "default_transaction_isolation": "read committed",
-    # What a query costs must change neither with ANALYZE nor with its absence: every one is made for an index, in the
-    # order of that index, and planned once.
+    # The cost of a query must not depend on ANALYZE. Every query is written for an index, in the order of that index,
+    # and planned once.
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
@@ -45,7 +45,7 @@ SESSION = {
 
 
 class Connector:
-    """Makes connections. After a failure the next attempt waits, and all who ask wait for the same one."""
+    """Opens connections. After a failure the next attempt waits, and all callers wait for the same attempt."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -54,13 +54,13 @@ class Connector:
         self._not_before = 0.0
         self._attempts = asyncio.Lock()
         self.generation = 0
-        """Grows when the server turned out read-only: connections made before are of no use, wherever they lead."""
+        """Grows when a server turns out to be read-only. Connections that were opened before must be replaced."""
 
     async def connect(self) -> Connection:
-        """Make a connection for this store's statements. Raises `NotConnected`."""
+        """Open a connection with this store's session settings. Raises `NotConnected`."""
         failures = self._failures
         async with self._attempts:
-            if self._failures > failures:  # an attempt failed while this one waited its turn
+            if self._failures > failures:  # another attempt failed while this one waited for the lock
                 raise NotConnected(*self._failure)
             await asyncio.sleep(max(0.0, self._not_before - time.monotonic()))
             try:
@@ -79,7 +79,7 @@ class Connector:
         except Exception as error:
             if self._failures or isinstance(error, TimeoutError | ConnectionRefusedError):
                 raise
-        return await self._connect()  # one that was cut off while it was made says little about the next
+        return await self._connect()  # retried, since a connection that breaks while it opens may be an exception
 
     async def _connect(self) -> Connection:
         connection = await asyncpg.connect(
@@ -97,7 +97,7 @@ class Connector:
 
 
 class Link:
-    """One connection at a time, replaced when it is lost. Whoever uses a link uses it alone."""
+    """Holds one connection, and replaces it when it is lost. Only one task at a time may use a link."""
 
     def __init__(self, connector: Connector) -> None:
         self._connector = connector
@@ -106,12 +106,12 @@ class Link:
         self._used_at = 0.0
 
     async def ask(self, work: Work[T]) -> T:
-        """Do `work` on the connection.
+        """Do `work` on the connection, and return its result.
 
         Raises:
-            ConnectionLost: the connection is gone, and perhaps the work was done.
-            NotConnected: nothing was done.
-            StoreUnavailable: the server could not do it.
+            ConnectionLost: the connection was lost. It is unknown whether the work was done.
+            NotConnected: no connection could be opened, and nothing was done.
+            StoreUnavailable: the server could not do the work.
         """
         connection = await self._checked()
         try:
@@ -131,20 +131,20 @@ class Link:
             self._used_at = time.monotonic()
 
     async def insist(self, work: Work[T]) -> T:
-        """Do work that may be done twice; once more if the connection was lost."""
+        """Do work that may be done twice. It is retried once if the connection was lost. Raises as `ask` does."""
         try:
             return await self.ask(work)
         except ConnectionLost:
             return await self.ask(work)
 
     def drop(self) -> None:
-        """Give the connection up."""
+        """Abandon the connection without telling the server."""
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
 
     async def close(self) -> None:
-        """Say good-bye to the server."""
+        """Close the connection."""
         connection, self._connection = self._connection, None
         if connection is not None:
             try:
@@ -169,7 +169,7 @@ class Link:
 
 
 class Pool:
-    """A few links for what is not batched. Connections are made when they are needed."""
+    """A few links for operations that are not batched. Connections are opened when they are needed."""
 
     def __init__(self, connector: Connector, size: int) -> None:
         self._links = [Link(connector) for _ in range(size)]
@@ -177,13 +177,13 @@ class Pool:
         self._turns = asyncio.Semaphore(size)
 
     async def insist(self, work: Work[T]) -> T:
-        """`Link.insist` on a free link. Raises `StoreUnavailable` if none gets free in time."""
+        """Call `Link.insist` on a free link. Raises `StoreUnavailable` if none is free within `BUSY_TIMEOUT`."""
         try:
             async with asyncio.timeout(BUSY_TIMEOUT):
                 await self._turns.acquire()
         except TimeoutError:
             raise StoreUnavailable("PostgreSQL: all connections are busy", "no answer") from None
-        link = self._free.pop()  # the one that was used last: the others may rest
+        link = self._free.pop()  # the link that was used last, so that the others stay idle
         try:
             return await link.insist(work)
         finally:

@@ -1,4 +1,4 @@
-"""What can go wrong with PostgreSQL, in the words of the domain. No error of asyncpg leaves this package."""
+"""Converts errors of PostgreSQL and asyncpg to domain errors. No error of asyncpg leaves this package."""
 
 import asyncpg
 
@@ -7,9 +7,9 @@ from jimsapi.threads.errors import DomainError, StoreUnavailable, StoreUnusable
 _PRIVILEGE = "42501"
 _READ_ONLY = "25006"
 _LOST_CLASSES = ("08", "57P")
-"""SQLSTATE: connection exceptions; the server shuts down, crashed, or starts up."""
+"""Beginnings of SQLSTATEs: connection exceptions, and a server that shuts down, has crashed or starts up."""
 _REFUSED_CLASSES = ("22", "23", "54")
-"""SQLSTATE: the data cannot be stored, however often it is tried."""
+"""Beginnings of SQLSTATEs: the data cannot be stored, so a retry does not help."""
 
 DAMAGED = "database damaged"
 DENIED = "access denied"
@@ -29,23 +29,24 @@ _REASONS = {
     "57P": "no connection",
     "08": "no connection",
 }
-"""What readiness shows, by SQLSTATE or its beginning; the first that fits counts."""
+"""The reasons that `/readyz` shows, by SQLSTATE or its beginning. The first that matches is used."""
 
 
 class ConnectionLost(StoreUnavailable):
-    """The connection is gone; whether what was asked of it was done is not known."""
+    """The connection was lost. It is unknown whether the server has done the work."""
 
 
 class NotConnected(StoreUnavailable):
-    """No connection could be made; nothing was done."""
+    """No connection could be opened. The server has done nothing."""
 
 
 class DataRefused(RuntimeError):
-    """PostgreSQL does not take this data; asking again does not help."""
+    """PostgreSQL rejects the data. A retry does not help."""
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether the connection is of no more use: closed, silent, or to a server that went read-only (a failover)."""
+    """Whether the connection must be replaced: it is closed, does not answer, or its server became read-only (a
+    failover)."""
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
         return state.startswith(_LOST_CLASSES) or state == _READ_ONLY
@@ -55,7 +56,7 @@ def is_lost(error: BaseException) -> bool:
 
 
 def as_domain_error(error: Exception) -> Exception:
-    """What a caller gets for an error of asyncpg, of the network or of PostgreSQL."""
+    """Return the error that callers of the store get for an error of asyncpg, of the network or of PostgreSQL."""
     if isinstance(error, DomainError):
         return error
     if is_lost(error):
@@ -70,7 +71,7 @@ def as_domain_error(error: Exception) -> Exception:
 
 
 def as_unusable(name: str, error: Exception) -> StoreUnusable:
-    """Why the store cannot be opened."""
+    """Return the error for a store that cannot be opened, with the reason and a remedy. `name` names the database."""
     if isinstance(error, StoreUnusable):
         return error
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
@@ -86,7 +87,7 @@ def as_unusable(name: str, error: Exception) -> StoreUnusable:
 
 
 def public_reason(error: BaseException) -> str:
-    """The `reason` of a `StoreUnavailable`: a few words that name nothing."""
+    """Return the `reason` of a `StoreUnavailable`: a few words without names of servers, databases or roles."""
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
         return next((text for beginning, text in _REASONS.items() if state.startswith(beginning)), "")
@@ -98,7 +99,7 @@ def public_reason(error: BaseException) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """One line that says what happened. The details and hints of PostgreSQL may quote stored data: they stay out."""
+    """Return one line for the log. It omits PostgreSQL's details and hints, which may quote stored data."""
     if isinstance(error, DomainError):
         return str(error)
     if isinstance(error, asyncpg.PostgresError):

@@ -1,7 +1,7 @@
-"""How messages are accepted and runs are finished: all that wait go together, in one call after the other.
+"""Accepts messages and finishes runs in batches: each call to the database does all operations that wait.
 
-A call is one transaction and one round trip, so what wait together share the server's work and its sync to the disk.
-While the server does one, this process prepares the next. A second connection is for when a call takes long.
+A call is one transaction and one round trip, so the operations of a batch share the server's work and its sync to disk.
+While the server does one call, this process collects the next batch. A second connection is used if a call takes long.
 """
 
 import asyncio
@@ -23,18 +23,18 @@ from jimsapi_postgres.connections import Connection, Link
 from jimsapi_postgres.errors import ConnectionLost, DataRefused, NotConnected
 
 AT_ONCE = 32
-"""Operations in one call; it holds a lock for each. In a larger one each costs hardly less, while this process has
-nothing to do: all its clients wait for the same call."""
+"""Most operations in one call, which holds a lock for each. A larger call would hardly be cheaper for each operation,
+and this process would be idle while all its clients wait for the same call."""
 WORTH_SHARING = 8
-"""How many messages and how many runs must wait to share a transaction. With fewer, taking turns comes to fewer calls:
-the ones gather while the others are done."""
+"""How many messages and how many runs must wait before they share a transaction. With fewer, separate calls in turn are
+cheaper, since one kind collects while the other is done."""
 PATIENCE = 0.005
-"""Seconds after which a call does not keep the other connection from work any more: it may be held up by a lock."""
+"""Seconds after which the other connection may work too, since a lock may delay the current call."""
 ONE_BY_ONE_WITHIN = 10.0
-"""Seconds for doing the operations of a failed call one by one; what is left then fails."""
+"""Seconds for doing the operations of a failed call one by one. Operations that are left after that fail."""
 
 _CONCERN_ALL = ("0A", "28", "3D", "42", "53", "58")
-"""SQLSTATE: what is wrong with the server, the database or the role, and not with an operation."""
+"""Beginnings of SQLSTATEs for faults of the server, the database or the role, which affect every operation."""
 
 _RUN = """
     SELECT
@@ -63,7 +63,7 @@ CONTEXT = """
 
 
 class _Waiting:
-    """One operation and who waits for it."""
+    """One operation, and the future for its result."""
 
     __slots__ = ("future", "item")
 
@@ -73,10 +73,10 @@ class _Waiting:
 
 
 class Lanes:
-    """Takes what waits from two queues, on as many connections as there are links.
+    """Does the operations of two queues in batches. Each link has one task that works on it.
 
-    `report` is told of each call that wrote. `keep_keys` says how long an idempotency key is known. Cancelling a future
-    that was handed out undoes nothing.
+    `report` is called with the record of each call that wrote. `keep_keys` returns for how long an idempotency key is
+    stored. Cancelling a future that `accept` or `finish` returned does not cancel the operation.
     """
 
     def __init__(
@@ -89,8 +89,8 @@ class Lanes:
         self._finishes: deque[_Waiting] = deque()
         self._contacts: set[str] = set()
         self._doubtful: set[UUID] = set()
-        self._only_new = False  # the last messages were all of new contacts, and had no keys
-        self._young: Link | None = None
+        self._only_new = False  # the last batch had only messages of new contacts, without keys
+        self._recent_call: Link | None = None
         self._wake = asyncio.Event()
         self._closing = False
         self._loop = asyncio.get_running_loop()
@@ -98,18 +98,18 @@ class Lanes:
             ServiceTask.begin(self._work(link), loop=self._loop, name="jimsapi-postgres-lane") for link in links
         ]
         self.failing = False
-        """Whether the last call could not be done."""
+        """Whether the last call failed."""
 
     def accept(self, plan: RunPlan) -> asyncio.Future[Accepted]:
-        """Have a message accepted with the next call."""
+        """Accept a message with the next call. Returns a future for the result."""
         return self._submit(self._accepts, plan)
 
     def finish(self, run_id: UUID, owner: UUID, outcome: Outcome) -> asyncio.Future[Settled]:
-        """Have a run finished with the next call."""
+        """Finish a run with the next call. Returns a future for the result."""
         return self._submit(self._finishes, (run_id, owner, outcome))
 
     async def close(self, seconds: float) -> None:
-        """Do what waits, for so long, and close the connections."""
+        """Do the waiting operations for up to `seconds`, reject the rest, and close the connections."""
         self._closing = True
         self._wake.set()
         _, late = await asyncio.wait(self._tasks, timeout=seconds)
@@ -129,18 +129,18 @@ class Lanes:
             future.set_exception(StoreUnavailable("the store is closed"))
             return future
         queue.append(_Waiting(item, future))
-        if self._young is None:  # else that call's lane looks for more afterwards
+        if self._recent_call is None:  # else that call's lane looks for more afterwards
             self._wake.set()
         return future
 
     async def _work(self, link: Link) -> None:
         while True:
-            if self._young is not None:
+            if self._recent_call is not None:
                 await self._sleep()
             elif batch := self._next():
                 await self._call(link, *batch)
             elif self._closing and not (self._accepts or self._finishes):
-                self._wake.set()  # the other lane may sleep
+                self._wake.set()  # the other task may wait for it
                 return
             else:
                 await self._sleep()
@@ -150,7 +150,7 @@ class Lanes:
         await self._wake.wait()
 
     def _next(self) -> "tuple[list[_Waiting], _Call] | None":
-        """What to do next, and how."""
+        """Return the next batch and the function for it; None if nothing can be done now."""
         share = self._only_new and min(len(self._accepts), len(self._finishes)) >= WORTH_SHARING
         limit = AT_ONCE // 2 if share else AT_ONCE
         finishes = self._next_finishes(limit)
@@ -171,10 +171,10 @@ class Lanes:
         return [self._finishes.popleft() for _ in range(min(len(self._finishes), limit))]
 
     def _next_accepts(self, limit: int) -> list[_Waiting]:
-        """What waits, all with idempotency keys or all without.
+        """Take waiting messages from the queue, either all with idempotency keys or all without.
 
-        But for contacts that the other lane works on: theirs would wait for its locks, and overtake. For the same
-        reason nothing is taken of a contact of which something is left.
+        It skips messages of contacts that the other connection works on, since they would wait for its locks and could
+        be stored out of order. To keep the order, it skips all later messages of a contact once it has skipped one.
         """
         taken: list[_Waiting] = []
         left: list[_Waiting] = []
@@ -195,7 +195,7 @@ class Lanes:
         items = [waiting.item for waiting in batch]
         contacts = {item.contact_id for item in items if isinstance(item, RunPlan)}
         self._contacts |= contacts
-        self._young = link
+        self._recent_call = link
         patience = self._loop.call_later(PATIENCE, self._let_others_work, link)
         try:
             results = await self._results(link, items, call)
@@ -203,12 +203,12 @@ class Lanes:
             for waiting in batch:
                 _reject(waiting, StoreUnavailable("the store is closed"))
             raise
-        except Exception as error:  # a fault of ours; the lane goes on, and nobody waits for ever
+        except Exception as error:  # a bug must not stop the task or leave callers waiting
             results = [error] * len(batch)
         finally:
             patience.cancel()
-            if self._young is link:
-                self._young = None
+            if self._recent_call is link:
+                self._recent_call = None
             self._contacts -= contacts
         again: list[_Waiting] = []
         for waiting, result in zip(batch, results, strict=True):
@@ -229,12 +229,12 @@ class Lanes:
             self._report(CommitRecord(done, time.perf_counter() - began, self.failing))
 
     def _let_others_work(self, link: Link) -> None:
-        if self._young is link:
-            self._young = None
+        if self._recent_call is link:
+            self._recent_call = None
             self._wake.set()
 
     async def _results(self, link: Link, items: list[Any], call: "_Call") -> list[Any]:
-        """The outcome of each item: an answer, or an error of its own."""
+        """Return a result or an error for each item."""
         for attempt in (1, 2):
             try:
                 return await link.ask(partial(call, items=items, doubtful=self._doubtful))
@@ -246,17 +246,17 @@ class Lanes:
                 if _concerns_all(error):
                     return _same_for_all(error, items)
                 break
-            except Exception:  # an item cannot be put into words for PostgreSQL, or what it gave back cannot be read
+            except Exception:  # an item cannot be encoded, or a result cannot be decoded
                 self._doubt(items)
                 break
         return await self._one_by_one(link, items, call)
 
     def _doubt(self, items: Iterable[Any]) -> None:
-        """Remember runs that may have been finished. Whoever finishes one asks until there is an answer."""
+        """Remember runs that a lost call may have finished. Callers repeat `finish` until they get a result."""
         self._doubtful.update(item[0] for item in items if not isinstance(item, RunPlan))
 
     async def _one_by_one(self, link: Link, items: list[Any], call: "_Call") -> list[Any]:
-        """One of the items spoils the call: do each alone, so that only that one fails."""
+        """Do each item alone after the call has failed, so that only the faulty item fails."""
         give_up_at = time.monotonic() + ONE_BY_ONE_WITHIN
         results: list[Any] = []
         failure: Exception | None = None
@@ -282,7 +282,7 @@ def _has_key(plan: RunPlan) -> bool:
 
 
 class _Call(Protocol):
-    """Does all items in one round trip. `doubtful` are runs that an earlier call may have finished already."""
+    """Does all items in one round trip. `doubtful` are runs that an earlier, lost call may have finished."""
 
     async def __call__(self, connection: Connection, items: list[Any], doubtful: set[UUID]) -> list[Any]: ...
 
@@ -331,7 +331,7 @@ async def _accepted_before(connection: Connection, plan: RunPlan) -> Accepted | 
         message = await connection.fetch(_BY_IDS, thread_id, [message_id])
         if not continues:
             stored += message
-        elif message:  # another program may have taken it out
+        elif message:  # another program may have deleted it
             snapshot = end_with(snapshot, rows.event_row(message[0]))
     elif created_new_thread and status == RunStatus.QUEUED:
         snapshot = await _read_context(connection, thread_id, plan.context)
@@ -345,7 +345,7 @@ async def _accepted_before(connection: Connection, plan: RunPlan) -> Accepted | 
 
 
 async def _read_context(connection: Connection, thread_id: UUID, limits: ContextLimits) -> Snapshot:
-    """The context of a thread as it is now."""
+    """Return the current context of a thread."""
     found = await connection.fetch(CONTEXT, thread_id, *rows.context_arguments(limits))
     return rows.read_snapshot(found, limits)
 
@@ -356,7 +356,7 @@ async def _finish(connection: Connection, items: list[rows.Finishing], doubtful:
 
 
 async def _accept_and_finish(connection: Connection, items: list[Any], doubtful: set[UUID]) -> list[Any]:
-    """Messages that are alike, and then runs. The messages are to be asked again if not all contacts are new."""
+    """Accept messages that are alike, and finish runs. If not all contacts are new, the messages have to be retried."""
     plans: list[RunPlan] = [item for item in items if isinstance(item, RunPlan)]
     finishing: list[rows.Finishing] = items[len(plans) :]
     if not finishing:
@@ -388,7 +388,7 @@ async def _read_settled(
 
 
 async def _finished_before(connection: Connection, finishing: rows.Finishing, found: Settled) -> Settled:
-    """What the first call would have answered, if it was this very outcome that it stored."""
+    """Return the result of an earlier, lost call if it stored this outcome; else `found`."""
     run_id, owner, outcome = finishing
     if found.status is not outcome.status:
         return found
@@ -404,18 +404,18 @@ async def _finished_before(connection: Connection, finishing: rows.Finishing, fo
 
 
 def _concerns_all(error: Exception) -> bool:
-    """Whether the server as a whole cannot work now: then the operations one by one cannot either."""
+    """Whether an error affects all operations, so that doing them one by one does not help."""
     state = getattr(error.__cause__, "sqlstate", None) or ""
     return isinstance(error, NotConnected) or state.startswith(_CONCERN_ALL)
 
 
 def _same_for_all(error: Exception, items: Iterable[Any]) -> list[Any]:
-    """An error of its own for each: an exception that several tasks raise mixes their tracebacks."""
+    """Return a separate error for each item, since an exception that several tasks raise mixes their tracebacks."""
     return [StoreUnavailable(*error.args) for _ in items]
 
 
 def _reject(waiting: _Waiting, error: BaseException) -> None:
     if isinstance(error, ConnectionLost | NotConnected):
-        error = StoreUnavailable(*error.args)  # those concern this package only
+        error = StoreUnavailable(*error.args)  # the subclasses are internal to this package
     if not waiting.future.done():
         waiting.future.set_exception(error)

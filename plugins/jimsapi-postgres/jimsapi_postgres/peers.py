@@ -1,4 +1,5 @@
-"""What other processes on the same database do to the runs of this one: it hears of turns, and buries the dead."""
+"""Listens to the other processes on the same database: for runs of this process that may start, and for processes that
+have died."""
 
 import asyncio
 import logging
@@ -16,16 +17,16 @@ logger = logging.getLogger("jimsapi.postgres")
 
 CHANNEL = "jimsapi_turn"
 POLL_EVERY = 2.0
-"""Seconds between looks for turns of which no notice came."""
+"""Seconds between two queries for runs that may start, in case a notice was lost."""
 RECONNECT_AFTER = 0.5
 SILENCE = timedelta(seconds=20)
-"""How old a process's last heartbeat is when the process counts as dead; it beats every 5 seconds."""
+"""The age of the last heartbeat at which a process counts as dead. A process sends one every 5 seconds."""
 RECOVERED_AT_ONCE = 1000
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 RECOVER = "SELECT jimsapi_recover_2($1, $2, $3, false)"
 
-# Each looked up alone: an index of all open runs may hold far more that have ended, until it is vacuumed.
+# Each run is looked up alone. Until a vacuum, an index of all open runs may contain many more that have ended.
 _WAIT_NO_MORE = """
     SELECT w.run_id
     FROM unnest($1::uuid[]) w (run_id)
@@ -41,11 +42,12 @@ _WAIT_NO_MORE = """
 
 
 class Peers:
-    """Listens on a connection of its own, for `owners`, the owners that this process's calls came from.
+    """Listens for notices on a separate connection.
 
-    `waiting` are its runs that wait for their turn: they are looked at now and then, since notices get lost. `on_turn`
-    is called, in the event loop's thread, with a run that may start, or has been ended, since another process did
-    something. It may be called too often, and for runs that are known no more.
+    - `owners`: the owners in this process. Notices for other owners are ignored.
+    - `waiting`: the runs of this process that wait for their turn. They are queried regularly, since notices get lost.
+    - `on_turn`: called, in the event loop's thread, with a run that may start or was ended by another process. It may
+      be called more than once for a run, and for runs that this process no longer knows.
     """
 
     def __init__(
@@ -55,19 +57,19 @@ class Peers:
         self._owners = owners
         self._waiting = waiting
         self._on_turn = on_turn
-        self._looked_at: datetime | None = None
+        self._checked_at: datetime | None = None
         self._back_since = LONG_AGO
         self._logged = ""
         self._task = ServiceTask.begin(self._listen(), loop=asyncio.get_running_loop(), name="jimsapi-postgres-peers")
 
     def has_been_away(self, now: datetime) -> bool:
-        """Whether this process was cut off from the database of late, or stopped with the whole machine.
+        """Whether this process was recently disconnected from the database, or suspended with the whole machine.
 
-        Whoever is silent `now`, by the database's clock, may have been so as well.
+        Then other processes may have been disconnected too, and must not count as dead. `now` is the database's time.
         """
-        if self._looked_at is None:  # it starts
+        if self._checked_at is None:  # the process starts
             return False
-        return now - self._looked_at > SILENCE / 2 or now - self._back_since < SILENCE
+        return now - self._checked_at > SILENCE / 2 or now - self._back_since < SILENCE
 
     async def close(self) -> None:
         """Stop listening."""
@@ -81,10 +83,10 @@ class Peers:
                 connection = await self._connector.connect()
                 await self._serve(connection)
             except Exception as error:
-                # Whoever asks the store for something gets the domain errors.
+                # Callers of the store get the domain errors, so these are not logged here.
                 if not isinstance(error, DomainError) and self._logged != (cause := reason(error)):
                     self._logged = cause
-                    logger.warning("no notice of other processes' runs: %s; connecting anew until it works", cause)
+                    logger.warning("cannot listen for the notices of other processes: %s; reconnecting", cause)
                 await asyncio.sleep(RECONNECT_AFTER)
             finally:
                 if connection is not None:
@@ -93,31 +95,31 @@ class Peers:
     async def _serve(self, connection: Connection) -> None:
         closed = asyncio.Event()
         connection.add_termination_listener(lambda _: closed.set())
-        await connection.add_listener(CHANNEL, self._hear)
+        await connection.add_listener(CHANNEL, self._on_notice)
         listens_since = await connection.fetchval("SELECT clock_timestamp()")
         while not closed.is_set():
             now = await connection.fetchval("SELECT clock_timestamp()")
-            if self._looked_at is not None and now - self._looked_at > SILENCE / 2:
+            if self._checked_at is not None and now - self._checked_at > SILENCE / 2:
                 self._back_since = now
-            self._looked_at = now
+            self._checked_at = now
             if self._waiting:
                 for (run_id,) in await connection.fetch(_WAIT_NO_MORE, list(self._waiting)):
                     self._on_turn(UUID(int=run_id.int))
-            # Whoever is silent gets as long to be heard again as we listen.
+            # After a disconnect other processes get the time `SILENCE` to send a heartbeat again.
             if self._owners and now - max(listens_since, self._back_since) > SILENCE:
-                await self._bury(connection)
+                await self._end_runs_of_dead(connection)
             self._logged = ""
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_EVERY):
                     await closed.wait()
 
-    async def _bury(self, connection: Connection) -> None:
+    async def _end_runs_of_dead(self, connection: Connection) -> None:
         me = next(iter(self._owners))
         if ended := await connection.fetchval(RECOVER, me, SILENCE, RECOVERED_AT_ONCE):
-            logger.warning("%d runs of a process that is heard no more are marked interrupted", ended)
+            logger.warning("marked %d runs of a dead process as interrupted", ended)
 
-    def _hear(self, connection: Connection, pid: int, channel: str, payload: str) -> None:
+    def _on_notice(self, connection: Connection, pid: int, channel: str, payload: str) -> None:
         owner, _, run = payload.partition(" ")
-        with suppress(ValueError):  # anybody may notify
+        with suppress(ValueError):  # other programs may notify with any text
             if UUID(owner) in self._owners:
                 self._on_turn(UUID(run))

@@ -1,4 +1,4 @@
-"""What goes into the functions of `sql/functions.sql`, and what comes out of them."""
+"""Converts plans and outcomes to arguments of the functions in `sql/functions.sql`, and their rows to results."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -53,7 +53,7 @@ FINISH = """
     ORDER BY item
 """
 
-# The messages come first: locks of contacts are taken before those of threads.
+# The messages come first, since every transaction locks contacts before threads.
 ACCEPT_AND_FINISH = """
     SELECT NULL::boolean, verdict, id, NULL::timestamp, NULL::uuid[], data, first_at FROM jimsapi_accept_alike_3(
         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16
@@ -65,13 +65,14 @@ ACCEPT_AND_FINISH = """
 """
 
 WINDOW, OLDER_COMM, OLDER_STATES, MORE, ENTERED, CONTINUED = 1, 2, 3, 4, 5, 6
-"""The parts in which a context comes, and beside it what entered the thread, and a message that had entered before."""
+"""Values of `part`: the parts of a context, then the events that were added to the thread (`ENTERED`), and the message
+that was in the thread before (`CONTINUED`)."""
 
 LONG_AGO = 3e9
-"""Seconds; PostgreSQL's clock goes no further back than some thousand years."""
+"""Seconds. PostgreSQL's timestamps go back only some thousand years."""
 
 CREATED_IDS = 12
-"""Where `new_events` stands among the arguments of `jimsapi_accept_2`."""
+"""The index of `new_events` in the arguments of `jimsapi_accept_2`."""
 
 _in_order = attrgetter("created_at", "event_id")
 _shared = attrgetter(
@@ -79,23 +80,24 @@ _shared = attrgetter(
 )
 
 Finishing = tuple[UUID, UUID, Outcome]
-"""A run, its owner, and how it ends."""
+"""A run, its owner, and its outcome."""
 
 
 class Known(Exception):
-    """The run was accepted before: its answer has to be looked up."""
+    """The run was accepted before, so its result has to be looked up."""
 
 
 class Alone(Exception):
-    """It answers the message of an interrupted run: to be asked in a call of its own."""
+    """The run answers the message of an interrupted run, which needs a separate call."""
 
 
 class Again(Exception):
-    """Another message of the same call made the thread, or has the key; or the thread was deleted meanwhile."""
+    """The message has to be retried: another message of the call created the thread or has the same key, or the thread
+    was deleted meanwhile."""
 
 
 def accept_arguments(plans: Sequence[RunPlan]) -> list[list[Any]]:
-    """The arrays of `jimsapi_accept_2`."""
+    """Return the arrays for `jimsapi_accept_2`."""
     new: list[tuple[UUID | None, UUID | None, str | None, bytes | None]] = []
     selectors: list[tuple[int, int, UUID | None, str | None, float | None]] = []
     for item, plan in enumerate(plans, 1):
@@ -113,7 +115,7 @@ def accept_arguments(plans: Sequence[RunPlan]) -> list[list[Any]]:
                 case ByExternalId(external_id):
                     selectors.append((item, 3, None, external_id, None))
         new.append(made)
-    now = datetime.now()  # threads are dated by the process's local time, as JIMS has it
+    now = datetime.now()  # JIMS stores the creation time of threads in the process's local time
     limits = [context_arguments(plan.context) for plan in plans]
     columns: list[list[Any]] = [
         [plan.run_id for plan in plans],
@@ -140,9 +142,9 @@ def accept_arguments(plans: Sequence[RunPlan]) -> list[list[Any]]:
 
 
 def are_alike(plans: Sequence[RunPlan]) -> bool:
-    """Whether `jimsapi_accept_alike_3` can take them: most messages are for the newest thread of their contact.
+    """Whether `jimsapi_accept_alike_3` can accept the plans. Most messages are for the newest thread of their contact.
 
-    It stores what its arguments have of a plan. A plan with anything else is not `plain`, or must not be taken here.
+    The function stores only the parts of a plan that its arguments contain, so plans with other parts are excluded.
     """
     first = plans[0]
     match first.selectors:
@@ -156,7 +158,7 @@ def are_alike(plans: Sequence[RunPlan]) -> bool:
 
 
 def alike_arguments(plans: Sequence[RunPlan], *, only_new: bool) -> list[Any]:
-    """The arguments of `jimsapi_accept_alike_3`."""
+    """Return the arguments for `jimsapi_accept_alike_3`."""
     first = plans[0]
     messages = [plan.message for plan in plans]
     age = next(selector.active_within for selector in first.selectors if isinstance(selector, Latest))
@@ -180,7 +182,7 @@ def alike_arguments(plans: Sequence[RunPlan], *, only_new: bool) -> list[Any]:
 
 
 def read_alike(plans: Sequence[RunPlan], arguments: Sequence[Any], rows: Sequence[Any]) -> list[Accepted | Exception]:
-    """What became of each plan, from what `jimsapi_accept_alike_3` gave."""
+    """Return the result of each plan from the rows of `jimsapi_accept_alike_3`."""
     item, *_, config, first_at = rows[0]
     return read_accepted(plans, arguments[6], rows) if item > 0 else read_new(plans, arguments, config, first_at)
 
@@ -188,7 +190,7 @@ def read_alike(plans: Sequence[RunPlan], arguments: Sequence[Any], rows: Sequenc
 def read_new(
     plans: Sequence[RunPlan], arguments: Sequence[Any], config: bytes, first_at: datetime
 ) -> list[Accepted | Exception]:
-    """What became of each plan where all contacts were new."""
+    """Return the result of each plan if all contacts were new."""
     threads, created_ids, now = arguments[5], arguments[6], arguments[10]
     created_at, second_at = now.astimezone(UTC), first_at + TICK
     results: list[Accepted | Exception] = []
@@ -200,7 +202,8 @@ def read_new(
 
 
 def key_arguments(plans: Sequence[RunPlan], keep_keys: timedelta) -> list[Any]:
-    """What `jimsapi_accept_with_keys_2` takes before the arrays of `jimsapi_accept_2`. All of the plans have a key."""
+    """Return the first arguments for `jimsapi_accept_with_keys_2`; those of `jimsapi_accept_2` follow. All plans must
+    have a key."""
     keys = [plan.idempotency for plan in plans if plan.idempotency is not None]
     return [[key.key for key in keys], [key.body for key in keys], keep_keys]
 
@@ -208,7 +211,7 @@ def key_arguments(plans: Sequence[RunPlan], keep_keys: timedelta) -> list[Any]:
 def read_accepted(
     plans: Sequence[RunPlan], created_ids: Sequence[UUID], rows: Iterable[Any]
 ) -> list[Accepted | Exception]:
-    """What became of each plan: its answer, or what its caller is to be told."""
+    """Return the result of each plan, or the error for its caller."""
     headers: dict[int, Any] = {}
     contexts: dict[int, list[Any]] = {}
     for row in rows:
@@ -259,7 +262,7 @@ def _accepted(plan: RunPlan, created_id: UUID, header: Any, context: list[Any]) 
 
 
 def read_snapshot(rows: Iterable[Any], limits: ContextLimits) -> Snapshot:
-    """Make a context of the rows `(part, event_id, created_at, event_type, event_data)` that a function gave."""
+    """Return the context in the rows `(part, event_id, created_at, event_type, event_data)` of a function."""
     parts: dict[int, list[EventRow]] = {WINDOW: [], OLDER_COMM: [], OLDER_STATES: []}
     more = False
     for part, event_id, created_at, event_type, data in rows:
@@ -276,12 +279,12 @@ def read_snapshot(rows: Iterable[Any], limits: ContextLimits) -> Snapshot:
 
 
 def context_arguments(limits: ContextLimits) -> tuple[int | None, int | None]:
-    """The limits as the functions take them."""
+    """Return the limits as arguments for the functions."""
     return (None, None) if limits.events == 0 else (limits.events, limits.bytes)
 
 
 def finish_arguments(finishing: Sequence[Finishing]) -> list[list[Any]]:
-    """The arrays of `jimsapi_finish_4`."""
+    """Return the arrays for `jimsapi_finish_4`."""
     events = [
         (item, event.event_id, event.event_type, event.data)
         for item, (_, _, outcome) in enumerate(finishing, 1)
@@ -301,7 +304,7 @@ def finish_arguments(finishing: Sequence[Finishing]) -> list[list[Any]]:
 
 
 def read_settled(finishing: Sequence[Finishing], rows: Sequence[Any]) -> list[Settled | Exception]:
-    """What became of each run."""
+    """Return the result of each run."""
     return [_settled(outcome, row) for (_, _, outcome), row in zip(finishing, rows, strict=True)]
 
 
@@ -320,7 +323,7 @@ def _settled(outcome: Outcome, row: Any) -> Settled | Exception:
 
 
 def settled(counted: bool, status: str | None, next_run: UUID | None, stored: list[EventRow]) -> Settled:
-    """How a run stands, in our own types."""
+    """Return the state of a run as a `Settled`."""
     return Settled(
         counted,
         None if status is None else RunStatus(status),
@@ -330,12 +333,12 @@ def settled(counted: bool, status: str | None, next_run: UUID | None, stored: li
 
 
 def thread_record(thread_id: UUID, contact_id: str | None, created_at: datetime, config: bytes) -> ThreadRecord:
-    """A thread's `created_at` stands in the process's local time."""
+    """Return a thread. Its `created_at` in the database is in the process's local time."""
     return ThreadRecord(as_uuid(thread_id), contact_id, created_at.astimezone(UTC), config)
 
 
 def adopted_run(row: Any) -> AdoptedRun:
-    """A run from what `jimsapi_adopt_2` gives."""
+    """Return a run from a row of `jimsapi_adopt_2`."""
     run_id, thread_id, contact_id, message_id, message_type, data, caller, webhook_url = row
     return AdoptedRun(
         as_uuid(run_id),
@@ -348,7 +351,8 @@ def adopted_run(row: Any) -> AdoptedRun:
 
 
 def stored_run(run_id: UUID, contact_id: str | None, row: Sequence[Any], events: list[EventRecord]) -> StoredRun:
-    """A run from `thread_id, status, created_new_thread`, three times, `error, failure, streamed`, and what it sent."""
+    """Return a run from the row `thread_id, status, created_new_thread, accepted_at, started_at, finished_at, error,
+    failure, streamed` and the events that it sent."""
     thread_id, status, created_new_thread, accepted_at, started_at, finished_at, error, failure, streamed = row
     return StoredRun(
         run_id=run_id,
@@ -367,23 +371,23 @@ def stored_run(run_id: UUID, contact_id: str | None, row: Sequence[Any], events:
 
 
 def event_record(row: Any) -> EventRecord:
-    """An event from `event_id, created_at, event_type, event_data`, and `created_at` with its time zone."""
+    """Return an event from `event_id, created_at, event_type, event_data`, and `created_at` with its time zone."""
     event_id, _, event_type, data, created_at = row
     return EventRecord(as_uuid(event_id), created_at.astimezone(UTC), event_type, data)
 
 
 def event_row(row: Any) -> EventRow:
-    """An event from `event_id, created_at, event_type, event_data`."""
+    """Return an event from `event_id, created_at, event_type, event_data`."""
     return EventRow(as_text(row[0]), row[1], row[2], row[3])
 
 
 def as_uuid(found: UUID) -> UUID:
-    """asyncpg's identifiers are of a class of its own, which not every encoder knows."""
+    """Convert asyncpg's own class of UUIDs, which some encoders do not support, to `UUID`."""
     return UUID(int=found.int)
 
 
 def as_text(found: UUID) -> str:
-    """An identifier in 32 digits: most events of a context are never looked at, and a `UUID` costs more to make."""
+    """Return an identifier as 32 digits. Most events of a context are not used, and a `UUID` costs more to make."""
     return found.hex
 
 

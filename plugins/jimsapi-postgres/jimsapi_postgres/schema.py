@@ -1,7 +1,7 @@
-"""The tables, indexes and functions in a database, and how they are brought up to date beside servers at work.
+"""The tables, indexes and functions in a database, and their migrations, which run while servers are at work.
 
-`threads` and `thread_events` are JIMS's own, so that other JIMS programs can use the same database. All else is ours,
-is only ever added, and is named `jimsapi_…`. A migration is repeatable: one that was cut off is simply done again.
+`threads` and `thread_events` are JIMS's own tables, so that other JIMS programs can use the same database. Migrations
+only add to the rest, whose names begin with `jimsapi_`. An interrupted migration is simply repeated.
 """
 
 import asyncio
@@ -21,17 +21,17 @@ logger = logging.getLogger("jimsapi.postgres")
 
 OLDEST_POSTGRES = 13
 LOCK_KEY = 0x6A696D73_61706901
-"""The advisory lock of whoever changes the schema."""
+"""The advisory lock of the process that changes the schema."""
 ASK_LOCK_EVERY = 0.2
 LARGE = 268_435_456
-"""Bytes of `thread_events` beyond which a start leaves the building of indexes to `jimsapi db upgrade`."""
+"""Most bytes of `thread_events` with which a start builds indexes. Beyond, `jimsapi db upgrade` has to build them."""
 
 INDEXES_1 = {
     "jimsapi_threads_contact": "threads (contact_id, created_at, thread_id)",
     "jimsapi_threads_external": "threads (external_id, created_at) WHERE external_id IS NOT NULL",
     "jimsapi_events_order": "thread_events (thread_id, created_at, event_id)",
-    # A context's parts, each found at a cost that does not depend on the thread's length. The predicates are equalities
-    # of an expression, which queries repeat word for word.
+    # With these the cost of a context does not depend on the thread's length. Queries have to repeat the expressions of
+    # the predicates literally.
     "jimsapi_events_comm": "thread_events (thread_id, created_at, event_id) WHERE substr(event_type, 1, 5) = 'comm.'",
     "jimsapi_events_state": (
         "thread_events (thread_id, event_type, created_at, event_id) WHERE substr(event_type, 1, 10) = 'state.set.'"
@@ -59,13 +59,14 @@ _MISSING_PRIVILEGES = """
 
 
 async def prepare(target: Target, *, wait: float | None, large: int | None = LARGE) -> int:
-    """Bring a database up to date, and check that it can be used. Returns the version that was found; 0 is none.
+    """Upgrade the schema of a database, and check that the store can use it.
 
-    One process at a time does it; the others wait, at most `wait` seconds (None: as long as it takes), and so does each
-    change for the transactions that hold it up. With `large`, a `thread_events` of more bytes is not indexed here.
+    Returns the version of the schema before the upgrade; 0 if there was none. One process at a time upgrades. The
+    others wait for it, and each change waits for transactions that block it, for at most `wait` seconds each (None: no
+    limit). If `thread_events` has more than `large` bytes (None: no limit), its indexes are not built here.
 
     Raises:
-        StoreUnusable: the message says why, and which command mends it.
+        StoreUnusable: the database cannot be used. The message contains the reason and the remedy.
     """
     try:
         connection = await asyncpg.connect(**connect_arguments(target))
@@ -90,7 +91,7 @@ async def _prepare(connection: Connection, name: str, wait: float | None, large:
     found = await _version(connection, name)
     if found < len(MIGRATIONS):
         await _take_lock(connection, name, wait)
-        # Another process may have done it while this one waited.
+        # Another process may have upgraded the database while this one waited.
         for version in range(await _version(connection, name) + 1, len(MIGRATIONS) + 1):
             if version == 1:
                 await _refuse_large(connection, name, large)
@@ -126,7 +127,7 @@ async def _version_2(connection: Connection) -> None:
 
 
 async def _version_3(connection: Connection) -> None:
-    """It had other functions; those come with the newest version."""
+    """Version 3 changed only functions, which the newest version creates."""
 
 
 async def _version_4(connection: Connection) -> None:
@@ -137,14 +138,14 @@ async def _version_4(connection: Connection) -> None:
 
 MIGRATIONS: tuple[Callable[[Connection], Awaitable[None]], ...] = (_version_1, _version_2, _version_3, _version_4)
 SERVES_FROM = (len(MIGRATIONS),) * (len(MIGRATIONS) - 1) + (1,)
-"""For each version the oldest server that can work with it: an older one may be at work while a newer one starts.
+"""For each version of the schema the oldest server that works with it. Older servers may run while a newer one starts.
 
-Versions before the newest, as they are made here, have tables only: the functions come with the newest version.
+The earlier migrations create only tables and indexes. The newest one creates the functions.
 """
 
 
 async def _build_index(connection: Connection, index: str, definition: str) -> None:
-    """Build an index while others write. One that was cut off stays behind as invalid, and is built anew."""
+    """Build an index while other processes write. If an interrupted build has left an invalid index, it is replaced."""
     valid = await connection.fetchval("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)", index)
     if valid is False:
         await connection.execute(f"DROP INDEX CONCURRENTLY {index}")
@@ -177,9 +178,9 @@ async def _set_version(connection: Connection, version: int) -> None:
 
 
 async def _take_lock(connection: Connection, name: str, wait: float | None) -> None:
-    """Take the lock, which ends with the connection.
+    """Take the lock, which is released with the connection.
 
-    By asking again and again: a statement that waits would hold up the building of indexes, which waits for it.
+    It polls for the lock. A statement that waits would block the building of indexes, which waits for all statements.
     """
     began = time.monotonic()
     while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_KEY):
@@ -198,7 +199,7 @@ async def _refuse_unfit_server(connection: Connection, name: str) -> None:
 
 
 async def _refuse_shared_session(connection: Connection, target: Target) -> None:
-    """A pooler that gives each transaction another session loses locks, notices and settings."""
+    """Reject a pooler that gives each transaction another session, since locks, notices and settings would be lost."""
     session = await connection.fetchval("SELECT pg_backend_pid()")
     if session == connection.get_server_pid():
         return

@@ -47,27 +47,28 @@ T = TypeVar("T")
 LANES = 2
 POOL = 3
 DELETIONS = 2
-"""Deletions at a time: they may take long, and must leave connections for all else."""
+"""Most deletions at a time. They may take long, and must leave connections for other operations."""
 PING_TIMEOUT = 5.0
 TROUBLE_SHOWN_FOR = 10.0
-"""Seconds for which a ping fails after the disk was full, damage was met, or access to a table was denied: its own
-small write, to another table, may succeed all the same."""
+"""Seconds for which `ping` fails after a full disk, a damaged table or denied access to a table. The small write of
+`ping` goes to another table, so it may succeed in spite of the fault."""
 CLOSE_WITHIN = 5.0
 WAIT_FOR_UPGRADE = 45.0
 DELETE_TIMEOUT = 300.0
-"""Seconds that deleting a thread, or all of a contact, may take in the database."""
+"""Seconds that one transaction of a deletion may take in the database."""
 DELETED_AT_ONCE = 500
 """Threads of a contact that are deleted in one transaction, which holds a lock for each."""
 KEEP_OWNERS = timedelta(hours=1)
-"""How long a silent process without open runs is remembered; one that was only stopped for longer is added again."""
+"""How long the row of a process without heartbeats and open runs is kept. If the process was only suspended, its next
+heartbeat adds the row again."""
 PURGED_AT_ONCE = 1000
 ADOPTED_AT_ONCE = 1000
 
 _EVENT = "e.event_id, e.created_at, e.event_type, e.event_data::json"
 _THREAD = "t.thread_id, t.contact_id, t.created_at, t.thread_config::json"
 
-# A page and a context end once their text exceeds a limit. How much the text of a row takes at least is known without
-# fetching it; rows that are certainly behind the end stay out.
+# A page and a context end when their text exceeds a limit. The least size of a row's text is known without fetching it,
+# so the query leaves out rows that are certainly beyond the end.
 _WITHIN = "WHERE position <= 2 OR weight - size <= {limit}"
 
 _BY_ID = f"SELECT {_THREAD} FROM threads t WHERE t.thread_id BETWEEN $1 AND $1 ORDER BY t.thread_id LIMIT 1"
@@ -168,10 +169,10 @@ _LAST_TIME = datetime.max
 
 
 class PostgresStore:
-    """Keeps threads in PostgreSQL, in the tables of JIMS, which its programs can use at the same time.
+    """Stores threads in PostgreSQL, in the tables of JIMS, which JIMS programs can use at the same time.
 
     `url` is `postgresql://…`, or one of the forms of SQLAlchemy. Any number of processes may open the same database.
-    Raises `ValueError` if the URL is faulty; connects when it is entered.
+    Raises `ValueError` if the URL is invalid. The store connects when its context is entered.
     """
 
     def __init__(self, url: str) -> None:
@@ -205,7 +206,7 @@ class PostgresStore:
                 link.drop()
             raise as_unusable(self.name, error) from error
         self._pool = Pool(connector, POOL)
-        # On a connection of its own: a process that is not heard since it has much to do would pass for dead.
+        # Heartbeats have a separate connection. If they had to wait for one, a busy process would count as dead.
         self._housekeeping = Pool(connector, 1)
         self._lanes = Lanes(links, self._report, lambda: self.keep_keys)
         self._peers = Peers(connector, self._owners, self._waiting, self._turn)
@@ -228,7 +229,7 @@ class PostgresStore:
     async def ping(self) -> None:
         try:
             async with asyncio.timeout(PING_TIMEOUT):
-                # Whether a failure is over, only writing shows.
+                # Only a write shows whether a failure is over.
                 failing = self._lanes is not None and self._lanes.failing
                 await self._do(_probe)
                 if failing or self._trouble is not None:
@@ -312,7 +313,7 @@ class PostgresStore:
 
         async def beat(connection: Connection) -> list[UUID]:
             await connection.execute(_BEAT, owner)
-            # What `adopt` took over, and does not know of since the answer was lost, is no orphan.
+            # A run that `adopt` took over is not an orphan, even if the result of `adopt` was lost.
             found = await connection.fetch(_OPEN_RUNS, owner, self._adoption)
             mine = [rows.as_uuid(row[0]) for row in found]
             orphans = [run_id for run_id in mine if run_id not in live]
@@ -349,7 +350,7 @@ class PostgresStore:
             return [rows.adopted_run(row) for row in found]
 
         adopted = await self._write(adopt, self._housekeeping)
-        self._adoption = uuid7()  # until there is an answer, the same one is asked for again
+        self._adoption = uuid7()  # after a lost result the next call repeats the same adoption
         return adopted
 
     async def run(self, run_id: UUID, acting_for: str | None, caller: UUID | None) -> StoredRun:
@@ -361,7 +362,7 @@ class PostgresStore:
             found: list[Any] = []
             if sent:
                 found = await connection.fetch(_BETWEEN, row[2], sent_at, sent_at + (sent - 1) * TICK)
-            # By their times: another program's event may have come at the same one.
+            # Keyed by time, since another program may have stored an event with the same time.
             events = {event[1]: rows.event_record(event) for event in found}
             return rows.stored_run(run_id, contact_id, run, list(events.values()))
 
@@ -382,7 +383,7 @@ class PostgresStore:
     async def events(self, thread_id: UUID, acting_for: str | None, limit: int, after: str | None) -> EventPage:
         async def read(connection: Connection) -> list[Any]:
             await _visible_thread(connection, thread_id, acting_for)
-            # A cursor is looked at only once the thread is there: a stranger learns nothing by it.
+            # The cursor is checked after the thread, so that its error does not reveal whether a thread exists.
             edge = (_FIRST_TIME, _FIRST_ID) if after is None else _read_cursor("events", after)
             found: list[Any] = await connection.fetch(_EVENTS, thread_id, *edge, limit + 1)
             return found
@@ -405,9 +406,9 @@ class PostgresStore:
         return closed
 
     async def delete_contact(self, contact_id: str) -> list[UUID]:
-        """Delete all threads of a contact: 500 in a transaction, so that more than 500 go in several.
+        """Delete all threads of a contact, 500 in each transaction.
 
-        If it fails between two of them, what is left is deleted when it is asked again.
+        If a transaction fails, the threads of earlier ones stay deleted. Another call deletes the rest.
         """
         closed: list[UUID] = []
         while True:
@@ -436,10 +437,10 @@ class PostgresStore:
     async def _delete(
         self, thread_id: UUID | None, contact_id: str | None, acting_for: str | None
     ) -> tuple[list[UUID], int]:
-        """Delete a thread or some of a contact. Returns the runs that were open, and how many threads there were."""
+        """Delete a thread, or some threads of a contact. Returns the runs that were open, and the number of threads."""
 
         async def delete(connection: Connection) -> tuple[list[UUID], int]:
-            # Not in a transaction of ours: were we stopped within it, its locks would stay.
+            # Without an explicit transaction: if this process were suspended within one, its locks would stay.
             await connection.execute(f"SET statement_timeout = '{DELETE_TIMEOUT:g}s'")
             arguments = (thread_id, contact_id, acting_for, list(self._owners), DELETED_AT_ONCE)
             try:
@@ -468,7 +469,7 @@ class PostgresStore:
             self._report(CommitRecord(1, asyncio.get_running_loop().time() - began, failed))
 
     async def _do(self, work: Work[T], pool: Pool | None = None) -> T:
-        """Do work on a connection of a pool, in a task of the store's: a caller that leaves cuts nothing off."""
+        """Do work on a connection of a pool, in a separate task, so that cancelling the caller does not cancel it."""
         pool = pool or self._pool
         if pool is None:
             raise StoreUnavailable("the store is not open")
@@ -478,7 +479,7 @@ class PostgresStore:
         try:
             return await asyncio.shield(task)
         except (ConnectionLost, NotConnected) as error:
-            raise StoreUnavailable(*error.args) from error  # those concern this package only
+            raise StoreUnavailable(*error.args) from error  # the subclasses are internal to this package
         except StoreUnavailable as error:
             self._note_trouble(error)
             raise
@@ -491,7 +492,7 @@ class PostgresStore:
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # whoever asked may have left
+            task.exception()  # marks the error as retrieved, since the caller may have been cancelled
 
     def _report(self, record: CommitRecord) -> None:
         if self.on_commit is not None:
@@ -521,7 +522,7 @@ async def _probe(connection: Connection) -> None:
 
 
 async def _touch(connection: Connection) -> None:
-    await connection.execute(_BEAT, _FIRST_ID)  # the heartbeat of nobody
+    await connection.execute(_BEAT, _FIRST_ID)  # no process has this owner
 
 
 def _fourth(row: Any) -> bytes | None:

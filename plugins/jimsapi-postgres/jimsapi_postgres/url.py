@@ -1,4 +1,4 @@
-"""What `--store postgresql://…` says, in the forms that people have at hand."""
+"""Parses the URL of `--store postgresql://…`, also in SQLAlchemy's forms."""
 
 import re
 from typing import Any
@@ -16,20 +16,20 @@ _PASSED_ON = {
     "sslrootcert", "sslcrl", "sslpassword", "sslnegotiation", "ssl_min_protocol_version", "ssl_max_protocol_version",
     "target_session_attrs", "krbsrvname", "gsslib", "application_name", "options", "search_path",
 }  # fmt: skip
-"""What asyncpg knows; the last three become settings of the session."""
+"""Parameters that asyncpg knows. The last three become settings of the session."""
 
 _OF_NO_USE = {
     "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout", "client_encoding",
     "prepared_statement_cache_size", "prepared_statement_name_func", "async_fallback", "command_timeout",
     "fallback_application_name", "load_balance_hosts",
 }  # fmt: skip
-"""What libpq and SQLAlchemy know of speed and upkeep; leaving it out changes nothing that is promised."""
+"""Parameters of libpq and SQLAlchemy for performance and keepalives, which this store ignores."""
 
 
 class Target(msgspec.Struct, frozen=True):
-    """Where the database is. `dsn` may hold a password and is never shown; `name` is what is shown instead.
+    """The address of the database.
 
-    `connect_timeout` is in seconds.
+    `dsn` may contain a password and is never shown; `name` is shown instead. `connect_timeout` is in seconds.
     """
 
     dsn: str
@@ -41,10 +41,10 @@ class Target(msgspec.Struct, frozen=True):
 
 
 def parse_url(url: str) -> Target:
-    """Read a URL, and spell it as asyncpg wants it.
+    """Parse a URL, and return it in the form that asyncpg expects.
 
     Raises:
-        ValueError: the URL is faulty, or has a parameter that is not known; the message holds no password.
+        ValueError: the URL is invalid or has an unknown parameter. The message does not contain a password.
     """
     try:
         parts = urlsplit(url)
@@ -59,13 +59,13 @@ def parse_url(url: str) -> Target:
     timeout = _connect_timeout(given.pop("connect_timeout", None))
     if "ssl" in given:  # SQLAlchemy's name for it with asyncpg
         given["sslmode"] = _ssl_mode(given.pop("ssl"))
-    for name in ("channel_binding", "gssencmode"):  # neither is used; who insists on it must hear that
+    for name in ("channel_binding", "gssencmode"):  # not supported; ignoring a required one would be unsafe
         if given.pop(name, "disable") not in ("disable", "prefer", "allow"):
             raise ValueError(f"{name} cannot be had here; leave it out, and say sslmode=verify-full")
     given = {name: value for name, value in given.items() if name not in _OF_NO_USE}
     if unknown := sorted(given.keys() - _PASSED_ON):
         raise ValueError(f"what is {', '.join(unknown)}? Known parameters are {', '.join(sorted(_PASSED_ON))}")
-    # The stored threads are written to: a server that is being followed is not the one.
+    # The store writes, so it must not connect to a read-only standby.
     given.setdefault("target_session_attrs", "read-write")
     login, at, hosts = parts.netloc.rpartition("@")
     _check_ports(
@@ -78,12 +78,12 @@ def parse_url(url: str) -> Target:
 
 
 def connect_arguments(target: Target) -> dict[str, Any]:
-    """What `asyncpg.connect` is called with."""
+    """Return the arguments for `asyncpg.connect`."""
     return {"dsn": target.dsn, "timeout": target.connect_timeout}
 
 
 def _check_ports(hosts: list[str], ports: str, *, shown: bool) -> None:
-    """Refuse a port that asyncpg could not connect to. Several hosts may have one each; `shown`: the message has it."""
+    """Raise `ValueError` for an invalid port. Each host may have one. `shown`: the message may contain the port."""
     of_hosts = [re.sub(r"^\[.*\]", "", host).partition(":")[2] for host in hosts if not host.startswith("/")]
     for port in (*of_hosts, *ports.split(",")):
         if port and not (port.isascii() and port.isdigit() and 0 < int(port) <= 65535):

@@ -149,7 +149,7 @@ async def test_who_was_stopped_itself_takes_nothing_over_at_once(
         await outside.execute(SILENT, DEAD)
         await store.recover(ME)
         async with asyncio.timeout(30):
-            while store._peers is None or store._peers._looked_at is None:
+            while store._peers is None or store._peers._checked_at is None:
                 await asyncio.sleep(0.01)
         postgres.psql("SELECT pg_sleep(1)")  # in the loop's own thread
         assert await store.adopt(ME) == []

@@ -94,7 +94,7 @@ async def pair(url: str, bot: Scripted) -> AsyncIterator[tuple[RunService, RunSe
         for service in (first, second):
             assert isinstance(service.store, PostgresStore)
             async with asyncio.timeout(30):
-                while service.store._peers is None or service.store._peers._looked_at is None:
+                while service.store._peers is None or service.store._peers._checked_at is None:
                     await asyncio.sleep(0.01)
         yield first, second
 
