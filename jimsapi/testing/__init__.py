@@ -1,6 +1,6 @@
-"""What plugin authors test their plugins with: contracts, each of which a plugin keeps by deriving one class.
+"""Contracts: test classes for plugin authors. An author derives a class from a contract to test a plugin with it.
 
-They need pytest; that of stores also needs hypothesis. Serving needs neither.
+All contracts need pytest, and that of stores also needs hypothesis. A server needs neither.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -30,12 +30,12 @@ _MODULES = {
     "ThreadStoreContract": "store",
 }
 
-# So that a failing assertion of a contract shows the values that it compared, as one in a test module does.
+# With this a failing assertion of a contract shows the compared values, as in a test module.
 pytest.register_assert_rewrite(*(f"jimsapi.testing.{name}" for name in (*_MODULES.values(), "store_machine")))
 
 
 def __getattr__(name: str) -> Any:
-    """Import a contract when it is asked for: the author of an auth plugin needs no hypothesis."""
+    """Import a contract when it is used, so that authors of auth plugins do not need hypothesis."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib

@@ -1,4 +1,4 @@
-"""The contract of an `AuthProvider`, as tests. A provider that passes them may stand before an API."""
+"""The contract of an `AuthProvider`, as tests. A provider that passes them is safe to protect an API."""
 
 import asyncio
 import re
@@ -36,7 +36,7 @@ from jimsapi.testing.contract import (
 from jimsapi.testing.watched import WatchedConnection, WatchedSecret
 
 Credential = Mapping[str, str | bytes]
-"""The headers that a caller proves itself with, and no others. Text is sent as UTF-8, bytes as they are."""
+"""The headers with a caller's credentials, and no others. Text is sent as UTF-8, bytes as they are."""
 
 PATH = "/contract/who"
 HUGE = 1_000_000
@@ -50,7 +50,7 @@ _CHALLENGE = re.compile(rf"{_TOKEN}(?: +(?:{_TOKEN68}|{_PARAMETER}(?:[ \t]*,[ \t
 
 
 class AuthProviderContract(PluginContract):
-    """Derive a class from this one in a test module, and say what the provider's credentials look like:
+    """Derive a class from this one in a test module, and declare examples of the provider's credentials:
 
         class TestTicket(AuthProviderContract):
             distribution = "jimsapi-ticket"
@@ -78,56 +78,56 @@ class AuthProviderContract(PluginContract):
     hook = "jimsapi_auth_provider"
 
     path = PATH
-    """What the cases ask for, by GET: credentials that are made for one request are made for this."""
+    """The path that the cases request by GET. Credentials that are valid for one request only must be for this one."""
 
-    # What a subclass declares
+    # Declarations of a subclass
 
     @property
     def good(self) -> Mapping[str, Credential]:
-        """Credentials that admit, by the subject of the identity that they give. Two are better than one."""
+        """Valid credentials, by the subject of the identity that they give. Declare two or more if possible."""
         raise self.undeclared("good", 'the headers that admit, by subject: {"holder": {"x-ticket": "sesame"}}')
 
     @property
     def secrets(self) -> Sequence[str]:
-        """The secret parts of `settings` and `good`, as text that must not be shown. Each of `good` holds one."""
+        """The secret parts of `settings` and `good`, which must not be shown. Each of `good` contains one."""
         raise self.undeclared("secrets", "the secret parts of `settings` and `good`")
 
     @property
     def foreign(self) -> Sequence[Credential]:
-        """Credentials of another kind, which are left to other providers."""
+        """Credentials of another kind, which the provider leaves to other providers."""
         raise self.undeclared("foreign", "credentials of another kind")
 
     @property
     def malformed(self) -> Sequence[Credential] | DoesNotApply:
-        """Credentials of this kind that nobody can have been given."""
+        """Credentials of this kind that are not well-formed."""
         raise self.undeclared("malformed", "credentials of its kind that are not well-formed, or DoesNotApply(why)")
 
     @property
     def wrong(self) -> Sequence[Credential]:
-        """Well-formed credentials that are not right."""
+        """Well-formed credentials that are not valid."""
         raise self.undeclared("wrong", "credentials of its kind that are not right")
 
     @property
     def expired(self) -> Sequence[Credential] | DoesNotApply:
-        """Credentials that were good, and are no more."""
+        """Credentials that were valid, and have expired."""
         raise self.undeclared("expired", "credentials that were good once, or DoesNotApply(why)")
 
     @property
     def denied(self) -> Sequence[Credential] | DoesNotApply:
-        """Good credentials whose holder may not enter."""
+        """Valid credentials of a holder who has no access."""
         raise self.undeclared("denied", "good credentials of somebody who may not enter, or DoesNotApply(why)")
 
     @property
     def half_configured(self) -> Sequence[Mapping[str, Any]] | DoesNotApply:
-        """Options of which one that is needed is missing."""
+        """Options without one that is required."""
         raise self.undeclared("half_configured", "options of which one is missing, or DoesNotApply(why)")
 
     @property
     def outage(self) -> Callable[[], AbstractAsyncContextManager[Any]] | DoesNotApply:
-        """While the async context manager that it returns is entered, what the provider asks cannot be reached."""
+        """Return an async context manager in which the service that the provider calls is unavailable."""
         raise self.undeclared("outage", "an async context manager that takes away what it asks, or DoesNotApply(why)")
 
-    # Being configured
+    # Configuration
 
     async def test_the_host_knows_it_by_its_distribution(self) -> None:
         api = self.api()
@@ -147,10 +147,10 @@ class AuthProviderContract(PluginContract):
                 async with self.client(given) as client:
                     statuses = [(await ask(client, one)).status_code for one in ({}, *self.good.values())]
             except (RuntimeError, StartError):
-                continue  # refusing to start is as closed
+                continue  # a server that does not start admits no caller either
             assert 200 not in statuses, f"with {sorted(given)} alone somebody enters"
 
-    # What it says of credentials
+    # Decisions
 
     async def test_good_credentials_are_admitted_as_who_they_are(self) -> None:
         async with self.opened() as provider:
@@ -221,7 +221,7 @@ class AuthProviderContract(PluginContract):
                             "comes twice, for a proxy may believe the other one"
                         )
 
-    # Many at once, and in mid-call
+    # Concurrent and cancelled calls
 
     async def test_many_at_once_get_their_own_answers(self) -> None:
         async with self.opened() as provider:
@@ -240,7 +240,7 @@ class AuthProviderContract(PluginContract):
             await cancel_in_mid_call(lambda: provider.authenticate(connection(credential)))
             await self.use(provider)
 
-    # What it asks is away
+    # Outages
 
     @needs("outage")
     async def test_in_an_outage_it_is_unavailable_and_admits_nobody(self) -> None:
@@ -277,13 +277,13 @@ class AuthProviderContract(PluginContract):
     async def test_secrets_are_compared_in_constant_time(self) -> None:
         secrets, seen = self.secrets, list[str]()
         async with self.opened(self.watched_settings(seen)) as provider:
-            seen.clear()  # what was compared at the start, no caller can time
+            seen.clear()  # callers cannot time the comparisons of the start
             for credential in self.near_misses():
                 await say(provider, credential, WatchedConnection(scope(credential), secrets, seen))
         assert not seen, f"a secret was compared by {', '.join(seen)}: use Secret.matches or hmac.compare_digest"
 
     def watched_settings(self, seen: list[str]) -> dict[str, Any]:
-        """The settings, with secrets that notice comparisons of what they reveal."""
+        """Return the settings, with secrets that record comparisons of their text."""
 
         def watched(value: Any) -> Any:
             if isinstance(value, list | tuple):
@@ -306,13 +306,13 @@ class AuthProviderContract(PluginContract):
         shown.must_not_hold([*self.secrets, *(_nearly(secret) for secret in self.secrets)])
 
     def own_specs(self) -> Iterator[Any]:
-        """The options that the plugin's distribution declares."""
+        """Return the options that the plugin's distribution declares."""
         for owned in declared_options(PluginManager(builtin_plugins())):
             if canonical(owned.distribution) == canonical(self.distribution):
                 yield from specs(owned.options)
 
     def options(self) -> Iterator[object]:
-        """The plugin's options as they are resolved, which logs may show: a secret has the type `Secret`."""
+        """Return the plugin's resolved options, which logs may show. A secret has the type `Secret`."""
         plugins = PluginManager(builtin_plugins())
         settings = resolved(plugins, self.settings)
         for owned in declared_options(plugins):
@@ -349,32 +349,34 @@ class AuthProviderContract(PluginContract):
             for credential in self.examples("denied"):
                 assert (await ask(client, credential)).status_code == 403
 
-    # What the cases are made of
+    # Helpers of the cases
 
     async def use(self, provider: Any) -> None:
         await self.admit(provider, *next(iter(self.examples("good").items())))
 
     async def admit(self, provider: Any, subject: str, credential: Credential) -> None:
-        """Fail unless these good credentials are admitted as who they are."""
+        """Fail unless these valid credentials are admitted with their subject."""
         identity = await say(provider, credential)
         assert isinstance(identity, Identity), f"the credentials of {subject} gave {described(identity)}"
         assert identity.subject == subject
 
     async def expect(self, name: str, refusal: type[Exception]) -> None:
-        """Fail unless each of these examples is refused so."""
+        """Fail unless the provider refuses each example of `name` with `refusal`."""
         for number, said in await self.answers(self.examples(name)):
             assert isinstance(said, refusal), f"{name}[{number}] gave {described(said)}"
 
     async def never_admit(self, credentials: Sequence[Credential]) -> None:
-        """Fail unless each is either left to the others or refused in the regular way."""
+        """Fail unless the provider leaves each to other providers, or refuses it with one of the two regular errors."""
         for number, said in await self.answers(credentials):
             assert said is None or isinstance(said, InvalidCredentials | AccessDenied), (
                 f"{shortened(credentials[number])} gave {described(said)}"
             )
 
     async def answers(self, credentials: Sequence[Credential]) -> list[tuple[int, Any]]:
-        """What a provider says of each of these, by number: one that saw nobody yet, and one that admitted somebody
-        just before, after each of the good ones. A provider that remembers decisions may take them for one of those.
+        """Return a provider's decisions for these credentials, with their numbers.
+
+        A new provider decides first. Then a provider decides after it has admitted each of the valid credentials, since
+        a provider with a cache may confuse them.
         """
         async with self.opened() as provider:
             said = [(number, await say(provider, credential)) for number, credential in enumerate(credentials)]
@@ -385,7 +387,7 @@ class AuthProviderContract(PluginContract):
         return said
 
     def changed(self, change: Callable[[bytes], list[bytes]]) -> list[Credential]:
-        """The good credentials, with one header at a time changed in all these ways."""
+        """Return the valid credentials, with one header at a time changed in each of these ways."""
         return [
             {**credential, name: value}
             for credential in self.examples("good").values()
@@ -394,13 +396,13 @@ class AuthProviderContract(PluginContract):
         ]
 
     def near_misses(self) -> list[Credential]:
-        """The good credentials, with the last character of one secret at a time changed."""
+        """Return the valid credentials, with the last character of one secret at a time changed."""
         return [
             missed for credential in self.good.values() for missed in _with_another_secret(credential, self.secrets)
         ]
 
     def client(self, given: Mapping[str, Any] | None = None, *, api: Api | None = None) -> TestClient:
-        """A client of a server with the provider, and with a route that says who was admitted."""
+        """Return a client of a server with the provider, and with a route that answers with the admitted identity."""
         served = api or self.api(given)
 
         @served.get(PATH)
@@ -418,7 +420,7 @@ class AuthProviderContract(PluginContract):
 
 
 def raw(credential: Credential) -> list[tuple[bytes, bytes]]:
-    """The headers as a server hands them over."""
+    """Return the headers as ASGI servers pass them."""
     return [
         (name.lower().encode(), value if isinstance(value, bytes) else value.encode())
         for name, value in credential.items()
@@ -426,7 +428,7 @@ def raw(credential: Credential) -> list[tuple[bytes, bytes]]:
 
 
 def scope(credential: Credential) -> dict[str, Any]:
-    """The ASGI scope of a request that bears them."""
+    """Return the ASGI scope of a request with these credentials."""
     return {
         "type": "http",
         "method": "GET",
@@ -442,12 +444,12 @@ def scope(credential: Credential) -> dict[str, Any]:
 
 
 def connection(credential: Credential) -> Connection:
-    """The connection of a request that bears them."""
+    """Return the connection of a request with these credentials."""
     return Connection(scope(credential))
 
 
 async def say(provider: Any, credential: Credential, caller: Connection | None = None) -> Any:
-    """What the provider says: an identity, None, or the exception that it raised."""
+    """Return the provider's decision: an identity, None, or the exception that it raised."""
     try:
         return await within(provider.authenticate(caller or connection(credential)))
     except Exception as error:
@@ -455,19 +457,19 @@ async def say(provider: Any, credential: Credential, caller: Connection | None =
 
 
 async def ask(client: TestClient, credential: Credential) -> httpx.Response:
-    """The server's answer to a request that bears them."""
+    """Return the server's response to a request with these credentials."""
     return await client.get(PATH, headers=raw(credential))
 
 
 def described(said: object) -> str:
-    """What a provider said, for a failure's message."""
+    """Describe a provider's decision for a failure message."""
     if said is None:
         return "None"
     return "an identity" if isinstance(said, Identity) else type(said).__name__
 
 
 def shortened(credential: Credential) -> str:
-    """Headers for a failure's message."""
+    """Describe headers for a failure message."""
     return str({name: value if len(value) < 100 else value[:100] for name, value in raw(credential)})
 
 
@@ -481,10 +483,10 @@ def _enlarged(value: bytes) -> list[bytes]:
 
 
 def _beyond_ascii(value: bytes) -> list[bytes]:
-    """A header may hold every byte but control characters (RFC 9110, 5.5); ASGI's text of it is Latin-1."""
+    """Return variants of a header's value with non-ASCII bytes (RFC 9110, 5.5)."""
     scheme, space, rest = value.rpartition(b" ")
     start = scheme + space
-    # `base64` skips what is not of its alphabet; `str.isdigit` takes a superscript for a digit, and `int` does not.
+    # `base64` ignores other characters. `str.isdigit` accepts a superscript, and `int` does not.
     added = ["é".encode(), "é".encode("latin-1"), b"\xff\xfe", "²".encode("latin-1"), b"\xa0", "漢🦊".encode()]
     changed = [*(value + one for one in added), *(start + one + rest for one in added), *(start + one for one in added)]
     superscript = re.sub(rb"[0-9]", "²".encode("latin-1"), value, count=1)
@@ -492,8 +494,10 @@ def _beyond_ascii(value: bytes) -> list[bytes]:
 
 
 def _nearly(secret: str) -> str:
-    """The secret with another character at its end, such that it is another one if it is base64, too: there the last
-    character may have bits that say nothing (RFC 4648, 3.5), but not the highest two."""
+    """Return the secret with another last character, such that it also decodes differently as base64.
+
+    The low bits of the last character may be unused in base64 (RFC 4648, 3.5), but not the highest two.
+    """
     end = len(secret.rstrip("=")) or len(secret)
     other = "A" if secret[end - 1] in "wxyz0123456789-_+/" else "0"
     return secret[: end - 1] + other + secret[end:]

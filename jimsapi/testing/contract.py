@@ -1,4 +1,4 @@
-"""What the contracts share: how a plugin is found and built, what does not apply to it, what may not be left over."""
+"""The base of the contracts: it finds and builds a plugin, skips cases that do not apply, and checks for leaks."""
 
 import asyncio
 import gc
@@ -24,17 +24,17 @@ from jimsapi.threads.context import ThreadContext
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 ANSWERS_WITHIN = 10.0
-"""Seconds that one call of a plugin may take before the contract gives it up as hanging."""
+"""Seconds that one call of a plugin may take. After that, the call counts as hanging."""
 
 SETTLES_WITHIN = 5.0
-"""Seconds in which tasks that a plugin left behind must have ended by themselves."""
+"""Seconds in which tasks that a plugin leaves running must end."""
 
 MOST_STEPS = 40
-"""Steps of the loop after which a call is cancelled at the latest."""
+"""Most steps of the event loop before a call is cancelled."""
 
 
 class DoesNotApply:
-    """Stands for examples that a plugin cannot have, and says why:
+    """Declares that a plugin cannot have examples of a kind, with the reason:
 
         expired = DoesNotApply("a ticket has no date")
 
@@ -48,7 +48,7 @@ class DoesNotApply:
 
 
 def needs(*examples: str) -> Callable[[Function], Function]:
-    """Marks a case that cannot run for a plugin to which one of these examples does not apply."""
+    """Mark a case that needs these examples. It is skipped if one of them is `DoesNotApply`."""
 
     def mark(case: Function) -> Function:
         case.needs = examples  # type: ignore[attr-defined] # a mark on the function, as pytest's are
@@ -59,12 +59,12 @@ def needs(*examples: str) -> Callable[[Function], Function]:
 
 @pytest.mark.anyio
 class PluginContract:
-    """Base of the contracts of what hooks build: `hook` is the hook's name."""
+    """The base of contracts for objects that a hook builds. `hook` is the name of the hook."""
 
     hook: ClassVar[str]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Leave out the cases whose examples do not apply: pytest collects functions, and None is none."""
+        """Replace the cases whose examples do not apply by None, which pytest does not collect."""
         super().__init_subclass__(**kwargs)
         conditional = {
             name: case for base in reversed(cls.__mro__) for name, case in vars(base).items() if hasattr(case, "needs")
@@ -72,13 +72,13 @@ class PluginContract:
         for name, case in conditional.items():
             inherited = inspect.getattr_static(cls, name)
             if inherited is not None and not hasattr(inherited, "needs"):
-                continue  # the subclass put its own in the place
+                continue  # the subclass has replaced the case
             examples = [inspect.getattr_static(cls, example) for example in case.needs]
             wanted = None if any(isinstance(one, DoesNotApply) for one in examples) else case
             if wanted is not inherited:
                 setattr(cls, name, wanted)
 
-    # What a subclass declares
+    # Declarations of a subclass
 
     @property
     def distribution(self) -> str:
@@ -90,25 +90,25 @@ class PluginContract:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The plugin's options, as `create_api` takes them, such that it is configured."""
+        """Options, as for `create_api`, with which the plugin is configured."""
         raise self.undeclared("settings", 'options by name, as for create_api: {"ticket_secret": "sesame"}')
 
     @property
     def unconfigured(self) -> Mapping[str, Any] | DoesNotApply:
-        """Options under which the plugin builds nothing: none at all, unless you say otherwise."""
+        """Options with which the plugin builds nothing. The default is no options."""
         return {}
 
     def undeclared(self, name: str, wanted: str) -> AssertionError:
-        """The error of a case that needs what the subclass does not declare."""
+        """Return the error for a case that needs a missing declaration. `wanted` describes what to declare."""
         return AssertionError(f"{type(self).__name__} does not declare `{name}`: give {wanted}")
 
     def examples(self, name: str) -> Any:
-        """The examples of a name. Fails if there are none: an empty list would pass every case."""
+        """Return the examples of a name. Fails if there are none, since an empty list would pass every case."""
         examples = getattr(self, name)
         assert examples, f"{type(self).__name__}.{name} is empty: give an example, or DoesNotApply('why there is none')"
         return examples
 
-    # What the cases work with
+    # Helpers of the cases
 
     @pytest.fixture
     def anyio_backend(self) -> str:
@@ -116,17 +116,17 @@ class PluginContract:
 
     @pytest.fixture(autouse=True)
     def clean_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """No `JIMS_*` of the person who runs the tests."""
+        """Remove the `JIMS_*` variables of the environment."""
         remove_variables(monkeypatch)
 
     @pytest.fixture
     def shown(self, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Iterator["Shown"]:
-        """All that is logged, from debug level up, or printed during the case."""
+        """Everything that is logged, from debug level up, or printed during the case."""
         with caplog.at_level(logging.DEBUG):
             yield Shown(caplog, capfd)
 
     def build(self, given: Mapping[str, Any]) -> list[Any]:
-        """What the installed plugin's hook builds under these options, not entered yet; nothing, or one thing."""
+        """Return the objects that the installed plugin's hook builds with these options, before they are entered."""
         plugins = PluginManager(builtin_plugins())
         settings = resolved(plugins, given)
         asked = [one for one in plugins.implementations(self.hook) if self.is_mine(one.entry)]
@@ -135,7 +135,7 @@ class PluginContract:
 
     @asynccontextmanager
     async def opened(self, given: Mapping[str, Any] | None = None) -> AsyncIterator[Any]:
-        """What the plugin builds, entered if it is an async context manager."""
+        """Return the object that the plugin builds, entered if it is an async context manager."""
         built = self.build(self.settings if given is None else given)
         assert len(built) == 1, f"configured, {self.distribution} builds {len(built)} things for {self.hook}"
         if not isinstance(built[0], AbstractAsyncContextManager):
@@ -145,15 +145,15 @@ class PluginContract:
             yield built[0] if entered is None else entered
 
     def is_mine(self, entry: PluginEntry) -> bool:
-        """Whether this is the plugin that is tested."""
+        """Whether this is the plugin under test."""
         same = canonical(entry.distribution) == canonical(self.distribution)
         return same and self.plugin in (None, entry.name)
 
     def api(self, given: Mapping[str, Any] | None = None) -> Api:
-        """A server with the plugin in it, whose app repeats what it was told."""
+        """Return a server with the plugin, whose pipeline repeats the message."""
         return create_api(repeat, **{"store": "memory:", **(self.settings if given is None else given)})
 
-    # What holds for all of them
+    # Cases for all plugins
 
     def test_its_installed_distribution_is_found(self) -> None:
         entries = [entry for entry, _ in PluginManager(builtin_plugins()).plugins]
@@ -185,12 +185,12 @@ class PluginContract:
                 assert api.composition is not None
 
     async def use(self, built: Any) -> None:
-        """Use what was built as the host does, and check that it works."""
+        """Use the built object as the host does, and check that it works."""
         raise NotImplementedError
 
 
 class Shown:
-    """What a test logged and printed, as text to search."""
+    """The log and the output of a test, as text to search."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
         self._caplog = caplog
@@ -198,20 +198,20 @@ class Shown:
         self._kept: list[str] = []
 
     def keep(self, *things: object) -> None:
-        """Add what an error page, a debugger or a log line would show of these."""
+        """Add the texts that an error page, a debugger or a log line would show of these objects."""
         for thing in things:
             self._kept += [repr(thing), str(thing)]
             if isinstance(thing, BaseException):
                 self._kept += traceback.format_exception(thing)
 
     def text(self) -> str:
-        """All of it. What structured logs take from a record beside its message is in it."""
+        """Return the whole text. It includes the attributes of log records, which structured logs show."""
         printed = self._capfd.readouterr()
         records = [repr(vars(record)) for record in self._caplog.records]
         return "\n".join([self._caplog.text, *records, printed.out, printed.err, *self._kept])
 
     def must_not_hold(self, secrets: Iterable[str]) -> None:
-        """Fail if one of `secrets` was shown; the failure does not show it either."""
+        """Fail if the text contains one of `secrets`. The failure message does not contain it."""
         text = self.text()
         leaked = [number for number, secret in enumerate(secrets, 1) if secret in text]
         assert not leaked, f"secrets number {leaked} of those that must stay hidden were logged, raised or printed"
@@ -223,32 +223,32 @@ async def repeat(ctx: ThreadContext) -> None:
 
 
 def remove_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take every `JIMS_*` variable out of the environment for the length of a test."""
+    """Remove every `JIMS_*` variable from the environment during a test."""
     for variable in list(os.environ):
         if variable.startswith("JIMS_"):
             monkeypatch.delenv(variable)
 
 
 def resolved(plugins: PluginManager, given: Mapping[str, Any]) -> Settings:
-    """The settings of these plugins, from `given` and the defaults alone."""
+    """Return the settings of these plugins, from `given` and the defaults only."""
     return resolve_settings(plugins, [], given, {})
 
 
 def canonical(name: str) -> str:
-    """A distribution's name as indexes compare it (PyPA, name normalisation)."""
+    """Return a distribution's name in its normalised form (PyPA, name normalisation)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 async def within(call: Awaitable[Any]) -> Any:
-    """Await a plugin's answer. Raises `TimeoutError` for one that hangs."""
+    """Await a plugin's call. Raises `TimeoutError` if it takes longer than `ANSWERS_WITHIN` seconds."""
     async with asyncio.timeout(ANSWERS_WITHIN):
         return await call
 
 
 @asynccontextmanager
 async def nothing_left() -> AsyncIterator[None]:
-    """Fail if a task runs on afterwards, or a socket or a file was left open for the garbage collector."""
-    gc.collect()  # what others left behind
+    """Fail if a task still runs afterwards, or if the garbage collector finds an open socket or file."""
+    gc.collect()  # objects of earlier tests
     before = asyncio.all_tasks()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ResourceWarning)
@@ -260,7 +260,7 @@ async def nothing_left() -> AsyncIterator[None]:
 
 
 async def tasks_settled(before: set[asyncio.Task[Any]]) -> None:
-    """Wait until no task runs beside those of `before`. Fails if one runs on."""
+    """Wait until only the tasks of `before` run. Fails after `SETTLES_WITHIN` seconds."""
     until = asyncio.get_running_loop().time() + SETTLES_WITHIN
     while left := [task for task in asyncio.all_tasks() - before if not task.done()]:
         assert asyncio.get_running_loop().time() < until, f"tasks were left running: {left}"
@@ -295,5 +295,5 @@ def _outcome(task: asyncio.Future[Any]) -> str:
 
 
 def listed(values: Sequence[Any] | DoesNotApply) -> list[Any]:
-    """Examples as a list, without any if they do not apply."""
+    """Return examples as a list, which is empty if they do not apply."""
     return [] if isinstance(values, DoesNotApply) else list(values)

@@ -1,4 +1,4 @@
-"""The contract of a `ThreadResolver`, as tests. A resolver that passes them mixes up nobody's threads."""
+"""The contract of a `ThreadResolver`, as tests. A resolver that passes them does not mix up threads of contacts."""
 
 import asyncio
 import copy
@@ -27,11 +27,11 @@ from jimsapi.threads.run import ByExternalId, ById, Latest, New, RunPlan
 from jimsapi.threads.store import ThreadStore
 
 SAID = "Ann's cat is called Mephistopheles"
-"""What nobody may read in a log."""
+"""Text that must not appear in a log."""
 
 
 class ThreadResolverContract(PluginContract):
-    """Derive a class from this one in a test module, and say for which messages it chooses a thread:
+    """Derive a class from this one in a test module, and declare the messages for which the resolver chooses a thread:
 
         class TestRecent(ThreadResolverContract):
             distribution = "jimsapi-recent"
@@ -48,17 +48,17 @@ class ThreadResolverContract(PluginContract):
 
     @property
     def separates_contacts(self) -> Literal[True] | DoesNotApply:
-        """Two contacts never share a thread; DoesNotApply(why), if they are meant to."""
+        """Whether contacts never share a thread. Declare DoesNotApply(why) if they may."""
         return True
 
     @property
     def claimed(self) -> Sequence[Inbound]:
-        """Messages for which it chooses a thread."""
+        """Messages for which the resolver chooses a thread."""
         raise self.undeclared("claimed", "messages for which it chooses a thread")
 
     @property
     def left(self) -> Sequence[Inbound] | DoesNotApply:
-        """Messages that it leaves to the next resolver."""
+        """Messages that the resolver leaves to the next resolver."""
         raise self.undeclared("left", "messages that it leaves to the next resolver, or DoesNotApply(why)")
 
     async def test_it_gives_selectors_for_the_messages_that_it_claims(self) -> None:
@@ -91,7 +91,7 @@ class ThreadResolverContract(PluginContract):
         await self.expect_separate([f"contact {number}" for number in range(50)], at_once=True)
 
     async def expect_separate(self, contacts: Sequence[str], *, at_once: bool) -> None:
-        """Fail unless the same message of each of these contacts enters a thread of its own."""
+        """Fail unless the same message of each of these contacts enters a separate thread."""
         async with self.opened() as resolver:
             for inbound in self.claimed:
                 messages = [msgspec.structs.replace(inbound, contact_id=contact) for contact in contacts]
@@ -149,7 +149,7 @@ class ThreadResolverContract(PluginContract):
 
 
 async def _thread_of(store: ThreadStore, inbound: Inbound, selectors: Any) -> UUID | None:
-    """The thread that a message enters; None if no selector matches."""
+    """Return the thread that a message enters; None if no selector matches."""
     plan = RunPlan(
         run_id=uuid7(),
         owner=uuid7(),

@@ -1,4 +1,4 @@
-"""The contract of an `EventSink`, as tests. A sink that passes them loses nothing that it was given in good order."""
+"""The contract of an `EventSink`, as tests. A sink that passes them loses no events and keeps their order."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -23,11 +23,11 @@ from jimsapi.threads.event import ASSISTANT_MESSAGE, THREAD_CREATED, USER_MESSAG
 from jimsapi.threads.ids import uuid7
 
 SAID = "Ann's cat is called Mephistopheles"
-"""What nobody may read in a log."""
+"""Text that must not appear in a log."""
 
 
 class EventSinkContract(PluginContract):
-    """Derive a class from this one in a test module, and say how what arrived is looked at:
+    """Derive a class from this one in a test module, and declare how to read the events that have arrived:
 
         class TestAudit(EventSinkContract):
             distribution = "jimsapi-audit"
@@ -52,20 +52,20 @@ class EventSinkContract(PluginContract):
 
     @property
     def secrets(self) -> Sequence[str]:
-        """Secret parts of `settings`, as text that must not be shown; none, unless you say otherwise."""
+        """The secret parts of `settings`, which must not be shown. The default is none."""
         return ()
 
     @property
     def outage(self) -> Callable[[], AbstractAsyncContextManager[Any]] | DoesNotApply:
-        """While the async context manager that it returns is entered, the place that events go to is away."""
+        """Return an async context manager in which the destination of the events is unavailable."""
         raise self.undeclared("outage", "an async context manager that takes its place away, or DoesNotApply(why)")
 
     async def arrived(self) -> Sequence[str]:
-        """What has arrived, in order: for each event the text that `mark_of` gives for it."""
+        """Return the events that have arrived, in order: for each the text that `mark_of` returns for it."""
         raise self.undeclared("arrived", "an async method that returns the ids of the events that arrived, in order")
 
     def mark_of(self, event: Event) -> str:
-        """How an event is known where it arrives; by its `event_id`, unless you override this."""
+        """Return the text that identifies an event at the destination. The default is its `event_id`."""
         return str(event.event_id)
 
     async def test_a_batch_arrives_whole_and_in_order(self) -> None:
@@ -142,7 +142,7 @@ class EventSinkContract(PluginContract):
         await within(sink.deliver(make_events(1)))
 
     async def expect_arrival(self, batches: Sequence[Sequence[Event]]) -> None:
-        """Deliver the batches one after another, leave the sink, and fail unless all has arrived."""
+        """Deliver the batches one after another, leave the sink, and fail unless all events have arrived."""
         async with self.opened() as sink:
             for batch in batches:
                 await within(sink.deliver(batch))
@@ -151,13 +151,13 @@ class EventSinkContract(PluginContract):
 
 
 def make_event(event_type: str, data: Any) -> Event:
-    """An event as it was stored."""
+    """Return an event as a store returns it."""
     now = datetime.now(UTC).replace(tzinfo=None)
     return Event(event_type=event_type, event_data=data, thread_id=uuid7(), event_id=uuid7(), created_at=now)
 
 
 def make_events(count: int) -> list[Event]:
-    """Messages of one thread."""
+    """Return `count` messages of one thread."""
     thread_id = uuid7()
     events = [make_event(ASSISTANT_MESSAGE, {"role": "assistant", "content": f"{number}"}) for number in range(count)]
     for event in events:
@@ -166,5 +166,5 @@ def make_events(count: int) -> list[Event]:
 
 
 async def chat(client: TestClient, message: str) -> int:
-    """Send a message as a caller would. Returns the status."""
+    """Send a message to the API. Returns the status."""
     return (await client.post("/api/v1/chat", json={"contact_id": "ann", "message": message})).status_code

@@ -1,4 +1,4 @@
-"""Text that notices being compared with a secret in a way that stops at the first difference."""
+"""Text that records comparisons with a secret that stop at the first difference, whose time reveals the secret."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,7 +31,7 @@ _DERIVED = (
 
 
 class _Watched:
-    """What both kinds of text have: the secrets, and where comparisons with them are noted."""
+    """The base of both kinds of text: the secrets, and the list in which comparisons with them are recorded."""
 
     secrets: Sequence[str]
     seen: list[str]
@@ -43,21 +43,21 @@ class _Watched:
                     self.seen.append(how)
 
     def _is_guessed_by(self, how: str, other: str | bytes) -> bool:
-        """Whether this is a secret, and the other text may be a guess at it. A secret may be searched for a colon."""
+        """Whether this text is a secret and the other may be a guess. A search for short text, like a colon, is not."""
         assert isinstance(self, str | bytes)
         return how in _OPERATORS and len(other) >= 4 and _holds(self, self.secrets)
 
 
 class WatchedText(_Watched, str):  # noqa: SLOT000 # a str has no slots to spare: it needs its dict
-    """A `str` that notes comparisons with `secrets` in `seen`, and so does what is cut out of it."""
+    """A `str` that records comparisons with `secrets` in `seen`. Its slices and parts do so too."""
 
 
 class WatchedBytes(_Watched, bytes):
-    """The same of `bytes`."""
+    """The same for `bytes`."""
 
 
 def watch(value: Any, secrets: Sequence[str], seen: list[str]) -> Any:
-    """Make text, or a list or tuple of it, notice comparisons; anything else stays as it is."""
+    """Make text, or a list or tuple of text, record comparisons. Other values do not change."""
     if isinstance(value, list | tuple):
         return type(value)(watch(one, secrets, seen) for one in value)
     if not isinstance(value, str | bytes):
@@ -95,7 +95,7 @@ for _kind, _base in ((WatchedText, str), (WatchedBytes, bytes)):
 
 
 class WatchedHeaders(Headers):
-    """Headers whose values notice comparisons."""
+    """Headers whose values record comparisons."""
 
     __slots__ = ("secrets", "seen")
 
@@ -112,7 +112,7 @@ class WatchedHeaders(Headers):
 
 
 class WatchedConnection(Connection):
-    """A connection whose headers and cookies notice being compared with `secrets`; how is noted in `seen`."""
+    """A connection whose headers and cookies record in `seen` how they are compared with `secrets`."""
 
     __slots__ = ()
 
@@ -125,7 +125,7 @@ class WatchedConnection(Connection):
 
 
 class WatchedSecret(Secret):
-    """A `Secret` that is told of no comparison by `matches`, and of those of what it reveals."""
+    """A `Secret` that does not record comparisons by `matches`, but those of the text that it reveals."""
 
     __slots__ = ("secrets", "seen")
 
@@ -139,7 +139,7 @@ class WatchedSecret(Secret):
 
 
 def _holds(text: str | bytes, secrets: Sequence[str]) -> bool:
-    # Not by `in`, which text that is watched would note.
+    # `in` would be recorded as a comparison.
     if isinstance(text, bytes):
         return any(bytes.__contains__(text, secret.encode()) for secret in secrets)
     return any(str.__contains__(text, secret) for secret in secrets)
