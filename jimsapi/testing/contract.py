@@ -38,7 +38,7 @@ class DoesNotApply:
 
         expired = DoesNotApply("a ticket has no date")
 
-    The cases that need them are not run; the reason stands in your test module for whoever reads it.
+    The cases that need such examples do not run. The reason is for the readers of your test module.
     """
 
     def __init__(self, reason: str) -> None:
@@ -268,10 +268,11 @@ async def tasks_settled(before: set[asyncio.Task[Any]]) -> None:
 
 
 async def cancel_in_mid_call(call: Callable[[], Awaitable[Any]], times: int = 250) -> None:
-    """Cancel calls, each one step of the loop later than the one before it, and from the first step again when a call
-    has ended by then. So many, that a pool is empty if each call loses a place in it.
+    """Cancel `times` calls, each one step of the event loop later than the call before.
 
-    Fails for a call that swallows its cancellation, and for tasks that run on.
+    When a call ends before its cancellation, the next one is cancelled at the first step again. The number of calls is
+    large enough to empty a pool in which each cancelled call loses a place. Fails if a call suppresses its
+    cancellation, and if tasks keep running.
     """
     before = asyncio.all_tasks()
     steps = 1

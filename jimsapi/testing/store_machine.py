@@ -1,6 +1,6 @@
-"""Random histories of a store beside a model in plain dicts: whatever happens, both must say the same.
+"""Compares a store with a model in plain dicts: after random histories both must give the same results.
 
-The model states every rule on its own. It must not call `jimsapi.threads.transitions`, which the stores follow: a wrong
+The model implements every rule itself. It must not call `jimsapi.threads.transitions`, as the stores do, since a wrong
 rule would then be compared with itself.
 """
 
@@ -64,9 +64,9 @@ CALLERS = (uuid7(), None)
 BODY, OTHER_BODY = UUID(int=1), UUID(int=2)
 QUEUE_LIMIT = 2
 LONG, NEVER = timedelta(days=1), timedelta(seconds=-60)
-"""Ages of a thread's newest event: one that every thread is within, and one that none is."""
+"""Limits for the age of a thread's newest event: one that every thread meets, and one that none meets."""
 RECOVERS_WITHIN = 20.0
-"""Seconds that a store has to work again after it was disturbed."""
+"""Seconds in which a store must recover after a disturbance."""
 
 _contacts = st.sampled_from(CONTACTS)
 _owners = st.sampled_from(OWNERS)
@@ -109,7 +109,7 @@ class _Run:
         return self.plan.background and self.status is RunStatus.QUEUED
 
     def entered(self) -> list[tuple[UUID, str]]:
-        """What enters the thread when the run starts."""
+        """The events that enter the thread when the run starts."""
         return [] if self.continues else [(self.message.event_id, self.message.event_type)]
 
     def context(self) -> list[tuple[UUID, str]]:
@@ -129,7 +129,7 @@ def run_store_machine(
     adopt: Callable[[ThreadStore, UUID], Awaitable[list[AdoptedRun]]],
     disturb: Callable[[ThreadStore], Awaitable[None]],
 ) -> None:
-    """Drive stores through random histories. `JIMSAPI_STORE_EXAMPLES` says how many (60)."""
+    """Run random histories on stores. `JIMSAPI_STORE_EXAMPLES` is their number (default 60)."""
 
     class Machine(StoreMachine):
         def __init__(self) -> None:
@@ -148,7 +148,7 @@ def run_store_machine(
 
 
 class _Insisting:
-    """A store whose methods ask again while the store is unavailable, as the run service does."""
+    """A store whose methods retry while the store is unavailable, as the run service does."""
 
     def __init__(self, store: ThreadStore) -> None:
         self._store = store
@@ -168,7 +168,7 @@ class _Insisting:
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Each rule does one thing to the store and to the model, and compares what the store answered."""
+    """Each rule makes the same change to the store and to the model, and compares the results."""
 
     def __init__(
         self,
@@ -204,11 +204,11 @@ class StoreMachine(RuleBasedStateMachine):
 
         return self._loop.run(wait())
 
-    # What may happen
+    # Rules
 
     @initialize(owner=_owners, waiting=_counts, background=st.booleans(), greets=st.booleans())
     def begin(self, owner: UUID, waiting: int, background: bool, greets: bool) -> None:
-        """Begin with a thread of some runs, all with keys: most rules need one."""
+        """Begin with a thread of some runs with keys, which most rules need."""
         for number in range(1 + waiting):
             selectors: tuple[Selector, ...] = (Latest(), New())
             key = Idempotency(uuid7(), BODY)
@@ -257,12 +257,12 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.keys)
     @rule(owner=_owners, pick=_picks, background=st.booleans(), any_key=_seldom, other=_seldom, stranger=_seldom)
     def repeat(self, owner: UUID, pick: int, background: bool, any_key: bool, other: bool, stranger: bool) -> None:
-        """A request comes again with its key: mostly the same one, and mostly one that no run has answered."""
+        """Repeat a request with its key: mostly an equal request, and mostly one without an answer."""
         keys = list(self.keys) if any_key else self._unanswered() or list(self.keys)
         self._repeat(keys[-1 - pick % len(keys)], owner, pick, background, other, stranger)
 
     def _unanswered(self) -> list[UUID]:
-        """The keys of runs that ended without an answer."""
+        """Return the keys of runs that ended without an answer."""
         ends = (RunStatus.INTERRUPTED, RunStatus.CANCELLED)
         return [key for key, (_, run) in self.keys.items() if run in self.runs and run.status in ends]
 
@@ -274,7 +274,7 @@ class StoreMachine(RuleBasedStateMachine):
         self._accept(self._plan(contact, owner, selectors, contact, pick, bool(pick % 2), background, again))
 
     def _thread_id(self, pick: int) -> UUID:
-        """The identifier of a thread, or of none if there are none."""
+        """Return the identifier of a thread, or an unknown one if there are no threads."""
         thread_id = self.threads[pick % len(self.threads)].thread_id if self.threads else None
         return thread_id or uuid7()
 
@@ -344,7 +344,7 @@ class StoreMachine(RuleBasedStateMachine):
         self._compare_acceptance(accepted, run)
 
     def _ask_key(self, key: Idempotency | None) -> tuple[_Run | None, Exception | None]:
-        """The run whose message is answered anew, or why the message is refused; or neither."""
+        """Return the run whose message is answered again, or the error for the message, or neither."""
         body, run = self.keys.get(key.key, (None, None)) if key is not None else (None, None)
         if key is None or run is None or run not in self.runs:
             return None, None
@@ -358,7 +358,7 @@ class StoreMachine(RuleBasedStateMachine):
         return None, KeyUsed(run.plan.run_id)
 
     def _select(self, plan: RunPlan) -> tuple[_Thread | None, Exception | None]:
-        """The thread that the plan's selectors find (None: a new one is made), or why the message is refused."""
+        """Return the thread that the plan's selectors find (None: a new one), or the error for the message."""
         asked_for: UUID | None = None
         for selector in plan.selectors:
             found: list[_Thread] = []
@@ -410,7 +410,7 @@ class StoreMachine(RuleBasedStateMachine):
     def start(self, pick: int, stranger: bool, count: int, takes: bool, any_run: bool) -> None:
         run = self._pick(pick, None if any_run else RunStatus.QUEUED)
         if run.status is RunStatus.RUNNING and not stranger:
-            return  # what a second start answers depends on the first; the contract has a case of its own
+            return  # the result of a second start depends on the first; the contract has a case for it
         events = [NewEvent(uuid7(), "rag.greeted", b"{}") for _ in range(count)]
         taken = takes and bool(run.thread.events)
         if taken:
@@ -482,7 +482,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(owner=_owners, pick=_picks, background=st.booleans())
     def cancel_and_repeat(self, owner: UUID, pick: int, background: bool) -> None:
-        """A caller cancels an open run, if possible one that continues an interrupted run, and repeats its request."""
+        """Cancel an open run, if possible one that continues an interrupted run, and repeat its request."""
         held = [(run.continues, key) for key, (_, run) in self.keys.items() if run in self.runs and run.status in OPEN]
         if held:
             _, key = sorted(held)[-1 - pick % len(held)]
@@ -527,12 +527,12 @@ class StoreMachine(RuleBasedStateMachine):
             expected.append(
                 AdoptedRun(plan.run_id, thread.thread_id, thread.contact_id, run.message, plan.caller, plan.webhook_url)
             )
-        # Each thread's in order; which thread comes first is the store's choice.
+        # The runs of each thread are in order. The store may choose the order of the threads.
         assert sorted(adopted, key=lambda one: one.thread_id) == sorted(expected, key=lambda one: one.thread_id)
 
     @rule(owner=_owners, repeats=_counts, pick=_picks, background=st.booleans())
     def take_over(self, owner: UUID, repeats: int, pick: int, background: bool) -> None:
-        """Another process begins after a crash, and clients repeat their requests."""
+        """Start another process after a crash. Clients repeat their requests."""
         self.recover(owner)
         self.adopt(owner)
         for key in self._unanswered()[:repeats]:
@@ -561,7 +561,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(pick=_picks, contact=st.none() | _contacts, really=_picks)
     def delete_thread(self, pick: int, contact: str | None, really: int) -> None:
         if really > 3:
-            return  # a history that is deleted all the time shows little else
+            return  # with frequent deletions a history would test little else
         thread = self.threads[pick % len(self.threads)]
         assert thread.thread_id is not None
         call = self.store.delete_thread(thread.thread_id, contact)
@@ -595,7 +595,7 @@ class StoreMachine(RuleBasedStateMachine):
         if really <= 2:
             self._do(self._disturb(self._opened_store))
 
-    # What must hold
+    # Invariants
 
     @invariant()
     def everything_is_as_the_model_says(self) -> None:
@@ -625,7 +625,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert seen == expected
 
     def _pick(self, pick: int, status: RunStatus | None = None) -> _Run:
-        """A run, of this status if there is one."""
+        """Return a run, with this status if there is one."""
         runs = [run for run in self.runs if run.status is status] or self.runs
         return runs[-1 - pick % len(runs)]
 

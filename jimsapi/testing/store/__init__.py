@@ -1,6 +1,6 @@
-"""The contract of a `ThreadStore`, as tests, and what tests of stores make and look at.
+"""The contract of a `ThreadStore`, as tests, and helpers for tests of stores.
 
-`contract.py` has the class to derive from; each other file has the tests of one subject.
+`contract.py` has the class to derive from. Each other file has the tests of one subject.
 """
 
 from jimsapi.testing.store.contexts import LIMITS, SHAPES, expected_context

@@ -1,4 +1,4 @@
-"""A message goes into the thread that its plan asks for."""
+"""Tests that a message enters the thread that its plan selects."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -36,7 +36,7 @@ from jimsapi.threads.store import ThreadStore
 
 
 class Acceptance(StoreTests):
-    """A message goes into the thread that its plan asks for."""
+    """Tests that a message enters the thread that its plan selects."""
 
     # Accepting
 

@@ -1,4 +1,4 @@
-"""What all parts of the contract share."""
+"""The base of all parts of the contract."""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -13,7 +13,7 @@ from jimsapi.threads.store import ThreadStore
 
 @pytest.mark.anyio
 class StoreTests:
-    """How a store of the kind that is tested is opened, and what it must be told."""
+    """Opens stores of the kind under test. A subclass overrides what differs for its kind."""
 
     @pytest.fixture
     def anyio_backend(self) -> str:
@@ -29,22 +29,23 @@ class StoreTests:
         raise NotImplementedError
 
     async def recover(self, store: ThreadStore, owner: UUID) -> int:
-        """Recover after the death of every other owner. Override it where a store has to be told of that death."""
+        """Recover after every other owner has died. Override it if the store has to be informed of that."""
         return await store.recover(owner)
 
     async def adopt(self, store: ThreadStore, owner: UUID) -> list[AdoptedRun]:
-        """Adopt after the death of every other owner. Override it as `recover`."""
+        """Adopt runs after every other owner has died. Override it as `recover`."""
         return await store.adopt(owner)
 
     async def disturb(self, store: ThreadStore) -> None:
-        """Take something from under the store, between two calls: cut its connections, remove a file it makes anew.
+        """Disturb the store between two calls: cut its connections, or remove a file that it creates again.
 
-        The random histories do so now and then. Whatever raises `StoreUnavailable` after that is asked again, and has
-        to answer as if nothing had happened, within seconds. Override it for a store that recovers by itself.
+        The random histories call it now and then. After that they retry calls that raise `StoreUnavailable`, which must
+        succeed within seconds, with the same result as without the disturbance. Override it for a store that recovers
+        by itself.
         """
 
     async def _interrupted(self, store: ThreadStore, text: str = "Hello") -> RunPlan:
-        """A first run of Ann's, with a key, whose process died while it worked."""
+        """Return the plan of Ann's first run, with a key, whose process died while it worked."""
         plan = make_plan(text=text, owner=OTHER_OWNER, idempotency=make_key())
         await store.accept(plan)
         assert await self.recover(store, OWNER) == 1

@@ -1,4 +1,4 @@
-"""A run begins with the newest events of its thread."""
+"""Tests that a run begins with the newest events of its thread."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -44,7 +44,7 @@ LIMITS = [
 
 
 def expected_context(events: Sequence[EventRecord], limits: ContextLimits) -> list[UUID]:
-    """The rule of `ContextLimits`, spelled out: the identifiers of the events that a context begins with."""
+    """Return the identifiers of the events in a context, by the rule of `ContextLimits`."""
     if limits.events == 0:
         return [event.event_id for event in events]
     newest_first = list(reversed(events))
@@ -66,7 +66,7 @@ def expected_context(events: Sequence[EventRecord], limits: ContextLimits) -> li
 
 
 class Contexts(StoreTests):
-    """A run begins with the newest events of its thread."""
+    """Tests that a run begins with the newest events of its thread."""
 
     @pytest.mark.parametrize("shape", SHAPES)
     async def test_a_context_holds_what_the_rule_says(self, store: ThreadStore, shape: str) -> None:

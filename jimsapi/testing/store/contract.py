@@ -1,4 +1,4 @@
-"""The contract of a `ThreadStore`, as tests. A store that passes them keeps what the run service counts on."""
+"""The contract of a `ThreadStore`, as tests. A store that passes them meets the requirements of the run service."""
 
 import asyncio
 
@@ -19,7 +19,7 @@ from jimsapi.threads.store import CommitRecord, ThreadStore
 class ThreadStoreContract(
     IdempotencyKeys, Lookups, Takeovers, Acceptance, RunEndings, Deletion, Housekeeping, Pages, Contexts
 ):
-    """Derive a class from this one in a test module, and say how a new, empty store is opened:
+    """Derive a class from this one in a test module, and declare how to open a new, empty store:
 
         class TestMyStore(ThreadStoreContract):
             @asynccontextmanager

@@ -1,4 +1,4 @@
-"""What is deleted takes its events and runs with it."""
+"""Tests that a deletion also deletes the events and runs."""
 
 import pytest
 
@@ -19,7 +19,7 @@ from jimsapi.threads.store import ThreadStore
 
 
 class Deletion(StoreTests):
-    """What is deleted takes its events and runs with it."""
+    """Tests that a deletion also deletes the events and runs."""
 
     async def test_deleting_a_thread_takes_events_and_runs_with_it(self, store: ThreadStore) -> None:
         done, running, waiting = plans = [make_plan() for _ in range(3)]

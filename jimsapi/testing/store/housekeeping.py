@@ -1,4 +1,4 @@
-"""Runs that nobody works on are ended, and old ones are forgotten."""
+"""Tests that runs on which no process works are ended, and that old runs are deleted."""
 
 from datetime import timedelta
 
@@ -20,7 +20,7 @@ from jimsapi.threads.store import ThreadStore
 
 
 class Housekeeping(StoreTests):
-    """Runs that nobody works on are ended, and old ones are forgotten."""
+    """Tests that runs on which no process works are ended, and that old runs are deleted."""
 
     async def test_a_heartbeat_ends_the_runs_that_nobody_works_on(self, store: ThreadStore) -> None:
         orphan, follower, lost = make_plan("ann"), make_plan("ann"), make_plan("ann")

@@ -1,4 +1,4 @@
-"""A request that comes again is told its run, and the message of an interrupted one is not stored again."""
+"""Tests that a repeated request gets its first run, and that no message is stored twice after an interruption."""
 
 import asyncio
 from datetime import timedelta
@@ -35,7 +35,7 @@ from jimsapi.threads.store import ThreadStore
 
 
 class IdempotencyKeys(StoreTests):
-    """A request that comes again is told its run, and the message of an interrupted one is not stored again."""
+    """Tests that a repeated request gets its first run, and that no message is stored twice after an interruption."""
 
     # Idempotency keys
 
@@ -184,7 +184,7 @@ class IdempotencyKeys(StoreTests):
     ) -> None:
         first = await self._interrupted(store, text="one")
         thread_id = (await store.run(first.run_id, None, None)).thread_id
-        # Selectors that match nothing are not asked, and nobody is greeted.
+        # The store ignores these selectors, which match nothing, and stores no conversation start.
         again = make_plan(
             text="one", idempotency=first.idempotency, selectors=(), acting_for="ann", conversation_start=True
         )

@@ -1,4 +1,4 @@
-"""A run is shown as it stands, to whom it concerns."""
+"""Tests that a run is shown in its current state, and only to its own caller and contact."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -23,7 +23,7 @@ from jimsapi.threads.store import ThreadStore
 
 
 class Lookups(StoreTests):
-    """A run is shown as it stands, to whom it concerns."""
+    """Tests that a run is shown in its current state, and only to its own caller and contact."""
 
     async def test_a_run_is_shown_as_it_stands(self, store: ThreadStore) -> None:
         before = datetime.now(UTC)

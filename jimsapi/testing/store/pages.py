@@ -1,4 +1,4 @@
-"""Threads and events are listed page by page."""
+"""Tests that threads and events are listed page by page."""
 
 import pytest
 
@@ -19,7 +19,7 @@ from jimsapi.threads.store import ThreadStore, encode_cursor
 
 
 class Pages(StoreTests):
-    """Threads and events are listed page by page."""
+    """Tests that threads and events are listed page by page."""
 
     @pytest.mark.parametrize("limit", [1, 3, 10, 11])
     async def test_pages_hold_everything_once(self, store: ThreadStore, limit: int) -> None:

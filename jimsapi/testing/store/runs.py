@@ -1,4 +1,4 @@
-"""Runs start in their order, and end once."""
+"""Tests that runs start in their order, and end once."""
 
 import asyncio
 from datetime import timedelta
@@ -32,7 +32,7 @@ from jimsapi.threads.store import ThreadStore
 
 
 class RunEndings(StoreTests):
-    """Runs start in their order, and end once."""
+    """Tests that runs start in their order, and end once."""
 
     async def test_the_runs_of_a_thread_start_in_order_of_acceptance(self, store: ThreadStore) -> None:
         plans = [make_plan("ann", str(number)) for number in range(50)]

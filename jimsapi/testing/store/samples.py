@@ -1,4 +1,4 @@
-"""Plans, events and keys for tests of stores, and what they ask a store about them."""
+"""Plans, events and keys for tests of stores, and helpers that read them from a store."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -31,7 +31,7 @@ OWNER = uuid7()
 OTHER_OWNER = uuid7()
 ANYBODY: tuple[Selector, ...] = (Latest(), New())
 ALREADY = timedelta(seconds=-60)
-"""An age that everything has reached, whatever the clock's resolution."""
+"""An age that everything has reached, with any resolution of the clock."""
 CONTEXT = ContextLimits()
 _HI = {"content": "Hi"}
 
@@ -53,7 +53,7 @@ def make_plan(
     webhook_url: str | None = None,
     idempotency: Idempotency | None = None,
 ) -> RunPlan:
-    """A plan as the run service makes one, with a new run and message."""
+    """Return a plan as the run service makes it, with a new run and message."""
     return RunPlan(
         run_id=uuid7(),
         owner=owner,
@@ -73,22 +73,22 @@ def make_plan(
 
 
 def make_key() -> Idempotency:
-    """An idempotency key that was never used, and the body of its request."""
+    """Return an unused idempotency key, with the body of its request."""
     return Idempotency(uuid7(), uuid7())
 
 
 def make_event(event_type: str = "comm.assistant_message", data: Any = _HI) -> NewEvent:
-    """An event as a pipeline sends it."""
+    """Return an event as a pipeline sends it."""
     return NewEvent(uuid7(), event_type, orjson.dumps(data))
 
 
 def completed(*events: NewEvent) -> Outcome:
-    """The outcome of a run that went well."""
+    """Return the outcome of a successful run."""
     return Outcome(RunStatus.COMPLETED, events)
 
 
 async def all_events(store: ThreadStore, thread_id: UUID, limit: int = 1000) -> list[EventRecord]:
-    """Every event of a thread, page by page."""
+    """Return all events of a thread, read page by page."""
     events: list[EventRecord] = []
     after: str | None = None
     while True:
@@ -101,7 +101,7 @@ async def all_events(store: ThreadStore, thread_id: UUID, limit: int = 1000) -> 
 
 
 async def all_threads(store: ThreadStore, contact_id: str, limit: int = 1000) -> list[ThreadRecord]:
-    """Every thread of a contact, page by page."""
+    """Return all threads of a contact, read page by page."""
     threads: list[ThreadRecord] = []
     after: str | None = None
     while True:
@@ -114,18 +114,18 @@ async def all_threads(store: ThreadStore, contact_id: str, limit: int = 1000) ->
 
 
 async def event_types(store: ThreadStore, thread_id: UUID) -> list[str]:
-    """The types of a thread's events, in order."""
+    """Return the types of a thread's events, in order."""
     return [event.event_type for event in await all_events(store, thread_id)]
 
 
 async def contents(store: ThreadStore, thread_id: UUID) -> list[str]:
-    """What was said in a thread, in order."""
+    """Return the texts of a thread's messages, in order."""
     events = await all_events(store, thread_id)
     return [json_of(event.event_data)["content"] for event in events if event.event_type.startswith("comm.")]
 
 
 async def look_at(store: ThreadStore, run_id: UUID) -> Settled:
-    """How a run stands: a stranger's finish never counts, and says what the run is."""
+    """Return the status of a run. It calls `finish` with another owner, which never counts and returns the status."""
     seen = await store.finish(run_id, uuid4(), Outcome(RunStatus.FAILED))
     assert not seen.counted
     assert seen.stored == []
@@ -133,7 +133,7 @@ async def look_at(store: ThreadStore, run_id: UUID) -> Settled:
 
 
 async def fill(store: ThreadStore, events: Sequence[NewEvent], contact_id: str = "ann") -> UUID:
-    """Make a thread that holds `thread_created`, a message, and `events`."""
+    """Create a thread with `thread_created`, a message, and `events`."""
     plan = make_plan(contact_id, selectors=(New(),))
     accepted = await store.accept(plan)
     assert (await store.finish(plan.run_id, plan.owner, completed(*events))).counted
@@ -141,7 +141,7 @@ async def fill(store: ThreadStore, events: Sequence[NewEvent], contact_id: str =
 
 
 async def take_turn(store: ThreadStore, contact_id: str = "ann", text: str = "Hello", **plan: Any) -> Accepted:
-    """Accept a message and answer it with nothing."""
+    """Accept a message and finish its run without events."""
     made = make_plan(contact_id, text, **plan)
     accepted = await store.accept(made)
     assert (await store.finish(made.run_id, made.owner, completed())).counted
@@ -149,7 +149,7 @@ async def take_turn(store: ThreadStore, contact_id: str = "ann", text: str = "He
 
 
 async def answer_all(store: ThreadStore, plans: Sequence[RunPlan], thread_id: UUID) -> None:
-    """Answer runs that were accepted in this order, each as soon as it may start, and check that none was overtaken."""
+    """Finish runs that were accepted in this order, each as soon as it may start, and check their order."""
     for number, plan in enumerate(plans):
         if number:
             started = await store.start(plan.run_id, plan.owner, (), CONTEXT)
@@ -168,7 +168,7 @@ def with_other_body(idempotency: Idempotency | None) -> Idempotency:
 
 
 async def expect_key_used(store: ThreadStore, plan: RunPlan, idempotency: Idempotency | None) -> None:
-    """A request with this key is told the run of `plan`, and stores nothing."""
+    """Check that a request with this key gets the run of `plan`, and stores nothing."""
     run = await store.run(plan.run_id, None, None)
     before = await all_events(store, run.thread_id)
     again = make_plan(plan.contact_id, idempotency=idempotency)

@@ -1,4 +1,4 @@
-"""What dead processes left in the background is taken over."""
+"""Tests that background runs of dead processes are taken over."""
 
 import msgspec
 import pytest
@@ -21,7 +21,7 @@ from jimsapi.threads.store import ThreadStore
 
 
 class Takeovers(StoreTests):
-    """What dead processes left in the background is taken over."""
+    """Tests that background runs of dead processes are taken over."""
 
     async def test_background_runs_that_wait_are_taken_over_in_their_order(self, store: ThreadStore) -> None:
         started = make_plan("ann", "0", owner=OTHER_OWNER, background=True)
