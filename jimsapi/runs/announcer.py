@@ -1,4 +1,4 @@
-"""Who is told what happened: sinks of each stored event; observers, and a run's webhook, of its end."""
+"""Notifies sinks of stored events, and observers and webhooks of runs that ended."""
 
 import asyncio
 import logging
@@ -13,13 +13,13 @@ from jimsapi.threads.event import EventRow, decode_row
 from jimsapi.threads.run import RunStatus
 
 if TYPE_CHECKING:
-    from jimsapi.runs.webhooks import Webhooks  # only where they are configured: it brings in an HTTP client
+    from jimsapi.runs.webhooks import Webhooks  # imports an HTTP client, which servers without webhooks do not need
 
 logger = logging.getLogger("jimsapi.runs")
 
 
 class Announcer:
-    """Tells sinks, observers and webhooks. None of them delays a run, or learns of anything that is not stored."""
+    """Notifies sinks, observers and webhooks. Sinks and webhooks have queues, so a run does not wait for them."""
 
     def __init__(
         self,
@@ -32,35 +32,35 @@ class Announcer:
         self._on_run = tuple(on_run)
 
     def start(self) -> None:
-        """Begin to deliver to sinks, in the running loop."""
+        """Start the delivery to sinks in the running loop."""
         for sink in self.sinks:
             sink.start()
 
     async def flush(self, seconds: float) -> None:
-        """Give sinks and webhooks so long for what waits."""
+        """Wait up to `seconds` until sinks and webhooks have delivered what waits."""
         told = (*self.sinks, *(() if self.webhooks is None else (self.webhooks,)))
         await asyncio.gather(*(each.flush(seconds) for each in told))
 
     async def stop(self) -> None:
-        """Deliver no more."""
+        """Stop all deliveries. What still waits is dropped."""
         for sink in self.sinks:
             await sink.stop()
         if self.webhooks is not None:
             await self.webhooks.stop()
 
     def stored(self, thread_id: UUID, rows: Sequence[EventRow]) -> None:
-        """Tell sinks of events that were stored."""
+        """Put stored events into the queues of the sinks."""
         if self.sinks and rows:
             events = [(decode_row(thread_id, row), len(row.data or b"")) for row in rows]
             for sink in self.sinks:
                 sink.put(events)
 
     def ended(self, run: LiveRun, duration: float) -> None:
-        """Tell the webhook and the observers of a run that ended after `duration` seconds."""
+        """Call the webhook and the observers of a run that ended after `duration` seconds."""
         if run.thread is None:
             return
         if run.background and run.status is RunStatus.QUEUED:
-            return  # it has not ended: another process goes on with it
+            return  # it has not ended: another process continues it
         if run.inbound.webhook_url is not None:
             self._call_webhook(run.run_id, run.inbound.webhook_url)
         if self._on_run:
@@ -69,5 +69,5 @@ class Announcer:
     def _call_webhook(self, run_id: UUID, url: str) -> None:
         if self.webhooks is not None:
             self.webhooks.put(run_id, url)
-        else:  # an earlier process, which called webhooks, accepted the run
+        else:  # a process that calls webhooks accepted the run, and this one took it over
             logger.warning("run %s: its webhook is not called, for --webhook-secret is not set", run_id)

@@ -1,4 +1,4 @@
-"""Calls of pipelines: each in a task of its own, stopped in time, and let go if it does not end then."""
+"""Calls of pipelines. Each has its own task, is stopped at its deadline, and is abandoned if it does not end then."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ logger = logging.getLogger("jimsapi.runs")
 
 
 class PipelineCalls:
-    """Calls the pipelines of an app for runs. `run_timeout`, in seconds, is what a run is told that took too long."""
+    """Calls the pipelines of an app for runs. `run_timeout` is in seconds, for the error of runs that time out."""
 
     def __init__(
         self, app: JimsApp, store: ThreadStore, runs: Registry, disclosure: Disclosure, run_timeout: float
@@ -35,7 +35,7 @@ class PipelineCalls:
         self._disclosure = disclosure
         self._run_timeout = run_timeout
         start = app.conversation_start_pipeline
-        # What metrics show, whatever is put around the pipelines later.
+        # The names in metrics. They do not change if `wrap` replaces the pipelines.
         self._name = app.name or pipeline_name(app.pipeline)
         self._start_name = "" if start is None else pipeline_name(start)
         self._let_go: set[PipelineTask] = set()
@@ -44,11 +44,11 @@ class PipelineCalls:
 
     @property
     def abandoned(self) -> int:
-        """Pipelines that swallowed their cancellation and run on without a run."""
+        """The number of pipelines that ignored their cancellation and still run, although their run has ended."""
         return len(self._let_go)
 
     def wrap(self, wrap: Callable[[Pipeline, str], Pipeline]) -> None:
-        """Put something around each pipeline: `wrap(pipeline, name)` returns what is called instead."""
+        """Replace each pipeline by the one that `wrap(pipeline, name)` returns."""
         start = self.app.conversation_start_pipeline
         self.app = replace(
             self.app,
@@ -57,17 +57,17 @@ class PipelineCalls:
         )
 
     def end(self) -> None:
-        """End pipelines that were let go; they were waited for once. No run is stopped for its time any more."""
+        """Cancel the abandoned pipelines again, and stop the timer of deadlines. Called when the service exits."""
         for task in self._let_go:
             task.end()
         self._set_alarm(math.inf)
 
     async def answer(self, run: LiveRun, thread: ThreadRecord, snapshot: Snapshot, deadline: float) -> Ending:
-        """Call the pipeline that answers messages. It is stopped at `deadline`, by the loop's time."""
+        """Call the pipeline that answers messages. It is stopped at `deadline` (the loop's time)."""
         return await self._call(run, self.app.pipeline, self._name, thread, snapshot, deadline)
 
     async def greet(self, run: LiveRun, thread: ThreadRecord, snapshot: Snapshot, deadline: float) -> Ending | None:
-        """Call the one that begins a conversation; None if the app has none."""
+        """Call the conversation start pipeline. Returns None if the app has none."""
         pipeline = self.app.conversation_start_pipeline
         if pipeline is None:
             return None
@@ -76,7 +76,7 @@ class PipelineCalls:
     async def _call(
         self, run: LiveRun, pipeline: Pipeline, name: str, thread: ThreadRecord, snapshot: Snapshot, deadline: float
     ) -> Ending:
-        """Run a pipeline until it ends, or until it was stopped and did not end in time."""
+        """Call a pipeline, and wait until it ends or is abandoned."""
         if run.stop_reason is not None:
             return Ending.stopped(run, self._run_timeout)
         loop = asyncio.get_running_loop()
@@ -88,7 +88,7 @@ class PipelineCalls:
             truncated=snapshot.truncated,
             load_events=partial(self.store.load_events, thread.thread_id),
         )
-        if run.stream is not None and run.status is RunStatus.RUNNING:  # a conversation start says nothing there
+        if run.stream is not None and run.status is RunStatus.RUNNING:  # a conversation start is not streamed
             context.watch(StreamVoice(run.stream))
         task = PipelineTask.begin(
             _invoke(pipeline, context), loop=loop, pipeline=name, run_id=run.run_id, thread_id=thread.thread_id
@@ -117,7 +117,7 @@ class PipelineCalls:
             logger.info("a pipeline that was let go ended with %s", type(error).__name__)
 
     def _set_alarm(self, at: float) -> None:
-        """Look at `at` for runs that take too long. One timer serves all: setting one for each run is dear."""
+        """Set the timer that stops overdue runs to `at` (the loop's time). All runs share it, which saves its cost."""
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm_at = at
@@ -140,7 +140,7 @@ async def _invoke(pipeline: Pipeline, context: ThreadContext) -> None:
     try:
         await pipeline(context)
     except (SystemExit, KeyboardInterrupt) as error:
-        # asyncio lets these two through a task and out of the loop: a pipeline would take the server down.
+        # asyncio raises these two out of the event loop, which would end the server.
         raise RuntimeError(f"the pipeline raised {type(error).__name__}") from error
     finally:
-        current_pipeline.reset(token)  # the task's context holds the task: a cycle would stay until it is collected
+        current_pipeline.reset(token)  # otherwise the task and its context form a reference cycle

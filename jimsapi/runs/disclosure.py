@@ -1,4 +1,4 @@
-"""What callers read of a pipeline's exception, in every protocol, and from a stored run."""
+"""The text of a pipeline's exception that callers may read, in every protocol and in a stored run."""
 
 from collections.abc import Callable
 from uuid import UUID
@@ -15,21 +15,21 @@ def _as_it_is(text: str) -> str:
 
 
 class Disclosure(msgspec.Struct, frozen=True):
-    """Makes the text of a pipeline's failure once, before it is stored, streamed or sent.
+    """Makes the text of a pipeline's failure before it is stored, streamed or sent.
 
-    With `hide` the text is the run's identifier instead of the exception. The log has the exception with its traceback
-    under the same identifier. `redact` removes secrets from a text.
+    If `hide` is set, the text has the run's identifier instead of the exception. The log has the exception, with its
+    traceback and the same identifier. `redact` removes secrets from a text.
     """
 
     hide: bool = False
     redact: Callable[[str], str] = _as_it_is
 
     def failure(self, run_id: UUID, cause: BaseException) -> PipelineFailed:
-        """The error that the caller of a run gets. Its text is also what the store keeps."""
+        """Return the error for the caller of a run. Its text is also stored."""
         return PipelineFailed.told(self._text(run_id, str(PipelineFailed(cause))))
 
     def stored(self, run: StoredRun) -> StoredRun:
-        """A run as its reader may see it: a process with other options may have stored its error."""
+        """Return a run as its reader may see it. A process with other options may have stored its error."""
         if run.error is None or failure_of(run) is not FailureKind.PIPELINE:
             return run
         return msgspec.structs.replace(run, error=self._text(run.run_id, run.error))

@@ -1,4 +1,4 @@
-"""How a run ends: what the store is told of it, and what its caller gets."""
+"""How a pipeline ended: the outcome to store, and the answer for the caller."""
 
 import asyncio
 import logging
@@ -18,14 +18,14 @@ from jimsapi.threads.run import FailureKind, Outcome, RunStatus, Settled, Thread
 
 logger = logging.getLogger("jimsapi.runs")
 
-# Whole, since error reporting groups by them.
+# Constant texts, since error reporting groups errors by them.
 FAILED = "run %s: the pipeline failed"
 UNSTORABLE = "run %s: the pipeline sent what cannot be stored"
 UNREADABLE = "run %s: what the pipeline sent cannot be read"
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """How a pipeline ended: what the store is told, and what the caller gets: an error, or messages."""
+    """How a pipeline ended: the `Outcome` to store, and for the caller either `error` or `assistant_messages`."""
 
     outcome: Outcome
     error: DomainError | None = None
@@ -33,7 +33,10 @@ class Ending(msgspec.Struct, frozen=True):
 
     @classmethod
     def failed(cls, run: LiveRun, fault: BaseException, disclosure: Disclosure, what: str = FAILED) -> "Ending":
-        """The pipeline raised, or sent what cannot be stored. The log has the fault; the caller may not."""
+        """Return the ending of a pipeline that raised, or sent an event that cannot be stored.
+
+        Logs `fault` with its traceback. `disclosure` decides how much of it the caller reads.
+        """
         found_by = {"run_id": str(run.run_id), "thread_id": str(run.thread_id)}  # in error reporting
         logger.error(what, run.run_id, exc_info=fault, extra=found_by)
         error = disclosure.failure(run.run_id, fault)
@@ -41,7 +44,7 @@ class Ending(msgspec.Struct, frozen=True):
 
     @classmethod
     def stopped(cls, run: LiveRun, run_timeout: float) -> "Ending":
-        """The run was told to stop before its pipeline had ended."""
+        """Return the ending of a run that was stopped before its pipeline ended. `run_timeout` is in seconds."""
         error: DomainError
         failure: FailureKind | None = None
         if run.stop_reason is Stop.TIMED_OUT:
@@ -56,7 +59,7 @@ class Ending(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, run: LiveRun, task: asyncio.Task[Any], context: ThreadContext, disclosure: Disclosure) -> "Ending":
-        """The pipeline, which is that task, ended by itself; `context` has what it sent."""
+        """Return the ending of a pipeline that was not stopped. `task` is its task, and `context` has its events."""
         fault = RuntimeError("the pipeline cancelled itself") if task.cancelled() else task.exception()
         what = FAILED
         try:
@@ -66,18 +69,18 @@ class Ending(msgspec.Struct, frozen=True):
                 return cls(Outcome(RunStatus.COMPLETED, events), None, _assistant_messages(outgoing))
         except UnstorableEvent as unstorable:
             fault, what = unstorable, UNSTORABLE
-        except BaseException as error:  # what the pipeline sent is of its own classes, and may raise when looked at
+        except BaseException as error:  # events may be objects of the app's own classes, whose attributes can raise
             fault, what = error, UNREADABLE
         return cls.failed(run, fault, disclosure, what)
 
     def refused(self, run: LiveRun, taken: IdentifierTaken, disclosure: Disclosure) -> "Ending":
-        """The ending in place of this one, whose events are in the thread already."""
+        """Return the failure that replaces this ending because some of its events are already in the thread."""
         types = [event.event_type for event in self.outcome.events if event.event_id in taken.event_ids]
         fault = UnstorableEvent(types[0] if types else "unknown", "its event_id is in the thread already")
         return Ending.failed(run, fault, disclosure, UNSTORABLE)
 
     def result(self, run: LiveRun) -> RunResult:
-        """What the caller gets of a run that completed."""
+        """Return the answer for the caller of a run that completed."""
         assert run.thread is not None
         return RunResult(
             run.run_id, run.thread.thread_id, run.created_new_thread, self.assistant_messages, self.outcome.events
@@ -85,7 +88,7 @@ class Ending(msgspec.Struct, frozen=True):
 
 
 def ended_by_others(settled: Settled, thread: ThreadRecord) -> DomainError:
-    """Why a run ended in another way than its flow meant it to."""
+    """Return the error for the caller of a run that another call or process ended: `settled` has its status."""
     if settled.status is None:
         return ThreadNotFound(thread.thread_id)
     return RunInterrupted() if settled.status is RunStatus.INTERRUPTED else RunCancelled()

@@ -1,4 +1,4 @@
-"""What can go wrong with a run. `jimsapi/wire/errors.py` maps each to HTTP."""
+"""The errors of runs. `jimsapi/wire/errors.py` maps each to an HTTP status."""
 
 from uuid import UUID
 
@@ -6,21 +6,21 @@ from jimsapi.threads.errors import DomainError, StoreUnavailable
 
 
 class ContactForbidden(DomainError):
-    """The caller is bound to one contact and named another."""
+    """The caller is bound to one contact, and its request names another."""
 
     def __init__(self) -> None:
         super().__init__("These credentials are for another contact_id")
 
 
 class ScopeMissing(DomainError):
-    """The caller's scopes do not cover what it asked for."""
+    """The caller does not have the scope that its request needs."""
 
     def __init__(self, scope: str) -> None:
         super().__init__(f"These credentials lack the scope {scope}")
 
 
 class PipelineFailed(DomainError):
-    """A pipeline raised, or sent what cannot be stored. The message is in the thread, its answer is not."""
+    """The pipeline raised, or sent an event that cannot be stored. The message is in the thread without an answer."""
 
     PREFIX = "Pipeline error: "
 
@@ -29,70 +29,70 @@ class PipelineFailed(DomainError):
 
     @classmethod
     def told(cls, text: str) -> "PipelineFailed":
-        """The same, from its text as it was stored."""
+        """Return the error with this text, such as one from the store."""
         error = cls(Exception())
         error.args = (text,)
         return error
 
 
 class RunBroken(DomainError):
-    """A run failed by a fault of the server's or of a plugin's; the log says which."""
+    """The run failed because of an error in the server or a plugin. The log has the cause."""
 
     def __init__(self) -> None:
         super().__init__("Internal Server Error")
 
 
 class RunTimedOut(DomainError):
-    """The pipeline took longer than a run may."""
+    """The pipeline took longer than `run_timeout` seconds."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"The pipeline did not answer within {seconds:g} seconds")
 
     @classmethod
     def told(cls, text: str) -> "RunTimedOut":
-        """The same, from its text as it was stored."""
+        """Return the error with this text, such as one from the store."""
         error = cls(0)
         error.args = (text,)
         return error
 
 
 class QueueTimedOut(DomainError):
-    """The run did not get its turn in time; its message did not enter the thread."""
+    """The run waited too long for its turn. The message did not enter the thread."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"Earlier messages of this thread took longer than {seconds:g} seconds; send this one again")
 
 
 class TooManyRuns(DomainError):
-    """The process has as many open runs as it may."""
+    """The process has `limit` open runs, which is the maximum."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"The server works on {limit} messages already; try again later")
 
 
 class ServerDraining(DomainError):
-    """The server is shutting down and takes no new work."""
+    """The server is shutting down and accepts no new messages."""
 
     def __init__(self) -> None:
         super().__init__("The server is shutting down; try again")
 
 
 class RunCancelled(DomainError):
-    """The run was cancelled while its caller waited."""
+    """The run was cancelled."""
 
     def __init__(self) -> None:
         super().__init__("The run was cancelled")
 
 
 class RunEnded(DomainError):
-    """A run that is to be cancelled has ended."""
+    """The run cannot be cancelled, because it has ended."""
 
     def __init__(self, run_id: UUID, status: str) -> None:
         super().__init__(f"Run '{run_id}' has ended: it is {status}")
 
 
 class ThreadBusy(DomainError):
-    """The thread works on another message, and this one was not to wait for it."""
+    """The thread has another open run, and the server does not queue messages (`reject_busy`)."""
 
     def __init__(self, run_id: UUID | None) -> None:
         super().__init__("The thread is busy with an earlier message; send this one again later")
@@ -100,15 +100,15 @@ class ThreadBusy(DomainError):
 
 
 class RunInterrupted(DomainError):
-    """The run was cut off: its process shut down, or was taken for dead."""
+    """The run was interrupted: its process shut down, or another process considered that process dead."""
 
     def __init__(self) -> None:
         super().__init__("The run was interrupted; try again")
 
 
 def _text(cause: BaseException) -> str:
-    """The text of an exception of somebody else's making: it may raise, or hold what no JSON can."""
-    if isinstance(cause, StoreUnavailable):  # ours, which the context raised
+    """Return the text of an exception of the app. Its `str` may raise, or contain a lone surrogate."""
+    if isinstance(cause, StoreUnavailable):  # raised by the context; its own text is for the log only
         return StoreUnavailable.FOR_CALLERS
     try:
         return str(cause).encode("utf-8", "replace").decode()

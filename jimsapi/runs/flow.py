@@ -1,7 +1,23 @@
-"""The flow of a run, from an inbound message to a stored outcome: `RunFlow.answer`, top to bottom.
+"""The flow of a run, from an inbound message to a stored outcome. Read `RunFlow.answer` from top to bottom.
 
-A run is a task of the service, not of the connection that asked for it: a caller that hangs up cancels nothing. The
-pipeline is a task of its own below it, so that stopping a pipeline never cuts a call to the store in half.
+A run is a task of the service, not of the caller's connection: if the caller disconnects, the run continues. The
+pipeline has a task of its own, so that stopping a pipeline never interrupts a call to the store.
+
+A result passes through these types:
+
+- `Ending`: how a pipeline ended. It holds an `Outcome` for the store, and an error or messages for the caller.
+- `Outcome`: what `ThreadStore.finish` stores: the final status, the outgoing events and the text of the error.
+- `Settled`: what `ThreadStore.finish` and `cancel` return: whether the call ended the run, the run's status, and the
+  next run of the thread.
+- `RunResult`: the answer to the caller if the run completed. Otherwise the caller gets a `DomainError`.
+- `StoredRun`: a run as read from the store. `stored_result` converts it to a `RunResult` or a `DomainError`.
+- `Ended`: the last item of a run's stream. It holds the `RunResult` or the error for clients that watch the run.
+
+There are two ways to wait for an answer. Both return the `RunResult` or raise the error:
+
+- `RunService.chat` begins a run and waits for it. It is for code that needs only the answer.
+- `LiveRun.heard()` waits for a run that `RunService.begin` returned. It is for code that also needs the run, such as
+  protocol plugins, which read its identifier, thread and stream.
 """
 
 import asyncio
@@ -57,13 +73,13 @@ from jimsapi.threads.store import ThreadStore
 logger = logging.getLogger("jimsapi.runs")
 
 RETRY_STORE_AFTER = (0.1, 0.2, 0.5, 1.0)
-"""Seconds between attempts to store an outcome; the last one repeats."""
+"""Seconds between attempts to store an outcome. The last value repeats."""
 LOOK_EVERY = 0.5
-"""Seconds between looks at a run that another process works on."""
+"""Seconds between two reads of a run that another process works on."""
 
 
 class RunFlow:
-    """Answers messages: `answer` is the flow of one run. Many are under way at a time, and share what is here."""
+    """Answers messages: `answer` is the flow of one run. All runs of a service share one `RunFlow`."""
 
     def __init__(
         self,
@@ -91,10 +107,14 @@ class RunFlow:
         self._disclosure = disclosure
         self._outage = outage
         self.leaving = False
-        """Whether the service ends: then a flow that is cut off stores nothing more."""
+        """Whether the service is exiting. A flow that is cancelled then stores nothing more."""
 
     async def answer(self, run: LiveRun, thread_config: bytes) -> None:
-        """The flow of a run: accept; greet, or wait for the turn; answer; store the outcome."""
+        """Answer a message: accept it; greet, or wait for the turn; call the pipeline; store the outcome.
+
+        `thread_config` is JSON text, for a thread that is created. Errors become the run's answer. Only a cancellation
+        while the service exits is raised.
+        """
         loop = asyncio.get_running_loop()
         try:
             accepted = await self._accept(run, thread_config)
@@ -129,14 +149,18 @@ class RunFlow:
             self.close(run)
 
     async def _end_cut_off(self, run: LiveRun, cause: BaseException) -> None:
-        """Store an outcome for a run whose flow somebody else's code has cut off: its thread must not stay locked."""
+        """End a run in the store whose flow was cancelled by a plugin's or pipeline's code.
+
+        Otherwise the run would stay open and block its thread.
+        """
         self._stop_cut_off(run, cause)
         await self._interrupt(run)
 
     async def _interrupt(self, run: LiveRun) -> None:
-        """End a run of which nobody here knows whether its message is in the thread.
+        """End a run when this process does not know whether the message entered the thread.
 
-        If it is, the run is interrupted and not cancelled, so that a repeat under its key can still be answered.
+        If it did, the run becomes `interrupted`, so that a request with the same idempotency key is still answered.
+        Otherwise the run becomes `cancelled`.
         """
         outcome = Outcome(RunStatus.INTERRUPTED, error=str(RunInterrupted()))
         settled = await self._insist(run, partial(self.store.finish, run.run_id, self._owner, outcome))
@@ -151,7 +175,7 @@ class RunFlow:
         run.answer_with(RunInterrupted())
 
     async def answer_once(self, run: LiveRun, thread_config: bytes) -> None:
-        """The same flow for a message that is in no thread."""
+        """Answer a message outside of every thread. Nothing is stored. Errors are handled as in `answer`."""
         try:
             inbound = run.inbound
             message = message_event(inbound.event_type, inbound.message)
@@ -205,7 +229,7 @@ class RunFlow:
         return accepted
 
     async def _follow(self, run: LiveRun, run_id: UUID) -> None:
-        """Answer with what another run has answered, or will: its message came before, with the same key."""
+        """Wait for the run `run_id`, which has the same idempotency key, and answer with its answer."""
         run.follow(run_id)
         try:
             while (stored := await self.store.run(run_id, None, None)).status in OPEN:
@@ -216,16 +240,19 @@ class RunFlow:
                     raise ServerDraining
             answer = stored_result(self._disclosure.stored(stored))
             if isinstance(answer, RunCancelled) and stored.started_at is None:
-                answer = RunInterrupted()  # the message never came into its thread: whoever repeats it is answered
+                answer = RunInterrupted()  # the message is not in the thread, so the caller can send it again
             run.answer_with(answer)
         except DomainError as error:
             run.answer_with(error)
 
     async def _wait_for_turn(self, run: LiveRun) -> None:
-        """Wait until all that came before in the thread is done.
+        """Wait until all earlier runs of the thread have ended.
 
-        Raises why the run leaves the queue instead. At a drain a background run is left in the queue for the next
-        process, and others leave it.
+        When the server drains, a background run stays in the queue for the next process; other runs are cancelled.
+
+        Raises:
+            QueueTimedOut: the run waited longer than `queue_timeout` seconds.
+            DomainError: the run was stopped; the error says why.
         """
         try:
             async with asyncio.timeout(None if run.background else self._limits.queue_timeout):
@@ -240,7 +267,7 @@ class RunFlow:
                 self._runs.hand_over(run.run_id)
                 raise ServerDraining
             await self._leave_queue(run)
-            # The caller is told why the run was stopped; the run itself is `cancelled`, since it never started.
+            # The stored run is `cancelled`, since it never started. The caller gets the reason of the stop instead.
             raise Ending.stopped(run, self._limits.run_timeout).error or RunCancelled()
 
     async def _leave_queue(self, run: LiveRun) -> Settled:
@@ -249,7 +276,7 @@ class RunFlow:
         return settled
 
     async def _start(self, run: LiveRun, thread: ThreadRecord, events: Sequence[NewEvent]) -> Snapshot:
-        """Let the message enter the thread, after `events`."""
+        """Add `events` and then the message to the thread as soon as it is the run's turn. Returns the context."""
         try:
             while (started := await self._try_start(run, events)) is None:
                 await self._wait_for_turn(run)
@@ -265,7 +292,10 @@ class RunFlow:
         return started.snapshot
 
     async def _follow_if_taken_over(self, run: LiveRun, thread: ThreadRecord) -> None:
-        """Raise `KeyUsed` for a run that another process goes on with, or did: to that one this process seemed dead."""
+        """Raise `KeyUsed` if another process took the run over because this process seemed dead.
+
+        `answer` then waits for the other process's answer.
+        """
         try:
             status = (await self.store.run(run.run_id, None, None)).status
         except RunNotFound:
@@ -274,8 +304,8 @@ class RunFlow:
             raise KeyUsed(run.run_id)
 
     async def _try_start(self, run: LiveRun, events: Sequence[NewEvent]) -> Started | None:
-        # Cleared before the store is asked, for a turn that comes while it answers must not be lost; a stop is kept,
-        # since nobody would wake the run again.
+        # Cleared before the call, so that a turn that comes during the call is not lost. If the run was stopped, `turn`
+        # stays set: nothing else would wake the run.
         if run.stop_reason is None:
             run.turn.clear()
         try:
@@ -283,7 +313,7 @@ class RunFlow:
         except StoreUnavailable:
             if not run.background:
                 raise
-        # Its caller was answered with 202 and does not send the message again: the run waits for the store.
+        # The caller of a background run got 202 and does not send the message again, so the run waits for the store.
         await asyncio.sleep(RETRY_STORE_AFTER[-1])
         run.turn.set()
         return None
@@ -291,12 +321,13 @@ class RunFlow:
     async def _greet(
         self, run: LiveRun, accepted: Accepted, snapshot: Snapshot, deadline: float
     ) -> tuple[Snapshot, Ending | None]:
-        """Run the conversation start, then let the message enter.
+        """Call the conversation start pipeline, then add its events and the message to the thread.
 
-        If the start failed, or was stopped, the message enters all the same, and the ending of the start is the run's.
+        If that pipeline failed or was stopped, only the message enters, and the run ends with that pipeline's ending.
+        Returns the context, and the ending if the run is to end with it.
         """
         greeting = await self._calls.greet(run, accepted.thread, snapshot, deadline)
-        if greeting is None:  # another process, whose app greets, accepted the run
+        if greeting is None:  # another process, whose app has a conversation start, accepted the run
             return await self._start(run, accepted.thread, ()), None
         try:
             snapshot = await self._start(run, accepted.thread, greeting.outcome.events)
@@ -306,7 +337,7 @@ class RunFlow:
         return snapshot, None if greeting.error is None else greeting
 
     async def _finish(self, run: LiveRun, accepted: Accepted, ending: Ending) -> None:
-        """Store the outcome, then answer. While the store does not take it, the caller gets the store's error."""
+        """Store the outcome, then answer the caller. If the store is not available, the caller gets that error."""
         try:
             settled = await self._settle(run, ending.outcome)
         except IdentifierTaken as taken:
@@ -330,7 +361,10 @@ class RunFlow:
         self._runs.wake(settled.next_run)
 
     async def _insist(self, run: LiveRun, end: Callable[[], Awaitable[Settled]]) -> Settled:
-        """Repeat until the store has ended the run: a thread must not stay locked because the disk was full."""
+        """Call `end` until the store has ended the run.
+
+        A run that stays open blocks its thread, even after a cause such as a full disk is gone.
+        """
         attempt = 0
         while True:
             try:
@@ -344,12 +378,12 @@ class RunFlow:
             attempt += 1
 
     def close(self, run: LiveRun) -> None:
-        """End a run: nobody waits for it any more, and whoever wants to know that it has ended is told."""
+        """Remove a run that has ended: release its limits, close its stream, and notify observers and its webhook."""
         if not self._runs.remove(run):
             return
         if self._quota is not None and run.account is not None:
             self._quota.give_back(run.account)
-        if run.is_awaited:  # it was cut off at the exit
+        if run.is_awaited:  # its flow was cancelled while the service exited
             run.answer_with(RunInterrupted())
         now = asyncio.get_running_loop().time()
         if run.stream is not None:

@@ -1,12 +1,15 @@
-"""What awaiting a plugin's code may raise beside ordinary exceptions."""
+"""Exceptions other than `Exception` that the code of a plugin may raise when jimsapi awaits it."""
 
 import asyncio
 
 ENDINGS = (SystemExit, asyncio.CancelledError)
-"""Raised by a plugin, they would end the server or the task that awaits the plugin, and with it the work of others."""
+"""If a plugin raises one and jimsapi does not catch it, it ends the server, or the task that awaits the plugin."""
 
 
 def being_cancelled() -> bool:
-    """Whether the running task itself was told to end. If not, a `CancelledError` is that of a task of the plugin's."""
+    """Return whether the current task itself is being cancelled.
+
+    If not, a `CancelledError` comes from a task that the plugin awaited.
+    """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -1,10 +1,10 @@
-"""Durations, counted in buckets as Prometheus wants them."""
+"""Histograms of durations, in the form that Prometheus reads."""
 
 from bisect import bisect_left
 
 
 class Histogram:
-    """Counts of observations by bucket (seconds), and their sum."""
+    """Counts observations by bucket. `bounds` are the buckets' upper bounds, and `total` is the sum, in seconds."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -14,12 +14,12 @@ class Histogram:
         self.total = 0.0
 
     def observe(self, seconds: float) -> None:
-        """Count one observation."""
+        """Count a duration in seconds."""
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.total += seconds
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative counts by upper bound, as Prometheus wants them."""
+        """Return cumulative counts by upper bound, in the form that Prometheus reads."""
         cumulative, running = [], 0
         for bound, count in zip((*map(_text, self.bounds), "+Inf"), list(self.counts), strict=True):
             running += count

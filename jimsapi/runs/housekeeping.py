@@ -1,5 +1,4 @@
-"""What a process does for the store beside answering: it says that it lives, takes over what dead processes left, and
-forgets old runs."""
+"""Periodic work of a process on its store: the heartbeat, taking over runs of dead processes, and purging old runs."""
 
 import asyncio
 import logging
@@ -23,9 +22,9 @@ PURGE_EVERY = 3600.0
 
 
 class Housekeeping:
-    """The heartbeat of a process, the adoption of runs, and the purge of old ones.
+    """Sends the heartbeat of a process, adopts background runs of dead processes, and purges old runs.
 
-    `take_over` begins a background run that a dead process had accepted and not started. `keep_runs` is how long a run
+    `take_over` begins a background run that a dead process accepted and did not start. `keep_runs` is how long a run
     is kept after its end.
     """
 
@@ -47,12 +46,16 @@ class Housekeeping:
         self._keep_runs = keep_runs
         self._take_over = take_over
         self._adopts = False
-        # No heartbeat may come between the store's word that runs are ours and their registration here.
+        # A heartbeat ends runs that are not registered here. So none may come between the adoption of a run in the
+        # store and its registration.
         self._ownership = asyncio.Lock()
         self._task = EndlessTask(self._keep_house, "housekeeping")
 
     async def start(self) -> None:
-        """End what an earlier process left open, and begin. Raises `StoreUnusable` if the store fails at that."""
+        """End the runs that dead processes left open, and start the heartbeat.
+
+        Raises `StoreUnusable` if the store is not available for that.
+        """
         try:
             interrupted = await self.store.recover(self._owner)
         except StoreUnavailable as error:
@@ -62,11 +65,11 @@ class Housekeeping:
         self._task.start()
 
     async def stop(self, seconds: float) -> None:
-        """End, and wait up to `seconds` for that."""
+        """Stop the heartbeat, and wait up to `seconds` until it has ended."""
         await self._task.stop(seconds)
 
     async def adopt(self) -> None:
-        """Take over background runs that dead processes accepted and did not start; from now on at each heartbeat."""
+        """Adopt the background runs that dead processes accepted and did not start, now and after each heartbeat."""
         self._adopts = True
         async with self._ownership:
             for adopted in await self.store.adopt(self._owner):
@@ -76,11 +79,11 @@ class Housekeeping:
                     self._take_over(adopted)
 
     def stop_adopting(self) -> None:
-        """Take over no further run: the process is about to end."""
+        """Adopt no further run, because the process drains."""
         self._adopts = False
 
     async def _keep_house(self) -> None:
-        """Say that this process lives, end its orphaned runs, and forget old ones, until cancelled."""
+        """Repeat the heartbeat, the adoption and the purge until cancelled."""
         loop = asyncio.get_running_loop()
         purge_at = loop.time()
         while True:

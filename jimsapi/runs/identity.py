@@ -1,4 +1,4 @@
-"""Who called, and what they may do."""
+"""The identity of a caller, its scopes, and the auth provider that admitted it."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -11,10 +11,11 @@ THREADS = "threads"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who called, by an auth provider's word.
+    """A caller, as an auth provider identified it.
 
-    `contact_id` binds the caller to one contact (`""` is a contact; None is unbound): every other contact's threads do
-    not exist for it. `scopes` are what it may do, `chat` and `threads`; None is both.
+    `subject` is the provider's name for the caller. `contact_id` binds the caller to one contact: for this caller, the
+    threads of other contacts do not exist. None does not bind it (`""` is a contact). `scopes` may have `chat` and
+    `threads`; None means both.
     """
 
     subject: str
@@ -26,15 +27,15 @@ class Identity:
             raise TypeError("scopes must be a collection of strings, not one string")
 
     def may(self, scope: str | None) -> bool:
-        """Whether the identity has `scope`; a route that names none is open to every identity."""
+        """Return whether the identity has `scope`. If `scope` is None, no scope is needed."""
         return scope is None or self.scopes is None or scope in self.scopes
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The host's record of who let a caller in: a plugin cannot forge its provenance.
+    """A caller's identity, and the provider that admitted it with its distribution and version.
 
-    `provider` is None on a public server.
+    jimsapi makes it, so a plugin cannot claim to be another provider. `provider` is None on a public server.
     """
 
     identity: Identity
@@ -44,4 +45,4 @@ class Admission:
 
 
 PUBLIC = Admission(Identity("anonymous"))
-"""Everybody's admission where no auth provider is configured."""
+"""The admission of every caller if no auth provider is configured."""

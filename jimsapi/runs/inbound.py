@@ -1,4 +1,4 @@
-"""Inbound messages, and what every store refuses of them."""
+"""Inbound messages, and the checks that they must pass before a store accepts them."""
 
 from typing import Any
 from uuid import UUID
@@ -18,14 +18,15 @@ _DEFAULT_CONFIG_TEXT = dump_storable(_DEFAULT_CONFIG)
 
 
 class Inbound(msgspec.Struct, kw_only=True):
-    """What a caller sent, decoded: the fields of the chat body.
+    """An inbound message: the decoded fields of the chat body.
 
-    `contact_id` is the person, by the caller's own system. Without a `thread_id` the contact's newest thread is taken,
-    or a new one made, which then gets `thread_config` and, if asked, the conversation start. `webhook_url` is called
-    once the run has ended.
+    `contact_id` identifies the person in the caller's system. If `thread_id` is None, the resolvers choose the thread;
+    jimsapi's own takes the contact's newest thread, or creates one. A new thread gets `thread_config` and, if
+    `run_conversation_start_on_new_thread` is set, the conversation start. `webhook_url` is called after the run has
+    ended.
 
-    An idempotency key stands for all fields (`keys.idempotency`). Leave a new field out of the digest if it is not
-    given: else the server would refuse the repeats of older requests.
+    The digest of an idempotency key covers all fields (`keys.idempotency`). If you add a field, omit it from the digest
+    when it is not set. Otherwise the server rejects repeated requests from before the upgrade.
     """
 
     contact_id: str
@@ -38,10 +39,10 @@ class Inbound(msgspec.Struct, kw_only=True):
 
 
 def check_inbound(inbound: Inbound) -> bytes:
-    """Hold an inbound message to what every store takes. Returns its `thread_config` as JSON text.
+    """Check that every store accepts an inbound message. Returns its `thread_config` as JSON text.
 
     Raises:
-        InputRefused: naming the first faulty field.
+        InputRefused: a field is invalid. The error names the first one.
     """
     check_contact_id(inbound.contact_id)
     _check_text("message", inbound.message)
@@ -68,7 +69,7 @@ def _check_event_type(event_type: str) -> None:
 
 
 def check_contact_id(contact_id: str) -> None:
-    """Hold a contact's identifier to what every store takes. Raises `InputRefused`."""
+    """Check that every store accepts a contact's identifier. Raises `InputRefused` if not."""
     _check_text("contact_id", contact_id)
     if len(contact_id) * 4 > MAX_CONTACT_ID and len(contact_id.encode()) > MAX_CONTACT_ID:
         raise InputRefused(

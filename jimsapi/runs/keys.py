@@ -15,19 +15,20 @@ from jimsapi.threads.run import Idempotency, Selector
 def idempotency(
     key: str, inbound: Inbound, admission: Admission, selectors: Sequence[Selector] | None = None
 ) -> Idempotency:
-    """What a store keeps of a key: two callers, or two contacts, may use the same one and never meet.
+    """Return the digests of an idempotency key and its request, for the store.
 
-    What was asked is the message, and the `selectors` of its thread, if the caller's protocol has some of its own.
+    The digest of the key includes the caller and the contact, so that each may use the same key. The digest of the
+    request covers the message and, if the caller's protocol gives them, the `selectors` of its thread.
     """
     scope = (admission.provider, admission.identity.subject, inbound.contact_id, key)
-    asked = msgspec.json.encode(inbound, order="deterministic")  # a JSON object's order says nothing
+    asked = msgspec.json.encode(inbound, order="deterministic")  # the order of a JSON object's fields has no meaning
     if selectors is not None:
         asked += repr(tuple(selectors)).encode()
     return Idempotency(_digest(repr(scope).encode()), _digest(asked))
 
 
 def caller_of(admission: Admission) -> UUID:
-    """Who asked for a run, as a store keeps it: a digest of provider and subject."""
+    """Return the caller of a run as the store keeps it: a digest of provider and subject."""
     return _caller(admission.provider, admission.identity.subject)
 
 

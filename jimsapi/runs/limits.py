@@ -1,4 +1,4 @@
-"""What runs may take."""
+"""The limits of runs."""
 
 from datetime import timedelta
 
@@ -9,9 +9,14 @@ from jimsapi.threads.run import ContextLimits
 
 
 class RunLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What runs may take: times in seconds, `thread_queue` runs waiting in a thread, `max_runs` open in the process.
+    """The limits of runs. `queue_timeout` and `run_timeout` are in seconds.
 
-    `reject_busy`: a thread that works on a message takes no other. `quota` is what one caller may ask for.
+    - `context` limits the size of a context.
+    - `thread_queue` runs may wait in one thread. If `reject_busy` is set, none may.
+    - `queue_timeout` limits the wait for a turn, and `run_timeout` the work of the pipelines.
+    - `max_runs` runs may be open in the process.
+    - `keep_runs` is how long a run is stored after its end.
+    - `quota` has the limits of one caller.
     """
 
     context: ContextLimits = ContextLimits()

@@ -1,4 +1,4 @@
-"""A run while this process works on it, and what observers are told when it ends."""
+"""Live runs, which are those that this process works on, and the records that observers get of them."""
 
 import asyncio
 import enum
@@ -21,11 +21,11 @@ from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import Idempotency, RunStatus, Selector, ThreadRecord
 
 LET_GO_AFTER = 0.5
-"""Seconds that a pipeline has to end after it was cancelled; then the run goes on without it."""
+"""Seconds that a pipeline has to end after it was cancelled. After that the run ends without it."""
 
 
 class PipelineTiming(msgspec.Struct, frozen=True):
-    """One pipeline's work within a run: its name, how long it took in seconds, whether it succeeded."""
+    """One call of a pipeline within a run: the pipeline's name, the duration in seconds, and whether it succeeded."""
 
     pipeline: str
     duration: float
@@ -33,7 +33,10 @@ class PipelineTiming(msgspec.Struct, frozen=True):
 
 
 class RunRecord(msgspec.Struct, frozen=True):
-    """A run that ended, as observers see it. Times are in seconds; `thread_id` is None if no thread took it."""
+    """The record of a run that ended, for observers.
+
+    `waited` (in the queue) and `duration` are in seconds. `provider` is the auth provider that admitted the caller.
+    """
 
     run_id: UUID
     thread_id: UUID | None
@@ -45,9 +48,9 @@ class RunRecord(msgspec.Struct, frozen=True):
 
 
 class Stop(enum.Enum):
-    """Why a run is told to end early.
+    """Why a run is stopped early.
 
-    `DRAINED`: the process ends, or something cut off the flow of the run. `DELETED`: its thread is gone.
+    `DRAINED`: the process shuts down, or the flow of the run was cancelled. `DELETED`: the thread was deleted.
     """
 
     TIMED_OUT = enum.auto()
@@ -57,16 +60,18 @@ class Stop(enum.Enum):
 
 
 class LiveRun:
-    """A run that this process works on: its caller's answer, its place in the queue, its pipeline.
+    """A run that this process works on: the answer to its caller, its turn in the queue, and its pipeline.
 
-    Its methods fill its fields; others only read them.
+    Only the methods of this class set its fields. Other code reads them:
 
-    - `answer` is there to be looked at. Whoever waits for the answer awaits `heard()`.
-    - `stream` is there if somebody watches the run. It ends with the answer.
-    - `taken` is there if somebody waits for a thread to take the message. It is done, and gone, once a thread has taken
-      the message or never will. Each waits under `asyncio.shield`: one that is cancelled would cancel it for all.
-    - `known_as` is the run that answers: another one, if the caller sent the message before with the same key.
-    - `pipeline` is the task of the pipeline that was started last. It has to end by `deadline` (the loop's time).
+    - `answer` is a future. Read it if it is done. To wait for the answer, await `heard()`.
+    - `stream` is the run's stream, None if the run is not watched. It ends with the answer.
+    - `taken` is a future, None if no code waits for a thread. It is done, and removed, when a thread accepts the
+      message or the run ends without one. Await it under `asyncio.shield`, since several tasks may share it.
+    - `known_as` is the identifier of the run that answers. It is another run's if that run has the same idempotency
+      key.
+    - `pipeline` is the task of the pipeline that was started last. The run is stopped at `deadline` (the loop's time).
+    - `began` is the loop's time; `waited` is in seconds.
     """
 
     __slots__ = (
@@ -137,36 +142,36 @@ class LiveRun:
 
     @property
     def turn(self) -> asyncio.Event:
-        """Set when the run may ask to start, or has to end. Made when first asked for: most runs never wait."""
+        """The event that is set when the run may start or must stop. Created on first use: most runs never wait."""
         if self._turn is None:
             self._turn = asyncio.Event()
         return self._turn
 
     @property
     def thread_id(self) -> UUID | None:
-        """The thread that took the run, once the store has said so."""
+        """The identifier of the run's thread; None until the store has accepted the run."""
         return None if self.thread is None else self.thread.thread_id
 
     def launch(self, flow: Coroutine[Any, Any, None]) -> None:
-        """Begin the task in which the run is answered."""
+        """Start the task that answers the run."""
         self.task = ServiceTask.begin(flow, loop=self.answer.get_loop())
 
     def tell(self, stream: RunStream) -> None:
-        """Tell this stream all that the run says. No thread has taken the message yet."""
+        """Send all items of the run to `stream`. To be called before a thread accepts the message."""
         self.stream = stream
 
     def expect_thread(self) -> None:
-        """Let others wait on `taken` until a thread has taken the message."""
+        """Create `taken`, so that callers can wait until a thread accepts the message."""
         self.taken = self.answer.get_loop().create_future()
 
     @property
     def is_awaited(self) -> bool:
-        """Whether somebody waits for the answer, watches the run, or waits for a thread to take it."""
+        """Whether the answer is not set yet, the stream is not over, or callers wait on `taken`."""
         is_watched = self.stream is not None and not self.stream.is_over
         return not self.answer.done() or is_watched or self.taken is not None
 
     def enter(self, thread: ThreadRecord, created_new_thread: bool) -> None:
-        """A thread has taken the message: tell whoever watches, or waits for that."""
+        """Record the thread that accepted the message. Notifies the stream and the callers that wait on `taken`."""
         self.thread = thread
         self.created_new_thread = created_new_thread
         if self.stream is not None:
@@ -174,32 +179,32 @@ class LiveRun:
         self.let_in()
 
     def watch(self, stream: RunStream) -> None:
-        """Tell this stream what the run says from now on. A thread has taken the message already."""
+        """Send the following items of the run to `stream`. To be called after a thread has accepted the message."""
         assert self.thread is not None
         self.stream = stream
         stream.put(RunStarted(self.run_id, self.thread.thread_id, self.created_new_thread))
         if self.status is RunStatus.RUNNING and self.pipeline is not None and not self.pipeline.done():
-            stream.put(Gap(None))  # what it said so far was heard by nobody
+            stream.put(Gap(None))  # earlier items were not recorded
             if self.context is not None:
                 self.context.watch(StreamVoice(stream))
 
     def follow(self, run_id: UUID) -> None:
-        """Another run answers: the same message came before, with the same key."""
+        """Record that the run `run_id` answers, because it has the same idempotency key."""
         self.known_as = run_id
         self.let_in()
 
     def end_wait(self) -> None:
-        """The run has its turn, or leaves the queue: note how long it waited."""
+        """Record how long the run waited in the queue."""
         self.waited = self.answer.get_loop().time() - self.began
 
     def begin_running(self) -> None:
-        """The message is in the thread."""
+        """Set the status to `running`: the message is in the thread."""
         self.status = RunStatus.RUNNING
 
     def begin_pipeline(self, task: PipelineTask, context: ThreadContext, deadline: float) -> asyncio.Future[None]:
-        """A pipeline works on the run from now on, until `deadline` by the loop's time.
+        """Record the task of a pipeline that has started. The run is stopped at `deadline` (the loop's time).
 
-        Returns what is done once the pipeline has ended, or is let go.
+        Returns a future that is done when the pipeline has ended, or did not end in time after a stop.
         """
         self.context = context
         self.pipeline = task
@@ -209,29 +214,34 @@ class LiveRun:
         return woken
 
     def end_pipeline(self, timing: PipelineTiming) -> None:
-        """The pipeline has ended, or is let go: nobody stops it for its time any more, and observers are told of it."""
+        """Record that the pipeline has ended or was abandoned, and remove the deadline. Observers get `timing`."""
         self.deadline = math.inf
         self.timings += (timing,)
 
     def end_as(self, status: RunStatus) -> None:
-        """The run has ended."""
+        """Set the final status."""
         self.status = status
 
     def forget_conversation(self) -> None:
-        """Let go of the context: whoever reads the answer slowly holds the run."""
+        """Release the context, since a client that reads the answer slowly keeps the run in memory."""
         self.context = None
 
     def heard(self) -> Awaitable[RunResult]:
-        """What to await for the answer. One of several who share a run by its key cannot cancel it for the others."""
-        return self.answer if self.idempotency is None else asyncio.shield(self.answer)  # a shield costs a chat 4 %
+        """Return an awaitable for the answer. It raises the `DomainError` with which the run ends.
+
+        Cancelling the wait does not cancel the run. Several callers may share a run by its idempotency key; none of
+        them can cancel the answer of the others.
+        """
+        # Only shared answers are shielded: a shield adds 4 % to the cost of a chat.
+        return self.answer if self.idempotency is None else asyncio.shield(self.answer)
 
     def record(self, duration: float) -> RunRecord:
-        """What observers are told of the run, which has ended after `duration` seconds."""
+        """Return the record for observers. The run has ended after `duration` seconds."""
         provider = self.admission.provider
         return RunRecord(self.run_id, self.thread_id, self.status, self.waited, duration, self.timings, provider)
 
     def answer_with(self, answer: RunResult | BaseException) -> None:
-        """Answer the caller, and whoever watches, if they still wait. The first word counts."""
+        """Set the answer, and end the stream with it. Only the first call has an effect."""
         if self.stream is not None:
             self.stream.end(answer)
         self.let_in()
@@ -239,18 +249,18 @@ class LiveRun:
             return
         if isinstance(answer, BaseException):
             self.answer.set_exception(answer)
-            self.answer.exception()  # a caller that is gone by now must not be reported as one that forgot to look
+            self.answer.exception()  # otherwise asyncio logs an unread error if the caller has disconnected
         else:
             self.answer.set_result(answer)
 
     def let_in(self) -> None:
-        """Tell whoever waits for it that a thread has taken the message, or will not."""
+        """Complete `taken`: a thread has accepted the message, or the run ends without one."""
         if self.taken is not None:
             self.taken.set_result(None)
             self.taken = None
 
     def stop(self, reason: Stop) -> None:
-        """Tell the run to end: a waiting one leaves the queue, a pipeline is cancelled, then let go."""
+        """Stop the run. A waiting run leaves the queue; a pipeline is cancelled, and abandoned if it does not end."""
         if self.stop_reason is not None:
             return
         self.stop_reason = reason
@@ -262,6 +272,6 @@ class LiveRun:
             self.pipeline.get_loop().call_later(LET_GO_AFTER, self.wake)
 
     def wake(self, _: object = None) -> None:
-        """Go on: the pipeline ended, or is let go."""
+        """Complete the future of `begin_pipeline`: the pipeline has ended, or did not end in time."""
         if self.woken is not None and not self.woken.done():
             self.woken.set_result(None)

@@ -1,4 +1,4 @@
-"""Runs as whoever asks may see, watch and cancel them: whose they are is part of what the store is asked."""
+"""Reading, watching and cancelling runs, limited to those that the caller may see."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,17 +17,17 @@ from jimsapi.threads.run import OPEN, StoredRun
 
 
 class Runs:
-    """Runs as a caller may see them: its own, and with the scope `threads` those of others.
+    """Reads, watches and cancels the runs that a caller may see.
 
-    A bound caller sees its own contact's alone. For a run that the caller may not see every method raises
-    `RunNotFound`.
+    A caller may see its own runs and, with the scope `threads`, those of other callers. A caller that is bound to one
+    contact may see only that contact's runs. For other runs, every method raises `RunNotFound`.
     """
 
     def __init__(self, service: RunService) -> None:
         self._service = service
 
     async def run(self, admission: Admission, run_id: UUID) -> StoredRun:
-        """One run. Raises `ScopeMissing` for a caller that has neither `chat` nor `threads`."""
+        """Return one run. Raises `ScopeMissing` if the caller has neither `chat` nor `threads`."""
         identity = admission.identity
         if not (identity.may(CHAT) or identity.may(THREADS)):
             raise ScopeMissing(CHAT)
@@ -35,7 +35,7 @@ class Runs:
         return self._service.disclosure.stored(await self._service.store.run(run_id, identity.contact_id, caller))
 
     async def cancel(self, admission: Admission, run_id: UUID) -> None:
-        """Cancel a run; nothing of it is stored any more. Raises `RunEnded` if it has ended."""
+        """Cancel a run. No further events of it are stored. Raises `RunEnded` if the run has ended."""
         await self.run(admission, run_id)
         settled = await self._service.cancel(run_id)
         if settled.status is None:
@@ -44,9 +44,9 @@ class Runs:
             raise RunEnded(run_id, settled.status)
 
     async def watch(self, admission: Admission, run_id: UUID, after: int = 0) -> AsyncIterator[Read] | None:
-        """What follows on position `after` in the stream of a run, as it comes; None if that was the last.
+        """Iterate over the items of a run's stream that follow position `after`; None if `after` is the last position.
 
-        Told from memory while it is there, else from the store.
+        The items come from memory if this process has them, otherwise from the store.
         """
         stored = await self.run(admission, run_id)
         if after == THE_END:
@@ -55,7 +55,7 @@ class Runs:
         return self._of_another_process(stored, after) if stream is None else self._reader(stream, run_id, after)
 
     async def of(self, admission: Admission, run: LiveRun, after: int = 0) -> AsyncIterator[Read]:
-        """The same for a run that the caller has begun, or begun before with the same idempotency key."""
+        """Do the same for a run that the caller began, or for the earlier run with the same idempotency key."""
         stream = run.stream if run.known_as is run.run_id else None
         if (stream := stream or self._service.watch(run.known_as)) is not None:
             return self._reader(stream, run.known_as, after)
@@ -65,7 +65,7 @@ class Runs:
         return Reader(stream, after, partial(self._of_store, run_id))
 
     async def _of_store(self, run_id: UUID, after: int) -> AsyncIterator[Read]:
-        """What follows on a position in the stream of a run that may have ended, as far as the store knows it."""
+        """Iterate over the items after position `after` that the store has. The run may have ended."""
         try:
             run = await self._service.store.run(run_id, None, None)
         except DomainError as error:

@@ -1,4 +1,4 @@
-"""Telling observers what happened, without letting them harm it."""
+"""Calls of observers, whose errors must not affect requests and runs."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -10,7 +10,7 @@ Record = TypeVar("Record")
 
 
 def notify(observers: Iterable[Callable[[Record], None]], record: Record) -> None:
-    """Tell each of `observers`; one that raises is logged and the next is told."""
+    """Call each of `observers` with `record`. If one raises, the error is logged and the next one is called."""
     for observer in observers:
         try:
             observer(record)

@@ -1,4 +1,4 @@
-"""The log lines of a store that fails: one when it begins, one when it is over."""
+"""The log lines of an outage of the store: one for each cause, and one when the outage is over."""
 
 import logging
 import math
@@ -11,16 +11,16 @@ from jimsapi.threads.errors import StoreUnavailable
 logger = logging.getLogger("jimsapi.store")
 
 QUIET = 4.0
-"""Seconds without a failure after which the store works again: on a full disk small writes succeed between large ones.
-Less than the time between two heartbeats, which show that the store works when nobody else asks it."""
+"""Seconds without a failure after which an outage is over. On a full disk, small writes succeed between large ones.
+It must be less than the time between two heartbeats: without requests, only heartbeats show that the store works."""
 SIZE_MATTERS = ("disk full", "disk error")
-"""Reasons after which the small write of a probe shows nothing: it may still fit where a message does not."""
+"""Reasons after which a successful probe proves nothing: its small write may fit where a message does not."""
 CAUSES = 20
-"""Causes of one outage that are logged; a store may word the same one differently each time."""
+"""The number of causes of one outage that are logged. A store may word the same cause differently each time."""
 
 
 class OutageLog:
-    """Logs each cause of an outage once, however often the store fails; and once that the outage is over."""
+    """Logs each cause of an outage once, however often the store fails, and logs once that the outage is over."""
 
     def __init__(self) -> None:
         self._began = 0.0
@@ -32,7 +32,7 @@ class OutageLog:
         """The reason of the last failure; empty if there is no outage, or its cause has no name."""
 
     def failed(self, error: StoreUnavailable) -> None:
-        """The store could not do something."""
+        """Record that an operation of the store failed."""
         self._failed_at = time.monotonic()
         self.reason = error.reason
         if not self._causes:
@@ -43,18 +43,18 @@ class OutageLog:
             logger.error("the store is unavailable: %s", error)
 
     def refused(self, error: StoreUnavailable) -> None:
-        """The store could not do something that a request or a run needs."""
+        """Record that an operation failed that a request or a run needs."""
         self.failed(error)
         if error.reason in SIZE_MATTERS:
             self._refused_at, self._refused_for = self._failed_at, error.reason
 
     @property
     def unproven(self) -> str:
-        """Why the store may not work yet although a probe says that it does; empty if the probe's answer counts."""
+        """The reason why a successful probe does not yet prove that the store works; empty if it does."""
         return self._refused_for if time.monotonic() - self._refused_at < QUIET else ""
 
     def works(self) -> None:
-        """The store has written something."""
+        """Record that the store has committed a write."""
         if not self._causes:
             return
         now = time.monotonic()
@@ -65,7 +65,7 @@ class OutageLog:
 
     @contextmanager
     def noted(self) -> Iterator[None]:
-        """Log the `StoreUnavailable` that is raised within, and raise it on."""
+        """Log a `StoreUnavailable` that is raised in the `with` block, and raise it again."""
         try:
             yield
         except StoreUnavailable as error:

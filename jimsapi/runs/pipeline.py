@@ -1,4 +1,4 @@
-"""Pipelines: the code that answers, and the app that carries it."""
+"""Pipelines, which answer messages, and the app that has them."""
 
 import asyncio
 import inspect
@@ -13,25 +13,31 @@ from jimsapi.threads.context import ThreadContext
 
 Pipeline = Callable[[ThreadContext], Awaitable[Any]]
 Deltas = Callable[[ThreadContext], AsyncIterator[str]]
-"""A pipeline that is an async generator: what it yields is streamed."""
+"""A pipeline that is an async generator. The text that it yields is streamed."""
 Blocking = Callable[[ThreadContext], Any]
-"""A pipeline that is a plain function: it works in a thread. If it makes a generator, what that yields is streamed."""
+"""A pipeline that is a plain function. It runs in a worker thread. If it returns a generator, its text is streamed."""
 
 THREADS = 40
-"""Pipelines that work in threads at once, if an app does not say how many."""
+"""The default number of pipelines that run in worker threads at once."""
 
 
 @dataclass(frozen=True, init=False)
 class JimsApp:
-    """What is served: a pipeline, and what belongs to it.
+    """The app that a server serves: a pipeline and its settings.
 
-    `pipeline` and `conversation_start_pipeline` are `async def (ctx)`, or objects with an async `__call__`. One that
-    yields is a generator of the pieces of a message, each of which goes to `ctx.stream`; the attribute then holds the
-    pipeline that does so. A plain `def (ctx)` works in a thread, so that it may block. With `threaded` an async one
-    does so too, in an event loop of its own. Up to `threads` messages are answered in threads at once; others wait for
-    a thread, as part of their run. `name` is the metric label; by default the pipeline's own name. `store` is a
-    store's URL and `context_events` the number of `comm.*` events in a context, both overridden by the options
-    `--store` and `--context-events`.
+    `pipeline` and `conversation_start_pipeline` are functions of one parameter, the context, or objects with such a
+    `__call__`:
+
+    - `async def`: it runs in the event loop of the server. If `threaded` is set, it runs in a worker thread, with an
+      event loop of its own.
+    - `def`: it runs in a worker thread, so it may block.
+    - If it yields, it is a generator of the pieces of a message, and each piece goes to `ctx.stream`. The attribute
+      then holds a pipeline that does so.
+
+    Up to `threads` pipelines run in worker threads at once. Other runs wait for a thread, and that wait counts as part
+    of their run time. `name` is the label in metrics; by default it is the pipeline's own name. `store` is a store's
+    URL, and `context_events` the number of `comm.*` events in a context. The options `--store` and `--context-events`
+    override these two.
 
     Raises:
         TypeError: a pipeline is not a callable that takes a context.
@@ -71,12 +77,12 @@ class JimsApp:
 
 
 def is_pipeline(value: object) -> bool:
-    """Whether `value` is an async function or async generator function, or an object whose `__call__` is one."""
+    """Return whether `value` is an async function or async generator function, or an object with such a `__call__`."""
     return _is(inspect.iscoroutinefunction, value) or _is(inspect.isasyncgenfunction, value)
 
 
 class Streaming:
-    """An async generator of the pieces of a message, called as every pipeline is. `name` is that of the generator."""
+    """A pipeline that streams the pieces that an async generator yields. `name` is that of the generator."""
 
     def __init__(self, deltas: Deltas) -> None:
         self.name = pipeline_name(deltas)
@@ -87,10 +93,10 @@ class Streaming:
 
 
 class Threaded:
-    """A plain function, called in a thread. `name` is that of the function.
+    """A pipeline that calls a plain function in a worker thread. `name` is that of the function.
 
-    The function may be a wrapper that only makes a generator or a coroutine, as a lambda or a decorator does. A
-    generator is read in the thread; a coroutine and an async generator work in the service's loop.
+    The function may return a generator, which is read in the thread. It may also return a coroutine or an async
+    generator, as a lambda or a decorator does; these run in the event loop of the service.
     """
 
     def __init__(self, function: Blocking, threads: WorkerThreads) -> None:
@@ -117,7 +123,7 @@ class Threaded:
 
 
 class ThreadedLoop:
-    """An async pipeline, called in a thread with an event loop of its own. `name` is that of the pipeline."""
+    """A pipeline that runs an async one in a worker thread, with an event loop of its own. `name` is the async one's."""
 
     def __init__(self, pipeline: Pipeline, threads: WorkerThreads) -> None:
         self.name = pipeline_name(pipeline)
@@ -131,7 +137,7 @@ class ThreadedLoop:
 
 
 class _LoopCall:
-    """One call of a pipeline in its own loop, which the loop of the service can cancel."""
+    """One call of a pipeline in a loop of its own. The loop of the service can cancel it."""
 
     def __init__(self, pipeline: Pipeline, ctx: ThreadContext) -> None:
         self._pipeline = pipeline
@@ -144,26 +150,26 @@ class _LoopCall:
 
     async def _main(self) -> None:
         self._task = asyncio.current_task()
-        if self._cancelled:  # since the loop was being made
+        if self._cancelled:  # while the loop was created
             raise asyncio.CancelledError
         await self._pipeline(self._ctx)
 
     def cancel(self) -> None:
         self._cancelled = True
         if self._task is not None:
-            with suppress(RuntimeError):  # its loop is closed: it has ended
+            with suppress(RuntimeError):  # the loop is closed, so the pipeline has ended
                 self._task.get_loop().call_soon_threadsafe(self._task.cancel)
 
 
 async def _stream_async(ctx: ThreadContext, deltas: AsyncGenerator[str, None]) -> None:
-    # Closed here and now, whatever happens: a generator that is left to be collected cleans up nobody knows when.
+    # Without `aclosing`, the generator would run its cleanup only when the garbage collector finds it.
     async with aclosing(deltas):
         async for delta in deltas:
             await ctx.stream(delta)
 
 
 def pipeline_name(pipeline: Pipeline | Deltas | Blocking) -> str:
-    """The name of a pipeline in metrics and logs: its `__name__`, else its `name`, else its class's name."""
+    """Return the name of a pipeline in metrics and logs: its `__name__`, its `name`, or the name of its class."""
     for attribute in ("__name__", "name"):
         name = getattr(pipeline, attribute, None)
         if isinstance(name, str) and name:
@@ -172,12 +178,15 @@ def pipeline_name(pipeline: Pipeline | Deltas | Blocking) -> str:
 
 
 def _is(kind: Callable[[Any], bool], value: object) -> bool:
-    """Whether a callable, or the `__call__` of an object, is a function of this kind."""
+    """Return whether `kind` is true for a callable, or for the `__call__` of an object."""
     return kind(value) or (not isinstance(value, type) and kind(getattr(value, "__call__", None)))  # noqa: B004
 
 
 def takes_context(function: Any) -> bool:
-    """Whether a callable needs one argument: a pipeline does; a factory takes none, or only optional ones."""
+    """Return whether a callable needs exactly one argument, as a pipeline does.
+
+    A factory of an app has no parameters, or only optional ones.
+    """
     try:
         signature = inspect.signature(function)
         signature.bind(None)
@@ -190,7 +199,7 @@ def takes_context(function: Any) -> bool:
 def _awaitable(
     pipeline: Pipeline | Deltas | Blocking, role: str, *, threads: WorkerThreads, threaded: bool
 ) -> Pipeline:
-    """A pipeline of any kind, as one that the service can await."""
+    """Return a pipeline that the service can await, for a pipeline of any kind. `role` names it in errors."""
     awaited: Pipeline
     if _is(inspect.isasyncgenfunction, pipeline):
         awaited = Streaming(cast(Deltas, pipeline))

@@ -1,8 +1,8 @@
-"""How much a caller may ask for: messages in a time, and messages that are answered at once.
+"""The limits of a caller: messages per time, and open runs.
 
-A limit is counted for each caller and contact (a shared key speaks for many contacts), or for each caller over all its
-contacts (who might invent them). A message that is refused takes nothing of any limit; a run that fails has taken its
-part. The counts are this process's own, and gone when it ends.
+A limit counts either for each pair of caller and contact, or for each caller over all its contacts. The first kind is
+for keys that many contacts share. The second kind limits callers that invent contacts. A rejected message does not
+count against any limit. A run that fails does. Each process counts for itself, and the counts end with the process.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from jimsapi.runs.identity import Admission
 from jimsapi.threads.errors import DomainError
 
 ROOM = 100_000
-"""Buckets that a rate keeps apart; beyond, callers share some."""
+"""The number of buckets of a rate limit. If there are more keys, some callers share a bucket."""
 
 MAX_COUNT = 1_000_000
 
@@ -25,7 +25,7 @@ _UNITS = {"s": (1, "second"), "min": (60, "minute"), "h": (3600, "hour"), "day":
 _RATE = re.compile(r"([1-9][0-9]{0,6})/(s|min|h|day)", re.ASCII)
 
 _KIN = 2
-"""Bytes at the beginning of a key that all the keys of a caller have in common."""
+"""The number of bytes at the beginning of a key that all keys of a caller share."""
 
 
 class Rate(msgspec.Struct, frozen=True):
@@ -36,7 +36,7 @@ class Rate(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> "Rate":
-        """Read a rate such as `60/min`. Raises `ValueError` that says what it must be."""
+        """Read a rate such as `60/min`. Raises `ValueError` with the valid form if it is invalid."""
         found = _RATE.fullmatch(text.strip())
         if found is None or int(found[1]) > MAX_COUNT:
             raise ValueError(f"give a number from 1 to {MAX_COUNT} and a unit: 5/s, 60/min, 1000/h or 10000/day")
@@ -44,7 +44,7 @@ class Rate(msgspec.Struct, frozen=True):
 
     @property
     def seconds(self) -> int:
-        """The unit's length."""
+        """The length of the unit in seconds."""
         return _UNITS[self.unit][0]
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ class Rate(msgspec.Struct, frozen=True):
 
 
 class QuotaLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """The limits of a caller and contact, and those of a caller over all contacts; None is no limit."""
+    """The limits of each caller and contact (`rate`, `contact_runs`), and those of each caller. None means no limit."""
 
     rate: Rate | None = None
     identity_rate: Rate | None = None
@@ -61,7 +61,7 @@ class QuotaLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """A limit as a caller is told of it: `quota` messages in `seconds`, or at once if that is None."""
+    """A limit as answers describe it: `quota` messages in `seconds`. If `seconds` is None, `quota` open runs."""
 
     name: str
     quota: int
@@ -69,7 +69,10 @@ class Policy(msgspec.Struct, frozen=True):
 
 
 class Allowance(msgspec.Struct, frozen=True):
-    """What is left of a limit. It grows by one in `seconds`, rounded up; None: when an open run ends."""
+    """The remaining messages of a limit. One more is available in `seconds` (rounded up).
+
+    If `seconds` is None, one more is available when an open run ends.
+    """
 
     policy: Policy
     remaining: int
@@ -77,9 +80,9 @@ class Allowance(msgspec.Struct, frozen=True):
 
 
 class QuotaExceeded(DomainError):
-    """The caller has used up a limit, and may try again in `retry_after` seconds (whole ones, at least 1).
+    """The caller has reached a limit, and may try again in `retry_after` seconds (an integer, at least 1).
 
-    `policies` are all its limits, `exhausted` those that let nothing through now.
+    `policies` are all its limits, and `exhausted` those that reject the message.
     """
 
     def __init__(
@@ -92,22 +95,22 @@ class QuotaExceeded(DomainError):
 
 
 class Account(msgspec.Struct, frozen=True):
-    """Whose limits a message counts against: the keys of its caller, and of its caller and contact."""
+    """The keys under which a message is counted: one for its caller, and one for its caller and contact."""
 
     identity: bytes
     contact: bytes
 
 
 class RateLimit:
-    """A bucket of `rate.count` tokens for each key. It is full at first and fills evenly, and a message takes a token.
+    """A token bucket of `rate.count` tokens for each key. It starts full and fills evenly. A message takes one token.
 
-    So any time of t seconds sees at most `count + count * t / rate.seconds` messages. A bucket is one number, the time
-    when it is full again (GCRA). Times are counted in nanoseconds times `count`: filling by one token takes a whole
-    number of these, so that nothing is rounded.
+    In t seconds, at most `count + count * t / rate.seconds` messages get a token. A bucket is stored as one number, the
+    time at which it is full again (GCRA, the generic cell rate algorithm). Times are integers, in nanoseconds times
+    `count`, so that the time for one token is exact.
 
-    A bucket that is full again is as good as none and is forgotten. If `room` are not full, the keys of a caller that
-    have none share one (with those of a few other callers): who invents contacts gains nothing by it, and a bucket is
-    never forgotten before its time.
+    A full bucket is removed, since a missing bucket counts as full. If `room` buckets are not full, the other keys of a
+    caller share one bucket, also with the keys of a few other callers. So a caller that invents contacts gains nothing,
+    and a bucket is never removed before it is full.
     """
 
     def __init__(self, name: str, rate: Rate, *, by_contact: bool, room: int = ROOM) -> None:
@@ -119,19 +122,22 @@ class RateLimit:
         self._second = rate.count * 1_000_000_000
         self._full_at: dict[bytes, int] = {}
         self._shared: dict[bytes, int] = {}
-        # Every key of `_full_at` once, by a time at which its bucket may be full: not later than the true one.
+        # A heap with each key of `_full_at` once. Its time is at most the time at which the bucket is full.
         self._to_forget: list[tuple[int, bytes]] = []
 
     def __len__(self) -> int:
-        """Buckets kept now."""
+        """The number of buckets that are stored."""
         return len(self._full_at) + len(self._shared)
 
     def wait(self, key: bytes, now: float) -> float:
-        """Seconds until a message gets a token; 0 if it does at `now`, in seconds of a clock that never goes back."""
+        """Return the seconds until a message gets a token; 0 if it gets one now.
+
+        `now` is in seconds of a monotonic clock, here and in the other methods.
+        """
         return max(self._debt(key, now) - self._token * (self._rate.count - 1), 0) / self._second
 
     def take(self, key: bytes, now: float) -> None:
-        """Take a token that is there."""
+        """Take a token. To be called if `wait` returns 0."""
         moment = self._moment(now)
         full_at = moment + self._debt(key, now) + self._token
         if key not in self._full_at:
@@ -143,18 +149,18 @@ class RateLimit:
         self._full_at[key] = full_at
 
     def allowance(self, key: bytes, now: float) -> Allowance:
-        """What is left in the bucket."""
+        """Return the remaining tokens, and when the next one is added."""
         debt = self._debt(key, now)
         missing = -(-debt // self._token)
         until_next = debt - self._token * (missing - 1) if missing else self._token
         return Allowance(self.policy, self._rate.count - missing, _whole(until_next / self._second))
 
     def refusal(self, seconds: int) -> str:
-        """What a caller is told that has to wait."""
+        """Return the error text for a caller that has to wait `seconds`."""
         return f"Too many messages of this {_whose(self)}: at most {self._rate}; try again in {seconds} s"
 
     def _debt(self, key: bytes, now: float) -> int:
-        """How long the key's bucket needs to be full."""
+        """The time until the bucket of a key is full, in nanoseconds times `count`."""
         full_at = self._full_at.get(key)
         if full_at is None:
             full_at = self._shared.get(key[:_KIN], 0)
@@ -164,7 +170,7 @@ class RateLimit:
         return int(now * 1_000_000_000) * self._rate.count
 
     def _forget(self, moment: int) -> None:
-        """Forget buckets that are full: a few at a time, so that no caller waits for many."""
+        """Remove buckets that are full. Each call removes at most 8, so that no caller waits long."""
         for _ in range(8):
             if not self._to_forget or self._to_forget[0][0] > moment:
                 return
@@ -186,29 +192,29 @@ class RunLimit:
         self._open: dict[bytes, int] = {}
 
     def __len__(self) -> int:
-        """Keys with an open run."""
+        """The number of keys with an open run."""
         return len(self._open)
 
     def wait(self, key: bytes, now: float) -> float:
-        """0 if another run may open; else seconds after which to try again, since nobody knows when a run ends."""
+        """Return 0 if the key may have another run, otherwise 1 second: the end of a run cannot be predicted."""
         return 0.0 if self._open.get(key, 0) < self.policy.quota else 1.0
 
     def take(self, key: bytes, now: float) -> None:
-        """A run opens."""
+        """Count a run that begins."""
         self._open[key] = self._open.get(key, 0) + 1
 
     def give_back(self, key: bytes) -> None:
-        """A run has ended."""
+        """Count a run that has ended."""
         self._open[key] -= 1
         if not self._open[key]:
             del self._open[key]
 
     def allowance(self, key: bytes, now: float) -> Allowance:
-        """How many runs may open beside those that are open."""
+        """Return how many more runs the key may have."""
         return Allowance(self.policy, self.policy.quota - self._open.get(key, 0), None)
 
     def refusal(self, seconds: int) -> str:
-        """What a caller is told that has to wait."""
+        """Return the error text for a caller that has to wait."""
         whose, count = _whose(self), self.policy.quota
         return f"Too many messages of this {whose} are being answered: at most {count} at once; try again later"
 
@@ -217,7 +223,7 @@ Limit = RateLimit | RunLimit
 
 
 class Quota:
-    """All limits together: a message passes every one of them, or takes nothing of any."""
+    """All limits of a server. A message counts against all of them if all accept it, and otherwise against none."""
 
     def __init__(self, limits: QuotaLimits, room: int = ROOM) -> None:
         self._limits: list[Limit] = []
@@ -232,10 +238,10 @@ class Quota:
         self.policies = tuple(limit.policy for limit in self._limits)
 
     def take(self, admission: Admission, contact_id: str, now: float) -> Account:
-        """Let a message through; `give_back` its account when its run has ended.
+        """Count a message. Returns its account, for `give_back` when its run has ended.
 
         Raises:
-            QuotaExceeded: a limit is used up.
+            QuotaExceeded: a limit is reached.
         """
         account = account_of(admission, contact_id)
         limits = self._limits_of(account)
@@ -251,13 +257,13 @@ class Quota:
         return account
 
     def give_back(self, account: Account) -> None:
-        """The run of a message that was let through has ended, however it did. Its token stays taken."""
+        """Count that the run of a message has ended. Limits of open runs get it back; rate limits do not."""
         for limit, key in self._limits_of(account):
             if isinstance(limit, RunLimit):
                 limit.give_back(key)
 
     def allowances(self, account: Account, now: float) -> Sequence[Allowance]:
-        """What is left of each limit."""
+        """Return the remaining messages of each limit."""
         return [limit.allowance(key, now) for limit, key in self._limits_of(account)]
 
     def _limits_of(self, account: Account) -> list[tuple[Limit, bytes]]:
@@ -265,7 +271,7 @@ class Quota:
 
 
 def account_of(admission: Admission, contact_id: str) -> Account:
-    """The keys of a caller, and of a caller and contact: digests, since names may be long and many."""
+    """Return the keys of a caller, and of a caller and contact. They are digests, since names may be long."""
     caller = repr((admission.provider, admission.identity.subject))
     identity = hashlib.blake2b(caller.encode(), digest_size=16).digest()
     contact = hashlib.blake2b(contact_id.encode(), digest_size=16, key=identity).digest()
@@ -277,5 +283,5 @@ def _whose(limit: Limit) -> str:
 
 
 def _whole(seconds: float) -> int:
-    """Seconds as HTTP writes them: rounded up, and never 0."""
+    """Seconds as an integer for HTTP headers: rounded up, and at least 1."""
     return max(math.ceil(seconds), 1)

@@ -1,4 +1,4 @@
-"""The runs that this process works on: found by identifier or idempotency key, woken, stopped, and waited for."""
+"""The registry of the runs that this process works on."""
 
 import asyncio
 from collections.abc import Iterable, Iterator
@@ -9,10 +9,10 @@ from jimsapi.threads.run import RunStatus
 
 
 class Registry:
-    """The live runs of a process. A run is here before the store hears of it, and until its flow has ended.
+    """The live runs of a process. A run is registered before the store accepts it, and until its flow has ended.
 
-    `owned` are the identifiers of all runs that are open in the store as those of this process: the live ones, and
-    those that were handed over, which stay open for the process that comes after this one.
+    `owned` are the identifiers of the runs that the heartbeat must keep open in the store: the live runs, and those
+    that were handed over, which the next process continues.
     """
 
     def __init__(self) -> None:
@@ -31,19 +31,19 @@ class Registry:
 
     @property
     def waiting(self) -> int:
-        """How many have a message that is not in its thread yet."""
+        """The number of runs whose message is not in its thread yet."""
         return sum(run.status is RunStatus.QUEUED for run in self)
 
     def get(self, run_id: UUID) -> LiveRun | None:
-        """The run with this identifier, if it is one of this process."""
+        """Return the run with this identifier; None if this process does not work on it."""
         return self._runs.get(run_id)
 
     def with_key(self, key: UUID) -> LiveRun | None:
-        """The run that has an idempotency key now."""
+        """Return the live run with this idempotency key, if there is one."""
         return self._by_key.get(key)
 
     def add(self, run: LiveRun) -> None:
-        """Take a run, and its idempotency key if it has one."""
+        """Register a run, and its idempotency key if it has one."""
         self._runs[run.run_id] = run
         self.owned.add(run.run_id)
         if run.idempotency is not None:
@@ -51,7 +51,7 @@ class Registry:
         self._idle.clear()
 
     def remove(self, run: LiveRun) -> bool:
-        """Forget a run that has ended. Returns whether it was here."""
+        """Remove a run that has ended. Returns whether it was registered."""
         if self._runs.pop(run.run_id, None) is None:
             return False
         if run.run_id not in self._handed_over:
@@ -63,23 +63,23 @@ class Registry:
         return True
 
     def hand_over(self, run_id: UUID) -> None:
-        """Leave a run to the next process. It stays open in the store: no heartbeat may take it for an orphan."""
+        """Leave a run to the next process. It stays in `owned`, so that no heartbeat ends it as an orphan."""
         self._handed_over.add(run_id)
         self.owned.add(run_id)
 
     def wake(self, run_id: UUID | None) -> None:
-        """Give a run its turn, if it is one of this process."""
+        """Notify a run that it may start, if this process works on it."""
         if run_id is not None and (run := self._runs.get(run_id)) is not None:
             run.turn.set()
 
     def stop(self, run_ids: Iterable[UUID], reason: Stop) -> None:
-        """Tell those of `run_ids` that are here to end early."""
+        """Stop those of `run_ids` that are registered."""
         for run_id in run_ids:
             if (run := self._runs.get(run_id)) is not None:
                 run.stop(reason)
 
     async def emptied(self, seconds: float) -> bool:
-        """Wait up to `seconds` until no run is left. Returns whether that came about."""
+        """Wait up to `seconds` until no run is registered. Returns False if some still are."""
         try:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()

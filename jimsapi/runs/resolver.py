@@ -1,4 +1,4 @@
-"""Which thread a message belongs to."""
+"""Resolvers, which select the thread of a message."""
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol
@@ -10,7 +10,7 @@ from jimsapi.threads.run import Selector
 
 
 class ThreadResolver(Protocol):
-    """Says which thread an inbound message belongs to."""
+    """Selects the thread of an inbound message. `resolve` returns None to leave the message to the next resolver."""
 
     name: str
 
@@ -18,7 +18,7 @@ class ThreadResolver(Protocol):
 
 
 async def resolve(resolvers: Iterable[ThreadResolver], inbound: Inbound) -> tuple[Selector, ...]:
-    """What the first resolver says that knows the message. Raises `ThreadNotFound` if none does."""
+    """Return the selectors of the first resolver that does not return None. Raises `ThreadNotFound` if all do."""
     for resolver in resolvers:
         try:
             selectors = await resolver.resolve(inbound)

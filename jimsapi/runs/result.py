@@ -1,4 +1,4 @@
-"""How a run ended, as its caller is told."""
+"""The answer to the caller of a run, also of one that is read from the store."""
 
 from collections.abc import Iterable
 from uuid import UUID
@@ -13,7 +13,7 @@ from jimsapi.threads.run import FailureKind, RunStatus, StoredRun
 
 
 class RunResult(msgspec.Struct, frozen=True):
-    """The answer to a message: what the run sent, as it was stored."""
+    """The answer to a message: the events that the run sent, as they are stored, and their assistant messages."""
 
     run_id: UUID
     thread_id: UUID
@@ -23,7 +23,7 @@ class RunResult(msgspec.Struct, frozen=True):
 
 
 def stored_result(run: StoredRun) -> RunResult | DomainError:
-    """What the caller of a run that has ended was told, or would have been. The run must not be open."""
+    """Return the answer to the caller of a stored run. The run must have ended."""
     match run.status:
         case RunStatus.COMPLETED:
             events = tuple(NewEvent(event.event_id, event.event_type, _data(event.event_data)) for event in run.events)
@@ -37,12 +37,11 @@ def stored_result(run: StoredRun) -> RunResult | DomainError:
 
 
 def failure_of(run: StoredRun) -> FailureKind | None:
-    """The kind of a run's failure; None if it did not fail."""
+    """Return the kind of a run's failure; None if it did not fail."""
     if run.failure is not None or run.status is not RunStatus.FAILED:
         return run.failure
-    # An older server stored the run, and may still work beside this one; or the store was written before there were
-    # kinds. Then the text says it. This can go once no supported version stores failures without a kind, and what such
-    # versions stored is forgotten (`--keep-runs`).
+    # Older versions store failures without a kind, so the text has to tell. Such a version may still run beside this
+    # one. Remove this when no supported version does so and all such runs are purged (`--keep-runs`).
     by_pipeline = (run.error or "").startswith(PipelineFailed.PREFIX)
     return FailureKind.PIPELINE if by_pipeline else FailureKind.TIMEOUT
 

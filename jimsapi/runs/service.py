@@ -1,4 +1,4 @@
-"""The service that answers messages: what the API asks of it, and its begin and end."""
+"""The service that answers messages, with its start and its shutdown. The API and protocol plugins call it."""
 
 import asyncio
 import logging
@@ -31,21 +31,25 @@ from jimsapi.threads.run import OPEN, AdoptedRun, ById, RunStatus, Selector, Set
 from jimsapi.threads.store import ThreadStore
 
 if TYPE_CHECKING:
-    from jimsapi.runs.webhooks import Webhooks  # only where they are configured: it brings in an HTTP client
+    from jimsapi.runs.webhooks import Webhooks  # imports an HTTP client, which servers without webhooks do not need
 
 logger = logging.getLogger("jimsapi.runs")
 
 FLUSH_WITHIN = 1.0
-"""Seconds that sinks and webhooks have at a shutdown for what waits."""
+"""Seconds that sinks and webhooks have at a shutdown to deliver what waits."""
 
 
 class RunService:
-    """Answers messages: one `JimsApp` over one store.
+    """Answers messages with one `JimsApp` and one store.
 
-    `resolvers` are asked in order; the first that returns selectors decides alone. Every one of `on_run` is told of
-    each run that ended, and `webhooks` call whom its caller named. `disclosure` makes the text of a
-    pipeline's failure. Enter the service to recover what a dead process left behind and to start its housekeeping;
-    `drain` it before you leave it. Entering raises `StoreUnusable` if the store fails at that.
+    - `resolvers` are called in order. The first that returns selectors decides.
+    - `sinks` get the stored events.
+    - `on_run` are called with the record of each run that has ended.
+    - `webhooks` calls the `webhook_url` of a run that has ended. If it is None, the service rejects such messages.
+    - `disclosure` makes the text of a pipeline's failure.
+
+    The service is an async context manager. Entering it ends the runs that dead processes left open and starts the
+    heartbeat; it raises `StoreUnusable` if the store is not available for that. Call `drain` before you exit it.
     """
 
     def __init__(
@@ -108,13 +112,13 @@ class RunService:
         if tasks:
             await asyncio.wait(tasks, timeout=LET_GO_AFTER)
         await self._housekeeping.stop(LET_GO_AFTER)
-        for run in self._runs:  # their tasks had not begun, or do not end
+        for run in self._runs:  # tasks that did not start, or do not end
             self._flow.close(run)
         await self._announcer.stop()
 
     @property
     def store(self) -> ThreadStore:
-        """Where threads and runs are kept. A plugin may put a store of its own around it in `jimsapi_routes`."""
+        """The store of threads and runs. A plugin may replace it in `jimsapi_routes` by one that wraps it."""
         return self._flow.store
 
     @store.setter
@@ -123,59 +127,61 @@ class RunService:
 
     @property
     def app(self) -> JimsApp:
-        """What is served, with all that was put around its pipelines."""
+        """The app, with pipelines as `wrap_pipelines` has replaced them."""
         return self._calls.app
 
     @property
     def sinks(self) -> tuple[SinkQueue, ...]:
-        """The queues of those who are told of each stored event."""
+        """The queues of the event sinks."""
         return self._announcer.sinks
 
     @property
     def webhooks(self) -> "Webhooks | None":
-        """What calls the webhooks of runs, if the server does."""
+        """The component that calls webhooks; None if webhooks are not configured."""
         return self._announcer.webhooks
 
     def wrap_pipelines(self, wrap: Callable[[Pipeline, str], Pipeline]) -> None:
-        """Put something around each pipeline, such as a span: `wrap(pipeline, name)` returns what is called instead.
+        """Replace each pipeline by the one that `wrap(pipeline, name)` returns, for example to add a tracing span.
 
-        For `jimsapi_routes`, before the first request; the wrapper of the last plugin is the outermost. `name` is the
-        pipeline's in metrics, which stays, and what the pipeline raises must be raised on.
+        Call it in `jimsapi_routes`, before the first request. The wrapper of the last plugin is the outermost. `name`
+        is the pipeline's name in metrics, which does not change. A wrapper must raise what the pipeline raises.
         """
         self._calls.wrap(wrap)
 
     def allowances(self, run: LiveRun) -> Sequence[Allowance]:
-        """What is left now of the limits of who asked for a run; empty if there are none."""
+        """Return what remains of each limit of the run's caller; empty if there are no limits."""
         if self.quota is None or run.account is None:
             return ()
         return self.quota.allowances(run.account, self._loop.time())
 
     @property
     def open_runs(self) -> int:
-        """Runs that this process works on now, waiting ones included."""
+        """The number of runs that this process works on, including those that wait."""
         return len(self._runs)
 
     @property
     def waiting_runs(self) -> int:
-        """Runs of this process whose message is not in its thread yet."""
+        """The number of runs of this process whose message is not in its thread yet."""
         return self._runs.waiting
 
     @property
     def abandoned_pipelines(self) -> int:
-        """Pipelines that swallowed their cancellation and run on without a run."""
+        """The number of pipelines that ignored their cancellation and still run, although their run has ended."""
         return self._calls.abandoned
 
     async def chat(self, inbound: Inbound, admission: Admission) -> RunResult:
-        """Answer a message. The run goes on if the caller is cancelled while it waits.
+        """Answer a message: begin a run and wait for its result. If the caller is cancelled, the run continues.
 
         Raises:
             ContactForbidden, InputRefused, ServerDraining, TooManyRuns, QuotaExceeded: nothing was stored.
             ThreadNotFound, QueueFull, ThreadBusy, QueueTimedOut: the message did not enter the thread.
             PipelineFailed, RunTimedOut: the message is in the thread, an answer is not.
-            RunCancelled, RunInterrupted: the same, if the run had started; else the message did not enter the thread.
-            StoreUnavailable: the store does not answer now.
+            RunCancelled, RunInterrupted: if the run had started, the message is in the thread, an answer is not.
+                Otherwise the message did not enter the thread.
+            StoreUnavailable: the store is not available.
+            RunBroken: the server or a plugin failed.
         """
-        return await asyncio.shield(self.begin(inbound, admission).answer)  # others may watch the run meanwhile
+        return await asyncio.shield(self.begin(inbound, admission).answer)  # cancelling must not cancel the answer
 
     def begin(
         self,
@@ -187,12 +193,17 @@ class RunService:
         key: str | None = None,
         selectors: Sequence[Selector] | None = None,
     ) -> LiveRun:
-        """Begin a run and return at once; its `answer` is a future. Raises what `chat` raises before storing.
+        """Begin a run and return it at once. To wait for the answer, await `LiveRun.heard()`.
 
-        A `watched` run has a stream from its start. A `background` run is one that nobody waits for: it waits for its
-        turn as long as it takes, and another process may take it over before it has started. With the idempotency
-        `key` of a message that was sent before, the run is that message's; another message with it is refused with
-        `KeyMismatch`. `selectors` say which thread it is; without them the resolvers do.
+        - `watched`: the run has a stream from its start.
+        - `background`: no caller waits for the run. It waits for its turn without a time limit, and another process may
+          take it over before it starts. It has a stream, too.
+        - `key`: the idempotency key. If this process works on a run with the same key, it returns that run.
+        - `selectors` select the thread. If it is None, the resolvers do.
+
+        Raises:
+            ContactForbidden, InputRefused, ServerDraining, TooManyRuns, QuotaExceeded: nothing was stored.
+            KeyMismatch: the run with this key is for another request.
         """
         thread_config = self._check(inbound, admission)
         identified = None if key is None else idempotency(key, inbound, admission, selectors)
@@ -200,7 +211,7 @@ class RunService:
             if same.idempotency != identified:
                 raise KeyMismatch
             if (watched or background) and same.stream is None and same.thread is None:
-                same.tell(self.streams.open(same.run_id))  # in time for all that it is going to say
+                same.tell(self.streams.open(same.run_id))  # early enough for every item of the run
             return same
         account = self._admit(inbound, admission)
         run = LiveRun(
@@ -220,9 +231,9 @@ class RunService:
         return run
 
     def answer_once(self, inbound: Inbound, admission: Admission, *, watched: bool = False) -> LiveRun:
-        """Begin to answer a message outside of every thread: the pipeline sees it alone, and nothing is stored.
+        """Begin to answer a message outside of every thread. The pipeline sees only this message; nothing is stored.
 
-        The same limits hold, the same is counted, and the same is raised as by `begin`.
+        It has the same limits and metrics, and raises the same errors, as `begin`.
         """
         thread_config = self._check(inbound, admission)
         run = LiveRun(inbound, admission, self._loop, account=self._admit(inbound, admission))
@@ -248,21 +259,21 @@ class RunService:
         self.webhooks.check(url)
 
     def _admit(self, inbound: Inbound, admission: Admission) -> Account | None:
-        """Look whether a run is within all limits. Returns the account from which the caller's limits took it."""
+        """Check all limits for a new run. Returns the account under which the caller's limits count it."""
         if self.draining:
             raise ServerDraining
         if len(self._runs) >= self.limits.max_runs:
             raise TooManyRuns(self.limits.max_runs)
-        # The last to be asked, so that whom somebody else refuses has taken nothing of it.
+        # The last check, so that a message that another check rejects does not count.
         return None if self.quota is None else self.quota.take(admission, inbound.contact_id, self._loop.time())
 
     def _launch(self, run: LiveRun, flow: Coroutine[Any, Any, None]) -> None:
-        # Registered before the store hears of it: the heartbeat takes an open run that is not here for an orphan.
+        # Registered before the store accepts it: the heartbeat ends open runs that are not registered as orphans.
         self._runs.add(run)
         run.launch(flow)
 
     def watch(self, run_id: UUID) -> RunStream | None:
-        """The stream of a run that this process works on, or has worked on a while ago; None for all others."""
+        """Return the stream of a run that this process works on, or worked on recently; None for other runs."""
         stream = self.streams.get(run_id)
         if stream is None and (run := self._runs.get(run_id)) is not None and run.thread is not None:
             stream = self.streams.open(run_id)
@@ -270,7 +281,10 @@ class RunService:
         return stream
 
     async def cancel(self, run_id: UUID) -> Settled:
-        """Cancel a run, whichever process works on it. The store's word counts: nothing is stored after it."""
+        """Cancel a run, whichever process works on it. After that, none of its events are stored.
+
+        The returned `Settled` says whether this call ended the run. Raises `StoreUnavailable`.
+        """
         with self.outage.noted():
             settled = await self.store.cancel(run_id)
         if settled.counted:
@@ -279,13 +293,13 @@ class RunService:
         return settled
 
     def _hear(self, run_id: UUID) -> None:
-        """Look after a run that another process has told something of: it may start, or was ended."""
+        """Handle the store's notice that, because of another process, a run may start or was ended."""
         run = self._runs.get(run_id)
         if run is None:
             return
         if run.status is RunStatus.QUEUED:
             run.turn.set()
-        else:  # word of its turn may come late, so that the store is asked whether it was ended
+        else:  # the notice may be a late one of its turn, so the store has to say whether the run was ended
             task = self._loop.create_task(self._stop_if_ended(run))
             self._looks.add(task)
             task.add_done_callback(self._looks.discard)
@@ -297,21 +311,23 @@ class RunService:
         except RunNotFound:
             run.stop(Stop.DELETED)
         except StoreUnavailable:
-            pass  # its finish will not count
+            pass  # if the run was ended, its `finish` does not count
 
     def stop_runs(self, run_ids: Iterable[UUID], reason: Stop) -> None:
-        """Tell those of `run_ids` that this process works on to end early."""
+        """Stop those of `run_ids` that this process works on."""
         self._runs.stop(run_ids, reason)
 
     def interrupt(self) -> None:
-        """Stop every open run now; those that have started are stored as `interrupted`."""
+        """Stop every live run now. Runs that have started are stored as `interrupted`."""
         self._runs.stop([run.run_id for run in self._runs], Stop.DRAINED)
 
     async def drain(self, seconds: float) -> None:
-        """Take no new run, let the open ones end for `seconds`, stop the rest, and flush sinks and webhooks.
+        """Reject new messages, wait up to `seconds` for live runs, stop the rest, and flush sinks and webhooks.
 
-        What becomes of a run that is stopped: one that has started is `interrupted`. A background run that waits for
-        its turn stays `queued`, and the next process continues it. Another one that waits is `cancelled`.
+        A run that is stopped becomes
+
+        - `interrupted` if it has started;
+        - `cancelled` if it waits for its turn. But a background run stays `queued`, and the next process continues it.
         """
         self.draining = True
         self._housekeeping.stop_adopting()
@@ -323,9 +339,9 @@ class RunService:
         await self._announcer.flush(FLUSH_WITHIN)
 
     async def adopt(self) -> None:
-        """Take over background runs that dead processes accepted and did not start.
+        """Adopt the background runs that dead processes accepted and did not start, now and after each heartbeat.
 
-        To be called once all that watches runs stands in its place; from then on every heartbeat does.
+        To be called when everything that observes runs has started.
         """
         await self._housekeeping.adopt()
 
@@ -335,7 +351,7 @@ class RunService:
 
 
 def _adopted(adopted: AdoptedRun, loop: asyncio.AbstractEventLoop, streams: Streams) -> LiveRun:
-    """A run of a dead process, to be gone on with here. The store has all that its plan would say anew."""
+    """Make a live run of an adopted one. The store has the rest of its plan."""
     inbound = Inbound(contact_id=adopted.contact_id or "", message="", webhook_url=adopted.webhook_url)
     run = LiveRun(
         inbound,
@@ -347,5 +363,5 @@ def _adopted(adopted: AdoptedRun, loop: asyncio.AbstractEventLoop, streams: Stre
         selectors=(ById(adopted.thread_id),),
     )
     run.tell(streams.open(run.run_id))
-    run.turn.set()  # its turn may have come while nobody was there to be told
+    run.turn.set()  # its turn may have come while no process worked on it
     return run

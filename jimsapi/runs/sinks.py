@@ -1,4 +1,4 @@
-"""Event sinks: each gets a copy of what was stored, after it was stored, and may fail without harm to a run."""
+"""Event sinks. Each gets a copy of every event after it is stored. The failure of a sink does not affect runs."""
 
 import asyncio
 import logging
@@ -13,16 +13,16 @@ from jimsapi.threads.event import Event
 logger = logging.getLogger("jimsapi.sinks")
 
 QUEUE_LIMIT = 10_000
-"""Events that wait for one sink at most; beyond, the newest are dropped and counted."""
+"""The most events that wait for one sink. If there are more, new ones are dropped and counted."""
 QUEUE_BYTES = 64 * 1024 * 1024
-"""Bytes of event data that wait for one sink at most, beside one event of any size."""
+"""The most bytes of event data that wait for one sink. A single event may be larger."""
 BATCH_LIMIT = 500
 DELIVERY_TIMEOUT = 10.0
-"""Seconds that a sink may take for one batch."""
+"""Seconds that a sink has for one batch."""
 
 
 class EventSink(Protocol):
-    """Gets a copy of stored events."""
+    """Receives copies of stored events. `name` is its label in logs and metrics."""
 
     name: str
 
@@ -30,7 +30,7 @@ class EventSink(Protocol):
 
 
 class SinkQueue:
-    """One sink, the events that wait for it, and the task that hands them over in order.
+    """A sink, the queue of its events, and the task that delivers them in order.
 
     `outcomes` counts events as `delivered`, `failed` (the sink raised or took too long) and `dropped` (its queue was
     full).
@@ -45,11 +45,11 @@ class SinkQueue:
         self._worker = EndlessTask(self._work, f"event sink {self.name}")
 
     def start(self) -> None:
-        """Begin to deliver, in the running loop."""
+        """Start the delivery in the running loop."""
         self._worker.start()
 
     def put(self, events: Sequence[tuple[Event, int]]) -> None:
-        """Hand over events, each with the bytes of its data, without waiting."""
+        """Add events, each with the size of its data in bytes, without waiting. Drops events if the queue is full."""
         for event, size in events:
             if self._queue.full() or (self._bytes and self._bytes + size > QUEUE_BYTES):
                 if not self.outcomes["dropped"]:
@@ -60,7 +60,7 @@ class SinkQueue:
                 self._bytes += size
 
     async def flush(self, seconds: float) -> None:
-        """Wait up to `seconds` until everything that was put is delivered or failed."""
+        """Wait up to `seconds` until every event in the queue was delivered or failed."""
         try:
             async with asyncio.timeout(seconds):
                 await self._queue.join()
@@ -68,7 +68,7 @@ class SinkQueue:
             logger.warning("event sink %s: %d events were not delivered", self.name, self._queue.qsize())
 
     async def stop(self) -> None:
-        """End the task; what still waits is lost."""
+        """Stop the delivery. Events that still wait are lost."""
         await self._worker.stop(1.0)
 
     async def _work(self) -> None:

@@ -1,7 +1,7 @@
-"""The live stream of a run: what it says while it works, and how it ended, for whoever watches.
+"""The live stream of a run for clients that watch it: statuses and deltas, then the stored events and the ending.
 
-Statuses and deltas are stored nowhere. Events are told once they are stored, so that nobody sees an event of a run that
-failed; they and the ending can be told again from the store, at the same positions (`replay`).
+Statuses and deltas are not stored. Events are sent after they are stored, so no client sees an event of a run that
+failed. `replay` reads the events and the ending from the store, at the same positions.
 """
 
 import asyncio
@@ -22,25 +22,25 @@ from jimsapi.threads.run import StoredRun
 MAX_ITEMS = 1000
 MAX_BYTES = 256 * 1024
 ALL_BYTES = 64 * 1024 * 1024
-"""What the streams of a process may take together."""
+"""The most bytes that all streams of a process may use."""
 STREAM_BYTES = 1000
 ITEM_BYTES = 250
-"""What a stream takes by itself, and an item without its text, about."""
+"""The approximate bytes of an empty stream, and of an item without its text."""
 KEPT_FOR = 60.0
 """Seconds that a stream is kept after its run has ended."""
 WAKE_EVERY = 0.01
-"""Seconds between two calls to waiting readers, for the deltas of a pipeline in a hurry: they get several at a time,
-which costs a fraction of what it costs to be called for each. What is said after a silence is heard at once."""
+"""The least seconds between two wake-ups of readers for deltas. Readers of a fast pipeline then get several deltas at
+once, which costs much less than a wake-up for each. A delta after a pause wakes them at once."""
 WAKE_BYTES = 8 * 1024
-"""What may gather meanwhile; for more the readers are called at once."""
+"""The bytes of deltas that may wait for the next wake-up. If there are more, readers are woken at once."""
 PLAIN_STATUS = "status"
 """The `kind` of a status that a pipeline gave as plain text."""
 THE_END = sys.maxsize
-"""The position of every stream's last item: it does not depend on how many came before."""
+"""The position of the last item of every stream, however many items precede it."""
 
 
 class RunStarted(msgspec.Struct, frozen=True):
-    """A thread has taken the message: what may still go wrong is told to who watches. Always the first item."""
+    """The first item of every stream: a thread has accepted the message. Later errors are in `Ended`."""
 
     run_id: UUID
     thread_id: UUID
@@ -48,27 +48,27 @@ class RunStarted(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True, gc=False):
-    """What the pipeline is doing: `text` for a person, `kind` a stable identifier for a program."""
+    """The progress of the pipeline: `text` is for people, and `kind` is a stable identifier for programs."""
 
     text: str
     kind: str
 
 
 class Delta(msgspec.Struct, frozen=True, gc=False):
-    """The next piece of a message, whose event will have the identifier `message_id`."""
+    """The next piece of a message. The event of the whole message will have the identifier `message_id`."""
 
     message_id: UUID
     content: str
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """So many statuses and deltas are not kept any more: the reader came too late. None: nobody knows how many."""
+    """Sent to late readers: `missed` statuses and deltas are no longer available. None if the number is unknown."""
 
     missed: int | None
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """The run is over: its result, or why there is none. Always the last item."""
+    """The last item of every stream: the run's result, or the error with which the run or the stream ended."""
 
     answer: RunResult | BaseException
 
@@ -77,22 +77,24 @@ Live = RunStarted | Status | Delta | Gap
 Item = Live | NewEvent | Ended
 """A `NewEvent` is an event that the run has stored."""
 Read = tuple[int, Item]
-"""An item and its position. A gap has that of the last item that it stands for."""
+"""An item and its position. The position of a gap is that of the last missed item."""
 Resume = Callable[[int], AsyncIterator[Read]]
-"""Reads from the store what follows on a position of a stream."""
+"""Reads the items after a position of a stream from the store."""
 
 
 class StreamReleased(Exception):
-    """The stream of an ended run holds nothing any more: the store has the rest."""
+    """The stream was released after its run ended. The remaining items are in the store."""
 
 
 class RunStream:
-    """The newest live items of a run, up to `MAX_ITEMS` and `MAX_BYTES`; then its stored events, and its ending.
+    """The newest live items of a run, up to `MAX_ITEMS` and `MAX_BYTES`, then its stored events and its ending.
 
-    A reader is a number: the position of the last item that it has had. So whoever puts never waits for a reader, and
-    one that comes late or reads slowly costs nothing; what it missed it is told as a `Gap`. The first item, which says
-    whose stream it is, and events are never missed. `size` is what it takes in bytes, about; `ended` how the run ended.
-    A stream that is `in_store` can be released once its run has ended: its readers go on with what the store has.
+    The state of a reader is the position of the last item that it has read. So `put` never waits for a reader, and
+    late or slow readers use no memory. A reader that missed items gets a `Gap`. It never misses the first item or the
+    events.
+
+    `size` is the approximate number of bytes that the stream uses. `ended` is the last item. If the stream is
+    `in_store`, it can be released when its run has ended, and its readers continue with the store.
     """
 
     __slots__ = (
@@ -118,7 +120,7 @@ class RunStream:
         self.ended: Ended | None = None
         self._streams = streams
         self._first: Live | None = None
-        self._items: list[Live] = []  # an empty deque would take as much as all the rest
+        self._items: list[Live] = []  # an empty deque needs as much memory as the rest of the stream
         self._sizes: list[int] = []
         self._dropped = 0
         self._waiting: list[asyncio.Future[None]] = []
@@ -129,11 +131,11 @@ class RunStream:
 
     @property
     def told(self) -> int:
-        """How many live items there were."""
+        """The number of live items since the start."""
         return self._dropped + len(self._items)
 
     def put(self, item: Live, size: int = 0) -> None:
-        """Append an item whose text has about `size` bytes. After the end it is dropped: nobody would read it."""
+        """Append an item whose text has about `size` bytes. After the end of the stream, the item is dropped."""
         if self.ended is not None or self._released:
             return
         size += ITEM_BYTES
@@ -155,15 +157,17 @@ class RunStream:
                 self._wake()
 
     def end(self, answer: RunResult | BaseException) -> None:
-        """Say how the run ended. The first word counts."""
+        """End the stream with the run's answer. Only the first call has an effect."""
         if self.ended is None and not self._released:
             self.ended = Ended(answer)
             self._grow(_bytes_of(answer))
             self._wake()
 
     def release(self) -> None:
-        """Give back what an ended stream holds, also if it has readers still: they miss live items, and go on from the
-        store to the events. An ending that the store does not have is kept."""
+        """Release the memory of an ended stream. An ending that the store does not have is kept.
+
+        Current readers miss live items, and read the events from the store.
+        """
         self._dropped = self.told
         self._items, self._sizes = [], []
         if self.in_store and self.ended is not None and isinstance(self.ended.answer, RunResult):
@@ -172,18 +176,21 @@ class RunStream:
 
     @property
     def is_over(self) -> bool:
-        """Whether it gets no more items."""
+        """Whether the stream gets no more items."""
         return self._released or self.ended is not None
 
     @property
     def is_cut(self) -> bool:
-        """Whether it ended before its run, for want of the store."""
+        """Whether the stream ended before its run, because the store was not available."""
         return self.ended is not None and isinstance(self.ended.answer, StoreUnavailable)
 
     async def next(self, after: int = 0) -> Read | None:
-        """What follows on position `after`, as soon as there is something; None behind the end.
+        """Wait for the item after position `after`, and return it; None after the last item.
 
-        Positions count from 1; the last is `THE_END`. Raises `StreamReleased`.
+        Positions count from 1. The last one is `THE_END`.
+
+        Raises:
+            StreamReleased: the store has the remaining items.
         """
         while (told := self.told) <= after:
             if self._released:
@@ -207,7 +214,7 @@ class RunStream:
         return after + 1, self._items[after - self._dropped]
 
     def ready(self, after: int) -> list[Read]:
-        """The live items that follow on position `after` and are there now. None if `next` is a gap."""
+        """Return the live items after position `after` that can be read without waiting; empty if the next is a gap."""
         if after < self._dropped:
             return []
         return list(enumerate(self._items[after - self._dropped :], after + 1))
@@ -217,12 +224,13 @@ class RunStream:
         self._streams.grow(size)
 
     def _wake_in_time(self, size: int) -> None:
-        """Wake the readers for a delta of `size` bytes: now, or in a moment."""
+        """Wake the readers for a delta of `size` bytes, at most `WAKE_EVERY` seconds from now."""
         self._gathered += size
         if self._gathered >= WAKE_BYTES:
             self._wake_hasty()
         elif self._alarm is None:
-            # Not the loop's time, which may stand still: a pipeline that blocks the loop is heard before it does.
+            # Not the loop's time, which may not advance within a turn of the loop: readers must get the last delta
+            # before a pipeline blocks the loop.
             left = self._hasty_until - monotonic()
             if left <= 0:
                 self._wake_hasty()
@@ -238,7 +246,7 @@ class RunStream:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        # All that wait now; who waits next waits for the next change.
+        # A reader that begins to wait after this waits for the next change.
         waiting, self._waiting = self._waiting, []
         for change in waiting:
             if not change.done():
@@ -246,7 +254,7 @@ class RunStream:
 
 
 def _bytes_of(answer: RunResult | BaseException) -> int:
-    """What an answer takes: its events, and its messages once more as text."""
+    """The approximate bytes of an answer. It holds the text of messages twice: in events, and in the messages."""
     if not isinstance(answer, RunResult):
         return 0
     return sum(len(event.data) for event in answer.events) + sum(map(sys.getsizeof, answer.assistant_messages))
@@ -257,7 +265,7 @@ def _events(ended: Ended) -> tuple[NewEvent, ...]:
 
 
 def _ending(ended: Ended, after: int, told: int) -> Read | None:
-    """What follows on `after` once all `told` live items are read: an event, the end, or nothing."""
+    """Return the item after position `after`, if all `told` live items are read: an event, the ending, or None."""
     if after == THE_END:
         return None
     events = _events(ended)
@@ -267,7 +275,7 @@ def _ending(ended: Ended, after: int, told: int) -> Read | None:
 
 
 class Reader:
-    """All that follows on position `after` of a stream, as it comes. What the stream has released is `resume`d."""
+    """Iterates over the items of a stream after position `after`. If the stream is released, `resume` has the rest."""
 
     __slots__ = ("_after", "_resume", "_resumed", "_stream")
 
@@ -298,7 +306,7 @@ class Reader:
         return await anext(self._resumed)
 
     def ready(self) -> list[Read]:
-        """Of all that follows, the live items that are there already; they are read by it."""
+        """Read and return the live items that are available without waiting."""
         found = self._stream.ready(self._after)
         if found:
             self._after = found[-1][0]
@@ -306,11 +314,11 @@ class Reader:
 
 
 async def replay(run: StoredRun, after: int = 1) -> AsyncIterator[Read]:
-    """All that follows on position `after` in the stream of a run that has ended, as far as the store knows it.
+    """Iterate over the items after position `after` that the store has. The run must have ended.
 
-    The first item, which a run has before it ends, is not told.
+    Omits the first item (`RunStarted`).
     """
-    if run.streamed is None:  # its process died; nobody counted
+    if run.streamed is None:  # the run's process died, so the number of live items is unknown
         if after < THE_END:
             yield after, Gap(None)
         told = after
@@ -326,11 +334,11 @@ async def replay(run: StoredRun, after: int = 1) -> AsyncIterator[Read]:
 
 
 class Streams:
-    """The streams of a process: those of open runs, and for `KEPT_FOR` seconds those of ended ones.
+    """The streams of a process: those of live runs, and for `KEPT_FOR` seconds those of ended runs.
 
-    Together they take `ALL_BYTES` at most: the oldest ended ones go first, then the oldest items of whoever puts. What
-    goes is given back even if somebody still reads it, unless it is nowhere else: a slow reader goes on from the store.
-    `size` is what they take now, in bytes.
+    Together they use at most `ALL_BYTES`. To make room, the oldest streams of ended runs are released first, then the
+    oldest items of the stream that grows. A stream is released even if it has readers, which continue with the store.
+    `size` is the approximate number of bytes in use.
     """
 
     def __init__(self) -> None:
@@ -342,13 +350,13 @@ class Streams:
         return len(self._streams)
 
     def get(self, run_id: UUID) -> RunStream | None:
-        """The stream of a run, if there is one still."""
+        """Return the stream of a run; None if there is none."""
         return self._streams.get(run_id)
 
     def open(self, run_id: UUID, *, in_store: bool = True) -> RunStream:
-        """Begin the stream of a run, which is `in_store` unless it answers outside of every thread.
+        """Return the stream of a run, and create it if there is none. `in_store` is False for runs without a thread.
 
-        A run that is adopted again may still have the stream of its last attempt: an ended one is replaced.
+        If a run is adopted again, an ended stream of its last attempt is replaced.
         """
         stream = self._streams.get(run_id)
         if stream is not None:
@@ -359,9 +367,10 @@ class Streams:
         return stream
 
     def close(self, run_id: UUID, now: float) -> None:
-        """Keep the stream of a run that ended for a while; one that told nothing goes at once.
+        """Keep the stream of a run that has ended for `KEPT_FOR` seconds. `now` is the loop's time.
 
-        So does one that could not tell how the run ended, since the store did not answer: by now the store knows.
+        Streams without items are removed at once. So are streams that ended with `StoreUnavailable`, since the store
+        now has the ending.
         """
         stream = self._streams.get(run_id)
         if stream is None:
@@ -369,17 +378,17 @@ class Streams:
         if stream.told and not stream.is_cut:
             self._ended.append((now + KEPT_FOR, run_id, stream))
         else:
-            self._forget(run_id, stream)  # whoever reads it reads it to its end
+            self._forget(run_id, stream)  # its current readers can still read it to the end
         self.tidy(now)
         self.grow(0)
 
     def tidy(self, now: float) -> None:
-        """Forget what was kept long enough."""
+        """Release the streams whose time is over. `now` is the loop's time."""
         while self._ended and self._ended[0][0] <= now:
             self._release_oldest()
 
     def grow(self, size: int) -> None:
-        """Count what a stream takes, and make room for it."""
+        """Add `size` bytes to the memory in use, and release ended streams if it exceeds `ALL_BYTES`."""
         self.size += size
         while self.size > ALL_BYTES and self._ended:
             self._release_oldest()
@@ -390,14 +399,14 @@ class Streams:
         stream.release()
 
     def _forget(self, run_id: UUID, stream: RunStream) -> None:
-        """Count a stream no longer. It may be forgotten already: closed twice, or replaced by another of its run."""
+        """Remove a stream. It may be removed already, if it was closed twice or replaced."""
         if self._streams.get(run_id) is stream:
             del self._streams[run_id]
             self.size -= stream.size
 
 
 class StreamVoice:
-    """What the pipeline of a watched run speaks through: its progress and its words go to the stream."""
+    """The `Voice` of a watched run: it puts the pipeline's deltas and statuses into the stream."""
 
     __slots__ = ("_stream",)
 
@@ -405,17 +414,17 @@ class StreamVoice:
         self._stream = stream
 
     def say(self, message_id: UUID, content: str) -> None:
-        """Tell who watches the next piece of a message."""
-        if type(content) is str and content.isascii():  # the usual case; what follows takes as long as all the rest
+        """Put the next piece of a message into the stream."""
+        if type(content) is str and content.isascii():  # the usual case, at half the cost of the other
             self._stream.put(Delta(message_id, content), len(content))
             return
         text = _utf_8(content)
         self._stream.put(Delta(message_id, text.decode()), len(text))
 
     async def update_status(self, status: object) -> None:
-        """Tell who watches, and give the loop a turn, so that a pipeline in a hurry does not outrun its readers.
+        """Put a status into the stream, then let the event loop run once, so that readers can read it.
 
-        What is neither text nor a `StatusEvent` is passed over: a status must not fail a run.
+        Values other than text and `StatusEvent` are ignored, since a status must not fail a run.
         """
         if isinstance(status, str):
             text, kind = _utf_8(status), PLAIN_STATUS.encode()
@@ -428,6 +437,6 @@ class StreamVoice:
 
 
 def _utf_8(value: object) -> bytes:
-    """A pipeline's text: it may hold what UTF-8 has not, or be of another type than was asked for."""
+    """Encode a pipeline's text. Converts other types to text, and replaces lone surrogates by `?`."""
     text = value if isinstance(value, str) else str(value)
     return text.encode("utf-8", "replace")

@@ -1,8 +1,8 @@
-"""Tasks that pipelines cannot cancel: the service's own, and those of other pipelines.
+"""Tasks that pipelines cannot cancel: those of the service, and those of other pipelines.
 
-Any code in the event loop may call `cancel()` on any task, and a pipeline that cancels all of them, to clean up after
-itself, would take other people's runs and the service's housekeeping with it. So these tasks refuse a cancellation by
-a pipeline that they do not belong to. The service ends them by `end()`.
+Any code in the event loop can call `cancel()` on any task. If a pipeline cancels all tasks to clean up, it would also
+cancel the runs of other callers and the service's own tasks. So these tasks ignore a cancellation by a pipeline that
+they do not belong to. The service cancels them with `end()`.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ from uuid import UUID
 Result = TypeVar("Result")
 
 RESTART_AFTER = 1.0
-"""Seconds after which work that ended unexpectedly begins again."""
+"""Seconds after which work that ended unexpectedly starts again."""
 
 logger = logging.getLogger("jimsapi.tasks")
 
 current_pipeline: ContextVar["PipelineTask | None"] = ContextVar("jimsapi_pipeline", default=None)
-"""The task of the pipeline that is running: it is set in that task, and in all that the pipeline starts."""
+"""The task of the current pipeline. It is set in that task, and in everything that the pipeline starts."""
 
 # A pipeline may start work in a scope that a task of the service has entered, such as the task group of a client that
 # all runs share. The scope then cancels that task, from a task or a callback with the context of that pipeline, exactly
@@ -35,17 +35,17 @@ _SCOPES = ("asyncio.taskgroups", "asyncio.timeouts", "anyio.")
 
 
 class _OwnedTask(asyncio.Task[Result]):
-    """A task that pipelines cannot cancel, except itself and the pipeline that made it.
+    """A task that a pipeline cannot cancel, unless it is the pipeline's own task or the pipeline made it.
 
-    Whether code belongs to a pipeline is known by its context, which tasks, timers and threads inherit. Once a pipeline
-    has ended, what it started is background work of the app, and may cancel tasks as all other code may.
+    The context variable `current_pipeline` tells to which pipeline code belongs. Tasks, timers and threads inherit it.
+    When a pipeline has ended, the code that it started is background work of the app, and can cancel every task.
     """
 
-    # An `__init__` in Python would add a fiftieth to the instructions of a chat.
+    # A default instead of an `__init__`, which would add 2 % to the instructions of a chat.
     _made_by: "PipelineTask | None" = None
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """Cancel the task; returns whether it was. A cancellation by another pipeline is logged and ignored."""
+        """Cancel the task. Returns False if it is done, or if another pipeline calls; the latter is also logged."""
         by = current_pipeline.get()
         if by is None or by is self or by is self._made_by or by.done() or self.done():
             return super().cancel(msg)
@@ -56,18 +56,18 @@ class _OwnedTask(asyncio.Task[Result]):
         return False
 
     def end(self) -> None:
-        """Cancel the task on the service's behalf."""
+        """Cancel the task, whichever code calls. For the service only."""
         super().cancel()
 
 
 class ServiceTask(_OwnedTask[Result]):
-    """A task of the service's own. `begin` makes one. Only a pipeline that made it can cancel it, as other code can."""
+    """A task of the service; use `begin` to make one. No pipeline can cancel it except one that made it."""
 
     @classmethod
     def begin(
         cls, work: Coroutine[Any, Any, Result], *, loop: asyncio.AbstractEventLoop, name: str | None = None
     ) -> "ServiceTask[Result]":
-        """Start `work` in a task of the service's own."""
+        """Start `work` in a new task of the service."""
         task = cls(work, loop=loop, name=name)
         if (maker := current_pipeline.get()) is not None:
             task._made_by = maker
@@ -75,9 +75,9 @@ class ServiceTask(_OwnedTask[Result]):
 
 
 class PipelineTask(_OwnedTask[Any]):
-    """The task of one pipeline's call. `begin` makes one.
+    """The task of one call of a pipeline; use `begin` to make one.
 
-    Other pipelines cannot cancel it. `pipeline` is the name in metrics.
+    Other pipelines cannot cancel it. `pipeline` is the pipeline's name in metrics.
     """
 
     pipeline: str
@@ -95,7 +95,7 @@ class PipelineTask(_OwnedTask[Any]):
         run_id: UUID,
         thread_id: UUID,
     ) -> "PipelineTask":
-        """Start a pipeline's call in a task of its own."""
+        """Start the call of a pipeline in a new task."""
         task = cls(work, loop=loop)
         task.pipeline = pipeline
         task.run_id = run_id
@@ -109,7 +109,7 @@ class PipelineTask(_OwnedTask[Any]):
 
 
 class EndlessTask:
-    """Work that goes on until it is stopped: it begins again if it ends in whatever way."""
+    """A task that runs until it is stopped. If its work ends or fails, the work starts again after a pause."""
 
     def __init__(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         self._work = work
@@ -119,13 +119,13 @@ class EndlessTask:
         self._stopped = False
 
     def start(self) -> None:
-        """Begin, in the running loop."""
+        """Start the work in the running loop."""
         self._restart = None
         self._task = ServiceTask.begin(self._work(), loop=asyncio.get_running_loop(), name=self._name)
         self._task.add_done_callback(self._ended)
 
     async def stop(self, seconds: float) -> None:
-        """End the work, and wait up to `seconds` for that."""
+        """Cancel the work, and wait up to `seconds` until it has ended."""
         self._stopped = True
         if self._restart is not None:
             self._restart.cancel()
@@ -143,7 +143,7 @@ class EndlessTask:
 
 
 def task_text(task: asyncio.Task[Any] | None) -> str:
-    """What a log line calls a task."""
+    """Return the text that names a task in a log line."""
     if task is None:
         return "a callback"
     if (pipeline := pipeline_of(task)) is not None:
@@ -153,7 +153,7 @@ def task_text(task: asyncio.Task[Any] | None) -> str:
 
 
 def pipeline_of(task: asyncio.Task[Any]) -> PipelineTask | None:
-    """The pipeline that a task belongs to, if it is one's own task or, from Python 3.12 on, one that it started."""
+    """Return the pipeline whose task this is; from Python 3.12 on, also the pipeline that started the task."""
     if isinstance(task, PipelineTask):
         return task
     context = getattr(task, "get_context", None)  # from Python 3.12 on
@@ -161,7 +161,10 @@ def pipeline_of(task: asyncio.Task[Any]) -> PipelineTask | None:
 
 
 def _log_refusal(refused: asyncio.Task[Any], by: PipelineTask, frame: FrameType) -> None:
-    """Log who cancelled what, and from which line. One line for each pipeline: it may cancel thousands of tasks."""
+    """Log the pipeline, the task and the line of a refused cancellation.
+
+    Only the first one of each pipeline is logged, since a pipeline may cancel thousands of tasks.
+    """
     if by.refusal_logged:
         return
     by.refusal_logged = True

@@ -1,4 +1,4 @@
-"""Reading and deleting threads, for whoever asks: the identity's contact is part of what the store is asked."""
+"""Reading and deleting threads, limited to those that the caller's identity may see."""
 
 from uuid import UUID
 
@@ -12,39 +12,45 @@ from jimsapi.threads.store import ThreadStore
 
 
 class ThreadService:
-    """Threads, events and contacts as an identity may see them. A bound identity sees its own contact's alone."""
+    """Reads and deletes the threads, events and contacts that an identity may see.
+
+    An identity that is bound to one contact sees only the threads of that contact.
+    """
 
     def __init__(self, runs: RunService) -> None:
         self._runs = runs
 
     @property
     def _store(self) -> ThreadStore:
-        return self._runs.store  # which a plugin may have put something around
+        return self._runs.store  # read each time, since a plugin may replace the store
 
     async def threads(self, identity: Identity, contact_id: str, limit: int, after: str | None) -> ThreadPage:
-        """A page of a contact's threads, newest first. Raises `ContactForbidden`, `InputRefused`, `InvalidCursor`."""
+        """Return a page of a contact's threads, newest first: `limit` threads, after the cursor `after` if it is given.
+
+        Raises `ContactForbidden`, `InputRefused` (invalid contact) or `InvalidCursor`.
+        """
         _check_contact(identity, contact_id)
         with self._runs.outage.noted():
             return await self._store.threads(contact_id, limit, after)
 
     async def thread(self, identity: Identity, thread_id: UUID) -> ThreadRecord:
-        """One thread. Raises `ThreadNotFound`, also for one of a contact that the identity may not see."""
+        """Return one thread. Raises `ThreadNotFound`, also if the identity may not see the thread."""
         with self._runs.outage.noted():
             return await self._store.thread(thread_id, identity.contact_id)
 
     async def events(self, identity: Identity, thread_id: UUID, limit: int, after: str | None) -> EventPage:
-        """A page of a thread's events, oldest first. Raises `ThreadNotFound`, `InvalidCursor`."""
+        """Return a page of a thread's events, oldest first. Raises `ThreadNotFound` or `InvalidCursor`."""
         with self._runs.outage.noted():
             return await self._store.events(thread_id, identity.contact_id, limit, after)
 
     async def delete_thread(self, identity: Identity, thread_id: UUID) -> None:
-        """Delete a thread with its events and runs; open runs end. Raises `ThreadNotFound`."""
+        """Delete a thread with its events and runs, and stop its open runs. Raises `ThreadNotFound`."""
         with self._runs.outage.noted():
             open_runs = await self._store.delete_thread(thread_id, identity.contact_id)
         self._runs.stop_runs(open_runs, Stop.DELETED)
 
     async def delete_contact(self, identity: Identity, contact_id: str) -> None:
-        """Delete all threads of a contact, if there are any. Raises `ContactForbidden`, `InputRefused`."""
+        """Delete all threads of a contact, as `delete_thread` does. Raises `ContactForbidden` or `InputRefused`."""
         _check_contact(identity, contact_id)
         with self._runs.outage.noted():
             open_runs = await self._store.delete_contact(contact_id)

@@ -1,7 +1,8 @@
-"""Sees that something blocks the event loop, and logs at once what it is.
+"""The watchdog, which detects code that blocks the event loop, and logs it while it still runs.
 
-While the loop is blocked no probe, timer or client is served, so a thread has to look. The loop beats: a timer notes
-the time. When no beat comes, the thread reads the stack of the loop's thread, and logs the pipeline and its line.
+While the loop is blocked, no probe, timer or client is served. So a thread does the work: a timer of the loop records
+the time of its last beat. If no beat comes, the thread reads the stack of the loop's thread, and logs the pipeline and
+its line.
 """
 
 import asyncio
@@ -21,29 +22,33 @@ from jimsapi.runs.tasks import pipeline_of, task_text
 BEAT_EVERY = 0.25
 """Seconds between two beats of the loop."""
 LOOK_EVERY = 0.2
-"""Seconds between two looks of the thread."""
+"""Seconds between two checks by the thread."""
 SUSPICIOUS_AFTER = 0.4
-"""Seconds since the last beat after which the thread notes what runs."""
+"""Seconds since the last beat after which the thread records which call runs."""
 BLOCKED_AFTER = 0.7
-"""Seconds since the last beat after which that is logged, if it still runs. With `LOOK_EVERY` it is less than one."""
+"""Seconds since the last beat after which that call is logged, if it still runs. Together with `LOOK_EVERY` this is
+less than one second."""
 AGAIN_AFTER = 10.0
-"""Seconds of a block after which it is logged again; then three times as many, and so on."""
+"""Seconds after which a block is logged again. Each further line takes three times as long."""
 QUIET_FOR = 10.0
-"""Seconds after a line during which the next short blocks are counted and not logged."""
+"""Seconds after a log line in which further short blocks are counted but not logged."""
 LAG_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 ADVICE = "; await what takes long, or have the pipeline work in a thread: a plain `def`, or JimsApp(threaded=True)"
 MAX_FRAMES = 20
-"""Calls of a stack that a line names: the innermost ones."""
+"""The number of calls of a stack that a log line has: the innermost ones."""
 
 _HOST = frozenset(("asyncio", "uvicorn", "uvloop", "anyio", "starlette", "jimsapi"))
-"""Packages that call other people's code: their calls at the beginning of a stack say nothing about who blocks."""
+"""Packages that call the code of apps and plugins. Log lines omit their calls at the beginning of a stack."""
 _DEBUGGERS = frozenset(("pdb", "bdb", "pydevd", "_pydevd_bundle", "debugpy", "pudb"))
 
 logger = logging.getLogger("jimsapi.watchdog")
 
 
 class Block(msgspec.Struct):
-    """What has been running since it was first seen without a beat. `entry` is the call that the loop made."""
+    """A call that has been running since a check without a beat. `entry` is the frame that the loop called.
+
+    `log_at` is the age, in seconds, at which the block is logged next.
+    """
 
     entry: FrameType
     task: asyncio.Task[Any] | None
@@ -53,12 +58,15 @@ class Block(msgspec.Struct):
 
 
 class Watchdog:
-    """Watches the running event loop while it is entered. `lag` counts how late the loop's timers fire.
+    """Watches the running event loop. It is an async context manager.
 
-    It takes nothing for a block during which the process did not run: a suspended machine, SIGSTOP, a starved
-    processor. Nor does it count the time during which the loop is not run, as between two `run_until_complete`. Nor
-    does it log while a debugger holds the loop's thread, nor many short calls that keep the loop busy together: the
-    metrics show those.
+    `lag` is a histogram of how late the loop's timers fire, and `blocks` the number of blocks. The watchdog does not
+    report
+
+    - time in which the process did not run: a suspended machine, SIGSTOP, or no free processor;
+    - time in which the loop is not run, such as between two calls of `run_until_complete`;
+    - a debugger that stops the loop's thread;
+    - many short calls that together keep the loop busy. `lag` shows these.
     """
 
     def __init__(self) -> None:
@@ -93,7 +101,7 @@ class Watchdog:
 
     @property
     def current_lag(self) -> float:
-        """Seconds that the loop is late now, for any thread to read; 0 if it is on time, not run or not watched."""
+        """Seconds that the loop is late now; 0 if it is on time, not running or not watched. Any thread may read it."""
         if self._timer is None or not self._loop.is_running():
             return 0.0
         return max(time.monotonic() - self._beat_at - BEAT_EVERY, 0.0)
@@ -105,39 +113,39 @@ class Watchdog:
         self._timer = self._loop.call_later(BEAT_EVERY, self._beat)
 
     def _watch(self, stopped: threading.Event) -> None:
-        """Look at the beat until stopped: the work of the thread."""
+        """Check the beat until stopped. Runs in the watchdog's thread."""
         beat_at, absent, held = self._beat_at, 0.0, 0.0
         looked_at, used, waited = time.monotonic(), self._processor_time(), self._waited()
         while not stopped.wait(LOOK_EVERY):
             now, using = time.monotonic(), self._processor_time()
-            # The thread woke late and the loop's worked meanwhile: a call in C holds the interpreter, and that is a
-            # block. It woke late and the loop's did nothing: it was stopped, and the loop is not to blame.
+            # If this thread woke late and the loop's thread used the processor meanwhile, a call in C held the
+            # interpreter lock. That is a block. If the loop's thread used no processor, the process did not run.
             late = now - looked_at - LOOK_EVERY
             away = max(late - max(using - used - LOOK_EVERY, 0.0), 0.0)
             held_now = late - away
-            held = max(held, held_now)  # a call lies within one look, and many short ones are not reported
+            held = max(held, held_now)  # not the sum, since many short calls are not reported
             looked_at, used = now, using
             if self._beat_at != beat_at:
                 self._end_block(self._beat_at - beat_at - absent, held)
                 beat_at, absent = self._beat_at, 0.0
                 held = min(held_now, now - beat_at)  # the beat may be older than the call
             absent += away
-            if not self._loop.is_running():  # it returned from `run_until_complete`, and may be run again
+            if not self._loop.is_running():  # between two calls of `run_until_complete`
                 absent = now - beat_at
             try:
                 self._look(now - beat_at - absent, held_now)
             except Exception:
                 logger.exception("the watchdog of the event loop failed; it goes on")
-            # To read a file gives the interpreter away, and the call that held it would go on. So this comes last.
+            # Last, since reading a file releases the interpreter lock, and the call that held it would continue.
             waiting = self._waited()
             absent += max(waiting - waited - away, 0.0)
             waited = waiting
 
     def _look(self, silent: float, held: float) -> None:
-        """Log what blocks the loop, which has not beaten for `silent` seconds, if it is time to.
+        """Log the call that blocks the loop, if it is time to. The last beat was `silent` seconds ago.
 
-        The interpreter was held for `held` seconds, so that this thread could not run. It is released at the next step
-        of the code that held it, which is therefore what runs now.
+        For `held` seconds, this thread could not run, because a call held the interpreter lock. The lock is released at
+        the next step of the code that held it, so the stack shows that code now.
         """
         if silent < SUSPICIOUS_AFTER:
             return
@@ -186,7 +194,7 @@ class Watchdog:
             self._count_unseen(seconds)
 
     def _count_unseen(self, seconds: float) -> None:
-        """Count a block during which this thread could not run, and that ended before it could look."""
+        """Count a block in which this thread could not run, and which ended before this thread could read the stack."""
         self.blocks += 1
         if time.monotonic() < self._quiet_until:
             self._not_logged += 1
@@ -200,12 +208,12 @@ class Watchdog:
         self._quiet_until = time.monotonic() + QUIET_FOR
 
     def _others(self) -> str:
-        """What a line says of the blocks that were counted and not logged since the last one."""
+        """Return the part of a log line about blocks that were counted but not logged since the last line."""
         others, self._not_logged = self._not_logged, 0
         return f" ({others} more blocks since the last such line)" if others else ""
 
     def _waited(self) -> float:
-        """Seconds for which the loop's thread had work and no processor; 0 where the system does not say."""
+        """Seconds in which the loop's thread could run but had no processor; 0 if the system does not report it."""
         try:
             with open(f"/proc/self/task/{self._native_thread}/schedstat") as file:
                 return int(file.read().split()[1]) / 1e9
@@ -213,7 +221,7 @@ class Watchdog:
             return 0.0
 
     def _processor_time(self) -> float:
-        """Seconds that the loop's thread has used of processors; where the system cannot tell, all threads."""
+        """Processor seconds of the loop's thread, or of the process if the system does not report a thread's."""
         if self._clock is None:
             return time.process_time()
         try:
@@ -222,9 +230,9 @@ class Watchdog:
             return 0.0
 
     def _stack(self) -> list[FrameType]:
-        """The calls that run in the loop now, the one that the loop made first. Empty if it only waits.
+        """The stack of the call that the loop runs now, outermost frame first. Empty if the loop waits.
 
-        Empty, too, if what runs is not called by the code that ran the loop when the watchdog was entered.
+        It is also empty if other code runs the loop than when the watchdog was entered.
         """
         frames: list[FrameType] = []
         frame = sys._current_frames().get(self._thread)
@@ -240,7 +248,7 @@ class Watchdog:
 
 
 def _base(frame: FrameType) -> FrameType | None:
-    """The call that runs the loop, seen from one that the loop made: the first that is not asyncio's own."""
+    """The frame that runs the loop: the first one outside of asyncio, from a frame that the loop called."""
     inner: FrameType | None = frame
     while inner is not None and _package(inner) != "asyncio" and inner.f_back is not None:
         inner = inner.f_back
@@ -255,7 +263,7 @@ def _package(frame: FrameType) -> str:
 
 
 def _where(stack: list[FrameType]) -> str:
-    """The calls of a stack in a line, without those of the server before other people's code begins."""
+    """The calls of a stack as one line, without the server's calls before the first call of an app or plugin."""
     first = next((index for index, frame in enumerate(stack) if _package(frame) not in _HOST), 0)
     shown = stack[first:][-MAX_FRAMES:]
     calls = " > ".join(f"{frame.f_code.co_filename}:{frame.f_lineno} in {_name(frame.f_code)}" for frame in shown)

@@ -1,10 +1,11 @@
-"""Webhooks: whoever sent a message with a `webhook_url` is called when its run has ended.
+"""Webhooks: the server calls the `webhook_url` of a message when its run has ended.
 
-The calls follow Standard Webhooks 1.0.0 (https://github.com/standard-webhooks/standard-webhooks): signed, and made
-again when they fail. The URL is a stranger's, so that a call goes to public addresses alone, follows no redirect, reads
-nothing but a status, and takes a bounded time. What waits is kept in memory, and ends with the process.
+The calls follow Standard Webhooks 1.0.0 (https://github.com/standard-webhooks/standard-webhooks): they are signed, and
+failed calls are retried. Callers choose the URL, so it is not trusted: a call connects to public addresses only,
+follows no redirect, reads only the status, and has a time limit. Webhooks that wait are kept in memory, and are dropped
+when the process ends.
 
-This module brings in an HTTP client, and is imported only where webhooks are configured.
+This module imports an HTTP client. Import it only if webhooks are configured.
 """
 
 import asyncio
@@ -40,27 +41,27 @@ SECRET_BYTES = range(24, 65)
 MAX_URL = 2_000
 """Characters."""
 RETRY_AFTER = (5.0, 30.0, 120.0, 600.0, 1800.0, 7200.0)
-"""Seconds from a failed call to the next; after the last one the webhook is given up."""
+"""Seconds between a failed call and the next one. After the last value, the webhook has failed."""
 LONGEST_RETRY_AFTER = 7200.0
-"""Seconds that a receiver may ask for between two calls."""
+"""The most seconds between two calls that a receiver can request with `Retry-After`."""
 CALL_TIMEOUT = 15.0
-"""Seconds for one call, from the look-up of the name to the status."""
+"""Seconds for one call, from resolving the host name to reading the status."""
 CONNECT_TIMEOUT = 5.0
-"""Seconds for one address of a receiver; then the next is tried."""
+"""Seconds to connect to one address of a receiver. After that, the next address is tried."""
 ADDRESSES = 3
-"""Addresses of a receiver that one call tries at most."""
+"""The most addresses of a receiver that one call tries."""
 CALLS_AT_ONCE = 16
 CALLS_AT_ONCE_TO_A_HOST = 4
 PENDING_LIMIT = 10_000
-"""Webhooks that wait at most, for their first call or for another; beyond, the newest are dropped and counted."""
+"""The most webhooks that wait for a call. If there are more, new ones are dropped and counted."""
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Host and port to addresses. Raises `OSError` or `UnicodeError` if there are none."""
+"""Resolves a host and port to addresses. Raises `OSError` or `UnicodeError` if there are none."""
 
 _CALL_AGAIN = frozenset({408, 409, 425, 429})  # and 5xx
 
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are the address of IPv4
-_UNICAST = IPv6Network("2000::/3")  # all that is routed in public
+_UNICAST = IPv6Network("2000::/3")  # all addresses that are routed publicly
 _SPECIAL_6 = tuple(map(IPv6Network, ("2001::/23", "2002::/16", "3fff::/20")))  # Teredo and such, 6to4, documentation
 _SPECIAL_4 = (
     IPv4Network("192.0.0.0/24"),  # RFC 6890
@@ -70,9 +71,9 @@ _SPECIAL_4 = (
 
 
 def signing_key(secret: str) -> bytes:
-    """The key of a secret as Standard Webhooks writes it: `whsec_` and Base64.
+    """Return the key of a secret in the format of Standard Webhooks: `whsec_` and Base64.
 
-    Raises `ValueError` that says what is wrong, without quoting it.
+    Raises `ValueError` if the secret is invalid. The message does not quote the secret.
     """
     if not secret.startswith(SECRET_PREFIX):
         raise ValueError(f"it does not begin with {SECRET_PREFIX}")
@@ -86,14 +87,14 @@ def signing_key(secret: str) -> bytes:
 
 
 def signatures(keys: Sequence[bytes], webhook_id: str, timestamp: int, body: bytes) -> str:
-    """The header `webhook-signature`: one signature for each key."""
+    """Return the value of the header `webhook-signature`: one signature for each key (Standard Webhooks 1.0.0)."""
     signed = f"{webhook_id}.{timestamp}.".encode() + body
     digests = (hmac.digest(key, signed, "sha256") for key in keys)
     return " ".join(f"v1,{base64.b64encode(digest).decode()}" for digest in digests)
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one that anybody on the internet may reach, however it is written."""
+    """Return whether an IP address is public, also if it is an IPv4 address written as an IPv6 address."""
     ip = ip_address(address)
     if isinstance(ip, IPv6Address):
         embedded = IPv4Address(int(ip) & 0xFFFF_FFFF) if ip in _NAT64 else ip.ipv4_mapped
@@ -104,9 +105,10 @@ def is_public(address: str) -> bool:
 
 
 class Undelivered(Exception):
-    """A call that was of no use: why, in words that hold nothing of its URL, and whether to make it again.
+    """A call failed. The message says why and does not quote the URL.
 
-    `after` is how long the receiver asked to be left alone, in seconds; `outcome` how it is counted if it was the last.
+    `again`: the call is to be retried, `after` the seconds that the receiver requested at the earliest. `outcome` is
+    how the webhook is counted if the call is not retried.
     """
 
     def __init__(self, reason: str, *, again: bool = False, after: float = 0.0, outcome: str = "failed") -> None:
@@ -117,7 +119,7 @@ class Undelivered(Exception):
 
 
 class Webhook:
-    """One run's end, and whom to tell it."""
+    """The webhook of a run that has ended, and the number of its calls."""
 
     __slots__ = ("calls", "run_id", "timer", "url")
 
@@ -129,12 +131,16 @@ class Webhook:
 
 
 class Webhooks:
-    """Calls webhooks, each until it is heard or given up.
+    """Calls webhooks, and retries each until it is delivered or has failed.
 
-    `keys` sign, every one of them. `body` makes the payload of a run that has ended; `store` says how. `allow_private`
-    lets calls go to addresses that are not public, and without TLS. `outcomes` counts webhooks as `delivered`,
-    `failed`, `refused` (the URL leads where no call may go) and `dropped` (too many waited, the run was deleted, or the
-    process ended).
+    - `keys`: each key makes a signature.
+    - `store`: the store of the runs.
+    - `body` makes the payload of a run that has ended.
+    - `allow_private` permits addresses that are not public, and URLs without TLS.
+    - `retry_after`: seconds between a failed call and the next one.
+
+    `outcomes` counts webhooks as `delivered`, `failed`, `refused` (the host has no permitted address) and `dropped`
+    (too many webhooks waited, the run was deleted, or the process ended).
     """
 
     def __init__(
@@ -154,13 +160,13 @@ class Webhooks:
         self._allow_private = allow_private
         self._resolve = resolver or self._look_up
         self._retry_after = tuple(retry_after)
-        # The transport without httpx's client, which would write whole URLs into the log, follow proxies, keep cookies.
-        # No connection is kept: the next webhook at the same address may be of another host.
+        # httpx's client would log whole URLs, use proxies and keep cookies, so this uses only its transport.
+        # Connections are not reused: the next webhook with the same address may have another host.
         self._transport = httpx.AsyncHTTPTransport(
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0)
         )
-        # Threads of its own: a name server that does not answer must not keep others from asyncio's. A look-up may
-        # outlast its call, by as long again; the next call must find a thread all the same.
+        # These threads are separate, so that a name server that does not answer does not block asyncio's threads. A
+        # lookup may take longer than its call, so there are twice as many threads as calls.
         self._threads = ThreadPoolExecutor(2 * CALLS_AT_ONCE, "webhook names")
         self._pending: set[Webhook] = set()
         self._ready: dict[str, deque[Webhook]] = {}
@@ -171,7 +177,7 @@ class Webhooks:
         self._all_tried.set()
 
     def check(self, url: str) -> httpx.URL:
-        """Read the URL of a webhook. Raises `InputRefused`. Where a name leads is looked at when it is called."""
+        """Parse the URL of a webhook. Raises `InputRefused` if it is invalid. The call resolves and checks the host."""
         try:
             parsed = httpx.URL(url) if len(url) <= MAX_URL else None
             host = "" if parsed is None else parsed.host
@@ -214,13 +220,13 @@ class Webhooks:
         self._get_ready(webhook)
 
     async def flush(self, seconds: float) -> None:
-        """Wait up to `seconds` until every webhook was called once; for another call there is no time."""
+        """Wait up to `seconds` until every webhook was called once. Retries are not awaited."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._all_tried.wait()
 
     async def stop(self) -> None:
-        """End all calls; what is not delivered is dropped."""
+        """Stop all calls. Webhooks that are not delivered are dropped."""
         for webhook in self._pending:
             if webhook.timer is not None:
                 webhook.timer.cancel()
@@ -241,7 +247,7 @@ class Webhooks:
         self._go_on()
 
     def _go_on(self) -> None:
-        """Begin what calls may be made. Hosts take turns, and one that is slow leaves room for the others."""
+        """Start as many calls as the limits allow. Hosts take turns, so that a slow host does not block others."""
         while len(self._tasks) < CALLS_AT_ONCE:
             host = next((host for host in self._ready if self._calls[host] < CALLS_AT_ONCE_TO_A_HOST), None)
             if host is None:
@@ -249,7 +255,7 @@ class Webhooks:
             waiting = self._ready.pop(host)
             webhook = waiting.popleft()
             if waiting:
-                self._ready[host] = waiting  # now the last
+                self._ready[host] = waiting  # at the end of the order
             self._calls[host] += 1
             loop = asyncio.get_running_loop()
             task = ServiceTask.begin(self._call(webhook), loop=loop, name=f"webhook of run {webhook.run_id}")
@@ -264,7 +270,7 @@ class Webhooks:
         self._go_on()
 
     async def _call(self, webhook: Webhook) -> None:
-        """Call once; then the webhook is done with, or waits for another call."""
+        """Make one call. After that, the webhook has ended or waits for a retry."""
         webhook.timer = None
         webhook.calls += 1
         try:
@@ -288,7 +294,7 @@ class Webhooks:
             logger.error(text, webhook.run_id, webhook.url.host, webhook.calls, fault)
             self._end(webhook, fault.outcome)
             return
-        # Not to the second: those that failed together must not come back together.
+        # The random factor spreads the retries of calls that failed at the same time.
         delay = max(self._retry_after[webhook.calls - 1], fault.after) * random.uniform(1.0, 1.1)
         text = "run %s: its webhook at %s is called again in %.0f s: %s"
         logger.info(text, webhook.run_id, webhook.url.host, delay, fault)
@@ -299,7 +305,7 @@ class Webhooks:
         self.outcomes[outcome] += 1
 
     async def _deliver(self, webhook: Webhook) -> None:
-        """Call once. Raises `Undelivered`."""
+        """Make one call. Raises `Undelivered` if it fails."""
         body = await self._payload(webhook.run_id)
         try:
             async with asyncio.timeout(CALL_TIMEOUT):
@@ -317,7 +323,10 @@ class Webhooks:
         raise Undelivered(f"the answer was {status}", again=again, after=_retry_after(response.headers))
 
     async def _payload(self, run_id: UUID) -> bytes:
-        """The body of the call. It is read anew for each: thousands may wait, and a thread may be deleted meanwhile."""
+        """Return the body of a call. Raises `Undelivered`.
+
+        Each call reads the run again: keeping thousands of bodies needs too much memory, and threads may be deleted.
+        """
         try:
             run = await self._store.run(run_id, None, None)
         except RunNotFound:
@@ -329,7 +338,10 @@ class Webhooks:
         return self._body(run)
 
     async def _post(self, webhook: Webhook, body: bytes) -> httpx.Response:
-        """The answer, without its body. Raises `Undelivered` and `httpx.TransportError`."""
+        """Resolve the host, send the request, and return the answer without its body.
+
+        Raises `Undelivered` or `httpx.TransportError`.
+        """
         try:
             url = webhook.url
             found = await self._resolve(url.raw_host.decode(), url.port or (443 if url.scheme == "https" else 80))
@@ -345,7 +357,7 @@ class Webhooks:
         return await self._send(webhook, last, body)
 
     async def _send(self, webhook: Webhook, address: str, body: bytes) -> httpx.Response:
-        """Call one address: the very one that was looked at. A name that were asked for anew could lead elsewhere."""
+        """Send the request to `address`, which was checked. Resolving the host again could return another address."""
         webhook_id = f"run_{webhook.run_id.hex}"  # the same for each call, whichever process makes it
         timestamp = int(time.time())
         request = httpx.Request(
@@ -361,13 +373,13 @@ class Webhooks:
             },
             content=body,
             extensions={
-                # The certificate is to be the host's; the dot that may end a name is in none.
+                # Certificates have the host's name without a final dot.
                 "sni_hostname": webhook.url.raw_host.decode().rstrip("."),
-                "timeout": {"connect": CONNECT_TIMEOUT},  # the whole call has a limit of its own
+                "timeout": {"connect": CONNECT_TIMEOUT},  # `CALL_TIMEOUT` limits the whole call
             },
         )
         response = await self._transport.handle_async_request(request)
-        await response.aclose()  # the status is the answer: what else it says, and how long it is, does not matter
+        await response.aclose()  # without reading the body, whose size is unknown
         return response
 
     async def _look_up(self, host: str, port: int) -> Sequence[str]:
@@ -377,19 +389,19 @@ class Webhooks:
 
 
 def _refusal(fault: str) -> InputRefused:
-    """The URL is not quoted: its query may hold a secret."""
+    """The error for an invalid URL. It does not quote the URL, whose query may have a secret."""
     return InputRefused("webhook_url", "webhook_url", f"The URL of a webhook {fault}", None)
 
 
 def _is_private_literal(host: str) -> bool:
     try:
         return not is_public(host)
-    except ValueError:  # it is a name
+    except ValueError:  # it is a host name
         return False
 
 
 def _retry_after(headers: httpx.Headers) -> float:
-    """What `Retry-After` asks for, in seconds (RFC 9110, 10.2.3); 0 if it says nothing that can be read."""
+    """The seconds of the header `Retry-After` (RFC 9110, section 10.2.3); 0 if it is missing or invalid."""
     text = headers.get("retry-after", "")
     seconds = 0.0
     if text.isascii() and text.isdigit():

@@ -1,7 +1,7 @@
-"""Threads in which pipelines work that would block the event loop.
+"""Worker threads for pipelines that would block the event loop.
 
-They are not those of asyncio or `concurrent.futures`: a call that never returns must not hold up the end of the
-process, and must not keep its place from others for ever.
+The threads of asyncio and `concurrent.futures` do not suit: a call that never returns would prevent the process from
+exiting, and would occupy its thread forever.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ IDLE_FOR = 60.0
 
 
 class Call:
-    """A function's call in a thread. `done` is set in the caller's loop; then there is a `result` or an `error`."""
+    """A call of a function in a worker thread. When the future `done` is done, `result` or `error` is set."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self.given_up = False
@@ -28,26 +28,26 @@ class Call:
         self.done: asyncio.Future[None] = self._loop.create_future()
 
     def work(self) -> None:
-        """Call the function; it sees the context variables of who asked for the call."""
+        """Call the function, with the context variables of the task that made this call."""
         try:
             self.result = self._context.run(self._function)
-        except StopIteration as error:  # which no coroutine can raise
+        except StopIteration as error:  # a coroutine cannot raise it
             self.error = RuntimeError("the pipeline raised StopIteration")
             self.error.__cause__ = error
         except BaseException as error:
             self.error = error
 
     def finish(self) -> None:
-        """Tell the loop."""
-        with suppress(RuntimeError):  # it is closed: nobody waits any longer
+        """Complete `done` in the caller's loop."""
+        with suppress(RuntimeError):  # the loop is closed, so no task waits
             self._loop.call_soon_threadsafe(self.done.set_result, None)
 
 
 class WorkerThreads:
-    """Up to `limit` daemon threads, each made when it is needed. Calls beyond wait for one, in order.
+    """Up to `limit` daemon threads, which are started when they are needed. Further calls wait in order.
 
-    A thread cannot be stopped. One whose call was cancelled gives its place to another thread, until there are as many
-    of them as places.
+    Python cannot stop a thread. If a call is cancelled and its function still runs, another thread may start in its
+    place, up to `limit` additional threads.
     """
 
     def __init__(self, limit: int) -> None:
@@ -59,10 +59,10 @@ class WorkerThreads:
         self._given_up = 0
 
     async def run(self, function: Callable[[], Any], cancel: Callable[[], None] | None = None) -> Any:
-        """Call a function in a thread, and return what it returns.
+        """Call a function in a thread. Returns what it returns, and raises what it raises.
 
-        If the task is cancelled while the function runs, `cancel` is called, and the task goes on waiting for the
-        function; a second cancellation ends the waiting. A call that waits for a thread ends at once.
+        If the task is cancelled while the function runs, it calls `cancel` and waits until the function returns. A
+        second cancellation ends that wait. If the task is cancelled while the call waits for a thread, it ends at once.
         """
         call = Call(function)
         self._begin(call)
@@ -86,16 +86,16 @@ class WorkerThreads:
             self._waiting[call] = None
             try:
                 self._provide()
-            except RuntimeError:  # the system starts no further thread; its caller is told, so it must not be called
+            except RuntimeError:  # the system cannot start another thread; the caller gets the error
                 del self._waiting[call]
                 raise
 
     def _provide(self) -> None:
-        """Wake a thread for the call that waits, or start one if there may be more."""
+        """Wake an idle thread for a waiting call, or start one if the limit allows."""
         if len(self._waiting) <= self._idle:
             self._changed.notify()
         elif self._threads < self._allowed:
-            threading.Thread(target=self._work, name="pipeline", daemon=True).start()  # it waits for our lock
+            threading.Thread(target=self._work, name="pipeline", daemon=True).start()  # it waits for `_changed`
             self._threads += 1
             self._idle += 1
 
@@ -104,7 +104,7 @@ class WorkerThreads:
         return self._limit + min(self._given_up, self._limit)
 
     def _withdraw(self, call: Call) -> bool:
-        """Take back a call that no thread has begun. Returns whether it was one."""
+        """Remove a call that no thread has started. Returns False if one has."""
         with self._changed:
             if call not in self._waiting:
                 return False
@@ -125,10 +125,10 @@ class WorkerThreads:
             call.finish()
             if not goes_on:
                 return
-            del call  # it holds a conversation, and the next may be long in coming
+            del call  # it refers to a conversation, and the next call may come much later
 
     def _next(self) -> Call | None:
-        """Wait for a call; None if none comes for long, and the thread ends."""
+        """Wait for a call. Returns None if none comes for `IDLE_FOR` seconds; the thread then ends."""
         with self._changed:
             while not self._waiting:
                 woken = self._changed.wait(IDLE_FOR)
@@ -142,10 +142,10 @@ class WorkerThreads:
             return call
 
     def _end(self, call: Call) -> bool:
-        """Count a call that has ended. Returns whether its thread takes another.
+        """Count a call that has ended. Returns whether its thread continues with other calls.
 
-        Such a thread counts as idle before the loop gets the result. If the thread then needs a while to come back,
-        the next call waits for it and starts no further thread.
+        Such a thread counts as idle before the loop gets the result, so that the next call waits for it instead of
+        starting another thread.
         """
         with self._changed:
             self._given_up -= call.given_up
