@@ -38,14 +38,14 @@ class PipelineCalls:
         # The names in metrics. They do not change if `wrap` replaces the pipelines.
         self._name = app.name or pipeline_name(app.pipeline)
         self._start_name = "" if start is None else pipeline_name(start)
-        self._let_go: set[PipelineTask] = set()
+        self._abandoned: set[PipelineTask] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
 
     @property
     def abandoned(self) -> int:
         """The number of pipelines that ignored their cancellation and still run, although their run has ended."""
-        return len(self._let_go)
+        return len(self._abandoned)
 
     def wrap(self, wrap: Callable[[Pipeline, str], Pipeline]) -> None:
         """Replace each pipeline by the one that `wrap(pipeline, name)` returns."""
@@ -58,7 +58,7 @@ class PipelineCalls:
 
     def end(self) -> None:
         """Cancel the abandoned pipelines again, and stop the timer of deadlines. Called when the service exits."""
-        for task in self._let_go:
+        for task in self._abandoned:
             task.end()
         self._set_alarm(math.inf)
 
@@ -104,17 +104,17 @@ class PipelineCalls:
 
     def _ending(self, run: LiveRun, task: PipelineTask, context: ThreadContext) -> Ending:
         if not task.done():
-            logger.error("run %s: its pipeline swallowed the cancellation; the run goes on without it", run.run_id)
-            self._let_go.add(task)
+            logger.error("run %s: its pipeline ignored the cancellation; the run ends without it", run.run_id)
+            self._abandoned.add(task)
             task.add_done_callback(self._forget)
         if run.stop_reason is not None:
             return Ending.stopped(run, self._run_timeout)
         return Ending.of(run, task, context, self._disclosure)
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._let_go.discard(cast(PipelineTask, task))
+        self._abandoned.discard(cast(PipelineTask, task))
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.info("a pipeline that was let go ended with %s", type(error).__name__)
+            logger.info("an abandoned pipeline ended with %s", type(error).__name__)
 
     def _set_alarm(self, at: float) -> None:
         """Set the timer that stops overdue runs to `at` (the loop's time). All runs share it, which saves its cost."""

@@ -10,7 +10,7 @@ from jimsapi.runs.result import failure_of
 from jimsapi.threads.run import FailureKind, StoredRun
 
 
-def _as_it_is(text: str) -> str:
+def _unchanged(text: str) -> str:
     return text
 
 
@@ -22,7 +22,7 @@ class Disclosure(msgspec.Struct, frozen=True):
     """
 
     hide: bool = False
-    redact: Callable[[str], str] = _as_it_is
+    redact: Callable[[str], str] = _unchanged
 
     def failure(self, run_id: UUID, cause: BaseException) -> PipelineFailed:
         """Return the error for the caller of a run. Its text is also stored."""

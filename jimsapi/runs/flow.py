@@ -144,16 +144,16 @@ class RunFlow:
         except ENDINGS as cause:
             if self.leaving:
                 raise
-            await self._end_cut_off(run, cause)
+            await self._end_cancelled_flow(run, cause)
         finally:
             self.close(run)
 
-    async def _end_cut_off(self, run: LiveRun, cause: BaseException) -> None:
+    async def _end_cancelled_flow(self, run: LiveRun, cause: BaseException) -> None:
         """End a run in the store whose flow was cancelled by a plugin's or pipeline's code.
 
         Otherwise the run would stay open and block its thread.
         """
-        self._stop_cut_off(run, cause)
+        self._stop_cancelled_flow(run, cause)
         await self._interrupt(run)
 
     async def _interrupt(self, run: LiveRun) -> None:
@@ -163,12 +163,12 @@ class RunFlow:
         Otherwise the run becomes `cancelled`.
         """
         outcome = Outcome(RunStatus.INTERRUPTED, error=str(RunInterrupted()))
-        settled = await self._insist(run, partial(self.store.finish, run.run_id, self._owner, outcome))
+        settled = await self._repeat_until_stored(run, partial(self.store.finish, run.run_id, self._owner, outcome))
         if settled.status is RunStatus.QUEUED:
-            settled = await self._insist(run, partial(self.store.cancel, run.run_id))
-        self._note_end(run, settled)
+            settled = await self._repeat_until_stored(run, partial(self.store.cancel, run.run_id))
+        self._record_end(run, settled)
 
-    def _stop_cut_off(self, run: LiveRun, cause: BaseException) -> None:
+    def _stop_cancelled_flow(self, run: LiveRun, cause: BaseException) -> None:
         text = "run %s is interrupted: a %s of somebody else's code reached it"
         logger.error(text, run.run_id, type(cause).__name__, exc_info=cause)
         run.stop(Stop.DRAINED)
@@ -193,7 +193,7 @@ class RunFlow:
         except ENDINGS as cause:
             if self.leaving:
                 raise
-            self._stop_cut_off(run, cause)
+            self._stop_cancelled_flow(run, cause)
         finally:
             self.close(run)
 
@@ -271,8 +271,8 @@ class RunFlow:
             raise Ending.stopped(run, self._limits.run_timeout).error or RunCancelled()
 
     async def _leave_queue(self, run: LiveRun) -> Settled:
-        settled = await self._insist(run, partial(self.store.cancel, run.run_id))
-        self._note_end(run, settled)
+        settled = await self._repeat_until_stored(run, partial(self.store.cancel, run.run_id))
+        self._record_end(run, settled)
         return settled
 
     async def _start(self, run: LiveRun, thread: ThreadRecord, events: Sequence[NewEvent]) -> Snapshot:
@@ -343,7 +343,7 @@ class RunFlow:
         except IdentifierTaken as taken:
             ending = ending.refused(run, taken, self._disclosure)
             settled = await self._settle(run, ending.outcome)
-        self._note_end(run, settled)
+        self._record_end(run, settled)
         thread = accepted.thread
         self._announcer.stored(thread.thread_id, settled.stored)
         if settled.status is not ending.outcome.status:
@@ -354,13 +354,13 @@ class RunFlow:
     async def _settle(self, run: LiveRun, outcome: Outcome) -> Settled:
         if run.stream is not None:
             outcome = msgspec.structs.replace(outcome, streamed=run.stream.told - 1)
-        return await self._insist(run, partial(self.store.finish, run.run_id, self._owner, outcome))
+        return await self._repeat_until_stored(run, partial(self.store.finish, run.run_id, self._owner, outcome))
 
-    def _note_end(self, run: LiveRun, settled: Settled) -> None:
+    def _record_end(self, run: LiveRun, settled: Settled) -> None:
         run.end_as(settled.status or RunStatus.CANCELLED)
         self._runs.wake(settled.next_run)
 
-    async def _insist(self, run: LiveRun, end: Callable[[], Awaitable[Settled]]) -> Settled:
+    async def _repeat_until_stored(self, run: LiveRun, end: Callable[[], Awaitable[Settled]]) -> Settled:
         """Call `end` until the store has ended the run.
 
         A run that stays open blocks its thread, even after a cause such as a full disk is gone.
@@ -373,7 +373,7 @@ class RunFlow:
                 self._outage.refused(error)
                 run.answer_with(error)
                 if attempt == 0:
-                    logger.error("run %s: its end could not be stored and is tried again: %s", run.run_id, error)
+                    logger.error("run %s: its outcome could not be stored; the server retries: %s", run.run_id, error)
             await asyncio.sleep(RETRY_STORE_AFTER[min(attempt, len(RETRY_STORE_AFTER) - 1)])
             attempt += 1
 

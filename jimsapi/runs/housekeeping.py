@@ -49,7 +49,7 @@ class Housekeeping:
         # A heartbeat ends runs that are not registered here. So none may come between the adoption of a run in the
         # store and its registration.
         self._ownership = asyncio.Lock()
-        self._task = EndlessTask(self._keep_house, "housekeeping")
+        self._task = EndlessTask(self._repeat, "housekeeping")
 
     async def start(self) -> None:
         """End the runs that dead processes left open, and start the heartbeat.
@@ -82,7 +82,7 @@ class Housekeeping:
         """Adopt no further run, because the process drains."""
         self._adopts = False
 
-    async def _keep_house(self) -> None:
+    async def _repeat(self) -> None:
         """Repeat the heartbeat, the adoption and the purge until cancelled."""
         loop = asyncio.get_running_loop()
         purge_at = loop.time()

@@ -52,29 +52,29 @@ class Runs:
         if after == THE_END:
             return None
         stream = self._service.watch(run_id)
-        return self._of_another_process(stored, after) if stream is None else self._reader(stream, run_id, after)
+        return self._poll_store(stored, after) if stream is None else self._reader(stream, run_id, after)
 
     async def of(self, admission: Admission, run: LiveRun, after: int = 0) -> AsyncIterator[Read]:
         """Do the same for a run that the caller began, or for the earlier run with the same idempotency key."""
         stream = run.stream if run.known_as is run.run_id else None
         if (stream := stream or self._service.watch(run.known_as)) is not None:
             return self._reader(stream, run.known_as, after)
-        return self._of_another_process(await self.run(admission, run.known_as), after)
+        return self._poll_store(await self.run(admission, run.known_as), after)
 
     def _reader(self, stream: RunStream, run_id: UUID, after: int) -> Reader:
-        return Reader(stream, after, partial(self._of_store, run_id))
+        return Reader(stream, after, partial(self._read_store, run_id))
 
-    async def _of_store(self, run_id: UUID, after: int) -> AsyncIterator[Read]:
+    async def _read_store(self, run_id: UUID, after: int) -> AsyncIterator[Read]:
         """Iterate over the items after position `after` that the store has. The run may have ended."""
         try:
             run = await self._service.store.run(run_id, None, None)
         except DomainError as error:
             yield THE_END, Ended(error)
             return
-        async for found in self._of_another_process(run, after):
+        async for found in self._poll_store(run, after):
             yield found
 
-    async def _of_another_process(self, run: StoredRun, after: int) -> AsyncIterator[Read]:
+    async def _poll_store(self, run: StoredRun, after: int) -> AsyncIterator[Read]:
         if after < 1:
             after = 1
             yield after, RunStarted(run.run_id, run.thread_id, run.created_new_thread)

@@ -123,7 +123,7 @@ class Threaded:
 
 
 class ThreadedLoop:
-    """A pipeline that runs an async one in a worker thread, with an event loop of its own. `name` is the async one's."""
+    """A pipeline that runs an async one in a worker thread with its own event loop. `name` is the async one's."""
 
     def __init__(self, pipeline: Pipeline, threads: WorkerThreads) -> None:
         self.name = pipeline_name(pipeline)

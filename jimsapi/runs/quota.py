@@ -24,7 +24,7 @@ MAX_COUNT = 1_000_000
 _UNITS = {"s": (1, "second"), "min": (60, "minute"), "h": (3600, "hour"), "day": (86_400, "day")}
 _RATE = re.compile(r"([1-9][0-9]{0,6})/(s|min|h|day)", re.ASCII)
 
-_KIN = 2
+_CALLER_BYTES = 2
 """The number of bytes at the beginning of a key that all keys of a caller share."""
 
 
@@ -134,23 +134,23 @@ class RateLimit:
 
         `now` is in seconds of a monotonic clock, here and in the other methods.
         """
-        return max(self._debt(key, now) - self._token * (self._rate.count - 1), 0) / self._second
+        return max(self._time_until_full(key, now) - self._token * (self._rate.count - 1), 0) / self._second
 
     def take(self, key: bytes, now: float) -> None:
         """Take a token. To be called if `wait` returns 0."""
         moment = self._moment(now)
-        full_at = moment + self._debt(key, now) + self._token
+        full_at = moment + self._time_until_full(key, now) + self._token
         if key not in self._full_at:
             self._forget(moment)
             if len(self._full_at) >= self._room:
-                self._shared[key[:_KIN]] = full_at
+                self._shared[key[:_CALLER_BYTES]] = full_at
                 return
             heapq.heappush(self._to_forget, (full_at, key))
         self._full_at[key] = full_at
 
     def allowance(self, key: bytes, now: float) -> Allowance:
         """Return the remaining tokens, and when the next one is added."""
-        debt = self._debt(key, now)
+        debt = self._time_until_full(key, now)
         missing = -(-debt // self._token)
         until_next = debt - self._token * (missing - 1) if missing else self._token
         return Allowance(self.policy, self._rate.count - missing, _whole(until_next / self._second))
@@ -159,11 +159,11 @@ class RateLimit:
         """Return the error text for a caller that has to wait `seconds`."""
         return f"Too many messages of this {_whose(self)}: at most {self._rate}; try again in {seconds} s"
 
-    def _debt(self, key: bytes, now: float) -> int:
+    def _time_until_full(self, key: bytes, now: float) -> int:
         """The time until the bucket of a key is full, in nanoseconds times `count`."""
         full_at = self._full_at.get(key)
         if full_at is None:
-            full_at = self._shared.get(key[:_KIN], 0)
+            full_at = self._shared.get(key[:_CALLER_BYTES], 0)
         return max(full_at - self._moment(now), 0)
 
     def _moment(self, now: float) -> int:
@@ -275,7 +275,7 @@ def account_of(admission: Admission, contact_id: str) -> Account:
     caller = repr((admission.provider, admission.identity.subject))
     identity = hashlib.blake2b(caller.encode(), digest_size=16).digest()
     contact = hashlib.blake2b(contact_id.encode(), digest_size=16, key=identity).digest()
-    return Account(identity, identity[:_KIN] + contact)
+    return Account(identity, identity[:_CALLER_BYTES] + contact)
 
 
 def _whose(limit: Limit) -> str:

@@ -91,11 +91,11 @@ class RunService:
         self._housekeeping = Housekeeping(
             store, self.owner, self._runs, self.streams, self.outage, self.limits.keep_runs, self._take_over
         )
-        self._looks: set[asyncio.Task[None]] = set()
+        self._end_checks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "RunService":
         self._loop = asyncio.get_running_loop()
-        self.store.on_turn = self._hear
+        self.store.on_turn = self._on_store_notice
         await self._housekeeping.start()
         self._announcer.start()
         return self
@@ -292,7 +292,7 @@ class RunService:
             self._runs.wake(settled.next_run)
         return settled
 
-    def _hear(self, run_id: UUID) -> None:
+    def _on_store_notice(self, run_id: UUID) -> None:
         """Handle the store's notice that, because of another process, a run may start or was ended."""
         run = self._runs.get(run_id)
         if run is None:
@@ -301,8 +301,8 @@ class RunService:
             run.turn.set()
         else:  # the notice may be a late one of its turn, so the store has to say whether the run was ended
             task = self._loop.create_task(self._stop_if_ended(run))
-            self._looks.add(task)
-            task.add_done_callback(self._looks.discard)
+            self._end_checks.add(task)
+            task.add_done_callback(self._end_checks.discard)
 
     async def _stop_if_ended(self, run: LiveRun) -> None:
         try:
@@ -335,7 +335,7 @@ class RunService:
             logger.warning("%d runs did not end within %g s and are stopped", len(self._runs), seconds)
             self.interrupt()
             if not await self._runs.emptied(LET_GO_AFTER + FLUSH_WITHIN):
-                logger.error("%d runs could not be stored; the next start marks them", len(self._runs))
+                logger.error("the outcomes of %d runs are not stored; the next start marks them", len(self._runs))
         await self._announcer.flush(FLUSH_WITHIN)
 
     async def adopt(self) -> None:

@@ -101,9 +101,9 @@ class RunStream:
         "_alarm",
         "_dropped",
         "_first",
-        "_gathered",
-        "_hasty_until",
         "_items",
+        "_next_wake_at",
+        "_pending_bytes",
         "_released",
         "_sizes",
         "_streams",
@@ -124,8 +124,8 @@ class RunStream:
         self._sizes: list[int] = []
         self._dropped = 0
         self._waiting: list[asyncio.Future[None]] = []
-        self._gathered = 0
-        self._hasty_until = 0.0
+        self._pending_bytes = 0
+        self._next_wake_at = 0.0
         self._alarm: asyncio.TimerHandle | None = None
         self._grow(STREAM_BYTES)
 
@@ -225,24 +225,24 @@ class RunStream:
 
     def _wake_in_time(self, size: int) -> None:
         """Wake the readers for a delta of `size` bytes, at most `WAKE_EVERY` seconds from now."""
-        self._gathered += size
-        if self._gathered >= WAKE_BYTES:
-            self._wake_hasty()
+        self._pending_bytes += size
+        if self._pending_bytes >= WAKE_BYTES:
+            self._wake_now()
         elif self._alarm is None:
             # Not the loop's time, which may not advance within a turn of the loop: readers must get the last delta
             # before a pipeline blocks the loop.
-            left = self._hasty_until - monotonic()
+            left = self._next_wake_at - monotonic()
             if left <= 0:
-                self._wake_hasty()
+                self._wake_now()
             else:
-                self._alarm = asyncio.get_running_loop().call_later(left, self._wake_hasty)
+                self._alarm = asyncio.get_running_loop().call_later(left, self._wake_now)
 
-    def _wake_hasty(self) -> None:
-        self._hasty_until = monotonic() + WAKE_EVERY
+    def _wake_now(self) -> None:
+        self._next_wake_at = monotonic() + WAKE_EVERY
         self._wake()
 
     def _wake(self) -> None:
-        self._gathered = 0
+        self._pending_bytes = 0
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None

@@ -34,7 +34,7 @@ _SCOPES = ("asyncio.taskgroups", "asyncio.timeouts", "anyio.")
 """Modules that cancel only a task that has entered one of their scopes: its own code has asked for that."""
 
 
-class _OwnedTask(asyncio.Task[Result]):
+class _ProtectedTask(asyncio.Task[Result]):
     """A task that a pipeline cannot cancel, unless it is the pipeline's own task or the pipeline made it.
 
     The context variable `current_pipeline` tells to which pipeline code belongs. Tasks, timers and threads inherit it.
@@ -60,7 +60,7 @@ class _OwnedTask(asyncio.Task[Result]):
         super().cancel()
 
 
-class ServiceTask(_OwnedTask[Result]):
+class ServiceTask(_ProtectedTask[Result]):
     """A task of the service; use `begin` to make one. No pipeline can cancel it except one that made it."""
 
     @classmethod
@@ -74,7 +74,7 @@ class ServiceTask(_OwnedTask[Result]):
         return task
 
 
-class PipelineTask(_OwnedTask[Any]):
+class PipelineTask(_ProtectedTask[Any]):
     """The task of one call of a pipeline; use `begin` to make one.
 
     Other pipelines cannot cancel it. `pipeline` is the pipeline's name in metrics.

@@ -115,7 +115,7 @@ class Watchdog:
     def _watch(self, stopped: threading.Event) -> None:
         """Check the beat until stopped. Runs in the watchdog's thread."""
         beat_at, absent, held = self._beat_at, 0.0, 0.0
-        looked_at, used, waited = time.monotonic(), self._processor_time(), self._waited()
+        looked_at, used, waited = time.monotonic(), self._processor_time(), self._processor_wait()
         while not stopped.wait(LOOK_EVERY):
             now, using = time.monotonic(), self._processor_time()
             # If this thread woke late and the loop's thread used the processor meanwhile, a call in C held the
@@ -137,7 +137,7 @@ class Watchdog:
             except Exception:
                 logger.exception("the watchdog of the event loop failed; it goes on")
             # Last, since reading a file releases the interpreter lock, and the call that held it would continue.
-            waiting = self._waited()
+            waiting = self._processor_wait()
             absent += max(waiting - waited - away, 0.0)
             waited = waiting
 
@@ -191,9 +191,9 @@ class Watchdog:
             logger.warning("the event loop works again; %s blocked it for %.1f s", block.logged, seconds)
             self._quiet_until = time.monotonic() + QUIET_FOR
         elif (block is None or not block.counted) and min(seconds, held) >= BLOCKED_AFTER:
-            self._count_unseen(seconds)
+            self._count_unobserved_block(seconds)
 
-    def _count_unseen(self, seconds: float) -> None:
+    def _count_unobserved_block(self, seconds: float) -> None:
         """Count a block in which this thread could not run, and which ended before this thread could read the stack."""
         self.blocks += 1
         if time.monotonic() < self._quiet_until:
@@ -212,7 +212,7 @@ class Watchdog:
         others, self._not_logged = self._not_logged, 0
         return f" ({others} more blocks since the last such line)" if others else ""
 
-    def _waited(self) -> float:
+    def _processor_wait(self) -> float:
         """Seconds in which the loop's thread could run but had no processor; 0 if the system does not report it."""
         try:
             with open(f"/proc/self/task/{self._native_thread}/schedstat") as file:

@@ -172,9 +172,9 @@ class Webhooks:
         self._ready: dict[str, deque[Webhook]] = {}
         self._calls: Counter[str] = Counter()
         self._tasks: set[ServiceTask[None]] = set()
-        self._untried = 0
-        self._all_tried = asyncio.Event()
-        self._all_tried.set()
+        self._uncalled = 0
+        self._all_called = asyncio.Event()
+        self._all_called.set()
 
     def check(self, url: str) -> httpx.URL:
         """Parse the URL of a webhook. Raises `InputRefused` if it is invalid. The call resolves and checks the host."""
@@ -215,15 +215,15 @@ class Webhooks:
             logger.error("run %s: its webhook at %s is dropped: too many wait", run_id, webhook.url.host)
             return
         self._pending.add(webhook)
-        self._untried += 1
-        self._all_tried.clear()
-        self._get_ready(webhook)
+        self._uncalled += 1
+        self._all_called.clear()
+        self._enqueue(webhook)
 
     async def flush(self, seconds: float) -> None:
         """Wait up to `seconds` until every webhook was called once. Retries are not awaited."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._all_tried.wait()
+                await self._all_called.wait()
 
     async def stop(self) -> None:
         """Stop all calls. Webhooks that are not delivered are dropped."""
@@ -242,11 +242,11 @@ class Webhooks:
         self._threads.shutdown(wait=False, cancel_futures=True)
         await self._transport.aclose()
 
-    def _get_ready(self, webhook: Webhook) -> None:
+    def _enqueue(self, webhook: Webhook) -> None:
         self._ready.setdefault(webhook.url.host, deque()).append(webhook)
-        self._go_on()
+        self._start_calls()
 
-    def _go_on(self) -> None:
+    def _start_calls(self) -> None:
         """Start as many calls as the limits allow. Hosts take turns, so that a slow host does not block others."""
         while len(self._tasks) < CALLS_AT_ONCE:
             host = next((host for host in self._ready if self._calls[host] < CALLS_AT_ONCE_TO_A_HOST), None)
@@ -267,7 +267,7 @@ class Webhooks:
         self._calls[host] -= 1
         if not self._calls[host]:
             del self._calls[host]
-        self._go_on()
+        self._start_calls()
 
     async def _call(self, webhook: Webhook) -> None:
         """Make one call. After that, the webhook has ended or waits for a retry."""
@@ -277,18 +277,18 @@ class Webhooks:
             await self._deliver(webhook)
             self._end(webhook, "delivered")
         except Undelivered as fault:
-            self._call_again_or_give_up(webhook, fault)
+            self._retry_or_fail(webhook, fault)
         except (Exception, *ENDINGS):
             if being_cancelled():
                 raise
             logger.exception("run %s: its webhook at %s failed inside the server", webhook.run_id, webhook.url.host)
             self._end(webhook, "failed")
         if webhook.calls == 1:
-            self._untried -= 1
-            if not self._untried:
-                self._all_tried.set()
+            self._uncalled -= 1
+            if not self._uncalled:
+                self._all_called.set()
 
-    def _call_again_or_give_up(self, webhook: Webhook, fault: Undelivered) -> None:
+    def _retry_or_fail(self, webhook: Webhook, fault: Undelivered) -> None:
         if not fault.again or webhook.calls > len(self._retry_after):
             text = "run %s: its webhook at %s is given up after %d calls: %s"
             logger.error(text, webhook.run_id, webhook.url.host, webhook.calls, fault)
@@ -298,7 +298,7 @@ class Webhooks:
         delay = max(self._retry_after[webhook.calls - 1], fault.after) * random.uniform(1.0, 1.1)
         text = "run %s: its webhook at %s is called again in %.0f s: %s"
         logger.info(text, webhook.run_id, webhook.url.host, delay, fault)
-        webhook.timer = asyncio.get_running_loop().call_later(delay, self._get_ready, webhook)
+        webhook.timer = asyncio.get_running_loop().call_later(delay, self._enqueue, webhook)
 
     def _end(self, webhook: Webhook, outcome: str) -> None:
         self._pending.discard(webhook)
@@ -346,7 +346,7 @@ class Webhooks:
             url = webhook.url
             found = await self._resolve(url.raw_host.decode(), url.port or (443 if url.scheme == "https" else 80))
         except (OSError, UnicodeError):
-            raise Undelivered("the name of its host leads nowhere", again=True) from None
+            raise Undelivered("its host name cannot be resolved", again=True) from None
         addresses = [address for address in found if self._allow_private or is_public(address)]
         if not addresses:
             raise Undelivered("its host has no public address", outcome="refused")

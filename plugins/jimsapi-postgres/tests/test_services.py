@@ -182,7 +182,7 @@ async def test_a_run_that_was_taken_over_is_left_to_who_took_it(
     postgres.psql(SILENT.format(first.owner), database)
     await second.store.recover(second.owner)
     await second.adopt()
-    first._hear(run.run_id)
+    first._on_store_notice(run.run_id)
     result = await _soon(run.answer)
     assert result.assistant_messages == ['["hold on", "see"]']
     assert (await Runs(second).run(PUBLIC, run.run_id)).status is RunStatus.COMPLETED
