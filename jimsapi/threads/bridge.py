@@ -1,4 +1,4 @@
-"""From the thread of a pipeline to the event loop of its run."""
+"""Calls from the worker thread of a pipeline to the event loop of its run."""
 
 import asyncio
 import concurrent.futures
@@ -13,18 +13,21 @@ Result = TypeVar("Result")
 
 
 class Bridge:
-    """Has the event loop that made it do what other threads ask for, one thing after another."""
+    """Runs functions and coroutines in the event loop that created it, for callers in other threads."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
 
     def is_needed(self) -> bool:
-        """Whether the caller is in another thread than the loop."""
+        """Return whether the current thread is not the loop's thread."""
         return threading.get_ident() != self._thread
 
     def call(self, function: Callable[[], Result]) -> Result:
-        """Call a function in the loop, and wait for what it returns or raises. `RunClosed` if the loop is closed."""
+        """Call a function in the loop, and wait for it. Returns what it returns, and raises what it raises.
+
+        Raises `RunClosed` if the loop is closed.
+        """
         done: concurrent.futures.Future[Result] = concurrent.futures.Future()
 
         def work() -> None:
@@ -40,9 +43,10 @@ class Bridge:
         return done.result()
 
     def begin(self, coroutine: Coroutine[Any, Any, Result]) -> Coroutine[Any, Any, Result]:
-        """Run a coroutine in the loop. Where no other event loop runs, it has ended when this returns.
+        """Run a coroutine in the loop. Returns an awaitable of its result, which need not be awaited.
 
-        Raises `RunClosed` if the loop is closed, and what the coroutine raises if it has ended.
+        If the current thread has no running event loop, the method waits until the coroutine has ended, and raises what
+        it raises. Raises `RunClosed` if the loop of the run is closed.
         """
         try:
             begun = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
@@ -53,7 +57,7 @@ class Bridge:
 
 
 class Done(Coroutine[Any, Any, Result]):
-    """A call that has ended with a result; it may be awaited, and need not be."""
+    """A coroutine that has already ended. Awaiting it returns the result. It need not be awaited."""
 
     __slots__ = ("_result",)
 
@@ -61,15 +65,15 @@ class Done(Coroutine[Any, Any, Result]):
         self._result = result
 
     def send(self, value: Any) -> Any:
-        """Return the result, as a coroutine does."""
+        """Return the result by `StopIteration`, as a coroutine does."""
         raise StopIteration(self._result)
 
     def throw(self, *error: Any) -> Any:
-        """Raise an error, as a coroutine that has not begun does."""
+        """Raise the error, as a coroutine does that has not started."""
         return super().throw(*error)
 
     def close(self) -> None:
-        """Do nothing: the call has ended."""
+        """Do nothing, since the call has ended."""
 
     def __await__(self) -> Generator[Any, None, Result]:
         yield from ()
@@ -77,7 +81,7 @@ class Done(Coroutine[Any, Any, Result]):
 
 
 class Started(Coroutine[Any, Any, Result]):
-    """A call that has begun and waits for something; it may be awaited, and need not be."""
+    """A coroutine that has run up to its first wait. Awaiting it runs the rest. It need not be awaited."""
 
     __slots__ = ("_awaited", "_waits_for", "_work")
 
@@ -87,19 +91,19 @@ class Started(Coroutine[Any, Any, Result]):
         self._awaited = False
 
     def send(self, value: Any) -> Any:
-        """Return what the call waits for, or go on with it."""
+        """Return the future that the call waits for. Further calls resume the coroutine."""
         if self._awaited:
             return self._work.send(value)
         self._awaited = True
         return self._waits_for
 
     def throw(self, *error: Any) -> Any:
-        """Raise an error where the call waits."""
+        """Raise the error at the point where the coroutine waits."""
         self._awaited = True
         return self._work.throw(*error)
 
     def close(self) -> None:
-        """End the call where it waits."""
+        """End the coroutine at the point where it waits."""
         self._work.close()
 
     def __await__(self) -> "Started[Result]":
@@ -113,7 +117,7 @@ class Started(Coroutine[Any, Any, Result]):
 
 
 def start(work: Coroutine[Any, Any, Result]) -> Coroutine[Any, Any, Result]:
-    """Do now what a call does before it first waits. Raises what that raises."""
+    """Run a coroutine up to its first wait, and return an awaitable of its result. Raises what that part raises."""
     try:
         waits_for = work.send(None)
     except StopIteration as end:

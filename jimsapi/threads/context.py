@@ -1,4 +1,4 @@
-"""What a pipeline sees of its thread, and speaks through. Compatible with jims-core's `ThreadContext`, except `llm`."""
+"""The context of a pipeline: it reads the thread and sends events. Compatible with jims-core's, except for `llm`."""
 
 import asyncio
 import dataclasses
@@ -31,29 +31,29 @@ Result = TypeVar("Result")
 
 
 class StatusEvent(msgspec.Struct, frozen=True):
-    """What the pipeline is doing: `message` for a person, `status_type` a stable identifier for a program."""
+    """The progress of a pipeline: `message` is for people, and `status_type` is a stable identifier for programs."""
 
     message: str
     status_type: str
 
 
 class StatusUpdater(Protocol):
-    """Receives what a pipeline says about its progress."""
+    """Receives the statuses of a pipeline."""
 
     async def update_status(self, status: StatusEvent | str) -> None: ...
 
 
 class Voice(StatusUpdater, Protocol):
-    """What a watched run speaks through while its pipeline works."""
+    """Receives the deltas and statuses of a watched run while its pipeline works."""
 
     def say(self, message_id: UUID, content: str) -> None:
-        """Tell the next piece of a message, by the identifier that its event will have."""
+        """Send the next piece of a message. The event of the whole message will have the identifier `message_id`."""
 
 
 def _in_loop(
     method: Callable[Concatenate["ThreadContext", Parameters], Result],
 ) -> Callable[Concatenate["ThreadContext", Parameters], Result]:
-    """Have a method work in the loop of the run, also if a pipeline calls it from a thread."""
+    """Decorator: runs a method in the event loop of the run, also if a pipeline calls it from another thread."""
 
     @wraps(method)
     def call(context: "ThreadContext", /, *arguments: Parameters.args, **named: Parameters.kwargs) -> Result:
@@ -68,9 +68,10 @@ def _in_loop(
 def _awaited_in_loop(
     method: Callable[Concatenate["ThreadContext", Parameters], Coroutine[Any, Any, Result]],
 ) -> Callable[Concatenate["ThreadContext", Parameters], Awaitable[Result]]:
-    """The same for an async method. Where no event loop runs, it has done its work when it returns.
+    """Decorator: does the same for an async method.
 
-    It returns a coroutine, declared as what need not be awaited, for the sake of plain functions.
+    If the caller's thread has no running event loop, the method has done its work when it returns. It returns a
+    coroutine. The declared type is `Awaitable`, so that type checkers do not ask plain functions to await it.
     """
 
     @wraps(method)
@@ -87,15 +88,16 @@ def _awaited_in_loop(
 
 
 class ThreadContext:
-    """A thread at the moment of a run, and the run's voice.
+    """The argument of a pipeline: the thread as it is when the run starts, and methods to send events.
 
-    Read `history`, `events` and `thread_config`; speak with the `send_*` methods, which add to `outgoing_events`. What
-    was sent is stored when the pipeline returns, all of it or, if it raises, none.
+    Read `history`, `events` and `thread_config`. Send events with `send_event`, `send_message`, `stream` and
+    `set_state`, which add to `outgoing_events`. When the pipeline returns, all of these events are stored. If it
+    raises, none are.
 
-    `truncated` says that the thread has more events than `events` holds; `load_events` reaches back.
-    After the run has ended (time limit, cancellation, shutdown) every way to speak raises `RunClosed`.
+    `truncated` is True if the thread has more events than `events`; `load_events` reads earlier ones. After the run has
+    ended (time limit, cancellation, shutdown), every method that sends raises `RunClosed`.
 
-    A pipeline that works in a thread has the same context. Its async methods need no `await` in a plain `def`: they
+    A pipeline in a worker thread has the same context. In a plain `def`, call the async methods without `await`: they
     have done their work when they return.
     """
 
@@ -131,10 +133,10 @@ class ThreadContext:
         history: Sequence[tuple[str, Mapping[str, Any]]] = (),
         thread_config: Mapping[str, Any] | None = None,
     ) -> "ThreadContext":
-        """Make a context for a pipeline's unit test: no store, no server.
+        """Make a context for the unit test of a pipeline, without store and server.
 
-        `history` holds earlier events as (event type, event data); `message` comes after them, as the user's.
-        A pipeline that is a plain function may be called in an async test, too: what it says needs no `await`.
+        `history` has earlier events as pairs of event type and event data. `message` is added after them as the user's
+        message. You can also call a plain `def` pipeline in an async test: its calls of async methods need no `await`.
         """
         past = [*history]
         if message is not None:
@@ -148,17 +150,17 @@ class ThreadContext:
 
     @cached_property
     def events(self) -> list[Event]:
-        """The thread's events of every type, oldest first, the inbound message last."""
+        """The events of the thread, of every type, oldest first. The last one is the inbound message."""
         return [decode_row(self.thread_id, row) for row in self._rows]
 
     @cached_property
     def history(self) -> list[dict[str, Any]]:
-        """The `event_data` of the `comm.*` events, oldest first: what the person and the assistant said."""
+        """The `event_data` of the `comm.*` events, oldest first: the messages of the user and the assistant."""
         return [event.event_data for event in self.events if _is_communication(event)]
 
     def get_last_user_message(self) -> Any:
-        """The content of the newest `comm.*` event whose role is `user`; None if there is none."""
-        if not vars(self).keys() & {"events", "history"}:  # else the pipeline may have changed them
+        """Return the content of the newest `comm.*` event with the role `user`; None if there is none."""
+        if not vars(self).keys() & {"events", "history"}:  # if they exist, the pipeline may have changed them
             return self._newest_user_message()
         for said in reversed(self.history):
             if said.get("role") == "user":
@@ -166,7 +168,7 @@ class ThreadContext:
         return None
 
     def _newest_user_message(self) -> Any:
-        """The same, without reading all the thread: the message that is to be answered is usually the last row."""
+        """Do the same without decoding all rows, since the message is usually in the last one."""
         for row in reversed(self._rows):
             if row.data is not None and row.event_type.startswith("comm."):
                 data = load_stored(row.data)
@@ -175,16 +177,16 @@ class ThreadContext:
         return None
 
     def get_last_user_action(self) -> tuple[str | None, Any]:
-        """The newest user event in `comm.*`: its name without `comm.`, and its content; or (None, None)."""
+        """Return the newest `comm.*` event of the user: its type without `comm.`, and its content; or (None, None)."""
         for event in reversed(self.events):
             if _is_communication(event) and event.event_data.get("role") == "user":
                 return event.event_type.removeprefix("comm."), event.event_data.get("content")
         return None, None
 
     def context(self, conversation_length: int = 20) -> list[dict[str, Any]]:
-        """What a model should read: `comm.*` and `context.*` data, oldest first.
+        """Return the `event_data` that a language model should read, of `comm.*` and `context.*`, oldest first.
 
-        It reaches back to the `conversation_length` + 1 newest `comm.*` events, as jims-core counts them.
+        It goes back to the `conversation_length` + 1 newest `comm.*` events, since jims-core counts so.
         """
         chosen: list[dict[str, Any]] = []
         communications = 0
@@ -202,39 +204,43 @@ class ThreadContext:
 
     @_awaited_in_loop
     async def load_events(self, before: Event | None = None, limit: int = 200) -> list[Event]:
-        """Load the newest `limit` stored events older than `before` (None: the newest of all), oldest first."""
+        """Load the `limit` newest stored events that are older than `before`, oldest first. None: the newest of all.
+
+        Raises `StoreUnavailable`.
+        """
         if self._load_events is None:
             return [] if before is not None else self.events[-limit:]
         return [decode_row(self.thread_id, row) for row in await self._load_events(before, limit)]
 
     def send_event(self, event_type: str, data: dict[str, Any]) -> None:
-        """Send an event of any type. Raises `TypeError` if `data` is no dict, `RunClosed` after the run's end."""
+        """Send an event of any type. Raises `TypeError` if `data` is not a dict, `RunClosed` if the run has ended."""
         if not isinstance(data, dict):
             raise TypeError(f"event data must be a dict, not {type(data).__name__}")
         self._send(None, event_type, data)
 
     @_in_loop
     def send_message(self, message: str) -> None:
-        """Say something to the person (`comm.assistant_message`).
+        """Send a message to the user (`comm.assistant_message`). Raises `RunClosed` if the run has ended.
 
-        If it begins with what was streamed so far it completes that message; else what was streamed becomes a message
-        of its own first.
+        If `message` begins with the text that was streamed, it completes that message. Otherwise the streamed text is
+        first sent as a message of its own.
         """
         event_id = self._complete_stream(message)
         self._send(event_id, ASSISTANT_MESSAGE, {"role": "assistant", "content": message})
 
     @_in_loop
     def send_message_with_buttons(self, message: str, buttons: list[dict[str, Any]]) -> None:
-        """Say something to the person and offer buttons (`comm.assistant_message_with_buttons`)."""
+        """Send a message with buttons to the user (`comm.assistant_message_with_buttons`), as `send_message` does."""
         event_id = self._complete_stream(message)
         data = {"role": "assistant", "content": message, "buttons": buttons}
         self._send(event_id, ASSISTANT_MESSAGE_WITH_BUTTONS, data)
 
     @_awaited_in_loop
     async def stream(self, text: str) -> None:
-        """Say the next piece of a message: whoever watches sees it now. The pieces are stored as one message.
+        """Send the next piece of a message to clients that watch the run. The pieces are stored as one message.
 
-        The event loop gets its turn, so that a pipeline that never waits for anything is seen as it speaks, too.
+        The method lets the event loop run once, so that clients also get the pieces of a pipeline that never waits.
+        Raises `TypeError` if `text` is not a str, and `RunClosed` if the run has ended.
         """
         self._ensure_open()
         if not isinstance(text, str):
@@ -249,8 +255,8 @@ class ThreadContext:
     def set_state(self, state_name: str, state: Any) -> None:
         """Store a state under `state_name`: a dict, pydantic model, dataclass or msgspec Struct.
 
-        It replaces what was stored under that name before; this run's `get_state` does not see it yet.
-        Raises `UnstorableEvent` for a state that holds what cannot be made JSON.
+        It replaces the previous state of that name. `get_state` returns it from the next run on. Raises
+        `UnstorableEvent` if the state cannot be converted to JSON, and `RunClosed` if the run has ended.
         """
         event_type = STATE_PREFIX + state_name
         try:
@@ -260,10 +266,10 @@ class ThreadContext:
         self._send(None, event_type, data)
 
     def get_state(self, state_name: str, state_type: type[Any] = dict) -> Any:
-        """The newest stored state of that name as a `state_type`; None if there is none.
+        """Return the newest stored state of that name, converted to `state_type`; None if there is none.
 
         `state_type` is a pydantic model, dataclass, msgspec Struct or `dict`. Raises that type's validation error if
-        what is stored does not fit it.
+        the stored state does not fit it.
         """
         for event in reversed(self.events):
             if event.event_type == STATE_PREFIX + state_name:
@@ -271,31 +277,31 @@ class ThreadContext:
         return None
 
     def with_status_updater(self, status_updater: StatusUpdater) -> "ThreadContext":
-        """Set who is told of the pipeline's progress; returns this context."""
+        """Set the object that receives statuses. Returns this context."""
         self.status_updater = status_updater
         return self
 
     @_awaited_in_loop
     async def update_agent_status(self, status: StatusEvent | str) -> None:
-        """Tell whoever watches what the pipeline is doing. Statuses are not stored."""
+        """Send a status to clients that watch the run. It is not stored. Raises `RunClosed` if the run has ended."""
         self._ensure_open()
         if self.status_updater is not None:
             await self.status_updater.update_status(status)
 
     def watch(self, voice: Voice) -> None:
-        """Let somebody hear the run while it works, from now on; called by the service."""
+        """Send the following deltas and statuses to `voice`. Called by the service."""
         self._voice = self.status_updater = voice
 
     def speak_from_threads(self) -> None:
-        """Let the pipeline speak from other threads than the running loop's, from now on; called by the service."""
+        """Allow calls from other threads than that of the running loop. Called by the service."""
         self._bridge = Bridge()
 
     def close(self) -> None:
-        """End the run's voice; called by the service. What the pipeline says from now on raises `RunClosed`."""
+        """Close the context: methods that send raise `RunClosed` from now on. Called by the service."""
         self._closed = True
 
     def complete(self) -> list[Any]:
-        """Store what was streamed and not yet sent as a message; returns `outgoing_events`. Called by the service."""
+        """Send streamed text that is not yet part of a message. Returns `outgoing_events`. Called by the service."""
         if self._message_id is not None:
             self._complete_stream("")
         return self.outgoing_events
@@ -314,7 +320,7 @@ class ThreadContext:
             raise RunClosed("the run has ended; what its pipeline says now is not stored")
 
     def _complete_stream(self, message: str) -> UUID:
-        """End the open stream, if any. Returns the identifier of the event that is to hold `message`."""
+        """End the open stream, if there is one. Returns the identifier for the event of `message`."""
         if self._message_id is None and self._voice is None:
             return uuid7()
         self._ensure_open()

@@ -1,11 +1,11 @@
-"""What can go wrong with threads and runs, in the words of the domain. `jimsapi/wire/errors.py` maps each to HTTP."""
+"""The errors of threads, events and stores. `jimsapi/wire/errors.py` maps each to an HTTP status."""
 
 from collections.abc import Sequence
 from uuid import UUID
 
 
 class DomainError(Exception):
-    """Base of everything that a store or the run service refuses or fails at."""
+    """Base class of the errors that a store or the run service raises."""
 
 
 class ThreadNotFound(DomainError):
@@ -17,7 +17,7 @@ class ThreadNotFound(DomainError):
 
 
 class RunNotFound(DomainError):
-    """There is no such run, or it is not one that the caller may know of."""
+    """The run does not exist, or the caller may not see it."""
 
     def __init__(self, run_id: UUID) -> None:
         super().__init__(f"Run not found: {run_id}")
@@ -25,7 +25,7 @@ class RunNotFound(DomainError):
 
 
 class KeyUsed(DomainError):
-    """The idempotency key came before, with the same body: `run_id` is the run that answers it. Nothing was stored."""
+    """An earlier request had the same idempotency key and body. The run `run_id` answers it. Nothing was stored."""
 
     def __init__(self, run_id: UUID) -> None:
         super().__init__("an earlier run has this key")
@@ -33,16 +33,16 @@ class KeyUsed(DomainError):
 
 
 class KeyMismatch(DomainError):
-    """The idempotency key came before, with another body."""
+    """An earlier request had the same idempotency key and another body."""
 
     def __init__(self) -> None:
         super().__init__("this idempotency key was used for another request; use a new key for each")
 
 
 class InputRefused(DomainError):
-    """What the caller sent cannot be stored on every store, so no store takes it.
+    """A field of a request is invalid, for example because not every store could store it.
 
-    `field` is the name of the faulty field, `kind` a stable identifier of the fault, `value` what was sent.
+    `field` is the name of the field, `kind` a stable identifier of the fault, `value` the value that was sent.
     """
 
     def __init__(self, field: str, kind: str, message: str, value: object) -> None:
@@ -54,7 +54,7 @@ class InputRefused(DomainError):
 
 
 class InvalidCursor(DomainError):
-    """A page's cursor was not made by this store."""
+    """The store did not make this cursor of a page."""
 
     def __init__(self) -> None:
         super().__init__("The cursor is not one that this server handed out; start again without it")
@@ -69,7 +69,7 @@ class UnstorableEvent(DomainError):
 
 
 class QueueFull(DomainError):
-    """As many runs as allowed wait in this thread already. `open_run` is the oldest open one, if the store tells."""
+    """The thread already has `limit` waiting runs. `open_run` is its oldest open run, if the store reports it."""
 
     def __init__(self, limit: int, open_run: UUID | None = None) -> None:
         super().__init__(f"{limit} messages wait in this thread already; send this one again later")
@@ -77,24 +77,24 @@ class QueueFull(DomainError):
 
 
 class RunClosed(DomainError):
-    """The run has ended (time limit, cancellation, shutdown): its context takes nothing more."""
+    """The run has ended (time limit, cancellation, shutdown), so its context accepts no more events."""
 
     def __init__(self, message: str = "the run is open no more") -> None:
         super().__init__(message)
 
 
 class StoreUnavailable(DomainError):
-    """The store could not do its work now. What it was asked may be asked again.
+    """The store cannot do the operation now. The operation may be retried.
 
-    The message is for the log; it may name files and hosts. Callers read `FOR_CALLERS`. `reason` is for everybody,
-    `/readyz` shows it: a few words such as "disk full", without names of files, hosts or users; empty if the cause has
-    no name.
+    The message is for the log and may name files and hosts. Callers read `FOR_CALLERS`. `reason` is public; `/readyz`
+    shows it. It has a few words such as "disk full", without names of files, hosts or users. It is empty if the cause
+    has no name.
     """
 
     FOR_CALLERS = "The store is not available; try again later"
 
     def __init__(self, message: str = "", reason: str = "") -> None:
-        super().__init__(message, reason)  # both are `args`, so that a copy is `StoreUnavailable(*error.args)`
+        super().__init__(message, reason)  # both, so that `StoreUnavailable(*error.args)` is a copy
         self.reason = reason
 
     def __str__(self) -> str:
@@ -102,11 +102,11 @@ class StoreUnavailable(DomainError):
 
 
 class StoreUnusable(DomainError):
-    """The store cannot be opened at all; the message says why and what to do. Stops the start."""
+    """The store cannot be opened, so the server does not start. The message says why and what to do."""
 
 
 class IdentifierTaken(DomainError):
-    """Events with these identifiers are in the thread already."""
+    """The thread already has events with these identifiers."""
 
     def __init__(self, event_ids: Sequence[UUID]) -> None:
         super().__init__(f"already stored in this thread: {', '.join(map(str, event_ids))}")

@@ -1,4 +1,4 @@
-"""Events: what happens in a thread, how they are encoded, and their clock."""
+"""The events of a thread, their encoding, and their times."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -18,19 +18,19 @@ ASSISTANT_MESSAGE = "comm.assistant_message"
 ASSISTANT_MESSAGE_WITH_BUTTONS = "comm.assistant_message_with_buttons"
 STATE_PREFIX = "state.set."
 MAX_EVENT_TYPE = 255
-"""Characters, as the column `thread_events.event_type` holds them."""
+"""Characters: the limit of the column `thread_events.event_type`."""
 
 EPOCH = datetime(1970, 1, 1)
 EPOCH_UTC = EPOCH.replace(tzinfo=UTC)
 TICK = timedelta(microseconds=1)
-"""The least by which the times of two events of a thread differ."""
+"""The smallest difference between the times of two events of a thread."""
 
 
 class Event(msgspec.Struct, kw_only=True):
-    """Something that happened in a thread: a message, a status of the pipeline's own, a change of state.
+    """An event of a thread, such as a message or a new state.
 
-    `event_type` is `<domain>.<name>`; `event_data` anything that JSON can say, a dict by convention. `created_at` is
-    the store's clock, in UTC and without a time zone. A pipeline that makes one by hand gives type and data only.
+    `event_type` is `<domain>.<name>`. `event_data` is a JSON value, a dict by convention. `created_at` is the time of
+    the store's clock, in UTC and without a time zone. If a pipeline makes an `Event`, it sets only type and data.
     """
 
     event_type: str
@@ -41,7 +41,7 @@ class Event(msgspec.Struct, kw_only=True):
 
 
 class NewEvent(msgspec.Struct, frozen=True, gc=False):
-    """An event on its way into a store: encoded, without a time yet."""
+    """An event that is to be stored. `data` is JSON text. The store sets the time."""
 
     event_id: UUID
     event_type: str
@@ -49,11 +49,10 @@ class NewEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class EventRow(msgspec.Struct, frozen=True, gc=False):
-    """An event as a store hands it out for a context: `data` is JSON text, decoded only when somebody looks at it.
+    """An event that a store returns for a context. Pages have `EventRecord` instead.
 
-    Pages have `EventRecord` instead.
-
-    `event_id` and `created_at` may be in the store's own spelling (hex digits, ISO text): `decode_row` reads both.
+    `data` is JSON text; it is decoded only if the pipeline reads it. `event_id` and `created_at` may be text in the
+    store's own format (hex digits, ISO 8601). `decode_row` reads both.
     """
 
     event_id: UUID | str
@@ -63,7 +62,7 @@ class EventRow(msgspec.Struct, frozen=True, gc=False):
 
 
 def decode_row(thread_id: UUID, row: EventRow) -> Event:
-    """Read a stored event."""
+    """Decode a stored event."""
     return Event(
         thread_id=thread_id,
         event_id=row.event_id if isinstance(row.event_id, UUID) else UUID(row.event_id),
@@ -74,18 +73,18 @@ def decode_row(thread_id: UUID, row: EventRow) -> Event:
 
 
 def message_event(event_type: str, message: str) -> NewEvent:
-    """Encode an inbound message as the event that enters the thread."""
+    """Return the event for an inbound message, with a new identifier."""
     return NewEvent(uuid7(), event_type, fitted(orjson.dumps({"role": "user", "content": message})))
 
 
 def encode_events(events: Iterable[Any]) -> list[NewEvent]:
-    """Encode what a pipeline sent: `Event`s, or any objects with `event_type` and `event_data`.
+    """Encode the events that a pipeline sent: `Event`s, or any objects with `event_type` and `event_data`.
 
     Raises:
-        UnstorableEvent: one of them cannot be stored; it names the event's type.
+        UnstorableEvent: an event cannot be stored. The error names its type.
     """
     encoded: list[NewEvent] = []
-    seen: set[int] = set()  # a UUID computes its hash in Python
+    seen: set[int] = set()  # not UUIDs, whose hash is slow because it is computed in Python
     for event in events:
         new = _encode_event(event)
         if new.event_id.int in seen:
@@ -121,21 +120,21 @@ def _check_event_type(event_type: str) -> None:
 
 
 def utc_now() -> datetime:
-    """Now in UTC, without a time zone, as the time of an event is kept."""
-    return EPOCH + (datetime.now(UTC) - EPOCH_UTC)  # on Python 3.11 a third of what `replace` costs
+    """Return the current time as events have it: in UTC, without a time zone."""
+    return EPOCH + (datetime.now(UTC) - EPOCH_UTC)  # on Python 3.11 this costs a third of `replace`
 
 
 def time_after(newest: datetime | None, now: datetime) -> datetime:
-    """The time of a new event in a thread whose newest event is of `newest`.
+    """Return the time for a new event in a thread whose newest event has the time `newest`.
 
-    Readers order a thread's events by time alone, so no two may share one: the clock's time, or a microsecond past the
-    newest where the clock stands still or went back.
+    It is `now`, or one microsecond after `newest` if `now` is not later than `newest`. Readers order the events of a
+    thread by time only, so no two events may have the same time.
     """
     return now if newest is None or now > newest else newest + TICK
 
 
 def times_after(newest: datetime | None, now: datetime, count: int) -> list[datetime]:
-    """Times for `count` new events of a thread, a microsecond apart."""
+    """Return times for `count` new events of a thread, one microsecond apart. The first is that of `time_after`."""
     time = time_after(newest, now)
     times: list[datetime] = []
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""Identifiers of our own making: UUID version 7 (RFC 9562, section 5.7)."""
+"""The identifiers that jimsapi makes: UUID version 7 (RFC 9562, section 5.7)."""
 
 import os
 import random
@@ -10,12 +10,16 @@ import orjson
 _NS_PER_MS = 1_000_000
 _VERSION_AND_VARIANT = (0x7 << 76) | (0b10 << 62)
 _COUNTED_BITS = 62
-"""The bits below the variant, in which the identifiers of one millisecond grow."""
+"""The number of bits below the variant. Within a millisecond, new identifiers increase this part."""
 _LAST_DIGIT = 0xF
 
 
 class _Latest:
-    """The last identifier handed out, the highest that its millisecond has room for, and when that ends (ns)."""
+    """The state of `uuid7`.
+
+    `value` is the last identifier, `highest` the last possible one of its millisecond, and `ends` the end of that
+    millisecond in nanoseconds.
+    """
 
     __slots__ = ("ends", "highest", "value")
 
@@ -23,7 +27,7 @@ class _Latest:
         self.value = self.highest = self.ends = 0
 
     def begin(self, milliseconds: int) -> None:
-        """Take the first identifier of a millisecond: 69 random bits, which leave the counted ones room to grow."""
+        """Set `value` to the first identifier of a millisecond, with 69 random bits. Later ones are greater."""
         bits = int.from_bytes(os.urandom(9), "big")
         high, low = bits & 0xFFF, bits >> 15
         prefix = (milliseconds << 80) | (high << 64) | _VERSION_AND_VARIANT
@@ -34,7 +38,7 @@ class _Latest:
 
 _latest = _Latest()
 
-# A UUID is made here field by field: its constructor looks at ten arguments first, and takes three times as long.
+# `uuid7` sets the fields of a UUID directly. The constructor checks ten arguments and takes three times as long.
 _new = object.__new__
 _set_int = vars(UUID)["int"].__set__
 _set_is_safe = vars(UUID)["is_safe"].__set__
@@ -42,11 +46,11 @@ _UNKNOWN = SafeUUID.unknown
 
 
 def uuid7() -> UUID:
-    """Make an identifier that is greater than every one this process made before.
+    """Return a new identifier that is greater than all earlier ones of this process.
 
-    Within a millisecond the random part grows by a random step (RFC 9562, section 6.2, method 2), so that identifiers
-    sort by birth and stay hard to guess. The last digit is always `f`: an SQLite column declared `UUID` turns text that
-    looks like a number (`0193…e7`) into one. Call it from one thread at a time.
+    Within a millisecond, the random part is increased by a random step (RFC 9562, section 6.2, method 2). So the
+    identifiers sort by time and are hard to guess. The last digit is always `f`: an SQLite column with the type `UUID`
+    would convert text that looks like a number (`0193…e7`) to a number. The function is not thread-safe.
     """
     latest = _latest
     now = time.time_ns()
@@ -63,5 +67,5 @@ def uuid7() -> UUID:
 
 
 def uuid_text(identifier: UUID) -> str:
-    """The usual spelling of an identifier, at a fifth of what its `str` costs."""
+    """Return the same text as `str(identifier)`, at a fifth of its cost."""
     return orjson.dumps(identifier, default=str)[1:-1].decode()

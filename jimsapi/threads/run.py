@@ -1,4 +1,4 @@
-"""Runs, what the service asks a store for, and what it gets back."""
+"""Runs: the arguments and results of the methods of a store. `jimsapi.runs.flow` lists the types of a result."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -12,7 +12,7 @@ from jimsapi.threads.event import EventRow, NewEvent
 
 
 class RunStatus(StrEnum):
-    """Where a run stands. `queued` and `running` are open; the others are ends."""
+    """The status of a run. A run is open while it is `queued` or `running`. The other statuses are final."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -23,14 +23,17 @@ class RunStatus(StrEnum):
 
 
 class FailureKind(StrEnum):
-    """Why a run failed: its pipeline raised or sent what cannot be stored, or it took longer than a run may."""
+    """Why a run failed.
+
+    `pipeline`: the pipeline raised, or sent an event that cannot be stored. `timeout`: it exceeded the time limit.
+    """
 
     PIPELINE = "pipeline"
     TIMEOUT = "timeout"
 
 
 OPEN = (RunStatus.QUEUED, RunStatus.RUNNING)
-"""Where a run stands that has not ended."""
+"""The statuses of runs that have not ended."""
 
 
 class ById(msgspec.Struct, frozen=True):
@@ -46,7 +49,7 @@ class Latest(msgspec.Struct, frozen=True):
 
 
 class ByExternalId(msgspec.Struct, frozen=True):
-    """Selects the thread that another system knows by this identifier."""
+    """Selects the newest thread that was created with this identifier of another system (`New.external_id`)."""
 
     external_id: str
 
@@ -62,10 +65,11 @@ Selector = ById | Latest | ByExternalId | New
 
 
 class ContextLimits(msgspec.Struct, frozen=True):
-    """How much of a thread a context holds.
+    """The limits of the events in a context.
 
-    `events`: the newest `events` of `comm.*`, and the newest twice as many of any type; 0 means all. `bytes`: the most
-    that the events' JSON text may take together; older ones that are not `comm.*` are left out first.
+    `events`: a context has the newest `events` events of `comm.*`, the newest `2 * events` of any type, and the newest
+    state of each name; 0 means all events. `bytes`: the most bytes of their JSON text. If there are more, older events
+    that are not `comm.*` are omitted first.
     """
 
     events: int = 200
@@ -73,9 +77,9 @@ class ContextLimits(msgspec.Struct, frozen=True):
 
 
 class Idempotency(msgspec.Struct, frozen=True):
-    """What makes a repeated request known. Both are digests.
+    """Identifies a repeated request. Both fields are digests.
 
-    `key`: who asked, for which contact, with which key. `body`: all that was asked.
+    `key` covers the caller, the contact and the idempotency key. `body` covers the whole request.
     """
 
     key: UUID
@@ -83,14 +87,18 @@ class Idempotency(msgspec.Struct, frozen=True):
 
 
 class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """One inbound message, and how it is to be accepted.
+    """The argument of `ThreadStore.accept`: an inbound message and how the store is to accept it.
 
-    `run_id` is made by `uuid7`, so that stores can find old runs by it. `selectors` are tried in order. `acting_for` is
-    the one contact that the caller may act for (None: any). `conversation_start` says that a new thread is greeted
-    before the message enters it. `queue_limit` is the number of runs that may wait in one thread.
-
-    `caller` is a digest of the provider and subject of who asked. `background` says that nobody waits for the run, so
-    that another process may take it over while it has not started. `webhook_url` is kept for whoever takes it over.
+    - `run_id` is made by `uuid7`, so that stores can find old runs by it.
+    - `owner` identifies the process that works on the run.
+    - `acting_for` is the only contact that the caller may act for; None means any.
+    - `selectors` are tried in order.
+    - `thread_config` is JSON text, for a thread that is created.
+    - `conversation_start`: if a thread is created, its conversation start comes before the message.
+    - `queue_limit` is the number of runs that may wait in one thread.
+    - `caller` is a digest of the caller's provider and subject.
+    - `background`: no caller waits for the run, so another process may take it over before it starts.
+    - `webhook_url` is stored for a process that takes the run over.
     """
 
     run_id: UUID
@@ -110,7 +118,7 @@ class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ThreadRecord(msgspec.Struct, frozen=True, gc=False):
-    """A thread as its reader sees it. `created_at` is in UTC; `thread_config` is JSON text."""
+    """A thread as read from the store. `created_at` is in UTC. `thread_config` is JSON text."""
 
     thread_id: UUID
     contact_id: str | None
@@ -119,18 +127,20 @@ class ThreadRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """The events that a context begins with, oldest first. `truncated`: the thread has more."""
+    """The events of a context, oldest first. `truncated`: the thread has more events."""
 
     rows: list[EventRow]
     truncated: bool
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """A run that the store took.
+    """The result of `ThreadStore.accept`.
 
-    `status` is `running` when the message entered the thread at once (`snapshot` then ends with it), `queued` when the
-    run waits for its turn (`snapshot` is None) or for the conversation start (`snapshot` is the new thread).
-    `stored` are the rows that this transaction wrote: not the message, where a run answers one that is stored already.
+    - `status` is `running`: the message entered the thread. `snapshot` ends with it.
+    - `status` is `queued` and `snapshot` is None: the run waits for its turn.
+    - `status` is `queued` and there is a `snapshot`: the thread is new, and its conversation start comes next.
+
+    `stored` has the rows that this transaction wrote. It does not have the message if the thread had it before.
     """
 
     thread: ThreadRecord
@@ -141,17 +151,18 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 class Started(msgspec.Struct, frozen=True):
-    """A run whose message entered the thread now. `stored` are the rows that this transaction wrote."""
+    """The result of `ThreadStore.start`: the message entered the thread. `stored` has the rows that were written."""
 
     snapshot: Snapshot
     stored: list[EventRow]
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How a run ends: a final status, the outgoing events (only `completed` has any), and what went wrong.
+    """The argument of `ThreadStore.finish`: how a run ends.
 
-    `streamed` is the number of live items that were told beside the stored events. `failure` says why a run failed; it
-    is None for every other status.
+    `status` is final. `events` are the outgoing events, if the status is `completed`. `error` is the text of the error
+    for callers. `streamed` is the number of statuses and deltas in the run's stream. `failure` says why a run failed;
+    for other statuses it is None.
     """
 
     status: RunStatus
@@ -162,10 +173,11 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Settled(msgspec.Struct, frozen=True):
-    """What a store did when it was told to end a run.
+    """The result of `ThreadStore.finish` and `ThreadStore.cancel`.
 
-    `counted`: this call ended it. `status`: what the run is now (None: its thread is gone). `next_run`: the thread's
-    oldest open run if it waits, which may start now. `stored` are the rows that this transaction wrote.
+    `counted`: this call ended the run. `status`: the status of the run now; None if the run or its thread does not
+    exist. `next_run`: the thread's run that may start now, if there is one. `stored` has the rows that this transaction
+    wrote.
     """
 
     counted: bool
@@ -184,11 +196,11 @@ class EventRecord(msgspec.Struct, frozen=True):
 
 
 class StoredRun(msgspec.Struct, frozen=True):
-    """A run as its reader sees it. Times are in UTC.
+    """A run as read from the store. Times are in UTC.
 
-    `events` are what it sent, if it completed. `streamed` is None while nobody knows: the run is open, or was ended by
-    other means than `finish` (its process died, it was cancelled). `failure` says why it failed, if the store knows: a
-    run that an older version stored has none.
+    `events` are those that the run sent, if it completed. `streamed` is None if the number is unknown: the run is open,
+    or a call other than `finish` ended it (its process died, or it was cancelled). `failure` says why the run failed;
+    runs that an older version stored have None.
     """
 
     run_id: UUID
@@ -206,7 +218,7 @@ class StoredRun(msgspec.Struct, frozen=True):
 
 
 class AdoptedRun(msgspec.Struct, frozen=True):
-    """A background run of a dead process that is now this one's, and still has to be started."""
+    """A background run that `ThreadStore.adopt` took over from a dead process. It has not started yet."""
 
     run_id: UUID
     thread_id: UUID
@@ -217,14 +229,14 @@ class AdoptedRun(msgspec.Struct, frozen=True):
 
 
 class ThreadPage(msgspec.Struct, frozen=True):
-    """Threads of a contact, newest first. `next` is the cursor of the following page, None at the end."""
+    """A page of a contact's threads, newest first. `next` is the cursor of the next page; None at the end."""
 
     threads: list[ThreadRecord]
     next: str | None
 
 
 class EventPage(msgspec.Struct, frozen=True):
-    """Events of a thread, oldest first. `next` is the cursor of the following page, None at the end."""
+    """A page of a thread's events, oldest first. `next` is the cursor of the next page; None at the end."""
 
     events: list[EventRecord]
     next: str | None

@@ -1,4 +1,4 @@
-"""What JSON every store takes, decided once: the same value is refused by all of them."""
+"""The JSON that every store accepts. The rules are here, so that all stores reject the same values."""
 
 import json
 import re
@@ -12,18 +12,17 @@ _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class Unstorable(ValueError):
-    """The value is not JSON that every store takes; the message says why, without quoting the value."""
+    """The value is not JSON that every store accepts. The message says why and does not quote the value."""
 
 
 def dump_storable(value: Any) -> bytes:
-    """Encode `value` as JSON text that every store takes.
+    """Encode `value` as JSON text that every store accepts.
 
-    Keys that are numbers, dates or UUIDs become strings, as the standard library's encoder makes them, and named tuples
-    become arrays.
+    Keys that are numbers, dates or UUIDs become strings. Named tuples become arrays.
 
     Raises:
-        Unstorable: it cannot be JSON, nests deeper than 200 levels, or holds a NUL, a lone surrogate, or an integer
-            beyond 64 bits.
+        Unstorable: the value cannot be encoded as JSON, has more than 200 levels, or contains a NUL character, a lone
+            surrogate, or an integer that does not fit into 64 bits.
     """
     try:
         data = orjson.dumps(value, default=_named_tuple, option=orjson.OPT_NON_STR_KEYS)
@@ -31,7 +30,7 @@ def dump_storable(value: Any) -> bytes:
         raise Unstorable(str(error)) from error
     if b"\\u0000" in data and _NUL.search(data):
         raise Unstorable("it holds a NUL character")
-    # Fewer bytes, or opening brackets, than so many levels take is proof enough, and seen at once.
+    # Counting bytes and opening brackets is cheap, and shows for most values that they cannot have too many levels.
     if (
         len(data) > 2 * MAX_NESTING
         and data.count(b"[") + data.count(b"{") > MAX_NESTING
@@ -42,20 +41,20 @@ def dump_storable(value: Any) -> bytes:
 
 
 def fitted(data: bytes) -> bytes:
-    """A copy without spare room, for what is kept: orjson makes room for eight times a text, and for 4 KiB at least."""
+    """Return a copy for long storage. orjson allocates up to eight times the size of a text, and at least 4 KiB."""
     return b"%b" % data
 
 
 def storable_text(text: str) -> str:
-    """A text for people as every store takes it: a NUL or a lone surrogate becomes `?`."""
+    """Return a text that every store accepts: NUL characters and lone surrogates become `?`."""
     return text.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 def load_stored(text: bytes | str) -> Any:
-    """Read JSON text out of a store.
+    """Decode JSON text from a store.
 
-    jims-core, which writes the same tables, also writes what is no JSON (NaN, infinities, halves of surrogate pairs);
-    it is read as jims-core reads it, lest one event of another program's closes its thread for good.
+    jims-core, which writes the same tables, also writes values that are not JSON (NaN, infinities, lone surrogates).
+    They are decoded as jims-core does. Otherwise one such event would make its thread unusable.
     """
     try:
         return orjson.loads(text)
@@ -64,7 +63,7 @@ def load_stored(text: bytes | str) -> Any:
 
 
 def stored_json(text: bytes | str) -> orjson.Fragment:
-    """JSON text out of a store, to be put into an answer. What is no JSON in what jims-core writes becomes null."""
+    """Return JSON text from a store for use in an answer. NaN and infinities of jims-core become null."""
     no_numbers = (b"NaN", b"Infinity") if isinstance(text, bytes) else ("NaN", "Infinity")
     if any(name in text for name in no_numbers):  # type: ignore[operator] # both are of one kind
         text = orjson.dumps(json.loads(text, parse_constant=lambda _: None))

@@ -1,4 +1,4 @@
-"""The protocol that every store of threads keeps. `jimsapi.testing.ThreadStoreContract` holds a store to it."""
+"""The protocol that every thread store implements. `jimsapi.testing.ThreadStoreContract` tests a store against it."""
 
 import base64
 import binascii
@@ -34,7 +34,7 @@ KEEP_KEYS = timedelta(hours=24)
 
 
 class CommitRecord(msgspec.Struct, frozen=True):
-    """One durable transaction: how many operations shared it, how long it took in seconds, whether it failed."""
+    """A record of one transaction: the number of its operations, its duration in seconds, and whether it failed."""
 
     operations: int
     duration: float
@@ -42,27 +42,27 @@ class CommitRecord(msgspec.Struct, frozen=True):
 
 
 class ThreadStore(Protocol):
-    """Keeps threads, their events and their runs. Every method that writes is one durable transaction, or nothing.
+    """Stores threads, their events and their runs. Every method that writes is one durable transaction.
 
-    A store is an async context manager: entering it opens it (and raises `StoreUnusable` with the cause if it can't),
-    leaving it closes it. Any method may raise `StoreUnavailable`; the caller may then ask again: every write is
-    keyed by identifiers that the caller made, so that asking twice does not store twice.
+    A store is an async context manager. Entering opens it, and raises `StoreUnusable` with the cause if that fails.
+    Exiting closes it. Any method may raise `StoreUnavailable`. The service may then call the method again: every write
+    has identifiers that the service made, so a repeated call does not store twice.
 
-    At most one run of a thread is `running`. The runs of a thread start in the order in which `accept` took them.
+    At most one run of a thread is `running`. The runs of a thread start in the order in which `accept` accepted them.
     """
 
     name: str
-    """What a start prints: the kind and place of the store, without passwords."""
+    """The kind and location of the store, which the server prints when it starts. It must not have passwords."""
 
     on_commit: Callable[[CommitRecord], None] | None
-    """Told of every commit, in the event loop's thread. Set by the service."""
+    """The store calls it after every commit, in the thread of the event loop. Set by the service."""
 
     on_turn: Callable[[UUID], None] | None
-    """Told, in the event loop's thread, of a run of this process that may start, or was ended, because of what another
-    process did. Set by the service; a store that one process has for itself leaves it alone."""
+    """The store calls it, in the thread of the event loop, with a run of this process that may start or was ended
+    because of another process. Set by the service. A store that only one process can open never calls it."""
 
     keep_keys: timedelta
-    """How long an idempotency key is known after a run took it: `KEEP_KEYS`, unless a test sets another time."""
+    """How long an idempotency key is known after a run with it was accepted. Only tests change it from `KEEP_KEYS`."""
 
     async def __aenter__(self) -> Self: ...
 
@@ -71,121 +71,133 @@ class ThreadStore(Protocol):
     ) -> None: ...
 
     async def ping(self) -> None:
-        """Answer if the store can do its work; raise `StoreUnavailable` if not. `/readyz` shows its `reason`."""
+        """Return if the store works. Raises `StoreUnavailable` if not; `/readyz` shows its `reason`."""
 
     async def accept(self, plan: RunPlan) -> Accepted:
-        """Take an inbound message: find or create its thread, and give its run a place in the thread's queue.
+        """Accept an inbound message: find or create its thread, and add its run to the queue of the thread.
 
-        The first of `plan.selectors` that matches decides; several concurrent first messages of a contact make one
-        thread. A new thread gets the event `jims.lifecycle.thread_created`. If no open run stands before it and no
-        conversation start is due, the run starts here: the message enters the thread and the context comes back.
+        The store checks, in this order:
 
-        Asked again with the same run, it answers as before (whose commit was in doubt). Then `plan.idempotency` is
-        looked at, before the selectors. Its key is known if a run took it within `keep_keys`, and that run is not
-        forgotten or deleted, nor was it cancelled before its message entered the thread. If the known key came with
-        the same body, and its run
+        1. The run. If the store has the run `plan.run_id`, it returns the same result as before: the service repeats
+           the call because it does not know whether the first one was committed.
+        2. The idempotency key, if there is one. The key is known if a run with it was accepted within `keep_keys`, that
+           run was not purged or deleted, and it was not cancelled before its message entered the thread. If the key is
+           known and has the same body, it depends on that run:
 
-        - is open, completed, failed, or cancelled: `KeyUsed`;
-        - was interrupted: this run answers the message that is in the thread already, without a second copy of it. The
-          selectors are not asked, and nobody is greeted. The context ends with that message, wherever it stands. If the
-          message is gone, it enters again, with its old identifier. Such a run, cancelled before its start, leaves the
-          key as the interrupted one did.
+           - It is open, completed, failed or cancelled: the store raises `KeyUsed`.
+           - It was interrupted: the new run answers the message that is already in the thread, without a second copy
+             of it. The selectors and the conversation start are skipped. The context ends with that message, even if
+             the thread has later events. If the thread no longer has the message, it enters again with its old
+             identifier. If such a new run is cancelled before its start, the key stays as it was after the
+             interruption.
 
-        A key that is not known, and that of an interrupted run, goes over to this run.
+           If the store raises neither error, the key belongs to the new run.
+        3. The selectors. The first of `plan.selectors` that matches decides. Concurrent first messages of a contact
+           create one thread. A new thread gets the event `jims.lifecycle.thread_created`.
+
+        If the thread has no other open run and no conversation start is due, the run starts here: the message enters
+        the thread, and the result has the context.
 
         Raises:
-            KeyUsed: the key is that of an earlier run, which it names.
-            KeyMismatch: the key is known, and came with another body.
+            KeyUsed: an earlier run has the key. The error names that run.
+            KeyMismatch: the key is known and has another body.
             ThreadNotFound: no selector matched, or the thread is not of `plan.acting_for`.
-            QueueFull: `plan.queue_limit` runs wait in the thread already.
+            QueueFull: `plan.queue_limit` runs already wait in the thread.
         """
         ...
 
     async def start(
         self, run_id: UUID, owner: UUID, events: Sequence[NewEvent], context: ContextLimits
     ) -> Started | None:
-        """Start a queued run if it is its thread's oldest open one; None if others still stand before it.
+        """Start a queued run if it is the oldest open run of its thread. Returns None if older runs are open.
 
-        Appends `events` (of a conversation start) and then the message, unless `accept` found it in the thread; loads
-        the context after that.
+        Appends `events` (those of a conversation start) and then the message, unless `accept` found the message in the
+        thread. After that, it loads the context.
 
         Raises:
-            RunClosed: the run is open no more, or not of `owner`.
-            IdentifierTaken: one of `events` is in the thread already.
+            RunClosed: the run is no longer open, or not of `owner`.
+            IdentifierTaken: the thread already has one of `events`.
         """
         ...
 
     async def finish(self, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
-        """End a running run: all its outgoing events and its outcome, or nothing. What `run` answers then is kept.
+        """End a running run: store all its outgoing events and its outcome.
 
-        Counts only while the run is `running` and of `owner`; else nothing is written. Asked twice, the second call
-        does not count.
+        The call counts only if the run is `running` and of `owner`. Otherwise it writes nothing, so a second call does
+        not count.
 
         Raises:
-            IdentifierTaken: one of the events is in the thread already; the run is still `running`.
+            IdentifierTaken: the thread already has one of the events. The run is still `running`.
         """
         ...
 
     async def cancel(self, run_id: UUID) -> Settled:
-        """Make an open run `cancelled`. The message of one that had not started does not enter the thread."""
+        """End an open run as `cancelled`. If it had not started, its message does not enter the thread."""
         ...
 
     async def heartbeat(self, owner: UUID, live: Collection[UUID]) -> list[UUID]:
-        """Say that `owner` is alive and that `live` are the runs it works on.
+        """Record that `owner` is alive and works on the runs `live`.
 
-        Runs of `owner` that are open and not in `live` are ended: running ones as `interrupted`, queued ones as
-        `cancelled` (a COMMIT in doubt must not lock a thread). Returns runs that may start because of that.
+        Open runs of `owner` that are not in `live` are ended: running ones as `interrupted`, queued ones as
+        `cancelled`. Such a run exists if the service did not learn that a COMMIT succeeded; it would block its thread.
+        Returns the runs that may start because of that.
 
-        A run is in the caller's `live` before it is accepted: look into `live` no earlier than at the rows, or a run
-        that is accepted meanwhile passes for an orphan.
+        The service adds a run to `live` before it calls `accept`. So read `live` after the rows. Otherwise a run that
+        is accepted meanwhile looks like an orphan.
         """
         ...
 
     async def recover(self, owner: UUID) -> int:
-        """End the open runs of dead owners as `interrupted`; the message of one that had not started enters its thread.
+        """End the open runs of dead owners as `interrupted`. Returns their number.
 
-        Background runs that wait are left for `adopt`.
-
-        A store that one process holds alone counts every owner but `owner` as dead. Returns the number of runs ended.
+        If such a run had not started, its message enters the thread. Background runs that wait are not ended, but left
+        for `adopt`. In a store that only one process can open, every owner except `owner` is dead.
         """
         ...
 
     async def adopt(self, owner: UUID) -> list[AdoptedRun]:
-        """Make the background runs of dead owners that still wait `owner`'s; those of a thread come oldest first.
+        """Make `owner` the owner of the waiting background runs of dead owners.
 
-        Who is dead is as for `recover`, which comes before it; a store that several processes share is asked at each
-        heartbeat too. What comes back is to be in `live` at the next heartbeat. `accept` with such a run's identifier
-        and message answers as before, and `start` starts it in its turn.
+        Returns these runs; those of one thread are in the order of acceptance.
+
+        The service calls it after `recover`, which has the same dead owners, and after each heartbeat. The runs must be
+        in `live` at the next heartbeat. `accept` with the identifier and message of such a run returns the same as
+        before, and `start` starts the run when it is its turn.
         """
         ...
 
     async def run(self, run_id: UUID, acting_for: str | None, caller: UUID | None) -> StoredRun:
-        """One run, with the events that its `finish` stored and no others, and with the `failure` that it was given.
+        """Return one run, with exactly the events and the `failure` that its `finish` stored.
 
-        Raises `RunNotFound` if there is none, or its thread is not of the contact `acting_for` (None: any), or it was
-        not asked for by `caller` (None: anybody's).
+        Raises `RunNotFound` if the run does not exist, its thread is not of the contact `acting_for` (None: any), or it
+        is not a run of `caller` (None: any).
         """
         ...
 
     async def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
-        """One thread. Raises `ThreadNotFound` if there is none, or it is not of the contact `acting_for`."""
+        """Return one thread. Raises `ThreadNotFound` if it does not exist or is not of the contact `acting_for`."""
         ...
 
     async def threads(self, contact_id: str, limit: int, after: str | None) -> ThreadPage:
-        """A page of a contact's threads, newest first, cut as `take_page` does. Raises `InvalidCursor`."""
+        """Return a page of a contact's threads, newest first, limited as `take_page` does. Raises `InvalidCursor`.
+
+        `after` is the cursor of the page; None for the first page.
+        """
         ...
 
     async def events(self, thread_id: UUID, acting_for: str | None, limit: int, after: str | None) -> EventPage:
-        """A page of a thread's events, oldest first, cut as `take_page` does.
+        """Return a page of a thread's events, oldest first, limited as `take_page` does.
 
-        Raises `ThreadNotFound` as `thread` does, and `InvalidCursor`.
+        `after` is the cursor of the page; None for the first page. Raises `ThreadNotFound` as `thread` does, and
+        `InvalidCursor`.
         """
         ...
 
     async def load_events(self, thread_id: UUID, before: Event | None, limit: int) -> list[EventRow]:
-        """The newest `limit` events of a thread older than `before` (None: the newest of all), oldest first.
+        """Return the `limit` newest events of a thread that are older than `before`, oldest first.
 
-        It does not check who may see the thread: the caller has done that. An unknown thread has no events.
+        If `before` is None, it returns the newest events of all. It does not check permissions: the run has its context
+        already. For an unknown thread it returns an empty list.
         """
         ...
 
@@ -198,23 +210,24 @@ class ThreadStore(Protocol):
         ...
 
     async def purge(self, older_than: timedelta) -> int:
-        """Forget runs that ended longer ago than `older_than`; their events stay. Returns how many.
+        """Delete the records of runs that ended longer ago than `older_than`. Their events stay. Returns their number.
 
-        Keys that are older than `keep_keys` are forgotten too, whatever became of their runs.
+        Idempotency keys that are older than `keep_keys` are deleted, too.
         """
         ...
 
 
 PAGE_BYTES = 4_194_304
-"""A page ends once the JSON text of its items exceeds this: a thousand items may be a gigabyte."""
+"""The most bytes of JSON text in a page of several items. Without it, a page of 1000 items could have a gigabyte."""
 
 
 def take_page(
     items: Iterable[Item], limit: int, text_of: Callable[[Item], bytes | str | None]
 ) -> tuple[list[Item], bool]:
-    """Take a page's items from all that follow: at most `limit`, and `PAGE_BYTES` of text but for the first.
+    """Return the items of a page, and whether there are more items.
 
-    Returns the items, and whether there are more.
+    A page has at most `limit` items and, unless it has only one item, at most `PAGE_BYTES` bytes of the text that
+    `text_of` returns.
     """
     page: list[Item] = []
     room = PAGE_BYTES
@@ -227,12 +240,12 @@ def take_page(
 
 
 def encode_cursor(*parts: str) -> str:
-    """Make a page's cursor of the parts that a store needs to go on there; opaque to clients."""
+    """Encode the position of the next page as a cursor. `parts` are the store's; the cursor is opaque to clients."""
     return base64.urlsafe_b64encode(orjson.dumps(parts)).rstrip(b"=").decode()
 
 
 def decode_cursor(cursor: str, count: int) -> list[str]:
-    """Read a cursor of `count` parts. Raises `InvalidCursor` for what `encode_cursor` cannot have made."""
+    """Return the `count` parts of a cursor. Raises `InvalidCursor` if `encode_cursor` cannot have made it."""
     try:
         parts = orjson.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
     except (binascii.Error, ValueError):

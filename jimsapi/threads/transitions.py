@@ -24,7 +24,7 @@ Thread = TypeVar("Thread")
 
 
 def may_see(contact_id: str | None, acting_for: str | None) -> bool:
-    """Whether a caller that may act for the contact `acting_for` (None: any) sees the threads of `contact_id`."""
+    """Return whether a caller that may act for the contact `acting_for` (None: any) sees threads of `contact_id`."""
     return acting_for is None or contact_id == acting_for
 
 
@@ -56,12 +56,12 @@ def select_thread(
 
 
 def was_active(newest_event: datetime, now: datetime, active_within: timedelta) -> bool:
-    """Whether `Latest` finds a thread with this newest event."""
+    """Return whether `Latest(active_within)` finds a thread whose newest event has the time `newest_event`."""
     return newest_event >= now - active_within
 
 
 def config_of_new(plan: RunPlan, new: New) -> bytes:
-    """The `thread_config` of a thread that is created."""
+    """Return the `thread_config` of a thread that is created, as JSON text."""
     return plan.thread_config if new.config is None else dump_storable(dict(new.config))
 
 
@@ -69,14 +69,14 @@ def config_of_new(plan: RunPlan, new: New) -> bytes:
 
 
 def keys_known_since(now: datetime, keep_keys: timedelta) -> datetime:
-    """A key is known if a run took it then or later."""
+    """Return the earliest time of known keys: a key is known if its last run was accepted then or later."""
     return now - keep_keys
 
 
 class KeyHolder(msgspec.Struct, frozen=True):
-    """The run that took an idempotency key last, as a store finds it when the key comes again.
+    """The last run with an idempotency key, which a store reads when a request has the same key.
 
-    `started`: its message entered the thread. `continues`: it answers a message that was in the thread before it.
+    `started`: its message entered the thread. `continues`: it answers a message that was in the thread before the run.
     """
 
     run_id: UUID
@@ -86,11 +86,13 @@ class KeyHolder(msgspec.Struct, frozen=True):
     continues: bool
 
     def is_continued_by(self, body: UUID) -> bool:
-        """Whether a request with this key and `body` goes on with this run's message; if not, the key is free.
+        """Return whether a new run answers the message of this run. If not, the key is free.
+
+        `body` is the digest of the new request, which has the same key.
 
         Raises:
-            KeyMismatch: it is not the request that this run was made for.
-            KeyUsed: this run answers it.
+            KeyMismatch: this run is for another request.
+            KeyUsed: this run answers the request.
         """
         given_up = self.status is RunStatus.CANCELLED and not self.started
         if given_up and not self.continues:
@@ -103,9 +105,9 @@ class KeyHolder(msgspec.Struct, frozen=True):
 
 
 def answer_again(plan: RunPlan, message_id: UUID) -> RunPlan:
-    """The plan of a run that answers the message of an interrupted one: the message keeps its identifier.
+    """Return the plan for a run that answers the message of an interrupted run. The message keeps its identifier.
 
-    The thread is that of the interrupted run, and the message enters only if the thread no longer has it.
+    The new run is in the same thread. The message enters the thread only if the thread no longer has it.
     """
     message = NewEvent(message_id, plan.message.event_type, plan.message.data)
     return msgspec.structs.replace(plan, message=message)
@@ -115,21 +117,24 @@ def answer_again(plan: RunPlan, message_id: UUID) -> RunPlan:
 
 
 def is_full(open_runs: int, queue_limit: int) -> bool:
-    """Whether a thread with so many open runs refuses another one: the oldest open run does not wait."""
+    """Return whether a thread with this number of open runs rejects another. The oldest open run does not wait."""
     return open_runs > queue_limit
 
 
 def accepted_status(open_runs: int, *, is_greeted: bool) -> RunStatus:
-    """The status of a run in a thread with so many other open runs.
+    """Return the first status of a run in a thread that has this number of other open runs.
 
-    A running run's message enters the thread at once. `is_greeted`: the thread is new, and its conversation start comes
-    before the message.
+    If it is `running`, the message enters the thread at once. `is_greeted`: the thread is new, and its conversation
+    start comes before the message.
     """
     return RunStatus.QUEUED if open_runs or is_greeted else RunStatus.RUNNING
 
 
 def has_context(status: RunStatus, created_new_thread: bool) -> bool:
-    """Whether `accept` returns a context, also when it is asked again: for the pipeline or for a conversation start."""
+    """Return whether `accept` returns a context, for the pipeline or for a conversation start.
+
+    It is the same if `accept` is called again for the run.
+    """
     return status is RunStatus.RUNNING or (status is RunStatus.QUEUED and created_new_thread)
 
 
@@ -141,9 +146,9 @@ class Start(Enum):
 
     NOW = "now"
     LATER = "later"
-    """Others are still before it."""
+    """Older runs of the thread are still open."""
     AGAIN = "again"
-    """It has started already; the caller asks again because the answer was lost."""
+    """The run has started already. The service repeats the call because it did not get the result."""
 
 
 def judge_start(status: str, *, is_owner: bool, is_oldest: bool) -> Start:
@@ -160,7 +165,7 @@ def judge_start(status: str, *, is_owner: bool, is_oldest: bool) -> Start:
 
 
 def is_next(status: str) -> bool:
-    """Whether the oldest open run of a thread may start now. No other run of the thread may."""
+    """Return whether the oldest open run of a thread, with this status, may start now. No other run may."""
     return status == RunStatus.QUEUED
 
 
@@ -168,21 +173,21 @@ def is_next(status: str) -> bool:
 
 
 def finish_counts(status: str, *, is_owner: bool) -> bool:
-    """Whether `finish` ends a run."""
+    """Return whether `finish` ends a run with this status."""
     return status == RunStatus.RUNNING and is_owner
 
 
 def stored_events(outcome: Outcome) -> Sequence[NewEvent]:
-    """The events of an outcome that enter the thread."""
+    """Return the events of an outcome that enter the thread."""
     return outcome.events if outcome.status is RunStatus.COMPLETED else ()
 
 
 def cancel_counts(status: str) -> bool:
-    """Whether `cancel` ends a run."""
+    """Return whether `cancel` ends a run with this status."""
     return status in OPEN
 
 
-# What becomes of open runs that no process works on
+# How open runs end or continue if no process works on them
 #
 #   call        whose runs                running         queued                             queued, in the background
 #   heartbeat   its own, not `live`       `interrupted`   `cancelled`                        `cancelled`
@@ -193,15 +198,15 @@ def cancel_counts(status: str) -> bool:
 
 
 def orphan_status(status: str) -> RunStatus:
-    """How `heartbeat` ends an open run that its owner does not work on."""
+    """Return the status with which `heartbeat` ends an open run that its owner does not work on."""
     return RunStatus.INTERRUPTED if status == RunStatus.RUNNING else RunStatus.CANCELLED
 
 
 def is_adoptable(status: str, *, background: bool) -> bool:
-    """Whether an open run of a dead owner waits for `adopt`. `recover` ends all others as `interrupted`."""
+    """Return whether an open run of a dead owner is left for `adopt`. `recover` ends all others as `interrupted`."""
     return background and status == RunStatus.QUEUED
 
 
 def enters_late(status: str) -> bool:
-    """Whether `recover` appends the message of a run that it ends, unless the thread has it already."""
+    """Return whether `recover` adds the message of a run that it ends to the thread, if the thread does not have it."""
     return status == RunStatus.QUEUED

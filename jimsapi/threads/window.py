@@ -1,4 +1,4 @@
-"""Which of a thread's events a context begins with: one rule for every store, whatever the thread's length."""
+"""The events of a thread that a context has. The rule is the same for every store."""
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
@@ -14,12 +14,12 @@ _in_order: Callable[[EventRow], Any] = attrgetter("created_at", "event_id")
 
 
 def window_size(limits: ContextLimits) -> int:
-    """How many of the newest events of any type a context holds."""
+    """Return how many of the newest events of any type a context has."""
     return 2 * limits.events
 
 
 def is_comm(row: EventRow) -> bool:
-    """Whether the person sees this event."""
+    """Return whether this event is a message of the user or the assistant (`comm.*`)."""
     return row.event_type.startswith(COMM_PREFIX)
 
 
@@ -29,14 +29,14 @@ def choose(
     older_states: Sequence[EventRow],
     limits: ContextLimits,
 ) -> list[EventRow]:
-    """Choose what a context holds, and put it in order, oldest first.
+    """Return the events of a context, oldest first.
 
-    `window` are the newest events of any type (a store may stop reading where their text exceeds `limits.bytes`);
-    `older_comm` and `older_states` are the `comm.*` events and the newest states that belong to the context but are
-    older than the window. All three come newest first.
+    All arguments are newest first. `window` has the newest events of any type; a store may stop reading when their text
+    exceeds `limits.bytes`. `older_comm` and `older_states` have the `comm.*` events and the newest states that belong
+    to the context and are older than the window.
 
-    Where all together exceed `limits.bytes`, the newest event stays, then as many as fit of the `comm.*`, of the newest
-    states, and of the others, each newest first; the first that does not fit ends the choice.
+    If the text of all events exceeds `limits.bytes`, they are added in this order, until one does not fit: the newest
+    event, which is always added; the `comm.*` events; the newest states; the other events. Each group is newest first.
     """
     older = [*older_comm, *older_states]
     if _size(window) + _size(older) <= limits.bytes:
@@ -52,9 +52,9 @@ def choose(
 
 
 def end_with(snapshot: Snapshot, message: EventRow) -> Snapshot:
-    """The same context, with the message that is to be answered at its end, though it entered the thread earlier.
+    """Return the context with `message` moved to its end. The run answers `message`, which may not be the newest event.
 
-    `message` is spelled as the snapshot's rows are.
+    The identifier of `message` must have the same format as those of the snapshot's rows.
     """
     rows = snapshot.rows
     if rows and rows[-1].event_id == message.event_id:
