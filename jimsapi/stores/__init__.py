@@ -1,1 +1,1 @@
-"""Where threads are kept: in memory, or in an SQLite database."""
+"""The stores that jimsapi has: in memory, and in an SQLite database."""

@@ -1,4 +1,4 @@
-"""The memory store: threads in dicts and lists, gone with the process. For tests, trials and benchmarks."""
+"""The memory store, which loses all threads when the process ends. For tests, trials and benchmarks."""
 
 from bisect import bisect_left, bisect_right
 from collections import deque
@@ -75,14 +75,14 @@ from jimsapi.threads.window import COMM_PREFIX, choose, end_with, window_size
 
 _NOTHING = b"{}"
 _ONE_OPERATION = CommitRecord(1, 0.0, False)
-_SHORT = 64
-"""Events of a thread that are searched as fast as an index."""
+_UNINDEXED_EVENTS = 64
+"""The most events of a thread without an index. For so few, a search of the list is as fast."""
 
 
 class _Index:
-    """What a search in a thread would find. `comm` and `states` are positions, `states` those of the newest.
+    """The index of a thread: its event identifiers, the positions of `comm.*` events, and of the newest states.
 
-    Identifiers are kept as integers: a `UUID` computes its hash in Python, at ten times the cost.
+    Identifiers are integers, because the hash of a `UUID` is computed in Python at ten times the cost.
     """
 
     __slots__ = ("comm", "event_ids", "states")
@@ -94,7 +94,7 @@ class _Index:
         self.add(rows, 0)
 
     def add(self, rows: Iterable[EventRow], first: int) -> None:
-        """Know rows that follow in the thread from the position `first` on."""
+        """Add rows to the index. `first` is the position of the first row in the thread."""
         for position, row in enumerate(rows, first):
             self.event_ids.add(_id(row))
             if row.event_type.startswith(COMM_PREFIX):
@@ -104,11 +104,12 @@ class _Index:
 
 
 class _Thread(msgspec.Struct, eq=False, gc=False):
-    """A thread: its events in order, the size of their text, and its open runs (their identifiers), oldest first.
+    """A thread: its events in order, the bytes of their text, and the identifiers of its open runs, oldest first.
 
-    Most threads are short and nobody works on them, but the garbage collector looks at each container of all of them,
-    again and again: so there are no more than has to be, and threads and runs are kept from it. That is why a thread
-    must not refer to its runs, which refer to it. `index` is there once a search would take longer.
+    Threads and runs are not tracked by the garbage collector (`gc=False`), and have few containers: a store may have
+    many threads, and the collector would visit all of them again and again. So references must not form a cycle: a run
+    refers to its thread, but a thread does not refer to its runs. Threads with more than `_UNINDEXED_EVENTS` events
+    have an `index`.
     """
 
     record: ThreadRecord
@@ -131,7 +132,7 @@ class _Thread(msgspec.Struct, eq=False, gc=False):
         return wanted in [_id(row) for row in self.rows]
 
     def append(self, events: Sequence[NewEvent], now: datetime) -> list[EventRow]:
-        """Add events, each later than the one before it. Returns their rows."""
+        """Append events, each with a later time than the one before it. Returns their rows."""
         created_at = time_after(_time(self.rows[-1]), now)
         added: list[EventRow] = []
         for event in events:
@@ -141,7 +142,7 @@ class _Thread(msgspec.Struct, eq=False, gc=False):
         if self.index is not None:
             self.index.add(added, len(self.rows))
         self.rows += added
-        if self.index is None and len(self.rows) > _SHORT:
+        if self.index is None and len(self.rows) > _UNINDEXED_EVENTS:
             self.index = _Index(self.rows)
         return added
 
@@ -161,7 +162,7 @@ class _Thread(msgspec.Struct, eq=False, gc=False):
         return Snapshot(chosen, len(chosen) < len(rows))
 
     def snapshot_for(self, run: "_Run", limits: ContextLimits) -> Snapshot:
-        """The context of a run whose message is in the thread."""
+        """Return the context of a run whose message is in the thread."""
         snapshot = self.snapshot(limits)
         if not run.continues:
             return snapshot
@@ -170,10 +171,10 @@ class _Thread(msgspec.Struct, eq=False, gc=False):
 
 
 class _Run(msgspec.Struct, eq=False, gc=False):
-    """A run. `continues`: its message was in the thread before it. `message` is there while the run is open.
+    """A run. `continues`: its message was in the thread before the run. `message` is set while the run is open.
 
-    From `sent_from` to `sent_to` in the thread is what its `finish` stored: not the rows themselves, which must go when
-    the thread is deleted.
+    `sent_from` and `sent_to` are the positions of the events that `finish` stored. The run does not have the rows
+    themselves, so that deleting the thread releases them.
     """
 
     run_id: UUID
@@ -198,7 +199,7 @@ class _Run(msgspec.Struct, eq=False, gc=False):
 
 
 class _Key(msgspec.Struct, frozen=True, gc=False):
-    """An idempotency key: the run that took it last, and when."""
+    """An idempotency key: the last run that was accepted with it, the digest of its request, and the time."""
 
     run_id: UUID
     body: UUID
@@ -206,7 +207,7 @@ class _Key(msgspec.Struct, frozen=True, gc=False):
 
 
 class MemoryStore:
-    """Keeps all in this process's memory. No method ever suspends, so each is a transaction by itself."""
+    """A `ThreadStore` in the memory of the process. Its methods never wait, so each is one transaction."""
 
     def __init__(self) -> None:
         self.name = "memory:"
@@ -220,7 +221,7 @@ class MemoryStore:
         self._open: dict[int, _Run] = {}
         self._ended: deque[_Run] = deque()
         self._keys: dict[int, _Key] = {}  # in the order of their last use
-        self._config = _NOTHING  # of the newest thread; most have the same, and share it
+        self._config = _NOTHING  # the newest thread's config, which the next thread shares if it is equal
 
     async def __aenter__(self) -> Self:
         return self
@@ -231,7 +232,7 @@ class MemoryStore:
         pass
 
     async def ping(self) -> None:
-        """Memory always answers."""
+        """Do nothing, since memory is always available."""
 
     async def accept(self, plan: RunPlan) -> Accepted:
         known = self._run(plan.run_id)
@@ -284,16 +285,16 @@ class MemoryStore:
         thread = run.thread
         stored = thread.rows[:1] if run.created_new_thread else []
         if run.status is RunStatus.RUNNING and not run.continues:
-            # Not simply the newest row: `recover` may have added another run's message behind it.
+            # The message may not be the newest row, since `recover` may have added another run's message after it.
             stored = stored + [row for row in thread.rows if row.event_id == run.message_id]
         with_context = has_context(run.status, run.created_new_thread)
         snapshot = thread.snapshot_for(run, plan.context) if with_context else None
         return Accepted(thread.record, run.created_new_thread, run.status, snapshot, stored)
 
     def _interrupted(self, idempotency: Idempotency, now: datetime) -> _Run | None:
-        """The run whose message is to be answered anew, by its key; None if the key is free.
+        """Return the interrupted run with this key, whose message is to be answered again; None if the key is free.
 
-        Raises `KeyUsed` and `KeyMismatch`.
+        Raises `KeyUsed` or `KeyMismatch`.
         """
         key = self._keys.get(idempotency.key.int)
         if key is None or key.used_at < keys_known_since(now, self.keep_keys):
@@ -309,7 +310,7 @@ class MemoryStore:
         self._keys[idempotency.key.int] = _Key(run.run_id, idempotency.body, now)
 
     def _find(self, selector: ById | Latest | ByExternalId, contact_id: str, now: datetime) -> _Thread | None:
-        """The thread that a selector names, whoever may see it."""
+        """Return the thread that a selector finds, without checking permissions."""
         match selector:
             case Latest(active_within):
                 threads = self._contacts.get(contact_id)
@@ -523,7 +524,7 @@ class MemoryStore:
         return None if run is None or run.thread.deleted else run
 
     def _next_run(self, thread: _Thread) -> UUID | None:
-        """The run of a thread that may start now."""
+        """Return the run of a thread that may start now, if there is one."""
         if not thread.open:
             return None
         oldest = self._open[thread.open[0]]
@@ -539,9 +540,9 @@ class MemoryStore:
         self._ended.append(run)
 
     def _forget(self, thread: _Thread) -> list[UUID]:
-        """Drop a thread. Returns the runs that were open.
+        """Delete a thread. Returns the runs that were open.
 
-        Its runs are known no more from here on; what is left of them goes with the next purge.
+        After that, `_run` no longer finds its runs. The next purge removes them.
         """
         del self._threads[thread.record.thread_id.int]
         thread.deleted = True

@@ -1,6 +1,7 @@
 """The store in an SQLite database.
 
-One writer, and readers beside it: `writer` decides what is committed together, `writes` and `reads` are the operations.
+One connection writes, and others read at the same time. `writer` groups operations into transactions. `writes` and
+`reads` have the operations.
 """
 
 from jimsapi.stores.sqlite.store import SQLiteStore

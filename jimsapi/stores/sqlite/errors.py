@@ -1,15 +1,15 @@
-"""What can go wrong with an SQLite database, in the words of the domain."""
+"""Conversion of the errors of SQLite to domain errors."""
 
 import sqlite3
 
 from jimsapi.threads.errors import StoreUnavailable
 
 DAMAGED = "database damaged"
-"""The reason of a `StoreUnavailable` that does not pass: some of the database cannot be read."""
+"""The reason of a `StoreUnavailable` that is permanent: a part of the database cannot be read."""
 
 
 def save_what_can_be_read(path: str = "FILE") -> str:
-    """What to do about a damaged database."""
+    """Return the instructions for the operator of a damaged database."""
     return (
         f"stop the server, and save what can be read: sqlite3 {path} .recover | sqlite3 saved.db; then remove "
         f"{path}-wal and {path}-shm, and put saved.db in its place, or restore a backup in the same way"
@@ -40,12 +40,12 @@ _ADVICE = {
 
 
 def primary_code(error: sqlite3.Error) -> int:
-    """SQLite's result code without its extension; 0 for an error of Python's own."""
+    """Return SQLite's primary result code (https://www.sqlite.org/rescode.html); 0 if Python raised the error."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def as_domain_error(error: Exception) -> Exception:
-    """What the caller of a failed operation gets: `StoreUnavailable` where the database could not do its work."""
+    """Return the error for the caller of a failed operation: `StoreUnavailable` if the database failed."""
     if _is_undecodable(error):
         # The error's own text quotes what is stored.
         unavailable = StoreUnavailable(f"SQLite: a text in the database is not UTF-8{_ADVICE[DAMAGED]}", DAMAGED)
@@ -58,7 +58,7 @@ def as_domain_error(error: Exception) -> Exception:
 
 
 def as_unavailable(failure: Exception) -> StoreUnavailable:
-    """Why a whole transaction failed. Each call makes an error of its own: tasks that share one mix its tracebacks."""
+    """Return the error of a failed transaction. Each operation needs its own: sharing one would mix tracebacks."""
     error = as_domain_error(failure)
     if isinstance(error, StoreUnavailable):
         unavailable = StoreUnavailable(*error.args)
@@ -69,12 +69,12 @@ def as_unavailable(failure: Exception) -> StoreUnavailable:
 
 
 def one_line(error: Exception) -> str:
-    """The text of an error of SQLite. That of a damaged database may be no UTF-8, which Python cannot show."""
+    """Return the text of an error of SQLite. If the database is damaged, the text may not be UTF-8."""
     return "its schema is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error).replace("\n", " ")
 
 
 def _is_undecodable(error: Exception) -> bool:
-    """Whether Python could not decode a text of SQLite's: of a row, or of an error that quotes the schema."""
+    """Return whether Python could not decode a text of SQLite, from a row or from an error that quotes the schema."""
     if isinstance(error, sqlite3.OperationalError):
         return primary_code(error) == 0 and str(error).startswith("Could not decode to UTF-8")
     return isinstance(error, UnicodeDecodeError)

@@ -1,10 +1,12 @@
-"""The files of an open SQLite database: whether what is written still reaches those that the next program opens.
+"""Checks that an open SQLite database still writes to the files that the next program will open.
 
-SQLite writes on into a file that was removed, replaced or renamed, and reports success. With a removed write-ahead log
-(`-wal`) everything is lost that was committed since the last checkpoint, as soon as the process ends. So every
-transaction checks the files before its commit. The check must be cheap: an entry of a folder cannot change without the
-folder's own change time (`st_ctime`), so the entries are looked at only if that is new. Programs such as `rsync -a` set
-the modification time back; no program can set the change time.
+If a file of the database is removed, replaced or renamed, SQLite continues to write to it and reports success. If the
+write-ahead log (`-wal`) is removed, everything that was committed since the last checkpoint is lost when the process
+ends. So the files are checked before every commit.
+
+The check must be cheap. If an entry of a folder changes, the change time of the folder (`st_ctime`) changes, too. So
+the entries are checked only if that time is new. Programs such as `rsync -a` set the modification time back, but no
+program can set the change time.
 """
 
 import logging
@@ -19,29 +21,29 @@ from jimsapi.threads.errors import StoreUnavailable
 logger = logging.getLogger("jimsapi.store")
 
 LOG_REMOVED = "write-ahead log removed"
-"""The reason of a `StoreUnavailable` while a lost log is not rescued."""
+"""The reason of a `StoreUnavailable` until a removed log is rescued."""
 SETTLED = 3_000_000_000
 """Nanoseconds after which a folder's change time is trusted: two changes within one tick of the file system's
 clock, which is 2 seconds at the coarsest, have the same time."""
 TICK = 20_000_000
 """Nanoseconds that are longer than a tick of the clock of nearly every file system. Until `SETTLED`, the entries are
-checked once in as many, for the few with longer ticks."""
+checked once per `TICK`, for the few file systems with longer ticks."""
 CHECKPOINT = 1.0
-"""Seconds for which a database that is too short must stay unchanged before it counts as cut. While another program
-checkpoints, the first page may already have the new size, and the pages behind it are not written yet."""
+"""Seconds for which a database that is too short must stay unchanged before it counts as damaged. While another program
+checkpoints, the first page may have the new size before the other pages are written."""
 LOOK_AGAIN = 0.02
-"""Seconds between two looks at a database that is too short."""
+"""Seconds between two checks of a database that is too short."""
 
 _BESIDE = ("-wal", "-shm")
 _Shortage = tuple[int, int]
-"""The size of a database that is too short, and the size that its first page says, in bytes."""
+"""The size in bytes of a database that is too short, and the size that its first page has."""
 
 
 class DatabaseFiles:
-    """Checks the files of a database that is open, and rescues what a removed log holds.
+    """Checks the files of an open database, and rescues the content of a removed log.
 
-    Made when SQLite has opened the database and its log. One thread at a time calls it: the one that uses the writer's
-    connection.
+    Create it after SQLite has opened the database and its log. Only the thread that uses the writer's connection may
+    call its methods.
     """
 
     def __init__(self, path: str, lock: DatabaseLock) -> None:
@@ -56,10 +58,10 @@ class DatabaseFiles:
         self._size = 0
         self._cut: _Shortage | None = None
         self.log_is_lost = False
-        """Whether SQLite writes to a log, or an index of it, that no other program would find."""
+        """Whether SQLite writes to a log, or an index of the log, whose name was removed or replaced."""
 
     def check(self) -> None:
-        """Raise `StoreUnavailable` if a commit would not reach the files that have the database's names."""
+        """Raise `StoreUnavailable` if a commit would not reach the files with the names of the database."""
         size = self._check_database()
         if size < self._size and (shortage := self._shortage(size)) is not None:
             raise self._shortage_error(shortage)
@@ -73,9 +75,9 @@ class DatabaseFiles:
                 self._settled_at = folder_changed_at
 
     def wait_while_short(self) -> None:
-        """Wait until the database is as long as its first page says, or has been too short for `CHECKPOINT` seconds.
+        """Wait until the database has the size that its first page has, or was too short for `CHECKPOINT` seconds.
 
-        `check` reports a database that stayed too short as damaged. Raises `StoreUnavailable` if it was removed.
+        If it is still too short, `check` reports it as damaged. Raises `StoreUnavailable` if it was removed.
         """
         seen: _Shortage | None = None
         seen_at = 0.0
@@ -91,26 +93,28 @@ class DatabaseFiles:
             time.sleep(LOOK_AGAIN)
 
     def rescue(self, connection: sqlite3.Connection) -> None:
-        """Move what a lost log holds into the database, and begin a new log.
+        """Move the content of a removed log into the database, and begin a new log.
 
-        No other connection of this process may be open. Raises `StoreUnavailable` while another program has the
-        database open: it may share the lost log, or write to a new one. Nothing is lost by waiting for it, as long as
-        this process lives. Once another program has written to a new log, the two cannot be joined: it is raised for
-        good.
+        No other connection of this process may be open.
+
+        Raises:
+            StoreUnavailable: another program has the database open and may use the removed log or a new one. Retry
+                later; nothing is lost as long as this process runs. If another program has written to a new log, the
+                two logs cannot be merged, and every call raises.
         """
         self._check_database()
-        if self._identify_log() == self._log:  # somebody has put it back
+        if self._identify_log() == self._log:  # another program has restored it
             self.log_is_lost = False
             return
         try:
             with self._lock.without_others():
                 self._refuse_second_log()
                 _move_log(connection)
-                for mode in ("DELETE", "WAL"):  # the first of them closes and removes the log
+                for mode in ("DELETE", "WAL"):  # the first mode closes and removes the log
                     connection.execute(f"PRAGMA journal_mode = {mode}").fetchone()
-                connection.execute("SELECT version FROM jimsapi_schema").fetchone()  # this makes the new one
+                connection.execute("SELECT version FROM jimsapi_schema").fetchone()  # creates the new log
         except OSError as error:
-            if identify(f"{self._path}-wal") is None:  # the others share the lost log
+            if identify(f"{self._path}-wal") is None:  # other programs use the removed log
                 _move_log(connection)
             raise StoreUnavailable(
                 f"{self._log_message()}; the server goes on by itself when no other program has {self._path} open: "
@@ -121,9 +125,9 @@ class DatabaseFiles:
         self.log_is_lost = False
 
     def put_orphaned_log_aside(self) -> None:
-        """Rename the log if another file has the database's name now: SQLite would apply the log to that file.
+        """Rename the log if another file has the database's name now, since SQLite would apply the log to that file.
 
-        For the end, when SQLite has closed the database.
+        To be called after SQLite has closed the database.
         """
         if identify(self._path) in (None, self._database):
             return
@@ -139,7 +143,7 @@ class DatabaseFiles:
         return [identify(self._path + suffix) for suffix in _BESIDE]
 
     def _is_checked(self, folder_changed_at: int) -> bool:
-        """Whether the entries were checked less than a tick ago, and later than others could change at that time."""
+        """Return whether the entries were checked less than a tick ago, and more than a tick after the last change."""
         if folder_changed_at != self._checked_change or self._checked_at <= folder_changed_at + TICK:
             return False
         return self._checked_at <= time.time_ns() < self._checked_at + TICK
@@ -154,7 +158,7 @@ class DatabaseFiles:
         return f"SQLite: {self._path}-wal or -shm was removed or replaced while the server uses it"
 
     def _check_database(self) -> int:
-        """The size of the database. Raises `StoreUnavailable` if another file, or none, has its name."""
+        """Return the size of the database. Raises `StoreUnavailable` if the file was removed or replaced."""
         try:
             found = os.stat(self._path)
         except OSError:
@@ -177,7 +181,7 @@ class DatabaseFiles:
             )
 
     def _shortage(self, size: int) -> _Shortage | None:
-        """How much the database is shorter than its first page says. A database that was vacuumed is not."""
+        """Return both sizes if the database is shorter than its first page says, which VACUUM does not cause."""
         header = os.pread(self._lock.database, 32, 0)
         page_size = int.from_bytes(header[16:18], "big")
         expected = int.from_bytes(header[28:32], "big") * (65536 if page_size == 1 else page_size)
@@ -197,7 +201,7 @@ class DatabaseFiles:
 
 
 def _move_log(connection: sqlite3.Connection) -> None:
-    """Checkpoint all of the log. Raises `StoreUnavailable`, or what SQLite does if the disk is full."""
+    """Checkpoint the whole log. Raises `StoreUnavailable`, or SQLite's error if the disk is full."""
     busy, _, _ = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
     if busy:
         raise StoreUnavailable("SQLite: another program keeps the write-ahead log from being moved", LOG_REMOVED)

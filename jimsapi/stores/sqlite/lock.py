@@ -1,4 +1,4 @@
-"""The locks that keep an SQLite database to one process."""
+"""The locks that prevent two processes from opening an SQLite database."""
 
 import errno
 import fcntl
@@ -31,16 +31,16 @@ _locking = threading.Lock()
 
 
 class LockedByAnother(StoreUnusable):
-    """Another process, or another store of this one, has the database open."""
+    """The database is open in another process, or in another store of this process."""
 
 
 class _Record(NamedTuple):
-    """What a lock file says of the process that locked it last, and of its database. None: it does not say."""
+    """The content of a lock file: the process that locked it last, and its database. None: unknown."""
 
     process: int | None = None
     host: str | None = None
     database: int | None = None
-    """The inode of the database. The device is left out: a volume may have another one after the next mount."""
+    """The inode of the database. The device is omitted, since a volume may have another one after the next mount."""
 
     @classmethod
     def read(cls, lock_file: int) -> Self:
@@ -51,29 +51,28 @@ class _Record(NamedTuple):
         return cls(process, words[1], int(words[2]))
 
     def write(self, lock_file: int) -> None:
-        with suppress(OSError):  # a full disk; the lock is held all the same
+        with suppress(OSError):  # the disk is full; the lock is held nevertheless
             os.ftruncate(lock_file, 0)
             os.pwrite(lock_file, f"{self.process} {self.host} {self.database}\n".encode(), 0)
-            os.fsync(lock_file)  # after a power cut an old inode would refuse the log
+            os.fsync(lock_file)  # otherwise, after a power cut, an old inode would make the log look foreign
 
 
 class DatabaseLock:
-    """Locks `<path>.lock`, and where the system can, a byte of the database itself.
+    """Locks the file `<path>.lock` and, if the system supports it, a byte of the database.
 
-    The lock file works everywhere; but somebody may remove it, and under another name (a hard link) the database has
-    another one. The lock in the database has neither weakness. It is an open file description lock (Linux; the file
-    system has to know it): independent of the locks of SQLite, which other programs may take beside it. The system
-    drops both when the process ends, however it ends.
+    The lock file works on every system. But users may remove it, and a hard link to the database has another lock file.
+    The lock in the database has neither weakness. It is an open file description lock (Linux; the file system must
+    support it), which is independent of the locks of SQLite. The system releases both locks when the process ends.
 
-    POSIX drops all locks of a process on a file as soon as the process closes any descriptor of that file, those of
-    SQLite as well: so the database's descriptor is closed only after SQLite's connections are.
+    If a process closes any descriptor of a file, POSIX releases all locks of the process on that file, including those
+    of SQLite. So the database's descriptor is closed only after SQLite's connections.
 
-    The lock file keeps the inode of the database. A log that a killed process left is refused beside another file of
-    the same name: SQLite would apply it to that file, which may be a backup that was put in place.
+    The lock file stores the inode of the database. If a killed process left a log, and another file now has the name of
+    the database (such as a restored backup), SQLite would apply the log to that file. So the server does not start.
 
     Raises:
-        LockedByAnother: another process, or another store of this one, has the database open.
-        StoreUnusable: a file cannot be made; the log belongs to another file; or the database has several names.
+        LockedByAnother: the database is open in another process, or in another store of this process.
+        StoreUnusable: a file cannot be created, the log belongs to another file, or the database has several names.
     """
 
     def __init__(self, path: str) -> None:
@@ -93,16 +92,16 @@ class DatabaseLock:
             self._write_record()
 
     def release(self) -> None:
-        """Unlock. Close SQLite's connections before."""
+        """Release the locks. Close SQLite's connections first."""
         with _locking:
             _locked_here.discard(self._identity)
             os.close(self.database)
             os.close(self._lock_file)
 
     def keep(self) -> None:
-        """Make the lock file again if it was removed.
+        """Create the lock file again if it was removed.
 
-        Raises `StoreUnavailable` if another process has made and locked it, or if it cannot be made.
+        Raises `StoreUnavailable` if another process has created and locked it, or if it cannot be created.
         """
         if identify(f"{self._path}.lock") == _identity(os.fstat(self._lock_file)):
             return
@@ -120,19 +119,19 @@ class DatabaseLock:
         _Record(os.getpid(), socket.gethostname(), self._identity[1]).write(self._lock_file)
 
     def protect_log(self) -> None:
-        """Keep SQLite from moving and removing the log when it closes the last connection.
+        """Prevent SQLite from checkpointing and removing the log when it closes the last connection.
 
-        It would remove the file that has the log's name by then, which another program may have written. It does so
-        only if it gets the database for itself, which a shared lock on its own bytes prevents.
+        SQLite would remove the file that then has the log's name, which may be another program's. It does so only if it
+        gets an exclusive lock on the database, which a shared lock on the same bytes prevents.
         """
         with suppress(OSError):
             _lock_bytes(self.database, fcntl.F_RDLCK, _SHARED_FIRST, _SHARED_SIZE)
 
     @contextmanager
     def without_others(self) -> Iterator[None]:
-        """Keep other programs from opening the database. Raises `OSError` if one has it open.
+        """Prevent other programs from opening the database during the `with` block.
 
-        This process's SQLite holds the shared lock on the same bytes, and goes on with that afterwards.
+        Raises `OSError` if one has it open. SQLite in this process keeps its shared lock on the same bytes afterwards.
         """
         fcntl.lockf(self.database, fcntl.LOCK_EX | fcntl.LOCK_NB, _SHARED_SIZE, _SHARED_FIRST)
         try:
@@ -156,7 +155,7 @@ def refuse_lock(path: str) -> None:
 
 
 def identify(path: str) -> Identity | None:
-    """Device and inode of a file; None if there is none, or it cannot be reached."""
+    """Return the device and inode of a file; None if it does not exist or is not accessible."""
     try:
         return _identity(os.stat(path))
     except OSError:
@@ -191,7 +190,10 @@ def _no_lock_file(path: str, code: int | None) -> StoreUnusable:
 
 
 def _refuse_foreign_log(path: str, record: _Record) -> None:
-    """Refuse a log that SQLite would apply to a database which it does not belong to, or would remove with none."""
+    """Raise `StoreUnusable` if there is a log that belongs to another database file, or a log without a database.
+
+    SQLite would apply the first to the wrong file, and would remove the second.
+    """
     log = f"{path}-wal"
     try:
         if os.path.getsize(log) == 0:
@@ -213,7 +215,7 @@ def _refuse_foreign_log(path: str, record: _Record) -> None:
 
 
 def _lock_database(path: str) -> int:
-    """Open the database, and lock it if the system can. A new one, and what SQLite puts beside it, is private."""
+    """Open the database, and lock it if the system supports it. A new one is readable only by its user."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
@@ -239,7 +241,7 @@ def _lock_database(path: str) -> int:
 
 
 def _sync_folder(path: str) -> None:
-    """Make the name of a new database durable before SQLite makes the log: a start refuses a log without a database."""
+    """Make the name of a new database durable before SQLite creates the log, since a log without one stops a start."""
     with suppress(OSError):
         folder = os.open(os.path.dirname(path), os.O_RDONLY)
         try:
@@ -260,13 +262,13 @@ def refuse_hard_links(path: str) -> None:
 
 
 def _lock_bytes(descriptor: int, kind: int, start: int, size: int) -> None:
-    """Take an open file description lock, where the system has them (not on macOS). Raises `OSError`."""
+    """Take an open file description lock if the system supports it (macOS does not). Raises `OSError`."""
     if hasattr(fcntl, "F_OFD_SETLK"):
         fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack("hhqqi", kind, os.SEEK_SET, start, size, 0))
 
 
 def _process_that_locks(database: Identity) -> int | None:
-    """The process that has a lock of ours on a database, if this user may see it."""
+    """Return the process that has jimsapi's lock on a database; None if this user may not see it."""
     for info in glob.iglob("/proc/[0-9]*/fdinfo/*"):
         _, _, process, _, descriptor = info.split("/")
         with suppress(OSError):

@@ -1,6 +1,6 @@
-"""What is read from an SQLite database of threads: contexts, pages, single rows.
+"""The reads of an SQLite database of threads: contexts, pages and single rows.
 
-Queries name their index where SQLite could choose another: what a query costs must not change with ANALYZE.
+If SQLite could choose another index, the query names its index, so that ANALYZE does not change the query's cost.
 """
 
 import sqlite3
@@ -48,7 +48,7 @@ _OLDER_COMM = f"""
     WHERE thread_id = ? AND substr(event_type, 1, 5) = 'comm.' AND (created_at, event_id) < (?, ?)
     {_NEWEST_FIRST} LIMIT ?
 """
-# Each step of the recursion seeks the next name behind the last one, so a name costs the same however often it was set.
+# Each step of the recursion seeks the next name after the last one. The cost does not depend on how often it was set.
 _OLDER_STATES = f"""
     WITH RECURSIVE name(event_type) AS (
         SELECT (
@@ -119,7 +119,7 @@ _RUN = """
 
 
 def load_snapshot(connection: sqlite3.Connection, thread: str, limits: ContextLimits) -> Snapshot:
-    """The context of a thread (32 hex digits), at a cost that depends on the limits and not on its length."""
+    """Return the context of a thread (32 hex digits). The cost depends on the limits, not on the thread's length."""
     if limits.events == 0:
         return Snapshot(_event_rows(connection.execute(_ALL, (thread,)).fetchall()), False)
     size = window_size(limits)
@@ -142,42 +142,42 @@ def load_snapshot(connection: sqlite3.Connection, thread: str, limits: ContextLi
 
 
 def newest_time(connection: sqlite3.Connection, thread: str) -> datetime | None:
-    """The time of a thread's newest event."""
+    """Return the time of a thread's newest event."""
     row = connection.execute(NEWEST_TIME, (thread,)).fetchone()
     return None if row is None else datetime.fromisoformat(row[0])
 
 
 def event_by_id(connection: sqlite3.Connection, thread: str, event_id: UUID) -> EventRow | None:
-    """One event of a thread."""
+    """Return one event of a thread."""
     rows = _event_rows(connection.execute(_EVENT_BY_ID, (thread, event_id.hex)).fetchall())
     return rows[0] if rows else None
 
 
 def oldest_event(connection: sqlite3.Connection, thread: str) -> list[EventRow]:
-    """The thread's first event, or nothing."""
+    """Return the thread's first event, if it has one."""
     return _event_rows(connection.execute(_FIRST_PAGE, (thread, 1)).fetchall())
 
 
 def thread_by_id(connection: sqlite3.Connection, thread: str) -> ThreadRow | None:
-    """The thread with this identifier (32 hex digits)."""
+    """Return the thread with this identifier (32 hex digits)."""
     row: ThreadRow | None = connection.execute(_BY_ID, (thread,)).fetchone()
     return row
 
 
 def latest_thread(connection: sqlite3.Connection, contact_id: str) -> ThreadRow | None:
-    """The contact's newest thread."""
+    """Return the contact's newest thread."""
     row: ThreadRow | None = connection.execute(_LATEST, (contact_id, 1)).fetchone()
     return row
 
 
 def thread_by_external_id(connection: sqlite3.Connection, external_id: str) -> ThreadRow | None:
-    """The newest thread with this external identifier; other JIMS programs do not keep them unique."""
+    """Return the newest thread with this external identifier. Other JIMS programs may create several."""
     row: ThreadRow | None = connection.execute(_BY_EXTERNAL_ID, (external_id,)).fetchone()
     return row
 
 
 def visible_thread(connection: sqlite3.Connection, thread_id: UUID, acting_for: str | None) -> ThreadRow:
-    """A thread, if the caller may see it. Raises `ThreadNotFound` if not."""
+    """Return a thread. Raises `ThreadNotFound` if it does not exist or the caller may not see it."""
     row = thread_by_id(connection, thread_id.hex)
     if row is None or not may_see(contact_of(row), acting_for):
         raise ThreadNotFound(thread_id)
@@ -211,7 +211,7 @@ def read_run(connection: sqlite3.Connection, run_id: UUID, acting_for: str | Non
 
 
 def _sent_events(connection: sqlite3.Connection, thread: str, sent_at: str | None, sent: int) -> list[EventRecord]:
-    """The events that a run sent. Their times are known, so that those of other programs between them stay out."""
+    """Return the events that a run sent, by their times. So events of other programs between them are not included."""
     if sent_at is None:
         return []
     first = datetime.fromisoformat(sent_at)
@@ -259,11 +259,11 @@ def read_events_before(
 ) -> list[EventRow]:
     """`ThreadStore.load_events`."""
     thread = thread_id.hex
-    limit = max(0, limit)  # SQLite reads a negative limit as none
+    limit = max(0, limit)  # for SQLite, a negative limit means no limit
     if before is None:
         rows = connection.execute(_NEWEST, (thread, limit)).fetchall()
     else:
-        # Other JIMS programs' rows hold whole seconds without a fraction: compare with the text that is there.
+        # Other JIMS programs omit the fraction of whole seconds, so this compares with the stored text.
         stored = event_by_id(connection, thread, before.event_id)
         edge = time_text(before.created_at) if stored is None else stored.created_at
         rows = connection.execute(_OLDER, (thread, edge, before.event_id.hex, limit)).fetchall()

@@ -1,4 +1,4 @@
-"""How identifiers, times and JSON stand in an SQLite database, ours and other JIMS programs'."""
+"""The formats of identifiers, times and JSON in an SQLite database, of jimsapi and of other JIMS programs."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -9,15 +9,15 @@ from jimsapi.threads.event import EPOCH
 from jimsapi.threads.run import ThreadRecord
 
 ThreadRow = tuple[str | int | float, str | None, str, bytes]
-"""A thread as read: `thread_id, contact_id, created_at, thread_config`."""
+"""The columns of a thread: `thread_id, contact_id, created_at, thread_config`."""
 
 
 def id_text(stored: str | int | float) -> str:
-    """The 32 hex digits of a stored identifier.
+    """Return the 32 hex digits of a stored identifier.
 
-    Other JIMS programs declare id columns with NUMERIC affinity. There an identifier of digits alone became an integer,
-    and one too long for that (or with an `e` among its digits) a float, whose last digits are lost. For a float this
-    makes 32 hex digits that SQLite reads as the same float, so that the row can be found by them.
+    Other JIMS programs declare id columns with NUMERIC affinity. In such a column, an identifier that has only digits
+    became an integer. If it was too long, or had an `e` among its digits, it became a float and lost its last digits.
+    For a float, the function returns 32 hex digits that SQLite converts to the same float, so a query finds the row.
     """
     if isinstance(stored, str):
         return stored
@@ -30,17 +30,17 @@ def id_text(stored: str | int | float) -> str:
 
 
 def id_hex(identifier: UUID) -> str:
-    """The 32 hex digits of an identifier, at half of what its `hex` costs."""
+    """Return the 32 hex digits of an identifier, at half the cost of `UUID.hex`."""
     return identifier.int.to_bytes(16, "big").hex()
 
 
 def first_id_after(time: datetime) -> str:
-    """Text that sorts after all identifiers of `uuid7` up to `time` (UTC), and before those of later milliseconds."""
+    """Return text that sorts after all identifiers of `uuid7` up to `time` (UTC), and before those of later ms."""
     return f"{(time - EPOCH) // timedelta(milliseconds=1) + 1:012x}"
 
 
 def time_text(time: datetime) -> str:
-    """A time as SQLAlchemy writes it; text order is the order of time."""
+    """Return a time in SQLAlchemy's format. Such texts sort by time."""
     if time.microsecond == 0:  # orjson would leave the fraction out
         return time.isoformat(" ", "microseconds")
     text = orjson.dumps(time).decode()  # a third of what `isoformat` costs
@@ -48,17 +48,17 @@ def time_text(time: datetime) -> str:
 
 
 def json_value(data: bytes) -> str | bytes:
-    """JSON as it is bound: text, but a bare number as a BLOB, which no column's affinity rewrites."""
+    """Return JSON as a parameter for SQLite: text, or a BLOB for a single number, which affinity does not convert."""
     return data if data[:1] in b"-0123456789" else data.decode()
 
 
 def contact_of(row: ThreadRow) -> str | None:
-    """The contact that a thread belongs to."""
+    """Return the contact of a thread."""
     return row[1]
 
 
 def thread_record(row: ThreadRow) -> ThreadRecord:
-    """A thread's `created_at` stands in the process's local time."""
+    """Return the record of a thread row, whose `created_at` is in the local time of the process."""
     thread_id, contact_id, created_at, thread_config = row
     local = datetime.fromisoformat(created_at)
     return ThreadRecord(UUID(id_text(thread_id)), contact_id, local.astimezone(UTC), thread_config)

@@ -1,7 +1,7 @@
-"""Tables and indexes of an SQLite database of threads, and how it is opened, taken over and brought up to date.
+"""The tables and indexes of an SQLite database of threads, and opening and upgrading a database.
 
-`threads` and `thread_events` are JIMS's own, so that other JIMS programs can use the same file. All else is ours, is
-only ever added, and is named `jimsapi_…`.
+`threads` and `thread_events` are the tables of JIMS, so that other JIMS programs can use the same file. All other
+tables and indexes are jimsapi's. Their names begin with `jimsapi_`, and upgrades only add to them.
 """
 
 import os
@@ -16,16 +16,16 @@ from jimsapi.threads.errors import StoreUnusable
 Durability = Literal["durable", "relaxed"]
 
 _BEGIN = b"SQLite format 3\0"
-"""How a database begins; an empty file is one, too."""
+"""The first bytes of a database. An empty file is a database, too."""
 
 BUSY_TIMEOUT = 1.0
-"""Seconds to wait for another program that holds the database."""
+"""Seconds to wait for another program that has locked the database."""
 LOOK_FOR_DAMAGE = 1.0
-"""Seconds that a start looks for damage: enough for some hundred megabytes, and no start waits for terabytes."""
+"""Seconds that a start spends on searching for damage. That is enough for some hundred megabytes."""
 
-# Other JIMS programs declare ids as `UUID` and JSON as `JSON`. SQLite gives both NUMERIC affinity, which turns an id of
-# digits alone, and a JSON number, into a number of its own. Our columns have TEXT affinity, and keep what they get.
-# A thread is small and needs no row number beside its key; an event of more than 1 KB would be given a page of its own.
+# Other JIMS programs declare ids as `UUID` and JSON as `JSON`. SQLite gives both NUMERIC affinity, which converts ids
+# that have only digits, and JSON numbers, to SQLite numbers. jimsapi's columns have TEXT affinity, which does not.
+# `threads` is WITHOUT ROWID, since rows are small. `thread_events` is not: above 1 KB, rows would use overflow pages.
 _VERSION_1 = (
     "CREATE TABLE jimsapi_schema (version INTEGER NOT NULL)",
     """
@@ -107,16 +107,16 @@ _VERSION_2 = (
     "CREATE INDEX jimsapi_idempotency_used ON jimsapi_idempotency (used_at)",
 )
 
-# An ordinary turn's run never waits, so that it enters none of what is here.
+# Most runs never wait, so they write nothing here.
 _VERSION_3 = (
     "DROP INDEX jimsapi_runs_open",
     "CREATE INDEX jimsapi_runs_waiting ON jimsapi_runs (thread_id, seq) WHERE status = 'queued'",
 )
 
-# A purge finds old runs by their identifiers, which begin with the time of their arrival.
+# A purge finds old runs by their identifiers, which begin with the time of acceptance.
 _VERSION_4 = ("DROP INDEX jimsapi_runs_finished",)
 
-# Runs that failed before have none: whoever reads them tells the kind of their failure from `error`.
+# Runs that failed before this version have NULL. `failure_of` derives the kind of their failure from `error`.
 _VERSION_5 = ("ALTER TABLE jimsapi_runs ADD COLUMN failure VARCHAR(16)",)
 
 _MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
@@ -131,14 +131,14 @@ _UNOPENABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_
 _DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 _HELD = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _HARMLESS = ("ok", "NULL value in ", "NUMERIC value in ", "TEXT value in ", "CHECK constraint failed")
-"""What SQLite's check finds, and works with all the same."""
+"""Results of SQLite's integrity check that are no damage."""
 
 
 def open_writer(path: str, durability: Durability) -> sqlite3.Connection:
-    """Open the connection that writes, and bring the database's tables up to date.
+    """Open the connection that writes, and upgrade the database's tables.
 
     Raises:
-        StoreUnusable: it is no database, cannot be written, or was made by a newer version; the message says which.
+        StoreUnusable: the file is not a database, cannot be written, or was made by a newer version.
     """
     try:
         connection = sqlite3.connect(
@@ -150,7 +150,7 @@ def open_writer(path: str, durability: Durability) -> sqlite3.Connection:
             _refuse_newer_schema(connection, path)
             _configure(connection, path, durability)
             _migrate(connection)
-            _schema_version(connection)  # SQLite makes the log when it first reads
+            _schema_version(connection)  # SQLite creates the log at the first read
         except BaseException:
             connection.close()
             raise
@@ -160,7 +160,7 @@ def open_writer(path: str, durability: Durability) -> sqlite3.Connection:
 
 
 def refuse_place(path: str) -> None:
-    """Raise `StoreUnusable` for a path at which no database can be."""
+    """Raise `StoreUnusable` if no database can be at this path."""
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
         raise StoreUnusable(f"{path}: there is no folder {folder}; make it, or name another with --store")
@@ -176,9 +176,9 @@ def refuse_place(path: str) -> None:
 
 
 def refuse_file(path: str) -> None:
-    """Raise `StoreUnusable` for a file that can be seen to be no database, or to be out of reach.
+    """Raise `StoreUnusable` if a file is not a database or not accessible.
 
-    For a process that has no connection to the database: closing a file takes away the locks that it has on it.
+    To be called only if the process has no connection to the database: closing a file releases the process's locks.
     """
     refuse_place(path)
     folder = os.path.dirname(path)
@@ -199,11 +199,11 @@ def refuse_file(path: str) -> None:
 
 
 def open_reader(path: str) -> sqlite3.Connection:
-    """Open a connection that reads beside the writer. Raises `StoreUnusable`."""
+    """Open a connection that only reads. Raises `StoreUnusable`."""
     try:
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
         connection.execute("PRAGMA query_only = ON")
-        _schema_version(connection)  # SQLite opens the log when it first reads: the writer's, not a later one
+        _schema_version(connection)  # SQLite opens the log at the first read; read now, so that it is the writer's log
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise StoreUnusable(_cause(path, error)) from error
     return connection
@@ -264,7 +264,7 @@ def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
 
 
 def _refuse_damage(connection: sqlite3.Connection, path: str) -> None:
-    """Look through the pages for as long as a start may take. Damage that is beyond that is found when it is read."""
+    """Raise `StoreUnusable` if the check, which has a time limit, finds damage. Later reads find the rest."""
     look_until = time.monotonic() + LOOK_FOR_DAMAGE
     connection.set_progress_handler(lambda: time.monotonic() > look_until, 10_000)
     try:

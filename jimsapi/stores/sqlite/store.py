@@ -1,4 +1,4 @@
-"""The SQLite store: one file, one process, one writer that commits what waits together."""
+"""The SQLite store: one file, one process, and one writer, which commits waiting operations together."""
 
 import asyncio
 import logging
@@ -48,21 +48,21 @@ PING_TIMEOUT = 5.0
 """Seconds after which a ping that got no answer fails."""
 
 PURGED_AT_ONCE = 1000
-"""Runs, or keys, forgotten in one operation, so that a long purge does not hold up the others."""
+"""The most runs, or keys, that one operation purges, so that a long purge does not delay other operations."""
 
 
 class SQLiteStore:
-    """Keeps threads in an SQLite file, which JIMS programs can use at the same time.
+    """A `ThreadStore` in an SQLite file, which other JIMS programs can use at the same time.
 
-    `durability`: "durable" syncs every commit to the disk before it answers; "relaxed" leaves that to checkpoints, so
-    that a power cut (not a crash of the process) may take the last commits back.
+    `durability`: with "durable", every commit is synced to the disk before it is acknowledged. With "relaxed", only
+    checkpoints sync, so the last commits may be lost in a power cut, but not in a crash of the process.
 
-    One process holds the file at a time: see `DatabaseLock`. Damage that an operation meets ends all writing until the
-    database is opened anew; when the write-ahead log was removed, `DatabaseFiles` rescues what it holds.
+    Only one process can open the file with jimsapi (`DatabaseLock`). If an operation finds damage, all writes fail
+    until the database is opened again. If the write-ahead log was removed, `DatabaseFiles` rescues its content.
     """
 
     def __init__(self, path: Path | str, *, durability: Durability = "durable") -> None:
-        # The path behind symbolic links, so that all ways to one file meet at one lock.
+        # Symbolic links are resolved, so that all paths to a file use the same lock.
         self._path = os.path.realpath(path)
         self._durability = durability
         self._writer: Writer | None = None
@@ -109,8 +109,8 @@ class SQLiteStore:
         try:
             async with asyncio.timeout(PING_TIMEOUT):
                 await self._read(_probe)
-                # An empty transaction shows that the writer lives and gets the lock. Whether a failure is over, only
-                # writing shows. In a flood a probe must not wait for its turn.
+                # An empty transaction shows that the writer runs and gets the lock. Only a write shows that a failure
+                # is over. The probe is `first`, so that it does not wait for other operations.
                 failing = self._writer is not None and self._writer.failing
                 await self._write(_touch if failing else _probe, brief=not failing, first=True)
         except TimeoutError:
@@ -194,9 +194,9 @@ class SQLiteStore:
             raise
 
     def preflight(self) -> str | None:
-        """Look whether the file could be opened, without opening or changing anything.
+        """Check whether the file could be opened, without opening or changing it.
 
-        Returns what opening would make; None if the file is there. Raises `StoreUnusable` as opening would.
+        Returns what opening would create; None if the file exists. Raises `StoreUnusable` as opening would.
         """
         refuse_file(self._path)
         refuse_lock(self._path)
@@ -216,17 +216,17 @@ class SQLiteStore:
     def _disconnect(self, connection: sqlite3.Connection) -> None:
         try:
             with suppress(StoreUnavailable):
-                self._files.check()  # it notices a lost log
+                self._files.check()  # it detects a removed log
             self._mend(connection)
             self._files.check()
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except StoreUnavailable:
             self._lock.protect_log()
         except sqlite3.Error:
-            pass  # the log holds what was not moved; the next opening reads it
+            pass  # the log still has what was not moved, and the next opening reads it
         finally:
             connection.close()
-            with suppress(OSError):  # then the next start refuses the log
+            with suppress(OSError):  # if it fails, the next start rejects the log
                 self._files.put_orphaned_log_aside()
             self._lock.release()
 
@@ -237,7 +237,7 @@ class SQLiteStore:
             self._files.rescue(connection)
 
     def _check(self) -> None:
-        """Before a commit: refuse one that would be lost, or would add to damage."""
+        """Raise `StoreUnavailable` if a commit would be lost, or if the database is damaged."""
         if self._damage is not None:
             raise self._damage
         self._files.check()
@@ -256,7 +256,7 @@ class SQLiteStore:
             self._damage = error
 
     async def _reopen(self) -> None:
-        """Begin a new write-ahead log, and read from there. What fails here is tried again after the next commit."""
+        """Begin a new write-ahead log, and open the reader again. A failure is retried after the next commit."""
         reader, self._reader = self._reader, None
         try:
             if reader is not None:
@@ -264,7 +264,7 @@ class SQLiteStore:
             await self._write(_probe)
             reader = await _Reader.open(self._path)
         except (StoreUnavailable, StoreUnusable):
-            return  # whoever writes gets the cause
+            return  # writes raise the cause
         if self._writer is None:  # the store was closed meanwhile
             await reader.close()
         else:
@@ -277,7 +277,7 @@ class SQLiteStore:
 
 
 class _Reader:
-    """Reads on a connection and in a thread of its own, so that no page waits for the writer."""
+    """Reads with its own connection and thread, so that reads do not wait for the writer."""
 
     def __init__(self, thread: ThreadPoolExecutor, connection: sqlite3.Connection) -> None:
         self._thread = thread

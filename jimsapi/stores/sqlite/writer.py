@@ -1,13 +1,15 @@
-"""The writer of an SQLite database: what waits is committed together.
+"""The writer of an SQLite database, which commits waiting operations together in one transaction.
 
-The event loop's own thread executes the statements of a batch, and a second thread commits it. Each call of sqlite3
-gives up Python's interpreter lock while SQLite works, and then waits to get it back: in a thread of its own for up to
-the switch interval, whenever the event loop is busy. A crowd that only gets refusals would so starve the messages that
-were accepted. In the event loop's thread nothing competes for the lock. What may block stays in the second thread:
-waiting for another program's lock, the commit with its fsync, and operations of any size. Those wait in a queue of
-their own, and have every other transaction: neither kind holds up the other for more than one.
+The event loop's thread executes the statements of a batch, and a second thread commits it. Each call of sqlite3
+releases Python's interpreter lock while SQLite works, and then waits to get it again. In another thread that takes up
+to the switch interval if the event loop is busy. Many rejected requests would then delay the accepted messages. In the
+event loop's thread, nothing competes for the lock.
 
-While the event loop rests, the second thread also executes an operation that is alone: nothing competes for the lock
+The second thread does everything that may block: waiting for another program's lock, the commit with its fsync, and
+operations of unlimited size. These operations have their own queue. Transactions of the two kinds take turns, so each
+kind waits for at most one transaction of the other.
+
+If the event loop is idle, the second thread also executes a single operation. Nothing competes for the interpreter lock
 then, and the pages stay in the cache of one processor.
 """
 
@@ -32,19 +34,19 @@ T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
 QUIET_TURNS = 2
-"""Turns of the event loop without a new operation after which those collected are executed. What one commit answers
-leads to the next operations within as many."""
+"""Turns of the event loop without a new operation after which the collected ones are executed. The results of one
+commit lead to the next operations within this many turns."""
 PATIENCE = 0.005
-"""Seconds after which they are executed in any case."""
+"""Seconds after which the collected operations are executed in any case."""
 RESTING = 0.0001
-"""Seconds within which a loop that rests makes `QUIET_TURNS`. One that serves some busy connections takes longer."""
+"""Seconds in which an idle event loop makes `QUIET_TURNS` turns. A loop with some busy connections takes longer."""
 TURN = 0.004
-"""Seconds of the event loop that a batch takes. What is left of it goes into the next one."""
+"""The most seconds that a batch executes in the event loop. Its remaining operations go into the next batch."""
 LONG_TURN = 0.1
-"""Seconds after which a batch that the second thread executes takes no further operation, since brief ones wait for it.
-Beside a busy event loop each waits for the interpreter lock again and again. What is left goes into the next one."""
+"""The most seconds that a batch executes in the second thread, since brief operations wait for it. If the event loop is
+busy, each statement waits for the interpreter lock. The remaining operations go into the next batch."""
 LOCK_WAIT = 1.0
-"""Seconds that the second thread waits for another program that holds the database."""
+"""Seconds that the second thread waits for another program that has locked the database."""
 
 
 class _Operation(msgspec.Struct):
@@ -57,8 +59,10 @@ class _Operation(msgspec.Struct):
 
 
 class _Batch:
-    """Operations of one transaction, all of one kind. `left` are those for which the second thread had no time: they
-    have neither failed nor been done, whatever became of the others."""
+    """The operations of one transaction, all of one kind (brief or not).
+
+    `left` are those for which the second thread had no time. They were not executed, and go into the next batch.
+    """
 
     __slots__ = ("began", "failed", "left", "operations")
 
@@ -70,20 +74,21 @@ class _Batch:
 
 
 class _RefusedTooLate(Exception):
-    """An operation was refused after it had written something."""
+    """An operation raised an error after it had written something."""
 
 
 class Writer:
-    """Executes operations on one connection, many in each transaction, and those of each kind in their order.
+    """Executes operations on one connection, many in each transaction. Those of each kind keep their order.
 
-    `connect` opens the connection, which has to allow use by several threads, and `disconnect` closes it, both in the
-    second thread. `check` is called before each commit, by the thread that uses the connection then, and raises
-    `StoreUnavailable` if the commit must not be made. The second thread tries such a batch again, and calls `mend`
-    before its transaction. `report` is called in the event loop after a commit; it gets why the transaction, or the
-    first operation that could not be done, failed.
+    - `connect` opens the connection, which must allow use by several threads. `disconnect` closes it. The second thread
+      calls both.
+    - `check` is called before each commit, in the thread that uses the connection then. It raises `StoreUnavailable` if
+      the commit must not be made. The second thread then retries the batch, and calls `mend` before the transaction.
+    - `report` is called in the event loop after a commit. Its argument is the error of the transaction, or of the first
+      operation that failed.
 
-    One thread at a time uses the connection: the event loop's from the begin of a transaction until it hands the batch
-    over, the second one until it has settled the batch.
+    Only one thread at a time uses the connection: the event loop's thread from the start of a transaction until it
+    passes the batch on, and then the second thread until the batch is done.
     """
 
     def __init__(
@@ -113,11 +118,11 @@ class Writer:
         self._busy = False
         self._closing = False
         self.failing = False
-        """Whether a commit failed, and none since has changed anything."""
+        """Whether a commit failed, and no later one has written anything."""
         self._changes = 0
 
     async def open(self) -> None:
-        """Start the second thread, and wait until the connection is open. Raises what `connect` raises."""
+        """Start the second thread, and wait until the connection is open. Raises the errors of `connect`."""
         Thread(target=self._work, name="jimsapi-sqlite-writer", daemon=True).start()
         try:
             self._connection = await asyncio.shield(self._opened)
@@ -126,18 +131,18 @@ class Writer:
             raise
 
     async def close(self) -> None:
-        """Commit what waits, close the connection, and end the thread."""
+        """Commit the waiting operations, close the connection, and end the second thread."""
         self._stop()
         await asyncio.shield(self._closed)
 
     def submit(self, work: Work[T], *, brief: bool = False, first: bool = False) -> asyncio.Future[T]:
-        """Do `work` in the next transaction. Cancelling the future does not undo it.
+        """Execute `work` in the next transaction. Returns a future of its result; cancelling it does not undo `work`.
 
-        `brief` work takes about a millisecond at most whatever the database holds, so the event loop's thread does it.
-        Work that is `first` overtakes what waits.
+        `brief`: `work` takes at most about a millisecond, whatever the database has, so the event loop's thread
+        executes it. `first`: `work` is executed before the operations that wait.
 
-        What the future raises: what `work` raised, in which case all that it wrote is undone; or `StoreUnavailable`.
-        `work` may be called twice, so it must change nothing but the database.
+        The future raises what `work` raises, and then everything that `work` wrote is undone. It may also raise
+        `StoreUnavailable`. `work` may be called twice, so it must not change anything except the database.
         """
         future: asyncio.Future[T] = self._loop.create_future()
         if self._closing:
@@ -160,9 +165,10 @@ class Writer:
         return bool(self._brief or self._long)
 
     def _gather(self) -> None:
-        """Begin a transaction once the loop has little else to do.
+        """Begin a transaction when no further operations come.
 
-        A transaction costs most of what it costs however little is in it, so it gets what comes in the next turns, too.
+        Most of the cost of a transaction does not depend on its size, so this waits for the operations of the next
+        turns.
         """
         self._patient_until = self._loop.time() + PATIENCE
         self._gathering_since = perf_counter()
@@ -176,9 +182,9 @@ class Writer:
             self._begin()
 
     def _begin(self) -> None:
-        """Execute what is collected and hand it over to be committed, all in one turn of the event loop.
+        """Execute the collected operations and pass them on to be committed, in one turn of the event loop.
 
-        No transaction stays open between two turns: code that blocks the loop would keep other programs from writing.
+        No transaction stays open between two turns, since code that blocks the loop would block other programs' writes.
         """
         if not self._waits:
             return
@@ -196,8 +202,8 @@ class Writer:
             count = _execute_some(self._connection, operations, TURN, _execute)
             self._check()
         except BaseException as error:
-            # Another program holds the database, or an operation fails, and the second thread finds out which one. Or
-            # somebody pressed Ctrl-C.
+            # Another program has locked the database, or an operation failed, and the second thread determines which.
+            # Or the user pressed Ctrl-C.
             self._handed_over.put(partial(self._do_all, batch))
             if not isinstance(error, Exception):
                 raise
@@ -206,7 +212,7 @@ class Writer:
         self._handed_over.put(partial(self._commit, batch))
 
     def _next_operations(self) -> list[_Operation]:
-        """Take all operations of one kind: in turn of either, if both wait."""
+        """Return all waiting operations of one kind. If both kinds wait, they take turns."""
         if self._long and (self._long_is_next or not self._brief):
             operations, self._long, self._long_is_next = self._long, [], False
         else:
@@ -241,7 +247,7 @@ class Writer:
             self._post(_resolve, self._closed, None)
 
     def _commit(self, batch: _Batch) -> None:
-        """Commit what the event loop has executed."""
+        """Commit a batch that the event loop has executed."""
         try:
             self._connection.execute("COMMIT")
         except Exception as failure:
@@ -260,10 +266,10 @@ class Writer:
             self._commit(batch)
 
     def _do_all(self, batch: _Batch) -> None:
-        """Execute and commit a batch, with time to wait for other programs' locks."""
+        """Execute and commit a batch, waiting for the locks of other programs."""
         connection = self._connection
         try:
-            if connection.in_transaction:  # the event loop has begun
+            if connection.in_transaction:  # the event loop has begun the transaction
                 connection.execute("ROLLBACK")
             _wait_for_locks(connection, LOCK_WAIT)
             self._mend(connection)
@@ -278,13 +284,13 @@ class Writer:
         self._post(self._settle, batch)
 
     def _execute_all(self, batch: _Batch) -> None:
-        """Execute what `LONG_TURN` allows of a batch in a new transaction, each operation with its own outcome."""
+        """Execute a batch in a new transaction, for up to `LONG_TURN` seconds. Each operation may fail by itself."""
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
             count = _execute_some(connection, batch.operations, LONG_TURN, _execute)
         except Exception:
-            if not connection.in_transaction:  # a full disk takes the whole transaction away
+            if not connection.in_transaction:  # SQLite rolls the whole transaction back if the disk is full
                 raise
             connection.execute("ROLLBACK")
             connection.execute("BEGIN IMMEDIATE")
@@ -300,7 +306,7 @@ class Writer:
     # In the event loop again.
 
     def _settle(self, batch: _Batch) -> None:
-        self._busy = False  # first of all: the next batch goes on whatever a listener does
+        self._busy = False  # first, so that the next batch can start even if a callback raises
         changes, self._changes = self._changes, self._connection.total_changes
         self._put_back(batch.left)
         if self._waits:
@@ -320,7 +326,7 @@ class Writer:
         self._report(CommitRecord(len(batch.operations), perf_counter() - batch.began, batch.failed), failure)
 
     def _put_back(self, left: list[_Operation]) -> None:
-        """Put operations before those that came later, but for what is to be first."""
+        """Put operations back into the queue, before later ones but after those that are `first`."""
         if not left:
             return
         if left[0].brief:
@@ -329,12 +335,12 @@ class Writer:
             self._long = sorted(left + self._long, key=lambda operation: not operation.first)
 
     def _post(self, callback: Callable[..., None], *arguments: Any) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed, so no task waits
             self._loop.call_soon_threadsafe(callback, *arguments)
 
 
 def _wait_for_locks(connection: sqlite3.Connection, seconds: float) -> None:
-    """Set how long a statement waits for a lock that another program holds."""
+    """Set the time that a statement waits for another program's lock."""
     connection.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
 
 
@@ -344,7 +350,7 @@ def _execute_some(
     seconds: float,
     execute: Callable[[sqlite3.Connection, _Operation], None],
 ) -> int:
-    """Execute as many operations as the time allows, and one at least. Returns how many."""
+    """Execute as many operations as the time allows, and at least one. Returns their number."""
     until = perf_counter() + seconds
     for count, operation in enumerate(operations, 1):
         execute(connection, operation)
@@ -354,7 +360,7 @@ def _execute_some(
 
 
 def _execute(connection: sqlite3.Connection, operation: _Operation) -> None:
-    """The usual way: nothing fails, and what is refused is refused before it wrote anything."""
+    """Execute an operation without a savepoint. Raises `_RefusedTooLate` if it fails after it has written something."""
     changes = connection.total_changes
     operation.error = None
     try:
@@ -366,7 +372,7 @@ def _execute(connection: sqlite3.Connection, operation: _Operation) -> None:
 
 
 def _execute_in_savepoint(connection: sqlite3.Connection, operation: _Operation) -> None:
-    """The careful way: an operation that fails is undone, and the others of its transaction stay."""
+    """Execute an operation in a savepoint. If it fails, only its own writes are undone."""
     operation.error = None
     connection.execute("SAVEPOINT operation")
     try:
@@ -390,6 +396,6 @@ def _reject(future: asyncio.Future[Any], error: BaseException) -> None:
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
-    with suppress(sqlite3.Error, UnicodeDecodeError):  # the next BEGIN tells
+    with suppress(sqlite3.Error, UnicodeDecodeError):  # the next BEGIN raises the error
         if connection.in_transaction:
             connection.execute("ROLLBACK")

@@ -1,6 +1,6 @@
-"""What is written to an SQLite database of threads: each function is one operation of the writer, all of it or nothing.
+"""The writes to an SQLite database of threads. Each function is one operation of the writer, and is atomic.
 
-Nearly everything that is refused is refused before anything is written, so that the writer need not undo it.
+Nearly all functions raise their errors before they write anything, so that the writer rarely has to undo an operation.
 """
 
 import sqlite3
@@ -162,7 +162,7 @@ _PURGE_KEYS = """
 
 
 class NewThread(msgspec.Struct, frozen=True):
-    """What a thread will be made of, if accepting a run creates one."""
+    """The parts of the thread that `accept` creates if no selector finds one."""
 
     thread_id: UUID
     created: NewEvent
@@ -173,12 +173,12 @@ class NewThread(msgspec.Struct, frozen=True):
 def accept(
     connection: sqlite3.Connection, plan: RunPlan, new_thread: NewThread | None, keep_keys: timedelta
 ) -> Accepted:
-    """`ThreadStore.accept`. `new_thread` is given if a selector is `New`."""
+    """`ThreadStore.accept`. `new_thread` must not be None if a selector is `New`."""
     changes = connection.total_changes
     try:
         return _accept_now(connection, plan, new_thread, keep_keys)
     except (DomainError, sqlite3.IntegrityError):
-        if connection.total_changes != changes:  # the run was new: it is stored before all else
+        if connection.total_changes != changes:  # the run was new, since `_accept_now` writes it first
             raise
         before = _accepted_before(connection, plan)
         if before is None:
@@ -189,7 +189,7 @@ def accept(
 def _accept_now(
     connection: sqlite3.Connection, plan: RunPlan, new_thread: NewThread | None, keep_keys: timedelta
 ) -> Accepted:
-    """Accept a run. Raises `sqlite3.IntegrityError`, before anything is written, if it is stored already."""
+    """Accept a run. If it is already stored, raises `sqlite3.IntegrityError` before anything is written."""
     now = utc_now()
     if plan.idempotency is None:
         return _accept_message(connection, plan, new_thread, now)
@@ -262,9 +262,9 @@ def _accept_again(
 def _interrupted(
     connection: sqlite3.Connection, idempotency: Idempotency, known_since: datetime
 ) -> tuple[ThreadRow, UUID] | None:
-    """Thread and message of the interrupted run that has a key; None if the key is free.
+    """Return the thread and message of the interrupted run with a key; None if the key is free.
 
-    Raises `KeyUsed` and `KeyMismatch`.
+    Raises `KeyUsed` or `KeyMismatch`.
     """
     found = connection.execute(_KEY_HOLDER, (id_hex(idempotency.key), time_text(known_since))).fetchone()
     if found is None:
@@ -282,7 +282,7 @@ def _take_key(connection: sqlite3.Connection, idempotency: Idempotency, run_id: 
 
 
 def _queue_up(connection: sqlite3.Connection, plan: RunPlan, thread: str) -> tuple[RunStatus, int]:
-    """Whether a new run of a thread starts or waits, and its place in the order. Raises `QueueFull`."""
+    """Return the status of a new run of a thread, and its position in the queue. Raises `QueueFull`."""
     open_runs, last_seq = connection.execute(_QUEUE, (thread, thread)).fetchone()
     if is_full(open_runs, plan.queue_limit):
         (oldest,) = connection.execute(_OLDEST_OF_THREAD, (thread, thread)).fetchone()
@@ -291,7 +291,7 @@ def _queue_up(connection: sqlite3.Connection, plan: RunPlan, thread: str) -> tup
 
 
 def _accepted_before(connection: sqlite3.Connection, plan: RunPlan) -> Accepted | None:
-    """What an earlier call with the same run answered: its commit was in doubt, and it was asked again."""
+    """Return the result of an earlier call with the same run, which the service repeats because it did not get it."""
     run = connection.execute(_RUN, (id_hex(plan.run_id),)).fetchone()
     if run is None:
         return None
@@ -312,7 +312,7 @@ def _accepted_before(connection: sqlite3.Connection, plan: RunPlan) -> Accepted 
 def _entered(
     connection: sqlite3.Connection, thread: str, message_id: UUID, continues: bool, context: ContextLimits
 ) -> tuple[Snapshot, list[EventRow]]:
-    """The context of a run whose message is in the thread, and the message's row if it entered with this run."""
+    """Return the context of a run whose message is in the thread, and the message's row if this run added it."""
     snapshot = load_snapshot(connection, thread, context)
     message = event_by_id(connection, thread, message_id)
     if message is None:  # another program took it out
@@ -323,7 +323,7 @@ def _entered(
 def _find(
     connection: sqlite3.Connection, selector: ById | Latest | ByExternalId, contact_id: str, now: datetime
 ) -> ThreadRow | None:
-    """The thread that a selector names, whoever may see it."""
+    """Return the thread that a selector finds, without checking permissions."""
     match selector:
         case Latest(active_within):
             row = latest_thread(connection, contact_id)
@@ -339,18 +339,19 @@ def _find(
 
 
 def _newest_activity(connection: sqlite3.Connection, row: ThreadRow) -> datetime:
-    """The time of a thread's newest event. Another JIMS program may have made a thread, and not yet its first event."""
+    """Return the time of a thread's newest event. A thread of another JIMS program may not have an event yet."""
     newest = newest_time(connection, id_text(row[0]))
     return thread_record(row).created_at.replace(tzinfo=None) if newest is None else newest
 
 
 def _next_creation(connection: sqlite3.Connection, plan: RunPlan) -> datetime:
-    """The time of a new thread: the process's local time, as JIMS has it, but after the contact's newest thread.
+    """Return the time of a new thread: in the process's local time, as JIMS has it.
 
-    Local time jumps back in autumn, and `Latest` goes by it.
+    It is always later than that of the contact's newest thread, since local time goes back in autumn and `Latest`
+    compares these times.
     """
     now = datetime.now()
-    if plan.selectors[0] == _LATEST:  # it has found no thread of the contact
+    if plan.selectors[0] == _LATEST:  # this selector found no thread of the contact
         return now
     row = latest_thread(connection, plan.contact_id)
     return now if row is None else time_after(datetime.fromisoformat(row[2]), now)
@@ -394,7 +395,7 @@ def finish(connection: sqlite3.Connection, run_id: UUID, owner: UUID, outcome: O
     if events := stored_events(outcome):
         stored = _append(connection, thread, events, newest and datetime.fromisoformat(newest), now)
     sent_at = stored[0].created_at if stored else None
-    # What a pipeline raised may hold lone surrogates, which no database text can.
+    # The text of a pipeline's exception may have lone surrogates, which a database text cannot have.
     error = None if outcome.error is None else storable_text(outcome.error)
     failure = None if outcome.failure is None else outcome.failure.value
     end = (outcome.status.value, time_text(now), error, failure, sent_at, len(stored), outcome.streamed)
@@ -428,7 +429,7 @@ def heartbeat(connection: sqlite3.Connection, owner: UUID, live: Collection[UUID
 
 
 def recover(connection: sqlite3.Connection, owner: UUID) -> int:
-    """`ThreadStore.recover`. This process holds the database alone, so every other owner is dead."""
+    """`ThreadStore.recover`. Only this process has the database open, so every other owner is dead."""
     now = utc_now()
     orphans = connection.execute(_OPEN, (id_hex(owner), False) * 2).fetchall()
     recovered = 0
@@ -481,12 +482,12 @@ def delete_contact(connection: sqlite3.Connection, contact_id: str) -> list[UUID
 
 
 def purge(connection: sqlite3.Connection, cutoff: datetime, limit: int) -> int:
-    """Forget at most `limit` runs that ended before `cutoff` (UTC). Returns how many."""
+    """Delete at most `limit` runs that ended before `cutoff` (UTC). Returns their number."""
     return connection.execute(_PURGE, (first_id_after(cutoff), time_text(cutoff), limit)).rowcount
 
 
 def purge_keys(connection: sqlite3.Connection, used_before: datetime, limit: int) -> int:
-    """Forget at most `limit` idempotency keys that were used before a time (UTC). Returns how many."""
+    """Delete at most `limit` idempotency keys that were used before a time (UTC). Returns their number."""
     return connection.execute(_PURGE_KEYS, (time_text(used_before), limit)).rowcount
 
 
@@ -497,7 +498,7 @@ def _append(
     newest: datetime | None,
     now: datetime,
 ) -> list[EventRow]:
-    """Append events to a thread whose newest event is of `newest`. Raises `IdentifierTaken`."""
+    """Append events to a thread whose newest event has the time `newest`. Raises `IdentifierTaken`."""
     stored: list[EventRow] = []
     rows: list[tuple[str, str, str, str, str | bytes]] = []
     for event, created_at in zip(events, times_after(newest, now, len(events)), strict=True):
@@ -507,7 +508,7 @@ def _append(
     try:
         connection.executemany(_INSERT_EVENT, rows)
     except sqlite3.IntegrityError:
-        # The first of the events may have been written by now (the writer undoes it); what was there is older.
+        # Some of the events may be written already (the writer undoes that). Events from before have older times.
         first = str(stored[0].created_at)
         older = [row for row in _stored(connection, thread, events) if str(row.created_at) < first]
         if older:
@@ -529,7 +530,7 @@ def _insert_run(
 ) -> None:
     time = time_text(now)
     waits = status is RunStatus.QUEUED
-    # sqlite3 takes a plain string and a plain number at half of what another object costs, an enum or a bool.
+    # Binding a plain string or number costs sqlite3 half as much as binding an enum or a bool.
     connection.execute(
         _INSERT_RUN,
         (
@@ -552,13 +553,13 @@ def _insert_run(
 
 
 def _next_run(connection: sqlite3.Connection, thread: str) -> UUID | None:
-    """The run of a thread that may start now."""
+    """Return the run of a thread that may start now, if there is one."""
     row = connection.execute(_MAY_START, (thread, thread)).fetchone()
     return None if row is None else UUID(row[0])
 
 
 def _open_runs(connection: sqlite3.Connection, thread: str) -> list[UUID]:
-    """The thread's open runs, oldest first."""
+    """Return the open runs of a thread, oldest first."""
     return [UUID(run_id) for run_id, _ in connection.execute(_OPEN_OF_THREAD, (thread, thread))]
 
 
@@ -573,7 +574,7 @@ def _delete(connection: sqlite3.Connection, threads: Iterable[str]) -> list[UUID
 
 
 def _stored(connection: sqlite3.Connection, thread: str, events: Iterable[NewEvent]) -> list[EventRow]:
-    """Those of the events that are in the thread already."""
+    """Return those of the events that are already in the thread."""
     found = (event_by_id(connection, thread, event.event_id) for event in events)
     return [row for row in found if row is not None]
 
