@@ -355,12 +355,12 @@ class App(Router):
 
         These are added to those of the app, and removed when the context is left. Then the app accepts new ones again.
         """
-        before = self._table, self._wrapped, self.on_request
-        self._table, self.on_request = RouteTable(self.routes), self.on_request.copy()
+        table, wrapped, observers = self._table, self._wrapped, self.on_request.copy()
+        self._table = RouteTable(self.routes)
         try:
             yield
         finally:
-            self._table, self._wrapped, self.on_request = before
+            self._table, self._wrapped, self.on_request[:] = table, wrapped, observers
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI 3.1 document of all routes declared so far."""

@@ -43,7 +43,7 @@ from jimsapi.runs.outage import OutageLog
 from jimsapi.runs.quota import Quota
 from jimsapi.runs.registry import Registry
 from jimsapi.runs.resolver import ThreadResolver, resolve
-from jimsapi.runs.result import stored_result
+from jimsapi.runs.result import answer_to_repeat
 from jimsapi.runs.stream import Streams
 from jimsapi.threads.errors import (
     DomainError,
@@ -217,7 +217,7 @@ class RunFlow:
             idempotency=run.idempotency,
         )
         try:
-            accepted = await self.store.accept(plan)
+            accepted = await self._accept_by_store(run, plan)
         except ThreadNotFound:
             raise ThreadNotFound(inbound.thread_id) from None
         except QueueFull as full:
@@ -227,6 +227,20 @@ class RunFlow:
         run.enter(accepted.thread, accepted.created_new_thread)
         self._announcer.stored(accepted.thread.thread_id, accepted.stored)
         return accepted
+
+    async def _accept_by_store(self, run: LiveRun, plan: RunPlan) -> Accepted:
+        """Ask the store to accept a message. An adopted run, which has its message, has no caller who could retry."""
+        while True:
+            try:
+                return await self.store.accept(plan)
+            except StoreUnavailable as error:
+                if run.message is None:
+                    raise
+                self._outage.refused(error)
+            await asyncio.sleep(RETRY_STORE_AFTER[-1])
+            if run.stop_reason is Stop.DRAINED:
+                self._runs.hand_over(run.run_id)
+                raise ServerDraining
 
     async def _follow(self, run: LiveRun, run_id: UUID) -> None:
         """Wait for the run `run_id`, which has the same idempotency key, and answer with its answer."""
@@ -238,10 +252,7 @@ class RunFlow:
                         await run.turn.wait()
                 if run.stop_reason is not None:
                     raise ServerDraining
-            answer = stored_result(self._disclosure.stored(stored))
-            if isinstance(answer, RunCancelled) and stored.started_at is None:
-                answer = RunInterrupted()  # the message is not in the thread, so the caller can send it again
-            run.answer_with(answer)
+            run.answer_with(answer_to_repeat(self._disclosure.stored(stored)))
         except DomainError as error:
             run.answer_with(error)
 
@@ -379,6 +390,8 @@ class RunFlow:
 
     def close(self, run: LiveRun) -> None:
         """Remove a run that has ended: release its limits, close its stream, and notify observers and its webhook."""
+        if self.leaving and run.status in OPEN:
+            self._runs.hand_over(run.run_id)  # a heartbeat may still be under way
         if not self._runs.remove(run):
             return
         if self._quota is not None and run.account is not None:

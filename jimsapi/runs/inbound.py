@@ -20,14 +20,14 @@ _DEFAULT_CONFIG_TEXT = dump_storable(_DEFAULT_CONFIG)
 class Inbound(msgspec.Struct, kw_only=True):
     """An inbound message: the decoded fields of the chat body.
 
-    `contact_id` identifies the person in the caller's system. If `thread_id` is None, the resolvers choose the thread;
-    jimsapi's own takes the contact's newest thread, or creates one. A new thread gets `thread_config` and, if
+    `contact_id` identifies the person in the caller's system. If `thread_id` is None, the server takes the contact's
+    newest thread, or creates one, unless a plugin chooses another. A new thread gets `thread_config` and, if
     `run_conversation_start_on_new_thread` is set, the conversation start. `webhook_url` is called after the run has
     ended.
-
-    The digest of an idempotency key covers all fields (`keys.idempotency`). If you add a field, omit it from the digest
-    when it is not set. Otherwise the server rejects repeated requests from before the upgrade.
     """
+
+    # The digest of an idempotency key covers all fields (`keys.idempotency`). If you add one, omit it from the digest
+    # when it is not set. Otherwise the server rejects repeated requests from before the upgrade.
 
     contact_id: str
     message: str

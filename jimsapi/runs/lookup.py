@@ -10,6 +10,7 @@ from jimsapi.runs.flow import LOOK_EVERY
 from jimsapi.runs.identity import CHAT, THREADS, Admission
 from jimsapi.runs.keys import caller_of
 from jimsapi.runs.live import LiveRun
+from jimsapi.runs.result import answer_to_repeat, stored_result
 from jimsapi.runs.service import RunService
 from jimsapi.runs.stream import THE_END, Ended, Read, Reader, RunStarted, RunStream, replay
 from jimsapi.threads.errors import DomainError, RunNotFound
@@ -59,7 +60,7 @@ class Runs:
         stream = run.stream if run.known_as is run.run_id else None
         if (stream := stream or self._service.watch(run.known_as)) is not None:
             return self._reader(stream, run.known_as, after)
-        return self._poll_store(await self.run(admission, run.known_as), after)
+        return self._poll_store(await self.run(admission, run.known_as), after, repeated=run.known_as is not run.run_id)
 
     def _reader(self, stream: RunStream, run_id: UUID, after: int) -> Reader:
         return Reader(stream, after, partial(self._read_store, run_id))
@@ -74,7 +75,8 @@ class Runs:
         async for found in self._poll_store(run, after):
             yield found
 
-    async def _poll_store(self, run: StoredRun, after: int) -> AsyncIterator[Read]:
+    async def _poll_store(self, run: StoredRun, after: int, *, repeated: bool = False) -> AsyncIterator[Read]:
+        """Iterate over the items of a run of another process. `repeated`: the caller sent its message again."""
         if after < 1:
             after = 1
             yield after, RunStarted(run.run_id, run.thread_id, run.created_new_thread)
@@ -88,5 +90,5 @@ class Runs:
             except DomainError as error:
                 yield THE_END, Ended(error)
                 return
-        async for found in replay(run, after):
+        async for found in replay(run, after, answer_to_repeat(run) if repeated else stored_result(run)):
             yield found

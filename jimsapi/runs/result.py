@@ -36,6 +36,15 @@ def stored_result(run: StoredRun) -> RunResult | DomainError:
     return PipelineFailed.told(text) if failure_of(run) is FailureKind.PIPELINE else RunTimedOut.told(text)
 
 
+def answer_to_repeat(run: StoredRun) -> RunResult | DomainError:
+    """Return the answer to a caller who sent the message of a stored run again, under its key. The run must have ended.
+
+    If the message did not enter its thread, the key is free again, so the caller is told to send the message once more.
+    """
+    answer = stored_result(run)
+    return RunInterrupted() if isinstance(answer, RunCancelled) and run.started_at is None else answer
+
+
 def failure_of(run: StoredRun) -> FailureKind | None:
     """Return the kind of a run's failure; None if it did not fail."""
     if run.failure is not None or run.status is not RunStatus.FAILED:

@@ -13,9 +13,9 @@ from uuid import UUID
 
 import msgspec
 
-from jimsapi.runs.result import RunResult, stored_result
+from jimsapi.runs.result import RunResult
 from jimsapi.threads.context import StatusEvent
-from jimsapi.threads.errors import StoreUnavailable
+from jimsapi.threads.errors import DomainError, StoreUnavailable
 from jimsapi.threads.event import NewEvent
 from jimsapi.threads.run import StoredRun
 
@@ -313,8 +313,8 @@ class Reader:
         return found
 
 
-async def replay(run: StoredRun, after: int = 1) -> AsyncIterator[Read]:
-    """Iterate over the items after position `after` that the store has. The run must have ended.
+async def replay(run: StoredRun, after: int, answer: RunResult | DomainError) -> AsyncIterator[Read]:
+    """Iterate over the items after position `after` that the store has, up to `answer`. The run must have ended.
 
     Omits the first item (`RunStarted`).
     """
@@ -327,7 +327,7 @@ async def replay(run: StoredRun, after: int = 1) -> AsyncIterator[Read]:
         if after < told:
             yield told, Gap(told - after)
             after = told
-    ended = Ended(stored_result(run))
+    ended = Ended(answer)
     while (found := _ending(ended, after, told)) is not None:
         after = found[0]
         yield found

@@ -83,6 +83,9 @@ class WebSocketConnection(asyncio.Protocol):
         self._receive: Receive
         self._send: Send
 
+    def __deepcopy__(self, memo: object) -> "WebSocketConnection":
+        return self  # a copied scope belongs to the same WebSocket
+
     def begin(self, head: bytes, early: bytes) -> None:
         """Pass a handshake of `handshake_of` to `inner`. `early` is the data that arrived after it.
 

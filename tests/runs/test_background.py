@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from jimsapi.runs import housekeeping
+from jimsapi.runs import flow, housekeeping
 from jimsapi.runs.errors import (
     ContactForbidden,
     PipelineFailed,
@@ -28,7 +28,7 @@ from jimsapi.runs.lookup import Runs
 from jimsapi.runs.quota import QuotaExceeded, QuotaLimits, Rate
 from jimsapi.stores.memory import MemoryStore
 from jimsapi.threads.errors import InputRefused, RunNotFound, StoreUnavailable
-from jimsapi.threads.run import AdoptedRun, RunStatus
+from jimsapi.threads.run import Accepted, AdoptedRun, RunPlan, RunStatus, Started
 from tests.apps.scripted import Scripted
 from tests.runs.serving import (
     STORES,
@@ -179,6 +179,51 @@ async def test_no_heartbeat_takes_a_run_that_a_drain_left_to_the_next_process_fo
             while len(beats) < already + 3:
                 await asyncio.sleep(0.001)
         assert (await stored(service, queued.run_id)).status is RunStatus.QUEUED
+
+
+async def test_a_run_in_the_background_that_the_exit_cuts_off_is_left_to_the_next_process() -> None:
+    class Hanging(MemoryStore):
+        hangs = False
+
+        async def start(self, *arguments: Any) -> Started | None:
+            if self.hangs:
+                asked.set()
+                await asyncio.Event().wait()
+            return await super().start(*arguments)
+
+    bot, store, asked = Scripted(), Hanging(), asyncio.Event()
+    async with serving(bot, store) as service:
+        service.begin(inbound("hold on"), PUBLIC)
+        await bot.reached["on"].wait()
+        queued = await taken(service.begin(inbound("left"), PUBLIC, background=True))
+        store.hangs = True
+        bot.opened["on"].set()
+        await asked.wait()
+        await service.drain(0)
+    await store.heartbeat(service.owner, service._runs.owned)
+    assert (await stored(service, queued.run_id)).status is RunStatus.QUEUED
+
+
+async def test_a_run_that_was_taken_over_waits_for_a_store_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Away(MemoryStore):
+        refuses = 0
+
+        async def accept(self, plan: RunPlan) -> Accepted:
+            if self.refuses:
+                self.refuses -= 1
+                raise StoreUnavailable("away")
+            return await super().accept(plan)
+
+    monkeypatch.setattr(flow, "RETRY_STORE_AFTER", (0.001,))
+    monkeypatch.setattr(housekeeping, "HEARTBEAT_EVERY", 0.001)
+    store = Away()
+    run_id = await left_behind(store)
+    store.refuses = 3
+    async with serving(Scripted(), store) as service:
+        await ended(service)
+        assert (await stored(service, run_id)).status is RunStatus.COMPLETED
 
 
 async def test_a_process_that_drains_leaves_the_runs_of_dead_ones_to_the_next() -> None:

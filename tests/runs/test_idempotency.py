@@ -331,8 +331,10 @@ async def test_who_waits_for_a_run_that_another_process_gave_up_is_told_to_ask_a
         assert first.idempotency is not None
         service._runs.remove(first)  # as if it ran elsewhere, and its process were gone
         waiting = await following(begin(service), first)
+        watched = await Runs(service).of(PUBLIC, waiting)
         await service.store.cancel(first.run_id)
         assert (await answer(waiting))[0] is RunInterrupted
+        assert told(await drained(watched)) == ["started", "gap None", "RunInterrupted"]
         bot.opened["on"].set()
         assert (await answer(begin(service))).assistant_messages == ["You said: hi"]
 

@@ -13,6 +13,7 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, closing, suppress
+from copy import deepcopy
 from typing import Any, Self
 
 import pytest
@@ -1190,6 +1191,17 @@ def test_an_app_is_told_what_asgi_promises(
         "headers": [(b"host", b"test"), (b"x-twice", b"1"), (b"x-twice", b"2")],
         "state": {},
     }
+
+
+def test_a_scope_may_be_copied_deeply(serving: Serving, client: socket.socket, answers: Answers, seen: Seen) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.put(deepcopy(scope)["path"])
+        await answer(send, b"")
+
+    serving.app = app
+    client.sendall(request("GET", "/a"))
+    answers.read()
+    assert next_of(seen) == "/a"
 
 
 @pytest.mark.parametrize("loop", LOOPS)

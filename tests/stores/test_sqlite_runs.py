@@ -1,5 +1,6 @@
 """Runs in an SQLite database: what an older server left, and what other programs put between a run's events."""
 
+import asyncio
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -228,3 +229,14 @@ async def test_dead_processes_are_forgotten_by_the_next_start(tmp_path: Path) ->
             await store.heartbeat(owner, [])
             with closing(sqlite3.connect(path)) as connection:
                 assert connection.execute("SELECT owner FROM jimsapi_owners").fetchall() == [(owner.hex,)]
+
+
+async def test_a_heartbeat_knows_the_runs_that_began_after_it_was_asked_for(tmp_path: Path) -> None:
+    async with SQLiteStore(tmp_path / "jims.db") as store:
+        plan, live = make_plan(), set[UUID]()
+        await store.accept(plan)
+        beat = asyncio.create_task(store.heartbeat(OWNER, live))
+        await asyncio.sleep(0)
+        live.add(plan.run_id)
+        await beat
+        assert (await store.run(plan.run_id, None, None)).status is RunStatus.RUNNING

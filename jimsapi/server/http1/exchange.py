@@ -94,6 +94,14 @@ class Exchange:
         self._chunked = False
         self._bodiless = False
 
+    def __deepcopy__(self, memo: object) -> "Exchange":
+        return self  # a copied scope belongs to the same request
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """The transport of the connection, for an app whose scope has lost the extension."""
+        return self._connection.transport
+
     @property
     def begun(self) -> bool:
         """Whether a part of the response was written."""

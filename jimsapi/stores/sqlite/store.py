@@ -134,7 +134,7 @@ class SQLiteStore:
         return await self._write(partial(writes.cancel, run_id=run_id), brief=True)
 
     async def heartbeat(self, owner: UUID, live: Collection[UUID]) -> list[UUID]:
-        return await self._write(partial(writes.heartbeat, owner=owner, live=frozenset(live)), brief=True)
+        return await self._write(partial(writes.heartbeat, owner=owner, live=live), brief=True)
 
     async def recover(self, owner: UUID) -> int:
         return await self._write(partial(writes.recover, owner=owner))

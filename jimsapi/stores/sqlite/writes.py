@@ -419,8 +419,10 @@ def heartbeat(connection: sqlite3.Connection, owner: UUID, live: Collection[UUID
     """`ThreadStore.heartbeat`."""
     now = time_text(utc_now())
     connection.execute(_BEAT, (id_hex(owner), now))
-    live_ids = {id_hex(run_id) for run_id in live}
-    orphans = [run for run in connection.execute(_OPEN, (id_hex(owner), True) * 2) if run[0] not in live_ids]
+    # The event loop may change `live` meanwhile, so this does not iterate over it. A run is in `live` before it is in a
+    # row, so the rows are read first.
+    rows = connection.execute(_OPEN, (id_hex(owner), True) * 2).fetchall()
+    orphans = [run for run in rows if UUID(run[0]) not in live]
     for run_id, _, status, *_ in orphans:
         connection.execute(_END, (orphan_status(status), now, run_id))
     threads = dict.fromkeys(thread for _, thread, *_ in orphans)

@@ -104,7 +104,9 @@ async def _prepare(connection: Connection, name: str, wait: float | None, large:
                     "holds it up (look into pg_stat_activity): end that and start again, or run "
                     "`jimsapi db upgrade --store …`, which waits for it"
                 ) from error
-            await _set_version(connection, version)
+            # Older servers may still use a database that is half-way: it says so only when it is complete.
+            if not found or version == len(MIGRATIONS):
+                await _set_version(connection, version)
     missing = await connection.fetch(_MISSING_PRIVILEGES)
     if missing:
         raise StoreUnusable(f"{name}: the role of --store lacks {', '.join(row[0] for row in missing)}; grant it that")

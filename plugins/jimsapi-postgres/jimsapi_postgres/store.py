@@ -294,10 +294,13 @@ class PostgresStore:
 
     async def finish(self, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
         try:
-            return await self._open_lanes().finish(run_id, owner, outcome)
+            settled = await self._open_lanes().finish(run_id, owner, outcome)
         except StoreUnavailable as error:
             self._note_trouble(error)
             raise
+        if settled.status is not RunStatus.QUEUED:  # a start of which this process got no answer
+            self._waiting.discard(run_id)
+        return settled
 
     async def cancel(self, run_id: UUID) -> Settled:
         async def cancel(connection: Connection) -> Settled:

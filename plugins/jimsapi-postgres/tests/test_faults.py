@@ -18,7 +18,7 @@ from jimsapi.testing.store import OWNER, all_events, completed, contents, make_e
 from jimsapi.threads.errors import RunClosed, StoreUnavailable, StoreUnusable
 from jimsapi.threads.event import NewEvent
 from jimsapi.threads.ids import uuid7
-from jimsapi.threads.run import ById, ContextLimits, RunPlan, RunStatus
+from jimsapi.threads.run import ById, ContextLimits, Outcome, RunPlan, RunStatus
 from tests.waiting import insist
 
 pytestmark = pytest.mark.anyio
@@ -196,6 +196,17 @@ async def test_a_start_and_a_cancel_in_doubt_are_repeated(proxied: PostgresStore
     assert proxy.lost.is_set()
     with pytest.raises(RunClosed):
         await proxied.start(plan.run_id, OWNER, [], CONTEXT)
+
+
+async def test_a_run_that_ends_though_its_start_was_in_doubt_waits_for_no_turn_any_more(store: PostgresStore) -> None:
+    first, second = make_plan(), make_plan()
+    for plan in (first, second):
+        await store.accept(plan)
+    await store.finish(first.run_id, OWNER, completed())
+    assert await store.start(second.run_id, OWNER, (), second.context) is not None
+    store._waiting.add(second.run_id)  # as if the answer had been lost
+    await store.finish(second.run_id, OWNER, Outcome(RunStatus.INTERRUPTED))
+    assert second.run_id not in store._waiting
 
 
 async def test_a_server_that_goes_silent_is_given_up(

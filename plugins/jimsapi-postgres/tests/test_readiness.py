@@ -239,7 +239,7 @@ async def test_a_listener_that_fails_again_and_again_logs_it_once(
                 while attempts < 5:
                     await asyncio.sleep(0.01)
         postgres.psql("ALTER TABLE gone RENAME TO jimsapi_runs", database)
-    assert len([record for record in caplog.records if "no notice" in record.getMessage()]) == 1
+    assert len([record for record in caplog.records if "cannot listen" in record.getMessage()]) == 1
 
 
 async def test_dead_processes_without_open_runs_are_forgotten(

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 from database import Postgres
-from jimsapi_postgres import rows
+from jimsapi_postgres import rows, schema
 from jimsapi_postgres.connections import Connector, Link
 from jimsapi_postgres.schema import prepare
 from jimsapi_postgres.store import PostgresStore
 from jimsapi_postgres.url import parse_url
 
 from jimsapi.testing.store import OWNER, all_threads, completed, contents, make_event, make_plan
+from jimsapi.threads.errors import StoreUnusable
 from jimsapi.threads.run import RunPlan, RunStatus
 
 pytestmark = pytest.mark.anyio
@@ -40,6 +41,20 @@ async def _accept(old_server: Link, *plans: RunPlan) -> list[Any]:
     arguments = rows.alike_arguments(plans, only_new=False)[:15]
     found = await old_server.ask(lambda connection: connection.fetch(ACCEPT_ALIKE, *arguments))
     return rows.read_alike(plans, arguments, found)
+
+
+async def test_an_upgrade_that_is_cut_off_leaves_the_database_to_older_servers(
+    postgres: Postgres, database: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cut_off(connection: Any) -> None:
+        raise ConnectionError
+
+    await prepare(parse_url(url), wait=10)
+    postgres.psql(VERSION_2, database)
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS[:-1], cut_off))
+    with pytest.raises(StoreUnusable):
+        await prepare(parse_url(url), wait=10)
+    assert postgres.psql("SELECT version, serves_from FROM jimsapi_schema", database) == "2|1"
 
 
 async def test_an_upgrade_brings_what_newer_servers_ask_and_leaves_what_older_ones_do(
