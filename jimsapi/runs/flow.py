@@ -217,7 +217,8 @@ class RunFlow:
             idempotency=run.idempotency,
         )
         try:
-            accepted = await self._accept_by_store(run, plan)
+            # An adopted run, which has its message already, has no caller who could retry.
+            accepted = await (self.store.accept(plan) if run.message is None else self._accept_adopted(run, plan))
         except ThreadNotFound:
             raise ThreadNotFound(inbound.thread_id) from None
         except QueueFull as full:
@@ -228,14 +229,12 @@ class RunFlow:
         self._announcer.stored(accepted.thread.thread_id, accepted.stored)
         return accepted
 
-    async def _accept_by_store(self, run: LiveRun, plan: RunPlan) -> Accepted:
-        """Ask the store to accept a message. An adopted run, which has its message, has no caller who could retry."""
+    async def _accept_adopted(self, run: LiveRun, plan: RunPlan) -> Accepted:
+        """Retry until the store accepts an adopted run. At a drain the run is left to the next process."""
         while True:
             try:
                 return await self.store.accept(plan)
             except StoreUnavailable as error:
-                if run.message is None:
-                    raise
                 self._outage.refused(error)
             await asyncio.sleep(RETRY_STORE_AFTER[-1])
             if run.stop_reason is Stop.DRAINED:
