@@ -36,6 +36,13 @@ class Tally:
         self.unsent = 0
         """Arrivals of an open loop for which no connection was left."""
 
+    def add(self, other: "Tally") -> None:
+        """Count what other clients saw, too."""
+        for status, seconds in other.seconds.items():
+            self.seconds[status].extend(seconds)
+        self.faults.update(other.faults)
+        self.unsent += other.unsent
+
     def count(self, status: int) -> int:
         """How many answers had a status."""
         return len(self.seconds[status]) if status in self.seconds else 0

@@ -5,8 +5,9 @@
     python -m tests.faults.flood --connections 1100 --max-runs 1000
     python -m tests.faults.flood --beside "8 healthz"
 
-First as many clients as the server takes measure its capacity, then the flood comes to the same process. The exit
-status is 1 if a promise is broken. Every client is a contact of its own.
+As many clients as the server takes measure its capacity, then the flood comes to the same process, in rounds of 15
+seconds, and the capacity is measured again after each. The exit status is 1 if a promise is broken. Every client is a
+contact of its own.
 """
 
 import argparse
@@ -18,7 +19,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from statistics import mean
 
 import uvloop
 
@@ -40,6 +43,7 @@ KEPT_BESIDE = 0.5
 """The share of chats that other cheap requests leave to chats."""
 GENERATOR_FULL = 0.95
 """The share of a processor beyond which a figure may be the generator's own."""
+ROUND_SECONDS = 15.0
 CHATS_BESIDE = 16
 CONTEXT_EVENTS = 10
 """How many events a chat reads of its thread, so that chats cost the same in all parts of a measurement."""
@@ -70,6 +74,11 @@ class Size:
     warm_up: float = 1.0
 
     @property
+    def rounds(self) -> int:
+        """The capacity is measured after each round."""
+        return max(1, round(self.seconds / ROUND_SECONDS))
+
+    @property
     def message(self) -> str:
         return f"wait {self.pipeline_seconds}" if self.pipeline_seconds else "hello there"
 
@@ -82,6 +91,13 @@ class Window:
         self.lasted = lasted
         self.generator = generator
         """The share of a processor that this process used."""
+
+    def add(self, other: "Window") -> None:
+        """Append another time."""
+        self.tally.add(other.tally)
+        used = self.generator * self.lasted + other.generator * other.lasted
+        self.lasted += other.lasted
+        self.generator = used / self.lasted
 
     def rate(self, status: int) -> float:
         """Answers with a status, each second."""
@@ -119,41 +135,71 @@ async def show_ceiling(report: Report, lasts: float) -> None:
 
 
 async def flood(report: Report, server: MeasuredServer, size: Size) -> None:
-    """Measure the capacity, what a flood leaves of it, and the capacity again: as a store grows, a chat costs more."""
-    before_it = await capacity_of(report, server, size, "before the flood")
+    """Measure what a flood leaves of the capacity: the capacity, a round of the flood, the capacity again, and so on.
+
+    As a store grows, a chat costs more, and most at first. So each round is compared with the capacity just before and
+    just after it.
+    """
+    capacity = [await capacity_of(report, server, size, "before the flood")]
     await asyncio.sleep(size.warm_up)
     before, descriptors = server.resident, server.descriptors
     server.reset_peak()
     report.show("memory before", megabytes(before), "MB")
     report.show("descriptors before", descriptors)
-
-    flooding: Crowd
+    rate = TIMES_CAPACITY * capacity[0]
     if size.loop == "open":
-        rate = TIMES_CAPACITY * before_it
         report.show("wanted arrivals", rate, "requests/s")
-        flooding = OpenLoop(server.port, requests(size.connections, size, "flood"), rate=rate, limit=size.connections)
-    else:
-        flooding = ClosedLoop(server.port, requests(size.connections, size, "flood"))
+
+    rounds: list[Round] = []
     probes = (Probe(path, get(path, "connection: close").decode(), PROBE_EVERY) for path in ("/healthz", "/readyz"))
     with Prober(server.port, *probes) as prober:
-        async with flooding:
-            began = time.monotonic()
-            seen = await window(flooding, size.seconds, warm_up=size.warm_up)
-            ended = time.monotonic()
-            report.show("open connections", len(flooding.open))
-    left = flooding.left_unanswered + flooding.tally.faults.total()
-    report.at_most("not answered when the flood ended", left, 0)
+        for number in range(1, size.rounds + 1):
+            rounds.append(await one_round(server, size, rate))
+            if number < size.rounds:
+                capacity.append(await capacity_of(report, server, size, f"after round {number}"))
+    seen = Window(Tally(), 0.0, 0.0)
+    for each in rounds:
+        seen.add(each.seen)
+    report.show("open connections", min(each.connections for each in rounds))
+    report.at_most("not answered when the flood ended", sum(each.left for each in rounds), 0)
     show_flood(report, seen, size)
     for path, all_seen in prober.seen.items():
-        during = between(all_seen, began, ended)
+        during = [probe for each in rounds for probe in between(all_seen, each.began, each.ended)]
         report.show(f"{path}: fresh probes", len(during))
         report.at_most(f"{path}: not answered 200", len(unanswered(during)), 0)
         report.show(f"{path}: p99", seconds(during, 0.99), "s")
         report.at_most(f"{path}: slowest", seconds(during, 1.0), PROBED_WITHIN, "s")
     await show_after(report, server, before, descriptors, judged=size.store != "memory:")
-    after_it = await capacity_of(report, server, size, "after the flood")
-    capacity = (before_it + after_it) / 2
-    report.at_least("goodput / capacity", seen.rate(200) / capacity if capacity else 0.0, GOODPUT)
+    capacity.append(await capacity_of(report, server, size, "after the flood"))
+    expected = mean(map(mean, pairwise(capacity)))
+    report.at_least("goodput / capacity", seen.rate(200) / expected if expected else 0.0, GOODPUT)
+
+
+@dataclass(frozen=True)
+class Round:
+    """A part of a flood."""
+
+    seen: Window
+    began: float
+    ended: float
+    connections: int
+    left: int
+    """Requests that were not answered when the round ended."""
+
+
+async def one_round(server: MeasuredServer, size: Size, rate: float) -> Round:
+    """Flood the server once."""
+    flooding: Crowd
+    if size.loop == "open":
+        flooding = OpenLoop(server.port, requests(size.connections, size, "flood"), rate=rate, limit=size.connections)
+    else:
+        flooding = ClosedLoop(server.port, requests(size.connections, size, "flood"))
+    async with flooding:
+        began = time.monotonic()
+        seen = await window(flooding, size.seconds / size.rounds, warm_up=size.warm_up)
+        ended = time.monotonic()
+        connections = len(flooding.open)
+    return Round(seen, began, ended, connections, flooding.left_unanswered + flooding.tally.faults.total())
 
 
 async def capacity_of(report: Report, server: MeasuredServer, size: Size, when: str) -> float:
