@@ -116,11 +116,11 @@ async def begin_in_background(request: Request, service: RunService) -> Response
 
 def _prefers_async(request: Request) -> bool:
     """Whether a `Prefer` header asks for `respond-async` (RFC 7240, 4.1)."""
-    return any(
-        preference.partition(";")[0].strip().lower() == "respond-async"
-        for field in request.headers.getlist("prefer")
-        for preference in field.split(",")
-    )
+    for field in request.headers.getlist("prefer"):
+        for preference in field.split(","):
+            if preference.partition(";")[0].strip().lower() == "respond-async":
+                return True
+    return False
 
 
 async def read_inbound(request: Request, admission: Admission, service: RunService) -> Inbound:

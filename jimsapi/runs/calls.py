@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -62,9 +62,11 @@ class PipelineCalls:
             task.end()
         self._set_alarm(math.inf)
 
-    async def answer(self, run: LiveRun, thread: ThreadRecord, snapshot: Snapshot, deadline: float) -> Ending:
+    def answer(
+        self, run: LiveRun, thread: ThreadRecord, snapshot: Snapshot, deadline: float
+    ) -> Coroutine[Any, Any, Ending]:
         """Call the pipeline that answers messages. It is stopped at `deadline` (the loop's time)."""
-        return await self._call(run, self.app.pipeline, self._name, thread, snapshot, deadline)
+        return self._call(run, self.app.pipeline, self._name, thread, snapshot, deadline)
 
     async def greet(self, run: LiveRun, thread: ThreadRecord, snapshot: Snapshot, deadline: float) -> Ending | None:
         """Call the conversation start pipeline. Returns None if the app has none."""

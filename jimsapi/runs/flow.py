@@ -22,10 +22,11 @@ There are two ways to wait for an answer. Both return the `RunResult` or raise t
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -361,10 +362,10 @@ class RunFlow:
         else:
             run.answer_with(ending.error or ending.result(run))
 
-    async def _settle(self, run: LiveRun, outcome: Outcome) -> Settled:
+    def _settle(self, run: LiveRun, outcome: Outcome) -> Coroutine[Any, Any, Settled]:
         if run.stream is not None:
             outcome = msgspec.structs.replace(outcome, streamed=run.stream.told - 1)
-        return await self._repeat_until_stored(run, partial(self.store.finish, run.run_id, self._owner, outcome))
+        return self._repeat_until_stored(run, partial(self.store.finish, run.run_id, self._owner, outcome))
 
     def _record_end(self, run: LiveRun, settled: Settled) -> None:
         run.end_as(settled.status or RunStatus.CANCELLED)

@@ -167,8 +167,9 @@ class LiveRun:
     @property
     def is_awaited(self) -> bool:
         """Whether the answer is not set yet, the stream is not over, or callers wait on `taken`."""
-        is_watched = self.stream is not None and not self.stream.is_over
-        return not self.answer.done() or is_watched or self.taken is not None
+        if not self.answer.done() or self.taken is not None:
+            return True
+        return self.stream is not None and not self.stream.is_over
 
     def enter(self, thread: ThreadRecord, created_new_thread: bool) -> None:
         """Record the thread that accepted the message. Notifies the stream and the callers that wait on `taken`."""

@@ -1,7 +1,9 @@
 """The registry of the runs that this process works on."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections import ChainMap
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 from uuid import UUID
 
 from jimsapi.runs.live import LiveRun, Stop
@@ -18,10 +20,10 @@ class Registry:
     def __init__(self) -> None:
         self._runs: dict[UUID, LiveRun] = {}
         self._by_key: dict[UUID, LiveRun] = {}
-        self._handed_over: set[UUID] = set()
-        self.owned: set[UUID] = set()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._handed_over: dict[UUID, Any] = {}
+        self.owned: Collection[UUID] = ChainMap[UUID, Any](self._runs, self._handed_over).keys()  # a view of both
+        self._emptied: asyncio.Event | None = None
+        """Set as soon as no run is registered. None if no code waits for that."""
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -45,27 +47,23 @@ class Registry:
     def add(self, run: LiveRun) -> None:
         """Register a run, and its idempotency key if it has one."""
         self._runs[run.run_id] = run
-        self.owned.add(run.run_id)
         if run.idempotency is not None:
             self._by_key[run.idempotency.key] = run
-        self._idle.clear()
 
     def remove(self, run: LiveRun) -> bool:
         """Remove a run that has ended. Returns whether it was registered."""
         if self._runs.pop(run.run_id, None) is None:
             return False
-        if run.run_id not in self._handed_over:
-            self.owned.discard(run.run_id)
         if run.idempotency is not None:
             del self._by_key[run.idempotency.key]
-        if not self._runs:
-            self._idle.set()
+        if self._emptied is not None and not self._runs:
+            self._emptied.set()
+            self._emptied = None
         return True
 
     def hand_over(self, run_id: UUID) -> None:
         """Leave a run to the next process. It stays in `owned`, so that no heartbeat ends it as an orphan."""
-        self._handed_over.add(run_id)
-        self.owned.add(run_id)
+        self._handed_over[run_id] = None
 
     def wake(self, run_id: UUID | None) -> None:
         """Notify a run that it may start, if this process works on it."""
@@ -80,9 +78,12 @@ class Registry:
 
     async def emptied(self, seconds: float) -> bool:
         """Wait up to `seconds` until no run is registered. Returns False if some still are."""
+        if not self._runs:
+            return True
+        self._emptied = emptied = self._emptied or asyncio.Event()
         try:
             async with asyncio.timeout(seconds):
-                await self._idle.wait()
+                await emptied.wait()
         except TimeoutError:
             return False
         return True

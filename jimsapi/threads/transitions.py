@@ -46,12 +46,12 @@ def select_thread(
         if isinstance(selector, New):
             return selector
         thread = find(selector)
-        named = selector.thread_id if isinstance(selector, ById) else None
         if thread is not None:
             if not isinstance(selector, Latest) and not may_see(contact_of(thread), plan.acting_for):
-                raise ThreadNotFound(named)
+                raise ThreadNotFound(selector.thread_id if isinstance(selector, ById) else None)
             return thread
-        asked_for = named or asked_for
+        if isinstance(selector, ById):
+            asked_for = selector.thread_id
     raise ThreadNotFound(asked_for)
 
 
