@@ -53,7 +53,7 @@ SLOW_KINDS := head body reader reader-byte idle websocket websocket-reader tls l
 help:
 	@echo 'make run          set up, and serve the example on http://localhost:8080'
 	@echo 'make test         set up, and run every check and test; its parts are'
-	@echo '                  lint, test-core, test-reliability, test-plugins and test-jims'
+	@echo '                  lint, test-core, test-reliability, test-plugins, test-jims and test-oldest'
 	@echo 'make test-oldest  the tests of the protocol with the oldest uvicorn and websockets that are allowed'
 	@echo 'make test-long    all tests, with many more random histories of the stores'
 	@echo 'make test-faults  kills, power cuts, floods, slow clients, a soak and hostile input, at length: about three'
@@ -70,11 +70,11 @@ run: $(VENV)/.installed-run
 # The environments are made one after another, since pip leaves its notes beside the code, and Debian's packages are
 # installed one after another, since apt-get locks; then three parts run at a time:
 # most of them wait more than they compute.
-test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed
+test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed $(OLDEST_VENV)/.installed
 	$(browser)
 	$(compiler)
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target \
-	  test-core test-reliability test-plugins test-jims lint
+	  test-core test-reliability test-plugins test-jims test-oldest lint
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .
