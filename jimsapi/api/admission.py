@@ -18,9 +18,9 @@ from jimsapi.plugins.protocols import (
     InvalidCredentials,
 )
 from jimsapi.runs.errors import ScopeMissing, ServerDraining
-from jimsapi.runs.foreign import ENDINGS, being_cancelled
 from jimsapi.runs.identity import PUBLIC, Admission, Identity
 from jimsapi.runs.observers import notify
+from jimsapi.runs.plugin_exits import PLUGIN_EXITS, own_task_is_cancelled
 from jimsapi.runs.service import RunService
 
 logger = logging.getLogger("jimsapi.auth")
@@ -82,8 +82,8 @@ class Gate:
                 unavailable = True
                 outcome = "unavailable"
                 provider.log_fault(logging.WARNING, f"is unavailable: {_reason(error, request)}")
-            except (Exception, *ENDINGS) as error:
-                if being_cancelled():
+            except (Exception, *PLUGIN_EXITS) as error:
+                if own_task_is_cancelled():
                     raise
                 unavailable = True
                 outcome = "unavailable"

@@ -28,9 +28,9 @@ from jimsapi.builtin import builtin_plugins
 from jimsapi.plugins.compose import Built, Composer, Composition, Configuration, resolve_settings
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import PluginError
+from jimsapi.plugins.lifespans import Lifespans
 from jimsapi.plugins.manager import OWN_DISTRIBUTION, PluginManager, one_line
 from jimsapi.plugins.options import Options, Settings
-from jimsapi.plugins.residents import Residents
 from jimsapi.plugins.secrets import redact
 from jimsapi.runs.disclosure import Disclosure
 from jimsapi.runs.limits import RunLimits
@@ -86,7 +86,7 @@ class Api(App):
         self._options: list[type[Options]] = [MetricsOptions, *options]
         self._on_started = on_started
         self._on_stopped = on_stopped
-        self._told = tuple(on_request)
+        self._on_request = tuple(on_request)
         self._configuration = configuration
         self._watchdog = Watchdog()
         self.refusal = _not_started()
@@ -113,7 +113,7 @@ class Api(App):
     async def _live_once(self) -> AsyncIterator[None]:
         if self.composition is not None:
             raise RuntimeError("this app has started already: its lifespan is entered once at a time")
-        residents = Residents()
+        lifespans = Lifespans()
         port: MetricsPort | None = None
         with self.temporary_declarations():
             try:
@@ -123,12 +123,12 @@ class Api(App):
                 metrics = configuration.settings.get(MetricsOptions)
                 if self._serve_metrics and metrics.port:
                     port = MetricsPort(metrics.host, metrics.port, built.registry)
-                composition = await composer.enter(built, residents)
-                service = await residents.enter("run service", run_service(composition))
+                composition = await composer.enter(built, lifespans)
+                service = await lifespans.enter("run service", run_service(composition))
                 self.declare(composition, configuration.plugins, service)
                 await service.adopt()
                 # The start, which may import for seconds, is over.
-                await residents.enter("watchdog of the event loop", self._watchdog)
+                await lifespans.enter("watchdog of the event loop", self._watchdog)
                 self.composition, self.service = composition, service
                 self.refusal = None
                 if self._on_started is not None:
@@ -139,7 +139,7 @@ class Api(App):
                 if service_was is not None:
                     await self._drain(service_was)
                 self.refusal = _not_started()
-                await residents.leave()
+                await lifespans.leave()
                 if port is not None:
                     await asyncio.to_thread(port.close)
                 self.composition = self.service = None
@@ -151,13 +151,13 @@ class Api(App):
         core = composition.settings.get(CoreOptions)
         self.max_body = core.max_body
         self.origins = core.websocket_origin
-        self.admit = Gate(composition.providers, service, composition.told_of("on_admission"))
+        self.admit = Gate(composition.providers, service, composition.observers_of("on_admission"))
         for routes in (probe_routes, chat_routes, stream_routes, run_routes, websocket_routes):
             self.include(routes(service))
         self.include(thread_routes(ThreadService(service)))
         self.docs()
         add_plugin_routes(self, plugins, service, composition.settings)
-        self.on_request.extend((*composition.told_of("on_request"), *self._told))
+        self.on_request.extend((*composition.observers_of("on_request"), *self._on_request))
         for built in reversed(composition.built["jimsapi_asgi_wrapper"]):
             if callable(built.value):  # a context manager, which only serving enters, is not
                 wrap_by_plugin(self, built)
@@ -199,7 +199,7 @@ def run_service(composition: Composition) -> RunService:
         events = app.context_events
     store = composition.store.value
     disclosure = Disclosure(core.hide_errors, redact)
-    commits = composition.told_of("on_commit")
+    commits = composition.observers_of("on_commit")
     if commits:
         store.on_commit = partial(notify, commits)
     return RunService(
@@ -217,7 +217,7 @@ def run_service(composition: Composition) -> RunService:
             quota=core.quota,
         ),
         sinks=[SinkQueue(built.value, built.name) for built in composition.built["jimsapi_event_sink"]],
-        on_run=composition.told_of("on_run"),
+        on_run=composition.observers_of("on_run"),
         webhooks=call_webhooks(core, store, disclosure),
         disclosure=disclosure,
     )

@@ -78,7 +78,7 @@ def chat_routes(service: RunService) -> Router:
             return response
         run = await begin_chat(request, service)
         try:
-            response = JSONResponse(chat_answer(await run.heard()))
+            response = JSONResponse(chat_answer(await run.wait_for_answer()))
         except DomainError as error:
             response = error_answer(request, error)
         finally:
@@ -97,8 +97,8 @@ async def begin_chat(
     key = idempotency_key(request)
     run = service.begin(inbound, admission, watched=watched, background=background, key=key)
     if watched or background:
-        if run.taken is not None:
-            await asyncio.shield(run.taken)
+        if run.acceptance is not None:
+            await asyncio.shield(run.acceptance)
         note_run(request, run)
     return run
 

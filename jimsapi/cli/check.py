@@ -19,10 +19,10 @@ from jimsapi.cli.server_config import loaded_config, server_config
 from jimsapi.plugins.compose import Built, Composer, Composition, Configuration
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import StartError
+from jimsapi.plugins.lifespans import Lifespans
 from jimsapi.plugins.manager import one_line
 from jimsapi.plugins.options import Settings
 from jimsapi.plugins.protocols import AuthUnavailable
-from jimsapi.plugins.residents import Residents
 from jimsapi.server.port import bind_port
 from jimsapi.threads.errors import StoreUnavailable, StoreUnusable
 
@@ -85,14 +85,14 @@ async def _compose(configuration: Configuration, *, connect: bool) -> tuple[Comp
     composition = await composer.build()
     missing = _preflight(composition.store)
     opened = [] if missing is None else [f"the store: {missing}"]
-    residents = Residents()
+    lifespans = Lifespans()
     try:
         if connect:
-            composition = await composer.enter(composition, residents, store=missing is None)
+            composition = await composer.enter(composition, lifespans, store=missing is None)
             opened += [line async for line in _ping_all(composition, store=missing is None)]
         api.declare(composition, configuration.plugins, run_service(composition))
     finally:
-        await residents.leave()
+        await lifespans.leave()
     return composition, opened
 
 

@@ -10,8 +10,8 @@ from jimsapi.api.app import run_service
 from jimsapi.asgi.connection import Connection
 from jimsapi.asgi.errors import HTTPError
 from jimsapi.plugins.compose import Composer, Configuration
+from jimsapi.plugins.lifespans import Lifespans
 from jimsapi.plugins.protocols import AdmissionRecord
-from jimsapi.plugins.residents import Residents
 from jimsapi.runs.identity import Admission
 from jimsapi.runs.pipeline import JimsApp
 from jimsapi.threads.context import ThreadContext
@@ -32,9 +32,9 @@ async def explain(configuration: Configuration, token: bytes) -> None:
     composition = await composer.build(JimsApp(_no_pipeline))
     service = run_service(composition)
     connection = Connection({"type": "http", "headers": [(b"authorization", b"Bearer " + token)]})
-    residents = Residents()
+    lifespans = Lifespans()
     try:
-        providers = await composer.enter_providers(composition, residents)
+        providers = await composer.enter_providers(composition, lifespans)
         admissions: list[Admission] = []
         refusals: list[HTTPError] = []
         for number, built in enumerate(providers, 1):
@@ -47,7 +47,7 @@ async def explain(configuration: Configuration, token: bytes) -> None:
                 outcome = records[0].outcome
             click.echo(f"{number}. {built.name} ({built.entry.distribution} {built.entry.version}): {outcome}")
     finally:
-        await residents.leave()
+        await lifespans.leave()
     if not providers:
         click.echo("No auth provider is configured: everybody enters, with any token or none.")
     elif admissions:

@@ -195,8 +195,10 @@ def start_lines(composition: Composition, address: str) -> list[str]:
     core, metrics = composition.settings.get(CoreOptions), composition.settings.get(MetricsOptions)
     app = composition.app
     pipeline = app.name or pipeline_name(app.pipeline)
-    foreign = [
-        f"{entry.name} ({entry.distribution} {entry.version})" for entry, _ in composition.plugins if entry.foreign
+    third_party = [
+        f"{entry.name} ({entry.distribution} {entry.version})"
+        for entry, _ in composition.plugins
+        if entry.is_third_party
     ]
     where = f"metrics on {metrics.host}:{metrics.port}" if metrics.port else "no metrics port"
     root = composition.settings.get(ServerOptions).root_path.strip("/")
@@ -205,7 +207,7 @@ def start_lines(composition: Composition, address: str) -> list[str]:
         f"jimsapi {VERSION} serves {core.app} ({pipeline}) at {shown}, documentation at {address}/docs, {where}",
         f"store: {composition.store.name}",
         f"auth: {', '.join(built.name for built in composition.providers) or 'none, the API is public'}",
-        f"plugins: {', '.join(foreign) or 'only the built-in ones'}",
+        f"plugins: {', '.join(third_party) or 'only the built-in ones'}",
     ]
 
 

@@ -18,9 +18,9 @@ from prometheus_client import CollectorRegistry
 from jimsapi.plugins.core import CoreOptions, absent_reporting, refuse_absent
 from jimsapi.plugins.errors import PluginError, StartError
 from jimsapi.plugins.hooks import BUILDS
+from jimsapi.plugins.lifespans import Lifespans
 from jimsapi.plugins.manager import OWN_DISTRIBUTION, Implementation, PluginEntry, PluginManager, one_line
 from jimsapi.plugins.options import Options, Owned, Settings, specs
-from jimsapi.plugins.residents import Residents
 from jimsapi.runs.pipeline import JimsApp, takes_context
 from jimsapi.threads.errors import StoreUnusable
 
@@ -72,7 +72,7 @@ class Composition(msgspec.Struct, frozen=True):
         """The auth providers, in the order in which they are called."""
         return self.built[PROVIDER]
 
-    def told_of(self, method: str) -> tuple[Callable[[Any], None], ...]:
+    def observers_of(self, method: str) -> tuple[Callable[[Any], None], ...]:
         """The method of this name of each observer that has one."""
         return tuple(getattr(one.value, method) for one in self.built["jimsapi_observer"] if hasattr(one.value, method))
 
@@ -147,11 +147,11 @@ class Composer:
         )
         # jimsapi's own metrics register first. If a plugin uses one of their names, the plugin then gets the error.
         metrics = self._plugins.implementations("jimsapi_metrics")
-        for implementation in sorted(metrics, key=lambda one: one.entry.foreign):
+        for implementation in sorted(metrics, key=lambda one: one.entry.is_third_party):
             implementation(registry=composition.registry, settings=self._settings)
         return composition
 
-    async def enter(self, composition: Composition, residents: Residents, *, store: bool = True) -> Composition:
+    async def enter(self, composition: Composition, lifespans: Lifespans, *, store: bool = True) -> Composition:
         """Enter the async context managers, the store first, and return the composition with the entered objects.
 
         If `store` is false, the store is not entered.
@@ -160,16 +160,16 @@ class Composer:
         """
         return msgspec.structs.replace(
             composition,
-            store=await _enter(composition.store, residents) if store else composition.store,
-            built={hook: await self._enter_built(composition, hook, residents) for hook in composition.built},
+            store=await _enter(composition.store, lifespans) if store else composition.store,
+            built={hook: await self._enter_built(composition, hook, lifespans) for hook in composition.built},
         )
 
-    async def enter_providers(self, composition: Composition, residents: Residents) -> tuple[Built, ...]:
+    async def enter_providers(self, composition: Composition, lifespans: Lifespans) -> tuple[Built, ...]:
         """Enter only the auth providers, and return them in calling order. Raises as `enter` does."""
-        return await self._enter_built(composition, PROVIDER, residents)
+        return await self._enter_built(composition, PROVIDER, lifespans)
 
-    async def _enter_built(self, composition: Composition, hook: str, residents: Residents) -> tuple[Built, ...]:
-        entered = tuple([await _enter(one, residents) for one in composition.built[hook]])
+    async def _enter_built(self, composition: Composition, hook: str, lifespans: Lifespans) -> tuple[Built, ...]:
+        entered = tuple([await _enter(one, lifespans) for one in composition.built[hook]])
         return self._sorted_providers(entered) if hook == PROVIDER else entered
 
     async def _build_app(self, app: Any) -> JimsApp:
@@ -308,11 +308,11 @@ def _is_async(function: Any) -> bool:
     return inspect.iscoroutinefunction(inspect.unwrap(function))
 
 
-async def _enter(built: Built, residents: Residents) -> Built:
+async def _enter(built: Built, lifespans: Lifespans) -> Built:
     if not isinstance(built.value, AbstractAsyncContextManager):
         return built
     try:
-        value = await residents.enter(f"{built.hook} of {built.entry.distribution}", built.value, ENTER_WITHIN)
+        value = await lifespans.enter(f"{built.hook} of {built.entry.distribution}", built.value, ENTER_WITHIN)
     except (StoreUnusable, StartError):  # the message already tells the operator what to do
         raise
     except Exception as error:

@@ -33,7 +33,7 @@ class PluginEntry(msgspec.Struct, frozen=True):
         return f"plugin {self.name} ({self.value}, distribution {self.distribution} {self.version})"
 
     @property
-    def foreign(self) -> bool:
+    def is_third_party(self) -> bool:
         """Whether the plugin is not part of jimsapi's own distribution."""
         return self.value != BUILT_IN
 

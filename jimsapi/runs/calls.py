@@ -13,7 +13,7 @@ from jimsapi.runs.ending import Ending
 from jimsapi.runs.live import LiveRun, PipelineTiming, Stop
 from jimsapi.runs.pipeline import JimsApp, Pipeline, pipeline_name
 from jimsapi.runs.registry import Registry
-from jimsapi.runs.stream import StreamVoice
+from jimsapi.runs.stream import StreamOutput
 from jimsapi.runs.tasks import PipelineTask, current_pipeline
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.run import RunStatus, Snapshot, ThreadRecord
@@ -91,7 +91,7 @@ class PipelineCalls:
             load_events=partial(self.store.load_events, thread.thread_id),
         )
         if run.stream is not None and run.status is RunStatus.RUNNING:  # a conversation start is not streamed
-            context.watch(StreamVoice(run.stream))
+            context.watch(StreamOutput(run.stream))
         task = PipelineTask.begin(
             _invoke(pipeline, context), loop=loop, pipeline=name, run_id=run.run_id, thread_id=thread.thread_id
         )

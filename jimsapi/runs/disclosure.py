@@ -26,7 +26,7 @@ class Disclosure(msgspec.Struct, frozen=True):
 
     def failure(self, run_id: UUID, cause: BaseException) -> PipelineFailed:
         """Return the error for the caller of a run. Its text is also stored."""
-        return PipelineFailed.told(self._text(run_id, str(PipelineFailed(cause))))
+        return PipelineFailed.with_text(self._text(run_id, str(PipelineFailed(cause))))
 
     def stored(self, run: StoredRun) -> StoredRun:
         """Return a run as its reader may see it. A process with other options may have stored its error."""

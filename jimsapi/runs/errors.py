@@ -28,7 +28,7 @@ class PipelineFailed(DomainError):
         super().__init__(f"{self.PREFIX}{_text(cause)}")
 
     @classmethod
-    def told(cls, text: str) -> "PipelineFailed":
+    def with_text(cls, text: str) -> "PipelineFailed":
         """Return the error with this text, such as one from the store."""
         error = cls(Exception())
         error.args = (text,)
@@ -49,7 +49,7 @@ class RunTimedOut(DomainError):
         super().__init__(f"The pipeline did not answer within {seconds:g} seconds")
 
     @classmethod
-    def told(cls, text: str) -> "RunTimedOut":
+    def with_text(cls, text: str) -> "RunTimedOut":
         """Return the error with this text, such as one from the store."""
         error = cls(0)
         error.args = (text,)

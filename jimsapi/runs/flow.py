@@ -16,8 +16,8 @@ A result passes through these types:
 There are two ways to wait for an answer. Both return the `RunResult` or raise the error:
 
 - `RunService.chat` begins a run and waits for it. It is for code that needs only the answer.
-- `LiveRun.heard()` waits for a run that `RunService.begin` returned. It is for code that also needs the run, such as
-  protocol plugins, which read its identifier, thread and stream.
+- `LiveRun.wait_for_answer()` waits for a run that `RunService.begin` returned. It is for code that also needs the run,
+  such as protocol plugins, which read its identifier, thread and stream.
 """
 
 import asyncio
@@ -36,11 +36,11 @@ from jimsapi.runs.calls import PipelineCalls
 from jimsapi.runs.disclosure import Disclosure
 from jimsapi.runs.ending import Ending, ended_by_others
 from jimsapi.runs.errors import QueueTimedOut, RunBroken, RunCancelled, RunInterrupted, ServerDraining, ThreadBusy
-from jimsapi.runs.foreign import ENDINGS
 from jimsapi.runs.keys import caller_of
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import LiveRun, Stop
 from jimsapi.runs.outage import OutageLog
+from jimsapi.runs.plugin_exits import PLUGIN_EXITS
 from jimsapi.runs.quota import Quota
 from jimsapi.runs.registry import Registry
 from jimsapi.runs.resolver import ThreadResolver, resolve
@@ -142,7 +142,7 @@ class RunFlow:
         except Exception:
             logger.exception("run %s failed inside the server", run.run_id)
             run.answer_with(RunBroken())
-        except ENDINGS as cause:
+        except PLUGIN_EXITS as cause:
             if self.leaving:
                 raise
             await self._end_cancelled_flow(run, cause)
@@ -191,7 +191,7 @@ class RunFlow:
         except Exception:
             logger.exception("run %s failed inside the server", run.run_id)
             run.answer_with(RunBroken())
-        except ENDINGS as cause:
+        except PLUGIN_EXITS as cause:
             if self.leaving:
                 raise
             self._stop_cancelled_flow(run, cause)
@@ -364,7 +364,7 @@ class RunFlow:
 
     def _settle(self, run: LiveRun, outcome: Outcome) -> Coroutine[Any, Any, Settled]:
         if run.stream is not None:
-            outcome = msgspec.structs.replace(outcome, streamed=run.stream.told - 1)
+            outcome = msgspec.structs.replace(outcome, streamed=run.stream.item_count - 1)
         return self._repeat_until_stored(run, partial(self.store.finish, run.run_id, self._owner, outcome))
 
     def _record_end(self, run: LiveRun, settled: Settled) -> None:

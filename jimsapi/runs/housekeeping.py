@@ -6,8 +6,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID
 
-from jimsapi.runs.foreign import ENDINGS, being_cancelled
 from jimsapi.runs.outage import OutageLog
+from jimsapi.runs.plugin_exits import PLUGIN_EXITS, own_task_is_cancelled
 from jimsapi.runs.registry import Registry
 from jimsapi.runs.stream import Streams
 from jimsapi.runs.tasks import EndlessTask
@@ -101,8 +101,8 @@ class Housekeeping:
                     purge_at = loop.time() + PURGE_EVERY
             except StoreUnavailable as error:
                 self._outage.refused(error)
-            except (Exception, *ENDINGS):
-                if being_cancelled():
+            except (Exception, *PLUGIN_EXITS):
+                if own_task_is_cancelled():
                     raise
                 logger.exception("housekeeping failed; it is tried again")
             await asyncio.sleep(HEARTBEAT_EVERY)

@@ -13,14 +13,14 @@ from jimsapi.runs.identity import Admission
 from jimsapi.runs.inbound import Inbound
 from jimsapi.runs.quota import Account
 from jimsapi.runs.result import RunResult
-from jimsapi.runs.stream import Gap, RunStarted, RunStream, StreamVoice
+from jimsapi.runs.stream import Gap, RunStarted, RunStream, StreamOutput
 from jimsapi.runs.tasks import PipelineTask, ServiceTask
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.event import NewEvent
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import Idempotency, RunStatus, Selector, ThreadRecord
 
-LET_GO_AFTER = 0.5
+ABANDON_AFTER = 0.5
 """Seconds that a pipeline has to end after it was cancelled. After that the run ends without it."""
 
 
@@ -64,9 +64,9 @@ class LiveRun:
 
     Only the methods of this class set its fields. Other code reads them:
 
-    - `answer` is a future. Read it if it is done. To wait for the answer, await `heard()`.
+    - `answer` is a future. Read it if it is done. To wait for the answer, await `wait_for_answer()`.
     - `stream` is the run's stream, None if the run is not watched. It ends with the answer.
-    - `taken` is a future, None if no code waits for a thread. It is done, and removed, when a thread accepts the
+    - `acceptance` is a future, None if no code waits for a thread. It is done, and removed, when a thread accepts the
       message or the run ends without one. Await it under `asyncio.shield`, since several tasks may share it.
     - `known_as` is the identifier of the run that answers. It is another run's if that run has the same idempotency
       key.
@@ -76,6 +76,7 @@ class LiveRun:
 
     __slots__ = (
         "_turn",
+        "acceptance",
         "account",
         "admission",
         "answer",
@@ -94,7 +95,6 @@ class LiveRun:
         "status",
         "stop_reason",
         "stream",
-        "taken",
         "task",
         "thread",
         "timings",
@@ -124,7 +124,7 @@ class LiveRun:
         self.selectors = selectors
         self.idempotency = idempotency
         self.stream: RunStream | None = None
-        self.taken: asyncio.Future[None] | None = None
+        self.acceptance: asyncio.Future[None] | None = None
         self.answer: asyncio.Future[RunResult] = loop.create_future()
         self.began = loop.time()
         self.waited = 0.0
@@ -156,28 +156,28 @@ class LiveRun:
         """Start the task that answers the run."""
         self.task = ServiceTask.begin(flow, loop=self.answer.get_loop())
 
-    def tell(self, stream: RunStream) -> None:
+    def attach(self, stream: RunStream) -> None:
         """Send all items of the run to `stream`. To be called before a thread accepts the message."""
         self.stream = stream
 
-    def expect_thread(self) -> None:
-        """Create `taken`, so that callers can wait until a thread accepts the message."""
-        self.taken = self.answer.get_loop().create_future()
+    def expect_acceptance(self) -> None:
+        """Create `acceptance`, so that callers can wait until a thread accepts the message."""
+        self.acceptance = self.answer.get_loop().create_future()
 
     @property
     def is_awaited(self) -> bool:
-        """Whether the answer is not set yet, the stream is not over, or callers wait on `taken`."""
-        if not self.answer.done() or self.taken is not None:
+        """Whether the answer is not set yet, the stream is not over, or callers wait on `acceptance`."""
+        if not self.answer.done() or self.acceptance is not None:
             return True
         return self.stream is not None and not self.stream.is_over
 
     def enter(self, thread: ThreadRecord, created_new_thread: bool) -> None:
-        """Record the thread that accepted the message. Notifies the stream and the callers that wait on `taken`."""
+        """Record the thread that accepted the message. Notifies the stream and those who wait on `acceptance`."""
         self.thread = thread
         self.created_new_thread = created_new_thread
         if self.stream is not None:
             self.stream.put(RunStarted(self.run_id, thread.thread_id, created_new_thread))
-        self.let_in()
+        self.mark_accepted()
 
     def watch(self, stream: RunStream) -> None:
         """Send the following items of the run to `stream`. To be called after a thread has accepted the message."""
@@ -187,12 +187,12 @@ class LiveRun:
         if self.status is RunStatus.RUNNING and self.pipeline is not None and not self.pipeline.done():
             stream.put(Gap(None))  # earlier items were not recorded
             if self.context is not None:
-                self.context.watch(StreamVoice(stream))
+                self.context.watch(StreamOutput(stream))
 
     def follow(self, run_id: UUID) -> None:
         """Record that the run `run_id` answers, because it has the same idempotency key."""
         self.known_as = run_id
-        self.let_in()
+        self.mark_accepted()
 
     def end_wait(self) -> None:
         """Record how long the run waited in the queue."""
@@ -227,7 +227,7 @@ class LiveRun:
         """Release the context, since a client that reads the answer slowly keeps the run in memory."""
         self.context = None
 
-    def heard(self) -> Awaitable[RunResult]:
+    def wait_for_answer(self) -> Awaitable[RunResult]:
         """Return an awaitable for the answer. It raises the `DomainError` with which the run ends.
 
         Cancelling the wait does not cancel the run. Several callers may share a run by its idempotency key; none of
@@ -245,7 +245,7 @@ class LiveRun:
         """Set the answer, and end the stream with it. Only the first call has an effect."""
         if self.stream is not None:
             self.stream.end(answer)
-        self.let_in()
+        self.mark_accepted()
         if self.answer.done():
             return
         if isinstance(answer, BaseException):
@@ -254,11 +254,11 @@ class LiveRun:
         else:
             self.answer.set_result(answer)
 
-    def let_in(self) -> None:
-        """Complete `taken`: a thread has accepted the message, or the run ends without one."""
-        if self.taken is not None:
-            self.taken.set_result(None)
-            self.taken = None
+    def mark_accepted(self) -> None:
+        """Complete `acceptance`: a thread has accepted the message, or the run ends without one."""
+        if self.acceptance is not None:
+            self.acceptance.set_result(None)
+            self.acceptance = None
 
     def stop(self, reason: Stop) -> None:
         """Stop the run. A waiting run leaves the queue; a pipeline is cancelled, and abandoned if it does not end."""
@@ -270,7 +270,7 @@ class LiveRun:
             self.context.close()
         if self.pipeline is not None and not self.pipeline.done():
             self.pipeline.end()
-            self.pipeline.get_loop().call_later(LET_GO_AFTER, self.wake)
+            self.pipeline.get_loop().call_later(ABANDON_AFTER, self.wake)
 
     def wake(self, _: object = None) -> None:
         """Complete the future of `begin_pipeline`: the pipeline has ended, or did not end in time."""

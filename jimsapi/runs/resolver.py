@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from jimsapi.runs.foreign import ENDINGS, being_cancelled
 from jimsapi.runs.inbound import Inbound
+from jimsapi.runs.plugin_exits import PLUGIN_EXITS, own_task_is_cancelled
 from jimsapi.threads.errors import ThreadNotFound
 from jimsapi.threads.run import Selector
 
@@ -22,8 +22,8 @@ async def resolve(resolvers: Iterable[ThreadResolver], inbound: Inbound) -> tupl
     for resolver in resolvers:
         try:
             selectors = await resolver.resolve(inbound)
-        except ENDINGS as error:
-            if being_cancelled():
+        except PLUGIN_EXITS as error:
+            if own_task_is_cancelled():
                 raise
             raise RuntimeError(f"resolver {resolver!r} raised {type(error).__name__}") from error
         if selectors is not None:

@@ -33,7 +33,7 @@ def stored_result(run: StoredRun) -> RunResult | DomainError:
         case RunStatus.CANCELLED:
             return RunCancelled()
     text = run.error or ""
-    return PipelineFailed.told(text) if failure_of(run) is FailureKind.PIPELINE else RunTimedOut.told(text)
+    return PipelineFailed.with_text(text) if failure_of(run) is FailureKind.PIPELINE else RunTimedOut.with_text(text)
 
 
 def answer_to_repeat(run: StoredRun) -> RunResult | DomainError:

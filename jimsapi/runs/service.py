@@ -16,7 +16,7 @@ from jimsapi.runs.identity import PUBLIC, Admission
 from jimsapi.runs.inbound import Inbound, check_inbound
 from jimsapi.runs.keys import idempotency
 from jimsapi.runs.limits import RunLimits
-from jimsapi.runs.live import LET_GO_AFTER, LiveRun, RunRecord, Stop
+from jimsapi.runs.live import ABANDON_AFTER, LiveRun, RunRecord, Stop
 from jimsapi.runs.outage import OutageLog
 from jimsapi.runs.pipeline import JimsApp, Pipeline
 from jimsapi.runs.quota import Account, Allowance, Quota
@@ -110,8 +110,8 @@ class RunService:
             task.end()
         self._calls.end()
         if tasks:
-            await asyncio.wait(tasks, timeout=LET_GO_AFTER)
-        await self._housekeeping.stop(LET_GO_AFTER)
+            await asyncio.wait(tasks, timeout=ABANDON_AFTER)
+        await self._housekeeping.stop(ABANDON_AFTER)
         for run in self._runs:  # tasks that did not start, or do not end
             self._flow.close(run)
         await self._announcer.stop()
@@ -193,7 +193,7 @@ class RunService:
         key: str | None = None,
         selectors: Sequence[Selector] | None = None,
     ) -> LiveRun:
-        """Begin a run and return it at once. To wait for the answer, await `LiveRun.heard()`.
+        """Begin a run and return it at once. To wait for the answer, await `LiveRun.wait_for_answer()`.
 
         - `watched`: the run has a stream from its start.
         - `background`: no caller waits for the run. It waits for its turn without a time limit, and another process may
@@ -211,7 +211,7 @@ class RunService:
             if same.idempotency != identified:
                 raise KeyMismatch
             if (watched or background) and same.stream is None and same.thread is None:
-                same.tell(self.streams.open(same.run_id))  # early enough for every item of the run
+                same.attach(self.streams.open(same.run_id))  # early enough for every item of the run
             return same
         account = self._admit(inbound, admission)
         run = LiveRun(
@@ -224,9 +224,9 @@ class RunService:
             idempotency=identified,
         )
         if watched or background:
-            run.tell(self.streams.open(run.run_id))
+            run.attach(self.streams.open(run.run_id))
         if watched or background or identified is not None:
-            run.expect_thread()
+            run.expect_acceptance()
         self._launch(run, self._flow.answer(run, thread_config))
         return run
 
@@ -238,8 +238,8 @@ class RunService:
         thread_config = self._check(inbound, admission)
         run = LiveRun(inbound, admission, self._loop, account=self._admit(inbound, admission))
         if watched:
-            run.tell(self.streams.open(run.run_id, in_store=False))
-            run.expect_thread()
+            run.attach(self.streams.open(run.run_id, in_store=False))
+            run.expect_acceptance()
         self._launch(run, self._flow.answer_once(run, thread_config))
         return run
 
@@ -334,7 +334,7 @@ class RunService:
         if not await self._runs.emptied(seconds):
             logger.warning("%d runs did not end within %g s and are stopped", len(self._runs), seconds)
             self.interrupt()
-            if not await self._runs.emptied(LET_GO_AFTER + FLUSH_WITHIN):
+            if not await self._runs.emptied(ABANDON_AFTER + FLUSH_WITHIN):
                 logger.error("the outcomes of %d runs are not stored; the next start marks them", len(self._runs))
         await self._announcer.flush(FLUSH_WITHIN)
 
@@ -362,6 +362,6 @@ def _adopted(adopted: AdoptedRun, loop: asyncio.AbstractEventLoop, streams: Stre
         message=adopted.message,
         selectors=(ById(adopted.thread_id),),
     )
-    run.tell(streams.open(run.run_id))
+    run.attach(streams.open(run.run_id))
     run.turn.set()  # its turn may have come while no process worked on it
     return run

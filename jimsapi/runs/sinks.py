@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
-from jimsapi.runs.foreign import ENDINGS, being_cancelled
+from jimsapi.runs.plugin_exits import PLUGIN_EXITS, own_task_is_cancelled
 from jimsapi.runs.tasks import EndlessTask
 from jimsapi.threads.event import Event
 
@@ -80,8 +80,8 @@ class SinkQueue:
             try:
                 async with asyncio.timeout(DELIVERY_TIMEOUT):
                     await self._sink.deliver(batch)
-            except (Exception, *ENDINGS) as error:
-                if being_cancelled():
+            except (Exception, *PLUGIN_EXITS) as error:
+                if own_task_is_cancelled():
                     raise
                 self.outcomes["failed"] += len(batch)
                 logger.error("event sink %s failed: %s: %s", self.name, type(error).__name__, error)

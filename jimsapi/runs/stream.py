@@ -130,7 +130,7 @@ class RunStream:
         self._grow(STREAM_BYTES)
 
     @property
-    def told(self) -> int:
+    def item_count(self) -> int:
         """The number of live items since the start."""
         return self._dropped + len(self._items)
 
@@ -168,7 +168,7 @@ class RunStream:
 
         Current readers miss live items, and read the events from the store.
         """
-        self._dropped = self.told
+        self._dropped = self.item_count
         self._items, self._sizes = [], []
         if self.in_store and self.ended is not None and isinstance(self.ended.answer, RunResult):
             self.ended = None
@@ -192,11 +192,11 @@ class RunStream:
         Raises:
             StreamReleased: the store has the remaining items.
         """
-        while (told := self.told) <= after:
+        while (item_count := self.item_count) <= after:
             if self._released:
                 raise StreamReleased
             if self.ended is not None:
-                return _ending(self.ended, after, told)
+                return _ending(self.ended, after, item_count)
             change = asyncio.get_running_loop().create_future()
             self._waiting.append(change)
             try:
@@ -264,13 +264,13 @@ def _events(ended: Ended) -> tuple[NewEvent, ...]:
     return ended.answer.events if isinstance(ended.answer, RunResult) else ()
 
 
-def _ending(ended: Ended, after: int, told: int) -> Read | None:
-    """Return the item after position `after`, if all `told` live items are read: an event, the ending, or None."""
+def _ending(ended: Ended, after: int, item_count: int) -> Read | None:
+    """Return the item after position `after` if all live items are read: an event, the ending, or None."""
     if after == THE_END:
         return None
     events = _events(ended)
-    if after - told < len(events):
-        return after + 1, events[after - told]
+    if after - item_count < len(events):
+        return after + 1, events[after - item_count]
     return THE_END, ended
 
 
@@ -321,14 +321,14 @@ async def replay(run: StoredRun, after: int, answer: RunResult | DomainError) ->
     if run.streamed is None:  # the run's process died, so the number of live items is unknown
         if after < THE_END:
             yield after, Gap(None)
-        told = after
+        item_count = after
     else:
-        told = 1 + run.streamed
-        if after < told:
-            yield told, Gap(told - after)
-            after = told
+        item_count = 1 + run.streamed
+        if after < item_count:
+            yield item_count, Gap(item_count - after)
+            after = item_count
     ended = Ended(answer)
-    while (found := _ending(ended, after, told)) is not None:
+    while (found := _ending(ended, after, item_count)) is not None:
         after = found[0]
         yield found
 
@@ -375,7 +375,7 @@ class Streams:
         stream = self._streams.get(run_id)
         if stream is None:
             return
-        if stream.told and not stream.is_cut:
+        if stream.item_count and not stream.is_cut:
             self._ended.append((now + KEPT_FOR, run_id, stream))
         else:
             self._forget(run_id, stream)  # its current readers can still read it to the end
@@ -405,15 +405,15 @@ class Streams:
             self.size -= stream.size
 
 
-class StreamVoice:
-    """The `Voice` of a watched run: it puts the pipeline's deltas and statuses into the stream."""
+class StreamOutput:
+    """The `LiveOutput` of a watched run: it puts the pipeline's deltas and statuses into the stream."""
 
     __slots__ = ("_stream",)
 
     def __init__(self, stream: RunStream) -> None:
         self._stream = stream
 
-    def say(self, message_id: UUID, content: str) -> None:
+    def send_delta(self, message_id: UUID, content: str) -> None:
         """Put the next piece of a message into the stream."""
         if type(content) is str and content.isascii():  # the usual case, at half the cost of the other
             self._stream.put(Delta(message_id, content), len(content))

@@ -28,7 +28,7 @@ from uuid import UUID
 
 import httpx
 
-from jimsapi.runs.foreign import ENDINGS, being_cancelled
+from jimsapi.runs.plugin_exits import PLUGIN_EXITS, own_task_is_cancelled
 from jimsapi.runs.tasks import ServiceTask
 from jimsapi.threads.errors import InputRefused, RunNotFound, StoreUnavailable
 from jimsapi.threads.run import OPEN, StoredRun
@@ -278,8 +278,8 @@ class Webhooks:
             self._end(webhook, "delivered")
         except Undelivered as fault:
             self._retry_or_fail(webhook, fault)
-        except (Exception, *ENDINGS):
-            if being_cancelled():
+        except (Exception, *PLUGIN_EXITS):
+            if own_task_is_cancelled():
                 raise
             logger.exception("run %s: its webhook at %s failed inside the server", webhook.run_id, webhook.url.host)
             self._end(webhook, "failed")

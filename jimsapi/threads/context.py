@@ -43,10 +43,10 @@ class StatusUpdater(Protocol):
     async def update_status(self, status: StatusEvent | str) -> None: ...
 
 
-class Voice(StatusUpdater, Protocol):
+class LiveOutput(StatusUpdater, Protocol):
     """Receives the deltas and statuses of a watched run while its pipeline works."""
 
-    def say(self, message_id: UUID, content: str) -> None:
+    def send_delta(self, message_id: UUID, content: str) -> None:
         """Send the next piece of a message. The event of the whole message will have the identifier `message_id`."""
 
 
@@ -119,7 +119,7 @@ class ThreadContext:
         self.truncated = truncated
         self._rows = rows
         self._load_events = load_events
-        self._voice: Voice | None = None
+        self._output: LiveOutput | None = None
         self._streamed: list[str] = []
         self._message_id: UUID | None = None
         self._closed = False
@@ -248,8 +248,8 @@ class ThreadContext:
         if self._message_id is None:
             self._message_id = uuid7()
         self._streamed.append(text)
-        if self._voice is not None:
-            self._voice.say(self._message_id, text)
+        if self._output is not None:
+            self._output.send_delta(self._message_id, text)
         await asyncio.sleep(0)
 
     def set_state(self, state_name: str, state: Any) -> None:
@@ -288,9 +288,9 @@ class ThreadContext:
         if self.status_updater is not None:
             await self.status_updater.update_status(status)
 
-    def watch(self, voice: Voice) -> None:
-        """Send the following deltas and statuses to `voice`. Called by the service."""
-        self._voice = self.status_updater = voice
+    def watch(self, output: LiveOutput) -> None:
+        """Send the following deltas and statuses to `output`. Called by the service."""
+        self._output = self.status_updater = output
 
     def speak_from_threads(self) -> None:
         """Allow calls from other threads than that of the running loop. Called by the service."""
@@ -321,7 +321,7 @@ class ThreadContext:
 
     def _complete_stream(self, message: str) -> UUID:
         """End the open stream, if there is one. Returns the identifier for the event of `message`."""
-        if self._message_id is None and self._voice is None:
+        if self._message_id is None and self._output is None:
             return uuid7()
         self._ensure_open()
         event_id, streamed = self._message_id, "".join(self._streamed)
@@ -332,8 +332,8 @@ class ThreadContext:
             event_id, streamed = None, ""
         if event_id is None:
             event_id = uuid7()
-        if self._voice is not None and isinstance(message, str) and len(message) > len(streamed):
-            self._voice.say(event_id, message[len(streamed) :])
+        if self._output is not None and isinstance(message, str) and len(message) > len(streamed):
+            self._output.send_delta(event_id, message[len(streamed) :])
         return event_id
 
 

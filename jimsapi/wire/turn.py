@@ -120,8 +120,8 @@ async def begin_turn(
         key = idempotency_key(request) if isinstance(request, Request) else None
         selectors = names.selectors(request, turn, contact)
         run = service.begin(inbound, admission, watched=watched, key=key, selectors=selectors)
-    if watched and run.taken is not None:
-        await asyncio.shield(run.taken)
+    if watched and run.acceptance is not None:
+        await asyncio.shield(run.acceptance)
     note_run(request, run)
     if watched and (error := refusal(run)) is not None:
         raise error
@@ -131,6 +131,6 @@ async def begin_turn(
 async def answer_of(request: Connection, run: LiveRun) -> RunResult:
     """Wait for a run and return its answer. Raises the `DomainError` that it ends with."""
     try:
-        return await run.heard()
+        return await run.wait_for_answer()
     finally:
         note_run(request, run)

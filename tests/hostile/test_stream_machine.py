@@ -151,7 +151,7 @@ class StreamMachine(RuleBasedStateMachine):
     @invariant()
     def what_is_kept_is_bounded_and_the_newest(self) -> None:
         for model in self.models:
-            assert model.stream.told == len(model.put)
+            assert model.stream.item_count == len(model.put)
             if self.is_released(model):
                 assert all(model.stream.ready(after) == [] for after in range(len(model.put) + 1))
                 continue

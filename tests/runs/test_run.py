@@ -354,11 +354,11 @@ async def test_who_watches_a_run_that_is_cut_off_at_the_exit_is_told_also_if_its
 
     async with RunService(JimsApp(Bot()), Stuck(), [DefaultResolver()]) as service:
         run = service.begin(inbound("hi"), PUBLIC, watched=True)
-        taken = run.taken
+        acceptance = run.acceptance
         await reached.wait()
         run.answer.cancel()
-    assert taken is not None
-    assert taken.done()
+    assert acceptance is not None
+    assert acceptance.done()
     assert run.stream is not None
     assert run.stream.ended is not None
     assert isinstance(run.stream.ended.answer, RunInterrupted)
@@ -501,7 +501,7 @@ async def test_what_a_pipeline_leaves_running_is_not_heard_once_it_has_ended(fai
             await left[0]
         assert run.stream is not None
         stored = await service.store.run(run.run_id, None, None)
-        assert stored.streamed == run.stream.told - 1
+        assert stored.streamed == run.stream.item_count - 1
 
 
 async def test_an_event_that_exits_when_looked_at_does_not_take_the_server_down() -> None:

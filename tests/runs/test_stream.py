@@ -36,8 +36,8 @@ from jimsapi.runs.stream import (
     RunStarted,
     RunStream,
     Status,
+    StreamOutput,
     Streams,
-    StreamVoice,
 )
 from jimsapi.stores.memory import MemoryStore
 from jimsapi.threads.errors import StoreUnavailable, ThreadNotFound
@@ -236,7 +236,7 @@ async def test_open_ones_lose_their_own_oldest_items_once_nothing_else_can_go(mo
     for number in range(20):
         loud.put(status(str(number)), 100)
     assert streams.size <= module.ALL_BYTES
-    assert (quiet.told, loud.told) == (4, 20)
+    assert (quiet.item_count, loud.item_count) == (4, 20)
     quiet.end(FAULT)
     loud.end(FAULT)
     assert (await items(quiet))[0] == status("x")
@@ -368,16 +368,16 @@ class Loud(str):
 )
 async def test_every_status_is_text_of_some_kind(said: Any, text: str, kind: str) -> None:
     stream = new_stream()
-    await StreamVoice(stream).update_status(said)
+    await StreamOutput(stream).update_status(said)
     assert await stream.next() == (1, Status(text, kind))
 
 
 async def test_what_is_no_status_is_passed_over_and_a_piece_is_utf_8() -> None:
     stream = new_stream()
-    voice = StreamVoice(stream)
-    await voice.update_status(5)
+    output = StreamOutput(stream)
+    await output.update_status(5)
     message_id = uuid4()
-    voice.say(message_id, "a\ud800é")
+    output.send_delta(message_id, "a\ud800é")
     stream.end(FAULT)
     assert await items(stream) == [Delta(message_id, "a?é"), Ended(FAULT)]
 
@@ -548,7 +548,7 @@ async def test_a_run_that_is_watched_in_its_midst_says_that_something_is_missing
             "event comm.assistant_message " + SAID % "Hello",
             "RunResult",
         ]
-        assert (await service.store.run(run.run_id, None, None)).streamed == stream.told - 1
+        assert (await service.store.run(run.run_id, None, None)).streamed == stream.item_count - 1
 
 
 async def test_a_run_that_is_watched_while_it_waits_has_missed_nothing() -> None:

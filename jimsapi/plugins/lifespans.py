@@ -13,7 +13,7 @@ LEAVE_WITHIN = 10.0
 """Seconds within which a context manager has to exit at shutdown."""
 
 
-class Residents:
+class Lifespans:
     """Async context managers that are entered at start and exited, in reverse order, at shutdown.
 
     Each one is entered in a task of its own. If the task group of one fails, the failure is logged and the others stay
@@ -21,35 +21,35 @@ class Residents:
     """
 
     def __init__(self) -> None:
-        self._residents: list[_Resident] = []
+        self._lifespans: list[_Lifespan] = []
 
     async def enter(self, name: str, manager: AbstractAsyncContextManager[Any], within: float | None = None) -> Any:
         """Enter `manager`, and return the value of its `__aenter__`. `name` is for log messages.
 
         Raises the exception of `__aenter__`, or `TimeoutError` if that takes longer than `within` seconds.
         """
-        resident = _Resident(name, manager)
-        self._residents.append(resident)
+        lifespan = _Lifespan(name, manager)
+        self._lifespans.append(lifespan)
         try:
-            return await resident.wait_entered(within)
+            return await lifespan.wait_entered(within)
         except BaseException:
-            self._residents.remove(resident)
-            resident.abandon()
+            self._lifespans.remove(lifespan)
+            lifespan.abandon()
             raise
 
     async def leave(self) -> None:
         """Exit all context managers, the last one first. One that fails or takes too long is logged."""
-        while self._residents:
-            await self._residents.pop().leave()
+        while self._lifespans:
+            await self._lifespans.pop().leave()
 
 
-class _Resident:
+class _Lifespan:
     def __init__(self, name: str, manager: AbstractAsyncContextManager[Any]) -> None:
         self.name = name
         self.entered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._leaving = asyncio.Event()
         loop = asyncio.get_running_loop()
-        self._task = ServiceTask.begin(self._live(manager), loop=loop, name=f"resident {name}")
+        self._task = ServiceTask.begin(self._live(manager), loop=loop, name=f"lifespan {name}")
 
     async def _live(self, manager: AbstractAsyncContextManager[Any]) -> None:
         try:

@@ -2,11 +2,11 @@
 
 import asyncio
 
-ENDINGS = (SystemExit, asyncio.CancelledError)
+PLUGIN_EXITS = (SystemExit, asyncio.CancelledError)
 """If a plugin raises one and jimsapi does not catch it, it ends the server, or the task that awaits the plugin."""
 
 
-def being_cancelled() -> bool:
+def own_task_is_cancelled() -> bool:
     """Return whether the current task itself is being cancelled.
 
     If not, a `CancelledError` comes from a task that the plugin awaited.
