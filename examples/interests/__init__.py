@@ -5,7 +5,7 @@ from jimsapi import JimsApp
 from .pipeline import answer_interests, greet
 from .tables import data_folder, read_tables
 
-# A folder that cannot be used stops the start, not the first question. The database itself opens with that question.
+# A faulty folder stops the start here. The database opens only with the first question.
 read_tables(data_folder())
 
 __all__ = ["answer_interests", "app", "greet"]

@@ -7,37 +7,37 @@ from .graph import Graph
 from .names import Match
 from .question import Kind, Question
 
-MOST_CANDIDATES = 5
+MAX_CANDIDATES = 5
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What to say, and where it comes from.
+    """The text of an answer, and its sources.
 
-    `remarks` are about names that were not as written, and come before `text`. `names` are the rows that `text` gives,
-    all of them, `kin` all names of their kind in the data; `cypher` the queries that found the rows.
+    `remarks` report names that were corrected, and come before `text`. `names` are all rows that `text` contains, and
+    `all_names` are all names of their kind in the data. `cypher` are the queries that found the rows.
     """
 
     text: str
     remarks: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
-    kin: Sequence[str] = ()
+    all_names: Sequence[str] = ()
     cypher: tuple[str, ...] = ()
 
     def full(self, text: str | None = None) -> str:
-        """The remarks, then `text`; by default its own."""
+        """Return the remarks and `text`. The default of `text` is the answer's own."""
         return " ".join([*self.remarks, text or self.text])
 
 
 def answer_question(question: Question | None, graph: Graph) -> Answer:
-    """Look the question up. One that was not understood (None) is answered with examples."""
+    """Answer a question from the graph. If it was not understood (None), the answer has examples."""
     if question is None:
         return Answer(f"I did not understand that. {examples(graph)}")
     unknown = [_not_found(match, question.kind) for match in question.matches if match.name is None]
     if unknown:
         return Answer(" ".join(unknown))
-    remarks = tuple(f"No “{near.asked}”; the nearest is {near.name}." for near in question.matches if not near.exact)
-    # The keys of a dict: somebody who is named twice is still one person.
+    remarks = tuple(f"No “{near.written}”; the nearest is {near.name}." for near in question.matches if not near.exact)
+    # A dict removes duplicates and keeps the order.
     names = list(dict.fromkeys(match.name for match in question.matches if match.name))
     if question.kind is Kind.FANS:
         return _fans(names, graph, remarks)
@@ -47,20 +47,20 @@ def answer_question(question: Question | None, graph: Graph) -> Answer:
 
 
 def examples(graph: Graph) -> str:
-    """What can be asked, with names from the data."""
+    """Return examples of questions, with names from the data."""
     people, interests = graph.people.all, graph.interests.all
     if not people or not interests:
         return "There is nobody to ask about yet: the data is empty."
-    asked = [f"“What are {people[0]}'s interests?”", f"“Who likes {interests[0]}?”"]
+    questions = [f"“What are {people[0]}'s interests?”", f"“Who likes {interests[0]}?”"]
     if len(people) > 1:
-        asked.append(f"“What do {people[0]} and {people[1]} have in common?”")
-    return f"Ask me about people and their interests, for example: {', '.join(asked)}"
+        questions.append(f"“What do {people[0]} and {people[1]} have in common?”")
+    return f"Ask me about people and their interests, for example: {', '.join(questions)}"
 
 
 def _interests(people: Sequence[str], graph: Graph, remarks: tuple[str, ...]) -> Answer:
     found = [graph.interests_of(person) for person in people]
     sentences = [
-        _ended(f"{person} is interested in {', '.join(rows.names)}")
+        _with_full_stop(f"{person} is interested in {', '.join(rows.names)}")
         if rows.names
         else f"{person} has no interests on record."
         for person, rows in zip(people, found, strict=True)
@@ -71,9 +71,9 @@ def _interests(people: Sequence[str], graph: Graph, remarks: tuple[str, ...]) ->
 
 def _fans(interests: Sequence[str], graph: Graph, remarks: tuple[str, ...]) -> Answer:
     found = graph.fans_of(interests)
-    who = ", ".join(found.names) or "Nobody"
+    people = ", ".join(found.names) or "Nobody"
     verb = "are" if len(found.names) > 1 else "is"
-    text = _ended(f"{who} {verb} interested in {_all_of(interests)}")
+    text = _with_full_stop(f"{people} {verb} interested in {_all_of(interests)}")
     return Answer(text, remarks, tuple(found.names), graph.people.all, (found.cypher,))
 
 
@@ -88,16 +88,16 @@ def _in_common(people: Sequence[str], graph: Graph, remarks: tuple[str, ...]) ->
 
 def _not_found(match: Match, kind: Kind) -> str:
     if match.candidates:
-        first, more = match.candidates[:MOST_CANDIDATES], len(match.candidates) - MOST_CANDIDATES
+        first, more = match.candidates[:MAX_CANDIDATES], len(match.candidates) - MAX_CANDIDATES
         others = [f"one of {more} others"] if more > 0 else []
-        return f"No “{match.asked}”; did you mean {' or '.join([*first, *others])}?"
+        return f"No “{match.written}”; did you mean {' or '.join([*first, *others])}?"
     if kind is Kind.FANS:
-        return f"“{match.asked}” was not found: there is no interest of that name, nor one spelt like it."
-    return f"“{match.asked}” was not found: there is nobody of that name, nor one spelt like it."
+        return f"“{match.written}” was not found: there is no interest of that name, nor one spelt like it."
+    return f"“{match.written}” was not found: there is nobody of that name, nor one spelt like it."
 
 
-def _ended(sentence: str) -> str:
-    """With a full stop, unless its last name brings a mark of its own."""
+def _with_full_stop(sentence: str) -> str:
+    """Return the sentence with a full stop, unless its last name ends with a punctuation mark."""
     return sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."
 
 
@@ -106,5 +106,5 @@ def _and(names: Sequence[str]) -> str:
 
 
 def _all_of(names: Sequence[str]) -> str:
-    """ "A", "both A and B", "all of A, B and C": so that nobody takes it for "A or B"."""
+    """Return "A", "both A and B" or "all of A, B and C", which nobody can read as "A or B"."""
     return ("", "both ", "all of ")[min(len(names), 3) - 1] + _and(names)

@@ -1,4 +1,4 @@
-"""The graph: people, interests and their links in an embedded database, asked in Cypher."""
+"""The graph: people, interests and their links in an embedded database, with queries in Cypher."""
 
 import re
 import threading
@@ -40,16 +40,16 @@ _ADD_LINKS = (
 )
 # The cost of one UNWIND grows with the square of its rows.
 _BATCH = 1000
-# Bytes, both. Left to itself the database takes most of the memory for its buffers and 8 TB of address space.
-_BUFFERS = 256 << 20
-_LARGEST = 1 << 30
+# Bytes. By default, the database uses most of the memory for its buffers, and 8 TB of address space.
+_BUFFER_BYTES = 256 << 20
+_MAX_BYTES = 1 << 30
 
 Parameter = str | int | list[str]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What a query gave: names, and the query as a person would write it."""
+    """The result of a query: names, and the query as a person would write it."""
 
     names: list[str]
     cypher: str
@@ -63,8 +63,8 @@ class Graph:
         self.people = Names(tables.people.values())
         self.interests = Names(tables.interests.values())
         links = [(tables.people[person], tables.interests[interest]) for person, interest in tables.links]
-        self._place = {link: place for place, link in enumerate(links)}
-        # A connection runs one query at a time; waiting for it here relies on no lock inside the library.
+        self._position = {link: position for position, link in enumerate(links)}
+        # A connection runs one query at a time. This lock does not rely on locks inside the library.
         self._lock = threading.Lock()
         self._connection = _connect()
         for statement in _SCHEMA:
@@ -74,40 +74,40 @@ class Graph:
         self._add(_ADD_LINKS, [{"person": person, "interest": interest} for person, interest in tables.links])
 
     def interests_of(self, person: str) -> Rows:
-        """A person's interests, in data order."""
-        names, cypher = self._ask(INTERESTS_OF, {"person": person})
+        """Return a person's interests, in data order."""
+        names, cypher = self._query(INTERESTS_OF, {"person": person})
         return Rows(self._in_data_order(person, names), cypher)
 
     def interests_in_common(self, people: Sequence[str]) -> Rows:
-        """The interests that all these (different) people have, in the data order of the first one's."""
-        names, cypher = self._ask(IN_COMMON, {"people": [*people], "number": len(people)})
+        """Return the interests that all these (different) people share, in the data order of the first person's."""
+        names, cypher = self._query(IN_COMMON, {"people": [*people], "number": len(people)})
         return Rows(self._in_data_order(people[0], names), cypher)
 
     def fans_of(self, interests: Sequence[str]) -> Rows:
-        """The people who have all these (different) interests, in alphabetical order."""
+        """Return the people who have all these (different) interests, in alphabetical order."""
         if len(interests) == 1:
-            names, cypher = self._ask(FANS_OF, {"interest": interests[0]})
+            names, cypher = self._query(FANS_OF, {"interest": interests[0]})
         else:
-            names, cypher = self._ask(FANS_OF_ALL, {"interests": [*interests], "number": len(interests)})
+            names, cypher = self._query(FANS_OF_ALL, {"interests": [*interests], "number": len(interests)})
         return Rows(sorted(names, key=lambda name: (fold(name), name)), cypher)
 
     def _in_data_order(self, person: str, interests: list[str]) -> list[str]:
-        return sorted(interests, key=lambda interest: self._place[person, interest])
+        return sorted(interests, key=lambda interest: self._position[person, interest])
 
     def _add(self, statement: str, rows: list[dict[str, str]]) -> None:
         for start in range(0, len(rows), _BATCH):
             self._connection.execute(statement, {"rows": rows[start : start + _BATCH]})
 
-    def _ask(self, query: str, parameters: dict[str, Parameter]) -> tuple[list[str], str]:
+    def _query(self, query: str, parameters: dict[str, Parameter]) -> tuple[list[str], str]:
         with self._lock:
             result = self._connection.execute(query, parameters)
-            # A list would be the answer to several statements in one text.
+            # Only several statements in one text return a list.
             assert not isinstance(result, list)
             return [name for (name,) in result.get_all()], written_out(query, parameters)
 
 
 def open_graph(folder: Path) -> Graph:
-    """The graph of that folder, loaded at the first call. Raises `DataError` if it cannot be."""
+    """Return the graph of a folder, loaded at the first call. Raises `DataError` if the folder cannot be loaded."""
     with _opening:
         return _open(folder)
 
@@ -121,7 +121,7 @@ def _open(folder: Path) -> Graph:
 
 
 def written_out(query: str, parameters: dict[str, Parameter]) -> str:
-    """The query with its parameters put in as Cypher literals: the same question, for a person to read or to paste."""
+    """Return the query with its parameters as Cypher literals, so that a person can read or paste it."""
     return re.sub(r"\$(\w+)", lambda found: _literal(parameters[found[1]]), query)
 
 
@@ -135,10 +135,10 @@ def _literal(value: Parameter) -> str:
 
 
 def _connect() -> "ladybug.Connection":
-    # Imported here: a process that is never asked need not load it.
+    # Imported here, so that a process that gets no question does not load it.
     try:
         import ladybug
     except ImportError:
         raise DataError("the interests example needs the database `ladybug`: pip install 'jimsapi[examples]'") from None
-    database = ladybug.Database(":memory:", buffer_pool_size=_BUFFERS, max_db_size=_LARGEST, max_num_threads=1)
+    database = ladybug.Database(":memory:", buffer_pool_size=_BUFFER_BYTES, max_db_size=_MAX_BYTES, max_num_threads=1)
     return ladybug.Connection(database)

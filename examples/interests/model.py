@@ -21,12 +21,12 @@ _TASK = (
 
 
 class ModelError(Exception):
-    """The model gave no text that can be used. The message never holds the key, nor what the server wrote."""
+    """The model returned no usable text. The message contains neither the key nor the server's text."""
 
 
 @dataclass(frozen=True)
 class Phrasing:
-    """What came of asking the model: a `text`, or an `error` that says why there is none; and the tokens it took."""
+    """The result of a call of the model: a `text`, or an `error` that says why there is none, and the tokens used."""
 
     text: str | None = None
     error: str | None = None
@@ -35,7 +35,7 @@ class Phrasing:
 
 @dataclass(frozen=True)
 class Model:
-    """Which model, and where. `timeout` is in seconds and covers the whole call."""
+    """The name and address of a model. `timeout` is in seconds and covers the whole call."""
 
     name: str
     base_url: str = DEFAULT_BASE_URL
@@ -43,10 +43,10 @@ class Model:
     timeout: float = 30
 
     async def phrase(self, question: str, answer: Answer) -> Phrasing:
-        """Have the answer phrased.
+        """Return the answer in the model's words.
 
-        A text that leaves out one of its names, or adds another of that kind, is an error: an answer has to be complete
-        and true.
+        An answer has to be complete and true, so a text that omits one of its names, or adds another name of that kind,
+        is an error.
         """
         tokens: dict[str, int] = {}
         try:
@@ -54,7 +54,7 @@ class Model:
                 reply = await self._post(question, answer)
             tokens = _tokens(reply)
             text = _text(reply)
-            _check(text, answer)
+            _check_names(text, answer)
         except TimeoutError:
             return Phrasing(error=f"no answer within {self.timeout:g} s")
         except ModelError as error:
@@ -62,13 +62,13 @@ class Model:
         return Phrasing(text=text, tokens=tokens)
 
     async def _post(self, question: str, answer: Answer) -> Any:
-        # Imported here: without a model, nothing is spent on it.
+        # Imported here, so that a server without a model does not load it.
         import httpx
 
-        told = {"question": question, "rows": answer.names, "plain_answer": answer.text}
+        facts = {"question": question, "rows": answer.names, "plain_answer": answer.text}
         messages = [
             {"role": "system", "content": _TASK},
-            {"role": "user", "content": json.dumps(told, ensure_ascii=False)},
+            {"role": "user", "content": json.dumps(facts, ensure_ascii=False)},
         ]
         try:
             headers = {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
@@ -79,7 +79,7 @@ class Model:
                     headers=headers,
                 )
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-            # Only the kind of error: its text may quote the address or a header.
+            # The message has only the kind of error, because its text may quote the address or a header.
             raise ModelError(f"the request failed ({type(error).__name__})") from None
         if not response.is_success:
             raise ModelError(f"the server answered with status {response.status_code}")
@@ -90,9 +90,9 @@ class Model:
 
 
 def configured_model() -> Model | None:
-    """The model that `OPENAI_BASE_URL`, `OPENAI_API_KEY` and `OPENAI_MODEL` name.
+    """Return the model that `OPENAI_BASE_URL`, `OPENAI_API_KEY` and `OPENAI_MODEL` name.
 
-    None if neither an address nor a key is set. An empty variable counts as unset.
+    Returns None if neither an address nor a key is set. An empty variable counts as unset.
     """
     base_url, api_key = os.environ.get("OPENAI_BASE_URL"), os.environ.get("OPENAI_API_KEY")
     if not base_url and not api_key:
@@ -117,19 +117,19 @@ def _tokens(reply: Any) -> dict[str, int]:
     return {kind: count for kind, count in usage.items() if isinstance(count, int)}
 
 
-def _check(text: str, answer: Answer) -> None:
-    rest = text.translate(APOSTROPHES)
+def _check_names(text: str, answer: Answer) -> None:
+    unmatched = text.translate(APOSTROPHES)
     names = set(answer.names)
-    # Longest first, and each taken out: "Cider" is not named by a text that names "Apple Cider".
+    # Longer names are removed first, so that "Apple Cider" does not count as "Cider".
     for name in sorted(names, key=len, reverse=True):
-        rest, times = re.subn(_whole(name), "|", rest, flags=re.IGNORECASE)
-        if not times:
+        unmatched, count = re.subn(_pattern(name), "|", unmatched, flags=re.IGNORECASE)
+        if not count:
             raise ModelError(f"the model left out {name}")
-    for name in answer.kin:
-        # Capitals count: somebody may "love to go" where Love and Go are interests.
-        if name not in names and re.search(_whole(name), rest):
+    for name in answer.all_names:
+        # This is case-sensitive: a text may have "love to go" although Love and Go are interests.
+        if name not in names and re.search(_pattern(name), unmatched):
             raise ModelError(f"the model added {name}")
 
 
-def _whole(name: str) -> str:
+def _pattern(name: str) -> str:
     return rf"(?<!\w){re.escape(name.translate(APOSTROPHES))}(?!\w)"

@@ -1,4 +1,4 @@
-"""The pipelines: what happens between a message and its answer."""
+"""The pipelines: they answer messages."""
 
 import asyncio
 from typing import Any
@@ -12,20 +12,20 @@ from .question import read_question
 from .tables import data_folder
 
 THRESHOLD = 0.8
-"""A field that readers of `rag.query_processed` expect. It is about vector search, and there is none here."""
+"""A field that readers of `rag.query_processed` expect. It is for vector search, which this example does not use."""
 
 
 async def greet(ctx: ThreadContext) -> None:
-    """Start a conversation: say what can be asked."""
+    """Start a conversation with examples of questions."""
     graph = await asyncio.to_thread(open_graph, data_folder())
     ctx.send_message(f"Hello! {examples(graph)}")
 
 
 async def answer_interests(ctx: ThreadContext) -> None:
-    """Answer the newest message, and say in `rag.query_processed` how the answer came about."""
+    """Answer the newest message, and report in `rag.query_processed` how the answer was found."""
     await ctx.update_agent_status(StatusEvent("Asking the graph", "searching"))
-    messages = _said_by_user(ctx)
-    # In a thread: reading names and asking the database take the processor, and other conversations must go on.
+    messages = _user_messages(ctx)
+    # In a thread, because finding names and querying the database would block other conversations.
     answer = await asyncio.to_thread(_look_up, messages)
     text, technical_info = await _phrase(ctx, messages[-1], answer)
     ctx.send_message(text)
@@ -35,9 +35,9 @@ async def answer_interests(ctx: ThreadContext) -> None:
     )
 
 
-def _said_by_user(ctx: ThreadContext) -> list[str]:
-    """The person's messages, oldest first; at least one, which may be empty."""
-    contents = [said.get("content") for said in ctx.history if said.get("role") == "user"]
+def _user_messages(ctx: ThreadContext) -> list[str]:
+    """Return the person's messages, oldest first: at least one, which may be empty."""
+    contents = [message.get("content") for message in ctx.history if message.get("role") == "user"]
     return [content if isinstance(content, str) else "" for content in contents] or [""]
 
 
@@ -47,7 +47,7 @@ def _look_up(messages: list[str]) -> Answer:
 
 
 async def _phrase(ctx: ThreadContext, question: str, answer: Answer) -> tuple[str, dict[str, Any]]:
-    """The words of the answer, the model's if there is one, and the technical facts."""
+    """Return the text of the answer, by the model if there is one, and the technical facts."""
     technical_info: dict[str, Any] = {
         "vts_queries": [],
         "cypher_queries": [*answer.cypher],
@@ -58,7 +58,7 @@ async def _phrase(ctx: ThreadContext, question: str, answer: Answer) -> tuple[st
     }
     model = configured_model()
     if model is None or not answer.names:
-        # Without rows there is nothing to phrase, and a model would be tempted to find some.
+        # Without rows there is nothing to phrase, and a model might invent some.
         return answer.full(), technical_info
     await ctx.update_agent_status(StatusEvent("Writing the answer", "writing"))
     phrasing = await model.phrase(question, answer)

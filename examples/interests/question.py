@@ -1,4 +1,4 @@
-"""Reading a question: what kind it is, and about whom or what."""
+"""Reads questions: their kind, and the people or interests that they name."""
 
 import re
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ from enum import Enum, auto
 from .names import APOSTROPHES, Match, Names, without_possessive
 
 LONGEST = 300
-"""Characters. A longer message is no question of these kinds."""
+"""Characters. A longer message is not a question of these kinds."""
 
 LOOK_BACK = 20
 """Messages. A follow-up is read against the newest question in them."""
 
 
 class Kind(Enum):
-    """What is asked for."""
+    """The kind of a question."""
 
     INTERESTS = auto()  # the interests of people
     FANS = auto()  # the people who share interests
@@ -24,14 +24,14 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Question:
-    """A kind, and the names as they were understood: people for `INTERESTS` and `COMMON`, interests for `FANS`."""
+    """The kind of a question, and the names in it: people for `INTERESTS` and `COMMON`, interests for `FANS`."""
 
     kind: Kind
     matches: list[Match]
 
 
 def read_question(messages: Sequence[str], people: Names, interests: Names) -> Question | None:
-    """Read the last of a person's messages, against the earlier ones if it is a follow-up. None: not understood."""
+    """Read the last of a person's messages; a follow-up refers to earlier ones. None: not understood."""
     question = previous = None
     for message in messages[-LOOK_BACK:]:
         question = _read(message, previous, people, interests)
@@ -59,7 +59,7 @@ _NO_NAME = "(?:the|all|some|my|your|his|her|our|their)"
 _PEOPLE = "(?:people|persons?|everyone|everybody|anyone|anybody|those)"
 _WHO = f"(?:(?:{_LIST} )?who|(?:{_LIST} {_THE})?{_PEOPLE} (?:who|that))(?: else| all)?(?: also)?"
 
-# In this order: what two people "do ... share" would else be read as what one person does.
+# The order matters: "do ... share" must be read as a question about two people before one about one person.
 _PHRASES = {
     Kind.COMMON: [
         f"{_WHAT} (?:do|does) (.+?) (?:both |all )?{_SHARE}",
@@ -103,7 +103,7 @@ _QUOTES = str.maketrans("", "", '“”„«»"')
 
 
 def _tidy(message: str) -> str:
-    """One line, one kind of apostrophe, no quotation marks, nothing after the last word."""
+    """Return the message as one line, with one kind of apostrophe, without quotation marks, up to its last word."""
     text = " ".join(message.translate(APOSTROPHES).translate(_QUOTES).split())
     text = text.lstrip("¿¡ ").rstrip(" ?!.…,;:")
     return _POLITE.sub("", text)
@@ -123,17 +123,17 @@ def _read_full(text: str, people: Names, interests: Names) -> Question | None:
 
 
 def _read_follow_up(text: str, previous: Question | None, people: Names, interests: Names) -> Question | None:
-    """Read "What about B?", "and B's?" or a name alone: the name says what is asked, then what went before does."""
-    asked = _WHAT_ABOUT.fullmatch(text)
-    names = next(filter(None, asked.groups())) if asked else text
+    """Read "What about B?", "and B's?" or a name alone. The name decides the kind, then the previous question does."""
+    found = _WHAT_ABOUT.fullmatch(text)
+    names = next(filter(None, found.groups())) if found else text
     about_people = Question(Kind.INTERESTS, people.find_all(names, owners=True))
     about_interests = Question(Kind.FANS, interests.find_all(names))
     readings = [about_people, about_interests]
     if previous and previous.kind is Kind.FANS and names == without_possessive(names):
         readings.reverse()
     reading = _clearest(readings)
-    if not reading.matches or (not asked and not all(match.exact for match in reading.matches)):
-        # Without a word that makes it a follow-up, only a known name is one: "hello" is no slip for "Jello".
+    if not reading.matches or (not found and not all(match.exact for match in reading.matches)):
+        # Without "what about" or the like, only a known name is a follow-up: "hello" does not mean "Jello".
         return None
     if reading is about_people and previous and previous.kind is Kind.COMMON and names == without_possessive(names):
         return Question(Kind.COMMON, _in_common(previous.matches, reading.matches))
@@ -141,7 +141,7 @@ def _read_follow_up(text: str, previous: Question | None, people: Names, interes
 
 
 def _clearest(readings: list[Question]) -> Question:
-    """The first one whose names are all as written, else the first whose names were all found, else the first."""
+    """Return the first reading with only exact names, else the first with only known names, else the first."""
     for reading in readings:
         if all(match.exact for match in reading.matches):
             return reading
@@ -152,5 +152,8 @@ def _clearest(readings: list[Question]) -> Question:
 
 
 def _in_common(before: list[Match], now: list[Match]) -> list[Match]:
-    """ "And C?" after "What do A and B have in common?" asks about all three; "What about C and D?" about those two."""
+    """Return the people of a follow-up to "What do A and B have in common?".
+
+    "And C?" asks about all three, "What about C and D?" only about those two.
+    """
     return now if len(now) > 1 else [*before, *now]

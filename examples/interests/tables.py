@@ -1,4 +1,4 @@
-"""The data as it stands on disk: three CSV files in a folder, read and checked."""
+"""Reads and checks the data: three CSV files in a folder."""
 
 import csv
 import os
@@ -23,21 +23,21 @@ class Tables:
 
 
 def data_folder() -> Path:
-    """The folder that `INTERESTS_DATA` names; the shipped one if it is unset or empty."""
+    """Return the folder that `INTERESTS_DATA` names; the shipped one if it is unset or empty."""
     return Path(os.environ.get("INTERESTS_DATA") or SHIPPED)
 
 
 def read_tables(folder: Path) -> Tables:
-    """Read `person.csv`, `interest.csv` and `person_has_interest.csv` (UTF-8, with a header; more columns do no harm).
+    """Read `person.csv`, `interest.csv` and `person_has_interest.csv` (UTF-8, with a header). Ignores other columns.
 
     Raises:
-        DataError: a file or a column is missing, a value is empty, an id or a name stands twice, a link leads nowhere.
+        DataError: a file or column is missing, a value is empty, an id or name is not unique, a link has an unknown id.
     """
     if not folder.is_dir():
         raise DataError(f"INTERESTS_DATA: there is no folder {folder}")
     people = _read_names(folder / "person.csv", "person_id", "person_name")
     interests = _read_names(folder / "interest.csv", "interest_id", "interest_name")
-    # The keys of a dict: a link that stands twice is one link, and the order stays.
+    # A dict removes duplicate links and keeps the order.
     links: dict[tuple[str, str], None] = {}
     path = folder / "person_has_interest.csv"
     for line, (person, interest) in _rows(path, "person_id", "interest_id"):
@@ -54,9 +54,9 @@ def _read_names(path: Path, id_column: str, name_column: str) -> dict[str, str]:
     owners: dict[str, str] = {}
     for line, (identifier, name) in _rows(path, id_column, name_column):
         if identifier in names:
-            raise DataError(f"{path}, line {line}: {id_column} {identifier!r} stands there twice")
+            raise DataError(f"{path}, line {line}: {id_column} {identifier!r} is there twice")
         if name in owners:
-            # Questions know people and interests by name alone, so two of one name would be mixed up.
+            # Questions identify people and interests only by name, so each name must be unique.
             raise DataError(f"{path}, line {line}: {name_column} {name!r} is already that of {owners[name]!r}")
         names[identifier] = name
         owners[name] = identifier
@@ -64,9 +64,9 @@ def _read_names(path: Path, id_column: str, name_column: str) -> dict[str, str]:
 
 
 def _rows(path: Path, *columns: str) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """The line number and the values of `columns`, row by row."""
+    """Iterate over the rows: the line number and the values of `columns`."""
     try:
-        # utf-8-sig: spreadsheets put a byte order mark in front.
+        # utf-8-sig: spreadsheets begin the file with a byte order mark.
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             missing = [column for column in columns if column not in (reader.fieldnames or [])]
@@ -84,4 +84,4 @@ def _rows(path: Path, *columns: str) -> Iterator[tuple[int, tuple[str, ...]]]:
     except UnicodeDecodeError:
         raise DataError(f"{path}: is not UTF-8 text") from None
     except csv.Error as error:
-        raise DataError(f"{path}: is not proper CSV ({error})") from None
+        raise DataError(f"{path}: is not valid CSV ({error})") from None

@@ -26,7 +26,7 @@ from jimsapi.runs.service import RunService
 logger = logging.getLogger("jimsapi.auth")
 
 RETRY_AFTER = "5"
-"""Seconds, of a 503."""
+"""Seconds after which a client may send a request again that got 503."""
 
 LOG_EVERY = 10.0
 """Seconds between two log lines about one provider. During an outage every request would log one."""
@@ -73,7 +73,7 @@ class Gate:
             except InvalidCredentials as error:
                 invalid.add(provider.name)
                 outcome = "invalid"
-                logger.debug("auth provider %s refused credentials: %s", provider.name, _reason(error, request))
+                logger.debug("auth provider %s rejected credentials: %s", provider.name, _reason(error, request))
             except AccessDenied as error:
                 denied = True
                 outcome = "denied"
@@ -98,7 +98,7 @@ class Gate:
                 if identity is not None:
                     unavailable = True
                     outcome = "unavailable"
-                    provider.log_fault(logging.ERROR, f"returned no Identity but {type(identity).__name__}")
+                    provider.log_fault(logging.ERROR, f"returned {type(identity).__name__} instead of Identity")
             self._record(provider, outcome)
         self._refuse(invalid, denied, unavailable)
 

@@ -1,4 +1,4 @@
-"""The app that is served or mounted: composed of its plugins in its lifespan, in the loop that will serve."""
+"""The chat API as an ASGI app, served or mounted. Its lifespan composes it of plugins, in the serving event loop."""
 
 import asyncio
 import importlib.metadata
@@ -52,12 +52,12 @@ VERSION = importlib.metadata.version(OWN_DISTRIBUTION)
 
 
 class Api(App):
-    """The chat API as an ASGI app. `create_api` makes one.
+    """The chat API as an ASGI app. `create_api` creates one.
 
-    `app` is an app object or None (then `--app` names it), `given` the options that were given. `serve_metrics` opens
-    the metrics port. `on_started(api)` is called when everything stands, `on_stopped(n)` when everything is closed,
-    with the number of pipelines that swallowed their cancellation; `on_request` are told of every answer. Each start
-    loads the plugins and resolves `given`, with the `options` of the caller's own, unless it gets a `configuration`.
+    `app` is an app object, or None if `--app` names the app. `given` has the options that were given, and `options` the
+    option classes of the caller. If `configuration` is None, each start loads the plugins and resolves `given`.
+    `serve_metrics` opens the metrics port. `on_started(api)` is called after the start. `on_stopped(n)` is called when
+    everything is closed; `n` pipelines swallowed their cancellation. `on_request` are called after every answer.
     """
 
     def __init__(
@@ -93,26 +93,31 @@ class Api(App):
         handle_domain_errors(self)
 
     def lifespan(self) -> AbstractAsyncContextManager[None]:
-        """Compose, serve while entered, drain and close. A server enters it; so does a host that mounts the app:
+        """Return the lifespan, which composes the app, serves it while entered, drains it and closes it.
+
+        A server enters it; a host that mounts the app does it itself:
 
             async with api.lifespan(): ...
 
         Raises:
-            StartError: it cannot start as configured; the message says why and what to do.
+            StartError: the app cannot start as configured. The message has the reason and what to do.
             StoreUnusable: the store cannot be opened.
         """
-        return self._live_once()
+        return self._compose_and_serve()
 
     def metrics(self) -> str:
-        """The metrics in Prometheus's text format: this app's, then the process's. `RuntimeError` before the start."""
+        """Return the metrics of this app and of the process in Prometheus's text format.
+
+        Raises `RuntimeError` if the app has not started.
+        """
         if self.composition is None:
-            raise RuntimeError("metrics stand once the app has started")
+            raise RuntimeError("the app has not started: there are no metrics yet")
         return metrics_text(self.composition.registry)
 
     @asynccontextmanager
-    async def _live_once(self) -> AsyncIterator[None]:
+    async def _compose_and_serve(self) -> AsyncIterator[None]:
         if self.composition is not None:
-            raise RuntimeError("this app has started already: its lifespan is entered once at a time")
+            raise RuntimeError("this app has started already: its lifespan cannot be entered twice at the same time")
         lifespans = Lifespans()
         port: MetricsPort | None = None
         with self.temporary_declarations():
@@ -127,7 +132,7 @@ class Api(App):
                 service = await lifespans.enter("run service", run_service(composition))
                 self.declare(composition, configuration.plugins, service)
                 await service.adopt()
-                # The start, which may import for seconds, is over.
+                # The watchdog starts last, because the start may import modules for seconds.
                 await lifespans.enter("watchdog of the event loop", self._watchdog)
                 self.composition, self.service = composition, service
                 self.refusal = None
@@ -135,19 +140,19 @@ class Api(App):
                     self._on_started(self)
                 yield
             finally:
-                service_was = self.service
-                if service_was is not None:
-                    await self._drain(service_was)
+                entered_service = self.service
+                if entered_service is not None:
+                    await self._drain(entered_service)
                 self.refusal = _not_started()
                 await lifespans.leave()
                 if port is not None:
                     await asyncio.to_thread(port.close)
                 self.composition = self.service = None
-                if service_was is not None and self._on_stopped is not None:
-                    self._on_stopped(service_was.abandoned_pipelines)
+                if entered_service is not None and self._on_stopped is not None:
+                    self._on_stopped(entered_service.abandoned_pipelines)
 
     def declare(self, composition: Composition, plugins: PluginManager, service: RunService) -> None:
-        """Put routes, admission, observers and wrappers in their places; nothing changes after that."""
+        """Add the routes, authentication, observers, wrappers and metrics of a composition. None is added later."""
         core = composition.settings.get(CoreOptions)
         self.max_body = core.max_body
         self.origins = core.websocket_origin
@@ -159,31 +164,31 @@ class Api(App):
         add_plugin_routes(self, plugins, service, composition.settings)
         self.on_request.extend((*composition.observers_of("on_request"), *self._on_request))
         for built in reversed(composition.built["jimsapi_asgi_wrapper"]):
-            if callable(built.value):  # a context manager, which only serving enters, is not
+            if callable(built.value):  # a context manager is not callable; only a start enters it
                 wrap_by_plugin(self, built)
         composition.registry.register(ServiceCollector(service))
         composition.registry.register(LoopCollector(self._watchdog))
         if not composition.providers:
-            logger.warning("NO AUTHENTICATION IS CONFIGURED: the API is public; set --api-key, or close the network")
+            logger.warning("NO AUTHENTICATION IS CONFIGURED: the API is public; set --api-key, or restrict the network")
 
     async def _drain(self, service: RunService) -> None:
-        """What is left to do at the end, unless the command has drained already."""
+        """Drain the service, unless the command has already done so."""
         if not service.draining and self.composition is not None:
             await service.drain(self.composition.settings.get(CoreOptions).drain_time)
 
 
 def configure(options: Sequence[type[Options]], given: Mapping[str, Any]) -> Configuration:
-    """Load the plugins that are installed, and resolve every option, `options` among them. Raises `StartError`."""
+    """Load the installed plugins, and resolve all options, including `options`. Raises `StartError`."""
     plugins = PluginManager(builtin_plugins())
     return Configuration(plugins, resolve_settings(plugins, options, given, os.environ))
 
 
 def create_api(app: Any = None, **settings: Any) -> Api:
-    """Make an ASGI app that answers for `app`: a `JimsApp`, an async pipeline, a factory, or a `module:attribute`.
+    """Create an ASGI app that serves `app`: a `JimsApp`, an async pipeline, a factory, or a `module:attribute`.
 
-    `settings` are options by name (`store="memory:"`, `api_key="…"`); they come before `JIMS_*` variables. No metrics
-    port is opened unless `metrics_port` is passed. Serve it with any ASGI server; a host that mounts it enters
-    `api.lifespan()` in its own lifespan. Faulty settings are reported when it starts.
+    `settings` are options by name (`store="memory:"`, `api_key="…"`); they override `JIMS_*` variables. No metrics
+    port is opened unless `metrics_port` is passed. Serve the app with any ASGI server; a host that mounts it enters
+    `api.lifespan()` in its own lifespan. A start raises an error for invalid settings.
     """
     if isinstance(app, str):
         settings["app"], app = app, None
@@ -191,7 +196,7 @@ def create_api(app: Any = None, **settings: Any) -> Api:
 
 
 def run_service(composition: Composition) -> RunService:
-    """The run service of a composition, not entered yet."""
+    """Return the run service of a composition. It is not entered yet."""
     core = composition.settings.get(CoreOptions)
     app = composition.app
     events = core.context_events
@@ -218,16 +223,16 @@ def run_service(composition: Composition) -> RunService:
         ),
         sinks=[SinkQueue(built.value, built.name) for built in composition.built["jimsapi_event_sink"]],
         on_run=composition.observers_of("on_run"),
-        webhooks=call_webhooks(core, store, disclosure),
+        webhooks=build_webhooks(core, store, disclosure),
         disclosure=disclosure,
     )
 
 
-def call_webhooks(core: CoreOptions, store: ThreadStore, disclosure: Disclosure) -> "Webhooks | None":
-    """What calls the webhooks of runs; None if there is no secret to sign with."""
+def build_webhooks(core: CoreOptions, store: ThreadStore, disclosure: Disclosure) -> "Webhooks | None":
+    """Return the object that calls webhooks, or None if there is no secret to sign the calls with."""
     if not core.webhook_keys:
         return None
-    from jimsapi.runs.webhooks import Webhooks  # it brings in an HTTP client
+    from jimsapi.runs.webhooks import Webhooks  # it imports an HTTP client
 
     def body(run: StoredRun) -> bytes:
         return run_ended(disclosure.stored(run))
@@ -236,7 +241,7 @@ def call_webhooks(core: CoreOptions, store: ThreadStore, disclosure: Disclosure)
 
 
 def add_plugin_routes(app: App, plugins: PluginManager, service: RunService, settings: Settings) -> None:
-    """Let plugins add routes. Raises `PluginError` for a path and method that are taken."""
+    """Add the routes of plugins. Raises `PluginError` if another route has the same path and method."""
     for implementation in plugins.implementations("jimsapi_routes"):
         router = Router()
         implementation(router=router, service=service, settings=settings)
@@ -247,18 +252,18 @@ def add_plugin_routes(app: App, plugins: PluginManager, service: RunService, set
 
 
 def wrap_by_plugin(app: App, built: Built) -> None:
-    """Put a plugin's wrapper around `app`. Raises `PluginError` for one that fails or gives no ASGI app."""
+    """Put a plugin's wrapper around `app`. Raises `PluginError` if it fails or does not return an ASGI app."""
 
     def wrapper(inner: ASGIApp) -> ASGIApp:
         try:
             wrapped: ASGIApp = built.value(inner)
         except Exception as error:
-            raise refusal(f"failed: {one_line(error)}") from error
+            raise plugin_error(f"failed: {one_line(error)}") from error
         if not callable(wrapped):
-            raise refusal(f"returned a {type(wrapped).__name__}, which is no ASGI app")
+            raise plugin_error(f"returned a {type(wrapped).__name__}, which is not an ASGI app")
         return wrapped
 
-    def refusal(fault: str) -> PluginError:
+    def plugin_error(fault: str) -> PluginError:
         return PluginError(f"{built.entry}: what {built.hook} built {fault}; {built.entry.way_out}")
 
     app.wrap(wrapper)
@@ -266,7 +271,7 @@ def wrap_by_plugin(app: App, built: Built) -> None:
 
 def _not_started() -> ErrorResponse:
     return ErrorResponse(
-        "The API has not started: whoever mounts it must enter `async with api.lifespan()`",
+        "The API has not started: the app that mounts it must enter `async with api.lifespan()`",
         503,
         {"retry-after": "5", "connection": "close"},
     )

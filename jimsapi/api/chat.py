@@ -59,7 +59,7 @@ def chat_routes(service: RunService) -> Router:
         tags=("chat",),
         responses={
             **REFUSALS,
-            202: "The run goes on in the background, as asked by `Prefer: respond-async`.",
+            202: "The run continues in the background, as `Prefer: respond-async` requested.",
             409: "The run was cancelled, or the thread is busy and no message waits there.",
             500: "The pipeline failed; the message is stored.",
             504: "The pipeline took too long; the message is stored.",
@@ -115,7 +115,7 @@ async def begin_in_background(request: Request, service: RunService) -> Response
 
 
 def _prefers_async(request: Request) -> bool:
-    """Whether a `Prefer` header asks for `respond-async` (RFC 7240, 4.1)."""
+    """Whether a `Prefer` header has `respond-async` (RFC 7240, 4.1)."""
     for field in request.headers.getlist("prefer"):
         for preference in field.split(","):
             if preference.partition(";")[0].strip().lower() == "respond-async":

@@ -41,16 +41,16 @@ class ServiceCollector(Collector):
             "Pipelines that go on although their runs have ended.",
             value=service.abandoned_pipelines,
         )
-        sinks = CounterMetricFamily("jims_sink_events", "Events by what became of them.", labels=("sink", "outcome"))
+        sinks = CounterMetricFamily("jims_sink_events", "Events by outcome.", labels=("sink", "outcome"))
         for sink in service.sinks:
             for outcome, count in list(sink.outcomes.items()):
                 sinks.add_metric((sink.name, outcome), count)
         yield sinks
-        pending = 0 if service.webhooks is None else service.webhooks.waiting
-        yield GaugeMetricFamily("jims_webhooks_waiting", "Webhooks that are to be called, again or yet.", value=pending)
-        webhooks = CounterMetricFamily(
-            "jims_webhook_deliveries", "Webhooks by what became of them.", labels=("outcome",)
+        waiting = 0 if service.webhooks is None else service.webhooks.waiting
+        yield GaugeMetricFamily(
+            "jims_webhooks_waiting", "Webhooks that wait for their first call or a retry.", value=waiting
         )
+        webhooks = CounterMetricFamily("jims_webhook_deliveries", "Webhooks by outcome.", labels=("outcome",))
         if service.webhooks is not None:
             for outcome, count in list(service.webhooks.outcomes.items()):
                 webhooks.add_metric((outcome,), count)
@@ -89,12 +89,12 @@ class CombinedRegistry(CollectorRegistry):
         self._own = own
 
     def collect(self) -> Iterator[Metric]:
-        given = set()
+        own_names = set()
         for family in self._own.collect():
-            given.add(family.name)
+            own_names.add(family.name)
             yield family
         for family in REGISTRY.collect():
-            if family.name not in given:
+            if family.name not in own_names:
                 yield family
 
 
@@ -115,9 +115,9 @@ class FilteredRegistry(Collector):
                 continue
             samples = [sample for sample in family.samples if sample.name in self._names]
             if samples:
-                some = Metric(family.name, family.documentation, family.type)
-                some.samples = samples
-                yield some
+                filtered = Metric(family.name, family.documentation, family.type)
+                filtered.samples = samples
+                yield filtered
 
 
 def metrics_text(registry: CollectorRegistry) -> str:
@@ -169,7 +169,7 @@ def metrics_app(registry: CollectorRegistry) -> App:
 
 
 class MetricsPort:
-    """Answers scrapes on a port and in a thread of its own, so also while the main event loop is blocked.
+    """Answers scrapes on its own port and in its own thread, so that a blocked main event loop does not delay them.
 
     Raises `StartError` if the port cannot be opened.
     """

@@ -1,4 +1,4 @@
-"""Probes: `/healthz` says whether the process is alive, `/readyz` whether it accepts new messages."""
+"""Probes: `/healthz` shows whether the process is alive, `/readyz` whether it accepts new messages."""
 
 import asyncio
 import math
@@ -26,7 +26,13 @@ def probe_routes(service: RunService) -> Router:
         """The process is alive."""
         return healthy
 
-    @router.get("/readyz", public=True, probe=True, tags=("probes",), responses={503: "It takes no work now."})
+    @router.get(
+        "/readyz",
+        public=True,
+        probe=True,
+        tags=("probes",),
+        responses={503: "The server does not accept new messages."},
+    )
     async def readyz(request: Request) -> Response:
         """The server accepts new messages: it is not shutting down, and its store answers."""
         if service.draining:

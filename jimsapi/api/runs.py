@@ -60,7 +60,7 @@ def run_routes(service: RunService) -> Router:
     of another caller `threads`."""
     router = Router()
     runs = Runs(service)
-    missing = {**LOOKUP_REFUSALS, 404: "There is no such run."}
+    lookup_responses = {**LOOKUP_REFUSALS, 404: "There is no such run."}
 
     @router.post(
         "/api/v1/runs", scope=CHAT, body=Inbound, response=RunBegun, status=202, tags=("runs",),
@@ -74,14 +74,18 @@ def run_routes(service: RunService) -> Router:
         """
         return await begin_in_background(request, service)
 
-    @router.get("/api/v1/runs/{id:uuid}", response=RunView, responses=missing, tags=("runs",))
+    @router.get("/api/v1/runs/{id:uuid}", response=RunView, responses=lookup_responses, tags=("runs",))
     async def show(request: Request) -> Response:
         """Show a run: its status, and its result or error."""
         return JSONResponse(run_view(await runs.run(_admission(request), _id(request))))
 
     @router.get(
         "/api/v1/runs/{id:uuid}/stream", query=RunQuery, tags=("runs",),
-        responses={200: ("The events of `/api/v1/chat/stream`.", EVENT_STREAM), 204: "There is no more.", **missing},
+        responses={
+            200: ("The events of `/api/v1/chat/stream`.", EVENT_STREAM),
+            204: "There are no more events.",
+            **lookup_responses,
+        },
     )  # fmt: skip
     async def watch(request: Request) -> Response:
         """Stream a run, from its beginning or after the last event that the client has received.
@@ -94,7 +98,7 @@ def run_routes(service: RunService) -> Router:
 
     @router.post(
         "/api/v1/runs/{id:uuid}/cancel", response=RunView, status=202, tags=("runs",),
-        responses={**missing, 409: "The run has ended."},
+        responses={**lookup_responses, 409: "The run has ended."},
     )  # fmt: skip
     async def cancel(request: Request) -> Response:
         """Cancel a run. The server stores none of its events, except the message if a thread has accepted it."""

@@ -44,7 +44,7 @@ def stream_routes(service: RunService) -> Router:
         tags=("chat",),
         responses={
             200: ("Server-sent events, as below; the last is `result` or `error`.", EVENT_STREAM),
-            204: "There is no more after the event that `Last-Event-ID` names.",
+            204: "There are no events after the one that `Last-Event-ID` names.",
             **REFUSALS,
             409: "The thread is busy, and no message waits there.",
             500: "The server failed.",
@@ -74,12 +74,12 @@ def stream_routes(service: RunService) -> Router:
         event as `Last-Event-ID`, or send the message again with the same `Idempotency-Key` and with `Last-Event-ID`.
         """
         after = after_last_event(request)
-        asked_at = asyncio.get_running_loop().time()
+        requested_at = asyncio.get_running_loop().time()
         run = await begin_chat(request, service, watched=True)
         if (refusal := refusal_answer(request, run)) is not None:
             return with_run(request, service, run, refusal)
-        if run.known_as is run.run_id and run.began >= asked_at:
-            after = 0  # the run is new, so the client has read none of its events: `Last-Event-ID` is of another run
+        if run.known_as is run.run_id and run.began >= requested_at:
+            after = 0  # the run is new, so `Last-Event-ID` belongs to another run
         items = None if after == THE_END else await runs.of(cast(Admission, request.admission), run, after)
         return with_run(request, service, run, event_stream(request, items))
 
@@ -95,14 +95,14 @@ async def server_sent(request: Connection, items: AsyncIterator[Read]) -> AsyncG
     """Yield the items as server-sent events.
 
     An error that ends the stream but not the run has no id, so that a client that resumes gets the rest of the run. The
-    id is the last line of an event: some clients of JIMS take the first line for the name and the second for the data.
+    id is the last line of an event: some clients of JIMS read the name from line 1 and the data from line 2.
     """
     async for read in items:
         chunk = _server_sent(request, *read)
-        more = items.ready() if isinstance(items, Reader) else ()
-        if more:  # sending a chunk costs more than encoding an event, so send several events together
-            chunk = b"".join([chunk, *[_server_sent(request, *following) for following in more]])
-        del read, more  # the client may read slowly; until then keep only the chunk in memory
+        ready = items.ready() if isinstance(items, Reader) else ()
+        if ready:  # sending a chunk costs more than encoding an event, so send several events together
+            chunk = b"".join([chunk, *[_server_sent(request, *following) for following in ready]])
+        del read, ready  # the client may read slowly; until then keep only the chunk in memory
         yield chunk
 
 
@@ -129,10 +129,10 @@ def item_content(request: Connection, item: Item) -> tuple[str, dict[str, Any]]:
         case Gap(missed):
             return "gap", {"missed": missed}
         case Ended(answer):
-            return _ending(request, answer)
+            return _last_content(request, answer)
 
 
-def _ending(request: Connection, answer: RunResult | BaseException) -> tuple[str, dict[str, Any]]:
+def _last_content(request: Connection, answer: RunResult | BaseException) -> tuple[str, dict[str, Any]]:
     """The content of the last item. The HTTP status is already sent, so an error here also becomes an item."""
     try:
         if isinstance(answer, DomainError):

@@ -16,8 +16,10 @@ from jimsapi.threads.run import EventRecord, ThreadRecord
 from jimsapi.threads.storable import stored_json
 from jimsapi.wire.answer import LOOKUP_REFUSALS
 
-Limit = Annotated[int, msgspec.Meta(ge=1, le=1000, description="How many items a page has at most.")]
-Contact = Annotated[str | None, msgspec.Meta(description="The contact; left out: the caller's own.")]
+Limit = Annotated[int, msgspec.Meta(ge=1, le=1000, description="The maximum number of items in a page.")]
+Contact = Annotated[
+    str | None, msgspec.Meta(description="The contact. The default is the one that the caller is bound to.")
+]
 
 
 class PageQuery(msgspec.Struct):
@@ -28,13 +30,13 @@ class PageQuery(msgspec.Struct):
 
 
 class ContactQuery(msgspec.Struct):
-    """The contact whose threads are meant."""
+    """The contact of the threads."""
 
     contact_id: Contact = None
 
 
 class ContactPageQuery(ContactQuery):
-    """The contact whose threads are meant, and the page."""
+    """The contact of the threads, and the page."""
 
     limit: Limit = 100
     after: str | None = None
@@ -76,7 +78,7 @@ def thread_routes(threads: ThreadService) -> Router:
     """The routes of threads, events and contacts."""
     router = Router()
     tags = ("threads",)
-    missing = {**LOOKUP_REFUSALS, 404: "There is no such thread."}
+    lookup_responses = {**LOOKUP_REFUSALS, 404: "There is no such thread."}
 
     @router.get(
         "/api/v1/threads",
@@ -92,7 +94,7 @@ def thread_routes(threads: ThreadService) -> Router:
         page = await threads.threads(_identity(request), contact_id, query.limit, query.after)
         return JSONResponse({"threads": [_thread(thread) for thread in page.threads], "next": page.next})
 
-    @router.get("/api/v1/threads/{id:uuid}", scope=THREADS, response=ThreadItem, responses=missing, tags=tags)
+    @router.get("/api/v1/threads/{id:uuid}", scope=THREADS, response=ThreadItem, responses=lookup_responses, tags=tags)
     async def get_thread(request: Request) -> Response:
         """Show one thread."""
         return JSONResponse(_thread(await threads.thread(_identity(request), request.path_params["id"])))
@@ -102,7 +104,7 @@ def thread_routes(threads: ThreadService) -> Router:
         scope=THREADS,
         query=PageQuery,
         response=EventList,
-        responses=missing,
+        responses=lookup_responses,
         tags=tags,
     )
     async def list_events(request: Request) -> Response:
@@ -111,7 +113,7 @@ def thread_routes(threads: ThreadService) -> Router:
         page = await threads.events(_identity(request), request.path_params["id"], query.limit, query.after)
         return JSONResponse({"events": [_event(event) for event in page.events], "next": page.next})
 
-    @router.delete("/api/v1/threads/{id:uuid}", scope=THREADS, status=204, responses=missing, tags=tags)
+    @router.delete("/api/v1/threads/{id:uuid}", scope=THREADS, status=204, responses=lookup_responses, tags=tags)
     async def delete_thread(request: Request) -> Response:
         """Delete a thread with all its events. Its open runs are cancelled."""
         await threads.delete_thread(_identity(request), request.path_params["id"])
@@ -139,17 +141,17 @@ Query = TypeVar("Query", bound=ContactQuery)
 def _contact_of(request: Request, model: type[Query]) -> tuple[Query, str]:
     """The query, and the contact: the one in the query, else the one that the caller is bound to.
 
-    Raises `ValidationError` if there is neither: a request must not mean the threads of all contacts.
+    Raises `ValidationError` if there is neither: a request must not apply to the threads of all contacts.
     """
-    own = _identity(request).contact_id
-    left_out = "contact_id" not in request.query and own is None
+    own_contact = _identity(request).contact_id
+    omitted = "contact_id" not in request.query and own_contact is None
     missing: Fault = {"type": "missing", "loc": ["query", "contact_id"], "msg": "Field required", "input": None}
-    faults = [missing] if left_out else []
+    faults = [missing] if omitted else []
     try:
         query = request.typed_query(model)
     except ValidationError as invalid:
         raise ValidationError([*faults, *invalid.faults]) from None
-    contact_id = own if query.contact_id is None else query.contact_id
+    contact_id = own_contact if query.contact_id is None else query.contact_id
     if contact_id is None:
         raise ValidationError([missing])
     return query, contact_id
@@ -173,6 +175,6 @@ def _event(event: EventRecord) -> dict[str, Any]:
     }
 
 
-def _utc(moment: datetime) -> str:
-    """A time in UTC that knows its zone, as RFC 3339 writes it: `2026-01-31T12:00:00.000000Z`."""
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+def _utc(time: datetime) -> str:
+    """A time with the zone UTC in the format of RFC 3339: `2026-01-31T12:00:00.000000Z`."""
+    return time.isoformat(timespec="microseconds").replace("+00:00", "Z")

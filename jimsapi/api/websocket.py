@@ -29,11 +29,11 @@ _TRY_AGAIN_LATER = 1013  # IANA's WebSocket Close Code Number Registry
 MAX_WAITING = 256
 """Messages on one WebSocket that may wait for their runs to begin."""
 MAX_BEGUN = 16
-"""Runs that may begin on one WebSocket while an earlier answer is sent. It limits the memory that a client can use that
-reads nothing: an answer takes several times its size until it is stored."""
+"""Runs that may begin on one WebSocket while an earlier answer is sent. This limits the memory for a client that does
+not read: until it is stored, an answer takes several times its size."""
 UNREAD_FOR = 15.0
 """Seconds for which the server stops reading frames if `MAX_WAITING` messages wait; then it closes the WebSocket. It is
-shorter than the timeout for a pong, which the server cannot see meanwhile: that would close it without a reason."""
+shorter than the timeout for pongs. Pongs are not read meanwhile, and that timeout would close it without a reason."""
 
 
 def websocket_routes(service: RunService) -> Router:
@@ -98,22 +98,22 @@ class _Conversation:
         self._service = service
         self._runs = Runs(service)
         # In both queues, an `Error` answers a message that was rejected.
-        self._to_begin, self._beginning = anyio.create_memory_object_stream[_Message | Error](MAX_WAITING)
+        self._message_sender, self._message_receiver = anyio.create_memory_object_stream[_Message | Error](MAX_WAITING)
         # One more run has begun while `send` waits for room, so the queue is shorter by one.
-        self._to_send, self._sending = anyio.create_memory_object_stream[_BegunRun | Error](MAX_BEGUN - 1)
+        self._answer_sender, self._answer_receiver = anyio.create_memory_object_stream[_BegunRun | Error](MAX_BEGUN - 1)
 
     async def run(self) -> None:
-        async with self._sending, self._beginning, anyio.create_task_group() as tasks:
+        async with self._answer_receiver, self._message_receiver, anyio.create_task_group() as tasks:
             tasks.start_soon(self._begin_runs)
             tasks.start_soon(self._send_all, tasks.cancel_scope)
-            async with self._to_begin:
+            async with self._message_sender:
                 try:
                     while True:
-                        await self._read()
+                        await self._handle_frame()
                 except WebSocketDisconnected:
                     tasks.cancel_scope.cancel()
 
-    async def _read(self) -> None:
+    async def _handle_frame(self) -> None:
         try:
             frame = await self._ws.receive_json()
             match frame:
@@ -128,9 +128,9 @@ class _Conversation:
                     raise HTTPError(422, 'A frame is {"type": "chat", …} or {"type": "cancel", "run_id": …}')
         except (HTTPError, DomainError) as error:
             message = self._refusal(error)
-        with anyio.move_on_after(UNREAD_FOR) as unread:
-            await self._to_begin.send(message)
-        if unread.cancelled_caught:
+        with anyio.move_on_after(UNREAD_FOR) as timeout:
+            await self._message_sender.send(message)
+        if timeout.cancelled_caught:
             await self._ws.close(_TRY_AGAIN_LATER, "Too many messages wait here")
 
     @property
@@ -143,9 +143,9 @@ class _Conversation:
         return with_own_contact(convert_body(body, inbound_model(admission)), admission), admission
 
     async def _begin_runs(self) -> None:
-        async with self._to_send:
-            async for message in self._beginning:
-                await self._to_send.send(message if isinstance(message, dict) else self._begin(*message))
+        async with self._answer_sender:
+            async for message in self._message_receiver:
+                await self._answer_sender.send(message if isinstance(message, dict) else self._begin(*message))
 
     def _begin(self, inbound: Inbound, admission: Admission) -> _BegunRun | Error:
         try:
@@ -157,7 +157,7 @@ class _Conversation:
         try:
             run_id = UUID(text)
         except ValueError:
-            return await self._send("error", {"detail": "run_id is no UUID", "run_id": text})
+            return await self._send("error", {"detail": "run_id is not a UUID", "run_id": text})
         try:
             await self._ws.readmit()
             await self._runs.cancel(self._admission, run_id)
@@ -166,7 +166,7 @@ class _Conversation:
 
     async def _send_all(self, all_tasks: anyio.CancelScope) -> None:
         try:
-            async for answer in self._sending:
+            async for answer in self._answer_receiver:
                 if isinstance(answer, dict):
                     await self._send("error", answer)
                 else:

@@ -33,19 +33,19 @@ logger = logging.getLogger("jimsapi.asgi")
 Lifespan = Callable[["App"], AbstractAsyncContextManager[None]]
 
 Admit = Callable[[Any, Route], Awaitable[object]]
-"""An app's `admit`. It takes a `Connection` (a `Request`, or a `WebSocket` before its handshake is accepted) and the
-route, and returns the value for `Connection.admission`."""
+"""An app's `admit`. Its arguments are a `Connection` (a `Request`, or a `WebSocket` before its handshake is accepted)
+and the route. It returns the value for `Connection.admission`."""
 
 ExceptionHandler = Callable[[Any, Any], Response]
-"""Takes a `Connection` (a `Request` or a `WebSocket`) and the error, and returns the response."""
+"""Returns the response to an error that was raised while the app served a `Request` or a `WebSocket`."""
 
 AnyExceptionHandler = TypeVar("AnyExceptionHandler", bound=ExceptionHandler)
 
-_GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _PERCENT = ord("%")  # the search for a byte in bytes is much faster with a number
 _CLOSE = (b"connection", b"close")
 MAX_AWAITING_FIRST_FRAME = 1000
-"""Most WebSockets that may wait at once for a first frame with credentials."""
+"""Maximum number of WebSockets that may wait at once for a first frame with credentials."""
 _INSTALL = "Under uvicorn, install the package `websockets`."
 _UNPRINTABLE = re.compile(rb"[^\x21-\x5b\x5d-\x7e]")
 
@@ -143,7 +143,7 @@ class App(Router):
                 if not isinstance(response, Response):
                     raise TypeError(f"The handler of {route.path} returned {type(response).__name__}, not a Response.")
         except ClientDisconnected:
-            logger.debug("The client left before its request was read: %s %s", method, _label(route))
+            logger.debug("The client disconnected before its request was read: %s %s", method, _label(route))
             return self._notify_observers(request, method, _disconnect_status(request), perf_counter() - began)
         except Exception as error:
             response = self._answer_to(error, request)
@@ -155,7 +155,7 @@ class App(Router):
         if not probe:
             headers.append((b"x-request-id", id_bytes))
         if response.names_connection or (request.watched and request.lingering):
-            _settle_connection(headers, request)
+            _set_connection_header(headers, request)
         try:
             await send({"type": "http.response.start", "status": response.status, "headers": headers})
             if response.body is not None:
@@ -168,9 +168,9 @@ class App(Router):
                     await response.stream(request, receive, send)
         except Exception as error:
             # A part of the response is sent already. The raise makes the server end the connection, so that the client
-            # does not take the response for complete.
+            # does not treat the response as complete.
             if isinstance(error, ClientDisconnected) or (isinstance(error, OSError) and response.body is not None):
-                logger.debug("The client left before its answer was sent: %s %s", method, _label(route))
+                logger.debug("The client disconnected before its answer was sent: %s %s", method, _label(route))
             else:
                 logger.exception("An answer was cut: %s %s", method, _label(route), extra=_log_fields(request))
                 raise
@@ -184,10 +184,10 @@ class App(Router):
         ws = WebSocket(scope, receive, send, self.max_body)
         await receive()  # websocket.connect
 
-        # Match and name.
+        # Match, and set the request id.
         match = self.match_websocket(scope)
         ws.route, ws.path_params = match.route, match.path_params
-        ws.name(_identifier(_last(scope["headers"], b"x-request-id")))
+        ws.set_request_id(_identifier(_last(scope["headers"], b"x-request-id")))
         request_id.set(ws.request_id)
 
         # Refuse, or admit and handle; then close.
@@ -203,7 +203,7 @@ class App(Router):
             else:
                 await ws.refuse(response)
         except ClientDisconnected:
-            logger.debug("The client left: %s %s", WEBSOCKET, _label(match.route))
+            logger.debug("The client disconnected: %s %s", WEBSOCKET, _label(match.route))
         finally:
             if self.on_request:
                 if ws.accepted:
@@ -258,10 +258,10 @@ class App(Router):
         elif scope["type"] == "websocket":
             await self._serve_websocket(scope, receive, send)
         else:
-            raise RuntimeError(f"This app does not speak {scope['type']!r}.")
+            raise RuntimeError(f"This app does not support the scope type {scope['type']!r}.")
 
     def _unrouted(self, request: Request, match: Match | None) -> Response:
-        """Return the response to a request without a route. It does not ask `admit`, and reveals nothing else."""
+        """Return the response to a request without a route. It does not call `admit`, and reveals nothing else."""
         scope = request.scope
         if match is not None and match.allowed:
             allowed = {*match.allowed, "OPTIONS"}
@@ -280,7 +280,7 @@ class App(Router):
     def _answer_to(self, error: Exception, request: Connection) -> Response:
         """Return the response to an error.
 
-        The exception handler of its class, or of the nearest base class, makes the response. Without one, or if the
+        The exception handler of its class, or of the nearest base class, returns the response. Without one, or if the
         handler raises, the error is logged and the response is a 500.
         """
         for kind in type(error).__mro__:
@@ -330,7 +330,7 @@ class App(Router):
     def exception_handler(self, kind: type[BaseException]) -> Callable[[AnyExceptionHandler], AnyExceptionHandler]:
         """Declare the decorated `handler(request, error) -> Response` for errors of class `kind` and its subclasses.
 
-        If the error was raised while a WebSocket was served, the handler gets the `WebSocket` in place of the request.
+        For errors while the app serves a WebSocket, the handler receives the `WebSocket` in place of the request.
         """
 
         def declare(handler: AnyExceptionHandler) -> AnyExceptionHandler:
@@ -342,8 +342,8 @@ class App(Router):
     def wrap(self, wrapper: Callable[[ASGIApp], ASGIApp]) -> None:
         """Put `wrapper(app)`, an ASGI app, around this app for every request. The last wrapper added is the outermost.
 
-        A wrapper does not get lifespan messages, and may be added during the lifespan's start. Raises `RuntimeError` if
-        the app has answered a request already.
+        A wrapper does not receive lifespan messages, and may be added during the lifespan's start. Raises
+        `RuntimeError` if the app has answered a request already.
         """
         if self._table.sealed is not None:
             raise RuntimeError(f"{wrapper!r} cannot be put around this app: {self._table.sealed}.")
@@ -405,7 +405,7 @@ class App(Router):
 
 def _identifier(given: bytes | None) -> bytes:
     """Return the caller's request id if it is well-formed, else a new one."""
-    if given is not None and _GIVEN_ID.fullmatch(given):
+    if given is not None and _VALID_ID.fullmatch(given):
         return given
     return b"%s-%x" % (_process_prefix, next(_request_numbers))
 
@@ -427,11 +427,11 @@ if hasattr(os, "register_at_fork"):  # a forked worker starts with its parent's 
 def _upgrade_required(request: Request) -> Response:
     """Return the response to a plain request for a WebSocket route: 426.
 
-    The status is 501 if the request was a handshake, since the server then has no implementation of WebSockets.
+    The status is 501 if the request was a handshake, since the server then does not implement WebSockets.
     """
     offered = (request.headers.get("connection") or "").lower()
     if "upgrade" in offered and (request.headers.get("upgrade") or "").lower() == "websocket":
-        logger.warning("A WebSocket was asked for, and this server has no implementation of them. %s", _INSTALL)
+        logger.warning("A client requested a WebSocket, but this server does not implement them. %s", _INSTALL)
         return ErrorResponse("This server does not speak WebSocket", 501)
     upgrade = {"upgrade": "websocket", "connection": "upgrade"}
     return ErrorResponse("This is for WebSockets only", 426, upgrade)
@@ -451,7 +451,7 @@ def _redirect_location(scope: Scope) -> str:
     return _UNPRINTABLE.sub(lambda found: b"%%%02X" % found[0][0], location).decode()
 
 
-def _settle_connection(headers: RawHeaders, request: Request) -> None:
+def _set_connection_header(headers: RawHeaders, request: Request) -> None:
     """Set `connection: close` if a body is left unread. HTTP/2 does not allow this header (RFC 9113, 8.2.2)."""
     http_1 = request.scope.get("http_version", "1.1") in ("1.0", "1.1")
     if request.lingering or not http_1:

@@ -1,4 +1,4 @@
-"""The objects that a handler gets: `Connection` with the head of a request, and `Request`, which adds the body.
+"""The objects that a handler receives: `Connection` with the head of a request, and `Request`, which adds the body.
 
 Each part is decoded when it is first used.
 """
@@ -18,7 +18,6 @@ from .validation import Model, convert_body, convert_query
 MAX_BODY = 1_048_576
 """The default limit for a body, in bytes."""
 
-
 _LINGERING_LENGTH = 65_536
 _FRAMING_HEADERS = frozenset((b"content-length", b"transfer-encoding", b"expect"))
 _WATCHED_HEADERS = frozenset((*_FRAMING_HEADERS, b"content-type", b"content-encoding", b"x-request-id"))
@@ -33,7 +32,7 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 class Connection:
     """The head of a request or of a WebSocket's handshake.
 
-    An ASGI scope is enough to make one in a test: `Connection({"type": "http", "headers": [(b"x-ticket", b"…")]})`.
+    An ASGI scope is enough to create one in a test: `Connection({"type": "http", "headers": [(b"x-ticket", b"…")]})`.
 
     - `scope`: the ASGI scope.
     - `path_params`: the converted parameters of the path, by name.
@@ -105,7 +104,7 @@ class Connection:
 
     @property
     def client(self) -> tuple[str, int] | None:
-        """Address and port of the client, or of the proxy before the server; None if the server does not know."""
+        """Address and port of the client, or of the proxy before the server; None if it is unknown."""
         client = self.scope.get("client")
         if not client:
             return None
@@ -130,7 +129,7 @@ class Connection:
             self.noted = {**self.noted, **fields}
 
     def present(self, authorization: str) -> None:
-        """Add a header `authorization` for credentials that came in another way, so that `admit` finds them.
+        """Add a header `authorization` for credentials that arrived in another way, so that `admit` finds them.
 
         The original scope, which wrappers may use, does not change.
         """
@@ -156,7 +155,7 @@ class Request(Connection):
     __slots__ = ("_begun", "_body", "_complete", "_receive", "max_body", "watched")
 
     def __init__(self, scope: Scope, receive: Receive, max_body: int = MAX_BODY) -> None:
-        # This repeats Connection.__init__, since a call of it would slow down every request.
+        # This repeats Connection.__init__, since a call would slow down every request.
         self.scope = scope
         self.path_params = {}
         self.route = None
@@ -253,7 +252,7 @@ class Request(Connection):
 
     def _begin(self) -> None:
         if self._begun:
-            raise RuntimeError("The body was already read by stream() or by a read that failed; it comes only once.")
+            raise RuntimeError("The body was already read by stream() or by a read that failed. It can be read once.")
         self._check_size(self._declared_length() or 0)  # before receive(), which would send 100 Continue
         self._begun = True
 

@@ -1,4 +1,4 @@
-"""An extension of the ASGI scope, by which a server lets the app observe and drop a connection.
+"""An extension of the ASGI scope, with which the app can observe and drop a connection.
 
 The server of the command puts an object into `scope["extensions"]["jimsapi.connection"]`: a `ServerExchange` for each
 request, or a `ServerWebSocket` for each WebSocket. The object is valid for that request or WebSocket only, not for
@@ -40,7 +40,7 @@ class ServerExchange(ServerConnection, Protocol):
         """The status that the server sent in place of the app's response because of a faulty or slow body; else 0."""
 
     def call_when_gone(self, callback: Callable[[], None] | None) -> None:
-        """Have `callback` called once if the client disconnects before the response is complete.
+        """Call `callback` once if the client disconnects before the response is complete.
 
         It replaces an earlier callback, and None removes it. If the client has disconnected already, the event loop
         calls it soon. An app with a callback does not have to wait in `receive`.

@@ -1,11 +1,11 @@
-"""Measures how deep a JSON text is nested. It reads the text, because parsers fail at some depth or exhaust Python's
+"""Measures how deep a JSON text is nested. It uses no parser, because parsers fail at some depth or exhaust Python's
 stack."""
 
 import re
 from itertools import accumulate
 
 MAX_NESTING = 200
-"""Most levels of arrays and objects in a body or a stored value. orjson reads 1,024 levels but writes only 254."""
+"""Maximum levels of arrays and objects in a body or a stored value. orjson reads 1,024 levels but writes only 254."""
 
 _NOT_MARKS = bytes(byte for byte in range(256) if byte not in b'[]{}"')
 _STRING = re.compile(rb'"[^"]*+"?')

@@ -66,7 +66,7 @@ def build_document(title: str, version: str, description: str, routes: Sequence[
     if description:
         info["description"] = description
     document: dict[str, Any] = {"openapi": "3.1.0", "info": info, "paths": paths}
-    if any(_can_be_faulty(route) for route in routes):
+    if any(_is_validated(route) for route in routes):
         components = {**components, **_FAULTS}
     if components:
         document["components"] = {"schemas": components}
@@ -85,7 +85,7 @@ def _models(routes: Sequence[Route]) -> list[Any]:
 
 
 def _relax(schema: Any, components: dict[str, Any], seen: set[str]) -> None:
-    """Change the booleans in the schema of a body or query, for which numbers and words are accepted too."""
+    """Change the booleans in the schema of a body or query, since numbers and words are accepted for them too."""
     if isinstance(schema, list):
         for part in schema:
             _relax(part, components, seen)
@@ -145,24 +145,24 @@ def _query_parameters(route: Route, schemas: dict[Any, Any], components: dict[st
 
 
 def _responses(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
-    good: dict[str, Any] = {"description": _phrase(route.status)}
+    success: dict[str, Any] = {"description": _phrase(route.status)}
     if route.response is not None:
-        good["content"] = _json(schemas[route.response])
-    answers = {str(route.status): good}
-    if _can_be_faulty(route):
+        success["content"] = _json(schemas[route.response])
+    answers = {str(route.status): success}
+    if _is_validated(route):
         content = _json({"$ref": REFERENCE.format(name="HTTPValidationError")})
-        answers["422"] = {"description": "What was sent is not what is asked for", "content": content}
+        answers["422"] = {"description": "The body or the query is invalid", "content": content}
     for status, answer in (route.responses or {}).items():
         if isinstance(answer, str):
             answers[str(status)] = {**answers.get(str(status), {}), "description": answer}
             continue
         description, body = answer
-        shown = _text(body) if isinstance(body, str) else _json(schemas[body])
-        answers[str(status)] = {"description": description, "content": shown}
+        content = _text(body) if isinstance(body, str) else _json(schemas[body])
+        answers[str(status)] = {"description": description, "content": content}
     return answers
 
 
-def _can_be_faulty(route: Route) -> bool:
+def _is_validated(route: Route) -> bool:
     return route.body is not None or route.query is not None
 
 
@@ -191,10 +191,10 @@ def _words(path: str) -> str:
     return "".join(f"_{part.strip('{}')}" for part in path.split("/") if part).replace("-", "_").replace(".", "_")
 
 
-def _unique(wish: str, taken: set[str]) -> str:
-    name, number = wish, 1
+def _unique(base: str, taken: set[str]) -> str:
+    name, number = base, 1
     while name in taken:
         number += 1
-        name = f"{wish}_{number}"
+        name = f"{base}_{number}"
     taken.add(name)
     return name

@@ -1,4 +1,4 @@
-"""The record of an answered request, which observers get."""
+"""The record of an answered request, which observers receive."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,12 +14,12 @@ OTHER_METHOD = "_OTHER"
 
 
 class RequestRecord(msgspec.Struct, frozen=True, gc=False):
-    """Observers get this record after a request is answered.
+    """The record that observers receive after a request is answered.
 
     - `method`: the HTTP method, or `_OTHER` for methods that are not HTTP's.
     - `route`: the path template of the route, or `unmatched` without one.
     - `duration`: seconds until the last byte was passed to the server.
-    - `fields`: what the handler noted for the log line.
+    - `fields`: the fields that the handler noted for the log line.
 
     A WebSocket has one record, at its end. Its method is `WEBSOCKET`, its status is 101 if the handshake was accepted,
     and its duration is how long it was open.

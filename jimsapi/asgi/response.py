@@ -12,7 +12,7 @@ from .types import RawHeaders
 JSON_TYPE = (b"content-type", b"application/json")
 TEXT_TYPE = "text/plain; charset=utf-8"
 
-# The header of a short response is a look-up here.
+# The `content-length` headers of short responses, by length.
 _LENGTHS = [(b"content-length", str(length).encode()) for length in range(4096)]
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -65,7 +65,7 @@ class Response:
         for name, value in headers.items():
             pair = header(name, value)
             if pair[0] in (b"content-length", b"transfer-encoding"):
-                raise ValueError(f"{name} follows from the body and cannot be given.")
+                raise ValueError(f"{name} follows from the body and cannot be set.")
             if pair[0] == b"content-type":
                 self.raw_headers = [other for other in self.raw_headers if other[0] != b"content-type"]
             self.names_connection |= pair[0] == b"connection"
@@ -111,10 +111,10 @@ class ErrorResponse(JSONResponse):
 def header(name: str, value: str) -> tuple[bytes, bytes]:
     """Return a header in ASGI's form. Raises `ValueError` if HTTP cannot carry it."""
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no header name.")
+        raise ValueError(f"{name!r} is not a header name.")
     if _BAD_VALUE.search(value):
-        raise ValueError(f"The value of the header {name} holds a line break or NUL.")
+        raise ValueError(f"The value of the header {name} contains a line break or NUL.")
     try:
         return name.lower().encode(), value.encode("latin-1")
     except UnicodeEncodeError:
-        raise ValueError(f"The value of the header {name} holds characters outside Latin-1.") from None
+        raise ValueError(f"The value of the header {name} contains characters outside Latin-1.") from None

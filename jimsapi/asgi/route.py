@@ -9,7 +9,7 @@ import msgspec
 from .response import Response
 
 Reword = Callable[[Response], Response]
-"""Takes the response to an error, `{"detail": …}`, and returns the response to send."""
+"""Converts the response to an error, `{"detail": …}`, to the response to send."""
 Model = type[msgspec.Struct]
 ResponseDoc = str | tuple[str, Model | str]
 """The documentation of a response: a description, or a description with the model of its JSON body or, for other

@@ -1,4 +1,4 @@
-"""Finds the route of a request: a dictionary has the exact paths, and a tree of path segments all others."""
+"""Finds the route of a request: in a dictionary of exact paths, else in a tree of path segments."""
 
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -32,21 +32,21 @@ _INTEGER = re.compile(r"-?[0-9]{1,19}")
 class _Node:
     """A node of the tree: its children in the order in which a look-up tries them, and the routes that end here."""
 
-    __slots__ = ("literals", "parameters", "rest", "routes")
+    __slots__ = ("literals", "parameters", "path_child", "routes")
 
     def __init__(self) -> None:
         self.literals: dict[str, _Node] = {}
         self.parameters: list[tuple[int, Callable[[str], Any], _Node]] = []
-        self.rest: _Node | None = None
+        self.path_child: _Node | None = None
         self.routes: dict[str, tuple[Route, tuple[str, ...]]] = {}
 
-    def below(self, part: "str | Parameter") -> "_Node":
+    def child_for(self, part: "str | Parameter") -> "_Node":
         """Return the child for a segment of a path. Creates it if it is missing."""
         if isinstance(part, str):
             return self.literals.setdefault(part, _Node())
         if part.kind == "path":
-            self.rest = self.rest or _Node()
-            return self.rest
+            self.path_child = self.path_child or _Node()
+            return self.path_child
         rank = tuple(_READERS).index(part.kind)
         for known, _, child in self.parameters:
             if known == rank:
@@ -82,7 +82,7 @@ class RouteTable:
         `RuntimeError` if the table is sealed.
         """
         if self.sealed is not None:
-            raise RuntimeError(f"{_place(route)} cannot be added to this router: {self.sealed}.")
+            raise RuntimeError(f"{_methods_and_path(route)} cannot be added to this router: {self.sealed}.")
         if isroutine(route.handler) and not iscoroutinefunction(route.handler):
             raise ValueError(f"The handler {_full_name(route.handler)} of {route.path} must be `async def`.")
         if route.websocket:
@@ -110,9 +110,9 @@ class RouteTable:
         """Return the route for an ASGI scope. Handles `root_path`, parameters and encoded slashes, unlike `exact`."""
         method, path = scope["method"], scope["path"]
         if path[:1] == "/" and not scope.get("root_path") and b"%" not in (scope.get("raw_path") or b"%"):
-            straight = _follow(self._tree, path[1:].split("/"), method)
-            if straight is not None:
-                return straight
+            direct = _follow(self._tree, path[1:].split("/"), method)
+            if direct is not None:
+                return direct
         segments = _segments(scope, local_path(scope))
         found = _search(self._tree, method, segments)
         if found.route is None and not found.allowed and scope.get("root_path"):
@@ -134,7 +134,7 @@ class RouteTable:
         """Return the node for a route, and the names of its parameters. Creates nodes that are missing."""
         parts = parse_path(route.path)
         for part in parts:
-            node = node.below(part)
+            node = node.child_for(part)
         return node, tuple(part.name for part in parts if isinstance(part, Parameter))
 
 
@@ -144,7 +144,7 @@ class Router:
     A handler is `async def handler(request) -> Response`. Its docstring becomes the route's description. A segment of a
     path may be a parameter: `{id}` (text), `{id:uuid}` (dashed or 32 hexadecimal digits), `{n:int}` (64 bits), and as
     the last segment `{rest:path}` (the rest of the path with its slashes). If several routes with the method match,
-    literal segments take precedence, then UUIDs, integers, text and rests.
+    literal segments take precedence, then UUIDs, integers, text and `path`.
     """
 
     def __init__(self) -> None:
@@ -290,7 +290,7 @@ class Router:
                     name=name or str(getattr(handler, "__name__", type(handler).__name__)),
                     summary=summary,
                     status=101,
-                    responses={101: "The WebSocket is open.", 426: "This was no handshake of a WebSocket."},
+                    responses={101: "The WebSocket is open.", 426: "The request was not a WebSocket handshake."},
                     tags=tuple(tags),
                     websocket=True,
                     subprotocols=tuple(subprotocols),
@@ -349,11 +349,11 @@ def parse_path(path: str) -> list[str | Parameter]:
             continue
         name, kind = match[1], match[2] or ""
         if kind not in _READERS and kind != "path":
-            raise ValueError(f"In the path {path!r}, the kind {kind!r} is unknown; there are uuid, int and path.")
+            raise ValueError(f"In the path {path!r}, the kind {kind!r} is unknown; the kinds are uuid, int and path.")
         if name in names:
-            raise ValueError(f"In the path {path!r}, the parameter {name!r} stands twice.")
+            raise ValueError(f"In the path {path!r}, the parameter {name!r} occurs twice.")
         if kind == "path" and position != len(segments) - 1:
-            raise ValueError(f"In the path {path!r}, {segment!r} takes all the rest and must stand last.")
+            raise ValueError(f"In the path {path!r}, {segment!r} must be the last segment.")
         names.add(name)
         parts.append(Parameter(name, kind))
     return parts
@@ -375,17 +375,17 @@ def _follow(node: _Node, segments: list[str], method: str) -> Match | None:
     """Return the result of `_search` in a third of its time if no backtracking is necessary; else None."""
     values = []
     for segment in segments:
-        following = node.literals.get(segment)
-        if following is None:
+        next_node = node.literals.get(segment)
+        if next_node is None:
             for _, read, child in node.parameters:
                 value = read(segment)
                 if value is not None:
                     values.append(value)
-                    following = child
+                    next_node = child
                     break
             else:
                 return None
-        node = following
+        node = next_node
     hit = node.routes.get(method)
     return None if hit is None else Match(hit[0], dict(zip(hit[1], values, strict=True)))
 
@@ -417,12 +417,12 @@ def _find(
             if hit is not None:
                 return hit
             values.pop()
-    if node.rest is not None:
-        hit = node.rest.routes.get(method)
+    if node.path_child is not None:
+        hit = node.path_child.routes.get(method)
         if hit is not None:
             values.append("/".join(segments[position:]))
             return hit
-        allowed.update(node.rest.routes)
+        allowed.update(node.path_child.routes)
     return None
 
 
@@ -482,5 +482,5 @@ def _full_name(handler: Callable[..., Any]) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _place(route: Route) -> str:
+def _methods_and_path(route: Route) -> str:
     return f"{' '.join(route.methods) or _HANDSHAKE} {route.path}"

@@ -64,14 +64,14 @@ class ServerSentEvent:
 
 def _check(name: str, field: str) -> None:
     if _NOT_IN_A_FIELD.search(field):
-        raise ValueError(f"The {name} of a server-sent event must not hold a line break or NUL.")
+        raise ValueError(f"The {name} of a server-sent event must not contain a line break or NUL.")
 
 
 class EventStreamResponse(StreamingResponse):
-    """A `StreamingResponse` of server-sent events, given as `ServerSentEvent`s or as encoded bytes.
+    """A `StreamingResponse` of server-sent events: `ServerSentEvent`s or encoded bytes.
 
-    After `keepalive` seconds without an event a comment is sent, so that proxies do not close the connection. None
-    sends no comments. `headers` are added to the response.
+    After `keepalive` seconds without an event a comment is sent, so that proxies do not close the connection. If it
+    is None, no comments are sent. `headers` are added to the response.
     """
 
     __slots__ = ("keepalive",)

@@ -28,8 +28,8 @@ logger = logging.getLogger("jimsapi.asgi")
 
 SEND_TIMEOUT = 30.0
 """The default for how many seconds a client may read nothing while data waits to be sent."""
-LOOKS = 4
-"""How many times within its timeout a waiting send is checked, to see whether the client reads."""
+CHECKS_PER_TIMEOUT = 4
+"""How many times within its timeout a waiting send is checked for whether the client reads."""
 
 _CLOSE_SECONDS = 5.0
 _TURN_SECONDS = 0.001
@@ -39,9 +39,9 @@ _TICK_SECONDS = 60.0
 class StreamingResponse(Response):
     """A response whose chunks come from an async iterable, as bytes or as text (sent as UTF-8).
 
-    - If the client disconnects, the iterable is cancelled. What it then awaits to clean up needs a shield, as in all
+    - If the client disconnects, the iterable is cancelled. If its cleanup awaits anything, it needs a shield, as in all
       anyio code.
-    - If the iterable raises, the connection is cut, so that the client does not take the response for complete.
+    - If the iterable raises, the connection is cut, so that the client does not treat the response as complete.
     - In each case, and at the end, the iterable is closed.
     - For HEAD it is not iterated.
     - A handler that reads the request's body has to do so before the first chunk.
@@ -77,7 +77,7 @@ class StreamingResponse(Response):
         return item.encode() if isinstance(item, str) else bytes(item)
 
     def stream(self, request: Request, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
-        """Send the chunks. The app has sent the start of the response before.
+        """Send the chunks. The app has already sent the start of the response.
 
         Raises `ClientDisconnected`, or what the content raises. Works on asyncio and on trio.
         """
@@ -91,18 +91,18 @@ class StreamingResponse(Response):
 def deliver(response: StreamingResponse, request: Request, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
     """Send all chunks of a response after its start. Raises `ClientDisconnected`, or what the content raises."""
     try:
-        host = asyncio.current_task()
+        request_task = asyncio.current_task()
     except RuntimeError:
-        host = None
-    if host is None:
+        request_task = None
+    if request_task is None:
         return _OnTrio(response, request, receive, send).run()
-    return _OnAsyncio(response, request, receive, send).run(host)
+    return _OnAsyncio(response, request, receive, send).run(request_task)
 
 
 async def close(content: object) -> None:
     """Close a generator now, instead of when it is collected. Gives up after `_CLOSE_SECONDS`."""
     if isinstance(content, AsyncGeneratorType) and content.ag_frame is None:
-        return  # nearly all have ended by now, and a cancel scope takes as long as sending some chunks
+        return  # nearly all have ended by now, and a cancel scope costs as much as some chunks
     if isinstance(content, AsyncGenerator):
         with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
             await content.aclose()
@@ -111,8 +111,8 @@ async def close(content: object) -> None:
 def cut_off(request: Connection, waited: float, connection: ServerConnection | None) -> None:
     """Drop the connection of a client that has read nothing for `waited` seconds, and log this.
 
-    A close would not do, since the server would first wait until the client has read everything. If the server does not
-    offer its `connection`, the connection stays open.
+    A close is not enough, since the server would first wait until the client has read everything. If the server does
+    not offer its `connection`, the connection stays open.
     """
     route = request.route
     logger.info(
@@ -163,7 +163,7 @@ class _Delivery:
             self.watch()
         async for item in self.items:
             await self.send_chunk(encode(item), True)
-            # uvicorn's send does not suspend: content that never awaits would hold up every other request.
+            # uvicorn's send does not suspend: content that never awaits would delay every other request.
             if self.last_sent - yielded > _TURN_SECONDS:
                 await checkpoint()
                 yielded = monotonic()
@@ -198,9 +198,9 @@ class _Delivery:
         except Exception as error:
             self.stop(error)
         else:
-            self.leave()
+            self.stop_on_disconnect()
 
-    def leave(self) -> None:
+    def stop_on_disconnect(self) -> None:
         """Stop the stream, since the client has disconnected."""
         if not self.finishing:  # after the last chunk a disconnect only means that all is sent
             self.stop(ClientDisconnected())
@@ -209,7 +209,7 @@ class _Delivery:
         """Send a ping or end a send that takes too long, if one is due. Returns the seconds until the next call."""
         now = monotonic()
         timeout, keepalive = self.response.send_timeout, self.response.keepalive
-        longest = min(timeout / LOOKS, _TICK_SECONDS, inf if keepalive is None else keepalive)
+        longest = min(timeout / CHECKS_PER_TIMEOUT, _TICK_SECONDS, inf if keepalive is None else keepalive)
         if self.sending_since is not None:
             if self.stall is None or self.stall.began != self.sending_since:
                 self.stall = Stall(self.connection, self.sending_since)
@@ -258,18 +258,18 @@ class _OnAsyncio(_Delivery):
     and the tasks begin in the next pass of the event loop, so a stream that is sent without a wait needs none.
     """
 
-    __slots__ = ("due", "exchange", "host", "interrupted", "tasks", "timer")
+    __slots__ = ("exchange", "interrupted", "request_task", "tasks", "timer", "unstarted")
 
     def __init__(self, response: StreamingResponse, request: Request, receive: Receive, send: Send) -> None:
         super().__init__(response, request, receive, send)
         self.interrupted = False
-        self.exchange: ServerExchange | None = None  # if it has our callback for the client's disconnect
-        self.due: list[Callable[[], Coroutine[Any, Any, None]]] | None = []  # to start in the next pass
+        self.exchange: ServerExchange | None = None  # the one with our callback for the client's disconnect
+        self.unstarted: list[Callable[[], Coroutine[Any, Any, None]]] | None = []  # to start in the next pass
         self.tasks: tuple[asyncio.Task[None], ...] = ()
 
-    async def run(self, host: asyncio.Task[Any]) -> None:
-        self.host = host
-        cancelling = host.cancelling()
+    async def run(self, request_task: asyncio.Task[Any]) -> None:
+        self.request_task = request_task
+        cancelling = request_task.cancelling()
         self.timer: asyncio.Handle = asyncio.get_running_loop().call_soon(self._start_tasks)
         self._watch_by_callback()
         try:
@@ -278,11 +278,11 @@ class _OnAsyncio(_Delivery):
             except Exception as error:
                 self.failure = self.failure or error
         except asyncio.CancelledError:
-            if not self.interrupted or host.uncancel() > cancelling:
+            if not self.interrupted or request_task.uncancel() > cancelling:
                 raise
         else:
             if self.interrupted:
-                host.uncancel()
+                request_task.uncancel()
         finally:
             self.finishing = True
             if self.exchange is not None:
@@ -295,30 +295,30 @@ class _OnAsyncio(_Delivery):
             raise self.failure
 
     def _watch_by_callback(self) -> None:
-        """Have the server call back when the client disconnects, if it can. This needs no task and reads no body.
+        """Register a callback for the client's disconnect if the server has them. This needs no task and reads no body.
 
-        If a wrapper has replaced `receive`, a task has to call it, since only the wrapper may know of a disconnect.
+        If a wrapper has replaced `receive`, a task has to call it, since only the wrapper may receive the disconnect.
         """
         exchange = exchange_of(self.request.scope)
         if exchange is not None and self.receive == exchange.receive:
             self.watching = True
             self.exchange = exchange
-            exchange.call_when_gone(self.leave)
+            exchange.call_when_gone(self.stop_on_disconnect)
 
     def start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        if self.due is not None:
-            self.due.append(work)
+        if self.unstarted is not None:
+            self.unstarted.append(work)
             return
         running = [task for task in self.tasks if not task.done()]
         self.tasks = (*running, asyncio.create_task(work()))
 
     def interrupt(self) -> None:
         self.interrupted = True
-        self.host.cancel()
+        self.request_task.cancel()
 
     def _start_tasks(self) -> None:
-        due, self.due = self.due, None
-        for work in due or ():
+        unstarted, self.unstarted = self.unstarted, None
+        for work in unstarted or ():
             self.start(work)
         self._run_timer()
 

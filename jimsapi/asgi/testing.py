@@ -27,8 +27,8 @@ class TestClient(httpx.AsyncClient):
     raised by the call, unless `raise_app_exceptions=False`. Entering the client raises `RuntimeError` if the app's
     start fails, and leaving it if the app's shutdown fails.
 
-    Responses come whole, also streams. To test how a stream arrives, run the app on a server. WebSockets send and
-    receive as usual:
+    Responses are returned whole, also streams. To test how a stream arrives, run the app on a server. WebSockets send
+    and receive as usual:
 
         async with client.websocket("/echo") as ws:
             await ws.send_text("hello")
@@ -89,11 +89,11 @@ class TestClient(httpx.AsyncClient):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ws.serve)
             try:
-                await ws.shake_hands()
+                await ws.wait_for_answer()
                 yield ws
             except Exception as error:  # the task group would wrap it
                 failure = error
-            ws.leave(1000)
+            ws.send_disconnect(1000)
             with anyio.move_on_after(LEAVE_WITHIN, shield=True):
                 await ws.served.wait()
             tasks.cancel_scope.cancel()
@@ -122,8 +122,8 @@ class ClientWebSocket:
         self.app_failure: Exception | None = None
         self._app = app
         self._scope = scope
-        self._to_app, self._at_app = anyio.create_memory_object_stream[Message](float("inf"))
-        self._to_client, self._at_client = anyio.create_memory_object_stream[Message](float("inf"))
+        self._to_app, self._app_inbox = anyio.create_memory_object_stream[Message](float("inf"))
+        self._to_client, self._client_inbox = anyio.create_memory_object_stream[Message](float("inf"))
         self._closed: WebSocketDisconnected | None = None
 
     async def send_text(self, text: str) -> None:
@@ -143,12 +143,12 @@ class ClientWebSocket:
         if self._closed is not None:
             raise self._closed
         try:
-            message = await self._at_client.receive()
+            message = await self._client_inbox.receive()
         except anyio.EndOfStream:  # the app ended without a close
             message = {"type": "websocket.close", "code": 1006}
         if message["type"] == "websocket.close":
             self._closed = WebSocketDisconnected(message.get("code", 1000), message.get("reason") or "")
-            self.leave(self._closed.code)
+            self.send_disconnect(self._closed.code)
             raise self._closed
         text: str | None = message.get("text")
         return bytes(message["bytes"]) if text is None else text
@@ -159,17 +159,17 @@ class ClientWebSocket:
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close the WebSocket, as the client."""
-        self.leave(code, reason)
+        self.send_disconnect(code, reason)
         self._closed = self._closed or WebSocketDisconnected(code, reason)
 
-    def leave(self, code: int, reason: str = "") -> None:
-        """Send the app the client's close."""
+    def send_disconnect(self, code: int, reason: str = "") -> None:
+        """Send the client's close to the app."""
         self._put({"type": "websocket.disconnect", "code": code, "reason": reason})
 
     def dispose(self) -> None:
         """Close the client's sides of the queues."""
         self._to_app.close()
-        self._at_client.close()
+        self._client_inbox.close()
 
     def _put(self, message: Message) -> None:
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # the app has ended, or the client has
@@ -179,20 +179,20 @@ class ClientWebSocket:
         """Run the app, as a server does."""
         self._to_app.send_nowait({"type": "websocket.connect"})
         try:
-            await self._app(self._scope, self._at_app.receive, self._to_client.send)
+            await self._app(self._scope, self._app_inbox.receive, self._to_client.send)
         except Exception as error:
             self.app_failure = error
         finally:
             self._to_client.close()
-            self._at_app.close()
+            self._app_inbox.close()
             self.served.set()
 
-    async def shake_hands(self) -> None:
+    async def wait_for_answer(self) -> None:
         """Wait for the app's response to the handshake. Raises `HandshakeRefused` unless the app accepts it."""
         try:
-            answer = await self._at_client.receive()
+            answer = await self._client_inbox.receive()
             if answer["type"] == "websocket.http.response.start":
-                body = (await self._at_client.receive())["body"]
+                body = (await self._client_inbox.receive())["body"]
                 raise HandshakeRefused(httpx.Response(answer["status"], headers=answer["headers"], content=body))
         except anyio.EndOfStream:
             raise self.app_failure or RuntimeError("The app did not answer the handshake.") from None
@@ -203,7 +203,7 @@ class ClientWebSocket:
 
 
 def _websocket_scope(request: httpx.Request, root_path: str, subprotocols: Sequence[str]) -> Scope:
-    """Return the scope that a server would make of this request."""
+    """Return the scope that a server would create for this request."""
     headers = [(name.lower(), value) for name, value in request.headers.raw]
     if subprotocols:
         headers.append((b"sec-websocket-protocol", ", ".join(subprotocols).encode()))
@@ -232,9 +232,9 @@ class _LifespanRunner:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._tasks: TaskGroup | None = None
-        self._asked = False
+        self._startup_sent = False
         self._answered = anyio.Event()
-        self._leaving = anyio.Event()
+        self._stopping = anyio.Event()
         self._failure: str | None = None
 
     async def start(self) -> None:
@@ -246,7 +246,7 @@ class _LifespanRunner:
             await self.stop()
 
     async def stop(self) -> None:
-        self._leaving.set()
+        self._stopping.set()
         if self._tasks is not None:
             tasks, self._tasks = self._tasks, None
             await tasks.__aexit__(None, None, None)
@@ -263,14 +263,14 @@ class _LifespanRunner:
             self._answered.set()
 
     async def _receive(self) -> Message:
-        if not self._asked:
-            self._asked = True
+        if not self._startup_sent:
+            self._startup_sent = True
             return {"type": "lifespan.startup"}
-        await self._leaving.wait()
+        await self._stopping.wait()
         return {"type": "lifespan.shutdown"}
 
     async def _send(self, message: Message) -> None:
         if message["type"].endswith(".failed"):
-            what = "start" if "startup" in message["type"] else "shutdown"
-            self._failure = f"The app's {what} failed: {message.get('message', '')}"
+            phase = "start" if "startup" in message["type"] else "shutdown"
+            self._failure = f"The app's {phase} failed: {message.get('message', '')}"
         self._answered.set()

@@ -21,7 +21,7 @@ from .fields import QueryParams
 Model = TypeVar("Model", bound=msgspec.Struct)
 
 MAX_FAULTS = 1000
-"""Most faults in one response. Without a limit, a response could be many times as large as the body."""
+"""Maximum number of faults in one response. Without a limit, a response could be many times as large as the body."""
 
 _TRUE = frozenset(("1", "on", "t", "true", "y", "yes"))
 _FALSE = frozenset(("0", "off", "f", "false", "n", "no"))
@@ -138,7 +138,8 @@ class _Walk:
         if len(self.faults) < MAX_FAULTS:
             self.faults.append(item)
 
-    def refuse(self, kind: str, loc: Loc, message: str, value: Any, context: dict[str, Any] | None = None) -> Any:
+    def report(self, kind: str, loc: Loc, message: str, value: Any, context: dict[str, Any] | None = None) -> Any:
+        """Add a fault. Returns `value`."""
         if len(self.faults) < MAX_FAULTS:  # checked first, since `fault` has to measure the value
             self.faults.append(fault(kind, loc, message, value, context))
         return value
@@ -146,7 +147,7 @@ class _Walk:
     def result(self, value: Any, model: type[Model], origin: str) -> Model:
         """Return the model, or raise `ValidationError` with all faults.
 
-        msgspec makes the checks that this class does not make.
+        msgspec does the checks that this class does not do.
         """
         if self.faults:
             raise ValidationError(self.faults)
@@ -166,7 +167,7 @@ class _Walk:
             return value
         if not isinstance(value, dict):
             message = "Input should be a valid dictionary or object to extract fields from"
-            return self.refuse("model_attributes_type", loc, message, value)
+            return self.report("model_attributes_type", loc, message, value)
         checked = {}
         for field in kind.fields:
             name = field.encode_name
@@ -178,20 +179,20 @@ class _Walk:
 
     def text(self, kind: shapes.StrType, value: Any, loc: Loc) -> Any:
         if not isinstance(value, str):
-            return self.refuse("string_type", loc, "Input should be a valid string", value)
+            return self.report("string_type", loc, "Input should be a valid string", value)
         if self.from_text and "\0" in value:
             self.add(nul(loc, value))
         elif kind.min_length is not None and len(value) < kind.min_length:
-            least = kind.min_length
-            message = f"String should have at least {least} character{_s(least)}"
-            self.refuse("string_too_short", loc, message, value, {"min_length": least})
+            minimum = kind.min_length
+            message = f"String should have at least {minimum} character{_s(minimum)}"
+            self.report("string_too_short", loc, message, value, {"min_length": minimum})
         elif kind.max_length is not None and len(value) > kind.max_length:
-            most = kind.max_length
-            message = f"String should have at most {most} character{_s(most)}"
-            self.refuse("string_too_long", loc, message, value, {"max_length": most})
+            maximum = kind.max_length
+            message = f"String should have at most {maximum} character{_s(maximum)}"
+            self.report("string_too_long", loc, message, value, {"max_length": maximum})
         elif kind.pattern is not None and not re.search(kind.pattern, value):
             message = f"String should match pattern '{kind.pattern}'"
-            self.refuse("string_pattern_mismatch", loc, message, value, {"pattern": kind.pattern})
+            self.report("string_pattern_mismatch", loc, message, value, {"pattern": kind.pattern})
         return value
 
     def boolean(self, kind: shapes.BoolType, value: Any, loc: Loc) -> Any:
@@ -204,17 +205,17 @@ class _Walk:
         elif isinstance(value, (int, float)) and value in (0, 1):
             return value == 1
         elif not isinstance(value, (int, float)) or value % 1 or not -(2**63) <= value < 2**63:
-            return self.refuse("bool_type", loc, "Input should be a valid boolean", value)
+            return self.report("bool_type", loc, "Input should be a valid boolean", value)
         message = "Input should be a valid boolean, unable to interpret input"
-        return self.refuse("bool_parsing", loc, message, value)
+        return self.report("bool_parsing", loc, message, value)
 
     def uuid(self, kind: shapes.UUIDType, value: Any, loc: Loc) -> Any:
         if not isinstance(value, str):
-            return self.refuse("uuid_type", loc, "UUID input should be a string, bytes or UUID object", value)
+            return self.report("uuid_type", loc, "UUID input should be a string, bytes or UUID object", value)
         if _UUID.fullmatch(value):
             return UUID(value)
-        reason = _why_no_uuid(value)
-        return self.refuse("uuid_parsing", loc, f"Input should be a valid UUID, {reason}", value, {"error": reason})
+        reason = _uuid_error(value)
+        return self.report("uuid_parsing", loc, f"Input should be a valid UUID, {reason}", value, {"error": reason})
 
     def integer(self, kind: shapes.IntType, value: Any, loc: Loc) -> Any:
         number = value
@@ -222,13 +223,13 @@ class _Walk:
             match = _INTEGER_TEXT.fullmatch(value)
             if match is None:
                 message = "Input should be a valid integer, unable to parse string as an integer"
-                return self.refuse("int_parsing", loc, message, value)
+                return self.report("int_parsing", loc, message, value)
             if len(match[1]) > _MAX_DIGITS:
                 message = "Unable to parse input string as an integer, exceeded maximum size"
-                return self.refuse("int_parsing_size", loc, message, value)
+                return self.report("int_parsing_size", loc, message, value)
             number = int(match[1])
         elif isinstance(value, bool) or not isinstance(value, int):
-            return self.refuse("int_type", loc, "Input should be a valid integer", value)
+            return self.report("int_type", loc, "Input should be a valid integer", value)
         self.bounds(kind, number, value, loc)
         return number
 
@@ -238,10 +239,10 @@ class _Walk:
             match = None if _STRAY_UNDERSCORE.search(value) else _FLOAT_TEXT.fullmatch(value.replace("_", ""))
             if match is None:
                 message = "Input should be a valid number, unable to parse string as a number"
-                return self.refuse("float_parsing", loc, message, value)
+                return self.report("float_parsing", loc, message, value)
             number = float(match[1])
         elif isinstance(value, bool) or not isinstance(value, (int, float)):
-            return self.refuse("float_type", loc, "Input should be a valid number", value)
+            return self.report("float_type", loc, "Input should be a valid number", value)
         self.bounds(kind, number, value, loc)
         return number
 
@@ -262,11 +263,11 @@ class _Walk:
         # For the limit of a float pydantic's message has 1 and its context 1.0.
         shown = int(limit) if limit % 1 == 0 else limit
         exact = float(limit) if isinstance(kind, shapes.FloatType) else limit
-        self.refuse(name, loc, f"{message} {shown}", value, {_LIMIT_NAMES[name]: exact})
+        self.report(name, loc, f"{message} {shown}", value, {_LIMIT_NAMES[name]: exact})
 
     def array(self, kind: shapes.ListType, value: Any, loc: Loc) -> Any:
         if not isinstance(value, list):
-            return self.refuse("list_type", loc, "Input should be a valid list", value)
+            return self.report("list_type", loc, "Input should be a valid list", value)
         # pydantic stops at the first item beyond the maximum. It checks the minimum only if all items are valid.
         if kind.max_length is not None and len(value) > kind.max_length:
             return self.too_long("List", kind.max_length, value, loc)
@@ -279,7 +280,7 @@ class _Walk:
 
     def mapping(self, kind: shapes.DictType, value: Any, loc: Loc) -> Any:
         if not isinstance(value, dict):
-            return self.refuse("dict_type", loc, "Input should be a valid dictionary", value)
+            return self.report("dict_type", loc, "Input should be a valid dictionary", value)
         before = len(self.faults)
         key_kind, value_kind = _bare(kind.key_type), _bare(kind.value_type)
         checked = {}
@@ -295,15 +296,15 @@ class _Walk:
                 self.too_short("Dictionary", kind.min_length, value, loc)
         return checked
 
-    def too_long(self, what: str, most: int, value: Any, loc: Loc) -> Any:
-        message = f"{what} should have at most {most} item{_s(most)} after validation, not {len(value)}"
-        context = {"field_type": what, "max_length": most, "actual_length": len(value)}
-        return self.refuse("too_long", loc, message, value, context)
+    def too_long(self, field_type: str, maximum: int, value: Any, loc: Loc) -> Any:
+        message = f"{field_type} should have at most {maximum} item{_s(maximum)} after validation, not {len(value)}"
+        context = {"field_type": field_type, "max_length": maximum, "actual_length": len(value)}
+        return self.report("too_long", loc, message, value, context)
 
-    def too_short(self, what: str, least: int, value: Any, loc: Loc) -> Any:
-        message = f"{what} should have at least {least} item{_s(least)} after validation, not {len(value)}"
-        context = {"field_type": what, "min_length": least, "actual_length": len(value)}
-        return self.refuse("too_short", loc, message, value, context)
+    def too_short(self, field_type: str, minimum: int, value: Any, loc: Loc) -> Any:
+        message = f"{field_type} should have at least {minimum} item{_s(minimum)} after validation, not {len(value)}"
+        context = {"field_type": field_type, "min_length": minimum, "actual_length": len(value)}
+        return self.report("too_short", loc, message, value, context)
 
     def literal(self, kind: shapes.LiteralType, value: Any, loc: Loc) -> Any:
         for allowed in kind.values:
@@ -313,10 +314,10 @@ class _Walk:
                 return allowed
         *others, last = [repr(allowed) for allowed in kind.values]
         expected = f"{', '.join(others)} or {last}" if others else last
-        return self.refuse("literal_error", loc, f"Input should be {expected}", value, {"expected": expected})
+        return self.report("literal_error", loc, f"Input should be {expected}", value, {"expected": expected})
 
-    def nothing(self, kind: shapes.NoneType, value: Any, loc: Loc) -> Any:
-        return value if value is None else self.refuse("none_required", loc, "Input should be None", value)
+    def none(self, kind: shapes.NoneType, value: Any, loc: Loc) -> Any:
+        return value if value is None else self.report("none_required", loc, "Input should be None", value)
 
     def union(self, kind: shapes.UnionType, value: Any, loc: Loc) -> Any:
         if value is None and kind.includes_none:
@@ -327,7 +328,7 @@ class _Walk:
         return self.first_valid(members, value, loc)
 
     def first_valid(self, members: Iterable[shapes.Type], value: Any, loc: Loc) -> Any:
-        """Return the value as the first member that accepts it. Else add the faults of every member, under its name."""
+        """Return the value as the first valid member converts it. Else add each member's faults, under its name."""
         found: list[Fault] = []
         for member in members:
             attempt = _Walk(self.from_text)
@@ -352,7 +353,7 @@ _CHECKS: dict[type[shapes.Type], Callable[[_Walk, Any, Any, Loc], Any]] = {
     shapes.ListType: _Walk.array,
     shapes.DictType: _Walk.mapping,
     shapes.LiteralType: _Walk.literal,
-    shapes.NoneType: _Walk.nothing,
+    shapes.NoneType: _Walk.none,
     shapes.UnionType: _Walk.union,
 }
 
@@ -374,7 +375,7 @@ def _member_name(kind: shapes.Type) -> str:
     return _MEMBER_NAMES.get(type(kind), type(kind).__name__.removesuffix("Type").lower())
 
 
-def _why_no_uuid(text: str) -> str:
+def _uuid_error(text: str) -> str:
     """Return pydantic's message for a text that is not a UUID. Positions and lengths are in bytes of UTF-8."""
     size = len(text.encode("utf-8", "replace"))
     if size > 45:  # the longest form

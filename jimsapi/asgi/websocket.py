@@ -1,7 +1,7 @@
-"""WebSockets (RFC 6455): the object that a handler gets, and how callers are admitted.
+"""WebSockets (RFC 6455): the object that a handler receives, and how callers are admitted.
 
-The server does the handshake, frames, pings and the check of UTF-8. A browser lets pages of any origin connect and
-sends its cookies, so `same_origin` checks the origin. A page cannot set headers, so credentials may also come as a
+The server handles the handshake, frames, pings and the check of UTF-8. A browser allows pages of any origin to connect
+and sends its cookies, so `same_origin` checks the origin. A page cannot set headers, so credentials may also come as a
 subprotocol or in the first frame.
 """
 
@@ -26,7 +26,7 @@ from .errors import HTTPError, ValidationError, WebSocketDisconnected
 from .extension import ServerConnection, connection_of, websocket_of
 from .response import Response, header
 from .stall import Stall
-from .streaming import LOOKS, SEND_TIMEOUT, cut_off
+from .streaming import CHECKS_PER_TIMEOUT, SEND_TIMEOUT, cut_off
 from .types import Message, Receive, Scope, Send
 
 WEBSOCKET = "WEBSOCKET"
@@ -139,8 +139,8 @@ class WebSocket(Connection):
         if self.accepted:
             return
         if subprotocol is None:
-            spoken = self.route.subprotocols if self.route is not None else ()
-            subprotocol = next((name for name in spoken if name in self.subprotocols), None)
+            route_subprotocols = self.route.subprotocols if self.route is not None else ()
+            subprotocol = next((name for name in route_subprotocols if name in self.subprotocols), None)
         elif subprotocol not in self.subprotocols:
             raise ValueError(f"The client does not offer the subprotocol {subprotocol!r}.")
         pairs = [header(name, value) for name, value in (headers or {}).items()] + self._accept_headers
@@ -195,7 +195,7 @@ class WebSocket(Connection):
             self.status = 403
         reason = reason.encode()[:_REASON_BYTES].decode(errors="ignore")
         await self._send({"type": "websocket.close", "code": code, "reason": reason})
-        self._closed(code, reason)
+        self._mark_closed(code, reason)
 
     async def refuse(self, response: Response) -> None:
         """Answer the handshake with `response`. If it is accepted already, close with the code for its status."""
@@ -209,11 +209,11 @@ class WebSocket(Connection):
         else:
             self.status = response.status
             headers = response.raw_headers + self._accept_headers
-            if self.scope.get("http_version", "1.1") != "1.1":  # HTTP/2 knows no such header (RFC 9113, 8.2.2)
+            if self.scope.get("http_version", "1.1") != "1.1":  # HTTP/2 does not allow it (RFC 9113, 8.2.2)
                 headers = [pair for pair in headers if pair[0] != b"connection"]
             await self._send({"type": "websocket.http.response.start", "status": response.status, "headers": headers})
             await self._send({"type": "websocket.http.response.body", "body": response.body})
-            self._closed(_ABNORMAL, "")
+            self._mark_closed(_ABNORMAL, "")
 
     def __aiter__(self) -> "WebSocket":
         return self
@@ -237,7 +237,7 @@ class WebSocket(Connection):
 
     # For the app.
 
-    def name(self, request_id: bytes) -> None:
+    def set_request_id(self, request_id: bytes) -> None:
         """Set the request id, which is sent with the response to the handshake."""
         self.request_id = request_id.decode()
         self._accept_headers.append((b"x-request-id", request_id))
@@ -282,7 +282,7 @@ class WebSocket(Connection):
             raise WebSocketDisconnected(self.close_code, self.close_reason)
         received = await self._receive()
         if received["type"] == "websocket.disconnect":
-            self._closed(received.get("code") or 1005, received.get("reason") or "")
+            self._mark_closed(received.get("code") or 1005, received.get("reason") or "")
             raise WebSocketDisconnected(received.get("code") or 1005, self.close_reason)
         text: str | None = received.get("text")
         message: str | bytes = bytes(received["bytes"]) if text is None else text
@@ -314,10 +314,10 @@ class WebSocket(Connection):
         except RuntimeError:  # uvicorn raises it after it has closed the WebSocket because of an unanswered ping
             if not self.accepted:
                 raise
-        self._closed(_ABNORMAL, "")
+        self._mark_closed(_ABNORMAL, "")
         raise WebSocketDisconnected(_ABNORMAL)
 
-    def _closed(self, code: int, reason: str) -> None:
+    def _mark_closed(self, code: int, reason: str) -> None:
         if self.close_code is None:
             self.close_code, self.close_reason = code, reason
 
@@ -348,7 +348,7 @@ class _SendDeadline:
         self._check_after(self._timeout)
 
     def _check_after(self, left: float) -> None:
-        self._handle = asyncio.get_running_loop().call_later(min(left, self._timeout / LOOKS), self._check)
+        self._handle = asyncio.get_running_loop().call_later(min(left, self._timeout / CHECKS_PER_TIMEOUT), self._check)
 
     def _check(self) -> None:
         self._stall.update()
@@ -377,8 +377,8 @@ def same_origin(ws: WebSocket, allowed: Collection[str]) -> bool:
         return False
     if scheme == "http" and ws.scope.get("scheme") in _OVER_TLS:  # an attacker on the network can forge such a page
         return False
-    asked = ws.headers.get("host") or ""
-    return host == _scheme_and_host(f"{scheme}://{asked}")[1]
+    requested_host = ws.headers.get("host") or ""
+    return host == _scheme_and_host(f"{scheme}://{requested_host}")[1]
 
 
 def _scheme_and_host(origin: str) -> tuple[str, str]:

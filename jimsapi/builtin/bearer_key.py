@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("jimsapi.key")
 
 
-SHORT = 16
+RECOMMENDED_LENGTH = 16
 """Characters. A shorter plain key causes a warning. This many random letters and digits cannot be guessed."""
 
 
@@ -41,22 +41,22 @@ class KeyOptions(Options):
     """Options of the bearer keys."""
 
     api_key: tuple[Secret, ...] = option(
-        help="A key that callers send as a bearer token; repeat it to change keys. Those of all sources are valid."
+        help="A key that callers send as a bearer token; repeat it to change keys. The keys of all sources are valid."
     )
     keys_file: Path | None = option(
-        help="A file of named keys with limits, which `jimsapi keys` writes; it has hashes."
+        help="A file of named keys with limits, stored as hashes; `jimsapi keys` writes it."
     )
 
 
-class Holder(msgspec.Struct, frozen=True):
+class KeyIdentity(msgspec.Struct, frozen=True):
     """The identity of a named key, and when the key expires, in seconds since 1970; None if never."""
 
     identity: Identity
     expires: float | None
 
 
-Holders = Mapping[bytes, Holder]
-"""Holders by the SHA-256 hash of their key."""
+KeyTable = Mapping[bytes, KeyIdentity]
+"""The identities of named keys, by the SHA-256 hash of the key."""
 
 
 class BearerKey:
@@ -73,7 +73,7 @@ class BearerKey:
         self,
         keys: tuple[Secret, ...],
         plain: WatchedFile[tuple[Secret, ...]] | None = None,
-        named: WatchedFile[Holders] | None = None,
+        named: WatchedFile[KeyTable] | None = None,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -100,18 +100,18 @@ class BearerKey:
         if matches_any(keys, token):
             return _PLAIN_KEY
         if self._named is not None:
-            return self._holder(self._named.current(), token)
+            return self._identity_of(self._named.current(), token)
         raise InvalidCredentials("no such key")
 
-    def _holder(self, holders: Holders, token: str) -> Identity:
+    def _identity_of(self, table: KeyTable, token: str) -> Identity:
         # The time of this lookup may depend on the hashes in the table. That does not help an attacker, who cannot
         # choose the hash of a guessed key.
-        holder = holders.get(digest_of(token.encode("latin-1", "replace")))
-        if holder is None:
+        key = table.get(digest_of(token.encode("latin-1", "replace")))
+        if key is None:
             raise InvalidCredentials("no such key")
-        if holder.expires is not None and self._clock() >= holder.expires:
-            raise InvalidCredentials(f"{holder.identity.subject} has expired")
-        return holder.identity
+        if key.expires is not None and self._clock() >= key.expires:
+            raise InvalidCredentials(f"{key.identity.subject} has expired")
+        return key.identity
 
 
 _PLAIN_KEY = Identity("key")
@@ -124,7 +124,7 @@ def plain_keys(data: bytes) -> tuple[Secret, ...] | None:
     """
     text = secret_text(data)
     if _is_object(text):
-        raise ValueError("it holds JSON, not a key a line; a keys file is named by --keys-file or JIMS_KEYS_FILE")
+        raise ValueError("it holds JSON, not one key a line; name a keys file with --keys-file or JIMS_KEYS_FILE")
     return tuple(Secret(line) for line in secret_lines(text)) or None
 
 
@@ -136,33 +136,33 @@ def _is_object(text: str) -> bool:
         return False
 
 
-class HolderTable:
-    """Parses a keys file into a table of holders, each time the file changes.
+class KeyTableParser:
+    """Parses a keys file into a table, each time the file changes.
 
     A key that did not change keeps its `Identity` object, because the server identifies callers by that object.
     """
 
     def __init__(self) -> None:
-        self._last: Holders = {}
+        self._table: KeyTable = {}
 
-    def __call__(self, data: bytes) -> Holders:
+    def __call__(self, data: bytes) -> KeyTable:
         """Return the table. Raises `ValueError` for an invalid file."""
-        made = {bytes.fromhex(key.sha256): _holder_of(key) for key in parse_keys(data)}
-        for digest, holder in made.items():
-            last = self._last.get(digest)
-            if last == holder:
-                made[digest] = last
-        self._last = made
-        return made
+        table = {bytes.fromhex(key.sha256): _key_identity(key) for key in parse_keys(data)}
+        for digest, new in table.items():
+            old = self._table.get(digest)
+            if old == new:
+                table[digest] = old
+        self._table = table
+        return table
 
 
-def _holder_of(key: NamedKey) -> Holder:
+def _key_identity(key: NamedKey) -> KeyIdentity:
     identity = Identity(
         f"key:{key.name}",
         contact_id=key.contact_id if isinstance(key.contact_id, str) else None,
         scopes=frozenset(key.scopes) if isinstance(key.scopes, tuple) else None,
     )
-    return Holder(identity, key.expires.timestamp() if isinstance(key.expires, datetime) else None)
+    return KeyIdentity(identity, key.expires.timestamp() if isinstance(key.expires, datetime) else None)
 
 
 @hookimpl
@@ -179,37 +179,37 @@ def jimsapi_auth_provider(settings: Settings) -> BearerKey | None:
     plain: WatchedFile[tuple[Secret, ...]] | None = None
     if sources.file is not None:
         plain = WatchedFile(sources.file, sources.variable, plain_keys, ())
-    _warn_of_short((*sources.given, *(() if plain is None else plain.current())))
+    _warn_about_short_keys((*sources.given, *(() if plain is None else plain.current())))
     named = None if keys_file is None else _watch_named(keys_file)
     if not sources.given and plain is None and named is not None and not named.current():
-        logger.warning("--keys-file: %s HOLDS NO KEY: no key admits anybody; `jimsapi keys new` makes one", keys_file)
+        logger.warning("--keys-file: %s HOLDS NO KEY, so no key is valid; `jimsapi keys new` creates one", keys_file)
     return BearerKey(sources.given, plain, named)
 
 
-def _warn_of_short(keys: tuple[Secret, ...]) -> None:
-    short = sum(len(key.reveal()) < SHORT for key in keys)
+def _warn_about_short_keys(keys: tuple[Secret, ...]) -> None:
+    short = sum(len(key.reveal()) < RECOMMENDED_LENGTH for key in keys)
     if short:
         logger.warning(
             "%d of %d plain keys (--api-key, JIMS_API_KEY, JIMS_API_KEY_FILE) have fewer than %d characters, and might "
-            "be guessed: give long random ones, for example of `openssl rand -base64 32`",
+            "be guessed: use long random ones, for example from `openssl rand -base64 32`",
             short,
             len(keys),
-            SHORT,
+            RECOMMENDED_LENGTH,
         )
 
 
-def _watch_named(path: Path) -> WatchedFile[Holders]:
+def _watch_named(path: Path) -> WatchedFile[KeyTable]:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        way_out = f"`jimsapi keys new NAME --keys-file {path}` makes it"
-        raise StartError(f"--keys-file: there is no {path}; {way_out}") from None
+        command = f"jimsapi keys new NAME --keys-file {path}"
+        raise StartError(f"--keys-file: there is no {path}; `{command}` creates it") from None
     except OSError as error:
         raise StartError(f"--keys-file: {path}: cannot be read ({error.strerror})") from None
-    watched: WatchedFile[Holders] = WatchedFile(path, "--keys-file", HolderTable(), {})
+    watched: WatchedFile[KeyTable] = WatchedFile(path, "--keys-file", KeyTableParser(), {})
     if mode & (stat.S_IROTH | stat.S_IWOTH):
-        may = "change" if mode & stat.S_IWOTH else "read"
-        logger.warning("--keys-file: everybody on this machine may %s %s; chmod 600 it", may, path)
+        permission = "change" if mode & stat.S_IWOTH else "read"
+        logger.warning("--keys-file: everybody on this machine may %s %s; chmod 600 it", permission, path)
     return watched
 
 

@@ -39,7 +39,7 @@ class ClientCertificate:
         tls = extensions.get("tls") or {}
         error, subject = tls.get("client_cert_error"), tls.get("client_cert_name")
         if error is not None:
-            raise InvalidCredentials(f"the client certificate is not good: {error}")
+            raise InvalidCredentials(f"the client certificate is invalid: {error}")
         if subject is None:
             return None
         if not subject:  # all clients with such a certificate would be the same caller

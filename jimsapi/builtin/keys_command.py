@@ -32,7 +32,7 @@ def keys() -> None:
 def _with_file(command: Callable[..., None]) -> Callable[..., None]:
     """Decorator: passes the keys file to a command.
 
-    --keys-file may be before or after the command's name. The variable is used without it.
+    --keys-file may be before or after the command's name. Without it, the variable names the file.
     """
 
     @click.option("--keys-file", metavar="FILE", help=f"The keys file. [{VARIABLE}]")
@@ -50,16 +50,20 @@ def _with_file(command: Callable[..., None]) -> Callable[..., None]:
 @keys.command("new")
 @click.argument("name")
 @click.option(
-    "--scope", "scopes", multiple=True, type=click.Choice(["chat", "threads"]), help="What it may do; repeats. [all]"
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice(["chat", "threads"]),
+    help="A scope of the key; repeats. [all]",
 )
-@click.option("--contact", metavar="ID", help="The one contact_id that it may act for. [any]")
-@click.option("--expires", metavar="WHEN", help="As 12h, 30d, 8w, or 2027-01-31, or 2027-01-31T12:00Z. [never]")
+@click.option("--contact", metavar="ID", help="The only contact_id that the key may act for. [any]")
+@click.option("--expires", metavar="WHEN", help="For example 12h, 30d, 8w, 2027-01-31 or 2027-01-31T12:00Z. [never]")
 @_with_file
 def new(file: KeysFile, name: str, scopes: tuple[Scope, ...], contact: str | None, expires: str | None) -> None:
     """Create a key and print it. The file stores only its hash, so it cannot be printed again."""
-    until = None if expires is None else moment(expires, datetime.now(UTC))
-    key, entry = file.add(name, scopes=scopes, contact_id=contact, expires=until)
-    click.echo(f"{entry.name}: {_limits(entry)}. This is its key; nobody can show it again:", err=True)
+    expires_at = None if expires is None else parse_expiry(expires, datetime.now(UTC))
+    key, entry = file.add(name, scopes=scopes, contact_id=contact, expires=expires_at)
+    click.echo(f"{entry.name}: {_limits(entry)}. This is its key, which cannot be shown again:", err=True)
     click.echo(key)
 
 
@@ -70,9 +74,9 @@ def list_keys(file: KeysFile) -> None:
     found = file.read()
     now = datetime.now(UTC)
     for key in found:
-        click.echo(f"{key.name}: {_limits(key)}, made {_shown(key.created)}{' (EXPIRED)' * key.has_expired(now)}")
+        click.echo(f"{key.name}: {_limits(key)}, created {_shown(key.created)}{' (EXPIRED)' * key.has_expired(now)}")
     if not found:
-        click.echo("There is no key; a server with this file admits nobody by one.", err=True)
+        click.echo("There are no keys; a server with this file accepts no named key.", err=True)
 
 
 @keys.command("revoke")
@@ -81,25 +85,25 @@ def list_keys(file: KeysFile) -> None:
 def revoke(file: KeysFile, name: str) -> None:
     """Remove a key from the file."""
     file.revoke(name)
-    click.echo(f"{name} is revoked; servers that run see it within about a second.", err=True)
+    click.echo(f"{name} is revoked; running servers notice it within about a second.", err=True)
 
 
-def moment(text: str, now: datetime) -> datetime:
+def parse_expiry(text: str, now: datetime) -> datetime:
     """Parse --expires: hours, days or weeks after `now`, or a date or time in ISO 8601, in UTC without an offset.
 
     A date means its midnight. Raises `StartError` for any other text, and for a time in the past.
     """
     try:
         if span := _SPAN.fullmatch(text):
-            until = now + int(span[1]) * _UNITS[span[2]]
+            expires_at = now + int(span[1]) * _UNITS[span[2]]
         else:
-            until = datetime.fromisoformat(text)
-            until = until.astimezone(UTC) if until.tzinfo else until.replace(tzinfo=UTC)
+            time = datetime.fromisoformat(text)
+            expires_at = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise StartError(f"--expires: {text!r} is no time; give 12h, 30d, 8w, or a date as 2027-01-31") from None
-    if until <= now:
-        raise StartError(f"--expires: {text} is past")
-    return until.replace(microsecond=0)
+        raise StartError(f"--expires: {text!r} is not a time; give 12h, 30d, 8w, or a date like 2027-01-31") from None
+    if expires_at <= now:
+        raise StartError(f"--expires: {text} is in the past")
+    return expires_at.replace(microsecond=0)
 
 
 def _limits(key: NamedKey) -> str:

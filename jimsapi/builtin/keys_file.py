@@ -46,7 +46,7 @@ MAX_DEPTH = 32
 """Levels of lists and objects that a keys file may have. It needs four. With thousands, JSON parsers may fail."""
 
 Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._@-]{0,63}\Z")]
-Moment = Annotated[datetime, Meta(tz=True)]
+AwareDatetime = Annotated[datetime, Meta(tz=True)]
 Scope = Literal["chat", "threads"]
 
 
@@ -55,10 +55,10 @@ class NamedKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     name: Name
     sha256: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
-    created: Moment
+    created: AwareDatetime
     scopes: Annotated[tuple[Scope, ...], Meta(min_length=1)] | UnsetType = UNSET
     contact_id: str | UnsetType = UNSET
-    expires: Moment | UnsetType = UNSET
+    expires: AwareDatetime | UnsetType = UNSET
 
     def has_expired(self, now: datetime) -> bool:
         """Return whether the key is expired at the time `now`."""
@@ -75,35 +75,35 @@ def parse_keys(data: bytes) -> tuple[NamedKey, ...]:
     try:
         text = data.decode("utf-8-sig")
         if nesting(data) > MAX_DEPTH:
-            raise ValueError("it is no keys file: it nests too deeply")
+            raise ValueError("it is not a keys file: it nests too deeply")
         document = json.loads(text, object_pairs_hook=_without_duplicates)
         if isinstance(document, dict) and isinstance(version := document.get("version"), int) and version != VERSION:
-            raise ValueError(f"it is of version {version}, and this jimsapi knows version {VERSION}")
+            raise ValueError(f"it has version {version}, and this jimsapi supports version {VERSION}")
         keys = msgspec.convert(document, _Document).keys
     except UnicodeDecodeError:
-        raise ValueError("it is no keys file: it is not UTF-8 text") from None
+        raise ValueError("it is not a keys file: it is not UTF-8 text") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"it is no keys file: {error.msg} in line {error.lineno}") from None
+        raise ValueError(f"it is not a keys file: {error.msg} in line {error.lineno}") from None
     except msgspec.ValidationError as error:
-        raise ValueError(f"it is no keys file: {error}") from None
+        raise ValueError(f"it is not a keys file: {error}") from None
     names: set[str] = set()
     hashes: set[str] = set()
     for key in keys:
         if key.name in names:
             raise ValueError(f"two keys are named {key.name}")
         if key.sha256 in hashes:
-            raise ValueError(f"the key {key.name} has the hash of another")
+            raise ValueError(f"the key {key.name} has the hash of another key")
         names.add(key.name)
         hashes.add(key.sha256)
         if key.contact_id is not UNSET and (fault := _contact_fault(key.contact_id)):
-            raise ValueError(f"the contact_id of the key {key.name} is none: {fault}")
+            raise ValueError(f"the key {key.name} has an invalid contact_id: {fault}")
     return keys
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        raise ValueError("a field stands twice in one object")
+        raise ValueError("an object has the same field twice")
     return fields
 
 
@@ -150,18 +150,18 @@ class KeysFile:
         limits: dict[str, Any] = {"scopes": scopes or UNSET, "expires": UNSET if expires is None else expires}
         if contact_id is not None:
             if fault := _contact_fault(contact_id):
-                raise StartError(f"--contact is no contact_id: {fault}")
+                raise StartError(f"--contact is not a valid contact_id: {fault}")
             limits["contact_id"] = contact_id
         now = datetime.now(UTC)
         if expires is not None and expires <= now:
-            raise StartError(f"--expires: {expires.isoformat()} is past")
+            raise StartError(f"--expires: {expires.isoformat()} is in the past")
         entry = NamedKey(
             name=_check_name(name), sha256=digest_of(key.encode()).hex(), created=now.replace(microsecond=0), **limits
         )
         with self._locked():
             keys = self.read() if self._path.exists() else ()
             if name in (one.name for one in keys):
-                raise StartError(f"{self._path} has a key {name} already; take another name, or revoke that one first")
+                raise StartError(f"{self._path} already has a key {name}; use another name, or revoke that key first")
             self._write((*keys, entry))
         return key, entry
 
@@ -169,11 +169,11 @@ class KeysFile:
         """Remove a key. Also raises `StartError` if there is no key of this name."""
         with self._locked():
             keys = self.read()
-            left = tuple(key for key in keys if key.name != name)
-            if len(left) == len(keys):
+            remaining = tuple(key for key in keys if key.name != name)
+            if len(remaining) == len(keys):
                 names = ", ".join(key.name for key in keys) or "none"
                 raise StartError(f"{self._path} has no key {name} (there are: {names})")
-            self._write(left)
+            self._write(remaining)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -203,7 +203,7 @@ class KeysFile:
         try:
             descriptor, temporary = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=folder)  # its mode is 0600
         except OSError as error:
-            raise StartError(f"cannot make a file in {folder} to change {self._path}: {error.strerror}") from None
+            raise StartError(f"cannot create a file in {folder} to change {self._path}: {error.strerror}") from None
         try:
             try:
                 with open(descriptor, "wb") as file:
@@ -240,8 +240,9 @@ class KeysFile:
         same_group = new.st_gid == old.st_gid or not mode & stat.S_IRWXG  # a group without rights does not matter
         if new.st_uid != old.st_uid or not same_group or new.st_mode & 0o777 != mode:
             raise StartError(
-                f"cannot change {self._path}: it is of user {old.st_uid} and group {old.st_gid} with mode {mode:o}, "
-                "and a file of yours would not be: the server might not read it; do this as its owner, or as root"
+                f"cannot change {self._path}: it belongs to user {old.st_uid} and group {old.st_gid} with mode "
+                f"{mode:o}, and a file of yours would not, so the server might not be able to read it; run this as its "
+                "owner, or as root"
             )
 
 
@@ -258,7 +259,8 @@ def _check_name(name: str) -> str:
         return msgspec.convert(name, Name)
     except msgspec.ValidationError:
         raise StartError(
-            f"{name!r} is no name for a key: give a letter or digit, then up to 63 of these or of '.', '_', '@' and '-'"
+            f"{name!r} is not a valid key name: use a letter or digit, then up to 63 letters, digits, '.', '_', '@' or "
+            "'-'"
         ) from None
 
 

@@ -21,5 +21,5 @@ class LogSink:
 
 @hookimpl
 def jimsapi_event_sink() -> LogSink | None:
-    # Without debug logs the sink would only take time.
+    # Without debug logs the sink would only cost time.
     return LogSink() if logger.isEnabledFor(logging.DEBUG) else None

@@ -55,7 +55,7 @@ class Metrics(Collector):
         self._commit_seconds.observe(record.duration)
 
     def describe(self) -> Iterable[Metric]:
-        """The metrics, from which the registry takes the names to detect duplicates."""
+        """Return the metrics. The registry reads their names to detect duplicates."""
         return self.collect()
 
     def collect(self) -> Iterator[Metric]:
@@ -77,7 +77,7 @@ class Metrics(Collector):
             seconds.add_metric((route,), histogram.buckets(), histogram.total)
         yield seconds
         admissions = CounterMetricFamily(
-            "jims_auth_decisions", "What auth providers said of requests.", labels=("provider", "outcome")
+            "jims_auth_decisions", "Decisions of auth providers about requests.", labels=("provider", "outcome")
         )
         for (provider, outcome), count in list(self._admissions.items()):
             admissions.add_metric((provider, outcome), count)

@@ -17,7 +17,7 @@ class StoreOptions(Options):
     """Options of the SQLite store."""
 
     durability: Literal["durable", "relaxed"] = option(
-        "durable", help="Whether an answer waits until the disk has it, or only until the system has it (SQLite)."
+        "durable", help="Whether answers wait until the disk, or only the operating system, has the data (SQLite)."
     )
 
 
@@ -38,5 +38,5 @@ def jimsapi_thread_store(url: str, settings: Settings) -> ThreadStore | None:
     if not url.startswith(_SCHEME) or not path or path == ":memory:":
         raise ValueError("give sqlite:///relative.db or sqlite:////absolute.db (memory: keeps threads in memory)")
     if "?" in path:
-        raise ValueError("a SQLite URL takes no parameters here; leave out what follows the ?")
+        raise ValueError("a SQLite URL cannot have parameters; omit the ? and what follows it")
     return SQLiteStore(Path(path), durability=settings.get(StoreOptions).durability)

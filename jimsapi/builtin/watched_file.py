@@ -15,7 +15,7 @@ logger = logging.getLogger("jimsapi.key")
 CHECK_EVERY = 1.0
 """Seconds between two checks of the file."""
 
-SETTLES_WITHIN = 0.2
+RECHECK_AFTER = 0.2
 """Seconds until the second check of a file that is missing or empty: a program may just be writing it."""
 
 TIME_RESOLUTION = 2_000_000_000
@@ -34,10 +34,10 @@ class WatchedFile(Generic[Content]):
         source: the name of the option that names the file, for messages.
         parse: converts the file's bytes to the content. Returns None if the file is empty. Raises `ValueError` if it is
             invalid; the message must not quote the content.
-        nothing: the content when the file is missing or empty.
+        empty: the content when the file is missing or empty.
         clock: returns monotonic seconds.
 
-    If the file later becomes missing or empty, the content becomes `nothing`. If it cannot be read or parsed, the last
+    If the file later becomes missing or empty, the content becomes `empty`. If it cannot be read or parsed, the last
     valid content stays. Both are logged once, as errors.
 
     Raises:
@@ -49,14 +49,14 @@ class WatchedFile(Generic[Content]):
         path: Path,
         source: str,
         parse: Callable[[bytes], Content | None],
-        nothing: Content,
+        empty: Content,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path = path
         self._name = f"{source}: {path}"
         self._parse = parse
-        self._nothing = nothing
+        self._empty = empty
         self._clock = clock
         self._stamp: Stamp | None = None
         self._fault: str | None = None
@@ -75,7 +75,7 @@ class WatchedFile(Generic[Content]):
         """Return the content. Checks the file first if the last check was a second ago."""
         now = self._clock()
         if now >= self._check_at:
-            self._check_at = now + (CHECK_EVERY if self._check() else SETTLES_WITHIN)
+            self._check_at = now + (CHECK_EVERY if self._check() else RECHECK_AFTER)
         return self._content
 
     def _check(self) -> bool:
@@ -88,7 +88,7 @@ class WatchedFile(Generic[Content]):
         except (FileNotFoundError, NotADirectoryError):
             return self._on_missing()
         except (OSError, ValueError) as error:
-            self._log_once(f"{_reason(error)}; what it held before stays in force until it is mended")
+            self._log_once(f"{_reason(error)}; the previous content stays valid until it is fixed")
             return True
         if content is None:
             return self._on_missing()
@@ -107,8 +107,8 @@ class WatchedFile(Generic[Content]):
         if not self._was_missing:
             self._was_missing = True
             return False
-        self._content, self._data = self._nothing, None
-        self._log_once("it is gone or empty; no key of it is valid until it is back")
+        self._content, self._data = self._empty, None
+        self._log_once("it is missing or empty; its keys are invalid until it is back")
         return True
 
     def _log_once(self, fault: str) -> None:

@@ -58,11 +58,11 @@ _DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u
 _ADVICE: list[tuple[type[ApiError], str]] = [
     (Unauthorized, "give the key with --api-key-file FILE, or in JIMS_API_KEY"),
     (Forbidden, "use another key, or another --contact"),
-    (NotFound, "send it again, or look at --thread and --url"),
+    (NotFound, "send it again, or check --thread and --url"),
     (Conflict, "send it again later"),
     (TooManyRequests, "send it again later"),
     (Unavailable, "send it again later"),
-    (RunFailed, "the server's log may say more"),
+    (RunFailed, "the server's log may have details"),
     (TimedOut, "send it again, or ask for less"),
 ]
 
@@ -74,15 +74,13 @@ def chat_command() -> click.Command:
         callback=chat,
         params=[
             click.Option(["--url"], default=DEFAULT_URL, show_default=True, help="The URL of the API."),
-            click.Option(["--api-key"], help="The key; others on this machine can see it here. [JIMS_API_KEY]"),
+            click.Option(["--api-key"], help="The key; other users of the machine can see it. [JIMS_API_KEY]"),
             click.Option(["--api-key-file"], metavar="FILE", help="The file with the key. [JIMS_API_KEY_FILE]"),
-            click.Option(
-                ["--contact"], help="Who you are: a contact_id. [the key's own contact, else your login name]"
-            ),
+            click.Option(["--contact"], help="Your contact_id. [the key's own contact, else your login name]"),
             click.Option(["--thread"], type=click.UUID, help="The thread to continue. [the contact's newest]"),
         ],
-        help="Talk to a server. Each line is a message; in a terminal, Ctrl-C cancels the answer that is on its way "
-        "and Ctrl-D leaves. /new begins a new thread.",
+        help="Chat with a server. Each line is a message. In a terminal, Ctrl-C cancels the current answer and Ctrl-D "
+        "exits. /new begins a new thread.",
     )
 
 
@@ -97,8 +95,8 @@ def chat(
     thread: UUID | None,
 ) -> None:
     """Send messages until the input ends. Exits with 1 if a piped message got no answer, with 130 after Ctrl-C."""
-    before = (context.obj or {}).get("api_key") or ()
-    key = _key(api_key or (before[-1] if before else None), api_key_file)
+    group_keys = (context.obj or {}).get("api_key") or ()  # given before the name of the command
+    key = _key(api_key or (group_keys[-1] if group_keys else None), api_key_file)
     try:
         client = Client(url, api_key=key)
     except ValueError as error:
@@ -116,7 +114,7 @@ def chat(
         except BrokenPipeError:
             raise  # the reader of the output closed the pipe, which is not an error
         except OSError as error:
-            raise StartError(f"the conversation cannot go on: {error.strerror}") from None
+            raise StartError(f"the conversation cannot continue: {error.strerror}") from None
 
 
 def _key(given: str | None, file: str | None) -> str | None:
@@ -133,7 +131,7 @@ def _key(given: str | None, file: str | None) -> str | None:
         reason = error.strerror if isinstance(error, OSError) else error
         raise StartError(f"the key in {path} cannot be read: {reason}") from None
     if not keys:
-        raise StartError(f"there is no key in {path}: put it in a line of its own")
+        raise StartError(f"there is no key in {path}: put it on a line of its own")
     return keys[0]
 
 
@@ -141,13 +139,13 @@ def _check_server(url: str) -> None:
     """Raise `StartError` if the server does not answer, before the user types a message."""
     try:
         with httpx.stream("GET", f"{url.rstrip('/')}/healthz", timeout=10):
-            pass  # any answer will do
+            pass  # any status shows that the server answers
     except httpx.TransportError as error:
         host = httpx.URL(url).netloc.decode()
         reason = str(error) or type(error).__name__
         advice = "start the server, or give its --url"
         if "CERTIFICATE_VERIFY_FAILED" in reason:
-            advice = "give its name in --url, or name the file of who vouches for it in SSL_CERT_FILE"
+            advice = "use the server's name in --url, or name the file of its certificate authority in SSL_CERT_FILE"
         raise StartError(f"{host} does not answer ({reason}): {advice}") from None
 
 
@@ -159,27 +157,27 @@ class Conversation:
         self._client = client
         self._contact = contact
         self._thread = thread
-        self._typed = sys.stdin.isatty()
-        self._prompt = PROMPT if self._typed and sys.stdout.isatty() else ""
+        self._input_is_terminal = sys.stdin.isatty()
+        self._prompt = PROMPT if self._input_is_terminal and sys.stdout.isatty() else ""
         self._answer: Answer | None = None
 
     def run(self) -> int:
         """Send messages until the input ends. Returns the exit status."""
-        previous = signal.signal(signal.SIGINT, self._interrupted)
+        previous = signal.signal(signal.SIGINT, self._on_interrupt)
         try:
             if self._prompt:
-                self.screen.line("Ctrl-C cancels an answer, Ctrl-D leaves, /new begins a new thread.")
+                self.screen.line("Ctrl-C cancels an answer, Ctrl-D exits, /new begins a new thread.")
             for message in self._messages():
                 if message == "/new":
                     self._begin_thread()
-                elif not self._ask(message) and not self._typed:
+                elif not self._send(message) and not self._input_is_terminal:
                     return 1
         finally:
             signal.signal(signal.SIGINT, previous)
         return 0
 
     def _messages(self) -> Iterator[str]:
-        if not self._typed:
+        if not self._input_is_terminal:
             for line in sys.stdin:
                 if text := _sendable(line):
                     yield text
@@ -187,7 +185,7 @@ class Conversation:
         with suppress(ImportError):  # some builds of Python do not have it
             import readline  # noqa: F401 - it adds history and editing to `input`
 
-        leaving = False
+        interrupted = False
         while True:
             try:
                 line = input(self._prompt)
@@ -196,17 +194,20 @@ class Conversation:
                     self.screen.line("")
                 return
             except KeyboardInterrupt:
-                if leaving:
+                if interrupted:
                     raise
-                leaving = True
-                self.screen.line("\nCtrl-C again leaves.")
+                interrupted = True
+                self.screen.line("\nCtrl-C again exits.")
                 continue
-            leaving = False
+            interrupted = False
             if text := _sendable(line):
                 yield text
 
-    def _interrupted(self, number: int, frame: FrameType | None) -> None:
-        """Handle Ctrl-C: cancel the answer. The main thread goes on to wait for the end of the stream."""
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Handle Ctrl-C: cancel the answer. The main thread still waits for the end of the stream.
+
+        Raises `KeyboardInterrupt` if there is no answer, or if it is already cancelled.
+        """
         if self._answer is None or self._answer.cancelled:
             raise KeyboardInterrupt
         self._answer.cancel()
@@ -215,14 +216,16 @@ class Conversation:
         """Begin a new thread. The API begins one only for a new contact, so change the contact."""
         if self._contact is None:
             self.screen.line(
-                "A contact's newest thread always goes on: for a new one, come back with another --contact."
+                "Your messages always continue your newest thread: to begin a new one, restart with another --contact."
             )
             return
         self._contact = f"{self._contact.partition('+')[0]}+{secrets.token_hex(3)}"
         self._thread = None
-        self.screen.line(f"A new thread begins, with you as {self._contact}: each contact's newest thread goes on.")
+        self.screen.line(
+            f"A new thread begins, with you as {self._contact}: messages of a contact continue its newest thread."
+        )
 
-    def _ask(self, message: str) -> bool:
+    def _send(self, message: str) -> bool:
         """Send a message and show the answer or the error. Returns whether there was an answer."""
         while True:
             self._answer = answer = Answer(self._client, self.screen, message, self._contact, self._thread)
@@ -252,7 +255,7 @@ class Answer:
         self._client = client
         self._screen = screen
         self._run_id: UUID | None = None
-        self._run_named = threading.Event()
+        self._started_or_ended = threading.Event()
         self._deltas: dict[UUID, str] = {}
         self._items = client.stream(message, contact_id=contact, thread_id=thread, idempotency_key=str(uuid4()))
 
@@ -262,7 +265,7 @@ class Answer:
             for item in self._items:
                 self._show(item)
         finally:
-            self._run_named.set()
+            self._started_or_ended.set()
             self._screen.end_line()
 
     def cancel(self) -> None:
@@ -271,8 +274,8 @@ class Answer:
         threading.Thread(target=self._cancel, daemon=True).start()
 
     def _cancel(self) -> None:
-        self._screen.status("Cancelling; Ctrl-C again leaves.")
-        self._run_named.wait()
+        self._screen.status("Cancelling; Ctrl-C again exits.")
+        self._started_or_ended.wait()
         if self._run_id is None:
             return
         try:
@@ -286,7 +289,7 @@ class Answer:
         match item:
             case Started(run_id=run_id):
                 self._run_id = run_id
-                self._run_named.set()
+                self._started_or_ended.set()
             case Status(status=status):
                 self._screen.status(status)
             case Delta(message_id=message_id, content=content):
@@ -306,10 +309,10 @@ class Answer:
         """Show the rest of a message, and its buttons."""
         content = str(data.get("content", ""))
         deltas = self._deltas.get(message_id, "")
-        rest = content.removeprefix(deltas)
-        if len(rest) == len(content):
+        remainder = content.removeprefix(deltas)
+        if len(remainder) == len(content):
             self._screen.end_line()
-        self._screen.write(rest)
+        self._screen.write(remainder)
         buttons = data.get("buttons")
         if isinstance(buttons, list):
             texts = [f"[{button.get('text', '')}]" for button in buttons if isinstance(button, dict)]
@@ -415,7 +418,7 @@ def _sendable(line: str) -> str:
 
 
 def _login_name() -> str | None:
-    """The login name; None if there is none, as in a container whose user has only a number."""
+    """The login name, or None if the user has only a number, as in some containers."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -433,7 +436,7 @@ def _advice(error: ClientError) -> str:
     wait = getattr(error, "retry_after", None)
     advice = next((advice for kind, advice in _ADVICE if isinstance(error, kind)), "")
     if _lacks_contact(error):
-        advice = "say who you are with --contact"
+        advice = "give your contact_id with --contact"
     if wait is not None and wait > 1:
         advice = f"send it again in {wait:.0f} seconds"
     text = clean_line(str(error)).rstrip(".")

@@ -51,7 +51,7 @@ def check(configuration: Configuration, *, strict: bool, connect: bool) -> None:
         click.echo(f"  {entry.name} ({entry.distribution} {entry.version}): {', '.join(hooks)}")
     names = [built.name for built in composition.providers]
     if names:
-        click.echo(f"who may enter: whom one of these admits, asked in this order: {', '.join(names)}")
+        click.echo(f"who may enter: callers that one of these admits, tried in this order: {', '.join(names)}")
     else:
         click.echo("who may enter: EVERYBODY; no auth provider is configured")
     for line in opened:
@@ -75,7 +75,7 @@ class _Warnings(logging.StreamHandler[Any]):
 
 
 async def _compose(configuration: Configuration, *, connect: bool) -> tuple[Composition, list[str]]:
-    """The composition that would serve, and lines about the parts that were opened."""
+    """Return the composition that would serve, and lines about its store and the pinged parts."""
     settings = configuration.settings
     _check_ports(settings, connect=connect)
     api = Api(None, {})
@@ -120,8 +120,8 @@ def _preflight(store: Built) -> str | None:
     It does not open the store.
     """
     preflight = getattr(store.value, "preflight", None)
-    found: str | None = None if preflight is None else preflight()
-    return found
+    missing: str | None = None if preflight is None else preflight()
+    return missing
 
 
 async def _ping_all(composition: Composition, *, store: bool) -> AsyncIterator[str]:
@@ -129,14 +129,14 @@ async def _ping_all(composition: Composition, *, store: bool) -> AsyncIterator[s
     for built in ((composition.store,) if store else ()) + composition.providers:
         if (ping := getattr(built.value, "ping", None)) is None:
             continue
-        what = f"auth provider {built.name}" if built.hook == "jimsapi_auth_provider" else f"store {built.name}"
+        part = f"auth provider {built.name}" if built.hook == "jimsapi_auth_provider" else f"store {built.name}"
         try:
             async with asyncio.timeout(PING_WITHIN):
                 await ping()
         except (StoreUnavailable, StoreUnusable, AuthUnavailable) as error:
-            raise StartError(f"{what}: {error}") from error
+            raise StartError(f"{part}: {error}") from error
         except TimeoutError:
-            raise StartError(f"{what}: it did not answer within {PING_WITHIN:g} seconds") from None
+            raise StartError(f"{part}: it did not answer within {PING_WITHIN:g} seconds") from None
         except Exception as error:
-            raise StartError(f"{what}: {one_line(error)}") from error
-        yield f"it answers: {what}"
+            raise StartError(f"{part}: {one_line(error)}") from error
+        yield f"it answers: {part}"

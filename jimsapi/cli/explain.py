@@ -49,9 +49,9 @@ async def explain(configuration: Configuration, token: bytes) -> None:
     finally:
         await lifespans.leave()
     if not providers:
-        click.echo("No auth provider is configured: everybody enters, with any token or none.")
+        click.echo("No auth provider is configured: every request is admitted, with any token or none.")
     elif admissions:
-        click.echo(f"A request with this token is let in by {admissions[0].provider}.")
+        click.echo(f"A request with this token is admitted by {admissions[0].provider}.")
     else:
         answer = min(refusals, key=lambda error: _PRECEDENCE.index(error.status))
         click.echo(f"A request with this token is answered {answer.status} {answer.detail}.")

@@ -31,7 +31,7 @@ STRICT, CONNECT = "check_strict", "check_connect"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit with 0 after success, 1 if it cannot start, 2 for wrong usage.
 
-    `arguments` are those of the command line by default.
+    `arguments` defaults to those of the command line.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
@@ -106,8 +106,10 @@ def _command_line(plugins: PluginManager | None, *, broken: PluginError | None =
     )
     group.add_command(plugin_commands())
     group.add_command(chat_command())
-    checked = add(click.Command("check", callback=check_all, help="Load everything and print what would be served."))
-    checked.params += [
+    check_command = add(
+        click.Command("check", callback=check_all, help="Load everything and print what would be served.")
+    )
+    check_command.params += [
         click.Option(["--strict", STRICT], is_flag=True, help="Fail if there is a warning."),
         click.Option(
             ["--connect", CONNECT],
@@ -115,20 +117,20 @@ def _command_line(plugins: PluginManager | None, *, broken: PluginError | None =
             help="Also open, ping and close what a start opens, such as the store.",
         ),
     ]
-    group.add_command(checked)
+    group.add_command(check_command)
     group.add_command(
         add(click.Command("openapi", callback=show_document, help="Print the OpenAPI document of the server."))
     )
     auth = click.Group("auth", help="Examine authentication.")
-    explained = add(
+    explain_command = add(
         click.Command("explain", callback=explain_token, help="Show the decision of each auth provider about a token.")
     )
-    explained.params.append(
+    explain_command.params.append(
         click.Option(
             ["--token-file"], required=True, type=click.File("rb"), help="The file with the token; - is standard input."
         )
     )
-    auth.add_command(explained)
+    auth.add_command(explain_command)
     group.add_command(auth)
     if plugins is not None:
         for implementation in plugins.implementations("jimsapi_commands"):
@@ -163,7 +165,7 @@ def list_plugins() -> None:
     for number, entry in enumerate(entries, 1):
         click.echo(f"{number}. {entry.name}  {entry.distribution} {entry.version}  {entry.value}")
     if not entries:
-        click.echo("No plugins are installed beside the built-in ones.")
+        click.echo("No plugins are installed besides the built-in ones.")
     click.echo("Nothing was imported; `jimsapi check` loads the plugins and lists their hooks.")
 
 

@@ -20,14 +20,14 @@ class ServerOptions(Options):
     """Where and how the command listens."""
 
     host: str = option("0.0.0.0", help="The address to listen on.")
-    port: int = option(8080, minimum=0, maximum=65535, help="The port to listen on; 0 takes a free one.")
+    port: int = option(8080, minimum=0, maximum=65535, help="The port to listen on; 0 selects a free one.")
     root_path: str = option("", help="The path under which a proxy shows the API, for example /bot.")
     forwarded_allow_ips: str | None = option(
-        help="Addresses of proxies whose X-Forwarded-* headers are believed, separated by commas; * is any."
+        help="Addresses of proxies whose X-Forwarded-* headers are trusted, separated by commas; * means any."
     )
-    ssl_certfile: Path | None = option(help="The certificate chain (PEM); with it the API speaks HTTPS.")
+    ssl_certfile: Path | None = option(help="The certificate chain (PEM); with it, the API uses HTTPS.")
     ssl_keyfile: Path | None = option(help="The certificate's private key (PEM), if it is in a file of its own.")
-    reload: bool = option(help="Start again when a Python file changes; for development.")
+    reload: bool = option(help="Restart when a Python file changes; for development.")
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
@@ -52,10 +52,10 @@ def _proxies_fault(text: str | None) -> str | None:
 
 
 class LogOptions(Options):
-    """What is logged, on standard error."""
+    """The log, which is written to standard error."""
 
-    log_format: Literal["json", "text"] = option("text", help="How log lines look.")
-    verbose: bool = option(help="Log what is of interest when something is wrong.")
+    log_format: Literal["json", "text"] = option("text", help="The format of log lines.")
+    verbose: bool = option(help="Log details that help when something is wrong.")
 
 
 COMMAND_OPTIONS: list[type[Options]] = [ServerOptions, MetricsOptions, LogOptions]
@@ -82,14 +82,15 @@ def with_options(owned: Sequence[Owned]) -> Callable[[click.Command], click.Comm
                     command.params.append(_flag(spec))
         for key in FIRST_PARTY_AUTH | FIRST_PARTY_REPORTING:
             if key not in known:
-                command.params.append(_absent(key))
+                command.params.append(_hidden_flag(key))
         return command
 
     return add
 
 
 def _flag(spec: OptionSpec) -> click.Option:
-    default = "" if spec.default in (None, "", (), False) or spec.required else f" Default: {_shown(spec.default)}."
+    has_default = spec.default not in (None, "", (), False) and not spec.required
+    default = f" Default: {_default_text(spec.default)}." if has_default else ""
     text = f"{spec.help}{default} [{spec.variable}]"
     if spec.type is bool:
         return click.Option([spec.flag, spec.key], is_flag=True, flag_value=True, default=None, help=text)
@@ -97,7 +98,7 @@ def _flag(spec: OptionSpec) -> click.Option:
     return click.Option([spec.flag, spec.key], type=str, multiple=spec.repeats, metavar=metavar, help=text)
 
 
-def _absent(key: str) -> click.Option:
+def _hidden_flag(key: str) -> click.Option:
     """A hidden flag of a plugin that is not installed. Without it the error would be "no such option", not the name of
     the missing distribution."""
     names = ["--" + key.replace("_", "-"), key]
@@ -106,5 +107,5 @@ def _absent(key: str) -> click.Option:
     return click.Option(names, hidden=True)
 
 
-def _shown(default: Any) -> str:
+def _default_text(default: Any) -> str:
     return f"{default:g}" if isinstance(default, float) else str(default)

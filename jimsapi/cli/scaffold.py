@@ -38,7 +38,7 @@ OPTIONS = ("secret", "file", "pause")
 """The options in the templates. For a plugin `door`, the first one is `--door-secret`."""
 
 COMMON_MODULES = frozenset({"api", "app", "bot", "conftest", "main", "test", "tests"})
-"""Names of modules in many projects, including the tests of the new plugin. One would hide the other."""
+"""Names of modules in many projects, including the tests of the new plugin. Modules of one name hide each other."""
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _TEST_REQUIREMENTS = {"": ("mypy >= 1.15", "pytest >= 8.3", "ruff >= 0.9"), "store": ("hypothesis >= 6.115",)}
@@ -72,9 +72,9 @@ def new_plugin(name: str, kind: str) -> None:
     try:
         folder.mkdir()
     except FileExistsError:
-        raise StartError(f"{name} is here already: take another name, or another folder to work in") from None
+        raise StartError(f"{name} already exists here: choose another name, or work in another folder") from None
     except OSError as error:
-        raise StartError(f"{name} cannot be made here: {error.strerror}") from None
+        raise StartError(f"{name} cannot be created here: {error.strerror}") from None
     try:
         write_distribution(folder, kind, words)
     except OSError as error:
@@ -90,24 +90,24 @@ def words_of(name: str) -> dict[str, str]:
     """Return the names for the templates, by placeholder. Raises `StartError` if `name` cannot be used."""
     if not _NAME.fullmatch(name):
         raise StartError(
-            f"{name!r} is no name of a distribution: use letters, digits, and - _ . between them (PEP 508)"
+            f"{name!r} is not a valid distribution name: use letters, digits, and - _ . between them (PEP 508)"
         )
     if len(name) > LONGEST_NAME:
-        raise StartError(f"{name} is longer than {LONGEST_NAME} characters: take a shorter name")
+        raise StartError(f"{name} is longer than {LONGEST_NAME} characters: choose a shorter name")
     canonical = re.sub(r"[-_.]+", "-", name).lower()
     module = canonical.replace("-", "_")
     short = canonical.removeprefix("jimsapi-")
     option = short.replace("-", "_")
     if short in builtin_plugins():
-        raise StartError(f"{short} is the name of a plugin that comes with jimsapi: take another name")
+        raise StartError(f"{short} is the name of a plugin that comes with jimsapi: choose another name")
     if not short[0].isalpha():
-        raise StartError(f"{name} gives options like --{short}-…: take a name that begins with a letter")
+        raise StartError(f"{name} gives options like --{short}-…: choose a name that begins with a letter")
     for field in OPTIONS:
         if f"{option}_{field}" in _taken_options():
-            raise StartError(f"{name} may give the option --{short}-{field}, which jimsapi has: take another name")
+            raise StartError(f"{name} may give the option --{short}-{field}, which jimsapi has: choose another name")
     if _is_taken(module):
         other = f"acme-{short}" if canonical == f"jimsapi-{short}" else f"jimsapi-{short}"
-        raise StartError(f"{module} is a module of somebody else: take another name, for example {other}")
+        raise StartError(f"the module name {module} is not available: choose another name, for example {other}")
     return {
         "distribution": name,
         "module": module,
@@ -140,22 +140,22 @@ def write_distribution(folder: Path, kind: str, words: dict[str, str]) -> None:
         "summary": KINDS[kind],
         "test_requirements": "\n".join(f"    {requirement}" for requirement in requirements),
     }
-    words["usage"] = _filled(_TEMPLATES / kind / "usage.md.txt", words)
-    for place, template in _templates(kind, words["module"]):
-        path = folder / place
+    words["usage"] = _render(_TEMPLATES / kind / "usage.md.txt", words)
+    for relative, template in _templates(kind, words["module"]):
+        path = folder / relative
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(_filled(template, words), encoding="utf-8")
+        path.write_text(_render(template, words), encoding="utf-8")
 
 
 def _templates(kind: str, module: str) -> Iterator[tuple[Path, Path]]:
     """The path of each file in the distribution, and its template."""
     for root in (_TEMPLATES / "every", _TEMPLATES / kind):
         for template in sorted(root.rglob("*.txt")):
-            place = template.relative_to(root).with_suffix("")
-            if place.name != "usage.md":
-                parts = (module if part == "package" else part for part in place.parts)
+            relative = template.relative_to(root).with_suffix("")
+            if relative.name != "usage.md":
+                parts = (module if part == "package" else part for part in relative.parts)
                 yield Path(*(re.sub(r"^dot\.", ".", part) for part in parts)), template
 
 
-def _filled(template: Path, words: dict[str, str]) -> str:
+def _render(template: Path, words: dict[str, str]) -> str:
     return Template(template.read_text(encoding="utf-8")).substitute(words)

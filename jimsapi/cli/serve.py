@@ -1,4 +1,4 @@
-"""Serving: bind the port, hand the app to uvicorn, drain on a signal."""
+"""Serves the API: opens the port, runs the app in uvicorn, and drains on a signal."""
 
 import asyncio
 import gc
@@ -34,15 +34,17 @@ from jimsapi.threads.errors import StoreUnusable
 logger = logging.getLogger("jimsapi")
 
 PROBES = ("/healthz", "/readyz")
-"""As they are on the wire: a proxy that shows the API below `--root-path` takes that away."""
+"""The paths of the probes without `--root-path`, which a proxy removes."""
 SWITCH_INTERVAL = 0.0005
-"""Seconds after which a thread that waits for Python's interpreter lock gets it, instead of 0.005: the thread that
-commits waits for it a few times a commit, whenever the event loop is busy."""
+"""Seconds after which a thread that waits for Python's interpreter lock gets it. Python's default is 0.005, but the
+thread that commits waits for the lock a few times a commit while the event loop is busy."""
 
 
 class Factory(msgspec.Struct, frozen=True):
-    """Makes the app in the process that serves it: this one, or a reloader's child, which gets it pickled, and without
-    the configuration: plugins may have changed."""
+    """Creates the app in the process that serves it: this process, or a reloader's child.
+
+    The child gets a pickled factory without the configuration, because plugins may have changed.
+    """
 
     given: dict[str, Any]
     address: str
@@ -50,31 +52,31 @@ class Factory(msgspec.Struct, frozen=True):
     verbose: bool
     configuration: Configuration | None
 
-    def __call__(self) -> "tuple[Api, Serving]":
+    def __call__(self) -> "tuple[Api, ServerCallbacks]":
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _exit)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
-            signal.signal(signal.SIGHUP, _exit)
+            signal.signal(number, _exit_on_signal)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
+            signal.signal(signal.SIGHUP, _exit_on_signal)
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
         return_freed_memory()
         writer = set_up_logs(as_json=self.as_json, verbose=self.verbose, redact=redact)
-        serving = Serving(self.address, writer)
+        callbacks = ServerCallbacks(self.address, writer)
         api = Api(
             None,
             self.given,
             serve_metrics=True,
             options=(ServerOptions, LogOptions),
-            on_started=serving.started,
-            on_stopped=serving.stopped,
+            on_started=callbacks.on_started,
+            on_stopped=callbacks.on_stopped,
             on_request=(writer.on_request,),
             configuration=self.configuration,
         )
-        return api, serving
+        return api, callbacks
 
 
 class ServingProcess(msgspec.Struct, frozen=True):
-    """Serves in this process, or in a reloader's child, which gets it pickled."""
+    """Serves in this process, or in a reloader's child, which gets a pickled copy."""
 
     factory: Factory
     server: ServerOptions
@@ -82,68 +84,72 @@ class ServingProcess(msgspec.Struct, frozen=True):
     max_body: int
 
     def run(self, sockets: list[socket.socket]) -> int:
-        """Serve until told to stop; returns the exit status. A failed start raises `StartError` or `StoreUnusable`."""
-        api, serving = self.factory()
+        """Serve until a signal stops the server. Returns the exit status.
+
+        Raises `StartError` or `StoreUnusable` if the app cannot start as configured.
+        """
+        api, callbacks = self.factory()
         try:
             _silence_uvicorn()
             config = loaded_config(server_config(self.server, self.certificates, self.max_body, api))
-            Server(config, first=PROBES, on_cancelled=serving.cancelled, on_leaked=serving.leaked).run(sockets=sockets)
-        except SystemExit as exit_of_uvicorn:
-            # It exits by itself when the app could not start; the cause is with the app.
-            if api.startup_error is None and exit_of_uvicorn.code != 0:
-                raise StartError(f"the server gave up (status {exit_of_uvicorn.code})") from None
-        return serving.status if api.startup_error is None else _report(api.startup_error)
+            server = Server(config, first=PROBES, on_cancelled=callbacks.on_cancelled, on_leaked=callbacks.on_leaked)
+            server.run(sockets=sockets)
+        except SystemExit as server_exit:
+            # The server exits if the app cannot start. The cause is then in `startup_error`.
+            if api.startup_error is None and server_exit.code != 0:
+                raise StartError(f"the server exited with status {server_exit.code}") from None
+        return callbacks.status if api.startup_error is None else _report_failed_start(api.startup_error)
 
     def __call__(self, sockets: list[socket.socket] | None) -> None:
-        """Serve as a reloader's child: a failed start is told, and waits for the next change."""
+        """Serve in a reloader's child. If the start fails, write the error; the reloader waits for the next change."""
         try:
             self.run(sockets or [])
         except (StartError, StoreUnusable) as error:
             sys.stderr.write(f"jimsapi: {redact(str(error))}\n")
 
 
-class Serving:
-    """What the command does when the app has started, and when it has stopped. `status` is the exit status."""
+class ServerCallbacks:
+    """The command's callbacks for events of the app and the server. `status` is the exit status."""
 
     def __init__(self, address: str, writer: LogWriter) -> None:
         self.status = 0
         self._address = address
         self._writer = writer
 
-    def started(self, api: Api) -> None:
-        assert api.composition is not None  # it is what started
+    def on_started(self, api: Api) -> None:
+        assert api.composition is not None  # the app sets it before this call
         drain_time = api.composition.settings.get(CoreOptions).drain_time
         Drain(lambda: api.service, drain_time, self._writer.flush, lambda: self.status).install()
         for line in start_lines(api.composition, self._address):
             logger.info(line)
         self._writer.flush()
-        # The start is over: from here on the server's own errors, a failing wrapper's for one, are told.
+        # The start is over. From now on uvicorn's errors are logged, such as those of a failing wrapper.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-        # What stands now stays, so that the collector need not look through it again and again.
+        # The objects of the start live until the end, so the garbage collector need not traverse them again.
         gc.freeze()
         sys.setswitchinterval(SWITCH_INTERVAL)
         gc.set_threshold(10_000, 5, 50)
 
-    def stopped(self, abandoned_pipelines: int) -> None:
+    def on_stopped(self, abandoned_pipelines: int) -> None:
         logger.info("stopped")
         self._writer.flush()
         if abandoned_pipelines:
-            # Closing the loop would wait for ever for a pipeline that swallows its cancellation.
+            # Closing the loop would wait forever for a pipeline that swallows its cancellation.
             os._exit(self.status)
 
-    def cancelled(self) -> None:
-        """The server's own task was cancelled. All others were too, and nobody knows what they left undone."""
+    def on_cancelled(self) -> None:
+        """Stop with status 1: all tasks were cancelled, also the server's own, and may have left work undone."""
         self.status = 1
         logger.critical(
-            "all tasks of the event loop were cancelled: a pipeline or a plugin has cancelled what is not its own, "
-            "asyncio.all_tasks() for example; the server stops with status 1, so that it is started again"
+            "all tasks of the event loop were cancelled: a pipeline or a plugin has cancelled tasks that it does not "
+            "own, for example asyncio.all_tasks(); the server stops with status 1, so that a supervisor restarts it"
         )
         signal.raise_signal(signal.SIGTERM)
 
-    def leaked(self, tasks: Collection[asyncio.Task[Any]]) -> None:
-        """Tasks of pipelines or plugins do not end though they were cancelled. Closing the loop would wait for them."""
+    def on_leaked(self, tasks: Collection[asyncio.Task[Any]]) -> None:
+        """Log the tasks that do not end after their cancellation, and exit. Closing the loop would wait for them."""
         logger.warning(
-            "%d tasks of pipelines or plugins do not end and are left: %s",
+            "%d tasks of pipelines or plugins do not end after their cancellation: %s",
             len(tasks),
             "; ".join(where(task) for task in islice(tasks, 10)),
         )
@@ -152,10 +158,11 @@ class Serving:
 
 
 def serve(configuration: Configuration, given: Mapping[str, Any]) -> int:
-    """Serve until told to stop. Returns the exit status: 0, or 1 if the start failed.
+    """Serve until a signal stops the server. Returns the exit status: 1 after an unexpected error, else 0.
 
     Raises:
-        StartError: the port or a certificate cannot be used.
+        StartError: the server cannot start as configured, for example because the port is in use.
+        StoreUnusable: the store cannot be opened.
     """
     settings = configuration.settings
     server, logs = settings.get(ServerOptions), settings.get(LogOptions)
@@ -164,11 +171,11 @@ def serve(configuration: Configuration, given: Mapping[str, Any]) -> int:
     refuse_shared_port(server, settings.get(MetricsOptions))
     listening = bind(server.host, server.port)
     address = address_of(server, listening.getsockname()[1])
-    handed_on = None if server.reload else configuration
-    factory = Factory(dict(given), address, logs.log_format == "json", logs.verbose, handed_on)
+    factory_configuration = None if server.reload else configuration
+    factory = Factory(dict(given), address, logs.log_format == "json", logs.verbose, factory_configuration)
     process = ServingProcess(factory, server, certificates, max_body)
     if server.reload:
-        # uvicorn looks for the folders to watch only if the app is named; the name itself is never loaded.
+        # uvicorn determines the folders to watch only if the app is a name. It does not load this name.
         _silence_uvicorn()
         config = server_config(server, certificates, max_body, "jimsapi")
         reloader = ChangeReload(config, target=process, sockets=[listening])
@@ -181,8 +188,11 @@ def serve(configuration: Configuration, given: Mapping[str, Any]) -> int:
     return process.run([listening])
 
 
-def _report(error: BaseException) -> int:
-    """Say why the start failed: in one line if somebody foresaw it, else with the traceback that a defect needs."""
+def _report_failed_start(error: BaseException) -> int:
+    """Log an unexpected error with its traceback, and return the exit status 1.
+
+    Raises `StartError` and `StoreUnusable` again; the command reports them in one line.
+    """
     if isinstance(error, StartError | StoreUnusable):
         raise error
     logger.critical("the start failed", exc_info=error)
@@ -191,7 +201,7 @@ def _report(error: BaseException) -> int:
 
 
 def start_lines(composition: Composition, address: str) -> list[str]:
-    """What a start says: what it serves, where, with which store, plugins and auth."""
+    """Return the lines that a start logs: the app, the addresses, the store, the auth providers and the plugins."""
     core, metrics = composition.settings.get(CoreOptions), composition.settings.get(MetricsOptions)
     app = composition.app
     pipeline = app.name or pipeline_name(app.pipeline)
@@ -200,11 +210,11 @@ def start_lines(composition: Composition, address: str) -> list[str]:
         for entry, _ in composition.plugins
         if entry.is_third_party
     ]
-    where = f"metrics on {metrics.host}:{metrics.port}" if metrics.port else "no metrics port"
+    port = f"metrics on {metrics.host}:{metrics.port}" if metrics.port else "no metrics port"
     root = composition.settings.get(ServerOptions).root_path.strip("/")
-    shown = f"{address}, which a proxy shows below /{root}" if root else address
+    api_url = f"{address}, which a proxy shows below /{root}" if root else address
     return [
-        f"jimsapi {VERSION} serves {core.app} ({pipeline}) at {shown}, documentation at {address}/docs, {where}",
+        f"jimsapi {VERSION} serves {core.app} ({pipeline}) at {api_url}, documentation at {address}/docs, {port}",
         f"store: {composition.store.name}",
         f"auth: {', '.join(built.name for built in composition.providers) or 'none, the API is public'}",
         f"plugins: {', '.join(third_party) or 'only the built-in ones'}",
@@ -212,13 +222,13 @@ def start_lines(composition: Composition, address: str) -> list[str]:
 
 
 def _silence_uvicorn() -> None:
-    """A start that fails is reported in one line of ours."""
+    """Hide uvicorn's errors during the start: the command reports a failed start itself, in one line."""
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
 
 
-def _exit(number: int, frame: object) -> NoReturn:
-    """What a signal does before uvicorn listens to it, and when uvicorn, stopped by it, hands it on: exit status 0.
+def _exit_on_signal(number: int, frame: object) -> NoReturn:
+    """Exit with status 0 on a signal: before uvicorn handles signals, and when it raises one again after its shutdown.
 
-    The default handlers would end the process by the signal, which a supervisor counts as a crash.
+    With the default handlers the signal would end the process, which a supervisor counts as a crash.
     """
     raise SystemExit(0)

@@ -1,4 +1,4 @@
-"""How uvicorn is to serve the API: the protocol, proxies and TLS, whose files are looked at before they are used."""
+"""uvicorn's configuration: the protocol, proxies and TLS. The TLS files are checked before they are used."""
 
 import logging
 import ssl
@@ -16,23 +16,24 @@ from jimsapi.server.http1 import Http1Protocol
 logger = logging.getLogger("jimsapi")
 
 HALF_SENT_WITHIN = 1
-"""Seconds that the server waits, after the drain, for requests whose body never came."""
+"""Seconds that the server waits, after the drain, for requests whose body has not arrived completely."""
 
 
 def server_config(server: ServerOptions, certificates: CertificateOptions, max_body: int, app: Any) -> Config:
-    """How uvicorn is to serve. Raises `StartError` for files of TLS that are missing or do not fit."""
+    """Return uvicorn's configuration. Raises `StartError` as `check_tls_files` does."""
     check_tls_files(server, certificates)
     protocol = Http1Protocol
-    clients: dict[str, Any] = {}  # for uvicorn a protocol is a class; what makes one will do
+    protocol_settings: dict[str, Any] = {}
     if certificates.ca_certs is not None:
         from jimsapi.server.client_certificates import ClientCertificateProtocol
 
         protocol = ClientCertificateProtocol
-        clients = {
+        protocol_settings = {
             "ssl_ca_certs": certificates.ca_certs,
             "ssl_cert_reqs": ssl.CERT_REQUIRED,
         }
-    clients["http"] = partial(protocol, on_refusal=app.observe) if isinstance(app, Api) else protocol
+    # uvicorn's type is a class, but any callable that creates a protocol works.
+    protocol_settings["http"] = partial(protocol, on_refusal=app.observe) if isinstance(app, Api) else protocol
     return Config(
         app,
         interface="asgi3",
@@ -42,19 +43,19 @@ def server_config(server: ServerOptions, certificates: CertificateOptions, max_b
         server_header=False,
         proxy_headers=server.forwarded_allow_ips is not None,
         forwarded_allow_ips=server.forwarded_allow_ips,
-        root_path=_root(server),
+        root_path=_root_path(server),
         ssl_certfile=server.ssl_certfile,
         ssl_keyfile=server.ssl_keyfile,
         reload=server.reload,
         timeout_graceful_shutdown=HALF_SENT_WITHIN,
         ws_max_size=max_body,
-        ws_per_message_deflate=False,  # it would double the memory of a WebSocket, for frames that are short
-        **clients,
+        ws_per_message_deflate=False,  # it would double the memory of a WebSocket, and the frames are short
+        **protocol_settings,
     )
 
 
 def loaded_config(config: Config) -> Config:
-    """The same with all that it names loaded. Raises `StartError` for a certificate or key that cannot be used."""
+    """Load the configuration and return it. Raises `StartError` if the certificate or its key cannot be used."""
     try:
         config.load()
     except (OSError, ValueError) as error:
@@ -65,7 +66,7 @@ def loaded_config(config: Config) -> Config:
 
 
 def check_tls_files(server: ServerOptions, certificates: CertificateOptions) -> None:
-    """Look at the files of TLS before they are used. Raises `StartError` for one that is missing or does not fit."""
+    """Raise `StartError` if an option or a file of TLS is missing, or if `--ssl-ca-certs` is unusable."""
     if server.ssl_keyfile is not None and server.ssl_certfile is None:
         raise StartError("--ssl-keyfile is given without a certificate: give --ssl-certfile too")
     for path in (server.ssl_certfile, server.ssl_keyfile):
@@ -78,19 +79,19 @@ def check_tls_files(server: ServerOptions, certificates: CertificateOptions) -> 
 
 
 def _check_authorities(path: Path) -> None:
-    wanted = "--ssl-ca-certs names a PEM file with the certificates of the authorities that sign callers' certificates"
+    advice = "--ssl-ca-certs names a PEM file with the certificates of the authorities that sign callers' certificates"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         path.open("rb").close()
         context.load_verify_locations(path)
     except ssl.SSLError:
-        pass  # told below
+        pass  # a file without a certificate is reported below
     except OSError as error:
-        raise StartError(f"{path} cannot be read ({error.strerror or error}): {wanted}") from error
+        raise StartError(f"{path} cannot be read ({error.strerror or error}): {advice}") from error
     if not context.cert_store_stats()["x509"]:
-        raise StartError(f"{path} holds no certificate: {wanted}")
+        raise StartError(f"{path} holds no certificate: {advice}")
 
 
-def _root(server: ServerOptions) -> str:
+def _root_path(server: ServerOptions) -> str:
     root = server.root_path.strip("/")
     return f"/{root}" if root else ""

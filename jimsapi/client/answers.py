@@ -112,4 +112,4 @@ def decode(content: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(content, type=kind)
     except msgspec.DecodeError as error:
-        raise ClientError(f"This is no answer of jimsapi's: look at the URL. ({error})") from error
+        raise ClientError(f"This is not an answer of jimsapi: check the URL. ({error})") from error

@@ -14,7 +14,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 LONGEST_WAIT = 60.0
 """Seconds. If the server sends a longer `Retry-After`, the client raises the error and does not retry."""
 LONGEST_PAUSE_AFTER_CUT = 1.0
-CUTS_FOR_ONE = 5
+CUTS_PER_ATTEMPT = 5
 """This many lost connections count as one failed attempt: the server runs, and has probably received the message."""
 
 _PERMANENT_ERRORS = (httpx.DecodingError, httpx.TooManyRedirects, httpx.UnsupportedProtocol, httpx.LocalProtocolError)
@@ -24,20 +24,20 @@ class Backoff:
     """The pauses between attempts: exponential, and randomised so that clients do not retry at the same time."""
 
     def __init__(self, attempts: int) -> None:
-        self._left_at_first = self._left = attempts * CUTS_FOR_ONE
-        self._failed = 0
+        self._initial = self._remaining = attempts * CUTS_PER_ATTEMPT
+        self._failures = 0
 
     def pause(self, at_least: float = 0, *, cut: bool = False) -> float | None:
         """Return the seconds until the next attempt, `at_least` or more; None if the client should give up.
 
         `cut` means that an established connection was lost.
         """
-        self._left -= 1 if cut else CUTS_FOR_ONE
-        if self._left < 0 or at_least > LONGEST_WAIT:
+        self._remaining -= 1 if cut else CUTS_PER_ATTEMPT
+        if self._remaining < 0 or at_least > LONGEST_WAIT:
             return None
         longest = LONGEST_PAUSE_AFTER_CUT if cut else LONGEST_PAUSE
-        pause: float = min(longest, FIRST_PAUSE * 2**self._failed) * random.uniform(0.5, 1)
-        self._failed += 1
+        pause: float = min(longest, FIRST_PAUSE * 2**self._failures) * random.uniform(0.5, 1)
+        self._failures += 1
         return max(pause, at_least * random.uniform(1, 1.25))
 
     def after(self, error: Exception) -> float | None:
@@ -47,9 +47,9 @@ class Backoff:
         return self.pause(cut=not isinstance(error, httpx.TimeoutException | httpx.ConnectError | httpx.ProxyError))
 
     def reset(self) -> None:
-        """Allow all attempts again. To be called when the client has received something new."""
-        self._left = self._left_at_first
-        self._failed = 0
+        """Allow all attempts again. Call it when the client has received something new."""
+        self._remaining = self._initial
+        self._failures = 0
 
 
 def is_retryable(error: ApiError, headers: Mapping[str, str]) -> bool:
@@ -82,7 +82,7 @@ def is_permanent(error: BaseException) -> bool:
 def unreachable(error: BaseException) -> Unreachable:
     """Return the error to raise if connections fail after the last attempt."""
     return Unreachable(
-        f"The server does not answer ({str(error) or type(error).__name__}): is it up, and the URL right?"
+        f"The server does not answer ({str(error) or type(error).__name__}): is it running, and is the URL right?"
     )
 
 
@@ -100,7 +100,7 @@ class Call:
         self._backoff = Backoff(attempts)
 
     def on_response(self, status: int, headers: Mapping[str, str], content: bytes) -> bool:
-        """Return whether the request succeeded; if not, it is to be sent again. Raises `ApiError` to give up."""
+        """Return whether the request succeeded; if not, the caller sends it again. Raises `ApiError` to give up."""
         if 200 <= status < 300:
             return True
         error = answered_error(status, headers, content)

@@ -29,18 +29,18 @@ class Api:
         try:
             parsed = httpx.URL(url)
             host = parsed.host
-            parsed.raw_host.decode().encode("idna")  # resolving the name encodes it so, and would raise only then
+            parsed.raw_host.decode().encode("idna")  # name resolution also encodes it, and would raise only then
         except (httpx.InvalidURL, UnicodeError) as error:
-            raise ValueError(f"This is no URL: {error}") from None
+            raise ValueError(f"This is not a URL: {error}") from None
         if parsed.scheme not in ("http", "https") or not host:
             raise ValueError("The URL of an API begins with http:// or https://, and has a host.")
         if parsed.query or parsed.fragment:
-            raise ValueError("The URL of an API ends with its path: leave out what begins with ? or #.")
+            raise ValueError("The URL of an API ends with its path: omit the ? or # and what follows.")
         self._url = url.rstrip("/")
         self._headers = {"accept-encoding": "identity"}
         if api_key is not None:
             if not api_key or not api_key.isascii() or not api_key.isprintable():
-                raise ValueError("The API key has other characters than the visible ones of ASCII, or none.")
+                raise ValueError("The API key must have one or more characters, all visible ASCII.")
             self._headers["authorization"] = f"Bearer {api_key}"
         self._timeout = timeout
         self._attempts = attempts
@@ -59,7 +59,7 @@ class Api:
         """Return the call that sends a message to `path`."""
         return Call(message_request(path, message, fields, self._timeout), self._attempts)
 
-    def ask(self, method: str, path: str) -> Call:
+    def call(self, method: str, path: str) -> Call:
         """Return the call of a request without a body."""
         return Call(Request(method, path, {}, None, self._timeout), self._attempts)
 
@@ -88,7 +88,7 @@ class Client:
     """A client of the API, for synchronous code.
 
     Arguments:
-        url: where the API is, without `/api/v1`, for example `https://example.org/bot`.
+        url: the URL of the API, without `/api/v1`, for example `https://example.org/bot`.
         api_key: sent as a bearer token.
         timeout: seconds to wait for an answer before the request is sent again.
         attempts: how often a request is retried until something new is received. Five lost connections count as one.
@@ -113,7 +113,7 @@ class Client:
         http: httpx.Client | None = None,
     ) -> None:
         self._api = Api(url, api_key, timeout, attempts)
-        self._own = http is None
+        self._owns_http = http is None
         self._http = http or httpx.Client(limits=LIMITS)
 
     def __enter__(self) -> Self:
@@ -126,7 +126,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
-        if self._own:
+        if self._owns_http:
             self._http.close()
 
     def chat(self, message: str, **fields: Unpack[MessageFields]) -> Result:
@@ -139,11 +139,11 @@ class Client:
 
     def run(self, run_id: UUID | str) -> Run:
         """Return the current state of a run. Raises `ClientError`."""
-        return _run(self._call(self._api.ask("GET", run_path(run_id))))
+        return _run(self._call(self._api.call("GET", run_path(run_id))))
 
     def cancel(self, run_id: UUID | str) -> Run:
         """Cancel a run and return it. Raises `Conflict` if the run has ended in another way, or `ClientError`."""
-        return _run(self._call(self._api.ask("POST", run_path(run_id, "/cancel"))))
+        return _run(self._call(self._api.call("POST", run_path(run_id, "/cancel"))))
 
     def stream(self, message: str, **fields: Unpack[MessageFields]) -> Generator[Item, None, None]:
         """Send a message and yield the items of its run as they arrive. The last item is the `Result`.
@@ -210,7 +210,7 @@ class AsyncClient:
         http: httpx.AsyncClient | None = None,
     ) -> None:
         self._api = Api(url, api_key, timeout, attempts)
-        self._own = http is None
+        self._owns_http = http is None
         self._http = http or httpx.AsyncClient(limits=LIMITS)
 
     async def __aenter__(self) -> Self:
@@ -223,7 +223,7 @@ class AsyncClient:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        if self._own:
+        if self._owns_http:
             await self._http.aclose()
 
     async def chat(self, message: str, **fields: Unpack[MessageFields]) -> Result:
@@ -236,11 +236,11 @@ class AsyncClient:
 
     async def run(self, run_id: UUID | str) -> Run:
         """Return the current state of a run. Raises `ClientError`."""
-        return _run(await self._call(self._api.ask("GET", run_path(run_id))))
+        return _run(await self._call(self._api.call("GET", run_path(run_id))))
 
     async def cancel(self, run_id: UUID | str) -> Run:
         """Cancel a run and return it. Raises `Conflict` if the run has ended in another way, or `ClientError`."""
-        return _run(await self._call(self._api.ask("POST", run_path(run_id, "/cancel"))))
+        return _run(await self._call(self._api.call("POST", run_path(run_id, "/cancel"))))
 
     def stream(self, message: str, **fields: Unpack[MessageFields]) -> AsyncGenerator[Item, None]:
         """Send a message and yield the items of its run as they arrive, as `Client.stream` does."""

@@ -1,4 +1,4 @@
-"""The errors that the client raises: errors that the API answered, and that the API did not answer."""
+"""The errors that the client raises: error answers of the API, and failures to get an answer."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -145,12 +145,12 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     if given.isascii() and given.isdigit():
         return float(given)
     try:
-        moment = parsedate_to_datetime(given)
+        date = parsedate_to_datetime(given)
     except (ValueError, OverflowError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=UTC)
+    return max(0.0, (date - datetime.now(UTC)).total_seconds())
 
 
 def _fault_text(fault: Any) -> str:

@@ -99,7 +99,7 @@ class Watch:
             return
         error = answered_error(status, headers, content)
         if 200 <= status < 300:
-            error = ApiError(status, "This is no stream of jimsapi's: look at the URL.")
+            error = ApiError(status, "This is not a stream of jimsapi: check the URL.")
         error.run_id = error.run_id or self._run_id
         pause = self._backoff.pause(error.retry_after or 0) if is_retryable(error, headers) else None
         if pause is None:
@@ -110,7 +110,7 @@ class Watch:
     def on_stream_end(self) -> None:
         """The body ended. If the last item is missing, that counts as a lost connection."""
         if not self.finished and self._run_error is None:
-            error = Unreachable("The stream ends before its run does: watch it again later.", run_id=self._run_id)
+            error = Unreachable("The stream ended before its run: watch the run again later.", run_id=self._run_id)
             self._retry_or_raise(error, self._backoff.pause(cut=self._stream_error is None))
 
     def on_connection_error(self, error: Exception) -> None:

@@ -1,7 +1,7 @@
 """Builds a server's parts: calls the hooks once, checks what they return, and keeps it in a frozen `Composition`.
 
 The order is: options, app, store, auth providers, resolvers, sinks, observers, wrappers, metrics. Building opens
-nothing, and `jimsapi check` does no more. Entering the composition opens files and connections.
+no files or connections, and `jimsapi check` without `--connect` only builds. Entering the composition opens them.
 """
 
 import inspect
@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from prometheus_client import CollectorRegistry
 
-from jimsapi.plugins.core import CoreOptions, absent_reporting, refuse_absent
+from jimsapi.plugins.core import CoreOptions, missing_reporting_plugins, reject_options_of_missing_plugins
 from jimsapi.plugins.errors import PluginError, StartError
 from jimsapi.plugins.hooks import BUILDS
 from jimsapi.plugins.lifespans import Lifespans
@@ -35,7 +35,7 @@ ENTER_WITHIN = 60.0
 PROVIDER, STORE = "jimsapi_auth_provider", "jimsapi_thread_store"
 
 MAX_FACTORIES = 4
-"""How often a loaded object is called or awaited to get an app. An async factory that returns a factory takes three."""
+"""How often a loaded object is called or awaited to get an app. An async factory that returns a factory needs three."""
 
 
 class Built(msgspec.Struct, frozen=True):
@@ -52,7 +52,7 @@ class Built(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """The object's name. If it has none, as a context manager before it is entered, the name of the plugin."""
+        """The object's name, or the plugin's if it has none, for example because it is not entered yet."""
         name = getattr(self.value, "name", None)
         return name if isinstance(name, str) and name else self.entry.name
 
@@ -87,7 +87,7 @@ def resolve_settings(
     own: list[type[Options]] = [CoreOptions, *extra]
     owned = [*(Owned(cls, OWN_DISTRIBUTION) for cls in own), *declared_options(plugins)]
     known = frozenset(spec.key for item in owned for spec in specs(item.options))
-    refuse_absent(known, given, environ)
+    reject_options_of_missing_plugins(known, given, environ)
     return Settings(owned, given, environ)
 
 
@@ -104,11 +104,11 @@ def declared_options(plugins: PluginManager) -> list[Owned]:
     for implementation in plugins.implementations("jimsapi_options"):
         cls = implementation()
         if not (isinstance(cls, type) and issubclass(cls, Options)):
-            raise implementation.refusal(f"returned {_type_name(cls)}, which is no Options class")
+            raise implementation.refusal(f"returned {_type_name(cls)}, which is not an Options class")
         try:
             specs(cls)
         except Exception as error:
-            raise implementation.refusal(f"declares what cannot be an option: {one_line(error)}") from error
+            raise implementation.refusal(f"declares an invalid option: {one_line(error)}") from error
         owned.append(Owned(cls, implementation.entry.distribution))
     return owned
 
@@ -129,7 +129,7 @@ class Composer:
         """
         for warning in self._settings.warnings:
             logger.warning(warning)
-        for variable, distribution in absent_reporting(self._settings.known, os.environ):
+        for variable, distribution in missing_reporting_plugins(self._settings.known, os.environ):
             logger.warning(
                 "%s is set, but %s is not installed: NOTHING IS REPORTED; pip install %s, or unset it",
                 variable,
@@ -186,8 +186,8 @@ class Composer:
                     app = await app
                 elif not isinstance(app, type) and takes_context(app):
                     raise StartError(
-                        f"{source} is a {type(app).__name__} that needs an argument, so it makes no app: a plain `def` "
-                        "pipeline is served as JimsApp(pipeline)"
+                        f"{source} is a {type(app).__name__} that needs an argument, so it does not return an app; a "
+                        "plain `def` pipeline is served as JimsApp(pipeline)"
                     )
                 elif callable(app):
                     app = app()
@@ -207,7 +207,7 @@ class Composer:
             loaded = _call_hook(implementation, source, reference=self._core.app, settings=self._settings)
             if loaded is not None:
                 return loaded
-        raise StartError(f"{source}: nothing loads such a reference; give module:attribute")
+        raise StartError(f"{source}: no plugin can load this reference; give module:attribute")
 
     def _adapt(self, app: Any) -> JimsApp | None:
         if isinstance(app, JimsApp):
@@ -217,7 +217,7 @@ class Composer:
             if isinstance(adapted, JimsApp):
                 return adapted
             if adapted is not None:
-                raise implementation.refusal(f"returned {_type_name(adapted)}, which is no JimsApp")
+                raise implementation.refusal(f"returned {_type_name(adapted)}, which is not a JimsApp")
         return None
 
     def _build_store(self, app: JimsApp) -> Built:
@@ -229,7 +229,7 @@ class Composer:
             if store is not None:
                 return _check_built(Built(implementation.entry, implementation.hook, store))
         raise StartError(
-            f"{source}: no installed plugin keeps threads there; jimsapi itself has sqlite:///relative.db, "
+            f"{source}: no installed plugin keeps threads there; jimsapi itself supports sqlite:///relative.db, "
             "sqlite:////absolute.db and memory:"
         )
 
@@ -241,8 +241,8 @@ class Composer:
             other = names.setdefault(built.name, built)
             if other is not built:
                 raise PluginError(
-                    f"two auth providers are named {built.name}: of distribution {other.entry.distribution} and of "
-                    f"{built.entry.distribution}; pip uninstall one of the two"
+                    f"two auth providers are named {built.name}: one of distribution {other.entry.distribution}, "
+                    f"one of {built.entry.distribution}; pip uninstall one of the two"
                 )
         order = [name.strip() for name in (self._core.auth_order or "").split(",") if name.strip()]
         for name in order:
@@ -251,8 +251,8 @@ class Composer:
                     f"--auth-order names {name}, which is not installed or not configured (there are: "
                     f"{', '.join(names) or 'none'}); configure it, or leave it out"
                 )
-        wanted = dict.fromkeys([*order, *(name for name in FIRST_PROVIDERS if name in names), *names])
-        return tuple(names[name] for name in wanted)
+        in_order = dict.fromkeys([*order, *(name for name in FIRST_PROVIDERS if name in names), *names])
+        return tuple(names[name] for name in in_order)
 
     def _build_objects(self, hook: str) -> tuple[Built, ...]:
         returned = [(one.entry, one(settings=self._settings)) for one in self._plugins.implementations(hook)]
@@ -280,28 +280,28 @@ def _check_built(built: Built) -> Built:
 def _check_requirements(built: Built, what: str) -> None:
     """Raise `PluginError` if an object does not meet its hook's requirements. The message begins with `what`."""
 
-    def refuse(fault: str) -> PluginError:
+    def refusal(fault: str) -> PluginError:
         return PluginError(f"{built.entry}: {what} {fault}; {built.entry.way_out}")
 
     build = BUILDS[built.hook]
     if isinstance(built.value, type) and not build.may_be_a_class:
-        raise refuse("is a class: return an instance")
+        raise refusal("is a class: return an instance")
     for method in (*build.async_methods, *build.methods):
         function = getattr(built.value, method, None)
         if not callable(function):
-            raise refuse(f"has no {method}()")
+            raise refusal(f"has no {method}()")
         if method in build.async_methods and inspect.isroutine(function) and not _is_async(function):
-            raise refuse(f"has a {method}() that is not async")
+            raise refusal(f"has a {method}() that is not async")
     name = getattr(built.value, "name", None)
     if build.named and not (isinstance(name, str) and name):
-        raise refuse("has no name, by which operators know it")
+        raise refusal("has no name; set its attribute `name`, which logs and options show")
     observer_methods = [method for method in build.observer_methods if hasattr(built.value, method)]
     if build.observer_methods and not observer_methods:
-        raise refuse(f"has none of {', '.join(build.observer_methods)}")
+        raise refusal(f"has none of {', '.join(build.observer_methods)}")
     for method in observer_methods:
         function = getattr(built.value, method)
         if not callable(function) or _is_async(function):
-            raise refuse(f"has an {method} that is no plain function: observers are told, never awaited")
+            raise refusal(f"has an {method} that is not a plain function; jimsapi never awaits observers")
 
 
 def _is_async(function: Any) -> bool:
@@ -313,14 +313,14 @@ async def _enter(built: Built, lifespans: Lifespans) -> Built:
         return built
     try:
         value = await lifespans.enter(f"{built.hook} of {built.entry.distribution}", built.value, ENTER_WITHIN)
-    except (StoreUnusable, StartError):  # the message already tells the operator what to do
+    except (StoreUnusable, StartError):  # the message is already for the operator
         raise
     except Exception as error:
         raise PluginError(
             f"{built.entry}: what {built.hook} built could not be entered: {one_line(error)}; {built.entry.way_out}"
         ) from error
     entered = msgspec.structs.replace(built, value=built.value if value is None else value)
-    _check_requirements(entered, f"what {built.hook} built gave {_type_name(entered.value)} on entering, which")
+    _check_requirements(entered, f"what {built.hook} built returned {_type_name(entered.value)} from __aenter__, which")
     return entered
 
 

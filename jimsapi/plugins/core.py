@@ -13,18 +13,18 @@ _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[a-z0-9._~\[\]:-]+/?", re.IGN
 
 
 class CoreOptions(Options):
-    """What every jimsapi application has, served or mounted."""
+    """The options of every jimsapi app, served or mounted."""
 
     app: str = option("app", help="The app to serve, as module:attribute; the attribute defaults to app.")
     store: str = option(
-        "sqlite:///jims.db", help="Where threads are kept: sqlite:///file.db, memory:, or a plugin's URL."
+        "sqlite:///jims.db", help="Where threads are stored: sqlite:///file.db, memory:, or a plugin's URL."
     )
-    auth_order: str | None = option(help="Names of auth providers, separated by commas, in the order they are asked.")
+    auth_order: str | None = option(help="Names of auth providers in calling order, separated by commas.")
     context_events: int = option(
-        200, minimum=0, maximum=1_000_000, help="How many messages of its thread a pipeline sees; 0 means all."
+        200, minimum=0, maximum=1_000_000, help="How many messages of its thread a pipeline gets; 0 means all."
     )
     thread_queue: int = option(
-        256, minimum=0, maximum=1_000_000, help="How many messages may wait in one thread; beyond, 429."
+        256, minimum=0, maximum=1_000_000, help="How many messages may wait in one thread; more get 429."
     )
     thread_busy: Literal["wait", "reject"] = option(
         "wait", help="Whether a message waits while its thread is busy with another, or gets 409."
@@ -36,22 +36,22 @@ class CoreOptions(Options):
         300.0, minimum=0.001, maximum=86_400, help="Seconds that a pipeline may take from its start; then 504."
     )
     max_runs: int = option(
-        1000, minimum=1, maximum=1_000_000, help="How many messages the process works on at once; beyond, 503."
+        1000, minimum=1, maximum=1_000_000, help="How many messages the process works on at once; more get 503."
     )
     rate_limit: str | None = option(
-        help="How many messages a caller may send for one contact, as 5/s, 60/min, 1000/h or 10000/day; beyond, 429."
+        help="How many messages a caller may send for one contact, as 5/s, 60/min, 1000/h or 10000/day; more get 429."
     )
     identity_rate_limit: str | None = option(
-        help="How many messages a caller may send for all its contacts together, as 600/min; beyond, 429."
+        help="How many messages a caller may send for all its contacts together, as 600/min; more get 429."
     )
     contact_runs: int | None = option(
-        minimum=1, maximum=1_000_000, help="How many messages for one contact a caller may have open; beyond, 429."
+        minimum=1, maximum=1_000_000, help="How many messages for one contact a caller may have open; more get 429."
     )
     identity_runs: int | None = option(
-        minimum=1, maximum=1_000_000, help="How many messages a caller may have open in all; beyond, 429."
+        minimum=1, maximum=1_000_000, help="How many messages a caller may have open in all; more get 429."
     )
     max_body: int = option(
-        1_048_576, minimum=1, maximum=1_073_741_824, help="Bytes that a request's body may have; beyond, 413."
+        1_048_576, minimum=1, maximum=1_073_741_824, help="Bytes that a request's body may have; larger ones get 413."
     )
     websocket_origin: tuple[str, ...] = option(
         help="An origin whose pages may open WebSockets here, as https://shop.example, besides those of this host."
@@ -60,14 +60,14 @@ class CoreOptions(Options):
         30.0, minimum=0, maximum=36_500, help="Days that the record of a finished run is kept; events stay."
     )
     webhook_secret: tuple[Secret, ...] = option(
-        help="What calls to a webhook_url are signed with: whsec_ and Base64; repeat it to change secrets."
+        help="The secret that signs calls to a webhook_url: whsec_ and Base64; repeat it to change secrets."
     )
     webhook_allow_private: bool = option(help="Call webhooks at private addresses too, and without TLS.")
     hide_errors: bool = option(
         help="Answer a failed pipeline with the run's identifier instead of the exception's text, which is in the log."
     )
     drain_time: float = option(
-        20.0, minimum=2.0, maximum=86_400, help="Seconds that a shutdown may take; what runs longer is interrupted."
+        20.0, minimum=2.0, maximum=86_400, help="Seconds that a shutdown may take; longer runs are interrupted."
     )
 
     def __init__(self, **values: Any) -> None:
@@ -77,7 +77,7 @@ class CoreOptions(Options):
         for origin in self.websocket_origin:
             if not _ORIGIN.fullmatch(origin):
                 raise OptionError(
-                    f"--websocket-origin: {origin!r} is no origin: give scheme and host as browsers send them, "
+                    f"--websocket-origin: {origin!r} is not an origin: give scheme and host as browsers send them, "
                     "such as https://shop.example (a host that is not ASCII in its xn-- form)"
                 )
 
@@ -102,7 +102,7 @@ class CoreOptions(Options):
             return tuple(signing_key(secret.reveal()) for secret in self.webhook_secret)
         except ValueError as error:
             raise OptionError(
-                f"--webhook-secret: {error}; make one by: echo whsec_$(head -c 32 /dev/urandom | base64)"
+                f"--webhook-secret: {error}; create one with: echo whsec_$(head -c 32 /dev/urandom | base64)"
             ) from None
 
 
@@ -112,7 +112,7 @@ def _rate(flag: str, text: str | None) -> Rate | None:
     try:
         return Rate.parse(text)
     except ValueError as error:
-        raise OptionError(f"{flag}: {text!r} is no rate: {error}") from None
+        raise OptionError(f"{flag}: {text!r} is not a rate: {error}") from None
 
 
 FIRST_PARTY_AUTH = {
@@ -140,7 +140,9 @@ FIRST_PARTY_REPORTING = dict.fromkeys(("enable_sentry", "sentry_personal_data"),
 start. The variables cause only a warning, because other JIMS programs use them too."""
 
 
-def refuse_absent(known: frozenset[str], given: Mapping[str, object], environ: Mapping[str, str]) -> None:
+def reject_options_of_missing_plugins(
+    known: frozenset[str], given: Mapping[str, object], environ: Mapping[str, str]
+) -> None:
     """Raise `StartError` if an option is set whose first-party plugin is not installed. The message names both."""
     for key, distribution in (FIRST_PARTY_AUTH | FIRST_PARTY_REPORTING).items():
         source = None if key in known else _source(key, given, environ)
@@ -151,7 +153,7 @@ def refuse_absent(known: frozenset[str], given: Mapping[str, object], environ: M
 
 
 def _source(key: str, given: Mapping[str, object], environ: Mapping[str, str]) -> str | None:
-    """The flag or variable that sets an option of an absent plugin; None if nothing does that has to stop the start."""
+    """The flag or variable that sets an option of a missing plugin and must stop the start; None if there is none."""
     if given.get(key):
         return "--" + key.replace("_", "-")
     variable = ENV_PREFIX + key.upper()
@@ -159,11 +161,11 @@ def _source(key: str, given: Mapping[str, object], environ: Mapping[str, str]) -
     return next((name for name in variables if environ.get(name)), None)
 
 
-def absent_reporting(known: frozenset[str], environ: Mapping[str, str]) -> list[tuple[str, str]]:
+def missing_reporting_plugins(known: frozenset[str], environ: Mapping[str, str]) -> list[tuple[str, str]]:
     """Return pairs (variable, distribution) where a variable switches on reporting whose plugin is not installed.
 
     A `_FILE` variable counts as switched on. The file is not read.
     """
-    absent = {ENV_PREFIX + key.upper(): name for key, name in FIRST_PARTY_REPORTING.items() if key not in known}
-    files = {variable + FILE_SUFFIX: name for variable, name in absent.items()}
-    return [(variable, name) for variable, name in (absent | files).items() if is_on(environ.get(variable, ""))]
+    variables = {ENV_PREFIX + key.upper(): name for key, name in FIRST_PARTY_REPORTING.items() if key not in known}
+    files = {variable + FILE_SUFFIX: name for variable, name in variables.items()}
+    return [(variable, name) for variable, name in (variables | files).items() if is_on(environ.get(variable, ""))]

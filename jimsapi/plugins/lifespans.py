@@ -9,7 +9,7 @@ from jimsapi.runs.tasks import ServiceTask
 
 logger = logging.getLogger("jimsapi.plugins")
 
-LEAVE_WITHIN = 10.0
+EXIT_WITHIN = 10.0
 """Seconds within which a context manager has to exit at shutdown."""
 
 
@@ -40,29 +40,29 @@ class Lifespans:
     async def leave(self) -> None:
         """Exit all context managers, the last one first. One that fails or takes too long is logged."""
         while self._lifespans:
-            await self._lifespans.pop().leave()
+            await self._lifespans.pop().exit()
 
 
 class _Lifespan:
     def __init__(self, name: str, manager: AbstractAsyncContextManager[Any]) -> None:
         self.name = name
         self.entered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._leaving = asyncio.Event()
+        self._exit_requested = asyncio.Event()
         loop = asyncio.get_running_loop()
-        self._task = ServiceTask.begin(self._live(manager), loop=loop, name=f"lifespan {name}")
+        self._task = ServiceTask.begin(self._run(manager), loop=loop, name=f"lifespan {name}")
 
-    async def _live(self, manager: AbstractAsyncContextManager[Any]) -> None:
+    async def _run(self, manager: AbstractAsyncContextManager[Any]) -> None:
         try:
             async with manager as value:
                 self.entered.set_result(value)
-                await self._leaving.wait()
+                await self._exit_requested.wait()
         except BaseException as error:
             if not self.entered.done():
                 self.entered.set_exception(_as_exception(error))
             elif self.entered.cancelled():
-                logger.debug("%s was given up", self.name)
-            elif self._leaving.is_set():
-                logger.error("%s failed while it was left: %s: %s", self.name, type(error).__name__, error)
+                logger.debug("%s was cancelled before it was entered", self.name)
+            elif self._exit_requested.is_set():
+                logger.error("%s failed on exit: %s: %s", self.name, type(error).__name__, error)
             else:
                 logger.error("%s died: %s: %s", self.name, type(error).__name__, error)
             if isinstance(error, KeyboardInterrupt | SystemExit):
@@ -79,11 +79,11 @@ class _Lifespan:
         self.entered.cancel()
         self._task.end()
 
-    async def leave(self) -> None:
-        self._leaving.set()
-        done, _ = await asyncio.wait({self._task}, timeout=LEAVE_WITHIN)
+    async def exit(self) -> None:
+        self._exit_requested.set()
+        done, _ = await asyncio.wait({self._task}, timeout=EXIT_WITHIN)
         if not done:
-            logger.error("%s did not leave within %g s", self.name, LEAVE_WITHIN)
+            logger.error("%s did not exit within %g s", self.name, EXIT_WITHIN)
             self._task.end()
 
 

@@ -39,8 +39,8 @@ class PluginEntry(msgspec.Struct, frozen=True):
 
     @property
     def way_out(self) -> str:
-        """The end of an error message: what the operator can do about the plugin."""
-        return f"mend it, or: pip uninstall {self.distribution}"
+        """What the operator can do about the plugin, as the end of an error message."""
+        return f"fix it, or: pip uninstall {self.distribution}"
 
 
 class Implementation(msgspec.Struct, frozen=True):
@@ -72,7 +72,7 @@ class Implementation(msgspec.Struct, frozen=True):
             if inspect.iscoroutine(returned):
                 returned.close()
             raise self.refusal(
-                "returned an awaitable; hooks are plain functions, what they build may be an async context manager"
+                "returned an awaitable; hooks are plain functions, but may return an async context manager"
             )
         return returned
 
@@ -177,39 +177,39 @@ def _mark(function: Any) -> Any:
 def _implementation(entry: PluginEntry, name: str, function: Any) -> Implementation:
     """Check a hook implementation. Raises `PluginError` for faults that pluggy reports late or not at all."""
 
-    def refuse(fault: str) -> PluginError:
+    def refusal(fault: str) -> PluginError:
         return PluginError(f"{entry}: {name} {fault}; {entry.way_out}")
 
     mark = _mark(function)
     if not isinstance(mark, dict):
-        raise refuse("is not marked @hookimpl and would never be called: mark it, or give it another name")
+        raise refusal("is not marked @hookimpl and would never be called: mark it, or give it another name")
     hook = mark.get("specname") or name
     if hook not in hook_names():
         near = difflib.get_close_matches(hook, hook_names(), n=1)
-        raise refuse("is no hook of jimsapi" + (f": did you mean {near[0]}?" if near else ""))
+        raise refusal("is not a hook of jimsapi" + (f": did you mean {near[0]}?" if near else ""))
     if mark.get("wrapper") or mark.get("hookwrapper"):
-        raise refuse("is a wrapper; hooks of jimsapi are not wrapped")
+        raise refusal("is a wrapper, which jimsapi does not support")
     if mark.get("optionalhook"):
-        raise refuse("is marked optional; a hook exists or it does not")
+        raise refusal("is marked optional; jimsapi has no optional hooks")
     if mark.get("tryfirst") or mark.get("trylast"):
-        raise refuse(
-            "asks for a place in the order, which is by distribution name: --auth-order sets that of providers"
+        raise refusal(
+            "is marked tryfirst or trylast; the order is by distribution name, and --auth-order sets that of providers"
         )
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise refuse("is async; hooks build things and are plain functions, what they build may have async methods")
-    return Implementation(entry, hook, function, _parameters(hook, function, refuse))
+        raise refusal("is async; hooks are plain functions, but may return objects with async methods")
+    return Implementation(entry, hook, function, _parameters(hook, function, refusal))
 
 
-def _parameters(hook: str, function: Any, refuse: Any) -> tuple[str, ...]:
+def _parameters(hook: str, function: Any, refusal: Any) -> tuple[str, ...]:
     known = inspect.signature(getattr(hooks, hook)).parameters
     names = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
-            raise refuse(f"has the parameter {parameter}, which is not a plain positional one")
+            raise refusal(f"has the parameter {parameter}, which is not a plain positional one")
         if parameter.default is not parameter.empty:
-            raise refuse(f"gives {parameter.name} a default; hooks get every parameter that they name")
+            raise refusal(f"gives {parameter.name} a default; jimsapi passes every parameter that a hook names")
         if parameter.name not in known:
-            raise refuse(f"has the parameter {parameter.name}; the hook has {', '.join(known) or 'none'}")
+            raise refusal(f"has the parameter {parameter.name}; the hook has {', '.join(known) or 'none'}")
         names.append(parameter.name)
     return tuple(names)
 

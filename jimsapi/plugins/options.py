@@ -281,10 +281,10 @@ class Settings:
             for value in values.values():
                 if isinstance(value, str):
                     self.guard(value)
-        self._refuse_unknown(owners)
+        self._reject_unknown_keys(owners)
         self.known = frozenset(owners)
         self.warnings += [
-            f"{variable} is set but is no option; did you mean {near}?"
+            f"{variable} is set but is not an option; did you mean {near}?"
             for variable, near in near_misses(environ, owners)
         ]
 
@@ -317,7 +317,7 @@ class Settings:
         if _is_service_link(spec, text) and spec.key not in self._given:
             self.warnings.append(
                 f"{spec.variable}={text} is not read: Kubernetes set it for a service of that name; set "
-                f"enableServiceLinks: false in the pod, or give {spec.flag}, or name the service otherwise"
+                f"enableServiceLinks: false in the pod, or give {spec.flag}, or rename the service"
             )
         found = list(islice(self._raw_values(spec), None if spec.merges_sources else 1))
         if spec.merges_sources:
@@ -361,7 +361,7 @@ class Settings:
         given = tuple(item for raw, source in found if source != variable for item in _parse_all(spec, raw, source))
         return SecretSources(given, self._file_of(spec), variable)
 
-    def _refuse_unknown(self, owners: Collection[str]) -> None:
+    def _reject_unknown_keys(self, owners: Collection[str]) -> None:
         for key in self._given:
             if key not in owners:
                 near = difflib.get_close_matches(key, owners, n=1)

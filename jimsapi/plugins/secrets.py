@@ -172,7 +172,7 @@ def read_plain_file(path: Path) -> tuple[bytes, os.stat_result]:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is no plain file, and could not be read again")
+            raise ValueError("it is not a regular file, and could not be read again")
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(), status
     finally:

@@ -1,1 +1,1 @@
-"""How a message is answered: the flow of a run, from an inbound message to a stored outcome. Knows no HTTP."""
+"""The flow of a run, from an inbound message to a stored outcome. It does not depend on HTTP."""

@@ -37,12 +37,12 @@ class Announcer:
             sink.start()
 
     async def flush(self, seconds: float) -> None:
-        """Wait up to `seconds` until sinks and webhooks have delivered what waits."""
-        told = (*self.sinks, *(() if self.webhooks is None else (self.webhooks,)))
-        await asyncio.gather(*(each.flush(seconds) for each in told))
+        """Wait up to `seconds` until the queues of the sinks and webhooks are delivered."""
+        queues = (*self.sinks, *(() if self.webhooks is None else (self.webhooks,)))
+        await asyncio.gather(*(queue.flush(seconds) for queue in queues))
 
     async def stop(self) -> None:
-        """Stop all deliveries. What still waits is dropped."""
+        """Stop all deliveries. Events and webhooks that still wait are dropped."""
         for sink in self.sinks:
             await sink.stop()
         if self.webhooks is not None:
@@ -70,4 +70,4 @@ class Announcer:
         if self.webhooks is not None:
             self.webhooks.put(run_id, url)
         else:  # a process that calls webhooks accepted the run, and this one took it over
-            logger.warning("run %s: its webhook is not called, for --webhook-secret is not set", run_id)
+            logger.warning("run %s: its webhook is not called, because --webhook-secret is not set", run_id)

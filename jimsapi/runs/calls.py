@@ -1,4 +1,4 @@
-"""Calls of pipelines. Each has its own task, is stopped at its deadline, and is abandoned if it does not end then."""
+"""Calls of pipelines. Each call has its own task. It is cancelled at its deadline, and abandoned if it ignores that."""
 
 import asyncio
 import logging
@@ -126,15 +126,15 @@ class PipelineCalls:
         self._alarm = None if at == math.inf else asyncio.get_running_loop().call_at(at, self._stop_overdue)
 
     def _stop_overdue(self) -> None:
-        # Loops may fire a timer a moment early.
+        # A loop may fire a timer slightly early.
         now = max(asyncio.get_running_loop().time(), self._alarm_at)
-        following = math.inf
+        next_deadline = math.inf
         for run in self._runs:
             if run.deadline <= now:
                 run.stop(Stop.TIMED_OUT)
-            elif run.deadline < following:
-                following = run.deadline
-        self._set_alarm(following)
+            elif run.deadline < next_deadline:
+                next_deadline = run.deadline
+        self._set_alarm(next_deadline)
 
 
 async def _invoke(pipeline: Pipeline, context: ThreadContext) -> None:
@@ -142,7 +142,7 @@ async def _invoke(pipeline: Pipeline, context: ThreadContext) -> None:
     try:
         await pipeline(context)
     except (SystemExit, KeyboardInterrupt) as error:
-        # asyncio raises these two out of the event loop, which would end the server.
+        # asyncio raises these two again in the event loop, which would end the server.
         raise RuntimeError(f"the pipeline raised {type(error).__name__}") from error
     finally:
         current_pipeline.reset(token)  # otherwise the task and its context form a reference cycle

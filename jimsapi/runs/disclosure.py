@@ -15,7 +15,7 @@ def _unchanged(text: str) -> str:
 
 
 class Disclosure(msgspec.Struct, frozen=True):
-    """Makes the text of a pipeline's failure before it is stored, streamed or sent.
+    """Makes the text of a pipeline's failure that is stored, streamed or sent.
 
     If `hide` is set, the text has the run's identifier instead of the exception. The log has the exception, with its
     traceback and the same identifier. `redact` removes secrets from a text.

@@ -20,8 +20,8 @@ logger = logging.getLogger("jimsapi.runs")
 
 # Constant texts, since error reporting groups errors by them.
 FAILED = "run %s: the pipeline failed"
-UNSTORABLE = "run %s: the pipeline sent what cannot be stored"
-UNREADABLE = "run %s: what the pipeline sent cannot be read"
+UNSTORABLE = "run %s: the pipeline sent an event that cannot be stored"
+UNREADABLE = "run %s: the events of the pipeline cannot be read"
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -32,13 +32,13 @@ class Ending(msgspec.Struct, frozen=True):
     assistant_messages: list[str] = []
 
     @classmethod
-    def failed(cls, run: LiveRun, fault: BaseException, disclosure: Disclosure, what: str = FAILED) -> "Ending":
+    def failed(cls, run: LiveRun, fault: BaseException, disclosure: Disclosure, log_text: str = FAILED) -> "Ending":
         """Return the ending of a pipeline that raised, or sent an event that cannot be stored.
 
         Logs `fault` with its traceback. `disclosure` decides how much of it the caller reads.
         """
-        found_by = {"run_id": str(run.run_id), "thread_id": str(run.thread_id)}  # in error reporting
-        logger.error(what, run.run_id, exc_info=fault, extra=found_by)
+        identifiers = {"run_id": str(run.run_id), "thread_id": str(run.thread_id)}  # for error reporting
+        logger.error(log_text, run.run_id, exc_info=fault, extra=identifiers)
         error = disclosure.failure(run.run_id, fault)
         return cls(Outcome(RunStatus.FAILED, error=str(error), failure=FailureKind.PIPELINE), error)
 
@@ -61,20 +61,20 @@ class Ending(msgspec.Struct, frozen=True):
     def of(cls, run: LiveRun, task: asyncio.Task[Any], context: ThreadContext, disclosure: Disclosure) -> "Ending":
         """Return the ending of a pipeline that was not stopped. `task` is its task, and `context` has its events."""
         fault = RuntimeError("the pipeline cancelled itself") if task.cancelled() else task.exception()
-        what = FAILED
+        log_text = FAILED
         try:
             if fault is None:
                 outgoing = context.complete()
                 events = tuple(encode_events(outgoing))
                 return cls(Outcome(RunStatus.COMPLETED, events), None, _assistant_messages(outgoing))
         except UnstorableEvent as unstorable:
-            fault, what = unstorable, UNSTORABLE
+            fault, log_text = unstorable, UNSTORABLE
         except BaseException as error:  # events may be objects of the app's own classes, whose attributes can raise
-            fault, what = error, UNREADABLE
-        return cls.failed(run, fault, disclosure, what)
+            fault, log_text = error, UNREADABLE
+        return cls.failed(run, fault, disclosure, log_text)
 
     def refused(self, run: LiveRun, taken: IdentifierTaken, disclosure: Disclosure) -> "Ending":
-        """Return the failure that replaces this ending because some of its events are already in the thread."""
+        """Return the failure that replaces this ending, because the thread already has some of its events."""
         types = [event.event_type for event in self.outcome.events if event.event_id in taken.event_ids]
         fault = UnstorableEvent(types[0] if types else "unknown", "its event_id is in the thread already")
         return Ending.failed(run, fault, disclosure, UNSTORABLE)

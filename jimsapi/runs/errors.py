@@ -108,7 +108,7 @@ class RunInterrupted(DomainError):
 
 def _text(cause: BaseException) -> str:
     """Return the text of an exception of the app. Its `str` may raise, or contain a lone surrogate."""
-    if isinstance(cause, StoreUnavailable):  # raised by the context; its own text is for the log only
+    if isinstance(cause, StoreUnavailable):  # the context raised it; its own text is for the log only
         return StoreUnavailable.FOR_CALLERS
     try:
         return str(cause).encode("utf-8", "replace").decode()

@@ -75,7 +75,7 @@ logger = logging.getLogger("jimsapi.runs")
 
 RETRY_STORE_AFTER = (0.1, 0.2, 0.5, 1.0)
 """Seconds between attempts to store an outcome. The last value repeats."""
-LOOK_EVERY = 0.5
+POLL_EVERY = 0.5
 """Seconds between two reads of a run that another process works on."""
 
 
@@ -170,7 +170,7 @@ class RunFlow:
         self._record_end(run, settled)
 
     def _stop_cancelled_flow(self, run: LiveRun, cause: BaseException) -> None:
-        text = "run %s is interrupted: a %s of somebody else's code reached it"
+        text = "run %s is interrupted: a %s from the code of a plugin or pipeline reached it"
         logger.error(text, run.run_id, type(cause).__name__, exc_info=cause)
         run.stop(Stop.DRAINED)
         run.answer_with(RunInterrupted())
@@ -248,7 +248,7 @@ class RunFlow:
         try:
             while (stored := await self.store.run(run_id, None, None)).status in OPEN:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_EVERY):
+                    async with asyncio.timeout(POLL_EVERY):
                         await run.turn.wait()
                 if run.stop_reason is not None:
                     raise ServerDraining
@@ -315,8 +315,8 @@ class RunFlow:
             raise KeyUsed(run.run_id)
 
     async def _try_start(self, run: LiveRun, events: Sequence[NewEvent]) -> Started | None:
-        # Cleared before the call, so that a turn that comes during the call is not lost. If the run was stopped, `turn`
-        # stays set: nothing else would wake the run.
+        # `turn` is cleared before the call, so that a turn that comes during the call is not lost. If the run was
+        # stopped, `turn` stays set: nothing else would wake the run.
         if run.stop_reason is None:
             run.turn.clear()
         try:
@@ -391,11 +391,11 @@ class RunFlow:
     def close(self, run: LiveRun) -> None:
         """Remove a run that has ended: release its limits, close its stream, and notify observers and its webhook."""
         if self.leaving and run.status in OPEN:
-            self._runs.hand_over(run.run_id)  # a heartbeat may still be under way
+            self._runs.hand_over(run.run_id)  # a heartbeat may still run
         if not self._runs.remove(run):
             return
         if self._quota is not None and run.account is not None:
-            self._quota.give_back(run.account)
+            self._quota.release(run.account)
         if run.is_awaited:  # its flow was cancelled while the service exited
             run.answer_with(RunInterrupted())
         now = asyncio.get_running_loop().time()

@@ -46,8 +46,8 @@ class Housekeeping:
         self._keep_runs = keep_runs
         self._take_over = take_over
         self._adopts = False
-        # A heartbeat ends runs that are not registered here. So none may come between the adoption of a run in the
-        # store and its registration.
+        # A heartbeat ends runs that are not registered here. So no heartbeat may run between the adoption of a run in
+        # the store and its registration.
         self._ownership = asyncio.Lock()
         self._task = EndlessTask(self._repeat, "housekeeping")
 
@@ -59,7 +59,7 @@ class Housekeeping:
         try:
             interrupted = await self.store.recover(self._owner)
         except StoreUnavailable as error:
-            raise StoreUnusable(f"{self.store.name}: what an earlier process left cannot be read: {error}") from error
+            raise StoreUnusable(f"{self.store.name}: the runs of an earlier process cannot be read: {error}") from error
         if interrupted:
             logger.warning("%d runs of an earlier process were open; they are marked interrupted", interrupted)
         self._task.start()
@@ -104,5 +104,5 @@ class Housekeeping:
             except (Exception, *PLUGIN_EXITS):
                 if own_task_is_cancelled():
                     raise
-                logger.exception("housekeeping failed; it is tried again")
+                logger.exception("housekeeping failed; it is retried")
             await asyncio.sleep(HEARTBEAT_EVERY)

@@ -20,7 +20,7 @@ _DEFAULT_CONFIG_TEXT = dump_storable(_DEFAULT_CONFIG)
 class Inbound(msgspec.Struct, kw_only=True):
     """An inbound message: the decoded fields of the chat body.
 
-    `contact_id` identifies the person in the caller's system. If `thread_id` is None, the server takes the contact's
+    `contact_id` identifies the person in the caller's system. If `thread_id` is None, the server uses the contact's
     newest thread, or creates one, unless a plugin chooses another. A new thread gets `thread_config` and, if
     `run_conversation_start_on_new_thread` is set, the conversation start. `webhook_url` is called after the run has
     ended.

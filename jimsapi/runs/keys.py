@@ -17,18 +17,18 @@ def idempotency(
 ) -> Idempotency:
     """Return the digests of an idempotency key and its request, for the store.
 
-    The digest of the key includes the caller and the contact, so that each may use the same key. The digest of the
-    request covers the message and, if the caller's protocol gives them, the `selectors` of its thread.
+    The digest of the key includes the caller and the contact, so that other callers and contacts may use the same key.
+    The digest of the request covers the message and, if the protocol passes them, the `selectors` of its thread.
     """
     scope = (admission.provider, admission.identity.subject, inbound.contact_id, key)
-    asked = msgspec.json.encode(inbound, order="deterministic")  # the order of a JSON object's fields has no meaning
+    request = msgspec.json.encode(inbound, order="deterministic")  # the order of a JSON object's fields has no meaning
     if selectors is not None:
-        asked += repr(tuple(selectors)).encode()
-    return Idempotency(_digest(repr(scope).encode()), _digest(asked))
+        request += repr(tuple(selectors)).encode()
+    return Idempotency(_digest(repr(scope).encode()), _digest(request))
 
 
 def caller_of(admission: Admission) -> UUID:
-    """Return the caller of a run as the store keeps it: a digest of provider and subject."""
+    """Return the caller of a run as the store has it: a digest of provider and subject."""
     return _caller(admission.provider, admission.identity.subject)
 
 

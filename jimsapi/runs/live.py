@@ -1,4 +1,4 @@
-"""Live runs, which are those that this process works on, and the records that observers get of them."""
+"""Live runs, which are the runs that this process works on, and their records for observers."""
 
 import asyncio
 import enum
@@ -157,7 +157,7 @@ class LiveRun:
         self.task = ServiceTask.begin(flow, loop=self.answer.get_loop())
 
     def attach(self, stream: RunStream) -> None:
-        """Send all items of the run to `stream`. To be called before a thread accepts the message."""
+        """Send all items of the run to `stream`. Call it before a thread accepts the message."""
         self.stream = stream
 
     def expect_acceptance(self) -> None:
@@ -166,13 +166,13 @@ class LiveRun:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether the answer is not set yet, the stream is not over, or callers wait on `acceptance`."""
+        """Whether the answer is not set yet, the stream is not over, or callers await `acceptance`."""
         if not self.answer.done() or self.acceptance is not None:
             return True
         return self.stream is not None and not self.stream.is_over
 
     def enter(self, thread: ThreadRecord, created_new_thread: bool) -> None:
-        """Record the thread that accepted the message. Notifies the stream and those who wait on `acceptance`."""
+        """Record the thread that accepted the message. Notifies the stream and the tasks that await `acceptance`."""
         self.thread = thread
         self.created_new_thread = created_new_thread
         if self.stream is not None:
@@ -180,7 +180,7 @@ class LiveRun:
         self.mark_accepted()
 
     def watch(self, stream: RunStream) -> None:
-        """Send the following items of the run to `stream`. To be called after a thread has accepted the message."""
+        """Send the following items of the run to `stream`. Call it after a thread has accepted the message."""
         assert self.thread is not None
         self.stream = stream
         stream.put(RunStarted(self.run_id, self.thread.thread_id, self.created_new_thread))

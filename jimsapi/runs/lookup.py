@@ -6,7 +6,7 @@ from functools import partial
 from uuid import UUID
 
 from jimsapi.runs.errors import RunEnded, ScopeMissing, ServerDraining
-from jimsapi.runs.flow import LOOK_EVERY
+from jimsapi.runs.flow import POLL_EVERY
 from jimsapi.runs.identity import CHAT, THREADS, Admission
 from jimsapi.runs.keys import caller_of
 from jimsapi.runs.live import LiveRun
@@ -84,7 +84,7 @@ class Runs:
             if self._service.draining:
                 yield THE_END, Ended(ServerDraining())
                 return
-            await asyncio.sleep(LOOK_EVERY)
+            await asyncio.sleep(POLL_EVERY)
             try:
                 run = self._service.disclosure.stored(await self._service.store.run(run.run_id, None, None))
             except DomainError as error:

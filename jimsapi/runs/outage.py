@@ -14,7 +14,7 @@ QUIET = 4.0
 """Seconds without a failure after which an outage is over. On a full disk, small writes succeed between large ones.
 It must be less than the time between two heartbeats: without requests, only heartbeats show that the store works."""
 SIZE_MATTERS = ("disk full", "disk error")
-"""Reasons after which a successful probe proves nothing: its small write may fit where a message does not."""
+"""Reasons after which a successful probe proves nothing: a message may be too large where its small write fits."""
 CAUSES = 20
 """The number of causes of one outage that are logged. A store may word the same cause differently each time."""
 

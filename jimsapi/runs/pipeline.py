@@ -47,7 +47,7 @@ class JimsApp:
     pipeline: Pipeline
     conversation_start_pipeline: Pipeline | None
     name: str | None
-    store: str | None = field(repr=False)  # it may hold a password
+    store: str | None = field(repr=False)  # it may contain a password
     context_events: int | None
 
     def __init__(
@@ -63,11 +63,11 @@ class JimsApp:
     ) -> None:
         if threads < 1:
             raise ValueError(f"threads is {threads}: a pipeline needs at least one")
-        made = partial(_awaitable, threads=WorkerThreads(threads), threaded=threaded)
+        convert = partial(_awaitable, threads=WorkerThreads(threads), threaded=threaded)
         start = conversation_start_pipeline
         values = {
-            "pipeline": made(pipeline, "pipeline"),
-            "conversation_start_pipeline": None if start is None else made(start, "conversation_start_pipeline"),
+            "pipeline": convert(pipeline, "pipeline"),
+            "conversation_start_pipeline": None if start is None else convert(start, "conversation_start_pipeline"),
             "name": name,
             "store": store,
             "context_events": context_events,
@@ -78,7 +78,7 @@ class JimsApp:
 
 def is_pipeline(value: object) -> bool:
     """Return whether `value` is an async function or async generator function, or an object with such a `__call__`."""
-    return _is(inspect.iscoroutinefunction, value) or _is(inspect.isasyncgenfunction, value)
+    return _is_kind(inspect.iscoroutinefunction, value) or _is_kind(inspect.isasyncgenfunction, value)
 
 
 class Streaming:
@@ -177,7 +177,7 @@ def pipeline_name(pipeline: Pipeline | Deltas | Blocking) -> str:
     return type(pipeline).__name__
 
 
-def _is(kind: Callable[[Any], bool], value: object) -> bool:
+def _is_kind(kind: Callable[[Any], bool], value: object) -> bool:
     """Return whether `kind` is true for a callable, or for the `__call__` of an object."""
     return kind(value) or (not isinstance(value, type) and kind(getattr(value, "__call__", None)))  # noqa: B004
 
@@ -199,11 +199,11 @@ def takes_context(function: Any) -> bool:
 def _awaitable(
     pipeline: Pipeline | Deltas | Blocking, role: str, *, threads: WorkerThreads, threaded: bool
 ) -> Pipeline:
-    """Return a pipeline that the service can await, for a pipeline of any kind. `role` names it in errors."""
+    """Convert a pipeline of any kind to one that the service can await. `role` names it in errors."""
     awaited: Pipeline
-    if _is(inspect.isasyncgenfunction, pipeline):
+    if _is_kind(inspect.isasyncgenfunction, pipeline):
         awaited = Streaming(cast(Deltas, pipeline))
-    elif _is(inspect.iscoroutinefunction, pipeline):
+    elif _is_kind(inspect.iscoroutinefunction, pipeline):
         awaited = cast(Pipeline, pipeline)
     elif isinstance(pipeline, type) or not callable(pipeline) or not takes_context(pipeline):
         raise TypeError(f"{role} must be a function of one argument, the context, or such an object, not {pipeline!r}")

@@ -123,7 +123,7 @@ class RateLimit:
         self._full_at: dict[bytes, int] = {}
         self._shared: dict[bytes, int] = {}
         # A heap with each key of `_full_at` once. Its time is at most the time at which the bucket is full.
-        self._to_forget: list[tuple[int, bytes]] = []
+        self._removals: list[tuple[int, bytes]] = []
 
     def __len__(self) -> int:
         """The number of buckets that are stored."""
@@ -137,15 +137,15 @@ class RateLimit:
         return max(self._time_until_full(key, now) - self._token * (self._rate.count - 1), 0) / self._second
 
     def take(self, key: bytes, now: float) -> None:
-        """Take a token. To be called if `wait` returns 0."""
-        moment = self._moment(now)
-        full_at = moment + self._time_until_full(key, now) + self._token
+        """Take a token. Call it only if `wait` returns 0."""
+        ticks = self._ticks(now)
+        full_at = ticks + self._time_until_full(key, now) + self._token
         if key not in self._full_at:
-            self._forget(moment)
+            self._remove_full(ticks)
             if len(self._full_at) >= self._room:
                 self._shared[key[:_CALLER_BYTES]] = full_at
                 return
-            heapq.heappush(self._to_forget, (full_at, key))
+            heapq.heappush(self._removals, (full_at, key))
         self._full_at[key] = full_at
 
     def allowance(self, key: bytes, now: float) -> Allowance:
@@ -153,33 +153,34 @@ class RateLimit:
         debt = self._time_until_full(key, now)
         missing = -(-debt // self._token)
         until_next = debt - self._token * (missing - 1) if missing else self._token
-        return Allowance(self.policy, self._rate.count - missing, _whole(until_next / self._second))
+        return Allowance(self.policy, self._rate.count - missing, _round_up(until_next / self._second))
 
     def refusal(self, seconds: int) -> str:
         """Return the error text for a caller that has to wait `seconds`."""
-        return f"Too many messages of this {_whose(self)}: at most {self._rate}; try again in {seconds} s"
+        return f"Too many messages of this {_subject(self)}: at most {self._rate}; try again in {seconds} s"
 
     def _time_until_full(self, key: bytes, now: float) -> int:
         """The time until the bucket of a key is full, in nanoseconds times `count`."""
         full_at = self._full_at.get(key)
         if full_at is None:
             full_at = self._shared.get(key[:_CALLER_BYTES], 0)
-        return max(full_at - self._moment(now), 0)
+        return max(full_at - self._ticks(now), 0)
 
-    def _moment(self, now: float) -> int:
+    def _ticks(self, now: float) -> int:
+        """Convert seconds to nanoseconds times `count`."""
         return int(now * 1_000_000_000) * self._rate.count
 
-    def _forget(self, moment: int) -> None:
-        """Remove buckets that are full. Each call removes at most 8, so that no caller waits long."""
+    def _remove_full(self, ticks: int) -> None:
+        """Remove buckets that are full at `ticks`. Each call removes at most 8, so that no caller waits long."""
         for _ in range(8):
-            if not self._to_forget or self._to_forget[0][0] > moment:
+            if not self._removals or self._removals[0][0] > ticks:
                 return
-            key = self._to_forget[0][1]
+            key = self._removals[0][1]
             full_at = self._full_at[key]
-            if full_at > moment:
-                heapq.heapreplace(self._to_forget, (full_at, key))
+            if full_at > ticks:
+                heapq.heapreplace(self._removals, (full_at, key))
             else:
-                heapq.heappop(self._to_forget)
+                heapq.heappop(self._removals)
                 del self._full_at[key]
 
 
@@ -203,7 +204,7 @@ class RunLimit:
         """Count a run that begins."""
         self._open[key] = self._open.get(key, 0) + 1
 
-    def give_back(self, key: bytes) -> None:
+    def release(self, key: bytes) -> None:
         """Count a run that has ended."""
         self._open[key] -= 1
         if not self._open[key]:
@@ -215,8 +216,8 @@ class RunLimit:
 
     def refusal(self, seconds: int) -> str:
         """Return the error text for a caller that has to wait."""
-        whose, count = _whose(self), self.policy.quota
-        return f"Too many messages of this {whose} are being answered: at most {count} at once; try again later"
+        subject, count = _subject(self), self.policy.quota
+        return f"Too many messages of this {subject} are being answered: at most {count} at once; try again later"
 
 
 Limit = RateLimit | RunLimit
@@ -238,7 +239,7 @@ class Quota:
         self.policies = tuple(limit.policy for limit in self._limits)
 
     def take(self, admission: Admission, contact_id: str, now: float) -> Account:
-        """Count a message. Returns its account, for `give_back` when its run has ended.
+        """Count a message. Returns its account, for `release` when its run has ended.
 
         Raises:
             QuotaExceeded: a limit is reached.
@@ -248,7 +249,7 @@ class Quota:
         waits = [limit.wait(key, now) for limit, key in limits]
         longest = max(waits)
         if longest:
-            seconds = _whole(longest)
+            seconds = _round_up(longest)
             message = limits[waits.index(longest)][0].refusal(seconds)
             exhausted = [limit.allowance(key, now) for (limit, key), wait in zip(limits, waits, strict=True) if wait]
             raise QuotaExceeded(message, seconds, self.policies, exhausted)
@@ -256,11 +257,11 @@ class Quota:
             limit.take(key, now)
         return account
 
-    def give_back(self, account: Account) -> None:
-        """Count that the run of a message has ended. Limits of open runs get it back; rate limits do not."""
+    def release(self, account: Account) -> None:
+        """Count that the run of a message has ended. Only the limits of open runs change."""
         for limit, key in self._limits_of(account):
             if isinstance(limit, RunLimit):
-                limit.give_back(key)
+                limit.release(key)
 
     def allowances(self, account: Account, now: float) -> Sequence[Allowance]:
         """Return the remaining messages of each limit."""
@@ -278,10 +279,10 @@ def account_of(admission: Admission, contact_id: str) -> Account:
     return Account(identity, identity[:_CALLER_BYTES] + contact)
 
 
-def _whose(limit: Limit) -> str:
+def _subject(limit: Limit) -> str:
     return "contact" if limit.by_contact else "caller"
 
 
-def _whole(seconds: float) -> int:
+def _round_up(seconds: float) -> int:
     """Seconds as an integer for HTTP headers: rounded up, and at least 1."""
     return max(math.ceil(seconds), 1)

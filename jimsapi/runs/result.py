@@ -37,9 +37,9 @@ def stored_result(run: StoredRun) -> RunResult | DomainError:
 
 
 def answer_to_repeat(run: StoredRun) -> RunResult | DomainError:
-    """Return the answer to a caller who sent the message of a stored run again, under its key. The run must have ended.
+    """Return the answer to a caller that sent the message of a stored run again, with its key. The run must have ended.
 
-    If the message did not enter its thread, the key is free again, so the caller is told to send the message once more.
+    If the message did not enter its thread, the key is free again. The answer then asks the caller to send it again.
     """
     answer = stored_result(run)
     return RunInterrupted() if isinstance(answer, RunCancelled) and run.started_at is None else answer
@@ -49,7 +49,7 @@ def failure_of(run: StoredRun) -> FailureKind | None:
     """Return the kind of a run's failure; None if it did not fail."""
     if run.failure is not None or run.status is not RunStatus.FAILED:
         return run.failure
-    # Older versions store failures without a kind, so the text has to tell. Such a version may still run beside this
+    # Older versions store failures without a kind, so the text decides. Such a version may still run beside this
     # one. Remove this when no supported version does so and all such runs are purged (`--keep-runs`).
     by_pipeline = (run.error or "").startswith(PipelineFailed.PREFIX)
     return FailureKind.PIPELINE if by_pipeline else FailureKind.TIMEOUT

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("jimsapi.runs")
 
 FLUSH_WITHIN = 1.0
-"""Seconds that sinks and webhooks have at a shutdown to deliver what waits."""
+"""Seconds that sinks and webhooks have at a shutdown to deliver their queues."""
 
 
 class RunService:
@@ -149,7 +149,7 @@ class RunService:
         self._calls.wrap(wrap)
 
     def allowances(self, run: LiveRun) -> Sequence[Allowance]:
-        """Return what remains of each limit of the run's caller; empty if there are no limits."""
+        """Return the remaining messages of each limit of the run's caller; empty if there are no limits."""
         if self.quota is None or run.account is None:
             return ()
         return self.quota.allowances(run.account, self._loop.time())
@@ -206,13 +206,13 @@ class RunService:
             KeyMismatch: the run with this key is for another request.
         """
         thread_config = self._check(inbound, admission)
-        identified = None if key is None else idempotency(key, inbound, admission, selectors)
-        if identified is not None and (same := self._runs.with_key(identified.key)) is not None:
-            if same.idempotency != identified:
+        digests = None if key is None else idempotency(key, inbound, admission, selectors)
+        if digests is not None and (existing := self._runs.with_key(digests.key)) is not None:
+            if existing.idempotency != digests:
                 raise KeyMismatch
-            if (watched or background) and same.stream is None and same.thread is None:
-                same.attach(self.streams.open(same.run_id))  # early enough for every item of the run
-            return same
+            if (watched or background) and existing.stream is None and existing.thread is None:
+                existing.attach(self.streams.open(existing.run_id))  # early enough for every item of the run
+            return existing
         account = self._admit(inbound, admission)
         run = LiveRun(
             inbound,
@@ -221,11 +221,11 @@ class RunService:
             account=account,
             background=background,
             selectors=selectors,
-            idempotency=identified,
+            idempotency=digests,
         )
         if watched or background:
             run.attach(self.streams.open(run.run_id))
-        if watched or background or identified is not None:
+        if watched or background or digests is not None:
             run.expect_acceptance()
         self._launch(run, self._flow.answer(run, thread_config))
         return run
@@ -254,7 +254,7 @@ class RunService:
 
     def _check_webhook(self, url: str) -> None:
         if self.webhooks is None:
-            message = "This server calls no webhooks: whoever runs it has to set --webhook-secret"
+            message = "This server does not call webhooks: its operator has to set --webhook-secret"
             raise InputRefused("webhook_url", "webhooks_off", message, None)
         self.webhooks.check(url)
 
@@ -264,11 +264,11 @@ class RunService:
             raise ServerDraining
         if len(self._runs) >= self.limits.max_runs:
             raise TooManyRuns(self.limits.max_runs)
-        # The last check, so that a message that another check rejects does not count.
+        # The quota is checked last, so that a message that another check rejects does not count.
         return None if self.quota is None else self.quota.take(admission, inbound.contact_id, self._loop.time())
 
     def _launch(self, run: LiveRun, flow: Coroutine[Any, Any, None]) -> None:
-        # Registered before the store accepts it: the heartbeat ends open runs that are not registered as orphans.
+        # The run is registered before the store accepts it: the heartbeat ends open runs that are not registered.
         self._runs.add(run)
         run.launch(flow)
 
@@ -299,7 +299,7 @@ class RunService:
             return
         if run.status is RunStatus.QUEUED:
             run.turn.set()
-        else:  # the notice may be a late one of its turn, so the store has to say whether the run was ended
+        else:  # the notice may be a late one of its turn, so this checks whether the run was ended
             task = self._loop.create_task(self._stop_if_ended(run))
             self._end_checks.add(task)
             task.add_done_callback(self._end_checks.discard)
@@ -322,7 +322,7 @@ class RunService:
         self._runs.stop([run.run_id for run in self._runs], Stop.DRAINED)
 
     async def drain(self, seconds: float) -> None:
-        """Reject new messages, wait up to `seconds` for live runs, stop the rest, and flush sinks and webhooks.
+        """Reject new messages, wait up to `seconds` for live runs, stop the others, and flush sinks and webhooks.
 
         A run that is stopped becomes
 
@@ -335,23 +335,24 @@ class RunService:
             logger.warning("%d runs did not end within %g s and are stopped", len(self._runs), seconds)
             self.interrupt()
             if not await self._runs.emptied(ABANDON_AFTER + FLUSH_WITHIN):
-                logger.error("the outcomes of %d runs are not stored; the next start marks them", len(self._runs))
+                text = "the outcomes of %d runs are not stored; the next start marks them interrupted"
+                logger.error(text, len(self._runs))
         await self._announcer.flush(FLUSH_WITHIN)
 
     async def adopt(self) -> None:
         """Adopt the background runs that dead processes accepted and did not start, now and after each heartbeat.
 
-        To be called when everything that observes runs has started.
+        Call it when everything that observes runs has started.
         """
         await self._housekeeping.adopt()
 
     def _take_over(self, adopted: AdoptedRun) -> None:
-        run = _adopted(adopted, self._loop, self.streams)
+        run = _live_run(adopted, self._loop, self.streams)
         self._launch(run, self._flow.answer(run, b"{}"))
 
 
-def _adopted(adopted: AdoptedRun, loop: asyncio.AbstractEventLoop, streams: Streams) -> LiveRun:
-    """Make a live run of an adopted one. The store has the rest of its plan."""
+def _live_run(adopted: AdoptedRun, loop: asyncio.AbstractEventLoop, streams: Streams) -> LiveRun:
+    """Make a live run of an adopted one. The store has the other parts of its plan."""
     inbound = Inbound(contact_id=adopted.contact_id or "", message="", webhook_url=adopted.webhook_url)
     run = LiveRun(
         inbound,

@@ -73,10 +73,10 @@ class SinkQueue:
 
     async def _work(self) -> None:
         while True:
-            taken = [await self._queue.get()]
-            while len(taken) < BATCH_LIMIT and not self._queue.empty():
-                taken.append(self._queue.get_nowait())
-            batch = [event for event, _ in taken]
+            items = [await self._queue.get()]
+            while len(items) < BATCH_LIMIT and not self._queue.empty():
+                items.append(self._queue.get_nowait())
+            batch = [event for event, _ in items]
             try:
                 async with asyncio.timeout(DELIVERY_TIMEOUT):
                     await self._sink.deliver(batch)
@@ -88,6 +88,6 @@ class SinkQueue:
             else:
                 self.outcomes["delivered"] += len(batch)
             finally:
-                self._bytes -= sum(size for _, size in taken)
-                for _ in taken:
+                self._bytes -= sum(size for _, size in items)
+                for _ in items:
                     self._queue.task_done()

@@ -152,7 +152,7 @@ class RunStream:
             self._dropped += 1
         if self._waiting:
             if isinstance(item, Delta):
-                self._wake_in_time(size)
+                self._wake_soon(size)
             else:
                 self._wake()
 
@@ -196,7 +196,7 @@ class RunStream:
             if self._released:
                 raise StreamReleased
             if self.ended is not None:
-                return _ending(self.ended, after, item_count)
+                return _item_after_live(self.ended, after, item_count)
             change = asyncio.get_running_loop().create_future()
             self._waiting.append(change)
             try:
@@ -223,14 +223,14 @@ class RunStream:
         self.size += size
         self._streams.grow(size)
 
-    def _wake_in_time(self, size: int) -> None:
+    def _wake_soon(self, size: int) -> None:
         """Wake the readers for a delta of `size` bytes, at most `WAKE_EVERY` seconds from now."""
         self._pending_bytes += size
         if self._pending_bytes >= WAKE_BYTES:
             self._wake_now()
         elif self._alarm is None:
-            # Not the loop's time, which may not advance within a turn of the loop: readers must get the last delta
-            # before a pipeline blocks the loop.
+            # This reads the clock, since the loop's time may not advance within a turn of the loop. Readers must get
+            # the last delta before a pipeline blocks the loop.
             left = self._next_wake_at - monotonic()
             if left <= 0:
                 self._wake_now()
@@ -254,7 +254,7 @@ class RunStream:
 
 
 def _bytes_of(answer: RunResult | BaseException) -> int:
-    """The approximate bytes of an answer. It holds the text of messages twice: in events, and in the messages."""
+    """The approximate bytes of an answer. It contains the text of messages twice: in events, and in the messages."""
     if not isinstance(answer, RunResult):
         return 0
     return sum(len(event.data) for event in answer.events) + sum(map(sys.getsizeof, answer.assistant_messages))
@@ -264,7 +264,7 @@ def _events(ended: Ended) -> tuple[NewEvent, ...]:
     return ended.answer.events if isinstance(ended.answer, RunResult) else ()
 
 
-def _ending(ended: Ended, after: int, item_count: int) -> Read | None:
+def _item_after_live(ended: Ended, after: int, item_count: int) -> Read | None:
     """Return the item after position `after` if all live items are read: an event, the ending, or None."""
     if after == THE_END:
         return None
@@ -275,7 +275,7 @@ def _ending(ended: Ended, after: int, item_count: int) -> Read | None:
 
 
 class Reader:
-    """Iterates over the items of a stream after position `after`. If the stream is released, `resume` has the rest."""
+    """Iterates over the items of a stream after position `after`. If it is released, `resume` reads the other items."""
 
     __slots__ = ("_after", "_resume", "_resumed", "_stream")
 
@@ -316,7 +316,7 @@ class Reader:
 async def replay(run: StoredRun, after: int, answer: RunResult | DomainError) -> AsyncIterator[Read]:
     """Iterate over the items after position `after` that the store has, up to `answer`. The run must have ended.
 
-    Omits the first item (`RunStarted`).
+    It omits the first item (`RunStarted`).
     """
     if run.streamed is None:  # the run's process died, so the number of live items is unknown
         if after < THE_END:
@@ -328,7 +328,7 @@ async def replay(run: StoredRun, after: int, answer: RunResult | DomainError) ->
             yield item_count, Gap(item_count - after)
             after = item_count
     ended = Ended(answer)
-    while (found := _ending(ended, after, item_count)) is not None:
+    while (found := _item_after_live(ended, after, item_count)) is not None:
         after = found[0]
         yield found
 
@@ -383,7 +383,7 @@ class Streams:
         self.grow(0)
 
     def tidy(self, now: float) -> None:
-        """Release the streams whose time is over. `now` is the loop's time."""
+        """Release the streams that were kept for `KEPT_FOR` seconds. `now` is the loop's time."""
         while self._ended and self._ended[0][0] <= now:
             self._release_oldest()
 

@@ -31,13 +31,13 @@ current_pipeline: ContextVar["PipelineTask | None"] = ContextVar("jimsapi_pipeli
 # The alternative is to remove these tasks from `asyncio.all_tasks()` (`asyncio._unregister_task`). That makes no chat
 # faster, hides the tasks from debuggers, and a loop that ends does not cancel them.
 _SCOPES = ("asyncio.taskgroups", "asyncio.timeouts", "anyio.")
-"""Modules that cancel only a task that has entered one of their scopes: its own code has asked for that."""
+"""Modules that cancel a task only if it has entered one of their scopes: its own code has requested that."""
 
 
 class _ProtectedTask(asyncio.Task[Result]):
     """A task that a pipeline cannot cancel, unless it is the pipeline's own task or the pipeline made it.
 
-    The context variable `current_pipeline` tells to which pipeline code belongs. Tasks, timers and threads inherit it.
+    The context variable `current_pipeline` shows to which pipeline code belongs. Tasks, timers and threads inherit it.
     When a pipeline has ended, the code that it started is background work of the app, and can cancel every task.
     """
 
@@ -46,17 +46,17 @@ class _ProtectedTask(asyncio.Task[Result]):
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Cancel the task. Returns False if it is done, or if another pipeline calls; the latter is also logged."""
-        by = current_pipeline.get()
-        if by is None or by is self or by is self._made_by or by.done() or self.done():
+        canceller = current_pipeline.get()
+        if canceller is None or canceller is self or canceller is self._made_by or canceller.done() or self.done():
             return super().cancel(msg)
         frame = sys._getframe(1)
         if frame.f_globals.get("__name__", "").startswith(_SCOPES):
             return super().cancel(msg)
-        _log_refusal(self, by, frame)
+        _log_refusal(self, canceller, frame)
         return False
 
     def end(self) -> None:
-        """Cancel the task, whichever code calls. For the service only."""
+        """Cancel the task, even if a pipeline calls. For the service only."""
         super().cancel()
 
 
@@ -69,8 +69,8 @@ class ServiceTask(_ProtectedTask[Result]):
     ) -> "ServiceTask[Result]":
         """Start `work` in a new task of the service."""
         task = cls(work, loop=loop, name=name)
-        if (maker := current_pipeline.get()) is not None:
-            task._made_by = maker
+        if (creator := current_pipeline.get()) is not None:
+            task._made_by = creator
         return task
 
 
@@ -100,8 +100,8 @@ class PipelineTask(_ProtectedTask[Any]):
         task.pipeline = pipeline
         task.run_id = run_id
         task.thread_id = thread_id
-        if (maker := current_pipeline.get()) is not None:
-            task._made_by = maker
+        if (creator := current_pipeline.get()) is not None:
+            task._made_by = creator
         return task
 
     def __str__(self) -> str:
@@ -138,7 +138,7 @@ class EndlessTask:
         if self._stopped:
             return
         cause = "was cancelled" if task.cancelled() else "ended"
-        logger.error("%s %s; it begins again in %g s", self._name, cause, RESTART_AFTER, exc_info=error)
+        logger.error("%s %s; it restarts in %g s", self._name, cause, RESTART_AFTER, exc_info=error)
         self._restart = task.get_loop().call_later(RESTART_AFTER, self.start)
 
 
@@ -160,17 +160,17 @@ def pipeline_of(task: asyncio.Task[Any]) -> PipelineTask | None:
     return None if context is None else context().get(current_pipeline)
 
 
-def _log_refusal(refused: asyncio.Task[Any], by: PipelineTask, frame: FrameType) -> None:
+def _log_refusal(refused: asyncio.Task[Any], canceller: PipelineTask, frame: FrameType) -> None:
     """Log the pipeline, the task and the line of a refused cancellation.
 
     Only the first one of each pipeline is logged, since a pipeline may cancel thousands of tasks.
     """
-    if by.refusal_logged:
+    if canceller.refusal_logged:
         return
-    by.refusal_logged = True
+    canceller.refusal_logged = True
     logger.error(
-        "%s cancelled %s, at %s:%d: that task goes on, for a pipeline cannot cancel tasks of others",
-        by if asyncio.current_task(refused.get_loop()) is by else f"a task of {by}",
+        "%s cancelled %s, at %s:%d: that task continues, because a pipeline cannot cancel tasks of others",
+        canceller if asyncio.current_task(refused.get_loop()) is canceller else f"a task of {canceller}",
         task_text(refused),
         frame.f_code.co_filename,
         frame.f_lineno,

@@ -1,7 +1,7 @@
 """The watchdog, which detects code that blocks the event loop, and logs it while it still runs.
 
-While the loop is blocked, no probe, timer or client is served. So a thread does the work: a timer of the loop records
-the time of its last beat. If no beat comes, the thread reads the stack of the loop's thread, and logs the pipeline and
+While the loop is blocked, no probe, timer or client is served. So a thread watches it: a timer of the loop records the
+time of its last beat. If no beat comes, the thread reads the stack of the loop's thread, and logs the pipeline and
 its line.
 """
 
@@ -21,21 +21,21 @@ from jimsapi.runs.tasks import pipeline_of, task_text
 
 BEAT_EVERY = 0.25
 """Seconds between two beats of the loop."""
-LOOK_EVERY = 0.2
+CHECK_EVERY = 0.2
 """Seconds between two checks by the thread."""
 SUSPICIOUS_AFTER = 0.4
 """Seconds since the last beat after which the thread records which call runs."""
 BLOCKED_AFTER = 0.7
-"""Seconds since the last beat after which that call is logged, if it still runs. Together with `LOOK_EVERY` this is
+"""Seconds since the last beat after which that call is logged, if it still runs. Together with `CHECK_EVERY` this is
 less than one second."""
 AGAIN_AFTER = 10.0
 """Seconds after which a block is logged again. Each further line takes three times as long."""
 QUIET_FOR = 10.0
 """Seconds after a log line in which further short blocks are counted but not logged."""
 LAG_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-ADVICE = "; await what takes long, or have the pipeline work in a thread: a plain `def`, or JimsApp(threaded=True)"
+ADVICE = "; await slow calls, or run the pipeline in a thread: a plain `def`, or JimsApp(threaded=True)"
 MAX_FRAMES = 20
-"""The number of calls of a stack that a log line has: the innermost ones."""
+"""The number of calls of a stack in a log line: the innermost ones."""
 
 _HOST = frozenset(("asyncio", "uvicorn", "uvloop", "anyio", "starlette", "jimsapi"))
 """Packages that call the code of apps and plugins. Log lines omit their calls at the beginning of a stack."""
@@ -114,40 +114,40 @@ class Watchdog:
 
     def _watch(self, stopped: threading.Event) -> None:
         """Check the beat until stopped. Runs in the watchdog's thread."""
-        beat_at, absent, held = self._beat_at, 0.0, 0.0
-        looked_at, used, waited = time.monotonic(), self._processor_time(), self._processor_wait()
-        while not stopped.wait(LOOK_EVERY):
-            now, using = time.monotonic(), self._processor_time()
+        beat_at, not_running, lock_held = self._beat_at, 0.0, 0.0
+        checked_at, used_before, waited_before = time.monotonic(), self._processor_time(), self._processor_wait()
+        while not stopped.wait(CHECK_EVERY):
+            now, used = time.monotonic(), self._processor_time()
             # If this thread woke late and the loop's thread used the processor meanwhile, a call in C held the
             # interpreter lock. That is a block. If the loop's thread used no processor, the process did not run.
-            late = now - looked_at - LOOK_EVERY
-            away = max(late - max(using - used - LOOK_EVERY, 0.0), 0.0)
-            held_now = late - away
-            held = max(held, held_now)  # not the sum, since many short calls are not reported
-            looked_at, used = now, using
+            late = now - checked_at - CHECK_EVERY
+            paused = max(late - max(used - used_before - CHECK_EVERY, 0.0), 0.0)
+            held_now = late - paused
+            lock_held = max(lock_held, held_now)  # not the sum, since many short calls are not reported
+            checked_at, used_before = now, used
             if self._beat_at != beat_at:
-                self._end_block(self._beat_at - beat_at - absent, held)
-                beat_at, absent = self._beat_at, 0.0
-                held = min(held_now, now - beat_at)  # the beat may be older than the call
-            absent += away
+                self._end_block(self._beat_at - beat_at - not_running, lock_held)
+                beat_at, not_running = self._beat_at, 0.0
+                lock_held = min(held_now, now - beat_at)  # the beat may be older than the call
+            not_running += paused
             if not self._loop.is_running():  # between two calls of `run_until_complete`
-                absent = now - beat_at
+                not_running = now - beat_at
             try:
-                self._look(now - beat_at - absent, held_now)
+                self._check(now - beat_at - not_running, held_now)
             except Exception:
-                logger.exception("the watchdog of the event loop failed; it goes on")
-            # Last, since reading a file releases the interpreter lock, and the call that held it would continue.
-            waiting = self._processor_wait()
-            absent += max(waiting - waited - away, 0.0)
-            waited = waiting
+                logger.exception("the watchdog of the event loop failed; it continues")
+            # This is read last: reading a file releases the interpreter lock, and the call that held it would continue.
+            waited = self._processor_wait()
+            not_running += max(waited - waited_before - paused, 0.0)
+            waited_before = waited
 
-    def _look(self, silent: float, held: float) -> None:
-        """Log the call that blocks the loop, if it is time to. The last beat was `silent` seconds ago.
+    def _check(self, since_beat: float, lock_held: float) -> None:
+        """Log the call that blocks the loop, if it is time to. The last beat was `since_beat` seconds ago.
 
-        For `held` seconds, this thread could not run, because a call held the interpreter lock. The lock is released at
-        the next step of the code that held it, so the stack shows that code now.
+        For `lock_held` seconds, this thread could not run, because a call held the interpreter lock. The lock is
+        released at the next step of the code that held it, so the stack shows that code now.
         """
-        if silent < SUSPICIOUS_AFTER:
+        if since_beat < SUSPICIOUS_AFTER:
             return
         stack = self._stack()
         if not stack or any(_package(frame) in _DEBUGGERS for frame in stack):
@@ -156,41 +156,41 @@ class Watchdog:
         block, task = self._block, asyncio.current_task(self._loop)
         if block is None or block.entry is not stack[0] or block.task is not task:
             block = self._block = Block(stack[0], task)
-            if held < BLOCKED_AFTER:
+            if lock_held < BLOCKED_AFTER:
                 return
-        if silent < block.log_at:
+        if since_beat < block.log_at:
             return
         if not block.counted:
             block.counted = True
             self.blocks += 1
-        if not block.logged and silent < AGAIN_AFTER and time.monotonic() < self._quiet_until:
+        if not block.logged and since_beat < AGAIN_AFTER and time.monotonic() < self._quiet_until:
             self._not_logged += 1
             block.log_at = AGAIN_AFTER
             return
-        self._log(block, task, silent, stack)
+        self._log(block, task, since_beat, stack)
         block.log_at = max(AGAIN_AFTER, 3 * block.log_at)
         self._quiet_until = time.monotonic() + QUIET_FOR
 
-    def _log(self, block: Block, task: asyncio.Task[Any] | None, silent: float, stack: list[FrameType]) -> None:
+    def _log(self, block: Block, task: asyncio.Task[Any] | None, since_beat: float, stack: list[FrameType]) -> None:
         block.logged = task_text(task)
         pipeline = None if task is None else pipeline_of(task)
-        found_by = {} if pipeline is None else {"run_id": str(pipeline.run_id), "thread_id": str(pipeline.thread_id)}
+        identifiers = {} if pipeline is None else {"run_id": str(pipeline.run_id), "thread_id": str(pipeline.thread_id)}
         logger.error(
             "the event loop is blocked and has served nobody for %.1f s: %s is at %s%s%s",
-            silent,
+            since_beat,
             block.logged,
             _where(stack),
             "" if pipeline is None else ADVICE,
-            self._others(),
-            extra=found_by,
+            self._unlogged_blocks(),
+            extra=identifiers,
         )
 
-    def _end_block(self, seconds: float, held: float) -> None:
+    def _end_block(self, seconds: float, lock_held: float) -> None:
         block, self._block = self._block, None
         if block is not None and block.logged:
             logger.warning("the event loop works again; %s blocked it for %.1f s", block.logged, seconds)
             self._quiet_until = time.monotonic() + QUIET_FOR
-        elif (block is None or not block.counted) and min(seconds, held) >= BLOCKED_AFTER:
+        elif (block is None or not block.counted) and min(seconds, lock_held) >= BLOCKED_AFTER:
             self._count_unobserved_block(seconds)
 
     def _count_unobserved_block(self, seconds: float) -> None:
@@ -200,14 +200,14 @@ class Watchdog:
             self._not_logged += 1
             return
         logger.error(
-            "the event loop was blocked and served nobody for %.1f s: a call kept the interpreter to itself, and "
-            "returned before the watchdog could see it%s",
+            "the event loop was blocked and served nobody for %.1f s: a call kept the interpreter lock, and "
+            "returned before the watchdog could read its stack%s",
             seconds,
-            self._others(),
+            self._unlogged_blocks(),
         )
         self._quiet_until = time.monotonic() + QUIET_FOR
 
-    def _others(self) -> str:
+    def _unlogged_blocks(self) -> str:
         """Return the part of a log line about blocks that were counted but not logged since the last line."""
         others, self._not_logged = self._not_logged, 0
         return f" ({others} more blocks since the last such line)" if others else ""

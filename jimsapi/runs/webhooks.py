@@ -58,10 +58,10 @@ PENDING_LIMIT = 10_000
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """Resolves a host and port to addresses. Raises `OSError` or `UnicodeError` if there are none."""
 
-_CALL_AGAIN = frozenset({408, 409, 425, 429})  # and 5xx
+_RETRIED_STATUSES = frozenset({408, 409, 425, 429})  # and 5xx
 
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are the address of IPv4
-_UNICAST = IPv6Network("2000::/3")  # all addresses that are routed publicly
+_UNICAST = IPv6Network("2000::/3")  # all publicly routed addresses
 _SPECIAL_6 = tuple(map(IPv6Network, ("2001::/23", "2002::/16", "3fff::/20")))  # Teredo and such, 6to4, documentation
 _SPECIAL_4 = (
     IPv4Network("192.0.0.0/24"),  # RFC 6890
@@ -82,7 +82,7 @@ def signing_key(secret: str) -> bytes:
     except ValueError:
         raise ValueError(f"what follows {SECRET_PREFIX} is not Base64") from None
     if len(key) not in SECRET_BYTES:
-        raise ValueError(f"it holds {len(key)} bytes, and {SECRET_BYTES[0]} to {SECRET_BYTES[-1]} are wanted")
+        raise ValueError(f"it has {len(key)} bytes, but must have {SECRET_BYTES[0]} to {SECRET_BYTES[-1]}")
     return key
 
 
@@ -107,14 +107,14 @@ def is_public(address: str) -> bool:
 class Undelivered(Exception):
     """A call failed. The message says why and does not quote the URL.
 
-    `again`: the call is to be retried, `after` the seconds that the receiver requested at the earliest. `outcome` is
-    how the webhook is counted if the call is not retried.
+    `retry`: the call may be retried, at the earliest after the `delay` in seconds that the receiver requested.
+    `outcome` is how the webhook is counted if the call is not retried.
     """
 
-    def __init__(self, reason: str, *, again: bool = False, after: float = 0.0, outcome: str = "failed") -> None:
+    def __init__(self, reason: str, *, retry: bool = False, delay: float = 0.0, outcome: str = "failed") -> None:
         super().__init__(reason)
-        self.again = again
-        self.after = after
+        self.retry = retry
+        self.delay = delay
         self.outcome = outcome
 
 
@@ -181,7 +181,7 @@ class Webhooks:
         try:
             parsed = httpx.URL(url) if len(url) <= MAX_URL else None
             host = "" if parsed is None else parsed.host
-        except (httpx.InvalidURL, UnicodeError):  # the second for names with a faulty `xn--`
+        except (httpx.InvalidURL, UnicodeError):  # `UnicodeError`: a name with a faulty `xn--`
             raise _refusal("is not a URL") from None
         if parsed is None:
             raise _refusal(f"should have at most {MAX_URL} characters")
@@ -192,21 +192,21 @@ class Webhooks:
         if parsed.port is not None and not 0 < parsed.port < 65536:
             raise _refusal("should name a port from 1 to 65535")
         if parsed.userinfo:
-            raise _refusal("should hold no user and no password")
+            raise _refusal("should contain no user and no password")
         if not self._allow_private and _is_private_literal(host):
-            raise _refusal("should lead to a public address")
+            raise _refusal("should have a public address")
         return parsed
 
     @property
     def waiting(self) -> int:
-        """Webhooks that are not delivered yet, nor given up."""
+        """The number of webhooks that are neither delivered nor given up."""
         return len(self._pending)
 
     def put(self, run_id: UUID, url: str) -> None:
-        """Tell `url` of a run that has ended, without waiting."""
+        """Queue a call of `url` for a run that has ended. Does not wait."""
         try:
             webhook = Webhook(run_id, self.check(url))
-        except InputRefused as refused:  # it was accepted under other options, by an earlier process
+        except InputRefused as refused:  # an earlier process with other options accepted it
             self.outcomes["refused"] += 1
             logger.warning("run %s: its webhook is not called: %s", run_id, refused.message)
             return
@@ -237,7 +237,7 @@ class Webhooks:
             await asyncio.wait(self._tasks, timeout=1.0)
         if self._pending:
             self.outcomes["dropped"] += len(self._pending)
-            logger.error("%d webhooks are dropped, for the process ends", len(self._pending))
+            logger.error("%d webhooks are dropped, because the process ends", len(self._pending))
             self._pending.clear()
         self._threads.shutdown(wait=False, cancel_futures=True)
         await self._transport.aclose()
@@ -289,13 +289,13 @@ class Webhooks:
                 self._all_called.set()
 
     def _retry_or_fail(self, webhook: Webhook, fault: Undelivered) -> None:
-        if not fault.again or webhook.calls > len(self._retry_after):
+        if not fault.retry or webhook.calls > len(self._retry_after):
             text = "run %s: its webhook at %s is given up after %d calls: %s"
             logger.error(text, webhook.run_id, webhook.url.host, webhook.calls, fault)
             self._end(webhook, fault.outcome)
             return
         # The random factor spreads the retries of calls that failed at the same time.
-        delay = max(self._retry_after[webhook.calls - 1], fault.after) * random.uniform(1.0, 1.1)
+        delay = max(self._retry_after[webhook.calls - 1], fault.delay) * random.uniform(1.0, 1.1)
         text = "run %s: its webhook at %s is called again in %.0f s: %s"
         logger.info(text, webhook.run_id, webhook.url.host, delay, fault)
         webhook.timer = asyncio.get_running_loop().call_later(delay, self._enqueue, webhook)
@@ -311,16 +311,16 @@ class Webhooks:
             async with asyncio.timeout(CALL_TIMEOUT):
                 response = await self._post(webhook, body)
         except TimeoutError:
-            raise Undelivered(f"no answer within {CALL_TIMEOUT:g} s", again=True) from None
+            raise Undelivered(f"no answer within {CALL_TIMEOUT:g} s", retry=True) from None
         except httpx.ConnectError as error:
-            raise Undelivered(f"no connection: {error}", again=True) from None
+            raise Undelivered(f"no connection: {error}", retry=True) from None
         except httpx.TransportError as error:
-            raise Undelivered(type(error).__name__, again=True) from None
+            raise Undelivered(type(error).__name__, retry=True) from None
         if response.is_success:
             return
         status = response.status_code
-        again = status in _CALL_AGAIN or status >= 500
-        raise Undelivered(f"the answer was {status}", again=again, after=_retry_after(response.headers))
+        retry = status in _RETRIED_STATUSES or status >= 500
+        raise Undelivered(f"the answer was {status}", retry=retry, delay=_retry_after(response.headers))
 
     async def _payload(self, run_id: UUID) -> bytes:
         """Return the body of a call. Raises `Undelivered`.
@@ -332,9 +332,9 @@ class Webhooks:
         except RunNotFound:
             raise Undelivered("the run has been deleted", outcome="dropped") from None
         except StoreUnavailable:
-            raise Undelivered("the store does not answer", again=True) from None
+            raise Undelivered("the store does not answer", retry=True) from None
         if run.status in OPEN:
-            raise Undelivered("the run's end is not stored yet", again=True)
+            raise Undelivered("the run's end is not stored yet", retry=True)
         return self._body(run)
 
     async def _post(self, webhook: Webhook, body: bytes) -> httpx.Response:
@@ -346,7 +346,7 @@ class Webhooks:
             url = webhook.url
             found = await self._resolve(url.raw_host.decode(), url.port or (443 if url.scheme == "https" else 80))
         except (OSError, UnicodeError):
-            raise Undelivered("its host name cannot be resolved", again=True) from None
+            raise Undelivered("its host name cannot be resolved", retry=True) from None
         addresses = [address for address in found if self._allow_private or is_public(address)]
         if not addresses:
             raise Undelivered("its host has no public address", outcome="refused")
@@ -385,7 +385,7 @@ class Webhooks:
     async def _look_up(self, host: str, port: int) -> Sequence[str]:
         look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
         found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
-        return list(dict.fromkeys(str(place[4][0]) for place in found))
+        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 def _refusal(fault: str) -> InputRefused:

@@ -55,7 +55,7 @@ class WorkerThreads:
         self._changed = threading.Condition()
         self._waiting: dict[Call, None] = {}
         self._threads = 0
-        self._idle = 0  # threads without a call: those that wait for one, have just started, or are coming back
+        self._idle = 0  # threads without a call: those that wait for one, have just started, or are about to wait again
         self._given_up = 0
 
     async def run(self, function: Callable[[], Any], cancel: Callable[[], None] | None = None) -> Any:
@@ -85,12 +85,12 @@ class WorkerThreads:
         with self._changed:
             self._waiting[call] = None
             try:
-                self._provide()
+                self._assign_thread()
             except RuntimeError:  # the system cannot start another thread; the caller gets the error
                 del self._waiting[call]
                 raise
 
-    def _provide(self) -> None:
+    def _assign_thread(self) -> None:
         """Wake an idle thread for a waiting call, or start one if the limit allows."""
         if len(self._waiting) <= self._idle:
             self._changed.notify()
@@ -116,14 +116,14 @@ class WorkerThreads:
             call.given_up = True
             self._given_up += 1
             if self._waiting:
-                self._provide()
+                self._assign_thread()
 
     def _work(self) -> None:
         while (call := self._next()) is not None:
             call.work()
-            goes_on = self._end(call)
+            continues = self._end(call)
             call.finish()
-            if not goes_on:
+            if not continues:
                 return
             del call  # it refers to a conversation, and the next call may come much later
 

@@ -45,7 +45,7 @@ SENDS_WITHIN = 0.1
 PROBE_WITHIN = 0.05
 """Seconds for which the server waits for the first bytes of a connection when it has room only for probes."""
 EVICTED_AT_ONCE = 16
-"""Connections that are closed together to make room. To find the oldest, the server has to look at all of them."""
+"""Connections that are closed together to make room. To find the oldest, the server has to check all of them."""
 
 _REFUSAL = (
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-type: application/json\r\n"
@@ -61,7 +61,7 @@ _CLIENT_GONE = (
     errno.EHOSTDOWN,
     errno.EHOSTUNREACH,
 )
-"""Errors of the new connection, not of the port. On Linux, `accept` also reports pending network errors."""
+"""Errors of the new connection, not of the port. On Linux, `accept` also raises pending network errors."""
 
 _RUN_OUT = (
     "descriptors run out while accepting connections: %s; idle connections are closed and others refused: "
@@ -80,7 +80,7 @@ class _Opening:
         self._since = since
 
     def waiting_since(self) -> float | None:
-        """The loop's time when the opening began."""
+        """Return the loop's time when the opening began."""
         return self._since
 
     @property
@@ -210,7 +210,7 @@ class Acceptor:
         task.add_done_callback(self._opening.pop)
 
     async def _open(self, connection: socket.socket) -> None:
-        with suppress(OSError):  # the TLS handshake failed or took too long, or the client has gone; the loop closes it
+        with suppress(OSError):  # the TLS handshake failed or timed out, or the client disconnected; the loop closes it
             if self._tls is None:
                 await self._loop.connect_accepted_socket(self._make_protocol, connection)
             else:
@@ -243,7 +243,7 @@ class Acceptor:
     def _evict(self) -> bool:
         """Close the connections of the first group that have waited longest. Returns whether there were any.
 
-        If there were none, the server does not look again for `SENDS_WITHIN` seconds: looking at thousands of
+        If there were none, the server does not search again for `SENDS_WITHIN` seconds: checking thousands of
         connections for each new one would take too long.
         """
         now = self._loop.time()
@@ -261,7 +261,7 @@ class Acceptor:
     def _refuse_without_descriptor(self, error: OSError) -> bool:
         """`accept` has failed. Reject a connection with the spare descriptor. Returns whether there was a connection.
 
-        Without a free descriptor `accept` fails even if no connection waits, so only another `accept` can tell.
+        Without a free descriptor `accept` fails even if no connection waits, so only another `accept` shows that.
         """
         reason = error.strerror or str(error)
         if error.errno not in _NO_ROOM:
@@ -269,7 +269,7 @@ class Acceptor:
             return False
         self._log(_RUN_OUT, reason, self._descriptors.limit)
         self._evict()
-        if not self._descriptors.give_spare():
+        if not self._descriptors.free_spare():
             return False
         try:
             connection, _ = self._listening.accept()
@@ -279,15 +279,15 @@ class Acceptor:
             refuse(connection, with_answer=not self._tls)
             return True
         finally:
-            self._descriptors.take_spare()
+            self._descriptors.reopen_spare()
 
     def _pause(self) -> None:
         """Do not accept for `PAUSE` seconds. Otherwise the loop would call `_accept` again at once."""
         if self._paused is None and self._accepting:
             self._loop.remove_reader(self._listening.fileno())
-            self._paused = self._loop.call_later(PAUSE, self._go_on)
+            self._paused = self._loop.call_later(PAUSE, self._resume)
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         self._paused = None
         self._loop.add_reader(self._listening.fileno(), self._accept)
         self._accept()
@@ -327,14 +327,14 @@ _DROP_SYN = (_Instruction * 5)(
 
 
 def refuse_new_connections(listening: socket.socket) -> None:
-    """Let the kernel ignore new connections. TCP handshakes that have begun can still be completed and accepted.
+    """Make the kernel ignore new connections. TCP handshakes that have begun can still be completed and accepted.
 
     Without this, a connection that the kernel accepts between the last `accept` and the closing of the port would be
     reset. On systems other than Linux the function does nothing, and this can happen within some microseconds.
     """
     if sys.platform == "linux":
         program = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(_DROP_SYN))
-        with suppress(OSError):  # a sandbox may have no filters
+        with suppress(OSError):  # a sandbox may not support filters
             listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 

@@ -12,8 +12,8 @@ many."""
 CHECK_RATE_EVERY = 60.0
 """Seconds between two checks of that rate."""
 MAX_UNREAD = 33_554_432
-"""Bytes of answers that may wait for all slow clients together. The bound does not include data that an app holds back
-until it may send more: a stream is at most 64 KiB ahead of its client."""
+"""Bytes of answers that may wait for all slow clients together. The bound does not include data that an app keeps until
+it may send more: a stream is at most 64 KiB ahead of its client."""
 CHECK_EVERY = 2.0
 """Seconds between two checks of that bound, while a client has unread bytes."""
 CHECK_AGAIN_AFTER = 0.1
@@ -48,7 +48,7 @@ class Backlog:
         self._unread = 0  # an upper bound: bytes that were read since the last check are still included
         self._checked_at = 0.0
         self._timer: asyncio.Handle | None = None
-        self._due = 0.0  # when the timer calls; a uvloop timer that is due at once does not have this
+        self._due = 0.0  # the time of the next check; uvloop's handle of a check that is due at once does not have it
 
     def add(self, reader: Reader) -> None:
         """Count a connection until `discard`."""
@@ -80,7 +80,7 @@ class Backlog:
         self._unread = sum(unread.values())
         rates = self._rates(now)
         if self._unread > MAX_UNREAD:
-            # Clients that were not measured yet may be slower. Measure them first, unless the bound is far exceeded.
+            # Clients that were not measured yet may be slower, so measure them first, unless the bound is far exceeded.
             wait_for_others = len(rates) < len(unread) and self._unread <= FAR_ABOVE * MAX_UNREAD
             for reader in sorted(rates, key=lambda one: (rates[one], -unread[one])):
                 if self._unread <= MAX_UNREAD or (wait_for_others and rates[reader] >= MIN_READ_RATE):
@@ -92,12 +92,12 @@ class Backlog:
             self._check_later(CHECK_AGAIN_AFTER if self._unread > MAX_UNREAD else CHECK_EVERY)
 
     def _rates(self, now: float) -> dict[Reader, float]:
-        """The bytes a second that each client reads, if it was measured for long enough. A new measurement begins."""
-        enough = BRIEFLY_OBSERVED_FOR if self._unread > FAR_ABOVE * MAX_UNREAD else OBSERVED_FOR
+        """Return the bytes a second of each client that was measured for long enough, and begin to measure it again."""
+        min_seconds = BRIEFLY_OBSERVED_FOR if self._unread > FAR_ABOVE * MAX_UNREAD else OBSERVED_FOR
         rates = {}
         for reader, (since, before) in self._waiting.items():
             seconds = now - since
-            if seconds >= enough:
+            if seconds >= min_seconds:
                 after = reader.unacknowledged
                 rates[reader] = (before - after) / seconds
                 if seconds >= OBSERVED_FOR:
@@ -116,7 +116,7 @@ class SlowReader:
         self._transport = transport
         self._backlog = backlog
         self._drop = drop
-        self._before = self.unacknowledged
+        self._last_unacknowledged = self.unacknowledged
         self._timer = asyncio.get_running_loop().call_later(CHECK_RATE_EVERY, self._check)
         backlog.add(self)
 
@@ -140,8 +140,8 @@ class SlowReader:
         self._backlog.discard(self)
 
     def _check(self) -> None:
-        before, self._before = self._before, self.unacknowledged
-        if before - self._before < MIN_READ_RATE * CHECK_RATE_EVERY:
+        before, self._last_unacknowledged = self._last_unacknowledged, self.unacknowledged
+        if before - self._last_unacknowledged < MIN_READ_RATE * CHECK_RATE_EVERY:
             self.drop()
         else:
             self._timer = asyncio.get_running_loop().call_later(CHECK_RATE_EVERY, self._check)

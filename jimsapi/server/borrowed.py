@@ -19,7 +19,7 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 # `default_headers`, which is replaced by a new list each second.
 from uvicorn.server import ServerState
 
-# `signal_handler` ends the reloader, and `target` gets `sockets`.
+# `signal_handler` ends the reloader, and `target` receives `sockets`.
 from uvicorn.supervisors import ChangeReload
 
 __all__ = [

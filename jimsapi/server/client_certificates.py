@@ -17,7 +17,7 @@ Extension = dict[object, object]
 class ClientCertificateProtocol(Http1Protocol):
     """HTTP/1.1 with the TLS extension in its scopes. The extension is built once for each connection."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         super().connection_made(transport)
         connection = transport.get_extra_info("ssl_object")
         if connection is not None:
@@ -43,10 +43,10 @@ def tls_extension(connection: ssl.SSLObject) -> Extension:
         "client_cert_name": name,
         "client_cert_error": error,
         "tls_version": None if version is None else int(ssl.TLSVersion[version.replace(".", "_")]),
-        "cipher_suite": None if cipher is None else _number(connection.context, cipher[0]),
+        "cipher_suite": None if cipher is None else _iana_number(connection.context, cipher[0]),
     }
 
 
-def _number(context: ssl.SSLContext, cipher: str) -> int | None:
-    """The number of a cipher suite in IANA's registry: the lower 16 bits of OpenSSL's number."""
+def _iana_number(context: ssl.SSLContext, cipher: str) -> int | None:
+    """Return the number of a cipher suite in IANA's registry: the lower 16 bits of OpenSSL's number."""
     return next((one["id"] & 0xFFFF for one in context.get_ciphers() if one["name"] == cipher), None)

@@ -6,13 +6,13 @@ import sys
 from contextlib import suppress
 
 WANTED = 65_536
-"""Descriptors that the process asks for, if its hard limit allows as many."""
+"""Descriptors that the process requests, if its hard limit allows as many."""
 
 
 class Descriptors:
     """The process's limit of open descriptors.
 
-    The kernel gives every new descriptor the lowest free number. So the number of a new connection shows how many
+    The kernel assigns the lowest free number to every new descriptor. So the number of a new connection shows how many
     descriptors are in use by connections, TLS handshakes, the store and the app together.
     """
 
@@ -27,7 +27,7 @@ class Descriptors:
         """From this descriptor on, it rejects probes too. The rest is for the store and the app."""
         self._spare: int | None = _spare()
 
-    def give_spare(self) -> bool:
+    def free_spare(self) -> bool:
         """Free the spare descriptor, to accept and reject a connection. Returns whether there was one."""
         if self._spare is None:
             return False
@@ -35,14 +35,14 @@ class Descriptors:
         self._spare = None
         return True
 
-    def take_spare(self) -> None:
+    def reopen_spare(self) -> None:
         """Open the spare descriptor again."""
         if self._spare is None:
             self._spare = _spare()
 
     def close(self) -> None:
         """Free the spare descriptor."""
-        self.give_spare()
+        self.free_spare()
 
 
 def _spare() -> int | None:
@@ -63,6 +63,6 @@ def raise_limit() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = WANTED if hard == resource.RLIM_INFINITY else min(WANTED, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        with suppress(OSError, ValueError):  # some systems have a lower bound of their own
+        with suppress(OSError, ValueError):  # some systems have a lower limit than the hard one
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     return descriptor_limit()

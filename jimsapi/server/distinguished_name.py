@@ -24,7 +24,7 @@ NAMES = {
     "2.5.4.42": "givenName",
     "2.5.4.46": "dnQualifier",
 }
-"""Registered short names of attributes (RFC 4514, section 3; RFC 4519). Others are written as their identifier."""
+"""Registered short names of attributes (RFC 4514, section 3; RFC 4519). Others are written as identifiers."""
 
 _SEQUENCE, _SET, _OBJECT_IDENTIFIER, _VERSION = 0x30, 0x31, 0x06, 0xA0
 
@@ -51,7 +51,7 @@ class _Value(NamedTuple):
 def subject_name(certificate: bytes) -> str:
     """Return the subject of a DER certificate (RFC 5280), the most specific part first; "" if it is empty.
 
-    Different subjects give different texts: special and invisible characters are escaped, and values that are not text
+    Different subjects have different texts: special and invisible characters are escaped, and values that are not text
     are written as bytes. Raises `ValueError` if `certificate` is not a certificate.
     """
     [whole] = _values(certificate)
@@ -80,7 +80,7 @@ def _attribute(attribute: _Value) -> str:
 
 
 def _escaped(text: str) -> str:
-    """A value, escaped as in RFC 4514, section 2.4. Characters that are not printable are written as bytes."""
+    """Return a value, escaped as in RFC 4514, section 2.4. Characters that are not printable are written as bytes."""
     escaped = "".join(map(_escaped_character, text))
     if text[:1] in ("#", " "):
         escaped = "\\" + escaped
@@ -96,9 +96,9 @@ def _escaped_character(character: str) -> str:
 
 
 def _dotted(identifier: bytes) -> str:
-    """An object identifier (X.690, 8.19) in dotted notation."""
+    """Return an object identifier (X.690, 8.19) in dotted notation."""
     if not identifier or identifier[-1] & 0x80:
-        raise ValueError("an object identifier that is cut off")
+        raise ValueError("a truncated object identifier")
     numbers, number = [], 0
     for byte in identifier:
         number = number << 7 | byte & 0x7F
@@ -111,17 +111,17 @@ def _dotted(identifier: bytes) -> str:
 
 def _children(value: _Value, tag: int) -> list[_Value]:
     if value.tag != tag:
-        raise ValueError(f"a value of type {value.tag:#x} where one of type {tag:#x} belongs")
+        raise ValueError(f"a value of type {value.tag:#x} where type {tag:#x} is expected")
     return _values(value.content)
 
 
 def _values(data: bytes) -> list[_Value]:
-    """The sequence of values in `data`."""
+    """Return the sequence of values in `data`."""
     values, start = [], 0
     while start < len(data):
         begin = start + 2
         if begin > len(data) or data[start] & 0x1F == 0x1F:
-            raise ValueError("a value that is cut off, or of a type that no certificate has")
+            raise ValueError("a value that is truncated, or of a type that no certificate has")
         length = data[start + 1]
         if length & 0x80:
             begin += length & 0x7F
@@ -129,7 +129,7 @@ def _values(data: bytes) -> list[_Value]:
             length = int.from_bytes(data[start + 2 : begin], "big") if begin > start + 2 else len(data)
         end = begin + length
         if end > len(data):
-            raise ValueError("a value that is longer than what holds it")
+            raise ValueError("a value that is longer than its container")
         values.append(_Value(data[start], data[begin:end], data[start:end]))
         start = end
     return values

@@ -21,7 +21,7 @@ SEEN_FOR = 0.5
 RESERVE = 3.0
 """Seconds of the drain time that are reserved for cancelling, flushing, closing, and requests that are being sent."""
 MAX_TASKS = 100
-"""Tasks that SIGUSR1 shows."""
+"""Maximum number of tasks that SIGUSR1 logs."""
 EXIT_EARLY_BY = 0.3
 """Seconds before the end of the drain time at which the process exits, even if something hangs."""
 
@@ -62,8 +62,8 @@ class Drain:
     when the work has ended. A second signal interrupts runs that have not ended.
 
     At the end of the drain time the process exits with `status()`, even if something hangs: a locked store, a pipeline
-    that blocks the loop, or a call in a thread. The next start ends the runs that were
-    open, and continues those that wait in the background.
+    that blocks the loop, or a call in a thread. The next start ends the runs that were open, and continues those that
+    wait in the background.
     """
 
     def __init__(
@@ -95,14 +95,14 @@ class Drain:
         signal.signal(signal.SIGUSR2, self._on_user_signal)
         if sys.__stderr__ is not None:  # faulthandler writes the stacks of all threads, also while the loop is blocked
             faulthandler.register(signal.SIGUSR1, file=sys.__stderr__, chain=True)
-        threading.Thread(target=self._exit_after_drain_time, name="last resort", daemon=True).start()
+        threading.Thread(target=self._exit_after_drain_time, name="exit after drain time", daemon=True).start()
 
     def _exit_after_drain_time(self) -> None:
         self._signalled.get()
         time.sleep(max(self._drain_time - EXIT_EARLY_BY, 0.0))
-        logger.error("the shutdown took longer than --drain-time allows and ends here")
-        # If the log's reader has stopped, writing the log may hang, so do it in a thread.
-        flushing = threading.Thread(target=self._flush_logs, name="last words", daemon=True)
+        logger.error("the shutdown took longer than --drain-time; the process ends here")
+        # If the log's reader has stopped, the write may hang, so it runs in a thread.
+        flushing = threading.Thread(target=self._flush_logs, name="last flush", daemon=True)
         flushing.start()
         flushing.join(EXIT_EARLY_BY / 2)
         os._exit(self._status())
@@ -115,17 +115,17 @@ class Drain:
         if number == signal.SIGHUP:
             number = signal.SIGTERM  # uvicorn does not handle SIGHUP
         with suppress(RuntimeError):  # the loop is closed, and the process is about to exit
-            self._loop.call_soon_threadsafe(self._begin, number, context=Context())
+            self._loop.call_soon_threadsafe(self._begin_drain, number, context=Context())
 
     def _on_user_signal(self, number: int, frame: FrameType | None) -> None:
         with suppress(RuntimeError):
-            work = self._explain if number == signal.SIGUSR1 else self._ignore
-            self._loop.call_soon_threadsafe(work, context=Context())
+            callback = self._log_tasks if number == signal.SIGUSR1 else self._log_ignored
+            self._loop.call_soon_threadsafe(callback, context=Context())
 
-    def _ignore(self) -> None:
-        logger.info("SIGUSR2 is ignored; SIGUSR1 logs what the server works on")
+    def _log_ignored(self) -> None:
+        logger.info("SIGUSR2 is ignored; SIGUSR1 logs the open runs and tasks")
 
-    def _explain(self) -> None:
+    def _log_tasks(self) -> None:
         """Log the open runs, and where each task waits. Log no values, because they may be secrets or messages."""
         work = self._work()
         if work is not None:
@@ -136,7 +136,7 @@ class Drain:
         if len(tasks) > MAX_TASKS:
             logger.info("SIGUSR1: and %d more tasks", len(tasks) - MAX_TASKS)
 
-    def _begin(self, number: int) -> None:
+    def _begin_drain(self, number: int) -> None:
         work = self._work()
         if work is None:
             self._call_server_handler(number)

@@ -9,11 +9,11 @@ class Evictable(Protocol):
     """A connection that the server may close to make room for another."""
 
     def waiting_since(self) -> float | None:
-        """The loop's time since which the connection waits for its client; None if the server works for the client."""
+        """Return the loop's time since which the connection waits for its client; None if the server works for it."""
 
     @property
     def has_arrived(self) -> bool:
-        """Whether the kernel has data of the client that the server has not read yet."""
+        """Whether the kernel has data from the client that the server has not read yet."""
 
     def evict(self) -> None:
         """Close the connection, and free its descriptor in the next pass of the loop, whatever the client does."""

@@ -62,7 +62,7 @@ class LogWriter(logging.Handler):
         self.flush()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Format a log record. Does not change the record, because other handlers get it too."""
+        """Format a log record. Does not change the record, because other handlers receive it too."""
         try:
             line = self._line(record)
         except Exception as error:  # a record that cannot be formatted must not break the log
@@ -88,7 +88,7 @@ class LogWriter(logging.Handler):
                     sys.stderr.write("".join(lines))
                     sys.stderr.flush()
                 except (OSError, ValueError):
-                    pass  # the reader of the log has gone, and the server goes on without it
+                    pass  # the log's reader has disconnected, and the server continues without it
 
     def _work(self) -> None:
         while not self._stopped.wait(WRITE_EVERY):
@@ -112,14 +112,14 @@ class LogWriter(logging.Handler):
 
 @lru_cache(maxsize=2)
 def _timestamp(milliseconds: int) -> str:
-    """A time since the epoch in ISO 8601, formatted once for all lines of the same millisecond."""
-    seconds, rest = divmod(milliseconds, 1000)
-    return f"{_second(seconds)}.{rest:03}Z"
+    """Return a time since the epoch in ISO 8601. The cache serves all lines of the same millisecond."""
+    seconds, fraction = divmod(milliseconds, 1000)
+    return f"{_second(seconds)}.{fraction:03}Z"
 
 
 @lru_cache(maxsize=2)
-def _second(when: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(when))
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 class _RequestText:
@@ -130,7 +130,7 @@ class _RequestText:
         self._fields: Mapping[str, Any] = NOTHING_NOTED
         self._text = ""
 
-    def line(self, moment: str, record: RequestRecord) -> str:
+    def line(self, timestamp: str, record: RequestRecord) -> str:
         fields = record.fields
         if fields is not self._fields:
             text = _one_line("".join([f" {name}={value}" for name, value in fields.items()]))
@@ -139,12 +139,12 @@ class _RequestText:
         if route == UNMATCHED:
             route = f"{route} path={_shown_path(record.path)}"
         return (
-            f"{moment} INFO jimsapi.access request method={record.method} route={route} status={record.status}"
+            f"{timestamp} INFO jimsapi.access request method={record.method} route={route} status={record.status}"
             f" duration={record.duration:.6f} request_id={record.request_id}{self._text}\n"
         )
 
 
-def _request_as_json(moment: str, record: RequestRecord) -> str:
+def _request_as_json(timestamp: str, record: RequestRecord) -> str:
     fields = {
         "method": record.method,
         "route": record.route,
@@ -154,11 +154,11 @@ def _request_as_json(moment: str, record: RequestRecord) -> str:
         "request_id": record.request_id,
         **record.fields,
     }
-    return _json((moment, "INFO", "jimsapi.access", "request"), fields, "")
+    return _json((timestamp, "INFO", "jimsapi.access", "request"), fields, "")
 
 
 def _shown_path(path: str) -> str:
-    """A path that no route matches, percent-encoded and shortened: it may contain any characters."""
+    """Return a path that no route matches, percent-encoded and shortened: it may contain any characters."""
     shown = quote(path[:MAX_PATH], safe="/:@~", errors="replace")
     return shown if len(path) <= MAX_PATH else f"{shown}..."
 
@@ -168,8 +168,8 @@ def _error_line(error: Exception) -> str:
 
 
 def _json(head: Head, fields: dict[str, Any], exception: str) -> str:
-    moment, level, logger, message = head
-    entry = {"time": moment, "level": level, "logger": logger, "message": message, **fields}
+    timestamp, level, logger, message = head
+    entry = {"time": timestamp, "level": level, "logger": logger, "message": message, **fields}
     if exception:
         entry["exception"] = exception
     try:
@@ -188,7 +188,7 @@ def _text(head: Head, fields: dict[str, Any], exception: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """A text with line ends and control characters escaped, so that no caller can forge a log entry."""
+    """Return a text with line ends and control characters escaped, so that no caller can forge a log entry."""
     return text if text.isprintable() else _CONTROL.sub(_escaped, text)
 
 
@@ -216,6 +216,8 @@ def set_up_logs(*, as_json: bool, verbose: bool, redact: Callable[[str], str]) -
 
 
 def _is_server_error(record: logging.LogRecord) -> bool:
-    """Whether a record of uvicorn is an error of the server. uvicorn also logs invalid UTF-8 from clients as an error;
-    the access log has the close code 1007 for it."""
+    """Return whether a record of uvicorn is an error of the server.
+
+    uvicorn also logs invalid UTF-8 from clients as an error. The access log has the close code 1007 for it.
+    """
     return record.msg != "Invalid UTF-8 sequence received from client."

@@ -26,7 +26,7 @@ _LARGE = 128 * 1024
 
 
 def return_freed_memory() -> None:
-    """Let glibc return large blocks to the system when they are freed. Does nothing with other C libraries.
+    """Make glibc return large blocks to the system when they are freed. Does nothing with other C libraries.
 
     By default, glibc raises its threshold when a large block is freed, up to 32 MiB, and keeps blocks below it. After a
     burst of long answers the process would keep their memory until `Heap` trims it, and the next burst would add to it:
@@ -88,7 +88,7 @@ class Heap:
         self.connection_ended(still_open)
 
     def request_cut(self) -> None:
-        """A request has ended before its answer. The exceptions that this raised in the app refer to its objects."""
+        """Count a request that ended before its answer. The exceptions that it raised in the app keep its objects."""
         self._uncollected += 1
 
     def _collect_soon(self) -> None:

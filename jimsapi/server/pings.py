@@ -2,7 +2,7 @@
 
 uvicorn closes a connection if the pong is late. But the client receives a ping only after all earlier data, so a client
 that reads slowly also answers late. Here a client counts as present if it has read the ping and has sent something
-since, or if it goes on reading.
+since, or if it continues to read.
 """
 
 import asyncio
@@ -48,11 +48,11 @@ class Pings:
         self._timer = asyncio.get_running_loop().call_later(interval, self._ping)
 
     def received(self) -> None:
-        """The client has sent something."""
+        """Note that the client has sent something."""
         self._has_received = True
 
     def wrote(self, size: int) -> None:
-        """The connection has written `size` bytes."""
+        """Note that the connection has written `size` bytes."""
         self._written += size
         self._since_ping += size + (size // _RECORD + 1) * _RECORD_ADDS
 

@@ -14,12 +14,12 @@ from jimsapi.server.http1.batch import batch_of
 from jimsapi.server.http1.connection import REQUEST_WITHIN
 
 END_WITHIN = 0.5
-"""Seconds within which tasks that the app has left have to end after they are cancelled."""
+"""Seconds within which the app's remaining tasks have to end after they are cancelled."""
 _STARTUP_FAILED = 3
 
 
 class Server(UvicornServer):
-    """Serves the sockets that `run` gets.
+    """Serves the sockets that are passed to `run`.
 
     If many connections wait, those that request one of the paths `first` overtake others. The server calls
     `on_cancelled` if something cancels its own task; it ignores the cancellation. At the end it calls `on_leaked` with
@@ -71,25 +71,27 @@ class Server(UvicornServer):
                 self._on_cancelled()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the port, end connections, stop the app, and cancel the tasks that it has left."""
+        """Close the port, end connections, stop the app, and cancel its remaining tasks."""
         await asyncio.gather(*(acceptor.finish(REQUEST_WITHIN) for acceptor in self.acceptors))
         await super().shutdown(sockets)
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left:
+        remaining = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in remaining:
             task.cancel()
-        if left and (pending := (await asyncio.wait(left, timeout=END_WITHIN))[1]):
+        if remaining and (pending := (await asyncio.wait(remaining, timeout=END_WITHIN))[1]):
             self._on_leaked(pending)
 
     def _protocol(self) -> asyncio.Protocol:
-        make: Any = self.config.http_protocol_class
-        protocol: asyncio.Protocol = make(
+        protocol_class: Any = self.config.http_protocol_class
+        protocol: asyncio.Protocol = protocol_class(
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
         return protocol
 
     def _evictable(self) -> Iterator[list[Evictable]]:
-        """The connections that may be closed to make room, in groups. Idle connections come first, because clients
-        replace them silently; the users of a WebSocket notice that it ends."""
+        """Yield the connections that may be closed to make room, in groups.
+
+        Idle connections come first, because clients replace them silently. Users notice the end of a WebSocket.
+        """
         connections: set[Any] = self.server_state.connections
         yield [connection for connection in connections if hasattr(connection, "waiting_since")]
         websockets = batch_of(self.server_state, asyncio.get_running_loop()).websockets

@@ -12,7 +12,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 def has_unread(transport: asyncio.Transport) -> bool:
-    """Return whether the kernel has data of the client that was not read. Closing would then reset the connection."""
+    """Return whether the kernel has data from the client that was not read. A close would then reset the connection."""
     connection = transport.get_extra_info("socket")
     if connection is None:  # TLS has ended already
         return False

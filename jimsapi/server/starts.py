@@ -1,4 +1,4 @@
-"""Schedules the start of requests: at once, or a few at a time if the server is overloaded."""
+"""Schedules the start of requests: at once, or a few at a time while the server is overloaded."""
 
 import asyncio
 from collections import OrderedDict
@@ -11,7 +11,7 @@ STARTED_AT_ONCE = 4
 OVERLOADED_FOR = 1.0
 """Seconds for which the server counts as overloaded after an answer with status 503."""
 BUSY_SHARE = 0.9
-"""The share of the time in which the process works or waits for a processor. Above it, pauses follow errors."""
+"""The share of the time in which the process works or waits for a processor. Above it, errors cause pauses."""
 MEASURED_FOR = 0.02
 """Minimum number of seconds over which that share is measured."""
 SHORTEST_PAUSE = 0.0005
@@ -52,12 +52,12 @@ class Starts:
         self._measured_at = 0.0
         self._used_seconds = 0.0
         self.limited = False
-        """Whether requests have to wait for their turn here."""
+        """Whether requests have to wait in these queues."""
         self.first: frozenset[str] = frozenset()
         """Paths of requests that overtake others, such as those of probes."""
 
     def overloaded(self) -> None:
-        """The server has rejected a request because it is overloaded."""
+        """Note that the server has rejected a request because it is overloaded."""
         self._overloaded_until = self._loop.time() + OVERLOADED_FOR
         self._refused = True
         if not self.limited:
@@ -74,7 +74,7 @@ class Starts:
             self._others.add(request)
 
     def discard(self, request: Request) -> bool:
-        """Remove a request whose client has gone. Returns whether it was still in a queue."""
+        """Remove a request whose client has disconnected. Returns whether it was still in a queue."""
         return any(queue.discard(request) for queue in (self._first, self._others, self._after_errors))
 
     def _pause_after_refusals(self) -> float:
@@ -85,15 +85,15 @@ class Starts:
 
     def _adapted_pause(self) -> float:
         now = self._loop.time()
-        lasted = now - self._measured_at
-        if lasted < MEASURED_FOR:
+        elapsed = now - self._measured_at
+        if elapsed < MEASURED_FOR:
             return self._pause
-        used = process_time() + _processor_wait()
-        busy = (used - self._used_seconds) / lasted
-        self._measured_at, self._used_seconds = now, used
-        if lasted > PAUSE_EXPIRES_AFTER:
+        used_seconds = process_time() + _processor_wait()
+        busy_share = (used_seconds - self._used_seconds) / elapsed
+        self._measured_at, self._used_seconds = now, used_seconds
+        if elapsed > PAUSE_EXPIRES_AFTER:
             self._pause = 0.0
-        elif busy > BUSY_SHARE:
+        elif busy_share > BUSY_SHARE:
             self._pause = min(LONGEST_PAUSE, max(SHORTEST_PAUSE, 2 * self._pause))
         else:
             self._pause = self._pause / 2 if self._pause > SHORTEST_PAUSE else 0.0
@@ -148,8 +148,8 @@ class _Queue:
 
 
 def _processor_wait() -> float:
-    """Seconds for which this thread was ready to run and had no processor, because of other programs or because of the
-    process's quota. 0 if the system does not report it."""
+    """Return the seconds for which this thread was ready to run but had no processor, because of other programs or the
+    process's quota. Returns 0 if the system does not report it."""
     try:
         with open("/proc/thread-self/schedstat") as file:
             return int(file.read().split()[1]) / 1e9

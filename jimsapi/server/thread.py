@@ -22,7 +22,7 @@ from jimsapi.server.port import BACKLOG, open_port
 
 MAX_CONNECTIONS = 500
 """Maximum number of connections, if the process may open at least `SHARE` times as many descriptors. Another connection
-closes the one that is idle longest: each needs a descriptor, and the main app needs descriptors too."""
+closes the one that has been idle longest, because the main app needs descriptors too."""
 SHARE = 8
 """The connections may use one eighth of the process's descriptors."""
 ACCEPTED_AT_ONCE = 8
@@ -130,11 +130,11 @@ class _Connection(Http1Protocol):
 
     __slots__ = ()
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         super().connection_made(transport)
         connections: set[Any] = self.state.connections
-        beyond = len(connections) - min(MAX_CONNECTIONS, descriptor_limit() // SHARE)
-        if beyond > 0:
+        excess = len(connections) - min(MAX_CONNECTIONS, descriptor_limit() // SHARE)
+        if excess > 0:
             # The new connection also counts as waiting. If the server is busy with all others, it closes the new one.
-            for connection in longest_waiting(connections, beyond, math.inf):
+            for connection in longest_waiting(connections, excess, math.inf):
                 connection.evict()

@@ -37,7 +37,7 @@ async def open_tls(
 
     async def start() -> asyncio.Transport | None:
         if tcp.is_closing():  # a handshake would never end
-            raise ConnectionResetError("the client has left before the TLS handshake")
+            raise ConnectionResetError("the client disconnected before the TLS handshake")
         return await loop.start_tls(
             tcp,
             received,
@@ -60,7 +60,7 @@ async def open_tls(
         raise
     assert tls is not None  # it is None only if the transport is closing
     if tcp.get_protocol() is None:  # with asyncio, if the connection was lost after the handshake
-        raise ConnectionResetError("the client has left after the TLS handshake")
+        raise ConnectionResetError("the client disconnected after the TLS handshake")
     protocol = make_protocol()
     transport = TlsTransport(tls, tcp)
     tls.set_protocol(protocol)
@@ -85,7 +85,7 @@ class _ReceiveBuffer(asyncio.Protocol):
         self.data = bytearray()
         self._ended = False
         self._lost: list[Exception | None] = []
-        self._next: asyncio.Protocol | None = None
+        self._protocol: asyncio.Protocol | None = None
 
     def data_received(self, data: bytes) -> None:
         self.data += data
@@ -94,14 +94,14 @@ class _ReceiveBuffer(asyncio.Protocol):
         self._ended = True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._next is None:
+        if self._protocol is None:
             self._lost.append(exc)
         else:  # the loop had scheduled this call before `pass_on`
-            self._next.connection_lost(exc)
+            self._protocol.connection_lost(exc)
 
     def pass_on(self, protocol: asyncio.Protocol) -> None:
         """Pass all events to `protocol`, which must be connected."""
-        self._next = protocol
+        self._protocol = protocol
         if self.data:
             protocol.data_received(bytes(self.data))
         if self._ended:
@@ -148,11 +148,11 @@ class TlsTransport:
         self.write(b"".join(parts))
 
     def get_write_buffer_size(self) -> int:
-        """Bytes that the kernel has not accepted yet."""
+        """Return the number of bytes that the kernel has not accepted yet."""
         return self._queued_size + self._tls.get_write_buffer_size() + self._tcp.get_write_buffer_size()
 
     def is_closing(self) -> bool:
-        """Whether `close` was called, or TLS has ended."""
+        """Return whether `close` was called or TLS has ended."""
         return self._closing or self._tls.is_closing()
 
     def close(self) -> None:
@@ -166,14 +166,14 @@ class TlsTransport:
             self._tls.close()
 
     def on_tcp_paused(self) -> None:
-        """TCP's buffer is full."""
+        """Pause the protocol: TCP's buffer is full."""
         self._tcp_paused = True
         if not self._paused:
             self._paused = True
             cast(asyncio.Protocol, self._tls.get_protocol()).pause_writing()
 
     def on_tcp_resumed(self) -> None:
-        """TCP's buffer has room."""
+        """Send queued data, and resume the protocol: TCP's buffer has room."""
         self._tcp_paused = False
         self._send_queued()
         if self._tcp_paused:
@@ -185,7 +185,7 @@ class TlsTransport:
             self._tls.close()
 
     def on_lost(self) -> None:
-        """The connection has ended."""
+        """Discard the queued data: the connection has ended."""
         self._queued.clear()
         self._queued_size = 0
 

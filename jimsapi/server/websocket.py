@@ -38,9 +38,9 @@ _ACCEPTED = b"HTTP/1.1 101 "
 class WebSocketConnection(asyncio.Protocol):
     """A protocol between a transport and `inner`, uvicorn's WebSocket protocol.
 
-    `request` is the scope of the handshake as an HTTP request. The connection is in `open_ones` from the answer 101 to
-    its end. A client must not send frames before the answer to the handshake (RFC 6455, 4.1), but a proxy may deliver
-    both at once. Such frames are buffered, and handled after the answer.
+    `request` is the scope of the handshake as an HTTP request. The connection is in `open_websockets` from the answer
+    101 to its end. A client must not send frames before the answer to the handshake (RFC 6455, 4.1), but a proxy may
+    deliver both at once. Such frames are buffered, and handled after the answer.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class WebSocketConnection(asyncio.Protocol):
         app_state: dict[str, Any],
         backlog: Backlog,
         heap: Heap,
-        open_ones: "set[WebSocketConnection]",
+        open_websockets: "set[WebSocketConnection]",
         request: Scope,
     ) -> None:
         self.transport = transport
@@ -62,18 +62,18 @@ class WebSocketConnection(asyncio.Protocol):
         self._connections = state.connections
         self._backlog = backlog
         self._heap = heap
-        self._open_ones = open_ones
+        self._open_websockets = open_websockets
         self._early: list[bytes] | None = []
         self._early_size = 0
         self._disconnected = self._loop.create_future()
         self._slow_reader: SlowReader | None = None
         self._ping_times = config.ws_ping_interval, config.ws_ping_timeout
         self.pings: Pings | None = None
-        own = copy(config)
-        own.loaded_app = self._run
-        own.ws_ping_interval = None
-        make: Any = config.ws_protocol_class
-        self.inner: asyncio.Protocol = make(config=own, server_state=state, app_state=app_state)
+        inner_config = copy(config)
+        inner_config.loaded_app = self._run
+        inner_config.ws_ping_interval = None
+        protocol_class: Any = config.ws_protocol_class
+        self.inner: asyncio.Protocol = protocol_class(config=inner_config, server_state=state, app_state=app_state)
         self.accepted = False
         self.answered = False
         self.has_sent = False
@@ -101,12 +101,12 @@ class WebSocketConnection(asyncio.Protocol):
             self.data_received(early)
 
     def on_answer(self, data: bytes) -> None:
-        """`inner` is about to write the first bytes of the answer."""
+        """Note the answer, whose first bytes `inner` is about to write."""
         self.answered = True
         self.accepted = data.startswith(_ACCEPTED)
         if self.accepted:
             self._active_at = self._loop.time()
-            self._open_ones.add(self)
+            self._open_websockets.add(self)
             interval, timeout = self._ping_times
             if interval and timeout:
                 self.pings = Pings(self.transport, interval, timeout)
@@ -139,7 +139,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_watching()
-        self._open_ones.discard(self)
+        self._open_websockets.discard(self)
         if self.pings is not None:
             self.pings.stop()
         try:
@@ -174,8 +174,10 @@ class WebSocketConnection(asyncio.Protocol):
         reset(self.transport)
 
     def waiting_since(self) -> float | None:
-        """The loop's time of the last message from or to the client, without pings. None if the app works for the
-        client, or if the client has not read all messages."""
+        """Return the loop's time of the last message from or to the client, without pings.
+
+        Returns None if the app works for the client, or if the client has not read all messages.
+        """
         if self._working or self.transport.is_closing() or self.transport.get_write_buffer_size():
             return None
         return self._active_at
@@ -191,7 +193,7 @@ class WebSocketConnection(asyncio.Protocol):
         inner.shutdown()
         self._loop.call_soon(self.transport.abort)
 
-    # What the app is offered.
+    # The interface for the app (`ServerWebSocket`).
 
     def unread_bytes(self) -> int:
         return unread_bytes(self.transport)
@@ -243,8 +245,8 @@ def handshake_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return a request head with only the headers of a handshake (RFC 6455, 4.2.1), repeated ones combined into a list
     (RFC 9110, 5.3).
 
-    The libraries allow fewer and shorter headers than the server does. The app gets the target and the other headers,
-    such as cookies, from the server.
+    The libraries allow fewer and shorter headers than the server does. The app receives the target and the other
+    headers, such as cookies, from the server.
     """
     fields: dict[bytes, bytes] = {}
     for name, value in headers:

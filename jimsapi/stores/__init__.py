@@ -1,1 +1,1 @@
-"""The stores that jimsapi has: in memory, and in an SQLite database."""
+"""The built-in stores: in memory, and in an SQLite database."""

@@ -73,9 +73,9 @@ from jimsapi.threads.transitions import (
 )
 from jimsapi.threads.window import COMM_PREFIX, choose, end_with, window_size
 
-_NOTHING = b"{}"
+_NO_DATA = b"{}"
 _ONE_OPERATION = CommitRecord(1, 0.0, False)
-# The rows of this store have a `UUID` and a `datetime`. As functions in Python, these two would be slower.
+# The rows of this store have a `UUID` and a `datetime`. Functions in Python would be slower than these two.
 _id: Callable[[EventRow], int] = attrgetter("event_id.int")
 _time: Callable[[EventRow], datetime] = attrgetter("created_at")
 _UNINDEXED_EVENTS = 64
@@ -125,9 +125,9 @@ class _Thread(msgspec.Struct, eq=False, gc=False):
 
     def refuse_known(self, events: Sequence[NewEvent]) -> None:
         ids = self.event_ids()
-        known = [event.event_id for event in events if event.event_id.int in ids]
-        if known:
-            raise IdentifierTaken(known)
+        taken = [event.event_id for event in events if event.event_id.int in ids]
+        if taken:
+            raise IdentifierTaken(taken)
 
     def event_ids(self) -> Collection[int]:
         return list(map(_id, self.rows)) if self.index is None else self.index.event_ids
@@ -222,7 +222,7 @@ class MemoryStore:
         self._open: dict[int, _Run] = {}
         self._ended: deque[_Run] = deque()
         self._keys: dict[int, _Key] = {}  # in the order of their last use
-        self._config = _NOTHING  # the newest thread's config, which the next thread shares if it is equal
+        self._config = _NO_DATA  # the newest thread's config; the next thread shares it if it has an equal one
 
     async def __aenter__(self) -> Self:
         return self
@@ -236,9 +236,9 @@ class MemoryStore:
         """Do nothing, since memory is always available."""
 
     async def accept(self, plan: RunPlan) -> Accepted:
-        known = self._run(plan.run_id)
-        if known is not None:
-            return self._accepted_before(known, plan)
+        earlier = self._run(plan.run_id)
+        if earlier is not None:
+            return self._accepted_before(earlier, plan)
         now = utc_now()
         interrupted = None if plan.idempotency is None else self._interrupted(plan.idempotency, now)
         continues = False
@@ -278,7 +278,7 @@ class MemoryStore:
         thread.open = (*thread.open, run.run_id.int)
         self._runs[run.run_id.int] = self._open[run.run_id.int] = run
         if plan.idempotency is not None:
-            self._take_key(plan.idempotency, run, now)
+            self._store_key(plan.idempotency, run, now)
         self._committed()
         return Accepted(thread.record, created, status, snapshot, stored)
 
@@ -293,7 +293,7 @@ class MemoryStore:
         return Accepted(thread.record, run.created_new_thread, run.status, snapshot, stored)
 
     def _interrupted(self, idempotency: Idempotency, now: datetime) -> _Run | None:
-        """Return the interrupted run with this key, whose message is to be answered again; None if the key is free.
+        """Return the interrupted run with this key, whose message a new run answers; None if the key is free.
 
         Raises `KeyUsed` or `KeyMismatch`.
         """
@@ -306,7 +306,7 @@ class MemoryStore:
         holder = KeyHolder(run.run_id, key.body, run.status, run.started_at is not None, run.continues)
         return run if holder.is_continued_by(idempotency.body) else None
 
-    def _take_key(self, idempotency: Idempotency, run: _Run, now: datetime) -> None:
+    def _store_key(self, idempotency: Idempotency, run: _Run, now: datetime) -> None:
         self._keys.pop(idempotency.key.int, None)  # to the end of the order
         self._keys[idempotency.key.int] = _Key(run.run_id, idempotency.body, now)
 
@@ -331,14 +331,14 @@ class MemoryStore:
         config = config_of_new(plan, new)
         if config != self._config:
             self._config = config
-        others = self._contacts.setdefault(plan.contact_id, [])
-        created_at = time_after(others[-1].record.created_at if others else None, EPOCH_UTC + (now - EPOCH))
+        siblings = self._contacts.setdefault(plan.contact_id, [])
+        created_at = time_after(siblings[-1].record.created_at if siblings else None, EPOCH_UTC + (now - EPOCH))
         thread_id = uuid7()
         record = ThreadRecord(thread_id, plan.contact_id, created_at, self._config)
-        born = EventRow(uuid7(), now, THREAD_CREATED, _NOTHING)
-        thread = _Thread(record, new.external_id, [born], len(_NOTHING))
+        created = EventRow(uuid7(), now, THREAD_CREATED, _NO_DATA)
+        thread = _Thread(record, new.external_id, [created], len(_NO_DATA))
         self._threads[thread_id.int] = thread
-        others.append(thread)
+        siblings.append(thread)
         if new.external_id is not None:
             self._external_ids.setdefault(new.external_id, []).append(thread)
         return thread
@@ -350,13 +350,13 @@ class MemoryStore:
         if run is None or run.message is None:
             raise RunClosed
         thread = run.thread
-        verdict = judge_start(run.status, is_owner=run.owner == owner, is_oldest=thread.open[0] == run_id.int)
-        if verdict is Start.AGAIN:
+        decision = judge_start(run.status, is_owner=run.owner == owner, is_oldest=thread.open[0] == run_id.int)
+        if decision is Start.AGAIN:
             ids = {event.event_id for event in events}
             if not run.continues:
                 ids.add(run.message_id)
             return Started(thread.snapshot_for(run, context), [row for row in thread.rows if row.event_id in ids])
-        if verdict is Start.LATER:
+        if decision is Start.LATER:
             return None
         entering = [*events] if run.continues else [*events, run.message]
         thread.refuse_known(entering)
@@ -548,9 +548,9 @@ class MemoryStore:
         del self._threads[thread.record.thread_id.int]
         thread.deleted = True
         if thread.external_id is not None:
-            namesakes = self._external_ids[thread.external_id]
-            namesakes.remove(thread)
-            if not namesakes:
+            threads = self._external_ids[thread.external_id]
+            threads.remove(thread)
+            if not threads:
                 del self._external_ids[thread.external_id]
         open_runs = [self._open[run_id] for run_id in thread.open]
         for run in open_runs:

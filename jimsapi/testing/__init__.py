@@ -30,7 +30,7 @@ _MODULES = {
     "ThreadStoreContract": "store",
 }
 
-# With this a failing assertion of a contract shows the compared values, as in a test module.
+# So a failing assertion of a contract shows the compared values, as in a test module.
 pytest.register_assert_rewrite(*(f"jimsapi.testing.{name}" for name in (*_MODULES.values(), "store_machine")))
 
 

@@ -36,7 +36,7 @@ from jimsapi.testing.contract import (
 from jimsapi.testing.watched import WatchedConnection, WatchedSecret
 
 Credential = Mapping[str, str | bytes]
-"""The headers with a caller's credentials, and no others. Text is sent as UTF-8, bytes as they are."""
+"""The headers with a caller's credentials, and no others. Text is sent as UTF-8, bytes unchanged."""
 
 PATH = "/contract/who"
 HUGE = 1_000_000
@@ -61,18 +61,18 @@ class AuthProviderContract(PluginContract):
             malformed = DoesNotApply("every text may be a ticket")
             wrong = ({"x-ticket": "simsim"},)
             expired = DoesNotApply("a ticket has no date")
-            denied = DoesNotApply("who has a ticket may enter")
+            denied = DoesNotApply("every holder of a ticket has access")
             half_configured = DoesNotApply("there is one option")
-            outage = DoesNotApply("it asks nobody")
+            outage = DoesNotApply("it calls no service")
 
-    pytest then runs every case against the plugin as it is installed. What a provider cannot have is declared, with
-    the reason: the cases that need it are left out. Each attribute may as well be a property, for credentials that are
-    made anew for every case. The cases need pytest and anyio, whose pytest plugin runs them.
+    pytest then runs every case against the installed plugin. If the provider cannot have examples of a kind, declare
+    `DoesNotApply` with the reason: the cases that need them do not run. An attribute may also be a property, for
+    credentials that must be new for every case. The cases need pytest and anyio, whose pytest plugin runs them.
 
-    One thing is seen only in part from outside: whether secrets are compared in constant time. The case hands the
-    provider a header's text, and your `Secret` options, that notice being compared by `==`, `in` or `startswith`, also
-    in parts made by slicing, `partition`, `split`, `strip` or `encode`. What came out of a regular expression or was
-    decoded is followed no further. `Secret.matches` and `hmac.compare_digest` are the ways that are right.
+    The contract can check only in part that secrets are compared in constant time. One case passes headers, and your
+    `Secret` options, as text that records comparisons by `==`, `in` or `startswith`, also of parts made by slicing,
+    `partition`, `split`, `strip` or `encode`. It does not record comparisons of text from a regular expression or a
+    decoder. Compare secrets with `Secret.matches` or `hmac.compare_digest`.
     """
 
     hook = "jimsapi_auth_provider"
@@ -85,7 +85,7 @@ class AuthProviderContract(PluginContract):
     @property
     def good(self) -> Mapping[str, Credential]:
         """Valid credentials, by the subject of the identity that they give. Declare two or more if possible."""
-        raise self.undeclared("good", 'the headers that admit, by subject: {"holder": {"x-ticket": "sesame"}}')
+        raise self.undeclared("good", 'valid headers by subject: {"holder": {"x-ticket": "sesame"}}')
 
     @property
     def secrets(self) -> Sequence[str]:
@@ -105,7 +105,7 @@ class AuthProviderContract(PluginContract):
     @property
     def wrong(self) -> Sequence[Credential]:
         """Well-formed credentials that are not valid."""
-        raise self.undeclared("wrong", "credentials of its kind that are not right")
+        raise self.undeclared("wrong", "credentials of its kind that are not valid")
 
     @property
     def expired(self) -> Sequence[Credential] | DoesNotApply:
@@ -115,7 +115,7 @@ class AuthProviderContract(PluginContract):
     @property
     def denied(self) -> Sequence[Credential] | DoesNotApply:
         """Valid credentials of a holder who has no access."""
-        raise self.undeclared("denied", "good credentials of somebody who may not enter, or DoesNotApply(why)")
+        raise self.undeclared("denied", "valid credentials of a holder without access, or DoesNotApply(why)")
 
     @property
     def half_configured(self) -> Sequence[Mapping[str, Any]] | DoesNotApply:
@@ -125,7 +125,7 @@ class AuthProviderContract(PluginContract):
     @property
     def outage(self) -> Callable[[], AbstractAsyncContextManager[Any]] | DoesNotApply:
         """Return an async context manager in which the service that the provider calls is unavailable."""
-        raise self.undeclared("outage", "an async context manager that takes away what it asks, or DoesNotApply(why)")
+        raise self.undeclared("outage", "an async context manager that stops its service, or DoesNotApply(why)")
 
     # Configuration
 
@@ -133,11 +133,11 @@ class AuthProviderContract(PluginContract):
         api = self.api()
         async with api.lifespan():
             assert api.composition is not None
-            asked = [one for one in api.composition.providers if self.is_mine(one.entry)]
-            assert len(asked) == 1
-            name = asked[0].name
-        alone = {**self.settings, "auth_order": name}
-        async with self.api(alone).lifespan():
+            providers = [one for one in api.composition.providers if self.is_mine(one.entry)]
+            assert len(providers) == 1
+            name = providers[0].name
+        only_this = {**self.settings, "auth_order": name}
+        async with self.api(only_this).lifespan():
             pass
 
     @needs("half_configured")
@@ -145,14 +145,14 @@ class AuthProviderContract(PluginContract):
         for given in self.examples("half_configured"):
             try:
                 async with self.client(given) as client:
-                    statuses = [(await ask(client, one)).status_code for one in ({}, *self.good.values())]
+                    statuses = [(await send(client, one)).status_code for one in ({}, *self.good.values())]
             except (RuntimeError, StartError):
                 continue  # a server that does not start admits no caller either
-            assert 200 not in statuses, f"with {sorted(given)} alone somebody enters"
+            assert 200 not in statuses, f"with {sorted(given)} alone, a caller is admitted"
 
     # Decisions
 
-    async def test_good_credentials_are_admitted_as_who_they_are(self) -> None:
+    async def test_good_credentials_are_admitted_with_their_subject(self) -> None:
         async with self.opened() as provider:
             for subject, credential in self.examples("good").items():
                 await self.admit(provider, subject, credential)
@@ -160,7 +160,7 @@ class AuthProviderContract(PluginContract):
     async def test_an_identity_is_well_formed(self) -> None:
         async with self.opened() as provider:
             for credential in self.good.values():
-                identity = await say(provider, credential)
+                identity = await decide(provider, credential)
                 assert isinstance(identity, Identity)
                 assert isinstance(identity.subject, str)
                 assert identity.subject.strip(), "its subject is empty"
@@ -171,16 +171,16 @@ class AuthProviderContract(PluginContract):
                     assert isinstance(identity.scopes, Collection)
                     assert all(isinstance(scope, str) and scope for scope in identity.scopes)
 
-    async def test_a_request_without_credentials_is_left_to_the_others(self) -> None:
+    async def test_a_request_without_credentials_is_left_to_other_providers(self) -> None:
         async with self.opened() as provider:
-            said = await say(provider, {})
-            assert said is None, f"no header at all gave {described(said)}"
+            decision = await decide(provider, {})
+            assert decision is None, f"a request without credentials resulted in {described(decision)}"
 
-    async def test_credentials_of_another_kind_are_left_to_the_others(self) -> None:
+    async def test_credentials_of_another_kind_are_left_to_other_providers(self) -> None:
         async with self.opened() as provider:
             for number, credential in enumerate(self.examples("foreign")):
-                said = await say(provider, credential)
-                assert said is None, f"foreign[{number}] gave {described(said)}"
+                decision = await decide(provider, credential)
+                assert decision is None, f"foreign[{number}] resulted in {described(decision)}"
 
     @needs("malformed")
     async def test_malformed_credentials_are_invalid(self) -> None:
@@ -197,7 +197,7 @@ class AuthProviderContract(PluginContract):
         await self.expect("expired", InvalidCredentials)
 
     @needs("denied")
-    async def test_who_may_not_enter_is_denied(self) -> None:
+    async def test_holders_without_access_are_denied(self) -> None:
         await self.expect("denied", AccessDenied)
 
     async def test_empty_credentials_are_not_admitted(self) -> None:
@@ -217,22 +217,24 @@ class AuthProviderContract(PluginContract):
                         others = [header for header in raw(credential) if header[0] != name]
                         answer = await client.get(PATH, headers=[*others, *((name, one) for one in pair)])
                         assert answer.status_code in (400, 401, 403), (
-                            f"{subject} entered with two headers {name.decode()} that differ: refuse a header that "
-                            "comes twice, for a proxy may believe the other one"
+                            f"{subject} was admitted with two headers {name.decode()} that differ: reject a header "
+                            "that comes twice, because a proxy may use the other one"
                         )
 
     # Concurrent and cancelled calls
 
-    async def test_many_at_once_get_their_own_answers(self) -> None:
+    async def test_concurrent_calls_get_their_own_answers(self) -> None:
         async with self.opened() as provider:
-            crowd: list[tuple[str | None, Credential]] = [*self.good.items(), *((None, one) for one in self.wrong)] * 20
-            answers = await asyncio.gather(*(say(provider, credential) for _, credential in crowd))
-            for (subject, _), answer in zip(crowd, answers, strict=True):
+            calls: list[tuple[str | None, Credential]] = [*self.good.items(), *((None, one) for one in self.wrong)] * 20
+            decisions = await asyncio.gather(*(decide(provider, credential) for _, credential in calls))
+            for (subject, _), decision in zip(calls, decisions, strict=True):
                 if subject is None:
-                    assert isinstance(answer, InvalidCredentials), f"in a crowd wrong ones gave {described(answer)}"
+                    assert isinstance(decision, InvalidCredentials), (
+                        f"wrong credentials resulted in {described(decision)}"
+                    )
                 else:
-                    assert isinstance(answer, Identity), f"in a crowd {subject} got {described(answer)}"
-                    assert answer.subject == subject, "in a crowd somebody got the identity of another"
+                    assert isinstance(decision, Identity), f"{subject} got {described(decision)}"
+                    assert decision.subject == subject, f"{subject} got the identity of another caller"
 
     async def test_a_call_that_is_cancelled_ends_and_the_next_one_works(self) -> None:
         async with nothing_left(), self.opened() as provider:
@@ -246,17 +248,19 @@ class AuthProviderContract(PluginContract):
     async def test_in_an_outage_it_is_unavailable_and_admits_nobody(self) -> None:
         async with self.opened() as provider, self._outage():
             for credential in self.good.values():
-                said = await say(provider, credential)
-                assert isinstance(said, AuthUnavailable), f"in an outage good credentials gave {described(said)}"
+                decision = await decide(provider, credential)
+                assert isinstance(decision, AuthUnavailable), f"good credentials resulted in {described(decision)}"
             for credential in self.wrong:
-                said = await say(provider, credential)
-                assert isinstance(said, AuthUnavailable | InvalidCredentials), f"it gave {described(said)}"
+                decision = await decide(provider, credential)
+                assert isinstance(decision, AuthUnavailable | InvalidCredentials), (
+                    f"it resulted in {described(decision)}"
+                )
 
     @needs("outage")
-    async def test_in_an_outage_the_server_answers_503_and_when_to_come_back(self) -> None:
+    async def test_in_an_outage_the_server_answers_503_with_retry_after(self) -> None:
         async with self.client() as client, self._outage():
             for credential in self.good.values():
-                answer = await ask(client, credential)
+                answer = await send(client, credential)
                 assert answer.status_code == 503
                 assert answer.headers["retry-after"].isdigit()
 
@@ -267,10 +271,10 @@ class AuthProviderContract(PluginContract):
 
     # Secrets
 
-    def test_each_good_credential_holds_a_secret(self) -> None:
+    def test_each_good_credential_contains_a_secret(self) -> None:
         for subject, credential in self.examples("good").items():
             assert list(_with_another_secret(credential, self.secrets)), (
-                f"none of `secrets` is in the credentials of {subject}: what of them must nobody else know?"
+                f"the credentials of {subject} contain none of `secrets`: declare their secret part"
             )
         assert all(len(secret) >= 4 for secret in self.secrets), "shorter secrets are found in every text"
 
@@ -279,7 +283,7 @@ class AuthProviderContract(PluginContract):
         async with self.opened(self.watched_settings(seen)) as provider:
             seen.clear()  # callers cannot time the comparisons of the start
             for credential in self.near_misses():
-                await say(provider, credential, WatchedConnection(scope(credential), secrets, seen))
+                await decide(provider, credential, WatchedConnection(scope(credential), secrets, seen))
         assert not seen, f"a secret was compared by {', '.join(seen)}: use Secret.matches or hmac.compare_digest"
 
     def watched_settings(self, seen: list[str]) -> dict[str, Any]:
@@ -290,20 +294,20 @@ class AuthProviderContract(PluginContract):
                 return [watched(one) for one in value]
             return WatchedSecret(value.reveal() if isinstance(value, Secret) else value, self.secrets, seen)
 
-        hidden = {spec.key for spec in self.own_specs() if spec.type is Secret}
-        return {key: watched(value) if key in hidden else value for key, value in self.settings.items()}
+        secret_keys = {spec.key for spec in self.own_specs() if spec.type is Secret}
+        return {key: watched(value) if key in secret_keys else value for key, value in self.settings.items()}
 
     async def test_no_secret_is_logged_raised_or_shown(self, shown: Shown) -> None:
-        refused = [*self.near_misses(), *self.wrong, *listed(self.malformed), *listed(self.expired)]
-        asked: list[Credential] = [*self.good.values(), *refused, *listed(self.denied), *self.changed(_beyond_ascii)]
+        invalid = [*self.near_misses(), *self.wrong, *listed(self.malformed), *listed(self.expired)]
+        sent: list[Credential] = [*self.good.values(), *invalid, *listed(self.denied), *self.changed(_beyond_ascii)]
         async with self.opened() as provider:
             shown.keep(provider, getattr(provider, "challenge", ""))
-            for credential in asked:
-                shown.keep(await say(provider, credential))
+            for credential in sent:
+                shown.keep(await decide(provider, credential))
         async with self.client() as client:
-            shown.keep(*[(await ask(client, credential)).text for credential in asked])
+            shown.keep(*[(await send(client, credential)).text for credential in sent])
         shown.keep(*self.options())
-        shown.must_not_hold([*self.secrets, *(_nearly(secret) for secret in self.secrets)])
+        shown.must_not_hold([*self.secrets, *(_with_other_end(secret) for secret in self.secrets)])
 
     def own_specs(self) -> Iterator[Any]:
         """Return the options that the plugin's distribution declares."""
@@ -321,33 +325,33 @@ class AuthProviderContract(PluginContract):
 
     # Behind a server
 
-    async def test_the_server_lets_in_whom_it_admits_and_says_who_let_them_in(self) -> None:
+    async def test_the_server_admits_its_callers_and_names_the_provider(self) -> None:
         api = self.api()
         async with self.client(api=api) as client:
             assert api.composition is not None
             [built] = [one for one in api.composition.providers if self.is_mine(one.entry)]
             for subject, credential in self.good.items():
-                answer = await ask(client, credential)
+                answer = await send(client, credential)
                 assert answer.status_code == 200, f"{subject} got {answer.status_code}"
-                who = {"subject": subject, "provider": built.name, "distribution": built.entry.distribution}
-                assert answer.json() == who
+                expected = {"subject": subject, "provider": built.name, "distribution": built.entry.distribution}
+                assert answer.json() == expected
 
     async def test_the_server_answers_401_to_others_with_a_well_formed_challenge(self) -> None:
         async with self.opened() as provider:
             challenge = getattr(provider, "challenge", None)
         if challenge is not None:
-            assert _CHALLENGE.fullmatch(challenge), f"{challenge!r} is no challenge (RFC 9110, 11.3)"
+            assert _CHALLENGE.fullmatch(challenge), f"{challenge!r} is not a challenge (RFC 9110, 11.3)"
         async with self.client() as client:
             for credential in ({}, *self.wrong, *listed(self.malformed), *listed(self.expired)):
-                answer = await ask(client, credential)
+                answer = await send(client, credential)
                 assert answer.status_code == 401
                 assert answer.headers.get("www-authenticate", "").startswith(challenge or "")
 
     @needs("denied")
-    async def test_the_server_answers_403_to_whom_it_denies(self) -> None:
+    async def test_the_server_answers_403_to_denied_callers(self) -> None:
         async with self.client() as client:
             for credential in self.examples("denied"):
-                assert (await ask(client, credential)).status_code == 403
+                assert (await send(client, credential)).status_code == 403
 
     # Helpers of the cases
 
@@ -356,20 +360,20 @@ class AuthProviderContract(PluginContract):
 
     async def admit(self, provider: Any, subject: str, credential: Credential) -> None:
         """Fail unless these valid credentials are admitted with their subject."""
-        identity = await say(provider, credential)
-        assert isinstance(identity, Identity), f"the credentials of {subject} gave {described(identity)}"
+        identity = await decide(provider, credential)
+        assert isinstance(identity, Identity), f"the credentials of {subject} resulted in {described(identity)}"
         assert identity.subject == subject
 
     async def expect(self, name: str, refusal: type[Exception]) -> None:
         """Fail unless the provider refuses each example of `name` with `refusal`."""
-        for number, said in await self.answers(self.examples(name)):
-            assert isinstance(said, refusal), f"{name}[{number}] gave {described(said)}"
+        for number, decision in await self.answers(self.examples(name)):
+            assert isinstance(decision, refusal), f"{name}[{number}] resulted in {described(decision)}"
 
     async def never_admit(self, credentials: Sequence[Credential]) -> None:
         """Fail unless the provider leaves each to other providers, or refuses it with one of the two regular errors."""
-        for number, said in await self.answers(credentials):
-            assert said is None or isinstance(said, InvalidCredentials | AccessDenied), (
-                f"{shortened(credentials[number])} gave {described(said)}"
+        for number, decision in await self.answers(credentials):
+            assert decision is None or isinstance(decision, InvalidCredentials | AccessDenied), (
+                f"{shortened(credentials[number])} resulted in {described(decision)}"
             )
 
     async def answers(self, credentials: Sequence[Credential]) -> list[tuple[int, Any]]:
@@ -379,12 +383,12 @@ class AuthProviderContract(PluginContract):
         a provider with a cache may confuse them.
         """
         async with self.opened() as provider:
-            said = [(number, await say(provider, credential)) for number, credential in enumerate(credentials)]
+            decisions = [(number, await decide(provider, credential)) for number, credential in enumerate(credentials)]
         async with self.opened() as provider:
             for subject, good in self.examples("good").items():
                 await self.admit(provider, subject, good)
-                said += [(number, await say(provider, credential)) for number, credential in enumerate(credentials)]
-        return said
+                decisions += [(number, await decide(provider, one)) for number, one in enumerate(credentials)]
+        return decisions
 
     def changed(self, change: Callable[[bytes], list[bytes]]) -> list[Credential]:
         """Return the valid credentials, with one header at a time changed in each of these ways."""
@@ -398,7 +402,7 @@ class AuthProviderContract(PluginContract):
     def near_misses(self) -> list[Credential]:
         """Return the valid credentials, with the last character of one secret at a time changed."""
         return [
-            missed for credential in self.good.values() for missed in _with_another_secret(credential, self.secrets)
+            changed for credential in self.good.values() for changed in _with_another_secret(credential, self.secrets)
         ]
 
     def client(self, given: Mapping[str, Any] | None = None, *, api: Api | None = None) -> TestClient:
@@ -406,7 +410,7 @@ class AuthProviderContract(PluginContract):
         served = api or self.api(given)
 
         @served.get(PATH)
-        async def who(request: Request) -> JSONResponse:
+        async def identity(request: Request) -> JSONResponse:
             admission = request.admission
             return JSONResponse(
                 {
@@ -448,7 +452,7 @@ def connection(credential: Credential) -> Connection:
     return Connection(scope(credential))
 
 
-async def say(provider: Any, credential: Credential, caller: Connection | None = None) -> Any:
+async def decide(provider: Any, credential: Credential, caller: Connection | None = None) -> Any:
     """Return the provider's decision: an identity, None, or the exception that it raised."""
     try:
         return await within(provider.authenticate(caller or connection(credential)))
@@ -456,16 +460,16 @@ async def say(provider: Any, credential: Credential, caller: Connection | None =
         return error
 
 
-async def ask(client: TestClient, credential: Credential) -> httpx.Response:
+async def send(client: TestClient, credential: Credential) -> httpx.Response:
     """Return the server's response to a request with these credentials."""
     return await client.get(PATH, headers=raw(credential))
 
 
-def described(said: object) -> str:
+def described(decision: object) -> str:
     """Describe a provider's decision for a failure message."""
-    if said is None:
+    if decision is None:
         return "None"
-    return "an identity" if isinstance(said, Identity) else type(said).__name__
+    return "an identity" if isinstance(decision, Identity) else type(decision).__name__
 
 
 def shortened(credential: Credential) -> str:
@@ -484,16 +488,20 @@ def _enlarged(value: bytes) -> list[bytes]:
 
 def _beyond_ascii(value: bytes) -> list[bytes]:
     """Return variants of a header's value with non-ASCII bytes (RFC 9110, 5.5)."""
-    scheme, space, rest = value.rpartition(b" ")
+    scheme, space, token = value.rpartition(b" ")
     start = scheme + space
     # `base64` ignores other characters. `str.isdigit` accepts a superscript, and `int` does not.
     added = ["é".encode(), "é".encode("latin-1"), b"\xff\xfe", "²".encode("latin-1"), b"\xa0", "漢🦊".encode()]
-    changed = [*(value + one for one in added), *(start + one + rest for one in added), *(start + one for one in added)]
+    changed = [
+        *(value + one for one in added),
+        *(start + one + token for one in added),
+        *(start + one for one in added),
+    ]
     superscript = re.sub(rb"[0-9]", "²".encode("latin-1"), value, count=1)
     return changed if superscript == value else [*changed, superscript]
 
 
-def _nearly(secret: str) -> str:
+def _with_other_end(secret: str) -> str:
     """Return the secret with another last character, such that it also decodes differently as base64.
 
     The low bits of the last character may be unused in base64 (RFC 4648, 3.5), but not the highest two.
@@ -508,4 +516,4 @@ def _with_another_secret(credential: Credential, secrets: Sequence[str]) -> Iter
         sent = value if isinstance(value, bytes) else value.encode()
         for secret in secrets:
             if secret.encode() in sent:
-                yield {**credential, name: sent.replace(secret.encode(), _nearly(secret).encode())}
+                yield {**credential, name: sent.replace(secret.encode(), _with_other_end(secret).encode())}

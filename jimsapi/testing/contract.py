@@ -1,4 +1,4 @@
-"""The base of the contracts: it finds and builds a plugin, skips cases that do not apply, and checks for leaks."""
+"""The base of the contracts: it finds and builds a plugin, omits cases that do not apply, and checks for leaks."""
 
 import asyncio
 import gc
@@ -48,7 +48,7 @@ class DoesNotApply:
 
 
 def needs(*examples: str) -> Callable[[Function], Function]:
-    """Mark a case that needs these examples. It is skipped if one of them is `DoesNotApply`."""
+    """Mark a case that needs these examples. It does not run if one of them is `DoesNotApply`."""
 
     def mark(case: Function) -> Function:
         case.needs = examples  # type: ignore[attr-defined] # a mark on the function, as pytest's are
@@ -74,9 +74,9 @@ class PluginContract:
             if inherited is not None and not hasattr(inherited, "needs"):
                 continue  # the subclass has replaced the case
             examples = [inspect.getattr_static(cls, example) for example in case.needs]
-            wanted = None if any(isinstance(one, DoesNotApply) for one in examples) else case
-            if wanted is not inherited:
-                setattr(cls, name, wanted)
+            applicable = None if any(isinstance(one, DoesNotApply) for one in examples) else case
+            if applicable is not inherited:
+                setattr(cls, name, applicable)
 
     # Declarations of a subclass
 
@@ -129,15 +129,15 @@ class PluginContract:
         """Return the objects that the installed plugin's hook builds with these options, before they are entered."""
         plugins = PluginManager(builtin_plugins())
         settings = resolved(plugins, given)
-        asked = [one for one in plugins.implementations(self.hook) if self.is_mine(one.entry)]
-        assert asked, f"no plugin of {self.distribution} implements {self.hook}"
-        return [built for built in (one(settings=settings) for one in asked) if built is not None]
+        hooks = [one for one in plugins.implementations(self.hook) if self.is_mine(one.entry)]
+        assert hooks, f"no plugin of {self.distribution} implements {self.hook}"
+        return [built for built in (hook(settings=settings) for hook in hooks) if built is not None]
 
     @asynccontextmanager
     async def opened(self, given: Mapping[str, Any] | None = None) -> AsyncIterator[Any]:
         """Return the object that the plugin builds, entered if it is an async context manager."""
         built = self.build(self.settings if given is None else given)
-        assert len(built) == 1, f"configured, {self.distribution} builds {len(built)} things for {self.hook}"
+        assert len(built) == 1, f"configured, {self.distribution} builds {len(built)} objects for {self.hook}"
         if not isinstance(built[0], AbstractAsyncContextManager):
             yield built[0]
             return
@@ -171,9 +171,9 @@ class PluginContract:
         async with self.opened() as built:
             name = getattr(built, "name", None)
             assert isinstance(name, str), "it has no name"
-            assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name), f"{name!r} is no word for an option or a label"
+            assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name), f"{name!r} cannot be used in an option or a label"
 
-    async def test_it_can_be_left_and_built_anew(self) -> None:
+    async def test_it_can_be_closed_and_built_again(self) -> None:
         for _ in range(2):
             async with nothing_left(), self.opened() as built:
                 await self.use(built)
@@ -218,7 +218,7 @@ class Shown:
 
 
 async def repeat(ctx: ThreadContext) -> None:
-    """The pipeline behind the tests."""
+    """The pipeline of the server under test."""
     ctx.send_message(f"You said: {ctx.get_last_user_message()}")
 
 
@@ -262,8 +262,8 @@ async def nothing_left() -> AsyncIterator[None]:
 async def tasks_settled(before: set[asyncio.Task[Any]]) -> None:
     """Wait until only the tasks of `before` run. Fails after `SETTLES_WITHIN` seconds."""
     until = asyncio.get_running_loop().time() + SETTLES_WITHIN
-    while left := [task for task in asyncio.all_tasks() - before if not task.done()]:
-        assert asyncio.get_running_loop().time() < until, f"tasks were left running: {left}"
+    while running := [task for task in asyncio.all_tasks() - before if not task.done()]:
+        assert asyncio.get_running_loop().time() < until, f"tasks were left running: {running}"
         await asyncio.sleep(0.001)
 
 
@@ -284,8 +284,8 @@ async def cancel_in_mid_call(call: Callable[[], Awaitable[Any]], times: int = 25
         try:
             await within(asyncio.wait({task}))
         except TimeoutError:
-            raise AssertionError("a call that was cancelled goes on") from None
-        assert task.cancelled() or not in_mid_call, f"a call that was cancelled went on and gave {_outcome(task)}"
+            raise AssertionError("a cancelled call continues") from None
+        assert task.cancelled() or not in_mid_call, f"a cancelled call continued and returned {_outcome(task)}"
         steps = steps % MOST_STEPS + 1 if in_mid_call else 1
     await tasks_settled(before)
 

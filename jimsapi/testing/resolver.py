@@ -26,7 +26,7 @@ from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import ByExternalId, ById, Latest, New, RunPlan
 from jimsapi.threads.store import ThreadStore
 
-SAID = "Ann's cat is called Mephistopheles"
+MESSAGE = "Ann's cat is called Mephistopheles"
 """Text that must not appear in a log."""
 
 
@@ -40,8 +40,8 @@ class ThreadResolverContract(PluginContract):
             claimed = (Inbound(contact_id="ann", message="hi"),)
             left = DoesNotApply("it leaves only messages that name a thread")
 
-    pytest then runs every case against the plugin as it is installed. `claimed` are messages that may be anybody's
-    first: the server must answer them.
+    pytest then runs every case against the installed plugin. Each of `claimed` may be the first message of its contact:
+    the server must answer it.
     """
 
     hook = "jimsapi_thread_resolver"
@@ -61,12 +61,12 @@ class ThreadResolverContract(PluginContract):
         """Messages that the resolver leaves to the next resolver."""
         raise self.undeclared("left", "messages that it leaves to the next resolver, or DoesNotApply(why)")
 
-    async def test_it_gives_selectors_for_the_messages_that_it_claims(self) -> None:
+    async def test_it_returns_selectors_for_the_messages_that_it_claims(self) -> None:
         async with self.opened() as resolver:
             for number, inbound in enumerate(self.examples("claimed")):
                 selectors = await within(resolver.resolve(inbound))
-                assert isinstance(selectors, list | tuple), f"claimed[{number}] gave a {type(selectors).__name__}"
-                assert selectors, f"claimed[{number}] gave no selector: no thread can match"
+                assert isinstance(selectors, list | tuple), f"claimed[{number}] returned a {type(selectors).__name__}"
+                assert selectors, f"claimed[{number}] returned no selector: no thread can match"
                 assert all(isinstance(one, ById | ByExternalId | Latest | New) for one in selectors)
 
     @needs("left")
@@ -75,19 +75,19 @@ class ThreadResolverContract(PluginContract):
             for number, inbound in enumerate(self.examples("left")):
                 assert await within(resolver.resolve(inbound)) is None, f"left[{number}] was claimed"
 
-    async def test_a_message_that_names_a_thread_goes_nowhere_else(self) -> None:
+    async def test_a_message_that_names_a_thread_enters_no_other_thread(self) -> None:
         named = uuid7()
         async with self.opened() as resolver:
             for inbound in self.claimed:
                 selectors = await within(resolver.resolve(msgspec.structs.replace(inbound, thread_id=named)))
-                assert selectors is None or list(selectors) == [ById(named)], "the thread that the caller named is lost"
+                assert selectors is None or list(selectors) == [ById(named)], "it ignores the named thread"
 
     @needs("separates_contacts")
     async def test_two_contacts_never_share_a_thread(self) -> None:
         await self.expect_separate(["ann", "ben", "", "Ann", "ann ", "ann:ben", "漢"], at_once=False)
 
     @needs("separates_contacts")
-    async def test_many_at_once_get_their_own_threads(self) -> None:
+    async def test_concurrent_messages_get_their_own_threads(self) -> None:
         await self.expect_separate([f"contact {number}" for number in range(50)], at_once=True)
 
     async def expect_separate(self, contacts: Sequence[str], *, at_once: bool) -> None:
@@ -105,7 +105,7 @@ class ThreadResolverContract(PluginContract):
                 found = [thread for thread in threads if thread is not None]
                 assert len(set(found)) == len(found), "two contacts share a thread: put the contact into external ids"
 
-    async def test_any_message_that_the_server_takes_can_be_resolved(self) -> None:
+    async def test_any_message_that_the_server_accepts_can_be_resolved(self) -> None:
         contacts = ["", "🦊 Ümläut", "x" * MAX_CONTACT_ID, "a'b\"c;--", "a\nb"]
         async with self.opened() as resolver:
             for inbound in self.claimed:
@@ -113,10 +113,10 @@ class ThreadResolverContract(PluginContract):
                     await within(resolver.resolve(msgspec.structs.replace(inbound, contact_id=contact)))
                 for text in ("", "x" * 100_000, "\u2028"):
                     await within(resolver.resolve(msgspec.structs.replace(inbound, message=text)))
-                odd = msgspec.structs.replace(inbound, thread_config={"a": [None, {}]}, event_type="ui.click")
-                await within(resolver.resolve(odd))
+                unusual = msgspec.structs.replace(inbound, thread_config={"a": [None, {}]}, event_type="ui.click")
+                await within(resolver.resolve(unusual))
 
-    async def test_a_message_is_left_as_it_is(self) -> None:
+    async def test_a_message_is_not_changed(self) -> None:
         async with self.opened() as resolver:
             for inbound in self.claimed:
                 before = copy.deepcopy(inbound)
@@ -128,12 +128,12 @@ class ThreadResolverContract(PluginContract):
             await cancel_in_mid_call(lambda: resolver.resolve(self.claimed[0]))
             await self.use(resolver)
 
-    async def test_nothing_that_was_said_is_logged(self, shown: Shown) -> None:
+    async def test_the_text_of_messages_is_not_logged(self, shown: Shown) -> None:
         async with self.opened() as resolver:
             for inbound in self.claimed:
-                await within(resolver.resolve(msgspec.structs.replace(inbound, message=SAID)))
+                await within(resolver.resolve(msgspec.structs.replace(inbound, message=MESSAGE)))
             shown.keep(resolver)
-        shown.must_not_hold([SAID])
+        shown.must_not_hold([MESSAGE])
 
     async def test_a_server_answers_the_messages_that_it_claims(self) -> None:
         async with TestClient(self.api()) as client:

@@ -22,7 +22,7 @@ from jimsapi.testing.contract import (
 from jimsapi.threads.event import ASSISTANT_MESSAGE, THREAD_CREATED, USER_MESSAGE, Event
 from jimsapi.threads.ids import uuid7
 
-SAID = "Ann's cat is called Mephistopheles"
+MESSAGE = "Ann's cat is called Mephistopheles"
 """Text that must not appear in a log."""
 
 
@@ -44,8 +44,8 @@ class EventSinkContract(PluginContract):
             async def arrived(self):
                 return [json.loads(line)["id"] for line in self.path.read_text().splitlines()]
 
-    pytest then runs every case against the plugin as it is installed. `arrived` is asked after the sink was left, so
-    that it may write late; each case is to find an empty place.
+    pytest then runs every case against the installed plugin. `arrived` is called after the sink was closed, so the sink
+    may write late. The destination must be empty at the start of each case.
     """
 
     hook = "jimsapi_event_sink"
@@ -58,7 +58,7 @@ class EventSinkContract(PluginContract):
     @property
     def outage(self) -> Callable[[], AbstractAsyncContextManager[Any]] | DoesNotApply:
         """Return an async context manager in which the destination of the events is unavailable."""
-        raise self.undeclared("outage", "an async context manager that takes its place away, or DoesNotApply(why)")
+        raise self.undeclared("outage", "an async context manager that stops its destination, or DoesNotApply(why)")
 
     async def arrived(self) -> Sequence[str]:
         """Return the events that have arrived, in order: for each the text that `mark_of` returns for it."""
@@ -86,14 +86,14 @@ class EventSinkContract(PluginContract):
         events += [make_event("ü" * 255, {}), make_event("state.set.mood", "gay"), make_event("a\tb", {})]
         await self.expect_arrival([events])
 
-    async def test_events_are_left_as_they_are_for_the_other_sinks(self) -> None:
+    async def test_events_are_not_changed_for_the_other_sinks(self) -> None:
         events = make_events(3)
         before = copy.deepcopy(events)
         async with self.opened() as sink:
             await within(sink.deliver(events))
         assert events == before
 
-    async def test_what_is_cut_off_in_mid_delivery_does_not_stop_the_next_batch(self) -> None:
+    async def test_a_cancelled_delivery_does_not_stop_the_next_batch(self) -> None:
         later = make_events(5)
         async with nothing_left():
             async with self.opened() as sink:
@@ -113,7 +113,7 @@ class EventSinkContract(PluginContract):
                     failed = True
                 else:
                     failed = False
-            assert failed, "in an outage a batch passed for delivered: raise, so that it is counted as lost"
+            assert failed, "in an outage, a batch is counted as delivered: raise, so that it is counted as failed"
             await within(sink.deliver(later))
         assert list(await self.arrived())[-5:] == [self.mark_of(event) for event in later]
 
@@ -122,13 +122,13 @@ class EventSinkContract(PluginContract):
         assert not isinstance(outage, DoesNotApply)
         return outage()
 
-    async def test_nothing_that_was_said_is_logged_and_no_secret(self, shown: Shown) -> None:
+    async def test_neither_messages_nor_secrets_are_logged(self, shown: Shown) -> None:
         async with self.opened() as sink:
-            await within(sink.deliver([make_event(USER_MESSAGE, {"role": "user", "content": SAID})]))
+            await within(sink.deliver([make_event(USER_MESSAGE, {"role": "user", "content": MESSAGE})]))
             shown.keep(sink)
-        shown.must_not_hold([SAID, *self.secrets])
+        shown.must_not_hold([MESSAGE, *self.secrets])
 
-    async def test_a_server_gives_it_every_stored_event(self) -> None:
+    async def test_a_server_delivers_every_stored_event(self) -> None:
         api = self.api()
         async with TestClient(api) as client:
             assert await chat(client, "hi") == 200
@@ -142,7 +142,7 @@ class EventSinkContract(PluginContract):
         await within(sink.deliver(make_events(1)))
 
     async def expect_arrival(self, batches: Sequence[Sequence[Event]]) -> None:
-        """Deliver the batches one after another, leave the sink, and fail unless all events have arrived."""
+        """Deliver the batches one after another, close the sink, and fail unless all events have arrived."""
         async with self.opened() as sink:
             for batch in batches:
                 await within(sink.deliver(batch))

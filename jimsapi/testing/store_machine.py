@@ -1,4 +1,4 @@
-"""Compares a store with a model in plain dicts: after random histories both must give the same results.
+"""Compares a store with a model in plain dicts: after random histories, both must return the same results.
 
 The model implements every rule itself. It must not call `jimsapi.threads.transitions`, as the stores do, since a wrong
 rule would then be compared with itself.
@@ -72,8 +72,8 @@ _contacts = st.sampled_from(CONTACTS)
 _owners = st.sampled_from(OWNERS)
 _picks = st.integers(0, 11)
 _counts = st.integers(0, 3)
-_WAYS = ("usual", "new", "external", "id", "own id", "own id or new", "active", "quiet", "any", "last")
-_seldom = st.sampled_from([False, False, False, True])
+_SELECTIONS = ("usual", "new", "external", "id", "own id", "own id or new", "active", "quiet", "any", "last")
+_rarely = st.sampled_from([False, False, False, True])
 
 
 @dataclass(eq=False)
@@ -147,7 +147,7 @@ def run_store_machine(
     )
 
 
-class _Insisting:
+class _RetryingStore:
     """A store whose methods retry while the store is unavailable, as the run service does."""
 
     def __init__(self, store: ThreadStore) -> None:
@@ -156,7 +156,7 @@ class _Insisting:
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         method = getattr(self._store, name)
 
-        async def insist(*arguments: Any) -> Any:
+        async def call(*arguments: Any) -> Any:
             async with asyncio.timeout(RECOVERS_WITHIN):
                 while True:
                     try:
@@ -164,7 +164,7 @@ class _Insisting:
                     except StoreUnavailable:
                         await asyncio.sleep(0.01)
 
-        return insist
+        return call
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -184,7 +184,7 @@ class StoreMachine(RuleBasedStateMachine):
         self._adopt = adopt
         self._disturb = disturb
         self._opened_store = self._do(self._opened.__aenter__())
-        self.store = cast(ThreadStore, _Insisting(self._opened_store))
+        self.store = cast(ThreadStore, _RetryingStore(self._opened_store))
         self.threads: list[_Thread] = []
         self.runs: list[_Run] = []
         self.forgotten: list[UUID] = []
@@ -208,7 +208,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @initialize(owner=_owners, waiting=_counts, background=st.booleans(), greets=st.booleans())
     def begin(self, owner: UUID, waiting: int, background: bool, greets: bool) -> None:
-        """Begin with a thread of some runs with keys, which most rules need."""
+        """Begin with a thread that has some runs with keys, since most rules need one."""
         for number in range(1 + waiting):
             selectors: tuple[Selector, ...] = (Latest(), New())
             key = Idempotency(uuid7(), BODY)
@@ -217,14 +217,14 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(
         contact=_contacts,
         owner=_owners,
-        way=st.sampled_from(_WAYS),
+        selection=st.sampled_from(_SELECTIONS),
         pick=_picks,
         greets=st.booleans(),
         background=st.booleans(),
         keyed=st.booleans(),
     )
     def accept(
-        self, contact: str, owner: UUID, way: str, pick: int, greets: bool, background: bool, keyed: bool
+        self, contact: str, owner: UUID, selection: str, pick: int, greets: bool, background: bool, keyed: bool
     ) -> None:
         named = ById(self._thread_id(pick))
         selectors: tuple[Selector, ...] = {
@@ -238,8 +238,8 @@ class StoreMachine(RuleBasedStateMachine):
             "quiet": (Latest(NEVER), New()),
             "any": (ById(uuid7()), ByExternalId("y"), Latest(NEVER), Latest(), named),
             "last": (Latest(),),
-        }[way]
-        acting_for = contact if way in ("external", "own id", "own id or new", "any") else None
+        }[selection]
+        acting_for = contact if selection in ("external", "own id", "own id or new", "any") else None
         key = Idempotency(uuid7(), BODY) if keyed else None
         self._accept(self._plan(contact, owner, selectors, acting_for, pick, greets, background, key))
 
@@ -255,7 +255,7 @@ class StoreMachine(RuleBasedStateMachine):
         )
 
     @precondition(lambda self: self.keys)
-    @rule(owner=_owners, pick=_picks, background=st.booleans(), any_key=_seldom, other=_seldom, stranger=_seldom)
+    @rule(owner=_owners, pick=_picks, background=st.booleans(), any_key=_rarely, other=_rarely, stranger=_rarely)
     def repeat(self, owner: UUID, pick: int, background: bool, any_key: bool, other: bool, stranger: bool) -> None:
         """Repeat a request with its key: mostly an equal request, and mostly one without an answer."""
         keys = list(self.keys) if any_key else self._unanswered() or list(self.keys)
@@ -307,7 +307,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _accept(self, plan: RunPlan) -> None:
         key = plan.idempotency
-        before, refusal = self._ask_key(key)
+        before, refusal = self._check_key(key)
         thread: _Thread | None = None
         if before is not None:
             thread = before.thread
@@ -343,23 +343,23 @@ class StoreMachine(RuleBasedStateMachine):
             thread.events += run.entered()
         self._compare_acceptance(accepted, run)
 
-    def _ask_key(self, key: Idempotency | None) -> tuple[_Run | None, Exception | None]:
+    def _check_key(self, key: Idempotency | None) -> tuple[_Run | None, Exception | None]:
         """Return the run whose message is answered again, or the error for the message, or neither."""
         body, run = self.keys.get(key.key, (None, None)) if key is not None else (None, None)
         if key is None or run is None or run not in self.runs:
             return None, None
-        given_up = run.status is RunStatus.CANCELLED and not run.started
-        if given_up and not run.continues:
+        cancelled_before_start = run.status is RunStatus.CANCELLED and not run.started
+        if cancelled_before_start and not run.continues:
             return None, None
         if body != key.body:
             return None, KeyMismatch()
-        if given_up or run.status is RunStatus.INTERRUPTED:
+        if cancelled_before_start or run.status is RunStatus.INTERRUPTED:
             return run, None
         return None, KeyUsed(run.plan.run_id)
 
     def _select(self, plan: RunPlan) -> tuple[_Thread | None, Exception | None]:
         """Return the thread that the plan's selectors find (None: a new one), or the error for the message."""
-        asked_for: UUID | None = None
+        missing_id: UUID | None = None
         for selector in plan.selectors:
             found: list[_Thread] = []
             named: UUID | None = None
@@ -372,11 +372,11 @@ class StoreMachine(RuleBasedStateMachine):
                 case ByExternalId(external_id):
                     found = [one for one in self.threads if one.external_id == external_id]
                 case ById(thread_id):
-                    asked_for = named = thread_id
+                    missing_id = named = thread_id
                     found = [one for one in self.threads if one.thread_id == thread_id]
             if found:
                 return found[-1], self._refuse(plan, found[-1], named)
-        return None, ThreadNotFound(asked_for)
+        return None, ThreadNotFound(missing_id)
 
     def _refuse(self, plan: RunPlan, thread: _Thread, named: UUID | None = None) -> Exception | None:
         if plan.acting_for not in (None, thread.contact_id):
@@ -406,13 +406,13 @@ class StoreMachine(RuleBasedStateMachine):
             assert _pairs(accepted.snapshot.rows) == run.context()
 
     @precondition(lambda self: self.runs)
-    @rule(pick=_picks, stranger=_seldom, count=_counts, takes=_seldom, any_run=_seldom)
-    def start(self, pick: int, stranger: bool, count: int, takes: bool, any_run: bool) -> None:
+    @rule(pick=_picks, stranger=_rarely, count=_counts, reuses=_rarely, any_run=_rarely)
+    def start(self, pick: int, stranger: bool, count: int, reuses: bool, any_run: bool) -> None:
         run = self._pick(pick, None if any_run else RunStatus.QUEUED)
         if run.status is RunStatus.RUNNING and not stranger:
             return  # the result of a second start depends on the first; the contract has a case for it
         events = [NewEvent(uuid7(), "rag.greeted", b"{}") for _ in range(count)]
-        taken = takes and bool(run.thread.events)
+        taken = reuses and bool(run.thread.events)
         if taken:
             events.append(NewEvent(run.thread.events[0][0], "rag.greeted", b"{}"))
         call = self.store.start(run.plan.run_id, self._owner(run, stranger), events, ContextLimits())
@@ -437,19 +437,19 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.runs)
     @rule(
         pick=_picks,
-        stranger=_seldom,
+        stranger=_rarely,
         status=st.sampled_from([status for status in RunStatus if status not in OPEN]),
         kind=st.sampled_from(FailureKind),
         count=_counts,
-        takes=_seldom,
-        any_run=_seldom,
+        reuses=_rarely,
+        any_run=_rarely,
     )
     def finish(
-        self, pick: int, stranger: bool, status: RunStatus, kind: FailureKind, count: int, takes: bool, any_run: bool
+        self, pick: int, stranger: bool, status: RunStatus, kind: FailureKind, count: int, reuses: bool, any_run: bool
     ) -> None:
         run = self._pick(pick, None if any_run else RunStatus.RUNNING)
         events = [NewEvent(uuid7(), "comm.assistant_message", b'{"content":"Hi"}') for _ in range(count)]
-        taken = takes and bool(run.thread.events)
+        taken = reuses and bool(run.thread.events)
         if taken:
             events.append(NewEvent(run.thread.events[-1][0], "rag.x", b"{}"))
         failed = status is RunStatus.FAILED
@@ -540,7 +540,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.runs)
     @rule(pick=_picks, contact=st.none() | _contacts, caller=st.sampled_from(CALLERS))
-    def look(self, pick: int, contact: str | None, caller: UUID | None) -> None:
+    def read_run(self, pick: int, contact: str | None, caller: UUID | None) -> None:
         run = self._pick(pick)
         if contact not in (None, run.thread.contact_id) or caller not in (None, run.plan.caller):
             with pytest.raises(RunNotFound):
@@ -558,10 +558,10 @@ class StoreMachine(RuleBasedStateMachine):
         assert _pairs(seen.events) == run.sent
 
     @precondition(lambda self: self.threads)
-    @rule(pick=_picks, contact=st.none() | _contacts, really=_picks)
-    def delete_thread(self, pick: int, contact: str | None, really: int) -> None:
-        if really > 3:
-            return  # with frequent deletions a history would test little else
+    @rule(pick=_picks, contact=st.none() | _contacts, chance=_picks)
+    def delete_thread(self, pick: int, contact: str | None, chance: int) -> None:
+        if chance > 3:
+            return  # with frequent deletions, a history would test little else
         thread = self.threads[pick % len(self.threads)]
         assert thread.thread_id is not None
         call = self.store.delete_thread(thread.thread_id, contact)
@@ -571,9 +571,9 @@ class StoreMachine(RuleBasedStateMachine):
         else:
             assert self._do(call) == self._drop(thread)
 
-    @rule(contact=_contacts, really=_picks)
-    def delete_contact(self, contact: str, really: int) -> None:
-        if really > 3:
+    @rule(contact=_contacts, chance=_picks)
+    def delete_contact(self, contact: str, chance: int) -> None:
+        if chance > 3:
             return
         threads = [thread for thread in self.threads if thread.contact_id == contact]
         open_runs = self._do(self.store.delete_contact(contact))
@@ -590,15 +590,15 @@ class StoreMachine(RuleBasedStateMachine):
         self._opened_store.keep_keys = KEEP_KEYS
         self._forget(ended)
 
-    @rule(really=_picks)
-    def disturb(self, really: int) -> None:
-        if really <= 2:
+    @rule(chance=_picks)
+    def disturb(self, chance: int) -> None:
+        if chance <= 2:
             self._do(self._disturb(self._opened_store))
 
     # Invariants
 
     @invariant()
-    def everything_is_as_the_model_says(self) -> None:
+    def the_store_matches_the_model(self) -> None:
         self._do(self._compare())
 
     async def _compare(self) -> None:
@@ -615,10 +615,10 @@ class StoreMachine(RuleBasedStateMachine):
             assert sum(run.status is RunStatus.RUNNING for run in thread.open) <= 1
         known = {run.plan.run_id: run for run in self.runs}
         run_ids = [*known, *self.forgotten]
-        look = Outcome(RunStatus.FAILED)
+        outcome = Outcome(RunStatus.FAILED)
         stranger = uuid7()
         for run_id, seen in zip(
-            run_ids, await asyncio.gather(*[self.store.finish(one, stranger, look) for one in run_ids]), strict=True
+            run_ids, await asyncio.gather(*[self.store.finish(one, stranger, outcome) for one in run_ids]), strict=True
         ):
             run = known.get(run_id)
             expected = Settled(False, None, None) if run is None else Settled(False, run.status, run.thread.next_run())

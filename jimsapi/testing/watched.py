@@ -36,24 +36,24 @@ class _Watched:
     secrets: Sequence[str]
     seen: list[str]
 
-    def note(self, how: str, others: tuple[Any, ...]) -> None:
+    def record(self, how: str, others: tuple[Any, ...]) -> None:
         for other in others:
             for one in other if isinstance(other, tuple) else (other,):
                 if isinstance(one, str | bytes) and (_holds(one, self.secrets) or self._is_guessed_by(how, one)):
                     self.seen.append(how)
 
     def _is_guessed_by(self, how: str, other: str | bytes) -> bool:
-        """Whether this text is a secret and the other may be a guess. A search for short text, like a colon, is not."""
+        """Whether this text has a secret and the other may be a guess. Short text, such as a colon, is not a guess."""
         assert isinstance(self, str | bytes)
         return how in _OPERATORS and len(other) >= 4 and _holds(self, self.secrets)
 
 
-class WatchedText(_Watched, str):  # noqa: SLOT000 # a str has no slots to spare: it needs its dict
+class WatchedText(_Watched, str):  # noqa: SLOT000 # its attributes need a `__dict__`
     """A `str` that records comparisons with `secrets` in `seen`. Its slices and parts do so too."""
 
 
 class WatchedBytes(_Watched, bytes):
-    """The same for `bytes`."""
+    """`bytes` that do the same."""
 
 
 def watch(value: Any, secrets: Sequence[str], seen: list[str]) -> Any:
@@ -71,7 +71,7 @@ def _comparing(base: type, name: str) -> Callable[..., Any]:
     plain = getattr(base, name)
 
     def compare(self: Any, *others: Any) -> Any:
-        self.note(_COMPARISONS[name], others)
+        self.record(_COMPARISONS[name], others)
         return plain(self, *others)
 
     return compare

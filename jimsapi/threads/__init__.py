@@ -1,1 +1,1 @@
-"""What a conversation is: threads, their events and runs, and what a store of them has to do."""
+"""Threads, their events and runs, the rules by which they change, and the protocol of their stores."""

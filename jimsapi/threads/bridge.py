@@ -65,11 +65,11 @@ class Done(Coroutine[Any, Any, Result]):
         self._result = result
 
     def send(self, value: Any) -> Any:
-        """Return the result by `StopIteration`, as a coroutine does."""
+        """Raise `StopIteration` with the result, as a coroutine does."""
         raise StopIteration(self._result)
 
     def throw(self, *error: Any) -> Any:
-        """Raise the error, as a coroutine does that has not started."""
+        """Raise the error, as a coroutine that has not started does."""
         return super().throw(*error)
 
     def close(self) -> None:
@@ -130,4 +130,4 @@ async def _result_of(begun: "concurrent.futures.Future[Result]") -> Result:
 
 
 def _closed() -> RunClosed:
-    return RunClosed("the server has stopped; what the pipeline says now is not stored")
+    return RunClosed("the server has stopped; what the pipeline sends now is not stored")

@@ -68,7 +68,7 @@ def _in_loop(
 def _awaited_in_loop(
     method: Callable[Concatenate["ThreadContext", Parameters], Coroutine[Any, Any, Result]],
 ) -> Callable[Concatenate["ThreadContext", Parameters], Awaitable[Result]]:
-    """Decorator: does the same for an async method.
+    """Decorator: does what `_in_loop` does, for an async method.
 
     If the caller's thread has no running event loop, the method has done its work when it returns. It returns a
     coroutine. The declared type is `Awaitable`, so that type checkers do not ask plain functions to await it.
@@ -138,12 +138,12 @@ class ThreadContext:
         `history` has earlier events as pairs of event type and event data. `message` is added after them as the user's
         message. You can also call a plain `def` pipeline in an async test: its calls of async methods need no `await`.
         """
-        past = [*history]
+        pairs = [*history]
         if message is not None:
-            past.append((USER_MESSAGE, {"role": "user", "content": message}))
+            pairs.append((USER_MESSAGE, {"role": "user", "content": message}))
         thread_id = uuid7()
-        made = [Event(thread_id=thread_id, event_type=kind, event_data=data) for kind, data in past]
-        rows = [EventRow(e.event_id, e.created_at, e.event_type, orjson.dumps(e.event_data)) for e in made]
+        events = [Event(thread_id=thread_id, event_type=kind, event_data=data) for kind, data in pairs]
+        rows = [EventRow(e.event_id, e.created_at, e.event_type, orjson.dumps(e.event_data)) for e in events]
         context = cls(thread_id, rows, thread_config=thread_config)
         context._is_for_test = True
         return context
@@ -162,13 +162,13 @@ class ThreadContext:
         """Return the content of the newest `comm.*` event with the role `user`; None if there is none."""
         if not vars(self).keys() & {"events", "history"}:  # if they exist, the pipeline may have changed them
             return self._newest_user_message()
-        for said in reversed(self.history):
-            if said.get("role") == "user":
-                return said.get("content")
+        for data in reversed(self.history):
+            if data.get("role") == "user":
+                return data.get("content")
         return None
 
     def _newest_user_message(self) -> Any:
-        """Do the same without decoding all rows, since the message is usually in the last one."""
+        """Return the same from `_rows`, without decoding all of them: the message is usually in the last one."""
         for row in reversed(self._rows):
             if row.data is not None and row.event_type.startswith("comm."):
                 data = load_stored(row.data)
@@ -186,7 +186,7 @@ class ThreadContext:
     def context(self, conversation_length: int = 20) -> list[dict[str, Any]]:
         """Return the `event_data` that a language model should read, of `comm.*` and `context.*`, oldest first.
 
-        It goes back to the `conversation_length` + 1 newest `comm.*` events, since jims-core counts so.
+        It goes back to the `conversation_length` + 1 newest `comm.*` events, as in jims-core.
         """
         chosen: list[dict[str, Any]] = []
         communications = 0
@@ -317,7 +317,7 @@ class ThreadContext:
 
     def _ensure_open(self) -> None:
         if self._closed:
-            raise RunClosed("the run has ended; what its pipeline says now is not stored")
+            raise RunClosed("the run has ended; what its pipeline sends now is not stored")
 
     def _complete_stream(self, message: str) -> UUID:
         """End the open stream, if there is one. Returns the identifier for the event of `message`."""

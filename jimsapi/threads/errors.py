@@ -79,7 +79,7 @@ class QueueFull(DomainError):
 class RunClosed(DomainError):
     """The run has ended (time limit, cancellation, shutdown), so its context accepts no more events."""
 
-    def __init__(self, message: str = "the run is open no more") -> None:
+    def __init__(self, message: str = "the run is no longer open") -> None:
         super().__init__(message)
 
 

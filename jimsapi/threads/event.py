@@ -10,7 +10,7 @@ import orjson
 
 from jimsapi.threads.errors import UnstorableEvent
 from jimsapi.threads.ids import uuid7
-from jimsapi.threads.storable import Unstorable, dump_storable, fitted, load_stored
+from jimsapi.threads.storable import Unstorable, dump_storable, exact_copy, load_stored
 
 THREAD_CREATED = "jims.lifecycle.thread_created"
 USER_MESSAGE = "comm.user_message"
@@ -41,7 +41,7 @@ class Event(msgspec.Struct, kw_only=True):
 
 
 class NewEvent(msgspec.Struct, frozen=True, gc=False):
-    """An event that is to be stored. `data` is JSON text. The store sets the time."""
+    """An event to store. `data` is JSON text. The store sets the time."""
 
     event_id: UUID
     event_type: str
@@ -74,7 +74,7 @@ def decode_row(thread_id: UUID, row: EventRow) -> Event:
 
 def message_event(event_type: str, message: str) -> NewEvent:
     """Return the event for an inbound message, with a new identifier."""
-    return NewEvent(uuid7(), event_type, fitted(orjson.dumps({"role": "user", "content": message})))
+    return NewEvent(uuid7(), event_type, exact_copy(orjson.dumps({"role": "user", "content": message})))
 
 
 def encode_events(events: Iterable[Any]) -> list[NewEvent]:
@@ -97,7 +97,7 @@ def encode_events(events: Iterable[Any]) -> list[NewEvent]:
 def _encode_event(event: Any) -> NewEvent:
     event_type = getattr(event, "event_type", None)
     if not isinstance(event_type, str):
-        raise UnstorableEvent(type(event).__name__, "it is no event: `event_type` is not a string")
+        raise UnstorableEvent(type(event).__name__, "it is not an event: `event_type` is not a string")
     if len(event_type) > MAX_EVENT_TYPE or not event_type.isprintable():
         _check_event_type(event_type)
     event_id = getattr(event, "event_id", None)
@@ -112,15 +112,15 @@ def _encode_event(event: Any) -> NewEvent:
 
 
 def _check_event_type(event_type: str) -> None:
-    shown = event_type[:MAX_EVENT_TYPE].encode("utf-8", "replace").decode()
+    safe_type = event_type[:MAX_EVENT_TYPE].encode("utf-8", "replace").decode()
     if len(event_type) > MAX_EVENT_TYPE:
-        raise UnstorableEvent(shown, f"its type is longer than {MAX_EVENT_TYPE} characters")
-    if "\0" in event_type or shown != event_type:
-        raise UnstorableEvent(shown.replace("\0", "?"), "its type holds a NUL or a lone surrogate")
+        raise UnstorableEvent(safe_type, f"its type is longer than {MAX_EVENT_TYPE} characters")
+    if "\0" in event_type or safe_type != event_type:
+        raise UnstorableEvent(safe_type.replace("\0", "?"), "its type contains a NUL or a lone surrogate")
 
 
 def utc_now() -> datetime:
-    """Return the current time as events have it: in UTC, without a time zone."""
+    """Return the current time as events store it: in UTC, without a time zone."""
     return EPOCH + (datetime.now(UTC) - EPOCH_UTC)  # on Python 3.11 this costs a third of `replace`
 
 

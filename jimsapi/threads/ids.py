@@ -60,10 +60,10 @@ def uuid7() -> UUID:
         latest.value += (random.getrandbits(32) + 1) << 4
         if latest.value > latest.highest:
             latest.begin(latest.ends // _NS_PER_MS)
-    made = _new(UUID)
-    _set_int(made, latest.value)
-    _set_is_safe(made, _UNKNOWN)
-    return made
+    identifier = _new(UUID)
+    _set_int(identifier, latest.value)
+    _set_is_safe(identifier, _UNKNOWN)
+    return identifier
 
 
 def uuid_text(identifier: UUID) -> str:

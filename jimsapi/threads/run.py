@@ -87,7 +87,7 @@ class Idempotency(msgspec.Struct, frozen=True):
 
 
 class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """The argument of `ThreadStore.accept`: an inbound message and how the store is to accept it.
+    """The argument of `ThreadStore.accept`: an inbound message, and how the store must accept it.
 
     - `run_id` is made by `uuid7`, so that stores can find old runs by it.
     - `owner` identifies the process that works on the run.

@@ -29,19 +29,19 @@ def dump_storable(value: Any) -> bytes:
     except (TypeError, ValueError, RecursionError) as error:
         raise Unstorable(str(error)) from error
     if b"\\u0000" in data and _NUL.search(data):
-        raise Unstorable("it holds a NUL character")
+        raise Unstorable("it contains a NUL character")
     # Counting bytes and opening brackets is cheap, and shows for most values that they cannot have too many levels.
     if (
         len(data) > 2 * MAX_NESTING
         and data.count(b"[") + data.count(b"{") > MAX_NESTING
         and nesting(data) > MAX_NESTING
     ):
-        raise Unstorable(f"it nests deeper than {MAX_NESTING} levels")
-    return fitted(data)
+        raise Unstorable(f"it has more than {MAX_NESTING} levels of nesting")
+    return exact_copy(data)
 
 
-def fitted(data: bytes) -> bytes:
-    """Return a copy for long storage. orjson allocates up to eight times the size of a text, and at least 4 KiB."""
+def exact_copy(data: bytes) -> bytes:
+    """Return a copy of exact size, for storage. orjson allocates up to eight times the size, and at least 4 KiB."""
     return b"%b" % data
 
 
@@ -65,7 +65,7 @@ def load_stored(text: bytes | str) -> Any:
 def stored_json(text: bytes | str) -> orjson.Fragment:
     """Return JSON text from a store for use in an answer. NaN and infinities of jims-core become null."""
     no_numbers = (b"NaN", b"Infinity") if isinstance(text, bytes) else ("NaN", "Infinity")
-    if any(name in text for name in no_numbers):  # type: ignore[operator] # both are of one kind
+    if any(name in text for name in no_numbers):  # type: ignore[operator] # both have the same type
         text = orjson.dumps(json.loads(text, parse_constant=lambda _: None))
     return orjson.Fragment(text)
 

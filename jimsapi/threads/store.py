@@ -52,7 +52,7 @@ class ThreadStore(Protocol):
     """
 
     name: str
-    """The kind and location of the store, which the server prints when it starts. It must not have passwords."""
+    """The kind and location of the store, which the server prints when it starts. It must not contain passwords."""
 
     on_commit: Callable[[CommitRecord], None] | None
     """The store calls it after every commit, in the thread of the event loop. Set by the service."""
@@ -218,7 +218,7 @@ class ThreadStore(Protocol):
 
 
 PAGE_BYTES = 4_194_304
-"""The most bytes of JSON text in a page of several items. Without it, a page of 1000 items could have a gigabyte."""
+"""The most bytes of JSON text in a page of several items. Without it, a page of 1000 items could reach a gigabyte."""
 
 
 def take_page(
@@ -230,17 +230,17 @@ def take_page(
     `text_of` returns.
     """
     page: list[Item] = []
-    room = PAGE_BYTES
+    bytes_left = PAGE_BYTES
     for item in items:
-        room -= len(text_of(item) or "")
-        if len(page) == limit or (room < 0 and page):
+        bytes_left -= len(text_of(item) or "")
+        if len(page) == limit or (bytes_left < 0 and page):
             return page, True
         page.append(item)
     return page, False
 
 
 def encode_cursor(*parts: str) -> str:
-    """Encode the position of the next page as a cursor. `parts` are the store's; the cursor is opaque to clients."""
+    """Encode the position of the next page as a cursor. The store chooses `parts`; the cursor is opaque to clients."""
     return base64.urlsafe_b64encode(orjson.dumps(parts)).rstrip(b"=").decode()
 
 

@@ -41,7 +41,7 @@ def select_thread(
         ThreadNotFound: the first thread found is not of `plan.acting_for`, or there is none and no `New`. The error
             names the thread only if the plan does.
     """
-    asked_for = None
+    missing_id = None
     for selector in plan.selectors:
         if isinstance(selector, New):
             return selector
@@ -51,8 +51,8 @@ def select_thread(
                 raise ThreadNotFound(selector.thread_id if isinstance(selector, ById) else None)
             return thread
         if isinstance(selector, ById):
-            asked_for = selector.thread_id
-    raise ThreadNotFound(asked_for)
+            missing_id = selector.thread_id
+    raise ThreadNotFound(missing_id)
 
 
 def was_active(newest_event: datetime, now: datetime, active_within: timedelta) -> bool:
@@ -94,12 +94,12 @@ class KeyHolder(msgspec.Struct, frozen=True):
             KeyMismatch: this run is for another request.
             KeyUsed: this run answers the request.
         """
-        given_up = self.status is RunStatus.CANCELLED and not self.started
-        if given_up and not self.continues:
+        cancelled_before_start = self.status is RunStatus.CANCELLED and not self.started
+        if cancelled_before_start and not self.continues:
             return False
         if body != self.body:
             raise KeyMismatch
-        if given_up or self.status is RunStatus.INTERRUPTED:
+        if cancelled_before_start or self.status is RunStatus.INTERRUPTED:
             return True
         raise KeyUsed(self.run_id)
 

@@ -1,4 +1,4 @@
-"""The events of a thread that a context has. The rule is the same for every store."""
+"""Chooses the events of a context. The rule is the same for every store."""
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
@@ -42,10 +42,10 @@ def choose(
     if _size(window) + _size(older) <= limits.bytes:
         return sorted(older, key=_in_order) + list(reversed(window))
     kept: set[int] = set()
-    room = limits.bytes
+    bytes_left = limits.bytes
     for row in _by_importance(window, older_comm, older_states, limits):
-        room -= len(row.data or b"")
-        if room < 0 and kept:
+        bytes_left -= len(row.data or b"")
+        if bytes_left < 0 and kept:
             break
         kept.add(id(row))
     return [row for row in chain(sorted(older, key=_in_order), reversed(window)) if id(row) in kept]

@@ -30,7 +30,7 @@ REFUSALS = {
     415: "The body is not declared as JSON.",
     422: "The body is faulty; every fault is listed.",
     429: "Too many messages wait in the thread, or a limit of the caller is used up.",
-    503: "The server or its store takes no work now.",
+    503: "The server or its store is not available now.",
 }
 """The errors that every route for messages has, by status, for the OpenAPI document."""
 LOOKUP_REFUSALS = {status: REFUSALS[status] for status in (401, 403, 503)}
@@ -40,7 +40,7 @@ LOOKUP_REFUSALS = {status: REFUSALS[status] for status in (401, 403, 503)}
 def refusal_answer(request: Request, run: LiveRun) -> Response | None:
     """Return the error answer if no thread accepted the message; None if one did.
 
-    To be called when the run has a thread or has ended.
+    Call it when the run has a thread or has ended.
     """
     error = refusal(run)
     return None if error is None else error_answer(request, error)
@@ -49,7 +49,7 @@ def refusal_answer(request: Request, run: LiveRun) -> Response | None:
 def refusal(run: LiveRun) -> DomainError | None:
     """Return the error if no thread accepted the message; None if one did.
 
-    To be called when the run has a thread or has ended. Raises an error of the run that is not a `DomainError`.
+    Call it when the run has a thread or has ended. Raises an error of the run that is not a `DomainError`.
     """
     if run.thread is not None or run.known_as is not run.run_id:
         return None

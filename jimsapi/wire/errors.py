@@ -1,4 +1,4 @@
-"""The table of HTTP statuses for domain errors, and the answers that it gives."""
+"""The table of HTTP statuses for domain errors, and the answers to these errors."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -94,8 +94,10 @@ def error_content(request: Connection, error: HTTPError | DomainError) -> ErrorC
     if isinstance(error, ThreadBusy) and error.run_id is not None:
         content["run_id"] = str(error.run_id)
     if isinstance(error, QuotaExceeded):
-        again = (b"retry-after", str(error.retry_after).encode())
-        return ErrorContent(status, content, headers, [again, *rate_limit_headers(error.policies, error.exhausted)])
+        retry_after = (b"retry-after", str(error.retry_after).encode())
+        return ErrorContent(
+            status, content, headers, [retry_after, *rate_limit_headers(error.policies, error.exhausted)]
+        )
     return ErrorContent(status, content, headers)
 
 
@@ -108,7 +110,7 @@ def error_answer(request: Connection, error: HTTPError | DomainError) -> Respons
 
 
 def handle_domain_errors(app: App) -> None:
-    """Let `app` answer domain errors as the table says."""
+    """Make `app` answer domain errors with the statuses of the table."""
     app.exception_handler(DomainError)(error_answer)
 
 

@@ -7,7 +7,7 @@ from jimsapi.runs.quota import Allowance, Policy
 
 
 def rate_limit_headers(policies: Iterable[Policy], allowances: Iterable[Allowance]) -> RawHeaders:
-    """Return `RateLimit-Policy` with all limits, and `RateLimit` with the rest that `allowances` has."""
+    """Return `RateLimit-Policy` with all limits, and `RateLimit` with what remains of them, from `allowances`."""
     return [
         (b"ratelimit-policy", ", ".join(map(_policy, policies)).encode()),
         (b"ratelimit", ", ".join(map(_allowance, allowances)).encode()),

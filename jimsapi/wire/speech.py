@@ -63,13 +63,13 @@ async def speech(request: Connection, service: RunService, run: LiveRun) -> Asyn
     except DomainError as error:  # the idempotency key belongs to an earlier run, which the store cannot read now
         yield Failed(error)
         return
-    async for said in _split_messages(items):
-        yield said
+    async for item in _split_messages(items):
+        yield item
 
 
 async def _split_messages(items: AsyncIterator[Read]) -> AsyncIterator[Said]:
     open_id: UUID | None = None
-    sent: dict[UUID, list[str]] = {}
+    sent_pieces: dict[UUID, list[str]] = {}
     missed = False
     async for _, item in items:
         match item:
@@ -83,18 +83,18 @@ async def _split_messages(items: AsyncIterator[Read]) -> AsyncIterator[Said]:
                         yield MessageEnded(open_id)
                     yield MessageStarted(message_id)
                     open_id = message_id
-                sent.setdefault(message_id, []).append(content)
+                sent_pieces.setdefault(message_id, []).append(content)
                 yield MessagePiece(message_id, content)
             case NewEvent(event_id, event_type, _) if event_type in _MESSAGES:
                 text = message_text(item)
-                before = "".join(sent.get(event_id, ()))
-                if event_id not in sent:
+                sent_text = "".join(sent_pieces.get(event_id, ()))
+                if event_id not in sent_pieces:
                     if open_id is not None:
                         yield MessageEnded(open_id)
                     yield MessageStarted(event_id)
                     open_id = event_id
-                if open_id == event_id and text.startswith(before) and len(text) > len(before):
-                    yield MessagePiece(event_id, text[len(before) :])
+                if open_id == event_id and text.startswith(sent_text) and len(text) > len(sent_text):
+                    yield MessagePiece(event_id, text[len(sent_text) :])
                 if open_id == event_id:
                     yield MessageEnded(event_id)
                     open_id = None
@@ -136,10 +136,10 @@ def one_text(result: RunResult) -> str:
     return BETWEEN_MESSAGES.join(text for text in messages(result) if text)
 
 
-async def as_one_text(said: AsyncIterator[Said]) -> AsyncIterator[str | Finished | Failed]:
+async def as_one_text(items: AsyncIterator[Said]) -> AsyncIterator[str | Finished | Failed]:
     """Yield the text of `one_text` in pieces as they arrive, and then the last item."""
     last: UUID | None = None
-    async for item in said:
+    async for item in items:
         match item:
             case MessagePiece(message_id, text) if text:
                 if last is not None and last != message_id:

@@ -48,12 +48,12 @@ class ThreadNames:
     def contact(self, request: Connection, turn: Turn) -> str:
         """Return the contact of a turn. If nothing names a contact or a conversation, it is a new contact.
 
-        Raises `HTTPError` 400 if `contact_header` occurs twice: one may be forged by the client, the other by the proxy
-        that is to set it.
+        Raises `HTTPError` 400 if `contact_header` occurs twice: the client may have forged one of them, and the
+        proxy set the other.
         """
-        bound_to = cast(Admission, request.admission).identity.contact_id
-        if bound_to is not None:
-            return bound_to
+        bound_contact = cast(Admission, request.admission).identity.contact_id
+        if bound_contact is not None:
+            return bound_contact
         return _header(request, self.contact_header) or turn.user or self._contact_of(self.thread(request, turn))
 
     def _contact_of(self, thread: str | None) -> str:
@@ -70,8 +70,8 @@ class ThreadNames:
     def selectors(self, request: Connection, turn: Turn, contact: str) -> Sequence[Selector] | None:
         """Return selectors for the thread of the conversation. Without a name return None: the resolvers then decide.
 
-        The thread's external identifier includes the caller and the contact, so that two of them that use the same name
-        do not share a thread.
+        The thread's external identifier includes the caller and the contact, so that two callers or contacts with the
+        same name for a conversation do not share a thread.
         """
         thread = self.thread(request, turn)
         if thread is None:
@@ -92,7 +92,7 @@ def _header(request: Connection, header: str | None) -> str | None:
 def newest_of_user(roles: Sequence[str]) -> int:
     """Return the index of the newest message, by the roles of all messages.
 
-    Raises `ValidationError` if no message of the user follows the last one of the assistant: all are answered then.
+    Raises `ValidationError` if no message of the user follows the last one of the assistant: all are then answered.
     """
     for index in reversed(range(len(roles))):
         if roles[index] == "user":
@@ -109,7 +109,7 @@ async def begin_turn(
     """Begin the run that answers a turn. Raises as `RunService.begin` does.
 
     If it is `watched`, the run has a stream, and the function waits until a thread accepts the message. It then also
-    raises the `DomainError` for which no thread accepts it.
+    raises a `DomainError` if no thread accepts it.
     """
     admission = cast(Admission, request.admission)
     contact = names.contact(request, turn)

@@ -168,7 +168,7 @@ async def test_what_cannot_be_cancelled_is_said_with_its_name_even_while_another
         for run_id, detail in (
             (done, f"Run '{done}' has ended: it is completed"),
             (unknown, f"Run not found: {unknown}"),
-            ("x", "run_id is no UUID"),
+            ("x", "run_id is not a UUID"),
         ):
             await ws.send_json({"type": "cancel", "run_id": run_id})
             assert await ws.receive_json() == {"type": "error", "detail": detail, "run_id": run_id}

@@ -257,7 +257,7 @@ def test_a_pipe_in_the_place_of_the_file_refuses_the_start_rather_than_to_hang_i
     os.mkfifo(tmp_path / "keys")
     options = ("--app", "tests.apps.steered:app", "--store", "memory:", "--port", "0", "--metrics-port", "0")
     line = refusal(run_command(*options, cwd=tmp_path, env={"JIMS_API_KEY_FILE": str(tmp_path / "keys")}))
-    assert line.startswith(f"jimsapi: JIMS_API_KEY_FILE: cannot read {tmp_path / 'keys'}: it is no plain file")
+    assert line.startswith(f"jimsapi: JIMS_API_KEY_FILE: cannot read {tmp_path / 'keys'}: it is not a regular file")
 
 
 @pytest.mark.parametrize("content", [None, "", "\n\r\n"])
@@ -279,7 +279,7 @@ def test_a_keys_file_that_cannot_be_used_refuses_the_start_in_one_line(tmp_path:
     assert line.startswith(f"jimsapi: --keys-file: there is no {tmp_path}/keys.json; `jimsapi keys new NAME")
     (tmp_path / "keys.json").write_text('{"version": 1, "keys": [{"name": "x"}]}')
     line = refusal(run_command("check", *options, cwd=tmp_path, env=env))
-    assert line.startswith(f"jimsapi: --keys-file: {tmp_path}/keys.json: it is no keys file: ")
+    assert line.startswith(f"jimsapi: --keys-file: {tmp_path}/keys.json: it is not a keys file: ")
 
 
 def until(client: httpx.Client, authorization: str, status: int) -> None:
@@ -346,7 +346,7 @@ def test_when_the_file_goes_its_keys_are_refused_and_that_is_told_once(tmp_path:
         keys.write_text("from-file\n")
         until(client, "Bearer from-file", 200)
         server.stop()
-        assert server.stderr.count(f"JIMS_API_KEY_FILE: {keys}: it is gone or empty") == 1
+        assert server.stderr.count(f"JIMS_API_KEY_FILE: {keys}: it is missing or empty") == 1
 
 
 def test_named_keys_do_what_the_keys_file_lets_them_and_a_change_needs_no_restart(tmp_path: Path) -> None:

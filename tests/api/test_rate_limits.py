@@ -204,8 +204,8 @@ async def test_a_draining_server_says_so_whatever_the_limits() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rate_limit": "60/fortnight"}, r"--rate-limit: '60/fortnight' is no rate: give a number .* 60/min"),
-        ({"identity_rate_limit": "0/s"}, r"--identity-rate-limit: '0/s' is no rate"),
+        ({"rate_limit": "60/fortnight"}, r"--rate-limit: '60/fortnight' is not a rate: give a number .* 60/min"),
+        ({"identity_rate_limit": "0/s"}, r"--identity-rate-limit: '0/s' is not a rate"),
         ({"contact_runs": 0}, r"--contact-runs: 0 is not a whole number from 1"),
         ({"identity_runs": "many"}, r"--identity-runs: 'many' is not a whole number from 1"),
     ],
@@ -224,5 +224,5 @@ def test_the_command_refuses_a_faulty_rate_in_one_line_before_it_touches_the_sto
         run_command(*given, cwd=tmp_path, env={"JIMS_RATE_LIMIT": "60/fortnight"}),
         run_command("check", *given, "--rate-limit", "60/fortnight", cwd=tmp_path),
     ):
-        assert "'60/fortnight' is no rate: give a number from 1 to 1000000 and a unit" in refusal(ran)
+        assert "'60/fortnight' is not a rate: give a number from 1 to 1000000 and a unit" in refusal(ran)
     assert not (tmp_path / "jims.db").exists()

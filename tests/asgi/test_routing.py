@@ -268,8 +268,8 @@ def test_paths_that_differ_in_the_kind_of_a_parameter_are_two() -> None:
         ("things", "begin with a slash"),
         ("/{a}.txt", "neither plain text nor one whole"),
         ("/{a:float}", "kind 'float' is unknown"),
-        ("/{a}/{a}", "stands twice"),
-        ("/{rest:path}/more", "must stand last"),
+        ("/{a}/{a}", "occurs twice"),
+        ("/{rest:path}/more", "must be the last segment"),
     ],
 )
 def test_a_path_that_cannot_work_is_refused_with_the_reason(path: str, complaint: str) -> None:

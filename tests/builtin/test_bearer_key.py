@@ -13,9 +13,16 @@ from typing import Any
 import pytest
 
 from jimsapi import Connection, Identity, InvalidCredentials, Secret
-from jimsapi.builtin.bearer_key import BearerKey, Holders, HolderTable, KeyOptions, jimsapi_auth_provider, plain_keys
+from jimsapi.builtin.bearer_key import (
+    BearerKey,
+    KeyOptions,
+    KeyTable,
+    KeyTableParser,
+    jimsapi_auth_provider,
+    plain_keys,
+)
 from jimsapi.builtin.keys_file import KeysFile
-from jimsapi.builtin.watched_file import CHECK_EVERY, SETTLES_WITHIN, WatchedFile
+from jimsapi.builtin.watched_file import CHECK_EVERY, RECHECK_AFTER, WatchedFile
 from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.options import Owned, Settings
 
@@ -87,8 +94,8 @@ def plain(path: Path, clock: Clock) -> WatchedFile[tuple[Secret, ...]]:
     return WatchedFile(path, "JIMS_API_KEY_FILE", plain_keys, (), clock=clock)
 
 
-def holders(path: Path, clock: Clock) -> WatchedFile[Holders]:
-    return WatchedFile(path, "--keys-file", HolderTable(), {}, clock=clock)
+def holders(path: Path, clock: Clock) -> WatchedFile[KeyTable]:
+    return WatchedFile(path, "--keys-file", KeyTableParser(), {}, clock=clock)
 
 
 def named(path: Path, clock: Clock, wall: Callable[[], float] | None = None) -> BearerKey:
@@ -128,7 +135,7 @@ async def test_the_keys_of_a_file_that_is_gone_or_empty_are_refused_and_the_othe
         path.write_text(left)
     clock.now += CHECK_EVERY
     assert await admitted(provider, "file", "flag") == [True, True]
-    clock.now += SETTLES_WITHIN
+    clock.now += RECHECK_AFTER
     assert await admitted(provider, "file", "flag", "") == [False, True, False]
 
 
@@ -266,7 +273,7 @@ async def test_a_faulty_keys_file_revokes_nobody_and_limits_nobody_less(
         assert await identity(provider, key) is before
     [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert record.name == "jimsapi.key"
-    assert f"--keys-file: {path}: it is no keys file: " in record.getMessage()
+    assert f"--keys-file: {path}: it is not a keys file: " in record.getMessage()
     path.write_text('{"version": 1, "keys": []}')
     clock.now += CHECK_EVERY
     assert await admitted(provider, key) == [False]
@@ -318,7 +325,7 @@ def test_without_any_key_there_is_no_provider() -> None:
 
 
 def test_a_keys_file_that_is_not_there_stops_the_start_and_says_how_one_is_made(path: Path) -> None:
-    with pytest.raises(StartError, match=rf"there is no {path}; `jimsapi keys new NAME --keys-file {path}` makes it"):
+    with pytest.raises(StartError, match=rf"there is no {path}; `jimsapi keys new NAME --keys-file {path}` creates it"):
         configured({"keys_file": path})
 
 
@@ -330,7 +337,7 @@ def test_a_keys_file_that_cannot_be_reached_stops_the_start_and_says_why(path: P
 
 def test_plain_keys_given_as_a_keys_file_stop_the_start(path: Path) -> None:
     path.write_text("sesame\n")
-    with pytest.raises(StartError, match=f"--keys-file: {path}: it is no keys file") as refused:
+    with pytest.raises(StartError, match=f"--keys-file: {path}: it is not a keys file") as refused:
         configured({"keys_file": path})
     assert "sesame" not in str(refused.value)
 

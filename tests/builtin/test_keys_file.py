@@ -80,7 +80,7 @@ def test_every_field_is_read_and_what_is_left_out_is_no_limit() -> None:
         (b'{"a":' * 32 + b"1" + b"}" * 32, "unknown field `a`"),
         (b"[]", "Expected `object`, got `array`"),
         (b"{}", "missing required field `version`"),
-        (document(KEY, version=2), "it is of version 2, and this jimsapi knows version 1"),
+        (document(KEY, version=2), "it has version 2, and this jimsapi supports version 1"),
         (document(KEY, version="1"), "Expected `int`, got `str` - at `$.version`"),
         (document(KEY, more=1), "unknown field `more`"),
         (document(KEY | {"scope": ["chat"]}), "unknown field `scope` - at `$.keys[0]`"),
@@ -91,8 +91,8 @@ def test_every_field_is_read_and_what_is_left_out_is_no_limit() -> None:
         (document(KEY | {"scopes": None}), "got `null` - at `$.keys[0].scopes`"),
         (document(KEY | {"contact_id": None}), "got `null` - at `$.keys[0].contact_id`"),
         (document(KEY | {"contact_id": 7}), "got `int` - at `$.keys[0].contact_id`"),
-        (document(KEY | {"contact_id": "\0"}), "the contact_id of the key website is none: "),
-        (document(KEY | {"contact_id": "\ud800"}), "the contact_id of the key website is none: "),
+        (document(KEY | {"contact_id": "\0"}), "the key website has an invalid contact_id: "),
+        (document(KEY | {"contact_id": "\ud800"}), "the key website has an invalid contact_id: "),
         (document(KEY | {"expires": None}), "got `null` - at `$.keys[0].expires`"),
         (document(KEY | {"expires": "tomorrow"}), "Invalid RFC3339 encoded datetime - at `$.keys[0].expires`"),
         (document(KEY | {"expires": "2027-01-01T00:00:00"}), "timezone component - at `$.keys[0].expires`"),
@@ -106,10 +106,10 @@ def test_every_field_is_read_and_what_is_left_out_is_no_limit() -> None:
         (document({"name": "x", "created": KEY["created"]}), "missing required field `sha256`"),
         (document({"name": "x", "sha256": HASH}), "missing required field `created`"),
         (document(KEY, OTHER | {"name": "website"}), "two keys are named website"),
-        (document(KEY, OTHER | {"sha256": HASH}), "the key other has the hash of another"),
+        (document(KEY, OTHER | {"sha256": HASH}), "the key other has the hash of another key"),
         (
             document(KEY).replace(b'"name"', b'"scopes": ["chat"], "scopes": ["threads"], "name"'),
-            "a field stands twice",
+            "an object has the same field twice",
         ),
     ],
 )
@@ -195,7 +195,7 @@ def test_who_cannot_keep_the_owner_changes_nothing_and_is_told_why(
 
         monkeypatch.setattr(os, "stat", given_away)
     for change in (lambda: file.revoke("one"), lambda: file.add("two")):
-        with without_root(), pytest.raises(StartError, match=r"the server might not read it; do this as its owner"):
+        with without_root(), pytest.raises(StartError, match="might not be able to read it; run this as its owner"):
             change()
     assert path.read_bytes() == before
     assert [one.name for one in shared.iterdir()] == ["keys.json"]
@@ -212,7 +212,7 @@ def test_an_owner_changes_a_file_whose_group_has_no_rights_and_is_none_of_his(sh
         path.chmod(0o640)
     if os.geteuid() == 0:
         os.chown(path, 12345, 23456)
-        with without_root(), pytest.raises(StartError, match="is of user 12345 and group 23456 with mode 640"):
+        with without_root(), pytest.raises(StartError, match="belongs to user 12345 and group 23456 with mode 640"):
             KeysFile(path).add("two")
 
 
@@ -237,7 +237,7 @@ def test_what_is_in_the_way_is_named(shared: Path) -> None:
             KeysFile(path).revoke("one")
     finally:
         shared.chmod(0o777)
-    assert str(refused.value) == f"cannot make a file in {shared} to change {path}: Permission denied"
+    assert str(refused.value) == f"cannot create a file in {shared} to change {path}: Permission denied"
 
 
 @pytest.mark.parametrize("code", [errno.EBUSY, errno.EXDEV])
@@ -264,16 +264,16 @@ def test_behind_a_link_its_target_is_replaced(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda file: file.add("one"), "has a key one already; take another name, or revoke that one first"),
+        (lambda file: file.add("one"), "already has a key one; use another name, or revoke that key first"),
         (lambda file: file.revoke("two"), "has no key two (there are: one)"),
-        (lambda file: file.add("a b"), "'a b' is no name for a key"),
-        (lambda file: file.add(""), "'' is no name for a key"),
-        (lambda file: file.add("-x"), "'-x' is no name for a key"),
-        (lambda file: file.add("x" * 65), "is no name for a key"),
-        (lambda file: file.add("x", contact_id="\0"), "--contact is no contact_id"),
-        (lambda file: file.add("x", contact_id="\udcff"), "--contact is no contact_id"),
-        (lambda file: file.add("x", contact_id="é" * 1001), "--contact is no contact_id"),
-        (lambda file: file.add("x", expires=datetime.now(UTC)), "is past"),
+        (lambda file: file.add("a b"), "'a b' is not a valid key name"),
+        (lambda file: file.add(""), "'' is not a valid key name"),
+        (lambda file: file.add("-x"), "'-x' is not a valid key name"),
+        (lambda file: file.add("x" * 65), "is not a valid key name"),
+        (lambda file: file.add("x", contact_id="\0"), "--contact is not a valid contact_id"),
+        (lambda file: file.add("x", contact_id="\udcff"), "--contact is not a valid contact_id"),
+        (lambda file: file.add("x", contact_id="é" * 1001), "--contact is not a valid contact_id"),
+        (lambda file: file.add("x", expires=datetime.now(UTC)), "is in the past"),
     ],
 )
 def test_what_cannot_be_done_is_said_and_changes_nothing(
@@ -291,7 +291,7 @@ def test_a_faulty_file_is_left_as_it_is(file: KeysFile, tmp_path: Path) -> None:
     (tmp_path / "keys.json").write_bytes(document(KEY | {"scope": ["chat"]}))
     changes: list[Callable[[], object]] = [lambda: file.add("x"), lambda: file.revoke("website"), file.read]
     for change in changes:
-        with pytest.raises(StartError, match=r"keys\.json: it is no keys file: .*unknown field `scope`"):
+        with pytest.raises(StartError, match=r"keys\.json: it is not a keys file: .*unknown field `scope`"):
             change()
     assert text(tmp_path).encode() == document(KEY | {"scope": ["chat"]})
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from jimsapi.builtin import watched_file
-from jimsapi.builtin.watched_file import CHECK_EVERY, SETTLES_WITHIN, WatchedFile
+from jimsapi.builtin.watched_file import CHECK_EVERY, RECHECK_AFTER, WatchedFile
 from jimsapi.plugins.errors import StartError
 
 Words = tuple[str, ...]
@@ -190,10 +190,10 @@ def test_a_file_that_is_gone_or_empty_takes_its_content_with_it_and_is_told_once
         path.symlink_to("nowhere")
     assert later(watched, clock) == ("one", "two")
     assert errors(caplog) == []
-    assert later(watched, clock, SETTLES_WITHIN) == ("nothing",)
+    assert later(watched, clock, RECHECK_AFTER) == ("nothing",)
     for _ in range(3):
         assert later(watched, clock) == ("nothing",)
-    assert errors(caplog) == [f"--words: {path}: it is gone or empty; no key of it is valid until it is back"]
+    assert errors(caplog) == [f"--words: {path}: it is missing or empty; its keys are invalid until it is back"]
 
 
 @pytest.mark.usefixtures("settled")
@@ -236,7 +236,7 @@ def test_who_writes_in_place_and_is_watched_halfway_makes_no_gap(
         path.write_text("")
         assert later(watched, clock) == before
         path.write_text(word)
-        assert later(watched, clock, SETTLES_WITHIN) == (word,)
+        assert later(watched, clock, RECHECK_AFTER) == (word,)
     assert errors(caplog) == []
 
 
@@ -247,7 +247,7 @@ def test_a_faulty_file_is_no_revocation_and_each_fault_is_told_once(
         path.write_text(text)
         for _ in range(3):
             assert later(watched, clock) == ("one", "two")
-    kept = "what it held before stays in force until it is mended"
+    kept = "the previous content stays valid until it is fixed"
     assert errors(caplog) == [
         f"--words: {path}: it holds 1 exclamation marks; {kept}",
         f"--words: {path}: it holds 2 exclamation marks; {kept}",
@@ -306,8 +306,8 @@ def test_an_unchanged_file_is_told_of_as_read_only_when_it_was_changed(
         ("", "it is empty; put a key in it, or leave the option out"),
         (" \n", "it is empty; put a key in it, or leave the option out"),
         ("!", "it holds 1 exclamation marks"),
-        ("folder", "it is no plain file, and could not be read again"),
-        ("pipe", "it is no plain file, and could not be read again"),
+        ("folder", "it is not a regular file, and could not be read again"),
+        ("pipe", "it is not a regular file, and could not be read again"),
     ],
 )
 def test_at_first_the_file_must_be_good(

@@ -77,7 +77,7 @@ def test_each_provider_s_answer_is_told_in_order_and_who_lets_in(
         "4. b (says-b 1.0): denied",
         "5. d (says-d 1.0): unavailable",
         "6. e (says-e 1.0): unavailable",
-        "A request with this token is let in by c.",
+        "A request with this token is admitted by c.",
     ]
     assert said[1].startswith("2. key (jimsapi ")
     assert said[1].endswith("): invalid")
@@ -112,7 +112,7 @@ def test_the_right_key_is_told_and_neither_app_nor_store_is_touched(
 
 def test_a_public_server_is_told_as_one(site: Path, token_file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert explain(capsys, "--token-file", token_file)[0] == [
-        "No auth provider is configured: everybody enters, with any token or none."
+        "No auth provider is configured: every request is admitted, with any token or none."
     ]
 
 

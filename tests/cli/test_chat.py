@@ -156,7 +156,7 @@ def test_what_a_server_says_is_nothing_but_text(served: Served) -> None:
     assert ran.stdout == "[31mred2Jback\n\ttab\n"
     with Terminal(served.url, "--contact", "evil", said=f"{evil}\nraise \x1b[2Jeverything\nsend done\n") as terminal:
         terminal.see("\ttab")
-        terminal.see("Pipeline error: [2Jeverything: the server's log may say more")
+        terminal.see("Pipeline error: [2Jeverything: the server's log may have details")
         assert terminal.ends() == 1
     assert terminal.shown.count("\x1b") == terminal.shown.count(CLEAR) > 0
     assert not {"\x07", "\x9b", "\u202e", "\b"} & set(terminal.shown)
@@ -165,11 +165,11 @@ def test_what_a_server_says_is_nothing_but_text(served: Served) -> None:
 def test_a_message_that_is_not_answered_ends_it_with_one_line_that_says_what_to_do(served: Served) -> None:
     ran = pipe(served.url, "stream Hel; raise the roof\nsee\n", "--contact", "failing")
     assert (ran.returncode, ran.stdout) == (1, "Hel\n")
-    assert ran.stderr == "500: Pipeline error: the roof: the server's log may say more\n"
+    assert ran.stderr == "500: Pipeline error: the roof: the server's log may have details\n"
     ran = pipe(served.url, "hi\n", "--thread", "0192b5f2-2c03-7b91-9c6c-9a1234567890")
     assert ran.returncode == 1
     assert ran.stderr.startswith("404: ")
-    assert ran.stderr.endswith(": send it again, or look at --thread and --url\n")
+    assert ran.stderr.endswith(": send it again, or check --thread and --url\n")
 
 
 def test_a_new_thread_is_one_of_a_new_contact(served: Served) -> None:
@@ -202,7 +202,7 @@ def test_who_says_no_name_is_the_login_name_or_the_contact_of_the_key(served: Se
         ran = pipe(server.url, "see\n/new\nsee\n", JIMS_API_KEY=bound)
         first, told, second = ran.stdout.splitlines()
         assert (first, second) == ('["see"]', '["see", "see"]')
-        assert "always goes on" in told
+        assert "always continue your newest thread" in told
         ran = pipe(server.url, "see\n", "--contact", "bob", JIMS_API_KEY=bound)
         assert ran.stderr.endswith(": use another key, or another --contact\n")
 
@@ -242,7 +242,7 @@ def test_what_cannot_work_is_told_at_the_start(tmp_path: Path) -> None:
 
 def test_who_reads_no_further_and_a_full_disk_end_it_without_a_traceback(served: Served) -> None:
     command = f"{sys.executable} -m jimsapi chat --url {served.url} --contact writing"
-    for end, told in (("| head -c 1", ""), ("> /dev/full", "jimsapi: the conversation cannot go on: No space left")):
+    for end, told in (("| head -c 1", ""), ("> /dev/full", "jimsapi: the conversation cannot continue: No space left")):
         ran = subprocess.run(
             ["sh", "-c", f"{command} {end}"],
             input="hi\n" * 20,
@@ -270,7 +270,7 @@ def test_who_has_no_login_name_is_told_to_give_one(
     with pytest.raises(SystemExit) as exited:
         chat.chat_command().main(["--url", served.url])
     assert exited.value.code == 1
-    assert capsys.readouterr().err == "422: body.contact_id: Field required: say who you are with --contact\n"
+    assert capsys.readouterr().err == "422: body.contact_id: Field required: give your contact_id with --contact\n"
 
 
 def test_a_certificate_of_ones_own_authority_is_trusted_by_name(tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_a_certificate_of_ones_own_authority_is_trusted_by_name(tmp_path: Path) 
 
 def test_a_status_gives_way_to_the_words_which_come_one_by_one(served: Served) -> None:
     with Terminal(served.url, "--contact", "watching") as terminal, served.client() as client:
-        terminal.see("Ctrl-C cancels an answer, Ctrl-D leaves, /new begins a new thread.")
+        terminal.see("Ctrl-C cancels an answer, Ctrl-D exits, /new begins a new thread.")
         terminal.see("> ")
         terminal.type("status Looking; status Found; stream Hel; hold door; stream lo\n")
         terminal.see(f"{CLEAR}Looking{CLEAR}{CLEAR}Found{CLEAR}Hel")
@@ -326,7 +326,7 @@ def test_a_second_ctrl_c_leaves_though_the_server_does_not_answer() -> None:
         os.kill(server.pid, signal.SIGSTOP)
         try:
             terminal.type("\x03")
-            terminal.see("Cancelling; Ctrl-C again leaves.")
+            terminal.see("Cancelling; Ctrl-C again exits.")
             terminal.type("\x03")
             assert terminal.ends() == 130
         finally:
@@ -339,8 +339,8 @@ def test_ctrl_c_leaves_the_prompt_when_it_is_pressed_again(served: Served) -> No
         terminal.see("> ")
         terminal.type("half a mess")
         terminal.see("half a mess")
-        terminal.interrupt_prompt("Ctrl-C again leaves.")
-        terminal.see("Ctrl-C again leaves.")
+        terminal.interrupt_prompt("Ctrl-C again exits.")
+        terminal.see("Ctrl-C again exits.")
         terminal.see("> ")
         terminal.interrupt_prompt()
         assert terminal.ends() == 130

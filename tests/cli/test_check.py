@@ -107,8 +107,8 @@ def test_strict_refuses_a_public_api_and_accepts_one_with_a_key(bot: Path) -> No
     ("env", "warning"),
     [
         ({"JIMS_ENABLE_SENTRY": "1"}, "jimsapi-sentry is not installed: NOTHING IS REPORTED"),
-        ({"JIMS_API_KYE": KEY}, "JIMS_API_KYE is set but is no option; did you mean JIMS_API_KEY?"),
-        ({"JIMS_STOR_FILE": "x"}, "JIMS_STOR_FILE is set but is no option; did you mean JIMS_STORE_FILE?"),
+        ({"JIMS_API_KYE": KEY}, "JIMS_API_KYE is set but is not an option; did you mean JIMS_API_KEY?"),
+        ({"JIMS_STOR_FILE": "x"}, "JIMS_STOR_FILE is set but is not an option; did you mean JIMS_STORE_FILE?"),
         (
             {"JIMS_MAX_RUNS": "1", "JIMS_MAX_RUNS_FILE": "x"},
             "JIMS_MAX_RUNS_FILE is not read, since JIMS_MAX_RUNS is set too",
@@ -145,7 +145,7 @@ def files(folder: Path) -> set[str]:
 def test_connect_says_that_a_start_would_make_the_database_and_makes_none(bot: Path) -> None:
     checked = run_command("check", "--connect", *flags(store="sqlite:///jims.db"), cwd=bot)
     assert checked.returncode == 0, checked.stderr
-    assert f"the store: {bot}/jims.db does not exist yet; a start makes it" in checked.stdout
+    assert f"the store: {bot}/jims.db does not exist yet; a start creates it" in checked.stdout
     assert files(bot) == set()
 
 

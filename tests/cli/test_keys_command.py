@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec import UNSET
 
-from jimsapi.builtin.keys_command import moment
+from jimsapi.builtin.keys_command import parse_expiry
 from jimsapi.builtin.keys_file import KeysFile
 from jimsapi.cli import main
 from jimsapi.plugins.errors import StartError
@@ -69,7 +69,7 @@ def test_list_shows_each_key_s_limits_on_one_line_and_no_hash(
     status, out, _ = keys("list")
     lines = out.splitlines()
     assert (status, len(lines)) == (0, 2)
-    assert lines[0].startswith(f"one: {shown}, made 20")
+    assert lines[0].startswith(f"one: {shown}, created 20")
     [one, _] = KeysFile(path).read()
     assert one.sha256 not in out
     assert made not in out
@@ -98,14 +98,14 @@ def test_revoke_takes_one_key_out_and_the_name_is_free_again(keys: Run, path: Pa
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        (("new", "one"), "has a key one already; take another name, or revoke that one first"),
-        (("new", "two words"), "'two words' is no name for a key"),
-        (("new", "x", "--expires", "2020-01-01"), "--expires: 2020-01-01 is past"),
-        (("new", "x", "--expires", "0d"), "--expires: 0d is past"),
-        (("new", "x", "--expires", "soon"), "--expires: 'soon' is no time; give 12h, 30d, 8w, or a date as 2027-01-31"),
-        (("new", "x", "--expires", ""), "--expires: '' is no time"),
-        (("new", "x", "--expires", "999999999d"), "--expires: '999999999d' is no time"),
-        (("new", "x", "--contact", "a" * 2001), "--contact is no contact_id"),
+        (("new", "one"), "already has a key one; use another name, or revoke that key first"),
+        (("new", "two words"), "'two words' is not a valid key name"),
+        (("new", "x", "--expires", "2020-01-01"), "--expires: 2020-01-01 is in the past"),
+        (("new", "x", "--expires", "0d"), "--expires: 0d is in the past"),
+        (("new", "x", "--expires", "soon"), "'soon' is not a time; give 12h, 30d, 8w, or a date like 2027-01-31"),
+        (("new", "x", "--expires", ""), "--expires: '' is not a time"),
+        (("new", "x", "--expires", "999999999d"), "--expires: '999999999d' is not a time"),
+        (("new", "x", "--contact", "a" * 2001), "--contact is not a valid contact_id"),
         (("revoke", "two"), "has no key two (there are: one)"),
     ],
 )
@@ -205,10 +205,10 @@ NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
     ],
 )
 def test_an_end_is_a_span_from_now_or_a_time_in_utc(tokyo: None, text: str, expected: datetime) -> None:
-    assert moment(text, NOW) == expected
+    assert parse_expiry(text, NOW) == expected
 
 
 @pytest.mark.parametrize("text", ["2026-11-25", "2026-11-25T12:00Z", "2026-11-25T12:59+01:00", "0h", "١d", "-1d", "1m"])
 def test_an_end_that_is_past_or_no_time_is_refused(text: str) -> None:
-    with pytest.raises(StartError, match=r"--expires: .* is (past|no time)"):
-        moment(text, NOW)
+    with pytest.raises(StartError, match=r"--expires: .* is (in the past|not a time)"):
+        parse_expiry(text, NOW)

@@ -198,29 +198,29 @@ def test_served_by_the_installed_command_it_lets_in_whom_it_should_and_nobody_el
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("-ticket", "is no name of a distribution"),
-        ("ticket-", "is no name of a distribution"),
-        ("my ticket", "is no name of a distribution"),
-        ("a/b", "is no name of a distribution"),
-        ("..", "is no name of a distribution"),
-        ("", "is no name of a distribution"),
-        ("ticket\n", "is no name of a distribution"),
-        ("tickét", "is no name of a distribution"),
-        ("tic\N{KELVIN SIGN}et", "is no name of a distribution"),
+        ("-ticket", "is not a valid distribution name"),
+        ("ticket-", "is not a valid distribution name"),
+        ("my ticket", "is not a valid distribution name"),
+        ("a/b", "is not a valid distribution name"),
+        ("..", "is not a valid distribution name"),
+        ("", "is not a valid distribution name"),
+        ("ticket\n", "is not a valid distribution name"),
+        ("tickét", "is not a valid distribution name"),
+        ("tic\N{KELVIN SIGN}et", "is not a valid distribution name"),
         ("x" * 41, "is longer than 40 characters"),
-        ("jimsapi", "is a module of somebody else"),
-        ("Email", "is a module of somebody else: take another name, for example jimsapi-email"),
-        ("import", "is a module of somebody else"),
-        ("2fa", "take a name that begins with a letter"),
-        ("jimsapi-2fa", "take a name that begins with a letter"),
+        ("jimsapi", "is not available"),
+        ("Email", "is not available: choose another name, for example jimsapi-email"),
+        ("import", "is not available"),
+        ("2fa", "choose a name that begins with a letter"),
+        ("jimsapi-2fa", "choose a name that begins with a letter"),
         ("jimsapi-key", "key is the name of a plugin that comes with jimsapi"),
         ("jimsapi-keys", "may give the option --keys-file, which jimsapi has"),
         ("jimsapi-api-key", "may give the option --api-key-file, which jimsapi has"),
-        ("jimsapi-pytest", "jimsapi_pytest is a module of somebody else: take another name, for example acme-pytest"),
-        ("Pluggy", "pluggy is a module of somebody else: take another name, for example jimsapi-pluggy"),
-        ("tests", "is a module of somebody else"),
-        ("conftest", "is a module of somebody else"),
-        ("api", "is a module of somebody else"),
+        ("jimsapi-pytest", "jimsapi_pytest is not available: choose another name, for example acme-pytest"),
+        ("Pluggy", "pluggy is not available: choose another name, for example jimsapi-pluggy"),
+        ("tests", "is not available"),
+        ("conftest", "is not available"),
+        ("api", "is not available"),
     ],
 )
 def test_a_name_that_no_plugin_can_have_is_refused_with_the_reason(name: str, message: str) -> None:
@@ -239,7 +239,7 @@ def test_a_refusal_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
     here = tmp_path / "here"
     here.mkdir()
     ran = run_command("plugin", "new", "../jimsapi-ticket", "--kind", "auth", cwd=here)
-    assert "'../jimsapi-ticket' is no name of a distribution" in refusal(ran)
+    assert "'../jimsapi-ticket' is not a valid distribution name" in refusal(ran)
     assert [path.name for path in tmp_path.rglob("*")] == ["here"]
 
 
@@ -248,7 +248,7 @@ def test_a_folder_that_exists_is_left_as_it_is(tmp_path: Path) -> None:
     kept.parent.mkdir()
     kept.write_text("mine")
     ran = run_command("plugin", "new", "jimsapi-ticket", "--kind", "auth", cwd=tmp_path)
-    assert refusal(ran) == "jimsapi: jimsapi-ticket is here already: take another name, or another folder to work in"
+    assert refusal(ran) == "jimsapi: jimsapi-ticket already exists here: choose another name, or work in another folder"
     assert [path.name for path in kept.parent.iterdir()] == ["kept"]
     assert kept.read_text() == "mine"
 

@@ -71,7 +71,7 @@ def test_a_host_that_is_not_ours_is_one_line(bot: Path, host: str) -> None:
         ("sqlite:///folder", "folder"),
         ("sqlite:///garbage.db", "garbage.db"),
         ("sqlite:///", "give sqlite:///relative.db"),
-        ("sqlite:///x.db?mode=ro", "takes no parameters"),
+        ("sqlite:///x.db?mode=ro", "cannot have parameters"),
         ("postgresql://user:sesame@db/jims", "postgresql://***@db/jims: PostgreSQL needs jimsapi-postgres"),
         ("postgresql://postgres:postgres@db/x", "postgresql://***@db/x: PostgreSQL needs jimsapi-postgres"),
         ("postgresql+asyncpg://user:sesame@db/jims", "pip install jimsapi-postgres"),
@@ -223,7 +223,7 @@ def test_a_near_miss_is_warned_of_once(bot: Path) -> None:
     with Served("--app", "bot", folder=bot, env={"JIMS_API_KEYS": "sesame"}) as served:
         served.stop()
         log = served.stderr
-    assert log.count("JIMS_API_KEYS is set but is no option; did you mean JIMS_API_KEY?") == 1
+    assert log.count("JIMS_API_KEYS is set but is not an option; did you mean JIMS_API_KEY?") == 1
     assert "sesame" not in log
 
 

@@ -239,7 +239,7 @@ async def test_nobody_there_is_told_with_what_to_do() -> None:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         for kind in KINDS:
             async with Both(kind, url, attempts=1) as client:
-                with pytest.raises(Unreachable, match="is it up, and the URL right"):
+                with pytest.raises(Unreachable, match="is it running, and is the URL right"):
                     await client.chat("hi")
                 with pytest.raises(Unreachable):
                     await collect(client.stream("hi"))
@@ -256,9 +256,9 @@ async def test_a_server_that_is_not_ours_is_told_as_such(kind: str) -> None:
     url = f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
     async with listener, anyio.create_task_group() as tasks, Both(kind, url) as client:
         tasks.start_soon(listener.serve, answer)
-        with pytest.raises(ClientError, match="look at the URL"):
+        with pytest.raises(ClientError, match="check the URL"):
             await client.chat("hi")
-        with pytest.raises(ClientError, match="look at the URL"):
+        with pytest.raises(ClientError, match="check the URL"):
             await collect(client.stream("hi"))
         tasks.cancel_scope.cancel()
 

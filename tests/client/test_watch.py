@@ -155,7 +155,7 @@ def test_a_failed_run_that_is_shown_as_a_stream_is_not_watched_again() -> None:
     watch.on_stream_end()
     assert asks(watch)[1] == f"runs/{RUN}"
     assert not watch.is_stream(200, HEAD)
-    with pytest.raises(ClientError, match="look at the URL"):
+    with pytest.raises(ClientError, match="check the URL"):
         watch.on_response(200, HEAD, FAILED.encode())
 
 

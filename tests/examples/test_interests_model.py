@@ -187,8 +187,8 @@ async def test_everybody_has_to_be_named_and_nobody_else(configured: ModelServer
     assert (await ask("Who likes Shadow Puppets?"))[1]["model_error"] == "the model added Ren Hayakawa"
 
 
-def answer_of(*names: str, kin: tuple[str, ...] = ()) -> Answer:
-    return Answer("plain", names=names, kin=(*names, *kin))
+def answer_of(*names: str, all_names: tuple[str, ...] = ()) -> Answer:
+    return Answer("plain", names=names, all_names=(*names, *all_names))
 
 
 @pytest.mark.parametrize(
@@ -196,9 +196,9 @@ def answer_of(*names: str, kin: tuple[str, ...] = ()) -> Answer:
     [
         ("only Apple Cider", answer_of("Cider", "Apple Cider"), "the model left out Cider"),
         ("Apple Cider and cider", answer_of("Cider", "Apple Cider"), None),
-        ("Apple Cider", answer_of("Apple Cider", kin=("Cider",)), None),
-        ("would love to go for Judo", answer_of("Judo", kin=("Love", "Go")), None),
-        ("Judo and Go", answer_of("Judo", kin=("Love", "Go")), "the model added Go"),
+        ("Apple Cider", answer_of("Apple Cider", all_names=("Cider",)), None),
+        ("would love to go for Judo", answer_of("Judo", all_names=("Love", "Go")), None),
+        ("Judo and Go", answer_of("Judo", all_names=("Love", "Go")), "the model added Go"),
         ("Siobhán O’Dwyer", answer_of("Siobhán O'Dwyer"), None),
         ("Chips Ahoy! and C++, (yes)", answer_of("Chips Ahoy!", "C++"), None),
     ],

@@ -45,12 +45,12 @@ def test_a_link_that_stands_twice_is_one_link(folder: Folder) -> None:
         ("person_has_interest", "person_id\np1\n", "person_has_interest.csv: column 'interest_id' is missing"),
         ("person_has_interest", "person_id,interest_id\np1,i1\np9,i1\n", "line 3: person_id 'p9' is not in person.csv"),
         ("person_has_interest", "person_id,interest_id\np1,i9\n", "line 2: interest_id 'i9' is not in interest.csv"),
-        ("person", "person_id,person_name\np1,Ann\np1,Bo\n", "person.csv, line 3: person_id 'p1' stands there twice"),
+        ("person", "person_id,person_name\np1,Ann\np1,Bo\n", "person.csv, line 3: person_id 'p1' is there twice"),
         ("interest", "interest_id,interest_name\ni1,Go\ni2,Go\n", "line 3: interest_name 'Go' is already that of 'i1'"),
         ("person", "person_id,person_name\np1, \n", "person.csv, line 2: person_name is empty"),
         ("person", "person_id,person_name\np1\n", "person.csv, line 2: person_name is empty"),
         ("person", b"person_id,person_name\np1,Zo\xeb\n", "person.csv: is not UTF-8 text"),
-        ("person", 'person_id,person_name\np1,"Ann\n', "person.csv: is not proper CSV"),
+        ("person", 'person_id,person_name\np1,"Ann\n', "person.csv: is not valid CSV"),
     ],
 )
 def test_bad_data_is_refused_in_one_line_that_names_the_file_and_the_fault(

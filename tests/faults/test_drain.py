@@ -336,5 +336,5 @@ def test_tasks_that_a_pipeline_leaks_do_not_hold_up_the_exit() -> None:
     with Served("--app", "tests.apps.unruly:app", *DRAIN) as served, served.client() as client:
         assert client.post("/api/v1/chat", json={"contact_id": "ann", "message": "leak"}).status_code == 200
         assert served.stop() == 0
-        assert "2 tasks of pipelines or plugins do not end and are left: " in served.stderr
+        assert "2 tasks of pipelines or plugins do not end after their cancellation: " in served.stderr
         assert "the shutdown took longer" not in served.stderr

@@ -90,7 +90,7 @@ class QuotaMachine(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 20))
     def give_back(self, pick: int) -> None:
         account, caller, contact = self.accounts.pop(pick % len(self.accounts))
-        self.quota.give_back(account)
+        self.quota.release(account)
         for place, _, key in self.run_keys(caller, contact):
             self.open[place, key] -= 1
 

@@ -138,7 +138,7 @@ async def test_one_that_fails_on_leaving_is_logged_and_the_others_are_left(
     async with api().lifespan():
         pass
     assert diary.entries[2:] == ["leave a"]
-    assert "acme-b failed while it was left: OSError: disk" in caplog.text
+    assert "acme-b failed on exit: OSError: disk" in caplog.text
 
 
 async def test_a_start_that_fails_late_leaves_what_was_entered_and_may_be_tried_again(site: Path, diary: Any) -> None:

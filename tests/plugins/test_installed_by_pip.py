@@ -121,7 +121,7 @@ def test_check_imports_it_lists_its_hooks_and_says_who_may_enter(installed: Path
     assert proof.exists()
     lines = [line.strip() for line in checked.stdout.splitlines()]
     assert "ticket (Acme-Ticket 3.2): jimsapi_options, jimsapi_auth_provider, jimsapi_thread_resolver" in lines
-    assert "who may enter: whom one of these admits, asked in this order: key, ticket" in lines
+    assert "who may enter: callers that one of these admits, tried in this order: key, ticket" in lines
     assert "sesame" not in checked.stdout + checked.stderr
     assert not (tmp_path / "jims.db").exists()
     assert not (tmp_path / "jims.db.lock").exists()

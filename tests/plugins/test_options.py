@@ -15,7 +15,7 @@ from jimsapi import Options, Secret, create_api, option
 from jimsapi.builtin import builtin_plugins
 from jimsapi.cli.options import ServerOptions
 from jimsapi.plugins.compose import resolve_settings
-from jimsapi.plugins.core import CoreOptions, absent_reporting
+from jimsapi.plugins.core import CoreOptions, missing_reporting_plugins
 from jimsapi.plugins.errors import OptionError, StartError
 from jimsapi.plugins.manager import Implementation, PluginEntry, PluginManager
 from jimsapi.plugins.options import Owned, Settings, near_misses, specs
@@ -207,7 +207,7 @@ def test_the_variables_of_a_kubernetes_service_named_jims_are_not_read_and_warne
     [warning] = settings.warnings
     assert warning == (
         "JIMS_PORT=tcp://10.0.0.1:8080 is not read: Kubernetes set it for a service of that name; set "
-        "enableServiceLinks: false in the pod, or give --port, or name the service otherwise"
+        "enableServiceLinks: false in the pod, or give --port, or rename the service"
     )
     settings = settled(port=9)
     assert (settings.get(ServerOptions).port, settings.warnings) == (9, [])
@@ -525,7 +525,7 @@ async def test_a_near_miss_is_a_warning_and_not_a_refusal(
     with caplog.at_level(logging.WARNING):
         async with create_api(echo, store="memory:").lifespan():
             pass
-    assert "JIMS_API_KEYS is set but is no option; did you mean JIMS_API_KEY?" in caplog.text
+    assert "JIMS_API_KEYS is set but is not an option; did you mean JIMS_API_KEY?" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -579,10 +579,10 @@ def test_error_reporting_that_is_asked_for_by_keyword_without_its_plugin_stops_t
 def test_a_variable_that_switches_on_absent_error_reporting_is_known(value: str, warned: bool) -> None:
     environ = {"JIMS_ENABLE_SENTRY": value}
     known = resolve_settings(PluginManager(builtin_plugins(), installed=False), [], {}, environ).known
-    assert absent_reporting(known, environ) == [("JIMS_ENABLE_SENTRY", "jimsapi-sentry")] * warned
-    assert absent_reporting(known | {"enable_sentry"}, environ) == []
+    assert missing_reporting_plugins(known, environ) == [("JIMS_ENABLE_SENTRY", "jimsapi-sentry")] * warned
+    assert missing_reporting_plugins(known | {"enable_sentry"}, environ) == []
     files = {"JIMS_ENABLE_SENTRY_FILE": value}
-    assert absent_reporting(known, files) == [("JIMS_ENABLE_SENTRY_FILE", "jimsapi-sentry")] * warned
+    assert missing_reporting_plugins(known, files) == [("JIMS_ENABLE_SENTRY_FILE", "jimsapi-sentry")] * warned
 
 
 def test_what_a_hook_says_to_the_operator_is_said_as_it_is_and_its_own_mistakes_name_the_plugin() -> None:

@@ -82,9 +82,9 @@ FAULTY_PLUGINS: Mapping[str, tuple[str, str]] = {
     ),
     "misspelt": (
         "@hookimpl\ndef jimsapi_observr(): return None",
-        "jimsapi_observr is no hook of jimsapi: did you mean jimsapi_observer?",
+        "jimsapi_observr is not a hook of jimsapi: did you mean jimsapi_observer?",
     ),
-    "of no hook": ("@hookimpl\ndef on_start(): return None", "on_start is no hook of jimsapi"),
+    "of no hook": ("@hookimpl\ndef on_start(): return None", "on_start is not a hook of jimsapi"),
     "optional": (
         "@hookimpl(optionalhook=True)\ndef jimsapi_observer(): return None",
         "jimsapi_observer is marked optional",
@@ -95,7 +95,7 @@ FAULTY_PLUGINS: Mapping[str, tuple[str, str]] = {
     ),
     "takes a place": (
         "@hookimpl(tryfirst=True)\ndef jimsapi_auth_provider(): return None",
-        "jimsapi_auth_provider asks for a place in the order",
+        "jimsapi_auth_provider is marked tryfirst or trylast",
     ),
     "hook raises": (
         "@hookimpl\ndef jimsapi_observer(): raise LookupError('no\\nbackend')",
@@ -103,11 +103,11 @@ FAULTY_PLUGINS: Mapping[str, tuple[str, str]] = {
     ),
     "options: no class": (
         "@hookimpl\ndef jimsapi_options(): return {}",
-        "jimsapi_options returned a dict, which is no Options class",
+        "jimsapi_options returned a dict, which is not an Options class",
     ),
     "options: None": (
         "@hookimpl\ndef jimsapi_options(): pass",
-        "jimsapi_options returned a NoneType, which is no Options class",
+        "jimsapi_options returned a NoneType, which is not an Options class",
     ),
     "options: an unusable declaration": (
         (
@@ -183,7 +183,7 @@ FAULTY_PLUGINS: Mapping[str, tuple[str, str]] = {
     ),
     "adapter: no JimsApp": (
         "@hookimpl\ndef jimsapi_adapt_app(): return {}",
-        "jimsapi_adapt_app returned a dict, which is no JimsApp",
+        "jimsapi_adapt_app returned a dict, which is not a JimsApp",
     ),
     "metrics: a name that is taken": (
         (
@@ -221,7 +221,7 @@ FAULTY_PLUGINS: Mapping[str, tuple[str, str]] = {
             "@asynccontextmanager\nasync def life():\n    yield 7\n"
             "@hookimpl\ndef jimsapi_event_sink(): return life()"
         ),
-        "what jimsapi_event_sink built gave a int on entering, which has no deliver()",
+        "what jimsapi_event_sink built returned a int from __aenter__, which has no deliver()",
     ),
 }
 

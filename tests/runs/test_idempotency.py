@@ -47,7 +47,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(autouse=True)
 def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flow_module, "LOOK_EVERY", 0.005)
+    monkeypatch.setattr(flow_module, "POLL_EVERY", 0.005)
 
 
 def begin(service: RunService, message: str = "hi", key: str = "key", **options: Any) -> LiveRun:

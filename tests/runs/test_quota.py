@@ -50,7 +50,7 @@ def quota(room: int = 100_000, **limits: Any) -> Quota:
 def passes(limited: Quota, now: float, contact: str = "ann", admission: Admission | None = None) -> bool:
     """Whether a message gets through; its run has ended at once."""
     try:
-        limited.give_back(limited.take(admission or caller(), contact, now))
+        limited.release(limited.take(admission or caller(), contact, now))
     except QuotaExceeded:
         return False
     return True
@@ -166,7 +166,7 @@ def test_a_refused_message_takes_nothing_of_any_limit() -> None:
     account = limited.take(caller(), "ann", 0.0)
     for _ in range(9):
         assert refusal(limited, 0.0).exhausted[0].policy.name == "contact-runs"
-    limited.give_back(account)
+    limited.release(account)
     assert passes(limited, 0.0)
     for _ in range(9):
         assert [left.policy.name for left in refusal(limited, 0.0).exhausted] == ["contact"]
@@ -194,7 +194,7 @@ def test_as_many_runs_may_be_open_as_the_limit_says() -> None:
     limited.take(caller(), "ben", 0.0)
     assert "of this caller are being answered: at most 3 at once" in str(refusal(limited, 0.0, "cem"))
     limited.take(caller("desk"), "ann", 0.0)
-    limited.give_back(first)
+    limited.release(first)
     limited.take(caller(), "ann", 0.0)
 
 

@@ -32,8 +32,8 @@ TELLS = 5
 
 @pytest.fixture(autouse=True)
 def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flow_module, "LOOK_EVERY", 0.005)
-    monkeypatch.setattr(runs_module, "LOOK_EVERY", 0.005)
+    monkeypatch.setattr(flow_module, "POLL_EVERY", 0.005)
+    monkeypatch.setattr(runs_module, "POLL_EVERY", 0.005)
 
 
 async def watch(service: RunService, run_id: Any, after: int = 0) -> list[Read]:

@@ -64,7 +64,7 @@ async def test_a_pipeline_that_cancels_all_tasks_ends_no_other_run(
     assert sink.types.count("comm.assistant_message") == 3
     [line] = [record.getMessage() for record in caplog.records if record.name == "jimsapi.tasks"]
     assert f"pipeline Careless (run {careless.run_id}, thread {careless.thread_id})" in line
-    assert "that task goes on" in line
+    assert "that task continues" in line
 
 
 async def test_housekeeping_goes_on_after_a_pipeline_has_cancelled_all_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +120,7 @@ async def test_endless_work_that_ends_is_logged_and_begins_again(
     last = await asyncio.wait_for(begun.get(), 5.0)
     await endless.stop(1.0)
     assert last.cancelled()
-    assert "the work was cancelled; it begins again" in caplog.text
+    assert "the work was cancelled; it restarts" in caplog.text
 
 
 class Cutting(MemoryStore):
@@ -155,7 +155,8 @@ async def test_a_run_whose_flow_is_cut_off_stores_an_outcome_and_frees_its_threa
         expected = RunStatus.INTERRUPTED if operation == "finish" else RunStatus.CANCELLED
         assert (await stored(service, cut.run_id)).status is expected
         assert (await service.chat(inbound("hi"), PUBLIC)).assistant_messages == ["You said: hi"]
-    assert f"run {cut.run_id} is interrupted: a {failure.__name__} of somebody else's code reached it" in caplog.text
+    line = f"run {cut.run_id} is interrupted: a {failure.__name__} from the code of a plugin or pipeline reached it"
+    assert line in caplog.text
 
 
 @pytest.mark.parametrize("kind", STORES)

@@ -301,7 +301,7 @@ async def test_one_that_does_not_end_in_time_is_let_go_and_cannot_speak_any_more
         held.released.set()
         while service.abandoned_pipelines:
             await asyncio.sleep(0)
-    assert [str(error) for error in held.late] == ["the run has ended; what its pipeline says now is not stored"]
+    assert [str(error) for error in held.late] == ["the run has ended; what its pipeline sends now is not stored"]
 
 
 async def test_an_async_one_is_cancelled_in_its_own_loop() -> None:

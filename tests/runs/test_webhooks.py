@@ -200,7 +200,7 @@ async def test_a_run_that_is_taken_over_by_a_process_without_a_secret_is_logged(
         await service.drain(0)
     async with serving(Scripted(), make_store("sqlite", tmp_path)) as service:
         await ended(service)
-    assert f"run {run.run_id}: its webhook is not called, for --webhook-secret is not set" in caplog.messages
+    assert f"run {run.run_id}: its webhook is not called, because --webhook-secret is not set" in caplog.messages
 
 
 async def test_a_run_whose_end_could_not_be_stored_is_told_once_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -689,7 +689,7 @@ async def test_a_drain_waits_for_no_second_call_and_what_is_left_is_dropped(capl
         await webhooks.flush(3600)
         assert receiver.calls.qsize() == 2
     assert webhooks.outcomes == {"dropped": 2}
-    assert "2 webhooks are dropped, for the process ends" in caplog.messages
+    assert "2 webhooks are dropped, because the process ends" in caplog.messages
 
 
 async def test_a_receiver_that_does_not_answer_holds_up_no_drain(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -871,7 +871,7 @@ def test_the_rest_of_a_body_that_is_answered_already_gains_no_time(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection_module, "REST_WITHIN", 0.3)
-    monkeypatch.setattr(connection_module, "LOOK_EVERY", 0.05)
+    monkeypatch.setattr(connection_module, "CHECK_EVERY", 0.05)
     monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.05)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

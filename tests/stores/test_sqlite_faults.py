@@ -343,7 +343,7 @@ async def test_what_is_to_be_first_overtakes_what_a_turn_of_the_second_thread_ha
 
 async def test_what_waits_together_is_committed_together(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_writer, "TURN", 60.0)
-    monkeypatch.setattr(sqlite_writer, "PATIENCE", 60.0)
+    monkeypatch.setattr(sqlite_writer, "COLLECT_FOR", 60.0)
     reports: list[CommitRecord] = []
     store.on_commit = reports.append
     await asyncio.gather(*[store.accept(make_plan(str(number))) for number in range(50)])
@@ -354,7 +354,7 @@ async def test_what_turns_of_the_loop_bring_one_after_another_is_committed_toget
     store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite_writer, "TURN", 60.0)
-    monkeypatch.setattr(sqlite_writer, "PATIENCE", 60.0)
+    monkeypatch.setattr(sqlite_writer, "COLLECT_FOR", 60.0)
     reports: list[CommitRecord] = []
     store.on_commit = reports.append
     await asyncio.gather(*[_accept_later(store, turns) for turns in range(20)])
@@ -364,7 +364,7 @@ async def test_what_turns_of_the_loop_bring_one_after_another_is_committed_toget
 async def test_a_loop_that_brings_more_and_more_does_not_hold_up_the_first(
     store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_writer, "PATIENCE", 0.0)
+    monkeypatch.setattr(sqlite_writer, "COLLECT_FOR", 0.0)
     reports: list[CommitRecord] = []
     store.on_commit = reports.append
     await asyncio.gather(*[_accept_later(store, turns) for turns in range(20)])
@@ -465,7 +465,7 @@ async def test_a_batch_of_the_second_thread_ends_in_time_and_leaves_the_rest_to_
     store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, one_fails: bool
 ) -> None:
     monkeypatch.setattr(sqlite_writer, "LONG_TURN", 0.0)
-    monkeypatch.setattr(sqlite_writer, "PATIENCE", 60.0)
+    monkeypatch.setattr(sqlite_writer, "COLLECT_FOR", 60.0)
     reports: list[CommitRecord] = []
     done: list[int] = []
     store.on_commit = reports.append
@@ -495,7 +495,7 @@ async def test_what_is_left_of_a_batch_stays_before_what_came_later(
 async def test_what_is_brief_and_what_may_take_long_have_transactions_of_their_own_in_turn(
     store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for seconds in ("TURN", "LONG_TURN", "PATIENCE"):
+    for seconds in ("TURN", "LONG_TURN", "COLLECT_FOR"):
         monkeypatch.setattr(sqlite_writer, seconds, 60.0)
     reports: list[CommitRecord] = []
     store.on_commit = reports.append
@@ -554,7 +554,7 @@ def _noting(done: list[int], number: int, *, fails: bool = False) -> Callable[[s
 async def test_a_lone_operation_leaves_an_event_loop_that_rests_alone_and_no_other(
     store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, loop_rests: bool
 ) -> None:
-    monkeypatch.setattr(sqlite_writer, "RESTING", 60.0 if loop_rests else 0.0)
+    monkeypatch.setattr(sqlite_writer, "IDLE_WITHIN", 60.0 if loop_rests else 0.0)
     in_loop: list[bool] = []
     await _trace(store, lambda _: in_loop.append(threading.current_thread() is loop_thread))
     loop_thread = threading.current_thread()
@@ -574,7 +574,7 @@ async def test_a_lone_operation_that_is_refused_or_fails_is_undone(
         connection.execute("UPDATE jimsapi_schema SET version = 77")
         raise ValueError("broken")
 
-    monkeypatch.setattr(sqlite_writer, "RESTING", 60.0)
+    monkeypatch.setattr(sqlite_writer, "IDLE_WITHIN", 60.0)
     plan = make_plan()
     await store.accept(plan)
     with pytest.raises(ValueError, match="broken"):

@@ -11,13 +11,13 @@ FAULTS: Faults = {
     "AlwaysThere": ("without_configuration_it_builds_nothing",),
     "OpenByHalf": ("half_a_configuration_admits_nobody",),
     "AdmitsByHalf": ("half_a_configuration_admits_nobody",),
-    "AnswersTrue": ("good_credentials_are_admitted_as_who_they_are", "the_server_lets_in_whom_it_admits"),
-    "EmptySubject": ("an_identity_is_well_formed", "good_credentials_are_admitted_as_who_they_are"),
+    "AnswersTrue": ("good_credentials_are_admitted_with_their_subject", "the_server_admits_its_callers"),
+    "EmptySubject": ("an_identity_is_well_formed", "good_credentials_are_admitted_with_their_subject"),
     "NumberedSubject": ("an_identity_is_well_formed",),
     "ContactNobodyCanHave": ("an_identity_is_well_formed",),
     "NumberedScopes": ("an_identity_is_well_formed",),
-    "ClaimsEverything": ("a_request_without_credentials_is_left_to_the_others",),
-    "ClaimsOtherSchemes": ("credentials_of_another_kind_are_left_to_the_others",),
+    "ClaimsEverything": ("a_request_without_credentials_is_left_to_other_providers",),
+    "ClaimsOtherSchemes": ("credentials_of_another_kind_are_left_to_other_providers",),
     "FailsOnMalformed": ("malformed_credentials_are_invalid",),
     "PassesMalformed": ("malformed_credentials_are_invalid",),
     "ComparesMostOfIt": ("almost_right_credentials_are_not_admitted",),
@@ -25,7 +25,7 @@ FAULTS: Faults = {
     "RemembersTheLastOne": ("almost_right_credentials_are_not_admitted",),
     "RemembersThePerson": ("wrong_credentials_are_invalid", "expired_credentials_are_invalid"),
     "NoExpiry": ("expired_credentials_are_invalid",),
-    "AdmitsEve": ("who_may_not_enter_is_denied", "the_server_answers_403_to_whom_it_denies"),
+    "AdmitsEve": ("holders_without_access_are_denied", "the_server_answers_403_to_denied_callers"),
     "AdmitsEmpty": ("empty_credentials_are_not_admitted",),
     "FailsOnEmpty": ("empty_credentials_are_not_admitted",),
     "ComparesBeginnings": ("huge_credentials_are_not_admitted",),
@@ -34,13 +34,13 @@ FAULTS: Faults = {
     "SuperscriptYears": ("non_ascii_credentials_are_not_admitted",),
     "FirstHeader": ("two_headers_that_differ_are_not_admitted",),
     "LastHeader": ("two_headers_that_differ_are_not_admitted",),
-    "RemembersOnItself": ("many_at_once_get_their_own_answers",),
+    "RemembersOnItself": ("concurrent_calls_get_their_own_answers",),
     "SwallowsCancellation": ("a_call_that_is_cancelled_ends_and_the_next_one_works",),
     "LeavesTasks": ("a_call_that_is_cancelled_ends_and_the_next_one_works",),
     "LosesSlots": ("a_call_that_is_cancelled_ends_and_the_next_one_works",),
     "AdmitsInAnOutage": (
         "in_an_outage_it_is_unavailable_and_admits_nobody",
-        "in_an_outage_the_server_answers_503_and_when_to_come_back",
+        "in_an_outage_the_server_answers_503_with_retry_after",
     ),
     "RefusesInAnOutage": ("in_an_outage_it_is_unavailable_and_admits_nobody",),
     "RaisesInAnOutage": ("in_an_outage_it_is_unavailable_and_admits_nobody",),
@@ -57,13 +57,13 @@ FAULTS: Faults = {
     "ShowsTheSecret": ("no_secret_is_logged_raised_or_shown",),
     "TextOption": ("no_secret_is_logged_raised_or_shown",),
     "MalformedChallenge": ("the_server_answers_401_to_others_with_a_well_formed_challenge",),
-    "WorksOnce": ("it_can_be_left_and_built_anew",),
-    "StartsOnce": ("it_can_be_left_and_built_anew", "a_server_with_it_starts_stops_and_starts_again"),
-    "LeavesATask": ("it_can_be_left_and_built_anew", "a_server_with_it_starts_stops_and_starts_again"),
-    "LeavesASocket": ("it_can_be_left_and_built_anew",),
+    "WorksOnce": ("it_can_be_closed_and_built_again",),
+    "StartsOnce": ("it_can_be_closed_and_built_again", "a_server_with_it_starts_stops_and_starts_again"),
+    "LeavesATask": ("it_can_be_closed_and_built_again", "a_server_with_it_starts_stops_and_starts_again"),
+    "LeavesASocket": ("it_can_be_closed_and_built_again",),
     # Not the provider is at fault, but what is said of it.
     "NotInstalled": ("its_installed_distribution_is_found", "the_host_knows_it_by_its_distribution"),
-    "NoSecretOfItsOwn": ("each_good_credential_holds_a_secret",),
+    "NoSecretOfItsOwn": ("each_good_credential_contains_a_secret",),
     "WrongThatIsRight": ("wrong_credentials_are_invalid", "the_server_answers_401_to_others"),
     "NothingWrong": ("wrong_credentials_are_invalid",),
     "SilentAboutExpiry": ("expired_credentials_are_invalid",),
@@ -152,7 +152,7 @@ class TestWithoutDates(TestSound):
 class TestDatedAgain(TestWithoutDates):
     expired = TestSound.expired
 
-    def test_who_may_not_enter_is_denied(self):
+    def test_holders_without_access_are_denied(self):
         raise ValueError("a case of its own")
 
 
@@ -194,7 +194,7 @@ def test_what_does_not_apply_is_left_out_and_not_skipped(ran: ContractRun) -> No
     assert left_out == {
         "test_expired_credentials_are_invalid",
         "test_in_an_outage_it_is_unavailable_and_admits_nobody",
-        "test_in_an_outage_the_server_answers_503_and_when_to_come_back",
+        "test_in_an_outage_the_server_answers_503_with_retry_after",
     }
 
 
@@ -206,7 +206,7 @@ def test_what_applies_again_in_a_class_derived_further_is_run_again(ran: Contrac
 
 def test_a_case_that_a_class_puts_in_the_place_of_the_contract_s_stays(ran: ContractRun) -> None:
     for version in ("DatedAgain", "DatedAgainAndChanged"):
-        assert "a case of its own" in ran.failure(version, "who_may_not_enter_is_denied")
+        assert "a case of its own" in ran.failure(version, "holders_without_access_are_denied")
 
 
 def test_what_is_not_declared_fails_and_says_what_to_declare(ran: ContractRun) -> None:

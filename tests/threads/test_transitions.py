@@ -217,7 +217,7 @@ def test_the_oldest_open_run_of_a_thread_starts(
 @pytest.mark.parametrize("status", RunStatus)
 @pytest.mark.parametrize("is_oldest", [True, False])
 def test_a_run_that_has_ended_or_has_another_owner_does_not_start(status: RunStatus, is_oldest: bool) -> None:
-    with pytest.raises(RunClosed, match="open no more"):
+    with pytest.raises(RunClosed, match="no longer open"):
         judge_start(status, is_owner=status not in ("queued", "running"), is_oldest=is_oldest)
 
 

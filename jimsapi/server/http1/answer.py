@@ -29,6 +29,6 @@ def begin_field(name: bytes) -> tuple[bytes, bytes]:
     """
     lowered = name.lower()
     if not _NAME.fullmatch(lowered):
-        raise RuntimeError(f"{name!r} is no name of a header")
+        raise RuntimeError(f"{name!r} is not a header name")
     frames = lowered in (b"content-length", b"transfer-encoding", b"connection")
     return b"\r\n" + lowered + b": ", lowered if frames else b""

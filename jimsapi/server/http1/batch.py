@@ -10,7 +10,7 @@ from jimsapi.server.starts import Starts
 from jimsapi.server.websocket import WebSocketConnection
 
 HIGH_WATER = 65_536
-"""Bytes of a body that are buffered for an app that does not read. Beyond, the server stops reading the connection."""
+"""Bytes of a body that are buffered for an app that does not read. After these, the server stops reading."""
 MAX_JOINED = 65_536
 """Bytes that are joined for one write, such as a head and its body. Copying more takes longer than a second write."""
 

@@ -33,7 +33,7 @@ from jimsapi.server.sockets import has_unread, reset
 from jimsapi.server.websocket import MAX_HANDSHAKE, WebSocketConnection, handshake_of
 
 MAX_PIPELINED = 64
-"""Most requests of a connection that wait behind the one that the app answers."""
+"""Maximum number of requests of a connection that wait behind the one that the app answers."""
 HEAD_WITHIN = 10.0
 """Seconds in which a head must arrive, from its first line or, for a connection's first head, from the connect."""
 MIN_RATE = 500
@@ -42,8 +42,8 @@ BODY_WITHIN = 30.0
 """Seconds that a client may fall behind `MIN_RATE` while it sends a body, and so how long it may pause."""
 REST_WITHIN = 10.0
 """Seconds in which the rest of a body must arrive after the app answered without reading it."""
-LOOK_EVERY = 5.0
-"""Most seconds between two checks of a deadline. A connection is closed at most this long after its deadline."""
+CHECK_EVERY = 5.0
+"""Maximum seconds between two checks of a deadline. A connection is closed at most this long after its deadline."""
 LINGER_FOR, MAX_LINGER = 2.0, 4_194_304
 """Seconds for which, and bytes up to which, the server reads on after the last response if the client still sends. If
 the server closed the connection at once, the client might lose the response (RFC 9112, 9.6)."""
@@ -59,7 +59,7 @@ _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 
 class Http1Protocol(asyncio.Protocol):
-    """A connection. It reads requests, makes an `Exchange` of each, and answers these one after another.
+    """A connection. It reads requests, creates an `Exchange` for each, and answers them in order.
 
     `extensions` are added to the ASGI extensions of every scope of this connection, beside the exchange's own.
     `on_refusal` is called with the record of each request that the server rejects without calling the app.
@@ -69,14 +69,14 @@ class Http1Protocol(asyncio.Protocol):
         "_body_bytes",
         "_body_parts",
         "_context",
+        "_counted_bytes",
         "_data",
         "_default_fields",
         "_default_headers",
-        "_fed",
         "_handshake",
+        "_head_starts_packet",
         "_headers",
         "_host",
-        "_is_first",
         "_line",
         "_no_request_yet",
         "_parser",
@@ -138,16 +138,16 @@ class Http1Protocol(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.blocked: asyncio.Event | None = None  # exists while the write buffer is full; set when it has room again
         self._parser: Any = httptools.HttpRequestParser(self)
-        self._url = b""  # these three are of the head that is being read
+        self._url = b""  # these three belong to the head that is being read
         self._headers: list[tuple[bytes, bytes]] = []
         self._host: bytes | None = None
         # A handshake that waits for the responses before it: its target, its fields, and the bytes after it.
         self._handshake: tuple[bytes, list[tuple[bytes, bytes]], bytes] | None = None
         self._valid_host = b"\n"  # the last valid Host; until there is one, a value that no Host can have
         self._data = b""  # the packet that is being parsed
-        self._is_first = False  # whether the packet begins with the head that is being read
+        self._head_starts_packet = False  # whether the packet begins with the head that is being read
         self._line: bytes | None = b""  # bytes from earlier packets of a head without a field; None after the check
-        self._fed = 0  # bytes of a head or of a body's framing, without the first packet
+        self._counted_bytes = 0  # of a head or of a body's framing, without the first packet; or after the last request
         self._body_bytes = self._body_parts = 0  # of a body in the packet
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
@@ -158,13 +158,13 @@ class Http1Protocol(asyncio.Protocol):
 
     # Calls of the transport.
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         self.transport = transport
-        self.state.connections.add(self)  # type: ignore[arg-type] # it lists its own protocols
+        self.state.connections.add(self)  # type: ignore[arg-type] # uvicorn's type lists its own protocols
         self.server = get_local_addr(transport)
         self.client = get_remote_addr(transport)
         self.scheme = "https" if is_ssl(transport) else "http"
-        self._context = copy_context()  # of no request
+        self._context = copy_context()  # it belongs to no request
         self._wait_from_now(HEAD_WITHIN)
 
     def data_received(self, data: bytes) -> None:
@@ -174,7 +174,7 @@ class Http1Protocol(asyncio.Protocol):
         reading = self.reading
         while data and not self.reading_stopped:
             self._data = data
-            self._is_first = reading is None
+            self._head_starts_packet = reading is None
             try:
                 self._parser.feed_data(data)
                 break
@@ -187,7 +187,7 @@ class Http1Protocol(asyncio.Protocol):
                     self._hold_handshake(data)
                     break
                 # The client offers another protocol. The server may ignore that (RFC 9110, 7.8), but the parser now
-                # expects no body. So it parses the head again without the offer, which only the app sees.
+                # expects no body. So the parser reads the head again without the offer, which only the app receives.
                 data = self._head(without=b"upgrade") + data
                 self._headers = [field for field in self._headers if field[0] == b"upgrade"]
                 self._url, self._host = b"", None
@@ -196,7 +196,7 @@ class Http1Protocol(asyncio.Protocol):
         if self.reading is not None:
             if not self.reading_stopped:
                 self._measure_body(self.reading is reading)
-        elif (self._url or self._is_first) and not self.reading_stopped:
+        elif (self._url or self._head_starts_packet) and not self.reading_stopped:
             self._measure_head()
         self._data = b""
 
@@ -219,12 +219,12 @@ class Http1Protocol(asyncio.Protocol):
         if len(self._headers) > MAX_FIELDS:
             self._refuse(431, "too many header fields")
             return
-        if not self._fed:  # the packet may hold other requests; `on_headers_complete` measures the head exactly
-            self._fed = 1
+        if not self._counted_bytes:  # the packet may contain other requests; `on_headers_complete` measures exactly
+            self._counted_bytes = 1
             self._waiting_since = self.loop.time()
         else:
-            self._fed += len(self._data)
-            if self._fed > MAX_HEAD:
+            self._counted_bytes += len(self._data)
+            if self._counted_bytes > MAX_HEAD:
                 self._refuse(431, "the head is too large")
 
     def _measure_body(self, began_before: bool) -> None:
@@ -236,15 +236,15 @@ class Http1Protocol(asyncio.Protocol):
             if self.exchange is not None:  # after the response the deadline stays as it is
                 self._waiting_since = min(self._waiting_since + self._body_bytes / MIN_RATE, now)
             framing = len(self._data) - 3 * self._body_bytes - CHUNK_FRAMING * self._body_parts
-            self._fed = max(self._fed + framing, 0)
-            if self._fed > MAX_HEAD:
+            self._counted_bytes = max(self._counted_bytes + framing, 0)
+            if self._counted_bytes > MAX_HEAD:
                 self._refuse(431, "the chunks have too much framing")
         self._body_bytes = self._body_parts = 0
 
     def _drop(self, size: int) -> None:
         """Drop bytes that arrive after the last request, up to `MAX_LINGER`."""
-        self._fed += size
-        if self._fed > MAX_LINGER:
+        self._counted_bytes += size
+        if self._counted_bytes > MAX_LINGER:
             if self.exchange is None:
                 self.close()
             else:  # the last response is not complete yet
@@ -253,7 +253,7 @@ class Http1Protocol(asyncio.Protocol):
     def eof_received(self) -> None:
         """Close the connection when the client has closed it, wholly or only its sending side.
 
-        What was written is still sent. The app gets `http.disconnect`.
+        The server still sends the data that was written. The app receives `http.disconnect`.
         """
         self.close()
 
@@ -306,7 +306,7 @@ class Http1Protocol(asyncio.Protocol):
         if self.reading_stopped:
             return
         if self.reading is not None:
-            self._refuse(503, "the server ended before the body had come")
+            self._refuse(503, "the server shut down before the body arrived")
         elif self.exchange is None:
             self.close()
 
@@ -350,20 +350,20 @@ class Http1Protocol(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         parser, url, headers, data = self._parser, self._url, self._headers, self._data
-        if (self._fed or len(data) > MAX_HEAD) and len(self._head()) > MAX_HEAD:
+        if (self._counted_bytes or len(data) > MAX_HEAD) and len(self._head()) > MAX_HEAD:
             raise Refused(431, "the head is too large")
         if len(headers) > MAX_FIELDS:
             raise Refused(431, "too many header fields")
         method: bytes = parser.get_method()
-        # Most packets begin with the request. Then "HTTP/1.1" is at this place.
-        place = len(method) + len(url) + 2
-        if self._is_first and self._line == b"" and data[place : place + 8] == b"HTTP/1.1":
+        # Most packets begin with the request. Then "HTTP/1.1" is at this position.
+        position = len(method) + len(url) + 2
+        if self._head_starts_packet and self._line == b"" and data[position : position + 8] == b"HTTP/1.1":
             version = "1.1"
         else:
             self._check_line()
             self._line = b""
             version = self._version()
-        self._is_first = False
+        self._head_starts_packet = False
         if self._host != self._valid_host:
             self._check_host(version)
         if parser.should_upgrade():
@@ -373,7 +373,7 @@ class Http1Protocol(asyncio.Protocol):
         scope = self._scope(method, url, version, headers)
         if self.pipelined and len(self.pipelined) >= MAX_PIPELINED:
             raise Refused(400, "too many requests at once")
-        self._url, self._headers, self._host, self._fed, self._no_request_yet = b"", [], None, 0, False
+        self._url, self._headers, self._host, self._counted_bytes, self._no_request_yet = b"", [], None, 0, False
         keep_alive = version == "1.1" and parser.should_keep_alive() and not self.ending
         self.reading = exchange = Exchange(self, scope, keep_alive)
         if self.exchange is None:
@@ -389,7 +389,7 @@ class Http1Protocol(asyncio.Protocol):
             self.reading.add_body(body)
 
     def on_message_complete(self) -> None:
-        self._fed = 0
+        self._counted_bytes = 0
         if self.reading is not None:
             self.reading.end_body()
             self.reading = None
@@ -483,7 +483,7 @@ class Http1Protocol(asyncio.Protocol):
         """Close the sending side of the connection. Close the connection when the client does so too, or after
         `LINGER_FOR` seconds."""
         self.reading_stopped = True
-        self._fed = 0
+        self._counted_bytes = 0
         self.batch.flush()
         if self.transport.is_closing():
             return
@@ -514,7 +514,7 @@ class Http1Protocol(asyncio.Protocol):
     def fields(self) -> tuple[bytes, int]:
         """Return the header fields that every response has, and their number.
 
-        They are encoded again only if uvicorn has made a new list of them, which it does each second.
+        They are encoded again only if uvicorn has created a new list, which it does each second.
         """
         headers = self.state.default_headers
         if headers is not self._default_headers:
@@ -572,29 +572,29 @@ class Http1Protocol(asyncio.Protocol):
             return False
         return any(name == b"upgrade" and value.lower() == b"websocket" for name, value in self._headers)
 
-    def _hold_handshake(self, rest: bytes) -> None:
-        """Keep a handshake until the requests before it are answered.
+    def _hold_handshake(self, early: bytes) -> None:
+        """Store a handshake until the requests before it are answered.
 
         Pipelined requests are answered in order (RFC 9112, 9.3.2), and the bytes after the handshake are not HTTP.
         """
-        self._handshake = self._url, self._headers, rest
-        self._url, self._headers, self._host, self._fed = b"", [], None, 0
+        self._handshake = self._url, self._headers, early
+        self._url, self._headers, self._host, self._counted_bytes = b"", [], None, 0
         self.pause_reading()
 
     def _open_held(self) -> None:
-        """Open the WebSocket whose handshake was kept, unless the client has disconnected."""
-        held, self._handshake = self._handshake, None
-        if held is None or self.transport.is_closing():
+        """Open the WebSocket whose handshake was stored, unless the client has disconnected."""
+        handshake, self._handshake = self._handshake, None
+        if handshake is None or self.transport.is_closing():
             return
-        self._url, self._headers, rest = held
+        self._url, self._headers, early = handshake
         self._paused = False
         self.transport.resume_reading()
-        self.upgrade_to_websocket(rest)
+        self.upgrade_to_websocket(early)
 
-    def upgrade_to_websocket(self, rest: bytes) -> None:
+    def upgrade_to_websocket(self, early: bytes) -> None:
         """Pass the connection to uvicorn's WebSocket protocol, which reads the handshake and the bytes after it.
 
-        `rest` are the bytes that arrived after the handshake.
+        `early` is the data that arrived after the handshake.
         """
         self.batch.flush()
         if any(
@@ -624,7 +624,7 @@ class Http1Protocol(asyncio.Protocol):
             scope,
         )
         try:
-            connection.begin(handshake, rest)
+            connection.begin(handshake, early)
         except Exception:  # uvicorn's protocol cannot parse the head
             self.state.connections.discard(connection.inner)
             self.transport.set_protocol(self)
@@ -679,7 +679,7 @@ class Http1Protocol(asyncio.Protocol):
                 method = OTHER_METHOD
         if self._url[:1] == b"/":  # a whole URL may contain a password, and so may a query
             path = path_of(self._url)
-        duration = self.loop.time() - self._waiting_since if self._fed else 0.0
+        duration = self.loop.time() - self._waiting_since if self._counted_bytes else 0.0
         self.on_refusal(RequestRecord(method, UNMATCHED, path, status, duration, "", False, {"reason": reason}))
 
     def _wait_from_now(self, seconds: float) -> None:
@@ -714,7 +714,7 @@ class Http1Protocol(asyncio.Protocol):
             return
         left = self._waiting_since + within - self.loop.time()
         if left > 0:
-            self._timer = self.loop.call_later(min(left, LOOK_EVERY), self._check_deadline)
+            self._timer = self.loop.call_later(min(left, CHECK_EVERY), self._check_deadline)
         elif reason:
             self._refuse(408, reason)
         else:

@@ -43,7 +43,7 @@ class Connection(Protocol):
 
 
 class Exchange:
-    """A request and its response (RFC 9110, 3.4): the state behind the two callables that an ASGI app gets.
+    """A request and its response (RFC 9110, 3.4): the state behind the two callables that an ASGI app receives.
 
     `complete`: the response is sent. `gone`: the client has disconnected or the server no longer reads it. `refused`:
     the status with which the server rejected the body, or 0. `task` runs the app. While the app runs, the `scope` and
@@ -83,13 +83,13 @@ class Exchange:
         self.refused = 0
         self._on_gone: Callable[[], None] | None = None
         self._connection = connection
-        self._chunks: list[bytes] | None = None  # of the body, that the app has not received
+        self._chunks: list[bytes] | None = None  # parts of the body that the app has not received
         self._size = 0
         self._ended = False
         self._end_received = False  # whether the app has received the end of the body
         self._body_requested = False
         self._waiting: list[asyncio.Future[None]] | None = None  # calls of `receive` that wait
-        self._head: bytes | None = None  # of a response with a length, until its body comes
+        self._head: bytes | None = None  # of a response with a length, until its body is sent
         self._remaining: int | None = 0  # bytes of the response's body; None if the end of the connection ends it
         self._chunked = False
         self._bodiless = False
@@ -99,7 +99,7 @@ class Exchange:
 
     @property
     def transport(self) -> asyncio.Transport:
-        """The transport of the connection, for an app whose scope has lost the extension."""
+        """The transport of the connection, for an app whose scope no longer contains the extension."""
         return self._connection.transport
 
     @property
@@ -110,10 +110,10 @@ class Exchange:
     def begin(self) -> None:
         """Start the task that runs the app."""
         connection = self._connection
-        offered: ServerExchange = self
+        exchange: ServerExchange = self
         others = connection.extensions
         # A new dictionary for each request: middleware may write into it.
-        self.scope["extensions"] = {EXTENSION: offered} if others is None else {**others, EXTENSION: offered}
+        self.scope["extensions"] = {EXTENSION: exchange} if others is None else {**others, EXTENSION: exchange}
         self.task = task = connection.loop.create_task(self.run(connection.app))
         connection.state.tasks.add(task)
 
@@ -141,7 +141,7 @@ class Exchange:
         self._send_body(b"Internal Server Error", False)
 
     def cut(self) -> None:
-        """End the connection in the middle of the response, so that the client does not take it for complete."""
+        """End the connection in the middle of the response, so that the client does not treat it as complete."""
         if self._remaining is None:
             self._connection.reset()
         else:
@@ -215,7 +215,7 @@ class Exchange:
             await self._wait_for_change()
 
     async def _wait_for_change(self) -> None:
-        """Wait until the state that `receive` reports has changed. An `asyncio.Event` takes five times the memory."""
+        """Wait until the state that `receive` reports has changed. An `asyncio.Event` needs five times the memory."""
         change = self._connection.loop.create_future()
         self._waiting = [*[other for other in self._waiting or () if not other.done()], change]
         await change
@@ -251,40 +251,40 @@ class Exchange:
             more = message.get("more_body", False)
             self._send_body(message.get("body", b""), more)
             while more and (blocked := self._connection.blocked) is not None and not self.gone:
-                await blocked.wait()  # so that the app makes the next part only when there is room for it
+                await blocked.wait()  # so that the app creates the next part only when the buffer has room for it
         else:
             where = "after the end" if self.complete else "in the middle" if self.started else "before the start"
             raise RuntimeError(f"{kind!r} cannot be sent {where} of an answer")
 
     def _send_start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         length: int | None = None
-        says_close = False
-        common, breaks = self._connection.fields()
+        has_close = False
+        common, line_breaks = self._connection.fields()
         head = [STATUS_LINES.get(status) or status_line(status), common]
         for name, value in headers:
             field, framing = begin_field(name)
             if framing:
                 if framing == b"content-length":
                     if length is not None or not value.isdigit():
-                        raise RuntimeError("an answer has one content-length, and that is a number")
+                        raise RuntimeError("the answer must have at most one content-length, a number")
                     length = int(value)
                 elif framing == b"transfer-encoding":
                     continue  # the server decides how it sends the body
                 elif b"close" in value.lower():
-                    says_close = True
+                    has_close = True
                     self.keep_alive = False
             head.append(field)
             head.append(value)
         text = b"".join(head)
         # A line break in a value could forge a field or a response. One check of the whole head takes a third of the
         # time of a check of each value.
-        breaks += len(head) // 2 - 1
-        if text.count(b"\n") != breaks or text.count(b"\r") != breaks or b"\0" in text:
-            raise RuntimeError("a header holds a line break or NUL")
+        line_breaks += len(head) // 2 - 1
+        if text.count(b"\n") != line_breaks or text.count(b"\r") != line_breaks or b"\0" in text:
+            raise RuntimeError("a header contains a line break or NUL")
         self._bodiless = status in (204, 304) or self.scope["method"] == "HEAD"
         if length is None:
             text += self._frame()
-        if not self.keep_alive and not says_close:
+        if not self.keep_alive and not has_close:
             text += b"\r\nconnection: close"
         text += b"\r\n\r\n"
         if status >= 400:
@@ -326,7 +326,7 @@ class Exchange:
         elif self._remaining is not None:
             self._remaining -= len(body)
             if self._remaining < 0 or (self._remaining and not more):
-                raise RuntimeError("the answer is not as long as its content-length says")
+                raise RuntimeError("the length of the answer differs from its content-length")
         self._write(body)
         if not more:
             self.complete = True

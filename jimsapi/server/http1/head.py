@@ -1,4 +1,4 @@
-"""Checks of a request's head (RFC 9112, 3 and 5) that the parser does not make."""
+"""Checks of a request's head (RFC 9112, 3 and 5) that the parser omits."""
 
 import re
 from collections.abc import Iterable
@@ -6,11 +6,11 @@ from collections.abc import Iterable
 import httptools
 
 MAX_HEAD = 65_536
-"""Most bytes of a request's line and header fields, and of a body's framing: chunk sizes, extensions and trailers."""
+"""Maximum bytes of a request's line and headers, and of a body's framing: chunk sizes, extensions and trailers."""
 MAX_FIELDS = 256
-"""Most header fields of a request. Each takes about 150 bytes of memory, however short it is."""
+"""Maximum number of header fields of a request. Each takes about 150 bytes of memory, however short it is."""
 MAX_HOST = 261
-"""Most bytes of a Host field: a domain name has at most 255, a port five and a colon."""
+"""Maximum bytes of a Host field: a domain name has at most 255, a port five and a colon."""
 
 # A name by RFC 3986, 3.2.2, but without sub-delims and percent-encoding, which no name in DNS contains. Another server
 # may read a comma as a separator of two hosts, `%2f` as the beginning of a path, and a quote as the end of a string.
@@ -58,12 +58,12 @@ def with_host(headers: Iterable[tuple[bytes, bytes]], host: bytes) -> list[tuple
 def fault_of(error: httptools.HttpParserError) -> tuple[int, str]:
     """Return the status for a request that cannot be parsed, and the reason.
 
-    The reason is a fixed text for the log. It contains nothing of the request.
+    The reason is a fixed text for the log. It contains no part of the request.
     """
     cause = error.__context__
     if isinstance(cause, Refused):
         return cause.status, str(cause)
     if cause is not None:
-        return 400, "a target beyond ASCII"
+        return 400, "a target with characters outside ASCII"
     reason = str(error)
     return 505 if reason == "Invalid HTTP version" else 400, reason

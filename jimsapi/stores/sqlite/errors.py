@@ -47,7 +47,7 @@ def primary_code(error: sqlite3.Error) -> int:
 def as_domain_error(error: Exception) -> Exception:
     """Return the error for the caller of a failed operation: `StoreUnavailable` if the database failed."""
     if _is_undecodable(error):
-        # The error's own text quotes what is stored.
+        # The error's own text quotes stored text.
         unavailable = StoreUnavailable(f"SQLite: a text in the database is not UTF-8{_ADVICE[DAMAGED]}", DAMAGED)
     elif isinstance(error, sqlite3.Error) and (reason := _REASONS.get(primary_code(error))) is not None:
         unavailable = StoreUnavailable(f"SQLite: {error} ({error.sqlite_errorname}){_ADVICE.get(reason, '')}", reason)

@@ -28,13 +28,13 @@ clock, which is 2 seconds at the coarsest, have the same time."""
 TICK = 20_000_000
 """Nanoseconds that are longer than a tick of the clock of nearly every file system. Until `SETTLED`, the entries are
 checked once per `TICK`, for the few file systems with longer ticks."""
-CHECKPOINT = 1.0
+SHORT_FOR = 1.0
 """Seconds for which a database that is too short must stay unchanged before it counts as damaged. While another program
 checkpoints, the first page may have the new size before the other pages are written."""
-LOOK_AGAIN = 0.02
+CHECK_AGAIN_AFTER = 0.02
 """Seconds between two checks of a database that is too short."""
 
-_BESIDE = ("-wal", "-shm")
+_LOG_SUFFIXES = ("-wal", "-shm")
 _Shortage = tuple[int, int]
 """The size in bytes of a database that is too short, and the size that its first page has."""
 
@@ -75,7 +75,7 @@ class DatabaseFiles:
                 self._settled_at = folder_changed_at
 
     def wait_while_short(self) -> None:
-        """Wait until the database has the size that its first page has, or was too short for `CHECKPOINT` seconds.
+        """Wait until the database has the size that its first page has, or was too short for `SHORT_FOR` seconds.
 
         If it is still too short, `check` reports it as damaged. Raises `StoreUnavailable` if it was removed.
         """
@@ -87,10 +87,10 @@ class DatabaseFiles:
                 return
             if shortage != seen:
                 seen, seen_at = shortage, time.monotonic()
-            elif time.monotonic() - seen_at > CHECKPOINT:
+            elif time.monotonic() - seen_at > SHORT_FOR:
                 self._cut = shortage
                 return
-            time.sleep(LOOK_AGAIN)
+            time.sleep(CHECK_AGAIN_AFTER)
 
     def rescue(self, connection: sqlite3.Connection) -> None:
         """Move the content of a removed log into the database, and begin a new log.
@@ -103,7 +103,7 @@ class DatabaseFiles:
                 two logs cannot be merged, and every call raises.
         """
         self._check_database()
-        if self._identify_log() == self._log:  # another program has restored it
+        if self._identify_log() == self._log:  # another program has restored the log
             self.log_is_lost = False
             return
         try:
@@ -117,7 +117,7 @@ class DatabaseFiles:
             if identify(f"{self._path}-wal") is None:  # other programs use the removed log
                 _move_log(connection)
             raise StoreUnavailable(
-                f"{self._log_message()}; the server goes on by itself when no other program has {self._path} open: "
+                f"{self._log_message()}; the server continues when no other program has {self._path} open: "
                 "stop them, and do not restart the server before that",
                 LOG_REMOVED,
             ) from error
@@ -127,20 +127,22 @@ class DatabaseFiles:
     def put_orphaned_log_aside(self) -> None:
         """Rename the log if another file has the database's name now, since SQLite would apply the log to that file.
 
-        To be called after SQLite has closed the database.
+        Call it after SQLite has closed the database.
         """
         if identify(self._path) in (None, self._database):
             return
         now = time.strftime("%Y%m%d-%H%M%S")
-        for suffix, ours in zip(_BESIDE, self._log, strict=True):
+        for suffix, identity in zip(_LOG_SUFFIXES, self._log, strict=True):
             name = self._path + suffix
-            if ours is not None and identify(name) == ours:
-                aside = f"{name}.orphan-{now}"
-                os.rename(name, aside)
-                logger.warning("%s was replaced; %s belongs to the former file and is now %s", self._path, name, aside)
+            if identity is not None and identify(name) == identity:
+                renamed = f"{name}.orphan-{now}"
+                os.rename(name, renamed)
+                logger.warning(
+                    "%s was replaced; %s belongs to the former file and is now %s", self._path, name, renamed
+                )
 
     def _identify_log(self) -> list[Identity | None]:
-        return [identify(self._path + suffix) for suffix in _BESIDE]
+        return [identify(self._path + suffix) for suffix in _LOG_SUFFIXES]
 
     def _is_checked(self, folder_changed_at: int) -> bool:
         """Return whether the entries were checked less than a tick ago, and more than a tick after the last change."""
@@ -152,7 +154,7 @@ class DatabaseFiles:
         self.log_is_lost = self._identify_log() != self._log
         if self.log_is_lost:
             raise StoreUnavailable(self._log_message(), LOG_REMOVED)
-        self._lock.keep()
+        self._lock.restore()
 
     def _log_message(self) -> str:
         return f"SQLite: {self._path}-wal or -shm was removed or replaced while the server uses it"
@@ -175,8 +177,8 @@ class DatabaseFiles:
         path = f"{self._path}-wal"
         if identify(path) not in (None, self._log[0]) and os.path.getsize(path) > 0:
             raise StoreUnavailable(
-                f"{self._log_message()}, and another program has written to a new one: restart the server to go on "
-                "with what that program wrote, or restore a backup",
+                f"{self._log_message()}, and another program has written to a new one: restart the server to "
+                "continue with what that program wrote, or restore a backup",
                 LOG_REMOVED,
             )
 
@@ -195,7 +197,7 @@ class DatabaseFiles:
             )
         return StoreUnavailable(
             f"SQLite: {self._path} has {size} of {expected} bytes while another program moves its log; "
-            "the server goes on when that is done",
+            "the server continues after that",
             "locked by another program",
         )
 
@@ -204,4 +206,4 @@ def _move_log(connection: sqlite3.Connection) -> None:
     """Checkpoint the whole log. Raises `StoreUnavailable`, or SQLite's error if the disk is full."""
     busy, _, _ = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
     if busy:
-        raise StoreUnavailable("SQLite: another program keeps the write-ahead log from being moved", LOG_REMOVED)
+        raise StoreUnavailable("SQLite: another program prevents a checkpoint of the write-ahead log", LOG_REMOVED)

@@ -17,11 +17,11 @@ from jimsapi.threads.errors import StoreUnavailable, StoreUnusable
 
 logger = logging.getLogger("jimsapi.store")
 
-# The bytes of a database that every open connection of SQLite keeps a shared lock on.
+# Every open connection of SQLite keeps a shared lock on these bytes of a database.
 _SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510
-# A byte far behind them, and behind the end of any database.
-_OUR_BYTE = 1 << 62
-_HELD_BY_ANOTHER = (errno.EAGAIN, errno.EACCES)
+# A byte far after them, and after the end of any database.
+_LOCK_BYTE = 1 << 62
+_LOCKED_BY_ANOTHER = (errno.EAGAIN, errno.EACCES)
 
 Identity = tuple[int, int]
 """Device and inode of a file."""
@@ -51,7 +51,7 @@ class _Record(NamedTuple):
         return cls(process, words[1], int(words[2]))
 
     def write(self, lock_file: int) -> None:
-        with suppress(OSError):  # the disk is full; the lock is held nevertheless
+        with suppress(OSError):  # the disk is full; the process has the lock nevertheless
             os.ftruncate(lock_file, 0)
             os.pwrite(lock_file, f"{self.process} {self.host} {self.database}\n".encode(), 0)
             os.fsync(lock_file)  # otherwise, after a power cut, an old inode would make the log look foreign
@@ -79,7 +79,7 @@ class DatabaseLock:
         self._path = path
         with _locking:
             if identify(path) in _locked_here:
-                raise LockedByAnother(_held_message(path, f"process {os.getpid()}"))
+                raise LockedByAnother(_locked_message(path, f"process {os.getpid()}"))
             self._lock_file = _lock_file(path)
             try:
                 _refuse_foreign_log(path, _Record.read(self._lock_file))
@@ -98,7 +98,7 @@ class DatabaseLock:
             os.close(self.database)
             os.close(self._lock_file)
 
-    def keep(self) -> None:
+    def restore(self) -> None:
         """Create the lock file again if it was removed.
 
         Raises `StoreUnavailable` if another process has created and locked it, or if it cannot be created.
@@ -176,16 +176,16 @@ def _lock_file(path: str) -> int:
     except OSError as error:
         holder = _Record.read(descriptor)
         os.close(descriptor)
-        raise LockedByAnother(_held_message(path, _holder(holder))) from error
+        raise LockedByAnother(_locked_message(path, _holder(holder))) from error
     return descriptor
 
 
 def _no_lock_file(path: str, code: int | None) -> StoreUnusable:
     lock_file = f"{path}.lock"
-    culprit = lock_file if os.path.lexists(lock_file) else f"the folder {os.path.dirname(path)}"
+    faulty_path = lock_file if os.path.lexists(lock_file) else f"the folder {os.path.dirname(path)}"
     return StoreUnusable(
         f"{path}: its lock file cannot be made or written ({os.strerror(code or errno.EIO)}); check the permissions of "
-        f"{culprit}, or name another file with --store"
+        f"{faulty_path}, or name another file with --store"
     )
 
 
@@ -224,12 +224,12 @@ def _lock_database(path: str) -> int:
             f"and of its folder {os.path.dirname(path)}, in which SQLite keeps two more files"
         ) from error
     try:
-        _lock_bytes(descriptor, fcntl.F_WRLCK, _OUR_BYTE, 1)
+        _lock_bytes(descriptor, fcntl.F_WRLCK, _LOCK_BYTE, 1)
     except OSError as error:
-        if error.errno in _HELD_BY_ANOTHER:
+        if error.errno in _LOCKED_BY_ANOTHER:
             process = _process_that_locks(_identity(os.fstat(descriptor)))
             os.close(descriptor)
-            raise LockedByAnother(_held_message(path, _holder(_Record(process)))) from error
+            raise LockedByAnother(_locked_message(path, _holder(_Record(process)))) from error
     try:
         refuse_hard_links(path)
         if os.fstat(descriptor).st_size == 0:
@@ -262,7 +262,7 @@ def refuse_hard_links(path: str) -> None:
 
 
 def _lock_bytes(descriptor: int, kind: int, start: int, size: int) -> None:
-    """Take an open file description lock if the system supports it (macOS does not). Raises `OSError`."""
+    """Set an open file description lock if the system supports it (macOS does not). Raises `OSError`."""
     if hasattr(fcntl, "F_OFD_SETLK"):
         fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack("hhqqi", kind, os.SEEK_SET, start, size, 0))
 
@@ -285,7 +285,7 @@ def _holder(record: _Record) -> str:
     return f"process {record.process} of the host or container {record.host}"
 
 
-def _held_message(path: str, holder: str) -> str:
+def _locked_message(path: str, holder: str) -> str:
     return (
         f"cannot open {path}: it is locked by {holder}; stop that server, or use PostgreSQL (--store postgresql://…) "
         "for several processes"

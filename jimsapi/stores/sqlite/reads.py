@@ -189,10 +189,10 @@ def read_run(connection: sqlite3.Connection, run_id: UUID, acting_for: str | Non
     run = connection.execute(_RUN, (run_id.hex,)).fetchone()
     if run is None:
         raise RunNotFound(run_id)
-    thread, status, created_new_thread, accepted_at, started_at, finished_at, error, failure, *rest = run
-    asked_by, streamed, *sent = rest
+    thread, status, created_new_thread, accepted_at, started_at, finished_at, error, failure, *more = run
+    run_caller, streamed, *sent = more
     row = thread_by_id(connection, thread)
-    if row is None or not may_see(contact_of(row), acting_for) or (caller is not None and asked_by != caller.hex):
+    if row is None or not may_see(contact_of(row), acting_for) or (caller is not None and run_caller != caller.hex):
         raise RunNotFound(run_id)
     return StoredRun(
         run_id=run_id,

@@ -35,7 +35,7 @@ def id_hex(identifier: UUID) -> str:
 
 
 def first_id_after(time: datetime) -> str:
-    """Return text that sorts after all identifiers of `uuid7` up to `time` (UTC), and before those of later ms."""
+    """Return text that sorts after all identifiers of `uuid7` up to `time` (UTC), and before those of a later ms."""
     return f"{(time - EPOCH) // timedelta(milliseconds=1) + 1:012x}"
 
 

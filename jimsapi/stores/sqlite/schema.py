@@ -15,7 +15,7 @@ from jimsapi.threads.errors import StoreUnusable
 
 Durability = Literal["durable", "relaxed"]
 
-_BEGIN = b"SQLite format 3\0"
+_HEADER = b"SQLite format 3\0"
 """The first bytes of a database. An empty file is a database, too."""
 
 BUSY_TIMEOUT = 1.0
@@ -52,8 +52,8 @@ _VERSION_1 = (
     "CREATE INDEX jimsapi_threads_contact ON threads (contact_id, created_at, thread_id)",
     "CREATE INDEX jimsapi_threads_external ON threads (external_id, created_at) WHERE external_id IS NOT NULL",
     "CREATE INDEX jimsapi_events_order ON thread_events (thread_id, created_at, event_id)",
-    # A context's parts, each found at a cost that does not depend on the thread's length. The predicates are equalities
-    # of an expression, which queries repeat word for word: a range is planned anew after ANALYZE, and then scans.
+    # These indexes find the parts of a context at a cost that does not depend on the thread's length. The predicates
+    # are equalities of an expression, which queries repeat word for word: for a range, SQLite would scan after ANALYZE.
     """
     CREATE INDEX jimsapi_events_comm ON thread_events (thread_id, created_at, event_id)
     WHERE substr(event_type, 1, 5) = 'comm.'
@@ -107,7 +107,7 @@ _VERSION_2 = (
     "CREATE INDEX jimsapi_idempotency_used ON jimsapi_idempotency (used_at)",
 )
 
-# Most runs never wait, so they write nothing here.
+# Most runs never wait, so they write nothing to this index.
 _VERSION_3 = (
     "DROP INDEX jimsapi_runs_open",
     "CREATE INDEX jimsapi_runs_waiting ON jimsapi_runs (thread_id, seq) WHERE status = 'queued'",
@@ -129,9 +129,9 @@ _NEEDED_COLUMNS = {
 
 _UNOPENABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
 _DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
-_HELD = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _HARMLESS = ("ok", "NULL value in ", "NUMERIC value in ", "TEXT value in ", "CHECK constraint failed")
-"""Results of SQLite's integrity check that are no damage."""
+"""Results of SQLite's integrity check that are not damage."""
 
 
 def open_writer(path: str, durability: Durability) -> sqlite3.Connection:
@@ -163,22 +163,22 @@ def refuse_place(path: str) -> None:
     """Raise `StoreUnusable` if no database can be at this path."""
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
-        raise StoreUnusable(f"{path}: there is no folder {folder}; make it, or name another with --store")
+        raise StoreUnusable(f"{path}: there is no folder {folder}; create it, or name another with --store")
     if os.path.isdir(path):
         raise StoreUnusable(f"{path}: is a folder; name a file in it with --store")
     if os.path.exists(path) and not os.path.isfile(path):
         raise StoreUnusable(f"{path}: is not a regular file; name another with --store")
-    for beside in (f"{path}-wal", f"{path}-shm"):
-        if os.path.exists(beside) and not (os.path.isfile(beside) and os.access(beside, os.R_OK | os.W_OK)):
+    for log_file in (f"{path}-wal", f"{path}-shm"):
+        if os.path.exists(log_file) and not (os.path.isfile(log_file) and os.access(log_file, os.R_OK | os.W_OK)):
             raise StoreUnusable(
-                f"{path}: {beside} cannot be opened for reading and writing; check what it is, and its permissions"
+                f"{path}: {log_file} cannot be opened for reading and writing; check what it is, and its permissions"
             )
 
 
 def refuse_file(path: str) -> None:
     """Raise `StoreUnusable` if a file is not a database or not accessible.
 
-    To be called only if the process has no connection to the database: closing a file releases the process's locks.
+    Call it only if the process has no connection to the database: closing a file releases the process's locks.
     """
     refuse_place(path)
     folder = os.path.dirname(path)
@@ -189,8 +189,8 @@ def refuse_file(path: str) -> None:
     if not os.access(path, os.R_OK | os.W_OK):
         raise StoreUnusable(f"{path}: cannot be opened for reading and writing; check the permissions of the file")
     with open(path, "rb") as file:
-        begin = file.read(len(_BEGIN))
-    if len(begin) > 1 and begin != _BEGIN:  # SQLite counts a file of one byte as empty
+        header = file.read(len(_HEADER))
+    if len(header) > 1 and header != _HEADER:  # SQLite counts a file of one byte as empty
         raise StoreUnusable(
             f"{path}: is not an SQLite database, or is damaged; name another file, or remove {path}-wal and "
             f"{path}-shm and restore a backup"
@@ -244,7 +244,7 @@ def _refuse_newer_schema(connection: sqlite3.Connection, path: str) -> None:
     found = _schema_version(connection)
     if found > SCHEMA_VERSION:
         raise StoreUnusable(
-            f"{path}: a newer jimsapi made this database (schema {found}; this one knows {SCHEMA_VERSION}); "
+            f"{path}: a newer jimsapi made this database (schema {found}; this one supports {SCHEMA_VERSION}); "
             "upgrade jimsapi, or name another file with --store"
         )
 
@@ -265,8 +265,8 @@ def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
 
 def _refuse_damage(connection: sqlite3.Connection, path: str) -> None:
     """Raise `StoreUnusable` if the check, which has a time limit, finds damage. Later reads find the rest."""
-    look_until = time.monotonic() + LOOK_FOR_DAMAGE
-    connection.set_progress_handler(lambda: time.monotonic() > look_until, 10_000)
+    deadline = time.monotonic() + LOOK_FOR_DAMAGE
+    connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
     try:
         found = [text for (text,) in connection.execute("PRAGMA quick_check(10)") if not text.startswith(_HARMLESS)]
     except sqlite3.OperationalError as error:
@@ -294,7 +294,7 @@ def _cause(path: str, error: sqlite3.Error | UnicodeDecodeError) -> str:
             f"{path}: is not an SQLite database, or is damaged ({error}); name another file, or if it is yours, "
             f"{save_what_can_be_read(path)}"
         )
-    if code in _HELD:
+    if code in _LOCKED:
         return f"{path}: another program holds it locked; stop that program and start again"
     if code == sqlite3.SQLITE_FULL:
         return f"{path}: the disk is full; make room and start again"

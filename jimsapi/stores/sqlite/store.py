@@ -45,7 +45,7 @@ logger = logging.getLogger("jimsapi.store")
 T = TypeVar("T")
 
 PING_TIMEOUT = 5.0
-"""Seconds after which a ping that got no answer fails."""
+"""Seconds after which a ping without an answer fails."""
 
 PURGED_AT_ONCE = 1000
 """The most runs, or keys, that one operation purges, so that a long purge does not delay other operations."""
@@ -76,7 +76,7 @@ class SQLiteStore:
 
     async def __aenter__(self) -> Self:
         self._damage = None
-        writer = Writer(self._connect, self._disconnect, self._check, self._mend, self._report)
+        writer = Writer(self._connect, self._disconnect, self._check, self._repair, self._report)
         await writer.open()
         try:
             self._reader = await _Reader.open(self._path)
@@ -200,7 +200,7 @@ class SQLiteStore:
         """
         refuse_file(self._path)
         refuse_lock(self._path)
-        return None if os.path.exists(self._path) else f"{self._path} does not exist yet; a start makes it"
+        return None if os.path.exists(self._path) else f"{self._path} does not exist yet; a start creates it"
 
     def _connect(self) -> sqlite3.Connection:
         refuse_place(self._path)
@@ -217,7 +217,7 @@ class SQLiteStore:
         try:
             with suppress(StoreUnavailable):
                 self._files.check()  # it detects a removed log
-            self._mend(connection)
+            self._repair(connection)
             self._files.check()
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except StoreUnavailable:
@@ -230,7 +230,7 @@ class SQLiteStore:
                 self._files.put_orphaned_log_aside()
             self._lock.release()
 
-    def _mend(self, connection: sqlite3.Connection) -> None:
+    def _repair(self, connection: sqlite3.Connection) -> None:
         """Wait for another program's checkpoint. Rescue a lost log, once the reader has closed its connection."""
         self._files.wait_while_short()
         if self._files.log_is_lost and self._reader is None:

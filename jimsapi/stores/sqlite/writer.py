@@ -1,9 +1,9 @@
 """The writer of an SQLite database, which commits waiting operations together in one transaction.
 
 The event loop's thread executes the statements of a batch, and a second thread commits it. Each call of sqlite3
-releases Python's interpreter lock while SQLite works, and then waits to get it again. In another thread that takes up
-to the switch interval if the event loop is busy. Many rejected requests would then delay the accepted messages. In the
-event loop's thread, nothing competes for the lock.
+releases Python's interpreter lock while SQLite works, and then waits to get it again. In another thread, that wait
+takes up to the switch interval if the event loop is busy. Many rejected requests would then delay the accepted
+messages. In the event loop's thread, nothing competes for the lock.
 
 The second thread does everything that may block: waiting for another program's lock, the commit with its fsync, and
 operations of unlimited size. These operations have their own queue. Transactions of the two kinds take turns, so each
@@ -34,11 +34,11 @@ T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
 QUIET_TURNS = 2
-"""Turns of the event loop without a new operation after which the collected ones are executed. The results of one
-commit lead to the next operations within this many turns."""
-PATIENCE = 0.005
+"""Turns of the event loop without a new operation after which the collected ones are executed. Within this many turns,
+the results of a commit lead to the next operations."""
+COLLECT_FOR = 0.005
 """Seconds after which the collected operations are executed in any case."""
-RESTING = 0.0001
+IDLE_WITHIN = 0.0001
 """Seconds in which an idle event loop makes `QUIET_TURNS` turns. A loop with some busy connections takes longer."""
 TURN = 0.004
 """The most seconds that a batch executes in the event loop. Its remaining operations go into the next batch."""
@@ -73,7 +73,7 @@ class _Batch:
         self.began = perf_counter()
 
 
-class _RefusedTooLate(Exception):
+class _FailedAfterWrite(Exception):
     """An operation raised an error after it had written something."""
 
 
@@ -83,7 +83,7 @@ class Writer:
     - `connect` opens the connection, which must allow use by several threads. `disconnect` closes it. The second thread
       calls both.
     - `check` is called before each commit, in the thread that uses the connection then. It raises `StoreUnavailable` if
-      the commit must not be made. The second thread then retries the batch, and calls `mend` before the transaction.
+      the commit must not be made. The second thread then retries the batch, and calls `repair` before the transaction.
     - `report` is called in the event loop after a commit. Its argument is the error of the transaction, or of the first
       operation that failed.
 
@@ -96,13 +96,13 @@ class Writer:
         connect: Callable[[], sqlite3.Connection],
         disconnect: Callable[[sqlite3.Connection], None],
         check: Callable[[], None],
-        mend: Callable[[sqlite3.Connection], None],
+        repair: Callable[[sqlite3.Connection], None],
         report: Callable[[CommitRecord, StoreUnavailable | None], None],
     ) -> None:
         self._connect = connect
         self._disconnect = disconnect
         self._check = check
-        self._mend = mend
+        self._repair = repair
         self._report = report
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[sqlite3.Connection] = self._loop.create_future()
@@ -112,9 +112,9 @@ class Writer:
         self._brief: list[_Operation] = []
         self._long: list[_Operation] = []
         self._long_is_next = False
-        self._turns = 0
-        self._patient_until = 0.0
-        self._gathering_since = 0.0
+        self._quiet_turns_left = 0
+        self._collect_until = 0.0
+        self._collecting_since = 0.0
         self._busy = False
         self._closing = False
         self.failing = False
@@ -149,35 +149,35 @@ class Writer:
             future.set_exception(StoreUnavailable("the store is closed"))
             return future
         operation = _Operation(work, future, brief, first)
-        was_idle = not self._waits and not self._busy
+        was_idle = not self._has_waiting and not self._busy
         queue = self._brief if brief else self._long
         if first:
             queue.insert(0, operation)
         else:
             queue.append(operation)
-        self._turns = QUIET_TURNS
+        self._quiet_turns_left = QUIET_TURNS
         if was_idle:
-            self._gather()
+            self._collect()
         return future
 
     @property
-    def _waits(self) -> bool:
+    def _has_waiting(self) -> bool:
         return bool(self._brief or self._long)
 
-    def _gather(self) -> None:
+    def _collect(self) -> None:
         """Begin a transaction when no further operations come.
 
         Most of the cost of a transaction does not depend on its size, so this waits for the operations of the next
         turns.
         """
-        self._patient_until = self._loop.time() + PATIENCE
-        self._gathering_since = perf_counter()
-        self._loop.call_soon(self._look)
+        self._collect_until = self._loop.time() + COLLECT_FOR
+        self._collecting_since = perf_counter()
+        self._loop.call_soon(self._poll)
 
-    def _look(self) -> None:
-        self._turns -= 1
-        if self._turns > 0 and self._loop.time() < self._patient_until:
-            self._loop.call_soon(self._look)
+    def _poll(self) -> None:
+        self._quiet_turns_left -= 1
+        if self._quiet_turns_left > 0 and self._loop.time() < self._collect_until:
+            self._loop.call_soon(self._poll)
         elif not self._busy:
             self._begin()
 
@@ -186,7 +186,7 @@ class Writer:
 
         No transaction stays open between two turns, since code that blocks the loop would block other programs' writes.
         """
-        if not self._waits:
+        if not self._has_waiting:
             return
         operations = self._next_operations()
         self._busy = True
@@ -194,7 +194,7 @@ class Writer:
         if not operations[0].brief:
             self._handed_over.put(partial(self._do_all, batch))
             return
-        if len(operations) == 1 and batch.began - self._gathering_since < RESTING:
+        if len(operations) == 1 and batch.began - self._collecting_since < IDLE_WITHIN:
             self._handed_over.put(partial(self._do_one, batch))
             return
         try:
@@ -272,7 +272,7 @@ class Writer:
             if connection.in_transaction:  # the event loop has begun the transaction
                 connection.execute("ROLLBACK")
             _wait_for_locks(connection, LOCK_WAIT)
-            self._mend(connection)
+            self._repair(connection)
             self._execute_all(batch)
             self._check()
             connection.execute("COMMIT")
@@ -309,8 +309,8 @@ class Writer:
         self._busy = False  # first, so that the next batch can start even if a callback raises
         changes, self._changes = self._changes, self._connection.total_changes
         self._put_back(batch.left)
-        if self._waits:
-            self._gather()
+        if self._has_waiting:
+            self._collect()
         elif self._closing:
             self._handed_over.put(None)
         failure: StoreUnavailable | None = None
@@ -360,15 +360,15 @@ def _execute_some(
 
 
 def _execute(connection: sqlite3.Connection, operation: _Operation) -> None:
-    """Execute an operation without a savepoint. Raises `_RefusedTooLate` if it fails after it has written something."""
+    """Execute an operation without a savepoint. Raises `_FailedAfterWrite` if it fails after it wrote something."""
     changes = connection.total_changes
     operation.error = None
     try:
         operation.result = operation.work(connection)
-    except DomainError as refusal:
+    except DomainError as error:
         if connection.total_changes != changes:
-            raise _RefusedTooLate from refusal
-        operation.error = refusal
+            raise _FailedAfterWrite from error
+        operation.error = error
 
 
 def _execute_in_savepoint(connection: sqlite3.Connection, operation: _Operation) -> None:

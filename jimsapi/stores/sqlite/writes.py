@@ -97,7 +97,7 @@ _KEY_HOLDER = """
     FROM jimsapi_idempotency k CROSS JOIN jimsapi_runs r ON r.run_id = k.run_id
     WHERE k.key = ? AND k.used_at >= ?
 """
-_TAKE_KEY = "INSERT OR REPLACE INTO jimsapi_idempotency (key, body, run_id, used_at) VALUES (?, ?, ?, ?)"
+_STORE_KEY = "INSERT OR REPLACE INTO jimsapi_idempotency (key, body, run_id, used_at) VALUES (?, ?, ?, ?)"
 _QUEUE = """
     SELECT count(*), coalesce(max(seq), 0) FROM (
         SELECT seq FROM jimsapi_runs INDEXED BY jimsapi_runs_running WHERE thread_id = ? AND status = 'running'
@@ -134,7 +134,7 @@ _FINISH = """
     UPDATE jimsapi_runs
     SET status = ?, finished_at = ?, error = ?, failure = ?, sent_at = ?, sent = ?, streamed = ? WHERE run_id = ?
 """
-# With the time of the thread's newest event, and the run that may start when this one, which runs, ends (`is_next`).
+# The row has the time of the thread's newest event, and the run that may start when this running one ends (`is_next`).
 _TO_FINISH = f"""
     SELECT thread_id, owner, status,
         ({NEWEST_TIME.replace("?", "run.thread_id")}),
@@ -180,10 +180,10 @@ def accept(
     except (DomainError, sqlite3.IntegrityError):
         if connection.total_changes != changes:  # the run was new, since `_accept_now` writes it first
             raise
-        before = _accepted_before(connection, plan)
-        if before is None:
+        accepted = _accepted_before(connection, plan)
+        if accepted is None:
             raise
-        return before
+        return accepted
 
 
 def _accept_now(
@@ -198,7 +198,7 @@ def _accept_now(
         accepted = _accept_message(connection, plan, new_thread, now)
     else:
         accepted = _accept_again(connection, plan, *interrupted, now)
-    _take_key(connection, plan.idempotency, plan.run_id, now)
+    _store_key(connection, plan.idempotency, plan.run_id, now)
     return accepted
 
 
@@ -228,7 +228,7 @@ def _accept_new(connection: sqlite3.Connection, plan: RunPlan, new: NewThread, n
 
 def _accept_into(connection: sqlite3.Connection, plan: RunPlan, row: ThreadRow, now: datetime) -> Accepted:
     thread = id_text(row[0])
-    status, seq = _queue_up(connection, plan, thread)
+    status, seq = _place_in_queue(connection, plan, thread)
     stored: list[EventRow] = []
     snapshot: Snapshot | None = None
     if status is RunStatus.QUEUED and _stored(connection, thread, [plan.message]):
@@ -249,9 +249,9 @@ def _accept_again(
         raise ThreadNotFound(UUID(thread))
     plan = answer_again(plan, message_id)
     message = event_by_id(connection, thread, message_id)
-    if message is None:  # another program took it out
+    if message is None:  # another program deleted it
         return _accept_into(connection, plan, row, now)
-    status, seq = _queue_up(connection, plan, thread)
+    status, seq = _place_in_queue(connection, plan, thread)
     snapshot: Snapshot | None = None
     if status is RunStatus.RUNNING:
         snapshot = end_with(load_snapshot(connection, thread, plan.context), message)
@@ -277,11 +277,11 @@ def _interrupted(
     return row, UUID(message_id)
 
 
-def _take_key(connection: sqlite3.Connection, idempotency: Idempotency, run_id: UUID, now: datetime) -> None:
-    connection.execute(_TAKE_KEY, (id_hex(idempotency.key), id_hex(idempotency.body), id_hex(run_id), time_text(now)))
+def _store_key(connection: sqlite3.Connection, idempotency: Idempotency, run_id: UUID, now: datetime) -> None:
+    connection.execute(_STORE_KEY, (id_hex(idempotency.key), id_hex(idempotency.body), id_hex(run_id), time_text(now)))
 
 
-def _queue_up(connection: sqlite3.Connection, plan: RunPlan, thread: str) -> tuple[RunStatus, int]:
+def _place_in_queue(connection: sqlite3.Connection, plan: RunPlan, thread: str) -> tuple[RunStatus, int]:
     """Return the status of a new run of a thread, and its position in the queue. Raises `QueueFull`."""
     open_runs, last_seq = connection.execute(_QUEUE, (thread, thread)).fetchone()
     if is_full(open_runs, plan.queue_limit):
@@ -315,7 +315,7 @@ def _entered(
     """Return the context of a run whose message is in the thread, and the message's row if this run added it."""
     snapshot = load_snapshot(connection, thread, context)
     message = event_by_id(connection, thread, message_id)
-    if message is None:  # another program took it out
+    if message is None:  # another program deleted it
         return snapshot, []
     return (end_with(snapshot, message), []) if continues else (snapshot, [message])
 
@@ -345,7 +345,7 @@ def _newest_activity(connection: sqlite3.Connection, row: ThreadRow) -> datetime
 
 
 def _next_creation(connection: sqlite3.Connection, plan: RunPlan) -> datetime:
-    """Return the time of a new thread: in the process's local time, as JIMS has it.
+    """Return the time of a new thread: in the process's local time, as JIMS stores it.
 
     It is always later than that of the contact's newest thread, since local time goes back in autumn and `Latest`
     compares these times.
@@ -366,20 +366,20 @@ def start(
         raise RunClosed
     thread, owned_by, status, _, message_text, message_id, continues = run
     is_oldest = _next_run(connection, thread) == run_id
-    verdict = judge_start(status, is_owner=owned_by == id_hex(owner), is_oldest=is_oldest)
-    if verdict is Start.AGAIN:
+    decision = judge_start(status, is_owner=owned_by == id_hex(owner), is_oldest=is_oldest)
+    if decision is Start.AGAIN:
         snapshot, entered = _entered(connection, thread, UUID(message_id), continues, context)
         return Started(snapshot, _stored(connection, thread, events) + entered)
-    if verdict is Start.LATER:
+    if decision is Start.LATER:
         return None
     now = utc_now()
     message = _load_message(message_text)
-    there = event_by_id(connection, thread, message.event_id) if continues else None
-    entering = [*events, message] if there is None else events
+    entered_before = event_by_id(connection, thread, message.event_id) if continues else None
+    entering = [*events, message] if entered_before is None else events
     stored = _append(connection, thread, entering, newest_time(connection, thread), now)
     connection.execute(_START, (time_text(now), id_hex(run_id)))
     snapshot = load_snapshot(connection, thread, context)
-    return Started(snapshot if there is None else end_with(snapshot, there), stored)
+    return Started(snapshot if entered_before is None else end_with(snapshot, entered_before), stored)
 
 
 def finish(connection: sqlite3.Connection, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:

@@ -59,7 +59,7 @@ class Acceptance(StoreTests):
         assert json_of(message.event_data) == {"role": "user", "content": "Hello"}
         assert before <= created.created_at < message.created_at
 
-    async def test_the_newest_thread_of_a_contact_takes_the_next_message(self, store: ThreadStore) -> None:
+    async def test_the_newest_thread_of_a_contact_gets_the_next_message(self, store: ThreadStore) -> None:
         await take_turn(store, selectors=(New(),))
         newest = await take_turn(store, selectors=(New(),))
         again = await take_turn(store)
@@ -99,7 +99,7 @@ class Acceptance(StoreTests):
         assert [one.created_new_thread for one in chosen] == [False, False, True]
         assert [one.thread.thread_id == known for one in chosen] == [True, True, False]
 
-    async def test_no_selector_that_matches_is_thread_not_found(self, store: ThreadStore) -> None:
+    async def test_a_plan_without_a_matching_selector_raises_thread_not_found(self, store: ThreadStore) -> None:
         missing = uuid7()
         for selectors in ((ById(missing),), (Latest(),), (ByExternalId("none"),), ()):
             with pytest.raises(ThreadNotFound) as refused:
@@ -107,14 +107,14 @@ class Acceptance(StoreTests):
             assert refused.value.thread_id == (missing if selectors == (ById(missing),) else None)
         assert await all_threads(store, "ann") == []
 
-    async def test_latest_looks_at_the_newest_event(self, store: ThreadStore) -> None:
+    async def test_latest_uses_the_time_of_the_newest_event(self, store: ThreadStore) -> None:
         first = await take_turn(store)
         busy = await take_turn(store, selectors=(Latest(active_within=timedelta(minutes=30)), New()))
         assert busy.thread == first.thread
         quiet = await take_turn(store, selectors=(Latest(active_within=ALREADY), New()))
         assert quiet.created_new_thread
 
-    async def test_new_may_bring_its_own_config_and_external_id(self, store: ThreadStore) -> None:
+    async def test_new_can_set_a_config_and_an_external_id(self, store: ThreadStore) -> None:
         new = await take_turn(store, selectors=(New(config={"lang": "ü"}, external_id="slack:7"),))
         assert json_of(new.thread.thread_config) == {"lang": "ü"}
         found = await take_turn(store, "bob", selectors=(ByExternalId("slack:7"), New()))
@@ -126,13 +126,13 @@ class Acceptance(StoreTests):
         accepted = await asyncio.gather(*map(store.accept, plans))
         assert len({one.thread.thread_id for one in accepted}) == 1
 
-    async def test_a_thread_config_comes_back_as_it_was(self, store: ThreadStore) -> None:
+    async def test_a_thread_config_is_returned_unchanged(self, store: ThreadStore) -> None:
         config = {"a": [1, 2.5, None, True, {"b": '🦊 \\u0041 " ü'}], "": -9007199254740993, "z": 18446744073709551615}
         accepted = await take_turn(store, thread_config=orjson.dumps(config))
         for thread in (accepted.thread, await store.thread(accepted.thread.thread_id, None)):
             assert json_of(thread.thread_config) == config
 
-    async def test_any_event_type_and_data_come_back_as_they_were(self, store: ThreadStore) -> None:
+    async def test_any_event_type_and_data_are_returned_unchanged(self, store: ThreadStore) -> None:
         values: list[Any] = [
             {"a": "🦊"}, [], {}, "text", "5", 5, -3, 0.1, 1.0, 18446744073709551615, True, None, "x" * 100_000, [[1]],
         ]  # fmt: skip
@@ -203,7 +203,7 @@ class Acceptance(StoreTests):
         await take_turn(store)
         assert (await store.accept(make_plan(conversation_start=True))).status is RunStatus.RUNNING
 
-    async def test_a_full_queue_refuses(self, store: ThreadStore) -> None:
+    async def test_a_full_queue_rejects_messages(self, store: ThreadStore) -> None:
         running, waiting = make_plan(queue_limit=1), make_plan(queue_limit=1)
         await store.accept(running)
         await store.accept(waiting)

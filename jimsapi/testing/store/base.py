@@ -29,7 +29,7 @@ class StoreTests:
         raise NotImplementedError
 
     async def recover(self, store: ThreadStore, owner: UUID) -> int:
-        """Recover after every other owner has died. Override it if the store has to be informed of that."""
+        """Recover after every other owner has died. Override it if you must inform the store of that."""
         return await store.recover(owner)
 
     async def adopt(self, store: ThreadStore, owner: UUID) -> list[AdoptedRun]:

@@ -69,7 +69,7 @@ class Contexts(StoreTests):
     """Tests that a run begins with the newest events of its thread."""
 
     @pytest.mark.parametrize("shape", SHAPES)
-    async def test_a_context_holds_what_the_rule_says(self, store: ThreadStore, shape: str) -> None:
+    async def test_a_context_has_the_events_of_the_rule(self, store: ThreadStore, shape: str) -> None:
         sent = [make_event(kind, {"n": "x" * (number % 37)}) for number, kind in enumerate(SHAPES[shape])]
         thread_id = await fill(store, sent)
         for limits in LIMITS:

@@ -24,16 +24,16 @@ class ThreadStoreContract(
         class TestMyStore(ThreadStoreContract):
             @asynccontextmanager
             async def open_store(self):
-                async with MyStore(new_place()) as store:
+                async with MyStore(new_location()) as store:
                     yield store
 
-    pytest then runs every case against it. `open_store` is called for each case, and many times by the last one, which
-    drives a store through random operations and compares it with a model; each call is to give a store without
-    content. It needs pytest, anyio (whose pytest plugin runs the cases) and hypothesis. For a longer run of the last
-    case set `JIMSAPI_STORE_EXAMPLES` (default 60) to the number of random histories.
+    pytest then runs every case against the store. Each case calls `open_store`. The last case calls it many times: it
+    executes random operations on stores, and compares each store with a model. Every call must return an empty store.
+    The contract needs pytest, anyio (whose pytest plugin runs the cases) and hypothesis. For a longer run of the last
+    case, set `JIMSAPI_STORE_EXAMPLES` (default 60) to the number of random histories.
 
-    A store has more to keep than can be tested from outside: say with tests of your own that what it acknowledged
-    survives a crash, and that it answers `StoreUnavailable`, and then works again, when its database goes away.
+    The contract cannot test two requirements, so write tests for them: what the store acknowledged survives a crash;
+    and when its database is unavailable, the store raises `StoreUnavailable`, and works again afterwards.
     """
 
     async def test_it_answers_a_ping_and_has_a_name(self, store: ThreadStore) -> None:
@@ -48,5 +48,5 @@ class ThreadStoreContract(
         assert not any(report.failed for report in reports)
         assert all(report.duration >= 0 for report in reports)
 
-    def test_random_histories_leave_what_the_model_says(self) -> None:
+    def test_random_histories_match_the_model(self) -> None:
         run_store_machine(self.open_store, self.recover, self.adopt, self.disturb)

@@ -21,7 +21,7 @@ from jimsapi.threads.store import ThreadStore
 class Deletion(StoreTests):
     """Tests that a deletion also deletes the events and runs."""
 
-    async def test_deleting_a_thread_takes_events_and_runs_with_it(self, store: ThreadStore) -> None:
+    async def test_deleting_a_thread_deletes_its_events_and_runs(self, store: ThreadStore) -> None:
         done, running, waiting = plans = [make_plan() for _ in range(3)]
         thread_id = (await store.accept(done)).thread.thread_id
         await store.finish(done.run_id, OWNER, completed(make_event()))
@@ -45,7 +45,7 @@ class Deletion(StoreTests):
         assert await store.thread(other.thread_id, None) == other
         assert (await take_turn(store)).created_new_thread
 
-    async def test_deleting_a_contact_takes_all_its_threads(self, store: ThreadStore) -> None:
+    async def test_deleting_a_contact_deletes_all_its_threads(self, store: ThreadStore) -> None:
         first, second = make_plan(selectors=(New(external_id="x"),)), make_plan(selectors=(New(),))
         await store.accept(first)
         await store.accept(second)

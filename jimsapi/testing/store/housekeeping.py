@@ -22,7 +22,7 @@ from jimsapi.threads.store import ThreadStore
 class Housekeeping(StoreTests):
     """Tests that runs on which no process works are ended, and that old runs are deleted."""
 
-    async def test_a_heartbeat_ends_the_runs_that_nobody_works_on(self, store: ThreadStore) -> None:
+    async def test_a_heartbeat_ends_the_runs_that_are_not_live(self, store: ThreadStore) -> None:
         orphan, follower, lost = make_plan("ann"), make_plan("ann"), make_plan("ann")
         alive, foreign = make_plan("bob"), make_plan("cid", owner=OTHER_OWNER)
         for plan in (orphan, follower, lost, alive, foreign):
@@ -36,7 +36,7 @@ class Housekeeping(StoreTests):
         assert await store.heartbeat(OWNER, live) == []
         assert await store.start(follower.run_id, OWNER, (), CONTEXT) is not None
 
-    async def test_recovering_ends_the_runs_of_the_dead_and_keeps_their_messages(self, store: ThreadStore) -> None:
+    async def test_recovering_ends_the_runs_of_dead_owners_and_keeps_their_messages(self, store: ThreadStore) -> None:
         dead = [make_plan(text=str(number), owner=OTHER_OWNER) for number in range(5)]
         greeted = make_plan("bob", "hi", owner=OTHER_OWNER, conversation_start=True)
         accepted = [await store.accept(plan) for plan in dead]
@@ -53,7 +53,7 @@ class Housekeeping(StoreTests):
         assert (await store.accept(make_plan())).status is RunStatus.RUNNING
         assert await self.recover(store, OWNER) == 0
 
-    async def test_a_purge_forgets_ended_runs_and_nothing_else(self, store: ThreadStore) -> None:
+    async def test_a_purge_deletes_ended_runs_and_nothing_else(self, store: ThreadStore) -> None:
         done, running, waiting = plans = [make_plan() for _ in range(3)]
         accepted = [await store.accept(plan) for plan in plans]
         await store.finish(done.run_id, OWNER, completed(make_event()))

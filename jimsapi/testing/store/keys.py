@@ -39,7 +39,7 @@ class IdempotencyKeys(StoreTests):
 
     # Idempotency keys
 
-    async def test_a_request_that_comes_again_is_told_its_run(self, store: ThreadStore) -> None:
+    async def test_a_repeated_request_gets_its_run(self, store: ThreadStore) -> None:
         for status in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED):
             key = make_key()
             first = make_plan(status.value, idempotency=key)
@@ -49,7 +49,7 @@ class IdempotencyKeys(StoreTests):
             await expect_key_used(store, first, key)
             assert await event_types(store, thread_id) == [THREAD_CREATED, "comm.user_message"]
 
-    async def test_a_request_that_comes_again_is_told_its_run_while_that_waits(self, store: ThreadStore) -> None:
+    async def test_a_repeated_request_gets_its_run_while_the_run_waits(self, store: ThreadStore) -> None:
         running = make_plan()
         waiting = make_plan(idempotency=make_key())
         greeted = make_plan("bob", conversation_start=True, idempotency=make_key())
@@ -96,7 +96,7 @@ class IdempotencyKeys(StoreTests):
         assert len(await all_threads(store, "ann")) == 1
         assert await contents(store, accepted.thread.thread_id) == ["Hello"]
 
-    async def test_of_two_bodies_at_once_one_has_the_key(self, store: ThreadStore) -> None:
+    async def test_only_one_of_two_concurrent_bodies_gets_the_key(self, store: ThreadStore) -> None:
         key = make_key()
         bodies = [key, with_other_body(key)]
         plans = [make_plan(idempotency=bodies[number % 2]) for number in range(40)]
@@ -116,10 +116,10 @@ class IdempotencyKeys(StoreTests):
         thread_id = (await store.accept(running)).thread.thread_id
         key = make_key()
         for number, end in enumerate(("cancel", "heartbeat")):
-            given_up = make_plan(text="given up", idempotency=key)
-            await store.accept(given_up)
+            cancelled = make_plan(text="cancelled", idempotency=key)
+            await store.accept(cancelled)
             if end == "cancel":
-                await store.cancel(given_up.run_id)
+                await store.cancel(cancelled.run_id)
             else:
                 await store.heartbeat(OWNER, {running.run_id})
             again = make_plan(text=f"again {number}", idempotency=with_other_body(key))
@@ -128,7 +128,7 @@ class IdempotencyKeys(StoreTests):
             await store.cancel(again.run_id)
         assert await contents(store, thread_id) == ["Hello"]
 
-    async def test_a_request_that_was_refused_takes_no_key(self, store: ThreadStore) -> None:
+    async def test_a_rejected_request_leaves_its_key_free(self, store: ThreadStore) -> None:
         key = make_key()
         running = make_plan(queue_limit=0)
         await store.accept(running)
@@ -149,7 +149,7 @@ class IdempotencyKeys(StoreTests):
         store.keep_keys = kept
         await expect_key_used(store, second, second.idempotency)
 
-    async def test_a_purge_forgets_old_keys_and_no_run(self, store: ThreadStore) -> None:
+    async def test_a_purge_deletes_old_keys_and_no_run(self, store: ThreadStore) -> None:
         plan = make_plan(idempotency=make_key())
         await store.accept(plan)
         await store.finish(plan.run_id, OWNER, completed())
@@ -161,7 +161,7 @@ class IdempotencyKeys(StoreTests):
         assert (await store.run(plan.run_id, None, None)).status is RunStatus.COMPLETED
         assert (await store.accept(make_plan(idempotency=plan.idempotency))).status is RunStatus.RUNNING
 
-    async def test_the_key_of_a_forgotten_or_deleted_run_is_free(self, store: ThreadStore) -> None:
+    async def test_the_key_of_a_purged_or_deleted_run_is_free(self, store: ThreadStore) -> None:
         for way in ("purge", "thread", "contact"):
             plan = make_plan(way, idempotency=make_key())
             thread_id = (await store.accept(plan)).thread.thread_id
@@ -217,10 +217,10 @@ class IdempotencyKeys(StoreTests):
             accepted = await store.accept(again)
             assert accepted.snapshot is not None
             expected = [text for text in ("0", "1", "2") if text != str(number)]
-            said = [
+            texts = [
                 json_of(row.data)["content"] for row in accepted.snapshot.rows if row.event_type.startswith("comm.")
             ]
-            assert said == [*expected, str(number)]
+            assert texts == [*expected, str(number)]
             await store.finish(again.run_id, OWNER, completed())
         assert await contents(store, accepted_before[0].thread.thread_id) == ["0", "1", "2"]
 
@@ -256,7 +256,7 @@ class IdempotencyKeys(StoreTests):
         await store.finish(again.run_id, OWNER, completed())
         assert await contents(store, thread_id) == ["one", "two", "Hi"]
 
-    async def test_an_interrupted_message_may_be_interrupted_and_given_up_again(self, store: ThreadStore) -> None:
+    async def test_an_interrupted_message_may_be_interrupted_and_cancelled_again(self, store: ThreadStore) -> None:
         first = await self._interrupted(store, text="one")
         before = make_plan(text="two", owner=OTHER_OWNER)
         thread_id = (await store.accept(before)).thread.thread_id
@@ -265,9 +265,9 @@ class IdempotencyKeys(StoreTests):
         assert await self.recover(store, OWNER) == 2
         before = make_plan(text="three")
         await store.accept(before)
-        given_up = make_plan(text="one", idempotency=first.idempotency)
-        assert (await store.accept(given_up)).status is RunStatus.QUEUED
-        await store.cancel(given_up.run_id)
+        cancelled = make_plan(text="one", idempotency=first.idempotency)
+        assert (await store.accept(cancelled)).status is RunStatus.QUEUED
+        await store.cancel(cancelled.run_id)
         with pytest.raises(KeyMismatch):
             await store.accept(make_plan(idempotency=with_other_body(first.idempotency)))
         await store.finish(before.run_id, OWNER, completed())

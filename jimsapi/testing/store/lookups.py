@@ -25,7 +25,7 @@ from jimsapi.threads.store import ThreadStore
 class Lookups(StoreTests):
     """Tests that a run is shown in its current state, and only to its own caller and contact."""
 
-    async def test_a_run_is_shown_as_it_stands(self, store: ThreadStore) -> None:
+    async def test_a_run_is_returned_in_its_current_state(self, store: ThreadStore) -> None:
         before = datetime.now(UTC)
         first, waiting = make_plan(), make_plan()
         thread = (await store.accept(first)).thread
@@ -80,22 +80,22 @@ class Lookups(StoreTests):
         assert [event.event_id for event in found.events] == [event.event_id for event in sent]
         assert [json_of(event.event_data) for event in found.events] == list(range(1500))
 
-    async def test_a_run_is_shown_to_its_contact_and_to_who_asked(self, store: ThreadStore) -> None:
+    async def test_a_run_is_returned_to_its_contact_and_its_caller(self, store: ThreadStore) -> None:
         mine, other = uuid7(), uuid7()
-        plan, nobodys = make_plan("ann", caller=mine), make_plan("", caller=None)
+        plan, without_caller = make_plan("ann", caller=mine), make_plan("", caller=None)
         await store.accept(plan)
-        await store.accept(nobodys)
+        await store.accept(without_caller)
         for acting_for, caller in ((None, None), ("ann", None), (None, mine), ("ann", mine)):
             assert (await store.run(plan.run_id, acting_for, caller)).run_id == plan.run_id
         for acting_for, caller in (("bob", None), ("", mine), (None, other), ("ann", other)):
             with pytest.raises(RunNotFound) as refused:
                 await store.run(plan.run_id, acting_for, caller)
             assert refused.value.run_id == plan.run_id
-        assert (await store.run(nobodys.run_id, "", None)).contact_id == ""
+        assert (await store.run(without_caller.run_id, "", None)).contact_id == ""
         with pytest.raises(RunNotFound):
-            await store.run(nobodys.run_id, None, mine)
+            await store.run(without_caller.run_id, None, mine)
 
-    async def test_a_run_that_is_unknown_forgotten_or_deleted_is_not_found(self, store: ThreadStore) -> None:
+    async def test_a_run_that_is_unknown_purged_or_deleted_is_not_found(self, store: ThreadStore) -> None:
         plans = [make_plan(contact) for contact in ("ann", "bob", "cid")]
         threads = [(await store.accept(plan)).thread.thread_id for plan in plans]
         await store.finish(plans[0].run_id, OWNER, completed(make_event()))
@@ -109,7 +109,7 @@ class Lookups(StoreTests):
             with pytest.raises(RunNotFound):
                 await store.run(run_id, None, None)
 
-    async def test_what_a_run_streamed_is_unknown_unless_it_finished(self, store: ThreadStore) -> None:
+    async def test_the_streamed_count_is_unknown_unless_the_run_finished(self, store: ThreadStore) -> None:
         cancelled, orphaned = make_plan("ann"), make_plan("bob")
         started, waited = [make_plan("cid", owner=OTHER_OWNER) for _ in range(2)]
         silent = make_plan("dan")

@@ -22,7 +22,7 @@ class Pages(StoreTests):
     """Tests that threads and events are listed page by page."""
 
     @pytest.mark.parametrize("limit", [1, 3, 10, 11])
-    async def test_pages_hold_everything_once(self, store: ThreadStore, limit: int) -> None:
+    async def test_pages_have_every_item_once(self, store: ThreadStore, limit: int) -> None:
         threads = [(await take_turn(store, selectors=(New(),))).thread for _ in range(10)]
         await take_turn(store, "bob")
         assert await all_threads(store, "ann", limit) == threads[::-1]
@@ -35,16 +35,16 @@ class Pages(StoreTests):
         assert len(exact.events) == 10
         assert exact.next is None
 
-    async def test_a_page_goes_on_where_the_last_one_ended(self, store: ThreadStore) -> None:
+    async def test_a_page_continues_where_the_last_one_ended(self, store: ThreadStore) -> None:
         thread_id = await fill(store, [make_event() for _ in range(3)])
         page = await store.events(thread_id, None, 4, None)
         late = make_event()
         plan = make_plan(selectors=(ById(thread_id),))
         await store.accept(plan)
         await store.finish(plan.run_id, OWNER, completed(late))
-        rest = await store.events(thread_id, None, 10, page.next)
-        assert len(rest.events) == 3
-        assert rest.events[-1].event_id == late.event_id
+        next_page = await store.events(thread_id, None, 10, page.next)
+        assert len(next_page.events) == 3
+        assert next_page.events[-1].event_id == late.event_id
         await fill(store, (), "ann")
         newest = await store.threads("ann", 1, None)
         await store.delete_thread(newest.threads[0].thread_id, None)

@@ -52,15 +52,15 @@ class RunEndings(StoreTests):
         assert await store.start(third.run_id, OWNER, (), CONTEXT) is None
         assert await contents(store, thread_id) == ["0", "1"]
 
-    async def test_a_start_sees_all_that_went_before(self, store: ThreadStore) -> None:
+    async def test_a_start_returns_all_earlier_events(self, store: ThreadStore) -> None:
         first, second = make_plan(text="one"), make_plan(text="two")
         await store.accept(first)
         await store.accept(second)
         await store.finish(first.run_id, OWNER, completed(make_event(data={"content": "answer"})))
         started = await store.start(second.run_id, OWNER, (), CONTEXT)
         assert started is not None
-        said = [json_of(row.data)["content"] for row in started.snapshot.rows[1:]]
-        assert said == ["one", "answer", "two"]
+        texts = [json_of(row.data)["content"] for row in started.snapshot.rows[1:]]
+        assert texts == ["one", "answer", "two"]
 
     async def test_a_run_that_is_not_open_or_not_owned_cannot_start(self, store: ThreadStore) -> None:
         running, waiting, cancelled = plans = [make_plan() for _ in range(3)]
@@ -144,7 +144,7 @@ class RunEndings(StoreTests):
         assert await store.finish(uuid7(), OWNER, completed(make_event())) == Settled(False, None, None)
         assert len(await all_events(store, accepted.thread.thread_id)) == 2
 
-    async def test_only_a_completed_run_leaves_events(self, store: ThreadStore) -> None:
+    async def test_only_a_completed_run_stores_events(self, store: ThreadStore) -> None:
         for status in (RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.INTERRUPTED):
             plan = make_plan(status.value)
             accepted = await store.accept(plan)
@@ -176,7 +176,7 @@ class RunEndings(StoreTests):
         assert len(await all_events(store, accepted.thread.thread_id)) == 2
         assert (await store.finish(plan.run_id, OWNER, completed(make_event()))).counted
 
-    async def test_the_same_identifier_may_stand_in_two_threads(self, store: ThreadStore) -> None:
+    async def test_two_threads_may_have_the_same_identifier(self, store: ThreadStore) -> None:
         event = make_event()
         assert await fill(store, [event], "ann") != await fill(store, [event], "bob")
 
@@ -188,7 +188,7 @@ class RunEndings(StoreTests):
         await store.start(last.run_id, OWNER, (), CONTEXT)
         assert await contents(store, accepted[0].thread.thread_id) == ["one", "three"]
 
-    async def test_a_cancelled_run_makes_way_and_can_no_more_finish(self, store: ThreadStore) -> None:
+    async def test_a_cancelled_run_unblocks_its_thread_and_cannot_finish(self, store: ThreadStore) -> None:
         running, waiting = make_plan(), make_plan()
         accepted = await store.accept(running)
         await store.accept(waiting)
@@ -197,7 +197,7 @@ class RunEndings(StoreTests):
         assert late == Settled(False, RunStatus.CANCELLED, waiting.run_id)
         assert len(await all_events(store, accepted.thread.thread_id)) == 2
 
-    async def test_cancelling_what_has_ended_changes_nothing(self, store: ThreadStore) -> None:
+    async def test_cancelling_an_ended_run_changes_nothing(self, store: ThreadStore) -> None:
         plan = make_plan()
         await store.accept(plan)
         await store.finish(plan.run_id, OWNER, completed())

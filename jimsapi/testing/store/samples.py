@@ -1,4 +1,4 @@
-"""Plans, events and keys for tests of stores, and helpers that read them from a store."""
+"""Plans, events and keys for tests of stores, and helpers that read from a store."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -125,7 +125,7 @@ async def contents(store: ThreadStore, thread_id: UUID) -> list[str]:
 
 
 async def look_at(store: ThreadStore, run_id: UUID) -> Settled:
-    """Return the status of a run. It calls `finish` with another owner, which never counts and returns the status."""
+    """Return the status of a run, from a call of `finish` with another owner, which never counts."""
     seen = await store.finish(run_id, uuid4(), Outcome(RunStatus.FAILED))
     assert not seen.counted
     assert seen.stored == []
@@ -142,9 +142,9 @@ async def fill(store: ThreadStore, events: Sequence[NewEvent], contact_id: str =
 
 async def take_turn(store: ThreadStore, contact_id: str = "ann", text: str = "Hello", **plan: Any) -> Accepted:
     """Accept a message and finish its run without events."""
-    made = make_plan(contact_id, text, **plan)
-    accepted = await store.accept(made)
-    assert (await store.finish(made.run_id, made.owner, completed())).counted
+    run_plan = make_plan(contact_id, text, **plan)
+    accepted = await store.accept(run_plan)
+    assert (await store.finish(run_plan.run_id, run_plan.owner, completed())).counted
     return accepted
 
 
@@ -158,8 +158,8 @@ async def answer_all(store: ThreadStore, plans: Sequence[RunPlan], thread_id: UU
         settled = await store.finish(plan.run_id, plan.owner, completed(make_event(data={"content": f"to {number}"})))
         assert settled.counted
         assert settled.next_run == (plans[number + 1].run_id if number + 1 < len(plans) else None)
-    said = [text for number in range(len(plans)) for text in (str(number), f"to {number}")]
-    assert await contents(store, thread_id) == said
+    expected = [text for number in range(len(plans)) for text in (str(number), f"to {number}")]
+    assert await contents(store, thread_id) == expected
 
 
 def with_other_body(idempotency: Idempotency | None) -> Idempotency:

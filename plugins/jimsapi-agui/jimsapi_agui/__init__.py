@@ -9,7 +9,7 @@ class AguiOptions(Options, prefix="agui"):
     """Options of /ag-ui."""
 
     contact_header: str | None = option(
-        help="The header in which AG-UI's clients name the contact; without it each thread is a contact of its own."
+        help="The header in which AG-UI's clients name the contact; without it, each thread is a separate contact."
     )
 
 

@@ -21,11 +21,11 @@ async def agui_events(request: Request, body: RunAgentInput, speech: AsyncIterat
     run = {"threadId": body.thread_id, "runId": body.run_id}
     yield _event("RUN_STARTED", run)
     step: dict[str, str] | None = None
-    async for said in speech:
+    async for item in speech:
         if step is not None:
             yield _event("STEP_FINISHED", step)
             step = None
-        match said:
+        match item:
             case Status(text, _):
                 step = {"stepName": text}
                 yield _event("STEP_STARTED", step)

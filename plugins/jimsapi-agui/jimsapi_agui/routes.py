@@ -30,7 +30,7 @@ def add_routes(router: Router, service: RunService, contact_header: str | None) 
     async def run_agent(request: Request) -> Response:
         """Answer the newest message of an AG-UI client.
 
-        `threadId` is the client's name of the conversation. The first message with a `threadId` begins a thread, later
+        `threadId` is the client's name of the conversation. The first message with a `threadId` begins a thread; later
         ones continue it. Only the last of `messages` is used, because the thread has the others. The answer is a stream
         of AG-UI events: `RUN_STARTED`, a step for each status, the messages in pieces as they arrive, `CUSTOM` for each
         other event of the run after all events are stored, and at the end `RUN_FINISHED` or `RUN_ERROR`.

@@ -25,22 +25,22 @@ logger = logging.getLogger("jimsapi.authentik")
 class AuthentikOptions(Options, prefix="authentik"):
     """Options of the check against Authentik."""
 
-    url: str | None = option(help="Where Authentik is, for example https://auth.example.org.")
-    app_slug: str | None = option(help="The slug of the Authentik application whose users may enter.")
+    url: str | None = option(help="The URL of Authentik, for example https://auth.example.org.")
+    app_slug: str | None = option(help="The slug of the Authentik application whose users are admitted.")
     timeout: float = option(
-        5.0, minimum=0.001, maximum=300, help="Seconds that the whole check of a token may take; then 503."
+        5.0, minimum=0.001, maximum=300, help="Maximum seconds for the whole check of a token; then 503."
     )
     cache_ttl: float = option(
         30.0,
         minimum=0,
         maximum=3600,
-        help="Seconds that a token stays admitted without asking again (refused: 5 at most); 0 asks every time.",
+        help="Seconds for which an admission is cached (a refusal: at most 5); 0 disables the cache.",
     )
     ca_file: Path | None = option(
-        help="Certificates (PEM) of the authorities to trust for Authentik, instead of the system's."
+        help="A file of CA certificates (PEM) to trust for Authentik, instead of the system's."
     )
     contact_field: Literal["username", "uid", "email", "pk"] | None = option(
-        help="The field of an Authentik user that is their contact_id; with it users reach their own threads alone."
+        help="The field of an Authentik user that is their contact_id; it limits users to their own threads."
     )
 
 
@@ -69,8 +69,8 @@ def jimsapi_auth_provider(settings: Settings) -> AuthProvider | None:
 
     if options.contact_field is None and settings.get(CoreOptions).quota != QuotaLimits():
         logger.warning(
-            "limits count each token of an Authentik user for itself, and whoever gets a new one has all of them anew: "
-            "set --authentik-contact-field, with which a user is one caller whatever the token"
+            "limits count each token of an Authentik user separately, so a new token resets the user's limits: "
+            "set --authentik-contact-field, so that all tokens of a user count as one caller"
         )
 
     from jimsapi_authentik.provider import Authentik
@@ -99,11 +99,11 @@ def jimsapi_metrics(registry: "CollectorRegistry", settings: Settings) -> None:
 def _half_configured(options: AuthentikOptions) -> AuthProvider:
     from jimsapi_authentik.half_configured import HalfConfigured
 
-    given = {"--authentik-url": options.url, "--authentik-app-slug": options.app_slug}
-    missing = " and ".join(flag for flag, value in given.items() if value is None)
+    required = {"--authentik-url": options.url, "--authentik-app-slug": options.app_slug}
+    missing = " and ".join(flag for flag, value in required.items() if value is None)
     logger.warning(
-        "AUTHENTIK IS CONFIGURED BY HALF AND ADMITS NOBODY: %s missing; give both --authentik-url and "
-        "--authentik-app-slug, or none of the Authentik options",
+        "AUTHENTIK IS ONLY HALF CONFIGURED AND ADMITS NOBODY: missing %s; give both --authentik-url and "
+        "--authentik-app-slug, or no Authentik option",
         missing,
     )
     return HalfConfigured(missing)

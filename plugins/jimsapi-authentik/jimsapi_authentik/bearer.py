@@ -27,5 +27,5 @@ def bearer_token(connection: Connection) -> str | None:
         return None
     token = token.strip(" ")
     if len(token) > MAX_TOKEN or _B64TOKEN.fullmatch(token) is None:
-        raise InvalidCredentials("the bearer token is empty, too long, or has characters that no token has")
+        raise InvalidCredentials("the bearer token is empty, too long, or contains an invalid character")
     return token

@@ -12,7 +12,7 @@ THRESHOLD = 5
 """Failures in a row that open the circuit."""
 
 PAUSE = 5.0
-"""Seconds for which the circuit then stays open."""
+"""Seconds for which the circuit stays open."""
 
 State = Literal["closed", "open", "half_open"]
 
@@ -41,10 +41,10 @@ class Circuit:
     def enter(self) -> None:
         """Begin a call. Raises `AuthUnavailable` if the circuit does not allow it."""
         if self.state != "closed":
-            left = self._probe_at - self._clock()
-            if self.state == "half_open" or left > 0:
-                until = f"asked again in {left:.1f} s" if self.state == "open" else "being asked whether it is back"
-                raise AuthUnavailable(f"Authentik failed {self._failures} times in a row and is {until}")
+            remaining = self._probe_at - self._clock()
+            if self.state == "half_open" or remaining > 0:
+                probe = f"the next call is in {remaining:.1f} s" if self.state == "open" else "a test call is active"
+                raise AuthUnavailable(f"Authentik failed {self._failures} times in a row; {probe}")
             self.state = "half_open"
         self._active += 1
 
@@ -52,20 +52,20 @@ class Circuit:
         """End a call. `working` is whether Authentik answered; None if the call does not show that."""
         self._active -= 1
         if working:
-            self.answered()
+            self.record_answer()
         elif working is False:
-            self._fail()
+            self._record_failure()
         elif self.state == "half_open":
             self.state = "open"  # the next call is allowed again
 
-    def answered(self) -> None:
-        """Authentik has answered: close the circuit."""
+    def record_answer(self) -> None:
+        """Record that Authentik has answered: close the circuit."""
         self._failures = 0
         if self.state != "closed":
             self.state = "closed"
             logger.info("Authentik answers again")
 
-    def _fail(self) -> None:
+    def _record_failure(self) -> None:
         self._failures += 1
         # A failure of a call that began before the circuit opened does not extend the pause.
         if self.state == "half_open" or (self.state == "closed" and self._failures >= THRESHOLD):
@@ -73,8 +73,8 @@ class Circuit:
             self.openings += 1
             self._probe_at = self._clock() + PAUSE
             logger.warning(
-                "Authentik failed %d times in a row; it is asked again in %g s, and until then only callers whose "
-                "tokens were checked lately enter",
+                "Authentik failed %d times in a row; the next call is in %g s; until then only callers whose tokens "
+                "were checked recently are admitted",
                 self._failures,
                 PAUSE,
             )

@@ -22,7 +22,7 @@ MAX_ANSWER = 65_536
 """Maximum number of bytes of an answer's body. The expected answers are shorter."""
 
 MAX_CHECKS = 64
-"""Checks at the same time. Others wait for their turn, for at most half of the timeout."""
+"""Checks at the same time. Others wait for a turn, for at most half of the timeout."""
 
 RESERVED_CHECKS = 16
 """Additional checks, reserved for tokens that were admitted recently: invalid tokens cannot block these."""
@@ -77,13 +77,13 @@ class AuthentikClient:
 
     def __init__(self, url: str, *, timeout: float, ca_file: Path | None, clock: Callable[[], float]) -> None:
         self._base_url = base_url(url)
-        kept = MAX_CHECKS + RESERVED_CHECKS
+        max_idle = MAX_CHECKS + RESERVED_CHECKS
         # httpx's client is not used: its cookie jar would send one caller's session with the next caller's request. The
         # transport also follows no redirects, and reads no proxy variables and no .netrc.
         self._transport = httpx.AsyncHTTPTransport(
             verify=_ssl_context(ca_file),
             trust_env=False,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=kept, keepalive_expiry=KEEP_ALIVE),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=max_idle, keepalive_expiry=KEEP_ALIVE),
         )
         self._half_timeout = timeout / 2
         self._turns = Turns(MAX_CHECKS, MAX_WAITING, self._half_timeout)
@@ -112,7 +112,7 @@ class AuthentikClient:
                 yield Turn(waited, self._answers)
         except NoTurn:
             self.calls["busy"] += 1
-            raise AuthUnavailable("more tokens are to be checked than Authentik can be asked about in time") from None
+            raise AuthUnavailable("too many checks of tokens wait for Authentik") from None
 
     async def get(self, path: str, token: str, turn: Turn) -> dict[str, Any]:
         """Return the JSON object at `path`, which begins with a slash, requested with `token`.
@@ -167,7 +167,7 @@ class AuthentikClient:
             return
         if status < 500:
             self._answers += 1
-            self.circuit.answered()
+            self.circuit.record_answer()
 
     async def ping(self) -> None:
         """Check whether Authentik is ready. Raises `AuthUnavailable` if it is not, or does not answer in time."""
@@ -203,49 +203,49 @@ class AuthentikClient:
         }
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
-        watch = _Watch()
-        request = httpx.Request("GET", url, headers=headers, extensions={"trace": watch})
+        trace = _ConnectionTrace()
+        request = httpx.Request("GET", url, headers=headers, extensions={"trace": trace})
         try:
             return await self._transport.handle_async_request(request)
         except BaseException as error:
-            await watch.close_half_open()
-            if not again or watch.fresh or not isinstance(error, _BROKEN):
+            await trace.close_open_handshake()
+            if not again or trace.is_new or not isinstance(error, _BROKEN):
                 raise
         return await self._send(url, token, again=False)
 
 
-class _Watch:
-    """A trace function of httpx. It records whether the connection of a request is new (`fresh`), and whether its TLS
+class _ConnectionTrace:
+    """A trace function of httpx. It records whether the connection of a request is new (`is_new`), and whether its TLS
     handshake is incomplete."""
 
     def __init__(self) -> None:
-        self.fresh = False
-        self._half_open: Any = None
+        self.is_new = False
+        self._open_handshake: Any = None
 
     async def __call__(self, event: str, details: dict[str, Any]) -> None:
         if event == "connection.connect_tcp.started":
-            self.fresh = True
+            self.is_new = True
         elif event == "connection.connect_tcp.complete":
-            self._half_open = details["return_value"]
+            self._open_handshake = details["return_value"]
         elif event == "connection.start_tls.complete":
-            self._half_open = None
+            self._open_handshake = None
 
-    async def close_half_open(self) -> None:
+    async def close_open_handshake(self) -> None:
         """Close the connection if its TLS handshake is incomplete. httpx leaves it open if a timeout cancels the
         handshake, so an outage would use up all descriptors."""
-        if self._half_open is not None:
-            await self._half_open.aclose()
+        if self._open_handshake is not None:
+            await self._open_handshake.aclose()
 
 
 def application_path(slug: str) -> str:
-    """Return the API path that tells whether a user may use the application.
+    """Return the API path for the check whether a user may use the application.
 
-    Raises `StartError` if `slug` is not a valid slug, because it could lead to another path.
+    Raises `StartError` if `slug` is not a valid slug, because the URL could have another path.
     """
     if _SLUG.fullmatch(slug) is None:
         raise StartError(
-            f"--authentik-app-slug: {slug!r} is no slug; give the application's own, of letters, digits, - and _, as "
-            "Authentik shows it in the application's settings"
+            f"--authentik-app-slug: {slug!r} is not a slug; copy the slug (letters, digits, - and _) from the "
+            "application's settings in Authentik"
         )
     return f"/api/v3/core/applications/{slug}/check_access/"
 
@@ -257,19 +257,19 @@ def base_url(text: str) -> str:
     """
     example = "give one like https://auth.example.org"
     if re.search(r"[\s\x00-\x1f\x7f\\]", text):
-        raise StartError(f"--authentik-url holds a space, a backslash or a control character; {example}")
+        raise StartError(f"--authentik-url contains a space, a backslash or a control character; {example}")
     try:
         url = httpx.URL(text)
     except httpx.InvalidURL:
-        raise StartError(f"--authentik-url is no URL; {example}") from None
+        raise StartError(f"--authentik-url is not a URL; {example}") from None
     if url.scheme not in ("http", "https") or not url.host or "%" in url.host:
-        raise StartError(f"--authentik-url does not begin with https:// (or http://) and a host's name; {example}")
+        raise StartError(f"--authentik-url does not begin with https:// (or http://) and a host name; {example}")
     if url.port is not None and not 0 < url.port < 65536:
-        raise StartError(f"--authentik-url has a port that does not exist; {example}")
+        raise StartError(f"--authentik-url has an invalid port; {example}")
     if url.userinfo or "@" in text:
-        raise StartError(f"--authentik-url holds a user or a password, which nobody would use; {example}")
+        raise StartError(f"--authentik-url contains a user or a password, which is not supported; {example}")
     if "?" in text or "#" in text:
-        raise StartError(f"--authentik-url holds a query or a fragment; {example}")
+        raise StartError(f"--authentik-url contains a query or a fragment; {example}")
     return str(url).rstrip("/")
 
 
@@ -277,7 +277,7 @@ def _ssl_context(ca_file: Path | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca_file)
     except OSError as error:  # SSLError is one
-        reason = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+        reason = "it contains no certificate" if isinstance(error, ssl.SSLError) else error.strerror
         raise StartError(
             f"--authentik-ca-file: cannot use {ca_file}: {reason}; give a file of PEM certificates"
         ) from None
@@ -286,7 +286,7 @@ def _ssl_context(ca_file: Path | None) -> ssl.SSLContext:
 def _read(status: int, body: bytes | None, path: str) -> tuple[str, dict[str, Any] | Refused]:
     """The outcome of a call, and the JSON object or the exception to raise."""
     if status in (401, 403):
-        return "rejected", InvalidCredentials(f"Authentik does not take the token ({status})")
+        return "rejected", InvalidCredentials(f"Authentik rejects the token ({status})")
     if status != 200:
         outcome = "error" if status >= 500 else "unexpected"
         hint = ": is --authentik-app-slug right, and --authentik-url?" if status == 404 else ""
@@ -298,7 +298,7 @@ def _read(status: int, body: bytes | None, path: str) -> tuple[str, dict[str, An
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict) or _is_deep(content):
-        return "unexpected", AuthUnavailable(f"Authentik's answer on {path} is not the JSON that was asked for")
+        return "unexpected", AuthUnavailable(f"Authentik's answer on {path} is not the expected JSON")
     return "ok", content
 
 
@@ -306,7 +306,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object. Raises `ValueError` for a duplicate key, because parsers differ in which value they use."""
     content = dict(pairs)
     if len(content) != len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("duplicate key")
     return content
 
 
@@ -314,15 +314,15 @@ def _is_deep(content: dict[str, Any]) -> bool:
     """Whether JSON has more than `MAX_DEPTH` levels. The parser's own limit depends on Python's version."""
     level: list[Any] = [content]
     for _ in range(MAX_DEPTH):
-        inner = (each for one in level for each in (one.values() if isinstance(one, dict) else one))
-        level = [each for each in inner if isinstance(each, dict | list)]
+        children = (child for parent in level for child in (parent.values() if isinstance(parent, dict) else parent))
+        level = [child for child in children if isinstance(child, dict | list)]
         if not level:
             return False
     return True
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _cause(error: httpx.TransportError) -> str:

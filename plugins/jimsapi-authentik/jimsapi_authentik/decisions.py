@@ -34,28 +34,28 @@ class Decisions:
         self._ttl = ttl
         self._limit = limit
         self._clock = clock
-        self._kept: dict[bytes, tuple[float, Decision]] = {}
+        self._entries: dict[bytes, tuple[float, Decision]] = {}
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._entries)
 
     def get(self, key: bytes) -> Decision | None:
         """Return the decision for a key, or None if there is none or it has expired."""
-        kept = self._kept.get(key)
-        if kept is None:
+        entry = self._entries.get(key)
+        if entry is None:
             return None
-        expires, decision = kept
+        expires, decision = entry
         if self._clock() < expires:
             return decision
-        del self._kept[key]
+        del self._entries[key]
         return None
 
-    def keep(self, key: bytes, decision: Decision, asked_at: float) -> None:
-        """Store a decision whose check began at `asked_at`.
+    def store(self, key: bytes, decision: Decision, began_at: float) -> None:
+        """Store a decision whose check began at `began_at`.
 
         The `ttl` begins then and not at the answer, because access may have changed in between.
         """
-        if self._clock() < asked_at + self._ttl:
-            self._kept[key] = asked_at + self._ttl, decision
-            if len(self._kept) > self._limit:
-                del self._kept[next(iter(self._kept))]
+        if self._clock() < began_at + self._ttl:
+            self._entries[key] = began_at + self._ttl, decision
+            if len(self._entries) > self._limit:
+                del self._entries[next(iter(self._entries))]

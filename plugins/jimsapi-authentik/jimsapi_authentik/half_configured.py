@@ -20,4 +20,4 @@ class HalfConfigured:
         """Return None without a bearer token. Raises `InvalidCredentials` for any token."""
         if bearer_token(connection) is None:
             return None
-        raise InvalidCredentials(f"no token can be checked: {self._missing} missing")
+        raise InvalidCredentials(f"tokens cannot be checked without {self._missing}")

@@ -20,27 +20,25 @@ class AuthentikCollector(Collector):
         self._provider = provider
 
     def describe(self) -> Iterable[Metric]:
-        """The metrics, from which the registry takes the names to detect duplicates."""
+        """The metrics, from which the registry reads the names to detect duplicates."""
         return self.collect()
 
     def collect(self) -> Iterator[Metric]:
         client = self._provider.client
-        calls = CounterMetricFamily(
-            "jims_authentik_calls", "HTTP calls to Authentik, by how they ended.", labels=["outcome"]
-        )
+        calls = CounterMetricFamily("jims_authentik_calls", "HTTP calls to Authentik, by outcome.", labels=["outcome"])
         for outcome in OUTCOMES:
             calls.add_metric([outcome], client.calls[outcome])
         yield calls
         lookups = CounterMetricFamily(
             "jims_authentik_lookups",
-            "Tokens looked up: decided lately (hit), being asked about already (shared), asked about (asked).",
+            "Checks of tokens: from the cache (hit), by a running check (shared), by a new check (asked).",
             labels=["result"],
         )
         for result in LOOKUPS:
             lookups.add_metric([result], self._provider.lookups[result])
         yield lookups
         state = GaugeMetricFamily(
-            "jims_authentik_circuit_state", "1 for the state that the circuit breaker is in.", labels=["state"]
+            "jims_authentik_circuit_state", "1 for the current state of the circuit breaker.", labels=["state"]
         )
         for name in get_args(State):
             state.add_metric([name], float(client.circuit.state == name))

@@ -1,4 +1,4 @@
-"""The auth provider. It checks tokens with Authentik and caches the decisions. Requests at the same time with the same
+"""The auth provider. It checks tokens with Authentik and caches the decisions. Concurrent requests with the same
 token share one check."""
 
 import asyncio
@@ -95,7 +95,7 @@ class Authentik:
         token = bearer_token(connection)
         if token is None:
             return None
-        # The cache has hashes, not tokens, so that nobody can use them who reads the process's memory.
+        # The cache stores hashes, because a token that leaks from the process's memory could be used.
         key = hashlib.blake2b(token.encode(), key=self._key, digest_size=32).digest()
         decision = self._admitted.get(key) or self._refused.get(key)
         if decision is not None:
@@ -116,7 +116,7 @@ class Authentik:
         # With `await check`, a cancelled request would cancel the check for the others.
         await asyncio.wait((check,))
         if check.cancelled():
-            raise AuthUnavailable("the check was given up, since the server stops")
+            raise AuthUnavailable("the check was cancelled, because the server stops")
         return check.result()
 
     def _end_check(self, key: bytes, check: asyncio.Task[Decision]) -> None:
@@ -126,21 +126,21 @@ class Authentik:
 
     async def _decide(self, key: bytes, token: str) -> Decision:
         """Check a token, and cache the decision unless Authentik was unavailable."""
-        asked_at = self._clock()
+        began_at = self._clock()
         try:
             async with asyncio.timeout(self._timeout):
-                identity = await self._ask(token, known=key in self._known)
+                identity = await self._request_identity(token, known=key in self._known)
         except (InvalidCredentials, AccessDenied) as refusal:
             self._known.pop(key, None)
             decision = Decision(refusal=type(refusal), cause=str(refusal))
-            self._refused.keep(key, decision, asked_at)
+            self._refused.store(key, decision, began_at)
         except AuthUnavailable as refusal:
             decision = Decision(refusal=AuthUnavailable, cause=str(refusal))
         except TimeoutError:
             decision = Decision(refusal=AuthUnavailable, cause=f"Authentik did not answer within {self._timeout:g} s")
         else:
             decision = Decision(identity)
-            self._admitted.keep(key, decision, asked_at)
+            self._admitted.store(key, decision, began_at)
             self._remember_admitted(key)
         return decision
 
@@ -150,15 +150,15 @@ class Authentik:
         if len(self._known) > MAX_KNOWN:
             del self._known[next(iter(self._known))]
 
-    async def _ask(self, token: str, *, known: bool) -> Identity:
-        """Ask Authentik for the identity of a token. Raises as `authenticate` does."""
+    async def _request_identity(self, token: str, *, known: bool) -> Identity:
+        """Request the identity of a token from Authentik. Raises as `authenticate` does."""
         async with self.client.turn(known=known) as turn:
             answer = await self.client.get(self._check_access, token, turn)
             passing = answer.get("passing")
             if passing is False:
-                raise AccessDenied("Authentik gives the token's holder no access to the application")
+                raise AccessDenied("the user of the token has no access to the Authentik application")
             if passing is not True:
-                raise AuthUnavailable("Authentik's answer does not say whether access is given")
+                raise AuthUnavailable("Authentik's answer has no boolean 'passing'")
             if self._contact_field is None:
                 return Identity(self._subject(token), scopes=_CHAT_ONLY)
             contact = _contact(await self.client.get(_ME, token, turn), self._contact_field)
@@ -179,5 +179,5 @@ def _contact(me: dict[str, Any], field: str) -> str:
     if field == "pk" and isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or not value.strip():
-        raise AccessDenied(f"the Authentik user has no {field}, which --authentik-contact-field asks for")
+        raise AccessDenied(f"the Authentik user has no {field}, which --authentik-contact-field requires")
     return value

@@ -55,7 +55,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_check_names_the_provider_and_asks_nobody(authentik: FakeAuthentik) -> None:
     done = run("check", "--app", STEERED, "--store", "memory:", *authentik.flags)
-    assert "who may enter: whom one of these admits, asked in this order: authentik" in done.stdout
+    assert "who may enter: callers that one of these admits, tried in this order: authentik" in done.stdout
     assert (done.returncode, authentik.seen) == (0, [])
 
 
@@ -77,7 +77,7 @@ def test_check_with_connect_asks_authentik_whether_it_is_ready(authentik: FakeAu
 
 def test_check_says_that_it_is_configured_by_half() -> None:
     done = run("check", "--app", STEERED, "--store", "memory:", "--authentik-url", "https://auth.example.org")
-    assert "CONFIGURED BY HALF AND ADMITS NOBODY: --authentik-app-slug missing" in done.stderr
+    assert "HALF CONFIGURED AND ADMITS NOBODY: missing --authentik-app-slug" in done.stderr
     assert done.returncode == 0
 
 

@@ -21,7 +21,7 @@ from tests.serving import ROOT
 pytestmark = pytest.mark.anyio
 
 PUBLIC = "NO AUTHENTICATION IS CONFIGURED"
-BY_HALF = "AUTHENTIK IS CONFIGURED BY HALF AND ADMITS NOBODY"
+BY_HALF = "AUTHENTIK IS ONLY HALF CONFIGURED AND ADMITS NOBODY"
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_url_that_is_none_is_refused_without_showing_it(url: str) -> None:
     ],
 )
 def test_what_is_no_slug_is_refused(slug: str) -> None:
-    with pytest.raises(StartError, match=r"^--authentik-app-slug: .* is no slug; give the application's own"):
+    with pytest.raises(StartError, match=r"^--authentik-app-slug: .* is not a slug; copy the slug"):
         application_path(slug)
 
 
@@ -190,10 +190,10 @@ def test_what_authentik_takes_for_a_slug_is_one(slug: str) -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"authentik_url": "https://user:hunter2@auth.example.org"}, "--authentik-url holds a user or a password"),
-        ({"authentik_app_slug": "a/b"}, "--authentik-app-slug: 'a/b' is no slug"),
+        ({"authentik_url": "https://user:hunter2@auth.example.org"}, "--authentik-url contains a user or a password"),
+        ({"authentik_app_slug": "a/b"}, "--authentik-app-slug: 'a/b' is not a slug"),
         ({"authentik_ca_file": "absent.pem"}, "--authentik-ca-file: cannot use absent.pem: No such file"),
-        ({"authentik_ca_file": "setup.cfg"}, "--authentik-ca-file: cannot use setup.cfg: it holds no certificate"),
+        ({"authentik_ca_file": "setup.cfg"}, "--authentik-ca-file: cannot use setup.cfg: it contains no certificate"),
         ({"authentik_ca_file": "."}, "--authentik-ca-file: cannot use ."),
         ({"authentik_timeout": 0}, "--authentik-timeout"),
         ({"authentik_timeout": "soon"}, "--authentik-timeout"),
@@ -214,7 +214,7 @@ async def test_a_bad_value_stops_the_start(
 
 async def test_an_empty_ca_file_stops_the_start(authentik: FakeAuthentik, tmp_path: Path) -> None:
     (tmp_path / "empty.pem").touch()
-    with pytest.raises(RuntimeError, match="it holds no certificate"):
+    with pytest.raises(RuntimeError, match="it contains no certificate"):
         await status_of("Bearer good", **(authentik.settings | {"authentik_ca_file": tmp_path / "empty.pem"}))
 
 
@@ -268,7 +268,7 @@ async def test_limits_that_a_new_token_resets_are_warned_of(
         assert await status_of("Bearer good", **settings, **fitting) == (403 if fitting else 200)
     assert "limits count each token" not in caplog.text
     assert await status_of("Bearer good", **settings, **limit) == 200
-    assert "limits count each token of an Authentik user for itself" in caplog.text
+    assert "limits count each token of an Authentik user separately" in caplog.text
     assert "set --authentik-contact-field" in caplog.text
 
 

@@ -27,8 +27,8 @@ async def refused_by(raw: RawServer, cause: str, caplog: pytest.LogCaptureFixtur
     assert f"auth provider authentik is unavailable: {cause}" in caplog.text
 
 
-NOT_THE_JSON = "Authentik's answer on /api/v3/core/applications/jims/check_access/ is not the JSON that was asked for"
-NO_WORD = "Authentik's answer does not say whether access is given"
+NOT_THE_JSON = "Authentik's answer on /api/v3/core/applications/jims/check_access/ is not the expected JSON"
+NO_WORD = "Authentik's answer has no boolean 'passing'"
 
 
 @pytest.mark.parametrize(

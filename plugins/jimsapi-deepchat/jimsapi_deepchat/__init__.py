@@ -8,7 +8,7 @@ from jimsapi.runs.service import RunService
 class DeepChatOptions(Options, prefix="deepchat"):
     """Options of /deep-chat."""
 
-    contact_header: str | None = option(help="The header in which clients of /deep-chat name the person.")
+    contact_header: str | None = option(help="The header in which clients of /deep-chat name the contact.")
     thread_header: str | None = option(help="The header in which clients of /deep-chat name the conversation.")
 
 

@@ -13,14 +13,14 @@ def error_body(refusal: Refusal) -> dict[str, Any]:
     return {"error": refusal.text}
 
 
-async def events(request: Connection, said: AsyncIterator[str | Finished | Failed]) -> AsyncIterator[bytes]:
+async def events(request: Connection, items: AsyncIterator[str | Finished | Failed]) -> AsyncIterator[bytes]:
     """Yield an answer as server-sent events. There is at least one, because the component fails without any."""
-    silent = True
-    async for item in said:
+    empty = True
+    async for item in items:
         if isinstance(item, str):
-            silent = False
+            empty = False
             yield data_event({"text": item})
         elif isinstance(item, Failed):
             yield data_event(error_body(Refusal(*failure(request, item.error))))
-        elif silent:
+        elif empty:
             yield data_event({"text": ""})

@@ -27,7 +27,7 @@ def read_frame(frame: str | bytes) -> DeepChatRequest:
     Raises `HTTPError` for a binary frame, and `ValidationError` for an invalid body.
     """
     if isinstance(frame, bytes):
-        raise HTTPError(415, "A frame is text")
+        raise HTTPError(415, "A frame must be text")
     return read_value(decode_json(frame.encode()) if _is_json(frame) else frame)
 
 
@@ -51,12 +51,12 @@ def new_turn(body: DeepChatRequest, thread: str | None = None) -> Turn:
         if message.get("role", "user") == "user":
             text = message.get("text")
             if message.get("files"):
-                raise _fault(index, "files", "This server takes text alone: send no files")
+                raise _validation_error(index, "files", "This server accepts only text: send no files")
             if not isinstance(text, str):
-                raise _fault(index, "text", "A message has a text")
+                raise _validation_error(index, "text", "A message must have a text")
             return Turn(text, thread=body.chat_id or thread, user=body.contact_id or None)
     raise ValidationError(
-        [{"type": "missing", "loc": ["body", "messages"], "msg": "There is no message of a user", "input": None}]
+        [{"type": "missing", "loc": ["body", "messages"], "msg": "There is no message of the user", "input": None}]
     )
 
 
@@ -70,6 +70,6 @@ def _is_json(frame: str) -> bool:
         return False
 
 
-def _fault(index: int, field: str, message: str) -> ValidationError:
+def _validation_error(index: int, field: str, message: str) -> ValidationError:
     loc = ["body", "messages", index, field]
     return ValidationError([{"type": "unsupported", "loc": loc, "msg": message, "input": None}])

@@ -52,14 +52,14 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
         server-sent events, each with the next piece as `{"text"}`. An error is `{"error"}`.
         """
         if (request.headers.get("content-type") or "").startswith("multipart/"):
-            raise HTTPError(415, "This server takes text alone: send no files")
+            raise HTTPError(415, "This server accepts only text: send no files")
         body = read_value(await read_json(request, service))
         streamed = body.stream or (request.headers.get("accept") or "").startswith(EVENT_STREAM)
         run = await begin_turn(request, service, names, new_turn(body), watched=streamed)
         if not streamed:
             return with_run(request, service, run, JSONResponse({"text": one_text(await answer_of(request, run))}))
-        said = as_one_text(speech(request, service, run))
-        return with_run(request, service, run, EventStreamResponse(events(request, said)))
+        items = as_one_text(speech(request, service, run))
+        return with_run(request, service, run, EventStreamResponse(events(request, items)))
 
     @router.websocket(PATH, scope=CHAT, subprotocols=(SUBPROTOCOL,), first_frame=True, tags=("deep chat",))
     async def converse(ws: WebSocket) -> None:

@@ -13,7 +13,7 @@ from jims_core.thread.thread_context import ThreadContext as JimsContext
 
 from jimsapi import JimsApp, StatusEvent, ThreadContext
 from jimsapi.plugins.errors import StartError
-from jimsapi.runs.pipeline import Pipeline as OurPipeline
+from jimsapi.runs.pipeline import Pipeline as JimsapiPipeline
 from jimsapi.runs.pipeline import pipeline_name
 
 logger = logging.getLogger("jimsapi.jims")
@@ -38,19 +38,19 @@ def adapt(app: jims_core.app.JimsApp, *, store: str | None) -> JimsApp:
 def _warn_of_overrides(cls: type[jims_core.app.JimsApp]) -> None:
     if cls.new_thread is not jims_core.app.JimsApp.new_thread:
         logger.warning(
-            "%s overrides new_thread, which jims-api calls for each new thread; jimsapi does not, since it stores a "
-            "thread together with its first message: do in a pipeline what it does",
+            "%s overrides new_thread, which jims-api calls for each new thread; jimsapi does not call it, because it "
+            "stores a thread together with its first message: move that code to a pipeline",
             cls.__qualname__,
         )
 
 
 class JimsPipeline:
-    """A jimsapi pipeline that calls a pipeline of jims-core. `name` is the name of the latter."""
+    """A jimsapi pipeline that calls a pipeline of jims-core. `name` is the name of that pipeline."""
 
     def __init__(self, pipeline: Pipeline, role: str) -> None:
         if not callable(pipeline):
             raise StartError(f"the JIMS app's {role} is a {type(pipeline).__name__}: it must be `async def (ctx)`")
-        self.name = pipeline_name(cast("OurPipeline", pipeline))
+        self.name = pipeline_name(cast("JimsapiPipeline", pipeline))
         self._pipeline = pipeline
 
     async def __call__(self, ctx: ThreadContext) -> None:

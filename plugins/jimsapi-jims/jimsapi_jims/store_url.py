@@ -32,7 +32,7 @@ _PARTS = {"user": "username", "password": "password", "host": "host", "port": "p
 """The drivers' names of the parts of a URL, and SQLAlchemy's names."""
 
 
-class _ArgumentsSeen(Exception):
+class _ArgumentsCaptured(Exception):
     """Raised to stop SQLAlchemy before it connects."""
 
 
@@ -55,7 +55,7 @@ def translated(url: URL) -> str:
         return _sqlite(url)
     if backend == "postgresql":
         return _postgresql(url)
-    raise _refusal(f"in a database of {url.drivername}, and jimsapi opens SQLite and PostgreSQL")
+    raise _unusable(f"the JIMS app has a {url.drivername} database, but jimsapi supports only SQLite and PostgreSQL")
 
 
 def _url_of_threads(app: jims_core.app.JimsApp) -> URL:
@@ -65,12 +65,12 @@ def _url_of_threads(app: jims_core.app.JimsApp) -> URL:
         engine: Engine = bind.engine
         schemas = bind.get_execution_options().get("schema_translate_map") or {}
     except Exception as error:
-        raise _refusal(f"where its sessionmaker does not tell ({type(error).__name__})") from error
+        raise _unusable(f"the JIMS app's sessionmaker does not name a database ({type(error).__name__})") from error
     schema = schemas.get(ThreadDB.__table__.schema)
     if engine.url.drivername.partition("+")[0] == "postgresql":
         return _with_arguments(engine.url, _connect_args(engine), schema)
     if schema is not None:
-        raise _refusal(f"in the schema {schema}, by a schema_translate_map, which jimsapi has for PostgreSQL only")
+        raise _unusable(f"the JIMS app's threads are in the schema {schema}, which jimsapi supports only in PostgreSQL")
     return engine.url
 
 
@@ -82,20 +82,20 @@ def _connect_args(engine: Engine) -> dict[str, Any]:
     """
     if list(engine.dialect.dispatch.do_connect):
         return {}
-    seen: dict[str, Any] = {}
+    captured: dict[str, Any] = {}
 
-    def see_arguments(dialect: object, record: object, arguments: object, parameters: Mapping[str, Any]) -> NoReturn:
-        seen.update(parameters)
-        raise _ArgumentsSeen
+    def capture(dialect: object, record: object, arguments: object, parameters: Mapping[str, Any]) -> NoReturn:
+        captured.update(parameters)
+        raise _ArgumentsCaptured
 
-    event.listen(engine, "do_connect", see_arguments)
+    event.listen(engine, "do_connect", capture)
     try:
-        with suppress(Exception):  # `_ArgumentsSeen`, or the error of a program's own way to connect
+        with suppress(Exception):  # `_ArgumentsCaptured`, or an error of the program's own connect function
             engine.pool.recreate().connect()
     finally:
-        event.remove(engine, "do_connect", see_arguments)
-    by_url = engine.dialect.create_connect_args(engine.url)[1]
-    return {name: value for name, value in seen.items() if name not in by_url or by_url[name] != value}
+        event.remove(engine, "do_connect", capture)
+    from_url = engine.dialect.create_connect_args(engine.url)[1]
+    return {name: value for name, value in captured.items() if name not in from_url or from_url[name] != value}
 
 
 def _with_arguments(url: URL, arguments: Mapping[str, Any], schema: str | None) -> URL:
@@ -109,8 +109,8 @@ def _with_arguments(url: URL, arguments: Mapping[str, Any], schema: str | None) 
             settings.update({setting: str(text) for setting, text in value.items()})
         elif isinstance(value, bool) or not isinstance(value, str | int):
             # Without the argument, the connection might be to another server, or not verified.
-            raise _refusal(
-                f"where its engine's connect_args lead, and no URL can say its {name}, a {type(value).__name__}"
+            raise _unusable(
+                f"the JIMS app's engine has connect_args, and a URL cannot contain its {name}, a {type(value).__name__}"
             )
         elif name in _PARTS:
             parts[_PARTS[name]] = value
@@ -141,12 +141,13 @@ def _sqlite(url: URL) -> str:
     path = url.database or ":memory:"
     if ":memory:" in path or url.query.get("mode") == "memory":
         logger.warning(
-            "the JIMS app's database is in memory, which only its own engine can open: its threads are kept in another "
-            "memory, where the app's own sessions find none, and are lost at the end; give --store to keep them"
+            "the JIMS app's database is in memory, and only the app's engine can open it: jimsapi stores the "
+            "threads in its own memory, where the app's sessions cannot read them, and they are lost when the server "
+            "stops; give --store to keep them"
         )
         return "memory:"
     if path.startswith("file:"):
-        raise _refusal("in a SQLite database that a file: URI names")
+        raise _unusable("the JIMS app's SQLite database is named by a file: URI")
     return f"sqlite:///{path}"
 
 
@@ -155,7 +156,7 @@ def _postgresql(url: URL) -> str:
     password = "" if url.password is None else ":" + quote(str(url.password), safe="")
     credentials = f"{user}{password}@" if user or password else ""
     parameters = {name: _text(value) for name, value in url.query.items() if name not in _DRIVER_SETTINGS}
-    if "ssl" in parameters:  # asyncpg's name for what is `sslmode` elsewhere
+    if "ssl" in parameters:  # asyncpg's name of `sslmode`
         parameters["sslmode"] = parameters.pop("ssl")
     hosts = _host(url)
     if ":" in parameters.get("host", ""):
@@ -175,5 +176,5 @@ def _text(value: str | tuple[str, ...]) -> str:
     return ",".join(_texts(value))
 
 
-def _refusal(where: str) -> StartError:
-    return StartError(f"the JIMS app keeps its threads {where}; give --store to name the database")
+def _unusable(problem: str) -> StartError:
+    return StartError(f"{problem}; give --store to name the database")

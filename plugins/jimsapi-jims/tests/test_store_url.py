@@ -178,7 +178,7 @@ async def opened() -> Any:
 
 @pytest.mark.parametrize("sessions", [sa_aio.async_sessionmaker(), opened, None])
 async def test_a_sessionmaker_that_names_no_database_stops_the_start_unless_a_store_is_given(sessions: Any) -> None:
-    with pytest.raises(RuntimeError, match=r"sessionmaker does not tell .*; give --store"):
+    with pytest.raises(RuntimeError, match=r"sessionmaker does not name a database .*; give --store"):
         async with TestClient(create_api(echo_app(sessions))):
             pass
     async with TestClient(create_api(echo_app(sessions), store="memory:")) as client:

@@ -12,7 +12,7 @@ from jimsapi.plugins.options import Settings
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-    from jimsapi_oidc.half import HalfConfigured
+    from jimsapi_oidc.half_configured import HalfConfigured
     from jimsapi_oidc.provider import OidcProvider
 
 Algorithm = Literal[
@@ -24,24 +24,24 @@ Algorithm = Literal[
 class OidcOptions(Options, prefix="oidc"):
     """Options of the check of tokens."""
 
-    issuer: str | None = option(help="The issuer whose tokens are accepted, exactly as their iss claim has it.")
-    audience: tuple[str, ...] = option(help="What a token's aud must hold to be for this API; repeat it to allow more.")
-    jwks_url: str | None = option(help="Where the issuer's keys are; left out, its discovery document says so.")
+    issuer: str | None = option(help="The issuer whose tokens are accepted, exactly as in their iss claim.")
+    audience: tuple[str, ...] = option(help="An audience (aud claim) that is accepted; repeat it to accept several.")
+    jwks_url: str | None = option(help="The URL of the issuer's keys; by default the one in its discovery document.")
     algorithms: tuple[Algorithm, ...] = option(
         ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA"),
-        help="A signature algorithm that is accepted; repeat it to allow more.",
+        help="A signature algorithm that is accepted; repeat it to accept several.",
     )
     leeway: float = option(
         60.0, minimum=0, maximum=600, help="Seconds by which the issuer's clock may differ from this server's."
     )
-    scopes: tuple[str, ...] = option(help="A scope that a token must have; repeat it to demand more.")
+    scopes: tuple[str, ...] = option(help="A scope that a token must have; repeat it to require several.")
     contact_claim: str = option(
-        "sub", help="The claim that holds the caller's contact_id; none lets callers chat for every contact."
+        "sub", help="The claim with the caller's contact_id; with none, callers may chat for every contact."
     )
     ca_file: Path | None = option(
-        help="A file of CA certificates (PEM) that are trusted for the issuer, and no others."
+        help="A file of CA certificates (PEM) to trust for the issuer, instead of the system's."
     )
-    timeout: float = option(5.0, minimum=0.1, maximum=60, help="Seconds that fetching the issuer's keys may take.")
+    timeout: float = option(5.0, minimum=0.1, maximum=60, help="Maximum seconds for fetching the issuer's keys.")
 
 
 FIELDS = (
@@ -65,7 +65,7 @@ def jimsapi_auth_provider(settings: Settings) -> "OidcProvider | HalfConfigured 
         return None
     options = settings.get(OidcOptions)
     if not options.issuer or not options.audience:
-        from jimsapi_oidc.half import HalfConfigured
+        from jimsapi_oidc.half_configured import HalfConfigured
 
         return HalfConfigured(options)
     from jimsapi_oidc.provider import OidcProvider

@@ -105,7 +105,7 @@ class Issuer:
     async def __aexit__(self, *_: object) -> None:
         if self._refresh_task is not None:
             await _cancel(self._refresh_task)
-        if self._fetch_task is not None:  # usually it ends in time, and then closes its connection properly
+        if self._fetch_task is not None:  # a fetch that ends in time closes its connection properly
             await asyncio.wait({self._fetch_task}, timeout=FETCH_END_WITHIN)
         if self._fetch_task is not None:
             await _cancel(self._fetch_task)
@@ -120,9 +120,9 @@ class Issuer:
 
         Raises `KeysUnavailable` if there are no keys, or if that fetch failed.
         """
-        if self._usable() is None and self._fetch_task is not None:
+        if self._usable_keys() is None and self._fetch_task is not None:
             await asyncio.wait({self._fetch_task})
-        keys = self._usable()
+        keys = self._usable_keys()
         if keys is None:
             raise KeysUnavailable(f"the issuer's keys are not known: {self._failure or 'they are being fetched'}")
         if kid is None or keys.knows(kid):
@@ -137,10 +137,10 @@ class Issuer:
             await asyncio.wait({self._fetch_task})
         keys = keys if self.keys is None else self.keys
         if not keys.knows(kid) and self._failure is not None:
-            raise KeysUnavailable(f"the issuer cannot be asked for a new key: {self._failure}")
+            raise KeysUnavailable(f"a new key cannot be fetched from the issuer: {self._failure}")
         return keys
 
-    def _usable(self) -> KeySet | None:
+    def _usable_keys(self) -> KeySet | None:
         return self.keys if self._monotonic() - self._fetched_at < self._pace.stale else None
 
     async def _refresh(self) -> None:
@@ -167,36 +167,36 @@ class Issuer:
     async def _fetch(self, discover: bool) -> None:
         try:
             async with asyncio.timeout(self._timeout):
-                keys = await self._fetched_keys(discover)
+                keys = await self._fetch_keys(discover)
         except (TimeoutError, httpx.TimeoutException):
-            self._fail("timeout", f"no answer within {self._timeout:g} s")
+            self._record_failure("timeout", f"no answer within {self._timeout:g} s")
         except Fault as fault:
-            self._fail(fault.outcome, str(fault))
+            self._record_failure(fault.outcome, str(fault))
         except httpx.HTTPError as error:
-            self._fail("unreachable", str(error) or type(error).__name__)
+            self._record_failure("unreachable", str(error) or type(error).__name__)
         except Exception as error:  # whatever the issuer sent, the refresh task must go on and try again
-            self._fail("malformed", f"its answer is unusable ({type(error).__name__})")
+            self._record_failure("malformed", f"its answer is unusable ({type(error).__name__})")
         else:
             if self._failure is not None:
-                logger.info("the issuer %s gives its keys again", self.name)
+                logger.info("the keys of the issuer %s can be fetched again", self.name)
             if not keys:
-                logger.warning("the issuer %s gives no key for --oidc-algorithms: no token is accepted", self.name)
+                logger.warning("the issuer %s has no key for --oidc-algorithms: no token is accepted", self.name)
             self.keys, self._failure, self._fetched_at = keys, None, self._monotonic()
             self._counts.fetches["ok"] += 1
             self._counts.keys, self._counts.keys_fetched_at = len(keys), time.monotonic()
 
-    def _fail(self, outcome: str, why: str) -> None:
-        self._failure = why
+    def _record_failure(self, outcome: str, cause: str) -> None:
+        self._failure = cause
         self._counts.fetches[outcome] += 1
-        meanwhile = "nobody enters by OIDC until it does"
-        if self._usable() is not None:
-            left = self._fetched_at + self._pace.stale - self._monotonic()
-            meanwhile = f"its last keys stay in use, for {left / 3600:.1f} hours at most"
-        logger.warning("the issuer %s does not give its keys: %s; %s", self.name, why, meanwhile)
+        consequence = "OIDC admits nobody until they are fetched"
+        if self._usable_keys() is not None:
+            remaining = self._fetched_at + self._pace.stale - self._monotonic()
+            consequence = f"its last keys stay in use, for at most {remaining / 3600:.1f} hours"
+        logger.warning("cannot fetch the keys of the issuer %s: %s; %s", self.name, cause, consequence)
 
-    async def _fetched_keys(self, discover: bool) -> KeySet:
+    async def _fetch_keys(self, discover: bool) -> KeySet:
         if self._configured_url is None and (discover or self._jwks_url is None):
-            self._jwks_url = await self._discovered_url()
+            self._jwks_url = await self._discover_url()
         assert self._jwks_url is not None
         document = await self._get(self._jwks_url, "key set")
         try:
@@ -204,14 +204,14 @@ class Issuer:
         except ValueError as error:
             raise Fault("malformed", f"its key set {error}") from None
 
-    async def _discovered_url(self) -> str:
+    async def _discover_url(self) -> str:
         """The URL of the keys in the discovery document (OpenID Connect Discovery, 4.1 to 4.3)."""
         document = await self._get(self.name.rstrip("/") + "/.well-known/openid-configuration", "discovery document")
         if document.get("issuer") != self.name:
-            raise Fault("malformed", "its discovery document is of another issuer than --oidc-issuer")
+            raise Fault("malformed", "its discovery document names another issuer than --oidc-issuer")
         url = document.get("jwks_uri")
         if not isinstance(url, str) or not is_web_address(url):
-            raise Fault("malformed", "its discovery document has no jwks_uri that is http or https")
+            raise Fault("malformed", "its discovery document has no http or https jwks_uri")
         if self.name.startswith("https:") and not url.startswith("https:"):
             raise Fault("malformed", "its jwks_uri is not https")
         return url
@@ -220,7 +220,7 @@ class Issuer:
         assert self._client is not None
         async with self._client.stream("GET", url) as answer:
             if answer.status_code != 200:
-                raise Fault("status", f"its {what} is answered with {answer.status_code}")
+                raise Fault("status", f"the status of its {what} is {answer.status_code}")
             body = bytearray()
             async for chunk in answer.aiter_raw():
                 body += chunk
@@ -229,7 +229,7 @@ class Issuer:
         try:
             return read_json(bytes(body))
         except ValueError:
-            raise Fault("malformed", f"its {what} is no JSON object") from None
+            raise Fault("malformed", f"its {what} is not a JSON object") from None
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -54,9 +54,9 @@ class KeySet:
         if token.kid is not None:
             fitting = [key for key in fitting if key.kid == token.kid]
         if not fitting:
-            raise TokenInvalid("key", "the issuer has no such key for such a signature")
+            raise TokenInvalid("key", "the issuer has no key with this id for this algorithm")
         if token.kid is None and len(fitting) > 1:
-            raise TokenInvalid("key", "the token does not say which of the issuer's keys signed it")
+            raise TokenInvalid("key", "the token does not name the key that signed it, and several fit")
         if not any(_is_signed(token, key) for key in fitting):
             raise TokenInvalid("signature", "the token's signature is wrong")
 
@@ -73,11 +73,11 @@ def read_keys(document: dict[str, Any], algorithms: frozenset[str]) -> KeySet:
 
     Raises `ValueError` if the document is not a JWK Set.
     """
-    listed = document.get("keys")
-    if not isinstance(listed, list):
+    jwks = document.get("keys")
+    if not isinstance(jwks, list):
         raise ValueError("has no list of keys")
-    read = [key for key in (_read_key(jwk, algorithms) for jwk in listed) if key is not None]
-    return KeySet(read)
+    keys = (_read_key(jwk, algorithms) for jwk in jwks)
+    return KeySet([key for key in keys if key is not None])
 
 
 def _read_key(jwk: Any, algorithms: frozenset[str]) -> PublicKey | None:
@@ -89,12 +89,12 @@ def _read_key(jwk: Any, algorithms: frozenset[str]) -> PublicKey | None:
     try:
         key = _import(jwk)
     except (JoseError, ValueError, TypeError, KeyError, AttributeError) as error:
-        logger.warning("a key of the issuer is unusable and left out: %s", type(error).__name__)
+        logger.warning("ignoring an unusable key of the issuer: %s", type(error).__name__)
         return None
     if key is None:
         return None
-    usable = frozenset(name for name in algorithms if _fits(name, key) and jwk.get("alg", name) == name)
-    return PublicKey(kid, usable, key) if usable else None
+    key_algorithms = frozenset(name for name in algorithms if _fits(name, key) and jwk.get("alg", name) == name)
+    return PublicKey(kid, key_algorithms, key) if key_algorithms else None
 
 
 def _import(jwk: dict[str, Any]) -> Key | None:

@@ -30,25 +30,25 @@ class Counts(Collector):
         """The time of the last successful fetch, by `time.monotonic`."""
 
     def describe(self) -> Iterable[Metric]:
-        """The metrics, from which the registry takes the names to detect duplicates."""
+        """The metrics, from which the registry reads the names to detect duplicates."""
         return self.collect()
 
     def collect(self) -> Iterator[Metric]:
         # A scrape runs in another thread while the event loop counts. `list` copies each mapping atomically.
         fetches = CounterMetricFamily(
-            "jims_oidc_jwks_fetches", "Fetches of the issuer's keys, by what became of them.", labels=("outcome",)
+            "jims_oidc_jwks_fetches", "Fetches of the issuer's keys, by outcome.", labels=("outcome",)
         )
         for outcome, count in list(self.fetches.items()):
             fetches.add_metric((outcome,), count)
         yield fetches
         verifications = CounterMetricFamily(
-            "jims_oidc_verifications", "Tokens of the issuer that were looked at, by outcome.", labels=("outcome",)
+            "jims_oidc_verifications", "Checks of the issuer's tokens, by outcome.", labels=("outcome",)
         )
         for outcome, count in list(self.verifications.items()):
             verifications.add_metric((outcome,), count)
         yield verifications
         yield GaugeMetricFamily("jims_oidc_keys", "Keys of the issuer that are in use.", value=self.keys)
-        age = GaugeMetricFamily("jims_oidc_keys_age_seconds", "Seconds since the issuer last gave its keys.")
+        age = GaugeMetricFamily("jims_oidc_keys_age_seconds", "Seconds since the issuer's keys were last fetched.")
         fetched_at = self.keys_fetched_at
         if fetched_at is not None:
             age.add_metric((), time.monotonic() - fetched_at)

@@ -49,7 +49,7 @@ class OidcProvider:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         assert options.issuer
-        _refuse_unusable(options.issuer, options.jwks_url)
+        _check_urls(options.issuer, options.jwks_url)
         self._algorithms = frozenset[str](options.algorithms)
         self._contact_claim = options.contact_claim
         self._rules = ClaimRules(
@@ -112,7 +112,7 @@ class OidcProvider:
             identity = self._identity(token)
         except (TokenInvalid, TokenDenied, KeysUnavailable) as refusal:
             self._counts.verifications[refusal.reason] += 1
-            logger.debug("a token is refused: %s", refusal)
+            logger.debug("rejected a token: %s", refusal)
             raise
         self._counts.verifications["verified"] += 1
         self._cache.put(digest, identity, keys, expires)
@@ -167,7 +167,7 @@ class TokenCache:
 
 
 def bearer_token(connection: Connection) -> str | None:
-    """Return the token of `Authorization: Bearer …` (RFC 6750, 2.1), or None if there is none."""
+    """Return the token of `Authorization: Bearer …` (RFC 6750, 2.1), or None."""
     authorization = connection.headers.get("authorization")
     if authorization is None:
         return None
@@ -180,17 +180,15 @@ def _is_true(value: object) -> bool:
     return value is True or value == "true"
 
 
-def _refuse_unusable(issuer: str, jwks_url: str | None) -> None:
+def _check_urls(issuer: str, jwks_url: str | None) -> None:
     """Raise `StartError` for invalid URLs. Log a warning if the keys are fetched without TLS."""
     if jwks_url is not None and not is_web_address(jwks_url):
-        raise StartError("--oidc-jwks-url is no http or https address: correct it, or leave it out")
+        raise StartError("--oidc-jwks-url is not an http or https URL: correct it, or unset it")
     if jwks_url is None and (not is_web_address(issuer) or "?" in issuer or "#" in issuer):
-        raise StartError(
-            "--oidc-issuer is no http or https address: correct it, or say with --oidc-jwks-url where the keys are"
-        )
+        raise StartError("--oidc-issuer is not an http or https URL: correct it, or set --oidc-jwks-url")
     if (jwks_url or issuer).startswith("http:"):
         logger.warning(
-            "the keys of %s are fetched without TLS: whoever is on the way can let in whom they like; use https", issuer
+            "the keys of %s are fetched without TLS, so an attacker on the network can forge tokens; use https", issuer
         )
 
 
@@ -198,5 +196,5 @@ def _ssl_context(ca_file: object) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=str(ca_file))
     except OSError as error:  # SSLError is one
-        reason = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+        reason = "it contains no certificate" if isinstance(error, ssl.SSLError) else error.strerror
         raise StartError(f"--oidc-ca-file: cannot use {ca_file}: {reason}; give a file of PEM certificates") from None

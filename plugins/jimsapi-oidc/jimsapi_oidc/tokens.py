@@ -75,7 +75,7 @@ def read_json(data: bytes) -> dict[str, Any]:
     except RecursionError:
         raise ValueError("is nested too deeply") from None
     if not isinstance(value, dict):
-        raise ValueError("is no JSON object")
+        raise ValueError("is not a JSON object")
     if _is_deep(value):
         raise ValueError("is nested too deeply")
     return value
@@ -85,8 +85,8 @@ def _is_deep(value: dict[str, Any]) -> bool:
     """Whether JSON has more than `MAX_DEPTH` levels. The parser's own limit depends on Python's version."""
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
-        inner = (each for one in level for each in (one.values() if isinstance(one, dict) else one))
-        level = [each for each in inner if isinstance(each, dict | list)]
+        children = (child for parent in level for child in (parent.values() if isinstance(parent, dict) else parent))
+        level = [child for child in children if isinstance(child, dict | list)]
         if not level:
             return False
     return True
@@ -94,14 +94,14 @@ def _is_deep(value: dict[str, Any]) -> bool:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Reject duplicate claims: a parser may use the last one (RFC 7519, 4), and another parser the first one."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("names a member twice")
-    return found
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("has a duplicate name")
+    return members
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError("holds a number that JSON has not")
+    raise ValueError("contains a number that is not JSON")
 
 
 def _object(part: str, name: str) -> dict[str, Any]:
@@ -109,15 +109,15 @@ def _object(part: str, name: str) -> dict[str, Any]:
         return read_json(_bytes(part, name))
     except ValueError:
         # Do not use the parser's text, which may quote the token.
-        raise TokenInvalid("malformed", f"the token's {name} is no JSON object with unique names") from None
+        raise TokenInvalid("malformed", f"the token's {name} is not a JSON object with unique names") from None
 
 
 def _bytes(part: str, name: str) -> bytes:
     """Decode base64url in its canonical form only: unused bits must be 0 (RFC 4648, 3.5)."""
-    over = len(part) % 4
-    if over == 1 or (over and part[-1] not in _LAST_CHARACTERS[over]):
+    remainder = len(part) % 4
+    if remainder == 1 or (remainder and part[-1] not in _LAST_CHARACTERS[remainder]):
         raise TokenInvalid("malformed", f"the token's {name} is not base64url")
-    return urlsafe_b64decode(part + "=" * (-over % 4))
+    return urlsafe_b64decode(part + "=" * (-remainder % 4))
 
 
 def _check_header(header: dict[str, Any], algorithms: frozenset[str]) -> tuple[str, str | None]:
@@ -125,8 +125,8 @@ def _check_header(header: dict[str, Any], algorithms: frozenset[str]) -> tuple[s
 
     Raises `TokenInvalid` if the header has an extension, another type of token, or an algorithm that is not allowed.
     """
-    if "crit" in header or "b64" in header:  # no extension is understood (RFC 7515, 4.1.11)
-        raise TokenInvalid("header", "the token's header demands an extension")
+    if "crit" in header or "b64" in header:  # no extension is supported (RFC 7515, 4.1.11)
+        raise TokenInvalid("header", "the token's header requires an extension")
     kind = header.get("typ", "JWT")
     if not isinstance(kind, str) or kind.lower() not in _TYPES:
         raise TokenInvalid("header", "the token's typ is not that of an access token")
@@ -134,7 +134,7 @@ def _check_header(header: dict[str, Any], algorithms: frozenset[str]) -> tuple[s
     if not isinstance(algorithm, str) or algorithm not in algorithms:
         raise TokenInvalid("header", "the token's algorithm is not among --oidc-algorithms")
     if not isinstance(kid, str | None):
-        raise TokenInvalid("header", "the token's kid is no text")
+        raise TokenInvalid("header", "the token's kid is not a string")
     return algorithm, kid
 
 
@@ -156,7 +156,7 @@ class ClaimRules:
         """
         expires = _date(claims, "exp")
         if expires is None:
-            raise TokenInvalid("claims", "the token has no exp: it would be valid for ever")
+            raise TokenInvalid("claims", "the token has no exp: it would never expire")
         if expires + self.leeway <= now:
             raise TokenInvalid("time", "the token has expired")
         for name, fault in (("nbf", "is not valid yet"), ("iat", "was issued in the future")):
@@ -166,7 +166,7 @@ class ClaimRules:
         if not self.audiences.intersection(_texts(claims, "aud")):
             raise TokenInvalid("audience", "the token is for another audience than --oidc-audience")
         if _is_of_other_use(claims):
-            raise TokenInvalid("claims", "it is an ID or refresh token; send the access token")
+            raise TokenInvalid("claims", "the token is an ID or refresh token; send the access token")
         if not self.scopes <= _scopes(claims):
             raise TokenDenied("scopes", "the token lacks a scope of --oidc-scopes")
         return expires + self.leeway
@@ -185,12 +185,12 @@ def _is_of_other_use(claims: dict[str, Any]) -> bool:
 
 
 def text_claim(claims: dict[str, Any], name: str) -> str:
-    """Return a claim that identifies the caller. Raises `TokenDenied` if it is missing, empty or not a text."""
+    """Return a claim that identifies the caller. Raises `TokenDenied` if it is missing, empty or not a string."""
     value = claims.get(name)
     if not isinstance(value, str) or not value.strip():
-        raise TokenDenied("claims", f"the token's claim {name} is missing, empty or no text")
+        raise TokenDenied("claims", f"the token's claim {name} is missing, empty or not a string")
     if not _is_storable(value):
-        raise TokenDenied("claims", f"the token's claim {name} holds what no contact_id may hold")
+        raise TokenDenied("claims", f"the token's claim {name} is not a valid contact_id")
     return value
 
 
@@ -208,13 +208,13 @@ def _date(claims: dict[str, Any], name: str) -> float | None:
     if value is None and name not in claims:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TokenInvalid("claims", f"the token's {name} is no date")
+        raise TokenInvalid("claims", f"the token's {name} is not a date")
     try:
         date = float(value)
     except OverflowError:
         date = math.inf
     if not math.isfinite(date):
-        raise TokenInvalid("claims", f"the token's {name} is no date")
+        raise TokenInvalid("claims", f"the token's {name} is not a date")
     return date
 
 
@@ -224,15 +224,15 @@ def _texts(claims: dict[str, Any], name: str) -> Collection[str]:
         return (value,)
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return value
-    raise TokenInvalid("claims", f"the token's {name} is neither text nor a list of texts")
+    raise TokenInvalid("claims", f"the token's {name} is neither a string nor a list of strings")
 
 
 def _scopes(claims: dict[str, Any]) -> set[str]:
     """The scopes of a token, from `scope` (RFC 8693, 4.2: names separated by spaces) and from `scp`, as some issuers
     name it."""
-    found: set[str] = set()
+    scopes: set[str] = set()
     for name in ("scope", "scp"):
         if name in claims:
             for text in _texts(claims, name):
-                found.update(text.split())
-    return found
+                scopes.update(text.split())
+    return scopes

@@ -78,7 +78,7 @@ async def test_half_a_configuration_alone_is_no_public_server(issuer: FakeIssuer
         ({"oidc_leeway": -1}, "--oidc-leeway"),
         ({"oidc_timeout": 0}, "--oidc-timeout"),
         ({"oidc_ca_file": "missing.pem"}, "--oidc-ca-file: cannot use missing.pem: No such file"),
-        ({"oidc_ca_file": __file__}, "it holds no certificate"),
+        ({"oidc_ca_file": __file__}, "it contains no certificate"),
         ({"oidc_issuer": "accounts.example.org"}, "--oidc-issuer"),
         ({"oidc_issuer": "https://example.org/?tenant=1"}, "--oidc-issuer"),
         ({"oidc_issuer": "file:///etc"}, "--oidc-issuer"),

@@ -9,12 +9,12 @@ class OpenAIOptions(Options, prefix="openai"):
     """Options of the routes below /v1."""
 
     contact_header: str = option(
-        "X-OpenWebUI-User-Id", help="The header in which clients of /v1/chat/completions name the person."
+        "X-OpenWebUI-User-Id", help="The header in which clients of /v1/chat/completions name the contact."
     )
     thread_header: str = option(
         "X-OpenWebUI-Chat-Id", help="The header in which clients of /v1/chat/completions name the conversation."
     )
-    model: str | None = option(help="The one model that /v1/models lists; without it, the pipeline's name.")
+    model: str | None = option(help="The name of the only model in /v1/models; without it, the pipeline's name.")
 
 
 @hookimpl

@@ -33,12 +33,12 @@ class Completion:
         return {**self._head, "object": "chat.completion", "choices": [choice], "usage": usage(self._prompt, text)}
 
     async def chunks(
-        self, request: Connection, said: AsyncIterator[str | Finished | Failed], *, with_usage: bool
+        self, request: Connection, items: AsyncIterator[str | Finished | Failed], *, with_usage: bool
     ) -> AsyncIterator[bytes]:
         """Yield the completion as server-sent events as its pieces arrive. After an error there is no `[DONE]`."""
         yield self._chunk({"role": "assistant", "content": ""})
         pieces: list[str] = []
-        async for item in said:
+        async for item in items:
             if isinstance(item, str):
                 pieces.append(item)
                 yield self._chunk({"content": item})

@@ -29,7 +29,7 @@ class ChatRequest(msgspec.Struct):
 
     @property
     def wants_usage(self) -> bool:
-        """Whether a stream has to end with the usage."""
+        """Whether a stream must end with the usage."""
         return bool(self.stream_options and self.stream_options.get("include_usage"))
 
 
@@ -40,9 +40,9 @@ def new_turn(request: Connection, body: ChatRequest) -> Turn:
     answer.
     """
     if body.n is not None and body.n != 1:
-        raise _fault("n", "There is one answer to a message: leave n out")
+        raise _validation_error("n", "The server sends one answer to a message: omit n")
     if body.response_format is not None and body.response_format.get("type", "text") != "text":
-        raise _fault("response_format", "Answers are text: leave response_format out")
+        raise _validation_error("response_format", "Answers are text: omit response_format")
     message = _newest_message(body.messages)
     task = message.startswith(TASK) and not message.startswith(WITH_DOCUMENTS)
     once = task and any(name.startswith(_OPEN_WEBUI) for name, _ in request.headers.raw)
@@ -53,7 +53,7 @@ def _newest_message(messages: list[dict[str, Any]]) -> str:
     for index in range(len(messages) - 1, -1, -1):
         if messages[index].get("role") == "user":
             return _text(messages[index].get("content"), f"messages.{index}.content")
-    raise _fault("messages", "There is no message with the role user")
+    raise _validation_error("messages", "There is no message with the role user")
 
 
 def _text(content: Any, place: str) -> str:
@@ -61,18 +61,20 @@ def _text(content: Any, place: str) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, list) or not content:
-        raise _fault(place, "A message is a text, or a list of parts of the type text")
+        raise _validation_error(place, "A message must be a text, or a list of parts of the type text")
     texts = []
     for part in content:
         match part:
             case {"type": "text", "text": str(text)}:
                 texts.append(text)
             case {"type": str(kind)} if kind != "text":
-                raise _fault(place, f"This server takes text alone: leave out what has the type {kind[:100]}")
+                raise _validation_error(place, f"This server accepts only text: omit parts of the type {kind[:100]}")
             case _:
-                raise _fault(place, "A part of a message has a type, and one of the type text a text")
+                raise _validation_error(
+                    place, "A part of a message must have a type, and a part of the type text also a text"
+                )
     return "\n".join(texts)
 
 
-def _fault(place: str, message: str) -> ValidationError:
+def _validation_error(place: str, message: str) -> ValidationError:
     return ValidationError([{"type": "unsupported", "loc": ["body", *place.split(".")], "msg": message, "input": None}])

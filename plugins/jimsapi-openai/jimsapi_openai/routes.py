@@ -25,8 +25,8 @@ from jimsapi_openai.answers import Completion, error
 from jimsapi_openai.requests import ChatRequest, new_turn
 
 NO_RETRY = (b"x-should-retry", b"false")
-"""A header that tells the SDKs not to retry. Without it they send the message again after most errors, although the
-server has stored it."""
+"""A header that disables the retries of the SDKs. Without it they send the message again after most errors, although
+the server has stored it."""
 
 _in_error_form = partial(reworded, error)
 
@@ -75,8 +75,8 @@ def add_routes(
         run = await begin_turn(request, service, names, turn, watched=bool(body.stream))
         if not body.stream:
             return with_run(request, service, run, await _complete_answer(request, run, model.id))
-        said = as_one_text(speech(request, service, run))
-        stream = EventStreamResponse(Completion(run, model.id).chunks(request, said, with_usage=body.wants_usage))
+        items = as_one_text(speech(request, service, run))
+        stream = EventStreamResponse(Completion(run, model.id).chunks(request, items, with_usage=body.wants_usage))
         stream.raw_headers.append(NO_RETRY)
         return with_run(request, service, run, stream)
 
@@ -91,9 +91,9 @@ def add_routes(
     )  # fmt: skip
     async def show_model(request: Request) -> Response:
         """Show one model."""
-        wanted: Any = request.path_params["id"]
-        if wanted != model.id:
-            raise HTTPError(404, f"There is no model {wanted[:100]!r} here, only {model.id!r}")
+        model_id: Any = request.path_params["id"]
+        if model_id != model.id:
+            raise HTTPError(404, f"There is no model {model_id[:100]!r} here, only {model.id!r}")
         return JSONResponse(model)
 
 

@@ -158,13 +158,13 @@ def test_a_wrong_key_is_an_authentication_error(sdk: OpenAI) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"n": 2}, "n: There is one answer to a message: leave n out"),
-        ({"response_format": {"type": "json_object"}}, "response_format: Answers are text: leave response_format out"),
+        ({"n": 2}, "n: The server sends one answer to a message: omit n"),
+        ({"response_format": {"type": "json_object"}}, "response_format: Answers are text: omit response_format"),
         ({"messages": [{"role": "assistant", "content": "hi"}]}, "messages: There is no message with the role user"),
         ({"messages": "hi"}, "messages: Input should be a valid list"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]},
-            "messages.0.content: This server takes text alone: leave out what has the type image_url",
+            "messages.0.content: This server accepts only text: omit parts of the type image_url",
         ),
     ],
 )

@@ -24,14 +24,14 @@ logger = logging.getLogger("jimsapi.otel")
 
 @hookimpl
 def jimsapi_observer() -> "Exporting | None":
-    if (fault := obstacle(os.environ)) is not None:
-        logger.warning("NO TRACES ARE EXPORTED: %s", fault)
+    if (reason := obstacle(os.environ)) is not None:
+        logger.warning("NO TRACES ARE EXPORTED: %s", reason)
     if not is_on(os.environ):
         return None
     try:
         from jimsapi_otel.exporting import Exporting
     except ValueError as error:  # importing OpenTelemetry loads the propagators
-        raise StartError(f"OTEL_PROPAGATORS: {error} Leave it out, or install what has it") from error
+        raise StartError(f"OTEL_PROPAGATORS: {error} Unset it, or install the package that provides it") from error
     return Exporting()
 
 

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from jimsapi.asgi.record import RequestRecord
 from jimsapi.plugins.errors import StartError
-from jimsapi_otel.discretion import redact_logs
+from jimsapi_otel.redaction import redact_logs
 from jimsapi_otel.requests import end_request
 
 logger = logging.getLogger("jimsapi.otel")
@@ -24,7 +24,7 @@ logger = logging.getLogger("jimsapi.otel")
 FLUSH_WITHIN = 2.0
 """Seconds for which a shutdown waits for the last batch."""
 
-_ours: TracerProvider | None = None
+_own_provider: TracerProvider | None = None
 
 
 class Exporting:
@@ -36,36 +36,36 @@ class Exporting:
     """
 
     async def __aenter__(self) -> Self:
-        global _ours
+        global _own_provider
         redact_logs()
         if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-            _ours = _provider()
-            trace.set_tracer_provider(_ours)
-        elif _ours is None:
-            logger.info("the process has a tracer provider already: spans go where that sends them")
+            _own_provider = _create_provider()
+            trace.set_tracer_provider(_own_provider)
+        elif _own_provider is None:
+            logger.info("the process already has a tracer provider, which exports the spans")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if _ours is not None:
-            await _flush(_ours)
+        if _own_provider is not None:
+            await _flush(_own_provider)
 
     def on_request(self, record: RequestRecord) -> None:
         """Set the outcome of the request's span."""
         end_request(record)
 
 
-def _provider() -> TracerProvider:
+def _create_provider() -> TracerProvider:
     version = importlib.metadata.version("jimsapi")
-    given = OTELResourceDetector().detect().attributes
-    resource = Resource.create({"service.name": "jimsapi", "service.version": version, **given})
+    from_environment = OTELResourceDetector().detect().attributes
+    resource = Resource.create({"service.name": "jimsapi", "service.version": version, **from_environment})
     # A shutdown at exit would wait up to 30 s for an unreachable collector. The end of each app flushes instead.
     try:
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     except ValueError as error:
-        raise StartError(f"a variable of OpenTelemetry's is faulty: {error}; mend it, or unset it") from error
+        raise StartError(f"an OpenTelemetry variable is invalid: {error}; correct it, or unset it") from error
     return provider
 
 
@@ -78,8 +78,8 @@ async def _flush(provider: TracerProvider) -> None:
         try:
             provider.force_flush()
         except Exception as error:
-            logger.warning("the last spans could not be sent: %s", type(error).__name__)
-        with suppress(RuntimeError):  # the loop is closed, and nothing waits for the event
+            logger.warning("cannot send the last spans: %s", type(error).__name__)
+        with suppress(RuntimeError):  # the loop is closed, and nothing awaits the event
             loop.call_soon_threadsafe(flushed.set)
 
     threading.Thread(target=flush, name="otel-flush", daemon=True).start()
@@ -87,4 +87,4 @@ async def _flush(provider: TracerProvider) -> None:
         async with asyncio.timeout(FLUSH_WITHIN):
             await flushed.wait()
     except TimeoutError:
-        logger.warning("the collector did not take the last spans within %g s; they are lost", FLUSH_WITHIN)
+        logger.warning("the collector did not accept the last spans within %g s; they are lost", FLUSH_WITHIN)

@@ -33,24 +33,24 @@ def trace_requests(app: ASGIApp) -> ASGIApp:
     async def traced(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or local_path(scope) in PROBES:
             return await app(scope, receive, send)
-        caller = context.get_current()
-        if not trace.get_current_span(caller).get_span_context().is_valid:  # else the host app already has a span
-            caller = propagate.extract(_carrier(scope["headers"], fields))
+        parent = context.get_current()
+        if not trace.get_current_span(parent).get_span_context().is_valid:  # else the host app already has a span
+            parent = propagate.extract(_carrier(scope["headers"], fields))
         method = scope["method"]
         known = method in METHODS
         span = tracer.start_span(
-            method if known else "HTTP", caller, SpanKind.SERVER, _attributes(scope, method, known=known)
+            method if known else "HTTP", parent, SpanKind.SERVER, _attributes(scope, method, known=known)
         )
-        attached = context.attach(trace.set_span_in_context(span, caller))
-        mine = _span.set(span)
+        context_token = context.attach(trace.set_span_in_context(span, parent))
+        span_token = _span.set(span)
         try:
             await app(scope, receive, send)
         except BaseException as error:
             note_error(span, error)
             raise
         finally:
-            _span.reset(mine)
-            context.detach(attached)
+            _span.reset(span_token)
+            context.detach(context_token)
             span.end()
 
     return traced
@@ -66,7 +66,7 @@ def end_request(record: RequestRecord) -> None:
         span.set_attribute("http.route", record.route)
         span.set_attribute("url.path", record.route)
     span.set_attribute("jims.request.id", record.request_id)
-    if record.status == CLIENT_GONE:  # nothing was answered
+    if record.status == CLIENT_GONE:  # no response was sent
         span.set_attribute("error.type", "client_disconnected")
         return
     span.set_attribute("http.response.status_code", record.status)

@@ -23,15 +23,15 @@ def obstacle(environ: Mapping[str, str]) -> str | None:
         return None
     exporters = _exporters(environ)
     if exporters and "otlp" not in exporters:
-        return f"{_EXPORTER} is {','.join(exporters)}, and jimsapi-otel has otlp; set it to otlp or to none"
+        return f"{_EXPORTER} is {','.join(exporters)}, but only otlp is supported; set it to otlp or to none"
     for name in _PROTOCOLS:
         protocol = environ.get(name, "").strip()
         if protocol == PROTOCOL:
             break
         if protocol:
             return (
-                f"{name} is {protocol}, and jimsapi-otel speaks {PROTOCOL}; set it to that, and the endpoint to the "
-                "collector's port for HTTP, which is 4318 as a rule"
+                f"{name} is {protocol}, but only {PROTOCOL} is supported; set it to that, and the endpoint to the "
+                "collector's port for HTTP, usually 4318"
             )
     return _endpoint_obstacle(environ)
 
@@ -40,8 +40,8 @@ def _endpoint_obstacle(environ: Mapping[str, str]) -> str | None:
     for name in _ENDPOINTS:
         endpoint = environ.get(name, "").strip()
         if endpoint:
-            good = endpoint.lower().startswith(("http://", "https://"))
-            return None if good else f"{name} is no URL; begin it with http:// or https://"
+            is_url = endpoint.lower().startswith(("http://", "https://"))
+            return None if is_url else f"{name} is not a URL; begin it with http:// or https://"
     return None
 
 

@@ -229,7 +229,7 @@ def test_neither_keys_in_the_variables_nor_what_strangers_send_come_into_the_log
     ("variable", "value", "message"),
     [
         ("OTEL_PROPAGATORS", "carrier-pigeon", "OTEL_PROPAGATORS: Propagator carrier-pigeon not found"),
-        ("OTEL_BSP_MAX_QUEUE_SIZE", "-1", "a variable of OpenTelemetry's is faulty: max_queue_size"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "-1", "an OpenTelemetry variable is invalid: max_queue_size"),
     ],
 )
 def test_a_faulty_variable_stops_the_start_in_one_line(variable: str, value: str, message: str, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""A store for production: threads in PostgreSQL (`--store postgresql://…`), for several servers on one database.
+"""A store for production: threads in PostgreSQL (`--store postgresql://…`), for several servers with one database.
 
-This module contains the hooks. They import the rest of the package when it is needed.
+This module contains the hooks. They import the rest of the package only when it is needed.
 """
 
 from typing import TYPE_CHECKING

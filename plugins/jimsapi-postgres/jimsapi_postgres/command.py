@@ -1,4 +1,4 @@
-"""`jimsapi db`: bring a database up to date before servers of a new version start."""
+"""`jimsapi db`: upgrade a database before servers of a new version start."""
 
 import asyncio
 import logging
@@ -14,16 +14,16 @@ VARIABLE = "JIMS_STORE"
 
 @click.group("db")
 def db() -> None:
-    """Look after the tables in PostgreSQL."""
+    """Manage the tables in PostgreSQL."""
 
 
 @db.command("upgrade")
 @click.option("--store", metavar="URL", help=f"The database, as postgresql://user:password@host/name. [{VARIABLE}]")
 @click.pass_context
 def upgrade(context: click.Context, store: str | None) -> None:
-    """Make or change tables, indexes and functions, beside servers and other programs that are at work.
+    """Create or change tables, indexes and functions while servers and other programs are running.
 
-    Several may call it at once: one does it, the others wait. Nothing is removed, and no row is changed.
+    If several processes run it at once, one upgrades and the others wait. It removes nothing and changes no row.
     """
     from jimsapi_postgres.schema import MIGRATIONS, prepare
     from jimsapi_postgres.url import parse_url
@@ -31,20 +31,20 @@ def upgrade(context: click.Context, store: str | None) -> None:
     url = _url(context, store)
     try:
         target = parse_url(url)
-    except ValueError as fault:
-        raise StartError(f"--store: {fault}") from None
+    except ValueError as error:
+        raise StartError(f"--store: {error}") from None
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    found = asyncio.run(prepare(target, wait=None, large=None))
-    known = len(MIGRATIONS)
-    if found < known:
-        click.echo(f"{target.name}: the schema went from version {found} to {known}.")
+    version = asyncio.run(prepare(target, wait=None, large=None))
+    newest = len(MIGRATIONS)
+    if version < newest:
+        click.echo(f"{target.name}: upgraded the schema from version {version} to {newest}.")
     else:
-        click.echo(f"{target.name}: the schema is at version {found}; there is nothing to do.")
+        click.echo(f"{target.name}: the schema is at version {version}; there is nothing to do.")
 
 
 def _url(context: click.Context, store: str | None) -> str:
-    given: dict[str, object] = context.find_root().obj or {}
-    url = store or given.get("store") or os.environ.get(VARIABLE)
+    root_options: dict[str, object] = context.find_root().obj or {}
+    url = store or root_options.get("store") or os.environ.get(VARIABLE)
     file = os.environ.get(f"{VARIABLE}_FILE")
     if not url and file:
         try:
@@ -52,5 +52,5 @@ def _url(context: click.Context, store: str | None) -> str:
         except OSError as error:
             raise StartError(f"{VARIABLE}_FILE: {file}: {error.strerror}") from None
     if not isinstance(url, str) or not url.strip():
-        raise StartError(f"name the database: --store postgresql://user:password@host/name, or {VARIABLE}")
+        raise StartError(f"name the database with --store postgresql://user:password@host/name, or with {VARIABLE}")
     return url.strip()

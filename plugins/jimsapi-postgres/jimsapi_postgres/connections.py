@@ -79,7 +79,7 @@ class Connector:
         except Exception as error:
             if self._failures or isinstance(error, TimeoutError | ConnectionRefusedError):
                 raise
-        return await self._connect()  # retried, since a connection that breaks while it opens may be an exception
+        return await self._connect()  # retry once, since the failure may be temporary
 
     async def _connect(self) -> Connection:
         connection = await asyncpg.connect(
@@ -88,7 +88,7 @@ class Connector:
         try:
             await connection.execute("".join(f"SET {name} = '{value}';" for name, value in SESSION.items()))
             await connection.set_type_codec(
-                "json", schema="pg_catalog", encoder=_as_it_is, decoder=_as_it_is, format="binary"
+                "json", schema="pg_catalog", encoder=_unchanged, decoder=_unchanged, format="binary"
             )
         except BaseException:
             connection.terminate()
@@ -105,7 +105,7 @@ class Link:
         self._generation = 0
         self._used_at = 0.0
 
-    async def ask(self, work: Work[T]) -> T:
+    async def run(self, work: Work[T]) -> T:
         """Do `work` on the connection, and return its result.
 
         Raises:
@@ -113,7 +113,7 @@ class Link:
             NotConnected: no connection could be opened, and nothing was done.
             StoreUnavailable: the server could not do the work.
         """
-        connection = await self._checked()
+        connection = await self._checked_connection()
         try:
             return await work(connection)
         except Exception as error:
@@ -130,15 +130,15 @@ class Link:
         finally:
             self._used_at = time.monotonic()
 
-    async def insist(self, work: Work[T]) -> T:
-        """Do work that may be done twice. It is retried once if the connection was lost. Raises as `ask` does."""
+    async def run_with_retry(self, work: Work[T]) -> T:
+        """Do work that may be done twice. Retries it once if the connection was lost. Raises as `run` does."""
         try:
-            return await self.ask(work)
+            return await self.run(work)
         except ConnectionLost:
-            return await self.ask(work)
+            return await self.run(work)
 
     def drop(self) -> None:
-        """Abandon the connection without telling the server."""
+        """Drop the connection without notifying the server."""
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
@@ -152,7 +152,7 @@ class Link:
             except Exception:
                 connection.terminate()
 
-    async def _checked(self) -> Connection:
+    async def _checked_connection(self) -> Connection:
         connection = self._connection
         if connection is not None and (connection.is_closed() or self._generation != self._connector.generation):
             self.drop()
@@ -174,21 +174,21 @@ class Pool:
     def __init__(self, connector: Connector, size: int) -> None:
         self._links = [Link(connector) for _ in range(size)]
         self._free = self._links[:]
-        self._turns = asyncio.Semaphore(size)
+        self._permits = asyncio.Semaphore(size)
 
-    async def insist(self, work: Work[T]) -> T:
-        """Call `Link.insist` on a free link. Raises `StoreUnavailable` if none is free within `BUSY_TIMEOUT`."""
+    async def run_with_retry(self, work: Work[T]) -> T:
+        """Do work on a free link, as `Link` does. Raises `StoreUnavailable` if none is free within `BUSY_TIMEOUT`."""
         try:
             async with asyncio.timeout(BUSY_TIMEOUT):
-                await self._turns.acquire()
+                await self._permits.acquire()
         except TimeoutError:
             raise StoreUnavailable("PostgreSQL: all connections are busy", "no answer") from None
         link = self._free.pop()  # the link that was used last, so that the others stay idle
         try:
-            return await link.insist(work)
+            return await link.run_with_retry(work)
         finally:
             self._free.append(link)
-            self._turns.release()
+            self._permits.release()
 
     async def close(self) -> None:
         """Close all connections."""
@@ -196,5 +196,5 @@ class Pool:
             await link.close()
 
 
-def _as_it_is(data: bytes) -> bytes:
+def _unchanged(data: bytes) -> bytes:
     return data

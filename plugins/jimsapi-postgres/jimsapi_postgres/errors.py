@@ -71,18 +71,18 @@ def as_domain_error(error: Exception) -> Exception:
 
 
 def as_unusable(name: str, error: Exception) -> StoreUnusable:
-    """Return the error for a store that cannot be opened, with the reason and a remedy. `name` names the database."""
+    """Return the error for a store that cannot be opened, with the reason and a remedy. `name` is the database."""
     if isinstance(error, StoreUnusable):
         return error
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
         return StoreUnusable(
-            f"{name}: {reason(error)}; let `jimsapi db upgrade --store …` make the tables with a role that may, and "
-            "grant this one SELECT, INSERT, UPDATE and DELETE on them"
+            f"{name}: {reason(error)}; run `jimsapi db upgrade --store …` with a role that may create tables, and "
+            "grant the role of --store SELECT, INSERT, UPDATE and DELETE on them"
         )
     if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
         return StoreUnusable(f"{name}: {reason(error)}; check user and password")
     return StoreUnusable(
-        f"{name}: cannot be used ({reason(error)}); check that PostgreSQL is up and that --store names it"
+        f"{name}: cannot be used ({reason(error)}); check that PostgreSQL is running and that --store is right"
     )
 
 
@@ -107,5 +107,5 @@ def reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "it did not answer in time"
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
-        return "no server that takes writes was found"
+        return "no server that accepts writes was found"
     return f"{type(error).__name__}: {error}".replace("\n", " ")

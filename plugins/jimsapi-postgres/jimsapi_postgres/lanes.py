@@ -1,4 +1,4 @@
-"""Accepts messages and finishes runs in batches: each call to the database does all operations that wait.
+"""Accepts messages and finishes runs in batches: each call to the database does all waiting operations.
 
 A call is one transaction and one round trip, so the operations of a batch share the server's work and its sync to disk.
 While the server does one call, this process collects the next batch. A second connection is used if a call takes long.
@@ -23,17 +23,17 @@ from jimsapi_postgres.connections import Connection, Link
 from jimsapi_postgres.errors import ConnectionLost, DataRefused, NotConnected
 
 AT_ONCE = 32
-"""Most operations in one call, which holds a lock for each. A larger call would hardly be cheaper for each operation,
-and this process would be idle while all its clients wait for the same call."""
+"""Maximum number of operations in one call, which holds a lock for each. A larger call would hardly be cheaper for each
+operation, and this process would be idle while all its clients wait for the same call."""
 WORTH_SHARING = 8
-"""How many messages and how many runs must wait before they share a transaction. With fewer, separate calls in turn are
-cheaper, since one kind collects while the other is done."""
+"""How many messages and how many runs must wait before they share a transaction. With fewer, alternating calls are
+cheaper: one kind collects while the call of the other kind runs."""
 PATIENCE = 0.005
-"""Seconds after which the other connection may work too, since a lock may delay the current call."""
+"""Seconds after which the other connection may start a call, since a lock may delay the current call."""
 ONE_BY_ONE_WITHIN = 10.0
-"""Seconds for doing the operations of a failed call one by one. Operations that are left after that fail."""
+"""Seconds for doing the operations of a failed call one by one. The remaining operations fail after that."""
 
-_CONCERN_ALL = ("0A", "28", "3D", "42", "53", "58")
+_AFFECT_ALL = ("0A", "28", "3D", "42", "53", "58")
 """Beginnings of SQLSTATEs for faults of the server, the database or the role, which affect every operation."""
 
 _RUN = """
@@ -62,7 +62,7 @@ CONTEXT = """
 """
 
 
-class _Waiting:
+class _Operation:
     """One operation, and the future for its result."""
 
     __slots__ = ("future", "item")
@@ -85,12 +85,12 @@ class Lanes:
         self._links = links
         self._report = report
         self._keep_keys = keep_keys
-        self._accepts: deque[_Waiting] = deque()
-        self._finishes: deque[_Waiting] = deque()
-        self._contacts: set[str] = set()
-        self._doubtful: set[UUID] = set()
+        self._accepts: deque[_Operation] = deque()
+        self._finishes: deque[_Operation] = deque()
+        self._contacts_in_call: set[str] = set()
+        self._maybe_finished: set[UUID] = set()
         self._only_new = False  # the last batch had only messages of new contacts, without keys
-        self._recent_call: Link | None = None
+        self._busy_link: Link | None = None
         self._wake = asyncio.Event()
         self._closing = False
         self._loop = asyncio.get_running_loop()
@@ -112,32 +112,32 @@ class Lanes:
         """Do the waiting operations for up to `seconds`, reject the rest, and close the connections."""
         self._closing = True
         self._wake.set()
-        _, late = await asyncio.wait(self._tasks, timeout=seconds)
+        _, unfinished = await asyncio.wait(self._tasks, timeout=seconds)
         for task in self._tasks:
-            if task in late:
+            if task in unfinished:
                 task.end()
-        if late:
-            await asyncio.wait(late)
-        for waiting in (*self._accepts, *self._finishes):
-            _reject(waiting, StoreUnavailable("the store is closed"))
+        if unfinished:
+            await asyncio.wait(unfinished)
+        for operation in (*self._accepts, *self._finishes):
+            _reject(operation, StoreUnavailable("the store is closed"))
         for link in self._links:
             await link.close()
 
-    def _submit(self, queue: deque[_Waiting], item: Any) -> asyncio.Future[Any]:
+    def _submit(self, queue: deque[_Operation], item: Any) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._closing:
             future.set_exception(StoreUnavailable("the store is closed"))
             return future
-        queue.append(_Waiting(item, future))
-        if self._recent_call is None:  # else that call's lane looks for more afterwards
+        queue.append(_Operation(item, future))
+        if self._busy_link is None:  # else that link's task checks the queues after its call
             self._wake.set()
         return future
 
     async def _work(self, link: Link) -> None:
         while True:
-            if self._recent_call is not None:
+            if self._busy_link is not None:
                 await self._sleep()
-            elif batch := self._next():
+            elif batch := self._next_batch():
                 await self._call(link, *batch)
             elif self._closing and not (self._accepts or self._finishes):
                 self._wake.set()  # the other task may wait for it
@@ -149,7 +149,7 @@ class Lanes:
         self._wake.clear()
         await self._wake.wait()
 
-    def _next(self) -> "tuple[list[_Waiting], _Call] | None":
+    def _next_batch(self) -> "tuple[list[_Operation], _Call] | None":
         """Return the next batch and the function for it; None if nothing can be done now."""
         share = self._only_new and min(len(self._accepts), len(self._finishes)) >= WORTH_SHARING
         limit = AT_ONCE // 2 if share else AT_ONCE
@@ -157,7 +157,7 @@ class Lanes:
         if finishes and not share:
             return finishes, _finish
         accepts = self._next_accepts(limit)
-        plans = [waiting.item for waiting in accepts]
+        plans = [operation.item for operation in accepts]
         if not finishes:
             if not accepts:
                 return None
@@ -167,110 +167,110 @@ class Lanes:
         self._accepts.extendleft(reversed(accepts))
         return finishes, _finish
 
-    def _next_finishes(self, limit: int) -> list[_Waiting]:
+    def _next_finishes(self, limit: int) -> list[_Operation]:
         return [self._finishes.popleft() for _ in range(min(len(self._finishes), limit))]
 
-    def _next_accepts(self, limit: int) -> list[_Waiting]:
-        """Take waiting messages from the queue, either all with idempotency keys or all without.
+    def _next_accepts(self, limit: int) -> list[_Operation]:
+        """Remove waiting messages from the queue, either all with idempotency keys or all without.
 
         It skips messages of contacts that the other connection works on, since they would wait for its locks and could
         be stored out of order. To keep the order, it skips all later messages of a contact once it has skipped one.
         """
-        taken: list[_Waiting] = []
-        left: list[_Waiting] = []
-        passed_over = set(self._contacts)
-        while self._accepts and len(taken) < limit:
-            waiting = self._accepts.popleft()
-            plan = waiting.item
-            if plan.contact_id in passed_over or (taken and _has_key(plan) is not _has_key(taken[0].item)):
-                passed_over.add(plan.contact_id)
-                left.append(waiting)
+        batch: list[_Operation] = []
+        skipped: list[_Operation] = []
+        skipped_contacts = set(self._contacts_in_call)
+        while self._accepts and len(batch) < limit:
+            operation = self._accepts.popleft()
+            plan = operation.item
+            if plan.contact_id in skipped_contacts or (batch and _has_key(plan) is not _has_key(batch[0].item)):
+                skipped_contacts.add(plan.contact_id)
+                skipped.append(operation)
             else:
-                taken.append(waiting)
-        self._accepts.extendleft(reversed(left))
-        return taken
+                batch.append(operation)
+        self._accepts.extendleft(reversed(skipped))
+        return batch
 
-    async def _call(self, link: Link, batch: list[_Waiting], call: "_Call") -> None:
+    async def _call(self, link: Link, batch: list[_Operation], call: "_Call") -> None:
         began = time.perf_counter()
-        items = [waiting.item for waiting in batch]
+        items = [operation.item for operation in batch]
         contacts = {item.contact_id for item in items if isinstance(item, RunPlan)}
-        self._contacts |= contacts
-        self._recent_call = link
-        patience = self._loop.call_later(PATIENCE, self._let_others_work, link)
+        self._contacts_in_call |= contacts
+        self._busy_link = link
+        timer = self._loop.call_later(PATIENCE, self._allow_other_link, link)
         try:
-            results = await self._results(link, items, call)
+            results = await self._call_results(link, items, call)
         except asyncio.CancelledError:
-            for waiting in batch:
-                _reject(waiting, StoreUnavailable("the store is closed"))
+            for operation in batch:
+                _reject(operation, StoreUnavailable("the store is closed"))
             raise
         except Exception as error:  # a bug must not stop the task or leave callers waiting
             results = [error] * len(batch)
         finally:
-            patience.cancel()
-            if self._recent_call is link:
-                self._recent_call = None
-            self._contacts -= contacts
-        again: list[_Waiting] = []
-        for waiting, result in zip(batch, results, strict=True):
+            timer.cancel()
+            if self._busy_link is link:
+                self._busy_link = None
+            self._contacts_in_call -= contacts
+        retries: list[_Operation] = []
+        for operation, result in zip(batch, results, strict=True):
             if isinstance(result, rows.Again):
-                again.append(waiting)
+                retries.append(operation)
             elif isinstance(result, BaseException):
-                _reject(waiting, result)
-            elif not waiting.future.done():
-                waiting.future.set_result(result)
-        self._accepts.extendleft(reversed(again))
+                _reject(operation, result)
+            elif not operation.future.done():
+                operation.future.set_result(result)
+        self._accepts.extendleft(reversed(retries))
         if contacts:
-            made = [result for result in results if isinstance(result, Accepted)]
-            all_new = bool(made) and all(accepted.created_new_thread for accepted in made)
+            accepted = [result for result in results if isinstance(result, Accepted)]
+            all_new = bool(accepted) and all(result.created_new_thread for result in accepted)
             self._only_new = all_new and not _has_key(items[0])
         self.failing = any(isinstance(result, StoreUnavailable) for result in results)
-        done = len(batch) - len(again)
-        if done:
-            self._report(CommitRecord(done, time.perf_counter() - began, self.failing))
+        done_count = len(batch) - len(retries)
+        if done_count:
+            self._report(CommitRecord(done_count, time.perf_counter() - began, self.failing))
 
-    def _let_others_work(self, link: Link) -> None:
-        if self._recent_call is link:
-            self._recent_call = None
+    def _allow_other_link(self, link: Link) -> None:
+        if self._busy_link is link:
+            self._busy_link = None
             self._wake.set()
 
-    async def _results(self, link: Link, items: list[Any], call: "_Call") -> list[Any]:
+    async def _call_results(self, link: Link, items: list[Any], call: "_Call") -> list[Any]:
         """Return a result or an error for each item."""
         for attempt in (1, 2):
             try:
-                return await link.ask(partial(call, items=items, doubtful=self._doubtful))
+                return await link.run(partial(call, items=items, maybe_finished=self._maybe_finished))
             except ConnectionLost as error:
-                self._doubt(items)
+                self._note_maybe_finished(items)
                 if attempt == 2:
                     return _same_for_all(error, items)
             except (StoreUnavailable, DataRefused) as error:
-                if _concerns_all(error):
+                if _affects_all(error):
                     return _same_for_all(error, items)
                 break
             except Exception:  # an item cannot be encoded, or a result cannot be decoded
-                self._doubt(items)
+                self._note_maybe_finished(items)
                 break
         return await self._one_by_one(link, items, call)
 
-    def _doubt(self, items: Iterable[Any]) -> None:
+    def _note_maybe_finished(self, items: Iterable[Any]) -> None:
         """Remember runs that a lost call may have finished. Callers repeat `finish` until they get a result."""
-        self._doubtful.update(item[0] for item in items if not isinstance(item, RunPlan))
+        self._maybe_finished.update(item[0] for item in items if not isinstance(item, RunPlan))
 
     async def _one_by_one(self, link: Link, items: list[Any], call: "_Call") -> list[Any]:
         """Do each item alone after the call has failed, so that only the faulty item fails."""
-        give_up_at = time.monotonic() + ONE_BY_ONE_WITHIN
+        stop_at = time.monotonic() + ONE_BY_ONE_WITHIN
         results: list[Any] = []
         failure: Exception | None = None
         for item in items:
-            if time.monotonic() > give_up_at:
-                failure = failure or StoreUnavailable("PostgreSQL: it takes too long")
+            if time.monotonic() > stop_at:
+                failure = failure or StoreUnavailable("PostgreSQL: the operations take too long")
             if failure is not None:
                 results.append(StoreUnavailable(*failure.args))
                 continue
             try:
-                results += await link.ask(partial(call, items=[item], doubtful=self._doubtful))
+                results += await link.run(partial(call, items=[item], maybe_finished=self._maybe_finished))
             except Exception as error:
                 if isinstance(error, ConnectionLost):
-                    self._doubt([item])
+                    self._note_maybe_finished([item])
                 results.append(error)
                 if isinstance(error, ConnectionLost | NotConnected):
                     failure = error
@@ -282,12 +282,12 @@ def _has_key(plan: RunPlan) -> bool:
 
 
 class _Call(Protocol):
-    """Does all items in one round trip. `doubtful` are runs that an earlier, lost call may have finished."""
+    """Does all items in one round trip. `maybe_finished` are runs that an earlier, lost call may have finished."""
 
-    async def __call__(self, connection: Connection, items: list[Any], doubtful: set[UUID]) -> list[Any]: ...
+    async def __call__(self, connection: Connection, items: list[Any], maybe_finished: set[UUID]) -> list[Any]: ...
 
 
-async def _accept(connection: Connection, items: list[RunPlan], doubtful: set[UUID]) -> list[Any]:
+async def _accept(connection: Connection, items: list[RunPlan], maybe_finished: set[UUID]) -> list[Any]:
     results: list[Any]
     if rows.are_alike(items):
         arguments = rows.alike_arguments(items, only_new=False)
@@ -303,7 +303,7 @@ async def _accept(connection: Connection, items: list[RunPlan], doubtful: set[UU
 
 
 async def _accept_with_keys(
-    connection: Connection, items: list[RunPlan], doubtful: set[UUID], keep_keys: timedelta
+    connection: Connection, items: list[RunPlan], maybe_finished: set[UUID], keep_keys: timedelta
 ) -> list[Any]:
     arguments = rows.accept_arguments(items)
     found = await connection.fetch(rows.ACCEPT_WITH_KEYS, *rows.key_arguments(items, keep_keys), *arguments)
@@ -313,13 +313,13 @@ async def _accept_with_keys(
             results[position] = await _accepted_before(connection, items[position])
         elif isinstance(result, rows.Alone):
             results[position : position + 1] = await _accept_with_keys(
-                connection, [items[position]], doubtful, keep_keys
+                connection, [items[position]], maybe_finished, keep_keys
             )
     return results
 
 
 async def _accepted_before(connection: Connection, plan: RunPlan) -> Accepted | Exception:
-    """What an earlier call with the same run answered: its commit was in doubt, and it was asked again."""
+    """Return the result of an earlier call with the same run, whose result was lost."""
     run = await connection.fetchrow(_RUN, plan.run_id)
     if run is None:
         return ThreadNotFound()
@@ -350,19 +350,19 @@ async def _read_context(connection: Connection, thread_id: UUID, limits: Context
     return rows.read_snapshot(found, limits)
 
 
-async def _finish(connection: Connection, items: list[rows.Finishing], doubtful: set[UUID]) -> list[Any]:
+async def _finish(connection: Connection, items: list[rows.Finishing], maybe_finished: set[UUID]) -> list[Any]:
     found = await connection.fetch(rows.FINISH, *rows.finish_arguments(items))
-    return await _read_settled(connection, items, found, doubtful)
+    return await _read_settled(connection, items, found, maybe_finished)
 
 
-async def _accept_and_finish(connection: Connection, items: list[Any], doubtful: set[UUID]) -> list[Any]:
+async def _accept_and_finish(connection: Connection, items: list[Any], maybe_finished: set[UUID]) -> list[Any]:
     """Accept messages that are alike, and finish runs. If not all contacts are new, the messages have to be retried."""
     plans: list[RunPlan] = [item for item in items if isinstance(item, RunPlan)]
     finishing: list[rows.Finishing] = items[len(plans) :]
     if not finishing:
-        return await _accept(connection, plans, doubtful)
+        return await _accept(connection, plans, maybe_finished)
     if not plans:
-        return await _finish(connection, finishing, doubtful)
+        return await _finish(connection, finishing, maybe_finished)
     arguments = rows.alike_arguments(plans, only_new=True)
     found = await connection.fetch(rows.ACCEPT_AND_FINISH, *arguments, *rows.finish_arguments(finishing))
     results: list[Any] = [rows.Again() for _ in plans]
@@ -370,20 +370,20 @@ async def _accept_and_finish(connection: Connection, items: list[Any], doubtful:
         *_, config, first_at = found[0]
         results = list(rows.read_new(plans, arguments, config, first_at))
     settled = [row[:5] for row in found[-len(finishing) :]]
-    return results + await _read_settled(connection, finishing, settled, doubtful)
+    return results + await _read_settled(connection, finishing, settled, maybe_finished)
 
 
 async def _read_settled(
-    connection: Connection, items: list[rows.Finishing], found: Sequence[Any], doubtful: set[UUID]
+    connection: Connection, items: list[rows.Finishing], found: Sequence[Any], maybe_finished: set[UUID]
 ) -> list[Any]:
     results: list[Any] = list(rows.read_settled(items, found))
-    if doubtful:
-        in_doubt = [position for position, (run_id, _, _) in enumerate(items) if run_id in doubtful]
-        for position in in_doubt:
+    if maybe_finished:
+        checked = [position for position, (run_id, _, _) in enumerate(items) if run_id in maybe_finished]
+        for position in checked:
             result = results[position]
             if isinstance(result, Settled) and not result.counted:
                 results[position] = await _finished_before(connection, items[position], result)
-        doubtful.difference_update(items[position][0] for position in in_doubt)
+        maybe_finished.difference_update(items[position][0] for position in checked)
     return results
 
 
@@ -403,10 +403,10 @@ async def _finished_before(connection: Connection, finishing: rows.Finishing, fo
     return Settled(True, found.status, found.next_run, [rows.event_row(row) for row in stored])
 
 
-def _concerns_all(error: Exception) -> bool:
+def _affects_all(error: Exception) -> bool:
     """Whether an error affects all operations, so that doing them one by one does not help."""
     state = getattr(error.__cause__, "sqlstate", None) or ""
-    return isinstance(error, NotConnected) or state.startswith(_CONCERN_ALL)
+    return isinstance(error, NotConnected) or state.startswith(_AFFECT_ALL)
 
 
 def _same_for_all(error: Exception, items: Iterable[Any]) -> list[Any]:
@@ -414,8 +414,8 @@ def _same_for_all(error: Exception, items: Iterable[Any]) -> list[Any]:
     return [StoreUnavailable(*error.args) for _ in items]
 
 
-def _reject(waiting: _Waiting, error: BaseException) -> None:
+def _reject(operation: _Operation, error: BaseException) -> None:
     if isinstance(error, ConnectionLost | NotConnected):
         error = StoreUnavailable(*error.args)  # the subclasses are internal to this package
-    if not waiting.future.done():
-        waiting.future.set_exception(error)
+    if not operation.future.done():
+        operation.future.set_exception(error)

@@ -1,5 +1,5 @@
-"""Listens to the other processes on the same database: for runs of this process that may start, and for processes that
-have died."""
+"""Receives notices of other processes on the same database about runs of this process that may start, and detects
+processes that have died."""
 
 import asyncio
 import logging
@@ -26,8 +26,8 @@ LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 RECOVER = "SELECT jimsapi_recover_2($1, $2, $3, false)"
 
-# Each run is looked up alone. Until a vacuum, an index of all open runs may contain many more that have ended.
-_WAIT_NO_MORE = """
+# Each run is looked up separately. Until a vacuum, an index of all open runs may contain many more that have ended.
+_NO_LONGER_WAITING = """
     SELECT w.run_id
     FROM unnest($1::uuid[]) w (run_id)
     LEFT JOIN LATERAL (
@@ -45,7 +45,7 @@ class Peers:
     """Listens for notices on a separate connection.
 
     - `owners`: the owners in this process. Notices for other owners are ignored.
-    - `waiting`: the runs of this process that wait for their turn. They are queried regularly, since notices get lost.
+    - `waiting`: the runs of this process that wait for their turn. They are queried regularly: notices may get lost.
     - `on_turn`: called, in the event loop's thread, with a run that may start or was ended by another process. It may
       be called more than once for a run, and for runs that this process no longer knows.
     """
@@ -58,18 +58,18 @@ class Peers:
         self._waiting = waiting
         self._on_turn = on_turn
         self._checked_at: datetime | None = None
-        self._back_since = LONG_AGO
-        self._logged = ""
+        self._reconnected_at = LONG_AGO
+        self._logged_cause = ""
         self._task = ServiceTask.begin(self._listen(), loop=asyncio.get_running_loop(), name="jimsapi-postgres-peers")
 
-    def has_been_away(self, now: datetime) -> bool:
-        """Whether this process was recently disconnected from the database, or suspended with the whole machine.
+    def was_disconnected(self, now: datetime) -> bool:
+        """Return whether this process was recently disconnected from the database, or suspended with the whole machine.
 
         Then other processes may have been disconnected too, and must not count as dead. `now` is the database's time.
         """
-        if self._checked_at is None:  # the process starts
+        if self._checked_at is None:  # the process is starting
             return False
-        return now - self._checked_at > SILENCE / 2 or now - self._back_since < SILENCE
+        return now - self._checked_at > SILENCE / 2 or now - self._reconnected_at < SILENCE
 
     async def close(self) -> None:
         """Stop listening."""
@@ -84,8 +84,8 @@ class Peers:
                 await self._serve(connection)
             except Exception as error:
                 # Callers of the store get the domain errors, so these are not logged here.
-                if not isinstance(error, DomainError) and self._logged != (cause := reason(error)):
-                    self._logged = cause
+                if not isinstance(error, DomainError) and self._logged_cause != (cause := reason(error)):
+                    self._logged_cause = cause
                     logger.warning("cannot listen for the notices of other processes: %s; reconnecting", cause)
                 await asyncio.sleep(RECONNECT_AFTER)
             finally:
@@ -96,26 +96,26 @@ class Peers:
         closed = asyncio.Event()
         connection.add_termination_listener(lambda _: closed.set())
         await connection.add_listener(CHANNEL, self._on_notice)
-        listens_since = await connection.fetchval("SELECT clock_timestamp()")
+        listening_since = await connection.fetchval("SELECT clock_timestamp()")
         while not closed.is_set():
             now = await connection.fetchval("SELECT clock_timestamp()")
             if self._checked_at is not None and now - self._checked_at > SILENCE / 2:
-                self._back_since = now
+                self._reconnected_at = now
             self._checked_at = now
             if self._waiting:
-                for (run_id,) in await connection.fetch(_WAIT_NO_MORE, list(self._waiting)):
+                for (run_id,) in await connection.fetch(_NO_LONGER_WAITING, list(self._waiting)):
                     self._on_turn(UUID(int=run_id.int))
-            # After a disconnect other processes get the time `SILENCE` to send a heartbeat again.
-            if self._owners and now - max(listens_since, self._back_since) > SILENCE:
+            # After a disconnect, other processes have `SILENCE` to send a heartbeat again.
+            if self._owners and now - max(listening_since, self._reconnected_at) > SILENCE:
                 await self._end_runs_of_dead(connection)
-            self._logged = ""
+            self._logged_cause = ""
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_EVERY):
                     await closed.wait()
 
     async def _end_runs_of_dead(self, connection: Connection) -> None:
-        me = next(iter(self._owners))
-        if ended := await connection.fetchval(RECOVER, me, SILENCE, RECOVERED_AT_ONCE):
+        owner = next(iter(self._owners))
+        if ended := await connection.fetchval(RECOVER, owner, SILENCE, RECOVERED_AT_ONCE):
             logger.warning("marked %d runs of a dead process as interrupted", ended)
 
     def _on_notice(self, connection: Connection, pid: int, channel: str, payload: str) -> None:

@@ -69,13 +69,13 @@ WINDOW, OLDER_COMM, OLDER_STATES, MORE, ENTERED, CONTINUED = 1, 2, 3, 4, 5, 6
 that was in the thread before (`CONTINUED`)."""
 
 LONG_AGO = 3e9
-"""Seconds. PostgreSQL's timestamps go back only some thousand years."""
+"""Seconds. PostgreSQL's timestamps go back only a few thousand years."""
 
 CREATED_IDS = 12
 """The index of `new_events` in the arguments of `jimsapi_accept_2`."""
 
-_in_order = attrgetter("created_at", "event_id")
-_shared = attrgetter(
+_event_order = attrgetter("created_at", "event_id")
+_shared_fields = attrgetter(
     "selectors", "owner", "thread_config", "context", "queue_limit", "conversation_start", "background", "webhook_url"
 )
 
@@ -101,20 +101,20 @@ def accept_arguments(plans: Sequence[RunPlan]) -> list[list[Any]]:
     new: list[tuple[UUID | None, UUID | None, str | None, bytes | None]] = []
     selectors: list[tuple[int, int, UUID | None, str | None, float | None]] = []
     for item, plan in enumerate(plans, 1):
-        made: tuple[UUID | None, UUID | None, str | None, bytes | None] = (None, None, None, None)
+        new_row: tuple[UUID | None, UUID | None, str | None, bytes | None] = (None, None, None, None)
         for selector in plan.selectors:
             match selector:
                 case Latest(age):
                     selectors.append((item, 2, None, None, _seconds(age)))
                 case New():
                     selectors.append((item, 4, None, None, None))
-                    made = (uuid7(), uuid7(), selector.external_id, config_of_new(plan, selector))
+                    new_row = (uuid7(), uuid7(), selector.external_id, config_of_new(plan, selector))
                     break
                 case ById(thread_id):
                     selectors.append((item, 1, thread_id, None, None))
                 case ByExternalId(external_id):
                     selectors.append((item, 3, None, external_id, None))
-        new.append(made)
+        new.append(new_row)
     now = datetime.now()  # JIMS stores the creation time of threads in the process's local time
     limits = [context_arguments(plan.context) for plan in plans]
     columns: list[list[Any]] = [
@@ -152,9 +152,9 @@ def are_alike(plans: Sequence[RunPlan]) -> bool:
             plain = not (first.conversation_start or first.background or first.webhook_url)
         case _:
             return False
-    shared = _shared(first)
-    one_each = len({plan.contact_id for plan in plans}) == len(plans)
-    return plain and one_each and all(_shared(plan) == shared for plan in plans)
+    shared = _shared_fields(first)
+    one_per_contact = len({plan.contact_id for plan in plans}) == len(plans)
+    return plain and one_per_contact and all(_shared_fields(plan) == shared for plan in plans)
 
 
 def alike_arguments(plans: Sequence[RunPlan], *, only_new: bool) -> list[Any]:
@@ -229,10 +229,10 @@ def _accepted(plan: RunPlan, created_id: UUID, header: Any, context: list[Any]) 
     _, _, verdict, thread_id, created_at, contact_id, config, first_at = header
     match verdict:
         case "missing":
-            asked_for = [selector.thread_id for selector in plan.selectors if isinstance(selector, ById)]
-            return ThreadNotFound(asked_for[-1] if asked_for else None)
+            requested = [selector.thread_id for selector in plan.selectors if isinstance(selector, ById)]
+            return ThreadNotFound(requested[-1] if requested else None)
         case "refused":
-            by_id = any(isinstance(one, ById) and one.thread_id == thread_id for one in plan.selectors)
+            by_id = any(isinstance(selector, ById) and selector.thread_id == thread_id for selector in plan.selectors)
             return ThreadNotFound(as_uuid(thread_id) if by_id else None)
         case "full":
             return QueueFull(plan.queue_limit, as_uuid(thread_id))
@@ -273,7 +273,7 @@ def read_snapshot(rows: Iterable[Any], limits: ContextLimits) -> Snapshot:
     window, comm, states = parts.values()
     if limits.events == 0 or (not (comm or states or more) and _fits(window, limits)):
         return Snapshot(window[::-1], False)
-    states.sort(key=_in_order, reverse=True)
+    states.sort(key=_event_order, reverse=True)
     chosen = choose(window, comm, states, limits)
     return Snapshot(chosen, more or len(chosen) < len(window) + len(comm) + len(states))
 
@@ -381,14 +381,14 @@ def event_row(row: Any) -> EventRow:
     return EventRow(as_text(row[0]), row[1], row[2], row[3])
 
 
-def as_uuid(found: UUID) -> UUID:
+def as_uuid(value: UUID) -> UUID:
     """Convert asyncpg's own class of UUIDs, which some encoders do not support, to `UUID`."""
-    return UUID(int=found.int)
+    return UUID(int=value.int)
 
 
-def as_text(found: UUID) -> str:
-    """Return an identifier as 32 digits. Most events of a context are not used, and a `UUID` costs more to make."""
-    return found.hex
+def as_text(value: UUID) -> str:
+    """Return an identifier as 32 digits. Most events of a context are not used, and a `UUID` is more expensive."""
+    return value.hex
 
 
 def _seconds(age: timedelta | None) -> float | None:

@@ -1,7 +1,7 @@
-"""The tables, indexes and functions in a database, and their migrations, which run while servers are at work.
+"""The tables, indexes and functions in a database, and their migrations, which run while servers are active.
 
 `threads` and `thread_events` are JIMS's own tables, so that other JIMS programs can use the same database. Migrations
-only add to the rest, whose names begin with `jimsapi_`. An interrupted migration is simply repeated.
+only add to the rest, whose names begin with `jimsapi_`. An interrupted migration is repeated.
 """
 
 import asyncio
@@ -22,15 +22,16 @@ logger = logging.getLogger("jimsapi.postgres")
 OLDEST_POSTGRES = 13
 LOCK_KEY = 0x6A696D73_61706901
 """The advisory lock of the process that changes the schema."""
-ASK_LOCK_EVERY = 0.2
+POLL_LOCK_EVERY = 0.2
 LARGE = 268_435_456
-"""Most bytes of `thread_events` with which a start builds indexes. Beyond, `jimsapi db upgrade` has to build them."""
+"""Maximum number of bytes of `thread_events` with which a start builds indexes. If there are more, run
+`jimsapi db upgrade`."""
 
 INDEXES_1 = {
     "jimsapi_threads_contact": "threads (contact_id, created_at, thread_id)",
     "jimsapi_threads_external": "threads (external_id, created_at) WHERE external_id IS NOT NULL",
     "jimsapi_events_order": "thread_events (thread_id, created_at, event_id)",
-    # With these the cost of a context does not depend on the thread's length. Queries have to repeat the expressions of
+    # With these the cost of a context does not depend on the thread's length. Queries must repeat the expressions of
     # the predicates literally.
     "jimsapi_events_comm": "thread_events (thread_id, created_at, event_id) WHERE substr(event_type, 1, 5) = 'comm.'",
     "jimsapi_events_state": (
@@ -82,42 +83,42 @@ async def prepare(target: Target, *, wait: float | None, large: int | None = LAR
 
 
 async def _prepare(connection: Connection, name: str, wait: float | None, large: int | None) -> int:
-    limit = int(1000 * (wait or 0))  # 0 is none
+    limit = int(1000 * (wait or 0))  # 0 means no limit
     await connection.execute(
         f"SET statement_timeout = {limit}; SET lock_timeout = 0; SET client_min_messages = warning"
     )
     await _refuse_unfit_server(connection, name)
-    await _refuse_foreign_tables(connection, name)
-    found = await _version(connection, name)
-    if found < len(MIGRATIONS):
-        await _take_lock(connection, name, wait)
+    await _refuse_tables_of_others(connection, name)
+    version_before = await _version(connection, name)
+    if version_before < len(MIGRATIONS):
+        await _acquire_lock(connection, name, wait)
         # Another process may have upgraded the database while this one waited.
         for version in range(await _version(connection, name) + 1, len(MIGRATIONS) + 1):
             if version == 1:
                 await _refuse_large(connection, name, large)
-            logger.info("%s: the schema goes to version %d", name, version)
+            logger.info("%s: upgrading the schema to version %d", name, version)
             try:
                 await MIGRATIONS[version - 1](connection)
             except asyncpg.QueryCanceledError as error:
                 raise StoreUnusable(
-                    f"{name}: a change of the schema was given up, perhaps since another program's open transaction "
-                    "holds it up (look into pg_stat_activity): end that and start again, or run "
+                    f"{name}: the schema could not be changed in time, perhaps because of another program's open "
+                    "transaction (see pg_stat_activity): end that transaction and start again, or run "
                     "`jimsapi db upgrade --store …`, which waits for it"
                 ) from error
-            # Older servers may still use a database that is half-way: it says so only when it is complete.
-            if not found or version == len(MIGRATIONS):
+            # Older servers may still use an incomplete upgrade, so the new version is stored only at the end.
+            if not version_before or version == len(MIGRATIONS):
                 await _set_version(connection, version)
     missing = await connection.fetch(_MISSING_PRIVILEGES)
     if missing:
-        raise StoreUnusable(f"{name}: the role of --store lacks {', '.join(row[0] for row in missing)}; grant it that")
-    return found
+        raise StoreUnusable(f"{name}: the role of --store lacks {', '.join(row[0] for row in missing)}; grant it these")
+    return version_before
 
 
 async def _version_1(connection: Connection) -> None:
     async with connection.transaction():
-        threads_are_ours = await connection.fetchval("SELECT to_regclass('threads') IS NULL")
+        creates_threads = await connection.fetchval("SELECT to_regclass('threads') IS NULL")
         await connection.execute(_sql("jims_tables"))
-        if threads_are_ours:
+        if creates_threads:
             await connection.execute(_sql("jims_indexes"))
         await connection.execute(_sql("tables_1"))
     for index, definition in INDEXES_1.items():
@@ -179,25 +180,27 @@ async def _set_version(connection: Connection, version: int) -> None:
         await connection.execute("INSERT INTO jimsapi_schema VALUES ($1, $2)", version, SERVES_FROM[version - 1])
 
 
-async def _take_lock(connection: Connection, name: str, wait: float | None) -> None:
-    """Take the lock, which is released with the connection.
+async def _acquire_lock(connection: Connection, name: str, wait: float | None) -> None:
+    """Acquire the lock, which is released with the connection.
 
     It polls for the lock. A statement that waits would block the building of indexes, which waits for all statements.
     """
     began = time.monotonic()
     while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_KEY):
         if wait is not None and time.monotonic() - began > wait:
-            raise StoreUnusable(f"{name}: another process is upgrading the database; start again when it is done")
-        await asyncio.sleep(ASK_LOCK_EVERY)
+            raise StoreUnusable(f"{name}: another process is upgrading the database; start again when it has finished")
+        await asyncio.sleep(POLL_LOCK_EVERY)
 
 
 async def _refuse_unfit_server(connection: Connection, name: str) -> None:
     server = connection.get_server_version()
     if server.major < OLDEST_POSTGRES:
-        raise StoreUnusable(f"{name}: is PostgreSQL {server.major}; upgrade it to {OLDEST_POSTGRES} or newer")
+        raise StoreUnusable(f"{name}: this is PostgreSQL {server.major}; upgrade it to {OLDEST_POSTGRES} or newer")
     encoding = await connection.fetchval("SHOW server_encoding")
     if encoding != "UTF8":
-        raise StoreUnusable(f"{name}: its encoding is {encoding}, which cannot hold every message; make one with UTF8")
+        raise StoreUnusable(
+            f"{name}: its encoding is {encoding}, which cannot store every message; use a database with UTF8"
+        )
 
 
 async def _refuse_shared_session(connection: Connection, target: Target) -> None:
@@ -212,12 +215,12 @@ async def _refuse_shared_session(connection: Connection, target: Target) -> None
         other.terminate()
     if shared:
         raise StoreUnusable(
-            f"{target.name}: a pooler (PgBouncer?) stands before it that shares sessions between connections; let it "
-            "work with pool_mode = session, or name PostgreSQL itself with --store"
+            f"{target.name}: --store names a pooler (PgBouncer?) that shares sessions between connections; set its "
+            "pool_mode = session, or name PostgreSQL itself with --store"
         )
 
 
-async def _refuse_foreign_tables(connection: Connection, name: str) -> None:
+async def _refuse_tables_of_others(connection: Connection, name: str) -> None:
     for table, needed in _NEEDED_COLUMNS.items():
         found = {row[0] for row in await connection.fetch(_COLUMNS, table)}
         if found and (missing := needed - found):
@@ -233,8 +236,8 @@ async def _refuse_large(connection: Connection, name: str, large: int | None) ->
     size = await connection.fetchval("SELECT pg_table_size('thread_events')")
     if size > large:
         raise StoreUnusable(
-            f"{name}: its indexes are to be built, on {size // 1_048_576} MiB of events; that may take longer than a "
-            "start: run `jimsapi db upgrade --store …` first, which disturbs no program that is at work"
+            f"{name}: the indexes of {size // 1_048_576} MiB of events must be built, which may take longer than a "
+            "start: run `jimsapi db upgrade --store …` first, which does not block running programs"
         )
 
 

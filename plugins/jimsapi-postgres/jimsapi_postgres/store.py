@@ -47,9 +47,9 @@ T = TypeVar("T")
 LANES = 2
 POOL = 3
 DELETIONS = 2
-"""Most deletions at a time. They may take long, and must leave connections for other operations."""
+"""Maximum number of deletions at a time. They may take long, and must leave connections for other operations."""
 PING_TIMEOUT = 5.0
-TROUBLE_SHOWN_FOR = 10.0
+FAULT_SHOWN_FOR = 10.0
 """Seconds for which `ping` fails after a full disk, a damaged table or denied access to a table. The small write of
 `ping` goes to another table, so it may succeed in spite of the fault."""
 CLOSE_WITHIN = 5.0
@@ -169,7 +169,7 @@ _LAST_TIME = datetime.max
 
 
 class PostgresStore:
-    """Stores threads in PostgreSQL, in the tables of JIMS, which JIMS programs can use at the same time.
+    """Stores threads in PostgreSQL, in the tables of JIMS, which other JIMS programs can use at the same time.
 
     `url` is `postgresql://…`, or one of the forms of SQLAlchemy. Any number of processes may open the same database.
     Raises `ValueError` if the URL is invalid. The store connects when its context is entered.
@@ -191,8 +191,8 @@ class PostgresStore:
         self._deletions = asyncio.Semaphore(DELETIONS)
         self._peers: Peers | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._trouble: StoreUnavailable | None = None
-        self._trouble_until = 0.0
+        self._recent_fault: StoreUnavailable | None = None
+        self._fault_shown_until = 0.0
 
     async def __aenter__(self) -> Self:
         await schema.prepare(self._target, wait=WAIT_FOR_UPGRADE)
@@ -200,7 +200,7 @@ class PostgresStore:
         links = [Link(connector) for _ in range(LANES)]
         try:
             for link in links:
-                await link.ask(_probe)
+                await link.run(_probe)
         except Exception as error:
             for link in links:
                 link.drop()
@@ -209,7 +209,7 @@ class PostgresStore:
         # Heartbeats have a separate connection. If they had to wait for one, a busy process would count as dead.
         self._housekeeping = Pool(connector, 1)
         self._lanes = Lanes(links, self._report, lambda: self.keep_keys)
-        self._peers = Peers(connector, self._owners, self._waiting, self._turn)
+        self._peers = Peers(connector, self._owners, self._waiting, self._notify_turn)
         return self
 
     async def __aexit__(
@@ -232,17 +232,17 @@ class PostgresStore:
                 # Only a write shows whether a failure is over.
                 failing = self._lanes is not None and self._lanes.failing
                 await self._do(_probe)
-                if failing or self._trouble is not None:
+                if failing or self._recent_fault is not None:
                     await self._do(_touch)
                 if self._lanes is not None:
                     self._lanes.failing = False
         except TimeoutError:
             message = f"PostgreSQL: {self.name} did not answer within {PING_TIMEOUT:g} s"
             raise StoreUnavailable(message, "no answer") from None
-        if self._trouble is not None:
-            if asyncio.get_running_loop().time() < self._trouble_until:
-                raise StoreUnavailable(*self._trouble.args)
-            self._trouble = None
+        if self._recent_fault is not None:
+            if asyncio.get_running_loop().time() < self._fault_shown_until:
+                raise StoreUnavailable(*self._recent_fault.args)
+            self._recent_fault = None
 
     async def accept(self, plan: RunPlan) -> Accepted:
         if plan.owner is not self._owner:
@@ -251,7 +251,7 @@ class PostgresStore:
         try:
             accepted = await self._open_lanes().accept(plan)
         except StoreUnavailable as error:
-            self._note_trouble(error)
+            self._note_fault(error)
             raise
         if accepted.snapshot is None:
             self._waiting.add(plan.run_id)
@@ -296,9 +296,9 @@ class PostgresStore:
         try:
             settled = await self._open_lanes().finish(run_id, owner, outcome)
         except StoreUnavailable as error:
-            self._note_trouble(error)
+            self._note_fault(error)
             raise
-        if settled.status is not RunStatus.QUEUED:  # a start of which this process got no answer
+        if settled.status is not RunStatus.QUEUED:  # the result of `start` may have been lost
             self._waiting.discard(run_id)
         return settled
 
@@ -318,8 +318,8 @@ class PostgresStore:
             await connection.execute(_BEAT, owner)
             # A run that `adopt` took over is not an orphan, even if the result of `adopt` was lost.
             found = await connection.fetch(_OPEN_RUNS, owner, self._adoption)
-            mine = [rows.as_uuid(row[0]) for row in found]
-            orphans = [run_id for run_id in mine if run_id not in live]
+            open_runs = [rows.as_uuid(row[0]) for row in found]
+            orphans = [run_id for run_id in open_runs if run_id not in live]
             if not orphans:
                 return []
             self._waiting.difference_update(orphans)
@@ -347,7 +347,7 @@ class PostgresStore:
 
         async def adopt(connection: Connection) -> list[AdoptedRun]:
             now = await connection.fetchval("SELECT clock_timestamp()")
-            if self._peers is not None and self._peers.has_been_away(now):
+            if self._peers is not None and self._peers.was_disconnected(now):
                 return []
             found = await connection.fetch(_ADOPT, owner, self._adoption, SILENCE, ADOPTED_AT_ONCE)
             return [rows.adopted_run(row) for row in found]
@@ -377,7 +377,7 @@ class PostgresStore:
     async def threads(self, contact_id: str, limit: int, after: str | None) -> ThreadPage:
         edge = (_LAST_TIME, _LAST_ID) if after is None else _read_cursor("threads", after)
         found = await self._do(lambda connection: connection.fetch(_THREADS, contact_id, *edge, limit + 1))
-        page, more = take_page(found, limit, _fourth)
+        page, more = take_page(found, limit, _text_column)
         return ThreadPage(
             [rows.thread_record(*row) for row in page],
             _write_cursor("threads", page[-1][2], page[-1][0]) if more else None,
@@ -391,7 +391,7 @@ class PostgresStore:
             found: list[Any] = await connection.fetch(_EVENTS, thread_id, *edge, limit + 1)
             return found
 
-        page, more = take_page(await self._do(read), limit, _fourth)
+        page, more = take_page(await self._do(read), limit, _text_column)
         return EventPage(
             [rows.event_record(row) for row in page],
             _write_cursor("events", page[-1][1], page[-1][0]) if more else None,
@@ -403,8 +403,8 @@ class PostgresStore:
         return [rows.event_row(row) for row in reversed(found)]
 
     async def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:
-        closed, found = await self._delete(thread_id, None, acting_for)
-        if not found:
+        closed, thread_count = await self._delete(thread_id, None, acting_for)
+        if not thread_count:
             raise ThreadNotFound(thread_id)
         return closed
 
@@ -415,9 +415,9 @@ class PostgresStore:
         """
         closed: list[UUID] = []
         while True:
-            more, found = await self._delete(None, contact_id, None)
+            more, thread_count = await self._delete(None, contact_id, None)
             closed += more
-            if found < DELETED_AT_ONCE:
+            if thread_count < DELETED_AT_ONCE:
                 return closed
 
     async def purge(self, older_than: timedelta) -> int:
@@ -447,10 +447,10 @@ class PostgresStore:
             await connection.execute(f"SET statement_timeout = '{DELETE_TIMEOUT:g}s'")
             arguments = (thread_id, contact_id, acting_for, list(self._owners), DELETED_AT_ONCE)
             try:
-                closed, found = await connection.fetchrow(_DELETE, *arguments, timeout=DELETE_TIMEOUT)
+                closed, thread_count = await connection.fetchrow(_DELETE, *arguments, timeout=DELETE_TIMEOUT)
             finally:
                 await connection.execute(f"SET statement_timeout = '{STATEMENT_TIMEOUT:g}s'")
-            return [rows.as_uuid(run_id) for run_id in closed], found
+            return [rows.as_uuid(run_id) for run_id in closed], thread_count
 
         async with self._deletions:
             return await self._write(delete)
@@ -476,23 +476,23 @@ class PostgresStore:
         pool = pool or self._pool
         if pool is None:
             raise StoreUnavailable("the store is not open")
-        task = ServiceTask.begin(pool.insist(work), loop=asyncio.get_running_loop())
+        task = ServiceTask.begin(pool.run_with_retry(work), loop=asyncio.get_running_loop())
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._on_task_done)
         try:
             return await asyncio.shield(task)
         except (ConnectionLost, NotConnected) as error:
             raise StoreUnavailable(*error.args) from error  # the subclasses are internal to this package
         except StoreUnavailable as error:
-            self._note_trouble(error)
+            self._note_fault(error)
             raise
 
-    def _note_trouble(self, error: StoreUnavailable) -> None:
+    def _note_fault(self, error: StoreUnavailable) -> None:
         if error.reason in (DENIED, DISK_FULL, DAMAGED):
-            self._trouble = error
-            self._trouble_until = asyncio.get_running_loop().time() + TROUBLE_SHOWN_FOR
+            self._recent_fault = error
+            self._fault_shown_until = asyncio.get_running_loop().time() + FAULT_SHOWN_FOR
 
-    def _done(self, task: asyncio.Task[Any]) -> None:
+    def _on_task_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # marks the error as retrieved, since the caller may have been cancelled
@@ -501,7 +501,7 @@ class PostgresStore:
         if self.on_commit is not None:
             self.on_commit(record)
 
-    def _turn(self, run_id: UUID) -> None:
+    def _notify_turn(self, run_id: UUID) -> None:
         if self.on_turn is not None:
             self.on_turn(run_id)
 
@@ -516,10 +516,10 @@ async def _visible_thread(connection: Connection, thread_id: UUID, acting_for: s
 async def _probe(connection: Connection) -> None:
     await connection.fetchval("SELECT version FROM jimsapi_schema")
     if await connection.fetchval("SELECT pg_is_in_recovery()"):
-        raise StoreUnavailable("PostgreSQL: the server follows another one, and takes no writes", "read-only")
+        raise StoreUnavailable("PostgreSQL: the server is a standby, which accepts no writes", "read-only")
     if missing := await connection.fetchval(_MISSING_TABLES):
         raise StoreUnavailable(
-            f"PostgreSQL: tables are gone: {missing}; restore them, or restart the server, which makes new ones",
+            f"PostgreSQL: tables are missing: {missing}; restore them, or restart the server, which creates new ones",
             "tables or functions missing",
         )
 
@@ -528,7 +528,7 @@ async def _touch(connection: Connection) -> None:
     await connection.execute(_BEAT, _FIRST_ID)  # no process has this owner
 
 
-def _fourth(row: Any) -> bytes | None:
+def _text_column(row: Any) -> bytes | None:
     text: bytes | None = row[3]
     return text
 
@@ -538,12 +538,12 @@ def _write_cursor(kind: str, created_at: datetime, row_id: UUID) -> str:
 
 
 def _read_cursor(kind: str, cursor: str) -> tuple[datetime, UUID]:
-    found, created_at, row_id = decode_cursor(cursor, 3)
+    cursor_kind, created_at, row_id = decode_cursor(cursor, 3)
     try:
         position = datetime.fromisoformat(created_at)
         identifier = UUID(row_id)
     except ValueError:
         raise InvalidCursor from None
-    if found != kind or position.tzinfo is not None:
+    if cursor_kind != kind or position.tzinfo is not None:
         raise InvalidCursor
     return position, identifier

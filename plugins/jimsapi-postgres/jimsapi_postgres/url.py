@@ -7,18 +7,18 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 import msgspec
 
 SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg", "postgresql+psycopg", "postgresql+psycopg2")
-"""The last three are SQLAlchemy's, as apps of jims-core have them."""
+"""The last three are SQLAlchemy's, which apps of jims-core have."""
 
 CONNECT_TIMEOUT = 5.0
 
-_PASSED_ON = {
+_SUPPORTED = {
     "host", "port", "user", "password", "dbname", "database", "passfile", "service", "sslmode", "sslcert", "sslkey",
     "sslrootcert", "sslcrl", "sslpassword", "sslnegotiation", "ssl_min_protocol_version", "ssl_max_protocol_version",
     "target_session_attrs", "krbsrvname", "gsslib", "application_name", "options", "search_path",
 }  # fmt: skip
-"""Parameters that asyncpg knows. The last three become settings of the session."""
+"""Parameters that asyncpg supports. The last three become settings of the session."""
 
-_OF_NO_USE = {
+_IGNORED = {
     "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout", "client_encoding",
     "prepared_statement_cache_size", "prepared_statement_name_func", "async_fallback", "command_timeout",
     "fallback_application_name", "load_balance_hosts",
@@ -50,31 +50,33 @@ def parse_url(url: str) -> Target:
         parts = urlsplit(url)
         pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:
-        raise ValueError("this is no URL; give postgresql://user:password@host:5432/database") from None
+        raise ValueError("this is not a URL; give postgresql://user:password@host:5432/database") from None
     if parts.scheme not in SCHEMES or not url.startswith(f"{parts.scheme}://"):
         raise ValueError(f"give one of {', '.join(f'{scheme}://' for scheme in SCHEMES)}")
     if parts.fragment:
-        raise ValueError("a # in a password or a name is written %23")
-    given = dict(pairs)
-    timeout = _connect_timeout(given.pop("connect_timeout", None))
-    if "ssl" in given:  # SQLAlchemy's name for it with asyncpg
-        given["sslmode"] = _ssl_mode(given.pop("ssl"))
+        raise ValueError("write a # in a password or a name as %23")
+    parameters = dict(pairs)
+    timeout = _connect_timeout(parameters.pop("connect_timeout", None))
+    if "ssl" in parameters:  # SQLAlchemy's name of `sslmode` with asyncpg
+        parameters["sslmode"] = _ssl_mode(parameters.pop("ssl"))
     for name in ("channel_binding", "gssencmode"):  # not supported; ignoring a required one would be unsafe
-        if given.pop(name, "disable") not in ("disable", "prefer", "allow"):
-            raise ValueError(f"{name} cannot be had here; leave it out, and say sslmode=verify-full")
-    given = {name: value for name, value in given.items() if name not in _OF_NO_USE}
-    if unknown := sorted(given.keys() - _PASSED_ON):
-        raise ValueError(f"what is {', '.join(unknown)}? Known parameters are {', '.join(sorted(_PASSED_ON))}")
+        if parameters.pop(name, "disable") not in ("disable", "prefer", "allow"):
+            raise ValueError(f"{name} is not supported; omit it, and set sslmode=verify-full")
+    parameters = {name: value for name, value in parameters.items() if name not in _IGNORED}
+    if unknown := sorted(parameters.keys() - _SUPPORTED):
+        raise ValueError(f"unknown parameters: {', '.join(unknown)}; supported: {', '.join(sorted(_SUPPORTED))}")
     # The store writes, so it must not connect to a read-only standby.
-    given.setdefault("target_session_attrs", "read-write")
+    parameters.setdefault("target_session_attrs", "read-write")
     login, at, hosts = parts.netloc.rpartition("@")
     _check_ports(
-        [*hosts.split(","), *given.get("host", "").split(",")], given.get("port", ""), shown=bool(at) or "@" not in url
+        [*hosts.split(","), *parameters.get("host", "").split(",")],
+        parameters.get("port", ""),
+        shown=bool(at) or "@" not in url,
     )
     user, colon, password = login.partition(":")
     netloc = f"{_quoted(user)}{colon}{_quoted(password)}{at}{hosts}"
-    dsn = f"postgresql://{netloc}{parts.path}?{urlencode(given, quote_via=quote, safe='/,')}"
-    return Target(dsn, f"postgresql://{hosts or given.get('host', '')}{parts.path}", timeout)
+    dsn = f"postgresql://{netloc}{parts.path}?{urlencode(parameters, quote_via=quote, safe='/,')}"
+    return Target(dsn, f"postgresql://{hosts or parameters.get('host', '')}{parts.path}", timeout)
 
 
 def connect_arguments(target: Target) -> dict[str, Any]:
@@ -88,7 +90,7 @@ def _check_ports(hosts: list[str], ports: str, *, shown: bool) -> None:
     for port in (*of_hosts, *ports.split(",")):
         if port and not (port.isascii() and port.isdigit() and 0 < int(port) <= 65535):
             if not shown:
-                raise ValueError("the port is no number; a / in a password or a name is written %2F, and a ? %3F")
+                raise ValueError("the port is not a number; write a / in a password or a name as %2F, and a ? as %3F")
             raise ValueError(f"the port {port!r} is not a whole number from 1 to 65535")
 
 
@@ -108,5 +110,5 @@ def _connect_timeout(value: str | None) -> float:
     except ValueError:
         seconds = -1
     if not 0 < seconds <= 3600:
-        raise ValueError("connect_timeout: give seconds, as 5")
+        raise ValueError("connect_timeout: give seconds, for example 5")
     return seconds

@@ -83,7 +83,7 @@ async def place(postgres: Postgres, request: pytest.FixtureRequest) -> AsyncIter
             await connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
         link = Link(Connector(parse_url(url)))
         if request.param == "planned when empty":
-            await link.ask(_make_plans)
+            await link.run(_make_plans)
         made: dict[tuple[str, int], UUID] = {}
         for shape, types in SHAPES.items():
             for length in (SHORT, LONG):
@@ -130,8 +130,8 @@ async def test_a_message_with_a_key_costs_the_same_in_a_long_thread_and_beside_m
     costs = []
     for length in (SHORT, LONG):
         turns = partial(_turns_with_a_key, thread_id=threads["usual", length])
-        await link.ask(turns)
-        costs.append(await link.ask(turns))
+        await link.run(turns)
+        costs.append(await link.run(turns))
     print(f"{costs} pages for a free, a used and an interrupted key")
     assert all(long <= 1.3 * short for short, long in zip(*costs, strict=True))
 
@@ -171,8 +171,8 @@ async def test_a_run_is_shown_at_the_cost_of_what_it_sent(place: Place) -> None:
         finally:
             await transaction.rollback()
 
-    await link.ask(look)
-    assert await link.ask(look) < 30
+    await link.run(look)
+    assert await link.run(look) < 30
 
 
 async def test_a_contact_with_many_threads_costs_as_one_with_few(place: Place) -> None:
@@ -190,7 +190,7 @@ async def test_a_turn_costs_the_same_beside_many_open_runs(place: Place) -> None
     link, threads = place
     selectors: list[Selector] = [ById(threads["usual", SHORT]), New()]
     before = [await _turn(link, selector) for selector in selectors]
-    await link.ask(lambda connection: connection.execute(OPEN_RUNS, OWNER, 5000))
+    await link.run(lambda connection: connection.execute(OPEN_RUNS, OWNER, 5000))
     after = [await _turn(link, selector) for selector in selectors]
     print(f"{before} pages, {after} beside 5,000 open runs")
     assert all(many <= 1.3 * few for few, many in zip(before, after, strict=True))
@@ -199,7 +199,7 @@ async def test_a_turn_costs_the_same_beside_many_open_runs(place: Place) -> None
 async def test_a_page_costs_what_it_holds(place: Place) -> None:
     link, threads = place
     thread_id = threads["talk", LONG]
-    middle = await link.ask(
+    middle = await link.run(
         lambda connection: connection.fetchrow(
             "SELECT created_at, event_id FROM thread_events WHERE thread_id = $1 ORDER BY created_at OFFSET $2 LIMIT 1",
             thread_id, LONG // 2,
@@ -226,8 +226,8 @@ async def _turn(link: Link, selector: Selector, contact_id: str = "ann") -> int:
         finally:
             await transaction.rollback()
 
-    await link.ask(turn)  # plans and caches are warm from here on
-    return await link.ask(turn)
+    await link.run(turn)  # plans and caches are warm from here on
+    return await link.run(turn)
 
 
 def _with_key(plan: RunPlan) -> list[Any]:
@@ -246,8 +246,8 @@ async def _alike(link: Link, contact_id: str) -> int:
         finally:
             await transaction.rollback()
 
-    await link.ask(accept)
-    return await link.ask(accept)
+    await link.run(accept)
+    return await link.run(accept)
 
 
 async def _new(link: Link, contact_id: str) -> int:
@@ -255,8 +255,8 @@ async def _new(link: Link, contact_id: str) -> int:
 
 
 async def _pages(link: Link, query: str, *arguments: Any) -> int:
-    await link.ask(lambda connection: _count(connection, query, *arguments))
-    return await link.ask(lambda connection: _count(connection, query, *arguments))
+    await link.run(lambda connection: _count(connection, query, *arguments))
+    return await link.run(lambda connection: _count(connection, query, *arguments))
 
 
 async def _count(connection: Any, query: str, *arguments: Any) -> int:

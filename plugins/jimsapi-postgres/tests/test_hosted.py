@@ -12,6 +12,6 @@ def test_what_is_only_offered_may_be_left_out(parameter: str) -> None:
 
 @pytest.mark.parametrize("parameter", ["channel_binding=require", "gssencmode=require"])
 def test_what_is_insisted_on_and_cannot_be_had_is_refused_with_what_to_say_instead(parameter: str) -> None:
-    with pytest.raises(ValueError, match=r"cannot be had here; leave it out, and say sslmode=verify-full") as refused:
+    with pytest.raises(ValueError, match=r"is not supported; omit it, and set sslmode=verify-full") as refused:
         parse_url(f"postgresql://ann:secret@db.example.org/chat?sslmode=require&{parameter}")
     assert "secret" not in str(refused.value)

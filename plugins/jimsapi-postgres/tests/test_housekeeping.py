@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from jimsapi_postgres import store as store_module
 from jimsapi_postgres.connections import Connector, Link
-from jimsapi_postgres.peers import _WAIT_NO_MORE, RECOVER, SILENCE
+from jimsapi_postgres.peers import _NO_LONGER_WAITING, RECOVER, SILENCE
 from jimsapi_postgres.schema import prepare
 from jimsapi_postgres.store import _ADOPT, _OPEN_RUNS, _PURGE, _PURGE_KEYS, _PURGE_OWNERS, PostgresStore
 from jimsapi_postgres.url import parse_url
@@ -40,7 +40,7 @@ async def test_housekeeping_costs_the_same_beside_many_ended_runs(url: str) -> N
         (_OPEN_RUNS, [OWNER, uuid4()]),
         (RECOVER, [uuid4(), SILENCE, 1000]),
         (_ADOPT, [uuid4(), uuid4(), SILENCE, 1000]),
-        (_WAIT_NO_MORE, [[uuid4(), uuid4()]]),
+        (_NO_LONGER_WAITING, [[uuid4(), uuid4()]]),
         (_PURGE, [timedelta(days=30), 1000]),
         (_PURGE_KEYS, [timedelta(hours=24), 1000]),
         (_PURGE_OWNERS, [timedelta(hours=1)]),
@@ -53,11 +53,11 @@ async def test_housekeeping_costs_the_same_beside_many_ended_runs(url: str) -> N
 
     for table in ("jimsapi_runs", "jimsapi_idempotency"):
         no_statistics = f"ALTER TABLE {table} SET (autovacuum_enabled = off)"
-        await link.ask(partial(_execute, sql=no_statistics))
-    await link.ask(costs)  # planned while the table was empty
-    await link.ask(partial(_execute, sql=ENDED, arguments=(OWNER,)))
-    await link.ask(partial(_execute, sql=KEYS))
-    pages = await link.ask(costs)
+        await link.run(partial(_execute, sql=no_statistics))
+    await link.run(costs)  # planned while the table was empty
+    await link.run(partial(_execute, sql=ENDED, arguments=(OWNER,)))
+    await link.run(partial(_execute, sql=KEYS))
+    pages = await link.run(costs)
     print(f"{pages} pages beside 50,000 ended runs, and as many keys")
     assert all(touched < 60 for touched in pages)
     await link.close()
@@ -86,7 +86,10 @@ async def test_old_keys_are_forgotten_in_batches(url: str, monkeypatch: pytest.M
         pool = store._pool
         assert pool is not None
         assert (
-            await pool.insist(lambda connection: connection.fetchval("SELECT count(*) FROM jimsapi_idempotency")) == 0
+            await pool.run_with_retry(
+                lambda connection: connection.fetchval("SELECT count(*) FROM jimsapi_idempotency")
+            )
+            == 0
         )
 
 

@@ -63,7 +63,7 @@ def test_the_command_upgrades_a_database_and_says_what_it_did(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "name the database"),
+        ((), "name the database with --store"),
         (("--store", "mysql://h/d"), "give one of postgresql://"),
         (("--store", "postgresql://postgres:geheim@127.0.0.1:1/d"), "cannot be used"),
     ],

@@ -231,7 +231,7 @@ async def _listening(*processes: Process) -> None:
         assert pool is not None
         async with asyncio.timeout(30):
             while not process.turns[probe].is_set():
-                await pool.insist(partial(_notify, text=f"{process.owner} {probe}"))
+                await pool.run_with_retry(partial(_notify, text=f"{process.owner} {probe}"))
                 await asyncio.sleep(0.01)
         process.told.clear()
 

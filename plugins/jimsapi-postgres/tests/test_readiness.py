@@ -47,7 +47,7 @@ async def test_a_full_disk_fails_readiness_though_a_small_write_succeeds(
     await unavailable("disk full", store.ping)
     postgres.psql("DROP TRIGGER full_disk ON thread_events", database)
     await unavailable("disk full", store.ping)
-    monkeypatch.setattr(store_module, "TROUBLE_SHOWN_FOR", 0.0)
+    monkeypatch.setattr(store_module, "FAULT_SHOWN_FOR", 0.0)
     postgres.psql(FAIL_WITH, database)
     await unavailable("disk full", lambda: store.accept(make_plan("bob")))
     postgres.psql("DROP TRIGGER full_disk ON thread_events", database)
@@ -96,7 +96,7 @@ async def test_rights_that_were_revoked_fail_readiness_until_they_are_granted_ag
         own_postgres.psql(f"REVOKE INSERT ON {tables} FROM serving")
         await unavailable("access denied", lambda: store.accept(make_plan("bob")))
         await unavailable("access denied", store.ping)
-        monkeypatch.setattr(store_module, "TROUBLE_SHOWN_FOR", 0.0)
+        monkeypatch.setattr(store_module, "FAULT_SHOWN_FOR", 0.0)
         await unavailable("access denied", lambda: store.accept(make_plan("bob")))
         if tables != "thread_events":  # the small write of a ping fails, too
             await unavailable("access denied", store.ping)

@@ -134,7 +134,7 @@ async def test_a_run_is_stopped_by_whoever_deletes_its_thread(
 async def test_a_run_is_watched_through_any_process(
     pair: tuple[RunService, RunService], bot: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs_module, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(runs_module, "POLL_EVERY", 0.01)
     first, second = pair
     run = await taken(first.begin(inbound("status a; stream b; hold on; event c"), PUBLIC, watched=True))
     watching = asyncio.ensure_future(drained(await Runs(second).watch(PUBLIC, run.run_id)))

@@ -47,7 +47,7 @@ def test_parameters_are_passed_on_and_those_of_other_drivers_understood() -> Non
     ],
 )  # fmt: skip
 def test_a_faulty_url_is_refused_without_showing_it(url: str) -> None:
-    with pytest.raises(ValueError, match=r"give|Known|no URL|written") as refused:
+    with pytest.raises(ValueError, match=r"give|known|not a URL|write") as refused:
         jimsapi_thread_store(url)
     assert "ann" not in str(refused.value)
 
@@ -70,7 +70,7 @@ def test_a_port_that_is_no_number_is_refused_before_anything_connects(url: str, 
 
 
 def test_a_password_that_looks_like_a_port_is_not_shown() -> None:
-    with pytest.raises(ValueError, match="a / in a password or a name is written %2F") as refused:
+    with pytest.raises(ValueError, match="write a / in a password or a name as %2F") as refused:
         parse_url("postgresql://ann:hunter/2@h/d")
     assert "hunter" not in str(refused.value)
 

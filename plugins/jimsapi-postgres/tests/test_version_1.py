@@ -50,7 +50,7 @@ class OldServer:
         self._link = Link(Connector(parse_url(url)))
 
     async def ask(self, query: str, *arguments: Any) -> list[Any]:
-        found: list[Any] = await self._link.ask(lambda connection: connection.fetch(query, *arguments))
+        found: list[Any] = await self._link.run(lambda connection: connection.fetch(query, *arguments))
         return found
 
     async def accept(self, *plans: RunPlan) -> list[str]:

@@ -39,7 +39,7 @@ async def old_server(url: str) -> AsyncIterator[Link]:
 
 async def _accept(old_server: Link, *plans: RunPlan) -> list[Any]:
     arguments = rows.alike_arguments(plans, only_new=False)[:15]
-    found = await old_server.ask(lambda connection: connection.fetch(ACCEPT_ALIKE, *arguments))
+    found = await old_server.run(lambda connection: connection.fetch(ACCEPT_ALIKE, *arguments))
     return rows.read_alike(plans, arguments, found)
 
 

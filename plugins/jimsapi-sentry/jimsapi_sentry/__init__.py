@@ -21,11 +21,11 @@ logger = logging.getLogger("jimsapi.sentry")
 
 
 class SentryOptions(Options):
-    """Options of the reports. The variable `SENTRY_DSN` says where they are sent."""
+    """Options of the reports. The variable `SENTRY_DSN` has their destination."""
 
     enable_sentry: bool = option(help="Report failures, and traces if sampled, to the Sentry of SENTRY_DSN.")
     sentry_personal_data: bool = option(
-        help="Send also what may be personal to Sentry: texts of exceptions and log messages, and who the user is."
+        help="Also send data that may be personal to Sentry: texts of exceptions and log messages, and the user."
     )
 
 

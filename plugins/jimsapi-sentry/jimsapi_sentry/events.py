@@ -58,7 +58,7 @@ class Cleaner:
         """Add tags to an event and remove its texts. Returns None to drop the event."""
         record: logging.LogRecord | None = hint.get("log_record")
         error: BaseException | None = (hint.get("exc_info") or (None, None))[1]
-        if record is not None and error is None and not self._personal and not _is_ours(record):
+        if record is not None and error is None and not self._personal and not _is_of_jimsapi(record):
             return None  # the event would have no content without its message
         call = _call_of(error) or current_call.get()
         if call is not None and error is not None and not call.is_first(error):
@@ -91,18 +91,18 @@ def _call_of(error: BaseException | None) -> PipelineCall | None:
 
 
 def _tags(record: logging.LogRecord | None, call: PipelineCall | None) -> dict[str, str]:
-    found: dict[str, Any] = dict(call.tags) if call is not None else {}
-    found["request_id"] = request_id.get()
+    tags: dict[str, Any] = dict(call.tags) if call is not None else {}
+    tags["request_id"] = request_id.get()
     if record is not None:
         if record.name == "jimsapi.runs" and isinstance(record.args, tuple) and record.args:
             first = record.args[0]
-            found["run_id"] = first if isinstance(first, UUID) else None
+            tags["run_id"] = first if isinstance(first, UUID) else None
         for name in ("request_id", "run_id", "thread_id"):
-            found[name] = getattr(record, name, None) or found.get(name)
-    return {name: str(value) for name, value in found.items() if value}
+            tags[name] = getattr(record, name, None) or tags.get(name)
+    return {name: str(value) for name, value in tags.items() if value}
 
 
-def _is_ours(record: logging.LogRecord) -> bool:
+def _is_of_jimsapi(record: logging.LogRecord) -> bool:
     return record.name == "jimsapi" or record.name.startswith("jimsapi.")
 
 
@@ -118,7 +118,7 @@ def _drop_texts(event: "Event", record: logging.LogRecord | None) -> None:
         (exception.get("mechanism") or {}).pop("data", None)
     if record is None:
         return
-    if _is_ours(record):
+    if _is_of_jimsapi(record):
         event["logentry"] = {"message": str(record.msg)}  # the format without its arguments
     else:
         event.pop("logentry", None)

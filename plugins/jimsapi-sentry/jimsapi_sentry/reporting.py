@@ -23,8 +23,7 @@ from jimsapi_sentry.requests import name_transaction
 logger = logging.getLogger("jimsapi.sentry")
 
 FLUSH_WITHIN = 2.0
-"""Seconds for which a shutdown waits for events that are not sent yet."""
-
+"""Seconds for which a shutdown waits for unsent events."""
 
 MAX_TEXT = 8192
 """Maximum number of characters of a text in a report."""
@@ -48,7 +47,7 @@ def plan_from(environ: Mapping[str, str], *, personal: bool) -> Plan:
         Dsn(dsn)
     except (BadDsn, ValueError):
         raise StartError(
-            "SENTRY_DSN is no DSN: copy it from your Sentry project (https://<key>@<host>/<project>), or unset it"
+            "SENTRY_DSN is not a DSN: copy it from your Sentry project (https://<key>@<host>/<project>), or unset it"
         ) from None
     return Plan(dsn, _sample_rate(environ), personal)
 
@@ -70,31 +69,31 @@ class Reporting:
     If the process already has a client, because the app has called `sentry_sdk.init`, that one is used without changes.
     """
 
-    _holders: ClassVar[int] = 0
+    _app_count: ClassVar[int] = 0
     """The number of apps in this process that use the client of the plugin."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._holds = False
+        self._uses_client = False
 
     async def __aenter__(self) -> Self:
-        if not Reporting._holders and sentry_sdk.get_client().is_active():
-            logger.warning("the process has a Sentry client already: it is used as it is, with its own settings")
+        if not Reporting._app_count and sentry_sdk.get_client().is_active():
+            logger.warning("the process has a Sentry client already, which is used with its own settings")
             return self
-        if not Reporting._holders:
-            _make_client(self._plan)
-        Reporting._holders += 1
-        self._holds = True
+        if not Reporting._app_count:
+            _create_client(self._plan)
+        Reporting._app_count += 1
+        self._uses_client = True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not self._holds:
+        if not self._uses_client:
             return
-        self._holds = False
-        Reporting._holders -= 1
-        if not Reporting._holders:
+        self._uses_client = False
+        Reporting._app_count -= 1
+        if not Reporting._app_count:
             client = sentry_sdk.get_client()
             await asyncio.to_thread(client.close, timeout=FLUSH_WITHIN)
             sentry_sdk.get_global_scope().set_client(None)
@@ -104,7 +103,7 @@ class Reporting:
         name_transaction(record)
 
 
-def _make_client(plan: Plan) -> None:
+def _create_client(plan: Plan) -> None:
     cleaner = Cleaner(personal=plan.personal)
     sentry_sdk.init(
         dsn=plan.dsn,

@@ -55,5 +55,5 @@ def name_transaction(record: RequestRecord) -> None:
     transaction.set_data("http.request.method", method)
     transaction.set_data("http.route", record.route)
     transaction.set_tag("request_id", record.request_id)
-    if record.status != CLIENT_GONE:  # nothing was answered
+    if record.status != CLIENT_GONE:  # no response was sent
         transaction.set_http_status(record.status)

@@ -9,7 +9,7 @@ class VercelOptions(Options, prefix="vercel"):
     """Options of /ai-sdk."""
 
     contact_header: str | None = option(
-        help="The header in which the AI SDK's clients name the contact; without it each chat is a contact of its own."
+        help="The header in which the AI SDK's clients name the contact; without it, each chat is a separate contact."
     )
 
 

@@ -20,7 +20,7 @@ class OpenChats:
         """Add the run that answers the newest message of a chat."""
         if not run.answer.done():
             self._runs[chat] = run
-            run.answer.add_done_callback(partial(self._forget, chat, run))
+            run.answer.add_done_callback(partial(self._remove, chat, run))
 
     def get(self, chat: str) -> LiveRun | None:
         """Return the newest open run of a chat, or None."""
@@ -29,6 +29,6 @@ class OpenChats:
     def __len__(self) -> int:
         return len(self._runs)
 
-    def _forget(self, chat: str, run: LiveRun, _: "Future[Any]") -> None:
+    def _remove(self, chat: str, run: LiveRun, _: "Future[Any]") -> None:
         if self._runs.get(chat) is run:
             del self._runs[chat]

@@ -29,8 +29,8 @@ async def _chunks(request: Request, message_id: str, speech: AsyncIterator[Said]
     """
     yield _chunk("start", messageId=message_id)
     yield _chunk("start-step")
-    async for said in speech:
-        match said:
+    async for item in speech:
+        match item:
             case Status(text, kind):
                 yield _chunk("data-status", data={"status": text, "type": kind}, transient=True)
             case MessageStarted(part_id):

@@ -34,7 +34,7 @@ def add_routes(router: Router, service: RunService, contact_header: str | None) 
     async def chat(request: Request) -> Response:
         """Answer the newest message of a chat of the AI SDK.
 
-        `id` is the client's name of the chat. The first message with an `id` begins a thread, later ones continue it.
+        `id` is the client's name of the chat. The first message with an `id` begins a thread; later ones continue it.
         Only the last of `messages` is used, because the thread has the others. The answer is one UI message: a
         transient part `data-status` for each status, text parts as they arrive, and, after all events are stored, a
         part `data-TYPE` for each other event of the run.

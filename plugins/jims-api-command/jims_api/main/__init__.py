@@ -1,8 +1,8 @@
-"""The commands `python -m jims_api.main` and `jims-api` of jims-api, with their flags and variables, run by jimsapi.
+"""The commands `python -m jims_api.main` and `jims-api` of jims-api, with their flags and variables. They run jimsapi.
 
 `main` is a package, so that it shares no file with the distribution jims-api. If both distributions are installed, in
-any order, Python finds this package before the other's `main.py`, and the start is refused. With a `main.py`, the
-distribution that was installed last would silently be the one that serves.
+any order, Python finds this package before the other's `main.py`, and the command does not start. If this package
+were a `main.py`, the distribution that was installed last would serve without a warning.
 
 Both distributions have `jims_api/__init__.py`, without code. Without the one here, Python would prefer the other's
 package if that is installed from a folder, as in a workspace. If pip removes the file together with jims-api, Python
@@ -37,13 +37,13 @@ def reason_to_refuse(arguments: Sequence[str], environ: Mapping[str, str]) -> st
     """Return why the command must not start in this environment, and what to do about it; None if it may start."""
     if _is_installed("jims-api"):
         return (
-            "the distribution jims-api is installed too, and has this command as well; run: "
+            "the distribution jims-api is installed too, and has the same command; run: "
             "pip uninstall --yes jims-api && pip install --force-reinstall --no-deps jims-api-command"
         )
-    wanted_by = SENTRY_FLAG if SENTRY_FLAG in arguments else SENTRY_VARIABLE
-    wanted = SENTRY_FLAG in arguments or environ.get(SENTRY_VARIABLE, "").strip().lower() not in _OFF
-    if wanted and not _is_installed(SENTRY):
-        return f"{wanted_by} is set, but {SENTRY} is not installed: pip install {SENTRY}, or leave it out"
+    source = SENTRY_FLAG if SENTRY_FLAG in arguments else SENTRY_VARIABLE
+    enabled = SENTRY_FLAG in arguments or environ.get(SENTRY_VARIABLE, "").strip().lower() not in _OFF
+    if enabled and not _is_installed(SENTRY):
+        return f"{source} is set, but {SENTRY} is not installed: pip install {SENTRY}, or unset it"
     return None
 
 

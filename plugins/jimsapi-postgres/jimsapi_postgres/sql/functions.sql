@@ -1,19 +1,19 @@
--- What the server asks, each in one round trip. An older server may be at work: a function that takes or gives something
--- else than before gets a new name, which ends with the version of the schema that brings it. The old one moves to
--- functions_N.sql, N being the last version that asked for it, and calls the new one.
+-- The functions that the server calls, each in one round trip. Older servers may run at the same time: a function whose
+-- parameters or results change gets a new name, which ends with the version of the schema that adds it. The old function
+-- moves to functions_N.sql, where N is the last version that called it, and calls the new one.
 --
--- A function takes its locks first, in one order for all: an idempotency key, then contacts and external ids, then threads,
--- each sorted. Its later statements see what others committed while it waited (READ COMMITTED).
+-- A function acquires its locks first, and all functions in the same order: idempotency keys, then contacts and external
+-- ids, then threads, each sorted. Its later statements see what others committed while it waited (READ COMMITTED).
 --
--- Plans may be made while the tables are empty, and are kept. So each lookup admits one index only: rows are fetched by
--- scalar subqueries and laterals, in the order of that index (sorting is switched off), and a key is looked up as
--- BETWEEN key AND key ORDER BY key, which another index that has the column further behind cannot serve.
+-- A plan may be made while the tables are empty, and is reused. So only one index fits each lookup: rows are fetched by
+-- scalar subqueries and laterals, in the order of that index (sorting is disabled), and a key is looked up as BETWEEN key
+-- AND key ORDER BY key, which an index with the column in a later position cannot serve.
 --
--- What they decide follows the functions of jimsapi/threads/transitions.py; a comment names them.
+-- The rules are those of jimsapi/threads/transitions.py; the comment of a function names the Python functions.
 
--- The events that contexts begin with, an item for each thread that is not null. Parts: 1 the newest events of any type,
--- newest first; 2 older comm.* events; 3 older states; 4 a row if the thread has still more. Reading stops where the
--- events' stored size exceeds `of_bytes`. Where `of_events` is null, part 1 is the whole thread.
+-- The events that contexts start with, one item for each thread that is not null. Parts: 1 the newest events of any type,
+-- newest first; 2 older comm.* events; 3 older states; 4 a row if the thread has more events. Reading stops when the
+-- stored size of the events exceeds `of_bytes`. If `of_events` is null, part 1 is the whole thread.
 CREATE OR REPLACE FUNCTION jimsapi_context_1(of_threads uuid[], of_events int[], of_bytes bigint[])
 RETURNS TABLE (item int, part int, event_id uuid, created_at timestamp, event_type text, event_data json)
 LANGUAGE plpgsql STABLE AS $body$
@@ -51,7 +51,7 @@ CROSS JOIN LATERAL (
             WINDOW w AS (ORDER BY n.created_at DESC, n.event_id DESC ROWS UNBOUNDED PRECEDING)
         ) e
     ),
-    -- The oldest event of the window, if the thread goes on before it.
+    -- The oldest event of the window, if the thread has events before it.
     edge AS MATERIALIZED (
         SELECT n.created_at, n.event_id, h.held, greatest(a.events - h.comms, 0) AS missing
         FROM (
@@ -81,7 +81,7 @@ CROSS JOIN LATERAL (
         ) o
         WHERE o.weight - o.size <= a.bytes
     ),
-    -- Each step seeks the next name behind the last one, so a name costs the same however often it was set.
+    -- Each step seeks the next name after the last one, so the cost of a name does not depend on how often it was set.
     names (event_type) AS (
         (
             SELECT t.event_type::text FROM thread_events t
@@ -131,10 +131,11 @@ END
 $body$;
 
 
--- Take messages, one item each; selectors name their item, kinds are 1 ById, 2 Latest, 3 ByExternalId, 4 New. Part 0 of
--- an item says what became of it: `verdict` and, where it was taken, its thread (`id`, `at`, `kind` = contact, `data` =
--- config) and the time of its first event; where too many wait, `id` is the thread's oldest open run. The other parts are
--- its context, as jimsapi_context_1 gives it. Follows select_thread, was_active, is_full and accepted_status.
+-- Accept messages, one item each. A selector has the number of its item; its kind is 1 ById, 2 Latest, 3 ByExternalId or
+-- 4 New. Part 0 of an item is its result: `verdict` and, if the message was accepted, its thread (`id`, `at`, `kind` =
+-- contact, `data` = config) and the time of its first event. If too many messages wait, `id` is the thread's oldest open
+-- run. The other parts are the context from jimsapi_context_1. Follows select_thread, was_active, is_full and
+-- accepted_status.
 CREATE OR REPLACE FUNCTION jimsapi_accept_2(
     run_ids uuid[], owners uuid[], contacts text[], actings text[],
     message_ids uuid[], message_types text[], message_data json[],
@@ -159,7 +160,7 @@ DECLARE
         SELECT s.item FROM unnest(selector_items, selector_kinds) s (item, kind) WHERE s.kind = 2
     );
 BEGIN
--- Concurrent first messages of a contact make one thread.
+-- Concurrent first messages of a contact create one thread.
 PERFORM pg_advisory_xact_lock(l.key) FROM (
     SELECT DISTINCT k.key FROM (
         SELECT hashtextextended(contacts[n.item], 1) FROM unnest(new_threads) WITH ORDINALITY n (id, item)
@@ -211,7 +212,7 @@ LEFT JOIN (
                 ORDER BY e.created_at DESC, e.event_id DESC
                 LIMIT 1
             ),
-            -- Another JIMS program has made the thread, in its local time, and not yet its first event.
+            -- Another JIMS program has created the thread, in its local time, but not its first event yet.
             t.created_at >= new_times[s.item] - s.age * interval '1 second'
         )
         UNION ALL
@@ -234,8 +235,8 @@ PERFORM pg_advisory_xact_lock(l.key) FROM (
     ORDER BY key
 ) l;
 
--- Messages for a thread that is made here, or was deleted meanwhile, are asked again in a later call; not so those that
--- want a new thread each.
+-- Messages for a thread that this call creates, or that was deleted meanwhile, are retried in a later call, but not
+-- messages that each require a new thread.
 wall := clock_timestamp();
 moment := wall::timestamp;
 SELECT
@@ -255,7 +256,7 @@ FROM (
                 CASE WHEN r.made_before THEN 'again' WHEN greets[r.item] THEN 'greeted' ELSE 'created' END
             WHEN r.verdict <> 'into' THEN r.verdict
             WHEN r.there IS NULL THEN 'again'
-            -- By an earlier call with this run, which was not yet committed when this one looked for it?
+            -- Perhaps by an earlier call with this run, which was not committed when this call looked for the run.
             WHEN r.taken THEN CASE
                 WHEN (SELECT true FROM jimsapi_runs o WHERE o.run_id = run_ids[r.item]) THEN 'known' ELSE 'taken'
             END
@@ -304,7 +305,7 @@ FROM (
 INSERT INTO threads (thread_id, contact_id, external_id, created_at, thread_config)
 SELECT
     n.thread, contacts[n.item], new_externals[n.item],
-    -- Local time jumps back in autumn, and Latest goes by it.
+    -- Local time goes back in autumn, and Latest finds the newest thread by it.
     greatest(new_times[n.item], (
         SELECT t.created_at FROM threads t WHERE t.contact_id = contacts[n.item]
         ORDER BY t.created_at DESC, t.thread_id DESC
@@ -372,10 +373,10 @@ END
 $body$;
 
 
--- Take messages that differ in their contacts only, each for its contact's newest thread (Latest) or else a new one (New),
--- without a conversation start. Where no contact has a thread yet, they meet nothing that is there, and little is left to do:
--- then one row with the item 0 comes back, with the config and the time of the first event of all. Otherwise what comes back
--- is that of jimsapi_accept_2, or nothing if `only_new`: then they were not taken, and no thread was locked.
+-- Accept messages with the same options, one for each contact, for the contact's newest thread (Latest) or else a new one
+-- (New), without a conversation start. If no contact has a thread yet, this function creates all threads, and returns one
+-- row with the item 0, the config, and the time of every thread's first event. Otherwise it returns the rows of
+-- jimsapi_accept_2, or nothing if `only_new`: then it has accepted no message and locked no thread.
 CREATE OR REPLACE FUNCTION jimsapi_accept_alike_3(
     run_ids uuid[], contacts text[], message_ids uuid[], message_types text[], message_data json[],
     new_threads uuid[], new_events uuid[], callers uuid[],
@@ -397,7 +398,7 @@ PERFORM pg_advisory_xact_lock(l.key) FROM (
     SELECT hashtextextended(c.contact, 1) AS key FROM unnest(contacts) c (contact) ORDER BY key
 ) l;
 
--- A run that was accepted before has a thread of its contact.
+-- If a run was accepted before, its contact has a thread.
 wall := clock_timestamp();
 IF NOT EXISTS (
     SELECT FROM unnest(contacts) c (contact)
@@ -448,9 +449,9 @@ END
 $body$;
 
 
--- Take messages that have idempotency keys. What comes back is that of jimsapi_accept_2; or 'used' with the run (`id`) that
--- answers it; or 'mismatch'. One that answers the message of an interrupted run is taken if it comes alone, else asked for:
--- 'alone'. It is 'known' then: whoever asks reads it back.
+-- Accept messages that have idempotency keys. Returns the rows of jimsapi_accept_2; or 'used' with the run (`id`) that
+-- answers the message; or 'mismatch'. A message that answers the one of an interrupted run is accepted only if the call has
+-- no other: then its verdict is 'known', and the caller reads the run. Otherwise its verdict is 'alone'.
 CREATE OR REPLACE FUNCTION jimsapi_accept_with_keys_2(
     keys uuid[], bodies uuid[], keep interval,
     run_ids uuid[], owners uuid[], contacts text[], actings text[],
@@ -472,7 +473,7 @@ PERFORM pg_advisory_xact_lock(l.key) FROM (
     SELECT DISTINCT uuid_hash_extended(k.key, 4) AS key FROM unnest(keys) k (key) ORDER BY key
 ) l;
 
--- The rule of KeyHolder in jimsapi/threads/transitions.py. A run that has ended in one way never comes to have ended in another.
+-- The rule of KeyHolder in jimsapi/threads/transitions.py. The status of an ended run never changes.
 wall := clock_timestamp();
 SELECT
     array_agg(
@@ -512,7 +513,7 @@ IF verdicts[1] = 'continued' THEN
         callers[1], in_background[1], webhooks[1]
     ) c;
 ELSIF 'free' = ANY (verdicts) THEN
-    -- The others have no selectors there, and so match nothing.
+    -- The other items have no selectors in this call, so they match nothing.
     RETURN QUERY
     SELECT
         a.item, a.part, CASE WHEN a.part > 0 OR n.verdict = 'free' THEN a.verdict ELSE n.verdict END,
@@ -549,8 +550,8 @@ END
 $body$;
 
 
--- Take a message that answers the one of an interrupted run. The verdicts are those of jimsapi_accept_2, but 'known' where it
--- was taken. Follows may_see, is_full and accepted_status.
+-- Accept a message that answers the one of an interrupted run. The verdicts are those of jimsapi_accept_2, but 'known' if
+-- the message was accepted. Follows may_see, is_full and accepted_status.
 CREATE OR REPLACE FUNCTION jimsapi_continue_2(
     interrupted uuid, run uuid, by_owner uuid, acting text, type text, content json, queue_limit int, now_here timestamp,
     by_caller uuid, in_background boolean, webhook text, OUT verdict text, OUT id uuid
@@ -569,7 +570,7 @@ SELECT
     CASE
         WHEN t.thread_id IS NULL THEN 'again'  -- deleted meanwhile, and so is the run that had the key
         WHEN t.contact_id IS DISTINCT FROM coalesce(acting, t.contact_id) THEN 'refused'
-        WHEN e.event_id IS NULL THEN 'gone'  -- another program took it out
+        WHEN e.event_id IS NULL THEN 'gone'  -- another program deleted it
         WHEN q.waiting > queue_limit THEN 'full'
         WHEN q.waiting > 0 THEN 'queued'
         ELSE 'running'
@@ -622,7 +623,7 @@ END
 $body$;
 
 
--- Tell the owners of runs that these may start, or have been ended, if they are not the asking process's own.
+-- Notify the owners of runs that these may start or have ended, except the owners of the calling process (`mine`).
 CREATE OR REPLACE FUNCTION jimsapi_tell_1(runs uuid[], owners uuid[], mine uuid[]) RETURNS void
 LANGUAGE plpgsql AS $body$
 BEGIN
@@ -633,8 +634,8 @@ END
 $body$;
 
 
--- End running runs, one item each; events name their item and stand in order. `counted` says that this call ended the run,
--- `status` what it is now, `first_at` the time of its first event, `taken` which of its events are in the thread already.
+-- End running runs, one item each. An event has the number of its item; events are in order. `counted`: this call ended the
+-- run. `status`: the run's status now. `first_at`: the time of its first event. `taken`: its events whose ids the thread has.
 -- Follows finish_counts, stored_events and is_next.
 CREATE OR REPLACE FUNCTION jimsapi_finish_4(
     run_ids uuid[], owners uuid[], statuses text[], errors text[],
@@ -680,7 +681,7 @@ FROM (
     SELECT
         i.item, r.thread_id AS thread, i.ending, r.status,
         coalesce(
-            r.status = 'running' AND r.owner = i.owner AND array_position(run_ids, i.run_id) = i.item,  -- once a call
+            r.status = 'running' AND r.owner = i.owner AND array_position(run_ids, i.run_id) = i.item,  -- once in a call
             false
         ) AS counts
     FROM unnest(run_ids, owners, statuses) WITH ORDINALITY i (run_id, owner, ending, item)
@@ -746,8 +747,9 @@ END
 $body$;
 
 
--- Start a queued run: append events, then its message, unless that was in the thread before the run and still is. Part 0
--- says what became of it, 5 are the rows that entered, 6 is such a message, the others are its context. Follows judge_start.
+-- Start a queued run: append events, then its message, unless the message was in the thread before the run and still is.
+-- Part 0 is the result, 5 the added rows, 6 a message that was in the thread before, the others the context. Follows
+-- judge_start.
 CREATE OR REPLACE FUNCTION jimsapi_start_1(
     run uuid, by_owner uuid, event_ids uuid[], event_types text[], event_data json[],
     context_events int, context_bytes bigint
@@ -822,7 +824,7 @@ IF verdict IN ('started', 'known') THEN
     RETURN QUERY
     SELECT c.part, NULL::text, c.event_id, c.created_at, c.event_type, c.event_data, NULL::uuid[]
     FROM jimsapi_context_1(ARRAY[mine.thread_id], ARRAY[context_events], ARRAY[context_bytes]) c;
-    -- What entered may be outside of the context: rows by their identifiers.
+    -- The added rows may be outside the context, so they are read by their ids.
     RETURN QUERY
     SELECT i.part, NULL::text, e.event_id, e.created_at, e.event_type::text, e.event_data::json, NULL::uuid[]
     FROM (
@@ -843,7 +845,7 @@ $body$;
 
 
 -- End open runs (of one owner, if given): running ones as `when_running`, queued ones as `when_queued`. Follows
--- cancel_counts and is_next; `heartbeat` asks for what orphan_status says.
+-- cancel_counts and is_next; `heartbeat` passes the statuses from orphan_status.
 CREATE OR REPLACE FUNCTION jimsapi_end_1(
     run_ids uuid[], of_owner uuid, when_running text, when_queued text, mine uuid[]
 )
@@ -899,8 +901,8 @@ END
 $body$;
 
 
--- Dead is whose heartbeat is older than this, and whoever never had one and accepted a run before it. A server that was
--- started since has not heard anybody: what is younger than an hour may yet be heard again.
+-- An owner is dead if its last heartbeat is older than this time, or if it never sent one and its run was accepted before.
+-- If PostgreSQL started within `silence`, owners could not send heartbeats before: then the limit is one hour.
 CREATE OR REPLACE FUNCTION jimsapi_dead_before_2(silence interval) RETURNS timestamptz
 LANGUAGE plpgsql AS $body$
 BEGIN
@@ -911,8 +913,8 @@ END
 $body$;
 
 
--- End the open runs of dead owners as interrupted, at most `at_once`; the message of one that had not started enters its
--- thread. What waits in the background is left for jimsapi_adopt_2, unless `background_too`. Follows is_adoptable and
+-- End the open runs of dead owners as interrupted, at most `at_once`. The message of a run that has not started is added to
+-- its thread. Queued background runs are left for jimsapi_adopt_2, unless `background_too`. Follows is_adoptable and
 -- enters_late.
 CREATE OR REPLACE FUNCTION jimsapi_recover_2(me uuid, silence interval, at_once int, background_too boolean) RETURNS int
 LANGUAGE plpgsql AS $body$
@@ -968,8 +970,8 @@ WITH ending AS (
 )
 SELECT array_agg(e.run_id), array_agg(e.owner) INTO ended, ended_owners FROM ending e;
 
--- Whoever was only stopped for a while hears that its runs have ended. Ourselves too: whoever waits in this process hears
--- of it as the others do.
+-- A process that was only suspended is notified that its runs have ended. So is the calling process, since tasks in it may
+-- wait for these runs.
 PERFORM jimsapi_tell_1(ended || array_agg(n.run_id), ended_owners || array_agg(n.owner), '{}')
 FROM unnest(of_threads) i (thread)
 CROSS JOIN LATERAL (
@@ -983,8 +985,8 @@ END
 $body$;
 
 
--- Take over the background runs of dead owners that wait, at most `at_once`. Returns those that this call, or an earlier one
--- with the same `adoption` whose answer was lost, took over. Follows is_adoptable.
+-- Take over the queued background runs of dead owners, at most `at_once`. Returns the runs that this call took over, and
+-- those of an earlier call with the same `of_adoption` whose result was lost. Follows is_adoptable.
 CREATE OR REPLACE FUNCTION jimsapi_adopt_2(me uuid, of_adoption uuid, silence interval, at_once int)
 RETURNS TABLE (
     run_id uuid, thread_id uuid, contact_id text, message_id uuid, message_type text, message_data json,
@@ -1008,7 +1010,7 @@ FROM (
 ) d;
 
 IF of_runs IS NOT NULL THEN
-    -- Whoever starts it, or takes it over, holds this lock.
+    -- A call that starts a run, or takes it over, holds this lock.
     PERFORM pg_advisory_xact_lock(l.key) FROM (
         SELECT DISTINCT uuid_hash_extended(f.thread, 3) AS key FROM unnest(of_threads) f (thread) ORDER BY key
     ) l;
@@ -1035,7 +1037,7 @@ $body$;
 
 
 -- Delete a thread, or the oldest `at_once` threads of a contact, with events and runs. Returns the runs that were open, and
--- how many threads there were; 0 if there is no such thread, or it is not of the contact `acting`.
+-- the number of threads: 0 if there is no such thread, or if it is not of the contact `acting`.
 CREATE OR REPLACE FUNCTION jimsapi_delete_2(
     of_thread uuid, of_contact text, acting text, mine uuid[], at_once int, OUT closed uuid[], OUT thread_count int
 )
@@ -1060,7 +1062,7 @@ IF thread_count = 0 THEN
     RETURN;
 END IF;
 
--- Most of the work goes before the locks: who waits for them keeps others waiting, in all threads.
+-- Most of the work is done before the locks: a call that waits for one also blocks the other threads that it has locked.
 DELETE FROM thread_events e WHERE e.thread_id = ANY (of_threads);
 PERFORM pg_advisory_xact_lock(l.key) FROM (
     SELECT DISTINCT uuid_hash_extended(f.thread, 3) AS key FROM unnest(of_threads) f (thread) ORDER BY key

@@ -1,4 +1,4 @@
--- What servers of version 1 call, while they are still at work beside newer ones.
+-- The functions that servers of version 1 call while they run together with newer ones.
 
 CREATE OR REPLACE FUNCTION jimsapi_accept_1(
     run_ids uuid[], owners uuid[], contacts text[], actings text[],
@@ -46,7 +46,7 @@ END
 $body$;
 
 
--- They take nothing over: with them, what waits in the background is interrupted as everything else.
+-- These servers do not take over runs: they interrupt queued background runs like all others.
 CREATE OR REPLACE FUNCTION jimsapi_recover_1(me uuid, silence interval, at_once int) RETURNS int
 LANGUAGE plpgsql AS $body$
 BEGIN

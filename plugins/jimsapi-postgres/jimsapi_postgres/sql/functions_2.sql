@@ -1,4 +1,4 @@
--- What servers of version 2 call, while they are still at work beside newer ones.
+-- The functions that servers of version 2 call while they run together with newer ones.
 
 CREATE OR REPLACE FUNCTION jimsapi_accept_alike_2(
     run_ids uuid[], contacts text[], message_ids uuid[], message_types text[], message_data json[],

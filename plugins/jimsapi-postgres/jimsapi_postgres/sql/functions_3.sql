@@ -1,6 +1,6 @@
--- What servers of versions 2 and 3 call, while they are still at work beside newer ones.
+-- The functions that servers of versions 2 and 3 call while they run together with newer ones.
 
--- They know no kind of a failure, so that the row has none: whoever reads it tells the kind from `error`.
+-- These servers do not send the kind of a failure, so the row has none, and readers derive the kind from `error`.
 CREATE OR REPLACE FUNCTION jimsapi_finish_2(
     run_ids uuid[], owners uuid[], statuses text[], errors text[],
     event_items int[], event_ids uuid[], event_types text[], event_data json[], event_counts int[], told int[]

@@ -1,4 +1,4 @@
--- The tables of JIMS, as jims-core makes them, where they are not there yet.
+-- The tables of JIMS, as jims-core creates them, if they do not exist.
 
 CREATE TABLE IF NOT EXISTS threads (
     thread_id UUID NOT NULL,

@@ -1,8 +1,8 @@
--- Our tables. What is ours is named jimsapi_…, and is only ever added to.
+-- The tables of this package. Their names begin with jimsapi_, and migrations only add to them.
 
--- The indexes are partial, and only one serves each question, so that what is asked of one thread's open runs can be
--- read neither from its many ended ones nor from those of others. Whoever asks for an owner's looks at all open ones.
--- `seq` orders the open runs of one thread. `message_data` is kept only until the message enters the thread.
+-- The indexes are partial, and only one fits each query, so that a query for one thread's open runs reads neither its many
+-- ended runs nor the runs of other threads. A query for the runs of an owner reads all open runs. `seq` orders the open
+-- runs of one thread. `message_data` is stored only until the message enters the thread.
 CREATE TABLE IF NOT EXISTS jimsapi_runs (
     run_id uuid NOT NULL PRIMARY KEY,
     thread_id uuid NOT NULL,

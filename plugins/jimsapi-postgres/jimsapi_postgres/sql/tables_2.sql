@@ -1,14 +1,14 @@
--- What is known of a run besides how it ends, and idempotency keys.
+-- More columns of runs, and idempotency keys.
 
--- Servers are at work on this table. Whoever waits for a lock keeps all behind it waiting, so that this gives up and asks
--- again until it gets the table at once; the columns cost no row's rewriting.
+-- Servers use this table. A statement that waits for a lock blocks all statements behind it, so this one gives up and
+-- retries until it gets the lock at once. Adding the columns rewrites no rows.
 DO $body$
 BEGIN
     PERFORM set_config('lock_timeout', '200ms', true);
     LOOP
         BEGIN
-            -- `continues`: its message was in the thread before it. `adoption`: the call that took it over from a dead
-            -- process. `sent` is the number of events that it sent, a microsecond apart from `sent_at` on.
+            -- `continues`: the message was in the thread before the run. `adoption`: the call that took the run over from
+            -- a dead process. `sent`: the number of events that the run sent, a microsecond apart from `sent_at` on.
             ALTER TABLE jimsapi_runs
                 ADD COLUMN IF NOT EXISTS continues boolean NOT NULL DEFAULT false,
                 ADD COLUMN IF NOT EXISTS caller uuid,

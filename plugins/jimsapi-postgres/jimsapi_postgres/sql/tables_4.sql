@@ -1,6 +1,6 @@
--- The kind of a failure. Rows of before have none, and stay as they are.
+-- The kind of a failure. Existing rows have none, and do not change.
 
--- Servers are at work on this table: as for version 2, this gives up and asks again until it gets the table at once.
+-- Servers use this table: as in version 2, the statement gives up and retries until it gets the lock at once.
 DO $body$
 BEGIN
     PERFORM set_config('lock_timeout', '200ms', true);

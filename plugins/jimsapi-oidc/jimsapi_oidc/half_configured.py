@@ -27,7 +27,7 @@ class HalfConfigured:
             if not value
         ]
         logger.warning(
-            "OIDC IS CONFIGURED BY HALF AND ADMITS NOBODY: %s is missing; set it, or unset every --oidc option",
+            "OIDC IS ONLY HALF CONFIGURED AND ADMITS NOBODY: missing %s; set it, or unset every --oidc option",
             " and ".join(missing),
         )
 

@@ -3,34 +3,34 @@
 import logging
 import re
 
-_HEADERS = "opentelemetry.util.re"
-_QUOTES_VARIABLES = (
-    _HEADERS,
+_HEADERS_LOGGER = "opentelemetry.util.re"
+_LOGGERS_OF_VARIABLES = (
+    _HEADERS_LOGGER,
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
     "opentelemetry.sdk._shared_internal",
 )
-_QUOTES_REQUESTS = (
+_LOGGERS_OF_REQUESTS = (
     "opentelemetry.baggage.propagation",
     "opentelemetry.trace.propagation.tracecontext",
     "opentelemetry.trace.span",
 )
-"""Loggers that warn of each fault in a request's headers. Any client could fill the log with them."""
+"""Loggers that warn of each fault in a request's headers. Any client could fill the log with these warnings."""
 
 _QUERY = re.compile(r"\?[^\s'\")]+")
 
 
 def redact_logs() -> None:
     """Keep keys and the headers of requests out of OpenTelemetry's own log lines."""
-    for name in _QUOTES_VARIABLES:
+    for name in _LOGGERS_OF_VARIABLES:
         logging.getLogger(name).addFilter(_without_secrets)
-    for name in _QUOTES_REQUESTS:
+    for name in _LOGGERS_OF_REQUESTS:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _without_secrets(record: logging.LogRecord) -> bool:
-    if record.name == _HEADERS:
+    if record.name == _HEADERS_LOGGER:
         text = (
-            "a header in OTEL_EXPORTER_OTLP_HEADERS or OTEL_EXPORTER_OTLP_TRACES_HEADERS is left out: "
+            "a header in OTEL_EXPORTER_OTLP_HEADERS or OTEL_EXPORTER_OTLP_TRACES_HEADERS is ignored: "
             "write it name=value, with the value URL-encoded"
         )
     else:
