@@ -15,7 +15,10 @@ from time import perf_counter
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+import msgspec
+
 from .connection import MAX_BODY, Connection, Request, local_path, request_id
+from .cors import Cors
 from .docs import docs_page
 from .errors import ClientDisconnected, HTTPError
 from .extension import exchange_of
@@ -62,6 +65,7 @@ class App(Router):
       `HTTPError`.
     - `origins` are the web origins whose pages may open WebSockets, besides those of this app's own host (see
       `Router.websocket`).
+    - `cors` names the origins whose pages may send requests and read the answers.
 
     Routes, wrappers and exception handlers may be added until the app routes its first request.
     """
@@ -76,6 +80,7 @@ class App(Router):
         lifespan: Lifespan | None = None,
         admit: Admit | None = None,
         origins: Collection[str] = (),
+        cors: Cors | None = None,
     ) -> None:
         super().__init__()
         self.title = title
@@ -85,6 +90,7 @@ class App(Router):
         self._lifespan = lifespan
         self.admit = admit
         self.origins = origins
+        self.cors = cors
         self.on_request: list[Observer] = []
         self.refusal: Response | None = None
         self.startup_error: BaseException | None = None
@@ -141,7 +147,7 @@ class App(Router):
                     request.admission = await self.admit(request, route)
                 response = await route.handler(request)
                 if not isinstance(response, Response):
-                    raise TypeError(f"The handler of {route.path} returned {type(response).__name__}, not a Response.")
+                    response = as_response(response, route)
         except ClientDisconnected:
             logger.debug("The client disconnected before its request was read: %s %s", method, _label(route))
             return self._notify_observers(request, method, _disconnect_status(request), perf_counter() - began)
@@ -154,6 +160,8 @@ class App(Router):
         headers = response.raw_headers.copy()
         if not probe:
             headers.append((b"x-request-id", id_bytes))
+        if self.cors is not None:
+            self.cors.add(headers, request)
         if response.names_connection or (request.watched and request.lingering):
             _set_connection_header(headers, request)
         try:
@@ -269,7 +277,8 @@ class App(Router):
                 allowed.add("HEAD")
             allow = {"allow": ", ".join(sorted(allowed))}
             if scope["method"] == "OPTIONS":
-                return Response(status=204, headers=allow)
+                preflight = None if self.cors is None else self.cors.preflight(request, allow["allow"])
+                return preflight or Response(status=204, headers=allow)
             return ErrorResponse("Method Not Allowed", 405, allow)
         if self.match_websocket(scope).route is not None:
             return _upgrade_required(request)
@@ -310,7 +319,7 @@ class App(Router):
             try:
                 observer(record)
             except Exception as error:
-                self._report_failure(observer, error)
+                self.report_observer(observer, error)
 
     def observe(self, record: RequestRecord) -> None:
         """Call the observers for a request that the server rejected without calling the app."""
@@ -318,10 +327,10 @@ class App(Router):
             try:
                 observer(record)
             except Exception as error:
-                self._report_failure(observer, error)
+                self.report_observer(observer, error)
 
-    def _report_failure(self, observer: Callable[[RequestRecord], object], error: Exception) -> None:
-        """Log the first failure of an observer; its later failures are not logged."""
+    def report_observer(self, observer: Observer, error: Exception) -> None:
+        """Log the first failure of an observer; its later failures are not logged. A subclass may name it better."""
         if id(observer) not in self._failed_observers:
             self._failed_observers.add(id(observer))
             text = "The request observer %r failed; its later failures are not logged."
@@ -449,6 +458,17 @@ def _redirect_location(scope: Scope) -> str:
     if query := scope.get("query_string"):
         location += b"?" + query
     return _UNPRINTABLE.sub(lambda found: b"%%%02X" % found[0][0], location).decode()
+
+
+def as_response(value: object, route: Route) -> Response:
+    """Return the response for what a handler returned: JSON for a `msgspec.Struct`, a dict or a list.
+
+    Raises `TypeError` for any other value.
+    """
+    if isinstance(value, msgspec.Struct | dict | list):
+        return JSONResponse(value, route.status)
+    kind = type(value).__name__
+    raise TypeError(f"The handler of {route.path} returned {kind}, not a Response, a Struct, a dict or a list.")
 
 
 def _set_connection_header(headers: RawHeaders, request: Request) -> None:

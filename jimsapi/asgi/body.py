@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from .errors import Fault, ValidationError
-from .nesting import MAX_NESTING, nesting
+from .nesting import MAX_NESTING, nesting_depth
 
 _MAX_INTEGER = 2**64 - 1
 _MIN_INTEGER = -(2**63)
@@ -46,7 +46,7 @@ def decode_json(raw: bytes) -> Any:
 
     Raises `ValidationError` (422) if it is not JSON, or contains what some databases cannot store.
     """
-    if len(raw) > MAX_NESTING and raw.count(b"[") + raw.count(b"{") > MAX_NESTING and nesting(raw) > MAX_NESTING:
+    if len(raw) > MAX_NESTING and raw.count(b"[") + raw.count(b"{") > MAX_NESTING and nesting_depth(raw) > MAX_NESTING:
         raise ValidationError([_too_deep(raw)])
     try:
         value = orjson.loads(raw)

@@ -13,7 +13,7 @@ _STRING = re.compile(rb'"[^"]*+"?')
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 
 
-def nesting(text: bytes) -> int:
+def nesting_depth(text: bytes) -> int:
     """Return the number of levels of arrays and objects in a text, which need not be valid JSON.
 
     Brackets in strings do not count. All loops run in C, so a megabyte takes little time. Callers can avoid most calls

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import to_builtins
 from orjson import OPT_UTC_Z, dumps
@@ -16,6 +16,7 @@ TEXT_TYPE = "text/plain; charset=utf-8"
 _LENGTHS = [(b"content-length", str(length).encode()) for length in range(4096)]
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_COOKIE_TEXT = re.compile(r"[!#-+\--:<-\[\]-~]*")  # cookie-octet of RFC 6265, section 4.1.1
 _BAD_VALUE = re.compile(r"[\r\n\0]")
 
 
@@ -70,6 +71,41 @@ class Response:
                 self.raw_headers = [other for other in self.raw_headers if other[0] != b"content-type"]
             self.names_connection |= pair[0] == b"connection"
             self.raw_headers.append(pair)
+
+    def set_cookie(
+        self,
+        name: str,
+        value: str,
+        *,
+        max_age: int | None = None,
+        path: str = "/",
+        domain: str | None = None,
+        secure: bool = True,
+        http_only: bool = True,
+        same_site: Literal["lax", "strict", "none"] = "lax",
+    ) -> None:
+        """Add a cookie (RFC 6265). A browser keeps it for `max_age` seconds; without that, until it is closed.
+
+        By default scripts cannot read it, and it is sent over TLS only. Raises `ValueError` for a name, value, path or
+        domain that a cookie cannot have, and for `same_site="none"` without `secure`.
+        """
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} cannot be the name of a cookie.")
+        for text in (value, path, domain or ""):
+            if not _COOKIE_TEXT.fullmatch(text):
+                raise ValueError(f"The cookie {name} cannot have characters such as ; , or spaces: encode them.")
+        if same_site == "none" and not secure:
+            raise ValueError(f"Browsers refuse the cookie {name}: same_site='none' needs secure.")
+        parts = [f"{name}={value}", f"Path={path}", f"SameSite={same_site.capitalize()}"]
+        parts += [f"Max-Age={max_age}"] if max_age is not None else []
+        parts += [f"Domain={domain}"] if domain else []
+        parts += ["Secure"] if secure else []
+        parts += ["HttpOnly"] if http_only else []
+        self.raw_headers.append((b"set-cookie", "; ".join(parts).encode()))
+
+    def delete_cookie(self, name: str, *, path: str = "/", domain: str | None = None) -> None:
+        """Let the browser delete a cookie. `path` and `domain` must be those with which it was set."""
+        self.set_cookie(name, "", max_age=0, path=path, domain=domain)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.status}>"

@@ -16,6 +16,7 @@ ResponseDoc = str | tuple[str, Model | str]
 bodies, the content type."""
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY"))
+"""The methods of HTTP that metrics and logs name. All others are `OTHER_METHOD` there."""
 
 
 class RouteConflict(ValueError):
@@ -40,7 +41,7 @@ class Route:
     summary: str | None = None
     body: Model | None = None
     query: Model | None = None
-    response: Model | None = None
+    response: Any = None
     status: int = 200
     responses: Mapping[int, ResponseDoc] | None = None
     tags: tuple[str, ...] = ()

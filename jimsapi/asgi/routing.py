@@ -10,12 +10,13 @@ from urllib.parse import unquote
 from uuid import UUID
 
 from .connection import Request, local_path
-from .response import Response
+from .limits import limited
 from .route import Match, Model, Parameter, ResponseDoc, Reword, Route, RouteConflict
 from .types import Scope
 from .websocket import WebSocket
 
-Handler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Request], Awaitable[Any]]
+"""Returns a `Response`, or a value that `as_response` converts to one."""
 AnyHandler = TypeVar("AnyHandler", bound=Handler)
 WebSocketHandler = Callable[[WebSocket], Awaitable[None]]
 AnyWebSocketHandler = TypeVar("AnyWebSocketHandler", bound=WebSocketHandler)
@@ -141,7 +142,8 @@ class RouteTable:
 class Router:
     """A group of routes, which an app or another router can include under a prefix.
 
-    A handler is `async def handler(request) -> Response`. Its docstring becomes the route's description. A segment of a
+    A handler is `async def handler(request)`. It returns a `Response`, or what becomes a JSON response: a
+    `msgspec.Struct`, a dict or a list. Its docstring becomes the route's description. A segment of a
     path may be a parameter: `{id}` (text), `{id:uuid}` (dashed or 32 hexadecimal digits), `{n:int}` (64 bits), and as
     the last segment `{rest:path}` (the rest of the path with its slashes). If several routes with the method match,
     literal segments take precedence, then UUIDs, integers, text and `path`.
@@ -167,11 +169,13 @@ class Router:
         summary: str | None = None,
         body: Model | None = None,
         query: Model | None = None,
-        response: Model | None = None,
+        response: Any = None,
         status: int = 200,
         responses: Mapping[int, ResponseDoc] | None = None,
         tags: Sequence[str] = (),
         reword: Reword | None = None,
+        max_body: int | None = None,
+        time_limit: float | None = None,
     ) -> Callable[[AnyHandler], AnyHandler]:
         """Declare the decorated handler for `methods` of `path`.
 
@@ -180,12 +184,16 @@ class Router:
         - `scope`: the scope that `admit` may require of the caller.
         - `reword`: for other protocols, converts the response `{"detail": …}` to an error to the response that is sent.
           This covers errors of the handler, of `admit`, and unexpected ones.
+        - `max_body`: the limit for the body, in bytes, instead of the app's.
+        - `time_limit`: seconds after which the handler is cancelled and the client gets 504. The time in which a
+          streamed response is sent does not count.
+        - `status`: the status of the successful response, if the handler does not return a `Response`.
 
         All other arguments are for the OpenAPI document:
 
         - `name` (default: the handler's name) and `summary` (default: the first line of its docstring).
-        - `body`, `query`, `response`: the `msgspec.Struct`s of the body, the query and the successful response.
-        - `status`: the status of the successful response.
+        - `body`, `query`: the `msgspec.Struct`s of the body and the query.
+        - `response`: the type of the successful response, such as a `msgspec.Struct` or a `list` of one.
         - `responses`: more responses, as `{status: description}`, `{status: (description, Struct)}` or, if the body is
           not JSON, `{status: (description, content type)}`. A description alone keeps the content that is already known
           for that status.
@@ -199,7 +207,7 @@ class Router:
                 Route(
                     path=path,
                     methods=tuple(method.upper() for method in methods),
-                    handler=handler,
+                    handler=limited(handler, max_body, time_limit),
                     public=public,
                     probe=probe,
                     scope=scope,

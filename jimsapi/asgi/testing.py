@@ -1,6 +1,6 @@
 """A client for tests. It calls an app in the same process, and runs the app's lifespan."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
@@ -27,8 +27,14 @@ class TestClient(httpx.AsyncClient):
     raised by the call, unless `raise_app_exceptions=False`. Entering the client raises `RuntimeError` if the app's
     start fails, and leaving it if the app's shutdown fails.
 
-    Responses are returned whole, also streams. To test how a stream arrives, run the app on a server. WebSockets send
-    and receive as usual:
+    `get`, `post` and the like return a response whole. `stream` returns the parts as the app sends them, also of an
+    endless response; leaving the context disconnects the client:
+
+        async with client.stream("GET", "/ticks") as answer:
+            async for part in answer.aiter_raw():
+                break
+
+    WebSockets send and receive as usual:
 
         async with client.websocket("/echo") as ws:
             await ws.send_text("hello")
@@ -47,19 +53,17 @@ class TestClient(httpx.AsyncClient):
         headers: Mapping[str, str] | None = None,
         **options: Any,
     ) -> None:
-        transport = httpx.ASGITransport(
-            app=app,
-            raise_app_exceptions=raise_app_exceptions,
-            root_path=root_path,
-        )
+        transport = _Transport(app, raise_app_exceptions, root_path)
         super().__init__(transport=transport, base_url=base_url, headers=headers, **options)
         self._lifespan = _LifespanRunner(app)
+        self._requests = transport
         self._app = app
         self._root_path = root_path
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
         await self._lifespan.start()
+        await self._requests.start()
         return self
 
     async def __aexit__(
@@ -71,7 +75,10 @@ class TestClient(httpx.AsyncClient):
         try:
             await super().__aexit__(exc_type, exc_value, traceback)
         finally:
-            await self._lifespan.stop()
+            try:
+                await self._requests.stop()
+            finally:
+                await self._lifespan.stop()
 
     @asynccontextmanager
     async def websocket(
@@ -102,6 +109,141 @@ class TestClient(httpx.AsyncClient):
             raise failure
         if ws.app_failure is not None:
             raise ws.app_failure
+
+
+class _Transport(httpx.AsyncBaseTransport):
+    """Runs the app for each request in a task of its own, so that its response can be read while it is sent."""
+
+    def __init__(self, app: ASGIApp, raise_app_exceptions: bool, root_path: str) -> None:
+        self._app = app
+        self._raises = raise_app_exceptions
+        self._root_path = root_path
+        self._tasks: TaskGroup | None = None
+        self._open: set[_Exchange] = set()
+
+    async def start(self) -> None:
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+
+    async def stop(self) -> None:
+        """Disconnect the clients of responses that are still open, and wait until the app has ended them."""
+        for exchange in list(self._open):
+            await exchange.leave()
+        if self._tasks is not None:
+            tasks, self._tasks = self._tasks, None
+            await tasks.__aexit__(None, None, None)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self._tasks is None:
+            raise RuntimeError("The client is not entered: use it as `async with TestClient(app) as client`.")
+        assert isinstance(request.stream, httpx.AsyncByteStream)
+        scope = _http_scope(request, self._root_path)
+        exchange = _Exchange(self._app, scope, aiter(request.stream), self._raises, self._open.discard)
+        self._open.add(exchange)
+        self._tasks.start_soon(exchange.run)
+        try:
+            return await exchange.response()
+        except BaseException:
+            await exchange.leave()
+            raise
+
+
+class _Exchange(httpx.AsyncByteStream):
+    """One request and its response, whose parts an iteration returns as the app sends them."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        scope: Scope,
+        body: AsyncIterator[bytes],
+        raises: bool,
+        on_end: Callable[["_Exchange"], None],
+    ) -> None:
+        self._app = app
+        self._scope = scope
+        self._body = body
+        self._raises = raises
+        self._on_end = on_end
+        self._request_complete = False
+        self._response_complete = False
+        self._start: Message | None = None
+        self._started, self._left, self._ended = anyio.Event(), anyio.Event(), anyio.Event()
+        self._cancellation = anyio.CancelScope()
+        self._failure: BaseException | None = None
+        # Without a buffer: the app waits until the client reads, as it does for a slow client.
+        self._to_client, self._parts = anyio.create_memory_object_stream[bytes](0)
+
+    async def run(self) -> None:
+        """Run the app, as a server does."""
+        try:
+            with self._cancellation:
+                await self._app(self._scope, self._receive, self._send)
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException as error:
+            self._failure = error
+        finally:
+            self._to_client.close()
+            self._ended.set()
+            self._started.set()
+            self._left.set()
+            self._on_end(self)
+
+    async def response(self) -> httpx.Response:
+        """Wait until the app begins its response. Raises what the app raises before that."""
+        await self._started.wait()
+        if self._start is None:
+            if self._failure is not None and self._raises:
+                raise self._failure
+            if self._failure is None:
+                raise RuntimeError("The app ended without a response.")
+            return httpx.Response(500)
+        return httpx.Response(self._start["status"], headers=self._start.get("headers", []), stream=self)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for part in self._parts:
+            yield part
+        await self._ended.wait()
+        if self._failure is not None and self._raises:
+            raise self._failure
+        if not self._response_complete and self._failure is None:
+            raise RuntimeError("The app ended before its response was complete.")
+
+    async def aclose(self) -> None:
+        await self.leave()
+
+    async def leave(self) -> None:
+        """Disconnect the client, and wait until the app has ended. An app that does not end is cancelled."""
+        self._left.set()
+        self._parts.close()
+        with anyio.move_on_after(LEAVE_WITHIN, shield=True):
+            await self._ended.wait()
+        self._cancellation.cancel()
+
+    async def _receive(self) -> Message:
+        if self._request_complete:
+            await self._left.wait()
+            return {"type": "http.disconnect"}
+        try:
+            part = await anext(self._body)
+        except StopAsyncIteration:
+            self._request_complete = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        return {"type": "http.request", "body": part, "more_body": True}
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._start = message
+            self._started.set()
+            return
+        part = b"" if self._scope["method"] == "HEAD" else message.get("body", b"")
+        if part:
+            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # the client has left
+                await self._to_client.send(bytes(part))
+        if not message.get("more_body"):
+            self._response_complete = True
+            self._to_client.close()
+            self._left.set()
 
 
 class HandshakeRefused(Exception):
@@ -200,6 +342,26 @@ class ClientWebSocket:
             raise HandshakeRefused(httpx.Response(403))
         self.subprotocol = answer.get("subprotocol")
         self.headers = httpx.Headers(answer.get("headers") or [])
+
+
+def _http_scope(request: httpx.Request, root_path: str) -> Scope:
+    """Return the scope that a server would create for this request."""
+    url = request.url
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": request.method,
+        "scheme": url.scheme,
+        "path": url.path,
+        "raw_path": url.raw_path.partition(b"?")[0],
+        "query_string": url.query,
+        "root_path": root_path,
+        "headers": [(name.lower(), value) for name, value in request.headers.raw],
+        "client": ("127.0.0.1", 123),
+        "server": (url.host, url.port),
+        "state": {},
+    }
 
 
 def _websocket_scope(request: httpx.Request, root_path: str, subprotocols: Sequence[str]) -> Scope:

@@ -22,6 +22,7 @@ from anyio.lowlevel import checkpoint
 
 from .body import decode_json
 from .connection import MAX_BODY, Connection
+from .cors import DEFAULT_PORTS, scheme_and_host
 from .errors import HTTPError, ValidationError, WebSocketDisconnected
 from .extension import ServerConnection, connection_of, websocket_of
 from .response import Response, header
@@ -38,7 +39,6 @@ FIRST_FRAME_BYTES = 16_384
 _BEARER = "bearer."
 _ENCODED_BEARER = "base64url.bearer."
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
-_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _OVER_TLS = ("wss", "https")  # granian uses "https"
 
 # Close codes (RFC 6455, 7.4.1, and IANA's registry) for the statuses of errors after the handshake is accepted.
@@ -370,21 +370,15 @@ def same_origin(ws: WebSocket, allowed: Collection[str]) -> bool:
         return True
     if len(origins) > 1:
         return False
-    scheme, host = _scheme_and_host(origins[0])
-    if (scheme, host) in map(_scheme_and_host, allowed):
+    scheme, host = scheme_and_host(origins[0])
+    if (scheme, host) in map(scheme_and_host, allowed):
         return True
-    if not host or scheme not in _DEFAULT_PORTS:
+    if not host or scheme not in DEFAULT_PORTS:
         return False
     if scheme == "http" and ws.scope.get("scheme") in _OVER_TLS:  # an attacker on the network can forge such a page
         return False
     requested_host = ws.headers.get("host") or ""
-    return host == _scheme_and_host(f"{scheme}://{requested_host}")[1]
-
-
-def _scheme_and_host(origin: str) -> tuple[str, str]:
-    """Return the scheme and the host of an origin. The host includes the port unless it is the scheme's default."""
-    scheme, _, host = origin.lower().rstrip("/").partition("://")
-    return scheme, host.removesuffix(_DEFAULT_PORTS.get(scheme, ""))
+    return host == scheme_and_host(f"{scheme}://{requested_host}")[1]
 
 
 def _is_credential(subprotocol: str) -> bool:

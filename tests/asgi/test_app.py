@@ -240,10 +240,10 @@ async def test_a_handler_that_returns_no_response_is_a_500_that_names_it(caplog:
 
     @app.get("/")
     async def handler(request: Request) -> Any:
-        return {"not": "a response"}
+        return "not a response"
 
     assert (await ask(app, "/")).status == 500
-    assert "returned dict, not a Response" in caplog.text
+    assert "returned str, not a Response" in caplog.text
 
 
 async def test_an_error_after_the_start_is_logged_and_raised_so_that_the_server_cuts(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jimsapi.asgi.nesting import nesting
+from jimsapi.asgi.nesting import nesting_depth
 
 TEXTS = st.text('[]{}"\\,: a\n', max_size=6)
 VALUES = st.recursive(
@@ -25,7 +25,7 @@ def levels(value: Any) -> int:
 
 @given(VALUES, st.sampled_from([0, orjson.OPT_INDENT_2]))
 def test_the_text_of_a_value_nests_as_the_value(value: Any, option: int) -> None:
-    assert nesting(orjson.dumps(value, option=option)) == levels(value)
+    assert nesting_depth(orjson.dumps(value, option=option)) == levels(value)
 
 
 @pytest.mark.parametrize(
@@ -42,4 +42,4 @@ def test_the_text_of_a_value_nests_as_the_value(value: Any, option: int) -> None
     ],
 )
 def test_a_text_that_is_no_json_is_counted_too(text: bytes, expected: int) -> None:
-    assert nesting(text) == expected
+    assert nesting_depth(text) == expected

@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 
 import anyio
 import pytest
 
-from jimsapi.asgi import App, Request, Response, WebSocket, WebSocketDisconnected, testing
+from jimsapi.asgi import App, Request, Response, StreamingResponse, WebSocket, WebSocketDisconnected, testing
 from jimsapi.asgi.testing import HandshakeRefused, TestClient
 from jimsapi.asgi.types import Receive, Scope, Send
 
@@ -176,3 +177,95 @@ async def test_the_block_s_own_error_comes_out_and_the_lifespan_is_left() -> Non
         async with TestClient(App(lifespan=lifespan)):
             raise ZeroDivisionError
     assert log == ["down"]
+
+
+def ticking(log: list[str]) -> App:
+    app = App()
+
+    @app.get("/ticks")
+    async def ticks(request: Request) -> Response:
+        async def forever() -> AsyncIterator[bytes]:
+            try:
+                for number in count():
+                    log.append(f"tick {number}")
+                    yield b"%d;" % number
+            finally:
+                log.append("stopped")
+
+        return StreamingResponse(forever())
+
+    @app.get("/breaks")
+    async def breaks(request: Request) -> Response:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"one"
+            raise LookupError("no more pieces")
+
+        return StreamingResponse(pieces())
+
+    @app.post("/echo")
+    async def echo(request: Request) -> Response:
+        return Response(await request.body())
+
+    return app
+
+
+async def test_a_stream_without_end_is_read_as_it_comes_and_left_in_the_middle() -> None:
+    log: list[str] = []
+    async with TestClient(ticking(log)) as client:
+        async with client.stream("GET", "/ticks") as answer:
+            parts = []
+            async for part in answer.aiter_raw():
+                parts.append(part)
+                if len(parts) == 3:
+                    break
+            assert parts == [b"0;", b"1;", b"2;"]
+            assert "stopped" not in log
+            assert (await client.post("/echo", content=b"beside")).content == b"beside"
+        assert log[-1] == "stopped"
+        assert len(log) < 20, "the app went on although nobody read"
+
+
+async def test_leaving_the_client_ends_a_stream_that_nobody_closed() -> None:
+    log: list[str] = []
+    async with TestClient(ticking(log)) as client:
+        answer = await client.send(client.build_request("GET", "/ticks"), stream=True)
+        assert answer.status_code == 200
+    assert log[-1] == "stopped"
+
+
+async def test_an_error_in_the_middle_of_a_stream_is_raised_where_it_is_read() -> None:
+    async with TestClient(ticking([])) as client:
+        with pytest.raises(LookupError, match="no more pieces"):
+            await client.get("/breaks")
+        async with client.stream("GET", "/breaks") as answer:
+            parts = answer.aiter_raw()
+            assert await anext(parts) == b"one"
+            with pytest.raises(LookupError, match="no more pieces"):
+                await anext(parts)
+
+
+async def test_an_app_that_does_not_end_after_its_client_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(testing, "LEAVE_WITHIN", 0.05)
+    ended = anyio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            return
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+            await anyio.sleep_forever()
+        finally:
+            ended.set()
+
+    async with TestClient(app) as client, client.stream("GET", "/") as answer:
+        assert await anext(answer.aiter_raw()) == b"x"
+    assert ended.is_set()
+
+
+async def test_a_client_that_is_not_entered_says_how_to_use_it() -> None:
+    with pytest.raises(RuntimeError, match="async with TestClient"):
+        await TestClient(App()).get("/")

@@ -1,0 +1,93 @@
+"""Pages of other origins: which may read answers, and how their browsers are told."""
+
+import pytest
+
+from jimsapi.asgi import App, Cors, HTTPError, JSONResponse, Request, Response, Route
+from jimsapi.asgi.testing import TestClient
+
+pytestmark = pytest.mark.anyio
+
+SHOP = "https://shop.example"
+EVIL = "https://evil.example"
+
+
+async def refuse(request: Request, route: Route) -> object:
+    raise HTTPError(401, "Unauthorized")
+
+
+def shop(*origins: str) -> App:
+    app = App(cors=Cors(origins, ("x-run-id", "retry-after")) if origins else None, admit=refuse)
+
+    @app.get("/things", public=True)
+    async def things(request: Request) -> Response:
+        return JSONResponse([1], headers={"x-run-id": "r"})
+
+    @app.post("/things")
+    async def make(request: Request) -> Response:
+        return JSONResponse([2])
+
+    return app
+
+
+@pytest.mark.parametrize("origin", [SHOP, "https://SHOP.example", "https://shop.example:443"])
+async def test_an_allowed_origin_reads_the_answer_and_the_exposed_headers(origin: str) -> None:
+    async with TestClient(shop(SHOP)) as client:
+        answer = await client.get("/things", headers={"origin": origin})
+    assert answer.headers["access-control-allow-origin"] == origin
+    assert answer.headers["access-control-expose-headers"] == "x-run-id, retry-after"
+    assert answer.headers["vary"] == "origin"
+    assert "access-control-allow-credentials" not in answer.headers
+
+
+@pytest.mark.parametrize("origin", [EVIL, "http://shop.example", "https://shop.example.evil.example", "null", ""])
+async def test_another_origin_reads_nothing(origin: str) -> None:
+    async with TestClient(shop(SHOP)) as client:
+        answer = await client.get("/things", headers={"origin": origin})
+    assert answer.status_code == 200
+    assert "access-control-allow-origin" not in answer.headers
+    assert answer.headers["vary"] == "origin"
+
+
+async def test_errors_are_readable_too() -> None:
+    async with TestClient(shop(SHOP)) as client:
+        refused = await client.post("/things", headers={"origin": SHOP})
+        missing = await client.get("/nowhere", headers={"origin": SHOP})
+    assert [refused.status_code, missing.status_code] == [401, 404]
+    for answer in (refused, missing):
+        assert answer.headers["access-control-allow-origin"] == SHOP
+
+
+async def test_a_preflight_request_needs_no_credentials_and_allows_what_the_route_has() -> None:
+    asked = {
+        "origin": SHOP,
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization, content-type",
+    }
+    async with TestClient(shop(SHOP)) as client:
+        answer = await client.options("/things", headers=asked)
+        of_evil = await client.options("/things", headers={**asked, "origin": EVIL})
+        plain = await client.options("/things", headers={"origin": SHOP})
+    assert answer.status_code == 204
+    assert answer.headers["access-control-allow-origin"] == SHOP
+    assert answer.headers["access-control-allow-methods"] == "GET, HEAD, OPTIONS, POST"
+    assert answer.headers["access-control-allow-headers"] == "authorization, content-type"
+    assert answer.headers["access-control-max-age"] == "600"
+    assert "access-control-allow-methods" not in of_evil.headers
+    assert plain.headers["allow"] == "GET, HEAD, OPTIONS, POST"
+
+
+async def test_every_origin_may_read_what_is_open_to_all() -> None:
+    async with TestClient(shop("*")) as client:
+        answer = await client.get("/things", headers={"origin": EVIL})
+        without = await client.get("/things")
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert "vary" not in answer.headers
+    assert "access-control-allow-origin" not in without.headers
+
+
+async def test_without_it_no_answer_has_a_header_for_other_origins() -> None:
+    async with TestClient(shop()) as client:
+        answer = await client.get("/things", headers={"origin": SHOP})
+        preflight = await client.options("/things", headers={"origin": SHOP, "access-control-request-method": "POST"})
+    for headers in (answer.headers, preflight.headers):
+        assert not [name for name in headers if name.startswith("access-control") or name == "vary"]
