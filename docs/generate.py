@@ -1,7 +1,7 @@
 """Writes what is generated of the documentation: `python -m docs.generate`.
 
 docs/reference.md is the page of every option, from the option classes; docs/who-may-enter.md has a table that tests
-hold; docs/house.svg is a picture of the packages.
+hold; docs/house.svg is a picture of the packages; docs/names.md is the page of every public name.
 """
 
 import runpy
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from docs.house import PICTURE, picture
+from docs.names import PAGE, page
 from jimsapi.cli.options import all_options
 from jimsapi.plugins.options import Options, OptionSpec, specs
 from jimsapi.plugins.secrets import Secret
@@ -121,3 +122,4 @@ if __name__ == "__main__":
     REFERENCE.write_text(reference(), encoding="utf-8")
     WHO_MAY_ENTER.write_text(who_may_enter(), encoding="utf-8")
     PICTURE.write_text(picture(), encoding="utf-8")
+    PAGE.write_text(page(), encoding="utf-8")

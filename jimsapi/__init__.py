@@ -1,22 +1,27 @@
 """Put a conversational pipeline behind HTTP."""
 
-from jimsapi.api.app import create_api
-from jimsapi.asgi.app import App
-from jimsapi.asgi.connection import Connection, Request
-from jimsapi.asgi.errors import HTTPError, WebSocketDisconnected
-from jimsapi.asgi.response import JSONResponse, Response
-from jimsapi.asgi.routing import Router
-from jimsapi.asgi.websocket import WebSocket
-from jimsapi.plugins.hooks import hookimpl
-from jimsapi.plugins.options import Options, option
-from jimsapi.plugins.protocols import AccessDenied, AuthUnavailable, InvalidCredentials
-from jimsapi.plugins.secrets import Secret
-from jimsapi.runs.identity import Identity
-from jimsapi.runs.inbound import Inbound
-from jimsapi.runs.pipeline import JimsApp
-from jimsapi.threads.context import StatusEvent, ThreadContext
-from jimsapi.threads.event import Event
-from jimsapi.threads.run import ByExternalId, ById, Latest, New
+from typing import TYPE_CHECKING
+
+from jimsapi.exports import lazy_attributes
+
+if TYPE_CHECKING:
+    from jimsapi.api.app import create_api
+    from jimsapi.asgi.app import App
+    from jimsapi.asgi.connection import Connection, Request
+    from jimsapi.asgi.errors import HTTPError, WebSocketDisconnected
+    from jimsapi.asgi.response import JSONResponse, Response
+    from jimsapi.asgi.routing import Router
+    from jimsapi.asgi.websocket import WebSocket
+    from jimsapi.plugins.hooks import hookimpl
+    from jimsapi.plugins.options import Options, option
+    from jimsapi.plugins.protocols import AccessDenied, AuthUnavailable, InvalidCredentials
+    from jimsapi.plugins.secrets import Secret
+    from jimsapi.runs.identity import Identity
+    from jimsapi.runs.inbound import Inbound
+    from jimsapi.runs.pipeline import JimsApp
+    from jimsapi.threads.context import StatusEvent, ThreadContext
+    from jimsapi.threads.event import Event
+    from jimsapi.threads.run import ByExternalId, ById, Latest, New
 
 __all__ = [
     "AccessDenied",
@@ -47,3 +52,26 @@ __all__ = [
     "hookimpl",
     "option",
 ]
+
+__getattr__ = lazy_attributes(
+    __name__,
+    {
+        "jimsapi.api.app": ("create_api",),
+        "jimsapi.asgi.app": ("App",),
+        "jimsapi.asgi.connection": ("Connection", "Request"),
+        "jimsapi.asgi.errors": ("HTTPError", "WebSocketDisconnected"),
+        "jimsapi.asgi.response": ("JSONResponse", "Response"),
+        "jimsapi.asgi.routing": ("Router",),
+        "jimsapi.asgi.websocket": ("WebSocket",),
+        "jimsapi.plugins.hooks": ("hookimpl",),
+        "jimsapi.plugins.options": ("Options", "option"),
+        "jimsapi.plugins.protocols": ("AccessDenied", "AuthUnavailable", "InvalidCredentials"),
+        "jimsapi.plugins.secrets": ("Secret",),
+        "jimsapi.runs.identity": ("Identity",),
+        "jimsapi.runs.inbound": ("Inbound",),
+        "jimsapi.runs.pipeline": ("JimsApp",),
+        "jimsapi.threads.context": ("StatusEvent", "ThreadContext"),
+        "jimsapi.threads.event": ("Event",),
+        "jimsapi.threads.run": ("ByExternalId", "ById", "Latest", "New"),
+    },
+)

@@ -1,42 +1,22 @@
-"""First-party plugins import public names only. `private_imports.txt` lists the exceptions, and may only shrink."""
+"""First-party plugins import public names only, and every public name is documented."""
 
 import ast
+import importlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from docs.house import PACKAGE, ROOT
-
-PUBLIC = (
-    "jimsapi",
-    "jimsapi.asgi",
-    "jimsapi.threads",
-    "jimsapi.runs",
-    "jimsapi.plugins",
-    "jimsapi.wire",
-    "jimsapi.testing",
-    "jimsapi.client",
-)
-"""Packages whose `__all__` lists public names. A package without `__all__` has none."""
-
-EXCEPTIONS = Path(__file__).with_name("private_imports.txt")
-"""A line for each: the file, the module that it imports from, and the name."""
+from docs.names import PAGE, PUBLIC, described, page, public_names
 
 
 def plugin_files() -> list[Path]:
     """The code of every plugin in this repository, without its tests."""
     plugins = [path for path in ROOT.glob("plugins/*/*/**/*.py") if path.parts[len(ROOT.parts) + 2] != "tests"]
     return sorted([*plugins, *PACKAGE.glob("builtin/**/*.py")])
-
-
-def public_names(package: str) -> set[str]:
-    """What the `__all__` of a package lists."""
-    text = ROOT.joinpath(*package.split("."), "__init__.py").read_text(encoding="utf-8")
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            return set(ast.literal_eval(node.value))
-    return set()
 
 
 def names_imported(code: str) -> Iterator[tuple[str, str]]:
@@ -56,7 +36,7 @@ def names_imported(code: str) -> Iterator[tuple[str, str]]:
 
 
 def private_imports() -> set[str]:
-    """What plugins import that is not public, in the form of the list."""
+    """What plugins import that is not public: file, module and name."""
     public = {(package, name) for package in PUBLIC for name in public_names(package)}
     return {
         f"{path.relative_to(ROOT)} {module} {name}"
@@ -72,10 +52,26 @@ def is_own(path: Path, module: str) -> bool:
 
 
 def test_plugins_import_public_names_only() -> None:
-    listed = set(EXCEPTIONS.read_text(encoding="utf-8").splitlines())
-    found = private_imports()
-    assert found - listed == set(), "import these from a package whose `__all__` lists them"
-    assert listed - found == set(), f"nothing needs these any more: remove them from {EXCEPTIONS.name}"
+    assert private_imports() == set(), "import these from a package whose `__all__` lists them"
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_every_public_name_is_there_and_is_described(package: str) -> None:
+    module = importlib.import_module(package)
+    assert [name for name in public_names(package) if not hasattr(module, name)] == []
+    assert [name for name, text in described(package) if not text] == []
+
+
+def test_the_page_of_names_is_current() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run `make docs`"
+
+
+def test_the_microframework_loads_nothing_else_of_ours_and_no_library_of_the_chat() -> None:
+    code = "import sys, jimsapi.asgi; print(*sys.modules, sep='\\n')"
+    loaded = set(subprocess.check_output([sys.executable, "-c", code], text=True, cwd=ROOT).split())
+    ours = {name for name in loaded if name.startswith("jimsapi.") and not name.startswith("jimsapi.asgi")}
+    assert ours == {"jimsapi.exports"}
+    assert not loaded & {"sqlite3", "prometheus_client", "pluggy", "click", "httpx", "uvicorn"}
 
 
 @pytest.mark.parametrize(

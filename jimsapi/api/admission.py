@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import NoReturn
 
@@ -19,8 +20,8 @@ from jimsapi.plugins.protocols import (
 )
 from jimsapi.runs.errors import ScopeMissing, ServerDraining
 from jimsapi.runs.identity import PUBLIC, Admission, Identity
-from jimsapi.runs.observers import notify
-from jimsapi.runs.plugin_exits import PLUGIN_EXITS, own_task_is_cancelled
+from jimsapi.runs.observers import Observers
+from jimsapi.runs.plugin_code import PLUGIN_EXITS, own_task_is_cancelled, raised_at
 from jimsapi.runs.service import RunService
 
 logger = logging.getLogger("jimsapi.auth")
@@ -39,7 +40,7 @@ class Gate:
     """
 
     def __init__(
-        self, providers: Sequence[Built], service: RunService, on_admission: Sequence[Callable[[AdmissionRecord], None]]
+        self, providers: Sequence[Built], service: RunService, on_admission: Observers[AdmissionRecord]
     ) -> None:
         self._providers = [_Provider(built) for built in providers]
         self._notes = {provider.name: provider.notes for provider in self._providers}
@@ -87,12 +88,11 @@ class Gate:
                     raise
                 unavailable = True
                 outcome = "unavailable"
-                # Do not log the text: an unexpected error may quote the credentials.
-                provider.log_fault(logging.ERROR, f"failed with {type(error).__name__}")
+                provider.log_failure(error)
             else:
                 if isinstance(identity, Identity):
                     if self._on_admission:
-                        notify(self._on_admission, provider.admitted)
+                        self._on_admission.notify(provider.admitted)
                     return provider.admission(identity)
                 outcome = "passed"
                 if identity is not None:
@@ -123,7 +123,7 @@ class Gate:
 
     def _record(self, provider: "_Provider", outcome: str) -> None:
         if self._on_admission:
-            notify(self._on_admission, AdmissionRecord(provider.name, outcome))
+            self._on_admission.notify(AdmissionRecord(provider.name, outcome))
 
 
 class _Provider:
@@ -132,6 +132,7 @@ class _Provider:
     __slots__ = (
         "_admission",
         "_entry",
+        "_failed_at",
         "_logged_at",
         "_suppressed",
         "admitted",
@@ -154,6 +155,7 @@ class _Provider:
         )
         self._admission: Admission | None = None
         self._logged_at = -LOG_EVERY
+        self._failed_at: set[str] = set()
         self._suppressed = 0
 
     def admission(self, identity: Identity) -> Admission:
@@ -162,6 +164,18 @@ class _Provider:
         if last is None or last.identity is not identity:
             last = self._admission = Admission(identity, self.name, self._entry.distribution, self._entry.version)
         return last
+
+    def log_failure(self, error: BaseException) -> None:
+        """Log that the provider raised an unexpected error, and at debug level the frames, once for each place.
+
+        The error's text is not logged, since it may quote the credentials.
+        """
+        place = raised_at(error)
+        self.log_fault(logging.ERROR, f"failed with {type(error).__name__}" + (f" at {place}" if place else ""))
+        if place not in self._failed_at:
+            self._failed_at.add(place)
+            frames = "".join(traceback.format_tb(error.__traceback__))
+            logger.debug("auth provider %s raised %s:\n%s", self.name, type(error).__name__, frames)
 
     def log_fault(self, level: int, fault: str) -> None:
         """Log a fault of the provider, at most once in `LOG_EVERY` seconds; count the others."""

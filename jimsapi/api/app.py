@@ -7,7 +7,6 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jimsapi.api.admission import Gate
@@ -19,22 +18,34 @@ from jimsapi.api.stream import stream_routes
 from jimsapi.api.threads import thread_routes
 from jimsapi.api.websocket import websocket_routes
 from jimsapi.asgi.app import App
-from jimsapi.asgi.record import RequestRecord
+from jimsapi.asgi.cors import Cors
+from jimsapi.asgi.record import Observer, RequestRecord
 from jimsapi.asgi.response import ErrorResponse
 from jimsapi.asgi.route import RouteConflict
 from jimsapi.asgi.routing import Router
 from jimsapi.asgi.types import ASGIApp
 from jimsapi.builtin import builtin_plugins
-from jimsapi.plugins.compose import Built, Composer, Composition, Configuration, resolve_settings
+from jimsapi.plugins.compose import (
+    STORE,
+    Built,
+    Composer,
+    Composition,
+    Configuration,
+    call_wrapper,
+    check_requirements,
+    resolve_settings,
+)
 from jimsapi.plugins.core import CoreOptions
+from jimsapi.plugins.discovery import OWN_DISTRIBUTION, plugin_options
 from jimsapi.plugins.errors import PluginError
 from jimsapi.plugins.lifespans import Lifespans
-from jimsapi.plugins.manager import OWN_DISTRIBUTION, PluginManager, one_line
+from jimsapi.plugins.manager import PluginManager
 from jimsapi.plugins.options import Options, Settings
 from jimsapi.plugins.secrets import redact
 from jimsapi.runs.disclosure import Disclosure
 from jimsapi.runs.limits import RunLimits
-from jimsapi.runs.observers import notify
+from jimsapi.runs.observers import Observers
+from jimsapi.runs.pipeline import Pipeline, is_pipeline
 from jimsapi.runs.service import RunService
 from jimsapi.runs.sinks import SinkQueue
 from jimsapi.runs.threads import ThreadService
@@ -49,6 +60,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("jimsapi")
 
 VERSION = importlib.metadata.version(OWN_DISTRIBUTION)
+EXPOSED_HEADERS = (
+    "location", "preference-applied", "ratelimit", "ratelimit-policy", "retry-after", "www-authenticate",
+    "x-request-id", "x-run-id",
+)  # fmt: skip
+"""Response headers that pages of other origins may read, with `--cors-origin`."""
 
 
 class Api(App):
@@ -89,6 +105,7 @@ class Api(App):
         self._on_request = tuple(on_request)
         self._configuration = configuration
         self._watchdog = Watchdog()
+        self._observers: Observers[RequestRecord] = Observers()
         self.refusal = _not_started()
         handle_domain_errors(self)
 
@@ -156,20 +173,28 @@ class Api(App):
         core = composition.settings.get(CoreOptions)
         self.max_body = core.max_body
         self.origins = core.websocket_origin
+        self.cors = Cors(core.cors_origin, EXPOSED_HEADERS) if core.cors_origin else None
         self.admit = Gate(composition.providers, service, composition.observers_of("on_admission"))
         for routes in (probe_routes, chat_routes, stream_routes, run_routes, websocket_routes):
             self.include(routes(service))
         self.include(thread_routes(ThreadService(service)))
         self.docs()
         add_plugin_routes(self, plugins, service, composition.settings)
-        self.on_request.extend((*composition.observers_of("on_request"), *self._on_request))
-        for built in reversed(composition.built["jimsapi_asgi_wrapper"]):
-            if callable(built.value):  # a context manager is not callable; only a start enters it
-                wrap_by_plugin(self, built)
+        self._observers = composition.observers_of("on_request")
+        self.on_request.extend((*self._observers.calls, *self._on_request))
+        for built in composition.wrappers("jimsapi_asgi_wrapper"):
+            wrap_by_plugin(self, built)
         composition.registry.register(ServiceCollector(service))
         composition.registry.register(LoopCollector(self._watchdog))
         if not composition.providers:
             logger.warning("NO AUTHENTICATION IS CONFIGURED: the API is public; set --api-key, or restrict the network")
+
+    def report_observer(self, observer: Observer, error: Exception) -> None:
+        """Log the first failure of an observer, with the name of its plugin."""
+        if observer in self._observers.calls:
+            self._observers.report(observer, error)
+        else:
+            super().report_observer(observer, error)
 
     async def _drain(self, service: RunService) -> None:
         """Drain the service, unless the command has already done so."""
@@ -178,8 +203,8 @@ class Api(App):
 
 
 def configure(options: Sequence[type[Options]], given: Mapping[str, Any]) -> Configuration:
-    """Load the installed plugins, and resolve all options, including `options`. Raises `StartError`."""
-    plugins = PluginManager(builtin_plugins())
+    """Load the selected plugins, and resolve all options, including `options`. Raises `StartError`."""
+    plugins = PluginManager(builtin_plugins(), options=plugin_options(given, os.environ))
     return Configuration(plugins, resolve_settings(plugins, options, given, os.environ))
 
 
@@ -206,8 +231,9 @@ def run_service(composition: Composition) -> RunService:
     disclosure = Disclosure(core.hide_errors, redact)
     commits = composition.observers_of("on_commit")
     if commits:
-        store.on_commit = partial(notify, commits)
-    return RunService(
+        store.on_commit = commits.notify
+    store = wrapped_store(composition)
+    service = RunService(
         app,
         store,
         [built.value for built in composition.built["jimsapi_thread_resolver"]],
@@ -225,7 +251,10 @@ def run_service(composition: Composition) -> RunService:
         on_run=composition.observers_of("on_run"),
         webhooks=build_webhooks(core, store, disclosure),
         disclosure=disclosure,
+        resources=composition.resources,
     )
+    wrap_pipelines(service, composition)
+    return service
 
 
 def build_webhooks(core: CoreOptions, store: ThreadStore, disclosure: Disclosure) -> "Webhooks | None":
@@ -248,25 +277,48 @@ def add_plugin_routes(app: App, plugins: PluginManager, service: RunService, set
         try:
             app.include(router)
         except RouteConflict as conflict:
-            raise PluginError(f"{implementation.entry}: {conflict}; {implementation.entry.way_out}") from conflict
+            raise PluginError(f"{implementation.entry}: {conflict}; {implementation.entry.remedy}") from conflict
 
 
 def wrap_by_plugin(app: App, built: Built) -> None:
     """Put a plugin's wrapper around `app`. Raises `PluginError` if it fails or does not return an ASGI app."""
 
     def wrapper(inner: ASGIApp) -> ASGIApp:
-        try:
-            wrapped: ASGIApp = built.value(inner)
-        except Exception as error:
-            raise plugin_error(f"failed: {one_line(error)}") from error
+        wrapped: ASGIApp = call_wrapper(built, inner)
         if not callable(wrapped):
-            raise plugin_error(f"returned a {type(wrapped).__name__}, which is not an ASGI app")
+            raise _wrong_type(built, wrapped, "an ASGI app")
         return wrapped
 
-    def plugin_error(fault: str) -> PluginError:
-        return PluginError(f"{built.entry}: what {built.hook} built {fault}; {built.entry.way_out}")
-
     app.wrap(wrapper)
+
+
+def wrapped_store(composition: Composition) -> ThreadStore:
+    """Return the store with the wrappers of plugins around it. Raises `PluginError` if one does not return a store."""
+    store: ThreadStore = composition.store.value
+    if not hasattr(store, "accept"):  # a context manager, which `jimsapi check` does not enter
+        return store
+    for built in composition.wrappers("jimsapi_store_wrapper"):
+        store = call_wrapper(built, store)
+        check_requirements(Built(built.entry, STORE, store), f"what {built.hook} built returned a store that")
+    return store
+
+
+def wrap_pipelines(service: RunService, composition: Composition) -> None:
+    """Put the wrappers of plugins around the pipelines. Raises `PluginError` if one does not return a pipeline."""
+    for built in composition.wrappers("jimsapi_pipeline_wrapper"):
+
+        def wrap(pipeline: Pipeline, name: str, built: Built = built) -> Pipeline:
+            wrapped: Pipeline = call_wrapper(built, pipeline, name)
+            if not is_pipeline(wrapped):
+                raise _wrong_type(built, wrapped, "an async pipeline")
+            return wrapped
+
+        service.wrap_pipelines(wrap)
+
+
+def _wrong_type(built: Built, value: object, wanted: str) -> PluginError:
+    text = f"what {built.hook} built returned a {type(value).__name__}, which is not {wanted}"
+    return PluginError(f"{built.entry}: {text}; {built.entry.remedy}")
 
 
 def _not_started() -> ErrorResponse:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import logging
 from collections.abc import Collection, Iterator
 
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
@@ -16,6 +17,8 @@ from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.options import Options, option
 from jimsapi.runs.service import RunService
 from jimsapi.runs.watchdog import Watchdog
+
+logger = logging.getLogger("jimsapi.metrics")
 
 
 class MetricsOptions(Options, prefix="metrics"):
@@ -93,9 +96,17 @@ class CombinedRegistry(CollectorRegistry):
         for family in self._own.collect():
             own_names.add(family.name)
             yield family
-        for family in REGISTRY.collect():
+        for family in _default_metrics():
             if family.name not in own_names:
                 yield family
+
+
+def _default_metrics() -> Iterator[Metric]:
+    """The metrics of the process's default registry, up to a collector of the app that raises."""
+    try:
+        yield from REGISTRY.collect()
+    except Exception:
+        logger.exception("a collector of the process's default registry failed; the metrics after it are left out")
 
 
 class FilteredRegistry(Collector):

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jimsapi.plugins.hooks import hookimpl
-from jimsapi.runs.pipeline import JimsApp, is_pipeline, takes_context
+from jimsapi.plugins import hookimpl
+from jimsapi.runs import JimsApp, is_pipeline, takes_context
 
 
 @hookimpl

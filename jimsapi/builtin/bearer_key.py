@@ -17,15 +17,22 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jimsapi.asgi.connection import Connection
+from jimsapi.asgi import Connection
 from jimsapi.builtin.keys_file import NamedKey, digest_of, parse_keys
 from jimsapi.builtin.watched_file import WatchedFile
-from jimsapi.plugins.errors import StartError
-from jimsapi.plugins.hooks import hookimpl
-from jimsapi.plugins.options import Options, Settings, option
-from jimsapi.plugins.protocols import InvalidCredentials
-from jimsapi.plugins.secrets import Secret, matches_any, secret_lines, secret_text
-from jimsapi.runs.identity import Identity
+from jimsapi.plugins import (
+    InvalidCredentials,
+    Options,
+    Secret,
+    Settings,
+    StartError,
+    hookimpl,
+    matches_any,
+    option,
+    secret_lines,
+    secret_text,
+)
+from jimsapi.runs import Identity
 
 if TYPE_CHECKING:
     import click

@@ -7,11 +7,9 @@ admits no request.
 
 from pathlib import Path
 
-from jimsapi.asgi.connection import Connection
-from jimsapi.plugins.hooks import hookimpl
-from jimsapi.plugins.options import Options, Settings, option
-from jimsapi.plugins.protocols import InvalidCredentials
-from jimsapi.runs.identity import CHAT, Identity
+from jimsapi.asgi import Connection
+from jimsapi.plugins import InvalidCredentials, Options, Settings, hookimpl, option
+from jimsapi.runs import CHAT, Identity
 
 
 class CertificateOptions(Options, prefix="ssl"):

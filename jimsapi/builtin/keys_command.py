@@ -13,7 +13,7 @@ import click
 from msgspec import UNSET
 
 from jimsapi.builtin.keys_file import KeysFile, NamedKey, Scope
-from jimsapi.plugins.errors import StartError
+from jimsapi.plugins import StartError
 
 VARIABLE = "JIMS_KEYS_FILE"
 

@@ -32,10 +32,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from jimsapi.asgi.nesting import nesting
-from jimsapi.plugins.errors import StartError
-from jimsapi.runs.inbound import check_contact_id
-from jimsapi.threads.errors import InputRefused
+from jimsapi.asgi import nesting_depth
+from jimsapi.plugins import StartError
+from jimsapi.runs import check_contact_id
+from jimsapi.threads import InputRefused
 
 VERSION = 1
 
@@ -74,7 +74,7 @@ def parse_keys(data: bytes) -> tuple[NamedKey, ...]:
     """Parse a keys file. Raises `ValueError` for an invalid one; the message does not quote hashes or contacts."""
     try:
         text = data.decode("utf-8-sig")
-        if nesting(data) > MAX_DEPTH:
+        if nesting_depth(data) > MAX_DEPTH:
             raise ValueError("it is not a keys file: it nests too deeply")
         document = json.loads(text, object_pairs_hook=_without_duplicates)
         if isinstance(document, dict) and isinstance(version := document.get("version"), int) and version != VERSION:

@@ -3,8 +3,8 @@
 import logging
 from collections.abc import Sequence
 
-from jimsapi.plugins.hooks import hookimpl
-from jimsapi.threads.event import Event
+from jimsapi.plugins import hookimpl
+from jimsapi.threads import Event
 
 logger = logging.getLogger("jimsapi.events")
 

@@ -7,9 +7,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from jimsapi.plugins.hooks import hookimpl
-from jimsapi.plugins.protocols import AdmissionRecord, CommitRecord, RequestRecord, RunRecord
-from jimsapi.runs.histogram import Histogram
+from jimsapi.plugins import AdmissionRecord, CommitRecord, RequestRecord, RunRecord, hookimpl
+from jimsapi.runs import Histogram
 
 PIPELINE_BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600)
 REQUEST_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60)

@@ -1,8 +1,8 @@
 """The last resolver. It selects the thread that the caller named, else the contact's newest, else a new one."""
 
-from jimsapi.plugins.hooks import hookimpl
-from jimsapi.runs.inbound import Inbound
-from jimsapi.threads.run import ById, Latest, New, Selector
+from jimsapi.plugins import hookimpl
+from jimsapi.runs import Inbound
+from jimsapi.threads import ById, Latest, New, Selector
 
 _LATEST_OR_NEW: tuple[Selector, ...] = (Latest(), New())
 

@@ -3,11 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from jimsapi.plugins.hooks import hookimpl
-from jimsapi.plugins.options import Options, Settings, option
-from jimsapi.plugins.protocols import ThreadStore
-from jimsapi.stores.memory import MemoryStore
-from jimsapi.stores.sqlite import SQLiteStore
+from jimsapi.plugins import Options, Settings, ThreadStore, hookimpl, option
+from jimsapi.stores import MemoryStore, SQLiteStore
 
 _SCHEME = "sqlite:///"
 _POSTGRESQL = ("postgresql:", "postgres:", "postgresql+")

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from jimsapi.plugins.errors import StartError
-from jimsapi.plugins.secrets import read_plain_file
+from jimsapi.plugins import StartError, read_plain_file
 
 logger = logging.getLogger("jimsapi.key")
 

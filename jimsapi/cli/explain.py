@@ -13,6 +13,7 @@ from jimsapi.plugins.compose import Composer, Configuration
 from jimsapi.plugins.lifespans import Lifespans
 from jimsapi.plugins.protocols import AdmissionRecord
 from jimsapi.runs.identity import Admission
+from jimsapi.runs.observers import Observers
 from jimsapi.runs.pipeline import JimsApp
 from jimsapi.threads.context import ThreadContext
 
@@ -40,7 +41,7 @@ async def explain(configuration: Configuration, token: bytes) -> None:
         for number, built in enumerate(providers, 1):
             records: list[AdmissionRecord] = []
             try:
-                admissions.append(await Gate([built], service, [records.append]).admit(connection))
+                admissions.append(await Gate([built], service, Observers([records.append])).admit(connection))
                 outcome = f"admitted, {_describe(admissions[-1])}"
             except HTTPError as error:
                 refusals.append(error)

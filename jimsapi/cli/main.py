@@ -4,7 +4,9 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -19,9 +21,12 @@ from jimsapi.cli.options import COMMAND_OPTIONS, all_options, with_options
 from jimsapi.cli.scaffold import plugin_commands
 from jimsapi.cli.serve import serve
 from jimsapi.plugins.compose import Composer, Configuration, resolve_settings
+from jimsapi.plugins.discovery import PluginOptions, discover, is_selected, plugin_options
 from jimsapi.plugins.errors import PluginError, StartError
-from jimsapi.plugins.manager import PluginManager, discover
+from jimsapi.plugins.manager import PluginManager
+from jimsapi.plugins.options import is_on, specs
 from jimsapi.plugins.secrets import redact
+from jimsapi.plugins.versions import allows
 from jimsapi.threads.errors import StoreUnusable
 
 STRICT, CONNECT = "check_strict", "check_connect"
@@ -37,31 +42,84 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         command_line(arguments).main(arguments, prog_name="jimsapi")
     except (StartError, StoreUnusable) as error:
-        click.echo(f"jimsapi: {redact(str(error))}", err=True)
+        _show([error])
+        if error.__cause__ is not None and ("--verbose" in arguments or is_on(os.environ.get("JIMS_VERBOSE", ""))):
+            click.echo(redact("".join(traceback.format_exception(error.__cause__))), err=True)
         sys.exit(1)
 
 
 def command_line(arguments: Sequence[str]) -> click.Group:
-    """Return the command with the options and subcommands of the installed plugins.
+    """Return the command with the options and subcommands of the plugins that the arguments and variables select.
 
-    `plugins`, `plugin`, `chat` and `--version` do not import plugins, so they work if a plugin is broken. `--help` then
-    shows only the built-in options, and the error.
+    `plugins`, `plugin`, `chat` and `--version` do not import plugins. If a plugin is broken, the commands that need all
+    plugins raise its error. `check` first checks the others, `--help` shows the error, and `keys` works.
+
+    Raises `StartError` if an option names a plugin that is not installed.
     """
     if arguments[:1] in (["plugins"], ["plugin"], ["chat"]) or "--version" in arguments:
-        return _command_line(None)
-    try:
-        return _command_line(PluginManager(builtin_plugins()))
-    except PluginError as error:
-        if "--help" not in arguments:
+        return _command_line(None, [])
+    options = plugin_options(selecting_flags(arguments), os.environ)
+    broken: list[PluginError] = []
+    return _command_line(PluginManager(builtin_plugins(), options=options, broken=broken), broken)
+
+
+def selecting_flags(arguments: Sequence[str]) -> dict[str, list[str]]:
+    """Return the values of the flags that select plugins, by key.
+
+    jimsapi needs them before it knows the other flags, which plugins declare.
+    """
+    found: dict[str, list[str]] = {}
+    for spec in specs(PluginOptions):
+        for position, argument in enumerate(arguments):
+            flag, separator, value = argument.partition("=")
+            if flag == spec.flag and (separator or position + 1 < len(arguments)):
+                found.setdefault(spec.key, []).append(value if separator else arguments[position + 1])
+    return found
+
+
+class _CommandLine(click.Group):
+    """The command. If a plugin is broken, its error is raised for an unknown option or subcommand, which may be its."""
+
+    broken: Sequence[PluginError] = ()
+
+    def make_context(self, *arguments: Any, **fields: Any) -> click.Context:
+        with self._explained():
+            return super().make_context(*arguments, **fields)
+
+    def invoke(self, context: click.Context) -> Any:
+        with self._explained():
+            return super().invoke(context)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (click.NoSuchOption, _NoSuchCommand):
+            if self.broken:
+                raise self.broken[0] from None
             raise
-        return _command_line(None, broken=error)
+
+    def resolve_command(self, context: click.Context, arguments: list[str]) -> Any:
+        try:
+            return super().resolve_command(context, arguments)
+        except click.UsageError as error:
+            raise _NoSuchCommand(error.message, context) from None
 
 
-def _command_line(plugins: PluginManager | None, *, broken: PluginError | None = None) -> click.Group:
-    owned = all_options(plugins)
+class _NoSuchCommand(click.UsageError):
+    """The first argument is not the name of a subcommand."""
+
+
+def _command_line(plugins: PluginManager | None, broken: list[PluginError]) -> click.Group:
+    owned = all_options(plugins, broken)
 
     def configuration(given: Mapping[str, Any]) -> Configuration:
         assert plugins is not None  # the commands without plugins do not call this
+        if broken:
+            raise broken[0]
+        return loaded(plugins, given)
+
+    def loaded(plugins: PluginManager, given: Mapping[str, Any]) -> Configuration:
         return Configuration(plugins, resolve_settings(plugins, COMMAND_OPTIONS, given, os.environ))
 
     @click.pass_context
@@ -72,8 +130,20 @@ def _command_line(plugins: PluginManager | None, *, broken: PluginError | None =
 
     @_merged
     def check_all(given: dict[str, Any]) -> None:
+        assert plugins is not None
         strict, connect = given.pop(STRICT), given.pop(CONNECT)
-        check(configuration(given), strict=bool(strict), connect=bool(connect))
+        try:
+            check(loaded(plugins, given), strict=bool(strict), connect=bool(connect))
+        except (StartError, StoreUnusable):
+            _show(broken)
+            raise
+        _show(broken[1:])
+        if broken:
+            raise broken[0]
+
+    @_merged
+    def list_all(given: dict[str, Any]) -> None:
+        list_plugins(plugin_options(given, os.environ))
 
     @_merged
     def show_document(given: dict[str, Any]) -> None:
@@ -87,13 +157,13 @@ def _command_line(plugins: PluginManager | None, *, broken: PluginError | None =
             raise StartError(f"{token_file.name} is empty: put the token in it")
         asyncio.run(explain(configuration(given), token))
 
-    group = click.Group(
+    group = _CommandLine(
         "jimsapi",
         callback=serve_by_default,
         invoke_without_command=True,
         help="Put a conversational pipeline behind HTTP. Without a subcommand, start the server.",
-        epilog=None if broken is None else f"NOT LOADED: {broken}",
     )
+    group.broken = broken
     group.params.append(
         click.Option(
             ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
@@ -102,7 +172,7 @@ def _command_line(plugins: PluginManager | None, *, broken: PluginError | None =
     add = with_options(owned)
     add(group)
     group.add_command(
-        click.Command("plugins", callback=list_plugins, help="List the installed plugins without importing them.")
+        add(click.Command("plugins", callback=list_all, help="List the installed plugins without importing them."))
     )
     group.add_command(plugin_commands())
     group.add_command(chat_command())
@@ -134,8 +204,17 @@ def _command_line(plugins: PluginManager | None, *, broken: PluginError | None =
     group.add_command(auth)
     if plugins is not None:
         for implementation in plugins.implementations("jimsapi_commands"):
-            implementation(cli=group)
+            try:
+                implementation(cli=group)
+            except PluginError as error:
+                broken.append(error)
+    group.epilog = " ".join(f"NOT LOADED: {error}" for error in broken) or None
     return group
+
+
+def _show(errors: Sequence[StartError | StoreUnusable]) -> None:
+    for error in errors:
+        click.echo(f"jimsapi: {redact(str(error))}", err=True)
 
 
 def _version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -159,11 +238,13 @@ def _merge(context: click.Context, given: Mapping[str, Any]) -> dict[str, Any]:
     return {key: given.get(key) or before.get(key) for key in {*before, *given}}
 
 
-def list_plugins() -> None:
-    """Print the installed plugins in the order in which their hooks are called."""
+def list_plugins(options: PluginOptions) -> None:
+    """Print the installed plugins in the order in which their hooks are called, and which of them are left out."""
     entries = discover()
     for number, entry in enumerate(entries, 1):
-        click.echo(f"{number}. {entry.name}  {entry.distribution} {entry.version}  {entry.value}")
+        requires = "" if allows(entry.requires, VERSION) else f"  (requires jimsapi {entry.requires})"
+        left_out = "" if is_selected(entry, options) else "  (not loaded: --plugins or --without-plugin leaves it out)"
+        click.echo(f"{number}. {entry.name}  {entry.distribution} {entry.version}  {entry.value}{requires}{left_out}")
     if not entries:
         click.echo("No plugins are installed besides the built-in ones.")
     click.echo("Nothing was imported; `jimsapi check` loads the plugins and lists their hooks.")

@@ -11,8 +11,9 @@ from jimsapi.api.metrics import MetricsOptions
 from jimsapi.builtin import builtin_plugins
 from jimsapi.plugins.compose import declared_options
 from jimsapi.plugins.core import FIRST_PARTY_AUTH, FIRST_PARTY_REPORTING, CoreOptions
-from jimsapi.plugins.errors import OptionError
-from jimsapi.plugins.manager import OWN_DISTRIBUTION, PluginManager
+from jimsapi.plugins.discovery import OWN_DISTRIBUTION, PluginOptions
+from jimsapi.plugins.errors import OptionError, PluginError
+from jimsapi.plugins.manager import PluginManager
 from jimsapi.plugins.options import Options, OptionSpec, Owned, option, specs
 
 
@@ -61,12 +62,15 @@ class LogOptions(Options):
 COMMAND_OPTIONS: list[type[Options]] = [ServerOptions, MetricsOptions, LogOptions]
 
 
-def all_options(plugins: PluginManager | None = None) -> list[Owned]:
-    """Return the options of the command, of the core, and of `plugins` (default: the built-in plugins)."""
+def all_options(plugins: PluginManager | None = None, broken: list[PluginError] | None = None) -> list[Owned]:
+    """Return the options of the command, of the core, and of `plugins` (default: the built-in plugins).
+
+    Raises `PluginError` if a plugin declares an invalid option; if `broken` is a list, that gets the error instead.
+    """
     if plugins is None:
         plugins = PluginManager(builtin_plugins(), installed=False)
-    own: list[type[Options]] = [CoreOptions, *COMMAND_OPTIONS]
-    return [*(Owned(cls, OWN_DISTRIBUTION) for cls in own), *declared_options(plugins)]
+    own: list[type[Options]] = [CoreOptions, PluginOptions, *COMMAND_OPTIONS]
+    return [*(Owned(cls, OWN_DISTRIBUTION) for cls in own), *declared_options(plugins, broken)]
 
 
 def with_options(owned: Sequence[Owned]) -> Callable[[click.Command], click.Command]:

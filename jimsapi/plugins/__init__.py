@@ -1,1 +1,88 @@
 """Plugins: the hooks that they implement, the options that they declare, and how a start builds a server from them."""
+
+from typing import TYPE_CHECKING
+
+from jimsapi.exports import lazy_attributes
+
+if TYPE_CHECKING:
+    from jimsapi.plugins.core import CoreOptions
+    from jimsapi.plugins.errors import OptionError, PluginError, StartError
+    from jimsapi.plugins.hooks import hookimpl
+    from jimsapi.plugins.options import Options, Settings, option, specs
+    from jimsapi.plugins.protocols import (
+        AccessDenied,
+        AdmissionRecord,
+        AuthProvider,
+        AuthUnavailable,
+        CommitRecord,
+        EventSink,
+        InvalidCredentials,
+        Observer,
+        RequestRecord,
+        RunRecord,
+        ThreadResolver,
+        ThreadStore,
+    )
+    from jimsapi.plugins.secrets import Secret, matches_any, read_plain_file, redact, secret_lines, secret_text
+
+__all__ = [
+    "AccessDenied",
+    "AdmissionRecord",
+    "AuthProvider",
+    "AuthUnavailable",
+    "CommitRecord",
+    "CoreOptions",
+    "EventSink",
+    "InvalidCredentials",
+    "Observer",
+    "OptionError",
+    "Options",
+    "PluginError",
+    "RequestRecord",
+    "RunRecord",
+    "Secret",
+    "Settings",
+    "StartError",
+    "ThreadResolver",
+    "ThreadStore",
+    "hookimpl",
+    "matches_any",
+    "option",
+    "read_plain_file",
+    "redact",
+    "secret_lines",
+    "secret_text",
+    "specs",
+]
+
+__getattr__ = lazy_attributes(
+    __name__,
+    {
+        "jimsapi.plugins.core": ("CoreOptions",),
+        "jimsapi.plugins.errors": ("OptionError", "PluginError", "StartError"),
+        "jimsapi.plugins.hooks": ("hookimpl",),
+        "jimsapi.plugins.options": ("Options", "Settings", "option", "specs"),
+        "jimsapi.plugins.protocols": (
+            "AccessDenied",
+            "AdmissionRecord",
+            "AuthProvider",
+            "AuthUnavailable",
+            "CommitRecord",
+            "EventSink",
+            "InvalidCredentials",
+            "Observer",
+            "RequestRecord",
+            "RunRecord",
+            "ThreadResolver",
+            "ThreadStore",
+        ),
+        "jimsapi.plugins.secrets": (
+            "Secret",
+            "matches_any",
+            "read_plain_file",
+            "redact",
+            "secret_lines",
+            "secret_text",
+        ),
+    },
+)

@@ -8,19 +8,21 @@ import inspect
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import msgspec
-from prometheus_client import CollectorRegistry
 
 from jimsapi.plugins.core import CoreOptions, missing_reporting_plugins, reject_options_of_missing_plugins
+from jimsapi.plugins.discovery import OWN_DISTRIBUTION, PluginEntry, PluginOptions
 from jimsapi.plugins.errors import PluginError, StartError
 from jimsapi.plugins.hooks import BUILDS
 from jimsapi.plugins.lifespans import Lifespans
-from jimsapi.plugins.manager import OWN_DISTRIBUTION, Implementation, PluginEntry, PluginManager, one_line
+from jimsapi.plugins.manager import Implementation, PluginManager, at, one_line
+from jimsapi.plugins.metrics import MetricsRegistry
 from jimsapi.plugins.options import Options, Owned, Settings, specs
+from jimsapi.runs.observers import Observers
 from jimsapi.runs.pipeline import JimsApp, takes_context
 from jimsapi.threads.errors import StoreUnusable
 
@@ -65,16 +67,23 @@ class Composition(msgspec.Struct, frozen=True):
     app: JimsApp
     store: Built
     built: Mapping[str, tuple[Built, ...]]
-    registry: CollectorRegistry
+    registry: MetricsRegistry
+    resources: Any = None
+    """What the app's `lifespan` yielded, after the composition is entered."""
 
     @property
     def providers(self) -> tuple[Built, ...]:
         """The auth providers, in the order in which they are called."""
         return self.built[PROVIDER]
 
-    def observers_of(self, method: str) -> tuple[Callable[[Any], None], ...]:
+    def wrappers(self, hook: str) -> Sequence[Built]:
+        """The wrappers that a hook built, the innermost first. Context managers that are not entered are left out."""
+        return [built for built in reversed(self.built[hook]) if callable(built.value)]
+
+    def observers_of(self, method: str) -> Observers[Any]:
         """The method of this name of each observer that has one."""
-        return tuple(getattr(one.value, method) for one in self.built["jimsapi_observer"] if hasattr(one.value, method))
+        having = [one for one in self.built["jimsapi_observer"] if hasattr(one.value, method)]
+        return Observers([getattr(one.value, method) for one in having], [str(one.entry) for one in having])
 
 
 def resolve_settings(
@@ -84,10 +93,11 @@ def resolve_settings(
 
     `given` has values by key, from flags or keywords. Raises `StartError` for an invalid option.
     """
-    own: list[type[Options]] = [CoreOptions, *extra]
+    own: list[type[Options]] = [CoreOptions, PluginOptions, *extra]
     owned = [*(Owned(cls, OWN_DISTRIBUTION) for cls in own), *declared_options(plugins)]
     known = frozenset(spec.key for item in owned for spec in specs(item.options))
-    reject_options_of_missing_plugins(known, given, environ)
+    left_out = [entry.distribution for entry in plugins.left_out]
+    reject_options_of_missing_plugins(known, given, environ, left_out)
     return Settings(owned, given, environ)
 
 
@@ -98,19 +108,31 @@ class Configuration(msgspec.Struct, frozen=True):
     settings: Settings
 
 
-def declared_options(plugins: PluginManager) -> list[Owned]:
-    """Return the `Options` classes that the plugins declare. Raises `PluginError` for an invalid one."""
+def declared_options(plugins: PluginManager, broken: list[PluginError] | None = None) -> list[Owned]:
+    """Return the `Options` classes that the plugins declare.
+
+    Raises `PluginError` for an invalid one. If `broken` is a list, it gets the error, and the class is left out.
+    """
     owned = []
     for implementation in plugins.implementations("jimsapi_options"):
-        cls = implementation()
-        if not (isinstance(cls, type) and issubclass(cls, Options)):
-            raise implementation.refusal(f"returned {_type_name(cls)}, which is not an Options class")
         try:
-            specs(cls)
-        except Exception as error:
-            raise implementation.refusal(f"declares an invalid option: {one_line(error)}") from error
-        owned.append(Owned(cls, implementation.entry.distribution))
+            owned.append(_declared_by(implementation))
+        except PluginError as error:
+            if broken is None:
+                raise
+            broken.append(error)
     return owned
+
+
+def _declared_by(implementation: Implementation) -> Owned:
+    cls = implementation()
+    if not (isinstance(cls, type) and issubclass(cls, Options)):
+        raise implementation.refusal(f"returned {_type_name(cls)}, which is not an Options class")
+    try:
+        specs(cls)
+    except Exception as error:
+        raise implementation.refusal(f"declares an invalid option: {one_line(error)}") from error
+    return Owned(cls, implementation.entry.distribution)
 
 
 class Composer:
@@ -143,16 +165,18 @@ class Composer:
             app=jims_app,
             store=self._build_store(jims_app),
             built={hook: self._build_objects(hook) for hook in BUILDS if hook != STORE},
-            registry=CollectorRegistry(),
+            registry=MetricsRegistry(OWN_DISTRIBUTION),
         )
         # jimsapi's own metrics register first. If a plugin uses one of their names, the plugin then gets the error.
         metrics = self._plugins.implementations("jimsapi_metrics")
         for implementation in sorted(metrics, key=lambda one: one.entry.is_third_party):
+            composition.registry.owner = implementation.entry.name
             implementation(registry=composition.registry, settings=self._settings)
+        composition.registry.owner = OWN_DISTRIBUTION
         return composition
 
     async def enter(self, composition: Composition, lifespans: Lifespans, *, store: bool = True) -> Composition:
-        """Enter the async context managers, the store first, and return the composition with the entered objects.
+        """Enter the async context managers, the store first and the app's last. Returns the entered composition.
 
         If `store` is false, the store is not entered.
 
@@ -162,6 +186,7 @@ class Composer:
             composition,
             store=await _enter(composition.store, lifespans) if store else composition.store,
             built={hook: await self._enter_built(composition, hook, lifespans) for hook in composition.built},
+            resources=await _enter_app(composition.app, lifespans),
         )
 
     async def enter_providers(self, composition: Composition, lifespans: Lifespans) -> tuple[Built, ...]:
@@ -273,15 +298,15 @@ def _call_hook(implementation: Implementation, source: str, **arguments: Any) ->
 def _check_built(built: Built) -> Built:
     """Check the object that a hook built. A context manager is checked after it is entered."""
     if not isinstance(built.value, AbstractAsyncContextManager):
-        _check_requirements(built, f"what {built.hook} built, {_type_name(built.value)},")
+        check_requirements(built, f"what {built.hook} built, {_type_name(built.value)},")
     return built
 
 
-def _check_requirements(built: Built, what: str) -> None:
+def check_requirements(built: Built, what: str) -> None:
     """Raise `PluginError` if an object does not meet its hook's requirements. The message begins with `what`."""
 
     def refusal(fault: str) -> PluginError:
-        return PluginError(f"{built.entry}: {what} {fault}; {built.entry.way_out}")
+        return PluginError(f"{built.entry}: {what} {fault}; {built.entry.remedy}")
 
     build = BUILDS[built.hook]
     if isinstance(built.value, type) and not build.may_be_a_class:
@@ -304,8 +329,30 @@ def _check_requirements(built: Built, what: str) -> None:
             raise refusal(f"has an {method} that is not a plain function; jimsapi never awaits observers")
 
 
+def call_wrapper(built: Built, *arguments: Any) -> Any:
+    """Call the wrapper that a hook built. Raises `PluginError` if it raises."""
+    try:
+        return built.value(*arguments)
+    except Exception as error:
+        raise PluginError(
+            f"{built.entry}: what {built.hook} built failed: {one_line(error)}{at(error)}; {built.entry.remedy}"
+        ) from error
+
+
 def _is_async(function: Any) -> bool:
     return inspect.iscoroutinefunction(inspect.unwrap(function))
+
+
+async def _enter_app(app: JimsApp, lifespans: Lifespans) -> Any:
+    """Enter the app's `lifespan`, and return what it yields. Raises `StartError` if it fails."""
+    if app.lifespan is None:
+        return None
+    try:
+        return await lifespans.enter("the app's lifespan", app.lifespan(), ENTER_WITHIN)
+    except StartError:
+        raise
+    except Exception as error:
+        raise StartError(f"the app's lifespan failed: {one_line(error)}{at(error)}") from error
 
 
 async def _enter(built: Built, lifespans: Lifespans) -> Built:
@@ -317,10 +364,11 @@ async def _enter(built: Built, lifespans: Lifespans) -> Built:
         raise
     except Exception as error:
         raise PluginError(
-            f"{built.entry}: what {built.hook} built could not be entered: {one_line(error)}; {built.entry.way_out}"
+            f"{built.entry}: what {built.hook} built could not be entered: {one_line(error)}{at(error)}; "
+            f"{built.entry.remedy}"
         ) from error
     entered = msgspec.structs.replace(built, value=built.value if value is None else value)
-    _check_requirements(entered, f"what {built.hook} built returned {_type_name(entered.value)} from __aenter__, which")
+    check_requirements(entered, f"what {built.hook} built returned {_type_name(entered.value)} from __aenter__, which")
     return entered
 
 

@@ -1,7 +1,7 @@
 """The options of the core, and checks for options of first-party plugins that are not installed."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal
 
 from jimsapi.plugins.errors import OptionError, StartError
@@ -56,6 +56,9 @@ class CoreOptions(Options):
     websocket_origin: tuple[str, ...] = option(
         help="An origin whose pages may open WebSockets here, as https://shop.example, besides those of this host."
     )
+    cors_origin: tuple[str, ...] = option(
+        help="An origin whose pages may call the API from a browser, as https://shop.example; * allows all."
+    )
     keep_runs: float = option(
         30.0, minimum=0, maximum=36_500, help="Days that the record of a finished run is kept; events stay."
     )
@@ -74,12 +77,8 @@ class CoreOptions(Options):
         super().__init__(**values)
         # Both raise for invalid values. Without this, the error would come only after the store is open.
         _ = self.quota, self.webhook_keys
-        for origin in self.websocket_origin:
-            if not _ORIGIN.fullmatch(origin):
-                raise OptionError(
-                    f"--websocket-origin: {origin!r} is not an origin: give scheme and host as browsers send them, "
-                    "such as https://shop.example (a host that is not ASCII in its xn-- form)"
-                )
+        _check_origins("--websocket-origin", self.websocket_origin)
+        _check_origins("--cors-origin", self.cors_origin)
 
     @property
     def quota(self) -> QuotaLimits:
@@ -104,6 +103,15 @@ class CoreOptions(Options):
             raise OptionError(
                 f"--webhook-secret: {error}; create one with: echo whsec_$(head -c 32 /dev/urandom | base64)"
             ) from None
+
+
+def _check_origins(flag: str, origins: Iterable[str]) -> None:
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise OptionError(
+                f"{flag}: {origin!r} is not an origin: give scheme and host as browsers send them, such as "
+                "https://shop.example (a host that is not ASCII in its xn-- form)"
+            )
 
 
 def _rate(flag: str, text: str | None) -> Rate | None:
@@ -141,11 +149,19 @@ start. The variables cause only a warning, because other JIMS programs use them 
 
 
 def reject_options_of_missing_plugins(
-    known: frozenset[str], given: Mapping[str, object], environ: Mapping[str, str]
+    known: frozenset[str], given: Mapping[str, object], environ: Mapping[str, str], left_out: Collection[str]
 ) -> None:
-    """Raise `StartError` if an option is set whose first-party plugin is not installed. The message names both."""
+    """Raise `StartError` if an option is set whose first-party plugin is not loaded. The message names both.
+
+    `left_out` are the installed distributions whose plugins `--plugins` or `--without-plugin` leaves out.
+    """
     for key, distribution in (FIRST_PARTY_AUTH | FIRST_PARTY_REPORTING).items():
         source = None if key in known else _source(key, given, environ)
+        if source is not None and distribution in left_out:
+            raise StartError(
+                f"{source} is set, but {distribution} is left out by --plugins or --without-plugin: load it, or unset "
+                f"{source}"
+            )
         if source is not None:
             raise StartError(
                 f"{source} is set, but {distribution} is not installed: pip install {distribution}, or unset it"

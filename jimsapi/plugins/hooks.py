@@ -1,7 +1,12 @@
 """The hooks: the functions that a plugin implements.
 
-A plugin is a module (or an object) that an entry point of the group `jimsapi` names. It has functions with the names
-below, marked `@hookimpl`. A function may omit parameters that it does not need, and must not have others.
+A plugin is a module, an object or a class that an entry point of the group `jimsapi` names. It has functions with the
+names below, marked `@hookimpl`. A function may omit parameters that it does not need, and must not have others. A
+function that is marked `@hookimpl(optionalhook=True)` is ignored by versions of jimsapi that lack its hook.
+
+The hooks of one plugin can share an object: `settings.shared(Visits)` returns the same object to all of them, and each
+start of an app has its own. If the plugin is a class, jimsapi creates one object of it for each app, without arguments;
+its methods are the hooks.
 
 **jimsapi calls hooks when it starts, never during a request.** Hooks are plain functions. The objects that they return
 may have async methods, and may be async context managers. jimsapi enters these before the first request and exits them
@@ -21,7 +26,7 @@ from jimsapi.asgi.routing import Router
 from jimsapi.asgi.types import ASGIApp
 from jimsapi.plugins.options import Options, Settings
 from jimsapi.plugins.protocols import AuthProvider, EventSink, ThreadResolver, ThreadStore
-from jimsapi.runs.pipeline import JimsApp
+from jimsapi.runs.pipeline import JimsApp, Pipeline
 from jimsapi.runs.service import RunService
 
 if TYPE_CHECKING:
@@ -241,9 +246,6 @@ def jimsapi_routes(router: Router, service: RunService, settings: Settings) -> N
     may name the `scope` that it requires (`chat` or `threads`). `service.chat(inbound, request.admission)` answers a
     message. If another route has the same path and method, the server does not start.
 
-    A plugin for tracing can also wrap the pipelines here, with `service.wrap_pipelines(wrap)`, or the store, by
-    replacing `service.store`. It cannot do so later.
-
         @hookimpl
         def jimsapi_routes(router, service):
             @router.get("/api/v1/motto", public=True)
@@ -262,6 +264,50 @@ def jimsapi_asgi_wrapper(settings: Settings) -> Callable[[ASGIApp], ASGIApp] | N
         @hookimpl
         def jimsapi_asgi_wrapper(settings):
             return partial(GZipMiddleware, minimum_size=1000)
+    """
+
+
+@builds(Build(methods=("__call__",), may_be_a_class=True))
+def jimsapi_pipeline_wrapper(settings: Settings) -> Callable[[Pipeline, str], Pipeline] | None:
+    """Wrap each pipeline, for example in a tracing span.
+
+    Return a function that takes a pipeline and its name in metrics and returns a pipeline, or None. It is called at
+    start, once for each pipeline of the app. The pipeline that it returns must raise what the wrapped one raises. The
+    wrapper of the first plugin is the outermost.
+
+        @hookimpl
+        def jimsapi_pipeline_wrapper():
+            def wrap(pipeline, name):
+                async def timed(ctx):
+                    with stopwatch(name):
+                        await pipeline(ctx)
+                return timed
+            return wrap
+    """
+
+
+@builds(Build(methods=("__call__",), may_be_a_class=True))
+def jimsapi_store_wrapper(settings: Settings) -> Callable[[ThreadStore], ThreadStore] | None:
+    """Wrap the store, for example to trace its calls.
+
+    Return a function that takes a `ThreadStore` and returns one, or None. It is called at start, after the store is
+    entered. The store that it returns must behave as `ThreadStore` documents: answers are sent after `finish`, so a
+    wrapper that waits delays them. The wrapper of the first plugin is the outermost.
+
+        class Traced:
+            def __init__(self, store):
+                self._store = store
+
+            def __getattr__(self, name):
+                return getattr(self._store, name)
+
+            async def finish(self, run_id, owner, outcome):
+                with span("finish"):
+                    return await self._store.finish(run_id, owner, outcome)
+
+        @hookimpl
+        def jimsapi_store_wrapper():
+            return Traced
     """
 
 

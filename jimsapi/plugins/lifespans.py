@@ -49,7 +49,7 @@ class _Lifespan:
         self.entered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._exit_requested = asyncio.Event()
         loop = asyncio.get_running_loop()
-        self._task = ServiceTask.begin(self._run(manager), loop=loop, name=f"lifespan {name}")
+        self._task = ServiceTask.begin(self._run(manager), loop=loop, name=f"lifespan of {name}")
 
     async def _run(self, manager: AbstractAsyncContextManager[Any]) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Finds and loads plugins, and rejects those that would fail later without an error."""
+"""Loads plugins, and rejects those that would fail later without an error."""
 
 import difflib
 import importlib.metadata
@@ -11,36 +11,22 @@ import msgspec
 import pluggy
 
 from jimsapi.plugins import hooks
+from jimsapi.plugins.discovery import (
+    BUILT_IN,
+    GROUP,
+    OWN_DISTRIBUTION,
+    PluginEntry,
+    PluginOptions,
+    discover,
+    refuse_other_host,
+    select,
+)
 from jimsapi.plugins.errors import PluginError, StartError
+from jimsapi.runs.plugin_code import raised_at
 
-GROUP = "jimsapi"
-OWN_DISTRIBUTION = "jimsapi"
 PREFIX = "jimsapi_"
-BUILT_IN = "built in"
 MAY_BE_AWAITED = "jimsapi_load_app"
 """The only hook that may return an awaitable: an app may be a coroutine object, which the composer awaits."""
-
-
-class PluginEntry(msgspec.Struct, frozen=True):
-    """A plugin as the metadata of its distribution describes it. The plugin itself is not imported."""
-
-    name: str
-    value: str
-    distribution: str
-    version: str
-
-    def __str__(self) -> str:
-        return f"plugin {self.name} ({self.value}, distribution {self.distribution} {self.version})"
-
-    @property
-    def is_third_party(self) -> bool:
-        """Whether the plugin is not part of jimsapi's own distribution."""
-        return self.value != BUILT_IN
-
-    @property
-    def way_out(self) -> str:
-        """What the operator can do about the plugin, as the end of an error message."""
-        return f"fix it, or: pip uninstall {self.distribution}"
 
 
 class Implementation(msgspec.Struct, frozen=True):
@@ -53,7 +39,7 @@ class Implementation(msgspec.Struct, frozen=True):
 
     def refusal(self, fault: str) -> PluginError:
         """Return the error for a fault of this function."""
-        return PluginError(f"{self.entry}: {self.hook} {fault}; {self.entry.way_out}")
+        return PluginError(f"{self.entry}: {self.hook} {fault}; {self.entry.remedy}")
 
     def __call__(self, **arguments: Any) -> Any:
         """Call the function with those of `arguments` that it has parameters for.
@@ -67,7 +53,7 @@ class Implementation(msgspec.Struct, frozen=True):
         except (Exception, SystemExit) as error:
             if type(error) is StartError:
                 raise
-            raise self.refusal(f"failed: {one_line(error)}") from error
+            raise self.refusal(f"failed: {one_line(error)}{at(error)}") from error
         if self.hook != MAY_BE_AWAITED and (inspect.isawaitable(returned) or inspect.isasyncgen(returned)):
             if inspect.iscoroutine(returned):
                 returned.close()
@@ -77,38 +63,45 @@ class Implementation(msgspec.Struct, frozen=True):
         return returned
 
 
-def discover() -> list[PluginEntry]:
-    """Return the installed plugins in the order in which their hooks are called: by distribution, then by name.
-
-    Does not import any of them.
-    """
-    entries = []
-    for point in importlib.metadata.entry_points(group=GROUP):
-        metadata = point.dist
-        name = "unknown" if metadata is None else metadata.metadata["Name"] or "unknown"
-        version = "unknown" if metadata is None else metadata.version or "unknown"
-        entries.append(PluginEntry(point.name, point.value, name, version))
-    return sorted(set(entries), key=lambda entry: (entry.distribution.lower(), entry.name))
-
-
 class PluginManager:
-    """The plugins of one app: the installed ones (unless `installed` is false), then `builtins`, by name.
+    """The plugins of one app: the installed ones that `options` select, then `builtins`, by name.
+
+    - `options`: None selects all installed plugins. `installed=False` selects none.
+    - `broken`: a list that gets the errors of plugins that cannot be loaded. The others are then loaded without them,
+      for commands that must work beside a broken plugin.
+    - `left_out`: the installed plugins that are not selected.
 
     Raises:
-        PluginError: a plugin cannot be imported, or implements a hook in a way that would not work. The message names
-            the plugin, its distribution and the cause, and says what to do.
+        PluginError: a plugin cannot be imported, requires another version of jimsapi, or implements a hook in a way
+            that would not work, and `broken` is None. The message names the plugin, its distribution and the cause,
+            and says what to do.
+        StartError: `options` name a plugin that is not installed.
     """
 
-    def __init__(self, builtins: Mapping[str, object], *, installed: bool = True) -> None:
+    def __init__(
+        self,
+        builtins: Mapping[str, object],
+        *,
+        installed: bool = True,
+        options: PluginOptions | None = None,
+        broken: list[PluginError] | None = None,
+    ) -> None:
         self.plugins: list[tuple[PluginEntry, object]] = []
         self._pluggy = pluggy.PluginManager(hooks.PROJECT)
         self._pluggy.add_hookspecs(hooks)
         self._implementations: dict[str, list[Implementation]] = {name: [] for name in hook_names()}
+        version = importlib.metadata.version(OWN_DISTRIBUTION)
         entries = discover() if installed else []
-        _reject_duplicate_names(entries)
-        for entry in entries:
-            self._register(entry, _load(entry))
-        version = importlib.metadata.version(OWN_DISTRIBUTION) if builtins else ""
+        selected = select(entries, options or PluginOptions())
+        self.left_out = [entry for entry in entries if entry not in selected]
+        for entry in selected:
+            try:
+                refuse_other_host(entry, version)
+                self._register(entry, _load(entry))
+            except PluginError as error:
+                if broken is None:
+                    raise
+                broken.append(error)
         for name, plugin in builtins.items():
             self._register(PluginEntry(name, BUILT_IN, OWN_DISTRIBUTION, version), plugin)
 
@@ -121,13 +114,16 @@ class PluginManager:
         return [name for name, found in self._implementations.items() if any(one.entry is entry for one in found)]
 
     def _register(self, entry: PluginEntry, plugin: object) -> None:
-        found = [_implementation(entry, name, value) for name, value in _candidates(plugin)]
-        if not found:
-            raise PluginError(f"{entry} implements no hook; {entry.way_out}")
+        candidates = list(_candidates(plugin))
+        if not candidates:
+            raise PluginError(f"{entry} implements no hook; {entry.remedy}")
+        found = [
+            _implementation(entry, name, value) for name, value in candidates if not _is_of_later_host(name, value)
+        ]
         try:
             self._pluggy.register(plugin, name=f"{entry.distribution}:{entry.name}")
         except Exception as error:
-            raise PluginError(f"{entry}: {one_line(error)}; {entry.way_out}") from error
+            raise PluginError(f"{entry}: {one_line(error)}; {entry.remedy}") from error
         self.plugins.append((entry, plugin))
         for implementation in found:
             self._implementations[implementation.hook].append(implementation)
@@ -138,23 +134,13 @@ def hook_names() -> list[str]:
     return [name for name in vars(hooks) if name.startswith(PREFIX)]
 
 
-def _reject_duplicate_names(entries: list[PluginEntry]) -> None:
-    """Raise `PluginError` if two distributions use one name. pluggy would ignore the second without an error."""
-    owners: dict[str, PluginEntry] = {}
-    for entry in entries:
-        other = owners.setdefault(entry.name, entry)
-        if other is not entry:
-            raise PluginError(
-                f"two plugins are named {entry.name}: one of distribution {other.distribution} {other.version}, one of "
-                f"{entry.distribution} {entry.version}; pip uninstall one of the two"
-            )
-
-
 def _load(entry: PluginEntry) -> object:
+    """Import a plugin. If it is a class, return a new object of it, so that its hooks share an object for each app."""
     try:
-        return importlib.metadata.EntryPoint(entry.name, entry.value, GROUP).load()
+        plugin = importlib.metadata.EntryPoint(entry.name, entry.value, GROUP).load()
+        return plugin() if isinstance(plugin, type) else plugin
     except (Exception, SystemExit) as error:
-        raise PluginError(f"{entry} cannot be imported: {one_line(error)}; {entry.way_out}") from error
+        raise PluginError(f"{entry} cannot be imported: {one_line(error)}{at(error)}; {entry.remedy}") from error
 
 
 def _candidates(plugin: object) -> Iterator[tuple[str, Any]]:
@@ -174,11 +160,19 @@ def _mark(function: Any) -> Any:
     return getattr(function, hooks.PROJECT + "_impl", None)
 
 
+def _is_of_later_host(name: str, function: Any) -> bool:
+    """Whether a function implements a hook that this version of jimsapi lacks, and is marked as optional for that."""
+    mark = _mark(function)
+    if not isinstance(mark, dict) or not mark.get("optionalhook"):
+        return False
+    return (mark.get("specname") or name) not in hook_names()
+
+
 def _implementation(entry: PluginEntry, name: str, function: Any) -> Implementation:
     """Check a hook implementation. Raises `PluginError` for faults that pluggy reports late or not at all."""
 
     def refusal(fault: str) -> PluginError:
-        return PluginError(f"{entry}: {name} {fault}; {entry.way_out}")
+        return PluginError(f"{entry}: {name} {fault}; {entry.remedy}")
 
     mark = _mark(function)
     if not isinstance(mark, dict):
@@ -189,8 +183,6 @@ def _implementation(entry: PluginEntry, name: str, function: Any) -> Implementat
         raise refusal("is not a hook of jimsapi" + (f": did you mean {near[0]}?" if near else ""))
     if mark.get("wrapper") or mark.get("hookwrapper"):
         raise refusal("is a wrapper, which jimsapi does not support")
-    if mark.get("optionalhook"):
-        raise refusal("is marked optional; jimsapi has no optional hooks")
     if mark.get("tryfirst") or mark.get("trylast"):
         raise refusal(
             "is marked tryfirst or trylast; the order is by distribution name, and --auth-order sets that of providers"
@@ -212,6 +204,12 @@ def _parameters(hook: str, function: Any, refusal: Any) -> tuple[str, ...]:
             raise refusal(f"has the parameter {parameter.name}; the hook has {', '.join(known) or 'none'}")
         names.append(parameter.name)
     return tuple(names)
+
+
+def at(error: BaseException) -> str:
+    """Return where the code of a plugin raised, for an error message; empty if that is not known."""
+    place = raised_at(error)
+    return f" (at {place})" if place else ""
 
 
 def one_line(error: BaseException) -> str:

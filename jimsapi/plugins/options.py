@@ -13,7 +13,7 @@ import difflib
 import re
 import types
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -126,6 +126,7 @@ class Options:
 
 
 OptionsType = TypeVar("OptionsType", bound=Options)
+Made = TypeVar("Made")
 
 
 def specs(cls: type[Options]) -> list[OptionSpec]:
@@ -264,6 +265,7 @@ class Settings:
         self._sources: dict[str, SecretSources] = {}
         self.warnings: list[str] = []
         self._url_secrets: list[Secret] = []
+        self._shared: dict[Callable[[Settings], Any], Any] = {}
         owned = list(owned)
         self._variables = {spec.variable for item in owned for spec in specs(item.options)}
         owners: dict[str, str] = {}
@@ -303,6 +305,28 @@ class Settings:
     def is_given(self, key: str) -> bool:
         """Return whether a flag, keyword, variable or file sets the option `key`, for example `ticket_secret`."""
         return key in self._explicit
+
+    def shared(self, make: Callable[["Settings"], Made]) -> Made:
+        """Return the object that `make(settings)` returns, for hooks of one plugin that use the same object.
+
+        The first call makes it; later calls with the same function or class return it. Each start of an app has new
+        settings, and so new objects. `make` must not be a lambda or a nested function, which is a new one each time.
+
+            class Visits:
+                def __init__(self, settings): ...
+
+            @hookimpl
+            def jimsapi_observer(settings):
+                return settings.shared(Visits)
+
+            @hookimpl
+            def jimsapi_metrics(registry, settings):
+                registry.register(settings.shared(Visits))
+        """
+        if make not in self._shared:
+            self._shared[make] = make(self)
+        made: Made = self._shared[make]
+        return made
 
     def guard(self, url: str) -> None:
         """Let `redact` replace the secrets in `url`, such as its password, while these settings exist."""

@@ -1,1 +1,57 @@
 """The flow of a run, from an inbound message to a stored outcome. It does not depend on HTTP."""
+
+from typing import TYPE_CHECKING
+
+from jimsapi.exports import lazy_attributes
+
+if TYPE_CHECKING:
+    from jimsapi.runs.errors import RunCancelled
+    from jimsapi.runs.histogram import Histogram
+    from jimsapi.runs.identity import CHAT, THREADS, Admission, Identity
+    from jimsapi.runs.inbound import Inbound, check_contact_id
+    from jimsapi.runs.live import LiveRun
+    from jimsapi.runs.pipeline import JimsApp, Pipeline, is_pipeline, pipeline_name, takes_context
+    from jimsapi.runs.quota import QuotaLimits
+    from jimsapi.runs.result import RunResult
+    from jimsapi.runs.service import RunService
+    from jimsapi.runs.stream import Status
+    from jimsapi.runs.tasks import ServiceTask
+
+__all__ = [
+    "CHAT",
+    "THREADS",
+    "Admission",
+    "Histogram",
+    "Identity",
+    "Inbound",
+    "JimsApp",
+    "LiveRun",
+    "Pipeline",
+    "QuotaLimits",
+    "RunCancelled",
+    "RunResult",
+    "RunService",
+    "ServiceTask",
+    "Status",
+    "check_contact_id",
+    "is_pipeline",
+    "pipeline_name",
+    "takes_context",
+]
+
+__getattr__ = lazy_attributes(
+    __name__,
+    {
+        "jimsapi.runs.errors": ("RunCancelled",),
+        "jimsapi.runs.histogram": ("Histogram",),
+        "jimsapi.runs.identity": ("Admission", "CHAT", "Identity", "THREADS"),
+        "jimsapi.runs.inbound": ("Inbound", "check_contact_id"),
+        "jimsapi.runs.live": ("LiveRun",),
+        "jimsapi.runs.pipeline": ("JimsApp", "Pipeline", "is_pipeline", "pipeline_name", "takes_context"),
+        "jimsapi.runs.quota": ("QuotaLimits",),
+        "jimsapi.runs.result": ("RunResult",),
+        "jimsapi.runs.service": ("RunService",),
+        "jimsapi.runs.stream": ("Status",),
+        "jimsapi.runs.tasks": ("ServiceTask",),
+    },
+)

@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from jimsapi.runs.live import LiveRun, RunRecord
-from jimsapi.runs.observers import notify
+from jimsapi.runs.observers import Observers
 from jimsapi.runs.sinks import SinkQueue
 from jimsapi.threads.event import EventRow, decode_row
 from jimsapi.threads.run import RunStatus
@@ -24,12 +24,12 @@ class Announcer:
     def __init__(
         self,
         sinks: Sequence[SinkQueue],
-        on_run: Sequence[Callable[[RunRecord], None]],
+        on_run: Observers[RunRecord],
         webhooks: "Webhooks | None",
     ) -> None:
         self.sinks = tuple(sinks)
         self.webhooks = webhooks
-        self._on_run = tuple(on_run)
+        self._on_run = on_run
 
     def start(self) -> None:
         """Start the delivery to sinks in the running loop."""
@@ -64,7 +64,7 @@ class Announcer:
         if run.inbound.webhook_url is not None:
             self._call_webhook(run.run_id, run.inbound.webhook_url)
         if self._on_run:
-            notify(self._on_run, run.record(duration))
+            self._on_run.notify(run.record(duration))
 
     def _call_webhook(self, run_id: UUID, url: str) -> None:
         if self.webhooks is not None:

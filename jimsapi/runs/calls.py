@@ -24,13 +24,23 @@ logger = logging.getLogger("jimsapi.runs")
 
 
 class PipelineCalls:
-    """Calls the pipelines of an app for runs. `run_timeout` is in seconds, for the error of runs that time out."""
+    """Calls the pipelines of an app for runs. `run_timeout` is in seconds, for the error of runs that time out.
+
+    `resources` is what the app's `lifespan` yielded, for the contexts of pipelines.
+    """
 
     def __init__(
-        self, app: JimsApp, store: ThreadStore, runs: Registry, disclosure: Disclosure, run_timeout: float
+        self,
+        app: JimsApp,
+        store: ThreadStore,
+        runs: Registry,
+        disclosure: Disclosure,
+        run_timeout: float,
+        resources: Any,
     ) -> None:
         self.app = app
         self.store = store
+        self._resources = resources
         self._runs = runs
         self._disclosure = disclosure
         self._run_timeout = run_timeout
@@ -89,6 +99,7 @@ class PipelineCalls:
             thread_config=load_stored(thread.thread_config),
             truncated=snapshot.truncated,
             load_events=partial(self.store.load_events, thread.thread_id),
+            resources=self._resources,
         )
         if run.stream is not None and run.status is RunStatus.RUNNING:  # a conversation start is not streamed
             context.watch(StreamOutput(run.stream))

@@ -40,7 +40,7 @@ from jimsapi.runs.keys import caller_of
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import LiveRun, Stop
 from jimsapi.runs.outage import OutageLog
-from jimsapi.runs.plugin_exits import PLUGIN_EXITS
+from jimsapi.runs.plugin_code import PLUGIN_EXITS
 from jimsapi.runs.quota import Quota
 from jimsapi.runs.registry import Registry
 from jimsapi.runs.resolver import ThreadResolver, resolve

@@ -7,7 +7,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from jimsapi.runs.outage import OutageLog
-from jimsapi.runs.plugin_exits import PLUGIN_EXITS, own_task_is_cancelled
+from jimsapi.runs.plugin_code import PLUGIN_EXITS, own_task_is_cancelled
 from jimsapi.runs.registry import Registry
 from jimsapi.runs.stream import Streams
 from jimsapi.runs.tasks import EndlessTask

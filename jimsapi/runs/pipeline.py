@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
-from contextlib import aclosing, closing, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -12,6 +12,7 @@ from jimsapi.runs.worker_threads import WorkerThreads
 from jimsapi.threads.context import ThreadContext
 
 Pipeline = Callable[[ThreadContext], Awaitable[Any]]
+"""Answers a message: it reads the context and sends events with it."""
 Deltas = Callable[[ThreadContext], AsyncIterator[str]]
 """A pipeline that is an async generator. The text that it yields is streamed."""
 Blocking = Callable[[ThreadContext], Any]
@@ -39,6 +40,10 @@ class JimsApp:
     URL, and `context_events` the number of `comm.*` events in a context. The options `--store` and `--context-events`
     override these two.
 
+    `lifespan` is a function without parameters that returns an async context manager, as `@asynccontextmanager` makes
+    one. The server enters it before the first message and exits it after the last. The value that it yields, such as a
+    client that all runs share, is `ctx.resources`.
+
     Raises:
         TypeError: a pipeline is not a callable that takes a context.
         ValueError: `threads` is less than 1.
@@ -49,6 +54,7 @@ class JimsApp:
     name: str | None
     store: str | None = field(repr=False)  # it may contain a password
     context_events: int | None
+    lifespan: Callable[[], AbstractAsyncContextManager[Any]] | None
 
     def __init__(
         self,
@@ -58,6 +64,7 @@ class JimsApp:
         name: str | None = None,
         store: str | None = None,
         context_events: int | None = None,
+        lifespan: Callable[[], AbstractAsyncContextManager[Any]] | None = None,
         threaded: bool = False,
         threads: int = THREADS,
     ) -> None:
@@ -71,6 +78,7 @@ class JimsApp:
             "name": name,
             "store": store,
             "context_events": context_events,
+            "lifespan": lifespan,
         }
         for field_name, value in values.items():
             object.__setattr__(self, field_name, value)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from jimsapi.runs.inbound import Inbound
-from jimsapi.runs.plugin_exits import PLUGIN_EXITS, own_task_is_cancelled
+from jimsapi.runs.plugin_code import PLUGIN_EXITS, own_task_is_cancelled
 from jimsapi.threads.errors import ThreadNotFound
 from jimsapi.threads.run import Selector
 

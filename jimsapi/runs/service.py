@@ -17,6 +17,7 @@ from jimsapi.runs.inbound import Inbound, check_inbound
 from jimsapi.runs.keys import idempotency
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import ABANDON_AFTER, LiveRun, RunRecord, Stop
+from jimsapi.runs.observers import Observers
 from jimsapi.runs.outage import OutageLog
 from jimsapi.runs.pipeline import JimsApp, Pipeline
 from jimsapi.runs.quota import Account, Allowance, Quota
@@ -44,9 +45,10 @@ class RunService:
 
     - `resolvers` are called in order. The first that returns selectors decides.
     - `sinks` get the stored events.
-    - `on_run` are called with the record of each run that has ended.
+    - `on_run` get the record of each run that has ended.
     - `webhooks` calls the `webhook_url` of a run that has ended. If it is None, the service rejects such messages.
     - `disclosure` makes the text of a pipeline's failure.
+    - `resources` is what the `lifespan` of the app yielded. The service does not enter it.
 
     The service is an async context manager. Entering it ends the runs that dead processes left open and starts the
     heartbeat; it raises `StoreUnusable` if the store is not available for that. Call `drain` before you exit it.
@@ -60,9 +62,10 @@ class RunService:
         *,
         limits: RunLimits | None = None,
         sinks: Sequence[SinkQueue] = (),
-        on_run: Sequence[Callable[[RunRecord], None]] = (),
+        on_run: Observers[RunRecord] | Sequence[Callable[[RunRecord], None]] = (),
         webhooks: "Webhooks | None" = None,
         disclosure: Disclosure | None = None,
+        resources: Any = None,
     ) -> None:
         self.limits = limits or RunLimits()
         self.disclosure = disclosure or Disclosure()
@@ -73,8 +76,9 @@ class RunService:
         self.quota = quota if quota.policies else None
         self.streams = Streams()
         self._runs = Registry()
-        self._announcer = Announcer(sinks, on_run, webhooks)
-        self._calls = PipelineCalls(app, store, self._runs, self.disclosure, self.limits.run_timeout)
+        observers = on_run if isinstance(on_run, Observers) else Observers(on_run)
+        self._announcer = Announcer(sinks, observers, webhooks)
+        self._calls = PipelineCalls(app, store, self._runs, self.disclosure, self.limits.run_timeout, resources)
         self._flow = RunFlow(
             store,
             self.owner,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
-from jimsapi.runs.plugin_exits import PLUGIN_EXITS, own_task_is_cancelled
+from jimsapi.runs.plugin_code import PLUGIN_EXITS, own_task_is_cancelled
 from jimsapi.runs.tasks import EndlessTask
 from jimsapi.threads.event import Event
 

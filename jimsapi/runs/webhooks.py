@@ -28,7 +28,7 @@ from uuid import UUID
 
 import httpx
 
-from jimsapi.runs.plugin_exits import PLUGIN_EXITS, own_task_is_cancelled
+from jimsapi.runs.plugin_code import PLUGIN_EXITS, own_task_is_cancelled
 from jimsapi.runs.tasks import ServiceTask
 from jimsapi.threads.errors import InputRefused, RunNotFound, StoreUnavailable
 from jimsapi.threads.run import OPEN, StoredRun

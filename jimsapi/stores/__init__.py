@@ -1,1 +1,22 @@
 """The built-in stores: in memory, and in an SQLite database."""
+
+from typing import TYPE_CHECKING
+
+from jimsapi.exports import lazy_attributes
+
+if TYPE_CHECKING:
+    from jimsapi.stores.memory import MemoryStore
+    from jimsapi.stores.sqlite import SQLiteStore
+
+__all__ = [
+    "MemoryStore",
+    "SQLiteStore",
+]
+
+__getattr__ = lazy_attributes(
+    __name__,
+    {
+        "jimsapi.stores.memory": ("MemoryStore",),
+        "jimsapi.stores.sqlite": ("SQLiteStore",),
+    },
+)

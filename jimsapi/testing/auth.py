@@ -19,6 +19,7 @@ from jimsapi.plugins.manager import PluginManager
 from jimsapi.plugins.options import specs
 from jimsapi.plugins.protocols import AccessDenied, AuthUnavailable, InvalidCredentials
 from jimsapi.plugins.secrets import Secret
+from jimsapi.plugins.versions import canonical
 from jimsapi.runs.identity import Identity
 from jimsapi.runs.inbound import check_contact_id
 from jimsapi.testing.contract import (
@@ -26,7 +27,6 @@ from jimsapi.testing.contract import (
     PluginContract,
     Shown,
     cancel_in_mid_call,
-    canonical,
     listed,
     needs,
     nothing_left,

@@ -17,8 +17,10 @@ import pytest
 from jimsapi.api.app import Api, create_api
 from jimsapi.builtin import builtin_plugins
 from jimsapi.plugins.compose import resolve_settings
-from jimsapi.plugins.manager import PluginEntry, PluginManager
+from jimsapi.plugins.discovery import PluginEntry
+from jimsapi.plugins.manager import PluginManager
 from jimsapi.plugins.options import Settings
+from jimsapi.plugins.versions import canonical
 from jimsapi.threads.context import ThreadContext
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -232,11 +234,6 @@ def remove_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 def resolved(plugins: PluginManager, given: Mapping[str, Any]) -> Settings:
     """Return the settings of these plugins, from `given` and the defaults only."""
     return resolve_settings(plugins, [], given, {})
-
-
-def canonical(name: str) -> str:
-    """Return a distribution's name in its normalised form (PyPA, name normalisation)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 async def within(call: Awaitable[Any]) -> Any:

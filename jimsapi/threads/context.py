@@ -94,6 +94,8 @@ class ThreadContext:
     `set_state`, which add to `outgoing_events`. When the pipeline returns, all of these events are stored. If it
     raises, none are.
 
+    `resources` is what the app's `lifespan` yields, None without one.
+
     `truncated` is True if the thread has more events than `events`; `load_events` reads earlier ones. After the run has
     ended (time limit, cancellation, shutdown), every method that sends raises `RunClosed`.
 
@@ -111,8 +113,10 @@ class ThreadContext:
         thread_config: Mapping[str, Any] | None = None,
         truncated: bool = False,
         load_events: LoadEvents | None = None,
+        resources: Any = None,
     ) -> None:
         self.thread_id = thread_id
+        self.resources = resources
         self.thread_config: dict[str, Any] = dict(thread_config or {})
         self.outgoing_events: list[Any] = []
         self.status_updater: StatusUpdater | None = None
@@ -132,11 +136,13 @@ class ThreadContext:
         *,
         history: Sequence[tuple[str, Mapping[str, Any]]] = (),
         thread_config: Mapping[str, Any] | None = None,
+        resources: Any = None,
     ) -> "ThreadContext":
         """Make a context for the unit test of a pipeline, without store and server.
 
         `history` has earlier events as pairs of event type and event data. `message` is added after them as the user's
-        message. You can also call a plain `def` pipeline in an async test: its calls of async methods need no `await`.
+        message. `resources` is what the app's `lifespan` would yield. You can also call a plain `def` pipeline in an
+        async test: its calls of async methods need no `await`.
         """
         pairs = [*history]
         if message is not None:
@@ -144,7 +150,7 @@ class ThreadContext:
         thread_id = uuid7()
         events = [Event(thread_id=thread_id, event_type=kind, event_data=data) for kind, data in pairs]
         rows = [EventRow(e.event_id, e.created_at, e.event_type, orjson.dumps(e.event_data)) for e in events]
-        context = cls(thread_id, rows, thread_config=thread_config)
+        context = cls(thread_id, rows, thread_config=thread_config, resources=resources)
         context._is_for_test = True
         return context
 

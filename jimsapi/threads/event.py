@@ -13,6 +13,7 @@ from jimsapi.threads.ids import uuid7
 from jimsapi.threads.storable import Unstorable, dump_storable, exact_copy, load_stored
 
 THREAD_CREATED = "jims.lifecycle.thread_created"
+"""The type of the first event of every thread."""
 USER_MESSAGE = "comm.user_message"
 ASSISTANT_MESSAGE = "comm.assistant_message"
 ASSISTANT_MESSAGE_WITH_BUTTONS = "comm.assistant_message_with_buttons"

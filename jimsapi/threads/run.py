@@ -62,6 +62,7 @@ class New(msgspec.Struct, frozen=True):
 
 
 Selector = ById | Latest | ByExternalId | New
+"""Selects the thread of a message."""
 
 
 class ContextLimits(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from jimsapi.asgi.nesting import MAX_NESTING, nesting
+from jimsapi.asgi.nesting import MAX_NESTING, nesting_depth
 
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -34,7 +34,7 @@ def dump_storable(value: Any) -> bytes:
     if (
         len(data) > 2 * MAX_NESTING
         and data.count(b"[") + data.count(b"{") > MAX_NESTING
-        and nesting(data) > MAX_NESTING
+        and nesting_depth(data) > MAX_NESTING
     ):
         raise Unstorable(f"it has more than {MAX_NESTING} levels of nesting")
     return exact_copy(data)

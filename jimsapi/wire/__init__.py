@@ -3,3 +3,98 @@
 A plugin decodes a request into a `Turn`. `begin_turn` begins the run in the thread that the client names. `speech`
 converts the run's stream to items that every protocol has, and the plugin encodes these in its protocol.
 """
+
+from typing import TYPE_CHECKING
+
+from jimsapi.exports import lazy_attributes
+
+if TYPE_CHECKING:
+    from jimsapi.wire.answer import (
+        EVENT_STREAM,
+        REFUSALS,
+        Refusal,
+        data_event,
+        failure,
+        note_run,
+        refusal,
+        refusal_of,
+        reworded,
+        with_run,
+    )
+    from jimsapi.wire.errors import error_answer, error_content
+    from jimsapi.wire.request import read_body, read_json
+    from jimsapi.wire.speech import (
+        Failed,
+        Finished,
+        MessageEnded,
+        MessagePiece,
+        MessageStarted,
+        SpokenItem,
+        as_one_text,
+        one_text,
+        spoken_items,
+    )
+    from jimsapi.wire.turn import ThreadNames, Turn, answer_of, begin_turn, newest_of_user
+
+__all__ = [
+    "EVENT_STREAM",
+    "REFUSALS",
+    "Failed",
+    "Finished",
+    "MessageEnded",
+    "MessagePiece",
+    "MessageStarted",
+    "Refusal",
+    "SpokenItem",
+    "ThreadNames",
+    "Turn",
+    "answer_of",
+    "as_one_text",
+    "begin_turn",
+    "data_event",
+    "error_answer",
+    "error_content",
+    "failure",
+    "newest_of_user",
+    "note_run",
+    "one_text",
+    "read_body",
+    "read_json",
+    "refusal",
+    "refusal_of",
+    "reworded",
+    "spoken_items",
+    "with_run",
+]
+
+__getattr__ = lazy_attributes(
+    __name__,
+    {
+        "jimsapi.wire.answer": (
+            "EVENT_STREAM",
+            "REFUSALS",
+            "Refusal",
+            "data_event",
+            "failure",
+            "note_run",
+            "refusal",
+            "refusal_of",
+            "reworded",
+            "with_run",
+        ),
+        "jimsapi.wire.errors": ("error_answer", "error_content"),
+        "jimsapi.wire.request": ("read_body", "read_json"),
+        "jimsapi.wire.speech": (
+            "Failed",
+            "Finished",
+            "MessageEnded",
+            "MessagePiece",
+            "MessageStarted",
+            "SpokenItem",
+            "as_one_text",
+            "one_text",
+            "spoken_items",
+        ),
+        "jimsapi.wire.turn": ("ThreadNames", "Turn", "answer_of", "begin_turn", "newest_of_user"),
+    },
+)

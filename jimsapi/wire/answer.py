@@ -19,6 +19,7 @@ from jimsapi.wire.rate_limits import rate_limit_headers
 logger = logging.getLogger("jimsapi.api")
 
 EVENT_STREAM = "text/event-stream"
+"""The content type of server-sent events."""
 _OTHER_LINE_ENDS = ((b"\xc2\x85", rb"\u0085"), (b"\xe2\x80\xa8", rb"\u2028"), (b"\xe2\x80\xa9", rb"\u2029"))
 """Characters that do not end a line of an event stream, with their JSON escapes. Clients that split lines as Python's
 `splitlines` does, such as httpx's `iter_lines`, treat them as line ends."""

@@ -49,11 +49,11 @@ class Finished(msgspec.Struct, frozen=True):
     result: RunResult
 
 
-Said = MessageStarted | MessagePiece | MessageEnded | Status | NewEvent | Finished | Failed
+SpokenItem = MessageStarted | MessagePiece | MessageEnded | Status | NewEvent | Finished | Failed
 """An item. A `NewEvent` is an event that is not a message of the assistant, or a message that has more than text."""
 
 
-async def speech(request: Connection, service: RunService, run: LiveRun) -> AsyncIterator[Said]:
+async def spoken_items(request: Connection, service: RunService, run: LiveRun) -> AsyncIterator[SpokenItem]:
     """Yield the items of a run for the caller of `request`.
 
     A message is complete before the next one begins. Other events come after all messages.
@@ -67,7 +67,7 @@ async def speech(request: Connection, service: RunService, run: LiveRun) -> Asyn
         yield item
 
 
-async def _split_messages(items: AsyncIterator[Read]) -> AsyncIterator[Said]:
+async def _split_messages(items: AsyncIterator[Read]) -> AsyncIterator[SpokenItem]:
     open_id: UUID | None = None
     sent_pieces: dict[UUID, list[str]] = {}
     missed = False
@@ -136,7 +136,7 @@ def one_text(result: RunResult) -> str:
     return BETWEEN_MESSAGES.join(text for text in messages(result) if text)
 
 
-async def as_one_text(items: AsyncIterator[Said]) -> AsyncIterator[str | Finished | Failed]:
+async def as_one_text(items: AsyncIterator[SpokenItem]) -> AsyncIterator[str | Finished | Failed]:
     """Yield the text of `one_text` in pieces as they arrive, and then the last item."""
     last: UUID | None = None
     async for item in items:

@@ -1,9 +1,9 @@
 """The core knows the options of first-party plugins that must not be ignored if the plugin is missing."""
 
+from jimsapi.plugins import specs
 from jimsapi.plugins.compose import declared_options
 from jimsapi.plugins.core import FIRST_PARTY_AUTH, FIRST_PARTY_REPORTING
 from jimsapi.plugins.manager import PluginManager
-from jimsapi.plugins.options import specs
 
 
 def declared_by(*distributions: str) -> dict[str, str]:

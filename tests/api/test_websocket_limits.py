@@ -76,9 +76,11 @@ async def test_only_so_many_runs_begin_before_the_answers_of_those_before_them_a
 @pytest.mark.parametrize(
     "origin", ["shop.example", "https://shop.example/chat", "https://bücher.example", "https://*.a"]
 )
-async def test_what_no_browser_sends_as_an_origin_stops_the_start(origin: str) -> None:
-    with pytest.raises(StartError, match=f"--websocket-origin: {re.escape(repr(origin))} is not an origin"):
-        async with create_api(JimsApp(Scripted()), store="memory:", websocket_origin=origin).lifespan():
+@pytest.mark.parametrize("flag", ["websocket-origin", "cors-origin"])
+async def test_what_no_browser_sends_as_an_origin_stops_the_start(flag: str, origin: str) -> None:
+    option = {flag.replace("-", "_"): origin}
+    with pytest.raises(StartError, match=f"--{flag}: {re.escape(repr(origin))} is not an origin"):
+        async with create_api(JimsApp(Scripted()), store="memory:", **option).lifespan():
             pass
 
 

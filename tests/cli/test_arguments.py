@@ -94,4 +94,4 @@ def test_options_stand_before_or_behind_a_subcommand_and_repeat(tmp_path: Path) 
     ):
         checked = run_command(*arguments, cwd=tmp_path)
         assert checked.returncode == 0, checked.stderr
-        assert "asked in this order: key" in checked.stdout
+        assert "tried in this order: key" in checked.stdout

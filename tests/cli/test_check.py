@@ -180,7 +180,7 @@ def test_connect_refuses_a_store_and_a_port_that_a_server_has_and_check_alone_do
         with served.client() as client:
             assert client.get("/readyz").status_code == 200
     assert f"process {served.pid}" in held
-    assert f"port {served.port} on 127.0.0.1 is taken" in taken
+    assert f"port {served.port} on 127.0.0.1 is in use" in taken
     assert f"the metrics port 127.0.0.1:{served.port} cannot be opened: Address already in use" in taken_too
 
 

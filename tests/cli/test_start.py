@@ -45,7 +45,7 @@ def test_a_taken_port_is_one_line_and_touches_no_store(bot: Path) -> None:
     with taken_port() as port:
         given = ["--app", "bot", "--host", "127.0.0.1", "--port", str(port), "--metrics-port", "0"]
         line = refusal(run_command(*given, cwd=bot))
-    assert f"port {port} on 127.0.0.1 is taken" in line
+    assert f"port {port} on 127.0.0.1 is in use" in line
     assert "--port" in line
     assert not (bot / "jims.db").exists()
 

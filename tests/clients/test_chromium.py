@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.clients.chromium import Chromium
+from tests.clients.conftest import KEY, SCRIPTED
 from tests.clients.conversation import check_conversation, cut_short, messages
 from tests.serving import Served
 
@@ -47,3 +49,21 @@ def test_a_page_tells_the_error_of_a_run_from_a_lost_connection(browser: Chromiu
     [[started, delta, error]] = told["turns"]
     assert (started[0], delta[0]) == ("started", "delta")
     assert error == ["error", {"detail": "Pipeline error: no"}, "end"]
+
+
+def test_a_page_of_another_origin_reads_answers_only_where_that_origin_is_allowed(
+    browser: Chromium, public: Served, served: Served, folder: Path, headers: dict[str, str]
+) -> None:
+    def ask(url: str) -> Any:
+        request = {
+            "method": "POST",
+            "headers": {**headers, "content-type": "application/json", "idempotency-key": "page"},
+            "body": json.dumps({"contact_id": "page-cors", "message": "say hi"}),
+        }
+        read = "async answer => [answer.status, answer.headers.get('x-run-id') !== null]"
+        script = f"fetch({json.dumps(url)}, {json.dumps(request)}).then({read}).catch(error => error.name)"
+        return browser.evaluate(f"{public.url}/pages/fetch.html", script)
+
+    with Served(*SCRIPTED, "--api-key", KEY, "--cors-origin", public.url, folder=folder) as api:
+        assert ask(f"{api.url}/api/v1/chat") == [200, True]
+    assert ask(f"{served.url}/api/v1/chat") == "TypeError"  # what fetch throws for an answer that it may not read

@@ -237,6 +237,24 @@ async def test_a_wrapper_sees_every_answer(plugin: Plugin, path: str, status: in
     assert (answer.status_code, answer.headers.get("strict-transport-security")) == (status, "max-age=31536000")
 
 
+async def test_a_wrapper_of_pipelines_sees_each_call(plugin: Plugin, caplog: pytest.LogCaptureFixture) -> None:
+    plugin("stopwatch")
+    with caplog.at_level("INFO", "stopwatch"):
+        async with TestClient(api()) as client:
+            await chat(client, "hi")
+    [record] = [record for record in caplog.records if record.name == "stopwatch"]
+    assert re.fullmatch(r"echo took 0\.\d{3} s", record.getMessage())
+
+
+async def test_a_wrapper_of_the_store_sees_its_calls(plugin: Plugin, caplog: pytest.LogCaptureFixture) -> None:
+    plugin("deletions")
+    async with TestClient(api()) as client:
+        await chat(client, "hi")
+        assert (await client.delete("/api/v1/contacts?contact_id=ann")).status_code == 204
+        assert (await chat(client, "again"))["created_new_thread"]
+    assert "a contact is deleted with all its threads" in caplog.text
+
+
 def test_a_command_of_a_plugin_runs_as_a_subcommand(plugin: Plugin, site: Path) -> None:
     plugin("mint")
     ran = run(site, "jimsapi", "mint")

@@ -182,7 +182,7 @@ async def test_an_observer_that_raises_harms_no_request_and_no_other_observer(
     assert 'jims_runs_total{status="completed"} 3.0' in text
     assert 'jims_store_commits_total{outcome="ok"}' in text
     assert 'outcome="admitted"' in text
-    assert "an observer failed" in caplog.text.lower()
+    assert "the observer of plugin aaa_observer" in caplog.text
 
 
 SINK = """

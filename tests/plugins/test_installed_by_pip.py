@@ -169,4 +169,4 @@ def test_its_variable_and_file_work_as_its_flag_does(installed: Path, tmp_path: 
     secret.write_text("s\n")
     for env in ({"JIMS_TICKET_SECRET": "s"}, {"JIMS_TICKET_SECRET_FILE": str(secret)}):
         checked = run_command("check", "--app", "bot", cwd=tmp_path, path=installed, env=env)
-        assert "asked in this order: ticket" in checked.stdout, checked.stderr
+        assert "tried in this order: ticket" in checked.stdout, checked.stderr

@@ -16,8 +16,9 @@ from jimsapi.builtin import builtin_plugins
 from jimsapi.cli.options import ServerOptions
 from jimsapi.plugins.compose import resolve_settings
 from jimsapi.plugins.core import CoreOptions, missing_reporting_plugins
+from jimsapi.plugins.discovery import PluginEntry
 from jimsapi.plugins.errors import OptionError, StartError
-from jimsapi.plugins.manager import Implementation, PluginEntry, PluginManager
+from jimsapi.plugins.manager import Implementation, PluginManager
 from jimsapi.plugins.options import Owned, Settings, near_misses, specs
 from jimsapi.plugins.secrets import matches_any, redact, secret_lines, url_secrets
 

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import anyio
+import httpx
 import pytest
 
 from jimsapi import Event, Inbound, JimsApp, ThreadContext, create_api
@@ -432,7 +433,9 @@ async def test_what_lives_as_long_as_the_server_outlives_a_pipeline_that_cancels
 ) -> None:
     bot = Careless()
     api = create_api(JimsApp(bot), store="memory:")
-    async with TestClient(api) as client:
+    # This transport runs the app in the task of the test, which is spared.
+    transport = httpx.ASGITransport(api)
+    async with TestClient(api), httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         bot._spared |= serving_tasks()
         for message in ("cancel now; send one", "send two"):
             body = {"contact_id": "ann", "message": message}
@@ -443,5 +446,5 @@ async def test_what_lives_as_long_as_the_server_outlives_a_pipeline_that_cancels
 def serving_tasks() -> set[asyncio.Task[Any]]:
     """The tasks of the test's client: they run the lifespan, and stand for the server."""
     return {
-        task for task in asyncio.all_tasks() if "resident" not in task.get_name() and task.get_name() != "housekeeping"
+        task for task in asyncio.all_tasks() if "lifespan of" not in task.get_name() and task.get_name() != "housekeeping"
     }

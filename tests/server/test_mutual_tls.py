@@ -295,5 +295,5 @@ def test_check_says_that_certificates_enter_after_keys(site: Path) -> None:
     checked = run_command("check", "--app", "bot", *TLS, "--api-key", "sesame", cwd=site)
     assert checked.returncode == 0, checked.stderr
     assert "auth: key, certificate" in checked.stdout
-    assert "asked in this order: key, certificate" in checked.stdout
+    assert "tried in this order: key, certificate" in checked.stdout
     assert "https://0.0.0.0:8080" in checked.stdout

@@ -29,10 +29,10 @@ from jimsapi.wire.speech import (
     MessageEnded,
     MessagePiece,
     MessageStarted,
-    Said,
+    SpokenItem,
     as_one_text,
     one_text,
-    speech,
+    spoken_items,
 )
 from jimsapi.wire.turn import ThreadNames, Turn, answer_of, begin_turn
 from tests.apps.scripted import Scripted
@@ -56,12 +56,12 @@ def request(admission: Admission = PUBLIC, **headers: str) -> Request:
     return made
 
 
-def said(items: Sequence[Said]) -> list[str]:
+def said(items: Sequence[SpokenItem]) -> list[str]:
     """What was said, in short."""
     return [_short(item) for item in items]
 
 
-def _short(item: Said) -> str:
+def _short(item: SpokenItem) -> str:
     match item:
         case MessageStarted():
             return "["
@@ -79,8 +79,8 @@ def _short(item: Said) -> str:
             return f"failed {error}"
 
 
-async def told(service: RunService, run: LiveRun) -> list[Said]:
-    return [item async for item in speech(request(), service, run)]
+async def told(service: RunService, run: LiveRun) -> list[SpokenItem]:
+    return [item async for item in spoken_items(request(), service, run)]
 
 
 async def hear(steps: str, **limits: Any) -> list[str]:
@@ -114,7 +114,7 @@ async def test_what_a_reader_missed_of_a_message_comes_with_the_stored_one(bot: 
     steps = "; ".join(["stream first ", "hold door", *(f"stream {piece}" for piece in pieces)])
     async with serving(bot) as service:
         run = await begin_turn(request(), service, NAMES, Turn(steps))
-        items = speech(request(), service, run)
+        items = spoken_items(request(), service, run)
         begun = [await anext(items), await anext(items)]
         bot.opened["door"].set()
         await ended(service)
@@ -134,7 +134,7 @@ async def test_messages_that_were_never_heard_are_told_from_what_is_stored(bot: 
 async def test_one_text_sets_messages_apart_whole_or_in_pieces(bot: Scripted) -> None:
     async with serving(bot) as service:
         run = await begin_turn(request(), service, NAMES, Turn("stream O; stream ne; event x; send ; send Two"))
-        *pieces, last = [item async for item in as_one_text(speech(request(), service, run))]
+        *pieces, last = [item async for item in as_one_text(spoken_items(request(), service, run))]
         assert pieces == ["O", "ne", "\n\n", "Two"]
         assert isinstance(last, Finished)
         assert one_text(last.result) == "One\n\nTwo"

@@ -1,8 +1,8 @@
 """AG-UI, the protocol of CopilotKit and assistant-ui: `POST /ag-ui` answers a message with AG-UI events."""
 
 from jimsapi import Options, Router, hookimpl, option
-from jimsapi.plugins.options import Settings
-from jimsapi.runs.service import RunService
+from jimsapi.plugins import Settings
+from jimsapi.runs import RunService
 
 
 class AguiOptions(Options, prefix="agui"):

@@ -5,15 +5,14 @@ from typing import Any
 
 import orjson
 
-from jimsapi.asgi.connection import Request
-from jimsapi.runs.stream import Status
-from jimsapi.threads.event import NewEvent
-from jimsapi.wire.answer import data_event, failure
-from jimsapi.wire.speech import Failed, Finished, MessageEnded, MessagePiece, MessageStarted, Said
+from jimsapi.asgi import Request
+from jimsapi.runs import Status
+from jimsapi.threads import NewEvent
+from jimsapi.wire import Failed, Finished, MessageEnded, MessagePiece, MessageStarted, SpokenItem, data_event, failure
 from jimsapi_agui.request import RunAgentInput
 
 
-async def agui_events(request: Request, body: RunAgentInput, speech: AsyncIterator[Said]) -> AsyncIterator[bytes]:
+async def agui_events(request: Request, body: RunAgentInput, speech: AsyncIterator[SpokenItem]) -> AsyncIterator[bytes]:
     """Yield the items of a run as AG-UI events, encoded as server-sent events.
 
     A status is a step, which ends before the next item: AG-UI's client rejects the end of a run within a step.

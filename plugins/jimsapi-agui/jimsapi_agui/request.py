@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from jimsapi.asgi.errors import ValidationError
-from jimsapi.wire.turn import Turn, newest_of_user
+from jimsapi.asgi import ValidationError
+from jimsapi.wire import Turn, newest_of_user
 
 
 class Message(msgspec.Struct):

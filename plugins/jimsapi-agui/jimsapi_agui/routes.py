@@ -1,15 +1,8 @@
 """The route of AG-UI."""
 
-from jimsapi.asgi.connection import Request
-from jimsapi.asgi.response import Response
-from jimsapi.asgi.routing import Router
-from jimsapi.asgi.sse import EventStreamResponse
-from jimsapi.runs.identity import CHAT
-from jimsapi.runs.service import RunService
-from jimsapi.wire.answer import REFUSALS, with_run
-from jimsapi.wire.request import read_body
-from jimsapi.wire.speech import speech
-from jimsapi.wire.turn import ThreadNames, begin_turn
+from jimsapi.asgi import EventStreamResponse, Request, Response, Router
+from jimsapi.runs import CHAT, RunService
+from jimsapi.wire import REFUSALS, ThreadNames, begin_turn, read_body, spoken_items, with_run
 from jimsapi_agui.events import agui_events
 from jimsapi_agui.request import RunAgentInput, turn_of
 
@@ -40,5 +33,5 @@ def add_routes(router: Router, service: RunService, contact_header: str | None) 
         """
         body = await read_body(request, service, RunAgentInput)
         run = await begin_turn(request, service, names, turn_of(body))
-        events = agui_events(request, body, speech(request, service, run))
+        events = agui_events(request, body, spoken_items(request, service, run))
         return with_run(request, service, run, EventStreamResponse(events))

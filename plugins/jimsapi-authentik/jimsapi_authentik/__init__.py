@@ -6,13 +6,10 @@ Without options, this module imports only modules that jimsapi has already impor
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from weakref import WeakKeyDictionary
 
 from jimsapi import Options, hookimpl, option
-from jimsapi.plugins.core import CoreOptions
-from jimsapi.plugins.options import Settings, specs
-from jimsapi.plugins.protocols import AuthProvider
-from jimsapi.runs.quota import QuotaLimits
+from jimsapi.plugins import AuthProvider, CoreOptions, Settings, specs
+from jimsapi.runs import QuotaLimits
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -44,10 +41,6 @@ class AuthentikOptions(Options, prefix="authentik"):
     )
 
 
-_providers: WeakKeyDictionary[Settings, "Authentik"] = WeakKeyDictionary()
-"""The provider of each app, by its settings, which the hooks of one app share."""
-
-
 @hookimpl
 def jimsapi_options() -> type[Options]:
     return AuthentikOptions
@@ -63,10 +56,23 @@ def jimsapi_auth_provider(settings: Settings) -> AuthProvider | None:
     """
     if not any(settings.is_given(spec.key) for spec in specs(AuthentikOptions)):
         return None
+    return settings.shared(_authentik) or _half_configured(settings.get(AuthentikOptions))
+
+
+@hookimpl
+def jimsapi_metrics(registry: "CollectorRegistry", settings: Settings) -> None:
+    provider = settings.shared(_authentik)
+    if provider is not None:
+        from jimsapi_authentik.metrics import AuthentikCollector
+
+        registry.register(AuthentikCollector(provider))
+
+
+def _authentik(settings: Settings) -> "Authentik | None":
+    """Return the provider of an app; None if the URL or the slug is missing."""
     options = settings.get(AuthentikOptions)
     if options.url is None or options.app_slug is None:
-        return _half_configured(options)
-
+        return None
     if options.contact_field is None and settings.get(CoreOptions).quota != QuotaLimits():
         logger.warning(
             "limits count each token of an Authentik user separately, so a new token resets the user's limits: "
@@ -75,7 +81,7 @@ def jimsapi_auth_provider(settings: Settings) -> AuthProvider | None:
 
     from jimsapi_authentik.provider import Authentik
 
-    provider = Authentik(
+    return Authentik(
         options.url,
         options.app_slug,
         timeout=options.timeout,
@@ -83,17 +89,6 @@ def jimsapi_auth_provider(settings: Settings) -> AuthProvider | None:
         ca_file=options.ca_file,
         contact_field=options.contact_field,
     )
-    _providers[settings] = provider
-    return provider
-
-
-@hookimpl
-def jimsapi_metrics(registry: "CollectorRegistry", settings: Settings) -> None:
-    provider = _providers.get(settings)
-    if provider is not None:
-        from jimsapi_authentik.metrics import AuthentikCollector
-
-        registry.register(AuthentikCollector(provider))
 
 
 def _half_configured(options: AuthentikOptions) -> AuthProvider:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from jimsapi import AuthUnavailable, InvalidCredentials
-from jimsapi.plugins.errors import StartError
+from jimsapi.plugins import StartError
 from jimsapi_authentik.circuit import Circuit
 from jimsapi_authentik.turns import NoTurn, Turns
 

@@ -1,8 +1,8 @@
 """The endpoint of the chat component Deep Chat."""
 
 from jimsapi import Options, Router, hookimpl, option
-from jimsapi.plugins.options import Settings
-from jimsapi.runs.service import RunService
+from jimsapi.plugins import Settings
+from jimsapi.runs import RunService
 
 
 class DeepChatOptions(Options, prefix="deepchat"):

@@ -3,9 +3,8 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-from jimsapi.asgi.connection import Connection
-from jimsapi.wire.answer import Refusal, data_event, failure
-from jimsapi.wire.speech import Failed, Finished
+from jimsapi.asgi import Connection
+from jimsapi.wire import Failed, Finished, Refusal, data_event, failure
 
 
 def error_body(refusal: Refusal) -> dict[str, Any]:

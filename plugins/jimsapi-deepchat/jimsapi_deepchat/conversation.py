@@ -2,16 +2,10 @@
 
 import anyio
 
-from jimsapi.asgi.errors import HTTPError, WebSocketDisconnected
-from jimsapi.asgi.websocket import WebSocket
-from jimsapi.runs.live import LiveRun
-from jimsapi.runs.service import RunService
-from jimsapi.threads.errors import DomainError
-from jimsapi.threads.ids import uuid7
-from jimsapi.wire.answer import refusal_of
-from jimsapi.wire.errors import error_content
-from jimsapi.wire.speech import one_text
-from jimsapi.wire.turn import ThreadNames, answer_of, begin_turn
+from jimsapi.asgi import HTTPError, WebSocket, WebSocketDisconnected
+from jimsapi.runs import LiveRun, RunService
+from jimsapi.threads import DomainError, uuid7
+from jimsapi.wire import ThreadNames, answer_of, begin_turn, error_content, one_text, refusal_of
 from jimsapi_deepchat.answers import error_body
 from jimsapi_deepchat.requests import new_turn, read_frame
 

@@ -5,10 +5,8 @@ from typing import Any
 import msgspec
 import orjson
 
-from jimsapi.asgi.body import decode_json
-from jimsapi.asgi.errors import HTTPError, ValidationError
-from jimsapi.asgi.validation import convert_body
-from jimsapi.wire.turn import Turn
+from jimsapi.asgi import HTTPError, ValidationError, convert_body, decode_json
+from jimsapi.wire import Turn
 
 
 class DeepChatRequest(msgspec.Struct):

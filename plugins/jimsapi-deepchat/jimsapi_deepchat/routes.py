@@ -4,18 +4,21 @@ from functools import partial
 
 import msgspec
 
-from jimsapi.asgi.connection import Request
-from jimsapi.asgi.errors import HTTPError
-from jimsapi.asgi.response import JSONResponse, Response
-from jimsapi.asgi.routing import Router
-from jimsapi.asgi.sse import EventStreamResponse
-from jimsapi.asgi.websocket import WebSocket
-from jimsapi.runs.identity import CHAT
-from jimsapi.runs.service import RunService
-from jimsapi.wire.answer import EVENT_STREAM, REFUSALS, reworded, with_run
-from jimsapi.wire.request import read_json
-from jimsapi.wire.speech import as_one_text, one_text, speech
-from jimsapi.wire.turn import ThreadNames, answer_of, begin_turn
+from jimsapi.asgi import EventStreamResponse, HTTPError, JSONResponse, Request, Response, Router, WebSocket
+from jimsapi.runs import CHAT, RunService
+from jimsapi.wire import (
+    EVENT_STREAM,
+    REFUSALS,
+    ThreadNames,
+    answer_of,
+    as_one_text,
+    begin_turn,
+    one_text,
+    read_json,
+    reworded,
+    spoken_items,
+    with_run,
+)
 from jimsapi_deepchat.answers import error_body, events
 from jimsapi_deepchat.conversation import Conversation
 from jimsapi_deepchat.requests import DeepChatRequest, new_turn, read_value
@@ -58,7 +61,7 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
         run = await begin_turn(request, service, names, new_turn(body), watched=streamed)
         if not streamed:
             return with_run(request, service, run, JSONResponse({"text": one_text(await answer_of(request, run))}))
-        items = as_one_text(speech(request, service, run))
+        items = as_one_text(spoken_items(request, service, run))
         return with_run(request, service, run, EventStreamResponse(events(request, items)))
 
     @router.websocket(PATH, scope=CHAT, subprotocols=(SUBPROTOCOL,), first_frame=True, tags=("deep chat",))

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from jimsapi import JimsApp, hookimpl
-from jimsapi.plugins.options import Settings
+from jimsapi.plugins import Settings
 
 PRICES = "LITELLM_LOCAL_MODEL_COST_MAP"
 """The variable that makes litellm, which jims-core imports, use its bundled prices."""

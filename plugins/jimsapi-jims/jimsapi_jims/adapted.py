@@ -12,9 +12,9 @@ from jims_core.thread.thread_context import StatusUpdater
 from jims_core.thread.thread_context import ThreadContext as JimsContext
 
 from jimsapi import JimsApp, StatusEvent, ThreadContext
-from jimsapi.plugins.errors import StartError
-from jimsapi.runs.pipeline import Pipeline as JimsapiPipeline
-from jimsapi.runs.pipeline import pipeline_name
+from jimsapi.plugins import StartError
+from jimsapi.runs import Pipeline as JimsapiPipeline
+from jimsapi.runs import pipeline_name
 
 logger = logging.getLogger("jimsapi.jims")
 

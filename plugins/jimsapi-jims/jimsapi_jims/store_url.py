@@ -10,7 +10,7 @@ import jims_core.app
 from jims_core.db import ThreadDB
 from sqlalchemy import URL, Engine, event
 
-from jimsapi.plugins.errors import StartError
+from jimsapi.plugins import StartError
 
 logger = logging.getLogger("jimsapi.jims")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from jimsapi import Options, hookimpl, option
-from jimsapi.plugins.options import Settings
+from jimsapi.plugins import Settings
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -68,9 +68,10 @@ def jimsapi_auth_provider(settings: Settings) -> "OidcProvider | HalfConfigured 
         from jimsapi_oidc.half_configured import HalfConfigured
 
         return HalfConfigured(options)
+    from jimsapi_oidc.metrics import counts_of
     from jimsapi_oidc.provider import OidcProvider
 
-    return OidcProvider(options)
+    return OidcProvider(options, settings.shared(counts_of))
 
 
 @hookimpl
@@ -78,4 +79,4 @@ def jimsapi_metrics(registry: "CollectorRegistry", settings: Settings) -> None:
     if is_configured(settings):
         from jimsapi_oidc.metrics import counts_of
 
-        registry.register(counts_of(settings.get(OidcOptions)))
+        registry.register(settings.shared(counts_of))

@@ -4,13 +4,12 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from jimsapi_oidc import OidcOptions
+    from jimsapi.plugins import Settings
 
 FETCH_OUTCOMES = ("ok", "timeout", "unreachable", "status", "malformed")
 VERIFICATION_OUTCOMES = (
@@ -55,12 +54,6 @@ class Counts(Collector):
         yield age
 
 
-_COUNTS: "WeakKeyDictionary[OidcOptions, Counts]" = WeakKeyDictionary()
-
-
-def counts_of(options: "OidcOptions") -> Counts:
-    """Return the counts of the app with these resolved options.
-
-    Two hooks share the counts of an app, and one process may have several apps.
-    """
-    return _COUNTS.setdefault(options, Counts())
+def counts_of(settings: "Settings") -> Counts:
+    """Return new counts. The hooks of one app share them by `settings.shared(counts_of)`."""
+    return Counts()

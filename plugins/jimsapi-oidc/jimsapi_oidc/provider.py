@@ -9,11 +9,11 @@ from types import TracebackType
 from typing import Self
 
 from jimsapi import Connection, Identity
-from jimsapi.plugins.errors import StartError
+from jimsapi.plugins import StartError
 from jimsapi_oidc import OidcOptions
 from jimsapi_oidc.issuer import PACE, Issuer, Pace, is_web_address
 from jimsapi_oidc.keys import KeySet
-from jimsapi_oidc.metrics import counts_of
+from jimsapi_oidc.metrics import Counts
 from jimsapi_oidc.refusals import KeysUnavailable, TokenDenied, TokenInvalid
 from jimsapi_oidc.tokens import MAX_TOKEN, ClaimRules, Token, read_token, text_claim
 
@@ -43,6 +43,7 @@ class OidcProvider:
     def __init__(
         self,
         options: OidcOptions,
+        counts: Counts,
         *,
         pace: Pace = PACE,
         clock: Callable[[], float] = time.time,
@@ -58,7 +59,7 @@ class OidcProvider:
             scopes=frozenset(name for text in options.scopes for name in text.split()),
             leeway=options.leeway,
         )
-        self._counts = counts_of(options)
+        self._counts = counts
         self._issuer = Issuer(
             options.issuer,
             options.jwks_url,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from jimsapi_oidc import OidcOptions
 from jimsapi_oidc.issuer import PACE, Pace
+from jimsapi_oidc.metrics import Counts
 from jimsapi_oidc.provider import OidcProvider
 
 # Tests are collected by path, so that a helper beside them has to be put within reach.
@@ -75,9 +76,8 @@ def make_provider(clock: Clock) -> Callable[..., OidcProvider]:
 
     def make(issuer: FakeIssuer, pace: Pace = PACE, **options: Any) -> OidcProvider:
         trusted = {"issuer": issuer.url, "audience": (AUDIENCE,), "ca_file": issuer.ca_file}
-        return OidcProvider(
-            OidcOptions(**{**trusted, **options}), pace=pace, clock=clock.wall, monotonic=clock.monotonic
-        )
+        resolved = OidcOptions(**{**trusted, **options})
+        return OidcProvider(resolved, Counts(), pace=pace, clock=clock.wall, monotonic=clock.monotonic)
 
     return make
 

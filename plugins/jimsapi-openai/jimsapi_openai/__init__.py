@@ -1,8 +1,8 @@
 """The chat completions of OpenAI's API, for Open WebUI, LibreChat and the OpenAI SDKs."""
 
 from jimsapi import Options, Router, hookimpl, option
-from jimsapi.plugins.options import Settings
-from jimsapi.runs.service import RunService
+from jimsapi.plugins import Settings
+from jimsapi.runs import RunService
 
 
 class OpenAIOptions(Options, prefix="openai"):

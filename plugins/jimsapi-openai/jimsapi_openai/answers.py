@@ -5,10 +5,9 @@ from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Any
 
-from jimsapi.asgi.connection import Connection
-from jimsapi.runs.live import LiveRun
-from jimsapi.wire.answer import Refusal, data_event, failure
-from jimsapi.wire.speech import Failed, Finished
+from jimsapi.asgi import Connection
+from jimsapi.runs import LiveRun
+from jimsapi.wire import Failed, Finished, Refusal, data_event, failure
 
 BYTES_A_TOKEN = 4
 """An estimate, for `usage`."""

@@ -4,9 +4,8 @@ from typing import Any
 
 import msgspec
 
-from jimsapi.asgi.connection import Connection
-from jimsapi.asgi.errors import ValidationError
-from jimsapi.wire.turn import Turn
+from jimsapi.asgi import Connection, ValidationError
+from jimsapi.wire import Turn
 
 TASK = "### Task:"
 """The beginning of Open WebUI's own prompts, for example for titles, tags and follow-up questions."""

@@ -6,21 +6,24 @@ from typing import Any
 
 import msgspec
 
-from jimsapi.asgi.connection import Request
-from jimsapi.asgi.errors import HTTPError
-from jimsapi.asgi.response import JSONResponse, Response
-from jimsapi.asgi.routing import Router
-from jimsapi.asgi.sse import EventStreamResponse
-from jimsapi.runs.identity import CHAT
-from jimsapi.runs.live import LiveRun
-from jimsapi.runs.pipeline import pipeline_name
-from jimsapi.runs.service import RunService
-from jimsapi.threads.errors import DomainError
-from jimsapi.wire.answer import EVENT_STREAM, REFUSALS, refusal, reworded, with_run
-from jimsapi.wire.errors import error_answer
-from jimsapi.wire.request import read_body
-from jimsapi.wire.speech import as_one_text, one_text, speech
-from jimsapi.wire.turn import ThreadNames, answer_of, begin_turn
+from jimsapi.asgi import EventStreamResponse, HTTPError, JSONResponse, Request, Response, Router
+from jimsapi.runs import CHAT, LiveRun, RunService, pipeline_name
+from jimsapi.threads import DomainError
+from jimsapi.wire import (
+    EVENT_STREAM,
+    REFUSALS,
+    ThreadNames,
+    answer_of,
+    as_one_text,
+    begin_turn,
+    error_answer,
+    one_text,
+    read_body,
+    refusal,
+    reworded,
+    spoken_items,
+    with_run,
+)
 from jimsapi_openai.answers import Completion, error
 from jimsapi_openai.requests import ChatRequest, new_turn
 
@@ -75,7 +78,7 @@ def add_routes(
         run = await begin_turn(request, service, names, turn, watched=bool(body.stream))
         if not body.stream:
             return with_run(request, service, run, await _complete_answer(request, run, model.id))
-        items = as_one_text(speech(request, service, run))
+        items = as_one_text(spoken_items(request, service, run))
         stream = EventStreamResponse(Completion(run, model.id).chunks(request, items, with_usage=body.wants_usage))
         stream.raw_headers.append(NO_RETRY)
         return with_run(request, service, run, stream)

@@ -9,14 +9,15 @@ import os
 from typing import TYPE_CHECKING
 
 from jimsapi import hookimpl
-from jimsapi.plugins.errors import StartError
-from jimsapi.runs.service import RunService
+from jimsapi.plugins import StartError
 from jimsapi_otel.variables import is_on, obstacle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jimsapi.asgi.types import ASGIApp
+    from jimsapi.asgi import ASGIApp
+    from jimsapi.runs import Pipeline
+    from jimsapi.threads import ThreadStore
     from jimsapi_otel.exporting import Exporting
 
 logger = logging.getLogger("jimsapi.otel")
@@ -45,11 +46,18 @@ def jimsapi_asgi_wrapper() -> "Callable[[ASGIApp], ASGIApp] | None":
 
 
 @hookimpl
-def jimsapi_routes(service: RunService) -> None:
-    """Wrap the pipelines and the store in spans. The hook adds no routes."""
-    if is_on(os.environ):
-        from jimsapi_otel.pipelines import trace_pipeline
-        from jimsapi_otel.store import trace_store
+def jimsapi_pipeline_wrapper() -> "Callable[[Pipeline, str], Pipeline] | None":
+    if not is_on(os.environ):
+        return None
+    from jimsapi_otel.pipelines import trace_pipeline
 
-        service.wrap_pipelines(trace_pipeline)
-        trace_store(service)
+    return trace_pipeline
+
+
+@hookimpl
+def jimsapi_store_wrapper() -> "Callable[[ThreadStore], ThreadStore] | None":
+    if not is_on(os.environ):
+        return None
+    from jimsapi_otel.store import trace_store
+
+    return trace_store

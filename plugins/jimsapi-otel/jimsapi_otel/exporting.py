@@ -14,8 +14,8 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from jimsapi.asgi.record import RequestRecord
-from jimsapi.plugins.errors import StartError
+from jimsapi.asgi import RequestRecord
+from jimsapi.plugins import StartError
 from jimsapi_otel.redaction import redact_logs
 from jimsapi_otel.requests import end_request
 

@@ -4,7 +4,7 @@ from opentelemetry import trace
 from opentelemetry.trace import StatusCode
 
 from jimsapi import ThreadContext
-from jimsapi.runs.pipeline import Pipeline
+from jimsapi.runs import Pipeline
 from jimsapi_otel.errors import error_type, note_error
 
 SPAN = "jims.run_pipeline_with_context"

@@ -10,10 +10,7 @@ from contextvars import ContextVar
 from opentelemetry import context, propagate, trace
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
-from jimsapi.asgi.connection import local_path
-from jimsapi.asgi.record import CLIENT_GONE, RequestRecord
-from jimsapi.asgi.route import METHODS
-from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
+from jimsapi.asgi import CLIENT_GONE, METHODS, ASGIApp, Receive, RequestRecord, Scope, Send, local_path
 from jimsapi_otel.errors import note_error
 
 PROBES = frozenset(("/healthz", "/readyz"))

@@ -9,9 +9,7 @@ from typing import Any, TypeVar, cast
 from opentelemetry import trace
 from opentelemetry.trace import StatusCode
 
-from jimsapi.runs.service import RunService
-from jimsapi.threads.errors import DomainError, StoreUnavailable
-from jimsapi.threads.store import ThreadStore
+from jimsapi.threads import DomainError, StoreUnavailable, ThreadStore
 from jimsapi_otel.errors import error_type, note_error
 
 TRACED = frozenset(("accept", "start", "finish", "cancel", "load_events"))
@@ -21,9 +19,9 @@ SYSTEMS = frozenset(("sqlite", "postgresql"))
 Result = TypeVar("Result")
 
 
-def trace_store(service: RunService) -> None:
-    """Wrap the store of a service. It must be called before the service answers its first message."""
-    service.store = cast("ThreadStore", TracedStore(service.store))
+def trace_store(store: ThreadStore) -> ThreadStore:
+    """Return a store that adds spans to the operations of `store`."""
+    return cast("ThreadStore", TracedStore(store))
 
 
 class TracedStore:

@@ -6,7 +6,7 @@ This module contains the hooks. They import the rest of the package only when it
 from typing import TYPE_CHECKING
 
 from jimsapi import hookimpl
-from jimsapi.plugins.protocols import ThreadStore
+from jimsapi.plugins import ThreadStore
 
 if TYPE_CHECKING:
     import click

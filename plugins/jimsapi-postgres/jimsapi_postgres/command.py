@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from jimsapi.plugins.errors import StartError
+from jimsapi.plugins import StartError
 
 VARIABLE = "JIMS_STORE"
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from jimsapi.threads.errors import DomainError, StoreUnavailable
+from jimsapi.threads import DomainError, StoreUnavailable
 from jimsapi_postgres.errors import ConnectionLost, NotConnected, as_domain_error, is_lost, public_reason, reason
 from jimsapi_postgres.url import Target, connect_arguments
 

@@ -2,7 +2,7 @@
 
 import asyncpg
 
-from jimsapi.threads.errors import DomainError, StoreUnavailable, StoreUnusable
+from jimsapi.threads import DomainError, StoreUnavailable, StoreUnusable
 
 _PRIVILEGE = "42501"
 _READ_ONLY = "25006"

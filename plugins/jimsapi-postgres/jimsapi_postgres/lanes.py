@@ -13,11 +13,20 @@ from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
-from jimsapi.runs.tasks import ServiceTask
-from jimsapi.threads.errors import StoreUnavailable, ThreadNotFound
-from jimsapi.threads.run import Accepted, ContextLimits, Outcome, RunPlan, RunStatus, Settled, Snapshot
-from jimsapi.threads.store import CommitRecord
-from jimsapi.threads.window import end_with
+from jimsapi.runs import ServiceTask
+from jimsapi.threads import (
+    Accepted,
+    CommitRecord,
+    ContextLimits,
+    Outcome,
+    RunPlan,
+    RunStatus,
+    Settled,
+    Snapshot,
+    StoreUnavailable,
+    ThreadNotFound,
+    end_with,
+)
 from jimsapi_postgres import rows
 from jimsapi_postgres.connections import Connection, Link
 from jimsapi_postgres.errors import ConnectionLost, DataRefused, NotConnected

@@ -8,8 +8,8 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from jimsapi.runs.tasks import ServiceTask
-from jimsapi.threads.errors import DomainError
+from jimsapi.runs import ServiceTask
+from jimsapi.threads import DomainError
 from jimsapi_postgres.connections import Connection, Connector
 from jimsapi_postgres.errors import reason
 

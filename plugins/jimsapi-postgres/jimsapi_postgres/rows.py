@@ -6,30 +6,37 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from jimsapi.threads.errors import IdentifierTaken, KeyMismatch, KeyUsed, QueueFull, ThreadNotFound
-from jimsapi.threads.event import THREAD_CREATED, TICK, EventRow, NewEvent
-from jimsapi.threads.ids import uuid7
-from jimsapi.threads.run import (
+from jimsapi.threads import (
+    THREAD_CREATED,
+    TICK,
     Accepted,
     AdoptedRun,
     ByExternalId,
     ById,
     ContextLimits,
     EventRecord,
+    EventRow,
     FailureKind,
+    IdentifierTaken,
+    KeyMismatch,
+    KeyUsed,
     Latest,
     New,
+    NewEvent,
     Outcome,
+    QueueFull,
     RunPlan,
     RunStatus,
     Settled,
     Snapshot,
     StoredRun,
+    ThreadNotFound,
     ThreadRecord,
+    choose,
+    config_of_new,
+    storable_text,
+    uuid7,
 )
-from jimsapi.threads.storable import storable_text
-from jimsapi.threads.transitions import config_of_new
-from jimsapi.threads.window import choose
 
 ACCEPT = """
     SELECT item, part, verdict, id, at, kind, data, first_at FROM jimsapi_accept_2(

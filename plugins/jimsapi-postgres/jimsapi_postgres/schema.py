@@ -12,7 +12,7 @@ from importlib.resources import files
 
 import asyncpg
 
-from jimsapi.threads.errors import StoreUnusable
+from jimsapi.threads import StoreUnusable
 from jimsapi_postgres.connections import Connection
 from jimsapi_postgres.errors import as_unusable
 from jimsapi_postgres.url import Target, connect_arguments

@@ -7,34 +7,41 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
-from jimsapi.runs.tasks import ServiceTask
-from jimsapi.threads.errors import (
-    IdentifierTaken,
-    InvalidCursor,
-    RunClosed,
-    RunNotFound,
-    StoreUnavailable,
-    ThreadNotFound,
-)
-from jimsapi.threads.event import TICK, Event, EventRow, NewEvent
-from jimsapi.threads.ids import uuid7
-from jimsapi.threads.run import (
+from jimsapi.runs import ServiceTask
+from jimsapi.threads import (
+    KEEP_KEYS,
+    PAGE_BYTES,
+    TICK,
     Accepted,
     AdoptedRun,
+    CommitRecord,
     ContextLimits,
+    Event,
     EventPage,
+    EventRow,
+    IdentifierTaken,
+    InvalidCursor,
+    NewEvent,
     Outcome,
+    RunClosed,
+    RunNotFound,
     RunPlan,
     RunStatus,
     Settled,
     Started,
     StoredRun,
+    StoreUnavailable,
+    ThreadNotFound,
     ThreadPage,
     ThreadRecord,
+    decode_cursor,
+    encode_cursor,
+    end_with,
+    may_see,
+    orphan_status,
+    take_page,
+    uuid7,
 )
-from jimsapi.threads.store import KEEP_KEYS, PAGE_BYTES, CommitRecord, decode_cursor, encode_cursor, take_page
-from jimsapi.threads.transitions import may_see, orphan_status
-from jimsapi.threads.window import end_with
 from jimsapi_postgres import rows, schema
 from jimsapi_postgres.connections import STATEMENT_TIMEOUT, Connection, Connector, Link, Pool, Work
 from jimsapi_postgres.errors import DAMAGED, DENIED, DISK_FULL, ConnectionLost, NotConnected, as_unusable

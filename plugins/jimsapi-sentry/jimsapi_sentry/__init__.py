@@ -8,13 +8,13 @@ import os
 from typing import TYPE_CHECKING
 
 from jimsapi import Options, hookimpl, option
-from jimsapi.plugins.options import Settings
-from jimsapi.runs.service import RunService
+from jimsapi.plugins import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jimsapi.asgi.types import ASGIApp
+    from jimsapi.asgi import ASGIApp
+    from jimsapi.runs import Pipeline
     from jimsapi_sentry.reporting import Reporting
 
 logger = logging.getLogger("jimsapi.sentry")
@@ -58,12 +58,13 @@ def jimsapi_asgi_wrapper(settings: Settings) -> "Callable[[ASGIApp], ASGIApp] | 
 
 
 @hookimpl
-def jimsapi_routes(service: RunService, settings: Settings) -> None:
-    """Wrap the pipelines, so that the reports of their failures have the thread. The hook adds no routes."""
-    if _is_on(settings):
-        from jimsapi_sentry.pipelines import report_pipeline
+def jimsapi_pipeline_wrapper(settings: Settings) -> "Callable[[Pipeline, str], Pipeline] | None":
+    """Wrap the pipelines, so that the reports of their failures have the thread."""
+    if not _is_on(settings):
+        return None
+    from jimsapi_sentry.pipelines import report_pipeline
 
-        service.wrap_pipelines(report_pipeline)
+    return report_pipeline
 
 
 def _is_on(settings: Settings) -> bool:

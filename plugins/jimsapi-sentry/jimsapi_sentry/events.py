@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from jimsapi.asgi.connection import request_id
+from jimsapi.asgi import request_id
 from jimsapi_sentry.requests import UNNAMED
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 import sentry_sdk
 
 from jimsapi import ThreadContext
-from jimsapi.runs.pipeline import Pipeline
+from jimsapi.runs import Pipeline
 from jimsapi_sentry.events import PipelineCall, current_call
 
 

@@ -15,8 +15,8 @@ from sentry_sdk.integrations.logging import LoggingIntegration
 from sentry_sdk.integrations.threading import ThreadingIntegration
 from sentry_sdk.utils import BadDsn, Dsn, get_default_release
 
-from jimsapi.asgi.record import RequestRecord
-from jimsapi.plugins.errors import StartError
+from jimsapi.asgi import RequestRecord
+from jimsapi.plugins import StartError
 from jimsapi_sentry.events import Cleaner
 from jimsapi_sentry.requests import name_transaction
 

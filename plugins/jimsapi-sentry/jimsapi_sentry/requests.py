@@ -5,9 +5,7 @@ from contextvars import ContextVar
 import sentry_sdk
 from sentry_sdk.tracing import Transaction
 
-from jimsapi.asgi.record import CLIENT_GONE, RequestRecord
-from jimsapi.asgi.route import METHODS
-from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
+from jimsapi.asgi import CLIENT_GONE, METHODS, ASGIApp, Receive, RequestRecord, Scope, Send
 
 UNNAMED = "unmatched"
 """The name of a transaction until its request is answered."""

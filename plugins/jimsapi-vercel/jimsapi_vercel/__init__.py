@@ -1,8 +1,8 @@
 """The UI message stream of Vercel's AI SDK: `POST /ai-sdk/chat` answers the requests of `useChat`."""
 
 from jimsapi import Options, Router, hookimpl, option
-from jimsapi.plugins.options import Settings
-from jimsapi.runs.service import RunService
+from jimsapi.plugins import Settings
+from jimsapi.runs import RunService
 
 
 class VercelOptions(Options, prefix="vercel"):

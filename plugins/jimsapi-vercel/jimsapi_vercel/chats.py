@@ -4,7 +4,7 @@ from asyncio import Future
 from functools import partial
 from typing import Any
 
-from jimsapi.runs.live import LiveRun
+from jimsapi.runs import LiveRun
 
 
 class OpenChats:

@@ -5,24 +5,20 @@ from typing import Any
 
 import orjson
 
-from jimsapi.asgi.connection import Request
-from jimsapi.asgi.sse import EventStreamResponse
-from jimsapi.runs.errors import RunCancelled
-from jimsapi.runs.live import LiveRun
-from jimsapi.runs.stream import Status
-from jimsapi.threads.event import NewEvent
-from jimsapi.wire.answer import data_event, failure
-from jimsapi.wire.speech import Failed, Finished, MessageEnded, MessagePiece, MessageStarted, Said
+from jimsapi.asgi import EventStreamResponse, Request
+from jimsapi.runs import LiveRun, RunCancelled, Status
+from jimsapi.threads import NewEvent
+from jimsapi.wire import Failed, Finished, MessageEnded, MessagePiece, MessageStarted, SpokenItem, data_event, failure
 
 _HEADERS = {"x-vercel-ai-ui-message-stream": "v1"}
 
 
-def message_stream(request: Request, run: LiveRun, speech: AsyncIterator[Said]) -> EventStreamResponse:
+def message_stream(request: Request, run: LiveRun, speech: AsyncIterator[SpokenItem]) -> EventStreamResponse:
     """Return an answer that streams a run."""
     return EventStreamResponse(_chunks(request, str(run.known_as), speech), headers=_HEADERS)
 
 
-async def _chunks(request: Request, message_id: str, speech: AsyncIterator[Said]) -> AsyncIterator[bytes]:
+async def _chunks(request: Request, message_id: str, speech: AsyncIterator[SpokenItem]) -> AsyncIterator[bytes]:
     """Yield a run as one UI message, whose id is that of the run. Each message of the run is a part of it.
 
     So a client that resumes the run updates the same UI message, and does not add a second one.

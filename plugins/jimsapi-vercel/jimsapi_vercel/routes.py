@@ -1,15 +1,9 @@
 """The routes of the AI SDK's `DefaultChatTransport`: send a message, and resume its answer."""
 
-from jimsapi.asgi.connection import Request
-from jimsapi.asgi.response import Response
-from jimsapi.asgi.routing import Router
-from jimsapi.runs.identity import CHAT
-from jimsapi.runs.service import RunService
-from jimsapi.threads.run import ByExternalId
-from jimsapi.wire.answer import REFUSALS, note_run, with_run
-from jimsapi.wire.request import read_body
-from jimsapi.wire.speech import speech
-from jimsapi.wire.turn import ThreadNames, Turn, begin_turn
+from jimsapi.asgi import Request, Response, Router
+from jimsapi.runs import CHAT, RunService
+from jimsapi.threads import ByExternalId
+from jimsapi.wire import REFUSALS, ThreadNames, Turn, begin_turn, note_run, read_body, spoken_items, with_run
 from jimsapi_vercel.chats import OpenChats
 from jimsapi_vercel.chunks import message_stream
 from jimsapi_vercel.request import ChatRequest, turn_of
@@ -46,7 +40,7 @@ def add_routes(router: Router, service: RunService, contact_header: str | None) 
         turn = turn_of(body)
         run = await begin_turn(request, service, names, turn)
         chats.add(_chat_key(request, names, turn), run)
-        return with_run(request, service, run, message_stream(request, run, speech(request, service, run)))
+        return with_run(request, service, run, message_stream(request, run, spoken_items(request, service, run)))
 
     @router.get(
         "/ai-sdk/chat/{id}/stream", scope=CHAT, tags=("ai-sdk",),
@@ -61,7 +55,7 @@ def add_routes(router: Router, service: RunService, contact_header: str | None) 
         if run is None:
             return Response(status=204)
         note_run(request, run)
-        return with_run(request, service, run, message_stream(request, run, speech(request, service, run)))
+        return with_run(request, service, run, message_stream(request, run, spoken_items(request, service, run)))
 
 
 def _chat_key(request: Request, names: ThreadNames, turn: Turn) -> str:

@@ -1,0 +1,113 @@
+"""The versions of jimsapi that a plugin's distribution requires (PEP 440 and PEP 508).
+
+pip checks requirements, but not with `--no-deps`, and not if jimsapi is downgraded later.
+"""
+
+import re
+from collections.abc import Iterable
+
+_REQUIREMENT = re.compile(
+    r"\s*(?P<name>[A-Za-z0-9._-]+)\s*(?:\[[^\]]*\])?\s*\(?(?P<specifiers>[^;()]*)\)?\s*(?P<marker>;.*)?"
+)
+_SPECIFIER = re.compile(r"\s*(~=|===|==|!=|<=|>=|<|>)\s*(\S+)\s*")
+_VERSION = re.compile(
+    r"v?(?:(?P<epoch>\d+)!)?(?P<release>\d+(?:\.\d+)*)"
+    r"(?:[-_.]?(?P<pre>alpha|a|beta|b|preview|pre|c|rc)[-_.]?(?P<pre_number>\d*))?"
+    r"(?P<post>-\d+|[-_.]?(?:post|rev|r)[-_.]?\d*)?"
+    r"(?:[-_.]?(?P<dev>dev)[-_.]?(?P<dev_number>\d*))?"
+    r"(?:\+[a-z0-9]+(?:[-_.][a-z0-9]+)*)?",
+    re.IGNORECASE,
+)
+_STAGES = {"alpha": 0, "a": 0, "beta": 1, "b": 1, "preview": 2, "pre": 2, "c": 2, "rc": 2}
+_FINAL = 3
+
+Key = tuple[int, tuple[int, ...], tuple[int, int], int, float]
+
+
+def required_versions(requirements: Iterable[str], name: str) -> str:
+    """Return the version specifiers of the distribution `name` in a distribution's requirements, such as `>=0.2,<1`.
+
+    Requirements with a marker are left out: they may belong to an extra. Returns an empty text if there are none.
+    """
+    found = []
+    for requirement in requirements:
+        match = _REQUIREMENT.fullmatch(requirement)
+        if match and not match["marker"] and canonical(match["name"]) == canonical(name):
+            found.append(match["specifiers"].strip())
+    return ",".join(filter(None, found))
+
+
+def allows(specifiers: str, version: str) -> bool:
+    """Return whether `version` meets all of `specifiers`. One that cannot be read counts as met."""
+    return all(_meets(specifier, version) for specifier in specifiers.split(",") if specifier.strip())
+
+
+def _meets(specifier: str, version: str) -> bool:
+    match = _SPECIFIER.fullmatch(specifier)
+    own = _key(version)
+    if match is None or own is None:
+        return True
+    operator, wanted = match.groups()
+    if operator == "===":
+        return version == wanted
+    if wanted.endswith(".*"):
+        within = _is_within(own, wanted.removesuffix(".*"))
+        return within if operator == "==" else not within
+    bound = _key(wanted)
+    if bound is None:
+        return True
+    match operator:
+        case "==":
+            return own == bound
+        case "!=":
+            return own != bound
+        case ">=":
+            return own >= bound
+        case "<=":
+            return own <= bound
+        case ">":
+            return own > bound and not (_is_same_release(own, bound) and own[3] > bound[3] == 0)
+        case "<":
+            is_before_release = own[2][0] != _FINAL
+            return own < bound and not (_is_same_release(own, bound) and is_before_release and bound[2][0] == _FINAL)
+        case _:
+            return own >= bound and _is_within(own, wanted.rpartition(".")[0])
+
+
+def _is_same_release(one: Key, other: Key) -> bool:
+    return one[:2] == other[:2]
+
+
+def _is_within(own: Key, prefix: str) -> bool:
+    """Whether a version begins with the numbers of `prefix`, as `==1.4.*` requires."""
+    wanted = _VERSION.fullmatch(prefix)
+    if wanted is None:
+        return True
+    numbers = tuple(map(int, wanted["release"].split(".")))
+    release = own[1] + (0,) * (len(numbers) - len(own[1]))
+    return own[0] == int(wanted["epoch"] or 0) and release[: len(numbers)] == numbers
+
+
+def _key(version: str) -> Key | None:
+    """Return a key that sorts versions as PEP 440 does; None if the text is not a version. Ignores local labels."""
+    match = _VERSION.fullmatch(version.strip())
+    if match is None:
+        return None
+    release = [int(number) for number in match["release"].split(".")]
+    while len(release) > 1 and release[-1] == 0:
+        release.pop()
+    stage = (_STAGES[match["pre"].lower()], int(match["pre_number"] or 0)) if match["pre"] else (_FINAL, 0)
+    digits = re.sub(r"\D", "", match["post"]) if match["post"] else ""
+    post = 0 if match["post"] is None else 1 + int(digits or 0)
+    if match["dev"] is None:
+        development = float("inf")
+    else:
+        development = float(match["dev_number"] or 0)
+        if match["pre"] is None and match["post"] is None:
+            stage = (-1, 0)  # 1.0.dev1 comes before 1.0a1
+    return int(match["epoch"] or 0), tuple(release), stage, post, development
+
+
+def canonical(name: str) -> str:
+    """Return the normalized name of a distribution (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()

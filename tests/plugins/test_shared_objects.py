@@ -1,0 +1,201 @@
+"""Hooks of one plugin share objects, plugins wrap pipelines and the store, and an app has resources."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jimsapi import JimsApp, ThreadContext, create_api
+from jimsapi.api.app import Api
+from jimsapi.asgi.testing import TestClient
+from jimsapi.plugins.errors import PluginError, StartError
+from tests.plugins.distributions import install
+
+pytestmark = pytest.mark.anyio
+
+BY_FUNCTIONS = """
+from jimsapi import *
+from prometheus_client.core import CounterMetricFamily
+
+class Visits:
+    def __init__(self, settings):
+        self.step = settings.get(VisitOptions).step
+        self.count = 0
+    def on_run(self, record):
+        self.count += self.step
+    def collect(self):
+        yield CounterMetricFamily("visits", "Visits.", value=self.count)
+
+class VisitOptions(Options, prefix="visits"):
+    step: int = option(1, help="What a visit counts.")
+
+@hookimpl
+def jimsapi_options():
+    return VisitOptions
+
+@hookimpl
+def jimsapi_observer(settings):
+    return settings.shared(Visits)
+
+@hookimpl
+def jimsapi_metrics(registry, settings):
+    registry.register(settings.shared(Visits))
+"""
+BY_CLASS = """
+from jimsapi import *
+from prometheus_client.core import CounterMetricFamily
+
+class Visits:
+    def __init__(self):
+        self.count = 0
+    def on_run(self, record):
+        self.count += 1
+    def collect(self):
+        yield CounterMetricFamily("visits", "Visits.", value=self.count)
+    @hookimpl
+    def jimsapi_observer(self):
+        return self
+    @hookimpl
+    def jimsapi_metrics(self, registry):
+        registry.register(self)
+"""
+WRAPPING = """
+import diary
+from jimsapi import *
+
+def named(kind):
+    def wrap(inner, name=None):
+        diary.lines.append(f"NAME wraps {kind} {name or ''}".strip())
+        BODY
+    return wrap
+
+@hookimpl
+def jimsapi_KIND_wrapper():
+    return named("KIND")
+"""
+PIPELINE = """
+        async def outer(ctx):
+            diary.lines.append("NAME begins")
+            await inner(ctx)
+            diary.lines.append("NAME ends")
+        return outer"""
+
+
+async def echo(ctx: ThreadContext) -> None:
+    ctx.send_message(f"You said: {ctx.get_last_user_message()}")
+
+
+def api(app: Any = echo, **options: Any) -> Api:
+    return create_api(app, **{"store": "memory:", "api_key": "k", **options})
+
+
+async def chat(client: TestClient) -> list[str]:
+    body = {"contact_id": "ann", "message": "hi"}
+    answer = await client.post("/api/v1/chat", json=body, headers={"authorization": "Bearer k"})
+    assert answer.status_code == 200, answer.text
+    messages: list[str] = answer.json()["assistant_messages"]
+    return messages
+
+
+@pytest.mark.parametrize(("code", "point"), [(BY_FUNCTIONS, "acme_visits"), (BY_CLASS, "acme_visits:Visits")])
+async def test_an_observer_and_its_collector_are_one_object_in_each_app(site: Path, code: str, point: str) -> None:
+    install(site, "acme-visits", code, point=f"visits = {point}")
+    one, other = api(), api()
+    async with TestClient(one) as client, TestClient(other) as quiet:
+        await chat(client)
+        await chat(client)
+        await chat(quiet)
+        assert "visits_total 2.0" in one.metrics()
+        assert "visits_total 1.0" in other.metrics()
+
+
+async def test_each_start_of_an_app_has_objects_of_its_own(site: Path) -> None:
+    install(site, "acme-visits", BY_FUNCTIONS)
+    served = api(visits_step=5)
+    for _ in range(2):
+        async with TestClient(served) as client:
+            await chat(client)
+            assert "visits_total 5.0" in served.metrics()
+
+
+async def test_a_class_that_cannot_be_created_is_named(site: Path) -> None:
+    install(
+        site, "acme-visits", BY_CLASS.replace("__init__(self)", "__init__(self, size)"), point="v = acme_visits:Visits"
+    )
+    with pytest.raises(PluginError, match=r"plugin v .* TypeError: .*missing 1 required positional argument: 'size'"):
+        async with api().lifespan():
+            pass
+
+
+async def test_the_pipeline_wrapper_of_the_first_plugin_is_the_outermost(site: Path) -> None:
+    (site / "diary.py").write_text("lines = []\n")
+    for name in ("a-wrapper", "b-wrapper"):
+        install(site, name, WRAPPING.replace("BODY", PIPELINE).replace("KIND", "pipeline").replace("NAME", name))
+    import diary  # type: ignore[import-not-found]
+
+    async with TestClient(api(JimsApp(echo, name="bot"))) as client:
+        assert await chat(client) == ["You said: hi"]
+    assert diary.lines == [
+        "b-wrapper wraps pipeline bot",
+        "a-wrapper wraps pipeline bot",
+        "a-wrapper begins",
+        "b-wrapper begins",
+        "b-wrapper ends",
+        "a-wrapper ends",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "fault"),
+    [
+        ("pipeline", "return 7", "what jimsapi_pipeline_wrapper built returned a int, which is not an async pipeline"),
+        ("pipeline", "1 / 0", "what jimsapi_pipeline_wrapper built failed: ZeroDivisionError: division by zero (at "),
+        ("store", "return 7", "what jimsapi_store_wrapper built returned a store that has no accept()"),
+        ("store", "1 / 0", "what jimsapi_store_wrapper built failed: ZeroDivisionError: division by zero (at "),
+    ],
+)
+async def test_a_faulty_wrapper_stops_the_start(site: Path, kind: str, body: str, fault: str) -> None:
+    (site / "diary.py").write_text("lines = []\n")
+    install(site, "a-wrapper", WRAPPING.replace("BODY", body).replace("KIND", kind).replace("NAME", "a"))
+    with pytest.raises(PluginError) as refused:
+        async with api().lifespan():
+            pass
+    assert fault in str(refused.value)
+    assert "plugin a_wrapper (a_wrapper, distribution a-wrapper 1.0)" in str(refused.value)
+
+
+async def test_pipelines_read_what_the_lifespan_of_their_app_yields() -> None:
+    seen: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[dict[str, str]]:
+        seen.append("entered")
+        yield {"greeting": "Hello"}
+        seen.append("left")
+
+    async def greet(ctx: ThreadContext) -> None:
+        ctx.send_message(f"{ctx.resources['greeting']}!")
+
+    async with TestClient(api(JimsApp(greet, lifespan=lifespan))) as client:
+        assert seen == ["entered"]
+        assert await chat(client) == ["Hello!"]
+    assert seen == ["entered", "left"]
+    assert ThreadContext.for_test("hi", resources={"greeting": "Hi"}).resources == {"greeting": "Hi"}
+    assert ThreadContext.for_test("hi").resources is None
+
+
+async def test_a_lifespan_that_fails_stops_the_start_with_its_line() -> None:
+    class NoModel:
+        async def __aenter__(self) -> None:
+            raise ConnectionError("no model")
+
+        async def __aexit__(self, *_: object) -> None:
+            raise AssertionError("it was not entered")
+
+    with pytest.raises(
+        StartError, match=rf"the app's lifespan failed: ConnectionError: no model \(at {__file__}:\d+\)"
+    ):
+        async with api(JimsApp(echo, lifespan=NoModel)).lifespan():
+            pass
