@@ -446,5 +446,7 @@ async def test_what_lives_as_long_as_the_server_outlives_a_pipeline_that_cancels
 def serving_tasks() -> set[asyncio.Task[Any]]:
     """The tasks of the test's client: they run the lifespan, and stand for the server."""
     return {
-        task for task in asyncio.all_tasks() if "lifespan of" not in task.get_name() and task.get_name() != "housekeeping"
+        task
+        for task in asyncio.all_tasks()
+        if "lifespan of" not in task.get_name() and task.get_name() != "housekeeping"
     }
