@@ -65,7 +65,7 @@ class App(Router):
       `HTTPError`.
     - `origins` are the web origins whose pages may open WebSockets, besides those of this app's own host (see
       `Router.websocket`).
-    - `cors` names the origins whose pages may send requests and read the answers.
+    - `cors` names the origins whose pages may read the responses.
 
     Routes, wrappers and exception handlers may be added until the app routes its first request.
     """
@@ -280,6 +280,11 @@ class App(Router):
                 preflight = None if self.cors is None else self.cors.preflight(request, allow["allow"])
                 return preflight or Response(status=204, headers=allow)
             return ErrorResponse("Method Not Allowed", 405, allow)
+        if self.cors is not None and scope["method"] == "OPTIONS":
+            # Without this, a page whose request needs a preflight could not read the 404 that follows it.
+            preflight = self.cors.preflight(request, ", ".join(sorted(METHODS)))
+            if preflight is not None:
+                return preflight
         if self.match_websocket(scope).route is not None:
             return _upgrade_required(request)
         if match is not None and match.slash_differs:
@@ -330,7 +335,7 @@ class App(Router):
                 self.report_observer(observer, error)
 
     def report_observer(self, observer: Observer, error: Exception) -> None:
-        """Log the first failure of an observer; its later failures are not logged. A subclass may name it better."""
+        """Log the first failure of an observer. A subclass may override this to name the observer better."""
         if id(observer) not in self._failed_observers:
             self._failed_observers.add(id(observer))
             text = "The request observer %r failed; its later failures are not logged."

@@ -12,16 +12,31 @@ PREFLIGHT_MAX_AGE = 600
 """Seconds for which a browser may keep the answer to a preflight request."""
 
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]+")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._~\[\]:-]+/?", re.IGNORECASE)
+_ALLOW_ORIGIN = b"access-control-allow-origin"
+
+
+def is_origin(text: str) -> bool:
+    """Return whether a text is an origin as browsers send it: a scheme and a host, perhaps with a port."""
+    return _ORIGIN.fullmatch(text) is not None
 
 
 class Cors:
-    """Allows pages of `origins` (`https://shop.example`, or `*` for all) to send any request and to read its answer.
+    """Allows scripts of pages of `origins` (`https://shop.example`, or `*` for all) to read the responses of an app.
 
-    `exposed` are the response headers that scripts may read besides the usual ones. Browsers send no cookies and no
-    client certificates with these requests, so a page needs a credential that it sends itself, such as a key.
+    `exposed` are the response headers that the scripts may read besides the usual ones. Scripts cannot read responses
+    to requests with cookies or client certificates. Browsers still send simple requests with cookies from any page, so
+    this does not replace protection against forged requests (CSRF).
+
+    Raises `ValueError` for a text that is not an origin, and `TypeError` for a text in place of a collection.
     """
 
     def __init__(self, origins: Collection[str], exposed: Collection[str] = ()) -> None:
+        if isinstance(origins, str) or isinstance(exposed, str):
+            raise TypeError("Cors needs a collection of texts, such as a tuple, and not one text.")
+        for origin in origins:
+            if origin != "*" and not is_origin(origin):
+                raise ValueError(f"{origin!r} is not an origin: give scheme and host, such as https://shop.example.")
         self._all = "*" in origins
         self._origins = frozenset(map(scheme_and_host, origins))
         self._exposed = (b"access-control-expose-headers", ", ".join(exposed).encode()) if exposed else None
@@ -31,13 +46,21 @@ class Cors:
         return self._all or scheme_and_host(origin) in self._origins
 
     def add(self, headers: RawHeaders, request: Connection) -> None:
-        """Add the headers that let the page read the answer to `request`, if its origin is allowed."""
-        if not self._all:
-            headers.append((b"vary", b"origin"))  # so that no cache gives the answer to another origin
-        origin = request.headers.get("origin")
-        if origin is None or not self.allows(origin):
+        """Add the headers that let the page read the response to `request`, if its origin is allowed.
+
+        Does nothing if the handler has already added such headers, since browsers reject two of them.
+        """
+        if any(name == _ALLOW_ORIGIN for name, _ in headers):
             return
-        headers.append((b"access-control-allow-origin", b"*" if self._all else origin.encode("latin-1")))
+        if self._all:
+            allowed = b"*"  # also without an origin: a cache may serve the response to a page later
+        else:
+            headers.append((b"vary", b"origin"))  # so that no cache serves the response to another origin
+            origin = request.headers.get("origin")
+            if origin is None or not self.allows(origin):
+                return
+            allowed = origin.encode("latin-1")
+        headers.append((_ALLOW_ORIGIN, allowed))
         if self._exposed is not None:
             headers.append(self._exposed)
 

@@ -13,14 +13,14 @@ Handler = Callable[[Request], Awaitable[Any]]
 
 
 def limited(handler: Handler, max_body: int | None, time_limit: float | None) -> Handler:
-    """Return the handler with its limits: `max_body` in bytes, `time_limit` in seconds; None is no limit of its own.
+    """Return the handler with its limits: `max_body` in bytes, `time_limit` in seconds.
 
-    Raises `ValueError` for a limit that is not positive.
+    None means the app's limit for bodies, or no time limit. Raises `ValueError` for a limit that is not positive.
     """
     if max_body is None and time_limit is None:
         return handler
     for name, limit in (("max_body", max_body), ("time_limit", time_limit)):
-        if limit is not None and limit <= 0:
+        if limit is not None and not limit > 0:
             raise ValueError(f"{name} is {limit}: it must be positive.")
 
     @wraps(handler)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 from msgspec import to_builtins
@@ -15,6 +16,8 @@ TEXT_TYPE = "text/plain; charset=utf-8"
 # The `content-length` headers of short responses, by length.
 _LENGTHS = [(b"content-length", str(length).encode()) for length in range(4096)]
 
+_to_builtins = partial(to_builtins, str_keys=True)
+"""Converts a `Struct` for orjson, which encodes only texts as keys of an object."""
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _COOKIE_TEXT = re.compile(r"[!#-+\--:<-\[\]-~]*")  # cookie-octet of RFC 6265, section 4.1.1
 _BAD_VALUE = re.compile(r"[\r\n\0]")
@@ -94,18 +97,31 @@ class Response:
         for text in (value, path, domain or ""):
             if not _COOKIE_TEXT.fullmatch(text):
                 raise ValueError(f"The cookie {name} cannot have characters such as ; , or spaces: encode them.")
+        if same_site not in ("lax", "strict", "none"):
+            raise ValueError(f"The cookie {name} cannot have same_site={same_site!r}: it is lax, strict or none.")
         if same_site == "none" and not secure:
-            raise ValueError(f"Browsers refuse the cookie {name}: same_site='none' needs secure.")
+            raise ValueError(f"Browsers reject the cookie {name}: same_site='none' needs secure.")
         parts = [f"{name}={value}", f"Path={path}", f"SameSite={same_site.capitalize()}"]
-        parts += [f"Max-Age={max_age}"] if max_age is not None else []
+        parts += [f"Max-Age={max_age:d}"] if max_age is not None else []
         parts += [f"Domain={domain}"] if domain else []
         parts += ["Secure"] if secure else []
         parts += ["HttpOnly"] if http_only else []
-        self.raw_headers.append((b"set-cookie", "; ".join(parts).encode()))
+        self.raw_headers.append(header("set-cookie", "; ".join(parts)))
 
-    def delete_cookie(self, name: str, *, path: str = "/", domain: str | None = None) -> None:
-        """Let the browser delete a cookie. `path` and `domain` must be those with which it was set."""
-        self.set_cookie(name, "", max_age=0, path=path, domain=domain)
+    def delete_cookie(
+        self,
+        name: str,
+        *,
+        path: str = "/",
+        domain: str | None = None,
+        secure: bool = True,
+        http_only: bool = True,
+        same_site: Literal["lax", "strict", "none"] = "lax",
+    ) -> None:
+        """Let the browser delete a cookie. The arguments must be those with which it was set."""
+        self.set_cookie(
+            name, "", max_age=0, path=path, domain=domain, secure=secure, http_only=http_only, same_site=same_site
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.status}>"
@@ -117,7 +133,7 @@ class JSONResponse(Response):
     __slots__ = ()
 
     def __init__(self, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
-        body = dumps(value, default=to_builtins, option=OPT_UTC_Z)
+        body = dumps(value, default=_to_builtins, option=OPT_UTC_Z)
         length = len(body)
         if status != 200 or length >= 4096:
             self._set(body, status, headers, JSON_TYPE)

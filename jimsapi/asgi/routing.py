@@ -84,8 +84,7 @@ class RouteTable:
         """
         if self.sealed is not None:
             raise RuntimeError(f"{_methods_and_path(route)} cannot be added to this router: {self.sealed}.")
-        if isroutine(route.handler) and not iscoroutinefunction(route.handler):
-            raise ValueError(f"The handler {_full_name(route.handler)} of {route.path} must be `async def`.")
+        _check_handler(route.handler, route.path)
         if route.websocket:
             node, names = self._grow(self._websockets, route)
             methods: tuple[str, ...] = (_HANDSHAKE,)
@@ -142,11 +141,11 @@ class RouteTable:
 class Router:
     """A group of routes, which an app or another router can include under a prefix.
 
-    A handler is `async def handler(request)`. It returns a `Response`, or what becomes a JSON response: a
-    `msgspec.Struct`, a dict or a list. Its docstring becomes the route's description. A segment of a
-    path may be a parameter: `{id}` (text), `{id:uuid}` (dashed or 32 hexadecimal digits), `{n:int}` (64 bits), and as
-    the last segment `{rest:path}` (the rest of the path with its slashes). If several routes with the method match,
-    literal segments take precedence, then UUIDs, integers, text and `path`.
+    A handler is `async def handler(request)`. It returns a `Response`, or a value that becomes a JSON response: a
+    `msgspec.Struct`, a dict or a list. The keys of a dict must be texts. Its docstring becomes the route's
+    description. A segment of a path may be a parameter: `{id}` (text), `{id:uuid}` (dashed or 32 hexadecimal digits),
+    `{n:int}` (64 bits), and as the last segment `{rest:path}` (the rest of the path with its slashes). If several
+    routes with the method match, literal segments take precedence, then UUIDs, integers, text and `path`.
     """
 
     def __init__(self) -> None:
@@ -203,6 +202,7 @@ class Router:
         """
 
         def declare(handler: AnyHandler) -> AnyHandler:
+            _check_handler(handler, path)
             self.add(
                 Route(
                     path=path,
@@ -483,6 +483,12 @@ def _other_form(segments: list[str]) -> list[str]:
     while len(shorter) > 1 and not shorter[-1]:
         shorter.pop()
     return shorter
+
+
+def _check_handler(handler: Any, path: str) -> None:
+    """Raise `ValueError` for a plain function. Other callable objects may return an awaitable."""
+    if isroutine(handler) and not iscoroutinefunction(handler):
+        raise ValueError(f"The handler {_full_name(handler)} of {path} must be `async def`.")
 
 
 def _full_name(handler: Callable[..., Any]) -> str:

@@ -14,7 +14,7 @@ from .errors import WebSocketDisconnected
 from .types import ASGIApp, Message, Scope
 
 LEAVE_WITHIN = 5.0
-"""Seconds that a WebSocket's handler may run after the client has disconnected."""
+"""Seconds that an app may work on a request or a WebSocket after the client has disconnected."""
 
 
 class TestClient(httpx.AsyncClient):
@@ -53,9 +53,11 @@ class TestClient(httpx.AsyncClient):
         headers: Mapping[str, str] | None = None,
         **options: Any,
     ) -> None:
-        transport = _Transport(app, raise_app_exceptions, root_path)
+        state: dict[str, Any] = {}
+        transport = _Transport(app, raise_app_exceptions, root_path, state)
         super().__init__(transport=transport, base_url=base_url, headers=headers, **options)
-        self._lifespan = _LifespanRunner(app)
+        self._lifespan = _LifespanRunner(app, state)
+        self._scope_state = state
         self._requests = transport
         self._app = app
         self._root_path = root_path
@@ -91,7 +93,7 @@ class TestClient(httpx.AsyncClient):
         Raises `HandshakeRefused` if the app does not accept it.
         """
         request = self.build_request("GET", path, headers=headers)
-        ws = ClientWebSocket(self._app, _websocket_scope(request, self._root_path, subprotocols))
+        ws = ClientWebSocket(self._app, _websocket_scope(request, self._root_path, self._scope_state, subprotocols))
         failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ws.serve)
@@ -112,12 +114,17 @@ class TestClient(httpx.AsyncClient):
 
 
 class _Transport(httpx.AsyncBaseTransport):
-    """Runs the app for each request in a task of its own, so that its response can be read while it is sent."""
+    """Runs the app for each request in a task of its own, so that its response can be read while it is sent.
 
-    def __init__(self, app: ASGIApp, raise_app_exceptions: bool, root_path: str) -> None:
+    Before it is started, it runs the app in the task of the request, and the response is complete.
+    """
+
+    def __init__(self, app: ASGIApp, raise_app_exceptions: bool, root_path: str, state: dict[str, Any]) -> None:
         self._app = app
         self._raises = raise_app_exceptions
         self._root_path = root_path
+        self._state = state
+        self._unstarted = httpx.ASGITransport(app, raise_app_exceptions, root_path)
         self._tasks: TaskGroup | None = None
         self._open: set[_Exchange] = set()
 
@@ -127,24 +134,24 @@ class _Transport(httpx.AsyncBaseTransport):
 
     async def stop(self) -> None:
         """Disconnect the clients of responses that are still open, and wait until the app has ended them."""
-        for exchange in list(self._open):
-            await exchange.leave()
         if self._tasks is not None:
             tasks, self._tasks = self._tasks, None
+            for exchange in self._open:
+                tasks.start_soon(exchange.leave)
             await tasks.__aexit__(None, None, None)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if self._tasks is None:
-            raise RuntimeError("The client is not entered: use it as `async with TestClient(app) as client`.")
+            return await self._unstarted.handle_async_request(request)
         assert isinstance(request.stream, httpx.AsyncByteStream)
-        scope = _http_scope(request, self._root_path)
+        scope = _http_scope(request, self._root_path, self._state)
         exchange = _Exchange(self._app, scope, aiter(request.stream), self._raises, self._open.discard)
         self._open.add(exchange)
         self._tasks.start_soon(exchange.run)
         try:
             return await exchange.response()
         except BaseException:
-            await exchange.leave()
+            await exchange.cancel()
             raise
 
 
@@ -179,7 +186,8 @@ class _Exchange(httpx.AsyncByteStream):
             with self._cancellation:
                 await self._app(self._scope, self._receive, self._send)
         except anyio.get_cancelled_exc_class():
-            raise
+            # Raised here, it would cancel the task of the test.
+            self._failure = RuntimeError("The app was cancelled.")
         except BaseException as error:
             self._failure = error
         finally:
@@ -193,35 +201,50 @@ class _Exchange(httpx.AsyncByteStream):
         """Wait until the app begins its response. Raises what the app raises before that."""
         await self._started.wait()
         if self._start is None:
-            if self._failure is not None and self._raises:
-                raise self._failure
+            self._raise_failure()
             if self._failure is None:
                 raise RuntimeError("The app ended without a response.")
-            return httpx.Response(500)
+            return httpx.Response(500, stream=self)
         return httpx.Response(self._start["status"], headers=self._start.get("headers", []), stream=self)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for part in self._parts:
             yield part
         await self._ended.wait()
-        if self._failure is not None and self._raises:
-            raise self._failure
+        self._raise_failure()
         if not self._response_complete and self._failure is None:
             raise RuntimeError("The app ended before its response was complete.")
 
     async def aclose(self) -> None:
+        had_ended = self._ended.is_set()
         await self.leave()
+        if had_ended:  # a later error may follow from the client's leaving
+            self._raise_failure()
 
     async def leave(self) -> None:
-        """Disconnect the client, and wait until the app has ended. An app that does not end is cancelled."""
+        """Disconnect the client, and wait until the app has ended. An app that does not end in time is cancelled."""
         self._left.set()
         self._parts.close()
         with anyio.move_on_after(LEAVE_WITHIN, shield=True):
             await self._ended.wait()
+        await self.cancel()
+
+    async def cancel(self) -> None:
+        """Cancel the app, and wait until it has ended."""
+        self._parts.close()
         self._cancellation.cancel()
+        with anyio.CancelScope(shield=True):
+            await self._ended.wait()
+
+    def _raise_failure(self) -> None:
+        """Raise what the app has raised, once, unless the client has to return it as a 500."""
+        failure = self._failure
+        if failure is not None and (self._raises or not isinstance(failure, Exception)):
+            self._raises = False
+            raise failure
 
     async def _receive(self) -> Message:
-        if self._request_complete:
+        if self._left.is_set() or self._request_complete:
             await self._left.wait()
             return {"type": "http.disconnect"}
         try:
@@ -233,13 +256,24 @@ class _Exchange(httpx.AsyncByteStream):
 
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            if self._start is not None:
+                raise RuntimeError("The app sent the start of a second response.")
             self._start = message
             self._started.set()
-            return
+        elif message["type"] == "http.response.body":
+            if self._start is None or self._response_complete:
+                raise RuntimeError("The app sent a body outside of a response.")
+            await self._send_part(message)
+
+    async def _send_part(self, message: Message) -> None:
+        if self._left.is_set():
+            raise OSError("The client has disconnected.")
         part = b"" if self._scope["method"] == "HEAD" else message.get("body", b"")
         if part:
-            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # the client has left
+            try:
                 await self._to_client.send(bytes(part))
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                raise OSError("The client has disconnected.") from None
         if not message.get("more_body"):
             self._response_complete = True
             self._to_client.close()
@@ -344,7 +378,7 @@ class ClientWebSocket:
         self.headers = httpx.Headers(answer.get("headers") or [])
 
 
-def _http_scope(request: httpx.Request, root_path: str) -> Scope:
+def _http_scope(request: httpx.Request, root_path: str, state: dict[str, Any]) -> Scope:
     """Return the scope that a server would create for this request."""
     url = request.url
     return {
@@ -360,11 +394,13 @@ def _http_scope(request: httpx.Request, root_path: str) -> Scope:
         "headers": [(name.lower(), value) for name, value in request.headers.raw],
         "client": ("127.0.0.1", 123),
         "server": (url.host, url.port),
-        "state": {},
+        "state": state.copy(),
     }
 
 
-def _websocket_scope(request: httpx.Request, root_path: str, subprotocols: Sequence[str]) -> Scope:
+def _websocket_scope(
+    request: httpx.Request, root_path: str, state: dict[str, Any], subprotocols: Sequence[str]
+) -> Scope:
     """Return the scope that a server would create for this request."""
     headers = [(name.lower(), value) for name, value in request.headers.raw]
     if subprotocols:
@@ -383,7 +419,7 @@ def _websocket_scope(request: httpx.Request, root_path: str, subprotocols: Seque
         "client": ("127.0.0.1", 123),
         "server": (url.host, url.port),
         "subprotocols": list(subprotocols),
-        "state": {},
+        "state": state.copy(),
         "extensions": {"websocket.http.response": {}},
     }
 
@@ -391,8 +427,9 @@ def _websocket_scope(request: httpx.Request, root_path: str, subprotocols: Seque
 class _LifespanRunner:
     """Runs the app's lifespan in another task, as a server does."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, state: dict[str, Any]) -> None:
         self._app = app
+        self._state = state
         self._tasks: TaskGroup | None = None
         self._startup_sent = False
         self._answered = anyio.Event()
@@ -418,7 +455,8 @@ class _LifespanRunner:
 
     async def _run(self) -> None:
         try:
-            await self._app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, self._receive, self._send)
+            scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": self._state}
+            await self._app(scope, self._receive, self._send)
         except Exception as error:
             self._failure = f"The app's lifespan failed: {error!r}"
         finally:

@@ -1,15 +1,13 @@
 """The options of the core, and checks for options of first-party plugins that are not installed."""
 
-import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal
 
+from jimsapi.asgi.cors import is_origin
 from jimsapi.plugins.errors import OptionError, StartError
 from jimsapi.plugins.options import ENV_PREFIX, FILE_SUFFIX, Options, is_on, option
 from jimsapi.plugins.secrets import Secret
 from jimsapi.runs.quota import QuotaLimits, Rate
-
-_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[a-z0-9._~\[\]:-]+/?", re.IGNORECASE)
 
 
 class CoreOptions(Options):
@@ -57,7 +55,7 @@ class CoreOptions(Options):
         help="An origin whose pages may open WebSockets here, as https://shop.example, besides those of this host."
     )
     cors_origin: tuple[str, ...] = option(
-        help="An origin whose pages may call the API from a browser, as https://shop.example; * allows all."
+        help="An origin whose pages may read answers in a browser, as https://shop.example; * allows all."
     )
     keep_runs: float = option(
         30.0, minimum=0, maximum=36_500, help="Days that the record of a finished run is kept; events stay."
@@ -77,8 +75,8 @@ class CoreOptions(Options):
         super().__init__(**values)
         # Both raise for invalid values. Without this, the error would come only after the store is open.
         _ = self.quota, self.webhook_keys
-        _check_origins("--websocket-origin", self.websocket_origin)
-        _check_origins("--cors-origin", self.cors_origin)
+        _check_origins("--websocket-origin", self.websocket_origin, ("*", "null"))
+        _check_origins("--cors-origin", self.cors_origin, ("*",))
 
     @property
     def quota(self) -> QuotaLimits:
@@ -105,9 +103,9 @@ class CoreOptions(Options):
             ) from None
 
 
-def _check_origins(flag: str, origins: Iterable[str]) -> None:
+def _check_origins(flag: str, origins: Iterable[str], special: Collection[str]) -> None:
     for origin in origins:
-        if not _ORIGIN.fullmatch(origin):
+        if origin not in special and not is_origin(origin):
             raise OptionError(
                 f"{flag}: {origin!r} is not an origin: give scheme and host as browsers send them, such as "
                 "https://shop.example (a host that is not ASCII in its xn-- form)"

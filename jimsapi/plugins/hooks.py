@@ -256,7 +256,7 @@ def jimsapi_routes(router: Router, service: RunService, settings: Settings) -> N
 
 @builds(Build(methods=("__call__",), may_be_a_class=True))
 def jimsapi_asgi_wrapper(settings: Settings) -> Callable[[ASGIApp], ASGIApp] | None:
-    """Wrap the whole ASGI app, for features that no other hook offers, such as CORS or compression.
+    """Wrap the whole ASGI app, for features that no other hook offers, such as compression.
 
     Return a function that takes an ASGI app and returns an ASGI app, or None. The wrapper sees every request, including
     those to public routes and those that jimsapi rejects. The wrapper of the first plugin is the outermost.

@@ -20,12 +20,19 @@ class Thing(msgspec.Struct):
     price: int = 3
 
 
+class Stock(msgspec.Struct):
+    """How many of each number there are."""
+
+    counts: dict[int, int]
+
+
 @pytest.mark.parametrize(
     ("value", "body"),
     [
         (Thing("chair"), {"name": "chair", "price": 3}),
         ([Thing("chair"), Thing("table", 9)], [{"name": "chair", "price": 3}, {"name": "table", "price": 9}]),
         ({"things": [Thing("chair")]}, {"things": [{"name": "chair", "price": 3}]}),
+        (Stock({1: 2}), {"counts": {"1": 2}}),
         ({}, {}),
     ],
 )
@@ -116,6 +123,7 @@ async def test_cookies_are_set_and_read_and_deleted() -> None:
         {"name": "a", "value": "x", "path": "/; Secure"},
         {"name": "a", "value": "x", "domain": "shop.example; HttpOnly"},
         {"name": "a", "value": "x", "same_site": "none", "secure": False},
+        {"name": "a", "value": "x", "same_site": "None"},
     ],
 )
 def test_a_cookie_that_browsers_would_misread_is_refused(cookie: dict[str, Any]) -> None:
@@ -189,4 +197,13 @@ def test_a_limit_that_no_request_meets_is_refused(limits: dict[str, Any]) -> Non
 
         @app.get("/things", **limits)
         async def things(request: Request) -> Response:
+            return JSONResponse({})
+
+
+def test_a_plain_function_is_refused_with_limits_too() -> None:
+    app = App()
+    with pytest.raises(ValueError, match="must be `async def`"):
+
+        @app.get("/things", time_limit=1)  # type: ignore[arg-type]
+        def things(request: Request) -> Response:
             return JSONResponse({})

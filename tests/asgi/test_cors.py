@@ -1,4 +1,4 @@
-"""Pages of other origins: which may read answers, and how their browsers are told."""
+"""Pages of other origins: which may read responses, and the headers from which their browsers know it."""
 
 import pytest
 
@@ -76,16 +76,51 @@ async def test_a_preflight_request_needs_no_credentials_and_allows_what_the_rout
     assert plain.headers["allow"] == "GET, HEAD, OPTIONS, POST"
 
 
+async def test_a_page_can_read_the_404_of_a_request_that_needs_a_preflight() -> None:
+    asked = {"origin": SHOP, "access-control-request-method": "PATCH"}
+    async with TestClient(shop(SHOP)) as client:
+        preflight = await client.options("/nowhere", headers=asked)
+        without = await client.options("/nowhere", headers={"origin": SHOP})
+    assert preflight.status_code == 204
+    assert "PATCH" in preflight.headers["access-control-allow-methods"]
+    assert without.status_code == 404
+
+
+async def test_headers_of_the_handler_are_kept() -> None:
+    app = App(cors=Cors((SHOP,)))
+
+    @app.get("/", public=True)
+    async def own(request: Request) -> Response:
+        return JSONResponse({}, headers={"access-control-allow-origin": EVIL})
+
+    async with TestClient(app) as client:
+        answer = await client.get("/", headers={"origin": SHOP})
+    assert answer.headers.get_list("access-control-allow-origin") == [EVIL]
+
+
+@pytest.mark.parametrize("origin", ["https://*.shop.example", "shop.example", "https://shop.example/path", "null", ""])
+def test_what_no_browser_sends_as_an_origin_is_refused(origin: str) -> None:
+    with pytest.raises(ValueError, match="is not an origin"):
+        Cors((origin,))
+
+
+def test_one_text_in_place_of_a_collection_is_refused() -> None:
+    with pytest.raises(TypeError, match="a collection of texts"):
+        Cors(SHOP)
+    with pytest.raises(TypeError, match="a collection of texts"):
+        Cors((SHOP,), "x-run-id")
+
+
 async def test_every_origin_may_read_what_is_open_to_all() -> None:
     async with TestClient(shop("*")) as client:
         answer = await client.get("/things", headers={"origin": EVIL})
         without = await client.get("/things")
     assert answer.headers["access-control-allow-origin"] == "*"
     assert "vary" not in answer.headers
-    assert "access-control-allow-origin" not in without.headers
+    assert without.headers["access-control-allow-origin"] == "*"  # a cache may serve it to a page later
 
 
-async def test_without_it_no_answer_has_a_header_for_other_origins() -> None:
+async def test_an_app_without_cors_adds_no_header_for_other_origins() -> None:
     async with TestClient(shop()) as client:
         answer = await client.get("/things", headers={"origin": SHOP})
         preflight = await client.options("/things", headers={"origin": SHOP, "access-control-request-method": "POST"})

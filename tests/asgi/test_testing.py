@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from itertools import count
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from jimsapi.asgi import App, Request, Response, StreamingResponse, WebSocket, WebSocketDisconnected, testing
@@ -266,6 +267,86 @@ async def test_an_app_that_does_not_end_after_its_client_is_cancelled(monkeypatc
     assert ended.is_set()
 
 
-async def test_a_client_that_is_not_entered_says_how_to_use_it() -> None:
-    with pytest.raises(RuntimeError, match="async with TestClient"):
-        await TestClient(App()).get("/")
+async def test_a_client_that_is_not_entered_runs_no_lifespan_and_returns_whole_responses() -> None:
+    client = TestClient(ticking([]))
+    assert (await client.post("/echo", content=b"hello")).content == b"hello"
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"type": "http.response.body", "body": b"x"}],
+        [{"type": "http.response.start", "status": 200}] * 2,
+        [{"type": "http.response.start", "status": 200}, *[{"type": "http.response.body", "body": b"x"}] * 2],
+    ],
+)
+async def test_an_app_that_breaks_the_protocol_raises(messages: list[dict[str, object]]) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await serve_lifespan(receive, send)
+            return
+        for message in messages:
+            await send(message)
+
+    async with TestClient(app) as client:
+        with pytest.raises(RuntimeError, match="The app sent"):
+            await client.get("/")
+
+
+async def serve_lifespan(receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+async def test_a_request_that_is_cancelled_cancels_the_app_at_once_and_nothing_else() -> None:
+    log: list[str] = []
+    app = ticking(log)
+
+    @app.get("/hangs")
+    async def hangs(request: Request) -> Response:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            log.append("ended")
+        raise AssertionError
+
+    async with TestClient(app) as client:
+        with anyio.fail_after(testing.LEAVE_WITHIN / 2):
+            with anyio.move_on_after(0.05):
+                await client.get("/hangs")
+        assert log == ["ended"]
+        assert (await client.post("/echo", content=b"after")).content == b"after"
+
+
+async def test_an_app_that_is_cancelled_by_itself_does_not_cancel_the_test() -> None:
+    app = App()
+
+    @app.get("/")
+    async def handler(request: Request) -> Response:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            try:
+                await anyio.sleep(1)
+            except anyio.get_cancelled_exc_class():
+                pass
+        raise SystemExit("the handler exits")
+
+    async with TestClient(app) as client:
+        with pytest.raises(SystemExit, match="the handler exits"):
+            await client.get("/")
+        await anyio.lowlevel.checkpoint()
+
+
+async def test_the_state_of_the_lifespan_is_in_each_request() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            scope["state"]["greeting"] = b"hello"
+            await serve_lifespan(receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": scope["state"]["greeting"]})
+
+    async with TestClient(app) as client:
+        assert (await client.get("/")).content == b"hello"

@@ -86,7 +86,7 @@ def test_check_says_that_it_is_configured_by_half() -> None:
     [
         (
             ["--authentik-url", "https://u:hunter2@a.example", "--authentik-app-slug", "x"],
-            "--authentik-url holds a user",
+            "--authentik-url contains a user",
         ),
         (["--authentik-url", "https://a.example", "--authentik-app-slug", "../x"], "--authentik-app-slug: '../x'"),
     ],
