@@ -53,25 +53,26 @@ __all__ = [
     "option",
 ]
 
-__getattr__ = lazy_attributes(
-    __name__,
-    {
-        "jimsapi.api.app": ("create_api",),
-        "jimsapi.asgi.app": ("App",),
-        "jimsapi.asgi.connection": ("Connection", "Request"),
-        "jimsapi.asgi.errors": ("HTTPError", "WebSocketDisconnected"),
-        "jimsapi.asgi.response": ("JSONResponse", "Response"),
-        "jimsapi.asgi.routing": ("Router",),
-        "jimsapi.asgi.websocket": ("WebSocket",),
-        "jimsapi.plugins.hooks": ("hookimpl",),
-        "jimsapi.plugins.options": ("Options", "option"),
-        "jimsapi.plugins.protocols": ("AccessDenied", "AuthUnavailable", "InvalidCredentials"),
-        "jimsapi.plugins.secrets": ("Secret",),
-        "jimsapi.runs.identity": ("Identity",),
-        "jimsapi.runs.inbound": ("Inbound",),
-        "jimsapi.runs.pipeline": ("JimsApp",),
-        "jimsapi.threads.context": ("StatusEvent", "ThreadContext"),
-        "jimsapi.threads.event": ("Event",),
-        "jimsapi.threads.run": ("ByExternalId", "ById", "Latest", "New"),
-    },
-)
+if not TYPE_CHECKING:  # a type checker would find every name
+    __getattr__, __dir__ = lazy_attributes(
+        __name__,
+        {
+            "jimsapi.api.app": ("create_api",),
+            "jimsapi.asgi.app": ("App",),
+            "jimsapi.asgi.connection": ("Connection", "Request"),
+            "jimsapi.asgi.errors": ("HTTPError", "WebSocketDisconnected"),
+            "jimsapi.asgi.response": ("JSONResponse", "Response"),
+            "jimsapi.asgi.routing": ("Router",),
+            "jimsapi.asgi.websocket": ("WebSocket",),
+            "jimsapi.plugins.hooks": ("hookimpl",),
+            "jimsapi.plugins.options": ("Options", "option"),
+            "jimsapi.plugins.protocols": ("AccessDenied", "AuthUnavailable", "InvalidCredentials"),
+            "jimsapi.plugins.secrets": ("Secret",),
+            "jimsapi.runs.identity": ("Identity",),
+            "jimsapi.runs.inbound": ("Inbound",),
+            "jimsapi.runs.pipeline": ("JimsApp",),
+            "jimsapi.threads.context": ("StatusEvent", "ThreadContext"),
+            "jimsapi.threads.event": ("Event",),
+            "jimsapi.threads.run": ("ByExternalId", "ById", "Latest", "New"),
+        },
+    )

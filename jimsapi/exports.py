@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def lazy_attributes(package: str, exported: Mapping[str, tuple[str, ...]]) -> Callable[[str], Any]:
-    """Return the `__getattr__` of a package (PEP 562) that exports names of modules.
+def lazy_attributes(
+    package: str, exported: Mapping[str, tuple[str, ...]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Return the `__getattr__` and `__dir__` of a package (PEP 562) that exports names of modules.
 
     `exported` has the names by the full name of their module. Importing the package then imports none of them, so that
     `import jimsapi.asgi` loads neither a database nor a metrics library.
@@ -21,4 +23,7 @@ def lazy_attributes(package: str, exported: Mapping[str, tuple[str, ...]]) -> Ca
         setattr(sys.modules[package], name, value)  # the next use finds it without this function
         return value
 
-    return get
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *modules})
+
+    return get, names

@@ -187,11 +187,15 @@ class Api(App):
         composition.registry.register(ServiceCollector(service))
         composition.registry.register(LoopCollector(self._watchdog))
         if not composition.providers:
-            logger.warning("NO AUTHENTICATION IS CONFIGURED: the API is public; set --api-key, or restrict the network")
+            left_out = ", ".join(entry.name for entry in composition.left_out)
+            note = f" (plugins that are not loaded: {left_out})" if left_out else ""
+            logger.warning(
+                "NO AUTHENTICATION IS CONFIGURED: the API is public; set --api-key, or restrict the network%s", note
+            )
 
     def report_observer(self, observer: Observer, error: Exception) -> None:
         """Log the first failure of an observer, with the name of its plugin."""
-        if observer in self._observers.calls:
+        if any(observer is call for call in self._observers.calls):
             self._observers.report(observer, error)
         else:
             super().report_observer(observer, error)
@@ -232,7 +236,6 @@ def run_service(composition: Composition) -> RunService:
     commits = composition.observers_of("on_commit")
     if commits:
         store.on_commit = commits.notify
-    store = wrapped_store(composition)
     service = RunService(
         app,
         store,
@@ -253,6 +256,7 @@ def run_service(composition: Composition) -> RunService:
         disclosure=disclosure,
         resources=composition.resources,
     )
+    service.store = wrapped_store(composition)
     wrap_pipelines(service, composition)
     return service
 
@@ -295,7 +299,7 @@ def wrap_by_plugin(app: App, built: Built) -> None:
 def wrapped_store(composition: Composition) -> ThreadStore:
     """Return the store with the wrappers of plugins around it. Raises `PluginError` if one does not return a store."""
     store: ThreadStore = composition.store.value
-    if not hasattr(store, "accept"):  # a context manager, which `jimsapi check` does not enter
+    if not composition.store.is_usable:
         return store
     for built in composition.wrappers("jimsapi_store_wrapper"):
         store = call_wrapper(built, store)

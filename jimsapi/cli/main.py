@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +21,7 @@ from jimsapi.cli.scaffold import plugin_commands
 from jimsapi.cli.serve import serve
 from jimsapi.plugins.compose import Composer, Configuration, resolve_settings
 from jimsapi.plugins.discovery import PluginOptions, discover, is_selected, plugin_options
-from jimsapi.plugins.errors import PluginError, StartError
+from jimsapi.plugins.errors import StartError, cause_text
 from jimsapi.plugins.manager import PluginManager
 from jimsapi.plugins.options import is_on, specs
 from jimsapi.plugins.secrets import redact
@@ -43,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command_line(arguments).main(arguments, prog_name="jimsapi")
     except (StartError, StoreUnusable) as error:
         _show([error])
-        if error.__cause__ is not None and ("--verbose" in arguments or is_on(os.environ.get("JIMS_VERBOSE", ""))):
-            click.echo(redact("".join(traceback.format_exception(error.__cause__))), err=True)
+        if "--verbose" in arguments or is_on(os.environ.get("JIMS_VERBOSE", "")):
+            click.echo(redact(cause_text(error)), err=True, nl=False)
         sys.exit(1)
 
 
@@ -56,31 +55,43 @@ def command_line(arguments: Sequence[str]) -> click.Group:
 
     Raises `StartError` if an option names a plugin that is not installed.
     """
-    if arguments[:1] in (["plugins"], ["plugin"], ["chat"]) or "--version" in arguments:
+    if _subcommand(arguments) in ("plugins", "plugin", "chat") or "--version" in arguments:
         return _command_line(None, [])
     options = plugin_options(selecting_flags(arguments), os.environ)
-    broken: list[PluginError] = []
+    broken: list[StartError] = []
     return _command_line(PluginManager(builtin_plugins(), options=options, broken=broken), broken)
 
 
-def selecting_flags(arguments: Sequence[str]) -> dict[str, list[str]]:
+def _subcommand(arguments: Sequence[str]) -> str | None:
+    """Return the first argument that is not one of the flags that select plugins, nor the value of one."""
+    flags = [spec.flag for spec in specs(PluginOptions)]
+    left = list(arguments)
+    while left and left[0].partition("=")[0] in flags:
+        del left[: 1 if "=" in left[0] else 2]
+    return left[0] if left else None
+
+
+def selecting_flags(arguments: Sequence[str]) -> dict[str, Any]:
     """Return the values of the flags that select plugins, by key.
 
     jimsapi needs them before it knows the other flags, which plugins declare.
     """
-    found: dict[str, list[str]] = {}
+    found: dict[str, Any] = {}
     for spec in specs(PluginOptions):
+        values = []
         for position, argument in enumerate(arguments):
             flag, separator, value = argument.partition("=")
             if flag == spec.flag and (separator or position + 1 < len(arguments)):
-                found.setdefault(spec.key, []).append(value if separator else arguments[position + 1])
+                values.append(value if separator else arguments[position + 1])
+        if values:
+            found[spec.key] = values if spec.repeats else values[-1]
     return found
 
 
 class _CommandLine(click.Group):
-    """The command. If a plugin is broken, its error is raised for an unknown option or subcommand, which may be its."""
+    """The command. For an unknown option or subcommand, it shows the errors of broken plugins, which may have it."""
 
-    broken: Sequence[PluginError] = ()
+    broken: Sequence[StartError] = ()
 
     def make_context(self, *arguments: Any, **fields: Any) -> click.Context:
         with self._explained():
@@ -95,8 +106,7 @@ class _CommandLine(click.Group):
         try:
             yield
         except (click.NoSuchOption, _NoSuchCommand):
-            if self.broken:
-                raise self.broken[0] from None
+            _show(self.broken)
             raise
 
     def resolve_command(self, context: click.Context, arguments: list[str]) -> Any:
@@ -110,7 +120,7 @@ class _NoSuchCommand(click.UsageError):
     """The first argument is not the name of a subcommand."""
 
 
-def _command_line(plugins: PluginManager | None, broken: list[PluginError]) -> click.Group:
+def _command_line(plugins: PluginManager | None, broken: list[StartError]) -> click.Group:
     owned = all_options(plugins, broken)
 
     def configuration(given: Mapping[str, Any]) -> Configuration:
@@ -206,7 +216,7 @@ def _command_line(plugins: PluginManager | None, broken: list[PluginError]) -> c
         for implementation in plugins.implementations("jimsapi_commands"):
             try:
                 implementation(cli=group)
-            except PluginError as error:
+            except StartError as error:
                 broken.append(error)
     group.epilog = " ".join(f"NOT LOADED: {error}" for error in broken) or None
     return group

@@ -12,7 +12,7 @@ from jimsapi.builtin import builtin_plugins
 from jimsapi.plugins.compose import declared_options
 from jimsapi.plugins.core import FIRST_PARTY_AUTH, FIRST_PARTY_REPORTING, CoreOptions
 from jimsapi.plugins.discovery import OWN_DISTRIBUTION, PluginOptions
-from jimsapi.plugins.errors import OptionError, PluginError
+from jimsapi.plugins.errors import OptionError, StartError
 from jimsapi.plugins.manager import PluginManager
 from jimsapi.plugins.options import Options, OptionSpec, Owned, option, specs
 
@@ -62,7 +62,7 @@ class LogOptions(Options):
 COMMAND_OPTIONS: list[type[Options]] = [ServerOptions, MetricsOptions, LogOptions]
 
 
-def all_options(plugins: PluginManager | None = None, broken: list[PluginError] | None = None) -> list[Owned]:
+def all_options(plugins: PluginManager | None = None, broken: list[StartError] | None = None) -> list[Owned]:
     """Return the options of the command, of the core, and of `plugins` (default: the built-in plugins).
 
     Raises `PluginError` if a plugin declares an invalid option; if `broken` is a list, that gets the error instead.

@@ -21,7 +21,7 @@ from jimsapi.cli.options import LogOptions, ServerOptions
 from jimsapi.cli.server_config import loaded_config, server_config
 from jimsapi.plugins.compose import Composition, Configuration
 from jimsapi.plugins.core import CoreOptions
-from jimsapi.plugins.errors import StartError
+from jimsapi.plugins.errors import StartError, cause_text
 from jimsapi.plugins.secrets import redact
 from jimsapi.runs.pipeline import pipeline_name
 from jimsapi.server.borrowed import ChangeReload
@@ -105,7 +105,8 @@ class ServingProcess(msgspec.Struct, frozen=True):
         try:
             self.run(sockets or [])
         except (StartError, StoreUnusable) as error:
-            sys.stderr.write(f"jimsapi: {redact(str(error))}\n")
+            detail = cause_text(error) if self.factory.verbose else ""
+            sys.stderr.write(redact(f"jimsapi: {error}\n{detail}"))
 
 
 class ServerCallbacks:
@@ -210,6 +211,8 @@ def start_lines(composition: Composition, address: str) -> list[str]:
         for entry, _ in composition.plugins
         if entry.is_third_party
     ]
+    names = ", ".join(entry.name for entry in composition.left_out)
+    left_out = f"; left out: {names}" if names else ""
     port = f"metrics on {metrics.host}:{metrics.port}" if metrics.port else "no metrics port"
     root = composition.settings.get(ServerOptions).root_path.strip("/")
     api_url = f"{address}, which a proxy shows below /{root}" if root else address
@@ -217,7 +220,7 @@ def start_lines(composition: Composition, address: str) -> list[str]:
         f"jimsapi {VERSION} serves {core.app} ({pipeline}) at {api_url}, documentation at {address}/docs, {port}",
         f"store: {composition.store.name}",
         f"auth: {', '.join(built.name for built in composition.providers) or 'none, the API is public'}",
-        f"plugins: {', '.join(third_party) or 'only the built-in ones'}",
+        f"plugins: {', '.join(third_party) or 'only the built-in ones'}{left_out}",
     ]
 
 

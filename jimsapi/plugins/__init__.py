@@ -55,34 +55,35 @@ __all__ = [
     "specs",
 ]
 
-__getattr__ = lazy_attributes(
-    __name__,
-    {
-        "jimsapi.plugins.core": ("CoreOptions",),
-        "jimsapi.plugins.errors": ("OptionError", "PluginError", "StartError"),
-        "jimsapi.plugins.hooks": ("hookimpl",),
-        "jimsapi.plugins.options": ("Options", "Settings", "option", "specs"),
-        "jimsapi.plugins.protocols": (
-            "AccessDenied",
-            "AdmissionRecord",
-            "AuthProvider",
-            "AuthUnavailable",
-            "CommitRecord",
-            "EventSink",
-            "InvalidCredentials",
-            "Observer",
-            "RequestRecord",
-            "RunRecord",
-            "ThreadResolver",
-            "ThreadStore",
-        ),
-        "jimsapi.plugins.secrets": (
-            "Secret",
-            "matches_any",
-            "read_plain_file",
-            "redact",
-            "secret_lines",
-            "secret_text",
-        ),
-    },
-)
+if not TYPE_CHECKING:  # a type checker would find every name
+    __getattr__, __dir__ = lazy_attributes(
+        __name__,
+        {
+            "jimsapi.plugins.core": ("CoreOptions",),
+            "jimsapi.plugins.errors": ("OptionError", "PluginError", "StartError"),
+            "jimsapi.plugins.hooks": ("hookimpl",),
+            "jimsapi.plugins.options": ("Options", "Settings", "option", "specs"),
+            "jimsapi.plugins.protocols": (
+                "AccessDenied",
+                "AdmissionRecord",
+                "AuthProvider",
+                "AuthUnavailable",
+                "CommitRecord",
+                "EventSink",
+                "InvalidCredentials",
+                "Observer",
+                "RequestRecord",
+                "RunRecord",
+                "ThreadResolver",
+                "ThreadStore",
+            ),
+            "jimsapi.plugins.secrets": (
+                "Secret",
+                "matches_any",
+                "read_plain_file",
+                "redact",
+                "secret_lines",
+                "secret_text",
+            ),
+        },
+    )

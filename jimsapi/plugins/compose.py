@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from jimsapi.plugins.core import CoreOptions, missing_reporting_plugins, reject_options_of_missing_plugins
+from jimsapi.plugins.core import CoreOptions, keys_of, missing_reporting_plugins, reject_options_of_missing_plugins
 from jimsapi.plugins.discovery import OWN_DISTRIBUTION, PluginEntry, PluginOptions
 from jimsapi.plugins.errors import PluginError, StartError
 from jimsapi.plugins.hooks import BUILDS
@@ -46,6 +46,12 @@ class Built(msgspec.Struct, frozen=True):
     entry: PluginEntry
     hook: str
     value: Any
+    is_entered: bool = False
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the object can be used now: it is not an async context manager that has to be entered first."""
+        return self.is_entered or not isinstance(self.value, AbstractAsyncContextManager)
 
     @property
     def named(self) -> bool:
@@ -68,6 +74,8 @@ class Composition(msgspec.Struct, frozen=True):
     store: Built
     built: Mapping[str, tuple[Built, ...]]
     registry: MetricsRegistry
+    left_out: tuple[PluginEntry, ...] = ()
+    """The installed plugins that `--plugins` or `--without-plugin` leaves out."""
     resources: Any = None
     """What the app's `lifespan` yielded, after the composition is entered."""
 
@@ -77,8 +85,8 @@ class Composition(msgspec.Struct, frozen=True):
         return self.built[PROVIDER]
 
     def wrappers(self, hook: str) -> Sequence[Built]:
-        """The wrappers that a hook built, the innermost first. Context managers that are not entered are left out."""
-        return [built for built in reversed(self.built[hook]) if callable(built.value)]
+        """The wrappers that a hook built, the innermost first. Those that have to be entered first are omitted."""
+        return [built for built in reversed(self.built[hook]) if built.is_usable]
 
     def observers_of(self, method: str) -> Observers[Any]:
         """The method of this name of each observer that has one."""
@@ -97,7 +105,9 @@ def resolve_settings(
     owned = [*(Owned(cls, OWN_DISTRIBUTION) for cls in own), *declared_options(plugins)]
     known = frozenset(spec.key for item in owned for spec in specs(item.options))
     left_out = [entry.distribution for entry in plugins.left_out]
-    reject_options_of_missing_plugins(known, given, environ, left_out)
+    # A plugin that cannot be loaded has an error of its own, which says more.
+    absent = known | keys_of([entry.distribution for entry in plugins.failed])
+    reject_options_of_missing_plugins(absent, given, environ, left_out)
     return Settings(owned, given, environ)
 
 
@@ -108,7 +118,7 @@ class Configuration(msgspec.Struct, frozen=True):
     settings: Settings
 
 
-def declared_options(plugins: PluginManager, broken: list[PluginError] | None = None) -> list[Owned]:
+def declared_options(plugins: PluginManager, broken: list[StartError] | None = None) -> list[Owned]:
     """Return the `Options` classes that the plugins declare.
 
     Raises `PluginError` for an invalid one. If `broken` is a list, it gets the error, and the class is left out.
@@ -117,7 +127,7 @@ def declared_options(plugins: PluginManager, broken: list[PluginError] | None = 
     for implementation in plugins.implementations("jimsapi_options"):
         try:
             owned.append(_declared_by(implementation))
-        except PluginError as error:
+        except StartError as error:
             if broken is None:
                 raise
             broken.append(error)
@@ -151,7 +161,11 @@ class Composer:
         """
         for warning in self._settings.warnings:
             logger.warning(warning)
+        left_out = {entry.distribution for entry in self._plugins.left_out}
         for variable, distribution in missing_reporting_plugins(self._settings.known, os.environ):
+            if distribution in left_out:
+                logger.warning("%s is set, but %s is not loaded: NOTHING IS REPORTED", variable, distribution)
+                continue
             logger.warning(
                 "%s is set, but %s is not installed: NOTHING IS REPORTED; pip install %s, or unset it",
                 variable,
@@ -166,6 +180,7 @@ class Composer:
             store=self._build_store(jims_app),
             built={hook: self._build_objects(hook) for hook in BUILDS if hook != STORE},
             registry=MetricsRegistry(OWN_DISTRIBUTION),
+            left_out=tuple(self._plugins.left_out),
         )
         # jimsapi's own metrics register first. If a plugin uses one of their names, the plugin then gets the error.
         metrics = self._plugins.implementations("jimsapi_metrics")
@@ -333,7 +348,7 @@ def call_wrapper(built: Built, *arguments: Any) -> Any:
     """Call the wrapper that a hook built. Raises `PluginError` if it raises."""
     try:
         return built.value(*arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(
             f"{built.entry}: what {built.hook} built failed: {one_line(error)}{at(error)}; {built.entry.remedy}"
         ) from error
@@ -367,7 +382,7 @@ async def _enter(built: Built, lifespans: Lifespans) -> Built:
             f"{built.entry}: what {built.hook} built could not be entered: {one_line(error)}{at(error)}; "
             f"{built.entry.remedy}"
         ) from error
-    entered = msgspec.structs.replace(built, value=built.value if value is None else value)
+    entered = msgspec.structs.replace(built, value=built.value if value is None else value, is_entered=True)
     check_requirements(entered, f"what {built.hook} built returned {_type_name(entered.value)} from __aenter__, which")
     return entered
 

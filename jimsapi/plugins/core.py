@@ -146,6 +146,12 @@ FIRST_PARTY_REPORTING = dict.fromkeys(("enable_sentry", "sentry_personal_data"),
 start. The variables cause only a warning, because other JIMS programs use them too."""
 
 
+def keys_of(distributions: Collection[str]) -> frozenset[str]:
+    """Return the keys of the options that these first-party distributions have."""
+    owners = FIRST_PARTY_AUTH | FIRST_PARTY_REPORTING
+    return frozenset(key for key, distribution in owners.items() if distribution in distributions)
+
+
 def reject_options_of_missing_plugins(
     known: frozenset[str], given: Mapping[str, object], environ: Mapping[str, str], left_out: Collection[str]
 ) -> None:

@@ -64,10 +64,10 @@ def discover() -> list[PluginEntry]:
 
 
 class PluginOptions(Options):
-    """Which installed plugins are loaded. jimsapi reads these options before it imports a plugin."""
+    """The selection of installed plugins. jimsapi reads these options before it imports a plugin."""
 
     plugins: str | None = option(
-        help="The only installed plugins to load, by name or distribution, separated by commas; none loads no plugin."
+        help="The only installed plugins to load, by name or distribution, separated by commas, or the word none."
     )
     without_plugin: tuple[str, ...] = option(
         help="An installed plugin that is not loaded, by name or distribution; several are separated by commas."
@@ -86,16 +86,14 @@ def plugin_options(given: Mapping[str, Any], environ: Mapping[str, str]) -> Plug
 def select(entries: Sequence[PluginEntry], options: PluginOptions) -> list[PluginEntry]:
     """Return those of the installed plugins `entries` that the options select, in the same order.
 
-    Raises:
-        StartError: an option names a plugin that is not installed.
-        PluginError: two selected plugins have one name.
+    Raises `StartError` if an option names a plugin that is not installed, or if `plugins` names none.
     """
     names = [] if options.plugins in (None, NONE) else _names([options.plugins or ""])
+    if options.plugins is not None and not names and options.plugins != NONE:
+        raise StartError(f"--plugins: {options.plugins!r} names no plugin; give names, or {NONE}")
     _refuse_missing("--plugins", names, entries)
     _refuse_missing("--without-plugin", _names(options.without_plugin), entries)
-    selected = [entry for entry in entries if is_selected(entry, options)]
-    _refuse_duplicate_names(selected)
-    return selected
+    return [entry for entry in entries if is_selected(entry, options)]
 
 
 def is_selected(entry: PluginEntry, options: PluginOptions) -> bool:
@@ -105,7 +103,7 @@ def is_selected(entry: PluginEntry, options: PluginOptions) -> bool:
     return not any(entry.is_called(name) for name in _names(options.without_plugin))
 
 
-def refuse_other_host(entry: PluginEntry, version: str) -> None:
+def reject_other_version(entry: PluginEntry, version: str) -> None:
     """Raise `PluginError` if the plugin's distribution requires another version of jimsapi than `version`."""
     if not allows(entry.requires, version):
         raise PluginError(
@@ -125,14 +123,13 @@ def _refuse_missing(flag: str, names: Iterable[str], entries: Sequence[PluginEnt
             raise StartError(f"{flag} names {name}, which is not installed (installed plugins: {installed})")
 
 
-def _refuse_duplicate_names(entries: Iterable[PluginEntry]) -> None:
-    """Raise `PluginError` if two distributions use one name. pluggy would ignore the second without an error."""
-    owners: dict[str, PluginEntry] = {}
-    for entry in entries:
-        other = owners.setdefault(entry.name, entry)
-        if other is not entry:
+def reject_duplicate_name(entry: PluginEntry, selected: Iterable[PluginEntry]) -> None:
+    """Raise `PluginError` if another selected plugin has the same name. pluggy would ignore one without an error."""
+    for other in selected:
+        if other.name == entry.name and other is not entry:
+            first, second = sorted((entry, other), key=lambda one: one.distribution)
             raise PluginError(
-                f"two plugins are named {entry.name}: one of distribution {other.distribution} {other.version}, one of "
-                f"{entry.distribution} {entry.version}; pip uninstall one of the two, or start with --without-plugin "
+                f"two plugins are named {entry.name}: one of distribution {first.distribution} {first.version}, one of "
+                f"{second.distribution} {second.version}; pip uninstall one of the two, or start with --without-plugin "
                 "and its distribution"
             )

@@ -210,8 +210,8 @@ def jimsapi_observer(settings: Settings) -> Any | None:
 
     Return an object with one or more of the methods `on_request`, `on_admission`, `on_run` and `on_commit`, or None.
     Each is a plain function with one parameter, a frozen record; `Observer` documents when jimsapi calls it. Requests
-    wait for these functions, so they should only count or enqueue. If one raises, jimsapi logs the error; the request
-    is not affected.
+    wait for these functions, so they should only count or enqueue. If one raises, jimsapi logs its first error; the
+    request is not affected.
 
         class Slow:
             def on_run(self, record):

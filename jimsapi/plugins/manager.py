@@ -4,6 +4,7 @@ import difflib
 import importlib.metadata
 import inspect
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
@@ -18,7 +19,8 @@ from jimsapi.plugins.discovery import (
     PluginEntry,
     PluginOptions,
     discover,
-    refuse_other_host,
+    reject_duplicate_name,
+    reject_other_version,
     select,
 )
 from jimsapi.plugins.errors import PluginError, StartError
@@ -69,7 +71,7 @@ class PluginManager:
     - `options`: None selects all installed plugins. `installed=False` selects none.
     - `broken`: a list that gets the errors of plugins that cannot be loaded. The others are then loaded without them,
       for commands that must work beside a broken plugin.
-    - `left_out`: the installed plugins that are not selected.
+    - `left_out`: the installed plugins that are not selected. `failed`: those that cannot be loaded.
 
     Raises:
         PluginError: a plugin cannot be imported, requires another version of jimsapi, or implements a hook in a way
@@ -84,7 +86,7 @@ class PluginManager:
         *,
         installed: bool = True,
         options: PluginOptions | None = None,
-        broken: list[PluginError] | None = None,
+        broken: list[StartError] | None = None,
     ) -> None:
         self.plugins: list[tuple[PluginEntry, object]] = []
         self._pluggy = pluggy.PluginManager(hooks.PROJECT)
@@ -94,14 +96,17 @@ class PluginManager:
         entries = discover() if installed else []
         selected = select(entries, options or PluginOptions())
         self.left_out = [entry for entry in entries if entry not in selected]
+        self.failed: list[PluginEntry] = []
         for entry in selected:
             try:
-                refuse_other_host(entry, version)
+                reject_duplicate_name(entry, selected)
+                reject_other_version(entry, version)
                 self._register(entry, _load(entry))
             except PluginError as error:
                 if broken is None:
                     raise
                 broken.append(error)
+                self.failed.append(entry)
         for name, plugin in builtins.items():
             self._register(PluginEntry(name, BUILT_IN, OWN_DISTRIBUTION, version), plugin)
 
@@ -118,7 +123,7 @@ class PluginManager:
         if not candidates:
             raise PluginError(f"{entry} implements no hook; {entry.remedy}")
         found = [
-            _implementation(entry, name, value) for name, value in candidates if not _is_of_later_host(name, value)
+            _implementation(entry, name, value) for name, value in candidates if not _is_of_later_version(name, value)
         ]
         try:
             self._pluggy.register(plugin, name=f"{entry.distribution}:{entry.name}")
@@ -149,18 +154,30 @@ def _candidates(plugin: object) -> Iterator[tuple[str, Any]]:
         if name.startswith("__"):
             continue
         value = inspect.getattr_static(plugin, name, None) if not isinstance(plugin, ModuleType) else None
-        if isinstance(value, property):
+        if isinstance(value, property | cached_property):
             continue
+        if name.startswith(PREFIX):
+            value = getattr(plugin, name, None)
+            if callable(value):
+                yield name, value
+        elif _is_marked(plugin, name):
+            yield name, getattr(plugin, name)
+
+
+def _is_marked(plugin: object, name: str) -> bool:
+    """Whether an attribute is a function that is marked `@hookimpl`. An attribute that cannot be read is not."""
+    try:
         value = getattr(plugin, name, None)
-        if callable(value) and (name.startswith(PREFIX) or isinstance(_mark(value), dict)):
-            yield name, value
+        return callable(value) and isinstance(_mark(value), dict)
+    except Exception:  # a proxy of another library, which has no object yet
+        return False
 
 
 def _mark(function: Any) -> Any:
     return getattr(function, hooks.PROJECT + "_impl", None)
 
 
-def _is_of_later_host(name: str, function: Any) -> bool:
+def _is_of_later_version(name: str, function: Any) -> bool:
     """Whether a function implements a hook that this version of jimsapi lacks, and is marked as optional for that."""
     mark = _mark(function)
     if not isinstance(mark, dict) or not mark.get("optionalhook"):

@@ -4,9 +4,9 @@ An option's value comes from the first of these that is set: the flag or keyword
 that `JIMS_<NAME>_FILE` names, the default. An empty value counts as not set. An empty file stops the start.
 
 An option that repeats has several values. Each flag adds one, the keyword is one value or a list, the variable is one
-value and is not split, and the file has one value a line, beside comment lines that begin with #. If such an option is
-a `Secret`, the values of all sources are used together: operators can add a new key in one source while the old key is
-still in another.
+value and is not split unless its help says so, and the file has one value a line, beside comment lines that begin with
+#. If such an option is a `Secret`, the values of all sources are used together: operators can add a new key in one
+source while the old key is still in another.
 """
 
 import difflib
@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin,
 
 import msgspec
 
-from jimsapi.plugins.errors import OptionError
+from jimsapi.plugins.errors import OptionError, StartError
 from jimsapi.plugins.secrets import Secret, read_plain_file, secret_lines, secret_text, url_secrets
 
 ENV_PREFIX = "JIMS_"
@@ -149,7 +149,8 @@ def _spec(cls: type[Options], field: str, hint: Any) -> OptionSpec:
         default = () if default is _REQUIRED else default
     elif hint is bool and default is _REQUIRED:
         default = False
-    if value_type not in (str, int, float, bool, Path, Secret) and get_origin(value_type) is not Literal:
+    is_literal = get_origin(value_type) is Literal and all(isinstance(value, str) for value in get_args(value_type))
+    if value_type not in (str, int, float, bool, Path, Secret) and not is_literal:
         raise OptionError(f"{cls.__name__}.{field}: an option cannot be a {value_type!r}")
     return OptionSpec(
         field=field,
@@ -279,7 +280,7 @@ class Settings:
                     )
                 owners[spec.key] = item.distribution
                 self._resolve(spec, values)
-            self._instances[item.options] = item.options(**values)
+            self._instances[item.options] = _instance(item, values)
             for value in values.values():
                 if isinstance(value, str):
                     self.guard(value)
@@ -391,6 +392,20 @@ class Settings:
                 near = difflib.get_close_matches(key, owners, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise OptionError(f"there is no option {key}{hint}")
+
+
+def _instance(item: Owned, values: dict[str, Any]) -> Options:
+    """Create the options of a class. Raises `OptionError` also for an error in the code of the class."""
+    try:
+        return item.options(**values)
+    except StartError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise OptionError(
+            f"the options of {item.distribution} cannot be used: {type(error).__name__}: {text}; fix "
+            f"{item.options.__name__}, or: pip uninstall {item.distribution}"
+        ) from error
 
 
 def _is_service_link(spec: OptionSpec, text: str) -> bool:

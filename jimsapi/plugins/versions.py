@@ -71,7 +71,15 @@ def _meets(specifier: str, version: str) -> bool:
             is_before_release = own[2][0] != _FINAL
             return own < bound and not (_is_same_release(own, bound) and is_before_release and bound[2][0] == _FINAL)
         case _:
-            return own >= bound and _is_within(own, wanted.rpartition(".")[0])
+            return own >= bound and _is_within(own, _release_without_last(wanted))
+
+
+def _release_without_last(version: str) -> str:
+    """Return the numbers of a version except the last, which `~=` leaves open."""
+    match = _VERSION.fullmatch(version)
+    assert match is not None
+    epoch = f"{match['epoch']}!" if match["epoch"] else ""
+    return epoch + match["release"].rpartition(".")[0]
 
 
 def _is_same_release(one: Key, other: Key) -> bool:

@@ -39,19 +39,20 @@ __all__ = [
     "takes_context",
 ]
 
-__getattr__ = lazy_attributes(
-    __name__,
-    {
-        "jimsapi.runs.errors": ("RunCancelled",),
-        "jimsapi.runs.histogram": ("Histogram",),
-        "jimsapi.runs.identity": ("Admission", "CHAT", "Identity", "THREADS"),
-        "jimsapi.runs.inbound": ("Inbound", "check_contact_id"),
-        "jimsapi.runs.live": ("LiveRun",),
-        "jimsapi.runs.pipeline": ("JimsApp", "Pipeline", "is_pipeline", "pipeline_name", "takes_context"),
-        "jimsapi.runs.quota": ("QuotaLimits",),
-        "jimsapi.runs.result": ("RunResult",),
-        "jimsapi.runs.service": ("RunService",),
-        "jimsapi.runs.stream": ("Status",),
-        "jimsapi.runs.tasks": ("ServiceTask",),
-    },
-)
+if not TYPE_CHECKING:  # a type checker would find every name
+    __getattr__, __dir__ = lazy_attributes(
+        __name__,
+        {
+            "jimsapi.runs.errors": ("RunCancelled",),
+            "jimsapi.runs.histogram": ("Histogram",),
+            "jimsapi.runs.identity": ("Admission", "CHAT", "Identity", "THREADS"),
+            "jimsapi.runs.inbound": ("Inbound", "check_contact_id"),
+            "jimsapi.runs.live": ("LiveRun",),
+            "jimsapi.runs.pipeline": ("JimsApp", "Pipeline", "is_pipeline", "pipeline_name", "takes_context"),
+            "jimsapi.runs.quota": ("QuotaLimits",),
+            "jimsapi.runs.result": ("RunResult",),
+            "jimsapi.runs.service": ("RunService",),
+            "jimsapi.runs.stream": ("Status",),
+            "jimsapi.runs.tasks": ("ServiceTask",),
+        },
+    )

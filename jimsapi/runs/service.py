@@ -67,6 +67,8 @@ class RunService:
         disclosure: Disclosure | None = None,
         resources: Any = None,
     ) -> None:
+        self._built_store = store
+        """The store without the wrappers of plugins. It calls `on_turn`, which a wrapper may not pass on."""
         self.limits = limits or RunLimits()
         self.disclosure = disclosure or Disclosure()
         self.outage = OutageLog()
@@ -99,7 +101,7 @@ class RunService:
 
     async def __aenter__(self) -> "RunService":
         self._loop = asyncio.get_running_loop()
-        self.store.on_turn = self._on_store_notice
+        self._built_store.on_turn = self._on_store_notice
         await self._housekeeping.start()
         self._announcer.start()
         return self
@@ -122,7 +124,7 @@ class RunService:
 
     @property
     def store(self) -> ThreadStore:
-        """The store of threads and runs. A plugin may replace it in `jimsapi_routes` by one that wraps it."""
+        """The store of threads and runs, with the wrappers of plugins around it."""
         return self._flow.store
 
     @store.setter
@@ -147,8 +149,9 @@ class RunService:
     def wrap_pipelines(self, wrap: Callable[[Pipeline, str], Pipeline]) -> None:
         """Replace each pipeline by the one that `wrap(pipeline, name)` returns, for example to add a tracing span.
 
-        Call it in `jimsapi_routes`, before the first request. The wrapper of the last plugin is the outermost. `name`
-        is the pipeline's name in metrics, which does not change. A wrapper must raise what the pipeline raises.
+        Call it before the first request; plugins implement `jimsapi_pipeline_wrapper`. The last wrapper is the
+        outermost. `name` is the pipeline's name in metrics, which does not change. A wrapper must raise what the
+        pipeline raises.
         """
         self._calls.wrap(wrap)
 

@@ -13,10 +13,11 @@ __all__ = [
     "SQLiteStore",
 ]
 
-__getattr__ = lazy_attributes(
-    __name__,
-    {
-        "jimsapi.stores.memory": ("MemoryStore",),
-        "jimsapi.stores.sqlite": ("SQLiteStore",),
-    },
-)
+if not TYPE_CHECKING:  # a type checker would find every name
+    __getattr__, __dir__ = lazy_attributes(
+        __name__,
+        {
+            "jimsapi.stores.memory": ("MemoryStore",),
+            "jimsapi.stores.sqlite": ("SQLiteStore",),
+        },
+    )

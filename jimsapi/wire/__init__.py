@@ -1,7 +1,8 @@
 """The base of protocol plugins: it begins runs for the requests of a protocol, and reads their answers.
 
-A plugin decodes a request into a `Turn`. `begin_turn` begins the run in the thread that the client names. `speech`
-converts the run's stream to items that every protocol has, and the plugin encodes these in its protocol.
+A plugin decodes a request into a `Turn`. `begin_turn` begins the run in the thread that the client names.
+`spoken_items` converts the run's stream to items that every protocol has, and the plugin encodes these in its
+protocol.
 """
 
 from typing import TYPE_CHECKING
@@ -67,34 +68,35 @@ __all__ = [
     "with_run",
 ]
 
-__getattr__ = lazy_attributes(
-    __name__,
-    {
-        "jimsapi.wire.answer": (
-            "EVENT_STREAM",
-            "REFUSALS",
-            "Refusal",
-            "data_event",
-            "failure",
-            "note_run",
-            "refusal",
-            "refusal_of",
-            "reworded",
-            "with_run",
-        ),
-        "jimsapi.wire.errors": ("error_answer", "error_content"),
-        "jimsapi.wire.request": ("read_body", "read_json"),
-        "jimsapi.wire.speech": (
-            "Failed",
-            "Finished",
-            "MessageEnded",
-            "MessagePiece",
-            "MessageStarted",
-            "SpokenItem",
-            "as_one_text",
-            "one_text",
-            "spoken_items",
-        ),
-        "jimsapi.wire.turn": ("ThreadNames", "Turn", "answer_of", "begin_turn", "newest_of_user"),
-    },
-)
+if not TYPE_CHECKING:  # a type checker would find every name
+    __getattr__, __dir__ = lazy_attributes(
+        __name__,
+        {
+            "jimsapi.wire.answer": (
+                "EVENT_STREAM",
+                "REFUSALS",
+                "Refusal",
+                "data_event",
+                "failure",
+                "note_run",
+                "refusal",
+                "refusal_of",
+                "reworded",
+                "with_run",
+            ),
+            "jimsapi.wire.errors": ("error_answer", "error_content"),
+            "jimsapi.wire.request": ("read_body", "read_json"),
+            "jimsapi.wire.speech": (
+                "Failed",
+                "Finished",
+                "MessageEnded",
+                "MessagePiece",
+                "MessageStarted",
+                "SpokenItem",
+                "as_one_text",
+                "one_text",
+                "spoken_items",
+            ),
+            "jimsapi.wire.turn": ("ThreadNames", "Turn", "answer_of", "begin_turn", "newest_of_user"),
+        },
+    )

@@ -204,6 +204,6 @@ def test_a_plain_function_is_refused_with_limits_too() -> None:
     app = App()
     with pytest.raises(ValueError, match="must be `async def`"):
 
-        @app.get("/things", time_limit=1)  # type: ignore[arg-type]
+        @app.get("/things", time_limit=1)  # type: ignore[type-var]
         def things(request: Request) -> Response:
             return JSONResponse({})

@@ -39,12 +39,16 @@ def jimsapi_observer():
 FAILING_COLLECTOR = """
 from jimsapi import *
 from prometheus_client import Counter
+from prometheus_client.core import GaugeMetricFamily
+
+BAD_LABEL = GaugeMetricFamily("acme", "x", labels=("name",))
+BAD_LABEL.add_metric((None,), 1)
 
 class Bad:
     def describe(self):
         return []
     def collect(self):
-        yield 1 / 0
+        yield METRICS
 
 @hookimpl
 def jimsapi_metrics(registry):
@@ -113,17 +117,18 @@ async def test_an_observer_that_fails_names_its_plugin_and_is_logged_once(
 
 
 @pytest.mark.anyio
-async def test_a_collector_that_raises_is_left_out_counted_and_logged_once(
-    bot: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("metrics", ["1 / 0", "7", "GaugeMetricFamily('acme', 'x', value='x')", "BAD_LABEL"])
+async def test_a_collector_that_fails_is_left_out_counted_and_logged_once(
+    bot: Path, caplog: pytest.LogCaptureFixture, metrics: str
 ) -> None:
-    install(bot, "acme-bad", FAILING_COLLECTOR)
+    install(bot, "acme-bad", FAILING_COLLECTOR.replace("METRICS", metrics))
     api = create_api("bot", store="memory:", api_key="a-key-of-enough-length")
     async with TestClient(api):
         api.metrics()
         scraped = api.metrics()
     assert "acme_visits_total 1.0" in scraped
     assert "jims_runs_open 0.0" in scraped
-    assert 'jims_metrics_failures_total{plugin="acme_bad"} 2.0' in scraped
+    assert 'jims_metrics_failures_total{plugin="acme_bad"} 1.0' in scraped  # of the scrapes before
     [logged] = [record for record in caplog.records if record.name == "jimsapi.metrics"]
     assert "acme_bad" in logged.getMessage()
 

@@ -33,6 +33,19 @@ def jimsapi_auth_provider():
     return Door()
 """
 
+PROVIDER = """
+from jimsapi import *
+
+class Lock:
+    name = "lock"
+    async def authenticate(self, connection):
+        return None
+
+@hookimpl
+def jimsapi_auth_provider():
+    return Lock()
+"""
+
 
 @pytest.fixture
 def doors(site: Path) -> Path:
@@ -94,6 +107,41 @@ def test_a_plugin_that_is_left_out_is_not_imported(doors: Path) -> None:
     assert "front (acme-front-door 1.0)" in checked.stdout
 
 
+@pytest.mark.parametrize(
+    ("flags", "loaded"),
+    [
+        (["--plugins", "front"], "plugins: front (acme-front-door 1.0); left out: back"),
+        (["--plugins=none"], "plugins: only the built-in ones; left out: back, front"),
+        (["--plugins", "back", "--plugins", "front"], "plugins: front (acme-front-door 1.0); left out: back"),
+        (
+            ["--without-plugin", "front", "--without-plugin=back"],
+            "plugins: only the built-in ones; left out: back, front",
+        ),
+        ([], "plugins: back (acme-back-door 1.0), front (acme-front-door 1.0)"),
+    ],
+)
+@pytest.mark.parametrize("before", [True, False])
+def test_flags_before_or_behind_a_subcommand_select_plugins(
+    doors: Path, flags: list[str], loaded: str, before: bool
+) -> None:
+    arguments = ["check", "--app", "bot", "--store", "memory:"]
+    checked = run_command(*(flags + arguments if before else arguments + flags), cwd=doors)
+    assert checked.returncode == 0, checked.stderr
+    assert loaded in checked.stdout.splitlines()
+
+
+def test_without_authentication_the_warning_names_the_plugins_that_are_not_loaded(doors: Path) -> None:
+    install(doors, "acme-lock", PROVIDER, point="lock = acme_lock")
+    checked = run_command("check", "--app", "bot", "--store", "memory:", "--without-plugin", "lock", cwd=doors)
+    assert "restrict the network (plugins that are not loaded: lock)" in checked.stderr
+
+
+@pytest.mark.parametrize("value", [",", " , "])
+def test_a_selection_without_a_name_is_refused(doors: Path, value: str) -> None:
+    ran = run_command("check", "--app", "bot", "--plugins", value, cwd=doors)
+    assert "names no plugin; give names, or none" in refusal(ran)
+
+
 def test_the_list_of_plugins_shows_what_is_left_out(doors: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["plugins", "--without-plugin", "back"])
@@ -126,10 +174,46 @@ def test_check_beside_broken_plugins_checks_the_others_and_shows_every_error(doo
     assert "this one, too" in checked.stderr
 
 
-def test_an_option_of_a_broken_plugin_is_explained_by_its_error(doors: Path) -> None:
+@pytest.mark.parametrize("arguments", [["--acme-secret", "x", "--app", "bot"], ["acme-command"]])
+def test_beside_an_option_or_command_that_a_broken_plugin_may_have_stands_its_error(
+    doors: Path, arguments: list[str]
+) -> None:
     install(doors, "acme-broken", BROKEN)
-    assert "it is broken" in refusal(run_command("--acme-secret", "x", "--app", "bot", cwd=doors))
-    assert "it is broken" in refusal(run_command("acme-command", cwd=doors))
+    ran = run_command(*arguments, cwd=doors)
+    assert ran.returncode == 2
+    assert "it is broken" in ran.stderr
+    assert "No such" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        (
+            "from jimsapi import *\nclass P:\n    @property\n    def jimsapi_x(self): raise LookupError\n"
+            "    @hookimpl\n    def jimsapi_observer(self): raise LookupError\nplugin = P"
+        ),
+        (
+            "from jimsapi import *\nfrom typing import Literal\nclass O(Options, prefix='o'):\n"
+            "    size: Literal[1, 2] = option(1, help='x')\n@hookimpl\ndef jimsapi_options(): return O"
+        ),
+        "from jimsapi import *\n@hookimpl\ndef jimsapi_options(): raise LookupError",
+    ],
+)
+def test_whatever_breaks_a_plugin_keys_and_help_work_and_check_fails_without_a_traceback(
+    doors: Path, code: str
+) -> None:
+    install(doors, "acme-broken", code, point="broken = acme_broken" + (":plugin" if "plugin = P" in code else ""))
+    assert run_command("keys", "new", "website", "--keys-file", "keys.json", cwd=doors).returncode == 0
+    assert run_command("--help", cwd=doors).returncode == 0
+    checked = run_command("check", "--app", "bot", "--store", "memory:", cwd=doors)
+    assert checked.returncode == 1
+    assert "Traceback" not in checked.stderr
+
+
+def test_two_plugins_of_one_name_do_not_keep_keys_from_working(doors: Path) -> None:
+    install(doors, "acme-other-door", ROUTE.replace("NAME", "other"), point="front = acme_other_door")
+    assert run_command("keys", "new", "website", "--keys-file", "keys.json", cwd=doors).returncode == 0
+    assert "two plugins are named front" in run_command("check", "--app", "bot", cwd=doors).stderr
 
 
 def test_an_option_that_no_plugin_can_have_stays_wrong_usage(doors: Path) -> None:

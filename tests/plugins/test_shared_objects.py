@@ -199,3 +199,52 @@ async def test_a_lifespan_that_fails_stops_the_start_with_its_line() -> None:
     ):
         async with api(JimsApp(echo, lifespan=NoModel)).lifespan():
             pass
+
+
+async def test_a_wrapped_store_still_notifies_the_service_of_turns(site: Path) -> None:
+    code = """
+    from jimsapi import *
+
+    class Traced:
+        def __init__(self, store):
+            self._store = store
+        def __getattr__(self, name):
+            return getattr(self._store, name)
+
+    @hookimpl
+    def jimsapi_store_wrapper():
+        return Traced
+    """
+    install(site, "a-wrapper", code)
+    served = api()
+    async with TestClient(served) as client:
+        assert await chat(client) == ["You said: hi"]
+        assert served.composition is not None
+        assert type(served.service.store).__name__ == "Traced"  # type: ignore[union-attr]
+        assert served.composition.store.value.on_turn is not None
+
+
+async def test_an_equal_observer_of_the_host_app_does_not_hide_an_error(
+    site: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    code = """
+    from jimsapi import *
+
+    class Bad:
+        def on_request(self, record):
+            raise LookupError("no backend")
+
+    BAD = Bad()
+
+    @hookimpl
+    def jimsapi_observer():
+        return BAD
+    """
+    install(site, "a-observer", code)
+    import a_observer  # type: ignore[import-not-found]
+
+    served = create_api(echo, store="memory:", api_key="k")
+    async with TestClient(served) as client:
+        served.on_request.append(a_observer.BAD.on_request)
+        assert await chat(client) == ["You said: hi"]
+    assert caplog.text.count("LookupError: no backend") == 2

@@ -12,7 +12,7 @@ stages = st.sampled_from(["", "a1", "b2", "rc1", ".post1", ".dev1", "a1.dev2", "
 versions = st.builds("{}{}".format, numbers, stages)
 bounds = st.builds("{}{}".format, st.sampled_from([">=", "<=", ">", "<", "==", "!="]), versions)
 ranges = st.builds("{}{}.*".format, st.sampled_from(["==", "!="]), numbers)
-compatible = st.builds("~={}.{}".format, numbers, st.integers(0, 3))
+compatible = st.builds("~={}.{}{}".format, numbers, st.integers(0, 3), stages)
 specifiers = st.lists(st.one_of(bounds, ranges, compatible), max_size=3).map(",".join)
 
 
