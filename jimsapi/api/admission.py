@@ -174,8 +174,8 @@ class _Provider:
         self.log_fault(logging.ERROR, f"failed with {type(error).__name__}" + (f" at {place}" if place else ""))
         if place not in self._failed_at:
             self._failed_at.add(place)
-            frames = "".join(traceback.format_tb(error.__traceback__))
-            logger.debug("auth provider %s raised %s:\n%s", self.name, type(error).__name__, frames)
+            frames = [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in _frames(error)]
+            logger.debug("auth provider %s raised %s: %s", self.name, type(error).__name__, " > ".join(frames))
 
     def log_fault(self, level: int, fault: str) -> None:
         """Log a fault of the provider, at most once in `LOG_EVERY` seconds; count the others."""
@@ -186,6 +186,10 @@ class _Provider:
         since = f" ({self._suppressed} more like it since the last such line)" if self._suppressed else ""
         logger.log(level, "auth provider %s %s%s", self.name, fault, since)
         self._logged_at, self._suppressed = now, 0
+
+
+def _frames(error: BaseException) -> traceback.StackSummary:
+    return traceback.extract_tb(error.__traceback__)
 
 
 def _reason(error: Exception, request: Connection) -> str:

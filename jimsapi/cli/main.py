@@ -30,6 +30,7 @@ from jimsapi.threads.errors import StoreUnusable
 
 STRICT, CONNECT = "check_strict", "check_connect"
 """Keys of the flags of `check`. The server does not have these options."""
+PLUGINS_HELP = "List the installed plugins without importing them."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -120,52 +121,80 @@ class _NoSuchCommand(click.UsageError):
     """The first argument is not the name of a subcommand."""
 
 
-def _command_line(plugins: PluginManager | None, broken: list[StartError]) -> click.Group:
-    owned = all_options(plugins, broken)
+class _Commands:
+    """The actions of the command and its subcommands, with the plugins of one start.
 
-    def configuration(given: Mapping[str, Any]) -> Configuration:
-        assert plugins is not None  # the commands without plugins do not call this
-        if broken:
-            raise broken[0]
-        return loaded(plugins, given)
+    `given` has the options before and after a subcommand's name, by key.
+    """
 
-    def loaded(plugins: PluginManager, given: Mapping[str, Any]) -> Configuration:
-        return Configuration(plugins, resolve_settings(plugins, COMMAND_OPTIONS, given, os.environ))
+    def __init__(self, plugins: PluginManager | None, broken: Sequence[StartError]) -> None:
+        self._plugins = plugins
+        self._broken = broken
 
-    @click.pass_context
-    def serve_by_default(context: click.Context, /, **given: Any) -> None:
-        context.obj = given
-        if context.invoked_subcommand is None:
-            context.exit(serve(configuration(given), given))
+    def serve(self, given: Mapping[str, Any]) -> int:
+        return serve(self._configuration(given), given)
 
-    @_merged
-    def check_all(given: dict[str, Any]) -> None:
-        assert plugins is not None
+    def check(self, given: dict[str, Any]) -> None:
+        """Check everything except the broken plugins, then raise the error of the first one."""
         strict, connect = given.pop(STRICT), given.pop(CONNECT)
         try:
-            check(loaded(plugins, given), strict=bool(strict), connect=bool(connect))
+            check(self._loaded(given), strict=bool(strict), connect=bool(connect))
         except (StartError, StoreUnusable):
-            _show(broken)
+            _show(self._broken)
             raise
-        _show(broken[1:])
-        if broken:
-            raise broken[0]
+        _show(self._broken[1:])
+        if self._broken:
+            raise self._broken[0]
 
-    @_merged
-    def list_all(given: dict[str, Any]) -> None:
+    def list_plugins(self, given: dict[str, Any]) -> None:
         list_plugins(plugin_options(given, os.environ))
 
-    @_merged
-    def show_document(given: dict[str, Any]) -> None:
-        openapi(configuration(given))
+    def openapi(self, given: dict[str, Any]) -> None:
+        openapi(self._configuration(given))
 
-    @_merged
-    def explain_token(given: dict[str, Any]) -> None:
+    def explain(self, given: dict[str, Any]) -> None:
         token_file = given.pop("token_file")
         token = token_file.read().strip()
         if not token:
             raise StartError(f"{token_file.name} is empty: put the token in it")
-        asyncio.run(explain(configuration(given), token))
+        asyncio.run(explain(self._configuration(given), token))
+
+    def _configuration(self, given: Mapping[str, Any]) -> Configuration:
+        if self._broken:
+            raise self._broken[0]
+        return self._loaded(given)
+
+    def _loaded(self, given: Mapping[str, Any]) -> Configuration:
+        assert self._plugins is not None  # the commands without plugins do not call this
+        return Configuration(self._plugins, resolve_settings(self._plugins, COMMAND_OPTIONS, given, os.environ))
+
+
+def _command_line(plugins: PluginManager | None, broken: list[StartError]) -> click.Group:
+    add = with_options(all_options(plugins, broken))
+    commands = _Commands(plugins, broken)
+    group = _root_command(commands)
+    add(group)
+    group.add_command(add(_subcommand_of("plugins", commands.list_plugins, PLUGINS_HELP)))
+    group.add_command(plugin_commands())
+    group.add_command(chat_command())
+    group.add_command(add(_check_command(commands)))
+    group.add_command(add(_subcommand_of("openapi", commands.openapi, "Print the OpenAPI document of the server.")))
+    auth = click.Group("auth", help="Examine authentication.")
+    auth.add_command(add(_explain_command(commands)))
+    group.add_command(auth)
+    if plugins is not None:
+        _add_commands_of_plugins(group, plugins, broken)
+    group.broken = broken
+    group.epilog = " ".join(f"NOT LOADED: {error}" for error in broken) or None
+    return group
+
+
+def _root_command(commands: _Commands) -> _CommandLine:
+    @click.pass_context
+    def serve_by_default(context: click.Context, /, **given: Any) -> None:
+        context.obj = given
+        if context.invoked_subcommand is None:
+            context.exit(commands.serve(given))
 
     group = _CommandLine(
         "jimsapi",
@@ -173,23 +202,17 @@ def _command_line(plugins: PluginManager | None, broken: list[StartError]) -> cl
         invoke_without_command=True,
         help="Put a conversational pipeline behind HTTP. Without a subcommand, start the server.",
     )
-    group.broken = broken
     group.params.append(
         click.Option(
             ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
         )
     )
-    add = with_options(owned)
-    add(group)
-    group.add_command(
-        add(click.Command("plugins", callback=list_all, help="List the installed plugins without importing them."))
-    )
-    group.add_command(plugin_commands())
-    group.add_command(chat_command())
-    check_command = add(
-        click.Command("check", callback=check_all, help="Load everything and print what would be served.")
-    )
-    check_command.params += [
+    return group
+
+
+def _check_command(commands: _Commands) -> click.Command:
+    command = _subcommand_of("check", commands.check, "Load everything and print what would be served.")
+    command.params += [
         click.Option(["--strict", STRICT], is_flag=True, help="Fail if there is a warning."),
         click.Option(
             ["--connect", CONNECT],
@@ -197,29 +220,29 @@ def _command_line(plugins: PluginManager | None, broken: list[StartError]) -> cl
             help="Also open, ping and close what a start opens, such as the store.",
         ),
     ]
-    group.add_command(check_command)
-    group.add_command(
-        add(click.Command("openapi", callback=show_document, help="Print the OpenAPI document of the server."))
+    return command
+
+
+def _explain_command(commands: _Commands) -> click.Command:
+    text = "Show the decision of each auth provider about a token."
+    command = _subcommand_of("explain", commands.explain, text)
+    file = click.File("rb")
+    command.params.append(
+        click.Option(["--token-file"], required=True, type=file, help="The file with the token; - is standard input.")
     )
-    auth = click.Group("auth", help="Examine authentication.")
-    explain_command = add(
-        click.Command("explain", callback=explain_token, help="Show the decision of each auth provider about a token.")
-    )
-    explain_command.params.append(
-        click.Option(
-            ["--token-file"], required=True, type=click.File("rb"), help="The file with the token; - is standard input."
-        )
-    )
-    auth.add_command(explain_command)
-    group.add_command(auth)
-    if plugins is not None:
-        for implementation in plugins.implementations("jimsapi_commands"):
-            try:
-                implementation(cli=group)
-            except StartError as error:
-                broken.append(error)
-    group.epilog = " ".join(f"NOT LOADED: {error}" for error in broken) or None
-    return group
+    return command
+
+
+def _subcommand_of(name: str, action: Callable[[dict[str, Any]], None], text: str) -> click.Command:
+    return click.Command(name, callback=_merged(action), help=text)
+
+
+def _add_commands_of_plugins(group: click.Group, plugins: PluginManager, broken: list[StartError]) -> None:
+    for implementation in plugins.implementations("jimsapi_commands"):
+        try:
+            implementation(cli=group)
+        except StartError as error:
+            broken.append(error)
 
 
 def _show(errors: Sequence[StartError | StoreUnusable]) -> None:
