@@ -155,6 +155,20 @@ async def test_a_log_that_another_program_shares_is_moved_at_once_and_begun_anew
     assert len(await all_threads(store, "before")) == len(await all_threads(store, "late")) == 1
 
 
+async def test_reads_alone_begin_a_new_log_when_the_program_that_prevented_it_has_left(
+    path: Path, store: SQLiteStore
+) -> None:
+    await store.accept(make_plan("before"))
+    with neighbour(path):
+        log_of(path).unlink()
+        with pytest.raises(StoreUnavailable):
+            await store.accept(make_plan("refused"))
+        await reopened(store)
+        with pytest.raises(StoreUnavailable, match="waits for a new write-ahead log"):
+            await store.threads("before", 10, None)
+    assert len((await store.threads("before", 10, None)).threads) == 1
+
+
 async def test_a_log_that_is_put_back_is_written_on(path: Path, store: SQLiteStore) -> None:
     with neighbour(path):
         aside = log_of(path).rename(path.with_name("aside"))

@@ -183,8 +183,8 @@ class SQLiteStore:
     async def _read(self, work: Work[T]) -> T:
         if self._writer is None:
             raise StoreUnavailable("the store is not open")
-        if self._reader is None and self._reopening is not None:
-            await asyncio.wait([self._reopening])
+        if self._reader is None:
+            await asyncio.wait([self._begin_reopening()])
         if self._reader is None:
             raise StoreUnavailable(f"SQLite: {self._path} waits for a new write-ahead log", LOG_REMOVED)
         try:
@@ -245,9 +245,8 @@ class SQLiteStore:
     def _report(self, record: CommitRecord, failure: StoreUnavailable | None) -> None:
         if failure is not None:
             self._note_damage(failure)
-        if (self._files.log_is_lost or self._reader is None) and self._writer is not None and self._reopening is None:
-            self._reopening = asyncio.get_running_loop().create_task(self._reopen())
-            self._reopening.add_done_callback(self._end_reopening)
+        if (self._files.log_is_lost or self._reader is None) and self._writer is not None:
+            self._begin_reopening()
         if self.on_commit is not None:
             self.on_commit(record)
 
@@ -255,8 +254,14 @@ class SQLiteStore:
         if error.reason == DAMAGED and self._damage is None:
             self._damage = error
 
+    def _begin_reopening(self) -> asyncio.Task[None]:
+        if self._reopening is None:
+            self._reopening = asyncio.get_running_loop().create_task(self._reopen())
+            self._reopening.add_done_callback(self._end_reopening)
+        return self._reopening
+
     async def _reopen(self) -> None:
-        """Begin a new write-ahead log, and open the reader again. A failure is retried after the next commit."""
+        """Begin a new write-ahead log, and open the reader again. The next read or commit retries after a failure."""
         reader, self._reader = self._reader, None
         try:
             if reader is not None:
