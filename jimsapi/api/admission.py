@@ -91,7 +91,7 @@ class Gate:
                 provider.log_failure(error)
             else:
                 if isinstance(identity, Identity):
-                    if self._on_admission:
+                    if self._on_admission.calls:
                         self._on_admission.notify(provider.admitted)
                     return provider.admission(identity)
                 outcome = "passed"
@@ -122,7 +122,7 @@ class Gate:
         return {"www-authenticate": ", ".join(offered)} if offered else {}
 
     def _record(self, provider: "_Provider", outcome: str) -> None:
-        if self._on_admission:
+        if self._on_admission.calls:
             self._on_admission.notify(AdmissionRecord(provider.name, outcome))
 
 

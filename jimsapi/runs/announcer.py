@@ -63,7 +63,7 @@ class Announcer:
             return  # it has not ended: another process continues it
         if run.inbound.webhook_url is not None:
             self._call_webhook(run.run_id, run.inbound.webhook_url)
-        if self._on_run:
+        if self._on_run.calls:
             self._on_run.notify(run.record(duration))
 
     def _call_webhook(self, run_id: UUID, url: str) -> None:

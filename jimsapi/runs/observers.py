@@ -19,9 +19,6 @@ class Observers(Generic[Record]):
         self._names = dict(zip(map(id, self.calls), names or map(repr, self.calls), strict=True))
         self._failed: set[int] = set()
 
-    def __bool__(self) -> bool:
-        return bool(self.calls)
-
     def notify(self, record: Record) -> None:
         """Call each function with `record`. If one raises, the next one is called."""
         for call in self.calls:

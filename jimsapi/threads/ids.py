@@ -26,7 +26,7 @@ class _Latest:
     def __init__(self) -> None:
         self.value = self.highest = self.ends = 0
 
-    def begin(self, milliseconds: int) -> None:
+    def begin(self, milliseconds: int) -> int:
         """Set `value` to the first identifier of a millisecond, with 69 random bits. Later ones are greater."""
         bits = int.from_bytes(os.urandom(9), "big")
         high, low = bits & 0xFFF, bits >> 15
@@ -34,6 +34,7 @@ class _Latest:
         self.value = prefix | (low << 4) | _LAST_DIGIT
         self.highest = prefix | ((1 << _COUNTED_BITS) - 1)
         self.ends = (milliseconds + 1) * _NS_PER_MS
+        return self.value
 
 
 _latest = _Latest()
@@ -55,13 +56,14 @@ def uuid7() -> UUID:
     latest = _latest
     now = time.time_ns()
     if now >= latest.ends:
-        latest.begin(now // _NS_PER_MS)
+        value = latest.begin(now // _NS_PER_MS)
     else:
-        latest.value += (random.getrandbits(32) + 1) << 4
-        if latest.value > latest.highest:
-            latest.begin(latest.ends // _NS_PER_MS)
+        value = latest.value + ((random.getrandbits(32) + 1) << 4)
+        if value > latest.highest:
+            value = latest.begin(latest.ends // _NS_PER_MS)
+        latest.value = value
     identifier = _new(UUID)
-    _set_int(identifier, latest.value)
+    _set_int(identifier, value)
     _set_is_safe(identifier, _UNKNOWN)
     return identifier
 

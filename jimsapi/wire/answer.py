@@ -63,8 +63,8 @@ def refusal(run: LiveRun) -> DomainError | None:
 def note_run(request: Connection, run: LiveRun) -> None:
     """Add the run and its thread to the request's log line. `with_run` reads the run from there."""
     request.note("run_id", uuid_text(run.known_as))
-    if run.thread_id is not None:
-        request.note("thread_id", uuid_text(run.thread_id))
+    if run.thread is not None:
+        request.note("thread_id", uuid_text(run.thread.thread_id))
 
 
 def with_run(request: Request, service: RunService, run: LiveRun, response: Response) -> Response:
