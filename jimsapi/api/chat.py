@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 import orjson
 
-from jimsapi.asgi.connection import Request
+from jimsapi.asgi.connection import Request, watch_header
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
 from jimsapi.runs.errors import ServerDraining
@@ -20,6 +20,8 @@ from jimsapi.threads.errors import DomainError
 from jimsapi.wire.answer import REFUSALS, note_run, refusal_answer, with_run
 from jimsapi.wire.errors import error_answer
 from jimsapi.wire.request import idempotency_key
+
+watch_header(b"prefer")
 
 _OMITTED = "\0"
 """Marks a `contact_id` that the body omits. No body can contain it, because a NUL is rejected."""
@@ -72,7 +74,7 @@ def chat_routes(service: RunService) -> Router:
         thread are answered one after another, in order of arrival. With `Prefer: respond-async` (RFC 7240), the answer
         is that of `/api/v1/runs`. Requests with the same `Idempotency-Key` within 24 hours get the answer of one run.
         """
-        if _prefers_async(request):
+        if b"prefer" in request.watched and _prefers_async(request):
             response = await begin_in_background(request, service)
             response.raw_headers.append((b"preference-applied", b"respond-async"))
             return response

@@ -20,10 +20,19 @@ MAX_BODY = 1_048_576
 
 _LINGERING_LENGTH = 65_536
 _FRAMING_HEADERS = frozenset((b"content-length", b"transfer-encoding", b"expect"))
-_WATCHED_HEADERS = frozenset((*_FRAMING_HEADERS, b"content-type", b"content-encoding", b"x-request-id"))
+_WATCHED_HEADERS = {*_FRAMING_HEADERS, b"content-type", b"content-encoding", b"x-request-id"}
 
 NOTHING_NOTED: Mapping[str, Any] = MappingProxyType({})
 """The `noted` of a request without notes."""
+
+
+def watch_header(name: bytes) -> None:
+    """Have every `Request` keep the last value of a header in `watched`. `name` is in lower case.
+
+    For a header that few requests have, looking there is cheaper than `headers.get`. Call it when a module is imported.
+    """
+    _WATCHED_HEADERS.add(name)
+
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """The `x-request-id` of the request that the current task answers. It is empty outside of requests."""
@@ -168,7 +177,7 @@ class Request(Connection):
         self._body: bytes | None = None
         self._begun = False
         self._complete = False
-        # One pass finds the few headers that every request needs. If two have the same name, the last is used.
+        # One pass finds the few headers that are needed often. If two have the same name, the last is used.
         self.watched: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
             if name in _WATCHED_HEADERS:

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from jimsapi.asgi.connection import Request
+from jimsapi.asgi.connection import Request, watch_header
 from jimsapi.asgi.errors import ValidationError
 from jimsapi.asgi.validation import Model, convert_body
 from jimsapi.runs.errors import ServerDraining
@@ -11,15 +11,17 @@ from jimsapi.runs.service import RunService
 
 MAX_KEY = 255
 
+watch_header(b"idempotency-key")
+
 
 def idempotency_key(request: Request) -> str | None:
     """Return the `Idempotency-Key` of a request; None if it has none.
 
     Raises `ValidationError` if there are several, or if it is not 1 to 255 visible ASCII characters.
     """
-    keys = request.headers.getlist("idempotency-key")
-    if not keys:
+    if b"idempotency-key" not in request.watched:
         return None
+    keys = request.headers.getlist("idempotency-key")
     key = keys[0]
     if len(keys) == 1 and 0 < len(key) <= MAX_KEY and key.isascii() and key.isprintable():
         return key

@@ -172,7 +172,8 @@ class Exchange:
         self._size += len(body)
         if self._size > HIGH_WATER:
             self._connection.pause_reading()
-        self._wake()
+        if self._waiting is not None:
+            self._wake()
 
     def end_body(self) -> None:
         """Note that the body has arrived whole."""
