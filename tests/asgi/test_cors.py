@@ -76,6 +76,20 @@ async def test_a_preflight_request_needs_no_credentials_and_allows_what_the_rout
     assert plain.headers["allow"] == "GET, HEAD, OPTIONS, POST"
 
 
+async def test_a_preflight_request_with_header_names_that_http_lacks_allows_no_header() -> None:
+    asked = {"origin": SHOP, "access-control-request-method": "POST", "access-control-request-headers": "x-a; <script>"}
+    async with TestClient(shop(SHOP)) as client:
+        answer = await client.options("/things", headers=asked)
+    assert answer.status_code == 204
+    assert "access-control-allow-headers" not in answer.headers
+
+
+async def test_an_origin_may_be_given_with_a_slash_at_its_end() -> None:
+    async with TestClient(shop(SHOP + "/")) as client:
+        answer = await client.get("/things", headers={"origin": SHOP})
+    assert answer.headers["access-control-allow-origin"] == SHOP
+
+
 async def test_a_page_can_read_the_404_of_a_request_that_needs_a_preflight() -> None:
     asked = {"origin": SHOP, "access-control-request-method": "PATCH"}
     async with TestClient(shop(SHOP)) as client:
