@@ -97,6 +97,7 @@ async def test_cookies_are_set_and_read_and_deleted() -> None:
     async def leave(request: Request) -> Response:
         response = JSONResponse({})
         response.delete_cookie("session")
+        response.delete_cookie("theme", path="/in", domain="shop.example", http_only=False, secure=False)
         return response
 
     async with TestClient(app) as client:
@@ -108,7 +109,10 @@ async def test_cookies_are_set_and_read_and_deleted() -> None:
         "theme=dark; Path=/in; SameSite=Strict",
     ]
     assert seen == {"session": "abc", "theme": "dark"}
-    assert left.headers["set-cookie"] == "session=; Path=/; SameSite=Lax; Max-Age=0; Secure; HttpOnly"
+    assert left.headers.get_list("set-cookie") == [
+        "session=; Path=/; SameSite=Lax; Max-Age=0; Secure; HttpOnly",
+        "theme=; Path=/in; SameSite=Lax; Max-Age=0; Domain=shop.example",
+    ]
 
 
 @pytest.mark.parametrize(
