@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -24,7 +25,7 @@ from jimsapi.runs.identity import Identity
 from jimsapi.runs.inbound import check_contact_id
 from jimsapi.testing.contract import (
     DoesNotApply,
-    PluginContract,
+    NamedContract,
     Shown,
     cancel_in_mid_call,
     listed,
@@ -49,7 +50,7 @@ _PARAMETER = rf"{_TOKEN}[ \t]*=[ \t]*(?:{_TOKEN}|{_QUOTED})"
 _CHALLENGE = re.compile(rf"{_TOKEN}(?: +(?:{_TOKEN68}|{_PARAMETER}(?:[ \t]*,[ \t]*{_PARAMETER})*))?")
 
 
-class AuthProviderContract(PluginContract):
+class AuthProviderContract(NamedContract):
     """Derive a class from this one in a test module, and declare examples of the provider's credentials:
 
         class TestTicket(AuthProviderContract):
@@ -69,6 +70,19 @@ class AuthProviderContract(PluginContract):
     `DoesNotApply` with the reason: the cases that need them do not run. An attribute may also be a property, for
     credentials that must be new for every case. The cases need pytest and anyio, whose pytest plugin runs them.
 
+    If the provider accepts each credential only once, because it has a nonce, declare `one_time = True`, and make
+    `good` (and `denied`) a property that returns new credentials whenever it is read. If each of them has a secret part
+    of its own, such as a signature, also override `secrets_of`.
+
+        one_time = True
+
+        @property
+        def good(self):
+            return {"ann": {"authorization": signed(ANN, "ann", nonce=secrets.token_hex())}}
+
+        def secrets_of(self, credential):
+            return [credential["authorization"].rpartition(":")[2]]
+
     The contract can check only in part that secrets are compared in constant time. One case passes headers, and your
     `Secret` options, as text that records comparisons by `==`, `in` or `startswith`, also of parts made by slicing,
     `partition`, `split`, `strip` or `encode`. It does not record comparisons of text from a regular expression or a
@@ -77,6 +91,9 @@ class AuthProviderContract(PluginContract):
 
     hook = "jimsapi_auth_provider"
 
+    one_time: bool = False
+    """Whether the provider accepts each credential for one request only."""
+
     path = PATH
     """The path that the cases request by GET. Credentials that are valid for one request only must be for this one."""
 
@@ -84,13 +101,21 @@ class AuthProviderContract(PluginContract):
 
     @property
     def good(self) -> Mapping[str, Credential]:
-        """Valid credentials, by the subject of the identity that they give. Declare two or more if possible."""
+        """Valid credentials, by the subject of the identity that they give. Declare two or more if possible.
+
+        If `one_time` is set, they must be new whenever this is read.
+        """
         raise self.undeclared("good", 'valid headers by subject: {"holder": {"x-ticket": "sesame"}}')
 
     @property
     def secrets(self) -> Sequence[str]:
         """The secret parts of `settings` and `good`, which must not be shown. Each of `good` contains one."""
         raise self.undeclared("secrets", "the secret parts of `settings` and `good`")
+
+    def secrets_of(self, credential: Credential) -> Sequence[str]:
+        """Return the secret parts of one of `good`. The default is those of `secrets` that it contains."""
+        sent = [value if isinstance(value, bytes) else value.encode() for value in credential.values()]
+        return [secret for secret in self.secrets if any(secret.encode() in value for value in sent)]
 
     @property
     def foreign(self) -> Sequence[Credential]:
@@ -190,7 +215,7 @@ class AuthProviderContract(PluginContract):
         await self.expect("wrong", InvalidCredentials)
 
     async def test_almost_right_credentials_are_not_admitted(self) -> None:
-        await self.never_admit(self.near_misses())
+        await self.never_admit(self.near_misses)
 
     @needs("expired")
     async def test_expired_credentials_are_invalid(self) -> None:
@@ -201,13 +226,13 @@ class AuthProviderContract(PluginContract):
         await self.expect("denied", AccessDenied)
 
     async def test_empty_credentials_are_not_admitted(self) -> None:
-        await self.never_admit(self.changed(_emptied))
+        await self.never_admit(partial(self.changed, _emptied))
 
     async def test_huge_credentials_are_not_admitted(self) -> None:
-        await self.never_admit(self.changed(_enlarged))
+        await self.never_admit(partial(self.changed, _enlarged))
 
     async def test_non_ascii_credentials_are_not_admitted(self) -> None:
-        await self.never_admit(self.changed(_beyond_ascii))
+        await self.never_admit(partial(self.changed, _beyond_ascii))
 
     async def test_two_headers_that_differ_are_not_admitted(self) -> None:
         async with self.client() as client:
@@ -221,11 +246,38 @@ class AuthProviderContract(PluginContract):
                             "that comes twice, because a proxy may use the other one"
                         )
 
+    # Credentials that are valid once
+
+    @needs("one_time")
+    def test_good_credentials_are_new_whenever_they_are_read(self) -> None:
+        before, now = self.good, self.good
+        assert not [one for one in before.values() if one in now.values()], (
+            "with one_time = True, `good` must be a property that makes new credentials whenever it is read"
+        )
+
+    @needs("one_time")
+    async def test_good_credentials_are_admitted_once(self) -> None:
+        async with self.opened() as provider:
+            for subject, credential in self.examples("good").items():
+                await self.admit(provider, subject, credential)
+                again = await decide(provider, credential)
+                assert isinstance(again, InvalidCredentials), f"the second time it resulted in {described(again)}"
+
+    @needs("one_time")
+    async def test_of_concurrent_calls_with_the_same_credentials_one_is_admitted(self) -> None:
+        async with self.opened() as provider:
+            for credential in self.good.values():
+                decisions = await asyncio.gather(*(decide(provider, credential) for _ in range(20)))
+                admitted = [one for one in decisions if isinstance(one, Identity)]
+                assert len(admitted) == 1, f"{len(admitted)} of 20 concurrent calls were admitted"
+
     # Concurrent and cancelled calls
 
     async def test_concurrent_calls_get_their_own_answers(self) -> None:
         async with self.opened() as provider:
-            calls: list[tuple[str | None, Credential]] = [*self.good.items(), *((None, one) for one in self.wrong)] * 20
+            calls: list[tuple[str | None, Credential]] = []
+            for _ in range(20):
+                calls += [*self.good.items(), *((None, one) for one in self.wrong)]
             decisions = await asyncio.gather(*(decide(provider, credential) for _, credential in calls))
             for (subject, _), decision in zip(calls, decisions, strict=True):
                 if subject is None:
@@ -238,8 +290,7 @@ class AuthProviderContract(PluginContract):
 
     async def test_a_call_that_is_cancelled_ends_and_the_next_one_works(self) -> None:
         async with nothing_left(), self.opened() as provider:
-            credential = next(iter(self.good.values()))
-            await cancel_in_mid_call(lambda: provider.authenticate(connection(credential)))
+            await cancel_in_mid_call(lambda: decide(provider, next(iter(self.good.values()))))
             await self.use(provider)
 
     # Outages
@@ -273,17 +324,19 @@ class AuthProviderContract(PluginContract):
 
     def test_each_good_credential_contains_a_secret(self) -> None:
         for subject, credential in self.examples("good").items():
-            assert list(_with_another_secret(credential, self.secrets)), (
+            assert list(_with_another_secret(credential, self.secrets_of(credential))), (
                 f"the credentials of {subject} contain none of `secrets`: declare their secret part"
             )
         assert all(len(secret) >= 4 for secret in self.secrets), "shorter secrets are found in every text"
 
     async def test_secrets_are_compared_in_constant_time(self) -> None:
-        secrets, seen = self.secrets, list[str]()
+        seen = list[str]()
         async with self.opened(self.watched_settings(seen)) as provider:
             seen.clear()  # callers cannot time the comparisons of the start
-            for credential in self.near_misses():
-                await decide(provider, credential, WatchedConnection(scope(credential), secrets, seen))
+            for right in self.good.values():
+                secrets = self.all_secrets([right])
+                for credential in _with_another_secret(right, self.secrets_of(right)):
+                    await decide(provider, credential, WatchedConnection(scope(credential), secrets, seen))
         assert not seen, f"a secret was compared by {', '.join(seen)}: use Secret.matches or hmac.compare_digest"
 
     def watched_settings(self, seen: list[str]) -> dict[str, Any]:
@@ -298,16 +351,27 @@ class AuthProviderContract(PluginContract):
         return {key: watched(value) if key in secret_keys else value for key, value in self.settings.items()}
 
     async def test_no_secret_is_logged_raised_or_shown(self, shown: Shown) -> None:
-        invalid = [*self.near_misses(), *self.wrong, *listed(self.malformed), *listed(self.expired)]
-        sent: list[Credential] = [*self.good.values(), *invalid, *listed(self.denied), *self.changed(_beyond_ascii)]
+        secrets = list[str]()
+
+        def to_send() -> list[Credential]:
+            good = list(self.good.values())
+            secrets.extend(self.all_secrets(good))
+            invalid = [*self.wrong, *listed(self.malformed), *listed(self.expired)]
+            changed = [*self.near_misses(good), *self.changed(_beyond_ascii, good)]
+            return [*good, *invalid, *listed(self.denied), *changed]
+
         async with self.opened() as provider:
             shown.keep(provider, getattr(provider, "challenge", ""))
-            for credential in sent:
+            for credential in to_send():
                 shown.keep(await decide(provider, credential))
         async with self.client() as client:
-            shown.keep(*[(await send(client, credential)).text for credential in sent])
+            shown.keep(*[(await send(client, credential)).text for credential in to_send()])
         shown.keep(*self.options())
-        shown.must_not_hold([*self.secrets, *(_with_other_end(secret) for secret in self.secrets)])
+        shown.must_not_hold([*secrets, *(_with_other_end(secret) for secret in secrets)])
+
+    def all_secrets(self, good: Sequence[Credential]) -> list[str]:
+        """Return `secrets`, and the secret parts of these credentials."""
+        return list(dict.fromkeys([*self.secrets, *(secret for one in good for secret in self.secrets_of(one))]))
 
     def own_specs(self) -> Iterator[Any]:
         """Return the options that the plugin's distribution declares."""
@@ -361,48 +425,57 @@ class AuthProviderContract(PluginContract):
     async def admit(self, provider: Any, subject: str, credential: Credential) -> None:
         """Fail unless these valid credentials are admitted with their subject."""
         identity = await decide(provider, credential)
-        assert isinstance(identity, Identity), f"the credentials of {subject} resulted in {described(identity)}"
+        hint = "; if it accepts each credential only once, declare one_time = True" if not self.one_time else ""
+        assert isinstance(identity, Identity), f"the credentials of {subject} resulted in {described(identity)}{hint}"
         assert identity.subject == subject
 
     async def expect(self, name: str, refusal: type[Exception]) -> None:
         """Fail unless the provider refuses each example of `name` with `refusal`."""
-        for number, decision in await self.answers(self.examples(name)):
+        for number, decision, _ in await self.answers(lambda: self.examples(name)):
             assert isinstance(decision, refusal), f"{name}[{number}] resulted in {described(decision)}"
 
-    async def never_admit(self, credentials: Sequence[Credential]) -> None:
+    async def never_admit(self, make: Callable[[], Sequence[Credential]]) -> None:
         """Fail unless the provider leaves each to other providers, or refuses it with one of the two regular errors."""
-        for number, decision in await self.answers(credentials):
+        for _, decision, credential in await self.answers(make):
             assert decision is None or isinstance(decision, InvalidCredentials | AccessDenied), (
-                f"{shortened(credentials[number])} resulted in {described(decision)}"
+                f"{shortened(credential)} resulted in {described(decision)}"
             )
 
-    async def answers(self, credentials: Sequence[Credential]) -> list[tuple[int, Any]]:
-        """Return a provider's decisions for these credentials, with their numbers.
+    async def answers(self, make: Callable[[], Sequence[Credential]]) -> list[tuple[int, Any, Credential]]:
+        """Return a provider's decisions for the credentials that `make` returns, with their numbers.
 
         A new provider decides first. Then a provider decides after it has admitted each of the valid credentials, since
         a provider with a cache may confuse them.
         """
+
+        async def decisions(provider: Any) -> list[tuple[int, Any, Credential]]:
+            return [(number, await decide(provider, one), one) for number, one in enumerate(make())]
+
         async with self.opened() as provider:
-            decisions = [(number, await decide(provider, credential)) for number, credential in enumerate(credentials)]
+            made = await decisions(provider)
         async with self.opened() as provider:
             for subject, good in self.examples("good").items():
                 await self.admit(provider, subject, good)
-                decisions += [(number, await decide(provider, one)) for number, one in enumerate(credentials)]
-        return decisions
+                made += await decisions(provider)
+        return made
 
-    def changed(self, change: Callable[[bytes], list[bytes]]) -> list[Credential]:
+    def changed(
+        self, change: Callable[[bytes], list[bytes]], good: Sequence[Credential] | None = None
+    ) -> list[Credential]:
         """Return the valid credentials, with one header at a time changed in each of these ways."""
         return [
             {**credential, name: value}
-            for credential in self.examples("good").values()
+            for credential in (self.examples("good").values() if good is None else good)
             for name, right in credential.items()
             for value in change(right if isinstance(right, bytes) else right.encode())
         ]
 
-    def near_misses(self) -> list[Credential]:
+    def near_misses(self, good: Sequence[Credential] | None = None) -> list[Credential]:
         """Return the valid credentials, with the last character of one secret at a time changed."""
         return [
-            changed for credential in self.good.values() for changed in _with_another_secret(credential, self.secrets)
+            changed
+            for credential in (self.good.values() if good is None else good)
+            for changed in _with_another_secret(credential, self.secrets_of(credential))
         ]
 
     def client(self, given: Mapping[str, Any] | None = None, *, api: Api | None = None) -> TestClient:

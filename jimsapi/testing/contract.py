@@ -18,7 +18,7 @@ from jimsapi.api.app import Api, create_api
 from jimsapi.builtin import builtin_plugins
 from jimsapi.plugins.compose import resolve_settings
 from jimsapi.plugins.discovery import PluginEntry
-from jimsapi.plugins.manager import PluginManager
+from jimsapi.plugins.manager import Implementation, PluginManager
 from jimsapi.plugins.options import Settings
 from jimsapi.plugins.versions import canonical
 from jimsapi.threads.context import ThreadContext
@@ -60,45 +60,32 @@ def needs(*examples: str) -> Callable[[Function], Function]:
 
 
 @pytest.mark.anyio
-class PluginContract:
-    """The base of contracts for objects that a hook builds. `hook` is the name of the hook."""
+class Contract:
+    """The base of all contracts. It omits cases that do not apply, and rejects fixtures that hide a helper."""
 
-    hook: ClassVar[str]
+    conditional: ClassVar[Mapping[str, Any]] = {}
+    """The cases that `needs` marks, also those that do not apply to this class."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Replace the cases whose examples do not apply by None, which pytest does not collect."""
+        """Replace the cases whose examples do not apply by None, which pytest does not collect.
+
+        Raises `TypeError` if a fixture has the name of another attribute of the contract.
+        """
         super().__init_subclass__(**kwargs)
-        conditional = {
-            name: case for base in reversed(cls.__mro__) for name, case in vars(base).items() if hasattr(case, "needs")
-        }
+        _reject_hiding_fixtures(cls)
+        conditional: dict[str, Any] = {}
+        for base in reversed(cls.__mro__):
+            conditional |= vars(base).get("conditional", {})
+            conditional |= {name: case for name, case in vars(base).items() if hasattr(case, "needs")}
+        cls.conditional = conditional
         for name, case in conditional.items():
             inherited = inspect.getattr_static(cls, name)
             if inherited is not None and not hasattr(inherited, "needs"):
                 continue  # the subclass has replaced the case
             examples = [inspect.getattr_static(cls, example) for example in case.needs]
-            applicable = None if any(isinstance(one, DoesNotApply) for one in examples) else case
+            applicable = None if any(isinstance(one, DoesNotApply) or one is False for one in examples) else case
             if applicable is not inherited:
                 setattr(cls, name, applicable)
-
-    # Declarations of a subclass
-
-    @property
-    def distribution(self) -> str:
-        """The name under which the plugin is installed, as `jimsapi plugins` shows it."""
-        raise self.undeclared("distribution", "the name under which pip installed the plugin")
-
-    plugin: str | None = None
-    """The plugin's entry point, if its distribution has several plugins that build the same kind of thing."""
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """Options, as for `create_api`, with which the plugin is configured."""
-        raise self.undeclared("settings", 'options by name, as for create_api: {"ticket_secret": "sesame"}')
-
-    @property
-    def unconfigured(self) -> Mapping[str, Any] | DoesNotApply:
-        """Options with which the plugin builds nothing. The default is no options."""
-        return {}
 
     def undeclared(self, name: str, wanted: str) -> AssertionError:
         """Return the error for a case that needs a missing declaration. `wanted` describes what to declare."""
@@ -110,11 +97,48 @@ class PluginContract:
         assert examples, f"{type(self).__name__}.{name} is empty: give an example, or DoesNotApply('why there is none')"
         return examples
 
-    # Helpers of the cases
-
     @pytest.fixture
     def anyio_backend(self) -> str:
         return "asyncio"
+
+
+def _reject_hiding_fixtures(cls: type) -> None:
+    for base in cls.__mro__:
+        if base.__module__.startswith("jimsapi.testing"):
+            for name, value in vars(base).items():
+                if _is_fixture(inspect.getattr_static(cls, name)) and not _is_fixture(value):
+                    raise TypeError(
+                        f"the fixture {cls.__name__}.{name} has the name of an attribute of {base.__name__}, which the "
+                        "cases of the contract use: give the fixture another name"
+                    )
+
+
+def _is_fixture(value: object) -> bool:
+    # The first attribute is of pytest before 8.4, the second one of later versions.
+    return any(hasattr(value, mark) for mark in ("_pytestfixturefunction", "_fixture_function_marker"))
+
+
+class PluginContract(Contract):
+    """The base of contracts for plugins. `hook` is the name of the hook that the cases are about."""
+
+    hook: ClassVar[str]
+
+    # Declarations of a subclass
+
+    @property
+    def distribution(self) -> str:
+        """The name under which the plugin is installed, as `jimsapi plugins` shows it."""
+        raise self.undeclared("distribution", "the name under which pip installed the plugin")
+
+    plugin: str | None = None
+    """The plugin's entry point, if its distribution has several plugins that implement the hook."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Options, as for `create_api`, with which the plugin is configured."""
+        raise self.undeclared("settings", 'options by name, as for create_api: {"ticket_secret": "sesame"}')
+
+    # Helpers of the cases
 
     @pytest.fixture(autouse=True)
     def clean_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,12 +151,50 @@ class PluginContract:
         with caplog.at_level(logging.DEBUG):
             yield Shown(caplog, capfd)
 
+    def implementations(self, plugins: PluginManager) -> list[Implementation]:
+        """Return the functions of the installed plugin for the hook. Fails if there is none."""
+        found = [one for one in plugins.implementations(self.hook) if self.is_mine(one.entry)]
+        assert found, f"no plugin of {self.distribution} implements {self.hook}"
+        return found
+
+    def is_mine(self, entry: PluginEntry) -> bool:
+        """Whether this is the plugin under test."""
+        same = canonical(entry.distribution) == canonical(self.distribution)
+        return same and self.plugin in (None, entry.name)
+
+    def api(self, given: Mapping[str, Any] | None = None, app: Any = None) -> Api:
+        """Return a server with the plugin. Its app is `app`, or a pipeline that repeats the message."""
+        options = self.settings if given is None else given
+        return create_api(repeat if app is None else app, **{"store": "memory:", **options})
+
+    # Cases for all plugins
+
+    def test_its_installed_distribution_is_found(self) -> None:
+        plugins = PluginManager(builtin_plugins())
+        found = any(self.is_mine(entry) for entry, _ in plugins.plugins)
+        assert found, f"{self.distribution} is not installed here, or has no such entry point in the group jimsapi"
+        assert self.implementations(plugins)
+
+    async def test_a_server_with_it_starts_stops_and_starts_again(self) -> None:
+        api = self.api()
+        for _ in range(2):
+            async with nothing_left(), api.lifespan():
+                assert api.composition is not None
+
+
+class BuiltContract(PluginContract):
+    """The base of contracts for objects that a hook builds."""
+
+    @property
+    def unconfigured(self) -> Mapping[str, Any] | DoesNotApply:
+        """Options with which the plugin builds nothing. The default is no options."""
+        return {}
+
     def build(self, given: Mapping[str, Any]) -> list[Any]:
         """Return the objects that the installed plugin's hook builds with these options, before they are entered."""
         plugins = PluginManager(builtin_plugins())
         settings = resolved(plugins, given)
-        hooks = [one for one in plugins.implementations(self.hook) if self.is_mine(one.entry)]
-        assert hooks, f"no plugin of {self.distribution} implements {self.hook}"
+        hooks = self.implementations(plugins)
         return [built for built in (hook(settings=settings) for hook in hooks) if built is not None]
 
     @asynccontextmanager
@@ -146,21 +208,8 @@ class PluginContract:
         async with built[0] as entered:
             yield built[0] if entered is None else entered
 
-    def is_mine(self, entry: PluginEntry) -> bool:
-        """Whether this is the plugin under test."""
-        same = canonical(entry.distribution) == canonical(self.distribution)
-        return same and self.plugin in (None, entry.name)
-
-    def api(self, given: Mapping[str, Any] | None = None) -> Api:
-        """Return a server with the plugin, whose pipeline repeats the message."""
-        return create_api(repeat, **{"store": "memory:", **(self.settings if given is None else given)})
-
-    # Cases for all plugins
-
     def test_its_installed_distribution_is_found(self) -> None:
-        entries = [entry for entry, _ in PluginManager(builtin_plugins()).plugins]
-        found = any(self.is_mine(entry) for entry in entries)
-        assert found, f"{self.distribution} is not installed here, or has no such entry point in the group jimsapi"
+        super().test_its_installed_distribution_is_found()
         assert self.build(self.settings), f"configured, {self.distribution} builds nothing for {self.hook}"
 
     @needs("unconfigured")
@@ -169,26 +218,24 @@ class PluginContract:
         assert not isinstance(unconfigured, DoesNotApply)
         assert self.build(unconfigured) == []
 
-    async def test_it_has_a_name_that_operators_can_write(self) -> None:
-        async with self.opened() as built:
-            name = getattr(built, "name", None)
-            assert isinstance(name, str), "it has no name"
-            assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name), f"{name!r} cannot be used in an option or a label"
-
     async def test_it_can_be_closed_and_built_again(self) -> None:
         for _ in range(2):
             async with nothing_left(), self.opened() as built:
                 await self.use(built)
 
-    async def test_a_server_with_it_starts_stops_and_starts_again(self) -> None:
-        api = self.api()
-        for _ in range(2):
-            async with nothing_left(), api.lifespan():
-                assert api.composition is not None
-
     async def use(self, built: Any) -> None:
         """Use the built object as the host does, and check that it works."""
         raise NotImplementedError
+
+
+class NamedContract(BuiltContract):
+    """The base of contracts for objects that operators name in options and see in metrics."""
+
+    async def test_it_has_a_name_that_operators_can_write(self) -> None:
+        async with self.opened() as built:
+            name = getattr(built, "name", None)
+            assert isinstance(name, str), "it has no name"
+            assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name), f"{name!r} cannot be used in an option or a label"
 
 
 class Shown:
@@ -242,6 +289,14 @@ async def within(call: Awaitable[Any]) -> Any:
         return await call
 
 
+async def outcome(call: Awaitable[Any]) -> Any:
+    """Await a call. Returns its result or the exception that it raised."""
+    try:
+        return await within(call)
+    except Exception as error:
+        return error
+
+
 @asynccontextmanager
 async def nothing_left() -> AsyncIterator[None]:
     """Fail if a task still runs afterwards, or if the garbage collector finds an open socket or file."""
@@ -260,16 +315,26 @@ async def tasks_settled(before: set[asyncio.Task[Any]]) -> None:
     """Wait until only the tasks of `before` run. Fails after `SETTLES_WITHIN` seconds."""
     until = asyncio.get_running_loop().time() + SETTLES_WITHIN
     while running := [task for task in asyncio.all_tasks() - before if not task.done()]:
-        assert asyncio.get_running_loop().time() < until, f"tasks were left running: {running}"
+        if asyncio.get_running_loop().time() >= until:
+            raise AssertionError(f"tasks were left running: {'; '.join(map(task_text, running))}")
         await asyncio.sleep(0.001)
 
 
-async def cancel_in_mid_call(call: Callable[[], Awaitable[Any]], times: int = 250) -> None:
+def task_text(task: asyncio.Task[Any]) -> str:
+    """Describe a task for a failure message: its name, its coroutine, and the line where that waits."""
+    coroutine = task.get_coro()
+    place = "".join(f", at {frame.f_code.co_filename}:{frame.f_lineno}" for frame in task.get_stack(limit=1))
+    return f"{task.get_name()} ({getattr(coroutine, '__qualname__', coroutine)}{place})"
+
+
+async def cancel_in_mid_call(
+    call: Callable[[], Awaitable[Any]], times: int = 250, *, may_leave_tasks: bool = False
+) -> None:
     """Cancel `times` calls, each one step of the event loop later than the call before.
 
     When a call ends before its cancellation, the next one is cancelled at the first step again. The number of calls is
     large enough to empty a pool in which each cancelled call loses a place. Fails if a call suppresses its
-    cancellation, and if tasks keep running.
+    cancellation, and if tasks keep running, unless `may_leave_tasks` is set.
     """
     before = asyncio.all_tasks()
     steps = 1
@@ -284,7 +349,8 @@ async def cancel_in_mid_call(call: Callable[[], Awaitable[Any]], times: int = 25
             raise AssertionError("a cancelled call continues") from None
         assert task.cancelled() or not in_mid_call, f"a cancelled call continued and returned {_outcome(task)}"
         steps = steps % MOST_STEPS + 1 if in_mid_call else 1
-    await tasks_settled(before)
+    if not may_leave_tasks:
+        await tasks_settled(before)
 
 
 def _outcome(task: asyncio.Future[Any]) -> str:

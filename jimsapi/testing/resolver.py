@@ -13,7 +13,7 @@ from jimsapi.runs.inbound import MAX_CONTACT_ID, Inbound
 from jimsapi.stores.memory import MemoryStore
 from jimsapi.testing.contract import (
     DoesNotApply,
-    PluginContract,
+    NamedContract,
     Shown,
     cancel_in_mid_call,
     needs,
@@ -30,7 +30,7 @@ MESSAGE = "Ann's cat is called Mephistopheles"
 """Text that must not appear in a log."""
 
 
-class ThreadResolverContract(PluginContract):
+class ThreadResolverContract(NamedContract):
     """Derive a class from this one in a test module, and declare the messages for which the resolver chooses a thread:
 
         class TestRecent(ThreadResolverContract):

@@ -57,6 +57,7 @@ from jimsapi.threads.run import (
 from jimsapi.threads.store import KEEP_KEYS, ThreadStore
 
 T = TypeVar("T")
+Reopen = Callable[[ThreadStore], AbstractAsyncContextManager[ThreadStore]]
 
 OWNERS = (uuid7(), uuid7())
 CONTACTS = ("ann", "bob", "")
@@ -128,12 +129,16 @@ def run_store_machine(
     recover: Callable[[ThreadStore, UUID], Awaitable[int]],
     adopt: Callable[[ThreadStore, UUID], Awaitable[list[AdoptedRun]]],
     disturb: Callable[[ThreadStore], Awaitable[None]],
+    reopen: Reopen | None = None,
 ) -> None:
-    """Run random histories on stores. `JIMSAPI_STORE_EXAMPLES` is their number (default 60)."""
+    """Run random histories on stores. `JIMSAPI_STORE_EXAMPLES` is their number (default 60).
+
+    `reopen` opens the data of a closed store again. It is None if the store loses everything when it is closed.
+    """
 
     class Machine(StoreMachine):
         def __init__(self) -> None:
-            super().__init__(open_store, recover, adopt, disturb)
+            super().__init__(open_store, recover, adopt, disturb, reopen)
 
     run_state_machine_as_test(
         Machine,
@@ -176,10 +181,12 @@ class StoreMachine(RuleBasedStateMachine):
         recover: Callable[[ThreadStore, UUID], Awaitable[int]],
         adopt: Callable[[ThreadStore, UUID], Awaitable[list[AdoptedRun]]],
         disturb: Callable[[ThreadStore], Awaitable[None]],
+        reopen: Reopen | None,
     ) -> None:
         super().__init__()
         self._loop = asyncio.Runner()
-        self._opened = open_store()
+        self._reopen = reopen
+        self._opened: AbstractAsyncContextManager[ThreadStore] | None = open_store()
         self._recover = recover
         self._adopt = adopt
         self._disturb = disturb
@@ -192,11 +199,17 @@ class StoreMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            for run in self.runs:
-                self._compare_run(run)
+            if self._opened is not None:
+                for run in self.runs:
+                    self._compare_run(run)
         finally:
-            self._do(self._opened.__aexit__(None, None, None))
+            self._close()
             self._loop.close()
+
+    def _close(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            self._do(opened.__aexit__(None, None, None))
 
     def _do(self, call: Awaitable[T]) -> T:
         async def wait() -> T:
@@ -589,6 +602,19 @@ class StoreMachine(RuleBasedStateMachine):
         assert self._do(self.store.purge(age)) == len(ended)
         self._opened_store.keep_keys = KEEP_KEYS
         self._forget(ended)
+
+    @precondition(lambda self: self._reopen is not None)
+    @rule(chance=_picks)
+    def reopen(self, chance: int) -> None:
+        """Close the store, and open its data again. The processes that own its runs stay the same."""
+        if chance > 3:
+            return  # opening a store may take long
+        assert self._reopen is not None
+        self._close()
+        opened = self._reopen(self._opened_store)
+        self._opened_store = self._do(opened.__aenter__())
+        self._opened = opened
+        self.store = cast(ThreadStore, _RetryingStore(self._opened_store))
 
     @rule(chance=_picks)
     def disturb(self, chance: int) -> None:

@@ -8,13 +8,15 @@ from contextlib import asynccontextmanager
 import pytest
 
 from jimsapi.stores.memory import MemoryStore
-from jimsapi.testing import ThreadStoreContract
+from jimsapi.testing import DoesNotApply, ThreadStoreContract
 from jimsapi.testing.store import OWNER, completed, fill, make_event, make_plan
 from jimsapi.threads.errors import IdentifierTaken
 from jimsapi.threads.store import ThreadStore
 
 
 class TestMemoryStore(ThreadStoreContract):
+    reopen_store = DoesNotApply("it is in memory")
+
     @asynccontextmanager
     async def open_store(self) -> AsyncIterator[ThreadStore]:
         async with MemoryStore() as store:

@@ -1,7 +1,7 @@
 """The SQLite store keeps the contract of every store."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,6 +21,15 @@ class TestSQLiteStore(ThreadStoreContract):
     async def open_store(self) -> AsyncIterator[ThreadStore]:
         async with SQLiteStore(self._folder / f"{uuid4()}.db", durability="relaxed") as store:
             yield store
+
+    @property
+    def reopen_store(self) -> Callable[[ThreadStore], AbstractAsyncContextManager[ThreadStore]]:
+        @asynccontextmanager
+        async def again(closed: ThreadStore) -> AsyncIterator[ThreadStore]:
+            async with SQLiteStore(Path(closed.name.removeprefix("sqlite:///")), durability="relaxed") as store:
+                yield store
+
+        return again
 
     async def disturb(self, store: ThreadStore) -> None:
         """Somebody removes the write-ahead log and the lock file."""

@@ -4,6 +4,7 @@ The tests install this module as the distribution `acme-door`; the option `--doo
 """
 
 import asyncio
+import hmac
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -83,6 +84,62 @@ class Sound:
         if Directory.away:
             raise AuthUnavailable("the directory is away")
         await asyncio.sleep(0)
+
+
+class OneTime(Sound):
+    """`x-door: person/year/nonce:signature`, each admitted once."""
+
+    def __init__(self, secret: Secret) -> None:
+        super().__init__(secret)
+        self.used: set[str] = set()
+
+    async def authenticate(self, connection: Connection) -> Identity | None:
+        identity = await super().authenticate(connection)
+        if identity is not None:
+            await self.use(self.values(connection)[0])
+        return identity
+
+    async def use(self, value: str) -> None:
+        if value in self.used:
+            raise InvalidCredentials("it was used before")
+        self.used.add(value)
+
+    def matches(self, secret: str) -> bool:
+        nonce, _, signature = secret.partition(":")
+        return hmac.compare_digest(signature.encode(), sign(self.secret.reveal(), nonce).encode())
+
+
+class AdmitsTwice(OneTime):
+    async def use(self, value: str) -> None:
+        pass
+
+
+class NotesLate(OneTime):
+    async def use(self, value: str) -> None:
+        if value in self.used:
+            raise InvalidCredentials("it was used before")
+        await asyncio.sleep(0)
+        self.used.add(value)
+
+
+class LogsTheSignature(OneTime):
+    def matches(self, secret: str) -> bool:
+        logger.debug("checking %s", secret)
+        return super().matches(secret)
+
+
+class ComparesSignatures(OneTime):
+    def matches(self, secret: str) -> bool:
+        nonce, _, signature = secret.partition(":")
+        return signature == sign(self.secret.reveal(), nonce)
+
+
+SHARED: set[str] = set()
+"""Nonces that were used, for providers that share them."""
+
+
+def sign(secret: str, nonce: str) -> str:
+    return hmac.new(secret.encode(), nonce.encode(), "sha256").hexdigest()
 
 
 class TwoWords(Sound):

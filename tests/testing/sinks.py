@@ -128,7 +128,7 @@ class LeavesTasks(Sound):
         try:
             await super().reach()
         except asyncio.CancelledError:
-            self.task = asyncio.create_task(asyncio.Event().wait())
+            self.task = asyncio.create_task(asyncio.Event().wait(), name="forgotten task")
             raise
 
 
@@ -156,6 +156,58 @@ class GivesUpAfterAnOutage(Sound):
         self.gone = self.gone or Place.away
         if self.gone:
             raise ConnectionError("the place is away")
+
+
+class Spools(Sound):
+    """Keeps every batch, and sends it from a task of its own, which begins with the first batch."""
+
+    sender: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self.kept: asyncio.Queue[Sequence[Event]] = asyncio.Queue()
+        return await super().__aenter__()
+
+    async def deliver(self, events: Sequence[Event]) -> None:
+        self.kept.put_nowait(list(events))
+        if self.sender is None:
+            self.sender = asyncio.create_task(self.send())
+
+    async def send(self) -> None:
+        while True:
+            events = await self.kept.get()
+            while Place.away:
+                await self.meet_an_outage(events)
+            self.write(events)
+            self.kept.task_done()
+
+    async def meet_an_outage(self, events: Sequence[Event]) -> None:
+        await asyncio.sleep(0.001)
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.kept.join()
+        if self.sender is not None:
+            self.sender.cancel()
+        await super().__aexit__()
+
+
+class SpoolsAndForgets(Spools):
+    async def deliver(self, events: Sequence[Event]) -> None:
+        if not Place.away:
+            await super().deliver(events)
+
+
+class SpoolsAndSendsLate(Spools):
+    late: Sequence[Event] = ()
+
+    async def deliver(self, events: Sequence[Event]) -> None:
+        if Place.away:
+            self.late = events
+        else:
+            await super().deliver(events)
+
+    async def __aexit__(self, *_: object) -> None:
+        await super().deliver(self.late)
+        await super().__aexit__()
 
 
 class LogsWhatWasSaid(Sound):

@@ -61,15 +61,29 @@ FAULTS: Faults = {
     "StartsOnce": ("it_can_be_closed_and_built_again", "a_server_with_it_starts_stops_and_starts_again"),
     "LeavesATask": ("it_can_be_closed_and_built_again", "a_server_with_it_starts_stops_and_starts_again"),
     "LeavesASocket": ("it_can_be_closed_and_built_again",),
+    "AdmitsTwice": ("good_credentials_are_admitted_once",),
+    "NotesLate": ("of_concurrent_calls_with_the_same_credentials_one_is_admitted",),
+    "LogsTheSignature": ("no_secret_is_logged_raised_or_shown",),
+    "ComparesSignatures": ("secrets_are_compared_in_constant_time",),
     # Not the provider is at fault, but what is said of it.
     "NotInstalled": ("its_installed_distribution_is_found", "the_host_knows_it_by_its_distribution"),
     "NoSecretOfItsOwn": ("each_good_credential_contains_a_secret",),
     "WrongThatIsRight": ("wrong_credentials_are_invalid", "the_server_answers_401_to_others"),
     "NothingWrong": ("wrong_credentials_are_invalid",),
     "SilentAboutExpiry": ("expired_credentials_are_invalid",),
+    "SameCredentials": ("good_credentials_are_new_whenever_they_are_read", "concurrent_calls_get_their_own_answers"),
+    "SilentAboutOnce": ("concurrent_calls_get_their_own_answers", "it_can_be_closed_and_built_again"),
 }
 
+ONCE = {
+    "test_good_credentials_are_new_whenever_they_are_read",
+    "test_good_credentials_are_admitted_once",
+    "test_of_concurrent_calls_with_the_same_credentials_one_is_admitted",
+}
+"""The cases that run only with `one_time = True`."""
+
 CONTRACT = """
+import secrets
 from contextlib import asynccontextmanager
 
 import acme_door
@@ -144,6 +158,63 @@ class TestKnowsThemAgain(TestSound):
     version = "KnowsThemAgain"
 
 
+def signed(person, year=2999):
+    nonce = secrets.token_hex(8)
+    return {"x-door": f"{person}/{year}/{nonce}:{acme_door.sign('sesame-sesame', nonce)}"}
+
+
+class TestOneTime(TestSound):
+    version = "OneTime"
+    one_time = True
+
+    @property
+    def good(self):
+        return {"ann": signed("ann"), "ben": signed("ben")}
+
+    @property
+    def expired(self):
+        return [signed("ann", 2019)]
+
+    @property
+    def denied(self):
+        return [signed("eve")]
+
+    def secrets_of(self, credential):
+        return [credential["x-door"].rpartition(":")[2]]
+
+
+class TestAdmitsTwice(TestOneTime):
+    version = "AdmitsTwice"
+
+
+class TestNotesLate(TestOneTime):
+    version = "NotesLate"
+
+
+class TestLogsTheSignature(TestOneTime):
+    version = "LogsTheSignature"
+
+
+class TestComparesSignatures(TestOneTime):
+    version = "ComparesSignatures"
+
+
+class TestSameCredentials(TestOneTime):
+    good = {"ann": signed("ann")}
+
+
+class TestSilentAboutOnce(TestOneTime):
+    one_time = False
+    good = {"ann": signed("ann"), "ben": signed("ben")}
+
+    @asynccontextmanager
+    async def opened(self, given=None):
+        # A provider whose nonces are in a shared place.
+        async with super().opened(given) as provider:
+            provider.used = acme_door.SHARED
+            yield provider
+
+
 class TestWithoutDates(TestSound):
     expired = DoesNotApply("a door knows no date")
     outage = DoesNotApply("it asks nobody")
@@ -165,13 +236,27 @@ class TestDatedAgainAndChanged(TestDatedAgain):
 def ran(tmp_path_factory: pytest.TempPathFactory) -> ContractRun:
     folder = tmp_path_factory.mktemp("doors")
     return ContractRun(
-        folder, "acme-door", "doors.py", CONTRACT, FAULTS, ("TestKnowsThemAgain", "TestWithoutDates", "TestDatedAgain")
+        folder,
+        "acme-door",
+        "doors.py",
+        CONTRACT,
+        FAULTS,
+        ("TestKnowsThemAgain", "TestWithoutDates", "TestDatedAgain", "TestOneTime"),
     )
 
 
 def test_a_provider_that_keeps_the_contract_passes_every_case(ran: ContractRun) -> None:
     for version in ("TestSound", "TestKnowsThemAgain"):
-        assert ran.of_class(version) == dict.fromkeys(cases_of(AuthProviderContract))
+        assert ran.of_class(version) == dict.fromkeys(cases_of(AuthProviderContract) - ONCE)
+
+
+def test_a_provider_that_accepts_each_credential_once_passes_every_case(ran: ContractRun) -> None:
+    assert ran.of_class("TestOneTime") == dict.fromkeys(cases_of(AuthProviderContract))
+
+
+def test_a_failure_names_the_declaration_that_a_provider_of_such_credentials_lacks(ran: ContractRun) -> None:
+    said = ran.failure("SilentAboutOnce", "it_can_be_closed_and_built_again")
+    assert "if it accepts each credential only once, declare one_time = True" in said
 
 
 @pytest.mark.parametrize(("version", "case"), pairs(FAULTS))
@@ -191,7 +276,7 @@ def test_what_does_not_apply_is_left_out_and_not_skipped(ran: ContractRun) -> No
     said = ran.of_class("TestWithoutDates")
     assert set(said.values()) == {None}
     left_out = cases_of(AuthProviderContract) - said.keys()
-    assert left_out == {
+    assert left_out == ONCE | {
         "test_expired_credentials_are_invalid",
         "test_in_an_outage_it_is_unavailable_and_admits_nobody",
         "test_in_an_outage_the_server_answers_503_with_retry_after",

@@ -1,23 +1,19 @@
 """The base of all parts of the contract."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from uuid import UUID
 
 import pytest
 
+from jimsapi.testing.contract import Contract, DoesNotApply
 from jimsapi.testing.store.samples import OTHER_OWNER, OWNER, make_key, make_plan
 from jimsapi.threads.run import AdoptedRun, RunPlan
 from jimsapi.threads.store import ThreadStore
 
 
-@pytest.mark.anyio
-class StoreTests:
+class StoreTests(Contract):
     """Opens stores of the kind under test. A subclass overrides what differs for its kind."""
-
-    @pytest.fixture
-    def anyio_backend(self) -> str:
-        return "asyncio"
 
     @pytest.fixture
     async def store(self) -> AsyncIterator[ThreadStore]:
@@ -25,8 +21,17 @@ class StoreTests:
             yield store
 
     def open_store(self) -> AbstractAsyncContextManager[ThreadStore]:
-        """Open a new, empty store."""
+        """Open a new, empty store. What it has stored must still be there after it is closed, for `reopen_store`."""
         raise NotImplementedError
+
+    @property
+    def reopen_store(self) -> Callable[[ThreadStore], AbstractAsyncContextManager[ThreadStore]] | DoesNotApply:
+        """Open a new store on the data of one that `open_store` or `reopen_store` opened, and that is closed now."""
+        raise self.undeclared(
+            "reopen_store",
+            "an async context manager that opens the data of a closed store again, or DoesNotApply(why), for example "
+            "because it stores threads in memory",
+        )
 
     async def recover(self, store: ThreadStore, owner: UUID) -> int:
         """Recover after every other owner has died. Override it if you must inform the store of that."""
