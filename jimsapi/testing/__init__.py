@@ -1,6 +1,6 @@
 """Contracts: test classes for plugin authors. An author derives a class from a contract to test a plugin with it.
 
-All contracts need pytest, and that of stores also needs hypothesis. A server needs neither.
+All contracts need pytest, and those of stores and of their wrappers also need hypothesis. A server needs neither.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -8,24 +8,47 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from jimsapi.testing.apps import AppAdapterContract, AppLoaderContract
+    from jimsapi.testing.asgi_wrapper import AsgiWrapperContract
     from jimsapi.testing.auth import AuthProviderContract
+    from jimsapi.testing.commands import CommandsContract
     from jimsapi.testing.contract import DoesNotApply
+    from jimsapi.testing.metrics import MetricsContract
+    from jimsapi.testing.observer import ObserverContract
+    from jimsapi.testing.pipeline_wrapper import PipelineWrapperContract
     from jimsapi.testing.resolver import ThreadResolverContract
     from jimsapi.testing.sink import EventSinkContract
     from jimsapi.testing.store import ThreadStoreContract
+    from jimsapi.testing.store_wrapper import StoreWrapperContract
 
 __all__ = [
+    "AppAdapterContract",
+    "AppLoaderContract",
+    "AsgiWrapperContract",
     "AuthProviderContract",
+    "CommandsContract",
     "DoesNotApply",
     "EventSinkContract",
+    "MetricsContract",
+    "ObserverContract",
+    "PipelineWrapperContract",
+    "StoreWrapperContract",
     "ThreadResolverContract",
     "ThreadStoreContract",
 ]
 
 _MODULES = {
+    "AppAdapterContract": "apps",
+    "AppLoaderContract": "apps",
+    "AsgiWrapperContract": "asgi_wrapper",
     "AuthProviderContract": "auth",
+    "CommandsContract": "commands",
     "DoesNotApply": "contract",
     "EventSinkContract": "sink",
+    "MetricsContract": "metrics",
+    "ObserverContract": "observer",
+    "PipelineWrapperContract": "pipeline_wrapper",
+    "StoreWrapperContract": "store_wrapper",
     "ThreadResolverContract": "resolver",
     "ThreadStoreContract": "store",
 }

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,37 @@ from uuid import uuid4
 import pytest
 
 from jimsapi import Inbound
-from jimsapi.testing import AuthProviderContract, DoesNotApply, EventSinkContract, ThreadResolverContract
+from jimsapi.testing import (
+    AppAdapterContract,
+    AppLoaderContract,
+    AuthProviderContract,
+    CommandsContract,
+    DoesNotApply,
+    EventSinkContract,
+    MetricsContract,
+    ObserverContract,
+    ThreadResolverContract,
+)
+from jimsapi.testing.contract import repeat
 from jimsapi.threads.event import Event
 
 NOTHING: Mapping[str, Any] = {}
 TWO_KEYS = {"api_key": ["sesame-of-today", "sesame-of-yesterday"]}
 TODAY = {"key": {"authorization": "Bearer sesame-of-today"}}
 YESTERDAY = {"key": {"authorization": "bearer sesame-of-yesterday"}}
+
+BOT = """
+from types import SimpleNamespace
+
+async def app(ctx):
+    ctx.send_message("Hello!")
+
+def make():
+    return app
+
+shelf = SimpleNamespace(app=app)
+nothing = None
+"""
 
 NAMED = {f"key:{name}": {"authorization": f"Bearer jims_key-of-{name}"} for name in ("ann", "ben")}
 
@@ -113,3 +138,59 @@ class TestDefaultResolver(ThreadResolverContract):
         async with self.opened() as resolver:
             [selector] = await resolver.resolve(Inbound(contact_id="ann", message="hi", thread_id=named))
         assert selector.thread_id == named
+
+
+class TestMetricsObserver(ObserverContract):
+    distribution = "jimsapi"
+    plugin = "prometheus"
+    settings = NOTHING
+    unconfigured = DoesNotApply("it is always there")
+
+
+class TestMetrics(MetricsContract):
+    distribution = "jimsapi"
+    plugin = "prometheus"
+    prefix = "jims_"
+    settings = NOTHING
+    unconfigured = DoesNotApply("they are always there")
+
+
+class TestModules(AppLoaderContract):
+    distribution = "jimsapi"
+    plugin = "app-loader"
+    references = ("bot", "bot:app", "bot:shelf.app", "bot:make")
+    left = DoesNotApply("it is asked last")
+    invalid = ("no_such_module:app", "bot:no_such_app", "bot:nothing", "not a name:app", "bot.py", "broken")
+    answers = ("Hello!",)
+
+    @pytest.fixture(autouse=True)
+    def write_modules(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        (tmp_path / "bot.py").write_text(BOT, encoding="utf-8")
+        (tmp_path / "broken.py").write_text("1 / 0", encoding="utf-8")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        yield
+        sys.modules.pop("bot", None)
+
+
+class TestPipelines(AppAdapterContract):
+    distribution = "jimsapi"
+    plugin = "app-loader"
+    apps = (repeat,)
+    left = (lambda: repeat, None, 7, "bot:app", [], object(), object)
+    answers = ("You said: hi",)
+
+
+class TestKeysCommand(CommandsContract):
+    distribution = "jimsapi"
+    plugin = "key"
+    commands = ("keys",)
+
+    @pytest.fixture(autouse=True)
+    def choose_file(self, tmp_path: Path) -> None:
+        self.file = str(tmp_path / "keys.json")
+
+    @property
+    def calls(self) -> Sequence[Sequence[str]]:
+        file = ("--keys-file", self.file)
+        return [("keys", "new", "ann", *file), ("keys", "list", *file), ("keys", "revoke", "ann", *file)]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fake_authentik import FakeAuthentik
 
+from jimsapi.testing import MetricsContract
 from jimsapi.testing.auth import AuthProviderContract, Credential
 
 
@@ -56,3 +57,27 @@ class TestAuthentik(AuthProviderContract):
                 self.authentik.starting_up = None
 
         return starting_up
+
+
+OF_ANN: Mapping[str, str] = {"authorization": "Bearer token-of-ann"}
+
+
+class TestAuthentikMetrics(MetricsContract):
+    distribution = "jimsapi-authentik"
+    prefix = "jims_authentik_"
+    headers = OF_ANN
+    secrets = ("token-of-ann",)
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def known(cls) -> Iterator[None]:
+        """A fake Authentik that knows a token."""
+        with FakeAuthentik() as cls.authentik:
+            cls.authentik.give("token-of-ann", username="ann")
+            yield
+
+    authentik: FakeAuthentik
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return self.authentik.settings

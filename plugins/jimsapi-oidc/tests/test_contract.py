@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from fake_issuer import AUDIENCE, FakeIssuer, SigningKey
 
+from jimsapi.testing import DoesNotApply, MetricsContract
 from jimsapi.testing.auth import AuthProviderContract, Credential
-from jimsapi.testing.contract import DoesNotApply
 
 
 def bearer(token: str) -> Credential:
@@ -72,3 +72,25 @@ class TestOidc(AuthProviderContract):
     @property
     def half_configured(self) -> Sequence[Mapping[str, Any]]:
         return [{"oidc_issuer": self.issuer.url}, {"oidc_audience": AUDIENCE}, {"oidc_contact_claim": "none"}]
+
+
+class TestOidcMetrics(MetricsContract):
+    distribution = "jimsapi-oidc"
+    prefix = "jims_oidc_"
+
+    @pytest.fixture(autouse=True)
+    def trusted(self, issuer: FakeIssuer) -> None:
+        self.issuer = issuer
+        self.token = issuer.token(sub="ann")
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return self.issuer.settings()
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"authorization": f"Bearer {self.token}"}
+
+    @property
+    def secrets(self) -> Sequence[str]:
+        return [self.token.rpartition(".")[2]]

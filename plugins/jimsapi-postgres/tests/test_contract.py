@@ -1,14 +1,14 @@
 """The PostgreSQL store keeps the contract of every store."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from uuid import UUID
 
 import asyncpg
 import pytest
 from jimsapi_postgres.store import PostgresStore
 
-from jimsapi.testing import ThreadStoreContract
+from jimsapi.testing import CommandsContract, ThreadStoreContract
 from jimsapi.threads.run import AdoptedRun
 from jimsapi.threads.store import ThreadStore
 
@@ -34,6 +34,15 @@ class TestPostgresStore(ThreadStoreContract):
         async with PostgresStore(self._url) as store:
             yield store
 
+    @property
+    def reopen_store(self) -> Callable[[ThreadStore], AbstractAsyncContextManager[ThreadStore]]:
+        @asynccontextmanager
+        async def again(closed: ThreadStore) -> AsyncIterator[ThreadStore]:
+            async with PostgresStore(self._url) as store:
+                yield store
+
+        return again
+
     async def recover(self, store: ThreadStore, owner: UUID) -> int:
         await self._execute(ALL_OTHERS_ARE_SILENT, owner)
         return await store.recover(owner)
@@ -50,3 +59,20 @@ class TestPostgresStore(ThreadStoreContract):
         connection = await asyncpg.connect(self._url)
         await connection.execute(sql, *arguments)
         await connection.close()
+
+
+class TestDatabaseCommand(CommandsContract):
+    distribution = "jimsapi-postgres"
+    commands = ("db",)
+
+    @pytest.fixture(autouse=True)
+    def place(self, shared_url: str) -> None:
+        self._url = shared_url
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {"store": self._url}
+
+    @property
+    def calls(self) -> list[list[str]]:
+        return [["db", "upgrade", "--store", self._url]]

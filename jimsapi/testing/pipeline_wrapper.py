@@ -1,0 +1,124 @@
+"""The contract of a wrapper of pipelines, as tests. Pipelines behave with it as without it."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jimsapi.asgi.testing import TestClient
+from jimsapi.runs.pipeline import Pipeline, is_pipeline
+from jimsapi.testing.contract import BuiltContract, Shown, cancel_in_mid_call, nothing_left, outcome, repeat, within
+from jimsapi.threads.context import ThreadContext
+from jimsapi.threads.errors import RunClosed
+
+MESSAGE = "Ann's cat is called Mephistopheles"
+"""Text that must not appear in a log."""
+
+
+class PipelineWrapperContract(BuiltContract):
+    """Derive a class from this one in a test module, and declare the plugin and its options:
+
+        class TestStopwatch(PipelineWrapperContract):
+            distribution = "jimsapi-stopwatch"
+            settings = {}
+            unconfigured = DoesNotApply("it always measures")
+
+    pytest then runs every case against the installed plugin: with pipelines that answer, raise, wait and are cancelled,
+    and behind a server. What the wrapper adds is for tests of your own.
+    """
+
+    hook = "jimsapi_pipeline_wrapper"
+
+    @property
+    def secrets(self) -> Sequence[str]:
+        """The secret parts of `settings`, which must not be shown. The default is none."""
+        return ()
+
+    async def test_it_returns_an_async_pipeline(self) -> None:
+        async with self.opened() as wrapper:
+            wrapped = wrapper(repeat, "repeat")
+            assert is_pipeline(wrapped), f"it returned a {type(wrapped).__name__}, which is not an async pipeline"
+
+    async def test_it_calls_the_pipeline_once_and_its_events_reach_the_caller(self) -> None:
+        calls = 0
+
+        async def count(ctx: ThreadContext) -> None:
+            nonlocal calls
+            calls += 1
+            await repeat(ctx)
+
+        async with self.opened() as wrapper:
+            assert await sent_by(wrapper(count, "count"), "hi") == await sent_by(repeat, "hi")
+        assert calls == 1, f"it called the pipeline {calls} times"
+
+    async def test_it_raises_what_the_pipeline_raises(self) -> None:
+        async with self.opened() as wrapper:
+            for error in (ValueError("wrong"), TimeoutError(), RunClosed(), ExceptionGroup("both", [KeyError("a")])):
+
+                async def fail(ctx: ThreadContext, error: Exception = error) -> None:
+                    await asyncio.sleep(0)
+                    raise error
+
+                raised = await outcome(wrapper(fail, "fail")(ThreadContext.for_test("hi")))
+                assert raised is error, f"the pipeline raised {error!r}, and its wrapper {raised!r}"
+
+    async def test_a_pipeline_that_is_cancelled_ends(self) -> None:
+        async def wait(ctx: ThreadContext) -> None:
+            for _ in range(5):
+                await asyncio.sleep(0)
+
+        async with nothing_left(), self.opened() as wrapper:
+            wrapped = wrapper(wait, "wait")
+            await cancel_in_mid_call(lambda: wrapped(ThreadContext.for_test("hi")))
+            await self.use(wrapper)
+
+    async def test_concurrent_runs_get_their_own_contexts(self) -> None:
+        count = 20
+        together = asyncio.Barrier(count)
+
+        async def meet(ctx: ThreadContext) -> None:
+            await together.wait()
+            await repeat(ctx)
+
+        async with self.opened() as wrapper:
+            wrapped = wrapper(meet, "meet")
+            sent = await asyncio.gather(*(within(sent_by(wrapped, f"message {number}")) for number in range(count)))
+        assert sent == [await sent_by(repeat, f"message {number}") for number in range(count)]
+
+    async def test_each_pipeline_is_wrapped_for_itself(self) -> None:
+        async def greet(ctx: ThreadContext) -> None:
+            ctx.send_message("welcome")
+
+        async with self.opened() as wrapper:
+            wrapped = [wrapper(repeat, "repeat"), wrapper(greet, "greet")]
+            sent = [await sent_by(pipeline, "hi") for pipeline in wrapped]
+        assert sent == [await sent_by(pipeline, "hi") for pipeline in (repeat, greet)]
+
+    async def test_neither_messages_nor_secrets_are_logged(self, shown: Shown) -> None:
+        async with self.opened() as wrapper:
+            await sent_by(wrapper(repeat, "repeat"), MESSAGE)
+            shown.keep(wrapper)
+        shown.must_not_hold([MESSAGE, *self.secrets])
+
+    async def test_a_server_answers_as_without_it(self) -> None:
+        async with TestClient(self.api(app=answer)) as client:
+            for message, status in (("hi", 200), ("fail", 500), ("again", 200)):
+                body = {"contact_id": "ann", "message": message}
+                sent = await client.post("/api/v1/chat", json=body)
+                assert sent.status_code == status, f"the answer to {message!r} is {sent.status_code}: {sent.text}"
+
+    async def use(self, wrapper: Callable[[Pipeline, str], Pipeline]) -> None:
+        assert await within(sent_by(wrapper(repeat, "repeat"), "hi"))
+
+
+async def sent_by(pipeline: Pipeline, message: str) -> list[tuple[str, Any]]:
+    """Call a pipeline with a message. Returns type and data of the events that it sent."""
+    ctx = ThreadContext.for_test(message)
+    await pipeline(ctx)
+    return [(event.event_type, event.event_data) for event in ctx.outgoing_events]
+
+
+async def answer(ctx: ThreadContext) -> None:
+    """The pipeline of the server under test. It raises for the message `fail`."""
+    if ctx.get_last_user_message() == "fail":
+        raise ValueError("the pipeline fails, as the test wants")
+    await repeat(ctx)
