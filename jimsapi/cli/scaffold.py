@@ -28,20 +28,30 @@ KINDS = {
     "sink": "Writes every stored event to a file.",
     "resolver": "Begins a new thread after a pause.",
     "routes": "Adds routes to jimsapi.",
+    "observer": "Logs slow runs.",
+    "metrics": "Counts runs for Prometheus.",
+    "adapter": "Serves apps of another framework.",
+    "loader": "Loads apps from references of its own format.",
+    "wrapper": "Logs slow pipelines and slow writes to the store.",
+    "commands": "Adds a subcommand to jimsapi.",
 }
 """The kinds of plugins, and what the new plugin does."""
 
 LONGEST_NAME = 40
 """Characters. With a longer name, lines of the generated code would be too long for the linter."""
 
-OPTIONS = ("secret", "file", "pause")
+OPTIONS = ("secret", "file", "pause", "seconds")
 """The options in the templates. For a plugin `door`, the first one is `--door-secret`."""
 
 COMMON_MODULES = frozenset({"api", "app", "bot", "conftest", "main", "test", "tests"})
 """Names of modules in many projects, including the tests of the new plugin. Modules of one name hide each other."""
 
 _TEMPLATES = Path(__file__).with_name("templates")
-_TEST_REQUIREMENTS = {"": ("mypy >= 1.15", "pytest >= 8.3", "ruff >= 0.9"), "store": ("hypothesis >= 6.115",)}
+_TEST_REQUIREMENTS = {
+    "": ("mypy >= 1.15", "pytest >= 8.3", "ruff >= 0.9"),
+    "store": ("hypothesis >= 6.115",),
+    "wrapper": ("hypothesis >= 6.115",),
+}
 
 # PEP 508.
 _NAME = re.compile(r"[A-Z0-9]([A-Z0-9._-]*[A-Z0-9])?", re.IGNORECASE | re.ASCII)
@@ -69,6 +79,9 @@ def new_plugin(name: str, kind: str) -> None:
     """Write the distribution and print the next steps. Raises `StartError` if the name cannot be used."""
     folder = Path.cwd() / name
     words = words_of(name)
+    commands = getattr(click.get_current_context().find_root().command, "commands", {})
+    if kind == "commands" and words["name"] in commands:
+        raise StartError(f"{words['name']} is a subcommand of jimsapi: choose another name")
     try:
         folder.mkdir()
     except FileExistsError:

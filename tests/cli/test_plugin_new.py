@@ -24,6 +24,12 @@ NAMES = {
     "sink": "Acme.Event_log",
     "resolver": "jimsapi-" + "x" * (LONGEST_NAME - len("jimsapi-")),
     "routes": "q",
+    "observer": "jimsapi-slow",
+    "metrics": "run.counts",
+    "adapter": "jimsapi-script",
+    "loader": "jimsapi-" + "l" * (LONGEST_NAME - len("jimsapi-")),
+    "wrapper": "w" * LONGEST_NAME,
+    "commands": "jimsapi-mint",
 }
 """By kind. Names short and long, of others' making, and such that what is made of them is like a name of ours."""
 
@@ -99,6 +105,22 @@ def test_it_is_clean_under_strict_mypy(written: Written, kind: str) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["w" * LONGEST_NAME, "jimsapi-" + "w" * (LONGEST_NAME - 8), "q"])
+def test_the_longest_and_the_shortest_name_give_clean_code(tmp_path: Path, kind: str, name: str) -> None:
+    write_distribution(tmp_path, kind, words_of(name))
+    for command in (["check", "."], ["format", "--check", "--diff", "."]):
+        ran = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "--no-cache"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
 def in_project(written: Written, kind: str, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", *command],
@@ -143,9 +165,15 @@ def test_all_are_listed_with_the_name_that_their_distribution_has(written: Writt
     assert found == [
         ["acme-memory", "acme-memory"],
         ["acme-event-log", "Acme.Event_log"],
+        ["l" * 32, NAMES["loader"]],
+        ["mint", "jimsapi-mint"],
+        ["script", "jimsapi-script"],
+        ["slow", "jimsapi-slow"],
         ["ticket", "jimsapi-ticket"],
         ["x" * 32, NAMES["resolver"]],
         ["q", "q"],
+        ["run-counts", "run.counts"],
+        ["w" * 40, "w" * 40],
     ]
 
 
@@ -233,6 +261,13 @@ def test_the_options_that_names_are_checked_for_are_those_of_the_templates(tmp_p
     write_distribution(tmp_path, kind, words_of("jimsapi-ticket"))
     code = (tmp_path / "jimsapi_ticket" / "__init__.py").read_text(encoding="utf-8")
     assert set(re.findall(r"^    (\w+): .* = option\(", code, re.MULTILINE)) <= set(OPTIONS)
+
+
+def test_a_command_that_would_replace_one_of_jimsapi_is_refused(tmp_path: Path) -> None:
+    ran = run_command("plugin", "new", "jimsapi-check", "--kind", "commands", cwd=tmp_path)
+    assert refusal(ran) == "jimsapi: check is a subcommand of jimsapi: choose another name"
+    assert list(tmp_path.iterdir()) == []
+    assert run_command("plugin", "new", "jimsapi-check", "--kind", "sink", cwd=tmp_path).returncode == 0
 
 
 def test_a_refusal_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
