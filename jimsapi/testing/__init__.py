@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jimsapi.testing.auth import AuthProviderContract
     from jimsapi.testing.commands import CommandsContract
     from jimsapi.testing.contract import DoesNotApply
+    from jimsapi.testing.deprecations import deprecated_hooks
     from jimsapi.testing.metrics import MetricsContract
     from jimsapi.testing.observer import ObserverContract
     from jimsapi.testing.pipeline_wrapper import PipelineWrapperContract
@@ -35,6 +36,7 @@ __all__ = [
     "StoreWrapperContract",
     "ThreadResolverContract",
     "ThreadStoreContract",
+    "deprecated_hooks",
 ]
 
 _MODULES = {
@@ -51,6 +53,7 @@ _MODULES = {
     "StoreWrapperContract": "store_wrapper",
     "ThreadResolverContract": "resolver",
     "ThreadStoreContract": "store",
+    "deprecated_hooks": "deprecations",
 }
 
 # So a failing assertion of a contract shows the compared values, as in a test module.
