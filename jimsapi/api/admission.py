@@ -3,7 +3,7 @@
 import logging
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import MappingProxyType
 from typing import NoReturn
 
@@ -19,7 +19,7 @@ from jimsapi.plugins.protocols import (
     InvalidCredentials,
 )
 from jimsapi.runs.errors import ScopeMissing, ServerDraining
-from jimsapi.runs.identity import PUBLIC, Admission, Identity
+from jimsapi.runs.identity import PUBLIC, Admission, AdmissionWithHeaders, Identity
 from jimsapi.runs.observers import Observers
 from jimsapi.runs.plugin_code import PLUGIN_EXITS, own_task_is_cancelled, raised_at
 from jimsapi.runs.service import RunService
@@ -124,6 +124,25 @@ class Gate:
     def _record(self, provider: "_Provider", outcome: str) -> None:
         if self._on_admission.calls:
             self._on_admission.notify(AdmissionRecord(provider.name, outcome))
+
+
+class GateWithHeaders(Gate):
+    """A gate whose admissions have the headers that resolvers declare. `names` are their names in lower case."""
+
+    def __init__(
+        self,
+        providers: Sequence[Built],
+        service: RunService,
+        on_admission: Observers[AdmissionRecord],
+        names: Collection[str],
+    ) -> None:
+        super().__init__(providers, service, on_admission)
+        self._names = names
+
+    async def __call__(self, request: Request, route: Route) -> Admission:
+        admission = await super().__call__(request, route)
+        headers = {name: ", ".join(values) for name in self._names if (values := request.headers.getlist(name))}
+        return AdmissionWithHeaders.of(admission, headers)
 
 
 class _Provider:

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from jimsapi.api.admission import Gate
+from jimsapi.api.admission import Gate, GateWithHeaders
 from jimsapi.api.chat import chat_routes
 from jimsapi.api.metrics import LoopCollector, MetricsOptions, MetricsPort, ServiceCollector, metrics_text
 from jimsapi.api.probes import probe_routes
@@ -46,6 +46,7 @@ from jimsapi.runs.disclosure import Disclosure
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.observers import Observers
 from jimsapi.runs.pipeline import Pipeline, is_pipeline
+from jimsapi.runs.resolver import declared_headers, takes_context
 from jimsapi.runs.service import RunService
 from jimsapi.runs.sinks import SinkQueue
 from jimsapi.runs.threads import ThreadService
@@ -174,7 +175,7 @@ class Api(App):
         self.max_body = core.max_body
         self.origins = core.websocket_origin
         self.cors = Cors(core.cors_origin, EXPOSED_HEADERS) if core.cors_origin else None
-        self.admit = Gate(composition.providers, service, composition.observers_of("on_admission"))
+        self.admit = gate(composition, service)
         for routes in (probe_routes, chat_routes, stream_routes, run_routes, websocket_routes):
             self.include(routes(service))
         self.include(thread_routes(ThreadService(service)))
@@ -259,6 +260,16 @@ def run_service(composition: Composition) -> RunService:
     service.store = wrapped_store(composition)
     wrap_pipelines(service, composition)
     return service
+
+
+def gate(composition: Composition, service: RunService) -> Gate:
+    """Return the gate of a composition. Its admissions have headers only if a resolver declares some."""
+    resolvers = [built.value for built in composition.built["jimsapi_thread_resolver"]]
+    headers = frozenset[str]().union(*map(declared_headers, filter(takes_context, resolvers)))
+    observers = composition.observers_of("on_admission")
+    if headers:
+        return GateWithHeaders(composition.providers, service, observers, headers)
+    return Gate(composition.providers, service, observers)
 
 
 def build_webhooks(core: CoreOptions, store: ThreadStore, disclosure: Disclosure) -> "Webhooks | None":

@@ -8,7 +8,7 @@ import inspect
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -257,7 +257,7 @@ class Composer:
         for implementation in self._plugins.implementations("jimsapi_adapt_app"):
             adapted = implementation(obj=app, settings=self._settings)
             if isinstance(adapted, JimsApp):
-                return adapted
+                return _with_lifespan(adapted, app)
             if adapted is not None:
                 raise implementation.refusal(f"returned {_type_name(adapted)}, which is not a JimsApp")
         return None
@@ -328,11 +328,17 @@ def check_requirements(built: Built, what: str) -> None:
     build = BUILDS[built.hook]
     if isinstance(built.value, type) and not build.may_be_a_class:
         raise refusal("is a class: return an instance")
-    for method in (*build.async_methods, *build.methods):
+    optional = [method for method in build.optional_async_methods if hasattr(built.value, method)]
+    for attribute in build.texts:
+        value = getattr(built.value, attribute, ())
+        is_list = isinstance(value, Collection) and not isinstance(value, str)
+        if not is_list or not all(isinstance(text, str) for text in value):
+            raise refusal(f"has an attribute {attribute} that is not a list of texts")
+    for method in (*build.async_methods, *optional, *build.methods):
         function = getattr(built.value, method, None)
         if not callable(function):
             raise refusal(f"has no {method}()")
-        if method in build.async_methods and inspect.isroutine(function) and not _is_async(function):
+        if method not in build.methods and inspect.isroutine(function) and not _is_async(function):
             raise refusal(f"has a {method}() that is not async")
     name = getattr(built.value, "name", None)
     if build.named and not (isinstance(name, str) and name):
@@ -358,6 +364,16 @@ def call_wrapper(built: Built, *arguments: Any) -> Any:
 
 def _is_async(function: Any) -> bool:
     return inspect.iscoroutinefunction(inspect.unwrap(function))
+
+
+def _with_lifespan(app: JimsApp, adapted: Any) -> JimsApp:
+    """Return the app with the object that a plugin adapted as its lifespan, if that is an async context manager.
+
+    If the plugin gave the app a `lifespan`, that decides instead.
+    """
+    if app.lifespan is not None or not isinstance(adapted, AbstractAsyncContextManager):
+        return app
+    return app.with_lifespan(lambda: adapted)
 
 
 async def _enter_app(app: JimsApp, lifespans: Lifespans) -> Any:

@@ -45,15 +45,18 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 class Build(msgspec.Struct, frozen=True):
     """The requirements for the object that a hook returns.
 
-    The object must have all of `async_methods` and all of `methods`, which may be async or not. If there are
-    `observer_methods`, it must have one or more of them, and none may be async. If it is `named`, its attribute `name`
-    must be a string that is not empty. The object may be a class only if `may_be_a_class` is set.
+    The object must have all of `async_methods` and all of `methods`, which may be async or not. If it has one of
+    `optional_async_methods`, that must be async. If there are `observer_methods`, it must have one or more of them, and
+    none may be async. If it is `named`, its attribute `name` must be a string that is not empty. If it has one of the
+    attributes `texts`, that must be a list of strings. The object may be a class only if `may_be_a_class` is set.
     """
 
     async_methods: tuple[str, ...] = ()
+    optional_async_methods: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     observer_methods: tuple[str, ...] = ()
     named: bool = False
+    texts: tuple[str, ...] = ()
     may_be_a_class: bool = False
 
 
@@ -130,7 +133,8 @@ def jimsapi_load_app(reference: str, settings: Settings) -> Any | None:
     - the app: a `JimsApp`, an async pipeline, a function or coroutine that returns one of these, or any object that an
       implementation of `jimsapi_adapt_app` recognises;
     - None if the reference is not in your format. jimsapi then calls the next plugin, and at last its own loader, which
-      imports `module:attribute`.
+      imports `module:attribute`. The hook is called before the app's module is imported, so it may prepare that import,
+      for example set a variable that a library reads while it is imported.
 
     If the reference is in your format and you cannot load it, raise `ValueError`. The operator reads the message.
 
@@ -147,7 +151,8 @@ def jimsapi_adapt_app(obj: Any, settings: Settings) -> JimsApp | None:
     Called with the object that was loaded. If no plugin recognises that object and it is a function or a coroutine,
     jimsapi calls or awaits it, and then calls this hook again with the result. Return a `JimsApp`, or None if you do
     not recognise the object. jimsapi uses the first `JimsApp` that a plugin returns. The `JimsApp` may have `store` and
-    `context_events`; options that the operator set override them.
+    `context_events`; options that the operator set override them. If `obj` is an async context manager and the
+    `JimsApp` has no `lifespan`, jimsapi enters `obj` at start, and the value of `__aenter__` is `ctx.resources`.
 
         @hookimpl
         def jimsapi_adapt_app(obj):
@@ -189,13 +194,16 @@ def jimsapi_thread_store(url: str, settings: Settings) -> ThreadStore | None:
     """
 
 
-@builds(Build(async_methods=("resolve",)))
+@builds(Build(async_methods=("resolve",), texts=("headers",)))
 def jimsapi_thread_resolver(settings: Settings) -> ThreadResolver | None:
     """Build a resolver, which selects the thread of a message.
 
     Return an object with `name` and `async resolve(inbound)`, or None if the resolver is not configured. For each
     message, jimsapi calls the resolvers until one returns selectors (`ById`, `Latest`, `ByExternalId`, `New`). Return
     None from `resolve` to leave the message to the next resolver; the last one is jimsapi's own.
+
+    `resolve(inbound, context)` also gets a `ResolverContext`: the caller's identity, the request headers that the
+    attribute `headers` of the resolver names, and the contact's last thread.
 
     The store tries the selectors in order, in one transaction, and uses the first that matches. If none matches, the
     caller gets 404; jimsapi calls no further resolver. If `resolve` raises, the caller gets 500.

@@ -8,7 +8,7 @@ from jimsapi.asgi.connection import Connection
 from jimsapi.asgi.record import RequestRecord
 from jimsapi.runs.identity import Identity
 from jimsapi.runs.live import RunRecord
-from jimsapi.runs.resolver import ThreadResolver
+from jimsapi.runs.resolver import ResolverContext, ThreadResolver
 from jimsapi.runs.sinks import EventSink
 from jimsapi.threads.store import CommitRecord, ThreadStore
 
@@ -22,6 +22,7 @@ __all__ = [
     "InvalidCredentials",
     "Observer",
     "RequestRecord",
+    "ResolverContext",
     "RunRecord",
     "ThreadResolver",
     "ThreadStore",

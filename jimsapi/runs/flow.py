@@ -43,7 +43,7 @@ from jimsapi.runs.outage import OutageLog
 from jimsapi.runs.plugin_code import PLUGIN_EXITS
 from jimsapi.runs.quota import Quota
 from jimsapi.runs.registry import Registry
-from jimsapi.runs.resolver import ThreadResolver, resolve
+from jimsapi.runs.resolver import Resolvers, ThreadResolver
 from jimsapi.runs.result import answer_to_repeat
 from jimsapi.runs.stream import Streams
 from jimsapi.threads.errors import (
@@ -98,7 +98,7 @@ class RunFlow:
     ) -> None:
         self.store = store
         self._owner = owner
-        self._resolvers = tuple(resolvers)
+        self._resolvers = Resolvers(resolvers)
         self._limits = limits
         self._calls = calls
         self._runs = runs
@@ -206,7 +206,11 @@ class RunFlow:
             owner=self._owner,
             contact_id=inbound.contact_id,
             acting_for=run.admission.identity.contact_id,
-            selectors=await resolve(self._resolvers, inbound) if run.selectors is None else tuple(run.selectors),
+            selectors=(
+                await self._resolvers.resolve(inbound, run.admission, self.store)
+                if run.selectors is None
+                else tuple(run.selectors)
+            ),
             message=run.message or message_event(inbound.event_type, inbound.message),
             thread_config=thread_config,
             conversation_start=wants_start and self._calls.app.conversation_start_pipeline is not None,

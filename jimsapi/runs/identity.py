@@ -1,12 +1,17 @@
 """The identity of a caller, its scopes, and the auth provider that admitted it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Self
 
 CHAT = "chat"
 """Scope: answer a message in any protocol, and see one's own runs."""
 THREADS = "threads"
 """Scope: list, read and delete threads, events and contacts."""
+
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,29 @@ class Admission:
     provider: str | None = None
     distribution: str | None = None
     version: str | None = None
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers of the request that resolvers declare, by lower-case name."""
+        return NO_HEADERS
+
+
+class AdmissionWithHeaders(Admission):
+    """An admission that carries headers of the request. JSON, copies and pickles of it do not have them."""
+
+    __slots__ = ("_headers",)
+    _headers: Mapping[str, str]
+
+    @classmethod
+    def of(cls, admission: Admission, headers: Mapping[str, str]) -> Self:
+        """Return the same admission with `headers`."""
+        carrying = cls(admission.identity, admission.provider, admission.distribution, admission.version)
+        object.__setattr__(carrying, "_headers", headers)  # the dataclass is frozen
+        return carrying
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return getattr(self, "_headers", NO_HEADERS)
 
 
 PUBLIC = Admission(Identity("anonymous"))

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, aclosing, closing, suppress
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -42,7 +43,8 @@ class JimsApp:
 
     `lifespan` is a function without parameters that returns an async context manager, as `@asynccontextmanager` makes
     one. The server enters it before the first message and exits it after the last. The value that it yields, such as a
-    client that all runs share, is `ctx.resources`.
+    client that all runs share, is `ctx.resources`. If a plugin makes the app from an object that is an async context
+    manager, that object is its `lifespan`.
 
     Raises:
         TypeError: a pipeline is not a callable that takes a context.
@@ -82,6 +84,12 @@ class JimsApp:
         }
         for field_name, value in values.items():
             object.__setattr__(self, field_name, value)
+
+    def with_lifespan(self, lifespan: Callable[[], AbstractAsyncContextManager[Any]]) -> "JimsApp":
+        """Return a copy of the app that has this `lifespan`."""
+        copied = copy(self)
+        object.__setattr__(copied, "lifespan", lifespan)
+        return copied
 
 
 def is_pipeline(value: object) -> bool:

@@ -2,14 +2,16 @@
 
 import asyncio
 import copy
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 from uuid import UUID
 
 import msgspec
 
 from jimsapi.asgi.testing import TestClient
+from jimsapi.runs.identity import Identity
 from jimsapi.runs.inbound import MAX_CONTACT_ID, Inbound
+from jimsapi.runs.resolver import ResolverContext, declared_headers, takes_context
 from jimsapi.stores.memory import MemoryStore
 from jimsapi.testing.contract import (
     DoesNotApply,
@@ -41,7 +43,7 @@ class ThreadResolverContract(NamedContract):
             left = DoesNotApply("it leaves only messages that name a thread")
 
     pytest then runs every case against the installed plugin. Each of `claimed` may be the first message of its contact:
-    the server must answer it.
+    the server must answer it. If the resolver declares headers, `request_headers` has their values.
     """
 
     hook = "jimsapi_thread_resolver"
@@ -61,10 +63,29 @@ class ThreadResolverContract(NamedContract):
         """Messages that the resolver leaves to the next resolver."""
         raise self.undeclared("left", "messages that it leaves to the next resolver, or DoesNotApply(why)")
 
+    identity = Identity("caller")
+    """The identity of the caller, for a resolver that takes a `ResolverContext`."""
+
+    request_headers: ClassVar[Mapping[str, str]] = {}
+    """The headers of the request that brings the messages, for a resolver that declares headers."""
+
+    def call(self, resolver: Any, inbound: Inbound) -> Awaitable[Any]:
+        """Call the resolver as the server does. The contact has no thread yet."""
+        resolve: Callable[..., Awaitable[Any]] = resolver.resolve
+        if not takes_context(resolver):
+            return resolve(inbound)
+        declared = declared_headers(resolver)
+        headers = {name.lower(): text for name, text in self.request_headers.items() if name.lower() in declared}
+        return resolve(inbound, ResolverContext(self.identity, headers, MemoryStore(), inbound.contact_id))
+
+    async def resolve(self, resolver: Any, inbound: Inbound) -> Any:
+        """Return what the resolver returns. Fails if it takes too long."""
+        return await within(self.call(resolver, inbound))
+
     async def test_it_returns_selectors_for_the_messages_that_it_claims(self) -> None:
         async with self.opened() as resolver:
             for number, inbound in enumerate(self.examples("claimed")):
-                selectors = await within(resolver.resolve(inbound))
+                selectors = await self.resolve(resolver, inbound)
                 assert isinstance(selectors, list | tuple), f"claimed[{number}] returned a {type(selectors).__name__}"
                 assert selectors, f"claimed[{number}] returned no selector: no thread can match"
                 assert all(isinstance(one, ById | ByExternalId | Latest | New) for one in selectors)
@@ -73,13 +94,13 @@ class ThreadResolverContract(NamedContract):
     async def test_it_leaves_the_others_to_the_next_resolver(self) -> None:
         async with self.opened() as resolver:
             for number, inbound in enumerate(self.examples("left")):
-                assert await within(resolver.resolve(inbound)) is None, f"left[{number}] was claimed"
+                assert await self.resolve(resolver, inbound) is None, f"left[{number}] was claimed"
 
     async def test_a_message_that_names_a_thread_enters_no_other_thread(self) -> None:
         named = uuid7()
         async with self.opened() as resolver:
             for inbound in self.claimed:
-                selectors = await within(resolver.resolve(msgspec.structs.replace(inbound, thread_id=named)))
+                selectors = await self.resolve(resolver, msgspec.structs.replace(inbound, thread_id=named))
                 assert selectors is None or list(selectors) == [ById(named)], "it ignores the named thread"
 
     @needs("separates_contacts")
@@ -95,7 +116,7 @@ class ThreadResolverContract(NamedContract):
         async with self.opened() as resolver:
             for inbound in self.claimed:
                 messages = [msgspec.structs.replace(inbound, contact_id=contact) for contact in contacts]
-                calls = [within(resolver.resolve(message)) for message in messages]
+                calls = [self.resolve(resolver, message) for message in messages]
                 resolved = await asyncio.gather(*calls) if at_once else [await call for call in calls]
                 async with MemoryStore() as store:
                     threads = [
@@ -110,28 +131,28 @@ class ThreadResolverContract(NamedContract):
         async with self.opened() as resolver:
             for inbound in self.claimed:
                 for contact in contacts:
-                    await within(resolver.resolve(msgspec.structs.replace(inbound, contact_id=contact)))
+                    await self.resolve(resolver, msgspec.structs.replace(inbound, contact_id=contact))
                 for text in ("", "x" * 100_000, "\u2028"):
-                    await within(resolver.resolve(msgspec.structs.replace(inbound, message=text)))
+                    await self.resolve(resolver, msgspec.structs.replace(inbound, message=text))
                 unusual = msgspec.structs.replace(inbound, thread_config={"a": [None, {}]}, event_type="ui.click")
-                await within(resolver.resolve(unusual))
+                await self.resolve(resolver, unusual)
 
     async def test_a_message_is_not_changed(self) -> None:
         async with self.opened() as resolver:
             for inbound in self.claimed:
                 before = copy.deepcopy(inbound)
-                await within(resolver.resolve(inbound))
+                await self.resolve(resolver, inbound)
                 assert inbound == before
 
     async def test_a_call_that_is_cancelled_ends_and_the_next_one_works(self) -> None:
         async with nothing_left(), self.opened() as resolver:
-            await cancel_in_mid_call(lambda: resolver.resolve(self.claimed[0]))
+            await cancel_in_mid_call(lambda: self.call(resolver, self.claimed[0]))
             await self.use(resolver)
 
     async def test_the_text_of_messages_is_not_logged(self, shown: Shown) -> None:
         async with self.opened() as resolver:
             for inbound in self.claimed:
-                await within(resolver.resolve(msgspec.structs.replace(inbound, message=MESSAGE)))
+                await self.resolve(resolver, msgspec.structs.replace(inbound, message=MESSAGE))
             shown.keep(resolver)
         shown.must_not_hold([MESSAGE])
 
@@ -141,11 +162,11 @@ class ThreadResolverContract(NamedContract):
                 for _ in range(2):
                     body = {"contact_id": inbound.contact_id, "message": inbound.message}
                     config = {"thread_config": inbound.thread_config, "event_type": inbound.event_type}
-                    answer = await client.post("/api/v1/chat", json=body | config)
+                    answer = await client.post("/api/v1/chat", json=body | config, headers=self.request_headers)
                     assert answer.status_code == 200, answer.text
 
     async def use(self, resolver: Any) -> None:
-        assert await within(resolver.resolve(self.examples("claimed")[0]))
+        assert await self.resolve(resolver, self.examples("claimed")[0])
 
 
 async def _thread_of(store: ThreadStore, inbound: Inbound, selectors: Any) -> UUID | None:

@@ -183,6 +183,22 @@ async def test_a_resolver_gives_each_contact_its_thread_of_the_day(plugin: Plugi
     assert events
 
 
+async def test_a_resolver_uses_a_header_and_the_last_thread(plugin: Plugin) -> None:
+    plugin("project")
+    async with TestClient(api()) as client:
+        body = {"contact_id": "ann", "message": "hi", "thread_config": {"language": "de"}}
+        first = (await client.post("/api/v1/chat", json=body)).json()["thread_id"]
+        answers = [
+            await client.post("/api/v1/chat", json={"contact_id": "ann", "message": "hi"}, headers={"x-project": name})
+            for name in ("zoo", "shop", "zoo")
+        ]
+        listed = (await client.get("/api/v1/threads?contact_id=ann")).json()["threads"]
+    zoo, shop, again = [answer.json()["thread_id"] for answer in answers]
+    assert again == zoo
+    assert len({first, zoo, shop}) == 3
+    assert [thread["thread_config"] for thread in listed] == [{"language": "de"}] * 3
+
+
 async def test_a_sink_has_delivered_every_stored_event_when_the_server_has_stopped(plugin: Plugin, site: Path) -> None:
     plugin("audit")
     async with TestClient(api(audit_file=site / "audit.jsonl")) as client:

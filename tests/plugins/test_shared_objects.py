@@ -186,6 +186,72 @@ async def test_pipelines_read_what_the_lifespan_of_their_app_yields() -> None:
     assert ThreadContext.for_test("hi").resources is None
 
 
+AGENT = """
+from jimsapi import *
+
+class Agent:
+    def __init__(self):
+        self.log = []
+    async def __aenter__(self):
+        self.log.append("entered")
+        return {"greeting": "Hello"}
+    async def __aexit__(self, *_):
+        self.log.append("left")
+    async def answer(self, ctx):
+        ctx.send_message(ctx.resources["greeting"] if ctx.resources else "nothing")
+
+@hookimpl
+def jimsapi_adapt_app(obj):
+    return JimsApp(obj.answer, LIFESPAN) if isinstance(obj, Agent) else None
+"""
+
+
+async def test_an_adapted_app_that_is_a_context_manager_is_entered(site: Path) -> None:
+    install(site, "acme-agent", AGENT.replace("LIFESPAN", "name='agent'"))
+    import acme_agent  # type: ignore[import-not-found]
+
+    agent = acme_agent.Agent()
+    for _ in range(2):  # each start enters it
+        async with TestClient(api(agent)) as client:
+            assert agent.log == ["entered"]
+            assert await chat(client) == ["Hello"]
+        assert agent.log == ["entered", "left"]
+        agent.log.clear()
+    async with TestClient(api(lambda: agent)) as client:  # a factory
+        assert await chat(client) == ["Hello"]
+    assert agent.log == ["entered", "left"]
+
+
+async def test_the_lifespan_of_an_adapter_decides_instead(site: Path) -> None:
+    code = "from contextlib import nullcontext\n" + AGENT.replace("LIFESPAN", "lifespan=nullcontext")
+    install(site, "acme-agent", code)
+    import acme_agent
+
+    agent = acme_agent.Agent()
+    async with TestClient(api(agent)) as client:
+        assert await chat(client) == ["nothing"]
+    assert agent.log == []
+
+
+async def test_an_object_that_is_a_pipeline_and_a_context_manager_is_entered() -> None:
+    class Model:
+        opened = False
+
+        async def __aenter__(self) -> None:
+            self.opened = True
+
+        async def __aexit__(self, *_: object) -> None:
+            self.opened = False
+
+        async def __call__(self, ctx: ThreadContext) -> None:
+            ctx.send_message(f"open: {self.opened}")
+
+    model = Model()
+    async with TestClient(api(model)) as client:
+        assert await chat(client) == ["open: True"]
+    assert not model.opened
+
+
 async def test_a_lifespan_that_fails_stops_the_start_with_its_line() -> None:
     class NoModel:
         async def __aenter__(self) -> None:

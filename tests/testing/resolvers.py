@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from jimsapi import ByExternalId, Inbound, New, Options, hookimpl, option
+from jimsapi.plugins import ResolverContext
 from jimsapi.threads.run import Selector
 
 logger = logging.getLogger("acme_desk")
@@ -123,6 +124,21 @@ class LogsWhatWasSaid(Sound):
     def selectors(self, inbound: Inbound) -> Sequence[Selector]:
         logger.debug("resolving %s", inbound)
         return super().selectors(inbound)
+
+
+class TakesContext(Sound):
+    """One thread for each caller and counter, which a header names."""
+
+    headers = ("x-counter",)
+
+    async def resolve(  # type: ignore[override] # the second parameter is the protocol's other form
+        self, inbound: Inbound, context: ResolverContext
+    ) -> Sequence[Selector] | None:
+        if await super().resolve(inbound) is None:
+            return None
+        assert await context.last_thread() is None or context.identity.subject != "caller"
+        name = f"{context.identity.subject}:{context.headers.get('x-counter') or 1 / 0}:{inbound.contact_id}"
+        return [ByExternalId(name), New(external_id=name)]
 
 
 class LeavesATask(Sound):

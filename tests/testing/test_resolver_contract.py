@@ -52,17 +52,28 @@ class TestNotInstalled(TestSound):
 class TestMeantToBeShared(TestSound):
     version = "OneThreadForAll"
     separates_contacts = DoesNotApply("who stands at the desk shares its thread")
+
+
+class TestTakesContext(TestSound):
+    version = "TakesContext"
+    request_headers = {"X-Counter": "7"}
 """
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> ContractRun:
     folder = tmp_path_factory.mktemp("resolvers")
-    return ContractRun(folder, "acme-desk", "resolvers.py", CONTRACT, FAULTS, ("TestMeantToBeShared",))
+    return ContractRun(
+        folder, "acme-desk", "resolvers.py", CONTRACT, FAULTS, ("TestMeantToBeShared", "TestTakesContext")
+    )
 
 
 def test_a_resolver_that_keeps_the_contract_passes_every_case(ran: ContractRun) -> None:
     assert ran.of_class("TestSound") == dict.fromkeys(cases_of(ThreadResolverContract))
+
+
+def test_a_resolver_that_takes_the_context_passes_every_case(ran: ContractRun) -> None:
+    assert ran.of_class("TestTakesContext") == dict.fromkeys(cases_of(ThreadResolverContract))
 
 
 @pytest.mark.parametrize(("version", "case"), pairs(FAULTS))

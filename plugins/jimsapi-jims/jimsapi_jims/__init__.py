@@ -16,10 +16,10 @@ PRICES = "LITELLM_LOCAL_MODEL_COST_MAP"
 
 @hookimpl
 def jimsapi_load_app() -> None:
-    """Set a variable for litellm before the app's module is imported. The hook does not load anything.
+    """Prepare the import of the app's module, and leave the reference to the next plugin.
 
-    Otherwise, importing litellm downloads the prices of models from GitHub, and the start waits for it. Operators who
-    want these prices set the variable to `False`.
+    This sets a variable for litellm. Otherwise, importing litellm downloads the prices of models from GitHub, and the
+    start waits for it. Operators who want these prices set the variable to `False`.
     """
     os.environ.setdefault(PRICES, "True")
 
