@@ -1,16 +1,18 @@
 """Authentication: calls the auth providers in order. Any of them can admit a request, none can veto another."""
 
 import logging
+import re
 import time
 import traceback
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from jimsapi.asgi.connection import Connection, Request
 from jimsapi.asgi.errors import HTTPError
 from jimsapi.asgi.route import Route
 from jimsapi.plugins.compose import Built
+from jimsapi.plugins.errors import PluginError
 from jimsapi.plugins.protocols import (
     AccessDenied,
     AdmissionRecord,
@@ -28,6 +30,9 @@ logger = logging.getLogger("jimsapi.auth")
 
 RETRY_AFTER = "5"
 """Seconds after which a client may send a request again that got 503."""
+
+_NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9._-]")
+"""Characters that the name of a component of an OpenAPI document cannot have (OpenAPI 3.1, section 4.8.7)."""
 
 LOG_EVERY = 10.0
 """Seconds between two log lines about one provider. During an outage every request would log one."""
@@ -145,6 +150,26 @@ class GateWithHeaders(Gate):
         return AdmissionWithHeaders.of(admission, headers)
 
 
+def security_schemes(providers: Sequence[Built]) -> dict[str, Mapping[str, Any]]:
+    """Return how callers send credentials, for the OpenAPI document: a Security Scheme Object for each provider.
+
+    It is the provider's `security_scheme`, or the HTTP scheme of its `challenge`. Providers without both have none.
+    Raises `PluginError` for a `security_scheme` that is not such an object.
+    """
+    schemes: dict[str, Mapping[str, Any]] = {}
+    for built in providers:
+        scheme = getattr(built.value, "security_scheme", None)
+        challenge = getattr(built.value, "challenge", None)
+        if scheme is None and isinstance(challenge, str) and challenge.strip():
+            scheme = {"type": "http", "scheme": challenge.split()[0]}
+        if scheme is not None:
+            if not isinstance(scheme, Mapping) or not isinstance(scheme.get("type"), str):
+                fault = "has a security_scheme that is not a Security Scheme Object of OpenAPI"
+                raise PluginError(f"{built.entry}: what {built.hook} built {fault}; {built.entry.remedy}")
+            schemes[_NOT_IN_A_NAME.sub("_", built.name)] = dict(scheme)
+    return schemes
+
+
 class _Provider:
     """An auth provider, with the name and version of the distribution that it was installed from."""
 
@@ -162,8 +187,8 @@ class _Provider:
     )
 
     def __init__(self, built: Built) -> None:
-        self.implementation: AuthProvider = built.value
         self.name = built.name
+        self.implementation: AuthProvider = _Readmitting(built) if hasattr(built.value, "readmit") else built.value
         challenge = getattr(built.value, "challenge", None)
         self.challenge: str | None = challenge if isinstance(challenge, str) and challenge else None
         self.admitted = AdmissionRecord(self.name, "admitted")
@@ -205,6 +230,26 @@ class _Provider:
         since = f" ({self._suppressed} more like it since the last such line)" if self._suppressed else ""
         logger.log(level, "auth provider %s %s%s", self.name, fault, since)
         self._logged_at, self._suppressed = now, 0
+
+
+class _Readmitting:
+    """A provider with a method `readmit`, which is called in place of `authenticate` for an open WebSocket.
+
+    It is called only for a caller that this provider admitted. Otherwise, credentials that the provider has rejected
+    could become valid because another provider has admitted the caller.
+    """
+
+    def __init__(self, built: Built) -> None:
+        self._provider: Any = built.value
+        self.name = built.name
+
+    async def authenticate(self, connection: Connection) -> Identity | None:
+        admission: Admission | None = connection.admission
+        if admission is None or admission.provider != self.name:
+            identity: Identity | None = await self._provider.authenticate(connection)
+        else:
+            identity = await self._provider.readmit(connection, admission.identity)
+        return identity
 
 
 def _frames(error: BaseException) -> traceback.StackSummary:

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from jimsapi.api.admission import Gate, GateWithHeaders
+from jimsapi.api.admission import Gate, GateWithHeaders, security_schemes
 from jimsapi.api.chat import chat_routes
 from jimsapi.api.metrics import LoopCollector, MetricsOptions, MetricsPort, ServiceCollector, metrics_text
 from jimsapi.api.probes import probe_routes
@@ -176,6 +176,7 @@ class Api(App):
         self.origins = core.websocket_origin
         self.cors = Cors(core.cors_origin, EXPOSED_HEADERS) if core.cors_origin else None
         self.admit = gate(composition, service)
+        self.security_schemes = security_schemes(composition.providers)
         for routes in (probe_routes, chat_routes, stream_routes, run_routes, websocket_routes):
             self.include(routes(service))
         self.include(thread_routes(ThreadService(service)))

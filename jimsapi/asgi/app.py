@@ -7,7 +7,7 @@ middleware, and the app calls the server's `receive` and `send` directly.
 import logging
 import os
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from functools import cache, partial
 from itertools import count
@@ -66,6 +66,8 @@ class App(Router):
     - `origins` are the web origins whose pages may open WebSockets, besides those of this app's own host (see
       `Router.websocket`).
     - `cors` names the origins whose pages may read the responses.
+    - `security_schemes` are the ways in which callers of routes that are not public send credentials: Security Scheme
+      Objects of OpenAPI 3.1 (section 4.8.27), by name. They are for the OpenAPI document and the page that shows it.
 
     Routes, wrappers and exception handlers may be added until the app routes its first request.
     """
@@ -81,6 +83,7 @@ class App(Router):
         admit: Admit | None = None,
         origins: Collection[str] = (),
         cors: Cors | None = None,
+        security_schemes: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__()
         self.title = title
@@ -91,6 +94,7 @@ class App(Router):
         self.admit = admit
         self.origins = origins
         self.cors = cors
+        self.security_schemes = security_schemes or {}
         self.on_request: list[Observer] = []
         self.refusal: Response | None = None
         self.startup_error: BaseException | None = None
@@ -305,8 +309,9 @@ class App(Router):
                 except Exception as second:
                     error = second
                 break
+        method = WEBSOCKET if isinstance(request, WebSocket) else request.method
         logger.error(
-            "A request failed: %s %s", request.method, _label(request.route), exc_info=error, extra=_log_fields(request)
+            "A request failed: %s %s", method, _label(request.route), exc_info=error, extra=_log_fields(request)
         )
         return ErrorResponse("Internal Server Error", 500)
 
@@ -378,7 +383,7 @@ class App(Router):
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI 3.1 document of all routes declared so far."""
-        return build_document(self.title, self.version, self.description, self.routes)
+        return build_document(self.title, self.version, self.description, self.routes, self.security_schemes)
 
     def docs(self, openapi_path: str = "/openapi.json", docs_path: str = "/docs") -> None:
         """Add two public routes: the OpenAPI document, and a page that shows it and loads nothing from the internet."""

@@ -47,7 +47,8 @@ class Connection:
     - `path_params`: the converted parameters of the path, by name.
     - `route`: the route that was found, or None.
     - `request_id`: the `x-request-id` of the response.
-    - `admission`: the result of the app's `admit`.
+    - `admission`: the result of the app's `admit`; None until the caller is admitted. While `WebSocket.readmit` calls
+      `admit`, it has the last result.
     - `noted`: the fields that `note` added to the log line.
     """
 
@@ -78,7 +79,11 @@ class Connection:
 
     @property
     def method(self) -> str:
-        """The HTTP method, in capitals."""
+        """The HTTP method, in capitals.
+
+        At a WebSocket's handshake it is `GET` (RFC 6455, 4.1), also over HTTP/2, where the handshake is a `CONNECT`
+        that stands for it (RFC 8441). Test `scope["type"] == "websocket"` to tell a handshake from a request.
+        """
         return str(self.scope.get("method", "GET"))
 
     @property

@@ -27,7 +27,7 @@ _SCRIPT = """
 "use strict";
 const url = document.body.dataset.document;
 const base = url.slice(0, url.length - document.body.dataset.path.length);
-let spec;
+let spec, authenticate;
 
 function make(tag, attributes, ...children) {
   const element = document.createElement(tag);
@@ -82,6 +82,37 @@ function fieldTable(schema) {
   return table;
 }
 
+// How a value of the field is sent: one entry for each scheme that a page can send, and one for the header itself.
+// The browser sends cookies and client certificates, so these need no field.
+function waysToAuthenticate() {
+  const ways = new Map();
+  for (const scheme of Object.values((spec.components || {}).securitySchemes || {})) {
+    if (scheme.type === "http") {
+      const prefix = scheme.scheme + " ";
+      const has = value => value.toLowerCase().startsWith(prefix.toLowerCase());
+      ways.set(scheme.scheme, (value, headers) => { headers.authorization = has(value) ? value : prefix + value; });
+    } else if (scheme.type === "apiKey" && scheme.in === "header") {
+      ways.set("header " + scheme.name, (value, headers) => { headers[scheme.name] = value; });
+    } else if (scheme.type === "apiKey" && scheme.in === "query") {
+      ways.set("query " + scheme.name, (value, headers, query) => { query.append(scheme.name, value); });
+    } else if (scheme.type === "oauth2" || scheme.type === "openIdConnect") {
+      ways.set("Bearer", (value, headers) => { headers.authorization = "Bearer " + value; });
+    }
+  }
+  ways.set("header Authorization", (value, headers) => { headers.authorization = value; });
+  return ways;
+}
+
+function offerSchemes() {
+  const select = document.getElementById("scheme");
+  const ways = waysToAuthenticate();
+  for (const name of ways.keys()) select.append(make("option", {value: name}, name));
+  return (headers, query) => {
+    const value = document.getElementById("credentials").value;
+    if (value) ways.get(select.value)(value, headers, query);
+  };
+}
+
 function tryOut(method, path, operation) {
   const inputs = (operation.parameters || []).map(parameter => {
     const input = make("input", {placeholder: typeOf(parameter.schema)});
@@ -100,8 +131,7 @@ function tryOut(method, path, operation) {
       else if (input.value !== "") query.append(parameter.name, input.value);
     }
     const headers = {};
-    const token = document.getElementById("authorization").value;
-    if (token) headers.authorization = token;
+    authenticate(headers, query);
     if (editor) headers["content-type"] = "application/json";
     output.hidden = false;
     output.textContent = "…";
@@ -138,6 +168,7 @@ function show(method, path, operation) {
 
 fetch(url).then(answer => answer.json()).then(found => {
   spec = found;
+  authenticate = offerSchemes();
   const main = document.getElementById("operations");
   document.getElementById("version").textContent = spec.info.version;
   document.getElementById("description").textContent = spec.info.description || "";
@@ -165,7 +196,8 @@ _PAGE = """<!doctype html>
 <body data-document="{url}" data-path="{path}">
 <h1>{title} <small id="version"></small></h1>
 <p id="description"></p>
-<p><label>Authorization <input id="authorization" placeholder="Bearer …" autocomplete="off"></label>
+<p><label>Credentials <select id="scheme" aria-label="Scheme"></select>
+<input id="credentials" autocomplete="off"></label>
 <a href="{url}">OpenAPI document</a></p>
 <main id="operations"></main>
 <noscript>This page needs JavaScript. The OpenAPI document is at <a href="{url}">{url}</a>.</noscript>

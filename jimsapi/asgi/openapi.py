@@ -1,8 +1,9 @@
 """Builds the OpenAPI 3.1 document of an app from its routes, their models and their handlers' docstrings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from inspect import getdoc
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -42,8 +43,17 @@ _FAULTS = {
 }
 
 
-def build_document(title: str, version: str, description: str, routes: Sequence[Route]) -> dict[str, Any]:
-    """Return the document as a JSON object. Raises what msgspec raises for a model without a JSON schema."""
+def build_document(
+    title: str,
+    version: str,
+    description: str,
+    routes: Sequence[Route],
+    security_schemes: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Return the document as a JSON object. Raises what msgspec raises for a model without a JSON schema.
+
+    Callers of a route that is not public send the credentials of one of `security_schemes`.
+    """
     models = _models(routes)
     references, components = msgspec.json.schema_components(models, ref_template=REFERENCE)
     schemas = dict(zip(models, references, strict=True))
@@ -60,6 +70,8 @@ def build_document(title: str, version: str, description: str, routes: Sequence[
             if route.websocket and "get" in paths.get(path, {}):
                 continue
             operation = _operation(route, schemas, components)
+            if security_schemes and not route.public:
+                operation["security"] = [{name: []} for name in security_schemes]
             operation["operationId"] = _unique(f"{route.name}_{method.lower()}{_words(path)}", ids)
             paths.setdefault(path, {})[method.lower()] = operation
     info = {"title": title, "version": version}
@@ -70,6 +82,8 @@ def build_document(title: str, version: str, description: str, routes: Sequence[
         components = {**components, **_FAULTS}
     if components:
         document["components"] = {"schemas": components}
+    if security_schemes:
+        document.setdefault("components", {})["securitySchemes"] = dict(security_schemes)
     return document
 
 

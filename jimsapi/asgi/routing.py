@@ -274,9 +274,11 @@ class Router:
 
         - In the header `authorization`, which browsers cannot send.
         - As one more offered subprotocol: `bearer.TOKEN` if the token has only letters, digits and
-          `!#$%&'*+-.^_`|~`, or `base64url.bearer.TOKEN` for any token, encoded as base64url without padding.
-        - With `first_frame`, in the first text frame: `{"type": "auth", "token": "…"}`, within 10 seconds. The app then
-          accepts the handshake of an unknown caller, and closes with 1008 if the frame has no valid credentials.
+          `!#$%&'*+-.^_`|~`, or `base64url.bearer.TOKEN` for any token, encoded as base64url without padding. For other
+          schemes, `base64url.authorization.VALUE` with the whole value of the header, encoded in the same way.
+        - With `first_frame`, in the first text frame: `{"type": "auth", "token": "…"}`, or for other schemes
+          `{"type": "auth", "authorization": "Scheme …"}`, within 10 seconds. The app then accepts the handshake of an
+          unknown caller, and closes with 1008 if the frame has no valid credentials.
 
         `subprotocols` are those of the handler, in order of preference. `WebSocket.accept` selects one of them. A
         browser that offers subprotocols (also a token) fails if none is selected, so it must also offer one of these.

@@ -31,13 +31,14 @@ from .streaming import CHECKS_PER_TIMEOUT, SEND_TIMEOUT, cut_off
 from .types import Message, Receive, Scope, Send
 
 WEBSOCKET = "WEBSOCKET"
-"""The method in the record and the log line of a WebSocket."""
+"""The method in the record and the log line of a WebSocket. `WebSocket.method` is that of its handshake."""
 
 FIRST_FRAME_SECONDS = 10.0
 FIRST_FRAME_BYTES = 16_384
 
 _BEARER = "bearer."
 _ENCODED_BEARER = "base64url.bearer."
+_ENCODED_AUTHORIZATION = "base64url.authorization."
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
 _OVER_TLS = ("wss", "https")  # granian uses "https"
 
@@ -102,15 +103,10 @@ class WebSocket(Connection):
         """The subprotocol that was selected, or None."""
         offered: list[str] = list(scope.get("subprotocols") or ())
         self.subprotocols = tuple(name for name in offered if not _is_credential(name))
-        """The subprotocols that the client offers, without those that contain a token, which must never be echoed."""
+        """The subprotocols that the client offers, without those that have credentials, which must never be echoed."""
         self._credentials = [name for name in offered if _is_credential(name)]
         self.admit: Callable[[Any, Any], Awaitable[object]] | None = None
         """The function that admitted the caller; None on a public route."""
-
-    @property
-    def method(self) -> str:
-        """`WEBSOCKET`."""
-        return WEBSOCKET
 
     @property
     def accepted(self) -> bool:
@@ -120,8 +116,9 @@ class WebSocket(Connection):
     async def readmit(self) -> None:
         """Check the caller again, and renew `admission`.
 
-        A WebSocket may be open for days, and keys can expire or be revoked in that time. Does nothing on a public
-        route. Raises what the app's `admit` raises.
+        A WebSocket may be open for days, and keys can expire or be revoked in that time. `admit` is called with the
+        handshake's headers again, and tells this call from the first one by `admission`, which is None at the first one
+        and has the last result here. Does nothing on a public route. Raises what the app's `admit` raises.
         """
         if self.admit is not None:
             self.admission = await self.admit(self, self.route)
@@ -243,15 +240,15 @@ class WebSocket(Connection):
         self._accept_headers.append((b"x-request-id", request_id))
 
     def present_offered(self) -> None:
-        """Convert the token among the subprotocols, if there is one, to a header `authorization`.
+        """Convert the credentials among the subprotocols, if there are any, to a header `authorization`.
 
-        Several tokens become several headers, which `admit` rejects.
+        Several become several headers, which `admit` rejects.
         """
         for name in self._credentials:
-            self._present_token(_token(name))
+            self._present(_offered_credentials(name))
 
     async def present_first_frame(self) -> None:
-        """Accept the handshake, and convert the token of the first message to a header `authorization`.
+        """Accept the handshake, and convert the credentials of the first message to a header `authorization`.
 
         Raises `HTTPError` 401 if the message is invalid, or does not arrive within `FIRST_FRAME_SECONDS`.
         """
@@ -265,15 +262,18 @@ class WebSocket(Connection):
             frame = decode_json(_encoded(message)) if isinstance(message, str) else None
         except ValidationError:
             frame = None
-        token = frame.get("token") if isinstance(frame, dict) and frame.get("type") == "auth" else None
-        if not isinstance(token, str) or not token:
-            raise HTTPError(401, "The first message must be an auth frame")
-        self._present_token(token)
+        match frame:
+            case {"type": "auth", "token": str(token), **others} if token and "authorization" not in others:
+                self._present(f"Bearer {token}")
+            case {"type": "auth", "authorization": str(credentials), **others} if credentials and "token" not in others:
+                self._present(credentials)
+            case _:
+                raise HTTPError(401, "The first message must be an auth frame")
 
-    def _present_token(self, token: str) -> None:
-        if not token.isprintable():  # a header cannot contain it
-            raise HTTPError(401, "The token holds characters that no token has")
-        self.present(f"Bearer {token}")
+    def _present(self, credentials: str) -> None:
+        if not credentials.isprintable():  # a header cannot contain them
+            raise HTTPError(401, "The credentials hold characters that a header cannot contain")
+        self.present(credentials)
 
     async def _next(self, limit: int) -> str | bytes:
         if not self.accepted:
@@ -382,20 +382,26 @@ def same_origin(ws: WebSocket, allowed: Collection[str]) -> bool:
 
 
 def _is_credential(subprotocol: str) -> bool:
-    return subprotocol.startswith((_BEARER, _ENCODED_BEARER))
+    return subprotocol.startswith((_BEARER, _ENCODED_BEARER, _ENCODED_AUTHORIZATION))
 
 
-def _token(subprotocol: str) -> str:
-    """Return the token in a subprotocol. Raises `HTTPError` 401 if it should be base64url and is not."""
+def _offered_credentials(subprotocol: str) -> str:
+    """Return the value of `authorization` that a subprotocol has. Raises `HTTPError` 401 if it cannot be decoded."""
     if subprotocol.startswith(_BEARER):
-        return subprotocol.removeprefix(_BEARER)
-    encoded = subprotocol.removeprefix(_ENCODED_BEARER)
+        return "Bearer " + subprotocol.removeprefix(_BEARER)
+    if subprotocol.startswith(_ENCODED_BEARER):
+        return "Bearer " + _decoded(subprotocol.removeprefix(_ENCODED_BEARER))
+    return _decoded(subprotocol.removeprefix(_ENCODED_AUTHORIZATION))
+
+
+def _decoded(encoded: str) -> str:
     try:
         if not _BASE64URL.fullmatch(encoded):
             raise ValueError
         return urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
     except (ValueError, binascii.Error):
-        raise HTTPError(401, "The token in the subprotocol is not encoded as base64url without padding") from None
+        text = "The credentials in the subprotocol are not encoded as base64url without padding"
+        raise HTTPError(401, text) from None
 
 
 def _encoded(message: str | bytes) -> bytes:

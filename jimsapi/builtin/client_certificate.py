@@ -6,6 +6,7 @@ admits no request.
 """
 
 from pathlib import Path
+from typing import ClassVar
 
 from jimsapi.asgi import Connection
 from jimsapi.plugins import InvalidCredentials, Options, Settings, hookimpl, option
@@ -27,6 +28,7 @@ class ClientCertificate:
     """
 
     name = "certificate"
+    security_scheme: ClassVar = {"type": "mutualTLS"}
 
     async def authenticate(self, connection: Connection) -> Identity | None:
         """Return the identity of a verified certificate, or None if the client sent no certificate.

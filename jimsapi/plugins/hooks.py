@@ -160,13 +160,13 @@ def jimsapi_adapt_app(obj: Any, settings: Settings) -> JimsApp | None:
     """
 
 
-@builds(Build(async_methods=("authenticate",), named=True))
+@builds(Build(async_methods=("authenticate",), optional_async_methods=("readmit",), named=True))
 def jimsapi_auth_provider(settings: Settings) -> AuthProvider | None:
     """Build an auth provider, which authenticates callers. `AuthProvider` documents its methods.
 
-    Return an object with `name` and `async authenticate(connection)`, and optionally `challenge` and `async ping()`.
-    Return None if the provider is not configured. If it is configured incompletely, return a provider that rejects
-    every caller: a server without any provider is public.
+    Return an object with `name` and `async authenticate(connection)`, and optionally `challenge`, `security_scheme`,
+    `async readmit(connection, identity)` and `async ping()`. Return None if the provider is not configured. If it is
+    configured incompletely, return a provider that rejects every caller: a server without any provider is public.
 
     For each request, jimsapi calls the providers until one returns an `Identity`. If one rejects the request, the
     providers after it can still admit it. The order is key, authentik, then the others by distribution name;

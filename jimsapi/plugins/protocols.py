@@ -60,15 +60,27 @@ class AuthUnavailable(AuthError):
 class AuthProvider(Protocol):
     """Authenticates callers.
 
-    A provider may have an attribute `challenge`, the challenge that a 401 sends in `WWW-Authenticate`, for example
-    `Bearer` (RFC 9110, section 11.6.1). It may have a method `async ping()`, which `jimsapi check --connect` calls: it
-    raises `AuthUnavailable` if a service that the provider depends on does not answer.
+    A provider may also have:
+
+    - `challenge`: the challenge that a 401 sends in `WWW-Authenticate`, for example `Bearer` (RFC 9110, section
+      11.6.1).
+    - `security_scheme`: how callers send the credentials, as a Security Scheme Object of OpenAPI 3.1 (section 4.8.27),
+      for example `{"type": "apiKey", "in": "header", "name": "x-ticket"}`. The OpenAPI document has it, and the page
+      `/docs` offers a field for it. By default, it is the HTTP scheme of `challenge`.
+    - `async readmit(connection, identity)`: checks the caller of an open WebSocket again. jimsapi calls it before each
+      message of a WebSocket that this provider has admitted; `identity` is the last one that the provider returned. It
+      returns and raises as `authenticate` does. Implement it if credentials are valid once or for a short time: without
+      it, jimsapi calls `authenticate` again, with the headers of the handshake.
+    - `async ping()`: `jimsapi check --connect` calls it. It raises `AuthUnavailable` if a service that the provider
+      depends on does not answer.
     """
 
     name: str
 
     async def authenticate(self, connection: Connection) -> Identity | None:
         """Authenticate the caller by the headers, cookies and query of `connection`. The body is not read yet.
+
+        `connection` is a request, or the handshake of a WebSocket, whose `method` is `GET`.
 
         Returns the caller's `Identity`, or None if the request has no credentials that this provider recognises.
 

@@ -124,6 +124,22 @@ def test_a_description_alone_keeps_the_content_that_is_known() -> None:
         assert answers[status] == {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
+def test_private_routes_name_the_schemes_of_their_credentials() -> None:
+    schemes = {"key": {"type": "http", "scheme": "Bearer"}, "cookie": {"type": "apiKey", "in": "cookie", "name": "s"}}
+    app = App(security_schemes=schemes)
+
+    @app.get("/private")
+    async def private(request: Request) -> Response:
+        return Response()
+
+    app.get("/public", public=True)(private)
+    document = app.openapi()
+    OpenAPIV31SpecValidator(document).validate()
+    assert document["components"] == {"securitySchemes": schemes}
+    assert document["paths"]["/private"]["get"]["security"] == [{"key": []}, {"cookie": []}]
+    assert "security" not in document["paths"]["/public"]["get"]
+
+
 def test_operation_ids_are_unique() -> None:
     paths: dict[str, dict[str, Any]] = documented().openapi()["paths"]
     ids = [operation["operationId"] for methods in paths.values() for operation in methods.values()]

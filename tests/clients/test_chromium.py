@@ -1,6 +1,7 @@
 """Pages in Chromium, that a route of a plugin serves."""
 
 import json
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from tests.clients.chromium import Chromium
 from tests.clients.conftest import KEY, SCRIPTED
 from tests.clients.conversation import check_conversation, cut_short, messages
+from tests.plugins.distributions import install
 from tests.serving import Served
 
 
@@ -67,3 +69,87 @@ def test_a_page_of_another_origin_reads_answers_only_where_that_origin_is_allowe
     with Served(*SCRIPTED, "--api-key", KEY, "--cors-origin", public.url, folder=folder) as api:
         assert ask(f"{api.url}/api/v1/chat") == [200, True]
     assert ask(f"{served.url}/api/v1/chat") == "TypeError"  # what fetch throws for an answer that it may not read
+
+
+TICKETS = """
+from jimsapi import *
+
+class Ticket:
+    name = "ticket"
+    challenge = "Ticket"
+    async def authenticate(self, connection):
+        return Identity("t") if connection.headers.get("authorization") == "Ticket for/one=" else None
+
+class Stamp:
+    name = "stamp"
+    security_scheme = {"type": "apiKey", "in": "header", "name": "x-stamp"}
+    async def authenticate(self, connection):
+        return Identity("s") if connection.headers.get("x-stamp") == "blue" else None
+
+class Both:
+    @hookimpl
+    def jimsapi_auth_provider(self):
+        return Stamp()
+
+@hookimpl
+def jimsapi_auth_provider():
+    return Ticket()
+"""
+
+
+@pytest.fixture
+def ticketed(tmp_path: Path) -> Iterator[Served]:
+    """A server whose providers have schemes of their own."""
+    install(tmp_path, "a-ticket", TICKETS)
+    install(tmp_path, "b-stamp", "from a_ticket import Both", point="stamp = b_stamp:Both")
+    with Served(*SCRIPTED, folder=tmp_path) as server:
+        yield server
+
+
+def test_the_page_of_the_documentation_offers_the_schemes_of_plugins(browser: Chromium, ticketed: Served) -> None:
+    script = """
+    (async () => {
+      const until = async found => { while (!found()) await new Promise(done => setTimeout(done, 10)); };
+      const select = document.getElementById("scheme"), input = document.getElementById("credentials");
+      await until(() => select.options.length);
+      const box = [...document.querySelectorAll("details")].find(box => box.querySelector("code").textContent === PATH);
+      const output = box.querySelector("pre"), answers = [];
+      for (const [scheme, value] of GIVEN) {
+        [select.value, input.value, output.textContent] = [scheme, value, ""];
+        box.querySelector("input").value = "ann";
+        box.querySelector("button").click();
+        await until(() => output.textContent.length > 1);
+        answers.push(output.textContent.slice(0, 3));
+      }
+      return [[...select.options].map(option => option.value), answers];
+    })()
+    """
+    given = [("Ticket", "for/one="), ("Ticket", "Ticket for/one="), ("header x-stamp", "blue"), ("Ticket", "blue")]
+    given.append(("header Authorization", "Ticket for/one="))
+    script = script.replace("GIVEN", json.dumps(given)).replace("PATH", json.dumps("/api/v1/threads"))
+    offered, answers = browser.evaluate(f"{ticketed.url}/docs", script)
+    assert offered == ["Ticket", "header x-stamp", "header Authorization"]
+    assert answers == ["200", "200", "200", "401", "200"]
+
+
+def test_a_page_opens_a_websocket_with_credentials_of_any_scheme(browser: Chromium, ticketed: Served) -> None:
+    script = """
+    (async (subprotocols, auth) => {
+      const ws = new WebSocket(location.origin.replace("http", "ws") + "/api/v1/chat/ws", subprotocols);
+      const next = () => new Promise((resolve, reject) => {
+        ws.onmessage = message => resolve(JSON.parse(message.data));
+        ws.onclose = event => reject(new Error("closed with " + event.code));
+      });
+      await new Promise((resolve, reject) => { [ws.onopen, ws.onerror] = [resolve, reject]; });
+      if (auth) ws.send(JSON.stringify({type: "auth", authorization: auth}));
+      ws.send(JSON.stringify({type: "chat", contact_id: "ann", message: "send hi"}));
+      let frame = await next();
+      while (!["result", "error"].includes(frame.type)) frame = await next();
+      ws.close();
+      return [ws.protocol, frame.assistant_messages];
+    })
+    """
+    encoded = "base64url.authorization." + urlsafe_b64encode(b"Ticket for/one=").rstrip(b"=").decode()
+    for subprotocols, auth in ((["jims.chat", encoded], None), (["jims.chat"], "Ticket for/one=")):
+        call = f"{script.strip()}({json.dumps(subprotocols)}, {json.dumps(auth)})"
+        assert browser.evaluate(f"{ticketed.url}/docs", call) == ["jims.chat", ["hi"]]
