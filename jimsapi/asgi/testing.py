@@ -8,13 +8,16 @@ from typing import Any, Self
 import anyio
 import httpx
 import orjson
-from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
 
 from .errors import WebSocketDisconnected
+from .tasks import spawn
 from .types import ASGIApp, Message, Scope
 
 LEAVE_WITHIN = 5.0
 """Seconds that an app may work on a request or a WebSocket after the client has disconnected."""
+UNREAD_MESSAGES = 64
+"""Messages that an app may send over a WebSocket before the test has received the first of them."""
 
 
 class TestClient(httpx.AsyncClient):
@@ -34,11 +37,15 @@ class TestClient(httpx.AsyncClient):
             async for part in answer.aiter_raw():
                 break
 
-    WebSockets send and receive as usual:
+    WebSockets send and receive as usual. Their messages come as the app sends them, also without an end; leaving the
+    context disconnects the client:
 
         async with client.websocket("/echo") as ws:
             await ws.send_text("hello")
             assert await ws.receive() == "you said hello"
+
+    The client works in every test on asyncio or trio. It may be entered in one task and left in another, as the
+    fixtures of pytest-asyncio are.
     """
 
     __test__ = False  # pytest would collect every class named Test…
@@ -65,7 +72,7 @@ class TestClient(httpx.AsyncClient):
     async def __aenter__(self) -> Self:
         await super().__aenter__()
         await self._lifespan.start()
-        await self._requests.start()
+        self._requests.start()
         return self
 
     async def __aexit__(
@@ -94,21 +101,12 @@ class TestClient(httpx.AsyncClient):
         """
         request = self.build_request("GET", path, headers=headers)
         ws = ClientWebSocket(self._app, _websocket_scope(request, self._root_path, self._scope_state, subprotocols))
-        failure: Exception | None = None
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(ws.serve)
-            try:
-                await ws.wait_for_answer()
-                yield ws
-            except Exception as error:  # the task group would wrap it
-                failure = error
-            ws.send_disconnect(1000)
-            with anyio.move_on_after(LEAVE_WITHIN, shield=True):
-                await ws.served.wait()
-            tasks.cancel_scope.cancel()
-        ws.dispose()
-        if failure is not None:
-            raise failure
+        spawn(ws.serve, "app of a WebSocket")
+        try:
+            await ws.wait_for_answer()
+            yield ws
+        finally:
+            await ws.leave()
         if ws.app_failure is not None:
             raise ws.app_failure
 
@@ -125,29 +123,27 @@ class _Transport(httpx.AsyncBaseTransport):
         self._root_path = root_path
         self._state = state
         self._unstarted = httpx.ASGITransport(app, raise_app_exceptions, root_path)
-        self._tasks: TaskGroup | None = None
+        self._is_started = False
         self._open: set[_Exchange] = set()
 
-    async def start(self) -> None:
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
+    def start(self) -> None:
+        self._is_started = True
 
     async def stop(self) -> None:
         """Disconnect the clients of responses that are still open, and wait until the app has ended them."""
-        if self._tasks is not None:
-            tasks, self._tasks = self._tasks, None
+        self._is_started = False
+        async with anyio.create_task_group() as tasks:
             for exchange in self._open:
                 tasks.start_soon(exchange.leave)
-            await tasks.__aexit__(None, None, None)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        if self._tasks is None:
+        if not self._is_started:
             return await self._unstarted.handle_async_request(request)
         assert isinstance(request.stream, httpx.AsyncByteStream)
         scope = _http_scope(request, self._root_path, self._state)
         exchange = _Exchange(self._app, scope, aiter(request.stream), self._raises, self._open.discard)
         self._open.add(exchange)
-        self._tasks.start_soon(exchange.run)
+        spawn(exchange.run, "app of a request")
         try:
             return await exchange.response()
         except BaseException:
@@ -294,12 +290,13 @@ class ClientWebSocket:
     def __init__(self, app: ASGIApp, scope: Scope) -> None:
         self.subprotocol: str | None = None
         self.headers = httpx.Headers()
-        self.served = anyio.Event()
-        self.app_failure: Exception | None = None
+        self.app_failure: BaseException | None = None
+        self._served = anyio.Event()
+        self._cancellation = anyio.CancelScope()
         self._app = app
         self._scope = scope
         self._to_app, self._app_inbox = anyio.create_memory_object_stream[Message](float("inf"))
-        self._to_client, self._client_inbox = anyio.create_memory_object_stream[Message](float("inf"))
+        self._to_client, self._client_inbox = anyio.create_memory_object_stream[Message](UNREAD_MESSAGES)
         self._closed: WebSocketDisconnected | None = None
 
     async def send_text(self, text: str) -> None:
@@ -323,9 +320,9 @@ class ClientWebSocket:
         except anyio.EndOfStream:  # the app ended without a close
             message = {"type": "websocket.close", "code": 1006}
         if message["type"] == "websocket.close":
-            self._closed = WebSocketDisconnected(message.get("code", 1000), message.get("reason") or "")
-            self.send_disconnect(self._closed.code)
-            raise self._closed
+            closed = WebSocketDisconnected(message.get("code", 1000), message.get("reason") or "")
+            self._disconnect(closed)
+            raise closed
         text: str | None = message.get("text")
         return bytes(message["bytes"]) if text is None else text
 
@@ -333,19 +330,35 @@ class ClientWebSocket:
         """Return the JSON value of the next message. Raises as `receive` does, and `ValueError` if it is not JSON."""
         return orjson.loads(await self.receive())
 
+    def __aiter__(self) -> "ClientWebSocket":
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        """Return the next message. The iteration ends when the WebSocket is closed."""
+        try:
+            return await self.receive()
+        except WebSocketDisconnected:
+            raise StopAsyncIteration from None
+
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close the WebSocket, as the client."""
-        self.send_disconnect(code, reason)
-        self._closed = self._closed or WebSocketDisconnected(code, reason)
+        """Close the WebSocket, as the client. The app can send no more."""
+        self._disconnect(WebSocketDisconnected(code, reason))
 
-    def send_disconnect(self, code: int, reason: str = "") -> None:
-        """Send the client's close to the app."""
-        self._put({"type": "websocket.disconnect", "code": code, "reason": reason})
-
-    def dispose(self) -> None:
-        """Close the client's sides of the queues."""
+    async def leave(self) -> None:
+        """Close the WebSocket, and wait until the app has ended. An app that does not end in time is cancelled."""
+        await self.close()
+        with anyio.move_on_after(LEAVE_WITHIN, shield=True):
+            await self._served.wait()
+        self._cancellation.cancel()
+        with anyio.CancelScope(shield=True):
+            await self._served.wait()
         self._to_app.close()
-        self._client_inbox.close()
+
+    def _disconnect(self, closed: WebSocketDisconnected) -> None:
+        if self._closed is None:
+            self._closed = closed
+            self._put({"type": "websocket.disconnect", "code": closed.code, "reason": closed.reason})
+            self._client_inbox.close()  # an app that sends, or waits for room, then gets an error
 
     def _put(self, message: Message) -> None:
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # the app has ended, or the client has
@@ -355,13 +368,26 @@ class ClientWebSocket:
         """Run the app, as a server does."""
         self._to_app.send_nowait({"type": "websocket.connect"})
         try:
-            await self._app(self._scope, self._app_inbox.receive, self._to_client.send)
-        except Exception as error:
+            with self._cancellation:
+                await self._app(self._scope, self._app_inbox.receive, self._send)
+        except anyio.get_cancelled_exc_class():
+            # Raised here, it would cancel the task of the test.
+            self.app_failure = RuntimeError("The app was cancelled.")
+        except BaseException as error:
             self.app_failure = error
         finally:
             self._to_client.close()
             self._app_inbox.close()
-            self.served.set()
+            self._served.set()
+
+    async def _send(self, message: Message) -> None:
+        try:
+            await self._to_client.send(message)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            raise OSError("The client has disconnected.") from None
+        if message["type"] == "websocket.close":  # a client answers it at once (RFC 6455, 5.5.1)
+            self._put({"code": 1000, **message, "type": "websocket.disconnect"})
+        await checkpoint()  # so that an app that sends without an end leaves time for the client
 
     async def wait_for_answer(self) -> None:
         """Wait for the app's response to the handshake. Raises `HandshakeRefused` unless the app accepts it."""
@@ -430,25 +456,24 @@ class _LifespanRunner:
     def __init__(self, app: ASGIApp, state: dict[str, Any]) -> None:
         self._app = app
         self._state = state
-        self._tasks: TaskGroup | None = None
+        self._is_started = False
         self._startup_sent = False
+        self._ended = anyio.Event()
         self._answered = anyio.Event()
         self._stopping = anyio.Event()
         self._failure: str | None = None
 
     async def start(self) -> None:
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
-        self._tasks.start_soon(self._run)
+        self._is_started = True
+        spawn(self._run, "lifespan of the app")
         await self._answered.wait()
         if self._failure is not None:
             await self.stop()
 
     async def stop(self) -> None:
         self._stopping.set()
-        if self._tasks is not None:
-            tasks, self._tasks = self._tasks, None
-            await tasks.__aexit__(None, None, None)
+        if self._is_started:
+            await self._ended.wait()
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise RuntimeError(failure)
@@ -457,10 +482,11 @@ class _LifespanRunner:
         try:
             scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": self._state}
             await self._app(scope, self._receive, self._send)
-        except Exception as error:
+        except BaseException as error:
             self._failure = f"The app's lifespan failed: {error!r}"
         finally:
             self._answered.set()
+            self._ended.set()
 
     async def _receive(self) -> Message:
         if not self._startup_sent:

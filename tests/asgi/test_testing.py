@@ -339,6 +339,77 @@ async def test_an_app_that_is_cancelled_by_itself_does_not_cancel_the_test() -> 
         await anyio.lowlevel.checkpoint()
 
 
+def counting(log: list[str]) -> App:
+    app = App()
+
+    @app.websocket("/numbers")
+    async def numbers(ws: WebSocket) -> None:
+        await ws.accept()
+        try:
+            for number in count():
+                await ws.send_text(str(number))
+                log.append(f"sent {number}")
+        finally:
+            log.append("ended")
+
+    @app.websocket("/three")
+    async def three(ws: WebSocket) -> None:
+        await ws.accept()
+        for number in range(3):
+            await ws.send_text(str(number))
+
+    return app
+
+
+async def test_an_endless_websocket_is_read_as_it_comes_and_left_in_the_middle() -> None:
+    log: list[str] = []
+    async with TestClient(counting(log)) as client:
+        async with client.websocket("/numbers") as ws:
+            messages = []
+            async for message in ws:
+                messages.append(message)
+                if len(messages) == 3:
+                    break
+            assert messages == ["0", "1", "2"]
+            assert "ended" not in log
+        assert log[-1] == "ended"
+        assert len(log) < 200, "the app went on although nobody read"
+
+
+async def test_an_endless_websocket_waits_for_its_client_to_read() -> None:
+    log: list[str] = []
+    async with TestClient(counting(log)) as client, client.websocket("/numbers") as ws:
+        for _ in range(3 * testing.UNREAD_MESSAGES):
+            await anyio.lowlevel.checkpoint()
+        assert len(log) == testing.UNREAD_MESSAGES
+        assert await ws.receive() == "0"
+
+
+async def test_the_messages_of_a_websocket_end_with_its_close() -> None:
+    async with TestClient(counting([])) as client, client.websocket("/three") as ws:
+        assert [message async for message in ws] == ["0", "1", "2"]
+
+
+async def test_an_app_that_sends_after_the_client_s_close_gets_an_error() -> None:
+    log: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await serve_lifespan(receive, send)
+            return
+        await receive()
+        await send({"type": "websocket.accept"})
+        assert (await receive())["type"] == "websocket.disconnect"
+        with pytest.raises(OSError, match="disconnected"):
+            await send({"type": "websocket.send", "text": "too late"})
+        log.append("refused")
+
+    async with TestClient(app) as client:
+        async with client.websocket("/") as ws:
+            await ws.close()
+        assert log == ["refused"]
+
+
 async def test_the_state_of_the_lifespan_is_in_each_request() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
