@@ -19,6 +19,7 @@ from jimsapi.api.threads import thread_routes
 from jimsapi.api.websocket import websocket_routes
 from jimsapi.asgi.app import App
 from jimsapi.asgi.cors import Cors
+from jimsapi.asgi.open_work import END_WITHIN
 from jimsapi.asgi.record import Observer, RequestRecord
 from jimsapi.asgi.response import ErrorResponse
 from jimsapi.asgi.route import RouteConflict
@@ -93,7 +94,6 @@ class Api(App):
             title="jimsapi",
             version=VERSION,
             description="A conversational pipeline behind HTTP.",
-            lifespan=lambda _: self.lifespan(),
         )
         self.composition: Composition | None = None
         self.service: RunService | None = None
@@ -136,6 +136,7 @@ class Api(App):
     async def _compose_and_serve(self) -> AsyncIterator[None]:
         if self.composition is not None:
             raise RuntimeError("this app has started already: its lifespan cannot be entered twice at the same time")
+        self.open_work.reset()
         lifespans = Lifespans()
         port: MetricsPort | None = None
         with self.temporary_declarations():
@@ -159,8 +160,8 @@ class Api(App):
                 yield
             finally:
                 entered_service = self.service
-                if entered_service is not None:
-                    await self._drain(entered_service)
+                if entered_service is not None and self.composition is not None and not entered_service.draining:
+                    await self.drain(self.composition.settings.get(CoreOptions).drain_time)  # the command did not
                 self.refusal = _not_started()
                 await lifespans.leave()
                 if port is not None:
@@ -202,10 +203,33 @@ class Api(App):
         else:
             super().report_observer(observer, error)
 
-    async def _drain(self, service: RunService) -> None:
-        """Drain the service, unless the command has already done so."""
-        if not service.draining and self.composition is not None:
-            await service.drain(self.composition.settings.get(CoreOptions).drain_time)
+    async def drain(self, seconds: float) -> None:
+        """Drain the service, and the streams, WebSockets and background work of all routes.
+
+        A WebSocket may show the answers of runs, so WebSockets are closed after the runs have ended.
+        """
+        service = self.service
+        if service is None:
+            return
+        service.draining = True
+        self.open_work.begin()
+        await asyncio.gather(self.open_work.wait(seconds), service.drain(seconds))
+        self.open_work.close_websockets()
+        await self.open_work.wait(END_WITHIN)
+        await self.open_work.end()
+
+    @property
+    def work_text(self) -> str:
+        """What a drain would wait for now, for a log line."""
+        service = self.service
+        runs = "" if service is None else f"{service.open_runs} runs are open, {service.waiting_runs} of them wait; "
+        return runs + super().work_text
+
+    def interrupt(self) -> None:
+        """Let a drain end now, as after a second signal: stop the runs, and what else is open."""
+        super().interrupt()
+        if self.service is not None:
+            self.service.interrupt()
 
 
 def configure(options: Sequence[type[Options]], given: Mapping[str, Any]) -> Configuration:

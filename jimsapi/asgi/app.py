@@ -7,8 +7,9 @@ middleware, and the app calls the server's `receive` and `send` directly.
 import logging
 import os
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import cache, partial
 from itertools import count
 from time import perf_counter
@@ -22,6 +23,7 @@ from .cors import Cors
 from .docs import docs_page
 from .errors import ClientDisconnected, HTTPError
 from .extension import exchange_of
+from .open_work import OpenWork
 from .openapi import build_document
 from .record import CLIENT_GONE, OTHER_METHOD, UNMATCHED, Observer, RequestRecord
 from .response import ErrorResponse, JSONResponse, Response
@@ -50,6 +52,8 @@ _CLOSE = (b"connection", b"close")
 MAX_AWAITING_FIRST_FRAME = 1000
 """Maximum number of WebSockets that may wait at once for a first frame with credentials."""
 _INSTALL = "Under uvicorn, install the package `websockets`."
+DRAIN_TIME = 20.0
+"""The default for how many seconds a drain may take."""
 _UNPRINTABLE = re.compile(rb"[^\x21-\x5b\x5d-\x7e]")
 
 
@@ -68,6 +72,7 @@ class App(Router):
     - `cors` names the origins whose pages may read the responses.
     - `security_schemes` are the ways in which callers of routes that are not public send credentials: Security Scheme
       Objects of OpenAPI 3.1 (section 4.8.27), by name. They are for the OpenAPI document and the page that shows it.
+    - `drain_time` is how many seconds the shutdown waits for open streams and background work (see `drain`).
 
     Routes, wrappers and exception handlers may be added until the app routes its first request.
     """
@@ -84,6 +89,7 @@ class App(Router):
         origins: Collection[str] = (),
         cors: Cors | None = None,
         security_schemes: Mapping[str, Mapping[str, Any]] | None = None,
+        drain_time: float = DRAIN_TIME,
     ) -> None:
         super().__init__()
         self.title = title
@@ -95,12 +101,15 @@ class App(Router):
         self.origins = origins
         self.cors = cors
         self.security_schemes = security_schemes or {}
+        self.drain_time = drain_time
+        self.open_work = OpenWork()
         self.on_request: list[Observer] = []
         self.refusal: Response | None = None
         self.startup_error: BaseException | None = None
         self._handlers: dict[type[BaseException], ExceptionHandler] = {HTTPError: _http_error}
         self._wrapped: ASGIApp | None = None
         self._awaiting_first_frame = 0
+        self._entered = 0
         self._failed_observers: set[int] = set()  # by id, since an observer may not be hashable
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, *, inside: bool = False) -> None:
@@ -217,6 +226,7 @@ class App(Router):
         except ClientDisconnected:
             logger.debug("The client disconnected: %s %s", WEBSOCKET, _label(match.route))
         finally:
+            self.open_work.remove_websocket(ws)
             if self.on_request:
                 if ws.accepted:
                     ws.note("close_code", ws.close_code)
@@ -381,6 +391,79 @@ class App(Router):
         finally:
             self._table, self._wrapped, self.on_request[:] = table, wrapped, observers
 
+    def add(self, route: Route) -> None:
+        """Add a `Route` object. Raises as `Router.add` does."""
+        super().add(replace(route, open_work=self.open_work))
+
+    def lifespan(self) -> AbstractAsyncContextManager[None]:
+        """Return the lifespan, which starts the app, and drains and stops it at the end.
+
+        A server enters it. A host that mounts the app enters it in its own lifespan:
+
+            async with app.lifespan(): ...
+        """
+        return self._start_and_drain()
+
+    @asynccontextmanager
+    async def _start_and_drain(self) -> AsyncIterator[None]:
+        self.open_work.reset()
+        if self.refusal is _DRAINING:
+            self.refusal = None
+        async with self._lifespan(self) if self._lifespan is not None else nullcontext():
+            self._warn_of_void_access_rules()
+            self._entered += 1  # several test clients may have entered it
+            try:
+                yield
+            finally:
+                self._entered -= 1
+                if not self._entered and not self.draining:  # the command has drained it already
+                    await self.drain(self.drain_time)
+
+    def _warn_of_void_access_rules(self) -> None:
+        void = [route.path for route in self.routes if route.scope or (route.public and not _is_open_anyway(route))]
+        if self.admit is None and void:
+            logger.warning(
+                "EVERY CALLER MAY USE EVERY ROUTE: this app has no `admit`, so `public` and `scope` have no effect on "
+                "%s; pass App(admit=...), or remove them",
+                ", ".join(dict.fromkeys(void)),
+            )
+
+    @property
+    def draining(self) -> bool:
+        """Whether the app is shutting down. A readiness probe (`probe=True`) should then answer with 503."""
+        return self.open_work.draining
+
+    def start_background(self, work: Coroutine[Any, Any, object]) -> None:
+        """Run a coroutine as `Connection.start_background` does, for code outside of a handler, such as the lifespan.
+
+        Raises `RuntimeError` if the app's drain has ended.
+        """
+        self.open_work.start(work, f"the app {self.title!r}")
+
+    async def drain(self, seconds: float) -> None:
+        """End all open work, before the app stops. The server of the command and `lifespan` call it.
+
+        - New requests and WebSockets get 503, except those of routes with `probe=True`.
+        - Streams that are `endless` are completed at once.
+        - WebSockets are closed with 1012 once their handler is not in `WebSocket.working`.
+        - Other streams and background work may go on for up to `seconds`. After that streams are cut and background
+          work is cancelled, and both are logged.
+        """
+        self.refusal = _DRAINING
+        self.open_work.begin()
+        self.open_work.close_websockets()
+        await self.open_work.wait(seconds)
+        await self.open_work.end()
+
+    @property
+    def work_text(self) -> str:
+        """What a drain would wait for now, for a log line."""
+        return f"{self.open_work} are open"
+
+    def interrupt(self) -> None:
+        """Let a drain end now, as after a second signal."""
+        self.open_work.interrupt()
+
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI 3.1 document of all routes declared so far."""
         return build_document(self.title, self.version, self.description, self.routes, self.security_schemes)
@@ -406,7 +489,7 @@ class App(Router):
         self.startup_error = None
         started = False
         try:
-            async with self._lifespan(self) if self._lifespan is not None else nullcontext():
+            async with self.lifespan():
                 started = True
                 await send({"type": "lifespan.startup.complete"})
                 await receive()
@@ -420,6 +503,14 @@ class App(Router):
                 await send({"type": "lifespan.startup.failed", "message": message})
         else:
             await send({"type": "lifespan.shutdown.complete"})
+
+
+_DRAINING = ErrorResponse("The server is shutting down; try again", 503, {"retry-after": "1", "connection": "close"})
+
+
+def _is_open_anyway(route: Route) -> bool:
+    """Whether `public` says nothing about other routes: the route is a probe, or one of those of `App.docs`."""
+    return route.probe or route.handler.__module__ == __name__
 
 
 def _identifier(given: bytes | None) -> bytes:

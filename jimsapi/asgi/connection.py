@@ -3,7 +3,7 @@
 Each part is decoded when it is first used.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
@@ -141,6 +141,22 @@ class Connection:
             self.noted = fields
         else:
             self.noted = {**self.noted, **fields}
+
+    def start_background(self, work: Coroutine[Any, Any, object]) -> None:
+        """Run a coroutine in a task that goes on after the response:
+
+            request.start_background(send_mail(order))
+
+        It begins at once, beside the handler. It does not depend on the client. If it raises, the error is logged with
+        the route. A drain of the app waits for it, and cancels it at the end of the drain time (see `App.drain`).
+
+        Raises `RuntimeError` if the app's drain has ended, and outside of an app.
+        """
+        route = self.route
+        if route is None or route.open_work is None:
+            work.close()
+            raise RuntimeError("Background work needs a route of an app: the app's drain waits for it.")
+        route.open_work.start(work, f"{self.method} {route.path}")
 
     def present(self, authorization: str) -> None:
         """Add a header `authorization` for credentials that arrived in another way, so that `admit` finds them.

@@ -1,11 +1,12 @@
 """A route (one path with its methods), and the result of a look-up."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
+from .open_work import OpenWork
 from .response import Response
 
 Reword = Callable[[Response], Response]
@@ -28,7 +29,8 @@ class Route:
     """One path with its methods, its handler, its rules of access and its documentation (see `Router.route`).
 
     `path` is the template as declared, with the prefixes of its routers. `scope` is for the app's `admit`. If
-    `websocket` is true, the route serves WebSockets and `methods` is empty.
+    `websocket` is true, the route serves WebSockets and `methods` is empty. `open_work` is set by the app that has the
+    route.
     """
 
     path: str
@@ -50,6 +52,7 @@ class Route:
     subprotocols: tuple[str, ...] = ()
     origins: frozenset[str] = frozenset()
     first_frame: bool = False
+    open_work: OpenWork | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,8 @@ class EventStreamResponse(StreamingResponse):
     """A `StreamingResponse` of server-sent events: `ServerSentEvent`s or encoded bytes.
 
     After `keepalive` seconds without an event a comment is sent, so that proxies do not close the connection. If it
-    is None, no comments are sent. `headers` are added to the response.
+    is None, no comments are sent. `headers` are added to the response. `endless` is that of `StreamingResponse`; after
+    a drain a browser's `EventSource` then connects again, to the next server.
     """
 
     __slots__ = ("keepalive",)
@@ -83,8 +84,10 @@ class EventStreamResponse(StreamingResponse):
         events: AsyncIterable[ServerSentEvent | bytes],
         keepalive: float | None = 15.0,
         headers: Mapping[str, str] | None = None,
+        *,
+        endless: bool = False,
     ) -> None:
-        super().__init__(events, content_type=None)
+        super().__init__(events, content_type=None, endless=endless)
         self.keepalive = keepalive
         self.raw_headers = _HEADERS.copy()
         if headers:

@@ -34,6 +34,7 @@ CHECKS_PER_TIMEOUT = 4
 _CLOSE_SECONDS = 5.0
 _TURN_SECONDS = 0.001
 _TICK_SECONDS = 60.0
+_BETWEEN_CHUNKS = 0.01
 
 
 class StreamingResponse(Response):
@@ -46,12 +47,15 @@ class StreamingResponse(Response):
     - For HEAD it is not iterated.
     - A handler that reads the request's body has to do so before the first chunk.
 
+    If `endless` is true, the content does not end by itself, so a drain of the app completes the response at once. A
+    drain waits for other streams, and cuts them at the end of the drain time.
+
     A client that reads nothing for `send_timeout` seconds while a chunk waits is disconnected, which is logged at INFO.
     If the server does not show whether the client reads, this is the limit for sending one chunk. The attribute may be
     set.
     """
 
-    __slots__ = ("content", "send_timeout")
+    __slots__ = ("content", "endless", "send_timeout")
 
     keepalive: float | None = None  # seconds without a chunk after which `ping` is sent
     ping = b""
@@ -62,12 +66,15 @@ class StreamingResponse(Response):
         status: int = 200,
         headers: Mapping[str, str] | None = None,
         content_type: str | None = "application/octet-stream",
+        *,
+        endless: bool = False,
     ) -> None:
         self.status = status
         self.names_connection = False
         self.raw_headers = [] if content_type is None else [header("content-type", content_type)]
         self.body = None
         self.content = content
+        self.endless = endless
         self.send_timeout = SEND_TIMEOUT
         if headers:
             self._add(headers)
@@ -114,23 +121,30 @@ def cut_off(request: Connection, waited: float, connection: ServerConnection | N
     A close is not enough, since the server would first wait until the client has read everything. If the server does
     not offer its `connection`, the connection stays open.
     """
-    route = request.route
     logger.info(
         "A slow client was cut off, since it read nothing for %g seconds: %s %s",
         waited,
         request.method,
-        "unmatched" if route is None else route.path,
+        _path(request),
         extra={"request_id": request.request_id},
     )
     if connection is not None:
         connection.abort()
 
 
+def _path(request: Connection) -> str:
+    return "unmatched" if request.route is None else request.route.path
+
+
+class _Completed(Exception):
+    """A drain has ended an endless stream, whose response is to be completed."""
+
+
 class _Delivery:
     """The part of sending that is the same on asyncio and trio. `failure` is the error that ended the stream early."""
 
-    __slots__ = ("connection", "failure", "finishing", "items", "last_sent", "pinging", "receive", "request",
-                 "response", "send", "sending_since", "stall", "watching")  # fmt: skip
+    __slots__ = ("connection", "failure", "finishing", "items", "last_sent", "open_work", "pinging", "receive",
+                 "request", "response", "send", "sending_since", "stall", "watching")  # fmt: skip
 
     def __init__(self, response: StreamingResponse, request: Request, receive: Receive, send: Send) -> None:
         self.response = response
@@ -139,6 +153,7 @@ class _Delivery:
         self.send = send
         self.connection = connection_of(request.scope, send)
         self.items = aiter(response.content)
+        self.open_work = None if request.route is None else request.route.open_work
         self.watching = False
         self.finishing = False
         self.last_sent = monotonic()
@@ -204,6 +219,53 @@ class _Delivery:
         """Stop the stream, since the client has disconnected."""
         if not self.finishing:  # after the last chunk a disconnect only means that all is sent
             self.stop(ClientDisconnected())
+
+    def begin(self) -> None:
+        """Let a drain of the app find this stream."""
+        if self.open_work is not None:
+            self.open_work.add_stream(self)
+
+    def end(self) -> None:
+        """Note that the content has ended."""
+        if self.open_work is not None:
+            self.open_work.remove_stream(self)
+
+    async def finish(self) -> None:
+        """Raise the error that ended the stream early. After `complete`, send the end of the response instead."""
+        if isinstance(self.failure, _Completed):
+            try:
+                await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+            except OSError as error:
+                raise ClientDisconnected from error
+        elif self.failure is not None:
+            raise self.failure
+
+    # The methods of `OpenStream`.
+
+    @property
+    def path(self) -> str:
+        return _path(self.request)
+
+    @property
+    def endless(self) -> bool:
+        return self.response.endless
+
+    def complete(self) -> None:
+        """End the content, and complete the response."""
+        self.start(self._complete)
+
+    async def _complete(self) -> None:
+        # The content must not be cancelled within a chunk. An event for this would cost something for every chunk.
+        while self.sending_since is not None:  # noqa: ASYNC110
+            await anyio.sleep(_BETWEEN_CHUNKS)
+        if not self.finishing:
+            self.stop(_Completed())
+
+    def cut(self) -> None:
+        """End the content, and the connection."""
+        if self.connection is not None:
+            self.connection.abort()
+        self.stop(ClientDisconnected())
 
     def tick(self) -> float:
         """Send a ping or end a send that takes too long, if one is due. Returns the seconds until the next call."""
@@ -272,6 +334,7 @@ class _OnAsyncio(_Delivery):
         cancelling = request_task.cancelling()
         self.timer: asyncio.Handle = asyncio.get_running_loop().call_soon(self._start_tasks)
         self._watch_by_callback()
+        self.begin()
         try:
             try:
                 await self.pump()
@@ -290,9 +353,11 @@ class _OnAsyncio(_Delivery):
             self.timer.cancel()
             for task in self.tasks:
                 task.cancel()
-            await close(self.items)
-        if self.failure is not None:
-            raise self.failure
+            try:
+                await close(self.items)
+            finally:
+                self.end()
+        await self.finish()
 
     def _watch_by_callback(self) -> None:
         """Register a callback for the client's disconnect if the server has them. This needs no task and reads no body.
@@ -331,16 +396,19 @@ class _OnTrio(_Delivery):
 
     async def run(self) -> None:
         async with anyio.create_task_group() as self.group:
+            self.begin()
             self.group.start_soon(self._run_timer)
             try:
                 await self.pump()
             except Exception as error:  # the task group would wrap it
                 self.failure = self.failure or error
             finally:
-                await close(self.items)
+                try:
+                    await close(self.items)
+                finally:
+                    self.end()
             self.group.cancel_scope.cancel()
-        if self.failure is not None:
-            raise self.failure
+        await self.finish()
 
     def start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self.group.start_soon(work)

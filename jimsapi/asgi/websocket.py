@@ -9,8 +9,8 @@ import asyncio
 import binascii
 import re
 from base64 import urlsafe_b64decode
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from http import HTTPStatus
 from time import monotonic
 from typing import Any
@@ -77,10 +77,12 @@ class WebSocket(Connection):
         "_credentials",
         "_raw_send",
         "_receive",
+        "_working",
         "admit",
         "close_code",
         "close_reason",
         "max_message",
+        "on_idle",
         "send_timeout",
         "status",
         "subprotocol",
@@ -107,6 +109,9 @@ class WebSocket(Connection):
         self._credentials = [name for name in offered if _is_credential(name)]
         self.admit: Callable[[Any, Any], Awaitable[object]] | None = None
         """The function that admitted the caller; None on a public route."""
+        self._working = 0
+        self.on_idle: Callable[[], None] | None = None
+        """The app's callback for the end of all work; None while the app is not drained."""
 
     @property
     def accepted(self) -> bool:
@@ -144,6 +149,8 @@ class WebSocket(Connection):
         await self._send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": pairs})
         self.status = 101
         self.subprotocol = subprotocol
+        if self.route is not None and self.route.open_work is not None:
+            self.route.open_work.add_websocket(self)
 
     async def receive(self) -> str | bytes:
         """Return the next message: text as `str`, binary as `bytes`.
@@ -226,11 +233,29 @@ class WebSocket(Connection):
         """Return a context for work whose result the client waits for. Several tasks may be in it at once.
 
         If the server has no file descriptors left for new connections, it closes the WebSockets that have been silent
-        for the longest time, except those whose handler is in this context. On servers other than the command's the
-        context has no effect.
+        for the longest time, except those whose handler is in this context. Other servers than the command's do not.
+
+        A drain of the app closes WebSockets with 1012. It waits for those whose handler is in this context, up to the
+        drain time.
         """
         connection = websocket_of(self.scope)
-        return nullcontext() if connection is None else connection.working()
+        return self._work(nullcontext() if connection is None else connection.working())
+
+    @property
+    def is_working(self) -> bool:
+        """Whether a task is in the context of `working`."""
+        return self._working > 0
+
+    @contextmanager
+    def _work(self, at_server: AbstractContextManager[None]) -> Iterator[None]:
+        self._working += 1
+        try:
+            with at_server:
+                yield
+        finally:
+            self._working -= 1
+            if not self._working and self.on_idle is not None:
+                self.on_idle()
 
     # For the app.
 

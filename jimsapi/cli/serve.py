@@ -120,7 +120,8 @@ class ServerCallbacks:
     def on_started(self, api: Api) -> None:
         assert api.composition is not None  # the app sets it before this call
         drain_time = api.composition.settings.get(CoreOptions).drain_time
-        Drain(lambda: api.service, drain_time, self._writer.flush, lambda: self.status).install()
+        drain = Drain(lambda: None if api.service is None else api, drain_time, self._writer.flush, lambda: self.status)
+        drain.install()
         for line in start_lines(api.composition, self._address):
             logger.info(line)
         self._writer.flush()

@@ -1,4 +1,4 @@
-"""Graceful shutdown: after SIGTERM, SIGINT or SIGHUP the port stays open until the accepted runs have ended."""
+"""Graceful shutdown: after SIGTERM, SIGINT or SIGHUP the port stays open until the accepted work has ended."""
 
 import asyncio
 import faulthandler
@@ -39,15 +39,10 @@ def where(task: asyncio.Task[Any]) -> str:
 
 
 class Work(Protocol):
-    """The work that has to end before the server stops. It accepts no new work while it is `draining`."""
-
-    draining: bool
+    """The work that has to end before the server stops: an app. `work_text` says what is open."""
 
     @property
-    def open_runs(self) -> int: ...
-
-    @property
-    def waiting_runs(self) -> int: ...
+    def work_text(self) -> str: ...
 
     async def drain(self, seconds: float) -> None: ...
 
@@ -59,7 +54,7 @@ class Drain:
 
     uvicorn closes its port as soon as it receives SIGTERM. Probes would then not see the drain, and keep-alive clients
     would be disconnected. So this class replaces uvicorn's signal handlers when the app has started, and calls them
-    when the work has ended. A second signal interrupts runs that have not ended.
+    when the work has ended. A second signal interrupts work that has not ended.
 
     At the end of the drain time the process exits with `status()`, even if something hangs: a locked store, a pipeline
     that blocks the loop, or a call in a thread. The next start ends the runs that were open, and continues those that
@@ -129,7 +124,7 @@ class Drain:
         """Log the open runs, and where each task waits. Log no values, because they may be secrets or messages."""
         work = self._work()
         if work is not None:
-            logger.info("SIGUSR1: %d runs are open, %d of them wait", work.open_runs, work.waiting_runs)
+            logger.info("SIGUSR1: %s", work.work_text)
         tasks = asyncio.all_tasks()
         for task in islice(tasks, MAX_TASKS):
             logger.info("SIGUSR1: task %s", where(task))
@@ -141,7 +136,6 @@ class Drain:
         if work is None:
             self._call_server_handler(number)
         elif self._task is None:
-            work.draining = True
             self._task = self._loop.create_task(self._drain(number))
         else:
             work.interrupt()
