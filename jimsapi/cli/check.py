@@ -12,11 +12,12 @@ import click
 from jimsapi.api.app import Api, run_service
 from jimsapi.api.metrics import MetricsOptions, unusable_port
 from jimsapi.builtin.client_certificate import CertificateOptions
+from jimsapi.cli.framework import FrameworkApp
 from jimsapi.cli.listening import address_of, cannot_listen, refuse_shared_port
 from jimsapi.cli.options import ServerOptions
 from jimsapi.cli.serve import start_lines
 from jimsapi.cli.server_config import loaded_config, server_config
-from jimsapi.plugins.compose import Built, Composer, Composition, Configuration
+from jimsapi.plugins.compose import AppWithoutPipeline, Built, Composer, Composition, Configuration
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.lifespans import Lifespans
@@ -40,12 +41,17 @@ def check(configuration: Configuration, *, strict: bool, connect: bool) -> None:
     """
     warnings = _Warnings()
     logging.getLogger().addHandler(warnings)
+    server = configuration.settings.get(ServerOptions)
+    address = address_of(server, server.port)
     try:
         composition, opened = asyncio.run(_compose(configuration, connect=connect))
+    except AppWithoutPipeline as found:
+        for line in FrameworkApp(found).start_lines(address):
+            click.echo(line)
+        return _reject_warnings(warnings.count if strict else 0)
     finally:
         logging.getLogger().removeHandler(warnings)
-    server = composition.settings.get(ServerOptions)
-    for line in start_lines(composition, address_of(server, server.port)):
+    for line in start_lines(composition, address):
         click.echo(line)
     for entry, hooks in composition.plugins:
         click.echo(f"  {entry.name} ({entry.distribution} {entry.version}): {', '.join(hooks)}")
@@ -56,8 +62,12 @@ def check(configuration: Configuration, *, strict: bool, connect: bool) -> None:
         click.echo("who may enter: EVERYBODY; no auth provider is configured")
     for line in opened:
         click.echo(line)
-    if strict and warnings.count:
-        number = "1 warning" if warnings.count == 1 else f"{warnings.count} warnings"
+    _reject_warnings(warnings.count if strict else 0)
+
+
+def _reject_warnings(count: int) -> None:
+    if count:
+        number = "1 warning" if count == 1 else f"{count} warnings"
         raise StartError(f"{number}, and --strict allows none")
 
 

@@ -12,6 +12,7 @@ import click
 import orjson
 
 from jimsapi.api.app import VERSION, Api, run_service
+from jimsapi.asgi.app import App
 from jimsapi.builtin import builtin_plugins
 from jimsapi.cli.chat import chat_command
 from jimsapi.cli.check import check
@@ -19,7 +20,7 @@ from jimsapi.cli.explain import explain
 from jimsapi.cli.options import COMMAND_OPTIONS, all_options, with_options
 from jimsapi.cli.scaffold import plugin_commands
 from jimsapi.cli.serve import serve
-from jimsapi.plugins.compose import Composer, Configuration, resolve_settings
+from jimsapi.plugins.compose import AppWithoutPipeline, Composer, Configuration, resolve_settings
 from jimsapi.plugins.discovery import PluginOptions, discover, is_selected, plugin_options
 from jimsapi.plugins.errors import StartError, cause_text
 from jimsapi.plugins.manager import PluginManager
@@ -284,9 +285,17 @@ def list_plugins(options: PluginOptions) -> None:
 
 
 def openapi(configuration: Configuration) -> None:
-    """Print the OpenAPI document, including the routes of plugins."""
+    """Print the OpenAPI document, including the routes of plugins, or that of a `jimsapi.asgi.App`."""
     logging.getLogger("jimsapi").addHandler(logging.StreamHandler(sys.stderr))
-    composition = asyncio.run(Composer(configuration).build())
+    click.echo(orjson.dumps(_declared(configuration).openapi(), option=orjson.OPT_INDENT_2).decode())
+
+
+def _declared(configuration: Configuration) -> App:
+    """Return the app that a start would serve, with its routes."""
+    try:
+        composition = asyncio.run(Composer(configuration).build())
+    except AppWithoutPipeline as found:
+        return found.app
     api = Api(None, {})
     api.declare(composition, configuration.plugins, run_service(composition))
-    click.echo(orjson.dumps(api.openapi(), option=orjson.OPT_INDENT_2).decode())
+    return api

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import islice
 from typing import Any, NoReturn
 
@@ -16,16 +16,17 @@ import msgspec
 from jimsapi.api.app import VERSION, Api
 from jimsapi.api.metrics import MetricsOptions
 from jimsapi.builtin.client_certificate import CertificateOptions
+from jimsapi.cli.framework import FrameworkApp
 from jimsapi.cli.listening import address_of, bind, refuse_shared_port
 from jimsapi.cli.options import LogOptions, ServerOptions
 from jimsapi.cli.server_config import loaded_config, server_config
-from jimsapi.plugins.compose import Composition, Configuration
+from jimsapi.plugins.compose import AppWithoutPipeline, Composition, Configuration
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import StartError, cause_text
 from jimsapi.plugins.secrets import redact
 from jimsapi.runs.pipeline import pipeline_name
 from jimsapi.server.borrowed import ChangeReload
-from jimsapi.server.drain import Drain, where
+from jimsapi.server.drain import Drain, Work, where
 from jimsapi.server.logs import LogWriter, set_up_logs
 from jimsapi.server.memory import return_freed_memory
 from jimsapi.server.server import Server
@@ -92,13 +93,24 @@ class ServingProcess(msgspec.Struct, frozen=True):
         try:
             _silence_uvicorn()
             config = loaded_config(server_config(self.server, self.certificates, self.max_body, api))
-            server = Server(config, first=PROBES, on_cancelled=callbacks.on_cancelled, on_leaked=callbacks.on_leaked)
+            server = Server(
+                config,
+                first=PROBES,
+                on_cancelled=callbacks.on_cancelled,
+                on_leaked=callbacks.on_leaked,
+                instead=lambda: callbacks.framework_app(api.startup_error),
+            )
             server.run(sockets=sockets)
         except SystemExit as server_exit:
             # The server exits if the app cannot start. The cause is then in `startup_error`.
             if api.startup_error is None and server_exit.code != 0:
                 raise StartError(f"the server exited with status {server_exit.code}") from None
-        return callbacks.status if api.startup_error is None else _report_failed_start(api.startup_error)
+        startup_error = api.startup_error if callbacks.alone is None else callbacks.alone.app.startup_error
+        if startup_error is not None:
+            return _report_failed_start(startup_error)
+        if callbacks.alone is not None:
+            callbacks.on_stopped(0)
+        return callbacks.status
 
     def __call__(self, sockets: list[socket.socket] | None) -> None:
         """Serve in a reloader's child. If the start fails, write the error; the reloader waits for the next change."""
@@ -110,19 +122,39 @@ class ServingProcess(msgspec.Struct, frozen=True):
 
 
 class ServerCallbacks:
-    """The command's callbacks for events of the app and the server. `status` is the exit status."""
+    """The command's callbacks for events of the app and the server.
+
+    `status` is the exit status. `alone` is the `jimsapi.asgi.App` that is served without the chat API, or None.
+    """
 
     def __init__(self, address: str, writer: LogWriter) -> None:
         self.status = 0
+        self.alone: FrameworkApp | None = None
         self._address = address
         self._writer = writer
 
     def on_started(self, api: Api) -> None:
         assert api.composition is not None  # the app sets it before this call
         drain_time = api.composition.settings.get(CoreOptions).drain_time
-        drain = Drain(lambda: None if api.service is None else api, drain_time, self._writer.flush, lambda: self.status)
-        drain.install()
-        for line in start_lines(api.composition, self._address):
+        lines = start_lines(api.composition, self._address)
+        self._begin_serving(lambda: None if api.service is None else api, drain_time, lines)
+
+    def framework_app(self, error: BaseException | None) -> "FrameworkApp | None":
+        """Return the app to serve if the chat API could not start because `--app` names a `jimsapi.asgi.App`.
+
+        Raises `StartError` if an option is set that such an app does not have.
+        """
+        if isinstance(error, AppWithoutPipeline):
+            self.alone = FrameworkApp(error, self._on_framework_app_started)
+            self.alone.app.on_request.append(self._writer.on_request)
+        return self.alone
+
+    def _on_framework_app_started(self, served: FrameworkApp) -> None:
+        self._begin_serving(lambda: served, served.drain_time, served.start_lines(self._address))
+
+    def _begin_serving(self, work: Callable[[], Work | None], drain_time: float, lines: Iterable[str]) -> None:
+        Drain(work, drain_time, self._writer.flush, lambda: self.status).install()
+        for line in lines:
             logger.info(line)
         self._writer.flush()
         # The start is over. From now on uvicorn's errors are logged, such as those of a failing wrapper.

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jimsapi.api.app import Api
+from jimsapi.asgi.app import App
 from jimsapi.builtin.client_certificate import CertificateOptions
 from jimsapi.cli.options import ServerOptions
 from jimsapi.plugins.errors import StartError
@@ -33,7 +33,7 @@ def server_config(server: ServerOptions, certificates: CertificateOptions, max_b
             "ssl_cert_reqs": ssl.CERT_REQUIRED,
         }
     # uvicorn's type is a class, but any callable that creates a protocol works.
-    protocol_settings["http"] = partial(protocol, on_refusal=app.observe) if isinstance(app, Api) else protocol
+    protocol_settings["http"] = partial(protocol, on_refusal=app.observe) if isinstance(app, App) else protocol
     return Config(
         app,
         interface="asgi3",

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from jimsapi.asgi.app import App
 from jimsapi.plugins.core import CoreOptions, keys_of, missing_reporting_plugins, reject_options_of_missing_plugins
 from jimsapi.plugins.discovery import OWN_DISTRIBUTION, PluginEntry, PluginOptions
 from jimsapi.plugins.errors import PluginError, StartError
@@ -38,6 +39,19 @@ PROVIDER, STORE = "jimsapi_auth_provider", "jimsapi_thread_store"
 
 MAX_FACTORIES = 4
 """How often a loaded object is called or awaited to get an app. An async factory that returns a factory needs three."""
+
+
+class AppWithoutPipeline(StartError):
+    """The app is a `jimsapi.asgi.App`, which answers requests and no messages. The command serves it alone."""
+
+    def __init__(self, source: str, app: App, settings: Settings) -> None:
+        self.source = source
+        self.app = app
+        self.settings = settings
+        super().__init__(
+            f"{source} is a jimsapi.asgi.App, which has no pipeline that answers messages: pass a pipeline here, and "
+            "serve the App by itself, or mount both in one app"
+        )
 
 
 class Built(msgspec.Struct, frozen=True):
@@ -157,6 +171,7 @@ class Composer:
         """Call every hook that builds something. `app` is an app object, or None to load `--app`.
 
         Raises:
+            AppWithoutPipeline: the app is a `jimsapi.asgi.App`.
             StartError: a part cannot be built or is not configured. The message is for the operator.
         """
         for warning in self._settings.warnings:
@@ -223,6 +238,8 @@ class Composer:
             adapted = self._adapt(app)
             if adapted is not None:
                 return adapted
+            if isinstance(app, App):
+                raise AppWithoutPipeline(source, app, self._settings)
             try:
                 if inspect.isawaitable(app):
                     app = await app

@@ -4,8 +4,9 @@
 one that `setup.cfg` allows.
 """
 
-# `loaded` and `load()`, and after that `loaded_app`, `ws_protocol_class`, `http_protocol_class` and `ssl`. A shallow
-# copy can be changed without an effect on the original.
+# `loaded` and `load()`, and after that `loaded_app`, `lifespan_class`, `ws_protocol_class`, `http_protocol_class` and
+# `ssl`. `timeout_graceful_shutdown` is read at the shutdown. A shallow copy can be changed without an effect on the
+# original.
 from uvicorn import Config
 
 # `run` calls `startup`, `main_loop` and `shutdown`. `lifespan` with `startup`, `should_exit` and `state`; `servers`,

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from jimsapi.server.acceptor import Acceptor
 from jimsapi.server.borrowed import Config, UvicornServer
@@ -18,12 +18,23 @@ END_WITHIN = 0.5
 _STARTUP_FAILED = 3
 
 
+class OtherApp(Protocol):
+    """An app that is served in place of one that cannot start. `on_started` is called when it has started."""
+
+    @property
+    def config(self) -> Config: ...
+    def on_started(self) -> None: ...
+
+
 class Server(UvicornServer):
     """Serves the sockets that are passed to `run`.
 
     If many connections wait, those that request one of the paths `first` overtake others. The server calls
     `on_cancelled` if something cancels its own task; it ignores the cancellation. At the end it calls `on_leaked` with
     the tasks that do not end after they are cancelled.
+
+    If the app cannot start, the server calls `instead`. If that returns another app, the server starts it in place of
+    the first, in the same event loop.
     """
 
     def __init__(
@@ -33,18 +44,27 @@ class Server(UvicornServer):
         first: Sequence[str],
         on_cancelled: Callable[[], None],
         on_leaked: Callable[[Collection[asyncio.Task[Any]]], None],
+        instead: Callable[[], OtherApp | None] = lambda: None,
     ) -> None:
         super().__init__(config)
         self._on_cancelled = on_cancelled
         self._on_leaked = on_leaked
+        self._instead = instead
         self._first = tuple(first)
         self.acceptors: list[Acceptor] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the app, then accept connections. Raises `SystemExit` if the app cannot start."""
         await self.lifespan.startup()
+        other = self._instead() if self.lifespan.should_exit else None
+        if other is not None:
+            self.config = other.config
+            self.lifespan = other.config.lifespan_class(other.config)
+            await self.lifespan.startup()
         if self.lifespan.should_exit:
             sys.exit(_STARTUP_FAILED)
+        if other is not None:
+            other.on_started()
         batch_of(self.server_state, asyncio.get_running_loop()).starts.first = frozenset(
             self.config.root_path + path for path in self._first
         )
