@@ -1,0 +1,169 @@
+"""Every code block of the page on the framework works as it stands there."""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from jimsapi.asgi import App
+from jimsapi.asgi.testing import TestClient
+from tests.command import python_path
+from tests.docs.snippets import ROOT, blocks, modules
+
+pytestmark = pytest.mark.anyio
+
+PAGE = "docs/framework.md"
+MODULES = modules(PAGE)
+
+Load = Callable[[str], ModuleType]
+
+
+@pytest.fixture
+def load(site: Path) -> Load:
+    """Imports a module of the page, as a user would who has all of them in the current folder."""
+    for name, code in MODULES.items():
+        (site / name).write_text(code, encoding="utf-8")
+    return importlib.import_module
+
+
+def test_every_block_is_a_module_that_is_tested_here() -> None:
+    assert len(MODULES) == len(blocks(PAGE, "python"))
+    source = Path(__file__).read_text(encoding="utf-8")
+    for name in MODULES:
+        assert f'"{name.removesuffix(".py")}"' in source, name
+
+
+def test_every_link_within_the_page_leads_to_a_heading() -> None:
+    text = (ROOT / PAGE).read_text(encoding="utf-8")
+    headings = {
+        re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"^##+ (.*)$", text, re.MULTILINE)
+    }
+    assert set(re.findall(r"\]\(#([^)]*)\)", text)) <= headings
+
+
+def test_the_readme_leads_to_the_page() -> None:
+    assert f"({PAGE})" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["test_svc", "test_live"])
+def test_the_tests_of_the_page_pass(name: str, load: Load, site: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{name}.py"],
+        cwd=site,
+        env={**os.environ, "PYTHONPATH": python_path(site)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+async def test_the_first_route_answers_and_is_documented(load: Load) -> None:
+    async with TestClient(load("svc").app) as client:
+        assert (await client.get("/hello/ann")).text == '{"hello":"ann"}'
+        assert "Greet somebody." in (await client.get("/openapi.json")).text
+        assert (await client.get("/docs")).status_code == 200
+
+
+async def test_the_notes_are_written_found_read_and_removed(load: Load) -> None:
+    module = load("notes")
+    async with TestClient(module.app) as client:
+        created = await client.post("/notes", json={"text": "milk", "tags": ["shop"]})
+        await client.post("/notes", json={"text": "rest"})
+        note = created.json()
+        faulty = await client.post("/notes", json={"text": 1, "tags": "x"})
+        large = await client.post("/notes", json={"text": "x" * 100_000})
+        found = await client.get("/notes", params={"tag": "shop"})
+        limited = await client.get("/notes", params={"limit": 1})
+        wrong = await client.get("/notes", params={"limit": "many"})
+        read = await client.get(f"/notes/{note['note_id']}")
+        removed = await client.delete(f"/notes/{note['note_id']}")
+        gone = await client.get(f"/notes/{note['note_id']}")
+        no_uuid = await client.get("/notes/first")
+        for number in range(1000):
+            module.notes[number] = module.Note("full")
+        full = await client.post("/notes", json={"text": "one more"})
+    assert (created.status_code, note["text"], note["tags"]) == (201, "milk", ["shop"])
+    assert [fault["loc"] for fault in faulty.json()["detail"]] == [["body", "text"], ["body", "tags"]]
+    assert [found.json(), len(limited.json()), read.json()] == [[note], 1, note]
+    statuses = [answer.status_code for answer in (faulty, large, wrong, removed, gone, no_uuid, full)]
+    assert statuses == [422, 413, 422, 204, 404, 404, 507]
+    assert gone.json() == {"detail": "There is no such note"}
+
+
+async def test_the_streams_and_the_websocket_answer(load: Load) -> None:
+    async with TestClient(load("live").app) as client:
+        counted = (await client.get("/countdown")).text
+        async with client.stream("GET", "/ticks") as ticks:
+            assert await anext(ticks.aiter_lines()) == "data: 0"
+        async with client.websocket("/echo") as ws:
+            await ws.send_text("hi")
+            assert await ws.receive() == "you said hi"
+    assert counted.count("event: number\n") == 4
+    assert counted.endswith("data: 0\n\n")
+
+
+async def test_only_callers_whose_key_has_the_scope_are_admitted(load: Load) -> None:
+    async with TestClient(load("guarded").app) as client:
+
+        async def status(method: str, path: str, key: str | None) -> int:
+            headers = {} if key is None else {"authorization": f"Bearer {key}"}
+            return (await client.request(method, path, headers=headers)).status_code
+
+        keys = (None, "wrong", "key-of-ann", "key-of-bob")
+        assert [await status("GET", "/me", key) for key in keys] == [401, 401, 200, 200]
+        assert [await status("POST", "/orders", key) for key in keys] == [401, 401, 403, 202]
+        assert [await status("GET", "/about", key) for key in keys] == [200, 200, 200, 200]
+
+
+async def test_wrappers_cookies_cors_and_limits_do_what_the_page_says(load: Load) -> None:
+    page = {"origin": "https://shop.example"}
+    async with TestClient(load("extras").app, base_url="https://testserver") as client:
+        assert (await client.get("/sessions/current")).status_code == 401
+        signed_in = await client.post("/sessions", headers=page)
+        assert (await client.get("/sessions/current")).json() == {"session": "abc123"}
+        report = await client.post("/reports", content=b"x" * 2_000_000)
+        slow = await client.get("/slow")
+    assert signed_in.headers["server-timing"].startswith("app;dur=")
+    assert signed_in.headers["access-control-allow-origin"] == "https://shop.example"
+    for attribute in ("Secure", "HttpOnly", "SameSite=Lax", "Max-Age=3600"):
+        assert attribute in signed_in.headers["set-cookie"]
+    assert report.json() == {"size": 2_000_000}
+    assert slow.status_code == 504
+
+
+@pytest.mark.parametrize(("name", "path"), [("orders", "/orders/tea"), ("host", "/shop/orders/tea")])
+async def test_background_work_is_done_when_the_app_has_stopped_also_if_it_is_mounted(
+    name: str, path: str, load: Load
+) -> None:
+    async with TestClient(load(name).app) as client:
+        assert (await client.post(path)).json() == {"ordered": "tea"}
+    assert load("orders").confirmed == ["tea"]
+
+
+async def test_the_probe_shows_the_drain(load: Load) -> None:
+    app: App = load("ready").app
+    async with TestClient(app) as client:
+        before = await client.get("/readyz")
+        await app.drain(0)
+        after = await client.get("/readyz")
+    assert [before.status_code, after.status_code] == [200, 503]
+
+
+async def test_the_shop_gets_its_database_as_an_argument(load: Load) -> None:
+    module = load("shop")
+    database = module.Database("memory")
+    async with TestClient(module.create_app(database)) as client:
+        assert database.is_open
+        assert (await client.post("/orders/tea")).status_code == 400
+        answer = await client.post("/orders/tea", headers={"x-customer": "ann"})
+    assert (answer.status_code, answer.json()) == (201, ["ann orders tea"])
+    assert not database.is_open
