@@ -25,6 +25,7 @@ from .errors import ClientDisconnected, HTTPError
 from .extension import exchange_of
 from .open_work import OpenWork
 from .openapi import build_document
+from .problem import problem, wants_problem
 from .record import CLIENT_GONE, OTHER_METHOD, UNMATCHED, Observer, RequestRecord
 from .response import ErrorResponse, JSONResponse, Response
 from .route import METHODS, Match, Route
@@ -170,6 +171,8 @@ class App(Router):
                 response = route.reword(response)
 
         # Send.
+        if response.status >= 400 and isinstance(response, ErrorResponse) and wants_problem(request):
+            response = problem(response)
         headers = response.raw_headers.copy()
         if not probe:
             headers.append((b"x-request-id", id_bytes))

@@ -150,6 +150,9 @@ class JSONResponse(Response):
 class ErrorResponse(JSONResponse):
     """The response to an error: `{"detail": detail}`, with the fields of `more` added.
 
+    If the client asks for `application/problem+json` by `Accept`, the app sends the same as problem details (RFC 9457).
+    `more` may have their members, such as `type` and `title`.
+
     `content` is that body as a dictionary. Protocols with their own error format read it.
     """
 
