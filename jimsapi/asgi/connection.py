@@ -19,6 +19,7 @@ MAX_BODY = 1_048_576
 """The default limit for a body, in bytes."""
 
 _LINGERING_LENGTH = 65_536
+_HTTP_1 = ("1.0", "1.1")
 _FRAMING_HEADERS = frozenset((b"content-length", b"transfer-encoding", b"expect"))
 _WATCHED_HEADERS = {*_FRAMING_HEADERS, b"content-type", b"content-encoding", b"x-request-id"}
 
@@ -274,6 +275,21 @@ class Request(Connection):
     def unread(self) -> bool:
         """Whether the head announces a body that has not been read to its end."""
         return not self._complete and (b"transfer-encoding" in self.watched or bool(self._declared_length()))
+
+    @property
+    def receive(self) -> Receive:
+        """ASGI's `receive` of this request. The other methods use it to read the body."""
+        return self._receive
+
+    def ended(self) -> bool:
+        """Return whether the request has been read to its end, so that only a disconnect can follow.
+
+        HTTP/1.1 announces each body (RFC 9112, 6.3). Without an announcement the body is empty, and is set so: the
+        methods that read it do not call `receive` any more.
+        """
+        if not self._complete and not self._begun and not self.unread and self.scope.get("http_version") in _HTTP_1:
+            self._body, self._complete = b"", True
+        return self._complete
 
     @property
     def claimed(self) -> bool:

@@ -10,13 +10,16 @@ from urllib.parse import unquote
 from uuid import UUID
 
 from .connection import Request, local_path
+from .disconnect import cancelled_on_disconnect
 from .limits import limited
 from .route import Match, Model, Parameter, ResponseDoc, Reword, Route, RouteConflict
 from .types import Scope
 from .websocket import WebSocket
+from .worker_thread import in_worker_thread
 
-Handler = Callable[[Request], Awaitable[Any]]
-"""Returns a `Response`, or a value that `as_response` converts to one."""
+Handler = Callable[[Request], Any]
+"""Returns a `Response`, or a value that `as_response` converts to one. It is `async def`, or `def` with
+`worker_thread`."""
 AnyHandler = TypeVar("AnyHandler", bound=Handler)
 WebSocketHandler = Callable[[WebSocket], Awaitable[None]]
 AnyWebSocketHandler = TypeVar("AnyWebSocketHandler", bound=WebSocketHandler)
@@ -143,9 +146,11 @@ class Router:
 
     A handler is `async def handler(request)`. It returns a `Response`, or a value that becomes a JSON response: a
     `msgspec.Struct`, a dict or a list. The keys of a dict must be texts. Its docstring becomes the route's
-    description. A segment of a path may be a parameter: `{id}` (text), `{id:uuid}` (dashed or 32 hexadecimal digits),
-    `{n:int}` (64 bits), and as the last segment `{rest:path}` (the rest of the path with its slashes). If several
-    routes with the method match, literal segments take precedence, then UUIDs, integers, text and `path`.
+    description. With `worker_thread` it is a plain function.
+
+    A segment of a path may be a parameter: `{id}` (text), `{id:uuid}` (dashed or 32 hexadecimal digits), `{n:int}`
+    (64 bits), and as the last segment `{rest:path}` (the rest of the path with its slashes). If several routes with the
+    method match, literal segments take precedence, then UUIDs, integers, text and `path`.
     """
 
     def __init__(self) -> None:
@@ -175,6 +180,8 @@ class Router:
         reword: Reword | None = None,
         max_body: int | None = None,
         time_limit: float | None = None,
+        cancel_on_disconnect: bool = False,
+        worker_thread: bool = False,
     ) -> Callable[[AnyHandler], AnyHandler]:
         """Declare the decorated handler for `methods` of `path`.
 
@@ -186,6 +193,12 @@ class Router:
         - `max_body`: the limit for the body, in bytes, instead of the app's.
         - `time_limit`: seconds after which the handler is cancelled and the client gets 504. The time in which a
           streamed response is sent does not count.
+        - `cancel_on_disconnect`: if the client disconnects before the handler has returned, the handler is cancelled.
+          The jimsapi server reports a disconnect at once. On other servers the app begins to watch when the handler has
+          waited for 0.05 seconds, and only after the body has been read.
+        - `worker_thread`: the handler is a plain function, which runs in a thread of anyio's pool (40 at most), so it
+          may block. It reads the body by `anyio.from_thread.run(request.body)`. Since a thread cannot be stopped,
+          `time_limit` and `cancel_on_disconnect` are not possible.
         - `status`: the status of the successful response, if the handler does not return a `Response`.
 
         All other arguments are for the OpenAPI document:
@@ -202,12 +215,18 @@ class Router:
         """
 
         def declare(handler: AnyHandler) -> AnyHandler:
-            _check_handler(handler, path)
+            if worker_thread:
+                _check_threaded(handler, path, time_limit is not None or cancel_on_disconnect)
+                run = in_worker_thread(handler)
+            else:
+                _check_handler(handler, path)
+                run = handler
+            run = limited(run, max_body, time_limit)
             self.add(
                 Route(
                     path=path,
                     methods=tuple(method.upper() for method in methods),
-                    handler=limited(handler, max_body, time_limit),
+                    handler=cancelled_on_disconnect(run) if cancel_on_disconnect else run,
                     public=public,
                     probe=probe,
                     scope=scope,
@@ -490,7 +509,20 @@ def _other_form(segments: list[str]) -> list[str]:
 def _check_handler(handler: Any, path: str) -> None:
     """Raise `ValueError` for a plain function. Other callable objects may return an awaitable."""
     if isroutine(handler) and not iscoroutinefunction(handler):
-        raise ValueError(f"The handler {_full_name(handler)} of {path} must be `async def`.")
+        hint = "Declare the route with `worker_thread=True` to run a plain function in a thread."
+        raise ValueError(f"The handler {_full_name(handler)} of {path} must be `async def`. {hint}")
+
+
+def _check_threaded(handler: Any, path: str, stoppable: bool) -> None:
+    """Raise `ValueError` if a handler is not for a worker thread, or if something may have to stop it."""
+    subject = f"The handler {_full_name(handler)} of {path}"
+    if iscoroutinefunction(handler) or iscoroutinefunction(type(handler).__call__):
+        raise ValueError(f"{subject} is `async def`, so it cannot run in a thread. Remove `worker_thread`.")
+    if stoppable:
+        raise ValueError(
+            f"{subject} runs in a thread, which nothing can stop. Remove `time_limit` and `cancel_on_disconnect`, and "
+            "limit the calls within the handler."
+        )
 
 
 def _full_name(handler: Callable[..., Any]) -> str:

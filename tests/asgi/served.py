@@ -21,7 +21,7 @@ from jimsapi.asgi import (
     WebSocket,
 )
 
-state = {"started": 0, "open": 0, "closed": 0}
+state = {"started": 0, "open": 0, "closed": 0, "waiting": 0}
 
 
 @asynccontextmanager
@@ -62,6 +62,30 @@ async def echo_json(request: Request) -> Response:
 @app.get("/things/{name}", public=True)
 async def thing(request: Request) -> Response:
     return JSONResponse({"name": request.path_params["name"], "q": request.query.getlist("q"), "path": request.path})
+
+
+@app.route("/waiting", ("GET", "POST"), public=True, cancel_on_disconnect=True)
+async def waiting(request: Request) -> Response:
+    """Reads the body and waits until the client leaves, or reads it so many seconds later and answers its size."""
+    if delay := request.query.get("delay"):
+        await anyio.sleep(float(delay))
+        return JSONResponse({"size": len(await request.body())})
+    await request.body()
+    state["waiting"] += 1
+    try:
+        await anyio.sleep_forever()
+        raise AssertionError
+    finally:
+        state["waiting"] -= 1
+
+
+@app.get("/thread", public=True, worker_thread=True)
+def thread(request: Request) -> dict[str, int]:
+    return {"started": anyio.from_thread.run(started)}
+
+
+async def started() -> int:
+    return state["started"]
 
 
 @app.get("/breaks", public=True)

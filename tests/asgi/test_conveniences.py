@@ -208,6 +208,6 @@ def test_a_plain_function_is_refused_with_limits_too() -> None:
     app = App()
     with pytest.raises(ValueError, match="must be `async def`"):
 
-        @app.get("/things", time_limit=1)  # type: ignore[type-var]
+        @app.get("/things", time_limit=1)
         def things(request: Request) -> Response:
             return JSONResponse({})

@@ -111,6 +111,33 @@ def test_an_unexpected_error_is_a_500_and_the_connection_goes_on(server: Server)
         assert client.get("/healthz").status_code == 200
 
 
+# Handlers that are cancelled, and handlers in threads.
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_handler_whose_client_leaves_is_cancelled_if_its_route_says_so(server: Server, method: str) -> None:
+    body = b"hello" if method == "POST" else b""
+    with Wire(server.port) as wire:
+        wire.send(method, "/waiting", *([f"content-length: {len(body)}"] if body else []), body=body)
+        wait_for(lambda: state(server)["waiting"] == 1, "the handler did not begin")
+    wait_for(lambda: state(server)["waiting"] == 0, "the handler was not cancelled")
+    assert "Traceback" not in server.log.rpartition("on purpose")[2]
+
+
+def test_a_handler_that_is_watched_may_read_the_body_late_and_the_connection_goes_on(server: Server) -> None:
+    with server.client() as client:
+        for content in (b"", b"hello", b"x" * 500_000):
+            for delay in ("0", "0.2"):
+                answer = client.post("/waiting", params={"delay": delay}, content=content)
+                assert answer.json() == {"size": len(content)}
+        assert client.get("/waiting", params={"delay": "0.2"}).json() == {"size": 0}
+
+
+def test_a_plain_function_runs_in_a_thread(server: Server) -> None:
+    with server.client() as client:
+        assert client.get("/thread").json() == {"started": 1}
+
+
 # Refusals and bodies left unread.
 
 
