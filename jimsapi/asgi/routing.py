@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from dataclasses import replace
 from inspect import iscoroutinefunction, isroutine
 from operator import itemgetter
+from os import PathLike
 from typing import Any, TypeVar
 from urllib.parse import unquote
 from uuid import UUID
@@ -12,6 +13,7 @@ from uuid import UUID
 from .connection import Request, local_path
 from .disconnect import cancelled_on_disconnect
 from .limits import limited
+from .response import Response
 from .route import Match, Model, Parameter, ResponseDoc, Reword, Route, RouteConflict
 from .types import Scope
 from .websocket import WebSocket
@@ -330,6 +332,27 @@ class Router:
             return handler
 
         return declare
+
+    def static(self, path: str, folder: str | PathLike[str], *, index: str | None = None, **options: Any) -> None:
+        """Serve the files of `folder` for GET and HEAD below `path`:
+
+            app.static("/assets", "assets", public=True)
+
+        `index` is the name of the file that is served for a folder, such as `index.html`. Without it folders are not
+        found, and there are no listings. Files outside of `folder` are not found, also behind symbolic links, and so
+        are names that begin with a dot, except `.well-known`. The `options` are those of `route`.
+
+        Clients can ask whether a file has changed (RFC 9110, 13), and for a range of bytes (RFC 9110, 14). Threads
+        read the files. Raises `ValueError` if `folder` is not a folder, and as `route` does.
+        """
+        from .files import Folder  # only apps with static files need it
+
+        serve = Folder(folder, index)
+
+        @self.get(f"{path.rstrip('/')}/{{path:path}}", worker_thread=True, **options)
+        def static(request: Request) -> Response:
+            """Return a static file."""
+            return serve(request)
 
     def include(self, router: "Router", prefix: str = "") -> None:
         """Add all routes of `router`, with `prefix` before their paths.
