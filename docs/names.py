@@ -12,6 +12,7 @@ PAGE = Path(__file__).with_name("names.md")
 PUBLIC = (
     "jimsapi",
     "jimsapi.asgi",
+    "jimsapi.asgi.forms",
     "jimsapi.threads",
     "jimsapi.runs",
     "jimsapi.plugins",

@@ -49,24 +49,13 @@ class Headers:
         return f"Headers({[name.decode('latin-1') for name, _ in self.raw]})"
 
 
-class QueryParams:
-    """The decoded fields of a query string. Invalid UTF-8 becomes U+FFFD.
-
-    Raises `HTTPError` 400 for more than `MAX_QUERY_FIELDS` fields.
-    """
+class Fields:
+    """Text fields, of which several may have the same name."""
 
     __slots__ = ("_fields",)
 
-    def __init__(self, query_string: bytes) -> None:
-        try:
-            self._fields = parse_qsl(
-                query_string.decode("utf-8", "replace"),
-                keep_blank_values=True,
-                errors="replace",
-                max_num_fields=MAX_QUERY_FIELDS,
-            )
-        except ValueError:
-            raise HTTPError(400, f"A query string may hold at most {MAX_QUERY_FIELDS} fields") from None
+    def __init__(self, fields: list[tuple[str, str]]) -> None:
+        self._fields = fields
 
     def get(self, name: str) -> str | None:
         """Return the last field with this name, as FastAPI does, or None."""
@@ -89,4 +78,28 @@ class QueryParams:
         return len(self._fields)
 
     def __repr__(self) -> str:  # names only: values may be tokens
-        return f"QueryParams({[name for name, _ in self._fields]})"
+        return f"{type(self).__name__}({[name for name, _ in self._fields]})"
+
+
+class QueryParams(Fields):
+    """The decoded fields of a query string. Invalid UTF-8 becomes U+FFFD.
+
+    Raises `HTTPError` 400 for more than `MAX_QUERY_FIELDS` fields.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, query_string: bytes) -> None:
+        try:
+            self._fields = parse_fields(query_string, MAX_QUERY_FIELDS)
+        except ValueError:
+            raise HTTPError(400, f"A query string may hold at most {MAX_QUERY_FIELDS} fields") from None
+
+
+def parse_fields(encoded: bytes, max_fields: int) -> list[tuple[str, str]]:
+    """Return the fields of a query string or of a form that is encoded like one.
+
+    Raises `ValueError` for more than `max_fields`.
+    """
+    text = encoded.decode("utf-8", "replace")
+    return parse_qsl(text, keep_blank_values=True, errors="replace", max_num_fields=max_fields)

@@ -16,7 +16,7 @@ from msgspec import inspect as shapes
 
 from .body import Loc, fault, missing, nul
 from .errors import Fault, ValidationError
-from .fields import QueryParams
+from .fields import Fields, QueryParams
 
 Model = TypeVar("Model", bound=msgspec.Struct)
 
@@ -81,17 +81,25 @@ def convert_query(query: QueryParams, model: type[Model]) -> Model:
 
     Raises `ValidationError` (422) with every fault. The `loc` of each begins with "query".
     """
+    return convert_fields(query, model, "query")
+
+
+def convert_fields(given: Fields, model: type[Model], origin: str) -> Model:
+    """Convert text fields to `model`.
+
+    Raises `ValidationError` (422) with every fault. The `loc` of each begins with `origin`.
+    """
     walk = _Walk(from_text=True)
     values: dict[str, Any] = {}
     for field in _fields(model):
         name, kind = field.encode_name, _bare(field.type)
-        if name not in query:
+        if name not in given:
             if field.required:
-                walk.add(missing(("query", name)))
+                walk.add(missing((origin, name)))
             continue
-        raw: Any = query.getlist(name) if _is_list(kind) else query.get(name)
-        values[name] = walk.check(kind, raw, ("query", name))
-    return walk.result(values, model, "query")
+        raw: Any = given.getlist(name) if _is_list(kind) else given.get(name)
+        values[name] = walk.check(kind, raw, (origin, name))
+    return walk.result(values, model, origin)
 
 
 def _convert_slowly(value: Any, model: type[Model]) -> Model:
