@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from jimsapi import ThreadContext, create_api
+from jimsapi import ThreadContext, WebSocketDisconnected, create_api
 from jimsapi.asgi.testing import ClientWebSocket, HandshakeRefused, TestClient
 from jimsapi.plugins.errors import PluginError
 from tests.plugins.distributions import install
@@ -236,11 +236,13 @@ async def test_a_page_offers_credentials_of_any_scheme_as_a_subprotocol_which_is
         {"type": "auth", "authorization": "Signed"},
         {"type": "auth", "authorization": "Signed 1:2\nx-evil: 1"},
         {"type": "auth", "authorization": 7},
-        {"type": "auth", "authorization": "Signed 1:2", "token": "k"},
+        {"type": "auth", "authorization": "Bearer k", "token": "k"},
     ],
 )
 async def test_an_auth_frame_that_is_not_well_formed_is_refused(provider: Any, frame: dict[str, Any]) -> None:
     async with opened(None, api_key="k") as ws:
         await ws.send_json(frame)
-        with pytest.raises(Exception, match="1008"):
+        await ws.send_json({"type": "chat", "message": "hi"})
+        with pytest.raises(WebSocketDisconnected) as closed:
             await ws.receive_json()
+    assert closed.value.code == 1008
