@@ -33,6 +33,7 @@ KINDS = {
     "adapter": "Serves apps of another framework.",
     "loader": "Loads apps from references of its own format.",
     "wrapper": "Logs slow pipelines and slow writes to the store.",
+    "asgi-wrapper": "Adds a header to every answer.",
     "commands": "Adds a subcommand to jimsapi.",
 }
 """The kinds of plugins, and what the new plugin does."""

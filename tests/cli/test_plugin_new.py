@@ -29,6 +29,7 @@ NAMES = {
     "adapter": "jimsapi-script",
     "loader": "jimsapi-" + "l" * (LONGEST_NAME - len("jimsapi-")),
     "wrapper": "w" * LONGEST_NAME,
+    "asgi-wrapper": "acme.sniff",
     "commands": "jimsapi-mint",
 }
 """By kind. Names short and long, of others' making, and such that what is made of them is like a name of ours."""
@@ -165,6 +166,7 @@ def test_all_are_listed_with_the_name_that_their_distribution_has(written: Writt
     assert found == [
         ["acme-memory", "acme-memory"],
         ["acme-event-log", "Acme.Event_log"],
+        ["acme-sniff", "acme.sniff"],
         ["l" * 32, NAMES["loader"]],
         ["mint", "jimsapi-mint"],
         ["script", "jimsapi-script"],
