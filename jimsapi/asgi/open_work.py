@@ -8,6 +8,7 @@ from inspect import iscoroutine
 from typing import Any, Protocol
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from .tasks import spawn
 
@@ -165,6 +166,7 @@ class OpenWork:
         self._waits.add(scope)
         try:
             with scope:
+                await checkpoint()  # streams that have just begun are added in the next pass of the event loop
                 while self._streams or self._background or (self._closes_websockets and self._websockets):
                     self._change = self._change or anyio.Event()
                     await self._change.wait()

@@ -7,6 +7,7 @@ from .connection import Connection
 from .response import ErrorResponse, JSONResponse, Response
 
 PROBLEM = "application/problem+json"
+_NAMED = PROBLEM.encode()
 
 _REPLACED = (b"content-length", b"content-type")
 
@@ -16,9 +17,12 @@ def wants_problem(request: Connection) -> bool:
 
     `*/*` and the like are not enough, since other clients send them too.
     """
-    accept = ",".join(request.headers.getlist("accept")).lower()
-    if PROBLEM not in accept:
+    for name, value in request.scope["headers"]:  # most clients do not ask for it, and this is the cheapest search
+        if name == b"accept" and _NAMED in value.lower():
+            break
+    else:
         return False
+    accept = ",".join(request.headers.getlist("accept")).lower()
     qualities = dict(map(_media_range, accept.split(",")))
     quality = qualities.get(PROBLEM, 0.0)
     return quality > 0 and quality >= qualities.get("application/json", 0.0)

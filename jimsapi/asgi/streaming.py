@@ -20,6 +20,7 @@ from anyio.lowlevel import checkpoint
 from .connection import Connection, Request
 from .errors import ClientDisconnected
 from .extension import ServerConnection, ServerExchange, connection_of, exchange_of
+from .open_work import OpenWork
 from .response import Response, header
 from .stall import Stall
 from .types import Receive, Send
@@ -143,8 +144,8 @@ class _Completed(Exception):
 class _Delivery:
     """The part of sending that is the same on asyncio and trio. `failure` is the error that ended the stream early."""
 
-    __slots__ = ("connection", "failure", "finishing", "items", "last_sent", "open_work", "pinging", "receive",
-                 "request", "response", "send", "sending_since", "stall", "watching")  # fmt: skip
+    __slots__ = ("connection", "failure", "finishing", "items", "last_sent", "pinging", "receive", "request",
+                 "response", "send", "sending_since", "stall", "watching")  # fmt: skip
 
     def __init__(self, response: StreamingResponse, request: Request, receive: Receive, send: Send) -> None:
         self.response = response
@@ -153,7 +154,6 @@ class _Delivery:
         self.send = send
         self.connection = connection_of(request.scope, send)
         self.items = aiter(response.content)
-        self.open_work = None if request.route is None else request.route.open_work
         self.watching = False
         self.finishing = False
         self.last_sent = monotonic()
@@ -220,25 +220,19 @@ class _Delivery:
         if not self.finishing:  # after the last chunk a disconnect only means that all is sent
             self.stop(ClientDisconnected())
 
-    def begin(self) -> None:
-        """Let a drain of the app find this stream."""
-        if self.open_work is not None:
-            self.open_work.add_stream(self)
+    @property
+    def open_work(self) -> OpenWork | None:
+        """The open work of the app, through which a drain finds this stream."""
+        return None if self.request.route is None else self.request.route.open_work
 
-    def end(self) -> None:
-        """Note that the content has ended."""
-        if self.open_work is not None:
-            self.open_work.remove_stream(self)
-
-    async def finish(self) -> None:
+    async def finish_early(self, failure: Exception) -> None:
         """Raise the error that ended the stream early. After `complete`, send the end of the response instead."""
-        if isinstance(self.failure, _Completed):
-            try:
-                await self.send({"type": "http.response.body", "body": b"", "more_body": False})
-            except OSError as error:
-                raise ClientDisconnected from error
-        elif self.failure is not None:
-            raise self.failure
+        if not isinstance(failure, _Completed):
+            raise failure
+        try:
+            await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+        except OSError as error:
+            raise ClientDisconnected from error
 
     # The methods of `OpenStream`.
 
@@ -317,7 +311,8 @@ class _OnAsyncio(_Delivery):
     """Sends on asyncio without anyio, whose task groups and cancel scopes add half to the memory of an idle stream.
 
     To interrupt the content, it cancels the request's task and then uncancels it, as `asyncio.timeout` does. The timer
-    and the tasks begin in the next pass of the event loop, so a stream that is sent without a wait needs none.
+    and the tasks begin in the next pass of the event loop, and a drain finds the stream from then on. So a stream that
+    is sent without a wait needs none of them.
     """
 
     __slots__ = ("exchange", "interrupted", "request_task", "tasks", "timer", "unstarted")
@@ -334,7 +329,6 @@ class _OnAsyncio(_Delivery):
         cancelling = request_task.cancelling()
         self.timer: asyncio.Handle = asyncio.get_running_loop().call_soon(self._start_tasks)
         self._watch_by_callback()
-        self.begin()
         try:
             try:
                 await self.pump()
@@ -356,8 +350,10 @@ class _OnAsyncio(_Delivery):
             try:
                 await close(self.items)
             finally:
-                self.end()
-        await self.finish()
+                if self.unstarted is None and self.open_work is not None:
+                    self.open_work.remove_stream(self)
+        if self.failure is not None:
+            await self.finish_early(self.failure)
 
     def _watch_by_callback(self) -> None:
         """Register a callback for the client's disconnect if the server has them. This needs no task and reads no body.
@@ -383,6 +379,8 @@ class _OnAsyncio(_Delivery):
 
     def _start_tasks(self) -> None:
         unstarted, self.unstarted = self.unstarted, None
+        if self.open_work is not None:
+            self.open_work.add_stream(self)
         for work in unstarted or ():
             self.start(work)
         self._run_timer()
@@ -395,8 +393,10 @@ class _OnTrio(_Delivery):
     __slots__ = ("group",)
 
     async def run(self) -> None:
+        open_work = self.open_work
         async with anyio.create_task_group() as self.group:
-            self.begin()
+            if open_work is not None:
+                open_work.add_stream(self)
             self.group.start_soon(self._run_timer)
             try:
                 await self.pump()
@@ -406,9 +406,11 @@ class _OnTrio(_Delivery):
                 try:
                     await close(self.items)
                 finally:
-                    self.end()
+                    if open_work is not None:
+                        open_work.remove_stream(self)
             self.group.cancel_scope.cancel()
-        await self.finish()
+        if self.failure is not None:
+            await self.finish_early(self.failure)
 
     def start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self.group.start_soon(work)
