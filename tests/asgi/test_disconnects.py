@@ -206,13 +206,18 @@ async def test_a_callable_may_return_any_awaitable() -> None:
     assert exchange.body == b'{"later":true}'
 
 
+@pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_the_cancellation_is_over_when_the_request_is() -> None:
-    """A wrapper around the app that catches `ClientDisconnected` can still wait for something."""
+async def test_the_cancellation_is_over_when_the_request_is(fails: bool) -> None:
+    """So a wrapper around the app can still wait for something."""
     counts: list[int] = []
 
     async def handler(request: Request) -> Response:
-        await asyncio.sleep(60)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            if fails:
+                raise LookupError("in its cleanup")
         raise AssertionError
 
     app = app_with(handler)
@@ -223,13 +228,38 @@ async def test_the_cancellation_is_over_when_the_request_is() -> None:
             task = asyncio.current_task()
             assert task is not None
             counts.append(task.cancelling())
-            await asyncio.sleep(0)
 
         return wrapped
 
     app.wrap(wrapper)
     await Exchange(EMPTY, hangs_up=True).run(app, http_scope())
     assert counts == [0]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_report_of_the_server_that_comes_after_the_handler_cancels_nothing() -> None:
+    exchange = Exchange(EMPTY)
+    reports: list[Any] = []
+
+    class Connection:
+        receive = exchange.receive
+
+        def call_when_gone(self, callback: Any) -> None:
+            reports.append(callback)
+
+    async def handler(request: Request) -> Response:
+        await asyncio.sleep(0)
+        return Response("sent")
+
+    async def send(message: Message) -> None:
+        reports[0]()
+        await asyncio.sleep(0)
+        await exchange.send(message)
+
+    scope = http_scope(extensions={"jimsapi.connection": Connection()})
+    await app_with(handler)(scope, exchange.receive, send)
+    assert exchange.body == b"sent"
+    assert reports[1:] == [None]
 
 
 def test_the_handler_keeps_its_name() -> None:

@@ -36,6 +36,7 @@ def folder(tmp_path: Path) -> Path:
     (root / ".well-known" / "security.txt").write_text("Contact: x")
     (root / "inner.css").symlink_to("css/site.css")
     (root / "outer.txt").symlink_to("../secret.txt")
+    (root / "beside.txt").symlink_to("../public-too/secret.txt")
     (root / "outer").symlink_to("..")
     (root / "loop").symlink_to("loop")
     os.mkfifo(root / "pipe")
@@ -119,6 +120,7 @@ async def test_a_client_that_leaves_in_the_middle_closes_the_file(folder: Path) 
         "css/..%2f..%2fsecret.txt",
         "../public-too/secret.txt",
         "outer.txt",
+        "beside.txt",
         "outer/secret.txt",
         "loop",
         "pipe",
