@@ -8,6 +8,7 @@ has to call `receive`. It starts `WATCH_AFTER` seconds later, so that quick requ
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import wraps
+from inspect import iscoroutinefunction
 from types import coroutine
 from typing import Any
 
@@ -15,7 +16,7 @@ import anyio
 
 from .connection import Request
 from .errors import ClientDisconnected
-from .extension import ServerExchange, exchange_of
+from .extension import exchange_of
 
 Handler = Callable[[Request], Awaitable[Any]]
 
@@ -30,13 +31,15 @@ def cancelled_on_disconnect(handler: Handler) -> Handler:
     What the handler raises while it is cancelled takes precedence.
     """
 
+    begin: Callable[[Request], Any] = handler if iscoroutinefunction(handler) else _as_coroutine(handler)
+
     @wraps(handler)
     async def watched_handler(request: Request) -> Any:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
             return await _on_trio(handler, request)
-        work = _as_coroutine(handler(request))
+        work = begin(request)
         try:
             waiting = work.send(None)
         except StopIteration as done:
@@ -46,94 +49,99 @@ def cancelled_on_disconnect(handler: Handler) -> Handler:
     return watched_handler
 
 
-def _as_coroutine(awaitable: Awaitable[Any]) -> Coroutine[Any, Any, Any]:
-    """Return an awaitable as a coroutine; an object with `__call__` may return another kind."""
-    if isinstance(awaitable, Coroutine):
-        return awaitable
+def _as_coroutine(handler: Handler) -> Callable[[Request], Coroutine[Any, Any, Any]]:
+    """Return an object with `__call__`, which may return any awaitable, as a coroutine function."""
 
-    async def wait() -> Any:
-        return await awaitable
+    async def wait(request: Request) -> Any:
+        return await handler(request)
 
-    return wait()
+    return wait
 
 
 @coroutine
-def _continue(work: Coroutine[Any, Any, Any], waiting: Any) -> Generator[Any, Any, Any]:
-    """Await a coroutine that has begun. `waiting` is what it has yielded to the event loop."""
-    while True:
+def _on_asyncio(request: Request, work: Coroutine[Any, Any, Any], waiting: Any) -> Generator[Any, Any, Any]:
+    """Continue a handler that has yielded `waiting` to the event loop, and watch for the client's disconnect.
+
+    To interrupt the handler, its task is cancelled and then uncancelled, as `asyncio.timeout` does.
+    """
+    watch = _Watch(request)
+    try:
         try:
             yield waiting
-        except BaseException as error:  # such as a cancellation: it belongs to the coroutine
-            try:
-                waiting = work.throw(error)
-            except StopIteration as done:
-                return done.value
+        except BaseException as error:  # such as a cancellation: it belongs to the handler
+            response = yield from _throw(work, error)
+        else:
+            response = yield from work
+    except asyncio.CancelledError:
+        failure = watch.end()
+        if failure is None:
+            raise
+        raise failure from None
+    except BaseException:
+        watch.end()
+        raise
+    failure = watch.end()
+    if failure is not None:  # the handler has suppressed its cancellation
+        raise failure
+    return response
+
+
+@coroutine
+def _throw(work: Coroutine[Any, Any, Any], error: BaseException) -> Generator[Any, Any, Any]:
+    """Raise an error within a coroutine that waits, and return what the coroutine returns."""
+    while True:
+        try:
+            waiting = work.throw(error)
+        except StopIteration as done:
+            return done.value
+        try:
+            yield waiting
+        except BaseException as another:
+            error = another
         else:
             return (yield from work)
 
 
-async def _on_asyncio(request: Request, work: Coroutine[Any, Any, Any], waiting: Any) -> Any:
-    """Continue the handler. To interrupt it, its task is cancelled and then uncancelled, as `asyncio.timeout` does."""
-    task = asyncio.current_task()
-    assert task is not None
-    cancelling = task.cancelling()
-    watch = _Watch(request, task)
-    watch.start()
-    try:
-        response = await _continue(work, waiting)
-    except asyncio.CancelledError:
-        if watch.failure is None or task.uncancel() > cancelling:
-            raise
-        raise watch.failure from None
-    except BaseException:
-        if watch.failure is not None:
-            task.uncancel()
-        raise
-    finally:
-        watch.stop()
-    if watch.failure is not None:  # the handler has suppressed its cancellation
-        task.uncancel()
-        raise watch.failure
-    return response
-
-
 class _Watch:
-    """Watches for the client's disconnect while a handler runs. `failure` is the reason for which it was cancelled."""
+    """Watches for the client's disconnect while a handler of the current task runs."""
 
-    __slots__ = ("_exchange", "_request", "_task", "_timer", "_watcher", "failure")
+    __slots__ = ("_cancelling", "_exchange", "_failure", "_request", "_task", "_timer", "_watcher")
 
-    def __init__(self, request: Request, task: asyncio.Task[Any]) -> None:
-        self.failure: Exception | None = None
-        self._request = request
-        self._task: asyncio.Task[Any] | None = task
-        self._exchange: ServerExchange | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._watcher: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
+    def __init__(self, request: Request) -> None:
         """Begin the watch: by a callback, or by a timer that starts a task later.
 
         If a wrapper has replaced `receive`, a task has to call it, since only the wrapper may receive the disconnect.
         """
-        exchange = exchange_of(self._request.scope)
-        if exchange is not None and self._request.receive == exchange.receive:
-            self._exchange = exchange
+        task = asyncio.current_task()
+        assert task is not None
+        self._task: asyncio.Task[Any] | None = task
+        self._cancelling = task.cancelling()
+        self._failure: Exception | None = None
+        self._exchange = exchange = exchange_of(request.scope)
+        if exchange is not None and request.receive == exchange.receive:
             exchange.call_when_gone(self._interrupt)
         else:
+            self._exchange = None
+            self._request = request
+            self._watcher: asyncio.Task[None] | None = None
             self._wait()
 
-    def stop(self) -> None:
-        """End the watch."""
-        self._task = None
+    def end(self) -> Exception | None:
+        """End the watch. Returns the reason for which the handler was cancelled; None if something else has done so."""
+        task, self._task = self._task, None
+        assert task is not None
         if self._exchange is not None:
             self._exchange.call_when_gone(None)
-        if self._timer is not None:
+        else:
             self._timer.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
+            if self._watcher is not None:
+                self._watcher.cancel()
+        if self._failure is None or task.uncancel() > self._cancelling:
+            return None
+        return self._failure
 
     def _wait(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER, self._look)
+        self._timer: asyncio.TimerHandle = asyncio.get_running_loop().call_later(WATCH_AFTER, self._look)
 
     def _look(self) -> None:
         if self._request.ended():
@@ -150,8 +158,8 @@ class _Watch:
             self._interrupt()
 
     def _interrupt(self, reason: Exception | None = None) -> None:
-        if self._task is not None and self.failure is None:
-            self.failure = reason or ClientDisconnected()
+        if self._task is not None and self._failure is None:
+            self._failure = reason or ClientDisconnected()
             self._task.cancel()
 
 
