@@ -36,6 +36,12 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+async def take_a_while() -> None:
+    """Take many more passes of the event loop than a shutdown without a drain."""
+    for _ in range(500):
+        await checkpoint()
+
+
 class Shop:
     """An app whose routes start work that `go_on` lets end."""
 
@@ -85,6 +91,7 @@ class Shop:
         except anyio.get_cancelled_exc_class():
             self.log.append(f"{name} is cancelled")
             raise
+        await take_a_while()
         self.log.append(f"{name} arrives")
 
     async def ticks(self) -> AsyncIterator[ServerSentEvent]:
@@ -163,7 +170,7 @@ async def test_background_work_of_the_lifespan_ends_before_the_lifespan_closes_w
     log: list[str] = []
 
     async def work() -> None:
-        await checkpoint()
+        await take_a_while()
         log.append("worked")
 
     @asynccontextmanager
