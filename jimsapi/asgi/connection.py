@@ -151,7 +151,8 @@ class Connection:
         It begins at once, beside the handler. It does not depend on the client. If it raises, the error is logged with
         the route. A drain of the app waits for it, and cancels it at the end of the drain time (see `App.drain`).
 
-        Raises `RuntimeError` if the app's drain has ended, and outside of an app.
+        Raises `RuntimeError` if the app's drain has ended, outside of an app, and in a thread (there,
+        `anyio.from_thread.run_sync` calls it).
         """
         route = self.route
         if route is None or route.open_work is None:

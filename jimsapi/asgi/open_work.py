@@ -122,7 +122,8 @@ class OpenWork:
     def start(self, coroutine: Coroutine[Any, Any, object], starter: str) -> None:
         """Run a coroutine in the background.
 
-        Raises `RuntimeError` if the app's drain has ended, and `TypeError` for anything but a coroutine.
+        Raises `RuntimeError` if the app's drain has ended and in a thread without an event loop, and `TypeError` for
+        anything but a coroutine.
         """
         if not isinstance(coroutine, Coroutine):
             raise TypeError(f"Background work is a coroutine, such as send_mail(address), not {coroutine!r}.")
@@ -130,8 +131,12 @@ class OpenWork:
         if self._ended:
             coroutine.close()
             raise RuntimeError(f"Background work cannot start, since the app has shut down: {work}")
+        try:
+            spawn(partial(self._run, work), f"background {_name(coroutine)}")
+        except RuntimeError:
+            coroutine.close()
+            raise
         self._background.add(work)
-        spawn(partial(self._run, work), f"background {_name(coroutine)}")
 
     async def _run(self, work: Background) -> None:
         try:

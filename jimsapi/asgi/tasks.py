@@ -15,11 +15,16 @@ def spawn(work: Callable[[], Awaitable[None]], name: str) -> None:
 
     A task group must be left in the task that entered it. This task may be started in one task and awaited in another,
     as tests do whose fixtures have tasks of their own. `work` must not raise an `Exception`.
+
+    Raises `RuntimeError` in a thread without an event loop.
     """
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        trio = sys.modules["trio"]  # without a loop of asyncio, the caller runs on trio
+        trio = sys.modules.get("trio")
+        if trio is None or not trio.lowlevel.in_trio_run():
+            text = "This thread has no event loop: call anyio.from_thread.run_sync(request.start_background, work())."
+            raise RuntimeError(text) from None
         trio.lowlevel.spawn_system_task(work, name=name, context=copy_context())
     else:
         task = loop.create_task(_coroutine(work), name=name)

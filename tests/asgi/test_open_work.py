@@ -213,6 +213,20 @@ async def test_background_work_is_refused_after_the_drain_and_outside_of_an_app(
     assert shop.log == []
 
 
+async def test_a_thread_starts_background_work_by_way_of_the_event_loop() -> None:
+    shop = Shop()
+    shop.go_on.set()
+
+    def work_in_a_thread() -> None:
+        with pytest.raises(RuntimeError, match=r"anyio\.from_thread\.run_sync"):
+            shop.app.start_background(shop.deliver("coffee"))
+        anyio.from_thread.run_sync(shop.app.start_background, shop.deliver("tea"))
+
+    async with shop.app.lifespan():
+        await anyio.to_thread.run_sync(work_in_a_thread)
+    assert shop.log == ["tea leaves", "tea arrives"]
+
+
 async def test_a_drain_completes_an_endless_stream_between_two_events() -> None:
     shop = Shop()
     async with (
