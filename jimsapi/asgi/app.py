@@ -421,6 +421,8 @@ class App(Router):
                 self._entered -= 1
                 if not self._entered and not self.draining:  # the command has drained it already
                     await self.drain(self.drain_time)
+        if self.refusal is _DRAINING:  # a test may call the app without its lifespan
+            self.refusal = None
 
     def _warn_of_void_access_rules(self) -> None:
         void = [route.path for route in self.routes if route.scope or (route.public and not _is_open_anyway(route))]

@@ -127,16 +127,17 @@ class OpenWork:
         """
         if not isinstance(coroutine, Coroutine):
             raise TypeError(f"Background work is a coroutine, such as send_mail(address), not {coroutine!r}.")
-        work = Background(coroutine, starter)
+        try:
+            work = Background(coroutine, starter)  # its cancel scope needs an event loop
+        except RuntimeError:
+            coroutine.close()
+            text = "This thread has no event loop: call anyio.from_thread.run_sync(request.start_background, work())."
+            raise RuntimeError(text) from None
         if self._ended:
             coroutine.close()
             raise RuntimeError(f"Background work cannot start, since the app has shut down: {work}")
-        try:
-            spawn(partial(self._run, work), f"background {_name(coroutine)}")
-        except RuntimeError:
-            coroutine.close()
-            raise
         self._background.add(work)
+        spawn(partial(self._run, work), f"background {_name(coroutine)}")
 
     async def _run(self, work: Background) -> None:
         try:

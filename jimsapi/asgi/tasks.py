@@ -23,8 +23,7 @@ def spawn(work: Callable[[], Awaitable[None]], name: str) -> None:
     except RuntimeError:
         trio = sys.modules.get("trio")
         if trio is None or not trio.lowlevel.in_trio_run():
-            text = "This thread has no event loop: call anyio.from_thread.run_sync(request.start_background, work())."
-            raise RuntimeError(text) from None
+            raise RuntimeError("This thread has no event loop.") from None
         trio.lowlevel.spawn_system_task(work, name=name, context=copy_context())
     else:
         task = loop.create_task(_coroutine(work), name=name)
