@@ -167,3 +167,25 @@ async def test_the_shop_gets_its_database_as_an_argument(load: Load) -> None:
         answer = await client.post("/orders/tea", headers={"x-customer": "ann"})
     assert (answer.status_code, answer.json()) == (201, ["ann orders tea"])
     assert not database.is_open
+
+
+@pytest.mark.skipif(not hasattr(App, "static"), reason="this version of the framework has no static files and forms")
+async def test_threads_disconnects_problems_files_and_forms_do_what_the_page_says(load: Load, site: Path) -> None:
+    (site / "assets").mkdir()
+    (site / "assets" / "site.css").write_text("body {}", encoding="utf-8")
+    async with TestClient(load("files").app) as client:
+        digest = await client.get("/digest")
+        found = await client.post("/search", json={"text": "tea"})
+        style = await client.get("/assets/site.css")
+        form = {"data": {"title": "me"}, "files": {"photo": ("me.png", b"12345", "image/png")}}
+        photo = await client.post("/photos", **form)  # type: ignore[arg-type] # httpx's own
+        without = await client.post("/photos", data={"title": "me"})
+        problem = await client.post("/payments", headers={"accept": "application/problem+json"})
+    assert len(digest.json()["digest"]) == 64
+    assert found.json() == ["tea"]
+    assert (style.text, style.headers["content-type"].partition(";")[0]) == ("body {}", "text/css")
+    assert (photo.status_code, photo.json()) == (201, {"title": "me", "size": 5})
+    assert (site / "photo.bin").read_bytes() == b"12345"
+    assert without.status_code == 422
+    assert problem.headers["content-type"] == "application/problem+json"
+    assert problem.json()["type"] == "https://shop.example/no-credit"
