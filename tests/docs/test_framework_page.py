@@ -169,7 +169,6 @@ async def test_the_shop_gets_its_database_as_an_argument(load: Load) -> None:
     assert not database.is_open
 
 
-@pytest.mark.skipif(not hasattr(App, "static"), reason="this version of the framework has no static files and forms")
 async def test_threads_disconnects_problems_files_and_forms_do_what_the_page_says(load: Load, site: Path) -> None:
     (site / "assets").mkdir()
     (site / "assets" / "site.css").write_text("body {}", encoding="utf-8")
