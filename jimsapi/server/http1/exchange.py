@@ -206,10 +206,10 @@ class Exchange:
                 return {"type": "http.disconnect"}
             if self._chunks is not None or (self._ended and not self._end_received):
                 body = b"" if self._chunks is None else b"".join(self._chunks)
+                if not self._ended or self._size > HIGH_WATER:  # also after the end, to notice a disconnect
+                    self._connection.resume_reading()
                 self._chunks, self._size = None, 0
                 self._end_received = self._ended
-                if not self._ended:
-                    self._connection.resume_reading()
                 return {"type": "http.request", "body": body, "more_body": not self._ended}
             if not self._ended and not self._body_requested:
                 self._request_body()
