@@ -32,6 +32,7 @@ class FrameworkApp:
         self.app = found.app
         self._found = found
         self._on_started = on_started
+        self._drain_until = 0.0
         self._reject_options_of_the_chat()
         settings = found.settings
         self.drain_time = settings.get(CoreOptions).drain_time
@@ -70,10 +71,11 @@ class FrameworkApp:
     async def drain(self, seconds: float) -> None:
         """Drain the app. The requests that are still answered then have the rest of the time, with the port closed."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + seconds
+        self._drain_until = loop.time() + seconds
         await self.app.drain(seconds)
-        self.config.timeout_graceful_shutdown = max(HALF_SENT_WITHIN, round(until - loop.time()))
+        self.config.timeout_graceful_shutdown = max(HALF_SENT_WITHIN, round(self._drain_until - loop.time()))
 
     def interrupt(self) -> None:
         """Let a drain end now, as after a second signal."""
+        self._drain_until = 0.0  # the requests get no more time either
         self.app.interrupt()

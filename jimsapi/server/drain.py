@@ -139,6 +139,8 @@ class Drain:
             self._task = self._loop.create_task(self._drain(number))
         else:
             work.interrupt()
+            if self._task.done():  # the server waits for requests that it still answers
+                self._call_server_handler(number)
 
     async def _drain(self, number: int) -> None:
         work = self._work()

@@ -1,9 +1,11 @@
 """uvicorn's server, with a different way of accepting connections and of shutting down."""
 
 import asyncio
+import logging
 import socket
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
+from types import FrameType
 from typing import Any, Protocol
 
 from jimsapi.server.acceptor import Acceptor
@@ -16,6 +18,8 @@ from jimsapi.server.http1.connection import REQUEST_WITHIN
 END_WITHIN = 0.5
 """Seconds within which the app's remaining tasks have to end after they are cancelled."""
 _STARTUP_FAILED = 3
+
+logger = logging.getLogger("jimsapi")
 
 
 class OtherApp(Protocol):
@@ -89,6 +93,15 @@ class Server(UvicornServer):
                 assert task is not None  # this code runs in the cancelled task
                 task.uncancel()
                 self._on_cancelled()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop the server. Another signal cuts the requests that are still answered, and the app stops as usual."""
+        if not self.should_exit:
+            return super().handle_exit(sig, frame)
+        tasks = tuple(self.server_state.tasks)
+        logger.warning("another signal has come: %d requests that were still answered are cut", len(tasks))
+        for task in tasks:
+            task.cancel()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the port, end connections, stop the app, and cancel its remaining tasks."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -217,3 +218,40 @@ def test_a_request_during_the_drain_gets_503_with_close(served: ServedAlone, fol
         served.process.send_signal(signal.SIGTERM)
         eventually(lambda: client.get("/hello/ann").headers.get("connection") == "close")
     assert served.stop() == 0
+
+
+def test_a_second_signal_cuts_requests_and_the_lifespan_ends_as_usual(folder: Path) -> None:
+    (folder / "svc.py").write_text(SERVICE.replace("asyncio.sleep(2)", "asyncio.sleep(3600)"), encoding="utf-8")
+    with ServedAlone(folder, "--drain-time", "120") as served:
+        with socket.create_connection(("127.0.0.1", served.port)) as slow:
+            slow.sendall(b"GET /slow HTTP/1.1\r\nhost: test\r\n\r\n")
+            eventually((folder / "asked").exists)
+            assert served.process is not None
+            served.process.send_signal(signal.SIGTERM)
+            eventually(lambda: not accepts(served.port))  # the drain has ended, and the request goes on
+            assert served.stop() == 0
+            assert slow.recv(65536).startswith(b"HTTP/1.1 500 ")
+        assert "1 requests that were still answered are cut" in served.stderr
+        assert (folder / "closed").exists()
+
+
+def test_a_second_signal_gives_requests_no_more_time_than_other_work(folder: Path) -> None:
+    (folder / "svc.py").write_text(SERVICE.replace("asyncio.sleep(2)", "asyncio.sleep(3600)"), encoding="utf-8")
+    with ServedAlone(folder, "--drain-time", "120") as served, served.client() as client:
+        client.get("/stuck")
+        with socket.create_connection(("127.0.0.1", served.port)) as slow:
+            slow.sendall(b"GET /slow HTTP/1.1\r\nhost: test\r\n\r\n")
+            eventually((folder / "asked").exists)
+            assert served.process is not None
+            served.process.send_signal(signal.SIGTERM)
+            eventually(lambda: client.get("/hello/ann").status_code == 503)  # the drain waits for `stuck`
+            assert served.stop() == 0
+        assert (folder / "closed").exists()
+
+
+def accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
