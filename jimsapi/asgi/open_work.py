@@ -29,6 +29,7 @@ class OpenStream(Protocol):
     @property
     def endless(self) -> bool: ...
     def complete(self) -> None: ...
+    def hasten(self) -> None: ...
     def cut(self) -> None: ...
 
 
@@ -100,8 +101,8 @@ class OpenWork:
     def add_stream(self, stream: OpenStream) -> None:
         """Add a stream that begins."""
         self._streams.add(stream)
-        if self.draining and stream.endless:
-            stream.complete()
+        if self.draining:
+            _hasten(stream)
 
     def remove_stream(self, stream: OpenStream) -> None:
         """Remove a stream that has ended."""
@@ -154,11 +155,10 @@ class OpenWork:
     # For a drain.
 
     def begin(self) -> None:
-        """Complete the endless streams, also those that begin from now on."""
+        """Complete the endless streams, and hasten the others. This includes those that begin from now on."""
         self.draining = True
         for stream in tuple(self._streams):
-            if stream.endless:
-                stream.complete()
+            _hasten(stream)
 
     def close_websockets(self) -> None:
         """Close every WebSocket with 1012 (service restart) as soon as its handler does not work for the client."""
@@ -210,6 +210,13 @@ class OpenWork:
             websocket.on_idle = partial(self._close_when_idle, websocket)
         else:
             await _close(websocket)
+
+
+def _hasten(stream: OpenStream) -> None:
+    if stream.endless:
+        stream.complete()
+    else:
+        stream.hasten()
 
 
 async def _close(websocket: OpenWebSocket) -> None:

@@ -29,6 +29,8 @@ logger = logging.getLogger("jimsapi.asgi")
 
 SEND_TIMEOUT = 30.0
 """The default for how many seconds a client may read nothing while data waits to be sent."""
+DRAIN_SEND_TIMEOUT = 2.0
+"""The same during a drain, so that a client that reads nothing does not hold up the shutdown."""
 CHECKS_PER_TIMEOUT = 4
 """How many times within its timeout a waiting send is checked for whether the client reads."""
 
@@ -53,7 +55,7 @@ class StreamingResponse(Response):
 
     A client that reads nothing for `send_timeout` seconds while a chunk waits is disconnected, which is logged at INFO.
     If the server does not show whether the client reads, this is the limit for sending one chunk. The attribute may be
-    set.
+    set. During a drain it is at most `DRAIN_SEND_TIMEOUT`.
     """
 
     __slots__ = ("content", "endless", "send_timeout")
@@ -255,6 +257,10 @@ class _Delivery:
         if not self.finishing:
             self.stop(_Completed())
 
+    def hasten(self) -> None:
+        """Disconnect the client sooner if it reads nothing."""
+        self.response.send_timeout = min(self.response.send_timeout, DRAIN_SEND_TIMEOUT)
+
     def cut(self) -> None:
         """End the content, and the connection."""
         if self.connection is not None:
@@ -372,6 +378,12 @@ class _OnAsyncio(_Delivery):
             return
         running = [task for task in self.tasks if not task.done()]
         self.tasks = (*running, asyncio.create_task(work()))
+
+    def hasten(self) -> None:
+        super().hasten()
+        if self.unstarted is None and not self.timer.cancelled():
+            self.timer.cancel()
+            self._run_timer()
 
     def interrupt(self) -> None:
         self.interrupted = True

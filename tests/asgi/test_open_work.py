@@ -413,3 +413,25 @@ async def test_without_admit_rules_of_access_are_said_to_be_void(
     app.docs()
     async with TestClient(app):
         assert caplog.messages == []
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_client_that_reads_nothing_does_not_hold_up_a_drain(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jimsapi.asgi.streaming.DRAIN_SEND_TIMEOUT", 0.01)
+    caplog.set_level(logging.INFO)
+    app = App()
+
+    @app.get("/")
+    async def pages(request: Request) -> Response:
+        async def content() -> AsyncIterator[bytes]:
+            yield b"one"
+
+        return StreamingResponse(content())
+
+    async with TestClient(app) as client, client.stream("GET", "/") as answer:
+        await app.drain(FOREVER)
+        with pytest.raises(RuntimeError, match="before its response was complete"):
+            await answer.aread()
+    assert "it read nothing for 0.01 seconds" in caplog.text
