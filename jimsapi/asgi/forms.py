@@ -7,12 +7,13 @@ does not start.
 import os
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from io import BufferedReader, RawIOBase
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar, TypeVarTuple
 
-from anyio import CancelScope, to_thread
+from anyio import CancelScope, CapacityLimiter, to_thread
+from anyio.lowlevel import RunVar
 
 from .connection import Request
 from .errors import HTTPError
@@ -32,8 +33,28 @@ MAX_PARTS = 1000
 MAX_TEXT = 1_048_576
 """The default for how long the names and values of all text fields of a form may be together, in bytes."""
 
+_MAX_PARAMETERS = 100
+"""How many parameters a part's content-disposition may have. The package takes milliseconds to parse thousands."""
 _PIECE = 262_144
 """Bytes of files that are written or read at once."""
+_THREADS = 40
+"""How many threads may write and read files of forms at once."""
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
+_limiter: RunVar[CapacityLimiter] = RunVar("jimsapi.asgi.forms")
+
+
+async def _in_thread(function: Callable[[*Arguments], T], *arguments: *Arguments) -> T:
+    """Call a function that blocks, in a thread.
+
+    The threads are not those of handlers with `worker_thread`. Such handlers may wait for this call, and would wait
+    forever if they had all the threads.
+    """
+    limiter = _limiter.get(None)
+    if limiter is None:
+        limiter = CapacityLimiter(_THREADS)
+        _limiter.set(limiter)
+    return await to_thread.run_sync(function, *arguments, limiter=limiter)
 
 
 class Form(Fields):
@@ -84,17 +105,17 @@ class Upload:
 
     async def read(self) -> bytes:
         """Return the whole content."""
-        return await to_thread.run_sync(self._read, 0, self.size)
+        return await _in_thread(self._read, 0, self.size)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the content in chunks."""
         pieces = self._pieces()
-        while piece := await to_thread.run_sync(next, pieces, b""):
+        while piece := await _in_thread(next, pieces, b""):
             yield piece
 
     async def save(self, path: str | os.PathLike[str]) -> None:
         """Write the content to a new file. Raises `FileExistsError` if `path` exists."""
-        await to_thread.run_sync(self._save, path)
+        await _in_thread(self._save, path)
 
     def open(self) -> BinaryIO:
         """Return the content as a file for libraries that read one. Its methods block, so use it in a thread."""
@@ -169,7 +190,7 @@ class _Storage:
     async def write(self, least: int = 1) -> None:
         """Write what was added, if it has at least so many bytes."""
         if self._unwritten_length >= least:
-            await to_thread.run_sync(self._write)
+            await _in_thread(self._write)
 
     def _write(self) -> None:
         with self._lock:
@@ -204,7 +225,7 @@ class _Storage:
         """Remove the content."""
         if self.length:
             with CancelScope(shield=True):
-                await to_thread.run_sync(self._close)
+                await _in_thread(self._close)
 
     def _close(self) -> None:
         with self._lock:
@@ -325,7 +346,10 @@ class _Parts:
         self._header_name = self._header_value = b""
 
     def end_headers(self) -> None:
-        kind, parameters = parse_options_header(self._headers.get(b"content-disposition"))
+        disposition = self._headers.get(b"content-disposition", b"")
+        if disposition.count(b";") > _MAX_PARAMETERS:
+            raise HTTPError(400, f"A part of the form has more than {_MAX_PARAMETERS} parameters")
+        kind, parameters = parse_options_header(disposition)
         if kind != b"form-data" or b"name" not in parameters:
             raise HTTPError(400, "A part of the form has no name")
         self._name = parameters[b"name"].decode("utf-8", "replace")

@@ -289,3 +289,30 @@ def test_without_the_extra_the_import_says_what_to_install() -> None:
     assert (
         "ImportError: jimsapi.asgi.forms needs the package python-multipart: pip install 'jimsapi[forms]'" in run.stderr
     )
+
+
+async def test_handlers_in_threads_read_forms_even_if_they_have_all_the_threads() -> None:
+    app = App()
+
+    @app.post("/form", public=True, worker_thread=True)
+    def receive(request: Request) -> dict[str, int]:
+        async def read() -> int:
+            async with read_form(request) as form:
+                return len(await form.files("file")[0].read())
+
+        return {"size": anyio.from_thread.run(read)}
+
+    limiter = anyio.to_thread.current_default_thread_limiter()
+    before, limiter.total_tokens = limiter.total_tokens, 1
+    try:
+        with anyio.fail_after(10):
+            assert (await post(app, files={"file": b"content"})).json() == {"size": 7}
+    finally:
+        limiter.total_tokens = before
+
+
+async def test_a_part_with_thousands_of_parameters_is_refused() -> None:
+    sent = multipart(part(b'form-data; name="a"; filename="' + b";" * 90 + b'"', b"x"))
+    assert (await post(app_with(lambda form: [form.files("a")[0].size]), **sent)).json() == [1]
+    answer = await post(app_with(fields_of), **multipart(part(b'form-data; name="a"' + b";" * 3000)))
+    assert (answer.status_code, answer.json()["detail"]) == (400, "A part of the form has more than 100 parameters")
