@@ -26,9 +26,10 @@ class TestClient(httpx.AsyncClient):
         async with TestClient(app) as client:
             answer = await client.get("/things/1")
 
-    `root_path` is the prefix under which the app is mounted. Other arguments are httpx's. An exception of the app is
-    raised by the call, unless `raise_app_exceptions=False`. Entering the client raises `RuntimeError` if the app's
-    start fails, and leaving it if the app's shutdown fails.
+    `root_path` is the prefix under which the app is mounted. Other arguments are httpx's. An exception that the app
+    does not answer itself, such as one of a wrapper or of a stream, is raised by the call, unless
+    `raise_app_exceptions=False`. Entering the client raises `RuntimeError` if the app's start fails, and leaving it if
+    the app's shutdown fails.
 
     `get`, `post` and the like return a response whole. `stream` returns the parts as the app sends them, also of an
     endless response; leaving the context disconnects the client:

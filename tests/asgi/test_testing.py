@@ -10,7 +10,7 @@ import pytest
 
 from jimsapi.asgi import App, Request, Response, StreamingResponse, WebSocket, WebSocketDisconnected, testing
 from jimsapi.asgi.testing import HandshakeRefused, TestClient
-from jimsapi.asgi.types import Receive, Scope, Send
+from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
 
 pytestmark = pytest.mark.anyio
 
@@ -421,3 +421,28 @@ async def test_the_state_of_the_lifespan_is_in_each_request() -> None:
 
     async with TestClient(app) as client:
         assert (await client.get("/")).content == b"hello"
+
+
+async def test_an_error_of_a_handler_is_its_500_and_an_error_of_a_wrapper_is_raised() -> None:
+    app = App()
+
+    @app.get("/")
+    async def broken(request: Request) -> Response:
+        raise LookupError("of the handler")
+
+    async with TestClient(app) as client:
+        assert (await client.get("/")).status_code == 500
+
+    def wrapper(inner: ASGIApp) -> ASGIApp:
+        async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+            raise LookupError("of the wrapper")
+
+        return wrapped
+
+    other = App()
+    other.wrap(wrapper)
+    async with TestClient(other) as client:
+        with pytest.raises(LookupError, match="of the wrapper"):
+            await client.get("/")
+    async with TestClient(other, raise_app_exceptions=False) as client:
+        assert (await client.get("/")).status_code == 500
