@@ -66,9 +66,9 @@ async def thing(request: Request) -> Response:
 
 @app.route("/waiting", ("GET", "POST"), public=True, cancel_on_disconnect=True)
 async def waiting(request: Request) -> Response:
-    """Reads the body and waits until the client leaves, or reads it so many seconds later and answers its size."""
-    if delay := request.query.get("delay"):
-        await anyio.sleep(float(delay))
+    """Reads the body, so many seconds later, and waits until the client leaves or answers the size."""
+    await anyio.sleep(float(request.query.get("delay") or 0))
+    if "answers" in request.query:
         return JSONResponse({"size": len(await request.body())})
     await request.body()
     state["waiting"] += 1

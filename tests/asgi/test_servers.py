@@ -114,13 +114,13 @@ def test_an_unexpected_error_is_a_500_and_the_connection_goes_on(server: Server)
 # Handlers that are cancelled, and handlers in threads.
 
 
-@pytest.mark.parametrize(("method", "size"), [("GET", 0), ("POST", 5), ("POST", 500_000)])
+@pytest.mark.parametrize(("method", "size"), [("GET", 0), ("POST", 5), ("POST", 65_537)])
 def test_a_handler_whose_client_leaves_is_cancelled_if_its_route_says_so(
     server: Server, method: str, size: int
 ) -> None:
-    body = b"x" * size
+    body = b"x" * size  # servers pause the reading of a connection when 65,536 bytes are unread
     with Wire(server.port) as wire:
-        wire.send(method, "/waiting", *([f"content-length: {len(body)}"] if body else []), body=body)
+        wire.send(method, "/waiting?delay=0.1", *([f"content-length: {len(body)}"] if body else []), body=body)
         wait_for(lambda: state(server)["waiting"] == 1, "the handler did not begin")
     wait_for(lambda: state(server)["waiting"] == 0, "the handler was not cancelled")
     assert "Traceback" not in server.log.rpartition("on purpose")[2]
@@ -130,9 +130,9 @@ def test_a_handler_that_is_watched_may_read_the_body_late_and_the_connection_goe
     with server.client() as client:
         for content in (b"", b"hello", b"x" * 500_000):
             for delay in ("0", "0.2"):
-                answer = client.post("/waiting", params={"delay": delay}, content=content)
+                answer = client.post("/waiting", params={"delay": delay, "answers": ""}, content=content)
                 assert answer.json() == {"size": len(content)}
-        assert client.get("/waiting", params={"delay": "0.2"}).json() == {"size": 0}
+        assert client.get("/waiting", params={"delay": "0.2", "answers": ""}).json() == {"size": 0}
 
 
 def test_a_plain_function_runs_in_a_thread(server: Server) -> None:
