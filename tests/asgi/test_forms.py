@@ -304,9 +304,17 @@ async def test_handlers_in_threads_read_forms_even_if_they_have_all_the_threads(
 
     limiter = anyio.to_thread.current_default_thread_limiter()
     before, limiter.total_tokens = limiter.total_tokens, 1
+
+    async def end_the_deadlock() -> None:
+        await anyio.sleep(10)
+        limiter.total_tokens = before
+
     try:
-        with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(end_the_deadlock)
             assert (await post(app, files={"file": b"content"})).json() == {"size": 7}
+            tasks.cancel_scope.cancel()
+        assert limiter.total_tokens == 1
     finally:
         limiter.total_tokens = before
 
