@@ -306,7 +306,7 @@ class App(Router):
             return _upgrade_required(request)
         if match is not None and match.slash_differs:
             return Response(status=307, headers={"location": _redirect_location(scope)}, content_type=None)
-        return ErrorResponse("Not Found", 404)
+        return _NOT_FOUND
 
     def _answer_to(self, error: Exception, request: Connection) -> Response:
         """Return the response to an error.
@@ -510,6 +510,7 @@ class App(Router):
             await send({"type": "lifespan.shutdown.complete"})
 
 
+_NOT_FOUND = ErrorResponse("Not Found", 404)  # one for all requests, since making it takes longer than to match
 _DRAINING = ErrorResponse("The server is shutting down; try again", 503, {"retry-after": "1", "connection": "close"})
 
 
