@@ -202,8 +202,8 @@ def jimsapi_thread_resolver(settings: Settings) -> ThreadResolver | None:
     message, jimsapi calls the resolvers until one returns selectors (`ById`, `Latest`, `ByExternalId`, `New`). Return
     None from `resolve` to leave the message to the next resolver; the last one is jimsapi's own.
 
-    `resolve(inbound, context)` also gets a `ResolverContext`: the caller's identity, the request headers that the
-    attribute `headers` of the resolver names, and the contact's last thread.
+    `resolve(inbound, context)`, where `context` has no default, also gets a `ResolverContext`: the caller's identity,
+    the request headers that the attribute `headers` of the resolver names, and the contact's last thread.
 
     The store tries the selectors in order, in one transaction, and uses the first that matches. If none matches, the
     caller gets 404; jimsapi calls no further resolver. If `resolve` raises, the caller gets 500.

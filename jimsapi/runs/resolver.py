@@ -16,8 +16,8 @@ class ThreadResolver(Protocol):
     """Selects the thread of an inbound message.
 
     `async resolve(inbound)` returns selectors, or None to leave the message to the next resolver. It may have a second
-    parameter, `async resolve(inbound, context)`: jimsapi then passes a `ResolverContext`. A resolver may have an
-    attribute `headers` with the names of the request headers that it reads from that context.
+    positional parameter without a default, `async resolve(inbound, context)`: jimsapi then passes a `ResolverContext`.
+    A resolver may have an attribute `headers` with the names of the request headers that it reads from that context.
     """
 
     name: str

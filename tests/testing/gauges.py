@@ -73,6 +73,14 @@ class InTheSharedRegistry(Sound):
         Gauge("acme_gauge_shared", "In the registry of the process.")
 
 
+RUNS_OF_THE_PROCESS = Gauge("acme_gauge_of_process", "In the registry of the process, since the import.")
+
+
+class OfTheModule(Sound):
+    def register(self, registry: CollectorRegistry) -> None:
+        registry.register(RUNS_OF_THE_PROCESS)
+
+
 class OnlyInTheMainThread(Sound):
     def collect(self) -> Iterable[Metric]:
         assert threading.current_thread() is threading.main_thread()
