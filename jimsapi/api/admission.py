@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from jimsapi.asgi.connection import Connection, Request
 from jimsapi.asgi.errors import HTTPError
+from jimsapi.asgi.response import JSONResponse
 from jimsapi.asgi.route import Route
 from jimsapi.plugins.compose import Built
 from jimsapi.plugins.errors import PluginError
@@ -33,6 +34,9 @@ RETRY_AFTER = "5"
 
 _NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9._-]")
 """Characters that the name of a component of an OpenAPI document cannot have (OpenAPI 3.1, section 4.8.7)."""
+
+_REQUIRED_OF_SCHEMES = {"http": ("scheme",), "apiKey": ("name", "in")}
+"""The fields that the page `/docs` reads, by the type of a Security Scheme Object."""
 
 LOG_EVERY = 10.0
 """Seconds between two log lines about one provider. During an outage every request would log one."""
@@ -163,11 +167,23 @@ def security_schemes(providers: Sequence[Built]) -> dict[str, Mapping[str, Any]]
         if scheme is None and isinstance(challenge, str) and challenge.strip():
             scheme = {"type": "http", "scheme": challenge.split()[0]}
         if scheme is not None:
-            if not isinstance(scheme, Mapping) or not isinstance(scheme.get("type"), str):
+            if not _is_security_scheme(scheme):
                 fault = "has a security_scheme that is not a Security Scheme Object of OpenAPI"
                 raise PluginError(f"{built.entry}: what {built.hook} built {fault}; {built.entry.remedy}")
             schemes[_NOT_IN_A_NAME.sub("_", built.name)] = dict(scheme)
     return schemes
+
+
+def _is_security_scheme(scheme: object) -> bool:
+    """Whether `scheme` is JSON, and has the fields without which its type cannot be shown (OpenAPI 3.1, 4.8.27.1)."""
+    if not isinstance(scheme, Mapping) or not isinstance(scheme.get("type"), str):
+        return False
+    required = _REQUIRED_OF_SCHEMES.get(scheme["type"], ())
+    try:
+        JSONResponse(dict(scheme))
+    except TypeError:
+        return False
+    return all(isinstance(scheme.get(name), str) for name in required)
 
 
 class _Provider:

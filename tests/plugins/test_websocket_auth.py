@@ -205,11 +205,22 @@ async def test_the_document_shows_how_the_callers_of_each_provider_send_credenti
     assert "security" not in document["paths"]["/healthz"]["get"]
 
 
-async def test_a_security_scheme_that_openapi_does_not_have_stops_the_start(site: Path) -> None:
-    install(site, "acme-signed", SIGNED.replace('challenge = "Signed"', 'security_scheme = "Signed"') + HOOK)
-    with pytest.raises(PluginError, match="has a security_scheme that is not a Security Scheme Object"):
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        '"Signed"',
+        '{"type": "http"}',
+        '{"type": "apiKey", "in": "header"}',
+        '{"type": "apiKey", "in": "header", "name": Secret("sesame-sesame")}',
+        '{"type": "mutualTLS", "description": Secret("sesame-sesame")}',
+    ],
+)
+async def test_a_security_scheme_that_openapi_does_not_have_stops_the_start(site: Path, scheme: str) -> None:
+    install(site, "acme-signed", SIGNED.replace('challenge = "Signed"', f"security_scheme = {scheme}") + HOOK)
+    with pytest.raises(PluginError, match="has a security_scheme that is not a Security Scheme Object") as refused:
         async with create_api(echo, store="memory:").lifespan():
             pass
+    assert "sesame-sesame" not in str(refused.value)
 
 
 # Schemes other than Bearer, from a page, which cannot send the header.
