@@ -34,6 +34,7 @@ from jimsapi.plugins.compose import (
     Configuration,
     call_wrapper,
     check_requirements,
+    enter_built,
     resolve_settings,
 )
 from jimsapi.plugins.core import CoreOptions
@@ -149,7 +150,8 @@ class Api(App):
                     port = MetricsPort(metrics.host, metrics.port, built.registry)
                 composition = await composer.enter(built, lifespans)
                 service = await lifespans.enter("run service", run_service(composition))
-                self.declare(composition, configuration.plugins, service)
+                for resource in self.declare(composition, configuration.plugins, service):
+                    await enter_built(resource, lifespans)
                 await service.adopt()
                 # The watchdog starts last, because the start may import modules for seconds.
                 await lifespans.enter("watchdog of the event loop", self._watchdog)
@@ -170,8 +172,11 @@ class Api(App):
                 if entered_service is not None and self._on_stopped is not None:
                     self._on_stopped(entered_service.abandoned_pipelines)
 
-    def declare(self, composition: Composition, plugins: PluginManager, service: RunService) -> None:
-        """Add the routes, authentication, observers, wrappers and metrics of a composition. None is added later."""
+    def declare(self, composition: Composition, plugins: PluginManager, service: RunService) -> list[Built]:
+        """Add the routes, authentication, observers, wrappers and metrics of a composition. None is added later.
+
+        Returns the async context managers that the routes of plugins need entered.
+        """
         core = composition.settings.get(CoreOptions)
         self.max_body = core.max_body
         self.origins = core.websocket_origin
@@ -182,7 +187,7 @@ class Api(App):
             self.include(routes(service))
         self.include(thread_routes(ThreadService(service)))
         self.docs()
-        add_plugin_routes(self, plugins, service, composition.settings)
+        resources = add_plugin_routes(self, plugins, service, composition.settings)
         self._observers = composition.observers_of("on_request")
         self.on_request.extend((*self._observers.calls, *self._on_request))
         for built in composition.wrappers("jimsapi_asgi_wrapper"):
@@ -195,6 +200,7 @@ class Api(App):
             logger.warning(
                 "NO AUTHENTICATION IS CONFIGURED: the API is public; set --api-key, or restrict the network%s", note
             )
+        return resources
 
     def report_observer(self, observer: Observer, error: Exception) -> None:
         """Log the first failure of an observer, with the name of its plugin."""
@@ -309,15 +315,21 @@ def build_webhooks(core: CoreOptions, store: ThreadStore, disclosure: Disclosure
     return Webhooks(core.webhook_keys, store, body, allow_private=core.webhook_allow_private)
 
 
-def add_plugin_routes(app: App, plugins: PluginManager, service: RunService, settings: Settings) -> None:
-    """Add the routes of plugins. Raises `PluginError` if another route has the same path and method."""
+def add_plugin_routes(app: App, plugins: PluginManager, service: RunService, settings: Settings) -> list[Built]:
+    """Add the routes of plugins. Returns what their hooks returned, for example a database to enter.
+
+    Raises `PluginError` if another route has the same path and method.
+    """
+    resources = []
     for implementation in plugins.implementations("jimsapi_routes"):
         router = Router()
-        implementation(router=router, service=service, settings=settings)
+        returned = implementation(router=router, service=service, settings=settings)
+        resources.append(Built(implementation.entry, implementation.hook, returned))
         try:
             app.include(router)
         except RouteConflict as conflict:
             raise PluginError(f"{implementation.entry}: {conflict}; {implementation.entry.remedy}") from conflict
+    return resources
 
 
 def wrap_by_plugin(app: App, built: Built) -> None:

@@ -216,7 +216,7 @@ class Composer:
         """
         return msgspec.structs.replace(
             composition,
-            store=await _enter(composition.store, lifespans) if store else composition.store,
+            store=await enter_built(composition.store, lifespans) if store else composition.store,
             built={hook: await self._enter_built(composition, hook, lifespans) for hook in composition.built},
             resources=await _enter_app(composition.app, lifespans),
         )
@@ -226,7 +226,7 @@ class Composer:
         return await self._enter_built(composition, PROVIDER, lifespans)
 
     async def _enter_built(self, composition: Composition, hook: str, lifespans: Lifespans) -> tuple[Built, ...]:
-        entered = tuple([await _enter(one, lifespans) for one in composition.built[hook]])
+        entered = tuple([await enter_built(one, lifespans) for one in composition.built[hook]])
         return self._sorted_providers(entered) if hook == PROVIDER else entered
 
     async def _build_app(self, app: Any) -> JimsApp:
@@ -405,7 +405,11 @@ async def _enter_app(app: JimsApp, lifespans: Lifespans) -> Any:
         raise StartError(f"the app's lifespan failed: {one_line(error)}{at(error)}") from error
 
 
-async def _enter(built: Built, lifespans: Lifespans) -> Built:
+async def enter_built(built: Built, lifespans: Lifespans) -> Built:
+    """Enter an object if it is an async context manager, and return it as usable.
+
+    Raises `StoreUnusable` or `StartError` if the object raises that, and `PluginError` for any other exception.
+    """
     if not isinstance(built.value, AbstractAsyncContextManager):
         return built
     try:
@@ -418,7 +422,10 @@ async def _enter(built: Built, lifespans: Lifespans) -> Built:
             f"{built.entry.remedy}"
         ) from error
     entered = msgspec.structs.replace(built, value=built.value if value is None else value, is_entered=True)
-    check_requirements(entered, f"what {built.hook} built returned {_type_name(entered.value)} from __aenter__, which")
+    if built.hook in BUILDS:
+        check_requirements(
+            entered, f"what {built.hook} built returned {_type_name(entered.value)} from __aenter__, which"
+        )
     return entered
 
 

@@ -18,6 +18,7 @@ raises, the server does not start, and the error names the plugin, its distribut
 """
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -278,8 +279,8 @@ def jimsapi_metrics(registry: "CollectorRegistry", settings: Settings) -> None:
 
 
 @hookspec
-def jimsapi_routes(router: Router, service: RunService, settings: Settings) -> None:
-    """Add routes to the app.
+def jimsapi_routes(router: Router, service: RunService, settings: Settings) -> AbstractAsyncContextManager[Any] | None:
+    """Add routes to the app. Return an async context manager if the routes need one, for example a database.
 
     Called after the objects of the other hooks are entered. A route is private unless it is declared `public=True`, and
     may name the `scope` that it requires (`chat` or `threads`). `service.chat(inbound, request.admission)` answers a

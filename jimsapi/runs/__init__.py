@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from jimsapi.runs.identity import CHAT, THREADS, Admission, Identity
     from jimsapi.runs.inbound import Inbound, check_contact_id
     from jimsapi.runs.live import LiveRun
+    from jimsapi.runs.lookup import Runs
     from jimsapi.runs.pipeline import JimsApp, Pipeline, is_pipeline, pipeline_name, takes_context
     from jimsapi.runs.quota import QuotaLimits
     from jimsapi.runs.result import RunResult
@@ -31,6 +32,7 @@ __all__ = [
     "RunCancelled",
     "RunResult",
     "RunService",
+    "Runs",
     "ServiceTask",
     "Status",
     "check_contact_id",
@@ -48,6 +50,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
             "jimsapi.runs.identity": ("Admission", "CHAT", "Identity", "THREADS"),
             "jimsapi.runs.inbound": ("Inbound", "check_contact_id"),
             "jimsapi.runs.live": ("LiveRun",),
+            "jimsapi.runs.lookup": ("Runs",),
             "jimsapi.runs.pipeline": ("JimsApp", "Pipeline", "is_pipeline", "pipeline_name", "takes_context"),
             "jimsapi.runs.quota": ("QuotaLimits",),
             "jimsapi.runs.result": ("RunResult",),

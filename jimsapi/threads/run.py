@@ -69,8 +69,8 @@ class ContextLimits(msgspec.Struct, frozen=True):
     """The limits of the events in a context.
 
     `events`: a context has the newest `events` events of `comm.*`, the newest `2 * events` of any type, and the newest
-    state of each name; 0 means all events. `bytes`: the most bytes of their JSON text. If there are more, older events
-    that are not `comm.*` are omitted first.
+    event of each type `state.set.NAME`; 0 means all events, whatever `bytes` is. `bytes`: the most bytes of their JSON
+    text. If there are more, older events that are not `comm.*` are omitted first.
     """
 
     events: int = 200

@@ -49,20 +49,24 @@ class ThreadStore(Protocol):
     has identifiers that the service made, so a repeated call does not store twice.
 
     At most one run of a thread is `running`. The runs of a thread start in the order in which `accept` accepted them.
+    The times of two events of a thread differ by at least `TICK`. A new thread gets an event `THREAD_CREATED` with the
+    data `{}`. The times in records (`ThreadRecord`, `EventRecord`, `StoredRun`) have the time zone UTC; those of an
+    `EventRow` are in UTC without a time zone.
+
+    - `name`: the kind and location of the store, which the server prints when it starts. It must not contain passwords.
+    - `on_commit`: the store calls it after every transaction that wrote, in the thread of the event loop. None at
+      first; the service sets it.
+    - `on_turn`: the store calls it, in the thread of the event loop, with a run of this process that may start or was
+      ended because of another process. None at first; the service sets it. A store that only one process can open
+      never calls it.
+    - `keep_keys`: how long an idempotency key is known after a run with it was accepted. It is `KEEP_KEYS`; only tests
+      change it.
     """
 
     name: str
-    """The kind and location of the store, which the server prints when it starts. It must not contain passwords."""
-
     on_commit: Callable[[CommitRecord], None] | None
-    """The store calls it after every commit, in the thread of the event loop. Set by the service."""
-
     on_turn: Callable[[UUID], None] | None
-    """The store calls it, in the thread of the event loop, with a run of this process that may start or was ended
-    because of another process. Set by the service. A store that only one process can open never calls it."""
-
     keep_keys: timedelta
-    """How long an idempotency key is known after a run with it was accepted. Only tests change it from `KEEP_KEYS`."""
 
     async def __aenter__(self) -> Self: ...
 
@@ -103,6 +107,7 @@ class ThreadStore(Protocol):
             KeyMismatch: the key is known and has another body.
             ThreadNotFound: no selector matched, or the thread is not of `plan.acting_for`.
             QueueFull: `plan.queue_limit` runs already wait in the thread.
+            IdentifierTaken: the message would enter the thread, which already has an event with its identifier.
         """
         ...
 

@@ -17,6 +17,7 @@ from tests.clean_venv import CleanVenv, build_wheels, our_wheel
 from tests.command import refusal, run_command
 from tests.plugins.distributions import install
 from tests.serving import Served
+from tests.test_public_names import private_names
 
 NAMES = {
     "auth": "jimsapi-ticket",
@@ -300,6 +301,12 @@ def test_wrong_usage_is_exit_2_and_writes_nothing(tmp_path: Path, arguments: lis
 def test_a_plugin_that_is_broken_stops_nobody_from_writing_one(tmp_path: Path) -> None:
     install(tmp_path, "acme-broken", "raise RuntimeError('broken')")
     assert run_command("plugin", "new", "jimsapi-ticket", "--kind", "auth", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_imports_public_names_only(tmp_path: Path, kind: str) -> None:
+    write_distribution(tmp_path, kind, words_of("jimsapi-ticket"))
+    assert private_names(tmp_path) == set()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -61,6 +61,27 @@ async def die():
     raise ConnectionError("the broker is gone")
 """
 
+DESK = """
+from contextlib import asynccontextmanager
+
+import diary
+from jimsapi import JSONResponse, hookimpl
+
+@asynccontextmanager
+async def database():
+    diary.entries.append("open")
+    yield
+    diary.entries.append("close")
+
+@hookimpl
+def jimsapi_routes(router):
+    @router.get("/desk", public=True)
+    async def desk(request):
+        return JSONResponse(diary.entries)
+
+    return database()
+"""
+
 
 async def echo(ctx: ThreadContext) -> None:
     ctx.send_message("hi")
@@ -100,6 +121,13 @@ async def test_context_managers_are_left_in_reverse_order_each_in_the_task_that_
     assert diary.tasks[:3] == diary.tasks[:2:-1]
     assert diary.events["a"] == ["jims.lifecycle.thread_created", "comm.user_message", "comm.assistant_message"]
     assert diary.events["a"] == diary.events["b"] == diary.events["c"]
+
+
+async def test_what_a_hook_of_routes_returns_is_open_while_requests_are_answered(site: Path, diary: Any) -> None:
+    install(site, "acme-desk", DESK)
+    async with TestClient(api()) as client:
+        assert (await client.get("/desk")).json() == ["open"]
+    assert diary.entries == ["open", "close"]
 
 
 async def test_one_whose_task_group_dies_unwinds_no_other_and_requests_go_on(
