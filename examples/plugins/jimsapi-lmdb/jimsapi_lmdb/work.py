@@ -1,0 +1,476 @@
+"""What each method of the store does in its transaction. `jimsapi.threads.transitions` decides."""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import UTC, timedelta
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+import lmdb
+import msgspec
+from jimsapi.threads import (
+    THREAD_CREATED,
+    Accepted,
+    AdoptedRun,
+    ByExternalId,
+    ById,
+    ContextLimits,
+    Event,
+    EventPage,
+    EventRecord,
+    EventRow,
+    FailureKind,
+    IdentifierTaken,
+    InvalidCursor,
+    Latest,
+    New,
+    NewEvent,
+    Outcome,
+    QueueFull,
+    RunClosed,
+    RunNotFound,
+    RunPlan,
+    RunStatus,
+    Settled,
+    Snapshot,
+    Started,
+    StoredRun,
+    ThreadNotFound,
+    ThreadPage,
+    ThreadRecord,
+    choose,
+    config_of_new,
+    decode_cursor,
+    encode_cursor,
+    end_with,
+    may_see,
+    orphan_status,
+    storable_text,
+    take_page,
+)
+from jimsapi.threads import transitions as rules
+
+from jimsapi_lmdb.tables import (
+    Run,
+    StoredEvent,
+    Table,
+    Thread,
+    digest,
+    microseconds_of,
+    number_of,
+    packed,
+    stored,
+    time_of,
+)
+
+
+class Work:
+    """One transaction. `now` is greater than that of every earlier one of the process."""
+
+    def __init__(self, transaction: lmdb.Transaction, databases: dict[str, Any], now: int) -> None:
+        self._now = now
+        tables = {name: Table(transaction, database) for name, database in databases.items()}
+        self._threads, self._contacts, self._externals = tables["threads"], tables["contacts"], tables["externals"]
+        self._events, self._identifiers = tables["events"], tables["identifiers"]
+        self._comm, self._states = tables["comm"], tables["states"]
+        self._runs, self._queue, self._thread_runs = tables["runs"], tables["queue"], tables["thread_runs"]
+        self._keys = tables["keys"]
+
+    # Messages and their runs
+
+    def accept(self, plan: RunPlan, new_ids: tuple[UUID, UUID], keep_keys: timedelta) -> Accepted:
+        """Accept a message. `new_ids` are for a new thread and its first event."""
+        if (run := self._find_run(plan.run_id.bytes)) is not None:
+            return self._accepted(run, plan.context)
+        continued = self._continued(plan, keep_keys)
+        if continued is not None:
+            plan = rules.answer_again(plan, UUID(bytes=continued.message.event_id))
+            thread, created = self._thread(continued.thread_id), list[int]()
+            if not may_see(thread.contact_id, plan.acting_for):
+                raise ThreadNotFound
+        else:
+            found = rules.select_thread(plan, lambda selector: self._select(plan, selector), lambda one: one.contact_id)
+            thread, created = self._create(plan, found, new_ids) if isinstance(found, New) else (found, [])
+        run = self._add_run(
+            plan, thread, created, continues=continued is not None and self._has(thread, plan.message.event_id)
+        )
+        if plan.idempotency is not None:
+            self._keys.put(plan.idempotency.key.bytes, packed(self._now) + run.run_id)
+        return self._accepted(run, plan.context)
+
+    def _continued(self, plan: RunPlan, keep_keys: timedelta) -> Run | None:
+        """Return the run whose message this one answers again. Raises `KeyUsed` and `KeyMismatch`."""
+        if plan.idempotency is None or (value := self._keys.get(plan.idempotency.key.bytes)) is None:
+            return None
+        since = rules.keys_known_since(time_of(self._now), keep_keys)
+        run = self._find_run(value[8:])
+        if run is None or run.body is None or number_of(value[:8]) < microseconds_of(since):
+            return None
+        holder = rules.KeyHolder(
+            UUID(bytes=run.run_id), UUID(bytes=run.body), RunStatus(run.status), run.in_thread, run.continues
+        )
+        return run if holder.is_continued_by(plan.idempotency.body) else None
+
+    def _select(self, plan: RunPlan, selector: ById | Latest | ByExternalId) -> Thread | None:
+        if isinstance(selector, ById):
+            return self._find_thread(selector.thread_id.bytes)
+        if isinstance(selector, ByExternalId):
+            return self._newest(self._externals, selector.external_id)
+        thread = self._newest(self._contacts, plan.contact_id)
+        if thread is None or selector.active_within is None:
+            return thread
+        recent = rules.was_active(time_of(thread.newest), time_of(self._now), selector.active_within)
+        return thread if recent else None
+
+    def _newest(self, index: Table, text: str) -> Thread | None:
+        for key, _ in index.backward(digest(text)):
+            return self._thread(key[-16:])
+        return None
+
+    def _create(self, plan: RunPlan, new: New, new_ids: tuple[UUID, UUID]) -> tuple[Thread, list[int]]:
+        thread_id, event_id = new_ids
+        config = config_of_new(plan, new)
+        thread = Thread(thread_id.bytes, plan.contact_id, self._now, config, new.external_id)
+        for index, key in self._index_keys(thread):
+            index.put(key)
+        return thread, self._append(thread, [StoredEvent(event_id.bytes, THREAD_CREATED, b"{}")])
+
+    def _index_keys(self, thread: Thread) -> Iterator[tuple[Table, bytes]]:
+        position = packed(thread.created) + thread.thread_id
+        yield self._contacts, digest(thread.contact_id) + position
+        if thread.external_id is not None:
+            yield self._externals, digest(thread.external_id) + position
+
+    def _add_run(self, plan: RunPlan, thread: Thread, created: list[int], *, continues: bool) -> Run:
+        waiting = [value for _, value in self._queue.forward(thread.thread_id)]
+        if rules.is_full(len(waiting), plan.queue_limit):
+            raise QueueFull(plan.queue_limit, UUID(bytes=waiting[0]) if waiting else None)
+        greeted = bool(created) and plan.conversation_start
+        run = Run(
+            run_id=plan.run_id.bytes,
+            thread_id=thread.thread_id,
+            owner=plan.owner.bytes,
+            number=self._now,
+            message=stored(plan.message),
+            status=RunStatus.QUEUED.value,
+            created_new_thread=bool(created),
+            continues=continues,
+            background=plan.background,
+            accepted=self._now,
+            caller=plan.caller.bytes if plan.caller else None,
+            webhook_url=plan.webhook_url,
+            body=plan.idempotency.body.bytes if plan.idempotency else None,
+            created=created,
+        )
+        self._queue.put(run.thread_id + packed(run.number), run.run_id)
+        self._thread_runs.put(run.thread_id + run.run_id)
+        if rules.accepted_status(len(waiting), is_greeted=greeted) == RunStatus.RUNNING:
+            self._enter(run, thread, [])
+        self._put_run(run)
+        return run
+
+    def _accepted(self, run: Run, limits: ContextLimits) -> Accepted:
+        thread, status = self._thread(run.thread_id), RunStatus(run.status)
+        is_running = status is RunStatus.RUNNING
+        snapshot = None
+        if rules.has_context(status, run.created_new_thread):
+            snapshot = self._context_of(run, thread, limits) if is_running else self._context(thread, limits)
+        message = run.entered[-1:] if is_running and not run.continues else []
+        rows = self._rows(run.thread_id, [*run.created, *message])
+        return Accepted(_thread_record(thread), run.created_new_thread, status, snapshot, rows)
+
+    def start(self, run_id: UUID, owner: UUID, events: Sequence[NewEvent], limits: ContextLimits) -> Started | None:
+        """Start a run when it is its turn."""
+        run = self._find_run(run_id.bytes)
+        if run is None:
+            raise RunClosed
+        is_oldest = self._oldest(run.thread_id) == run.run_id
+        turn = rules.judge_start(run.status, is_owner=run.owner == owner.bytes, is_oldest=is_oldest)
+        if turn is rules.Start.LATER:
+            return None
+        thread = self._thread(run.thread_id)
+        if turn is rules.Start.NOW:
+            self._enter(run, thread, [stored(event) for event in events])
+            self._put_run(run)
+        return Started(self._context_of(run, thread, limits), self._rows(run.thread_id, run.entered))
+
+    def _enter(self, run: Run, thread: Thread, events: Sequence[StoredEvent]) -> None:
+        """Begin a run: its message enters the thread, after `events`."""
+        message = () if run.continues else (run.message,)
+        run.entered = self._append(thread, [*events, *message])
+        run.status, run.started, run.in_thread = RunStatus.RUNNING.value, self._now, True
+
+    def finish(self, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
+        """End a running run with its events."""
+        run = self._find_run(run_id.bytes)
+        if run is None or not rules.finish_counts(run.status, is_owner=run.owner == owner.bytes):
+            return self._settled(run)
+        run.sent = self._append(self._thread(run.thread_id), [stored(one) for one in rules.stored_events(outcome)])
+        run.error = None if outcome.error is None else storable_text(outcome.error)
+        run.streamed = outcome.streamed
+        run.failure = outcome.failure.value if outcome.failure else None
+        self._end(run, outcome.status)
+        return self._settled(run, counted=True)
+
+    def cancel(self, run_id: UUID) -> Settled:
+        """End an open run."""
+        run = self._find_run(run_id.bytes)
+        if run is None or not rules.cancel_counts(run.status):
+            return self._settled(run)
+        self._end(run, RunStatus.CANCELLED)
+        return self._settled(run, counted=True)
+
+    def _settled(self, run: Run | None, *, counted: bool = False) -> Settled:
+        if run is None:
+            return Settled(False, None, None)
+        rows = self._rows(run.thread_id, run.sent) if counted else []
+        return Settled(counted, RunStatus(run.status), self._next(run.thread_id), rows)
+
+    def _end(self, run: Run, status: RunStatus) -> None:
+        run.status, run.finished = status.value, self._now
+        self._queue.delete(run.thread_id + packed(run.number))
+        self._put_run(run)
+
+    def heartbeat(self, owner: UUID, live: Collection[UUID]) -> list[UUID]:
+        """End the runs of an owner that it does not work on."""
+        orphans = [run for run in self._open_runs() if run.owner == owner.bytes and UUID(bytes=run.run_id) not in live]
+        for run in orphans:
+            self._end(run, orphan_status(run.status))
+        started = [self._next(thread_id) for thread_id in {run.thread_id: None for run in orphans}]
+        return [run_id for run_id in started if run_id is not None]
+
+    def recover(self, owner: UUID) -> int:
+        """End the runs of dead owners."""
+        ended = [run for run in self._of_others(owner) if not rules.is_adoptable(run.status, background=run.background)]
+        for run in ended:
+            if rules.enters_late(run.status) and not run.continues:
+                self._append(self._thread(run.thread_id), [run.message])
+                run.in_thread = True
+            self._end(run, RunStatus.INTERRUPTED)
+        return len(ended)
+
+    def adopt(self, owner: UUID) -> list[AdoptedRun]:
+        """Make an owner the owner of waiting background runs of dead ones."""
+        adopted = [run for run in self._of_others(owner) if rules.is_adoptable(run.status, background=run.background)]
+        for run in adopted:
+            run.owner = owner.bytes
+            self._put_run(run)
+        return [self._adopted(run) for run in adopted]
+
+    def _adopted(self, run: Run) -> AdoptedRun:
+        message = NewEvent(UUID(bytes=run.message.event_id), run.message.type, run.message.data)
+        contact_id = self._thread(run.thread_id).contact_id
+        caller = UUID(bytes=run.caller) if run.caller else None
+        return AdoptedRun(
+            UUID(bytes=run.run_id), UUID(bytes=run.thread_id), contact_id, message, caller, run.webhook_url
+        )
+
+    def _of_others(self, owner: UUID) -> list[Run]:
+        """One process at a time opens the store, so all other owners are dead."""
+        return [run for run in self._open_runs() if run.owner != owner.bytes]
+
+    def _open_runs(self) -> list[Run]:
+        return [self._run(value) for _, value in self._queue.forward(b"")]
+
+    def _oldest(self, thread_id: bytes) -> bytes | None:
+        return next((value for _, value in self._queue.forward(thread_id)), None)
+
+    def _next(self, thread_id: bytes) -> UUID | None:
+        oldest = self._oldest(thread_id)
+        return UUID(bytes=oldest) if oldest is not None and rules.is_next(self._run(oldest).status) else None
+
+    # Reading
+
+    def run(self, run_id: UUID, acting_for: str | None, caller: UUID | None) -> StoredRun:
+        """Return one run."""
+        run = self._find_run(run_id.bytes)
+        if run is None or (caller is not None and run.caller != caller.bytes):
+            raise RunNotFound(run_id)
+        thread = self._thread(run.thread_id)
+        if not may_see(thread.contact_id, acting_for):
+            raise RunNotFound(run_id)
+        return StoredRun(
+            run_id=run_id,
+            thread_id=UUID(bytes=run.thread_id),
+            contact_id=thread.contact_id,
+            status=RunStatus(run.status),
+            created_new_thread=run.created_new_thread,
+            accepted_at=time_of(run.accepted).replace(tzinfo=UTC),
+            started_at=None if run.started is None else time_of(run.started).replace(tzinfo=UTC),
+            finished_at=None if run.finished is None else time_of(run.finished).replace(tzinfo=UTC),
+            error=run.error,
+            streamed=run.streamed,
+            events=[_record(at, self._event(run.thread_id, at)) for at in run.sent],
+            failure=FailureKind(run.failure) if run.failure else None,
+        )
+
+    def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
+        """Return one thread."""
+        return _thread_record(self._visible(thread_id, acting_for))
+
+    def _visible(self, thread_id: UUID, acting_for: str | None) -> Thread:
+        thread = self._find_thread(thread_id.bytes)
+        if thread is None or not may_see(thread.contact_id, acting_for):
+            raise ThreadNotFound(thread_id)
+        return thread
+
+    def threads(self, contact_id: str, limit: int, after: str | None) -> ThreadPage:
+        """Return a page of a contact's threads, newest first."""
+        prefix = digest(contact_id)
+        before = prefix + _position("threads", after, 24) if after is not None else b""
+        found = (self._thread(key[-16:]) for key, _ in self._contacts.backward(prefix, before))
+        page, more = take_page(found, limit, lambda thread: thread.config)
+        last = encode_cursor("threads", (packed(page[-1].created) + page[-1].thread_id).hex()) if more else None
+        return ThreadPage([_thread_record(thread) for thread in page], last)
+
+    def events(self, thread_id: UUID, acting_for: str | None, limit: int, after: str | None) -> EventPage:
+        """Return a page of a thread's events, oldest first."""
+        prefix = self._visible(thread_id, acting_for).thread_id
+        start = prefix + _position("events", after, 8) if after is not None else b""
+        found = ((number_of(key[16:]), _event(value)) for key, value in self._events.forward(prefix, start))
+        page, more = take_page(found, limit, lambda item: item[1].data)
+        last = encode_cursor("events", packed(page[-1][0]).hex()) if more else None
+        return EventPage([_record(at, event) for at, event in page], last)
+
+    def load_events(self, thread_id: UUID, before: Event | None, limit: int) -> list[EventRow]:
+        """Return the newest events that are older than `before`, oldest first."""
+        end = thread_id.bytes + packed(microseconds_of(before.created_at)) if before else b""
+        return list(islice(self._newest_rows(thread_id.bytes, end), max(0, limit)))[::-1]
+
+    def _newest_rows(self, thread_id: bytes, before: bytes = b"") -> Iterator[EventRow]:
+        for key, value in self._events.backward(thread_id, before):
+            yield _event(value).row(number_of(key[16:]))
+
+    def _context(self, thread: Thread, limits: ContextLimits) -> Snapshot:
+        if limits.events == 0:
+            return Snapshot(list(self._newest_rows(thread.thread_id))[::-1], truncated=False)
+        window = list(islice(self._newest_rows(thread.thread_id), 2 * limits.events))
+        edge = microseconds_of(window[-1].created_at)  # type: ignore[arg-type]
+        comm = [number_of(key[16:]) for key, _ in islice(self._comm.backward(thread.thread_id), limits.events)]
+        states = [number_of(value) for _, value in self._states.forward(thread.thread_id)]
+        older_comm = self._rows(thread.thread_id, [at for at in comm if at < edge])
+        older_states = self._rows(thread.thread_id, sorted((at for at in states if at < edge), reverse=True))
+        rows = choose(window, older_comm, older_states, limits)
+        return Snapshot(rows, len(rows) < thread.count)
+
+    def _context_of(self, run: Run, thread: Thread, limits: ContextLimits) -> Snapshot:
+        """Return the context, which ends with the message of the run as the thread has it."""
+        at = self._identifiers.get(thread.thread_id + run.message.event_id)
+        assert at is not None
+        [message] = self._rows(thread.thread_id, [number_of(at)])
+        return end_with(self._context(thread, limits), message)
+
+    # Deleting
+
+    def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:
+        """Delete a thread with its events and runs."""
+        return self._delete(self._visible(thread_id, acting_for))
+
+    def delete_contact(self, contact_id: str) -> list[UUID]:
+        """Delete all threads of a contact."""
+        keys = [key for key, _ in self._contacts.forward(digest(contact_id))]
+        return [run_id for key in keys for run_id in self._delete(self._thread(key[-16:]))]
+
+    def _delete(self, thread: Thread) -> list[UUID]:
+        open_runs = [UUID(bytes=value) for _, value in self._queue.forward(thread.thread_id)]
+        for key, _ in self._thread_runs.forward(thread.thread_id):
+            self._runs.delete(key[16:])
+        for table in (self._events, self._identifiers, self._comm, self._states, self._queue, self._thread_runs):
+            for key in [key for key, _ in table.forward(thread.thread_id)]:
+                table.delete(key)
+        for index, key in self._index_keys(thread):
+            index.delete(key)
+        self._threads.delete(thread.thread_id)
+        return open_runs
+
+    def purge(self, older_than: timedelta, keep_keys: timedelta) -> int:
+        """Delete the records of old runs, and old keys."""
+        cutoff = self._now - older_than // timedelta(microseconds=1)
+        runs = (self._run(key) for key, _ in self._runs.forward(b""))
+        old = [run for run in runs if run.finished is not None and run.finished < cutoff]
+        for run in old:
+            self._runs.delete(run.run_id)
+            self._thread_runs.delete(run.thread_id + run.run_id)
+        since = microseconds_of(rules.keys_known_since(time_of(self._now), keep_keys))
+        for key in [key for key, value in self._keys.forward(b"") if number_of(value[:8]) < since]:
+            self._keys.delete(key)
+        return len(old)
+
+    # Records
+
+    def _append(self, thread: Thread, events: Sequence[StoredEvent]) -> list[int]:
+        """Add events to a thread. Returns their times. Raises `IdentifierTaken`."""
+        taken = [UUID(bytes=one.event_id) for one in events if self._has(thread, UUID(bytes=one.event_id))]
+        if taken:
+            raise IdentifierTaken(taken)
+        times = []
+        for event in events:
+            thread.newest = max(self._now, thread.newest + 1)
+            key = thread.thread_id + packed(thread.newest)
+            self._events.put(key, msgspec.msgpack.encode(event))
+            self._identifiers.put(thread.thread_id + event.event_id, packed(thread.newest))
+            if event.type.startswith("comm."):
+                self._comm.put(key)
+            elif event.type.startswith("state.set."):
+                self._states.put(thread.thread_id + digest(event.type), packed(thread.newest))
+            times.append(thread.newest)
+        thread.count += len(events)
+        self._threads.put(thread.thread_id, msgspec.msgpack.encode(thread))
+        return times
+
+    def _has(self, thread: Thread, event_id: UUID) -> bool:
+        return self._identifiers.get(thread.thread_id + event_id.bytes) is not None
+
+    def _rows(self, thread_id: bytes, times: Iterable[int]) -> list[EventRow]:
+        return [self._event(thread_id, at).row(at) for at in times]
+
+    def _event(self, thread_id: bytes, at: int) -> StoredEvent:
+        value = self._events.get(thread_id + packed(at))
+        assert value is not None
+        return _event(value)
+
+    def _find_thread(self, thread_id: bytes) -> Thread | None:
+        value = self._threads.get(thread_id)
+        return None if value is None else msgspec.msgpack.decode(value, type=Thread)
+
+    def _thread(self, thread_id: bytes) -> Thread:
+        thread = self._find_thread(thread_id)
+        assert thread is not None
+        return thread
+
+    def _find_run(self, run_id: bytes) -> Run | None:
+        value = self._runs.get(run_id)
+        return None if value is None else msgspec.msgpack.decode(value, type=Run)
+
+    def _run(self, run_id: bytes) -> Run:
+        run = self._find_run(run_id)
+        assert run is not None
+        return run
+
+    def _put_run(self, run: Run) -> None:
+        self._runs.put(run.run_id, msgspec.msgpack.encode(run))
+
+
+def _event(value: bytes) -> StoredEvent:
+    return msgspec.msgpack.decode(value, type=StoredEvent)
+
+
+def _thread_record(thread: Thread) -> ThreadRecord:
+    created_at = time_of(thread.created).replace(tzinfo=UTC)
+    return ThreadRecord(UUID(bytes=thread.thread_id), thread.contact_id, created_at, thread.config)
+
+
+def _record(at: int, event: StoredEvent) -> EventRecord:
+    return EventRecord(UUID(bytes=event.event_id), time_of(at).replace(tzinfo=UTC), event.type, event.data)
+
+
+def _position(kind: str, cursor: str, size: int) -> bytes:
+    """Return the key in a cursor. Raises `InvalidCursor`."""
+    found, text = decode_cursor(cursor, 2)
+    try:
+        position = bytes.fromhex(text)
+    except ValueError:
+        raise InvalidCursor from None
+    if found != kind or len(position) != size:
+        raise InvalidCursor
+    return position
