@@ -22,7 +22,7 @@ async def path_of_a_run(client: TestClient) -> str:
 
 def new_key(keys: Path, contact: str) -> str:
     """Add a key for a contact to the file. Returns the key."""
-    command = [sys.executable, "-m", "jimsapi", "keys", "new", contact, "--contact", contact, "--keys-file", keys]
+    command = [sys.executable, "-m", "jimsapi", "keys", "new", contact, "--contact", contact, "--keys-file", str(keys)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
