@@ -21,7 +21,7 @@ class TestPydanticAi(AppAdapterContract):
 @pytest.mark.anyio
 async def test_the_agent_sees_the_earlier_messages_of_the_thread(jimsapi_client: Callable[..., TestClient]) -> None:
     async def recite(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[str]:
-        yield " | ".join(str(part.content) for message in messages for part in message.parts)
+        yield " | ".join(str(getattr(part, "content", "")) for message in messages for part in message.parts)
 
     async with jimsapi_client(Agent(FunctionModel(stream_function=recite))) as client:
         answers = [
