@@ -16,8 +16,9 @@ EXIT_WITHIN = 10.0
 class Lifespans:
     """Async context managers that are entered at start and exited, in reverse order, at shutdown.
 
-    Each one is entered in a task of its own. If the task group of one fails, the failure is logged and the others stay
-    entered. If one raises while it is entered, `enter` raises that exception, not an exception group.
+    Each one is entered in a task of its own, and once, even if several hooks return it. If the task group of one fails,
+    the failure is logged and the others stay entered. If one raises while it is entered, `enter` raises that exception,
+    not an exception group.
     """
 
     def __init__(self) -> None:
@@ -28,6 +29,9 @@ class Lifespans:
 
         Raises the exception of `__aenter__`, or `TimeoutError` if that takes longer than `within` seconds.
         """
+        for earlier in self._lifespans:
+            if earlier.manager is manager:
+                return earlier.entered.result()
         lifespan = _Lifespan(name, manager)
         self._lifespans.append(lifespan)
         try:
@@ -46,6 +50,7 @@ class Lifespans:
 class _Lifespan:
     def __init__(self, name: str, manager: AbstractAsyncContextManager[Any]) -> None:
         self.name = name
+        self.manager = manager
         self.entered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._exit_requested = asyncio.Event()
         loop = asyncio.get_running_loop()

@@ -311,7 +311,8 @@ class Settings:
         """Return the object that `make(settings)` returns, for hooks of one plugin that use the same object.
 
         The first call makes it; later calls with the same function or class return it. Each start of an app has new
-        settings, and so new objects. `make` must not be a lambda or a nested function, which is a new one each time.
+        settings, and so new objects. Raises `TypeError` if `make` is a lambda or a nested function, which is a new one
+        each time.
 
             class Visits:
                 def __init__(self, settings): ...
@@ -324,6 +325,8 @@ class Settings:
             def jimsapi_metrics(registry, settings):
                 registry.register(settings.shared(Visits))
         """
+        if isinstance(make, types.FunctionType) and "<" in make.__qualname__:
+            raise TypeError(f"settings.shared needs a class or a function of a module, not {make.__qualname__}")
         if make not in self._shared:
             self._shared[make] = make(self)
         made: Made = self._shared[make]

@@ -19,8 +19,8 @@ class Identity:
     """A caller, as an auth provider identified it.
 
     `subject` is the provider's name for the caller. `contact_id` binds the caller to one contact: for this caller, the
-    threads of other contacts do not exist. None does not bind it (`""` is a contact). `scopes` may have `chat` and
-    `threads`; None means both.
+    threads of other contacts do not exist. None does not bind it (`""` is a contact). `scopes` may have `chat`,
+    `threads`, and those that plugins name for their routes; None means all.
     """
 
     subject: str

@@ -314,3 +314,52 @@ async def test_an_equal_observer_of_the_host_app_does_not_hide_an_error(
         served.on_request.append(a_observer.BAD.on_request)
         assert await chat(client) == ["You said: hi"]
     assert caplog.text.count("LookupError: no backend") == 2
+
+
+async def test_a_shared_object_is_entered_once_for_all_hooks_that_return_it(site: Path) -> None:
+    install(
+        site,
+        "acme-ledger",
+        """
+        from jimsapi import *
+
+        class Ledger:
+            name = "ledger"
+            calls = []
+            def __init__(self, settings): pass
+            async def __aenter__(self): self.calls.append("enter")
+            async def __aexit__(self, *error): self.calls.append("leave")
+            def on_run(self, record): self.calls.append("run")
+            async def deliver(self, events): pass
+
+        @hookimpl
+        def jimsapi_observer(settings):
+            return settings.shared(Ledger)
+
+        @hookimpl
+        def jimsapi_event_sink(settings):
+            return settings.shared(Ledger)
+        """,
+    )
+    async with TestClient(api()) as client:
+        await chat(client)
+    import acme_ledger  # type: ignore[import-not-found]
+
+    assert acme_ledger.Ledger.calls == ["enter", "run", "leave"]
+
+
+async def test_a_lambda_cannot_make_a_shared_object(site: Path) -> None:
+    install(
+        site,
+        "acme-ledger",
+        """
+        from jimsapi import *
+
+        @hookimpl
+        def jimsapi_observer(settings):
+            return settings.shared(lambda settings: None)
+        """,
+    )
+    with pytest.raises(PluginError, match="needs a class or a function of a module"):
+        async with api().lifespan():
+            pass
