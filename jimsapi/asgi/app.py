@@ -438,18 +438,20 @@ class App(Router):
         """Whether the app is shutting down. A readiness probe (`probe=True`) should then answer with 503."""
         return self.open_work.draining
 
-    def start_background(self, work: Coroutine[Any, Any, object]) -> None:
+    def start_background(self, work: Coroutine[Any, Any, object], *, endless: bool = False) -> None:
         """Run a coroutine as `Connection.start_background` does, for code outside of a handler, such as the lifespan.
+
+        If it is `endless`, such as work that is done every hour, a drain cancels it at once instead of waiting for it.
 
         Raises `RuntimeError` if the app's drain has ended.
         """
-        self.open_work.start(work, f"the app {self.title!r}")
+        self.open_work.start(work, f"the app {self.title!r}", endless)
 
     async def drain(self, seconds: float) -> None:
         """End all open work, before the app stops. The server of the command and `lifespan` call it.
 
         - New requests and WebSockets get 503, except those of routes with `probe=True`.
-        - Streams that are `endless` are completed at once.
+        - Streams that are `endless` are completed at once, and background work that is `endless` is cancelled at once.
         - WebSockets are closed with 1012 once their handler is not in `WebSocket.working`.
         - Other streams and background work may go on for up to `seconds`. After that streams are cut and background
           work is cancelled, and both are logged.

@@ -44,13 +44,14 @@ class OpenWebSocket(Protocol):
 
 
 class Background:
-    """One piece of background work: a coroutine, and the `starter`, such as a route."""
+    """One piece of background work: a coroutine, and the `starter`, such as a route. A drain ends `endless` work."""
 
-    __slots__ = ("_coroutine", "_starter", "scope")
+    __slots__ = ("_coroutine", "_starter", "endless", "scope")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, object], starter: str) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, object], starter: str, endless: bool) -> None:
         self._coroutine = coroutine
         self._starter = starter
+        self.endless = endless
         self.scope = anyio.CancelScope()
 
     def __str__(self) -> str:
@@ -120,8 +121,8 @@ class OpenWork:
         self._websockets.discard(websocket)
         self._note_change()
 
-    def start(self, coroutine: Coroutine[Any, Any, object], starter: str) -> None:
-        """Run a coroutine in the background.
+    def start(self, coroutine: Coroutine[Any, Any, object], starter: str, endless: bool = False) -> None:
+        """Run a coroutine in the background. If it is `endless`, a drain cancels it when it begins.
 
         Raises `RuntimeError` if the app's drain has ended and in a thread without an event loop, and `TypeError` for
         anything but a coroutine.
@@ -129,7 +130,7 @@ class OpenWork:
         if not isinstance(coroutine, Coroutine):
             raise TypeError(f"Background work is a coroutine, such as send_mail(address), not {coroutine!r}.")
         try:
-            work = Background(coroutine, starter)  # its cancel scope needs an event loop
+            work = Background(coroutine, starter, endless)  # its cancel scope needs an event loop
         except RuntimeError:
             coroutine.close()
             text = "This thread has no event loop: call anyio.from_thread.run_sync(request.start_background, work())."
@@ -137,6 +138,8 @@ class OpenWork:
         if self._ended:
             coroutine.close()
             raise RuntimeError(f"Background work cannot start, since the app has shut down: {work}")
+        if endless and self.draining:
+            work.scope.cancel()
         self._background.add(work)
         spawn(partial(self._run, work), f"background {_name(coroutine)}")
 
@@ -155,8 +158,14 @@ class OpenWork:
     # For a drain.
 
     def begin(self) -> None:
-        """Complete the endless streams, and hasten the others. This includes those that begin from now on."""
+        """Complete the endless streams, hasten the others, and cancel endless background work.
+
+        This includes those that begin from now on.
+        """
         self.draining = True
+        for work in self._background:
+            if work.endless:
+                work.scope.cancel()
         for stream in tuple(self._streams):
             _hasten(stream)
 

@@ -35,7 +35,8 @@ class FrameworkApp:
         self._drain_until = 0.0
         self._reject_options_of_the_chat()
         settings = found.settings
-        self.drain_time = settings.get(CoreOptions).drain_time
+        given = settings.is_given("drain_time")
+        self.drain_time = settings.get(CoreOptions).drain_time if given else self.app.drain_time
         server, certificates = settings.get(ServerOptions), settings.get(CertificateOptions)
         self.config = loaded_config(server_config(server, certificates, self.app.max_body, self.app))
 

@@ -184,6 +184,30 @@ async def test_background_work_of_the_lifespan_ends_before_the_lifespan_closes_w
     assert log == ["worked", "closed"]
 
 
+async def test_a_drain_cancels_endless_background_work_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    log: list[str] = []
+
+    async def clean_up_every_night() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            log.append("no more clean-ups")
+
+    async def begin_more_during_the_drain() -> None:
+        while not app.draining:
+            await checkpoint()
+        app.start_background(clean_up_every_night(), endless=True)
+
+    app = App(drain_time=FOREVER)
+    with anyio.fail_after(10):
+        async with app.lifespan():
+            app.start_background(clean_up_every_night(), endless=True)
+            app.start_background(begin_more_during_the_drain())
+            await checkpoint()
+    assert log[:1] == ["no more clean-ups"]
+    assert "cancelled" not in caplog.text
+
+
 async def test_a_websocket_s_handler_starts_background_work() -> None:
     app = App()
     done = anyio.Event()

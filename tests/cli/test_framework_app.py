@@ -14,6 +14,11 @@ import pytest
 
 from jimsapi import create_api
 from jimsapi.asgi import App
+from jimsapi.builtin import builtin_plugins
+from jimsapi.cli.framework import FrameworkApp
+from jimsapi.cli.options import COMMAND_OPTIONS
+from jimsapi.plugins.compose import AppWithoutPipeline, resolve_settings
+from jimsapi.plugins.manager import PluginManager
 from tests.command import refusal, run_command
 from tests.serving import Served
 from tests.waiting import eventually
@@ -255,3 +260,10 @@ def accepts(port: int) -> bool:
     except ConnectionRefusedError:
         return False
     return True
+
+
+@pytest.mark.parametrize(("given", "seconds"), [({}, 7.0), ({"drain_time": "3"}, 3.0)])
+def test_the_drain_time_of_the_app_holds_unless_the_option_is_given(given: dict[str, str], seconds: float) -> None:
+    settings = resolve_settings(PluginManager(builtin_plugins()), COMMAND_OPTIONS, given, {})
+    found = AppWithoutPipeline("--app svc:app", App(drain_time=7.0), settings)
+    assert FrameworkApp(found).drain_time == seconds
