@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coro
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cache, partial
+from inspect import iscoroutinefunction, isroutine
 from itertools import count
 from time import perf_counter
 from typing import Any, TypeVar
@@ -93,6 +94,7 @@ class App(Router):
         drain_time: float = DRAIN_TIME,
     ) -> None:
         super().__init__()
+        _check_arguments(admit, origins, cors)
         self.title = title
         self.version = version
         self.description = description
@@ -514,6 +516,16 @@ class App(Router):
 
 _NOT_FOUND = ErrorResponse("Not Found", 404)  # one for all requests, since making it takes longer than to match
 _DRAINING = ErrorResponse("The server is shutting down; try again", 503, {"retry-after": "1", "connection": "close"})
+
+
+def _check_arguments(admit: object, origins: object, cors: object) -> None:
+    """Raise `TypeError` for what would otherwise fail at the first request that needs it."""
+    if isroutine(admit) and not iscoroutinefunction(admit):
+        raise TypeError("App(admit=...) needs an `async def` function: it is awaited for each request.")
+    if isinstance(origins, str):
+        raise TypeError("App(origins=...) needs a collection of origins, such as a tuple, and not one text.")
+    if cors is not None and not isinstance(cors, Cors):
+        raise TypeError("App(cors=...) needs a Cors, such as Cors(['https://shop.example']).")
 
 
 def _is_open_anyway(route: Route) -> bool:

@@ -221,7 +221,7 @@ class Router:
                 _check_threaded(handler, path, time_limit is not None or cancel_on_disconnect)
                 run = in_worker_thread(handler)
             else:
-                _check_handler(handler, path)
+                _check_handler(handler, path, _THREAD_HINT)
                 run = handler
             run = limited(run, max_body, time_limit)
             self.add(
@@ -529,11 +529,13 @@ def _other_form(segments: list[str]) -> list[str]:
     return shorter
 
 
-def _check_handler(handler: Any, path: str) -> None:
+_THREAD_HINT = " Declare the route with `worker_thread=True` to run a plain function in a thread."
+
+
+def _check_handler(handler: Any, path: str, hint: str = "") -> None:
     """Raise `ValueError` for a plain function. Other callable objects may return an awaitable."""
     if isroutine(handler) and not iscoroutinefunction(handler):
-        hint = "Declare the route with `worker_thread=True` to run a plain function in a thread."
-        raise ValueError(f"The handler {_full_name(handler)} of {path} must be `async def`. {hint}")
+        raise ValueError(f"The handler {_full_name(handler)} of {path} must be `async def`.{hint}")
 
 
 def _check_threaded(handler: Any, path: str, stoppable: bool) -> None:

@@ -548,3 +548,22 @@ async def test_an_app_needs_no_optional_key_of_a_scope() -> None:
     scope = {"type": "http", "method": "GET", "path": "/public", "headers": []}
     exchange = await Exchange().run(small(), scope)
     assert json.loads(exchange.body) == {"admission": None}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        ({"admit": lambda request, route: None}, "needs an `async def` function"),
+        ({"origins": "https://shop.example"}, "not one text"),
+        ({"cors": ["https://shop.example"]}, "needs a Cors"),
+    ],
+)
+def test_an_argument_that_would_fail_at_a_request_is_refused_at_once(arguments: dict[str, Any], fault: str) -> None:
+    with pytest.raises(TypeError, match=fault):
+        App(**arguments)
+
+
+def test_a_plain_function_for_websockets_is_refused_without_naming_threads() -> None:
+    plain: Any = lambda ws: None  # noqa: E731 - the mistake
+    with pytest.raises(ValueError, match=r"must be `async def`\.$"):
+        App().websocket("/live")(plain)
