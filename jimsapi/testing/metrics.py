@@ -45,7 +45,7 @@ class MetricsContract(PluginContract):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Headers of a caller that the server admits, if `settings` require credentials. The default is none."""
+        """Headers of a caller that may write for every contact, if `settings` need credentials. The default is none."""
         return {}
 
     @property
@@ -143,7 +143,7 @@ async def chat(client: TestClient, contact_id: str, message: str = "hi") -> dict
     answer = await client.post("/api/v1/chat", json={"contact_id": contact_id, "message": message})
     assert answer.status_code == 200, (
         f"the server answered {answer.status_code} to a message, so no run can be observed; if `settings` require "
-        "credentials, declare `headers` of a caller that the server admits"
+        "credentials, declare `headers` of a caller that the server admits, and that may write for every contact"
     )
     found: dict[str, Any] = answer.json()
     return found
