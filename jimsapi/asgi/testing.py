@@ -466,7 +466,7 @@ class _LifespanRunner:
 
     async def start(self) -> None:
         self._is_started = True
-        spawn(self._run, "lifespan of the app")
+        spawn(self._run, "start and shutdown of the app")
         await self._answered.wait()
         if self._failure is not None:
             await self.stop()

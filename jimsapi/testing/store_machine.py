@@ -604,9 +604,12 @@ class StoreMachine(RuleBasedStateMachine):
         self._forget(ended)
 
     @precondition(lambda self: self._reopen is not None)
-    @rule(chance=_picks)
-    def reopen(self, chance: int) -> None:
-        """Close the store, and open its data again. The processes that own its runs stay the same."""
+    @rule(owner=_owners, chance=_picks)
+    def reopen(self, owner: UUID, chance: int) -> None:
+        """Close the store, and open its data again. The processes that own its runs stay the same.
+
+        Then repeat a request with its key, since only that shows whether the store has kept the key.
+        """
         if chance > 3:
             return  # opening a store may take long
         assert self._reopen is not None
@@ -615,6 +618,8 @@ class StoreMachine(RuleBasedStateMachine):
         self._opened_store = self._do(opened.__aenter__())
         self._opened = opened
         self.store = cast(ThreadStore, _RetryingStore(self._opened_store))
+        if self.keys:
+            self._repeat(list(self.keys)[-1], owner, chance, background=False, other=False, stranger=False)
 
     @rule(chance=_picks)
     def disturb(self, chance: int) -> None:

@@ -21,8 +21,8 @@ import acme_kept
 from hypothesis import Phase, settings
 from jimsapi.testing import DoesNotApply, ThreadStoreContract
 
-os.environ["JIMSAPI_STORE_EXAMPLES"] = "15"
-settings.register_profile("first failure", phases=[Phase.generate])
+os.environ["JIMSAPI_STORE_EXAMPLES"] = "40"
+settings.register_profile("first failure", phases=[Phase.generate], derandomize=True)
 settings.load_profile("first failure")
 
 
