@@ -340,7 +340,8 @@ class Router:
 
         `index` is the name of the file that is served for a folder, such as `index.html`. Without it folders are not
         found, and there are no listings. Files outside of `folder` are not found, also behind symbolic links, and so
-        are names that begin with a dot, except `.well-known`. The `options` are those of `route`.
+        are names that begin with a dot, except `.well-known`. The `options` are those of `route`, but for
+        `time_limit` and `cancel_on_disconnect`.
 
         Clients can ask whether a file has changed (RFC 9110, 13), and for a range of bytes (RFC 9110, 14). Threads
         read the files. Raises `ValueError` if `folder` is not a folder, and as `route` does.

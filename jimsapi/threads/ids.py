@@ -27,7 +27,7 @@ class _Latest:
         self.value = self.highest = self.ends = 0
 
     def begin(self, milliseconds: int) -> int:
-        """Set `value` to the first identifier of a millisecond, with 69 random bits. Later ones are greater."""
+        """Set `value` to the first identifier of a millisecond, with 69 random bits, and return it."""
         bits = int.from_bytes(os.urandom(9), "big")
         high, low = bits & 0xFFF, bits >> 15
         prefix = (milliseconds << 80) | (high << 64) | _VERSION_AND_VARIANT

@@ -9,6 +9,8 @@ from typing import Any
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from jimsapi.asgi import (
     App,
@@ -397,8 +399,6 @@ async def test_of_two_clients_of_one_app_the_last_to_leave_drains_it() -> None:
 
 
 async def test_a_host_that_enters_the_lifespan_drains_the_mounted_app() -> None:
-    starlette = pytest.importorskip("starlette.applications")
-    routing = pytest.importorskip("starlette.routing")
     shop = Shop()
 
     @asynccontextmanager
@@ -406,7 +406,7 @@ async def test_a_host_that_enters_the_lifespan_drains_the_mounted_app() -> None:
         async with shop.app.lifespan():
             yield
 
-    host = starlette.Starlette(lifespan=lifespan, routes=[routing.Mount("/mounted", shop.app)])
+    host = Starlette(lifespan=lifespan, routes=[Mount("/mounted", shop.app)])
     async with TestClient(host) as client:
         assert (await client.post("/mounted/shop/orders/tea")).status_code == 202
         await shop.started.wait()
