@@ -182,9 +182,13 @@ class Connection:
 
 
 class Request(Connection):
-    """A `Connection` with a body that can be read. `max_body` is the limit for it, in bytes."""
+    """A `Connection` with a body that can be read.
 
-    __slots__ = ("_begun", "_body", "_complete", "_receive", "max_body", "watched")
+    - `max_body`: the limit for the body, in bytes.
+    - `receive`: ASGI's `receive` of this request. The methods use it to read the body.
+    """
+
+    __slots__ = ("_begun", "_body", "_complete", "max_body", "receive", "watched")
 
     def __init__(self, scope: Scope, receive: Receive, max_body: int = MAX_BODY) -> None:
         # This repeats Connection.__init__, since a call would slow down every request.
@@ -196,7 +200,7 @@ class Request(Connection):
         self.noted = NOTHING_NOTED
         self._headers = None
         self.max_body = max_body
-        self._receive = receive
+        self.receive = receive
         self._body: bytes | None = None
         self._begun = False
         self._complete = False
@@ -214,7 +218,7 @@ class Request(Connection):
         """
         if self._body is None:
             self._begin()
-            message = await self._receive()
+            message = await self.receive()
             chunk: bytes = message.get("body", b"")
             if message["type"] == "http.request" and not message.get("more_body") and len(chunk) <= self.max_body:
                 self._complete = True
@@ -231,7 +235,7 @@ class Request(Connection):
         self._begin()
         size = 0
         while not self._complete:
-            message = await self._receive()
+            message = await self.receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnected
             chunk = message.get("body", b"")
@@ -277,11 +281,6 @@ class Request(Connection):
         """Whether the head announces a body that has not been read to its end."""
         return not self._complete and (b"transfer-encoding" in self.watched or bool(self._declared_length()))
 
-    @property
-    def receive(self) -> Receive:
-        """ASGI's `receive` of this request. The other methods use it to read the body."""
-        return self._receive
-
     def ended(self) -> bool:
         """Return whether the request has been read to its end, so that only a disconnect can follow.
 
@@ -316,7 +315,7 @@ class Request(Connection):
                 self._check_size(size)
             if not message.get("more_body"):
                 break
-            message = await self._receive()
+            message = await self.receive()
         self._complete = True
         return b"".join(chunks)  # does not copy a single chunk; hypercorn and granian add an empty last message
 

@@ -29,7 +29,15 @@ class ServerConnection(Protocol):
 
 
 class ServerExchange(ServerConnection, Protocol):
-    """The connection while it serves one request."""
+    """The connection while it serves one request.
+
+    - `gone`: whether the client has disconnected, or the server no longer reads it.
+    - `cancel_when_gone`: whether the server cancels the task that it has started for the request when `gone` becomes
+      true. The app sets it, which costs less than a callback.
+    """
+
+    gone: bool
+    cancel_when_gone: bool
 
     @property
     def receive(self) -> Receive:
@@ -46,6 +54,13 @@ class ServerExchange(ServerConnection, Protocol):
         calls it soon. An app with a callback does not have to wait in `receive`.
         """
 
+    def end_cancelling(self) -> bool:
+        """End what `cancel_when_gone` began.
+
+        Returns whether the task was cancelled because the client disconnected, and for nothing else. The task then
+        counts as not cancelled any more (`asyncio.Task.uncancel`).
+        """
+
 
 class ServerWebSocket(ServerConnection, Protocol):
     """The connection of a WebSocket."""
@@ -56,8 +71,8 @@ class ServerWebSocket(ServerConnection, Protocol):
 
 def exchange_of(scope: Scope) -> ServerExchange | None:
     """Return the server's object for a request; None on other servers."""
-    exchange: ServerExchange | None = _entry(scope)
-    return exchange
+    extensions = scope.get("extensions")
+    return extensions.get(EXTENSION) if extensions else None
 
 
 def websocket_of(scope: Scope) -> ServerWebSocket | None:

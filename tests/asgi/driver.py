@@ -36,15 +36,15 @@ class Exchange:
         self.waiting = list(messages)
         self.asked = 0
         self.sent: list[Message] = []
-        self.gone = anyio.Event()
+        self.left = anyio.Event()
         if hangs_up:
-            self.gone.set()
+            self.left.set()
 
     async def receive(self) -> Message:
         self.asked += 1
         if self.waiting:
             return self.waiting.pop(0)
-        await self.gone.wait()
+        await self.left.wait()
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:

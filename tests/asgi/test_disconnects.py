@@ -59,7 +59,7 @@ async def test_the_client_leaves_and_the_record_says_so() -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(exchange.run, app, http_scope())
         await waiting.began.wait()
-        exchange.gone.set()
+        exchange.left.set()
     assert (waiting.events, statuses, exchange.sent) == (["cancelled"], [CLIENT_GONE], [])
 
 
@@ -237,29 +237,31 @@ async def test_the_cancellation_is_over_when_the_request_is(fails: bool) -> None
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_report_of_the_server_that_comes_after_the_handler_cancels_nothing() -> None:
+async def test_a_server_that_reports_disconnects_is_not_asked_for_them() -> None:
     exchange = Exchange(EMPTY)
-    reports: list[Any] = []
+    watched: list[bool] = []
 
     class Connection:
         receive = exchange.receive
+        gone = False
+        cancel_when_gone = False
 
-        def call_when_gone(self, callback: Any) -> None:
-            reports.append(callback)
+    connection = Connection()
 
     async def handler(request: Request) -> Response:
-        await asyncio.sleep(0)
+        watched.append(connection.cancel_when_gone)
+        await asyncio.sleep(0.12)
         return Response("sent")
 
     async def send(message: Message) -> None:
-        reports[0]()
-        await asyncio.sleep(0)
+        watched.append(connection.cancel_when_gone)
         await exchange.send(message)
 
-    scope = http_scope(extensions={"jimsapi.connection": Connection()})
+    scope = http_scope(extensions={"jimsapi.connection": connection})
     await app_with(handler)(scope, exchange.receive, send)
     assert exchange.body == b"sent"
-    assert reports[1:] == [None]
+    assert exchange.asked == 0
+    assert watched == [True, False, False]
 
 
 def test_the_handler_keeps_its_name() -> None:

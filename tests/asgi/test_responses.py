@@ -148,7 +148,7 @@ async def test_a_client_that_leaves_ends_the_content_and_closes_it(awaits: bool)
 
     async def leave() -> None:
         await content.begun.wait()
-        exchange.gone.set()
+        exchange.left.set()
 
     with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
@@ -166,7 +166,7 @@ async def test_content_that_is_closed_between_two_chunks_may_await_to_clean_up()
         try:
             while True:
                 yield b"x"
-                exchange.gone.set()
+                exchange.left.set()
         finally:
             await checkpoint()
             cleaned.append(True)
@@ -186,7 +186,7 @@ async def test_a_tight_stream_does_not_hold_up_other_tasks() -> None:
         while turns < 20:
             await checkpoint()
             turns += 1
-        exchange.gone.set()
+        exchange.left.set()
 
     with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
@@ -275,6 +275,8 @@ class Stuck(Exchange):
         super().__init__(*chunks(b""))
         self.reads = reads
         self.refused = 0
+        self.gone = False
+        self.cancel_when_gone = False
         self.aborted = 0
 
     def unread_bytes(self) -> int:
@@ -285,6 +287,9 @@ class Stuck(Exchange):
 
     def call_when_gone(self, callback: Callable[[], None] | None) -> None:
         """It does not leave."""
+
+    def end_cancelling(self) -> bool:
+        return False
 
     async def run(self, app: ASGIApp, scope: Scope) -> Exchange:
         offered: ServerExchange = self
@@ -395,7 +400,7 @@ async def test_a_request_that_is_cancelled_by_others_too_stays_cancelled() -> No
     exchange = Exchange(*chunks(b""))
     task = asyncio.ensure_future(exchange.run(serving(lambda: StreamingResponse(content.items())), http_scope()))
     await content.begun.wait()
-    exchange.gone.set()
+    exchange.left.set()
     await asyncio.sleep(0)  # the client's leaving is on its way
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -468,7 +473,7 @@ async def test_a_server_that_says_all_is_sent_is_not_taken_for_a_client_that_lef
         async def send(self, message: Any) -> None:
             await super().send(message)
             if message.get("more_body") is False:
-                self.gone.set()
+                self.left.set()
                 await anyio.wait_all_tasks_blocked()
 
     async def content() -> AsyncIterator[bytes]:
@@ -489,7 +494,7 @@ async def test_a_stream_watches_for_the_client_s_leaving_once_the_body_is_read()
             async for chunk in request.stream():
                 yield chunk
             yield b"all"
-            exchange.gone.set()
+            exchange.left.set()
             try:
                 await anyio.sleep_forever()
             finally:

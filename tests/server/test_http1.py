@@ -20,7 +20,15 @@ import pytest
 import uvicorn
 from websockets.frames import Close, Frame, Opcode
 
-from jimsapi.asgi import App, Request, Response, StreamingResponse, WebSocket, WebSocketDisconnected
+from jimsapi.asgi import (
+    CLIENT_GONE,
+    App,
+    Request,
+    Response,
+    StreamingResponse,
+    WebSocket,
+    WebSocketDisconnected,
+)
 from jimsapi.asgi.extension import EXTENSION
 from jimsapi.asgi.types import ASGIApp, Message, Receive, Scope, Send
 from jimsapi.server import backlog, memory
@@ -1912,6 +1920,157 @@ def test_who_waits_for_the_end_is_told_even_if_another_stopped_to_wait(
     assert [next_of(seen), next_of(seen)] == ["http.disconnect"] * 2
 
 
+# Handlers that are cancelled if their client leaves.
+
+
+def watched(serving: Serving, seen: Seen, handler: Any, admit: Any = None) -> None:
+    """Serve the handler. The test is told the status in the record, and how often the task is still cancelled."""
+    app = App(admit=admit)
+    app.get("/", public=admit is None, cancel_on_disconnect=True)(handler)
+    app.on_request.append(lambda record: seen.put(record.status))
+
+    async def outer(scope: Scope, receive: Receive, send: Send) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            await app(scope, receive, send)
+        except asyncio.CancelledError:
+            seen.put("cancelled")
+            raise
+        finally:
+            seen.put(task.cancelling())
+
+    serving.app = outer
+
+
+async def waits(seen: Seen) -> None:
+    seen.put("waits")
+    await asyncio.get_running_loop().create_future()
+
+
+def test_a_handler_whose_client_leaves_is_cancelled_and_its_task_goes_on(
+    serving: Serving, client: socket.socket, seen: Seen
+) -> None:
+    async def handler(request: Request) -> Response:
+        await waits(seen)
+        raise AssertionError
+
+    watched(serving, seen, handler)
+    client.sendall(GET)
+    assert next_of(seen) == "waits"
+    client.close()
+    assert [next_of(seen), next_of(seen)] == [CLIENT_GONE, 0]
+
+
+def test_a_handler_that_suppresses_its_cancellation_is_recorded_as_left_by_its_client(
+    serving: Serving, client: socket.socket, seen: Seen
+) -> None:
+    async def handler(request: Request) -> Response:
+        with suppress(asyncio.CancelledError):
+            await waits(seen)
+        return Response("nobody reads this")
+
+    watched(serving, seen, handler)
+    client.sendall(GET)
+    assert next_of(seen) == "waits"
+    client.close()
+    assert [next_of(seen), next_of(seen)] == [CLIENT_GONE, 0]
+
+
+def test_what_a_cancelled_handler_raises_is_logged_and_its_task_goes_on(
+    serving: Serving, client: socket.socket, seen: Seen, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def handler(request: Request) -> Response:
+        try:
+            await waits(seen)
+        finally:
+            raise LookupError("in its cleanup")
+
+    watched(serving, seen, handler)
+    client.sendall(GET)
+    assert next_of(seen) == "waits"
+    client.close()
+    assert [next_of(seen), next_of(seen)] == [500, 0]
+    assert "in its cleanup" in caplog.text
+
+
+def test_another_cancellation_of_the_handler_s_task_goes_on(
+    serving: Serving, client: socket.socket, seen: Seen
+) -> None:
+    async def handler(request: Request) -> Response:
+        try:
+            await waits(seen)
+        finally:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()  # as a timeout of a wrapper would at the same time
+        raise AssertionError
+
+    watched(serving, seen, handler)
+    client.sendall(GET)
+    assert next_of(seen) == "waits"
+    client.close()
+    assert [next_of(seen), next_of(seen)] == ["cancelled", 1]
+
+
+def test_a_handler_whose_client_has_left_already_does_not_begin(
+    serving: Serving, client: socket.socket, seen: Seen
+) -> None:
+    async def admit(request: Request, route: Any) -> object:
+        seen.put("admits")
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        return "known"
+
+    async def handler(request: Request) -> Response:
+        await waits(seen)
+        raise AssertionError
+
+    watched(serving, seen, handler, admit)
+    client.sendall(GET)
+    assert next_of(seen) == "admits"
+    client.close()
+    assert [next_of(seen), next_of(seen)] == [CLIENT_GONE, 0]
+
+
+def test_a_client_that_leaves_while_its_answer_is_sent_cancels_nothing(
+    serving: Serving, client: socket.socket, seen: Seen
+) -> None:
+    async def handler(request: Request) -> Response:
+        await asyncio.sleep(0)
+        return Response(b"x" * 50_000_000)
+
+    watched(serving, seen, handler)
+    client.sendall(GET)
+    assert client.recv(100)
+    client.close()
+    assert [next_of(seen), next_of(seen)] == [200, 0]
+
+
+def test_a_handler_that_a_wrapper_runs_in_another_task_is_cancelled_too(
+    serving: Serving, client: socket.socket, seen: Seen
+) -> None:
+    async def handler(request: Request) -> Response:
+        await waits(seen)
+        raise AssertionError
+
+    watched(serving, seen, handler)
+    app = serving.app
+
+    async def wrapper(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.wait_for(app(scope, receive, send), TIMEOUT)  # Python 3.11 makes a task of it
+
+    async def in_another_task(scope: Scope, receive: Receive, send: Send) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(wrapper(scope, receive, send))
+
+    serving.app = in_another_task
+    client.sendall(GET)
+    assert next_of(seen) == "waits"
+    client.close()
+    assert next_of(seen) == CLIENT_GONE
+
+
 def test_streams_that_are_sent_at_once_each_have_their_own_parts_in_order(serving: Serving) -> None:
     number = 8
     everybody = asyncio.Event()
@@ -2074,9 +2233,7 @@ def test_a_stream_whose_client_has_left_before_it_begins_is_cancelled(serving: S
     assert next_of(seen) == "cancelled"
 
 
-def test_who_works_on_after_a_stream_failed_is_not_cancelled_when_the_client_leaves(
-    serving: Serving, seen: Seen
-) -> None:
+def test_who_works_on_after_a_stream_failed_is_not_cancelled_when_the_clientwaits(serving: Serving, seen: Seen) -> None:
     gate = Gate(serving)
 
     async def content() -> AsyncIterator[bytes]:
@@ -2104,7 +2261,7 @@ def test_who_works_on_after_a_stream_failed_is_not_cancelled_when_the_client_lea
         request("POST", "/", "content-length: 500000", body=b"hello"),
     ],
 )
-def test_a_stream_whose_request_s_body_nobody_reads_is_cancelled_when_its_client_leaves(
+def test_a_stream_whose_request_s_body_nobody_reads_is_cancelled_when_its_clientwaits(
     serving: Serving, seen: Seen, sent: bytes
 ) -> None:
     async def content() -> AsyncIterator[bytes]:
@@ -2724,7 +2881,7 @@ def test_only_the_request_after_an_error_on_its_connection_waits_while_the_proce
     assert asked == order
 
 
-def test_a_request_that_waits_for_its_turn_leaves_nothing_when_its_client_leaves(
+def test_a_request_that_waits_for_its_turn_leaves_nothing_when_its_clientwaits(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     always_busy(monkeypatch, 600.0)

@@ -63,6 +63,7 @@ class Exchange:
         "_remaining",
         "_size",
         "_waiting",
+        "cancel_when_gone",
         "complete",
         "gone",
         "keep_alive",
@@ -80,6 +81,7 @@ class Exchange:
         self.started = False
         self.complete = False
         self.gone = False
+        self.cancel_when_gone = False
         self.refused = 0
         self._on_gone: Callable[[], None] | None = None
         self._connection = connection
@@ -161,6 +163,14 @@ class Exchange:
         if callback is not None and self.gone:
             self._connection.loop.call_soon(callback)
 
+    def end_cancelling(self) -> bool:
+        if self.cancel_when_gone:
+            self.cancel_when_gone = False
+            return False
+        if asyncio.current_task() is not self.task:
+            return True  # a wrapper runs the app in another task, and the cancellation of the server's task goes on
+        return self.task.uncancel() == 0
+
     # The request.
 
     def add_body(self, body: bytes) -> None:
@@ -189,8 +199,12 @@ class Exchange:
         else:
             self._connection.batch.heap.request_cut()
         self._wake()
-        if self._on_gone is not None:
-            self._on_gone()
+        if self.cancel_when_gone:
+            self.cancel_when_gone = False
+            self.task.cancel()
+        callback, self._on_gone = self._on_gone, None
+        if callback is not None:
+            callback()
 
     def _wake(self) -> None:
         if self._waiting is not None:
