@@ -82,6 +82,13 @@ PIPELINE = """
             diary.lines.append("NAME ends")
         return outer"""
 
+GENERATOR = """
+        async def outer(ctx):
+            await inner(ctx)
+            yield "b"
+            yield "ye"
+        return outer"""
+
 
 async def echo(ctx: ThreadContext) -> None:
     ctx.send_message(f"You said: {ctx.get_last_user_message()}")
@@ -145,6 +152,13 @@ async def test_the_pipeline_wrapper_of_the_first_plugin_is_the_outermost(site: P
         "b-wrapper ends",
         "a-wrapper ends",
     ]
+
+
+async def test_a_pipeline_wrapper_may_return_an_async_generator(site: Path) -> None:
+    (site / "diary.py").write_text("lines = []\n")
+    install(site, "a-wrapper", WRAPPING.replace("BODY", GENERATOR).replace("KIND", "pipeline").replace("NAME", "a"))
+    async with TestClient(api()) as client:
+        assert await chat(client) == ["You said: hi", "bye"]
 
 
 @pytest.mark.parametrize(

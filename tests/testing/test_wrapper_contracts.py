@@ -16,6 +16,7 @@ BOTH = {
 PIPELINE_FAULTS: Faults = {
     **BOTH,
     "IsNotAsync": ("it_returns_an_async_pipeline",),
+    "NeedsAFunction": ("pipelines_of_every_kind_answer_as_without_it",),
     "CallsTwice": ("it_calls_the_pipeline_once_and_its_events_reach_the_caller",),
     "AddsAMessage": ("it_calls_the_pipeline_once_and_its_events_reach_the_caller",),
     "SwallowsErrors": ("it_raises_what_the_pipeline_raises",),
@@ -75,16 +76,21 @@ class TestSound({kind}WrapperContract):
 class TestNotInstalled(TestSound):
     distribution = "acme-clock"
 """
+YIELDS = """
+
+class TestYields(TestSound):
+    version = "Yields"
+"""
 
 
-def run(folder: Path, kind: str, faults: Faults) -> ContractRun:
-    contract = CONTRACT.format(kind=kind, option=kind.lower())
-    return ContractRun(folder, "acme-watch", "wrappers.py", contract, faults)
+def run(folder: Path, kind: str, faults: Faults, more: str = "", whole: tuple[str, ...] = ()) -> ContractRun:
+    contract = CONTRACT.format(kind=kind, option=kind.lower()) + more
+    return ContractRun(folder, "acme-watch", "wrappers.py", contract, faults, whole)
 
 
 @pytest.fixture(scope="module")
 def pipelines(tmp_path_factory: pytest.TempPathFactory) -> ContractRun:
-    return run(tmp_path_factory.mktemp("pipelines"), "Pipeline", PIPELINE_FAULTS)
+    return run(tmp_path_factory.mktemp("pipelines"), "Pipeline", PIPELINE_FAULTS, YIELDS, ("TestYields",))
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +98,9 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> ContractRun:
     return run(tmp_path_factory.mktemp("stores"), "Store", STORE_FAULTS)
 
 
-def test_a_wrapper_of_pipelines_that_keeps_the_contract_passes_every_case(pipelines: ContractRun) -> None:
-    assert pipelines.of_class("TestSound") == dict.fromkeys(cases_of(PipelineWrapperContract))
+@pytest.mark.parametrize("version", ["Sound", "Yields"])
+def test_a_wrapper_of_pipelines_that_keeps_the_contract_passes_every_case(pipelines: ContractRun, version: str) -> None:
+    assert pipelines.of_class(f"Test{version}") == dict.fromkeys(cases_of(PipelineWrapperContract))
 
 
 @pytest.mark.parametrize(("version", "case"), pairs(PIPELINE_FAULTS))

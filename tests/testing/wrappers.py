@@ -6,7 +6,7 @@ The tests install this module as the distribution `acme-watch`; the options `--w
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any, Self
 
@@ -54,6 +54,27 @@ class AlwaysThere(Sound):
 class IsNotAsync(Sound):
     def pipeline(self, pipeline: Pipeline) -> Pipeline:
         return lambda ctx: pipeline(ctx)
+
+
+class Yields(Sound):
+    """Returns an async generator, which is a pipeline too."""
+
+    def pipeline(self, pipeline: Pipeline) -> Any:
+        async def watched(ctx: ThreadContext) -> AsyncIterator[str]:
+            await self.call(pipeline, ctx)
+            pieces: tuple[str, ...] = ()
+            for piece in pieces:
+                yield piece
+
+        return watched
+
+
+class NeedsAFunction(Sound):
+    """Reads an attribute that only functions have, although an object may be a pipeline."""
+
+    def pipeline(self, pipeline: Any) -> Pipeline:
+        self.wrapped_name = pipeline.__name__
+        return super().pipeline(pipeline)
 
 
 class CallsTwice(Sound):
