@@ -39,3 +39,9 @@ def refusal(ran: subprocess.CompletedProcess[str]) -> str:
     assert lines[0].startswith("jimsapi: "), ran.stderr
     assert "Traceback" not in ran.stdout
     return lines[0]
+
+
+def hide_websockets(folder: Path) -> None:
+    """Put modules into `folder`, which is on the path, so that no package for WebSockets can be imported."""
+    for name in ("websockets", "wsproto"):
+        (folder / f"{name}.py").write_text("raise ImportError('not installed')\n")

@@ -16,7 +16,7 @@ from jimsapi.cli.framework import FrameworkApp
 from jimsapi.cli.listening import address_of, cannot_listen, refuse_shared_port
 from jimsapi.cli.options import ServerOptions
 from jimsapi.cli.serve import start_lines
-from jimsapi.cli.server_config import loaded_config, server_config
+from jimsapi.cli.server_config import loaded_config, server_config, warn_of_missing_websockets
 from jimsapi.plugins.compose import AppWithoutPipeline, Built, Composer, Composition, Configuration
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import StartError
@@ -90,7 +90,7 @@ async def _compose(configuration: Configuration, *, connect: bool) -> tuple[Comp
     _check_ports(settings, connect=connect)
     api = Api(None, {})
     server, certificates = settings.get(ServerOptions), settings.get(CertificateOptions)
-    loaded_config(server_config(server, certificates, settings.get(CoreOptions).max_body, api))
+    config = loaded_config(server_config(server, certificates, settings.get(CoreOptions).max_body, api))
     composer = Composer(configuration)
     composition = await composer.build()
     missing = _preflight(composition.store)
@@ -101,6 +101,7 @@ async def _compose(configuration: Configuration, *, connect: bool) -> tuple[Comp
             composition = await composer.enter(composition, lifespans, store=missing is None)
             opened += [line async for line in _ping_all(composition, store=missing is None)]
         api.declare(composition, configuration.plugins, run_service(composition))
+        warn_of_missing_websockets(config, api)
     finally:
         await lifespans.leave()
     return composition, opened

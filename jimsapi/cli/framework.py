@@ -7,7 +7,7 @@ from jimsapi.api.app import VERSION
 from jimsapi.api.metrics import MetricsOptions
 from jimsapi.builtin.client_certificate import CertificateOptions
 from jimsapi.cli.options import LogOptions, ServerOptions
-from jimsapi.cli.server_config import HALF_SENT_WITHIN, loaded_config, server_config
+from jimsapi.cli.server_config import HALF_SENT_WITHIN, loaded_config, server_config, warn_of_missing_websockets
 from jimsapi.plugins.compose import AppWithoutPipeline
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.discovery import PluginOptions
@@ -39,6 +39,7 @@ class FrameworkApp:
         self.drain_time = settings.get(CoreOptions).drain_time if given else self.app.drain_time
         server, certificates = settings.get(ServerOptions), settings.get(CertificateOptions)
         self.config = loaded_config(server_config(server, certificates, self.app.max_body, self.app))
+        warn_of_missing_websockets(self.config, self.app)
 
     def _reject_options_of_the_chat(self) -> None:
         settings = self._found.settings

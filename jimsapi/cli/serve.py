@@ -19,13 +19,13 @@ from jimsapi.builtin.client_certificate import CertificateOptions
 from jimsapi.cli.framework import FrameworkApp
 from jimsapi.cli.listening import address_of, bind, refuse_shared_port
 from jimsapi.cli.options import LogOptions, ServerOptions
-from jimsapi.cli.server_config import loaded_config, server_config
+from jimsapi.cli.server_config import loaded_config, server_config, warn_of_missing_websockets
 from jimsapi.plugins.compose import AppWithoutPipeline, Composition, Configuration
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import StartError, cause_text
 from jimsapi.plugins.secrets import redact
 from jimsapi.runs.pipeline import pipeline_name
-from jimsapi.server.borrowed import ChangeReload
+from jimsapi.server.borrowed import ChangeReload, Config
 from jimsapi.server.drain import Drain, Work, where
 from jimsapi.server.logs import LogWriter, set_up_logs
 from jimsapi.server.memory import return_freed_memory
@@ -92,7 +92,7 @@ class ServingProcess(msgspec.Struct, frozen=True):
         api, callbacks = self.factory()
         try:
             _silence_uvicorn()
-            config = loaded_config(server_config(self.server, self.certificates, self.max_body, api))
+            callbacks.config = config = loaded_config(server_config(self.server, self.certificates, self.max_body, api))
             server = Server(
                 config,
                 first=PROBES,
@@ -124,17 +124,21 @@ class ServingProcess(msgspec.Struct, frozen=True):
 class ServerCallbacks:
     """The command's callbacks for events of the app and the server.
 
-    `status` is the exit status. `alone` is the `jimsapi.asgi.App` that is served without the chat API, or None.
+    `status` is the exit status. `config` is uvicorn's configuration, which is set before the start. `alone` is the
+    `jimsapi.asgi.App` that is served without the chat API, or None.
     """
 
     def __init__(self, address: str, writer: LogWriter) -> None:
         self.status = 0
+        self.config: Config | None = None
         self.alone: FrameworkApp | None = None
         self._address = address
         self._writer = writer
 
     def on_started(self, api: Api) -> None:
         assert api.composition is not None  # the app sets it before this call
+        assert self.config is not None
+        warn_of_missing_websockets(self.config, api)
         drain_time = api.composition.settings.get(CoreOptions).drain_time
         lines = start_lines(api.composition, self._address)
         self._begin_serving(lambda: None if api.service is None else api, drain_time, lines)

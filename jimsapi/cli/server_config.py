@@ -60,9 +60,18 @@ def loaded_config(config: Config) -> Config:
         config.load()
     except (OSError, ValueError) as error:
         raise StartError(f"the certificate or its key cannot be used: {error}") from error
-    if config.ws_protocol_class is None:
-        logger.warning("NO WEBSOCKET IS ACCEPTED: the package websockets is not installed; pip install websockets")
     return config
+
+
+def warn_of_missing_websockets(config: Config, app: App) -> None:
+    """Log a warning if the app has WebSocket routes and the server cannot serve them. `config` must be loaded."""
+    paths = [route.path for route in app.routes if route.websocket]
+    if paths and config.ws_protocol_class is None:
+        logger.warning(
+            "NO WEBSOCKET IS ACCEPTED on %s, since the package websockets is not installed: "
+            "pip install 'jimsapi[websockets]'",
+            ", ".join(paths),
+        )
 
 
 def check_tls_files(server: ServerOptions, certificates: CertificateOptions) -> None:

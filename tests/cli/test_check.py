@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.command import refusal, run_command
+from tests.command import hide_websockets, refusal, run_command
 from tests.plugins.distributions import install
 from tests.raw import connect, request
 from tests.serving import Served
@@ -125,14 +125,14 @@ def test_strict_refuses_each_warning(bot: Path, env: dict[str, str], warning: st
 
 
 def test_a_missing_package_for_websockets_is_warned_of_by_check_and_by_the_start(bot: Path) -> None:
-    for name in ("websockets", "wsproto"):
-        (bot / f"{name}.py").write_text("raise ImportError('not installed')\n")
+    hide_websockets(bot)
     strict = run_command("check", "--strict", *flags(api_key=KEY), cwd=bot)
     assert strict.returncode == 1
-    assert "the package websockets is not installed; pip install websockets" in strict.stderr
+    assert "NO WEBSOCKET IS ACCEPTED on /api/v1/chat/ws" in strict.stderr
+    assert "pip install 'jimsapi[websockets]'" in strict.stderr
     with Served("--app", "bot", folder=bot) as served:
         assert served.stop() == 0
-        assert served.stderr.count("the package websockets is not installed") == 1
+        assert served.stderr.count("NO WEBSOCKET IS ACCEPTED") == 1
 
 
 # --connect

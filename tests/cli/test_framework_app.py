@@ -19,7 +19,7 @@ from jimsapi.cli.framework import FrameworkApp
 from jimsapi.cli.options import COMMAND_OPTIONS
 from jimsapi.plugins.compose import AppWithoutPipeline, resolve_settings
 from jimsapi.plugins.manager import PluginManager
-from tests.command import refusal, run_command
+from tests.command import hide_websockets, refusal, run_command
 from tests.serving import Served
 from tests.waiting import eventually
 
@@ -96,6 +96,13 @@ async def stuck(request: Request) -> Response:
 async def make():
     return app
 '''
+
+WEBSOCKET = """
+
+@app.websocket("/echo")
+async def echo(ws):
+    await ws.accept()
+"""
 
 
 class ServedAlone(Served):
@@ -205,6 +212,22 @@ def test_check_and_openapi_describe_it(folder: Path) -> None:
     document = orjson.loads(run_command("openapi", "--app", "svc:app", cwd=folder).stdout)
     assert document["info"]["title"] == "Shop"
     assert document["paths"]["/hello/{name}"]["get"]["summary"] == "Say hello."
+
+
+@pytest.mark.parametrize(("routes", "count"), [("", 0), (WEBSOCKET, 1)], ids=["without", "with"])
+def test_a_missing_package_for_websockets_is_warned_of_once_and_only_if_there_is_a_websocket(
+    routes: str, count: int, folder: Path
+) -> None:
+    hide_websockets(folder)
+    (folder / "svc.py").write_text(SERVICE + routes, encoding="utf-8")
+    strict = run_command("check", "--strict", "--app", "svc:app", "--metrics-port", "0", cwd=folder)
+    assert strict.returncode == count
+    with ServedAlone(folder) as served:
+        assert served.stop() == 0
+        started = served.stderr
+    for stderr in (strict.stderr, started):
+        assert stderr.count("NO WEBSOCKET IS ACCEPTED") == count
+        assert stderr.count("on /echo, since the package websockets is not installed: pip install 'jimsapi[") == count
 
 
 def test_create_api_says_that_it_answers_no_messages() -> None:
