@@ -11,12 +11,11 @@ from email.utils import formatdate, parsedate_to_datetime
 from typing import BinaryIO
 from urllib.parse import quote
 
-from anyio import to_thread
-
 from .connection import Request
 from .errors import HTTPError
 from .response import Response
 from .streaming import StreamingResponse
+from .worker_thread import in_file_thread
 
 CHUNK = 262_144
 """Bytes of a file that are read at once. Content that is not longer is sent as one piece."""
@@ -42,7 +41,7 @@ _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a named p
 
 
 class Folder:
-    """Serves the files of a folder, in a worker thread. The last parameter of the route is the path of a file.
+    """Serves the files of a folder. The last parameter of the route is the path of a file.
 
     `index` is the name of the file that is served for a folder. Raises `ValueError` if `path` is not a folder.
     """
@@ -53,7 +52,10 @@ class Folder:
         if not os.path.isdir(self._root):
             raise ValueError(f"The folder {os.fspath(path)!r} of static files does not exist.")
 
-    def __call__(self, request: Request) -> Response:
+    async def __call__(self, request: Request) -> Response:
+        return await in_file_thread(self._serve, request)
+
+    def _serve(self, request: Request) -> Response:
         path = self._locate(next(reversed(request.path_params.values())))
         with ExitStack() as opened:
             descriptor = _open(path)
@@ -140,7 +142,7 @@ async def _pieces(file: BinaryIO, length: int) -> AsyncIterator[bytes]:
     """Yield the next `length` bytes of a file. Raises `EOFError` if it has become shorter since it was opened."""
     with file:
         while length:
-            piece = await to_thread.run_sync(file.read, min(CHUNK, length))
+            piece = await in_file_thread(file.read, min(CHUNK, length))
             if not piece:
                 raise EOFError("The file became shorter while it was sent.")
             length -= len(piece)

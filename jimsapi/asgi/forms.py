@@ -7,18 +7,18 @@ does not start.
 import os
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from io import BufferedReader, RawIOBase
-from typing import BinaryIO, TypeVar, TypeVarTuple
+from typing import BinaryIO
 
-from anyio import CancelScope, CapacityLimiter, to_thread
-from anyio.lowlevel import RunVar
+from anyio import CancelScope
 
 from .connection import Request
 from .errors import HTTPError
 from .fields import Fields, parse_fields
 from .validation import Model, convert_fields
+from .worker_thread import in_file_thread
 
 try:
     from python_multipart.exceptions import FormParserError
@@ -37,24 +37,6 @@ _MAX_PARAMETERS = 100
 """How many parameters a part's content-disposition may have. The package takes milliseconds to parse thousands."""
 _PIECE = 262_144
 """Bytes of files that are written or read at once."""
-_THREADS = 40
-"""How many threads may write and read files of forms at once."""
-T = TypeVar("T")
-Arguments = TypeVarTuple("Arguments")
-_limiter: RunVar[CapacityLimiter] = RunVar("jimsapi.asgi.forms")
-
-
-async def _in_thread(function: Callable[[*Arguments], T], *arguments: *Arguments) -> T:
-    """Call a function that blocks, in a thread.
-
-    The threads are not those of handlers with `worker_thread`. Such handlers may wait for this call, and would wait
-    forever if they had all the threads.
-    """
-    limiter = _limiter.get(None)
-    if limiter is None:
-        limiter = CapacityLimiter(_THREADS)
-        _limiter.set(limiter)
-    return await to_thread.run_sync(function, *arguments, limiter=limiter)
 
 
 class Form(Fields):
@@ -105,17 +87,17 @@ class Upload:
 
     async def read(self) -> bytes:
         """Return the whole content."""
-        return await _in_thread(self._read, 0, self.size)
+        return await in_file_thread(self._read, 0, self.size)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the content in chunks."""
         pieces = self._pieces()
-        while piece := await _in_thread(next, pieces, b""):
+        while piece := await in_file_thread(next, pieces, b""):
             yield piece
 
     async def save(self, path: str | os.PathLike[str]) -> None:
         """Write the content to a new file. Raises `FileExistsError` if `path` exists."""
-        await _in_thread(self._save, path)
+        await in_file_thread(self._save, path)
 
     def open(self) -> BinaryIO:
         """Return the content as a file for libraries that read one. Its methods block, so use it in a thread."""
@@ -190,7 +172,7 @@ class _Storage:
     async def write(self, least: int = 1) -> None:
         """Write what was added, if it has at least so many bytes."""
         if self._unwritten_length >= least:
-            await _in_thread(self._write)
+            await in_file_thread(self._write)
 
     def _write(self) -> None:
         with self._lock:
@@ -225,7 +207,7 @@ class _Storage:
         """Remove the content."""
         if self.length:
             with CancelScope(shield=True):
-                await _in_thread(self._close)
+                await in_file_thread(self._close)
 
     def _close(self) -> None:
         with self._lock:

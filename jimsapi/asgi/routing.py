@@ -333,27 +333,50 @@ class Router:
 
         return declare
 
-    def static(self, path: str, folder: str | PathLike[str], *, index: str | None = None, **options: Any) -> None:
+    def static(
+        self,
+        path: str,
+        folder: str | PathLike[str],
+        *,
+        index: str | None = None,
+        public: bool = False,
+        probe: bool = False,
+        scope: str | None = None,
+        name: str | None = None,
+        summary: str | None = None,
+        responses: Mapping[int, ResponseDoc] | None = None,
+        tags: Sequence[str] = (),
+    ) -> None:
         """Serve the files of `folder` for GET and HEAD below `path`:
 
             app.static("/assets", "assets", public=True)
 
         `index` is the name of the file that is served for a folder, such as `index.html`. Without it folders are not
         found, and there are no listings. Files outside of `folder` are not found, also behind symbolic links, and so
-        are names that begin with a dot, except `.well-known`. The `options` are those of `route`, but for
-        `time_limit` and `cancel_on_disconnect`.
+        are names that begin with a dot, except `.well-known`. All other options are those of `route`. There is no
+        `time_limit` and no `cancel_on_disconnect`, since nothing can stop a thread that reads a file.
 
-        Clients can ask whether a file has changed (RFC 9110, 13), and for a range of bytes (RFC 9110, 14). Threads
-        read the files. Raises `ValueError` if `folder` is not a folder, and as `route` does.
+        Clients can ask whether a file has changed (RFC 9110, 13), and for a range of bytes (RFC 9110, 14). At most 40
+        threads read files at once; handlers with `worker_thread` do not use these. Raises `ValueError` if `folder` is
+        not a folder, and as `route` does.
         """
         from .files import Folder  # only apps with static files need it
 
         serve = Folder(folder, index)
 
-        @self.get(f"{path.rstrip('/')}/{{path:path}}", worker_thread=True, **options)
-        def static(request: Request) -> Response:
+        @self.get(
+            f"{path.rstrip('/')}/{{path:path}}",
+            public=public,
+            probe=probe,
+            scope=scope,
+            name=name,
+            summary=summary,
+            responses=responses,
+            tags=tags,
+        )
+        async def static(request: Request) -> Response:
             """Return a static file."""
-            return serve(request)
+            return await serve(request)
 
     def include(self, router: "Router", prefix: str = "") -> None:
         """Add all routes of `router`, with `prefix` before their paths.

@@ -1,15 +1,20 @@
 """Files of a folder: what is served, to whom it is new, and what never leaves the folder."""
 
 import os
+import threading
 import time
 from email.utils import formatdate
 from pathlib import Path
 from urllib.parse import unquote
 
+import anyio
+import anyio.from_thread
+import anyio.to_thread
 import pytest
 
 from jimsapi.asgi import App, Connection, HTTPError, Request, Response, Route
 from jimsapi.asgi.files import CHUNK
+from jimsapi.asgi.forms import read_form
 from jimsapi.asgi.testing import TestClient
 
 from .driver import Exchange, http_scope
@@ -264,3 +269,55 @@ async def test_routes_beside_the_files_take_precedence(folder: Path) -> None:
 def test_a_folder_that_is_not_there_stops_the_start(folder: Path, name: str) -> None:
     with pytest.raises(ValueError, match="static files does not exist"):
         App().static("/assets", folder.parent / name)
+
+
+@pytest.mark.parametrize("option", ["time_limit", "cancel_on_disconnect", "worker_thread", "max_body", "typo"])
+def test_an_option_that_static_files_do_not_have_is_named(folder: Path, option: str) -> None:
+    with pytest.raises(TypeError, match=rf"static\(\) got an unexpected keyword argument '{option}'"):
+        App().static("/assets", folder, **{option: 1})  # type: ignore[arg-type] # on purpose
+
+
+async def test_static_files_take_the_other_options_of_a_route(folder: Path) -> None:
+    app = App()
+    app.static("/assets", folder, name="files", summary="A file of ours.", tags=("files",), responses={404: "None."})
+    operation = app.openapi()["paths"]["/assets/{path}"]["get"]
+    assert (operation["summary"], operation["tags"]) == ("A file of ours.", ["files"])
+    assert operation["responses"]["404"]["description"] == "None."
+
+
+async def test_handlers_that_block_all_their_threads_hold_up_neither_files_nor_forms(folder: Path) -> None:
+    app = App()
+    app.static("/assets", folder)
+    threads = int(anyio.to_thread.current_default_thread_limiter().total_tokens)
+    released = threading.Event()
+    blocked = 0
+    all_blocked = anyio.Event()
+
+    @app.get("/blocks", worker_thread=True)
+    def blocks(request: Request) -> Response:
+        anyio.from_thread.run_sync(count)
+        released.wait()
+        return Response("released")
+
+    def count() -> None:
+        nonlocal blocked
+        blocked += 1
+        if blocked == threads:
+            all_blocked.set()
+
+    @app.post("/form")
+    async def form(request: Request) -> Response:
+        async with read_form(request) as sent:
+            return Response(await sent.files("file")[0].read())
+
+    async with TestClient(app) as client, anyio.create_task_group() as tasks:
+        for _ in range(threads):
+            tasks.start_soon(client.get, "/blocks")
+        try:
+            with anyio.fail_after(20):
+                await all_blocked.wait()
+                assert (await client.get("/assets/css/site.css")).text == "p { color: red }"
+                assert (await client.get("/assets/large.bin")).content == LARGE
+                assert (await client.post("/form", files={"file": b"content"})).content == b"content"
+        finally:
+            released.set()
