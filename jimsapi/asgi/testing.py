@@ -18,6 +18,7 @@ LEAVE_WITHIN = 5.0
 """Seconds that an app may work on a request or a WebSocket after the client has disconnected."""
 UNREAD_MESSAGES = 64
 """Messages that an app may send over a WebSocket before the test has received the first of them."""
+_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
 class TestClient(httpx.AsyncClient):
@@ -26,8 +27,10 @@ class TestClient(httpx.AsyncClient):
         async with TestClient(app) as client:
             answer = await client.get("/things/1")
 
-    `root_path` is the prefix under which the app is mounted. Other arguments are httpx's. An exception that the app
-    does not answer itself, such as one of a wrapper or of a stream, is raised by the call, unless
+    `base_url` is the address that the client seems to call. With `base_url="https://testserver"` the app sees requests
+    over TLS: the scheme is `https`, or `wss` for WebSockets, and the client sends `Secure` cookies back, which it does
+    not over `http`. `root_path` is the prefix under which the app is mounted. Other arguments are httpx's. An exception
+    that the app does not answer itself, such as one of a wrapper or of a stream, is raised by the call, unless
     `raise_app_exceptions=False`. Entering the client raises `RuntimeError` if the app's start fails, and leaving it if
     the app's shutdown fails.
 
@@ -420,7 +423,7 @@ def _http_scope(request: httpx.Request, root_path: str, state: dict[str, Any]) -
         "root_path": root_path,
         "headers": [(name.lower(), value) for name, value in request.headers.raw],
         "client": ("127.0.0.1", 123),
-        "server": (url.host, url.port),
+        "server": (url.host, url.port or _PORTS.get(url.scheme)),
         "state": state.copy(),
     }
 
@@ -437,14 +440,14 @@ def _websocket_scope(
         "type": "websocket",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
         "http_version": "1.1",
-        "scheme": "wss" if url.scheme == "https" else "ws",
+        "scheme": "wss" if url.scheme in ("https", "wss") else "ws",
         "path": url.path,
         "raw_path": url.raw_path.partition(b"?")[0],
         "query_string": url.query,
         "root_path": root_path,
         "headers": headers,
         "client": ("127.0.0.1", 123),
-        "server": (url.host, url.port),
+        "server": (url.host, url.port or _PORTS.get(url.scheme)),
         "subprotocols": list(subprotocols),
         "state": state.copy(),
         "extensions": {"websocket.http.response": {}},

@@ -104,6 +104,38 @@ async def test_a_websocket_goes_both_ways_and_says_how_it_ended() -> None:
         await ws.send_text("into the void")
 
 
+async def test_over_https_the_client_returns_secure_cookies_and_the_app_sees_the_scheme_and_the_port() -> None:
+    app = App()
+
+    @app.get("/sign-in")
+    async def sign_in(request: Request) -> Response:
+        answer = Response(str([request.scope["scheme"], request.scope["server"]]))
+        answer.set_cookie("session", "abc123")
+        return answer
+
+    @app.get("/session")
+    async def session(request: Request) -> dict[str, str]:
+        return request.cookies
+
+    @app.websocket("/ws")
+    async def ws_session(ws: WebSocket) -> None:
+        await ws.accept()
+        await ws.send_json([ws.scope["scheme"], ws.scope["server"], ws.cookies])
+
+    secure = {"session": "abc123"}
+    for base_url, schemes, port, cookies in (
+        ("https://testserver", ["https", "wss"], 443, secure),
+        ("https://testserver:8443", ["https", "wss"], 8443, secure),
+        ("http://testserver", ["http", "ws"], 80, {}),
+    ):
+        async with TestClient(app, base_url=base_url) as client:
+            assert (await client.get("/sign-in")).text == str([schemes[0], ("testserver", port)])
+            assert (await client.get("/session")).json() == cookies
+            for url in ("/ws", f"{schemes[1]}{base_url.removeprefix(schemes[0])}/ws"):
+                async with client.websocket(url) as ws:
+                    assert await ws.receive_json() == [schemes[1], ["testserver", port], cookies]
+
+
 async def test_a_websocket_that_is_refused_raises_the_answer() -> None:
     async with TestClient(answering()) as client:
         with pytest.raises(HandshakeRefused, match="404") as refused:
