@@ -26,7 +26,7 @@ from .errors import ClientDisconnected, HTTPError
 from .extension import exchange_of
 from .open_work import OpenWork
 from .openapi import build_document
-from .problem import problem, wants_problem
+from .problem import VARY, problem, wants_problem
 from .record import CLIENT_GONE, OTHER_METHOD, UNMATCHED, Observer, RequestRecord
 from .response import ErrorResponse, JSONResponse, Response
 from .route import METHODS, Match, Route
@@ -173,9 +173,12 @@ class App(Router):
                 response = route.reword(response)
 
         # Send.
-        if response.status >= 400 and isinstance(response, ErrorResponse) and wants_problem(request):
-            response = problem(response)
-        headers = response.raw_headers.copy()
+        if response.status < 400 or not isinstance(response, ErrorResponse):
+            headers = response.raw_headers.copy()
+        else:
+            if wants_problem(request):
+                response = problem(response)
+            headers = [*response.raw_headers, VARY]
         if not probe:
             headers.append((b"x-request-id", id_bytes))
         if self.cors is not None:

@@ -7,6 +7,9 @@ from .connection import Connection
 from .response import ErrorResponse, JSONResponse, Response
 
 PROBLEM = "application/problem+json"
+VARY = (b"vary", b"accept")
+"""The header of every error whose format depends on `Accept`, so that no cache serves it to other clients (RFC 9110,
+12.5.5)."""
 _NAMED = PROBLEM.encode()
 
 _REPLACED = (b"content-length", b"content-type")
@@ -38,7 +41,7 @@ def problem(error: ErrorResponse) -> Response:
     if not isinstance(content["detail"], str):
         content["errors"] = content["detail"]
         content["detail"] = "The request is faulty: the member errors has the details."
-    response = JSONResponse(content, error.status, {"content-type": PROBLEM, "vary": "accept"})
+    response = JSONResponse(content, error.status, {"content-type": PROBLEM})
     response.raw_headers += [pair for pair in error.raw_headers if pair[0] not in _REPLACED]
     response.names_connection = error.names_connection
     return response

@@ -109,7 +109,7 @@ async def test_a_client_that_accepts_problems_gets_one(accept: str) -> None:
 async def test_all_other_clients_get_the_usual_error(accept: str | None) -> None:
     answer = await ask("GET", "/private", accept)
     assert (answer.headers["content-type"], answer.json()) == ("application/json", {"detail": "Who are you?"})
-    assert "vary" not in answer.headers
+    assert answer.headers["vary"] == "accept"  # a cache must not serve it to a client that asks for a problem
 
 
 @pytest.mark.parametrize(
@@ -146,10 +146,13 @@ async def test_a_handler_may_name_the_type_of_its_problem() -> None:
 
 
 async def test_answers_in_another_format_and_successes_stay_as_they_are() -> None:
-    assert (await ask("GET", "/own", PROBLEM)).json() == {"mine": True}
-    assert (await ask("GET", "/other", PROBLEM)).json() == {"error": "other"}
+    own = await ask("GET", "/own", PROBLEM)
+    other = await ask("GET", "/other", PROBLEM)
     answer = await ask("POST", "/orders", PROBLEM, json={"amount": 1})
+    assert (own.json(), other.json()) == ({"mine": True}, {"error": "other"})
     assert answer.headers["content-type"] == "application/json"
+    for each in (own, other, answer):
+        assert "vary" not in each.headers
 
 
 async def test_head_gets_the_headers_of_the_problem() -> None:
