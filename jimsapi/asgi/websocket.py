@@ -9,8 +9,8 @@ import asyncio
 import binascii
 import re
 from base64 import urlsafe_b64decode
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from http import HTTPStatus
 from time import monotonic
 from typing import Any
@@ -68,13 +68,15 @@ class WebSocket(Connection):
     `websocket.http.response`), else 403.
 
     Several tasks may send, but only one may receive. Servers stop reading while messages wait to be received, and then
-    notice neither pongs nor a disconnect. So a handler that works for long should receive in another task meanwhile.
+    notice neither pongs nor a disconnect. So a handler that works for long should receive in another task meanwhile,
+    and a handler that only sends should do so in the context `while_open`.
     """
 
     __slots__ = (
         "_accept_headers",
         "_connection",
         "_credentials",
+        "_only_sends",
         "_raw_send",
         "_receive",
         "_working",
@@ -109,6 +111,7 @@ class WebSocket(Connection):
         self._credentials = [name for name in offered if _is_credential(name)]
         self.admit: Callable[[Any, Any], Awaitable[object]] | None = None
         """The function that admitted the caller; None on a public route."""
+        self._only_sends: anyio.CancelScope | None = None  # of the block in `while_open`
         self._working = 0
         self.on_idle: Callable[[], None] | None = None
         """The app's callback for the end of all work; None while the app is not drained."""
@@ -198,8 +201,10 @@ class WebSocket(Connection):
         if self.status is None:
             self.status = 403
         reason = reason.encode()[:_REASON_BYTES].decode(errors="ignore")
-        await self._send({"type": "websocket.close", "code": code, "reason": reason})
-        self._mark_closed(code, reason)
+        try:
+            await self._send({"type": "websocket.close", "code": code, "reason": reason})
+        finally:  # some servers wait for the client's close frame, and a drain does not wait that long
+            self._mark_closed(code, reason)
 
     async def refuse(self, response: Response) -> None:
         """Answer the handshake with `response`. If it is accepted already, close with the code for its status."""
@@ -228,6 +233,53 @@ class WebSocket(Connection):
             return await self.receive()
         except WebSocketDisconnected:
             raise StopAsyncIteration from None
+
+    @asynccontextmanager
+    async def while_open(self) -> AsyncIterator[None]:
+        """Context manager for a handler that only sends: its block ends at once when the WebSocket is closed.
+
+            await ws.accept()
+            async with ws.while_open():
+                async for price in prices():
+                    await ws.send_json(price)
+
+        The block is cancelled when the client leaves, and when a drain of the app or another task closes the WebSocket.
+        The handler then goes on after the block, and `close_code` is the code of the close. A `WebSocketDisconnected`
+        of a send ends the block in the same way. What else the block raises is raised.
+
+        Messages that the client sends meanwhile are received and dropped, so the block must not receive: that raises
+        `RuntimeError`. The handler may receive before the block and after it. Raises `RuntimeError` before `accept`.
+        """
+        if not self.accepted:
+            raise RuntimeError("Accept the WebSocket before you send: await ws.accept().")
+        receive = self._receive
+        failure: Exception | None = None
+
+        async def drop_messages() -> None:
+            nonlocal failure
+            try:
+                while (message := await receive())["type"] != "websocket.disconnect":
+                    pass
+                self._mark_closed(message.get("code") or 1005, message.get("reason") or "")
+            except Exception as error:
+                failure = error
+                tasks.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            self._receive, self._only_sends = _must_not_receive, tasks.cancel_scope
+            if self.close_code is not None:
+                tasks.cancel_scope.cancel()
+            tasks.start_soon(drop_messages)
+            try:
+                yield
+            except Exception as error:  # the task group would wrap it
+                if self.close_code is None or not isinstance(error, WebSocketDisconnected):
+                    failure = error
+            finally:
+                self._receive, self._only_sends = receive, None
+                tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
 
     def working(self) -> AbstractContextManager[None]:
         """Return a context for work whose result the client waits for. Several tasks may be in it at once.
@@ -345,6 +397,12 @@ class WebSocket(Connection):
     def _mark_closed(self, code: int, reason: str) -> None:
         if self.close_code is None:
             self.close_code, self.close_reason = code, reason
+            if self._only_sends is not None:
+                self._only_sends.cancel()
+
+
+async def _must_not_receive() -> Message:
+    raise RuntimeError("The context `while_open` drops what the client sends: receive before it or after it.")
 
 
 class _SendDeadline:

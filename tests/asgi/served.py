@@ -192,6 +192,18 @@ async def ws_counted(ws: WebSocket) -> None:
         state["closed"] += 1
 
 
+@app.websocket("/ws/pushed", public=True)
+async def ws_pushed(ws: WebSocket) -> None:
+    """Only sends, until the client leaves or the server ends it."""
+    await ws.accept()
+    state["open"] += 1
+    async with ws.while_open():
+        await ws.send_text("first")
+        await anyio.sleep_forever()
+    state["open"] -= 1
+    state["closed"] += 1
+
+
 async def ticks(pause: float | None) -> AsyncIterator[bytes]:
     while True:
         yield b"tick\n"

@@ -107,10 +107,11 @@ def test_a_page_of_the_server_s_own_host_may_connect(server: Server) -> None:
         assert ws.recv(timeout=10) == "hello"
 
 
+@pytest.mark.parametrize("path", ["/ws/counted", "/ws/pushed"])
 @pytest.mark.parametrize("politely", [True, False])
-def test_a_handler_ends_when_its_client_leaves(server: Server, politely: bool) -> None:
+def test_a_handler_ends_when_its_client_leaves(server: Server, politely: bool, path: str) -> None:
     before = state(server)["closed"]
-    with opened(server, "/ws/counted") as ws:
+    with opened(server, path) as ws:
         if politely:
             ws.close()
         else:

@@ -3,7 +3,7 @@
 import json
 import logging
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -26,12 +26,14 @@ from jimsapi.asgi import (
     ValidationError,
     WebSocket,
     WebSocketDisconnected,
+    open_work,
 )
 from jimsapi.asgi import app as app_module
 from jimsapi.asgi import websocket as module
 from jimsapi.asgi.extension import EXTENSION
 from jimsapi.asgi.routing import RouteTable
 from jimsapi.asgi.testing import ClientWebSocket, HandshakeRefused, TestClient
+from jimsapi.asgi.types import Message
 
 from .driver import Exchange, http_scope
 
@@ -214,6 +216,140 @@ async def test_headers_and_a_subprotocol_may_be_given_and_must_be_possible() -> 
     async with opened(app, "/", subprotocols=("a", "b")) as ws:
         assert (ws.subprotocol, ws.headers["x-a"]) == ("b", "1")
         assert await closing(ws) == (1000, "")
+
+
+# A handler that only sends.
+
+
+def pushing(block: Callable[[WebSocket], Awaitable[object]]) -> tuple[App, list[object]]:
+    """An app whose WebSocket `/` waits in `while_open` for what `block` does, and the log of how that ended."""
+    app = App()
+    log: list[object] = []
+
+    @app.websocket("/")
+    async def handler(ws: WebSocket) -> None:
+        await ws.accept()
+        async with ws.while_open():
+            await block(ws)
+            log.append("the block has ended by itself")
+        log.append(ws.close_code)
+        if ws.close_code is None:
+            log.append(await ws.receive())
+
+    return app, log
+
+
+async def wait_forever(ws: WebSocket) -> None:
+    await ws.send_text("first")
+    await anyio.sleep_forever()
+
+
+async def test_a_handler_that_only_sends_ends_when_its_client_leaves() -> None:
+    app, log = pushing(wait_forever)
+    async with opened(app, "/") as ws:
+        await ws.send_text("is dropped")
+        assert await ws.receive() == "first"
+        await ws.close(4000)
+    assert log == [4000]
+
+
+async def test_a_handler_that_only_sends_ends_when_a_drain_begins() -> None:
+    app, log = pushing(wait_forever)
+    async with opened(app, "/") as ws:
+        assert await ws.receive() == "first"
+        await app.drain(30)
+        assert log == [1012]
+        assert await closing(ws) == (1012, "The server restarts")
+
+
+async def test_a_drain_ends_a_handler_that_only_sends_also_if_the_client_does_not_answer_the_close(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(open_work, "END_WITHIN", 0.01)
+    app, log = pushing(wait_forever)
+    inbox: list[Message] = [{"type": "websocket.connect"}]
+
+    async def receive() -> Message:
+        if not inbox:
+            await anyio.sleep_forever()
+        return inbox.pop()
+
+    async def send(message: Message) -> None:
+        if message["type"] == "websocket.close":
+            await anyio.sleep_forever()
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(app, http_scope(type="websocket"), receive, send)
+            await anyio.wait_all_tasks_blocked()
+            await app.drain(30)
+    assert log == [1012]
+
+
+async def test_a_block_that_only_sends_ends_by_itself_and_then_the_handler_may_receive() -> None:
+    async def send(ws: WebSocket) -> None:
+        await ws.send_text("all")
+
+    app, log = pushing(send)
+    async with opened(app, "/") as ws:
+        assert await ws.receive() == "all"
+        await anyio.wait_all_tasks_blocked()
+        await ws.send_text("thanks")
+        assert await closing(ws) == (1000, "")
+    assert log == ["the block has ended by itself", None, "thanks"]
+
+
+async def test_a_block_that_only_sends_ends_by_a_close_and_by_a_send_to_a_client_that_has_left() -> None:
+    async def close(ws: WebSocket) -> None:
+        await ws.close(4001)
+        await anyio.sleep_forever()
+
+    async def send_without_end(ws: WebSocket) -> None:
+        while True:
+            await ws.send_text("tick")
+
+    app, log = pushing(close)
+    async with opened(app, "/") as ws:
+        assert await closing(ws) == (4001, "")
+    assert log == [4001]
+    app, log = pushing(send_without_end)
+    async with opened(app, "/") as ws:
+        assert await ws.receive() == "tick"
+    assert log in ([1000], [1006])
+
+
+async def test_what_a_block_that_only_sends_raises_is_raised_as_it_is() -> None:
+    async def deny(ws: WebSocket) -> None:
+        raise HTTPError(403, "Denied")
+
+    async def lose_another(ws: WebSocket) -> None:
+        raise WebSocketDisconnected(1006)
+
+    for block, code in ((deny, 1008), (lose_another, 1006)):
+        app, log = pushing(block)
+        async with opened(app, "/") as ws:
+            assert (await closing(ws))[0] == code
+        assert log == []
+
+
+async def test_a_block_that_only_sends_must_not_receive_and_is_for_an_accepted_websocket(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def receive(ws: WebSocket) -> None:
+        await ws.receive()
+
+    async def not_accepted(ws: WebSocket) -> None:
+        async with ws.while_open():
+            raise AssertionError
+
+    app, _ = pushing(receive)
+    async with opened(app, "/") as ws:
+        assert (await closing(ws))[0] == 1011
+    assert "receive before it or after it" in str(caplog.records[-1].exc_info)
+    app = App()
+    app.websocket("/")(not_accepted)
+    assert (await refused(app, "/")).status_code == 500
+    assert "Accept the WebSocket before" in str(caplog.records[-1].exc_info)
 
 
 # Ends.

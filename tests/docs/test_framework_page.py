@@ -10,9 +10,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from anyio.lowlevel import checkpoint
 
-from jimsapi.asgi import App
-from jimsapi.asgi.testing import TestClient
+from jimsapi.asgi import App, WebSocketDisconnected
+from jimsapi.asgi.testing import UNREAD_MESSAGES, TestClient
 from tests.command import python_path
 from tests.docs.snippets import ROOT, blocks, modules
 
@@ -52,7 +53,7 @@ def test_the_readme_leads_to_the_page() -> None:
     assert f"({PAGE})" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["test_svc", "test_live"])
+@pytest.mark.parametrize("name", ["test_svc", "test_live", "test_room"])
 def test_the_tests_of_the_page_pass(name: str, load: Load, site: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{name}.py"],
@@ -109,6 +110,33 @@ async def test_the_streams_and_the_websocket_answer(load: Load) -> None:
             assert await ws.receive() == "you said hi"
     assert counted.count("event: number\n") == 4
     assert counted.endswith("data: 0\n\n")
+
+
+async def test_a_slow_websocket_of_the_room_is_closed_and_its_subscription_ends(load: Load) -> None:
+    module = load("room")
+    sent = UNREAD_MESSAGES + module.MAX_UNREAD + 2
+    async with TestClient(module.app) as client, client.websocket("/room") as ws:
+        for number in range(sent):
+            listeners = module.room.publish(str(number))
+            for _ in range(20):  # passes of the event loop, in which the app sends the message
+                await checkpoint()
+        assert listeners == 0
+        received = [message async for message in ws]
+        with pytest.raises(WebSocketDisconnected, match="1013 You read too slowly"):
+            await ws.receive()
+    assert received == [str(number) for number in range(sent - 1)]
+
+
+async def test_the_clock_is_pushed_until_its_client_leaves_or_a_drain_begins(load: Load) -> None:
+    app: App = load("pushed").app
+    async with TestClient(app) as client:
+        async with client.websocket("/clock") as ws:
+            assert "seconds" in await ws.receive_json()
+        async with client.websocket("/clock") as ws:
+            await ws.receive()
+            await app.drain(30)
+            with pytest.raises(WebSocketDisconnected, match="1012"):
+                await ws.receive()
 
 
 async def test_only_callers_whose_key_has_the_scope_are_admitted(load: Load) -> None:
