@@ -44,6 +44,7 @@ class PipelineCalls:
         self._runs = runs
         self._disclosure = disclosure
         self._run_timeout = run_timeout
+        self._loop = asyncio.get_running_loop()  # Python 3.11 makes a system call in each `get_running_loop`
         start = app.conversation_start_pipeline
         # The names in metrics. They do not change if `wrap` replaces the pipelines.
         self._name = app.name or pipeline_name(app.pipeline)
@@ -91,7 +92,7 @@ class PipelineCalls:
         """Call a pipeline, and wait until it ends or is abandoned."""
         if run.stop_reason is not None:
             return Ending.stopped(run, self._run_timeout)
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         began = loop.time()
         context = ThreadContext(
             thread.thread_id,
@@ -104,7 +105,7 @@ class PipelineCalls:
         if run.stream is not None and run.status is RunStatus.RUNNING:  # a conversation start is not streamed
             context.watch(StreamOutput(run.stream))
         task = PipelineTask.begin(
-            _invoke(pipeline, context), loop=loop, pipeline=name, run_id=run.run_id, thread_id=thread.thread_id
+            _invoke(pipeline, context, loop), loop=loop, pipeline=name, run_id=run.run_id, thread_id=thread.thread_id
         )
         ended = run.begin_pipeline(task, context, deadline)
         if deadline < self._alarm_at:
@@ -134,11 +135,11 @@ class PipelineCalls:
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm_at = at
-        self._alarm = None if at == math.inf else asyncio.get_running_loop().call_at(at, self._stop_overdue)
+        self._alarm = None if at == math.inf else self._loop.call_at(at, self._stop_overdue)
 
     def _stop_overdue(self) -> None:
         # A loop may fire a timer slightly early.
-        now = max(asyncio.get_running_loop().time(), self._alarm_at)
+        now = max(self._loop.time(), self._alarm_at)
         next_deadline = math.inf
         for run in self._runs:
             if run.deadline <= now:
@@ -148,8 +149,8 @@ class PipelineCalls:
         self._set_alarm(next_deadline)
 
 
-async def _invoke(pipeline: Pipeline, context: ThreadContext) -> None:
-    token = current_pipeline.set(cast(PipelineTask, asyncio.current_task()))
+async def _invoke(pipeline: Pipeline, context: ThreadContext, loop: asyncio.AbstractEventLoop) -> None:
+    token = current_pipeline.set(cast(PipelineTask, asyncio.current_task(loop)))
     try:
         await pipeline(context)
     except (SystemExit, KeyboardInterrupt) as error:
