@@ -12,8 +12,9 @@ from typing import Any
 import click
 from msgspec import UNSET
 
-from jimsapi.builtin.keys_file import KeysFile, NamedKey, Scope
+from jimsapi.builtin.keys_file import KeysFile, NamedKey
 from jimsapi.plugins import StartError
+from jimsapi.runs import CHAT, THREADS
 
 VARIABLE = "JIMS_KEYS_FILE"
 
@@ -53,13 +54,14 @@ def _with_file(command: Callable[..., None]) -> Callable[..., None]:
     "--scope",
     "scopes",
     multiple=True,
-    type=click.Choice(["chat", "threads"]),
-    help="A scope of the key; repeats. [all]",
+    metavar="NAME",
+    callback=lambda context, _, names: _known_scopes(context, names),
+    help="A scope of the key: chat, threads, or one of a plugin; repeats. [all]",
 )
 @click.option("--contact", metavar="ID", help="The only contact_id that the key may act for. [any]")
 @click.option("--expires", metavar="WHEN", help="For example 12h, 30d, 8w, 2027-01-31 or 2027-01-31T12:00Z. [never]")
 @_with_file
-def new(file: KeysFile, name: str, scopes: tuple[Scope, ...], contact: str | None, expires: str | None) -> None:
+def new(file: KeysFile, name: str, scopes: tuple[str, ...], contact: str | None, expires: str | None) -> None:
     """Create a key and print it. The file stores only its hash, so it cannot be printed again."""
     expires_at = None if expires is None else parse_expiry(expires, datetime.now(UTC))
     key, entry = file.add(name, scopes=scopes, contact_id=contact, expires=expires_at)
@@ -86,6 +88,24 @@ def revoke(file: KeysFile, name: str) -> None:
     """Remove a key from the file."""
     file.revoke(name)
     click.echo(f"{name} is revoked; running servers notice it within about a second.", err=True)
+
+
+def _known_scopes(context: click.Context, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the scopes. Raises `click.BadParameter` if one is neither ours nor required by a route of a plugin.
+
+    For our own scopes no plugin is asked, so a broken plugin does not matter.
+    """
+    if set(names) <= {CHAT, THREADS}:
+        return names
+    read = context.meta.get("jimsapi.scopes", lambda: ({}, []))
+    of_plugins, faults = read()
+    for name in set(names) - {CHAT, THREADS, *of_plugins}:
+        others = [f"{scope!r} (of {owner})" for scope, owner in of_plugins.items() if scope not in (CHAT, THREADS)]
+        known = ", ".join([repr(CHAT), repr(THREADS), *others])
+        advice = "To grant a scope of a plugin, install the plugin, and set its options here as for the server."
+        unread = "".join(f"\nThe scopes of a plugin are not known: {fault}" for fault in faults)
+        raise click.BadParameter(f"{name!r} is not one of {known}. {advice}{unread}")
+    return names
 
 
 def parse_expiry(text: str, now: datetime) -> datetime:

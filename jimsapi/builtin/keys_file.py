@@ -9,7 +9,8 @@
     }
 
 `scopes` (default: all), `contact_id` (any) and `expires` (never) are optional. If another field is missing, unknown or
-invalid, the whole file is invalid: a limit with a misspelt name must not be ignored.
+invalid, the whole file is invalid: a limit with a misspelt name must not be ignored. A scope may be one of a plugin, so
+a server without that plugin accepts it too: a scope that no route requires grants nothing.
 
 A key is hashed once with SHA-256, without salt. A slow hash protects secrets that can be guessed. These keys have 256
 random bits, so it would only slow down every request.
@@ -27,7 +28,7 @@ import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -47,7 +48,8 @@ MAX_DEPTH = 32
 
 Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._@-]{0,63}\Z")]
 AwareDatetime = Annotated[datetime, Meta(tz=True)]
-Scope = Literal["chat", "threads"]
+Scope = Annotated[str, Meta(pattern=r"\A[\x21\x23-\x5b\x5d-\x7e]{1,100}\Z")]
+"""The name of a scope: printable ASCII without spaces, quotes and backslashes (RFC 6749, 3.3)."""
 
 
 class NamedKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -135,7 +137,7 @@ class KeysFile:
         self,
         name: str,
         *,
-        scopes: tuple[Scope, ...] = (),
+        scopes: tuple[str, ...] = (),
         contact_id: str | None = None,
         expires: datetime | None = None,
     ) -> tuple[str, NamedKey]:
@@ -144,10 +146,14 @@ class KeysFile:
         Without `scopes` the key has all scopes. With None for `contact_id` it is valid for any contact, and with None
         for `expires` it does not expire. A new file is readable only by its owner.
 
-        Also raises `StartError` if the name is invalid or used, the contact is invalid, or `expires` is in the past.
+        Also raises `StartError` if the name is invalid or used, a scope or the contact is invalid, or `expires` is in
+        the past.
         """
         key = PREFIX + secrets.token_urlsafe(32)
-        limits: dict[str, Any] = {"scopes": scopes or UNSET, "expires": UNSET if expires is None else expires}
+        limits: dict[str, Any] = {
+            "scopes": _check_scopes(scopes) or UNSET,
+            "expires": UNSET if expires is None else expires,
+        }
         if contact_id is not None:
             if fault := _contact_fault(contact_id):
                 raise StartError(f"--contact is not a valid contact_id: {fault}")
@@ -262,6 +268,16 @@ def _check_name(name: str) -> str:
             f"{name!r} is not a valid key name: use a letter or digit, then up to 63 letters, digits, '.', '_', '@' or "
             "'-'"
         ) from None
+
+
+def _check_scopes(scopes: tuple[str, ...]) -> tuple[str, ...]:
+    for scope in scopes:
+        try:
+            msgspec.convert(scope, Scope)
+        except msgspec.ValidationError:
+            fault = "use up to 100 printable ASCII characters without spaces, quotes and backslashes"
+            raise StartError(f"{scope!r} is not a valid scope: {fault}") from None
+    return scopes
 
 
 def _contact_fault(contact_id: str) -> str | None:

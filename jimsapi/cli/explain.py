@@ -20,6 +20,9 @@ from jimsapi.threads.context import ThreadContext
 _PRECEDENCE = (403, 503, 401)
 """If no provider admits, the first of these statuses that occurred is the answer, as in `Gate.admit`."""
 
+_OUTCOMES = {"passed": "not its kind of credentials, so it leaves the request to the others"}
+"""What is shown of an outcome, if its name in metrics does not explain itself."""
+
 
 async def explain(configuration: Configuration, token: bytes) -> None:
     """Call every auth provider with a bearer token, and print the outcomes.
@@ -45,7 +48,7 @@ async def explain(configuration: Configuration, token: bytes) -> None:
                 outcome = f"admitted, {_describe(admissions[-1])}"
             except HTTPError as error:
                 refusals.append(error)
-                outcome = records[0].outcome
+                outcome = _OUTCOMES.get(records[0].outcome, records[0].outcome)
             click.echo(f"{number}. {built.name} ({built.entry.distribution} {built.entry.version}): {outcome}")
     finally:
         await lifespans.leave()
@@ -65,8 +68,11 @@ async def _no_pipeline(ctx: ThreadContext) -> None:
 def _describe(admission: Admission) -> str:
     identity = admission.identity
     contact = "any contact" if identity.contact_id is None else f"contact {identity.contact_id!r} alone"
-    scopes = "chat and threads" if identity.scopes is None else ", ".join(sorted(identity.scopes)) or "none"
-    return f"as {identity.subject!r}, for {contact}, scopes: {scopes}"
+    if identity.scopes is None:
+        scopes = "every scope, also those of plugins"
+    else:
+        scopes = "scopes: " + (", ".join(sorted(identity.scopes)) or "none")
+    return f"as {identity.subject!r}, for {contact}, {scopes}"
 
 
 def _log_to_stderr() -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import click
@@ -19,6 +20,7 @@ from jimsapi.cli.check import check
 from jimsapi.cli.explain import explain
 from jimsapi.cli.options import COMMAND_OPTIONS, all_options, with_options
 from jimsapi.cli.scaffold import plugin_commands
+from jimsapi.cli.scopes import scopes_of_plugins
 from jimsapi.cli.serve import serve
 from jimsapi.plugins.compose import AppWithoutPipeline, Composer, Configuration, resolve_settings
 from jimsapi.plugins.discovery import PluginOptions, discover, is_selected, plugin_options
@@ -31,6 +33,8 @@ from jimsapi.threads.errors import StoreUnusable
 
 STRICT, CONNECT = "check_strict", "check_connect"
 """Keys of the flags of `check`. The server does not have these options."""
+SCOPES = "jimsapi.scopes"
+"""The key of a function in the `meta` of the command's context. It returns what `_Commands.scopes` returns."""
 PLUGINS_HELP = "List the installed plugins without importing them."
 
 
@@ -160,6 +164,17 @@ class _Commands:
             raise StartError(f"{token_file.name} is empty: put the token in it")
         asyncio.run(explain(self._configuration(given), token))
 
+    def scopes(self, given: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
+        """Return the scopes that routes of plugins require, with their distributions, and the errors of the others."""
+        errors = list(self._broken)
+        owners: dict[str, str] = {}
+        try:
+            owners, unread = scopes_of_plugins(self._loaded(given))
+            errors += unread
+        except StartError as error:  # an option is invalid
+            errors.append(error)
+        return owners, [redact(str(error)) for error in errors]
+
     def _configuration(self, given: Mapping[str, Any]) -> Configuration:
         if self._broken:
             raise self._broken[0]
@@ -194,6 +209,7 @@ def _root_command(commands: _Commands) -> _CommandLine:
     @click.pass_context
     def serve_by_default(context: click.Context, /, **given: Any) -> None:
         context.obj = given
+        context.meta[SCOPES] = partial(commands.scopes, given)
         if context.invoked_subcommand is None:
             context.exit(commands.serve(given))
 

@@ -283,8 +283,11 @@ def jimsapi_routes(router: Router, service: RunService, settings: Settings) -> A
     """Add routes to the app. Return an async context manager if the routes need one, for example a database.
 
     Called after the objects of the other hooks are entered. A route is private unless it is declared `public=True`, and
-    may name the `scope` that it requires (`chat` or `threads`). `service.chat(inbound, request.admission)` answers a
-    message. If another route has the same path and method, the server does not start.
+    may name the `scope` that it requires: `chat`, `threads`, or one of your own. `service.chat(inbound,
+    request.admission)` answers a message. If another route has the same path and method, the server does not start.
+
+    `jimsapi keys new --scope` also calls this hook, with a service that answers nothing, to learn the scopes of the
+    routes. So open nothing here: return an async context manager that opens it.
 
         @hookimpl
         def jimsapi_routes(router, service):

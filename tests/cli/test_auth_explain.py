@@ -73,7 +73,7 @@ def test_each_provider_s_answer_is_told_in_order_and_who_lets_in(
     assert said == [
         "1. c (says-c 1.0): admitted, as 'ann', for contact 'ann' alone, scopes: chat",
         said[1],
-        "3. a (says-a 1.0): passed",
+        "3. a (says-a 1.0): not its kind of credentials, so it leaves the request to the others",
         "4. b (says-b 1.0): denied",
         "5. d (says-d 1.0): unavailable",
         "6. e (says-e 1.0): unavailable",
@@ -106,7 +106,7 @@ def test_the_right_key_is_told_and_neither_app_nor_store_is_touched(
     site: Path, token_file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said, _ = explain(capsys, "--token-file", token_file, "--api-key", TOKEN, "--app", "not.there:app")
-    assert said[0].endswith("admitted, as 'key', for any contact, scopes: chat and threads")
+    assert said[0].endswith("admitted, as 'key', for any contact, every scope, also those of plugins")
     assert not (site / "jims.db").exists()
 
 

@@ -1,5 +1,6 @@
 """`jimsapi keys`: what it prints, what it refuses, and that a server takes the keys that it made."""
 
+import re
 import subprocess
 import sys
 import time
@@ -10,11 +11,14 @@ from pathlib import Path
 import pytest
 from msgspec import UNSET
 
+from jimsapi import ThreadContext, create_api
+from jimsapi.asgi.testing import TestClient
 from jimsapi.builtin.keys_command import parse_expiry
 from jimsapi.builtin.keys_file import KeysFile
 from jimsapi.cli import main
 from jimsapi.plugins.errors import StartError
 from tests.command import ROOT, refusal, run_command
+from tests.plugins.distributions import install
 from tests.serving import Served
 
 Run = Callable[..., tuple[int, str, str]]
@@ -132,6 +136,99 @@ def test_an_unknown_scope_is_wrong_usage(keys: Run, path: Path) -> None:
     assert status == 2
     assert "'admin' is not one of 'chat', 'threads'" in told
     assert not path.exists()
+
+
+DESK = """
+    from jimsapi import *
+
+    class DeskOptions(Options, prefix="desk"):
+        place: str | None = option(help="Where it is.")
+
+    @hookimpl
+    def jimsapi_options():
+        return DeskOptions
+
+    @hookimpl
+    def jimsapi_routes(router, service, settings):
+        @router.get("/desk", scope="desk")
+        async def desk(request):
+            return JSONResponse({"subject": request.admission.identity.subject})
+
+        if settings.get(DeskOptions).place:
+            @router.get("/desk/place", scope="desk.place")
+            async def place(request):
+                return JSONResponse({})
+"""
+FAILS = """
+    from jimsapi import *
+
+    @hookimpl
+    def jimsapi_routes(router, service):
+        raise ValueError("no routes today")
+"""
+
+
+@pytest.mark.anyio
+async def test_a_key_with_the_scope_of_a_plugin_is_admitted_to_its_routes_and_to_no_others(
+    keys: Run, path: Path, site: Path
+) -> None:
+    install(site, "acme-desk", DESK)
+    status, key, told = keys("new", "clerk", "--scope", "desk")
+    assert (status, told.splitlines()[0].startswith("clerk: desk only, ")) == (0, True), told
+    headers = {"authorization": f"Bearer {key.strip()}"}
+    async with TestClient(create_api(answer, store="memory:", keys_file=path), headers=headers) as client:
+        assert (await client.get("/desk")).json() == {"subject": "key:clerk"}
+        assert (await client.post("/api/v1/chat", json={"message": "hi"})).status_code == 403
+
+
+async def answer(ctx: ThreadContext) -> None:
+    ctx.send_message("yes")
+
+
+def test_an_unknown_scope_is_refused_with_the_scopes_of_the_plugins_that_are_loaded(
+    keys: Run, path: Path, site: Path
+) -> None:
+    install(site, "acme-desk", DESK)
+    status, _, told = keys("new", "x", "--scope", "dsk")
+    assert status == 2
+    assert "'dsk' is not one of 'chat', 'threads', 'desk' (of acme-desk). To grant a scope of a plugin, " in told
+    assert not path.exists()
+
+
+def test_a_scope_that_a_plugin_requires_only_with_an_option_is_known_with_that_option(
+    keys: Run, path: Path, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(site, "acme-desk", DESK)
+    assert keys("new", "x", "--scope", "desk.place")[0] == 2
+    with pytest.raises(SystemExit) as exited:
+        main(["--desk-place", "north", "keys", "new", "flag", "--scope", "desk.place", "--keys-file", str(path)])
+    assert exited.value.code == 0
+    monkeypatch.setenv("JIMS_DESK_PLACE", "north")
+    assert keys("new", "variable", "--scope", "desk.place")[0] == 0
+
+
+def test_beside_a_broken_plugin_other_scopes_are_granted_and_a_refusal_names_the_plugin(keys: Run, site: Path) -> None:
+    install(site, "acme-broken", "import nowhere_at_all")
+    install(site, "acme-desk", DESK)
+    install(site, "acme-fails", FAILS)
+    assert keys("new", "one", "--scope", "chat")[0] == 0
+    assert keys("new", "two", "--scope", "desk", "--scope", "threads")[0] == 0
+    status, _, told = keys("new", "three", "--scope", "fails")
+    assert status == 2
+    assert "'desk' (of acme-desk)" in told
+    assert re.search("The scopes of a plugin are not known: .*acme-broken.*nowhere_at_all", told)
+    assert re.search("The scopes of a plugin are not known: .*acme-fails.*no routes today", told)
+
+
+def test_beside_an_invalid_option_our_own_scopes_are_granted_and_a_refusal_names_the_option(
+    keys: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JIMS_MAX_RUNS", "many")
+    assert keys("new", "one", "--scope", "chat")[0] == 0
+    status, _, told = keys("new", "two", "--scope", "desk")
+    assert status == 2
+    assert "'desk' is not one of 'chat', 'threads'" in told
+    assert "JIMS_MAX_RUNS" in told
 
 
 def test_the_file_is_named_by_the_variable_or_before_the_command(
