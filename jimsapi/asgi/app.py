@@ -478,7 +478,14 @@ class App(Router):
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI 3.1 document of all routes declared so far."""
-        return build_document(self.title, self.version, self.description, self.routes, self.security_schemes)
+        return build_document(
+            self.title,
+            self.version,
+            self.description,
+            self.routes,
+            self.security_schemes,
+            admits=self.admit is not None,
+        )
 
     def docs(self, openapi_path: str = "/openapi.json", docs_path: str = "/docs") -> None:
         """Add two public routes: the OpenAPI document, and a page that shows it and loads nothing from the internet."""

@@ -120,6 +120,12 @@ function tryOut(method, path, operation) {
     return {parameter, input, row: row(name, parameter.in, input, parameter.description || "")};
   });
   const body = operation.requestBody && operation.requestBody.content["application/json"];
+  const form = operation.requestBody && operation.requestBody.content["multipart/form-data"];
+  const fields = Object.entries((form && !body && resolve(form.schema).properties) || {}).map(([name, schema]) => {
+    const type = schema.format === "binary" ? "file" : "text";
+    const input = make("input", {type, placeholder: typeOf(schema)});
+    return {name, type, input, row: row(make("code", {}, name), input, schema.description || "")};
+  });
   const editor = body && make("textarea", {value: JSON.stringify(example(body.schema, 0), null, 2), spellcheck: false});
   const output = make("pre", {hidden: true});
   const button = make("button", {type: "button"}, "Send");
@@ -137,7 +143,12 @@ function tryOut(method, path, operation) {
     output.textContent = "…";
     try {
       if (String(query)) target += "?" + query;
-      const body = editor ? editor.value : undefined;
+      let body = editor ? editor.value : undefined;
+      if (fields.length) body = new FormData();
+      for (const {name, type, input} of fields) {
+        if (type === "text") { if (input.value !== "") body.append(name, input.value); }
+        else for (const file of input.files) body.append(name, file);
+      }
       const answer = await fetch(base + target, {method: method.toUpperCase(), headers, body});
       let text = await answer.text();
       try { text = JSON.stringify(JSON.parse(text), null, 2); } catch { }
@@ -149,6 +160,7 @@ function tryOut(method, path, operation) {
   const parts = [];
   if (inputs.length) parts.push(make("h3", {}, "Parameters"), make("table", {}, ...inputs.map(each => each.row)));
   if (editor) parts.push(make("h3", {}, "Body"), fieldTable(body.schema), editor);
+  if (fields.length) parts.push(make("h3", {}, "Form"), make("table", {}, ...fields.map(each => each.row)));
   return [...parts, button, output];
 }
 

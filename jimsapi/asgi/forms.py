@@ -221,7 +221,7 @@ class _Storage:
 async def read_form(request: Request, *, max_parts: int = MAX_PARTS, max_text: int = MAX_TEXT) -> AsyncIterator[Form]:
     """Read the body of `request` as a form. Its files are removed at the end of the context:
 
-        @app.post("/photos", max_body=20_000_000)
+        @app.post("/photos", max_body=20_000_000, files=["photo"])
         async def add_photo(request: Request) -> dict[str, int]:
             async with read_form(request) as form:
                 photo = form.file("photo")
@@ -229,6 +229,7 @@ async def read_form(request: Request, *, max_parts: int = MAX_PARTS, max_text: i
 
     Files are written to disk while they arrive. `max_parts` is the number of fields and files. `max_text` is the length
     of the names and values of all text fields together, in bytes. The `max_body` of the route limits the whole body.
+    The arguments `form` and `files` of the route describe the form in the OpenAPI document.
 
     Raises `HTTPError` 415 if the body is not declared as a form, 400 if it is faulty or has too many parts, and 413 if
     it is too long; and as `Request.stream` does.

@@ -21,6 +21,11 @@ _PARAMETER_SCHEMAS: dict[str, dict[str, Any]] = {
     "path": {"type": "string"},
 }
 
+_FILE: dict[str, Any] = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
+"""The schema of a file in a form. OpenAPI 3.1 (section 4.8.14.3) reads `contentMediaType`, older tools `format`."""
+
+_NOT_ADMITTED = {401: "The credentials are missing or wrong.", 403: "The credentials do not allow this."}
+
 # The schemas of the 422 response, named as FastAPI names them.
 _FAULTS = {
     "HTTPValidationError": {
@@ -49,17 +54,20 @@ def build_document(
     description: str,
     routes: Sequence[Route],
     security_schemes: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    *,
+    admits: bool = False,
 ) -> dict[str, Any]:
     """Return the document as a JSON object. Raises what msgspec raises for a model without a JSON schema.
 
-    Callers of a route that is not public send the credentials of one of `security_schemes`.
+    Callers of a route that is not public send the credentials of one of `security_schemes`. If `admits` is true, such
+    routes have the answers 401 and 403.
     """
     models = _models(routes)
     references, components = msgspec.json.schema_components(models, ref_template=REFERENCE)
     schemas = dict(zip(models, references, strict=True))
     relaxed: set[str] = set()
     for route in routes:
-        for model in (route.body, route.query):
+        for model in (route.body, route.query, route.form):
             if model is not None:
                 _relax(schemas[model], components, relaxed)
     paths: dict[str, dict[str, Any]] = {}
@@ -69,7 +77,7 @@ def build_document(
         for method in route.methods or ("GET",):  # OpenAPI cannot describe a WebSocket; its handshake is a GET
             if route.websocket and "get" in paths.get(path, {}):
                 continue
-            operation = _operation(route, schemas, components)
+            operation = _operation(route, schemas, components, admits and not route.public)
             if security_schemes and not route.public:
                 operation["security"] = [{name: []} for name in security_schemes]
             operation["operationId"] = _unique(f"{route.name}_{method.lower()}{_words(path)}", ids)
@@ -92,7 +100,7 @@ def _models(routes: Sequence[Route]) -> list[Any]:
     found: dict[Any, None] = {}
     for route in routes:
         documented = (answer[1] for answer in (route.responses or {}).values() if isinstance(answer, tuple))
-        for model in (route.body, route.query, route.response, *documented):
+        for model in (route.body, route.query, route.form, route.response, *documented):
             if model is not None and not isinstance(model, str):
                 found[model] = None
     return list(found)
@@ -118,7 +126,9 @@ def _relax(schema: Any, components: dict[str, Any], seen: set[str]) -> None:
                 _relax(part, components, seen)
 
 
-def _operation(route: Route, schemas: dict[Any, Any], components: dict[str, Any]) -> dict[str, Any]:
+def _operation(
+    route: Route, schemas: dict[Any, Any], components: dict[str, Any], needs_admission: bool
+) -> dict[str, Any]:
     summary, _, description = (getdoc(route.handler) or "").partition("\n")
     operation: dict[str, Any] = {}
     if summary := route.summary or summary.strip():
@@ -129,10 +139,26 @@ def _operation(route: Route, schemas: dict[Any, Any], components: dict[str, Any]
         operation["tags"] = list(route.tags)
     if parameters := [*_path_parameters(route), *_query_parameters(route, schemas, components)]:
         operation["parameters"] = parameters
-    if route.body is not None:
-        operation["requestBody"] = {"required": True, "content": _json(schemas[route.body])}
+    content = {} if route.body is None else _json(schemas[route.body])
+    if content := {**content, **_form(route, schemas, components)}:
+        operation["requestBody"] = {"required": True, "content": content}
     operation["responses"] = _responses(route, schemas)
+    if needs_admission and not route.websocket:
+        for status, description in _NOT_ADMITTED.items():
+            operation["responses"].setdefault(str(status), {"description": description})
     return operation
+
+
+def _form(route: Route, schemas: dict[Any, Any], components: dict[str, Any]) -> dict[str, Any]:
+    """Return the content types of the form of a route with their schemas. Only one of them can carry files."""
+    if not route.files:
+        kinds = ("application/x-www-form-urlencoded", "multipart/form-data") if route.form is not None else ()
+        return {kind: {"schema": schemas[route.form]} for kind in kinds}
+    texts: dict[str, Any] = {"type": "object"}
+    if route.form is not None:
+        texts = components[schemas[route.form]["$ref"].rpartition("/")[2]]
+    properties = {**texts.get("properties", {}), **dict.fromkeys(route.files, _FILE)}
+    return {"multipart/form-data": {"schema": {**texts, "properties": properties}}}
 
 
 def _path_parameters(route: Route) -> list[dict[str, Any]]:
@@ -177,7 +203,7 @@ def _responses(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _is_validated(route: Route) -> bool:
-    return route.body is not None or route.query is not None
+    return route.body is not None or route.query is not None or route.form is not None
 
 
 def _json(schema: Any) -> dict[str, Any]:

@@ -43,6 +43,8 @@ class Route:
     summary: str | None = None
     body: Model | None = None
     query: Model | None = None
+    form: Model | None = None
+    files: tuple[str, ...] = ()
     response: Any = None
     status: int = 200
     responses: Mapping[int, ResponseDoc] | None = None

@@ -175,6 +175,8 @@ class Router:
         summary: str | None = None,
         body: Model | None = None,
         query: Model | None = None,
+        form: Model | None = None,
+        files: Sequence[str] = (),
         response: Any = None,
         status: int = 200,
         responses: Mapping[int, ResponseDoc] | None = None,
@@ -206,11 +208,13 @@ class Router:
         All other arguments are for the OpenAPI document:
 
         - `name` (default: the handler's name) and `summary` (default: the first line of its docstring).
-        - `body`, `query`: the `msgspec.Struct`s of the body and the query.
+        - `body`, `query`: the `msgspec.Struct`s of the JSON body and the query.
+        - `form`: the `msgspec.Struct` of the text fields of a form, which `jimsapi.asgi.forms.read_form` reads.
+        - `files`: the names of its fields that are files. A form with files has to be `multipart/form-data`.
         - `response`: the type of the successful response, such as a `msgspec.Struct` or a `list` of one.
         - `responses`: more responses, as `{status: description}`, `{status: (description, Struct)}` or, if the body is
           not JSON, `{status: (description, content type)}`. A description alone keeps the content that is already known
-          for that status.
+          for that status. A route that is not public also has 401 and 403 if the app has `admit`.
         - `tags`: the groups in which the route is listed.
 
         Raises `ValueError` for an invalid path or handler, and `RouteConflict` if the path has a handler for a method.
@@ -236,6 +240,8 @@ class Router:
                     summary=summary,
                     body=body,
                     query=query,
+                    form=form,
+                    files=tuple(files),
                     response=response,
                     status=status,
                     responses=responses,

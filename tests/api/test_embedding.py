@@ -56,6 +56,14 @@ async def test_mounted_it_answers_below_its_prefix(host: Callable[..., Any]) -> 
     assert CHAT in document["paths"]
 
 
+async def test_the_document_of_our_own_routes_declares_every_answer_of_admission_itself() -> None:
+    served = api(api_key="k")
+    async with served.lifespan():
+        with_admit = served.openapi()
+        served.admit = None
+        assert with_admit == served.openapi()
+
+
 @pytest.mark.parametrize("host", HOSTS)
 async def test_until_its_lifespan_is_entered_every_answer_is_a_503_that_says_so(host: Callable[..., Any]) -> None:
     async with TestClient(host(api(), live=False)) as client:

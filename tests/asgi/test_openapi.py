@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped] # comes with openapi-spec-validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from jimsapi.asgi import App, Request, Response
+from jimsapi.asgi import App, Connection, Request, Response, Route
 from jimsapi.asgi.testing import TestClient
 
 pytestmark = pytest.mark.anyio
@@ -138,6 +138,93 @@ def test_private_routes_name_the_schemes_of_their_credentials() -> None:
     assert document["components"] == {"securitySchemes": schemes}
     assert document["paths"]["/private"]["get"]["security"] == [{"key": []}, {"cookie": []}]
     assert "security" not in document["paths"]["/public"]["get"]
+
+
+async def admit(caller: Connection, route: Route) -> None:
+    """Admit everybody."""
+
+
+def test_private_routes_of_an_app_with_admit_list_401_and_403() -> None:
+    app = App(admit=admit)
+
+    @app.get("/private", responses={403: "Only on weekdays."})
+    async def private(request: Request) -> Response:
+        return Response()
+
+    app.get("/scoped", scope="desk")(private)
+    app.get("/public", public=True)(private)
+    document = app.openapi()
+    OpenAPIV31SpecValidator(document).validate()
+    answers = {path: methods["get"]["responses"] for path, methods in document["paths"].items()}
+    assert list(answers["/private"]) == ["200", "403", "401"]
+    assert answers["/private"]["403"] == {"description": "Only on weekdays."}
+    assert answers["/private"]["401"] == {"description": "The credentials are missing or wrong."}
+    assert answers["/scoped"]["403"] == {"description": "The credentials do not allow this."}
+    assert list(answers["/public"]) == ["200"]
+
+
+def test_private_routes_of_an_app_without_admit_list_neither_401_nor_403() -> None:
+    app = App()
+
+    @app.get("/private", scope="desk")
+    async def private(request: Request) -> Response:
+        return Response()
+
+    assert list(app.openapi()["paths"]["/private"]["get"]["responses"]) == ["200"]
+
+
+class Caption(msgspec.Struct):
+    title: Annotated[str, msgspec.Meta(description="Below the photo.")]
+    framed: bool = False
+
+
+FILE = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
+
+
+def with_form(**declared: Any) -> dict[str, Any]:
+    """The document of an app with a route that has a form."""
+    app = App()
+
+    @app.post("/photos", **declared)
+    async def add_photo(request: Request) -> Response:
+        return Response()
+
+    document = app.openapi()
+    OpenAPIV31SpecValidator(document).validate()
+    return document
+
+
+def test_a_form_of_texts_is_described_in_both_encodings() -> None:
+    document = with_form(form=Caption)
+    operation = document["paths"]["/photos"]["post"]
+    reference = {"schema": {"$ref": "#/components/schemas/Caption"}}
+    kinds = ("application/x-www-form-urlencoded", "multipart/form-data")
+    assert operation["requestBody"] == {"required": True, "content": dict.fromkeys(kinds, reference)}
+    assert "422" in operation["responses"]
+    assert "anyOf" in document["components"]["schemas"]["Caption"]["properties"]["framed"]  # `on` is true in a form
+
+
+def test_the_files_of_a_form_are_described_beside_its_texts() -> None:
+    content = with_form(form=Caption, files=["photo", "thumbnail"])["paths"]["/photos"]["post"]["requestBody"][
+        "content"
+    ]
+    assert list(content) == ["multipart/form-data"]
+    schema = content["multipart/form-data"]["schema"]
+    assert list(schema["properties"]) == ["title", "framed", "photo", "thumbnail"]
+    assert schema["properties"]["photo"] == schema["properties"]["thumbnail"] == FILE
+    assert schema["required"] == ["title"]
+
+
+def test_a_form_of_files_alone_is_described() -> None:
+    operation = with_form(files=["photo"])["paths"]["/photos"]["post"]
+    schema = {"type": "object", "properties": {"photo": FILE}}
+    assert operation["requestBody"]["content"] == {"multipart/form-data": {"schema": schema}}
+    assert "422" not in operation["responses"]
+
+
+def test_a_route_that_takes_json_or_a_form_describes_both() -> None:
+    content = with_form(body=Thing, form=Caption)["paths"]["/photos"]["post"]["requestBody"]["content"]
+    assert list(content) == ["application/json", "application/x-www-form-urlencoded", "multipart/form-data"]
 
 
 def test_operation_ids_are_unique() -> None:

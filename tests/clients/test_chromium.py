@@ -132,6 +132,48 @@ def test_the_page_of_the_documentation_offers_the_schemes_of_plugins(browser: Ch
     assert answers == ["200", "200", "200", "401", "200"]
 
 
+PHOTOS = """
+from typing import Annotated
+
+import msgspec
+from jimsapi import *
+from jimsapi.asgi.forms import read_form
+
+class Caption(msgspec.Struct):
+    title: Annotated[str, msgspec.Meta(description="Below the photo.")]
+
+@hookimpl
+def jimsapi_routes(router):
+    @router.post("/photos", form=Caption, files=["photo"])
+    async def add(request):
+        async with read_form(request) as form:
+            return [form.typed(Caption).title, (await form.file("photo").read()).decode()]
+"""
+
+
+def test_the_page_of_the_documentation_sends_a_form_with_a_file(browser: Chromium, tmp_path: Path) -> None:
+    script = """
+    (async () => {
+      const until = async found => { while (!found()) await new Promise(done => setTimeout(done, 10)); };
+      const find = () => [...document.querySelectorAll("details")].find(box =>
+        box.querySelector("code").textContent === "/photos");
+      await until(find);
+      const [title, photo] = find().querySelectorAll("input"), output = find().querySelector("pre");
+      title.value = "a cat";
+      const files = new DataTransfer();
+      files.items.add(new File(["meow"], "cat.txt"));
+      photo.files = files.files;
+      find().querySelector("button").click();
+      await until(() => output.textContent.length > 1);
+      const [status, answer] = output.textContent.split("\\n\\n");
+      return [title.type, photo.type, status.slice(0, 3), JSON.parse(answer)];
+    })()
+    """
+    install(tmp_path, "acme-photos", PHOTOS)
+    with Served(*SCRIPTED, folder=tmp_path) as server:
+        assert browser.evaluate(f"{server.url}/docs", script) == ["text", "file", "200", ["a cat", "meow"]]
+
+
 def test_a_page_opens_a_websocket_with_credentials_of_any_scheme(browser: Chromium, ticketed: Served) -> None:
     script = """
     (async (subprotocols, auth) => {

@@ -214,5 +214,7 @@ async def test_threads_disconnects_problems_files_and_forms_do_what_the_page_say
     assert (photo.status_code, photo.json()) == (201, {"title": "me", "size": 5})
     assert (site / "photo.bin").read_bytes() == b"12345"
     assert without.status_code == 422
+    described = load("files").app.openapi()["paths"]["/photos"]["post"]["requestBody"]["content"]
+    assert set(described["multipart/form-data"]["schema"]["properties"]) == {"title", "photo"}
     assert problem.headers["content-type"] == "application/problem+json"
     assert problem.json()["type"] == "https://shop.example/no-credit"

@@ -243,6 +243,7 @@ async def test_a_route_chats_is_locked_and_is_documented(plugin: Plugin) -> None
     assert answer.json() == {"answer": "You said: Open?"}
     assert (faulty.status_code, faulty.json()["detail"][0]["loc"]) == (422, ["body", "text"])
     assert "Answer a question in the thread of the desk." in (operation.get("description"), operation.get("summary"))
+    assert {"401", "403"} <= set(operation["responses"])
 
 
 @pytest.mark.parametrize(("path", "status"), [("/healthz", 200), ("/api/v1/threads?contact_id=ann", 401), ("/no", 404)])
