@@ -1,6 +1,7 @@
 """Every code block of the page on the framework works as it stands there."""
 
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from anyio.lowlevel import checkpoint
@@ -16,6 +18,8 @@ from jimsapi.asgi import App, WebSocketDisconnected
 from jimsapi.asgi.testing import UNREAD_MESSAGES, TestClient
 from tests.command import python_path
 from tests.docs.snippets import ROOT, blocks, modules
+from tests.node import node
+from tests.serving import Served
 
 pytestmark = pytest.mark.anyio
 
@@ -150,6 +154,70 @@ async def test_only_callers_whose_key_has_the_scope_are_admitted(load: Load) -> 
         assert [await status("GET", "/me", key) for key in keys] == [401, 401, 200, 200]
         assert [await status("POST", "/orders", key) for key in keys] == [401, 401, 403, 202]
         assert [await status("GET", "/about", key) for key in keys] == [200, 200, 200, 200]
+
+
+PRIVATE_STREAM = """
+from collections.abc import AsyncIterator
+
+from guarded import admit
+from jimsapi.asgi import App, EventStreamResponse, Request, Response, ServerSentEvent
+
+app = App(admit=admit)
+
+
+@app.get("/stream", scope="read")
+async def stream(request: Request) -> Response:
+    async def events() -> AsyncIterator[ServerSentEvent | bytes]:
+        yield b": a comment\\n\\n"
+        yield ServerSentEvent("one\\ntwo: three", event="number", id="1")
+        yield ServerSentEvent("")
+
+    return EventStreamResponse(events())
+"""
+
+PAGE_SCRIPT = """
+import {events} from "./events.mjs";
+
+const [url, key] = process.argv.slice(2);
+const found = [];
+try {
+  for await (const event of events(url, {headers: {authorization: `Bearer ${key}`}})) found.push(event);
+} catch (error) {
+  found.push(error.message);
+}
+console.log(JSON.stringify(found));
+"""
+
+
+@pytest.mark.usefixtures("load")
+def test_a_page_reads_a_private_stream_by_fetch(site: Path) -> None:
+    [code] = blocks(PAGE, "js")
+    (site / "events.mjs").write_text(code, encoding="utf-8")
+    (site / "page.mjs").write_text(PAGE_SCRIPT, encoding="utf-8")
+    (site / "private_stream.py").write_text(PRIVATE_STREAM, encoding="utf-8")
+
+    def read(url: str, key: str) -> Any:
+        command = [str(node()), str(site / "page.mjs"), url, key]
+        return json.loads(subprocess.check_output(command, text=True, timeout=60))
+
+    server = Served(folder=site)
+    server.command = [
+        sys.executable,
+        "-m",
+        "jimsapi",
+        "--app",
+        "private_stream:app",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+    ]
+    with server:
+        assert read(f"{server.url}/stream", "key-of-ann") == [
+            {"event": "number", "id": "1", "data": "one\ntwo: three"},
+            {"event": "message", "id": "", "data": ""},
+        ]
+        assert read(f"{server.url}/stream", "a-guess") == [f"{server.url}/stream answered 401"]
 
 
 async def test_wrappers_cookies_cors_and_limits_do_what_the_page_says(load: Load) -> None:
