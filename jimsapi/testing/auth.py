@@ -2,9 +2,11 @@
 
 import asyncio
 import re
+import string
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -49,6 +51,10 @@ _QUOTED = r'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*
 _PARAMETER = rf"{_TOKEN}[ \t]*=[ \t]*(?:{_TOKEN}|{_QUOTED})"
 _CHALLENGE = re.compile(rf"{_TOKEN}(?: +(?:{_TOKEN68}|{_PARAMETER}(?:[ \t]*,[ \t]*{_PARAMETER})*))?")
 
+_ALIKE = (string.digits, "abcdef", "ghijklmnopqrstuvwxyz", "ABCDEF", "GHIJKLMNOPQRSTUVWXYZ")
+_NEXT = str.maketrans("".join(_ALIKE), "".join(alike[1:] + alike[0] for alike in _ALIKE))
+"""Each letter and digit, and another one that stands in the same places, also in hexadecimal digits."""
+
 
 class AuthProviderContract(NamedContract):
     """Derive a class from this one in a test module, and declare examples of the provider's credentials:
@@ -83,6 +89,11 @@ class AuthProviderContract(NamedContract):
         def secrets_of(self, credential):
             return [credential["authorization"].rpartition(":")[2]]
 
+    If a wrapper of the plugin passes something to the provider in the ASGI scope, such as a body that it has read, also
+    declare `scope_fields`:
+
+        scope_fields = {"jimsapi_ticket.body": b""}
+
     The contract can check only in part that secrets are compared in constant time. One case passes headers, and your
     `Secret` options, as text that records comparisons by `==`, `in` or `startswith`, also of parts made by slicing,
     `partition`, `split`, `strip` or `encode`. It does not record comparisons of text from a regular expression or a
@@ -96,6 +107,9 @@ class AuthProviderContract(NamedContract):
 
     path = PATH
     """The path that the cases request by GET. Credentials that are valid for one request only must be for this one."""
+
+    scope_fields: Mapping[str, Any] = MappingProxyType({})
+    """What a wrapper of the plugin adds to the ASGI scope of a request without a body. Many cases call no wrapper."""
 
     # Declarations of a subclass
 
@@ -131,6 +145,15 @@ class AuthProviderContract(NamedContract):
     def wrong(self) -> Sequence[Credential]:
         """Well-formed credentials that are not valid."""
         raise self.undeclared("wrong", "credentials of its kind that are not valid")
+
+    @property
+    def forged(self) -> Sequence[Credential] | DoesNotApply:
+        """Credentials in the right form that somebody without the secret has made.
+
+        The default is each of `good` with other letters and digits in its secret parts, in the same places. Declare
+        them if that is another form. For example, sign the claims of a token with another key.
+        """
+        return [with_forged_secrets(credential, self.secrets_of(credential)) for credential in self.good.values()]
 
     @property
     def expired(self) -> Sequence[Credential] | DoesNotApply:
@@ -185,7 +208,7 @@ class AuthProviderContract(NamedContract):
     async def test_an_identity_is_well_formed(self) -> None:
         async with self.opened() as provider:
             for credential in self.good.values():
-                identity = await decide(provider, credential)
+                identity = await self.decide(provider, credential)
                 assert isinstance(identity, Identity)
                 assert isinstance(identity.subject, str)
                 assert identity.subject.strip(), "its subject is empty"
@@ -198,13 +221,13 @@ class AuthProviderContract(NamedContract):
 
     async def test_a_request_without_credentials_is_left_to_other_providers(self) -> None:
         async with self.opened() as provider:
-            decision = await decide(provider, {})
+            decision = await self.decide(provider, {})
             assert decision is None, f"a request without credentials resulted in {described(decision)}"
 
     async def test_credentials_of_another_kind_are_left_to_other_providers(self) -> None:
         async with self.opened() as provider:
             for number, credential in enumerate(self.examples("foreign")):
-                decision = await decide(provider, credential)
+                decision = await self.decide(provider, credential)
                 assert decision is None, f"foreign[{number}] resulted in {described(decision)}"
 
     @needs("malformed")
@@ -216,6 +239,10 @@ class AuthProviderContract(NamedContract):
 
     async def test_almost_right_credentials_are_not_admitted(self) -> None:
         await self.never_admit(self.near_misses)
+
+    @needs("forged")
+    async def test_forged_credentials_are_not_admitted(self) -> None:
+        await self.never_admit(lambda: self.examples("forged"))
 
     @needs("expired")
     async def test_expired_credentials_are_invalid(self) -> None:
@@ -260,14 +287,14 @@ class AuthProviderContract(NamedContract):
         async with self.opened() as provider:
             for subject, credential in self.examples("good").items():
                 await self.admit(provider, subject, credential)
-                again = await decide(provider, credential)
+                again = await self.decide(provider, credential)
                 assert isinstance(again, InvalidCredentials), f"the second time it resulted in {described(again)}"
 
     @needs("one_time")
     async def test_of_concurrent_calls_with_the_same_credentials_one_is_admitted(self) -> None:
         async with self.opened() as provider:
             for credential in self.good.values():
-                decisions = await asyncio.gather(*(decide(provider, credential) for _ in range(20)))
+                decisions = await asyncio.gather(*(self.decide(provider, credential) for _ in range(20)))
                 admitted = [one for one in decisions if isinstance(one, Identity)]
                 assert len(admitted) == 1, f"{len(admitted)} of 20 concurrent calls were admitted"
 
@@ -278,7 +305,7 @@ class AuthProviderContract(NamedContract):
             calls: list[tuple[str | None, Credential]] = []
             for _ in range(20):
                 calls += [*self.good.items(), *((None, one) for one in self.wrong)]
-            decisions = await asyncio.gather(*(decide(provider, credential) for _, credential in calls))
+            decisions = await asyncio.gather(*(self.decide(provider, credential) for _, credential in calls))
             for (subject, _), decision in zip(calls, decisions, strict=True):
                 if subject is None:
                     assert isinstance(decision, InvalidCredentials), (
@@ -290,7 +317,7 @@ class AuthProviderContract(NamedContract):
 
     async def test_a_call_that_is_cancelled_ends_and_the_next_one_works(self) -> None:
         async with nothing_left(), self.opened() as provider:
-            await cancel_in_mid_call(lambda: decide(provider, next(iter(self.good.values()))))
+            await cancel_in_mid_call(lambda: self.decide(provider, next(iter(self.good.values()))))
             await self.use(provider)
 
     # Outages
@@ -299,10 +326,10 @@ class AuthProviderContract(NamedContract):
     async def test_in_an_outage_it_is_unavailable_and_admits_nobody(self) -> None:
         async with self.opened() as provider, self._outage():
             for credential in self.good.values():
-                decision = await decide(provider, credential)
+                decision = await self.decide(provider, credential)
                 assert isinstance(decision, AuthUnavailable), f"good credentials resulted in {described(decision)}"
             for credential in self.wrong:
-                decision = await decide(provider, credential)
+                decision = await self.decide(provider, credential)
                 assert isinstance(decision, AuthUnavailable | InvalidCredentials), (
                     f"it resulted in {described(decision)}"
                 )
@@ -336,7 +363,7 @@ class AuthProviderContract(NamedContract):
             for right in self.good.values():
                 secrets = self.all_secrets([right])
                 for credential in _with_another_secret(right, self.secrets_of(right)):
-                    await decide(provider, credential, WatchedConnection(scope(credential), secrets, seen))
+                    await self.decide(provider, credential, WatchedConnection(self.scope(credential), secrets, seen))
         assert not seen, f"a secret was compared by {', '.join(seen)}: use Secret.matches or hmac.compare_digest"
 
     def watched_settings(self, seen: list[str]) -> dict[str, Any]:
@@ -363,7 +390,7 @@ class AuthProviderContract(NamedContract):
         async with self.opened() as provider:
             shown.keep(provider, getattr(provider, "challenge", ""))
             for credential in to_send():
-                shown.keep(await decide(provider, credential))
+                shown.keep(await self.decide(provider, credential))
         async with self.client() as client:
             shown.keep(*[(await send(client, credential)).text for credential in to_send()])
         shown.keep(*self.options())
@@ -424,7 +451,7 @@ class AuthProviderContract(NamedContract):
 
     async def admit(self, provider: Any, subject: str, credential: Credential) -> None:
         """Fail unless these valid credentials are admitted with their subject."""
-        identity = await decide(provider, credential)
+        identity = await self.decide(provider, credential)
         hint = "; if it accepts each credential only once, declare one_time = True" if not self.one_time else ""
         assert isinstance(identity, Identity), f"the credentials of {subject} resulted in {described(identity)}{hint}"
         assert identity.subject == subject
@@ -433,6 +460,17 @@ class AuthProviderContract(NamedContract):
         """Fail unless the provider refuses each example of `name` with `refusal`."""
         for number, decision, _ in await self.answers(lambda: self.examples(name)):
             assert isinstance(decision, refusal), f"{name}[{number}] resulted in {described(decision)}"
+
+    def scope(self, credential: Credential) -> dict[str, Any]:
+        """Return the ASGI scope of a request with these credentials, as the provider gets it."""
+        return {**scope(credential), **self.scope_fields}
+
+    async def decide(self, provider: Any, credential: Credential, caller: Connection | None = None) -> Any:
+        """Return the provider's decision: an identity, None, or the exception that it raised."""
+        try:
+            return await within(provider.authenticate(caller or Connection(self.scope(credential))))
+        except Exception as error:
+            return error
 
     async def never_admit(self, make: Callable[[], Sequence[Credential]]) -> None:
         """Fail unless the provider leaves each to other providers, or refuses it with one of the two regular errors."""
@@ -449,7 +487,7 @@ class AuthProviderContract(NamedContract):
         """
 
         async def decisions(provider: Any) -> list[tuple[int, Any, Credential]]:
-            return [(number, await decide(provider, one), one) for number, one in enumerate(make())]
+            return [(number, await self.decide(provider, one), one) for number, one in enumerate(make())]
 
         async with self.opened() as provider:
             made = await decisions(provider)
@@ -504,6 +542,11 @@ def raw(credential: Credential) -> list[tuple[bytes, bytes]]:
     ]
 
 
+def with_forged_secrets(credential: Credential, secrets: Sequence[str]) -> Credential:
+    """Return the credentials with other letters and digits in the secret parts, in the same places."""
+    return {name: _with_other_letters(value, secrets) for name, value in credential.items()}
+
+
 def scope(credential: Credential) -> dict[str, Any]:
     """Return the ASGI scope of a request with these credentials."""
     return {
@@ -518,19 +561,6 @@ def scope(credential: Credential) -> dict[str, Any]:
         "query_string": b"",
         "headers": [(b"host", b"testserver"), *raw(credential)],
     }
-
-
-def connection(credential: Credential) -> Connection:
-    """Return the connection of a request with these credentials."""
-    return Connection(scope(credential))
-
-
-async def decide(provider: Any, credential: Credential, caller: Connection | None = None) -> Any:
-    """Return the provider's decision: an identity, None, or the exception that it raised."""
-    try:
-        return await within(provider.authenticate(caller or connection(credential)))
-    except Exception as error:
-        return error
 
 
 async def send(client: TestClient, credential: Credential) -> httpx.Response:
@@ -572,6 +602,13 @@ def _beyond_ascii(value: bytes) -> list[bytes]:
     ]
     superscript = re.sub(rb"[0-9]", "²".encode("latin-1"), value, count=1)
     return changed if superscript == value else [*changed, superscript]
+
+
+def _with_other_letters(value: str | bytes, secrets: Sequence[str]) -> bytes:
+    sent = value if isinstance(value, bytes) else value.encode()
+    for secret in secrets:
+        sent = sent.replace(secret.encode(), secret.translate(_NEXT).encode())
+    return sent
 
 
 def _with_other_end(secret: str) -> str:

@@ -6,6 +6,7 @@ The tests install this module as the distribution `acme-door`; the option `--doo
 import asyncio
 import hmac
 import logging
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
@@ -140,6 +141,16 @@ SHARED: set[str] = set()
 
 def sign(secret: str, nonce: str) -> str:
     return hmac.new(secret.encode(), nonce.encode(), "sha256").hexdigest()
+
+
+class AdmitsByForm(Sound):
+    def matches(self, secret: str) -> bool:
+        return re.fullmatch("[a-z]{6}-[a-z]{6}", secret) is not None
+
+
+class SignedByForm(OneTime):
+    def matches(self, secret: str) -> bool:
+        return re.fullmatch("[0-9a-f]{16}:[0-9a-f]{64}", secret) is not None
 
 
 class TwoWords(Sound):

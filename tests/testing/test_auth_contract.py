@@ -24,6 +24,8 @@ FAULTS: Faults = {
     "RemembersMostOfIt": ("almost_right_credentials_are_not_admitted",),
     "RemembersTheLastOne": ("almost_right_credentials_are_not_admitted",),
     "RemembersThePerson": ("wrong_credentials_are_invalid", "expired_credentials_are_invalid"),
+    "AdmitsByForm": ("forged_credentials_are_not_admitted",),
+    "SignedByForm": ("forged_credentials_are_not_admitted",),
     "NoExpiry": ("expired_credentials_are_invalid",),
     "AdmitsEve": ("holders_without_access_are_denied", "the_server_answers_403_to_denied_callers"),
     "AdmitsEmpty": ("empty_credentials_are_not_admitted",),
@@ -70,6 +72,8 @@ FAULTS: Faults = {
     "NoSecretOfItsOwn": ("each_good_credential_contains_a_secret",),
     "WrongThatIsRight": ("wrong_credentials_are_invalid", "the_server_answers_401_to_others"),
     "NothingWrong": ("wrong_credentials_are_invalid",),
+    "NothingForged": ("forged_credentials_are_not_admitted",),
+    "ForgedThatIsRight": ("forged_credentials_are_not_admitted",),
     "SilentAboutExpiry": ("expired_credentials_are_invalid",),
     "SameCredentials": ("good_credentials_are_new_whenever_they_are_read", "concurrent_calls_get_their_own_answers"),
     "SilentAboutOnce": ("concurrent_calls_get_their_own_answers", "it_can_be_closed_and_built_again"),
@@ -150,6 +154,14 @@ class TestNothingWrong(TestSound):
     wrong = ()
 
 
+class TestNothingForged(TestSound):
+    forged = ()
+
+
+class TestForgedThatIsRight(TestSound):
+    forged = ({"x-door": "ann/2999/sesame-sesame"},)
+
+
 class TestSilentAboutExpiry(TestSound):
     expired = AuthProviderContract.expired
 
@@ -185,6 +197,10 @@ class TestOneTime(TestSound):
 
 class TestAdmitsTwice(TestOneTime):
     version = "AdmitsTwice"
+
+
+class TestSignedByForm(TestOneTime):
+    version = "SignedByForm"
 
 
 class TestNotesLate(TestOneTime):
