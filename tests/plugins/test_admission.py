@@ -48,6 +48,8 @@ def say(word):
         case "in": return Identity("somebody")
         case "bound": return Identity("ann", contact_id="ann")
         case "reader": return Identity("reader", scopes=["threads"])
+        case "clerk": return Identity("clerk", scopes=["desk"])
+        case "nothing": return Identity("nothing", scopes=())
         case "invalid": raise InvalidCredentials("sesame")
         case "denied": raise AccessDenied("sesame")
         case "unavailable": raise AuthUnavailable("the directory is away")
@@ -115,6 +117,27 @@ async def test_the_first_identity_admits_else_denied_else_unavailable_else_unaut
     assert ("www-authenticate" in answer.headers) is (status == 401)
     assert ("retry-after" in answer.headers) is (status == 503)
     assert "sesame" not in answer.text
+
+
+DESK = """
+from jimsapi import *
+
+@hookimpl
+def jimsapi_routes(router):
+    @router.get("/desk", scope="desk")
+    async def desk(request):
+        return JSONResponse({})
+"""
+
+
+@pytest.mark.parametrize(("word", "desk", "threads"), [("in", 200, 200), ("clerk", 200, 403), ("nothing", 403, 403)])
+async def test_an_identity_without_scopes_has_every_scope_also_those_of_plugins(
+    doors: Path, word: str, desk: int, threads: int
+) -> None:
+    install(doors, "acme-desk", DESK)
+    async with TestClient(create_api(echo, store="memory:"), headers={"x-b": word}) as client:
+        assert (await client.get("/desk")).status_code == desk
+        assert (await client.get("/api/v1/threads?contact_id=ann")).status_code == threads
 
 
 async def test_a_401_offers_every_challenge_and_says_what_was_wrong_with_a_bearer(doors: Path) -> None:
