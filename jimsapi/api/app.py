@@ -202,7 +202,7 @@ class Api(App):
             )
         return resources
 
-    def report_observer(self, observer: Observer, error: Exception) -> None:
+    def report_observer(self, observer: Observer, error: BaseException) -> None:
         """Log the first failure of an observer, with the name of its plugin."""
         if any(observer is call for call in self._observers.calls):
             self._observers.report(observer, error)

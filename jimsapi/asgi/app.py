@@ -346,7 +346,7 @@ class App(Router):
         for observer in self.on_request:  # a copy of `observe`: one more call takes 1 % of a request's time
             try:
                 observer(record)
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # the latter would end the server
                 self.report_observer(observer, error)
 
     def observe(self, record: RequestRecord) -> None:
@@ -354,10 +354,10 @@ class App(Router):
         for observer in self.on_request:
             try:
                 observer(record)
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # the latter would end the server
                 self.report_observer(observer, error)
 
-    def report_observer(self, observer: Observer, error: Exception) -> None:
+    def report_observer(self, observer: Observer, error: BaseException) -> None:
         """Log the first failure of an observer. A subclass may override this to name the observer better."""
         if id(observer) not in self._failed_observers:
             self._failed_observers.add(id(observer))

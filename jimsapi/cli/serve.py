@@ -101,10 +101,15 @@ class ServingProcess(msgspec.Struct, frozen=True):
                 instead=lambda: callbacks.framework_app(api.startup_error),
             )
             server.run(sockets=sockets)
+        except SignalExit:
+            pass
         except SystemExit as server_exit:
             # The server exits if the app cannot start. The cause is then in `startup_error`.
-            if api.startup_error is None and server_exit.code != 0:
-                raise StartError(f"the server exited with status {server_exit.code}") from None
+            if api.startup_error is None:
+                raise StartError(
+                    f"the server ended with SystemExit({server_exit.code!r}), and no signal has caused this: a plugin "
+                    "or a pipeline may have called sys.exit(); --verbose shows the line"
+                ) from server_exit
         startup_error = api.startup_error if callbacks.alone is None else callbacks.alone.app.startup_error
         if startup_error is not None:
             return _report_failed_start(startup_error)
@@ -266,9 +271,13 @@ def _silence_uvicorn() -> None:
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
 
 
+class SignalExit(SystemExit):
+    """A signal ends the process. Any other `SystemExit` is of a plugin or a pipeline."""
+
+
 def _exit_on_signal(number: int, frame: object) -> NoReturn:
     """Exit with status 0 on a signal: before uvicorn handles signals, and when it raises one again after its shutdown.
 
     With the default handlers the signal would end the process, which a supervisor counts as a crash.
     """
-    raise SystemExit(0)
+    raise SignalExit(0)

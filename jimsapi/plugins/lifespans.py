@@ -70,8 +70,8 @@ class _Lifespan:
                 logger.error("%s failed on exit: %s: %s", self.name, type(error).__name__, error)
             else:
                 logger.error("%s died: %s: %s", self.name, type(error).__name__, error)
-            if isinstance(error, KeyboardInterrupt | SystemExit):
-                raise
+            if isinstance(error, KeyboardInterrupt):
+                raise  # a `SystemExit` of a plugin would end the server, as if the operator had stopped it
 
     async def wait_entered(self, within: float | None) -> Any:
         await asyncio.wait({self.entered}, timeout=within)

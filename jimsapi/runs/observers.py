@@ -24,10 +24,10 @@ class Observers(Generic[Record]):
         for call in self.calls:
             try:
                 call(record)
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # the latter would end the server
                 self.report(call, error)
 
-    def report(self, call: Callable[[Record], None], error: Exception) -> None:
+    def report(self, call: Callable[[Record], None], error: BaseException) -> None:
         """Log the first failure of a function. Its later failures are not logged."""
         if id(call) not in self._failed:
             self._failed.add(id(call))

@@ -10,6 +10,8 @@ from jimsapi.asgi.testing import TestClient
 from jimsapi.plugins.errors import PluginError
 from tests.command import run_command
 from tests.plugins.distributions import install
+from tests.serving import Served
+from tests.waiting import eventually
 
 KEY = {"authorization": "Bearer a-key-of-enough-length"}
 MESSAGE = {"contact_id": "ann", "message": "hi"}
@@ -100,6 +102,22 @@ def test_only_with_verbose_the_command_prints_the_traceback(bot: Path) -> None:
     assert "Traceback" not in brief.stderr
     assert "in connect" in verbose.stderr
     assert "LookupError: no backend" in verbose.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--verbose",)])
+def test_only_with_verbose_the_process_of_a_reloader_prints_the_traceback(bot: Path, options: tuple[str, ...]) -> None:
+    install(bot, "acme-bad", FAILING_HOOK.replace("FAIL", 'raise LookupError("no backend")'))
+    served = Served("--app", "bot", "--reload", *options, folder=bot)
+    served.launch()
+    try:
+        eventually(lambda: "jimsapi: plugin acme_bad" in served.stderr and served.stderr.endswith("\n"))
+        # The reloader waits for a change, so the status of its end is not that of the failed start.
+        assert served.stop() == 0
+        assert "jimsapi_observer failed: LookupError: no backend" in served.stderr
+        assert ("Traceback" in served.stderr) is ("in connect" in served.stderr) is bool(options)
+    finally:
+        served.stop()
+        served.close()
 
 
 @pytest.mark.anyio
