@@ -1,15 +1,18 @@
-"""`jimsapi plugin new`: creates a complete distribution with one plugin. Its tests pass without changes.
+"""`jimsapi plugin new`: creates a complete distribution with one or several plugins. Its tests pass without changes.
 
-It copies the templates in `templates/every` and in the folder of the plugin's kind. The path of a template is its path
-in the distribution, with two exceptions: `package` becomes the module's name, and `dot.` becomes `.`, because hidden
-files are easily missing from a wheel. `usage.md` becomes a part of the README.
+It copies the templates in `templates/every` and in the folder of each kind. The path of a template is its path in the
+distribution, with two exceptions: `package` becomes the module's name, and `dot.` becomes `.`, because hidden files are
+easily missing from a wheel. `usage.md` becomes a part of the README.
+
+With several kinds, each kind is a plugin of its own: a package inside the package, with its own entry point, options
+and test module.
 """
 
 import keyword
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -41,6 +44,9 @@ KINDS = {
 LONGEST_NAME = 40
 """Characters. With a longer name, lines of the generated code would be too long for the linter."""
 
+LONGEST_NAME_OF_SEVERAL = 30
+"""Characters of a name with several kinds. The kind is then a part of the names of modules and options."""
+
 OPTIONS = ("secret", "file", "pause", "seconds")
 """The options in the templates. For a plugin `door`, the first one is `--door-secret`."""
 
@@ -67,7 +73,13 @@ def plugin_commands() -> click.Group:
             callback=new_plugin,
             params=[
                 click.Argument(["name"]),
-                click.Option(["--kind"], type=click.Choice(list(KINDS)), required=True, help="What the plugin builds."),
+                click.Option(
+                    ["--kind", "kinds"],
+                    type=click.Choice(list(KINDS)),
+                    multiple=True,
+                    required=True,
+                    help="What the plugin builds. Repeat it to write a distribution with a plugin of each kind.",
+                ),
             ],
             help="Write a distribution called NAME into a new folder NAME: code, tests, README and CI. The names of "
             "plugins usually begin with jimsapi-; the entry point is NAME without that.",
@@ -76,12 +88,13 @@ def plugin_commands() -> click.Group:
     return group
 
 
-def new_plugin(name: str, kind: str) -> None:
+def new_plugin(name: str, kinds: Sequence[str]) -> None:
     """Write the distribution and print the next steps. Raises `StartError` if the name cannot be used."""
     folder = Path.cwd() / name
-    words = words_of(name)
+    kinds = list(dict.fromkeys(kinds))
+    words = words_of(name, LONGEST_NAME if len(kinds) == 1 else LONGEST_NAME_OF_SEVERAL)
     commands = getattr(click.get_current_context().find_root().command, "commands", {})
-    if kind == "commands" and words["name"] in commands:
+    if "commands" in kinds and words["name"] in commands:
         raise StartError(f"{words['name']} is a subcommand of jimsapi: choose another name")
     try:
         folder.mkdir()
@@ -90,7 +103,7 @@ def new_plugin(name: str, kind: str) -> None:
     except OSError as error:
         raise StartError(f"{name} cannot be created here: {error.strerror}") from None
     try:
-        write_distribution(folder, kind, words)
+        write_distribution(folder, kinds, words)
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise StartError(f"{name} cannot be written: {error.strerror}") from None
@@ -100,14 +113,17 @@ def new_plugin(name: str, kind: str) -> None:
     click.echo("  pytest")
 
 
-def words_of(name: str) -> dict[str, str]:
-    """Return the names for the templates, by placeholder. Raises `StartError` if `name` cannot be used."""
+def words_of(name: str, longest: int = LONGEST_NAME) -> dict[str, str]:
+    """Return the names for the templates, by placeholder. Raises `StartError` if `name` cannot be used.
+
+    `longest` is the number of characters that the name may have.
+    """
     if not _NAME.fullmatch(name):
         raise StartError(
             f"{name!r} is not a valid distribution name: use letters, digits, and - _ . between them (PEP 508)"
         )
-    if len(name) > LONGEST_NAME:
-        raise StartError(f"{name} is longer than {LONGEST_NAME} characters: choose a shorter name")
+    if len(name) > longest:
+        raise StartError(f"{name} is longer than {longest} characters: choose a shorter name")
     canonical = re.sub(r"[-_.]+", "-", name).lower()
     module = canonical.replace("-", "_")
     short = canonical.removeprefix("jimsapi-")
@@ -126,6 +142,7 @@ def words_of(name: str) -> dict[str, str]:
         "distribution": name,
         "module": module,
         "name": short,
+        "entry": short,
         "option": option,
         "flag": short,
         "VARIABLE": option.upper(),
@@ -146,30 +163,72 @@ def _is_taken(module: str) -> bool:
     return keyword.iskeyword(module) or module in reserved or module in packages_distributions()
 
 
-def write_distribution(folder: Path, kind: str, words: dict[str, str]) -> None:
+def write_distribution(folder: Path, kinds: Sequence[str], words: Mapping[str, str]) -> None:
     """Write the distribution into an empty folder. Raises `OSError`."""
-    requirements = sorted([*_TEST_REQUIREMENTS[""], *_TEST_REQUIREMENTS.get(kind, ())])
-    words = {
+    requirements = {one for kind in ("", *kinds) for one in _TEST_REQUIREMENTS.get(kind, ())}
+    parts = [words] if len(kinds) == 1 else [_words_of_part(words, kind) for kind in kinds]
+    packages = list(dict.fromkeys([words["module"], *(part["module"] for part in parts)]))
+    whole = {
         **words,
-        "summary": KINDS[kind],
-        "test_requirements": "\n".join(f"    {requirement}" for requirement in requirements),
+        "summary": " ".join(KINDS[kind] for kind in kinds),
+        "test_requirements": _lines(sorted(requirements)),
+        "packages": f" {packages[0]}" if len(packages) == 1 else f"\n{_lines(packages)}",
+        "entry_points": _lines(f"{part['entry']} = {part['module']}" for part in parts),
+        "usage": "\n".join(_usage(kind, part, len(parts)) for kind, part in zip(kinds, parts, strict=True)),
     }
-    words["usage"] = _render(_TEMPLATES / kind / "usage.md.txt", words)
-    for relative, template in _templates(kind, words["module"]):
-        path = folder / relative
+    _write(folder, "every", whole)
+    if len(kinds) == 1:
+        _write(folder, kinds[0], whole)
+        return
+    text = f'"""The plugins of {words["distribution"]}, a package for each."""\n'
+    (folder / words["module"] / "__init__.py").write_text(text, encoding="utf-8")
+    for kind, part in zip(kinds, parts, strict=True):
+        _write(folder, kind, {**part, "summary": KINDS[kind]}, test_module=f"test_{_identifier(kind)}.py")
+
+
+def _words_of_part(words: Mapping[str, str], kind: str) -> dict[str, str]:
+    """The names for one of several kinds: those that have to be unique get the kind at their end."""
+    kind_name = _identifier(kind)
+    return {
+        **words,
+        "module": f"{words['module']}.{kind_name}",
+        "entry": f"{words['entry']}-{kind}",
+        "option": f"{words['option']}_{kind_name}",
+        "flag": f"{words['flag']}-{kind}",
+        "VARIABLE": f"{words['VARIABLE']}_{kind_name.upper()}",
+    }
+
+
+def _identifier(kind: str) -> str:
+    return kind.replace("-", "_")
+
+
+def _lines(texts: Iterable[str]) -> str:
+    """The lines of a list in setup.cfg."""
+    return "\n".join(f"    {text}" for text in texts)
+
+
+def _usage(kind: str, words: Mapping[str, str], count: int) -> str:
+    """The part of the README about one of `count` kinds."""
+    text = _render(_TEMPLATES / kind / "usage.md.txt", words)
+    return text if count == 1 else f"### {words['entry']}\n\n{KINDS[kind]}\n\n{text}"
+
+
+def _write(folder: Path, source: str, words: Mapping[str, str], test_module: str | None = None) -> None:
+    """Write the files of a folder of templates. `test_module` is another name for its test module."""
+    root = _TEMPLATES / source
+    for template in sorted(root.rglob("*.txt")):
+        relative = template.relative_to(root).with_suffix("")
+        if relative.name == "usage.md":
+            continue
+        if test_module is not None and relative.name.startswith("test_"):
+            relative = relative.with_name(test_module)
+        package = words["module"].replace(".", "/")
+        parts = (package if part == "package" else re.sub(r"^dot\.", ".", part) for part in relative.parts)
+        path = folder.joinpath(*parts)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(_render(template, words), encoding="utf-8")
 
 
-def _templates(kind: str, module: str) -> Iterator[tuple[Path, Path]]:
-    """The path of each file in the distribution, and its template."""
-    for root in (_TEMPLATES / "every", _TEMPLATES / kind):
-        for template in sorted(root.rglob("*.txt")):
-            relative = template.relative_to(root).with_suffix("")
-            if relative.name != "usage.md":
-                parts = (module if part == "package" else part for part in relative.parts)
-                yield Path(*(re.sub(r"^dot\.", ".", part) for part in parts)), template
-
-
-def _render(template: Path, words: dict[str, str]) -> str:
+def _render(template: Path, words: Mapping[str, str]) -> str:
     return Template(template.read_text(encoding="utf-8")).substitute(words)

@@ -11,7 +11,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from jimsapi.cli.scaffold import KINDS, LONGEST_NAME, OPTIONS, words_of, write_distribution
+from jimsapi.cli.scaffold import (
+    KINDS,
+    LONGEST_NAME,
+    LONGEST_NAME_OF_SEVERAL,
+    OPTIONS,
+    words_of,
+    write_distribution,
+)
 from jimsapi.plugins.errors import StartError
 from tests.clean_venv import CleanVenv, build_wheels, our_wheel
 from tests.command import refusal, run_command
@@ -110,7 +117,7 @@ def test_it_is_clean_under_strict_mypy(written: Written, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["w" * LONGEST_NAME, "jimsapi-" + "w" * (LONGEST_NAME - 8), "q"])
 def test_the_longest_and_the_shortest_name_give_clean_code(tmp_path: Path, kind: str, name: str) -> None:
-    write_distribution(tmp_path, kind, words_of(name))
+    write_distribution(tmp_path, [kind], words_of(name))
     for command in (["check", "."], ["format", "--check", "--diff", "."]):
         ran = subprocess.run(
             [sys.executable, "-m", "ruff", *command, "--no-cache"],
@@ -223,6 +230,92 @@ def test_served_by_the_installed_command_it_lets_in_whom_it_should_and_nobody_el
     assert "Sesam" not in served.stderr
 
 
+# Distributions with several kinds
+
+
+class WrittenWithAllKinds:
+    """A distribution with a plugin of each kind, as the command wrote it, installed in a clean venv."""
+
+    def __init__(self, folder: Path) -> None:
+        self.venv = CleanVenv(folder / "venv", "pytest", "hypothesis")
+        self.venv.install(our_wheel())
+        self.project = folder / "jimsapi-many"
+        kinds = [part for kind in (*KINDS, "auth") for part in ("--kind", kind)]
+        ran = self.venv.run("jimsapi", "plugin", "new", "jimsapi-many", *kinds, cwd=folder)
+        assert (ran.returncode, ran.stderr) == (0, ""), ran.stderr
+        self.wheels = build_wheels(folder / "wheels", self.project)
+        self.venv.install(*self.wheels)
+
+
+@pytest.fixture(scope="module")
+def all_kinds(tmp_path_factory: pytest.TempPathFactory) -> WrittenWithAllKinds:
+    return WrittenWithAllKinds(tmp_path_factory.mktemp("many"))
+
+
+def test_several_kinds_are_plugins_of_one_distribution(all_kinds: WrittenWithAllKinds) -> None:
+    listed = all_kinds.venv.run("jimsapi", "plugins", cwd=all_kinds.project).stdout.splitlines()[:-1]
+    assert {line.split()[1] for line in listed} == {f"many-{kind}" for kind in KINDS}
+    readme = (all_kinds.project / "README.md").read_text(encoding="utf-8")
+    assert [line for line in readme.splitlines() if line.startswith("### ")] == [f"### many-{kind}" for kind in KINDS]
+    assert "$" not in readme.replace("$(cat", "")
+
+
+def test_the_tests_of_several_kinds_pass_as_they_are_written(all_kinds: WrittenWithAllKinds) -> None:
+    env = {"JIMSAPI_STORE_EXAMPLES": "3"}
+    ran = all_kinds.venv.run("pytest", "-q", "-p", "no:cacheprovider", cwd=all_kinds.project, env=env)
+    assert ran.returncode == 0, ran.stdout
+    assert "skipped" not in ran.stdout
+    for kind in KINDS:
+        assert (all_kinds.project / "tests" / f"test_{kind.replace('-', '_')}.py").is_file()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy", "--strict"]],
+    ids=["check", "format", "mypy"],
+)
+def test_the_code_of_several_kinds_is_clean(all_kinds: WrittenWithAllKinds, command: list[str]) -> None:
+    python, cache = str(all_kinds.venv.python), str(all_kinds.project.parent / "cache")
+    ruff, mypy = ["--no-cache", "--extend-exclude", "build"], ["--python-executable", python, "--cache-dir", cache]
+    ran = subprocess.run(
+        [sys.executable, "-m", *command, *(mypy if command[0] == "mypy" else ruff)],
+        cwd=all_kinds.project,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("name", ["w" * LONGEST_NAME_OF_SEVERAL, "jimsapi-" + "w" * (LONGEST_NAME_OF_SEVERAL - 8), "q"])
+def test_the_longest_and_the_shortest_name_give_clean_code_of_several_kinds(tmp_path: Path, name: str) -> None:
+    write_distribution(tmp_path, list(KINDS), words_of(name))
+    for command in (["check", "."], ["format", "--check", "--diff", "."]):
+        ran = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "--no-cache"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_a_kind_that_is_given_twice_counts_once(tmp_path: Path) -> None:
+    assert run_command("plugin", "new", "q", "--kind", "sink", "--kind", "sink", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "q" / "q" / "sink.py").is_file()
+
+
+def test_several_kinds_need_a_shorter_name(tmp_path: Path) -> None:
+    kinds = ("--kind", "auth", "--kind", "commands")
+    line = refusal(run_command("plugin", "new", "x" * (LONGEST_NAME_OF_SEVERAL + 1), *kinds, cwd=tmp_path))
+    assert f"is longer than {LONGEST_NAME_OF_SEVERAL} characters: choose a shorter name" in line
+    assert "is a subcommand" in refusal(run_command("plugin", "new", "jimsapi-check", *kinds, cwd=tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
 # Names that no plugin can have, and folders that are there already
 
 
@@ -261,7 +354,7 @@ def test_a_name_that_no_plugin_can_have_is_refused_with_the_reason(name: str, me
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_options_that_names_are_checked_for_are_those_of_the_templates(tmp_path: Path, kind: str) -> None:
-    write_distribution(tmp_path, kind, words_of("jimsapi-ticket"))
+    write_distribution(tmp_path, [kind], words_of("jimsapi-ticket"))
     code = (tmp_path / "jimsapi_ticket" / "__init__.py").read_text(encoding="utf-8")
     assert set(re.findall(r"^    (\w+): .* = option\(", code, re.MULTILINE)) <= set(OPTIONS)
 
@@ -305,7 +398,7 @@ def test_a_plugin_that_is_broken_stops_nobody_from_writing_one(tmp_path: Path) -
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_imports_public_names_only(tmp_path: Path, kind: str) -> None:
-    write_distribution(tmp_path, kind, words_of("jimsapi-ticket"))
+    write_distribution(tmp_path, [kind], words_of("jimsapi-ticket"))
     assert private_names(tmp_path) == set()
 
 
@@ -314,6 +407,6 @@ def test_every_name_gives_python_that_can_be_read(tmp_path: Path, kind: str) -> 
     for name in ("a", "a1", "Auth", "EVENT", "jimsapi-memory", "secret", "thread.store", "x-" * 19 + "y"):
         folder = tmp_path / name
         folder.mkdir()
-        write_distribution(folder, kind, words_of(name))
+        write_distribution(folder, [kind], words_of(name))
         for path in folder.rglob("*.py"):
             ast.parse(path.read_text(encoding="utf-8"))
