@@ -49,6 +49,10 @@ is given. Set `enableServiceLinks: false` in the pod's specification to stop Kub
 
 **Mounted apps and plugins.** Only the command has the options under Server and Log. `create_api` opens no metrics
 port unless `metrics_port` is passed. Plugins add their own options; `jimsapi --help` shows all that are installed.
+
+**Apps of the framework.** A `jimsapi.asgi.App` that `--app` names has these options: `--app`, `--drain-time`,
+`--ssl-ca-certs`, and those under Server, Log and Plugin. Any other option stops its start. `jimsapi --help` lists both
+groups.
 """
 
 TYPES = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path", Secret: "secret"}

@@ -6,16 +6,13 @@ from collections.abc import Callable
 from jimsapi.api.app import VERSION
 from jimsapi.api.metrics import MetricsOptions
 from jimsapi.builtin.client_certificate import CertificateOptions
-from jimsapi.cli.options import LogOptions, ServerOptions
+from jimsapi.cli.options import OPTIONS_OF_EVERY_APP, ServerOptions
 from jimsapi.cli.server_config import HALF_SENT_WITHIN, loaded_config, server_config, warn_of_missing_websockets
 from jimsapi.plugins.compose import AppWithoutPipeline
 from jimsapi.plugins.core import CoreOptions
-from jimsapi.plugins.discovery import PluginOptions
 from jimsapi.plugins.errors import StartError
-from jimsapi.plugins.options import ENV_PREFIX, specs
+from jimsapi.plugins.options import ENV_PREFIX
 
-_KEYS = {spec.key for cls in (ServerOptions, LogOptions, PluginOptions, CertificateOptions) for spec in specs(cls)}
-_CORE_KEYS = {"app", "drain_time"}
 _METRICS_PORT = "metrics_port"
 
 
@@ -43,12 +40,13 @@ class FrameworkApp:
 
     def _reject_options_of_the_chat(self) -> None:
         settings = self._found.settings
-        for key in sorted(settings.known - _KEYS - _CORE_KEYS):
+        for key in sorted(settings.known - OPTIONS_OF_EVERY_APP):
             if settings.is_given(key) and (key != _METRICS_PORT or settings.get(MetricsOptions).port):
                 flag = "--" + key.replace("_", "-")
                 raise StartError(
                     f"{self._found.source} is a jimsapi.asgi.App, on which {flag} ({ENV_PREFIX}{key.upper()}) has no "
-                    f"effect: unset {flag}, and set what the app needs in its code, such as App(admit=...)"
+                    f"effect: unset {flag}, and set what the app needs in its code, such as App(admit=...); `jimsapi "
+                    "--help` lists the options of every app"
                 )
 
     def on_started(self) -> None:

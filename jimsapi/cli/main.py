@@ -18,15 +18,16 @@ from jimsapi.builtin import builtin_plugins
 from jimsapi.cli.chat import chat_command
 from jimsapi.cli.check import check
 from jimsapi.cli.explain import explain
-from jimsapi.cli.options import COMMAND_OPTIONS, all_options, with_options
+from jimsapi.cli.options import COMMAND_OPTIONS, GroupedCommand, all_options, with_options
 from jimsapi.cli.scaffold import plugin_commands
 from jimsapi.cli.scopes import scopes_of_plugins
 from jimsapi.cli.serve import serve
+from jimsapi.plugins.commands import SETTINGS
 from jimsapi.plugins.compose import AppWithoutPipeline, Composer, Configuration, resolve_settings
 from jimsapi.plugins.discovery import PluginOptions, discover, is_selected, plugin_options
 from jimsapi.plugins.errors import StartError, cause_text
 from jimsapi.plugins.manager import PluginManager
-from jimsapi.plugins.options import is_on, specs
+from jimsapi.plugins.options import Settings, is_on, specs
 from jimsapi.plugins.secrets import redact
 from jimsapi.plugins.versions import allows
 from jimsapi.threads.errors import StoreUnusable
@@ -94,7 +95,7 @@ def selecting_flags(arguments: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-class _CommandLine(click.Group):
+class _CommandLine(click.Group, GroupedCommand):
     """The command. For an unknown option or subcommand, it shows the errors of broken plugins, which may have it."""
 
     broken: Sequence[StartError] = ()
@@ -175,6 +176,10 @@ class _Commands:
             errors.append(error)
         return owners, [redact(str(error)) for error in errors]
 
+    def settings(self, given: Mapping[str, Any]) -> Settings:
+        """Resolve the options for a subcommand of a plugin."""
+        return self._configuration(given).settings
+
     def _configuration(self, given: Mapping[str, Any]) -> Configuration:
         if self._broken:
             raise self._broken[0]
@@ -210,6 +215,7 @@ def _root_command(commands: _Commands) -> _CommandLine:
     def serve_by_default(context: click.Context, /, **given: Any) -> None:
         context.obj = given
         context.meta[SCOPES] = partial(commands.scopes, given)
+        context.meta[SETTINGS] = partial(commands.settings, given)
         if context.invoked_subcommand is None:
             context.exit(commands.serve(given))
 
@@ -251,7 +257,7 @@ def _explain_command(commands: _Commands) -> click.Command:
 
 
 def _subcommand_of(name: str, action: Callable[[dict[str, Any]], None], text: str) -> click.Command:
-    return click.Command(name, callback=_merged(action), help=text)
+    return GroupedCommand(name, callback=_merged(action), help=text)
 
 
 def _add_commands_of_plugins(group: click.Group, plugins: PluginManager, broken: list[StartError]) -> None:

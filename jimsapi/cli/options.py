@@ -9,6 +9,7 @@ import click
 
 from jimsapi.api.metrics import MetricsOptions
 from jimsapi.builtin import builtin_plugins
+from jimsapi.builtin.client_certificate import CertificateOptions
 from jimsapi.plugins.compose import declared_options
 from jimsapi.plugins.core import FIRST_PARTY_AUTH, FIRST_PARTY_REPORTING, CoreOptions
 from jimsapi.plugins.discovery import OWN_DISTRIBUTION, PluginOptions
@@ -61,6 +62,31 @@ class LogOptions(Options):
 
 COMMAND_OPTIONS: list[type[Options]] = [ServerOptions, MetricsOptions, LogOptions]
 
+OPTIONS_OF_EVERY_APP = frozenset(
+    {"app", "drain_time"}
+    | {spec.key for cls in (ServerOptions, LogOptions, PluginOptions, CertificateOptions) for spec in specs(cls)}
+)
+"""The keys of the options that have an effect on a `jimsapi.asgi.App`, too. All others are options of the chat API."""
+
+
+class ChatOption(click.Option):
+    """A flag that has no effect on a `jimsapi.asgi.App`."""
+
+
+class GroupedCommand(click.Command):
+    """A command whose help lists the options of the chat API below those of every app."""
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        rows: dict[bool, list[tuple[str, str]]] = {False: [], True: []}
+        for parameter in self.get_params(context):
+            if isinstance(parameter, click.Option) and (row := parameter.get_help_record(context)) is not None:
+                rows[isinstance(parameter, ChatOption)].append(row)
+        headings = ("Options of every app", "Options of the chat API (a jimsapi.asgi.App does not start with them)")
+        for heading, of_chat in zip(headings, (False, True), strict=True):
+            if rows[of_chat]:
+                with formatter.section(heading):
+                    formatter.write_dl(rows[of_chat])
+
 
 def all_options(plugins: PluginManager | None = None, broken: list[StartError] | None = None) -> list[Owned]:
     """Return the options of the command, of the core, and of `plugins` (default: the built-in plugins).
@@ -96,10 +122,11 @@ def _flag(spec: OptionSpec) -> click.Option:
     has_default = spec.default not in (None, "", (), False) and not spec.required
     default = f" Default: {_default_text(spec.default)}." if has_default else ""
     text = f"{spec.help}{default} [{spec.variable}]"
+    kind = click.Option if spec.key in OPTIONS_OF_EVERY_APP else ChatOption
     if spec.type is bool:
-        return click.Option([spec.flag, spec.key], is_flag=True, flag_value=True, default=None, help=text)
+        return kind([spec.flag, spec.key], is_flag=True, flag_value=True, default=None, help=text)
     metavar = "|".join(spec.choices) or {int: "N", float: "N", Path: "FILE"}.get(spec.type, "TEXT")
-    return click.Option([spec.flag, spec.key], type=str, multiple=spec.repeats, metavar=metavar, help=text)
+    return kind([spec.flag, spec.key], type=str, multiple=spec.repeats, metavar=metavar, help=text)
 
 
 def _hidden_flag(key: str) -> click.Option:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from jimsapi.exports import lazy_attributes
 
 if TYPE_CHECKING:
+    from jimsapi.plugins.commands import pass_settings
     from jimsapi.plugins.core import CoreOptions
     from jimsapi.plugins.errors import OptionError, PluginError, StartError
     from jimsapi.plugins.hooks import hookimpl
@@ -50,6 +51,7 @@ __all__ = [
     "hookimpl",
     "matches_any",
     "option",
+    "pass_settings",
     "read_plain_file",
     "redact",
     "secret_lines",
@@ -61,6 +63,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
     __getattr__, __dir__ = lazy_attributes(
         __name__,
         {
+            "jimsapi.plugins.commands": ("pass_settings",),
             "jimsapi.plugins.core": ("CoreOptions",),
             "jimsapi.plugins.errors": ("OptionError", "PluginError", "StartError"),
             "jimsapi.plugins.hooks": ("hookimpl",),

@@ -358,11 +358,13 @@ def jimsapi_store_wrapper(settings: Settings) -> Callable[[ThreadStore], ThreadS
 def jimsapi_commands(cli: "click.Group") -> None:
     """Add subcommands to the command `jimsapi`.
 
-    Called when the command line is built. The options have no values yet, so the hook gets no `settings`.
+    Called when the command line is built. The options have no values yet, so the hook gets no `settings`. A command
+    gets them when it runs, if its function is decorated with `pass_settings` of `jimsapi.plugins`.
 
         @hookimpl
         def jimsapi_commands(cli):
             @cli.command("ticket")
-            def ticket():
-                click.echo(secrets.token_urlsafe())
+            @pass_settings
+            def ticket(settings):
+                click.echo(secrets.token_urlsafe(settings.get(TicketOptions).bytes))
     """

@@ -1,6 +1,7 @@
 """The command serves a `jimsapi.asgi.App` by itself: its start, its drain, and the options that it does not have."""
 
 import asyncio
+import re
 import signal
 import socket
 import subprocess
@@ -203,6 +204,33 @@ def test_an_option_without_effect_on_it_stops_the_start(
     assert "svc:app is a jimsapi.asgi.App" in line
     assert named in line
     assert "App(admit=...)" in line
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("check", "--help"), ("openapi", "--help")])
+def test_the_help_lists_its_options_apart_from_those_of_the_chat_api(arguments: tuple[str, ...], folder: Path) -> None:
+    shown = run_command(*arguments, cwd=folder).stdout
+    every_app, _, chat = shown.partition("Options of the chat API (a jimsapi.asgi.App does not start with them):\n")
+    flags_of_every_app, flags_of_the_chat = (
+        set(re.findall(r"^  (--[\w-]+)", part, re.MULTILINE)) for part in (every_app, chat)
+    )
+    assert flags_of_every_app >= {
+        "--app",
+        "--port",
+        "--drain-time",
+        "--ssl-ca-certs",
+        "--verbose",
+        "--plugins",
+        "--help",
+    }
+    assert flags_of_the_chat >= {"--api-key", "--store", "--metrics-port", "--max-body"}
+    assert not flags_of_every_app & flags_of_the_chat
+
+
+def test_options_of_every_app_do_not_stop_its_start(folder: Path) -> None:
+    given = ["--app", "svc:app", "--drain-time", "9", "--host", "127.0.0.1", "--port", "0", "--root-path", "/shop"]
+    given += ["--log-format", "json", "--forwarded-allow-ips", "*", "--plugins", "none", "--reload", "--verbose"]
+    checked = run_command("check", *given, cwd=folder)
+    assert (checked.returncode, checked.stderr) == (0, "")
 
 
 def test_check_and_openapi_describe_it(folder: Path) -> None:
