@@ -80,6 +80,13 @@ def test_every_public_name_is_there_and_is_described(package: str) -> None:
     assert [name for name, text in described(package) if not text] == []
 
 
+@pytest.mark.parametrize("package", PUBLIC)
+def test_dir_of_a_package_lists_its_public_names_before_they_are_imported(package: str) -> None:
+    code = f"import {package} as package; print(*dir(package), sep='\\n')"
+    listed = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=ROOT).split()
+    assert set(public_names(package)) - set(listed) == set()
+
+
 def test_the_page_of_names_is_current() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "run `make docs`"
 

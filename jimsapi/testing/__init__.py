@@ -3,9 +3,11 @@
 All contracts need pytest, and those of stores and of their wrappers also need hypothesis. A server needs neither.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+
+from jimsapi.exports import lazy_attributes
 
 if TYPE_CHECKING:
     from jimsapi.testing.apps import AppAdapterContract, AppLoaderContract
@@ -40,30 +42,24 @@ __all__ = [
 ]
 
 _MODULES = {
-    "AppAdapterContract": "apps",
-    "AppLoaderContract": "apps",
-    "AsgiWrapperContract": "asgi_wrapper",
-    "AuthProviderContract": "auth",
-    "CommandsContract": "commands",
-    "DoesNotApply": "contract",
-    "EventSinkContract": "sink",
-    "MetricsContract": "metrics",
-    "ObserverContract": "observer",
-    "PipelineWrapperContract": "pipeline_wrapper",
-    "StoreWrapperContract": "store_wrapper",
-    "ThreadResolverContract": "resolver",
-    "ThreadStoreContract": "store",
-    "deprecated_hooks": "deprecations",
+    "jimsapi.testing.apps": ("AppAdapterContract", "AppLoaderContract"),
+    "jimsapi.testing.asgi_wrapper": ("AsgiWrapperContract",),
+    "jimsapi.testing.auth": ("AuthProviderContract",),
+    "jimsapi.testing.commands": ("CommandsContract",),
+    "jimsapi.testing.contract": ("DoesNotApply",),
+    "jimsapi.testing.deprecations": ("deprecated_hooks",),
+    "jimsapi.testing.metrics": ("MetricsContract",),
+    "jimsapi.testing.observer": ("ObserverContract",),
+    "jimsapi.testing.pipeline_wrapper": ("PipelineWrapperContract",),
+    "jimsapi.testing.resolver": ("ThreadResolverContract",),
+    "jimsapi.testing.sink": ("EventSinkContract",),
+    "jimsapi.testing.store": ("ThreadStoreContract",),
+    "jimsapi.testing.store_wrapper": ("StoreWrapperContract",),
 }
 
 # So a failing assertion of a contract shows the compared values, as in a test module.
-pytest.register_assert_rewrite(*(f"jimsapi.testing.{name}" for name in (*_MODULES.values(), "store_machine")))
+pytest.register_assert_rewrite(*_MODULES, "jimsapi.testing.store_machine")
 
-
-def __getattr__(name: str) -> Any:
-    """Import a contract when it is used, so that authors of auth plugins do not need hypothesis."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(f"jimsapi.testing.{_MODULES[name]}"), name)
+if not TYPE_CHECKING:  # a type checker would find every name
+    # A contract is imported when it is used, so that authors of auth plugins do not need hypothesis.
+    __getattr__, __dir__ = lazy_attributes(__name__, _MODULES)

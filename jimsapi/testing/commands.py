@@ -25,14 +25,18 @@ class CommandsContract(PluginContract):
             calls = (["mint"],)
 
     pytest then runs every case against the installed plugin: the commands run in processes of their own, without any
-    `JIMS_*` variable. What they print is for tests of your own.
+    `JIMS_*` variable. What they print is for tests of your own. A hidden command (`hidden=True`) is in `commands` too,
+    and `jimsapi --help` need not list it.
     """
 
     hook = "jimsapi_commands"
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Options, as for `create_api`, with which a server starts. Commands do not get them. The default is none."""
+        """Options, as for `create_api`, with which a server starts. The default is none.
+
+        Commands do not get them: `calls` may have flags before the name of a command.
+        """
         return {}
 
     @property
@@ -62,8 +66,9 @@ class CommandsContract(PluginContract):
             assert command.get_short_help_str(), f"{name} has no help text: give its function a docstring"
         listed = jimsapi("--help")
         assert listed.returncode == 0, listed.stderr
+        hidden = {name for name, command in self.added().commands.items() if command.hidden}
         for name in self.examples("commands"):
-            assert f"\n  {name}" in listed.stdout, f"`jimsapi --help` does not list {name}"
+            assert name in hidden or f"\n  {name}" in listed.stdout, f"`jimsapi --help` does not list {name}"
 
     def test_the_help_of_each_command_needs_no_configuration(self) -> None:
         for name, _ in each_command(self.added()):

@@ -59,15 +59,22 @@ def needs(*examples: str) -> Callable[[Function], Function]:
     return mark
 
 
+_OMITTED = object()
+"""Stands in place of a case that does not apply. pytest does not collect it."""
+
+
 @pytest.mark.anyio
 class Contract:
-    """The base of all contracts. It omits cases that do not apply, and rejects fixtures that hide a helper."""
+    """The base of all contracts. It omits cases that do not apply, and rejects fixtures that hide a helper.
+
+    A subclass that sets a case to None omits it too, as in any test class.
+    """
 
     conditional: ClassVar[Mapping[str, Any]] = {}
     """The cases that `needs` marks, also those that do not apply to this class."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Replace the cases whose examples do not apply by None, which pytest does not collect.
+        """Omit the cases whose examples do not apply to this class.
 
         Raises `TypeError` if a fixture has the name of another attribute of the contract.
         """
@@ -80,10 +87,10 @@ class Contract:
         cls.conditional = conditional
         for name, case in conditional.items():
             inherited = inspect.getattr_static(cls, name)
-            if inherited is not None and not hasattr(inherited, "needs"):
-                continue  # the subclass has replaced the case
+            if inherited is not _OMITTED and not hasattr(inherited, "needs"):
+                continue  # the subclass has replaced the case, or has set it to None
             examples = [inspect.getattr_static(cls, example) for example in case.needs]
-            applicable = None if any(isinstance(one, DoesNotApply) or one is False for one in examples) else case
+            applicable = _OMITTED if any(isinstance(one, DoesNotApply) or one is False for one in examples) else case
             if applicable is not inherited:
                 setattr(cls, name, applicable)
 

@@ -35,8 +35,8 @@ MESSAGE = "Ann's cat is called Mephistopheles"
 class ThreadResolverContract(NamedContract):
     """Derive a class from this one in a test module, and declare the messages for which the resolver chooses a thread:
 
-        class TestRecent(ThreadResolverContract):
-            distribution = "jimsapi-recent"
+        class TestDaily(ThreadResolverContract):
+            distribution = "jimsapi-daily"
             settings = {}
             unconfigured = DoesNotApply("it needs no configuration")
             claimed = (Inbound(contact_id="ann", message="hi"),)

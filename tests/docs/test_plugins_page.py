@@ -274,10 +274,22 @@ async def test_a_wrapper_of_the_store_sees_its_calls(plugin: Plugin, caplog: pyt
 
 def test_a_command_of_a_plugin_runs_as_a_subcommand(plugin: Plugin, site: Path) -> None:
     plugin("mint")
-    ran = run(site, "jimsapi", "mint")
-    assert ran.returncode == 0, ran.stderr
-    assert len(ran.stdout.strip()) > 20
+    for flags, length in (([], 43), (["--mint-bytes", "64"], 86)):
+        ran = run(site, "jimsapi", *flags, "mint")
+        assert ran.returncode == 0, ran.stderr
+        assert len(ran.stdout.strip()) == length
     assert "Print a new random ticket." in run(site, "jimsapi", "--help").stdout
+
+
+@pytest.mark.parametrize(("public", "status"), [(True, 200), (False, 401)])
+async def test_two_hooks_of_one_plugin_share_an_object(plugin: Plugin, public: bool, status: int) -> None:
+    plugin("tally")
+    async with TestClient(api(api_key="k", tally_public=public)) as client:
+        assert (await client.get("/api/v1/tally")).status_code == status
+        client.headers["authorization"] = "Bearer k"
+        await chat(client, "hi")
+        await chat(client, "again")
+        assert (await client.get("/api/v1/tally")).json() == {"completed": 2}
 
 
 def test_all_plugins_of_the_page_work_beside_one_another(plugin: Plugin, site: Path) -> None:

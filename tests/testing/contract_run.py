@@ -43,16 +43,7 @@ class ContractRun:
         (folder / "test_it.py").write_text(f"VERSIONS = {list(faults)!r}\n{HEAD}{contract}{TAIL}", encoding="utf-8")
         chosen = [f"(Test{version} and test_{case})" for version, cases in faults.items() for case in cases]
         report = folder / "report.xml"
-        options = ["-q", "-p", "no:cacheprovider", "--import-mode=importlib", f"--junitxml={report}"]
-        ran = subprocess.run(
-            [sys.executable, "-m", "pytest", *options, "-k", " or ".join([*chosen, "TestSound", *whole])],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": python_path(folder), "JIMS_API_KEY": "of-the-developer"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        ran = run_pytest(folder, f"--junitxml={report}", "-k", " or ".join([*chosen, "TestSound", *whole]))
         assert report.is_file(), ran.stdout + ran.stderr
         self.cases: dict[tuple[str, str], str | None] = {}
         for case in ET.parse(report).iter("testcase"):
@@ -75,6 +66,19 @@ class ContractRun:
     def never_failed(self, contract: type) -> set[str]:
         """The cases of a contract that no version failed."""
         return cases_of(contract) - {name for (_, name), said in self.cases.items() if said is not None}
+
+
+def run_pytest(folder: Path, *options: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the tests of a folder, in which plugins are installed."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", *options],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": python_path(folder), "JIMS_API_KEY": "of-the-developer", **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 def cases_of(contract: type) -> set[str]:

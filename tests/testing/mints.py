@@ -24,7 +24,11 @@ def jimsapi_commands(cli: click.Group) -> None:
     help_text = "" if VERSION == "WithoutHelp" else "Print a new ticket."
     context = {"ignore_unknown_options": True} if VERSION == "AcceptsEverything" else {}
     flag = click.Argument(["rest"], nargs=-1) if VERSION == "AcceptsEverything" else click.Option(["--long"])
-    cli.add_command(kind("mint", callback=mint, help=help_text, params=[flag], context_settings=context))
+    if VERSION != "AddsNothing":
+        hidden = VERSION == "Hidden"
+        cli.add_command(
+            kind("mint", callback=mint, help=help_text, params=[flag], context_settings=context, hidden=hidden)
+        )
     if VERSION == "AddsMore":
         cli.add_command(click.Command("melt", callback=mint, help="Make a ticket void."))
     if VERSION == "TakesCheck":

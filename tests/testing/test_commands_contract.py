@@ -6,6 +6,7 @@ from jimsapi.testing import CommandsContract
 from tests.testing.contract_run import ContractRun, Faults, cases_of, pairs
 
 FAULTS: Faults = {
+    "AddsNothing": ("the_help_shows_each_command_with_a_text",),
     "AddsMore": ("it_adds_its_commands_and_no_others",),
     "TakesCheck": ("no_command_replaces_another",),
     "WithoutHelp": ("the_help_shows_each_command_with_a_text",),
@@ -34,6 +35,10 @@ class TestSound(CommandsContract):
         monkeypatch.setenv("ACME_MINT", self.version)
 
 
+class TestHidden(TestSound):
+    version = "Hidden"
+
+
 class TestNotInstalled(TestSound):
     distribution = "acme-press"
 """
@@ -41,11 +46,17 @@ class TestNotInstalled(TestSound):
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> ContractRun:
-    return ContractRun(tmp_path_factory.mktemp("commands"), "acme-mint", "mints.py", CONTRACT, FAULTS)
+    return ContractRun(
+        tmp_path_factory.mktemp("commands"), "acme-mint", "mints.py", CONTRACT, FAULTS, whole=("TestHidden",)
+    )
 
 
 def test_commands_that_keep_the_contract_pass_every_case(ran: ContractRun) -> None:
     assert ran.of_class("TestSound") == dict.fromkeys(cases_of(CommandsContract))
+
+
+def test_a_command_that_is_hidden_on_purpose_passes_every_case(ran: ContractRun) -> None:
+    assert ran.of_class("TestHidden") == dict.fromkeys(cases_of(CommandsContract))
 
 
 @pytest.mark.parametrize(("version", "case"), pairs(FAULTS))

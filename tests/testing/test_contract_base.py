@@ -1,6 +1,7 @@
 """What all contracts have in common: they reject fixtures that hide a helper, and name tasks that were left running."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -48,6 +49,38 @@ def test_a_fixture_may_replace_a_fixture_of_the_contract() -> None:
 
         @pytest.fixture
         def place(self) -> None: ...
+
+
+def test_a_case_that_a_subclass_sets_to_none_stays_omitted() -> None:
+    class WithOutage(EventSinkContract):
+        outage = contextlib.nullcontext
+
+    class WithoutOutage(EventSinkContract):
+        outage = DoesNotApply("it writes to a file")
+
+    class SwitchedOff(WithOutage):
+        test_in_an_outage_delivering_fails_or_the_batch_arrives_later = None  # type: ignore[assignment]
+
+    class Inherits(SwitchedOff):
+        pass
+
+    class Mixin:
+        test_in_an_outage_delivering_fails_or_the_batch_arrives_later = None
+
+    class Mixed(Mixin, WithOutage):  # type: ignore[misc]
+        pass
+
+    class Returns(SwitchedOff):
+        test_in_an_outage_delivering_fails_or_the_batch_arrives_later = (
+            EventSinkContract.test_in_an_outage_delivering_fails_or_the_batch_arrives_later  # type: ignore[assignment]
+        )
+
+    class Declares(WithoutOutage):
+        outage = contextlib.nullcontext  # type: ignore[assignment]
+
+    name = "test_in_an_outage_delivering_fails_or_the_batch_arrives_later"
+    classes: list[type] = [WithOutage, WithoutOutage, SwitchedOff, Inherits, Mixed, Returns, Declares]
+    assert [cls for cls in classes if callable(getattr(cls, name))] == [WithOutage, Returns, Declares]
 
 
 @pytest.mark.anyio
