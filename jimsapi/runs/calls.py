@@ -44,7 +44,6 @@ class PipelineCalls:
         self._runs = runs
         self._disclosure = disclosure
         self._run_timeout = run_timeout
-        self._loop = asyncio.get_running_loop()  # Python 3.11 makes a system call in each `get_running_loop`
         start = app.conversation_start_pipeline
         # The names in metrics. They do not change if `wrap` replaces the pipelines.
         self._name = app.name or pipeline_name(app.pipeline)
@@ -92,7 +91,7 @@ class PipelineCalls:
         """Call a pipeline, and wait until it ends or is abandoned."""
         if run.stop_reason is not None:
             return Ending.stopped(run, self._run_timeout)
-        loop = self._loop
+        loop = run.loop
         began = loop.time()
         context = ThreadContext(
             thread.thread_id,
@@ -135,11 +134,11 @@ class PipelineCalls:
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm_at = at
-        self._alarm = None if at == math.inf else self._loop.call_at(at, self._stop_overdue)
+        self._alarm = None if at == math.inf else asyncio.get_running_loop().call_at(at, self._stop_overdue)
 
     def _stop_overdue(self) -> None:
         # A loop may fire a timer slightly early.
-        now = max(self._loop.time(), self._alarm_at)
+        now = max(asyncio.get_running_loop().time(), self._alarm_at)
         next_deadline = math.inf
         for run in self._runs:
             if run.deadline <= now:

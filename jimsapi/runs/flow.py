@@ -107,7 +107,6 @@ class RunFlow:
         self._quota = quota
         self._disclosure = disclosure
         self._outage = outage
-        self._loop = asyncio.get_running_loop()  # Python 3.11 makes a system call in each `get_running_loop`
         self.leaving = False
         """Whether the service is exiting. A flow that is cancelled then stores nothing more."""
 
@@ -117,14 +116,15 @@ class RunFlow:
         `thread_config` is JSON text, for a thread that is created. Errors become the run's answer. Only a cancellation
         while the service exits is raised.
         """
+        loop = run.loop
         try:
             accepted = await self._accept(run, thread_config)
-            deadline = self._loop.time() + self._limits.run_timeout
+            deadline = loop.time() + self._limits.run_timeout
             ending: Ending | None = None
             if accepted.snapshot is None:
                 await self._wait_for_turn(run)
                 snapshot = await self._start(run, accepted.thread, ())
-                deadline = self._loop.time() + self._limits.run_timeout
+                deadline = loop.time() + self._limits.run_timeout
             elif accepted.status is RunStatus.QUEUED:
                 snapshot, ending = await self._greet(run, accepted, accepted.snapshot, deadline)
             else:
@@ -184,7 +184,7 @@ class RunFlow:
             run.begin_running()
             run.enter(thread, True)
             row = EventRow(message.event_id, datetime.now(), message.event_type, message.data)
-            deadline = self._loop.time() + self._limits.run_timeout
+            deadline = run.loop.time() + self._limits.run_timeout
             ending = await self._calls.answer(run, thread, Snapshot([row], False), deadline)
             run.end_as(ending.outcome.status)
             run.answer_with(ending.error or ending.result(run))
@@ -402,7 +402,7 @@ class RunFlow:
             self._quota.release(run.account)
         if run.is_awaited:  # its flow was cancelled while the service exited
             run.answer_with(RunInterrupted())
-        now = self._loop.time()
+        now = run.loop.time()
         if run.stream is not None:
             self._streams.close(run.run_id, now)
         run.forget_conversation()

@@ -71,6 +71,7 @@ class LiveRun:
     - `known_as` is the identifier of the run that answers. It is another run's if that run has the same idempotency
       key.
     - `pipeline` is the task of the pipeline that was started last. The run is stopped at `deadline` (the loop's time).
+    - `loop` is the event loop of the service. In Python 3.11 `asyncio.get_running_loop` makes a system call each time.
     - `began` is the loop's time; `waited` is in seconds.
     """
 
@@ -88,6 +89,7 @@ class LiveRun:
         "idempotency",
         "inbound",
         "known_as",
+        "loop",
         "message",
         "pipeline",
         "run_id",
@@ -116,6 +118,7 @@ class LiveRun:
         idempotency: Idempotency | None = None,
     ) -> None:
         self.run_id = self.known_as = run_id or uuid7()
+        self.loop = loop
         self.inbound = inbound
         self.admission = admission
         self.account = account
@@ -154,7 +157,7 @@ class LiveRun:
 
     def launch(self, flow: Coroutine[Any, Any, None]) -> None:
         """Start the task that answers the run."""
-        self.task = ServiceTask.begin(flow, loop=self.answer.get_loop())
+        self.task = ServiceTask.begin(flow, loop=self.loop)
 
     def attach(self, stream: RunStream) -> None:
         """Send all items of the run to `stream`. Call it before a thread accepts the message."""
@@ -162,7 +165,7 @@ class LiveRun:
 
     def expect_acceptance(self) -> None:
         """Create `acceptance`, so that callers can wait until a thread accepts the message."""
-        self.acceptance = self.answer.get_loop().create_future()
+        self.acceptance = self.loop.create_future()
 
     @property
     def is_awaited(self) -> bool:
@@ -196,7 +199,7 @@ class LiveRun:
 
     def end_wait(self) -> None:
         """Record how long the run waited in the queue."""
-        self.waited = self.answer.get_loop().time() - self.began
+        self.waited = self.loop.time() - self.began
 
     def begin_running(self) -> None:
         """Set the status to `running`: the message is in the thread."""
@@ -210,7 +213,7 @@ class LiveRun:
         self.context = context
         self.pipeline = task
         self.deadline = deadline
-        self.woken = woken = self.answer.get_loop().create_future()
+        self.woken = woken = self.loop.create_future()
         task.add_done_callback(self.wake)
         return woken
 
