@@ -3,8 +3,11 @@
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from email.utils import formatdate
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import unquote
 
 import anyio
@@ -156,12 +159,28 @@ async def test_everything_else_is_not_found(folder: Path, path: str) -> None:
     assert (exchange.status, exchange.body) == (404, b'{"detail":"Not Found"}')
 
 
-async def test_a_file_that_the_server_may_not_read_is_not_found(folder: Path) -> None:
-    (folder / "css" / "site.css").chmod(0)
-    if os.access(folder / "css" / "site.css", os.R_OK):
-        pytest.skip("this user may read everything")
-    async with serving(folder) as client:
-        assert (await client.get("/assets/css/site.css")).status_code == 404
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """Root may read every file, so its rights are dropped for a while."""
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+async def test_a_file_that_the_server_may_not_read_is_not_found() -> None:
+    with TemporaryDirectory() as name:  # every user may enter the folder above it, unlike that of `tmp_path`
+        folder = Path(name)
+        folder.chmod(0o755)
+        for file in ("open.css", "closed.css"):
+            (folder / file).write_text("body {}")
+        (folder / "closed.css").chmod(0)
+        async with serving(folder) as client:
+            with without_privileges():
+                statuses = [(await client.get(f"/assets/{file}")).status_code for file in ("open.css", "closed.css")]
+    assert statuses == [200, 404]
 
 
 async def test_a_folder_shows_its_index_if_there_is_one_and_never_a_listing(folder: Path) -> None:
