@@ -2233,7 +2233,9 @@ def test_a_stream_whose_client_has_left_before_it_begins_is_cancelled(serving: S
     assert next_of(seen) == "cancelled"
 
 
-def test_who_works_on_after_a_stream_failed_is_not_cancelled_when_the_clientwaits(serving: Serving, seen: Seen) -> None:
+def test_who_works_on_after_a_stream_failed_is_not_cancelled_when_the_client_leaves(
+    serving: Serving, seen: Seen
+) -> None:
     gate = Gate(serving)
 
     async def content() -> AsyncIterator[bytes]:
@@ -2261,7 +2263,7 @@ def test_who_works_on_after_a_stream_failed_is_not_cancelled_when_the_clientwait
         request("POST", "/", "content-length: 500000", body=b"hello"),
     ],
 )
-def test_a_stream_whose_request_s_body_nobody_reads_is_cancelled_when_its_clientwaits(
+def test_a_stream_whose_request_s_body_nobody_reads_is_cancelled_when_its_client_leaves(
     serving: Serving, seen: Seen, sent: bytes
 ) -> None:
     async def content() -> AsyncIterator[bytes]:
@@ -2881,7 +2883,7 @@ def test_only_the_request_after_an_error_on_its_connection_waits_while_the_proce
     assert asked == order
 
 
-def test_a_request_that_waits_for_its_turn_leaves_nothing_when_its_clientwaits(
+def test_a_request_that_waits_for_its_turn_leaves_nothing_when_its_client_leaves(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     always_busy(monkeypatch, 600.0)
