@@ -203,8 +203,11 @@ class WebSocket(Connection):
         reason = reason.encode()[:_REASON_BYTES].decode(errors="ignore")
         try:
             await self._send({"type": "websocket.close", "code": code, "reason": reason})
-        finally:  # some servers wait for the client's close frame, and a drain does not wait that long
+        except anyio.get_cancelled_exc_class():
+            # Some servers wait for the client's close frame, and a drain does not wait that long.
             self._mark_closed(code, reason)
+            raise
+        self._mark_closed(code, reason)
 
     async def refuse(self, response: Response) -> None:
         """Answer the handshake with `response`. If it is accepted already, close with the code for its status."""

@@ -384,6 +384,30 @@ async def test_an_unexpected_error_is_logged_once_and_not_told(caplog: pytest.Lo
     ]
 
 
+async def test_a_close_that_the_server_rejects_is_an_error_and_closes_with_1011() -> None:
+    """As uvicorn rejects the code 1005, which is only for the case that there is no code (RFC 6455, 7.4.1)."""
+    inbox: list[Message] = [{"type": "websocket.connect"}]
+    codes: list[int] = []
+
+    async def receive() -> Message:
+        return inbox.pop()
+
+    async def send(message: Message) -> None:
+        if message["type"] == "websocket.close":
+            codes.append(message["code"])
+            if message["code"] == 1005:
+                raise ValueError("this code cannot be sent")
+
+    async def handler(ws: WebSocket) -> None:
+        await ws.accept()
+        await ws.close(1005)
+
+    app = App()
+    app.websocket("/")(handler)
+    await app(http_scope(type="websocket"), receive, send)
+    assert codes == [1005, 1011]
+
+
 @pytest.mark.parametrize(
     ("status", "code", "reason"),
     [(401, 1008, "Unauthorized"), (404, 1008, "Not Found"), (429, 1013, "Too Many Requests"), (500, 1011, "")],
