@@ -248,7 +248,8 @@ class WebSocket(Connection):
 
         The block is cancelled when the client leaves, and when a drain of the app or another task closes the WebSocket.
         The handler then goes on after the block, and `close_code` is the code of the close. A `WebSocketDisconnected`
-        of a send ends the block in the same way. What else the block raises is raised.
+        of a send ends the block in the same way, also if a task group in the block raises it. What else the block
+        raises is raised.
 
         Messages that the client sends meanwhile are received and dropped, so the block must not receive: that raises
         `RuntimeError`. The handler may receive before the block and after it. Raises `RuntimeError` before `accept`.
@@ -276,7 +277,7 @@ class WebSocket(Connection):
             try:
                 yield
             except Exception as error:  # the task group would wrap it
-                if self.close_code is None or not isinstance(error, WebSocketDisconnected):
+                if self.close_code is None or not _is_disconnect(error):
                     failure = error
             finally:
                 self._receive, self._only_sends = receive, None
@@ -402,6 +403,13 @@ class WebSocket(Connection):
             self.close_code, self.close_reason = code, reason
             if self._only_sends is not None:
                 self._only_sends.cancel()
+
+
+def _is_disconnect(error: Exception) -> bool:
+    """Whether an error is a `WebSocketDisconnected`, or a group of nothing else, as a task group raises it."""
+    if isinstance(error, ExceptionGroup):
+        return error.split(WebSocketDisconnected)[1] is None
+    return isinstance(error, WebSocketDisconnected)
 
 
 async def _must_not_receive() -> Message:

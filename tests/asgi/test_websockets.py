@@ -318,6 +318,35 @@ async def test_a_block_that_only_sends_ends_by_a_close_and_by_a_send_to_a_client
     assert log in ([1000], [1006])
 
 
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_block_that_sends_in_tasks_ends_by_a_send_to_a_client_that_has_left(
+    fails: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The send may fail before the disconnect is received. Another error of the tasks is raised."""
+    inbox: list[Message] = [{"type": "websocket.connect"}]
+
+    async def receive() -> Message:
+        if not inbox:
+            await anyio.sleep_forever()
+        return inbox.pop()
+
+    async def send(message: Message) -> None:
+        if message["type"] == "websocket.send":
+            raise OSError("the client has disconnected")
+
+    async def send_in_a_task(ws: WebSocket) -> None:
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ws.send_text, "first")
+        except ExceptionGroup as group:
+            raise ExceptionGroup("of tasks", [*group.exceptions, *[LookupError("besides")] * fails]) from None
+
+    app, log = pushing(send_in_a_task)
+    await app(http_scope(type="websocket"), receive, send)
+    assert log == ([] if fails else [1006])
+    assert ("LookupError: besides" in caplog.text) == fails
+
+
 async def test_what_a_block_that_only_sends_raises_is_raised_as_it_is() -> None:
     async def deny(ws: WebSocket) -> None:
         raise HTTPError(403, "Denied")
