@@ -520,6 +520,10 @@ class App(Router):
             else:
                 self.startup_error = error
                 await send({"type": "lifespan.startup.failed", "message": message})
+        except SystemExit as error:
+            if not started:
+                self.startup_error = error
+            raise
         else:
             await send({"type": "lifespan.shutdown.complete"})
 

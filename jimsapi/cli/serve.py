@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import islice
 from typing import Any, NoReturn
@@ -90,6 +91,7 @@ class ServingProcess(msgspec.Struct, frozen=True):
         Raises `StartError` or `StoreUnusable` if the app cannot start as configured.
         """
         api, callbacks = self.factory()
+        ended: SystemExit | None = None
         try:
             _silence_uvicorn()
             callbacks.config = config = loaded_config(server_config(self.server, self.certificates, self.max_body, api))
@@ -104,15 +106,16 @@ class ServingProcess(msgspec.Struct, frozen=True):
         except SignalExit:
             pass
         except SystemExit as server_exit:
-            # The server exits if the app cannot start. The cause is then in `startup_error`.
-            if api.startup_error is None:
-                raise StartError(
-                    f"the server ended with SystemExit({server_exit.code!r}), and no signal has caused this: a plugin "
-                    "or a pipeline may have called sys.exit(); --verbose shows the line"
-                ) from server_exit
+            ended = server_exit  # the server exits if the app cannot start, and the cause is then in `startup_error`
         startup_error = api.startup_error if callbacks.alone is None else callbacks.alone.app.startup_error
         if startup_error is not None:
             return _report_failed_start(startup_error)
+        if ended is not None:
+            code = "the app" if callbacks.alone is not None else "a plugin or a pipeline"
+            raise StartError(
+                f"the server ended with SystemExit({ended.code!r}), and no signal has caused this: {code} may have "
+                "called sys.exit(); --verbose shows the line"
+            ) from ended
         if callbacks.alone is not None:
             callbacks.on_stopped(0)
         return callbacks.status
@@ -183,9 +186,13 @@ class ServerCallbacks:
     def on_cancelled(self) -> None:
         """Stop with status 1: all tasks were cancelled, also the server's own, and may have left work undone."""
         self.status = 1
+        cause = _exit_that_ended_the_loop() or (
+            "a pipeline or a plugin has cancelled tasks that it does not own, for example asyncio.all_tasks()"
+        )
         logger.critical(
-            "all tasks of the event loop were cancelled: a pipeline or a plugin has cancelled tasks that it does not "
-            "own, for example asyncio.all_tasks(); the server stops with status 1, so that a supervisor restarts it"
+            "all tasks of the event loop were cancelled: %s; the server stops with status 1, so that a supervisor "
+            "restarts it",
+            cause,
         )
         signal.raise_signal(signal.SIGTERM)
 
@@ -264,6 +271,20 @@ def start_lines(composition: Composition, address: str) -> list[str]:
         f"auth: {', '.join(built.name for built in composition.providers) or 'none, the API is public'}",
         f"plugins: {', '.join(third_party) or 'only the built-in ones'}{left_out}",
     ]
+
+
+def _exit_that_ended_the_loop() -> str:
+    """Return a text about the `SystemExit` during whose handling the current exception was raised; empty if none.
+
+    If a task or a callback raises it, the event loop stops, and its runner cancels all tasks.
+    """
+    error = sys.exception()
+    while error is not None and not isinstance(error, SystemExit):
+        error = error.__context__
+    if error is None:
+        return ""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"a task or a callback has called sys.exit() (at {place.filename}:{place.lineno})"
 
 
 def _silence_uvicorn() -> None:

@@ -401,7 +401,7 @@ async def _enter_app(app: JimsApp, lifespans: Lifespans) -> Any:
         return await lifespans.enter("the app's lifespan", app.lifespan(), ENTER_WITHIN)
     except StartError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise StartError(f"the app's lifespan failed: {one_line(error)}{at(error)}") from error
 
 

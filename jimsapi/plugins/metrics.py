@@ -69,7 +69,7 @@ class _Guarded(Collector):
     def collect(self) -> Iterable[Metric]:
         try:
             return [_checked(metric) for metric in self._collector.collect()]
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._failures[self._owner] += 1
             if not self._failed:
                 self._failed = True

@@ -7,9 +7,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import httpx
 import orjson
 import pytest
 
@@ -22,7 +23,7 @@ from jimsapi.plugins.compose import AppWithoutPipeline, resolve_settings
 from jimsapi.plugins.manager import PluginManager
 from tests.command import hide_websockets, refusal, run_command
 from tests.serving import Served
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 SERVICE = '''\
 import asyncio
@@ -186,6 +187,37 @@ def test_a_lifespan_that_fails_stops_the_start_with_its_traceback(folder: Path) 
     ran = run_command("--app", "svc:app", "--port", "0", cwd=folder)
     assert ran.returncode == 1
     assert "no database" in ran.stderr
+
+
+def test_a_lifespan_that_exits_fails_the_start(folder: Path) -> None:
+    code = SERVICE.replace("    yield\n", "    sys.exit()\n    yield\n", 1)
+    (folder / "svc.py").write_text(code, encoding="utf-8")
+    ran = run_command("--app", "svc:app", "--port", "0", cwd=folder)
+    assert ran.returncode == 1
+    assert "the start failed" in ran.stderr
+    assert "in lifespan" in ran.stderr
+
+
+EXITS = """
+
+@app.get("/exits")
+async def exits(request: Request) -> Response:
+    async def leave():
+        sys.exit(0)
+
+    app.left_behind = asyncio.create_task(leave())
+    return Response()
+"""
+
+
+def test_a_task_of_the_app_that_exits_ends_the_server_with_status_1(folder: Path) -> None:
+    (folder / "svc.py").write_text(SERVICE + EXITS, encoding="utf-8")
+    with ServedAlone(folder) as served, served.client() as client:
+        with suppress(httpx.TransportError):  # the server may end before it has sent the answer
+            client.get("/exits")
+        assert served.process is not None
+        assert served.process.wait(PATIENCE) == 1
+        assert f"has called sys.exit() (at {folder}/svc.py:" in served.stderr
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ def jimsapi_observer():
     return Bad()
 """
 FAILING_COLLECTOR = """
+import sys
 from jimsapi import *
 from prometheus_client import Counter
 from prometheus_client.core import GaugeMetricFamily
@@ -135,7 +136,9 @@ async def test_an_observer_that_fails_names_its_plugin_and_is_logged_once(
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("metrics", ["1 / 0", "7", "GaugeMetricFamily('acme', 'x', value='x')", "BAD_LABEL"])
+@pytest.mark.parametrize(
+    "metrics", ["1 / 0", "7", "GaugeMetricFamily('acme', 'x', value='x')", "BAD_LABEL", "sys.exit()"]
+)
 async def test_a_collector_that_fails_is_left_out_counted_and_logged_once(
     bot: Path, caplog: pytest.LogCaptureFixture, metrics: str
 ) -> None:

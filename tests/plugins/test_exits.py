@@ -235,4 +235,4 @@ def test_a_task_of_a_plugin_that_exits_ends_the_server_with_status_1(folder: Pat
         assert client.get("/nowhere").status_code == 404
         assert served.process is not None
         assert served.process.wait(PATIENCE) == 1
-        assert "SystemExit" in served.stderr or "sys.exit" in served.stderr
+        assert f"has called sys.exit() (at {folder}/acme_exits.py:7); the server stops with status 1" in served.stderr

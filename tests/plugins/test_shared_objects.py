@@ -1,7 +1,7 @@
 """Hooks of one plugin share objects, plugins wrap pipelines and the store, and an app has resources."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +278,15 @@ async def test_a_lifespan_that_fails_stops_the_start_with_its_line() -> None:
         StartError, match=rf"the app's lifespan failed: ConnectionError: no model \(at {__file__}:\d+\)"
     ):
         async with api(JimsApp(echo, lifespan=NoModel)).lifespan():
+            pass
+
+
+async def test_a_lifespan_that_exits_before_it_is_entered_stops_the_start_with_its_line() -> None:
+    def leave() -> AbstractAsyncContextManager[None]:
+        raise SystemExit(0)
+
+    with pytest.raises(StartError, match=rf"the app's lifespan failed: SystemExit: 0 \(at {__file__}:\d+\)"):
+        async with api(JimsApp(echo, lifespan=leave)).lifespan():
             pass
 
 
