@@ -1,7 +1,7 @@
 """Cancels a handler whose client has disconnected. Routes that do not ask for it pay nothing.
 
-The jimsapi server itself cancels the task of the request. On other servers a task has to call `receive`. It starts when
-the handler has run for `WATCH_AFTER` seconds, so that quick requests do not pay for a task.
+The jimsapi server itself cancels the task of the request. On other servers, and within some wrappers, a task has to
+call `receive`. It starts when the handler has run for `WATCH_AFTER` seconds, so that quick requests do not pay for it.
 """
 
 import asyncio
@@ -32,8 +32,9 @@ def cancelled_on_disconnect(handler: Handler) -> Handler:
     async def watched_handler(request: Request) -> Any:
         extensions = request.scope.get("extensions")
         exchange: ServerExchange | None = extensions.get(EXTENSION) if extensions else None  # a call would cost more
-        if exchange is None or request.receive != exchange.receive:
-            # If a wrapper has replaced `receive`, only the wrapper may receive the disconnect.
+        if exchange is None or request.receive != exchange.receive or not exchange.is_in_its_task():
+            # If a wrapper has replaced `receive`, only the wrapper may receive the disconnect. If a wrapper runs the
+            # app in another task, the server would cancel the wrapper.
             return await _watched_by_task(handler, request)
         if exchange.gone:
             raise ClientDisconnected

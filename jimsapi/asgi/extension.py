@@ -54,6 +54,12 @@ class ServerExchange(ServerConnection, Protocol):
         calls it soon. An app with a callback does not have to wait in `receive`.
         """
 
+    def is_in_its_task(self) -> bool:
+        """Return whether the current task is the one that `cancel_when_gone` cancels.
+
+        A wrapper may run the app in another task. It may not pass on that it is cancelled, and may have more to do.
+        """
+
     def end_cancelling(self) -> bool:
         """End what `cancel_when_gone` began.
 

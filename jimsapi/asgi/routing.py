@@ -198,8 +198,9 @@ class Router:
         - `time_limit`: seconds after which the handler is cancelled and the client gets 504. The time in which a
           streamed response is sent does not count.
         - `cancel_on_disconnect`: if the client disconnects before the handler has returned, the handler is cancelled.
-          The jimsapi server cancels it at once, and does not begin it after a disconnect. On other servers the app
-          begins to watch when the handler has run for 0.05 seconds, and only after the body has been read.
+          The jimsapi server cancels it at once, and does not begin it after a disconnect. On other servers, and within
+          wrappers that replace `receive` or run the app in another task, the app begins to watch when the handler has
+          run for 0.05 seconds, and only after the body has been read.
         - `worker_thread`: the handler is a plain function, which runs in a thread of anyio's pool (40 at most), so it
           may block. It reads the body by `anyio.from_thread.run(request.body)`. Since a thread cannot be stopped,
           `time_limit` and `cancel_on_disconnect` are not possible.

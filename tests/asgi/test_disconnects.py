@@ -246,6 +246,9 @@ async def test_a_server_that_reports_disconnects_is_not_asked_for_them() -> None
         gone = False
         cancel_when_gone = False
 
+        def is_in_its_task(self) -> bool:
+            return True
+
     connection = Connection()
 
     async def handler(request: Request) -> Response:

@@ -288,6 +288,9 @@ class Stuck(Exchange):
     def call_when_gone(self, callback: Callable[[], None] | None) -> None:
         """It does not leave."""
 
+    def is_in_its_task(self) -> bool:
+        return True
+
     def end_cancelling(self) -> bool:
         return False
 
