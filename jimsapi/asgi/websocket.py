@@ -269,19 +269,26 @@ class WebSocket(Connection):
                 failure = error
                 tasks.cancel_scope.cancel()
 
-        async with anyio.create_task_group() as tasks:
-            self._receive, self._only_sends = _must_not_receive, tasks.cancel_scope
-            if self.close_code is not None:
-                tasks.cancel_scope.cancel()
-            tasks.start_soon(drop_messages)
-            try:
-                yield
-            except Exception as error:  # the task group would wrap it
-                if self.close_code is None or not _is_disconnect(error):
-                    failure = error
-            finally:
-                self._receive, self._only_sends = receive, None
-                tasks.cancel_scope.cancel()
+        has_ended = False  # by a send
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._receive, self._only_sends = _must_not_receive, tasks.cancel_scope
+                if self.close_code is not None:
+                    tasks.cancel_scope.cancel()
+                tasks.start_soon(drop_messages)
+                try:
+                    yield
+                except Exception as error:  # the task group would wrap it
+                    has_ended = self.close_code is not None and _is_disconnect(error)
+                    failure = None if has_ended else error
+                finally:
+                    self._receive, self._only_sends = receive, None
+                    tasks.cancel_scope.cancel()
+        except asyncio.CancelledError:
+            # Since Python 3.13, `asyncio.TaskGroup` repeats our cancellation when it raises the errors of its tasks.
+            task = asyncio.current_task()
+            if not has_ended or task is None or task.cancelling():
+                raise
         if failure is not None:
             raise failure
 

@@ -1,7 +1,9 @@
 """WebSockets: who may open one, what comes over it, and how it ends."""
 
+import asyncio
 import json
 import logging
+import sys
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -318,11 +320,8 @@ async def test_a_block_that_only_sends_ends_by_a_close_and_by_a_send_to_a_client
     assert log in ([1000], [1006])
 
 
-@pytest.mark.parametrize("fails", [False, True])
-async def test_a_block_that_sends_in_tasks_ends_by_a_send_to_a_client_that_has_left(
-    fails: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The send may fail before the disconnect is received. Another error of the tasks is raised."""
+async def left_at_the_first_send(app: App) -> None:
+    """Run the app for a client whose leaving is seen by a send, before the disconnect is received."""
     inbox: list[Message] = [{"type": "websocket.connect"}]
 
     async def receive() -> Message:
@@ -334,6 +333,15 @@ async def test_a_block_that_sends_in_tasks_ends_by_a_send_to_a_client_that_has_l
         if message["type"] == "websocket.send":
             raise OSError("the client has disconnected")
 
+    await app(http_scope(type="websocket"), receive, send)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_block_that_sends_in_tasks_ends_by_a_send_to_a_client_that_has_left(
+    fails: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another error of the tasks is raised."""
+
     async def send_in_a_task(ws: WebSocket) -> None:
         try:
             async with anyio.create_task_group() as tasks:
@@ -342,9 +350,33 @@ async def test_a_block_that_sends_in_tasks_ends_by_a_send_to_a_client_that_has_l
             raise ExceptionGroup("of tasks", [*group.exceptions, *[LookupError("besides")] * fails]) from None
 
     app, log = pushing(send_in_a_task)
-    await app(http_scope(type="websocket"), receive, send)
+    await left_at_the_first_send(app)
     assert log == ([] if fails else [1006])
     assert ("LookupError: besides" in caplog.text) == fails
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize(
+    "cancelled",
+    [
+        False,
+        pytest.param(True, marks=pytest.mark.skipif(sys.version_info < (3, 13), reason="the group loses it")),
+    ],
+)
+async def test_a_block_may_send_in_tasks_of_asyncio_and_is_cancelled_with_its_task(cancelled: bool) -> None:
+    async def send_in_a_task(ws: WebSocket) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(ws.send_text("first"))
+            if cancelled:
+                task.cancel()
+
+    app, log = pushing(send_in_a_task)
+    app_task = asyncio.create_task(left_at_the_first_send(app))
+    await asyncio.wait({app_task})
+    assert app_task.cancelled() == cancelled
+    assert log == ([] if cancelled else [1006])
 
 
 async def test_what_a_block_that_only_sends_raises_is_raised_as_it_is() -> None:
