@@ -30,9 +30,11 @@ def cancelled_on_disconnect(handler: Handler) -> Handler:
 
     @wraps(handler)
     async def watched_handler(request: Request) -> Any:
-        extensions = request.scope.get("extensions")
-        exchange: ServerExchange | None = extensions.get(EXTENSION) if extensions else None  # a call would cost more
-        if exchange is None or request.receive != exchange.receive or not exchange.is_in_its_task():
+        try:
+            exchange: ServerExchange = request.scope["extensions"][EXTENSION]  # cheaper than `exchange_of`
+        except (KeyError, TypeError):
+            return await _watched_by_task(handler, request)
+        if request.receive != exchange.receive or not exchange.is_in_its_task():
             # If a wrapper has replaced `receive`, only the wrapper may receive the disconnect. If a wrapper runs the
             # app in another task, the server would cancel the wrapper.
             return await _watched_by_task(handler, request)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from asyncio import current_task
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -164,7 +165,7 @@ class Exchange:
             self._connection.loop.call_soon(callback)
 
     def is_in_its_task(self) -> bool:
-        return asyncio.current_task(self._connection.loop) is self.task  # without the loop, Python 3.11 is slow
+        return current_task(self._connection.loop) is self.task  # without the loop, Python 3.11 is slow
 
     def end_cancelling(self) -> bool:
         if self.cancel_when_gone:
