@@ -170,7 +170,7 @@ class _Commands:
         errors = list(self._broken)
         owners: dict[str, str] = {}
         try:
-            owners, unread = scopes_of_plugins(self._loaded(given))
+            owners, unread = asyncio.run(scopes_of_plugins(self._loaded(given)))
             errors += unread
         except StartError as error:  # an option is invalid
             errors.append(error)
@@ -315,9 +315,13 @@ def openapi(configuration: Configuration) -> None:
 def _declared(configuration: Configuration) -> App:
     """Return the app that a start would serve, with its routes."""
     try:
-        composition = asyncio.run(Composer(configuration).build())
+        return asyncio.run(_declare(configuration))
     except AppWithoutPipeline as found:
         return found.app
+
+
+async def _declare(configuration: Configuration) -> Api:
+    composition = await Composer(configuration).build()
     api = Api(None, {})
     api.declare(composition, configuration.plugins, run_service(composition))
     return api

@@ -9,10 +9,11 @@ from jimsapi.stores.memory import MemoryStore
 from jimsapi.threads.context import ThreadContext
 
 
-def scopes_of_plugins(configuration: Configuration) -> tuple[dict[str, str], list[StartError]]:
+async def scopes_of_plugins(configuration: Configuration) -> tuple[dict[str, str], list[StartError]]:
     """Return the distribution that requires each scope, and the errors of plugins that could not declare their routes.
 
-    The plugins declare their routes for a service that answers nothing. Neither the app nor the store is opened.
+    The plugins declare their routes for a service that answers nothing, in an event loop as at a start. Neither the app
+    nor the store is opened.
     """
     service = RunService(JimsApp(_no_pipeline), MemoryStore(), [])
     owners: dict[str, str] = {}

@@ -1,5 +1,6 @@
 """`jimsapi keys`: what it prints, what it refuses, and that a server takes the keys that it made."""
 
+import asyncio
 import re
 import subprocess
 import sys
@@ -168,14 +169,16 @@ FAILS = """
 """
 
 
-@pytest.mark.anyio
-async def test_a_key_with_the_scope_of_a_plugin_is_admitted_to_its_routes_and_to_no_others(
+def test_a_key_with_the_scope_of_a_plugin_is_admitted_to_its_routes_and_to_no_others(
     keys: Run, path: Path, site: Path
 ) -> None:
     install(site, "acme-desk", DESK)
     status, key, told = keys("new", "clerk", "--scope", "desk")
     assert (status, told.splitlines()[0].startswith("clerk: desk only, ")) == (0, True), told
-    headers = {"authorization": f"Bearer {key.strip()}"}
+    asyncio.run(may_use_the_desk_alone(path, {"authorization": f"Bearer {key.strip()}"}))
+
+
+async def may_use_the_desk_alone(path: Path, headers: dict[str, str]) -> None:
     async with TestClient(create_api(answer, store="memory:", keys_file=path), headers=headers) as client:
         assert (await client.get("/desk")).json() == {"subject": "key:clerk"}
         assert (await client.post("/api/v1/chat", json={"message": "hi"})).status_code == 403
@@ -183,6 +186,13 @@ async def test_a_key_with_the_scope_of_a_plugin_is_admitted_to_its_routes_and_to
 
 async def answer(ctx: ThreadContext) -> None:
     ctx.send_message("yes")
+
+
+def test_the_hook_of_a_plugin_that_needs_an_event_loop_shows_its_scopes(keys: Run, site: Path) -> None:
+    needs_a_loop = DESK.replace("service, settings):\n", "service, settings):\n        asyncio.get_running_loop()\n", 1)
+    install(site, "acme-desk", "\n    import asyncio" + needs_a_loop)
+    status, _, told = keys("new", "clerk", "--scope", "desk")
+    assert (status, told.startswith("clerk: desk only, ")) == (0, True), told
 
 
 def test_an_unknown_scope_is_refused_with_the_scopes_of_the_plugins_that_are_loaded(
