@@ -21,7 +21,7 @@ from jimsapi.plugins.compose import AppWithoutPipeline, Built, Composer, Composi
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.lifespans import Lifespans
-from jimsapi.plugins.manager import one_line
+from jimsapi.plugins.manager import at, one_line
 from jimsapi.plugins.options import Settings
 from jimsapi.plugins.protocols import AuthUnavailable
 from jimsapi.server.port import bind_port
@@ -49,6 +49,8 @@ def check(configuration: Configuration, *, strict: bool, connect: bool) -> None:
         for line in FrameworkApp(found).start_lines(address):
             click.echo(line)
         return _reject_warnings(warnings.count if strict else 0)
+    except SystemExit as error:  # it would end the command with success
+        raise StartError(f"a plugin called sys.exit(){at(error)}") from error
     finally:
         logging.getLogger().removeHandler(warnings)
     for line in start_lines(composition, address):
@@ -148,6 +150,6 @@ async def _ping_all(composition: Composition, *, store: bool) -> AsyncIterator[s
             raise StartError(f"{part}: {error}") from error
         except TimeoutError:
             raise StartError(f"{part}: it did not answer within {PING_WITHIN:g} seconds") from None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise StartError(f"{part}: {one_line(error)}") from error
         yield f"it answers: {part}"

@@ -26,7 +26,7 @@ from jimsapi.plugins.commands import SETTINGS
 from jimsapi.plugins.compose import AppWithoutPipeline, Composer, Configuration, resolve_settings
 from jimsapi.plugins.discovery import PluginOptions, discover, is_selected, plugin_options
 from jimsapi.plugins.errors import StartError, cause_text
-from jimsapi.plugins.manager import PluginManager
+from jimsapi.plugins.manager import PluginManager, at
 from jimsapi.plugins.options import Settings, is_on, specs
 from jimsapi.plugins.secrets import redact
 from jimsapi.plugins.versions import allows
@@ -318,6 +318,8 @@ def _declared(configuration: Configuration) -> App:
         return asyncio.run(_declare(configuration))
     except AppWithoutPipeline as found:
         return found.app
+    except SystemExit as error:  # it would end the command with success
+        raise StartError(f"a plugin called sys.exit(){at(error)}") from error
 
 
 async def _declare(configuration: Configuration) -> Api:

@@ -222,6 +222,7 @@ def jimsapi_auth_provider(settings):
         ("pass", None),
         ("raise AuthUnavailable('the lock does not answer')", "auth provider door: the lock does not answer"),
         ("raise LookupError('no key')", "auth provider door: LookupError: no key"),
+        ("raise SystemExit('no key')", "auth provider door: SystemExit: no key"),
     ],
 )
 def test_connect_opens_asks_and_closes_the_auth_providers(bot: Path, ping: str, message: str | None) -> None:

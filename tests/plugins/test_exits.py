@@ -86,6 +86,30 @@ def test_a_plugin_that_exits_during_the_start_fails_the_start(folder: Path, plac
     assert "SystemExit" in line
 
 
+SCHEME = """
+class Door:
+    name = "door"
+
+    async def authenticate(self, connection):
+        return None
+
+    @property
+    def security_scheme(self):
+        sys.exit()
+
+@hookimpl
+def jimsapi_auth_provider():
+    return Door()
+"""
+
+
+@pytest.mark.parametrize("command", ["check", "openapi"])
+def test_a_plugin_that_exits_does_not_end_another_command_with_success(folder: Path, command: str) -> None:
+    install(folder, "acme-exits", HEAD + SCHEME)
+    line = refusal(run_command(command, "--app", "bot", "--store", "memory:", cwd=folder))
+    assert line == f"jimsapi: a plugin called sys.exit() (at {folder}/acme_exits.py:13)"
+
+
 WRAPPERS = """
 import sys
 from jimsapi import *
