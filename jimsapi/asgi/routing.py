@@ -218,8 +218,11 @@ class Router:
           for that status. A route that is not public also has 401 and 403 if the app has `admit`.
         - `tags`: the groups in which the route is listed.
 
-        Raises `ValueError` for an invalid path or handler, and `RouteConflict` if the path has a handler for a method.
+        Raises `ValueError` for an invalid path or handler, `TypeError` if `files` is one text, and `RouteConflict` if
+        the path has a handler for a method.
         """
+        if isinstance(files, str):
+            raise TypeError(f"files={files!r} is one text: pass a list of the names, such as [{files!r}].")
 
         def declare(handler: AnyHandler) -> AnyHandler:
             if worker_thread:
@@ -360,7 +363,7 @@ class Router:
 
         `index` is the name of the file that is served for a folder, such as `index.html`. Without it folders are not
         found, and there are no listings. Files outside of `folder` are not found, also behind symbolic links, and so
-        are names that begin with a dot, except `.well-known`. All other options are those of `route`. There is no
+        are names that begin with a dot, except `.well-known`. The other options are those of `route`. There is no
         `time_limit` and no `cancel_on_disconnect`, since nothing can stop a thread that reads a file.
 
         Clients can ask whether a file has changed (RFC 9110, 13), and for a range of bytes (RFC 9110, 14). At most 40

@@ -288,3 +288,8 @@ async def test_the_schema_of_a_boolean_in_a_body_accepts_what_the_app_accepts(gi
             accepted = (await client.post("/switches", json=body)).status_code != 422
         validator = Draft202012Validator({"$ref": "#/components/schemas/Switches", "components": {"schemas": schemas}})
         assert validator.is_valid(body) is accepted
+
+
+def test_the_files_of_a_form_are_a_list_and_not_one_text() -> None:
+    with pytest.raises(TypeError, match=r"pass a list of the names, such as \['photo'\]"):
+        App().post("/photos", files="photo")
