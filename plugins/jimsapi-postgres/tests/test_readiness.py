@@ -213,7 +213,12 @@ async def test_the_service_logs_an_outage_once_and_its_end_once(
                     await asyncio.sleep(0.1)
             assert (await chat(client)).status_code == 200
         served.stop()  # it writes all lines that it has
-        assert served.stderr.count("the store is unavailable") == served.stderr.count("the store works again") == 1
+        log = served.stderr.splitlines()
+        outages = [line for line in log if "the store is unavailable" in line]
+        # A server that starts slowly refuses a connection with 57P03, which is a cause of its own, and is logged once.
+        starts = [line for line in outages if "(57P03)" in line]
+        assert (len(outages) - len(starts), len(starts) <= 1) == (1, True), outages
+        assert len([line for line in log if "the store works again" in line]) == 1
 
 
 async def test_a_listener_that_fails_again_and_again_logs_it_once(
