@@ -1,7 +1,7 @@
 """`POST /api/v1/chat`: sends a message and waits for the pipeline's answer."""
 
 import asyncio
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -94,7 +94,7 @@ async def begin_chat(
     request: Request, service: RunService, *, watched: bool = False, background: bool = False
 ) -> LiveRun:
     """Read the message of a request and begin its run. Raises as `read_inbound` and `RunService.begin` do."""
-    admission = cast(Admission, request.admission)
+    admission: Admission = request.admission
     inbound = await read_inbound(request, admission, service)
     key = idempotency_key(request)
     run = service.begin(inbound, admission, watched=watched, background=background, key=key)

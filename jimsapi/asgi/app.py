@@ -185,11 +185,19 @@ class App(Router):
             self.cors.add(headers, request)
         if response.names_connection or (request.watched and request.lingering):
             _set_connection_header(headers, request)
+        body = response.body
         try:
-            await send({"type": "http.response.start", "status": response.status, "headers": headers})
-            if response.body is not None:
-                await send({"type": "http.response.body", "body": b"" if method == "HEAD" else response.body})
+            if body is not None:
+                if method == "HEAD":
+                    body = b""
+                exchange = exchange_of(scope)
+                if exchange is not None and exchange.send == send:
+                    await exchange.respond(response.status, headers, body)
+                else:
+                    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+                    await send({"type": "http.response.body", "body": body})
             elif isinstance(response, StreamingResponse):
+                await send({"type": "http.response.start", "status": response.status, "headers": headers})
                 if method == "HEAD":
                     await response.discard()
                     await send({"type": "http.response.body", "body": b""})

@@ -5,7 +5,7 @@ request, or a `ServerWebSocket` for each WebSocket. The object is valid for that
 others of the connection. Wrappers and mounts pass it on with the scope. Apps also work without it, on other servers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -44,8 +44,18 @@ class ServerExchange(ServerConnection, Protocol):
         """The server's own `receive`. If the app got another one, a wrapper has replaced it."""
 
     @property
+    def send(self) -> Send:
+        """The server's own `send`. If the app got another one, a wrapper has replaced it."""
+
+    @property
     def refused(self) -> int:
         """The status that the server sent in place of the app's response because of a faulty or slow body; else 0."""
+
+    async def respond(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        """Send a whole response, as the messages `http.response.start` and `http.response.body` do, but faster.
+
+        An app may call it in place of the server's own `send`. Raises `RuntimeError` as `send` does.
+        """
 
     def call_when_gone(self, callback: Callable[[], None] | None) -> None:
         """Call `callback` once if the client disconnects before the response is complete.

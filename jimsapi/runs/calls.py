@@ -149,7 +149,8 @@ class PipelineCalls:
 
 
 async def _invoke(pipeline: Pipeline, context: ThreadContext, loop: asyncio.AbstractEventLoop) -> None:
-    token = current_pipeline.set(cast(PipelineTask, asyncio.current_task(loop)))
+    task: Any = asyncio.current_task(loop)  # a `PipelineTask`
+    token = current_pipeline.set(task)
     try:
         await pipeline(context)
     except (SystemExit, KeyboardInterrupt) as error:

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import logging
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -284,6 +284,9 @@ class Stuck(Exchange):
 
     def abort(self) -> None:
         self.aborted += 1
+
+    async def respond(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        raise AssertionError("a stream is not whole")
 
     def call_when_gone(self, callback: Callable[[], None] | None) -> None:
         """It does not leave."""

@@ -2368,6 +2368,97 @@ def test_a_stream_hears_from_a_wrapper_that_its_client_has_left(
     assert next_of(seen) == "cancelled"
 
 
+def whole(body: bytes, called: Callable[[], None] = lambda: None) -> App:
+    """An app that answers with the body at once."""
+    app = App()
+
+    @app.get("/", public=True)
+    async def handler(request: Request) -> Response:
+        called()
+        return Response(body)
+
+    return app
+
+
+def test_a_wrapper_that_replaces_send_gets_the_messages_of_a_whole_answer(
+    serving: Serving, client: socket.socket, answers: Answers, seen: Seen
+) -> None:
+    app = whole(b"hi")
+
+    async def wrapper(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_here(message: Message) -> None:
+            seen.put(message["type"])
+            if message["type"] == "http.response.start":
+                message["headers"].append((b"x-wrapped", b"yes"))
+            await send(message)
+
+        await app(scope, receive, send_here)
+
+    serving.app = wrapper
+    client.sendall(GET)
+    status, headers, body = answers.read()
+    assert (status, headers["x-wrapped"], body) == (200, "yes", b"hi")
+    assert [next_of(seen), next_of(seen)] == ["http.response.start", "http.response.body"]
+
+
+def test_whole_answers_wait_for_a_client_that_reads_slowly(serving: Serving) -> None:
+    called = 0
+
+    def count() -> None:
+        nonlocal called
+        called += 1
+
+    serving.app = whole(b"x" * 2_000_000, count)
+    with closing(small(serving.port)) as client:
+        client.sendall(10 * GET)
+        eventually(lambda: any(one.blocked for one in serving.connections))
+        reader = Answers(client)
+        assert reader.head()[0] == 200
+        assert called <= 3  # one is read, one may be in the system's buffers, and one waits
+        assert reader.take(2_000_000) == b"x" * 2_000_000
+        for _ in range(9):
+            assert reader.read()[2] == b"x" * 2_000_000
+    assert called == 10
+
+
+def test_a_whole_answer_for_a_client_that_has_left_is_dropped(serving: Serving, seen: Seen) -> None:
+    gate = Gate(serving)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = scope["extensions"][EXTENSION]
+        seen.put("called")
+        await gate.wait()
+        await exchange.respond(200, [(b"content-length", b"2")], b"hi")
+        seen.put((exchange.gone, exchange.started))
+
+    serving.app = app
+    with closing(connect(serving.port)) as client:
+        client.sendall(GET)
+        assert next_of(seen) == "called"
+    eventually(lambda: not serving.connections)
+    gate.open()
+    assert next_of(seen) == (True, False)
+
+
+def test_a_whole_answer_after_another_is_a_fault_of_the_app(
+    serving: Serving, client: socket.socket, answers: Answers, seen: Seen
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = scope["extensions"][EXTENSION]
+        await exchange.respond(200, [(b"content-length", b"2")], b"hi")
+        try:
+            await exchange.respond(200, [(b"content-length", b"2")], b"ho")
+        except RuntimeError as error:
+            seen.put(str(error))
+
+    serving.app = app
+    client.sendall(GET)
+    assert answers.read()[2] == b"hi"
+    assert next_of(seen) == "the request has an answer already"
+    client.sendall(GET)
+    assert answers.read()[2] == b"hi"
+
+
 def test_an_app_that_works_on_after_its_answer_cannot_abort_the_answer_to_the_next_request(
     serving: Serving, client: socket.socket, answers: Answers
 ) -> None:

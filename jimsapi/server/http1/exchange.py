@@ -159,6 +159,16 @@ class Exchange:
         if not self.complete:
             self._connection.reset()
 
+    async def respond(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        while (blocked := self._connection.blocked) is not None and not self.gone:
+            await blocked.wait()
+        if self.gone:
+            return
+        if self.started:
+            raise RuntimeError("the request has an answer already")
+        self._send_start(status, headers)
+        self._send_body(body, False)
+
     def call_when_gone(self, callback: Callable[[], None] | None) -> None:
         self._on_gone = callback
         if callback is not None and self.gone:
