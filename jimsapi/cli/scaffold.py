@@ -93,6 +93,9 @@ def new_plugin(name: str, kinds: Sequence[str]) -> None:
     folder = Path.cwd() / name
     kinds = list(dict.fromkeys(kinds))
     words = words_of(name, LONGEST_NAME if len(kinds) == 1 else LONGEST_NAME_OF_SEVERAL)
+    if len(kinds) > 1:
+        for kind in kinds:
+            _refuse_builtin(_words_of_part(words, kind)["entry"])
     commands = getattr(click.get_current_context().find_root().command, "commands", {})
     if "commands" in kinds and words["name"] in commands:
         raise StartError(f"{words['name']} is a subcommand of jimsapi: choose another name")
@@ -128,8 +131,7 @@ def words_of(name: str, longest: int = LONGEST_NAME) -> dict[str, str]:
     module = canonical.replace("-", "_")
     short = canonical.removeprefix("jimsapi-")
     option = short.replace("-", "_")
-    if short in builtin_plugins():
-        raise StartError(f"{short} is the name of a plugin that comes with jimsapi: choose another name")
+    _refuse_builtin(short)
     if not short[0].isalpha():
         raise StartError(f"{name} gives options like --{short}-…: choose a name that begins with a letter")
     for field in OPTIONS:
@@ -149,6 +151,11 @@ def words_of(name: str, longest: int = LONGEST_NAME) -> dict[str, str]:
         "Class": "".join(word.capitalize() for word in option.split("_")),
         "year": str(datetime.now(UTC).year),
     }
+
+
+def _refuse_builtin(plugin: str) -> None:
+    if plugin in builtin_plugins():
+        raise StartError(f"{plugin} is the name of a plugin that comes with jimsapi: choose another name")
 
 
 def _taken_options() -> set[str]:

@@ -308,6 +308,12 @@ def test_a_kind_that_is_given_twice_counts_once(tmp_path: Path) -> None:
     assert (tmp_path / "q" / "q" / "sink.py").is_file()
 
 
+def test_no_plugin_of_several_kinds_has_the_name_of_a_built_in_one(tmp_path: Path) -> None:
+    line = refusal(run_command("plugin", "new", "jimsapi-log", "--kind", "auth", "--kind", "sink", cwd=tmp_path))
+    assert "log-sink is the name of a plugin that comes with jimsapi: choose another name" in line
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_several_kinds_need_a_shorter_name(tmp_path: Path) -> None:
     kinds = ("--kind", "auth", "--kind", "commands")
     line = refusal(run_command("plugin", "new", "x" * (LONGEST_NAME_OF_SEVERAL + 1), *kinds, cwd=tmp_path))
