@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from jimsapi.plugins.options import Options, option
     from jimsapi.plugins.protocols import AccessDenied, AuthUnavailable, InvalidCredentials
     from jimsapi.plugins.secrets import Secret
-    from jimsapi.runs.identity import Identity
     from jimsapi.runs.inbound import Inbound
     from jimsapi.runs.pipeline import JimsApp
     from jimsapi.threads.context import StatusEvent, ThreadContext
     from jimsapi.threads.event import Event
+    from jimsapi.threads.identity import Identity
     from jimsapi.threads.run import ByExternalId, ById, Latest, New
 
 __all__ = [
@@ -68,11 +68,11 @@ if not TYPE_CHECKING:  # a type checker would find every name
             "jimsapi.plugins.options": ("Options", "option"),
             "jimsapi.plugins.protocols": ("AccessDenied", "AuthUnavailable", "InvalidCredentials"),
             "jimsapi.plugins.secrets": ("Secret",),
-            "jimsapi.runs.identity": ("Identity",),
             "jimsapi.runs.inbound": ("Inbound",),
             "jimsapi.runs.pipeline": ("JimsApp",),
             "jimsapi.threads.context": ("StatusEvent", "ThreadContext"),
             "jimsapi.threads.event": ("Event",),
+            "jimsapi.threads.identity": ("Identity",),
             "jimsapi.threads.run": ("ByExternalId", "ById", "Latest", "New"),
         },
     )

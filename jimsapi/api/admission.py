@@ -22,10 +22,11 @@ from jimsapi.plugins.protocols import (
     InvalidCredentials,
 )
 from jimsapi.runs.errors import ScopeMissing, ServerDraining
-from jimsapi.runs.identity import PUBLIC, Admission, AdmissionWithHeaders, Identity
+from jimsapi.runs.identity import PUBLIC, Admission, AdmissionWithHeaders
 from jimsapi.runs.observers import Observers
 from jimsapi.runs.plugin_code import PLUGIN_EXITS, own_task_is_cancelled, raised_at
 from jimsapi.runs.service import RunService
+from jimsapi.threads.identity import Identity
 
 logger = logging.getLogger("jimsapi.auth")
 

@@ -21,7 +21,19 @@ from jimsapi.runs.inbound import Inbound
 from jimsapi.runs.lookup import Runs
 from jimsapi.runs.result import RunResult
 from jimsapi.runs.service import RunService
-from jimsapi.runs.stream import THE_END, Delta, Ended, Gap, Item, Read, Reader, RunStarted, Status
+from jimsapi.runs.stream import (
+    THE_END,
+    Activity,
+    Delta,
+    Ended,
+    Gap,
+    Item,
+    Read,
+    Reader,
+    ReasoningDelta,
+    RunStarted,
+    Status,
+)
 from jimsapi.threads.errors import DomainError
 from jimsapi.threads.event import NewEvent
 from jimsapi.wire.answer import EVENT_STREAM, REFUSALS, one_line, refusal_answer, with_run
@@ -60,13 +72,16 @@ def stream_routes(service: RunService) -> Router:
         - `status` `{"status": text, "type": identifier}`, any number of times: what the pipeline is doing. If the
           pipeline gave only a text, the type is `status`.
         - `delta` `{"message_id", "content"}`, any number of times: the next piece of a message.
+        - `reasoning` `{"event_id", "content"}`, any number of times: the next piece of what the model thinks.
+        - `activity` `{"event_id", "event_type", "event_data"}`, any number of times: what an agent does now, such as a
+          call of a tool that begins, and again when it has ended. The `event` with the same `event_id` replaces it.
         - `event` `{"event_id", "event_type", "event_data"}`: the events of the run, after all of them are stored. The
           `event_id` of a message is the `message_id` of its deltas.
         - `result`, the last event: the answer of `/api/v1/chat`.
         - `error` `{"detail": text}`, in place of `event`s and `result`: the detail with which `/api/v1/chat` would
           answer.
-        - `gap` `{"missed": number}`: this many statuses and deltas are no longer available (`null`: the number is not
-          known).
+        - `gap` `{"missed": number}`: this many of the items before the `event`s are no longer available (`null`: the
+          number is not known).
 
         The stream begins when a thread accepts the message. An error before that is a JSON answer with a status of its
         own. If nothing else is sent for 15 seconds, the server sends a comment. If the client disconnects, the run goes
@@ -121,8 +136,12 @@ def item_content(request: Connection, item: Item) -> tuple[str, dict[str, Any]]:
             return "delta", {"message_id": message_id, "content": content}
         case Status(text, kind):
             return "status", {"status": text, "type": kind}
-        case NewEvent(event_id, event_type, data):
-            return "event", {"event_id": event_id, "event_type": event_type, "event_data": orjson.Fragment(data)}
+        case ReasoningDelta(event_id, content):
+            return "reasoning", {"event_id": event_id, "content": content}
+        case Activity(event):
+            return "activity", _event_content(event)
+        case NewEvent():
+            return "event", _event_content(item)
         case RunStarted(run_id, thread_id, created_new_thread):
             started = {"run_id": run_id, "thread_id": thread_id, "created_new_thread": created_new_thread}
             return "started", started
@@ -130,6 +149,11 @@ def item_content(request: Connection, item: Item) -> tuple[str, dict[str, Any]]:
             return "gap", {"missed": missed}
         case Ended(answer):
             return _last_content(request, answer)
+
+
+def _event_content(event: NewEvent) -> dict[str, Any]:
+    data = orjson.Fragment(event.data)
+    return {"event_id": event.event_id, "event_type": event.event_type, "event_data": data}
 
 
 def _last_content(request: Connection, answer: RunResult | BaseException) -> tuple[str, dict[str, Any]]:

@@ -10,8 +10,9 @@ from jimsapi.asgi.connection import Request
 from jimsapi.asgi.errors import Fault, ValidationError
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
-from jimsapi.runs.identity import THREADS, Admission, Identity
+from jimsapi.runs.identity import THREADS, Admission
 from jimsapi.runs.threads import ThreadService
+from jimsapi.threads.identity import Identity
 from jimsapi.threads.run import EventRecord, ThreadRecord
 from jimsapi.threads.storable import stored_json
 from jimsapi.wire.answer import LOOKUP_REFUSALS

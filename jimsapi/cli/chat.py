@@ -23,6 +23,7 @@ import click
 import httpx
 
 from jimsapi.client import (
+    Activity,
     ApiError,
     Client,
     ClientError,
@@ -34,6 +35,7 @@ from jimsapi.client import (
     InvalidRequest,
     Item,
     NotFound,
+    Reasoning,
     RunFailed,
     Started,
     Status,
@@ -292,6 +294,10 @@ class Answer:
                 self._started_or_ended.set()
             case Status(status=status):
                 self._screen.status(status)
+            case Reasoning():
+                self._screen.status("Thinking")
+            case Activity(event_type="tool.call", event_data={"name": name}):
+                self._screen.status(f"Tool: {name}")
             case Delta(message_id=message_id, content=content):
                 self._show_delta(message_id, content)
             case Event(event_id=event_id, event_type=kind, event_data=dict(data)) if kind in _MESSAGE_TYPES:

@@ -3,7 +3,7 @@
 It imports nothing else of jimsapi, and importing it starts no threads or connections.
 """
 
-from .answers import ChatEvent, Delta, Event, Gap, Item, Result, Run, RunFault, Started, Status
+from .answers import Activity, ChatEvent, Delta, Event, Gap, Item, Reasoning, Result, Run, RunFault, Started, Status
 from .client import AsyncClient, Client
 from .errors import (
     ApiError,
@@ -22,6 +22,7 @@ from .errors import (
 from .request import MessageFields
 
 __all__ = [
+    "Activity",
     "ApiError",
     "AsyncClient",
     "ChatEvent",
@@ -36,6 +37,7 @@ __all__ = [
     "Item",
     "MessageFields",
     "NotFound",
+    "Reasoning",
     "Result",
     "Run",
     "RunFailed",

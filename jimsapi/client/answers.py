@@ -61,8 +61,29 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
     id: str = ""
 
 
+class Reasoning(msgspec.Struct, frozen=True, kw_only=True):
+    """The next piece of what the model thinks. The event `model.reasoning` will have the same `event_id`."""
+
+    event_id: UUID
+    content: str
+    id: str = ""
+
+
+class Activity(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent does now: `tool.call`, `model.usage` or `answer.source`.
+
+    A call of a tool comes twice: when it begins, and with its result or error. The `Event` with the same `event_id`
+    replaces it. If the run fails, there is none.
+    """
+
+    event_id: UUID
+    event_type: str
+    event_data: Any
+    id: str = ""
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """An event that the run stored. Events come after all statuses and deltas."""
+    """An event that the run stored. Events come after all items that show progress."""
 
     event_id: UUID
     event_type: str
@@ -71,7 +92,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
-    """`missed` statuses and deltas are no longer available; None if the server does not know how many.
+    """`missed` items before the events are no longer available; None if the server does not know how many.
 
     Events are never missed.
     """
@@ -80,7 +101,7 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
     id: str = ""
 
 
-Item = Started | Status | Delta | Event | Gap | Result
+Item = Started | Status | Delta | Reasoning | Activity | Event | Gap | Result
 """An item of a stream. Errors are not items: the client raises them."""
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from .answers import Delta, Event, Gap, Item, Result, Run, Started, Status, decode
+from .answers import Activity, Delta, Event, Gap, Item, Reasoning, Result, Run, Started, Status, decode
 from .call import Backoff, is_retryable, unreachable
 from .errors import ApiError, ClientError, Unavailable, Unreachable, answered_error, api_error, run_of
 from .event_stream import EventStreamReader, SentEvent
@@ -22,6 +22,8 @@ _ITEMS: dict[str, type[Item]] = {
     "started": Started,
     "status": Status,
     "delta": Delta,
+    "reasoning": Reasoning,
+    "activity": Activity,
     "event": Event,
     "gap": Gap,
     "result": Result,

@@ -6,10 +6,10 @@ import msgspec
 
 from jimsapi.asgi.connection import Connection
 from jimsapi.asgi.record import RequestRecord
-from jimsapi.runs.identity import Identity
 from jimsapi.runs.live import RunRecord
 from jimsapi.runs.resolver import ResolverContext, ThreadResolver
 from jimsapi.runs.sinks import EventSink
+from jimsapi.threads.identity import Identity
 from jimsapi.threads.store import CommitRecord, ThreadStore
 
 __all__ = [

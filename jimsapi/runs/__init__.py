@@ -7,7 +7,7 @@ from jimsapi.exports import lazy_attributes
 if TYPE_CHECKING:
     from jimsapi.runs.errors import RunCancelled
     from jimsapi.runs.histogram import Histogram
-    from jimsapi.runs.identity import CHAT, THREADS, Admission, Identity
+    from jimsapi.runs.identity import CHAT, THREADS, Admission
     from jimsapi.runs.inbound import Inbound, check_contact_id
     from jimsapi.runs.live import LiveRun
     from jimsapi.runs.lookup import Runs
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jimsapi.runs.service import RunService
     from jimsapi.runs.stream import Status
     from jimsapi.runs.tasks import ServiceTask
+    from jimsapi.threads.identity import Identity
 
 __all__ = [
     "CHAT",
@@ -47,7 +48,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
         {
             "jimsapi.runs.errors": ("RunCancelled",),
             "jimsapi.runs.histogram": ("Histogram",),
-            "jimsapi.runs.identity": ("Admission", "CHAT", "Identity", "THREADS"),
+            "jimsapi.runs.identity": ("Admission", "CHAT", "THREADS"),
             "jimsapi.runs.inbound": ("Inbound", "check_contact_id"),
             "jimsapi.runs.live": ("LiveRun",),
             "jimsapi.runs.lookup": ("Runs",),
@@ -57,5 +58,6 @@ if not TYPE_CHECKING:  # a type checker would find every name
             "jimsapi.runs.service": ("RunService",),
             "jimsapi.runs.stream": ("Status",),
             "jimsapi.runs.tasks": ("ServiceTask",),
+            "jimsapi.threads.identity": ("Identity",),
         },
     )

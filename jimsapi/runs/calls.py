@@ -100,6 +100,10 @@ class PipelineCalls:
             truncated=snapshot.truncated,
             load_events=partial(self.store.load_events, thread.thread_id),
             resources=self._resources,
+            run_id=run.run_id,
+            contact_id=thread.contact_id,
+            identity=run.identity,
+            error_text=self._disclosure.tool_error,
         )
         if run.stream is not None and run.status is RunStatus.RUNNING:  # a conversation start is not streamed
             context.watch(StreamOutput(run.stream))

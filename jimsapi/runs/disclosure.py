@@ -5,9 +5,11 @@ from uuid import UUID
 
 import msgspec
 
-from jimsapi.runs.errors import PipelineFailed
+from jimsapi.runs.errors import PipelineFailed, exception_text
 from jimsapi.runs.result import failure_of
 from jimsapi.threads.run import FailureKind, StoredRun
+
+HIDDEN_TOOL_ERROR = "the tool failed"
 
 
 def _unchanged(text: str) -> str:
@@ -27,6 +29,10 @@ class Disclosure(msgspec.Struct, frozen=True):
     def failure(self, run_id: UUID, cause: BaseException) -> PipelineFailed:
         """Return the error for the caller of a run. Its text is also stored."""
         return PipelineFailed.with_text(self._text(run_id, str(PipelineFailed(cause))))
+
+    def tool_error(self, cause: BaseException) -> str:
+        """Return the text of an exception with which a call of a tool ended, for its event."""
+        return HIDDEN_TOOL_ERROR if self.hide else self.redact(f"{type(cause).__name__}: {exception_text(cause)}")
 
     def stored(self, run: StoredRun) -> StoredRun:
         """Return a run as its reader may see it. A process with other options may have stored its error."""

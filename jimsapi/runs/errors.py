@@ -25,7 +25,7 @@ class PipelineFailed(DomainError):
     PREFIX = "Pipeline error: "
 
     def __init__(self, cause: BaseException) -> None:
-        super().__init__(f"{self.PREFIX}{_text(cause)}")
+        super().__init__(f"{self.PREFIX}{exception_text(cause)}")
 
     @classmethod
     def with_text(cls, text: str) -> "PipelineFailed":
@@ -106,7 +106,7 @@ class RunInterrupted(DomainError):
         super().__init__("The run was interrupted; try again")
 
 
-def _text(cause: BaseException) -> str:
+def exception_text(cause: BaseException) -> str:
     """Return the text of an exception of the app. Its `str` may raise, or contain a lone surrogate."""
     if isinstance(cause, StoreUnavailable):  # the context raised it; its own text is for the log only
         return StoreUnavailable.FOR_CALLERS

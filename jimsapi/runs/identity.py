@@ -1,9 +1,11 @@
-"""The identity of a caller, its scopes, and the auth provider that admitted it."""
+"""Scopes, and the admission of a caller by an auth provider."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Self
+
+from jimsapi.threads.identity import Identity
 
 CHAT = "chat"
 """Scope: answer a message in any protocol, and see one's own runs."""
@@ -12,32 +14,6 @@ THREADS = "threads"
 
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """A caller, as an auth provider identified it.
-
-    `subject` is the provider's name for the caller. `contact_id` binds the caller to one contact: for this caller, the
-    threads of other contacts do not exist. None does not bind it (`""` is a contact). `scopes` may have `chat`,
-    `threads`, and those that plugins name for their routes.
-
-    If `scopes` is None, the caller has every scope: it may read and delete threads, and use the routes of every plugin,
-    also of plugins that are installed later. So pass `scopes` for every caller that is not an administrator. An empty
-    collection grants no scope.
-    """
-
-    subject: str
-    contact_id: str | None = field(default=None, kw_only=True)
-    scopes: Collection[str] | None = field(default=None, kw_only=True)
-
-    def __post_init__(self) -> None:
-        if isinstance(self.scopes, str):
-            raise TypeError("scopes must be a collection of strings, not one string")
-
-    def may(self, scope: str | None) -> bool:
-        """Return whether the identity has `scope`. If `scope` is None, no scope is needed."""
-        return scope is None or self.scopes is None or scope in self.scopes
 
 
 @dataclass(frozen=True, slots=True)

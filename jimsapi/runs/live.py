@@ -17,6 +17,7 @@ from jimsapi.runs.stream import Gap, RunStarted, RunStream, StreamOutput
 from jimsapi.runs.tasks import PipelineTask, ServiceTask
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.event import NewEvent
+from jimsapi.threads.identity import Identity
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import Idempotency, RunStatus, Selector, ThreadRecord
 
@@ -154,6 +155,11 @@ class LiveRun:
     def thread_id(self) -> UUID | None:
         """The identifier of the run's thread; None until the store has accepted the run."""
         return None if self.thread is None else self.thread.thread_id
+
+    @property
+    def identity(self) -> Identity | None:
+        """The caller's identity; None for an adopted run, whose caller sent the message to another process."""
+        return self.admission.identity if self.message is None else None
 
     def launch(self, flow: Coroutine[Any, Any, None]) -> None:
         """Start the task that answers the run."""

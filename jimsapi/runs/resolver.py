@@ -4,10 +4,11 @@ import inspect
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from jimsapi.runs.identity import Admission, Identity
+from jimsapi.runs.identity import Admission
 from jimsapi.runs.inbound import Inbound
 from jimsapi.runs.plugin_code import PLUGIN_EXITS, own_task_is_cancelled
 from jimsapi.threads.errors import ThreadNotFound
+from jimsapi.threads.identity import Identity
 from jimsapi.threads.run import Selector, ThreadRecord
 from jimsapi.threads.store import ThreadStore
 

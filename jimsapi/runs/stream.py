@@ -1,7 +1,8 @@
-"""The live stream of a run for clients that watch it: statuses and deltas, then the stored events and the ending.
+"""The live stream of a run for clients that watch it: live items, then the stored events and the ending.
 
-Statuses and deltas are not stored. Events are sent after they are stored, so no client sees an event of a run that
-failed. `replay` reads the events and the ending from the store, at the same positions.
+Live items are not stored: statuses, deltas, and what an agent does. Events are sent after they are stored, so a client
+knows which events of a run are in the thread. `replay` reads the events and the ending from the store, at the same
+positions.
 """
 
 import asyncio
@@ -61,8 +62,25 @@ class Delta(msgspec.Struct, frozen=True, gc=False):
     content: str
 
 
+class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
+    """The next piece of reasoning. The event of the whole will have the identifier `event_id`."""
+
+    event_id: UUID
+    content: str
+
+
+class Activity(msgspec.Struct, frozen=True):
+    """Something that an agent does now, such as a call of a tool that begins or has ended.
+
+    The stored event has the same identifier. It replaces this one, and may have more data. If the run fails, there is
+    no stored event.
+    """
+
+    event: NewEvent
+
+
 class Gap(msgspec.Struct, frozen=True):
-    """Sent to late readers: `missed` statuses and deltas are no longer available. None if the number is unknown."""
+    """Sent to late readers: `missed` live items are no longer available. None if the number is unknown."""
 
     missed: int | None
 
@@ -73,7 +91,8 @@ class Ended(msgspec.Struct, frozen=True):
     answer: RunResult | BaseException
 
 
-Live = RunStarted | Status | Delta | Gap
+_PIECES = (Delta, ReasoningDelta)
+Live = RunStarted | Status | Delta | ReasoningDelta | Activity | Gap
 Item = Live | NewEvent | Ended
 """A `NewEvent` is an event that the run has stored."""
 Read = tuple[int, Item]
@@ -151,7 +170,7 @@ class RunStream:
             self._grow(-self._sizes.pop(0))
             self._dropped += 1
         if self._waiting:
-            if isinstance(item, Delta):
+            if isinstance(item, _PIECES):
                 self._wake_soon(size)
             else:
                 self._wake()
@@ -406,7 +425,7 @@ class Streams:
 
 
 class StreamOutput:
-    """The `LiveOutput` of a watched run: it puts the pipeline's deltas and statuses into the stream."""
+    """The `LiveOutput` of a watched run: it puts what the pipeline sends into the stream."""
 
     __slots__ = ("_stream",)
 
@@ -420,6 +439,15 @@ class StreamOutput:
             return
         text = _utf_8(content)
         self._stream.put(Delta(message_id, text.decode()), len(text))
+
+    def send_reasoning(self, event_id: UUID, content: str) -> None:
+        """Put the next piece of reasoning into the stream."""
+        text = _utf_8(content)
+        self._stream.put(ReasoningDelta(event_id, text.decode()), len(text))
+
+    def send_activity(self, event: NewEvent) -> None:
+        """Put an event that is not stored yet into the stream."""
+        self._stream.put(Activity(event), len(event.data))
 
     async def update_status(self, status: object) -> None:
         """Put a status into the stream, then let the event loop run once, so that readers can read it.

@@ -3,10 +3,10 @@
 from uuid import UUID
 
 from jimsapi.runs.errors import ContactForbidden
-from jimsapi.runs.identity import Identity
 from jimsapi.runs.inbound import check_contact_id
 from jimsapi.runs.live import Stop
 from jimsapi.runs.service import RunService
+from jimsapi.threads.identity import Identity
 from jimsapi.threads.run import EventPage, ThreadPage, ThreadRecord
 from jimsapi.threads.store import ThreadStore
 

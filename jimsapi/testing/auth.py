@@ -23,7 +23,6 @@ from jimsapi.plugins.options import specs
 from jimsapi.plugins.protocols import AccessDenied, AuthUnavailable, InvalidCredentials
 from jimsapi.plugins.secrets import Secret
 from jimsapi.plugins.versions import canonical
-from jimsapi.runs.identity import Identity
 from jimsapi.runs.inbound import check_contact_id
 from jimsapi.testing.contract import (
     DoesNotApply,
@@ -37,6 +36,7 @@ from jimsapi.testing.contract import (
     within,
 )
 from jimsapi.testing.watched import WatchedConnection, WatchedSecret
+from jimsapi.threads.identity import Identity
 
 Credential = Mapping[str, str | bytes]
 """The headers with a caller's credentials, and no others. Text is sent as UTF-8, bytes unchanged."""

@@ -9,7 +9,6 @@ from uuid import UUID
 import msgspec
 
 from jimsapi.asgi.testing import TestClient
-from jimsapi.runs.identity import Identity
 from jimsapi.runs.inbound import MAX_CONTACT_ID, Inbound
 from jimsapi.runs.resolver import ResolverContext, declared_headers, takes_context
 from jimsapi.stores.memory import MemoryStore
@@ -24,6 +23,7 @@ from jimsapi.testing.contract import (
 )
 from jimsapi.threads.errors import ThreadNotFound
 from jimsapi.threads.event import message_event
+from jimsapi.threads.identity import Identity
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import ByExternalId, ById, Latest, New, RunPlan
 from jimsapi.threads.store import ThreadStore

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ThreadNotFound,
     )
     from jimsapi.threads.event import THREAD_CREATED, TICK, Event, EventRow, NewEvent
+    from jimsapi.threads.identity import Identity
     from jimsapi.threads.ids import uuid7
     from jimsapi.threads.run import (
         Accepted,
@@ -77,6 +78,7 @@ __all__ = [
     "FailureKind",
     "Idempotency",
     "IdentifierTaken",
+    "Identity",
     "InputRefused",
     "InvalidCursor",
     "KeyMismatch",
@@ -135,6 +137,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "ThreadNotFound",
             ),
             "jimsapi.threads.event": ("Event", "EventRow", "NewEvent", "THREAD_CREATED", "TICK"),
+            "jimsapi.threads.identity": ("Identity",),
             "jimsapi.threads.ids": ("uuid7",),
             "jimsapi.threads.run": (
                 "Accepted",

@@ -1,7 +1,6 @@
 """The context of a pipeline: it reads the thread and sends events. Compatible with jims-core's, except for `llm`."""
 
 import asyncio
-import dataclasses
 from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import cached_property, partial, wraps
@@ -11,6 +10,15 @@ from uuid import UUID
 import msgspec
 import orjson
 
+from jimsapi.threads.activity import (
+    ANSWER_SOURCE,
+    CANCELLED,
+    MODEL_REASONING,
+    MODEL_USAGE,
+    ToolCall,
+    source_data,
+    usage_data,
+)
 from jimsapi.threads.bridge import Bridge, Done, start
 from jimsapi.threads.errors import RunClosed, UnstorableEvent
 from jimsapi.threads.event import (
@@ -20,10 +28,12 @@ from jimsapi.threads.event import (
     USER_MESSAGE,
     Event,
     EventRow,
+    NewEvent,
     decode_row,
 )
+from jimsapi.threads.identity import Identity
 from jimsapi.threads.ids import uuid7
-from jimsapi.threads.storable import load_stored
+from jimsapi.threads.storable import Unstorable, dump_storable, load_stored, plain
 
 LoadEvents = Callable[[Event | None, int], Awaitable[Sequence[EventRow]]]
 Parameters = ParamSpec("Parameters")
@@ -44,10 +54,16 @@ class StatusUpdater(Protocol):
 
 
 class LiveOutput(StatusUpdater, Protocol):
-    """Receives the deltas and statuses of a watched run while its pipeline works."""
+    """Receives what a watched run sends while its pipeline works."""
 
     def send_delta(self, message_id: UUID, content: str) -> None:
         """Send the next piece of a message. The event of the whole message will have the identifier `message_id`."""
+
+    def send_reasoning(self, event_id: UUID, content: str) -> None:
+        """Send the next piece of reasoning. The event of the whole will have the identifier `event_id`."""
+
+    def send_activity(self, event: NewEvent) -> None:
+        """Send an event that is not stored yet. The stored event has the same identifier, and may have more data."""
 
 
 def _in_loop(
@@ -91,9 +107,11 @@ class ThreadContext:
     """The argument of a pipeline: the thread as it is when the run starts, and methods to send events.
 
     Read `history`, `events` and `thread_config`. Send events with `send_event`, `send_message`, `stream` and
-    `set_state`, which add to `outgoing_events`. When the pipeline returns, all of these events are stored. If it
-    raises, none are.
+    `set_state`, and what an agent does with `tool`, `reasoning`, `source` and `usage`. All of them add to
+    `outgoing_events`. When the pipeline returns, all of these events are stored. If it raises, none are.
 
+    `run_id` identifies the run, `contact_id` the person that the thread belongs to, and `identity` the caller as the
+    auth provider knows it. `identity` is None if a process continues the run that did not receive its request.
     `resources` is what the app's `lifespan` yields, None without one.
 
     `truncated` is True if the thread has more events than `events`; `load_events` reads earlier ones. After the run has
@@ -104,6 +122,9 @@ class ThreadContext:
     """
 
     _is_for_test = False
+    # Defaults in place of lines in `__init__`: most runs have no reasoning.
+    _reasoning_id: UUID | None = None
+    _reasoning: list[str]
 
     def __init__(
         self,
@@ -114,9 +135,18 @@ class ThreadContext:
         truncated: bool = False,
         load_events: LoadEvents | None = None,
         resources: Any = None,
+        run_id: UUID | None = None,
+        contact_id: str | None = None,
+        identity: Identity | None = None,
+        error_text: Callable[[BaseException], str] | None = None,
     ) -> None:
+        """`error_text` returns the text of an exception that callers may read."""
         self.thread_id = thread_id
+        self.run_id = run_id
+        self.contact_id = contact_id
+        self.identity = identity
         self.resources = resources
+        self._error_text = error_text
         self.thread_config: dict[str, Any] = dict(thread_config or {})
         self.outgoing_events: list[Any] = []
         self.status_updater: StatusUpdater | None = None
@@ -137,6 +167,8 @@ class ThreadContext:
         history: Sequence[tuple[str, Mapping[str, Any]]] = (),
         thread_config: Mapping[str, Any] | None = None,
         resources: Any = None,
+        contact_id: str = "test",
+        identity: Identity | None = None,
     ) -> "ThreadContext":
         """Make a context for the unit test of a pipeline, without store and server.
 
@@ -150,7 +182,15 @@ class ThreadContext:
         thread_id = uuid7()
         events = [Event(thread_id=thread_id, event_type=kind, event_data=data) for kind, data in pairs]
         rows = [EventRow(e.event_id, e.created_at, e.event_type, orjson.dumps(e.event_data)) for e in events]
-        context = cls(thread_id, rows, thread_config=thread_config, resources=resources)
+        context = cls(
+            thread_id,
+            rows,
+            thread_config=thread_config,
+            resources=resources,
+            run_id=uuid7(),
+            contact_id=contact_id,
+            identity=identity,
+        )
         context._is_for_test = True
         return context
 
@@ -251,12 +291,73 @@ class ThreadContext:
         self._ensure_open()
         if not isinstance(text, str):
             raise TypeError(f"a piece of a message must be a str, not {type(text).__name__}")
+        if self._reasoning_id is not None:
+            self._end_reasoning()
         if self._message_id is None:
             self._message_id = uuid7()
         self._streamed.append(text)
         if self._output is not None:
             self._output.send_delta(self._message_id, text)
         await asyncio.sleep(0)
+
+    def tool(self, name: str, arguments: Mapping[str, Any] | None = None, *, id: str | None = None) -> ToolCall:
+        """Record a call of a tool (`tool.call`), with its result or error and its duration:
+
+            async with ctx.tool("search", {"q": "quokka"}) as call:
+                call.result = await search("quokka")
+
+        Clients that watch the run see the call begin and end. `id` is the model's identifier of the call; by default
+        the call gets one. Raises `TypeError` for a name or arguments of a wrong type. Entering the block raises
+        `UnstorableEvent` if the arguments cannot be converted to JSON, and `RunClosed` if the run has ended.
+        """
+        if not isinstance(name, str) or not name:
+            raise TypeError("the name of a tool must be a str, and not empty")
+        if arguments is not None and not isinstance(arguments, Mapping):
+            raise TypeError(f"the arguments of a tool must be a mapping, not {type(arguments).__name__}")
+        return ToolCall(
+            name, arguments or {}, id, show=self._show, send=self._send_activity, error_text=self._text_of_error
+        )
+
+    @_in_loop
+    def reasoning(self, text: str) -> None:
+        """Send the next piece of what the model thinks. The pieces are stored as one event (`model.reasoning`).
+
+        The event is complete as soon as the pipeline sends something else. Raises `TypeError` if `text` is not a str,
+        and `RunClosed` if the run has ended.
+        """
+        self._ensure_open()
+        if not isinstance(text, str):
+            raise TypeError(f"a piece of reasoning must be a str, not {type(text).__name__}")
+        if self._reasoning_id is None:
+            self._reasoning_id, self._reasoning = uuid7(), []
+        self._reasoning.append(text)
+        if self._output is not None:
+            self._output.send_reasoning(self._reasoning_id, text)
+
+    def source(self, *, url: str | None = None, title: str | None = None) -> None:
+        """Name a source of the answer (`answer.source`): a web page, or a document that has only a title.
+
+        Raises `ValueError` without both, and for a URL that is not `http` or `https`, and `RunClosed` if the run has
+        ended.
+        """
+        self._announce(ANSWER_SOURCE, source_data(url, title))
+
+    def usage(
+        self,
+        *,
+        model: str,
+        input_tokens: int,
+        output_tokens: int,
+        cached_tokens: int = 0,
+        cost: float | None = None,
+    ) -> None:
+        """Record what one call of a model has used (`model.usage`).
+
+        `cached_tokens` are those of `input_tokens` that the model's provider had in its cache. `cost` is in US dollars,
+        None if it is not known. Raises `TypeError` and `ValueError` for other figures, and `RunClosed` if the run has
+        ended.
+        """
+        self._announce(MODEL_USAGE, usage_data(model, input_tokens, output_tokens, cached_tokens, cost))
 
     def set_state(self, state_name: str, state: Any) -> None:
         """Store a state under `state_name`: a dict, pydantic model, dataclass or msgspec Struct.
@@ -266,7 +367,7 @@ class ThreadContext:
         """
         event_type = STATE_PREFIX + state_name
         try:
-            data = _plain(state)
+            data = plain(state)
         except Exception as error:
             raise UnstorableEvent(event_type, str(error)) from error
         self._send(None, event_type, data)
@@ -310,16 +411,51 @@ class ThreadContext:
         """Send streamed text that is not yet part of a message. Returns `outgoing_events`. Called by the service."""
         if self._message_id is not None:
             self._complete_stream("")
+        if self._reasoning_id is not None:
+            self._end_reasoning()
         return self.outgoing_events
 
     @_in_loop
     def _send(self, event_id: UUID | None, event_type: str, data: Any) -> None:
         self._ensure_open()
+        if self._reasoning_id is not None:
+            self._end_reasoning()
         if event_id is None:
             event_id = uuid7()
         self.outgoing_events.append(
             Event(thread_id=self.thread_id, event_id=event_id, event_type=event_type, event_data=data)
         )
+
+    def _announce(self, event_type: str, data: dict[str, Any]) -> None:
+        self._send_activity(uuid7(), event_type, data)
+
+    @_in_loop
+    def _send_activity(self, event_id: UUID, event_type: str, data: dict[str, Any]) -> None:
+        self._show(event_id, event_type, data)
+        self._send(event_id, event_type, data)
+
+    @_in_loop
+    def _show(self, event_id: UUID, event_type: str, data: dict[str, Any]) -> None:
+        """Send an event to clients that watch the run. It is encoded even without one, so that it fails for both."""
+        self._ensure_open()
+        if self._reasoning_id is not None:
+            self._end_reasoning()
+        try:
+            event = NewEvent(event_id, event_type, dump_storable(data))
+        except Unstorable as fault:
+            raise UnstorableEvent(event_type, str(fault)) from fault
+        if self._output is not None:
+            self._output.send_activity(event)
+
+    def _end_reasoning(self) -> None:
+        event_id, text = self._reasoning_id, "".join(self._reasoning)
+        self._reasoning_id = None
+        self._send(event_id, MODEL_REASONING, {"content": text})
+
+    def _text_of_error(self, error: BaseException) -> str:
+        if isinstance(error, asyncio.CancelledError):
+            return CANCELLED
+        return f"{type(error).__name__}: {error}" if self._error_text is None else self._error_text(error)
 
     def _ensure_open(self) -> None:
         if self._closed:
@@ -345,14 +481,6 @@ class ThreadContext:
 
 def _is_communication(event: Event) -> bool:
     return event.event_type.startswith("comm.") and isinstance(event.event_data, dict)
-
-
-def _plain(state: Any) -> Any:
-    if hasattr(state, "model_dump"):
-        return state.model_dump(mode="json")
-    if isinstance(state, msgspec.Struct) or (dataclasses.is_dataclass(state) and not isinstance(state, type)):
-        return msgspec.to_builtins(state, str_keys=True)
-    return state
 
 
 def _typed(data: Any, state_type: type[Any]) -> Any:

@@ -1,9 +1,11 @@
 """The JSON that every store accepts. The rules are here, so that all stores reject the same values."""
 
+import dataclasses
 import json
 import re
 from typing import Any
 
+import msgspec
 import orjson
 
 from jimsapi.asgi.nesting import MAX_NESTING, nesting_depth
@@ -38,6 +40,15 @@ def dump_storable(value: Any) -> bytes:
     ):
         raise Unstorable(f"it has more than {MAX_NESTING} levels of nesting")
     return exact_copy(data)
+
+
+def plain(value: Any) -> Any:
+    """Return a pydantic model, dataclass or msgspec Struct as JSON values, and any other value as it is."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if isinstance(value, msgspec.Struct) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+        return msgspec.to_builtins(value, str_keys=True)
+    return value
 
 
 def exact_copy(data: bytes) -> bytes:

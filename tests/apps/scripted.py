@@ -32,6 +32,11 @@ class Scripted:
                 await ctx.update_agent_status(StatusEvent(argument, "step"))
             case "stream":
                 await ctx.stream(argument)
+            case "think":
+                ctx.reasoning(argument)
+            case "tool":
+                async with ctx.tool(argument) as call:
+                    call.result = argument
             case "send":
                 ctx.send_message(argument)
             case "buttons":

@@ -302,6 +302,16 @@ def test_a_status_gives_way_to_the_words_which_come_one_by_one(served: Served) -
         assert terminal.ends() == 0
 
 
+def test_what_an_agent_does_is_a_status(served: Served) -> None:
+    with Terminal(served.url, "--contact", "agent") as terminal:
+        terminal.see("> ")
+        terminal.type("think They ask; tool search; send Hello\n")
+        terminal.see(f"{CLEAR}Thinking{CLEAR}{CLEAR}Tool: search{CLEAR}{CLEAR}Tool: search{CLEAR}Hello\r\n")
+        terminal.see("> ")
+        terminal.type("\x04")
+        assert terminal.ends() == 0
+
+
 def test_ctrl_c_cancels_the_answer_and_the_conversation_goes_on(served: Served) -> None:
     with Terminal(served.url, "--contact", "cancelling") as terminal:
         terminal.see("> ")

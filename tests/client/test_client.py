@@ -18,6 +18,7 @@ import trustme
 from anyio import to_thread
 
 from jimsapi.client import (
+    Activity,
     AsyncClient,
     Client,
     ClientError,
@@ -28,6 +29,7 @@ from jimsapi.client import (
     InvalidRequest,
     Item,
     NotFound,
+    Reasoning,
     Result,
     RunFailed,
     RunFault,
@@ -115,6 +117,21 @@ async def test_a_stream_tells_what_happens_as_it_happens(client: Both, contact: 
     assert (event.event_id, event.event_data["content"], event.id) == (first.message_id, "Hello", "5")
     assert isinstance(result, Result)
     assert (result.assistant_messages, result.run_id, result.id) == (["Hello"], started.run_id, "end")
+
+
+async def test_a_stream_tells_what_an_agent_does(client: Both, contact: str) -> None:
+    items = await collect(client.stream("think They ask; tool search; send Hello", contact_id=contact))
+    assert [type(item) for item in items[1:-1]] == [Reasoning, Activity, Activity, Delta, Event, Event, Event]
+    _, reasoning, begun, ended, _, *events, _ = items
+    assert isinstance(reasoning, Reasoning)
+    assert isinstance(begun, Activity)
+    assert isinstance(ended, Activity)
+    stored = {event.event_id: event for event in events if isinstance(event, Event)}
+    assert (reasoning.content, reasoning.id) == ("They ask", "2")
+    assert stored[reasoning.event_id].event_data == {"content": "They ask"}
+    assert (begun.event_type, begun.event_data["name"], "result" in begun.event_data) == ("tool.call", "search", False)
+    assert stored[begun.event_id].event_data == ended.event_data
+    assert ended.event_data["result"] == "search"
 
 
 async def test_a_run_goes_on_without_who_began_it_and_can_be_watched_from_any_place(client: Both, contact: str) -> None:

@@ -12,7 +12,18 @@ from jimsapi.builtin.resolvers import DefaultResolver
 from jimsapi.runs.identity import Admission
 from jimsapi.runs.live import LiveRun
 from jimsapi.runs.service import RunService
-from jimsapi.runs.stream import Delta, Ended, Gap, Item, Read, RunStarted, RunStream, Status
+from jimsapi.runs.stream import (
+    Activity,
+    Delta,
+    Ended,
+    Gap,
+    Item,
+    Read,
+    ReasoningDelta,
+    RunStarted,
+    RunStream,
+    Status,
+)
 from jimsapi.stores.memory import MemoryStore
 from jimsapi.stores.sqlite import SQLiteStore
 from jimsapi.threads.event import NewEvent
@@ -79,6 +90,10 @@ def _short(item: Item) -> str:
             return f"status {text}"
         case Delta(_, content):
             return f"delta {content}"
+        case ReasoningDelta(_, content):
+            return f"reasoning {content}"
+        case Activity(event):
+            return f"activity {event.event_type} {event.data.decode()}"
         case Gap(missed):
             return f"gap {missed}"
         case NewEvent(_, event_type, data):

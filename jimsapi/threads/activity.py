@@ -1,0 +1,129 @@
+"""What an agent does while it answers: calls of tools, the use of models, reasoning, and sources.
+
+Each is an event of the thread. Clients that watch the run get it at once, before it is stored.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from math import isfinite
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from jimsapi.threads.errors import RunClosed
+from jimsapi.threads.ids import uuid7
+from jimsapi.threads.storable import plain, storable_text
+
+TOOL_CALL = "tool.call"
+"""`{"id", "name", "arguments", "duration"}`, and `"result"` or `"error"`. A call that has not ended has only the first
+three."""
+MODEL_USAGE = "model.usage"
+"""`{"model", "input_tokens", "output_tokens", "cached_tokens", "cost"}`."""
+MODEL_REASONING = "model.reasoning"
+"""`{"content"}`."""
+ANSWER_SOURCE = "answer.source"
+"""`{"url", "title"}`. One of them may be null."""
+
+CANCELLED = "cancelled"
+"""The `error` of a call of a tool that was cancelled."""
+
+SendActivity = Callable[[UUID, str, dict[str, Any]], None]
+"""Receives the identifier, the type and the data of an event."""
+
+
+class ToolCall:
+    """One call of a tool, from the beginning of a `with` block to its end:
+
+        async with ctx.tool("search", {"q": "quokka"}) as call:
+            call.result = await search("quokka")
+
+    Set `result` to what the tool returned: a JSON value, pydantic model, dataclass or msgspec Struct. Set `error`, a
+    text, if the tool failed and the model may do something else. An exception that leaves the block becomes the
+    `error`, and is raised on. `id` is the identifier of the call.
+
+    `with` and `async with` do the same, so a plain `def` can use it too. A call can be used once.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        call_id: str | None,
+        *,
+        show: SendActivity,
+        send: SendActivity,
+        error_text: Callable[[BaseException], str],
+    ) -> None:
+        """`show` receives the event of the call that begins, and `send` that of the call that has ended."""
+        self._event_id = uuid7()
+        self.id = str(self._event_id) if call_id is None else call_id
+        self.name = name
+        self.result: Any = None
+        self.error: str | None = None
+        self._call = {"id": self.id, "name": name, "arguments": dict(arguments)}
+        self._show = show
+        self._send = send
+        self._error_text = error_text
+        self._began: float | None = None
+
+    def __enter__(self) -> Self:
+        if self._began is not None:
+            raise RuntimeError(f"the call {self.id} of {self.name} has begun already: make a new one for each call")
+        self._show(self._event_id, TOOL_CALL, self._call)
+        self._began = monotonic()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._began is not None
+        duration = round(monotonic() - self._began, 6)
+        if raised is None:
+            self._send(self._event_id, TOOL_CALL, {**self._call, **self._ending(), "duration": duration})
+            return
+        data = {**self._call, "error": storable_text(self._error_text(raised)), "duration": duration}
+        with suppress(RunClosed):  # the run was stopped, which has raised in the block
+            self._send(self._event_id, TOOL_CALL, data)
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, raised, trace)
+
+    def _ending(self) -> dict[str, Any]:
+        return {"result": plain(self.result)} if self.error is None else {"error": storable_text(str(self.error))}
+
+
+def usage_data(
+    model: str, input_tokens: int, output_tokens: int, cached_tokens: int, cost: float | None
+) -> dict[str, Any]:
+    """Return the data of an event `model.usage`. Raises `TypeError` or `ValueError` for figures that cannot be."""
+    if not isinstance(model, str):
+        raise TypeError(f"model must be a str, not {type(model).__name__}")
+    counts = {"input_tokens": input_tokens, "output_tokens": output_tokens, "cached_tokens": cached_tokens}
+    for name, count in counts.items():
+        if not isinstance(count, int) or isinstance(count, bool):
+            raise TypeError(f"{name} must be an int, not {type(count).__name__}")
+        if count < 0:
+            raise ValueError(f"{name} must not be negative, as {count} is")
+    if cost is not None and not (isfinite(cost) and cost >= 0):
+        raise ValueError(f"cost must be a number from 0 on, not {cost}")
+    return {"model": model, **counts, "cost": cost}
+
+
+def source_data(url: str | None, title: str | None) -> dict[str, Any]:
+    """Return the data of an event `answer.source`.
+
+    Raises `ValueError` without a URL and a title, and for a URL that clients must not show as a link, such as one that
+    begins with `javascript:`.
+    """
+    if not url and not title:
+        raise ValueError("a source needs a url or a title")
+    if url is not None and urlsplit(url).scheme not in ("http", "https"):
+        raise ValueError("the url of a source must begin with http:// or https://; other sources have only a title")
+    return {"url": url, "title": title}

@@ -1,0 +1,52 @@
+"""The page on agents: its pipeline is served, its test passes, and what a client reads is what the page shows."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.command import python_path
+from tests.docs.snippets import ROOT, blocks, modules
+from tests.serving import Served
+
+PAGE = "docs/agents.md"
+[WATCH] = blocks(PAGE, "sh")
+[SHOWN] = blocks(PAGE, "text")
+
+
+def write_modules(folder: Path) -> None:
+    for name, code in modules(PAGE).items():
+        Path(folder, name).write_text(code, encoding="utf-8")
+
+
+def test_a_client_reads_what_the_page_shows(tmp_path: Path) -> None:
+    write_modules(tmp_path)
+    with Served("--app", "agent:app", folder=tmp_path) as served:
+        command = WATCH.replace("http://localhost:8080", served.url)
+        done = subprocess.run(
+            ["bash", "-euc", command], env=served.env, capture_output=True, text=True, check=True, timeout=30
+        )
+    lines = [line for line in done.stdout.splitlines() if line and not line.startswith("id: ")]
+    shown = SHOWN.splitlines()
+    assert len(lines) == len(shown) + 4  # `started` and `result` are not shown
+    for line, pattern in zip(lines[2:], shown, strict=False):
+        assert re.fullmatch(re.escape(pattern).replace("…", "[^,{}]+"), line), line
+
+
+def test_the_test_of_the_page_passes(tmp_path: Path) -> None:
+    write_modules(tmp_path)
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_agent.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": python_path(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_the_readme_leads_to_the_page() -> None:
+    assert f"({PAGE})" in (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,0 +1,392 @@
+"""What an agent does, in its pipeline, in the live stream and in the thread: tools, reasoning, sources and usage."""
+
+import asyncio
+import dataclasses
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pydantic
+import pytest
+
+from jimsapi import Identity, JimsApp, ThreadContext, create_api
+from jimsapi.asgi.testing import TestClient
+from jimsapi.threads.errors import RunClosed, UnstorableEvent
+from jimsapi.threads.storable import load_stored
+from tests.api.conversation import CHAT, RUNS, STREAM, body, parse
+
+pytestmark = pytest.mark.anyio
+
+USAGE = {"model": "m", "input_tokens": 812, "output_tokens": 44, "cached_tokens": 0, "cost": None}
+
+
+def sent(ctx: ThreadContext) -> list[tuple[str, Any]]:
+    """What the pipeline has sent, without durations."""
+    return [
+        (event.event_type, {name: value for name, value in event.event_data.items() if name != "duration"})
+        for event in ctx.complete()
+    ]
+
+
+@asynccontextmanager
+async def serving(pipeline: Any, **settings: Any) -> AsyncIterator[TestClient]:
+    app = pipeline if isinstance(pipeline, JimsApp) else JimsApp(pipeline)
+    async with TestClient(create_api(app, store="memory:", **settings)) as client:
+        yield client
+
+
+# In the pipeline.
+
+
+async def test_a_call_of_a_tool_has_its_result_and_its_duration() -> None:
+    ctx = ThreadContext.for_test("hi")
+    async with ctx.tool("search", {"q": "quokka"}, id="call_1") as call:
+        assert (call.id, call.name) == ("call_1", "search")
+        assert ctx.outgoing_events == []
+        call.result = ["a quokka"]
+    [event] = ctx.outgoing_events
+    assert event.event_type == "tool.call"
+    duration = event.event_data.pop("duration")
+    assert isinstance(duration, float)
+    assert 0 <= duration < 60
+    assert event.event_data == {
+        "id": "call_1",
+        "name": "search",
+        "arguments": {"q": "quokka"},
+        "result": ["a quokka"],
+    }
+
+
+async def test_each_call_of_a_tool_has_an_identifier_of_its_own() -> None:
+    ctx = ThreadContext.for_test("hi")
+    with ctx.tool("first") as first, ctx.tool("second") as second:
+        assert first.id != second.id
+    assert [data["id"] for _, data in sent(ctx)] == [second.id, first.id]
+    assert [data["arguments"] for _, data in sent(ctx)] == [{}, {}]
+
+
+@dataclasses.dataclass
+class DataclassResult:
+    n: int
+
+
+class StructResult(msgspec.Struct):
+    n: int
+
+
+class ModelResult(pydantic.BaseModel):
+    n: int
+
+
+@pytest.mark.parametrize("result", [DataclassResult(1), StructResult(1), ModelResult(n=1), {"n": 1}])
+def test_a_result_of_any_common_kind_is_stored_as_json(result: Any) -> None:
+    ctx = ThreadContext.for_test("hi")
+    with ctx.tool("search") as call:
+        call.result = result
+    assert sent(ctx)[0][1]["result"] == {"n": 1}
+
+
+@pytest.mark.parametrize("raised", [ValueError("no such page"), ValueError("no such page\0")])
+async def test_an_exception_in_the_block_is_the_error_of_the_call_and_goes_on(raised: Exception) -> None:
+    ctx = ThreadContext.for_test("hi")
+
+    async def search() -> None:
+        async with ctx.tool("search") as call:
+            call.result = "half"
+            raise raised
+
+    with pytest.raises(ValueError, match="no such page"):
+        await search()
+    [(_, data)] = sent(ctx)
+    assert data["error"].rstrip("?") == "ValueError: no such page"
+    assert "result" not in data
+
+
+async def test_a_tool_may_fail_without_an_exception() -> None:
+    ctx = ThreadContext.for_test("hi")
+    with ctx.tool("search") as call:
+        call.error = "the index is closed"
+    [(_, data)] = sent(ctx)
+    assert data["error"] == "the index is closed"
+    assert "result" not in data
+
+
+async def test_a_cancelled_call_says_so() -> None:
+    ctx = ThreadContext.for_test("hi")
+
+    async def search() -> None:
+        async with ctx.tool("search"):
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(search())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert sent(ctx)[0][1]["error"] == "cancelled"
+
+
+async def test_pieces_of_reasoning_are_one_event_before_what_comes_after_them() -> None:
+    ctx = ThreadContext.for_test("hi")
+    for piece in ("The person ", "asks."):
+        ctx.reasoning(piece)
+    await ctx.stream("Hel")
+    ctx.reasoning("Not done.")
+    ctx.send_message("Hello")
+    ctx.reasoning("Done.")
+    assert sent(ctx) == [
+        ("model.reasoning", {"content": "The person asks."}),
+        ("model.reasoning", {"content": "Not done."}),
+        ("comm.assistant_message", {"role": "assistant", "content": "Hello"}),
+        ("model.reasoning", {"content": "Done."}),
+    ]
+
+
+@pytest.mark.parametrize(
+    "speak",
+    [
+        lambda ctx: ctx.source(title="Quokkas"),
+        lambda ctx: ctx.usage(model="m", input_tokens=1, output_tokens=1),
+        lambda ctx: ctx.tool("search").__enter__(),
+        lambda ctx: ctx.set_state("cart", {}),
+    ],
+)
+async def test_whatever_else_is_sent_ends_the_reasoning(speak: Callable[[ThreadContext], Any]) -> None:
+    ctx = ThreadContext.for_test("hi")
+    ctx.reasoning("Thinking")
+    speak(ctx)
+    assert ctx.outgoing_events[0].event_type == "model.reasoning"
+
+
+def test_sources_and_usage_are_events() -> None:
+    ctx = ThreadContext.for_test("hi")
+    ctx.source(url="https://example.org/q", title="Quokkas")
+    ctx.source(title="The handbook")
+    ctx.usage(model="m", input_tokens=812, output_tokens=44)
+    ctx.usage(model="m", input_tokens=812, output_tokens=44, cached_tokens=800, cost=0.5)
+    assert sent(ctx) == [
+        ("answer.source", {"url": "https://example.org/q", "title": "Quokkas"}),
+        ("answer.source", {"url": None, "title": "The handbook"}),
+        ("model.usage", USAGE),
+        ("model.usage", {**USAGE, "cached_tokens": 800, "cost": 0.5}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("speak", "error", "text"),
+    [
+        (lambda ctx: ctx.tool(""), TypeError, "the name of a tool must be a str, and not empty"),
+        (lambda ctx: ctx.tool(7), TypeError, "the name of a tool must be a str, and not empty"),
+        (lambda ctx: ctx.tool("search", "quokka"), TypeError, "must be a mapping, not str"),
+        (lambda ctx: ctx.tool("search", {"q": {1}}).__enter__(), UnstorableEvent, "tool.call"),
+        (lambda ctx: ctx.reasoning(b"x"), TypeError, "must be a str, not bytes"),
+        (lambda ctx: ctx.source(), ValueError, "a source needs a url or a title"),
+        (lambda ctx: ctx.source(url="javascript:alert(1)"), ValueError, "must begin with http:// or https://"),
+        (lambda ctx: ctx.source(url="//example.org"), ValueError, "must begin with http:// or https://"),
+        (lambda ctx: ctx.usage(model="m", input_tokens=-1, output_tokens=0), ValueError, "input_tokens must not be"),
+        (lambda ctx: ctx.usage(model="m", input_tokens=1.5, output_tokens=0), TypeError, "must be an int, not float"),
+        (lambda ctx: ctx.usage(model="m", input_tokens=True, output_tokens=0), TypeError, "must be an int, not bool"),
+        (lambda ctx: ctx.usage(model=None, input_tokens=1, output_tokens=0), TypeError, "model must be a str"),
+        (
+            lambda ctx: ctx.usage(model="m", input_tokens=1, output_tokens=0, cost=float("nan")),
+            ValueError,
+            "cost must be a number from 0 on",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_at_the_call(
+    speak: Callable[[ThreadContext], Any], error: type[Exception], text: str
+) -> None:
+    ctx = ThreadContext.for_test("hi")
+    with pytest.raises(error, match=text):
+        speak(ctx)
+    assert sent(ctx) == []
+
+
+def test_a_result_that_cannot_be_stored_is_named_where_the_call_ends() -> None:
+    ctx = ThreadContext.for_test("hi")
+    with pytest.raises(UnstorableEvent, match=r"tool\.call"), ctx.tool("search") as call:
+        call.result = object()
+
+
+def test_a_call_is_used_once() -> None:
+    call = ThreadContext.for_test("hi").tool("search")
+    with call:
+        pass
+    with pytest.raises(RuntimeError, match="make a new one for each call"), call:
+        pass
+
+
+@pytest.mark.parametrize(
+    "speak",
+    [
+        lambda ctx: ctx.tool("search").__enter__(),
+        lambda ctx: ctx.reasoning("x"),
+        lambda ctx: ctx.source(title="x"),
+        lambda ctx: ctx.usage(model="m", input_tokens=1, output_tokens=1),
+    ],
+)
+def test_after_the_end_of_its_run_nothing_is_taken(speak: Callable[[ThreadContext], Any]) -> None:
+    ctx = ThreadContext.for_test("hi")
+    ctx.close()
+    with pytest.raises(RunClosed):
+        speak(ctx)
+
+
+def test_a_call_of_a_run_that_has_ended_raises_what_the_block_raised() -> None:
+    ctx = ThreadContext.for_test("hi")
+
+    def search() -> None:
+        with ctx.tool("search"):
+            ctx.close()
+            raise LookupError("stopped")
+
+    with pytest.raises(LookupError, match="stopped"):
+        search()
+    assert ctx.outgoing_events == []
+
+
+def test_a_call_that_ends_after_its_run_is_refused() -> None:
+    ctx = ThreadContext.for_test("hi")
+    with pytest.raises(RunClosed), ctx.tool("search"):
+        ctx.close()
+
+
+# In the stream and the thread.
+
+
+async def agent(ctx: ThreadContext) -> None:
+    ctx.reasoning("They ")
+    ctx.reasoning("ask.")
+    async with ctx.tool("search", {"q": "quokka"}, id="call_1") as call:
+        call.result = "found"
+    ctx.source(title="Quokkas")
+    ctx.usage(model="m", input_tokens=812, output_tokens=44)
+    ctx.send_message("Quokkas are happy.")
+
+
+async def test_clients_see_at_once_what_is_stored_later() -> None:
+    async with serving(agent) as client:
+        items = parse((await client.post(STREAM, json=body("hi"))).text)
+    names = [name for _, name, _ in items]
+    assert names == [
+        "started", "reasoning", "reasoning", "activity", "activity", "activity", "activity", "delta",
+        "event", "event", "event", "event", "event", "result",
+    ]  # fmt: skip
+    pieces = [data for _, name, data in items if name == "reasoning"]
+    live = [data for _, name, data in items if name == "activity"]
+    stored = [data for _, name, data in items if name == "event"]
+    assert [piece["content"] for piece in pieces] == ["They ", "ask."]
+    assert live[0] == {
+        "event_id": live[1]["event_id"],
+        "event_type": "tool.call",
+        "event_data": {"id": "call_1", "name": "search", "arguments": {"q": "quokka"}},
+    }
+    assert live[1]["event_data"]["result"] == "found"
+    assert {pieces[0]["event_id"], pieces[1]["event_id"]} == {stored[0]["event_id"]}
+    assert stored[0]["event_data"] == {"content": "They ask."}
+    assert stored[1:4] == live[1:]
+    assert items[-1].data["events"] == [
+        {"event_type": event["event_type"], "event_data": event["event_data"]} for event in stored
+    ]
+    assert items[-1].data["assistant_messages"] == ["Quokkas are happy."]
+
+
+async def test_the_next_run_of_the_thread_reads_what_the_agent_did() -> None:
+    read: list[tuple[str, Any]] = []
+
+    async def pipeline(ctx: ThreadContext) -> None:
+        read[:] = [(event.event_type, event.event_data) for event in ctx.events]
+        await agent(ctx)
+
+    async with serving(pipeline) as client:
+        for _ in range(2):
+            assert (await client.post(CHAT, json=body("hi"))).status_code == 200
+    kinds = [kind for kind, _ in read if not kind.startswith("jims.")]
+    assert kinds == [
+        "comm.user_message", "model.reasoning", "tool.call", "answer.source", "model.usage", "comm.assistant_message",
+        "comm.user_message",
+    ]  # fmt: skip
+    assert dict(read)["model.usage"] == USAGE
+
+
+async def test_a_failed_run_stores_nothing_of_what_was_seen() -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        async with ctx.tool("search"):
+            raise LookupError("no index")
+
+    async with serving(pipeline) as client:
+        response = await client.post(STREAM, json=body("hi"))
+        items = parse(response.text)
+        assert [name for _, name, _ in items] == ["started", "activity", "activity", "error"]
+        assert items[2].data["event_data"]["error"] == "LookupError: no index"
+        thread = items[0].data["thread_id"]
+        events = (await client.get(f"/api/v1/threads/{thread}/events")).json()
+    assert [event["event_type"] for event in events["events"]] == ["jims.lifecycle.thread_created", "comm.user_message"]
+
+
+async def test_hidden_errors_are_hidden_in_calls_of_tools_too() -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        with pytest.raises(LookupError):
+            async with ctx.tool("search"):
+                raise LookupError("the address of the index")
+
+    async with serving(pipeline, hide_errors=True) as client:
+        answer = await client.post(CHAT, json=body("hi"))
+    assert answer.json()["events"][0]["event_data"]["error"] == "the tool failed"
+
+
+async def test_a_secret_in_the_error_of_a_tool_is_redacted() -> None:
+    secret = "a-long-secret-of-the-server"
+
+    async def pipeline(ctx: ThreadContext) -> None:
+        with pytest.raises(LookupError):
+            async with ctx.tool("search"):
+                raise LookupError(f"401 for {secret}")
+
+    async with serving(pipeline, api_key=(secret,)) as client:
+        answer = await client.post(CHAT, json=body("hi"), headers={"authorization": f"Bearer {secret}"})
+    assert answer.json()["events"][0]["event_data"]["error"] == "LookupError: 401 for ***"
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+async def test_pipelines_in_threads_do_the_same(threaded: bool) -> None:
+    def plain(ctx: ThreadContext) -> None:
+        ctx.reasoning("They ask.")
+        with ctx.tool("search", {"q": "quokka"}, id="call_1") as call:
+            call.result = "found"
+        ctx.source(title="Quokkas")
+        ctx.usage(model="m", input_tokens=812, output_tokens=44)
+
+    app = JimsApp(agent, threaded=True) if threaded else JimsApp(plain)
+    async with serving(app) as client:
+        items = parse((await client.post(STREAM, json=body("hi"))).text)
+    assert [name for _, name, _ in items].count("activity") == 4
+    assert next(data for _, name, data in items if name == "activity")["event_data"]["name"] == "search"
+
+
+# Who speaks, in which run.
+
+
+async def test_the_context_knows_its_run_its_contact_and_its_caller() -> None:
+    seen: list[Any] = []
+
+    async def pipeline(ctx: ThreadContext) -> None:
+        seen.append((str(ctx.run_id), ctx.contact_id, ctx.identity))
+
+    async with serving(pipeline, api_key=("k" * 32,)) as client:
+        headers = {"authorization": "Bearer " + "k" * 32}
+        response = await client.post(CHAT, json=body("hi", contact_id="ann"), headers=headers)
+        assert seen == [(response.headers["x-run-id"], "ann", Identity("key"))]
+        assert (await client.get(f"{RUNS}/{seen[0][0]}", headers=headers)).status_code == 200
+
+
+def test_claims_of_an_identity_are_not_shown() -> None:
+    identity = Identity("ann", claims={"email": "ann@example.org"})
+    assert identity.claims["email"] == "ann@example.org"
+    assert "example" not in repr(identity)
+    assert hash(identity) == hash(Identity("ann"))
+    assert Identity("ann").claims == {}
+    assert load_stored(json.dumps(dict(identity.claims))) == identity.claims
