@@ -1,6 +1,6 @@
 """A run's stream as items that every protocol has: messages in pieces, with begin and end, then the other events."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, cast
 from uuid import UUID
 
@@ -13,7 +13,8 @@ from jimsapi.runs.live import LiveRun
 from jimsapi.runs.lookup import Runs
 from jimsapi.runs.result import RunResult
 from jimsapi.runs.service import RunService
-from jimsapi.runs.stream import Delta, Ended, Gap, Read, Status
+from jimsapi.runs.stream import Activity, Delta, Ended, Gap, Item, ReasoningDelta, Status
+from jimsapi.threads.activity import ANSWER_SOURCE, MODEL_REASONING, MODEL_USAGE, TOOL_CALL
 from jimsapi.threads.errors import DomainError
 from jimsapi.threads.event import ASSISTANT_MESSAGE, ASSISTANT_MESSAGE_WITH_BUTTONS, NewEvent
 
@@ -49,68 +50,256 @@ class Finished(msgspec.Struct, frozen=True):
     result: RunResult
 
 
-SpokenItem = MessageStarted | MessagePiece | MessageEnded | Status | NewEvent | Finished | Failed
-"""An item. A `NewEvent` is an event that is not a message of the assistant, or a message that has more than text."""
+class ReasoningStarted(msgspec.Struct, frozen=True):
+    """Reasoning begins. `event_id` is the identifier of its event."""
+
+    event_id: UUID
+
+
+class ReasoningPiece(msgspec.Struct, frozen=True):
+    """The next piece of the reasoning that was started last."""
+
+    event_id: UUID
+    text: str
+
+
+class ReasoningEnded(msgspec.Struct, frozen=True):
+    """The reasoning that was started last is complete."""
+
+    event_id: UUID
+
+
+class ToolStarted(msgspec.Struct, frozen=True):
+    """The pipeline calls a tool. `call_id` identifies the call."""
+
+    call_id: str
+    name: str
+    arguments: dict[str, Any]
+
+
+class ToolEnded(msgspec.Struct, frozen=True):
+    """A call of a tool has ended. `error` is None if it has a result."""
+
+    call_id: str
+    result: Any
+    error: str | None
+
+
+class SourceNamed(msgspec.Struct, frozen=True):
+    """The answer has a source: `url`, `title`, or both."""
+
+    event_id: UUID
+    url: str | None
+    title: str | None
+
+
+class ModelUsed(msgspec.Struct, frozen=True):
+    """A call of a model used these tokens. `cost` is in US dollars, None if it is not known."""
+
+    model: str
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    cost: float | None
+
+
+AgentItem = ReasoningStarted | ReasoningPiece | ReasoningEnded | ToolStarted | ToolEnded | SourceNamed | ModelUsed
+"""What an agent does."""
+SpokenItem = MessageStarted | MessagePiece | MessageEnded | AgentItem | Status | NewEvent | Finished | Failed
+"""An item. A `NewEvent` is an event that no other item stands for, or a message that has more than text."""
 
 
 async def spoken_items(request: Connection, service: RunService, run: LiveRun) -> AsyncIterator[SpokenItem]:
     """Yield the items of a run for the caller of `request`.
 
-    A message is complete before the next one begins. Other events come after all messages.
+    A message is complete before the next message begins, and reasoning before anything else that an agent does. A
+    message may be open meanwhile. Each call of a tool that starts also ends. Other events come after all messages.
     """
     try:
         items = await Runs(service).of(cast(Admission, request.admission), run)
     except DomainError as error:  # the idempotency key belongs to an earlier run, which the store cannot read now
         yield Failed(error)
         return
-    async for item in _split_messages(items):
-        yield item
-
-
-async def _split_messages(items: AsyncIterator[Read]) -> AsyncIterator[SpokenItem]:
-    open_id: UUID | None = None
-    sent_pieces: dict[UUID, list[str]] = {}
-    missed = False
+    speech = _Speech()
     async for _, item in items:
+        for spoken in speech.next(item):
+            yield spoken
+
+
+class _Speech:
+    """Converts the items of a stream. It remembers what clients have, so that a stored event adds only the rest."""
+
+    def __init__(self) -> None:
+        self._missed = False  # live items are missing, so only stored events are complete
+        self._open_message: UUID | None = None
+        self._open_reasoning: UUID | None = None
+        self._sent_pieces: dict[UUID, list[str]] = {}
+        self._open_calls: dict[UUID, str] = {}  # of tools: the call's identifier, by that of its event
+        self._shown: set[UUID] = set()  # the events of the agent that clients have whole
+
+    def next(self, item: Item) -> Iterator[SpokenItem]:
+        """Yield what the next item of the stream says."""
         match item:
             case Gap():
-                missed = True
-            case Delta() if missed:
-                pass  # deltas are missing before it; the stored message has the whole text
+                self._missed = True
+            case Delta() | ReasoningDelta() if self._missed:
+                pass  # pieces are missing before it; the stored event has the whole text
             case Delta(message_id, content):
-                if message_id != open_id:
-                    if open_id is not None:
-                        yield MessageEnded(open_id)
-                    yield MessageStarted(message_id)
-                    open_id = message_id
-                sent_pieces.setdefault(message_id, []).append(content)
+                yield from self._interrupt_reasoning()
+                yield from self._open(message_id)
+                self._sent_pieces.setdefault(message_id, []).append(content)
                 yield MessagePiece(message_id, content)
-            case NewEvent(event_id, event_type, _) if event_type in _MESSAGES:
-                text = message_text(item)
-                sent_text = "".join(sent_pieces.get(event_id, ()))
-                if event_id not in sent_pieces:
-                    if open_id is not None:
-                        yield MessageEnded(open_id)
-                    yield MessageStarted(event_id)
-                    open_id = event_id
-                if open_id == event_id and text.startswith(sent_text) and len(text) > len(sent_text):
-                    yield MessagePiece(event_id, text[len(sent_text) :])
-                if open_id == event_id:
-                    yield MessageEnded(event_id)
-                    open_id = None
-                if event_type != ASSISTANT_MESSAGE:
-                    yield item
+            case ReasoningDelta(event_id, content):
+                yield from self._reason(event_id, content)
+            case Activity(event):
+                yield from self._agent_event(event)
+            case NewEvent(_, event_type, _) if event_type in _MESSAGES:
+                yield from self._message(item)
+            case NewEvent():
+                yield from self._other_event(item)
             case Status():
                 yield item
-            case NewEvent():
-                if open_id is not None and not missed:  # if deltas were missed, the message's own event has the rest
-                    yield MessageEnded(open_id)
-                    open_id = None
-                yield item
             case Ended(answer):
-                if open_id is not None:
-                    yield MessageEnded(open_id)
+                yield from self._end_reasoning()
+                yield from self._end_message()
+                for call_id in self._open_calls.values():
+                    yield ToolEnded(call_id, None, UNFINISHED)
                 yield Finished(answer) if isinstance(answer, RunResult) else Failed(answer)
+
+    def _open(self, message_id: UUID) -> Iterator[SpokenItem]:
+        if message_id != self._open_message:
+            yield from self._end_message()
+            yield MessageStarted(message_id)
+            self._open_message = message_id
+
+    def _end_message(self) -> Iterator[SpokenItem]:
+        if self._open_message is not None:
+            yield MessageEnded(self._open_message)
+            self._open_message = None
+
+    def _message(self, event: NewEvent) -> Iterator[SpokenItem]:
+        event_id, text = event.event_id, message_text(event)
+        sent_text = "".join(self._sent_pieces.get(event_id, ()))
+        yield from self._interrupt_reasoning()
+        if event_id not in self._sent_pieces:
+            yield from self._open(event_id)
+        if self._open_message == event_id:
+            if text.startswith(sent_text) and len(text) > len(sent_text):
+                yield MessagePiece(event_id, text[len(sent_text) :])
+            yield from self._end_message()
+        if event.event_type != ASSISTANT_MESSAGE:
+            yield event
+
+    def _reason(self, event_id: UUID, text: str) -> Iterator[SpokenItem]:
+        if event_id != self._open_reasoning:
+            yield from self._end_reasoning()
+            yield ReasoningStarted(event_id)
+            self._open_reasoning = event_id
+        self._sent_pieces.setdefault(event_id, []).append(text)
+        yield ReasoningPiece(event_id, text)
+
+    def _end_reasoning(self) -> Iterator[SpokenItem]:
+        if self._open_reasoning is not None:
+            yield ReasoningEnded(self._open_reasoning)
+            self._open_reasoning = None
+
+    def _interrupt_reasoning(self) -> Iterator[SpokenItem]:
+        if not self._missed:  # if pieces were missed, the event of the reasoning has the rest
+            yield from self._end_reasoning()
+
+    def _other_event(self, event: NewEvent) -> Iterator[SpokenItem]:
+        if _agent_data(event) is not None:
+            yield from self._agent_event(event)
+            return
+        yield from self._interrupt_reasoning()
+        if not self._missed:  # if pieces were missed, the message's own event has the rest
+            yield from self._end_message()
+        yield event
+
+    def _agent_event(self, event: NewEvent) -> Iterator[SpokenItem]:
+        """Yield what clients do not have yet of an event of the agent, which may be live or stored."""
+        if event.event_id in self._shown:
+            return
+        data = _agent_data(event)
+        if isinstance(data, _Reasoning):
+            yield from self._reasoning(event.event_id, data.content)
+            return
+        yield from self._interrupt_reasoning()
+        if isinstance(data, _Call):
+            yield from self._call(event.event_id, data)
+            return
+        self._shown.add(event.event_id)
+        if isinstance(data, _Source):
+            yield SourceNamed(event.event_id, data.url, data.title)
+        elif data is not None:
+            yield data
+
+    def _call(self, event_id: UUID, call: "_Call") -> Iterator[SpokenItem]:
+        if event_id not in self._open_calls:
+            self._open_calls[event_id] = call.id
+            yield ToolStarted(call.id, call.name, call.arguments)
+        if call.duration is not None:
+            del self._open_calls[event_id]
+            self._shown.add(event_id)
+            yield ToolEnded(call.id, call.result, call.error)
+
+    def _reasoning(self, event_id: UUID, text: str) -> Iterator[SpokenItem]:
+        """Yield the whole text of stored reasoning, or what is missing of it."""
+        self._shown.add(event_id)
+        if event_id not in self._sent_pieces:
+            yield from self._reason(event_id, text)
+        elif event_id == self._open_reasoning:
+            sent_text = "".join(self._sent_pieces[event_id])
+            if len(text) > len(sent_text):
+                yield from self._reason(event_id, text[len(sent_text) :])
+        yield from self._end_reasoning()
+
+
+UNFINISHED = "the call did not end"
+"""The `error` of a call of a tool that the run has left open."""
+
+
+class _Call(msgspec.Struct):
+    """The data of `tool.call`."""
+
+    id: str
+    name: str
+    arguments: dict[str, Any]
+    result: Any = None
+    error: str | None = None
+    duration: float | None = None
+
+
+class _Reasoning(msgspec.Struct):
+    """The data of `model.reasoning`."""
+
+    content: str
+
+
+class _Source(msgspec.Struct):
+    """The data of `answer.source`."""
+
+    url: str | None
+    title: str | None
+
+
+_AGENT_EVENTS: dict[str, type[_Call | _Reasoning | _Source | ModelUsed]] = {
+    TOOL_CALL: _Call,
+    MODEL_REASONING: _Reasoning,
+    ANSWER_SOURCE: _Source,
+    MODEL_USAGE: ModelUsed,
+}
+
+
+def _agent_data(event: NewEvent) -> "_Call | _Reasoning | _Source | ModelUsed | None":
+    """Return the data of an event of the agent; None for other events, also for others of these types."""
+    data_type = _AGENT_EVENTS.get(event.event_type)
+    if data_type is None:
+        return None
+    try:
+        return msgspec.json.decode(event.data, type=data_type)
+    except msgspec.DecodeError:  # a pipeline sent it with `send_event`, with other data
+        return None
 
 
 _MESSAGES = (ASSISTANT_MESSAGE, ASSISTANT_MESSAGE_WITH_BUTTONS)
@@ -128,6 +317,12 @@ def message_text(event: NewEvent) -> str:
     return content if isinstance(content, str) else ""
 
 
+def agent_items(result: RunResult) -> list[AgentItem]:
+    """Return what an agent did in a run, in order, for answers that are not streamed."""
+    speech = _Speech()
+    return [item for event in result.events for item in speech.next(event) if isinstance(item, AgentItem)]
+
+
 BETWEEN_MESSAGES = "\n\n"
 
 
@@ -136,8 +331,10 @@ def one_text(result: RunResult) -> str:
     return BETWEEN_MESSAGES.join(text for text in messages(result) if text)
 
 
-async def as_one_text(items: AsyncIterator[SpokenItem]) -> AsyncIterator[str | Finished | Failed]:
-    """Yield the text of `one_text` in pieces as they arrive, and then the last item."""
+async def as_one_text(
+    items: AsyncIterator[SpokenItem],
+) -> AsyncIterator[str | AgentItem | Finished | Failed]:
+    """Yield the text of `one_text` in pieces as they arrive, what an agent does, and then the last item."""
     last: UUID | None = None
     async for item in items:
         match item:
@@ -146,5 +343,7 @@ async def as_one_text(items: AsyncIterator[SpokenItem]) -> AsyncIterator[str | F
                     yield BETWEEN_MESSAGES
                 last = message_id
                 yield text
-            case Finished() | Failed():
+            case MessageStarted() | MessagePiece() | MessageEnded() | Status() | NewEvent():
+                pass
+            case _:
                 yield item

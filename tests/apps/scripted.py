@@ -5,6 +5,7 @@ import json
 from collections import defaultdict
 
 from jimsapi import JimsApp, StatusEvent, ThreadContext
+from jimsapi.threads.activity import ToolCall
 
 
 class Scripted:
@@ -17,6 +18,7 @@ class Scripted:
         self.opened: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self.reached: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self.texts: list[str] = []
+        self.calls: dict[str, ToolCall] = {}
 
     async def __call__(self, ctx: ThreadContext) -> None:
         """Do all steps of the newest message."""
@@ -37,6 +39,17 @@ class Scripted:
             case "tool":
                 async with ctx.tool(argument) as call:
                     call.result = argument
+            case "source":
+                ctx.source(**{"url" if argument.startswith("http") else "title": argument})
+            case "use":
+                ctx.usage(model="m", input_tokens=int(argument), output_tokens=1)
+            case "own":
+                ctx.send_event(argument, {"seen": True})
+            case "begin":
+                self.calls[argument] = ctx.tool(argument).__enter__()
+            case "end":
+                self.calls[argument].result = argument
+                self.calls.pop(argument).__exit__(None, None, None)
             case "send":
                 ctx.send_message(argument)
             case "buttons":

@@ -4,6 +4,8 @@
 `api` is for servers other than the command.
 """
 
+from contextlib import suppress
+
 from jimsapi import JimsApp, StatusEvent, ThreadContext, create_api
 from tests.apps.steered import steered
 
@@ -29,8 +31,26 @@ async def watched(ctx: ThreadContext) -> None:
             for number in range(int(argument)):
                 await ctx.update_agent_status(StatusEvent(f"{number} {'x' * 10_000}", "flood"))
             ctx.send_message("Done")
+        case "work":
+            await work(ctx)
         case _:
             await steered(ctx)
+
+
+async def work(ctx: ThreadContext) -> None:
+    """Do all that an agent can do."""
+    ctx.reasoning("They ")
+    ctx.reasoning("ask.")
+    async with ctx.tool("search", {"q": "quokka"}, id="call_1") as call:
+        call.result = {"found": 1}
+    with suppress(LookupError):
+        async with ctx.tool("broken", id="call_2"):
+            raise LookupError("no index")
+    ctx.source(url="https://example.org/q", title="Quokkas")
+    ctx.source(title="The handbook")
+    ctx.usage(model="m", input_tokens=812, output_tokens=44, cached_tokens=800)
+    ctx.usage(model="m", input_tokens=8, output_tokens=6)
+    ctx.send_message("Quokkas are happy.")
 
 
 async def greet(ctx: ThreadContext) -> None:

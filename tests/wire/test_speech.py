@@ -29,7 +29,15 @@ from jimsapi.wire.speech import (
     MessageEnded,
     MessagePiece,
     MessageStarted,
+    ModelUsed,
+    ReasoningEnded,
+    ReasoningPiece,
+    ReasoningStarted,
+    SourceNamed,
     SpokenItem,
+    ToolEnded,
+    ToolStarted,
+    agent_items,
     as_one_text,
     one_text,
     spoken_items,
@@ -69,6 +77,20 @@ def _short(item: SpokenItem) -> str:
             return text
         case MessageEnded():
             return "]"
+        case ReasoningStarted():
+            return "("
+        case ReasoningPiece(_, text):
+            return text
+        case ReasoningEnded():
+            return ")"
+        case ToolStarted(_, name):
+            return f"call {name}"
+        case ToolEnded(_, result, error_text):
+            return f"{result} {error_text}"
+        case SourceNamed(_, url, title):
+            return f"source {url} {title}"
+        case ModelUsed(model, sent, received):
+            return f"used {model} {sent} {received}"
         case Status(text, _):
             return f"status {text}"
         case NewEvent(_, event_type, _):
@@ -103,6 +125,18 @@ async def hear(steps: str, **limits: Any) -> list[str]:
         ("send ", "[ ] finished"),
         ("stream Hel; raise it", "[ Hel ] failed-Pipeline-error:-it"),
         ("send Hi; raise it", "[ Hi ] failed-Pipeline-error:-it"),
+        ("think They; think ask; send Hi", "( They ask ) [ Hi ] finished"),
+        ("think They; think ask", "( They ask ) finished"),
+        ("think They; raise it", "( They ) failed-Pipeline-error:-it"),
+        ("tool search; send Hi", "call-search search-None [ Hi ] finished"),
+        ("stream Hel; tool search; stream lo", "[ Hel call-search search-None lo ] finished"),
+        ("stream Hel; think Oh; stream lo", "[ Hel ( Oh ) lo ] finished"),
+        ("think Oh; tool a; think Ah; source S; send Hi", "( Oh ) call-a a-None ( Ah ) source-None-S [ Hi ] finished"),
+        ("use 7", "used-m-7-1 finished"),
+        ("begin search; send Hi", "call-search [ Hi ] None-the-call-did-not-end finished"),
+        ("begin search; raise it", "call-search None-the-call-did-not-end failed-Pipeline-error:-it"),
+        ("own tool.call; own model.usage", "tool.call model.usage finished"),
+        ("own answer.source; own model.reasoning", "answer.source model.reasoning finished"),
     ],
 )
 async def test_messages_are_told_one_after_another_and_events_once_they_are_stored(steps: str, expected: str) -> None:
@@ -129,6 +163,32 @@ async def test_messages_that_were_never_heard_are_told_from_what_is_stored(bot: 
         run = await begin_turn(request(), service, NAMES, Turn("stream Hel; send Other; stream More"), watched=False)
         assert one_text(await answer_of(request(), run)) == "Hel\n\nOther\n\nMore"
         assert said(await told(service, run)) == ["[", "Hel", "]", "[", "Other", "]", "[", "More", "]", "finished"]
+
+
+async def test_what_an_agent_did_is_told_from_what_is_stored(bot: Scripted) -> None:
+    async with serving(bot) as service:
+        turn = Turn("think Oh; tool search; source S; use 7; send Hi")
+        run = await begin_turn(request(), service, NAMES, turn, watched=False)
+        result = await answer_of(request(), run)
+        spoken = ["(", "Oh", ")", "call search", "search None", "source None S", "used m 7 1"]
+        assert said(agent_items(result)) == spoken
+        assert said(await told(service, run)) == [*spoken, "[", "Hi", "]", "finished"]
+
+
+async def test_what_a_reader_missed_of_an_agent_comes_with_what_is_stored(bot: Scripted) -> None:
+    many = "; ".join(f"status {number}" for number in range(MAX_ITEMS + 50))
+    steps = f"think Oh; hold door; think  no; tool first; begin second; {many}; end second; tool third; send Hi"
+    async with serving(bot) as service:
+        run = await begin_turn(request(), service, NAMES, Turn(steps))
+        items = spoken_items(request(), service, run)
+        begun = [await anext(items), await anext(items)]
+        bot.opened["door"].set()
+        await ended(service)
+        rest = [item async for item in items if not isinstance(item, Status)]
+    assert said([*begun, *rest]) == [
+        "(", "Oh", "call second", "second None", "call third", "third None", " no", ")", "call first", "first None",
+        "[", "Hi", "]", "finished",
+    ]  # fmt: skip
 
 
 async def test_one_text_sets_messages_apart_whole_or_in_pieces(bot: Scripted) -> None:

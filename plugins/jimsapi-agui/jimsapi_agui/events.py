@@ -8,18 +8,36 @@ import orjson
 from jimsapi.asgi import Request
 from jimsapi.runs import Status
 from jimsapi.threads import NewEvent
-from jimsapi.wire import Failed, Finished, MessageEnded, MessagePiece, MessageStarted, SpokenItem, data_event, failure
+from jimsapi.wire import (
+    Failed,
+    Finished,
+    MessageEnded,
+    MessagePiece,
+    MessageStarted,
+    ModelUsed,
+    ReasoningEnded,
+    ReasoningPiece,
+    ReasoningStarted,
+    SourceNamed,
+    SpokenItem,
+    ToolEnded,
+    ToolStarted,
+    data_event,
+    failure,
+)
 from jimsapi_agui.request import RunAgentInput
 
 
 async def agui_events(request: Request, body: RunAgentInput, speech: AsyncIterator[SpokenItem]) -> AsyncIterator[bytes]:
     """Yield the items of a run as AG-UI events, encoded as server-sent events.
 
-    A status is a step, which ends before the next item: AG-UI's client rejects the end of a run within a step.
+    A status is a step, which ends before the next item: AG-UI's client rejects the end of a run within a step. A call
+    of a tool has a result, without which a client would run the tool.
     """
     run = {"threadId": body.thread_id, "runId": body.run_id}
     yield _event("RUN_STARTED", run)
     step: dict[str, str] | None = None
+    used: list[dict[str, Any]] = []
     async for item in speech:
         if step is not None:
             yield _event("STEP_FINISHED", step)
@@ -35,13 +53,39 @@ async def agui_events(request: Request, body: RunAgentInput, speech: AsyncIterat
                     yield _event("TEXT_MESSAGE_CONTENT", {"messageId": message_id, "delta": text})
             case MessageEnded(message_id):
                 yield _event("TEXT_MESSAGE_END", {"messageId": message_id})
+            case ReasoningStarted(event_id):
+                yield _event("REASONING_START", {"messageId": event_id})
+                yield _event("REASONING_MESSAGE_START", {"messageId": event_id, "role": "reasoning"})
+            case ReasoningPiece(event_id, text):
+                if text:
+                    yield _event("REASONING_MESSAGE_CONTENT", {"messageId": event_id, "delta": text})
+            case ReasoningEnded(event_id):
+                yield _event("REASONING_MESSAGE_END", {"messageId": event_id})
+                yield _event("REASONING_END", {"messageId": event_id})
+            case ToolStarted(call_id, name, arguments):
+                yield _event("TOOL_CALL_START", {"toolCallId": call_id, "toolCallName": name})
+                yield _event("TOOL_CALL_ARGS", {"toolCallId": call_id, "delta": _json(arguments)})
+                yield _event("TOOL_CALL_END", {"toolCallId": call_id})
+            case ToolEnded(call_id, result, error_text):
+                content = (result if isinstance(result, str) else _json(result)) if error_text is None else error_text
+                ended = {"messageId": f"{call_id}-result", "toolCallId": call_id, "content": content, "role": "tool"}
+                yield _event("TOOL_CALL_RESULT", ended)
+            case SourceNamed(_, url, title):
+                yield _event("CUSTOM", {"name": "answer.source", "value": {"url": url, "title": title}})
+            case ModelUsed(model, input_tokens, output_tokens):
+                used.append({"model": model, "inputTokens": input_tokens, "outputTokens": output_tokens})
             case NewEvent(_, event_type, data):
                 yield _event("CUSTOM", {"name": event_type, "value": orjson.Fragment(data)})
             case Finished():
-                yield _event("RUN_FINISHED", {**run, "outcome": {"type": "success"}})
+                usage = {"usage": used} if used else {}
+                yield _event("RUN_FINISHED", {**run, "outcome": {"type": "success"}, **usage})
             case Failed(error):
                 status, text = failure(request, error)
                 yield _event("RUN_ERROR", {"message": text, "code": str(status)})
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode()
 
 
 def _event(kind: str, fields: dict[str, Any]) -> bytes:

@@ -25,8 +25,10 @@ def add_routes(router: Router, service: RunService, contact_header: str | None) 
 
         `threadId` is the client's name of the conversation. The first message with a `threadId` begins a thread; later
         ones continue it. Only the last of `messages` is used, because the thread has the others. The answer is a stream
-        of AG-UI events: `RUN_STARTED`, a step for each status, the messages in pieces as they arrive, `CUSTOM` for each
-        other event of the run after all events are stored, and at the end `RUN_FINISHED` or `RUN_ERROR`.
+        of AG-UI events: `RUN_STARTED`, a step for each status, and what the agent does as it happens: messages and
+        reasoning in pieces, calls of tools with their results, and sources as `CUSTOM`. After all events are stored,
+        `CUSTOM` for each other event of the run, and at the end `RUN_FINISHED` with the usage of models, or
+        `RUN_ERROR`.
 
         An error before a thread accepts the message is a JSON answer with a status of its own. If the client
         disconnects, the run goes on. To stop it, call `/api/v1/runs/{id}/cancel` with the id in `x-run-id`.

@@ -35,7 +35,9 @@ def steps(run: Any) -> list[str]:
 
 
 def said(conversation: Any, role: str = "assistant") -> list[str]:
-    return [message["content"] for message in conversation["messages"] if message["role"] == role]
+    return [
+        message["content"] for message in conversation["messages"] if message["role"] == role and "content" in message
+    ]
 
 
 def test_a_conversation_of_three_turns_is_one_thread(served: Served, client: str) -> None:
@@ -60,6 +62,35 @@ def test_it_is_told_of_progress_buttons_and_events(served: Served, client: str) 
         [{"type": "CUSTOM", "name": "rag.list", "value": [1, 2]}],
     ]
     assert said(talk) == ["Hello", "Choose"]
+
+
+def test_what_an_agent_does_is_shown(served: Served, client: str) -> None:
+    talk = converse(served, client, "work", "see")
+    worked, seen = talk["runs"]
+    assert (worked["error"], seen["error"]) == (None, None)
+    shown = [{name: value for name, value in message.items() if name != "id"} for message in talk["messages"][1:7]]
+    assert shown == [
+        {"role": "reasoning", "content": "They ask."},
+        {"role": "assistant", "toolCalls": [call("call_1", "search", '{"q":"quokka"}')]},
+        {"role": "tool", "toolCallId": "call_1", "content": '{"found":1}'},
+        {"role": "assistant", "toolCalls": [call("call_2", "broken", "{}")]},
+        {"role": "tool", "toolCallId": "call_2", "content": "LookupError: no index"},
+        {"role": "assistant", "content": "Quokkas are happy."},
+    ]
+    sources = [event["value"] for event in worked["events"] if event["type"] == "CUSTOM"]
+    assert sources == [
+        {"url": "https://example.org/q", "title": "Quokkas"},
+        {"url": None, "title": "The handbook"},
+    ]
+    assert worked["events"][-1]["usage"] == [
+        {"model": "m", "inputTokens": 812, "outputTokens": 44},
+        {"model": "m", "inputTokens": 8, "outputTokens": 6},
+    ]
+    assert json.loads(said(talk)[-1]) == {"asked": ["work", "see"], "answered": 1}
+
+
+def call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
 def test_any_text_arrives_as_it_is(served: Served, client: str) -> None:

@@ -166,7 +166,7 @@ def reachable(start: object) -> set[str]:
         if isinstance(one, str | bytes):
             found.add(one if isinstance(one, str) else one.decode("latin-1"))
             continue
-        if type(one).__module__.startswith(("jimsapi_authentik", "jimsapi.runs", "builtins", "collections")):
+        if type(one).__module__.startswith(("jimsapi", "builtins", "collections")):
             for inner in gc.get_referents(one):
                 if id(inner) not in seen and not isinstance(inner, type) and not callable(inner):
                     seen.add(id(inner))

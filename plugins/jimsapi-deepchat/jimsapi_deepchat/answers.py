@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from jimsapi.asgi import Connection
-from jimsapi.wire import Failed, Finished, Refusal, data_event, failure
+from jimsapi.wire import AgentItem, Failed, Finished, Refusal, data_event, failure
 
 
 def error_body(refusal: Refusal) -> dict[str, Any]:
@@ -12,7 +12,9 @@ def error_body(refusal: Refusal) -> dict[str, Any]:
     return {"error": refusal.text}
 
 
-async def events(request: Connection, items: AsyncIterator[str | Finished | Failed]) -> AsyncIterator[bytes]:
+async def events(
+    request: Connection, items: AsyncIterator[str | AgentItem | Finished | Failed]
+) -> AsyncIterator[bytes]:
     """Yield an answer as server-sent events. There is at least one, because the component fails without any."""
     empty = True
     async for item in items:
@@ -21,5 +23,5 @@ async def events(request: Connection, items: AsyncIterator[str | Finished | Fail
             yield data_event({"text": item})
         elif isinstance(item, Failed):
             yield data_event(error_body(Refusal(*failure(request, item.error))))
-        elif empty:
+        elif isinstance(item, Finished) and empty:
             yield data_event({"text": ""})

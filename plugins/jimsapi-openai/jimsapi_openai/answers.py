@@ -1,16 +1,26 @@
 """Answers in OpenAI's format: completions, chunks of completions, and errors."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from http import HTTPStatus
 from typing import Any
 
 from jimsapi.asgi import Connection
 from jimsapi.runs import LiveRun
-from jimsapi.wire import Failed, Finished, Refusal, data_event, failure
+from jimsapi.wire import (
+    AgentItem,
+    Failed,
+    Finished,
+    ModelUsed,
+    ReasoningPiece,
+    Refusal,
+    SourceNamed,
+    data_event,
+    failure,
+)
 
 BYTES_A_TOKEN = 4
-"""An estimate, for `usage`."""
+"""An estimate, for `usage` of a pipeline that does not say what its models have used."""
 
 DONE = b"data: [DONE]\n\n"
 
@@ -25,41 +35,76 @@ class Completion:
         self._prompt = run.inbound.message
         self._head = {"id": f"chatcmpl-{run.known_as.hex}", "created": int(time.time()), "model": model}
 
-    def whole(self, text: str) -> dict[str, Any]:
-        """Return the completion as one object."""
-        message = {"role": "assistant", "content": text, "refusal": None}
+    def whole(self, text: str, done: Sequence[AgentItem]) -> dict[str, Any]:
+        """Return the completion as one object. `done` is what the agent did."""
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        reasoning = "".join(item.text for item in done if isinstance(item, ReasoningPiece))
+        sources = [_annotation(item.url, item.title) for item in done if isinstance(item, SourceNamed) and item.url]
+        if reasoning:
+            message["reasoning_content"] = reasoning
+        if sources:
+            message["annotations"] = sources
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
-        return {**self._head, "object": "chat.completion", "choices": [choice], "usage": usage(self._prompt, text)}
+        used = usage([item for item in done if isinstance(item, ModelUsed)], self._prompt, text)
+        return {**self._head, "object": "chat.completion", "choices": [choice], "usage": used}
 
     async def chunks(
-        self, request: Connection, items: AsyncIterator[str | Finished | Failed], *, with_usage: bool
+        self, request: Connection, items: AsyncIterator[str | AgentItem | Finished | Failed], *, with_usage: bool
     ) -> AsyncIterator[bytes]:
-        """Yield the completion as server-sent events as its pieces arrive. After an error there is no `[DONE]`."""
+        """Yield the completion as server-sent events as its pieces arrive. After an error there is no `[DONE]`.
+
+        Calls of tools that the server made have no place here: a client would make them too.
+        """
         yield self._chunk({"role": "assistant", "content": ""})
         pieces: list[str] = []
+        used: list[ModelUsed] = []
         async for item in items:
-            if isinstance(item, str):
-                pieces.append(item)
-                yield self._chunk({"content": item})
-            elif isinstance(item, Failed):
-                yield data_event(error(Refusal(*failure(request, item.error))))
-                return
+            match item:
+                case str():
+                    pieces.append(item)
+                    yield self._chunk({"content": item})
+                case ReasoningPiece(_, text):
+                    yield self._chunk({"reasoning_content": text})
+                case SourceNamed(_, str(url), title):
+                    yield self._chunk({"annotations": [_annotation(url, title)]})
+                case ModelUsed():
+                    used.append(item)
+                case Failed(fault):
+                    yield data_event(error(Refusal(*failure(request, fault))))
+                    return
         yield self._chunk({}, "stop")
         if with_usage:
-            yield self._event([], usage=usage(self._prompt, "".join(pieces)))
+            yield self._event([], usage=usage(used, self._prompt, "".join(pieces)))
         yield DONE
 
-    def _chunk(self, delta: dict[str, str], finish_reason: str | None = None) -> bytes:
+    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
         return self._event([{"index": 0, "delta": delta, "finish_reason": finish_reason}])
 
     def _event(self, choices: list[Any], **more: Any) -> bytes:
         return data_event({**self._head, "object": "chat.completion.chunk", "choices": choices, **more})
 
 
-def usage(prompt: str, answer: str) -> dict[str, int]:
-    """Return an estimate of the tokens by the length of the texts. The pipeline's calls of models are not known."""
-    sent, received = (-(-len(text.encode()) // BYTES_A_TOKEN) for text in (prompt, answer))
-    return {"prompt_tokens": sent, "completion_tokens": received, "total_tokens": sent + received}
+def usage(used: Sequence[ModelUsed], prompt: str, answer: str) -> dict[str, Any]:
+    """Return the tokens that the pipeline's models have used.
+
+    If the pipeline does not say, this is an estimate by the length of the texts.
+    """
+    if not used:
+        sent, received = (-(-len(text.encode()) // BYTES_A_TOKEN) for text in (prompt, answer))
+        return {"prompt_tokens": sent, "completion_tokens": received, "total_tokens": sent + received}
+    sent, received = sum(one.input_tokens for one in used), sum(one.output_tokens for one in used)
+    return {
+        "prompt_tokens": sent,
+        "completion_tokens": received,
+        "total_tokens": sent + received,
+        "prompt_tokens_details": {"cached_tokens": sum(one.cached_tokens for one in used)},
+    }
+
+
+def _annotation(url: str, title: str | None) -> dict[str, Any]:
+    """A source in OpenAI's format. It belongs to the whole text, so its place in the text is empty."""
+    citation = {"url": url, "title": title or url, "start_index": 0, "end_index": 0}
+    return {"type": "url_citation", "url_citation": citation}
 
 
 def error(refusal: Refusal) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from jimsapi.wire import (
     EVENT_STREAM,
     REFUSALS,
     ThreadNames,
+    agent_items,
     answer_of,
     as_one_text,
     begin_turn,
@@ -103,10 +104,10 @@ def add_routes(
 async def _complete_answer(request: Request, run: LiveRun, model: str) -> Response:
     """The answer without streaming."""
     try:
-        text = one_text(await answer_of(request, run))
+        result = await answer_of(request, run)
     except DomainError as fault:
         answer = _in_error_form(error_answer(request, fault))
         if refusal(run) is None:
             answer.raw_headers.append(NO_RETRY)
         return answer
-    return JSONResponse(Completion(run, model).whole(text))
+    return JSONResponse(Completion(run, model).whole(one_text(result), agent_items(result)))

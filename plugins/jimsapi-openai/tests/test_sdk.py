@@ -62,6 +62,47 @@ def test_a_stream_brings_every_piece_then_why_it_stopped_then_the_usage(sdk: Ope
     assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens > 0
 
 
+WORK = "think They; think  ask; tool search; source https://example.org/q; source Book; use 7; use 8; send Hello"
+CITED = {
+    "type": "url_citation",
+    "url_citation": {
+        "url": "https://example.org/q",
+        "title": "https://example.org/q",
+        "start_index": 0,
+        "end_index": 0,
+    },
+}
+
+
+def test_a_completion_has_what_the_agent_did_and_what_its_models_have_used(sdk: OpenAI) -> None:
+    completion = sdk.chat.completions.create(model="scripted", messages=said(WORK))
+    message = completion.choices[0].message
+    assert (message.content, message.tool_calls) == ("Hello", None)
+    assert message.model_dump()["reasoning_content"] == "They ask"
+    assert [annotation.model_dump() for annotation in message.annotations or ()] == [CITED]
+    assert completion.usage is not None
+    used = completion.usage
+    assert (used.prompt_tokens, used.completion_tokens, used.total_tokens) == (15, 2, 17)
+    assert used.prompt_tokens_details is not None
+    assert used.prompt_tokens_details.cached_tokens == 0
+
+
+def test_a_stream_brings_what_the_agent_does_as_it_happens(sdk: OpenAI) -> None:
+    stream = sdk.chat.completions.create(
+        model="scripted", messages=said(WORK), stream=True, stream_options={"include_usage": True}
+    )
+    chunks = list(stream)
+    deltas = [chunk.choices[0].delta.model_dump(exclude_none=True) for chunk in chunks[:-1]]
+    assert deltas[1:-1] == [
+        {"reasoning_content": "They"},
+        {"reasoning_content": " ask"},
+        {"annotations": [CITED]},
+        {"content": "Hello"},
+    ]
+    assert chunks[-1].usage is not None
+    assert (chunks[-1].usage.prompt_tokens, chunks[-1].usage.completion_tokens) == (15, 2)
+
+
 def test_a_failed_pipeline_raises_its_text_and_is_not_asked_again(sdk: OpenAI) -> None:
     conversation = named()
     with pytest.raises(openai.InternalServerError) as raised:

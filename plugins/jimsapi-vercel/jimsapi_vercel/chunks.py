@@ -8,8 +8,25 @@ import orjson
 from jimsapi.asgi import EventStreamResponse, Request
 from jimsapi.runs import LiveRun, RunCancelled, Status
 from jimsapi.threads import NewEvent
-from jimsapi.wire import Failed, Finished, MessageEnded, MessagePiece, MessageStarted, SpokenItem, data_event, failure
+from jimsapi.wire import (
+    Failed,
+    Finished,
+    MessageEnded,
+    MessagePiece,
+    MessageStarted,
+    ModelUsed,
+    ReasoningEnded,
+    ReasoningPiece,
+    ReasoningStarted,
+    SourceNamed,
+    SpokenItem,
+    ToolEnded,
+    ToolStarted,
+    data_event,
+    failure,
+)
 
+_OF_SERVER = {"dynamic": True, "providerExecuted": True}
 _HEADERS = {"x-vercel-ai-ui-message-stream": "v1"}
 
 
@@ -25,6 +42,7 @@ async def _chunks(request: Request, message_id: str, speech: AsyncIterator[Spoke
     """
     yield _chunk("start", messageId=message_id)
     yield _chunk("start-step")
+    usage = {"inputTokens": 0, "outputTokens": 0, "totalTokens": 0, "cachedInputTokens": 0}
     async for item in speech:
         match item:
             case Status(text, kind):
@@ -35,6 +53,31 @@ async def _chunks(request: Request, message_id: str, speech: AsyncIterator[Spoke
                 yield _chunk("text-delta", id=part_id, delta=text)
             case MessageEnded(part_id):
                 yield _chunk("text-end", id=part_id)
+            case ReasoningStarted(part_id):
+                yield _chunk("reasoning-start", id=part_id)
+            case ReasoningPiece(part_id, text):
+                yield _chunk("reasoning-delta", id=part_id, delta=text)
+            case ReasoningEnded(part_id):
+                yield _chunk("reasoning-end", id=part_id)
+            case ToolStarted(call_id, name, arguments):
+                # The client runs a tool that is not `providerExecuted`, and `dynamic` are those without a schema there.
+                tool = {"toolCallId": call_id, "toolName": name, "dynamic": True, "providerExecuted": True}
+                yield _chunk("tool-input-start", **tool)
+                yield _chunk("tool-input-available", **tool, input=arguments)
+            case ToolEnded(call_id, result, None):
+                yield _chunk("tool-output-available", toolCallId=call_id, output=result, **_OF_SERVER)
+            case ToolEnded(call_id, _, error_text):
+                yield _chunk("tool-output-error", toolCallId=call_id, errorText=error_text, **_OF_SERVER)
+            case SourceNamed(event_id, str(url), title):
+                yield _chunk("source-url", sourceId=event_id, url=url, **({"title": title} if title else {}))
+            case SourceNamed(event_id, None, title):
+                yield _chunk("source-document", sourceId=event_id, mediaType="text/plain", title=title)
+            case ModelUsed(_, input_tokens, output_tokens, cached_tokens):
+                usage["inputTokens"] += input_tokens
+                usage["outputTokens"] += output_tokens
+                usage["totalTokens"] += input_tokens + output_tokens
+                usage["cachedInputTokens"] += cached_tokens
+                yield _chunk("message-metadata", messageMetadata={"usage": usage})
             case NewEvent(event_id, event_type, data):
                 yield _chunk(f"data-{event_type}", id=event_id, data=orjson.Fragment(data))
             case Finished():

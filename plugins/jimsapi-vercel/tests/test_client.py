@@ -45,6 +45,25 @@ def text(said: str) -> dict[str, str]:
     return {"type": "text", "text": said, "state": "done"}
 
 
+def test_what_an_agent_does_is_shown(served: Served, sdk: str) -> None:
+    shown, seen = converse(served, sdk, "work", "see")
+    assert seen["error"] is None
+    of_server = {"type": "dynamic-tool", "providerExecuted": True}
+    search = {**of_server, "toolName": "search", "toolCallId": "call_1", "input": {"q": "quokka"}}
+    broken = {**of_server, "toolName": "broken", "toolCallId": "call_2", "input": {}}
+    found = [{name: value for name, value in part.items() if name != "sourceId"} for part in parts(shown)]
+    assert found == [
+        {"type": "reasoning", "text": "They ask.", "state": "done"},
+        {**search, "state": "output-available", "output": {"found": 1}},
+        {**broken, "state": "output-error", "errorText": "LookupError: no index"},
+        {"type": "source-url", "url": "https://example.org/q", "title": "Quokkas"},
+        {"type": "source-document", "mediaType": "text/plain", "title": "The handbook"},
+        text("Quokkas are happy."),
+    ]
+    usage = {"inputTokens": 820, "outputTokens": 50, "totalTokens": 870, "cachedInputTokens": 800}
+    assert shown["messages"][-1]["metadata"] == {"usage": usage}
+
+
 def statuses(shown: Any) -> list[str]:
     return [part["data"]["status"] for part in shown["data"] if part["type"] == "data-status"]
 
