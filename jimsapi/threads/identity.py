@@ -1,8 +1,7 @@
 """The identity of a caller."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,15 +15,11 @@ class Identity:
     If `scopes` is None, the caller has every scope: it may read and delete threads, and use the routes of every plugin,
     also of plugins that are installed later. So pass `scopes` for every caller that is not an administrator. An empty
     collection grants no scope.
-
-    `claims` are what the provider passes on to pipelines, which read them as `ctx.identity.claims`. Pass on no more
-    than they need. `repr` omits them.
     """
 
     subject: str
     contact_id: str | None = field(default=None, kw_only=True)
     scopes: Collection[str] | None = field(default=None, kw_only=True)
-    claims: Mapping[str, Any] = field(default_factory=dict, kw_only=True, repr=False, hash=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.scopes, str):
