@@ -91,8 +91,8 @@ def run_routes(service: RunService) -> Router:
         """Stream a run, from its beginning or after the last event that the client has received.
 
         The events are those of `/api/v1/chat/stream`. They continue after the event whose `id` is in the header
-        `Last-Event-ID` or in `?after=`. Statuses and deltas are available for a minute after the run has ended; later a
-        `gap` replaces them.
+        `Last-Event-ID` or in `?after=`. The items before the first `event` are available for a minute after the run has
+        ended; later a `gap` replaces them.
         """
         return event_stream(request, await runs.watch(_admission(request), _id(request), after_last_event(request)))
 

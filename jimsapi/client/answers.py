@@ -72,8 +72,8 @@ class Reasoning(msgspec.Struct, frozen=True, kw_only=True):
 class Activity(msgspec.Struct, frozen=True, kw_only=True):
     """What an agent does now: `tool.call`, `model.usage` or `answer.source`.
 
-    A call of a tool comes twice: when it begins, and with its result or error. The `Event` with the same `event_id`
-    replaces it. If the run fails, there is none.
+    A call of a tool comes when it begins, and again with its result or error; late readers may miss the first. The
+    `Event` with the same `event_id` replaces it. If the run fails, there is none.
     """
 
     event_id: UUID

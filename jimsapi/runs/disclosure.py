@@ -1,5 +1,6 @@
 """The text of a pipeline's exception that callers may read, in every protocol and in a stored run."""
 
+import logging
 from collections.abc import Callable
 from uuid import UUID
 
@@ -8,6 +9,8 @@ import msgspec
 from jimsapi.runs.errors import PipelineFailed, exception_text
 from jimsapi.runs.result import failure_of
 from jimsapi.threads.run import FailureKind, StoredRun
+
+logger = logging.getLogger("jimsapi.runs")
 
 HIDDEN_TOOL_ERROR = "the tool failed"
 
@@ -30,9 +33,15 @@ class Disclosure(msgspec.Struct, frozen=True):
         """Return the error for the caller of a run. Its text is also stored."""
         return PipelineFailed.with_text(self._text(run_id, str(PipelineFailed(cause))))
 
-    def tool_error(self, cause: BaseException) -> str:
-        """Return the text of an exception with which a call of a tool ended, for its event."""
-        return HIDDEN_TOOL_ERROR if self.hide else self.redact(f"{type(cause).__name__}: {exception_text(cause)}")
+    def tool_error(self, run_id: UUID | None, cause: BaseException) -> str:
+        """Return the text of an exception with which a call of a tool ended, for its event.
+
+        If it is hidden, the log has it: the pipeline may handle it, and nothing else would show why the tool failed.
+        """
+        if not self.hide:
+            return self.redact(f"{type(cause).__name__}: {exception_text(cause)}")
+        logger.warning("run %s: a tool failed", run_id, exc_info=cause)
+        return HIDDEN_TOOL_ERROR
 
     def stored(self, run: StoredRun) -> StoredRun:
         """Return a run as its reader may see it. A process with other options may have stored its error."""

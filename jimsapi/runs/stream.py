@@ -22,6 +22,8 @@ from jimsapi.threads.run import StoredRun
 
 MAX_ITEMS = 1000
 MAX_BYTES = 256 * 1024
+MAX_ACTIVITY = 32 * 1024
+"""Bytes of an event that readers get before it is stored. A larger one would push out what they have not read yet."""
 ALL_BYTES = 64 * 1024 * 1024
 """The most bytes that all streams of a process may use."""
 STREAM_BYTES = 1000
@@ -446,8 +448,9 @@ class StreamOutput:
         self._stream.put(ReasoningDelta(event_id, text.decode()), len(text))
 
     def send_activity(self, event: NewEvent) -> None:
-        """Put an event that is not stored yet into the stream."""
-        self._stream.put(Activity(event), len(event.data))
+        """Put an event that is not stored yet into the stream, unless it is large."""
+        if len(event.data) <= MAX_ACTIVITY:
+            self._stream.put(Activity(event), len(event.data))
 
     async def update_status(self, status: object) -> None:
         """Put a status into the stream, then let the event loop run once, so that readers can read it.

@@ -3,8 +3,10 @@
 Each is an event of the thread. Clients that watch the run get it at once, before it is stored.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from decimal import Decimal
 from math import isfinite
 from time import monotonic
 from types import TracebackType
@@ -12,9 +14,9 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from jimsapi.threads.errors import RunClosed
+from jimsapi.threads.errors import RunClosed, UnstorableEvent
 from jimsapi.threads.ids import uuid7
-from jimsapi.threads.storable import plain, storable_text
+from jimsapi.threads.storable import Unstorable, json_values, storable_text
 
 TOOL_CALL = "tool.call"
 """`{"id", "name", "arguments", "duration"}`, and `"result"` or `"error"`. A call that has not ended has only the first
@@ -39,9 +41,10 @@ class ToolCall:
         async with ctx.tool("search", {"q": "quokka"}) as call:
             call.result = await search("quokka")
 
-    Set `result` to what the tool returned: a JSON value, pydantic model, dataclass or msgspec Struct. Set `error`, a
+    Set `result` to what the tool returned: JSON values, pydantic models, dataclasses or msgspec Structs. Set `error`, a
     text, if the tool failed and the model may do something else. An exception that leaves the block becomes the
-    `error`, and is raised on. `id` is the identifier of the call.
+    `error`, and is raised on. `id` is the identifier of the call. Leaving the block raises `UnstorableEvent` if the
+    result has no form in JSON, and `RunClosed` if the run has ended.
 
     `with` and `async with` do the same, so a plain `def` can use it too. A call can be used once.
     """
@@ -62,7 +65,8 @@ class ToolCall:
         self.name = name
         self.result: Any = None
         self.error: str | None = None
-        self._call = {"id": self.id, "name": name, "arguments": dict(arguments)}
+        self._arguments = arguments
+        self._call: dict[str, Any] = {}
         self._show = show
         self._send = send
         self._error_text = error_text
@@ -71,6 +75,8 @@ class ToolCall:
     def __enter__(self) -> Self:
         if self._began is not None:
             raise RuntimeError(f"the call {self.id} of {self.name} has begun already: make a new one for each call")
+        # Copies, so that what the pipeline changes later differs in no client from what is stored.
+        self._call = {"id": self.id, "name": self.name, "arguments": _copy(dict(self._arguments))}
         self._show(self._event_id, TOOL_CALL, self._call)
         self._began = monotonic()
         return self
@@ -88,7 +94,13 @@ class ToolCall:
             self._send(self._event_id, TOOL_CALL, data)
 
     async def __aenter__(self) -> Self:
-        return self.__enter__()
+        self.__enter__()
+        try:
+            await asyncio.sleep(0)  # clients see that the call begins, even if the tool then blocks the loop
+        except BaseException as raised:
+            self.__exit__(type(raised), raised, None)
+            raise
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
@@ -96,11 +108,18 @@ class ToolCall:
         self.__exit__(kind, raised, trace)
 
     def _ending(self) -> dict[str, Any]:
-        return {"result": plain(self.result)} if self.error is None else {"error": storable_text(str(self.error))}
+        return {"result": _copy(self.result)} if self.error is None else {"error": storable_text(str(self.error))}
+
+
+def _copy(value: Any) -> Any:
+    try:
+        return json_values(value)
+    except Unstorable as fault:
+        raise UnstorableEvent(TOOL_CALL, str(fault)) from fault
 
 
 def usage_data(
-    model: str, input_tokens: int, output_tokens: int, cached_tokens: int, cost: float | None
+    model: str, input_tokens: int, output_tokens: int, cached_tokens: int, cost: float | Decimal | None
 ) -> dict[str, Any]:
     """Return the data of an event `model.usage`. Raises `TypeError` or `ValueError` for figures that cannot be."""
     if not isinstance(model, str):
@@ -111,19 +130,24 @@ def usage_data(
             raise TypeError(f"{name} must be an int, not {type(count).__name__}")
         if count < 0:
             raise ValueError(f"{name} must not be negative, as {count} is")
+    if isinstance(cost, bool) or not isinstance(cost, int | float | Decimal | None):
+        raise TypeError(f"cost must be a number, not {type(cost).__name__}")
     if cost is not None and not (isfinite(cost) and cost >= 0):
         raise ValueError(f"cost must be a number from 0 on, not {cost}")
-    return {"model": model, **counts, "cost": cost}
+    return {"model": model, **counts, "cost": None if cost is None else float(cost)}
 
 
 def source_data(url: str | None, title: str | None) -> dict[str, Any]:
     """Return the data of an event `answer.source`.
 
-    Raises `ValueError` without a URL and a title, and for a URL that clients must not show as a link, such as one that
-    begins with `javascript:`.
+    Raises `TypeError` for a value that is not a str, and `ValueError` without a URL and a title, and for a URL that
+    clients must not show as a link, such as one that begins with `javascript:`.
     """
+    for name, value in (("url", url), ("title", title)):
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"the {name} of a source must be a str, not {type(value).__name__}")
     if not url and not title:
         raise ValueError("a source needs a url or a title")
-    if url is not None and urlsplit(url).scheme not in ("http", "https"):
+    if url and urlsplit(url).scheme not in ("http", "https"):
         raise ValueError("the url of a source must begin with http:// or https://; other sources have only a title")
-    return {"url": url, "title": title}
+    return {"url": url or None, "title": title or None}

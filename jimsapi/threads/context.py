@@ -1,8 +1,10 @@
 """The context of a pipeline: it reads the thread and sends events. Compatible with jims-core's, except for `llm`."""
 
 import asyncio
+import dataclasses
 from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from decimal import Decimal
 from functools import cached_property, partial, wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from uuid import UUID
@@ -33,7 +35,7 @@ from jimsapi.threads.event import (
 )
 from jimsapi.threads.identity import Identity
 from jimsapi.threads.ids import uuid7
-from jimsapi.threads.storable import Unstorable, dump_storable, load_stored, plain
+from jimsapi.threads.storable import Unstorable, dump_storable, load_stored, storable_text
 
 LoadEvents = Callable[[Event | None, int], Awaitable[Sequence[EventRow]]]
 Parameters = ParamSpec("Parameters")
@@ -138,9 +140,9 @@ class ThreadContext:
         run_id: UUID | None = None,
         contact_id: str | None = None,
         identity: Identity | None = None,
-        error_text: Callable[[BaseException], str] | None = None,
+        error_text: Callable[[UUID | None, BaseException], str] | None = None,
     ) -> None:
-        """`error_text` returns the text of an exception that callers may read."""
+        """`error_text(run_id, error)` returns the text of an exception that callers may read."""
         self.thread_id = thread_id
         self.run_id = run_id
         self.contact_id = contact_id
@@ -300,6 +302,7 @@ class ThreadContext:
             self._output.send_delta(self._message_id, text)
         await asyncio.sleep(0)
 
+    @_in_loop
     def tool(self, name: str, arguments: Mapping[str, Any] | None = None, *, id: str | None = None) -> ToolCall:
         """Record a call of a tool (`tool.call`), with its result or error and its duration:
 
@@ -307,13 +310,15 @@ class ThreadContext:
                 call.result = await search("quokka")
 
         Clients that watch the run see the call begin and end. `id` is the model's identifier of the call; by default
-        the call gets one. Raises `TypeError` for a name or arguments of a wrong type. Entering the block raises
+        the call gets one. Raises `TypeError` for a name, arguments or an id of a wrong type. Entering the block raises
         `UnstorableEvent` if the arguments cannot be converted to JSON, and `RunClosed` if the run has ended.
         """
         if not isinstance(name, str) or not name:
             raise TypeError("the name of a tool must be a str, and not empty")
         if arguments is not None and not isinstance(arguments, Mapping):
             raise TypeError(f"the arguments of a tool must be a mapping, not {type(arguments).__name__}")
+        if id is not None and not isinstance(id, str):
+            raise TypeError(f"the id of a call must be a str, not {type(id).__name__}")
         return ToolCall(
             name, arguments or {}, id, show=self._show, send=self._send_activity, error_text=self._text_of_error
         )
@@ -328,6 +333,7 @@ class ThreadContext:
         self._ensure_open()
         if not isinstance(text, str):
             raise TypeError(f"a piece of reasoning must be a str, not {type(text).__name__}")
+        text = storable_text(text)  # a thought must not cost the answer
         if self._reasoning_id is None:
             self._reasoning_id, self._reasoning = uuid7(), []
         self._reasoning.append(text)
@@ -337,8 +343,8 @@ class ThreadContext:
     def source(self, *, url: str | None = None, title: str | None = None) -> None:
         """Name a source of the answer (`answer.source`): a web page, or a document that has only a title.
 
-        Raises `ValueError` without both, and for a URL that is not `http` or `https`, and `RunClosed` if the run has
-        ended.
+        Raises `TypeError` for a value that is not a str, `ValueError` without both and for a URL that is not `http` or
+        `https`, and `RunClosed` if the run has ended.
         """
         self._announce(ANSWER_SOURCE, source_data(url, title))
 
@@ -349,7 +355,7 @@ class ThreadContext:
         input_tokens: int,
         output_tokens: int,
         cached_tokens: int = 0,
-        cost: float | None = None,
+        cost: float | Decimal | None = None,
     ) -> None:
         """Record what one call of a model has used (`model.usage`).
 
@@ -367,7 +373,7 @@ class ThreadContext:
         """
         event_type = STATE_PREFIX + state_name
         try:
-            data = plain(state)
+            data = _plain(state)
         except Exception as error:
             raise UnstorableEvent(event_type, str(error)) from error
         self._send(None, event_type, data)
@@ -396,7 +402,7 @@ class ThreadContext:
             await self.status_updater.update_status(status)
 
     def watch(self, output: LiveOutput) -> None:
-        """Send the following deltas and statuses to `output`. Called by the service."""
+        """Send what follows to `output`. Called by the service."""
         self._output = self.status_updater = output
 
     def speak_from_threads(self) -> None:
@@ -426,6 +432,7 @@ class ThreadContext:
             Event(thread_id=self.thread_id, event_id=event_id, event_type=event_type, event_data=data)
         )
 
+    @_in_loop
     def _announce(self, event_type: str, data: dict[str, Any]) -> None:
         self._send_activity(uuid7(), event_type, data)
 
@@ -453,9 +460,11 @@ class ThreadContext:
         self._send(event_id, MODEL_REASONING, {"content": text})
 
     def _text_of_error(self, error: BaseException) -> str:
-        if isinstance(error, asyncio.CancelledError):
+        if isinstance(error, asyncio.CancelledError | GeneratorExit):
             return CANCELLED
-        return f"{type(error).__name__}: {error}" if self._error_text is None else self._error_text(error)
+        if self._error_text is None:
+            return f"{type(error).__name__}: {error}"
+        return self._error_text(self.run_id, error)
 
     def _ensure_open(self) -> None:
         if self._closed:
@@ -481,6 +490,14 @@ class ThreadContext:
 
 def _is_communication(event: Event) -> bool:
     return event.event_type.startswith("comm.") and isinstance(event.event_data, dict)
+
+
+def _plain(state: Any) -> Any:
+    if hasattr(state, "model_dump"):
+        return state.model_dump(mode="json")
+    if isinstance(state, msgspec.Struct) or (dataclasses.is_dataclass(state) and not isinstance(state, type)):
+        return msgspec.to_builtins(state, str_keys=True)
+    return state
 
 
 def _typed(data: Any, state_type: type[Any]) -> Any:

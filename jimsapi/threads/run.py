@@ -162,7 +162,7 @@ class Outcome(msgspec.Struct, frozen=True):
     """The argument of `ThreadStore.finish`: how a run ends.
 
     `status` is final. `events` are the outgoing events, if the status is `completed`. `error` is the text of the error
-    for callers. `streamed` is the number of statuses and deltas in the run's stream. `failure` says why a run failed;
+    for callers. `streamed` is the number of live items in the run's stream. `failure` says why a run failed;
     for other statuses it is None.
     """
 

@@ -1,6 +1,5 @@
 """The JSON that every store accepts. The rules are here, so that all stores reject the same values."""
 
-import dataclasses
 import json
 import re
 from typing import Any
@@ -42,13 +41,16 @@ def dump_storable(value: Any) -> bytes:
     return exact_copy(data)
 
 
-def plain(value: Any) -> Any:
-    """Return a pydantic model, dataclass or msgspec Struct as JSON values, and any other value as it is."""
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    if isinstance(value, msgspec.Struct) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
-        return msgspec.to_builtins(value, str_keys=True)
-    return value
+def json_values(value: Any) -> Any:
+    """Return a copy of `value` that consists of JSON values.
+
+    Pydantic models, dataclasses and msgspec Structs become objects, at every level. Raises `Unstorable` if a part of
+    `value` has no form in JSON.
+    """
+    try:
+        return msgspec.to_builtins(value, str_keys=True, enc_hook=_model_values)
+    except Exception as error:  # a model's own code may raise anything
+        raise Unstorable(str(error)) from error
 
 
 def exact_copy(data: bytes) -> bytes:
@@ -79,6 +81,12 @@ def stored_json(text: bytes | str) -> orjson.Fragment:
     if any(name in text for name in no_numbers):  # type: ignore[operator] # both have the same type
         text = orjson.dumps(json.loads(text, parse_constant=lambda _: None))
     return orjson.Fragment(text)
+
+
+def _model_values(value: Any) -> Any:
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    raise TypeError(f"a {type(value).__name__} has no form in JSON")
 
 
 def _named_tuple(value: Any) -> list[Any]:

@@ -14,7 +14,7 @@ from jimsapi.runs.lookup import Runs
 from jimsapi.runs.result import RunResult
 from jimsapi.runs.service import RunService
 from jimsapi.runs.stream import Activity, Delta, Ended, Gap, Item, ReasoningDelta, Status
-from jimsapi.threads.activity import ANSWER_SOURCE, MODEL_REASONING, MODEL_USAGE, TOOL_CALL
+from jimsapi.threads.activity import ANSWER_SOURCE, MODEL_REASONING, MODEL_USAGE, TOOL_CALL, source_data
 from jimsapi.threads.errors import DomainError
 from jimsapi.threads.event import ASSISTANT_MESSAGE, ASSISTANT_MESSAGE_WITH_BUTTONS, NewEvent
 
@@ -70,9 +70,12 @@ class ReasoningEnded(msgspec.Struct, frozen=True):
 
 
 class ToolStarted(msgspec.Struct, frozen=True):
-    """The pipeline calls a tool. `call_id` identifies the call."""
+    """The pipeline calls a tool. `event_id` is the identifier of the call's event.
 
-    call_id: str
+    Models may use their own identifiers again, so clients get this one.
+    """
+
+    event_id: UUID
     name: str
     arguments: dict[str, Any]
 
@@ -80,7 +83,7 @@ class ToolStarted(msgspec.Struct, frozen=True):
 class ToolEnded(msgspec.Struct, frozen=True):
     """A call of a tool has ended. `error` is None if it has a result."""
 
-    call_id: str
+    event_id: UUID
     result: Any
     error: str | None
 
@@ -112,8 +115,8 @@ SpokenItem = MessageStarted | MessagePiece | MessageEnded | AgentItem | Status |
 async def spoken_items(request: Connection, service: RunService, run: LiveRun) -> AsyncIterator[SpokenItem]:
     """Yield the items of a run for the caller of `request`.
 
-    A message is complete before the next message begins, and reasoning before anything else that an agent does. A
-    message may be open meanwhile. Each call of a tool that starts also ends. Other events come after all messages.
+    A message is complete before the next message begins, and so is reasoning. Calls of tools may overlap. Each one that
+    starts also ends. Other events come after all messages.
     """
     try:
         items = await Runs(service).of(cast(Admission, request.admission), run)
@@ -134,7 +137,7 @@ class _Speech:
         self._open_message: UUID | None = None
         self._open_reasoning: UUID | None = None
         self._sent_pieces: dict[UUID, list[str]] = {}
-        self._open_calls: dict[UUID, str] = {}  # of tools: the call's identifier, by that of its event
+        self._open_calls: dict[UUID, None] = {}  # of tools, in order
         self._shown: set[UUID] = set()  # the events of the agent that clients have whole
 
     def next(self, item: Item) -> Iterator[SpokenItem]:
@@ -152,7 +155,8 @@ class _Speech:
             case ReasoningDelta(event_id, content):
                 yield from self._reason(event_id, content)
             case Activity(event):
-                yield from self._agent_event(event)
+                if (data := _agent_data(event)) is not None:
+                    yield from self._agent_event(event.event_id, data)
             case NewEvent(_, event_type, _) if event_type in _MESSAGES:
                 yield from self._message(item)
             case NewEvent():
@@ -162,8 +166,8 @@ class _Speech:
             case Ended(answer):
                 yield from self._end_reasoning()
                 yield from self._end_message()
-                for call_id in self._open_calls.values():
-                    yield ToolEnded(call_id, None, UNFINISHED)
+                for event_id in self._open_calls:
+                    yield ToolEnded(event_id, None, UNFINISHED)
                 yield Finished(answer) if isinstance(answer, RunResult) else Failed(answer)
 
     def _open(self, message_id: UUID) -> Iterator[SpokenItem]:
@@ -208,40 +212,37 @@ class _Speech:
             yield from self._end_reasoning()
 
     def _other_event(self, event: NewEvent) -> Iterator[SpokenItem]:
-        if _agent_data(event) is not None:
-            yield from self._agent_event(event)
-            return
-        yield from self._interrupt_reasoning()
-        if not self._missed:  # if pieces were missed, the message's own event has the rest
-            yield from self._end_message()
-        yield event
-
-    def _agent_event(self, event: NewEvent) -> Iterator[SpokenItem]:
-        """Yield what clients do not have yet of an event of the agent, which may be live or stored."""
+        """Yield a stored event, or what is missing of what the agent did."""
         if event.event_id in self._shown:
             return
         data = _agent_data(event)
+        if data is None or (isinstance(data, _Call) and data.duration is None):  # the context stores a duration
+            yield from self._interrupt_reasoning()
+            if not self._missed:  # if pieces were missed, the message's own event has the rest
+                yield from self._end_message()
+            yield event
+        else:
+            yield from self._agent_event(event.event_id, data)
+
+    def _agent_event(self, event_id: UUID, data: "_AgentData") -> Iterator[SpokenItem]:
         if isinstance(data, _Reasoning):
-            yield from self._reasoning(event.event_id, data.content)
+            yield from self._reasoning(event_id, data.content)
             return
         yield from self._interrupt_reasoning()
         if isinstance(data, _Call):
-            yield from self._call(event.event_id, data)
+            yield from self._call(event_id, data)
             return
-        self._shown.add(event.event_id)
-        if isinstance(data, _Source):
-            yield SourceNamed(event.event_id, data.url, data.title)
-        elif data is not None:
-            yield data
+        self._shown.add(event_id)
+        yield SourceNamed(event_id, data.url, data.title) if isinstance(data, _Source) else data
 
     def _call(self, event_id: UUID, call: "_Call") -> Iterator[SpokenItem]:
         if event_id not in self._open_calls:
-            self._open_calls[event_id] = call.id
-            yield ToolStarted(call.id, call.name, call.arguments)
+            self._open_calls[event_id] = None
+            yield ToolStarted(event_id, call.name, call.arguments)
         if call.duration is not None:
             del self._open_calls[event_id]
             self._shown.add(event_id)
-            yield ToolEnded(call.id, call.result, call.error)
+            yield ToolEnded(event_id, call.result, call.error)
 
     def _reasoning(self, event_id: UUID, text: str) -> Iterator[SpokenItem]:
         """Yield the whole text of stored reasoning, or what is missing of it."""
@@ -283,7 +284,8 @@ class _Source(msgspec.Struct):
     title: str | None
 
 
-_AGENT_EVENTS: dict[str, type[_Call | _Reasoning | _Source | ModelUsed]] = {
+_AgentData = _Call | _Reasoning | _Source | ModelUsed
+_AGENT_EVENTS: dict[str, type[_AgentData]] = {
     TOOL_CALL: _Call,
     MODEL_REASONING: _Reasoning,
     ANSWER_SOURCE: _Source,
@@ -291,15 +293,18 @@ _AGENT_EVENTS: dict[str, type[_Call | _Reasoning | _Source | ModelUsed]] = {
 }
 
 
-def _agent_data(event: NewEvent) -> "_Call | _Reasoning | _Source | ModelUsed | None":
+def _agent_data(event: NewEvent) -> _AgentData | None:
     """Return the data of an event of the agent; None for other events, also for others of these types."""
     data_type = _AGENT_EVENTS.get(event.event_type)
     if data_type is None:
         return None
     try:
-        return msgspec.json.decode(event.data, type=data_type)
-    except msgspec.DecodeError:  # a pipeline sent it with `send_event`, with other data
+        data = msgspec.json.decode(event.data, type=data_type)
+        if isinstance(data, _Source):
+            source_data(data.url, data.title)
+    except ValueError:  # a pipeline sent it with `send_event`, with other data
         return None
+    return data
 
 
 _MESSAGES = (ASSISTANT_MESSAGE, ASSISTANT_MESSAGE_WITH_BUTTONS)

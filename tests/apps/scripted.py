@@ -44,7 +44,12 @@ class Scripted:
             case "use":
                 ctx.usage(model="m", input_tokens=int(argument), output_tokens=1)
             case "own":
-                ctx.send_event(argument, {"seen": True})
+                event_type, _, data = argument.partition(" ")
+                ctx.send_event(event_type, json.loads(data or '{"seen": true}'))
+            case "big":
+                async with ctx.tool("big") as call:
+                    call.result = "x" * 300_000
+                ctx.source(title=argument)
             case "begin":
                 self.calls[argument] = ctx.tool(argument).__enter__()
             case "end":

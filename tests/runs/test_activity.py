@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -13,7 +14,11 @@ import pytest
 from jimsapi import Identity, JimsApp, ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
 from jimsapi.runs import worker_threads
+from jimsapi.runs.identity import PUBLIC
+from jimsapi.runs.inbound import Inbound
+from jimsapi.runs.live import LiveRun
 from jimsapi.threads.errors import RunClosed, UnstorableEvent
+from jimsapi.threads.event import message_event
 from tests.api.conversation import CHAT, RUNS, STREAM, body, parse
 
 pytestmark = pytest.mark.anyio
@@ -85,6 +90,54 @@ def test_a_result_of_any_common_kind_is_stored_as_json(result: Any) -> None:
     with ctx.tool("search") as call:
         call.result = result
     assert sent(ctx)[0][1]["result"] == {"n": 1}
+
+
+def test_results_and_arguments_may_hold_such_objects_at_every_level() -> None:
+    ctx = ThreadContext.for_test("hi")
+    with ctx.tool("search", {"near": StructResult(1)}) as call:
+        call.result = [StructResult(1), {"hit": ModelResult(n=1)}, DataclassResult(1)]
+    [(_, data)] = sent(ctx)
+    assert data["arguments"] == {"near": {"n": 1}}
+    assert data["result"] == [{"n": 1}, {"hit": {"n": 1}}, {"n": 1}]
+
+
+def test_what_the_pipeline_changes_after_the_call_is_not_in_its_event() -> None:
+    ctx = ThreadContext.for_test("hi")
+    rows, where = [1], {"kinds": ["a"]}
+    with ctx.tool("search", where) as call:
+        where["kinds"].append("b")
+        call.result = rows
+    rows.clear()
+    [(_, data)] = sent(ctx)
+    assert (data["arguments"], data["result"]) == ({"kinds": ["a"]}, [1])
+
+
+async def test_the_loop_has_its_turn_before_the_tool_runs() -> None:
+    ctx = ThreadContext.for_test("hi")
+    turns: list[bool] = []
+    asyncio.get_running_loop().call_soon(turns.append, True)
+    async with ctx.tool("blocking"):
+        assert turns == [True]
+
+
+async def test_a_tool_in_a_generator_that_is_left_early_is_cancelled() -> None:
+    ctx = ThreadContext.for_test("hi")
+
+    async def hits() -> AsyncIterator[int]:
+        with ctx.tool("search"):
+            yield 1
+            yield 2
+
+    found = hits()
+    assert await anext(found) == 1
+    await found.aclose()  # type: ignore[attr-defined] # an async generator has it
+    assert sent(ctx)[0][1]["error"] == "cancelled"
+
+
+def test_a_thought_that_cannot_be_stored_as_it_is_does_not_cost_the_answer() -> None:
+    ctx = ThreadContext.for_test("hi")
+    ctx.reasoning("a\0b\ud800")
+    assert sent(ctx) == [("model.reasoning", {"content": "a?b?"})]
 
 
 @pytest.mark.parametrize("raised", [ValueError("no such page"), ValueError("no such page\0")])
@@ -162,9 +215,9 @@ async def test_whatever_else_is_sent_ends_the_reasoning(speak: Callable[[ThreadC
 def test_sources_and_usage_are_events() -> None:
     ctx = ThreadContext.for_test("hi")
     ctx.source(url="https://example.org/q", title="Quokkas")
-    ctx.source(title="The handbook")
+    ctx.source(url="", title="The handbook")
     ctx.usage(model="m", input_tokens=812, output_tokens=44)
-    ctx.usage(model="m", input_tokens=812, output_tokens=44, cached_tokens=800, cost=0.5)
+    ctx.usage(model="m", input_tokens=812, output_tokens=44, cached_tokens=800, cost=Decimal("0.5"))
     assert sent(ctx) == [
         ("answer.source", {"url": "https://example.org/q", "title": "Quokkas"}),
         ("answer.source", {"url": None, "title": "The handbook"}),
@@ -179,8 +232,13 @@ def test_sources_and_usage_are_events() -> None:
         (lambda ctx: ctx.tool(""), TypeError, "the name of a tool must be a str, and not empty"),
         (lambda ctx: ctx.tool(7), TypeError, "the name of a tool must be a str, and not empty"),
         (lambda ctx: ctx.tool("search", "quokka"), TypeError, "must be a mapping, not str"),
-        (lambda ctx: ctx.tool("search", {"q": {1}}).__enter__(), UnstorableEvent, "tool.call"),
+        (lambda ctx: ctx.tool("search", {"q": object()}).__enter__(), UnstorableEvent, "tool.call"),
+        (lambda ctx: ctx.tool("search", id=7), TypeError, "must be a str, not int"),
         (lambda ctx: ctx.reasoning(b"x"), TypeError, "must be a str, not bytes"),
+        (lambda ctx: ctx.source(title=7), TypeError, "the title of a source must be a str, not int"),
+        (lambda ctx: ctx.source(url=7), TypeError, "the url of a source must be a str, not int"),
+        (lambda ctx: ctx.usage(model="m", input_tokens=1, output_tokens=0, cost=True), TypeError, "not bool"),
+        (lambda ctx: ctx.usage(model="m", input_tokens=1, output_tokens=0, cost="1"), TypeError, "not str"),
         (lambda ctx: ctx.source(), ValueError, "a source needs a url or a title"),
         (lambda ctx: ctx.source(url="javascript:alert(1)"), ValueError, "must begin with http:// or https://"),
         (lambda ctx: ctx.source(url="//example.org"), ValueError, "must begin with http:// or https://"),
@@ -326,7 +384,7 @@ async def test_a_failed_run_stores_nothing_of_what_was_seen() -> None:
     assert [event["event_type"] for event in events["events"]] == ["jims.lifecycle.thread_created", "comm.user_message"]
 
 
-async def test_hidden_errors_are_hidden_in_calls_of_tools_too() -> None:
+async def test_hidden_errors_are_hidden_in_calls_of_tools_too_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def pipeline(ctx: ThreadContext) -> None:
         with pytest.raises(LookupError):
             async with ctx.tool("search"):
@@ -335,6 +393,10 @@ async def test_hidden_errors_are_hidden_in_calls_of_tools_too() -> None:
     async with serving(pipeline, hide_errors=True) as client:
         answer = await client.post(CHAT, json=body("hi"))
     assert answer.json()["events"][0]["event_data"]["error"] == "the tool failed"
+    [record] = [record for record in caplog.records if "a tool failed" in record.message]
+    assert answer.headers["x-run-id"] in record.message
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == "the address of the index"
 
 
 async def test_a_secret_in_the_error_of_a_tool_is_redacted() -> None:
@@ -382,3 +444,11 @@ async def test_the_context_knows_its_run_its_contact_and_its_caller() -> None:
         response = await client.post(CHAT, json=body("hi", contact_id="ann"), headers=headers)
         assert seen == [(response.headers["x-run-id"], "ann", Identity("key"))]
         assert (await client.get(f"{RUNS}/{seen[0][0]}", headers=headers)).status_code == 200
+
+
+async def test_a_run_that_another_process_accepted_has_no_identity() -> None:
+    message = message_event("comm.user_message", "hi")
+    loop = asyncio.get_running_loop()
+    own = LiveRun(Inbound(contact_id="ann", message="hi"), PUBLIC, loop)
+    adopted = LiveRun(Inbound(contact_id="ann", message=""), PUBLIC, loop, message=message)
+    assert (own.identity, adopted.identity) == (PUBLIC.identity, None)

@@ -136,6 +136,10 @@ async def hear(steps: str, **limits: Any) -> list[str]:
         ("begin search; send Hi", "call-search [ Hi ] None-the-call-did-not-end finished"),
         ("begin search; raise it", "call-search None-the-call-did-not-end failed-Pipeline-error:-it"),
         ("own tool.call; own model.usage", "tool.call model.usage finished"),
+        ('own tool.call {"id": "1", "name": "n", "arguments": {}, "result": 1}', "tool.call finished"),
+        ('own answer.source {"url": null, "title": null}', "answer.source finished"),
+        ('own answer.source {"url": "javascript:x", "title": null}', "answer.source finished"),
+        ('own answer.source {"url": "http://x", "title": null}', "source-http://x-None finished"),
         ("own answer.source; own model.reasoning", "answer.source model.reasoning finished"),
     ],
 )
@@ -189,6 +193,12 @@ async def test_what_a_reader_missed_of_an_agent_comes_with_what_is_stored(bot: S
         "(", "Oh", "call second", "second None", "call third", "third None", " no", ")", "call first", "first None",
         "[", "Hi", "]", "finished",
     ]  # fmt: skip
+
+
+async def test_a_large_result_does_not_keep_clients_from_the_text_after_it() -> None:
+    spoken = await hear("big S; stream Hel; stream lo")
+    assert spoken[:6] == ["call big", "source None S", "[", "Hel", "lo", f"{'x' * 300_000} None"]
+    assert spoken[6:] == ["]", "finished"]
 
 
 async def test_one_text_sets_messages_apart_whole_or_in_pieces(bot: Scripted) -> None:

@@ -62,13 +62,13 @@ async def agui_events(request: Request, body: RunAgentInput, speech: AsyncIterat
             case ReasoningEnded(event_id):
                 yield _event("REASONING_MESSAGE_END", {"messageId": event_id})
                 yield _event("REASONING_END", {"messageId": event_id})
-            case ToolStarted(call_id, name, arguments):
-                yield _event("TOOL_CALL_START", {"toolCallId": call_id, "toolCallName": name})
-                yield _event("TOOL_CALL_ARGS", {"toolCallId": call_id, "delta": _json(arguments)})
-                yield _event("TOOL_CALL_END", {"toolCallId": call_id})
-            case ToolEnded(call_id, result, error_text):
+            case ToolStarted(event_id, name, arguments):
+                yield _event("TOOL_CALL_START", {"toolCallId": event_id, "toolCallName": name})
+                yield _event("TOOL_CALL_ARGS", {"toolCallId": event_id, "delta": _json(arguments)})
+                yield _event("TOOL_CALL_END", {"toolCallId": event_id})
+            case ToolEnded(event_id, result, error_text):
                 content = (result if isinstance(result, str) else _json(result)) if error_text is None else error_text
-                ended = {"messageId": f"{call_id}-result", "toolCallId": call_id, "content": content, "role": "tool"}
+                ended = {"messageId": f"{event_id}-result", "toolCallId": event_id, "content": content, "role": "tool"}
                 yield _event("TOOL_CALL_RESULT", ended)
             case SourceNamed(_, url, title):
                 yield _event("CUSTOM", {"name": "answer.source", "value": {"url": url, "title": title}})

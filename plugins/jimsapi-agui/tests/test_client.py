@@ -68,15 +68,14 @@ def test_what_an_agent_does_is_shown(served: Served, client: str) -> None:
     talk = converse(served, client, "work", "see")
     worked, seen = talk["runs"]
     assert (worked["error"], seen["error"]) == (None, None)
-    shown = [{name: value for name, value in message.items() if name != "id"} for message in talk["messages"][1:7]]
-    assert shown == [
-        {"role": "reasoning", "content": "They ask."},
-        {"role": "assistant", "toolCalls": [call("call_1", "search", '{"q":"quokka"}')]},
-        {"role": "tool", "toolCallId": "call_1", "content": '{"found":1}'},
-        {"role": "assistant", "toolCalls": [call("call_2", "broken", "{}")]},
-        {"role": "tool", "toolCallId": "call_2", "content": "LookupError: no index"},
-        {"role": "assistant", "content": "Quokkas are happy."},
-    ]
+    reasoning, search, found, broken, failed, answer = talk["messages"][1:7]
+    assert (reasoning["role"], reasoning["content"]) == ("reasoning", "They ask.")
+    assert called(search) == ("search", '{"q":"quokka"}')
+    assert (found["role"], found["content"]) == ("tool", '{"found":1}')
+    assert called(broken) == ("broken", "{}")
+    assert (failed["role"], failed["content"]) == ("tool", "LookupError: no index")
+    assert answer["content"] == "Quokkas are happy."
+    assert [found["toolCallId"], failed["toolCallId"]] == [call["toolCalls"][0]["id"] for call in (search, broken)]
     sources = [event["value"] for event in worked["events"] if event["type"] == "CUSTOM"]
     assert sources == [
         {"url": "https://example.org/q", "title": "Quokkas"},
@@ -89,8 +88,18 @@ def test_what_an_agent_does_is_shown(served: Served, client: str) -> None:
     assert json.loads(said(talk)[-1]) == {"asked": ["work", "see"], "answered": 1}
 
 
-def call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
-    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+def called(message: Any) -> tuple[str, str]:
+    """The name and the arguments of the only call in a message of the assistant."""
+    [call] = message["toolCalls"]
+    return call["function"]["name"], call["function"]["arguments"]
+
+
+def test_calls_with_the_same_id_of_a_model_are_two(served: Served, client: str) -> None:
+    talk = converse(served, client, "work", "work")
+    assert [run["error"] for run in talk["runs"]] == [None, None]
+    calls = [message for message in talk["messages"] if message.get("toolCalls")]
+    assert [called(message) for message in calls] == 2 * [("search", '{"q":"quokka"}'), ("broken", "{}")]
+    assert len({message["id"] for message in talk["messages"]}) == len(talk["messages"])
 
 
 def test_any_text_arrives_as_it_is(served: Served, client: str) -> None:

@@ -59,15 +59,15 @@ async def _chunks(request: Request, message_id: str, speech: AsyncIterator[Spoke
                 yield _chunk("reasoning-delta", id=part_id, delta=text)
             case ReasoningEnded(part_id):
                 yield _chunk("reasoning-end", id=part_id)
-            case ToolStarted(call_id, name, arguments):
+            case ToolStarted(event_id, name, arguments):
                 # The client runs a tool that is not `providerExecuted`, and `dynamic` are those without a schema there.
-                tool = {"toolCallId": call_id, "toolName": name, "dynamic": True, "providerExecuted": True}
+                tool = {"toolCallId": event_id, "toolName": name, **_OF_SERVER}
                 yield _chunk("tool-input-start", **tool)
                 yield _chunk("tool-input-available", **tool, input=arguments)
-            case ToolEnded(call_id, result, None):
-                yield _chunk("tool-output-available", toolCallId=call_id, output=result, **_OF_SERVER)
-            case ToolEnded(call_id, _, error_text):
-                yield _chunk("tool-output-error", toolCallId=call_id, errorText=error_text, **_OF_SERVER)
+            case ToolEnded(event_id, result, None):
+                yield _chunk("tool-output-available", toolCallId=event_id, output=result, **_OF_SERVER)
+            case ToolEnded(event_id, _, error_text):
+                yield _chunk("tool-output-error", toolCallId=event_id, errorText=error_text, **_OF_SERVER)
             case SourceNamed(event_id, str(url), title):
                 yield _chunk("source-url", sourceId=event_id, url=url, **({"title": title} if title else {}))
             case SourceNamed(event_id, None, title):

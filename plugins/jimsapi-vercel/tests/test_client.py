@@ -49,9 +49,10 @@ def test_what_an_agent_does_is_shown(served: Served, sdk: str) -> None:
     shown, seen = converse(served, sdk, "work", "see")
     assert seen["error"] is None
     of_server = {"type": "dynamic-tool", "providerExecuted": True}
-    search = {**of_server, "toolName": "search", "toolCallId": "call_1", "input": {"q": "quokka"}}
-    broken = {**of_server, "toolName": "broken", "toolCallId": "call_2", "input": {}}
-    found = [{name: value for name, value in part.items() if name != "sourceId"} for part in parts(shown)]
+    search = {**of_server, "toolName": "search", "input": {"q": "quokka"}}
+    broken = {**of_server, "toolName": "broken", "input": {}}
+    random = {"sourceId", "toolCallId"}
+    found = [{name: value for name, value in part.items() if name not in random} for part in parts(shown)]
     assert found == [
         {"type": "reasoning", "text": "They ask.", "state": "done"},
         {**search, "state": "output-available", "output": {"found": 1}},
