@@ -20,6 +20,9 @@ _VERSION = re.compile(
 )
 _STAGES = {"alpha": 0, "a": 0, "beta": 1, "b": 1, "preview": 2, "pre": 2, "c": 2, "rc": 2}
 _FINAL = 3
+_BEFORE_ALPHA = (-1, 0)
+"""The stage of a development release without another stage: 1.0.dev1 comes before 1.0a1."""
+_NO_DEVELOPMENT = float("inf")
 
 Key = tuple[int, tuple[int, ...], tuple[int, int], int, float]
 
@@ -66,10 +69,9 @@ def _meets(specifier: str, version: str) -> bool:
         case "<=":
             return own <= bound
         case ">":
-            return own > bound and not (_is_same_release(own, bound) and own[3] > bound[3] == 0)
+            return own > bound and not _is_post_release_of(own, bound)
         case "<":
-            is_before_release = own[2][0] != _FINAL
-            return own < bound and not (_is_same_release(own, bound) and is_before_release and bound[2][0] == _FINAL)
+            return own < _first_pre_release(bound)
         case _:
             return own >= bound and _is_within(own, _release_without_last(wanted))
 
@@ -82,8 +84,17 @@ def _release_without_last(version: str) -> str:
     return epoch + match["release"].rpartition(".")[0]
 
 
-def _is_same_release(one: Key, other: Key) -> bool:
-    return one[:2] == other[:2]
+def _is_post_release_of(own: Key, bound: Key) -> bool:
+    """Whether a later version is only a post-release of `bound`, which `>` excludes."""
+    return own[:3] == bound[:3] and bound[3:] == (0, _NO_DEVELOPMENT)
+
+
+def _first_pre_release(bound: Key) -> Key:
+    """Return the earliest pre-release of a version, for `<` excludes these; the version itself if it is one."""
+    epoch, release, stage, post, development = bound
+    if stage[0] != _FINAL or development != _NO_DEVELOPMENT:
+        return bound
+    return epoch, release, stage if post else _BEFORE_ALPHA, post, 0.0
 
 
 def _is_within(own: Key, prefix: str) -> bool:
@@ -108,11 +119,11 @@ def _key(version: str) -> Key | None:
     digits = re.sub(r"\D", "", match["post"]) if match["post"] else ""
     post = 0 if match["post"] is None else 1 + int(digits or 0)
     if match["dev"] is None:
-        development = float("inf")
+        development = _NO_DEVELOPMENT
     else:
         development = float(match["dev_number"] or 0)
         if match["pre"] is None and match["post"] is None:
-            stage = (-1, 0)  # 1.0.dev1 comes before 1.0a1
+            stage = _BEFORE_ALPHA
     return int(match["epoch"] or 0), tuple(release), stage, post, development
 
 

@@ -1,6 +1,6 @@
 """Versions are compared as pip compares them."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
@@ -17,6 +17,10 @@ specifiers = st.lists(st.one_of(bounds, ranges, compatible), max_size=3).map(","
 
 
 @given(specifiers, versions)
+@example("<1.post1", "1a1")
+@example(">1a1", "1.post1")
+@example("<1", "1.dev1")
+@example(">1", "1.post1")
 def test_a_version_meets_what_it_meets_for_pip(wanted: str, version: str) -> None:
     assert allows(wanted, version) == SpecifierSet(wanted).contains(Version(version), prereleases=True)
 
