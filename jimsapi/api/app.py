@@ -65,7 +65,7 @@ logger = logging.getLogger("jimsapi")
 VERSION = importlib.metadata.version(OWN_DISTRIBUTION)
 EXPOSED_HEADERS = (
     "location", "preference-applied", "ratelimit", "ratelimit-policy", "retry-after", "www-authenticate",
-    "x-request-id", "x-run-id",
+    "x-ignored-fields", "x-request-id", "x-run-id",
 )  # fmt: skip
 """Response headers that pages of other origins may read, with `--cors-origin`."""
 
@@ -183,7 +183,10 @@ class Api(App):
         self.cors = Cors(core.cors_origin, EXPOSED_HEADERS) if core.cors_origin else None
         self.admit = gate(composition, service)
         self.security_schemes = security_schemes(composition.providers)
-        for routes in (probe_routes, chat_routes, stream_routes, run_routes, websocket_routes):
+        cancels = core.on_disconnect == "cancel"
+        for router in (chat_routes(service, cancels=cancels), stream_routes(service, cancels=cancels)):
+            self.include(router)
+        for routes in (probe_routes, run_routes, websocket_routes):
             self.include(routes(service))
         self.include(thread_routes(ThreadService(service)))
         self.docs()
@@ -264,7 +267,7 @@ def run_service(composition: Composition) -> RunService:
     if app.context_events is not None and not composition.settings.is_given("context_events"):
         events = app.context_events
     store = composition.store.value
-    disclosure = Disclosure(core.hide_errors, redact)
+    disclosure = Disclosure(core.hide_errors, redact, app.private_events)
     commits = composition.observers_of("on_commit")
     if commits:
         store.on_commit = commits.notify

@@ -19,6 +19,7 @@ from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import DomainError
 from jimsapi.wire.answer import REFUSALS, note_run, refusal_answer, with_run
 from jimsapi.wire.errors import error_answer
+from jimsapi.wire.leaving import stop_left
 from jimsapi.wire.request import idempotency_key
 
 watch_header(b"prefer")
@@ -34,10 +35,17 @@ class BoundInbound(Inbound, kw_only=True):
 
 
 class ApiEvent(msgspec.Struct):
-    """An event that the run sent."""
+    """An event that the run sent. It has its `event_id` with `?event_ids=true`."""
 
     event_type: str
     event_data: dict[str, Any]
+    event_id: UUID | msgspec.UnsetType = msgspec.UNSET
+
+
+class ChatQuery(msgspec.Struct):
+    """Whether the events of the answer have their identifiers."""
+
+    event_ids: bool = False
 
 
 class ChatAnswer(msgspec.Struct):
@@ -49,15 +57,17 @@ class ChatAnswer(msgspec.Struct):
     events: list[ApiEvent]
 
 
-def chat_routes(service: RunService) -> Router:
-    """The chat route."""
+def chat_routes(service: RunService, *, cancels: bool = False) -> Router:
+    """The chat route. `cancels`: a client that disconnects cancels its run."""
     router = Router()
 
     @router.post(
         "/api/v1/chat",
         scope=CHAT,
         body=Inbound,
+        query=ChatQuery,
         response=ChatAnswer,
+        cancel_on_disconnect=cancels,
         tags=("chat",),
         responses={
             **REFUSALS,
@@ -74,15 +84,20 @@ def chat_routes(service: RunService) -> Router:
         thread are answered one after another, in order of arrival. With `Prefer: respond-async` (RFC 7240), the answer
         is that of `/api/v1/runs`. Requests with the same `Idempotency-Key` within 24 hours get the answer of one run.
         """
+        with_ids = bool(request.scope["query_string"]) and request.typed_query(ChatQuery).event_ids
         if b"prefer" in request.watched and _prefers_async(request):
             response = await begin_in_background(request, service)
             response.raw_headers.append((b"preference-applied", b"respond-async"))
             return response
         run = await begin_chat(request, service)
         try:
-            response = JSONResponse(chat_answer(await run.wait_for_answer()))
+            response = JSONResponse(chat_answer(await run.wait_for_answer(), with_ids=with_ids))
         except DomainError as error:
             response = error_answer(request, error)
+        except asyncio.CancelledError:
+            if cancels:
+                stop_left(service, run)
+            raise
         finally:
             note_run(request, run)
         return with_run(request, service, run, response)
@@ -153,9 +168,9 @@ def with_own_contact(inbound: Inbound, admission: Admission) -> Inbound:
     return inbound
 
 
-def chat_answer(result: RunResult) -> dict[str, Any]:
+def chat_answer(result: RunResult, *, with_ids: bool = False) -> dict[str, Any]:
     """Return the body of the answer. If the data of an event is not a JSON object, it is sent as `{}`."""
-    return {
+    answer: dict[str, Any] = {
         "thread_id": result.thread_id,
         "created_new_thread": result.created_new_thread,
         "assistant_messages": result.assistant_messages,
@@ -167,3 +182,7 @@ def chat_answer(result: RunResult) -> dict[str, Any]:
             for event in result.events
         ],
     }
+    if with_ids:
+        for shown, event in zip(answer["events"], result.events, strict=True):
+            shown["event_id"] = event.event_id
+    return answer

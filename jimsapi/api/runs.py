@@ -37,7 +37,10 @@ class RunError(msgspec.Struct):
 
 
 class RunView(msgspec.Struct):
-    """A run. `result` is its answer if it completed, `error` the reason if it ended in another way."""
+    """A run. `result` is its answer if it completed, `error` the reason if it ended in another way.
+
+    `event_ids` are the identifiers of the events in `result`, in the same order.
+    """
 
     run_id: UUID
     thread_id: UUID
@@ -47,6 +50,7 @@ class RunView(msgspec.Struct):
     finished_at: datetime | None
     result: ChatAnswer | None
     error: RunError | None
+    event_ids: list[UUID]
 
 
 class RunQuery(msgspec.Struct):
@@ -101,7 +105,7 @@ def run_routes(service: RunService) -> Router:
         responses={**lookup_responses, 409: "The run has ended."},
     )  # fmt: skip
     async def cancel(request: Request) -> Response:
-        """Cancel a run. The server stores none of its events, except the message if a thread has accepted it."""
+        """Cancel a run. The server stores none of its events, except its message and what it has used of models."""
         await runs.cancel(_admission(request), _id(request))
         return JSONResponse(run_view(await runs.run(_admission(request), _id(request))), 202)
 
@@ -111,10 +115,12 @@ def run_routes(service: RunService) -> Router:
 def run_view(run: StoredRun) -> dict[str, Any]:
     """Return a run as the JSON object that clients get."""
     result = error = None
+    event_ids: list[UUID] = []
     if run.status not in OPEN:
         answer = stored_result(run)
         if isinstance(answer, RunResult):
             result = chat_answer(answer)
+            event_ids = [event.event_id for event in answer.events]
         else:
             error = {"detail": str(answer), "status": STATUS[type(answer)][0]}
     return {
@@ -126,6 +132,7 @@ def run_view(run: StoredRun) -> dict[str, Any]:
         "finished_at": run.finished_at,
         "result": result,
         "error": error,
+        "event_ids": event_ids,
     }
 
 

@@ -5,7 +5,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from functools import partial
 from typing import Any, cast
 
 import orjson
@@ -18,6 +19,7 @@ from jimsapi.asgi.routing import Router
 from jimsapi.asgi.sse import EventStreamResponse
 from jimsapi.runs.identity import CHAT, Admission
 from jimsapi.runs.inbound import Inbound
+from jimsapi.runs.live import LiveRun
 from jimsapi.runs.lookup import Runs
 from jimsapi.runs.result import RunResult
 from jimsapi.runs.service import RunService
@@ -38,14 +40,15 @@ from jimsapi.threads.errors import DomainError
 from jimsapi.threads.event import NewEvent
 from jimsapi.wire.answer import EVENT_STREAM, REFUSALS, one_line, refusal_answer, with_run
 from jimsapi.wire.errors import TRANSIENT, error_content
+from jimsapi.wire.leaving import stop_left, watch_leaving
 
 logger = logging.getLogger("jimsapi.api")
 
 _END = "end"
 
 
-def stream_routes(service: RunService) -> Router:
-    """The route for a message whose answer is streamed."""
+def stream_routes(service: RunService, *, cancels: bool = False) -> Router:
+    """The route for a message whose answer is streamed. `cancels`: a client that disconnects cancels its run."""
     router = Router()
     runs = Runs(service)
 
@@ -96,14 +99,26 @@ def stream_routes(service: RunService) -> Router:
         if run.known_as is run.run_id and run.began >= requested_at:
             after = 0  # the run is new, so `Last-Event-ID` belongs to another run
         items = None if after == THE_END else await runs.of(cast(Admission, request.admission), run, after)
-        return with_run(request, service, run, event_stream(request, items))
+        on_left = partial(stop_left, service, run) if cancels else None
+        return with_run(request, service, run, event_stream(request, items, run, on_left))
 
     return router
 
 
-def event_stream(request: Connection, items: AsyncIterator[Read] | None) -> Response:
-    """Return an answer that streams `items`. If that is None, return 204: an `EventSource` then does not reconnect."""
-    return Response(status=204) if items is None else EventStreamResponse(server_sent(request, items))
+def event_stream(
+    request: Connection,
+    items: AsyncIterator[Read] | None,
+    run: LiveRun | None = None,
+    on_left: Callable[[], None] | None = None,
+) -> Response:
+    """Return an answer that streams `items`. If that is None, return 204: an `EventSource` then does not reconnect.
+
+    `on_left` is called if the client disconnects while `run` is open.
+    """
+    if items is None:
+        return Response(status=204)
+    chunks = server_sent(request, items)
+    return EventStreamResponse(chunks if run is None or on_left is None else watch_leaving(chunks, run, on_left))
 
 
 async def server_sent(request: Connection, items: AsyncIterator[Read]) -> AsyncGenerator[bytes, None]:

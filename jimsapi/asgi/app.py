@@ -155,7 +155,7 @@ class App(Router):
             if self.refusal is not None and not probe:
                 response = self.refusal
             elif route is None:
-                response = self._unrouted(request, missed)
+                response = table.reworded(self._unrouted(request, missed), scope)
             else:
                 if table.sealed is None:
                     table.sealed = "the app has answered requests already"
@@ -401,7 +401,7 @@ class App(Router):
         These are added to those of the app, and removed when the context is left. Then the app accepts new ones again.
         """
         table, wrapped, observers = self._table, self._wrapped, self.on_request.copy()
-        self._table = RouteTable(self.routes)
+        self._table = RouteTable(self.routes, table.rewords)
         try:
             yield
         finally:

@@ -13,7 +13,7 @@ from uuid import UUID
 from .connection import Request, local_path
 from .disconnect import cancelled_on_disconnect
 from .limits import limited
-from .response import Response
+from .response import ErrorResponse, Response
 from .route import Match, Model, Parameter, ResponseDoc, Reword, Route, RouteConflict
 from .types import Scope
 from .websocket import WebSocket
@@ -67,15 +67,16 @@ class RouteTable:
     """Routes, and the look-up of a route by method and path.
 
     `exact` has the routes without parameters, by path and then by method. `sealed` is the reason why no more routes can
-    be added, or None if they can.
+    be added, or None if they can. `rewords` convert errors of requests without a route, by the beginning of their path.
     """
 
-    __slots__ = ("_tree", "_websockets", "exact", "routes", "sealed")
+    __slots__ = ("_tree", "_websockets", "exact", "rewords", "routes", "sealed")
 
-    def __init__(self, routes: Iterable[Route] = ()) -> None:
+    def __init__(self, routes: Iterable[Route] = (), rewords: Mapping[str, Reword] | None = None) -> None:
         self.routes: list[Route] = []
         self.exact: dict[str, dict[str, Route]] = {}
         self.sealed: str | None = None
+        self.rewords: dict[str, Reword] = dict(rewords or {})
         self._tree = _Node()
         self._websockets = _Node()
         for route in routes:
@@ -127,6 +128,15 @@ class RouteTable:
         if found.route is None and not found.allowed and _search(self._tree, "", _other_form(segments)).allowed:
             return Match(None, {}, slash_differs=True)
         return found
+
+    def reworded(self, response: Response, scope: Scope) -> Response:
+        """Return the answer to a request without a route, as `Router.reword_below` declared it for its path."""
+        if self.rewords and isinstance(response, ErrorResponse):
+            path = local_path(scope)
+            for prefix, reword in self.rewords.items():
+                if path.startswith(prefix):
+                    return reword(response)
+        return response
 
     def match_websocket(self, scope: Scope) -> Match:
         """Return the WebSocket route for the path of an ASGI scope of any type."""
@@ -388,6 +398,16 @@ class Router:
             """Return a static file."""
             return await serve(request)
 
+    def reword_below(self, path: str, reword: Reword) -> None:
+        """Convert the errors of requests below `path` that no route matches (404, 405), as `reword` of a route does.
+
+        It is for the paths of another protocol, whose clients expect errors in its own form. Raises `ValueError` if
+        `path` does not begin with a slash.
+        """
+        if not path.startswith("/"):
+            raise ValueError(f"The path {path!r} must begin with a slash.")
+        self._table.rewords[path.rstrip("/") + "/"] = reword
+
     def include(self, router: "Router", prefix: str = "") -> None:
         """Add all routes of `router`, with `prefix` before their paths.
 
@@ -398,6 +418,8 @@ class Router:
             raise ValueError(f"The prefix {prefix!r} must begin with a slash and not end with one.")
         for route in router.routes:
             self.add(replace(route, path=prefix + route.path))
+        for path, reword in router._table.rewords.items():
+            self._table.rewords[prefix + path] = reword
         router._table.sealed = "it was included already; declare them before include()"
 
     def add(self, route: Route) -> None:

@@ -115,7 +115,8 @@ class RunFault(msgspec.Struct, frozen=True):
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """A run. Its `status` is `queued`, `running`, `completed`, `failed`, `cancelled` or `interrupted`.
 
-    `result` is set if the run completed, `error` if it ended in another way. A run that `begin` returns has no times.
+    `result` is set if the run completed, `error` if it ended in another way. `event_ids` are the identifiers of the
+    events in `result`. A run that `begin` returns has no times.
     """
 
     run_id: UUID
@@ -126,6 +127,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: datetime | None = None
     result: Result | None = None
     error: RunFault | None = None
+    event_ids: list[UUID] = []
 
 
 def decode(content: bytes, kind: type[T]) -> T:

@@ -20,6 +20,7 @@ class MessageFields(TypedDict, total=False):
     - `idempotency_key`: 1 to 255 visible ASCII characters. Messages with the same key within 24 hours have one run. The
       client generates a key for a message without one.
     - `webhook_url`: the server calls it when the run has ended.
+    - `metadata`: values for the pipeline, which are stored with the message.
     """
 
     contact_id: str | None
@@ -28,6 +29,7 @@ class MessageFields(TypedDict, total=False):
     event_type: str | None
     run_conversation_start_on_new_thread: bool | None
     webhook_url: str | None
+    metadata: Mapping[str, Any] | None
     idempotency_key: str | None
 
 

@@ -27,6 +27,10 @@ class CoreOptions(Options):
     thread_busy: Literal["wait", "reject"] = option(
         "wait", help="Whether a message waits while its thread is busy with another, or gets 409."
     )
+    on_disconnect: Literal["continue", "cancel"] = option(
+        "continue",
+        help="Whether a run continues or is cancelled if its client disconnects from /api/v1/chat or its stream.",
+    )
     queue_timeout: float = option(
         60.0, minimum=0.001, maximum=86_400, help="Seconds that a message may wait for its turn; then 503."
     )

@@ -104,6 +104,7 @@ class PipelineCalls:
             contact_id=thread.contact_id,
             identity=run.identity,
             error_text=self._disclosure.tool_error,
+            beside=run.entering[:-1],
         )
         if run.stream is not None and run.status is RunStatus.RUNNING:  # a conversation start is not streamed
             context.watch(StreamOutput(run.stream))
@@ -125,7 +126,7 @@ class PipelineCalls:
             self._abandoned.add(task)
             task.add_done_callback(self._forget)
         if run.stop_reason is not None:
-            return Ending.stopped(run, self._run_timeout)
+            return Ending.stopped(run, self._run_timeout, context)
         return Ending.of(run, task, context, self._disclosure)
 
     def _forget(self, task: asyncio.Task[Any]) -> None:

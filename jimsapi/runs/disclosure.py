@@ -1,14 +1,19 @@
-"""The text of a pipeline's exception that callers may read, in every protocol and in a stored run."""
+"""What callers may read of a run, in every protocol and in a stored run: the text of an exception, and its events."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from typing import TypeVar
 from uuid import UUID
 
 import msgspec
 
 from jimsapi.runs.errors import PipelineFailed, exception_text
 from jimsapi.runs.result import failure_of
-from jimsapi.threads.run import FailureKind, StoredRun
+from jimsapi.threads.event import NewEvent
+from jimsapi.threads.run import EventRecord, FailureKind, StoredRun
+
+AnyEvent = TypeVar("AnyEvent", NewEvent, EventRecord)
 
 logger = logging.getLogger("jimsapi.runs")
 
@@ -20,14 +25,15 @@ def _unchanged(text: str) -> str:
 
 
 class Disclosure(msgspec.Struct, frozen=True):
-    """Makes the text of a pipeline's failure that is stored, streamed or sent.
+    """Makes the text of a pipeline's failure that is stored, streamed or sent, and leaves out private events.
 
     If `hide` is set, the text has the run's identifier instead of the exception. The log has the exception, with its
-    traceback and the same identifier. `redact` removes secrets from a text.
+    traceback and the same identifier. `redact` removes secrets from a text. `private_events` are those of the app.
     """
 
     hide: bool = False
     redact: Callable[[str], str] = _unchanged
+    private_events: tuple[str, ...] = ()
 
     def failure(self, run_id: UUID, cause: BaseException) -> PipelineFailed:
         """Return the error for the caller of a run. Its text is also stored."""
@@ -45,9 +51,21 @@ class Disclosure(msgspec.Struct, frozen=True):
 
     def stored(self, run: StoredRun) -> StoredRun:
         """Return a run as its reader may see it. A process with other options may have stored its error."""
+        if self.private_events:
+            run = msgspec.structs.replace(run, events=list(self.public(run.events)))
         if run.error is None or failure_of(run) is not FailureKind.PIPELINE:
             return run
         return msgspec.structs.replace(run, error=self._text(run.run_id, run.error))
+
+    def public(self, events: Iterable[AnyEvent]) -> Iterable[AnyEvent]:
+        """Return those events that callers may read."""
+        if not self.private_events:
+            return events
+        return [event for event in events if not self.is_private(event.event_type)]
+
+    def is_private(self, event_type: str) -> bool:
+        """Return whether callers must not read events of this type."""
+        return any(fnmatchcase(event_type, pattern) for pattern in self.private_events)
 
     def _text(self, run_id: UUID, text: str) -> str:
         return f"{PipelineFailed.PREFIX}reference {run_id}" if self.hide else self.redact(text)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -11,9 +12,10 @@ from jimsapi.runs.disclosure import Disclosure
 from jimsapi.runs.errors import RunCancelled, RunInterrupted, RunTimedOut
 from jimsapi.runs.live import LiveRun, Stop
 from jimsapi.runs.result import RunResult
+from jimsapi.threads.activity import MODEL_USAGE
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.errors import DomainError, IdentifierTaken, ThreadNotFound, UnstorableEvent
-from jimsapi.threads.event import ASSISTANT_MESSAGE, encode_events
+from jimsapi.threads.event import ASSISTANT_MESSAGE, NewEvent, encode_events
 from jimsapi.threads.run import FailureKind, Outcome, RunStatus, Settled, ThreadRecord
 
 logger = logging.getLogger("jimsapi.runs")
@@ -32,19 +34,29 @@ class Ending(msgspec.Struct, frozen=True):
     assistant_messages: list[str] = []
 
     @classmethod
-    def failed(cls, run: LiveRun, fault: BaseException, disclosure: Disclosure, log_text: str = FAILED) -> "Ending":
+    def failed(
+        cls,
+        run: LiveRun,
+        fault: BaseException,
+        disclosure: Disclosure,
+        usage: tuple[NewEvent, ...],
+        log_text: str = FAILED,
+    ) -> "Ending":
         """Return the ending of a pipeline that raised, or sent an event that cannot be stored.
 
-        Logs `fault` with its traceback. `disclosure` decides how much of it the caller reads.
+        Logs `fault` with its traceback. `disclosure` decides how much of it the caller reads. `usage` is stored.
         """
         identifiers = {"run_id": str(run.run_id), "thread_id": str(run.thread_id)}  # for error reporting
         logger.error(log_text, run.run_id, exc_info=fault, extra=identifiers)
         error = disclosure.failure(run.run_id, fault)
-        return cls(Outcome(RunStatus.FAILED, error=str(error), failure=FailureKind.PIPELINE), error)
+        return cls(Outcome(RunStatus.FAILED, error=str(error), failure=FailureKind.PIPELINE, usage=usage), error)
 
     @classmethod
-    def stopped(cls, run: LiveRun, run_timeout: float) -> "Ending":
-        """Return the ending of a run that was stopped before its pipeline ended. `run_timeout` is in seconds."""
+    def stopped(cls, run: LiveRun, run_timeout: float, context: ThreadContext | None = None) -> "Ending":
+        """Return the ending of a run that was stopped before its pipeline ended. `run_timeout` is in seconds.
+
+        `context` is that of the pipeline, None if the pipeline did not begin.
+        """
         error: DomainError
         failure: FailureKind | None = None
         if run.stop_reason is Stop.TIMED_OUT:
@@ -55,7 +67,8 @@ class Ending(msgspec.Struct, frozen=True):
             error, status = ThreadNotFound(run.thread_id), RunStatus.CANCELLED
         else:
             error, status = RunCancelled(), RunStatus.CANCELLED
-        return cls(Outcome(status, error=str(error), failure=failure), error)
+        usage = () if context is None else usage_of(context)
+        return cls(Outcome(status, error=str(error), failure=failure, usage=usage), error)
 
     @classmethod
     def of(cls, run: LiveRun, task: asyncio.Task[Any], context: ThreadContext, disclosure: Disclosure) -> "Ending":
@@ -71,20 +84,43 @@ class Ending(msgspec.Struct, frozen=True):
             fault, log_text = unstorable, UNSTORABLE
         except BaseException as error:  # events may be objects of the app's own classes, whose attributes can raise
             fault, log_text = error, UNREADABLE
-        return cls.failed(run, fault, disclosure, log_text)
+        return cls.failed(run, fault, disclosure, usage_of(context), log_text)
 
     def refused(self, run: LiveRun, taken: IdentifierTaken, disclosure: Disclosure) -> "Ending":
         """Return the failure that replaces this ending, because the thread already has some of its events."""
         types = [event.event_type for event in self.outcome.events if event.event_id in taken.event_ids]
         fault = UnstorableEvent(types[0] if types else "unknown", "its event_id is in the thread already")
-        return Ending.failed(run, fault, disclosure, UNSTORABLE)
+        usage = tuple(event for event in self.usage() if event.event_id not in taken.event_ids)
+        return Ending.failed(run, fault, disclosure, usage, UNSTORABLE)
 
-    def result(self, run: LiveRun) -> RunResult:
-        """Return the answer for the caller of a run that completed."""
+    def usage(self) -> tuple[NewEvent, ...]:
+        """Return what the pipeline used of models."""
+        sent = (event for event in self.outcome.events if event.event_type == MODEL_USAGE)
+        return (*sent, *self.outcome.usage)
+
+    def result(self, run: LiveRun, disclosure: Disclosure) -> RunResult:
+        """Return the answer for the caller of a run that completed. It has no private events."""
         assert run.thread is not None
         return RunResult(
-            run.run_id, run.thread.thread_id, run.created_new_thread, self.assistant_messages, self.outcome.events
+            run.run_id,
+            run.thread.thread_id,
+            run.created_new_thread,
+            self.assistant_messages,
+            tuple(disclosure.public(self.outcome.events)),
         )
+
+
+def usage_of(context: ThreadContext) -> tuple[NewEvent, ...]:
+    """Return what a pipeline that did not complete used of models. It was paid for, so it is stored.
+
+    Events of the pipeline's own that cannot be stored are left out: nothing of them is to fail the outcome.
+    """
+    usage: dict[int, NewEvent] = {}
+    for event in context.outgoing_events:
+        with suppress(BaseException):  # events may be objects of the app's own classes, whose attributes can raise
+            if event.event_type == MODEL_USAGE:
+                usage.update((encoded.event_id.int, encoded) for encoded in encode_events([event]))
+    return tuple(usage.values())
 
 
 def ended_by_others(settled: Settled, thread: ThreadRecord) -> DomainError:

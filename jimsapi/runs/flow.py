@@ -26,7 +26,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -34,7 +34,7 @@ import msgspec
 from jimsapi.runs.announcer import Announcer
 from jimsapi.runs.calls import PipelineCalls
 from jimsapi.runs.disclosure import Disclosure
-from jimsapi.runs.ending import Ending, ended_by_others
+from jimsapi.runs.ending import Ending, ended_by_others, usage_of
 from jimsapi.runs.errors import QueueTimedOut, RunBroken, RunCancelled, RunInterrupted, ServerDraining, ThreadBusy
 from jimsapi.runs.keys import caller_of
 from jimsapi.runs.limits import RunLimits
@@ -56,7 +56,7 @@ from jimsapi.threads.errors import (
     StoreUnavailable,
     ThreadNotFound,
 )
-from jimsapi.threads.event import EventRow, NewEvent, message_event
+from jimsapi.threads.event import EventRow, NewEvent
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     OPEN,
@@ -72,6 +72,8 @@ from jimsapi.threads.run import (
 from jimsapi.threads.store import ThreadStore
 
 logger = logging.getLogger("jimsapi.runs")
+
+Result = TypeVar("Result")
 
 RETRY_STORE_AFTER = (0.1, 0.2, 0.5, 1.0)
 """Seconds between attempts to store an outcome. The last value repeats."""
@@ -155,16 +157,20 @@ class RunFlow:
         Otherwise the run would stay open and block its thread.
         """
         self._stop_cancelled_flow(run, cause)
-        await self._interrupt(run)
+        await self._interrupt(run, () if run.context is None else usage_of(run.context))
 
-    async def _interrupt(self, run: LiveRun) -> None:
+    async def _interrupt(self, run: LiveRun, usage: tuple[NewEvent, ...] = ()) -> None:
         """End a run when this process does not know whether the message entered the thread.
 
         If it did, the run becomes `interrupted`, so that a request with the same idempotency key is still answered.
         Otherwise the run becomes `cancelled`.
         """
-        outcome = Outcome(RunStatus.INTERRUPTED, error=str(RunInterrupted()))
-        settled = await self._repeat_until_stored(run, partial(self.store.finish, run.run_id, self._owner, outcome))
+        outcome = Outcome(RunStatus.INTERRUPTED, error=str(RunInterrupted()), usage=usage)
+        try:
+            settled = await self._repeat_until_stored(run, partial(self.store.finish, run.run_id, self._owner, outcome))
+        except IdentifierTaken:  # the usage is that of a conversation start, which the thread has
+            await self._interrupt(run)
+            return
         if settled.status is RunStatus.QUEUED:
             settled = await self._repeat_until_stored(run, partial(self.store.cancel, run.run_id))
         self._record_end(run, settled)
@@ -178,16 +184,14 @@ class RunFlow:
     async def answer_once(self, run: LiveRun, thread_config: bytes) -> None:
         """Answer a message outside of every thread. Nothing is stored. Errors are handled as in `answer`."""
         try:
-            inbound = run.inbound
-            message = message_event(inbound.event_type, inbound.message)
-            thread = ThreadRecord(uuid7(), inbound.contact_id, datetime.now(UTC), thread_config)
+            thread = ThreadRecord(uuid7(), run.inbound.contact_id, datetime.now(UTC), thread_config)
             run.begin_running()
             run.enter(thread, True)
-            row = EventRow(message.event_id, datetime.now(), message.event_type, message.data)
+            rows = [EventRow(event.event_id, datetime.now(), event.event_type, event.data) for event in run.entering]
             deadline = run.loop.time() + self._limits.run_timeout
-            ending = await self._calls.answer(run, thread, Snapshot([row], False), deadline)
+            ending = await self._calls.answer(run, thread, Snapshot(rows, False), deadline)
             run.end_as(ending.outcome.status)
-            run.answer_with(ending.error or ending.result(run))
+            run.answer_with(ending.error or ending.result(run, self._disclosure))
         except Exception:
             logger.exception("run %s failed inside the server", run.run_id)
             run.answer_with(RunBroken())
@@ -211,7 +215,8 @@ class RunFlow:
                 if run.selectors is None
                 else tuple(run.selectors)
             ),
-            message=run.message or message_event(inbound.event_type, inbound.message),
+            message=run.entering[-1],
+            beside=run.entering[:-1],
             thread_config=thread_config,
             conversation_start=wants_start and self._calls.app.conversation_start_pipeline is not None,
             queue_limit=0 if self._limits.reject_busy else self._limits.thread_queue,
@@ -223,7 +228,7 @@ class RunFlow:
         )
         try:
             # An adopted run, which has its message already, has no caller who could retry.
-            accepted = await (self.store.accept(plan) if run.message is None else self._accept_adopted(run, plan))
+            accepted = await (self._accept_adopted(run, plan) if run.adopted else self.store.accept(plan))
         except ThreadNotFound:
             raise ThreadNotFound(inbound.thread_id) from None
         except QueueFull as full:
@@ -349,6 +354,9 @@ class RunFlow:
         except IdentifierTaken as taken:
             greeting = greeting.refused(run, taken, self._disclosure)
             snapshot = await self._start(run, accepted.thread, ())
+        except DomainError:  # the run was cancelled meanwhile, for example
+            await self._store_usage(run, accepted.thread, greeting)
+            raise
         return snapshot, None if greeting.error is None else greeting
 
     async def _finish(self, run: LiveRun, accepted: Accepted, ending: Ending) -> None:
@@ -361,10 +369,21 @@ class RunFlow:
         self._record_end(run, settled)
         thread = accepted.thread
         self._announcer.stored(thread.thread_id, settled.stored)
+        if not settled.counted and settled.status is not None:
+            await self._store_usage(run, thread, ending)
         if settled.status is not ending.outcome.status:
             run.answer_with(ended_by_others(settled, thread))
         else:
-            run.answer_with(ending.error or ending.result(run))
+            run.answer_with(ending.error or ending.result(run, self._disclosure))
+
+    async def _store_usage(self, run: LiveRun, thread: ThreadRecord, ending: Ending) -> None:
+        """Store what the pipeline of a run used that another call or process ended."""
+        usage = ending.usage()
+        if not usage:
+            return
+        append = partial(self.store.append, thread.thread_id, None, usage)
+        with suppress(IdentifierTaken, ThreadNotFound):  # or the thread was deleted
+            self._announcer.stored(thread.thread_id, await self._repeat_until_stored(run, append))
 
     def _settle(self, run: LiveRun, outcome: Outcome) -> Coroutine[Any, Any, Settled]:
         if run.stream is not None:
@@ -375,15 +394,15 @@ class RunFlow:
         run.end_as(settled.status or RunStatus.CANCELLED)
         self._runs.wake(settled.next_run)
 
-    async def _repeat_until_stored(self, run: LiveRun, end: Callable[[], Awaitable[Settled]]) -> Settled:
-        """Call `end` until the store has ended the run.
+    async def _repeat_until_stored(self, run: LiveRun, write: Callable[[], Awaitable[Result]]) -> Result:
+        """Call `write` until the store has stored how the run ended.
 
         A run that stays open blocks its thread, even after a cause such as a full disk is gone.
         """
         attempt = 0
         while True:
             try:
-                return await end()
+                return await write()
             except StoreUnavailable as error:
                 self._outage.refused(error)
                 run.answer_with(error)

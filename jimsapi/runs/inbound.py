@@ -6,7 +6,15 @@ from uuid import UUID
 import msgspec
 
 from jimsapi.threads.errors import InputRefused
-from jimsapi.threads.event import MAX_EVENT_TYPE, USER_MESSAGE
+from jimsapi.threads.event import (
+    MAX_EVENT_TYPE,
+    MESSAGE_METADATA,
+    USER_MESSAGE,
+    NewEvent,
+    beside_message,
+    id_with_room,
+    message_event,
+)
 from jimsapi.threads.storable import Unstorable, dump_storable
 
 MAX_CONTACT_ID = 2_000
@@ -23,7 +31,8 @@ class Inbound(msgspec.Struct, kw_only=True):
     `contact_id` identifies the person in the caller's system. If `thread_id` is None, the server uses the contact's
     newest thread, or creates one, unless a plugin chooses another. A new thread gets `thread_config` and, if
     `run_conversation_start_on_new_thread` is set, the conversation start. `webhook_url` is called after the run has
-    ended.
+    ended. `metadata` is any JSON object for the pipeline, which reads it as `ctx.metadata`; it is stored with the
+    message.
     """
 
     # The digest of an idempotency key covers all fields (`keys.idempotency`). If you add one, omit it from the digest
@@ -36,10 +45,13 @@ class Inbound(msgspec.Struct, kw_only=True):
     event_type: str = USER_MESSAGE
     run_conversation_start_on_new_thread: bool = False
     webhook_url: str | None = None
+    metadata: dict[str, Any] | None = None
 
 
 def check_inbound(inbound: Inbound) -> bytes:
     """Check that every store accepts an inbound message. Returns its `thread_config` as JSON text.
+
+    `entering` checks its metadata.
 
     Raises:
         InputRefused: a field is invalid. The error names the first one.
@@ -56,6 +68,22 @@ def check_inbound(inbound: Inbound) -> bytes:
         return dump_storable(inbound.thread_config)
     except Unstorable as fault:
         raise InputRefused("thread_config", "unstorable", f"Value cannot be stored: {fault}", None) from fault
+
+
+def entering(inbound: Inbound) -> tuple[NewEvent, ...]:
+    """Return the events that enter the thread of an inbound message: those beside the message, then the message.
+
+    Raises:
+        InputRefused: the metadata cannot be stored.
+    """
+    if not inbound.metadata:
+        return (message_event(inbound.event_type, inbound.message),)
+    message = message_event(inbound.event_type, inbound.message, id_with_room())
+    try:
+        beside = beside_message(message.event_id, [(MESSAGE_METADATA, {"metadata": inbound.metadata})])
+        return (*beside, message)
+    except Unstorable as fault:
+        raise InputRefused("metadata", "unstorable", f"Value cannot be stored: {fault}", None) from fault
 
 
 def _check_event_type(event_type: str) -> None:

@@ -65,6 +65,8 @@ class LiveRun:
 
     Only the methods of this class set its fields. Other code reads them:
 
+    - `entering` has the events that enter the thread when the run starts: those beside its message, then the message.
+    - `adopted`: another process accepted the message and died.
     - `answer` is a future. Read it if it is done. To wait for the answer, await `wait_for_answer()`.
     - `stream` is the run's stream, None if the run is not watched. It ends with the answer.
     - `acceptance` is a future, None if no code waits for a thread. It is done, and removed, when a thread accepts the
@@ -81,17 +83,18 @@ class LiveRun:
         "acceptance",
         "account",
         "admission",
+        "adopted",
         "answer",
         "background",
         "began",
         "context",
         "created_new_thread",
         "deadline",
+        "entering",
         "idempotency",
         "inbound",
         "known_as",
         "loop",
-        "message",
         "pipeline",
         "run_id",
         "selectors",
@@ -110,11 +113,12 @@ class LiveRun:
         inbound: Inbound,
         admission: Admission,
         loop: asyncio.AbstractEventLoop,
+        entering: tuple[NewEvent, ...],
         *,
         run_id: UUID | None = None,
         account: Account | None = None,
         background: bool = False,
-        message: NewEvent | None = None,
+        adopted: bool = False,
         selectors: Sequence[Selector] | None = None,
         idempotency: Idempotency | None = None,
     ) -> None:
@@ -124,7 +128,8 @@ class LiveRun:
         self.admission = admission
         self.account = account
         self.background = background
-        self.message = message
+        self.adopted = adopted
+        self.entering = entering
         self.selectors = selectors
         self.idempotency = idempotency
         self.stream: RunStream | None = None
@@ -159,7 +164,7 @@ class LiveRun:
     @property
     def identity(self) -> Identity | None:
         """The caller's identity; None for an adopted run, whose caller sent the message to another process."""
-        return self.admission.identity if self.message is None else None
+        return None if self.adopted else self.admission.identity
 
     def launch(self, flow: Coroutine[Any, Any, None]) -> None:
         """Start the task that answers the run."""

@@ -36,7 +36,10 @@ class Runs:
         return self._service.disclosure.stored(await self._service.store.run(run_id, identity.contact_id, caller))
 
     async def cancel(self, admission: Admission, run_id: UUID) -> None:
-        """Cancel a run. No further events of it are stored. Raises `RunEnded` if the run has ended."""
+        """Cancel a run. No further events of it are stored, except what it has used of models.
+
+        Raises `RunEnded` if the run has ended.
+        """
         await self.run(admission, run_id)
         settled = await self._service.cancel(run_id)
         if settled.status is None:
@@ -68,7 +71,7 @@ class Runs:
     async def _read_store(self, run_id: UUID, after: int) -> AsyncIterator[Read]:
         """Iterate over the items after position `after` that the store has. The run may have ended."""
         try:
-            run = await self._service.store.run(run_id, None, None)
+            run = self._service.disclosure.stored(await self._service.store.run(run_id, None, None))
         except DomainError as error:
             yield THE_END, Ended(error)
             return

@@ -2,15 +2,17 @@
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, closing, suppress
 from copy import copy
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, cast
 
 from jimsapi.runs.worker_threads import WorkerThreads
 from jimsapi.threads.context import ThreadContext
+from jimsapi.threads.event import ASSISTANT_MESSAGE, ASSISTANT_MESSAGE_WITH_BUTTONS, USER_MESSAGE
 
 Pipeline = Callable[[ThreadContext], Awaitable[Any]]
 """Answers a message: it reads the context and sends events with it."""
@@ -18,6 +20,8 @@ Deltas = Callable[[ThreadContext], AsyncIterator[str]]
 """A pipeline that is an async generator. The text that it yields is streamed."""
 Blocking = Callable[[ThreadContext], Any]
 """A pipeline that is a plain function. It runs in a worker thread. If it returns a generator, its text is streamed."""
+
+_MESSAGES = (ASSISTANT_MESSAGE, ASSISTANT_MESSAGE_WITH_BUTTONS, USER_MESSAGE)
 
 THREADS = 40
 """The default number of pipelines that run in worker threads at once."""
@@ -41,6 +45,10 @@ class JimsApp:
     URL, and `context_events` the number of `comm.*` events in a context. The options `--store` and `--context-events`
     override these two.
 
+    `private_events` are types of events that callers do not get, such as `("state.*", "agent.*")`: `*` stands for any
+    text. They are stored, and sinks get them. Callers with the scope `threads` read them among the events of the
+    thread. Answers, streams, runs and webhooks do not have them. Messages (`comm.*`) cannot be private.
+
     `lifespan` is a function without parameters that returns an async context manager, as `@asynccontextmanager` makes
     one. The server enters it before the first message and exits it after the last. The value that it yields, such as a
     client that all runs share, is `ctx.resources`. If a plugin makes the app from an object that is an async context
@@ -48,7 +56,7 @@ class JimsApp:
 
     Raises:
         TypeError: a pipeline is not a callable that takes a context.
-        ValueError: `threads` is less than 1.
+        ValueError: `threads` is less than 1, or `private_events` has a pattern that messages match.
     """
 
     pipeline: Pipeline
@@ -57,6 +65,7 @@ class JimsApp:
     store: str | None = field(repr=False)  # it may contain a password
     context_events: int | None
     lifespan: Callable[[], AbstractAsyncContextManager[Any]] | None
+    private_events: tuple[str, ...]
 
     def __init__(
         self,
@@ -67,6 +76,7 @@ class JimsApp:
         store: str | None = None,
         context_events: int | None = None,
         lifespan: Callable[[], AbstractAsyncContextManager[Any]] | None = None,
+        private_events: Sequence[str] = (),
         threaded: bool = False,
         threads: int = THREADS,
     ) -> None:
@@ -81,6 +91,7 @@ class JimsApp:
             "store": store,
             "context_events": context_events,
             "lifespan": lifespan,
+            "private_events": _private(private_events),
         }
         for field_name, value in values.items():
             object.__setattr__(self, field_name, value)
@@ -191,6 +202,15 @@ def pipeline_name(pipeline: Pipeline | Deltas | Blocking) -> str:
         if isinstance(name, str) and name:
             return name
     return type(pipeline).__name__
+
+
+def _private(patterns: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(patterns, str):
+        raise TypeError(f"private_events must be a sequence of patterns, such as ({patterns!r},), not a str")
+    for pattern in patterns:
+        if any(fnmatchcase(message, pattern) for message in _MESSAGES) or pattern.startswith("comm."):
+            raise ValueError(f"private_events has {pattern!r}, but messages (comm.*) cannot be private")
+    return tuple(patterns)
 
 
 def _is_kind(kind: Callable[[Any], bool], value: object) -> bool:

@@ -13,7 +13,7 @@ from jimsapi.runs.errors import ContactForbidden, ServerDraining, TooManyRuns
 from jimsapi.runs.flow import RunFlow
 from jimsapi.runs.housekeeping import Housekeeping
 from jimsapi.runs.identity import PUBLIC, Admission
-from jimsapi.runs.inbound import Inbound, check_inbound
+from jimsapi.runs.inbound import Inbound, check_inbound, entering
 from jimsapi.runs.keys import idempotency
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import ABANDON_AFTER, LiveRun, RunRecord, Stop
@@ -27,6 +27,7 @@ from jimsapi.runs.result import RunResult
 from jimsapi.runs.sinks import SinkQueue
 from jimsapi.runs.stream import RunStream, Streams
 from jimsapi.threads.errors import InputRefused, KeyMismatch, RunNotFound, StoreUnavailable
+from jimsapi.threads.event import encode_events
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import OPEN, AdoptedRun, ById, RunStatus, Selector, Settled
 from jimsapi.threads.store import ThreadStore
@@ -47,7 +48,7 @@ class RunService:
     - `sinks` get the stored events.
     - `on_run` get the record of each run that has ended.
     - `webhooks` calls the `webhook_url` of a run that has ended. If it is None, the service rejects such messages.
-    - `disclosure` makes the text of a pipeline's failure.
+    - `disclosure` decides what callers read of a failure, and of events. By default, it hides the app's private events.
     - `resources` is what the `lifespan` of the app yielded. The service does not enter it.
 
     The service is an async context manager. Entering it ends the runs that dead processes left open and starts the
@@ -70,13 +71,13 @@ class RunService:
         self._built_store = store
         """The store without the wrappers of plugins. It calls `on_turn`, which a wrapper may not pass on."""
         self.limits = limits or RunLimits()
-        self.disclosure = disclosure or Disclosure()
+        self.disclosure = disclosure or Disclosure(private_events=app.private_events)
         self.outage = OutageLog()
         self.draining = False
         self.owner = uuid7()
         quota = Quota(self.limits.quota)
         self.quota = quota if quota.policies else None
-        self.streams = Streams()
+        self.streams = Streams(self.disclosure.is_private)
         self._runs = Registry()
         observers = on_run if isinstance(on_run, Observers) else Observers(on_run)
         self._announcer = Announcer(sinks, observers, webhooks)
@@ -213,6 +214,7 @@ class RunService:
             KeyMismatch: the run with this key is for another request.
         """
         thread_config = self._check(inbound, admission)
+        events = entering(inbound)
         digests = None if key is None else idempotency(key, inbound, admission, selectors)
         if digests is not None and (existing := self._runs.with_key(digests.key)) is not None:
             if existing.idempotency != digests:
@@ -225,6 +227,7 @@ class RunService:
             inbound,
             admission,
             self._loop,
+            events,
             account=account,
             background=background,
             selectors=selectors,
@@ -243,7 +246,8 @@ class RunService:
         It has the same limits and metrics, and raises the same errors, as `begin`.
         """
         thread_config = self._check(inbound, admission)
-        run = LiveRun(inbound, admission, self._loop, account=self._admit(inbound, admission))
+        events = entering(inbound)
+        run = LiveRun(inbound, admission, self._loop, events, account=self._admit(inbound, admission))
         if watched:
             run.attach(self.streams.open(run.run_id, in_store=False))
             run.expect_acceptance()
@@ -279,6 +283,25 @@ class RunService:
         self._runs.add(run)
         run.launch(flow)
 
+    async def append(self, thread_id: UUID, events: Iterable[Any], admission: Admission) -> list[UUID]:
+        """Append events to a thread outside of a run, and return their identifiers. Sinks get them.
+
+        `events` are `Event`s, or objects with `event_type` and `event_data`. Runs of the thread do not wait for them,
+        and a pipeline that works now does not see them. The route that calls it checks the scopes of `admission`.
+
+        Raises:
+            ThreadNotFound: the thread does not exist, or the caller may not act for its contact.
+            UnstorableEvent: an event cannot be stored. Nothing is stored.
+            IdentifierTaken: the thread has some of the events, but not all. Nothing is stored. If it has all, the call
+                repeats an earlier one.
+            StoreUnavailable: the store is not available.
+        """
+        encoded = encode_events(events)
+        with self.outage.noted():
+            stored = await self.store.append(thread_id, admission.identity.contact_id, encoded)
+        self._announcer.stored(thread_id, stored)
+        return [event.event_id for event in encoded]
+
     def watch(self, run_id: UUID) -> RunStream | None:
         """Return the stream of a run that this process works on, or worked on recently; None for other runs."""
         stream = self.streams.get(run_id)
@@ -288,7 +311,7 @@ class RunService:
         return stream
 
     async def cancel(self, run_id: UUID) -> Settled:
-        """Cancel a run, whichever process works on it. After that, none of its events are stored.
+        """Cancel a run, whichever process works on it. After that, none of its events are stored, except its usage.
 
         The returned `Settled` says whether this call ended the run. Raises `StoreUnavailable`.
         """
@@ -365,9 +388,10 @@ def _live_run(adopted: AdoptedRun, loop: asyncio.AbstractEventLoop, streams: Str
         inbound,
         PUBLIC,
         loop,
+        (*adopted.beside, adopted.message),
         run_id=adopted.run_id,
         background=True,
-        message=adopted.message,
+        adopted=True,
         selectors=(ById(adopted.thread_id),),
     )
     run.attach(streams.open(run.run_id))

@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 
 from jimsapi.runs.result import RunResult
+from jimsapi.threads.activity import MODEL_REASONING
 from jimsapi.threads.context import StatusEvent
 from jimsapi.threads.errors import DomainError, StoreUnavailable
 from jimsapi.threads.event import NewEvent
@@ -149,6 +150,10 @@ class RunStream:
         self._next_wake_at = 0.0
         self._alarm: asyncio.TimerHandle | None = None
         self._grow(STREAM_BYTES)
+
+    def hides(self, event_type: str) -> bool:
+        """Whether readers must not get events of this type."""
+        return self._streams.hides(event_type)
 
     @property
     def item_count(self) -> int:
@@ -359,10 +364,11 @@ class Streams:
 
     Together they use at most `ALL_BYTES`. To make room, the oldest streams of ended runs are released first, then the
     oldest items of the stream that grows. A stream is released even if it has readers, which continue with the store.
-    `size` is the approximate number of bytes in use.
+    `size` is the approximate number of bytes in use. `hides` returns whether readers must not get events of a type.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hides: Callable[[str], bool] = lambda event_type: False) -> None:
+        self.hides = hides
         self.size = 0
         self._streams: dict[UUID, RunStream] = {}
         self._ended: deque[tuple[float, UUID, RunStream]] = deque()
@@ -443,13 +449,15 @@ class StreamOutput:
         self._stream.put(Delta(message_id, text.decode()), len(text))
 
     def send_reasoning(self, event_id: UUID, content: str) -> None:
-        """Put the next piece of reasoning into the stream."""
+        """Put the next piece of reasoning into the stream, unless it is private."""
+        if self._stream.hides(MODEL_REASONING):
+            return
         text = _utf_8(content)
         self._stream.put(ReasoningDelta(event_id, text.decode()), len(text))
 
     def send_activity(self, event: NewEvent) -> None:
-        """Put an event that is not stored yet into the stream, unless it is large."""
-        if len(event.data) <= MAX_ACTIVITY:
+        """Put an event that is not stored yet into the stream, unless it is large or private."""
+        if len(event.data) <= MAX_ACTIVITY and not self._stream.hides(event.event_type):
             self._stream.put(Activity(event), len(event.data))
 
     async def update_status(self, status: object) -> None:

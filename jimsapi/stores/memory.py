@@ -165,14 +165,16 @@ class _Thread(msgspec.Struct, eq=False, gc=False):
     def snapshot_for(self, run: "_Run", limits: ContextLimits) -> Snapshot:
         """Return the context of a run whose message is in the thread."""
         snapshot = self.snapshot(limits)
-        if not run.continues:
-            return snapshot
-        message = next(row for row in reversed(self.rows) if row.event_id == run.message_id)
-        return end_with(snapshot, message)
+        return end_with(snapshot, self.rows_of(run.entering_ids())) if run.continues else snapshot
+
+    def rows_of(self, event_ids: Collection[int]) -> list[EventRow]:
+        """Return the rows of these events, in the order of the thread."""
+        return [row for row in self.rows if _id(row) in event_ids]
 
 
 class _Run(msgspec.Struct, eq=False, gc=False):
-    """A run. `continues`: its message was in the thread before the run. `message` is set while the run is open.
+    """A run. `continues`: its message was in the thread before the run. `entering` has the events beside its message,
+    then the message, while the run is open.
 
     `sent_from` and `sent_to` are the positions of the events that `finish` stored. The run does not have the rows
     themselves, so that deleting the thread releases them.
@@ -182,7 +184,7 @@ class _Run(msgspec.Struct, eq=False, gc=False):
     owner: UUID
     thread: _Thread
     status: RunStatus
-    message: NewEvent | None
+    entering: tuple[NewEvent, ...]
     message_id: UUID
     created_new_thread: bool
     continues: bool
@@ -197,6 +199,9 @@ class _Run(msgspec.Struct, eq=False, gc=False):
     streamed: int | None = None
     sent_from: int = 0
     sent_to: int = 0
+
+    def entering_ids(self) -> set[int]:
+        return {event.event_id.int for event in self.entering}
 
 
 class _Key(msgspec.Struct, frozen=True, gc=False):
@@ -253,18 +258,19 @@ class MemoryStore:
             thread = self._create_thread(plan, thread, now)
         elif is_full(len(thread.open), plan.queue_limit):
             raise QueueFull(plan.queue_limit, self._open[thread.open[0]].run_id)
-        elif not continues:
-            thread.refuse_known([plan.message])
+        entering = (*plan.beside, plan.message)
+        if not (created or continues):
+            thread.refuse_known(entering)
         stored = thread.rows[:] if created else []
         status = accepted_status(len(thread.open), is_greeted=created and plan.conversation_start)
         if status is RunStatus.RUNNING and not continues:
-            stored += thread.append([plan.message], now)
+            stored += thread.append(entering, now)
         run = _Run(
             plan.run_id,
             plan.owner,
             thread,
             status,
-            plan.message,
+            entering,
             plan.message.event_id,
             created,
             continues,
@@ -287,7 +293,7 @@ class MemoryStore:
         stored = thread.rows[:1] if run.created_new_thread else []
         if run.status is RunStatus.RUNNING and not run.continues:
             # The message may not be the newest row, since `recover` may have added another run's message after it.
-            stored = stored + [row for row in thread.rows if row.event_id == run.message_id]
+            stored = stored + thread.rows_of(run.entering_ids())
         with_context = has_context(run.status, run.created_new_thread)
         snapshot = thread.snapshot_for(run, plan.context) if with_context else None
         return Accepted(thread.record, run.created_new_thread, run.status, snapshot, stored)
@@ -347,18 +353,18 @@ class MemoryStore:
         self, run_id: UUID, owner: UUID, events: Sequence[NewEvent], context: ContextLimits
     ) -> Started | None:
         run = self._open.get(run_id.int)
-        if run is None or run.message is None:
+        if run is None:
             raise RunClosed
         thread = run.thread
         decision = judge_start(run.status, is_owner=run.owner == owner, is_oldest=thread.open[0] == run_id.int)
         if decision is Start.AGAIN:
-            ids = {event.event_id for event in events}
+            ids = {event.event_id.int for event in events}
             if not run.continues:
-                ids.add(run.message_id)
-            return Started(thread.snapshot_for(run, context), [row for row in thread.rows if row.event_id in ids])
+                ids |= run.entering_ids()
+            return Started(thread.snapshot_for(run, context), thread.rows_of(ids))
         if decision is Start.LATER:
             return None
-        entering = [*events] if run.continues else [*events, run.message]
+        entering = [*events] if run.continues else [*events, *run.entering]
         thread.refuse_known(entering)
         now = utc_now()
         stored = thread.append(entering, now)
@@ -379,8 +385,9 @@ class MemoryStore:
         if events := stored_events(outcome):
             thread.refuse_known(events)
             stored = thread.append(events, now)
-            run.sent_to = len(thread.rows)
-            run.sent_from = run.sent_to - len(stored)
+            if outcome.status is RunStatus.COMPLETED:
+                run.sent_to = len(thread.rows)
+                run.sent_from = run.sent_to - len(stored)
         if outcome.error is not None:
             run.error = storable_text(outcome.error)
         run.failure = outcome.failure
@@ -388,6 +395,16 @@ class MemoryStore:
         self._end(run, outcome.status, now)
         self._committed()
         return Settled(True, run.status, self._next_run(thread), stored)
+
+    async def append(self, thread_id: UUID, acting_for: str | None, events: Sequence[NewEvent]) -> list[EventRow]:
+        thread = self._get(thread_id, acting_for)
+        found = thread.rows_of({event.event_id.int for event in events})
+        if len(found) == len(events):
+            return found
+        thread.refuse_known(events)
+        stored = thread.append(events, utc_now())
+        self._committed()
+        return stored
 
     async def cancel(self, run_id: UUID) -> Settled:
         run = self._run(run_id)
@@ -413,9 +430,8 @@ class MemoryStore:
         dead = [run for run in self._open.values() if run.owner != owner]
         orphans = [run for run in dead if not is_adoptable(run.status, background=run.background)]
         for run in orphans:
-            message = run.message
-            if enters_late(run.status) and message and message.event_id.int not in run.thread.event_ids():
-                run.thread.append([message], now)
+            if enters_late(run.status) and run.message_id.int not in run.thread.event_ids():
+                run.thread.append(run.entering, now)
             self._end(run, RunStatus.INTERRUPTED, now)
         self._committed()
         return len(orphans)
@@ -423,13 +439,18 @@ class MemoryStore:
     async def adopt(self, owner: UUID) -> list[AdoptedRun]:
         adopted: list[AdoptedRun] = []
         for run in self._open.values():  # in the order of acceptance
-            adoptable = run.owner != owner and is_adoptable(run.status, background=run.background)
-            if adoptable and run.message is not None:
+            if run.owner != owner and is_adoptable(run.status, background=run.background):
                 run.owner = owner
                 thread = run.thread.record
                 adopted.append(
                     AdoptedRun(
-                        run.run_id, thread.thread_id, thread.contact_id, run.message, run.caller, run.webhook_url
+                        run.run_id,
+                        thread.thread_id,
+                        thread.contact_id,
+                        run.entering[-1],
+                        run.caller,
+                        run.webhook_url,
+                        run.entering[:-1],
                     )
                 )
         self._committed()
@@ -534,7 +555,7 @@ class MemoryStore:
     def _end(self, run: _Run, status: RunStatus, now: datetime) -> None:
         run.status = status
         run.ended_at = now
-        run.message = None
+        run.entering = ()
         run_id = run.run_id.int
         run.thread.open = tuple([other for other in run.thread.open if other != run_id])
         del self._open[run_id]

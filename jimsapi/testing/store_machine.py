@@ -35,7 +35,15 @@ from jimsapi.threads.errors import (
     StoreUnavailable,
     ThreadNotFound,
 )
-from jimsapi.threads.event import THREAD_CREATED, NewEvent, message_event
+from jimsapi.threads.event import (
+    THREAD_CREATED,
+    NewEvent,
+    beside_message,
+    id_beside,
+    id_with_room,
+    message_event,
+    move_beside,
+)
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     OPEN,
@@ -109,15 +117,23 @@ class _Run:
     def waits_in_background(self) -> bool:
         return self.plan.background and self.status is RunStatus.QUEUED
 
+    def with_beside(self) -> list[tuple[UUID, str]]:
+        """The events beside the message, then the message."""
+        beside = [
+            (id_beside(self.message.event_id, number), event.event_type)
+            for number, event in enumerate(self.plan.beside, 1)
+        ]
+        return [*beside, (self.message.event_id, self.message.event_type)]
+
     def entered(self) -> list[tuple[UUID, str]]:
         """The events that enter the thread when the run starts."""
-        return [] if self.continues else [(self.message.event_id, self.message.event_type)]
+        return [] if self.continues else self.with_beside()
 
     def context(self) -> list[tuple[UUID, str]]:
-        message = (self.message.event_id, self.message.event_type)
         if not self.continues:
             return self.thread.events
-        return [event for event in self.thread.events if event != message] + [message]
+        moved = self.with_beside()
+        return [event for event in self.thread.events if event not in moved] + moved
 
     def end(self, status: RunStatus) -> None:
         self.status = status
@@ -302,13 +318,18 @@ class StoreMachine(RuleBasedStateMachine):
         background: bool,
         key: Idempotency | None,
     ) -> RunPlan:
+        message = message_event("comm.user_message", "Hello", id_with_room())
+        # Equal requests have an equal number of events beside the message.
+        beside_count = (pick if key is None else key.key.int >> 4) % 3
+        beside = beside_message(message.event_id, [(f"message.part{number}", {}) for number in range(beside_count)])
         return RunPlan(
             run_id=uuid7(),
             owner=owner,
             contact_id=contact,
             acting_for=acting_for,
             selectors=selectors,
-            message=message_event("comm.user_message", "Hello"),
+            message=message,
+            beside=beside,
             thread_config=b"{}",
             conversation_start=greets,
             queue_limit=QUEUE_LIMIT,
@@ -466,24 +487,26 @@ class StoreMachine(RuleBasedStateMachine):
         if taken:
             events.append(NewEvent(run.thread.events[-1][0], "rag.x", b"{}"))
         failed = status is RunStatus.FAILED
+        usage = tuple(NewEvent(uuid7(), "model.usage", b"{}") for _ in range(pick % 2))
         outcome = Outcome(
-            status, tuple(events), "went wrong" if failed else None, count, failure=kind if failed else None
+            status, tuple(events), "went wrong" if failed else None, count, kind if failed else None, usage
         )
         call = self.store.finish(run.plan.run_id, self._owner(run, stranger), outcome)
         if run.status is not RunStatus.RUNNING or stranger:
             assert self._do(call) == Settled(False, run.status, run.thread.next_run(), [])
             return
-        entered: list[tuple[UUID, str]] = []
+        entering = usage
         if status is RunStatus.COMPLETED:
             if taken:
                 with pytest.raises(IdentifierTaken):
                     self._do(call)
                 return
-            entered = [(event.event_id, event.event_type) for event in events]
+            entering = tuple(events)
+        entered = [(event.event_id, event.event_type) for event in entering]
         settled = self._do(call)
         run.end(status)
         run.thread.events += entered
-        run.sent, run.streamed = entered, count
+        run.sent, run.streamed = entered if status is RunStatus.COMPLETED else [], count
         run.error, run.failure = outcome.error, outcome.failure
         assert (settled.counted, settled.status, settled.next_run) == (True, status, run.thread.next_run())
         assert _pairs(settled.stored) == entered
@@ -492,6 +515,29 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(pick=_picks, status=st.sampled_from([None, None, *OPEN]))
     def cancel(self, pick: int, status: RunStatus | None) -> None:
         self._cancel(self._pick(pick, status))
+
+    @precondition(lambda self: self.threads)
+    @rule(pick=_picks, contact=st.none() | _contacts, count=_counts, reuses=_rarely, repeats=_rarely)
+    def append(self, pick: int, contact: str | None, count: int, reuses: bool, repeats: bool) -> None:
+        """Append events, perhaps again, or with one that the thread has."""
+        thread = self.threads[pick % len(self.threads)]
+        assert thread.thread_id is not None
+        events = [NewEvent(uuid7(), "rag.noted", b"{}") for _ in range(count)]
+        taken = reuses and count > 0
+        if taken:
+            events.append(NewEvent(thread.events[-1][0], "rag.noted", b"{}"))
+        if contact not in (None, thread.contact_id):
+            with pytest.raises(ThreadNotFound):
+                self._do(self.store.append(thread.thread_id, contact, events))
+            return
+        if taken:
+            with pytest.raises(IdentifierTaken):
+                self._do(self.store.append(thread.thread_id, contact, events))
+            return
+        added = [(event.event_id, event.event_type) for event in events]
+        for _ in range(1 + repeats):
+            assert _pairs(self._do(self.store.append(thread.thread_id, contact, events))) == added
+        thread.events += added
 
     @rule(owner=_owners, pick=_picks, background=st.booleans())
     def cancel_and_repeat(self, owner: UUID, pick: int, background: bool) -> None:
@@ -538,7 +584,15 @@ class StoreMachine(RuleBasedStateMachine):
             thread, plan = run.thread, run.plan
             assert thread.thread_id is not None
             expected.append(
-                AdoptedRun(plan.run_id, thread.thread_id, thread.contact_id, run.message, plan.caller, plan.webhook_url)
+                AdoptedRun(
+                    plan.run_id,
+                    thread.thread_id,
+                    thread.contact_id,
+                    run.message,
+                    plan.caller,
+                    plan.webhook_url,
+                    move_beside(plan.beside, plan.message, run.message.event_id),
+                )
             )
         # The runs of each thread are in order. The store may choose the order of the threads.
         assert sorted(adopted, key=lambda one: one.thread_id) == sorted(expected, key=lambda one: one.thread_id)

@@ -114,6 +114,7 @@ CALLS: Mapping[str, tuple[Any, ...]] = {
     "accept": (make_plan(),),
     "start": (uuid7(), OWNER, [], ContextLimits()),
     "finish": (uuid7(), OWNER, completed(make_event())),
+    "append": (uuid7(), None, [make_event()]),
     "cancel": (uuid7(),),
     "heartbeat": (OWNER, [uuid7()]),
     "recover": (OWNER,),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         StoreUnusable,
         ThreadNotFound,
     )
-    from jimsapi.threads.event import THREAD_CREATED, TICK, Event, EventRow, NewEvent
+    from jimsapi.threads.event import BESIDE, THREAD_CREATED, TICK, Event, EventRow, NewEvent, id_beside
     from jimsapi.threads.identity import Identity
     from jimsapi.threads.ids import uuid7
     from jimsapi.threads.run import (
@@ -56,10 +56,11 @@ if TYPE_CHECKING:
         encode_cursor,
         take_page,
     )
-    from jimsapi.threads.transitions import config_of_new, may_see, orphan_status
+    from jimsapi.threads.transitions import config_of_new, may_see, orphan_status, stored_events
     from jimsapi.threads.window import choose, end_with
 
 __all__ = [
+    "BESIDE",
     "KEEP_KEYS",
     "PAGE_BYTES",
     "THREAD_CREATED",
@@ -110,9 +111,11 @@ __all__ = [
     "decode_cursor",
     "encode_cursor",
     "end_with",
+    "id_beside",
     "may_see",
     "orphan_status",
     "storable_text",
+    "stored_events",
     "take_page",
     "uuid7",
 ]
@@ -136,7 +139,15 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "StoreUnusable",
                 "ThreadNotFound",
             ),
-            "jimsapi.threads.event": ("Event", "EventRow", "NewEvent", "THREAD_CREATED", "TICK"),
+            "jimsapi.threads.event": (
+                "BESIDE",
+                "Event",
+                "EventRow",
+                "NewEvent",
+                "THREAD_CREATED",
+                "TICK",
+                "id_beside",
+            ),
             "jimsapi.threads.identity": ("Identity",),
             "jimsapi.threads.ids": ("uuid7",),
             "jimsapi.threads.run": (
@@ -172,7 +183,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "encode_cursor",
                 "take_page",
             ),
-            "jimsapi.threads.transitions": ("config_of_new", "may_see", "orphan_status"),
+            "jimsapi.threads.transitions": ("config_of_new", "may_see", "orphan_status", "stored_events"),
             "jimsapi.threads.window": ("choose", "end_with"),
         },
     )

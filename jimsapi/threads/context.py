@@ -26,11 +26,13 @@ from jimsapi.threads.errors import RunClosed, UnstorableEvent
 from jimsapi.threads.event import (
     ASSISTANT_MESSAGE,
     ASSISTANT_MESSAGE_WITH_BUTTONS,
+    MESSAGE_METADATA,
     STATE_PREFIX,
     USER_MESSAGE,
     Event,
     EventRow,
     NewEvent,
+    beside_message,
     decode_row,
 )
 from jimsapi.threads.identity import Identity
@@ -114,6 +116,7 @@ class ThreadContext:
 
     `run_id` identifies the run, `contact_id` the person that the thread belongs to, and `identity` the caller as the
     auth provider knows it. `identity` is None if a process continues the run that did not receive its request.
+    `metadata` is what the caller sent with the message.
     `resources` is what the app's `lifespan` yields, None without one.
 
     `truncated` is True if the thread has more events than `events`; `load_events` reads earlier ones. After the run has
@@ -141,14 +144,17 @@ class ThreadContext:
         contact_id: str | None = None,
         identity: Identity | None = None,
         error_text: Callable[[UUID | None, BaseException], str] | None = None,
+        beside: Sequence[NewEvent] = (),
     ) -> None:
-        """`error_text(run_id, error)` returns the text of an exception that callers may read."""
+        """`error_text(run_id, error)` returns the text of an exception that callers may read. `beside` are the events
+        that entered the thread beside the message."""
         self.thread_id = thread_id
         self.run_id = run_id
         self.contact_id = contact_id
         self.identity = identity
         self.resources = resources
         self._error_text = error_text
+        self._beside = beside
         self.thread_config: dict[str, Any] = dict(thread_config or {})
         self.outgoing_events: list[Any] = []
         self.status_updater: StatusUpdater | None = None
@@ -171,6 +177,7 @@ class ThreadContext:
         resources: Any = None,
         contact_id: str = "test",
         identity: Identity | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> "ThreadContext":
         """Make a context for the unit test of a pipeline, without store and server.
 
@@ -192,6 +199,7 @@ class ThreadContext:
             run_id=uuid7(),
             contact_id=contact_id,
             identity=identity,
+            beside=beside_message(uuid7(), [(MESSAGE_METADATA, {"metadata": metadata or {}})]),
         )
         context._is_for_test = True
         return context
@@ -200,6 +208,15 @@ class ThreadContext:
     def events(self) -> list[Event]:
         """The events of the thread, of every type, oldest first. The last one is the inbound message."""
         return [decode_row(self.thread_id, row) for row in self._rows]
+
+    @cached_property
+    def metadata(self) -> dict[str, Any]:
+        """The `metadata` that the caller sent with the message; empty if there is none."""
+        for event in self._beside:
+            if event.event_type == MESSAGE_METADATA:
+                metadata: dict[str, Any] = orjson.loads(event.data)["metadata"]
+                return metadata
+        return {}
 
     @cached_property
     def history(self) -> list[dict[str, Any]]:

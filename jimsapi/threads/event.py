@@ -1,6 +1,6 @@
 """The events of a thread, their encoding, and their times."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -9,7 +9,7 @@ import msgspec
 import orjson
 
 from jimsapi.threads.errors import UnstorableEvent
-from jimsapi.threads.ids import uuid7
+from jimsapi.threads.ids import uuid7, uuid_text
 from jimsapi.threads.storable import Unstorable, dump_storable, exact_copy, load_stored
 
 THREAD_CREATED = "jims.lifecycle.thread_created"
@@ -18,8 +18,14 @@ USER_MESSAGE = "comm.user_message"
 ASSISTANT_MESSAGE = "comm.assistant_message"
 ASSISTANT_MESSAGE_WITH_BUTTONS = "comm.assistant_message_with_buttons"
 STATE_PREFIX = "state.set."
+MESSAGE_METADATA = "message.metadata"
+"""`{"message_id", "metadata"}`: what the caller sent with a message, beside it."""
 MAX_EVENT_TYPE = 255
 """Characters: the limit of the column `thread_events.event_type`."""
+
+BESIDE = 255
+"""The most events beside a message."""
+_STEP = 0x10
 
 EPOCH = datetime(1970, 1, 1)
 EPOCH_UTC = EPOCH.replace(tzinfo=UTC)
@@ -73,9 +79,50 @@ def decode_row(thread_id: UUID, row: EventRow) -> Event:
     )
 
 
-def message_event(event_type: str, message: str) -> NewEvent:
-    """Return the event for an inbound message, with a new identifier."""
-    return NewEvent(uuid7(), event_type, exact_copy(orjson.dumps({"role": "user", "content": message})))
+def message_event(event_type: str, message: str, event_id: UUID | None = None) -> NewEvent:
+    """Return the event for an inbound message, with `event_id` or a new identifier."""
+    data = exact_copy(orjson.dumps({"role": "user", "content": message}))
+    return NewEvent(uuid7() if event_id is None else event_id, event_type, data)
+
+
+# Events beside a message belong to it. Their data names it as `message_id`, and their identifiers follow its
+# identifier, `_STEP` apart. So a store finds them without storing more than the identifier of the message. The last
+# digit of each stays `f`, for the reason that `uuid7` names.
+
+
+def id_with_room() -> UUID:
+    """Return a new identifier for a message that has events beside it: the next `BESIDE` identifiers are free."""
+    return UUID(int=uuid7().int & ~(BESIDE * _STEP))
+
+
+def id_beside(message_id: UUID, number: int) -> UUID:
+    """Return the identifier of an event beside a message: `number` counts from 1, to at most `BESIDE`."""
+    return UUID(int=message_id.int + number * _STEP)
+
+
+def beside_message(message_id: UUID, beside: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[NewEvent, ...]:
+    """Return the events beside a message, whose identifier is from `id_with_room`. `beside` has their types and data.
+
+    Raises:
+        Unstorable: the data of an event cannot be stored.
+    """
+    events: list[NewEvent] = []
+    for number, (event_type, data) in enumerate(beside, 1):
+        text = dump_storable({"message_id": uuid_text(message_id), **data})
+        events.append(NewEvent(id_beside(message_id, number), event_type, text))
+    assert len(events) <= BESIDE
+    return tuple(events)
+
+
+def move_beside(beside: Sequence[NewEvent], message: NewEvent, message_id: UUID) -> tuple[NewEvent, ...]:
+    """Return the events beside `message` for the same message with another identifier."""
+    distance = message_id.int - message.event_id.int
+    # Nobody knew the identifier when the data was written, so the text has it only where it names the message.
+    old, new = uuid_text(message.event_id).encode(), uuid_text(message_id).encode()
+    return tuple(
+        NewEvent(UUID(int=event.event_id.int + distance), event.event_type, event.data.replace(old, new))
+        for event in beside
+    )
 
 
 def encode_events(events: Iterable[Any]) -> list[NewEvent]:

@@ -1,7 +1,11 @@
 """The identity of a caller."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Self
+
+NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +32,33 @@ class Identity:
     def may(self, scope: str | None) -> bool:
         """Return whether the identity has `scope`. If `scope` is None, no scope is needed."""
         return scope is None or self.scopes is None or scope in self.scopes
+
+    @property
+    def claims(self) -> Mapping[str, Any]:
+        """What the auth provider passes on about the caller, such as a name; empty by default. For pipelines."""
+        return NO_CLAIMS
+
+    def with_claims(self, claims: Mapping[str, Any]) -> "Identity":
+        """Return the same identity with `claims`, which pipelines read as `ctx.identity.claims`.
+
+        Pass on only what pipelines need: they may show it to a model, or store it.
+        """
+        return IdentityWithClaims.of(self, claims)
+
+
+class IdentityWithClaims(Identity):
+    """An identity that carries claims. JSON, copies and pickles of it do not have them, and no text shows them."""
+
+    __slots__ = ("_claims",)
+    _claims: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, identity: Identity, claims: Mapping[str, Any]) -> Self:
+        """Return the same identity with `claims`."""
+        carrying = cls(identity.subject, contact_id=identity.contact_id, scopes=identity.scopes)
+        object.__setattr__(carrying, "_claims", MappingProxyType(dict(claims)))  # the dataclass is frozen
+        return carrying
+
+    @property
+    def claims(self) -> Mapping[str, Any]:
+        return getattr(self, "_claims", NO_CLAIMS)

@@ -92,6 +92,8 @@ class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     - `run_id` is made by `uuid7`, so that stores can find old runs by it.
     - `owner` identifies the process that works on the run.
+    - `beside` are events that belong to the message, such as its metadata. They enter the thread with the message, just
+      before it. `event.beside_message` makes them.
     - `acting_for` is the only contact that the caller may act for; None means any.
     - `selectors` are tried in order.
     - `thread_config` is JSON text, for a thread that is created.
@@ -116,6 +118,7 @@ class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
     background: bool = False
     webhook_url: str | None = None
     idempotency: Idempotency | None = None
+    beside: tuple[NewEvent, ...] = ()
 
 
 class ThreadRecord(msgspec.Struct, frozen=True, gc=False):
@@ -141,7 +144,8 @@ class Accepted(msgspec.Struct, frozen=True):
     - `status` is `queued` and `snapshot` is None: the run waits for its turn.
     - `status` is `queued` and there is a `snapshot`: the thread is new, and its conversation start comes next.
 
-    `stored` has the rows that this transaction wrote. It does not have the message if the thread had it before.
+    `stored` has the rows that this transaction wrote. It does not have the message and the events beside it if the
+    thread had them before.
     """
 
     thread: ThreadRecord
@@ -163,7 +167,8 @@ class Outcome(msgspec.Struct, frozen=True):
 
     `status` is final. `events` are the outgoing events, if the status is `completed`. `error` is the text of the error
     for callers. `streamed` is the number of live items in the run's stream. `failure` says why a run failed;
-    for other statuses it is None.
+    for other statuses it is None. `usage` are the events that enter the thread if the status is not `completed`: what
+    the run has used of models was paid for.
     """
 
     status: RunStatus
@@ -171,6 +176,7 @@ class Outcome(msgspec.Struct, frozen=True):
     error: str | None = None
     streamed: int = 0
     failure: FailureKind | None = None
+    usage: tuple[NewEvent, ...] = ()
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -219,7 +225,10 @@ class StoredRun(msgspec.Struct, frozen=True):
 
 
 class AdoptedRun(msgspec.Struct, frozen=True):
-    """A background run that `ThreadStore.adopt` took over from a dead process. It has not started yet."""
+    """A background run that `ThreadStore.adopt` took over from a dead process. It has not started yet.
+
+    `beside` are the events beside its message.
+    """
 
     run_id: UUID
     thread_id: UUID
@@ -227,6 +236,7 @@ class AdoptedRun(msgspec.Struct, frozen=True):
     message: NewEvent
     caller: UUID | None
     webhook_url: str | None
+    beside: tuple[NewEvent, ...] = ()
 
 
 class ThreadPage(msgspec.Struct, frozen=True):

@@ -100,7 +100,8 @@ class ThreadStore(Protocol):
            create one thread. A new thread gets the event `jims.lifecycle.thread_created`.
 
         If the thread has no other open run and no conversation start is due, the run starts here: the message enters
-        the thread, and the result has the context.
+        the thread, and the result has the context. Whenever a message enters a thread, `plan.beside` enters just before
+        it.
 
         Raises:
             KeyUsed: an earlier run has the key. The error names that run.
@@ -126,13 +127,25 @@ class ThreadStore(Protocol):
         ...
 
     async def finish(self, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
-        """End a running run: store all its outgoing events and its outcome.
+        """End a running run: store its outcome, and all events that `transitions.stored_events` returns for it.
 
         The call counts only if the run is `running` and of `owner`. Otherwise it writes nothing, so a second call does
         not count.
 
         Raises:
             IdentifierTaken: the thread already has one of the events. The run is still `running`.
+        """
+        ...
+
+    async def append(self, thread_id: UUID, acting_for: str | None, events: Sequence[NewEvent]) -> list[EventRow]:
+        """Append events to a thread outside of a run, and return their rows. Open runs of the thread do not matter.
+
+        If the thread has all of the events already, the call repeats an earlier one: it stores nothing, and returns
+        their rows.
+
+        Raises:
+            ThreadNotFound: as `thread` does.
+            IdentifierTaken: the thread has some of the events, but not all. Nothing is stored.
         """
         ...
 
@@ -172,7 +185,7 @@ class ThreadStore(Protocol):
         ...
 
     async def run(self, run_id: UUID, acting_for: str | None, caller: UUID | None) -> StoredRun:
-        """Return one run, with exactly the events and the `failure` that its `finish` stored.
+        """Return one run, with the `failure` that its `finish` stored and, if it completed, exactly its events.
 
         Raises `RunNotFound` if the run does not exist, its thread is not of the contact `acting_for` (None: any), or it
         is not a run of `caller` (None: any).

@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from jimsapi.threads.errors import KeyMismatch, KeyUsed, RunClosed, ThreadNotFound
-from jimsapi.threads.event import NewEvent
+from jimsapi.threads.event import NewEvent, move_beside
 from jimsapi.threads.run import OPEN, ByExternalId, ById, Latest, New, Outcome, RunPlan, RunStatus
 from jimsapi.threads.storable import dump_storable
 
@@ -107,10 +107,11 @@ class KeyHolder(msgspec.Struct, frozen=True):
 def answer_again(plan: RunPlan, message_id: UUID) -> RunPlan:
     """Return the plan for a run that answers the message of an interrupted run. The message keeps its identifier.
 
-    The new run is in the same thread. The message enters the thread only if the thread no longer has it.
+    The new run is in the same thread. The message enters the thread only if the thread no longer has it, with the
+    events beside it.
     """
     message = NewEvent(message_id, plan.message.event_type, plan.message.data)
-    return msgspec.structs.replace(plan, message=message)
+    return msgspec.structs.replace(plan, message=message, beside=move_beside(plan.beside, plan.message, message_id))
 
 
 # What accepting a message does
@@ -179,7 +180,7 @@ def finish_counts(status: str, *, is_owner: bool) -> bool:
 
 def stored_events(outcome: Outcome) -> Sequence[NewEvent]:
     """Return the events of an outcome that enter the thread."""
-    return outcome.events if outcome.status is RunStatus.COMPLETED else ()
+    return outcome.events if outcome.status is RunStatus.COMPLETED else outcome.usage
 
 
 def cancel_counts(status: str) -> bool:

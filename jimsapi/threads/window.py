@@ -51,15 +51,17 @@ def choose(
     return [row for row in chain(sorted(older, key=_in_order), reversed(window)) if id(row) in kept]
 
 
-def end_with(snapshot: Snapshot, message: EventRow) -> Snapshot:
-    """Return the context with `message` moved to its end. The run answers `message`, which may not be the newest event.
+def end_with(snapshot: Snapshot, message: Sequence[EventRow]) -> Snapshot:
+    """Return the context with a message moved to its end. The run answers it, and it may not be the newest event.
 
-    The identifier of `message` must have the same format as those of the snapshot's rows.
+    `message` has the events beside the message, then the message. Their identifiers must have the same format as those
+    of the snapshot's rows.
     """
     rows = snapshot.rows
-    if rows and rows[-1].event_id == message.event_id:
+    if rows and rows[-1].event_id == message[-1].event_id:
         return snapshot
-    return Snapshot([*(row for row in rows if row.event_id != message.event_id), message], snapshot.truncated)
+    moved = {row.event_id for row in message}
+    return Snapshot([*(row for row in rows if row.event_id not in moved), *message], snapshot.truncated)
 
 
 def _by_importance(

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
         refusal,
         refusal_of,
         reworded,
+        with_ignored,
         with_run,
     )
     from jimsapi.wire.errors import error_answer, error_content
+    from jimsapi.wire.leaving import stop_left, watch_leaving
     from jimsapi.wire.request import read_body, read_json
     from jimsapi.wire.speech import (
         AgentItem,
@@ -83,6 +85,9 @@ __all__ = [
     "refusal_of",
     "reworded",
     "spoken_items",
+    "stop_left",
+    "watch_leaving",
+    "with_ignored",
     "with_run",
 ]
 
@@ -100,9 +105,11 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "refusal",
                 "refusal_of",
                 "reworded",
+                "with_ignored",
                 "with_run",
             ),
             "jimsapi.wire.errors": ("error_answer", "error_content"),
+            "jimsapi.wire.leaving": ("stop_left", "watch_leaving"),
             "jimsapi.wire.request": ("read_body", "read_json"),
             "jimsapi.wire.speech": (
                 "AgentItem",

@@ -1,7 +1,7 @@
 """Parts of answers that all protocols share: headers of the run, errors, and events of a stream."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -72,6 +72,19 @@ def with_run(request: Request, service: RunService, run: LiveRun, response: Resp
     response.raw_headers.append((b"x-run-id", request.noted["run_id"].encode()))
     if service.quota is not None:
         response.raw_headers.extend(rate_limit_headers(service.quota.policies, service.allowances(run)))
+    return response
+
+
+def with_ignored(request: Connection, response: Response, fields: Sequence[str]) -> Response:
+    """Say in a header of the answer, and in the request's log line, which fields of the request had no effect.
+
+    It is for fields that clients of a protocol send although they can do without, such as the temperature of a model.
+    Refuse a field without which the answer would mislead.
+    """
+    if fields:
+        names = ", ".join(fields)
+        request.note("ignored", names)
+        response.raw_headers.append((b"x-ignored-fields", names.encode()))
     return response
 
 

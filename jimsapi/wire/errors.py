@@ -82,7 +82,8 @@ def error_content(request: Connection, error: HTTPError | DomainError) -> ErrorC
     if isinstance(error, HTTPError):
         return ErrorContent(error.status, {"detail": error.detail}, error.headers)
     if isinstance(error, InputRefused):
-        place = "body" if request.route is None or request.route.query is None else "query"
+        route = request.route
+        place = "query" if route is not None and route.query is not None and route.body is None else "body"
         return _fault(error.kind, [place, error.field], error.message, error.value)
     if isinstance(error, InvalidCursor):
         return _fault("invalid_cursor", ["query", "after"], str(error), request.query.get("after"))

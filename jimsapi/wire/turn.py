@@ -1,9 +1,9 @@
 """A message in another protocol, its thread, and the run that answers it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 
@@ -24,13 +24,14 @@ class Turn(msgspec.Struct, frozen=True):
     """The newest message of a conversation in another protocol.
 
     `thread` is the client's name of the conversation, any text. `user` is the protocol's name of the person. If `once`
-    is true, the message does not belong to a conversation, and the run has no thread.
+    is true, the message does not belong to a conversation, and the run has no thread. `metadata` is for the pipeline.
     """
 
     message: str
     thread: str | None = None
     user: str | None = None
     once: bool = False
+    metadata: dict[str, Any] | None = None
 
 
 class ThreadNames:
@@ -113,7 +114,12 @@ async def begin_turn(
     """
     admission = cast(Admission, request.admission)
     contact = names.contact(request, turn)
-    inbound = Inbound(contact_id=contact, message=turn.message, thread_config={"interface": names.protocol})
+    inbound = Inbound(
+        contact_id=contact,
+        message=turn.message,
+        thread_config={"interface": names.protocol},
+        metadata=turn.metadata,
+    )
     if turn.once:
         run = service.answer_once(inbound, admission, watched=watched)
     else:
@@ -128,9 +134,16 @@ async def begin_turn(
     return run
 
 
-async def answer_of(request: Connection, run: LiveRun) -> RunResult:
-    """Wait for a run and return its answer. Raises the `DomainError` that it ends with."""
+async def answer_of(request: Connection, run: LiveRun, on_left: Callable[[], None] | None = None) -> RunResult:
+    """Wait for a run and return its answer. Raises the `DomainError` that it ends with.
+
+    `on_left` is called if the client disconnects. That needs a route with `cancel_on_disconnect`.
+    """
     try:
         return await run.wait_for_answer()
+    except asyncio.CancelledError:
+        if on_left is not None:
+            on_left()
+        raise
     finally:
         note_run(request, run)

@@ -80,6 +80,24 @@ def test_a_run_is_begun_and_says_where_to_look(client: httpx.Client) -> None:
     assert accepted <= started <= finished
 
 
+def test_the_events_of_an_answer_have_their_identifiers_if_the_client_asks_for_them(client: httpx.Client) -> None:
+    sent = body("send a; event b", "identified")
+    plain = client.post(CHAT, json=sent).json()["events"]
+    assert [list(event) for event in plain] == [["event_type", "event_data"]] * 2
+    answer = client.post(f"{CHAT}?event_ids=true", json=sent)
+    ids = [event["event_id"] for event in answer.json()["events"]]
+    assert client.get(f"{RUNS}/{answer.headers['x-run-id']}").json()["event_ids"] == ids
+    stored = client.get(f"/api/v1/threads/{answer.json()['thread_id']}/events").json()["events"]
+    assert [event["event_id"] for event in stored][-2:] == ids
+    refused = client.post(f"{CHAT}?event_ids=perhaps", json=sent)
+    assert (refused.status_code, refused.json()["detail"][0]["loc"]) == (422, ["query", "event_ids"])
+
+
+def test_a_run_without_a_result_has_no_events(client: httpx.Client) -> None:
+    failed = client.post(CHAT, json=body("use 1; raise no", "without"))
+    assert client.get(f"{RUNS}/{failed.headers['x-run-id']}").json()["event_ids"] == []
+
+
 def test_runs_are_shown_as_they_stand(client: httpx.Client) -> None:
     running = hold(client, "shown", "shown")
     queued = begin(client, "send b", "shown")

@@ -81,6 +81,8 @@ class Scripted:
                         ctx.thread_config.clear()
             case "see":
                 ctx.send_message(json.dumps([said["content"] for said in ctx.history if said["role"] == "user"]))
+            case "metadata":
+                ctx.send_message(json.dumps(ctx.metadata))
             case _:
                 ctx.send_message(f"You said: {command} {argument}".rstrip())
 

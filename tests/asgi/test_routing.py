@@ -380,3 +380,27 @@ def test_the_narrowest_of_all_routes_that_fit_answers() -> None:
                     (_, values), template, _ = narrowest
                     assert match.route is not None
                     assert (match.route.path, match.path_params) == (template, values), (routes, segments)
+
+
+def in_capitals(answer: Response) -> Response:
+    return Response(bytes(answer.body or b"").upper(), status=answer.status, headers={"x-form": "capitals"})
+
+
+async def test_errors_below_a_path_that_no_route_matches_have_the_form_that_was_declared() -> None:
+    router = Router()
+    router.post("/things")(teller("things"))
+    router.reword_below("/", in_capitals)
+    app = app_of("/v2")
+    app.include(router, "/v1")
+    async with TestClient(app) as client:
+        for method, path, status in (("GET", "/v1/nowhere", 404), ("GET", "/v1/things", 405), ("GET", "/v1/", 404)):
+            answer = await client.request(method, path)
+            assert (answer.status_code, answer.headers.get("x-form")) == (status, "capitals"), path
+        for path in ("/nowhere", "/v10", "/v1"):
+            assert "x-form" not in (await client.get(path)).headers
+        assert (await client.options("/v1/things")).status_code == 204
+
+
+def test_a_form_for_a_path_without_a_slash_is_refused() -> None:
+    with pytest.raises(ValueError, match="slash"):
+        Router().reword_below("v1", in_capitals)

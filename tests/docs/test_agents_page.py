@@ -1,5 +1,6 @@
 """The page on agents: its pipeline is served, its test passes, and what a client reads is what the page shows."""
 
+import json
 import os
 import re
 import subprocess
@@ -11,7 +12,7 @@ from tests.docs.snippets import ROOT, blocks, modules
 from tests.serving import Served
 
 PAGE = "docs/agents.md"
-[WATCH] = blocks(PAGE, "sh")
+[WATCH, ASK] = blocks(PAGE, "sh")
 [SHOWN] = blocks(PAGE, "text")
 
 
@@ -20,18 +21,33 @@ def write_modules(folder: Path) -> None:
         Path(folder, name).write_text(code, encoding="utf-8")
 
 
-def test_a_client_reads_what_the_page_shows(tmp_path: Path) -> None:
-    write_modules(tmp_path)
-    with Served("--app", "agent:app", folder=tmp_path) as served:
-        command = WATCH.replace("http://localhost:8080", served.url)
+def output(app: str, command: str, folder: Path) -> str:
+    """What a command of the page prints while `app` is served."""
+    write_modules(folder)
+    with Served("--app", app, folder=folder) as served:
+        command = command.replace("http://localhost:8080", served.url)
         done = subprocess.run(
             ["bash", "-euc", command], env=served.env, capture_output=True, text=True, check=True, timeout=30
         )
-    lines = [line for line in done.stdout.splitlines() if line and not line.startswith("id: ")]
+    return done.stdout
+
+
+def test_a_client_reads_what_the_page_shows(tmp_path: Path) -> None:
+    lines = [line for line in output("agent:app", WATCH, tmp_path).splitlines() if line and not line.startswith("id: ")]
     shown = SHOWN.splitlines()
     assert len(lines) == len(shown) + 4  # `started` and `result` are not shown
     for line, pattern in zip(lines[2:], shown, strict=False):
         assert re.fullmatch(re.escape(pattern).replace("…", "[^,{}]+"), line), line
+
+
+def test_the_pipeline_of_the_page_reads_the_metadata(tmp_path: Path) -> None:
+    answer = json.loads(output("located:app", ASK, tmp_path))
+    assert answer["assistant_messages"] == ["You ask from /checkout."]
+
+
+def test_callers_do_not_get_the_private_events_of_the_page(tmp_path: Path) -> None:
+    answer = json.loads(output("discreet:app", ASK, tmp_path))
+    assert [event["event_type"] for event in answer["events"]] == ["comm.assistant_message"]
 
 
 def test_the_test_of_the_page_passes(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """Who may enter: any provider can admit, none can veto; what each says decides how the others' refusal looks."""
 
 import copy
+import dataclasses
 import logging
 import pickle
 import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from jimsapi import Identity, JSONResponse, ThreadContext, create_api
@@ -285,3 +287,27 @@ def test_an_admission_can_be_answered_copied_and_handed_to_another_process() -> 
     told = b'{"identity":{"subject":"ann","contact_id":null,"scopes":null},'
     assert JSONResponse(admission).body == told + b'"provider":"key","distribution":"jimsapi","version":"1.0"}'
     assert copy.deepcopy(admission) == pickle.loads(pickle.dumps(admission)) == admission
+
+
+def test_claims_are_for_pipelines_and_no_text_shows_them() -> None:
+    plain = Identity("ann", contact_id="ann", scopes=("chat",))
+    claiming = plain.with_claims({"name": "Ann Elk"})
+    assert (plain.claims, claiming.claims) == ({}, {"name": "Ann Elk"})
+    assert (claiming.subject, claiming.contact_id, claiming.scopes) == ("ann", "ann", ("chat",))
+    assert claiming.may("chat")
+    assert not claiming.may("threads")
+    admission = Admission(claiming, "key", "jimsapi", "1.0")
+    plain_body = JSONResponse(Admission(plain, "key", "jimsapi", "1.0")).body
+    assert JSONResponse(admission).body == plain_body
+    assert msgspec.json.encode(admission) == msgspec.json.encode(Admission(plain, "key", "jimsapi", "1.0"))
+    assert "Elk" not in repr(admission) + str(dataclasses.asdict(admission))
+    assert copy.deepcopy(claiming).claims == pickle.loads(pickle.dumps(claiming)).claims == {}
+
+
+def test_claims_do_not_change_with_the_mapping_that_they_came_from() -> None:
+    claims = {"name": "Ann"}
+    identity = Identity("ann").with_claims(claims)
+    claims["name"] = "Bob"
+    assert identity.claims == {"name": "Ann"}
+    with pytest.raises(TypeError):
+        identity.claims["name"] = "Bob"  # type: ignore[index]

@@ -449,6 +449,6 @@ async def test_the_context_knows_its_run_its_contact_and_its_caller() -> None:
 async def test_a_run_that_another_process_accepted_has_no_identity() -> None:
     message = message_event("comm.user_message", "hi")
     loop = asyncio.get_running_loop()
-    own = LiveRun(Inbound(contact_id="ann", message="hi"), PUBLIC, loop)
-    adopted = LiveRun(Inbound(contact_id="ann", message=""), PUBLIC, loop, message=message)
+    own = LiveRun(Inbound(contact_id="ann", message="hi"), PUBLIC, loop, (message,))
+    adopted = LiveRun(Inbound(contact_id="ann", message=""), PUBLIC, loop, (message,), adopted=True)
     assert (own.identity, adopted.identity) == (PUBLIC.identity, None)

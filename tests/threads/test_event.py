@@ -9,7 +9,19 @@ import orjson
 import pytest
 
 from jimsapi.threads.errors import UnstorableEvent
-from jimsapi.threads.event import Event, EventRow, NewEvent, decode_row, encode_events, message_event, times_after
+from jimsapi.threads.event import (
+    BESIDE,
+    Event,
+    EventRow,
+    NewEvent,
+    beside_message,
+    decode_row,
+    encode_events,
+    id_beside,
+    id_with_room,
+    message_event,
+    times_after,
+)
 from jimsapi.threads.ids import uuid7
 
 NOW = datetime(2025, 3, 1, 12, 0, 0, 5)
@@ -105,3 +117,13 @@ def test_an_event_on_its_way_cannot_be_changed() -> None:
     event = NewEvent(uuid7(), "rag.x", b"{}")
     with pytest.raises(AttributeError):
         event.event_type = "rag.y"  # type: ignore[misc]  # that it is refused is the point
+
+
+def test_events_beside_a_message_follow_its_identifier_and_name_it() -> None:
+    message_id = id_with_room()
+    beside = beside_message(message_id, [("message.part", {"n": number}) for number in range(BESIDE)])
+    ids = [event.event_id for event in beside]
+    assert ids == [id_beside(message_id, number) for number in range(1, BESIDE + 1)]
+    assert len({message_id, *ids}) == BESIDE + 1
+    assert {(event.version, event.hex[:29], event.hex[-1]) for event in ids} == {(7, message_id.hex[:29], "f")}
+    assert orjson.loads(beside[1].data) == {"message_id": str(message_id), "n": 1}

@@ -3,10 +3,11 @@
 from datetime import datetime, timedelta
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from jimsapi.threads.errors import KeyMismatch, KeyUsed, RunClosed, ThreadNotFound
-from jimsapi.threads.event import message_event
+from jimsapi.threads.event import NewEvent, beside_message, id_with_room, message_event
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import ByExternalId, ById, Latest, New, Outcome, RunPlan, RunStatus, Selector
 from jimsapi.threads.transitions import (
@@ -157,6 +158,17 @@ def test_a_message_that_is_answered_again_keeps_its_identifier() -> None:
     again = answer_again(plan, message_id)
     assert (again.message.event_id, again.message.data) == (message_id, plan.message.data)
     assert (again.run_id, again.selectors) == (plan.run_id, plan.selectors)
+
+
+def test_what_is_beside_a_message_that_is_answered_again_names_the_message() -> None:
+    plan, message_id = make_plan(LATEST), id_with_room()
+    first = id_with_room()
+    message = NewEvent(first, plan.message.event_type, plan.message.data)
+    beside = beside_message(first, [("message.metadata", {"metadata": {"n": 1}}), ("message.files", {})])
+    again = answer_again(msgspec.structs.replace(plan, message=message, beside=beside), message_id)
+    assert again.beside == beside_message(
+        message_id, [("message.metadata", {"metadata": {"n": 1}}), ("message.files", {})]
+    )
 
 
 @pytest.mark.parametrize(

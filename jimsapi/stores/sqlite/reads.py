@@ -11,7 +11,7 @@ from uuid import UUID
 
 from jimsapi.stores.sqlite.rows import ThreadRow, contact_of, id_text, thread_record, time_text
 from jimsapi.threads.errors import InvalidCursor, RunNotFound, ThreadNotFound
-from jimsapi.threads.event import TICK, Event, EventRow
+from jimsapi.threads.event import TICK, Event, EventRow, id_beside
 from jimsapi.threads.run import (
     ContextLimits,
     EventPage,
@@ -151,6 +151,17 @@ def event_by_id(connection: sqlite3.Connection, thread: str, event_id: UUID) -> 
     """Return one event of a thread."""
     rows = _event_rows(connection.execute(_EVENT_BY_ID, (thread, event_id.hex)).fetchall())
     return rows[0] if rows else None
+
+
+def message_by_id(connection: sqlite3.Connection, thread: str, message_id: UUID) -> list[EventRow]:
+    """Return the events beside a message, then the message; an empty list if the thread does not have the message."""
+    message = event_by_id(connection, thread, message_id)
+    if message is None:
+        return []
+    rows: list[EventRow] = []
+    while (row := event_by_id(connection, thread, id_beside(message_id, len(rows) + 1))) is not None:
+        rows.append(row)
+    return [*rows, message]
 
 
 def oldest_event(connection: sqlite3.Connection, thread: str) -> list[EventRow]:

@@ -130,6 +130,10 @@ class SQLiteStore:
     async def finish(self, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
         return await self._write(partial(writes.finish, run_id=run_id, owner=owner, outcome=outcome), brief=True)
 
+    async def append(self, thread_id: UUID, acting_for: str | None, events: Sequence[NewEvent]) -> list[EventRow]:
+        work = partial(writes.append, thread_id=thread_id, acting_for=acting_for, events=events)
+        return await self._write(work, brief=True)
+
     async def cancel(self, run_id: UUID) -> Settled:
         return await self._write(partial(writes.cancel, run_id=run_id), brief=True)
 

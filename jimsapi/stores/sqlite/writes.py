@@ -17,6 +17,7 @@ from jimsapi.stores.sqlite.reads import (
     event_by_id,
     latest_thread,
     load_snapshot,
+    message_by_id,
     newest_time,
     oldest_event,
     thread_by_external_id,
@@ -216,7 +217,7 @@ def _accept_new(connection: sqlite3.Connection, plan: RunPlan, new: NewThread, n
     thread = id_hex(new.thread_id)
     created_at = _next_creation(connection, plan)
     status = accepted_status(0, is_greeted=plan.conversation_start)
-    events = [new.created, plan.message] if status is RunStatus.RUNNING else [new.created]
+    events = [new.created, *plan.beside, plan.message] if status is RunStatus.RUNNING else [new.created]
     _insert_run(connection, plan, thread, 1, status, True, now)
     connection.execute(
         _INSERT_THREAD, (thread, plan.contact_id, new.external_id, time_text(created_at), json_value(new.config))
@@ -231,11 +232,12 @@ def _accept_into(connection: sqlite3.Connection, plan: RunPlan, row: ThreadRow, 
     status, seq = _place_in_queue(connection, plan, thread)
     stored: list[EventRow] = []
     snapshot: Snapshot | None = None
-    if status is RunStatus.QUEUED and _stored(connection, thread, [plan.message]):
-        raise IdentifierTaken([plan.message.event_id])
+    entering = [*plan.beside, plan.message]
+    if status is RunStatus.QUEUED and (taken := _stored(connection, thread, entering)):
+        raise IdentifierTaken([UUID(str(row.event_id)) for row in taken])
     _insert_run(connection, plan, thread, seq, status, False, now)
     if status is RunStatus.RUNNING:
-        stored = _append(connection, thread, [plan.message], newest_time(connection, thread), now)
+        stored = _append(connection, thread, entering, newest_time(connection, thread), now)
         snapshot = load_snapshot(connection, thread, plan.context)
     return Accepted(thread_record(row), False, status, snapshot, stored)
 
@@ -248,8 +250,8 @@ def _accept_again(
     if not may_see(contact_of(row), plan.acting_for):
         raise ThreadNotFound(UUID(thread))
     plan = answer_again(plan, message_id)
-    message = event_by_id(connection, thread, message_id)
-    if message is None:  # another program deleted it
+    message = message_by_id(connection, thread, message_id)
+    if not message:  # another program deleted it
         return _accept_into(connection, plan, row, now)
     status, seq = _place_in_queue(connection, plan, thread)
     snapshot: Snapshot | None = None
@@ -312,12 +314,12 @@ def _accepted_before(connection: sqlite3.Connection, plan: RunPlan) -> Accepted 
 def _entered(
     connection: sqlite3.Connection, thread: str, message_id: UUID, continues: bool, context: ContextLimits
 ) -> tuple[Snapshot, list[EventRow]]:
-    """Return the context of a run whose message is in the thread, and the message's row if this run added it."""
+    """Return the context of a run whose message is in the thread, and the message's rows if this run added them."""
     snapshot = load_snapshot(connection, thread, context)
-    message = event_by_id(connection, thread, message_id)
-    if message is None:  # another program deleted it
+    message = message_by_id(connection, thread, message_id)
+    if not message:  # another program deleted it
         return snapshot, []
-    return (end_with(snapshot, message), []) if continues else (snapshot, [message])
+    return (end_with(snapshot, message), []) if continues else (snapshot, message)
 
 
 def _find(
@@ -374,12 +376,12 @@ def start(
         return None
     now = utc_now()
     message = _load_message(message_text)
-    entered_before = event_by_id(connection, thread, message.event_id) if continues else None
-    entering = [*events, message] if entered_before is None else events
+    entered_before = message_by_id(connection, thread, message[-1].event_id) if continues else []
+    entering = events if entered_before else [*events, *message]
     stored = _append(connection, thread, entering, newest_time(connection, thread), now)
     connection.execute(_START, (time_text(now), id_hex(run_id)))
     snapshot = load_snapshot(connection, thread, context)
-    return Started(snapshot if entered_before is None else end_with(snapshot, entered_before), stored)
+    return Started(end_with(snapshot, entered_before) if entered_before else snapshot, stored)
 
 
 def finish(connection: sqlite3.Connection, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
@@ -394,13 +396,28 @@ def finish(connection: sqlite3.Connection, run_id: UUID, owner: UUID, outcome: O
     stored: list[EventRow] = []
     if events := stored_events(outcome):
         stored = _append(connection, thread, events, newest and datetime.fromisoformat(newest), now)
-    sent_at = stored[0].created_at if stored else None
+    sent = len(stored) if outcome.status is RunStatus.COMPLETED else 0
+    sent_at = stored[0].created_at if sent else None
     # The text of a pipeline's exception may have lone surrogates, which a database text cannot have.
     error = None if outcome.error is None else storable_text(outcome.error)
     failure = None if outcome.failure is None else outcome.failure.value
-    end = (outcome.status.value, time_text(now), error, failure, sent_at, len(stored), outcome.streamed)
+    end = (outcome.status.value, time_text(now), error, failure, sent_at, sent, outcome.streamed)
     connection.execute(_FINISH, (*end, id_hex(run_id)))
     return Settled(True, outcome.status, next_run and UUID(next_run), stored)
+
+
+def append(
+    connection: sqlite3.Connection, thread_id: UUID, acting_for: str | None, events: Sequence[NewEvent]
+) -> list[EventRow]:
+    """`ThreadStore.append`."""
+    visible_thread(connection, thread_id, acting_for)
+    thread = id_hex(thread_id)
+    found = _stored(connection, thread, events)
+    if len(found) == len(events):
+        return found
+    if found:
+        raise IdentifierTaken([UUID(str(row.event_id)) for row in found])
+    return _append(connection, thread, events, newest_time(connection, thread), utc_now())
 
 
 def cancel(connection: sqlite3.Connection, run_id: UUID) -> Settled:
@@ -440,8 +457,8 @@ def recover(connection: sqlite3.Connection, owner: UUID) -> int:
             continue
         if enters_late(status):
             message = _load_message(message_text)
-            if not _stored(connection, thread, [message]):
-                _append(connection, thread, [message], newest_time(connection, thread), now)
+            if not _stored(connection, thread, message[-1:]):
+                _append(connection, thread, message, newest_time(connection, thread), now)
         connection.execute(_END, (RunStatus.INTERRUPTED, time_text(now), run_id))
         recovered += 1
     connection.execute("DELETE FROM jimsapi_owners WHERE owner != ?", (id_hex(owner),))
@@ -453,19 +470,21 @@ def adopt(connection: sqlite3.Connection, owner: UUID) -> list[AdoptedRun]:
     """`ThreadStore.adopt`. As for `recover`, every other owner is dead."""
     orphans = connection.execute(_OPEN, (id_hex(owner), False) * 2).fetchall()
     adopted: list[AdoptedRun] = []
-    for run_id, thread, status, message, background, caller, webhook_url, _ in orphans:
+    for run_id, thread, status, message_text, background, caller, webhook_url, _ in orphans:
         if not is_adoptable(status, background=bool(background)):
             continue
         connection.execute(_ADOPT, (id_hex(owner), run_id))
         row = thread_by_id(connection, thread)
+        *beside, message = _load_message(message_text)
         adopted.append(
             AdoptedRun(
                 UUID(run_id),
                 UUID(thread),
                 None if row is None else contact_of(row),
-                _load_message(message),
+                message,
                 None if caller is None else UUID(caller),
                 webhook_url,
+                tuple(beside),
             )
         )
     return adopted
@@ -542,7 +561,7 @@ def _insert_run(
             id_hex(plan.owner),
             status.value,
             int(created_new_thread),
-            _dump_message(plan.message) if waits else None,
+            _dump_message(plan) if waits else None,
             time,
             None if waits else time,
             id_hex(plan.message.event_id),
@@ -581,11 +600,17 @@ def _stored(connection: sqlite3.Connection, thread: str, events: Iterable[NewEve
     return [row for row in found if row is not None]
 
 
-def _dump_message(message: NewEvent) -> str:
-    data = orjson.Fragment(message.data)
-    return orjson.dumps([id_hex(message.event_id), message.event_type, data]).decode()
+def _dump_message(plan: RunPlan) -> str:
+    """Encode a message that waits, then the events beside it."""
+    return orjson.dumps([part for event in (plan.message, *plan.beside) for part in _parts(event)]).decode()
 
 
-def _load_message(text: str) -> NewEvent:
-    event_id, event_type, data = orjson.loads(text)
-    return NewEvent(UUID(event_id), event_type, orjson.dumps(data))
+def _parts(event: NewEvent) -> tuple[str, str, orjson.Fragment]:
+    return id_hex(event.event_id), event.event_type, orjson.Fragment(event.data)
+
+
+def _load_message(text: str) -> list[NewEvent]:
+    """Return the events beside a message that waits, then the message."""
+    parts = orjson.loads(text)
+    events = [NewEvent(UUID(parts[at]), parts[at + 1], orjson.dumps(parts[at + 2])) for at in range(0, len(parts), 3)]
+    return [*events[1:], events[0]]

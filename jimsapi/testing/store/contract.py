@@ -10,6 +10,8 @@ import pytest
 
 from jimsapi.testing.contract import DoesNotApply, needs
 from jimsapi.testing.store.acceptance import Acceptance
+from jimsapi.testing.store.appending import Appending
+from jimsapi.testing.store.beside import BesideMessages
 from jimsapi.testing.store.contexts import Contexts
 from jimsapi.testing.store.deletion import Deletion
 from jimsapi.testing.store.housekeeping import Housekeeping
@@ -26,7 +28,17 @@ from jimsapi.threads.store import CommitRecord, ThreadStore
 
 
 class ThreadStoreContract(
-    IdempotencyKeys, Lookups, Takeovers, Acceptance, RunEndings, Deletion, Housekeeping, Pages, Contexts
+    IdempotencyKeys,
+    Lookups,
+    Takeovers,
+    Acceptance,
+    BesideMessages,
+    RunEndings,
+    Appending,
+    Deletion,
+    Housekeeping,
+    Pages,
+    Contexts,
 ):
     """Derive a class from this one in a test module, and declare how to open a new, empty store, and how to open its
     data again after it is closed:

@@ -152,6 +152,18 @@ class RunEndings(StoreTests):
             assert settled == Settled(True, status, None, [])
             assert await event_types(store, accepted.thread.thread_id) == [THREAD_CREATED, "comm.user_message"]
 
+    async def test_what_a_run_used_is_stored_unless_it_completed(self, store: ThreadStore) -> None:
+        for status in (RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.INTERRUPTED, RunStatus.COMPLETED):
+            plan = make_plan(status.value)
+            accepted = await store.accept(plan)
+            usage = (make_event("model.usage", {"input_tokens": 1}), make_event("model.usage", {"input_tokens": 2}))
+            settled = await store.finish(plan.run_id, OWNER, Outcome(status, usage=usage))
+            stored = () if status is RunStatus.COMPLETED else usage
+            assert ids_of(settled.stored) == [event.event_id for event in stored]
+            events = (await all_events(store, accepted.thread.thread_id))[2:]
+            assert [json_of(event.event_data) for event in events] == [json_of(event.data) for event in stored]
+            assert (await store.run(plan.run_id, None, None)).events == []
+
     async def test_an_error_of_any_text_ends_a_run(self, store: ThreadStore) -> None:
         for error in ("", "\ud800 \0 🦊", "x" * 100_000):
             plan = make_plan()

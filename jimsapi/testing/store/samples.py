@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from jimsapi.threads.errors import KeyUsed
-from jimsapi.threads.event import EventRow, NewEvent, message_event
+from jimsapi.threads.event import EventRow, NewEvent, beside_message, id_with_room, message_event
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     Accepted,
@@ -52,15 +52,17 @@ def make_plan(
     background: bool = False,
     webhook_url: str | None = None,
     idempotency: Idempotency | None = None,
+    beside: Sequence[tuple[str, Any]] = (),
 ) -> RunPlan:
-    """Return a plan as the run service makes it, with a new run and message."""
+    """Return a plan as the run service makes it, with a new run and message. `beside` are types and data."""
+    message = message_event(event_type, text, id_with_room())
     return RunPlan(
         run_id=uuid7(),
         owner=owner,
         contact_id=contact_id,
         acting_for=acting_for,
         selectors=selectors,
-        message=message_event(event_type, text),
+        message=message,
         thread_config=thread_config,
         conversation_start=conversation_start,
         queue_limit=queue_limit,
@@ -69,6 +71,7 @@ def make_plan(
         background=background,
         webhook_url=webhook_url,
         idempotency=idempotency,
+        beside=beside_message(message.event_id, beside),
     )
 
 

@@ -1,6 +1,6 @@
 """Encodes a run's stream as AG-UI events."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import orjson
@@ -28,7 +28,9 @@ from jimsapi.wire import (
 from jimsapi_agui.request import RunAgentInput
 
 
-async def agui_events(request: Request, body: RunAgentInput, speech: AsyncIterator[SpokenItem]) -> AsyncIterator[bytes]:
+async def agui_events(
+    request: Request, body: RunAgentInput, speech: AsyncIterator[SpokenItem]
+) -> AsyncGenerator[bytes, None]:
     """Yield the items of a run as AG-UI events, encoded as server-sent events.
 
     A status is a step, which ends before the next item: AG-UI's client rejects the end of a run within a step. A call

@@ -16,27 +16,47 @@ class Message(msgspec.Struct):
 
 
 class RunAgentInput(msgspec.Struct, rename="camel"):
-    """A request to run an agent. The client chooses `thread_id` and `run_id`; they may be any text."""
+    """A request to run an agent. The client chooses `thread_id` and `run_id`; they may be any text.
+
+    The pipeline reads `state`, `context` and `forwarded_props` in `ctx.metadata`, by the protocol's names. `tools` are
+    those of the page, which the server cannot call.
+    """
 
     thread_id: Annotated[str, msgspec.Meta(min_length=1)]
     run_id: str
     messages: list[Message]
+    state: Any = None
+    context: Any = None
+    forwarded_props: Any = None
+    tools: Any = None
+    resume: Any = None
+
+
+_MEDIA = frozenset(("image", "audio", "video", "document", "binary"))
 
 
 def turn_of(body: RunAgentInput) -> Turn:
-    """Return the newest message of the user. Raises `ValidationError` if there is none, or if it has no text."""
+    """Return the newest message of the user.
+
+    Raises `ValidationError` if there is none, if it has no text, if it has a file, or if the request resumes an
+    interrupt: if these were ignored, the answer would mislead.
+    """
+    if body.resume:
+        raise _invalid(["resume"], "No question of this server waits for an answer: omit resume")
     index = newest_of_user([message.role for message in body.messages])
-    text = _text(body.messages[index].content)
-    if text is None:
-        loc = ["body", "messages", index, "content"]
-        message = "The message of the user has no text"
-        raise ValidationError([{"type": "value_error", "loc": loc, "msg": message, "input": None}])
-    return Turn(text, thread=body.thread_id)
+    place: list[str | int] = ["messages", index, "content"]
+    content = body.messages[index].content
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    media = next((part["type"] for part in parts if part.get("type") in _MEDIA), None)
+    if media is not None:
+        raise _invalid(place, f"This server accepts only text: omit parts of the type {media}")
+    texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
+    text = content if isinstance(content, str) else "\n".join(texts)
+    if not (isinstance(content, str) or texts):
+        raise _invalid(place, "The message of the user has no text")
+    sent = {"state": body.state, "context": body.context, "forwardedProps": body.forwarded_props}
+    return Turn(text, thread=body.thread_id, metadata={name: value for name, value in sent.items() if value})
 
 
-def _text(content: Any) -> str | None:
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else []
-    texts = [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
-    return "\n".join(texts) if texts else None
+def _invalid(place: list[str | int], message: str) -> ValidationError:
+    return ValidationError([{"type": "value_error", "loc": ["body", *place], "msg": message, "input": None}])

@@ -1,14 +1,29 @@
 """The route of AG-UI."""
 
+from functools import partial
+
 from jimsapi.asgi import EventStreamResponse, Request, Response, Router
 from jimsapi.runs import CHAT, RunService
-from jimsapi.wire import REFUSALS, ThreadNames, begin_turn, read_body, spoken_items, with_run
+from jimsapi.wire import (
+    REFUSALS,
+    ThreadNames,
+    begin_turn,
+    read_body,
+    spoken_items,
+    stop_left,
+    watch_leaving,
+    with_ignored,
+    with_run,
+)
 from jimsapi_agui.events import agui_events
 from jimsapi_agui.request import RunAgentInput, turn_of
 
 
-def add_routes(router: Router, service: RunService, contact_header: str | None) -> None:
-    """Add the route. `contact_header` is the name of the header with the contact, or None."""
+def add_routes(router: Router, service: RunService, contact_header: str | None, *, cancels: bool) -> None:
+    """Add the route. `contact_header` is the name of the header with the contact, or None.
+
+    `cancels`: a client that disconnects cancels its run.
+    """
     names = ThreadNames("ag-ui", contact_header)
 
     @router.post(
@@ -31,9 +46,13 @@ def add_routes(router: Router, service: RunService, contact_header: str | None) 
         `RUN_ERROR`.
 
         An error before a thread accepts the message is a JSON answer with a status of its own. If the client
-        disconnects, the run goes on. To stop it, call `/api/v1/runs/{id}/cancel` with the id in `x-run-id`.
+        disconnects, the run is cancelled, unless the server was started with `--agui-on-disconnect continue`. Another
+        client can cancel it by `/api/v1/runs/{id}/cancel` with the id in `x-run-id`.
         """
         body = await read_body(request, service, RunAgentInput)
         run = await begin_turn(request, service, names, turn_of(body))
         events = agui_events(request, body, spoken_items(request, service, run))
-        return with_run(request, service, run, EventStreamResponse(events))
+        if cancels:
+            events = watch_leaving(events, run, partial(stop_left, service, run))
+        response = with_run(request, service, run, EventStreamResponse(events))
+        return with_ignored(request, response, ["tools"] if body.tools else [])

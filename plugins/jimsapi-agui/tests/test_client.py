@@ -126,10 +126,29 @@ def test_a_refusal_is_told_with_its_status_and_text(served: Served, client: str)
     }
 
 
-def test_a_run_that_it_leaves_is_answered_in_the_thread(served: Served, client: str) -> None:
-    name = str(uuid4())
-    talk = converse(served, client, f"hold {name}", "see", leaveAt="STEP_STARTED", aside=f"open {name}")
+@pytest.fixture(scope="module")
+def continuing() -> Iterator[Served]:
+    options = ("--app", "tests.apps.watched:app", "--api-key", KEY, "--agui-on-disconnect", "continue")
+    with Served(*options) as server:
+        yield server
+
+
+def leave(served: Served, client: str, name: str, aside: str) -> Any:
+    """What `see` sees after the run before it was left with `abortRun()`, and after `aside` in another thread."""
+    talk = converse(served, client, f"hold {name}", "see", leaveAt="STEP_STARTED", aside=aside)
     left = [event["type"] for event in talk["runs"][0]["events"]]
     assert left[:2] == ["RUN_STARTED", "STEP_STARTED"]
     assert "RUN_FINISHED" not in left
-    assert json.loads(said(talk)[-1]) == {"asked": [f"hold {name}", "see"], "answered": 1}
+    return json.loads(said(talk)[-1])
+
+
+def test_a_run_that_it_aborts_is_cancelled(served: Served, client: str) -> None:
+    name = str(uuid4())
+    assert leave(served, client, name, "hello") == {"asked": [f"hold {name}", "see"], "answered": 0}
+
+
+def test_a_run_that_it_leaves_is_answered_in_the_thread_if_the_operator_wants_that(
+    continuing: Served, client: str
+) -> None:
+    name = str(uuid4())
+    assert leave(continuing, client, name, f"open {name}") == {"asked": [f"hold {name}", "see"], "answered": 1}

@@ -313,9 +313,45 @@ async def test_a_faulty_body_is_refused_by_the_field_at_fault(
 
 
 async def test_of_a_message_in_parts_the_texts_are_taken(client: TestClient) -> None:
-    image = {"type": "image", "source": {"type": "url", "value": "https://pictures.example/1.png"}}
-    parts = [{"type": "text", "text": "one"}, image, {"type": "text", "text": "two"}]
+    parts = [{"type": "text", "text": "one"}, {"type": "unknown"}, {"type": "text", "text": "two"}]
     assert text(await ask(client, parts)) == "one\ntwo"
+
+
+@pytest.mark.parametrize("kind", ["image", "audio", "video", "document", "binary"])
+async def test_a_file_beside_a_text_is_refused_and_stores_nothing(client: TestClient, kind: str) -> None:
+    file = {"type": kind, "source": {"type": "url", "value": "https://pictures.example/1.png"}}
+    answer = await client.post(AG_UI, json=body([{"type": "text", "text": "What is this?"}, file]))
+    assert answer.status_code == 422
+    assert kind in answer.json()["detail"][0]["msg"]
+    assert await threads(client, "t-1") == 0
+
+
+async def test_an_answer_to_no_question_is_refused_and_stores_nothing(client: TestClient) -> None:
+    resume = [{"interruptId": "i", "status": "resolved"}]
+    answer = await client.post(AG_UI, json={**body("hi"), "resume": resume})
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"] == ["body", "resume"]
+    assert await threads(client, "t-1") == 0
+
+
+async def test_the_pipeline_reads_state_context_and_forwarded_properties() -> None:
+    seen: list[Any] = []
+
+    async def note(ctx: ThreadContext) -> None:
+        seen.append(ctx.metadata)
+
+    sent = {"state": {"n": 1}, "context": [{"description": "page", "value": "/"}], "forwardedProps": {"x": True}}
+    async with TestClient(create_api(note, store="memory:")) as client:
+        for more in ({}, sent, {"state": {"n": 2}}):
+            assert (await client.post(AG_UI, json={**body("hi"), **more})).status_code == 200
+    assert seen == [{}, sent, {"state": {"n": 2}}]
+
+
+async def test_tools_of_the_page_are_named_as_ignored(client: TestClient) -> None:
+    tools = [{"name": "confirm", "description": "", "parameters": {}}]
+    answer = await client.post(AG_UI, json={**body("hi"), "tools": tools})
+    assert (answer.status_code, answer.headers["x-ignored-fields"]) == (200, "tools")
+    assert "x-ignored-fields" not in (await client.post(AG_UI, json=body("hi"))).headers
 
 
 async def test_what_follows_on_the_message_of_the_user_may_be_of_the_system(client: TestClient) -> None:

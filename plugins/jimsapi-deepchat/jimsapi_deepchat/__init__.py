@@ -1,5 +1,7 @@
 """The endpoint of the chat component Deep Chat."""
 
+from typing import Literal
+
 from jimsapi import Options, Router, hookimpl, option
 from jimsapi.plugins import Settings
 from jimsapi.runs import RunService
@@ -10,6 +12,9 @@ class DeepChatOptions(Options, prefix="deepchat"):
 
     contact_header: str | None = option(help="The header in which clients of /deep-chat name the contact.")
     thread_header: str | None = option(help="The header in which clients of /deep-chat name the conversation.")
+    on_disconnect: Literal["continue", "cancel"] = option(
+        "continue", help="Whether a run continues or is cancelled if its client of /deep-chat disconnects."
+    )
 
 
 @hookimpl
@@ -19,7 +24,9 @@ def jimsapi_options() -> type[Options]:
 
 @hookimpl
 def jimsapi_routes(router: Router, service: RunService, settings: Settings) -> None:
+    from jimsapi.wire import ThreadNames
     from jimsapi_deepchat.routes import add_routes
 
     options = settings.get(DeepChatOptions)
-    add_routes(router, service, options.contact_header, options.thread_header)
+    names = ThreadNames("deep-chat", options.contact_header, options.thread_header)
+    add_routes(router, service, names, cancels=options.on_disconnect == "cancel")

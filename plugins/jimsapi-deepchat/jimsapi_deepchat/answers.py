@@ -1,6 +1,6 @@
 """Answers in the format of Deep Chat: pieces of a text, or an error."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from jimsapi.asgi import Connection
@@ -14,7 +14,7 @@ def error_body(refusal: Refusal) -> dict[str, Any]:
 
 async def events(
     request: Connection, items: AsyncIterator[str | AgentItem | Finished | Failed]
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """Yield an answer as server-sent events. There is at least one, because the component fails without any."""
     empty = True
     async for item in items:

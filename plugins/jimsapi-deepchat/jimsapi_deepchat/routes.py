@@ -17,6 +17,8 @@ from jimsapi.wire import (
     read_json,
     reworded,
     spoken_items,
+    stop_left,
+    watch_leaving,
     with_run,
 )
 from jimsapi_deepchat.answers import error_body, events
@@ -34,13 +36,15 @@ class DeepChatAnswer(msgspec.Struct):
     text: str
 
 
-def add_routes(router: Router, service: RunService, contact_header: str | None, thread_header: str | None) -> None:
-    """Add the routes for requests and for WebSockets, which have the same path."""
-    names = ThreadNames("deep-chat", contact_header, thread_header)
+def add_routes(router: Router, service: RunService, names: ThreadNames, *, cancels: bool) -> None:
+    """Add the routes for requests and for WebSockets, which have the same path.
+
+    `cancels`: a client that disconnects from a request cancels its run.
+    """
 
     @router.post(
         PATH, scope=CHAT, body=DeepChatRequest, response=DeepChatAnswer, tags=("deep chat",),
-        reword=partial(reworded, error_body),
+        reword=partial(reworded, error_body), cancel_on_disconnect=cancels,
         responses={
             **REFUSALS,
             409: "The run was cancelled, or the thread is busy and no message waits there.",
@@ -59,10 +63,13 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
         body = read_value(await read_json(request, service))
         streamed = body.stream or (request.headers.get("accept") or "").startswith(EVENT_STREAM)
         run = await begin_turn(request, service, names, new_turn(body), watched=streamed)
+        on_left = partial(stop_left, service, run) if cancels else None
         if not streamed:
-            return with_run(request, service, run, JSONResponse({"text": one_text(await answer_of(request, run))}))
-        items = as_one_text(spoken_items(request, service, run))
-        return with_run(request, service, run, EventStreamResponse(events(request, items)))
+            text = one_text(await answer_of(request, run, on_left))
+            return with_run(request, service, run, JSONResponse({"text": text}))
+        chunks = events(request, as_one_text(spoken_items(request, service, run)))
+        stream = EventStreamResponse(chunks if on_left is None else watch_leaving(chunks, run, on_left))
+        return with_run(request, service, run, stream)
 
     @router.websocket(PATH, scope=CHAT, subprotocols=(SUBPROTOCOL,), first_frame=True, tags=("deep chat",))
     async def converse(ws: WebSocket) -> None:

@@ -38,6 +38,9 @@ class OidcOptions(Options, prefix="oidc"):
     contact_claim: str = option(
         "sub", help="The claim with the caller's contact_id; with none, callers may chat for every contact."
     )
+    pass_claims: tuple[str, ...] = option(
+        help="A claim that pipelines get as ctx.identity.claims, such as name; repeat it to pass several on."
+    )
     ca_file: Path | None = option(
         help="A file of CA certificates (PEM) to trust for the issuer, instead of the system's."
     )
@@ -45,7 +48,8 @@ class OidcOptions(Options, prefix="oidc"):
 
 
 FIELDS = (
-    "issuer", "audience", "jwks_url", "algorithms", "leeway", "scopes", "contact_claim", "ca_file", "timeout"
+    "issuer", "audience", "jwks_url", "algorithms", "leeway", "scopes", "contact_claim", "pass_claims", "ca_file",
+    "timeout",
 )  # fmt: skip
 
 

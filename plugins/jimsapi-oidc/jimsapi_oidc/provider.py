@@ -53,6 +53,7 @@ class OidcProvider:
         _check_urls(options.issuer, options.jwks_url)
         self._algorithms = frozenset[str](options.algorithms)
         self._contact_claim = options.contact_claim
+        self._pass_claims = frozenset(name for text in options.pass_claims for name in text.split())
         self._rules = ClaimRules(
             audiences=frozenset(options.audience),
             # Names of scopes contain no spaces (RFC 6749, 3.3), so one variable can have several.
@@ -120,6 +121,11 @@ class OidcProvider:
         return identity
 
     def _identity(self, token: Token) -> Identity:
+        identity = self._bound_identity(token)
+        passed = {name: value for name, value in token.claims.items() if name in self._pass_claims}
+        return identity.with_claims(passed) if passed else identity
+
+    def _bound_identity(self, token: Token) -> Identity:
         subject = text_claim(token.claims, "sub")
         if self._contact_claim == UNBOUND:
             return Identity(subject, scopes=("chat",))

@@ -270,3 +270,19 @@ async def test_two_apps_of_one_process_count_apart(fresh_issuer: FakeIssuer) -> 
         await chat(client, fresh_issuer.token())
         assert 'jims_oidc_verifications_total{outcome="verified"} 1.0' in first.metrics()
         assert 'jims_oidc_verifications_total{outcome="verified"} 0.0' in second.metrics()
+
+
+async def test_a_pipeline_reads_the_claims_that_the_operator_passes_on(issuer: FakeIssuer) -> None:
+    seen: list[Any] = []
+
+    async def pipeline(ctx: ThreadContext) -> None:
+        assert ctx.identity is not None
+        seen.append(dict(ctx.identity.claims))
+
+    token = issuer.token(name="Ann Elk", roles=["vip"], email="ann@example.org")
+    for passed in ((), ("name roles",), ("name", "missing")):
+        settings = {**issuer.settings(), "oidc_pass_claims": passed}
+        async with TestClient(create_api(pipeline, store="memory:", **settings)) as client:
+            answer = await client.post(CHAT, json={"message": "hi"}, headers=bearer(token))
+            assert answer.status_code == 200, answer.text
+    assert seen == [{}, {"name": "Ann Elk", "roles": ["vip"]}, {"name": "Ann Elk"}]

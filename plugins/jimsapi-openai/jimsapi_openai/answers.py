@@ -1,7 +1,7 @@
 """Answers in OpenAI's format: completions, chunks of completions, and errors."""
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -50,7 +50,7 @@ class Completion:
 
     async def chunks(
         self, request: Connection, items: AsyncIterator[str | AgentItem | Finished | Failed], *, with_usage: bool
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Yield the completion as server-sent events as its pieces arrive. After an error there is no `[DONE]`.
 
         Calls of tools that the server made have no place here: a client would make them too.

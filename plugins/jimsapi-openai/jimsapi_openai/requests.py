@@ -15,6 +15,14 @@ WITH_DOCUMENTS = TASK + "\nRespond to the user query"
 _OPEN_WEBUI = b"x-openwebui-"
 
 
+_WITHOUT_EFFECT = (
+    "audio", "frequency_penalty", "function_call", "functions", "logit_bias", "max_completion_tokens", "max_tokens",
+    "parallel_tool_calls", "prediction", "presence_penalty", "reasoning_effort", "seed", "service_tier", "stop",
+    "temperature", "tool_choice", "tools", "top_logprobs", "top_p", "verbosity", "web_search_options",
+)  # fmt: skip
+"""Fields of the API that have no effect, because the pipeline decides these."""
+
+
 class ChatRequest(msgspec.Struct):
     """The body of a request. `messages` is the client's whole conversation. Fields that are not listed are ignored."""
 
@@ -25,6 +33,9 @@ class ChatRequest(msgspec.Struct):
     user: str | None = None
     n: int | None = None
     response_format: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+    logprobs: bool | None = None
+    modalities: list[str] | None = None
 
     @property
     def wants_usage(self) -> bool:
@@ -42,10 +53,19 @@ def new_turn(request: Connection, body: ChatRequest) -> Turn:
         raise _validation_error("n", "The server sends one answer to a message: omit n")
     if body.response_format is not None and body.response_format.get("type", "text") != "text":
         raise _validation_error("response_format", "Answers are text: omit response_format")
+    if body.logprobs:
+        raise _validation_error("logprobs", "Answers have no logprobs: omit logprobs")
+    if body.modalities and body.modalities != ["text"]:
+        raise _validation_error("modalities", "Answers are text: omit modalities")
     message = _newest_message(body.messages)
     task = message.startswith(TASK) and not message.startswith(WITH_DOCUMENTS)
     once = task and any(name.startswith(_OPEN_WEBUI) for name, _ in request.headers.raw)
-    return Turn(message, user=body.user or None, once=once)
+    return Turn(message, user=body.user or None, once=once, metadata=body.metadata)
+
+
+def without_effect(body: Any) -> list[str]:
+    """Return those fields of a body, as decoded JSON, that have no effect on the answer."""
+    return [name for name in _WITHOUT_EFFECT if isinstance(body, dict) and body.get(name) not in (None, [], {})]
 
 
 def _newest_message(messages: list[dict[str, Any]]) -> str:

@@ -1,12 +1,13 @@
 """The routes: `/v1/chat/completions`, and the list with one model."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import msgspec
 
-from jimsapi.asgi import EventStreamResponse, HTTPError, JSONResponse, Request, Response, Router
+from jimsapi.asgi import EventStreamResponse, HTTPError, JSONResponse, Request, Response, Router, convert_body
 from jimsapi.runs import CHAT, LiveRun, RunService, pipeline_name
 from jimsapi.threads import DomainError
 from jimsapi.wire import (
@@ -19,14 +20,17 @@ from jimsapi.wire import (
     begin_turn,
     error_answer,
     one_text,
-    read_body,
+    read_json,
     refusal,
     reworded,
     spoken_items,
+    stop_left,
+    watch_leaving,
+    with_ignored,
     with_run,
 )
 from jimsapi_openai.answers import Completion, error
-from jimsapi_openai.requests import ChatRequest, new_turn
+from jimsapi_openai.requests import ChatRequest, new_turn, without_effect
 
 NO_RETRY = (b"x-should-retry", b"false")
 """A header that disables the retries of the SDKs. Without it they send the message again after most errors, although
@@ -52,14 +56,18 @@ class ModelList(msgspec.Struct):
 
 
 def add_routes(
-    router: Router, service: RunService, contact_header: str, thread_header: str, model_name: str | None
+    router: Router, service: RunService, names: ThreadNames, model_name: str | None, *, cancels: bool
 ) -> None:
-    """Add the routes. `model_name` is the identifier of the model; None means the pipeline's name."""
-    names = ThreadNames("openai", contact_header, thread_header)
+    """Add the routes. `model_name` is the identifier of the model; None means the pipeline's name.
+
+    `cancels`: a client that disconnects cancels its run.
+    """
     model = Model(model_name or service.app.name or pipeline_name(service.app.pipeline), int(time.time()))
+    router.reword_below("/v1", _in_error_form)
 
     @router.post(
         "/v1/chat/completions", scope=CHAT, body=ChatRequest, tags=("openai",), reword=_in_error_form,
+        cancel_on_disconnect=cancels,
         responses={
             200: ("A `chat.completion`, or with `stream` the chunks of one.", EVENT_STREAM),
             **REFUSALS,
@@ -72,17 +80,16 @@ def add_routes(
         """Answer the newest message of a conversation, in the format of OpenAI's chat completions.
 
         Only the user's last message in `messages` is used; the earlier ones are in the thread, which a header names.
-        Tools, system prompts and parameters of the model are ignored, because the pipeline decides these.
+        Tools, system prompts and parameters of the model are ignored, because the pipeline decides these. The header
+        `x-ignored-fields` of the answer names those fields of the request.
         """
-        body = await read_body(request, service, ChatRequest)
+        value = await read_json(request, service)
+        body = convert_body(value, ChatRequest)
         turn = new_turn(request, body)
         run = await begin_turn(request, service, names, turn, watched=bool(body.stream))
-        if not body.stream:
-            return with_run(request, service, run, await _complete_answer(request, run, model.id))
-        items = as_one_text(spoken_items(request, service, run))
-        stream = EventStreamResponse(Completion(run, model.id).chunks(request, items, with_usage=body.wants_usage))
-        stream.raw_headers.append(NO_RETRY)
-        return with_run(request, service, run, stream)
+        on_left = partial(stop_left, service, run) if cancels else None
+        response = await _answer(request, service, run, body, model.id, on_left)
+        return with_ignored(request, with_run(request, service, run, response), without_effect(value))
 
     @router.get("/v1/models", scope=CHAT, response=ModelList, tags=("openai",), reword=_in_error_form)
     async def list_models(request: Request) -> Response:
@@ -101,10 +108,28 @@ def add_routes(
         return JSONResponse(model)
 
 
-async def _complete_answer(request: Request, run: LiveRun, model: str) -> Response:
+async def _answer(
+    request: Request,
+    service: RunService,
+    run: LiveRun,
+    body: ChatRequest,
+    model: str,
+    on_left: Callable[[], None] | None,
+) -> Response:
+    """The answer, whole or as a stream. `on_left` is called if the client disconnects before its end."""
+    if not body.stream:
+        return await _complete_answer(request, run, model, on_left)
+    items = as_one_text(spoken_items(request, service, run))
+    chunks = Completion(run, model).chunks(request, items, with_usage=body.wants_usage)
+    stream = EventStreamResponse(chunks if on_left is None else watch_leaving(chunks, run, on_left))
+    stream.raw_headers.append(NO_RETRY)
+    return stream
+
+
+async def _complete_answer(request: Request, run: LiveRun, model: str, on_left: Callable[[], None] | None) -> Response:
     """The answer without streaming."""
     try:
-        result = await answer_of(request, run)
+        result = await answer_of(request, run, on_left)
     except DomainError as fault:
         answer = _in_error_form(error_answer(request, fault))
         if refusal(run) is None:

@@ -215,3 +215,8 @@ def test_what_cannot_be_done_is_refused_by_its_name(sdk: OpenAI, options: Any, t
     assert raised.value.message.endswith(text)
     assert raised.value.type == "invalid_request_error"
     assert raised.value.param == text.partition(":")[0]
+
+
+def test_the_pipeline_reads_the_metadata_of_a_completion(sdk: OpenAI) -> None:
+    assert ask(sdk, "metadata", metadata={"page": "/checkout"}) == '{"page": "/checkout"}'
+    assert ask(sdk, "metadata") == "{}"

@@ -132,6 +132,31 @@ async def test_text_parts_are_lines_and_the_newest_message_of_the_user_counts(
     assert bot.texts == ["send Hel\nlo"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_fields_without_effect_are_named_in_the_answer(client: TestClient, stream: bool) -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    answer = await ask(client, "hi", stream=stream, tools=tools, temperature=0.5, seed=7, own=1, stop=None)
+    assert answer.headers["x-ignored-fields"] == "seed, temperature, tools"
+    assert "x-ignored-fields" not in (await ask(client, "hi", stream=stream, tools=[])).headers
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("logprobs", True), ("modalities", ["text", "audio"]), ("metadata", "text"), ("metadata", [])]
+)
+async def test_fields_without_which_the_answer_would_mislead_are_refused(
+    client: TestClient, bot: Scripted, field: str, value: Any
+) -> None:
+    answer = await ask(client, "hi", **{field: value})
+    assert answer.status_code == 422
+    assert answer.json()["error"]["param"] == field
+    assert bot.texts == []
+
+
+async def test_fields_that_ask_for_what_every_answer_is_are_accepted(client: TestClient) -> None:
+    answer = await ask(client, "hi", logprobs=False, modalities=["text"], n=1, response_format={"type": "text"})
+    assert answer.status_code == 200
+
+
 async def test_a_failure_in_mid_stream_is_the_last_that_is_told(client: TestClient) -> None:
     answer = await ask(client, "stream Hel; raise no model", stream=True)
     assert answer.status_code == 200
@@ -267,3 +292,21 @@ async def test_the_routes_are_in_the_openapi_document(client: TestClient) -> Non
     paths = (await client.get("/openapi.json")).json()["paths"]
     assert {"/v1/chat/completions", "/v1/models", "/v1/models/{id}"} <= set(paths)
     assert paths["/v1/chat/completions"]["post"]["summary"].startswith("Answer the newest message")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("POST", "/v1/embeddings", 404), ("GET", "/v1/", 404), ("GET", COMPLETIONS, 405), ("DELETE", "/v1/models", 405)],
+)
+async def test_a_path_that_is_not_served_is_refused_in_the_form_of_the_sdks(
+    client: TestClient, method: str, path: str, status: int
+) -> None:
+    answer = await client.request(method, path)
+    assert answer.status_code == status
+    assert answer.json()["error"].keys() == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize("path", ["/v2/models", "/v1x", "/nowhere"])
+async def test_other_paths_are_refused_as_before(client: TestClient, path: str) -> None:
+    answer = await client.get(path)
+    assert (answer.status_code, answer.json()) == (404, {"detail": "Not Found"})

@@ -12,7 +12,7 @@ from opentelemetry.trace import StatusCode
 from jimsapi.threads import DomainError, StoreUnavailable, ThreadStore
 from jimsapi_otel.errors import error_type, note_error
 
-TRACED = frozenset(("accept", "start", "finish", "cancel", "load_events"))
+TRACED = frozenset(("accept", "start", "finish", "append", "cancel", "load_events"))
 SYSTEMS = frozenset(("sqlite", "postgresql"))
 """Kinds of stores for which the semantic conventions have a name. The name is the same."""
 

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from jimsapi.runs import ServiceTask
 from jimsapi.threads import (
+    BESIDE,
     Accepted,
     CommitRecord,
     ContextLimits,
@@ -26,6 +27,8 @@ from jimsapi.threads import (
     StoreUnavailable,
     ThreadNotFound,
     end_with,
+    id_beside,
+    stored_events,
 )
 from jimsapi_postgres import rows
 from jimsapi_postgres.connections import Connection, Link
@@ -58,7 +61,12 @@ _OLDEST = """
     SELECT event_id, created_at, event_type, event_data::json FROM thread_events
     WHERE thread_id = $1 ORDER BY created_at, event_id LIMIT 1
 """
-_BY_IDS = """
+_WITH_BESIDE = """
+    SELECT e.event_id, e.created_at, e.event_type, e.event_data::json FROM thread_events e
+    WHERE e.thread_id = $1 AND e.event_id BETWEEN $2 AND $3
+    ORDER BY e.event_id
+"""
+BY_IDS = """
     SELECT e.event_id, e.created_at, e.event_type, e.event_data::json
     FROM unnest($2::uuid[]) WITH ORDINALITY i (id, position)
     JOIN thread_events e ON e.thread_id = $1 AND e.event_id = i.id
@@ -337,11 +345,11 @@ async def _accepted_before(connection: Connection, plan: RunPlan) -> Accepted | 
     snapshot = None
     if status == RunStatus.RUNNING:
         snapshot = await _read_context(connection, thread_id, plan.context)
-        message = await connection.fetch(_BY_IDS, thread_id, [message_id])
+        message = await _read_message(connection, thread_id, message_id)
         if not continues:
             stored += message
         elif message:  # another program may have deleted it
-            snapshot = end_with(snapshot, rows.event_row(message[0]))
+            snapshot = end_with(snapshot, [rows.event_row(row) for row in message])
     elif created_new_thread and status == RunStatus.QUEUED:
         snapshot = await _read_context(connection, thread_id, plan.context)
     return Accepted(
@@ -351,6 +359,13 @@ async def _accepted_before(connection: Connection, plan: RunPlan) -> Accepted | 
         snapshot,
         [rows.event_row(row) for row in stored],
     )
+
+
+async def _read_message(connection: Connection, thread_id: UUID, message_id: UUID) -> list[Any]:
+    """Return the rows of the events beside a message, then that of the message; none if the thread has no such."""
+    found = await connection.fetch(_WITH_BESIDE, thread_id, message_id, id_beside(message_id, BESIDE))
+    is_there = bool(found) and rows.as_uuid(found[0][0]) == message_id
+    return [*found[1:], found[0]] if is_there else []
 
 
 async def _read_context(connection: Connection, thread_id: UUID, limits: ContextLimits) -> Snapshot:
@@ -405,9 +420,9 @@ async def _finished_before(connection: Connection, finishing: rows.Finishing, fo
     if thread_id is None:
         return found
     stored: list[Any] = []
-    if outcome.status is RunStatus.COMPLETED and outcome.events:
-        stored = await connection.fetch(_BY_IDS, thread_id, [event.event_id for event in outcome.events])
-        if len(stored) != len(outcome.events):
+    if events := stored_events(outcome):
+        stored = await connection.fetch(BY_IDS, thread_id, [event.event_id for event in events])
+        if len(stored) != len(events):
             return found
     return Settled(True, found.status, found.next_run, [rows.event_row(row) for row in stored])
 

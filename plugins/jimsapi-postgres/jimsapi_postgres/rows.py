@@ -6,6 +6,9 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
+import msgspec
+import orjson
+
 from jimsapi.threads import (
     THREAD_CREATED,
     TICK,
@@ -34,13 +37,16 @@ from jimsapi.threads import (
     ThreadRecord,
     choose,
     config_of_new,
+    id_beside,
     storable_text,
+    stored_events,
     uuid7,
 )
 
 ACCEPT = """
-    SELECT item, part, verdict, id, at, kind, data, first_at FROM jimsapi_accept_2(
-        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24
+    SELECT item, part, verdict, id, at, kind, data, first_at FROM jimsapi_accept_5(
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
+        $25
     )
 """
 ACCEPT_ALIKE = """
@@ -49,9 +55,9 @@ ACCEPT_ALIKE = """
     )
 """
 ACCEPT_WITH_KEYS = """
-    SELECT item, part, verdict, id, at, kind, data, first_at FROM jimsapi_accept_with_keys_2(
+    SELECT item, part, verdict, id, at, kind, data, first_at FROM jimsapi_accept_with_keys_5(
         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
-        $25, $26, $27
+        $25, $26, $27, $28
     )
 """
 FINISH = """
@@ -79,12 +85,13 @@ LONG_AGO = 3e9
 """Seconds. PostgreSQL's timestamps go back only a few thousand years."""
 
 CREATED_IDS = 12
-"""The index of `new_events` in the arguments of `jimsapi_accept_2`."""
+"""The index of `new_events` in the arguments of `jimsapi_accept_5`."""
 
 _event_order = attrgetter("created_at", "event_id")
 _shared_fields = attrgetter(
-    "selectors", "owner", "thread_config", "context", "queue_limit", "conversation_start", "background", "webhook_url"
-)
+    "selectors", "owner", "thread_config", "context", "queue_limit", "conversation_start", "background", "webhook_url",
+    "beside",
+)  # fmt: skip
 
 Finishing = tuple[UUID, UUID, Outcome]
 """A run, its owner, and its outcome."""
@@ -103,8 +110,8 @@ class Again(Exception):
     was deleted meanwhile."""
 
 
-def accept_arguments(plans: Sequence[RunPlan]) -> list[list[Any]]:
-    """Return the arrays for `jimsapi_accept_2`."""
+def accept_arguments(plans: Sequence[RunPlan]) -> list[Any]:
+    """Return the arguments for `jimsapi_accept_5`."""
     new: list[tuple[UUID | None, UUID | None, str | None, bytes | None]] = []
     selectors: list[tuple[int, int, UUID | None, str | None, float | None]] = []
     for item, plan in enumerate(plans, 1):
@@ -124,7 +131,7 @@ def accept_arguments(plans: Sequence[RunPlan]) -> list[list[Any]]:
         new.append(new_row)
     now = datetime.now()  # JIMS stores the creation time of threads in the process's local time
     limits = [context_arguments(plan.context) for plan in plans]
-    columns: list[list[Any]] = [
+    columns: list[Any] = [
         [plan.run_id for plan in plans],
         [plan.owner for plan in plans],
         [plan.contact_id for plan in plans],
@@ -144,8 +151,16 @@ def accept_arguments(plans: Sequence[RunPlan]) -> list[list[Any]]:
         [plan.caller for plan in plans],
         [plan.background for plan in plans],
         [plan.webhook_url for plan in plans],
+        [_beside(plan.beside) for plan in plans] if any(plan.beside for plan in plans) else None,
     ]
     return columns
+
+
+def _beside(events: Sequence[NewEvent]) -> bytes | None:
+    """Return the events beside a message as JSON. The database makes their identifiers of the message's."""
+    if not events:
+        return None
+    return orjson.dumps([{"type": event.event_type, "data": orjson.Fragment(event.data)} for event in events])
 
 
 def are_alike(plans: Sequence[RunPlan]) -> bool:
@@ -156,7 +171,7 @@ def are_alike(plans: Sequence[RunPlan]) -> bool:
     first = plans[0]
     match first.selectors:
         case (Latest(), New(None, None)):
-            plain = not (first.conversation_start or first.background or first.webhook_url)
+            plain = not (first.conversation_start or first.background or first.webhook_url or first.beside)
         case _:
             return False
     shared = _shared_fields(first)
@@ -188,6 +203,18 @@ def alike_arguments(plans: Sequence[RunPlan], *, only_new: bool) -> list[Any]:
     ]
 
 
+class _Beside(msgspec.Struct):
+    """An event beside a message that waits, as `_beside` stores it."""
+
+    type: str
+    data: msgspec.Raw
+
+
+def _load_beside(message_id: UUID, text: bytes) -> Iterable[NewEvent]:
+    for number, event in enumerate(msgspec.json.decode(text, type=list[_Beside]), 1):
+        yield NewEvent(id_beside(message_id, number), event.type, bytes(event.data))
+
+
 def read_alike(plans: Sequence[RunPlan], arguments: Sequence[Any], rows: Sequence[Any]) -> list[Accepted | Exception]:
     """Return the result of each plan from the rows of `jimsapi_accept_alike_3`."""
     item, *_, config, first_at = rows[0]
@@ -209,7 +236,7 @@ def read_new(
 
 
 def key_arguments(plans: Sequence[RunPlan], keep_keys: timedelta) -> list[Any]:
-    """Return the first arguments for `jimsapi_accept_with_keys_2`; those of `jimsapi_accept_2` follow. All plans must
+    """Return the first arguments for `jimsapi_accept_with_keys_5`; those of `jimsapi_accept_5` follow. All plans must
     have a key."""
     keys = [plan.idempotency for plan in plans if plan.idempotency is not None]
     return [[key.key for key in keys], [key.body for key in keys], keep_keys]
@@ -260,10 +287,10 @@ def _accepted(plan: RunPlan, created_id: UUID, header: Any, context: list[Any]) 
         return Accepted(thread, False, RunStatus.QUEUED, None, [])
     if verdict == "running":
         snapshot = read_snapshot(context, plan.context)
-        return Accepted(thread, False, RunStatus.RUNNING, snapshot, [_row(plan.message, first_at)])
+        return Accepted(thread, False, RunStatus.RUNNING, snapshot, event_rows((*plan.beside, plan.message), first_at))
     entered = [EventRow(created_id, first_at, THREAD_CREATED, b"{}")]
     if verdict == "created":
-        entered.append(_row(plan.message, first_at + TICK))
+        entered += event_rows((*plan.beside, plan.message), first_at + TICK)
     status = RunStatus.RUNNING if verdict == "created" else RunStatus.QUEUED
     return Accepted(thread, True, status, Snapshot(entered[:], False), entered)
 
@@ -295,8 +322,7 @@ def finish_arguments(finishing: Sequence[Finishing]) -> list[list[Any]]:
     events = [
         (item, event.event_id, event.event_type, event.data)
         for item, (_, _, outcome) in enumerate(finishing, 1)
-        if outcome.status is RunStatus.COMPLETED
-        for event in outcome.events
+        for event in stored_events(outcome)
     ]
     return [
         [run_id for run_id, _, _ in finishing],
@@ -321,11 +347,7 @@ def _settled(outcome: Outcome, row: Any) -> Settled | Exception:
         return IdentifierTaken([as_uuid(event_id) for event_id in taken])
     if not counted:
         return settled(False, status, next_run, [])
-    stored: list[EventRow] = []
-    if outcome.status is RunStatus.COMPLETED:
-        for event in outcome.events:
-            stored.append(_row(event, first_at))
-            first_at += TICK
+    stored = event_rows(stored_events(outcome), first_at)
     return Settled(True, outcome.status, None if next_run is None else as_uuid(next_run), stored)
 
 
@@ -345,8 +367,8 @@ def thread_record(thread_id: UUID, contact_id: str | None, created_at: datetime,
 
 
 def adopted_run(row: Any) -> AdoptedRun:
-    """Return a run from a row of `jimsapi_adopt_2`."""
-    run_id, thread_id, contact_id, message_id, message_type, data, caller, webhook_url = row
+    """Return a run from a row of `jimsapi_adopt_5`."""
+    run_id, thread_id, contact_id, message_id, message_type, data, caller, webhook_url, beside = row
     return AdoptedRun(
         as_uuid(run_id),
         as_uuid(thread_id),
@@ -354,6 +376,7 @@ def adopted_run(row: Any) -> AdoptedRun:
         NewEvent(as_uuid(message_id), message_type, data),
         None if caller is None else as_uuid(caller),
         webhook_url,
+        () if beside is None else tuple(_load_beside(as_uuid(message_id), beside)),
     )
 
 
@@ -400,6 +423,15 @@ def as_text(value: UUID) -> str:
 
 def _seconds(age: timedelta | None) -> float | None:
     return None if age is None else min(age.total_seconds(), LONG_AGO)
+
+
+def event_rows(events: Iterable[NewEvent], first_at: datetime) -> list[EventRow]:
+    """Return the rows of events that were stored together. The first has the time `first_at`."""
+    stored: list[EventRow] = []
+    for event in events:
+        stored.append(_row(event, first_at))
+        first_at += TICK
+    return stored
 
 
 def _row(event: NewEvent, created_at: datetime) -> EventRow:

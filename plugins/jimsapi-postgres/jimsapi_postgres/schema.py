@@ -135,11 +135,21 @@ async def _version_3(connection: Connection) -> None:
 
 async def _version_4(connection: Connection) -> None:
     await connection.execute(_sql("tables_4"))
-    for functions in ("functions", "functions_1", "functions_2", "functions_3"):
+
+
+async def _version_5(connection: Connection) -> None:
+    await connection.execute(_sql("tables_5"))
+    for functions in ("functions", "functions_1", "functions_2", "functions_3", "functions_4"):
         await connection.execute(_sql(functions))
 
 
-MIGRATIONS: tuple[Callable[[Connection], Awaitable[None]], ...] = (_version_1, _version_2, _version_3, _version_4)
+MIGRATIONS: tuple[Callable[[Connection], Awaitable[None]], ...] = (
+    _version_1,
+    _version_2,
+    _version_3,
+    _version_4,
+    _version_5,
+)
 SERVES_FROM = (len(MIGRATIONS),) * (len(MIGRATIONS) - 1) + (1,)
 """For each version of the schema the oldest server that works with it. Older servers may run while a newer one starts.
 

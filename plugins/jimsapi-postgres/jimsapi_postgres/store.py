@@ -45,7 +45,7 @@ from jimsapi.threads import (
 from jimsapi_postgres import rows, schema
 from jimsapi_postgres.connections import STATEMENT_TIMEOUT, Connection, Connector, Link, Pool, Work
 from jimsapi_postgres.errors import DAMAGED, DENIED, DISK_FULL, ConnectionLost, NotConnected, as_unusable
-from jimsapi_postgres.lanes import Lanes
+from jimsapi_postgres.lanes import BY_IDS, Lanes
 from jimsapi_postgres.peers import RECOVER, RECOVERED_AT_ONCE, SILENCE, Peers
 from jimsapi_postgres.url import parse_url
 
@@ -112,9 +112,10 @@ _BEFORE = f"""
     LIMIT $4
 """
 _START = "SELECT part, verdict, id, at, kind, data, taken FROM jimsapi_start_1($1, $2, $3, $4, $5, $6, $7)"
+_APPEND = "SELECT verdict, first_at, taken FROM jimsapi_append_5($1, $2, $3, $4, $5)"
 _ADOPT = """
-    SELECT run_id, thread_id, contact_id, message_id, message_type, message_data, caller, webhook_url
-    FROM jimsapi_adopt_2($1, $2, $3, $4)
+    SELECT run_id, thread_id, contact_id, message_id, message_type, message_data, caller, webhook_url, beside
+    FROM jimsapi_adopt_5($1, $2, $3, $4)
 """
 _END = "SELECT run_id, counted, status, next_run FROM jimsapi_end_1($1, $2, $3, $4, $5)"
 _DELETE = "SELECT closed, thread_count FROM jimsapi_delete_2($1, $2, $3, $4, $5)"
@@ -285,10 +286,8 @@ class PostgresStore:
             parts = [(row[0], *row[2:6]) for row in found[1:]]
             stored = [rows.event_row(row[1:]) for row in parts if row[0] == rows.ENTERED]
             snapshot = rows.read_snapshot(parts, context)
-            for row in parts:
-                if row[0] == rows.CONTINUED:
-                    snapshot = end_with(snapshot, rows.event_row(row[1:]))
-            return Started(snapshot, stored)
+            continued = [rows.event_row(row[1:]) for row in parts if row[0] == rows.CONTINUED]
+            return Started(end_with(snapshot, continued) if continued else snapshot, stored)
 
         try:
             started = await self._write(start)
@@ -308,6 +307,25 @@ class PostgresStore:
         if settled.status is not RunStatus.QUEUED:  # the result of `start` may have been lost
             self._waiting.discard(run_id)
         return settled
+
+    async def append(self, thread_id: UUID, acting_for: str | None, events: Sequence[NewEvent]) -> list[EventRow]:
+        ids = [event.event_id for event in events]
+        types = [event.event_type for event in events]
+        data = [event.data for event in events]
+
+        async def append(connection: Connection) -> list[EventRow]:
+            verdict, first_at, taken = await connection.fetchrow(_APPEND, thread_id, acting_for, ids, types, data)
+            match verdict:
+                case "missing":
+                    raise ThreadNotFound(thread_id)
+                case "taken":
+                    raise IdentifierTaken([rows.as_uuid(event_id) for event_id in taken])
+                case "known":
+                    found = await connection.fetch(BY_IDS, thread_id, ids)
+                    return [rows.event_row(row) for row in found]
+            return rows.event_rows(events, first_at)
+
+        return await self._write(append)
 
     async def cancel(self, run_id: UUID) -> Settled:
         async def cancel(connection: Connection) -> Settled:

@@ -1,12 +1,12 @@
 """Encodes a run's stream as the AI SDK's UI message stream."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import orjson
 
-from jimsapi.asgi import EventStreamResponse, Request
-from jimsapi.runs import LiveRun, RunCancelled, Status
+from jimsapi.asgi import Request
+from jimsapi.runs import RunCancelled, Status
 from jimsapi.threads import NewEvent
 from jimsapi.wire import (
     Failed,
@@ -27,15 +27,13 @@ from jimsapi.wire import (
 )
 
 _OF_SERVER = {"dynamic": True, "providerExecuted": True}
-_HEADERS = {"x-vercel-ai-ui-message-stream": "v1"}
+HEADERS = {"x-vercel-ai-ui-message-stream": "v1"}
+"""The headers of an answer, by which clients know the protocol."""
 
 
-def message_stream(request: Request, run: LiveRun, speech: AsyncIterator[SpokenItem]) -> EventStreamResponse:
-    """Return an answer that streams a run."""
-    return EventStreamResponse(_chunks(request, str(run.known_as), speech), headers=_HEADERS)
-
-
-async def _chunks(request: Request, message_id: str, speech: AsyncIterator[SpokenItem]) -> AsyncIterator[bytes]:
+async def chunks_of(
+    request: Request, message_id: str, speech: AsyncIterator[SpokenItem]
+) -> AsyncGenerator[bytes, None]:
     """Yield a run as one UI message, whose id is that of the run. Each message of the run is a part of it.
 
     So a client that resumes the run updates the same UI message, and does not add a second one.

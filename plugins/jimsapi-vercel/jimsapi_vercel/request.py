@@ -1,6 +1,6 @@
 """The body of the requests of `useChat`: the fields that an answer needs."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -20,6 +20,7 @@ class UIMessage(msgspec.Struct):
 
     role: str
     parts: list[Part]
+    metadata: Any = None
 
 
 class ChatRequest(msgspec.Struct):
@@ -30,11 +31,22 @@ class ChatRequest(msgspec.Struct):
 
 
 def turn_of(body: ChatRequest) -> Turn:
-    """Return the newest message of the user. Raises `ValidationError` if there is none, or if it has no text."""
+    """Return the newest message of the user.
+
+    Raises `ValidationError` if there is none, if it has no text, or if it has a file: if the file were ignored, the
+    answer would mislead.
+    """
     index = newest_of_user([message.role for message in body.messages])
-    texts = [part.text for part in body.messages[index].parts if part.type == "text" and part.text is not None]
+    message = body.messages[index]
+    if any(part.type == "file" for part in message.parts):
+        raise _invalid(index, "This server accepts only text: send no files")
+    texts = [part.text for part in message.parts if part.type == "text" and part.text is not None]
     if not texts:
-        loc = ["body", "messages", index, "parts"]
-        message = "The message of the user has no text"
-        raise ValidationError([{"type": "value_error", "loc": loc, "msg": message, "input": None}])
-    return Turn("\n".join(texts), thread=body.id)
+        raise _invalid(index, "The message of the user has no text")
+    metadata = message.metadata if isinstance(message.metadata, dict) else None
+    return Turn("\n".join(texts), thread=body.id, metadata=metadata)
+
+
+def _invalid(index: int, message: str) -> ValidationError:
+    loc = ["body", "messages", index, "parts"]
+    return ValidationError([{"type": "value_error", "loc": loc, "msg": message, "input": None}])

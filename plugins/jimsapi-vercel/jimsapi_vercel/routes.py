@@ -1,20 +1,42 @@
 """The routes of the AI SDK's `DefaultChatTransport`: send a message, and resume its answer."""
 
-from jimsapi.asgi import Request, Response, Router
-from jimsapi.runs import CHAT, RunService
+from functools import partial
+
+from jimsapi.asgi import EventStreamResponse, Request, Response, Router
+from jimsapi.runs import CHAT, LiveRun, RunService
 from jimsapi.threads import ByExternalId
-from jimsapi.wire import REFUSALS, ThreadNames, Turn, begin_turn, note_run, read_body, spoken_items, with_run
+from jimsapi.wire import (
+    REFUSALS,
+    ThreadNames,
+    Turn,
+    begin_turn,
+    note_run,
+    read_body,
+    spoken_items,
+    stop_left,
+    watch_leaving,
+    with_run,
+)
 from jimsapi_vercel.chats import OpenChats
-from jimsapi_vercel.chunks import message_stream
+from jimsapi_vercel.chunks import HEADERS, chunks_of
 from jimsapi_vercel.request import ChatRequest, turn_of
 
 _STREAM = ("The AI SDK's UI message stream, as server-sent events.", "text/event-stream")
 
 
-def add_routes(router: Router, service: RunService, contact_header: str | None) -> None:
-    """Add the routes. `contact_header` is the name of the header with the contact, or None."""
+def add_routes(router: Router, service: RunService, contact_header: str | None, *, cancels: bool) -> None:
+    """Add the routes. `contact_header` is the name of the header with the contact, or None.
+
+    `cancels`: a client that disconnects, and does not resume the answer, cancels its run.
+    """
     names = ThreadNames("ai-sdk", contact_header)
-    chats = OpenChats()
+    chats = OpenChats(partial(stop_left, service))
+
+    def stream(request: Request, chat: str, run: LiveRun) -> Response:
+        chunks = chunks_of(request, str(run.known_as), spoken_items(request, service, run))
+        if cancels:
+            chunks = watch_leaving(chats.reading(chat, run, chunks), run, partial(chats.leave, chat, run))
+        return with_run(request, service, run, EventStreamResponse(chunks, headers=HEADERS))
 
     @router.post(
         "/ai-sdk/chat", scope=CHAT, body=ChatRequest, tags=("ai-sdk",),
@@ -34,13 +56,17 @@ def add_routes(router: Router, service: RunService, contact_header: str | None) 
         part `data-TYPE` for each other event of the run.
 
         An error before a thread accepts the message is a JSON answer with a status of its own. If the client
-        disconnects, the run goes on. To stop it, call `/api/v1/runs/{id}/cancel` with the id in `x-run-id`.
+        disconnects, the run is cancelled, unless the client resumes it within a few seconds, as a page does that is
+        loaded again, or the server was started with `--vercel-on-disconnect continue`. Another client can cancel it by
+        `/api/v1/runs/{id}/cancel` with the id in `x-run-id`.
         """
         body = await read_body(request, service, ChatRequest)
         turn = turn_of(body)
+        chat = _chat_key(request, names, turn)
+        chats.stop(chat)
         run = await begin_turn(request, service, names, turn)
-        chats.add(_chat_key(request, names, turn), run)
-        return with_run(request, service, run, message_stream(request, run, spoken_items(request, service, run)))
+        chats.add(chat, run)
+        return stream(request, chat, run)
 
     @router.get(
         "/ai-sdk/chat/{id}/stream", scope=CHAT, tags=("ai-sdk",),
@@ -51,11 +77,12 @@ def add_routes(router: Router, service: RunService, contact_header: str | None) 
     async def resume(request: Request) -> Response:
         """Stream the answer that is being written in a chat, from its beginning."""
         turn = Turn("", thread=request.path_params["id"])
-        run = chats.get(_chat_key(request, names, turn))
+        chat = _chat_key(request, names, turn)
+        run = chats.get(chat)
         if run is None:
             return Response(status=204)
         note_run(request, run)
-        return with_run(request, service, run, message_stream(request, run, spoken_items(request, service, run)))
+        return stream(request, chat, run)
 
 
 def _chat_key(request: Request, names: ThreadNames, turn: Turn) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.plugins.distributions import install
 from tests.serving import ROOT, Served
+from tests.waiting import eventually
 
 CHAT = "/ai-sdk/chat"
 DONE = "data: [DONE]\n\n"
@@ -123,3 +124,64 @@ def test_who_comes_when_the_beginning_is_kept_no_more_is_told_the_whole_message(
     assert told.count("text-start") == told.count("text-delta") == told.count("text-end") == 1
     assert f'"delta":"{"".join(words)}the end"' in told
     assert told.endswith(DONE)
+
+
+def run_status(client: httpx.Client, run_id: str) -> str:
+    shown: dict[str, str] = client.get(f"/api/v1/runs/{run_id}").json()
+    return shown["status"]
+
+
+def left(client: httpx.Client, chat: str, door: str) -> str:
+    """Send a message and disconnect while its pipeline holds. Returns the id of its run."""
+    with sent(client, chat, f"hold {door}; send late") as answer:
+        do(client, f"reached {door}")
+        return answer.headers["x-run-id"]
+
+
+def test_the_next_message_cancels_a_run_whose_client_has_left(client: httpx.Client) -> None:
+    chat, door = str(uuid4()), str(uuid4())
+    run_id = left(client, chat, door)
+    with sent(client, chat, "send next") as answer:  # it does not wait for the run before it
+        assert b"next" in answer.read()
+    assert run_status(client, run_id) == "cancelled"
+
+
+def test_a_run_whose_client_has_left_is_cancelled_after_a_while(client: httpx.Client) -> None:
+    chat, door = str(uuid4()), str(uuid4())
+    run_id = left(client, chat, door)
+    assert run_status(client, run_id) == "running"
+    eventually(lambda: run_status(client, run_id) == "cancelled")
+
+
+def test_a_run_that_another_page_reads_goes_on(client: httpx.Client) -> None:
+    chat, door = str(uuid4()), str(uuid4())
+    with ExitStack() as stack:
+        first = stack.enter_context(sent(client, chat, f"hold {door}; send kept"))
+        do(client, f"reached {door}")
+        second = stack.enter_context(resumed(client, chat))
+        first.close()
+        with sent(client, chat, "send next") as following:
+            do(client, f"open {door}")
+            assert b"next" in following.read()
+        assert b"kept" in second.read()
+    assert run_status(client, first.headers["x-run-id"]) == "completed"
+
+
+def test_a_run_that_is_resumed_goes_on_after_its_first_reader_left(client: httpx.Client) -> None:
+    chat, door = str(uuid4()), str(uuid4())
+    run_id = left(client, chat, door)
+    with resumed(client, chat) as answer:
+        do(client, f"open {door}")
+        assert b"late" in answer.read()
+    assert run_status(client, run_id) == "completed"
+
+
+def test_a_run_continues_without_its_client_if_the_operator_wants_that() -> None:
+    options = ("--app", "tests.apps.scripted:app", "--vercel-on-disconnect", "continue")
+    chat, door = str(uuid4()), str(uuid4())
+    with Served(*options) as server, server.client() as client:
+        run_id = left(client, chat, door)
+        do(client, f"open {door}")
+        with sent(client, chat, "send next") as answer:
+            assert b"next" in answer.read()
+        assert run_status(client, run_id) == "completed"

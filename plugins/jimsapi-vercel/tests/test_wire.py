@@ -269,9 +269,34 @@ async def test_a_faulty_body_is_refused_by_the_field_at_fault(
 
 async def test_of_a_message_in_parts_the_texts_are_taken(client: TestClient) -> None:
     asked = body("")
-    file = {"type": "file", "mediaType": "image/png", "url": "https://pictures.example/1.png"}
-    asked["messages"][0]["parts"] = [file, {"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    own = {"type": "data-page", "data": {"page": 1}}
+    asked["messages"][0]["parts"] = [own, {"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
     assert text(chunks(await client.post(CHAT, json=asked))) == "one\ntwo"
+
+
+async def test_a_file_beside_a_text_is_refused_and_stores_nothing(client: TestClient) -> None:
+    asked = body("")
+    file = {"type": "file", "mediaType": "image/png", "url": "https://pictures.example/1.png"}
+    asked["messages"][0]["parts"] = [{"type": "text", "text": "What is this?"}, file]
+    answer = await client.post(CHAT, json=asked)
+    assert answer.status_code == 422
+    assert "files" in answer.json()["detail"][0]["msg"]
+    assert await threads(client, "c-1") == 0
+
+
+async def test_the_pipeline_reads_the_metadata_of_the_newest_message() -> None:
+    seen: list[Any] = []
+
+    async def note(ctx: ThreadContext) -> None:
+        seen.append(ctx.metadata)
+
+    asked = body("one", "answered", "two")
+    asked["messages"][0]["metadata"] = {"n": 1}
+    async with TestClient(create_api(note, store="memory:")) as client:
+        for metadata in ({"n": 3}, None, "text"):
+            asked["messages"][2]["metadata"] = metadata
+            assert (await client.post(CHAT, json=asked)).status_code == 200
+    assert seen == [{"n": 3}, {}, {}]
 
 
 async def test_a_body_over_the_limit_is_refused() -> None:

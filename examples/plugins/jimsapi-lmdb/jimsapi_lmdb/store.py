@@ -133,6 +133,9 @@ class LmdbStore:
     async def finish(self, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
         return await self._write(lambda work: work.finish(run_id, owner, outcome))
 
+    async def append(self, thread_id: UUID, acting_for: str | None, events: Sequence[NewEvent]) -> list[EventRow]:
+        return await self._write(lambda work: work.append(thread_id, acting_for, events))
+
     async def cancel(self, run_id: UUID) -> Settled:
         return await self._write(lambda work: work.cancel(run_id))
 

@@ -57,7 +57,7 @@ class Thread(msgspec.Struct, array_like=True):
 
 
 class Run(msgspec.Struct, array_like=True):
-    """A run. `entered` has the times of what entered the thread at its start, `sent` of what it sent."""
+    """A run. `entered` has the times of what entered the thread at its start, `sent` of what its answer shows."""
 
     run_id: bytes
     thread_id: bytes
@@ -81,6 +81,7 @@ class Run(msgspec.Struct, array_like=True):
     streamed: int | None = None
     failure: str | None = None
     in_thread: bool = False
+    beside: list[StoredEvent] = []
 
 
 class Table:

@@ -161,6 +161,7 @@ class Work:
             webhook_url=plan.webhook_url,
             body=plan.idempotency.body.bytes if plan.idempotency else None,
             created=created,
+            beside=[stored(event) for event in plan.beside],
         )
         self._queue.put(run.thread_id + packed(run.number), run.run_id)
         self._thread_runs.put(run.thread_id + run.run_id)
@@ -175,7 +176,7 @@ class Work:
         snapshot = None
         if rules.has_context(status, run.created_new_thread):
             snapshot = self._context_of(run, thread, limits) if is_running else self._context(thread, limits)
-        message = run.entered[-1:] if is_running and not run.continues else []
+        message = run.entered[-len(run.beside) - 1 :] if is_running and not run.continues else []
         rows = self._rows(run.thread_id, [*run.created, *message])
         return Accepted(_thread_record(thread), run.created_new_thread, status, snapshot, rows)
 
@@ -195,8 +196,8 @@ class Work:
         return Started(self._context_of(run, thread, limits), self._rows(run.thread_id, run.entered))
 
     def _enter(self, run: Run, thread: Thread, events: Sequence[StoredEvent]) -> None:
-        """Begin a run: its message enters the thread, after `events`."""
-        message = () if run.continues else (run.message,)
+        """Begin a run: its message enters the thread, after `events`, with the events beside it."""
+        message = () if run.continues else (*run.beside, run.message)
         run.entered = self._append(thread, [*events, *message])
         run.status, run.started, run.in_thread = RunStatus.RUNNING.value, self._now, True
 
@@ -205,12 +206,21 @@ class Work:
         run = self._find_run(run_id.bytes)
         if run is None or not rules.finish_counts(run.status, is_owner=run.owner == owner.bytes):
             return self._settled(run)
-        run.sent = self._append(self._thread(run.thread_id), [stored(one) for one in rules.stored_events(outcome)])
+        times = self._append(self._thread(run.thread_id), [stored(one) for one in rules.stored_events(outcome)])
+        run.sent = times if outcome.status is RunStatus.COMPLETED else []
         run.error = None if outcome.error is None else storable_text(outcome.error)
         run.streamed = outcome.streamed
         run.failure = outcome.failure.value if outcome.failure else None
         self._end(run, outcome.status)
-        return self._settled(run, counted=True)
+        return self._settled(run, counted=True, times=times)
+
+    def append(self, thread_id: UUID, acting_for: str | None, events: Sequence[NewEvent]) -> list[EventRow]:
+        """Append events outside of a run, unless an earlier call has done so."""
+        thread = self._visible(thread_id, acting_for)
+        times = self._times(thread, [event.event_id.bytes for event in events])
+        if len(times) < len(events):
+            times = self._append(thread, [stored(event) for event in events])
+        return self._rows(thread.thread_id, times)
 
     def cancel(self, run_id: UUID) -> Settled:
         """End an open run."""
@@ -220,10 +230,10 @@ class Work:
         self._end(run, RunStatus.CANCELLED)
         return self._settled(run, counted=True)
 
-    def _settled(self, run: Run | None, *, counted: bool = False) -> Settled:
+    def _settled(self, run: Run | None, *, counted: bool = False, times: Sequence[int] = ()) -> Settled:
         if run is None:
             return Settled(False, None, None)
-        rows = self._rows(run.thread_id, run.sent) if counted else []
+        rows = self._rows(run.thread_id, times)
         return Settled(counted, RunStatus(run.status), self._next(run.thread_id), rows)
 
     def _end(self, run: Run, status: RunStatus) -> None:
@@ -244,7 +254,7 @@ class Work:
         ended = [run for run in self._of_others(owner) if not rules.is_adoptable(run.status, background=run.background)]
         for run in ended:
             if rules.enters_late(run.status) and not run.continues:
-                self._append(self._thread(run.thread_id), [run.message])
+                self._append(self._thread(run.thread_id), [*run.beside, run.message])
                 run.in_thread = True
             self._end(run, RunStatus.INTERRUPTED)
         return len(ended)
@@ -258,11 +268,19 @@ class Work:
         return [self._adopted(run) for run in adopted]
 
     def _adopted(self, run: Run) -> AdoptedRun:
-        message = NewEvent(UUID(bytes=run.message.event_id), run.message.type, run.message.data)
+        *beside, message = [
+            NewEvent(UUID(bytes=event.event_id), event.type, event.data) for event in (*run.beside, run.message)
+        ]
         contact_id = self._thread(run.thread_id).contact_id
         caller = UUID(bytes=run.caller) if run.caller else None
         return AdoptedRun(
-            UUID(bytes=run.run_id), UUID(bytes=run.thread_id), contact_id, message, caller, run.webhook_url
+            UUID(bytes=run.run_id),
+            UUID(bytes=run.thread_id),
+            contact_id,
+            message,
+            caller,
+            run.webhook_url,
+            tuple(beside),
         )
 
     def _of_others(self, owner: UUID) -> list[Run]:
@@ -355,10 +373,8 @@ class Work:
 
     def _context_of(self, run: Run, thread: Thread, limits: ContextLimits) -> Snapshot:
         """Return the context, which ends with the message of the run as the thread has it."""
-        at = self._identifiers.get(thread.thread_id + run.message.event_id)
-        assert at is not None
-        [message] = self._rows(thread.thread_id, [number_of(at)])
-        return end_with(self._context(thread, limits), message)
+        times = self._times(thread, [event.event_id for event in (*run.beside, run.message)])
+        return end_with(self._context(thread, limits), self._rows(thread.thread_id, times))
 
     # Deleting
 
@@ -417,6 +433,11 @@ class Work:
         thread.count += len(events)
         self._threads.put(thread.thread_id, msgspec.msgpack.encode(thread))
         return times
+
+    def _times(self, thread: Thread, event_ids: Iterable[bytes]) -> list[int]:
+        """Return the times of those events that the thread has."""
+        found = (self._identifiers.get(thread.thread_id + event_id) for event_id in event_ids)
+        return [number_of(at) for at in found if at is not None]
 
     def _has(self, thread: Thread, event_id: UUID) -> bool:
         return self._identifiers.get(thread.thread_id + event_id.bytes) is not None

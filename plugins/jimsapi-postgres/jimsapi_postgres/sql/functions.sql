@@ -131,18 +131,26 @@ END
 $body$;
 
 
--- Accept messages, one item each. A selector has the number of its item; its kind is 1 ById, 2 Latest, 3 ByExternalId or
+-- The identifier of an event beside a message, as `id_beside` in jimsapi/threads/event.py makes it.
+CREATE OR REPLACE FUNCTION jimsapi_id_beside_5(message uuid, number bigint) RETURNS uuid
+LANGUAGE sql IMMUTABLE AS $body$
+    SELECT (substr(message::text, 1, 33) || lpad(to_hex(number), 2, '0') || 'f')::uuid
+$body$;
+
+
+-- Accept messages, one item each. `besides` has the events beside a message as a JSON array of {type, data}, or null. A
+-- selector has the number of its item; its kind is 1 ById, 2 Latest, 3 ByExternalId or
 -- 4 New. Part 0 of an item is its result: `verdict` and, if the message was accepted, its thread (`id`, `at`, `kind` =
 -- contact, `data` = config) and the time of its first event. If too many messages wait, `id` is the thread's oldest open
 -- run. The other parts are the context from jimsapi_context_1. Follows select_thread, was_active, is_full and
 -- accepted_status.
-CREATE OR REPLACE FUNCTION jimsapi_accept_2(
+CREATE OR REPLACE FUNCTION jimsapi_accept_5(
     run_ids uuid[], owners uuid[], contacts text[], actings text[],
     message_ids uuid[], message_types text[], message_data json[],
     greets boolean[], queue_limits int[], context_events int[], context_bytes bigint[],
     new_threads uuid[], new_events uuid[], new_externals text[], new_configs json[], new_times timestamp[],
     selector_items int[], selector_kinds int[], selector_threads uuid[], selector_externals text[], selector_ages float8[],
-    callers uuid[], in_background boolean[], webhooks text[]
+    callers uuid[], in_background boolean[], webhooks text[], besides json[]
 )
 RETURNS TABLE (item int, part int, verdict text, id uuid, at timestamp, kind text, data json, first_at timestamp)
 LANGUAGE plpgsql AS $body$
@@ -321,13 +329,26 @@ FROM unnest(found, verdicts) WITH ORDINALITY n (thread, verdict, item)
 WHERE n.verdict IN ('created', 'greeted')
 UNION ALL
 SELECT
-    n.thread, message_ids[n.item], CASE WHEN n.verdict = 'created' THEN times[n.item] + tick ELSE times[n.item] END,
+    n.thread, message_ids[n.item],
+    times[n.item]
+        + (CASE WHEN n.verdict = 'created' THEN 1 ELSE 0 END + coalesce(json_array_length(n.beside), 0)) * tick,
     message_types[n.item], message_data[n.item]
-FROM unnest(found, verdicts) WITH ORDINALITY n (thread, verdict, item)
+FROM unnest(found, verdicts, besides) WITH ORDINALITY n (thread, verdict, beside, item)
 WHERE n.verdict IN ('created', 'running');
 
+IF besides IS NOT NULL THEN
+    INSERT INTO thread_events (thread_id, event_id, created_at, event_type, event_data)
+    SELECT
+        n.thread, jimsapi_id_beside_5(message_ids[n.item], b.position),
+        times[n.item] + (b.position - CASE WHEN n.verdict = 'created' THEN 0 ELSE 1 END) * tick,
+        b.event ->> 'type', b.event -> 'data'
+    FROM unnest(found, verdicts, besides) WITH ORDINALITY n (thread, verdict, beside, item)
+    CROSS JOIN LATERAL json_array_elements(n.beside) WITH ORDINALITY b (event, position)
+    WHERE n.verdict IN ('created', 'running');
+END IF;
+
 INSERT INTO jimsapi_runs (
-    run_id, thread_id, seq, owner, status, created_new_thread, message_id, message_type, message_data,
+    run_id, thread_id, seq, owner, status, created_new_thread, message_id, message_type, message_data, beside,
     accepted_at, started_at, caller, background, webhook_url
 )
 SELECT
@@ -336,6 +357,7 @@ SELECT
     n.verdict IN ('created', 'greeted'),
     message_ids[n.item], message_types[n.item],
     CASE WHEN n.verdict IN ('greeted', 'queued') THEN message_data[n.item] END,
+    CASE WHEN n.verdict IN ('greeted', 'queued') THEN besides[n.item] END,
     wall, CASE WHEN n.verdict IN ('created', 'running') THEN wall END,
     callers[n.item], in_background[n.item], webhooks[n.item]
 FROM unnest(found, verdicts) WITH ORDINALITY n (thread, verdict, item)
@@ -376,7 +398,7 @@ $body$;
 -- Accept messages with the same options, one for each contact, for the contact's newest thread (Latest) or else a new one
 -- (New), without a conversation start. If no contact has a thread yet, this function creates all threads, and returns one
 -- row with the item 0, the config, and the time of every thread's first event. Otherwise it returns the rows of
--- jimsapi_accept_2, or nothing if `only_new`: then it has accepted no message and locked no thread.
+-- jimsapi_accept_5, or nothing if `only_new`: then it has accepted no message and locked no thread.
 CREATE OR REPLACE FUNCTION jimsapi_accept_alike_3(
     run_ids uuid[], contacts text[], message_ids uuid[], message_types text[], message_data json[],
     new_threads uuid[], new_events uuid[], callers uuid[],
@@ -434,7 +456,7 @@ size := cardinality(run_ids);
 items := ARRAY(SELECT n FROM generate_series(1, size) n);
 RETURN QUERY
 SELECT a.item, a.part, a.verdict, a.id, a.at, a.kind, a.data, a.first_at
-FROM jimsapi_accept_2(
+FROM jimsapi_accept_5(
     run_ids, array_fill(by_owner, ARRAY[size]), contacts, array_fill(NULL::text, ARRAY[size]),
     message_ids, message_types, message_data,
     array_fill(false, ARRAY[size]), array_fill(queue_limit, ARRAY[size]),
@@ -443,23 +465,23 @@ FROM jimsapi_accept_2(
     array_fill(now_here, ARRAY[size]),
     items || items, array_fill(2, ARRAY[size]) || array_fill(4, ARRAY[size]),
     NULL, NULL, array_fill(age, ARRAY[size]) || array_fill(NULL::float8, ARRAY[size]),
-    callers, array_fill(false, ARRAY[size]), NULL
+    callers, array_fill(false, ARRAY[size]), NULL, NULL
 ) a;
 END
 $body$;
 
 
--- Accept messages that have idempotency keys. Returns the rows of jimsapi_accept_2; or 'used' with the run (`id`) that
+-- Accept messages that have idempotency keys. Returns the rows of jimsapi_accept_5; or 'used' with the run (`id`) that
 -- answers the message; or 'mismatch'. A message that answers the one of an interrupted run is accepted only if the call has
 -- no other: then its verdict is 'known', and the caller reads the run. Otherwise its verdict is 'alone'.
-CREATE OR REPLACE FUNCTION jimsapi_accept_with_keys_2(
+CREATE OR REPLACE FUNCTION jimsapi_accept_with_keys_5(
     keys uuid[], bodies uuid[], keep interval,
     run_ids uuid[], owners uuid[], contacts text[], actings text[],
     message_ids uuid[], message_types text[], message_data json[],
     greets boolean[], queue_limits int[], context_events int[], context_bytes bigint[],
     new_threads uuid[], new_events uuid[], new_externals text[], new_configs json[], new_times timestamp[],
     selector_items int[], selector_kinds int[], selector_threads uuid[], selector_externals text[], selector_ages float8[],
-    callers uuid[], in_background boolean[], webhooks text[]
+    callers uuid[], in_background boolean[], webhooks text[], besides json[]
 )
 RETURNS TABLE (item int, part int, verdict text, id uuid, at timestamp, kind text, data json, first_at timestamp)
 LANGUAGE plpgsql AS $body$
@@ -508,9 +530,12 @@ LEFT JOIN LATERAL (
 IF verdicts[1] = 'continued' THEN
     RETURN QUERY
     SELECT 1, 0, c.verdict, c.id, NULL::timestamp, NULL::text, NULL::json, NULL::timestamp
-    FROM jimsapi_continue_2(
+    FROM jimsapi_continue_5(
         holders[1], run_ids[1], owners[1], actings[1], message_types[1], message_data[1], queue_limits[1], new_times[1],
-        callers[1], in_background[1], webhooks[1]
+        callers[1], in_background[1], webhooks[1],
+        replace(besides[1]::text, message_ids[1]::text, (
+            SELECT r.message_id::text FROM jimsapi_runs r WHERE r.run_id = holders[1]
+        ))::json
     ) c;
 ELSIF 'free' = ANY (verdicts) THEN
     -- The other items have no selectors in this call, so they match nothing.
@@ -528,11 +553,11 @@ ELSIF 'free' = ANY (verdicts) THEN
             WITH ORDINALITY s (item, kind, thread, external, age, position)
         WHERE verdicts[s.item] = 'free'
     ) f
-    CROSS JOIN LATERAL jimsapi_accept_2(
+    CROSS JOIN LATERAL jimsapi_accept_5(
         run_ids, owners, contacts, actings, message_ids, message_types, message_data, greets, queue_limits,
         context_events, context_bytes, new_threads, new_events, new_externals, new_configs, new_times,
         f.items, f.kinds, f.threads, f.externals, f.ages,
-        callers, in_background, webhooks
+        callers, in_background, webhooks, besides
     ) a
     JOIN unnest(verdicts, holders) WITH ORDINALITY n (verdict, holder, item) ON n.item = a.item;
 ELSE
@@ -550,11 +575,11 @@ END
 $body$;
 
 
--- Accept a message that answers the one of an interrupted run. The verdicts are those of jimsapi_accept_2, but 'known' if
--- the message was accepted. Follows may_see, is_full and accepted_status.
-CREATE OR REPLACE FUNCTION jimsapi_continue_2(
+-- Accept a message that answers the one of an interrupted run. `beside` names that message. The verdicts are those of
+-- jimsapi_accept_5, but 'known' if the message was accepted. Follows may_see, is_full, accepted_status and answer_again.
+CREATE OR REPLACE FUNCTION jimsapi_continue_5(
     interrupted uuid, run uuid, by_owner uuid, acting text, type text, content json, queue_limit int, now_here timestamp,
-    by_caller uuid, in_background boolean, webhook text, OUT verdict text, OUT id uuid
+    by_caller uuid, in_background boolean, webhook text, beside json, OUT verdict text, OUT id uuid
 )
 LANGUAGE plpgsql AS $body$
 #variable_conflict use_column
@@ -597,22 +622,22 @@ LEFT JOIN LATERAL (
 
 IF verdict = 'gone' THEN
     SELECT a.verdict, a.id INTO verdict, id
-    FROM jimsapi_accept_2(
+    FROM jimsapi_accept_5(
         ARRAY[run], ARRAY[by_owner], ARRAY[NULL]::text[], ARRAY[acting], ARRAY[holder.message_id], ARRAY[type],
         ARRAY[content], ARRAY[false], ARRAY[queue_limit], ARRAY[0], ARRAY[0]::bigint[],
         ARRAY[NULL]::uuid[], ARRAY[NULL]::uuid[], ARRAY[NULL]::text[], ARRAY[NULL]::json[], ARRAY[now_here],
         ARRAY[1], ARRAY[1], ARRAY[holder.thread_id], ARRAY[NULL]::text[], ARRAY[NULL]::float8[],
-        ARRAY[by_caller], ARRAY[in_background], ARRAY[webhook]
+        ARRAY[by_caller], ARRAY[in_background], ARRAY[webhook], ARRAY[beside]
     ) a
     WHERE a.part = 0;
 ELSIF verdict IN ('queued', 'running') THEN
     INSERT INTO jimsapi_runs (
-        run_id, thread_id, seq, owner, status, created_new_thread, message_id, message_type, message_data,
+        run_id, thread_id, seq, owner, status, created_new_thread, message_id, message_type, message_data, beside,
         accepted_at, started_at, continues, caller, background, webhook_url
     )
     VALUES (
         run, holder.thread_id, next_seq, by_owner, verdict, false, holder.message_id, type,
-        CASE WHEN verdict = 'queued' THEN content END,
+        CASE WHEN verdict = 'queued' THEN content END, CASE WHEN verdict = 'queued' THEN beside END,
         wall, CASE WHEN verdict = 'running' THEN wall END, true, by_caller, in_background, webhook
     );
 END IF;
@@ -634,7 +659,8 @@ END
 $body$;
 
 
--- End running runs, one item each. An event has the number of its item; events are in order. `counted`: this call ended the
+-- End running runs, one item each. An event has the number of its item; events are in order. `event_counts` has the numbers
+-- of events that the runs show, which are those that enter the thread if the run completed. `counted`: this call ended the
 -- run. `status`: the run's status now. `first_at`: the time of its first event. `taken`: its events whose ids the thread has.
 -- Follows finish_counts, stored_events and is_next.
 CREATE OR REPLACE FUNCTION jimsapi_finish_4(
@@ -671,7 +697,7 @@ SELECT
     array_agg(d.thread ORDER BY d.item),
     array_agg(d.counts ORDER BY d.item),
     array_agg(CASE WHEN d.counts THEN d.ending ELSE d.status END ORDER BY d.item),
-    array_agg(CASE WHEN d.counts AND d.ending = 'completed' THEN greatest(moment, (
+    array_agg(CASE WHEN d.counts THEN greatest(moment, (
         SELECT e.created_at FROM thread_events e WHERE e.thread_id = d.thread
         ORDER BY e.created_at DESC, e.event_id DESC
         LIMIT 1
@@ -715,7 +741,7 @@ END IF;
 
 UPDATE jimsapi_runs r
 SET
-    status = u.status, finished_at = wall, error = u.error, failure = u.failure, message_data = NULL,
+    status = u.status, finished_at = wall, error = u.error, failure = u.failure, message_data = NULL, beside = NULL,
     streamed = u.streamed, sent = u.sent, sent_at = CASE WHEN u.sent > 0 THEN u.first_at END
 FROM unnest(run_ids, statuses, errors, counts, event_counts, times, told, failures)
     u (run_id, status, error, counted, sent, first_at, streamed, failure)
@@ -747,9 +773,9 @@ END
 $body$;
 
 
--- Start a queued run: append events, then its message, unless the message was in the thread before the run and still is.
--- Part 0 is the result, 5 the added rows, 6 a message that was in the thread before, the others the context. Follows
--- judge_start.
+-- Start a queued run: append events, then its message and the events beside it, unless the message was in the thread before
+-- the run and still is. Part 0 is the result, 5 the added rows, 6 the rows of a message that was in the thread before, the
+-- others the context. Follows judge_start.
 CREATE OR REPLACE FUNCTION jimsapi_start_1(
     run uuid, by_owner uuid, event_ids uuid[], event_types text[], event_data json[],
     context_events int, context_bytes bigint
@@ -767,18 +793,24 @@ DECLARE
     entering uuid[] := event_ids;
     entering_types text[] := event_types;
     entering_data json[] := event_data;
+    beside_ids uuid[] := '{}';
 BEGIN
 SELECT r.* INTO mine FROM jimsapi_runs r WHERE r.run_id = run;
 IF FOUND THEN
     PERFORM pg_advisory_xact_lock(uuid_hash_extended(mine.thread_id, 3));
     SELECT r.* INTO mine FROM jimsapi_runs r WHERE r.run_id = run;
 END IF;
+IF mine.beside IS NOT NULL THEN
+    beside_ids := ARRAY(
+        SELECT jimsapi_id_beside_5(mine.message_id, n) FROM generate_series(1, json_array_length(mine.beside)) n ORDER BY n
+    );
+END IF;
 IF mine.owner IS DISTINCT FROM by_owner OR mine.status NOT IN ('queued', 'running') THEN
     verdict := 'closed';
 ELSIF mine.status = 'running' THEN
     verdict := 'known';
     IF NOT mine.continues THEN
-        entering := entering || mine.message_id;
+        entering := entering || beside_ids || mine.message_id;
     END IF;
 ELSIF (
     SELECT r.run_id FROM jimsapi_runs r WHERE r.thread_id = mine.thread_id AND r.finished_at IS NULL
@@ -793,9 +825,15 @@ ELSE
         ORDER BY t.event_id
         LIMIT 1
     ), false)) THEN
-        entering := entering || mine.message_id;
-        entering_types := entering_types || mine.message_type::text;
-        entering_data := entering_data || mine.message_data;
+        entering := entering || beside_ids || mine.message_id;
+        entering_types := entering_types || ARRAY(
+            SELECT b.event ->> 'type' FROM json_array_elements(mine.beside) WITH ORDINALITY b (event, position)
+            ORDER BY b.position
+        ) || mine.message_type::text;
+        entering_data := entering_data || ARRAY(
+            SELECT b.event -> 'data' FROM json_array_elements(mine.beside) WITH ORDINALITY b (event, position)
+            ORDER BY b.position
+        ) || mine.message_data;
     END IF;
     SELECT array_agg(e.id) INTO clashes FROM unnest(entering) e (id)
     WHERE (
@@ -830,7 +868,8 @@ IF verdict IN ('started', 'known') THEN
     FROM (
         SELECT 5 AS part, n.id, n.position FROM unnest(entering) WITH ORDINALITY n (id, position)
         UNION ALL
-        SELECT 6, mine.message_id, 0 WHERE mine.continues
+        SELECT 6, n.id, n.position FROM unnest(beside_ids || mine.message_id) WITH ORDINALITY n (id, position)
+        WHERE mine.continues
     ) i
     CROSS JOIN LATERAL (
         SELECT t.event_id, t.created_at, t.event_type, t.event_data FROM thread_events t
@@ -839,6 +878,54 @@ IF verdict IN ('started', 'known') THEN
         LIMIT 1
     ) e
     ORDER BY i.position;
+END IF;
+END
+$body$;
+
+
+-- Append events to a thread outside of a run. The verdict is 'missing', 'known' (the thread has all of them already), 'taken'
+-- (it has some) or 'stored'. Follows may_see.
+CREATE OR REPLACE FUNCTION jimsapi_append_5(
+    of_thread uuid, acting text, event_ids uuid[], event_types text[], event_data json[],
+    OUT verdict text, OUT first_at timestamp, OUT taken uuid[]
+)
+LANGUAGE plpgsql AS $body$
+#variable_conflict use_column
+DECLARE
+    tick CONSTANT interval := interval '1 microsecond';
+BEGIN
+PERFORM pg_advisory_xact_lock(uuid_hash_extended(of_thread, 3));
+IF (
+    SELECT t.contact_id IS DISTINCT FROM coalesce(acting, t.contact_id) FROM threads t
+    WHERE t.thread_id BETWEEN of_thread AND of_thread
+    ORDER BY t.thread_id
+    LIMIT 1
+) IS DISTINCT FROM false THEN
+    verdict := 'missing';
+    RETURN;
+END IF;
+taken := ARRAY(
+    SELECT e.id FROM unnest(event_ids) e (id)
+    WHERE (
+        SELECT true FROM thread_events t WHERE t.thread_id = of_thread AND t.event_id BETWEEN e.id AND e.id
+        ORDER BY t.event_id
+        LIMIT 1
+    )
+);
+IF cardinality(taken) = cardinality(event_ids) THEN
+    verdict := 'known';
+ELSIF cardinality(taken) > 0 THEN
+    verdict := 'taken';
+ELSE
+    verdict := 'stored';
+    SELECT greatest(clock_timestamp()::timestamp, (
+        SELECT e.created_at FROM thread_events e WHERE e.thread_id = of_thread
+        ORDER BY e.created_at DESC, e.event_id DESC
+        LIMIT 1
+    ) + tick) INTO first_at;
+    INSERT INTO thread_events (thread_id, event_id, created_at, event_type, event_data)
+    SELECT of_thread, e.id, first_at + (e.position - 1) * tick, e.kind, e.data
+    FROM unnest(event_ids, event_types, event_data) WITH ORDINALITY e (id, kind, data, position);
 END IF;
 END
 $body$;
@@ -867,7 +954,7 @@ PERFORM pg_advisory_xact_lock(l.key) FROM (
 WITH ending AS (
     UPDATE jimsapi_runs r
     SET status = CASE WHEN r.status = 'running' THEN when_running ELSE when_queued END,
-        finished_at = clock_timestamp(), message_data = NULL
+        finished_at = clock_timestamp(), message_data = NULL, beside = NULL
     WHERE r.run_id = ANY (run_ids) AND r.finished_at IS NULL AND r.owner = coalesce(of_owner, r.owner)
     RETURNING r.run_id, r.owner
 )
@@ -914,7 +1001,7 @@ $body$;
 
 
 -- End the open runs of dead owners as interrupted, at most `at_once`. The message of a run that has not started is added to
--- its thread. Queued background runs are left for jimsapi_adopt_2, unless `background_too`. Follows is_adoptable and
+-- its thread. Queued background runs are left for jimsapi_adopt_5, unless `background_too`. Follows is_adoptable and
 -- enters_late.
 CREATE OR REPLACE FUNCTION jimsapi_recover_2(me uuid, silence interval, at_once int, background_too boolean) RETURNS int
 LANGUAGE plpgsql AS $body$
@@ -949,22 +1036,31 @@ PERFORM pg_advisory_xact_lock(l.key) FROM (
 
 INSERT INTO thread_events (thread_id, event_id, created_at, event_type, event_data)
 SELECT
-    w.thread_id, w.message_id,
+    w.thread_id, w.event_id,
     greatest(clock_timestamp()::timestamp, (
         SELECT e.created_at FROM thread_events e WHERE e.thread_id = w.thread_id
         ORDER BY e.created_at DESC, e.event_id DESC
         LIMIT 1
     ) + tick) + (w.rank - 1) * tick,
-    w.message_type, w.message_data
+    w.type, w.data
 FROM (
-    SELECT r.*, row_number() OVER (PARTITION BY r.thread_id ORDER BY r.seq) AS rank FROM jimsapi_runs r
+    SELECT
+        r.thread_id, b.*, row_number() OVER (PARTITION BY r.thread_id ORDER BY r.seq, b.position) AS rank
+    FROM jimsapi_runs r
+    CROSS JOIN LATERAL (
+        SELECT jimsapi_id_beside_5(r.message_id, b.position) AS event_id, b.event ->> 'type' AS type,
+            b.event -> 'data' AS data, b.position
+        FROM json_array_elements(r.beside) WITH ORDINALITY b (event, position)
+        UNION ALL
+        SELECT r.message_id, r.message_type::text, r.message_data, 256
+    ) b
     WHERE r.run_id = ANY (of_runs) AND r.status = 'queued'
 ) w
 ORDER BY w.thread_id, w.rank
 ON CONFLICT DO NOTHING;
 
 WITH ending AS (
-    UPDATE jimsapi_runs r SET status = 'interrupted', finished_at = clock_timestamp(), message_data = NULL
+    UPDATE jimsapi_runs r SET status = 'interrupted', finished_at = clock_timestamp(), message_data = NULL, beside = NULL
     WHERE r.run_id = ANY (of_runs) AND r.finished_at IS NULL
     RETURNING r.run_id, r.owner
 )
@@ -987,10 +1083,10 @@ $body$;
 
 -- Take over the queued background runs of dead owners, at most `at_once`. Returns the runs that this call took over, and
 -- those of an earlier call with the same `of_adoption` whose result was lost. Follows is_adoptable.
-CREATE OR REPLACE FUNCTION jimsapi_adopt_2(me uuid, of_adoption uuid, silence interval, at_once int)
+CREATE OR REPLACE FUNCTION jimsapi_adopt_5(me uuid, of_adoption uuid, silence interval, at_once int)
 RETURNS TABLE (
     run_id uuid, thread_id uuid, contact_id text, message_id uuid, message_type text, message_data json,
-    caller uuid, webhook_url text
+    caller uuid, webhook_url text, beside json
 )
 LANGUAGE plpgsql AS $body$
 #variable_conflict use_column
@@ -1028,7 +1124,7 @@ SELECT
         ORDER BY t.thread_id
         LIMIT 1
     ),
-    r.message_id, r.message_type::text, r.message_data, r.caller, r.webhook_url
+    r.message_id, r.message_type::text, r.message_data, r.caller, r.webhook_url, r.beside
 FROM jimsapi_runs r
 WHERE r.finished_at IS NULL AND r.owner = me AND r.adoption = of_adoption AND r.status = 'queued'
 ORDER BY r.thread_id, r.seq;
