@@ -1,6 +1,7 @@
 """`POST /api/v1/chat`: sends a message and waits for the pipeline's answer."""
 
 import asyncio
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -8,8 +9,10 @@ import msgspec
 import orjson
 
 from jimsapi.asgi.connection import Request, watch_header
+from jimsapi.asgi.errors import ValidationError
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
+from jimsapi.asgi.validation import convert_body
 from jimsapi.runs.errors import ServerDraining
 from jimsapi.runs.identity import CHAT, Admission
 from jimsapi.runs.inbound import Inbound
@@ -48,13 +51,28 @@ class ChatQuery(msgspec.Struct):
     event_ids: bool = False
 
 
+class ApiQuestion(msgspec.Struct):
+    """A question that the run has asked. The answer is the value of its `question_id` in `answers` of a message."""
+
+    question_id: UUID
+    key: str
+    text: str
+    options: list[str] | None
+    schema: dict[str, Any] | None
+    expires_at: datetime | None
+
+
 class ChatAnswer(msgspec.Struct):
-    """The answer of a run. `events` has all its events, `assistant_messages` the texts of the assistant's messages."""
+    """The answer of a run. `events` has all its events, `assistant_messages` the texts of the assistant's messages.
+
+    `questions` is there only if the run ended with questions.
+    """
 
     thread_id: UUID
     created_new_thread: bool
     assistant_messages: list[str]
     events: list[ApiEvent]
+    questions: list[ApiQuestion] | msgspec.UnsetType = msgspec.UNSET
 
 
 def chat_routes(service: RunService, *, cancels: bool = False) -> Router:
@@ -147,6 +165,11 @@ async def read_inbound(request: Request, admission: Admission, service: RunServi
     """
     try:
         inbound = await request.typed(inbound_model(admission))
+    except ValidationError:
+        answers = answers_without_message(await request.json(), admission)
+        if answers is None:
+            raise
+        inbound = answers
     except asyncio.CancelledError:
         if not service.draining:
             raise
@@ -158,6 +181,16 @@ async def read_inbound(request: Request, admission: Admission, service: RunServi
 def inbound_model(admission: Admission) -> type[Inbound]:
     """Return the model of the body for this caller."""
     return Inbound if admission.identity.contact_id is None else BoundInbound
+
+
+def answers_without_message(value: Any, admission: Admission) -> Inbound | None:
+    """Return the inbound message of a JSON body that has answers and no message; None for other bodies.
+
+    Raises `ValidationError` if another field is invalid.
+    """
+    if not isinstance(value, dict) or "message" in value or not value.get("answers"):
+        return None
+    return convert_body({**value, "message": ""}, inbound_model(admission))
 
 
 def with_own_contact(inbound: Inbound, admission: Admission) -> Inbound:
@@ -182,6 +215,9 @@ def chat_answer(result: RunResult, *, with_ids: bool = False) -> dict[str, Any]:
             for event in result.events
         ],
     }
+    questions = [question.shown() for question in result.questions()]
+    if questions:
+        answer["questions"] = questions
     if with_ids:
         for shown, event in zip(answer["events"], result.events, strict=True):
             shown["event_id"] = event.event_id

@@ -8,7 +8,7 @@ from uuid import UUID
 import anyio
 import orjson
 
-from jimsapi.api.chat import inbound_model, with_own_contact
+from jimsapi.api.chat import answers_without_message, inbound_model, with_own_contact
 from jimsapi.api.stream import item_content
 from jimsapi.asgi.errors import HTTPError, WebSocketDisconnected
 from jimsapi.asgi.routing import Router
@@ -140,7 +140,8 @@ class _Conversation:
     async def _message(self, body: dict[str, Any]) -> "_Message":
         await self._ws.readmit()
         admission = self._admission
-        return with_own_contact(convert_body(body, inbound_model(admission)), admission), admission
+        inbound = answers_without_message(body, admission) or convert_body(body, inbound_model(admission))
+        return with_own_contact(inbound, admission), admission
 
     async def _begin_runs(self) -> None:
         async with self._answer_sender:

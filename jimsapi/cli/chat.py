@@ -5,6 +5,7 @@ In a terminal, the status of the pipeline is a line that the next output replace
 
 import getpass
 import io
+import json
 import os
 import secrets
 import shutil
@@ -12,7 +13,7 @@ import signal
 import sys
 import threading
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -35,7 +36,9 @@ from jimsapi.client import (
     InvalidRequest,
     Item,
     NotFound,
+    Question,
     Reasoning,
+    Result,
     RunFailed,
     Started,
     Status,
@@ -162,6 +165,7 @@ class Conversation:
         self._input_is_terminal = sys.stdin.isatty()
         self._prompt = PROMPT if self._input_is_terminal and sys.stdout.isatty() else ""
         self._answer: Answer | None = None
+        self._questions: list[Question] = []
 
     def run(self) -> int:
         """Send messages until the input ends. Returns the exit status."""
@@ -223,6 +227,7 @@ class Conversation:
             return
         self._contact = f"{self._contact.partition('+')[0]}+{secrets.token_hex(3)}"
         self._thread = None
+        self._questions = []
         self.screen.line(
             f"A new thread begins, with you as {self._contact}: messages of a contact continue its newest thread."
         )
@@ -230,9 +235,12 @@ class Conversation:
     def _send(self, message: str) -> bool:
         """Send a message and show the answer or the error. Returns whether there was an answer."""
         while True:
-            self._answer = answer = Answer(self._client, self.screen, message, self._contact, self._thread)
+            answers = answers_in(message, self._questions)
+            text = message if answers is None else ""
+            self._answer = answer = Answer(self._client, self.screen, text, self._contact, self._thread, answers)
             try:
                 answer.show()
+                self._questions = answer.questions
             except ClientError as error:
                 if self._contact is None and _lacks_contact(error) and (name := _login_name()):
                     self._contact = name
@@ -251,15 +259,24 @@ class Answer:
     """The stream of the answer to one message."""
 
     def __init__(
-        self, client: Client, screen: "Screen", message: str, contact: str | None, thread: UUID | None
+        self,
+        client: Client,
+        screen: "Screen",
+        message: str,
+        contact: str | None,
+        thread: UUID | None,
+        answers: dict[str, Any] | None = None,
     ) -> None:
         self.cancelled = False
+        self.questions: list[Question] = []
         self._client = client
         self._screen = screen
         self._run_id: UUID | None = None
         self._started_or_ended = threading.Event()
         self._deltas: dict[UUID, str] = {}
-        self._items = client.stream(message, contact_id=contact, thread_id=thread, idempotency_key=str(uuid4()))
+        self._items = client.stream(
+            message, contact_id=contact, thread_id=thread, answers=answers, idempotency_key=str(uuid4())
+        )
 
     def show(self) -> None:
         """Show the answer as it arrives. Raises `ClientError`."""
@@ -302,6 +319,10 @@ class Answer:
                 self._show_delta(message_id, content)
             case Event(event_id=event_id, event_type=kind, event_data=dict(data)) if kind in _MESSAGE_TYPES:
                 self._show_message(event_id, data)
+            case Result(questions=questions):
+                self.questions = questions
+                for question in questions:
+                    self._screen.line(_question_line(question))
             case Gap():
                 self._deltas.clear()  # parts may be missing on the screen, so the event shows the whole message again
 
@@ -416,6 +437,34 @@ def _cut(text: str, width: int) -> str:
         if columns > width:
             return text[:index]
     return text
+
+
+def answers_in(message: str, questions: Sequence[Question]) -> dict[str, Any] | None:
+    """Return the answers that a typed line is: to the only open question. None if it is a message.
+
+    An option is typed as it is shown, and a form as JSON.
+    """
+    if len(questions) != 1:
+        return None
+    [question] = questions
+    value: Any = message
+    if question.options is not None and message not in question.options:
+        return None
+    if question.options is None and question.schema is not None:
+        try:
+            value = json.loads(message)
+        except ValueError:
+            return None
+    return {str(question.question_id): value}
+
+
+def _question_line(question: Question) -> str:
+    """A question, with what may be typed."""
+    if question.options is not None:
+        return f"{question.text} {' '.join(f'[{option}]' for option in question.options)}"
+    if question.schema is not None:
+        return f"{question.text} (answer in JSON: {json.dumps(question.schema)})"
+    return question.text
 
 
 def _sendable(line: str) -> str:

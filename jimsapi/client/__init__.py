@@ -3,7 +3,21 @@
 It imports nothing else of jimsapi, and importing it starts no threads or connections.
 """
 
-from .answers import Activity, ChatEvent, Delta, Event, Gap, Item, Reasoning, Result, Run, RunFault, Started, Status
+from .answers import (
+    Activity,
+    ChatEvent,
+    Delta,
+    Event,
+    Gap,
+    Item,
+    Question,
+    Reasoning,
+    Result,
+    Run,
+    RunFault,
+    Started,
+    Status,
+)
 from .client import AsyncClient, Client
 from .errors import (
     ApiError,
@@ -37,6 +51,7 @@ __all__ = [
     "Item",
     "MessageFields",
     "NotFound",
+    "Question",
     "Reasoning",
     "Result",
     "Run",

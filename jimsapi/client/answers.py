@@ -21,17 +21,32 @@ class ChatEvent(msgspec.Struct, frozen=True):
     event_data: Any
 
 
+class Question(msgspec.Struct, frozen=True):
+    """A question that the run has asked. Send its answer as `answers={str(question_id): value}`.
+
+    `options` are the possible answers, or `schema` is the JSON Schema of the answer. Without both it is a text.
+    """
+
+    question_id: UUID
+    key: str
+    text: str
+    options: list[str] | None = None
+    schema: dict[str, Any] | None = None
+    expires_at: datetime | None = None
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to a message, and the last item of a stream.
 
     `assistant_messages` has the texts of the assistant's messages. `events` has all events of the run, including these
-    messages. `run_id` is None if a proxy removed the header `X-Run-ID`.
+    messages. `questions` are those with which the run ended. `run_id` is None if a proxy removed the header `X-Run-ID`.
     """
 
     thread_id: UUID
     created_new_thread: bool
     assistant_messages: list[str]
     events: list[ChatEvent]
+    questions: list[Question] = []
     run_id: UUID | None = None
     id: str = ""
 

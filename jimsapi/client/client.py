@@ -129,11 +129,11 @@ class Client:
         if self._owns_http:
             self._http.close()
 
-    def chat(self, message: str, **fields: Unpack[MessageFields]) -> Result:
+    def chat(self, message: str = "", **fields: Unpack[MessageFields]) -> Result:
         """Send a message and return the answer. Raises `ClientError`."""
         return _result(self._call(self._api.send("/api/v1/chat", message, fields)))
 
-    def begin(self, message: str, **fields: Unpack[MessageFields]) -> Run:
+    def begin(self, message: str = "", **fields: Unpack[MessageFields]) -> Run:
         """Send a message and return its run, which continues in the background. Raises `ClientError`."""
         return _run(self._call(self._api.send("/api/v1/runs", message, fields)))
 
@@ -145,7 +145,7 @@ class Client:
         """Cancel a run and return it. Raises `Conflict` if the run has ended in another way, or `ClientError`."""
         return _run(self._call(self._api.call("POST", run_path(run_id, "/cancel"))))
 
-    def stream(self, message: str, **fields: Unpack[MessageFields]) -> Generator[Item, None, None]:
+    def stream(self, message: str = "", **fields: Unpack[MessageFields]) -> Generator[Item, None, None]:
         """Send a message and yield the items of its run as they arrive. The last item is the `Result`.
 
         The client sends the message when the first item is requested. If the connection is lost, the client resumes the
@@ -226,11 +226,11 @@ class AsyncClient:
         if self._owns_http:
             await self._http.aclose()
 
-    async def chat(self, message: str, **fields: Unpack[MessageFields]) -> Result:
+    async def chat(self, message: str = "", **fields: Unpack[MessageFields]) -> Result:
         """Send a message and return the answer. Raises `ClientError`."""
         return _result(await self._call(self._api.send("/api/v1/chat", message, fields)))
 
-    async def begin(self, message: str, **fields: Unpack[MessageFields]) -> Run:
+    async def begin(self, message: str = "", **fields: Unpack[MessageFields]) -> Run:
         """Send a message and return its run, which continues in the background. Raises `ClientError`."""
         return _run(await self._call(self._api.send("/api/v1/runs", message, fields)))
 
@@ -242,7 +242,7 @@ class AsyncClient:
         """Cancel a run and return it. Raises `Conflict` if the run has ended in another way, or `ClientError`."""
         return _run(await self._call(self._api.call("POST", run_path(run_id, "/cancel"))))
 
-    def stream(self, message: str, **fields: Unpack[MessageFields]) -> AsyncGenerator[Item, None]:
+    def stream(self, message: str = "", **fields: Unpack[MessageFields]) -> AsyncGenerator[Item, None]:
         """Send a message and yield the items of its run as they arrive, as `Client.stream` does."""
         return self._watch(self._api.stream(message, fields))
 

@@ -21,6 +21,8 @@ class MessageFields(TypedDict, total=False):
       client generates a key for a message without one.
     - `webhook_url`: the server calls it when the run has ended.
     - `metadata`: values for the pipeline, which are stored with the message.
+    - `answers`: the answers to open questions (`Result.questions`), by their identifiers. The message may then be
+      empty.
     """
 
     contact_id: str | None
@@ -30,6 +32,7 @@ class MessageFields(TypedDict, total=False):
     run_conversation_start_on_new_thread: bool | None
     webhook_url: str | None
     metadata: Mapping[str, Any] | None
+    answers: Mapping[str, Any] | None
     idempotency_key: str | None
 
 
@@ -52,7 +55,9 @@ def message_request(path: str, message: str, fields: MessageFields, read_timeout
     if len(key) > MAX_KEY or not (key.isascii() and key.isprintable()):
         raise ValueError(f"An idempotency key has 1 to {MAX_KEY} visible characters of ASCII.")
     given = {name: value for name, value in fields.items() if value is not None and name != "idempotency_key"}
-    content = orjson.dumps({**given, "message": message})
+    if message or "answers" not in given:
+        given["message"] = message
+    content = orjson.dumps(given)
     headers = {"content-type": "application/json", "idempotency-key": key}
     return Request("POST", path, headers, content, read_timeout)
 

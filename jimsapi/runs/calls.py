@@ -3,11 +3,13 @@
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
+from uuid import UUID
 
+from jimsapi.runs.announcer import Announcer
 from jimsapi.runs.disclosure import Disclosure
 from jimsapi.runs.ending import Ending
 from jimsapi.runs.live import LiveRun, PipelineTiming, Stop
@@ -16,6 +18,7 @@ from jimsapi.runs.registry import Registry
 from jimsapi.runs.stream import StreamOutput
 from jimsapi.runs.tasks import PipelineTask, current_pipeline
 from jimsapi.threads.context import ThreadContext
+from jimsapi.threads.event import EventRow, NewEvent
 from jimsapi.threads.run import RunStatus, Snapshot, ThreadRecord
 from jimsapi.threads.storable import load_stored
 from jimsapi.threads.store import ThreadStore
@@ -37,9 +40,11 @@ class PipelineCalls:
         disclosure: Disclosure,
         run_timeout: float,
         resources: Any,
+        announcer: Announcer,
     ) -> None:
         self.app = app
         self.store = store
+        self._announcer = announcer
         self._resources = resources
         self._runs = runs
         self._disclosure = disclosure
@@ -105,6 +110,7 @@ class PipelineCalls:
             identity=run.identity,
             error_text=self._disclosure.tool_error,
             beside=run.entering[:-1],
+            turn_store=_OpenTurn(self.store, self._announcer, thread.thread_id) if run.in_thread else None,
         )
         if run.stream is not None and run.status is RunStatus.RUNNING:  # a conversation start is not streamed
             context.watch(StreamOutput(run.stream))
@@ -151,6 +157,27 @@ class PipelineCalls:
             elif run.deadline < next_deadline:
                 next_deadline = run.deadline
         self._set_alarm(next_deadline)
+
+
+class _OpenTurn:
+    """The `TurnStore` of a run."""
+
+    __slots__ = ("_announcer", "_store", "_thread_id")
+
+    def __init__(self, store: ThreadStore, announcer: Announcer, thread_id: UUID) -> None:
+        self._store = store
+        self._announcer = announcer
+        self._thread_id = thread_id
+
+    async def find(self, event_ids: Sequence[UUID]) -> list[EventRow]:
+        """Return those of these events that the thread has."""
+        return await self._store.events_by_id(self._thread_id, event_ids)
+
+    async def append(self, events: Sequence[NewEvent]) -> list[EventRow]:
+        """Add events to the thread."""
+        stored = await self._store.append(self._thread_id, None, events)
+        self._announcer.stored(self._thread_id, stored)
+        return stored
 
 
 async def _invoke(pipeline: Pipeline, context: ThreadContext, loop: asyncio.AbstractEventLoop) -> None:

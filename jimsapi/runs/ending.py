@@ -16,6 +16,7 @@ from jimsapi.threads.activity import MODEL_USAGE
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.errors import DomainError, IdentifierTaken, ThreadNotFound, UnstorableEvent
 from jimsapi.threads.event import ASSISTANT_MESSAGE, NewEvent, encode_events
+from jimsapi.threads.questions import QuestionAsked
 from jimsapi.threads.run import FailureKind, Outcome, RunStatus, Settled, ThreadRecord
 
 logger = logging.getLogger("jimsapi.runs")
@@ -76,8 +77,8 @@ class Ending(msgspec.Struct, frozen=True):
         fault = RuntimeError("the pipeline cancelled itself") if task.cancelled() else task.exception()
         log_text = FAILED
         try:
-            if fault is None:
-                outgoing = context.complete()
+            if fault is None or only_asks(fault):
+                outgoing = context.complete_with_questions()
                 events = tuple(encode_events(outgoing))
                 return cls(Outcome(RunStatus.COMPLETED, events), None, _assistant_messages(outgoing))
         except UnstorableEvent as unstorable:
@@ -101,13 +102,10 @@ class Ending(msgspec.Struct, frozen=True):
     def result(self, run: LiveRun, disclosure: Disclosure) -> RunResult:
         """Return the answer for the caller of a run that completed. It has no private events."""
         assert run.thread is not None
-        return RunResult(
-            run.run_id,
-            run.thread.thread_id,
-            run.created_new_thread,
-            self.assistant_messages,
-            tuple(disclosure.public(self.outcome.events)),
-        )
+        messages, events = self.assistant_messages, tuple(disclosure.public(self.outcome.events))
+        if run.hides_answer:
+            messages, events = [], ()
+        return RunResult(run.run_id, run.thread.thread_id, run.created_new_thread, messages, events)
 
 
 def usage_of(context: ThreadContext) -> tuple[NewEvent, ...]:
@@ -121,6 +119,13 @@ def usage_of(context: ThreadContext) -> tuple[NewEvent, ...]:
             if event.event_type == MODEL_USAGE:
                 usage.update((encoded.event_id.int, encoded) for encoded in encode_events([event]))
     return tuple(usage.values())
+
+
+def only_asks(fault: BaseException) -> bool:
+    """Return whether a pipeline ended because it asked a person. Several of its tasks may have asked."""
+    if isinstance(fault, BaseExceptionGroup):
+        return all(only_asks(one) for one in fault.exceptions)
+    return isinstance(fault, QuestionAsked)
 
 
 def ended_by_others(settled: Settled, thread: ThreadRecord) -> DomainError:

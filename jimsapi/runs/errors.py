@@ -99,6 +99,20 @@ class ThreadBusy(DomainError):
         self.run_id = run_id
 
 
+class QuestionNotFound(DomainError):
+    """The thread has no such question, or the caller may not answer it."""
+
+    def __init__(self, question_id: str) -> None:
+        super().__init__(f"Question '{question_id}' not found")
+
+
+class QuestionClosed(DomainError):
+    """The question cannot be answered any more. `reason` says why: answered, expired, or superseded."""
+
+    def __init__(self, question_id: UUID | None, reason: str) -> None:
+        super().__init__(f"Question '{question_id}' is closed: {reason}")
+
+
 class RunInterrupted(DomainError):
     """The run was interrupted: its process shut down, or another process considered that process dead."""
 

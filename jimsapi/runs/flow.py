@@ -35,12 +35,21 @@ from jimsapi.runs.announcer import Announcer
 from jimsapi.runs.calls import PipelineCalls
 from jimsapi.runs.disclosure import Disclosure
 from jimsapi.runs.ending import Ending, ended_by_others, usage_of
-from jimsapi.runs.errors import QueueTimedOut, RunBroken, RunCancelled, RunInterrupted, ServerDraining, ThreadBusy
+from jimsapi.runs.errors import (
+    QuestionClosed,
+    QueueTimedOut,
+    RunBroken,
+    RunCancelled,
+    RunInterrupted,
+    ServerDraining,
+    ThreadBusy,
+)
 from jimsapi.runs.keys import caller_of
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import LiveRun, Stop
 from jimsapi.runs.outage import OutageLog
 from jimsapi.runs.plugin_code import PLUGIN_EXITS
+from jimsapi.runs.questions import Questions
 from jimsapi.runs.quota import Quota
 from jimsapi.runs.registry import Registry
 from jimsapi.runs.resolver import Resolvers, ThreadResolver
@@ -61,6 +70,7 @@ from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     OPEN,
     Accepted,
+    ById,
     Outcome,
     RunPlan,
     RunStatus,
@@ -106,11 +116,16 @@ class RunFlow:
         self._runs = runs
         self._streams = streams
         self._announcer = announcer
+        self._questions = Questions(store, announcer)
         self._quota = quota
         self._disclosure = disclosure
         self._outage = outage
         self.leaving = False
         """Whether the service is exiting. A flow that is cancelled then stores nothing more."""
+
+    def use(self, store: ThreadStore) -> None:
+        """Replace the store, for example by one that a plugin wraps."""
+        self.store = self._questions.store = store
 
     async def answer(self, run: LiveRun, thread_config: bytes) -> None:
         """Answer a message: accept it; greet, or wait for the turn; call the pipeline; store the outcome.
@@ -132,6 +147,8 @@ class RunFlow:
             else:
                 snapshot = accepted.snapshot
             run.begin_running()
+            if ending is None and not run.answers_questions:
+                await self._questions.supersede(accepted.thread, snapshot.rows)
             if ending is None:
                 ending = await self._calls.answer(run, accepted.thread, snapshot, deadline)
             await self._finish(run, accepted, ending)
@@ -205,16 +222,22 @@ class RunFlow:
     async def _accept(self, run: LiveRun, thread_config: bytes) -> Accepted:
         inbound = run.inbound
         wants_start = inbound.run_conversation_start_on_new_thread
+        acting_for = run.admission.identity.contact_id
+        selectors = (
+            await self._resolvers.resolve(inbound, run.admission, self.store)
+            if run.selectors is None
+            else tuple(run.selectors)
+        )
+        if inbound.answers:
+            answering = await self._questions.answer(run, selectors)
+            selectors, acting_for = (ById(answering.thread.thread_id),), None
+            run.answer_questions(answering.entering, hides_answer=answering.is_of_other_contact)
         plan = RunPlan(
             run_id=run.run_id,
             owner=self._owner,
             contact_id=inbound.contact_id,
-            acting_for=run.admission.identity.contact_id,
-            selectors=(
-                await self._resolvers.resolve(inbound, run.admission, self.store)
-                if run.selectors is None
-                else tuple(run.selectors)
-            ),
+            acting_for=acting_for,
+            selectors=selectors,
             message=run.entering[-1],
             beside=run.entering[:-1],
             thread_config=thread_config,
@@ -231,6 +254,10 @@ class RunFlow:
             accepted = await (self._accept_adopted(run, plan) if run.adopted else self.store.accept(plan))
         except ThreadNotFound:
             raise ThreadNotFound(inbound.thread_id) from None
+        except IdentifierTaken:
+            if run.answers_questions:
+                raise QuestionClosed(None, "it was answered already") from None
+            raise
         except QueueFull as full:
             if self._limits.reject_busy:
                 raise ThreadBusy(full.open_run) from None
@@ -304,6 +331,11 @@ class RunFlow:
             if run.background:
                 await self._follow_if_taken_over(run, thread)
             raise ended_by_others(await self._leave_queue(run), thread) from None
+        except IdentifierTaken:
+            if not run.answers_questions:
+                raise
+            await self._leave_queue(run)
+            raise QuestionClosed(None, "it was answered already") from None
         except StoreUnavailable as error:
             run.answer_with(error)
             await self._interrupt(run)

@@ -1,5 +1,6 @@
 """Inbound messages, and the checks that they must pass before a store accepts them."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -32,7 +33,8 @@ class Inbound(msgspec.Struct, kw_only=True):
     newest thread, or creates one, unless a plugin chooses another. A new thread gets `thread_config` and, if
     `run_conversation_start_on_new_thread` is set, the conversation start. `webhook_url` is called after the run has
     ended. `metadata` is any JSON object for the pipeline, which reads it as `ctx.metadata`; it is stored with the
-    message.
+    message. `answers` are the answers to open questions of the thread, by the questions' identifiers. With them,
+    `message` may be empty, and is then no message.
     """
 
     # The digest of an idempotency key covers all fields (`keys.idempotency`). If you add one, omit it from the digest
@@ -46,6 +48,7 @@ class Inbound(msgspec.Struct, kw_only=True):
     run_conversation_start_on_new_thread: bool = False
     webhook_url: str | None = None
     metadata: dict[str, Any] | None = None
+    answers: dict[str, Any] | None = None
 
 
 def check_inbound(inbound: Inbound) -> bytes:
@@ -78,10 +81,19 @@ def entering(inbound: Inbound) -> tuple[NewEvent, ...]:
     """
     if not inbound.metadata:
         return (message_event(inbound.event_type, inbound.message),)
-    message = message_event(inbound.event_type, inbound.message, id_with_room())
+    return with_beside(inbound, message_event(inbound.event_type, inbound.message, id_with_room()), ())
+
+
+def with_beside(
+    inbound: Inbound, message: NewEvent, more: Sequence[tuple[str, Mapping[str, Any]]]
+) -> tuple[NewEvent, ...]:
+    """Return the events beside a message, then the message: its metadata, and `more`, as types and data.
+
+    Raises `InputRefused` as `entering` does.
+    """
+    metadata = [(MESSAGE_METADATA, {"metadata": inbound.metadata})] if inbound.metadata else []
     try:
-        beside = beside_message(message.event_id, [(MESSAGE_METADATA, {"metadata": inbound.metadata})])
-        return (*beside, message)
+        return (*beside_message(message.event_id, [*more, *metadata]), message)
     except Unstorable as fault:
         raise InputRefused("metadata", "unstorable", f"Value cannot be stored: {fault}", None) from fault
 

@@ -22,9 +22,11 @@ def idempotency(
     """
     scope = (admission.provider, admission.identity.subject, inbound.contact_id, key)
     request = msgspec.json.encode(inbound, order="deterministic")  # the order of a JSON object's fields has no meaning
-    # The key of a message without metadata is that of versions that did not know metadata.
-    if inbound.metadata is None:
-        request = request.removesuffix(b',"metadata":null}') + b"}"
+    # The digest of a message without metadata and answers is that of versions that did not know these fields.
+    if inbound.answers is None:
+        request = request.removesuffix(b',"answers":null}') + b"}"
+        if inbound.metadata is None:
+            request = request.removesuffix(b',"metadata":null}') + b"}"
     if selectors is not None:
         request += repr(tuple(selectors)).encode()
     return Idempotency(_digest(repr(scope).encode()), _digest(request))

@@ -19,6 +19,7 @@ from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.event import NewEvent
 from jimsapi.threads.identity import Identity
 from jimsapi.threads.ids import uuid7
+from jimsapi.threads.questions import MESSAGE_ANSWERS
 from jimsapi.threads.run import Idempotency, RunStatus, Selector, ThreadRecord
 
 ABANDON_AFTER = 0.5
@@ -67,6 +68,7 @@ class LiveRun:
 
     - `entering` has the events that enter the thread when the run starts: those beside its message, then the message.
     - `adopted`: another process accepted the message and died.
+    - `in_thread`: the run belongs to a thread. If not, nothing of it is stored.
     - `answer` is a future. Read it if it is done. To wait for the answer, await `wait_for_answer()`.
     - `stream` is the run's stream, None if the run is not watched. It ends with the answer.
     - `acceptance` is a future, None if no code waits for a thread. It is done, and removed, when a thread accepts the
@@ -91,7 +93,9 @@ class LiveRun:
         "created_new_thread",
         "deadline",
         "entering",
+        "hides_answer",
         "idempotency",
+        "in_thread",
         "inbound",
         "known_as",
         "loop",
@@ -119,6 +123,7 @@ class LiveRun:
         account: Account | None = None,
         background: bool = False,
         adopted: bool = False,
+        in_thread: bool = True,
         selectors: Sequence[Selector] | None = None,
         idempotency: Idempotency | None = None,
     ) -> None:
@@ -129,6 +134,8 @@ class LiveRun:
         self.account = account
         self.background = background
         self.adopted = adopted
+        self.in_thread = in_thread
+        self.hides_answer = False
         self.entering = entering
         self.selectors = selectors
         self.idempotency = idempotency
@@ -165,6 +172,19 @@ class LiveRun:
     def identity(self) -> Identity | None:
         """The caller's identity; None for an adopted run, whose caller sent the message to another process."""
         return None if self.adopted else self.admission.identity
+
+    @property
+    def answers_questions(self) -> bool:
+        """Whether answers to questions began the run, and not only a message."""
+        return len(self.entering) > 1 and any(event.event_type == MESSAGE_ANSWERS for event in self.entering)
+
+    def answer_questions(self, entering: tuple[NewEvent, ...], *, hides_answer: bool) -> None:
+        """Set what enters the thread: the answers of a person to questions of the thread.
+
+        `hides_answer`: the caller may answer a question of this thread, but not read the thread.
+        """
+        self.entering = entering
+        self.hides_answer = hides_answer
 
     def launch(self, flow: Coroutine[Any, Any, None]) -> None:
         """Start the task that answers the run."""

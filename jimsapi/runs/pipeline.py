@@ -13,6 +13,7 @@ from typing import Any, cast
 from jimsapi.runs.worker_threads import WorkerThreads
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.event import ASSISTANT_MESSAGE, ASSISTANT_MESSAGE_WITH_BUTTONS, USER_MESSAGE
+from jimsapi.threads.questions import QUESTION_ASKED
 
 Pipeline = Callable[[ThreadContext], Awaitable[Any]]
 """Answers a message: it reads the context and sends events with it."""
@@ -21,7 +22,7 @@ Deltas = Callable[[ThreadContext], AsyncIterator[str]]
 Blocking = Callable[[ThreadContext], Any]
 """A pipeline that is a plain function. It runs in a worker thread. If it returns a generator, its text is streamed."""
 
-_MESSAGES = (ASSISTANT_MESSAGE, ASSISTANT_MESSAGE_WITH_BUTTONS, USER_MESSAGE)
+_NEVER_PRIVATE = (ASSISTANT_MESSAGE, ASSISTANT_MESSAGE_WITH_BUTTONS, USER_MESSAGE, QUESTION_ASKED)
 
 THREADS = 40
 """The default number of pipelines that run in worker threads at once."""
@@ -47,7 +48,7 @@ class JimsApp:
 
     `private_events` are types of events that callers do not get, such as `("state.*", "agent.*")`: `*` stands for any
     text. They are stored, and sinks get them. Callers with the scope `threads` read them among the events of the
-    thread. Answers, streams, runs and webhooks do not have them. Messages (`comm.*`) cannot be private.
+    thread. Answers, streams, runs and webhooks do not have them. Messages (`comm.*`) and questions cannot be private.
 
     `lifespan` is a function without parameters that returns an async context manager, as `@asynccontextmanager` makes
     one. The server enters it before the first message and exits it after the last. The value that it yields, such as a
@@ -208,8 +209,10 @@ def _private(patterns: Sequence[str]) -> tuple[str, ...]:
     if isinstance(patterns, str):
         raise TypeError(f"private_events must be a sequence of patterns, such as ({patterns!r},), not a str")
     for pattern in patterns:
-        if any(fnmatchcase(message, pattern) for message in _MESSAGES) or pattern.startswith("comm."):
-            raise ValueError(f"private_events has {pattern!r}, but messages (comm.*) cannot be private")
+        if any(fnmatchcase(shown, pattern) for shown in _NEVER_PRIVATE) or pattern.startswith("comm."):
+            raise ValueError(
+                f"private_events has {pattern!r}, but messages (comm.*) and {QUESTION_ASKED} cannot be private"
+            )
     return tuple(patterns)
 
 

@@ -9,6 +9,7 @@ import orjson
 from jimsapi.runs.errors import PipelineFailed, RunCancelled, RunInterrupted, RunTimedOut
 from jimsapi.threads.errors import DomainError
 from jimsapi.threads.event import ASSISTANT_MESSAGE, NewEvent
+from jimsapi.threads.questions import QUESTION_ASKED, Question, load_question
 from jimsapi.threads.run import FailureKind, RunStatus, StoredRun
 
 
@@ -20,6 +21,11 @@ class RunResult(msgspec.Struct, frozen=True):
     created_new_thread: bool
     assistant_messages: list[str]
     events: tuple[NewEvent, ...]
+
+    def questions(self) -> list[Question]:
+        """Return the questions with which the run ended."""
+        asked = (load_question(event) for event in self.events if event.event_type == QUESTION_ASKED)
+        return [question for question in asked if question is not None]
 
 
 def stored_result(run: StoredRun) -> RunResult | DomainError:

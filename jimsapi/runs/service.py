@@ -81,7 +81,9 @@ class RunService:
         self._runs = Registry()
         observers = on_run if isinstance(on_run, Observers) else Observers(on_run)
         self._announcer = Announcer(sinks, observers, webhooks)
-        self._calls = PipelineCalls(app, store, self._runs, self.disclosure, self.limits.run_timeout, resources)
+        self._calls = PipelineCalls(
+            app, store, self._runs, self.disclosure, self.limits.run_timeout, resources, self._announcer
+        )
         self._flow = RunFlow(
             store,
             self.owner,
@@ -130,7 +132,8 @@ class RunService:
 
     @store.setter
     def store(self, store: ThreadStore) -> None:
-        self._flow.store = self._calls.store = self._housekeeping.store = store
+        self._flow.use(store)
+        self._calls.store = self._housekeeping.store = store
 
     @property
     def app(self) -> JimsApp:
@@ -247,7 +250,8 @@ class RunService:
         """
         thread_config = self._check(inbound, admission)
         events = entering(inbound)
-        run = LiveRun(inbound, admission, self._loop, events, account=self._admit(inbound, admission))
+        account = self._admit(inbound, admission)
+        run = LiveRun(inbound, admission, self._loop, events, account=account, in_thread=False)
         if watched:
             run.attach(self.streams.open(run.run_id, in_store=False))
             run.expect_acceptance()

@@ -46,6 +46,7 @@ from jimsapi.threads.run import (
     Started,
     StoredRun,
     ThreadPage,
+    ThreadQuery,
     ThreadRecord,
 )
 from jimsapi.threads.storable import storable_text
@@ -169,6 +170,8 @@ class _Thread(msgspec.Struct, eq=False, gc=False):
 
     def rows_of(self, event_ids: Collection[int]) -> list[EventRow]:
         """Return the rows of these events, in the order of the thread."""
+        if self.index is not None and self.index.event_ids.isdisjoint(event_ids):
+            return []
         return [row for row in self.rows if _id(row) in event_ids]
 
 
@@ -475,6 +478,20 @@ class MemoryStore:
             events=[_event_record(row) for row in run.thread.rows[run.sent_from : run.sent_to]],
             failure=run.failure,
         )
+
+    async def find_thread(self, query: ThreadQuery) -> ThreadRecord:
+        now = utc_now()
+        thread = select_thread(query, lambda selector: self._find(selector, query.contact_id, now), _contact_of)
+        if isinstance(thread, New):
+            raise ThreadNotFound
+        return thread.record
+
+    async def events_by_id(self, thread_id: UUID, event_ids: Sequence[UUID]) -> list[EventRow]:
+        thread = self._threads.get(thread_id.int)
+        if thread is None:
+            return []
+        found = {_id(row): row for row in thread.rows_of({event_id.int for event_id in event_ids})}
+        return [found[event_id.int] for event_id in event_ids if event_id.int in found]
 
     async def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
         return self._get(thread_id, acting_for).record

@@ -21,7 +21,7 @@ from jimsapi.testing.store.contract import ThreadStoreContract
 from jimsapi.testing.store.samples import OWNER, completed, make_event, make_plan, take_turn
 from jimsapi.threads.errors import StoreUnavailable
 from jimsapi.threads.ids import uuid7
-from jimsapi.threads.run import ContextLimits
+from jimsapi.threads.run import ContextLimits, Latest, ThreadQuery
 from jimsapi.threads.store import ThreadStore
 
 MESSAGE = "Ann's cat is called Mephistopheles"
@@ -120,6 +120,8 @@ CALLS: Mapping[str, tuple[Any, ...]] = {
     "recover": (OWNER,),
     "adopt": (OWNER,),
     "run": (uuid7(), None, None),
+    "find_thread": (ThreadQuery("ann", (Latest(),), None),),
+    "events_by_id": (uuid7(), [uuid7()]),
     "thread": (uuid7(), None),
     "threads": ("ann", 10, None),
     "events": (uuid7(), None, 10, None),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jimsapi.threads.event import BESIDE, THREAD_CREATED, TICK, Event, EventRow, NewEvent, id_beside
     from jimsapi.threads.identity import Identity
     from jimsapi.threads.ids import uuid7
+    from jimsapi.threads.questions import Question, QuestionAsked
     from jimsapi.threads.run import (
         Accepted,
         AdoptedRun,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         Started,
         StoredRun,
         ThreadPage,
+        ThreadQuery,
         ThreadRecord,
     )
     from jimsapi.threads.storable import storable_text
@@ -56,7 +58,7 @@ if TYPE_CHECKING:
         encode_cursor,
         take_page,
     )
-    from jimsapi.threads.transitions import config_of_new, may_see, orphan_status, stored_events
+    from jimsapi.threads.transitions import config_of_new, may_see, orphan_status, select_thread, stored_events
     from jimsapi.threads.window import choose, end_with
 
 __all__ = [
@@ -88,6 +90,8 @@ __all__ = [
     "New",
     "NewEvent",
     "Outcome",
+    "Question",
+    "QuestionAsked",
     "QueueFull",
     "RunClosed",
     "RunNotFound",
@@ -104,6 +108,7 @@ __all__ = [
     "ThreadContext",
     "ThreadNotFound",
     "ThreadPage",
+    "ThreadQuery",
     "ThreadRecord",
     "ThreadStore",
     "choose",
@@ -114,6 +119,7 @@ __all__ = [
     "id_beside",
     "may_see",
     "orphan_status",
+    "select_thread",
     "storable_text",
     "stored_events",
     "take_page",
@@ -150,6 +156,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
             ),
             "jimsapi.threads.identity": ("Identity",),
             "jimsapi.threads.ids": ("uuid7",),
+            "jimsapi.threads.questions": ("Question", "QuestionAsked"),
             "jimsapi.threads.run": (
                 "Accepted",
                 "AdoptedRun",
@@ -171,6 +178,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "Started",
                 "StoredRun",
                 "ThreadPage",
+                "ThreadQuery",
                 "ThreadRecord",
             ),
             "jimsapi.threads.storable": ("storable_text",),
@@ -183,7 +191,13 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "encode_cursor",
                 "take_page",
             ),
-            "jimsapi.threads.transitions": ("config_of_new", "may_see", "orphan_status", "stored_events"),
+            "jimsapi.threads.transitions": (
+                "config_of_new",
+                "may_see",
+                "orphan_status",
+                "select_thread",
+                "stored_events",
+            ),
             "jimsapi.threads.window": ("choose", "end_with"),
         },
     )

@@ -6,6 +6,7 @@ from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from decimal import Decimal
 from functools import cached_property, partial, wraps
+from inspect import isawaitable
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from jimsapi.threads.activity import (
     source_data,
     usage_data,
 )
+from jimsapi.threads.asking import Asking, TestStore, make_question
 from jimsapi.threads.bridge import Bridge, Done, start
 from jimsapi.threads.errors import RunClosed, UnstorableEvent
 from jimsapi.threads.event import (
@@ -37,6 +39,7 @@ from jimsapi.threads.event import (
 )
 from jimsapi.threads.identity import Identity
 from jimsapi.threads.ids import uuid7
+from jimsapi.threads.questions import TurnStore, answers_beside
 from jimsapi.threads.storable import Unstorable, dump_storable, load_stored, storable_text
 
 LoadEvents = Callable[[Event | None, int], Awaitable[Sequence[EventRow]]]
@@ -127,6 +130,7 @@ class ThreadContext:
     """
 
     _is_for_test = False
+    _given_answers: Mapping[str, Any] = {}
     # Defaults in place of lines in `__init__`: most runs have no reasoning.
     _reasoning_id: UUID | None = None
     _reasoning: list[str]
@@ -145,9 +149,10 @@ class ThreadContext:
         identity: Identity | None = None,
         error_text: Callable[[UUID | None, BaseException], str] | None = None,
         beside: Sequence[NewEvent] = (),
+        turn_store: TurnStore | None = None,
     ) -> None:
         """`error_text(run_id, error)` returns the text of an exception that callers may read. `beside` are the events
-        that entered the thread beside the message."""
+        that entered the thread beside the message. `turn_store` reads and adds events while the run works."""
         self.thread_id = thread_id
         self.run_id = run_id
         self.contact_id = contact_id
@@ -155,6 +160,7 @@ class ThreadContext:
         self.resources = resources
         self._error_text = error_text
         self._beside = beside
+        self._turn_store = turn_store
         self.thread_config: dict[str, Any] = dict(thread_config or {})
         self.outgoing_events: list[Any] = []
         self.status_updater: StatusUpdater | None = None
@@ -178,12 +184,14 @@ class ThreadContext:
         contact_id: str = "test",
         identity: Identity | None = None,
         metadata: Mapping[str, Any] | None = None,
+        answers: Mapping[str, Any] | None = None,
     ) -> "ThreadContext":
         """Make a context for the unit test of a pipeline, without store and server.
 
         `history` has earlier events as pairs of event type and event data. `message` is added after them as the user's
-        message. `resources` is what the app's `lifespan` would yield. You can also call a plain `def` pipeline in an
-        async test: its calls of async methods need no `await`.
+        message. `resources` is what the app's `lifespan` would yield. `answers` are the answers of a person, by the key
+        of their question; `ask` raises `QuestionAsked` for other questions. You can also call a plain `def` pipeline in
+        an async test: its calls of async methods need no `await`.
         """
         pairs = [*history]
         if message is not None:
@@ -200,8 +208,10 @@ class ThreadContext:
             contact_id=contact_id,
             identity=identity,
             beside=beside_message(uuid7(), [(MESSAGE_METADATA, {"metadata": metadata or {}})]),
+            turn_store=TestStore(),
         )
         context._is_for_test = True
+        context._given_answers = answers or {}
         return context
 
     @cached_property
@@ -217,6 +227,28 @@ class ThreadContext:
                 metadata: dict[str, Any] = orjson.loads(event.data)["metadata"]
                 return metadata
         return {}
+
+    @cached_property
+    def answered(self) -> dict[str, Any]:
+        """The answers that began this run, by the key of their question; empty if a message began it.
+
+        What a pipeline says before an `ask`, it says again when it runs again with the answer. So ask first, or check
+        `answered` before you say it.
+        """
+        found = answers_beside(self._beside)
+        return {**self._given_answers, **({} if found is None else found[1])}
+
+    @cached_property
+    def _asking(self) -> Asking:
+        if self._turn_store is None:
+            raise RuntimeError("this context cannot ask questions: the run has no thread")
+        found = answers_beside(self._beside)
+        if found is not None:
+            turn = found[0]
+        else:
+            message_id = self._rows[-1].event_id if self._rows else self.thread_id
+            turn = message_id if isinstance(message_id, UUID) else UUID(message_id)
+        return Asking(turn, self._turn_store, self._given_answers)
 
     @cached_property
     def history(self) -> list[dict[str, Any]]:
@@ -382,6 +414,82 @@ class ThreadContext:
         """
         self._announce(MODEL_USAGE, usage_data(model, input_tokens, output_tokens, cached_tokens, cost))
 
+    @_awaited_in_loop
+    async def ask(
+        self,
+        key: str,
+        text: str,
+        *,
+        options: Sequence[str] | None = None,
+        schema: Mapping[str, Any] | type[Any] | None = None,
+        expires: float | None = None,
+        answerable_by: str | None = None,
+        stays_open: bool = False,
+    ) -> Any:
+        """Ask a person, and return the answer:
+
+            if await ctx.ask("refund", "Refund 20 EUR?", options=["yes", "no"]) == "yes":
+                await ctx.once("refund", lambda: refund(20))
+
+        If there is no answer yet, the run ends here: its events are stored, and its answer has the question. Nothing
+        waits. With the answer the pipeline runs again from the top, in any process, and the same `ask` returns it.
+
+        - `key` names the question within the turn, which is a message and the answers to its questions.
+        - `options` are the possible answers. `schema` is the JSON Schema of the answer, or a pydantic model, dataclass
+          or msgspec Struct, to which the answer is converted. Without both, the answer is a text.
+        - `expires` is the number of seconds after which the question cannot be answered.
+        - `answerable_by` is `scope:NAME` or `contact:ID`; by default whoever may send messages to the thread answers.
+        - `stays_open`: another message does not close the question.
+
+        What the pipeline did before, it does again: see `once` and `answered`. The method raises `QuestionAsked`, a
+        `BaseException` that the pipeline must not catch; `TypeError` and `ValueError` for other arguments;
+        `StoreUnavailable`; and `RunClosed` if the run has ended.
+        """
+        self._ensure_open()
+        question = make_question(key, text, options, schema, expires, answerable_by, stays_open)
+        answer_type = schema if isinstance(schema, type) else None
+        return await self._asking.ask(question, answer_type, _typed)
+
+    def once(self, key: str, function: Callable[..., Any], *arguments: Any) -> Awaitable[Any]:
+        """Call a function once in a turn, and return its result. `function` is `def` or `async def`.
+
+        The result is stored at once. If the pipeline runs again with the answer to a question, `once` returns the
+        stored result and does not call the function. The result must have a form in JSON, and is returned in that form.
+
+        If the process dies between the call and the storing, the function is called again when the message is sent
+        again. Give another service `f"{ctx.turn_id}:{key}"` as its idempotency key, if it has such keys.
+
+        Raises what the function raises, `UnstorableEvent`, `StoreUnavailable`, and `RunClosed` if the run has ended.
+        """
+        work = self._once(key, function, arguments)
+        bridge = self._bridge
+        in_plain_function = bridge is not None and bridge.is_needed() and _get_running_loop() is None
+        return start(work) if in_plain_function else work
+
+    async def _once(self, key: str, function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+        found = await self._recall(key)
+        if found is not None:
+            return found[0]
+        result = function(*arguments)
+        if isawaitable(result):
+            result = await result
+        return await self._remember(key, result)
+
+    @_awaited_in_loop
+    async def _recall(self, key: str) -> tuple[Any] | None:
+        self._ensure_open()
+        return await self._asking.recall(key)
+
+    @_awaited_in_loop
+    async def _remember(self, key: str, result: Any) -> Any:
+        self._ensure_open()
+        return await self._asking.remember(key, result)
+
+    @property
+    def turn_id(self) -> UUID:
+        """The identifier of the turn: of the message that began it. Runs that answers begin have the same."""
+        return self._asking.turn
+
     def set_state(self, state_name: str, state: Any) -> None:
         """Store a state under `state_name`: a dict, pydantic model, dataclass or msgspec Struct.
 
@@ -437,6 +545,14 @@ class ThreadContext:
         if self._reasoning_id is not None:
             self._end_reasoning()
         return self.outgoing_events
+
+    def complete_with_questions(self) -> list[Any]:
+        """Do what `complete` does, and add the questions with which the run ends. Called by the service."""
+        outgoing = self.complete()
+        asking = vars(self).get("_asking")
+        if asking is not None:
+            outgoing.extend(asking.events)
+        return outgoing
 
     @_in_loop
     def _send(self, event_id: UUID | None, event_type: str, data: Any) -> None:

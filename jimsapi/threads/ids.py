@@ -3,6 +3,7 @@
 import os
 import random
 import time
+from hashlib import blake2b
 from uuid import UUID, SafeUUID
 
 import orjson
@@ -12,6 +13,8 @@ _VERSION_AND_VARIANT = (0x7 << 76) | (0b10 << 62)
 _COUNTED_BITS = 62
 """The number of bits below the variant. Within a millisecond, new identifiers increase this part."""
 _LAST_DIGIT = 0xF
+_DERIVED = (0x8 << 76) | (0b10 << 62) | _LAST_DIGIT
+_DERIVED_MASK = (0xF << 76) | (0b11 << 62) | 0xF
 
 
 class _Latest:
@@ -71,3 +74,13 @@ def uuid7() -> UUID:
 def uuid_text(identifier: UUID) -> str:
     """Return the same text as `str(identifier)`, at a fifth of its cost."""
     return orjson.dumps(identifier, default=str)[1:-1].decode()
+
+
+def derived_id(*parts: str) -> UUID:
+    """Return the identifier that belongs to `parts`: in every process, equal parts have equal identifiers.
+
+    It is a UUID version 8 (RFC 9562, section 5.8), made of a hash. Its last digit is `f` for the reason that `uuid7`
+    names.
+    """
+    digest = int.from_bytes(blake2b(repr(parts).encode(), digest_size=16).digest(), "big")
+    return UUID(int=digest & ~_DERIVED_MASK | _DERIVED)

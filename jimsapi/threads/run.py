@@ -121,6 +121,14 @@ class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
     beside: tuple[NewEvent, ...] = ()
 
 
+class ThreadQuery(msgspec.Struct, frozen=True):
+    """The argument of `ThreadStore.find_thread`: the fields of a `RunPlan` that select its thread."""
+
+    contact_id: str
+    selectors: tuple[Selector, ...]
+    acting_for: str | None
+
+
 class ThreadRecord(msgspec.Struct, frozen=True, gc=False):
     """A thread as read from the store. `created_at` is in UTC. `thread_config` is JSON text."""
 

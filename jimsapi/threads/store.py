@@ -24,6 +24,7 @@ from jimsapi.threads.run import (
     Started,
     StoredRun,
     ThreadPage,
+    ThreadQuery,
     ThreadRecord,
 )
 
@@ -189,6 +190,20 @@ class ThreadStore(Protocol):
 
         Raises `RunNotFound` if the run does not exist, its thread is not of the contact `acting_for` (None: any), or it
         is not a run of `caller` (None: any).
+        """
+        ...
+
+    async def find_thread(self, query: ThreadQuery) -> ThreadRecord:
+        """Return the thread that `accept` would find by these selectors. It creates none.
+
+        Raises `ThreadNotFound` as `accept` does, also if the first selector that matches is `New`.
+        """
+        ...
+
+    async def events_by_id(self, thread_id: UUID, event_ids: Sequence[UUID]) -> list[EventRow]:
+        """Return those of these events that the thread has, in the order of `event_ids`.
+
+        It does not check permissions. For an unknown thread it returns an empty list.
         """
         ...
 

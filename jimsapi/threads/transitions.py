@@ -15,7 +15,7 @@ import msgspec
 
 from jimsapi.threads.errors import KeyMismatch, KeyUsed, RunClosed, ThreadNotFound
 from jimsapi.threads.event import NewEvent, move_beside
-from jimsapi.threads.run import OPEN, ByExternalId, ById, Latest, New, Outcome, RunPlan, RunStatus
+from jimsapi.threads.run import OPEN, ByExternalId, ById, Latest, New, Outcome, RunPlan, RunStatus, ThreadQuery
 from jimsapi.threads.storable import dump_storable
 
 Thread = TypeVar("Thread")
@@ -29,7 +29,7 @@ def may_see(contact_id: str | None, acting_for: str | None) -> bool:
 
 
 def select_thread(
-    plan: RunPlan,
+    plan: RunPlan | ThreadQuery,
     find: Callable[[ById | Latest | ByExternalId], Thread | None],
     contact_of: Callable[[Thread], str | None],
 ) -> Thread | New:

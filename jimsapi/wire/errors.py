@@ -13,6 +13,8 @@ from jimsapi.asgi.types import RawHeaders
 from jimsapi.runs.errors import (
     ContactForbidden,
     PipelineFailed,
+    QuestionClosed,
+    QuestionNotFound,
     QueueTimedOut,
     RunBroken,
     RunCancelled,
@@ -46,6 +48,8 @@ STATUS: dict[type[DomainError], tuple[int, dict[str, str]]] = {
     RunNotFound: (404, {}),
     RunCancelled: (409, {}),
     RunEnded: (409, {}),
+    QuestionNotFound: (404, {}),
+    QuestionClosed: (409, {}),
     ThreadBusy: (409, _RETRY_SOON),
     KeyMismatch: (422, {}),
     QueueFull: (429, _RETRY_SOON),
@@ -84,7 +88,7 @@ def error_content(request: Connection, error: HTTPError | DomainError) -> ErrorC
     if isinstance(error, InputRefused):
         route = request.route
         place = "query" if route is not None and route.query is not None and route.body is None else "body"
-        return _fault(error.kind, [place, error.field], error.message, error.value)
+        return _fault(error.kind, [place, *error.field.split(".")], error.message, error.value)
     if isinstance(error, InvalidCursor):
         return _fault("invalid_cursor", ["query", "after"], str(error), request.query.get("after"))
     kind = next((kind for kind in type(error).__mro__ if kind in STATUS), None)  # stores may define subclasses

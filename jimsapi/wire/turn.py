@@ -25,6 +25,7 @@ class Turn(msgspec.Struct, frozen=True):
 
     `thread` is the client's name of the conversation, any text. `user` is the protocol's name of the person. If `once`
     is true, the message does not belong to a conversation, and the run has no thread. `metadata` is for the pipeline.
+    `answers` are the answers to questions by their identifiers. With them, `message` may be empty.
     """
 
     message: str
@@ -32,6 +33,7 @@ class Turn(msgspec.Struct, frozen=True):
     user: str | None = None
     once: bool = False
     metadata: dict[str, Any] | None = None
+    answers: dict[str, Any] | None = None
 
 
 class ThreadNames:
@@ -119,6 +121,7 @@ async def begin_turn(
         message=turn.message,
         thread_config={"interface": names.protocol},
         metadata=turn.metadata,
+        answers=turn.answers,
     )
     if turn.once:
         run = service.answer_once(inbound, admission, watched=watched)

@@ -21,7 +21,7 @@ import trustme
 from jimsapi.builtin.keys_file import KeysFile
 from jimsapi.cli import chat
 from jimsapi.cli.chat import Screen, clean, clean_line
-from jimsapi.client import Delta, Event, Gap
+from jimsapi.client import Delta, Event, Gap, Question
 from tests.command import ROOT, refusal, run_command
 from tests.serving import Served
 
@@ -190,6 +190,28 @@ def test_buttons_are_shown_and_invalid_utf_8_is_said_somehow(served: Served) -> 
     assert pipe(served.url, "buttons Choose\n", "--contact", "pressing").stdout == "Choose\n[Yes]\n"
     assert pipe(served.url, "send \udcff\n", "--contact", "odd").stdout == "\ufffd\n"
     assert pipe(served.url, "send é\n", "--contact", "ascii", PYTHONIOENCODING="ascii").stdout == "??\n"
+
+
+def test_a_question_is_answered_by_the_next_line_and_another_line_is_a_message(tmp_path: Path) -> None:
+    with Served("--app", "tests.apps.asking:app", env={"PAID": str(tmp_path / "paid")}) as asking:
+        done = pipe(asking.url, "20\nyes\nvery\n30\n40\nno\n")
+    assert done.stdout.splitlines() == [
+        "Pay 20? [yes] [no]",
+        "Are you happy?",
+        "R-20: very",
+        "Pay 30? [yes] [no]",
+        "Pay 40? [yes] [no]",
+        "not paid",
+    ]
+    assert (tmp_path / "paid").read_text() == "20\n"
+
+
+def test_a_form_is_answered_in_json() -> None:
+    question = Question(question_id=UUID(int=1), key="k", text="Where?", schema={"type": "object"})
+    assert chat.answers_in('{"city": "Bonn"}', [question]) == {str(UUID(int=1)): {"city": "Bonn"}}
+    assert chat.answers_in("Bonn", [question]) is None
+    assert chat.answers_in("Bonn", []) is None
+    assert chat.answers_in("Bonn", [question, question]) is None
 
 
 def test_who_says_no_name_is_the_login_name_or_the_contact_of_the_key(served: Served, tmp_path: Path) -> None:

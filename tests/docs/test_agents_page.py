@@ -12,7 +12,8 @@ from tests.docs.snippets import ROOT, blocks, modules
 from tests.serving import Served
 
 PAGE = "docs/agents.md"
-[WATCH, ASK] = blocks(PAGE, "sh")
+[WATCH, WANT, APPROVE, ASK] = blocks(PAGE, "sh")
+[QUESTION] = blocks(PAGE, "json")
 [SHOWN] = blocks(PAGE, "text")
 
 
@@ -43,6 +44,17 @@ def test_a_client_reads_what_the_page_shows(tmp_path: Path) -> None:
 def test_the_pipeline_of_the_page_reads_the_metadata(tmp_path: Path) -> None:
     answer = json.loads(output("located:app", ASK, tmp_path))
     assert answer["assistant_messages"] == ["You ask from /checkout."]
+
+
+def test_a_person_answers_the_question_of_the_page(tmp_path: Path) -> None:
+    keep = """echo "$answer"
+QUESTION=$(echo "$answer" | grep -o '"question_id":"[^"]*"' | tail -1 | cut -d'"' -f4)
+"""
+    command = f"answer=$({WANT.strip()})\n{keep}{APPROVE}"
+    asked, answered = output("refunds:app", command, tmp_path).splitlines()
+    shown = json.loads(QUESTION)["questions"]
+    assert [{**question, "question_id": "…"} for question in json.loads(asked)["questions"]] == shown
+    assert json.loads(answered)["assistant_messages"] == ["Done: R-1."]
 
 
 def test_callers_do_not_get_the_private_events_of_the_page(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ If SQLite could choose another index, the query names its index, so that ANALYZE
 """
 
 import sqlite3
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any
@@ -151,6 +152,12 @@ def event_by_id(connection: sqlite3.Connection, thread: str, event_id: UUID) -> 
     """Return one event of a thread."""
     rows = _event_rows(connection.execute(_EVENT_BY_ID, (thread, event_id.hex)).fetchall())
     return rows[0] if rows else None
+
+
+def read_events_by_id(connection: sqlite3.Connection, thread_id: UUID, event_ids: Sequence[UUID]) -> list[EventRow]:
+    """`ThreadStore.events_by_id`."""
+    found = (event_by_id(connection, thread_id.hex, event_id) for event_id in event_ids)
+    return [row for row in found if row is not None]
 
 
 def message_by_id(connection: sqlite3.Connection, thread: str, message_id: UUID) -> list[EventRow]:

@@ -35,6 +35,7 @@ from jimsapi.threads.run import (
     Started,
     StoredRun,
     ThreadPage,
+    ThreadQuery,
     ThreadRecord,
 )
 from jimsapi.threads.store import KEEP_KEYS, CommitRecord
@@ -148,6 +149,12 @@ class SQLiteStore:
 
     async def run(self, run_id: UUID, acting_for: str | None, caller: UUID | None) -> StoredRun:
         return await self._read(partial(reads.read_run, run_id=run_id, acting_for=acting_for, caller=caller))
+
+    async def find_thread(self, query: ThreadQuery) -> ThreadRecord:
+        return await self._read(partial(writes.find_thread, query=query))
+
+    async def events_by_id(self, thread_id: UUID, event_ids: Sequence[UUID]) -> list[EventRow]:
+        return await self._read(partial(reads.read_events_by_id, thread_id=thread_id, event_ids=event_ids))
 
     async def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
         return await self._read(partial(reads.read_thread, thread_id=thread_id, acting_for=acting_for))

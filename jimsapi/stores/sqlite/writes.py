@@ -51,6 +51,7 @@ from jimsapi.threads.run import (
     Settled,
     Snapshot,
     Started,
+    ThreadQuery,
     ThreadRecord,
 )
 from jimsapi.threads.storable import storable_text
@@ -338,6 +339,14 @@ def _find(
             return thread_by_external_id(connection, external_id)
         case _:  # a plugin's resolver may return anything
             assert_never(selector)
+
+
+def find_thread(connection: sqlite3.Connection, query: ThreadQuery) -> ThreadRecord:
+    """`ThreadStore.find_thread`. It only reads, and is here beside the look-up that `accept` uses."""
+    row = select_thread(query, lambda selector: _find(connection, selector, query.contact_id, utc_now()), contact_of)
+    if isinstance(row, New):
+        raise ThreadNotFound
+    return thread_record(row)
 
 
 def _newest_activity(connection: sqlite3.Connection, row: ThreadRow) -> datetime:

@@ -12,13 +12,16 @@ from jimsapi.testing.store.samples import (
     OWNER,
     all_events,
     completed,
+    fill,
+    ids_of,
     json_of,
     make_event,
     make_plan,
+    take_turn,
 )
 from jimsapi.threads.errors import QueueFull, RunNotFound, ThreadNotFound
 from jimsapi.threads.ids import uuid7
-from jimsapi.threads.run import ById, FailureKind, Outcome, RunStatus
+from jimsapi.threads.run import ByExternalId, ById, FailureKind, Latest, New, Outcome, RunStatus, Selector, ThreadQuery
 from jimsapi.threads.store import ThreadStore
 
 
@@ -124,6 +127,45 @@ class Lookups(StoreTests):
         assert [one.started_at is None for one in found] == [False, False, False, True, False]
         assert all(one.finished_at is not None for one in found)
         assert [one.events for one in found] == [[]] * 5
+
+    async def test_a_thread_is_found_by_selectors_as_a_message_would_find_it(self, store: ThreadStore) -> None:
+        old = (await take_turn(store, "ann", selectors=(New(external_id="x"),))).thread
+        new = (await take_turn(store, "ann", selectors=(New(),))).thread
+        other = (await take_turn(store, "bob")).thread
+        selectors: tuple[Selector, ...]
+        for selectors, acting_for, found in (
+            ((Latest(),), None, new),
+            ((Latest(), New()), "ann", new),
+            ((ByExternalId("x"), New()), "ann", old),
+            ((ById(old.thread_id),), "ann", old),
+            ((ById(other.thread_id),), None, other),
+            ((ById(uuid7()), Latest()), None, new),
+            ((Latest(timedelta(days=1)),), None, new),
+        ):
+            assert await store.find_thread(ThreadQuery("ann", selectors, acting_for)) == found
+        for selectors, acting_for, named in (
+            ((ById(other.thread_id),), "ann", other.thread_id),
+            ((ByExternalId("y"),), None, None),
+            ((ByExternalId("x"),), "bob", None),
+            ((New(), Latest()), None, None),
+            ((Latest(ALREADY), New()), None, None),
+        ):
+            with pytest.raises(ThreadNotFound) as refused:
+                await store.find_thread(ThreadQuery("ann", selectors, acting_for))
+            assert refused.value.thread_id == named
+        assert len((await store.threads("ann", 10, None)).threads) == 2
+
+    async def test_events_are_returned_by_their_identifiers(self, store: ThreadStore) -> None:
+        sent = [make_event("rag.step", {"n": number}) for number in range(100)]
+        thread_id = await fill(store, sent)
+        wanted = [sent[90].event_id, uuid7(), sent[3].event_id]
+        found = await store.events_by_id(thread_id, wanted)
+        assert ids_of(found) == [wanted[0], wanted[2]]
+        assert [json_of(row.data) for row in found] == [{"n": 90}, {"n": 3}]
+        other = await fill(store, [], "bob")
+        assert await store.events_by_id(other, wanted) == []
+        assert await store.events_by_id(uuid7(), wanted) == []
+        assert await store.events_by_id(thread_id, []) == []
 
     async def test_an_error_of_any_text_is_shown(self, store: ThreadStore) -> None:
         for error, shown in (("", ""), ("\ud800 🦊 \n ü", "? 🦊 \n ü"), ("x" * 100_000, "x" * 100_000)):

@@ -1,13 +1,13 @@
 """Encodes a run's stream as AG-UI events."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
 import orjson
 
 from jimsapi.asgi import Request
 from jimsapi.runs import Status
-from jimsapi.threads import NewEvent
+from jimsapi.threads import NewEvent, Question
 from jimsapi.wire import (
     Failed,
     Finished,
@@ -78,12 +78,30 @@ async def agui_events(
                 used.append({"model": model, "inputTokens": input_tokens, "outputTokens": output_tokens})
             case NewEvent(_, event_type, data):
                 yield _event("CUSTOM", {"name": event_type, "value": orjson.Fragment(data)})
-            case Finished():
+            case Finished(result):
                 usage = {"usage": used} if used else {}
-                yield _event("RUN_FINISHED", {**run, "outcome": {"type": "success"}, **usage})
+                yield _event("RUN_FINISHED", {**run, "outcome": _outcome(result.questions()), **usage})
             case Failed(error):
                 status, text = failure(request, error)
                 yield _event("RUN_ERROR", {"message": text, "code": str(status)})
+
+
+def _outcome(questions: Sequence[Question]) -> dict[str, Any]:
+    """How a run ended: with its questions as interrupts, if it has any."""
+    if not questions:
+        return {"type": "success"}
+    return {"type": "interrupt", "interrupts": [_interrupt(question) for question in questions]}
+
+
+def _interrupt(question: Question) -> dict[str, Any]:
+    form = {"type": "string"} if question.options is None else {"type": "string", "enum": question.options}
+    interrupt = {
+        "id": question.question_id,
+        "reason": question.key,
+        "message": question.text,
+        "responseSchema": question.schema or form,
+    }
+    return interrupt if question.expires_at is None else {**interrupt, "expiresAt": question.expires_at}
 
 
 def _json(value: Any) -> str:

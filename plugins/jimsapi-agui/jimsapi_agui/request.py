@@ -15,10 +15,19 @@ class Message(msgspec.Struct):
     content: Any = None
 
 
+class Resumed(msgspec.Struct, rename="camel"):
+    """What a person did with an interrupt. If its `status` is `resolved`, `payload` is the answer to the question."""
+
+    interrupt_id: str
+    status: str
+    payload: Any = None
+
+
 class RunAgentInput(msgspec.Struct, rename="camel"):
     """A request to run an agent. The client chooses `thread_id` and `run_id`; they may be any text.
 
-    The pipeline reads `state`, `context` and `forwarded_props` in `ctx.metadata`, by the protocol's names. `tools` are
+    `resume` has the answers to questions. The pipeline reads `state`, `context` and `forwarded_props` in
+    `ctx.metadata`, by the names of the protocol. `tools` are
     those of the page, which the server cannot call.
     """
 
@@ -29,20 +38,22 @@ class RunAgentInput(msgspec.Struct, rename="camel"):
     context: Any = None
     forwarded_props: Any = None
     tools: Any = None
-    resume: Any = None
+    resume: list[Resumed] | None = None
 
 
 _MEDIA = frozenset(("image", "audio", "video", "document", "binary"))
 
 
 def turn_of(body: RunAgentInput) -> Turn:
-    """Return the newest message of the user.
+    """Return the newest message of the user, or the answers to questions.
 
-    Raises `ValidationError` if there is none, if it has no text, if it has a file, or if the request resumes an
-    interrupt: if these were ignored, the answer would mislead.
+    Raises `ValidationError` if there is neither, or if the message has no text, or has a file: if the file were
+    ignored, the answer would mislead.
     """
-    if body.resume:
-        raise _invalid(["resume"], "No question of this server waits for an answer: omit resume")
+    sent = {"state": body.state, "context": body.context, "forwardedProps": body.forwarded_props}
+    metadata = {name: value for name, value in sent.items() if value}
+    if body.resume:  # the newest message is then that of an earlier run
+        return Turn("", thread=body.thread_id, metadata=metadata, answers=_answers(body.resume))
     index = newest_of_user([message.role for message in body.messages])
     place: list[str | int] = ["messages", index, "content"]
     content = body.messages[index].content
@@ -54,8 +65,14 @@ def turn_of(body: RunAgentInput) -> Turn:
     text = content if isinstance(content, str) else "\n".join(texts)
     if not (isinstance(content, str) or texts):
         raise _invalid(place, "The message of the user has no text")
-    sent = {"state": body.state, "context": body.context, "forwardedProps": body.forwarded_props}
-    return Turn(text, thread=body.thread_id, metadata={name: value for name, value in sent.items() if value})
+    return Turn(text, thread=body.thread_id, metadata=metadata)
+
+
+def _answers(resume: list[Resumed]) -> dict[str, Any]:
+    answers = {one.interrupt_id: one.payload for one in resume if one.status == "resolved"}
+    if not answers:
+        raise _invalid(["resume"], "No interrupt is resolved: send a message instead, which closes the questions")
+    return answers
 
 
 def _invalid(place: list[str | int], message: str) -> ValidationError:

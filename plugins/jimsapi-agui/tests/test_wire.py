@@ -326,12 +326,35 @@ async def test_a_file_beside_a_text_is_refused_and_stores_nothing(client: TestCl
     assert await threads(client, "t-1") == 0
 
 
-async def test_an_answer_to_no_question_is_refused_and_stores_nothing(client: TestClient) -> None:
-    resume = [{"interruptId": "i", "status": "resolved"}]
+@pytest.mark.parametrize(("status", "refused"), [("resolved", 404), ("cancelled", 422)])
+async def test_an_answer_to_no_question_is_refused_and_stores_nothing(
+    client: TestClient, status: str, refused: int
+) -> None:
+    resume = [{"interruptId": "i", "status": status}]
     answer = await client.post(AG_UI, json={**body("hi"), "resume": resume})
-    assert answer.status_code == 422
-    assert answer.json()["detail"][0]["loc"] == ["body", "resume"]
+    assert answer.status_code == refused
     assert await threads(client, "t-1") == 0
+
+
+async def test_a_question_is_an_interrupt_and_is_answered_by_resuming_it() -> None:
+    async def approve(ctx: ThreadContext) -> None:
+        ctx.send_message(await ctx.ask("refund", "Refund?", options=["yes", "no"], expires=60))
+
+    async with TestClient(create_api(approve, store="memory:")) as client:
+        [interrupt] = (await ask(client, "pay me back"))[-1]["outcome"]["interrupts"]
+        assert interrupt.pop("expiresAt").startswith("20")
+        assert interrupt | {"id": ""} == {
+            "id": "",
+            "reason": "refund",
+            "message": "Refund?",
+            "responseSchema": {"type": "string", "enum": ["yes", "no"]},
+        }
+        resume = [{"interruptId": interrupt["id"], "status": "resolved", "payload": "yes"}]
+        again = await client.post(AG_UI, json={**body("pay me back"), "resume": resume})
+        assert text(events(again)) == "yes"
+        assert events(again)[-1]["outcome"] == {"type": "success"}
+        closed = await client.post(AG_UI, json={**body("pay me back"), "resume": resume})
+        assert closed.status_code == 409
 
 
 async def test_the_pipeline_reads_state_context_and_forwarded_properties() -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 from uuid import UUID
 
 from jimsapi.runs import ServiceTask
@@ -14,6 +14,8 @@ from jimsapi.threads import (
     TICK,
     Accepted,
     AdoptedRun,
+    ByExternalId,
+    ById,
     CommitRecord,
     ContextLimits,
     Event,
@@ -21,24 +23,29 @@ from jimsapi.threads import (
     EventRow,
     IdentifierTaken,
     InvalidCursor,
+    Latest,
+    New,
     NewEvent,
     Outcome,
     RunClosed,
     RunNotFound,
     RunPlan,
     RunStatus,
+    Selector,
     Settled,
     Started,
     StoredRun,
     StoreUnavailable,
     ThreadNotFound,
     ThreadPage,
+    ThreadQuery,
     ThreadRecord,
     decode_cursor,
     encode_cursor,
     end_with,
     may_see,
     orphan_status,
+    select_thread,
     take_page,
     uuid7,
 )
@@ -79,6 +86,16 @@ _THREAD = "t.thread_id, t.contact_id, t.created_at, t.thread_config::json"
 _WITHIN = "WHERE position <= 2 OR weight - size <= {limit}"
 
 _BY_ID = f"SELECT {_THREAD} FROM threads t WHERE t.thread_id BETWEEN $1 AND $1 ORDER BY t.thread_id LIMIT 1"
+_LATEST = f"""
+    SELECT {_THREAD} FROM threads t WHERE t.contact_id = $1 ORDER BY t.created_at DESC, t.thread_id DESC LIMIT 1
+"""
+_BY_EXTERNAL_ID = f"SELECT {_THREAD} FROM threads t WHERE t.external_id = $1 ORDER BY t.created_at DESC LIMIT 1"
+_WAS_ACTIVE = """
+    SELECT e.created_at >= clock_timestamp()::timestamp - $2::float8 * interval '1 second' FROM thread_events e
+    WHERE e.thread_id = $1
+    ORDER BY e.created_at DESC, e.event_id DESC
+    LIMIT 1
+"""
 _THREADS = f"""
     SELECT thread_id, contact_id, created_at, thread_config FROM (
         SELECT n.*, row_number() OVER w AS position, sum(n.size) OVER w AS weight
@@ -396,6 +413,26 @@ class PostgresStore:
 
         return await self._do(read)
 
+    async def find_thread(self, query: ThreadQuery) -> ThreadRecord:
+        async def find(connection: Connection) -> ThreadRecord:
+            found: dict[Selector, Any] = {}
+            for selector in query.selectors:
+                if isinstance(selector, New):
+                    break
+                found[selector] = await _find(connection, selector, query.contact_id)
+                if found[selector] is not None:
+                    break
+            row = select_thread(query, found.get, lambda row: cast("str | None", row[1]))
+            if isinstance(row, New):
+                raise ThreadNotFound
+            return rows.thread_record(*row)
+
+        return await self._do(find)
+
+    async def events_by_id(self, thread_id: UUID, event_ids: Sequence[UUID]) -> list[EventRow]:
+        found = await self._do(lambda connection: connection.fetch(BY_IDS, thread_id, list(event_ids)))
+        return [rows.event_row(row) for row in found]
+
     async def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
         return await self._do(lambda connection: _visible_thread(connection, thread_id, acting_for))
 
@@ -529,6 +566,22 @@ class PostgresStore:
     def _notify_turn(self, run_id: UUID) -> None:
         if self.on_turn is not None:
             self.on_turn(run_id)
+
+
+async def _find(connection: Connection, selector: ById | Latest | ByExternalId, contact_id: str) -> Any:
+    """Return the row of the thread that a selector finds, without checking permissions; None if there is none."""
+    match selector:
+        case ById(thread_id):
+            return await connection.fetchrow(_BY_ID, thread_id)
+        case ByExternalId(external_id):
+            return await connection.fetchrow(_BY_EXTERNAL_ID, external_id)
+        case Latest(active_within):
+            row = await connection.fetchrow(_LATEST, contact_id)
+            if row is None or active_within is None:
+                return row
+            age = min(active_within.total_seconds(), rows.LONG_AGO)
+            active = await connection.fetchval(_WAS_ACTIVE, row[0], age)
+            return None if active is False else row
 
 
 async def _visible_thread(connection: Connection, thread_id: UUID, acting_for: str | None) -> ThreadRecord:

@@ -29,6 +29,7 @@ from jimsapi.threads import (
     StoreUnavailable,
     StoreUnusable,
     ThreadPage,
+    ThreadQuery,
     ThreadRecord,
     uuid7,
 )
@@ -150,6 +151,12 @@ class LmdbStore:
 
     async def run(self, run_id: UUID, acting_for: str | None, caller: UUID | None) -> StoredRun:
         return await self._read(lambda work: work.run(run_id, acting_for, caller))
+
+    async def find_thread(self, query: ThreadQuery) -> ThreadRecord:
+        return await self._read(lambda work: work.find_thread(query))
+
+    async def events_by_id(self, thread_id: UUID, event_ids: Sequence[UUID]) -> list[EventRow]:
+        return await self._read(lambda work: work.events_by_id(thread_id, event_ids))
 
     async def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
         return await self._read(lambda work: work.thread(thread_id, acting_for))

@@ -37,6 +37,7 @@ from jimsapi.threads import (
     StoredRun,
     ThreadNotFound,
     ThreadPage,
+    ThreadQuery,
     ThreadRecord,
     choose,
     config_of_new,
@@ -111,7 +112,7 @@ class Work:
         )
         return run if holder.is_continued_by(plan.idempotency.body) else None
 
-    def _select(self, plan: RunPlan, selector: ById | Latest | ByExternalId) -> Thread | None:
+    def _select(self, plan: RunPlan | ThreadQuery, selector: ById | Latest | ByExternalId) -> Thread | None:
         if isinstance(selector, ById):
             return self._find_thread(selector.thread_id.bytes)
         if isinstance(selector, ByExternalId):
@@ -321,6 +322,19 @@ class Work:
             events=[_record(at, self._event(run.thread_id, at)) for at in run.sent],
             failure=FailureKind(run.failure) if run.failure else None,
         )
+
+    def find_thread(self, query: ThreadQuery) -> ThreadRecord:
+        """Return the thread that selectors find."""
+        found = rules.select_thread(query, lambda selector: self._select(query, selector), lambda one: one.contact_id)
+        if isinstance(found, New):
+            raise ThreadNotFound
+        return _thread_record(found)
+
+    def events_by_id(self, thread_id: UUID, event_ids: Sequence[UUID]) -> list[EventRow]:
+        """Return those of the events that a thread has."""
+        thread = self._find_thread(thread_id.bytes)
+        times = [] if thread is None else self._times(thread, [event_id.bytes for event_id in event_ids])
+        return self._rows(thread_id.bytes, times)
 
     def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
         """Return one thread."""

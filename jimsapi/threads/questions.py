@@ -1,0 +1,230 @@
+"""Questions of a pipeline to a person, and results that a pipeline computes once.
+
+A question needs no process while it waits for its answer. `ctx.ask` ends the run with the question. The answer begins
+another run, in which the pipeline runs again from the top, and the same `ctx.ask` returns the answer.
+
+A *turn* is a message and all answers to the questions that its runs asked. It has the identifier of the message. The
+identifiers of a question, its answer and its closing are derived from the turn and the key, so that a thread can have
+each of them only once, whichever process stores it.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+from uuid import UUID
+
+import msgspec
+import orjson
+
+from jimsapi.threads.event import EventRow, NewEvent
+from jimsapi.threads.ids import derived_id
+
+QUESTION_ASKED = "question.asked"
+"""The data of a `Question`. A run that ends with a question that an earlier run asked has the event again, with another
+identifier."""
+QUESTION_ANSWERED = "question.answered"
+"""`{"question_id", "key", "value", "answered_by"}`. Without another message, an answer is the message of its run."""
+QUESTION_CLOSED = "question.closed"
+"""`{"question_id", "reason"}`: another message came instead of the answer."""
+MESSAGE_ANSWERS = "message.answers"
+"""`{"message_id", "turn", "answers"}`, beside a message that came with answers. `answers` has the values by key."""
+ONCE_RESULT = "once.result"
+"""`{"key", "value"}`."""
+
+SCOPE, CONTACT = "scope:", "contact:"
+"""The beginnings of `Question.answerable_by`."""
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """A question to a person.
+
+    - `options` are the possible answers. If it is None and there is no `schema`, every text is one.
+    - `schema` is the JSON Schema of the answer.
+    - `expires_at` is in UTC; None means never.
+    - `answerable_by` is `scope:NAME` or `contact:ID`; None means whoever may send messages to the thread.
+    - `stays_open`: another message does not close the question.
+    - `turn` is the identifier of the message that the run answered first.
+    """
+
+    question_id: UUID
+    key: str
+    text: str
+    turn: UUID
+    options: list[str] | None = None
+    schema: dict[str, Any] | None = None
+    expires_at: datetime | None = None
+    answerable_by: str | None = None
+    stays_open: bool = False
+
+    def has_expired(self, now: datetime) -> bool:
+        """Return whether the question cannot be answered any more because of its age."""
+        return self.expires_at is not None and now >= self.expires_at
+
+    def shown(self) -> dict[str, Any]:
+        """Return what clients get."""
+        return {
+            "question_id": self.question_id,
+            "key": self.key,
+            "text": self.text,
+            "options": self.options,
+            "schema": self.schema,
+            "expires_at": self.expires_at,
+        }
+
+    def fault_of(self, answer: Any) -> str | None:
+        """Return why a value is not an answer to the question; None if it is one."""
+        if self.options is not None:
+            return None if answer in self.options else f"Answer with one of {orjson.dumps(self.options).decode()}"
+        if self.schema is not None:
+            return schema_fault(self.schema, answer)
+        return None if isinstance(answer, str) else "Answer with a text"
+
+
+class QuestionAsked(BaseException):
+    """Ends a run with a question. `ctx.ask` raises it, and the service catches it.
+
+    It is no `Exception`, so that a pipeline's `except Exception` does not catch it. Do not catch it.
+    """
+
+    def __init__(self, question: Question) -> None:
+        super().__init__(f"the run ends with the question {question.key!r}")
+        self.question = question
+
+
+class TurnStore(Protocol):
+    """Reads and adds events of the thread of a run, while the run works."""
+
+    async def find(self, event_ids: Sequence[UUID]) -> list[EventRow]:
+        """Return those of these events that the thread has. Raises `StoreUnavailable`."""
+
+    async def append(self, events: Sequence[NewEvent]) -> list[EventRow]:
+        """Add events to the thread, as `ThreadStore.append` does."""
+
+
+def question_id(turn: UUID, key: str, attempt: int) -> UUID:
+    """Return the identifier of a question. `attempt` counts, since a question that was closed is asked again."""
+    return derived_id("question", turn.hex, key, str(attempt))
+
+
+def answer_id(question: UUID) -> UUID:
+    """Return the identifier of the answer to a question."""
+    return derived_id("answer", question.hex)
+
+
+def closing_id(question: UUID) -> UUID:
+    """Return the identifier of the event that closes a question without an answer."""
+    return derived_id("closed", question.hex)
+
+
+def once_id(turn: UUID, key: str) -> UUID:
+    """Return the identifier of the result of `ctx.once`."""
+    return derived_id("once", turn.hex, key)
+
+
+def expiry(seconds: float | None) -> datetime | None:
+    """Return the time in UTC after which a question cannot be answered. Raises `ValueError` if `seconds` is not > 0."""
+    if seconds is None:
+        return None
+    if not seconds > 0:
+        raise ValueError(f"a question must be open for more than 0 seconds, not {seconds}")
+    return datetime.now(UTC) + timedelta(seconds=min(seconds, 1e9))
+
+
+def answers_beside(beside: Sequence[NewEvent]) -> tuple[UUID, dict[str, Any]] | None:
+    """Return the turn of a run that a person's answers began, and the answers by key; None for other runs."""
+    for event in beside:
+        if event.event_type == MESSAGE_ANSWERS:
+            data = orjson.loads(event.data)
+            return UUID(data["turn"]), data["answers"]
+    return None
+
+
+def load_question(row: EventRow | NewEvent) -> Question | None:
+    """Return the question in an event `question.asked`; None if a pipeline sent other data with this type."""
+    try:
+        return msgspec.json.decode(row.data or b"", type=Question)
+    except ValueError:
+        return None
+
+
+def answered_value(row: EventRow | NewEvent) -> Any:
+    """Return the value in an event `question.answered`."""
+    return orjson.loads(row.data or b"")["value"]
+
+
+_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "string": str,
+    "number": (int, float),
+    "integer": int,
+    "boolean": bool,
+    "object": dict,
+    "array": list,
+    "null": type(None),
+}
+
+
+def schema_fault(schema: Mapping[str, Any], value: Any) -> str | None:
+    """Return the first reason why a JSON value does not fit a JSON Schema; None if there is none.
+
+    It checks `type`, `enum`, `const`, `required`, `properties`, `items`, `anyOf` and local `$ref`s, which is what forms
+    need. Other keywords are for the pipeline's own type.
+    """
+    return _fault(schema, value, schema, "the answer")
+
+
+def _fault(schema: Any, value: Any, root: Mapping[str, Any], place: str) -> str | None:
+    if not isinstance(schema, Mapping):
+        return None
+    if isinstance(reference := schema.get("$ref"), str):
+        return _fault(_referenced(root, reference), value, root, place)
+    if "anyOf" in schema:
+        faults = [_fault(one, value, root, place) for one in schema["anyOf"]]
+        return None if None in faults else f"{place} fits none of its forms"
+    return (
+        _type_fault(schema, value, place)
+        or _object_fault(schema, value, root, place)
+        or _array_fault(schema, value, root, place)
+    )
+
+
+def _referenced(root: Mapping[str, Any], reference: str) -> Any:
+    found: Any = root
+    for part in reference.removeprefix("#/").split("/"):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
+
+
+def _type_fault(schema: Mapping[str, Any], value: Any, place: str) -> str | None:
+    if "type" in schema:
+        names = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+        if not any(_has_type(value, name) for name in names):
+            return f"{place} must be of the type {' or '.join(map(str, names))}"
+    allowed = [schema["const"]] if "const" in schema else schema.get("enum")
+    if isinstance(allowed, list) and value not in allowed:
+        return f"{place} must be one of {orjson.dumps(allowed).decode()}"
+    return None
+
+
+def _has_type(value: Any, name: str) -> bool:
+    if isinstance(value, bool):
+        return name == "boolean"
+    return isinstance(value, _TYPES.get(name, object))
+
+
+def _object_fault(schema: Mapping[str, Any], value: Any, root: Mapping[str, Any], place: str) -> str | None:
+    if not isinstance(value, dict):
+        return None
+    for name in schema.get("required", ()):
+        if name not in value:
+            return f"{place} lacks {name}"
+    for name, part in schema.get("properties", {}).items():
+        if name in value and (fault := _fault(part, value[name], root, f"{place}.{name}")):
+            return fault
+    return None
+
+
+def _array_fault(schema: Mapping[str, Any], value: Any, root: Mapping[str, Any], place: str) -> str | None:
+    if not isinstance(value, list) or "items" not in schema:
+        return None
+    faults = (_fault(schema["items"], item, root, f"{place}[{index}]") for index, item in enumerate(value))
+    return next((fault for fault in faults if fault is not None), None)
