@@ -1,4 +1,4 @@
-"""The command line: serving, checking and explaining a configuration, scaffolds, and a chat in the terminal."""
+"""The command line: serving, checking and explaining a configuration, replays, scaffolds, and chats in the terminal."""
 
 from jimsapi.cli.main import main
 

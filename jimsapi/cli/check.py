@@ -95,7 +95,7 @@ async def _compose(configuration: Configuration, *, connect: bool) -> tuple[Comp
     config = loaded_config(server_config(server, certificates, settings.get(CoreOptions).max_body, api))
     composer = Composer(configuration)
     composition = await composer.build()
-    missing = _preflight(composition.store)
+    missing = missing_store(composition.store)
     opened = [] if missing is None else [f"the store: {missing}"]
     lifespans = Lifespans()
     try:
@@ -127,8 +127,8 @@ def _check_ports(settings: Settings, *, connect: bool) -> None:
             raise StartError(unusable_port(metrics.host, metrics.port, error)) from error
 
 
-def _preflight(store: Built) -> str | None:
-    """What opening the store would create; None if it exists. Raises `StoreUnusable` if it cannot be opened.
+def missing_store(store: Built) -> str | None:
+    """Return what opening the store would create; None if it exists. Raises `StoreUnusable` if it cannot be opened.
 
     It does not open the store.
     """

@@ -19,6 +19,7 @@ from jimsapi.cli.chat import chat_command
 from jimsapi.cli.check import check
 from jimsapi.cli.explain import explain
 from jimsapi.cli.options import COMMAND_OPTIONS, GroupedCommand, all_options, with_options
+from jimsapi.cli.replay import FAILED, ReplayFailed, Wanted, replay, replay_arguments
 from jimsapi.cli.scaffold import plugin_commands
 from jimsapi.cli.scopes import scopes_of_plugins
 from jimsapi.cli.serve import serve
@@ -42,7 +43,8 @@ PLUGINS_HELP = "List the installed plugins without importing them."
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit with 0 after success, 1 if it cannot start, 2 for wrong usage.
 
-    `arguments` defaults to those of the command line.
+    `replay` exits with 1 if a turn has changed, and with 2 if it cannot start. `arguments` defaults to those of the
+    command line.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
@@ -51,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _show([error])
         if "--verbose" in arguments or is_on(os.environ.get("JIMS_VERBOSE", "")):
             click.echo(redact(cause_text(error)), err=True, nl=False)
-        sys.exit(1)
+        sys.exit(FAILED if isinstance(error, ReplayFailed) else 1)
 
 
 def command_line(arguments: Sequence[str]) -> click.Group:
@@ -165,6 +167,17 @@ class _Commands:
             raise StartError(f"{token_file.name} is empty: put the token in it")
         asyncio.run(explain(self._configuration(given), token))
 
+    def replay(self, given: dict[str, Any]) -> None:
+        """Replay turns, and exit with 1 if one has changed. Raises `ReplayFailed` if they cannot be replayed."""
+        wanted = Wanted.take_from(given)
+        try:
+            status = replay(self._configuration(given), wanted)
+        except ReplayFailed:
+            raise
+        except (StartError, StoreUnusable) as error:
+            raise ReplayFailed(str(error)) from error
+        click.get_current_context().exit(status)
+
     def scopes(self, given: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
         """Return the scopes that routes of plugins require, with their distributions, and the errors of the others."""
         errors = list(self._broken)
@@ -200,6 +213,7 @@ def _command_line(plugins: PluginManager | None, broken: list[StartError]) -> cl
     group.add_command(chat_command())
     group.add_command(add(_check_command(commands)))
     group.add_command(add(_subcommand_of("openapi", commands.openapi, "Print the OpenAPI document of the server.")))
+    group.add_command(add(_replay_command(commands)))
     auth = click.Group("auth", help="Examine authentication.")
     auth.add_command(add(_explain_command(commands)))
     group.add_command(auth)
@@ -243,6 +257,17 @@ def _check_command(commands: _Commands) -> click.Command:
             help="Also open, ping and close what a start opens, such as the store.",
         ),
     ]
+    return command
+
+
+def _replay_command(commands: _Commands) -> click.Command:
+    text = (
+        "Let the app answer stored messages again, and show how its answers differ from the stored ones. Nothing is "
+        "stored. A THREAD is the identifier of a thread, or a file of a conversation. The exit status is 0 if no turn "
+        "has changed, 1 if one has, and 2 if the replay cannot run."
+    )
+    command = _subcommand_of("replay", commands.replay, text)
+    command.params += replay_arguments()
     return command
 
 

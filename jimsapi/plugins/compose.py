@@ -207,17 +207,27 @@ class Composer:
         composition.registry.owner = OWN_DISTRIBUTION
         return composition
 
-    async def enter(self, composition: Composition, lifespans: Lifespans, *, store: bool = True) -> Composition:
+    async def enter(
+        self,
+        composition: Composition,
+        lifespans: Lifespans,
+        *,
+        store: bool = True,
+        hooks: Collection[str] = BUILDS,
+    ) -> Composition:
         """Enter the async context managers, the store first and the app's last. Returns the entered composition.
 
-        If `store` is false, the store is not entered.
+        If `store` is false, the store is not entered. Of the other objects, only those of `hooks` are entered.
 
         Raises `StoreUnusable` or `StartError` if one of them raises that, and `PluginError` for any other exception.
         """
         return msgspec.structs.replace(
             composition,
             store=await enter_built(composition.store, lifespans) if store else composition.store,
-            built={hook: await self._enter_built(composition, hook, lifespans) for hook in composition.built},
+            built={
+                hook: await self._enter_built(composition, hook, lifespans) if hook in hooks else built
+                for hook, built in composition.built.items()
+            },
             resources=await _enter_app(composition.app, lifespans),
         )
 

@@ -115,7 +115,7 @@ class PipelineCalls:
         if run.stream is not None and run.status is RunStatus.RUNNING:  # a conversation start is not streamed
             context.watch(StreamOutput(run.stream))
         task = PipelineTask.begin(
-            _invoke(pipeline, context, loop), loop=loop, pipeline=name, run_id=run.run_id, thread_id=thread.thread_id
+            invoke(pipeline, context, loop), loop=loop, pipeline=name, run_id=run.run_id, thread_id=thread.thread_id
         )
         ended = run.begin_pipeline(task, context, deadline)
         if deadline < self._alarm_at:
@@ -180,7 +180,11 @@ class _OpenTurn:
         return stored
 
 
-async def _invoke(pipeline: Pipeline, context: ThreadContext, loop: asyncio.AbstractEventLoop) -> None:
+async def invoke(pipeline: Pipeline, context: ThreadContext, loop: asyncio.AbstractEventLoop) -> None:
+    """Call a pipeline, in its own `PipelineTask`.
+
+    Raises what the pipeline raises, and `RuntimeError` in place of `SystemExit` and `KeyboardInterrupt`.
+    """
     task: Any = asyncio.current_task(loop)  # a `PipelineTask`
     token = current_pipeline.set(task)
     try:

@@ -1,4 +1,5 @@
 """Contracts: test classes for plugin authors. An author derives a class from a contract to test a plugin with it.
+`replay` tests an app with a stored conversation.
 
 All contracts need pytest, and those of stores and of their wrappers also need hypothesis. A server needs neither.
 """
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from jimsapi.testing.auth import AuthProviderContract
     from jimsapi.testing.commands import CommandsContract
     from jimsapi.testing.contract import DoesNotApply
+    from jimsapi.testing.conversation import Conversation, ReplayedTurn, assert_unchanged, replay
     from jimsapi.testing.deprecations import deprecated_hooks
     from jimsapi.testing.metrics import MetricsContract
     from jimsapi.testing.observer import ObserverContract
@@ -30,15 +32,19 @@ __all__ = [
     "AsgiWrapperContract",
     "AuthProviderContract",
     "CommandsContract",
+    "Conversation",
     "DoesNotApply",
     "EventSinkContract",
     "MetricsContract",
     "ObserverContract",
     "PipelineWrapperContract",
+    "ReplayedTurn",
     "StoreWrapperContract",
     "ThreadResolverContract",
     "ThreadStoreContract",
+    "assert_unchanged",
     "deprecated_hooks",
+    "replay",
 ]
 
 _MODULES = {
@@ -47,6 +53,7 @@ _MODULES = {
     "jimsapi.testing.auth": ("AuthProviderContract",),
     "jimsapi.testing.commands": ("CommandsContract",),
     "jimsapi.testing.contract": ("DoesNotApply",),
+    "jimsapi.testing.conversation": ("Conversation", "ReplayedTurn", "assert_unchanged", "replay"),
     "jimsapi.testing.deprecations": ("deprecated_hooks",),
     "jimsapi.testing.metrics": ("MetricsContract",),
     "jimsapi.testing.observer": ("ObserverContract",),

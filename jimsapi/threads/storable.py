@@ -79,7 +79,8 @@ def stored_json(text: bytes | str) -> orjson.Fragment:
     """Return JSON text from a store for use in an answer. NaN and infinities of jims-core become null."""
     no_numbers = (b"NaN", b"Infinity") if isinstance(text, bytes) else ("NaN", "Infinity")
     if any(name in text for name in no_numbers):  # type: ignore[operator] # both have the same type
-        text = orjson.dumps(json.loads(text, parse_constant=lambda _: None))
+        # Not orjson: the text may have lone surrogates, too.
+        text = json.dumps(json.loads(text, parse_constant=lambda _: None))
     return orjson.Fragment(text)
 
 

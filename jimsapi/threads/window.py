@@ -51,6 +51,26 @@ def choose(
     return [row for row in chain(sorted(older, key=_in_order), reversed(window)) if id(row) in kept]
 
 
+def snapshot_of(rows: Sequence[EventRow], limits: ContextLimits) -> Snapshot:
+    """Return the context of a thread that has the events `rows`, oldest first.
+
+    A store that does not hold all events of a thread in memory reads the arguments of `choose` itself.
+    """
+    if limits.events == 0:
+        return Snapshot([*rows], False)
+    edge = max(0, len(rows) - window_size(limits))
+    older, window = rows[:edge], rows[edge:]
+    newest_states = {row.event_type: row for row in rows if row.event_type.startswith(STATE_PREFIX)}
+    comm_left = max(0, limits.events - sum(map(is_comm, window)))
+    chosen = choose(
+        window[::-1],
+        [row for row in reversed(older) if is_comm(row)][:comm_left],
+        [row for row in reversed(older) if newest_states.get(row.event_type) is row],
+        limits,
+    )
+    return Snapshot(chosen, len(chosen) < len(rows))
+
+
 def end_with(snapshot: Snapshot, message: Sequence[EventRow]) -> Snapshot:
     """Return the context with a message moved to its end. The run answers it, and it may not be the newest event.
 

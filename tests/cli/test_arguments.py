@@ -59,7 +59,7 @@ def test_help_shows_every_flag_variable_and_subcommand(capsys: pytest.CaptureFix
     words = set(re.split(r"[\s\[\]]+", shown))
     for flag in (*DEFAULTS, "--version"):
         assert flag in words
-    for command in ("plugins", "openapi", "check", "keys", "auth"):
+    for command in ("plugins", "openapi", "check", "keys", "auth", "replay"):
         assert re.search(rf"^  {command}\s", shown, re.MULTILINE)
     assert "authentik" not in shown
 
