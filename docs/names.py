@@ -13,6 +13,7 @@ PUBLIC = (
     "jimsapi",
     "jimsapi.asgi",
     "jimsapi.asgi.forms",
+    "jimsapi.asgi.ranges",
     "jimsapi.threads",
     "jimsapi.runs",
     "jimsapi.plugins",

@@ -3,7 +3,7 @@
 from .app import App
 from .body import decode_json
 from .connection import Connection, Request, local_path, request_id
-from .cors import Cors
+from .cors import Cors, same_origin
 from .errors import ClientDisconnected, HTTPError, ValidationError, WebSocketDisconnected
 from .fields import Headers, QueryParams
 from .nesting import nesting_depth
@@ -50,4 +50,5 @@ __all__ = [
     "local_path",
     "nesting_depth",
     "request_id",
+    "same_origin",
 ]

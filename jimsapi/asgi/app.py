@@ -20,7 +20,7 @@ from urllib.parse import quote
 import msgspec
 
 from .connection import MAX_BODY, Connection, Request, local_path, request_id
-from .cors import Cors
+from .cors import Cors, same_origin
 from .docs import docs_page
 from .errors import ClientDisconnected, HTTPError
 from .extension import exchange_of
@@ -33,7 +33,7 @@ from .route import METHODS, Match, Route
 from .routing import Router, RouteTable
 from .streaming import StreamingResponse
 from .types import ASGIApp, RawHeaders, Receive, Scope, Send
-from .websocket import WEBSOCKET, WebSocket, same_origin
+from .websocket import WEBSOCKET, WebSocket
 
 logger = logging.getLogger("jimsapi.asgi")
 

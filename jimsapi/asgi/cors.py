@@ -14,6 +14,7 @@ PREFLIGHT_MAX_AGE = 600
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._~\[\]:-]+/?", re.IGNORECASE)
 _ALLOW_ORIGIN = b"access-control-allow-origin"
+_OVER_TLS = ("wss", "https")  # granian uses "https" for a WebSocket
 
 
 def is_origin(text: str) -> bool:
@@ -83,3 +84,27 @@ def scheme_and_host(origin: str) -> tuple[str, str]:
     """Return the scheme and the host of an origin. The host includes the port unless it is the scheme's default."""
     scheme, _, host = origin.lower().rstrip("/").partition("://")
     return scheme, host.removesuffix(DEFAULT_PORTS.get(scheme, ""))
+
+
+def same_origin(connection: Connection, allowed: Collection[str] = ()) -> bool:
+    """Return whether a page of the request's own host has sent it, or a page of an origin in `allowed` (RFC 6454).
+
+    `allowed` may have `*`, which allows every page. A client that sends no `Origin` is not a browser, and is allowed. A
+    handshake of a WebSocket is a request too (RFC 6455, 10.2). Check it where a page of another origin could do harm: a
+    browser sends such a page's handshakes, forms and other simple requests with the cookies and the client certificate
+    of its user.
+    """
+    origins = connection.headers.getlist("origin")
+    if not origins or "*" in allowed:
+        return True
+    if len(origins) > 1:
+        return False
+    scheme, host = scheme_and_host(origins[0])
+    if (scheme, host) in map(scheme_and_host, allowed):
+        return True
+    if not host or scheme not in DEFAULT_PORTS:
+        return False
+    if scheme == "http" and connection.scope.get("scheme") in _OVER_TLS:  # on the network, such a page can be forged
+        return False
+    requested_host = connection.headers.get("host") or ""
+    return host == scheme_and_host(f"{scheme}://{requested_host}")[1]

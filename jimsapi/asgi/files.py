@@ -1,18 +1,17 @@
-"""Serves the files of a folder, also to conditional requests (RFC 9110, 13) and requests for a range (RFC 9110, 14)."""
+"""Serves the files of a folder, also to conditional requests and requests for a range (`ranges.py`)."""
 
 import errno
 import mimetypes
 import os
-import re
 import stat
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from email.utils import formatdate, parsedate_to_datetime
 from typing import BinaryIO
 from urllib.parse import quote
 
 from .connection import Request
 from .errors import HTTPError
+from .ranges import select_range
 from .response import Response
 from .streaming import StreamingResponse
 from .worker_thread import in_file_thread
@@ -35,7 +34,6 @@ _TYPES = {
 }
 """Content types that some versions of Python do not know, or know by an older name."""
 _COMPRESSED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
-_RANGE = re.compile(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", re.IGNORECASE)
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO)
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a named pipe would stop the thread
 
@@ -108,33 +106,23 @@ def _with_slash(request: Request) -> Response:
 
 
 def _answer(request: Request, path: str, file: BinaryIO, status: os.stat_result) -> Response:
-    size = status.st_size
-    tag = f'"{status.st_mtime_ns:x}-{size:x}"'
-    headers = {
-        "etag": tag,
-        "last-modified": formatdate(status.st_mtime, usegmt=True),
-        "accept-ranges": "bytes",
-        "x-content-type-options": "nosniff",
-    }
-    if _is_unchanged(request, tag, status.st_mtime):
+    tag = f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
+    selected = select_range(request, tag=tag, modified=status.st_mtime, size=status.st_size)
+    headers = {**selected.headers, "x-content-type-options": "nosniff"}
+    if selected.status == 304:
         return Response(status=304, headers=headers)
-    selected = _range(request, tag, size)
-    begin, end = selected or (0, size)
-    code = 200
-    if selected is not None:
-        code = 206
-        headers["content-range"] = f"bytes {begin}-{end - 1}/{size}"
-        file.seek(begin)
+    length = selected.end - selected.begin
+    file.seek(selected.begin)
     content_type = _content_type(path)
-    if request.method != "HEAD" and end - begin <= CHUNK:
-        return Response(file.read(end - begin), code, headers, content_type)
+    if request.method != "HEAD" and length <= CHUNK:
+        return Response(file.read(length), selected.status, headers, content_type)
     response: Response
     if request.method == "HEAD":
-        response = Response(b"", code, headers, content_type)
+        response = Response(b"", selected.status, headers, content_type)
         response.raw_headers = [pair for pair in response.raw_headers if pair[0] != b"content-length"]
     else:
-        response = StreamingResponse(_pieces(file, end - begin), code, headers, content_type)
-    response.raw_headers.append((b"content-length", b"%d" % (end - begin)))
+        response = StreamingResponse(_pieces(file, length), selected.status, headers, content_type)
+    response.raw_headers.append((b"content-length", b"%d" % length))
     return response
 
 
@@ -147,40 +135,6 @@ async def _pieces(file: BinaryIO, length: int) -> AsyncIterator[bytes]:
                 raise EOFError("The file became shorter while it was sent.")
             length -= len(piece)
             yield piece
-
-
-def _is_unchanged(request: Request, tag: str, modified: float) -> bool:
-    """Return whether the client has this version of the file (RFC 9110, 13.2.2)."""
-    if known := request.headers.getlist("if-none-match"):
-        tags = [each.strip().removeprefix("W/") for each in ",".join(known).split(",")]
-        return tag in tags or tags == ["*"]
-    try:
-        return int(modified) <= parsedate_to_datetime(request.headers.get("if-modified-since") or "").timestamp()
-    except (ValueError, TypeError, OverflowError):
-        return False
-
-
-def _range(request: Request, tag: str, size: int) -> tuple[int, int] | None:
-    """Return begin and end of the range that the client asks for; None for the whole file.
-
-    The whole file also answers a request for several ranges, and an `If-Range` that is not the file's tag. Raises
-    `HTTPError` 416 for a range after the end of the file.
-    """
-    wanted = _RANGE.fullmatch(request.headers.get("range") or "")
-    if wanted is None or request.method != "GET" or (request.headers.get("if-range") or tag) != tag:
-        return None
-    first, last = wanted.groups()
-    if first:
-        begin, end = int(first), min(int(last) + 1, size) if last else size
-        if last and int(last) < begin:
-            return None
-    elif last:
-        begin, end = max(size - int(last), 0), size
-    else:
-        return None
-    if begin >= size:
-        raise HTTPError(416, headers={"content-range": f"bytes */{size}"})
-    return begin, end
 
 
 def _content_type(path: str) -> str:

@@ -1,15 +1,15 @@
 """WebSockets (RFC 6455): the object that a handler receives, and how callers are admitted.
 
 The server handles the handshake, frames, pings and the check of UTF-8. A browser allows pages of any origin to connect
-and sends its cookies, so `same_origin` checks the origin. A page cannot set headers, so credentials may also come as a
-subprotocol or in the first frame.
+and sends its cookies, so the app checks the origin with `same_origin`. A page cannot set headers, so credentials may
+also come as a subprotocol or in the first frame.
 """
 
 import asyncio
 import binascii
 import re
 from base64 import urlsafe_b64decode
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from http import HTTPStatus
 from time import monotonic
@@ -22,7 +22,6 @@ from anyio.lowlevel import checkpoint
 
 from .body import decode_json
 from .connection import MAX_BODY, Connection
-from .cors import DEFAULT_PORTS, scheme_and_host
 from .errors import HTTPError, ValidationError, WebSocketDisconnected
 from .extension import ServerConnection, connection_of, websocket_of
 from .response import Response, header
@@ -40,7 +39,6 @@ _BEARER = "bearer."
 _ENCODED_BEARER = "base64url.bearer."
 _ENCODED_AUTHORIZATION = "base64url.authorization."
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
-_OVER_TLS = ("wss", "https")  # granian uses "https"
 
 # Close codes (RFC 6455, 7.4.1, and IANA's registry) for the statuses of errors after the handshake is accepted.
 _CLOSE_CODES = {401: 1008, 403: 1008, 413: 1009, 415: 1003, 422: 1007, 429: 1013, 503: 1013}
@@ -458,28 +456,6 @@ class _SendDeadline:
             self._check_after(left)
         else:
             self._scope.cancel()
-
-
-def same_origin(ws: WebSocket, allowed: Collection[str]) -> bool:
-    """Whether pages of the handshake's origin may connect (RFC 6455, 10.2; RFC 6454).
-
-    The origin must be that of the request's host, or one of `allowed`. A client without `Origin` is not a browser, and
-    may connect.
-    """
-    origins = ws.headers.getlist("origin")
-    if not origins or "*" in allowed:
-        return True
-    if len(origins) > 1:
-        return False
-    scheme, host = scheme_and_host(origins[0])
-    if (scheme, host) in map(scheme_and_host, allowed):
-        return True
-    if not host or scheme not in DEFAULT_PORTS:
-        return False
-    if scheme == "http" and ws.scope.get("scheme") in _OVER_TLS:  # an attacker on the network can forge such a page
-        return False
-    requested_host = ws.headers.get("host") or ""
-    return host == scheme_and_host(f"{scheme}://{requested_host}")[1]
 
 
 def _is_credential(subprotocol: str) -> bool:

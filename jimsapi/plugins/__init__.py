@@ -6,6 +6,7 @@ from jimsapi.exports import lazy_attributes
 
 if TYPE_CHECKING:
     from jimsapi.plugins.commands import pass_settings
+    from jimsapi.plugins.compose import build_file_store
     from jimsapi.plugins.core import CoreOptions
     from jimsapi.plugins.errors import OptionError, PluginError, StartError
     from jimsapi.plugins.hooks import hookimpl
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         AuthUnavailable,
         CommitRecord,
         EventSink,
+        FileStore,
         InvalidCredentials,
         Observer,
         RequestRecord,
@@ -35,6 +37,7 @@ __all__ = [
     "CommitRecord",
     "CoreOptions",
     "EventSink",
+    "FileStore",
     "InvalidCredentials",
     "Observer",
     "OptionError",
@@ -48,6 +51,7 @@ __all__ = [
     "StartError",
     "ThreadResolver",
     "ThreadStore",
+    "build_file_store",
     "hookimpl",
     "matches_any",
     "option",
@@ -64,6 +68,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
         __name__,
         {
             "jimsapi.plugins.commands": ("pass_settings",),
+            "jimsapi.plugins.compose": ("build_file_store",),
             "jimsapi.plugins.core": ("CoreOptions",),
             "jimsapi.plugins.errors": ("OptionError", "PluginError", "StartError"),
             "jimsapi.plugins.hooks": ("hookimpl",),
@@ -75,6 +80,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "AuthUnavailable",
                 "CommitRecord",
                 "EventSink",
+                "FileStore",
                 "InvalidCredentials",
                 "Observer",
                 "RequestRecord",

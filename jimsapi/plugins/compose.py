@@ -26,6 +26,7 @@ from jimsapi.plugins.options import Options, Owned, Settings, specs
 from jimsapi.runs.observers import Observers
 from jimsapi.runs.pipeline import JimsApp, takes_context
 from jimsapi.threads.errors import StoreUnusable
+from jimsapi.threads.file_store import FileStore
 
 logger = logging.getLogger("jimsapi.plugins")
 
@@ -35,7 +36,11 @@ FIRST_PROVIDERS = ("key", "authentik")
 ENTER_WITHIN = 60.0
 """Seconds within which a plugin's context manager has to be entered."""
 
-PROVIDER, STORE = "jimsapi_auth_provider", "jimsapi_thread_store"
+PROVIDER, STORE, FILE_STORE = "jimsapi_auth_provider", "jimsapi_thread_store", "jimsapi_file_store"
+
+BY_URL = (STORE, FILE_STORE)
+"""Hooks that build an object for a URL. The first plugin that knows the URL builds it. The other hooks of `BUILDS` are
+called once for each start, with the settings alone."""
 
 MAX_FACTORIES = 4
 """How often a loaded object is called or awaited to get an app. An async factory that returns a factory needs three."""
@@ -122,7 +127,7 @@ def resolve_settings(
     # A plugin that cannot be loaded has an error of its own, which says more.
     absent = known | keys_of([entry.distribution for entry in plugins.failed])
     reject_options_of_missing_plugins(absent, given, environ, left_out)
-    return Settings(owned, given, environ)
+    return Settings(owned, given, environ, plugins.implementations)
 
 
 class Configuration(msgspec.Struct, frozen=True):
@@ -195,7 +200,7 @@ class Composer:
             plugins=[(entry, self._plugins.hooks_of(entry)) for entry, _ in self._plugins.plugins],
             app=jims_app,
             store=self._build_store(jims_app),
-            built={hook: self._build_objects(hook) for hook in BUILDS if hook != STORE},
+            built={hook: self._build_objects(hook) for hook in BUILDS if hook not in BY_URL},
             registry=MetricsRegistry(OWN_DISTRIBUTION),
             left_out=tuple(self._plugins.left_out),
         )
@@ -293,10 +298,9 @@ class Composer:
         url = self._core.store if self._settings.is_given("store") or app.store is None else app.store
         self._settings.guard(url)
         source = f"--store {without_password(url)}"
-        for implementation in self._plugins.implementations("jimsapi_thread_store"):
-            store = _call_hook(implementation, source, url=url, settings=self._settings)
-            if store is not None:
-                return _check_built(Built(implementation.entry, implementation.hook, store))
+        store = _first_built(self._plugins.implementations(STORE), source, url, self._settings)
+        if store is not None:
+            return _check_built(store)
         raise StartError(
             f"{source}: no installed plugin keeps threads there; jimsapi itself supports sqlite:///relative.db, "
             "sqlite:////absolute.db and memory:"
@@ -327,6 +331,33 @@ class Composer:
         returned = [(one.entry, one(settings=self._settings)) for one in self._plugins.implementations(hook)]
         built = tuple(_check_built(Built(entry, hook, value)) for entry, value in returned if value is not None)
         return self._sorted_providers(built) if hook == PROVIDER else built
+
+
+def build_file_store(url: str, flag: str, settings: Settings) -> FileStore:
+    """Return the file store for a URL, from the first plugin whose hook `jimsapi_file_store` knows the URL.
+
+    A plugin calls it in its own hooks. `flag` is the option with the URL, for error messages. The file store is not
+    open yet: enter it before you use it, for example in the async context manager that `jimsapi_routes` returns.
+
+    Raises `StartError` if no plugin knows the URL, or if the URL is faulty, and `PluginError` if the plugin is faulty.
+    """
+    settings.guard(url)
+    source = f"{flag} {without_password(url)}"
+    built = _first_built(settings.implementations(FILE_STORE), source, url, settings)
+    if built is None:
+        raise StartError(f"{source}: no installed plugin keeps files there; jimsapi-files supports file:///folder")
+    check_requirements(built, f"what {built.hook} built, {_type_name(built.value)},")
+    store: FileStore = built.value
+    return store
+
+
+def _first_built(implementations: Sequence[Implementation], source: str, url: str, settings: Settings) -> Built | None:
+    """Return the object of the first hook that builds one for the URL; None if there is none."""
+    for implementation in implementations:
+        value = _call_hook(implementation, source, url=url, settings=settings)
+        if value is not None:
+            return Built(implementation.entry, implementation.hook, value)
+    return None
 
 
 def _call_hook(implementation: Implementation, source: str, **arguments: Any) -> Any:

@@ -27,7 +27,7 @@ import pluggy
 from jimsapi.asgi.routing import Router
 from jimsapi.asgi.types import ASGIApp
 from jimsapi.plugins.options import Options, Settings
-from jimsapi.plugins.protocols import AuthProvider, EventSink, ThreadResolver, ThreadStore
+from jimsapi.plugins.protocols import AuthProvider, EventSink, FileStore, ThreadResolver, ThreadStore
 from jimsapi.runs.pipeline import JimsApp, Pipeline
 from jimsapi.runs.service import RunService
 
@@ -62,7 +62,8 @@ class Build(msgspec.Struct, frozen=True):
 
 
 BUILDS: dict[str, Build] = {}
-"""The requirements, by hook. jimsapi enters the store first, and then the other objects in the order of this dict."""
+"""The requirements, by hook. jimsapi enters the store first, and then the other objects in the order of this dict. The
+plugin that asks for a file store enters it."""
 
 
 class Deprecation(msgspec.Struct, frozen=True):
@@ -192,6 +193,25 @@ def jimsapi_thread_store(url: str, settings: Settings) -> ThreadStore | None:
         @hookimpl
         def jimsapi_thread_store(url, settings):
             return TapeStore(url) if url.startswith("tape:") else None
+    """
+
+
+@builds(Build(async_methods=("put", "find", "read", "files", "delete", "delete_contact"), named=True))
+def jimsapi_file_store(url: str, settings: Settings) -> FileStore | None:
+    """Build the file store for the URL of `--files-store`, an option of the plugin `jimsapi-files`.
+
+    Called when another plugin calls `build_file_store` of `jimsapi.plugins`; jimsapi itself does not call it. Return a
+    `FileStore` that is not open yet, or None if the URL does not have your scheme. The first file store that a plugin
+    returns is used. If the URL has your scheme and is invalid, raise `ValueError`; the operator reads the message. Open
+    files and connections in the store's `__aenter__`, not in the hook: `jimsapi check` and `jimsapi keys new` call the
+    hook and must not change anything.
+
+    The plugin that serves the files checks who may see them, and the sizes, types and names of files. Your store keeps
+    the files of contacts apart, and keeps each contact's quota.
+
+        @hookimpl
+        def jimsapi_file_store(url):
+            return BucketStore(url) if url.startswith("bucket:") else None
     """
 
 

@@ -252,13 +252,21 @@ class Settings:
     """The resolved options of the core and of all plugins.
 
     `given` has the values of flags or keywords, by key; None counts as not set. `environ` is the process's environment.
-    `warnings` are sentences about variables that have no effect.
+    `warnings` are sentences about variables that have no effect. `implementations(hook)` returns the functions of the
+    loaded plugins for a hook.
 
     Raises:
         OptionError: an option is unknown, is declared twice, or has an invalid value.
     """
 
-    def __init__(self, owned: Iterable[Owned], given: Mapping[str, Any], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        owned: Iterable[Owned],
+        given: Mapping[str, Any],
+        environ: Mapping[str, str],
+        implementations: Callable[[str], Sequence[Any]] = lambda hook: (),
+    ) -> None:
+        self.implementations = implementations
         self._environ = environ
         self._given = {key: value for key, value in given.items() if not _is_unset(value)}
         self._instances: dict[type[Options], Options] = {}

@@ -9,6 +9,7 @@ from jimsapi.asgi.record import RequestRecord
 from jimsapi.runs.live import RunRecord
 from jimsapi.runs.resolver import ResolverContext, ThreadResolver
 from jimsapi.runs.sinks import EventSink
+from jimsapi.threads.file_store import FileStore
 from jimsapi.threads.identity import Identity
 from jimsapi.threads.store import CommitRecord, ThreadStore
 
@@ -19,6 +20,7 @@ __all__ = [
     "AuthUnavailable",
     "CommitRecord",
     "EventSink",
+    "FileStore",
     "InvalidCredentials",
     "Observer",
     "RequestRecord",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from jimsapi.exports import lazy_attributes
 
 if TYPE_CHECKING:
-    from jimsapi.runs.errors import RunCancelled
+    from jimsapi.runs.errors import ContactForbidden, RunCancelled, ScopeMissing
     from jimsapi.runs.histogram import Histogram
     from jimsapi.runs.identity import CHAT, THREADS, Admission
     from jimsapi.runs.inbound import Inbound, check_contact_id
@@ -23,6 +23,7 @@ __all__ = [
     "CHAT",
     "THREADS",
     "Admission",
+    "ContactForbidden",
     "Histogram",
     "Identity",
     "Inbound",
@@ -34,6 +35,7 @@ __all__ = [
     "RunResult",
     "RunService",
     "Runs",
+    "ScopeMissing",
     "ServiceTask",
     "Status",
     "check_contact_id",
@@ -46,7 +48,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
     __getattr__, __dir__ = lazy_attributes(
         __name__,
         {
-            "jimsapi.runs.errors": ("RunCancelled",),
+            "jimsapi.runs.errors": ("ContactForbidden", "RunCancelled", "ScopeMissing"),
             "jimsapi.runs.histogram": ("Histogram",),
             "jimsapi.runs.identity": ("Admission", "CHAT", "THREADS"),
             "jimsapi.runs.inbound": ("Inbound", "check_contact_id"),

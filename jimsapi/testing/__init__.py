@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jimsapi.testing.contract import DoesNotApply
     from jimsapi.testing.conversation import Conversation, ReplayedTurn, assert_unchanged, replay
     from jimsapi.testing.deprecations import deprecated_hooks
+    from jimsapi.testing.file_store import FileStoreContract
     from jimsapi.testing.metrics import MetricsContract
     from jimsapi.testing.observer import ObserverContract
     from jimsapi.testing.pipeline_wrapper import PipelineWrapperContract
@@ -35,6 +36,7 @@ __all__ = [
     "Conversation",
     "DoesNotApply",
     "EventSinkContract",
+    "FileStoreContract",
     "MetricsContract",
     "ObserverContract",
     "PipelineWrapperContract",
@@ -55,6 +57,7 @@ _MODULES = {
     "jimsapi.testing.contract": ("DoesNotApply",),
     "jimsapi.testing.conversation": ("Conversation", "ReplayedTurn", "assert_unchanged", "replay"),
     "jimsapi.testing.deprecations": ("deprecated_hooks",),
+    "jimsapi.testing.file_store": ("FileStoreContract",),
     "jimsapi.testing.metrics": ("MetricsContract",),
     "jimsapi.testing.observer": ("ObserverContract",),
     "jimsapi.testing.pipeline_wrapper": ("PipelineWrapperContract",),

@@ -7,7 +7,9 @@ from jimsapi.exports import lazy_attributes
 if TYPE_CHECKING:
     from jimsapi.threads.context import StatusEvent, ThreadContext
     from jimsapi.threads.errors import (
+        ContactDeleted,
         DomainError,
+        FileQuotaExceeded,
         IdentifierTaken,
         InputRefused,
         InvalidCursor,
@@ -16,11 +18,13 @@ if TYPE_CHECKING:
         QueueFull,
         RunClosed,
         RunNotFound,
+        StoredFileNotFound,
         StoreUnavailable,
         StoreUnusable,
         ThreadNotFound,
     )
     from jimsapi.threads.event import BESIDE, THREAD_CREATED, TICK, Event, EventRow, NewEvent, id_beside
+    from jimsapi.threads.file_store import FilePage, FileStore, NewFile, StoredFile
     from jimsapi.threads.identity import Identity
     from jimsapi.threads.ids import uuid7
     from jimsapi.threads.questions import Question, QuestionAsked
@@ -72,6 +76,7 @@ __all__ = [
     "ByExternalId",
     "ById",
     "CommitRecord",
+    "ContactDeleted",
     "ContextLimits",
     "DomainError",
     "Event",
@@ -79,6 +84,9 @@ __all__ = [
     "EventRecord",
     "EventRow",
     "FailureKind",
+    "FilePage",
+    "FileQuotaExceeded",
+    "FileStore",
     "Idempotency",
     "IdentifierTaken",
     "Identity",
@@ -89,6 +97,7 @@ __all__ = [
     "Latest",
     "New",
     "NewEvent",
+    "NewFile",
     "Outcome",
     "Question",
     "QuestionAsked",
@@ -104,6 +113,8 @@ __all__ = [
     "StatusEvent",
     "StoreUnavailable",
     "StoreUnusable",
+    "StoredFile",
+    "StoredFileNotFound",
     "StoredRun",
     "ThreadContext",
     "ThreadNotFound",
@@ -132,7 +143,9 @@ if not TYPE_CHECKING:  # a type checker would find every name
         {
             "jimsapi.threads.context": ("StatusEvent", "ThreadContext"),
             "jimsapi.threads.errors": (
+                "ContactDeleted",
                 "DomainError",
+                "FileQuotaExceeded",
                 "IdentifierTaken",
                 "InputRefused",
                 "InvalidCursor",
@@ -141,6 +154,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "QueueFull",
                 "RunClosed",
                 "RunNotFound",
+                "StoredFileNotFound",
                 "StoreUnavailable",
                 "StoreUnusable",
                 "ThreadNotFound",
@@ -154,6 +168,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "TICK",
                 "id_beside",
             ),
+            "jimsapi.threads.file_store": ("FilePage", "FileStore", "NewFile", "StoredFile"),
             "jimsapi.threads.identity": ("Identity",),
             "jimsapi.threads.ids": ("uuid7",),
             "jimsapi.threads.questions": ("Question", "QuestionAsked"),

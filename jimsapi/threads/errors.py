@@ -111,3 +111,25 @@ class IdentifierTaken(DomainError):
     def __init__(self, event_ids: Sequence[UUID]) -> None:
         super().__init__(f"already stored in this thread: {', '.join(map(str, event_ids))}")
         self.event_ids = frozenset(event_ids)
+
+
+class StoredFileNotFound(DomainError):
+    """The file does not exist, or belongs to a contact that the caller may not act for."""
+
+    def __init__(self) -> None:
+        super().__init__("File not found")
+
+
+class FileQuotaExceeded(DomainError):
+    """The files of the contact would have more than `quota` bytes together."""
+
+    def __init__(self, quota: int) -> None:
+        super().__init__(f"The files of this contact may have {quota} bytes together; delete some of them first")
+        self.quota = quota
+
+
+class ContactDeleted(DomainError):
+    """The contact was deleted while a file of it was stored. Nothing of the file remains."""
+
+    def __init__(self) -> None:
+        super().__init__("The contact was deleted while its file was stored")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from jimsapi.wire.errors import error_answer, error_content
     from jimsapi.wire.leaving import stop_left, watch_leaving
-    from jimsapi.wire.request import read_body, read_json
+    from jimsapi.wire.request import read_body, read_json, reading_body
     from jimsapi.wire.speech import (
         AgentItem,
         Failed,
@@ -81,6 +81,7 @@ __all__ = [
     "one_text",
     "read_body",
     "read_json",
+    "reading_body",
     "refusal",
     "refusal_of",
     "reworded",
@@ -110,7 +111,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
             ),
             "jimsapi.wire.errors": ("error_answer", "error_content"),
             "jimsapi.wire.leaving": ("stop_left", "watch_leaving"),
-            "jimsapi.wire.request": ("read_body", "read_json"),
+            "jimsapi.wire.request": ("read_body", "read_json", "reading_body"),
             "jimsapi.wire.speech": (
                 "AgentItem",
                 "Failed",

@@ -28,12 +28,15 @@ from jimsapi.runs.errors import (
 )
 from jimsapi.runs.quota import QuotaExceeded
 from jimsapi.threads.errors import (
+    ContactDeleted,
     DomainError,
+    FileQuotaExceeded,
     InputRefused,
     InvalidCursor,
     KeyMismatch,
     QueueFull,
     RunNotFound,
+    StoredFileNotFound,
     StoreUnavailable,
     ThreadNotFound,
 )
@@ -46,6 +49,8 @@ STATUS: dict[type[DomainError], tuple[int, dict[str, str]]] = {
     ScopeMissing: (403, {}),
     ThreadNotFound: (404, {}),
     RunNotFound: (404, {}),
+    StoredFileNotFound: (404, {}),
+    ContactDeleted: (409, {}),
     RunCancelled: (409, {}),
     RunEnded: (409, {}),
     QuestionNotFound: (404, {}),
@@ -62,6 +67,7 @@ STATUS: dict[type[DomainError], tuple[int, dict[str, str]]] = {
     StoreUnavailable: (503, {"retry-after": "5"}),
     ServerDraining: (503, {"retry-after": "5", "connection": "close"}),
     RunTimedOut: (504, {}),
+    FileQuotaExceeded: (507, {}),
 }
 """Status and headers by type of error. The error's text becomes the `detail`."""
 

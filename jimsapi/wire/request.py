@@ -1,6 +1,8 @@
 """Parts of requests that all protocols share: the idempotency key and the JSON body."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from jimsapi.asgi.connection import Request, watch_header
@@ -41,8 +43,19 @@ async def read_json(request: Request, service: RunService) -> Any:
 
     Raises `HTTPError` if it is invalid, and `ServerDraining` if the server shuts down before the body has arrived.
     """
-    try:
+    with reading_body(service):
         return await request.json()
+
+
+@contextmanager
+def reading_body(service: RunService) -> Iterator[None]:
+    """Return a context in which the body of a request is read.
+
+    The end of a shutdown cancels what still waits for a body. The context then raises `ServerDraining`, which answers
+    503, in place of the cancellation.
+    """
+    try:
+        yield
     except asyncio.CancelledError:
         if not service.draining:
             raise

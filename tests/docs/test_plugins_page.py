@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,9 +15,10 @@ import orjson
 import pytest
 
 from jimsapi import ThreadContext, create_api
-from jimsapi.api.app import Api
+from jimsapi.api.app import Api, configure
 from jimsapi.asgi.testing import TestClient
-from jimsapi.plugins import hooks
+from jimsapi.plugins import StartError, build_file_store, hooks
+from jimsapi.threads import FileStore, NewFile
 from tests.docs.snippets import ROOT, blocks, install, modules, pip_install
 
 pytestmark = pytest.mark.anyio
@@ -169,6 +170,25 @@ async def test_the_operator_reads_why_a_store_is_faulty(plugin: Plugin) -> None:
     with pytest.raises(RuntimeError, match="give a room's name, for example room:support"):
         async with TestClient(api(store="room:../support")):
             pass
+
+
+async def test_a_file_store_keeps_the_files_of_its_url(plugin: Plugin) -> None:
+    plugin("attic")
+    settings = configure([], {}).settings
+    assert (await put_and_read(build_file_store("attic:", "--files-store", settings))) == b"hello"
+    with pytest.raises(StartError, match=r"--files-store cellar:: no installed plugin keeps files there"):
+        build_file_store("cellar:", "--files-store", settings)
+
+
+async def put_and_read(store: FileStore) -> bytes:
+    async def content() -> AsyncIterator[bytes]:
+        yield b"hel"
+        yield b"lo"
+
+    async with store:
+        new = NewFile(contact_id="ann", name="a.txt", type="text/plain", size=None, limit=100)
+        file = await store.put(new, content(), 1000)
+        return b"".join([piece async for piece in await store.read(file, 0, file.size)])
 
 
 async def test_a_resolver_gives_each_contact_its_thread_of_the_day(plugin: Plugin) -> None:

@@ -1,0 +1,33 @@
+"""Deletes the files of a contact together with its threads."""
+
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from jimsapi.threads import StoreUnavailable, ThreadStore
+
+if TYPE_CHECKING:
+    from jimsapi_files.service import Files
+
+
+class DeletesFiles:
+    """A store of threads that deletes the files of a contact too. All other calls go to the wrapped store."""
+
+    def __init__(self, store: ThreadStore, files: "Files") -> None:
+        self._store = store
+        self._files = files
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def delete_contact(self, contact_id: str) -> list[UUID]:
+        """Delete the files of a contact, then its threads. Returns the runs that were open.
+
+        The files come first. If they cannot be deleted, this raises `StoreUnavailable` and the threads are still there,
+        so the caller knows that it has to repeat the call. In the other order, the runs that have to be stopped would
+        be lost with the exception.
+        """
+        try:
+            await self._files.store.delete_contact(contact_id)
+        except StoreUnavailable as error:
+            raise StoreUnavailable(str(error)) from error  # its `reason` would be that of the store of threads
+        return await self._store.delete_contact(contact_id)

@@ -1,0 +1,57 @@
+"""The file store of one app, with its limits. All hooks of the plugin share it."""
+
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, cast
+
+from jimsapi.plugins import CoreOptions, FileStore, Settings, StartError, ThreadStore, build_file_store
+from jimsapi_files import FilesOptions
+from jimsapi_files.deletion import DeletesFiles
+from jimsapi_files.media_types import is_pattern
+
+
+class Files:
+    """The file store of one app. It is open while this object is entered.
+
+    - `store`: the file store.
+    - `max_size`: the number of bytes that a file may have.
+    - `quota`: the number of bytes that all files of a contact may have together.
+    - `types`: patterns of the media types that files may have.
+    - `origins`: the web origins whose pages may upload files, besides those of this host.
+    - `received`, `received_bytes`: how many files were stored since the start, and how many bytes they have.
+
+    Raises `StartError` if the options are invalid.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        options = settings.get(FilesOptions)
+        self.store: FileStore = build_file_store(cast(str, options.store), "--files-store", settings)
+        self.max_size = options.max_size
+        self.quota = options.quota
+        self.types = options.types
+        for pattern in self.types:
+            if not is_pattern(pattern):
+                raise StartError(f"--files-types: {pattern!r} is not a media type; give image/png, image/* or */*")
+        self.origins = tuple(settings.get(CoreOptions).cors_origin)
+        self.received = 0
+        self.received_bytes = 0
+        self._opened = AsyncExitStack()
+
+    async def __aenter__(self) -> None:
+        opened = await self._opened.enter_async_context(self.store)
+        self.store = self.store if opened is None else opened
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._opened.aclose()
+
+    def __call__(self, store: ThreadStore) -> ThreadStore:
+        """Return a store of threads that deletes the files of a contact too. This is the plugin's store wrapper."""
+        wrapped: Any = DeletesFiles(store, self)
+        return cast(ThreadStore, wrapped)
+
+    def count(self, size: int) -> None:
+        """Count a stored file of `size` bytes for the metrics."""
+        self.received += 1
+        self.received_bytes += size
