@@ -1,9 +1,9 @@
 """A bot that takes the time that its message asks for, so that a test can stop and break the server in mid-run.
 
 A message is a label and a command: `a1 now`, `a1 wait 0.2` (seconds), `a1 until /a/file` (until it is there),
-`a1 stubborn` (for ever, and deaf to cancellation), `a1 thread` (for ever in a thread that nobody can stop) or
-`a1 block` (for ever, and nobody else gets a turn). The answer repeats the message. `plain` is an app whose pipeline
-works in a thread.
+`a1 ask` (until a person approves), `a1 stubborn` (for ever, and deaf to cancellation), `a1 thread` (for ever in a
+thread that nobody can stop) or `a1 block` (for ever, and nobody else gets a turn). The answer repeats the message.
+`plain` is an app whose pipeline works in a thread.
 """
 
 import asyncio
@@ -24,6 +24,10 @@ async def paced(ctx: ThreadContext) -> None:
     elif command == "until":
         while not Path(arguments[0]).exists():
             await asyncio.sleep(LOOK_EVERY)
+    elif command == "ask":
+        await ctx.ask("approval", "Go on?", options=["yes", "no"])
+        message = await ctx.once("message", str, message)
+        await asyncio.sleep(LOOK_EVERY)  # a kill may come now
     elif command == "stubborn":
         while True:
             try:

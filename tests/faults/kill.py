@@ -169,7 +169,7 @@ async def goes_on(journal: Journal) -> None:
 async def settle(place: Place, journal: Journal, sink: WitnessSink, victims: list[Victim]) -> Figures:
     """Let all that is open end, stop the servers, and count."""
     async with asyncio.timeout(SETTLES_WITHIN):
-        while journal.unsettled:
+        while journal.unsettled or journal.unapproved:
             await asyncio.sleep(0.01)
     async with asyncio.timeout(SETTLES_WITHIN):
         for victim in victims:

@@ -26,15 +26,19 @@ class Journal:
     """What callers sent, and what they were told.
 
     `acknowledged` are messages whose answer was read to its end, `background` those that were accepted with 202,
-    `unsettled` those that were sent under a key and got no answer. A message is its own key. `streamed` and
-    `over_websockets` count what was acknowledged that way, `repeated` retries under a key.
+    `unsettled` those that were sent under a key and got no answer. A message is its own key. `questions` are those
+    that callers have read, `unapproved` messages whose question may still need its answer. `streamed`,
+    `over_websockets` and `approved` count what was acknowledged that way, `repeated` retries under a key.
     """
 
     acknowledged: set[str] = field(default_factory=set)
     background: set[str] = field(default_factory=set)
     unsettled: list[str] = field(default_factory=list)
+    questions: set[str] = field(default_factory=set)
+    unapproved: list[str] = field(default_factory=list)
     streamed: int = 0
     over_websockets: int = 0
+    approved: int = 0
     repeated: int = 0
     refused: int = 0
     unexpected: Counter[str] = field(default_factory=Counter)
@@ -74,6 +78,7 @@ class Callers:
             self.fresh,
             self.keyed,
             self.keyed,
+            self.approving,
             self.in_background,
             self.stream,
             self.websocket,
@@ -118,6 +123,23 @@ class Callers:
                 if not settled:
                     self._journal.unsettled.append(message)
 
+    async def approving(self) -> None:
+        """Send messages that lead to a question, and answer it: first those that a server that was killed left."""
+        wire = Wire(self._port)
+        settled = True
+        while not (self.over and settled):
+            if self._journal.unapproved:
+                message = self._journal.unapproved.pop()
+                self._journal.repeated += 1
+            else:
+                message = self._journal.message("ask")
+            settled = False
+            try:
+                settled = await self._approve(wire, message)
+            finally:
+                if not settled:
+                    self._journal.unapproved.append(message)
+
     async def in_background(self) -> None:
         """Have messages answered in the background."""
         wire = Wire(self._port)
@@ -161,6 +183,19 @@ class Callers:
                     self._journal.over_websockets += self._journal.note(message, 200, frame["assistant_messages"])
                 else:
                     await asyncio.sleep(PAUSE)
+
+    async def _approve(self, wire: Wire, message: str) -> bool:
+        """Send a message and the answer to its question, each under a key. Returns whether it was answered."""
+        contact = f"asked {message}"
+        asked = await wire.post(CHAT, {"contact_id": contact, "message": message}, f"idempotency-key: {message}")
+        if asked.status != 200:
+            return await self._settle(message, asked)
+        [question] = asked.json()["questions"]
+        self._journal.questions.add(question["question_id"])
+        body = {"contact_id": contact, "answers": {question["question_id"]: "yes"}}
+        settled = await self._settle(message, await wire.post(CHAT, body, f"idempotency-key: {message} approved"))
+        self._journal.approved += settled
+        return settled
 
     async def _settle(self, message: str, answer: Answer) -> bool:
         said = answer.json()

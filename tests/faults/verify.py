@@ -16,6 +16,8 @@ ASKING_AT_ONCE = 16
 SAID = "SELECT event_data ->> 'content' FROM thread_events WHERE event_type = 'comm.{role}_message'"
 OPEN = "SELECT count(*) FROM jimsapi_runs WHERE finished_at IS NULL"
 COMPLETED = "SELECT count(*) FROM jimsapi_runs WHERE status = 'completed'"
+QUESTIONS = "SELECT event_data ->> 'question_id' FROM thread_events WHERE event_type = '{event_type}'"
+RESULTS = "SELECT thread_id FROM thread_events WHERE event_type = 'once.result'"
 THREADS = "SELECT thread_id, contact_id FROM threads"
 EQUAL_MOMENTS = """
     SELECT count(*) FROM (SELECT 1 FROM thread_events GROUP BY thread_id, created_at HAVING count(*) > 1) AS equal
@@ -34,8 +36,11 @@ OUT_OF_TURN = """
 PROMISED_NONE = (
     "acknowledged and lost",
     "accepted and lost",
+    "questions lost",
     "doubled messages",
     "doubled answers",
+    "doubled approvals",
+    "doubled results",
     "answers without a run",
     "runs stuck",
     "threads stuck",
@@ -47,7 +52,12 @@ PROMISED_NONE = (
 
 def said(place: Place, role: str) -> Counter[str]:
     """How often each text was said by `user` or `assistant`, in all threads."""
-    return Counter(content for (content,) in place.rows(SAID.format(role=role)))
+    return each(place, SAID.format(role=role))
+
+
+def each(place: Place, query: str) -> Counter[str]:
+    """How often each text is in the one column that a query gives."""
+    return Counter(text for (text,) in place.rows(query))
 
 
 def number(place: Place, query: str) -> int:
@@ -58,18 +68,24 @@ def number(place: Place, query: str) -> int:
 def stored(place: Place, journal: Journal) -> Figures:
     """What the store holds of what was acknowledged. No run may be open."""
     asked, answered = said(place, "user"), said(place, "assistant")
+    questions = each(place, QUESTIONS.format(event_type="question.asked"))
+    approvals = each(place, QUESTIONS.format(event_type="question.answered"))
     for answer, times in journal.unexpected.most_common(5):
         print(f"unexpected, {times} times: {answer}")
     return {
         "acknowledged": len(journal.acknowledged),
         "acknowledged as streams": journal.streamed,
         "acknowledged over WebSockets": journal.over_websockets,
+        "acknowledged after a question": journal.approved,
         "accepted in the background": len(journal.background),
         "acknowledged and lost": len(journal.acknowledged - (asked.keys() & answered.keys())),
         "accepted and lost": len(journal.background - asked.keys()),
+        "questions lost": len(journal.questions - questions.keys()),
         "doubled messages": sum(times > 1 for times in asked.values()),
         "doubled answers": sum(times > 1 for times in answered.values()),
-        "answers without a run": abs(answered.total() - number(place, COMPLETED)),
+        "doubled approvals": sum(times > 1 for times in approvals.values()),
+        "doubled results": sum(times > 1 for times in each(place, RESULTS).values()),
+        "answers without a run": abs(answered.total() + questions.total() - number(place, COMPLETED)),
         "answers out of turn": number(place, OUT_OF_TURN),
         "equal moments in a thread": number(place, EQUAL_MOMENTS),
         "unexpected answers": journal.unexpected.total(),
