@@ -245,6 +245,8 @@ class Conversation:
                 if self._contact is None and _lacks_contact(error) and (name := _login_name()):
                     self._contact = name
                     continue
+                if answers is not None and isinstance(error, (NotFound, Conflict)):
+                    self._questions = []  # they cannot be answered any more: the next line is a message
                 if answer.cancelled and isinstance(error, Conflict):
                     self.screen.show_error("(cancelled)")
                 else:

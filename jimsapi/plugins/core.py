@@ -136,7 +136,7 @@ FIRST_PARTY_AUTH = {
     **dict.fromkeys(
         (
             "oidc_issuer", "oidc_audience", "oidc_jwks_url", "oidc_algorithms", "oidc_leeway", "oidc_scopes",
-            "oidc_contact_claim", "oidc_ca_file", "oidc_timeout",
+            "oidc_contact_claim", "oidc_pass_claims", "oidc_ca_file", "oidc_timeout",
         ),
         "jimsapi-oidc",
     ),

@@ -102,10 +102,8 @@ class Ending(msgspec.Struct, frozen=True):
     def result(self, run: LiveRun, disclosure: Disclosure) -> RunResult:
         """Return the answer for the caller of a run that completed. It has no private events."""
         assert run.thread is not None
-        messages, events = self.assistant_messages, tuple(disclosure.public(self.outcome.events))
-        if run.hides_answer:
-            messages, events = [], ()
-        return RunResult(run.run_id, run.thread.thread_id, run.created_new_thread, messages, events)
+        events = tuple(disclosure.public(self.outcome.events))
+        return RunResult(run.run_id, run.thread.thread_id, run.created_new_thread, self.assistant_messages, events)
 
 
 def usage_of(context: ThreadContext) -> tuple[NewEvent, ...]:

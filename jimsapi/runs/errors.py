@@ -102,14 +102,14 @@ class ThreadBusy(DomainError):
 class QuestionNotFound(DomainError):
     """The thread has no such question, or the caller may not answer it."""
 
-    def __init__(self, question_id: str) -> None:
+    def __init__(self, question_id: UUID | str) -> None:
         super().__init__(f"Question '{question_id}' not found")
 
 
 class QuestionClosed(DomainError):
     """The question cannot be answered any more. `reason` says why: answered, expired, or superseded."""
 
-    def __init__(self, question_id: UUID | None, reason: str) -> None:
+    def __init__(self, question_id: UUID | str, reason: str) -> None:
         super().__init__(f"Question '{question_id}' is closed: {reason}")
 
 

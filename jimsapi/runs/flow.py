@@ -49,7 +49,7 @@ from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import LiveRun, Stop
 from jimsapi.runs.outage import OutageLog
 from jimsapi.runs.plugin_code import PLUGIN_EXITS
-from jimsapi.runs.questions import Questions
+from jimsapi.runs.questions import ANSWERED, Questions
 from jimsapi.runs.quota import Quota
 from jimsapi.runs.registry import Registry
 from jimsapi.runs.resolver import Resolvers, ThreadResolver
@@ -256,7 +256,7 @@ class RunFlow:
             raise ThreadNotFound(inbound.thread_id) from None
         except IdentifierTaken:
             if run.answers_questions:
-                raise QuestionClosed(None, "it was answered already") from None
+                raise _answered_already(run) from None
             raise
         except QueueFull as full:
             if self._limits.reject_busy:
@@ -335,7 +335,7 @@ class RunFlow:
             if not run.answers_questions:
                 raise
             await self._leave_queue(run)
-            raise QuestionClosed(None, "it was answered already") from None
+            raise _answered_already(run) from None
         except StoreUnavailable as error:
             run.answer_with(error)
             await self._interrupt(run)
@@ -458,3 +458,7 @@ class RunFlow:
             self._streams.close(run.run_id, now)
         run.forget_conversation()
         self._announcer.ended(run, now - run.began)
+
+
+def _answered_already(run: LiveRun) -> QuestionClosed:
+    return QuestionClosed(", ".join(sorted(run.inbound.answers or {})), ANSWERED)

@@ -16,12 +16,14 @@ from jimsapi.threads.event import (
     id_with_room,
     message_event,
 )
+from jimsapi.threads.questions import MESSAGE_ANSWERS, ONCE_RESULT, QUESTION_ANSWERED, QUESTION_ASKED, QUESTION_CLOSED
 from jimsapi.threads.storable import Unstorable, dump_storable
 
 MAX_CONTACT_ID = 2_000
 """Bytes of UTF-8."""
 
 _RESERVED_DOMAINS = ("state.", "jims.")
+_RESERVED_TYPES = {QUESTION_ASKED, QUESTION_ANSWERED, QUESTION_CLOSED, MESSAGE_ANSWERS, MESSAGE_METADATA, ONCE_RESULT}
 _DEFAULT_CONFIG = {"interface": "api"}
 _DEFAULT_CONFIG_TEXT = dump_storable(_DEFAULT_CONFIG)
 
@@ -103,6 +105,10 @@ def _check_event_type(event_type: str) -> None:
     if len(event_type) > MAX_EVENT_TYPE:
         raise InputRefused(
             "event_type", "string_too_long", f"String should have at most {MAX_EVENT_TYPE} characters", event_type
+        )
+    if event_type in _RESERVED_TYPES:
+        raise InputRefused(
+            "event_type", "reserved_event_type", "Only the server stores events of this type", event_type
         )
     if event_type.startswith(_RESERVED_DOMAINS):
         raise InputRefused("event_type", "reserved_event_type", "The domains state and jims are reserved", event_type)

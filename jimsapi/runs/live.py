@@ -12,7 +12,7 @@ import msgspec
 from jimsapi.runs.identity import Admission
 from jimsapi.runs.inbound import Inbound
 from jimsapi.runs.quota import Account
-from jimsapi.runs.result import RunResult
+from jimsapi.runs.result import RunResult, hidden
 from jimsapi.runs.stream import Gap, RunStarted, RunStream, StreamOutput
 from jimsapi.runs.tasks import PipelineTask, ServiceTask
 from jimsapi.threads.context import ThreadContext
@@ -176,7 +176,7 @@ class LiveRun:
     @property
     def answers_questions(self) -> bool:
         """Whether answers to questions began the run, and not only a message."""
-        return len(self.entering) > 1 and any(event.event_type == MESSAGE_ANSWERS for event in self.entering)
+        return any(event.event_type == MESSAGE_ANSWERS for event in self.entering[:-1])
 
     def answer_questions(self, entering: tuple[NewEvent, ...], *, hides_answer: bool) -> None:
         """Set what enters the thread: the answers of a person to questions of the thread.
@@ -277,6 +277,8 @@ class LiveRun:
 
     def answer_with(self, answer: RunResult | BaseException) -> None:
         """Set the answer, and end the stream with it. Only the first call has an effect."""
+        if self.hides_answer:
+            answer = hidden(answer, self.inbound.contact_id)
         if self.stream is not None:
             self.stream.end(answer)
         self.mark_accepted()

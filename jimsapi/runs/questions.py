@@ -3,11 +3,13 @@
 `Questions` knows the store and the announcer; it does not know the flow, which calls it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
+
+import msgspec
 
 from jimsapi.runs.announcer import Announcer
 from jimsapi.runs.errors import QuestionClosed, QuestionNotFound, ScopeMissing
@@ -25,6 +27,7 @@ from jimsapi.threads.questions import (
     SCOPE,
     Question,
     answer_id,
+    answered_message,
     answered_value,
     closing_id,
     load_question,
@@ -35,6 +38,9 @@ from jimsapi.threads.store import ThreadStore
 from jimsapi.threads.transitions import may_see
 
 _USER = "comm.user"
+MAX_ANSWERS = 100
+"""The most answers that one message may have."""
+ANSWERED = "it was answered already"
 
 
 class Answering:
@@ -44,6 +50,17 @@ class Answering:
         self.thread = thread
         self.entering = entering
         self.is_of_other_contact = is_of_other_contact
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A question, and the value that answers it. `message_id` is that of the message with which it was answered before.
+
+    None if this is the first answer.
+    """
+
+    question: Question
+    value: Any
+    message_id: UUID | None
 
 
 class Questions:
@@ -63,64 +80,85 @@ class Questions:
             InputRefused: a value is not an answer to its question.
         """
         inbound, admission = run.inbound, run.admission
-        thread = await self.store.find_thread(ThreadQuery(inbound.contact_id, tuple(selectors), None))
-        asked = await self._asked(thread, admission, inbound)
+        values = _by_question(inbound.answers or {})
+        try:
+            thread = await self.store.find_thread(ThreadQuery(inbound.contact_id, tuple(selectors), None))
+        except ThreadNotFound:  # the error does not tell which threads exist
+            raise QuestionNotFound(next(iter(values))) from None
+        asked = await self._asked(thread, admission, inbound.contact_id, values)
         is_of_other_contact = not may_see(thread.contact_id, admission.identity.contact_id)
-        if is_of_other_contact and run.stream is not None:
-            text = "The conversation is another contact's, so it is not streamed to you: answer by /api/v1/chat"
-            raise InputRefused("answers", "not_streamed", text, None)
-        turns = {question.turn for question, _ in asked}
+        if is_of_other_contact:
+            _check_only_answers(run)
+        turns = {each.question.turn for each in asked}
         if len(turns) > 1:
             raise InputRefused("answers", "several_turns", "The questions are of several messages: answer each", None)
-        answers = [_answer_event(question, value, admission) for question, value in asked]
-        beside = {"turn": turns.pop(), "answers": {question.key: value for question, value in asked}}
-        if inbound.message:
-            message = message_event(inbound.event_type, inbound.message, id_with_room())
-        else:
-            message = answers.pop()
-        for (question, _), event in zip(asked, answers, strict=False):
-            await self._store_answer(thread, question, event)
+        beside = {"turn": turns.pop(), "answers": {each.question.key: each.value for each in asked}}
+        message = await self._message(thread, inbound, admission, asked)
         entering = with_beside(inbound, message, [(MESSAGE_ANSWERS, beside)])
         return Answering(thread, entering, is_of_other_contact=is_of_other_contact)
 
-    async def _asked(self, thread: ThreadRecord, admission: Admission, inbound: Inbound) -> list[tuple[Question, Any]]:
+    async def _message(
+        self, thread: ThreadRecord, inbound: Inbound, admission: Admission, asked: Sequence["Asked"]
+    ) -> NewEvent:
+        """Return the message of the run, and store the answers that are not this message.
+
+        Each answer names its message. An answer that comes again has the message that it had, whose identifier the
+        thread takes only once. So an answer begins one run at most.
+        """
+        *others, last = asked
+        message_id = _message_id(asked) if inbound.message else answer_id(last.question.question_id)
+        for each in asked if inbound.message else others:
+            event = _answer_event(each, admission, message_id)
+            if await self._store_answer(thread, each.question, event) != message_id and inbound.message:
+                raise QuestionClosed(each.question.question_id, ANSWERED)  # another request was faster
+        if inbound.message:
+            return message_event(inbound.event_type, inbound.message, message_id)
+        return _answer_event(last, admission, message_id)
+
+    async def _asked(
+        self, thread: ThreadRecord, admission: Admission, contact_id: str, values: Mapping[UUID, Any]
+    ) -> list["Asked"]:
         """Return the questions with the values that answer them."""
-        found: list[tuple[Question, Any]] = []
-        for text, value in (inbound.answers or {}).items():
-            question = await self._open(thread, text, value, admission, inbound.contact_id)
-            fault = question.fault_of(value)
+        found: list[Asked] = []
+        for question_id, value in values.items():
+            asked = await self._open(thread, question_id, value, admission, contact_id)
+            fault = asked.question.fault_of(value)
             if fault is not None:
-                raise InputRefused(f"answers.{text}", "not_an_answer", fault, value if isinstance(value, str) else None)
-            found.append((question, value))
+                place = f"answers.{question_id}"
+                raise InputRefused(place, "not_an_answer", fault, value if isinstance(value, str) else None)
+            found.append(asked)
         return found
 
     async def _open(
-        self, thread: ThreadRecord, text: str, value: Any, admission: Admission, contact_id: str
-    ) -> Question:
+        self, thread: ThreadRecord, question_id: UUID, value: Any, admission: Admission, contact_id: str
+    ) -> "Asked":
         """Return a question that the caller may answer now with `value`, for the contact `contact_id`."""
-        question_id = _question_id(text)
         rows = await self.store.events_by_id(
             thread.thread_id, [question_id, answer_id(question_id), closing_id(question_id)]
         )
         by_type = {row.event_type: row for row in rows}
         question = load_question(by_type[QUESTION_ASKED]) if QUESTION_ASKED in by_type else None
-        if question is None:
-            raise QuestionNotFound(text)
+        if question is None or question.question_id != question_id:  # or a question that was asked again
+            raise QuestionNotFound(question_id)
         _check_person(thread, question, admission, contact_id)
-        if QUESTION_ANSWERED in by_type:
-            if answered_value(by_type[QUESTION_ANSWERED]) != value:
+        answer = by_type.get(QUESTION_ANSWERED)
+        if answer is not None:
+            if answered_value(answer) != value:
                 raise QuestionClosed(question_id, "it was answered in another way")
-        elif QUESTION_CLOSED in by_type:
+            return Asked(question, value, answered_message(answer))
+        if QUESTION_CLOSED in by_type:
             raise QuestionClosed(question_id, "another message came instead of the answer")
-        elif question.has_expired(datetime.now(UTC)):
+        if question.has_expired(datetime.now(UTC)):
             raise QuestionClosed(question_id, "it has expired")
-        return question
+        return Asked(question, value, None)
 
-    async def _store_answer(self, thread: ThreadRecord, question: Question, event: NewEvent) -> None:
+    async def _store_answer(self, thread: ThreadRecord, question: Question, event: NewEvent) -> UUID:
+        """Store an answer unless it is stored already. Returns the identifier of its message."""
         stored = await self.store.append(thread.thread_id, None, [event])
         if answered_value(stored[0]) != answered_value(event):  # another request was faster
             raise QuestionClosed(question.question_id, "it was answered in another way")
         self._announcer.stored(thread.thread_id, stored)
+        return answered_message(stored[0])
 
     async def supersede(self, thread: ThreadRecord, rows: Sequence[EventRow]) -> None:
         """Close the questions of the turn before the message with which `rows` end, unless they stay open.
@@ -143,11 +181,32 @@ class Questions:
                 self._announcer.stored(thread.thread_id, stored)
 
 
-def _question_id(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise QuestionNotFound(text[:100]) from None
+def _by_question(answers: Mapping[str, Any]) -> dict[UUID, Any]:
+    """Return the answers by the identifiers of their questions."""
+    if len(answers) > MAX_ANSWERS:
+        raise InputRefused("answers", "too_long", f"A message may have at most {MAX_ANSWERS} answers", None)
+    values: dict[UUID, Any] = {}
+    for text, value in sorted(answers.items()):  # in one order, whatever order a repeated request has
+        try:
+            question_id = UUID(text)
+        except ValueError:
+            raise QuestionNotFound(text[:100]) from None
+        if question_id in values:
+            raise InputRefused(f"answers.{text}", "duplicate", "The question is answered twice", None)
+        values[question_id] = value
+    return values
+
+
+def _check_only_answers(run: LiveRun) -> None:
+    """Raise `InputRefused` if a caller that may only answer in this thread sends or asks for anything else."""
+    inbound = run.inbound
+    if run.stream is not None:
+        text = "The conversation is another contact's, so it is not streamed to you: answer by /api/v1/chat"
+        raise InputRefused("answers", "not_streamed", text, None)
+    for field in ("message", "metadata", "webhook_url"):
+        if getattr(inbound, field):
+            text = "The conversation is another contact's: send only answers"
+            raise InputRefused(field, "only_answers", text, None)
 
 
 def _check_person(thread: ThreadRecord, question: Question, admission: Admission, contact_id: str) -> None:
@@ -156,22 +215,32 @@ def _check_person(thread: ThreadRecord, question: Question, admission: Admission
     named = question.answerable_by or ""
     if named.startswith(CONTACT):
         if contact_id != named.removeprefix(CONTACT):
-            raise QuestionNotFound(str(question.question_id))
+            raise QuestionNotFound(question.question_id)
         return
     if not may_see(thread.contact_id, identity.contact_id):
-        raise ThreadNotFound(thread.thread_id)
+        raise QuestionNotFound(question.question_id)
     if named.startswith(SCOPE) and not identity.may(named.removeprefix(SCOPE)):
         raise ScopeMissing(named.removeprefix(SCOPE))
 
 
-def _answer_event(question: Question, value: Any, admission: Admission) -> NewEvent:
-    identity = admission.identity
+def _message_id(asked: Sequence[Asked]) -> UUID:
+    """Return the identifier of the message that comes with answers: the one that they had, or a new one."""
+    known = {each.message_id for each in asked}
+    if len(known) > 1:
+        again = next(each for each in asked if each.message_id is not None)
+        raise QuestionClosed(again.question.question_id, ANSWERED)
+    return known.pop() or id_with_room()
+
+
+def _answer_event(asked: Asked, admission: Admission, message_id: UUID) -> NewEvent:
+    question, identity = asked.question, admission.identity
     answered_by = {"subject": identity.subject, "provider": admission.provider, "contact_id": identity.contact_id}
     data = {
         "question_id": question.question_id,
         "key": question.key,
-        "value": value,
+        "value": asked.value,
         "answered_by": answered_by,
+        "message_id": message_id,
     }
     try:
         return NewEvent(answer_id(question.question_id), QUESTION_ANSWERED, dump_storable(data))

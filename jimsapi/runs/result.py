@@ -9,7 +9,7 @@ import orjson
 from jimsapi.runs.errors import PipelineFailed, RunCancelled, RunInterrupted, RunTimedOut
 from jimsapi.threads.errors import DomainError
 from jimsapi.threads.event import ASSISTANT_MESSAGE, NewEvent
-from jimsapi.threads.questions import QUESTION_ASKED, Question, load_question
+from jimsapi.threads.questions import CONTACT, QUESTION_ASKED, Question, load_question
 from jimsapi.threads.run import FailureKind, RunStatus, StoredRun
 
 
@@ -26,6 +26,25 @@ class RunResult(msgspec.Struct, frozen=True):
         """Return the questions with which the run ended."""
         asked = (load_question(event) for event in self.events if event.event_type == QUESTION_ASKED)
         return [question for question in asked if question is not None]
+
+
+def hidden(answer: RunResult | BaseException, contact_id: str) -> RunResult | BaseException:
+    """Return the answer for a contact that may answer a question of another contact's thread, and not read the thread.
+
+    Of the events it has the questions that this contact may answer, and of a failure no text of the pipeline.
+    """
+    if isinstance(answer, PipelineFailed):
+        return PipelineFailed.with_text(f"{PipelineFailed.PREFIX}the conversation is another contact's")
+    if isinstance(answer, BaseException):
+        return answer
+    events = tuple(
+        event
+        for event in answer.events
+        if event.event_type == QUESTION_ASKED
+        and (question := load_question(event)) is not None
+        and question.answerable_by == f"{CONTACT}{contact_id}"
+    )
+    return msgspec.structs.replace(answer, assistant_messages=[], events=events)
 
 
 def stored_result(run: StoredRun) -> RunResult | DomainError:

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from jimsapi.threads.errors import RunClosed, UnstorableEvent
 from jimsapi.threads.ids import uuid7
+from jimsapi.threads.questions import QuestionAsked
 from jimsapi.threads.storable import Unstorable, json_values, storable_text
 
 TOOL_CALL = "tool.call"
@@ -89,6 +90,8 @@ class ToolCall:
         if raised is None:
             self._send(self._event_id, TOOL_CALL, {**self._call, **self._ending(), "duration": duration})
             return
+        if isinstance(raised, QuestionAsked):
+            return  # the tool waits for a person; the next run of the turn makes the call again
         data = {**self._call, "error": storable_text(self._error_text(raised)), "duration": duration}
         with suppress(RunClosed):  # the run was stopped, which has raised in the block
             self._send(self._event_id, TOOL_CALL, data)

@@ -1,8 +1,8 @@
 """How the pipeline of one run asks questions, and computes results once."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import count
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +29,9 @@ from jimsapi.threads.questions import (
 )
 from jimsapi.threads.storable import Unstorable, dump_storable, json_values, load_stored
 
+MOST_ATTEMPTS = 100
+"""How many times a turn may ask a question whose answers are refused, or that closes or changes, so that it ends."""
+
 
 class Asking:
     """Asks the questions of one run of a turn. `answers` are given by key, for tests."""
@@ -49,24 +52,28 @@ class Asking:
 
         `question` is asked if the turn has not asked one with its key, or has closed it without a valid answer.
         """
+        await asyncio.sleep(0)  # a pipeline that asks in a loop must not stop the server
         if question.key in self._answers:
             return _converted(self._answers[question.key], answer_type, convert)
-        for attempt in count(1):
+        for attempt in range(1, MOST_ATTEMPTS + 1):
             identifier = question_id(self.turn, question.key, attempt)
             found = await self._find(identifier, answer_id(identifier), closing_id(identifier))
+            asked = found.get(identifier)
+            known = None if asked is None else load_question(asked)
+            if known is not None and not known.asks_the_same(question):
+                continue  # the person has read, and maybe approved, something else
             if (answer := found.get(answer_id(identifier))) is not None:
                 try:
                     return _converted(answered_value(answer), answer_type, convert)
                 except Exception:  # the pipeline's own type refuses the answer, so the person is asked again
                     continue
-            asked = found.get(identifier)
             if asked is None:
                 new = msgspec.structs.replace(question, question_id=identifier, turn=self.turn)
                 self._end_with(new, identifier)
-            elif closing_id(identifier) not in found:
-                known = load_question(asked)
-                if known is not None and not known.has_expired(datetime.now(UTC)):
-                    self._end_with(known, uuid7())
+            is_open = known is not None and closing_id(identifier) not in found
+            if known is not None and is_open and not known.has_expired(datetime.now(UTC)):
+                self._end_with(known, uuid7())
+        raise RuntimeError(f"the question {question.key!r} was asked {MOST_ATTEMPTS} times in one turn")
 
     async def recall(self, key: str) -> tuple[Any] | None:
         """Return the result that the turn has stored under `key`; None if there is none."""
@@ -85,8 +92,8 @@ class Asking:
             data = dump_storable({"key": key, "value": copy})
         except Unstorable as fault:
             raise UnstorableEvent(ONCE_RESULT, str(fault)) from fault
-        await self._store.append([NewEvent(once_id(self.turn, key), ONCE_RESULT, data)])
-        return copy
+        stored = await self._store.append([NewEvent(once_id(self.turn, key), ONCE_RESULT, data)])
+        return load_stored(stored[0].data or b"")["value"]  # that of another call, if it was faster
 
     async def _find(self, *event_ids: UUID) -> dict[UUID, EventRow]:
         rows = await self._store.find(event_ids)
@@ -103,6 +110,16 @@ def _converted(value: Any, answer_type: type[Any] | None, convert: Callable[[Any
     return value if answer_type is None else convert(value, answer_type)
 
 
+def check_key(key: str) -> None:
+    """Raise `TypeError` if `key` is not a text, or is empty, and `ValueError` if no store takes it."""
+    if not isinstance(key, str) or not key:
+        raise TypeError("a key must be a str, and not empty")
+    try:
+        dump_storable({"key": key})
+    except Unstorable as fault:
+        raise ValueError(f"the key cannot be stored: {fault}") from fault
+
+
 def make_question(
     key: str,
     text: str,
@@ -113,9 +130,9 @@ def make_question(
     stays_open: bool,
 ) -> Question:
     """Return a question that is not asked yet. Raises `TypeError` and `ValueError` for arguments that cannot be."""
-    for name, value in (("key", key), ("text", text)):
-        if not isinstance(value, str) or not value:
-            raise TypeError(f"the {name} of a question must be a str, and not empty")
+    check_key(key)
+    if not isinstance(text, str) or not text:
+        raise TypeError("the text of a question must be a str, and not empty")
     if options is not None and schema is not None:
         raise ValueError("a question has options or a schema, not both")
     if options is not None and (isinstance(options, str) or not all(isinstance(one, str) for one in options)):
@@ -130,7 +147,7 @@ def make_question(
         text=text,
         turn=UUID(int=0),
         options=None if options is None else list(options),
-        schema=None if schema is None else _json_schema(schema),
+        schema=None if schema is None else json_values(_json_schema(schema)),
         expires_at=expiry(expires),
         answerable_by=answerable_by,
         stays_open=stays_open,

@@ -59,14 +59,14 @@ class Bridge:
 class Done(Coroutine[Any, Any, Result]):
     """A coroutine that has already ended. Awaiting it returns the result. It need not be awaited."""
 
-    __slots__ = ("_result",)
+    __slots__ = ("result",)
 
     def __init__(self, result: Result) -> None:
-        self._result = result
+        self.result = result
 
     def send(self, value: Any) -> Any:
         """Raise `StopIteration` with the result, as a coroutine does."""
-        raise StopIteration(self._result)
+        raise StopIteration(self.result)
 
     def throw(self, *error: Any) -> Any:
         """Raise the error, as a coroutine that has not started does."""
@@ -77,7 +77,7 @@ class Done(Coroutine[Any, Any, Result]):
 
     def __await__(self) -> Generator[Any, None, Result]:
         yield from ()
-        return self._result
+        return self.result
 
 
 class Started(Coroutine[Any, Any, Result]):

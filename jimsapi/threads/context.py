@@ -22,7 +22,7 @@ from jimsapi.threads.activity import (
     source_data,
     usage_data,
 )
-from jimsapi.threads.asking import Asking, TestStore, make_question
+from jimsapi.threads.asking import Asking, TestStore, check_key, make_question
 from jimsapi.threads.bridge import Bridge, Done, start
 from jimsapi.threads.errors import RunClosed, UnstorableEvent
 from jimsapi.threads.event import (
@@ -106,6 +106,23 @@ def _awaited_in_loop(
         if _get_running_loop() is None:
             return Done(asyncio.run(work))
         return start(work) if context._is_for_test else work
+
+    return call
+
+
+def _valued_in_loop(
+    method: Callable[Concatenate["ThreadContext", Parameters], Coroutine[Any, Any, Any]],
+) -> Callable[Concatenate["ThreadContext", Parameters], Any]:
+    """Decorator: does what `_awaited_in_loop` does, for an async method whose result a plain function needs.
+
+    If the caller's thread has no running event loop, it returns the result itself. So the declared type is `Any`.
+    """
+    awaited = _awaited_in_loop(method)
+
+    @wraps(method)
+    def call(context: "ThreadContext", /, *arguments: Parameters.args, **named: Parameters.kwargs) -> Any:
+        found = awaited(context, *arguments, **named)
+        return found.result if isinstance(found, Done) and _get_running_loop() is None else found
 
     return call
 
@@ -237,6 +254,10 @@ class ThreadContext:
         """
         found = answers_beside(self._beside)
         return {**self._given_answers, **({} if found is None else found[1])}
+
+    @cached_property
+    def _once_locks(self) -> dict[str, asyncio.Lock]:
+        return {}
 
     @cached_property
     def _asking(self) -> Asking:
@@ -414,7 +435,7 @@ class ThreadContext:
         """
         self._announce(MODEL_USAGE, usage_data(model, input_tokens, output_tokens, cached_tokens, cost))
 
-    @_awaited_in_loop
+    @_valued_in_loop
     async def ask(
         self,
         key: str,
@@ -450,7 +471,7 @@ class ThreadContext:
         answer_type = schema if isinstance(schema, type) else None
         return await self._asking.ask(question, answer_type, _typed)
 
-    def once(self, key: str, function: Callable[..., Any], *arguments: Any) -> Awaitable[Any]:
+    def once(self, key: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function once in a turn, and return its result. `function` is `def` or `async def`.
 
         The result is stored at once. If the pipeline runs again with the answer to a question, `once` returns the
@@ -461,28 +482,38 @@ class ThreadContext:
 
         Raises what the function raises, `UnstorableEvent`, `StoreUnavailable`, and `RunClosed` if the run has ended.
         """
-        work = self._once(key, function, arguments)
-        bridge = self._bridge
-        in_plain_function = bridge is not None and bridge.is_needed() and _get_running_loop() is None
-        return start(work) if in_plain_function else work
+        check_key(key)
+        if _get_running_loop() is None:
+            return self._once_in_plain_function(key, function, arguments)
+        return self._once(key, function, arguments)
 
     async def _once(self, key: str, function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
-        found = await self._recall(key)
+        async with self._once_locks.setdefault(key, asyncio.Lock()):
+            found = await self._recall(key)
+            if found is not None:
+                return found[0]
+            result = function(*arguments)
+            if isawaitable(result):
+                result = await result
+            return await self._remember(key, result)
+
+    def _once_in_plain_function(self, key: str, function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+        found = self._recall(key)
         if found is not None:
             return found[0]
         result = function(*arguments)
         if isawaitable(result):
-            result = await result
-        return await self._remember(key, result)
+            result = asyncio.run(_awaited(result))
+        return self._remember(key, result)
 
-    @_awaited_in_loop
+    @_valued_in_loop
     async def _recall(self, key: str) -> tuple[Any] | None:
         self._ensure_open()
         return await self._asking.recall(key)
 
-    @_awaited_in_loop
+    @_valued_in_loop
     async def _remember(self, key: str, result: Any) -> Any:
-        self._ensure_open()
+        # Also if the run was stopped while the function worked, for what it did has happened.
         return await self._asking.remember(key, result)
 
     @property
@@ -619,6 +650,10 @@ class ThreadContext:
         if self._output is not None and isinstance(message, str) and len(message) > len(streamed):
             self._output.send_delta(event_id, message[len(streamed) :])
         return event_id
+
+
+async def _awaited(awaitable: Awaitable[Result]) -> Result:
+    return await awaitable
 
 
 def _is_communication(event: Event) -> bool:

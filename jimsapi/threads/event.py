@@ -92,7 +92,12 @@ def message_event(event_type: str, message: str, event_id: UUID | None = None) -
 
 def id_with_room() -> UUID:
     """Return a new identifier for a message that has events beside it: the next `BESIDE` identifiers are free."""
-    return UUID(int=uuid7().int & ~(BESIDE * _STEP))
+    return make_room(uuid7())
+
+
+def make_room(event_id: UUID) -> UUID:
+    """Return an identifier for a message that has events beside it: `event_id`, without what `id_beside` adds."""
+    return UUID(int=event_id.int & ~(BESIDE * _STEP))
 
 
 def id_beside(message_id: UUID, number: int) -> UUID:

@@ -16,14 +16,15 @@ from uuid import UUID
 import msgspec
 import orjson
 
-from jimsapi.threads.event import EventRow, NewEvent
+from jimsapi.threads.event import EventRow, NewEvent, make_room
 from jimsapi.threads.ids import derived_id
 
 QUESTION_ASKED = "question.asked"
 """The data of a `Question`. A run that ends with a question that an earlier run asked has the event again, with another
 identifier."""
 QUESTION_ANSWERED = "question.answered"
-"""`{"question_id", "key", "value", "answered_by"}`. Without another message, an answer is the message of its run."""
+"""`{"question_id", "key", "value", "answered_by", "message_id"}`. `message_id` is the message of the run that the
+answer began. If the answer came without another message, it is the message itself."""
 QUESTION_CLOSED = "question.closed"
 """`{"question_id", "reason"}`: another message came instead of the answer."""
 MESSAGE_ANSWERS = "message.answers"
@@ -55,6 +56,10 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime | None = None
     answerable_by: str | None = None
     stays_open: bool = False
+
+    def asks_the_same(self, other: "Question") -> bool:
+        """Return whether a person who reads the other question reads this one, and has the same answers."""
+        return (self.text, self.options, self.schema) == (other.text, other.options, other.schema)
 
     def has_expired(self, now: datetime) -> bool:
         """Return whether the question cannot be answered any more because of its age."""
@@ -107,8 +112,8 @@ def question_id(turn: UUID, key: str, attempt: int) -> UUID:
 
 
 def answer_id(question: UUID) -> UUID:
-    """Return the identifier of the answer to a question."""
-    return derived_id("answer", question.hex)
+    """Return the identifier of the answer to a question. It may be a message, with events beside it."""
+    return make_room(derived_id("answer", question.hex))
 
 
 def closing_id(question: UUID) -> UUID:
@@ -152,6 +157,11 @@ def answered_value(row: EventRow | NewEvent) -> Any:
     return orjson.loads(row.data or b"")["value"]
 
 
+def answered_message(row: EventRow | NewEvent) -> UUID:
+    """Return the identifier of the message in an event `question.answered`."""
+    return UUID(orjson.loads(row.data or b"")["message_id"])
+
+
 _TYPES: Mapping[str, type | tuple[type, ...]] = {
     "string": str,
     "number": (int, float),
@@ -166,28 +176,37 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
 def schema_fault(schema: Mapping[str, Any], value: Any) -> str | None:
     """Return the first reason why a JSON value does not fit a JSON Schema; None if there is none.
 
-    It checks `type`, `enum`, `const`, `required`, `properties`, `items`, `anyOf` and local `$ref`s, which is what forms
-    need. Other keywords are for the pipeline's own type.
+    It checks `type`, `enum`, `const`, the limits of numbers and lengths, `required`, `properties`, `items`, `anyOf`,
+    `oneOf` and local `$ref`s, which is what forms need. Other keywords are for the pipeline's own type.
     """
-    return _fault(schema, value, schema, "the answer")
+    try:
+        return _fault(schema, value, schema, "the answer")
+    except RecursionError:
+        return "the answer cannot be checked: its schema refers to itself without end"
 
 
 def _fault(schema: Any, value: Any, root: Mapping[str, Any], place: str) -> str | None:
     if not isinstance(schema, Mapping):
         return None
     if isinstance(reference := schema.get("$ref"), str):
-        return _fault(_referenced(root, reference), value, root, place)
-    if "anyOf" in schema:
-        faults = [_fault(one, value, root, place) for one in schema["anyOf"]]
-        return None if None in faults else f"{place} fits none of its forms"
+        found = _referenced(root, reference)
+        if found is None:
+            return f"{place} cannot be checked: its schema has no {reference}"
+        return _fault(found, value, root, place)
+    forms = schema.get("anyOf") or schema.get("oneOf")
+    if forms and all(_fault(form, value, root, place) is not None for form in forms):
+        return f"{place} fits none of its forms"
     return (
         _type_fault(schema, value, place)
+        or _limit_fault(schema, value, place)
         or _object_fault(schema, value, root, place)
         or _array_fault(schema, value, root, place)
     )
 
 
 def _referenced(root: Mapping[str, Any], reference: str) -> Any:
+    if reference == "#":
+        return root
     found: Any = root
     for part in reference.removeprefix("#/").split("/"):
         found = found.get(part) if isinstance(found, Mapping) else None
@@ -200,15 +219,43 @@ def _type_fault(schema: Mapping[str, Any], value: Any, place: str) -> str | None
         if not any(_has_type(value, name) for name in names):
             return f"{place} must be of the type {' or '.join(map(str, names))}"
     allowed = [schema["const"]] if "const" in schema else schema.get("enum")
-    if isinstance(allowed, list) and value not in allowed:
+    if isinstance(allowed, list) and not any(value == one and _is_bool(value) == _is_bool(one) for one in allowed):
         return f"{place} must be one of {orjson.dumps(allowed).decode()}"
     return None
 
 
 def _has_type(value: Any, name: str) -> bool:
-    if isinstance(value, bool):
+    if _is_bool(value):
         return name == "boolean"
+    if name == "integer" and isinstance(value, float):
+        return value.is_integer()  # as JSON Schema has it
     return isinstance(value, _TYPES.get(name, object))
+
+
+def _is_bool(value: Any) -> bool:
+    """Python takes True for 1; JSON does not."""
+    return isinstance(value, bool)
+
+
+def _limit_fault(schema: Mapping[str, Any], value: Any, place: str) -> str | None:
+    """Return why a number, or the length of a text or list, is out of its limits."""
+    size: int | float
+    if isinstance(value, str | list):
+        kind = "Length" if isinstance(value, str) else "Items"
+        size, least, most, unit = len(value), f"min{kind}", f"max{kind}", " long"
+    elif isinstance(value, int | float) and not _is_bool(value):
+        size, least, most, unit = value, "minimum", "maximum", ""
+        if "exclusiveMinimum" in schema and value <= schema["exclusiveMinimum"]:
+            return f"{place} must be more than {schema['exclusiveMinimum']}"
+        if "exclusiveMaximum" in schema and value >= schema["exclusiveMaximum"]:
+            return f"{place} must be less than {schema['exclusiveMaximum']}"
+    else:
+        return None
+    if least in schema and size < schema[least]:
+        return f"{place} must be at least {schema[least]}{unit}"
+    if most in schema and size > schema[most]:
+        return f"{place} must be at most {schema[most]}{unit}"
+    return None
 
 
 def _object_fault(schema: Mapping[str, Any], value: Any, root: Mapping[str, Any], place: str) -> str | None:

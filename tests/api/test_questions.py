@@ -102,6 +102,13 @@ async def test_a_value_that_is_no_answer_is_refused_by_its_place() -> None:
         assert (closed.status_code, "answered" in closed.json()["detail"]) == (409, True)
 
 
+@pytest.mark.parametrize("event_type", ["message.answers", "message.metadata", "question.answered", "once.result"])
+async def test_a_message_cannot_have_the_type_of_what_the_server_alone_stores(event_type: str) -> None:
+    async with TestClient(create_api(approve, store="memory:")) as client:
+        refused = await client.post(CHAT, json={**body("plain"), "event_type": event_type})
+        assert (refused.status_code, refused.json()["detail"][0]["loc"]) == (422, ["body", "event_type"])
+
+
 async def test_a_message_outside_of_a_thread_cannot_ask() -> None:
     api = create_api(approve, store="memory:")
     async with TestClient(api):
