@@ -1,5 +1,7 @@
 """Questions over HTTP: their form in an answer, a run, a stream and a WebSocket, and the ways to answer them."""
 
+import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,6 +16,8 @@ from tests.api.conversation import CHAT, RUNS, STREAM, body, parse
 from tests.serving import Served
 
 pytestmark = pytest.mark.anyio
+
+SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 
 
 async def approve(ctx: ThreadContext) -> None:
@@ -116,6 +120,31 @@ async def test_a_message_outside_of_a_thread_cannot_ask() -> None:
         run = api.service.answer_once(Inbound(contact_id="ann", message="do it"), PUBLIC)
         with pytest.raises(PipelineFailed, match="no thread"):
             await run.wait_for_answer()
+
+
+async def test_another_contact_that_answers_has_no_webhook_called_with_the_answer(tmp_path: Path) -> None:
+    async def named(ctx: ThreadContext) -> None:
+        ctx.send_message(f"ann's secret: {await ctx.ask('go', 'Go on?', answerable_by='contact:boss')}")
+
+    keys = [
+        {
+            "name": name,
+            "sha256": sha256(name.encode()).hexdigest(),
+            "created": "2026-11-25T12:00:00Z",
+            "contact_id": name,
+        }
+        for name in ("ann", "boss")
+    ]
+    (tmp_path / "keys.json").write_text(json.dumps({"version": 1, "keys": keys}))
+    settings: dict[str, Any] = {"store": "memory:", "keys_file": str(tmp_path / "keys.json"), "webhook_secret": SECRET}
+    async with TestClient(create_api(named, **settings)) as client:
+        ann, boss = ({"authorization": f"Bearer {name}"} for name in ("ann", "boss"))
+        asked = (await client.post(CHAT, json=body("do it"), headers=ann)).json()
+        sent = {**answers(asked["questions"][0]), "contact_id": "boss", "thread_id": asked["thread_id"]}
+        told = await client.post(CHAT, json={**sent, "webhook_url": "https://example.com/"}, headers=boss)
+        assert (told.status_code, told.json()["detail"][0]["loc"]) == (422, ["body", "webhook_url"])
+        answered = await client.post(CHAT, json=sent, headers=boss)
+        assert (answered.status_code, answered.json()["assistant_messages"]) == (200, [])
 
 
 def test_a_question_outlives_its_process_and_what_stands_under_once_happens_once(tmp_path: Path) -> None:
