@@ -206,6 +206,24 @@ def test_a_question_is_answered_by_the_next_line_and_another_line_is_a_message(t
     assert (tmp_path / "paid").read_text() == "20\n"
 
 
+def test_after_a_question_that_was_closed_meanwhile_the_next_line_is_a_message(tmp_path: Path) -> None:
+    with (
+        Served("--app", "tests.apps.asking:app", env={"PAID": str(tmp_path / "paid")}) as asking,
+        Terminal(asking.url, "--contact", "ann") as terminal,
+        asking.client() as client,
+    ):
+        terminal.see("> ")
+        terminal.type("20\n")
+        terminal.see("Pay 20? [yes] [no]")
+        terminal.see("> ")
+        client.post("/api/v1/chat", json={"contact_id": "ann", "message": "30"})
+        terminal.type("yes\n")
+        terminal.see("409: Question")
+        terminal.see("> ")
+        terminal.type("yes\n")
+        terminal.see("Pay yes? [yes] [no]")
+
+
 def test_a_form_is_answered_in_json() -> None:
     question = Question(question_id=UUID(int=1), key="k", text="Where?", schema={"type": "object"})
     assert chat.answers_in('{"city": "Bonn"}', [question]) == {str(UUID(int=1)): {"city": "Bonn"}}

@@ -29,10 +29,10 @@ from jimsapi.runs.inbound import Inbound
 from jimsapi.runs.keys import idempotency
 from jimsapi.runs.result import RunResult
 from jimsapi.runs.service import RunService
-from jimsapi.threads.errors import InputRefused
+from jimsapi.threads.errors import InputRefused, StoreUnavailable
 from jimsapi.threads.event import BESIDE, id_beside
 from jimsapi.threads.questions import Question, QuestionAsked, answer_id, schema_fault
-from jimsapi.threads.run import RunStatus
+from jimsapi.threads.run import Accepted, RunPlan, RunStatus
 from jimsapi.threads.store import ThreadStore
 from tests.runs.serving import STORES, caller, make_store, stored, texts
 
@@ -261,6 +261,19 @@ async def test_an_answer_that_comes_with_messages_begins_one_run(kind: str, tmp_
             with pytest.raises(QuestionClosed, match=str(question.question_id)):
                 await say(service, message, answers=values)
         assert pipeline.runs == 3
+
+
+async def test_an_answer_whose_message_was_refused_may_be_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(plan: RunPlan) -> Accepted:
+        raise StoreUnavailable("the disk is full")
+
+    async with serving(Refunds()) as service:
+        values = {str(asked(await say(service)).question_id): "no"}
+        with monkeypatch.context() as patch:
+            patch.setattr(service.store, "accept", refuse)
+            with pytest.raises(StoreUnavailable):
+                await say(service, "hello", answers=values)
+        assert (await say(service, "hello", answers=values)).assistant_messages == ["No refund."]
 
 
 async def test_an_answered_question_does_not_take_another_one_with_it() -> None:
