@@ -49,7 +49,7 @@ from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import LiveRun, Stop
 from jimsapi.runs.outage import OutageLog
 from jimsapi.runs.plugin_code import PLUGIN_EXITS
-from jimsapi.runs.questions import ANSWERED, Questions
+from jimsapi.runs.questions import ANSWERED, Questions, asked_before
 from jimsapi.runs.quota import Quota
 from jimsapi.runs.registry import Registry
 from jimsapi.runs.resolver import Resolvers, ThreadResolver
@@ -147,9 +147,9 @@ class RunFlow:
             else:
                 snapshot = accepted.snapshot
             run.begin_running()
-            if ending is None and not run.answers_questions:
-                await self._questions.supersede(accepted.thread, snapshot.rows)
             if ending is None:
+                if (asked := asked_before(snapshot.rows)) and not run.answers_questions:
+                    await self._questions.supersede(accepted.thread, asked)
                 ending = await self._calls.answer(run, accepted.thread, snapshot, deadline)
             await self._finish(run, accepted, ending)
         except KeyUsed as used:

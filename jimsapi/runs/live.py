@@ -176,6 +176,8 @@ class LiveRun:
     @property
     def answers_questions(self) -> bool:
         """Whether answers to questions began the run, and not only a message."""
+        if len(self.entering) == 1:  # as most have
+            return False
         return any(event.event_type == MESSAGE_ANSWERS for event in self.entering[:-1])
 
     def answer_questions(self, entering: tuple[NewEvent, ...], *, hides_answer: bool) -> None:

@@ -160,13 +160,13 @@ class Questions:
         self._announcer.stored(thread.thread_id, stored)
         return answered_message(stored[0])
 
-    async def supersede(self, thread: ThreadRecord, rows: Sequence[EventRow]) -> None:
-        """Close the questions of the turn before the message with which `rows` end, unless they stay open.
+    async def supersede(self, thread: ThreadRecord, asked: Sequence[EventRow]) -> None:
+        """Close the questions in the events `asked`, unless they stay open or are answered.
 
         If the store is not available, they stay open: that must not cost the message its answer.
         """
         with suppress(StoreUnavailable, ThreadNotFound):
-            await self._close_all(thread, _asked_before(rows))
+            await self._close_all(thread, asked)
 
     async def _close_all(self, thread: ThreadRecord, asked: Sequence[EventRow]) -> None:
         for row in asked:
@@ -249,8 +249,8 @@ def _answer_event(asked: Asked, admission: Admission, message_id: UUID) -> NewEv
         raise InputRefused(place, "unstorable", f"Value cannot be stored: {fault}", None) from fault
 
 
-def _asked_before(rows: Sequence[EventRow]) -> list[EventRow]:
-    """Return the questions between the last two messages of the user. Most threads have none."""
+def asked_before(rows: Sequence[EventRow]) -> list[EventRow]:
+    """Return the questions between the last two messages of the user, which the last one closes. Most have none."""
     asked: list[EventRow] = []
     for index in range(len(rows) - 2, -1, -1):
         event_type = rows[index].event_type

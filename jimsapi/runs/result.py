@@ -24,8 +24,8 @@ class RunResult(msgspec.Struct, frozen=True):
 
     def questions(self) -> list[Question]:
         """Return the questions with which the run ended."""
-        asked = (load_question(event) for event in self.events if event.event_type == QUESTION_ASKED)
-        return [question for question in asked if question is not None]
+        asked = [event for event in self.events if event.event_type == QUESTION_ASKED]
+        return [question for event in asked if (question := load_question(event)) is not None]
 
 
 def hidden(answer: RunResult | BaseException, contact_id: str) -> RunResult | BaseException:
