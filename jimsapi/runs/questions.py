@@ -74,8 +74,8 @@ class Questions:
         """Check the answers of a run, and store all but the one that is the message of the run.
 
         Raises:
-            ThreadNotFound, QuestionNotFound: there is none, or none that the caller may answer.
-            QuestionClosed: a question was answered in another way, has expired, or was superseded.
+            QuestionNotFound: there is no such thread or question, or the caller may not answer it.
+            QuestionClosed: a question was answered already, has expired, or was superseded.
             ScopeMissing: the caller lacks the scope that a question needs.
             InputRefused: a value is not an answer to its question.
         """

@@ -208,7 +208,8 @@ class ThreadContext:
         `history` has earlier events as pairs of event type and event data. `message` is added after them as the user's
         message. `resources` is what the app's `lifespan` would yield. `answers` are the answers of a person, by the key
         of their question; `ask` raises `QuestionAsked` for other questions. You can also call a plain `def` pipeline in
-        an async test: its calls of async methods need no `await`.
+        an async test: its calls of async methods need no `await`. But `ask` and `once` return their values to it only
+        where no event loop runs, so test a plain `def` with these in a plain test.
         """
         pairs = [*history]
         if message is not None:
@@ -455,7 +456,8 @@ class ThreadContext:
         If there is no answer yet, the run ends here: its events are stored, and its answer has the question. Nothing
         waits. With the answer the pipeline runs again from the top, in any process, and the same `ask` returns it.
 
-        - `key` names the question within the turn, which is a message and the answers to its questions.
+        - `key` names the question within the turn, which is a message and the answers to its questions. An answer
+          counts only for the text, the options and the schema that the person read; with others, `ask` asks again.
         - `options` are the possible answers. `schema` is the JSON Schema of the answer, or a pydantic model, dataclass
           or msgspec Struct, to which the answer is converted. Without both, the answer is a text.
         - `expires` is the number of seconds after which the question cannot be answered.

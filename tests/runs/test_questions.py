@@ -582,6 +582,18 @@ async def test_a_plain_function_asks_and_does_things_once(monkeypatch: pytest.Mo
         assert paid == [20]
 
 
+def test_a_plain_test_calls_a_plain_function_that_asks() -> None:
+    def plain(ctx: ThreadContext) -> None:
+        made = ctx.once("made", len, "abc")
+        ctx.send_message(f"{ctx.ask('pay', 'Pay?')} {made} {ctx.once('made', len, '')}")
+
+    ctx = ThreadContext.for_test("hi", answers={"pay": "yes"})
+    plain(ctx)
+    assert [event.event_data["content"] for event in ctx.outgoing_events] == ["yes 3 3"]
+    with pytest.raises(QuestionAsked):
+        plain(ThreadContext.for_test("hi"))
+
+
 async def test_calls_of_once_with_one_key_call_the_function_once() -> None:
     calls: list[int] = []
 
