@@ -13,12 +13,14 @@ from jimsapi.runs.announcer import Announcer
 from jimsapi.runs.disclosure import Disclosure
 from jimsapi.runs.ending import Ending
 from jimsapi.runs.live import LiveRun, PipelineTiming, Stop
+from jimsapi.runs.outage import OutageLog
 from jimsapi.runs.pipeline import JimsApp, Pipeline, pipeline_name
 from jimsapi.runs.registry import Registry
 from jimsapi.runs.stream import StreamOutput
 from jimsapi.runs.tasks import PipelineTask, current_pipeline
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.event import EventRow, NewEvent
+from jimsapi.threads.questions import TurnStore
 from jimsapi.threads.run import RunStatus, Snapshot, ThreadRecord
 from jimsapi.threads.storable import load_stored
 from jimsapi.threads.store import ThreadStore
@@ -41,10 +43,12 @@ class PipelineCalls:
         run_timeout: float,
         resources: Any,
         announcer: Announcer,
+        outage: OutageLog,
     ) -> None:
         self.app = app
         self.store = store
         self._announcer = announcer
+        self._outage = outage
         self._resources = resources
         self._runs = runs
         self._disclosure = disclosure
@@ -110,7 +114,7 @@ class PipelineCalls:
             identity=run.identity,
             error_text=self._disclosure.tool_error,
             beside=run.entering[:-1],
-            turn_store=_OpenTurn(self.store, self._announcer, thread.thread_id) if run.in_thread else None,
+            turn_store=self._open_turn(run, thread),
         )
         if run.stream is not None and run.status is RunStatus.RUNNING:  # a conversation start is not streamed
             context.watch(StreamOutput(run.stream))
@@ -125,6 +129,11 @@ class PipelineCalls:
         context.close()
         run.end_pipeline(PipelineTiming(name, loop.time() - began, ending.error is None))
         return ending
+
+    def _open_turn(self, run: LiveRun, thread: ThreadRecord) -> TurnStore | None:
+        if not run.in_thread:
+            return None
+        return _OpenTurn(self.store, self._announcer, self._outage, thread.thread_id)
 
     def _ending(self, run: LiveRun, task: PipelineTask, context: ThreadContext) -> Ending:
         if not task.done():
@@ -160,22 +169,27 @@ class PipelineCalls:
 
 
 class _OpenTurn:
-    """The `TurnStore` of a run."""
+    """The `TurnStore` of a run.
 
-    __slots__ = ("_announcer", "_store", "_thread_id")
+    It outlasts an outage of the store, as long as the run may take. Otherwise the turn would lose the result of
+    something that has happened, and do it again.
+    """
 
-    def __init__(self, store: ThreadStore, announcer: Announcer, thread_id: UUID) -> None:
+    __slots__ = ("_announcer", "_outage", "_store", "_thread_id")
+
+    def __init__(self, store: ThreadStore, announcer: Announcer, outage: OutageLog, thread_id: UUID) -> None:
         self._store = store
         self._announcer = announcer
+        self._outage = outage
         self._thread_id = thread_id
 
     async def find(self, event_ids: Sequence[UUID]) -> list[EventRow]:
         """Return those of these events that the thread has."""
-        return await self._store.events_by_id(self._thread_id, event_ids)
+        return await self._outage.outlast(partial(self._store.events_by_id, self._thread_id, event_ids))
 
     async def append(self, events: Sequence[NewEvent]) -> list[EventRow]:
         """Add events to the thread."""
-        stored = await self._store.append(self._thread_id, None, events)
+        stored = await self._outage.outlast(partial(self._store.append, self._thread_id, None, events))
         self._announcer.stored(self._thread_id, stored)
         return stored
 

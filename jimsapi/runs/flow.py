@@ -47,7 +47,7 @@ from jimsapi.runs.errors import (
 from jimsapi.runs.keys import caller_of
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import LiveRun, Stop
-from jimsapi.runs.outage import OutageLog
+from jimsapi.runs.outage import RETRY_STORE_AFTER, OutageLog
 from jimsapi.runs.plugin_code import PLUGIN_EXITS
 from jimsapi.runs.questions import ANSWERED, Questions, asked_before
 from jimsapi.runs.quota import Quota
@@ -85,8 +85,6 @@ logger = logging.getLogger("jimsapi.runs")
 
 Result = TypeVar("Result")
 
-RETRY_STORE_AFTER = (0.1, 0.2, 0.5, 1.0)
-"""Seconds between attempts to store an outcome. The last value repeats."""
 POLL_EVERY = 0.5
 """Seconds between two reads of a run that another process works on."""
 
@@ -431,17 +429,14 @@ class RunFlow:
 
         A run that stays open blocks its thread, even after a cause such as a full disk is gone.
         """
-        attempt = 0
-        while True:
-            try:
-                return await write()
-            except StoreUnavailable as error:
-                self._outage.refused(error)
-                run.answer_with(error)
-                if attempt == 0:
-                    logger.error("run %s: its outcome could not be stored; the server retries: %s", run.run_id, error)
-            await asyncio.sleep(RETRY_STORE_AFTER[min(attempt, len(RETRY_STORE_AFTER) - 1)])
-            attempt += 1
+        try:
+            return await write()
+        except StoreUnavailable as error:
+            self._outage.refused(error)
+            run.answer_with(error)
+            logger.error("run %s: its outcome could not be stored; the server retries: %s", run.run_id, error)
+        await asyncio.sleep(RETRY_STORE_AFTER[0])
+        return await self._outage.outlast(write)
 
     def close(self, run: LiveRun) -> None:
         """Remove a run that has ended: release its limits, close its stream, and notify observers and its webhook."""

@@ -1,14 +1,21 @@
-"""The log lines of an outage of the store: one for each cause, and one when the outage is over."""
+"""Outages of the store: what the server logs, and how a run outlasts one."""
 
+import asyncio
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from jimsapi.threads.errors import StoreUnavailable
 
 logger = logging.getLogger("jimsapi.store")
+
+Result = TypeVar("Result")
+
+RETRY_STORE_AFTER = (0.1, 0.2, 0.5, 1.0)
+"""Seconds between attempts of a run that must not fail because of an outage. The last value repeats."""
 
 QUIET = 4.0
 """Seconds without a failure after which an outage is over. On a full disk, small writes succeed between large ones.
@@ -62,6 +69,20 @@ class OutageLog:
             self._causes.clear()
             self.reason = ""
             logger.warning("the store works again, after %.0f s", now - self._began)
+
+    async def outlast(self, operation: Callable[[], Awaitable[Result]]) -> Result:
+        """Call `operation` until the store is available, and return its result.
+
+        An attempt that failed may have stored what it was to store, so `operation` must be one that can be repeated.
+        """
+        attempt = 0
+        while True:
+            try:
+                return await operation()
+            except StoreUnavailable as error:
+                self.refused(error)
+            await asyncio.sleep(RETRY_STORE_AFTER[min(attempt, len(RETRY_STORE_AFTER) - 1)])
+            attempt += 1
 
     @contextmanager
     def noted(self) -> Iterator[None]:

@@ -82,7 +82,7 @@ class RunService:
         observers = on_run if isinstance(on_run, Observers) else Observers(on_run)
         self._announcer = Announcer(sinks, observers, webhooks)
         self._calls = PipelineCalls(
-            app, store, self._runs, self.disclosure, self.limits.run_timeout, resources, self._announcer
+            app, store, self._runs, self.disclosure, self.limits.run_timeout, resources, self._announcer, self.outage
         )
         self._flow = RunFlow(
             store,

@@ -100,7 +100,7 @@ class TurnStore(Protocol):
     """Reads and adds events of the thread of a run, while the run works."""
 
     async def find(self, event_ids: Sequence[UUID]) -> list[EventRow]:
-        """Return those of these events that the thread has. Raises `StoreUnavailable`."""
+        """Return those of these events that the thread has."""
 
     async def append(self, events: Sequence[NewEvent]) -> list[EventRow]:
         """Add events to the thread, as `ThreadStore.append` does."""

@@ -171,9 +171,8 @@ async def settle(place: Place, journal: Journal, sink: WitnessSink, victims: lis
     async with asyncio.timeout(SETTLES_WITHIN):
         while journal.unsettled or journal.unapproved:
             await asyncio.sleep(0.01)
-    async with asyncio.timeout(SETTLES_WITHIN):
-        for victim in victims:
-            await victim.stop_callers()
+    for victim in victims:
+        await victim.stop_callers()
     if journal.unexpected:
         for victim in victims:
             print(*victim.troubles(), sep="\n")

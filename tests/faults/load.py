@@ -19,6 +19,8 @@ REFUSED = {429, 503}
 """Statuses by which the server refuses a message: it promises nothing about it."""
 PAUSE = 0.01
 """Seconds that a caller waits after a refusal."""
+FINISHES_WITHIN = 60.0
+"""Seconds within which a caller finishes what it waits for."""
 
 
 @dataclass
@@ -28,7 +30,8 @@ class Journal:
     `acknowledged` are messages whose answer was read to its end, `background` those that were accepted with 202,
     `unsettled` those that were sent under a key and got no answer. A message is its own key. `questions` are those
     that callers have read, `unapproved` messages whose question may still need its answer. `streamed`,
-    `over_websockets` and `approved` count what was acknowledged that way, `repeated` retries under a key.
+    `over_websockets` and `approved` count what was acknowledged that way, `repeated` retries under a key. `in_hand` are
+    messages under a key that a caller sends until they are settled, with what they were told last.
     """
 
     acknowledged: set[str] = field(default_factory=set)
@@ -42,6 +45,7 @@ class Journal:
     repeated: int = 0
     refused: int = 0
     unexpected: Counter[str] = field(default_factory=Counter)
+    in_hand: dict[str, str] = field(default_factory=dict)
     _numbers: "count[int]" = field(default_factory=count)
 
     def message(self, command: str = "now") -> str:
@@ -50,6 +54,8 @@ class Journal:
 
     def note(self, message: str, status: int, said: Any) -> bool:
         """Note what the server answered to a message. Returns whether it settles the message."""
+        if message in self.in_hand:
+            self.in_hand[message] = f"{status} {said}"
         if status == 200 and said == [message]:
             self.acknowledged.add(message)
             return True
@@ -86,9 +92,14 @@ class Callers:
         self._tasks = [asyncio.create_task(self._until_cut(kind)) for kind in kinds]
 
     async def end(self) -> None:
-        """Let the callers finish what they wait for. Raises what a caller did not expect."""
+        """Let the callers finish what they wait for. Raises what a caller did not expect, and `TimeoutError` if one
+        does not finish."""
         self.over = True
-        await asyncio.gather(*self._tasks)
+        done, waiting = await asyncio.wait(self._tasks, timeout=FINISHES_WITHIN)
+        if waiting:
+            raise TimeoutError(f"{len(waiting)} callers do not finish; what is in hand: {self._journal.in_hand}")
+        for task in done:
+            task.result()
 
     async def keep_alive(self, contact: str) -> None:
         """Send one message after another over one connection."""
@@ -115,11 +126,13 @@ class Callers:
             else:
                 message = self._journal.message("wait 0.01")
             settled = False
+            self._journal.in_hand[message] = ""
             try:
                 body = {"contact_id": "keyed", "message": message}
                 answer = await wire.post(CHAT, body, f"idempotency-key: {message}")
                 settled = await self._settle(message, answer)
             finally:
+                del self._journal.in_hand[message]
                 if not settled:
                     self._journal.unsettled.append(message)
 
@@ -134,9 +147,11 @@ class Callers:
             else:
                 message = self._journal.message("ask")
             settled = False
+            self._journal.in_hand[message] = ""
             try:
                 settled = await self._approve(wire, message)
             finally:
+                del self._journal.in_hand[message]
                 if not settled:
                     self._journal.unapproved.append(message)
 

@@ -15,22 +15,25 @@ import pytest
 
 from jimsapi import JimsApp, ThreadContext
 from jimsapi.builtin.resolvers import DefaultResolver
-from jimsapi.runs import worker_threads
+from jimsapi.runs import outage, worker_threads
 from jimsapi.runs.errors import (
     ContactForbidden,
     PipelineFailed,
     QuestionClosed,
     QuestionNotFound,
     RunCancelled,
+    RunTimedOut,
     ScopeMissing,
 )
 from jimsapi.runs.identity import PUBLIC, Admission
 from jimsapi.runs.inbound import Inbound
 from jimsapi.runs.keys import idempotency
+from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.result import RunResult
 from jimsapi.runs.service import RunService
+from jimsapi.stores.memory import MemoryStore
 from jimsapi.threads.errors import InputRefused, StoreUnavailable
-from jimsapi.threads.event import BESIDE, id_beside
+from jimsapi.threads.event import BESIDE, EventRow, NewEvent, id_beside
 from jimsapi.threads.questions import Question, QuestionAsked, answer_id, schema_fault
 from jimsapi.threads.run import Accepted, RunPlan, RunStatus
 from jimsapi.threads.store import ThreadStore
@@ -713,6 +716,58 @@ async def test_what_stands_under_once_happens_once_when_a_message_is_answered_ag
     assert calls == ["a"]
     assert len(turns) == 2
     assert len(set(turns)) == 1
+
+
+async def test_a_run_outlasts_an_outage_of_the_store_with_what_it_does_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store refuses a read and a write, and then says of a write that it failed, which it has stored."""
+    monkeypatch.setattr(outage, "RETRY_STORE_AFTER", (0.001,))
+    store = MemoryStore()
+    find, append = store.events_by_id, store.append
+    faults = ["read", "write", "in doubt"]
+
+    async def unreliable_find(thread_id: UUID, event_ids: Sequence[UUID]) -> list[EventRow]:
+        if "read" in faults:
+            faults.remove("read")
+            raise StoreUnavailable("no connection")
+        return await find(thread_id, event_ids)
+
+    async def unreliable_append(thread_id: UUID, acting_for: str | None, events: Sequence[NewEvent]) -> list[EventRow]:
+        if not faults:
+            return await append(thread_id, acting_for, events)
+        if faults.pop(0) == "in doubt":
+            await append(thread_id, acting_for, events)
+        raise StoreUnavailable("no connection")
+
+    charges: list[int] = []
+
+    async def pipeline(ctx: ThreadContext) -> None:
+        monkeypatch.setattr(store, "events_by_id", unreliable_find)
+        monkeypatch.setattr(store, "append", unreliable_append)
+        await ctx.once("charge", charges.append, 20)
+
+    async with serving(pipeline, store) as service:
+        result = await say(service)
+        assert charges == [20]
+        assert await texts(service, result.thread_id) == ["user_message", "once.result"]
+    assert faults == []
+
+
+async def test_a_run_whose_store_does_not_come_back_ends_at_its_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: Any) -> list[EventRow]:
+        raise StoreUnavailable("no connection")
+
+    store = MemoryStore()
+    monkeypatch.setattr(store, "append", refuse)
+
+    async def pipeline(ctx: ThreadContext) -> None:
+        await ctx.once("a", int)
+
+    async with (
+        store,
+        RunService(JimsApp(pipeline), store, [DefaultResolver()], limits=RunLimits(run_timeout=0.05)) as service,
+    ):
+        with pytest.raises(RunTimedOut):
+            await say(service)
 
 
 async def test_a_result_that_cannot_be_stored_fails_the_run() -> None:
