@@ -109,11 +109,11 @@ test-long: $(VENV)/.installed-dev
 test-faults: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed
 	$(compiler)
 	@broken=; \
-	$(call long,$(PY),faults.kill --store sqlite --times 200); \
+	$(call long,$(PLUGINS_PY),faults.kill --store sqlite --times 200); \
 	$(call long,$(PLUGINS_PY),faults.kill --store postgresql --times 200); \
 	$(call long,$(PLUGINS_PY),faults.kill --store postgresql --victim postgresql --times 50); \
 	$(call long,$(PLUGINS_PY),faults.doubt --times 100); \
-	$(call long,$(PY),faults.power --store sqlite --cuts 100); \
+	$(call long,$(PLUGINS_PY),faults.power --store sqlite --cuts 100); \
 	$(call long,$(PY),faults.power --store sqlite --durability relaxed --cuts 100); \
 	$(call long,$(PLUGINS_PY),faults.power --store postgresql --cuts 100); \
 	$(call long,$(PY),faults.stop --times 100); \

@@ -69,6 +69,8 @@ class _Renaming:
     names: dict[str, _File | None]
     unsynced: set[str]
     """The folders that have to be synced for it."""
+    moved: tuple[str, str] | None = None
+    """The former and the new name of a folder: what is in it goes with it."""
 
 
 class Disk:
@@ -215,6 +217,7 @@ class Disk:
 
 def _renaming(op: bytes, path: str, other: str, made: _File | None, names: Mapping[str, _File]) -> _Renaming:
     """What a record changes of the names: a file or folder that is made, a removal, a renaming, a link."""
+    moved = None
     match op:
         case b"C":
             changed = {path: made}
@@ -224,12 +227,18 @@ def _renaming(op: bytes, path: str, other: str, made: _File | None, names: Mappi
             changed = {path: None}
         case b"R":
             changed = {path: None, other: names.get(path)}
+            moved = (path, other) if names.get(path) is _FOLDER else None
         case _:
             changed = {other: names.get(path)}
-    return _Renaming(changed, {os.path.dirname(name) for name in changed})
+    return _Renaming(changed, {os.path.dirname(name) for name in changed}, moved)
 
 
 def _rename(names: dict[str, _File], renaming: _Renaming) -> None:
+    if renaming.moved is not None:
+        former, new = renaming.moved
+        if former in names:
+            for name in [name for name in names if name.startswith(f"{former}/")]:
+                names[new + name.removeprefix(former)] = names.pop(name)
     for name, file in renaming.names.items():
         if file is None:
             names.pop(name, None)

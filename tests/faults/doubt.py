@@ -13,8 +13,8 @@ from collections import Counter
 from random import Random, randrange
 from typing import Any
 
+from tests.faults.journal import Journal
 from tests.faults.kill import PROMISED_NONE, goes_on, loaded_servers, settle
-from tests.faults.load import Journal
 from tests.faults.places import PostgresPlace, postgres_proxy, postgres_server
 from tests.faults.report import Figures, show
 from tests.faults.verify import SETTLES_WITHIN

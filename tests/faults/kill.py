@@ -19,7 +19,9 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from random import Random, randrange
 
-from tests.faults.load import Callers, Journal
+from tests.faults.files import has_files, stored_files
+from tests.faults.journal import Journal
+from tests.faults.load import Callers
 from tests.faults.places import Place, PostgresPlace, SQLitePlace, place_of
 from tests.faults.report import Figures, show
 from tests.faults.verify import PROMISED_NONE as STORED_NONE
@@ -179,6 +181,8 @@ async def settle(place: Place, journal: Journal, sink: WitnessSink, victims: lis
     figures: Figures = {"retries under a key": journal.repeated, "refusals": journal.refused}
     figures["runs stuck"] = await runs_stuck(place)
     figures |= stored(place, journal)
+    if has_files():
+        figures |= await stored_files(journal, victims[0].served.port)
     figures["threads"] = len(place.rows("SELECT thread_id FROM threads"))
     figures["threads stuck"] = await threads_stuck(place, victims[0].served.port)
     for victim in victims:

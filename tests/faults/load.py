@@ -1,69 +1,23 @@
-"""Callers of every kind, and a journal of what the server told them: it outlives the server."""
+"""Callers of every kind, who note in a journal what the server told them."""
 
 import asyncio
 import json
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
-from itertools import count
 from typing import Any
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidHandshake, WebSocketException
 
+from tests.faults.files import delete_file, has_files, is_deleted, store_file
+from tests.faults.journal import Journal
 from tests.faults.wire import Answer, CutAnswer, NoAnswer, Wire, post
 
 CHAT, STREAM = "/api/v1/chat", "/api/v1/chat/stream"
-REFUSED = {429, 503}
-"""Statuses by which the server refuses a message: it promises nothing about it."""
 PAUSE = 0.01
 """Seconds that a caller waits after a refusal."""
 FINISHES_WITHIN = 60.0
 """Seconds within which a caller finishes what it waits for."""
-
-
-@dataclass
-class Journal:
-    """What callers sent, and what they were told.
-
-    `acknowledged` are messages whose answer was read to its end, `background` those that were accepted with 202,
-    `unsettled` those that were sent under a key and got no answer. A message is its own key. `questions` are those
-    that callers have read, `unapproved` messages whose question may still need its answer. `streamed`,
-    `over_websockets` and `approved` count what was acknowledged that way, `repeated` retries under a key. `in_hand` are
-    messages under a key that a caller sends until they are settled, with what they were told last.
-    """
-
-    acknowledged: set[str] = field(default_factory=set)
-    background: set[str] = field(default_factory=set)
-    unsettled: list[str] = field(default_factory=list)
-    questions: set[str] = field(default_factory=set)
-    unapproved: list[str] = field(default_factory=list)
-    streamed: int = 0
-    over_websockets: int = 0
-    approved: int = 0
-    repeated: int = 0
-    refused: int = 0
-    unexpected: Counter[str] = field(default_factory=Counter)
-    in_hand: dict[str, str] = field(default_factory=dict)
-    _numbers: "count[int]" = field(default_factory=count)
-
-    def message(self, command: str = "now") -> str:
-        """A message that nobody has sent yet."""
-        return f"{next(self._numbers)} {command}"
-
-    def note(self, message: str, status: int, said: Any) -> bool:
-        """Note what the server answered to a message. Returns whether it settles the message."""
-        if message in self.in_hand:
-            self.in_hand[message] = f"{status} {said}"
-        if status == 200 and said == [message]:
-            self.acknowledged.add(message)
-            return True
-        if status in REFUSED:
-            self.refused += 1
-        else:
-            self.unexpected[f"{status} {said}"] += 1
-        return False
 
 
 class Callers:
@@ -88,6 +42,7 @@ class Callers:
             self.in_background,
             self.stream,
             self.websocket,
+            *([self.filing] * 2 if has_files() else ()),
         ]
         self._tasks = [asyncio.create_task(self._until_cut(kind)) for kind in kinds]
 
@@ -198,6 +153,31 @@ class Callers:
                     self._journal.over_websockets += self._journal.note(message, 200, frame["assistant_messages"])
                 else:
                     await asyncio.sleep(PAUSE)
+
+    async def filing(self) -> None:
+        """Store files, first those again whose upload got no answer, and delete some."""
+        wire = Wire(self._port)
+        while not self.over:
+            message = self._journal.unfiled.pop() if self._journal.unfiled else self._journal.message("file")
+            stored = False
+            try:
+                answer = await store_file(wire, message)
+                stored = self._journal.note_file(message, answer.status, answer.json())
+            finally:
+                if not stored:
+                    self._journal.unfiled.add(message)
+            if not stored:
+                await asyncio.sleep(PAUSE)
+            elif is_deleted(message):
+                await self._delete(wire, message)
+
+    async def _delete(self, wire: Wire, message: str) -> None:
+        file_id = self._journal.files.pop(message)
+        answer = await delete_file(wire, file_id)
+        if answer.status == 204:
+            self._journal.deleted.add(file_id)
+        else:
+            self._journal.note(message, answer.status, answer.json())
 
     async def _approve(self, wire: Wire, message: str) -> bool:
         """Send a message and the answer to its question, each under a key. Returns whether it was answered."""

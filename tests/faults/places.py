@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from tests.faults.files import files_options
 from tests.faults.paced import PACED
 from tests.serving import ROOT, Served
 
@@ -28,7 +29,7 @@ class Place(Protocol):
         ...
 
     def served(self, *options: str, folder: Path | None = None, env: Mapping[str, str] | None = None) -> Served:
-        """A server with the paced bot on this store. It is not started yet."""
+        """A server with the paced bot on this store, and files if it can have them. It is not started yet."""
         ...
 
 
@@ -44,7 +45,8 @@ class SQLitePlace:
             return [tuple(map(str, row)) for row in connection.execute(query)]
 
     def served(self, *options: str, folder: Path | None = None, env: Mapping[str, str] | None = None) -> Served:
-        return Served("--app", PACED, "--store", self.url, *options, folder=folder, env=env)
+        files = files_options(self.file.parent)
+        return Served("--app", PACED, "--store", self.url, *files, *options, folder=folder, env=env)
 
 
 class PostgresPlace:
@@ -77,7 +79,8 @@ class PostgresPlace:
     def served(self, *options: str, folder: Path | None = None, env: Mapping[str, str] | None = None) -> Served:
         """The server counts another as dead after 3 seconds of silence, so that a check need not wait for 20."""
         path = os.pathsep.join(map(str, filter(None, (folder, PLUGIN_TESTS, ROOT))))
-        options = ("--app", PACED, "--store", self.url, *options)
+        files = () if folder is None else files_options(folder)
+        options = ("--app", PACED, "--store", self.url, *files, *options)
         served = Served(*options, folder=folder, env={**(env or {}), "PYTHONPATH": path})
         served.command[1:3] = ["-m", "impatient"]
         return served

@@ -25,7 +25,9 @@ from subprocess import CalledProcessError
 from typing import Any, Protocol
 
 from tests.faults.disk_image import Disk
-from tests.faults.load import Callers, Journal
+from tests.faults.files import has_files, stored_files
+from tests.faults.journal import Journal
+from tests.faults.load import Callers
 from tests.faults.places import Place, PostgresPlace, SQLitePlace, kill_tree, postgres_server
 from tests.faults.report import Figures, show
 from tests.faults.verify import PROMISED_NONE as STORED_NONE
@@ -138,6 +140,8 @@ async def cut_power(machine: Machine, cuts: int, random: Random) -> Figures:
         return figures | {"stores damaged": 1, "acknowledged and lost": lost}
     figures["runs stuck"] = await runs_stuck(machine.place)
     figures |= stored(machine.place, journal)
+    if has_files():
+        figures |= await stored_files(journal, machine.port)
     figures["threads stuck"] = await threads_stuck(machine.place, machine.port)
     figures["acknowledged and lost"] += lost
     return figures
@@ -147,12 +151,15 @@ async def cut_under_load(machine: Machine, journal: Journal, random: Random) -> 
     """Load the server, and kill everything; returns the moment of the cut."""
     callers = Callers(journal, machine.port)
     await asyncio.sleep(random.uniform(*LOAD_BEFORE_CUT))
-    told = set(journal.acknowledged), set(journal.background), set(journal.questions)
+    told = set(journal.acknowledged), set(journal.background), set(journal.questions), set(journal.deleted)
+    files = set(journal.files)
     moment = machine.disk.moment()
     await asyncio.to_thread(machine.kill)
     await callers.end()
     # What was answered between the moment and the kill was not answered before the cut.
-    journal.acknowledged, journal.background, journal.questions = told
+    journal.acknowledged, journal.background, journal.questions, journal.deleted = told
+    # A file whose deletion was asked for since may be there or not.
+    journal.files = {message: file_id for message, file_id in journal.files.items() if message in files}
     return moment
 
 

@@ -12,7 +12,7 @@ CUTS_IN_TWO = b"a" * 512 + b"b" * 512
 
 
 def outcomes(tmp_path: Path, program: str, **options: bool) -> set[tuple[tuple[str, bytes], ...]]:
-    """What a folder may hold after a program's writes and a power cut: names and contents, for many a chance."""
+    """What a folder may hold after a program's writes and a power cut: paths and contents, for many a chance."""
     folder = tmp_path / "disk"
     folder.mkdir()
     (folder / "old").write_bytes(b"old")
@@ -22,8 +22,14 @@ def outcomes(tmp_path: Path, program: str, **options: bool) -> set[tuple[tuple[s
     found = set()
     for seed in SEEDS:
         disk.cut(disk.moment(), Random(seed))
-        found.add(tuple(sorted((path.name, path.read_bytes()) for path in folder.rglob("*") if path.is_file())))
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        found.add(tuple(sorted((str(path.relative_to(folder)), path.read_bytes()) for path in files)))
     return found
+
+
+def paths(tmp_path: Path, program: str) -> set[tuple[str, ...]]:
+    """The paths in `outcomes`."""
+    return {tuple(path for path, _ in files) for files in outcomes(tmp_path, program)}
 
 
 NEW = "new = os.open('new', os.O_CREAT | os.O_WRONLY)\n"
@@ -50,6 +56,26 @@ def test_a_new_name_is_sure_once_its_file_was_synced_on_a_disk_that_promises_it(
 def test_a_renaming_happens_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     program = f"{NEW}os.write(new, b'n'); os.fsync(new)\n{FOLDER}os.rename('new', 'old')"
     assert outcomes(tmp_path, program) == {(("new", b"n"), ("old", b"old")), (("old", b"n"),)}
+
+
+MOVED = """
+os.mkdir('in'); os.mkdir('kept')
+new = os.open('in/new', os.O_CREAT | os.O_WRONLY)
+os.write(new, b'n'); os.fsync(new)
+for folder in ('in', '.'): os.fsync(os.open(folder, os.O_RDONLY))
+os.rename('in', 'kept/out')
+"""
+
+
+def test_a_folder_is_renamed_with_what_is_in_it(tmp_path: Path) -> None:
+    syncs = "for folder in ('kept', '.'): os.fsync(os.open(folder, os.O_RDONLY))\n"
+    program = f"{MOVED}{syncs}os.unlink('new', dir_fd=os.open('kept/out', os.O_RDONLY))"
+    assert paths(tmp_path, program) == {("kept/out/new", "old"), ("old",)}
+
+
+def test_the_renaming_of_a_folder_is_sure_once_both_folders_around_it_were_synced(tmp_path: Path) -> None:
+    program = f"{MOVED}os.fsync(os.open('kept', os.O_RDONLY))"
+    assert paths(tmp_path, program) == {("kept/out/new", "old"), ("in/new", "old")}
 
 
 def test_a_removal_and_a_truncation_may_be_undone(tmp_path: Path) -> None:

@@ -86,7 +86,11 @@ static int below(int folder, const char *path, char whole[PATH_MAX]) {
         size_t length = strlen(whole);
         snprintf(whole + length, PATH_MAX - length, "/%s", path[0] == '.' && path[1] == '/' ? path + 2 : path);
     } else {
-        return 0;
+        char link[64];
+        snprintf(link, sizeof link, "/proc/self/fd/%d", folder);
+        ssize_t length = readlink(link, whole, PATH_MAX - 1);
+        if (length < 0) return 0;
+        snprintf(whole + length, PATH_MAX - length, "/%s", path);
     }
     return strncmp(whole, root, root_length) == 0 && (whole[root_length] == '/' || whole[root_length] == 0);
 }

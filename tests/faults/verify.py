@@ -4,7 +4,8 @@ import asyncio
 from collections import Counter
 from typing import Any
 
-from tests.faults.load import CHAT, Journal
+from tests.faults.journal import Journal
+from tests.faults.load import CHAT
 from tests.faults.places import Place
 from tests.faults.report import Figures
 from tests.faults.wire import Wire
@@ -41,6 +42,9 @@ PROMISED_NONE = (
     "doubled answers",
     "doubled approvals",
     "doubled results",
+    "files lost",
+    "files not deleted",
+    "doubled files",
     "answers without a run",
     "runs stuck",
     "threads stuck",

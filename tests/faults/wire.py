@@ -86,7 +86,7 @@ class Wire:
             status_line, *lines = head.decode().rstrip().split("\r\n")
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
             try:
-                body = await self._reader.readexactly(int(headers["content-length"]))
+                body = await self._reader.readexactly(int(headers.get("content-length", 0)))
             except (asyncio.IncompleteReadError, OSError) as error:
                 raise CutAnswer from error
         if headers.get("connection") == "close":
@@ -121,9 +121,13 @@ class Wire:
 
 def post(path: str, body: Any, *headers: str) -> bytes:
     """The bytes of a POST of JSON; `headers` are whole lines."""
-    text = json.dumps(body).encode()
-    fixed = ("host: test", "content-type: application/json", f"content-length: {len(text)}")
-    return "\r\n".join((f"POST {path} HTTP/1.1", *fixed, *headers, "", "")).encode() + text
+    return request("POST", path, json.dumps(body).encode(), "content-type: application/json", *headers)
+
+
+def request(method: str, path: str, body: bytes = b"", *headers: str) -> bytes:
+    """The bytes of a request; `headers` are whole lines."""
+    fixed = ("host: test", f"content-length: {len(body)}")
+    return "\r\n".join((f"{method} {path} HTTP/1.1", *fixed, *headers, "", "")).encode() + body
 
 
 async def once(port: int, path: str) -> Answer:

@@ -73,6 +73,7 @@ class Disk:
         for folder in (self._path, self._files, self.incoming, self._removed):
             _make_folder(folder)
         self._key = self._read_key()
+        self._make_shards()
         self._remove_leftovers()
 
     def contact(self, contact_id: str) -> str:
@@ -115,10 +116,9 @@ class Disk:
         removed = self._removed / _random()
         with self.locked(file_id[:_HALF]):
             try:
-                os.rename(folder, removed)
+                _move(folder, removed)
             except FileNotFoundError:
                 raise StoredFileNotFound from None
-            _sync_folder(folder.parent)
         _remove(removed)
 
     def delete_contact(self, contact_id: str) -> None:
@@ -130,10 +130,8 @@ class Disk:
             for folder in (shard / contact, *self.received_for(contact)):
                 target = self._removed / _random()
                 with suppress(FileNotFoundError):  # there are no files, or the upload has ended meanwhile
-                    os.rename(folder, target)
+                    _move(folder, target)
                     removed.append(target)
-            _sync_folder(shard)
-            _sync_folder(self.incoming)
         for target in removed:
             _remove(target)
 
@@ -158,8 +156,7 @@ class Disk:
             if existing is not None:
                 return existing
             _make_folder(target.parent)
-            os.rename(folder, target)
-            _sync_folder(target.parent)
+            _move(folder, target)
         return file
 
     def describe(self, new: NewFile, size: int, digest: bytes) -> StoredFile:
@@ -177,9 +174,7 @@ class Disk:
     @contextmanager
     def locked(self, contact: str) -> Iterator[None]:
         """Return a context in which no other thread and no other process changes the files of a contact."""
-        shard = self._shard(contact)
-        _make_folder(shard)
-        descriptor = os.open(shard, _READ | os.O_DIRECTORY)
+        descriptor = os.open(self._shard(contact), _READ | os.O_DIRECTORY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
@@ -214,6 +209,12 @@ class Disk:
         if len(key) != _KEY_LENGTH:
             raise StoreUnusable(f"{path} is damaged, so the files beside it cannot be found; restore it")
         return key
+
+    def _make_shards(self) -> None:
+        for number in range(256):
+            with suppress(FileExistsError):
+                os.mkdir(self._files / f"{number:02x}", 0o700)
+        _sync_folder(self._files)
 
     def _remove_leftovers(self) -> None:
         for name in _names(self.incoming):
@@ -311,6 +312,13 @@ def _make_folder(path: Path) -> None:
         return
     with suppress(PermissionError):  # the server may not be allowed to read the folder above its own
         _sync_folder(path.parent)
+
+
+def _move(folder: Path, target: Path) -> None:
+    """Rename a folder, and wait until the disk has that. Raises `FileNotFoundError` if the folder is gone."""
+    os.rename(folder, target)
+    _sync_folder(target.parent)
+    _sync_folder(folder.parent)
 
 
 def _names(folder: Path) -> list[str]:
