@@ -78,7 +78,7 @@ class Ending(msgspec.Struct, frozen=True):
         log_text = FAILED
         try:
             if fault is None or only_asks(fault):
-                outgoing = context.complete_with_questions()
+                outgoing = context.complete()
                 events = tuple(encode_events(outgoing))
                 return cls(Outcome(RunStatus.COMPLETED, events), None, _assistant_messages(outgoing))
         except UnstorableEvent as unstorable:
@@ -102,7 +102,9 @@ class Ending(msgspec.Struct, frozen=True):
     def result(self, run: LiveRun, disclosure: Disclosure) -> RunResult:
         """Return the answer for the caller of a run that completed. It has no private events."""
         assert run.thread is not None
-        events = tuple(disclosure.public(self.outcome.events))
+        events = self.outcome.events
+        if disclosure.private_events:
+            events = tuple(disclosure.public(events))
         return RunResult(run.run_id, run.thread.thread_id, run.created_new_thread, self.assistant_messages, events)
 
 

@@ -166,10 +166,11 @@ class ThreadContext:
         identity: Identity | None = None,
         error_text: Callable[[UUID | None, BaseException], str] | None = None,
         beside: Sequence[NewEvent] = (),
-        turn_store: TurnStore | None = None,
+        turn_store: Callable[[], TurnStore] | None = None,
     ) -> None:
         """`error_text(run_id, error)` returns the text of an exception that callers may read. `beside` are the events
-        that entered the thread beside the message. `turn_store` reads and adds events while the run works."""
+        that entered the thread beside the message. `turn_store()` reads and adds events while the run works; it is
+        made only for a pipeline that needs it."""
         self.thread_id = thread_id
         self.run_id = run_id
         self.contact_id = contact_id
@@ -226,7 +227,7 @@ class ThreadContext:
             contact_id=contact_id,
             identity=identity,
             beside=beside_message(uuid7(), [(MESSAGE_METADATA, {"metadata": metadata or {}})]),
-            turn_store=TestStore(),
+            turn_store=TestStore,
         )
         context._is_for_test = True
         context._given_answers = answers or {}
@@ -270,7 +271,7 @@ class ThreadContext:
         else:
             message_id = self._rows[-1].event_id if self._rows else self.thread_id
             turn = message_id if isinstance(message_id, UUID) else UUID(message_id)
-        return Asking(turn, self._turn_store, self._given_answers)
+        return Asking(turn, self._turn_store(), self._given_answers)
 
     @cached_property
     def history(self) -> list[dict[str, Any]]:
@@ -572,20 +573,17 @@ class ThreadContext:
         self._closed = True
 
     def complete(self) -> list[Any]:
-        """Send streamed text that is not yet part of a message. Returns `outgoing_events`. Called by the service."""
+        """Send streamed text that is not yet part of a message, and the questions with which the run ends.
+
+        Returns `outgoing_events`. Called by the service.
+        """
         if self._message_id is not None:
             self._complete_stream("")
         if self._reasoning_id is not None:
             self._end_reasoning()
+        if "_asking" in vars(self):  # most pipelines ask nothing
+            self.outgoing_events.extend(self._asking.events)
         return self.outgoing_events
-
-    def complete_with_questions(self) -> list[Any]:
-        """Do what `complete` does, and add the questions with which the run ends. Called by the service."""
-        outgoing = self.complete()
-        asking = vars(self).get("_asking")
-        if asking is not None:
-            outgoing.extend(asking.events)
-        return outgoing
 
     @_in_loop
     def _send(self, event_id: UUID | None, event_type: str, data: Any) -> None:
