@@ -384,6 +384,11 @@ class App(Router):
 
         return declare
 
+    @property
+    def wrapped(self) -> bool:
+        """Whether the app has wrappers."""
+        return self._wrapped is not None
+
     def wrap(self, wrapper: Callable[[ASGIApp], ASGIApp]) -> None:
         """Put `wrapper(app)`, an ASGI app, around this app for every request. The last wrapper added is the outermost.
 

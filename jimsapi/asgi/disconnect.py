@@ -34,9 +34,9 @@ def cancelled_on_disconnect(handler: Handler) -> Handler:
             exchange: ServerExchange = request.scope["extensions"][EXTENSION]  # cheaper than `exchange_of`
         except (KeyError, TypeError):
             return await _watched_by_task(handler, request)
-        if request.receive != exchange.receive or not exchange.is_in_its_task():
+        if not exchange.direct and (request.receive != exchange.receive or not exchange.is_in_its_task()):
             # If a wrapper has replaced `receive`, only the wrapper may receive the disconnect. If a wrapper runs the
-            # app in another task, the server would cancel the wrapper.
+            # app in another task, the server would cancel the wrapper. These two checks take longer than all others.
             return await _watched_by_task(handler, request)
         if exchange.gone:
             raise ClientDisconnected
