@@ -172,7 +172,8 @@ class Connection:
     def typed_query(self, model: type[Model]) -> Model:
         """Return the query string as an instance of `model`, a `msgspec.Struct`.
 
-        Numbers, booleans and UUIDs are parsed from their text. Unknown fields are ignored. Raises `ValidationError`
+        Numbers, booleans and UUIDs are parsed from their text. Unknown fields are ignored, unless `model` has
+        `forbid_unknown_fields`. Raises `ValidationError`
         (422) with every fault; the `loc` of each is `["query", name]`.
         """
         return convert_query(self.query, model)
