@@ -266,11 +266,18 @@ class LiveRun:
     def wait_for_answer(self) -> Awaitable[RunResult]:
         """Return an awaitable for the answer. It raises the `DomainError` with which the run ends.
 
-        Cancelling the wait does not cancel the run. Several callers may share a run by its idempotency key; none of
-        them can cancel the answer of the others.
+        Cancelling the wait cancels neither the run nor the answer: code may wait for a while, and wait again later.
+        Several callers may share a run by its idempotency key.
         """
-        # Only shared answers are shielded: a shield adds 4 % to the cost of a chat.
-        return self.answer if self.idempotency is None else asyncio.shield(self.answer)
+        return asyncio.shield(self.answer)
+
+    def wait_once(self) -> Awaitable[RunResult]:
+        """As `wait_for_answer`, for code that alone waits for this run, and waits once.
+
+        Cancelling the wait does not cancel the run, but nobody can wait for its answer again.
+        """
+        # A shield adds 4 % to the cost of a chat, so only answers that callers may share have one.
+        return self.answer if self.idempotency is None else self.wait_for_answer()
 
     def record(self, duration: float) -> RunRecord:
         """Return the record for observers. The run has ended after `duration` seconds."""
@@ -299,7 +306,9 @@ class LiveRun:
             self.acceptance = None
 
     def stop(self, reason: Stop) -> None:
-        """Stop the run. A waiting run leaves the queue; a pipeline is cancelled, and abandoned if it does not end."""
+        """Stop the run. A waiting run wakes, and its flow decides what becomes of it. A pipeline is cancelled, and
+        abandoned if it does not end.
+        """
         if self.stop_reason is not None:
             return
         self.stop_reason = reason

@@ -259,6 +259,12 @@ class RunService:
         return run
 
     def _check(self, inbound: Inbound, admission: Admission) -> bytes:
+        if admission is None:
+            raise TypeError(
+                "A run needs the admission of its caller, and a public route has none: declare the route with "
+                'scope="chat" in place of public=True. A secret in the body is what an auth provider can check; see '
+                '"Reading the body" in docs/write-an-auth-plugin.md.'
+            )
         bound_to = admission.identity.contact_id
         if bound_to is not None and inbound.contact_id != bound_to:
             raise ContactForbidden
