@@ -14,7 +14,7 @@ from jimsapi.asgi.testing import TestClient
 from jimsapi.plugins.hooks import BUILDS
 from jimsapi.plugins.protocols import AdmissionRecord
 from jimsapi.runs.live import PipelineTiming, RunRecord
-from jimsapi.testing.contract import BuiltContract, Shown
+from jimsapi.testing.contract import BuiltContract, CapturedOutput
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import RunStatus
@@ -68,13 +68,13 @@ class ObserverContract(BuiltContract):
             f"it calls {', '.join(sorted(set(seen)))}: requests wait for it; count, or use a task or thread"
         )
 
-    async def test_no_secret_is_logged_or_shown(self, shown: Shown) -> None:
+    async def test_no_secret_is_logged_or_shown(self, shown: CapturedOutput) -> None:
         async with self.opened() as observer:
             notify_all(observer, make_records())
-            shown.keep(observer)
-        shown.must_not_hold(self.secrets)
+            shown.add(observer)
+        shown.assert_contains_none_of(self.secrets)
 
-    async def test_no_record_of_a_server_makes_it_fail(self, shown: Shown) -> None:
+    async def test_no_record_of_a_server_makes_it_fail(self, shown: CapturedOutput) -> None:
         async with TestClient(self.api(app=answer), raise_app_exceptions=False) as client:
             for message in ("hi", FAILING, ""):
                 await client.post("/api/v1/chat", json={"contact_id": "ann", "message": message})
