@@ -61,8 +61,7 @@ class Form(Fields):
         """Return the text fields as an instance of `model`, a `msgspec.Struct`.
 
         Numbers, booleans and UUIDs are parsed from their text. Unknown fields are ignored, unless `model` has
-        `forbid_unknown_fields`. Raises `ValidationError`
-        (422) with every fault; the `loc` of each is `["body", name]`.
+        `forbid_unknown_fields`. Raises `ValidationError` (422) with every fault; the `loc` of each is `["body", name]`.
         """
         return convert_fields(self, model, "body")
 

@@ -99,7 +99,8 @@ def convert_fields(given: Fields, model: type[Model], origin: str) -> Model:
             continue
         raw: Any = given.getlist(name) if _is_list(kind) else given.get(name)
         values[name] = walk.check(kind, raw, (origin, name))
-    walk.unknown_fields(_struct(model), dict(given), (origin,))
+    if _struct(model).forbid_unknown_fields:
+        walk.unknown_fields(_struct(model), dict(given), (origin,))
     return walk.result(values, model, origin)
 
 
@@ -184,16 +185,16 @@ class _Walk:
                 checked[name] = self.check(_bare(field.type), value[name], (*loc, name))
             elif field.required:
                 self.add(missing((*loc, name), value))
-        self.unknown_fields(kind, value, loc)
+        if kind.forbid_unknown_fields:
+            self.unknown_fields(kind, value, loc)
         return checked
 
     def unknown_fields(self, kind: shapes.StructType, value: dict[str, Any], loc: Loc) -> None:
-        """Report the fields that the struct does not have, if it forbids them."""
-        if kind.forbid_unknown_fields:
-            known = {field.encode_name for field in kind.fields}
-            for name, item in value.items():
-                if name not in known:
-                    self.report("extra_forbidden", (*loc, name), "Extra inputs are not permitted", item)
+        """Report the fields that the struct does not have."""
+        known = {kind.tag_field, *(field.encode_name for field in kind.fields)}
+        for name, item in value.items():
+            if name not in known:
+                self.report("extra_forbidden", (*loc, name), "Extra inputs are not permitted", item)
 
     def text(self, kind: shapes.StrType, value: Any, loc: Loc) -> Any:
         if not isinstance(value, str):

@@ -192,7 +192,7 @@ class RunService:
             StoreUnavailable: the store is not available.
             RunBroken: the server or a plugin failed.
         """
-        return await asyncio.shield(self.begin(inbound, admission).answer)  # cancelling must not cancel the answer
+        return await self.begin(inbound, admission).wait_for_answer()
 
     def begin(
         self,
@@ -262,7 +262,7 @@ class RunService:
         if admission is None:
             raise TypeError(
                 "A run needs the admission of its caller, and a public route has none: declare the route with "
-                'scope="chat" in place of public=True. A secret in the body is what an auth provider can check; see '
+                'scope="chat" in place of public=True. An auth provider can check a secret in the body; see '
                 '"Reading the body" in docs/write-an-auth-plugin.md.'
             )
         bound_to = admission.identity.contact_id

@@ -20,7 +20,7 @@ from jimsapi.testing.contract import DoesNotApply, PluginContract, needs, repeat
 class AppContract(PluginContract):
     """The base of both contracts: servers with apps that the plugin loads or adapts, and their answers."""
 
-    @property
+    @cached_property
     def settings(self) -> Mapping[str, Any]:
         """Options, as for `create_api`, with which the plugin is configured. The default is none."""
         return {}
@@ -78,7 +78,7 @@ class AppAdapterContract(AppContract):
         """App objects that the plugin adapts."""
         raise self.undeclared("apps", "app objects that the plugin adapts")
 
-    @property
+    @cached_property
     def left(self) -> Sequence[Any]:
         """Objects that the plugin leaves to other plugins. The default is a pipeline and objects of no framework."""
         return (repeat, lambda: repeat, None, True, 7, "bot:app", b"", [], {}, object(), object, Strange())
@@ -145,7 +145,7 @@ class AppLoaderContract(AppContract):
         """References, as of `--app`, that the plugin loads."""
         raise self.undeclared("references", "references, as of --app, that the plugin loads")
 
-    @property
+    @cached_property
     def left(self) -> Sequence[str] | DoesNotApply:
         """References that the plugin leaves to other plugins. The default is those of modules, and no references."""
         return ("bot", "bot:app", "package.bot:make.app", "", " ", ":", "Ümläut", "x" * 10_000)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import cached_property
 from typing import Any
 
 from jimsapi.asgi.app import App
@@ -32,7 +33,7 @@ class AsgiWrapperContract(BuiltContract):
 
     hook = "jimsapi_asgi_wrapper"
 
-    @property
+    @cached_property
     def secrets(self) -> Sequence[str]:
         """The secret parts of `settings`, which must not be shown. The default is none."""
         return ()

@@ -146,7 +146,7 @@ class AuthProviderContract(NamedContract):
         """Well-formed credentials that are not valid."""
         raise self.undeclared("wrong", "credentials of its kind that are not valid")
 
-    @property
+    @cached_property
     def forged(self) -> Sequence[Credential] | DoesNotApply:
         """Credentials in the right form that somebody without the secret has made.
 

@@ -32,7 +32,7 @@ class CommandsContract(PluginContract):
 
     hook = "jimsapi_commands"
 
-    @property
+    @cached_property
     def settings(self) -> Mapping[str, Any]:
         """Options, as for `create_api`, with which a server starts. The default is none.
 

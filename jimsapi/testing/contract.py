@@ -193,7 +193,7 @@ class PluginContract(Contract):
 class BuiltContract(PluginContract):
     """The base of contracts for objects that a hook builds."""
 
-    @property
+    @cached_property
     def unconfigured(self) -> Mapping[str, Any] | DoesNotApply:
         """Options with which the plugin builds nothing. The default is no options."""
         return {}

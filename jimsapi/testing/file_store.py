@@ -54,7 +54,7 @@ class FileStoreContract(PluginContract):
         """The URL of an empty place for files, as an operator gives it."""
         raise self.undeclared("url", "the URL of an empty place for files")
 
-    @property
+    @cached_property
     def keeps(self) -> bool | DoesNotApply:
         """Whether the files are still there when the store is closed and opened again. The default is that they are."""
         return True

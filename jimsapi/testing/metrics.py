@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 from uuid import uuid4
 
@@ -33,22 +34,22 @@ class MetricsContract(PluginContract):
 
     hook = "jimsapi_metrics"
 
-    @property
+    @cached_property
     def prefix(self) -> str:
         """The beginning of the names of all its metrics. The default is the distribution's name without `jimsapi-`."""
         return canonical(self.distribution).removeprefix("jimsapi-").replace("-", "_") + "_"
 
-    @property
+    @cached_property
     def unconfigured(self) -> Mapping[str, Any] | DoesNotApply:
         """Options with which the plugin registers nothing. The default is no options."""
         return {}
 
-    @property
+    @cached_property
     def headers(self) -> Mapping[str, str]:
         """Headers of a caller that may write for every contact, if `settings` need credentials. The default is none."""
         return {}
 
-    @property
+    @cached_property
     def secrets(self) -> Sequence[str]:
         """The secret parts of `settings` and `headers`, which must not be shown. The default is none."""
         return ()

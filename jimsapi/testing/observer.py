@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from socket import SOCK_STREAM, socket
 from typing import Any
 
@@ -39,7 +40,7 @@ class ObserverContract(BuiltContract):
 
     hook = "jimsapi_observer"
 
-    @property
+    @cached_property
     def secrets(self) -> Sequence[str]:
         """The secret parts of `settings`, which must not be shown. The default is none."""
         return ()

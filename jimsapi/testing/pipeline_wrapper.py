@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 from jimsapi.asgi.testing import TestClient
@@ -38,7 +39,7 @@ class PipelineWrapperContract(BuiltContract):
 
     hook = "jimsapi_pipeline_wrapper"
 
-    @property
+    @cached_property
     def secrets(self) -> Sequence[str]:
         """The secret parts of `settings`, which must not be shown. The default is none."""
         return ()

@@ -49,7 +49,7 @@ class ThreadResolverContract(NamedContract):
 
     hook = "jimsapi_thread_resolver"
 
-    @property
+    @cached_property
     def separates_contacts(self) -> Literal[True] | DoesNotApply:
         """Whether contacts never share a thread. Declare DoesNotApply(why) if they may."""
         return True

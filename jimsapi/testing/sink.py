@@ -52,7 +52,7 @@ class EventSinkContract(NamedContract):
 
     hook = "jimsapi_event_sink"
 
-    @property
+    @cached_property
     def secrets(self) -> Sequence[str]:
         """The secret parts of `settings`, which must not be shown. The default is none."""
         return ()

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, cast
 
 from jimsapi.asgi.testing import TestClient
@@ -43,7 +44,7 @@ class StoreWrapperContract(BuiltContract, ThreadStoreContract):
     hook = "jimsapi_store_wrapper"
     reopen_store = DoesNotApply("the memory store that is wrapped loses everything when it is closed")
 
-    @property
+    @cached_property
     def secrets(self) -> Sequence[str]:
         """The secret parts of `settings`, which must not be shown. The default is none."""
         return ()

@@ -20,7 +20,7 @@ class RunStatus(StrEnum):
     - `failed`: the pipeline failed, or took too long.
     - `cancelled`: a caller cancelled the run or deleted its thread; or the run left the queue before its turn, because
       it waited too long or its server shut down.
-    - `interrupted`: its server shut down or died. What is said in `threads/transitions.py` decides about queued runs.
+    - `interrupted`: its server shut down or died. For queued runs, see the rules in `threads/transitions.py`.
     """
 
     QUEUED = "queued"

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import orjson
 import pytest
 
@@ -137,10 +138,19 @@ async def test_a_refused_parameter_of_the_path_is_placed_in_the_path() -> None:
     app = App()
     handle_domain_errors(app)
 
+    class Guest(msgspec.Struct):
+        room: str
+
     @app.get("/rooms/{room}")
     async def room(request: Request) -> Response:
         raise InputRefused("room", "unknown_room", "There is no such room", request.path_params["room"])
 
+    @app.post("/rooms/{room}", body=Guest)
+    async def guest(request: Request) -> Response:
+        raise InputRefused("room", "unknown_room", "There is no such room", "attic")
+
     async with TestClient(app) as client:
-        [fault] = (await client.get("/rooms/attic")).json()["detail"]
-    assert (fault["loc"], fault["input"]) == (["path", "room"], "attic")
+        places = [
+            (await client.request(method, "/rooms/attic")).json()["detail"][0]["loc"] for method in ("GET", "POST")
+        ]
+    assert places == [["path", "room"], ["body", "room"]]

@@ -206,6 +206,10 @@ class Plain(msgspec.Struct):
     text: str
 
 
+class Tagged(msgspec.Struct, tag=True, forbid_unknown_fields=True):
+    text: str
+
+
 class Strict(msgspec.Struct, forbid_unknown_fields=True):
     text: str
     parts: list["Strict"] = []
@@ -222,6 +226,7 @@ def test_unknown_fields_are_refused_where_the_model_forbids_them() -> None:
     ]
     assert query_faults(b"text=a&x=1&x=2", Strict) == [{**refused, "loc": ["query", "x"], "input": "2"}]
     assert convert_query(QueryParams(b"text=a&parts="), Plain) == Plain("a")
+    assert convert_query(QueryParams(b"text=a&type=Tagged"), Tagged) == Tagged("a")
 
 
 @pytest.mark.parametrize("value", [[], None, 5, "x", True])

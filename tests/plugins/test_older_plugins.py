@@ -21,7 +21,6 @@ pytestmark = pytest.mark.anyio
 
 MODULES = modules("tests/plugins/older_plugins.md")
 AS_THEY_ARE = sorted(name for name in MODULES if name != "jimsapi_rooms.py")
-STORES = "`jimsapi.threads.sqlite`"
 
 Change = Callable[[str], str]
 

@@ -105,5 +105,5 @@ def test_what_a_contract_asks_for_may_be_assigned_to_its_instance() -> None:
     ticket = AuthProviderContract()
     with pytest.raises(AssertionError, match="does not declare `settings`"):
         _ = ticket.settings
-    ticket.settings = {"ticket_secret": "sesame"}  # as a fixture does
-    assert ticket.settings == {"ticket_secret": "sesame"}
+    ticket.settings, ticket.unconfigured = {"ticket_secret": "sesame"}, {"ticket_secret": ""}  # as a fixture does
+    assert (ticket.settings, ticket.unconfigured) == ({"ticket_secret": "sesame"}, {"ticket_secret": ""})

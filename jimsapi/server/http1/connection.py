@@ -93,7 +93,7 @@ class Http1Protocol(asyncio.Protocol):
         "blocked",
         "client",
         "config",
-        "direct",
+        "direct_app",
         "ending",
         "exchange",
         "extensions",
@@ -123,7 +123,8 @@ class Http1Protocol(asyncio.Protocol):
             config.load()
         self.config = config
         self.app: Any = config.loaded_app
-        self.direct = isinstance(self.app, App) and not self.app.wrapped
+        # A subclass with a `__call__` of its own may run the app in another task.
+        self.direct_app = self.app if type(self.app).__call__ is App.__call__ else None
         self.loop = _loop or asyncio.get_running_loop()
         self.state = server_state
         self.batch = batch_of(server_state, self.loop)

@@ -21,14 +21,14 @@ logger = logging.getLogger("uvicorn.error")
 class Connection(Protocol):
     """The part of a connection that an exchange uses.
 
-    `direct` is true if the app is an `App` without wrappers. `blocked` is an event while the write buffer is full, else
-    None. `failed` is true after a response with an error.
+    `direct_app` is `app` if it is an `App`, else None. `blocked` is an event while the write buffer is full, else None.
+    `failed` is true after a response with an error.
     """
 
     app: Any
     batch: Batch
     blocked: asyncio.Event | None
-    direct: bool
+    direct_app: object | None
     extensions: dict[object, object] | None
     failed: bool
     loop: asyncio.AbstractEventLoop
@@ -68,7 +68,7 @@ class Exchange:
         "_waiting",
         "cancel_when_gone",
         "complete",
-        "direct",
+        "direct_app",
         "gone",
         "keep_alive",
         "refused",
@@ -85,7 +85,7 @@ class Exchange:
         self.started = False
         self.complete = False
         self.gone = False
-        self.direct = connection.direct
+        self.direct_app = connection.direct_app
         self.cancel_when_gone = False
         self.refused = 0
         self._on_gone: Callable[[], None] | None = None
