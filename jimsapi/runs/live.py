@@ -307,8 +307,8 @@ class LiveRun:
             self.acceptance = None
 
     def stop(self, reason: Stop) -> None:
-        """Stop the run. A waiting run wakes, and its flow sets its status. A pipeline is cancelled, and
-        abandoned if it does not end.
+        """Stop the run. A waiting run wakes, and its flow sets its status. A pipeline is cancelled, and abandoned if it
+        does not end.
         """
         if self.stop_reason is not None:
             return
