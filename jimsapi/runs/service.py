@@ -29,7 +29,7 @@ from jimsapi.runs.stream import RunStream, Streams
 from jimsapi.threads.errors import InputRefused, KeyMismatch, RunNotFound, StoreUnavailable
 from jimsapi.threads.event import encode_events
 from jimsapi.threads.ids import uuid7
-from jimsapi.threads.run import OPEN, AdoptedRun, ById, RunStatus, Selector, Settled
+from jimsapi.threads.run import OPEN, QUEUED, AdoptedRun, ById, Selector, Settled
 from jimsapi.threads.store import ThreadStore
 
 if TYPE_CHECKING:
@@ -337,7 +337,7 @@ class RunService:
         run = self._runs.get(run_id)
         if run is None:
             return
-        if run.status is RunStatus.QUEUED:
+        if run.status is QUEUED:
             run.turn.set()
         else:  # the notice may be a late one of its turn, so this checks whether the run was ended
             task = self._loop.create_task(self._stop_if_ended(run))
