@@ -567,6 +567,20 @@ async def test_a_lone_operation_leaves_an_event_loop_that_rests_alone_and_no_oth
     assert by_thread == 2 or loop_rests
 
 
+@pytest.mark.parametrize("before", ["one", "one that is slow", "several", "one that may take long"])
+async def test_operations_that_come_one_by_one_do_not_wait_for_others(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    monkeypatch.setattr(sqlite_writer, "IDLE_WITHIN", 60.0)
+    monkeypatch.setattr(sqlite_writer, "QUICK", 0.0 if before == "one that is slow" else 60.0)
+    count, brief = 3 if before == "several" else 1, before != "one that may take long"
+    await asyncio.gather(*[store._write(lambda _: None, brief=brief) for _ in range(count)])
+    began = threading.Event()
+    writing = store._write(lambda _: began.set(), brief=True)  # and then the loop has no further turn
+    assert began.wait(10.0 if before == "one" else 0.05) == (before == "one")
+    await writing
+
+
 async def test_a_lone_operation_that_is_refused_or_fails_is_undone(
     store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,8 @@ operations of unlimited size. These operations have their own queue. Transaction
 kind waits for at most one transaction of the other.
 
 If the event loop is idle, the second thread also executes a single operation. Nothing competes for the interpreter lock
-then, and the pages stay in the cache of one processor.
+then, and the pages stay in the cache of one processor. As long as operations come one by one, each is passed on at
+once, without waiting for others that could share its transaction.
 """
 
 import asyncio
@@ -40,6 +41,9 @@ COLLECT_FOR = 0.005
 """Seconds after which the collected operations are executed in any case."""
 IDLE_WITHIN = 0.0001
 """Seconds in which an idle event loop makes `QUIET_TURNS` turns. A loop with some busy connections takes longer."""
+QUICK = 0.005
+"""Seconds. If a single operation takes the second thread longer, it waits for the interpreter lock: the event loop is
+busy."""
 TURN = 0.004
 """The most seconds that a batch executes in the event loop. Its remaining operations go into the next batch."""
 LONG_TURN = 0.1
@@ -62,14 +66,16 @@ class _Batch:
     """The operations of one transaction, all of one kind (brief or not).
 
     `left` are those for which the second thread had no time. They were not executed, and go into the next batch.
+    `found_idle`: it has one operation, and the event loop was idle.
     """
 
-    __slots__ = ("began", "failed", "left", "operations")
+    __slots__ = ("began", "failed", "found_idle", "left", "operations")
 
     def __init__(self, operations: list[_Operation]) -> None:
         self.operations = operations
         self.left: list[_Operation] = []
         self.failed = False
+        self.found_idle = False
         self.began = perf_counter()
 
 
@@ -116,6 +122,8 @@ class Writer:
         self._collect_until = 0.0
         self._collecting_since = 0.0
         self._busy = False
+        self._one_by_one = False
+        """Whether the last batch was `found_idle` and `QUICK`, and no other operation came meanwhile."""
         self._closing = False
         self.failing = False
         """Whether a commit failed, and no later one has written anything."""
@@ -156,7 +164,9 @@ class Writer:
         else:
             queue.append(operation)
         self._quiet_turns_left = QUIET_TURNS
-        if was_idle:
+        if was_idle and brief and self._one_by_one:
+            self._begin()
+        elif was_idle:
             self._collect()
         return future
 
@@ -194,7 +204,8 @@ class Writer:
         if not operations[0].brief:
             self._handed_over.put(partial(self._do_all, batch))
             return
-        if len(operations) == 1 and batch.began - self._collecting_since < IDLE_WITHIN:
+        if len(operations) == 1 and (self._one_by_one or batch.began - self._collecting_since < IDLE_WITHIN):
+            batch.found_idle = True
             self._handed_over.put(partial(self._do_one, batch))
             return
         try:
@@ -309,6 +320,7 @@ class Writer:
         self._busy = False  # first, so that the next batch can start even if a callback raises
         changes, self._changes = self._changes, self._connection.total_changes
         self._put_back(batch.left)
+        self._one_by_one = batch.found_idle and not self._has_waiting and perf_counter() - batch.began < QUICK
         if self._has_waiting:
             self._collect()
         elif self._closing:
