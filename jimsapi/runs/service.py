@@ -226,16 +226,7 @@ class RunService:
                 existing.attach(self.streams.open(existing.run_id))  # early enough for every item of the run
             return existing
         account = self._admit(inbound, admission)
-        run = LiveRun(
-            inbound,
-            admission,
-            self._loop,
-            events,
-            account=account,
-            background=background,
-            selectors=selectors,
-            idempotency=digests,
-        )
+        run = LiveRun(inbound, admission, self._loop, events, account, background, selectors, digests)
         if watched or background:
             run.attach(self.streams.open(run.run_id))
         if watched or background or digests is not None:
