@@ -108,4 +108,4 @@ async def test_a_drain_completes_endless_streams_and_closes_websockets_of_plugin
         received = [line async for line in lines]
         with pytest.raises(WebSocketDisconnected, match="1012"):
             await ws.receive()
-    assert set(received) == {"data: tick", ""}
+    assert set(received) <= {"data: tick", ""}  # whole events; the drain may come before the next tick
