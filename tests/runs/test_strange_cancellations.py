@@ -432,15 +432,18 @@ async def test_time_outs_in_a_pipeline_leave_nothing_at_its_task() -> None:
     assert left == [0]
 
 
-async def test_the_task_of_a_pipeline_that_has_ended_cannot_be_cancelled() -> None:
+def test_the_task_of_a_pipeline_that_has_ended_cannot_be_cancelled_even_after_its_loop() -> None:
     ended_tasks: list[Any] = []
 
     async def pipeline(ctx: ThreadContext) -> None:
         ended_tasks.append(asyncio.current_task())
 
-    async with MemoryStore() as store, service_of(pipeline, store) as service:
-        await service.chat(inbound(), PUBLIC)
-        assert ended_tasks[0].cancel() is False
+    async def chat() -> None:
+        async with MemoryStore() as store, service_of(pipeline, store) as service:
+            await service.chat(inbound(), PUBLIC)
+
+    asyncio.run(chat())
+    assert ended_tasks[0].cancel() is False
 
 
 def note_call(began: list[ThreadContext]) -> Callable[[ThreadContext], Any]:
