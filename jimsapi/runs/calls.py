@@ -20,6 +20,7 @@ from jimsapi.runs.stream import StreamOutput
 from jimsapi.runs.tasks import PipelineTask, current_pipeline
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.event import EventRow, NewEvent
+from jimsapi.threads.file_store import FileStore
 from jimsapi.threads.questions import TurnStore
 from jimsapi.threads.run import RunStatus, Snapshot, ThreadRecord
 from jimsapi.threads.storable import load_stored
@@ -47,6 +48,7 @@ class PipelineCalls:
     ) -> None:
         self.app = app
         self.store = store
+        self.file_store: FileStore | None = None
         self._announcer = announcer
         self._outage = outage
         self._resources = resources
@@ -115,6 +117,7 @@ class PipelineCalls:
             error_text=self._disclosure.tool_error,
             beside=run.entering[:-1],
             turn_store=self._open_turn(run, thread),
+            file_reader=self.file_store,
         )
         if run.stream is not None and run.status is RunStatus.RUNNING:  # a conversation start is not streamed
             context.watch(StreamOutput(run.stream))

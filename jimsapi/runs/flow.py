@@ -44,6 +44,7 @@ from jimsapi.runs.errors import (
     ServerDraining,
     ThreadBusy,
 )
+from jimsapi.runs.files import find_files
 from jimsapi.runs.keys import caller_of
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import LiveRun, Stop
@@ -66,6 +67,7 @@ from jimsapi.threads.errors import (
     ThreadNotFound,
 )
 from jimsapi.threads.event import EventRow, NewEvent
+from jimsapi.threads.file_store import FileStore
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     OPEN,
@@ -118,6 +120,7 @@ class RunFlow:
         self._quota = quota
         self._disclosure = disclosure
         self._outage = outage
+        self.file_store: FileStore | None = None
         self.leaving = False
         """Whether the service is exiting. A flow that is cancelled then stores nothing more."""
 
@@ -202,11 +205,15 @@ class RunFlow:
             thread = ThreadRecord(uuid7(), run.inbound.contact_id, datetime.now(UTC), thread_config)
             run.begin_running()
             run.enter(thread, True)
+            if run.inbound.files:
+                run.add_files(await find_files(run.inbound, self.file_store))
             rows = [EventRow(event.event_id, datetime.now(), event.event_type, event.data) for event in run.entering]
             deadline = run.loop.time() + self._limits.run_timeout
             ending = await self._calls.answer(run, thread, Snapshot(rows, False), deadline)
             run.end_as(ending.outcome.status)
             run.answer_with(ending.error or ending.result(run, self._disclosure))
+        except DomainError as error:
+            run.answer_with(error)
         except Exception:
             logger.exception("run %s failed inside the server", run.run_id)
             run.answer_with(RunBroken())
@@ -226,10 +233,13 @@ class RunFlow:
             if run.selectors is None
             else tuple(run.selectors)
         )
+        files = await find_files(inbound, self.file_store) if inbound.files else []
         if inbound.answers:
             answering = await self._questions.answer(run, selectors)
             selectors, acting_for = (ById(answering.thread.thread_id),), None
             run.answer_questions(answering.entering, hides_answer=answering.is_of_other_contact)
+        if files:
+            run.add_files(files)
         plan = RunPlan(
             run_id=run.run_id,
             owner=self._owner,

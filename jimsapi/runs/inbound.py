@@ -16,6 +16,7 @@ from jimsapi.threads.event import (
     id_with_room,
     message_event,
 )
+from jimsapi.threads.message_files import MESSAGE_FILES
 from jimsapi.threads.questions import MESSAGE_ANSWERS, ONCE_RESULT, QUESTION_ANSWERED, QUESTION_ASKED, QUESTION_CLOSED
 from jimsapi.threads.storable import Unstorable, dump_storable
 
@@ -23,7 +24,15 @@ MAX_CONTACT_ID = 2_000
 """Bytes of UTF-8."""
 
 _RESERVED_DOMAINS = ("state.", "jims.")
-_RESERVED_TYPES = {QUESTION_ASKED, QUESTION_ANSWERED, QUESTION_CLOSED, MESSAGE_ANSWERS, MESSAGE_METADATA, ONCE_RESULT}
+_RESERVED_TYPES = {
+    QUESTION_ASKED,
+    QUESTION_ANSWERED,
+    QUESTION_CLOSED,
+    MESSAGE_ANSWERS,
+    MESSAGE_FILES,
+    MESSAGE_METADATA,
+    ONCE_RESULT,
+}
 _DEFAULT_CONFIG = {"interface": "api"}
 _DEFAULT_CONFIG_TEXT = dump_storable(_DEFAULT_CONFIG)
 
@@ -36,7 +45,7 @@ class Inbound(msgspec.Struct, kw_only=True):
     `run_conversation_start_on_new_thread` is set, the conversation start. `webhook_url` is called after the run has
     ended. `metadata` is any JSON object for the pipeline, which reads it as `ctx.metadata`; it is stored with the
     message. `answers` are the answers to open questions of the thread, by the questions' identifiers. With them,
-    `message` may be empty, and is then no message.
+    `message` may be empty, and is then no message. `files` are the identifiers of files of the contact.
     """
 
     # The digest of an idempotency key covers all fields (`keys.idempotency`). If you add one, omit it from the digest
@@ -51,6 +60,7 @@ class Inbound(msgspec.Struct, kw_only=True):
     webhook_url: str | None = None
     metadata: dict[str, Any] | None = None
     answers: dict[str, Any] | None = None
+    files: list[str] | None = None
 
 
 def check_inbound(inbound: Inbound) -> bytes:
@@ -78,10 +88,12 @@ def check_inbound(inbound: Inbound) -> bytes:
 def entering(inbound: Inbound) -> tuple[NewEvent, ...]:
     """Return the events that enter the thread of an inbound message: those beside the message, then the message.
 
+    Its files are not among them: `with_files` has to find them first.
+
     Raises:
         InputRefused: the metadata cannot be stored.
     """
-    if not inbound.metadata:
+    if not (inbound.metadata or inbound.files):
         return (message_event(inbound.event_type, inbound.message),)
     return with_beside(inbound, message_event(inbound.event_type, inbound.message, id_with_room()), ())
 

@@ -22,7 +22,9 @@ def idempotency(
     """
     scope = (admission.provider, admission.identity.subject, inbound.contact_id, key)
     request = msgspec.json.encode(inbound, order="deterministic")  # the order of a JSON object's fields has no meaning
-    # The digest of a message without metadata and answers is that of versions that did not know these fields.
+    # The digest of a message without these fields is that of versions that did not know them.
+    if inbound.files is None:
+        request = request.removesuffix(b',"files":null}') + b"}"
     if inbound.answers is None:
         request = request.removesuffix(b',"answers":null}') + b"}"
         if inbound.metadata is None:

@@ -16,9 +16,11 @@ from jimsapi.runs.result import RunResult, hidden
 from jimsapi.runs.stream import Gap, RunStarted, RunStream, StreamOutput
 from jimsapi.runs.tasks import PipelineTask, ServiceTask
 from jimsapi.threads.context import ThreadContext
-from jimsapi.threads.event import NewEvent
+from jimsapi.threads.event import NewEvent, add_beside
+from jimsapi.threads.file_store import StoredFile
 from jimsapi.threads.identity import Identity
 from jimsapi.threads.ids import uuid7
+from jimsapi.threads.message_files import MESSAGE_FILES, files_data
 from jimsapi.threads.questions import MESSAGE_ANSWERS
 from jimsapi.threads.run import Idempotency, RunStatus, Selector, ThreadRecord
 
@@ -187,6 +189,10 @@ class LiveRun:
         """
         self.entering = entering
         self.hides_answer = hides_answer
+
+    def add_files(self, files: Sequence[StoredFile]) -> None:
+        """Set the files of the message, which enter the thread beside it."""
+        self.entering = add_beside(self.entering, MESSAGE_FILES, files_data(files))
 
     def launch(self, flow: Coroutine[Any, Any, None]) -> None:
         """Start the task that answers the run."""

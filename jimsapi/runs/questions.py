@@ -203,7 +203,7 @@ def _check_only_answers(run: LiveRun) -> None:
     if run.stream is not None:
         text = "The conversation is another contact's, so it is not streamed to you: answer by /api/v1/chat"
         raise InputRefused("answers", "not_streamed", text, None)
-    for field in ("message", "metadata", "webhook_url"):
+    for field in ("message", "metadata", "files", "webhook_url"):
         if getattr(inbound, field):
             text = "The conversation is another contact's: send only answers"
             raise InputRefused(field, "only_answers", text, None)

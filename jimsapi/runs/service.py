@@ -28,6 +28,7 @@ from jimsapi.runs.sinks import SinkQueue
 from jimsapi.runs.stream import RunStream, Streams
 from jimsapi.threads.errors import InputRefused, KeyMismatch, RunNotFound, StoreUnavailable
 from jimsapi.threads.event import encode_events
+from jimsapi.threads.file_store import FileStore
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import OPEN, AdoptedRun, ById, RunStatus, Selector, Settled
 from jimsapi.threads.store import ThreadStore
@@ -134,6 +135,10 @@ class RunService:
     def store(self, store: ThreadStore) -> None:
         self._flow.use(store)
         self._calls.store = self._housekeeping.store = store
+
+    def use_files(self, store: FileStore) -> None:
+        """Let messages have the files of a file store, which is open. The plugin of the store calls it at the start."""
+        self._flow.file_store = self._calls.file_store = store
 
     @property
     def app(self) -> JimsApp:

@@ -39,6 +39,14 @@ from jimsapi.threads.event import (
 )
 from jimsapi.threads.identity import Identity
 from jimsapi.threads.ids import uuid7
+from jimsapi.threads.message_files import (
+    MESSAGE_FILES,
+    FileFacts,
+    FileReader,
+    MessageFile,
+    TestFiles,
+    files_of_message,
+)
 from jimsapi.threads.questions import TurnStore, answers_beside
 from jimsapi.threads.storable import Unstorable, dump_storable, load_stored, storable_text
 
@@ -99,13 +107,7 @@ def _awaited_in_loop(
 
     @wraps(method)
     def call(context: "ThreadContext", /, *arguments: Parameters.args, **named: Parameters.kwargs) -> Awaitable[Result]:
-        work = method(context, *arguments, **named)
-        bridge = context._bridge
-        if bridge is not None and bridge.is_needed():
-            return bridge.begin(work)
-        if _get_running_loop() is None:
-            return Done(asyncio.run(work))
-        return start(work) if context._is_for_test else work
+        return context._begin(method(context, *arguments, **named))
 
     return call
 
@@ -117,12 +119,10 @@ def _valued_in_loop(
 
     If the caller's thread has no running event loop, it returns the result itself. So the declared type is `Any`.
     """
-    awaited = _awaited_in_loop(method)
 
     @wraps(method)
     def call(context: "ThreadContext", /, *arguments: Parameters.args, **named: Parameters.kwargs) -> Any:
-        found = awaited(context, *arguments, **named)
-        return found.result if isinstance(found, Done) and _get_running_loop() is None else found
+        return context._value_of(method(context, *arguments, **named))
 
     return call
 
@@ -136,7 +136,7 @@ class ThreadContext:
 
     `run_id` identifies the run, `contact_id` the person that the thread belongs to, and `identity` the caller as the
     auth provider knows it. `identity` is None if a process continues the run that did not receive its request.
-    `metadata` is what the caller sent with the message.
+    `metadata` is what the caller sent with the message, and `files` are the files of the message.
     `resources` is what the app's `lifespan` yields, None without one.
 
     `truncated` is True if the thread has more events than `events`; `load_events` reads earlier ones. After the run has
@@ -167,9 +167,11 @@ class ThreadContext:
         error_text: Callable[[UUID | None, BaseException], str] | None = None,
         beside: Sequence[NewEvent] = (),
         turn_store: TurnStore | None = None,
+        file_reader: FileReader | None = None,
     ) -> None:
         """`error_text(run_id, error)` returns the text of an exception that callers may read. `beside` are the events
-        that entered the thread beside the message. `turn_store` reads and adds events while the run works."""
+        that entered the thread beside the message. `turn_store` reads and adds events while the run works, and
+        `file_reader` reads the files of messages."""
         self.thread_id = thread_id
         self.run_id = run_id
         self.contact_id = contact_id
@@ -178,6 +180,7 @@ class ThreadContext:
         self._error_text = error_text
         self._beside = beside
         self._turn_store = turn_store
+        self._file_reader = file_reader
         self.thread_config: dict[str, Any] = dict(thread_config or {})
         self.outgoing_events: list[Any] = []
         self.status_updater: StatusUpdater | None = None
@@ -202,12 +205,14 @@ class ThreadContext:
         identity: Identity | None = None,
         metadata: Mapping[str, Any] | None = None,
         answers: Mapping[str, Any] | None = None,
+        files: Mapping[str, bytes] | None = None,
     ) -> "ThreadContext":
         """Make a context for the unit test of a pipeline, without store and server.
 
         `history` has earlier events as pairs of event type and event data. `message` is added after them as the user's
         message. `resources` is what the app's `lifespan` would yield. `answers` are the answers of a person, by the key
-        of their question; `ask` raises `QuestionAsked` for other questions. You can also call a plain `def` pipeline in
+        of their question; `ask` raises `QuestionAsked` for other questions. `files` are the files of the message by
+        their names; the ending of a name gives the type. You can also call a plain `def` pipeline in
         an async test: its calls of async methods need no `await`. But `ask` and `once` return their values to it only
         where no event loop runs, so test a plain `def` with these in a plain test.
         """
@@ -215,6 +220,7 @@ class ThreadContext:
         if message is not None:
             pairs.append((USER_MESSAGE, {"role": "user", "content": message}))
         thread_id = uuid7()
+        test_files = TestFiles(files or {}, contact_id)
         events = [Event(thread_id=thread_id, event_type=kind, event_data=data) for kind, data in pairs]
         rows = [EventRow(e.event_id, e.created_at, e.event_type, orjson.dumps(e.event_data)) for e in events]
         context = cls(
@@ -225,8 +231,12 @@ class ThreadContext:
             run_id=uuid7(),
             contact_id=contact_id,
             identity=identity,
-            beside=beside_message(uuid7(), [(MESSAGE_METADATA, {"metadata": metadata or {}})]),
+            beside=beside_message(
+                events[-1].event_id if events else thread_id,
+                [(MESSAGE_METADATA, {"metadata": metadata or {}}), (MESSAGE_FILES, test_files.data)],
+            ),
             turn_store=TestStore(),
+            file_reader=test_files,
         )
         context._is_for_test = True
         context._given_answers = answers or {}
@@ -257,6 +267,23 @@ class ThreadContext:
         return {**self._given_answers, **({} if found is None else found[1])}
 
     @cached_property
+    def files(self) -> list[MessageFile]:
+        """The files of the message; empty if there are none. A run that answers began has those of the turn's message.
+
+        for file in ctx.files:
+            content = await file.read()
+        """
+        beside = self._beside if answers_beside(self._beside) is None else ()
+        return [self._file(facts) for facts in files_of_message(self.turn_id, [*beside, *self._rows])]
+
+    def files_of(self, message: Event) -> list[MessageFile]:
+        """Return the files of an earlier message: one of `events`."""
+        return [self._file(facts) for facts in files_of_message(message.event_id, self._rows)]
+
+    def _file(self, facts: FileFacts) -> MessageFile:
+        return MessageFile(facts, self._file_reader, self.contact_id, self._value_of)
+
+    @cached_property
     def _once_locks(self) -> dict[str, asyncio.Lock]:
         return {}
 
@@ -264,13 +291,7 @@ class ThreadContext:
     def _asking(self) -> Asking:
         if self._turn_store is None:
             raise RuntimeError("this context cannot ask questions: the run has no thread")
-        found = answers_beside(self._beside)
-        if found is not None:
-            turn = found[0]
-        else:
-            message_id = self._rows[-1].event_id if self._rows else self.thread_id
-            turn = message_id if isinstance(message_id, UUID) else UUID(message_id)
-        return Asking(turn, self._turn_store, self._given_answers)
+        return Asking(self.turn_id, self._turn_store, self._given_answers)
 
     @cached_property
     def history(self) -> list[dict[str, Any]]:
@@ -518,10 +539,14 @@ class ThreadContext:
         # Also if the run was stopped while the function worked, for what it did has happened.
         return await self._asking.remember(key, result)
 
-    @property
+    @cached_property
     def turn_id(self) -> UUID:
         """The identifier of the turn: of the message that began it. Runs that answers begin have the same."""
-        return self._asking.turn
+        found = answers_beside(self._beside)
+        if found is not None:
+            return found[0]
+        message_id = self._rows[-1].event_id if self._rows else self.thread_id
+        return message_id if isinstance(message_id, UUID) else UUID(message_id)
 
     def set_state(self, state_name: str, state: Any) -> None:
         """Store a state under `state_name`: a dict, pydantic model, dataclass or msgspec Struct.
@@ -558,6 +583,19 @@ class ThreadContext:
         self._ensure_open()
         if self.status_updater is not None:
             await self.status_updater.update_status(status)
+
+    def _begin(self, work: Coroutine[Any, Any, Result]) -> Coroutine[Any, Any, Result]:
+        """Begin a coroutine in the event loop of the run, and return an awaitable of its result."""
+        if self._bridge is not None and self._bridge.is_needed():
+            return self._bridge.begin(work)
+        if _get_running_loop() is None:
+            return Done(asyncio.run(work))
+        return start(work) if self._is_for_test else work
+
+    def _value_of(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Do what `_begin` does, but return the result itself if the caller's thread has no running event loop."""
+        begun = self._begin(work)
+        return begun.result if isinstance(begun, Done) and _get_running_loop() is None else begun
 
     def watch(self, output: LiveOutput) -> None:
         """Send what follows to `output`. Called by the service."""

@@ -119,6 +119,16 @@ def beside_message(message_id: UUID, beside: Iterable[tuple[str, Mapping[str, An
     return tuple(events)
 
 
+def add_beside(entering: Sequence[NewEvent], event_type: str, data: Mapping[str, Any]) -> tuple[NewEvent, ...]:
+    """Return the events beside a message and the message, `entering`, with another event beside it.
+
+    The identifier of the message is from `id_with_room`. Raises `Unstorable` as `beside_message` does.
+    """
+    *beside, message = entering
+    text = dump_storable({"message_id": uuid_text(message.event_id), **data})
+    return (*beside, NewEvent(id_beside(message.event_id, len(beside) + 1), event_type, text), message)
+
+
 def move_beside(beside: Sequence[NewEvent], message: NewEvent, message_id: UUID) -> tuple[NewEvent, ...]:
     """Return the events beside `message` for the same message with another identifier."""
     distance = message_id.int - message.event_id.int

@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Any, cast
 
 from jimsapi.plugins import CoreOptions, FileStore, Settings, StartError, ThreadStore, build_file_store
+from jimsapi.runs import RunService
 from jimsapi_files import FilesOptions
 from jimsapi_files.deletion import DeletesFiles
 from jimsapi_files.media_types import is_pattern
@@ -36,10 +37,13 @@ class Files:
         self.received = 0
         self.received_bytes = 0
         self._opened = AsyncExitStack()
+        self._runs: RunService | None = None
 
     async def __aenter__(self) -> None:
         opened = await self._opened.enter_async_context(self.store)
         self.store = self.store if opened is None else opened
+        if self._runs is not None:
+            self._runs.use_files(self.store)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -50,6 +54,11 @@ class Files:
         """Return a store of threads that deletes the files of a contact too. This is the plugin's store wrapper."""
         wrapped: Any = DeletesFiles(store, self)
         return cast(ThreadStore, wrapped)
+
+    def serve(self, runs: RunService) -> None:
+        """Let the messages of a service have files."""
+        self._runs = runs
+        runs.use_files(self.store)
 
     def count(self, size: int) -> None:
         """Count a stored file of `size` bytes for the metrics."""
