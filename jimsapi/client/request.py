@@ -1,6 +1,6 @@
 """The requests of the client, before they are sent."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 from uuid import UUID, uuid4
 
@@ -21,6 +21,7 @@ class MessageFields(TypedDict, total=False):
       client generates a key for a message without one.
     - `webhook_url`: the server calls it when the run has ended.
     - `metadata`: values for the pipeline, which are stored with the message.
+    - `files`: the identifiers of files of the contact.
     - `answers`: the answers to open questions (`Result.questions`), by their identifiers. The message may then be
       empty.
     """
@@ -32,6 +33,7 @@ class MessageFields(TypedDict, total=False):
     run_conversation_start_on_new_thread: bool | None
     webhook_url: str | None
     metadata: Mapping[str, Any] | None
+    files: Sequence[str] | None
     answers: Mapping[str, Any] | None
     idempotency_key: str | None
 

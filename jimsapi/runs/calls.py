@@ -12,6 +12,7 @@ from uuid import UUID
 from jimsapi.runs.announcer import Announcer
 from jimsapi.runs.disclosure import Disclosure
 from jimsapi.runs.ending import Ending
+from jimsapi.runs.files import MessageFiles
 from jimsapi.runs.live import LiveRun, PipelineTiming, Stop
 from jimsapi.runs.outage import OutageLog
 from jimsapi.runs.pipeline import JimsApp, Pipeline, pipeline_name
@@ -20,7 +21,6 @@ from jimsapi.runs.stream import StreamOutput
 from jimsapi.runs.tasks import PipelineTask, current_pipeline
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.event import EventRow, NewEvent
-from jimsapi.threads.file_store import FileStore
 from jimsapi.threads.questions import TurnStore
 from jimsapi.threads.run import RunStatus, Snapshot, ThreadRecord
 from jimsapi.threads.storable import load_stored
@@ -48,7 +48,7 @@ class PipelineCalls:
     ) -> None:
         self.app = app
         self.store = store
-        self.file_store: FileStore | None = None
+        self.files: MessageFiles | None = None
         self._announcer = announcer
         self._outage = outage
         self._resources = resources
@@ -117,7 +117,7 @@ class PipelineCalls:
             error_text=self._disclosure.tool_error,
             beside=run.entering[:-1],
             turn_store=self._open_turn(run, thread),
-            file_reader=self.file_store,
+            file_reader=run.files_in_memory or (None if self.files is None else self.files.store),
         )
         if run.stream is not None and run.status is RunStatus.RUNNING:  # a conversation start is not streamed
             context.watch(StreamOutput(run.stream))

@@ -1,29 +1,57 @@
-"""The files that inbound messages name."""
+"""The files of inbound messages: those that a message names, and those that come within it."""
+
+from collections.abc import Sequence
+from typing import Protocol
 
 from jimsapi.runs.inbound import Inbound
 from jimsapi.threads.errors import InputRefused, StoredFileNotFound
 from jimsapi.threads.file_store import FileStore, StoredFile
+from jimsapi.threads.message_files import SentFile
 
 MAX_FILES = 100
 """The most files that one message may have."""
 
 
-async def find_files(inbound: Inbound, store: FileStore | None) -> list[StoredFile]:
-    """Return the files that a message names, each once.
+class MessageFiles(Protocol):
+    """The files of a server, as `RunService.use_files` gets them."""
+
+    @property
+    def store(self) -> FileStore:
+        """The file store. It is open while the service works."""
+        ...
+
+    async def keep(self, contact_id: str, file: SentFile) -> StoredFile:
+        """Store a file that came within a message.
+
+        Raises `InputRefused` if the server does not accept it, and as `FileStore.put` does.
+        """
+        ...
+
+
+async def find_files(inbound: Inbound, sent: Sequence[SentFile], files: MessageFiles | None) -> list[StoredFile]:
+    """Return the files of a message: those that it names, each once, and those that came within it, which are stored.
 
     Raises:
-        InputRefused: the server stores no files, the message has too many, or its contact has no such file.
+        InputRefused: the server stores no files, the message has too many, its contact has no such file, or the server
+            does not accept one of them.
+        FileQuotaExceeded, ContactDeleted: a file cannot be stored.
         StoreUnavailable: the file store is not available.
     """
     named = dict.fromkeys(inbound.files or ())
-    if not named:
+    if not (named or sent):
         return []
-    if store is None:
+    if files is None:
         message = "This server stores no files: its operator has to set --files-store of the plugin jimsapi-files"
         raise InputRefused("files", "files_off", message, None)
-    if len(named) > MAX_FILES:
+    check_number(len(named) + len(sent))
+    found = [await _find(files.store, file_id, inbound.contact_id) for file_id in named]
+    return [*found, *[await files.keep(inbound.contact_id, file) for file in sent]]
+
+
+def check_number(number: int) -> None:
+    """Raise `InputRefused` if a message has too many files."""
+    if number > MAX_FILES:
         raise InputRefused("files", "too_long", f"A message may have at most {MAX_FILES} files", None)
-    return [await _find(store, file_id, inbound.contact_id) for file_id in named]
 
 
 async def _find(store: FileStore, file_id: str, contact_id: str) -> StoredFile:

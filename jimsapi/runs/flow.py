@@ -44,7 +44,7 @@ from jimsapi.runs.errors import (
     ServerDraining,
     ThreadBusy,
 )
-from jimsapi.runs.files import find_files
+from jimsapi.runs.files import MessageFiles, find_files
 from jimsapi.runs.keys import caller_of
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import LiveRun, Stop
@@ -67,7 +67,6 @@ from jimsapi.threads.errors import (
     ThreadNotFound,
 )
 from jimsapi.threads.event import EventRow, NewEvent
-from jimsapi.threads.file_store import FileStore
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     OPEN,
@@ -120,7 +119,7 @@ class RunFlow:
         self._quota = quota
         self._disclosure = disclosure
         self._outage = outage
-        self.file_store: FileStore | None = None
+        self.files: MessageFiles | None = None
         self.leaving = False
         """Whether the service is exiting. A flow that is cancelled then stores nothing more."""
 
@@ -206,7 +205,9 @@ class RunFlow:
             run.begin_running()
             run.enter(thread, True)
             if run.inbound.files:
-                run.add_files(await find_files(run.inbound, self.file_store))
+                run.add_files(await find_files(run.inbound, (), self.files))
+            elif run.sent_files:
+                run.keep_files_in_memory()
             rows = [EventRow(event.event_id, datetime.now(), event.event_type, event.data) for event in run.entering]
             deadline = run.loop.time() + self._limits.run_timeout
             ending = await self._calls.answer(run, thread, Snapshot(rows, False), deadline)
@@ -233,7 +234,7 @@ class RunFlow:
             if run.selectors is None
             else tuple(run.selectors)
         )
-        files = await find_files(inbound, self.file_store) if inbound.files else []
+        files = await find_files(inbound, run.sent_files, self.files) if inbound.files or run.sent_files else []
         if inbound.answers:
             answering = await self._questions.answer(run, selectors)
             selectors, acting_for = (ById(answering.thread.thread_id),), None

@@ -85,15 +85,15 @@ def check_inbound(inbound: Inbound) -> bytes:
         raise InputRefused("thread_config", "unstorable", f"Value cannot be stored: {fault}", None) from fault
 
 
-def entering(inbound: Inbound) -> tuple[NewEvent, ...]:
+def entering(inbound: Inbound, *, has_files: bool = False) -> tuple[NewEvent, ...]:
     """Return the events that enter the thread of an inbound message: those beside the message, then the message.
 
-    Its files are not among them: `with_files` has to find them first.
+    Its files are not among them, since the server has to find or store them first. `has_files`: some came within it.
 
     Raises:
         InputRefused: the metadata cannot be stored.
     """
-    if not (inbound.metadata or inbound.files):
+    if not (inbound.metadata or inbound.files or has_files):
         return (message_event(inbound.event_type, inbound.message),)
     return with_beside(inbound, message_event(inbound.event_type, inbound.message, id_with_room()), ())
 

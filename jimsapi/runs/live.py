@@ -20,7 +20,7 @@ from jimsapi.threads.event import NewEvent, add_beside
 from jimsapi.threads.file_store import StoredFile
 from jimsapi.threads.identity import Identity
 from jimsapi.threads.ids import uuid7
-from jimsapi.threads.message_files import MESSAGE_FILES, files_data
+from jimsapi.threads.message_files import MESSAGE_FILES, FilesInMemory, SentFile, files_data
 from jimsapi.threads.questions import MESSAGE_ANSWERS
 from jimsapi.threads.run import Idempotency, RunStatus, Selector, ThreadRecord
 
@@ -70,6 +70,7 @@ class LiveRun:
 
     - `entering` has the events that enter the thread when the run starts: those beside its message, then the message.
     - `adopted`: another process accepted the message and died.
+    - `sent_files` came within the message. `files_in_memory` reads them if the run has no thread.
     - `in_thread`: the run belongs to a thread. If not, nothing of it is stored.
     - `answer` is a future. Read it if it is done. To wait for the answer, await `wait_for_answer()`.
     - `stream` is the run's stream, None if the run is not watched. It ends with the answer.
@@ -95,6 +96,7 @@ class LiveRun:
         "created_new_thread",
         "deadline",
         "entering",
+        "files_in_memory",
         "hides_answer",
         "idempotency",
         "in_thread",
@@ -104,6 +106,7 @@ class LiveRun:
         "pipeline",
         "run_id",
         "selectors",
+        "sent_files",
         "status",
         "stop_reason",
         "stream",
@@ -128,6 +131,7 @@ class LiveRun:
         in_thread: bool = True,
         selectors: Sequence[Selector] | None = None,
         idempotency: Idempotency | None = None,
+        sent_files: Sequence[SentFile] = (),
     ) -> None:
         self.run_id = self.known_as = run_id or uuid7()
         self.loop = loop
@@ -139,6 +143,8 @@ class LiveRun:
         self.in_thread = in_thread
         self.hides_answer = False
         self.entering = entering
+        self.sent_files = sent_files
+        self.files_in_memory: FilesInMemory | None = None
         self.selectors = selectors
         self.idempotency = idempotency
         self.stream: RunStream | None = None
@@ -193,6 +199,12 @@ class LiveRun:
     def add_files(self, files: Sequence[StoredFile]) -> None:
         """Set the files of the message, which enter the thread beside it."""
         self.entering = add_beside(self.entering, MESSAGE_FILES, files_data(files))
+        self.sent_files = ()  # they are stored
+
+    def keep_files_in_memory(self) -> None:
+        """Let the pipeline read the files that came within the message, and store nothing."""
+        self.files_in_memory = FilesInMemory(self.sent_files, self.inbound.contact_id)
+        self.add_files(self.files_in_memory.files)
 
     def launch(self, flow: Coroutine[Any, Any, None]) -> None:
         """Start the task that answers the run."""

@@ -10,6 +10,7 @@ from jimsapi.runs.announcer import Announcer
 from jimsapi.runs.calls import PipelineCalls
 from jimsapi.runs.disclosure import Disclosure
 from jimsapi.runs.errors import ContactForbidden, ServerDraining, TooManyRuns
+from jimsapi.runs.files import MessageFiles, check_number
 from jimsapi.runs.flow import RunFlow
 from jimsapi.runs.housekeeping import Housekeeping
 from jimsapi.runs.identity import PUBLIC, Admission
@@ -28,8 +29,8 @@ from jimsapi.runs.sinks import SinkQueue
 from jimsapi.runs.stream import RunStream, Streams
 from jimsapi.threads.errors import InputRefused, KeyMismatch, RunNotFound, StoreUnavailable
 from jimsapi.threads.event import encode_events
-from jimsapi.threads.file_store import FileStore
 from jimsapi.threads.ids import uuid7
+from jimsapi.threads.message_files import SentFile
 from jimsapi.threads.run import OPEN, AdoptedRun, ById, RunStatus, Selector, Settled
 from jimsapi.threads.store import ThreadStore
 
@@ -136,9 +137,10 @@ class RunService:
         self._flow.use(store)
         self._calls.store = self._housekeeping.store = store
 
-    def use_files(self, store: FileStore) -> None:
-        """Let messages have the files of a file store, which is open. The plugin of the store calls it at the start."""
-        self._flow.file_store = self._calls.file_store = store
+    def use_files(self, files: MessageFiles) -> None:
+        """Let messages have files. A plugin with a file store calls it from `jimsapi_routes`."""
+        self._flow.files = files
+        self._calls.files = files
 
     @property
     def app(self) -> JimsApp:
@@ -208,6 +210,7 @@ class RunService:
         background: bool = False,
         key: str | None = None,
         selectors: Sequence[Selector] | None = None,
+        files: Sequence[SentFile] = (),
     ) -> LiveRun:
         """Begin a run and return it at once. To wait for the answer, await `LiveRun.wait_for_answer()`.
 
@@ -216,14 +219,15 @@ class RunService:
           take it over before it starts. It has a stream, too.
         - `key`: the idempotency key. If this process works on a run with the same key, it returns that run.
         - `selectors` select the thread. If it is None, the resolvers do.
+        - `files` came within the message. They are stored before it is.
 
         Raises:
             ContactForbidden, InputRefused, ServerDraining, TooManyRuns, QuotaExceeded: nothing was stored.
             KeyMismatch: the run with this key is for another request.
         """
         thread_config = self._check(inbound, admission)
-        events = entering(inbound)
-        digests = None if key is None else idempotency(key, inbound, admission, selectors)
+        events = entering(inbound, has_files=bool(files))
+        digests = None if key is None else idempotency(key, inbound, admission, selectors, files)
         if digests is not None and (existing := self._runs.with_key(digests.key)) is not None:
             if existing.idempotency != digests:
                 raise KeyMismatch
@@ -240,6 +244,7 @@ class RunService:
             background=background,
             selectors=selectors,
             idempotency=digests,
+            sent_files=files,
         )
         if watched or background:
             run.attach(self.streams.open(run.run_id))
@@ -248,15 +253,18 @@ class RunService:
         self._launch(run, self._flow.answer(run, thread_config))
         return run
 
-    def answer_once(self, inbound: Inbound, admission: Admission, *, watched: bool = False) -> LiveRun:
+    def answer_once(
+        self, inbound: Inbound, admission: Admission, *, watched: bool = False, files: Sequence[SentFile] = ()
+    ) -> LiveRun:
         """Begin to answer a message outside of every thread. The pipeline sees only this message; nothing is stored.
 
         It has the same limits and metrics, and raises the same errors, as `begin`.
         """
         thread_config = self._check(inbound, admission)
-        events = entering(inbound)
+        events = entering(inbound, has_files=bool(files))
+        check_number(len(files))
         account = self._admit(inbound, admission)
-        run = LiveRun(inbound, admission, self._loop, events, account=account, in_thread=False)
+        run = LiveRun(inbound, admission, self._loop, events, account=account, in_thread=False, sent_files=files)
         if watched:
             run.attach(self.streams.open(run.run_id, in_store=False))
             run.expect_acceptance()

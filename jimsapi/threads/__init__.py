@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jimsapi.threads.file_store import FilePage, FileStore, NewFile, StoredFile
     from jimsapi.threads.identity import Identity
     from jimsapi.threads.ids import uuid7
+    from jimsapi.threads.message_files import MessageFile, SentFile
     from jimsapi.threads.questions import Question, QuestionAsked
     from jimsapi.threads.run import (
         Accepted,
@@ -95,6 +96,7 @@ __all__ = [
     "KeyMismatch",
     "KeyUsed",
     "Latest",
+    "MessageFile",
     "New",
     "NewEvent",
     "NewFile",
@@ -107,6 +109,7 @@ __all__ = [
     "RunPlan",
     "RunStatus",
     "Selector",
+    "SentFile",
     "Settled",
     "Snapshot",
     "Started",
@@ -171,6 +174,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
             "jimsapi.threads.file_store": ("FilePage", "FileStore", "NewFile", "StoredFile"),
             "jimsapi.threads.identity": ("Identity",),
             "jimsapi.threads.ids": ("uuid7",),
+            "jimsapi.threads.message_files": ("MessageFile", "SentFile"),
             "jimsapi.threads.questions": ("Question", "QuestionAsked"),
             "jimsapi.threads.run": (
                 "Accepted",

@@ -43,9 +43,11 @@ from jimsapi.threads.message_files import (
     MESSAGE_FILES,
     FileFacts,
     FileReader,
+    FilesInMemory,
     MessageFile,
-    TestFiles,
+    files_data,
     files_of_message,
+    sent_file,
 )
 from jimsapi.threads.questions import TurnStore, answers_beside
 from jimsapi.threads.storable import Unstorable, dump_storable, load_stored, storable_text
@@ -220,7 +222,7 @@ class ThreadContext:
         if message is not None:
             pairs.append((USER_MESSAGE, {"role": "user", "content": message}))
         thread_id = uuid7()
-        test_files = TestFiles(files or {}, contact_id)
+        in_memory = FilesInMemory([sent_file(name, content) for name, content in (files or {}).items()], contact_id)
         events = [Event(thread_id=thread_id, event_type=kind, event_data=data) for kind, data in pairs]
         rows = [EventRow(e.event_id, e.created_at, e.event_type, orjson.dumps(e.event_data)) for e in events]
         context = cls(
@@ -233,10 +235,10 @@ class ThreadContext:
             identity=identity,
             beside=beside_message(
                 events[-1].event_id if events else thread_id,
-                [(MESSAGE_METADATA, {"metadata": metadata or {}}), (MESSAGE_FILES, test_files.data)],
+                [(MESSAGE_METADATA, {"metadata": metadata or {}}), (MESSAGE_FILES, files_data(in_memory.files))],
             ),
             turn_store=TestStore(),
-            file_reader=test_files,
+            file_reader=in_memory,
         )
         context._is_for_test = True
         context._given_answers = answers or {}

@@ -5,7 +5,7 @@ import mimetypes
 import shutil
 import tempfile
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +32,14 @@ class FileFacts(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     type: str
     size: int
+
+
+class SentFile(msgspec.Struct, frozen=True):
+    """A file that came within a message. `name` and `type` are the client's words; `name` may be empty."""
+
+    name: str
+    type: str
+    content: bytes
 
 
 class FilesOfMessage(msgspec.Struct, frozen=True):
@@ -153,43 +161,44 @@ class FileCopy:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-class TestFiles:
-    """A `FileReader` in memory, for contexts that a test makes. `contents` are the files by their names."""
+class FilesInMemory:
+    """A `FileReader` of files that no store has: for runs outside of threads, and for contexts that a test makes."""
 
-    __test__ = False
-
-    def __init__(self, contents: Mapping[str, bytes], contact_id: str) -> None:
-        self._contents = dict(enumerate(contents.values(), 1))
-        self._files = [
-            StoredFile(
+    def __init__(self, sent: Iterable[SentFile], contact_id: str) -> None:
+        self._contents: dict[str, tuple[StoredFile, bytes]] = {}
+        for number, file in enumerate(sent, 1):
+            stored = StoredFile(
                 file_id=f"file-{number}",
                 contact_id=contact_id,
-                name=name,
-                type=mimetypes.guess_type(name)[0] or "application/octet-stream",
-                size=len(content),
+                name=file.name,
+                type=file.type,
+                size=len(file.content),
                 created_at=datetime.now(UTC),
             )
-            for number, (name, content) in enumerate(contents.items(), 1)
-        ]
+            self._contents[stored.file_id] = stored, file.content
 
     @property
-    def data(self) -> dict[str, Any]:
-        """The data of the event of these files, without the message."""
-        return files_data(self._files)
+    def files(self) -> list[StoredFile]:
+        """The files, in their order."""
+        return [file for file, _ in self._contents.values()]
 
     async def find(self, file_id: str, acting_for: str | None) -> StoredFile:
         """Return a file. Raises `StoredFileNotFound`."""
-        for file in self._files:
-            if file.file_id == file_id:
-                return file
-        raise StoredFileNotFound
+        if file_id not in self._contents:
+            raise StoredFileNotFound
+        return self._contents[file_id][0]
 
     async def read(self, file: StoredFile, begin: int, end: int) -> AsyncIterator[bytes]:
-        """Return the bytes of a file."""
-        return _once(self._contents[self._files.index(file) + 1][begin:end])
+        """Return an iterator over the bytes of a file."""
+        return _one_piece(self._contents[file.file_id][1][begin:end])
 
 
-async def _once(content: bytes) -> AsyncIterator[bytes]:
+def sent_file(name: str, content: bytes) -> SentFile:
+    """Return a file whose type is that of the ending of its name."""
+    return SentFile(name, mimetypes.guess_type(name)[0] or "application/octet-stream", content)
+
+
+async def _one_piece(content: bytes) -> AsyncIterator[bytes]:
     yield content
 
 

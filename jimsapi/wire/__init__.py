@@ -24,8 +24,9 @@ if TYPE_CHECKING:
         with_run,
     )
     from jimsapi.wire.errors import error_answer, error_content
+    from jimsapi.wire.files import NotAFile, file_of_base64, file_of_url
     from jimsapi.wire.leaving import stop_left, watch_leaving
-    from jimsapi.wire.request import read_body, read_json, reading_body
+    from jimsapi.wire.request import read_body, read_json, reading_body, refuse_foreign_form
     from jimsapi.wire.speech import (
         AgentItem,
         Failed,
@@ -58,6 +59,7 @@ __all__ = [
     "MessagePiece",
     "MessageStarted",
     "ModelUsed",
+    "NotAFile",
     "ReasoningEnded",
     "ReasoningPiece",
     "ReasoningStarted",
@@ -76,6 +78,8 @@ __all__ = [
     "error_answer",
     "error_content",
     "failure",
+    "file_of_base64",
+    "file_of_url",
     "newest_of_user",
     "note_run",
     "one_text",
@@ -84,6 +88,7 @@ __all__ = [
     "reading_body",
     "refusal",
     "refusal_of",
+    "refuse_foreign_form",
     "reworded",
     "spoken_items",
     "stop_left",
@@ -110,8 +115,9 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "with_run",
             ),
             "jimsapi.wire.errors": ("error_answer", "error_content"),
+            "jimsapi.wire.files": ("NotAFile", "file_of_base64", "file_of_url"),
             "jimsapi.wire.leaving": ("stop_left", "watch_leaving"),
-            "jimsapi.wire.request": ("read_body", "read_json", "reading_body"),
+            "jimsapi.wire.request": ("read_body", "read_json", "reading_body", "refuse_foreign_form"),
             "jimsapi.wire.speech": (
                 "AgentItem",
                 "Failed",

@@ -15,6 +15,7 @@ from jimsapi.runs.live import LiveRun
 from jimsapi.runs.result import RunResult
 from jimsapi.runs.service import RunService
 from jimsapi.threads.ids import uuid7
+from jimsapi.threads.message_files import SentFile
 from jimsapi.threads.run import ByExternalId, New, Selector
 from jimsapi.wire.answer import note_run, refusal
 from jimsapi.wire.request import idempotency_key
@@ -25,7 +26,8 @@ class Turn(msgspec.Struct, frozen=True):
 
     `thread` is the client's name of the conversation, any text. `user` is the protocol's name of the person. If `once`
     is true, the message does not belong to a conversation, and the run has no thread. `metadata` is for the pipeline.
-    `answers` are the answers to questions by their identifiers. With them, `message` may be empty.
+    `answers` are the answers to questions by their identifiers. With them, `message` may be empty. `files` came within
+    the message.
     """
 
     message: str
@@ -34,6 +36,7 @@ class Turn(msgspec.Struct, frozen=True):
     once: bool = False
     metadata: dict[str, Any] | None = None
     answers: dict[str, Any] | None = None
+    files: Sequence[SentFile] = ()
 
 
 class ThreadNames:
@@ -124,11 +127,11 @@ async def begin_turn(
         answers=turn.answers,
     )
     if turn.once:
-        run = service.answer_once(inbound, admission, watched=watched)
+        run = service.answer_once(inbound, admission, watched=watched, files=turn.files)
     else:
         key = idempotency_key(request) if isinstance(request, Request) else None
         selectors = names.selectors(request, turn, contact)
-        run = service.begin(inbound, admission, watched=watched, key=key, selectors=selectors)
+        run = service.begin(inbound, admission, watched=watched, key=key, selectors=selectors, files=turn.files)
     if watched and run.acceptance is not None:
         await asyncio.shield(run.acceptance)
     note_run(request, run)

@@ -1,20 +1,24 @@
 """The routes of `/deep-chat`: complete answers, streams, and WebSockets."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import msgspec
 
-from jimsapi.asgi import EventStreamResponse, HTTPError, JSONResponse, Request, Response, Router, WebSocket
+from jimsapi.asgi import EventStreamResponse, JSONResponse, Request, Response, Router, WebSocket
 from jimsapi.runs import CHAT, RunService
 from jimsapi.wire import (
     EVENT_STREAM,
     REFUSALS,
     ThreadNames,
+    Turn,
     answer_of,
     as_one_text,
     begin_turn,
     one_text,
     read_json,
+    reading_body,
+    refuse_foreign_form,
     reworded,
     spoken_items,
     stop_left,
@@ -23,7 +27,7 @@ from jimsapi.wire import (
 )
 from jimsapi_deepchat.answers import error_body, events
 from jimsapi_deepchat.conversation import Conversation
-from jimsapi_deepchat.requests import DeepChatRequest, new_turn, read_value
+from jimsapi_deepchat.requests import DeepChatRequest, new_turn, read_form_turn, read_value
 
 PATH = "/deep-chat"
 SUBPROTOCOL = "deep-chat"
@@ -36,10 +40,23 @@ class DeepChatAnswer(msgspec.Struct):
     text: str
 
 
-def add_routes(router: Router, service: RunService, names: ThreadNames, *, cancels: bool) -> None:
+async def _read_turn(request: Request, service: RunService, origins: Sequence[str]) -> tuple[Turn, bool]:
+    """Return the newest message, and whether the body asks for a stream."""
+    if not (request.headers.get("content-type") or "").startswith("multipart/"):
+        body = read_value(await read_json(request, service))
+        return new_turn(body), bool(body.stream)
+    refuse_foreign_form(request, origins)
+    with reading_body(service):
+        return await read_form_turn(request)
+
+
+def add_routes(
+    router: Router, service: RunService, names: ThreadNames, *, cancels: bool, origins: Sequence[str]
+) -> None:
     """Add the routes for requests and for WebSockets, which have the same path.
 
-    `cancels`: a client that disconnects from a request cancels its run.
+    `cancels`: a client that disconnects from a request cancels its run. `origins` are the web origins whose pages may
+    send forms, besides those of this host.
     """
 
     @router.post(
@@ -56,13 +73,12 @@ def add_routes(router: Router, service: RunService, names: ThreadNames, *, cance
         """Answer the newest message of a conversation, in the format of Deep Chat.
 
         The answer is `{"text"}`. With `stream: true`, or if the client accepts event streams, it is a stream of
-        server-sent events, each with the next piece as `{"text"}`. An error is `{"error"}`.
+        server-sent events, each with the next piece as `{"text"}`. An error is `{"error"}`. A message with files is a
+        form.
         """
-        if (request.headers.get("content-type") or "").startswith("multipart/"):
-            raise HTTPError(415, "This server accepts only text: send no files")
-        body = read_value(await read_json(request, service))
-        streamed = body.stream or (request.headers.get("accept") or "").startswith(EVENT_STREAM)
-        run = await begin_turn(request, service, names, new_turn(body), watched=streamed)
+        turn, streamed = await _read_turn(request, service, origins)
+        streamed = streamed or (request.headers.get("accept") or "").startswith(EVENT_STREAM)
+        run = await begin_turn(request, service, names, turn, watched=streamed)
         on_left = partial(stop_left, service, run) if cancels else None
         if not streamed:
             text = one_text(await answer_of(request, run, on_left))

@@ -120,7 +120,9 @@ async def test_a_body_may_be_encoded_twice_or_be_plain(client: TestClient, bot: 
     [
         ({"content": b"{"}, 422, "JSON"),
         ({"content": b"hi", "headers": {"content-type": "text/plain"}}, 415, "application/json"),
-        ({"files": {"files": b"x"}, "headers": {}}, 415, "This server accepts only text: send no files"),
+        ({"files": {"files": b"x"}, "headers": {}}, 422, "This server stores no files"),
+        ({"files": {"files": b"x"}, "headers": {"origin": "https://evil.example"}}, 403, "This origin"),
+        ({"files": {"files": b"x" * 1000}, "headers": {}}, 413, "over the limit of 1000 bytes"),
         ({"json": body("x" * 1000)}, 413, "over the limit of 1000 bytes"),
         ({"json": body("a\0b")}, 422, "messages.0.text: Text must not contain the character NUL"),
         ({"json": json.dumps(body("a\0b"))}, 422, "messages.0.text: Text must not contain the character NUL"),
@@ -133,7 +135,7 @@ async def test_a_body_may_be_encoded_twice_or_be_plain(client: TestClient, bot: 
             422,
             "messages.0.text: A message must have a text",
         ),
-        ({"json": {"messages": [{"files": [{"src": "data:,"}], "text": "hi"}]}}, 422, "messages.0.files: This server"),
+        ({"json": {"messages": [{"files": [{"src": "data:,"}], "text": "hi"}]}}, 422, "messages.0.files: Send files in a form"),
         ({"json": body("hi", chat_id=5)}, 422, "chat_id: Input should be a valid string"),
     ],
 )

@@ -5,14 +5,17 @@ from typing import Annotated, Any
 import msgspec
 
 from jimsapi.asgi import ValidationError
-from jimsapi.wire import Turn, newest_of_user
+from jimsapi.wire import NotAFile, Turn, file_of_url, newest_of_user
 
 
-class Part(msgspec.Struct):
-    """A part of a message. Parts of the type `text` have its text."""
+class Part(msgspec.Struct, rename="camel"):
+    """A part of a message. Parts of the type `text` have its text, and those of the type `file` a file."""
 
     type: str
     text: str | None = None
+    url: str | None = None
+    media_type: str | None = None
+    filename: str | None = None
 
 
 class UIMessage(msgspec.Struct):
@@ -33,18 +36,22 @@ class ChatRequest(msgspec.Struct):
 def turn_of(body: ChatRequest) -> Turn:
     """Return the newest message of the user.
 
-    Raises `ValidationError` if there is none, if it has no text, or if it has a file: if the file were ignored, the
-    answer would mislead.
+    Raises `ValidationError` if there is none, if it has neither a text nor a file, or if the content of a file is not
+    in the message.
     """
     index = newest_of_user([message.role for message in body.messages])
     message = body.messages[index]
-    if any(part.type == "file" for part in message.parts):
-        raise _invalid(index, "This server accepts only text: send no files")
+    try:
+        files = [
+            file_of_url(p.url or "", p.filename or "", p.media_type or "") for p in message.parts if p.type == "file"
+        ]
+    except NotAFile as error:
+        raise _invalid(index, str(error)) from None
     texts = [part.text for part in message.parts if part.type == "text" and part.text is not None]
-    if not texts:
+    if not (texts or files):
         raise _invalid(index, "The message of the user has no text")
     metadata = message.metadata if isinstance(message.metadata, dict) else None
-    return Turn("\n".join(texts), thread=body.id, metadata=metadata)
+    return Turn("\n".join(texts), thread=body.id, metadata=metadata, files=files)
 
 
 def _invalid(index: int, message: str) -> ValidationError:

@@ -1,0 +1,47 @@
+"""Files within the messages of other protocols."""
+
+import binascii
+from base64 import b64decode
+from mimetypes import guess_extension
+from urllib.parse import unquote_to_bytes
+
+from jimsapi.threads.message_files import SentFile
+
+OCTETS = "application/octet-stream"
+
+
+class NotAFile(ValueError):
+    """A part of a message is no file that this server can take. The text says why, for the client."""
+
+
+def file_of_url(url: str, name: str = "", kind: str = "") -> SentFile:
+    """Return the file in a `data:` URL (RFC 2397). `kind` is its media type, empty if the protocol does not name it.
+
+    Raises `NotAFile` for other URLs: a server that fetched what clients name would reach hosts that they cannot reach.
+    """
+    head, comma, data = url.partition(",")
+    scheme, _, described = head.partition(":")
+    if scheme.lower() != "data" or not comma:
+        raise NotAFile("This server fetches no files: send the content of the file as a data: URL")
+    declared, *parameters = described.split(";")
+    is_base64 = bool(parameters) and parameters[-1].strip().lower() == "base64"
+    content = unquote_to_bytes(data)
+    return _named(name, kind or declared or "text/plain", _decoded(content) if is_base64 else content)
+
+
+def file_of_base64(data: str, name: str = "", kind: str = "") -> SentFile:
+    """Return the file whose content is `data` in base64. Raises `NotAFile`."""
+    return _named(name, kind or OCTETS, _decoded(data))
+
+
+def _named(name: str, kind: str, content: bytes) -> SentFile:
+    """Return a file, with a name if the client has sent none."""
+    return SentFile(name or f"file{guess_extension(kind) or ''}", kind, content)
+
+
+def _decoded(data: str | bytes) -> bytes:
+    """Decode base64 (RFC 4648). Raises `NotAFile`."""
+    try:
+        return b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        raise NotAFile("The content of the file is not base64") from None
