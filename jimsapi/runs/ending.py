@@ -25,6 +25,7 @@ logger = logging.getLogger("jimsapi.runs")
 FAILED = "run %s: the pipeline failed"
 UNSTORABLE = "run %s: the pipeline sent an event that cannot be stored"
 UNREADABLE = "run %s: the events of the pipeline cannot be read"
+CAUGHT = "run %s: the pipeline went on after it had asked a person: it must not catch QuestionAsked"
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -76,9 +77,13 @@ class Ending(msgspec.Struct, frozen=True):
         """Return the ending of a pipeline that was not stopped. `task` is its task, and `context` has its events."""
         fault = RuntimeError("the pipeline cancelled itself") if task.cancelled() else task.exception()
         log_text = FAILED
+        if fault is not None and only_asks(fault) and run.status is not RunStatus.RUNNING:
+            fault = RuntimeError("a conversation start cannot ask a person: ask in the pipeline that answers messages")
         try:
             if fault is None or only_asks(fault):
                 outgoing = context.complete_with_questions()
+                if fault is None and context.has_asked:
+                    logger.warning(CAUGHT, run.run_id)
                 events = tuple(encode_events(outgoing))
                 return cls(Outcome(RunStatus.COMPLETED, events), None, _assistant_messages(outgoing))
         except UnstorableEvent as unstorable:

@@ -140,6 +140,8 @@ class RunFlow:
             ending: Ending | None = None
             if accepted.snapshot is None:
                 await self._wait_for_turn(run)
+                if run.answers_questions:
+                    await self._check_question(run, accepted.thread)
                 snapshot = await self._start(run, accepted.thread, ())
                 deadline = loop.time() + self._limits.run_timeout
             elif accepted.status is RunStatus.QUEUED:
@@ -325,6 +327,14 @@ class RunFlow:
             await self._leave_queue(run)
             # The stored run is `cancelled`, since it never started. The caller gets the reason of the stop instead.
             raise Ending.stopped(run, self._limits.run_timeout).error or RunCancelled()
+
+    async def _check_question(self, run: LiveRun, thread: ThreadRecord) -> None:
+        """Raise `QuestionClosed` if a message before the answer in the queue has closed its question."""
+        try:
+            await self._questions.check_open(thread, run.entering[-1])
+        except DomainError:
+            await self._leave_queue(run)
+            raise
 
     async def _leave_queue(self, run: LiveRun) -> Settled:
         settled = await self._repeat_until_stored(run, partial(self.store.cancel, run.run_id))

@@ -28,6 +28,7 @@ from jimsapi.threads.questions import (
     Question,
     answer_id,
     answered_message,
+    answered_question,
     answered_value,
     closing_id,
     load_question,
@@ -41,6 +42,7 @@ _USER = "comm.user"
 MAX_ANSWERS = 100
 """The most answers that one message may have."""
 ANSWERED = "it was answered already"
+SUPERSEDED = "another message came instead of the answer"
 
 
 class Answering:
@@ -147,7 +149,7 @@ class Questions:
                 raise QuestionClosed(question_id, "it was answered in another way")
             return Asked(question, value, answered_message(answer))
         if QUESTION_CLOSED in by_type:
-            raise QuestionClosed(question_id, "another message came instead of the answer")
+            raise QuestionClosed(question_id, SUPERSEDED)
         if question.has_expired(datetime.now(UTC)):
             raise QuestionClosed(question_id, "it has expired")
         return Asked(question, value, None)
@@ -159,6 +161,17 @@ class Questions:
             raise QuestionClosed(question.question_id, "it was answered in another way")
         self._announcer.stored(thread.thread_id, stored)
         return answered_message(stored[0])
+
+    async def check_open(self, thread: ThreadRecord, entering: NewEvent) -> None:
+        """Check the question of a run that has waited in the queue. `entering` is its message.
+
+        Raises `QuestionClosed` if a message before it in the queue has closed the question, and `StoreUnavailable`.
+        """
+        if entering.event_type != QUESTION_ANSWERED:  # an answer that came with a message was stored at once
+            return
+        question_id = answered_question(entering)
+        if await self.store.events_by_id(thread.thread_id, [closing_id(question_id)]):
+            raise QuestionClosed(question_id, SUPERSEDED)
 
     async def supersede(self, thread: ThreadRecord, asked: Sequence[EventRow]) -> None:
         """Close the questions in the events `asked`, unless they stay open or are answered.

@@ -619,6 +619,12 @@ class ThreadContext:
             self._end_reasoning()
         return self.outgoing_events
 
+    @property
+    def has_asked(self) -> bool:
+        """Whether the pipeline has asked a question that is open. For the service."""
+        asking: Asking | None = vars(self).get("_asking")
+        return asking is not None and bool(asking.events)
+
     def complete_with_questions(self) -> list[Any]:
         """Do what `complete` does, and add the questions with which the run ends. Called by the service."""
         outgoing = self.complete()

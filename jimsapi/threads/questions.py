@@ -152,6 +152,11 @@ def load_question(row: EventRow | NewEvent) -> Question | None:
         return None
 
 
+def answered_question(row: EventRow | NewEvent) -> UUID:
+    """Return the identifier of the question in an event `question.answered`."""
+    return UUID(orjson.loads(row.data or b"")["question_id"])
+
+
 def answered_value(row: EventRow | NewEvent) -> Any:
     """Return the value in an event `question.answered`."""
     return orjson.loads(row.data or b"")["value"]

@@ -266,6 +266,40 @@ async def test_an_answer_that_comes_with_messages_begins_one_run(kind: str, tmp_
         assert pipeline.runs == 3
 
 
+async def test_an_answer_that_waits_behind_a_message_that_closes_its_question_is_refused() -> None:
+    opened = asyncio.Event()
+    worked: list[str] = []
+
+    async def pipeline(ctx: ThreadContext) -> None:
+        worked.append(str(ctx.get_last_user_message()))
+        if len(worked) == 1:
+            async with asyncio.TaskGroup() as group:
+                for key in "ab":
+                    group.create_task(ctx.ask(key, f"{key}?"))
+        if len(worked) == 2:
+            await opened.wait()
+        ctx.send_message(f"run {len(worked)}")
+
+    async with serving(pipeline) as service:
+        first, second = (await say(service)).questions()
+        busy = asyncio.create_task(answer(service, first, "yes"))
+        while len(worked) < 2:
+            await asyncio.sleep(0)
+        message = service.begin(Inbound(contact_id="ann", message="instead"), PUBLIC, watched=True)
+        assert message.acceptance is not None
+        await message.acceptance
+        late = asyncio.create_task(answer(service, second, "yes"))
+        while service.open_runs < 3:
+            await asyncio.sleep(0)
+        opened.set()
+        await busy
+        await message.wait_for_answer()
+        with pytest.raises(QuestionClosed, match="another message"):
+            await late
+        assert len(worked) == 3
+        assert (await say(service, "next")).assistant_messages == ["run 4"]
+
+
 async def test_an_answer_whose_message_was_refused_may_be_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async def refuse(plan: RunPlan) -> Accepted:
         raise StoreUnavailable("the disk is full")
@@ -777,6 +811,32 @@ async def test_a_result_that_cannot_be_stored_fails_the_run() -> None:
     async with serving(pipeline) as service:
         with pytest.raises(Exception, match=r"once\.result"):
             await say(service)
+
+
+async def test_a_conversation_start_that_asks_fails_and_says_why() -> None:
+    async def start(ctx: ThreadContext) -> None:
+        await ctx.ask("name", "Your name?")
+
+    async def pipeline(ctx: ThreadContext) -> None:
+        ctx.send_message("hello")
+
+    app = JimsApp(pipeline, conversation_start_pipeline=start)
+    async with MemoryStore() as store, RunService(app, store, [DefaultResolver()]) as service:
+        with pytest.raises(PipelineFailed, match="a conversation start cannot ask"):
+            await say(service, run_conversation_start_on_new_thread=True)
+
+
+async def test_a_pipeline_that_catches_the_end_of_its_run_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        try:
+            await ctx.ask("name", "Your name?")
+        except BaseException:
+            ctx.send_message("went on")
+
+    async with serving(pipeline) as service:
+        result = await say(service)
+    assert [question.key for question in result.questions()] == ["name"]
+    assert f"run {result.run_id}: the pipeline went on after it had asked a person" in caplog.text
 
 
 # In a test of a pipeline.
