@@ -50,7 +50,7 @@ from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import LiveRun, Stop
 from jimsapi.runs.outage import RETRY_STORE_AFTER, OutageLog
 from jimsapi.runs.plugin_code import PLUGIN_EXITS
-from jimsapi.runs.questions import ANSWERED, Questions, asked_before
+from jimsapi.runs.questions import ANSWERED, Questions, asked_before, of_turn
 from jimsapi.runs.quota import Quota
 from jimsapi.runs.registry import Registry
 from jimsapi.runs.resolver import Resolvers, ThreadResolver
@@ -150,8 +150,10 @@ class RunFlow:
                 snapshot = accepted.snapshot
             run.begin_running()
             if ending is None:
-                if (asked := asked_before(snapshot.rows)) and not run.answers_questions:
-                    await self._questions.supersede(accepted.thread, asked)
+                if run.answers_questions:
+                    snapshot = of_turn(snapshot)
+                elif asked := asked_before(snapshot.rows):
+                    snapshot = await self._questions.settle(run, accepted.thread, snapshot, asked)
                 ending = await self._calls.answer(run, accepted.thread, snapshot, deadline)
             await self._finish(run, accepted, ending)
         except KeyUsed as used:

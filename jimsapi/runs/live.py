@@ -70,6 +70,7 @@ class LiveRun:
 
     - `entering` has the events that enter the thread when the run starts: those beside its message, then the message.
     - `adopted`: another process accepted the message and died.
+    - `answers_in_text`: the message may be the answer to a question, because the protocol has no other place for it.
     - `sent_files` came within the message. `files_in_memory` reads them if the run has no thread.
     - `in_thread`: the run belongs to a thread. If not, nothing of it is stored.
     - `answer` is a future. Read it if it is done. To wait for the answer, await `wait_for_answer()`.
@@ -90,6 +91,7 @@ class LiveRun:
         "admission",
         "adopted",
         "answer",
+        "answers_in_text",
         "background",
         "began",
         "context",
@@ -132,6 +134,7 @@ class LiveRun:
         selectors: Sequence[Selector] | None = None,
         idempotency: Idempotency | None = None,
         sent_files: Sequence[SentFile] = (),
+        answers_in_text: bool = False,
     ) -> None:
         self.run_id = self.known_as = run_id or uuid7()
         self.loop = loop
@@ -142,6 +145,7 @@ class LiveRun:
         self.adopted = adopted
         self.in_thread = in_thread
         self.hides_answer = False
+        self.answers_in_text = answers_in_text
         self.entering = entering
         self.sent_files = sent_files
         self.files_in_memory: FilesInMemory | None = None
@@ -188,7 +192,7 @@ class LiveRun:
             return False
         return any(event.event_type == MESSAGE_ANSWERS for event in self.entering[:-1])
 
-    def answer_questions(self, entering: tuple[NewEvent, ...], *, hides_answer: bool) -> None:
+    def answer_questions(self, entering: tuple[NewEvent, ...], *, hides_answer: bool = False) -> None:
         """Set what enters the thread: the answers of a person to questions of the thread.
 
         `hides_answer`: the caller may answer a question of this thread, but not read the thread.

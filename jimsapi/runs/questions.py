@@ -17,7 +17,7 @@ from jimsapi.runs.identity import Admission
 from jimsapi.runs.inbound import Inbound, with_beside
 from jimsapi.runs.live import LiveRun
 from jimsapi.threads.errors import InputRefused, StoreUnavailable, ThreadNotFound
-from jimsapi.threads.event import EventRow, NewEvent, id_with_room, message_event
+from jimsapi.threads.event import EventRow, NewEvent, id_with_room, message_event, row_id
 from jimsapi.threads.questions import (
     CONTACT,
     MESSAGE_ANSWERS,
@@ -30,10 +30,12 @@ from jimsapi.threads.questions import (
     answered_message,
     answered_question,
     answered_value,
+    answers_event,
+    answers_in_text,
     closing_id,
     load_question,
 )
-from jimsapi.threads.run import Selector, ThreadQuery, ThreadRecord
+from jimsapi.threads.run import Selector, Snapshot, ThreadQuery, ThreadRecord
 from jimsapi.threads.storable import Unstorable, dump_storable
 from jimsapi.threads.store import ThreadStore
 from jimsapi.threads.transitions import may_see
@@ -173,13 +175,37 @@ class Questions:
         if await self.store.events_by_id(thread.thread_id, [closing_id(question_id)]):
             raise QuestionClosed(question_id, SUPERSEDED)
 
-    async def supersede(self, thread: ThreadRecord, asked: Sequence[EventRow]) -> None:
-        """Close the questions in the events `asked`, unless they stay open or are answered.
+    async def settle(
+        self, run: LiveRun, thread: ThreadRecord, snapshot: Snapshot, asked: Sequence[EventRow]
+    ) -> Snapshot:
+        """Let a message answer the question in the events `asked`, or close the questions. Returns the run's context.
 
-        If the store is not available, they stay open: that must not cost the message its answer.
+        Questions that stay open, or are answered, are not closed. If the store is not available, all stay open: that
+        must not cost the message its answer.
         """
         with suppress(StoreUnavailable, ThreadNotFound):
+            if run.answers_in_text and await self._answer_in_text(run, thread, asked):
+                return of_turn(snapshot, run.entering[-1].event_id)
             await self._close_all(thread, asked)
+        return snapshot
+
+    async def _answer_in_text(self, run: LiveRun, thread: ThreadRecord, asked: Sequence[EventRow]) -> bool:
+        """Store the message of a run as the answer to the only question in the events `asked`, if it is one."""
+        questions = {question.question_id: question for row in asked if (question := load_question(row)) is not None}
+        if len(questions) != 1:
+            return False
+        [(question_id, question)] = questions.items()
+        value = question.answer_in(run.inbound.message)
+        if value is None:
+            return False
+        try:
+            found = await self._open(thread, question_id, value, run.admission, run.inbound.contact_id)
+            event = _answer_event(found, run.admission, run.entering[-1].event_id)
+            await self._store_answer(thread, found.question, event)
+        except (QuestionNotFound, QuestionClosed, ScopeMissing):  # the message is one of its own
+            return False
+        run.answer_questions((answers_event(run.entering[-1].event_id, question, value), *run.entering))
+        return True
 
     async def _close_all(self, thread: ThreadRecord, asked: Sequence[EventRow]) -> None:
         for row in asked:
@@ -260,6 +286,18 @@ def _answer_event(asked: Asked, admission: Admission, message_id: UUID) -> NewEv
     except Unstorable as fault:
         place = f"answers.{question.question_id}"
         raise InputRefused(place, "unstorable", f"Value cannot be stored: {fault}", None) from fault
+
+
+def of_turn(snapshot: Snapshot, *more: UUID) -> Snapshot:
+    """Return the context of a run that answers begin, without messages that are only answers, and without `more`.
+
+    So the newest message of the user is the one that began the turn.
+    """
+    answers = answers_in_text(snapshot.rows).union(more)
+    if not answers:
+        return snapshot
+    rows = [row for row in snapshot.rows if not (row.event_type.startswith(_USER) and row_id(row) in answers)]
+    return msgspec.structs.replace(snapshot, rows=rows)
 
 
 def asked_before(rows: Sequence[EventRow]) -> list[EventRow]:

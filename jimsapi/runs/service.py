@@ -211,6 +211,7 @@ class RunService:
         key: str | None = None,
         selectors: Sequence[Selector] | None = None,
         files: Sequence[SentFile] = (),
+        answers_in_text: bool = False,
     ) -> LiveRun:
         """Begin a run and return it at once. To wait for the answer, await `LiveRun.wait_for_answer()`.
 
@@ -220,6 +221,8 @@ class RunService:
         - `key`: the idempotency key. If this process works on a run with the same key, it returns that run.
         - `selectors` select the thread. If it is None, the resolvers do.
         - `files` came within the message. They are stored before it is.
+        - `answers_in_text`: if the thread has one open question, and the text of the message is an answer to it, then
+          it is that answer. The thread has the message, too. For protocols without a place for answers.
 
         Raises:
             ContactForbidden, InputRefused, ServerDraining, TooManyRuns, QuotaExceeded: nothing was stored.
@@ -245,6 +248,7 @@ class RunService:
             selectors=selectors,
             idempotency=digests,
             sent_files=files,
+            answers_in_text=answers_in_text,
         )
         if watched or background:
             run.attach(self.streams.open(run.run_id))

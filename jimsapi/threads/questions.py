@@ -16,7 +16,7 @@ from uuid import UUID
 import msgspec
 import orjson
 
-from jimsapi.threads.event import EventRow, NewEvent, make_room
+from jimsapi.threads.event import BESIDE, EventRow, NewEvent, id_beside, make_room
 from jimsapi.threads.ids import derived_id
 
 QUESTION_ASKED = "question.asked"
@@ -76,6 +76,22 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
             "expires_at": self.expires_at,
         }
 
+    def answer_in(self, text: str) -> Any:
+        """Return the answer that a person has typed; None if the text is no answer to this question.
+
+        An option may be typed in capitals or not, and a form is JSON.
+        """
+        typed = text.strip()
+        if self.options is not None:
+            return next((option for option in self.options if option.casefold() == typed.casefold()), None)
+        if self.schema is None:
+            return typed or None
+        try:
+            value = orjson.loads(typed)
+        except orjson.JSONDecodeError:
+            value = typed
+        return value if self.fault_of(value) is None else None
+
     def fault_of(self, answer: Any) -> str | None:
         """Return why a value is not an answer to the question; None if it is one."""
         if self.options is not None:
@@ -94,6 +110,16 @@ class QuestionAsked(BaseException):
     def __init__(self, question: Question) -> None:
         super().__init__(f"the run ends with the question {question.key!r}")
         self.question = question
+
+
+class Row(Protocol):
+    """An event whose data is JSON text."""
+
+    @property
+    def event_type(self) -> str: ...
+
+    @property
+    def data(self) -> bytes | str | None: ...
 
 
 class TurnStore(Protocol):
@@ -144,6 +170,12 @@ def answers_beside(beside: Sequence[NewEvent]) -> tuple[UUID, dict[str, Any]] | 
     return None
 
 
+def answers_event(message_id: UUID, question: Question, value: Any) -> NewEvent:
+    """Return the event `message.answers` of a message that is itself an answer. It is not stored."""
+    data = {"message_id": message_id, "turn": question.turn, "answers": {question.key: value}}
+    return NewEvent(id_beside(message_id, BESIDE), MESSAGE_ANSWERS, orjson.dumps(data))
+
+
 def load_question(row: EventRow | NewEvent) -> Question | None:
     """Return the question in an event `question.asked`; None if a pipeline sent other data with this type."""
     try:
@@ -157,13 +189,21 @@ def answered_question(row: EventRow | NewEvent) -> UUID:
     return UUID(orjson.loads(row.data or b"")["question_id"])
 
 
+def answers_in_text(rows: Sequence[Row]) -> set[UUID]:
+    """Return the identifiers of messages that are answers themselves, so that no `message.answers` is beside them."""
+    answers = {answered_message(row) for row in rows if row.event_type == QUESTION_ANSWERED}
+    if answers:
+        answers -= {answered_message(row) for row in rows if row.event_type == MESSAGE_ANSWERS}
+    return answers
+
+
 def answered_value(row: EventRow | NewEvent) -> Any:
     """Return the value in an event `question.answered`."""
     return orjson.loads(row.data or b"")["value"]
 
 
-def answered_message(row: EventRow | NewEvent) -> UUID:
-    """Return the identifier of the message in an event `question.answered`."""
+def answered_message(row: Row) -> UUID:
+    """Return the identifier of the message in an event `question.answered` or `message.answers`."""
     return UUID(orjson.loads(row.data or b"")["message_id"])
 
 

@@ -27,7 +27,7 @@ class Turn(msgspec.Struct, frozen=True):
     `thread` is the client's name of the conversation, any text. `user` is the protocol's name of the person. If `once`
     is true, the message does not belong to a conversation, and the run has no thread. `metadata` is for the pipeline.
     `answers` are the answers to questions by their identifiers. With them, `message` may be empty. `files` came within
-    the message.
+    the message. If `answers_in_text` is true, the protocol has no other place for answers to questions.
     """
 
     message: str
@@ -37,6 +37,7 @@ class Turn(msgspec.Struct, frozen=True):
     metadata: dict[str, Any] | None = None
     answers: dict[str, Any] | None = None
     files: Sequence[SentFile] = ()
+    answers_in_text: bool = False
 
 
 class ThreadNames:
@@ -131,7 +132,15 @@ async def begin_turn(
     else:
         key = idempotency_key(request) if isinstance(request, Request) else None
         selectors = names.selectors(request, turn, contact)
-        run = service.begin(inbound, admission, watched=watched, key=key, selectors=selectors, files=turn.files)
+        run = service.begin(
+            inbound,
+            admission,
+            watched=watched,
+            key=key,
+            selectors=selectors,
+            files=turn.files,
+            answers_in_text=turn.answers_in_text,
+        )
     if watched and run.acceptance is not None:
         await asyncio.shield(run.acceptance)
     note_run(request, run)

@@ -46,7 +46,9 @@ async def ag_ui(client: TestClient, part: Any) -> httpx.Response:
 
 async def vercel(client: TestClient, part: Any) -> httpx.Response:
     parts = [{"type": "text", "text": "look"}, part]
-    return await client.post("/ai-sdk/chat", json={"id": "c", "messages": [{"id": "1", "role": "user", "parts": parts}]})
+    return await client.post(
+        "/ai-sdk/chat", json={"id": "c", "messages": [{"id": "1", "role": "user", "parts": parts}]}
+    )
 
 
 async def deep_chat(client: TestClient, files: Any, *texts: str) -> httpx.Response:

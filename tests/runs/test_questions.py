@@ -514,6 +514,112 @@ async def test_a_question_expires(monkeypatch: pytest.MonkeyPatch) -> None:
             await answer(service, question, "yes")
 
 
+# Answers in the text of a message, for protocols that have no other place for them.
+
+
+async def reply(service: RunService, text: str, admission: Admission = PUBLIC, **fields: Any) -> RunResult:
+    inbound = Inbound(contact_id="ann", message=text, **fields)
+    return await service.begin(inbound, admission, answers_in_text=True).wait_for_answer()
+
+
+@pytest.mark.parametrize("kind", STORES)
+async def test_a_text_may_be_the_answer_to_the_only_question(kind: str, tmp_path: Path) -> None:
+    pipeline = Refunds()
+    async with serving(pipeline, make_store(kind, tmp_path)) as service:
+        await reply(service, "I want my money back")
+        second = await reply(service, " YES ")
+        assert second.questions()[0].key == "receipt"
+        third = await reply(service, "no")
+        assert third.assistant_messages == ["refund 1, receipt no, asked: I want my money back"]
+        assert await texts(service, third.thread_id) == [
+            "user_message",
+            "assistant_message",
+            "question.asked",
+            "user_message",
+            "question.answered",
+            "once.result",
+            "question.asked",
+            "user_message",
+            "question.answered",
+            "assistant_message",
+        ]
+        assert (await reply(service, "hello")).questions()[0].key == "refund"
+
+
+async def test_a_text_and_an_answer_of_its_own_kind_continue_one_turn() -> None:
+    pipeline = Refunds()
+    async with serving(pipeline) as service:
+        await reply(service, "money")
+        second = await reply(service, "yes")
+        third = await answer(service, asked(second), "no")
+        assert third.assistant_messages == ["refund 1, receipt no, asked: money"]
+
+
+async def test_a_text_that_is_no_answer_is_a_message_and_closes_the_question() -> None:
+    async with serving(Refunds()) as service:
+        question = asked(await reply(service, "money"))
+        assert asked(await reply(service, "why?")).question_id != question.question_id
+        with pytest.raises(QuestionClosed):
+            await answer(service, question, "yes")
+
+
+async def test_a_text_answers_neither_two_questions_nor_one_of_another_person() -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        if "two" in str(ctx.get_last_user_message()):
+            async with asyncio.TaskGroup() as group:
+                for key in "ab":
+                    group.create_task(ctx.ask(key, f"{key}?"))
+        await ctx.ask("boss", "Approve?", answerable_by="contact:boss")
+
+    async with serving(pipeline) as service:
+        assert len((await reply(service, "two")).questions()) == 2
+        assert asked(await reply(service, "one")).key == "boss"
+        assert asked(await reply(service, "yes")).key == "boss"
+        result = await reply(service, "yes")
+        assert "question.answered" not in await texts(service, result.thread_id)
+
+
+async def test_a_text_that_answers_a_question_may_be_sent_again_under_its_key(tmp_path: Path) -> None:
+    began, held = asyncio.Event(), asyncio.Event()
+    worked: list[str] = []
+
+    async def pipeline(ctx: ThreadContext) -> None:
+        value = await ctx.ask("sure", "Sure?", options=["yes", "no"])
+        worked.append(f"{ctx.get_last_user_message()} {value}")
+        if len(worked) == 1:
+            began.set()
+            await held.wait()
+        ctx.send_message(worked[-1])
+
+    inbound = Inbound(contact_id="ann", message="yes")
+    async with serving(pipeline, make_store("sqlite", tmp_path)) as service:
+        await reply(service, "go")
+        service.begin(inbound, PUBLIC, key="k", answers_in_text=True)
+        await began.wait()  # the process then dies
+    async with serving(pipeline, make_store("sqlite", tmp_path)) as service:
+        again = await service.begin(inbound, PUBLIC, key="k", answers_in_text=True).wait_for_answer()
+    assert again.assistant_messages == ["go yes"]
+    assert worked == ["go yes", "go yes"]
+
+
+@pytest.mark.parametrize(
+    ("options", "text", "value"),
+    [
+        ({}, " Ann ", "Ann"),
+        ({}, "  ", None),
+        ({"options": ["Yes", "No"]}, "yes", "Yes"),
+        ({"options": ["Yes", "No"]}, "maybe", None),
+        ({"schema": {"type": "integer"}}, "7", 7),
+        ({"schema": {"type": "integer"}}, "seven", None),
+        ({"schema": {"type": "string"}}, "seven", "seven"),
+        ({"schema": {"type": "object", "required": ["a"]}}, '{"a": 1}', {"a": 1}),
+    ],
+)
+def test_a_typed_text_is_an_answer_if_it_fits(options: dict[str, Any], text: str, value: Any) -> None:
+    question = Question(question_id=uuid4(), key="k", text="?", turn=uuid4(), **options)
+    assert question.answer_in(text) == value
+
+
 # Who may answer.
 
 

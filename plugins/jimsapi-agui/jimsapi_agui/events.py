@@ -15,6 +15,7 @@ from jimsapi.wire import (
     MessagePiece,
     MessageStarted,
     ModelUsed,
+    PersonAsked,
     ReasoningEnded,
     ReasoningPiece,
     ReasoningStarted,
@@ -76,6 +77,8 @@ async def agui_events(
                 yield _event("CUSTOM", {"name": "answer.source", "value": {"url": url, "title": title}})
             case ModelUsed(model, input_tokens, output_tokens):
                 used.append({"model": model, "inputTokens": input_tokens, "outputTokens": output_tokens})
+            case PersonAsked():
+                pass  # an interrupt at the end
             case NewEvent(_, event_type, data):
                 yield _event("CUSTOM", {"name": event_type, "value": orjson.Fragment(data)})
             case Finished(result):

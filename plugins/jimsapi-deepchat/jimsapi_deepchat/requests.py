@@ -83,7 +83,7 @@ def new_turn(body: DeepChatRequest, thread: str | None = None) -> Turn:
                 raise _validation_error(index, "files", "Send files in a form, as the component does")
             if not isinstance(text, str):
                 raise _validation_error(index, "text", "A message must have a text")
-            return Turn(text, thread=body.chat_id or thread, user=body.contact_id or None)
+            return Turn(text, thread=body.chat_id or thread, user=body.contact_id or None, answers_in_text=True)
     raise ValidationError(
         [{"type": "missing", "loc": ["body", "messages"], "msg": "There is no message of the user", "input": None}]
     )

@@ -135,7 +135,11 @@ async def test_a_body_may_be_encoded_twice_or_be_plain(client: TestClient, bot: 
             422,
             "messages.0.text: A message must have a text",
         ),
-        ({"json": {"messages": [{"files": [{"src": "data:,"}], "text": "hi"}]}}, 422, "messages.0.files: Send files in a form"),
+        (
+            {"json": {"messages": [{"files": [{"src": "data:,"}], "text": "hi"}]}},
+            422,
+            "messages.0.files: Send files in a form",
+        ),
         ({"json": body("hi", chat_id=5)}, 422, "chat_id: Input should be a valid string"),
     ],
 )

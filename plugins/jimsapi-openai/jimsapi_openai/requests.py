@@ -62,7 +62,7 @@ def new_turn(request: Connection, body: ChatRequest) -> Turn:
     message, files = _newest_message(body.messages)
     task = message.startswith(TASK) and not message.startswith(WITH_DOCUMENTS)
     once = task and any(name.startswith(_OPEN_WEBUI) for name, _ in request.headers.raw)
-    return Turn(message, user=body.user or None, once=once, metadata=body.metadata, files=files)
+    return Turn(message, user=body.user or None, once=once, metadata=body.metadata, files=files, answers_in_text=True)
 
 
 def without_effect(body: Any) -> list[str]:

@@ -51,7 +51,7 @@ def turn_of(body: ChatRequest) -> Turn:
     if not (texts or files):
         raise _invalid(index, "The message of the user has no text")
     metadata = message.metadata if isinstance(message.metadata, dict) else None
-    return Turn("\n".join(texts), thread=body.id, metadata=metadata, files=files)
+    return Turn("\n".join(texts), thread=body.id, metadata=metadata, files=files, answers_in_text=True)
 
 
 def _invalid(index: int, message: str) -> ValidationError:
