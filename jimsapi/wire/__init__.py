@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         ToolStarted,
         agent_items,
         as_one_text,
+        choices,
         one_text,
         spoken_items,
     )
@@ -76,6 +77,7 @@ __all__ = [
     "answer_of",
     "as_one_text",
     "begin_turn",
+    "choices",
     "data_event",
     "error_answer",
     "error_content",
@@ -138,6 +140,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "ToolStarted",
                 "agent_items",
                 "as_one_text",
+                "choices",
                 "one_text",
                 "spoken_items",
             ),

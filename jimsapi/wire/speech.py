@@ -353,18 +353,24 @@ def agent_items(result: RunResult) -> list[AgentItem]:
 BETWEEN_MESSAGES = "\n\n"
 
 
-def one_text(result: RunResult) -> str:
+def one_text(result: RunResult, *, with_lists: bool = True) -> str:
     """Return all messages and questions of an answer as one text, for protocols whose answers have one message.
 
-    Buttons and the options of questions are lines of the text.
+    Buttons and the options of questions are lines of the text, unless `with_lists` is false.
     """
     texts: list[str] = []
     for event in result.events:
         if event.event_type in _MESSAGES:
-            texts.append(with_choices(message_text(event), button_texts(event)))
+            texts.append(with_choices(message_text(event), button_texts(event) if with_lists else ()))
         elif event.event_type == QUESTION_ASKED and (question := load_question(event)) is not None:
-            texts.append(PersonAsked(event.event_id, question).text)
+            texts.append(with_choices(question.text, (question.options or ()) if with_lists else ()))
     return BETWEEN_MESSAGES.join(text for text in texts if text)
+
+
+def choices(result: RunResult) -> list[str]:
+    """Return what a person may click after an answer: the buttons of its messages and the options of its questions."""
+    found = [text for event in result.events for text in button_texts(event)]
+    return found + [option for question in result.questions() for option in question.options or ()]
 
 
 def with_choices(text: str, choices: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from jimsapi.asgi.testing import TestClient
 
 pytestmark = pytest.mark.anyio
 
+BUTTON = '<button class="deep-chat-button deep-chat-suggestion-button">'
 ASKED = "One moment.\n\nRefund 20 EUR?\n- yes\n- no"
 
 
@@ -49,7 +50,9 @@ async def streamed_completion(client: TestClient, text: str) -> str:
 
 async def deep_chat(client: TestClient, text: str) -> str:
     body = {"messages": [{"role": "user", "text": text}], "contact_id": "ann"}
-    return str((await client.post("/deep-chat", json=body)).json()["text"])
+    answer = (await client.post("/deep-chat", json=body)).json()
+    options = [part.partition("<")[0] for part in answer.get("html", "").split(BUTTON)[1:]]
+    return "\n- ".join([answer["text"], *options])
 
 
 async def streamed_deep_chat(client: TestClient, text: str) -> str:

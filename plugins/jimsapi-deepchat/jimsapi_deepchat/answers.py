@@ -1,15 +1,29 @@
 """Answers in the format of Deep Chat: pieces of a text, or an error."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
+from html import escape
 from typing import Any
 
 from jimsapi.asgi import Connection
-from jimsapi.wire import AgentItem, Failed, Finished, Refusal, data_event, failure
+from jimsapi.runs import RunResult
+from jimsapi.wire import AgentItem, Failed, Finished, Refusal, choices, data_event, failure, one_text
 
 
 def error_body(refusal: Refusal) -> dict[str, Any]:
     """Return an error in the format of Deep Chat."""
     return {"error": refusal.text}
+
+
+def answer_body(result: RunResult) -> dict[str, str]:
+    """Return an answer in the format of Deep Chat. What a person may choose is a button, whose text it sends."""
+    found = choices(result)
+    if not found:
+        return {"text": one_text(result)}
+    buttons = "".join(
+        f'<button class="deep-chat-button deep-chat-suggestion-button">{escape(text)}</button>' for text in found
+    )
+    html = f'<div class="deep-chat-temporary-message">{buttons}</div>'
+    return {"text": one_text(result, with_lists=False), "html": html}
 
 
 async def events(

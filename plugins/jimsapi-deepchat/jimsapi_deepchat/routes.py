@@ -15,7 +15,6 @@ from jimsapi.wire import (
     answer_of,
     as_one_text,
     begin_turn,
-    one_text,
     read_json,
     reading_body,
     refuse_foreign_form,
@@ -25,7 +24,7 @@ from jimsapi.wire import (
     watch_leaving,
     with_run,
 )
-from jimsapi_deepchat.answers import error_body, events
+from jimsapi_deepchat.answers import answer_body, error_body, events
 from jimsapi_deepchat.conversation import Conversation
 from jimsapi_deepchat.requests import DeepChatRequest, new_turn, read_form_turn, read_value
 
@@ -35,9 +34,10 @@ SUBPROTOCOL = "deep-chat"
 
 
 class DeepChatAnswer(msgspec.Struct):
-    """An answer in the format of Deep Chat."""
+    """An answer in the format of Deep Chat. `html` has buttons, if a person may choose."""
 
     text: str
+    html: str | msgspec.UnsetType = msgspec.UNSET
 
 
 async def _read_turn(request: Request, service: RunService, origins: Sequence[str]) -> tuple[Turn, bool]:
@@ -81,8 +81,8 @@ def add_routes(
         run = await begin_turn(request, service, names, turn, watched=streamed)
         on_left = partial(stop_left, service, run) if cancels else None
         if not streamed:
-            text = one_text(await answer_of(request, run, on_left))
-            return with_run(request, service, run, JSONResponse({"text": text}))
+            body = answer_body(await answer_of(request, run, on_left))
+            return with_run(request, service, run, JSONResponse(body))
         chunks = events(request, as_one_text(spoken_items(request, service, run)))
         stream = EventStreamResponse(chunks if on_left is None else watch_leaving(chunks, run, on_left))
         return with_run(request, service, run, stream)
