@@ -9,6 +9,10 @@ from jimsapi.runs import RunResult
 from jimsapi.wire import AgentItem, Failed, Finished, Refusal, choices, data_event, failure, one_text
 
 
+SILENCE = " "
+"""The text of a stream without any. The component shows an error for a stream that has only empty texts."""
+
+
 def error_body(refusal: Refusal) -> dict[str, Any]:
     """Return an error in the format of Deep Chat."""
     return {"error": refusal.text}
@@ -29,7 +33,7 @@ def answer_body(result: RunResult) -> dict[str, str]:
 async def events(
     request: Connection, items: AsyncIterator[str | AgentItem | Finished | Failed]
 ) -> AsyncGenerator[bytes, None]:
-    """Yield an answer as server-sent events. There is at least one, because the component fails without any."""
+    """Yield an answer as server-sent events. There is at least one with a text, or the component shows an error."""
     empty = True
     async for item in items:
         if isinstance(item, str):
@@ -38,4 +42,4 @@ async def events(
         elif isinstance(item, Failed):
             yield data_event(error_body(Refusal(*failure(request, item.error))))
         elif isinstance(item, Finished) and empty:
-            yield data_event({"text": ""})
+            yield data_event({"text": SILENCE})

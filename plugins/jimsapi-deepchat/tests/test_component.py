@@ -48,11 +48,11 @@ from jimsapi.asgi import Response
 def jimsapi_routes(router):
     @router.get("/bundle.js", public=True)
     async def bundle(request):
-        return Response(Path(BUNDLE).read_bytes(), media_type="text/javascript")
+        return Response(Path(BUNDLE).read_bytes(), content_type="text/javascript")
 
     @router.get("/page", public=True)
     async def page(request):
-        return Response(b"<script src='/bundle.js' type='module'></script><body></body>", media_type="text/html")
+        return Response(b"<script src='/bundle.js' type='module'></script><body></body>", content_type="text/html")
 """
 
 SCRIPT = """
@@ -64,12 +64,13 @@ SCRIPT = """
   };
   await customElements.whenDefined("deep-chat");
   const chat = document.createElement("deep-chat");
-  Object.assign(chat, OPTIONS);
+  let responses = 0;
+  Object.assign(chat, OPTIONS, { responseInterceptor: response => (responses += 1, response) });
   document.body.append(chat);
   await until(() => chat.shadowRoot?.querySelector("#text-input"), "input");
   await new Promise(done => setTimeout(done, 100));
   for (const step of STEPS) {
-    const before = chat.getMessages().length;
+    const before = responses;
     if (step.click) {
       [...chat.shadowRoot.querySelectorAll("button")].find(button => button.textContent === step.click).click();
     } else {
@@ -78,12 +79,13 @@ SCRIPT = """
     }
     const shown = () => [...chat.shadowRoot.querySelectorAll(".message-bubble, .error-message-text, button")]
       .map(element => element.textContent).join("|");
-    await until(() => shown().includes(step.sees), step.sees);
+    await until(() => responses > before && shown().includes(step.sees), step.sees);
+    await until(() => !chat.shadowRoot.querySelector("#submit-button[aria-label=Stop], .loading-message-text"), "end");
   }
   return {
     messages: chat.getMessages().map(({ role, text, html, files }) => ({ role, text, html, files: files?.length })),
     buttons: [...chat.shadowRoot.querySelectorAll(".deep-chat-suggestion-button")].map(button => button.textContent),
-    errors: [...chat.shadowRoot.querySelectorAll(".error-message-text")].map(element => element.textContent),
+    errors: [...chat.shadowRoot.querySelectorAll(".error-message-text")].map(element => element.textContent.trim()),
   };
 })()
 """

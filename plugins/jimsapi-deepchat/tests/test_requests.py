@@ -77,8 +77,8 @@ async def test_a_stream_has_each_piece_in_an_event(client: TestClient, options: 
     assert answer.text.startswith('data: {"text":"Hel"}\n\n')
 
 
-async def test_a_stream_without_a_word_has_an_empty_one(client: TestClient) -> None:
-    assert pieces(await client.post(PATH, json=body("event x", stream=True))) == [{"text": ""}]
+async def test_a_stream_without_a_word_has_a_blank_one(client: TestClient) -> None:
+    assert pieces(await client.post(PATH, json=body("event x", stream=True))) == [{"text": " "}]
 
 
 async def test_a_failure_is_an_error_with_the_status_it_has_elsewhere(client: TestClient) -> None:
