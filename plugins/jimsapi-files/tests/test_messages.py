@@ -1,6 +1,8 @@
 """Files of messages: who may name which file, what the thread holds of them, and how a pipeline reads them."""
 
 import asyncio
+import json
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +14,8 @@ from filing import PATH, stored
 from jimsapi import JimsApp, ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
 from jimsapi.threads import Event, StoredFileNotFound
+from tests.docs.snippets import blocks, modules
+from tests.serving import Served
 
 pytestmark = pytest.mark.anyio
 
@@ -213,6 +217,16 @@ async def test_a_client_cannot_store_an_event_that_looks_like_files(folder: Path
     async with serving(describe, folder) as client:
         body = {"contact_id": "ann", "message": "x", "event_type": "message.files"}
         assert (await client.post(CHAT, json=body)).status_code == 422
+
+
+def test_the_commands_of_the_page_on_agents_send_a_file(tmp_path: Path) -> None:
+    (tmp_path / "looking.py").write_text(modules("docs/agents.md")["looking.py"])
+    (tmp_path / "cat.png").write_bytes(PNG)
+    [command] = [block for block in blocks("docs/agents.md", "sh") if "api/v1/files" in block]
+    with Served("--app", "looking:app", "--files-store", f"file://{tmp_path}/files", folder=tmp_path) as served:
+        command = command.replace("http://localhost:8080", served.url)
+        done = subprocess.run(["bash", "-euc", command], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["assistant_messages"] == ["cat.png is image/png, and has 8 bytes."]
 
 
 def test_a_test_of_a_pipeline_gives_it_files() -> None:
