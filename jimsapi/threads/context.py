@@ -45,8 +45,8 @@ from jimsapi.threads.message_files import (
     FileReader,
     FilesInMemory,
     MessageFile,
+    files_by_message,
     files_data,
-    files_of_message,
     sent_file,
 )
 from jimsapi.threads.questions import TurnStore, answers_beside
@@ -276,11 +276,11 @@ class ThreadContext:
             content = await file.read()
         """
         beside = self._beside if answers_beside(self._beside) is None else ()
-        return [self._file(facts) for facts in files_of_message(self.turn_id, [*beside, *self._rows])]
+        return [self._file(facts) for facts in files_by_message([*self._rows, *beside]).get(self.turn_id, ())]
 
     def files_of(self, message: Event) -> list[MessageFile]:
         """Return the files of an earlier message: one of `events`."""
-        return [self._file(facts) for facts in files_of_message(message.event_id, self._rows)]
+        return [self._file(facts) for facts in files_by_message(self._rows).get(message.event_id, ())]
 
     def _file(self, facts: FileFacts) -> MessageFile:
         return MessageFile(facts, self._file_reader, self.contact_id, self._value_of)

@@ -207,14 +207,10 @@ def files_data(files: Iterable[StoredFile]) -> dict[str, Any]:
     return {"files": [{"file_id": f.file_id, "name": f.name, "type": f.type, "size": f.size} for f in files]}
 
 
-def files_of_message(message_id: UUID, events: Iterable[NewEvent | EventRow]) -> list[FileFacts]:
-    """Return the files of a message. `events` may have those of other messages, too."""
-    for event in events:
-        if event.event_type == MESSAGE_FILES:
-            found = _decode(event)
-            if found is not None and found.message_id == message_id:
-                return found.files
-    return []
+def files_by_message(events: Iterable[NewEvent | EventRow]) -> dict[UUID, list[FileFacts]]:
+    """Return the files of those messages that have some, by the identifiers of the messages."""
+    found = [data for event in events if event.event_type == MESSAGE_FILES and (data := _decode(event)) is not None]
+    return {data.message_id: data.files for data in found}
 
 
 def _decode(event: NewEvent | EventRow) -> FilesOfMessage | None:

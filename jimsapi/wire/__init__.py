@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from jimsapi.wire.errors import error_answer, error_content
     from jimsapi.wire.files import NotAFile, file_of_base64, file_of_url
+    from jimsapi.wire.history import Answered, UserSaid, file_url, history, text_of
     from jimsapi.wire.leaving import stop_left, watch_leaving
     from jimsapi.wire.request import read_body, read_json, reading_body, refuse_foreign_form
     from jimsapi.wire.speech import (
@@ -55,6 +56,7 @@ __all__ = [
     "EVENT_STREAM",
     "REFUSALS",
     "AgentItem",
+    "Answered",
     "Failed",
     "Finished",
     "MessageEnded",
@@ -73,6 +75,7 @@ __all__ = [
     "ToolEnded",
     "ToolStarted",
     "Turn",
+    "UserSaid",
     "agent_items",
     "answer_of",
     "as_one_text",
@@ -84,6 +87,8 @@ __all__ = [
     "failure",
     "file_of_base64",
     "file_of_url",
+    "file_url",
+    "history",
     "newest_of_user",
     "note_run",
     "one_text",
@@ -96,6 +101,7 @@ __all__ = [
     "reworded",
     "spoken_items",
     "stop_left",
+    "text_of",
     "watch_leaving",
     "with_ignored",
     "with_run",
@@ -120,6 +126,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
             ),
             "jimsapi.wire.errors": ("error_answer", "error_content"),
             "jimsapi.wire.files": ("NotAFile", "file_of_base64", "file_of_url"),
+            "jimsapi.wire.history": ("Answered", "UserSaid", "file_url", "history", "text_of"),
             "jimsapi.wire.leaving": ("stop_left", "watch_leaving"),
             "jimsapi.wire.request": ("read_body", "read_json", "reading_body", "refuse_foreign_form"),
             "jimsapi.wire.speech": (

@@ -1,6 +1,6 @@
 """A run's stream as items that every protocol has: messages in pieces, with begin and end, then the other events."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 from uuid import UUID
 
@@ -337,11 +337,23 @@ def messages(result: RunResult) -> list[str]:
     return [message_text(event) for event in result.events if event.event_type in _MESSAGES]
 
 
+def message_role(event: NewEvent) -> str | None:
+    """Return the role in a message's event: `user` or `assistant`; None if the event has none."""
+    data: Any = orjson.loads(event.data)
+    return data.get("role") if isinstance(data, Mapping) else None
+
+
 def message_text(event: NewEvent) -> str:
     """Return the text of a message's event; empty if the pipeline sent an event of this type without a text."""
     data: Any = orjson.loads(event.data)
     content = data.get("content") if isinstance(data, Mapping) else None
     return content if isinstance(content, str) else ""
+
+
+def stored_items(events: Iterable[NewEvent]) -> list[SpokenItem]:
+    """Return what stored events of one run or more say, in order."""
+    speech = _Speech()
+    return [item for event in events for item in speech.next(event)]
 
 
 def agent_items(result: RunResult) -> list[AgentItem]:

@@ -89,6 +89,16 @@ async def agui_events(
                 yield _event("RUN_ERROR", {"message": text, "code": str(status)})
 
 
+async def snapshot_events(
+    body: RunAgentInput, messages: Sequence[dict[str, Any]], questions: Sequence[Question]
+) -> AsyncGenerator[bytes, None]:
+    """Yield a run that only shows the messages of the conversation, and its open questions."""
+    run = {"threadId": body.thread_id, "runId": body.run_id}
+    yield _event("RUN_STARTED", run)
+    yield _event("MESSAGES_SNAPSHOT", {"messages": messages})
+    yield _event("RUN_FINISHED", {**run, "outcome": _outcome(questions)})
+
+
 def _outcome(questions: Sequence[Question]) -> dict[str, Any]:
     """How a run ended: with its questions as interrupts, if it has any."""
     if not questions:

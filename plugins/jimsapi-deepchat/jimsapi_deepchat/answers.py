@@ -1,12 +1,25 @@
 """Answers in the format of Deep Chat: pieces of a text, or an error."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from html import escape
 from typing import Any
 
 from jimsapi.asgi import Connection
 from jimsapi.runs import RunResult
-from jimsapi.wire import AgentItem, Failed, Finished, Refusal, choices, data_event, failure, one_text
+from jimsapi.wire import (
+    AgentItem,
+    Answered,
+    Failed,
+    Finished,
+    Refusal,
+    UserSaid,
+    choices,
+    data_event,
+    failure,
+    file_url,
+    one_text,
+    text_of,
+)
 
 
 SILENCE = " "
@@ -28,6 +41,30 @@ def answer_body(result: RunResult) -> dict[str, str]:
     )
     html = f'<div class="deep-chat-temporary-message">{buttons}</div>'
     return {"text": one_text(result, with_lists=False), "html": html}
+
+
+def history_body(request: Connection, said: Sequence[UserSaid | Answered]) -> list[dict[str, Any]]:
+    """Return a conversation as the component takes it for `history` and `loadHistory`."""
+    messages: list[dict[str, Any]] = []
+    for one in said:
+        if isinstance(one, UserSaid):
+            files = [{"src": file_url(request, f), "name": f.name, "type": _kind(f.type)} for f in one.files]
+            message = {
+                "role": "user",
+                **({"text": one.text} if one.text else {}),
+                **({"files": files} if files else {}),
+            }
+        else:
+            message = {"role": "ai", "text": text_of(one.items)}
+        if len(message) > 1 and message.get("text") != "":
+            messages.append(message)
+    return messages
+
+
+def _kind(media_type: str) -> str:
+    """Return what the component calls a media type."""
+    main = media_type.partition("/")[0]
+    return main if main in ("image", "audio") else "any"
 
 
 async def events(

@@ -15,6 +15,7 @@ from jimsapi.wire import (
     answer_of,
     as_one_text,
     begin_turn,
+    history,
     read_json,
     reading_body,
     refuse_foreign_form,
@@ -24,13 +25,20 @@ from jimsapi.wire import (
     watch_leaving,
     with_run,
 )
-from jimsapi_deepchat.answers import answer_body, error_body, events
+from jimsapi_deepchat.answers import answer_body, error_body, events, history_body
 from jimsapi_deepchat.conversation import Conversation
 from jimsapi_deepchat.requests import DeepChatRequest, new_turn, read_form_turn, read_value
 
 PATH = "/deep-chat"
 SUBPROTOCOL = "deep-chat"
 """Pages that send a token as a subprotocol must also offer this one: a browser fails if the server selects none."""
+
+
+class HistoryQuery(msgspec.Struct):
+    """The conversation, by the names that requests have in their body."""
+
+    chat_id: str | None = None
+    contact_id: str | None = None
 
 
 class DeepChatAnswer(msgspec.Struct):
@@ -86,6 +94,19 @@ def add_routes(
         chunks = events(request, as_one_text(spoken_items(request, service, run)))
         stream = EventStreamResponse(chunks if on_left is None else watch_leaving(chunks, run, on_left))
         return with_run(request, service, run, stream)
+
+    @router.get(
+        f"{PATH}/history", scope=CHAT, query=HistoryQuery, tags=("deep chat",), reword=partial(reworded, error_body),
+        responses={401: REFUSALS[401], 403: REFUSALS[403], 503: REFUSALS[503]},
+    )  # fmt: skip
+    async def show_history(request: Request) -> Response:
+        """Return the messages of a conversation, as the component takes them, for a page that was loaded again.
+
+        A caller that is bound to no contact needs the scope `threads`.
+        """
+        query = request.typed_query(HistoryQuery)
+        turn = Turn("", thread=query.chat_id, user=query.contact_id)
+        return JSONResponse(history_body(request, await history(request, service, names, turn)))
 
     @router.websocket(PATH, scope=CHAT, subprotocols=(SUBPROTOCOL,), first_frame=True, tags=("deep chat",))
     async def converse(ws: WebSocket) -> None:

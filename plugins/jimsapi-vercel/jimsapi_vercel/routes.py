@@ -1,8 +1,8 @@
-"""The routes of the AI SDK's `DefaultChatTransport`: send a message, and resume its answer."""
+"""The routes of the AI SDK's `DefaultChatTransport`: send a message, resume its answer, and show earlier messages."""
 
 from functools import partial
 
-from jimsapi.asgi import EventStreamResponse, Request, Response, Router
+from jimsapi.asgi import EventStreamResponse, JSONResponse, Request, Response, Router
 from jimsapi.runs import CHAT, LiveRun, RunService
 from jimsapi.threads import ByExternalId
 from jimsapi.wire import (
@@ -10,6 +10,7 @@ from jimsapi.wire import (
     ThreadNames,
     Turn,
     begin_turn,
+    history,
     note_run,
     read_body,
     spoken_items,
@@ -19,6 +20,7 @@ from jimsapi.wire import (
 )
 from jimsapi_vercel.chats import OpenChats
 from jimsapi_vercel.chunks import HEADERS, chunks_of
+from jimsapi_vercel.history import ui_messages
 from jimsapi_vercel.request import ChatRequest, turn_of
 
 _STREAM = ("The AI SDK's UI message stream, as server-sent events.", "text/event-stream")
@@ -83,6 +85,18 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
             return Response(status=204)
         note_run(request, run)
         return stream(request, chat, run)
+
+    @router.get(
+        "/ai-sdk/chat/{id}/messages", scope=CHAT, tags=("ai-sdk",),
+        responses={401: REFUSALS[401], 403: REFUSALS[403], 503: REFUSALS[503]},
+    )  # fmt: skip
+    async def show_messages(request: Request) -> Response:
+        """Return the messages of a chat, as `useChat` takes them, for a page that was loaded again.
+
+        A caller that is bound to no contact needs the scope `threads`.
+        """
+        turn = Turn("", thread=request.path_params["id"])
+        return JSONResponse(ui_messages(request, await history(request, service, names, turn)))
 
 
 def _chat_key(request: Request, names: ThreadNames, turn: Turn) -> str:
