@@ -8,8 +8,8 @@ import msgspec
 import orjson
 
 from jimsapi.asgi.connection import Connection
-from jimsapi.runs.identity import THREADS, Admission
 from jimsapi.runs.errors import ScopeMissing
+from jimsapi.runs.identity import THREADS, Admission
 from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import ThreadNotFound
 from jimsapi.threads.event import EventRow, NewEvent, row_id

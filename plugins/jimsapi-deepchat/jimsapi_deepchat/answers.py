@@ -21,7 +21,6 @@ from jimsapi.wire import (
     text_of,
 )
 
-
 SILENCE = " "
 """The text of a stream without any. The component shows an error for a stream that has only empty texts."""
 
