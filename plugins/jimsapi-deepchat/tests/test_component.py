@@ -66,6 +66,7 @@ SCRIPT = """
   const chat = document.createElement("deep-chat");
   let responses = 0;
   Object.assign(chat, OPTIONS, { responseInterceptor: response => (responses += 1, response) });
+  if (HISTORY) chat.history = await (await fetch(HISTORY)).json();
   document.body.append(chat);
   await until(() => chat.shadowRoot?.querySelector("#text-input"), "input");
   await new Promise(done => setTimeout(done, 100));
@@ -109,7 +110,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield served
 
 
-def talk(browser: Chromium, site: Served, *steps: dict[str, Any], contact: str, stream: bool = False) -> Any:
+def talk(
+    browser: Chromium, site: Served, *steps: dict[str, Any], contact: str, stream: bool = False, history: str = ""
+) -> Any:
     """What a person sees who says or clicks one thing after another, each as soon as the answer is there."""
     options = {
         "connect": {"url": "/deep-chat", "stream": stream, "additionalBodyProps": {"contact_id": contact}},
@@ -117,6 +120,7 @@ def talk(browser: Chromium, site: Served, *steps: dict[str, Any], contact: str, 
         "errorMessages": {"displayServiceErrorMessages": True},
     }
     script = SCRIPT.replace("OPTIONS", json.dumps(options)).replace("STEPS", json.dumps(steps))
+    script = script.replace("HISTORY", json.dumps(history))
     return browser.evaluate(f"{site.url}/page", script)
 
 
@@ -166,6 +170,25 @@ def test_a_person_answers_a_question_of_a_stream_by_its_text(browser: Chromium, 
 def test_buttons_of_a_message_are_shown_as_they_are(browser: Chromium, site: Served) -> None:
     seen = talk(browser, site, {"text": "buttons", "sees": "Choose"}, contact="buttons")
     assert seen["buttons"] == ["one & only", "two"]
+
+
+def test_a_page_that_was_loaded_again_shows_the_conversation_and_goes_on(browser: Chromium, site: Served) -> None:
+    steps = [
+        {"text": "look", "files": [["a.txt", "text/plain", "hello"]], "sees": "You said look"},
+        {"text": "refund my shoes", "sees": "Refund 20 EUR?"},
+    ]
+    talk(browser, site, *steps, contact="reloads")
+    history = "/deep-chat/history?contact_id=reloads"
+    seen = talk(browser, site, {"text": "yes", "sees": "yes to"}, contact="reloads", history=history)
+    assert texts(seen) == [
+        "look",
+        "a.txt text/plain 5\n\nYou said look",
+        "refund my shoes",
+        "Refund 20 EUR?\n- yes\n- no",
+        "yes",
+        "yes to refund my shoes",
+    ]
+    assert [message["files"] for message in seen["messages"] if message.get("files")] == [1]
 
 
 @pytest.mark.parametrize("stream", [False, True])
