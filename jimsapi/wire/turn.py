@@ -27,7 +27,8 @@ class Turn(msgspec.Struct, frozen=True):
     `thread` is the client's name of the conversation, any text. `user` is the protocol's name of the person. If `once`
     is true, the message does not belong to a conversation, and the run has no thread. `metadata` is for the pipeline.
     `answers` are the answers to questions by their identifiers. With them, `message` may be empty. `files` came within
-    the message. If `answers_in_text` is true, the protocol has no other place for answers to questions.
+    the message. If `answers_in_text` is true, the protocol has no other place for answers to questions. `key` is the
+    idempotency key of a request that has no header with one.
     """
 
     message: str
@@ -38,6 +39,7 @@ class Turn(msgspec.Struct, frozen=True):
     answers: dict[str, Any] | None = None
     files: Sequence[SentFile] = ()
     answers_in_text: bool = False
+    key: str | None = None
 
 
 class ThreadNames:
@@ -130,7 +132,7 @@ async def begin_turn(
     if turn.once:
         run = service.answer_once(inbound, admission, watched=watched, files=turn.files)
     else:
-        key = idempotency_key(request) if isinstance(request, Request) else None
+        key = (idempotency_key(request) if isinstance(request, Request) else None) or turn.key
         selectors = names.selectors(request, turn, contact)
         run = service.begin(
             inbound,
