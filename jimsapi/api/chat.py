@@ -20,6 +20,7 @@ from jimsapi.runs.live import LiveRun
 from jimsapi.runs.result import RunResult
 from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import DomainError
+from jimsapi.threads.questions import QUESTION_ASKED
 from jimsapi.wire.answer import REFUSALS, note_run, refusal_answer, with_run
 from jimsapi.wire.errors import error_answer
 from jimsapi.wire.leaving import stop_left
@@ -203,21 +204,21 @@ def with_own_contact(inbound: Inbound, admission: Admission) -> Inbound:
 
 def chat_answer(result: RunResult, *, with_ids: bool = False) -> dict[str, Any]:
     """Return the body of the answer. If the data of an event is not a JSON object, it is sent as `{}`."""
+    events: list[dict[str, Any]] = []
+    has_asked = False
+    for event in result.events:
+        data = orjson.Fragment(event.data if event.data.startswith(b"{") else b"{}")
+        events.append({"event_type": event.event_type, "event_data": data})
+        if event.event_type == QUESTION_ASKED:
+            has_asked = True
     answer: dict[str, Any] = {
         "thread_id": result.thread_id,
         "created_new_thread": result.created_new_thread,
         "assistant_messages": result.assistant_messages,
-        "events": [
-            {
-                "event_type": event.event_type,
-                "event_data": orjson.Fragment(event.data if event.data.startswith(b"{") else b"{}"),
-            }
-            for event in result.events
-        ],
+        "events": events,
     }
-    questions = [question.shown() for question in result.questions()]
-    if questions:
-        answer["questions"] = questions
+    if has_asked and (questions := result.questions()):
+        answer["questions"] = [question.shown() for question in questions]
     if with_ids:
         for shown, event in zip(answer["events"], result.events, strict=True):
             shown["event_id"] = event.event_id

@@ -21,7 +21,6 @@ from jimsapi.runs.stream import StreamOutput
 from jimsapi.runs.tasks import PipelineTask, current_pipeline
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.event import EventRow, NewEvent
-from jimsapi.threads.questions import TurnStore
 from jimsapi.threads.run import RunStatus, Snapshot, ThreadRecord
 from jimsapi.threads.storable import load_stored
 from jimsapi.threads.store import ThreadStore
@@ -116,7 +115,9 @@ class PipelineCalls:
             identity=run.identity,
             error_text=self._disclosure.tool_error,
             beside=run.entering[:-1],
-            turn_store=self._open_turn(run, thread),
+            turn_store=partial(_OpenTurn, self.store, self._announcer, self._outage, thread.thread_id)
+            if run.in_thread
+            else None,
             file_reader=run.files_in_memory or (None if self.files is None else self.files.store),
         )
         if run.stream is not None and run.status is RunStatus.RUNNING:  # a conversation start is not streamed
@@ -132,11 +133,6 @@ class PipelineCalls:
         context.close()
         run.end_pipeline(PipelineTiming(name, loop.time() - began, ending.error is None))
         return ending
-
-    def _open_turn(self, run: LiveRun, thread: ThreadRecord) -> TurnStore | None:
-        if not run.in_thread:
-            return None
-        return _OpenTurn(self.store, self._announcer, self._outage, thread.thread_id)
 
     def _ending(self, run: LiveRun, task: PipelineTask, context: ThreadContext) -> Ending:
         if not task.done():

@@ -16,7 +16,7 @@ from jimsapi.threads.activity import MODEL_USAGE
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.errors import DomainError, IdentifierTaken, ThreadNotFound, UnstorableEvent
 from jimsapi.threads.event import ASSISTANT_MESSAGE, NewEvent, encode_events
-from jimsapi.threads.questions import QuestionAsked
+from jimsapi.threads.questions import QUESTION_ASKED, QuestionAsked
 from jimsapi.threads.run import FailureKind, Outcome, RunStatus, Settled, ThreadRecord
 
 logger = logging.getLogger("jimsapi.runs")
@@ -81,8 +81,8 @@ class Ending(msgspec.Struct, frozen=True):
             fault = RuntimeError("a conversation start cannot ask a person: ask in the pipeline that answers messages")
         try:
             if fault is None or only_asks(fault):
-                outgoing = context.complete_with_questions()
-                if fault is None and context.has_asked:
+                outgoing = context.complete()
+                if fault is None and outgoing and getattr(outgoing[-1], "event_type", "") == QUESTION_ASKED:
                     logger.warning(CAUGHT, run.run_id)
                 events = tuple(encode_events(outgoing))
                 return cls(Outcome(RunStatus.COMPLETED, events), None, _assistant_messages(outgoing))
@@ -107,7 +107,9 @@ class Ending(msgspec.Struct, frozen=True):
     def result(self, run: LiveRun, disclosure: Disclosure) -> RunResult:
         """Return the answer for the caller of a run that completed. It has no private events."""
         assert run.thread is not None
-        events = tuple(disclosure.public(self.outcome.events))
+        events = self.outcome.events
+        if disclosure.private_events:
+            events = tuple(disclosure.public(events))
         return RunResult(run.run_id, run.thread.thread_id, run.created_new_thread, self.assistant_messages, events)
 
 

@@ -218,7 +218,7 @@ class Replayer:
             contact_id=conversation.contact_id,
             error_text=self._disclosure.tool_error,
             beside=conversation.beside(turn),
-            turn_store=_StoredTurn(conversation),
+            turn_store=partial(_StoredTurn, conversation),
         )
 
     async def _stop(self, task: PipelineTask, context: ThreadContext) -> None:
@@ -236,7 +236,7 @@ class Replayer:
         fault = RuntimeError("the pipeline cancelled itself") if task.cancelled() else task.exception()
         try:
             if fault is None or only_asks(fault):
-                return Answer(tuple(encode_events(context.complete_with_questions())), None, seconds)
+                return Answer(tuple(encode_events(context.complete())), None, seconds)
         except BaseException as error:  # events may be objects of the app's own classes, whose attributes can raise
             fault = error
         finally:

@@ -168,12 +168,12 @@ class ThreadContext:
         identity: Identity | None = None,
         error_text: Callable[[UUID | None, BaseException], str] | None = None,
         beside: Sequence[NewEvent] = (),
-        turn_store: TurnStore | None = None,
+        turn_store: Callable[[], TurnStore] | None = None,
         file_reader: FileReader | None = None,
     ) -> None:
         """`error_text(run_id, error)` returns the text of an exception that callers may read. `beside` are the events
-        that entered the thread beside the message. `turn_store` reads and adds events while the run works, and
-        `file_reader` reads the files of messages."""
+        that entered the thread beside the message. `turn_store()` reads and adds events while the run works; it is
+        made only for a pipeline that needs it. `file_reader` reads the files of messages."""
         self.thread_id = thread_id
         self.run_id = run_id
         self.contact_id = contact_id
@@ -237,7 +237,7 @@ class ThreadContext:
                 events[-1].event_id if events else thread_id,
                 [(MESSAGE_METADATA, {"metadata": metadata or {}}), (MESSAGE_FILES, files_data(in_memory.files))],
             ),
-            turn_store=TestStore(),
+            turn_store=TestStore,
             file_reader=in_memory,
         )
         context._is_for_test = True
@@ -293,7 +293,7 @@ class ThreadContext:
     def _asking(self) -> Asking:
         if self._turn_store is None:
             raise RuntimeError("this context cannot ask questions: the run has no thread")
-        return Asking(self.turn_id, self._turn_store, self._given_answers)
+        return Asking(self.turn_id, self._turn_store(), self._given_answers)
 
     @cached_property
     def history(self) -> list[dict[str, Any]]:
@@ -612,26 +612,17 @@ class ThreadContext:
         self._closed = True
 
     def complete(self) -> list[Any]:
-        """Send streamed text that is not yet part of a message. Returns `outgoing_events`. Called by the service."""
+        """Send streamed text that is not yet part of a message, and the questions with which the run ends.
+
+        Returns `outgoing_events`. Called by the service.
+        """
         if self._message_id is not None:
             self._complete_stream("")
         if self._reasoning_id is not None:
             self._end_reasoning()
+        if "_asking" in vars(self):  # most pipelines ask nothing
+            self.outgoing_events.extend(self._asking.events)
         return self.outgoing_events
-
-    @property
-    def has_asked(self) -> bool:
-        """Whether the pipeline has asked a question that is open. For the service."""
-        asking: Asking | None = vars(self).get("_asking")
-        return asking is not None and bool(asking.events)
-
-    def complete_with_questions(self) -> list[Any]:
-        """Do what `complete` does, and add the questions with which the run ends. Called by the service."""
-        outgoing = self.complete()
-        asking = vars(self).get("_asking")
-        if asking is not None:
-            outgoing.extend(asking.events)
-        return outgoing
 
     @_in_loop
     def _send(self, event_id: UUID | None, event_type: str, data: Any) -> None:

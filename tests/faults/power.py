@@ -93,6 +93,7 @@ class PostgresMachine:
         self.place: Place = PostgresPlace(postgres)
         self.disk = Disk(Path(postgres.data), scratch, names_follow_files=True, lies=lies)
         self.port = 0
+        self._scratch = scratch
         self._postgres = postgres
         self._random = random
         self._served: Served | None = None
@@ -101,7 +102,7 @@ class PostgresMachine:
         self._postgres.env = self.disk.env
         self._postgres.settings["wal_sync_method"] = self._random.choice(["fdatasync", "open_datasync", "fsync"])
         self._postgres.start()
-        self._served = self.place.served()
+        self._served = self.place.served(folder=self._scratch)  # its files are on a disk that has power
         self._served.start()
         self.port = self._served.port
         self.place.rows(READ_ALL)
