@@ -150,7 +150,7 @@ class RunFlow:
                 snapshot = accepted.snapshot
             run.begin_running()
             if ending is None:
-                if run.answers_questions:
+                if len(run.entering) > 1 and run.answers_questions:  # the length saves most runs the call
                     snapshot = of_turn(snapshot)
                 elif asked := asked_before(snapshot.rows):
                     snapshot = await self._questions.settle(run, accepted.thread, snapshot, asked)

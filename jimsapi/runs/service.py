@@ -229,7 +229,7 @@ class RunService:
             KeyMismatch: the run with this key is for another request.
         """
         thread_config = self._check(inbound, admission)
-        events = entering(inbound, has_files=bool(files))
+        events = entering(inbound, has_files=True) if files else entering(inbound)
         digests = None if key is None else idempotency(key, inbound, admission, selectors, files)
         if digests is not None and (existing := self._runs.with_key(digests.key)) is not None:
             if existing.idempotency != digests:
@@ -265,7 +265,7 @@ class RunService:
         It has the same limits and metrics, and raises the same errors, as `begin`.
         """
         thread_config = self._check(inbound, admission)
-        events = entering(inbound, has_files=bool(files))
+        events = entering(inbound, has_files=True) if files else entering(inbound)
         check_number(len(files))
         account = self._admit(inbound, admission)
         run = LiveRun(inbound, admission, self._loop, events, account=account, in_thread=False, sent_files=files)
