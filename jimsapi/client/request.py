@@ -1,7 +1,9 @@
 """The requests of the client, before they are sent."""
 
 from collections.abc import Mapping, Sequence
+from mimetypes import guess_type
 from typing import Any, TypedDict
+from urllib.parse import urlencode
 from uuid import UUID, uuid4
 
 import msgspec
@@ -62,6 +64,13 @@ def message_request(path: str, message: str, fields: MessageFields, read_timeout
     content = orjson.dumps(given)
     headers = {"content-type": "application/json", "idempotency-key": key}
     return Request("POST", path, headers, content, read_timeout)
+
+
+def upload_request(content: bytes, name: str, kind: str | None, contact_id: str | None, read_timeout: float) -> Request:
+    """Return the request that stores a file. Without `kind`, the ending of the name gives its media type."""
+    kind = kind or guess_type(name)[0] or "application/octet-stream"
+    query = {"name": name, **({} if contact_id is None else {"contact_id": contact_id})}
+    return Request("POST", f"/api/v1/files?{urlencode(query)}", {"content-type": kind}, content, read_timeout)
 
 
 def run_path(run_id: UUID | str, suffix: str = "") -> str:

@@ -13,6 +13,7 @@ from filing import PATH, stored
 
 from jimsapi import JimsApp, ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
+from jimsapi.client import AsyncClient, Client, File, Unauthorized
 from jimsapi.threads import Event, StoredFileNotFound
 from tests.docs.snippets import blocks, modules
 from tests.serving import Served
@@ -239,3 +240,23 @@ def test_a_test_of_a_pipeline_gives_it_files() -> None:
     plain = ThreadContext.for_test("look", files={"a.txt": b"hello"})
     describe_plainly(plain)
     assert len(plain.outgoing_events) == 1
+
+
+def test_the_client_uploads_files_and_names_them(tmp_path: Path) -> None:
+    (tmp_path / "looking.py").write_text(modules("docs/agents.md")["looking.py"])
+    store = f"file://{tmp_path}/files"
+    with Served("--app", "looking:app", "--files-store", store, "--api-key", "k", folder=tmp_path) as served:
+        with Client(served.url, api_key="k") as jims:
+            file = jims.upload(PNG, "kätzchen & co.png", contact_id="me")
+            assert (file.name, file.type, file.size) == ("kätzchen & co.png", "image/png", 8)
+            assert jims.upload(PNG, "kätzchen & co.png", contact_id="me") == file
+            answer = jims.chat("look", contact_id="me", files=[file.file_id])
+        assert answer.assistant_messages == ["kätzchen & co.png is image/png, and has 8 bytes."]
+
+        async def upload() -> File:
+            async with AsyncClient(served.url, api_key="k") as client:
+                return await client.upload(b"hello", "a.bin", type="text/plain", contact_id="me")
+
+        assert asyncio.run(upload()).type == "text/plain"
+        with Client(served.url, api_key="wrong") as stranger, pytest.raises(Unauthorized):
+            stranger.upload(PNG, "a.png", contact_id="me")
