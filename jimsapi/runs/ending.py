@@ -77,13 +77,11 @@ class Ending(msgspec.Struct, frozen=True):
         """Return the ending of a pipeline that was not stopped. `task` is its task, and `context` has its events."""
         fault = RuntimeError("the pipeline cancelled itself") if task.cancelled() else task.exception()
         log_text = FAILED
-        if fault is not None and only_asks(fault) and run.status is not RunStatus.RUNNING:
-            fault = RuntimeError("a conversation start cannot ask a person: ask in the pipeline that answers messages")
         try:
             if fault is None or only_asks(fault):
                 outgoing = context.complete()
-                if fault is None and outgoing and getattr(outgoing[-1], "event_type", "") == QUESTION_ASKED:
-                    logger.warning(CAUGHT, run.run_id)
+                if outgoing and getattr(outgoing[-1], "event_type", "") == QUESTION_ASKED:
+                    _check_asking(run, fault)
                 events = tuple(encode_events(outgoing))
                 return cls(Outcome(RunStatus.COMPLETED, events), None, _assistant_messages(outgoing))
         except UnstorableEvent as unstorable:
@@ -124,6 +122,14 @@ def usage_of(context: ThreadContext) -> tuple[NewEvent, ...]:
             if event.event_type == MODEL_USAGE:
                 usage.update((encoded.event_id.int, encoded) for encoded in encode_events([event]))
     return tuple(usage.values())
+
+
+def _check_asking(run: LiveRun, fault: BaseException | None) -> None:
+    """Log that a pipeline has caught the end of its run. Raises `RuntimeError` if a conversation start asks."""
+    if run.status is not RunStatus.RUNNING:
+        raise RuntimeError("a conversation start cannot ask a person: ask in the pipeline that answers messages")
+    if fault is None:
+        logger.warning(CAUGHT, run.run_id)
 
 
 def only_asks(fault: BaseException) -> bool:

@@ -20,11 +20,15 @@ class MessageFiles(Protocol):
         """The file store. It is open while the service works."""
         ...
 
-    async def keep(self, contact_id: str, file: SentFile) -> StoredFile:
-        """Store a file that came within a message.
+    def check(self, file: SentFile) -> SentFile:
+        """Return a file that came within a message with its name and type as the server stores them.
 
-        Raises `InputRefused` if the server does not accept it, and as `FileStore.put` does.
+        Raises `InputRefused` if the server does not accept it.
         """
+        ...
+
+    async def keep(self, contact_id: str, file: SentFile) -> StoredFile:
+        """Store a file that `check` has returned. Raises as `FileStore.put` does."""
         ...
 
 
@@ -40,18 +44,31 @@ async def find_files(inbound: Inbound, sent: Sequence[SentFile], files: MessageF
     named = dict.fromkeys(inbound.files or ())
     if not (named or sent):
         return []
+    files = _required(files)
+    if len(named) + len(sent) > MAX_FILES:
+        raise _too_many()
+    accepted = [files.check(file) for file in sent]
+    found = [await _find(files.store, file_id, inbound.contact_id) for file_id in named]
+    return [*found, *[await files.keep(inbound.contact_id, file) for file in accepted]]
+
+
+def checked_files(sent: Sequence[SentFile], files: MessageFiles | None) -> list[SentFile]:
+    """Return the files that came within a message that belongs to no thread. Raises `InputRefused` as `find_files`."""
+    if len(sent) > MAX_FILES:
+        raise _too_many()
+    required = _required(files)
+    return [required.check(file) for file in sent]
+
+
+def _required(files: MessageFiles | None) -> MessageFiles:
     if files is None:
         message = "This server stores no files: its operator has to set --files-store of the plugin jimsapi-files"
         raise InputRefused("files", "files_off", message, None)
-    check_number(len(named) + len(sent))
-    found = [await _find(files.store, file_id, inbound.contact_id) for file_id in named]
-    return [*found, *[await files.keep(inbound.contact_id, file) for file in sent]]
+    return files
 
 
-def check_number(number: int) -> None:
-    """Raise `InputRefused` if a message has too many files."""
-    if number > MAX_FILES:
-        raise InputRefused("files", "too_long", f"A message may have at most {MAX_FILES} files", None)
+def _too_many() -> InputRefused:
+    return InputRefused("files", "too_long", f"A message may have at most {MAX_FILES} files", None)
 
 
 async def _find(store: FileStore, file_id: str, contact_id: str) -> StoredFile:

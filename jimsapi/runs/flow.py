@@ -44,13 +44,13 @@ from jimsapi.runs.errors import (
     ServerDraining,
     ThreadBusy,
 )
-from jimsapi.runs.files import MessageFiles, find_files
+from jimsapi.runs.files import MessageFiles, checked_files, find_files
 from jimsapi.runs.keys import caller_of
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import LiveRun, Stop
 from jimsapi.runs.outage import RETRY_STORE_AFTER, OutageLog
 from jimsapi.runs.plugin_code import PLUGIN_EXITS
-from jimsapi.runs.questions import ANSWERED, Questions, asked_before, of_turn
+from jimsapi.runs.questions import ANSWERED, Questions, asked_before
 from jimsapi.runs.quota import Quota
 from jimsapi.runs.registry import Registry
 from jimsapi.runs.resolver import Resolvers, ThreadResolver
@@ -151,7 +151,7 @@ class RunFlow:
             run.begin_running()
             if ending is None:
                 if len(run.entering) > 1 and run.answers_questions:  # the length saves most runs the call
-                    snapshot = of_turn(snapshot)
+                    snapshot = await self._questions.of_turn(accepted.thread, snapshot, run.entering)
                 elif asked := asked_before(snapshot.rows):
                     snapshot = await self._questions.settle(run, accepted.thread, snapshot, asked)
                 ending = await self._calls.answer(run, accepted.thread, snapshot, deadline)
@@ -211,7 +211,7 @@ class RunFlow:
             if run.inbound.files:
                 run.add_files(await find_files(run.inbound, (), self.files))
             elif run.sent_files:
-                run.keep_files_in_memory()
+                run.keep_files_in_memory(checked_files(run.sent_files, self.files))
             rows = [EventRow(event.event_id, datetime.now(), event.event_type, event.data) for event in run.entering]
             deadline = run.loop.time() + self._limits.run_timeout
             ending = await self._calls.answer(run, thread, Snapshot(rows, False), deadline)
@@ -331,10 +331,14 @@ class RunFlow:
             raise Ending.stopped(run, self._limits.run_timeout).error or RunCancelled()
 
     async def _check_question(self, run: LiveRun, thread: ThreadRecord) -> None:
-        """Raise `QuestionClosed` if a message before the answer in the queue has closed its question."""
+        """Raise `QuestionClosed` if a message before the answer in the queue has closed its question.
+
+        If the store is not available, the start of the run handles that.
+        """
         try:
-            await self._questions.check_open(thread, run.entering[-1])
-        except DomainError:
+            with suppress(StoreUnavailable):
+                await self._questions.check_open(thread, run.entering[-1])
+        except QuestionClosed:
             await self._leave_queue(run)
             raise
 

@@ -205,9 +205,14 @@ class LiveRun:
         self.entering = add_beside(self.entering, MESSAGE_FILES, files_data(files))
         self.sent_files = ()  # they are stored
 
-    def keep_files_in_memory(self) -> None:
+    @property
+    def has_files(self) -> bool:
+        """Whether the message has files."""
+        return any(event.event_type == MESSAGE_FILES for event in self.entering)
+
+    def keep_files_in_memory(self, files: Sequence[SentFile]) -> None:
         """Let the pipeline read the files that came within the message, and store nothing."""
-        self.files_in_memory = FilesInMemory(self.sent_files, self.inbound.contact_id)
+        self.files_in_memory = FilesInMemory(files, self.inbound.contact_id)
         self.add_files(self.files_in_memory.files)
 
     def launch(self, flow: Coroutine[Any, Any, None]) -> None:

@@ -10,7 +10,7 @@ from jimsapi.runs.announcer import Announcer
 from jimsapi.runs.calls import PipelineCalls
 from jimsapi.runs.disclosure import Disclosure
 from jimsapi.runs.errors import ContactForbidden, ServerDraining, TooManyRuns
-from jimsapi.runs.files import MessageFiles, check_number
+from jimsapi.runs.files import MessageFiles
 from jimsapi.runs.flow import RunFlow
 from jimsapi.runs.housekeeping import Housekeeping
 from jimsapi.runs.identity import PUBLIC, Admission
@@ -266,7 +266,6 @@ class RunService:
         """
         thread_config = self._check(inbound, admission)
         events = entering(inbound, has_files=True) if files else entering(inbound)
-        check_number(len(files))
         account = self._admit(inbound, admission)
         run = LiveRun(inbound, admission, self._loop, events, account=account, in_thread=False, sent_files=files)
         if watched:

@@ -270,13 +270,17 @@ class ThreadContext:
 
     @cached_property
     def files(self) -> list[MessageFile]:
-        """The files of the message; empty if there are none. A run that answers began has those of the turn's message.
+        """The files of the message; empty if there are none.
 
-        for file in ctx.files:
-            content = await file.read()
+            for file in ctx.files:
+                content = await file.read()
+
+        A run that answers began has those of the turn's message, and then those that came with the answers.
         """
-        beside = self._beside if answers_beside(self._beside) is None else ()
-        return [self._file(facts) for facts in files_by_message([*self._rows, *beside]).get(self.turn_id, ())]
+        earlier = self._rows if answers_beside(self._beside) is not None else ()
+        of_turn = files_by_message(earlier).get(self.turn_id, [])
+        now = [facts for files in files_by_message(self._beside).values() for facts in files]
+        return [self._file(facts) for facts in [*of_turn, *now]]
 
     def files_of(self, message: Event) -> list[MessageFile]:
         """Return the files of an earlier message: one of `events`."""

@@ -127,7 +127,10 @@ class FileCopy:
     def __enter__(self) -> Path:
         path = self._make_path()
         try:
-            self._in_loop(self._copy_to(path))
+            copied = self._in_loop(self._copy_to(path))
+            if copied is not None:
+                copied.close()
+                raise TypeError("in an async function, use `async with file.copy()`")
         except BaseException:
             self._remove()
             raise

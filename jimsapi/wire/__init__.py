@@ -24,8 +24,8 @@ if TYPE_CHECKING:
         with_run,
     )
     from jimsapi.wire.errors import error_answer, error_content
-    from jimsapi.wire.files import NotAFile, file_of_base64, file_of_url
-    from jimsapi.wire.history import Answered, UserSaid, file_url, history, text_of
+    from jimsapi.wire.files import NotAFile, file_of_base64, file_of_url, named_file
+    from jimsapi.wire.history import Answered, UserSaid, file_url, history_of, text_of
     from jimsapi.wire.leaving import stop_left, watch_leaving
     from jimsapi.wire.request import read_body, read_json, reading_body, refuse_foreign_form
     from jimsapi.wire.speech import (
@@ -88,7 +88,8 @@ __all__ = [
     "file_of_base64",
     "file_of_url",
     "file_url",
-    "history",
+    "history_of",
+    "named_file",
     "newest_of_user",
     "note_run",
     "one_text",
@@ -125,8 +126,8 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "with_run",
             ),
             "jimsapi.wire.errors": ("error_answer", "error_content"),
-            "jimsapi.wire.files": ("NotAFile", "file_of_base64", "file_of_url"),
-            "jimsapi.wire.history": ("Answered", "UserSaid", "file_url", "history", "text_of"),
+            "jimsapi.wire.files": ("NotAFile", "file_of_base64", "file_of_url", "named_file"),
+            "jimsapi.wire.history": ("Answered", "UserSaid", "file_url", "history_of", "text_of"),
             "jimsapi.wire.leaving": ("stop_left", "watch_leaving"),
             "jimsapi.wire.request": ("read_body", "read_json", "reading_body", "refuse_foreign_form"),
             "jimsapi.wire.speech": (

@@ -1,6 +1,7 @@
 """Files within the messages of other protocols."""
 
 import binascii
+import re
 from base64 import b64decode
 from mimetypes import guess_extension
 from urllib.parse import unquote_to_bytes
@@ -8,6 +9,11 @@ from urllib.parse import unquote_to_bytes
 from jimsapi.threads.message_files import SentFile
 
 OCTETS = "application/octet-stream"
+MOST_QUOTED = 65_536
+"""Characters that a `data:` URL may have if it is not base64. To unquote many would take long, and much memory."""
+
+_ESCAPED = re.compile("%(2[bB]|2[fF]|3[dD])")
+_OWN_FILE = re.compile(r"(?:https?://[^/?#]+)?(?:/[^?#]*)?/api/v1/files/([A-Za-z0-9_-]{1,200})")
 
 
 class NotAFile(ValueError):
@@ -25,8 +31,13 @@ def file_of_url(url: str, name: str = "", kind: str = "") -> SentFile:
         raise NotAFile("This server fetches no files: send the content of the file as a data: URL")
     declared, *parameters = described.split(";")
     is_base64 = bool(parameters) and parameters[-1].strip().lower() == "base64"
-    content = unquote_to_bytes(data)
-    return _named(name, kind or declared or "text/plain", _decoded(content) if is_base64 else content)
+    return _named(name, kind or declared or "text/plain", _decoded(_plain(data)) if is_base64 else _unquoted(data))
+
+
+def named_file(url: str) -> str | None:
+    """Return the identifier of a file of this server that a URL names, as `file_url` makes it; None for others."""
+    found = _OWN_FILE.fullmatch(url)
+    return None if found is None else found[1]
 
 
 def file_of_base64(data: str, name: str = "", kind: str = "") -> SentFile:
@@ -39,7 +50,19 @@ def _named(name: str, kind: str, content: bytes) -> SentFile:
     return SentFile(name or f"file{guess_extension(kind) or ''}", kind, content)
 
 
-def _decoded(data: str | bytes) -> bytes:
+def _plain(data: str) -> str:
+    """Return base64 without the escapes of a URL."""
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), data) if "%" in data else data
+
+
+def _unquoted(data: str) -> bytes:
+    """Return the content of a `data:` URL that is not base64. Raises `NotAFile` if it is long."""
+    if len(data) > MOST_QUOTED:
+        raise NotAFile("Send a file as base64: this data: URL is too long without it")
+    return unquote_to_bytes(data)
+
+
+def _decoded(data: str) -> bytes:
     """Decode base64 (RFC 4648). Raises `NotAFile`."""
     try:
         return b64decode(data, validate=True)

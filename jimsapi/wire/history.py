@@ -18,19 +18,21 @@ from jimsapi.threads.questions import (
     ONCE_RESULT,
     QUESTION_ANSWERED,
     QUESTION_CLOSED,
-    answered_message,
-    answered_value,
+    load_answer,
 )
 from jimsapi.threads.run import Latest, ThreadQuery
+from jimsapi.threads.storable import stored_json
 from jimsapi.threads.window import COMM_PREFIX
 from jimsapi.wire.speech import (
     BETWEEN_MESSAGES,
     MessagePiece,
     PersonAsked,
     SpokenItem,
+    button_texts,
     message_role,
     message_text,
     stored_items,
+    with_choices,
 )
 from jimsapi.wire.turn import ThreadNames, Turn
 
@@ -56,7 +58,7 @@ class Answered(msgspec.Struct, frozen=True):
     items: list[SpokenItem]
 
 
-async def history(
+async def history_of(
     request: Connection, service: RunService, names: ThreadNames, turn: Turn
 ) -> list[UserSaid | Answered]:
     """Return what was said in the conversation that `turn` names, oldest first; empty if nothing was.
@@ -81,34 +83,33 @@ async def history(
 
 def said(rows: Sequence[EventRow]) -> Iterator[UserSaid | Answered]:
     """Yield what the events of a thread say, oldest first. An answer to a question is a message of the user."""
+    events = [NewEvent(row_id(row), row.event_type, _json(row.data)) for row in rows]
+    files = files_by_message(events)
+    messages = {event.event_id for event in events if _is_of_user(event)}
     answer: list[NewEvent] = []
-    files = files_by_message(rows)
-    messages: set[UUID] = set()
-    for row in rows:
-        event = NewEvent(row_id(row), row.event_type, _json(row.data))
+    for event in events:
         if event.event_type.startswith(_RECORDS):
             continue
-        text = _text_of_user(event, messages)
+        text = message_text(event) if event.event_id in messages else _answer_in(event, messages)
         if text is None:
             answer.append(event)
             continue
         yield from _answered(answer)
         answer = []
-        messages.add(event.event_id)
         yield UserSaid(event.event_id, text, files.get(event.event_id, []))
     yield from _answered(answer)
 
 
-def _text_of_user(event: NewEvent, messages: Collection[UUID]) -> str | None:
-    """Return the text of a message of the user; None for other events. `messages` are those before it."""
-    if event.event_type == QUESTION_ANSWERED:
-        if answered_message(event) in messages:  # the message was the answer, or came with it
-            return None
-        value = answered_value(event)
-        return value if isinstance(value, str) else orjson.dumps(value).decode()
-    if event.event_type.startswith(COMM_PREFIX) and message_role(event) == "user":
-        return message_text(event)
-    return None
+def _is_of_user(event: NewEvent) -> bool:
+    return event.event_type.startswith(COMM_PREFIX) and message_role(event) == "user"
+
+
+def _answer_in(event: NewEvent, messages: Collection[UUID]) -> str | None:
+    """Return the text of an answer to a question, unless one of the messages is the answer or came with it."""
+    answer = load_answer(event) if event.event_type == QUESTION_ANSWERED else None
+    if answer is None or answer.message_id in messages:
+        return None
+    return answer.value if isinstance(answer.value, str) else orjson.dumps(answer.value).decode()
 
 
 def _answered(events: Sequence[NewEvent]) -> Iterator[Answered]:
@@ -118,12 +119,18 @@ def _answered(events: Sequence[NewEvent]) -> Iterator[Answered]:
 
 
 def _json(data: bytes | str | None) -> bytes:
-    return b"null" if data is None else data.encode() if isinstance(data, str) else data
+    return orjson.dumps(None if data is None else stored_json(data))
 
 
 def text_of(items: Iterable[SpokenItem]) -> str:
     """Return the messages and questions of an answer as one text, as `one_text` does."""
-    texts = [item.text for item in items if isinstance(item, MessagePiece | PersonAsked)]
+    texts: list[str] = []
+    for item in items:
+        match item:
+            case MessagePiece() | PersonAsked():
+                texts.append(item.text)
+            case NewEvent() if texts and (buttons := button_texts(item)):
+                texts[-1] = with_choices(texts[-1], buttons)
     return BETWEEN_MESSAGES.join(text for text in texts if text)
 
 

@@ -27,8 +27,8 @@ class Turn(msgspec.Struct, frozen=True):
     `thread` is the client's name of the conversation, any text. `user` is the protocol's name of the person. If `once`
     is true, the message does not belong to a conversation, and the run has no thread. `metadata` is for the pipeline.
     `answers` are the answers to questions by their identifiers. With them, `message` may be empty. `files` came within
-    the message. If `answers_in_text` is true, the protocol has no other place for answers to questions. `key` is the
-    idempotency key of a request that has no header with one.
+    the message, and `file_ids` are those of files that the server has. If `answers_in_text` is true, the protocol has
+    no other place for answers to questions. `key` is the idempotency key of a request that has no header with one.
     """
 
     message: str
@@ -38,6 +38,7 @@ class Turn(msgspec.Struct, frozen=True):
     metadata: dict[str, Any] | None = None
     answers: dict[str, Any] | None = None
     files: Sequence[SentFile] = ()
+    file_ids: Sequence[str] = ()
     answers_in_text: bool = False
     key: str | None = None
 
@@ -63,11 +64,13 @@ class ThreadNames:
         bound_contact = cast(Admission, request.admission).identity.contact_id
         if bound_contact is not None:
             return bound_contact
-        return _header(request, self.contact_header) or turn.user or self._contact_of(self.thread(request, turn))
+        return (
+            _header(request, self.contact_header) or turn.user or self._contact_of(self.thread(request, turn), turn.key)
+        )
 
-    def _contact_of(self, thread: str | None) -> str:
+    def _contact_of(self, thread: str | None, key: str | None) -> str:
         if not thread:
-            return f"{self.protocol}:{uuid7()}"
+            return f"{self.protocol}:{key or uuid7()}"  # a request that is repeated has the same contact
         # The name of a conversation may be longer than a contact_id.
         name = thread.encode()
         return thread if len(name) <= MAX_CONTACT_ID else f"{self.protocol}:{sha256(name).hexdigest()}"
@@ -128,6 +131,7 @@ async def begin_turn(
         thread_config={"interface": names.protocol},
         metadata=turn.metadata,
         answers=turn.answers,
+        files=list(turn.file_ids) or None,
     )
     if turn.once:
         run = service.answer_once(inbound, admission, watched=watched, files=turn.files)

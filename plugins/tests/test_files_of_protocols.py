@@ -140,3 +140,60 @@ async def test_a_repeat_under_a_key_with_another_file_is_another_request(client:
         answer = await client.post("/v1/chat/completions", json={**body, "messages": messages}, headers=headers)
         statuses.append(answer.status_code)
     assert statuses == [200, 200, 422]
+
+
+async def test_a_file_with_a_text_or_alone_may_be_the_answer_to_a_question(tmp_path: Path) -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        text = await ctx.ask("photo", "Send a photo of it, please.")
+        ctx.send_message(f"{text!r} {[file.name for file in ctx.files]}")
+
+    async def complete(client: TestClient, *parts: Any) -> str:
+        body = {"model": "m", "user": "ann", "messages": [{"role": "user", "content": parts}]}
+        answer = await client.post("/v1/chat/completions", json=body)
+        return str(answer.json()["choices"][0]["message"]["content"])
+
+    photo = {"type": "file", "file": {"filename": "it.png", "file_data": URL}}
+    async with TestClient(create_api(pipeline, store="memory:", files_store=f"file://{tmp_path}/files")) as client:
+        await complete(client, {"type": "text", "text": "broken"})
+        assert await complete(client, {"type": "text", "text": "here"}, photo) == "'here' ['it.png']"
+        await complete(client, {"type": "text", "text": "broken"})
+        assert await complete(client, photo) == "'' ['it.png']"
+
+
+async def test_a_page_that_was_loaded_again_sends_the_file_that_the_server_has(client: TestClient) -> None:
+    await vercel(client, {"type": "file", "mediaType": "image/png", "filename": "cat.png", "url": URL})
+    [asked, _] = (await client.get("/ai-sdk/chat/c/messages")).json()
+    for url in (asked["parts"][0]["url"], "https://chat.example" + asked["parts"][0]["url"]):
+        parts = [{**asked["parts"][0], "url": url}, asked["parts"][1]]
+        body = {"id": "c", "messages": [{**asked, "parts": parts}], "trigger": "regenerate-message"}
+        assert "cat.png image/png" in (await client.post("/ai-sdk/chat", json=body)).text
+        source = {"type": "url", "value": url, "mimeType": "image/png"}
+        assert (await ag_ui(client, {"type": "image", "source": source})).status_code == 422  # of another contact
+    foreign = {"type": "file", "mediaType": "image/png", "url": "/api/v1/files/" + "f" * 64}
+    assert (await vercel(client, foreign)).status_code == 422
+
+
+@pytest.mark.parametrize("kind", ["text/html", "image/png; x"])
+async def test_a_prompt_outside_of_every_thread_keeps_the_rules_for_files(client: TestClient, kind: str) -> None:
+    part = {"type": "image_url", "image_url": {"url": f"data:{kind};base64,aGk="}}
+    content = [{"type": "text", "text": "### Task:\nlook"}, part]
+    body = {"model": "m", "user": "ann", "messages": [{"role": "user", "content": content}]}
+    answer = await client.post("/v1/chat/completions", json=body, headers={"x-openwebui-user-id": "u"})
+    assert answer.status_code == (422 if kind == "text/html" else 200)
+    async with TestClient(create_api(describe, store="memory:")) as without:
+        refused = await without.post("/v1/chat/completions", json=body, headers={"x-openwebui-user-id": "u"})
+        assert refused.status_code == 422
+
+
+async def test_nothing_is_stored_if_one_file_of_a_message_is_refused(client: TestClient) -> None:
+    files = [("files", ("a.png", b"x", "image/png")), ("files", ("b.html", b"x", "text/html"))]
+    assert (await deep_chat(client, files, "look")).status_code == 422
+    assert (await client.get("/api/v1/files?contact_id=ann")).json()["files"] == []
+
+
+@pytest.mark.parametrize(("length", "status"), [(65_000, 200), (70_000, 422)])
+async def test_a_long_content_must_be_base64(client: TestClient, length: int, status: int) -> None:
+    part = {"type": "image_url", "image_url": {"url": "data:image/png," + "%41" * (length // 3)}}
+    assert (await completion(client, part)).status_code == status
+    escaped = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "%2B%2f8%3D" * 1}}
+    assert (await completion(client, escaped)).status_code == 200

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import pytest
 
 from jimsapi import JimsApp, ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
+from jimsapi.threads import EventRow, uuid7
+from jimsapi.wire import Answered
+from jimsapi.wire.history import said
 from tests.plugins.distributions import install
 from tests.serving import ROOT
 
@@ -134,6 +138,35 @@ async def test_deep_chat_gets_its_history(client: TestClient) -> None:
         {"role": "ai", "text": "You said yes"},
     ]
     assert (await client.get("/deep-chat/history?contact_id=ann")).json() == shown  # the newest thread
+
+
+async def test_what_other_programs_stored_is_shown_as_far_as_json_can(client: TestClient) -> None:
+    """jims-core stores NaN, and a pipeline may send events of any type."""
+
+    async def odd(ctx: ThreadContext) -> None:
+        ctx.send_event("own.note", {"x": 1})
+        ctx.send_event("question.answered", {"score": 1})
+        ctx.send_message_with_buttons("Choose", [{"text": "A"}])
+        ctx.send_message("Then")
+
+    async with TestClient(create_api(odd, store="memory:")) as client:
+        await deep_chat(client, "hi")
+        shown = (await client.get("/deep-chat/history?chat_id=d&contact_id=ann")).json()
+        assert shown[1]["text"] == "Choose\n- A\n\nThen"
+    row = EventRow(uuid7(), datetime.now(), "comm.assistant_message", '{"role":"assistant","content":"x","score":NaN}')
+    [answered] = said([row])
+    assert isinstance(answered, Answered)
+
+
+async def test_a_message_that_came_with_an_answer_is_shown_once(client: TestClient) -> None:
+    await deep_chat(client, "refund")
+    threads = (await client.get("/api/v1/threads?contact_id=ann")).json()["threads"]
+    events = (await client.get(f"/api/v1/threads/{threads[0]['thread_id']}/events")).json()["events"]
+    [question] = [event["event_data"]["question_id"] for event in events if event["event_type"] == "question.asked"]
+    body = {"contact_id": "ann", "message": "sure thing", "answers": {question: "yes"}}
+    assert (await client.post("/api/v1/chat", json=body)).status_code == 200
+    shown = (await client.get("/deep-chat/history?chat_id=d&contact_id=ann")).json()
+    assert [one["text"] for one in shown if one["role"] == "user"] == ["refund", "sure thing"]
 
 
 async def test_a_conversation_that_has_not_begun_is_empty_and_nothing_is_stored(client: TestClient) -> None:

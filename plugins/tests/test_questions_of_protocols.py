@@ -104,3 +104,16 @@ async def test_ag_ui_has_the_question_once(client: TestClient) -> None:
     answer = await client.post("/ag-ui", json={**body, "forwardedProps": {}})
     assert answer.text.count("Refund 20 EUR?") == 1
     assert chunks(answer)[-1]["outcome"]["type"] == "interrupt"
+
+
+async def test_asking_for_another_answer_answers_no_question() -> None:
+    async def paint(ctx: ThreadContext) -> None:
+        ctx.send_message(f"{await ctx.ask('colour', 'Which colour?')}: {ctx.get_last_user_message()}")
+
+    async with TestClient(create_api(paint, store="memory:")) as client:
+        messages = [{"id": "1", "role": "user", "parts": [{"type": "text", "text": "paint my house"}]}]
+        body = {"id": "c", "messages": messages}
+        for trigger in ("submit-message", "regenerate-message", "regenerate-message"):
+            answer = await client.post("/ai-sdk/chat", json={**body, "trigger": trigger})
+            assert "Which colour?" in answer.text
+        assert await vercel(client, "red") == "red: paint my house"

@@ -34,8 +34,8 @@ from jimsapi.runs.service import RunService
 from jimsapi.stores.memory import MemoryStore
 from jimsapi.threads.errors import InputRefused, StoreUnavailable
 from jimsapi.threads.event import BESIDE, EventRow, NewEvent, id_beside
-from jimsapi.threads.questions import Question, QuestionAsked, answer_id, schema_fault
-from jimsapi.threads.run import Accepted, RunPlan, RunStatus
+from jimsapi.threads.questions import NO_ANSWER, Question, QuestionAsked, answer_id, schema_fault
+from jimsapi.threads.run import Accepted, ContextLimits, RunPlan, RunStatus
 from jimsapi.threads.store import ThreadStore
 from tests.runs.serving import STORES, caller, make_store, stored, texts
 
@@ -602,15 +602,82 @@ async def test_a_text_that_answers_a_question_may_be_sent_again_under_its_key(tm
     assert worked == ["go yes", "go yes"]
 
 
+async def test_a_text_answers_no_question_that_was_answered_before() -> None:
+    pipeline = Refunds()
+    async with serving(pipeline) as service:
+        first = asked(await reply(service, "money"))
+        receipt = asked(await answer(service, first, "yes"))
+        await answer(service, receipt, "yes")
+        again = await reply(service, "yes")
+        assert asked(again).key == "refund"
+        assert pipeline.refunds == 1
+
+
+async def test_a_text_answers_the_question_that_is_left_when_others_were_answered() -> None:
+    async def both(ctx: ThreadContext) -> None:
+        async with asyncio.TaskGroup() as group:
+            first, second = (group.create_task(ctx.ask(key, f"{key}?")) for key in "ab")
+        ctx.send_message(f"{first.result()} {second.result()}")
+
+    async with serving(both) as service:
+        first, second = (await reply(service, "go")).questions()
+        await answer(service, first, "one")
+        assert sorted((await reply(service, "two")).assistant_messages[0].split()) == ["one", "two"]
+        assert second.key != first.key
+
+
+async def test_a_text_that_cannot_be_stored_as_an_answer_is_a_message() -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        ctx.send_message(str(await ctx.ask("form", "Form?", schema={"type": "object"})))
+
+    async with serving(pipeline) as service:
+        question = asked(await reply(service, "go"))
+        assert asked(await reply(service, r'{"a": "\u0000"}')).question_id != question.question_id
+        assert (await reply(service, '{"a": 1}')).assistant_messages == ["{'a': 1}"]
+
+
+async def test_an_event_of_the_pipeline_s_own_that_looks_like_an_answer_spoils_nothing() -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        ctx.send_event("question.answered", {"score": 1})
+        ctx.send_event("message.answers", {"score": 1})
+        ctx.send_message(f"{await ctx.ask('sure', 'Sure?')} {ctx.get_last_user_message()}")
+
+    async with serving(pipeline) as service:
+        await reply(service, "go")
+        assert (await reply(service, "yes")).assistant_messages == ["yes go"]
+
+
+async def test_a_run_that_an_answer_begins_has_its_message_though_the_context_is_short(tmp_path: Path) -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        if ctx.get_last_user_message() == "go":
+            for number in range(10):
+                ctx.send_event("own.note", {"n": number})
+            await ctx.ask("sure", "Sure?")
+        ctx.send_message(f"{ctx.get_last_user_message()} {ctx.metadata}")
+
+    limits = RunLimits(context=ContextLimits(events=3))
+    store = make_store("sqlite", tmp_path)
+    async with store, RunService(JimsApp(pipeline), store, [DefaultResolver()], limits=limits) as service:
+        for number in range(5):
+            await reply(service, f"before {number}")
+        await reply(service, "go")
+        assert (await reply(service, "yes")).assistant_messages == ["go {}"]
+
+
 @pytest.mark.parametrize(
     ("options", "text", "value"),
     [
         ({}, " Ann ", "Ann"),
-        ({}, "  ", None),
+        ({}, "  ", NO_ANSWER),
         ({"options": ["Yes", "No"]}, "yes", "Yes"),
-        ({"options": ["Yes", "No"]}, "maybe", None),
+        ({"options": ["Yes", "No"]}, "maybe", NO_ANSWER),
+        ({"options": ["US", "us"]}, "us", "us"),
+        ({"options": [" padded "]}, " padded ", " padded "),
+        ({"options": [" padded "]}, "Padded", " padded "),
         ({"schema": {"type": "integer"}}, "7", 7),
-        ({"schema": {"type": "integer"}}, "seven", None),
+        ({"schema": {"type": "integer"}}, "seven", NO_ANSWER),
+        ({"schema": {"type": "string"}}, "12345", "12345"),
+        ({"schema": {"type": ["string", "null"]}}, "null", None),
         ({"schema": {"type": "string"}}, "seven", "seven"),
         ({"schema": {"type": "object", "required": ["a"]}}, '{"a": 1}', {"a": 1}),
     ],
@@ -919,9 +986,14 @@ async def test_a_result_that_cannot_be_stored_fails_the_run() -> None:
             await say(service)
 
 
-async def test_a_conversation_start_that_asks_fails_and_says_why() -> None:
+@pytest.mark.parametrize("caught", [False, True])
+async def test_a_conversation_start_that_asks_fails_and_says_why(caught: bool) -> None:
     async def start(ctx: ThreadContext) -> None:
-        await ctx.ask("name", "Your name?")
+        try:
+            await ctx.ask("name", "Your name?")
+        except QuestionAsked:
+            if not caught:
+                raise
 
     async def pipeline(ctx: ThreadContext) -> None:
         ctx.send_message("hello")

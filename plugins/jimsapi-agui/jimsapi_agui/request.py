@@ -6,7 +6,7 @@ import msgspec
 
 from jimsapi.asgi import ValidationError
 from jimsapi.threads import SentFile
-from jimsapi.wire import NotAFile, Turn, file_of_base64, file_of_url, newest_of_user
+from jimsapi.wire import NotAFile, Turn, file_of_base64, file_of_url, named_file, newest_of_user
 
 
 class Message(msgspec.Struct):
@@ -60,14 +60,22 @@ def turn_of(body: RunAgentInput) -> Turn:
     content = body.messages[index].content
     parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
     try:
-        files = [_file(part) for part in parts if part.get("type") in _MEDIA]
+        media = [part for part in parts if part.get("type") in _MEDIA]
+        named = [file_id for part in media if (file_id := _named(part)) is not None]
+        files = [_file(part) for part in media if _named(part) is None]
     except NotAFile as error:
         raise _invalid(place, str(error)) from None
     texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
     text = content if isinstance(content, str) else "\n".join(texts)
-    if not (isinstance(content, str) or texts or files):
+    if not (isinstance(content, str) or texts or media):
         raise _invalid(place, "The message of the user has no text")
-    return Turn(text, thread=body.thread_id, metadata=metadata, files=files)
+    return Turn(text, thread=body.thread_id, metadata=metadata, files=files, file_ids=named)
+
+
+def _named(part: dict[str, Any]) -> str | None:
+    """Return the identifier of a file of this server that a part names by its URL."""
+    source = part.get("source", part)
+    return named_file(_text(source.get("value") or source.get("url"))) if isinstance(source, dict) else None
 
 
 def _file(part: dict[str, Any]) -> SentFile:

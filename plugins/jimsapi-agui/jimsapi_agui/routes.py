@@ -9,7 +9,7 @@ from jimsapi.wire import (
     ThreadNames,
     Turn,
     begin_turn,
-    history,
+    history_of,
     read_body,
     spoken_items,
     stop_left,
@@ -57,7 +57,7 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
         """
         body = await read_body(request, service, RunAgentInput)
         if not (body.messages or body.resume):
-            said = await history(request, service, names, Turn("", thread=body.thread_id))
+            said = await history_of(request, service, names, Turn("", thread=body.thread_id))
             return EventStreamResponse(snapshot_events(body, messages_of(request, said), open_questions(said)))
         run = await begin_turn(request, service, names, turn_of(body))
         events = agui_events(request, body, spoken_items(request, service, run))

@@ -15,7 +15,7 @@ from jimsapi.wire import (
     answer_of,
     as_one_text,
     begin_turn,
-    history,
+    history_of,
     read_json,
     reading_body,
     refuse_foreign_form,
@@ -106,7 +106,7 @@ def add_routes(
         """
         query = request.typed_query(HistoryQuery)
         turn = Turn("", thread=query.chat_id, user=query.contact_id)
-        return JSONResponse(history_body(request, await history(request, service, names, turn)))
+        return JSONResponse(history_body(request, await history_of(request, service, names, turn)))
 
     @router.websocket(PATH, scope=CHAT, subprotocols=(SUBPROTOCOL,), first_frame=True, tags=("deep chat",))
     async def converse(ws: WebSocket) -> None:

@@ -54,9 +54,8 @@ class Files:
         wrapped: Any = DeletesFiles(store, self)
         return cast(ThreadStore, wrapped)
 
-    async def keep(self, contact_id: str, file: SentFile) -> StoredFile:
-        """Store a file that came within a message. Raises `InputRefused`, and as `FileStore.put` does."""
-        size = len(file.content)
+    def check(self, file: SentFile) -> SentFile:
+        """Return a file that came within a message as it is stored. Raises `InputRefused` if it is not accepted."""
         try:
             name = checked_name(file.name)
         except InvalidName as error:
@@ -66,9 +65,14 @@ class Files:
             accepted = ", ".join(self.types)
             message = f"Files of the type {file.type[:100]} are not accepted; accepted are: {accepted}"
             raise InputRefused("files", "invalid_type", message, None)
-        if size > self.max_size:
+        if len(file.content) > self.max_size:
             raise InputRefused("files", "too_large", f"A file may have at most {self.max_size} bytes", None)
-        new = NewFile(contact_id=contact_id, name=name, type=kind, size=size, limit=self.max_size)
+        return SentFile(name, kind, file.content)
+
+    async def keep(self, contact_id: str, file: SentFile) -> StoredFile:
+        """Store a file that `check` has returned. Raises as `FileStore.put` does."""
+        size = len(file.content)
+        new = NewFile(contact_id=contact_id, name=file.name, type=file.type, size=size, limit=self.max_size)
         stored = await self.store.put(new, _one_piece(file.content), self.quota)
         self.count(stored.size)
         return stored

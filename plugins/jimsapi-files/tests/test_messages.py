@@ -79,6 +79,16 @@ async def test_a_file_is_a_data_url_and_a_path_too(folder: Path) -> None:
     assert not paths[0].parent.exists()
 
 
+async def test_an_async_function_that_copies_without_await_is_told_what_to_do(folder: Path) -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        with pytest.raises(TypeError, match="async with"), ctx.files[0].copy():
+            raise AssertionError
+        ctx.send_message("told")
+
+    async with serving(pipeline, folder) as client:
+        assert (await say(client, "look", await stored(client, b"hi")))["assistant_messages"] == ["told"]
+
+
 async def test_a_plain_function_has_the_path_of_a_file(folder: Path) -> None:
     paths: list[Path] = []
 
@@ -135,7 +145,7 @@ async def test_a_run_that_an_answer_begins_has_the_files_of_the_message_that_led
         answers = {asked["questions"][0]["question_id"]: "yes"}
         other = await stored(client, b"other", name="b.txt")
         answer = await client.post(CHAT, json={"contact_id": "ann", "answers": answers, "files": [other]})
-    assert answer.json()["assistant_messages"] == ["hello"]
+    assert answer.json()["assistant_messages"] == ["hello other"]
 
 
 @pytest.mark.parametrize(

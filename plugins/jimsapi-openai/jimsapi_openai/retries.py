@@ -38,7 +38,7 @@ class Retries:
         digest = self._digest(request, body)
         known = self._keys.pop(digest, None)
         if known is None or known[1] < now or not int(count[:9]):
-            known = (f"{HEADER}:{uuid4()}", now + WINDOW)
+            known = (f"request-{uuid4()}", now + WINDOW)
         self._keys[digest] = known
         while len(self._keys) > KNOWN:
             self._keys.popitem(last=False)

@@ -95,6 +95,12 @@ async def test_a_request_without_a_count_is_a_new_one(client: TestClient, bot: S
     assert [said(await send(client, count)) for _ in range(2)] == ["answer 1", "answer 2"]
 
 
+async def test_a_client_that_names_nobody_has_one_contact_for_all_attempts(client: TestClient, bot: Slow) -> None:
+    bot.released.set()
+    assert [said(await send(client, count, user=None)) for count in "012"] == ["answer 1"] * 3
+    assert said(await send(client, "0", user=None)) == "answer 2"
+
+
 async def test_another_body_or_person_is_another_request(client: TestClient, bot: Slow) -> None:
     bot.released.set()
     await send(client, "0")

@@ -1,11 +1,16 @@
 """The body of the requests of `useChat`: the fields that an answer needs."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
 
 from jimsapi.asgi import ValidationError
-from jimsapi.wire import NotAFile, Turn, file_of_url, newest_of_user
+from jimsapi.threads import SentFile
+from jimsapi.wire import NotAFile, Turn, file_of_url, named_file, newest_of_user
+
+REGENERATE = "regenerate-message"
+"""The `trigger` of a request that only asks for another answer."""
 
 
 class Part(msgspec.Struct, rename="camel"):
@@ -31,6 +36,7 @@ class ChatRequest(msgspec.Struct):
 
     id: Annotated[str, msgspec.Meta(min_length=1)]
     messages: list[UIMessage]
+    trigger: str | None = None
 
 
 def turn_of(body: ChatRequest) -> Turn:
@@ -42,16 +48,36 @@ def turn_of(body: ChatRequest) -> Turn:
     index = newest_of_user([message.role for message in body.messages])
     message = body.messages[index]
     try:
-        files = [
-            file_of_url(p.url or "", p.filename or "", p.media_type or "") for p in message.parts if p.type == "file"
-        ]
+        named, files = _files(message.parts)
     except NotAFile as error:
         raise _invalid(index, str(error)) from None
     texts = [part.text for part in message.parts if part.type == "text" and part.text is not None]
-    if not (texts or files):
+    if not (texts or files or named):
         raise _invalid(index, "The message of the user has no text")
     metadata = message.metadata if isinstance(message.metadata, dict) else None
-    return Turn("\n".join(texts), thread=body.id, metadata=metadata, files=files, answers_in_text=True)
+    return Turn(
+        "\n".join(texts),
+        thread=body.id,
+        metadata=metadata,
+        files=files,
+        file_ids=named,
+        answers_in_text=body.trigger != REGENERATE,
+    )
+
+
+def _files(parts: Sequence[Part]) -> tuple[list[str], list[SentFile]]:
+    """Return the identifiers of files that the server has, and the files in the message. Raises `NotAFile`."""
+    named: list[str] = []
+    files: list[SentFile] = []
+    for part in parts:
+        if part.type != "file":
+            continue
+        file_id = named_file(part.url or "")
+        if file_id is None:
+            files.append(file_of_url(part.url or "", part.filename or "", part.media_type or ""))
+        else:
+            named.append(file_id)
+    return named, files
 
 
 def _invalid(index: int, message: str) -> ValidationError:

@@ -10,7 +10,7 @@ from jimsapi.wire import (
     ThreadNames,
     Turn,
     begin_turn,
-    history,
+    history_of,
     note_run,
     read_body,
     spoken_items,
@@ -96,7 +96,7 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
         A caller that is bound to no contact needs the scope `threads`.
         """
         turn = Turn("", thread=request.path_params["id"])
-        return JSONResponse(ui_messages(request, await history(request, service, names, turn)))
+        return JSONResponse(ui_messages(request, await history_of(request, service, names, turn)))
 
 
 def _chat_key(request: Request, names: ThreadNames, turn: Turn) -> str:
