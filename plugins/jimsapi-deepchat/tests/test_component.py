@@ -173,7 +173,7 @@ def test_buttons_of_a_message_are_shown_as_they_are(browser: Chromium, site: Ser
 
 
 def test_a_page_that_was_loaded_again_shows_the_conversation_and_goes_on(browser: Chromium, site: Served) -> None:
-    steps = [
+    steps: list[dict[str, Any]] = [
         {"text": "look", "files": [["a.txt", "text/plain", "hello"]], "sees": "You said look"},
         {"text": "refund my shoes", "sees": "Refund 20 EUR?"},
     ]
