@@ -492,8 +492,8 @@ class ThreadContext:
         - `stays_open`: another message does not close the question.
 
         What the pipeline did before, it does again: see `once` and `answered`. The method raises `QuestionAsked`, a
-        `BaseException` that the pipeline must not catch; `TypeError` and `ValueError` for other arguments;
-        `StoreUnavailable`; and `RunClosed` if the run has ended.
+        `BaseException` that the pipeline must not catch; `TypeError` and `ValueError` for other arguments; and
+        `RunClosed` if the run has ended. If the store is not available, it waits, as long as the run may take.
         """
         self._ensure_open()
         question = make_question(key, text, options, schema, expires, answerable_by, stays_open)
@@ -509,7 +509,8 @@ class ThreadContext:
         If the process dies between the call and the storing, the function is called again when the message is sent
         again. Give another service `f"{ctx.turn_id}:{key}"` as its idempotency key, if it has such keys.
 
-        Raises what the function raises, `UnstorableEvent`, `StoreUnavailable`, and `RunClosed` if the run has ended.
+        If the store is not available, it waits, as long as the run may take. Raises what the function raises,
+        `UnstorableEvent`, and `RunClosed` if the run has ended.
         """
         check_key(key)
         if _get_running_loop() is None:
