@@ -110,7 +110,7 @@ def chat_routes(service: RunService, *, cancels: bool = False) -> Router:
             return response
         run = await begin_chat(request, service)
         try:
-            response = JSONResponse(chat_answer(await run.wait_for_answer(), with_ids=with_ids))
+            response = JSONResponse(chat_answer(await run.wait_once(), with_ids=with_ids))
         except DomainError as error:
             response = error_answer(request, error)
         except asyncio.CancelledError:

@@ -110,7 +110,7 @@ class App(Router):
         self.refusal: Response | None = None
         self.startup_error: BaseException | None = None
         self._handlers: dict[type[BaseException], ExceptionHandler] = {HTTPError: _http_error}
-        self._wrapped: ASGIApp | None = None
+        self.wrapped: ASGIApp | None = None  # the app in its wrappers
         self._awaiting_first_frame = 0
         self._entered = 0
         self._failed_observers: set[int] = set()  # by id, since an observer may not be hashable
@@ -120,7 +120,7 @@ class App(Router):
 
         `inside` is true for calls that come through the wrappers.
         """
-        if scope["type"] != "http" or (self._wrapped is not None and not inside):
+        if scope["type"] != "http" or (self.wrapped is not None and not inside):
             return await self._dispatch(scope, receive, send, inside)
         began = perf_counter()
         request = Request(scope, receive, self.max_body)
@@ -291,8 +291,8 @@ class App(Router):
         """Handle the lifespan, WebSockets, and requests that go through the wrappers first."""
         if scope["type"] == "lifespan":
             await self._run_lifespan(receive, send)
-        elif self._wrapped is not None and not inside:
-            await self._wrapped(scope, receive, send)
+        elif self.wrapped is not None and not inside:
+            await self.wrapped(scope, receive, send)
         elif scope["type"] == "websocket":
             await self._serve_websocket(scope, receive, send)
         else:
@@ -392,7 +392,7 @@ class App(Router):
         """
         if self._table.sealed is not None:
             raise RuntimeError(f"{wrapper!r} cannot be put around this app: {self._table.sealed}.")
-        self._wrapped = wrapper(self._wrapped or partial(self.__call__, inside=True))
+        self.wrapped = wrapper(self.wrapped or partial(self.__call__, inside=True))
 
     @contextmanager
     def temporary_declarations(self) -> Iterator[None]:
@@ -400,16 +400,16 @@ class App(Router):
 
         These are added to those of the app, and removed when the context is left. Then the app accepts new ones again.
         """
-        table, wrapped, observers = self._table, self._wrapped, self.on_request.copy()
+        table, wrapped, observers = self._table, self.wrapped, self.on_request.copy()
         self._table = RouteTable(self.routes, table.rewords)
         try:
             yield
         finally:
-            self._table, self._wrapped, self.on_request[:] = table, wrapped, observers
+            self._table, self.wrapped, self.on_request[:] = table, wrapped, observers
 
     def add(self, route: Route) -> None:
         """Add a `Route` object. Raises as `Router.add` does."""
-        super().add(replace(route, open_work=self.open_work))
+        super().add(replace(route, app=self))
 
     def lifespan(self) -> AbstractAsyncContextManager[None]:
         """Return the lifespan, which starts the app, and drains and stops it at the end.

@@ -155,10 +155,10 @@ class Connection:
         `anyio.from_thread.run_sync` calls it).
         """
         route = self.route
-        if route is None or route.open_work is None:
+        if route is None or route.app is None:
             work.close()
             raise RuntimeError("Background work needs a route of an app: the app's drain waits for it.")
-        route.open_work.start(work, f"{self.method} {route.path}")
+        route.app.open_work.start(work, f"{self.method} {route.path}")
 
     def present(self, authorization: str) -> None:
         """Add a header `authorization` for credentials that arrived in another way, so that `admit` finds them.
@@ -172,8 +172,9 @@ class Connection:
     def typed_query(self, model: type[Model]) -> Model:
         """Return the query string as an instance of `model`, a `msgspec.Struct`.
 
-        Numbers, booleans and UUIDs are parsed from their text. Unknown fields are ignored. Raises `ValidationError`
-        (422) with every fault; the `loc` of each is `["query", name]`.
+        Numbers, booleans and UUIDs are parsed from their text. Unknown fields are ignored, unless `model` has
+        `forbid_unknown_fields`. Raises `ValidationError` (422) with every fault; the `loc` of each is
+        `["query", name]`.
         """
         return convert_query(self.query, model)
 

@@ -34,9 +34,13 @@ def cancelled_on_disconnect(handler: Handler) -> Handler:
             exchange: ServerExchange = request.scope["extensions"][EXTENSION]  # cheaper than `exchange_of`
         except (KeyError, TypeError):
             return await _watched_by_task(handler, request)
-        if request.receive != exchange.receive or not exchange.is_in_its_task():
+        app = None if request.route is None else request.route.app
+        if request.receive != exchange.receive or (
+            (app is None or app is not exchange.direct_app or app.wrapped is not None) and not exchange.is_in_its_task()
+        ):
             # If a wrapper has replaced `receive`, only the wrapper may receive the disconnect. If a wrapper runs the
-            # app in another task, the server would cancel the wrapper.
+            # app in another task, the server would cancel the wrapper. To look for the task takes longest, so it is
+            # left out if the server itself has called this app.
             return await _watched_by_task(handler, request)
         if exchange.gone:
             raise ClientDisconnected

@@ -31,11 +31,13 @@ class ServerConnection(Protocol):
 class ServerExchange(ServerConnection, Protocol):
     """The connection while it serves one request.
 
+    - `direct_app`: the `App` that the server has called in its task for the request; None if it called anything else.
     - `gone`: whether the client has disconnected, or the server no longer reads it.
     - `cancel_when_gone`: whether the server cancels the task that it has started for the request when `gone` becomes
       true. The app sets it, which costs less than a callback.
     """
 
+    direct_app: object | None
     gone: bool
     cancel_when_gone: bool
 

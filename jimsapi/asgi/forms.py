@@ -60,8 +60,8 @@ class Form(Fields):
     def typed(self, model: type[Model]) -> Model:
         """Return the text fields as an instance of `model`, a `msgspec.Struct`.
 
-        Numbers, booleans and UUIDs are parsed from their text. Unknown fields are ignored. Raises `ValidationError`
-        (422) with every fault; the `loc` of each is `["body", name]`.
+        Numbers, booleans and UUIDs are parsed from their text. Unknown fields are ignored, unless `model` has
+        `forbid_unknown_fields`. Raises `ValidationError` (422) with every fault; the `loc` of each is `["body", name]`.
         """
         return convert_fields(self, model, "body")
 

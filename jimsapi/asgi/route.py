@@ -2,12 +2,13 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from .open_work import OpenWork
 from .response import Response
+from .types import ASGIApp
 
 Reword = Callable[[Response], Response]
 """Converts the response to an error, `{"detail": …}`, to the response to send."""
@@ -24,13 +25,19 @@ class RouteConflict(ValueError):
     """Two handlers are declared for the same method of the same path."""
 
 
+class RouteApp(Protocol):
+    """The app that has a route: its open work, and the app in its wrappers if it has any."""
+
+    open_work: OpenWork
+    wrapped: ASGIApp | None
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """One path with its methods, its handler, its rules of access and its documentation (see `Router.route`).
 
     `path` is the template as declared, with the prefixes of its routers. `scope` is for the app's `admit`. If
-    `websocket` is true, the route serves WebSockets and `methods` is empty. `open_work` is set by the app that has the
-    route.
+    `websocket` is true, the route serves WebSockets and `methods` is empty. `app` is set by the app that has the route.
     """
 
     path: str
@@ -54,7 +61,7 @@ class Route:
     subprotocols: tuple[str, ...] = ()
     origins: frozenset[str] = frozenset()
     first_frame: bool = False
-    open_work: OpenWork | None = field(default=None, repr=False, compare=False)
+    app: RouteApp | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

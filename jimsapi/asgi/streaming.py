@@ -225,7 +225,8 @@ class _Delivery:
     @property
     def open_work(self) -> OpenWork | None:
         """The open work of the app, through which a drain finds this stream."""
-        return None if self.request.route is None else self.request.route.open_work
+        route = self.request.route
+        return None if route is None or route.app is None else route.app.open_work
 
     async def finish_early(self, failure: Exception) -> None:
         """Raise the error that ended the stream early. After `complete`, send the end of the response instead."""

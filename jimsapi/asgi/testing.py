@@ -27,12 +27,12 @@ class TestClient(httpx.AsyncClient):
         async with TestClient(app) as client:
             answer = await client.get("/things/1")
 
-    `base_url` is the address that the client seems to call. With `base_url="https://testserver"` the app sees requests
-    over TLS: the scheme is `https`, or `wss` for WebSockets, and the client sends `Secure` cookies back, which it does
-    not over `http`. `root_path` is the prefix under which the app is mounted. Other arguments are httpx's. An exception
-    that the app does not answer itself, such as one of a wrapper or of a stream, is raised by the call, unless
-    `raise_app_exceptions=False`. Entering the client raises `RuntimeError` if the app's start fails, and leaving it if
-    the app's shutdown fails.
+    `app` is also an attribute. `base_url` is the address that the client seems to call. With
+    `base_url="https://testserver"` the app sees requests over TLS: the scheme is `https`, or `wss` for WebSockets, and
+    the client sends `Secure` cookies back, which it does not over `http`. `root_path` is the prefix under which the app
+    is mounted. Other arguments are httpx's. An exception that the app does not answer itself, such as one of a wrapper
+    or of a stream, is raised by the call, unless `raise_app_exceptions=False`. Entering the client raises
+    `RuntimeError` if the app's start fails, and leaving it if the app's shutdown fails.
 
     `get`, `post` and the like return a response whole. `stream` returns the parts as the app sends them, also of an
     endless response; leaving the context disconnects the client:
@@ -70,7 +70,7 @@ class TestClient(httpx.AsyncClient):
         self._lifespan = _LifespanRunner(app, state)
         self._scope_state = state
         self._requests = transport
-        self._app = app
+        self.app: Any = app
         self._root_path = root_path
 
     async def __aenter__(self) -> Self:
@@ -104,7 +104,7 @@ class TestClient(httpx.AsyncClient):
         Raises `HandshakeRefused` if the app does not accept it.
         """
         request = self.build_request("GET", path, headers=headers)
-        ws = ClientWebSocket(self._app, _websocket_scope(request, self._root_path, self._scope_state, subprotocols))
+        ws = ClientWebSocket(self.app, _websocket_scope(request, self._root_path, self._scope_state, subprotocols))
         spawn(ws.serve, "app of a WebSocket")
         try:
             await ws.wait_for_answer()

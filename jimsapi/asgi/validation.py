@@ -91,7 +91,7 @@ def convert_fields(given: Fields, model: type[Model], origin: str) -> Model:
     """
     walk = _Walk(from_text=True)
     values: dict[str, Any] = {}
-    for field in _fields(model):
+    for field in _struct(model).fields:
         name, kind = field.encode_name, _bare(field.type)
         if name not in given:
             if field.required:
@@ -99,6 +99,8 @@ def convert_fields(given: Fields, model: type[Model], origin: str) -> Model:
             continue
         raw: Any = given.getlist(name) if _is_list(kind) else given.get(name)
         values[name] = walk.check(kind, raw, (origin, name))
+    if _struct(model).forbid_unknown_fields:
+        walk.unknown_fields(_struct(model), dict(given), (origin,))
     return walk.result(values, model, origin)
 
 
@@ -117,11 +119,11 @@ def _bare(kind: shapes.Type) -> shapes.Type:
     return kind.type if isinstance(kind, shapes.Metadata) else kind
 
 
-def _fields(model: type[msgspec.Struct]) -> tuple[shapes.Field, ...]:
+def _struct(model: type[msgspec.Struct]) -> shapes.StructType:
     shape = _shape(model)
     if not isinstance(shape, shapes.StructType):
         raise TypeError(f"{model!r} is not a msgspec.Struct")
-    return shape.fields
+    return shape
 
 
 def _is_list(kind: shapes.Type) -> bool:
@@ -183,7 +185,16 @@ class _Walk:
                 checked[name] = self.check(_bare(field.type), value[name], (*loc, name))
             elif field.required:
                 self.add(missing((*loc, name), value))
+        if kind.forbid_unknown_fields:
+            self.unknown_fields(kind, value, loc)
         return checked
+
+    def unknown_fields(self, kind: shapes.StructType, value: dict[str, Any], loc: Loc) -> None:
+        """Report the fields that the struct does not have."""
+        known = {kind.tag_field, *(field.encode_name for field in kind.fields)}
+        for name, item in value.items():
+            if name not in known:
+                self.report("extra_forbidden", (*loc, name), "Extra inputs are not permitted", item)
 
     def text(self, kind: shapes.StrType, value: Any, loc: Loc) -> Any:
         if not isinstance(value, str):

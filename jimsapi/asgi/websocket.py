@@ -150,8 +150,8 @@ class WebSocket(Connection):
         await self._send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": pairs})
         self.status = 101
         self.subprotocol = subprotocol
-        if self.route is not None and self.route.open_work is not None:
-            self.route.open_work.add_websocket(self)
+        if self.route is not None and self.route.app is not None:
+            self.route.app.open_work.add_websocket(self)
 
     async def receive(self) -> str | bytes:
         """Return the next message: text as `str`, binary as `bytes`.

@@ -14,7 +14,7 @@ from msgspec import UNSET
 
 from jimsapi.builtin.keys_file import KeysFile, NamedKey
 from jimsapi.plugins import StartError
-from jimsapi.runs import CHAT, THREADS
+from jimsapi.runs import SCOPES
 
 VARIABLE = "JIMS_KEYS_FILE"
 
@@ -95,13 +95,13 @@ def _known_scopes(context: click.Context, names: tuple[str, ...]) -> tuple[str, 
 
     For our own scopes no plugin is asked, so a broken plugin does not matter.
     """
-    if set(names) <= {CHAT, THREADS}:
+    if set(names) <= set(SCOPES):
         return names
     read = context.meta.get("jimsapi.scopes", lambda: ({}, []))
     of_plugins, faults = read()
-    for name in set(names) - {CHAT, THREADS, *of_plugins}:
-        others = [f"{scope!r} (of {owner})" for scope, owner in of_plugins.items() if scope not in (CHAT, THREADS)]
-        known = ", ".join([repr(CHAT), repr(THREADS), *others])
+    for name in set(names) - {*SCOPES, *of_plugins}:
+        others = [f"{scope!r} (of {owner})" for scope, owner in of_plugins.items() if scope not in SCOPES]
+        known = ", ".join([*map(repr, SCOPES), *others])
         advice = "To grant a scope of a plugin, install the plugin, and set its options here as for the server."
         unread = "".join(f"\nThe scopes of a plugin are not known: {fault}" for fault in faults)
         raise click.BadParameter(f"{name!r} is not one of {known}. {advice}{unread}")

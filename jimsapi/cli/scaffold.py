@@ -78,7 +78,7 @@ def plugin_commands() -> click.Group:
                     type=click.Choice(list(KINDS)),
                     multiple=True,
                     required=True,
-                    help="What the plugin builds. Repeat it to write a distribution with a plugin of each kind.",
+                    help="What the plugin builds (wrapper: of pipelines and of the store). Repeat it for several.",
                 ),
             ],
             help="Write a distribution called NAME into a new folder NAME: code, tests, README and CI. The names of "

@@ -72,7 +72,10 @@ class CoreOptions(Options):
         help="Answer a failed pipeline with the run's identifier instead of the exception's text, which is in the log."
     )
     drain_time: float = option(
-        20.0, minimum=2.0, maximum=86_400, help="Seconds that a shutdown may take; longer runs are interrupted."
+        20.0,
+        minimum=2.0,
+        maximum=86_400,
+        help="Seconds that a shutdown may take; runs that are left are stopped.",
     )
 
     def __init__(self, **values: Any) -> None:

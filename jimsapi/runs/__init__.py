@@ -7,7 +7,7 @@ from jimsapi.exports import lazy_attributes
 if TYPE_CHECKING:
     from jimsapi.runs.errors import ContactForbidden, RunCancelled, ScopeMissing
     from jimsapi.runs.histogram import Histogram
-    from jimsapi.runs.identity import CHAT, THREADS, Admission
+    from jimsapi.runs.identity import CHAT, SCOPES, THREADS, Admission
     from jimsapi.runs.inbound import Inbound, check_contact_id
     from jimsapi.runs.live import LiveRun
     from jimsapi.runs.lookup import Runs
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHAT",
+    "SCOPES",
     "THREADS",
     "Admission",
     "ContactForbidden",
@@ -50,7 +51,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
         {
             "jimsapi.runs.errors": ("ContactForbidden", "RunCancelled", "ScopeMissing"),
             "jimsapi.runs.histogram": ("Histogram",),
-            "jimsapi.runs.identity": ("Admission", "CHAT", "THREADS"),
+            "jimsapi.runs.identity": ("Admission", "CHAT", "SCOPES", "THREADS"),
             "jimsapi.runs.inbound": ("Inbound", "check_contact_id"),
             "jimsapi.runs.live": ("LiveRun",),
             "jimsapi.runs.lookup": ("Runs",),

@@ -57,6 +57,8 @@ class Ending(msgspec.Struct, frozen=True):
     def stopped(cls, run: LiveRun, run_timeout: float, context: ThreadContext | None = None) -> "Ending":
         """Return the ending of a run that was stopped before its pipeline ended. `run_timeout` is in seconds.
 
+        A run that was stopped while it waited for its turn has another status: see `RunFlow._wait_for_turn`.
+
         `context` is that of the pipeline, None if the pipeline did not begin.
         """
         error: DomainError

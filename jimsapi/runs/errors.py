@@ -114,7 +114,10 @@ class QuestionClosed(DomainError):
 
 
 class RunInterrupted(DomainError):
-    """The run was interrupted: its process shut down, or another process considered that process dead."""
+    """The run was interrupted: its process shut down, or another process considered that process dead.
+
+    The caller of a run that waited for its turn at the shutdown gets it, too; that run is stored as `cancelled`.
+    """
 
     def __init__(self) -> None:
         super().__init__("The run was interrupted; try again")

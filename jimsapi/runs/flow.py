@@ -308,7 +308,8 @@ class RunFlow:
     async def _wait_for_turn(self, run: LiveRun) -> None:
         """Wait until all earlier runs of the thread have ended.
 
-        When the server drains, a background run stays in the queue for the next process; other runs are cancelled.
+        When the server drains, a background run stays in the queue for the next process; other runs are stored as
+        `cancelled`.
 
         Raises:
             QueueTimedOut: the run waited longer than `queue_timeout` seconds.
@@ -327,7 +328,8 @@ class RunFlow:
                 self._runs.hand_over(run.run_id)
                 raise ServerDraining
             await self._leave_queue(run)
-            # The stored run is `cancelled`, since it never started. The caller gets the reason of the stop instead.
+            # The stored run is `cancelled`, since it never started. At a drain its caller gets `RunInterrupted`: it may
+            # send the message again.
             raise Ending.stopped(run, self._limits.run_timeout).error or RunCancelled()
 
     async def _check_question(self, run: LiveRun, thread: ThreadRecord) -> None:

@@ -10,7 +10,9 @@ from jimsapi.threads.identity import Identity
 CHAT = "chat"
 """Scope: answer a message in any protocol, and see one's own runs."""
 THREADS = "threads"
-"""Scope: list, read and delete threads, events and contacts."""
+"""Scope: list, read and delete threads and events, see the runs of other callers, and delete contacts."""
+SCOPES = (CHAT, THREADS)
+"""The scopes that routes of the chat API need. Plugins may have more."""
 
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})

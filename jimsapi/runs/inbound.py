@@ -48,8 +48,8 @@ class Inbound(msgspec.Struct, kw_only=True):
     `message` may be empty, and is then no message. `files` are the identifiers of files of the contact.
     """
 
-    # The digest of an idempotency key covers all fields (`keys.idempotency`). If you add one, omit it from the digest
-    # when it is not set. Otherwise the server rejects repeated requests from before the upgrade.
+    # The digest of an idempotency key covers all fields (`keys.idempotency`). Add a new one at the end, and omit it
+    # from the digest when it is not set. Otherwise the server rejects repeated requests from before the upgrade.
 
     contact_id: str
     message: str

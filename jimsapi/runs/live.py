@@ -290,14 +290,22 @@ class LiveRun:
         """Release the context, since a client that reads the answer slowly keeps the run in memory."""
         self.context = None
 
-    def wait_for_answer(self) -> Awaitable[RunResult]:
-        """Return an awaitable for the answer. It raises the `DomainError` with which the run ends.
+    async def wait_for_answer(self) -> RunResult:
+        """Wait for the answer and return it. Raises the `DomainError` with which the run ends.
 
-        Cancelling the wait does not cancel the run. Several callers may share a run by its idempotency key; none of
-        them can cancel the answer of the others.
+        Cancelling the wait cancels neither the run nor the answer: code may wait for a while, and wait again later.
+        Several callers may share a run by its idempotency key.
         """
-        # Only shared answers are shielded: a shield adds 4 % to the cost of a chat.
-        return self.answer if self.idempotency is None else asyncio.shield(self.answer)
+        await asyncio.wait((self.answer,))
+        return self.answer.result()
+
+    def wait_once(self) -> Awaitable[RunResult]:
+        """As `wait_for_answer`, for code that alone waits for this run, and waits once.
+
+        Cancelling the wait does not cancel the run, but nobody can wait for its answer again.
+        """
+        # To protect the answer adds 4 % to the cost of a chat, so only answers that callers may share are protected.
+        return self.answer if self.idempotency is None else self.wait_for_answer()
 
     def record(self, duration: float) -> RunRecord:
         """Return the record for observers. The run has ended after `duration` seconds."""
@@ -326,7 +334,9 @@ class LiveRun:
             self.acceptance = None
 
     def stop(self, reason: Stop) -> None:
-        """Stop the run. A waiting run leaves the queue; a pipeline is cancelled, and abandoned if it does not end."""
+        """Stop the run. A waiting run wakes, and its flow sets its status. A pipeline is cancelled, and
+        abandoned if it does not end.
+        """
         if self.stop_reason is not None:
             return
         self.stop_reason = reason

@@ -199,7 +199,7 @@ class RunService:
             StoreUnavailable: the store is not available.
             RunBroken: the server or a plugin failed.
         """
-        return await asyncio.shield(self.begin(inbound, admission).answer)  # cancelling must not cancel the answer
+        return await self.begin(inbound, admission).wait_for_answer()
 
     def begin(
         self,
@@ -275,6 +275,12 @@ class RunService:
         return run
 
     def _check(self, inbound: Inbound, admission: Admission) -> bytes:
+        if admission is None:
+            raise TypeError(
+                "A run needs the admission of its caller, and a public route has none: declare the route with "
+                'scope="chat" in place of public=True. An auth provider can check a secret in the body; see '
+                '"Reading the body" in docs/write-an-auth-plugin.md.'
+            )
         bound_to = admission.identity.contact_id
         if bound_to is not None and inbound.contact_id != bound_to:
             raise ContactForbidden

@@ -69,7 +69,7 @@ class Server(UvicornServer):
             sys.exit(_STARTUP_FAILED)
         if other is not None:
             other.on_started()
-        batch_of(self.server_state, asyncio.get_running_loop()).starts.first = frozenset(
+        batch_of(self.server_state, asyncio.get_running_loop()).scheduler.first = frozenset(
             self.config.root_path + path for path in self._first
         )
         descriptors = Descriptors(raise_limit())

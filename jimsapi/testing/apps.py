@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from jimsapi.testing.contract import DoesNotApply, PluginContract, needs, repeat
 class AppContract(PluginContract):
     """The base of both contracts: servers with apps that the plugin loads or adapts, and their answers."""
 
-    @property
+    @cached_property
     def settings(self) -> Mapping[str, Any]:
         """Options, as for `create_api`, with which the plugin is configured. The default is none."""
         return {}
@@ -27,7 +28,7 @@ class AppContract(PluginContract):
     message: str = "hi"
     """The message that the cases send to each app."""
 
-    @property
+    @cached_property
     def answers(self) -> Sequence[str]:
         """The texts with which each app answers `message`."""
         raise self.undeclared("answers", "the texts with which each app answers `message`")
@@ -44,7 +45,7 @@ class AppContract(PluginContract):
         plugins = PluginManager(builtin_plugins())
         return self.implementations(plugins), resolved(plugins, self.settings)
 
-    async def test_a_server_answers_with_each_of_its_apps(self) -> None:
+    async def test_each_app_answers_the_message_as_declared(self) -> None:
         for app in self.apps_to_serve():
             async with TestClient(self.api(app=app)) as client:
                 for contact_id in ("ann", "ben"):
@@ -72,12 +73,12 @@ class AppAdapterContract(AppContract):
 
     hook = "jimsapi_adapt_app"
 
-    @property
+    @cached_property
     def apps(self) -> Sequence[Any]:
         """App objects that the plugin adapts."""
         raise self.undeclared("apps", "app objects that the plugin adapts")
 
-    @property
+    @cached_property
     def left(self) -> Sequence[Any]:
         """Objects that the plugin leaves to other plugins. The default is a pipeline and objects of no framework."""
         return (repeat, lambda: repeat, None, True, 7, "bot:app", b"", [], {}, object(), object, Strange())
@@ -139,17 +140,17 @@ class AppLoaderContract(AppContract):
 
     hook = "jimsapi_load_app"
 
-    @property
+    @cached_property
     def references(self) -> Sequence[str]:
         """References, as of `--app`, that the plugin loads."""
         raise self.undeclared("references", "references, as of --app, that the plugin loads")
 
-    @property
+    @cached_property
     def left(self) -> Sequence[str] | DoesNotApply:
         """References that the plugin leaves to other plugins. The default is those of modules, and no references."""
         return ("bot", "bot:app", "package.bot:make.app", "", " ", ":", "Ümläut", "x" * 10_000)
 
-    @property
+    @cached_property
     def invalid(self) -> Sequence[str] | DoesNotApply:
         """References in the plugin's format that cannot be loaded."""
         raise self.undeclared("invalid", "references in its format that cannot be loaded, or DoesNotApply(why)")

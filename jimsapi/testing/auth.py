@@ -5,7 +5,7 @@ import re
 import string
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from functools import partial
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -25,9 +25,9 @@ from jimsapi.plugins.secrets import Secret
 from jimsapi.plugins.versions import canonical
 from jimsapi.runs.inbound import check_contact_id
 from jimsapi.testing.contract import (
+    CapturedOutput,
     DoesNotApply,
     NamedContract,
-    Shown,
     cancel_in_mid_call,
     listed,
     needs,
@@ -113,7 +113,7 @@ class AuthProviderContract(NamedContract):
 
     # Declarations of a subclass
 
-    @property
+    @cached_property
     def good(self) -> Mapping[str, Credential]:
         """Valid credentials, by the subject of the identity that they give. Declare two or more if possible.
 
@@ -121,7 +121,7 @@ class AuthProviderContract(NamedContract):
         """
         raise self.undeclared("good", 'valid headers by subject: {"holder": {"x-ticket": "sesame"}}')
 
-    @property
+    @cached_property
     def secrets(self) -> Sequence[str]:
         """The secret parts of `settings` and `good`, which must not be shown. Each of `good` contains one."""
         raise self.undeclared("secrets", "the secret parts of `settings` and `good`")
@@ -131,22 +131,22 @@ class AuthProviderContract(NamedContract):
         sent = [value if isinstance(value, bytes) else value.encode() for value in credential.values()]
         return [secret for secret in self.secrets if any(secret.encode() in value for value in sent)]
 
-    @property
+    @cached_property
     def foreign(self) -> Sequence[Credential]:
         """Credentials of another kind, which the provider leaves to other providers."""
         raise self.undeclared("foreign", "credentials of another kind")
 
-    @property
+    @cached_property
     def malformed(self) -> Sequence[Credential] | DoesNotApply:
         """Credentials of this kind that are not well-formed."""
         raise self.undeclared("malformed", "credentials of its kind that are not well-formed, or DoesNotApply(why)")
 
-    @property
+    @cached_property
     def wrong(self) -> Sequence[Credential]:
         """Well-formed credentials that are not valid."""
         raise self.undeclared("wrong", "credentials of its kind that are not valid")
 
-    @property
+    @cached_property
     def forged(self) -> Sequence[Credential] | DoesNotApply:
         """Credentials in the right form that somebody without the secret has made.
 
@@ -155,22 +155,22 @@ class AuthProviderContract(NamedContract):
         """
         return [with_forged_secrets(credential, self.secrets_of(credential)) for credential in self.good.values()]
 
-    @property
+    @cached_property
     def expired(self) -> Sequence[Credential] | DoesNotApply:
         """Credentials that were valid, and have expired."""
         raise self.undeclared("expired", "credentials that were good once, or DoesNotApply(why)")
 
-    @property
+    @cached_property
     def denied(self) -> Sequence[Credential] | DoesNotApply:
         """Valid credentials of a holder who has no access."""
         raise self.undeclared("denied", "valid credentials of a holder without access, or DoesNotApply(why)")
 
-    @property
+    @cached_property
     def half_configured(self) -> Sequence[Mapping[str, Any]] | DoesNotApply:
         """Options without one that is required."""
         raise self.undeclared("half_configured", "options of which one is missing, or DoesNotApply(why)")
 
-    @property
+    @cached_property
     def outage(self) -> Callable[[], AbstractAsyncContextManager[Any]] | DoesNotApply:
         """Return an async context manager in which the service that the provider calls is unavailable."""
         raise self.undeclared("outage", "an async context manager that stops its service, or DoesNotApply(why)")
@@ -377,7 +377,7 @@ class AuthProviderContract(NamedContract):
         secret_keys = {spec.key for spec in self.own_specs() if spec.type is Secret}
         return {key: watched(value) if key in secret_keys else value for key, value in self.settings.items()}
 
-    async def test_no_secret_is_logged_raised_or_shown(self, shown: Shown) -> None:
+    async def test_no_secret_is_logged_raised_or_shown(self, shown: CapturedOutput) -> None:
         secrets = list[str]()
 
         def to_send() -> list[Credential]:
@@ -388,13 +388,13 @@ class AuthProviderContract(NamedContract):
             return [*good, *invalid, *listed(self.denied), *changed]
 
         async with self.opened() as provider:
-            shown.keep(provider, getattr(provider, "challenge", ""))
+            shown.add(provider, getattr(provider, "challenge", ""))
             for credential in to_send():
-                shown.keep(await self.decide(provider, credential))
+                shown.add(await self.decide(provider, credential))
         async with self.client() as client:
-            shown.keep(*[(await send(client, credential)).text for credential in to_send()])
-        shown.keep(*self.options())
-        shown.must_not_hold([*secrets, *(_with_other_end(secret) for secret in secrets)])
+            shown.add(*[(await send(client, credential)).text for credential in to_send()])
+        shown.add(*self.options())
+        shown.assert_contains_none_of([*secrets, *(_with_other_end(secret) for secret in secrets)])
 
     def all_secrets(self, good: Sequence[Credential]) -> list[str]:
         """Return `secrets`, and the secret parts of these credentials."""

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import click
@@ -31,7 +32,7 @@ class CommandsContract(PluginContract):
 
     hook = "jimsapi_commands"
 
-    @property
+    @cached_property
     def settings(self) -> Mapping[str, Any]:
         """Options, as for `create_api`, with which a server starts. The default is none.
 
@@ -39,12 +40,12 @@ class CommandsContract(PluginContract):
         """
         return {}
 
-    @property
+    @cached_property
     def commands(self) -> Sequence[str]:
         """The names of the commands that the plugin adds."""
         raise self.undeclared("commands", 'the names of its commands: ("mint",)')
 
-    @property
+    @cached_property
     def calls(self) -> Sequence[Sequence[str]] | DoesNotApply:
         """Arguments of `jimsapi` that call the commands with success."""
         raise self.undeclared("calls", 'arguments that call its commands: (["mint"],), or DoesNotApply(why)')

@@ -10,6 +10,7 @@ import traceback
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
 import pytest
@@ -132,7 +133,7 @@ class PluginContract(Contract):
 
     # Declarations of a subclass
 
-    @property
+    @cached_property
     def distribution(self) -> str:
         """The name under which the plugin is installed, as `jimsapi plugins` shows it."""
         raise self.undeclared("distribution", "the name under which pip installed the plugin")
@@ -140,7 +141,7 @@ class PluginContract(Contract):
     plugin: str | None = None
     """The plugin's entry point, if its distribution has several plugins that implement the hook."""
 
-    @property
+    @cached_property
     def settings(self) -> Mapping[str, Any]:
         """Options, as for `create_api`, with which the plugin is configured."""
         raise self.undeclared("settings", 'options by name, as for create_api: {"ticket_secret": "sesame"}')
@@ -153,10 +154,10 @@ class PluginContract(Contract):
         remove_variables(monkeypatch)
 
     @pytest.fixture
-    def shown(self, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Iterator["Shown"]:
+    def shown(self, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Iterator["CapturedOutput"]:
         """Everything that is logged, from debug level up, or printed during the case."""
         with caplog.at_level(logging.DEBUG):
-            yield Shown(caplog, capfd)
+            yield CapturedOutput(caplog, capfd)
 
     def implementations(self, plugins: PluginManager) -> list[Implementation]:
         """Return the functions of the installed plugin for the hook. Fails if there is none."""
@@ -192,7 +193,7 @@ class PluginContract(Contract):
 class BuiltContract(PluginContract):
     """The base of contracts for objects that a hook builds."""
 
-    @property
+    @cached_property
     def unconfigured(self) -> Mapping[str, Any] | DoesNotApply:
         """Options with which the plugin builds nothing. The default is no options."""
         return {}
@@ -245,7 +246,7 @@ class NamedContract(BuiltContract):
             assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name), f"{name!r} cannot be used in an option or a label"
 
 
-class Shown:
+class CapturedOutput:
     """The log and the output of a test, as text to search."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
@@ -253,7 +254,7 @@ class Shown:
         self._capfd = capfd
         self._kept: list[str] = []
 
-    def keep(self, *things: object) -> None:
+    def add(self, *things: object) -> None:
         """Add the texts that an error page, a debugger or a log line would show of these objects."""
         for thing in things:
             self._kept += [repr(thing), str(thing)]
@@ -266,7 +267,7 @@ class Shown:
         records = [repr(vars(record)) for record in self._caplog.records]
         return "\n".join([self._caplog.text, *records, printed.out, printed.err, *self._kept])
 
-    def must_not_hold(self, secrets: Iterable[str]) -> None:
+    def assert_contains_none_of(self, secrets: Iterable[str]) -> None:
         """Fail if the text contains one of `secrets`. The failure message does not contain it."""
         text = self.text()
         leaked = [number for number, secret in enumerate(secrets, 1) if secret in text]

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 import anyio
@@ -48,12 +49,12 @@ class FileStoreContract(PluginContract):
 
     hook = "jimsapi_file_store"
 
-    @property
+    @cached_property
     def url(self) -> str:
         """The URL of an empty place for files, as an operator gives it."""
         raise self.undeclared("url", "the URL of an empty place for files")
 
-    @property
+    @cached_property
     def keeps(self) -> bool | DoesNotApply:
         """Whether the files are still there when the store is closed and opened again. The default is that they are."""
         return True

@@ -12,7 +12,16 @@ from jimsapi.threads.event import EventRow, NewEvent
 
 
 class RunStatus(StrEnum):
-    """The status of a run. A run is open while it is `queued` or `running`. The other statuses are final."""
+    """The status of a run. A run is open while it is `queued` or `running`. The other statuses are final.
+
+    - `queued`: the run waits for the earlier runs of its thread.
+    - `running`: its message is in the thread, and the pipeline may have started.
+    - `completed`: the answer is stored.
+    - `failed`: the pipeline failed, or took too long.
+    - `cancelled`: a caller cancelled the run or deleted its thread; or the run left the queue before its turn, because
+      it waited too long or its server shut down.
+    - `interrupted`: its server shut down or died. For queued runs, see the rules in `threads/transitions.py`.
+    """
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -93,7 +102,9 @@ class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
     - `run_id` is made by `uuid7`, so that stores can find old runs by it.
     - `owner` identifies the process that works on the run.
     - `beside` are events that belong to the message, such as its metadata. They enter the thread with the message, just
-      before it. `event.beside_message` makes them.
+      before it. Their data names the message as `message_id`. If the message is answered again
+      (`transitions.answer_again`), the store gives them the identifiers, and this field the value, that fit the message
+      in the thread.
     - `acting_for` is the only contact that the caller may act for; None means any.
     - `selectors` are tried in order.
     - `thread_config` is JSON text, for a thread that is created.
@@ -213,8 +224,8 @@ class EventRecord(msgspec.Struct, frozen=True):
 class StoredRun(msgspec.Struct, frozen=True):
     """A run as read from the store. Times are in UTC.
 
-    `events` are those that the run sent, if it completed. `streamed` is None if the number is unknown: the run is open,
-    or a call other than `finish` ended it (its process died, or it was cancelled). `failure` says why the run failed;
+    `events` are those that the run sent, if it completed. `streamed` is the number of items in the run's stream, as in
+    `Outcome`. It is None while the run is open, and if `finish` did not end it. `failure` says why the run failed;
     runs that an older version stored have None.
     """
 

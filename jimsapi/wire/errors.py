@@ -93,6 +93,11 @@ def error_content(request: Connection, error: HTTPError | DomainError) -> ErrorC
         return ErrorContent(error.status, {"detail": error.detail}, error.headers)
     if isinstance(error, InputRefused):
         route = request.route
+        models = () if route is None else (route.body, route.query)
+        if error.field in request.path_params and not any(
+            model is not None and error.field in model.__struct_encode_fields__ for model in models
+        ):
+            return _fault(error.kind, ["path", error.field], error.message, error.value)
         place = "query" if route is not None and route.query is not None and route.body is None else "body"
         return _fault(error.kind, [place, *error.field.split(".")], error.message, error.value)
     if isinstance(error, InvalidCursor):

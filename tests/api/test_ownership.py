@@ -4,6 +4,7 @@ A route that these tests do not know fails them until it is told here what it do
 The parameter of a path is taken for a thread, unless `RUNS` has the route.
 """
 
+import re
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from jimsapi import ThreadContext, create_api
 from jimsapi.api.app import Api
 from jimsapi.asgi.route import Route
 from jimsapi.asgi.testing import HandshakeRefused, TestClient
+from jimsapi.runs import SCOPES
 from tests.plugins.distributions import install
 from tests.serving import ROOT
 
@@ -86,7 +88,8 @@ def calls(route: Route, foreign: Foreign, contact_id: str) -> Iterable[Call]:
         key = (method, route.path)
         if "{" in route.path:
             named = run_id if key in RUNS else thread_id
-            path = "/".join(named if part.startswith("{") else part for part in route.path.split("/"))
+            path = re.sub(r"\{\w+:uuid\}", named, route.path)
+            assert "{" not in path, f"say in this file what the parameters of {route.path} name"
             yield method, path, {}
         if key in NAMES_THREAD:
             yield method, route.path, {"json": NAMES_THREAD[key] | {"thread_id": thread_id}}
@@ -108,7 +111,7 @@ async def test_every_private_route_is_known_here_and_names_its_scope(site: Path)
             told = {method for method, _, _ in calls(route, foreign, "bea")}
             assert told == set(route.methods), f"say in this file how {route.path} is told of a thread or a contact"
             if not {(method, route.path) for method in route.methods} <= RUNS.keys():
-                assert route.scope in ("chat", "threads"), f"{route.path} names no scope"
+                assert route.scope in SCOPES, f"{route.path} has the scope {route.scope!r}, which is none of `SCOPES`"
 
 
 async def test_a_bound_caller_finds_a_foreign_thread_run_and_contact_on_no_route(site: Path) -> None:

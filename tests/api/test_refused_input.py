@@ -4,9 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import orjson
 import pytest
 
+from jimsapi.asgi import App, Request, Response
+from jimsapi.asgi.testing import TestClient
+from jimsapi.threads.errors import InputRefused
+from jimsapi.wire.errors import handle_domain_errors
 from tests.serving import Served
 
 CHAT = "/api/v1/chat"
@@ -126,3 +131,26 @@ def test_a_body_over_the_limit_is_413_and_one_at_the_limit_is_taken(client: http
 def test_a_compressed_body_is_415(client: httpx.Client) -> None:
     answer = client.post(CHAT, content=b"\x1f\x8b", headers={**JSON, "content-encoding": "gzip"})
     assert answer.status_code == 415
+
+
+@pytest.mark.anyio
+async def test_a_refused_parameter_of_the_path_is_placed_in_the_path() -> None:
+    app = App()
+    handle_domain_errors(app)
+
+    class Guest(msgspec.Struct):
+        room: str
+
+    @app.get("/rooms/{room}")
+    async def room(request: Request) -> Response:
+        raise InputRefused("room", "unknown_room", "There is no such room", request.path_params["room"])
+
+    @app.post("/rooms/{room}", body=Guest)
+    async def guest(request: Request) -> Response:
+        raise InputRefused("room", "unknown_room", "There is no such room", "attic")
+
+    async with TestClient(app) as client:
+        places = [
+            (await client.request(method, "/rooms/attic")).json()["detail"][0]["loc"] for method in ("GET", "POST")
+        ]
+    assert places == [["path", "room"], ["body", "room"]]

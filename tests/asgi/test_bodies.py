@@ -202,6 +202,33 @@ def test_a_good_body_becomes_the_model_with_its_defaults_and_without_extras() ->
     assert convert_body({"contact_id": "", "message": ""}, Chat).message == ""
 
 
+class Plain(msgspec.Struct):
+    text: str
+
+
+class Tagged(msgspec.Struct, tag=True, forbid_unknown_fields=True):
+    text: str
+
+
+class Strict(msgspec.Struct, forbid_unknown_fields=True):
+    text: str
+    parts: list["Strict"] = []
+
+
+def test_unknown_fields_are_refused_where_the_model_forbids_them() -> None:
+    body = {"text": "a", "x": 1, "parts": [{"text": "b"}, {"text": "c", "y": None}]}
+    with pytest.raises(ValidationError) as caught:
+        convert_body(body, Strict)
+    refused = {"type": "extra_forbidden", "msg": "Extra inputs are not permitted"}
+    assert caught.value.faults == [
+        {**refused, "loc": ["body", "parts", 1, "y"], "input": None},
+        {**refused, "loc": ["body", "x"], "input": 1},
+    ]
+    assert query_faults(b"text=a&x=1&x=2", Strict) == [{**refused, "loc": ["query", "x"], "input": "2"}]
+    assert convert_query(QueryParams(b"text=a&parts="), Plain) == Plain("a")
+    assert convert_query(QueryParams(b"text=a&type=Tagged"), Tagged) == Tagged("a")
+
+
 @pytest.mark.parametrize("value", [[], None, 5, "x", True])
 def test_a_body_that_is_no_object_says_so(value: Any) -> None:
     assert faults_of(value) == [

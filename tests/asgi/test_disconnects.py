@@ -244,6 +244,7 @@ async def test_a_server_that_reports_disconnects_is_not_asked_for_them() -> None
     class Connection:
         receive = exchange.receive
         send = exchange.send
+        direct_app = None
         gone = False
         cancel_when_gone = False
 

@@ -275,6 +275,7 @@ class Stuck(Exchange):
         super().__init__(*chunks(b""))
         self.reads = reads
         self.refused = 0
+        self.direct_app: object | None = None
         self.gone = False
         self.cancel_when_gone = False
         self.aborted = 0

@@ -1,6 +1,7 @@
 """Every hook is on the page for plugin authors with its exact signature, and every plugin on the page works."""
 
 import ast
+import asyncio
 import inspect
 import os
 import re
@@ -264,6 +265,38 @@ async def test_a_route_chats_is_locked_and_is_documented(plugin: Plugin) -> None
     assert (faulty.status_code, faulty.json()["detail"][0]["loc"]) == (422, ["body", "text"])
     assert "Answer a question in the thread of the desk." in (operation.get("description"), operation.get("summary"))
     assert {"401", "403"} <= set(operation["responses"])
+
+
+async def test_a_protocol_answers_at_once_or_later_and_a_repeated_post_once(plugin: Plugin) -> None:
+    plugin("bridge")
+    release, sent = asyncio.Event(), asyncio.Queue[tuple[str, str]]()
+    threads: list[UUID] = []
+
+    async def app(ctx: ThreadContext) -> None:
+        threads.append(ctx.thread_id)
+        if ctx.get_last_user_message() == "hard":
+            await release.wait()
+        ctx.send_message(f"You said: {ctx.get_last_user_message()}")
+
+    async def post(client: TestClient, post_id: str, text: str) -> str:
+        answer = await client.post("/bridge", json={"post_id": post_id, "person": "ann", "text": text})
+        said: str = answer.json()["text"]
+        return said
+
+    async with TestClient(api(app)) as client:
+        assert await post(client, "1", "hi") == await post(client, "1", "hi") == "You said: hi"
+        assert await post(client, "2", "/new") == "You said: Hello"
+        assert await post(client, "3", "more") == "You said: more"
+        bridge = sys.modules["jimsapi_bridge"]
+        bridge.send_to_platform = lambda *told: sent.put(told)  # type: ignore[attr-defined]
+        for _ in range(2):
+            assert await post(client, "4", "hard") == "One moment, please."
+        release.set()
+        assert await asyncio.wait_for(sent.get(), 30) == ("ann", "You said: hard")
+    assert sent.empty()  # the client has waited for background work
+    first, second, *others = threads
+    assert first != second
+    assert others == [second, second]
 
 
 @pytest.mark.parametrize(("path", "status"), [("/healthz", 200), ("/api/v1/threads?contact_id=ann", 401), ("/no", 404)])

@@ -35,12 +35,12 @@ def is_deleted(message: str) -> bool:
 
 
 def contact_of(message: str) -> str:
-    """Whose the file of a message is."""
+    """The contact that the file of a message belongs to."""
     return f"files-{_number(message) // MESSAGES_OF_CONTACT}"
 
 
 def content_of(message: str) -> bytes:
-    """What the file of a message holds."""
+    """The content of the file of a message."""
     return f"{message}\n".encode() * LENGTHS[_number(message) % len(LENGTHS)]
 
 

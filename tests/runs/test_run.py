@@ -272,7 +272,7 @@ async def test_a_resolver_cannot_lead_a_bound_caller_into_a_foreign_thread() -> 
         assert owner.open_runs == 0
 
 
-async def test_a_drain_refuses_new_runs_ends_the_open_and_interrupts_what_hangs() -> None:
+async def test_a_drain_refuses_new_runs_interrupts_started_ones_and_cancels_waiting_ones() -> None:
     bot = Bot()
     told: list[RunRecord] = []
     async with serving(bot, on_run=[told.append], limits=RunLimits(run_timeout=60)) as service:
@@ -287,8 +287,28 @@ async def test_a_drain_refuses_new_runs_ends_the_open_and_interrupts_what_hangs(
             with pytest.raises(RunInterrupted):
                 await run.answer
         assert service.open_runs == 0
-    assert {record.status for record in told} <= {RunStatus.INTERRUPTED, RunStatus.CANCELLED}
-    assert RunStatus.INTERRUPTED in {record.status for record in told}
+    ended = {record.run_id: record.status for record in told}
+    assert ended == {hung.run_id: RunStatus.INTERRUPTED, queued.run_id: RunStatus.CANCELLED}
+
+
+async def test_code_that_gave_up_waiting_for_an_answer_can_wait_again() -> None:
+    bot = Bot()
+    async with serving(bot) as service:
+        run = service.begin(inbound("hold"), PUBLIC)
+        await bot.begun.wait()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await run.wait_for_answer()
+        bot.may_end.set()
+        assert (await run.wait_for_answer()).run_id == run.run_id
+
+
+async def test_a_run_without_an_admission_says_what_the_route_lacks() -> None:
+    nobody: Any = None
+    async with serving(Bot()) as service:
+        with pytest.raises(TypeError, match='a public route has none: declare the route with scope="chat"'):
+            await service.chat(inbound("hi"), nobody)
+        assert service.open_runs == 0
 
 
 QUITTERS: list[Callable[[], BaseException]] = [SystemExit, KeyboardInterrupt, asyncio.CancelledError]

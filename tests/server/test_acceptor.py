@@ -135,8 +135,8 @@ def test_a_busy_loop_accepts_many_connections_in_each_of_its_passes(
 def test_a_probe_is_known_by_its_path_below_the_root_path_when_requests_wait_for_their_turn() -> None:
     with Serving(root_path="/bot") as serving:
         assert probed(serving.port, "/healthz") == 200
-        starts = batch_of(serving.server.server_state, serving.loop).starts
-        assert starts.first == {"/bot/healthz"}
+        scheduler = batch_of(serving.server.server_state, serving.loop).scheduler
+        assert scheduler.first == {"/bot/healthz"}
         assert serving.paths == ["/bot/healthz"]
 
 

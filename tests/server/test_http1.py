@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from copy import deepcopy
 from typing import Any, Self
 
@@ -48,10 +48,10 @@ GET = request("GET", "/")
 class Serving:
     """uvicorn with our protocol or another, in a thread. `app` may be changed between requests."""
 
-    def __init__(self, loop: str, http: Any = Http1Protocol, **options: Any) -> None:
+    def __init__(self, loop: str, http: Any = Http1Protocol, root: ASGIApp | None = None, **options: Any) -> None:
         self.app: ASGIApp = echo
         self.config = uvicorn.Config(
-            self._call,
+            root or self._call,
             http=http,
             loop=loop,
             interface="asgi3",
@@ -2084,6 +2084,89 @@ def test_a_handler_that_a_wrapper_runs_in_another_task_is_cancelled_and_the_wrap
     assert next_of(seen) == "waits"
     client.close()
     assert [next_of(seen) for _ in range(3)] == [CLIENT_GONE, 0, "the wrapper goes on"]
+
+
+class InAnotherTask(App):
+    """An app that runs each request in a task of its own."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, *, inside: bool = False) -> None:
+        await until_the_end(super().__call__(scope, receive, send, inside=inside))
+
+
+@contextmanager
+def serving_itself(app: App, seen: Seen) -> Iterator[socket.socket]:
+    """Serve an app that nothing is in front of, and yield a client. Tasks of the test end with "goes on" if they do."""
+    app.get("/")(answers_at_once)
+    app.on_request.append(lambda record: None if record.path == "/" else seen.put(record.status))
+    with Serving("asyncio", root=app, proxy_headers=False) as serving, closing(connect(serving.port)) as client:
+        yield client
+
+
+async def answers_at_once(request: Request) -> Response:
+    return Response("here")
+
+
+def waiting_app(app: App, seen: Seen) -> App:
+    @app.get("/waiting", cancel_on_disconnect=True)
+    async def handler(request: Request) -> Response:
+        await waits(seen)
+        raise AssertionError
+
+    return app
+
+
+@pytest.mark.parametrize("kind", [App, InAnotherTask])
+def test_a_handler_of_an_app_that_the_server_calls_itself_is_cancelled(seen: Seen, kind: type[App]) -> None:
+    with serving_itself(waiting_app(kind(), seen), seen) as client:
+        client.sendall(request("GET", "/waiting"))
+        assert next_of(seen) == "waits"
+        client.close()
+        assert next_of(seen) == CLIENT_GONE
+
+
+@pytest.mark.parametrize("run", [in_a_group, until_the_end])
+def test_wrappers_of_an_app_that_the_server_calls_itself_are_not_cancelled(
+    seen: Seen, run: Callable[[Coroutine[Any, Any, None]], Awaitable[None]]
+) -> None:
+    app = waiting_app(App(), seen)
+
+    def wrapper(inner: ASGIApp) -> ASGIApp:
+        async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+            async def work() -> None:
+                await inner(scope, receive, send)
+
+            await run(work())
+            await asyncio.sleep(0)
+            if scope["path"] == "/waiting":
+                seen.put("the wrapper goes on")
+
+        return wrapped
+
+    app.wrap(wrapper)
+    with serving_itself(app, seen) as client:
+        client.sendall(request("GET", "/waiting"))
+        assert next_of(seen) == "waits"
+        client.close()
+        assert [next_of(seen), next_of(seen)] == [CLIENT_GONE, "the wrapper goes on"]
+
+
+def test_a_handler_that_calls_another_app_in_a_task_is_not_cancelled_for_it(seen: Seen) -> None:
+    inner, outer = waiting_app(App(), seen), App()
+    inner.on_request.append(lambda record: seen.put(record.status))
+
+    async def discard(message: Message) -> None: ...
+
+    @outer.get("/waiting")
+    async def handler(request: Request) -> Response:
+        await until_the_end(inner(request.scope, request.receive, discard))
+        seen.put("the outer handler goes on")
+        return Response("nobody reads this")
+
+    with serving_itself(outer, seen) as client:
+        client.sendall(request("GET", "/waiting"))
+        assert next_of(seen) == "waits"
+        client.close()
+        assert [next_of(seen), next_of(seen)] == [CLIENT_GONE, "the outer handler goes on"]
 
 
 def test_streams_that_are_sent_at_once_each_have_their_own_parts_in_order(serving: Serving) -> None:

@@ -8,7 +8,7 @@ from jimsapi.testing import AppAdapterContract, AppLoaderContract
 from tests.testing.contract_run import ContractRun, Faults, cases_of, pairs
 
 BOTH = {
-    "SaysItOnce": ("a_server_answers_with_each_of_its_apps",),
+    "SaysItOnce": ("each_app_answers_the_message_as_declared",),
     "RemembersTheContext": ("contacts_that_write_at_once_get_their_own_answers",),
     "StartsOnce": ("a_server_with_it_starts_stops_and_starts_again",),
     "NotInstalled": ("its_installed_distribution_is_found",),

@@ -99,3 +99,11 @@ async def test_a_task_that_was_left_running_is_named_with_the_line_where_it_wait
             task = asyncio.create_task(send(), name="sender")
     gate.set()
     await task
+
+
+def test_what_a_contract_asks_for_may_be_assigned_to_its_instance() -> None:
+    ticket = AuthProviderContract()
+    with pytest.raises(AssertionError, match="does not declare `settings`"):
+        _ = ticket.settings
+    ticket.settings, ticket.unconfigured = {"ticket_secret": "sesame"}, {"ticket_secret": ""}  # as a fixture does
+    assert (ticket.settings, ticket.unconfigured) == ({"ticket_secret": "sesame"}, {"ticket_secret": ""})

@@ -6,7 +6,7 @@ from weakref import WeakKeyDictionary
 from jimsapi.server.backlog import Backlog
 from jimsapi.server.borrowed import ServerState
 from jimsapi.server.memory import Heap
-from jimsapi.server.starts import Starts
+from jimsapi.server.scheduler import RequestScheduler
 from jimsapi.server.websocket import WebSocketConnection
 
 HIGH_WATER = 65_536
@@ -21,13 +21,13 @@ class Batch:
     A reader on the same machine, such as a proxy, then wakes once for many responses. Waking it for each response would
     take longer than all other work.
 
-    The batch also holds the server's `backlog`, `heap`, `starts` and open `websockets`.
+    The batch also holds the server's `backlog`, `heap`, `scheduler` and open `websockets`.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.backlog = Backlog(loop)
         self.heap = Heap(loop)
-        self.starts = Starts(loop)
+        self.scheduler = RequestScheduler(loop)
         self.websockets: set[WebSocketConnection] = set()
         self._loop = loop
         self._writes: list[tuple[asyncio.Transport, bytes]] = []

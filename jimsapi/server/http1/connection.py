@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 import httptools
 
+from jimsapi.asgi.app import App
 from jimsapi.asgi.record import OTHER_METHOD, UNMATCHED, Observer, RequestRecord
 from jimsapi.asgi.route import METHODS
 from jimsapi.asgi.types import Scope
@@ -92,6 +93,7 @@ class Http1Protocol(asyncio.Protocol):
         "blocked",
         "client",
         "config",
+        "direct_app",
         "ending",
         "exchange",
         "extensions",
@@ -121,6 +123,8 @@ class Http1Protocol(asyncio.Protocol):
             config.load()
         self.config = config
         self.app: Any = config.loaded_app
+        # A subclass with a `__call__` of its own may run the app in another task.
+        self.direct_app = self.app if type(self.app).__call__ is App.__call__ else None
         self.loop = _loop or asyncio.get_running_loop()
         self.state = server_state
         self.batch = batch_of(server_state, self.loop)
@@ -511,7 +515,7 @@ class Http1Protocol(asyncio.Protocol):
         """Write bytes to the client, at the end of this pass of the event loop."""
         self.batch.add_piece(self.transport, data)
 
-    def fields(self) -> tuple[bytes, int]:
+    def default_fields(self) -> tuple[bytes, int]:
         """Return the header fields that every response has, and their number.
 
         They are encoded again only if uvicorn has created a new list, which it does each second.
@@ -558,8 +562,8 @@ class Http1Protocol(asyncio.Protocol):
 
     def _start(self, exchange: Exchange) -> None:
         self.exchange = exchange
-        if self.failed or self.batch.starts.limited:
-            self.batch.starts.add(exchange, exchange.scope["path"], after_error=self.failed)
+        if self.failed or self.batch.scheduler.limited:
+            self.batch.scheduler.add(exchange, exchange.scope["path"], after_error=self.failed)
             self.failed = False
         else:
             exchange.begin()
@@ -665,7 +669,7 @@ class Http1Protocol(asyncio.Protocol):
             return
         body = b'{"detail":"%b"}' % HTTPStatus(status).phrase.encode()
         head = b"%b%b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-        self.write(head % (STATUS_LINES[status], self.fields()[0], len(body)) + body)
+        self.write(head % (STATUS_LINES[status], self.default_fields()[0], len(body)) + body)
         self._linger()
 
     def _report(self, status: int, reason: str) -> None:

@@ -21,12 +21,14 @@ logger = logging.getLogger("uvicorn.error")
 class Connection(Protocol):
     """The part of a connection that an exchange uses.
 
-    `blocked` is an event while the write buffer is full, else None. `failed` is true after a response with an error.
+    `direct_app` is `app` if it is an `App`, else None. `blocked` is an event while the write buffer is full, else None.
+    `failed` is true after a response with an error.
     """
 
     app: Any
     batch: Batch
     blocked: asyncio.Event | None
+    direct_app: object | None
     extensions: dict[object, object] | None
     failed: bool
     loop: asyncio.AbstractEventLoop
@@ -35,7 +37,7 @@ class Connection(Protocol):
 
     def answered(self, exchange: "Exchange") -> None: ...
     def close(self) -> None: ...
-    def fields(self) -> tuple[bytes, int]: ...
+    def default_fields(self) -> tuple[bytes, int]: ...
     def pause_reading(self) -> None: ...
     def reset(self) -> None: ...
     def stop_timer(self) -> None: ...
@@ -66,6 +68,7 @@ class Exchange:
         "_waiting",
         "cancel_when_gone",
         "complete",
+        "direct_app",
         "gone",
         "keep_alive",
         "refused",
@@ -82,6 +85,7 @@ class Exchange:
         self.started = False
         self.complete = False
         self.gone = False
+        self.direct_app = connection.direct_app
         self.cancel_when_gone = False
         self.refused = 0
         self._on_gone: Callable[[], None] | None = None
@@ -206,7 +210,7 @@ class Exchange:
     def mark_disconnected(self) -> None:
         """Note that the client has disconnected, or that the server no longer reads it."""
         self.gone = True
-        if self._connection.batch.starts.discard(self):
+        if self._connection.batch.scheduler.discard(self):
             self.scope, self._chunks = {}, None  # other objects may refer to the exchange for a while
         else:
             self._connection.batch.heap.request_cut()
@@ -286,7 +290,7 @@ class Exchange:
     def _send_start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         length: int | None = None
         has_close = False
-        common, line_breaks = self._connection.fields()
+        common, line_breaks = self._connection.default_fields()
         head = [STATUS_LINES.get(status) or status_line(status), common]
         for name, value in headers:
             field, framing = begin_field(name)
@@ -317,7 +321,7 @@ class Exchange:
         if status >= 400:
             self._connection.failed = True
             if status == 503:
-                self._connection.batch.starts.overloaded()
+                self._connection.batch.scheduler.note_overload()
         self.started = True
         if length is None:
             self._connection.stop_timer()

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from functools import cached_property
 from uuid import UUID
 
 import pytest
@@ -24,7 +25,7 @@ class StoreTests(Contract):
         """Open a new, empty store. What it has stored must still be there after it is closed, for `reopen_store`."""
         raise NotImplementedError
 
-    @property
+    @cached_property
     def reopen_store(self) -> Callable[[ThreadStore], AbstractAsyncContextManager[ThreadStore]] | DoesNotApply:
         """Open a new store on the data of one that `open_store` or `reopen_store` opened, and that is closed now."""
         raise self.undeclared(

@@ -12,6 +12,7 @@ from jimsapi.testing.store.samples import (
     contents,
     ids_of,
     make_event,
+    make_key,
     make_plan,
 )
 from jimsapi.threads.errors import RunClosed
@@ -66,7 +67,7 @@ class Takeovers(StoreTests):
             assert settled.next_run == (order[number + 1] if number + 1 < len(order) else None)
         assert await contents(store, thread_id) == ["0", "attended", "1", "2", "3", "mine"]
 
-    async def test_a_run_that_was_taken_over_is_accepted_as_before(self, store: ThreadStore) -> None:
+    async def test_accepting_an_adopted_run_again_returns_the_same_thread_and_status(self, store: ThreadStore) -> None:
         first = make_plan("ann", "one", owner=OTHER_OWNER)
         waiting = make_plan("ann", "two", owner=OTHER_OWNER, background=True)
         greeted = make_plan("bob", "hi", owner=OTHER_OWNER, background=True, conversation_start=True)
@@ -107,3 +108,18 @@ class Takeovers(StoreTests):
             assert snapshot is not None
             assert ids_of(snapshot.rows)[-1] == first.message.event_id
         assert await contents(store, thread_id) == ["one", "two"]
+
+    async def test_events_beside_an_interrupted_message_name_it_when_it_is_taken_over(self, store: ThreadStore) -> None:
+        interrupted = make_plan(
+            owner=OTHER_OWNER, background=True, idempotency=make_key(), beside=[("message.metadata", {"mood": "calm"})]
+        )
+        await store.accept(interrupted)
+        await self.recover(store, OWNER)
+        await store.accept(make_plan(text="another"))
+        again = make_plan(
+            background=True, idempotency=interrupted.idempotency, beside=[("message.metadata", {"mood": "calm"})]
+        )
+        await store.accept(again)
+        (adopted,) = await self.adopt(store, OTHER_OWNER)
+        assert (adopted.run_id, adopted.message.event_id) == (again.run_id, interrupted.message.event_id)
+        assert adopted.beside == interrupted.beside

@@ -125,7 +125,7 @@ class AuthentikClient:
         """
         self.circuit.enter()
         outcome = "busy" if turn.waited else "timeout"  # the outcome if the caller's timeout cancels the call
-        at_half_time = asyncio.get_running_loop().call_later(self._half_timeout, self._check_readiness)
+        at_half_time = asyncio.get_running_loop().call_later(self._half_timeout, self._check_readiness, turn)
         try:
             status, body = await self._exchange(self._base_url + path, token)
             outcome, answer = _read(status, body, path)
@@ -150,9 +150,9 @@ class AuthentikClient:
             return None
         return outcome in _WORKING
 
-    def _check_readiness(self) -> None:
+    def _check_readiness(self, turn: Turn) -> None:
         """Check whether Authentik is ready, once for all waiting calls, before their timeouts count as failures."""
-        if self._readiness_check is None and self.circuit.is_decisive:
+        if self._readiness_check is None and self._answers == turn.answers and self.circuit.is_decisive:
             self._readiness_check = asyncio.create_task(self._request_readiness(), name="Authentik readiness")
             self._readiness_check.add_done_callback(self._end_readiness_check)
 

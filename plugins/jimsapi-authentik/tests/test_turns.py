@@ -9,6 +9,7 @@ import jimsapi_authentik.provider
 import pytest
 from calling import said
 from jimsapi_authentik.circuit import THRESHOLD, Circuit
+from jimsapi_authentik.client import Turn
 from jimsapi_authentik.provider import Authentik
 from raw_server import allowing, answer, serving
 
@@ -182,6 +183,17 @@ async def test_slow_policies_of_a_few_tokens_do_not_close_the_door_for_everybody
         assert isinstance(await said(door, "good"), Identity)
 
 
+async def test_one_answer_of_the_readiness_check_is_enough_for_calls_that_began_before_it() -> None:
+    slow = Slow()
+    async with asked(slow, seconds=1.0) as door:
+        calls = []
+        for n in range(THRESHOLD):  # the timers of the calls end one after the other
+            calls += together(door, f"slow-{n}")
+            await asyncio.sleep(0.02)
+        assert await asyncio.gather(*calls) == ["AuthUnavailable"] * THRESHOLD
+        assert (door.client.circuit.state, len(slow.knocks)) == ("closed", 1)
+
+
 async def test_a_slow_policy_alone_is_no_reason_to_ask_whether_authentik_is_ready() -> None:
     slow = Slow()
     async with asked(slow, seconds=0.2) as door:
@@ -239,7 +251,7 @@ async def test_leaving_does_not_wait_for_the_answer_whether_authentik_is_ready()
         circuit = door.client.circuit
         fail(circuit, THRESHOLD - 1)
         circuit.enter()
-        door.client._check_readiness()
+        door.client._check_readiness(Turn(waited=False, answers=0))
         async with asyncio.timeout(WAIT):
             while not slow.knocks:
                 await asyncio.sleep(0.001)

@@ -1,4 +1,4 @@
-"""Whose file it is, asked of every route: another contact, a missing scope, a caller that is bound to no contact."""
+"""Each route is asked for the file of another contact, without a scope, and by a caller that is bound to no contact."""
 
 from typing import Any
 

@@ -143,6 +143,10 @@ async def _version_5(connection: Connection) -> None:
         await connection.execute(_sql(functions))
 
 
+# A new version N needs: `sql/tables_N.sql` for its columns; each function with another signature or result under its
+# next number in `sql/functions.sql`; the earlier names in `sql/functions_{N-1}.sql`, as wrappers for older servers; and
+# `_version_N`, to which the loop of `_version_{N-1}` moves. Its test begins with `tests/version_{N-1}.sql`, which has
+# what the version before had instead.
 MIGRATIONS: tuple[Callable[[Connection], Awaitable[None]], ...] = (
     _version_1,
     _version_2,

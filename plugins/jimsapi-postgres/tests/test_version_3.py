@@ -22,6 +22,7 @@ pytestmark = pytest.mark.anyio
 
 VERSION_3 = Path(__file__).with_name("version_3.sql").read_text()
 # What a server of version 3 asks where a newer one asks something else.
+ACCEPT = f"SELECT item FROM jimsapi_accept_2({', '.join(f'${number}' for number in range(1, 25))})"
 FINISH = f"""
     SELECT counted, status, next_run, first_at, taken
     FROM jimsapi_finish_2({", ".join(f"${number}" for number in range(1, 11))})
@@ -51,7 +52,7 @@ class OldServer:
         return found
 
     async def accept(self, *plans: RunPlan) -> None:
-        await self.ask(rows.ACCEPT, *rows.accept_arguments(plans))
+        await self.ask(ACCEPT, *rows.accept_arguments(plans)[:24])
 
     async def finish(self, *ends: tuple[RunPlan, Outcome]) -> None:
         finishing = [(plan.run_id, plan.owner, outcome) for plan, outcome in ends]

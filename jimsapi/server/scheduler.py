@@ -28,7 +28,7 @@ class Request(Protocol):
         """Call the app."""
 
 
-class Starts:
+class RequestScheduler:
     """Begins requests, a few in each pass of the event loop while the server is overloaded.
 
     An answer takes many passes. If thousands of requests began in each pass and were rejected, the accepted ones would
@@ -56,7 +56,7 @@ class Starts:
         self.first: frozenset[str] = frozenset()
         """Paths of requests that overtake others, such as those of probes."""
 
-    def overloaded(self) -> None:
+    def note_overload(self) -> None:
         """Note that the server has rejected a request because it is overloaded."""
         self._overloaded_until = self._loop.time() + OVERLOADED_FOR
         self._refused = True

@@ -10,8 +10,8 @@ from functools import partial
 
 import pytest
 
-from jimsapi.server import starts as module
-from jimsapi.server.starts import STARTED_AT_ONCE, Starts
+from jimsapi.server import scheduler as module
+from jimsapi.server.scheduler import STARTED_AT_ONCE, RequestScheduler
 from tests.raw import read_answer, request
 from tests.server.busy import always_busy
 from tests.serving import Served
@@ -35,17 +35,17 @@ def measured_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PAUSE_EXPIRES_AFTER", math.inf)
 
 
-def starts_with(requests: int, begin: Callable[[int], None]) -> Starts:
-    starts = Starts(asyncio.get_running_loop())
-    starts.first = frozenset({"/healthz"})
+def scheduler_with(requests: int, begin: Callable[[int], None]) -> RequestScheduler:
+    scheduler = RequestScheduler(asyncio.get_running_loop())
+    scheduler.first = frozenset({"/healthz"})
     for number in range(requests):
-        starts.add(Request(partial(begin, number)), f"/{number}")
-    return starts
+        scheduler.add(Request(partial(begin, number)), f"/{number}")
+    return scheduler
 
 
 async def test_few_requests_begin_in_a_pass_of_the_event_loop() -> None:
     begun: list[int] = []
-    starts_with(3 * STARTED_AT_ONCE, begun.append)
+    scheduler_with(3 * STARTED_AT_ONCE, begun.append)
     assert begun == []
     for passes in (1, 2, 3):
         await asyncio.sleep(0)
@@ -54,8 +54,8 @@ async def test_few_requests_begin_in_a_pass_of_the_event_loop() -> None:
 
 async def test_probes_overtake_the_others() -> None:
     begun: list[int | str] = []
-    starts = starts_with(3 * STARTED_AT_ONCE, begun.append)
-    starts.add(Request(partial(begun.append, "probe")), "/healthz")
+    scheduler = scheduler_with(3 * STARTED_AT_ONCE, begun.append)
+    scheduler.add(Request(partial(begun.append, "probe")), "/healthz")
     await asyncio.sleep(0)
     assert "probe" in begun
     assert len(begun) == STARTED_AT_ONCE + 1
@@ -69,13 +69,13 @@ async def test_refusals_wait_while_the_process_is_busy_and_probes_do_not(monkeyp
 
     def refuse(number: int) -> None:
         begun.append(number)
-        starts.overloaded()
+        scheduler.note_overload()
 
-    starts = starts_with(3 * STARTED_AT_ONCE, refuse)
+    scheduler = scheduler_with(3 * STARTED_AT_ONCE, refuse)
     for _ in range(10):
         await asyncio.sleep(0)
     assert begun == list(range(STARTED_AT_ONCE))
-    starts.add(Request(partial(begun.append, "probe")), "/healthz")
+    scheduler.add(Request(partial(begun.append, "probe")), "/healthz")
     await asyncio.sleep(0)
     assert begun[-1] == "probe"
 
@@ -87,9 +87,9 @@ async def test_refusals_go_on_as_soon_as_the_process_has_time_for_them(monkeypat
 
     def refuse(number: int) -> None:
         begun.append(number)
-        starts.overloaded()
+        scheduler.note_overload()
 
-    starts = starts_with(8 * STARTED_AT_ONCE, refuse)
+    scheduler = scheduler_with(8 * STARTED_AT_ONCE, refuse)
     async with asyncio.timeout(30):
         while len(begun) < 2 * STARTED_AT_ONCE:
             await asyncio.sleep(0.001)
@@ -104,12 +104,12 @@ async def test_what_follows_an_error_waits_while_the_process_is_busy_and_holds_u
 ) -> None:
     always_busy(monkeypatch, 0.2)
     begun: list[str] = []
-    starts = Starts(asyncio.get_running_loop())
-    starts.first = frozenset({"/healthz"})
+    scheduler = RequestScheduler(asyncio.get_running_loop())
+    scheduler.first = frozenset({"/healthz"})
     for _ in range(STARTED_AT_ONCE + 1):
-        starts.add(Request(partial(begun.append, "after an error")), "/", after_error=True)
-    starts.add(Request(partial(begun.append, "another")), "/")
-    starts.add(Request(partial(begun.append, "probe")), "/healthz", after_error=True)
+        scheduler.add(Request(partial(begun.append, "after an error")), "/", after_error=True)
+    scheduler.add(Request(partial(begun.append, "another")), "/")
+    scheduler.add(Request(partial(begun.append, "probe")), "/healthz", after_error=True)
     await asyncio.sleep(0)
     assert sorted(begun) == ["another", "probe"]
     async with asyncio.timeout(30):
@@ -122,13 +122,13 @@ async def test_requests_whose_clients_have_left_are_forgotten_and_hold_up_nobody
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     begun: list[str] = []
-    starts = Starts(asyncio.get_running_loop())
+    scheduler = RequestScheduler(asyncio.get_running_loop())
     left = [Request(partial(begun.append, "left")) for _ in range(10 * STARTED_AT_ONCE)]
     for each in left:
-        starts.add(each, "/", after_error=True)
-    starts.add(Request(partial(begun.append, "stays")), "/", after_error=True)
-    assert all(starts.discard(each) for each in left)
-    assert not any(starts.discard(each) for each in left)
+        scheduler.add(each, "/", after_error=True)
+    scheduler.add(Request(partial(begun.append, "stays")), "/", after_error=True)
+    assert all(scheduler.discard(each) for each in left)
+    assert not any(scheduler.discard(each) for each in left)
     kept = [weakref.ref(each) for each in left]
     del left, each
     assert {reference() for reference in kept} == {None}
@@ -138,13 +138,13 @@ async def test_requests_whose_clients_have_left_are_forgotten_and_hold_up_nobody
 
 async def test_a_queue_that_became_empty_and_is_filled_again_is_as_slow_as_before() -> None:
     begun: list[int] = []
-    starts = Starts(asyncio.get_running_loop())
+    scheduler = RequestScheduler(asyncio.get_running_loop())
     for _ in range(5):
         leaves = Request(partial(begun.append, -1))
-        starts.add(leaves, "/")
-        starts.discard(leaves)
+        scheduler.add(leaves, "/")
+        scheduler.discard(leaves)
     for number in range(3 * STARTED_AT_ONCE):
-        starts.add(Request(partial(begun.append, number)), "/")
+        scheduler.add(Request(partial(begun.append, number)), "/")
     await asyncio.sleep(0)
     assert begun == list(range(STARTED_AT_ONCE))
 
@@ -152,15 +152,15 @@ async def test_a_queue_that_became_empty_and_is_filled_again_is_as_slow_as_befor
 async def test_a_pause_is_forgotten_after_a_quiet_time(monkeypatch: pytest.MonkeyPatch) -> None:
     always_busy(monkeypatch, 0.05)
     begun: list[int] = []
-    starts = Starts(asyncio.get_running_loop())
-    starts.add(Request(partial(begun.append, 1)), "/", after_error=True)
+    scheduler = RequestScheduler(asyncio.get_running_loop())
+    scheduler.add(Request(partial(begun.append, 1)), "/", after_error=True)
     await asyncio.sleep(0)
     assert begun == []
     async with asyncio.timeout(30):
         while not begun:
             await asyncio.sleep(0.01)
     monkeypatch.setattr(module, "PAUSE_EXPIRES_AFTER", 0.0)
-    starts.add(Request(partial(begun.append, 2)), "/", after_error=True)
+    scheduler.add(Request(partial(begun.append, 2)), "/", after_error=True)
     await asyncio.sleep(0)
     assert begun == [1, 2]
 
@@ -168,20 +168,20 @@ async def test_a_pause_is_forgotten_after_a_quiet_time(monkeypatch: pytest.Monke
 async def test_requests_begin_though_probes_are_refused_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BUSY_SHARE", 0.0)
     begun: list[int] = []
-    starts = starts_with(8 * STARTED_AT_ONCE, begun.append)
+    scheduler = scheduler_with(8 * STARTED_AT_ONCE, begun.append)
     async with asyncio.timeout(30):
         while len(begun) < 8 * STARTED_AT_ONCE:
-            starts.overloaded()
+            scheduler.note_overload()
             await asyncio.sleep(0)
 
 
 async def test_requests_begin_at_once_again_some_time_after_the_last_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "OVERLOADED_FOR", 0.05)
-    starts = Starts(asyncio.get_running_loop())
-    starts.overloaded()
-    assert starts.limited
+    scheduler = RequestScheduler(asyncio.get_running_loop())
+    scheduler.note_overload()
+    assert scheduler.limited
     async with asyncio.timeout(30):
-        while starts.limited:
+        while scheduler.limited:
             await asyncio.sleep(0.01)
 
 
