@@ -22,7 +22,7 @@ class CoreOptions(Options):
         200, minimum=0, maximum=1_000_000, help="How many messages of its thread a pipeline gets; 0 means all."
     )
     thread_queue: int = option(
-        256, minimum=0, maximum=1_000_000, help="How many messages may wait in one thread; more get 429."
+        256, minimum=0, maximum=1_000_000, help="How many messages may wait in one thread; others get 429."
     )
     thread_busy: Literal["wait", "reject"] = option(
         "wait", help="Whether a message waits while its thread is busy with another, or gets 409."
@@ -38,25 +38,25 @@ class CoreOptions(Options):
         300.0, minimum=0.001, maximum=86_400, help="Seconds that a pipeline may take from its start; then 504."
     )
     max_runs: int = option(
-        1000, minimum=1, maximum=1_000_000, help="How many messages the process works on at once; more get 503."
+        1000, minimum=1, maximum=1_000_000, help="How many messages the process works on at once; others get 503."
     )
     rate_limit: str | None = option(
-        help="How many messages a caller may send for one contact, as 5/s, 60/min, 1000/h or 10000/day; more get 429."
+        help="Most messages of a caller for one contact, such as 5/s, 60/min, 1000/h or 10000/day; others get 429."
     )
     identity_rate_limit: str | None = option(
-        help="How many messages a caller may send for all its contacts together, as 600/min; more get 429."
+        help="Most messages of a caller for all its contacts together, such as 600/min; others get 429."
     )
     contact_runs: int | None = option(
-        minimum=1, maximum=1_000_000, help="How many messages for one contact a caller may have open; more get 429."
+        minimum=1, maximum=1_000_000, help="How many messages for one contact a caller may have open; others get 429."
     )
     identity_runs: int | None = option(
-        minimum=1, maximum=1_000_000, help="How many messages a caller may have open in all; more get 429."
+        minimum=1, maximum=1_000_000, help="How many messages a caller may have open in all; others get 429."
     )
     max_body: int = option(
         1_048_576, minimum=1, maximum=1_073_741_824, help="Bytes that a request's body may have; larger ones get 413."
     )
     websocket_origin: tuple[str, ...] = option(
-        help="An origin whose pages may open WebSockets here, as https://shop.example, besides those of this host."
+        help="An origin whose pages may open WebSockets here, such as https://shop.example, besides those of this host."
     )
     cors_origin: tuple[str, ...] = option(
         help="An origin whose pages may read answers in a browser, as https://shop.example; * allows all."

@@ -78,7 +78,7 @@ class _FailedAfterWrite(Exception):
 
 
 class Writer:
-    """Executes operations on one connection, many in each transaction. Those of each kind keep their order.
+    """Executes operations on one connection, many in each transaction. Operations of the same kind keep their order.
 
     - `connect` opens the connection, which must allow use by several threads. `disconnect` closes it. The second thread
       calls both.

@@ -36,7 +36,7 @@ class Housekeeping(StoreTests):
         assert await store.heartbeat(OWNER, live) == []
         assert await store.start(follower.run_id, OWNER, (), CONTEXT) is not None
 
-    async def test_recovering_ends_the_runs_of_dead_owners_and_keeps_their_messages(self, store: ThreadStore) -> None:
+    async def test_recover_interrupts_runs_of_dead_owners_and_adds_their_messages(self, store: ThreadStore) -> None:
         dead = [make_plan(text=str(number), owner=OTHER_OWNER) for number in range(5)]
         greeted = make_plan("bob", "hi", owner=OTHER_OWNER, conversation_start=True)
         accepted = [await store.accept(plan) for plan in dead]

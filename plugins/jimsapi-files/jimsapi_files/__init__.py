@@ -23,7 +23,7 @@ class FilesOptions(Options, prefix="files"):
         20_971_520, minimum=1, maximum=1_099_511_627_776, help="Bytes that a file may have; larger ones get 413."
     )
     quota: int = option(
-        1_073_741_824, minimum=1, help="Bytes that the files of one contact may have together; more get 507."
+        1_073_741_824, minimum=1, help="Bytes that the files of one contact may have together; more than that gets 507."
     )
     types: tuple[str, ...] = option(
         ("*/*",), help="A media type that files may have, as image/png or image/*; files of other types get 415."

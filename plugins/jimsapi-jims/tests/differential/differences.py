@@ -315,7 +315,7 @@ PIPELINES = [
         ("decimal", "set", "bytes", "object"),
     ),
     Difference(
-        "an event with keys that are not texts",
+        "an event with keys that are not strings",
         Side(500, "bare, but the events are stored", CRASH),
         Side(200, "the keys become texts, as JSON writes them", WELL),
         "The answer has all events that are stored.",
@@ -386,17 +386,17 @@ LEFT_OUT = [
 STREAMS = [
     *LEFT_OUT,
     Difference(
-        "a status that is a plain text",
+        "a status that is a plain string",
         Side(200, "left out", WELL),
         Side(200, "`status`, with `type` `status`", '["status", {"status": "thinking", "type": "status"}]'),
         "The app wants people to see it.",
         ("stream: a status that is a text", "stream: all that a pipeline may say"),
     ),
     Difference(
-        "a `StatusEvent` whose fields are not texts",
+        "a `StatusEvent` whose fields are not strings",
         Side(200, "as JSON has them", '["status", {"status": 5, "type": 5}]'),
         Side(200, "as texts", '["status", {"status": "5", "type": "5"}]'),
-        "They are declared as texts, and clients show them as texts.",
+        "`StatusEvent` declares these fields as strings, and clients display them.",
         ("stream: a status of numbers",),
     ),
     Difference(
@@ -428,7 +428,7 @@ STREAMS = [
         ("stream: over 64 bits", "stream: surrogate"),
     ),
     Difference(
-        "an event with keys that are not texts",
+        "an event with keys that are not strings",
         Side(200, "cut off without a `result`, but the events are stored", CUT_OFF),
         Side(200, "`result`", WELL),
         "As for `/chat`.",
