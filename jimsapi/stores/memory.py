@@ -12,7 +12,15 @@ from uuid import UUID
 
 import msgspec
 
-from jimsapi.threads.errors import IdentifierTaken, InvalidCursor, QueueFull, RunClosed, RunNotFound, ThreadNotFound
+from jimsapi.threads.errors import (
+    EventNotFound,
+    IdentifierTaken,
+    InvalidCursor,
+    QueueFull,
+    RunClosed,
+    RunNotFound,
+    ThreadNotFound,
+)
 from jimsapi.threads.event import (
     EPOCH,
     EPOCH_UTC,
@@ -25,6 +33,7 @@ from jimsapi.threads.event import (
     time_after,
     utc_now,
 )
+from jimsapi.threads.facts import NO_FACTS, ForkPlan, Parent, ThreadChange, ThreadFacts, ThreadSummary, changed
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     Accepted,
@@ -120,6 +129,7 @@ class _Thread(msgspec.Struct, eq=False, gc=False):
     external_id: str | None
     rows: list[EventRow]
     size: int
+    facts: ThreadFacts = NO_FACTS
     index: _Index | None = None
     open: tuple[int, ...] = ()
     deleted: bool = False
@@ -340,16 +350,21 @@ class MemoryStore:
         config = config_of_new(plan, new)
         if config != self._config:
             self._config = config
-        siblings = self._contacts.setdefault(plan.contact_id, [])
-        created_at = time_after(siblings[-1].record.created_at if siblings else None, EPOCH_UTC + (now - EPOCH))
-        thread_id = uuid7()
-        record = ThreadRecord(thread_id, plan.contact_id, created_at, self._config)
-        created = EventRow(uuid7(), now, THREAD_CREATED, _NO_DATA)
-        thread = _Thread(record, new.external_id, [created], len(_NO_DATA))
-        self._threads[thread_id.int] = thread
-        siblings.append(thread)
+        thread = self._add_thread(uuid7(), plan.contact_id, self._config, now)
+        thread.external_id = new.external_id
+        thread.rows.append(EventRow(uuid7(), now, THREAD_CREATED, _NO_DATA))
+        thread.size = len(_NO_DATA)
         if new.external_id is not None:
             self._external_ids.setdefault(new.external_id, []).append(thread)
+        return thread
+
+    def _add_thread(self, thread_id: UUID, contact_id: str | None, config: bytes | str, now: datetime) -> _Thread:
+        """Add a thread without events, the newest of its contact."""
+        siblings = self._contacts.setdefault(cast(str, contact_id), [])
+        created_at = time_after(siblings[-1].record.created_at if siblings else None, EPOCH_UTC + (now - EPOCH))
+        thread = _Thread(ThreadRecord(thread_id, contact_id, created_at, config), None, [], 0)
+        self._threads[thread_id.int] = thread
+        siblings.append(thread)
         return thread
 
     async def start(
@@ -520,6 +535,40 @@ class MemoryStore:
         end = len(thread.rows) if before is None else bisect_left(thread.rows, before.created_at, key=_time)
         return thread.rows[max(0, end - max(0, limit)) : end]
 
+    async def fork(self, plan: ForkPlan) -> ThreadRecord:
+        earlier = self._threads.get(plan.thread_id.int)
+        if earlier is not None:
+            return earlier.record
+        parent = self._get(plan.parent_id, plan.acting_for)
+        end = len(parent.rows)
+        if plan.event_id is not None:
+            found = parent.rows_of({plan.event_id.int})
+            if not found:
+                raise EventNotFound(plan.event_id)
+            end = bisect_left(parent.rows, _time(found[0]), key=_time) + (not plan.before)
+        if not end:
+            raise EventNotFound
+        rows = parent.rows[:end]
+        facts = msgspec.structs.replace(
+            parent.facts, title=None, archived_at=None, parent=Parent(plan.parent_id, cast(UUID, rows[-1].event_id))
+        )
+        record = parent.record
+        fork = self._add_thread(plan.thread_id, record.contact_id, record.thread_config, utc_now())
+        fork.rows, fork.size, fork.facts = rows, sum(len(row.data or b"") for row in rows), facts
+        if len(rows) > _UNINDEXED_EVENTS:
+            fork.index = _Index(rows)
+        self._committed()
+        return fork.record
+
+    async def change_thread(self, thread_id: UUID, acting_for: str | None, change: ThreadChange) -> ThreadFacts:
+        thread = self._get(thread_id, acting_for)
+        thread.facts = changed(thread.facts, change, utc_now().replace(tzinfo=UTC))
+        self._committed()
+        return thread.facts
+
+    async def summaries(self, thread_ids: Sequence[UUID]) -> list[ThreadSummary]:
+        return [_summary(self._threads.get(thread_id.int)) for thread_id in thread_ids]
+
     async def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:
         thread = self._get(thread_id, acting_for)
         contact_id = thread.record.contact_id
@@ -600,6 +649,15 @@ class MemoryStore:
     def _committed(self) -> None:
         if self.on_commit is not None:
             self.on_commit(_ONE_OPERATION)
+
+
+def _summary(thread: _Thread | None) -> ThreadSummary:
+    if thread is None:
+        return ThreadSummary(NO_FACTS, None, None, None)
+    messages = (row for row in thread.rows if row.event_type.startswith(COMM_PREFIX))
+    newest = (row for row in reversed(thread.rows) if row.event_type.startswith(COMM_PREFIX))
+    active_at = _time(thread.rows[-1]).replace(tzinfo=UTC)
+    return ThreadSummary(thread.facts, next(messages, None), next(newest, None), active_at)
 
 
 def _contact_of(thread: _Thread) -> str | None:

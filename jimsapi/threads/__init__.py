@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from jimsapi.threads.errors import (
         ContactDeleted,
         DomainError,
+        EventNotFound,
         FileQuotaExceeded,
         IdentifierTaken,
         InputRefused,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         ThreadNotFound,
     )
     from jimsapi.threads.event import BESIDE, THREAD_CREATED, TICK, Event, EventRow, NewEvent, id_beside
+    from jimsapi.threads.facts import ForkPlan, Parent, ThreadChange, ThreadFacts, ThreadSummary
     from jimsapi.threads.file_store import FilePage, FileStore, NewFile, StoredFile
     from jimsapi.threads.identity import Identity
     from jimsapi.threads.ids import uuid7
@@ -81,6 +83,7 @@ __all__ = [
     "ContextLimits",
     "DomainError",
     "Event",
+    "EventNotFound",
     "EventPage",
     "EventRecord",
     "EventRow",
@@ -88,6 +91,7 @@ __all__ = [
     "FilePage",
     "FileQuotaExceeded",
     "FileStore",
+    "ForkPlan",
     "Idempotency",
     "IdentifierTaken",
     "Identity",
@@ -101,6 +105,7 @@ __all__ = [
     "NewEvent",
     "NewFile",
     "Outcome",
+    "Parent",
     "Question",
     "QuestionAsked",
     "QueueFull",
@@ -119,12 +124,15 @@ __all__ = [
     "StoredFile",
     "StoredFileNotFound",
     "StoredRun",
+    "ThreadChange",
     "ThreadContext",
+    "ThreadFacts",
     "ThreadNotFound",
     "ThreadPage",
     "ThreadQuery",
     "ThreadRecord",
     "ThreadStore",
+    "ThreadSummary",
     "choose",
     "config_of_new",
     "decode_cursor",
@@ -148,6 +156,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
             "jimsapi.threads.errors": (
                 "ContactDeleted",
                 "DomainError",
+                "EventNotFound",
                 "FileQuotaExceeded",
                 "IdentifierTaken",
                 "InputRefused",
@@ -171,6 +180,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "TICK",
                 "id_beside",
             ),
+            "jimsapi.threads.facts": ("ForkPlan", "Parent", "ThreadChange", "ThreadFacts", "ThreadSummary"),
             "jimsapi.threads.file_store": ("FilePage", "FileStore", "NewFile", "StoredFile"),
             "jimsapi.threads.identity": ("Identity",),
             "jimsapi.threads.ids": ("uuid7",),

@@ -13,6 +13,7 @@ import orjson
 
 from jimsapi.threads.errors import InvalidCursor
 from jimsapi.threads.event import Event, EventRow, NewEvent
+from jimsapi.threads.facts import ForkPlan, ThreadChange, ThreadFacts, ThreadSummary
 from jimsapi.threads.run import (
     Accepted,
     AdoptedRun,
@@ -231,6 +232,31 @@ class ThreadStore(Protocol):
 
         If `before` is None, it returns the newest events of all. It does not check permissions: the run has its context
         already. For an unknown thread it returns an empty list.
+        """
+        ...
+
+    async def fork(self, plan: ForkPlan) -> ThreadRecord:
+        """Make a thread that begins as another one does, and return it.
+
+        It is a thread of the same contact, with the same `thread_config`. Its events are copies of the oldest events of
+        the parent, with their identifiers, times and data. It has no runs and no external identifier, and its facts are
+        those of the parent without the title, with the parent. It is the newest thread of the contact. If the store has
+        `plan.thread_id`, the call repeats an earlier one and returns that thread.
+
+        Raises:
+            ThreadNotFound: as `thread` does for the parent.
+            EventNotFound: the parent does not have `plan.event_id`, or no event would be left.
+        """
+        ...
+
+    async def change_thread(self, thread_id: UUID, acting_for: str | None, change: ThreadChange) -> ThreadFacts:
+        """Change the facts of a thread, and return them. Raises `ThreadNotFound` as `thread` does."""
+        ...
+
+    async def summaries(self, thread_ids: Sequence[UUID]) -> list[ThreadSummary]:
+        """Return what lists show of these threads, in the same order. It does not check permissions.
+
+        A thread that does not exist has neither facts nor messages.
         """
         ...
 

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 from uuid import UUID
 
-from jimsapi.stores.sqlite import reads, writes
+from jimsapi.stores.sqlite import facts, reads, writes
 from jimsapi.stores.sqlite.errors import DAMAGED, as_domain_error
 from jimsapi.stores.sqlite.file import LOG_REMOVED, DatabaseFiles
 from jimsapi.stores.sqlite.lock import DatabaseLock, refuse_lock
@@ -22,6 +22,7 @@ from jimsapi.stores.sqlite.schema import Durability, open_reader, open_writer, r
 from jimsapi.stores.sqlite.writer import Work, Writer
 from jimsapi.threads.errors import StoreUnavailable, StoreUnusable
 from jimsapi.threads.event import THREAD_CREATED, Event, EventRow, NewEvent, utc_now
+from jimsapi.threads.facts import ForkPlan, ThreadChange, ThreadFacts, ThreadSummary
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     Accepted,
@@ -169,6 +170,16 @@ class SQLiteStore:
 
     async def load_events(self, thread_id: UUID, before: Event | None, limit: int) -> list[EventRow]:
         return await self._read(partial(reads.read_events_before, thread_id=thread_id, before=before, limit=limit))
+
+    async def fork(self, plan: ForkPlan) -> ThreadRecord:
+        return await self._write(partial(facts.fork, plan=plan))
+
+    async def change_thread(self, thread_id: UUID, acting_for: str | None, change: ThreadChange) -> ThreadFacts:
+        work = partial(facts.change_thread, thread_id=thread_id, acting_for=acting_for, change=change)
+        return await self._write(work, brief=True)
+
+    async def summaries(self, thread_ids: Sequence[UUID]) -> list[ThreadSummary]:
+        return await self._read(partial(facts.read_summaries, thread_ids=thread_ids))
 
     async def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:
         return await self._write(partial(writes.delete_thread, thread_id=thread_id, acting_for=acting_for))

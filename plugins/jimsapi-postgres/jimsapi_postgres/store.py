@@ -7,6 +7,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 from uuid import UUID
 
+import msgspec
+
 from jimsapi.runs import ServiceTask
 from jimsapi.threads import (
     KEEP_KEYS,
@@ -19,8 +21,10 @@ from jimsapi.threads import (
     CommitRecord,
     ContextLimits,
     Event,
+    EventNotFound,
     EventPage,
     EventRow,
+    ForkPlan,
     IdentifierTaken,
     InvalidCursor,
     Latest,
@@ -36,10 +40,13 @@ from jimsapi.threads import (
     Started,
     StoredRun,
     StoreUnavailable,
+    ThreadChange,
+    ThreadFacts,
     ThreadNotFound,
     ThreadPage,
     ThreadQuery,
     ThreadRecord,
+    ThreadSummary,
     decode_cursor,
     encode_cursor,
     end_with,
@@ -157,6 +164,36 @@ _BETWEEN = """
     WHERE e.thread_id = $1 AND e.created_at BETWEEN $2 AND $3
     ORDER BY e.created_at, e.event_id
 """
+_FORK = "SELECT verdict FROM jimsapi_fork_6($1, $2, $3, $4, $5, $6)"
+_CHANGE_THREAD = """
+    SELECT title, archived_at, metadata, parent_id, parent_event_id FROM jimsapi_change_thread_6($1, $2, $3, $4, $5, $6)
+"""
+_SUMMARIES = f"""
+    SELECT
+        f.title, f.archived_at, f.metadata, f.parent_id, f.parent_event_id,
+        (
+            SELECT e.created_at AT TIME ZONE current_setting('TimeZone') FROM thread_events e
+            WHERE e.thread_id = i.thread
+            ORDER BY e.created_at DESC, e.event_id DESC
+            LIMIT 1
+        ),
+        o.*, n.*
+    FROM unnest($1::uuid[]) WITH ORDINALITY i (thread, item)
+    LEFT JOIN jimsapi_threads f ON f.thread_id = i.thread
+    LEFT JOIN LATERAL (
+        SELECT {_EVENT} FROM thread_events e
+        WHERE e.thread_id = i.thread AND substr(e.event_type, 1, 5) = 'comm.'
+        ORDER BY e.created_at, e.event_id
+        LIMIT 1
+    ) o ON true
+    LEFT JOIN LATERAL (
+        SELECT {_EVENT} FROM thread_events e
+        WHERE e.thread_id = i.thread AND substr(e.event_type, 1, 5) = 'comm.'
+        ORDER BY e.created_at DESC, e.event_id DESC
+        LIMIT 1
+    ) n ON true
+    ORDER BY i.item
+"""
 _PURGE = """
     DELETE FROM jimsapi_runs WHERE run_id = ANY (ARRAY(
         SELECT r.run_id FROM jimsapi_runs r
@@ -183,7 +220,9 @@ _PURGE_KEYS = """
 
 _MISSING_TABLES = """
     SELECT string_agg(name, ', ')
-    FROM unnest(ARRAY['threads', 'thread_events', 'jimsapi_runs', 'jimsapi_owners', 'jimsapi_idempotency']) name
+    FROM unnest(ARRAY[
+        'threads', 'thread_events', 'jimsapi_threads', 'jimsapi_runs', 'jimsapi_owners', 'jimsapi_idempotency'
+    ]) name
     WHERE to_regclass(name) IS NULL
 """
 
@@ -463,6 +502,37 @@ class PostgresStore:
         edge = (_LAST_TIME, _LAST_ID) if before is None else (before.created_at, before.event_id)
         found = await self._do(lambda connection: connection.fetch(_BEFORE, thread_id, *edge, max(0, limit)))
         return [rows.event_row(row) for row in reversed(found)]
+
+    async def fork(self, plan: ForkPlan) -> ThreadRecord:
+        arguments = (plan.thread_id, plan.parent_id, plan.acting_for, plan.event_id, plan.before, datetime.now())
+
+        async def fork(connection: Connection) -> ThreadRecord:
+            match await connection.fetchval(_FORK, *arguments):
+                case "missing":
+                    raise ThreadNotFound(plan.parent_id)
+                case "no event":
+                    raise EventNotFound(plan.event_id)
+            return await _visible_thread(connection, plan.thread_id, None)
+
+        return await self._write(fork)
+
+    async def change_thread(self, thread_id: UUID, acting_for: str | None, change: ThreadChange) -> ThreadFacts:
+        sets_title = change.title is not msgspec.UNSET
+        title, archived, metadata = (
+            None if value is msgspec.UNSET else value for value in (change.title, change.archived, change.metadata)
+        )
+        row = await self._write(
+            lambda connection: connection.fetchrow(
+                _CHANGE_THREAD, thread_id, acting_for, sets_title, title, archived, metadata
+            )
+        )
+        if row is None:
+            raise ThreadNotFound(thread_id)
+        return rows.thread_facts(*row)
+
+    async def summaries(self, thread_ids: Sequence[UUID]) -> list[ThreadSummary]:
+        found = await self._do(lambda connection: connection.fetch(_SUMMARIES, list(thread_ids)))
+        return [rows.thread_summary(row) for row in found]
 
     async def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:
         closed, thread_count = await self._delete(thread_id, None, acting_for)
