@@ -72,11 +72,11 @@ def check_inbound(inbound: Inbound) -> bytes:
         InputRefused: a field is invalid. The error names the first one.
     """
     check_contact_id(inbound.contact_id)
-    _check_text("message", inbound.message)
+    check_text("message", inbound.message)
     if inbound.event_type != USER_MESSAGE:
         _check_event_type(inbound.event_type)
     if inbound.webhook_url is not None:
-        _check_text("webhook_url", inbound.webhook_url)
+        check_text("webhook_url", inbound.webhook_url)
     if inbound.thread_config == _DEFAULT_CONFIG:
         return _DEFAULT_CONFIG_TEXT
     try:
@@ -113,7 +113,7 @@ def with_beside(
 
 
 def _check_event_type(event_type: str) -> None:
-    _check_text("event_type", event_type)
+    check_text("event_type", event_type)
     if len(event_type) > MAX_EVENT_TYPE:
         raise InputRefused(
             "event_type", "string_too_long", f"String should have at most {MAX_EVENT_TYPE} characters", event_type
@@ -128,14 +128,14 @@ def _check_event_type(event_type: str) -> None:
 
 def check_contact_id(contact_id: str) -> None:
     """Check that every store accepts a contact's identifier. Raises `InputRefused` if not."""
-    _check_text("contact_id", contact_id)
+    check_text("contact_id", contact_id)
     if len(contact_id) * 4 > MAX_CONTACT_ID and len(contact_id.encode()) > MAX_CONTACT_ID:
         raise InputRefused(
             "contact_id", "string_too_long", f"String should have at most {MAX_CONTACT_ID} bytes", contact_id
         )
 
 
-def _check_text(field: str, text: str) -> None:
+def check_text(field: str, text: str) -> None:
     if "\0" in text:
         raise InputRefused(field, "string_contains_nul", "Text must not contain the character NUL", None)
     if not text.isascii():

@@ -1,12 +1,17 @@
 """Reading and deleting threads, limited to those that the caller's identity may see."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
+import msgspec
+
 from jimsapi.runs.errors import ContactForbidden
-from jimsapi.runs.inbound import check_contact_id
+from jimsapi.runs.inbound import check_contact_id, check_text
 from jimsapi.runs.live import Stop
 from jimsapi.runs.service import RunService
+from jimsapi.threads.facts import ForkPlan, ThreadChange, ThreadFacts, ThreadSummary
 from jimsapi.threads.identity import Identity
+from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import EventPage, ThreadPage, ThreadRecord
 from jimsapi.threads.store import ThreadStore
 
@@ -37,6 +42,31 @@ class ThreadService:
         """Return one thread. Raises `ThreadNotFound`, also if the identity may not see the thread."""
         with self._runs.outage.noted():
             return await self._store.thread(thread_id, identity.contact_id)
+
+    async def summaries(self, threads: Sequence[ThreadRecord]) -> list[ThreadSummary]:
+        """Return what lists show of threads that the identity sees, in the same order."""
+        with self._runs.outage.noted():
+            return await self._store.summaries([thread.thread_id for thread in threads])
+
+    async def fork(
+        self, identity: Identity, thread_id: UUID, event_id: UUID | None = None, *, before: bool = False
+    ) -> ThreadRecord:
+        """Make a thread that begins as another one does, up to the event `event_id`, or `before` it.
+
+        Raises `ThreadNotFound` or `EventNotFound`.
+        """
+        plan = ForkPlan(
+            thread_id=uuid7(), parent_id=thread_id, acting_for=identity.contact_id, event_id=event_id, before=before
+        )
+        with self._runs.outage.noted():
+            return await self._store.fork(plan)
+
+    async def change(self, identity: Identity, thread_id: UUID, change: ThreadChange) -> ThreadFacts:
+        """Change what was said of a thread. Raises `ThreadNotFound`, or `InputRefused` for an invalid title."""
+        if change.title not in (None, msgspec.UNSET):
+            check_text("title", change.title)
+        with self._runs.outage.noted():
+            return await self._store.change_thread(thread_id, identity.contact_id, change)
 
     async def events(self, identity: Identity, thread_id: UUID, limit: int, after: str | None) -> EventPage:
         """Return a page of a thread's events, oldest first. Raises `ThreadNotFound` or `InvalidCursor`."""
