@@ -48,10 +48,11 @@ class ContactQuery(msgspec.Struct):
 
 
 class ContactPageQuery(ContactQuery):
-    """The contact of the threads, and the page."""
+    """The contact of the threads, and the page. `archived`: only threads that are archived, or that are not."""
 
     limit: Limit = 100
     after: str | None = None
+    archived: bool | None = None
 
 
 class ParentItem(msgspec.Struct):
@@ -132,7 +133,7 @@ def thread_routes(threads: ThreadService) -> Router:
     async def list_threads(request: Request) -> Response:
         """List a contact's threads, newest first."""
         query, contact_id = _contact_of(request, ContactPageQuery)
-        page = await threads.threads(_identity(request), contact_id, query.limit, query.after)
+        page = await threads.threads(_identity(request), contact_id, query.limit, query.after, query.archived)
         return JSONResponse({"threads": await _shown(threads, page.threads), "next": page.next})
 
     @router.get("/api/v1/threads/{id:uuid}", scope=THREADS, response=ThreadItem, responses=lookup_responses, tags=tags)

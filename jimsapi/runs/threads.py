@@ -29,14 +29,18 @@ class ThreadService:
     def _store(self) -> ThreadStore:
         return self._runs.store  # read each time, since a plugin may replace the store
 
-    async def threads(self, identity: Identity, contact_id: str, limit: int, after: str | None) -> ThreadPage:
+    async def threads(
+        self, identity: Identity, contact_id: str, limit: int, after: str | None, archived: bool | None = None
+    ) -> ThreadPage:
         """Return a page of a contact's threads, newest first: `limit` threads, after the cursor `after` if it is given.
+
+        `archived`: only threads that are archived, or that are not; None for all.
 
         Raises `ContactForbidden`, `InputRefused` (invalid contact) or `InvalidCursor`.
         """
         _check_contact(identity, contact_id)
         with self._runs.outage.noted():
-            return await self._store.threads(contact_id, limit, after)
+            return await self._store.threads(contact_id, limit, after, archived)
 
     async def thread(self, identity: Identity, thread_id: UUID) -> ThreadRecord:
         """Return one thread. Raises `ThreadNotFound`, also if the identity may not see the thread."""

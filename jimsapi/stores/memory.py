@@ -511,12 +511,16 @@ class MemoryStore:
     async def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
         return self._get(thread_id, acting_for).record
 
-    async def threads(self, contact_id: str, limit: int, after: str | None) -> ThreadPage:
+    async def threads(self, contact_id: str, limit: int, after: str | None, archived: bool | None = None) -> ThreadPage:
         threads = self._contacts.get(contact_id, [])
         end = len(threads)
         if after is not None:
             end = bisect_left(threads, _read_cursor("threads", after).replace(tzinfo=UTC), key=_created_at)
-        older = (threads[position].record for position in range(end - 1, -1, -1))
+        older = (
+            threads[position].record
+            for position in range(end - 1, -1, -1)
+            if archived is None or archived is (threads[position].facts.archived_at is not None)
+        )
         page, more = take_page(older, limit, attrgetter("thread_config"))
         return ThreadPage(page, _write_cursor("threads", page[-1].created_at.replace(tzinfo=None)) if more else None)
 

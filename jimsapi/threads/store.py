@@ -212,10 +212,11 @@ class ThreadStore(Protocol):
         """Return one thread. Raises `ThreadNotFound` if it does not exist or is not of the contact `acting_for`."""
         ...
 
-    async def threads(self, contact_id: str, limit: int, after: str | None) -> ThreadPage:
+    async def threads(self, contact_id: str, limit: int, after: str | None, archived: bool | None = None) -> ThreadPage:
         """Return a page of a contact's threads, newest first, limited as `take_page` does. Raises `InvalidCursor`.
 
-        `after` is the cursor of the page; None for the first page.
+        `after` is the cursor of the page; None for the first page. `archived`: only threads that are archived, or that
+        are not; None for all.
         """
         ...
 

@@ -237,6 +237,9 @@ def test_a_thread_gets_a_title_and_metadata_and_is_archived(client: httpx.Client
     assert (archived["title"], archived["metadata"]) == ("Marsupials", {"stars": 5})
     assert is_utc(archived["archived_at"])
     assert client.get(path).json() == archived
+    for asked, threads in (("true", [archived]), ("false", [])):
+        found = client.get(THREADS, params={"contact_id": "changed", "archived": asked}).json()["threads"]
+        assert found == threads
     restored = client.patch(path, json={"archived": False, "title": None}).json()
     assert (restored["title"], restored["archived_at"]) == ("hi", None)
     assert client.patch(path, json={}).json() == restored

@@ -102,10 +102,16 @@ _LATEST = f"""
     SELECT {_THREAD} FROM threads INDEXED BY jimsapi_threads_contact
     WHERE contact_id = ? ORDER BY created_at DESC, thread_id DESC LIMIT ?
 """
-_LATEST_AFTER = f"""
-    SELECT {_THREAD} FROM threads INDEXED BY jimsapi_threads_contact
-    WHERE contact_id = ? AND (created_at, thread_id) < (?, ?) ORDER BY created_at DESC, thread_id DESC LIMIT ?
+_IS_ARCHIVED = """
+    EXISTS (SELECT 1 FROM jimsapi_threads f WHERE f.thread_id = threads.thread_id AND f.archived_at IS NOT NULL)
 """
+_THREADS = f"""
+    SELECT {_THREAD} FROM threads INDEXED BY jimsapi_threads_contact
+    WHERE contact_id = ?1 AND (created_at, thread_id) < (?2, ?3) AND (?4 IS NULL OR {_IS_ARCHIVED} = ?4)
+    ORDER BY created_at DESC, thread_id DESC LIMIT ?5
+"""
+_LAST_THREAD = ("~", "")
+"""A position after all threads: times are text that begins with the year. SQLite would compare a digit as a number."""
 _BY_EXTERNAL_ID = f"""
     SELECT {_THREAD} FROM threads INDEXED BY jimsapi_threads_external
     WHERE external_id = ? ORDER BY created_at DESC LIMIT 1
@@ -243,12 +249,12 @@ def read_thread(connection: sqlite3.Connection, thread_id: UUID, acting_for: str
     return thread_record(visible_thread(connection, thread_id, acting_for))
 
 
-def read_threads(connection: sqlite3.Connection, contact_id: str, limit: int, after: str | None) -> ThreadPage:
+def read_threads(
+    connection: sqlite3.Connection, contact_id: str, limit: int, after: str | None, archived: bool | None
+) -> ThreadPage:
     """`ThreadStore.threads`."""
-    if after is None:
-        rows = connection.execute(_LATEST, (contact_id, limit + 1))
-    else:
-        rows = connection.execute(_LATEST_AFTER, (contact_id, *_read_cursor("threads", after), limit + 1))
+    edge = _LAST_THREAD if after is None else _read_cursor("threads", after)
+    rows = connection.execute(_THREADS, (contact_id, *edge, archived, limit + 1))
     page, more = take_page(rows, limit, itemgetter(3))
     return ThreadPage(
         [thread_record(row) for row in page],

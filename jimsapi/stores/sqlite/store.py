@@ -160,8 +160,9 @@ class SQLiteStore:
     async def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
         return await self._read(partial(reads.read_thread, thread_id=thread_id, acting_for=acting_for))
 
-    async def threads(self, contact_id: str, limit: int, after: str | None) -> ThreadPage:
-        return await self._read(partial(reads.read_threads, contact_id=contact_id, limit=limit, after=after))
+    async def threads(self, contact_id: str, limit: int, after: str | None, archived: bool | None = None) -> ThreadPage:
+        work = partial(reads.read_threads, contact_id=contact_id, limit=limit, after=after, archived=archived)
+        return await self._read(work)
 
     async def events(self, thread_id: UUID, acting_for: str | None, limit: int, after: str | None) -> EventPage:
         return await self._read(

@@ -1,6 +1,7 @@
 """Tests of forks, and of what is said of a thread: its title, whether it is archived, and its metadata."""
 
 from datetime import UTC, datetime
+from uuid import UUID
 
 import pytest
 
@@ -125,6 +126,23 @@ class FactsOfThreads(StoreTests):
         for unseen, acting_for in ((thread_id, "bob"), (uuid7(), None)):
             with pytest.raises(ThreadNotFound):
                 await store.change_thread(unseen, acting_for, ThreadChange(title="x"))
+
+    async def test_a_page_has_archived_threads_or_others(self, store: ThreadStore) -> None:
+        threads = [await fill(store, []) for _ in range(7)]
+        for number in (1, 2, 5):
+            await store.change_thread(threads[number], None, ThreadChange(archived=True))
+        await store.change_thread(threads[3], None, ThreadChange(title="not archived"))
+        expected = {True: [5, 2, 1], False: [6, 4, 3, 0], None: [6, 5, 4, 3, 2, 1, 0]}
+        for archived, numbers in expected.items():
+            found: list[UUID] = []
+            after = None
+            while len(found) < 10:
+                page = await store.threads("ann", 2, after, archived)
+                found += [thread.thread_id for thread in page.threads]
+                after = page.next
+                if after is None:
+                    break
+            assert found == [threads[number] for number in numbers], archived
 
     async def test_a_fork_keeps_the_metadata_but_neither_title_nor_archive(self, store: ThreadStore) -> None:
         parent_id = await fill(store, [])

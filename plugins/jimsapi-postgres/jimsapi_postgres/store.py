@@ -109,6 +109,9 @@ _THREADS = f"""
         FROM (
             SELECT {_THREAD}, pg_column_size(t.thread_config) / 16 AS size FROM threads t
             WHERE t.contact_id = $1 AND (t.created_at, t.thread_id) < ($2, $3)
+                AND ($5::boolean IS NULL OR $5 = EXISTS (
+                    SELECT FROM jimsapi_threads f WHERE f.thread_id = t.thread_id AND f.archived_at IS NOT NULL
+                ))
             ORDER BY t.created_at DESC, t.thread_id DESC
             LIMIT $4
         ) n
@@ -475,9 +478,9 @@ class PostgresStore:
     async def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
         return await self._do(lambda connection: _visible_thread(connection, thread_id, acting_for))
 
-    async def threads(self, contact_id: str, limit: int, after: str | None) -> ThreadPage:
+    async def threads(self, contact_id: str, limit: int, after: str | None, archived: bool | None = None) -> ThreadPage:
         edge = (_LAST_TIME, _LAST_ID) if after is None else _read_cursor("threads", after)
-        found = await self._do(lambda connection: connection.fetch(_THREADS, contact_id, *edge, limit + 1))
+        found = await self._do(lambda connection: connection.fetch(_THREADS, contact_id, *edge, limit + 1, archived))
         page, more = take_page(found, limit, _text_column)
         return ThreadPage(
             [rows.thread_record(*row) for row in page],
