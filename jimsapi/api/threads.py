@@ -15,7 +15,7 @@ from jimsapi.runs.identity import THREADS, Admission
 from jimsapi.runs.threads import ThreadService
 from jimsapi.threads.errors import InputRefused
 from jimsapi.threads.event import EventRow
-from jimsapi.threads.facts import ThreadChange, ThreadSummary
+from jimsapi.threads.facts import MAX_TITLE, ThreadChange, ThreadSummary
 from jimsapi.threads.identity import Identity
 from jimsapi.threads.run import EventRecord, ThreadRecord
 from jimsapi.threads.storable import Unstorable, dump_storable, load_stored, storable_text, stored_json
@@ -27,7 +27,7 @@ Contact = Annotated[
 ]
 
 
-Title = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
+Title = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TITLE)]
 
 TITLE_LENGTH = 80
 PREVIEW_LENGTH = 200

@@ -67,6 +67,7 @@ from jimsapi.threads.errors import (
     ThreadNotFound,
 )
 from jimsapi.threads.event import EventRow, NewEvent
+from jimsapi.threads.facts import MAX_TITLE, ThreadChange
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     OPEN,
@@ -80,6 +81,7 @@ from jimsapi.threads.run import (
     Started,
     ThreadRecord,
 )
+from jimsapi.threads.storable import storable_text
 from jimsapi.threads.store import ThreadStore
 
 logger = logging.getLogger("jimsapi.runs")
@@ -420,6 +422,8 @@ class RunFlow:
 
     async def _finish(self, run: LiveRun, accepted: Accepted, ending: Ending) -> None:
         """Store the outcome, then answer the caller. If the store is not available, the caller gets that error."""
+        if run.context is not None and run.context.title is not None:
+            await self._store_title(run, accepted.thread, run.context.title)
         try:
             settled = await self._settle(run, ending.outcome)
         except IdentifierTaken as taken:
@@ -434,6 +438,11 @@ class RunFlow:
             run.answer_with(ended_by_others(settled, thread))
         else:
             run.answer_with(ending.error or ending.result(run, self._disclosure))
+
+    async def _store_title(self, run: LiveRun, thread: ThreadRecord, title: str) -> None:
+        change = ThreadChange(title=storable_text(str(title))[:MAX_TITLE] or None)
+        with suppress(ThreadNotFound):  # the thread was deleted
+            await self._repeat_until_stored(run, partial(self.store.change_thread, thread.thread_id, None, change))
 
     async def _store_usage(self, run: LiveRun, thread: ThreadRecord, ending: Ending) -> None:
         """Store what the pipeline of a run used that another call or process ended."""

@@ -148,6 +148,8 @@ class ThreadContext:
     have done their work when they return.
     """
 
+    title: str | None = None
+    """Set it to give the thread a title, which lists of threads show. A client may change it later."""
     _is_for_test = False
     _given_answers: Mapping[str, Any] = {}
     # Defaults in place of lines in `__init__`: most runs have no reasoning.

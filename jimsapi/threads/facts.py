@@ -7,6 +7,9 @@ import msgspec
 
 from jimsapi.threads.event import EventRow
 
+MAX_TITLE = 500
+"""The most characters of a title."""
+
 
 class Parent(msgspec.Struct, frozen=True, gc=False):
     """The thread that a thread was forked from, and the newest event that the fork got from it."""
