@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 from uuid import UUID
 
 import msgspec
@@ -15,7 +15,7 @@ from jimsapi.runs.identity import THREADS, Admission
 from jimsapi.runs.threads import ThreadService
 from jimsapi.threads.errors import InputRefused
 from jimsapi.threads.event import EventRow
-from jimsapi.threads.facts import MAX_TITLE, ThreadChange, ThreadSummary
+from jimsapi.threads.facts import MAX_TITLE, Feedback, Rating, ThreadChange, ThreadSummary
 from jimsapi.threads.identity import Identity
 from jimsapi.threads.run import EventRecord, ThreadRecord
 from jimsapi.threads.storable import Unstorable, dump_storable, load_stored, storable_text, stored_json
@@ -27,6 +27,7 @@ Contact = Annotated[
 ]
 
 
+Comment = Annotated[str, msgspec.Meta(max_length=10_000)]
 Title = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TITLE)]
 
 TITLE_LENGTH = 80
@@ -116,6 +117,26 @@ class EventList(msgspec.Struct):
     next: str | None
 
 
+class GivenRating(msgspec.Struct):
+    """What a person thinks of an event: 1 is good, -1 is bad."""
+
+    rating: Literal[1, -1]
+    comment: Comment | None = None
+
+
+class FeedbackItem(GivenRating, kw_only=True):
+    """The rating of an event."""
+
+    event_id: UUID
+    given_at: datetime
+
+
+class FeedbackList(msgspec.Struct):
+    """The ratings of a thread's events, in the order of the events."""
+
+    feedback: list[FeedbackItem]
+
+
 def thread_routes(threads: ThreadService) -> Router:
     """The routes of threads, events and contacts."""
     router = Router()
@@ -194,6 +215,35 @@ def thread_routes(threads: ThreadService) -> Router:
         page = await threads.events(_identity(request), request.path_params["id"], query.limit, query.after)
         return JSONResponse({"events": [_event(event) for event in page.events], "next": page.next})
 
+    rated = "/api/v1/threads/{id:uuid}/events/{event_id:uuid}/feedback"
+    event_responses = {**lookup_responses, 404: "There is no such thread, or it has no such event."}
+
+    @router.put(rated, scope=THREADS, body=GivenRating, status=204, responses=event_responses, tags=tags)
+    async def rate_event(request: Request) -> Response:
+        """Rate an event, such as an answer. An earlier rating is replaced. Sinks get the rating."""
+        given = await request.typed(GivenRating)
+        path = request.path_params
+        await threads.rate(_identity(request), path["id"], path["event_id"], Rating(given.rating, given.comment))
+        return Response(status=204)
+
+    @router.delete(rated, scope=THREADS, status=204, responses=event_responses, tags=tags)
+    async def remove_rating(request: Request) -> Response:
+        """Remove the rating of an event, if it has one."""
+        await threads.rate(_identity(request), request.path_params["id"], request.path_params["event_id"], None)
+        return Response(status=204)
+
+    @router.get(
+        "/api/v1/threads/{id:uuid}/feedback",
+        scope=THREADS,
+        response=FeedbackList,
+        responses=lookup_responses,
+        tags=tags,
+    )
+    async def list_feedback(request: Request) -> Response:
+        """List the ratings of a thread's events, in the order of the events."""
+        found = await threads.feedback(_identity(request), request.path_params["id"])
+        return JSONResponse({"feedback": [_feedback(one) for one in found]})
+
     @router.delete("/api/v1/threads/{id:uuid}", scope=THREADS, status=204, responses=lookup_responses, tags=tags)
     async def delete_thread(request: Request) -> Response:
         """Delete a thread with all its events. Its open runs are cancelled."""
@@ -266,6 +316,16 @@ def _thread(thread: ThreadRecord, summary: ThreadSummary) -> dict[str, Any]:
         "archived_at": facts.archived_at and _utc(facts.archived_at),
         "metadata": stored_json(facts.metadata),
         "parent": facts.parent and {"thread_id": facts.parent.thread_id, "event_id": facts.parent.event_id},
+    }
+
+
+def _feedback(given: Feedback) -> dict[str, Any]:
+    rating = given.rating
+    return {
+        "event_id": given.event_id,
+        "rating": rating.rating,
+        "comment": rating.comment,
+        "given_at": _utc(given.given_at),
     }
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -28,10 +28,11 @@ from jimsapi.runs.result import RunResult
 from jimsapi.runs.sinks import SinkQueue
 from jimsapi.runs.stream import RunStream, Streams
 from jimsapi.threads.errors import InputRefused, KeyMismatch, RunNotFound, StoreUnavailable
-from jimsapi.threads.event import encode_events
+from jimsapi.threads.event import EventRow, encode_events, utc_now
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.message_files import SentFile
 from jimsapi.threads.run import OPEN, AdoptedRun, ById, RunStatus, Selector, Settled
+from jimsapi.threads.storable import dump_storable
 from jimsapi.threads.store import ThreadStore
 
 if TYPE_CHECKING:
@@ -327,6 +328,11 @@ class RunService:
             stored = await self.store.append(thread_id, admission.identity.contact_id, encoded)
         self._announcer.stored(thread_id, stored)
         return [event.event_id for event in encoded]
+
+    def tell_sinks(self, thread_id: UUID, event_type: str, data: Mapping[str, Any]) -> None:
+        """Give sinks an event of a thread that the thread does not have."""
+        row = EventRow(uuid7(), utc_now(), event_type, dump_storable(data))
+        self._announcer.stored(thread_id, [row])
 
     def watch(self, run_id: UUID) -> RunStream | None:
         """Return the stream of a run that this process works on, or worked on recently; None for other runs."""

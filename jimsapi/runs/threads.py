@@ -9,7 +9,7 @@ from jimsapi.runs.errors import ContactForbidden
 from jimsapi.runs.inbound import check_contact_id, check_text
 from jimsapi.runs.live import Stop
 from jimsapi.runs.service import RunService
-from jimsapi.threads.facts import ForkPlan, ThreadChange, ThreadFacts, ThreadSummary
+from jimsapi.threads.facts import FEEDBACK, Feedback, ForkPlan, Rating, ThreadChange, ThreadFacts, ThreadSummary
 from jimsapi.threads.identity import Identity
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import EventPage, ThreadPage, ThreadRecord
@@ -71,6 +71,23 @@ class ThreadService:
             check_text("title", change.title)
         with self._runs.outage.noted():
             return await self._store.change_thread(thread_id, identity.contact_id, change)
+
+    async def rate(self, identity: Identity, thread_id: UUID, event_id: UUID, rating: Rating | None) -> None:
+        """Set the rating of an event; None removes it. Sinks get it as an event of the thread, which is not stored.
+
+        Raises `ThreadNotFound`, `EventNotFound`, or `InputRefused` for an invalid comment.
+        """
+        if rating is not None and rating.comment is not None:
+            check_text("comment", rating.comment)
+        with self._runs.outage.noted():
+            await self._store.rate(thread_id, identity.contact_id, event_id, rating)
+        given = {"rating": None} if rating is None else {"rating": rating.rating, "comment": rating.comment}
+        self._runs.tell_sinks(thread_id, FEEDBACK, {"event_id": str(event_id), **given})
+
+    async def feedback(self, identity: Identity, thread_id: UUID) -> list[Feedback]:
+        """Return the ratings of a thread's events. Raises `ThreadNotFound`."""
+        with self._runs.outage.noted():
+            return await self._store.feedback(thread_id, identity.contact_id)
 
     async def events(self, identity: Identity, thread_id: UUID, limit: int, after: str | None) -> EventPage:
         """Return a page of a thread's events, oldest first. Raises `ThreadNotFound` or `InvalidCursor`."""

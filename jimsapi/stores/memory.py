@@ -33,7 +33,17 @@ from jimsapi.threads.event import (
     time_after,
     utc_now,
 )
-from jimsapi.threads.facts import NO_FACTS, ForkPlan, Parent, ThreadChange, ThreadFacts, ThreadSummary, changed
+from jimsapi.threads.facts import (
+    NO_FACTS,
+    Feedback,
+    ForkPlan,
+    Parent,
+    Rating,
+    ThreadChange,
+    ThreadFacts,
+    ThreadSummary,
+    changed,
+)
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     Accepted,
@@ -130,6 +140,7 @@ class _Thread(msgspec.Struct, eq=False, gc=False):
     rows: list[EventRow]
     size: int
     facts: ThreadFacts = NO_FACTS
+    feedback: dict[int, Feedback] | None = None
     index: _Index | None = None
     open: tuple[int, ...] = ()
     deleted: bool = False
@@ -569,6 +580,22 @@ class MemoryStore:
         thread.facts = changed(thread.facts, change, utc_now().replace(tzinfo=UTC))
         self._committed()
         return thread.facts
+
+    async def rate(self, thread_id: UUID, acting_for: str | None, event_id: UUID, rating: Rating | None) -> None:
+        thread = self._get(thread_id, acting_for)
+        if event_id.int not in thread.event_ids():
+            raise EventNotFound(event_id)
+        feedback = thread.feedback = thread.feedback or {}
+        if rating is None:
+            feedback.pop(event_id.int, None)
+        else:
+            feedback[event_id.int] = Feedback(event_id, rating, utc_now().replace(tzinfo=UTC))
+        self._committed()
+
+    async def feedback(self, thread_id: UUID, acting_for: str | None) -> list[Feedback]:
+        thread = self._get(thread_id, acting_for)
+        feedback = thread.feedback or {}
+        return [feedback[_id(row)] for row in thread.rows_of(feedback.keys())]
 
     async def summaries(self, thread_ids: Sequence[UUID]) -> list[ThreadSummary]:
         return [_summary(self._threads.get(thread_id.int)) for thread_id in thread_ids]

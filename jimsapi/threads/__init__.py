@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         ThreadNotFound,
     )
     from jimsapi.threads.event import BESIDE, THREAD_CREATED, TICK, Event, EventRow, NewEvent, id_beside
-    from jimsapi.threads.facts import ForkPlan, Parent, ThreadChange, ThreadFacts, ThreadSummary
+    from jimsapi.threads.facts import Feedback, ForkPlan, Parent, Rating, ThreadChange, ThreadFacts, ThreadSummary
     from jimsapi.threads.file_store import FilePage, FileStore, NewFile, StoredFile
     from jimsapi.threads.identity import Identity
     from jimsapi.threads.ids import uuid7
@@ -88,6 +88,7 @@ __all__ = [
     "EventRecord",
     "EventRow",
     "FailureKind",
+    "Feedback",
     "FilePage",
     "FileQuotaExceeded",
     "FileStore",
@@ -109,6 +110,7 @@ __all__ = [
     "Question",
     "QuestionAsked",
     "QueueFull",
+    "Rating",
     "RunClosed",
     "RunNotFound",
     "RunPlan",
@@ -180,7 +182,15 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "TICK",
                 "id_beside",
             ),
-            "jimsapi.threads.facts": ("ForkPlan", "Parent", "ThreadChange", "ThreadFacts", "ThreadSummary"),
+            "jimsapi.threads.facts": (
+                "Feedback",
+                "ForkPlan",
+                "Parent",
+                "Rating",
+                "ThreadChange",
+                "ThreadFacts",
+                "ThreadSummary",
+            ),
             "jimsapi.threads.file_store": ("FilePage", "FileStore", "NewFile", "StoredFile"),
             "jimsapi.threads.identity": ("Identity",),
             "jimsapi.threads.ids": ("uuid7",),

@@ -11,6 +11,10 @@ MAX_TITLE = 500
 """The most characters of a title."""
 
 
+FEEDBACK = "thread.feedback"
+"""The type of the event that sinks get when an event is rated. Its data are `event_id`, `rating` and `comment`."""
+
+
 class Parent(msgspec.Struct, frozen=True, gc=False):
     """The thread that a thread was forked from, and the newest event that the fork got from it."""
 
@@ -62,6 +66,21 @@ class ThreadSummary(msgspec.Struct, frozen=True):
     first: EventRow | None
     newest: EventRow | None
     active_at: datetime | None
+
+
+class Rating(msgspec.Struct, frozen=True):
+    """What a person thinks of an event: `rating` is 1 or -1."""
+
+    rating: int
+    comment: str | None = None
+
+
+class Feedback(msgspec.Struct, frozen=True):
+    """The rating of an event, and the time in UTC at which it was given."""
+
+    event_id: UUID
+    rating: Rating
+    given_at: datetime
 
 
 NO_FACTS = ThreadFacts()

@@ -13,7 +13,7 @@ import orjson
 
 from jimsapi.threads.errors import InvalidCursor
 from jimsapi.threads.event import Event, EventRow, NewEvent
-from jimsapi.threads.facts import ForkPlan, ThreadChange, ThreadFacts, ThreadSummary
+from jimsapi.threads.facts import Feedback, ForkPlan, Rating, ThreadChange, ThreadFacts, ThreadSummary
 from jimsapi.threads.run import (
     Accepted,
     AdoptedRun,
@@ -252,6 +252,19 @@ class ThreadStore(Protocol):
 
     async def change_thread(self, thread_id: UUID, acting_for: str | None, change: ThreadChange) -> ThreadFacts:
         """Change the facts of a thread, and return them. Raises `ThreadNotFound` as `thread` does."""
+        ...
+
+    async def rate(self, thread_id: UUID, acting_for: str | None, event_id: UUID, rating: Rating | None) -> None:
+        """Set the rating of an event, in place of an earlier one; None removes it.
+
+        Raises:
+            ThreadNotFound: as `thread` does.
+            EventNotFound: the thread does not have the event.
+        """
+        ...
+
+    async def feedback(self, thread_id: UUID, acting_for: str | None) -> list[Feedback]:
+        """Return the ratings of a thread's events, in the order of the events. Raises `ThreadNotFound`."""
         ...
 
     async def summaries(self, thread_ids: Sequence[UUID]) -> list[ThreadSummary]:

@@ -42,6 +42,7 @@ NAMES_CONTACT = {
 BODIES = {
     ("PATCH", "/api/v1/threads/{id:uuid}"): {"json": {"title": "mine"}},
     ("POST", "/api/v1/threads/{id:uuid}/fork"): {"json": {}},
+    ("PUT", "/api/v1/threads/{id:uuid}/events/{event_id:uuid}/feedback"): {"json": {"rating": 1}},
 }
 """Routes that are told a thread in their path, and need a body."""
 

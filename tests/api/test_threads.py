@@ -302,3 +302,27 @@ def test_forks_at_events_that_are_not_there_are_refused(client: httpx.Client) ->
     assert (both.status_code, both.json()["detail"][0]["loc"]) == (422, ["body", "before"])
     assert client.post(f"{THREADS}/{uuid4()}/fork", json={}).status_code == 404
     assert len(client.get(THREADS, params={"contact_id": "missing"}).json()["threads"]) == 1
+
+
+def test_an_answer_is_rated_and_rated_again(client: httpx.Client) -> None:
+    thread_id = chat(client, "rater")["thread_id"]
+    answer = events_of(client, thread_id)[-1]["event_id"]
+    path, feedback = f"{THREADS}/{thread_id}/events/{answer}/feedback", f"{THREADS}/{thread_id}/feedback"
+    assert client.put(path, json={"rating": -1, "comment": "Too short"}).status_code == 204
+    [given] = client.get(feedback).json()["feedback"]
+    assert is_utc(given.pop("given_at"))
+    assert given == {"event_id": answer, "rating": -1, "comment": "Too short"}
+    assert client.put(path, json={"rating": 1}).status_code == 204
+    [given] = client.get(feedback).json()["feedback"]
+    assert (given["rating"], given["comment"]) == (1, None)
+    assert [client.delete(path).status_code for _ in range(2)] == [204, 204]
+    assert client.get(feedback).json() == {"feedback": []}
+
+
+@pytest.mark.parametrize("body", [{}, {"rating": 0}, {"rating": 5}, {"rating": 1, "comment": "x" * 10_001}])
+def test_faulty_ratings_are_refused(client: httpx.Client, body: dict[str, Any]) -> None:
+    thread_id = chat(client, "faulty rater")["thread_id"]
+    answer = events_of(client, thread_id)[-1]["event_id"]
+    assert client.put(f"{THREADS}/{thread_id}/events/{answer}/feedback", json=body).status_code == 422
+    assert client.put(f"{THREADS}/{thread_id}/events/{uuid4()}/feedback", json={"rating": 1}).status_code == 404
+    assert client.get(f"{THREADS}/{thread_id}/feedback").json() == {"feedback": []}

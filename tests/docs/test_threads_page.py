@@ -14,7 +14,7 @@ from tests.docs.snippets import blocks, modules
 from tests.serving import Served
 
 PAGE = "docs/threads.md"
-LIST, CHANGE, FORK = blocks(PAGE, "sh")
+LIST, CHANGE, FORK, RATE = blocks(PAGE, "sh")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def shell(served: Served, command: str, **variables: str) -> Any:
     command = command.replace("http://localhost:8080", served.url)
     environment = {**os.environ, **variables}
     done = subprocess.run(["bash", "-euc", command], env=environment, capture_output=True, check=True, timeout=30)
-    return json.loads(done.stdout)
+    return json.loads(done.stdout or b"null")
 
 
 def test_the_commands_of_the_page_list_change_and_fork_a_thread(served: Served) -> None:
@@ -45,6 +45,9 @@ def test_the_commands_of_the_page_list_change_and_fork_a_thread(served: Served) 
     assert (changed["title"], changed["metadata"]) == ("Marsupials", {"stars": 5})
     assert shell(served, LIST)["threads"] == []
     edited = events[3]["event_id"]
+    shell(served, RATE, THREAD=thread, EVENT=edited)
+    [rated] = httpx.get(f"{served.url}/api/v1/threads/{thread}/feedback").json()["feedback"]
+    assert (rated["event_id"], rated["rating"], rated["comment"]) == (edited, -1, "Too short")
     fork = shell(served, FORK, THREAD=thread, EVENT=edited)
     assert fork["parent"] == {"thread_id": thread, "event_id": events[2]["event_id"]}
     assert (fork["title"], fork["metadata"]) == ("Who likes quokkas?", {"stars": 5})

@@ -10,13 +10,31 @@ from jimsapi.stores.sqlite.reads import NEWEST_TIME, event_rows, latest_thread, 
 from jimsapi.stores.sqlite.rows import contact_of, id_hex, id_text, thread_record, time_text
 from jimsapi.threads.errors import EventNotFound
 from jimsapi.threads.event import EventRow, time_after, utc_now
-from jimsapi.threads.facts import NO_FACTS, ForkPlan, Parent, ThreadChange, ThreadFacts, ThreadSummary, changed
+from jimsapi.threads.facts import (
+    NO_FACTS,
+    Feedback,
+    ForkPlan,
+    Parent,
+    Rating,
+    ThreadChange,
+    ThreadFacts,
+    ThreadSummary,
+    changed,
+)
 from jimsapi.threads.run import ThreadRecord
 
 _FACTS = "SELECT title, archived_at, metadata, parent_id, parent_event_id FROM jimsapi_threads WHERE thread_id = ?"
 _STORE_FACTS = """
     INSERT OR REPLACE INTO jimsapi_threads (thread_id, title, archived_at, metadata, parent_id, parent_event_id)
     VALUES (?, ?, ?, ?, ?, ?)
+"""
+_RATE = """
+    INSERT OR REPLACE INTO jimsapi_feedback (thread_id, event_id, rating, comment, given_at) VALUES (?, ?, ?, ?, ?)
+"""
+_FEEDBACK = """
+    SELECT f.event_id, f.rating, f.comment, f.given_at
+    FROM jimsapi_feedback f CROSS JOIN thread_events e ON e.thread_id = f.thread_id AND e.event_id = f.event_id
+    WHERE f.thread_id = ? ORDER BY e.created_at, e.event_id
 """
 _POSITION = "SELECT created_at, event_id FROM thread_events WHERE thread_id = ? AND event_id = ?"
 _LAST_UNTIL = """
@@ -108,6 +126,29 @@ def read_facts(connection: sqlite3.Connection, thread: str) -> ThreadFacts:
     title, archived_at, metadata, parent_id, parent_event_id = row
     parent = None if parent_id is None else Parent(UUID(parent_id), UUID(parent_event_id))
     return ThreadFacts(title, archived_at and utc(archived_at), metadata, parent)
+
+
+def rate(
+    connection: sqlite3.Connection, thread_id: UUID, acting_for: str | None, event_id: UUID, rating: Rating | None
+) -> None:
+    """`ThreadStore.rate`."""
+    visible_thread(connection, thread_id, acting_for)
+    thread, event = id_hex(thread_id), id_hex(event_id)
+    if connection.execute(_POSITION, (thread, event)).fetchone() is None:
+        raise EventNotFound(event_id)
+    if rating is None:
+        connection.execute("DELETE FROM jimsapi_feedback WHERE thread_id = ? AND event_id = ?", (thread, event))
+    else:
+        connection.execute(_RATE, (thread, event, rating.rating, rating.comment, time_text(utc_now())))
+
+
+def read_feedback(connection: sqlite3.Connection, thread_id: UUID, acting_for: str | None) -> list[Feedback]:
+    """`ThreadStore.feedback`."""
+    visible_thread(connection, thread_id, acting_for)
+    rows = connection.execute(_FEEDBACK, (id_hex(thread_id),)).fetchall()
+    return [
+        Feedback(UUID(event_id), Rating(rating, comment), utc(given_at)) for event_id, rating, comment, given_at in rows
+    ]
 
 
 def read_summaries(connection: sqlite3.Connection, thread_ids: Sequence[UUID]) -> list[ThreadSummary]:

@@ -22,7 +22,7 @@ from jimsapi.stores.sqlite.schema import Durability, open_reader, open_writer, r
 from jimsapi.stores.sqlite.writer import Work, Writer
 from jimsapi.threads.errors import StoreUnavailable, StoreUnusable
 from jimsapi.threads.event import THREAD_CREATED, Event, EventRow, NewEvent, utc_now
-from jimsapi.threads.facts import ForkPlan, ThreadChange, ThreadFacts, ThreadSummary
+from jimsapi.threads.facts import Feedback, ForkPlan, Rating, ThreadChange, ThreadFacts, ThreadSummary
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     Accepted,
@@ -178,6 +178,13 @@ class SQLiteStore:
     async def change_thread(self, thread_id: UUID, acting_for: str | None, change: ThreadChange) -> ThreadFacts:
         work = partial(facts.change_thread, thread_id=thread_id, acting_for=acting_for, change=change)
         return await self._write(work, brief=True)
+
+    async def rate(self, thread_id: UUID, acting_for: str | None, event_id: UUID, rating: Rating | None) -> None:
+        work = partial(facts.rate, thread_id=thread_id, acting_for=acting_for, event_id=event_id, rating=rating)
+        await self._write(work, brief=True)
+
+    async def feedback(self, thread_id: UUID, acting_for: str | None) -> list[Feedback]:
+        return await self._read(partial(facts.read_feedback, thread_id=thread_id, acting_for=acting_for))
 
     async def summaries(self, thread_ids: Sequence[UUID]) -> list[ThreadSummary]:
         return await self._read(partial(facts.read_summaries, thread_ids=thread_ids))

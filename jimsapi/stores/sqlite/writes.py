@@ -600,6 +600,7 @@ def _delete(connection: sqlite3.Connection, threads: Iterable[str]) -> list[UUID
         connection.execute("DELETE FROM jimsapi_runs WHERE thread_id = ?", (thread,))
         connection.execute("DELETE FROM thread_events WHERE thread_id = ?", (thread,))
         connection.execute("DELETE FROM jimsapi_threads WHERE thread_id = ?", (thread,))
+        connection.execute("DELETE FROM jimsapi_feedback WHERE thread_id = ?", (thread,))
         connection.execute("DELETE FROM threads WHERE thread_id = ?", (thread,))
     return open_runs
 

@@ -19,7 +19,7 @@ from jimsapi.testing.store.samples import (
     take_turn,
 )
 from jimsapi.threads.errors import EventNotFound, ThreadNotFound
-from jimsapi.threads.facts import NO_FACTS, ForkPlan, Parent, ThreadChange, ThreadFacts
+from jimsapi.threads.facts import NO_FACTS, ForkPlan, Parent, Rating, ThreadChange, ThreadFacts
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import ById, RunStatus
 from jimsapi.threads.store import ThreadStore
@@ -126,6 +126,38 @@ class FactsOfThreads(StoreTests):
         for unseen, acting_for in ((thread_id, "bob"), (uuid7(), None)):
             with pytest.raises(ThreadNotFound):
                 await store.change_thread(unseen, acting_for, ThreadChange(title="x"))
+
+    async def test_ratings_of_events_are_set_replaced_and_removed(self, store: ThreadStore) -> None:
+        thread_id = await fill(store, [make_event(), make_event()])
+        *_, first, second = [event.event_id for event in await all_events(store, thread_id)]
+        before = datetime.now(UTC)
+        await store.rate(thread_id, "ann", second, Rating(-1, "é🦊"))
+        await store.rate(thread_id, None, first, Rating(1))
+        found = await store.feedback(thread_id, "ann")
+        assert [(one.event_id, one.rating) for one in found] == [(first, Rating(1)), (second, Rating(-1, "é🦊"))]
+        assert all(before <= one.given_at <= datetime.now(UTC) for one in found)
+        await store.rate(thread_id, None, second, Rating(1))
+        await store.rate(thread_id, None, first, None)
+        await store.rate(thread_id, None, first, None)
+        assert [(one.event_id, one.rating) for one in await store.feedback(thread_id, None)] == [(second, Rating(1))]
+        fork = await store.fork(plan_of(thread_id))
+        assert await store.feedback(fork.thread_id, None) == []
+        await store.delete_thread(thread_id, None)
+        await store.append(fork.thread_id, None, [make_event()])
+        with pytest.raises(ThreadNotFound):
+            await store.feedback(thread_id, None)
+
+    async def test_only_events_that_the_caller_sees_are_rated(self, store: ThreadStore) -> None:
+        thread_id = await fill(store, [])
+        (event, *_) = await all_events(store, thread_id)
+        for unseen, acting_for in ((thread_id, "bob"), (uuid7(), None)):
+            with pytest.raises(ThreadNotFound):
+                await store.rate(unseen, acting_for, event.event_id, Rating(1))
+            with pytest.raises(ThreadNotFound):
+                await store.feedback(unseen, acting_for)
+        with pytest.raises(EventNotFound):
+            await store.rate(thread_id, None, uuid7(), Rating(1))
+        assert await store.feedback(thread_id, None) == []
 
     async def test_a_page_has_archived_threads_or_others(self, store: ThreadStore) -> None:
         threads = [await fill(store, []) for _ in range(7)]

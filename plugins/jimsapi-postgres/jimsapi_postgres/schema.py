@@ -50,7 +50,8 @@ _MISSING_PRIVILEGES = """
     SELECT privilege || ' on ' || name AS missing
     FROM
         unnest(ARRAY[
-            'threads', 'thread_events', 'jimsapi_threads', 'jimsapi_runs', 'jimsapi_owners', 'jimsapi_idempotency'
+            'threads', 'thread_events', 'jimsapi_threads', 'jimsapi_feedback',
+            'jimsapi_runs', 'jimsapi_owners', 'jimsapi_idempotency'
         ]) name,
         unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) privilege
     WHERE NOT has_table_privilege(name, privilege) AND (privilege <> 'UPDATE' OR name LIKE 'jimsapi%')

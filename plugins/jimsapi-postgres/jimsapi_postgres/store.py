@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 from uuid import UUID
@@ -24,6 +24,7 @@ from jimsapi.threads import (
     EventNotFound,
     EventPage,
     EventRow,
+    Feedback,
     ForkPlan,
     IdentifierTaken,
     InvalidCursor,
@@ -31,6 +32,7 @@ from jimsapi.threads import (
     New,
     NewEvent,
     Outcome,
+    Rating,
     RunClosed,
     RunNotFound,
     RunPlan,
@@ -171,6 +173,13 @@ _FORK = "SELECT verdict FROM jimsapi_fork_6($1, $2, $3, $4, $5, $6)"
 _CHANGE_THREAD = """
     SELECT title, archived_at, metadata, parent_id, parent_event_id FROM jimsapi_change_thread_6($1, $2, $3, $4, $5, $6)
 """
+_RATE = "SELECT verdict FROM jimsapi_rate_6($1, $2, $3, $4, $5)"
+_FEEDBACK = """
+    SELECT f.event_id, f.rating, f.comment, f.given_at
+    FROM jimsapi_feedback f JOIN thread_events e ON e.thread_id = f.thread_id AND e.event_id = f.event_id
+    WHERE f.thread_id = $1
+    ORDER BY e.created_at, e.event_id
+"""
 _SUMMARIES = f"""
     SELECT
         f.title, f.archived_at, f.metadata, f.parent_id, f.parent_event_id,
@@ -224,7 +233,8 @@ _PURGE_KEYS = """
 _MISSING_TABLES = """
     SELECT string_agg(name, ', ')
     FROM unnest(ARRAY[
-        'threads', 'thread_events', 'jimsapi_threads', 'jimsapi_runs', 'jimsapi_owners', 'jimsapi_idempotency'
+        'threads', 'thread_events', 'jimsapi_threads', 'jimsapi_feedback',
+            'jimsapi_runs', 'jimsapi_owners', 'jimsapi_idempotency'
     ]) name
     WHERE to_regclass(name) IS NULL
 """
@@ -532,6 +542,28 @@ class PostgresStore:
         if row is None:
             raise ThreadNotFound(thread_id)
         return rows.thread_facts(*row)
+
+    async def rate(self, thread_id: UUID, acting_for: str | None, event_id: UUID, rating: Rating | None) -> None:
+        value, comment = (None, None) if rating is None else (rating.rating, rating.comment)
+        verdict = await self._write(
+            lambda connection: connection.fetchval(_RATE, thread_id, acting_for, event_id, value, comment)
+        )
+        match verdict:
+            case "missing":
+                raise ThreadNotFound(thread_id)
+            case "no event":
+                raise EventNotFound(event_id)
+
+    async def feedback(self, thread_id: UUID, acting_for: str | None) -> list[Feedback]:
+        async def read(connection: Connection) -> list[Any]:
+            await _visible_thread(connection, thread_id, acting_for)
+            found: list[Any] = await connection.fetch(_FEEDBACK, thread_id)
+            return found
+
+        return [
+            Feedback(rows.as_uuid(event_id), Rating(rating, comment), given_at.astimezone(UTC))
+            for event_id, rating, comment, given_at in await self._do(read)
+        ]
 
     async def summaries(self, thread_ids: Sequence[UUID]) -> list[ThreadSummary]:
         found = await self._do(lambda connection: connection.fetch(_SUMMARIES, list(thread_ids)))

@@ -1,7 +1,7 @@
 -- What version 5 of the schema had instead of what later ones have.
 
-DROP FUNCTION jimsapi_fork_6, jimsapi_change_thread_6;
-DROP TABLE jimsapi_threads;
+DROP FUNCTION jimsapi_fork_6, jimsapi_change_thread_6, jimsapi_rate_6;
+DROP TABLE jimsapi_threads, jimsapi_feedback;
 UPDATE jimsapi_schema SET version = 5, serves_from = 1;
 
 CREATE OR REPLACE FUNCTION jimsapi_delete_2(

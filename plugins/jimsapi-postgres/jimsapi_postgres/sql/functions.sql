@@ -1172,6 +1172,7 @@ DELETE FROM jimsapi_runs r WHERE r.thread_id = ANY (of_threads) AND r.finished_a
 DELETE FROM jimsapi_runs r WHERE r.thread_id = ANY (of_threads) AND r.finished_at IS NOT NULL;
 DELETE FROM thread_events e WHERE e.thread_id = ANY (of_threads);
 DELETE FROM jimsapi_threads f WHERE f.thread_id = ANY (of_threads);
+DELETE FROM jimsapi_feedback f WHERE f.thread_id = ANY (of_threads);
 DELETE FROM threads t WHERE t.thread_id = ANY (of_threads);
 PERFORM jimsapi_tell_1(closed, closed_owners, mine);
 END
@@ -1294,5 +1295,40 @@ ON CONFLICT (thread_id) DO UPDATE SET
     END,
     metadata = coalesce(new_metadata, f.metadata)
 RETURNING f.title, f.archived_at, f.metadata, f.parent_id, f.parent_event_id;
+END
+$body$;
+
+
+-- Sets or removes (`new_rating` is null) the rating of an event (`ThreadStore.rate`).
+CREATE OR REPLACE FUNCTION jimsapi_rate_6(
+    of_thread uuid, acting text, of_event uuid, new_rating int, new_comment text, OUT verdict text
+)
+LANGUAGE plpgsql AS $body$
+#variable_conflict use_column
+BEGIN
+PERFORM pg_advisory_xact_lock(uuid_hash_extended(of_thread, 3));
+IF (
+    SELECT t.contact_id IS DISTINCT FROM coalesce(acting, t.contact_id) FROM threads t
+    WHERE t.thread_id BETWEEN of_thread AND of_thread
+    ORDER BY t.thread_id
+    LIMIT 1
+) IS DISTINCT FROM false THEN
+    verdict := 'missing';
+ELSIF (
+    SELECT true FROM thread_events e WHERE e.thread_id = of_thread AND e.event_id BETWEEN of_event AND of_event
+    ORDER BY e.event_id
+    LIMIT 1
+) IS NULL THEN
+    verdict := 'no event';
+ELSIF new_rating IS NULL THEN
+    DELETE FROM jimsapi_feedback f WHERE f.thread_id = of_thread AND f.event_id = of_event;
+    verdict := 'removed';
+ELSE
+    INSERT INTO jimsapi_feedback AS f (thread_id, event_id, rating, comment, given_at)
+    VALUES (of_thread, of_event, new_rating, new_comment, clock_timestamp())
+    ON CONFLICT (thread_id, event_id) DO UPDATE SET
+        rating = excluded.rating, comment = excluded.comment, given_at = excluded.given_at;
+    verdict := 'stored';
+END IF;
 END
 $body$;

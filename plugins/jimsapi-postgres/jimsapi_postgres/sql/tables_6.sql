@@ -1,4 +1,4 @@
--- What was said of a thread (`ThreadFacts`). Threads of which nothing was said have no row.
+-- What was said of a thread (`ThreadFacts`), and the ratings of its events. Threads of which nothing was said have no row.
 
 CREATE TABLE IF NOT EXISTS jimsapi_threads (
     thread_id uuid NOT NULL PRIMARY KEY,
@@ -7,4 +7,13 @@ CREATE TABLE IF NOT EXISTS jimsapi_threads (
     metadata json NOT NULL DEFAULT '{}',
     parent_id uuid,
     parent_event_id uuid
+);
+
+CREATE TABLE IF NOT EXISTS jimsapi_feedback (
+    thread_id uuid NOT NULL,
+    event_id uuid NOT NULL,
+    rating smallint NOT NULL,
+    comment text,
+    given_at timestamptz NOT NULL,
+    PRIMARY KEY (thread_id, event_id)
 );
