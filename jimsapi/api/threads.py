@@ -161,7 +161,8 @@ def thread_routes(threads: ThreadService) -> Router:
     async def get_thread(request: Request) -> Response:
         """Show one thread."""
         thread = await threads.thread(_identity(request), request.path_params["id"])
-        return JSONResponse(*await _shown(threads, [thread]))
+        [shown] = await _shown(threads, [thread])
+        return JSONResponse(shown)
 
     @router.patch(
         "/api/v1/threads/{id:uuid}",
@@ -176,7 +177,8 @@ def thread_routes(threads: ThreadService) -> Router:
         changes = await request.typed(ThreadChanges)
         identity, thread_id = _identity(request), request.path_params["id"]
         await threads.change(identity, thread_id, _change(changes))
-        return JSONResponse(*await _shown(threads, [await threads.thread(identity, thread_id)]))
+        [shown] = await _shown(threads, [await threads.thread(identity, thread_id)])
+        return JSONResponse(shown)
 
     @router.post(
         "/api/v1/threads/{id:uuid}/fork",
@@ -198,7 +200,7 @@ def thread_routes(threads: ThreadService) -> Router:
         event_id = fork.at or fork.before
         before = fork.before is not None
         thread = await threads.fork(_identity(request), request.path_params["id"], event_id, before=before)
-        (shown,) = await _shown(threads, [thread])
+        [shown] = await _shown(threads, [thread])
         return JSONResponse(shown, 201, {"location": f"/api/v1/threads/{thread.thread_id}"})
 
     @router.get(

@@ -39,7 +39,7 @@ NAMES_CONTACT = {
 }
 """Routes that are told a contact, and how."""
 
-BODIES = {
+BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("PATCH", "/api/v1/threads/{id:uuid}"): {"json": {"title": "mine"}},
     ("POST", "/api/v1/threads/{id:uuid}/fork"): {"json": {}},
     ("PUT", "/api/v1/threads/{id:uuid}/events/{event_id:uuid}/feedback"): {"json": {"rating": 1}},
