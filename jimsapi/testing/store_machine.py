@@ -47,7 +47,7 @@ from jimsapi.threads.event import (
     message_event,
     move_beside,
 )
-from jimsapi.threads.facts import ForkPlan, Parent, ThreadChange
+from jimsapi.threads.facts import ForkPlan, Parent, Rating, ThreadChange
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     OPEN,
@@ -100,6 +100,7 @@ class _Thread:
     archived: bool = False
     metadata: bytes = b"{}"
     parent: Parent | None = None
+    ratings: dict[UUID, int] = field(default_factory=dict)
 
     def next_run(self) -> UUID | None:
         waits = bool(self.open) and self.open[0].status is RunStatus.QUEUED
@@ -601,6 +602,25 @@ class StoreMachine(RuleBasedStateMachine):
         thread.archived = thread.archived if archived is UNSET else archived
         thread.metadata = thread.metadata if metadata is UNSET else metadata
 
+    @precondition(lambda self: self.threads)
+    @rule(pick=_picks, contact=st.none() | _contacts, at=_picks, rating=st.sampled_from([None, 1, -1]), unknown=_rarely)
+    def rate(self, pick: int, contact: str | None, at: int, rating: int | None, unknown: bool) -> None:
+        thread = self.threads[pick % len(self.threads)]
+        assert thread.thread_id is not None
+        event_id = uuid7() if unknown else thread.events[at % len(thread.events)][0]
+        call = self.store.rate(thread.thread_id, contact, event_id, None if rating is None else Rating(rating))
+        if contact not in (None, thread.contact_id):
+            with pytest.raises(ThreadNotFound):
+                self._do(call)
+        elif unknown:
+            with pytest.raises(EventNotFound):
+                self._do(call)
+        else:
+            self._do(call)
+            thread.ratings.pop(event_id, None)
+            if rating is not None:
+                thread.ratings[event_id] = rating
+
     @rule(owner=_owners, pick=_picks, background=st.booleans())
     def cancel_and_repeat(self, owner: UUID, pick: int, background: bool) -> None:
         """Cancel an open run, if possible one that continues an interrupted run, and repeat its request."""
@@ -769,6 +789,11 @@ class StoreMachine(RuleBasedStateMachine):
             messages = [event for event in thread.events if event[1].startswith("comm.")]
             shown = [[] if row is None else _pairs([row]) for row in (summary.first, summary.newest)]
             assert shown == [messages[:1], messages[-1:]]
+            ratings = [
+                (event_id, thread.ratings[event_id]) for event_id, _ in thread.events if event_id in thread.ratings
+            ]
+            feedback = await self.store.feedback(cast(UUID, thread.thread_id), None)
+            assert [(one.event_id, one.rating.rating) for one in feedback] == ratings
         known = {run.plan.run_id: run for run in self.runs}
         run_ids = [*known, *self.forgotten]
         outcome = Outcome(RunStatus.FAILED)
