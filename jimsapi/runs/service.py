@@ -101,7 +101,14 @@ class RunService:
             self.outage,
         )
         self._housekeeping = Housekeeping(
-            store, self.owner, self._runs, self.streams, self.outage, self.limits.keep_runs, self._take_over
+            store,
+            self.owner,
+            self._runs,
+            self.streams,
+            self.outage,
+            self.limits.keep_runs,
+            self.limits.expire_threads,
+            self._take_over,
         )
         self._end_checks: set[asyncio.Task[None]] = set()
 

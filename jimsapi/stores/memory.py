@@ -602,12 +602,7 @@ class MemoryStore:
 
     async def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:
         thread = self._get(thread_id, acting_for)
-        contact_id = thread.record.contact_id
-        if contact_id is not None:
-            siblings = self._contacts[contact_id]
-            siblings.remove(thread)
-            if not siblings:
-                del self._contacts[contact_id]
+        self._leave_contact(thread)
         open_runs = self._forget(thread)
         self._committed()
         return open_runs
@@ -616,6 +611,15 @@ class MemoryStore:
         open_runs = [run_id for thread in self._contacts.pop(contact_id, []) for run_id in self._forget(thread)]
         self._committed()
         return open_runs
+
+    async def expire(self, older_than: timedelta) -> int:
+        cutoff = utc_now() - older_than
+        expired = [thread for thread in self._threads.values() if not thread.open and _time(thread.rows[-1]) < cutoff]
+        for thread in expired:
+            self._leave_contact(thread)
+            self._forget(thread)
+        self._committed()
+        return len(expired)
 
     async def purge(self, older_than: timedelta) -> int:
         now = utc_now()
@@ -657,6 +661,14 @@ class MemoryStore:
         run.thread.open = tuple([other for other in run.thread.open if other != run_id])
         del self._open[run_id]
         self._ended.append(run)
+
+    def _leave_contact(self, thread: _Thread) -> None:
+        """Remove a thread from the threads of its contact."""
+        contact_id = cast(str, thread.record.contact_id)
+        siblings = self._contacts[contact_id]
+        siblings.remove(thread)
+        if not siblings:
+            del self._contacts[contact_id]
 
     def _forget(self, thread: _Thread) -> list[UUID]:
         """Delete a thread. Returns the runs that were open.

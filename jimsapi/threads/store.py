@@ -282,6 +282,13 @@ class ThreadStore(Protocol):
         """Delete all threads of a contact, as `delete_thread` does. Returns the runs that were open."""
         ...
 
+    async def expire(self, older_than: timedelta) -> int:
+        """Delete the threads whose newest event is older than `older_than`, as `delete_thread` does.
+
+        Threads with open runs and threads without events stay. Returns the number of deleted threads.
+        """
+        ...
+
     async def purge(self, older_than: timedelta) -> int:
         """Delete the records of runs that ended longer ago than `older_than`. Their events stay. Returns their number.
 

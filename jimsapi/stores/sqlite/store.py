@@ -49,6 +49,8 @@ T = TypeVar("T")
 PING_TIMEOUT = 5.0
 """Seconds after which a ping without an answer fails."""
 
+EXPIRED_AT_ONCE = 100
+"""The most threads that one operation examines, and perhaps deletes, when old threads expire."""
 PURGED_AT_ONCE = 1000
 """The most runs, or keys, that one operation purges, so that a long purge does not delay other operations."""
 
@@ -194,6 +196,15 @@ class SQLiteStore:
 
     async def delete_contact(self, contact_id: str) -> list[UUID]:
         return await self._write(partial(writes.delete_contact, contact_id=contact_id))
+
+    async def expire(self, older_than: timedelta) -> int:
+        cutoff = utc_now() - older_than
+        expired, after = 0, ""
+        while after is not None:
+            work = partial(writes.expire, cutoff=cutoff, after=after, limit=EXPIRED_AT_ONCE)
+            count, after = await self._write(work)
+            expired += count
+        return expired
 
     async def purge(self, older_than: timedelta) -> int:
         cutoff = utc_now() - older_than

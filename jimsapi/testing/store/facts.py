@@ -1,6 +1,6 @@
 """Tests of forks, and of what is said of a thread: its title, whether it is archived, and its metadata."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -158,6 +158,26 @@ class FactsOfThreads(StoreTests):
         with pytest.raises(EventNotFound):
             await store.rate(thread_id, None, uuid7(), Rating(1))
         assert await store.feedback(thread_id, None) == []
+
+    async def test_threads_expire_by_their_newest_event_unless_a_run_is_open(self, store: ThreadStore) -> None:
+        idle, busy = await fill(store, []), (await store.accept(make_plan("bob"))).thread.thread_id
+        await store.change_thread(idle, None, ThreadChange(title="t"))
+        assert await store.expire(timedelta(hours=1)) == 0
+        assert await store.expire(timedelta(seconds=-60)) == 1
+        with pytest.raises(ThreadNotFound):
+            await store.thread(idle, None)
+        (summary,) = await store.summaries([idle])
+        assert summary.facts == NO_FACTS
+        assert (await store.threads("ann", 10, None)).threads == []
+        assert [thread.thread_id for thread in (await store.threads("bob", 10, None)).threads] == [busy]
+        assert await store.expire(timedelta(seconds=-60)) == 0
+
+    async def test_many_threads_expire(self, store: ThreadStore) -> None:
+        for _ in range(250):
+            await fill(store, [])
+        kept = (await store.accept(make_plan())).thread.thread_id
+        assert await store.expire(timedelta(seconds=-60)) == 249
+        assert [thread.thread_id for thread in (await store.threads("ann", 1000, None)).threads] == [kept]
 
     async def test_a_page_has_archived_threads_or_others(self, store: ThreadStore) -> None:
         threads = [await fill(store, []) for _ in range(7)]

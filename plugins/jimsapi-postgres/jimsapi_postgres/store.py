@@ -84,6 +84,7 @@ DELETED_AT_ONCE = 500
 KEEP_OWNERS = timedelta(hours=1)
 """How long the row of a process without heartbeats and open runs is kept. If the process was only suspended, its next
 heartbeat adds the row again."""
+EXPIRED_AT_ONCE = 100
 PURGED_AT_ONCE = 1000
 ADOPTED_AT_ONCE = 1000
 
@@ -173,6 +174,7 @@ _FORK = "SELECT verdict FROM jimsapi_fork_6($1, $2, $3, $4, $5, $6)"
 _CHANGE_THREAD = """
     SELECT title, archived_at, metadata, parent_id, parent_event_id FROM jimsapi_change_thread_6($1, $2, $3, $4, $5, $6)
 """
+_EXPIRE = "SELECT expired, last FROM jimsapi_expire_6($1, $2, $3)"
 _RATE = "SELECT verdict FROM jimsapi_rate_6($1, $2, $3, $4, $5)"
 _FEEDBACK = """
     SELECT f.event_id, f.rating, f.comment, f.given_at
@@ -586,6 +588,19 @@ class PostgresStore:
             closed += more
             if thread_count < DELETED_AT_ONCE:
                 return closed
+
+    async def expire(self, older_than: timedelta) -> int:
+        age = min(older_than, timedelta(seconds=rows.LONG_AGO))
+        expired, after = 0, _FIRST_ID
+        while True:
+            count, last = await self._write(
+                lambda connection: connection.fetchrow(_EXPIRE, after, age, EXPIRED_AT_ONCE),  # noqa: B023
+                self._housekeeping,
+            )
+            expired += count
+            if last is None:
+                return expired
+            after = rows.as_uuid(last)
 
     async def purge(self, older_than: timedelta) -> int:
         await self._purge(_PURGE_KEYS, self.keep_keys)

@@ -1,6 +1,6 @@
 -- What version 5 of the schema had instead of what later ones have.
 
-DROP FUNCTION jimsapi_fork_6, jimsapi_change_thread_6, jimsapi_rate_6;
+DROP FUNCTION jimsapi_fork_6, jimsapi_change_thread_6, jimsapi_rate_6, jimsapi_expire_6;
 DROP TABLE jimsapi_threads, jimsapi_feedback;
 UPDATE jimsapi_schema SET version = 5, serves_from = 1;
 

@@ -1332,3 +1332,54 @@ ELSE
 END IF;
 END
 $body$;
+
+
+-- Deletes those of the next `at_once` threads after the identifier `after` whose newest event is older than `older_than`,
+-- and that have no open run. `last` is the last identifier, null if there are no more threads.
+CREATE OR REPLACE FUNCTION jimsapi_expire_6(
+    after uuid, older_than interval, at_once int, OUT expired int, OUT last uuid
+)
+LANGUAGE plpgsql AS $body$
+#variable_conflict use_column
+DECLARE
+    cutoff timestamp;
+    of_threads uuid[];
+BEGIN
+cutoff := clock_timestamp()::timestamp - older_than;
+of_threads := ARRAY(
+    SELECT t.thread_id FROM threads t WHERE t.thread_id > after ORDER BY t.thread_id LIMIT at_once
+);
+IF cardinality(of_threads) = at_once THEN
+    last := of_threads[at_once];
+END IF;
+of_threads := ARRAY(
+    SELECT f.thread FROM unnest(of_threads) f (thread)
+    WHERE (
+        SELECT e.created_at FROM thread_events e WHERE e.thread_id = f.thread
+        ORDER BY e.created_at DESC, e.event_id DESC
+        LIMIT 1
+    ) < cutoff
+);
+PERFORM pg_advisory_xact_lock(l.key) FROM (
+    SELECT DISTINCT uuid_hash_extended(f.thread, 3) AS key FROM unnest(of_threads) f (thread) ORDER BY key
+) l;
+-- A message may have arrived before this call got the lock.
+of_threads := ARRAY(
+    SELECT f.thread FROM unnest(of_threads) f (thread)
+    WHERE (
+        SELECT e.created_at FROM thread_events e WHERE e.thread_id = f.thread
+        ORDER BY e.created_at DESC, e.event_id DESC
+        LIMIT 1
+    ) < cutoff
+    AND NOT EXISTS (SELECT FROM jimsapi_runs r WHERE r.thread_id = f.thread AND r.finished_at IS NULL)
+);
+expired := cardinality(of_threads);
+IF expired > 0 THEN
+    DELETE FROM jimsapi_runs r WHERE r.thread_id = ANY (of_threads) AND r.finished_at IS NOT NULL;
+    DELETE FROM thread_events e WHERE e.thread_id = ANY (of_threads);
+    DELETE FROM jimsapi_threads f WHERE f.thread_id = ANY (of_threads);
+    DELETE FROM jimsapi_feedback f WHERE f.thread_id = ANY (of_threads);
+    DELETE FROM threads t WHERE t.thread_id = ANY (of_threads);
+END IF;
+END
+$body$;
