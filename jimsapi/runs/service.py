@@ -28,10 +28,11 @@ from jimsapi.runs.result import RunResult
 from jimsapi.runs.sinks import SinkQueue
 from jimsapi.runs.stream import RunStream, Streams
 from jimsapi.threads.errors import InputRefused, KeyMismatch, RunNotFound, StoreUnavailable
-from jimsapi.threads.event import EventRow, encode_events, utc_now
+from jimsapi.threads.event import EventRow, encode_events, id_beside, row_id, utc_now
+from jimsapi.threads.facts import ForkPlan
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.message_files import SentFile
-from jimsapi.threads.run import OPEN, AdoptedRun, ById, RunStatus, Selector, Settled
+from jimsapi.threads.run import OPEN, AdoptedRun, ById, RunStatus, Selector, Settled, ThreadRecord
 from jimsapi.threads.storable import dump_storable
 from jimsapi.threads.store import ThreadStore
 
@@ -335,6 +336,34 @@ class RunService:
             stored = await self.store.append(thread_id, admission.identity.contact_id, encoded)
         self._announcer.stored(thread_id, stored)
         return [event.event_id for event in encoded]
+
+    async def fork(
+        self,
+        thread_id: UUID,
+        acting_for: str | None,
+        event_id: UUID | None = None,
+        *,
+        before: bool = False,
+        keeps_external_id: bool = False,
+    ) -> ThreadRecord:
+        """Make a thread that begins as another one does, as `ThreadStore.fork` describes.
+
+        A fork before a message does not have the events beside the message either. Raises `ThreadNotFound`,
+        `EventNotFound` or `StoreUnavailable`.
+        """
+        with self.outage.noted():
+            if before and event_id is not None:
+                beside = await self.store.events_by_id(thread_id, [id_beside(event_id, 1)])
+                event_id = row_id(beside[0]) if beside else event_id
+            plan = ForkPlan(
+                thread_id=uuid7(),
+                parent_id=thread_id,
+                acting_for=acting_for,
+                event_id=event_id,
+                before=before,
+                keeps_external_id=keeps_external_id,
+            )
+            return await self.store.fork(plan)
 
     def tell_sinks(self, thread_id: UUID, event_type: str, data: Mapping[str, Any]) -> None:
         """Give sinks an event of a thread that the thread does not have."""

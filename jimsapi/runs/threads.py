@@ -9,9 +9,8 @@ from jimsapi.runs.errors import ContactForbidden
 from jimsapi.runs.inbound import check_contact_id, check_text
 from jimsapi.runs.live import Stop
 from jimsapi.runs.service import RunService
-from jimsapi.threads.facts import FEEDBACK, Feedback, ForkPlan, Rating, ThreadChange, ThreadFacts, ThreadSummary
+from jimsapi.threads.facts import FEEDBACK, Feedback, Rating, ThreadChange, ThreadFacts, ThreadSummary
 from jimsapi.threads.identity import Identity
-from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import EventPage, ThreadPage, ThreadRecord
 from jimsapi.threads.store import ThreadStore
 
@@ -57,13 +56,10 @@ class ThreadService:
     ) -> ThreadRecord:
         """Make a thread that begins as another one does, up to the event `event_id`, or `before` it.
 
-        Raises `ThreadNotFound` or `EventNotFound`.
+        A fork before a message does not have the events beside the message either. Raises `ThreadNotFound` or
+        `EventNotFound`.
         """
-        plan = ForkPlan(
-            thread_id=uuid7(), parent_id=thread_id, acting_for=identity.contact_id, event_id=event_id, before=before
-        )
-        with self._runs.outage.noted():
-            return await self._store.fork(plan)
+        return await self._runs.fork(thread_id, identity.contact_id, event_id, before=before)
 
     async def change(self, identity: Identity, thread_id: UUID, change: ThreadChange) -> ThreadFacts:
         """Change what was said of a thread. Raises `ThreadNotFound`, or `InputRefused` for an invalid title."""

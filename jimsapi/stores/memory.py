@@ -362,12 +362,15 @@ class MemoryStore:
         if config != self._config:
             self._config = config
         thread = self._add_thread(uuid7(), plan.contact_id, self._config, now)
-        thread.external_id = new.external_id
+        self._set_external_id(thread, new.external_id)
         thread.rows.append(EventRow(uuid7(), now, THREAD_CREATED, _NO_DATA))
         thread.size = len(_NO_DATA)
-        if new.external_id is not None:
-            self._external_ids.setdefault(new.external_id, []).append(thread)
         return thread
+
+    def _set_external_id(self, thread: _Thread, external_id: str | None) -> None:
+        thread.external_id = external_id
+        if external_id is not None:
+            self._external_ids.setdefault(external_id, []).append(thread)
 
     def _add_thread(self, thread_id: UUID, contact_id: str | None, config: bytes | str, now: datetime) -> _Thread:
         """Add a thread without events, the newest of its contact."""
@@ -572,6 +575,8 @@ class MemoryStore:
         fork.rows, fork.size, fork.facts = rows, sum(len(row.data or b"") for row in rows), facts
         if len(rows) > _UNINDEXED_EVENTS:
             fork.index = _Index(rows)
+        if plan.keeps_external_id:
+            self._set_external_id(fork, parent.external_id)
         self._committed()
         return fork.record
 

@@ -49,6 +49,8 @@ class ForkPlan(msgspec.Struct, frozen=True, kw_only=True):
     - `parent_id` is the thread that is forked, and `acting_for` the only contact that the caller may act for.
     - `event_id` is the last event of the parent that the new thread has, or with `before` the first that it has not.
       None: it has all events.
+    - `keeps_external_id`: the new thread has the external identifier of the parent, so `ByExternalId` finds it from now
+      on, as the newest thread with that identifier.
     """
 
     thread_id: UUID
@@ -56,6 +58,7 @@ class ForkPlan(msgspec.Struct, frozen=True, kw_only=True):
     acting_for: str | None
     event_id: UUID | None = None
     before: bool = False
+    keeps_external_id: bool = False
 
 
 class ThreadSummary(msgspec.Struct, frozen=True):

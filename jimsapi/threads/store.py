@@ -240,8 +240,8 @@ class ThreadStore(Protocol):
         """Make a thread that begins as another one does, and return it.
 
         It is a thread of the same contact, with the same `thread_config`. Its events are copies of the oldest events of
-        the parent, with their identifiers, times and data. It has no runs and no external identifier, and its facts are
-        those of the parent without the title, with the parent. It is the newest thread of the contact. If the store has
+        the parent, with their identifiers, times and data. It has no runs, and its facts are the metadata of the parent
+        and the parent itself. It is the newest thread of the contact. If the store has
         `plan.thread_id`, the call repeats an earlier one and returns that thread.
 
         Raises:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         with_ignored,
         with_run,
     )
+    from jimsapi.wire.branch import Replaced, branch
     from jimsapi.wire.errors import error_answer, error_content
     from jimsapi.wire.files import NotAFile, file_of_base64, file_of_url, named_file
     from jimsapi.wire.history import Answered, UserSaid, file_url, history_of, text_of
@@ -69,6 +70,7 @@ __all__ = [
     "ReasoningPiece",
     "ReasoningStarted",
     "Refusal",
+    "Replaced",
     "SourceNamed",
     "SpokenItem",
     "ThreadNames",
@@ -80,6 +82,7 @@ __all__ = [
     "answer_of",
     "as_one_text",
     "begin_turn",
+    "branch",
     "choices",
     "data_event",
     "error_answer",
@@ -125,6 +128,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "with_ignored",
                 "with_run",
             ),
+            "jimsapi.wire.branch": ("Replaced", "branch"),
             "jimsapi.wire.errors": ("error_answer", "error_content"),
             "jimsapi.wire.files": ("NotAFile", "file_of_base64", "file_of_url", "named_file"),
             "jimsapi.wire.history": ("Answered", "UserSaid", "file_url", "history_of", "text_of"),

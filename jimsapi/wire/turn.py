@@ -116,9 +116,17 @@ def newest_of_user(roles: Sequence[str]) -> int:
 
 
 async def begin_turn(
-    request: Connection, service: RunService, names: ThreadNames, turn: Turn, *, watched: bool = True
+    request: Connection,
+    service: RunService,
+    names: ThreadNames,
+    turn: Turn,
+    *,
+    watched: bool = True,
+    selectors: Sequence[Selector] | None = None,
 ) -> LiveRun:
-    """Begin the run that answers a turn. Raises as `RunService.begin` does.
+    """Begin the run that answers a turn, in the thread that `names` or, if they are given, `selectors` find.
+
+    Raises as `RunService.begin` does.
 
     If it is `watched`, the run has a stream, and the function waits until a thread accepts the message. It then also
     raises a `DomainError` if no thread accepts it.
@@ -137,13 +145,12 @@ async def begin_turn(
         run = service.answer_once(inbound, admission, watched=watched, files=turn.files)
     else:
         key = (idempotency_key(request) if isinstance(request, Request) else None) or turn.key
-        selectors = names.selectors(request, turn, contact)
         run = service.begin(
             inbound,
             admission,
             watched=watched,
             key=key,
-            selectors=selectors,
+            selectors=names.selectors(request, turn, contact) if selectors is None else selectors,
             files=turn.files,
             answers_in_text=turn.answers_in_text,
         )

@@ -47,8 +47,8 @@ _LAST = """
     WHERE thread_id = ? ORDER BY created_at DESC, event_id DESC LIMIT 1
 """
 _COPY_THREAD = """
-    INSERT INTO threads (thread_id, contact_id, created_at, thread_config)
-    SELECT ?, contact_id, ?, thread_config FROM threads WHERE thread_id = ?
+    INSERT INTO threads (thread_id, contact_id, external_id, created_at, thread_config)
+    SELECT ?, contact_id, CASE WHEN ? THEN external_id END, ?, thread_config FROM threads WHERE thread_id = ?
 """
 _COPY_EVENTS = """
     INSERT INTO thread_events
@@ -80,7 +80,7 @@ def fork(connection: sqlite3.Connection, plan: ForkPlan) -> ThreadRecord:
     contact_id = contact_of(parent_row)
     newest = None if contact_id is None else latest_thread(connection, contact_id)
     created_at = time_after(None if newest is None else datetime.fromisoformat(newest[2]), datetime.now())
-    connection.execute(_COPY_THREAD, (thread, time_text(created_at), parent))
+    connection.execute(_COPY_THREAD, (thread, plan.keeps_external_id, time_text(created_at), parent))
     connection.execute(_COPY_EVENTS, (thread, parent, *end))
     facts = read_facts(connection, parent)
     _store(

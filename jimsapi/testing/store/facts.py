@@ -21,7 +21,7 @@ from jimsapi.testing.store.samples import (
 from jimsapi.threads.errors import EventNotFound, ThreadNotFound
 from jimsapi.threads.facts import NO_FACTS, ForkPlan, Parent, Rating, ThreadChange, ThreadFacts
 from jimsapi.threads.ids import uuid7
-from jimsapi.threads.run import ById, RunStatus
+from jimsapi.threads.run import ByExternalId, ById, New, RunStatus, ThreadQuery
 from jimsapi.threads.store import ThreadStore
 
 
@@ -56,6 +56,19 @@ class FactsOfThreads(StoreTests):
             if at:
                 fork = await store.fork(plan_of(parent_id, event_id=events[at].event_id, before=True))
                 assert await all_events(store, fork.thread_id) == events[:at]
+
+    async def test_a_fork_may_keep_the_external_identifier_and_is_then_found_by_it(self, store: ThreadStore) -> None:
+        selectors = (ByExternalId("x"), New(external_id="x"))
+        parent_id = (await take_turn(store, selectors=selectors)).thread.thread_id
+        unnamed = await store.fork(plan_of(parent_id))
+        assert (await take_turn(store, selectors=selectors)).thread.thread_id == parent_id
+        named = await store.fork(plan_of(parent_id, keeps_external_id=True))
+        assert (await take_turn(store, selectors=selectors)).thread.thread_id == named.thread_id
+        again = await store.fork(plan_of(named.thread_id, keeps_external_id=True))
+        assert (await store.find_thread(ThreadQuery("ann", selectors, None))).thread_id == again.thread_id
+        await store.delete_thread(again.thread_id, None)
+        assert (await take_turn(store, selectors=selectors)).thread.thread_id == named.thread_id
+        assert len(await all_events(store, unnamed.thread_id)) == 2
 
     async def test_both_threads_go_on_by_themselves(self, store: ThreadStore) -> None:
         running, waiting = make_plan(text="one"), make_plan(text="two")

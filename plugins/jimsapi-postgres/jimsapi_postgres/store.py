@@ -170,7 +170,7 @@ _BETWEEN = """
     WHERE e.thread_id = $1 AND e.created_at BETWEEN $2 AND $3
     ORDER BY e.created_at, e.event_id
 """
-_FORK = "SELECT verdict FROM jimsapi_fork_6($1, $2, $3, $4, $5, $6)"
+_FORK = "SELECT verdict FROM jimsapi_fork_6($1, $2, $3, $4, $5, $6, $7)"
 _CHANGE_THREAD = """
     SELECT title, archived_at, metadata, parent_id, parent_event_id FROM jimsapi_change_thread_6($1, $2, $3, $4, $5, $6)
 """
@@ -519,7 +519,15 @@ class PostgresStore:
         return [rows.event_row(row) for row in reversed(found)]
 
     async def fork(self, plan: ForkPlan) -> ThreadRecord:
-        arguments = (plan.thread_id, plan.parent_id, plan.acting_for, plan.event_id, plan.before, datetime.now())
+        arguments = (
+            plan.thread_id,
+            plan.parent_id,
+            plan.acting_for,
+            plan.event_id,
+            plan.before,
+            plan.keeps_external_id,
+            datetime.now(),
+        )
 
         async def fork(connection: Connection) -> ThreadRecord:
             match await connection.fetchval(_FORK, *arguments):

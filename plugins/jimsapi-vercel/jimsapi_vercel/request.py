@@ -7,7 +7,7 @@ import msgspec
 
 from jimsapi.asgi import ValidationError
 from jimsapi.threads import SentFile
-from jimsapi.wire import NotAFile, Turn, file_of_url, named_file, newest_of_user
+from jimsapi.wire import NotAFile, Replaced, Turn, file_of_url, named_file, newest_of_user
 
 REGENERATE = "regenerate-message"
 """The `trigger` of a request that only asks for another answer."""
@@ -28,15 +28,18 @@ class UIMessage(msgspec.Struct):
 
     role: str
     parts: list[Part]
+    id: str = ""
     metadata: Any = None
 
 
 class ChatRequest(msgspec.Struct):
-    """The body of `DefaultChatTransport`. `id` is the client's name of the chat, any text."""
+    """The body of `DefaultChatTransport`. `id` is the client's name of the chat, any text. `message_id` names the message
+    that is answered again, or that was edited."""
 
     id: Annotated[str, msgspec.Meta(min_length=1)]
     messages: list[UIMessage]
     trigger: str | None = None
+    message_id: str | None = msgspec.field(default=None, name="messageId")
 
 
 def turn_of(body: ChatRequest) -> Turn:
@@ -51,7 +54,7 @@ def turn_of(body: ChatRequest) -> Turn:
         named, files = _files(message.parts)
     except NotAFile as error:
         raise _invalid(index, str(error)) from None
-    texts = [part.text for part in message.parts if part.type == "text" and part.text is not None]
+    texts = _texts(message)
     if not (texts or files or named):
         raise _invalid(index, "The message of the user has no text")
     metadata = message.metadata if isinstance(message.metadata, dict) else None
@@ -63,6 +66,25 @@ def turn_of(body: ChatRequest) -> Turn:
         file_ids=named,
         answers_in_text=body.trigger != REGENERATE,
     )
+
+
+def replaced_by(body: ChatRequest) -> Replaced | None:
+    """Return the message that the newest message of the user takes the place of; None if it is a new message.
+
+    To regenerate an answer, the client cuts its messages after that of the user. An edited message has the identifier of
+    the message that it replaces.
+    """
+    index = newest_of_user([message.role for message in body.messages])
+    message = body.messages[index]
+    regenerates = body.trigger == REGENERATE
+    if not regenerates and (not message.id or body.message_id != message.id):
+        return None
+    position = sum(earlier.role == "user" for earlier in body.messages[:index])
+    return Replaced(message.id, position, "\n".join(_texts(message)) if regenerates else None)
+
+
+def _texts(message: UIMessage) -> list[str]:
+    return [part.text for part in message.parts if part.type == "text" and part.text is not None]
 
 
 def _files(parts: Sequence[Part]) -> tuple[list[str], list[SentFile]]:

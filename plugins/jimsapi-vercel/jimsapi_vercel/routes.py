@@ -10,6 +10,7 @@ from jimsapi.wire import (
     ThreadNames,
     Turn,
     begin_turn,
+    branch,
     history_of,
     note_run,
     read_body,
@@ -21,7 +22,7 @@ from jimsapi.wire import (
 from jimsapi_vercel.chats import OpenChats
 from jimsapi_vercel.chunks import HEADERS, chunks_of
 from jimsapi_vercel.history import ui_messages
-from jimsapi_vercel.request import ChatRequest, turn_of
+from jimsapi_vercel.request import ChatRequest, replaced_by, turn_of
 
 _STREAM = ("The AI SDK's UI message stream, as server-sent events.", "text/event-stream")
 
@@ -53,7 +54,8 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
         """Answer the newest message of a chat of the AI SDK.
 
         `id` is the client's name of the chat. The first message with an `id` begins a thread; later ones continue it.
-        Only the last of `messages` is used, because the thread has the others. The answer is one UI message: a
+        Only the last of `messages` is used, because the thread has the others. If the client regenerates an answer or
+        edits a message, the thread is forked before that message, and the chat goes on in the fork. The answer is one UI message: a
         transient part `data-status` for each status, text parts as they arrive, and, after all events are stored, a
         part `data-TYPE` for each other event of the run.
 
@@ -66,7 +68,9 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
         turn = turn_of(body)
         chat = _chat_key(request, names, turn)
         chats.stop(chat)
-        run = await begin_turn(request, service, names, turn)
+        replaced = replaced_by(body)
+        selectors = None if replaced is None else await branch(request, service, names, turn, replaced)
+        run = await begin_turn(request, service, names, turn, selectors=selectors)
         chats.add(chat, run)
         return stream(request, chat, run)
 

@@ -1180,9 +1180,11 @@ $body$;
 
 
 -- Makes a thread that begins as another one does (`ThreadStore.fork`). `before`: the fork ends before `of_event`.
--- `now_here` is the local time of the server. Verdicts: `made`, `known`, `missing` (the thread), `no event`.
+-- `external`: it has the external identifier, too. `now_here` is the local time of the server. Verdicts: `made`, `known`,
+-- `missing` (the thread), `no event`.
 CREATE OR REPLACE FUNCTION jimsapi_fork_6(
-    of_thread uuid, of_parent uuid, acting text, of_event uuid, before boolean, now_here timestamp, OUT verdict text
+    of_thread uuid, of_parent uuid, acting text, of_event uuid, before boolean, external boolean, now_here timestamp,
+    OUT verdict text
 )
 LANGUAGE plpgsql AS $body$
 #variable_conflict use_column
@@ -1240,9 +1242,9 @@ IF last_event IS NULL THEN
     RETURN;
 END IF;
 
-INSERT INTO threads (thread_id, contact_id, created_at, thread_config)
+INSERT INTO threads (thread_id, contact_id, external_id, created_at, thread_config)
 SELECT
-    of_thread, t.contact_id,
+    of_thread, t.contact_id, CASE WHEN external THEN t.external_id END,
     greatest(now_here, (
         SELECT n.created_at FROM threads n WHERE n.contact_id = contact
         ORDER BY n.created_at DESC, n.thread_id DESC
