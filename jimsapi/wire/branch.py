@@ -1,4 +1,4 @@
-"""Edited messages and other answers: a protocol's client sends its conversation cut, and the server forks the thread."""
+"""Edited messages and other answers: a client sends its conversation cut, and the server forks the thread."""
 
 from collections.abc import Sequence
 from typing import cast

@@ -513,7 +513,7 @@ def delete_contact(connection: sqlite3.Connection, contact_id: str) -> list[UUID
 
 
 def expire(connection: sqlite3.Connection, cutoff: datetime, after: str, limit: int) -> tuple[int, str | None]:
-    """Delete those of the next `limit` threads after the identifier `after` whose newest event is before `cutoff` (UTC).
+    """Delete those of the next `limit` threads after the identifier `after` that have no event since `cutoff` (UTC).
 
     Returns their number, and the last identifier if there may be more threads.
     """

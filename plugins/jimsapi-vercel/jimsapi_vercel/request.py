@@ -33,8 +33,8 @@ class UIMessage(msgspec.Struct):
 
 
 class ChatRequest(msgspec.Struct):
-    """The body of `DefaultChatTransport`. `id` is the client's name of the chat, any text. `message_id` names the message
-    that is answered again, or that was edited."""
+    """The body of `DefaultChatTransport`. `id` is the client's name of the chat, any text. `message_id` names a message
+    that was edited, or whose answer is regenerated."""
 
     id: Annotated[str, msgspec.Meta(min_length=1)]
     messages: list[UIMessage]
@@ -71,8 +71,8 @@ def turn_of(body: ChatRequest) -> Turn:
 def replaced_by(body: ChatRequest) -> Replaced | None:
     """Return the message that the newest message of the user takes the place of; None if it is a new message.
 
-    To regenerate an answer, the client cuts its messages after that of the user. An edited message has the identifier of
-    the message that it replaces.
+    To regenerate an answer, the client cuts its messages after that of the user. An edited message has the identifier
+    of the message that it replaces.
     """
     index = newest_of_user([message.role for message in body.messages])
     message = body.messages[index]
