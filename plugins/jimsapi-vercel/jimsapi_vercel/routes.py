@@ -55,9 +55,9 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
 
         `id` is the client's name of the chat. The first message with an `id` begins a thread; later ones continue it.
         Only the last of `messages` is used, because the thread has the others. If the client regenerates an answer or
-        edits a message, the thread is forked before that message, and the chat goes on in the fork. The answer is one UI message: a
-        transient part `data-status` for each status, text parts as they arrive, and, after all events are stored, a
-        part `data-TYPE` for each other event of the run.
+        edits a message, the thread is forked before that message, and the chat goes on in the fork. The answer is one
+        UI message: a transient part `data-status` for each status, text parts as they arrive, and, after all events are
+        stored, a part `data-TYPE` for each other event of the run.
 
         An error before a thread accepts the message is a JSON answer with a status of its own. If the client
         disconnects, the run is cancelled, unless the client resumes it within a few seconds, as a page does that is
