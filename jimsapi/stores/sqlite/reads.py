@@ -250,7 +250,7 @@ def read_thread(connection: sqlite3.Connection, thread_id: UUID, acting_for: str
 
 
 def read_threads(
-    connection: sqlite3.Connection, contact_id: str, limit: int, after: str | None, archived: bool | None
+    connection: sqlite3.Connection, contact_id: str, limit: int, after: str | None, archived: bool | None = None
 ) -> ThreadPage:
     """`ThreadStore.threads`."""
     edge = _LAST_THREAD if after is None else _read_cursor("threads", after)
