@@ -199,7 +199,8 @@ class SQLiteStore:
 
     async def expire(self, older_than: timedelta) -> int:
         cutoff = utc_now() - older_than
-        expired, after = 0, ""
+        expired = 0
+        after: str | None = ""
         while after is not None:
             work = partial(writes.expire, cutoff=cutoff, after=after, limit=EXPIRED_AT_ONCE)
             count, after = await self._write(work)
