@@ -10,7 +10,7 @@ from jimsapi.runs.live import LiveRun, RunRecord
 from jimsapi.runs.observers import Observers
 from jimsapi.runs.sinks import SinkQueue
 from jimsapi.threads.event import EventRow, decode_row
-from jimsapi.threads.run import RunStatus
+from jimsapi.threads.run import QUEUED
 
 if TYPE_CHECKING:
     from jimsapi.runs.webhooks import Webhooks  # imports an HTTP client, which servers without webhooks do not need
@@ -59,7 +59,7 @@ class Announcer:
         """Call the webhook and the observers of a run that ended after `duration` seconds."""
         if run.thread is None:
             return
-        if run.background and run.status is RunStatus.QUEUED:
+        if run.background and run.status is QUEUED:
             return  # it has not ended: another process continues it
         if run.inbound.webhook_url is not None:
             self._call_webhook(run.run_id, run.inbound.webhook_url)

@@ -21,7 +21,7 @@ from jimsapi.runs.stream import StreamOutput
 from jimsapi.runs.tasks import PipelineTask, current_pipeline
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.event import EventRow, NewEvent
-from jimsapi.threads.run import RunStatus, Snapshot, ThreadRecord
+from jimsapi.threads.run import RUNNING, Snapshot, ThreadRecord
 from jimsapi.threads.storable import load_stored
 from jimsapi.threads.store import ThreadStore
 
@@ -120,15 +120,15 @@ class PipelineCalls:
             else None,
             file_reader=run.files_in_memory or (None if self.files is None else self.files.store),
         )
-        if run.stream is not None and run.status is RunStatus.RUNNING:  # a conversation start is not streamed
+        if run.stream is not None and run.status is RUNNING:  # a conversation start is not streamed
             context.watch(StreamOutput(run.stream))
         task = PipelineTask.begin(
             invoke(pipeline, context, loop), loop=loop, pipeline=name, run_id=run.run_id, thread_id=thread.thread_id
         )
-        ended = run.begin_pipeline(task, context, deadline)
+        run.begin_pipeline(task, context, deadline)
         if deadline < self._alarm_at:
             self._set_alarm(deadline)
-        await ended
+        await task.ended
         ending = self._ending(run, task, context)
         context.close()
         run.end_pipeline(PipelineTiming(name, loop.time() - began, ending.error is None))
@@ -198,7 +198,7 @@ async def invoke(pipeline: Pipeline, context: ThreadContext, loop: asyncio.Abstr
 
     Raises what the pipeline raises, and `RuntimeError` in place of `SystemExit` and `KeyboardInterrupt`.
     """
-    task: Any = asyncio.current_task(loop)  # a `PipelineTask`
+    task = cast(PipelineTask, asyncio.current_task(loop))
     token = current_pipeline.set(task)
     try:
         await pipeline(context)
@@ -207,3 +207,4 @@ async def invoke(pipeline: Pipeline, context: ThreadContext, loop: asyncio.Abstr
         raise RuntimeError(f"the pipeline raised {type(error).__name__}") from error
     finally:
         current_pipeline.reset(token)  # otherwise the task and its context form a reference cycle
+        task.wake()

@@ -17,7 +17,7 @@ from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.errors import DomainError, IdentifierTaken, ThreadNotFound, UnstorableEvent
 from jimsapi.threads.event import ASSISTANT_MESSAGE, NewEvent, encode_events
 from jimsapi.threads.questions import QUESTION_ASKED, QuestionAsked
-from jimsapi.threads.run import FailureKind, Outcome, RunStatus, Settled, ThreadRecord
+from jimsapi.threads.run import COMPLETED, FailureKind, Outcome, RunStatus, Settled, ThreadRecord
 
 logger = logging.getLogger("jimsapi.runs")
 
@@ -85,7 +85,7 @@ class Ending(msgspec.Struct, frozen=True):
                 if outgoing and getattr(outgoing[-1], "event_type", "") == QUESTION_ASKED:
                     _check_asking(run, fault)
                 events = tuple(encode_events(outgoing))
-                return cls(Outcome(RunStatus.COMPLETED, events), None, _assistant_messages(outgoing))
+                return cls(Outcome(COMPLETED, events), None, _assistant_messages(outgoing))
         except UnstorableEvent as unstorable:
             fault, log_text = unstorable, UNSTORABLE
         except BaseException as error:  # events may be objects of the app's own classes, whose attributes can raise

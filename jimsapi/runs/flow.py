@@ -22,11 +22,11 @@ There are two ways to wait for an answer. Both return the `RunResult` or raise t
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 import msgspec
@@ -71,6 +71,7 @@ from jimsapi.threads.facts import MAX_TITLE, ThreadChange
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     OPEN,
+    QUEUED,
     Accepted,
     ById,
     Outcome,
@@ -146,7 +147,7 @@ class RunFlow:
                     await self._check_question(run, accepted.thread)
                 snapshot = await self._start(run, accepted.thread, ())
                 deadline = loop.time() + self._limits.run_timeout
-            elif accepted.status is RunStatus.QUEUED:
+            elif accepted.status is QUEUED:
                 snapshot, ending = await self._greet(run, accepted, accepted.snapshot, deadline)
             else:
                 snapshot = accepted.snapshot
@@ -194,7 +195,7 @@ class RunFlow:
         except IdentifierTaken:  # the usage is that of a conversation start, which the thread has
             await self._interrupt(run)
             return
-        if settled.status is RunStatus.QUEUED:
+        if settled.status is QUEUED:
             settled = await self._repeat_until_stored(run, partial(self.store.cancel, run.run_id))
         self._record_end(run, settled)
 
@@ -453,10 +454,14 @@ class RunFlow:
         with suppress(IdentifierTaken, ThreadNotFound):  # or the thread was deleted
             self._announcer.stored(thread.thread_id, await self._repeat_until_stored(run, append))
 
-    def _settle(self, run: LiveRun, outcome: Outcome) -> Coroutine[Any, Any, Settled]:
+    async def _settle(self, run: LiveRun, outcome: Outcome) -> Settled:
         if run.stream is not None:
             outcome = msgspec.structs.replace(outcome, streamed=run.stream.item_count - 1)
-        return self._repeat_until_stored(run, partial(self.store.finish, run.run_id, self._owner, outcome))
+        try:
+            return await self.store.finish(run.run_id, self._owner, outcome)
+        except StoreUnavailable as error:
+            finish = partial(self.store.finish, run.run_id, self._owner, outcome)
+            return await self._store_later(run, error, finish)
 
     def _record_end(self, run: LiveRun, settled: Settled) -> None:
         run.end_as(settled.status or RunStatus.CANCELLED)
@@ -470,9 +475,14 @@ class RunFlow:
         try:
             return await write()
         except StoreUnavailable as error:
-            self._outage.refused(error)
-            run.answer_with(error)
-            logger.error("run %s: its outcome could not be stored; the server retries: %s", run.run_id, error)
+            return await self._store_later(run, error, write)
+
+    async def _store_later(
+        self, run: LiveRun, error: StoreUnavailable, write: Callable[[], Awaitable[Result]]
+    ) -> Result:
+        self._outage.refused(error)
+        run.answer_with(error)
+        logger.error("run %s: its outcome could not be stored; the server retries: %s", run.run_id, error)
         await asyncio.sleep(RETRY_STORE_AFTER[0])
         return await self._outage.outlast(write)
 

@@ -22,7 +22,7 @@ from jimsapi.threads.identity import Identity
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.message_files import MESSAGE_FILES, FilesInMemory, SentFile, files_data
 from jimsapi.threads.questions import MESSAGE_ANSWERS
-from jimsapi.threads.run import Idempotency, RunStatus, Selector, ThreadRecord
+from jimsapi.threads.run import QUEUED, RUNNING, Idempotency, RunStatus, Selector, ThreadRecord
 
 ABANDON_AFTER = 0.5
 """Seconds that a pipeline has to end after it was cancelled. After that the run ends without it."""
@@ -116,7 +116,6 @@ class LiveRun:
         "thread",
         "timings",
         "waited",
-        "woken",
     )
 
     def __init__(
@@ -158,10 +157,9 @@ class LiveRun:
         self.waited = 0.0
         self.thread: ThreadRecord | None = None
         self.created_new_thread = False
-        self.status = RunStatus.QUEUED
+        self.status = QUEUED
         self.context: ThreadContext | None = None
         self.pipeline: PipelineTask | None = None
-        self.woken: asyncio.Future[None] | None = None
         self.stop_reason: Stop | None = None
         self.task: ServiceTask[None] | None = None
         self.timings: tuple[PipelineTiming, ...] = ()
@@ -217,7 +215,7 @@ class LiveRun:
 
     def launch(self, flow: Coroutine[Any, Any, None]) -> None:
         """Start the task that answers the run."""
-        self.task = ServiceTask.begin(flow, loop=self.loop)
+        self.task = ServiceTask.begin(flow, loop=self.loop, name="run")
 
     def attach(self, stream: RunStream) -> None:
         """Send all items of the run to `stream`. Call it before a thread accepts the message."""
@@ -247,7 +245,7 @@ class LiveRun:
         assert self.thread is not None
         self.stream = stream
         stream.put(RunStarted(self.run_id, self.thread.thread_id, self.created_new_thread))
-        if self.status is RunStatus.RUNNING and self.pipeline is not None and not self.pipeline.done():
+        if self.status is RUNNING and self.pipeline is not None and not self.pipeline.done():
             stream.put(Gap(None))  # earlier items were not recorded
             if self.context is not None:
                 self.context.watch(StreamOutput(stream))
@@ -263,19 +261,13 @@ class LiveRun:
 
     def begin_running(self) -> None:
         """Set the status to `running`: the message is in the thread."""
-        self.status = RunStatus.RUNNING
+        self.status = RUNNING
 
-    def begin_pipeline(self, task: PipelineTask, context: ThreadContext, deadline: float) -> asyncio.Future[None]:
-        """Record the task of a pipeline that has started. The run is stopped at `deadline` (the loop's time).
-
-        Returns a future that is done when the pipeline has ended, or did not end in time after a stop.
-        """
+    def begin_pipeline(self, task: PipelineTask, context: ThreadContext, deadline: float) -> None:
+        """Record the task of a pipeline that has started. The run is stopped at `deadline` (the loop's time)."""
         self.context = context
         self.pipeline = task
         self.deadline = deadline
-        self.woken = woken = self.loop.create_future()
-        task.add_done_callback(self.wake)
-        return woken
 
     def end_pipeline(self, timing: PipelineTiming) -> None:
         """Record that the pipeline has ended or was abandoned, and remove the deadline. Observers get `timing`."""
@@ -334,8 +326,8 @@ class LiveRun:
             self.acceptance = None
 
     def stop(self, reason: Stop) -> None:
-        """Stop the run. A waiting run wakes, and its flow sets its status. A pipeline is cancelled, and
-        abandoned if it does not end.
+        """Stop the run. A waiting run wakes, and its flow sets its status. A pipeline is cancelled, and abandoned if it
+        does not end.
         """
         if self.stop_reason is not None:
             return
@@ -345,9 +337,4 @@ class LiveRun:
             self.context.close()
         if self.pipeline is not None and not self.pipeline.done():
             self.pipeline.end()
-            self.pipeline.get_loop().call_later(ABANDON_AFTER, self.wake)
-
-    def wake(self, _: object = None) -> None:
-        """Complete the future of `begin_pipeline`: the pipeline has ended, or did not end in time."""
-        if self.woken is not None and not self.woken.done():
-            self.woken.set_result(None)
+            self.pipeline.get_loop().call_later(ABANDON_AFTER, self.pipeline.wake)

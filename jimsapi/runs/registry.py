@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from jimsapi.runs.live import LiveRun, Stop
-from jimsapi.threads.run import RunStatus
+from jimsapi.threads.run import QUEUED
 
 
 class Registry:
@@ -34,7 +34,7 @@ class Registry:
     @property
     def waiting(self) -> int:
         """The number of runs whose message is not in its thread yet."""
-        return sum(run.status is RunStatus.QUEUED for run in self)
+        return sum(run.status is QUEUED for run in self)
 
     def get(self, run_id: UUID) -> LiveRun | None:
         """Return the run with this identifier; None if this process does not work on it."""

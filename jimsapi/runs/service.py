@@ -32,7 +32,7 @@ from jimsapi.threads.event import EventRow, encode_events, id_beside, row_id, ut
 from jimsapi.threads.facts import ForkPlan
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.message_files import SentFile
-from jimsapi.threads.run import OPEN, AdoptedRun, ById, RunStatus, Selector, Settled, ThreadRecord
+from jimsapi.threads.run import OPEN, QUEUED, AdoptedRun, ById, Selector, Settled, ThreadRecord
 from jimsapi.threads.storable import dump_storable
 from jimsapi.threads.store import ThreadStore
 
@@ -395,7 +395,7 @@ class RunService:
         run = self._runs.get(run_id)
         if run is None:
             return
-        if run.status is RunStatus.QUEUED:
+        if run.status is QUEUED:
             run.turn.set()
         else:  # the notice may be a late one of its turn, so this checks whether the run was ended
             task = self._loop.create_task(self._stop_if_ended(run))

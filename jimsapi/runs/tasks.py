@@ -48,16 +48,19 @@ class _ProtectedTask(asyncio.Task[Result]):
         """Cancel the task. Returns False if it is done, or if another pipeline calls; the latter is also logged."""
         canceller = current_pipeline.get()
         if canceller is None or canceller is self or canceller is self._made_by or canceller.done() or self.done():
-            return super().cancel(msg)
+            return self._cancel(msg)
         frame = sys._getframe(1)
         if frame.f_globals.get("__name__", "").startswith(_SCOPES):
-            return super().cancel(msg)
+            return self._cancel(msg)
         _log_refusal(self, canceller, frame)
         return False
 
     def end(self) -> None:
         """Cancel the task, even if a pipeline calls. For the service only."""
-        super().cancel()
+        self._cancel(None)
+
+    def _cancel(self, msg: Any | None) -> bool:
+        return super().cancel(msg)
 
 
 class ServiceTask(_ProtectedTask[Result]):
@@ -77,9 +80,11 @@ class ServiceTask(_ProtectedTask[Result]):
 class PipelineTask(_ProtectedTask[Any]):
     """The task of one call of a pipeline; use `begin` to make one.
 
-    Other pipelines cannot cancel it. `pipeline` is the pipeline's name in metrics.
+    Other pipelines cannot cancel it. `pipeline` is the pipeline's name in metrics. `ended` is a future that is done
+    when the pipeline has ended or is abandoned.
     """
 
+    ended: asyncio.Future[None]
     pipeline: str
     run_id: UUID
     thread_id: UUID
@@ -95,14 +100,26 @@ class PipelineTask(_ProtectedTask[Any]):
         run_id: UUID,
         thread_id: UUID,
     ) -> "PipelineTask":
-        """Start the call of a pipeline in a new task."""
-        task = cls(work, loop=loop)
+        """Start the call of a pipeline in a new task. At its end, `work` calls `wake` on the task."""
+        task = cls(work, loop=loop, name=pipeline)
+        task.ended = loop.create_future()
         task.pipeline = pipeline
         task.run_id = run_id
         task.thread_id = thread_id
         if (creator := current_pipeline.get()) is not None:
             task._made_by = creator
         return task
+
+    def wake(self, _: object = None) -> None:
+        """Complete `ended`: the pipeline has ended, or did not end in time."""
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def _cancel(self, msg: Any | None) -> bool:
+        # A task that is cancelled before its first step never begins its work. Other tasks need no callback, which
+        # would cost another turn of the event loop.
+        self.add_done_callback(self.wake)
+        return super()._cancel(msg)
 
     def __str__(self) -> str:
         return f"pipeline {self.pipeline} (run {self.run_id}, thread {self.thread_id})"

@@ -46,6 +46,8 @@ from jimsapi.threads.facts import (
 )
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
+    COMPLETED,
+    RUNNING,
     Accepted,
     AdoptedRun,
     ByExternalId,
@@ -287,7 +289,7 @@ class MemoryStore:
             thread.refuse_known(entering)
         stored = thread.rows[:] if created else []
         status = accepted_status(len(thread.open), is_greeted=created and plan.conversation_start)
-        if status is RunStatus.RUNNING and not continues:
+        if status is RUNNING and not continues:
             stored += thread.append(entering, now)
         run = _Run(
             plan.run_id,
@@ -302,7 +304,7 @@ class MemoryStore:
             plan.background,
             plan.webhook_url,
             now,
-            now if status is RunStatus.RUNNING else None,
+            now if status is RUNNING else None,
         )
         snapshot = thread.snapshot_for(run, plan.context) if has_context(status, created) else None
         thread.open = (*thread.open, run.run_id.int)
@@ -315,7 +317,7 @@ class MemoryStore:
     def _accepted_before(self, run: _Run, plan: RunPlan) -> Accepted:
         thread = run.thread
         stored = thread.rows[:1] if run.created_new_thread else []
-        if run.status is RunStatus.RUNNING and not run.continues:
+        if run.status is RUNNING and not run.continues:
             # The message may not be the newest row, since `recover` may have added another run's message after it.
             stored = stored + thread.rows_of(run.entering_ids())
         with_context = has_context(run.status, run.created_new_thread)
@@ -342,20 +344,19 @@ class MemoryStore:
 
     def _find(self, selector: ById | Latest | ByExternalId, contact_id: str, now: datetime) -> _Thread | None:
         """Return the thread that a selector finds, without checking permissions."""
-        match selector:
-            case Latest(active_within):
-                threads = self._contacts.get(contact_id)
-                if not threads:
-                    return None
-                newest = _time(threads[-1].rows[-1])
-                return threads[-1] if active_within is None or was_active(newest, now, active_within) else None
-            case ById(thread_id):
-                return self._threads.get(thread_id.int)
-            case ByExternalId(external_id):
-                threads = self._external_ids.get(external_id)
-                return threads[-1] if threads else None
-            case _:  # a plugin's resolver may return anything
-                assert_never(selector)
+        if isinstance(selector, Latest):  # not `match`, which takes six times as long
+            threads = self._contacts.get(contact_id)
+            if not threads:
+                return None
+            newest = _time(threads[-1].rows[-1])
+            within = selector.active_within
+            return threads[-1] if within is None or was_active(newest, now, within) else None
+        if isinstance(selector, ById):
+            return self._threads.get(selector.thread_id.int)
+        if isinstance(selector, ByExternalId):
+            threads = self._external_ids.get(selector.external_id)
+            return threads[-1] if threads else None
+        assert_never(selector)  # a plugin's resolver may return anything
 
     def _create_thread(self, plan: RunPlan, new: New, now: datetime) -> _Thread:
         config = config_of_new(plan, new)
@@ -400,7 +401,7 @@ class MemoryStore:
         thread.refuse_known(entering)
         now = utc_now()
         stored = thread.append(entering, now)
-        run.status = RunStatus.RUNNING
+        run.status = RUNNING
         run.started_at = now
         self._committed()
         return Started(thread.snapshot_for(run, context), stored)
@@ -417,7 +418,7 @@ class MemoryStore:
         if events := stored_events(outcome):
             thread.refuse_known(events)
             stored = thread.append(events, now)
-            if outcome.status is RunStatus.COMPLETED:
+            if outcome.status is COMPLETED:
                 run.sent_to = len(thread.rows)
                 run.sent_from = run.sent_to - len(stored)
         if outcome.error is not None:

@@ -360,6 +360,7 @@ class ThreadContext:
             return [] if before is not None else self.events[-limit:]
         return [decode_row(self.thread_id, row) for row in await self._load_events(before, limit)]
 
+    @_in_loop
     def send_event(self, event_type: str, data: dict[str, Any]) -> None:
         """Send an event of any type. Raises `TypeError` if `data` is not a dict, `RunClosed` if the run has ended."""
         if not isinstance(data, dict):
@@ -568,6 +569,10 @@ class ThreadContext:
             data = _plain(state)
         except Exception as error:
             raise UnstorableEvent(event_type, str(error)) from error
+        self._send_state(event_type, data)
+
+    @_in_loop
+    def _send_state(self, event_type: str, data: Any) -> None:
         self._send(None, event_type, data)
 
     def get_state(self, state_name: str, state_type: type[Any] = dict) -> Any:
@@ -631,8 +636,8 @@ class ThreadContext:
             self.outgoing_events.extend(self._asking.events)
         return self.outgoing_events
 
-    @_in_loop
     def _send(self, event_id: UUID | None, event_type: str, data: Any) -> None:
+        """Add an event. Called in the event loop of the run."""
         self._ensure_open()
         if self._reasoning_id is not None:
             self._end_reasoning()

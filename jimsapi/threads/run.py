@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -41,7 +41,12 @@ class FailureKind(StrEnum):
     TIMEOUT = "timeout"
 
 
-OPEN = (RunStatus.QUEUED, RunStatus.RUNNING)
+# These three stand on the path of every run. Python 3.11 reads a name of a module ten times as fast as a member of an
+# enumeration.
+QUEUED: Final = RunStatus.QUEUED
+RUNNING: Final = RunStatus.RUNNING
+COMPLETED: Final = RunStatus.COMPLETED
+OPEN = (QUEUED, RUNNING)
 """The statuses of runs that have not ended."""
 
 

@@ -15,7 +15,20 @@ import msgspec
 
 from jimsapi.threads.errors import KeyMismatch, KeyUsed, RunClosed, ThreadNotFound
 from jimsapi.threads.event import NewEvent, move_beside
-from jimsapi.threads.run import OPEN, ByExternalId, ById, Latest, New, Outcome, RunPlan, RunStatus, ThreadQuery
+from jimsapi.threads.run import (
+    COMPLETED,
+    OPEN,
+    QUEUED,
+    RUNNING,
+    ByExternalId,
+    ById,
+    Latest,
+    New,
+    Outcome,
+    RunPlan,
+    RunStatus,
+    ThreadQuery,
+)
 from jimsapi.threads.storable import dump_storable
 
 Thread = TypeVar("Thread")
@@ -128,7 +141,7 @@ def accepted_status(open_runs: int, *, is_greeted: bool) -> RunStatus:
     If it is `running`, the message enters the thread at once. `is_greeted`: the thread is new, and its conversation
     start comes before the message.
     """
-    return RunStatus.QUEUED if open_runs or is_greeted else RunStatus.RUNNING
+    return QUEUED if open_runs or is_greeted else RUNNING
 
 
 def has_context(status: RunStatus, created_new_thread: bool) -> bool:
@@ -136,7 +149,7 @@ def has_context(status: RunStatus, created_new_thread: bool) -> bool:
 
     It is the same if `accept` is called again for the run.
     """
-    return status is RunStatus.RUNNING or (status is RunStatus.QUEUED and created_new_thread)
+    return status is RUNNING or (status is QUEUED and created_new_thread)
 
 
 # Which run may start
@@ -160,14 +173,14 @@ def judge_start(status: str, *, is_owner: bool, is_oldest: bool) -> Start:
     """
     if status not in OPEN or not is_owner:
         raise RunClosed
-    if status == RunStatus.RUNNING:
+    if status == RUNNING:
         return Start.AGAIN
     return Start.NOW if is_oldest else Start.LATER
 
 
 def is_next(status: str) -> bool:
     """Return whether the oldest open run of a thread, with this status, may start now. No other run may."""
-    return status == RunStatus.QUEUED
+    return status == QUEUED
 
 
 # How a run ends
@@ -175,12 +188,12 @@ def is_next(status: str) -> bool:
 
 def finish_counts(status: str, *, is_owner: bool) -> bool:
     """Return whether `finish` ends a run with this status."""
-    return status == RunStatus.RUNNING and is_owner
+    return status == RUNNING and is_owner
 
 
 def stored_events(outcome: Outcome) -> Sequence[NewEvent]:
     """Return the events of an outcome that enter the thread."""
-    return outcome.events if outcome.status is RunStatus.COMPLETED else outcome.usage
+    return outcome.events if outcome.status is COMPLETED else outcome.usage
 
 
 def cancel_counts(status: str) -> bool:
@@ -200,14 +213,14 @@ def cancel_counts(status: str) -> bool:
 
 def orphan_status(status: str) -> RunStatus:
     """Return the status with which `heartbeat` ends an open run that its owner does not work on."""
-    return RunStatus.INTERRUPTED if status == RunStatus.RUNNING else RunStatus.CANCELLED
+    return RunStatus.INTERRUPTED if status == RUNNING else RunStatus.CANCELLED
 
 
 def is_adoptable(status: str, *, background: bool) -> bool:
     """Return whether an open run of a dead owner is left for `adopt`. `recover` ends all others as `interrupted`."""
-    return background and status == RunStatus.QUEUED
+    return background and status == QUEUED
 
 
 def enters_late(status: str) -> bool:
     """Return whether `recover` adds the message of a run that it ends to the thread, if the thread does not have it."""
-    return status == RunStatus.QUEUED
+    return status == QUEUED

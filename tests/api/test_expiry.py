@@ -36,7 +36,8 @@ async def test_a_thread_without_events_for_the_span_is_deleted_and_others_stay(t
         old, new = await say(client, "ann"), await say(client, "bob")
     with sqlite3.connect(tmp_path / "jims.db") as database:
         database.execute(
-            "UPDATE thread_events SET created_at = '2020-01-01 00:00:00.' || substr(created_at, -6) WHERE thread_id = ?",
+            "UPDATE thread_events SET created_at = '2020-01-01 00:00:00.' || substr(created_at, -6)"
+            " WHERE thread_id = ?",
             (old.replace("-", ""),),
         )
     async with TestClient(create_api(answer, store=store)) as client:

@@ -17,9 +17,10 @@ from jimsapi import Event, Inbound, JimsApp, ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
 from jimsapi.builtin.resolvers import DefaultResolver
 from jimsapi.runs import housekeeping, tasks
-from jimsapi.runs.errors import PipelineFailed, QueueTimedOut, RunInterrupted
+from jimsapi.runs.errors import PipelineFailed, QueueTimedOut, RunCancelled, RunInterrupted
 from jimsapi.runs.identity import PUBLIC
 from jimsapi.runs.limits import RunLimits
+from jimsapi.runs.live import LiveRun, Stop
 from jimsapi.runs.service import RunService
 from jimsapi.runs.sinks import SinkQueue
 from jimsapi.stores.memory import MemoryStore
@@ -382,6 +383,44 @@ async def test_a_pipeline_may_cancel_itself_by_its_own_tasks_and_timers() -> Non
             await service.chat(inbound(), PUBLIC)
     async with MemoryStore() as store, service_of(times_out, store) as service:
         assert (await service.chat(inbound(), PUBLIC)).assistant_messages == ["late"]
+
+
+@pytest.mark.parametrize("way", ["cancel", "stop"])
+async def test_a_pipeline_that_is_cancelled_before_it_begins_ends_its_run_at_once(way: str) -> None:
+    store = MemoryStore()
+    accept = store.accept
+    runs: list[LiveRun] = []
+
+    async def accept_and_cancel(plan: Any) -> Any:
+        # The callback comes between the creation of the pipeline's task and its first step.
+        asyncio.get_running_loop().call_soon(cancel)
+        return await accept(plan)
+
+    def cancel() -> None:
+        if way == "cancel":
+            assert runs[0].pipeline is not None
+            runs[0].pipeline.cancel()
+        else:
+            runs[0].stop(Stop.CANCELLED)
+
+    store.accept = accept_and_cancel  # type: ignore[method-assign]
+    began: list[ThreadContext] = []
+    async with service_of(note_call(began), store) as service:
+        runs.append(service.begin(inbound(), PUBLIC))
+        turns = 0
+        while not runs[0].answer.done():  # a run that waits for the time-out of a stop takes thousands of turns
+            turns += 1
+            assert turns < 100
+            await asyncio.sleep(0)
+        assert isinstance(runs[0].answer.exception(), PipelineFailed if way == "cancel" else RunCancelled)
+    assert began == []
+
+
+def note_call(began: list[ThreadContext]) -> Callable[[ThreadContext], Any]:
+    async def pipeline(ctx: ThreadContext) -> None:
+        began.append(ctx)
+
+    return pipeline
 
 
 def service_of(pipeline: Callable[[ThreadContext], Any], store: MemoryStore, **options: Any) -> RunService:

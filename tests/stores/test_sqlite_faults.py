@@ -1,6 +1,7 @@
 """What the SQLite store does when its disk, its file, its neighbours or its own process fail it."""
 
 import asyncio
+import os
 import resource
 import signal
 import sqlite3
@@ -565,6 +566,47 @@ async def test_a_lone_operation_leaves_an_event_loop_that_rests_alone_and_no_oth
     await _trace(store, None)
     assert (by_loop == 0) == loop_rests
     assert by_thread == 2 or loop_rests
+
+
+@pytest.mark.parametrize("before", ["one", "one that is slow", "several", "one that may take long"])
+async def test_operations_that_come_one_by_one_do_not_wait_for_others(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    monkeypatch.setattr(sqlite_writer, "IDLE_WITHIN", 60.0)
+    monkeypatch.setattr(sqlite_writer, "QUICK", 0.0 if before == "one that is slow" else 60.0)
+    count, brief = 3 if before == "several" else 1, before != "one that may take long"
+    await asyncio.gather(*[store._write(lambda _: None, brief=brief) for _ in range(count)])
+    began = threading.Event()
+    writing = store._write(lambda _: began.set(), brief=True)  # and then the loop has no further turn
+    assert began.wait(10.0 if before == "one" else 0.05) == (before == "one")
+    await writing
+
+
+_on_linux = pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="other systems lack the policy")
+
+
+@_on_linux
+async def test_the_second_thread_does_not_interrupt_the_event_loop_for_a_lone_operation(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_writer, "IDLE_WITHIN", 60.0)
+    for _ in range(2):
+        assert await store._write(lambda _: os.sched_getscheduler(0), brief=True) == os.SCHED_BATCH
+        assert await store._write(lambda _: os.sched_getscheduler(0), brief=False) == os.SCHED_OTHER
+
+
+@_on_linux
+async def test_a_scheduling_policy_that_the_operator_has_chosen_stays(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_writer, "IDLE_WITHIN", 60.0)
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    try:
+        async with SQLiteStore(path) as store:
+            for brief in (True, False, True):
+                assert await store._write(lambda _: os.sched_getscheduler(0), brief=brief) == os.SCHED_BATCH
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 async def test_a_lone_operation_that_is_refused_or_fails_is_undone(

@@ -37,6 +37,9 @@ from jimsapi.stores.sqlite.rows import (
 from jimsapi.threads.errors import DomainError, IdentifierTaken, QueueFull, RunClosed, ThreadNotFound
 from jimsapi.threads.event import EventRow, NewEvent, time_after, times_after, utc_now
 from jimsapi.threads.run import (
+    COMPLETED,
+    QUEUED,
+    RUNNING,
     Accepted,
     AdoptedRun,
     ByExternalId,
@@ -219,7 +222,7 @@ def _accept_new(connection: sqlite3.Connection, plan: RunPlan, new: NewThread, n
     thread = id_hex(new.thread_id)
     created_at = _next_creation(connection, plan)
     status = accepted_status(0, is_greeted=plan.conversation_start)
-    events = [new.created, *plan.beside, plan.message] if status is RunStatus.RUNNING else [new.created]
+    events = [new.created, *plan.beside, plan.message] if status is RUNNING else [new.created]
     _insert_run(connection, plan, thread, 1, status, True, now)
     connection.execute(
         _INSERT_THREAD, (thread, plan.contact_id, new.external_id, time_text(created_at), json_value(new.config))
@@ -235,10 +238,10 @@ def _accept_into(connection: sqlite3.Connection, plan: RunPlan, row: ThreadRow, 
     stored: list[EventRow] = []
     snapshot: Snapshot | None = None
     entering = [*plan.beside, plan.message]
-    if status is RunStatus.QUEUED and (taken := _stored(connection, thread, entering)):
+    if status is QUEUED and (taken := _stored(connection, thread, entering)):
         raise IdentifierTaken([UUID(str(row.event_id)) for row in taken])
     _insert_run(connection, plan, thread, seq, status, False, now)
-    if status is RunStatus.RUNNING:
+    if status is RUNNING:
         stored = _append(connection, thread, entering, newest_time(connection, thread), now)
         snapshot = load_snapshot(connection, thread, plan.context)
     return Accepted(thread_record(row), False, status, snapshot, stored)
@@ -257,7 +260,7 @@ def _accept_again(
         return _accept_into(connection, plan, row, now)
     status, seq = _place_in_queue(connection, plan, thread)
     snapshot: Snapshot | None = None
-    if status is RunStatus.RUNNING:
+    if status is RUNNING:
         snapshot = end_with(load_snapshot(connection, thread, plan.context), message)
     _insert_run(connection, plan, thread, seq, status, False, now, continues=True)
     return Accepted(thread_record(row), False, status, snapshot, [])
@@ -305,7 +308,7 @@ def _accepted_before(connection: sqlite3.Connection, plan: RunPlan) -> Accepted 
         raise ThreadNotFound(UUID(thread))
     snapshot: Snapshot | None = None
     stored = oldest_event(connection, thread) if created_new_thread else []
-    if status == RunStatus.RUNNING:
+    if status == RUNNING:
         snapshot, entered = _entered(connection, thread, UUID(message_id), continues, plan.context)
         stored += entered
     elif has_context(RunStatus(status), bool(created_new_thread)):
@@ -406,7 +409,7 @@ def finish(connection: sqlite3.Connection, run_id: UUID, owner: UUID, outcome: O
     stored: list[EventRow] = []
     if events := stored_events(outcome):
         stored = _append(connection, thread, events, newest and datetime.fromisoformat(newest), now)
-    sent = len(stored) if outcome.status is RunStatus.COMPLETED else 0
+    sent = len(stored) if outcome.status is COMPLETED else 0
     sent_at = stored[0].created_at if sent else None
     # The text of a pipeline's exception may have lone surrogates, which a database text cannot have.
     error = None if outcome.error is None else storable_text(outcome.error)
@@ -575,7 +578,7 @@ def _insert_run(
     continues: bool = False,
 ) -> None:
     time = time_text(now)
-    waits = status is RunStatus.QUEUED
+    waits = status is QUEUED
     # Binding a plain string or number costs sqlite3 half as much as binding an enum or a bool.
     connection.execute(
         _INSERT_RUN,
