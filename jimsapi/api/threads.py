@@ -201,7 +201,8 @@ def thread_routes(threads: ThreadService) -> Router:
         before = fork.before is not None
         thread = await threads.fork(_identity(request), request.path_params["id"], event_id, before=before)
         [shown] = await _shown(threads, [thread])
-        return JSONResponse(shown, 201, {"location": f"/api/v1/threads/{thread.thread_id}"})
+        root = request.scope.get("root_path", "").rstrip("/")
+        return JSONResponse(shown, 201, {"location": f"{root}/api/v1/threads/{thread.thread_id}"})
 
     @router.get(
         "/api/v1/threads/{id:uuid}/events",
