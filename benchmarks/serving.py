@@ -31,13 +31,19 @@ LOCAL = {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
 
 class Server:
     """A server's process, from `exec` to its end. `core` is the processor that it is kept on (None: any), `environment`
-    what it is told beside the machine's.
+    what it is told beside the machine's, and `folder` where it starts.
 
     Raises `RuntimeError`, with what the process wrote, if it does not answer `/healthz` within two minutes.
     """
 
     def __init__(
-        self, command: Sequence[str], port: int, *, core: int | None = None, environment: Mapping[str, str] = {}
+        self,
+        command: Sequence[str],
+        port: int,
+        *,
+        core: int | None = None,
+        environment: Mapping[str, str] = {},
+        folder: Path = ROOT,
     ) -> None:
         self.port = port
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
@@ -45,7 +51,7 @@ class Server:
         self._command = [*pin, *command]
         began = time.perf_counter()
         self._process = subprocess.Popen(
-            self._command, cwd=ROOT, env={**ENVIRONMENT, **environment}, stdout=self._output, stderr=self._output
+            self._command, cwd=folder, env={**ENVIRONMENT, **environment}, stdout=self._output, stderr=self._output
         )
         self._wait(began)
         self.started_in = time.perf_counter() - began

@@ -124,16 +124,16 @@ class LiveRun:
         admission: Admission,
         loop: asyncio.AbstractEventLoop,
         entering: tuple[NewEvent, ...],
-        *,
-        run_id: UUID | None = None,
         account: Account | None = None,
         background: bool = False,
-        adopted: bool = False,
-        in_thread: bool = True,
         selectors: Sequence[Selector] | None = None,
         idempotency: Idempotency | None = None,
         sent_files: Sequence[SentFile] = (),
         answers_in_text: bool = False,
+        *,
+        run_id: UUID | None = None,
+        adopted: bool = False,
+        in_thread: bool = True,
     ) -> None:
         self.run_id = self.known_as = run_id or uuid7()
         self.loop = loop

@@ -248,16 +248,7 @@ class RunService:
             return existing
         account = self._admit(inbound, admission)
         run = LiveRun(
-            inbound,
-            admission,
-            self._loop,
-            events,
-            account=account,
-            background=background,
-            selectors=selectors,
-            idempotency=digests,
-            sent_files=files,
-            answers_in_text=answers_in_text,
+            inbound, admission, self._loop, events, account, background, selectors, digests, files, answers_in_text
         )
         if watched or background:
             run.attach(self.streams.open(run.run_id))

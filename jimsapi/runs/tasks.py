@@ -41,8 +41,10 @@ class _ProtectedTask(asyncio.Task[Result]):
     When a pipeline has ended, the code that it started is background work of the app, and can cancel every task.
     """
 
-    # A default instead of an `__init__`, which would add 2 % to the instructions of a chat.
-    _made_by: "PipelineTask | None" = None
+    # `begin` sets it. Dictionaries and an `__init__` of these tasks would cost 4 % of a chat.
+    __slots__ = ("_made_by",)
+
+    _made_by: "PipelineTask | None"
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Cancel the task. Returns False if it is done, or if another pipeline calls; the latter is also logged."""
@@ -66,14 +68,15 @@ class _ProtectedTask(asyncio.Task[Result]):
 class ServiceTask(_ProtectedTask[Result]):
     """A task of the service; use `begin` to make one. No pipeline can cancel it except one that made it."""
 
+    __slots__ = ()
+
     @classmethod
     def begin(
         cls, work: Coroutine[Any, Any, Result], *, loop: asyncio.AbstractEventLoop, name: str | None = None
     ) -> "ServiceTask[Result]":
         """Start `work` in a new task of the service."""
         task = cls(work, loop=loop, name=name)
-        if (creator := current_pipeline.get()) is not None:
-            task._made_by = creator
+        task._made_by = current_pipeline.get()
         return task
 
 
@@ -84,11 +87,13 @@ class PipelineTask(_ProtectedTask[Any]):
     when the pipeline has ended or is abandoned.
     """
 
+    __slots__ = ("ended", "pipeline", "refusal_logged", "run_id", "thread_id")
+
     ended: asyncio.Future[None]
     pipeline: str
     run_id: UUID
     thread_id: UUID
-    refusal_logged = False
+    refusal_logged: bool
 
     @classmethod
     def begin(
@@ -106,8 +111,8 @@ class PipelineTask(_ProtectedTask[Any]):
         task.pipeline = pipeline
         task.run_id = run_id
         task.thread_id = thread_id
-        if (creator := current_pipeline.get()) is not None:
-            task._made_by = creator
+        task._made_by = current_pipeline.get()
+        task.refusal_logged = False
         return task
 
     def wake(self, _: object = None) -> None:

@@ -1,0 +1,115 @@
+"""This checkout beside another revision, in pairs: how many requests each answers, on one machine at one time.
+
+`python -m benchmarks.beside REVISION` starts a server of this checkout and one of `REVISION` in turn, and asks both the
+same. It prints the ratios of this checkout to the revision: the median of all rounds, the lowest and the highest. Both
+run in the Python that it is started with, which has the dependencies of both. It needs Linux, git, and wrk.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from benchmarks.environments import ROOT
+from benchmarks.installed import install
+from benchmarks.load import CHAT, Target, measure, require_linux_and_wrk
+from benchmarks.serving import KEY, Server, free_port
+from benchmarks.sheet import PER_PROCESSOR, RATE
+
+WARM_UP = 0.7
+SERVER_CORE, LOAD_CORE = 1, 0
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is asked, by how many clients. `pinned`: the server is kept on one processor, and the load on another."""
+
+    target: Target
+    clients: int
+    store: str = "memory"
+    pinned: bool = True
+
+
+CASES: Mapping[str, Case] = {
+    "get": Case(Target("get", "/things7/chair/parts/7"), 64),
+    "post": Case(Target("chat", "/messages"), 64),
+    "404": Case(Target("get", "/nowhere", 404), 64),
+    **{f"memory-{clients}": Case(CHAT, clients) for clients in (1, 32, 128)},
+    **{f"sqlite-{clients}": Case(CHAT, clients, "sqlite") for clients in (1, 16, 128)},
+    **{f"sqlite-{clients}-free": Case(CHAT, clients, "sqlite", pinned=False) for clients in (1, 16, 128)},
+}
+
+
+def main() -> None:
+    """Run the command."""
+    options = argparse.ArgumentParser(prog="python -m benchmarks.beside", description=__doc__)
+    options.add_argument("revision", help="what git knows it by")
+    options.add_argument("cases", nargs="*", metavar="case", help=f"all, or some of: {', '.join(CASES)}")
+    options.add_argument("--rounds", type=int, default=8)
+    options.add_argument("--seconds", type=float, default=2.0, help="how long each server is asked in a round")
+    given = options.parse_args()
+    if unknown := set(given.cases) - set(CASES):
+        options.error(f"no case {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
+    require_linux_and_wrk()
+    with checkout(given.revision) as folder:
+        print(f"{'case':16}{'requests/s':24}requests/processor s")
+        for name in given.cases or CASES:
+            ratios = [pair(CASES[name], folder, given.seconds, number % 2 == 0) for number in range(given.rounds)]
+            print(f"{name:16}{spread([each[RATE] for each in ratios]):24}", end="")
+            print(spread([each[PER_PROCESSOR] for each in ratios]), flush=True)
+
+
+@contextmanager
+def checkout(revision: str) -> Iterator[Path]:
+    """Return a folder with the files of a revision. Raises `SystemExit` if git does not know it."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder) / "files.tar"
+        found = subprocess.run(
+            ["git", "archive", "--output", str(files), revision], cwd=ROOT, capture_output=True, text=True
+        )
+        if found.returncode:
+            raise SystemExit(f"git cannot read {revision}: {found.stderr.strip()}")
+        subprocess.run(["tar", "--extract", "--file", str(files)], cwd=folder, check=True)
+        yield Path(folder)
+
+
+def pair(case: Case, other: Path, seconds: float, other_first: bool) -> dict[str, float]:
+    """Measure both once, one after the other. Returns the ratios of this checkout to the other, by unit."""
+    figures = {
+        folder: figures_of(case, folder, seconds) for folder in ((other, ROOT) if other_first else (ROOT, other))
+    }
+    return {unit: figures[ROOT][unit] / figures[other][unit] for unit in (RATE, PER_PROCESSOR)}
+
+
+def figures_of(case: Case, folder: Path, seconds: float) -> dict[str, float]:
+    """Start the server of a checkout, and measure it."""
+    with ExitStack() as stack:
+        data = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server = stack.enter_context(start(case, folder, data))
+        core = LOAD_CORE if case.pinned else None
+        return measure(server, case.target, seconds=seconds, connections=case.clients, core=core, warm_up=WARM_UP)
+
+
+def start(case: Case, folder: Path, data: Path) -> Server:
+    """Start the command of a checkout, with the routes of the suite `framework` and with `data` for its database."""
+    port = free_port()
+    store = "memory:" if case.store == "memory" else f"sqlite:///{data}/jims.db"
+    command = [sys.executable, "-m", "jimsapi", "--app", "benchmarks.apps.echo", "--store", store, "--api-key", KEY]
+    where = ["--host", "127.0.0.1", "--port", str(port), "--metrics-port", str(free_port())]
+    environment = {**install(data / "plugins", "benchmarks.apps.ours"), "BENCHMARK_ROUTES": "1000"}
+    core = SERVER_CORE if case.pinned else None
+    return Server([*command, *where], port, core=core, environment=environment, folder=folder)
+
+
+def spread(ratios: list[float]) -> str:
+    """The median of ratios, and their range."""
+    return f"{median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+
+
+if __name__ == "__main__":
+    main()

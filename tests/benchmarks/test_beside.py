@@ -1,0 +1,33 @@
+"""The servers that `benchmarks.beside` compares, with the Python of the tests."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.answers import check_chat
+from benchmarks.beside import CASES, Case, checkout, start
+from benchmarks.environments import ROOT
+from benchmarks.serving import KEY
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+def test_a_server_of_a_checkout_answers_what_each_case_asks(store: str, tmp_path: Path) -> None:
+    asked = {case.target for case in CASES.values() if case.store == store}
+    with start(Case(next(iter(asked)), 1, store, pinned=False), ROOT, tmp_path) as server:
+        check_chat("jimsapi", server)
+        for target in asked:
+            body = b'{"contact_id": "ann", "message": "hi"}' if target.script == "chat" else None
+            headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"} if body else {}
+            method = "GET" if body is None else "POST"
+            assert server.ask(method, target.path, body, headers)[0] == target.status
+        assert (tmp_path / "jims.db").exists() == (store == "sqlite")
+
+
+def test_a_checkout_has_the_files_of_its_revision() -> None:
+    with checkout("HEAD") as folder:
+        assert (folder / "benchmarks" / "apps" / "echo.py").read_bytes()
+
+
+def test_a_revision_that_git_does_not_know_is_told() -> None:
+    with pytest.raises(SystemExit, match="git cannot read nowhere"), checkout("nowhere"):
+        pass
