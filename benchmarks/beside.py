@@ -1,8 +1,9 @@
 """This checkout beside another revision, in pairs: how many requests each answers, on one machine at one time.
 
-`python -m benchmarks.beside REVISION` starts a server of this checkout and one of `REVISION` in turn, and asks both the
-same. It prints the ratios of this checkout to the revision: the median of all rounds, the lowest and the highest. Both
-run in the Python that it is started with, which has the dependencies of both. It needs Linux, git, and wrk.
+`python -m benchmarks.beside REVISION` starts a server of this checkout and one of `REVISION` in turn, and sends both
+the same requests. It prints the ratios of this checkout to the revision: the median of all rounds, the lowest and the
+highest. Both servers run in the Python that runs the command, so it must have the dependencies of both. The command
+needs Linux, git and wrk.
 """
 
 import argparse
@@ -27,7 +28,10 @@ SERVER_CORE, LOAD_CORE = 1, 0
 
 @dataclass(frozen=True)
 class Case:
-    """What is asked, by how many clients. `pinned`: the server is kept on one processor, and the load on another."""
+    """The requests, and the number of clients that send them.
+
+    `pinned`: the server has one processor, and the load generator another.
+    """
 
     target: Target
     clients: int
@@ -48,13 +52,13 @@ CASES: Mapping[str, Case] = {
 def main() -> None:
     """Run the command."""
     options = argparse.ArgumentParser(prog="python -m benchmarks.beside", description=__doc__)
-    options.add_argument("revision", help="what git knows it by")
+    options.add_argument("revision", help="a name that git knows, such as HEAD~5")
     options.add_argument("cases", nargs="*", metavar="case", help=f"all, or some of: {', '.join(CASES)}")
     options.add_argument("--rounds", type=int, default=8)
-    options.add_argument("--seconds", type=float, default=2.0, help="how long each server is asked in a round")
+    options.add_argument("--seconds", type=float, default=2.0, help="how long each server is measured in a round")
     given = options.parse_args()
     if unknown := set(given.cases) - set(CASES):
-        options.error(f"no case {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
+        options.error(f"unknown: {', '.join(sorted(unknown))}; the cases are {', '.join(CASES)}")
     require_linux_and_wrk()
     with checkout(given.revision) as folder:
         print(f"{'case':16}{'requests/s':24}requests/processor s")

@@ -103,21 +103,22 @@ class PipelineCalls:
             return Ending.stopped(run, self._run_timeout)
         loop = run.loop
         began = loop.time()
-        # Without names of arguments, for which Python would make a dictionary, at 4 % of the cost of a chat.
         context = ThreadContext(
             thread.thread_id,
             snapshot.rows,
-            load_stored(thread.thread_config),
-            snapshot.truncated,
-            partial(self.store.load_events, thread.thread_id),
-            self._resources,
-            run.run_id,
-            thread.contact_id,
-            run.identity,
-            self._disclosure.tool_error,
-            run.entering[:-1],
-            partial(_OpenTurn, self.store, self._announcer, self._outage, thread.thread_id) if run.in_thread else None,
-            run.files_in_memory or (None if self.files is None else self.files.store),
+            thread_config=load_stored(thread.thread_config),
+            truncated=snapshot.truncated,
+            load_events=partial(self.store.load_events, thread.thread_id),
+            resources=self._resources,
+            run_id=run.run_id,
+            contact_id=thread.contact_id,
+            identity=run.identity,
+            error_text=self._disclosure.tool_error,
+            beside=run.entering[:-1],
+            turn_store=partial(_OpenTurn, self.store, self._announcer, self._outage, thread.thread_id)
+            if run.in_thread
+            else None,
+            file_reader=run.files_in_memory or (None if self.files is None else self.files.store),
         )
         if run.stream is not None and run.status is RUNNING:  # a conversation start is not streamed
             context.watch(StreamOutput(run.stream))
@@ -198,6 +199,7 @@ async def invoke(pipeline: Pipeline, context: ThreadContext, loop: asyncio.Abstr
     Raises what the pipeline raises, and `RuntimeError` in place of `SystemExit` and `KeyboardInterrupt`.
     """
     task: Any = asyncio.current_task(loop)  # a `PipelineTask`
+    task.begun = True
     token = current_pipeline.set(task)
     try:
         await pipeline(context)
@@ -205,5 +207,5 @@ async def invoke(pipeline: Pipeline, context: ThreadContext, loop: asyncio.Abstr
         # asyncio raises these two again in the event loop, which would end the server.
         raise RuntimeError(f"the pipeline raised {type(error).__name__}") from error
     finally:
-        current_pipeline.reset(token)  # otherwise the task and its context form a reference cycle
         task.wake()
+        current_pipeline.reset(token)  # otherwise the task and its context form a reference cycle

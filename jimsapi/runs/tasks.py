@@ -41,7 +41,7 @@ class _ProtectedTask(asyncio.Task[Result]):
     When a pipeline has ended, the code that it started is background work of the app, and can cancel every task.
     """
 
-    # `begin` sets it. Dictionaries and an `__init__` of these tasks would cost 4 % of a chat.
+    # `begin` sets it. Without slots, Python would make a dictionary for each task.
     __slots__ = ("_made_by",)
 
     _made_by: "PipelineTask | None"
@@ -84,11 +84,12 @@ class PipelineTask(_ProtectedTask[Any]):
     """The task of one call of a pipeline; use `begin` to make one.
 
     Other pipelines cannot cancel it. `pipeline` is the pipeline's name in metrics. `ended` is a future that is done
-    when the pipeline has ended or is abandoned.
+    when the pipeline has ended or is abandoned. The work sets `begun` at its beginning, and calls `wake` at its end.
     """
 
-    __slots__ = ("ended", "pipeline", "refusal_logged", "run_id", "thread_id")
+    __slots__ = ("begun", "ended", "pipeline", "refusal_logged", "run_id", "thread_id")
 
+    begun: bool
     ended: asyncio.Future[None]
     pipeline: str
     run_id: UUID
@@ -105,8 +106,9 @@ class PipelineTask(_ProtectedTask[Any]):
         run_id: UUID,
         thread_id: UUID,
     ) -> "PipelineTask":
-        """Start the call of a pipeline in a new task. At its end, `work` calls `wake` on the task."""
+        """Start the call of a pipeline in a new task."""
         task = cls(work, loop=loop, name=pipeline)
+        task.begun = False
         task.ended = loop.create_future()
         task.pipeline = pipeline
         task.run_id = run_id
@@ -121,9 +123,10 @@ class PipelineTask(_ProtectedTask[Any]):
             self.ended.set_result(None)
 
     def _cancel(self, msg: Any | None) -> bool:
-        # A task that is cancelled before its first step never begins its work. Other tasks need no callback, which
-        # would cost another turn of the event loop.
-        self.add_done_callback(self.wake)
+        if not self.begun and not self.done():
+            # Its work never begins, so it cannot call `wake`. For other tasks, a callback would cost another turn of
+            # the event loop.
+            self.add_done_callback(self.wake)
         return super()._cancel(msg)
 
     def __str__(self) -> str:

@@ -344,7 +344,7 @@ class MemoryStore:
 
     def _find(self, selector: ById | Latest | ByExternalId, contact_id: str, now: datetime) -> _Thread | None:
         """Return the thread that a selector finds, without checking permissions."""
-        if isinstance(selector, Latest):  # not `match`, which takes six times as long
+        if isinstance(selector, Latest):  # not `match`, which takes several times as long
             threads = self._contacts.get(contact_id)
             if not threads:
                 return None

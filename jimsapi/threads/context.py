@@ -160,6 +160,7 @@ class ThreadContext:
         self,
         thread_id: UUID,
         rows: Sequence[EventRow] = (),
+        *,
         thread_config: Mapping[str, Any] | None = None,
         truncated: bool = False,
         load_events: LoadEvents | None = None,

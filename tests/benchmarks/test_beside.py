@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import beside
 from benchmarks.answers import check_chat
 from benchmarks.beside import CASES, Case, checkout, start
 from benchmarks.environments import ROOT
 from benchmarks.serving import KEY
+from benchmarks.sheet import PER_PROCESSOR, RATE
 
 
 @pytest.mark.parametrize("store", ["memory", "sqlite"])
@@ -28,6 +30,13 @@ def test_a_checkout_has_the_files_of_its_revision() -> None:
         assert (folder / "benchmarks" / "apps" / "echo.py").read_bytes()
 
 
-def test_a_revision_that_git_does_not_know_is_told() -> None:
+def test_a_revision_that_git_does_not_know_is_reported() -> None:
     with pytest.raises(SystemExit, match="git cannot read nowhere"), checkout("nowhere"):
         pass
+
+
+def test_the_ratio_is_that_of_this_checkout_to_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {ROOT: 300.0, tmp_path: 200.0}
+    monkeypatch.setattr(beside, "figures_of", lambda _, folder, __: {RATE: rates[folder], PER_PROCESSOR: rates[folder]})
+    for other_first in (True, False):
+        assert beside.pair(CASES["get"], tmp_path, 1.0, other_first) == {RATE: 1.5, PER_PROCESSOR: 1.5}

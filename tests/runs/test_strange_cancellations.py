@@ -4,7 +4,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -414,6 +414,33 @@ async def test_a_pipeline_that_is_cancelled_before_it_begins_ends_its_run_at_onc
             await asyncio.sleep(0)
         assert isinstance(runs[0].answer.exception(), PipelineFailed if way == "cancel" else RunCancelled)
     assert began == []
+
+
+async def test_time_outs_in_a_pipeline_leave_nothing_at_its_task() -> None:
+    left: list[int] = []
+
+    async def pipeline(ctx: ThreadContext) -> None:
+        task: Any = asyncio.current_task()
+        for _ in range(100):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0):
+                    await asyncio.sleep(60)
+        left.append(len(task._callbacks or ()))
+
+    async with MemoryStore() as store, service_of(pipeline, store) as service:
+        await service.chat(inbound(), PUBLIC)
+    assert left == [0]
+
+
+async def test_the_task_of_a_pipeline_that_has_ended_cannot_be_cancelled() -> None:
+    ended_tasks: list[Any] = []
+
+    async def pipeline(ctx: ThreadContext) -> None:
+        ended_tasks.append(asyncio.current_task())
+
+    async with MemoryStore() as store, service_of(pipeline, store) as service:
+        await service.chat(inbound(), PUBLIC)
+        assert ended_tasks[0].cancel() is False
 
 
 def note_call(began: list[ThreadContext]) -> Callable[[ThreadContext], Any]:

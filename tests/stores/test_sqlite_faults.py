@@ -1,7 +1,6 @@
 """What the SQLite store does when its disk, its file, its neighbours or its own process fail it."""
 
 import asyncio
-import os
 import resource
 import signal
 import sqlite3
@@ -576,37 +575,16 @@ async def test_operations_that_come_one_by_one_do_not_wait_for_others(
     monkeypatch.setattr(sqlite_writer, "QUICK", 0.0 if before == "one that is slow" else 60.0)
     count, brief = 3 if before == "several" else 1, before != "one that may take long"
     await asyncio.gather(*[store._write(lambda _: None, brief=brief) for _ in range(count)])
+    monkeypatch.setattr(sqlite_writer, "IDLE_WITHIN", 0.0)  # from now on, operations that wait are done by the loop
     began = threading.Event()
-    writing = store._write(lambda _: began.set(), brief=True)  # and then the loop has no further turn
+
+    def work(_: sqlite3.Connection) -> bool:
+        began.set()
+        return threading.current_thread() is threading.main_thread()
+
+    writing = store._write(work, brief=True)  # and then the loop has no further turn
     assert began.wait(10.0 if before == "one" else 0.05) == (before == "one")
-    await writing
-
-
-_on_linux = pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="other systems lack the policy")
-
-
-@_on_linux
-async def test_the_second_thread_does_not_interrupt_the_event_loop_for_a_lone_operation(
-    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sqlite_writer, "IDLE_WITHIN", 60.0)
-    for _ in range(2):
-        assert await store._write(lambda _: os.sched_getscheduler(0), brief=True) == os.SCHED_BATCH
-        assert await store._write(lambda _: os.sched_getscheduler(0), brief=False) == os.SCHED_OTHER
-
-
-@_on_linux
-async def test_a_scheduling_policy_that_the_operator_has_chosen_stays(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sqlite_writer, "IDLE_WITHIN", 60.0)
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    try:
-        async with SQLiteStore(path) as store:
-            for brief in (True, False, True):
-                assert await store._write(lambda _: os.sched_getscheduler(0), brief=brief) == os.SCHED_BATCH
-    finally:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    assert await writing == (before != "one")
 
 
 async def test_a_lone_operation_that_is_refused_or_fails_is_undone(

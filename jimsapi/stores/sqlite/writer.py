@@ -11,15 +11,14 @@ kind waits for at most one transaction of the other.
 
 If the event loop is idle, the second thread also executes a single operation. Nothing competes for the interpreter lock
 then, and the pages stay in the cache of one processor. As long as operations come one by one, each is passed on at
-once, without waiting for others that could share its transaction. The second thread then waits until the event loop's
-thread rests (`_Preemption`).
+once, without waiting for others that could share its transaction.
 """
 
 import asyncio
-import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 from time import perf_counter
@@ -43,8 +42,8 @@ COLLECT_FOR = 0.005
 IDLE_WITHIN = 0.0001
 """Seconds in which an idle event loop makes `QUIET_TURNS` turns. A loop with some busy connections takes longer."""
 QUICK = 0.005
-"""Seconds. If a single operation takes the second thread longer, it waits for the interpreter lock: the event loop is
-busy."""
+"""Seconds. If a single operation takes the second thread longer, it probably waits for the interpreter lock, because
+the event loop is busy."""
 TURN = 0.004
 """The most seconds that a batch executes in the event loop. Its remaining operations go into the next batch."""
 LONG_TURN = 0.1
@@ -84,34 +83,6 @@ class _FailedAfterWrite(Exception):
     """An operation raised an error after it had written something."""
 
 
-class _Preemption:
-    """Whether this thread, as soon as it has work, may interrupt the event loop's thread on the same processor. Linux.
-
-    The event loop's thread holds the interpreter lock when it passes an operation on. If both threads have the same
-    processor, the second one would interrupt it, find the lock taken, and give the processor back: a chat of a single
-    client would take 21 switches between threads in place of 9. But a thread that may not interrupt a loop that never
-    rests would wait long for each of its turns.
-
-    It uses the policy SCHED_BATCH (`man 7 sched`), unless the operator has chosen a policy for the server.
-    """
-
-    __slots__ = ("_adjustable", "_allowed")
-
-    def __init__(self) -> None:
-        self._allowed = True
-        self._adjustable = hasattr(os, "sched_setscheduler") and os.sched_getscheduler(0) == os.SCHED_OTHER
-
-    def allow(self, allowed: bool) -> None:
-        """Set it for the current thread."""
-        if allowed is self._allowed or not self._adjustable:
-            return
-        self._allowed = allowed
-        before, after = (os.SCHED_BATCH, os.SCHED_OTHER) if allowed else (os.SCHED_OTHER, os.SCHED_BATCH)
-        with suppress(OSError):  # a sandbox may forbid it
-            if os.sched_getscheduler(0) == before:
-                os.sched_setscheduler(0, after, os.sched_param(0))
-
-
 class Writer:
     """Executes operations on one connection, many in each transaction. Operations of the same kind keep their order.
 
@@ -142,7 +113,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[sqlite3.Connection] = self._loop.create_future()
         self._closed: asyncio.Future[None] = self._loop.create_future()
-        self._handed_over: SimpleQueue[tuple[Callable[[_Batch], None], _Batch] | None] = SimpleQueue()
+        self._handed_over: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._connection: sqlite3.Connection
         self._brief: list[_Operation] = []
         self._long: list[_Operation] = []
@@ -152,7 +123,7 @@ class Writer:
         self._collecting_since = 0.0
         self._busy = False
         self._one_by_one = False
-        """Whether the last batch was `found_idle` and `QUICK`, and no other operation came meanwhile."""
+        """Whether the last batch was `found_idle` and `QUICK`."""
         self._closing = False
         self.failing = False
         """Whether a commit failed, and no later one has written anything."""
@@ -231,11 +202,11 @@ class Writer:
         self._busy = True
         batch = _Batch(operations)
         if not operations[0].brief:
-            self._handed_over.put((self._do_all, batch))
+            self._handed_over.put(partial(self._do_all, batch))
             return
         if len(operations) == 1 and (self._one_by_one or batch.began - self._collecting_since < IDLE_WITHIN):
             batch.found_idle = True
-            self._handed_over.put((self._do_one, batch))
+            self._handed_over.put(partial(self._do_one, batch))
             return
         try:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -244,12 +215,12 @@ class Writer:
         except BaseException as error:
             # Another program has locked the database, or an operation failed, and the second thread determines which.
             # Or the user pressed Ctrl-C.
-            self._handed_over.put((self._do_all, batch))
+            self._handed_over.put(partial(self._do_all, batch))
             if not isinstance(error, Exception):
                 raise
             return
         batch.operations, self._brief = operations[:count], operations[count:]
-        self._handed_over.put((self._commit, batch))
+        self._handed_over.put(partial(self._commit, batch))
 
     def _next_operations(self) -> list[_Operation]:
         """Return all waiting operations of one kind. If both kinds wait, they take turns."""
@@ -278,11 +249,8 @@ class Writer:
             return
         self._post(_resolve, self._opened, connection)
         try:
-            preemption = _Preemption()
             while (job := self._handed_over.get()) is not None:
-                work, batch = job
-                preemption.allow(not batch.found_idle)
-                work(batch)
+                job()
         finally:
             with suppress(sqlite3.Error):
                 _wait_for_locks(connection, LOCK_WAIT)
@@ -352,7 +320,7 @@ class Writer:
         self._busy = False  # first, so that the next batch can start even if a callback raises
         changes, self._changes = self._changes, self._connection.total_changes
         self._put_back(batch.left)
-        self._one_by_one = batch.found_idle and not self._has_waiting and perf_counter() - batch.began < QUICK
+        self._one_by_one = batch.found_idle and perf_counter() - batch.began < QUICK
         if self._has_waiting:
             self._collect()
         elif self._closing:
