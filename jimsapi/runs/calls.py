@@ -19,7 +19,7 @@ from jimsapi.runs.pipeline import JimsApp, Pipeline, pipeline_name
 from jimsapi.runs.registry import Registry
 from jimsapi.runs.stream import StreamOutput
 from jimsapi.runs.tasks import PipelineTask, current_pipeline
-from jimsapi.threads.context import ThreadContext
+from jimsapi.threads.context import ContextOfRun, ThreadContext
 from jimsapi.threads.event import EventRow, NewEvent
 from jimsapi.threads.run import RUNNING, Snapshot, ThreadRecord
 from jimsapi.threads.storable import load_stored
@@ -103,9 +103,7 @@ class PipelineCalls:
             return Ending.stopped(run, self._run_timeout)
         loop = run.loop
         began = loop.time()
-        context = ThreadContext(
-            thread.thread_id,
-            snapshot.rows,
+        of_run = ContextOfRun(
             thread_config=load_stored(thread.thread_config),
             truncated=snapshot.truncated,
             load_events=partial(self.store.load_events, thread.thread_id),
@@ -120,6 +118,7 @@ class PipelineCalls:
             else None,
             file_reader=run.files_in_memory or (None if self.files is None else self.files.store),
         )
+        context = ThreadContext(thread.thread_id, snapshot.rows, of_run)
         if run.stream is not None and run.status is RUNNING:  # a conversation start is not streamed
             context.watch(StreamOutput(run.stream))
         task = PipelineTask.begin(

@@ -26,7 +26,7 @@ from jimsapi.runs.live import ABANDON_AFTER
 from jimsapi.runs.pipeline import Pipeline, pipeline_name
 from jimsapi.runs.tasks import PipelineTask
 from jimsapi.threads.activity import ANSWER_SOURCE, MODEL_USAGE, TOOL_CALL
-from jimsapi.threads.context import ThreadContext
+from jimsapi.threads.context import ContextOfRun, ThreadContext
 from jimsapi.threads.event import (
     ASSISTANT_MESSAGE,
     ASSISTANT_MESSAGE_WITH_BUTTONS,
@@ -207,9 +207,7 @@ class Replayer:
 
     def _context(self, conversation: Conversation, turn: Turn, run_id: UUID) -> ThreadContext:
         snapshot = snapshot_of(conversation.history(turn), self._limits.context)
-        return ThreadContext(
-            conversation.thread_id,
-            snapshot.rows,
+        of_run = ContextOfRun(
             thread_config=load_stored(conversation.thread_config),
             truncated=snapshot.truncated,
             load_events=partial(conversation.load_events, turn),
@@ -220,6 +218,7 @@ class Replayer:
             beside=conversation.beside(turn),
             turn_store=partial(_StoredTurn, conversation),
         )
+        return ThreadContext(conversation.thread_id, snapshot.rows, of_run)
 
     async def _stop(self, task: PipelineTask, context: ThreadContext) -> None:
         """Cancel a pipeline, and abandon it if it does not end."""

@@ -129,6 +129,31 @@ def _valued_in_loop(
     return call
 
 
+class ContextOfRun(msgspec.Struct, kw_only=True, gc=False):
+    """What a context has of its run.
+
+    It is a `Struct` because Python makes a dictionary of the named arguments of an ordinary class, which costs 4 % of a
+    chat on Python 3.13.
+
+    - `error_text(run_id, error)` returns the text of an exception that callers may read.
+    - `beside` are the events that entered the thread beside the message.
+    - `turn_store()` reads and adds events while the run works. It is made only for a pipeline that needs it.
+    - `file_reader` reads the files of messages.
+    """
+
+    thread_config: Mapping[str, Any] | None = None
+    truncated: bool = False
+    load_events: LoadEvents | None = None
+    resources: Any = None
+    run_id: UUID | None = None
+    contact_id: str | None = None
+    identity: Identity | None = None
+    error_text: Callable[[UUID | None, BaseException], str] | None = None
+    beside: Sequence[NewEvent] = ()
+    turn_store: Callable[[], TurnStore] | None = None
+    file_reader: FileReader | None = None
+
+
 class ThreadContext:
     """The argument of a pipeline: the thread as it is when the run starts, and methods to send events.
 
@@ -156,41 +181,22 @@ class ThreadContext:
     _reasoning_id: UUID | None = None
     _reasoning: list[str]
 
-    def __init__(
-        self,
-        thread_id: UUID,
-        rows: Sequence[EventRow] = (),
-        *,
-        thread_config: Mapping[str, Any] | None = None,
-        truncated: bool = False,
-        load_events: LoadEvents | None = None,
-        resources: Any = None,
-        run_id: UUID | None = None,
-        contact_id: str | None = None,
-        identity: Identity | None = None,
-        error_text: Callable[[UUID | None, BaseException], str] | None = None,
-        beside: Sequence[NewEvent] = (),
-        turn_store: Callable[[], TurnStore] | None = None,
-        file_reader: FileReader | None = None,
-    ) -> None:
-        """`error_text(run_id, error)` returns the text of an exception that callers may read. `beside` are the events
-        that entered the thread beside the message. `turn_store()` reads and adds events while the run works; it is
-        made only for a pipeline that needs it. `file_reader` reads the files of messages."""
+    def __init__(self, thread_id: UUID, rows: Sequence[EventRow], run: "ContextOfRun") -> None:
         self.thread_id = thread_id
-        self.run_id = run_id
-        self.contact_id = contact_id
-        self.identity = identity
-        self.resources = resources
-        self._error_text = error_text
-        self._beside = beside
-        self._turn_store = turn_store
-        self._file_reader = file_reader
-        self.thread_config: dict[str, Any] = dict(thread_config or {})
+        self.run_id = run.run_id
+        self.contact_id = run.contact_id
+        self.identity = run.identity
+        self.resources = run.resources
+        self._error_text = run.error_text
+        self._beside = run.beside
+        self._turn_store = run.turn_store
+        self._file_reader = run.file_reader
+        self.thread_config: dict[str, Any] = dict(run.thread_config or {})
         self.outgoing_events: list[Any] = []
         self.status_updater: StatusUpdater | None = None
-        self.truncated = truncated
+        self.truncated = run.truncated
         self._rows = rows
-        self._load_events = load_events
+        self._load_events = run.load_events
         self._output: LiveOutput | None = None
         self._streamed: list[str] = []
         self._message_id: UUID | None = None
@@ -227,9 +233,7 @@ class ThreadContext:
         in_memory = FilesInMemory([sent_file(name, content) for name, content in (files or {}).items()], contact_id)
         events = [Event(thread_id=thread_id, event_type=kind, event_data=data) for kind, data in pairs]
         rows = [EventRow(e.event_id, e.created_at, e.event_type, orjson.dumps(e.event_data)) for e in events]
-        context = cls(
-            thread_id,
-            rows,
+        run = ContextOfRun(
             thread_config=thread_config,
             resources=resources,
             run_id=uuid7(),
@@ -242,6 +246,7 @@ class ThreadContext:
             turn_store=TestStore,
             file_reader=in_memory,
         )
+        context = cls(thread_id, rows, run)
         context._is_for_test = True
         context._given_answers = answers or {}
         return context
