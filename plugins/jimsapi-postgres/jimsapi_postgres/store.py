@@ -605,7 +605,7 @@ class PostgresStore:
                 lambda connection: connection.fetchrow(_EXPIRE, after, age, EXPIRED_AT_ONCE),  # noqa: B023
                 self._housekeeping,
             )
-            expired += count
+            expired += int(count)
             if last is None:
                 return expired
             after = rows.as_uuid(last)
