@@ -42,7 +42,6 @@ from jimsapi.threads.facts import (
     ThreadChange,
     ThreadFacts,
     ThreadSummary,
-    changed,
 )
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
@@ -78,6 +77,7 @@ from jimsapi.threads.transitions import (
     accepted_status,
     answer_again,
     cancel_counts,
+    changed_facts,
     config_of_new,
     enters_late,
     finish_counts,
@@ -583,7 +583,7 @@ class MemoryStore:
 
     async def change_thread(self, thread_id: UUID, acting_for: str | None, change: ThreadChange) -> ThreadFacts:
         thread = self._get(thread_id, acting_for)
-        thread.facts = changed(thread.facts, change, utc_now().replace(tzinfo=UTC))
+        thread.facts = changed_facts(thread.facts, change, utc_now().replace(tzinfo=UTC))
         self._committed()
         return thread.facts
 

@@ -87,16 +87,3 @@ class Feedback(msgspec.Struct, frozen=True):
 
 
 NO_FACTS = ThreadFacts()
-
-
-def changed(facts: ThreadFacts, change: ThreadChange, now: datetime) -> ThreadFacts:
-    """Return the facts after a change at the time `now` (UTC). A thread that is archived again keeps its time."""
-    archived_at = facts.archived_at
-    if change.archived is not msgspec.UNSET:
-        archived_at = (archived_at or now) if change.archived else None
-    return ThreadFacts(
-        facts.title if change.title is msgspec.UNSET else change.title,
-        archived_at,
-        facts.metadata if change.metadata is msgspec.UNSET else change.metadata,
-        facts.parent,
-    )

@@ -19,9 +19,9 @@ from jimsapi.threads.facts import (
     ThreadChange,
     ThreadFacts,
     ThreadSummary,
-    changed,
 )
 from jimsapi.threads.run import ThreadRecord
+from jimsapi.threads.transitions import changed_facts
 
 _FACTS = "SELECT title, archived_at, metadata, parent_id, parent_event_id FROM jimsapi_threads WHERE thread_id = ?"
 _STORE_FACTS = """
@@ -113,7 +113,7 @@ def change_thread(
     """`ThreadStore.change_thread`."""
     visible_thread(connection, thread_id, acting_for)
     thread = id_hex(thread_id)
-    facts = changed(read_facts(connection, thread), change, utc_now().replace(tzinfo=UTC))
+    facts = changed_facts(read_facts(connection, thread), change, utc_now().replace(tzinfo=UTC))
     _store(connection, thread, facts)
     return facts
 
