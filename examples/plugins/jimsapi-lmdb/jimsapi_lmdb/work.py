@@ -434,7 +434,7 @@ class Work:
         thread = self._visible(thread_id, acting_for)
         now = time_of(self._now).replace(tzinfo=UTC)
         facts = rules.changed_facts(_thread_facts(self._facts_of(thread.thread_id)), change, now)
-        archived = facts.archived_at and microseconds_of(facts.archived_at)
+        archived = None if facts.archived_at is None else microseconds_of(facts.archived_at)
         metadata = facts.metadata if isinstance(facts.metadata, bytes) else facts.metadata.encode()
         parent = (facts.parent.thread_id.bytes, facts.parent.event_id.bytes) if facts.parent else (None, None)
         self._put_facts(thread, Facts(facts.title, archived, metadata, *parent))
