@@ -9,7 +9,7 @@ from jimsapi.runs.errors import ContactForbidden
 from jimsapi.runs.inbound import check_contact_id, check_text
 from jimsapi.runs.live import Stop
 from jimsapi.runs.service import RunService
-from jimsapi.threads.facts import FEEDBACK, Feedback, Rating, ThreadChange, ThreadFacts, ThreadSummary
+from jimsapi.threads.facts import FEEDBACK, NO_SUMMARY, Feedback, Rating, ThreadChange, ThreadFacts, ThreadSummary
 from jimsapi.threads.identity import Identity
 from jimsapi.threads.run import EventPage, ThreadPage, ThreadRecord
 from jimsapi.threads.store import ThreadStore
@@ -39,6 +39,8 @@ class ThreadService:
         """
         _check_contact(identity, contact_id)
         with self._runs.outage.noted():
+            if archived is None:  # a store of a plugin for an earlier version has no fourth parameter
+                return await self._store.threads(contact_id, limit, after)
             return await self._store.threads(contact_id, limit, after, archived)
 
     async def thread(self, identity: Identity, thread_id: UUID) -> ThreadRecord:
@@ -47,7 +49,12 @@ class ThreadService:
             return await self._store.thread(thread_id, identity.contact_id)
 
     async def summaries(self, threads: Sequence[ThreadRecord]) -> list[ThreadSummary]:
-        """Return what lists show of threads that the identity sees, in the same order."""
+        """Return what lists show of threads that the identity sees, in the same order.
+
+        A store of a plugin for an earlier version knows nothing of them: its threads have no title and no preview.
+        """
+        if not hasattr(self._store, "summaries"):
+            return [NO_SUMMARY] * len(threads)
         with self._runs.outage.noted():
             return await self._store.summaries([thread.thread_id for thread in threads])
 

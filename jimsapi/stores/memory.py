@@ -35,6 +35,7 @@ from jimsapi.threads.event import (
 )
 from jimsapi.threads.facts import (
     NO_FACTS,
+    NO_SUMMARY,
     Feedback,
     ForkPlan,
     Parent,
@@ -702,7 +703,7 @@ class MemoryStore:
 
 def _summary(thread: _Thread | None) -> ThreadSummary:
     if thread is None:
-        return ThreadSummary(NO_FACTS, None, None, None)
+        return NO_SUMMARY
     messages = (row for row in thread.rows if row.event_type.startswith(COMM_PREFIX))
     newest = (row for row in reversed(thread.rows) if row.event_type.startswith(COMM_PREFIX))
     active_at = _time(thread.rows[-1]).replace(tzinfo=UTC)

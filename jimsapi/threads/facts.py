@@ -87,3 +87,4 @@ class Feedback(msgspec.Struct, frozen=True):
 
 
 NO_FACTS = ThreadFacts()
+NO_SUMMARY = ThreadSummary(NO_FACTS, None, None, None)
