@@ -90,6 +90,7 @@ test-reliability: $(VENV)/.installed-dev
 	$(PY) -m pytest $(RELIABILITY)
 
 test-plugins: $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed
+	$(browser)
 	$(compiler)
 	$(call mypy,$(PLUGINS_PY),plugins,$(PLUGINS) tests)
 	JIMSAPI_JIMS_PYTHON=$(CURDIR)/$(JIMS_PY) $(PLUGINS_PY) -m pytest plugins $(JIMS_PLUGINS:%=--ignore=plugins/%)

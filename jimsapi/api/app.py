@@ -283,6 +283,7 @@ def run_service(composition: Composition) -> RunService:
             run_timeout=core.run_timeout,
             max_runs=core.max_runs,
             keep_runs=timedelta(days=core.keep_runs),
+            expire_threads=core.thread_lifetime,
             quota=core.quota,
         ),
         sinks=[SinkQueue(built.value, built.name) for built in composition.built["jimsapi_event_sink"]],

@@ -1,7 +1,8 @@
 """The routes of threads: read and delete threads, events and contacts."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 from uuid import UUID
 
 import msgspec
@@ -12,15 +13,26 @@ from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
 from jimsapi.runs.identity import THREADS, Admission
 from jimsapi.runs.threads import ThreadService
+from jimsapi.threads.errors import InputRefused
+from jimsapi.threads.event import EventRow
+from jimsapi.threads.facts import MAX_TITLE, Feedback, Rating, ThreadChange, ThreadSummary
 from jimsapi.threads.identity import Identity
 from jimsapi.threads.run import EventRecord, ThreadRecord
-from jimsapi.threads.storable import stored_json
+from jimsapi.threads.storable import Unstorable, dump_storable, load_stored, storable_text, stored_json
 from jimsapi.wire.answer import LOOKUP_REFUSALS
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1000, description="The maximum number of items in a page.")]
 Contact = Annotated[
     str | None, msgspec.Meta(description="The contact. The default is the one that the caller is bound to.")
 ]
+
+
+Comment = Annotated[str, msgspec.Meta(max_length=10_000)]
+Title = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TITLE)]
+
+TITLE_LENGTH = 80
+PREVIEW_LENGTH = 200
+"""The most characters of a message that a list shows as the title and as the preview of its thread."""
 
 
 class PageQuery(msgspec.Struct):
@@ -37,19 +49,49 @@ class ContactQuery(msgspec.Struct):
 
 
 class ContactPageQuery(ContactQuery):
-    """The contact of the threads, and the page."""
+    """The contact of the threads, and the page. `archived`: only threads that are archived, or that are not."""
 
     limit: Limit = 100
     after: str | None = None
+    archived: bool | None = None
+
+
+class ParentItem(msgspec.Struct):
+    """The thread that a thread was forked from, and the newest event that it got from it."""
+
+    thread_id: UUID
+    event_id: UUID
 
 
 class ThreadItem(msgspec.Struct):
-    """A thread."""
+    """A thread. `title` is the one that it was given, else the first words of its first message; `preview` is the
+    beginning of its newest message; `active_at` is the time of its newest event."""
 
     thread_id: UUID
     contact_id: str | None
     created_at: datetime
     thread_config: dict[str, Any]
+    title: str | None
+    preview: str | None
+    active_at: datetime | None
+    archived_at: datetime | None
+    metadata: dict[str, Any]
+    parent: ParentItem | None
+
+
+class ThreadChanges(msgspec.Struct):
+    """What to change of a thread. What is left out stays as it is; a `title` of null removes the title."""
+
+    title: Title | msgspec.UnsetType | None = msgspec.UNSET
+    archived: bool | msgspec.UnsetType = msgspec.UNSET
+    metadata: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Fork(msgspec.Struct):
+    """Where a fork ends: with the event `at`, or before the event `before`. Without both, it has all events."""
+
+    at: UUID | None = None
+    before: UUID | None = None
 
 
 class ThreadList(msgspec.Struct):
@@ -75,6 +117,26 @@ class EventList(msgspec.Struct):
     next: str | None
 
 
+class GivenRating(msgspec.Struct):
+    """What a person thinks of an event: 1 is good, -1 is bad."""
+
+    rating: Literal[1, -1]
+    comment: Comment | None = None
+
+
+class FeedbackItem(GivenRating, kw_only=True):
+    """The rating of an event."""
+
+    event_id: UUID
+    given_at: datetime
+
+
+class FeedbackList(msgspec.Struct):
+    """The ratings of a thread's events, in the order of the events."""
+
+    feedback: list[FeedbackItem]
+
+
 def thread_routes(threads: ThreadService) -> Router:
     """The routes of threads, events and contacts."""
     router = Router()
@@ -92,13 +154,55 @@ def thread_routes(threads: ThreadService) -> Router:
     async def list_threads(request: Request) -> Response:
         """List a contact's threads, newest first."""
         query, contact_id = _contact_of(request, ContactPageQuery)
-        page = await threads.threads(_identity(request), contact_id, query.limit, query.after)
-        return JSONResponse({"threads": [_thread(thread) for thread in page.threads], "next": page.next})
+        page = await threads.threads(_identity(request), contact_id, query.limit, query.after, query.archived)
+        return JSONResponse({"threads": await _shown(threads, page.threads), "next": page.next})
 
     @router.get("/api/v1/threads/{id:uuid}", scope=THREADS, response=ThreadItem, responses=lookup_responses, tags=tags)
     async def get_thread(request: Request) -> Response:
         """Show one thread."""
-        return JSONResponse(_thread(await threads.thread(_identity(request), request.path_params["id"])))
+        thread = await threads.thread(_identity(request), request.path_params["id"])
+        [shown] = await _shown(threads, [thread])
+        return JSONResponse(shown)
+
+    @router.patch(
+        "/api/v1/threads/{id:uuid}",
+        scope=THREADS,
+        body=ThreadChanges,
+        response=ThreadItem,
+        responses=lookup_responses,
+        tags=tags,
+    )
+    async def change_thread(request: Request) -> Response:
+        """Give a thread a title or metadata, or archive it."""
+        changes = await request.typed(ThreadChanges)
+        identity, thread_id = _identity(request), request.path_params["id"]
+        await threads.change(identity, thread_id, _change(changes))
+        [shown] = await _shown(threads, [await threads.thread(identity, thread_id)])
+        return JSONResponse(shown)
+
+    @router.post(
+        "/api/v1/threads/{id:uuid}/fork",
+        scope=THREADS,
+        body=Fork,
+        response=ThreadItem,
+        status=201,
+        responses={**lookup_responses, 404: "There is no such thread, or it has no such event."},
+        tags=tags,
+    )
+    async def fork_thread(request: Request) -> Response:
+        """Make a thread that begins as another one does.
+
+        To edit a message, fork `before` it, and send the new message to the fork.
+        """
+        fork = await request.typed(Fork)
+        if fork.at is not None and fork.before is not None:
+            raise InputRefused("before", "conflict", "Give `at` or `before`, and not both", str(fork.before))
+        event_id = fork.at or fork.before
+        before = fork.before is not None
+        thread = await threads.fork(_identity(request), request.path_params["id"], event_id, before=before)
+        [shown] = await _shown(threads, [thread])
+        root = request.scope.get("root_path", "").rstrip("/")
+        return JSONResponse(shown, 201, {"location": f"{root}/api/v1/threads/{thread.thread_id}"})
 
     @router.get(
         "/api/v1/threads/{id:uuid}/events",
@@ -113,6 +217,35 @@ def thread_routes(threads: ThreadService) -> Router:
         query = request.typed_query(PageQuery)
         page = await threads.events(_identity(request), request.path_params["id"], query.limit, query.after)
         return JSONResponse({"events": [_event(event) for event in page.events], "next": page.next})
+
+    rated = "/api/v1/threads/{id:uuid}/events/{event_id:uuid}/feedback"
+    event_responses = {**lookup_responses, 404: "There is no such thread, or it has no such event."}
+
+    @router.put(rated, scope=THREADS, body=GivenRating, status=204, responses=event_responses, tags=tags)
+    async def rate_event(request: Request) -> Response:
+        """Rate an event, such as an answer. An earlier rating is replaced. Sinks get the rating."""
+        given = await request.typed(GivenRating)
+        path = request.path_params
+        await threads.rate(_identity(request), path["id"], path["event_id"], Rating(given.rating, given.comment))
+        return Response(status=204)
+
+    @router.delete(rated, scope=THREADS, status=204, responses=event_responses, tags=tags)
+    async def remove_rating(request: Request) -> Response:
+        """Remove the rating of an event, if it has one."""
+        await threads.rate(_identity(request), request.path_params["id"], request.path_params["event_id"], None)
+        return Response(status=204)
+
+    @router.get(
+        "/api/v1/threads/{id:uuid}/feedback",
+        scope=THREADS,
+        response=FeedbackList,
+        responses=lookup_responses,
+        tags=tags,
+    )
+    async def list_feedback(request: Request) -> Response:
+        """List the ratings of a thread's events, in the order of the events."""
+        found = await threads.feedback(_identity(request), request.path_params["id"])
+        return JSONResponse({"feedback": [_feedback(one) for one in found]})
 
     @router.delete("/api/v1/threads/{id:uuid}", scope=THREADS, status=204, responses=lookup_responses, tags=tags)
     async def delete_thread(request: Request) -> Response:
@@ -158,13 +291,58 @@ def _contact_of(request: Request, model: type[Query]) -> tuple[Query, str]:
     return query, contact_id
 
 
-def _thread(thread: ThreadRecord) -> dict[str, Any]:
+def _change(changes: ThreadChanges) -> ThreadChange:
+    metadata: bytes | msgspec.UnsetType = msgspec.UNSET
+    if changes.metadata is not msgspec.UNSET:
+        try:
+            metadata = dump_storable(changes.metadata)
+        except Unstorable as fault:
+            raise InputRefused("metadata", "unstorable", f"Value cannot be stored: {fault}", None) from fault
+    return ThreadChange(changes.title, changes.archived, metadata)
+
+
+async def _shown(threads: ThreadService, records: Sequence[ThreadRecord]) -> list[dict[str, Any]]:
+    summaries = await threads.summaries(records)
+    return [_thread(record, summary) for record, summary in zip(records, summaries, strict=True)]
+
+
+def _thread(thread: ThreadRecord, summary: ThreadSummary) -> dict[str, Any]:
+    facts = summary.facts
     return {
         "thread_id": thread.thread_id,
         "contact_id": thread.contact_id,
         "created_at": _utc(thread.created_at),
         "thread_config": stored_json(thread.thread_config),
+        "title": _words(summary.first, TITLE_LENGTH) if facts.title is None else facts.title,
+        "preview": _words(summary.newest, PREVIEW_LENGTH),
+        "active_at": summary.active_at and _utc(summary.active_at),
+        "archived_at": facts.archived_at and _utc(facts.archived_at),
+        "metadata": stored_json(facts.metadata),
+        "parent": facts.parent and {"thread_id": facts.parent.thread_id, "event_id": facts.parent.event_id},
     }
+
+
+def _feedback(given: Feedback) -> dict[str, Any]:
+    rating = given.rating
+    return {
+        "event_id": given.event_id,
+        "rating": rating.rating,
+        "comment": rating.comment,
+        "given_at": _utc(given.given_at),
+    }
+
+
+def _words(message: EventRow | None, length: int) -> str | None:
+    """Return the beginning of a message's text on one line, cut at a word if there is one."""
+    data = None if message is None or message.data is None else load_stored(message.data)
+    content = data.get("content") if isinstance(data, dict) else None
+    if not isinstance(content, str):
+        return None
+    # A whole message may be long, and one of jims-core may have half a surrogate pair.
+    words = " ".join(storable_text(content[: 4 * length]).split())
+    if len(words) <= length and len(content) <= 4 * length:
+        return words
+    return (words[: length - 1].rpartition(" ")[0] or words[: length - 1]) + "…"
 
 
 def _event(event: EventRecord) -> dict[str, Any]:

@@ -21,6 +21,15 @@ class ChatEvent(msgspec.Struct, frozen=True):
     event_data: Any
 
 
+class File(msgspec.Struct, frozen=True):
+    """A file that the server has stored. Name it in a message: `files=[file.file_id]`. `size` is in bytes."""
+
+    file_id: str
+    name: str
+    type: str
+    size: int
+
+
 class Question(msgspec.Struct, frozen=True):
     """A question that the run has asked. Send its answer as `answers={str(question_id): value}`.
 

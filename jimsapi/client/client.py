@@ -10,10 +10,10 @@ import anyio
 import httpx
 import msgspec
 
-from .answers import Item, Result, Run, decode
+from .answers import File, Item, Result, Run, decode
 from .call import Call
 from .errors import run_of
-from .request import MessageFields, Request, message_request, run_path
+from .request import MessageFields, Request, message_request, run_path, upload_request
 from .watch import SILENCE, Watch
 
 CONNECT_WITHIN = 10.0
@@ -58,6 +58,10 @@ class Api:
     def send(self, path: str, message: str, fields: MessageFields) -> Call:
         """Return the call that sends a message to `path`."""
         return Call(message_request(path, message, fields, self._timeout), self._attempts)
+
+    def upload(self, content: bytes, name: str, kind: str | None, contact_id: str | None) -> Call:
+        """Return the call that stores a file."""
+        return Call(upload_request(content, name, kind, contact_id, self._timeout), self._attempts)
 
     def call(self, method: str, path: str) -> Call:
         """Return the call of a request without a body."""
@@ -136,6 +140,15 @@ class Client:
     def begin(self, message: str = "", **fields: Unpack[MessageFields]) -> Run:
         """Send a message and return its run, which continues in the background. Raises `ClientError`."""
         return _run(self._call(self._api.send("/api/v1/runs", message, fields)))
+
+    def upload(self, content: bytes, name: str, *, type: str | None = None, contact_id: str | None = None) -> File:
+        """Store a file for a contact, and return it. The server needs the plugin jimsapi-files.
+
+        `type` is the media type; without it the ending of the name decides. If your key is bound to one contact, omit
+        `contact_id`. The same file is stored once, so the client repeats the upload if a connection breaks. Raises
+        `ClientError`.
+        """
+        return decode(self._call(self._api.upload(content, name, type, contact_id)).content, File)
 
     def run(self, run_id: UUID | str) -> Run:
         """Return the current state of a run. Raises `ClientError`."""
@@ -233,6 +246,12 @@ class AsyncClient:
     async def begin(self, message: str = "", **fields: Unpack[MessageFields]) -> Run:
         """Send a message and return its run, which continues in the background. Raises `ClientError`."""
         return _run(await self._call(self._api.send("/api/v1/runs", message, fields)))
+
+    async def upload(
+        self, content: bytes, name: str, *, type: str | None = None, contact_id: str | None = None
+    ) -> File:
+        """Store a file for a contact, as `Client.upload` does."""
+        return decode((await self._call(self._api.upload(content, name, type, contact_id))).content, File)
 
     async def run(self, run_id: UUID | str) -> Run:
         """Return the current state of a run. Raises `ClientError`."""

@@ -1,7 +1,9 @@
 """The requests of the client, before they are sent."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from mimetypes import guess_type
 from typing import Any, TypedDict
+from urllib.parse import urlencode
 from uuid import UUID, uuid4
 
 import msgspec
@@ -21,6 +23,7 @@ class MessageFields(TypedDict, total=False):
       client generates a key for a message without one.
     - `webhook_url`: the server calls it when the run has ended.
     - `metadata`: values for the pipeline, which are stored with the message.
+    - `files`: the identifiers of files of the contact.
     - `answers`: the answers to open questions (`Result.questions`), by their identifiers. The message may then be
       empty.
     """
@@ -32,6 +35,7 @@ class MessageFields(TypedDict, total=False):
     run_conversation_start_on_new_thread: bool | None
     webhook_url: str | None
     metadata: Mapping[str, Any] | None
+    files: Sequence[str] | None
     answers: Mapping[str, Any] | None
     idempotency_key: str | None
 
@@ -60,6 +64,13 @@ def message_request(path: str, message: str, fields: MessageFields, read_timeout
     content = orjson.dumps(given)
     headers = {"content-type": "application/json", "idempotency-key": key}
     return Request("POST", path, headers, content, read_timeout)
+
+
+def upload_request(content: bytes, name: str, kind: str | None, contact_id: str | None, read_timeout: float) -> Request:
+    """Return the request that stores a file. Without `kind`, the ending of the name gives its media type."""
+    kind = kind or guess_type(name)[0] or "application/octet-stream"
+    query = {"name": name, **({} if contact_id is None else {"contact_id": contact_id})}
+    return Request("POST", f"/api/v1/files?{urlencode(query)}", {"content-type": kind}, content, read_timeout)
 
 
 def run_path(run_id: UUID | str, suffix: str = "") -> str:

@@ -1,6 +1,8 @@
 """The options of the core, and checks for options of first-party plugins that are not installed."""
 
+import re
 from collections.abc import Collection, Iterable, Mapping
+from datetime import timedelta
 from typing import Any, Literal
 
 from jimsapi.asgi.cors import is_origin
@@ -8,6 +10,9 @@ from jimsapi.plugins.errors import OptionError, StartError
 from jimsapi.plugins.options import ENV_PREFIX, FILE_SUFFIX, Options, is_on, option
 from jimsapi.plugins.secrets import Secret
 from jimsapi.runs.quota import QuotaLimits, Rate
+
+_SPAN = re.compile(r"([0-9]{1,5})([hdw])")
+_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
 
 class CoreOptions(Options):
@@ -64,6 +69,9 @@ class CoreOptions(Options):
     keep_runs: float = option(
         30.0, minimum=0, maximum=36_500, help="Days that the record of a finished run is kept; events stay."
     )
+    expire_threads: str | None = option(
+        help="Delete threads that have no new event for this time, such as 90d, 12w or 24h. They are kept without it."
+    )
     webhook_secret: tuple[Secret, ...] = option(
         help="The secret that signs calls to a webhook_url: whsec_ and Base64; repeat it to change secrets."
     )
@@ -80,8 +88,8 @@ class CoreOptions(Options):
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
-        # Both raise for invalid values. Without this, the error would come only after the store is open.
-        _ = self.quota, self.webhook_keys
+        # These raise for invalid values. Without this, the error would come only after the store is open.
+        _ = self.quota, self.webhook_keys, self.thread_lifetime
         _check_origins("--websocket-origin", self.websocket_origin, ("*", "null"))
         _check_origins("--cors-origin", self.cors_origin, ("*",))
 
@@ -94,6 +102,16 @@ class CoreOptions(Options):
             contact_runs=self.contact_runs,
             identity_runs=self.identity_runs,
         )
+
+    @property
+    def thread_lifetime(self) -> timedelta | None:
+        """How long a thread is kept after its newest event; None: for ever. Raises `OptionError` for a faulty span."""
+        if self.expire_threads is None:
+            return None
+        span = _SPAN.fullmatch(self.expire_threads)
+        if span is None or not int(span[1]):
+            raise OptionError(f"--expire-threads: {self.expire_threads!r} is not a span; give 90d, 12w or 24h")
+        return int(span[1]) * _UNITS[span[2]]
 
     @property
     def webhook_keys(self) -> tuple[bytes, ...]:

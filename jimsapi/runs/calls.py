@@ -12,6 +12,7 @@ from uuid import UUID
 from jimsapi.runs.announcer import Announcer
 from jimsapi.runs.disclosure import Disclosure
 from jimsapi.runs.ending import Ending
+from jimsapi.runs.files import MessageFiles
 from jimsapi.runs.live import LiveRun, PipelineTiming, Stop
 from jimsapi.runs.outage import OutageLog
 from jimsapi.runs.pipeline import JimsApp, Pipeline, pipeline_name
@@ -46,6 +47,7 @@ class PipelineCalls:
     ) -> None:
         self.app = app
         self.store = store
+        self.files: MessageFiles | None = None
         self._announcer = announcer
         self._outage = outage
         self._resources = resources
@@ -114,6 +116,7 @@ class PipelineCalls:
             turn_store=partial(_OpenTurn, self.store, self._announcer, self._outage, thread.thread_id)
             if run.in_thread
             else None,
+            file_reader=run.files_in_memory or (None if self.files is None else self.files.store),
         )
         context = ThreadContext(thread.thread_id, snapshot.rows, of_run)
         if run.stream is not None and run.status is RUNNING:  # a conversation start is not streamed

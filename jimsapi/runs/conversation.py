@@ -16,6 +16,7 @@ import orjson
 
 from jimsapi.threads.event import Event, EventRow, NewEvent
 from jimsapi.threads.ids import uuid7, uuid_text
+from jimsapi.threads.questions import answers_in_text
 from jimsapi.threads.run import EventRecord
 from jimsapi.threads.storable import load_stored, stored_json
 from jimsapi.threads.store import ThreadStore
@@ -140,7 +141,12 @@ class Conversation(msgspec.Struct, frozen=True):
 
     def turns(self) -> list[Turn]:
         """Return the turns, oldest first. Events before the first message, such as a greeting, belong to none."""
-        messages = [position for position, event in enumerate(self.events) if _is_message(event)]
+        answers = answers_in_text(self.events)
+        messages = [
+            position
+            for position, event in enumerate(self.events)
+            if _is_message(event) and event.event_id not in answers
+        ]
         firsts = [self._first_beside(message) for message in messages]
         ends = [*firsts[1:], len(self.events)]
         bounds = zip(firsts, messages, ends, strict=False)  # without messages there is an end, and no turn
@@ -155,8 +161,10 @@ class Conversation(msgspec.Struct, frozen=True):
         return [event.sent() for event in self.events[turn.first : turn.message]]
 
     def answer(self, turn: Turn) -> Sequence[StoredEvent]:
-        """Return the events after the message, up to the next message."""
-        return self.events[turn.message + 1 : turn.end]
+        """Return the events after the message, up to the next message that is not an answer to a question."""
+        events = self.events[turn.message + 1 : turn.end]
+        answers = answers_in_text(events)
+        return [event for event in events if event.event_id not in answers]
 
     async def load_events(self, turn: Turn, before: Event | None, limit: int) -> list[EventRow]:
         """Return what `ThreadStore.load_events` returned when the message had entered the thread."""

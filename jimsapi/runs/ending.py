@@ -16,7 +16,7 @@ from jimsapi.threads.activity import MODEL_USAGE
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.errors import DomainError, IdentifierTaken, ThreadNotFound, UnstorableEvent
 from jimsapi.threads.event import ASSISTANT_MESSAGE, NewEvent, encode_events
-from jimsapi.threads.questions import QuestionAsked
+from jimsapi.threads.questions import QUESTION_ASKED, QuestionAsked
 from jimsapi.threads.run import COMPLETED, FailureKind, Outcome, RunStatus, Settled, ThreadRecord
 
 logger = logging.getLogger("jimsapi.runs")
@@ -25,6 +25,7 @@ logger = logging.getLogger("jimsapi.runs")
 FAILED = "run %s: the pipeline failed"
 UNSTORABLE = "run %s: the pipeline sent an event that cannot be stored"
 UNREADABLE = "run %s: the events of the pipeline cannot be read"
+CAUGHT = "run %s: the pipeline went on after it had asked a person: it must not catch QuestionAsked"
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -81,6 +82,8 @@ class Ending(msgspec.Struct, frozen=True):
         try:
             if fault is None or only_asks(fault):
                 outgoing = context.complete()
+                if outgoing and getattr(outgoing[-1], "event_type", "") == QUESTION_ASKED:
+                    _check_asking(run, fault)
                 events = tuple(encode_events(outgoing))
                 return cls(Outcome(COMPLETED, events), None, _assistant_messages(outgoing))
         except UnstorableEvent as unstorable:
@@ -121,6 +124,14 @@ def usage_of(context: ThreadContext) -> tuple[NewEvent, ...]:
             if event.event_type == MODEL_USAGE:
                 usage.update((encoded.event_id.int, encoded) for encoded in encode_events([event]))
     return tuple(usage.values())
+
+
+def _check_asking(run: LiveRun, fault: BaseException | None) -> None:
+    """Log that a pipeline has caught the end of its run. Raises `RuntimeError` if a conversation start asks."""
+    if run.status is not RunStatus.RUNNING:
+        raise RuntimeError("a conversation start cannot ask a person: ask in the pipeline that answers messages")
+    if fault is None:
+        logger.warning(CAUGHT, run.run_id)
 
 
 def only_asks(fault: BaseException) -> bool:

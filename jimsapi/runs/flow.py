@@ -44,6 +44,7 @@ from jimsapi.runs.errors import (
     ServerDraining,
     ThreadBusy,
 )
+from jimsapi.runs.files import MessageFiles, checked_files, find_files
 from jimsapi.runs.keys import caller_of
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import LiveRun, Stop
@@ -66,6 +67,7 @@ from jimsapi.threads.errors import (
     ThreadNotFound,
 )
 from jimsapi.threads.event import EventRow, NewEvent
+from jimsapi.threads.facts import MAX_TITLE, ThreadChange
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     OPEN,
@@ -80,6 +82,7 @@ from jimsapi.threads.run import (
     Started,
     ThreadRecord,
 )
+from jimsapi.threads.storable import storable_text
 from jimsapi.threads.store import ThreadStore
 
 logger = logging.getLogger("jimsapi.runs")
@@ -119,6 +122,7 @@ class RunFlow:
         self._quota = quota
         self._disclosure = disclosure
         self._outage = outage
+        self.files: MessageFiles | None = None
         self.leaving = False
         """Whether the service is exiting. A flow that is cancelled then stores nothing more."""
 
@@ -139,6 +143,8 @@ class RunFlow:
             ending: Ending | None = None
             if accepted.snapshot is None:
                 await self._wait_for_turn(run)
+                if run.answers_questions:
+                    await self._check_question(run, accepted.thread)
                 snapshot = await self._start(run, accepted.thread, ())
                 deadline = loop.time() + self._limits.run_timeout
             elif accepted.status is QUEUED:
@@ -147,8 +153,10 @@ class RunFlow:
                 snapshot = accepted.snapshot
             run.begin_running()
             if ending is None:
-                if (asked := asked_before(snapshot.rows)) and not run.answers_questions:
-                    await self._questions.supersede(accepted.thread, asked)
+                if len(run.entering) > 1 and run.answers_questions:  # the length saves most runs the call
+                    snapshot = await self._questions.of_turn(accepted.thread, snapshot, run.entering)
+                elif asked := asked_before(snapshot.rows):
+                    snapshot = await self._questions.settle(run, accepted.thread, snapshot, asked)
                 ending = await self._calls.answer(run, accepted.thread, snapshot, deadline)
             await self._finish(run, accepted, ending)
         except KeyUsed as used:
@@ -203,11 +211,17 @@ class RunFlow:
             thread = ThreadRecord(uuid7(), run.inbound.contact_id, datetime.now(UTC), thread_config)
             run.begin_running()
             run.enter(thread, True)
+            if run.inbound.files:
+                run.add_files(await find_files(run.inbound, (), self.files))
+            elif run.sent_files:
+                run.keep_files_in_memory(checked_files(run.sent_files, self.files))
             rows = [EventRow(event.event_id, datetime.now(), event.event_type, event.data) for event in run.entering]
             deadline = run.loop.time() + self._limits.run_timeout
             ending = await self._calls.answer(run, thread, Snapshot(rows, False), deadline)
             run.end_as(ending.outcome.status)
             run.answer_with(ending.error or ending.result(run, self._disclosure))
+        except DomainError as error:
+            run.answer_with(error)
         except Exception:
             logger.exception("run %s failed inside the server", run.run_id)
             run.answer_with(RunBroken())
@@ -227,10 +241,13 @@ class RunFlow:
             if run.selectors is None
             else tuple(run.selectors)
         )
+        files = await find_files(inbound, run.sent_files, self.files) if inbound.files or run.sent_files else []
         if inbound.answers:
             answering = await self._questions.answer(run, selectors)
             selectors, acting_for = (ById(answering.thread.thread_id),), None
             run.answer_questions(answering.entering, hides_answer=answering.is_of_other_contact)
+        if files:
+            run.add_files(files)
         plan = RunPlan(
             run_id=run.run_id,
             owner=self._owner,
@@ -318,6 +335,18 @@ class RunFlow:
             # send the message again.
             raise Ending.stopped(run, self._limits.run_timeout).error or RunCancelled()
 
+    async def _check_question(self, run: LiveRun, thread: ThreadRecord) -> None:
+        """Raise `QuestionClosed` if a message before the answer in the queue has closed its question.
+
+        If the store is not available, the start of the run handles that.
+        """
+        try:
+            with suppress(StoreUnavailable):
+                await self._questions.check_open(thread, run.entering[-1])
+        except QuestionClosed:
+            await self._leave_queue(run)
+            raise
+
     async def _leave_queue(self, run: LiveRun) -> Settled:
         settled = await self._repeat_until_stored(run, partial(self.store.cancel, run.run_id))
         self._record_end(run, settled)
@@ -394,6 +423,8 @@ class RunFlow:
 
     async def _finish(self, run: LiveRun, accepted: Accepted, ending: Ending) -> None:
         """Store the outcome, then answer the caller. If the store is not available, the caller gets that error."""
+        if run.context is not None and run.context.title is not None:
+            await self._store_title(run, accepted.thread, run.context.title)
         try:
             settled = await self._settle(run, ending.outcome)
         except IdentifierTaken as taken:
@@ -408,6 +439,11 @@ class RunFlow:
             run.answer_with(ended_by_others(settled, thread))
         else:
             run.answer_with(ending.error or ending.result(run, self._disclosure))
+
+    async def _store_title(self, run: LiveRun, thread: ThreadRecord, title: str) -> None:
+        change = ThreadChange(title=storable_text(str(title))[:MAX_TITLE] or None)
+        with suppress(ThreadNotFound):  # the thread was deleted
+            await self._repeat_until_stored(run, partial(self.store.change_thread, thread.thread_id, None, change))
 
     async def _store_usage(self, run: LiveRun, thread: ThreadRecord, ending: Ending) -> None:
         """Store what the pipeline of a run used that another call or process ended."""

@@ -25,7 +25,7 @@ class Housekeeping:
     """Sends the heartbeat of a process, adopts background runs of dead processes, and purges old runs.
 
     `take_over` begins a background run that a dead process accepted and did not start. `keep_runs` is how long a run
-    is kept after its end.
+    is kept after its end. Threads without an event for `expire_threads` are deleted; None keeps them.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class Housekeeping:
         streams: Streams,
         outage: OutageLog,
         keep_runs: timedelta,
+        expire_threads: timedelta | None,
         take_over: Callable[[AdoptedRun], None],
     ) -> None:
         self.store = store
@@ -44,6 +45,7 @@ class Housekeeping:
         self._streams = streams
         self._outage = outage
         self._keep_runs = keep_runs
+        self._expire_threads = expire_threads
         self._take_over = take_over
         self._adopts = False
         # A heartbeat ends runs that are not registered here. So no heartbeat may run between the adoption of a run in
@@ -82,6 +84,10 @@ class Housekeeping:
         """Adopt no further run, because the process drains."""
         self._adopts = False
 
+    async def _expire(self) -> None:
+        if self._expire_threads is not None and (expired := await self.store.expire(self._expire_threads)):
+            logger.info("%d threads had no event for %s; they are deleted", expired, self._expire_threads)
+
     async def _repeat(self) -> None:
         """Repeat the heartbeat, the adoption and the purge until cancelled."""
         loop = asyncio.get_running_loop()
@@ -98,6 +104,7 @@ class Housekeeping:
                     await self.adopt()
                 if loop.time() >= purge_at:
                     await self.store.purge(self._keep_runs)
+                    await self._expire()
                     purge_at = loop.time() + PURGE_EVERY
             except StoreUnavailable as error:
                 self._outage.refused(error)

@@ -16,6 +16,7 @@ from jimsapi.threads.event import (
     id_with_room,
     message_event,
 )
+from jimsapi.threads.message_files import MESSAGE_FILES
 from jimsapi.threads.questions import MESSAGE_ANSWERS, ONCE_RESULT, QUESTION_ANSWERED, QUESTION_ASKED, QUESTION_CLOSED
 from jimsapi.threads.storable import Unstorable, dump_storable
 
@@ -23,7 +24,15 @@ MAX_CONTACT_ID = 2_000
 """Bytes of UTF-8."""
 
 _RESERVED_DOMAINS = ("state.", "jims.")
-_RESERVED_TYPES = {QUESTION_ASKED, QUESTION_ANSWERED, QUESTION_CLOSED, MESSAGE_ANSWERS, MESSAGE_METADATA, ONCE_RESULT}
+_RESERVED_TYPES = {
+    QUESTION_ASKED,
+    QUESTION_ANSWERED,
+    QUESTION_CLOSED,
+    MESSAGE_ANSWERS,
+    MESSAGE_FILES,
+    MESSAGE_METADATA,
+    ONCE_RESULT,
+}
 _DEFAULT_CONFIG = {"interface": "api"}
 _DEFAULT_CONFIG_TEXT = dump_storable(_DEFAULT_CONFIG)
 
@@ -36,7 +45,7 @@ class Inbound(msgspec.Struct, kw_only=True):
     `run_conversation_start_on_new_thread` is set, the conversation start. `webhook_url` is called after the run has
     ended. `metadata` is any JSON object for the pipeline, which reads it as `ctx.metadata`; it is stored with the
     message. `answers` are the answers to open questions of the thread, by the questions' identifiers. With them,
-    `message` may be empty, and is then no message.
+    `message` may be empty, and is then no message. `files` are the identifiers of files of the contact.
     """
 
     # The digest of an idempotency key covers all fields (`keys.idempotency`). Add a new one at the end, and omit it
@@ -51,6 +60,7 @@ class Inbound(msgspec.Struct, kw_only=True):
     webhook_url: str | None = None
     metadata: dict[str, Any] | None = None
     answers: dict[str, Any] | None = None
+    files: list[str] | None = None
 
 
 def check_inbound(inbound: Inbound) -> bytes:
@@ -62,11 +72,11 @@ def check_inbound(inbound: Inbound) -> bytes:
         InputRefused: a field is invalid. The error names the first one.
     """
     check_contact_id(inbound.contact_id)
-    _check_text("message", inbound.message)
+    check_text("message", inbound.message)
     if inbound.event_type != USER_MESSAGE:
         _check_event_type(inbound.event_type)
     if inbound.webhook_url is not None:
-        _check_text("webhook_url", inbound.webhook_url)
+        check_text("webhook_url", inbound.webhook_url)
     if inbound.thread_config == _DEFAULT_CONFIG:
         return _DEFAULT_CONFIG_TEXT
     try:
@@ -75,13 +85,15 @@ def check_inbound(inbound: Inbound) -> bytes:
         raise InputRefused("thread_config", "unstorable", f"Value cannot be stored: {fault}", None) from fault
 
 
-def entering(inbound: Inbound) -> tuple[NewEvent, ...]:
+def entering(inbound: Inbound, *, has_files: bool = False) -> tuple[NewEvent, ...]:
     """Return the events that enter the thread of an inbound message: those beside the message, then the message.
+
+    Its files are not among them, since the server has to find or store them first. `has_files`: some came within it.
 
     Raises:
         InputRefused: the metadata cannot be stored.
     """
-    if not inbound.metadata:
+    if not (inbound.metadata or inbound.files or has_files):
         return (message_event(inbound.event_type, inbound.message),)
     return with_beside(inbound, message_event(inbound.event_type, inbound.message, id_with_room()), ())
 
@@ -101,7 +113,7 @@ def with_beside(
 
 
 def _check_event_type(event_type: str) -> None:
-    _check_text("event_type", event_type)
+    check_text("event_type", event_type)
     if len(event_type) > MAX_EVENT_TYPE:
         raise InputRefused(
             "event_type", "string_too_long", f"String should have at most {MAX_EVENT_TYPE} characters", event_type
@@ -116,14 +128,14 @@ def _check_event_type(event_type: str) -> None:
 
 def check_contact_id(contact_id: str) -> None:
     """Check that every store accepts a contact's identifier. Raises `InputRefused` if not."""
-    _check_text("contact_id", contact_id)
+    check_text("contact_id", contact_id)
     if len(contact_id) * 4 > MAX_CONTACT_ID and len(contact_id.encode()) > MAX_CONTACT_ID:
         raise InputRefused(
             "contact_id", "string_too_long", f"String should have at most {MAX_CONTACT_ID} bytes", contact_id
         )
 
 
-def _check_text(field: str, text: str) -> None:
+def check_text(field: str, text: str) -> None:
     if "\0" in text:
         raise InputRefused(field, "string_contains_nul", "Text must not contain the character NUL", None)
     if not text.isascii():

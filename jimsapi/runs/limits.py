@@ -16,6 +16,7 @@ class RunLimits(msgspec.Struct, frozen=True, kw_only=True):
     - `queue_timeout` limits the wait for a turn, and `run_timeout` the work of the pipelines.
     - `max_runs` runs may be open in the process.
     - `keep_runs` is how long a run is stored after its end.
+    - `expire_threads` is how long a thread is stored after its newest event; None: for ever.
     - `quota` has the limits of one caller.
     """
 
@@ -26,4 +27,5 @@ class RunLimits(msgspec.Struct, frozen=True, kw_only=True):
     run_timeout: float = 300.0
     max_runs: int = 1000
     keep_runs: timedelta = timedelta(days=30)
+    expire_threads: timedelta | None = None
     quota: QuotaLimits = QuotaLimits()

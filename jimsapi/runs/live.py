@@ -16,9 +16,11 @@ from jimsapi.runs.result import RunResult, hidden
 from jimsapi.runs.stream import Gap, RunStarted, RunStream, StreamOutput
 from jimsapi.runs.tasks import PipelineTask, ServiceTask
 from jimsapi.threads.context import ThreadContext
-from jimsapi.threads.event import NewEvent
+from jimsapi.threads.event import NewEvent, add_beside
+from jimsapi.threads.file_store import StoredFile
 from jimsapi.threads.identity import Identity
 from jimsapi.threads.ids import uuid7
+from jimsapi.threads.message_files import MESSAGE_FILES, FilesInMemory, SentFile, files_data
 from jimsapi.threads.questions import MESSAGE_ANSWERS
 from jimsapi.threads.run import QUEUED, RUNNING, Idempotency, RunStatus, Selector, ThreadRecord
 
@@ -68,6 +70,8 @@ class LiveRun:
 
     - `entering` has the events that enter the thread when the run starts: those beside its message, then the message.
     - `adopted`: another process accepted the message and died.
+    - `answers_in_text`: the message may be the answer to a question, because the protocol has no other place for it.
+    - `sent_files` came within the message. `files_in_memory` reads them if the run has no thread.
     - `in_thread`: the run belongs to a thread. If not, nothing of it is stored.
     - `answer` is a future. Read it if it is done. To wait for the answer, await `wait_for_answer()`.
     - `stream` is the run's stream, None if the run is not watched. It ends with the answer.
@@ -87,12 +91,14 @@ class LiveRun:
         "admission",
         "adopted",
         "answer",
+        "answers_in_text",
         "background",
         "began",
         "context",
         "created_new_thread",
         "deadline",
         "entering",
+        "files_in_memory",
         "hides_answer",
         "idempotency",
         "in_thread",
@@ -102,6 +108,7 @@ class LiveRun:
         "pipeline",
         "run_id",
         "selectors",
+        "sent_files",
         "status",
         "stop_reason",
         "stream",
@@ -121,6 +128,8 @@ class LiveRun:
         background: bool = False,
         selectors: Sequence[Selector] | None = None,
         idempotency: Idempotency | None = None,
+        sent_files: Sequence[SentFile] = (),
+        answers_in_text: bool = False,
         *,
         run_id: UUID | None = None,
         adopted: bool = False,
@@ -135,7 +144,10 @@ class LiveRun:
         self.adopted = adopted
         self.in_thread = in_thread
         self.hides_answer = False
+        self.answers_in_text = answers_in_text
         self.entering = entering
+        self.sent_files = sent_files
+        self.files_in_memory: FilesInMemory | None = None
         self.selectors = selectors
         self.idempotency = idempotency
         self.stream: RunStream | None = None
@@ -178,13 +190,28 @@ class LiveRun:
             return False
         return any(event.event_type == MESSAGE_ANSWERS for event in self.entering[:-1])
 
-    def answer_questions(self, entering: tuple[NewEvent, ...], *, hides_answer: bool) -> None:
+    def answer_questions(self, entering: tuple[NewEvent, ...], *, hides_answer: bool = False) -> None:
         """Set what enters the thread: the answers of a person to questions of the thread.
 
         `hides_answer`: the caller may answer a question of this thread, but not read the thread.
         """
         self.entering = entering
         self.hides_answer = hides_answer
+
+    def add_files(self, files: Sequence[StoredFile]) -> None:
+        """Set the files of the message, which enter the thread beside it."""
+        self.entering = add_beside(self.entering, MESSAGE_FILES, files_data(files))
+        self.sent_files = ()  # they are stored
+
+    @property
+    def has_files(self) -> bool:
+        """Whether the message has files."""
+        return any(event.event_type == MESSAGE_FILES for event in self.entering)
+
+    def keep_files_in_memory(self, files: Sequence[SentFile]) -> None:
+        """Let the pipeline read the files that came within the message, and store nothing."""
+        self.files_in_memory = FilesInMemory(files, self.inbound.contact_id)
+        self.add_files(self.files_in_memory.files)
 
     def launch(self, flow: Coroutine[Any, Any, None]) -> None:
         """Start the task that answers the run."""

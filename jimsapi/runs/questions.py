@@ -3,7 +3,7 @@
 `Questions` knows the store and the announcer; it does not know the flow, which calls it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -17,10 +17,11 @@ from jimsapi.runs.identity import Admission
 from jimsapi.runs.inbound import Inbound, with_beside
 from jimsapi.runs.live import LiveRun
 from jimsapi.threads.errors import InputRefused, StoreUnavailable, ThreadNotFound
-from jimsapi.threads.event import EventRow, NewEvent, id_with_room, message_event
+from jimsapi.threads.event import EventRow, NewEvent, id_beside, id_with_room, message_event, row_id
 from jimsapi.threads.questions import (
     CONTACT,
     MESSAGE_ANSWERS,
+    NO_ANSWER,
     QUESTION_ANSWERED,
     QUESTION_ASKED,
     QUESTION_CLOSED,
@@ -29,18 +30,25 @@ from jimsapi.threads.questions import (
     answer_id,
     answered_message,
     answered_value,
+    answers_beside,
+    answers_event,
+    answers_in_text,
     closing_id,
+    load_answer,
     load_question,
 )
-from jimsapi.threads.run import Selector, ThreadQuery, ThreadRecord
+from jimsapi.threads.run import Selector, Snapshot, ThreadQuery, ThreadRecord
 from jimsapi.threads.storable import Unstorable, dump_storable
 from jimsapi.threads.store import ThreadStore
 from jimsapi.threads.transitions import may_see
 
 _USER = "comm.user"
+_MOST_BESIDE = 8
+"""The number of events that are looked for beside the message of a turn. It has its metadata, its files and answers."""
 MAX_ANSWERS = 100
 """The most answers that one message may have."""
 ANSWERED = "it was answered already"
+SUPERSEDED = "another message came instead of the answer"
 
 
 class Answering:
@@ -147,7 +155,7 @@ class Questions:
                 raise QuestionClosed(question_id, "it was answered in another way")
             return Asked(question, value, answered_message(answer))
         if QUESTION_CLOSED in by_type:
-            raise QuestionClosed(question_id, "another message came instead of the answer")
+            raise QuestionClosed(question_id, SUPERSEDED)
         if question.has_expired(datetime.now(UTC)):
             raise QuestionClosed(question_id, "it has expired")
         return Asked(question, value, None)
@@ -160,13 +168,88 @@ class Questions:
         self._announcer.stored(thread.thread_id, stored)
         return answered_message(stored[0])
 
-    async def supersede(self, thread: ThreadRecord, asked: Sequence[EventRow]) -> None:
-        """Close the questions in the events `asked`, unless they stay open or are answered.
+    async def check_open(self, thread: ThreadRecord, entering: NewEvent) -> None:
+        """Check the question of a run that has waited in the queue. `entering` is its message.
 
-        If the store is not available, they stay open: that must not cost the message its answer.
+        Raises `QuestionClosed` if a message before it in the queue has closed the question, and `StoreUnavailable`.
+        """
+        if entering.event_type != QUESTION_ANSWERED:  # an answer that came with a message was stored at once
+            return
+        answer = load_answer(entering)
+        assert answer is not None  # this service has made it
+        question_id = answer.question_id
+        if await self.store.events_by_id(thread.thread_id, [closing_id(question_id)]):
+            raise QuestionClosed(question_id, SUPERSEDED)
+
+    async def settle(
+        self, run: LiveRun, thread: ThreadRecord, snapshot: Snapshot, asked: Sequence[EventRow]
+    ) -> Snapshot:
+        """Let a message answer the question in the events `asked`, or close the questions. Returns the run's context.
+
+        Questions that stay open, or are answered, are not closed. If the store is not available, all stay open: that
+        must not cost the message its answer.
         """
         with suppress(StoreUnavailable, ThreadNotFound):
+            message_id = row_id(snapshot.rows[-1])  # not that of `entering`, if the request is a repetition
+            if run.answers_in_text and await self._answer_in_text(run, thread, asked, message_id):
+                return await self.of_turn(thread, snapshot, run.entering, message_id)
             await self._close_all(thread, asked)
+        return snapshot
+
+    async def of_turn(
+        self, thread: ThreadRecord, snapshot: Snapshot, entering: Sequence[NewEvent], *more: UUID
+    ) -> Snapshot:
+        """Return the context of a run that the answers among `entering` begin.
+
+        Messages that are only answers are not in it, and neither are those of `more`. So the newest message of the user
+        is the one that began the turn. It is there, with what is beside it, even if the context's limits have cut it.
+        """
+        answers = answers_in_text(snapshot.rows).union(more)
+        rows = [row for row in snapshot.rows if not (row.event_type.startswith(_USER) and row_id(row) in answers)]
+        begun = answers_beside(entering)
+        if begun is not None:
+            rows = [*await self._missing(thread, begun[0], {row_id(row) for row in rows}), *rows]
+        return msgspec.structs.replace(snapshot, rows=rows)
+
+    async def _missing(self, thread: ThreadRecord, turn: UUID, known: Collection[UUID]) -> list[EventRow]:
+        """Return the message of a turn and the events beside it, as far as they are not known."""
+        beside = [id_beside(turn, number) for number in range(1, _MOST_BESIDE + 1)]
+        wanted = [one for one in (*beside, turn) if one not in known]
+        with suppress(StoreUnavailable):
+            found = await self.store.events_by_id(thread.thread_id, wanted)
+            return [row for row in found if row.event_type.startswith("message.") or row_id(row) == turn]
+        return []
+
+    async def _answer_in_text(
+        self, run: LiveRun, thread: ThreadRecord, asked: Sequence[EventRow], message_id: UUID
+    ) -> bool:
+        """Store the message of a run as the answer to the only open question in the events `asked`, if it is one."""
+        questions = {question.question_id: question for row in asked if (question := load_question(row)) is not None}
+        waiting = [one for one in questions.values() if await self._waits_for(thread, one, message_id)]
+        if len(waiting) != 1:
+            return False
+        [question] = waiting
+        value = question.answer_in(run.inbound.message)
+        if value is NO_ANSWER and run.has_files and question.fault_of("") is None:
+            value = ""  # a file is the answer
+        if value is NO_ANSWER:
+            return False
+        try:
+            found = await self._open(thread, question.question_id, value, run.admission, run.inbound.contact_id)
+            event = _answer_event(found, run.admission, message_id)
+            if await self._store_answer(thread, found.question, event) != message_id:
+                return False  # another message was faster
+        except (QuestionNotFound, QuestionClosed, ScopeMissing, InputRefused):  # the message is one of its own
+            return False
+        run.answer_questions((answers_event(message_id, question, value), *run.entering))
+        return True
+
+    async def _waits_for(self, thread: ThreadRecord, question: Question, message_id: UUID) -> bool:
+        """Return whether a question is open, or was answered by the message `message_id`, which is repeated."""
+        identifiers = [answer_id(question.question_id), closing_id(question.question_id)]
+        for row in await self.store.events_by_id(thread.thread_id, identifiers):
+            return row.event_type == QUESTION_ANSWERED and answered_message(row) == message_id
+        return not question.has_expired(datetime.now(UTC))
 
     async def _close_all(self, thread: ThreadRecord, asked: Sequence[EventRow]) -> None:
         for row in asked:
@@ -203,7 +286,7 @@ def _check_only_answers(run: LiveRun) -> None:
     if run.stream is not None:
         text = "The conversation is another contact's, so it is not streamed to you: answer by /api/v1/chat"
         raise InputRefused("answers", "not_streamed", text, None)
-    for field in ("message", "metadata", "webhook_url"):
+    for field in ("message", "metadata", "files", "webhook_url"):
         if getattr(inbound, field):
             text = "The conversation is another contact's: send only answers"
             raise InputRefused(field, "only_answers", text, None)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -10,6 +10,7 @@ from jimsapi.runs.announcer import Announcer
 from jimsapi.runs.calls import PipelineCalls
 from jimsapi.runs.disclosure import Disclosure
 from jimsapi.runs.errors import ContactForbidden, ServerDraining, TooManyRuns
+from jimsapi.runs.files import MessageFiles
 from jimsapi.runs.flow import RunFlow
 from jimsapi.runs.housekeeping import Housekeeping
 from jimsapi.runs.identity import PUBLIC, Admission
@@ -27,9 +28,12 @@ from jimsapi.runs.result import RunResult
 from jimsapi.runs.sinks import SinkQueue
 from jimsapi.runs.stream import RunStream, Streams
 from jimsapi.threads.errors import InputRefused, KeyMismatch, RunNotFound, StoreUnavailable
-from jimsapi.threads.event import encode_events
+from jimsapi.threads.event import EventRow, encode_events, id_beside, row_id, utc_now
+from jimsapi.threads.facts import ForkPlan
 from jimsapi.threads.ids import uuid7
-from jimsapi.threads.run import OPEN, QUEUED, AdoptedRun, ById, Selector, Settled
+from jimsapi.threads.message_files import SentFile
+from jimsapi.threads.run import OPEN, QUEUED, AdoptedRun, ById, Selector, Settled, ThreadRecord
+from jimsapi.threads.storable import dump_storable
 from jimsapi.threads.store import ThreadStore
 
 if TYPE_CHECKING:
@@ -98,7 +102,14 @@ class RunService:
             self.outage,
         )
         self._housekeeping = Housekeeping(
-            store, self.owner, self._runs, self.streams, self.outage, self.limits.keep_runs, self._take_over
+            store,
+            self.owner,
+            self._runs,
+            self.streams,
+            self.outage,
+            self.limits.keep_runs,
+            self.limits.expire_threads,
+            self._take_over,
         )
         self._end_checks: set[asyncio.Task[None]] = set()
 
@@ -134,6 +145,11 @@ class RunService:
     def store(self, store: ThreadStore) -> None:
         self._flow.use(store)
         self._calls.store = self._housekeeping.store = store
+
+    def use_files(self, files: MessageFiles) -> None:
+        """Let messages have files. A plugin with a file store calls it from `jimsapi_routes`."""
+        self._flow.files = files
+        self._calls.files = files
 
     @property
     def app(self) -> JimsApp:
@@ -203,6 +219,8 @@ class RunService:
         background: bool = False,
         key: str | None = None,
         selectors: Sequence[Selector] | None = None,
+        files: Sequence[SentFile] = (),
+        answers_in_text: bool = False,
     ) -> LiveRun:
         """Begin a run and return it at once. To wait for the answer, await `LiveRun.wait_for_answer()`.
 
@@ -211,14 +229,17 @@ class RunService:
           take it over before it starts. It has a stream, too.
         - `key`: the idempotency key. If this process works on a run with the same key, it returns that run.
         - `selectors` select the thread. If it is None, the resolvers do.
+        - `files` came within the message. They are stored before it is.
+        - `answers_in_text`: if the thread has one open question, and the text of the message is an answer to it, then
+          it is that answer. The thread has the message, too. For protocols without a place for answers.
 
         Raises:
             ContactForbidden, InputRefused, ServerDraining, TooManyRuns, QuotaExceeded: nothing was stored.
             KeyMismatch: the run with this key is for another request.
         """
         thread_config = self._check(inbound, admission)
-        events = entering(inbound)
-        digests = None if key is None else idempotency(key, inbound, admission, selectors)
+        events = entering(inbound, has_files=True) if files else entering(inbound)
+        digests = None if key is None else idempotency(key, inbound, admission, selectors, files)
         if digests is not None and (existing := self._runs.with_key(digests.key)) is not None:
             if existing.idempotency != digests:
                 raise KeyMismatch
@@ -226,7 +247,9 @@ class RunService:
                 existing.attach(self.streams.open(existing.run_id))  # early enough for every item of the run
             return existing
         account = self._admit(inbound, admission)
-        run = LiveRun(inbound, admission, self._loop, events, account, background, selectors, digests)
+        run = LiveRun(
+            inbound, admission, self._loop, events, account, background, selectors, digests, files, answers_in_text
+        )
         if watched or background:
             run.attach(self.streams.open(run.run_id))
         if watched or background or digests is not None:
@@ -234,15 +257,17 @@ class RunService:
         self._launch(run, self._flow.answer(run, thread_config))
         return run
 
-    def answer_once(self, inbound: Inbound, admission: Admission, *, watched: bool = False) -> LiveRun:
+    def answer_once(
+        self, inbound: Inbound, admission: Admission, *, watched: bool = False, files: Sequence[SentFile] = ()
+    ) -> LiveRun:
         """Begin to answer a message outside of every thread. The pipeline sees only this message; nothing is stored.
 
         It has the same limits and metrics, and raises the same errors, as `begin`.
         """
         thread_config = self._check(inbound, admission)
-        events = entering(inbound)
+        events = entering(inbound, has_files=True) if files else entering(inbound)
         account = self._admit(inbound, admission)
-        run = LiveRun(inbound, admission, self._loop, events, account=account, in_thread=False)
+        run = LiveRun(inbound, admission, self._loop, events, account=account, in_thread=False, sent_files=files)
         if watched:
             run.attach(self.streams.open(run.run_id, in_store=False))
             run.expect_acceptance()
@@ -302,6 +327,39 @@ class RunService:
             stored = await self.store.append(thread_id, admission.identity.contact_id, encoded)
         self._announcer.stored(thread_id, stored)
         return [event.event_id for event in encoded]
+
+    async def fork(
+        self,
+        thread_id: UUID,
+        acting_for: str | None,
+        event_id: UUID | None = None,
+        *,
+        before: bool = False,
+        keeps_external_id: bool = False,
+    ) -> ThreadRecord:
+        """Make a thread that begins as another one does, as `ThreadStore.fork` describes.
+
+        A fork before a message does not have the events beside the message either. Raises `ThreadNotFound`,
+        `EventNotFound` or `StoreUnavailable`.
+        """
+        with self.outage.noted():
+            if before and event_id is not None:
+                beside = await self.store.events_by_id(thread_id, [id_beside(event_id, 1)])
+                event_id = row_id(beside[0]) if beside else event_id
+            plan = ForkPlan(
+                thread_id=uuid7(),
+                parent_id=thread_id,
+                acting_for=acting_for,
+                event_id=event_id,
+                before=before,
+                keeps_external_id=keeps_external_id,
+            )
+            return await self.store.fork(plan)
+
+    def tell_sinks(self, thread_id: UUID, event_type: str, data: Mapping[str, Any]) -> None:
+        """Give sinks an event of a thread that the thread does not have."""
+        row = EventRow(uuid7(), utc_now(), event_type, dump_storable(data))
+        self._announcer.stored(thread_id, [row])
 
     def watch(self, run_id: UUID) -> RunStream | None:
         """Return the stream of a run that this process works on, or worked on recently; None for other runs."""

@@ -1,11 +1,15 @@
 """Reading and deleting threads, limited to those that the caller's identity may see."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
+import msgspec
+
 from jimsapi.runs.errors import ContactForbidden
-from jimsapi.runs.inbound import check_contact_id
+from jimsapi.runs.inbound import check_contact_id, check_text
 from jimsapi.runs.live import Stop
 from jimsapi.runs.service import RunService
+from jimsapi.threads.facts import FEEDBACK, NO_SUMMARY, Feedback, Rating, ThreadChange, ThreadFacts, ThreadSummary
 from jimsapi.threads.identity import Identity
 from jimsapi.threads.run import EventPage, ThreadPage, ThreadRecord
 from jimsapi.threads.store import ThreadStore
@@ -24,19 +28,69 @@ class ThreadService:
     def _store(self) -> ThreadStore:
         return self._runs.store  # read each time, since a plugin may replace the store
 
-    async def threads(self, identity: Identity, contact_id: str, limit: int, after: str | None) -> ThreadPage:
+    async def threads(
+        self, identity: Identity, contact_id: str, limit: int, after: str | None, archived: bool | None = None
+    ) -> ThreadPage:
         """Return a page of a contact's threads, newest first: `limit` threads, after the cursor `after` if it is given.
+
+        `archived`: only threads that are archived, or that are not; None for all.
 
         Raises `ContactForbidden`, `InputRefused` (invalid contact) or `InvalidCursor`.
         """
         _check_contact(identity, contact_id)
         with self._runs.outage.noted():
-            return await self._store.threads(contact_id, limit, after)
+            if archived is None:  # a store of a plugin for an earlier version has no fourth parameter
+                return await self._store.threads(contact_id, limit, after)
+            return await self._store.threads(contact_id, limit, after, archived)
 
     async def thread(self, identity: Identity, thread_id: UUID) -> ThreadRecord:
         """Return one thread. Raises `ThreadNotFound`, also if the identity may not see the thread."""
         with self._runs.outage.noted():
             return await self._store.thread(thread_id, identity.contact_id)
+
+    async def summaries(self, threads: Sequence[ThreadRecord]) -> list[ThreadSummary]:
+        """Return what lists show of threads that the identity sees, in the same order.
+
+        A store of a plugin for an earlier version knows nothing of them: its threads have no title and no preview.
+        """
+        if not hasattr(self._store, "summaries"):
+            return [NO_SUMMARY] * len(threads)
+        with self._runs.outage.noted():
+            return await self._store.summaries([thread.thread_id for thread in threads])
+
+    async def fork(
+        self, identity: Identity, thread_id: UUID, event_id: UUID | None = None, *, before: bool = False
+    ) -> ThreadRecord:
+        """Make a thread that begins as another one does, up to the event `event_id`, or `before` it.
+
+        A fork before a message does not have the events beside the message either. Raises `ThreadNotFound` or
+        `EventNotFound`.
+        """
+        return await self._runs.fork(thread_id, identity.contact_id, event_id, before=before)
+
+    async def change(self, identity: Identity, thread_id: UUID, change: ThreadChange) -> ThreadFacts:
+        """Change what was said of a thread. Raises `ThreadNotFound`, or `InputRefused` for an invalid title."""
+        if change.title not in (None, msgspec.UNSET):
+            check_text("title", change.title)
+        with self._runs.outage.noted():
+            return await self._store.change_thread(thread_id, identity.contact_id, change)
+
+    async def rate(self, identity: Identity, thread_id: UUID, event_id: UUID, rating: Rating | None) -> None:
+        """Set the rating of an event; None removes it. Sinks get it as an event of the thread, which is not stored.
+
+        Raises `ThreadNotFound`, `EventNotFound`, or `InputRefused` for an invalid comment.
+        """
+        if rating is not None and rating.comment is not None:
+            check_text("comment", rating.comment)
+        with self._runs.outage.noted():
+            await self._store.rate(thread_id, identity.contact_id, event_id, rating)
+        given = {"rating": None} if rating is None else {"rating": rating.rating, "comment": rating.comment}
+        self._runs.tell_sinks(thread_id, FEEDBACK, {"event_id": str(event_id), **given})
+
+    async def feedback(self, identity: Identity, thread_id: UUID) -> list[Feedback]:
+        """Return the ratings of a thread's events. Raises `ThreadNotFound`."""
+        with self._runs.outage.noted():
+            return await self._store.feedback(thread_id, identity.contact_id)
 
     async def events(self, identity: Identity, thread_id: UUID, limit: int, after: str | None) -> EventPage:
         """Return a page of a thread's events, oldest first. Raises `ThreadNotFound` or `InvalidCursor`."""

@@ -12,7 +12,15 @@ from uuid import UUID
 
 import msgspec
 
-from jimsapi.threads.errors import IdentifierTaken, InvalidCursor, QueueFull, RunClosed, RunNotFound, ThreadNotFound
+from jimsapi.threads.errors import (
+    EventNotFound,
+    IdentifierTaken,
+    InvalidCursor,
+    QueueFull,
+    RunClosed,
+    RunNotFound,
+    ThreadNotFound,
+)
 from jimsapi.threads.event import (
     EPOCH,
     EPOCH_UTC,
@@ -24,6 +32,17 @@ from jimsapi.threads.event import (
     NewEvent,
     time_after,
     utc_now,
+)
+from jimsapi.threads.facts import (
+    NO_FACTS,
+    NO_SUMMARY,
+    Feedback,
+    ForkPlan,
+    Parent,
+    Rating,
+    ThreadChange,
+    ThreadFacts,
+    ThreadSummary,
 )
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
@@ -59,6 +78,7 @@ from jimsapi.threads.transitions import (
     accepted_status,
     answer_again,
     cancel_counts,
+    changed_facts,
     config_of_new,
     enters_late,
     finish_counts,
@@ -122,6 +142,8 @@ class _Thread(msgspec.Struct, eq=False, gc=False):
     external_id: str | None
     rows: list[EventRow]
     size: int
+    facts: ThreadFacts = NO_FACTS
+    feedback: dict[int, Feedback] | None = None
     index: _Index | None = None
     open: tuple[int, ...] = ()
     deleted: bool = False
@@ -341,16 +363,24 @@ class MemoryStore:
         config = config_of_new(plan, new)
         if config != self._config:
             self._config = config
-        siblings = self._contacts.setdefault(plan.contact_id, [])
+        thread = self._add_thread(uuid7(), plan.contact_id, self._config, now)
+        self._set_external_id(thread, new.external_id)
+        thread.rows.append(EventRow(uuid7(), now, THREAD_CREATED, _NO_DATA))
+        thread.size = len(_NO_DATA)
+        return thread
+
+    def _set_external_id(self, thread: _Thread, external_id: str | None) -> None:
+        thread.external_id = external_id
+        if external_id is not None:
+            self._external_ids.setdefault(external_id, []).append(thread)
+
+    def _add_thread(self, thread_id: UUID, contact_id: str | None, config: bytes | str, now: datetime) -> _Thread:
+        """Add a thread without events, the newest of its contact."""
+        siblings = self._contacts.setdefault(cast(str, contact_id), [])
         created_at = time_after(siblings[-1].record.created_at if siblings else None, EPOCH_UTC + (now - EPOCH))
-        thread_id = uuid7()
-        record = ThreadRecord(thread_id, plan.contact_id, created_at, self._config)
-        created = EventRow(uuid7(), now, THREAD_CREATED, _NO_DATA)
-        thread = _Thread(record, new.external_id, [created], len(_NO_DATA))
+        thread = _Thread(ThreadRecord(thread_id, contact_id, created_at, config), None, [], 0)
         self._threads[thread_id.int] = thread
         siblings.append(thread)
-        if new.external_id is not None:
-            self._external_ids.setdefault(new.external_id, []).append(thread)
         return thread
 
     async def start(
@@ -497,12 +527,16 @@ class MemoryStore:
     async def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
         return self._get(thread_id, acting_for).record
 
-    async def threads(self, contact_id: str, limit: int, after: str | None) -> ThreadPage:
+    async def threads(self, contact_id: str, limit: int, after: str | None, archived: bool | None = None) -> ThreadPage:
         threads = self._contacts.get(contact_id, [])
         end = len(threads)
         if after is not None:
             end = bisect_left(threads, _read_cursor("threads", after).replace(tzinfo=UTC), key=_created_at)
-        older = (threads[position].record for position in range(end - 1, -1, -1))
+        older = (
+            threads[position].record
+            for position in range(end - 1, -1, -1)
+            if archived is None or archived is (threads[position].facts.archived_at is not None)
+        )
         page, more = take_page(older, limit, attrgetter("thread_config"))
         return ThreadPage(page, _write_cursor("threads", page[-1].created_at.replace(tzinfo=None)) if more else None)
 
@@ -521,14 +555,61 @@ class MemoryStore:
         end = len(thread.rows) if before is None else bisect_left(thread.rows, before.created_at, key=_time)
         return thread.rows[max(0, end - max(0, limit)) : end]
 
+    async def fork(self, plan: ForkPlan) -> ThreadRecord:
+        earlier = self._threads.get(plan.thread_id.int)
+        if earlier is not None:
+            return earlier.record
+        parent = self._get(plan.parent_id, plan.acting_for)
+        end = len(parent.rows)
+        if plan.event_id is not None:
+            found = parent.rows_of({plan.event_id.int})
+            if not found:
+                raise EventNotFound(plan.event_id)
+            end = bisect_left(parent.rows, _time(found[0]), key=_time) + (not plan.before)
+        if not end:
+            raise EventNotFound
+        rows = parent.rows[:end]
+        facts = msgspec.structs.replace(
+            parent.facts, title=None, archived_at=None, parent=Parent(plan.parent_id, cast(UUID, rows[-1].event_id))
+        )
+        record = parent.record
+        fork = self._add_thread(plan.thread_id, record.contact_id, record.thread_config, utc_now())
+        fork.rows, fork.size, fork.facts = rows, sum(len(row.data or b"") for row in rows), facts
+        if len(rows) > _UNINDEXED_EVENTS:
+            fork.index = _Index(rows)
+        if plan.keeps_external_id:
+            self._set_external_id(fork, parent.external_id)
+        self._committed()
+        return fork.record
+
+    async def change_thread(self, thread_id: UUID, acting_for: str | None, change: ThreadChange) -> ThreadFacts:
+        thread = self._get(thread_id, acting_for)
+        thread.facts = changed_facts(thread.facts, change, utc_now().replace(tzinfo=UTC))
+        self._committed()
+        return thread.facts
+
+    async def rate(self, thread_id: UUID, acting_for: str | None, event_id: UUID, rating: Rating | None) -> None:
+        thread = self._get(thread_id, acting_for)
+        if event_id.int not in thread.event_ids():
+            raise EventNotFound(event_id)
+        feedback = thread.feedback = thread.feedback or {}
+        if rating is None:
+            feedback.pop(event_id.int, None)
+        else:
+            feedback[event_id.int] = Feedback(event_id, rating, utc_now().replace(tzinfo=UTC))
+        self._committed()
+
+    async def feedback(self, thread_id: UUID, acting_for: str | None) -> list[Feedback]:
+        thread = self._get(thread_id, acting_for)
+        feedback = thread.feedback or {}
+        return [feedback[_id(row)] for row in thread.rows_of(feedback.keys())]
+
+    async def summaries(self, thread_ids: Sequence[UUID]) -> list[ThreadSummary]:
+        return [_summary(self._threads.get(thread_id.int)) for thread_id in thread_ids]
+
     async def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:
         thread = self._get(thread_id, acting_for)
-        contact_id = thread.record.contact_id
-        if contact_id is not None:
-            siblings = self._contacts[contact_id]
-            siblings.remove(thread)
-            if not siblings:
-                del self._contacts[contact_id]
+        self._leave_contact(thread)
         open_runs = self._forget(thread)
         self._committed()
         return open_runs
@@ -537,6 +618,15 @@ class MemoryStore:
         open_runs = [run_id for thread in self._contacts.pop(contact_id, []) for run_id in self._forget(thread)]
         self._committed()
         return open_runs
+
+    async def expire(self, older_than: timedelta) -> int:
+        cutoff = utc_now() - older_than
+        expired = [thread for thread in self._threads.values() if not thread.open and _time(thread.rows[-1]) < cutoff]
+        for thread in expired:
+            self._leave_contact(thread)
+            self._forget(thread)
+        self._committed()
+        return len(expired)
 
     async def purge(self, older_than: timedelta) -> int:
         now = utc_now()
@@ -579,6 +669,14 @@ class MemoryStore:
         del self._open[run_id]
         self._ended.append(run)
 
+    def _leave_contact(self, thread: _Thread) -> None:
+        """Remove a thread from the threads of its contact."""
+        contact_id = cast(str, thread.record.contact_id)
+        siblings = self._contacts[contact_id]
+        siblings.remove(thread)
+        if not siblings:
+            del self._contacts[contact_id]
+
     def _forget(self, thread: _Thread) -> list[UUID]:
         """Delete a thread. Returns the runs that were open.
 
@@ -601,6 +699,15 @@ class MemoryStore:
     def _committed(self) -> None:
         if self.on_commit is not None:
             self.on_commit(_ONE_OPERATION)
+
+
+def _summary(thread: _Thread | None) -> ThreadSummary:
+    if thread is None:
+        return NO_SUMMARY
+    messages = (row for row in thread.rows if row.event_type.startswith(COMM_PREFIX))
+    newest = (row for row in reversed(thread.rows) if row.event_type.startswith(COMM_PREFIX))
+    active_at = _time(thread.rows[-1]).replace(tzinfo=UTC)
+    return ThreadSummary(thread.facts, next(messages, None), next(newest, None), active_at)
 
 
 def _contact_of(thread: _Thread) -> str | None:

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
+import orjson
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -24,8 +25,10 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from msgspec import UNSET, UnsetType
 
 from jimsapi.threads.errors import (
+    EventNotFound,
     IdentifierTaken,
     KeyMismatch,
     KeyUsed,
@@ -44,6 +47,7 @@ from jimsapi.threads.event import (
     message_event,
     move_beside,
 )
+from jimsapi.threads.facts import ForkPlan, Parent, Rating, ThreadChange
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     OPEN,
@@ -92,6 +96,11 @@ class _Thread:
     events: list[tuple[UUID, str]] = field(default_factory=list)
     open: list["_Run"] = field(default_factory=list)
     thread_id: UUID | None = None
+    title: str | None = None
+    archived: bool = False
+    metadata: bytes = b"{}"
+    parent: Parent | None = None
+    ratings: dict[UUID, int] = field(default_factory=dict)
 
     def next_run(self) -> UUID | None:
         waits = bool(self.open) and self.open[0].status is RunStatus.QUEUED
@@ -539,6 +548,79 @@ class StoreMachine(RuleBasedStateMachine):
             assert _pairs(self._do(self.store.append(thread.thread_id, contact, events))) == added
         thread.events += added
 
+    @precondition(lambda self: self.threads)
+    @rule(pick=_picks, contact=st.none() | _contacts, at=st.none() | _picks, before=st.booleans(), unknown=_rarely)
+    def fork(self, pick: int, contact: str | None, at: int | None, before: bool, unknown: bool) -> None:
+        """Fork a thread, twice with the same identifier: at or before one of its events, or at the end."""
+        parent = self.threads[pick % len(self.threads)]
+        assert parent.thread_id is not None
+        position = len(parent.events) - 1 if at is None else at % len(parent.events)
+        event_id = None if at is None else uuid7() if unknown else parent.events[position][0]
+        plan = ForkPlan(
+            thread_id=uuid7(), parent_id=parent.thread_id, acting_for=contact, event_id=event_id, before=before
+        )
+        events = parent.events[: position + (at is None or not before)]
+        if contact not in (None, parent.contact_id):
+            with pytest.raises(ThreadNotFound):
+                self._do(self.store.fork(plan))
+        elif (at is not None and unknown) or not events:
+            with pytest.raises(EventNotFound):
+                self._do(self.store.fork(plan))
+        else:
+            forked = self._do(self.store.fork(plan))
+            assert (forked.thread_id, forked.contact_id) == (plan.thread_id, parent.contact_id)
+            assert self._do(self.store.fork(plan)) == forked
+            thread = _Thread(parent.contact_id, None, list(events), thread_id=plan.thread_id)
+            thread.metadata, thread.parent = parent.metadata, Parent(parent.thread_id, events[-1][0])
+            self.threads.append(thread)
+
+    @precondition(lambda self: self.threads)
+    @rule(
+        pick=_picks,
+        contact=st.none() | _contacts,
+        title=st.sampled_from([UNSET, None, "t", "ü"]),
+        archived=st.sampled_from([UNSET, True, False]),
+        metadata=st.sampled_from([UNSET, b"{}", b'{"a":1}']),
+    )
+    def change_thread(
+        self,
+        pick: int,
+        contact: str | None,
+        title: str | UnsetType | None,
+        archived: bool | UnsetType,
+        metadata: bytes | UnsetType,
+    ) -> None:
+        thread = self.threads[pick % len(self.threads)]
+        assert thread.thread_id is not None
+        call = self.store.change_thread(thread.thread_id, contact, ThreadChange(title, archived, metadata))
+        if contact not in (None, thread.contact_id):
+            with pytest.raises(ThreadNotFound):
+                self._do(call)
+            return
+        self._do(call)
+        thread.title = thread.title if title is UNSET else title
+        thread.archived = thread.archived if archived is UNSET else archived
+        thread.metadata = thread.metadata if metadata is UNSET else metadata
+
+    @precondition(lambda self: self.threads)
+    @rule(pick=_picks, contact=st.none() | _contacts, at=_picks, rating=st.sampled_from([None, 1, -1]), unknown=_rarely)
+    def rate(self, pick: int, contact: str | None, at: int, rating: int | None, unknown: bool) -> None:
+        thread = self.threads[pick % len(self.threads)]
+        assert thread.thread_id is not None
+        event_id = uuid7() if unknown else thread.events[at % len(thread.events)][0]
+        call = self.store.rate(thread.thread_id, contact, event_id, None if rating is None else Rating(rating))
+        if contact not in (None, thread.contact_id):
+            with pytest.raises(ThreadNotFound):
+                self._do(call)
+        elif unknown:
+            with pytest.raises(EventNotFound):
+                self._do(call)
+        else:
+            self._do(call)
+            thread.ratings.pop(event_id, None)
+            if rating is not None:
+                thread.ratings[event_id] = rating
+
     @rule(owner=_owners, pick=_picks, background=st.booleans())
     def cancel_and_repeat(self, owner: UUID, pick: int, background: bool) -> None:
         """Cancel an open run, if possible one that continues an interrupted run, and repeat its request."""
@@ -698,6 +780,20 @@ class StoreMachine(RuleBasedStateMachine):
             times = [event.created_at for event in events]
             assert times == sorted(set(times))
             assert sum(run.status is RunStatus.RUNNING for run in thread.open) <= 1
+        thread_ids = [cast(UUID, thread.thread_id) for thread in self.threads]
+        for thread, summary in zip(self.threads, await self.store.summaries(thread_ids), strict=True):
+            facts = summary.facts
+            assert (facts.title, facts.archived_at is not None) == (thread.title, thread.archived)
+            assert facts.parent == thread.parent
+            assert orjson.loads(facts.metadata) == orjson.loads(thread.metadata)
+            messages = [event for event in thread.events if event[1].startswith("comm.")]
+            shown = [[] if row is None else _pairs([row]) for row in (summary.first, summary.newest)]
+            assert shown == [messages[:1], messages[-1:]]
+            ratings = [
+                (event_id, thread.ratings[event_id]) for event_id, _ in thread.events if event_id in thread.ratings
+            ]
+            feedback = await self.store.feedback(cast(UUID, thread.thread_id), None)
+            assert [(one.event_id, one.rating.rating) for one in feedback] == ratings
         known = {run.plan.run_id: run for run in self.runs}
         run_ids = [*known, *self.forgotten]
         outcome = Outcome(RunStatus.FAILED)

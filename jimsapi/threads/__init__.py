@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from jimsapi.threads.errors import (
         ContactDeleted,
         DomainError,
+        EventNotFound,
         FileQuotaExceeded,
         IdentifierTaken,
         InputRefused,
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
         ThreadNotFound,
     )
     from jimsapi.threads.event import BESIDE, THREAD_CREATED, TICK, Event, EventRow, NewEvent, id_beside
+    from jimsapi.threads.facts import Feedback, ForkPlan, Parent, Rating, ThreadChange, ThreadFacts, ThreadSummary
     from jimsapi.threads.file_store import FilePage, FileStore, NewFile, StoredFile
     from jimsapi.threads.identity import Identity
     from jimsapi.threads.ids import uuid7
+    from jimsapi.threads.message_files import MessageFile, SentFile
     from jimsapi.threads.questions import Question, QuestionAsked
     from jimsapi.threads.run import (
         Accepted,
@@ -80,13 +83,16 @@ __all__ = [
     "ContextLimits",
     "DomainError",
     "Event",
+    "EventNotFound",
     "EventPage",
     "EventRecord",
     "EventRow",
     "FailureKind",
+    "Feedback",
     "FilePage",
     "FileQuotaExceeded",
     "FileStore",
+    "ForkPlan",
     "Idempotency",
     "IdentifierTaken",
     "Identity",
@@ -95,18 +101,22 @@ __all__ = [
     "KeyMismatch",
     "KeyUsed",
     "Latest",
+    "MessageFile",
     "New",
     "NewEvent",
     "NewFile",
     "Outcome",
+    "Parent",
     "Question",
     "QuestionAsked",
     "QueueFull",
+    "Rating",
     "RunClosed",
     "RunNotFound",
     "RunPlan",
     "RunStatus",
     "Selector",
+    "SentFile",
     "Settled",
     "Snapshot",
     "Started",
@@ -116,12 +126,15 @@ __all__ = [
     "StoredFile",
     "StoredFileNotFound",
     "StoredRun",
+    "ThreadChange",
     "ThreadContext",
+    "ThreadFacts",
     "ThreadNotFound",
     "ThreadPage",
     "ThreadQuery",
     "ThreadRecord",
     "ThreadStore",
+    "ThreadSummary",
     "choose",
     "config_of_new",
     "decode_cursor",
@@ -145,6 +158,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
             "jimsapi.threads.errors": (
                 "ContactDeleted",
                 "DomainError",
+                "EventNotFound",
                 "FileQuotaExceeded",
                 "IdentifierTaken",
                 "InputRefused",
@@ -168,9 +182,19 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "TICK",
                 "id_beside",
             ),
+            "jimsapi.threads.facts": (
+                "Feedback",
+                "ForkPlan",
+                "Parent",
+                "Rating",
+                "ThreadChange",
+                "ThreadFacts",
+                "ThreadSummary",
+            ),
             "jimsapi.threads.file_store": ("FilePage", "FileStore", "NewFile", "StoredFile"),
             "jimsapi.threads.identity": ("Identity",),
             "jimsapi.threads.ids": ("uuid7",),
+            "jimsapi.threads.message_files": ("MessageFile", "SentFile"),
             "jimsapi.threads.questions": ("Question", "QuestionAsked"),
             "jimsapi.threads.run": (
                 "Accepted",

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from jimsapi.threads.errors import UnstorableEvent
-from jimsapi.threads.event import Event, EventRow, NewEvent
+from jimsapi.threads.event import Event, EventRow, NewEvent, row_id
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.questions import (
     CONTACT,
@@ -97,7 +97,7 @@ class Asking:
 
     async def _find(self, *event_ids: UUID) -> dict[UUID, EventRow]:
         rows = await self._store.find(event_ids)
-        return {row.event_id if isinstance(row.event_id, UUID) else UUID(row.event_id): row for row in rows}
+        return {row_id(row): row for row in rows}
 
     def _end_with(self, question: Question, event_id: UUID) -> None:
         data = msgspec.to_builtins(question)

@@ -39,6 +39,16 @@ from jimsapi.threads.event import (
 )
 from jimsapi.threads.identity import Identity
 from jimsapi.threads.ids import uuid7
+from jimsapi.threads.message_files import (
+    MESSAGE_FILES,
+    FileFacts,
+    FileReader,
+    FilesInMemory,
+    MessageFile,
+    files_by_message,
+    files_data,
+    sent_file,
+)
 from jimsapi.threads.questions import TurnStore, answers_beside
 from jimsapi.threads.storable import Unstorable, dump_storable, load_stored, storable_text
 
@@ -99,13 +109,7 @@ def _awaited_in_loop(
 
     @wraps(method)
     def call(context: "ThreadContext", /, *arguments: Parameters.args, **named: Parameters.kwargs) -> Awaitable[Result]:
-        work = method(context, *arguments, **named)
-        bridge = context._bridge
-        if bridge is not None and bridge.is_needed():
-            return bridge.begin(work)
-        if _get_running_loop() is None:
-            return Done(asyncio.run(work))
-        return start(work) if context._is_for_test else work
+        return context._begin(method(context, *arguments, **named))
 
     return call
 
@@ -117,12 +121,10 @@ def _valued_in_loop(
 
     If the caller's thread has no running event loop, it returns the result itself. So the declared type is `Any`.
     """
-    awaited = _awaited_in_loop(method)
 
     @wraps(method)
     def call(context: "ThreadContext", /, *arguments: Parameters.args, **named: Parameters.kwargs) -> Any:
-        found = awaited(context, *arguments, **named)
-        return found.result if isinstance(found, Done) and _get_running_loop() is None else found
+        return context._value_of(method(context, *arguments, **named))
 
     return call
 
@@ -136,6 +138,7 @@ class ContextOfRun(msgspec.Struct, kw_only=True, gc=False):
     - `error_text(run_id, error)` returns the text of an exception that callers may read.
     - `beside` are the events that entered the thread beside the message.
     - `turn_store()` reads and adds events while the run works. It is made only for a pipeline that needs it.
+    - `file_reader` reads the files of messages.
     """
 
     thread_config: Mapping[str, Any] | None = None
@@ -148,6 +151,7 @@ class ContextOfRun(msgspec.Struct, kw_only=True, gc=False):
     error_text: Callable[[UUID | None, BaseException], str] | None = None
     beside: Sequence[NewEvent] = ()
     turn_store: Callable[[], TurnStore] | None = None
+    file_reader: FileReader | None = None
 
 
 class ThreadContext:
@@ -159,7 +163,7 @@ class ThreadContext:
 
     `run_id` identifies the run, `contact_id` the person that the thread belongs to, and `identity` the caller as the
     auth provider knows it. `identity` is None if a process continues the run that did not receive its request.
-    `metadata` is what the caller sent with the message.
+    `metadata` is what the caller sent with the message, and `files` are the files of the message.
     `resources` is what the app's `lifespan` yields, None without one.
 
     `truncated` is True if the thread has more events than `events`; `load_events` reads earlier ones. After the run has
@@ -169,6 +173,8 @@ class ThreadContext:
     have done their work when they return.
     """
 
+    title: str | None = None
+    """Set it to give the thread a title, which lists of threads show. A client may change it later."""
     _is_for_test = False
     _given_answers: Mapping[str, Any] = {}
     # Defaults in place of lines in `__init__`: most runs have no reasoning.
@@ -184,6 +190,7 @@ class ThreadContext:
         self._error_text = run.error_text
         self._beside = run.beside
         self._turn_store = run.turn_store
+        self._file_reader = run.file_reader
         self.thread_config: dict[str, Any] = dict(run.thread_config or {})
         self.outgoing_events: list[Any] = []
         self.status_updater: StatusUpdater | None = None
@@ -208,12 +215,14 @@ class ThreadContext:
         identity: Identity | None = None,
         metadata: Mapping[str, Any] | None = None,
         answers: Mapping[str, Any] | None = None,
+        files: Mapping[str, bytes] | None = None,
     ) -> "ThreadContext":
         """Make a context for the unit test of a pipeline, without store and server.
 
         `history` has earlier events as pairs of event type and event data. `message` is added after them as the user's
         message. `resources` is what the app's `lifespan` would yield. `answers` are the answers of a person, by the key
-        of their question; `ask` raises `QuestionAsked` for other questions. You can also call a plain `def` pipeline in
+        of their question; `ask` raises `QuestionAsked` for other questions. `files` are the files of the message by
+        their names; the ending of a name gives the type. You can also call a plain `def` pipeline in
         an async test: its calls of async methods need no `await`. But `ask` and `once` return their values to it only
         where no event loop runs, so test a plain `def` with these in a plain test.
         """
@@ -221,6 +230,7 @@ class ThreadContext:
         if message is not None:
             pairs.append((USER_MESSAGE, {"role": "user", "content": message}))
         thread_id = uuid7()
+        in_memory = FilesInMemory([sent_file(name, content) for name, content in (files or {}).items()], contact_id)
         events = [Event(thread_id=thread_id, event_type=kind, event_data=data) for kind, data in pairs]
         rows = [EventRow(e.event_id, e.created_at, e.event_type, orjson.dumps(e.event_data)) for e in events]
         run = ContextOfRun(
@@ -229,8 +239,12 @@ class ThreadContext:
             run_id=uuid7(),
             contact_id=contact_id,
             identity=identity,
-            beside=beside_message(uuid7(), [(MESSAGE_METADATA, {"metadata": metadata or {}})]),
+            beside=beside_message(
+                events[-1].event_id if events else thread_id,
+                [(MESSAGE_METADATA, {"metadata": metadata or {}}), (MESSAGE_FILES, files_data(in_memory.files))],
+            ),
             turn_store=TestStore,
+            file_reader=in_memory,
         )
         context = cls(thread_id, rows, run)
         context._is_for_test = True
@@ -262,6 +276,27 @@ class ThreadContext:
         return {**self._given_answers, **({} if found is None else found[1])}
 
     @cached_property
+    def files(self) -> list[MessageFile]:
+        """The files of the message; empty if there are none.
+
+            for file in ctx.files:
+                content = await file.read()
+
+        A run that answers began has those of the turn's message, and then those that came with the answers.
+        """
+        earlier = self._rows if answers_beside(self._beside) is not None else ()
+        of_turn = files_by_message(earlier).get(self.turn_id, [])
+        now = [facts for files in files_by_message(self._beside).values() for facts in files]
+        return [self._file(facts) for facts in [*of_turn, *now]]
+
+    def files_of(self, message: Event) -> list[MessageFile]:
+        """Return the files of an earlier message: one of `events`."""
+        return [self._file(facts) for facts in files_by_message(self._rows).get(message.event_id, ())]
+
+    def _file(self, facts: FileFacts) -> MessageFile:
+        return MessageFile(facts, self._file_reader, self.contact_id, self._value_of)
+
+    @cached_property
     def _once_locks(self) -> dict[str, asyncio.Lock]:
         return {}
 
@@ -269,13 +304,7 @@ class ThreadContext:
     def _asking(self) -> Asking:
         if self._turn_store is None:
             raise RuntimeError("this context cannot ask questions: the run has no thread")
-        found = answers_beside(self._beside)
-        if found is not None:
-            turn = found[0]
-        else:
-            message_id = self._rows[-1].event_id if self._rows else self.thread_id
-            turn = message_id if isinstance(message_id, UUID) else UUID(message_id)
-        return Asking(turn, self._turn_store(), self._given_answers)
+        return Asking(self.turn_id, self._turn_store(), self._given_answers)
 
     @cached_property
     def history(self) -> list[dict[str, Any]]:
@@ -525,10 +554,14 @@ class ThreadContext:
         # Also if the run was stopped while the function worked, for what it did has happened.
         return await self._asking.remember(key, result)
 
-    @property
+    @cached_property
     def turn_id(self) -> UUID:
         """The identifier of the turn: of the message that began it. Runs that answers begin have the same."""
-        return self._asking.turn
+        found = answers_beside(self._beside)
+        if found is not None:
+            return found[0]
+        message_id = self._rows[-1].event_id if self._rows else self.thread_id
+        return message_id if isinstance(message_id, UUID) else UUID(message_id)
 
     def set_state(self, state_name: str, state: Any) -> None:
         """Store a state under `state_name`: a dict, pydantic model, dataclass or msgspec Struct.
@@ -569,6 +602,19 @@ class ThreadContext:
         self._ensure_open()
         if self.status_updater is not None:
             await self.status_updater.update_status(status)
+
+    def _begin(self, work: Coroutine[Any, Any, Result]) -> Coroutine[Any, Any, Result]:
+        """Begin a coroutine in the event loop of the run, and return an awaitable of its result."""
+        if self._bridge is not None and self._bridge.is_needed():
+            return self._bridge.begin(work)
+        if _get_running_loop() is None:
+            return Done(asyncio.run(work))
+        return start(work) if self._is_for_test else work
+
+    def _value_of(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Do what `_begin` does, but return the result itself if the caller's thread has no running event loop."""
+        begun = self._begin(work)
+        return begun.result if isinstance(begun, Done) and _get_running_loop() is None else begun
 
     def watch(self, output: LiveOutput) -> None:
         """Send what follows to `output`. Called by the service."""

@@ -16,6 +16,14 @@ class ThreadNotFound(DomainError):
         self.thread_id = thread_id
 
 
+class EventNotFound(DomainError):
+    """The thread does not have the event."""
+
+    def __init__(self, event_id: UUID | None = None) -> None:
+        super().__init__("The thread has no such events" if event_id is None else f"Event '{event_id}' not found")
+        self.event_id = event_id
+
+
 class RunNotFound(DomainError):
     """The run does not exist, or the caller may not see it."""
 

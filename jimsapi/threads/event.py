@@ -68,11 +68,16 @@ class EventRow(msgspec.Struct, frozen=True, gc=False):
     data: bytes | str | None
 
 
+def row_id(row: EventRow) -> UUID:
+    """Return the identifier of a stored event."""
+    return row.event_id if isinstance(row.event_id, UUID) else UUID(row.event_id)
+
+
 def decode_row(thread_id: UUID, row: EventRow) -> Event:
     """Decode a stored event."""
     return Event(
         thread_id=thread_id,
-        event_id=row.event_id if isinstance(row.event_id, UUID) else UUID(row.event_id),
+        event_id=row_id(row),
         created_at=row.created_at if isinstance(row.created_at, datetime) else datetime.fromisoformat(row.created_at),
         event_type=row.event_type,
         event_data=None if row.data is None else load_stored(row.data),
@@ -117,6 +122,16 @@ def beside_message(message_id: UUID, beside: Iterable[tuple[str, Mapping[str, An
         events.append(NewEvent(id_beside(message_id, number), event_type, text))
     assert len(events) <= BESIDE
     return tuple(events)
+
+
+def add_beside(entering: Sequence[NewEvent], event_type: str, data: Mapping[str, Any]) -> tuple[NewEvent, ...]:
+    """Return the events beside a message and the message, `entering`, with another event beside it.
+
+    The identifier of the message is from `id_with_room`. Raises `Unstorable` as `beside_message` does.
+    """
+    *beside, message = entering
+    text = dump_storable({"message_id": uuid_text(message.event_id), **data})
+    return (*beside, NewEvent(id_beside(message.event_id, len(beside) + 1), event_type, text), message)
 
 
 def move_beside(beside: Sequence[NewEvent], message: NewEvent, message_id: UUID) -> tuple[NewEvent, ...]:

@@ -10,13 +10,13 @@ each of them only once, whichever process stores it.
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import msgspec
 import orjson
 
-from jimsapi.threads.event import EventRow, NewEvent, make_room
+from jimsapi.threads.event import BESIDE, EventRow, NewEvent, id_beside, make_room
 from jimsapi.threads.ids import derived_id
 
 QUESTION_ASKED = "question.asked"
@@ -34,6 +34,12 @@ ONCE_RESULT = "once.result"
 
 SCOPE, CONTACT = "scope:", "contact:"
 """The beginnings of `Question.answerable_by`."""
+
+
+Decoded = TypeVar("Decoded")
+
+NO_ANSWER = object()
+"""What a text is that is no answer to a question. None may be one."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +82,24 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
             "expires_at": self.expires_at,
         }
 
+    def answer_in(self, text: str) -> Any:
+        """Return the answer that a person has typed; `NO_ANSWER` if the text is no answer to this question.
+
+        An option may be typed in capitals or not, and a form is JSON.
+        """
+        typed = text.strip()
+        if self.options is not None:
+            if text in self.options:
+                return text
+            return next((one for one in self.options if one.strip().casefold() == typed.casefold()), NO_ANSWER)
+        if self.schema is None:
+            return typed or NO_ANSWER
+        try:
+            value = orjson.loads(typed)
+        except orjson.JSONDecodeError:
+            value = typed
+        return next((one for one in (value, typed) if self.fault_of(one) is None), NO_ANSWER)
+
     def fault_of(self, answer: Any) -> str | None:
         """Return why a value is not an answer to the question; None if it is one."""
         if self.options is not None:
@@ -94,6 +118,16 @@ class QuestionAsked(BaseException):
     def __init__(self, question: Question) -> None:
         super().__init__(f"the run ends with the question {question.key!r}")
         self.question = question
+
+
+class Row(Protocol):
+    """An event whose data is JSON text."""
+
+    @property
+    def event_type(self) -> str: ...
+
+    @property
+    def data(self) -> bytes | str | None: ...
 
 
 class TurnStore(Protocol):
@@ -144,22 +178,59 @@ def answers_beside(beside: Sequence[NewEvent]) -> tuple[UUID, dict[str, Any]] | 
     return None
 
 
-def load_question(row: EventRow | NewEvent) -> Question | None:
+def answers_event(message_id: UUID, question: Question, value: Any) -> NewEvent:
+    """Return the event `message.answers` of a message that is itself an answer. It is not stored."""
+    data = {"message_id": message_id, "turn": question.turn, "answers": {question.key: value}}
+    return NewEvent(id_beside(message_id, BESIDE), MESSAGE_ANSWERS, orjson.dumps(data))
+
+
+def load_question(row: Row) -> Question | None:
     """Return the question in an event `question.asked`; None if a pipeline sent other data with this type."""
-    try:
-        return msgspec.json.decode(row.data or b"", type=Question)
-    except ValueError:
-        return None
+    return _decoded(row, Question)
+
+
+class GivenAnswer(msgspec.Struct, frozen=True):
+    """The data of an event `question.answered` that other code reads."""
+
+    question_id: UUID
+    value: Any
+    message_id: UUID
+
+
+class _OfMessage(msgspec.Struct):
+    message_id: UUID
+
+
+def load_answer(row: Row) -> GivenAnswer | None:
+    """Return the answer in an event `question.answered`; None if a pipeline sent other data with this type."""
+    return _decoded(row, GivenAnswer)
+
+
+def answers_in_text(rows: Sequence[Row]) -> set[UUID]:
+    """Return the identifiers of messages that are answers themselves, so that no `message.answers` is beside them."""
+    given = (load_answer(row) for row in rows if row.event_type == QUESTION_ANSWERED)
+    answers = {answer.message_id for answer in given if answer is not None}
+    if answers:
+        beside = (_decoded(row, _OfMessage) for row in rows if row.event_type == MESSAGE_ANSWERS)
+        answers -= {one.message_id for one in beside if one is not None}
+    return answers
 
 
 def answered_value(row: EventRow | NewEvent) -> Any:
-    """Return the value in an event `question.answered`."""
+    """Return the value in an event `question.answered` that the server has stored."""
     return orjson.loads(row.data or b"")["value"]
 
 
-def answered_message(row: EventRow | NewEvent) -> UUID:
-    """Return the identifier of the message in an event `question.answered`."""
+def answered_message(row: Row) -> UUID:
+    """Return the identifier of the message in an event `question.answered` that the server has stored."""
     return UUID(orjson.loads(row.data or b"")["message_id"])
+
+
+def _decoded(row: Row, kind: type[Decoded]) -> Decoded | None:
+    try:
+        return msgspec.json.decode(row.data or b"", type=kind)
+    except ValueError:
+        return None
 
 
 _TYPES: Mapping[str, type | tuple[type, ...]] = {

@@ -13,6 +13,7 @@ import orjson
 
 from jimsapi.threads.errors import InvalidCursor
 from jimsapi.threads.event import Event, EventRow, NewEvent
+from jimsapi.threads.facts import Feedback, ForkPlan, Rating, ThreadChange, ThreadFacts, ThreadSummary
 from jimsapi.threads.run import (
     Accepted,
     AdoptedRun,
@@ -211,10 +212,11 @@ class ThreadStore(Protocol):
         """Return one thread. Raises `ThreadNotFound` if it does not exist or is not of the contact `acting_for`."""
         ...
 
-    async def threads(self, contact_id: str, limit: int, after: str | None) -> ThreadPage:
+    async def threads(self, contact_id: str, limit: int, after: str | None, archived: bool | None = None) -> ThreadPage:
         """Return a page of a contact's threads, newest first, limited as `take_page` does. Raises `InvalidCursor`.
 
-        `after` is the cursor of the page; None for the first page.
+        `after` is the cursor of the page; None for the first page. `archived`: only threads that are archived, or that
+        are not; None for all.
         """
         ...
 
@@ -234,12 +236,57 @@ class ThreadStore(Protocol):
         """
         ...
 
+    async def fork(self, plan: ForkPlan) -> ThreadRecord:
+        """Make a thread that begins as another one does, and return it.
+
+        It is a thread of the same contact, with the same `thread_config`. Its events are copies of the oldest events of
+        the parent, with their identifiers, times and data. It has no runs, and its facts are the metadata of the parent
+        and the parent itself. It is the newest thread of the contact. If the store has
+        `plan.thread_id`, the call repeats an earlier one and returns that thread.
+
+        Raises:
+            ThreadNotFound: as `thread` does for the parent.
+            EventNotFound: the parent does not have `plan.event_id`, or no event would be left.
+        """
+        ...
+
+    async def change_thread(self, thread_id: UUID, acting_for: str | None, change: ThreadChange) -> ThreadFacts:
+        """Change the facts of a thread, and return them. Raises `ThreadNotFound` as `thread` does."""
+        ...
+
+    async def rate(self, thread_id: UUID, acting_for: str | None, event_id: UUID, rating: Rating | None) -> None:
+        """Set the rating of an event, in place of an earlier one; None removes it.
+
+        Raises:
+            ThreadNotFound: as `thread` does.
+            EventNotFound: the thread does not have the event.
+        """
+        ...
+
+    async def feedback(self, thread_id: UUID, acting_for: str | None) -> list[Feedback]:
+        """Return the ratings of a thread's events, in the order of the events. Raises `ThreadNotFound`."""
+        ...
+
+    async def summaries(self, thread_ids: Sequence[UUID]) -> list[ThreadSummary]:
+        """Return what lists show of these threads, in the same order. It does not check permissions.
+
+        A thread that does not exist has neither facts nor messages.
+        """
+        ...
+
     async def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:
         """Delete a thread, its events and its runs. Returns the runs that were open. Raises `ThreadNotFound`."""
         ...
 
     async def delete_contact(self, contact_id: str) -> list[UUID]:
         """Delete all threads of a contact, as `delete_thread` does. Returns the runs that were open."""
+        ...
+
+    async def expire(self, older_than: timedelta) -> int:
+        """Delete the threads whose newest event is older than `older_than`, as `delete_thread` does.
+
+        Threads with open runs and threads without events stay. Returns the number of deleted threads.
+        """
         ...
 
     async def purge(self, older_than: timedelta) -> int:

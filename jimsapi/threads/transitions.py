@@ -15,6 +15,7 @@ import msgspec
 
 from jimsapi.threads.errors import KeyMismatch, KeyUsed, RunClosed, ThreadNotFound
 from jimsapi.threads.event import NewEvent, move_beside
+from jimsapi.threads.facts import ThreadChange, ThreadFacts
 from jimsapi.threads.run import (
     COMPLETED,
     OPEN,
@@ -224,3 +225,19 @@ def is_adoptable(status: str, *, background: bool) -> bool:
 def enters_late(status: str) -> bool:
     """Return whether `recover` adds the message of a run that it ends to the thread, if the thread does not have it."""
     return status == QUEUED
+
+
+# What is said of a thread
+
+
+def changed_facts(facts: ThreadFacts, change: ThreadChange, now: datetime) -> ThreadFacts:
+    """Return the facts after a change at the time `now` (UTC). A thread that is archived again keeps its time."""
+    archived_at = facts.archived_at
+    if change.archived is not msgspec.UNSET:
+        archived_at = (archived_at or now) if change.archived else None
+    return ThreadFacts(
+        facts.title if change.title is msgspec.UNSET else change.title,
+        archived_at,
+        facts.metadata if change.metadata is msgspec.UNSET else change.metadata,
+        facts.parent,
+    )

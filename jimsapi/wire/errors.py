@@ -30,6 +30,7 @@ from jimsapi.runs.quota import QuotaExceeded
 from jimsapi.threads.errors import (
     ContactDeleted,
     DomainError,
+    EventNotFound,
     FileQuotaExceeded,
     InputRefused,
     InvalidCursor,
@@ -48,6 +49,7 @@ STATUS: dict[type[DomainError], tuple[int, dict[str, str]]] = {
     ContactForbidden: (403, {}),
     ScopeMissing: (403, {}),
     ThreadNotFound: (404, {}),
+    EventNotFound: (404, {}),
     RunNotFound: (404, {}),
     StoredFileNotFound: (404, {}),
     ContactDeleted: (409, {}),

@@ -1,17 +1,23 @@
-"""Parts of requests that all protocols share: the idempotency key and the JSON body."""
+"""Parts of requests that all protocols share: the idempotency key, the JSON body, and forms of other origins."""
 
 import asyncio
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from jimsapi.asgi.connection import Request, watch_header
-from jimsapi.asgi.errors import ValidationError
+from jimsapi.asgi.cors import same_origin
+from jimsapi.asgi.errors import HTTPError, ValidationError
 from jimsapi.asgi.validation import Model, convert_body
 from jimsapi.runs.errors import ServerDraining
 from jimsapi.runs.service import RunService
 
 MAX_KEY = 255
+
+_SIMPLE = {"multipart/form-data", "application/x-www-form-urlencoded", "text/plain"}
+"""Types that a page of any origin may send without asking the server first (Fetch Standard, section 2.2.2)."""
+_MEDIA_TYPE = re.compile(r"[!-~]+/[!-~]+")
 
 watch_header(b"idempotency-key")
 
@@ -31,6 +37,21 @@ def idempotency_key(request: Request) -> str | None:
     raise ValidationError(
         [{"type": "invalid_key", "loc": ["header", "idempotency-key"], "msg": message, "input": None}]
     )
+
+
+def refuse_foreign_form(request: Request, origins: Collection[str]) -> None:
+    """Raise `HTTPError` 403 if a page of another origin may have sent a form without its user's knowledge.
+
+    Call it before you read a body that is no JSON. A browser sends forms and texts from every page, with its cookies,
+    its client certificate and a password that it has kept. It sends other requests, and those with a bearer token, only
+    if `--cors-origin` allows it. `origins` is the value of that option.
+    """
+    kind = (request.headers.get("content-type") or "").partition(";")[0].strip().lower()
+    has_token = (request.headers.get("authorization") or "").lower().startswith("bearer ")
+    named = [origin for origin in origins if origin != "*"]
+    is_simple = (not _MEDIA_TYPE.fullmatch(kind) or kind in _SIMPLE) and not has_token
+    if is_simple and not same_origin(request, named):
+        raise HTTPError(403, "This origin may not send forms and files")
 
 
 async def read_body(request: Request, service: RunService, model: type[Model]) -> Model:

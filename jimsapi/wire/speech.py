@@ -1,6 +1,6 @@
 """A run's stream as items that every protocol has: messages in pieces, with begin and end, then the other events."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 from uuid import UUID
 
@@ -17,6 +17,7 @@ from jimsapi.runs.stream import Activity, Delta, Ended, Gap, Item, ReasoningDelt
 from jimsapi.threads.activity import ANSWER_SOURCE, MODEL_REASONING, MODEL_USAGE, TOOL_CALL, source_data
 from jimsapi.threads.errors import DomainError
 from jimsapi.threads.event import ASSISTANT_MESSAGE, ASSISTANT_MESSAGE_WITH_BUTTONS, NewEvent
+from jimsapi.threads.questions import QUESTION_ASKED, Question, load_question
 
 
 class MessageStarted(msgspec.Struct, frozen=True):
@@ -106,9 +107,23 @@ class ModelUsed(msgspec.Struct, frozen=True):
     cost: float | None
 
 
+class PersonAsked(msgspec.Struct, frozen=True):
+    """The pipeline asks a person. This comes after all messages."""
+
+    event_id: UUID
+    question: Question
+
+    @property
+    def text(self) -> str:
+        """The question with its options, for protocols that have no questions."""
+        return with_choices(self.question.text, self.question.options or ())
+
+
 AgentItem = ReasoningStarted | ReasoningPiece | ReasoningEnded | ToolStarted | ToolEnded | SourceNamed | ModelUsed
 """What an agent does."""
-SpokenItem = MessageStarted | MessagePiece | MessageEnded | AgentItem | Status | NewEvent | Finished | Failed
+SpokenItem = (
+    MessageStarted | MessagePiece | MessageEnded | AgentItem | PersonAsked | Status | NewEvent | Finished | Failed
+)
 """An item. A `NewEvent` is an event that no other item stands for, or a message that has more than text."""
 
 
@@ -215,6 +230,11 @@ class _Speech:
         """Yield a stored event, or what is missing of what the agent did."""
         if event.event_id in self._shown:
             return
+        if event.event_type == QUESTION_ASKED and (question := load_question(event)) is not None:
+            yield from self._interrupt_reasoning()
+            yield from self._end_message()
+            yield PersonAsked(event.event_id, question)
+            return
         data = _agent_data(event)
         if data is None or (isinstance(data, _Call) and data.duration is None):  # the context stores a duration
             yield from self._interrupt_reasoning()
@@ -307,6 +327,8 @@ def _agent_data(event: NewEvent) -> _AgentData | None:
     return data
 
 
+_BUTTON_TEXTS = ("text", "label", "title", "name")
+"""Where the text of a button is. jims-core leaves this to the pipeline."""
 _MESSAGES = (ASSISTANT_MESSAGE, ASSISTANT_MESSAGE_WITH_BUTTONS)
 
 
@@ -315,11 +337,23 @@ def messages(result: RunResult) -> list[str]:
     return [message_text(event) for event in result.events if event.event_type in _MESSAGES]
 
 
+def message_role(event: NewEvent) -> str | None:
+    """Return the role in a message's event: `user` or `assistant`; None if the event has none."""
+    data: Any = orjson.loads(event.data)
+    return data.get("role") if isinstance(data, Mapping) else None
+
+
 def message_text(event: NewEvent) -> str:
     """Return the text of a message's event; empty if the pipeline sent an event of this type without a text."""
     data: Any = orjson.loads(event.data)
     content = data.get("content") if isinstance(data, Mapping) else None
     return content if isinstance(content, str) else ""
+
+
+def stored_items(events: Iterable[NewEvent]) -> list[SpokenItem]:
+    """Return what stored events of one run or more say, in order."""
+    speech = _Speech()
+    return [item for event in events for item in speech.next(event)]
 
 
 def agent_items(result: RunResult) -> list[AgentItem]:
@@ -331,9 +365,44 @@ def agent_items(result: RunResult) -> list[AgentItem]:
 BETWEEN_MESSAGES = "\n\n"
 
 
-def one_text(result: RunResult) -> str:
-    """Return all messages of an answer as one text, for protocols whose answers have one message."""
-    return BETWEEN_MESSAGES.join(text for text in messages(result) if text)
+def one_text(result: RunResult, *, with_lists: bool = True) -> str:
+    """Return all messages and questions of an answer as one text, for protocols whose answers have one message.
+
+    Buttons and the options of questions are lines of the text, unless `with_lists` is false.
+    """
+    texts: list[str] = []
+    for event in result.events:
+        if event.event_type in _MESSAGES:
+            texts.append(with_choices(message_text(event), button_texts(event) if with_lists else ()))
+        elif event.event_type == QUESTION_ASKED and (question := load_question(event)) is not None:
+            texts.append(with_choices(question.text, (question.options or ()) if with_lists else ()))
+    return BETWEEN_MESSAGES.join(text for text in texts if text)
+
+
+def choices(result: RunResult) -> list[str]:
+    """Return what a person may click after an answer: the buttons of its messages and the options of its questions."""
+    found = [text for event in result.events for text in button_texts(event)]
+    return found + [option for question in result.questions() for option in question.options or ()]
+
+
+def with_choices(text: str, choices: Sequence[str]) -> str:
+    """Return a text with what a person may answer, each on a line of a list in Markdown."""
+    return "\n".join([text, *(f"- {choice}" for choice in choices)]) if choices else text
+
+
+def button_texts(event: NewEvent) -> list[str]:
+    """Return the texts of the buttons of a message; empty if it has none, or if they have no texts."""
+    if event.event_type != ASSISTANT_MESSAGE_WITH_BUTTONS:
+        return []
+    data: Any = orjson.loads(event.data)
+    buttons = data.get("buttons") if isinstance(data, Mapping) else None
+    found = [_button_text(button) for button in buttons] if isinstance(buttons, list) else []
+    return [text for text in found if text]
+
+
+def _button_text(button: Any) -> str:
+    texts = [button.get(name) for name in _BUTTON_TEXTS] if isinstance(button, Mapping) else [button]
+    return next((text for text in texts if isinstance(text, str)), "")
 
 
 async def as_one_text(
@@ -348,6 +417,11 @@ async def as_one_text(
                     yield BETWEEN_MESSAGES
                 last = message_id
                 yield text
+            case NewEvent() if texts := button_texts(item):
+                yield with_choices("", texts)
+            case PersonAsked(event_id):
+                yield item.text if last is None else BETWEEN_MESSAGES + item.text
+                last = event_id
             case MessageStarted() | MessagePiece() | MessageEnded() | Status() | NewEvent():
                 pass
             case _:

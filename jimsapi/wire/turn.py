@@ -15,6 +15,7 @@ from jimsapi.runs.live import LiveRun
 from jimsapi.runs.result import RunResult
 from jimsapi.runs.service import RunService
 from jimsapi.threads.ids import uuid7
+from jimsapi.threads.message_files import SentFile
 from jimsapi.threads.run import ByExternalId, New, Selector
 from jimsapi.wire.answer import note_run, refusal
 from jimsapi.wire.request import idempotency_key
@@ -25,7 +26,9 @@ class Turn(msgspec.Struct, frozen=True):
 
     `thread` is the client's name of the conversation, any text. `user` is the protocol's name of the person. If `once`
     is true, the message does not belong to a conversation, and the run has no thread. `metadata` is for the pipeline.
-    `answers` are the answers to questions by their identifiers. With them, `message` may be empty.
+    `answers` are the answers to questions by their identifiers. With them, `message` may be empty. `files` came within
+    the message, and `file_ids` are those of files that the server has. If `answers_in_text` is true, the protocol has
+    no other place for answers to questions. `key` is the idempotency key of a request that has no header with one.
     """
 
     message: str
@@ -34,6 +37,10 @@ class Turn(msgspec.Struct, frozen=True):
     once: bool = False
     metadata: dict[str, Any] | None = None
     answers: dict[str, Any] | None = None
+    files: Sequence[SentFile] = ()
+    file_ids: Sequence[str] = ()
+    answers_in_text: bool = False
+    key: str | None = None
 
 
 class ThreadNames:
@@ -57,11 +64,13 @@ class ThreadNames:
         bound_contact = cast(Admission, request.admission).identity.contact_id
         if bound_contact is not None:
             return bound_contact
-        return _header(request, self.contact_header) or turn.user or self._contact_of(self.thread(request, turn))
+        return (
+            _header(request, self.contact_header) or turn.user or self._contact_of(self.thread(request, turn), turn.key)
+        )
 
-    def _contact_of(self, thread: str | None) -> str:
+    def _contact_of(self, thread: str | None, key: str | None) -> str:
         if not thread:
-            return f"{self.protocol}:{uuid7()}"
+            return f"{self.protocol}:{key or uuid7()}"  # a request that is repeated has the same contact
         # The name of a conversation may be longer than a contact_id.
         name = thread.encode()
         return thread if len(name) <= MAX_CONTACT_ID else f"{self.protocol}:{sha256(name).hexdigest()}"
@@ -107,9 +116,17 @@ def newest_of_user(roles: Sequence[str]) -> int:
 
 
 async def begin_turn(
-    request: Connection, service: RunService, names: ThreadNames, turn: Turn, *, watched: bool = True
+    request: Connection,
+    service: RunService,
+    names: ThreadNames,
+    turn: Turn,
+    *,
+    watched: bool = True,
+    selectors: Sequence[Selector] | None = None,
 ) -> LiveRun:
-    """Begin the run that answers a turn. Raises as `RunService.begin` does.
+    """Begin the run that answers a turn, in the thread that `names` or, if they are given, `selectors` find.
+
+    Raises as `RunService.begin` does.
 
     If it is `watched`, the run has a stream, and the function waits until a thread accepts the message. It then also
     raises a `DomainError` if no thread accepts it.
@@ -122,13 +139,21 @@ async def begin_turn(
         thread_config={"interface": names.protocol},
         metadata=turn.metadata,
         answers=turn.answers,
+        files=list(turn.file_ids) or None,
     )
     if turn.once:
-        run = service.answer_once(inbound, admission, watched=watched)
+        run = service.answer_once(inbound, admission, watched=watched, files=turn.files)
     else:
-        key = idempotency_key(request) if isinstance(request, Request) else None
-        selectors = names.selectors(request, turn, contact)
-        run = service.begin(inbound, admission, watched=watched, key=key, selectors=selectors)
+        key = (idempotency_key(request) if isinstance(request, Request) else None) or turn.key
+        run = service.begin(
+            inbound,
+            admission,
+            watched=watched,
+            key=key,
+            selectors=names.selectors(request, turn, contact) if selectors is None else selectors,
+            files=turn.files,
+            answers_in_text=turn.answers_in_text,
+        )
     if watched and run.acceptance is not None:
         await asyncio.shield(run.acceptance)
     note_run(request, run)

@@ -39,6 +39,13 @@ NAMES_CONTACT = {
 }
 """Routes that are told a contact, and how."""
 
+BODIES: dict[tuple[str, str], dict[str, Any]] = {
+    ("PATCH", "/api/v1/threads/{id:uuid}"): {"json": {"title": "mine"}},
+    ("POST", "/api/v1/threads/{id:uuid}/fork"): {"json": {}},
+    ("PUT", "/api/v1/threads/{id:uuid}/events/{event_id:uuid}/feedback"): {"json": {"rating": 1}},
+}
+"""Routes that are told a thread in their path, and need a body."""
+
 RUNS = {
     ("GET", "/api/v1/runs/{id:uuid}"): 200,
     ("GET", "/api/v1/runs/{id:uuid}/stream"): 200,
@@ -90,7 +97,7 @@ def calls(route: Route, foreign: Foreign, contact_id: str) -> Iterable[Call]:
             named = run_id if key in RUNS else thread_id
             path = re.sub(r"\{\w+:uuid\}", named, route.path)
             assert "{" not in path, f"say in this file what the parameters of {route.path} name"
-            yield method, path, {}
+            yield method, path, BODIES.get(key, {})
         if key in NAMES_THREAD:
             yield method, route.path, {"json": NAMES_THREAD[key] | {"thread_id": thread_id}}
         if key in NAMES_CONTACT:

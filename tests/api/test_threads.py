@@ -52,7 +52,10 @@ def is_utc(text: str) -> bool:
 def test_a_thread_is_shown_with_its_contact_time_and_configuration(client: httpx.Client) -> None:
     thread_id = chat(client, "shown", thread_config={"interface": "shop", "n": [1]})["thread_id"]
     thread = client.get(f"{THREADS}/{thread_id}").json()
-    assert list(thread) == ["thread_id", "contact_id", "created_at", "thread_config"]
+    assert list(thread) == [
+        *("thread_id", "contact_id", "created_at", "thread_config"),
+        *("title", "preview", "active_at", "archived_at", "metadata", "parent"),
+    ]
     assert (thread["thread_id"], thread["contact_id"]) == (thread_id, "shown")
     assert thread["thread_config"] == {"interface": "shop", "n": [1]}
     assert is_utc(thread["created_at"])
@@ -201,3 +204,125 @@ def test_a_page_ends_early_where_its_items_are_large_and_the_next_goes_on(client
     said = [event for page in found for event in page if event["event_type"] == "comm.user_message"]
     assert [event["event_data"]["content"] for event in said] == [message] * 4
     assert len({event["event_id"] for page in found for event in page}) == sum(map(len, found))
+
+
+def events_of(client: httpx.Client, thread_id: str) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = client.get(f"{THREADS}/{thread_id}/events").json()["events"]
+    return events
+
+
+def test_a_list_shows_what_a_thread_is_about(client: httpx.Client) -> None:
+    thread_id = chat(client, "about", "Who   likes\nquokkas? " + 50 * "Tell me. ")["thread_id"]
+    chat(client, "about", "And wombats?")
+    [thread] = client.get(THREADS, params={"contact_id": "about"}).json()["threads"]
+    assert thread["title"].startswith("Who likes quokkas? Tell me.")
+    assert thread["title"].endswith(" Tell…")
+    assert 70 <= len(thread["title"]) <= 80
+    assert thread["preview"] == "You said: And wombats?"
+    assert thread["active_at"] == events_of(client, thread_id)[-1]["created_at"]
+    assert (thread["archived_at"], thread["metadata"], thread["parent"]) == (None, {}, None)
+
+
+def test_a_title_of_one_long_word_is_cut(client: httpx.Client) -> None:
+    chat(client, "long word", "x" * 1000)
+    [thread] = client.get(THREADS, params={"contact_id": "long word"}).json()["threads"]
+    assert thread["title"] == "x" * 79 + "…"
+
+
+def test_a_thread_gets_a_title_and_metadata_and_is_archived(client: httpx.Client) -> None:
+    path = f"{THREADS}/{chat(client, 'changed')['thread_id']}"
+    changed = client.patch(path, json={"title": "Marsupials", "metadata": {"stars": 5}}).json()
+    assert (changed["title"], changed["metadata"], changed["archived_at"]) == ("Marsupials", {"stars": 5}, None)
+    archived = client.patch(path, json={"archived": True}).json()
+    assert (archived["title"], archived["metadata"]) == ("Marsupials", {"stars": 5})
+    assert is_utc(archived["archived_at"])
+    assert client.get(path).json() == archived
+    for asked, threads in (("true", [archived]), ("false", [])):
+        found = client.get(THREADS, params={"contact_id": "changed", "archived": asked}).json()["threads"]
+        assert found == threads
+    restored = client.patch(path, json={"archived": False, "title": None}).json()
+    assert (restored["title"], restored["archived_at"]) == ("hi", None)
+    assert client.patch(path, json={}).json() == restored
+
+
+@pytest.mark.parametrize(
+    ("body", "loc"),
+    [
+        ({"title": ""}, ["body", "title"]),
+        ({"title": "x" * 501}, ["body", "title"]),
+        ({"title": 5}, ["body", "title"]),
+        ({"archived": "perhaps"}, ["body", "archived"]),
+        ({"metadata": []}, ["body", "metadata"]),
+    ],
+)
+def test_faulty_changes_of_a_thread_are_refused_and_change_nothing(
+    client: httpx.Client, body: dict[str, Any], loc: list[str]
+) -> None:
+    path = f"{THREADS}/{chat(client, 'faulty')['thread_id']}"
+    before = client.get(path).json()
+    answer = client.patch(path, json={"metadata": {"new": 1}, **body})
+    assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, loc)
+    assert client.get(path).json() == before
+
+
+def test_an_edited_message_is_a_fork_before_it(client: httpx.Client) -> None:
+    parent_id = chat(client, "editor", "one")["thread_id"]
+    chat(client, "editor", "two")
+    events = events_of(client, parent_id)
+    [two] = [event for event in events if event["event_data"].get("content") == "two"]
+    answer = client.post(f"{THREADS}/{parent_id}/fork", json={"before": two["event_id"]})
+    fork = answer.json()
+    assert (answer.status_code, answer.headers["location"]) == (201, f"{THREADS}/{fork['thread_id']}")
+    kept = events[: events.index(two)]
+    assert fork["parent"] == {"thread_id": parent_id, "event_id": kept[-1]["event_id"]}
+    assert events_of(client, fork["thread_id"]) == kept
+    said = chat(client, "editor", "three", thread_id=fork["thread_id"])
+    assert said["thread_id"] == fork["thread_id"]
+    assert events_of(client, parent_id) == events
+    listed = client.get(THREADS, params={"contact_id": "editor"}).json()["threads"]
+    assert [thread["thread_id"] for thread in listed] == [fork["thread_id"], parent_id]
+
+
+def test_a_fork_ends_at_an_event_or_has_all(client: httpx.Client) -> None:
+    parent_id = chat(client, "forker")["thread_id"]
+    events = events_of(client, parent_id)
+    at = client.post(f"{THREADS}/{parent_id}/fork", json={"at": events[1]["event_id"]}).json()
+    assert events_of(client, at["thread_id"]) == events[:2]
+    whole = client.post(f"{THREADS}/{parent_id}/fork", json={}).json()
+    assert events_of(client, whole["thread_id"]) == events
+
+
+def test_forks_at_events_that_are_not_there_are_refused(client: httpx.Client) -> None:
+    parent_id = chat(client, "missing")["thread_id"]
+    first, *_, last = events_of(client, parent_id)
+    path = f"{THREADS}/{parent_id}/fork"
+    assert client.post(path, json={"at": str(uuid4())}).status_code == 404
+    assert client.post(path, json={"before": first["event_id"]}).status_code == 404
+    both = client.post(path, json={"at": last["event_id"], "before": last["event_id"]})
+    assert (both.status_code, both.json()["detail"][0]["loc"]) == (422, ["body", "before"])
+    assert client.post(f"{THREADS}/{uuid4()}/fork", json={}).status_code == 404
+    assert len(client.get(THREADS, params={"contact_id": "missing"}).json()["threads"]) == 1
+
+
+def test_an_answer_is_rated_and_rated_again(client: httpx.Client) -> None:
+    thread_id = chat(client, "rater")["thread_id"]
+    answer = events_of(client, thread_id)[-1]["event_id"]
+    path, feedback = f"{THREADS}/{thread_id}/events/{answer}/feedback", f"{THREADS}/{thread_id}/feedback"
+    assert client.put(path, json={"rating": -1, "comment": "Too short"}).status_code == 204
+    [given] = client.get(feedback).json()["feedback"]
+    assert is_utc(given.pop("given_at"))
+    assert given == {"event_id": answer, "rating": -1, "comment": "Too short"}
+    assert client.put(path, json={"rating": 1}).status_code == 204
+    [given] = client.get(feedback).json()["feedback"]
+    assert (given["rating"], given["comment"]) == (1, None)
+    assert [client.delete(path).status_code for _ in range(2)] == [204, 204]
+    assert client.get(feedback).json() == {"feedback": []}
+
+
+@pytest.mark.parametrize("body", [{}, {"rating": 0}, {"rating": 5}, {"rating": 1, "comment": "x" * 10_001}])
+def test_faulty_ratings_are_refused(client: httpx.Client, body: dict[str, Any]) -> None:
+    thread_id = chat(client, "faulty rater")["thread_id"]
+    answer = events_of(client, thread_id)[-1]["event_id"]
+    assert client.put(f"{THREADS}/{thread_id}/events/{answer}/feedback", json=body).status_code == 422
+    assert client.put(f"{THREADS}/{thread_id}/events/{uuid4()}/feedback", json={"rating": 1}).status_code == 404
+    assert client.get(f"{THREADS}/{thread_id}/feedback").json() == {"feedback": []}

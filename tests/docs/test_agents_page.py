@@ -12,7 +12,7 @@ from tests.docs.snippets import ROOT, blocks, modules
 from tests.serving import Served
 
 PAGE = "docs/agents.md"
-[WATCH, WANT, APPROVE, ASK] = blocks(PAGE, "sh")
+[WATCH, WANT, APPROVE, _LOOK, ASK] = blocks(PAGE, "sh")
 [QUESTION] = blocks(PAGE, "json")
 [SHOWN] = blocks(PAGE, "text")
 

@@ -40,12 +40,15 @@ def without_the_unsaid(document: dict[str, Any]) -> dict[str, Any]:
 
     - A WebSocket's handshake: no request but that gets anything else than 426.
     - `after` of a list: what the server handed out. `after` of a stream is tried with Last-Event-ID elsewhere.
-    - `webhook_url`: whether the server calls any is its operator's to say.
+    - `webhook_url` and `files`: the operator decides whether the server calls webhooks and stores files.
+    - `before` of a fork excludes `at`.
     - `contact_id` is a must for callers that are bound to none, such as this one.
     - Streams: schemathesis reads them event by event, as OpenAPI 3.2 has them; in 3.1 they are one text.
     """
     document["paths"].pop("/api/v1/chat/ws")
-    document["components"]["schemas"]["Inbound"]["properties"]["webhook_url"] = {"type": "null"}
+    schemas = document["components"]["schemas"]
+    for model, names in {"Inbound": ("webhook_url", "files"), "Fork": ("before",)}.items():
+        schemas[model]["properties"].update({name: {"type": "null"} for name in names})
     for operations in document["paths"].values():
         for operation in operations.values():
             parameters = [one for one in operation.get("parameters", ()) if one["name"] != "after"]

@@ -9,7 +9,9 @@ import pytest
 from jimsapi import Event
 from jimsapi.runs.identity import PUBLIC
 from jimsapi.runs.sinks import SinkQueue
-from jimsapi.threads.errors import ThreadNotFound, UnstorableEvent
+from jimsapi.runs.threads import ThreadService
+from jimsapi.threads.errors import EventNotFound, ThreadNotFound, UnstorableEvent
+from jimsapi.threads.facts import Rating
 from tests.apps.scripted import Scripted
 from tests.runs.serving import STORES, caller, inbound, make_store, serving, texts
 
@@ -39,6 +41,33 @@ async def test_appended_events_are_in_the_thread_and_reach_sinks(kind: str, tmp_
         (ids[1], "job.noted"),
     ]
     assert {event.thread_id for event in delivered} == {thread_id}
+
+
+async def test_sinks_get_ratings_which_the_thread_does_not_have() -> None:
+    delivered: list[Event] = []
+
+    class Sink:
+        name = "seen"
+
+        async def deliver(self, events: Sequence[Event]) -> None:
+            delivered.extend(events)
+
+    async with serving(Scripted(), sinks=[SinkQueue(Sink(), "seen")]) as service:
+        thread_id = (await service.chat(inbound(), PUBLIC)).thread_id
+        before = await texts(service, thread_id)
+        [*_, last] = (await service.store.events(thread_id, None, 10, None)).events
+        threads = ThreadService(service)
+        await threads.rate(PUBLIC.identity, thread_id, last.event_id, Rating(-1, "Too short"))
+        await threads.rate(PUBLIC.identity, thread_id, last.event_id, None)
+        with pytest.raises(EventNotFound):
+            await threads.rate(PUBLIC.identity, thread_id, thread_id, Rating(1))
+        assert await texts(service, thread_id) == before
+        await service.drain(1)
+    named = {"event_id": str(last.event_id)}
+    assert [(event.thread_id, event.event_type, event.event_data) for event in delivered[-2:]] == [
+        (thread_id, "thread.feedback", {**named, "rating": -1, "comment": "Too short"}),
+        (thread_id, "thread.feedback", {**named, "rating": None}),
+    ]
 
 
 async def test_events_are_appended_while_a_run_works() -> None:

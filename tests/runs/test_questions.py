@@ -34,8 +34,8 @@ from jimsapi.runs.service import RunService
 from jimsapi.stores.memory import MemoryStore
 from jimsapi.threads.errors import InputRefused, StoreUnavailable
 from jimsapi.threads.event import BESIDE, EventRow, NewEvent, id_beside
-from jimsapi.threads.questions import Question, QuestionAsked, answer_id, schema_fault
-from jimsapi.threads.run import Accepted, RunPlan, RunStatus
+from jimsapi.threads.questions import NO_ANSWER, Question, QuestionAsked, answer_id, schema_fault
+from jimsapi.threads.run import Accepted, ContextLimits, RunPlan, RunStatus
 from jimsapi.threads.store import ThreadStore
 from tests.runs.serving import STORES, caller, make_store, stored, texts
 
@@ -266,6 +266,40 @@ async def test_an_answer_that_comes_with_messages_begins_one_run(kind: str, tmp_
         assert pipeline.runs == 3
 
 
+async def test_an_answer_that_waits_behind_a_message_that_closes_its_question_is_refused() -> None:
+    opened = asyncio.Event()
+    worked: list[str] = []
+
+    async def pipeline(ctx: ThreadContext) -> None:
+        worked.append(str(ctx.get_last_user_message()))
+        if len(worked) == 1:
+            async with asyncio.TaskGroup() as group:
+                for key in "ab":
+                    group.create_task(ctx.ask(key, f"{key}?"))
+        if len(worked) == 2:
+            await opened.wait()
+        ctx.send_message(f"run {len(worked)}")
+
+    async with serving(pipeline) as service:
+        first, second = (await say(service)).questions()
+        busy = asyncio.create_task(answer(service, first, "yes"))
+        while len(worked) < 2:
+            await asyncio.sleep(0)
+        message = service.begin(Inbound(contact_id="ann", message="instead"), PUBLIC, watched=True)
+        assert message.acceptance is not None
+        await message.acceptance
+        late = asyncio.create_task(answer(service, second, "yes"))
+        while service.open_runs < 3:
+            await asyncio.sleep(0)
+        opened.set()
+        await busy
+        await message.wait_for_answer()
+        with pytest.raises(QuestionClosed, match="another message"):
+            await late
+        assert len(worked) == 3
+        assert (await say(service, "next")).assistant_messages == ["run 4"]
+
+
 async def test_an_answer_whose_message_was_refused_may_be_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async def refuse(plan: RunPlan) -> Accepted:
         raise StoreUnavailable("the disk is full")
@@ -478,6 +512,179 @@ async def test_a_question_expires(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Question, "has_expired", lambda self, now: True)
         with pytest.raises(QuestionClosed, match="expired"):
             await answer(service, question, "yes")
+
+
+# Answers in the text of a message, for protocols that have no other place for them.
+
+
+async def reply(service: RunService, text: str, admission: Admission = PUBLIC, **fields: Any) -> RunResult:
+    inbound = Inbound(contact_id="ann", message=text, **fields)
+    return await service.begin(inbound, admission, answers_in_text=True).wait_for_answer()
+
+
+@pytest.mark.parametrize("kind", STORES)
+async def test_a_text_may_be_the_answer_to_the_only_question(kind: str, tmp_path: Path) -> None:
+    pipeline = Refunds()
+    async with serving(pipeline, make_store(kind, tmp_path)) as service:
+        await reply(service, "I want my money back")
+        second = await reply(service, " YES ")
+        assert second.questions()[0].key == "receipt"
+        third = await reply(service, "no")
+        assert third.assistant_messages == ["refund 1, receipt no, asked: I want my money back"]
+        assert await texts(service, third.thread_id) == [
+            "user_message",
+            "assistant_message",
+            "question.asked",
+            "user_message",
+            "question.answered",
+            "once.result",
+            "question.asked",
+            "user_message",
+            "question.answered",
+            "assistant_message",
+        ]
+        assert (await reply(service, "hello")).questions()[0].key == "refund"
+
+
+async def test_a_text_and_an_answer_of_its_own_kind_continue_one_turn() -> None:
+    pipeline = Refunds()
+    async with serving(pipeline) as service:
+        await reply(service, "money")
+        second = await reply(service, "yes")
+        third = await answer(service, asked(second), "no")
+        assert third.assistant_messages == ["refund 1, receipt no, asked: money"]
+
+
+async def test_a_text_that_is_no_answer_is_a_message_and_closes_the_question() -> None:
+    async with serving(Refunds()) as service:
+        question = asked(await reply(service, "money"))
+        assert asked(await reply(service, "why?")).question_id != question.question_id
+        with pytest.raises(QuestionClosed):
+            await answer(service, question, "yes")
+
+
+async def test_a_text_answers_neither_two_questions_nor_one_of_another_person() -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        if "two" in str(ctx.get_last_user_message()):
+            async with asyncio.TaskGroup() as group:
+                for key in "ab":
+                    group.create_task(ctx.ask(key, f"{key}?"))
+        await ctx.ask("boss", "Approve?", answerable_by="contact:boss")
+
+    async with serving(pipeline) as service:
+        assert len((await reply(service, "two")).questions()) == 2
+        assert asked(await reply(service, "one")).key == "boss"
+        assert asked(await reply(service, "yes")).key == "boss"
+        result = await reply(service, "yes")
+        assert "question.answered" not in await texts(service, result.thread_id)
+
+
+async def test_a_text_that_answers_a_question_may_be_sent_again_under_its_key(tmp_path: Path) -> None:
+    began, held = asyncio.Event(), asyncio.Event()
+    worked: list[str] = []
+
+    async def pipeline(ctx: ThreadContext) -> None:
+        value = await ctx.ask("sure", "Sure?", options=["yes", "no"])
+        worked.append(f"{ctx.get_last_user_message()} {value}")
+        if len(worked) == 1:
+            began.set()
+            await held.wait()
+        ctx.send_message(worked[-1])
+
+    inbound = Inbound(contact_id="ann", message="yes")
+    async with serving(pipeline, make_store("sqlite", tmp_path)) as service:
+        await reply(service, "go")
+        service.begin(inbound, PUBLIC, key="k", answers_in_text=True)
+        await began.wait()  # the process then dies
+    async with serving(pipeline, make_store("sqlite", tmp_path)) as service:
+        again = await service.begin(inbound, PUBLIC, key="k", answers_in_text=True).wait_for_answer()
+    assert again.assistant_messages == ["go yes"]
+    assert worked == ["go yes", "go yes"]
+
+
+async def test_a_text_answers_no_question_that_was_answered_before() -> None:
+    pipeline = Refunds()
+    async with serving(pipeline) as service:
+        first = asked(await reply(service, "money"))
+        receipt = asked(await answer(service, first, "yes"))
+        await answer(service, receipt, "yes")
+        again = await reply(service, "yes")
+        assert asked(again).key == "refund"
+        assert pipeline.refunds == 1
+
+
+async def test_a_text_answers_the_question_that_is_left_when_others_were_answered() -> None:
+    async def both(ctx: ThreadContext) -> None:
+        async with asyncio.TaskGroup() as group:
+            first, second = (group.create_task(ctx.ask(key, f"{key}?")) for key in "ab")
+        ctx.send_message(f"{first.result()} {second.result()}")
+
+    async with serving(both) as service:
+        first, second = (await reply(service, "go")).questions()
+        await answer(service, first, "one")
+        assert sorted((await reply(service, "two")).assistant_messages[0].split()) == ["one", "two"]
+        assert second.key != first.key
+
+
+async def test_a_text_that_cannot_be_stored_as_an_answer_is_a_message() -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        ctx.send_message(str(await ctx.ask("form", "Form?", schema={"type": "object"})))
+
+    async with serving(pipeline) as service:
+        question = asked(await reply(service, "go"))
+        assert asked(await reply(service, r'{"a": "\u0000"}')).question_id != question.question_id
+        assert (await reply(service, '{"a": 1}')).assistant_messages == ["{'a': 1}"]
+
+
+async def test_an_event_of_the_pipeline_s_own_that_looks_like_an_answer_spoils_nothing() -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        ctx.send_event("question.answered", {"score": 1})
+        ctx.send_event("message.answers", {"score": 1})
+        ctx.send_message(f"{await ctx.ask('sure', 'Sure?')} {ctx.get_last_user_message()}")
+
+    async with serving(pipeline) as service:
+        await reply(service, "go")
+        assert (await reply(service, "yes")).assistant_messages == ["yes go"]
+
+
+async def test_a_run_that_an_answer_begins_has_its_message_though_the_context_is_short(tmp_path: Path) -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        if ctx.get_last_user_message() == "go":
+            for number in range(10):
+                ctx.send_event("own.note", {"n": number})
+            await ctx.ask("sure", "Sure?")
+        ctx.send_message(f"{ctx.get_last_user_message()} {ctx.metadata}")
+
+    limits = RunLimits(context=ContextLimits(events=3))
+    store = make_store("sqlite", tmp_path)
+    async with store, RunService(JimsApp(pipeline), store, [DefaultResolver()], limits=limits) as service:
+        for number in range(5):
+            await reply(service, f"before {number}")
+        await reply(service, "go")
+        assert (await reply(service, "yes")).assistant_messages == ["go {}"]
+
+
+@pytest.mark.parametrize(
+    ("options", "text", "value"),
+    [
+        ({}, " Ann ", "Ann"),
+        ({}, "  ", NO_ANSWER),
+        ({"options": ["Yes", "No"]}, "yes", "Yes"),
+        ({"options": ["Yes", "No"]}, "maybe", NO_ANSWER),
+        ({"options": ["US", "us"]}, "us", "us"),
+        ({"options": [" padded "]}, " padded ", " padded "),
+        ({"options": [" padded "]}, "Padded", " padded "),
+        ({"schema": {"type": "integer"}}, "7", 7),
+        ({"schema": {"type": "integer"}}, "seven", NO_ANSWER),
+        ({"schema": {"type": "string"}}, "12345", "12345"),
+        ({"schema": {"type": ["string", "null"]}}, "null", None),
+        ({"schema": {"type": "string"}}, "seven", "seven"),
+        ({"schema": {"type": "object", "required": ["a"]}}, '{"a": 1}', {"a": 1}),
+    ],
+)
+def test_a_typed_text_is_an_answer_if_it_fits(options: dict[str, Any], text: str, value: Any) -> None:
+    question = Question(question_id=uuid4(), key="k", text="?", turn=uuid4(), **options)
+    assert question.answer_in(text) == value
 
 
 # Who may answer.
@@ -777,6 +984,37 @@ async def test_a_result_that_cannot_be_stored_fails_the_run() -> None:
     async with serving(pipeline) as service:
         with pytest.raises(Exception, match=r"once\.result"):
             await say(service)
+
+
+@pytest.mark.parametrize("caught", [False, True])
+async def test_a_conversation_start_that_asks_fails_and_says_why(caught: bool) -> None:
+    async def start(ctx: ThreadContext) -> None:
+        try:
+            await ctx.ask("name", "Your name?")
+        except QuestionAsked:
+            if not caught:
+                raise
+
+    async def pipeline(ctx: ThreadContext) -> None:
+        ctx.send_message("hello")
+
+    app = JimsApp(pipeline, conversation_start_pipeline=start)
+    async with MemoryStore() as store, RunService(app, store, [DefaultResolver()]) as service:
+        with pytest.raises(PipelineFailed, match="a conversation start cannot ask"):
+            await say(service, run_conversation_start_on_new_thread=True)
+
+
+async def test_a_pipeline_that_catches_the_end_of_its_run_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        try:
+            await ctx.ask("name", "Your name?")
+        except BaseException:
+            ctx.send_message("went on")
+
+    async with serving(pipeline) as service:
+        result = await say(service)
+    assert [question.key for question in result.questions()] == ["name"]
+    assert f"run {result.run_id}: the pipeline went on after it had asked a person" in caplog.text
 
 
 # In a test of a pipeline.

@@ -37,6 +37,8 @@ RUNNING = UUID("01a213b0770577a0982ec52dcae350df")
 WAITING = UUID("01a213b07709729e9d6cd61c63e8f70f")
 ANNS_THREAD = UUID("01a213b077017cef850df0f1cee3450f")
 VERSION_4 = """
+    DROP TABLE jimsapi_threads;
+    DROP TABLE jimsapi_feedback;
     ALTER TABLE jimsapi_runs DROP COLUMN failure;
     UPDATE jimsapi_schema SET version = 4;
 """

@@ -30,6 +30,7 @@ from jimsapi.wire.speech import (
     MessagePiece,
     MessageStarted,
     ModelUsed,
+    PersonAsked,
     ReasoningEnded,
     ReasoningPiece,
     ReasoningStarted,
@@ -77,6 +78,8 @@ def _short(item: SpokenItem) -> str:
             return text
         case MessageEnded():
             return "]"
+        case PersonAsked():
+            return f"asked {item.text}"
         case ReasoningStarted():
             return "("
         case ReasoningPiece(_, text):

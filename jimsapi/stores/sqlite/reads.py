@@ -102,10 +102,16 @@ _LATEST = f"""
     SELECT {_THREAD} FROM threads INDEXED BY jimsapi_threads_contact
     WHERE contact_id = ? ORDER BY created_at DESC, thread_id DESC LIMIT ?
 """
-_LATEST_AFTER = f"""
-    SELECT {_THREAD} FROM threads INDEXED BY jimsapi_threads_contact
-    WHERE contact_id = ? AND (created_at, thread_id) < (?, ?) ORDER BY created_at DESC, thread_id DESC LIMIT ?
+_IS_ARCHIVED = """
+    EXISTS (SELECT 1 FROM jimsapi_threads f WHERE f.thread_id = threads.thread_id AND f.archived_at IS NOT NULL)
 """
+_THREADS = f"""
+    SELECT {_THREAD} FROM threads INDEXED BY jimsapi_threads_contact
+    WHERE contact_id = ?1 AND (created_at, thread_id) < (?2, ?3) AND (?4 IS NULL OR {_IS_ARCHIVED} = ?4)
+    ORDER BY created_at DESC, thread_id DESC LIMIT ?5
+"""
+_LAST_THREAD = ("~", "")
+"""A position after all threads: times are text that begins with the year. SQLite would compare a digit as a number."""
 _BY_EXTERNAL_ID = f"""
     SELECT {_THREAD} FROM threads INDEXED BY jimsapi_threads_external
     WHERE external_id = ? ORDER BY created_at DESC LIMIT 1
@@ -122,7 +128,7 @@ _RUN = """
 def load_snapshot(connection: sqlite3.Connection, thread: str, limits: ContextLimits) -> Snapshot:
     """Return the context of a thread (32 hex digits). The cost depends on the limits, not on the thread's length."""
     if limits.events == 0:
-        return Snapshot(_event_rows(connection.execute(_ALL, (thread,)).fetchall()), False)
+        return Snapshot(event_rows(connection.execute(_ALL, (thread,)).fetchall()), False)
     size = window_size(limits)
     window = _read_within(connection, _NEWEST, (thread, size + 1), limits.bytes)
     seen = len(window)
@@ -150,7 +156,7 @@ def newest_time(connection: sqlite3.Connection, thread: str) -> datetime | None:
 
 def event_by_id(connection: sqlite3.Connection, thread: str, event_id: UUID) -> EventRow | None:
     """Return one event of a thread."""
-    rows = _event_rows(connection.execute(_EVENT_BY_ID, (thread, event_id.hex)).fetchall())
+    rows = event_rows(connection.execute(_EVENT_BY_ID, (thread, event_id.hex)).fetchall())
     return rows[0] if rows else None
 
 
@@ -173,7 +179,7 @@ def message_by_id(connection: sqlite3.Connection, thread: str, message_id: UUID)
 
 def oldest_event(connection: sqlite3.Connection, thread: str) -> list[EventRow]:
     """Return the thread's first event, if it has one."""
-    return _event_rows(connection.execute(_FIRST_PAGE, (thread, 1)).fetchall())
+    return event_rows(connection.execute(_FIRST_PAGE, (thread, 1)).fetchall())
 
 
 def thread_by_id(connection: sqlite3.Connection, thread: str) -> ThreadRow | None:
@@ -218,9 +224,9 @@ def read_run(connection: sqlite3.Connection, run_id: UUID, acting_for: str | Non
         contact_id=row[1],
         status=RunStatus(status),
         created_new_thread=bool(created_new_thread),
-        accepted_at=_utc(accepted_at),
-        started_at=started_at and _utc(started_at),
-        finished_at=finished_at and _utc(finished_at),
+        accepted_at=utc(accepted_at),
+        started_at=started_at and utc(started_at),
+        finished_at=finished_at and utc(finished_at),
         error=error,
         streamed=streamed,
         events=_sent_events(connection, thread, *sent),
@@ -243,12 +249,12 @@ def read_thread(connection: sqlite3.Connection, thread_id: UUID, acting_for: str
     return thread_record(visible_thread(connection, thread_id, acting_for))
 
 
-def read_threads(connection: sqlite3.Connection, contact_id: str, limit: int, after: str | None) -> ThreadPage:
+def read_threads(
+    connection: sqlite3.Connection, contact_id: str, limit: int, after: str | None, archived: bool | None = None
+) -> ThreadPage:
     """`ThreadStore.threads`."""
-    if after is None:
-        rows = connection.execute(_LATEST, (contact_id, limit + 1))
-    else:
-        rows = connection.execute(_LATEST_AFTER, (contact_id, *_read_cursor("threads", after), limit + 1))
+    edge = _LAST_THREAD if after is None else _read_cursor("threads", after)
+    rows = connection.execute(_THREADS, (contact_id, *edge, archived, limit + 1))
     page, more = take_page(rows, limit, itemgetter(3))
     return ThreadPage(
         [thread_record(row) for row in page],
@@ -286,7 +292,7 @@ def read_events_before(
         edge = time_text(before.created_at) if stored is None else stored.created_at
         rows = connection.execute(_OLDER, (thread, edge, before.event_id.hex, limit)).fetchall()
     rows.reverse()
-    return _event_rows(rows)
+    return event_rows(rows)
 
 
 def _read_within(connection: sqlite3.Connection, query: str, parameters: Any, size: int) -> list[EventRow]:
@@ -300,10 +306,11 @@ def _read_within(connection: sqlite3.Connection, query: str, parameters: Any, si
             if size < 0:
                 break
     cursor.close()
-    return _event_rows(rows)
+    return event_rows(rows)
 
 
-def _event_rows(rows: list[Any]) -> list[EventRow]:
+def event_rows(rows: list[Any]) -> list[EventRow]:
+    """Return events from rows of `event_id, created_at, event_type, event_data`."""
     return [
         EventRow(event_id if event_id.__class__ is str else id_text(event_id), created_at, event_type, data)
         for event_id, created_at, event_type, data in rows
@@ -312,10 +319,11 @@ def _event_rows(rows: list[Any]) -> list[EventRow]:
 
 def _event_record(row: Any) -> EventRecord:
     event_id, created_at, event_type, data = row
-    return EventRecord(UUID(id_text(event_id)), _utc(created_at), event_type, data)
+    return EventRecord(UUID(id_text(event_id)), utc(created_at), event_type, data)
 
 
-def _utc(stored: str) -> datetime:
+def utc(stored: str) -> datetime:
+    """Return a stored time, which is in UTC, with its zone."""
     return datetime.fromisoformat(stored).replace(tzinfo=UTC)
 
 

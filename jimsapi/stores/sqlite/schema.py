@@ -119,7 +119,31 @@ _VERSION_4 = ("DROP INDEX jimsapi_runs_finished",)
 # Runs that failed before this version have NULL. `failure_of` derives the kind of their failure from `error`.
 _VERSION_5 = ("ALTER TABLE jimsapi_runs ADD COLUMN failure VARCHAR(16)",)
 
-_MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
+# What was said of threads (`ThreadFacts`), and the ratings of events. Threads of which nothing was said have no row.
+_VERSION_6 = (
+    """
+    CREATE TABLE jimsapi_threads (
+        thread_id CHAR(32) NOT NULL PRIMARY KEY,
+        title TEXT,
+        archived_at DATETIME,
+        metadata TEXT NOT NULL,
+        parent_id CHAR(32),
+        parent_event_id CHAR(32)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE jimsapi_feedback (
+        thread_id CHAR(32) NOT NULL,
+        event_id CHAR(32) NOT NULL,
+        rating INTEGER NOT NULL,
+        comment TEXT,
+        given_at DATETIME NOT NULL,
+        PRIMARY KEY (thread_id, event_id)
+    ) WITHOUT ROWID
+    """,
+)
+
+_MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6)
 SCHEMA_VERSION = len(_MIGRATIONS)
 
 _NEEDED_COLUMNS = {

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 from uuid import UUID
 
-from jimsapi.stores.sqlite import reads, writes
+from jimsapi.stores.sqlite import facts, reads, writes
 from jimsapi.stores.sqlite.errors import DAMAGED, as_domain_error
 from jimsapi.stores.sqlite.file import LOG_REMOVED, DatabaseFiles
 from jimsapi.stores.sqlite.lock import DatabaseLock, refuse_lock
@@ -22,6 +22,7 @@ from jimsapi.stores.sqlite.schema import Durability, open_reader, open_writer, r
 from jimsapi.stores.sqlite.writer import Work, Writer
 from jimsapi.threads.errors import StoreUnavailable, StoreUnusable
 from jimsapi.threads.event import THREAD_CREATED, Event, EventRow, NewEvent, utc_now
+from jimsapi.threads.facts import Feedback, ForkPlan, Rating, ThreadChange, ThreadFacts, ThreadSummary
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     Accepted,
@@ -48,6 +49,8 @@ T = TypeVar("T")
 PING_TIMEOUT = 5.0
 """Seconds after which a ping without an answer fails."""
 
+EXPIRED_AT_ONCE = 100
+"""The most threads that one operation examines, and perhaps deletes, when old threads expire."""
 PURGED_AT_ONCE = 1000
 """The most runs, or keys, that one operation purges, so that a long purge does not delay other operations."""
 
@@ -159,8 +162,9 @@ class SQLiteStore:
     async def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
         return await self._read(partial(reads.read_thread, thread_id=thread_id, acting_for=acting_for))
 
-    async def threads(self, contact_id: str, limit: int, after: str | None) -> ThreadPage:
-        return await self._read(partial(reads.read_threads, contact_id=contact_id, limit=limit, after=after))
+    async def threads(self, contact_id: str, limit: int, after: str | None, archived: bool | None = None) -> ThreadPage:
+        work = partial(reads.read_threads, contact_id=contact_id, limit=limit, after=after, archived=archived)
+        return await self._read(work)
 
     async def events(self, thread_id: UUID, acting_for: str | None, limit: int, after: str | None) -> EventPage:
         return await self._read(
@@ -170,11 +174,38 @@ class SQLiteStore:
     async def load_events(self, thread_id: UUID, before: Event | None, limit: int) -> list[EventRow]:
         return await self._read(partial(reads.read_events_before, thread_id=thread_id, before=before, limit=limit))
 
+    async def fork(self, plan: ForkPlan) -> ThreadRecord:
+        return await self._write(partial(facts.fork, plan=plan))
+
+    async def change_thread(self, thread_id: UUID, acting_for: str | None, change: ThreadChange) -> ThreadFacts:
+        work = partial(facts.change_thread, thread_id=thread_id, acting_for=acting_for, change=change)
+        return await self._write(work, brief=True)
+
+    async def rate(self, thread_id: UUID, acting_for: str | None, event_id: UUID, rating: Rating | None) -> None:
+        work = partial(facts.rate, thread_id=thread_id, acting_for=acting_for, event_id=event_id, rating=rating)
+        await self._write(work, brief=True)
+
+    async def feedback(self, thread_id: UUID, acting_for: str | None) -> list[Feedback]:
+        return await self._read(partial(facts.read_feedback, thread_id=thread_id, acting_for=acting_for))
+
+    async def summaries(self, thread_ids: Sequence[UUID]) -> list[ThreadSummary]:
+        return await self._read(partial(facts.read_summaries, thread_ids=thread_ids))
+
     async def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:
         return await self._write(partial(writes.delete_thread, thread_id=thread_id, acting_for=acting_for))
 
     async def delete_contact(self, contact_id: str) -> list[UUID]:
         return await self._write(partial(writes.delete_contact, contact_id=contact_id))
+
+    async def expire(self, older_than: timedelta) -> int:
+        cutoff = utc_now() - older_than
+        expired = 0
+        after: str | None = ""
+        while after is not None:
+            work = partial(writes.expire, cutoff=cutoff, after=after, limit=EXPIRED_AT_ONCE)
+            count, after = await self._write(work)
+            expired += count
+        return expired
 
     async def purge(self, older_than: timedelta) -> int:
         cutoff = utc_now() - older_than

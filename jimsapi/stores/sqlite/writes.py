@@ -154,6 +154,7 @@ _BEAT = """
     INSERT INTO jimsapi_owners (owner, beat_at) VALUES (?, ?)
     ON CONFLICT (owner) DO UPDATE SET beat_at = excluded.beat_at
 """
+_NEXT_THREADS = "SELECT thread_id FROM threads WHERE thread_id > ? ORDER BY thread_id LIMIT ?"
 _PURGE = """
     DELETE FROM jimsapi_runs WHERE run_id IN (
         SELECT run_id FROM jimsapi_runs WHERE run_id < ? AND finished_at < ? LIMIT ?
@@ -514,6 +515,21 @@ def delete_contact(connection: sqlite3.Connection, contact_id: str) -> list[UUID
     return _delete(connection, [id_text(thread) for (thread,) in threads])
 
 
+def expire(connection: sqlite3.Connection, cutoff: datetime, after: str, limit: int) -> tuple[int, str | None]:
+    """Delete those of the next `limit` threads after the identifier `after` that have no event since `cutoff` (UTC).
+
+    Returns their number, and the last identifier if there may be more threads.
+    """
+    threads = [thread for (thread,) in connection.execute(_NEXT_THREADS, (after, limit)).fetchall()]
+    expired = 0
+    for thread in threads:
+        newest = newest_time(connection, thread)
+        if newest is not None and newest < cutoff and not _open_runs(connection, thread):
+            _delete(connection, [thread])
+            expired += 1
+    return expired, threads[-1] if len(threads) == limit else None
+
+
 def purge(connection: sqlite3.Connection, cutoff: datetime, limit: int) -> int:
     """Delete at most `limit` runs that ended before `cutoff` (UTC). Returns their number."""
     return connection.execute(_PURGE, (first_id_after(cutoff), time_text(cutoff), limit)).rowcount
@@ -602,6 +618,8 @@ def _delete(connection: sqlite3.Connection, threads: Iterable[str]) -> list[UUID
         open_runs += _open_runs(connection, thread)
         connection.execute("DELETE FROM jimsapi_runs WHERE thread_id = ?", (thread,))
         connection.execute("DELETE FROM thread_events WHERE thread_id = ?", (thread,))
+        connection.execute("DELETE FROM jimsapi_threads WHERE thread_id = ?", (thread,))
+        connection.execute("DELETE FROM jimsapi_feedback WHERE thread_id = ?", (thread,))
         connection.execute("DELETE FROM threads WHERE thread_id = ?", (thread,))
     return open_runs
 

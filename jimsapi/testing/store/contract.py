@@ -14,6 +14,7 @@ from jimsapi.testing.store.appending import Appending
 from jimsapi.testing.store.beside import BesideMessages
 from jimsapi.testing.store.contexts import Contexts
 from jimsapi.testing.store.deletion import Deletion
+from jimsapi.testing.store.facts import FactsOfThreads
 from jimsapi.testing.store.housekeeping import Housekeeping
 from jimsapi.testing.store.keys import IdempotencyKeys
 from jimsapi.testing.store.lookups import Lookups
@@ -35,6 +36,7 @@ class ThreadStoreContract(
     BesideMessages,
     RunEndings,
     Appending,
+    FactsOfThreads,
     Deletion,
     Housekeeping,
     Pages,

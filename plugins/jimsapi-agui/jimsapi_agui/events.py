@@ -15,6 +15,7 @@ from jimsapi.wire import (
     MessagePiece,
     MessageStarted,
     ModelUsed,
+    PersonAsked,
     ReasoningEnded,
     ReasoningPiece,
     ReasoningStarted,
@@ -76,6 +77,8 @@ async def agui_events(
                 yield _event("CUSTOM", {"name": "answer.source", "value": {"url": url, "title": title}})
             case ModelUsed(model, input_tokens, output_tokens):
                 used.append({"model": model, "inputTokens": input_tokens, "outputTokens": output_tokens})
+            case PersonAsked():
+                pass  # an interrupt at the end
             case NewEvent(_, event_type, data):
                 yield _event("CUSTOM", {"name": event_type, "value": orjson.Fragment(data)})
             case Finished(result):
@@ -84,6 +87,16 @@ async def agui_events(
             case Failed(error):
                 status, text = failure(request, error)
                 yield _event("RUN_ERROR", {"message": text, "code": str(status)})
+
+
+async def snapshot_events(
+    body: RunAgentInput, messages: Sequence[dict[str, Any]], questions: Sequence[Question]
+) -> AsyncGenerator[bytes, None]:
+    """Yield a run that only shows the messages of the conversation, and its open questions."""
+    run = {"threadId": body.thread_id, "runId": body.run_id}
+    yield _event("RUN_STARTED", run)
+    yield _event("MESSAGES_SNAPSHOT", {"messages": messages})
+    yield _event("RUN_FINISHED", {**run, "outcome": _outcome(questions)})
 
 
 def _outcome(questions: Sequence[Question]) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 import msgspec
 
 from jimsapi.asgi import ValidationError
-from jimsapi.wire import Turn, newest_of_user
+from jimsapi.threads import SentFile
+from jimsapi.wire import NotAFile, Turn, file_of_base64, file_of_url, named_file, newest_of_user
 
 
 class Message(msgspec.Struct):
@@ -47,8 +48,8 @@ _MEDIA = frozenset(("image", "audio", "video", "document", "binary"))
 def turn_of(body: RunAgentInput) -> Turn:
     """Return the newest message of the user, or the answers to questions.
 
-    Raises `ValidationError` if there is neither, or if the message has no text, or has a file: if the file were
-    ignored, the answer would mislead.
+    Raises `ValidationError` if there is neither, or if the message has neither a text nor a file, or if the content of
+    a file is not in the message.
     """
     sent = {"state": body.state, "context": body.context, "forwardedProps": body.forwarded_props}
     metadata = {name: value for name, value in sent.items() if value}
@@ -58,14 +59,39 @@ def turn_of(body: RunAgentInput) -> Turn:
     place: list[str | int] = ["messages", index, "content"]
     content = body.messages[index].content
     parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
-    media = next((part["type"] for part in parts if part.get("type") in _MEDIA), None)
-    if media is not None:
-        raise _invalid(place, f"This server accepts only text: omit parts of the type {media}")
+    try:
+        media = [part for part in parts if part.get("type") in _MEDIA]
+        named = [file_id for part in media if (file_id := _named(part)) is not None]
+        files = [_file(part) for part in media if _named(part) is None]
+    except NotAFile as error:
+        raise _invalid(place, str(error)) from None
     texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
     text = content if isinstance(content, str) else "\n".join(texts)
-    if not (isinstance(content, str) or texts):
+    if not (isinstance(content, str) or texts or media):
         raise _invalid(place, "The message of the user has no text")
-    return Turn(text, thread=body.thread_id, metadata=metadata)
+    return Turn(text, thread=body.thread_id, metadata=metadata, files=files, file_ids=named)
+
+
+def _named(part: dict[str, Any]) -> str | None:
+    """Return the identifier of a file of this server that a part names by its URL."""
+    source = part.get("source", part)
+    return named_file(_text(source.get("value") or source.get("url"))) if isinstance(source, dict) else None
+
+
+def _file(part: dict[str, Any]) -> SentFile:
+    """Return the file of a part: its content is in `source`, or, in a part of the type `binary`, in the part itself."""
+    source = part.get("source", part)
+    name = _text(part.get("filename"))
+    match source:
+        case {"type": "data", "value": str(data)} | {"type": "binary", "data": str(data)}:
+            return file_of_base64(data, name, _text(source.get("mimeType")))
+        case {"type": "url", "value": str(url)} | {"type": "binary", "url": str(url)}:
+            return file_of_url(url, name, _text(source.get("mimeType")))
+    raise NotAFile("The content of a file must be in the message, in base64")
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _answers(resume: list[Resumed]) -> dict[str, Any]:

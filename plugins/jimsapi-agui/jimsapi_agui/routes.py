@@ -7,7 +7,9 @@ from jimsapi.runs import CHAT, RunService
 from jimsapi.wire import (
     REFUSALS,
     ThreadNames,
+    Turn,
     begin_turn,
+    history_of,
     read_body,
     spoken_items,
     stop_left,
@@ -15,7 +17,8 @@ from jimsapi.wire import (
     with_ignored,
     with_run,
 )
-from jimsapi_agui.events import agui_events
+from jimsapi_agui.events import agui_events, snapshot_events
+from jimsapi_agui.history import messages_of, open_questions
 from jimsapi_agui.request import RunAgentInput, turn_of
 
 
@@ -45,11 +48,17 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
         `CUSTOM` for each other event of the run, and at the end `RUN_FINISHED` with the usage of models, or
         `RUN_ERROR`.
 
+        If `messages` is empty, the answer has the messages of the conversation as `MESSAGES_SNAPSHOT`, for a page that
+        was loaded again. A caller that is bound to no contact needs the scope `threads` for that.
+
         An error before a thread accepts the message is a JSON answer with a status of its own. If the client
         disconnects, the run is cancelled, unless the server was started with `--agui-on-disconnect continue`. Another
         client can cancel it by `/api/v1/runs/{id}/cancel` with the id in `x-run-id`.
         """
         body = await read_body(request, service, RunAgentInput)
+        if not (body.messages or body.resume):
+            said = await history_of(request, service, names, Turn("", thread=body.thread_id))
+            return EventStreamResponse(snapshot_events(body, messages_of(request, said), open_questions(said)))
         run = await begin_turn(request, service, names, turn_of(body))
         events = agui_events(request, body, spoken_items(request, service, run))
         if cancels:

@@ -1,5 +1,6 @@
 // A conversation by AG-UI's own client: {client, url, headers, threadId, turns, leaveAt, aside} -> {runs, messages}.
-// The first run is left at the first event of the type `leaveAt`; then `aside` is said in another thread.
+// The first run is left at the first event of the type `leaveAt`; then `aside` is said in another thread. With `reload`
+// another agent, which has no messages, asks for those of the thread: `reloaded`.
 
 const scenario = JSON.parse(process.argv[2]);
 console.error = () => {}; // what it writes there it throws too
@@ -29,4 +30,10 @@ for (const [turn, content] of scenario.turns.entries()) {
   runs.push(await say(agent, content, turn === 0 ? scenario.leaveAt : undefined));
   if (turn === 0 && scenario.aside) await say(openThread("aside"), scenario.aside);
 }
-console.log(JSON.stringify({ runs, messages: agent.messages }));
+let reloaded = null;
+if (scenario.reload) {
+  const again = openThread(scenario.threadId);
+  await again.runAgent({});
+  reloaded = again.messages;
+}
+console.log(JSON.stringify({ runs, messages: agent.messages, reloaded }));

@@ -64,6 +64,18 @@ def test_it_is_told_of_progress_buttons_and_events(served: Served, client: str) 
     assert said(talk) == ["Hello", "Choose"]
 
 
+def test_a_page_that_was_loaded_again_has_the_same_messages(served: Served, client: str) -> None:
+    talk = converse(served, client, "Hello", "stream Hel lo", "work", "buttons", reload=True)
+    assert [run["error"] for run in talk["runs"]] == [None] * 4
+
+    def shown(messages: Any) -> list[Any]:
+        calls = [[call["function"] for call in message.get("toolCalls", ())] for message in messages]
+        told = [(message["role"], message.get("content")) for message in messages]
+        return list(zip(told, calls, strict=True))
+
+    assert shown(talk["reloaded"]) == shown(talk["messages"])
+
+
 def test_what_an_agent_does_is_shown(served: Served, client: str) -> None:
     talk = converse(served, client, "work", "see")
     worked, seen = talk["runs"]

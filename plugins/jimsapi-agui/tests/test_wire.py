@@ -295,7 +295,6 @@ async def test_an_answer_that_cannot_be_looked_up_again_is_an_error(monkeypatch:
         ({"threadId": 1}, ["body", "threadId"]),
         ({"runId": None}, ["body", "runId"]),
         ({"messages": "hi"}, ["body", "messages"]),
-        ({"messages": []}, ["body", "messages"]),
         ({"messages": [{"content": "hi"}]}, ["body", "messages", 0, "role"]),
         ({"messages": [{"role": "user"}]}, ["body", "messages", 0, "content"]),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, ["body", "messages", 0, "content"]),
@@ -317,12 +316,26 @@ async def test_of_a_message_in_parts_the_texts_are_taken(client: TestClient) -> 
     assert text(await ask(client, parts)) == "one\ntwo"
 
 
-@pytest.mark.parametrize("kind", ["image", "audio", "video", "document", "binary"])
-async def test_a_file_beside_a_text_is_refused_and_stores_nothing(client: TestClient, kind: str) -> None:
-    file = {"type": kind, "source": {"type": "url", "value": "https://pictures.example/1.png"}}
+PICTURE = {"mimeType": "image/png", "value": "aGk="}
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        ({"type": "image", "source": {"type": "url", "value": "https://pictures.example/1.png"}}, "fetches no files"),
+        ({"type": "binary", "mimeType": "image/png", "url": "file:///etc/passwd"}, "fetches no files"),
+        ({"type": "image", "source": {"type": "file", "value": "file-1"}}, "in base64"),
+        ({"type": "image", "source": {"type": "data", "value": "?"}}, "not base64"),
+        ({"type": "image"}, "in base64"),
+        ({"type": "document", "source": {"type": "data", **PICTURE}}, "stores no files"),
+    ],
+)
+async def test_a_file_that_the_server_cannot_take_refuses_the_message(
+    client: TestClient, file: dict[str, Any], reason: str
+) -> None:
     answer = await client.post(AG_UI, json=body([{"type": "text", "text": "What is this?"}, file]))
     assert answer.status_code == 422
-    assert kind in answer.json()["detail"][0]["msg"]
+    assert reason in answer.json()["detail"][0]["msg"]
     assert await threads(client, "t-1") == 0
 
 

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from jimsapi import Options, Router, hookimpl, option
-from jimsapi.plugins import Settings
+from jimsapi.plugins import CoreOptions, Settings
 from jimsapi.runs import RunService
 
 
@@ -29,4 +29,5 @@ def jimsapi_routes(router: Router, service: RunService, settings: Settings) -> N
 
     options = settings.get(DeepChatOptions)
     names = ThreadNames("deep-chat", options.contact_header, options.thread_header)
-    add_routes(router, service, names, cancels=options.on_disconnect == "cancel")
+    origins = settings.get(CoreOptions).cors_origin
+    add_routes(router, service, names, cancels=options.on_disconnect == "cancel", origins=origins)

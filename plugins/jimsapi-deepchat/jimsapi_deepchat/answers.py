@@ -1,10 +1,28 @@
 """Answers in the format of Deep Chat: pieces of a text, or an error."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from html import escape
 from typing import Any
 
 from jimsapi.asgi import Connection
-from jimsapi.wire import AgentItem, Failed, Finished, Refusal, data_event, failure
+from jimsapi.runs import RunResult
+from jimsapi.wire import (
+    AgentItem,
+    Answered,
+    Failed,
+    Finished,
+    Refusal,
+    UserSaid,
+    choices,
+    data_event,
+    failure,
+    file_url,
+    one_text,
+    text_of,
+)
+
+SILENCE = " "
+"""The text of a stream without any. The component shows an error for a stream that has only empty texts."""
 
 
 def error_body(refusal: Refusal) -> dict[str, Any]:
@@ -12,10 +30,46 @@ def error_body(refusal: Refusal) -> dict[str, Any]:
     return {"error": refusal.text}
 
 
+def answer_body(result: RunResult) -> dict[str, str]:
+    """Return an answer in the format of Deep Chat. What a person may choose is a button, whose text it sends."""
+    found = choices(result)
+    if not found:
+        return {"text": one_text(result)}
+    buttons = "".join(
+        f'<button class="deep-chat-button deep-chat-suggestion-button">{escape(text)}</button>' for text in found
+    )
+    html = f'<div class="deep-chat-temporary-message">{buttons}</div>'
+    return {"text": one_text(result, with_lists=False), "html": html}
+
+
+def history_body(request: Connection, said: Sequence[UserSaid | Answered]) -> list[dict[str, Any]]:
+    """Return a conversation as the component takes it for `history` and `loadHistory`."""
+    messages: list[dict[str, Any]] = []
+    for one in said:
+        if isinstance(one, UserSaid):
+            files = [{"src": file_url(request, f), "name": f.name, "type": _kind(f.type)} for f in one.files]
+            message = {
+                "role": "user",
+                **({"text": one.text} if one.text else {}),
+                **({"files": files} if files else {}),
+            }
+        else:
+            message = {"role": "ai", "text": text_of(one.items)}
+        if len(message) > 1 and message.get("text") != "":
+            messages.append(message)
+    return messages
+
+
+def _kind(media_type: str) -> str:
+    """Return what the component calls a media type."""
+    main = media_type.partition("/")[0]
+    return main if main in ("image", "audio") else "any"
+
+
 async def events(
     request: Connection, items: AsyncIterator[str | AgentItem | Finished | Failed]
 ) -> AsyncGenerator[bytes, None]:
-    """Yield an answer as server-sent events. There is at least one, because the component fails without any."""
+    """Yield an answer as server-sent events. There is at least one with a text, or the component shows an error."""
     empty = True
     async for item in items:
         if isinstance(item, str):
@@ -24,4 +78,4 @@ async def events(
         elif isinstance(item, Failed):
             yield data_event(error_body(Refusal(*failure(request, item.error))))
         elif isinstance(item, Finished) and empty:
-            yield data_event({"text": ""})
+            yield data_event({"text": SILENCE})

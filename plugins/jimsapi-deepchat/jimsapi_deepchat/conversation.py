@@ -5,8 +5,8 @@ import anyio
 from jimsapi.asgi import HTTPError, WebSocket, WebSocketDisconnected
 from jimsapi.runs import LiveRun, RunService
 from jimsapi.threads import DomainError, uuid7
-from jimsapi.wire import ThreadNames, answer_of, begin_turn, error_content, one_text, refusal_of
-from jimsapi_deepchat.answers import error_body
+from jimsapi.wire import ThreadNames, answer_of, begin_turn, error_content, refusal_of
+from jimsapi_deepchat.answers import answer_body, error_body
 from jimsapi_deepchat.requests import new_turn, read_frame
 
 MAX_PENDING = 16
@@ -50,7 +50,7 @@ class Conversation:
                     if isinstance(pending, Exception):
                         raise pending
                     with self._ws.working():
-                        await self._ws.send_json({"text": one_text(await answer_of(self._ws, pending))})
+                        await self._ws.send_json(answer_body(await answer_of(self._ws, pending)))
                 except (HTTPError, DomainError) as error:
                     content = error_content(self._ws, error)
                     await self._ws.send_json(error_body(refusal_of(content.status, content.content)))

@@ -1,12 +1,21 @@
 """The requests of Deep Chat, and the newest message in them."""
 
+import re
 from typing import Any
 
 import msgspec
 import orjson
 
-from jimsapi.asgi import HTTPError, ValidationError, convert_body, decode_json
+from jimsapi.asgi import HTTPError, Request, ValidationError, convert_body, decode_json
+from jimsapi.asgi.forms import read_form
+from jimsapi.threads import SentFile
 from jimsapi.wire import Turn
+
+FILES = "files"
+"""The name of the fields of a form that have files."""
+OCTETS = "application/octet-stream"
+
+_MESSAGE = re.compile("message[0-9]{1,6}")
 
 
 class DeepChatRequest(msgspec.Struct):
@@ -39,20 +48,42 @@ def read_value(value: Any) -> DeepChatRequest:
     return convert_body(value, DeepChatRequest)
 
 
+async def read_form_turn(request: Request) -> tuple[Turn, bool]:
+    """Return the newest message of a form, which the component sends if the message has files, and its `stream`.
+
+    The fields `message1` and so on are messages as JSON; the last one is missing if it has no text. Raises
+    `ValidationError` if a field is invalid, and as `read_form` does.
+    """
+    async with read_form(request) as form:
+        fields = dict(form)
+        named = sorted((name for name in fields if _MESSAGE.fullmatch(name)), key=lambda name: int(name[7:]))
+        body = {
+            "messages": [decode_json(fields[name].encode()) for name in named],
+            "contact_id": fields.get("contact_id"),
+            "chat_id": fields.get("chat_id"),
+            "stream": fields.get("stream") == "true",
+        }
+        files = [SentFile(file.filename, file.content_type or OCTETS, await file.read()) for file in form.files(FILES)]
+    converted = convert_body(body, DeepChatRequest)
+    if not converted.messages or converted.messages[-1].get("role", "user") != "user":
+        converted.messages.append({"text": ""})
+    return msgspec.structs.replace(new_turn(converted), files=files), bool(converted.stream)
+
+
 def new_turn(body: DeepChatRequest, thread: str | None = None) -> Turn:
     """Return the newest message of the user. `thread` is the name of the conversation if the body has none.
 
-    Raises `ValidationError` if there is no such message, or if it has files or no text.
+    Raises `ValidationError` if there is no such message, or if it has no text, or files that are not in a form.
     """
     for index in range(len(body.messages) - 1, -1, -1):
         message = body.messages[index]
         if message.get("role", "user") == "user":
             text = message.get("text")
             if message.get("files"):
-                raise _validation_error(index, "files", "This server accepts only text: send no files")
+                raise _validation_error(index, "files", "Send files in a form, as the component does")
             if not isinstance(text, str):
                 raise _validation_error(index, "text", "A message must have a text")
-            return Turn(text, thread=body.chat_id or thread, user=body.contact_id or None)
+            return Turn(text, thread=body.chat_id or thread, user=body.contact_id or None, answers_in_text=True)
     raise ValidationError(
         [{"type": "missing", "loc": ["body", "messages"], "msg": "There is no message of the user", "input": None}]
     )

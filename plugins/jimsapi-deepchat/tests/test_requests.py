@@ -46,8 +46,18 @@ def pieces(answer: httpx.Response) -> list[Any]:
 
 
 async def test_the_answer_is_one_text(client: TestClient) -> None:
-    assert await ask(client, "send One; send Two; buttons Three") == "One\n\nTwo\n\nThree"
+    assert await ask(client, "send One; send Two; send Three") == "One\n\nTwo\n\nThree"
     assert await ask(client, "event x") == ""
+
+
+async def test_buttons_are_html_that_shows_their_texts_as_they_are() -> None:
+    async def choosing(ctx: ThreadContext) -> None:
+        ctx.send_message_with_buttons("Choose", [{"text": "<b>one</b>"}, {"label": "two"}, {"value": 3}])
+
+    async with TestClient(create_api(choosing, store="memory:")) as client:
+        answer = (await client.post(PATH, json=body("hi"))).json()
+    assert answer["text"] == "Choose"
+    assert re.findall("<button[^>]*>([^<]*)</button>", answer["html"]) == ["&lt;b&gt;one&lt;/b&gt;", "two"]
 
 
 async def test_three_turns_are_one_conversation_and_only_what_is_new_is_stored(client: TestClient) -> None:
@@ -67,8 +77,8 @@ async def test_a_stream_has_each_piece_in_an_event(client: TestClient, options: 
     assert answer.text.startswith('data: {"text":"Hel"}\n\n')
 
 
-async def test_a_stream_without_a_word_has_an_empty_one(client: TestClient) -> None:
-    assert pieces(await client.post(PATH, json=body("event x", stream=True))) == [{"text": ""}]
+async def test_a_stream_without_a_word_has_a_blank_one(client: TestClient) -> None:
+    assert pieces(await client.post(PATH, json=body("event x", stream=True))) == [{"text": " "}]
 
 
 async def test_a_failure_is_an_error_with_the_status_it_has_elsewhere(client: TestClient) -> None:
@@ -120,7 +130,9 @@ async def test_a_body_may_be_encoded_twice_or_be_plain(client: TestClient, bot: 
     [
         ({"content": b"{"}, 422, "JSON"),
         ({"content": b"hi", "headers": {"content-type": "text/plain"}}, 415, "application/json"),
-        ({"files": {"files": b"x"}, "headers": {}}, 415, "This server accepts only text: send no files"),
+        ({"files": {"files": b"x"}, "headers": {}}, 422, "This server stores no files"),
+        ({"files": {"files": b"x"}, "headers": {"origin": "https://evil.example"}}, 403, "This origin"),
+        ({"files": {"files": b"x" * 1000}, "headers": {}}, 413, "over the limit of 1000 bytes"),
         ({"json": body("x" * 1000)}, 413, "over the limit of 1000 bytes"),
         ({"json": body("a\0b")}, 422, "messages.0.text: Text must not contain the character NUL"),
         ({"json": json.dumps(body("a\0b"))}, 422, "messages.0.text: Text must not contain the character NUL"),
@@ -133,7 +145,11 @@ async def test_a_body_may_be_encoded_twice_or_be_plain(client: TestClient, bot: 
             422,
             "messages.0.text: A message must have a text",
         ),
-        ({"json": {"messages": [{"files": [{"src": "data:,"}], "text": "hi"}]}}, 422, "messages.0.files: This server"),
+        (
+            {"json": {"messages": [{"files": [{"src": "data:,"}], "text": "hi"}]}},
+            422,
+            "messages.0.files: Send files in a form",
+        ),
         ({"json": body("hi", chat_id=5)}, 422, "chat_id: Input should be a valid string"),
     ],
 )

@@ -83,7 +83,7 @@ async def test_a_named_conversation_is_that_of_requests_too(client: TestClient) 
         (json.dumps("{}"), "messages: Field required"),
         (json.dumps(body("a\0b")), "messages.0.text: Text must not contain the character NUL"),
         ('"a\\u0000b"', "NUL"),
-        (json.dumps({"messages": [{"text": "hi", "files": [{}]}]}), "messages.0.files: This server accepts only text"),
+        (json.dumps({"messages": [{"text": "hi", "files": [{}]}]}), "messages.0.files: Send files in a form"),
     ],
 )
 async def test_what_goes_wrong_is_an_error_and_the_conversation_goes_on(

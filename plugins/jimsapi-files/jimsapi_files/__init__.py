@@ -51,6 +51,7 @@ def jimsapi_routes(router: Router, service: RunService, settings: Settings) -> "
         from jimsapi_files.routes import add_routes
 
         add_routes(router, service, files)
+        service.use_files(files)
     return files
 
 

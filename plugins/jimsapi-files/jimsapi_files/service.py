@@ -1,13 +1,16 @@
 """The file store of one app, with its limits. All hooks of the plugin share it."""
 
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, cast
 
 from jimsapi.plugins import CoreOptions, FileStore, Settings, StartError, ThreadStore, build_file_store
+from jimsapi.threads import InputRefused, NewFile, SentFile, StoredFile
 from jimsapi_files import FilesOptions
 from jimsapi_files.deletion import DeletesFiles
-from jimsapi_files.media_types import is_pattern
+from jimsapi_files.media_types import essence, is_pattern, matches
+from jimsapi_files.names import InvalidName, checked_name
 
 
 class Files:
@@ -51,7 +54,34 @@ class Files:
         wrapped: Any = DeletesFiles(store, self)
         return cast(ThreadStore, wrapped)
 
+    def check(self, file: SentFile) -> SentFile:
+        """Return a file that came within a message as it is stored. Raises `InputRefused` if it is not accepted."""
+        try:
+            name = checked_name(file.name)
+        except InvalidName as error:
+            raise InputRefused("files", "invalid_name", f"This cannot be the name of a file: {error}", None) from None
+        kind = essence(file.type)
+        if kind is None or not matches(kind, self.types):
+            accepted = ", ".join(self.types)
+            message = f"Files of the type {file.type[:100]} are not accepted; accepted are: {accepted}"
+            raise InputRefused("files", "invalid_type", message, None)
+        if len(file.content) > self.max_size:
+            raise InputRefused("files", "too_large", f"A file may have at most {self.max_size} bytes", None)
+        return SentFile(name, kind, file.content)
+
+    async def keep(self, contact_id: str, file: SentFile) -> StoredFile:
+        """Store a file that `check` has returned. Raises as `FileStore.put` does."""
+        size = len(file.content)
+        new = NewFile(contact_id=contact_id, name=file.name, type=file.type, size=size, limit=self.max_size)
+        stored = await self.store.put(new, _one_piece(file.content), self.quota)
+        self.count(stored.size)
+        return stored
+
     def count(self, size: int) -> None:
         """Count a stored file of `size` bytes for the metrics."""
         self.received += 1
         self.received_bytes += size
+
+
+async def _one_piece(content: bytes) -> AsyncIterator[bytes]:
+    yield content

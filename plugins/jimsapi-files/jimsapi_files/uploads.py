@@ -2,11 +2,11 @@
 
 import msgspec
 
-from jimsapi.asgi import HTTPError, Request, ValidationError, same_origin
+from jimsapi.asgi import HTTPError, Request, ValidationError
 from jimsapi.asgi.forms import Upload, read_form
 from jimsapi.runs import RunService
 from jimsapi.threads import NewFile, StoredFile
-from jimsapi.wire import reading_body
+from jimsapi.wire import reading_body, refuse_foreign_form
 from jimsapi_files.access import contact_of_new
 from jimsapi_files.media_types import OCTETS, essence, matches
 from jimsapi_files.names import InvalidName, checked_name, name_in_disposition
@@ -19,8 +19,6 @@ FORM_OVERHEAD = 65_536
 MAX_PARTS = 20
 
 _FORM = "multipart/form-data"
-_SIMPLE = {_FORM, "application/x-www-form-urlencoded", "text/plain"}
-"""Types that a page of any origin may send without asking the server first (Fetch Standard, section 2.2.2)."""
 
 
 class UploadQuery(msgspec.Struct):
@@ -36,7 +34,7 @@ async def receive(request: Request, service: RunService, files: Files) -> Stored
     Raises `HTTPError` (403, 413 or 415), `ValidationError`, `ServerDraining`, and as `contact_of_new` and
     `FileStore.put` do.
     """
-    _reject_foreign_page(request, files)
+    refuse_foreign_form(request, files.origins)
     query = request.typed_query(UploadQuery)
     contact_id = contact_of_new(request, query.contact_id)
     with reading_body(service):
@@ -71,20 +69,6 @@ async def _receive_form(request: Request, files: Files, contact_id: str, name: s
         _check_size(upload.size, files)
         new = NewFile(contact_id=contact_id, name=name, type=kind, size=upload.size, limit=files.max_size)
         return await files.store.put(new, upload.chunks(), files.quota)
-
-
-def _reject_foreign_page(request: Request, files: Files) -> None:
-    """Raise `HTTPError` 403 if a page of another origin may have sent the request without the user's knowledge.
-
-    A browser sends forms and texts from every page, with its cookies, its client certificate and a password that it
-    has kept. All other requests, and those with a bearer token, need the permission of `--cors-origin` before the
-    browser sends them.
-    """
-    named = [origin for origin in files.origins if origin != "*"]
-    has_token = (request.headers.get("authorization") or "").lower().startswith("bearer ")
-    is_simple = _declared_type(request) in {None, *_SIMPLE} and not has_token
-    if is_simple and not same_origin(request, named):
-        raise HTTPError(403, "This origin may not upload files")
 
 
 def _declared_type(request: Request) -> str | None:

@@ -1,11 +1,13 @@
 """The requests to `/v1/chat/completions`, and the newest message in them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from jimsapi.asgi import Connection, ValidationError
-from jimsapi.wire import Turn
+from jimsapi.threads import SentFile
+from jimsapi.wire import NotAFile, Turn, file_of_base64, file_of_url
 
 TASK = "### Task:"
 """The beginning of Open WebUI's own prompts, for example for titles, tags and follow-up questions."""
@@ -57,10 +59,10 @@ def new_turn(request: Connection, body: ChatRequest) -> Turn:
         raise _validation_error("logprobs", "Answers have no logprobs: omit logprobs")
     if body.modalities and body.modalities != ["text"]:
         raise _validation_error("modalities", "Answers are text: omit modalities")
-    message = _newest_message(body.messages)
+    message, files = _newest_message(body.messages)
     task = message.startswith(TASK) and not message.startswith(WITH_DOCUMENTS)
     once = task and any(name.startswith(_OPEN_WEBUI) for name, _ in request.headers.raw)
-    return Turn(message, user=body.user or None, once=once, metadata=body.metadata)
+    return Turn(message, user=body.user or None, once=once, metadata=body.metadata, files=files, answers_in_text=True)
 
 
 def without_effect(body: Any) -> list[str]:
@@ -68,31 +70,66 @@ def without_effect(body: Any) -> list[str]:
     return [name for name in _WITHOUT_EFFECT if isinstance(body, dict) and body.get(name) not in (None, [], {})]
 
 
-def _newest_message(messages: list[dict[str, Any]]) -> str:
+def _newest_message(messages: list[dict[str, Any]]) -> tuple[str, list[SentFile]]:
     for index in range(len(messages) - 1, -1, -1):
         if messages[index].get("role") == "user":
-            return _text(messages[index].get("content"), f"messages.{index}.content")
+            return _content(messages[index].get("content"), f"messages.{index}.content")
     raise _validation_error("messages", "There is no message with the role user")
 
 
-def _text(content: Any, place: str) -> str:
-    """The text of a message: a string, or text parts, which are joined with line ends."""
+def _content(content: Any, place: str) -> tuple[str, list[SentFile]]:
+    """Return the text and the files of a message: it is a string, or parts, whose texts are joined with line ends."""
     if isinstance(content, str):
-        return content
+        return content, []
     if not isinstance(content, list) or not content:
-        raise _validation_error(place, "A message must be a text, or a list of parts of the type text")
-    texts = []
+        raise _validation_error(place, "A message must be a text, or a list of parts")
+    texts: list[str] = []
+    files: list[SentFile] = []
     for part in content:
-        match part:
-            case {"type": "text", "text": str(text)}:
-                texts.append(text)
-            case {"type": str(kind)} if kind != "text":
-                raise _validation_error(place, f"This server accepts only text: omit parts of the type {kind[:100]}")
-            case _:
-                raise _validation_error(
-                    place, "A part of a message must have a type, and a part of the type text also a text"
-                )
-    return "\n".join(texts)
+        try:
+            match part:
+                case {"type": "text", "text": str(text)}:
+                    texts.append(text)
+                case {"type": str(kind)} if kind in _FILES:
+                    files.append(_FILES[kind](part))
+                case {"type": str(kind)} if kind != "text":
+                    raise _validation_error(place, f"This server does not know parts of the type {kind[:100]}")
+                case _:
+                    raise _validation_error(
+                        place, "A part of a message must have a type, and a part of the type text also a text"
+                    )
+        except NotAFile as error:
+            raise _validation_error(place, str(error)) from None
+    return "\n".join(texts), files
+
+
+def _image(part: dict[str, Any]) -> SentFile:
+    match part:
+        case {"image_url": {"url": str(url)}}:
+            return file_of_url(url)
+    raise NotAFile("A part of the type image_url must have an image_url with a url")
+
+
+def _audio(part: dict[str, Any]) -> SentFile:
+    match part:
+        case {"input_audio": {"data": str(data), "format": str(kind)}}:
+            return file_of_base64(data, f"audio.{kind}", f"audio/{kind}")
+    raise NotAFile("A part of the type input_audio must have an input_audio with data and format")
+
+
+def _document(part: dict[str, Any]) -> SentFile:
+    match part:
+        case {"file": {"file_data": str(url), **more}}:
+            name = more.get("filename")
+            return file_of_url(url, name if isinstance(name, str) else "")
+    raise NotAFile("A part of the type file must have a file with file_data: this server knows no file_id of OpenAI")
+
+
+_FILES: dict[str, Callable[[dict[str, Any]], SentFile]] = {
+    "image_url": _image,
+    "input_audio": _audio,
+    "file": _document,
+}
 
 
 def _validation_error(place: str, message: str) -> ValidationError:

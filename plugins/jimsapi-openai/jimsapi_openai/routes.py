@@ -31,6 +31,7 @@ from jimsapi.wire import (
 )
 from jimsapi_openai.answers import Completion, error
 from jimsapi_openai.requests import ChatRequest, new_turn, without_effect
+from jimsapi_openai.retries import Retries
 
 NO_RETRY = (b"x-should-retry", b"false")
 """A header that disables the retries of the SDKs. Without it they send the message again after most errors, although
@@ -64,6 +65,7 @@ def add_routes(
     """
     model = Model(model_name or service.app.name or pipeline_name(service.app.pipeline), int(time.time()))
     router.reword_below("/v1", _in_error_form)
+    retries = None if cancels else Retries(names)  # a disconnect has cancelled the run of the first attempt
 
     @router.post(
         "/v1/chat/completions", scope=CHAT, body=ChatRequest, tags=("openai",), reword=_in_error_form,
@@ -86,6 +88,8 @@ def add_routes(
         value = await read_json(request, service)
         body = convert_body(value, ChatRequest)
         turn = new_turn(request, body)
+        if retries is not None:
+            turn = msgspec.structs.replace(turn, key=retries.key_of(request, await request.body()))
         run = await begin_turn(request, service, names, turn, watched=bool(body.stream))
         on_left = partial(stop_left, service, run) if cancels else None
         response = await _answer(request, service, run, body, model.id, on_left)

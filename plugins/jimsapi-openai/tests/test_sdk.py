@@ -205,7 +205,7 @@ def test_a_wrong_key_is_an_authentication_error(sdk: OpenAI) -> None:
         ({"messages": "hi"}, "messages: Input should be a valid list"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]},
-            "messages.0.content: This server accepts only text: omit parts of the type image_url",
+            "files: This server stores no files: its operator has to set --files-store of the plugin jimsapi-files",
         ),
     ],
 )

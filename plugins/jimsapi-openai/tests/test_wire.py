@@ -92,7 +92,7 @@ async def test_a_completion_as_one_object(client: TestClient) -> None:
         ("send One; send Two", "One\n\nTwo"),
         ("stream One; send Two", "One\n\nTwo"),
         ("stream On; send One; stream Two", "One\n\nTwo"),
-        ("buttons Choose", "Choose"),
+        ("buttons Choose", "Choose\n- Yes"),
         ("send One; send ; send Two", "One\n\nTwo"),
         ("event x", ""),
     ],

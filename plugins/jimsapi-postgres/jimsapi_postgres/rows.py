@@ -27,14 +27,17 @@ from jimsapi.threads import (
     New,
     NewEvent,
     Outcome,
+    Parent,
     QueueFull,
     RunPlan,
     RunStatus,
     Settled,
     Snapshot,
     StoredRun,
+    ThreadFacts,
     ThreadNotFound,
     ThreadRecord,
+    ThreadSummary,
     choose,
     config_of_new,
     id_beside,
@@ -364,6 +367,31 @@ def settled(counted: bool, status: str | None, next_run: UUID | None, stored: li
 def thread_record(thread_id: UUID, contact_id: str | None, created_at: datetime, config: bytes) -> ThreadRecord:
     """Return a thread. Its `created_at` in the database is in the process's local time."""
     return ThreadRecord(as_uuid(thread_id), contact_id, created_at.astimezone(UTC), config)
+
+
+def thread_facts(
+    title: str | None,
+    archived_at: datetime | None,
+    metadata: bytes | None,
+    parent_id: UUID | None,
+    parent_event_id: UUID | None,
+) -> ThreadFacts:
+    """Return what was said of a thread from a row of `jimsapi_threads`, which may have only nulls."""
+    parent = None
+    if parent_id is not None and parent_event_id is not None:
+        parent = Parent(as_uuid(parent_id), as_uuid(parent_event_id))
+    return ThreadFacts(title, archived_at and archived_at.astimezone(UTC), metadata or b"{}", parent)
+
+
+def thread_summary(row: Any) -> ThreadSummary:
+    """Return what lists show of a thread: its facts, the time of its newest event, its first and newest message."""
+    facts, active_at, first, newest = row[:5], row[5], row[6:10], row[10:]
+    return ThreadSummary(
+        thread_facts(*facts),
+        None if first[0] is None else event_row(first),
+        None if newest[0] is None else event_row(newest),
+        active_at and active_at.astimezone(UTC),
+    )
 
 
 def adopted_run(row: Any) -> AdoptedRun:

@@ -48,7 +48,11 @@ _COLUMNS = """
 """
 _MISSING_PRIVILEGES = """
     SELECT privilege || ' on ' || name AS missing
-    FROM unnest(ARRAY['threads', 'thread_events', 'jimsapi_runs', 'jimsapi_owners', 'jimsapi_idempotency']) name,
+    FROM
+        unnest(ARRAY[
+            'threads', 'thread_events', 'jimsapi_threads', 'jimsapi_feedback',
+            'jimsapi_runs', 'jimsapi_owners', 'jimsapi_idempotency'
+        ]) name,
         unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) privilege
     WHERE NOT has_table_privilege(name, privilege) AND (privilege <> 'UPDATE' OR name LIKE 'jimsapi%')
     UNION ALL
@@ -139,6 +143,10 @@ async def _version_4(connection: Connection) -> None:
 
 async def _version_5(connection: Connection) -> None:
     await connection.execute(_sql("tables_5"))
+
+
+async def _version_6(connection: Connection) -> None:
+    await connection.execute(_sql("tables_6"))
     for functions in ("functions", "functions_1", "functions_2", "functions_3", "functions_4"):
         await connection.execute(_sql(functions))
 
@@ -153,6 +161,7 @@ MIGRATIONS: tuple[Callable[[Connection], Awaitable[None]], ...] = (
     _version_3,
     _version_4,
     _version_5,
+    _version_6,
 )
 SERVES_FROM = (len(MIGRATIONS),) * (len(MIGRATIONS) - 1) + (1,)
 """For each version of the schema the oldest server that works with it. Older servers may run while a newer one starts.

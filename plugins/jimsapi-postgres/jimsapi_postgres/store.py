@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 from uuid import UUID
+
+import msgspec
 
 from jimsapi.runs import ServiceTask
 from jimsapi.threads import (
@@ -19,14 +21,18 @@ from jimsapi.threads import (
     CommitRecord,
     ContextLimits,
     Event,
+    EventNotFound,
     EventPage,
     EventRow,
+    Feedback,
+    ForkPlan,
     IdentifierTaken,
     InvalidCursor,
     Latest,
     New,
     NewEvent,
     Outcome,
+    Rating,
     RunClosed,
     RunNotFound,
     RunPlan,
@@ -36,10 +42,13 @@ from jimsapi.threads import (
     Started,
     StoredRun,
     StoreUnavailable,
+    ThreadChange,
+    ThreadFacts,
     ThreadNotFound,
     ThreadPage,
     ThreadQuery,
     ThreadRecord,
+    ThreadSummary,
     decode_cursor,
     encode_cursor,
     end_with,
@@ -75,6 +84,7 @@ DELETED_AT_ONCE = 500
 KEEP_OWNERS = timedelta(hours=1)
 """How long the row of a process without heartbeats and open runs is kept. If the process was only suspended, its next
 heartbeat adds the row again."""
+EXPIRED_AT_ONCE = 100
 PURGED_AT_ONCE = 1000
 ADOPTED_AT_ONCE = 1000
 
@@ -102,6 +112,9 @@ _THREADS = f"""
         FROM (
             SELECT {_THREAD}, pg_column_size(t.thread_config) / 16 AS size FROM threads t
             WHERE t.contact_id = $1 AND (t.created_at, t.thread_id) < ($2, $3)
+                AND ($5::boolean IS NULL OR $5 = EXISTS (
+                    SELECT FROM jimsapi_threads f WHERE f.thread_id = t.thread_id AND f.archived_at IS NOT NULL
+                ))
             ORDER BY t.created_at DESC, t.thread_id DESC
             LIMIT $4
         ) n
@@ -157,6 +170,44 @@ _BETWEEN = """
     WHERE e.thread_id = $1 AND e.created_at BETWEEN $2 AND $3
     ORDER BY e.created_at, e.event_id
 """
+_FORK = "SELECT verdict FROM jimsapi_fork_6($1, $2, $3, $4, $5, $6, $7)"
+_CHANGE_THREAD = """
+    SELECT title, archived_at, metadata, parent_id, parent_event_id FROM jimsapi_change_thread_6($1, $2, $3, $4, $5, $6)
+"""
+_EXPIRE = "SELECT expired, last FROM jimsapi_expire_6($1, $2, $3)"
+_RATE = "SELECT verdict FROM jimsapi_rate_6($1, $2, $3, $4, $5)"
+_FEEDBACK = """
+    SELECT f.event_id, f.rating, f.comment, f.given_at
+    FROM jimsapi_feedback f JOIN thread_events e ON e.thread_id = f.thread_id AND e.event_id = f.event_id
+    WHERE f.thread_id = $1
+    ORDER BY e.created_at, e.event_id
+"""
+_SUMMARIES = f"""
+    SELECT
+        f.title, f.archived_at, f.metadata, f.parent_id, f.parent_event_id,
+        (
+            SELECT e.created_at AT TIME ZONE current_setting('TimeZone') FROM thread_events e
+            WHERE e.thread_id = i.thread
+            ORDER BY e.created_at DESC, e.event_id DESC
+            LIMIT 1
+        ),
+        o.*, n.*
+    FROM unnest($1::uuid[]) WITH ORDINALITY i (thread, item)
+    LEFT JOIN jimsapi_threads f ON f.thread_id = i.thread
+    LEFT JOIN LATERAL (
+        SELECT {_EVENT} FROM thread_events e
+        WHERE e.thread_id = i.thread AND substr(e.event_type, 1, 5) = 'comm.'
+        ORDER BY e.created_at, e.event_id
+        LIMIT 1
+    ) o ON true
+    LEFT JOIN LATERAL (
+        SELECT {_EVENT} FROM thread_events e
+        WHERE e.thread_id = i.thread AND substr(e.event_type, 1, 5) = 'comm.'
+        ORDER BY e.created_at DESC, e.event_id DESC
+        LIMIT 1
+    ) n ON true
+    ORDER BY i.item
+"""
 _PURGE = """
     DELETE FROM jimsapi_runs WHERE run_id = ANY (ARRAY(
         SELECT r.run_id FROM jimsapi_runs r
@@ -183,7 +234,10 @@ _PURGE_KEYS = """
 
 _MISSING_TABLES = """
     SELECT string_agg(name, ', ')
-    FROM unnest(ARRAY['threads', 'thread_events', 'jimsapi_runs', 'jimsapi_owners', 'jimsapi_idempotency']) name
+    FROM unnest(ARRAY[
+        'threads', 'thread_events', 'jimsapi_threads', 'jimsapi_feedback',
+            'jimsapi_runs', 'jimsapi_owners', 'jimsapi_idempotency'
+    ]) name
     WHERE to_regclass(name) IS NULL
 """
 
@@ -436,9 +490,9 @@ class PostgresStore:
     async def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
         return await self._do(lambda connection: _visible_thread(connection, thread_id, acting_for))
 
-    async def threads(self, contact_id: str, limit: int, after: str | None) -> ThreadPage:
+    async def threads(self, contact_id: str, limit: int, after: str | None, archived: bool | None = None) -> ThreadPage:
         edge = (_LAST_TIME, _LAST_ID) if after is None else _read_cursor("threads", after)
-        found = await self._do(lambda connection: connection.fetch(_THREADS, contact_id, *edge, limit + 1))
+        found = await self._do(lambda connection: connection.fetch(_THREADS, contact_id, *edge, limit + 1, archived))
         page, more = take_page(found, limit, _text_column)
         return ThreadPage(
             [rows.thread_record(*row) for row in page],
@@ -464,6 +518,67 @@ class PostgresStore:
         found = await self._do(lambda connection: connection.fetch(_BEFORE, thread_id, *edge, max(0, limit)))
         return [rows.event_row(row) for row in reversed(found)]
 
+    async def fork(self, plan: ForkPlan) -> ThreadRecord:
+        arguments = (
+            plan.thread_id,
+            plan.parent_id,
+            plan.acting_for,
+            plan.event_id,
+            plan.before,
+            plan.keeps_external_id,
+            datetime.now(),
+        )
+
+        async def fork(connection: Connection) -> ThreadRecord:
+            match await connection.fetchval(_FORK, *arguments):
+                case "missing":
+                    raise ThreadNotFound(plan.parent_id)
+                case "no event":
+                    raise EventNotFound(plan.event_id)
+            return await _visible_thread(connection, plan.thread_id, None)
+
+        return await self._write(fork)
+
+    async def change_thread(self, thread_id: UUID, acting_for: str | None, change: ThreadChange) -> ThreadFacts:
+        sets_title = change.title is not msgspec.UNSET
+        title, archived, metadata = (
+            None if value is msgspec.UNSET else value for value in (change.title, change.archived, change.metadata)
+        )
+        row = await self._write(
+            lambda connection: connection.fetchrow(
+                _CHANGE_THREAD, thread_id, acting_for, sets_title, title, archived, metadata
+            )
+        )
+        if row is None:
+            raise ThreadNotFound(thread_id)
+        return rows.thread_facts(*row)
+
+    async def rate(self, thread_id: UUID, acting_for: str | None, event_id: UUID, rating: Rating | None) -> None:
+        value, comment = (None, None) if rating is None else (rating.rating, rating.comment)
+        verdict = await self._write(
+            lambda connection: connection.fetchval(_RATE, thread_id, acting_for, event_id, value, comment)
+        )
+        match verdict:
+            case "missing":
+                raise ThreadNotFound(thread_id)
+            case "no event":
+                raise EventNotFound(event_id)
+
+    async def feedback(self, thread_id: UUID, acting_for: str | None) -> list[Feedback]:
+        async def read(connection: Connection) -> list[Any]:
+            await _visible_thread(connection, thread_id, acting_for)
+            found: list[Any] = await connection.fetch(_FEEDBACK, thread_id)
+            return found
+
+        return [
+            Feedback(rows.as_uuid(event_id), Rating(rating, comment), given_at.astimezone(UTC))
+            for event_id, rating, comment, given_at in await self._do(read)
+        ]
+
+    async def summaries(self, thread_ids: Sequence[UUID]) -> list[ThreadSummary]:
+        found = await self._do(lambda connection: connection.fetch(_SUMMARIES, list(thread_ids)))
+        return [rows.thread_summary(row) for row in found]
+
     async def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:
         closed, thread_count = await self._delete(thread_id, None, acting_for)
         if not thread_count:
@@ -481,6 +596,19 @@ class PostgresStore:
             closed += more
             if thread_count < DELETED_AT_ONCE:
                 return closed
+
+    async def expire(self, older_than: timedelta) -> int:
+        age = min(older_than, timedelta(seconds=rows.LONG_AGO))
+        expired, after = 0, _FIRST_ID
+        while True:
+            count, last = await self._write(
+                lambda connection: connection.fetchrow(_EXPIRE, after, age, EXPIRED_AT_ONCE),  # noqa: B023
+                self._housekeeping,
+            )
+            expired += int(count)
+            if last is None:
+                return expired
+            after = rows.as_uuid(last)
 
     async def purge(self, older_than: timedelta) -> int:
         await self._purge(_PURGE_KEYS, self.keep_keys)

@@ -114,7 +114,7 @@ async def _make_plans(connection: Any) -> None:
     await connection.fetch(_RUN, uuid4())
     await connection.fetch(_BETWEEN, uuid4(), _FIRST_TIME, _LAST_TIME)
     await connection.fetch(_EVENTS, uuid4(), _FIRST_TIME, _FIRST_ID, 11)
-    await connection.fetch(_THREADS, "first", _LAST_TIME, _LAST_ID, 11)
+    await connection.fetch(_THREADS, "first", _LAST_TIME, _LAST_ID, 11, None)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -206,7 +206,8 @@ async def test_a_page_costs_what_it_holds(place: Place) -> None:
         )
     )  # fmt: skip
     assert await _pages(link, _EVENTS, thread_id, *middle, 11) < 50
-    assert await _pages(link, _THREADS, "many", _LAST_TIME, _LAST_ID, 11) < 50
+    for archived, pages in ((None, 50), (False, 100)):
+        assert await _pages(link, _THREADS, "many", _LAST_TIME, _LAST_ID, 11, archived) < pages
 
 
 async def _turn(link: Link, selector: Selector, contact_id: str = "ann") -> int:

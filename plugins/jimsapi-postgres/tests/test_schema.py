@@ -16,6 +16,8 @@ from jimsapi_postgres.url import parse_url
 
 from jimsapi.testing.store import OWNER, completed, make_event, make_key, make_plan
 from jimsapi.threads.errors import StoreUnusable
+from jimsapi.threads.facts import ForkPlan, Rating, ThreadChange
+from jimsapi.threads.ids import uuid7
 
 pytestmark = pytest.mark.anyio
 
@@ -193,7 +195,7 @@ async def test_a_role_without_the_right_to_make_tables_serves_what_another_made(
         with pytest.raises(StoreUnusable, match=r"lacks.*INSERT on jimsapi_runs"):
             await PostgresStore(serving).__aenter__()
         postgres.psql("GRANT SELECT, INSERT, DELETE ON threads, thread_events TO serving", database)
-        ours = "jimsapi_runs, jimsapi_owners, jimsapi_idempotency"
+        ours = "jimsapi_runs, jimsapi_owners, jimsapi_idempotency, jimsapi_threads, jimsapi_feedback"
         postgres.psql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {ours} TO serving", database)
         async with PostgresStore(serving) as store:
             plan = make_plan(idempotency=make_key())
@@ -203,6 +205,10 @@ async def test_a_role_without_the_right_to_make_tables_serves_what_another_made(
             await store.recover(OWNER)
             await store.adopt(OWNER)
             await store.purge(timedelta(0))
+            await store.fork(ForkPlan(thread_id=uuid7(), parent_id=thread_id, acting_for=None))
+            await store.change_thread(thread_id, None, ThreadChange(title="Named"))
+            await store.rate(thread_id, None, plan.message.event_id, Rating(1))
+            await store.expire(timedelta(days=1))
             await store.delete_thread(thread_id, None)
             await store.ping()
 

@@ -22,6 +22,7 @@ LEAST = """
     GRANT SELECT ON jimsapi_schema TO serving;
     GRANT SELECT, INSERT, DELETE ON threads, thread_events TO serving;
     GRANT SELECT, INSERT, UPDATE, DELETE ON jimsapi_runs, jimsapi_owners, jimsapi_idempotency TO serving;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON jimsapi_threads, jimsapi_feedback TO serving;
     REVOKE EXECUTE ON FUNCTION jimsapi_accept_2 FROM PUBLIC;
 """
 

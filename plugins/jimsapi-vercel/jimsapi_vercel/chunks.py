@@ -15,6 +15,7 @@ from jimsapi.wire import (
     MessagePiece,
     MessageStarted,
     ModelUsed,
+    PersonAsked,
     ReasoningEnded,
     ReasoningPiece,
     ReasoningStarted,
@@ -76,6 +77,11 @@ async def chunks_of(
                 usage["totalTokens"] += input_tokens + output_tokens
                 usage["cachedInputTokens"] += cached_tokens
                 yield _chunk("message-metadata", messageMetadata={"usage": usage})
+            case PersonAsked(event_id, question):
+                yield _chunk("text-start", id=event_id)
+                yield _chunk("text-delta", id=event_id, delta=item.text)
+                yield _chunk("text-end", id=event_id)
+                yield _chunk("data-question", id=question.question_id, data=question.shown())
             case NewEvent(event_id, event_type, data):
                 yield _chunk(f"data-{event_type}", id=event_id, data=orjson.Fragment(data))
             case Finished():

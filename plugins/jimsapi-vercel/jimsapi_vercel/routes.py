@@ -1,8 +1,8 @@
-"""The routes of the AI SDK's `DefaultChatTransport`: send a message, and resume its answer."""
+"""The routes of the AI SDK's `DefaultChatTransport`: send a message, resume its answer, and show earlier messages."""
 
 from functools import partial
 
-from jimsapi.asgi import EventStreamResponse, Request, Response, Router
+from jimsapi.asgi import EventStreamResponse, JSONResponse, Request, Response, Router
 from jimsapi.runs import CHAT, LiveRun, RunService
 from jimsapi.threads import ByExternalId
 from jimsapi.wire import (
@@ -10,6 +10,8 @@ from jimsapi.wire import (
     ThreadNames,
     Turn,
     begin_turn,
+    branch,
+    history_of,
     note_run,
     read_body,
     spoken_items,
@@ -19,7 +21,8 @@ from jimsapi.wire import (
 )
 from jimsapi_vercel.chats import OpenChats
 from jimsapi_vercel.chunks import HEADERS, chunks_of
-from jimsapi_vercel.request import ChatRequest, turn_of
+from jimsapi_vercel.history import ui_messages
+from jimsapi_vercel.request import ChatRequest, replaced_by, turn_of
 
 _STREAM = ("The AI SDK's UI message stream, as server-sent events.", "text/event-stream")
 
@@ -51,9 +54,10 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
         """Answer the newest message of a chat of the AI SDK.
 
         `id` is the client's name of the chat. The first message with an `id` begins a thread; later ones continue it.
-        Only the last of `messages` is used, because the thread has the others. The answer is one UI message: a
-        transient part `data-status` for each status, text parts as they arrive, and, after all events are stored, a
-        part `data-TYPE` for each other event of the run.
+        Only the last of `messages` is used, because the thread has the others. If the client regenerates an answer or
+        edits a message, the thread is forked before that message, and the chat goes on in the fork. The answer is one
+        UI message: a transient part `data-status` for each status, text parts as they arrive, and, after all events are
+        stored, a part `data-TYPE` for each other event of the run.
 
         An error before a thread accepts the message is a JSON answer with a status of its own. If the client
         disconnects, the run is cancelled, unless the client resumes it within a few seconds, as a page does that is
@@ -64,7 +68,9 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
         turn = turn_of(body)
         chat = _chat_key(request, names, turn)
         chats.stop(chat)
-        run = await begin_turn(request, service, names, turn)
+        replaced = replaced_by(body)
+        selectors = None if replaced is None else await branch(request, service, names, turn, replaced)
+        run = await begin_turn(request, service, names, turn, selectors=selectors)
         chats.add(chat, run)
         return stream(request, chat, run)
 
@@ -83,6 +89,18 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
             return Response(status=204)
         note_run(request, run)
         return stream(request, chat, run)
+
+    @router.get(
+        "/ai-sdk/chat/{id}/messages", scope=CHAT, tags=("ai-sdk",),
+        responses={401: REFUSALS[401], 403: REFUSALS[403], 503: REFUSALS[503]},
+    )  # fmt: skip
+    async def show_messages(request: Request) -> Response:
+        """Return the messages of a chat, as `useChat` takes them, for a page that was loaded again.
+
+        A caller that is bound to no contact needs the scope `threads`.
+        """
+        turn = Turn("", thread=request.path_params["id"])
+        return JSONResponse(ui_messages(request, await history_of(request, service, names, turn)))
 
 
 def _chat_key(request: Request, names: ThreadNames, turn: Turn) -> str:

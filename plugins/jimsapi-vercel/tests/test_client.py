@@ -45,6 +45,16 @@ def text(said: str) -> dict[str, str]:
     return {"type": "text", "text": said, "state": "done"}
 
 
+def test_a_page_that_was_loaded_again_shows_the_same(served: Served, sdk: str) -> None:
+    told = run(served, "reload.mjs", sdk, turns=["Hello", "work", "buttons", "stream Hel lo"])
+
+    def shown(messages: Any) -> list[Any]:
+        return [(message["role"], parts({"messages": [message]})) for message in messages]
+
+    assert shown(told["messages"]) == shown(told["before"])
+    assert [one.get("metadata") for one in told["messages"]] == [one.get("metadata") for one in told["before"]]
+
+
 def test_what_an_agent_does_is_shown(served: Served, sdk: str) -> None:
     shown, seen = converse(served, sdk, "work", "see")
     assert seen["error"] is None

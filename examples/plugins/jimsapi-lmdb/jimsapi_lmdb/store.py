@@ -20,17 +20,23 @@ from jimsapi.threads import (
     Event,
     EventPage,
     EventRow,
+    Feedback,
+    ForkPlan,
     NewEvent,
     Outcome,
+    Rating,
     RunPlan,
     Settled,
     Started,
     StoredRun,
     StoreUnavailable,
     StoreUnusable,
+    ThreadChange,
+    ThreadFacts,
     ThreadPage,
     ThreadQuery,
     ThreadRecord,
+    ThreadSummary,
     uuid7,
 )
 
@@ -161,14 +167,32 @@ class LmdbStore:
     async def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
         return await self._read(lambda work: work.thread(thread_id, acting_for))
 
-    async def threads(self, contact_id: str, limit: int, after: str | None) -> ThreadPage:
-        return await self._read(lambda work: work.threads(contact_id, limit, after))
+    async def threads(self, contact_id: str, limit: int, after: str | None, archived: bool | None = None) -> ThreadPage:
+        return await self._read(lambda work: work.threads(contact_id, limit, after, archived))
 
     async def events(self, thread_id: UUID, acting_for: str | None, limit: int, after: str | None) -> EventPage:
         return await self._read(lambda work: work.events(thread_id, acting_for, limit, after))
 
     async def load_events(self, thread_id: UUID, before: Event | None, limit: int) -> list[EventRow]:
         return await self._read(lambda work: work.load_events(thread_id, before, limit))
+
+    async def fork(self, plan: ForkPlan) -> ThreadRecord:
+        return await self._write(lambda work: work.fork(plan))
+
+    async def change_thread(self, thread_id: UUID, acting_for: str | None, change: ThreadChange) -> ThreadFacts:
+        return await self._write(lambda work: work.change_thread(thread_id, acting_for, change))
+
+    async def rate(self, thread_id: UUID, acting_for: str | None, event_id: UUID, rating: Rating | None) -> None:
+        await self._write(lambda work: work.rate(thread_id, acting_for, event_id, rating))
+
+    async def feedback(self, thread_id: UUID, acting_for: str | None) -> list[Feedback]:
+        return await self._read(lambda work: work.feedback(thread_id, acting_for))
+
+    async def summaries(self, thread_ids: Sequence[UUID]) -> list[ThreadSummary]:
+        return await self._read(lambda work: work.summaries(thread_ids))
+
+    async def expire(self, older_than: timedelta) -> int:
+        return await self._write(lambda work: work.expire(older_than))
 
     async def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:
         return await self._write(lambda work: work.delete_thread(thread_id, acting_for))

@@ -13,6 +13,8 @@
 | queue | thread, number of acceptance, of an open run | run |
 | thread_runs | thread, run | |
 | keys | idempotency key | time of acceptance, run |
+| facts | thread | `Facts` |
+| feedback | thread, event | `StoredRating` |
 
 Times are microseconds since 1970, in 8 bytes. Identifiers are 16 bytes. So keys sort by time.
 """
@@ -27,7 +29,7 @@ import lmdb
 import msgspec
 from jimsapi.threads import EventRow, NewEvent
 
-NAMES = "threads contacts externals events identifiers comm states runs queue thread_runs keys".split()
+NAMES = "threads contacts externals events identifiers comm states runs queue thread_runs keys facts feedback".split()
 EPOCH = datetime(1970, 1, 1)
 LAST = b"\xff" * 24
 
@@ -54,6 +56,24 @@ class Thread(msgspec.Struct, array_like=True):
     external_id: str | None
     newest: int = 0
     count: int = 0
+
+
+class Facts(msgspec.Struct, array_like=True):
+    """What was said of a thread. Times are in microseconds; `parent_event` is the newest event from the parent."""
+
+    title: str | None = None
+    archived: int | None = None
+    metadata: bytes = b"{}"
+    parent: bytes | None = None
+    parent_event: bytes | None = None
+
+
+class StoredRating(msgspec.Struct, array_like=True):
+    """The rating of an event, and the time at which it was given."""
+
+    rating: int
+    comment: str | None
+    given: int
 
 
 class Run(msgspec.Struct, array_like=True):

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, timedelta
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any
 from uuid import UUID
 
@@ -16,17 +16,22 @@ from jimsapi.threads import (
     ById,
     ContextLimits,
     Event,
+    EventNotFound,
     EventPage,
     EventRecord,
     EventRow,
     FailureKind,
+    Feedback,
+    ForkPlan,
     IdentifierTaken,
     InvalidCursor,
     Latest,
     New,
     NewEvent,
     Outcome,
+    Parent,
     QueueFull,
+    Rating,
     RunClosed,
     RunNotFound,
     RunPlan,
@@ -35,10 +40,13 @@ from jimsapi.threads import (
     Snapshot,
     Started,
     StoredRun,
+    ThreadChange,
+    ThreadFacts,
     ThreadNotFound,
     ThreadPage,
     ThreadQuery,
     ThreadRecord,
+    ThreadSummary,
     choose,
     config_of_new,
     decode_cursor,
@@ -52,8 +60,10 @@ from jimsapi.threads import (
 from jimsapi.threads import transitions as rules
 
 from jimsapi_lmdb.tables import (
+    Facts,
     Run,
     StoredEvent,
+    StoredRating,
     Table,
     Thread,
     digest,
@@ -75,7 +85,7 @@ class Work:
         self._events, self._identifiers = tables["events"], tables["identifiers"]
         self._comm, self._states = tables["comm"], tables["states"]
         self._runs, self._queue, self._thread_runs = tables["runs"], tables["queue"], tables["thread_runs"]
-        self._keys = tables["keys"]
+        self._keys, self._facts, self._feedback = tables["keys"], tables["facts"], tables["feedback"]
 
     # Messages and their runs
 
@@ -346,11 +356,12 @@ class Work:
             raise ThreadNotFound(thread_id)
         return thread
 
-    def threads(self, contact_id: str, limit: int, after: str | None) -> ThreadPage:
+    def threads(self, contact_id: str, limit: int, after: str | None, archived: bool | None) -> ThreadPage:
         """Return a page of a contact's threads, newest first."""
         prefix = digest(contact_id)
         before = prefix + _position("threads", after, 24) if after is not None else b""
-        found = (self._thread(key[-16:]) for key, _ in self._contacts.backward(prefix, before))
+        all_of_contact = (self._thread(key[-16:]) for key, _ in self._contacts.backward(prefix, before))
+        found = (one for one in all_of_contact if archived in (None, self._is_archived(one)))
         page, more = take_page(found, limit, lambda thread: thread.config)
         last = encode_cursor("threads", (packed(page[-1].created) + page[-1].thread_id).hex()) if more else None
         return ThreadPage([_thread_record(thread) for thread in page], last)
@@ -390,7 +401,97 @@ class Work:
         times = self._times(thread, [event.event_id for event in (*run.beside, run.message)])
         return end_with(self._context(thread, limits), self._rows(thread.thread_id, times))
 
+    # Forks, and what is said of a thread
+
+    def fork(self, plan: ForkPlan) -> ThreadRecord:
+        """Make a thread that begins as another one does."""
+        if (earlier := self._find_thread(plan.thread_id.bytes)) is not None:
+            return _thread_record(earlier)
+        parent = self._visible(plan.parent_id, plan.acting_for)
+        end = parent.newest
+        if plan.event_id is not None:
+            found = self._times(parent, [plan.event_id.bytes])
+            if not found:
+                raise EventNotFound(plan.event_id)
+            end = found[0] - plan.before
+        events = ((number_of(key[16:]), _event(value)) for key, value in self._events.forward(parent.thread_id))
+        copied = list(takewhile(lambda item: item[0] <= end, events))
+        if not copied:
+            raise EventNotFound
+        external_id = parent.external_id if plan.keeps_external_id else None
+        fork = Thread(plan.thread_id.bytes, parent.contact_id, self._now, parent.config, external_id)
+        for index, key in self._index_keys(fork):
+            index.put(key)
+        for at, event in copied:
+            self._put_event(fork, at, event)
+        self._put_thread(fork)
+        metadata = self._facts_of(parent.thread_id).metadata
+        self._put_facts(fork, Facts(metadata=metadata, parent=parent.thread_id, parent_event=copied[-1][1].event_id))
+        return _thread_record(fork)
+
+    def change_thread(self, thread_id: UUID, acting_for: str | None, change: ThreadChange) -> ThreadFacts:
+        """Change what was said of a thread, and return it."""
+        thread = self._visible(thread_id, acting_for)
+        now = time_of(self._now).replace(tzinfo=UTC)
+        facts = rules.changed_facts(_thread_facts(self._facts_of(thread.thread_id)), change, now)
+        archived = None if facts.archived_at is None else microseconds_of(facts.archived_at)
+        metadata = facts.metadata if isinstance(facts.metadata, bytes) else facts.metadata.encode()
+        parent = (facts.parent.thread_id.bytes, facts.parent.event_id.bytes) if facts.parent else (None, None)
+        self._put_facts(thread, Facts(facts.title, archived, metadata, *parent))
+        return facts
+
+    def rate(self, thread_id: UUID, acting_for: str | None, event_id: UUID, rating: Rating | None) -> None:
+        """Set the rating of an event; None removes it."""
+        thread = self._visible(thread_id, acting_for)
+        if not self._has(thread, event_id):
+            raise EventNotFound(event_id)
+        key = thread.thread_id + event_id.bytes
+        if rating is None:
+            self._feedback.delete(key)
+        else:
+            given = StoredRating(rating.rating, rating.comment, self._now)
+            self._feedback.put(key, msgspec.msgpack.encode(given))
+
+    def feedback(self, thread_id: UUID, acting_for: str | None) -> list[Feedback]:
+        """Return the ratings of a thread's events, in the order of the events."""
+        thread = self._visible(thread_id, acting_for)
+        found = {key[16:]: value for key, value in self._feedback.forward(thread.thread_id)}
+        return [_feedback(key, found[key]) for _, key in sorted(zip(self._times(thread, found), found, strict=True))]
+
+    def summaries(self, thread_ids: Sequence[UUID]) -> list[ThreadSummary]:
+        """Return what lists show of threads."""
+        return [self._summary(thread_id.bytes) for thread_id in thread_ids]
+
+    def _summary(self, thread_id: bytes) -> ThreadSummary:
+        thread = self._find_thread(thread_id)
+        first, newest = [
+            next((row for key, _ in keys for row in self._rows(thread_id, [number_of(key[16:])])), None)
+            for keys in (self._comm.forward(thread_id), self._comm.backward(thread_id))
+        ]
+        active_at = None if thread is None else time_of(thread.newest).replace(tzinfo=UTC)
+        return ThreadSummary(_thread_facts(self._facts_of(thread_id)), first, newest, active_at)
+
+    def _is_archived(self, thread: Thread) -> bool:
+        return self._facts_of(thread.thread_id).archived is not None
+
+    def _facts_of(self, thread_id: bytes) -> Facts:
+        value = self._facts.get(thread_id)
+        return Facts() if value is None else msgspec.msgpack.decode(value, type=Facts)
+
+    def _put_facts(self, thread: Thread, facts: Facts) -> None:
+        self._facts.put(thread.thread_id, msgspec.msgpack.encode(facts))
+
     # Deleting
+
+    def expire(self, older_than: timedelta) -> int:
+        """Delete threads whose newest event is old."""
+        cutoff = self._now - older_than // timedelta(microseconds=1)
+        threads = [self._thread(key) for key, _ in self._threads.forward(b"")]
+        open_threads = {key[:16] for key, _ in self._queue.forward(b"")}
+        old = [one for one in threads if one.newest < cutoff and one.thread_id not in open_threads]
+        for thread in old:
+            self._delete(thread)
+        return len(old)
 
     def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:
         """Delete a thread with its events and runs."""
@@ -405,7 +506,8 @@ class Work:
         open_runs = [UUID(bytes=value) for _, value in self._queue.forward(thread.thread_id)]
         for key, _ in self._thread_runs.forward(thread.thread_id):
             self._runs.delete(key[16:])
-        for table in (self._events, self._identifiers, self._comm, self._states, self._queue, self._thread_runs):
+        kept = self._events, self._identifiers, self._comm, self._states, self._queue, self._thread_runs
+        for table in (*kept, self._facts, self._feedback):
             for key in [key for key, _ in table.forward(thread.thread_id)]:
                 table.delete(key)
         for index, key in self._index_keys(thread):
@@ -435,18 +537,25 @@ class Work:
             raise IdentifierTaken(taken)
         times = []
         for event in events:
-            thread.newest = max(self._now, thread.newest + 1)
-            key = thread.thread_id + packed(thread.newest)
-            self._events.put(key, msgspec.msgpack.encode(event))
-            self._identifiers.put(thread.thread_id + event.event_id, packed(thread.newest))
-            if event.type.startswith("comm."):
-                self._comm.put(key)
-            elif event.type.startswith("state.set."):
-                self._states.put(thread.thread_id + digest(event.type), packed(thread.newest))
+            self._put_event(thread, max(self._now, thread.newest + 1), event)
             times.append(thread.newest)
-        thread.count += len(events)
-        self._threads.put(thread.thread_id, msgspec.msgpack.encode(thread))
+        self._put_thread(thread)
         return times
+
+    def _put_event(self, thread: Thread, at: int, event: StoredEvent) -> None:
+        """Add an event with its time. `_put_thread` comes after the last one."""
+        thread.newest = at
+        thread.count += 1
+        key = thread.thread_id + packed(at)
+        self._events.put(key, msgspec.msgpack.encode(event))
+        self._identifiers.put(thread.thread_id + event.event_id, packed(at))
+        if event.type.startswith("comm."):
+            self._comm.put(key)
+        elif event.type.startswith("state.set."):
+            self._states.put(thread.thread_id + digest(event.type), packed(at))
+
+    def _put_thread(self, thread: Thread) -> None:
+        self._threads.put(thread.thread_id, msgspec.msgpack.encode(thread))
 
     def _times(self, thread: Thread, event_ids: Iterable[bytes]) -> list[int]:
         """Return the times of those events that the thread has."""
@@ -493,6 +602,20 @@ def _event(value: bytes) -> StoredEvent:
 def _thread_record(thread: Thread) -> ThreadRecord:
     created_at = time_of(thread.created).replace(tzinfo=UTC)
     return ThreadRecord(UUID(bytes=thread.thread_id), thread.contact_id, created_at, thread.config)
+
+
+def _thread_facts(facts: Facts) -> ThreadFacts:
+    archived_at = None if facts.archived is None else time_of(facts.archived).replace(tzinfo=UTC)
+    parent = None
+    if facts.parent is not None and facts.parent_event is not None:
+        parent = Parent(UUID(bytes=facts.parent), UUID(bytes=facts.parent_event))
+    return ThreadFacts(facts.title, archived_at, facts.metadata, parent)
+
+
+def _feedback(event_id: bytes, value: bytes) -> Feedback:
+    stored_rating = msgspec.msgpack.decode(value, type=StoredRating)
+    rating = Rating(stored_rating.rating, stored_rating.comment)
+    return Feedback(UUID(bytes=event_id), rating, time_of(stored_rating.given).replace(tzinfo=UTC))
 
 
 def _record(at: int, event: StoredEvent) -> EventRecord:

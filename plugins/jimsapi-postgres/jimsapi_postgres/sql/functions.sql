@@ -1171,7 +1171,217 @@ WHERE r.thread_id = ANY (of_threads) AND r.finished_at IS NULL;
 DELETE FROM jimsapi_runs r WHERE r.thread_id = ANY (of_threads) AND r.finished_at IS NULL;
 DELETE FROM jimsapi_runs r WHERE r.thread_id = ANY (of_threads) AND r.finished_at IS NOT NULL;
 DELETE FROM thread_events e WHERE e.thread_id = ANY (of_threads);
+DELETE FROM jimsapi_threads f WHERE f.thread_id = ANY (of_threads);
+DELETE FROM jimsapi_feedback f WHERE f.thread_id = ANY (of_threads);
 DELETE FROM threads t WHERE t.thread_id = ANY (of_threads);
 PERFORM jimsapi_tell_1(closed, closed_owners, mine);
+END
+$body$;
+
+
+-- Makes a thread that begins as another one does (`ThreadStore.fork`). `before`: the fork ends before `of_event`.
+-- `external`: it has the external identifier, too. `now_here` is the local time of the server. Verdicts: `made`, `known`,
+-- `missing` (the thread), `no event`.
+CREATE OR REPLACE FUNCTION jimsapi_fork_6(
+    of_thread uuid, of_parent uuid, acting text, of_event uuid, before boolean, external boolean, now_here timestamp,
+    OUT verdict text
+)
+LANGUAGE plpgsql AS $body$
+#variable_conflict use_column
+DECLARE
+    tick CONSTANT interval := interval '1 microsecond';
+    contact text;
+    edge timestamp;
+    last_at timestamp;
+    last_event uuid;
+BEGIN
+SELECT t.contact_id INTO contact FROM threads t
+WHERE t.thread_id BETWEEN of_parent AND of_parent
+ORDER BY t.thread_id
+LIMIT 1;
+IF FOUND AND contact IS NOT NULL THEN
+    PERFORM pg_advisory_xact_lock(hashtextextended(contact, 1));
+END IF;
+IF (
+    SELECT true FROM threads t WHERE t.thread_id BETWEEN of_thread AND of_thread ORDER BY t.thread_id LIMIT 1
+) THEN
+    verdict := 'known';
+    RETURN;
+END IF;
+SELECT t.contact_id INTO contact FROM threads t
+WHERE t.thread_id BETWEEN of_parent AND of_parent
+ORDER BY t.thread_id
+LIMIT 1;
+IF NOT FOUND OR (acting IS NOT NULL AND contact IS DISTINCT FROM acting) THEN
+    verdict := 'missing';
+    RETURN;
+END IF;
+
+IF of_event IS NULL THEN
+    SELECT e.created_at, e.event_id INTO last_at, last_event FROM thread_events e
+    WHERE e.thread_id = of_parent
+    ORDER BY e.created_at DESC, e.event_id DESC
+    LIMIT 1;
+ELSE
+    SELECT e.created_at INTO edge FROM thread_events e
+    WHERE e.thread_id = of_parent AND e.event_id BETWEEN of_event AND of_event
+    ORDER BY e.event_id
+    LIMIT 1;
+    IF before THEN
+        SELECT e.created_at, e.event_id INTO last_at, last_event FROM thread_events e
+        WHERE e.thread_id = of_parent AND (e.created_at, e.event_id) < (edge, of_event)
+        ORDER BY e.created_at DESC, e.event_id DESC
+        LIMIT 1;
+    ELSIF edge IS NOT NULL THEN
+        last_at := edge;
+        last_event := of_event;
+    END IF;
+END IF;
+IF last_event IS NULL THEN
+    verdict := 'no event';
+    RETURN;
+END IF;
+
+INSERT INTO threads (thread_id, contact_id, external_id, created_at, thread_config)
+SELECT
+    of_thread, t.contact_id, CASE WHEN external THEN t.external_id END,
+    greatest(now_here, (
+        SELECT n.created_at FROM threads n WHERE n.contact_id = contact
+        ORDER BY n.created_at DESC, n.thread_id DESC
+        LIMIT 1
+    ) + tick),
+    t.thread_config
+FROM threads t
+WHERE t.thread_id = of_parent;
+INSERT INTO thread_events (thread_id, event_id, created_at, event_type, event_domain, event_name, event_data)
+SELECT of_thread, e.event_id, e.created_at, e.event_type, e.event_domain, e.event_name, e.event_data
+FROM thread_events e
+WHERE e.thread_id = of_parent AND (e.created_at, e.event_id) <= (last_at, last_event)
+ORDER BY e.created_at, e.event_id;
+INSERT INTO jimsapi_threads (thread_id, metadata, parent_id, parent_event_id)
+SELECT
+    of_thread, coalesce((SELECT f.metadata FROM jimsapi_threads f WHERE f.thread_id = of_parent), '{}'),
+    of_parent, last_event;
+verdict := 'made';
+END
+$body$;
+
+
+-- Changes what was said of a thread, as `facts.changed` does. `archive` and `new_metadata` are null if they stay.
+CREATE OR REPLACE FUNCTION jimsapi_change_thread_6(
+    of_thread uuid, acting text, sets_title boolean, new_title text, archive boolean, new_metadata json
+)
+RETURNS TABLE (title text, archived_at timestamptz, metadata json, parent_id uuid, parent_event_id uuid)
+LANGUAGE plpgsql AS $body$
+#variable_conflict use_column
+BEGIN
+PERFORM pg_advisory_xact_lock(uuid_hash_extended(of_thread, 3));
+IF (
+    SELECT t.contact_id IS DISTINCT FROM coalesce(acting, t.contact_id) FROM threads t
+    WHERE t.thread_id BETWEEN of_thread AND of_thread
+    ORDER BY t.thread_id
+    LIMIT 1
+) IS DISTINCT FROM false THEN
+    RETURN;
+END IF;
+RETURN QUERY
+INSERT INTO jimsapi_threads AS f (thread_id, title, archived_at, metadata)
+VALUES (
+    of_thread, new_title, CASE WHEN archive THEN clock_timestamp() END, coalesce(new_metadata, '{}')
+)
+ON CONFLICT (thread_id) DO UPDATE SET
+    title = CASE WHEN sets_title THEN new_title ELSE f.title END,
+    archived_at = CASE
+        WHEN archive IS NULL THEN f.archived_at
+        WHEN archive THEN coalesce(f.archived_at, excluded.archived_at)
+    END,
+    metadata = coalesce(new_metadata, f.metadata)
+RETURNING f.title, f.archived_at, f.metadata, f.parent_id, f.parent_event_id;
+END
+$body$;
+
+
+-- Sets or removes (`new_rating` is null) the rating of an event (`ThreadStore.rate`).
+CREATE OR REPLACE FUNCTION jimsapi_rate_6(
+    of_thread uuid, acting text, of_event uuid, new_rating int, new_comment text, OUT verdict text
+)
+LANGUAGE plpgsql AS $body$
+#variable_conflict use_column
+BEGIN
+PERFORM pg_advisory_xact_lock(uuid_hash_extended(of_thread, 3));
+IF (
+    SELECT t.contact_id IS DISTINCT FROM coalesce(acting, t.contact_id) FROM threads t
+    WHERE t.thread_id BETWEEN of_thread AND of_thread
+    ORDER BY t.thread_id
+    LIMIT 1
+) IS DISTINCT FROM false THEN
+    verdict := 'missing';
+ELSIF (
+    SELECT true FROM thread_events e WHERE e.thread_id = of_thread AND e.event_id BETWEEN of_event AND of_event
+    ORDER BY e.event_id
+    LIMIT 1
+) IS NULL THEN
+    verdict := 'no event';
+ELSIF new_rating IS NULL THEN
+    DELETE FROM jimsapi_feedback f WHERE f.thread_id = of_thread AND f.event_id = of_event;
+    verdict := 'removed';
+ELSE
+    INSERT INTO jimsapi_feedback AS f (thread_id, event_id, rating, comment, given_at)
+    VALUES (of_thread, of_event, new_rating, new_comment, clock_timestamp())
+    ON CONFLICT (thread_id, event_id) DO UPDATE SET
+        rating = excluded.rating, comment = excluded.comment, given_at = excluded.given_at;
+    verdict := 'stored';
+END IF;
+END
+$body$;
+
+
+-- Deletes those of the next `at_once` threads after the identifier `after` whose newest event is older than `older_than`,
+-- and that have no open run. `last` is the last identifier, null if there are no more threads.
+CREATE OR REPLACE FUNCTION jimsapi_expire_6(
+    after uuid, older_than interval, at_once int, OUT expired int, OUT last uuid
+)
+LANGUAGE plpgsql AS $body$
+#variable_conflict use_column
+DECLARE
+    cutoff timestamp;
+    of_threads uuid[];
+BEGIN
+cutoff := clock_timestamp()::timestamp - older_than;
+of_threads := ARRAY(
+    SELECT t.thread_id FROM threads t WHERE t.thread_id > after ORDER BY t.thread_id LIMIT at_once
+);
+IF cardinality(of_threads) = at_once THEN
+    last := of_threads[at_once];
+END IF;
+of_threads := ARRAY(
+    SELECT f.thread FROM unnest(of_threads) f (thread)
+    WHERE (
+        SELECT e.created_at FROM thread_events e WHERE e.thread_id = f.thread
+        ORDER BY e.created_at DESC, e.event_id DESC
+        LIMIT 1
+    ) < cutoff
+);
+PERFORM pg_advisory_xact_lock(l.key) FROM (
+    SELECT DISTINCT uuid_hash_extended(f.thread, 3) AS key FROM unnest(of_threads) f (thread) ORDER BY key
+) l;
+-- A message may have arrived before this call got the lock.
+of_threads := ARRAY(
+    SELECT f.thread FROM unnest(of_threads) f (thread)
+    WHERE (
+        SELECT e.created_at FROM thread_events e WHERE e.thread_id = f.thread
+        ORDER BY e.created_at DESC, e.event_id DESC
+        LIMIT 1
+    ) < cutoff
+    AND NOT EXISTS (SELECT FROM jimsapi_runs r WHERE r.thread_id = f.thread AND r.finished_at IS NULL)
+);
+expired := cardinality(of_threads);
+IF expired > 0 THEN
+    DELETE FROM jimsapi_runs r WHERE r.thread_id = ANY (of_threads) AND r.finished_at IS NOT NULL;
+    DELETE FROM thread_events e WHERE e.thread_id = ANY (of_threads);
+    DELETE FROM jimsapi_threads f WHERE f.thread_id = ANY (of_threads);
+    DELETE FROM jimsapi_feedback f WHERE f.thread_id = ANY (of_threads);
+    DELETE FROM threads t WHERE t.thread_id = ANY (of_threads);
+END IF;
 END
 $body$;

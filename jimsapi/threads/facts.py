@@ -1,0 +1,90 @@
+"""What a store knows of a thread beside its events: its title, its metadata, and the thread that it was forked from."""
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from jimsapi.threads.event import EventRow
+
+MAX_TITLE = 500
+"""The most characters of a title."""
+
+
+FEEDBACK = "thread.feedback"
+"""The type of the event that sinks get when an event is rated. Its data are `event_id`, `rating` and `comment`."""
+
+
+class Parent(msgspec.Struct, frozen=True, gc=False):
+    """The thread that a thread was forked from, and the newest event that the fork got from it."""
+
+    thread_id: UUID
+    event_id: UUID
+
+
+class ThreadFacts(msgspec.Struct, frozen=True, gc=False):
+    """What was said of a thread. `archived_at` is in UTC. `metadata` is the JSON text of an object."""
+
+    title: str | None = None
+    archived_at: datetime | None = None
+    metadata: bytes | str = b"{}"
+    parent: Parent | None = None
+
+
+class ThreadChange(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The argument of `ThreadStore.change_thread`. What is UNSET stays as it is.
+
+    `title`: None removes it. `metadata` is the JSON text of an object, which replaces the one before.
+    """
+
+    title: str | msgspec.UnsetType | None = msgspec.UNSET
+    archived: bool | msgspec.UnsetType = msgspec.UNSET
+    metadata: bytes | msgspec.UnsetType = msgspec.UNSET
+
+
+class ForkPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """The argument of `ThreadStore.fork`.
+
+    - `thread_id` is the identifier of the new thread, made by `uuid7`. A store that has it repeats its result.
+    - `parent_id` is the thread that is forked, and `acting_for` the only contact that the caller may act for.
+    - `event_id` is the last event of the parent that the new thread has, or with `before` the first that it has not.
+      None: it has all events.
+    - `keeps_external_id`: the new thread has the external identifier of the parent, so `ByExternalId` finds it from now
+      on, as the newest thread with that identifier.
+    """
+
+    thread_id: UUID
+    parent_id: UUID
+    acting_for: str | None
+    event_id: UUID | None = None
+    before: bool = False
+    keeps_external_id: bool = False
+
+
+class ThreadSummary(msgspec.Struct, frozen=True):
+    """What a list shows of a thread: its facts, the first and the newest of its messages, and the time of its newest
+    event in UTC. `first` and `newest` are events `comm.*`; None if it has none."""
+
+    facts: ThreadFacts
+    first: EventRow | None
+    newest: EventRow | None
+    active_at: datetime | None
+
+
+class Rating(msgspec.Struct, frozen=True):
+    """What a person thinks of an event: `rating` is 1 or -1."""
+
+    rating: int
+    comment: str | None = None
+
+
+class Feedback(msgspec.Struct, frozen=True):
+    """The rating of an event, and the time in UTC at which it was given."""
+
+    event_id: UUID
+    rating: Rating
+    given_at: datetime
+
+
+NO_FACTS = ThreadFacts()
+NO_SUMMARY = ThreadSummary(NO_FACTS, None, None, None)

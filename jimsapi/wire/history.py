@@ -1,0 +1,140 @@
+"""What was said in a conversation of another protocol, for clients that have lost it, for example by a reload."""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import cast
+from uuid import UUID
+
+import msgspec
+import orjson
+
+from jimsapi.asgi.connection import Connection
+from jimsapi.runs.errors import ScopeMissing
+from jimsapi.runs.identity import THREADS, Admission
+from jimsapi.runs.service import RunService
+from jimsapi.threads.errors import ThreadNotFound
+from jimsapi.threads.event import EventRow, NewEvent, row_id
+from jimsapi.threads.message_files import FileFacts, files_by_message
+from jimsapi.threads.questions import (
+    ONCE_RESULT,
+    QUESTION_ANSWERED,
+    QUESTION_CLOSED,
+    load_answer,
+)
+from jimsapi.threads.run import Latest, ThreadQuery
+from jimsapi.threads.storable import stored_json
+from jimsapi.threads.window import COMM_PREFIX
+from jimsapi.wire.speech import (
+    BETWEEN_MESSAGES,
+    MessagePiece,
+    PersonAsked,
+    SpokenItem,
+    button_texts,
+    message_role,
+    message_text,
+    stored_items,
+    with_choices,
+)
+from jimsapi.wire.turn import ThreadNames, Turn
+
+NEWEST = 1000
+"""How many events of a thread a history is made of at most."""
+
+_RECORDS = ("message.", "jims.", ONCE_RESULT, QUESTION_CLOSED)
+"""The beginnings of types of events that say nothing."""
+
+
+class UserSaid(msgspec.Struct, frozen=True):
+    """A message of the user."""
+
+    message_id: UUID
+    text: str
+    files: list[FileFacts]
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """What the pipeline said and did until the next message of the user. `answer_id` is that of its first event."""
+
+    answer_id: UUID
+    items: list[SpokenItem]
+
+
+async def history_of(
+    request: Connection, service: RunService, names: ThreadNames, turn: Turn
+) -> list[UserSaid | Answered]:
+    """Return what was said in the conversation that `turn` names, oldest first; empty if nothing was.
+
+    It has no private events. A long conversation is cut: its newest `NEWEST` events are there.
+
+    Raises `ScopeMissing` if the caller is bound to no contact and lacks the scope `threads`, `HTTPError` as
+    `ThreadNames.contact` does, and `StoreUnavailable`.
+    """
+    identity = cast(Admission, request.admission).identity
+    if identity.contact_id is None and not identity.may(THREADS):
+        raise ScopeMissing(THREADS)
+    contact = names.contact(request, turn)
+    selectors = names.selectors(request, turn, contact) or (Latest(),)
+    try:
+        thread = await service.store.find_thread(ThreadQuery(contact, tuple(selectors), identity.contact_id))
+    except ThreadNotFound:
+        return []
+    rows = await service.store.load_events(thread.thread_id, None, NEWEST)
+    return list(said([row for row in rows if not service.disclosure.is_private(row.event_type)]))
+
+
+def said(rows: Sequence[EventRow]) -> Iterator[UserSaid | Answered]:
+    """Yield what the events of a thread say, oldest first. An answer to a question is a message of the user."""
+    events = [NewEvent(row_id(row), row.event_type, event_json(row.data)) for row in rows]
+    files = files_by_message(events)
+    messages = {event.event_id for event in events if _is_of_user(event)}
+    answer: list[NewEvent] = []
+    for event in events:
+        if event.event_type.startswith(_RECORDS):
+            continue
+        text = message_text(event) if event.event_id in messages else _answer_in(event, messages)
+        if text is None:
+            answer.append(event)
+            continue
+        yield from _answered(answer)
+        answer = []
+        yield UserSaid(event.event_id, text, files.get(event.event_id, []))
+    yield from _answered(answer)
+
+
+def _is_of_user(event: NewEvent) -> bool:
+    return event.event_type.startswith(COMM_PREFIX) and message_role(event) == "user"
+
+
+def _answer_in(event: NewEvent, messages: Collection[UUID]) -> str | None:
+    """Return the text of an answer to a question, unless one of the messages is the answer or came with it."""
+    answer = load_answer(event) if event.event_type == QUESTION_ANSWERED else None
+    if answer is None or answer.message_id in messages:
+        return None
+    return answer.value if isinstance(answer.value, str) else orjson.dumps(answer.value).decode()
+
+
+def _answered(events: Sequence[NewEvent]) -> Iterator[Answered]:
+    items = stored_items([event for event in events if event.event_type != QUESTION_ANSWERED])
+    if items:
+        yield Answered(events[0].event_id, items)
+
+
+def event_json(data: bytes | str | None) -> bytes:
+    """Return the stored data of an event as JSON that every parser accepts."""
+    return orjson.dumps(None if data is None else stored_json(data))
+
+
+def text_of(items: Iterable[SpokenItem]) -> str:
+    """Return the messages and questions of an answer as one text, as `one_text` does."""
+    texts: list[str] = []
+    for item in items:
+        match item:
+            case MessagePiece() | PersonAsked():
+                texts.append(item.text)
+            case NewEvent() if texts and (buttons := button_texts(item)):
+                texts[-1] = with_choices(texts[-1], buttons)
+    return BETWEEN_MESSAGES.join(text for text in texts if text)
+
+
+def file_url(request: Connection, file: FileFacts) -> str:
+    """Return the URL of a file of a message, as a path on this server."""
+    return f"{request.scope.get('root_path', '').rstrip('/')}/api/v1/files/{file.file_id}"

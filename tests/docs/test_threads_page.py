@@ -1,0 +1,61 @@
+"""The page on threads: its pipeline is served, and its commands do what it says."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.docs.snippets import blocks, modules
+from tests.serving import Served
+
+PAGE = "docs/threads.md"
+LIST, CHANGE, FORK, RATE = blocks(PAGE, "sh")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("page")
+    for name, code in modules(PAGE).items():
+        Path(folder, name).write_text(code, encoding="utf-8")
+    with Served("--app", "echo:app", folder=folder) as server:
+        yield server
+
+
+def shell(served: Served, command: str, **variables: str) -> Any:
+    command = command.replace("http://localhost:8080", served.url)
+    environment = {**os.environ, **variables}
+    done = subprocess.run(["bash", "-euc", command], env=environment, capture_output=True, check=True, timeout=30)
+    return json.loads(done.stdout or b"null")
+
+
+def test_the_commands_of_the_page_list_change_and_fork_a_thread(served: Served) -> None:
+    with httpx.Client(base_url=served.url) as client:
+        for message in ("Who likes quokkas?", "And wombats?"):
+            said = client.post("/api/v1/chat", json={"contact_id": "ann", "message": message})
+        thread = said.json()["thread_id"]
+        events = client.get(f"/api/v1/threads/{thread}/events").json()["events"]
+    [listed] = shell(served, LIST)["threads"]
+    assert (listed["title"], listed["preview"]) == ("Who likes quokkas?", "You said: And wombats?")
+    changed = shell(served, CHANGE, THREAD=thread)
+    assert (changed["title"], changed["metadata"]) == ("Marsupials", {"stars": 5})
+    assert shell(served, LIST)["threads"] == []
+    edited = events[3]["event_id"]
+    shell(served, RATE, THREAD=thread, EVENT=edited)
+    [rated] = httpx.get(f"{served.url}/api/v1/threads/{thread}/feedback").json()["feedback"]
+    assert (rated["event_id"], rated["rating"], rated["comment"]) == (edited, -1, "Too short")
+    fork = shell(served, FORK, THREAD=thread, EVENT=edited)
+    assert fork["parent"] == {"thread_id": thread, "event_id": events[2]["event_id"]}
+    assert (fork["title"], fork["metadata"]) == ("Who likes quokkas?", {"stars": 5})
+
+
+def test_the_page_names_every_field_of_a_thread_that_is_not_named_elsewhere(served: Served) -> None:
+    text = (Path(__file__).parents[2] / PAGE).read_text(encoding="utf-8")
+    with httpx.Client(base_url=served.url) as client:
+        model = client.get("/openapi.json").json()["components"]["schemas"]["ThreadItem"]["properties"]
+    for field in model.keys() - {"thread_id", "contact_id", "created_at", "thread_config"}:
+        assert f"| `{field}` |" in text, field
