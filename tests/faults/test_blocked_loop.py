@@ -115,10 +115,17 @@ def test_a_call_that_keeps_the_interpreter_to_itself_is_logged_when_it_ends() ->
 
 
 def hold(seconds: float) -> None:
-    """Keep the interpreter, in one call, for about so many seconds of a processor."""
+    """Keep the interpreter, in one call, for about so many seconds of a processor.
+
+    The fastest of a few trials tells how much to compute: others that share the processor make single trials slow.
+    """
+    sum(range(round(1_000_000 * seconds / min(map(seconds_for, [1_000_000] * 5)))))
+
+
+def seconds_for(numbers: int) -> float:
     began = time.thread_time()
-    sum(range(3_000_000))
-    sum(range(round(3_000_000 * seconds / (time.thread_time() - began))))
+    sum(range(numbers))
+    return time.thread_time() - began
 
 
 @contextmanager
