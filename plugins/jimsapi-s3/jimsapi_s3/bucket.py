@@ -105,7 +105,8 @@ class Bucket:
 
     def keeps_versions(self, key: str) -> bool:
         """Return whether the bucket keeps old versions, as far as an existing object shows that."""
-        return self._send("head_object", Key=key).get("VersionId", "null") != "null"
+        version: str = self._send("head_object", Key=key).get("VersionId", "null")
+        return version != "null"
 
     def put(self, key: str, data: bytes | bytearray) -> None:
         """Store an object, in place of any other with this key."""

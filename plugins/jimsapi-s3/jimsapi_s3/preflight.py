@@ -1,8 +1,13 @@
 """Opens a bucket: finds out whether it can keep files before the server accepts any."""
 
+from collections.abc import Callable
+from typing import TypeVarTuple
+
 from jimsapi.threads import StoreUnusable
 from jimsapi_s3.bucket import Bucket, NotAsExpected
 from jimsapi_s3.contact_files import EMPTY_TAG, KEY, ContactFiles
+
+Arguments = TypeVarTuple("Arguments")
 
 
 def prepare(bucket: Bucket, files: ContactFiles) -> None:
@@ -29,12 +34,17 @@ def _require_conditions(bucket: Bucket) -> None:
     A storage that ignores them stores the same key anew, so nothing is lost.
     """
     key = bucket.get(KEY)
-    for attempt in (lambda: bucket.create(KEY, key), lambda: bucket.replace(KEY, EMPTY_TAG, key)):
-        try:
-            attempt()
-        except NotAsExpected:
-            continue
-        raise StoreUnusable(
-            "cannot use --files-store: the storage ignores If-Match and If-None-Match of PUT, so files could be lost; "
-            "use S3, or a storage or a version of it that supports conditional writes"
-        )
+    if _is_refused(bucket.create, KEY, key) and _is_refused(bucket.replace, KEY, EMPTY_TAG, key):
+        return
+    raise StoreUnusable(
+        "cannot use --files-store: the storage ignores If-Match and If-None-Match of PUT, so files could be lost; use "
+        "S3, or a storage or a version of it that supports conditional writes"
+    )
+
+
+def _is_refused(call: Callable[[*Arguments], None], *arguments: *Arguments) -> bool:
+    try:
+        call(*arguments)
+    except NotAsExpected:
+        return True
+    return False

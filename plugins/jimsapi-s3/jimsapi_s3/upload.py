@@ -55,6 +55,7 @@ class Upload:
         self._sha = sha256()
         self._parts: str | None = None
         self._tags: list[str] = []
+        self._same: str | None = None
         self._kept = False
 
     def begin(self) -> None:
@@ -109,7 +110,8 @@ class Upload:
                 self._describe(b"")  # raises if the contact was deleted
                 return existing
             about = self._about(digest)
-            self._bucket.put(same_key(about.file_id, digest), about.file_id[len(self._contact) :].encode())
+            self._same = same_key(about.file_id, digest)
+            self._bucket.put(self._same, about.file_id[len(self._contact) :].encode())
             self._describe(msgspec.json.encode(about))
             self._kept = True
             return about.file()
@@ -120,11 +122,7 @@ class Upload:
             self._ended = True
             if self._file_id is not None and not self._kept:
                 with suppress(StoreUnavailable):
-                    # The description comes first: a file with a description must have its content.
-                    self._bucket.delete([about_key(self._file_id)])
-                    if self._parts is not None:
-                        self._bucket.abort_parts(content_key(self._file_id), self._parts)
-                    self._bucket.delete([content_key(self._file_id)])
+                    self._remove(self._file_id)
 
     @property
     def _age(self) -> float:
@@ -145,6 +143,14 @@ class Upload:
             self._bucket.delete([about_key(self._file_id)])
             self._file_id = None
         return room
+
+    def _remove(self, file_id: str) -> None:
+        """Delete all that was stored. The description comes first: a file with a description must have its content."""
+        self._bucket.delete([about_key(file_id)])
+        key = content_key(file_id)
+        if self._parts is not None:
+            self._bucket.abort_parts(key, self._parts)
+        self._bucket.delete([key] if self._same is None else [key, self._same])
 
     def _send_part(self, part: bytearray) -> None:
         assert self._file_id is not None
