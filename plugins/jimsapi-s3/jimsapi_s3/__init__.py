@@ -14,7 +14,7 @@ class S3Options(Options, prefix="s3"):
         help="URL of a storage that is compatible with S3, such as https://minio.example. Without it: that of AWS."
     )
     region: str | None = option(
-        help="Region of the bucket, such as eu-central-1. Without it: AWS_REGION, or that of the AWS profile."
+        help="Region of the bucket, such as eu-central-1. Without it: AWS_REGION or the AWS profile."
     )
     virtual_hosts: bool = option(
         False, help="Put the bucket into the host name with --s3-endpoint too, as some storages demand."

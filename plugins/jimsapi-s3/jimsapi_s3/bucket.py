@@ -5,6 +5,7 @@ that does not help. The message is for the log; it has the error code of the sto
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -57,11 +58,15 @@ class NotAsExpected(Exception):
 
 
 class Entry(NamedTuple):
-    """An object of a list: its key, length in bytes, and the time at which it was stored, by the storage's clock."""
+    """An object of a list: its key, length in bytes, and the time at which it was stored, by the storage's clock.
+
+    `tag` is its entity tag. It is the digest of the content only without encryption, so it has no meaning here.
+    """
 
     key: str
     size: int
     stored_at: datetime
+    tag: str
 
 
 class Bucket:
@@ -89,6 +94,10 @@ class Bucket:
 
     def get(self, key: str) -> bytes:
         """Return an object. Raises `Missing`."""
+        return self._read(Key=key)[0]
+
+    def get_with_tag(self, key: str) -> tuple[bytes, str]:
+        """Return an object and its entity tag. Raises `Missing`."""
         return self._read(Key=key)
 
     def get_part(self, key: str, begin: int, end: int) -> bytes:
@@ -96,7 +105,7 @@ class Bucket:
 
         It has fewer bytes if the object ends before.
         """
-        return self._read(Key=key, Range=f"bytes={begin}-{end - 1}")
+        return self._read(Key=key, Range=f"bytes={begin}-{end - 1}")[0]
 
     def length(self, key: str) -> int:
         """Return the length of an object. Raises `Missing`."""
@@ -108,17 +117,22 @@ class Bucket:
         version: str = self._send("head_object", Key=key).get("VersionId", "null")
         return version != "null"
 
-    def put(self, key: str, data: bytes | bytearray) -> None:
-        """Store an object, in place of any other with this key."""
-        self._send("put_object", Key=key, Body=data)
+    def put(self, key: str, data: bytes | bytearray) -> str:
+        """Store an object, in place of any other with this key, and return its entity tag."""
+        tag: str = self._send("put_object", Key=key, Body=data)["ETag"]
+        return tag
 
     def create(self, key: str, data: bytes) -> None:
         """Store a new object. Raises `NotAsExpected` if there is one with this key."""
         self._send("put_object", Key=key, Body=data, IfNoneMatch="*")
 
-    def replace(self, key: str, tag: str, data: bytes) -> None:
-        """Store an object in place of the one with the entity tag `tag`. Raises `NotAsExpected` if it is another."""
-        self._send("put_object", Key=key, Body=data, IfMatch=tag)
+    def replace(self, key: str, tag: str, data: bytes) -> str:
+        """Store an object in place of the one with the entity tag `tag`, and return the new tag.
+
+        Raises `NotAsExpected` if the object is missing or has another tag.
+        """
+        new: str = self._send("put_object", Key=key, Body=data, IfMatch=tag)["ETag"]
+        return new
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects, in any order. Those that do not exist are no error."""
@@ -139,7 +153,7 @@ class Bucket:
             answer = self._send("list_objects_v2", None, Prefix=self._place.folder + prefix, MaxKeys=page, **start)
             for item in answer.get("Contents", ()):
                 key = item["Key"].removeprefix(self._place.folder)
-                yield Entry(key, item["Size"], item["LastModified"])
+                yield Entry(key, item["Size"], item["LastModified"], item["ETag"])
             if not answer.get("IsTruncated"):
                 return
             start = {"ContinuationToken": answer["NextContinuationToken"]}
@@ -191,15 +205,17 @@ class Bucket:
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
-        client = session.create_client(
-            "s3", region_name=self._place.region, endpoint_url=self._place.endpoint, config=config
-        )
+        region = self._place.region or os.environ.get("AWS_REGION")  # of which botocore knows only the older name
+        client = session.create_client("s3", region_name=region, endpoint_url=self._place.endpoint, config=config)
         if session.get_credentials() is None:
             raise NoCredentialsError
         return client
 
-    def _read(self, **arguments: Any) -> bytes:
-        """Return what a request reads. Repeats the request if the connection breaks in the middle of the answer."""
+    def _read(self, **arguments: Any) -> tuple[bytes, str]:
+        """Return what a request reads, and the entity tag of the object.
+
+        Repeats the request if the connection breaks in the middle of the answer.
+        """
         for _ in range(ATTEMPTS - 1):
             try:
                 return self._read_once(**arguments)
@@ -208,10 +224,9 @@ class Bucket:
                     raise
         return self._read_once(**arguments)
 
-    def _read_once(self, **arguments: Any) -> bytes:
+    def _read_once(self, **arguments: Any) -> tuple[bytes, str]:
         answer = self._send("get_object", **arguments)
-        data: bytes = self._call(answer["Body"].read)
-        return data
+        return self._call(answer["Body"].read), answer["ETag"]
 
     def _send(self, operation: str, missing: type[Exception] | None = Missing, **arguments: Any) -> Any:
         """Send a request. If the object or upload does not exist, raises `missing`; None: `StoreUnavailable`."""

@@ -18,7 +18,6 @@ description. It is removed with the content when `ABANDONED_AFTER` has passed an
 import hmac
 import re
 import secrets
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -42,8 +41,6 @@ ABANDONED_AFTER = timedelta(minutes=10)
 """An upload that has not renewed its description for so long was left by a crash. By the clock of the storage."""
 REMOVED = b"removed"
 """The description of an abandoned upload that is being removed."""
-EMPTY_TAG = '"d41d8cd98f00b204e9800998ecf8427e"'
-"""The entity tag of an empty object (RFC 1321 digest of nothing)."""
 
 KEY = "key"
 _KEY_LENGTH = 32
@@ -193,22 +190,25 @@ class ContactFiles:
         if own not in abouts:
             raise ContactDeleted
         now = abouts.pop(own).stored_at
-        abandoned = [name for name, entry in abouts.items() if _is_abandoned(entry, now)]
-        self._remove_abandoned(contact + name for name in abandoned)
+        abandoned = {name: entry for name, entry in abouts.items() if _is_abandoned(entry, now)}
+        for name, entry in abandoned.items():
+            self.remove_abandoned(contact + name, entry.tag)
         self._delete_contents({contact + name for name in contents.keys() - abouts.keys() - {own}})
-        kept = abouts.keys() - set(abandoned)
+        kept = abouts.keys() - abandoned.keys()
         return sum(max(contents.get(name, _reserved(name)), LEAST) for name in kept)
 
-    def _remove_abandoned(self, file_ids: Iterable[str]) -> None:
-        """Remove uploads, unless they become complete at this very moment."""
-        for file_id in file_ids:
-            try:
-                self.bucket.replace(about_key(file_id), EMPTY_TAG, REMOVED)
-            except NotAsExpected:
-                if self._is_alive(file_id):
-                    continue
-            self._delete_contents({file_id})
-            self.bucket.delete([about_key(file_id)])
+    def remove_abandoned(self, file_id: str, tag: str) -> None:
+        """Remove an upload, unless it becomes complete at this very moment.
+
+        `tag` is the entity tag that its description had when the upload seemed to be abandoned.
+        """
+        try:
+            self.bucket.replace(about_key(file_id), tag, REMOVED)
+        except NotAsExpected:
+            if self._is_alive(file_id):
+                return
+        self._delete_contents({file_id})
+        self.bucket.delete([about_key(file_id)])
 
     def _is_alive(self, file_id: str) -> bool:
         """Return whether an upload is complete or goes on, although it seemed to be abandoned."""

@@ -5,7 +5,10 @@ from typing import TypeVarTuple
 
 from jimsapi.threads import StoreUnusable
 from jimsapi_s3.bucket import Bucket, NotAsExpected
-from jimsapi_s3.contact_files import EMPTY_TAG, KEY, ContactFiles
+from jimsapi_s3.contact_files import KEY, ContactFiles
+
+OTHER_TAG = '"00000000000000000000000000000000"'
+"""An entity tag that no object has."""
 
 Arguments = TypeVarTuple("Arguments")
 
@@ -34,7 +37,7 @@ def _require_conditions(bucket: Bucket) -> None:
     A storage that ignores them stores the same key anew, so nothing is lost.
     """
     key = bucket.get(KEY)
-    if _is_refused(bucket.create, KEY, key) and _is_refused(bucket.replace, KEY, EMPTY_TAG, key):
+    if _is_refused(bucket.create, KEY, key) and _is_refused(bucket.replace, KEY, OTHER_TAG, key):
         return
     raise StoreUnusable(
         "cannot use --files-store: the storage ignores If-Match and If-None-Match of PUT, so files could be lost; use "
@@ -42,7 +45,7 @@ def _require_conditions(bucket: Bucket) -> None:
     )
 
 
-def _is_refused(call: Callable[[*Arguments], None], *arguments: *Arguments) -> bool:
+def _is_refused(call: Callable[[*Arguments], object], *arguments: *Arguments) -> bool:
     try:
         call(*arguments)
     except NotAsExpected:

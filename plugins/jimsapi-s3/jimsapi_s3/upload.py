@@ -12,7 +12,6 @@ from jimsapi.threads import ContactDeleted, FileQuotaExceeded, NewFile, StoredFi
 from jimsapi_s3.bucket import Missing, NotAsExpected
 from jimsapi_s3.contact_files import (
     ABANDONED_AFTER,
-    EMPTY_TAG,
     LEAST,
     About,
     ContactFiles,
@@ -47,6 +46,7 @@ class Upload:
         self._lock = threading.Lock()
         self._ended = False
         self._file_id: str | None = None
+        self._tag = ""
         self._reserved = 0
         self._renewed_at = 0.0
         self._part = PART
@@ -136,7 +136,7 @@ class Upload:
         least one sees the other.
         """
         self._file_id, self._reserved = new_id(self._contact, size), size
-        self._bucket.put(about_key(self._file_id), b"")
+        self._tag = self._bucket.put(about_key(self._file_id), b"")
         self._renewed_at = time.monotonic()
         room = self._quota - self._files.used_beside(self._file_id)
         if max(size, LEAST) > room:
@@ -187,19 +187,21 @@ class Upload:
     def _describe(self, data: bytes) -> None:
         """Replace the empty description. Raises `ContactDeleted` if it is gone."""
         assert self._file_id is not None
+        key = about_key(self._file_id)
         try:
-            self._bucket.replace(about_key(self._file_id), EMPTY_TAG, data)
+            self._tag = self._bucket.replace(key, self._tag, data)
         except NotAsExpected:
-            if not self._is_described(data):
-                raise self._lost() from None
+            self._tag = self._tag_of(key, data)
 
-    def _is_described(self, data: bytes) -> bool:
-        """Return whether the description is `data`. A repeated request finds what the first one has stored."""
-        assert self._file_id is not None
+    def _tag_of(self, key: str, data: bytes) -> str:
+        """Return the tag of the description if it is `data`: a repeated request finds what the first one has stored."""
         try:
-            return self._bucket.get(about_key(self._file_id)) == data
+            found, tag = self._bucket.get_with_tag(key)
         except Missing:
-            return False
+            raise self._lost() from None
+        if found != data:
+            raise self._lost()
+        return tag
 
     def _lost(self) -> ContactDeleted | StoreUnavailable:
         """Return the error for an upload that another process has removed."""

@@ -109,7 +109,7 @@ async def test_a_storage_that_does_not_answer_is_unavailable_and_works_again_aft
                 store.delete(file),
                 store.delete_contact("ann"),
             ):
-                with pytest.raises(StoreUnavailable, match="(?i)timeout") as raised:
+                with pytest.raises(StoreUnavailable, match=r"(?i)timeout") as raised:
                     await call
                 assert raised.value.reason == "no answer"
         finally:

@@ -40,7 +40,7 @@ def test_a_url_names_a_bucket_and_a_folder(url: str, bucket: str, folder: str) -
     ],
 )
 def test_a_url_without_a_bucket_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="s3://bucket/folder|the folder may have") as raised:
+    with pytest.raises(ValueError, match=r"s3://bucket/folder|the folder may have") as raised:
         place_of(url, options())
     assert "hunter2" not in str(raised.value)
 
