@@ -214,19 +214,16 @@ class Bucket:
     def _read(self, **arguments: Any) -> tuple[bytes, str]:
         """Return what a request reads, and the entity tag of the object.
 
-        Repeats the request if the connection breaks in the middle of the answer.
+        Repeats the request if the connection breaks in the middle of the answer, which the client does not.
         """
-        for _ in range(ATTEMPTS - 1):
+        for attempt in range(1, ATTEMPTS + 1):
+            answer = self._send("get_object", **arguments)
             try:
-                return self._read_once(**arguments)
-            except StoreUnavailable as error:
-                if error.reason != "no answer":
+                return self._call(answer["Body"].read), answer["ETag"]
+            except StoreUnavailable:
+                if attempt == ATTEMPTS:
                     raise
-        return self._read_once(**arguments)
-
-    def _read_once(self, **arguments: Any) -> tuple[bytes, str]:
-        answer = self._send("get_object", **arguments)
-        return self._call(answer["Body"].read), answer["ETag"]
+        raise AssertionError("the last attempt raises")
 
     def _send(self, operation: str, missing: type[Exception] | None = Missing, **arguments: Any) -> Any:
         """Send a request. If the object or upload does not exist, raises `missing`; None: `StoreUnavailable`."""

@@ -18,7 +18,9 @@ description. It is removed with the content when `ABANDONED_AFTER` has passed an
 import hmac
 import re
 import secrets
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime, timedelta
 from hashlib import sha256
 
@@ -48,6 +50,8 @@ _DIGEST = 32
 """Characters of a digest."""
 _ID = re.compile(r"[0-9a-f]{64}-[0-9a-f]{1,12}")
 _READ_AT_ONCE = 8
+_TRIES, _PAUSE = 10, 0.2
+"""How often a process tries to create the key, and the seconds between."""
 
 
 class About(StoredFile, frozen=True, kw_only=True):
@@ -232,12 +236,16 @@ class ContactFiles:
             raise StoreUnusable(
                 f"the object {KEY} is missing, so the files beside it cannot be found; restore it from a backup"
             )
-        try:
-            key = secrets.token_bytes(_KEY_LENGTH)
-            self.bucket.create(KEY, key)
-        except NotAsExpected:  # another process was faster
-            key = self.bucket.get(KEY)
-        return key
+        for _ in range(_TRIES):
+            try:
+                self.bucket.create(KEY, key := secrets.token_bytes(_KEY_LENGTH))
+            except NotAsExpected:  # another process is faster, and may not have its answer yet
+                with suppress(Missing):
+                    return self.bucket.get(KEY)
+                time.sleep(_PAUSE)
+            else:
+                return key
+        raise StoreUnusable(f"the object {KEY} cannot be created, because other servers try that too; start again")
 
 
 def new_id(contact: str, reserved: int) -> str:

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 from jimsapi_s3 import S3Options
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
-_FOLDER = re.compile(r"[A-Za-z0-9!_.*'()/ -]*")
+_NAME = re.compile(r"[A-Za-z0-9!_.*'() -]+")
 _LONGEST_FOLDER = 500
 """Characters. S3 allows 1,024 bytes for the whole key of an object."""
 
@@ -40,11 +40,18 @@ def place_of(url: str, options: S3Options) -> Place:
             "give a bucket, and perhaps a folder in it, for example s3://bucket/folder; AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, or a profile or role, have the credentials, and --s3-endpoint has the host"
         )
-    if not _FOLDER.fullmatch(folder) or len(folder) > _LONGEST_FOLDER or {"", ".", ".."} & set(folder.split("/")[1:]):
-        raise ValueError("the folder may have letters, digits, spaces and !_.*'()- between its /")
+    if len(folder) > _LONGEST_FOLDER or (folder and not all(map(_is_name, folder.split("/")))):
+        raise ValueError(
+            f"the folder may have letters, digits, spaces and !_.*'()- between its /, and {_LONGEST_FOLDER} characters"
+        )
     return Place(
         bucket, f"{folder}/" if folder else "", _endpoint(options.endpoint), options.region, options.virtual_hosts
     )
+
+
+def _is_name(part: str) -> bool:
+    """Return whether a part of a folder's name is one that all storages and tools accept."""
+    return _NAME.fullmatch(part) is not None and part not in (".", "..")
 
 
 def _endpoint(text: str | None) -> str | None:

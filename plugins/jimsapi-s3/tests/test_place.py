@@ -10,7 +10,7 @@ from tests.command import run_command
 
 
 def options(**given: object) -> S3Options:
-    return S3Options(**{"endpoint": None, "region": None, "virtual_hosts": False, **given})  # type: ignore[arg-type]
+    return S3Options(**{"endpoint": None, "region": None, "virtual_hosts": False, **given})
 
 
 @pytest.mark.parametrize(
