@@ -120,8 +120,8 @@ async def test_uploads_of_two_processes_that_begin_at_once_do_not_exceed_the_quo
     storage: Seaweed, bucket: str
 ) -> None:
     """Both may be refused, but never both accepted."""
+    processes = [files_at(storage, bucket) for _ in range(2)]
     for turn in range(10):
-        processes = [files_at(storage, bucket) for _ in range(2)]
         uploads = [Upload(files, new_file(LEAST, contact_id=f"{turn}"), LEAST) for files in processes]
         results = await asyncio.gather(*[asyncio.to_thread(one.begin) for one in uploads], return_exceptions=True)
         assert results.count(None) <= 1, results
