@@ -1,5 +1,7 @@
 """The URL and the options of a place for files."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,18 @@ def test_an_endpoint_that_is_not_a_host_is_refused_without_its_password(endpoint
     with pytest.raises(ValueError, match="--s3-endpoint has to be the URL of a host") as raised:
         place_of("s3://files", options(endpoint=endpoint))
     assert "hunter2" not in str(raised.value)
+
+
+def test_a_server_whose_files_are_elsewhere_does_not_import_the_client(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from jimsapi.api.app import configure\n"
+        "from jimsapi.plugins import build_file_store\n"
+        f"build_file_store('file://{tmp_path}/files', '--files-store', configure([], {{}}).settings)\n"
+        "print([name for name in sys.modules if name.startswith(('botocore', 'jimsapi_s3'))])\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.stdout == "['jimsapi_s3']\n", ran.stderr
 
 
 def test_a_check_opens_no_connection_and_says_what_is_wrong(tmp_path: Path) -> None:

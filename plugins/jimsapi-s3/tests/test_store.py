@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 from jimsapi_s3 import contact_files
-from jimsapi_s3.bucket import Bucket
+from jimsapi_s3.bucket import Bucket, Missing
 from jimsapi_s3.contact_files import KEY, LEAST
 from jimsapi_s3.store import S3Store
 from jimsapi_s3.upload import PART, Upload
@@ -297,6 +297,21 @@ async def test_a_request_that_is_sent_twice_stores_the_file_once(
     file = await put(store, b"y" * 6 * MIB)
     assert await read(store, file) == b"y" * 6 * MIB
     assert storage.left(bucket) == []
+
+
+async def test_parts_that_were_joined_before_the_answer_was_lost_are_whole(
+    storage: Seaweed, bucket: str, store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some storages do not know an upload any more when the request that completes it is repeated."""
+    join = Bucket.join_parts
+
+    def join_and_forget(self: Bucket, key: str, upload: str, tags: list[str]) -> None:
+        join(self, key, upload, tags)
+        raise Missing
+
+    monkeypatch.setattr(Bucket, "join_parts", join_and_forget)
+    file = await put(store, b"y" * 6 * MIB)
+    assert await read(store, file) == b"y" * 6 * MIB
 
 
 # The start
