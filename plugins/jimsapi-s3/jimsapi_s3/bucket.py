@@ -190,7 +190,9 @@ class Bucket:
                 yield item["Key"].removeprefix(self._place.folder), item["UploadId"]
             if not answer.get("IsTruncated"):
                 return
-            marks = {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
+            marks = {"KeyMarker": answer["NextKeyMarker"]}
+            if answer.get("NextUploadIdMarker"):  # some storages return only the key
+                marks["UploadIdMarker"] = answer["NextUploadIdMarker"]
 
     def _new_client(self) -> Any:
         session = botocore.session.Session()

@@ -206,7 +206,8 @@ class Upload:
     def _lost(self) -> ContactDeleted | StoreUnavailable:
         """Return the error for an upload that another process has removed."""
         if self._age > ABANDONED_AFTER.total_seconds():
-            return StoreUnavailable("an upload paused for too long, so another process has removed it", "no answer")
+            reason = "the upload paused for too long"
+            return StoreUnavailable(f"{reason}, so another process has removed it", reason)
         return ContactDeleted()
 
     def _about(self, digest: str) -> About:
