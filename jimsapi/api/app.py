@@ -64,8 +64,8 @@ logger = logging.getLogger("jimsapi")
 
 VERSION = importlib.metadata.version(OWN_DISTRIBUTION)
 EXPOSED_HEADERS = (
-    "location", "preference-applied", "ratelimit", "ratelimit-policy", "retry-after", "www-authenticate",
-    "x-ignored-fields", "x-request-id", "x-run-id",
+    "accept-ranges", "content-disposition", "content-range", "etag", "location", "preference-applied", "ratelimit",
+    "ratelimit-policy", "retry-after", "www-authenticate", "x-ignored-fields", "x-request-id", "x-run-id",
 )  # fmt: skip
 """Response headers that pages of other origins may read, with `--cors-origin`."""
 

@@ -28,6 +28,7 @@ from jimsapi.plugins.options import specs
 KINDS = {
     "auth": "Admits callers that send a secret.",
     "store": "Stores the threads of jimsapi in a place of its own.",
+    "file-store": "Stores the files of contacts in a place of its own.",
     "sink": "Writes every stored event to a file.",
     "resolver": "Begins a new thread after a pause.",
     "routes": "Adds routes to jimsapi.",

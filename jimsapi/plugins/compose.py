@@ -345,7 +345,10 @@ def build_file_store(url: str, flag: str, settings: Settings) -> FileStore:
     source = f"{flag} {without_password(url)}"
     built = _first_built(settings.implementations(FILE_STORE), source, url, settings)
     if built is None:
-        raise StartError(f"{source}: no installed plugin keeps files there; jimsapi-files supports file:///folder")
+        raise StartError(
+            f"{source}: no installed plugin keeps files there; jimsapi-files supports file:///folder, and jimsapi-s3 "
+            "s3://bucket/folder"
+        )
     check_requirements(built, f"what {built.hook} built, {_type_name(built.value)},")
     store: FileStore = built.value
     return store

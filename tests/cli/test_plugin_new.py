@@ -29,6 +29,7 @@ from tests.test_public_names import private_names
 NAMES = {
     "auth": "jimsapi-ticket",
     "store": "acme-memory",
+    "file-store": "acme-attic",
     "sink": "Acme.Event_log",
     "resolver": "jimsapi-" + "x" * (LONGEST_NAME - len("jimsapi-")),
     "routes": "q",
@@ -172,6 +173,7 @@ def test_all_are_listed_with_the_name_that_their_distribution_has(written: Writt
     listed = written.venv.run("jimsapi", "plugins", cwd=written.folder).stdout
     found = [line.split()[1:3] for line in listed.splitlines()[:-1]]
     assert found == [
+        ["acme-attic", "acme-attic"],
         ["acme-memory", "acme-memory"],
         ["acme-event-log", "Acme.Event_log"],
         ["acme-sniff", "acme.sniff"],

@@ -48,7 +48,8 @@ def test_a_url_that_no_plugin_knows_is_refused_without_its_password(site: Path) 
     with pytest.raises(StartError) as raised:
         build_file_store(url, "--attic", resolved)
     assert str(raised.value) == (
-        "--attic bucket://***@host/x?***: no installed plugin keeps files there; jimsapi-files supports file:///folder"
+        "--attic bucket://***@host/x?***: no installed plugin keeps files there; "
+        "jimsapi-files supports file:///folder, and jimsapi-s3 s3://bucket/folder"
     )
     assert "hunter2" not in redact("hunter2hunter2")
     assert type(raised.value) is StartError
