@@ -42,9 +42,13 @@ _BESIDE_A_SERVER = (
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """The arguments of both commands. `output` is None for a deletion."""
+    """The arguments of both commands. `output` is None for a deletion.
 
-    contact_id: str
+    The command line has None in place of empty texts and flags that are not given, so every field has a default. The
+    empty text is a contact like any other.
+    """
+
+    contact_id: str = ""
     without_files: bool = False
     output: Path | None = None
     force: bool = False
@@ -103,8 +107,9 @@ def export(configuration: Configuration, wanted: Wanted) -> None:
 async def _export(configuration: Configuration, wanted: Wanted, output: Path) -> None:
     async with _opened(configuration, wanted, to_write=False) as (service, contact):
         counts = await _write(contact, wanted, output, service.store.name)
-    kinds = [_number(counts.threads, "thread"), _number(counts.events, "event"), f"{counts.feedback} of feedback"]
-    click.echo(f"{output}: {', '.join(kinds)}, {_files(counts)} of the contact {wanted.contact_id!r}")
+    kinds = {"thread": counts.threads, "event": counts.events, "rating": counts.feedback}
+    numbers = ", ".join(_number(count, noun) for noun, count in kinds.items())
+    click.echo(f"{output}: {numbers}, {_files(counts)} of the contact {wanted.contact_id!r}")
 
 
 async def _write(contact: Contact, wanted: Wanted, output: Path, store: str) -> Counts:
