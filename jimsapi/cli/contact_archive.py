@@ -14,7 +14,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 import msgspec
 import orjson
 
-from jimsapi.threads.facts import ThreadSummary
+from jimsapi.threads.facts import Feedback, ThreadSummary
 from jimsapi.threads.file_store import FileStore, StoredFile
 from jimsapi.threads.message_files import MESSAGE_FILES
 from jimsapi.threads.run import EventRecord, ThreadRecord
@@ -103,32 +103,15 @@ class Contact:
             ThreadNotFound, StoredFileNotFound: something was deleted meanwhile.
         """
         began = datetime.now(UTC)
-        counts = Counts()
+        parts = {
+            "threads": self._threads_in_json(),
+            "events": self._events_in_json(check_files=self._files is None and not without_files),
+            "feedback": self._feedback_in_json(),
+            "files": self._files_in_json(),
+        }
         with ZipFile(file, "w", ZIP_DEFLATED) as archive:
-            with _part(archive, "threads.jsonl", began) as part:
-                async for thread, summary in self.threads():
-                    part.write(_line(_thread(thread, summary)))
-                    counts.threads += 1
-            check = self._files is None and not without_files
-            with _part(archive, "events.jsonl", began) as part:
-                async for thread, _ in self.threads():
-                    async for event in self._events(thread.thread_id):
-                        if check:
-                            _check_for_files(event)
-                        part.write(_line(_event(thread.thread_id, event)))
-                        counts.events += 1
-            with _part(archive, "feedback.jsonl", began) as part:
-                async for thread, _ in self.threads():
-                    for given in await self._store.feedback(thread.thread_id, self.contact_id):
-                        rating = {"event_id": given.event_id, **msgspec.structs.asdict(given.rating)}
-                        part.write(
-                            _line({"thread_id": thread.thread_id, **rating, "given_at": _utc(given.given_at)})
-                        )
-                        counts.feedback += 1
-            with _part(archive, "files.jsonl", began) as part:
-                async for stored in self.files():
-                    part.write(_line(_file(stored)))
-            await self._write_contents(archive, began, counts)
+            numbers = {name: await _write_lines(archive, name, began, values) for name, values in parts.items()}
+            counts = Counts(**numbers, file_bytes=await self._write_contents(archive, began))
             manifest = {
                 "format": FORMAT,
                 "version": FORMAT_VERSION,
@@ -139,17 +122,39 @@ class Contact:
                 "counts": msgspec.structs.asdict(counts),
             }
             with _part(archive, "manifest.json", began) as part:
-                part.write(orjson.dumps(manifest, option=orjson.OPT_INDENT_2) + b"\n")
+                part.write(orjson.dumps(manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
         return counts
 
-    async def _write_contents(self, archive: ZipFile, began: datetime, counts: Counts) -> None:
-        async for stored in self.files():
+    async def _threads_in_json(self) -> AsyncIterator[dict[str, Any]]:
+        async for thread, summary in self.threads():
+            yield _thread(thread, summary)
+
+    async def _events_in_json(self, *, check_files: bool) -> AsyncIterator[dict[str, Any]]:
+        async for thread, _ in self.threads():
+            async for event in self._events(thread.thread_id):
+                if check_files:
+                    _check_for_files(event)
+                yield _event(thread.thread_id, event)
+
+    async def _feedback_in_json(self) -> AsyncIterator[dict[str, Any]]:
+        async for thread, _ in self.threads():
+            for given in await self._store.feedback(thread.thread_id, self.contact_id):
+                yield _feedback(thread.thread_id, given)
+
+    async def _files_in_json(self) -> AsyncIterator[dict[str, Any]]:
+        async for file in self.files():
+            yield _file(file)
+
+    async def _write_contents(self, archive: ZipFile, began: datetime) -> int:
+        """Write the contents of the files. Returns the number of their bytes."""
+        written = 0
+        async for file in self.files():
             assert self._files is not None  # otherwise there are none
-            with _part(archive, _path(stored), began) as part:
-                async for piece in await self._files.read(stored, 0, stored.size):
+            with _part(archive, _path(file), began) as part:
+                async for piece in await self._files.read(file, 0, file.size):
                     part.write(piece)
-            counts.files += 1
-            counts.file_bytes += stored.size
+            written += file.size
+        return written
 
     async def _events(self, thread_id: UUID) -> AsyncIterator[EventRecord]:
         after: str | None = None
@@ -170,13 +175,19 @@ def _part(archive: ZipFile, name: str, time: datetime) -> IO[bytes]:
     return archive.open(info, "w", force_zip64=True)
 
 
+async def _write_lines(archive: ZipFile, name: str, time: datetime, values: AsyncIterator[dict[str, Any]]) -> int:
+    """Write JSON values, one a line. Returns their number."""
+    number = 0
+    with _part(archive, f"{name}.jsonl", time) as part:
+        async for value in values:
+            part.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
+            number += 1
+    return number
+
+
 def _check_for_files(event: EventRecord) -> None:
     if event.event_type == MESSAGE_FILES:
         raise FilesLeftOut
-
-
-def _line(value: dict[str, Any]) -> bytes:
-    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _thread(thread: ThreadRecord, summary: ThreadSummary) -> dict[str, Any]:
@@ -199,6 +210,16 @@ def _event(thread_id: UUID, event: EventRecord) -> dict[str, Any]:
         "created_at": _utc(event.created_at),
         "event_type": event.event_type,
         "event_data": None if event.event_data is None else stored_json(event.event_data),
+    }
+
+
+def _feedback(thread_id: UUID, given: Feedback) -> dict[str, Any]:
+    return {
+        "thread_id": thread_id,
+        "event_id": given.event_id,
+        "rating": given.rating.rating,
+        "comment": given.rating.comment,
+        "given_at": _utc(given.given_at),
     }
 
 

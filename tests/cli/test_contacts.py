@@ -34,12 +34,16 @@ from tests.serving import Served
 pytestmark = pytest.mark.anyio
 
 STORE = ("--store", "sqlite:///jims.db")
-FILES = b'{"message_id":"01a22129-272c-7c9c-91cf-1fdacd18900f","files":[{"file_id":"f","name":"a","type":"b","size":1}]}'
+FILES = (
+    b'{"message_id":"01a22129-272c-7c9c-91cf-1fdacd18900f","files":[{"file_id":"f","name":"a","type":"b","size":1}]}'
+)
 
 
 async def talk(store: ThreadStore, contact: str = "ann", key: Idempotency | None = None) -> tuple[UUID, UUID, set[str]]:
-    """Let a contact have two threads with all that a store can hold. Returns the first, its fork, and all identifiers."""
-    plan = make_plan(contact, f"of {contact}", selectors=(New(external_id=f"tg:{contact}"),), idempotency=key or make_key())
+    """Let a contact have a thread with all that a store can hold, and a fork. Returns both, and all identifiers."""
+    plan = make_plan(
+        contact, f"of {contact}", selectors=(New(external_id=f"tg:{contact}"),), idempotency=key or make_key()
+    )
     thread_id = (await store.accept(plan)).thread.thread_id
     sent = [make_event("tool.call", {"result": "ü"}), make_event(), make_event("question.asked", {"key": "k"})]
     await store.finish(plan.run_id, OWNER, completed(*sent))
@@ -160,7 +164,9 @@ def test_what_other_programs_stored_as_no_json_is_exported(site: Path) -> None:
     stored(site)
     with closing(sqlite3.connect(site / "jims.db")) as connection, connection:
         connection.execute("UPDATE thread_events SET event_data = NULL WHERE event_type = 'tool.call'")
-        connection.execute("""UPDATE thread_events SET event_data = '{"n": Infinity}' WHERE event_type = 'question.asked'""")
+        connection.execute(
+            """UPDATE thread_events SET event_data = '{"n": Infinity}' WHERE event_type = 'question.asked'"""
+        )
     assert contacts(site, "export", "ann", "--output", "ann.zip").returncode == 0
     events = archived(site / "ann.zip")["events.jsonl"]
     assert [event["event_data"] for event in events if event["event_type"] == "tool.call"] == [None, None]

@@ -237,8 +237,8 @@ def open_reader(path: str) -> sqlite3.Connection:
 def open_beside_a_server(path: str) -> sqlite3.Connection:
     """Open a connection that cannot write, whether or not a server has the database open.
 
-    SQLite does not move the content of the log to the database when this connection closes, so the server keeps its log.
-    Raises `StoreUnusable` if the tables are not those of this version, since nothing here upgrades them.
+    When this connection closes, SQLite does not move the content of the log to the database, so the server keeps its
+    log. Raises `StoreUnusable` if the tables are not those of this version, since nothing here upgrades them.
     """
     try:
         connection = sqlite3.connect(

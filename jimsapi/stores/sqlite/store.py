@@ -370,10 +370,7 @@ class SQLiteReadingStore(SQLiteStore):
     """
 
     async def __aenter__(self) -> Self:
-        if not os.path.exists(self._path):
-            raise StoreUnusable(f"there is no database {self._path}; name another with --store")
-        refuse_lock(self._path)  # a log that belongs to another file would be read as if it belonged to this one
-        self._reader = await _Reader.open(self._path, open_beside_a_server)
+        self._reader = await _Reader.open(self._path, _open_existing)
         return self
 
     async def ping(self) -> None:
@@ -386,6 +383,13 @@ class SQLiteReadingStore(SQLiteStore):
         if self._reader is None:
             raise StoreUnavailable("the store is not open")
         return await self._reader.read(work)
+
+
+def _open_existing(path: str) -> sqlite3.Connection:
+    if not os.path.exists(path):
+        raise StoreUnusable(f"there is no database {path}; name another with --store")
+    refuse_lock(path)  # a log that belongs to another file would be read as if it belonged to this one
+    return open_beside_a_server(path)
 
 
 def _new_thread(plan: RunPlan) -> writes.NewThread | None:

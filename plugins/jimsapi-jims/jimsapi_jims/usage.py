@@ -1,16 +1,16 @@
 """The use of models: each request that jims-core counts becomes an event `model.usage` of the run that made it.
 
-jims-core counts every request, of completions, embeddings and rerankers, in `LLMProvider.usage`, a mapping from the names
-of models to `ModelUsage`, whose method `observe` it calls once a request. Here `usage` becomes a property of the class.
-It returns the same mapping with counters that also record a request. So an app may read the mapping as before, and
-providers that the app has made itself are covered too.
+jims-core counts every request, of completions, embeddings and rerankers, in `LLMProvider.usage`. That is a mapping from
+the names of models to `ModelUsage`, whose method `observe` jims-core calls once for each request. Here `usage` becomes
+a property of the class, which returns such a mapping with counters that also record each request. So an app reads the
+mapping as before, and the requests of providers that the app has made itself are recorded too.
 """
 
 import asyncio
 import logging
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -34,8 +34,8 @@ _FIELDS = ("prompt_tokens", "completion_tokens", "cached_tokens", "requests_cost
 class RunUsage:
     """Records the requests of one run. Create it in the event loop of the run.
 
-    A pipeline may copy its context, and with it this object. A copy records in the same run. After pickling, for another
-    process, it records nothing.
+    A pipeline may copy its context, and with it this object. A copy records in the same run. After pickling, for
+    another process, it records nothing.
     """
 
     def __init__(self, ctx: ThreadContext) -> None:
@@ -54,10 +54,8 @@ class RunUsage:
         if threading.get_ident() == self._thread:
             self._send(model, request)
             return
-        try:
+        with suppress(RuntimeError):  # the loop is closed, and so is the run
             self._loop.call_soon_threadsafe(self._send, model, request)
-        except RuntimeError:  # the loop is closed, and so is the run
-            pass
 
     def _send(self, model: str, request: ModelUsage) -> None:
         try:
@@ -134,8 +132,8 @@ def install() -> None:
         return
     if not _counts_as_known():
         logger.warning(
-            "this version of jims-core counts the use of models in a way that jimsapi-jims does not know: RUNS WILL HAVE "
-            "NO model.usage; look for a newer jimsapi-jims"
+            "this version of jims-core counts the use of models in a way that jimsapi-jims does not know: RUNS WILL "
+            "HAVE NO model.usage; look for a newer jimsapi-jims"
         )
         return
     setattr(LLMProvider, ATTRIBUTE, _USAGE)

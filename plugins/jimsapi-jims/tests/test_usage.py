@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 import pytest
+from jims import Sessions, sessions_in
 from jims_core.app import JimsApp
 from jims_core.llms import llm_provider
 from jims_core.llms.llm_provider import LLMProvider, ModelUsage
@@ -22,7 +23,6 @@ from model_server import CACHED_TOKENS, COMPLETION_TOKENS, EMBEDDED_TOKENS, PROM
 
 from jimsapi import ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
-from jims import Sessions, sessions_in
 
 pytestmark = pytest.mark.anyio
 
@@ -102,9 +102,7 @@ async def test_the_usage_of_an_app_s_own_provider_is_that_of_the_run_that_calls_
             await shared.chat_completion_plain(ctx.history)
         await shared.create_embedding("quokka")
 
-    one, two = await asyncio.gather(
-        run(ask, ThreadContext.for_test("one")), run(ask, ThreadContext.for_test("two"))
-    )
+    one, two = await asyncio.gather(run(ask, ThreadContext.for_test("one")), run(ask, ThreadContext.for_test("two")))
     assert (one, two) == ([COMPLETION, EMBEDDING], [COMPLETION, COMPLETION, EMBEDDING])
     assert shared.usage["gpt-4.1-mini"].requests_count == 3
 
@@ -213,7 +211,7 @@ async def test_an_app_works_with_a_jims_core_that_counts_in_another_way(
     with caplog.at_level(logging.WARNING):
         usage.install()
     [record] = caplog.records
-    assert "NO model.usage" in record.getMessage()
+    assert "HAVE NO model.usage" in record.getMessage()
     seen: list[Any] = []
 
     async def look(ctx: JimsContext) -> None:

@@ -149,8 +149,8 @@ _ADOPT = """
 """
 _END = "SELECT run_id, counted, status, next_run FROM jimsapi_end_1($1, $2, $3, $4, $5)"
 # The idempotency keys of the threads that the function deletes are deleted, too. A key is stored while its run is
-# accepted, which takes at most the timeout of a statement, so the index on the times finds it. All parts of the statement
-# read the tables as they were before it.
+# accepted, which takes at most the timeout of a statement, so the index on the times finds it. All parts of the
+# statement read the tables as they were before it.
 _DELETE = f"""
     WITH of_threads AS MATERIALIZED (
         SELECT t.thread_id FROM threads t

@@ -139,7 +139,9 @@ def expect_messages_only(read: list[dict[str, Any]]) -> None:
         assert all(isinstance(value, str) for value in message.values())
 
 
-def test_a_model_of_jims_core_reads_only_the_messages_of_such_a_thread(client: httpx.Client, jims: Jims, store: str) -> None:
+def test_a_model_of_jims_core_reads_only_the_messages_of_such_a_thread(
+    client: httpx.Client, jims: Jims, store: str
+) -> None:
     thread_id, _ = converse(client)
     before = types(events(client, thread_id))
     assert set(before) >= OURS
@@ -153,7 +155,9 @@ def test_a_model_of_jims_core_reads_only_the_messages_of_such_a_thread(client: h
     assert by_jims["types"] == [*before, "comm.user_message"]
 
 
-def test_what_jims_core_appends_is_read_back_and_the_thread_goes_on(client: httpx.Client, jims: Jims, store: str) -> None:
+def test_what_jims_core_appends_is_read_back_and_the_thread_goes_on(
+    client: httpx.Client, jims: Jims, store: str
+) -> None:
     thread_id, question_id = converse(client)
     before = events(client, thread_id)
     by_jims = turn(jims, store, thread_id, "from the bot")
