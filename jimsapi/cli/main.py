@@ -17,6 +17,8 @@ from jimsapi.asgi.app import App
 from jimsapi.builtin import builtin_plugins
 from jimsapi.cli.chat import chat_command
 from jimsapi.cli.check import check
+from jimsapi.cli.contacts import Wanted as WantedContact
+from jimsapi.cli.contacts import delete, delete_arguments, export, export_arguments
 from jimsapi.cli.explain import explain
 from jimsapi.cli.options import COMMAND_OPTIONS, GroupedCommand, all_options, with_options
 from jimsapi.cli.replay import FAILED, ReplayFailed, Wanted, replay, replay_arguments
@@ -178,6 +180,14 @@ class _Commands:
             raise ReplayFailed(str(error)) from error
         click.get_current_context().exit(status)
 
+    def export_contact(self, given: dict[str, Any]) -> None:
+        wanted = WantedContact.take_from(given)
+        export(self._configuration(given), wanted)
+
+    def delete_contact(self, given: dict[str, Any]) -> None:
+        wanted = WantedContact.take_from(given)
+        delete(self._configuration(given), wanted)
+
     def scopes(self, given: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
         """Return the scopes that routes of plugins require, with their distributions, and the errors of the others."""
         errors = list(self._broken)
@@ -214,6 +224,10 @@ def _command_line(plugins: PluginManager | None, broken: list[StartError]) -> cl
     group.add_command(add(_check_command(commands)))
     group.add_command(add(_subcommand_of("openapi", commands.openapi, "Print the OpenAPI document of the server.")))
     group.add_command(add(_replay_command(commands)))
+    contacts = click.Group("contacts", help="Export or delete everything that is stored of one contact.")
+    contacts.add_command(add(_export_command(commands)))
+    contacts.add_command(add(_delete_command(commands)))
+    group.add_command(contacts)
     auth = click.Group("auth", help="Examine authentication.")
     auth.add_command(add(_explain_command(commands)))
     group.add_command(auth)
@@ -268,6 +282,23 @@ def _replay_command(commands: _Commands) -> click.Command:
     )
     command = _subcommand_of("replay", commands.replay, text)
     command.params += replay_arguments()
+    return command
+
+
+def _export_command(commands: _Commands) -> click.Command:
+    text = (
+        "Write the threads, events, feedback and files of a contact to one archive (ZIP). It works while the server "
+        "runs, and changes nothing."
+    )
+    command = _subcommand_of("export", commands.export_contact, text)
+    command.params += export_arguments()
+    return command
+
+
+def _delete_command(commands: _Commands) -> click.Command:
+    text = "Delete the threads, events, runs, feedback and files of a contact. This cannot be undone."
+    command = _subcommand_of("delete", commands.delete_contact, text)
+    command.params += delete_arguments()
     return command
 
 

@@ -152,6 +152,11 @@ class RunService:
         self._calls.files = files
 
     @property
+    def files(self) -> MessageFiles | None:
+        """The files of the server, as a plugin has given them to `use_files`; None if it stores none."""
+        return self._flow.files
+
+    @property
     def app(self) -> JimsApp:
         """The app, with pipelines as `wrap_pipelines` has replaced them."""
         return self._calls.app

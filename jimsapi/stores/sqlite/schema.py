@@ -8,6 +8,7 @@ import os
 import sqlite3
 import time
 from typing import Literal
+from urllib.parse import quote
 
 from jimsapi.stores.sqlite.errors import one_line, primary_code, save_what_can_be_read
 from jimsapi.stores.sqlite.lock import refuse_hard_links
@@ -230,6 +231,33 @@ def open_reader(path: str) -> sqlite3.Connection:
         _schema_version(connection)  # SQLite opens the log at the first read; read now, so that it is the writer's log
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise StoreUnusable(_cause(path, error)) from error
+    return connection
+
+
+def open_beside_a_server(path: str) -> sqlite3.Connection:
+    """Open a connection that cannot write, whether or not a server has the database open.
+
+    When this connection closes, SQLite does not move the content of the log to the database, so the server keeps its
+    log. Raises `StoreUnusable` if the tables are not those of this version, since nothing here upgrades them.
+    """
+    try:
+        connection = sqlite3.connect(
+            f"file:{quote(path)}?mode=ro", uri=True, timeout=BUSY_TIMEOUT, isolation_level=None
+        )
+        try:
+            _refuse_newer_schema(connection, path)
+            found = _schema_version(connection)
+        except BaseException:
+            connection.close()
+            raise
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise StoreUnusable(_cause(path, error)) from error
+    if found < SCHEMA_VERSION:
+        connection.close()
+        raise StoreUnusable(
+            f"{path}: an older jimsapi, or another program, made this database (schema {found}; this one reads "
+            f"{SCHEMA_VERSION}); start the server of this version once, which upgrades it"
+        )
     return connection
 
 

@@ -18,7 +18,14 @@ from jimsapi.stores.sqlite import facts, reads, writes
 from jimsapi.stores.sqlite.errors import DAMAGED, as_domain_error
 from jimsapi.stores.sqlite.file import LOG_REMOVED, DatabaseFiles
 from jimsapi.stores.sqlite.lock import DatabaseLock, refuse_lock
-from jimsapi.stores.sqlite.schema import Durability, open_reader, open_writer, refuse_file, refuse_place
+from jimsapi.stores.sqlite.schema import (
+    Durability,
+    open_beside_a_server,
+    open_reader,
+    open_writer,
+    refuse_file,
+    refuse_place,
+)
 from jimsapi.stores.sqlite.writer import Work, Writer
 from jimsapi.threads.errors import StoreUnavailable, StoreUnusable
 from jimsapi.threads.event import THREAD_CREATED, Event, EventRow, NewEvent, utc_now
@@ -235,6 +242,10 @@ class SQLiteStore:
             self._note_damage(error)
             raise
 
+    def beside_a_server(self) -> "SQLiteReadingStore":
+        """Return a store that only reads the same file, and can be opened while a server has it open."""
+        return SQLiteReadingStore(self._path)
+
     def preflight(self) -> str | None:
         """Check whether the file could be opened, without opening or changing it.
 
@@ -331,9 +342,9 @@ class _Reader:
         self._connection = connection
 
     @classmethod
-    async def open(cls, path: str) -> Self:
+    async def open(cls, path: str, connect: Callable[[str], sqlite3.Connection] = open_reader) -> Self:
         thread = ThreadPoolExecutor(1, thread_name_prefix="jimsapi-sqlite-reader")
-        return cls(thread, await asyncio.get_running_loop().run_in_executor(thread, open_reader, path))
+        return cls(thread, await asyncio.get_running_loop().run_in_executor(thread, connect, path))
 
     async def read(self, work: Work[T]) -> T:
         try:
@@ -349,6 +360,36 @@ class _Reader:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
         finally:
             self._thread.shutdown(wait=False)
+
+
+class SQLiteReadingStore(SQLiteStore):
+    """A store that only reads a database of `SQLiteStore`. It takes none of jimsapi's locks.
+
+    Every method that writes raises `StoreUnavailable`. Entering it creates and upgrades nothing, and raises
+    `StoreUnusable` if the database does not exist, or does not have the tables of this version.
+    """
+
+    async def __aenter__(self) -> Self:
+        self._reader = await _Reader.open(self._path, _open_existing)
+        return self
+
+    async def ping(self) -> None:
+        await self._read(_probe)
+
+    def _write(self, work: Work[T], *, brief: bool = False, first: bool = False) -> asyncio.Future[T]:
+        raise StoreUnavailable(f"SQLite: {self._path} is open for reading only", "open for reading only")
+
+    async def _read(self, work: Work[T]) -> T:
+        if self._reader is None:
+            raise StoreUnavailable("the store is not open")
+        return await self._reader.read(work)
+
+
+def _open_existing(path: str) -> sqlite3.Connection:
+    if not os.path.exists(path):
+        raise StoreUnusable(f"there is no database {path}; name another with --store")
+    refuse_lock(path)  # a log that belongs to another file would be read as if it belonged to this one
+    return open_beside_a_server(path)
 
 
 def _new_thread(plan: RunPlan) -> writes.NewThread | None:

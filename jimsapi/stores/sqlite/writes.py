@@ -165,6 +165,15 @@ _PURGE_KEYS = """
         SELECT key FROM jimsapi_idempotency INDEXED BY jimsapi_idempotency_used WHERE used_at < ? LIMIT ?
     )
 """
+# A key is stored at the time at which its run is accepted. The index on the times finds it.
+_DELETE_KEYS = """
+    DELETE FROM jimsapi_idempotency WHERE key IN (
+        SELECT k.key
+        FROM jimsapi_runs r
+        CROSS JOIN jimsapi_idempotency k INDEXED BY jimsapi_idempotency_used ON k.used_at = r.accepted_at
+        WHERE r.thread_id = ? AND k.run_id = r.run_id
+    )
+"""
 
 
 class NewThread(msgspec.Struct, frozen=True):
@@ -616,6 +625,7 @@ def _delete(connection: sqlite3.Connection, threads: Iterable[str]) -> list[UUID
     open_runs: list[UUID] = []
     for thread in threads:
         open_runs += _open_runs(connection, thread)
+        connection.execute(_DELETE_KEYS, (thread,))
         connection.execute("DELETE FROM jimsapi_runs WHERE thread_id = ?", (thread,))
         connection.execute("DELETE FROM thread_events WHERE thread_id = ?", (thread,))
         connection.execute("DELETE FROM jimsapi_threads WHERE thread_id = ?", (thread,))

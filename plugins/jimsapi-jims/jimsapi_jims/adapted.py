@@ -15,6 +15,7 @@ from jimsapi import JimsApp, StatusEvent, ThreadContext
 from jimsapi.plugins import StartError
 from jimsapi.runs import Pipeline as JimsapiPipeline
 from jimsapi.runs import pipeline_name
+from jimsapi_jims.usage import RunUsage, install, of_run, recording
 
 logger = logging.getLogger("jimsapi.jims")
 
@@ -26,6 +27,7 @@ def adapt(app: jims_core.app.JimsApp, *, store: str | None) -> JimsApp:
     from any of them. Raises `StartError` if a pipeline is not callable.
     """
     _warn_of_overrides(type(app))
+    install()
     start = app.conversation_start_pipeline
     return JimsApp(
         JimsPipeline(app.pipeline, "pipeline"),
@@ -54,13 +56,17 @@ class JimsPipeline:
         self._pipeline = pipeline
 
     async def __call__(self, ctx: ThreadContext) -> None:
-        context = jims_context(ctx)
-        await self._pipeline(context)
+        with recording(ctx) as run:
+            context = jims_context(ctx, run)
+            await self._pipeline(context)
         ctx.outgoing_events.extend(context.outgoing_events)
 
 
-def jims_context(ctx: ThreadContext) -> JimsContext:
-    """Return the context that jims-core would create for the same thread. Its statuses are forwarded to `ctx`."""
+def jims_context(ctx: ThreadContext, run: RunUsage) -> JimsContext:
+    """Return the context that jims-core would create for the same thread.
+
+    Its statuses are forwarded to `ctx`, and so is what its models use.
+    """
     return JimsContext(
         thread_id=ctx.thread_id,
         history=[
@@ -78,7 +84,7 @@ def jims_context(ctx: ThreadContext) -> JimsContext:
             )
             for event in ctx.events
         ],
-        llm=LLMProvider(),
+        llm=of_run(LLMProvider(), run),
         thread_config=ctx.thread_config,
         status_updater=_StatusForwarder(ctx),
     )

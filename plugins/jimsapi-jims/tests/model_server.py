@@ -1,11 +1,12 @@
-"""A server that speaks as much of the OpenAI API as a chat completion needs."""
+"""A server that speaks as much of the OpenAI API as chat completions and embeddings need."""
 
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-PROMPT_TOKENS, COMPLETION_TOKENS = 11, 7
+PROMPT_TOKENS, COMPLETION_TOKENS, CACHED_TOKENS = 11, 7, 5
+EMBEDDED_TOKENS = 3
 
 
 class ModelServer:
@@ -19,6 +20,8 @@ class ModelServer:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 asked.append(body)
+                if self.path.endswith("/embeddings"):
+                    return self._send(200, _embedding(body["model"]))
                 said = body["messages"][-1]["content"]
                 if said.startswith("fail"):
                     self._send(400, {"error": {"message": "the model is upset", "type": "invalid_request_error"}})
@@ -63,5 +66,15 @@ def _completion(model: str, text: str) -> dict[str, Any]:
             "prompt_tokens": PROMPT_TOKENS,
             "completion_tokens": COMPLETION_TOKENS,
             "total_tokens": PROMPT_TOKENS + COMPLETION_TOKENS,
+            "prompt_tokens_details": {"cached_tokens": CACHED_TOKENS},
         },
+    }
+
+
+def _embedding(model: str) -> dict[str, Any]:
+    return {
+        "object": "list",
+        "model": model,
+        "data": [{"object": "embedding", "index": 0, "embedding": [0.5, 0.25]}],
+        "usage": {"prompt_tokens": EMBEDDED_TOKENS, "total_tokens": EMBEDDED_TOKENS},
     }

@@ -148,7 +148,34 @@ _ADOPT = """
     FROM jimsapi_adopt_5($1, $2, $3, $4)
 """
 _END = "SELECT run_id, counted, status, next_run FROM jimsapi_end_1($1, $2, $3, $4, $5)"
-_DELETE = "SELECT closed, thread_count FROM jimsapi_delete_2($1, $2, $3, $4, $5)"
+# The idempotency keys of the threads that the function deletes are deleted, too. A key is stored while its run is
+# accepted, which takes at most the timeout of a statement, so the index on the times finds it. All parts of the
+# statement read the tables as they were before it.
+_DELETE = f"""
+    WITH of_threads AS MATERIALIZED (
+        SELECT t.thread_id FROM threads t
+        WHERE t.thread_id = $1::uuid AND ($3::text IS NULL OR t.contact_id = $3)
+        UNION ALL (
+            SELECT t.thread_id FROM threads t
+            WHERE $1 IS NULL AND t.contact_id = $2::text
+            ORDER BY t.created_at, t.thread_id
+            LIMIT $5::int
+        )
+    ),
+    of_runs AS MATERIALIZED (
+        SELECT r.run_id, r.accepted_at FROM jimsapi_runs r
+        WHERE r.thread_id = ANY (ARRAY(SELECT thread_id FROM of_threads)) AND r.finished_at IS NULL
+        UNION ALL
+        SELECT r.run_id, r.accepted_at FROM jimsapi_runs r
+        WHERE r.thread_id = ANY (ARRAY(SELECT thread_id FROM of_threads)) AND r.finished_at IS NOT NULL
+    ),
+    deleted_keys AS (
+        DELETE FROM jimsapi_idempotency k USING of_runs r
+        WHERE k.run_id = r.run_id
+            AND k.used_at BETWEEN r.accepted_at - interval '{STATEMENT_TIMEOUT:g} s' AND r.accepted_at
+    )
+    SELECT closed, thread_count FROM jimsapi_delete_2($1, $2, $3, $4, $5)
+"""
 _BEAT = """
     INSERT INTO jimsapi_owners (owner, beat_at) VALUES ($1, clock_timestamp())
     ON CONFLICT (owner) DO UPDATE SET beat_at = excluded.beat_at

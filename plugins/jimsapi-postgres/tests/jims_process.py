@@ -11,11 +11,12 @@ from typing import Any, Self
 import pytest
 
 PROGRAM = str(Path(__file__).with_name("jims_program.py"))
-NEEDED = ["jims-core==0.6.2", "asyncpg"]
+NEEDED = ["jims-core==0.6.2", "asyncpg", "aiosqlite"]
+DRIVERS = {"postgresql://": "postgresql+asyncpg://", "sqlite://": "sqlite+aiosqlite://"}
 
 
 def jims_python(config: pytest.Config) -> str:
-    """The interpreter that has jims-core and asyncpg.
+    """The interpreter that has jims-core, asyncpg and aiosqlite.
 
     It is named by `JIMSAPI_JIMS_PYTHON`; without that an environment is made once, in pytest's cache, of the first
     newer Python that is found.
@@ -23,7 +24,7 @@ def jims_python(config: pytest.Config) -> str:
     if named := os.environ.get("JIMSAPI_JIMS_PYTHON"):
         return named
     assert config.cache is not None
-    folder = Path(config.cache.mkdir("jims-core-0.6.2"))
+    folder = Path(config.cache.mkdir("jims-core-0.6.2-both"))
     python = folder / "bin" / "python"
     if not (folder / "complete").exists():
         found = next(filter(None, map(shutil.which, ("python3.13", "python3.12", "python3.14"))), None)
@@ -57,7 +58,9 @@ class Jims:
 
     def open(self, url: str) -> None:
         """Connect to a database of ours; JIMS's tables are made where they are missing."""
-        self.ask("open", url.replace("postgresql://", "postgresql+asyncpg://"))
+        for ours, theirs in DRIVERS.items():
+            url = url.replace(ours, theirs)
+        self.ask("open", url)
 
     def close(self) -> None:
         """Leave the database."""

@@ -15,6 +15,7 @@ from uuid import UUID
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else its import waits for the network
 
 from jims_core.db import Base
+from jims_core.thread.thread_context import ThreadContext
 from jims_core.thread.thread_controller import ThreadController
 from jims_core.util import uuid7
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
@@ -52,11 +53,29 @@ async def do(sessions: async_sessionmaker, command: str, *arguments: str) -> obj
         event_id = uuid7()
         await controller.store_user_message(event_id, arguments[1])
         return event_id.hex
+    if command == "turn":
+        return await turn(controller, arguments[1])
     events = (await controller.make_context()).events
     if command == "read":
         return [[event.event_id.hex, event.event_type, event.event_data, str(event.created_at)] for event in events]
     assert command == "newest"
     return [len(events), [event.event_id.hex for event in events[-4:]]]
+
+
+async def turn(controller: ThreadController, text: str) -> object:
+    """Answer a message as JIMS's own front ends do. Returns what a model would have read, and what was stored."""
+    read = {}
+
+    async def pipeline(ctx: ThreadContext) -> None:
+        read.update(history=ctx.history, context=ctx.context(), last=ctx.get_last_user_message())
+        read["types"] = [event.event_type for event in ctx.events]
+        ctx.send_event("rag.query_processed", {"of": "JIMS"})
+        ctx.set_state("of_jims", {"turns": len(ctx.history)})
+        ctx.send_message(f"JIMS heard {text}")
+
+    await controller.store_user_message(uuid7(), text)
+    sent = await controller.run_pipeline_with_context(pipeline)
+    return {**read, "stored": [event.event_id.hex for event in sent]}
 
 
 asyncio.run(main())
