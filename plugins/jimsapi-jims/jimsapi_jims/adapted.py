@@ -34,6 +34,8 @@ def adapt(app: jims_core.app.JimsApp, *, store: str | None) -> JimsApp:
         conversation_start_pipeline=None if start is None else JimsPipeline(start, "conversation_start_pipeline"),
         store=store,
         context_events=0,
+        # Clients of jims-api know an answer without these events, and may take the first event for the message.
+        private_events=("model.usage",),
     )
 
 

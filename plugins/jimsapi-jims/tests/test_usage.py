@@ -181,16 +181,18 @@ async def test_the_usage_of_a_failing_pipeline_is_stored(installed: Sessions) ->
     ]
 
 
-async def test_clients_that_follow_the_run_get_the_usage_at_once(installed: Sessions) -> None:
+async def test_the_thread_has_the_usage_and_answers_are_those_of_jims_api(installed: Sessions) -> None:
     async def ask(ctx: JimsContext) -> None:
         await ctx.llm.chat_completion_plain(ctx.history)
-        await ctx.update_agent_status("asked")
         ctx.send_message("done")
 
     async with TestClient(create_api(JimsApp(installed, ask))) as client:
-        answer = await client.post("/api/v1/chat/stream", json={"contact_id": "ann", "message": "hi"})
-    names = [line.removeprefix("event: ") for line in answer.text.splitlines() if line.startswith("event: ")]
-    assert names.index("activity") < names.index("status") < names.index("event")
+        answer = (await client.post("/api/v1/chat", json={"contact_id": "ann", "message": "hi"})).json()
+        stored = (await client.get(f"/api/v1/threads/{answer['thread_id']}/events")).json()["events"]
+        stream = await client.post("/api/v1/chat/stream", json={"contact_id": "ann", "message": "hi"})
+    assert [event["event_type"] for event in answer["events"]] == ["comm.assistant_message"]
+    assert [event["event_type"] for event in stored[-2:]] == ["model.usage", "comm.assistant_message"]
+    assert "model.usage" not in stream.text
 
 
 async def test_jims_core_counts_as_this_plugin_knows() -> None:
