@@ -1,7 +1,7 @@
-"""Edited messages and other answers: a client sends its conversation cut, and the server forks the thread."""
+"""Edited messages and other answers: a client sends its conversation changed, and the server forks the thread."""
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Collection, Sequence
+from typing import Protocol, cast
 from uuid import UUID
 
 import msgspec
@@ -10,33 +10,132 @@ from jimsapi.asgi.connection import Connection
 from jimsapi.runs.identity import Admission
 from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import ThreadNotFound
-from jimsapi.threads.event import NewEvent, row_id
+from jimsapi.threads.event import MESSAGE_CLIENT_ID, EventRow, NewEvent, row_id
 from jimsapi.threads.run import ById, Selector, ThreadQuery
 from jimsapi.threads.window import COMM_PREFIX
 from jimsapi.wire.history import NEWEST, event_json
 from jimsapi.wire.speech import message_role, message_text
-from jimsapi.wire.turn import ThreadNames, Turn
+from jimsapi.wire.turn import ThreadNames, Turn, request_key
+
+FIRST_READ = 50
+"""How many events are read of a thread first. If its newest messages show that nothing changed, no more are read."""
+
+
+class StoredMessage(msgspec.Struct, frozen=True):
+    """A message of a thread.
+
+    `client_id` is its identifier at the client that sent it, None if that protocol has none. `key` is the idempotency
+    key of its request.
+    """
+
+    event_id: UUID
+    is_of_user: bool
+    text: str
+    client_id: str | None = None
+    key: str | None = None
+
+    def is_one_of(self, message_ids: Collection[str]) -> bool:
+        """Return whether one of these is the identifier of the message, at the client or in the thread."""
+        return str(self.event_id) in message_ids or (self.client_id is not None and self.client_id in message_ids)
+
+
+class Change(Protocol):
+    """What a client's request shows of a change of its conversation. A class for each way of a protocol."""
+
+    def replaced_in(self, messages: Sequence[StoredMessage], *, is_cut: bool) -> UUID | None:
+        """Return the message of the user that the message of the turn takes the place of, or None.
+
+        `messages` are those of the thread, oldest first. `is_cut`: the oldest are missing.
+        """
+        ...
+
+    def leaves(self, messages: Sequence[StoredMessage]) -> bool:
+        """Return whether the newest messages of a thread show that nothing has changed."""
+        ...
 
 
 class Replaced(msgspec.Struct, frozen=True):
     """A message of the user that the message of a turn takes the place of, with all that follows it.
 
-    `message_id` is its identifier as the client knows it, `position` the number of the user's messages before it in the
-    client's conversation, and `text` its text if the client did not change it.
+    For protocols whose clients say what they replace. `message_id` is its identifier as the client knows it, `position`
+    the number of the user's messages before it in the client's conversation, and `text` its text if the client did not
+    change it.
     """
 
     message_id: str
     position: int
     text: str | None = None
 
+    def replaced_in(self, messages: Sequence[StoredMessage], *, is_cut: bool) -> UUID | None:
+        """Find the message by its identifier, else by its position or its text."""
+        of_user = [message for message in messages if message.is_of_user]
+        for message in reversed(of_user):
+            if message.is_one_of((self.message_id,)):
+                return message.event_id
+        # A client that sends only its newest message has none before it, whatever its position is.
+        if (self.position == 0 or is_cut) and self.text is not None:
+            equal = [message for message in of_user if message.text == self.text]
+            return equal[-1].event_id if equal else None
+        return of_user[self.position].event_id if self.position < len(of_user) and not is_cut else None
+
+    def leaves(self, messages: Sequence[StoredMessage]) -> bool:
+        """Return False: the client says that it replaces a message."""
+        return False
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """The messages of a client's whole conversation, for protocols whose clients show a change only by this list.
+
+    `message_id` and `text` are those of the message of the turn, and `earlier` the identifiers of all messages before
+    it, of the user and others. All are the client's or the thread's.
+    """
+
+    message_id: str
+    text: str
+    earlier: frozenset[str]
+
+    def replaced_in(self, messages: Sequence[StoredMessage], *, is_cut: bool) -> UUID | None:
+        """Return the message that the thread has in the place of the message of the turn, or None.
+
+        - The thread has a message with the identifier of the turn's: the client wants another answer to it, or has
+          edited it in its place. If the list has no other message, its client may also be one that sends no earlier
+          messages and uses an identifier twice. So it then counts only with the same text.
+        - Else, the newest message of the thread that is in the list tells where the client goes on. If a message of the
+          user follows there that came from a client of such lists, then the new one replaces it. A message without a
+          client's identifier came on another way, and the client may not know it yet.
+        """
+        for message in reversed(messages):
+            if message.is_of_user and message.is_one_of((self.message_id,)):
+                is_sure = bool(self.earlier) or message.text == self.text or str(message.event_id) == self.message_id
+                return message.event_id if is_sure else None
+        found: UUID | None = None
+        for message in reversed(messages):
+            if message.is_one_of(self.earlier):
+                return found
+            if message.is_of_user and message.client_id is not None:
+                found = message.event_id
+        return None  # nothing of the list is in the thread
+
+    def leaves(self, messages: Sequence[StoredMessage]) -> bool:
+        """Return whether no message of the user follows the newest one of the list."""
+        for message in reversed(messages):
+            if message.is_one_of((self.message_id,)):
+                return False
+            if message.is_one_of(self.earlier):
+                return True
+            if message.is_of_user:
+                return False
+        return False
+
 
 async def branch(
-    request: Connection, service: RunService, names: ThreadNames, turn: Turn, replaced: Replaced
+    request: Connection, service: RunService, names: ThreadNames, turn: Turn, change: Change
 ) -> Sequence[Selector] | None:
     """Fork the thread of a turn before a message that it replaces, and return selectors for the fork.
 
-    The client's name of the conversation then stands for the fork. Returns None, and forks nothing, if the thread does
-    not have the message: the turn then continues the conversation as usual.
+    The client's name of the conversation then stands for the fork. Returns None, and forks nothing, if the turn
+    replaces no message, or if it repeats an earlier request with the same idempotency key: the turn then continues the
+    conversation as usual.
 
     Raises as `ThreadNames.contact` does, and `StoreUnavailable`.
     """
@@ -45,16 +144,17 @@ async def branch(
     selectors = names.selectors(request, turn, contact)
     if selectors is None:
         return None
+    key = request_key(request, turn)
     try:
         thread = await service.store.find_thread(ThreadQuery(contact, tuple(selectors), identity.contact_id))
-        rows = await service.store.load_events(thread.thread_id, None, NEWEST)
-        messages = [
-            NewEvent(row_id(row), row.event_type, event_json(row.data))
-            for row in rows
-            if row.event_type.startswith(COMM_PREFIX)
-        ]
-        of_user = [message for message in messages if message_role(message) == "user"]
-        message_id = _find(replaced, of_user, is_cut=len(rows) == NEWEST)
+        messages, is_cut = await _messages(service, thread.thread_id, FIRST_READ)
+        if change.leaves(messages):
+            return None
+        if is_cut:
+            messages, is_cut = await _messages(service, thread.thread_id, NEWEST)
+        if key is not None and any(message.key == key for message in messages):
+            return None
+        message_id = change.replaced_in(messages, is_cut=is_cut)
         if message_id is None:
             return None
         fork = await service.fork(
@@ -65,13 +165,34 @@ async def branch(
     return (ById(fork.thread_id),)
 
 
-def _find(replaced: Replaced, messages: Sequence[NewEvent], *, is_cut: bool) -> UUID | None:
-    """Return the identifier of the message among those of the user, oldest first. `is_cut`: the oldest are missing."""
-    for message in messages:
-        if str(message.event_id) == replaced.message_id:
-            return message.event_id
-    # A client that sends only its newest message has none before it, whatever its position is.
-    if (replaced.position == 0 or is_cut) and replaced.text is not None:
-        equal = [message for message in messages if message_text(message) == replaced.text]
-        return equal[-1].event_id if equal else None
-    return messages[replaced.position].event_id if replaced.position < len(messages) and not is_cut else None
+async def _messages(service: RunService, thread_id: UUID, limit: int) -> tuple[list[StoredMessage], bool]:
+    """Return the messages among the `limit` newest events of a thread, and whether there may be older events."""
+    rows = await service.store.load_events(thread_id, None, limit)
+    sent = {sent.message_id: sent for row in rows if (sent := _sent(row)) is not None}
+    messages: list[StoredMessage] = []
+    for row in rows:
+        if row.event_type.startswith(COMM_PREFIX):
+            event = NewEvent(row_id(row), row.event_type, event_json(row.data))
+            known = sent.get(event.event_id, _Sent(event.event_id))
+            is_of_user = message_role(event) == "user"
+            messages.append(
+                StoredMessage(event.event_id, is_of_user, message_text(event), known.client_id, known.key)
+            )
+    return messages, len(rows) == limit
+
+
+class _Sent(msgspec.Struct):
+    """The data of an event `message.client_id`."""
+
+    message_id: UUID
+    client_id: str | None = None
+    key: str | None = None
+
+
+def _sent(row: EventRow) -> _Sent | None:
+    if row.event_type != MESSAGE_CLIENT_ID:
+        return None
+    try:
+        return msgspec.json.decode(row.data or b"", type=_Sent)
+    except ValueError:  # a pipeline sent other data with this type
+        return None

@@ -65,6 +65,7 @@ def turn_of(body: ChatRequest) -> Turn:
         files=files,
         file_ids=named,
         answers_in_text=body.trigger != REGENERATE,
+        client_id=message.id or None,
     )
 
 
