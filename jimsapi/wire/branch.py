@@ -17,6 +17,8 @@ from jimsapi.wire.history import NEWEST, event_json
 from jimsapi.wire.speech import message_role, message_text
 from jimsapi.wire.turn import ThreadNames, Turn, request_key
 
+MOST_PARENTS = 10
+"""How many parents of a thread may be the branch that a client shows."""
 FIRST_READ = 50
 """How many events are read of a thread first. If its newest messages show that nothing changed, no more are read."""
 
@@ -53,6 +55,14 @@ class Change(Protocol):
         """Return whether the newest messages of a thread show that nothing has changed."""
         ...
 
+    @property
+    def follows(self) -> str | None:
+        """The identifier of the message after which the client goes on, which tells the branch that it shows.
+
+        None if there is none, or if the newest branch is meant.
+        """
+        ...
+
 
 class Replaced(msgspec.Struct, frozen=True):
     """A message of the user that the message of a turn takes the place of, with all that follows it.
@@ -82,17 +92,25 @@ class Replaced(msgspec.Struct, frozen=True):
         """Return False: the client says that it replaces a message."""
         return False
 
+    @property
+    def follows(self) -> str | None:
+        """None: the client goes on in the newest branch."""
+        return None
+
 
 class Listed(msgspec.Struct, frozen=True):
     """The messages of a client's whole conversation, for protocols whose clients show a change only by this list.
 
     `message_id` and `text` are those of the message of the turn, and `earlier` the identifiers of all messages before
-    it, of the user and others. All are the client's or the thread's.
+    it, of the user and others. `follows` is the newest of them, and `newest_of_user` the newest of the user. All
+    identifiers are the client's or the thread's.
     """
 
     message_id: str
     text: str
-    earlier: frozenset[str]
+    earlier: frozenset[str] = frozenset()
+    follows: str | None = None
+    newest_of_user: str | None = None
 
     def replaced_in(self, messages: Sequence[StoredMessage], *, is_cut: bool) -> UUID | None:
         """Return the message that the thread has in the place of the message of the turn, or None.
@@ -103,12 +121,16 @@ class Listed(msgspec.Struct, frozen=True):
         - Else, the newest message of the thread that is in the list tells where the client goes on. If a message of the
           user follows there that came from a client of such lists, then the new one replaces it. A message without a
           client's identifier came on another way, and the client may not know it yet.
+        - If the thread does not have the user's newest message before it, it is in doubt where the client goes on.
         """
         for message in reversed(messages):
             if message.is_of_user and message.is_one_of((self.message_id,)):
                 is_sure = bool(self.earlier) or message.text == self.text or str(message.event_id) == self.message_id
                 return message.event_id if is_sure else None
         found: UUID | None = None
+        before = self.newest_of_user
+        if before is not None and not any(message.is_one_of((before,)) for message in messages):
+            return None
         for message in reversed(messages):
             if message.is_one_of(self.earlier):
                 return found
@@ -117,11 +139,9 @@ class Listed(msgspec.Struct, frozen=True):
         return None  # nothing of the list is in the thread
 
     def leaves(self, messages: Sequence[StoredMessage]) -> bool:
-        """Return whether no message of the user follows the newest one of the list."""
+        """Return whether the thread has no message of the user after the one that the client goes on after."""
         for message in reversed(messages):
-            if message.is_one_of((self.message_id,)):
-                return False
-            if message.is_one_of(self.earlier):
+            if self.follows is not None and message.is_one_of((self.follows,)):
                 return True
             if message.is_of_user:
                 return False
@@ -133,9 +153,11 @@ async def branch(
 ) -> Sequence[Selector] | None:
     """Fork the thread of a turn before a message that it replaces, and return selectors for the fork.
 
-    The client's name of the conversation then stands for the fork. Returns None, and forks nothing, if the turn
-    replaces no message, or if it repeats an earlier request with the same idempotency key: the turn then continues the
-    conversation as usual.
+    If the client goes on in an older branch, the fork is one of that branch. The client's name of the conversation then
+    stands for the fork.
+
+    Returns None, and forks nothing, if the turn replaces no message, or if it repeats an earlier request with the same
+    idempotency key. The turn then continues the conversation as usual.
 
     Raises as `ThreadNames.contact` does, and `StoreUnavailable`.
     """
@@ -154,15 +176,42 @@ async def branch(
             messages, is_cut = await _messages(service, thread.thread_id, NEWEST)
         if key is not None and any(message.key == key for message in messages):
             return None
+        thread_id = await _shown_branch(service, thread.thread_id, messages, change.follows)
+        if thread_id != thread.thread_id:
+            messages, is_cut = await _messages(service, thread_id, NEWEST)
         message_id = change.replaced_in(messages, is_cut=is_cut)
-        if message_id is None:
+        if message_id is None and thread_id == thread.thread_id:
             return None
         fork = await service.fork(
-            thread.thread_id, identity.contact_id, message_id, before=True, keeps_external_id=True
+            thread_id, identity.contact_id, message_id, before=message_id is not None, keeps_external_id=True
         )
     except ThreadNotFound:
         return None
     return (ById(fork.thread_id),)
+
+
+async def _shown_branch(
+    service: RunService, thread_id: UUID, messages: Sequence[StoredMessage], follows: str | None
+) -> UUID:
+    """Return the thread that the client shows: the one with these messages, or a parent that has `follows`.
+
+    A client that shows the branches of a conversation may go on in an older one.
+    """
+    if follows is None or any(message.is_one_of((follows,)) for message in messages):
+        return thread_id
+    try:
+        event_id = UUID(follows)
+    except ValueError:
+        return thread_id
+    shown = thread_id
+    for _ in range(MOST_PARENTS):
+        [summary] = await service.store.summaries([shown])
+        if summary.facts.parent is None:
+            return thread_id
+        shown = summary.facts.parent.thread_id
+        if await service.store.events_by_id(shown, [event_id]):
+            return shown
+    return thread_id
 
 
 async def _messages(service: RunService, thread_id: UUID, limit: int) -> tuple[list[StoredMessage], bool]:
@@ -175,9 +224,7 @@ async def _messages(service: RunService, thread_id: UUID, limit: int) -> tuple[l
             event = NewEvent(row_id(row), row.event_type, event_json(row.data))
             known = sent.get(event.event_id, _Sent(event.event_id))
             is_of_user = message_role(event) == "user"
-            messages.append(
-                StoredMessage(event.event_id, is_of_user, message_text(event), known.client_id, known.key)
-            )
+            messages.append(StoredMessage(event.event_id, is_of_user, message_text(event), known.client_id, known.key))
     return messages, len(rows) == limit
 
 

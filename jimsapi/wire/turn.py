@@ -20,7 +20,6 @@ from jimsapi.threads.run import ByExternalId, New, Selector
 from jimsapi.wire.answer import note_run, refusal
 from jimsapi.wire.request import idempotency_key
 
-
 MAX_CLIENT_ID = 255
 """Characters of a client's identifier of a message, if it is to be stored."""
 

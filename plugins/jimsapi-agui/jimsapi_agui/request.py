@@ -88,8 +88,16 @@ def listed_in(body: RunAgentInput, turn: Turn) -> Listed | None:
     if turn.client_id is None:
         return None
     index = newest_of_user([message.role for message in body.messages])
-    earlier = frozenset(_text(message.id) for message in body.messages[:index]) - {""}
-    return Listed(turn.client_id, turn.message, earlier)
+    named = [message for message in body.messages[:index] if _text(message.id)]
+    said = [message for message in named if message.role in ("user", "assistant")]
+    of_user = [message for message in said if message.role == "user"]
+    return Listed(
+        turn.client_id,
+        turn.message,
+        earlier=frozenset(message.id for message in named),
+        follows=said[-1].id if said else None,
+        newest_of_user=of_user[-1].id if of_user else None,
+    )
 
 
 def _named(part: dict[str, Any]) -> str | None:

@@ -45,10 +45,12 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
         `threadId` is the client's name of the conversation. The first message with a `threadId` begins a thread; later
         ones continue it. Only the last of `messages` is used, because the thread has the others. If they show that the
         client regenerates an answer or has edited a message, the thread is forked before that message, and the
-        conversation goes on in the fork. The answer is a stream of AG-UI events: `RUN_STARTED`, a step for each status, and what the agent does as it happens: messages and
-        reasoning in pieces, calls of tools with their results, and sources as `CUSTOM`. After all events are stored,
-        `CUSTOM` for each other event of the run, and at the end `RUN_FINISHED` with the usage of models, or
-        `RUN_ERROR`.
+        conversation goes on in the fork.
+
+        The answer is a stream of AG-UI events: `RUN_STARTED`, a step for each status, and what the agent does as it
+        happens: messages and reasoning in pieces, calls of tools with their results, and sources as `CUSTOM`. After all
+        events are stored, `CUSTOM` for each other event of the run, and at the end `RUN_FINISHED` with the usage of
+        models, or `RUN_ERROR`.
 
         If `messages` is empty, the answer has the messages of the conversation as `MESSAGES_SNAPSHOT`, for a page that
         was loaded again. A caller that is bound to no contact needs the scope `threads` for that.

@@ -179,12 +179,33 @@ async def test_messages_that_the_thread_does_not_have_replace_nothing(page: Page
     assert len(await threads(page.client)) == 1
 
 
-async def test_the_page_that_does_not_know_a_fork_goes_on_in_it(page: Page) -> None:
+async def test_a_page_goes_on_in_the_branch_that_it_shows(page: Page) -> None:
     other = page.copy()
-    page.messages.pop()
-    await page.run()
+    del page.messages[2:]
+    assert await page.say("TWO") == "one TWO"
     assert await other.say("four") == "one two three four"
-    assert await page.say("five") == "one two three five"
+    assert await stored(page.client) == ["one", "two", "three", "four"]
+    assert await other.say("five") == "one two three four five"
+    assert len(await threads(page.client)) == 3
+
+
+async def test_a_page_regenerates_in_the_branch_that_it_shows(page: Page) -> None:
+    other = page.copy()
+    del page.messages[2:]
+    await page.say("TWO")
+    await page.say("THREE")
+    del other.messages[5:]
+    assert await other.run() == "one two three"
+    assert await stored(page.client) == ["one", "two", "three"]
+
+
+async def test_a_message_that_the_server_has_refused_stays_without_effect(page: Page) -> None:
+    page.messages.append({"id": str(uuid4()), "role": "user", "content": "refused"})
+    assert await page.say("four") == "one two three four"
+    del page.messages[2:]
+    page.messages.append({"id": str(uuid4()), "role": "user", "content": "refused"})
+    assert await page.say("TWO") == "one two three four TWO"  # in doubt, so as a new message
+    assert len(await threads(page.client)) == 1
 
 
 async def test_two_pages_that_edit_the_same_message_at_once_both_get_their_answer(page: Page) -> None:

@@ -111,9 +111,7 @@ def usage_of(used: Sequence[ModelUsed]) -> dict[str, int]:
     return {"inputTokens": sent, "outputTokens": received, "totalTokens": sent + received, "cachedInputTokens": cached}
 
 
-def _parts(
-    items: Iterable[SpokenItem], approvals: Mapping[UUID, dict[str, Any] | None]
-) -> list[dict[str, Any]]:
+def _parts(items: Iterable[SpokenItem], approvals: Mapping[UUID, dict[str, Any] | None]) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = []
     calls: dict[Any, dict[str, Any]] = {}
     for item in items:
