@@ -31,6 +31,10 @@ async def answer(ctx):
             call.result = {"price": 20}
         answer = await ctx.ask("refund", "Refund 20 EUR?", options=["yes", "no"])
         ctx.send_message(f"Refund {argument}: {answer}")
+    elif command == "guard":
+        ctx.send_message(f"Guarded: {await ctx.ask('guard', 'Enter?', options=['yes', 'no'])}")
+        await doors.setdefault(argument, asyncio.Event()).wait()
+        ctx.send_message("entered")
     elif command == "hold":
         await ctx.stream("Wait, ")
         await doors.setdefault(argument, asyncio.Event()).wait()
@@ -179,3 +183,14 @@ def test_a_page_that_is_loaded_again_goes_on_with_the_answer(person: Person) -> 
     assert seen[0] == f"hold {door}"
     person.does(say(f"open {door}", "open"), chat=str(uuid4()))
     assert person.does({"sees": "Wait, done"}) == [f"hold {door}", "Wait, done"]
+
+
+def test_a_page_that_is_loaded_again_goes_on_with_the_answer_to_an_approval(person: Person) -> None:
+    door = str(uuid4())
+    guarded = {"click": "Approve", "sees": "Guarded: yes", "ends": False}
+    person.does(say(f"guard {door}", "Enter?"), guarded)
+    approved = "guard output-available: Enter?"
+    seen = person.does({"sees": "Guarded: yes", "ends": False})
+    assert seen == [f"guard {door}", approved, "Guarded: yes"]
+    person.does(say(f"open {door}", "open"), chat=str(uuid4()))
+    assert person.does({"sees": "entered"}) == [f"guard {door}", f"{approved}|Guarded: yes|entered"]
