@@ -118,10 +118,11 @@ class Listed(msgspec.Struct, frozen=True):
         - The thread has a message with the identifier of the turn's: the client wants another answer to it, or has
           edited it in its place. If the list has no other message, its client may also be one that sends no earlier
           messages and uses an identifier twice. So it then counts only with the same text.
-        - Else, the newest message of the thread that is in the list tells where the client goes on. If a message of the
-          user follows there that came from a client of such lists, then the new one replaces it. A message without a
-          client's identifier came on another way, and the client may not know it yet.
-        - If the thread does not have the user's newest message before it, it is in doubt where the client goes on.
+        - Otherwise, the newest message of the thread that is in the list tells where the client goes on. If a message
+          of the user follows there that came from a client of such lists, then the new one replaces it.
+          A message without a client's identifier came through another channel, and the client may not know it yet.
+        - If the thread does not have the user's newest message before it, nobody can tell where the client goes on, and
+          the message replaces nothing.
         """
         for message in reversed(messages):
             if message.is_of_user and message.is_one_of((self.message_id,)):
