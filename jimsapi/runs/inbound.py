@@ -9,6 +9,7 @@ import msgspec
 from jimsapi.threads.errors import InputRefused
 from jimsapi.threads.event import (
     MAX_EVENT_TYPE,
+    MESSAGE_CLIENT_ID,
     MESSAGE_METADATA,
     USER_MESSAGE,
     NewEvent,
@@ -29,6 +30,7 @@ _RESERVED_TYPES = {
     QUESTION_ANSWERED,
     QUESTION_CLOSED,
     MESSAGE_ANSWERS,
+    MESSAGE_CLIENT_ID,
     MESSAGE_FILES,
     MESSAGE_METADATA,
     ONCE_RESULT,
@@ -85,17 +87,20 @@ def check_inbound(inbound: Inbound) -> bytes:
         raise InputRefused("thread_config", "unstorable", f"Value cannot be stored: {fault}", None) from fault
 
 
-def entering(inbound: Inbound, *, has_files: bool = False) -> tuple[NewEvent, ...]:
+def entering(
+    inbound: Inbound, *, has_files: bool = False, more: Sequence[tuple[str, Mapping[str, Any]]] = ()
+) -> tuple[NewEvent, ...]:
     """Return the events that enter the thread of an inbound message: those beside the message, then the message.
 
     Its files are not among them, since the server has to find or store them first. `has_files`: some came within it.
+    `more` are further events beside it, as types and data.
 
     Raises:
         InputRefused: the metadata cannot be stored.
     """
-    if not (inbound.metadata or inbound.files or has_files):
+    if not (inbound.metadata or inbound.files or has_files or more):
         return (message_event(inbound.event_type, inbound.message),)
-    return with_beside(inbound, message_event(inbound.event_type, inbound.message, id_with_room()), ())
+    return with_beside(inbound, message_event(inbound.event_type, inbound.message, id_with_room()), more)
 
 
 def with_beside(

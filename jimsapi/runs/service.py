@@ -28,7 +28,7 @@ from jimsapi.runs.result import RunResult
 from jimsapi.runs.sinks import SinkQueue
 from jimsapi.runs.stream import RunStream, Streams
 from jimsapi.threads.errors import InputRefused, KeyMismatch, RunNotFound, StoreUnavailable
-from jimsapi.threads.event import EventRow, encode_events, id_beside, row_id, utc_now
+from jimsapi.threads.event import MESSAGE_CLIENT_ID, EventRow, encode_events, id_beside, row_id, utc_now
 from jimsapi.threads.facts import ForkPlan
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.message_files import SentFile
@@ -226,6 +226,8 @@ class RunService:
         selectors: Sequence[Selector] | None = None,
         files: Sequence[SentFile] = (),
         answers_in_text: bool = False,
+        client_id: str | None = None,
+        forked: Sequence[Selector] | None = None,
     ) -> LiveRun:
         """Begin a run and return it at once. To wait for the answer, await `LiveRun.wait_for_answer()`.
 
@@ -237,13 +239,21 @@ class RunService:
         - `files` came within the message. They are stored before it is.
         - `answers_in_text`: if the thread has one open question, and the text of the message is an answer to it, then
           it is that answer. The thread has the message, too. For protocols without a place for answers.
+        - `client_id`: the identifier of the message at the client, stored beside it. A plugin finds the
+          message by it later.
+        - `forked` select the thread in place of `selectors`, in which the client's conversation goes on. A request that
+          is repeated with the same `key` does not need them.
 
         Raises:
             ContactForbidden, InputRefused, ServerDraining, TooManyRuns, QuotaExceeded: nothing was stored.
             KeyMismatch: the run with this key is for another request.
         """
         thread_config = self._check(inbound, admission)
-        events = entering(inbound, has_files=True) if files else entering(inbound)
+        if client_id is None:
+            events = entering(inbound, has_files=True) if files else entering(inbound)
+        else:
+            known = (MESSAGE_CLIENT_ID, {"client_id": client_id, "key": key})
+            events = entering(inbound, has_files=bool(files), more=[known])
         digests = None if key is None else idempotency(key, inbound, admission, selectors, files)
         if digests is not None and (existing := self._runs.with_key(digests.key)) is not None:
             if existing.idempotency != digests:
@@ -252,8 +262,9 @@ class RunService:
                 existing.attach(self.streams.open(existing.run_id))  # early enough for every item of the run
             return existing
         account = self._admit(inbound, admission)
+        chosen = selectors if forked is None else forked
         run = LiveRun(
-            inbound, admission, self._loop, events, account, background, selectors, digests, files, answers_in_text
+            inbound, admission, self._loop, events, account, background, chosen, digests, files, answers_in_text
         )
         if watched or background:
             run.attach(self.streams.open(run.run_id))

@@ -20,6 +20,9 @@ ASSISTANT_MESSAGE_WITH_BUTTONS = "comm.assistant_message_with_buttons"
 STATE_PREFIX = "state.set."
 MESSAGE_METADATA = "message.metadata"
 """`{"message_id", "metadata"}`: what the caller sent with a message, beside it."""
+MESSAGE_CLIENT_ID = "message.client_id"
+"""`{"message_id", "client_id", "key"}`, beside a message: its identifier at the client, and the idempotency key of its
+request, or null."""
 MAX_EVENT_TYPE = 255
 """Characters: the limit of the column `thread_events.event_type`."""
 

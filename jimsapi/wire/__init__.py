@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         with_ignored,
         with_run,
     )
-    from jimsapi.wire.branch import Replaced, branch
+    from jimsapi.wire.branch import Change, Listed, Replaced, StoredMessage, branch
     from jimsapi.wire.errors import error_answer, error_content
     from jimsapi.wire.files import NotAFile, file_of_base64, file_of_url, named_file
     from jimsapi.wire.history import Answered, UserSaid, file_url, history_of, text_of
@@ -58,8 +58,10 @@ __all__ = [
     "REFUSALS",
     "AgentItem",
     "Answered",
+    "Change",
     "Failed",
     "Finished",
+    "Listed",
     "MessageEnded",
     "MessagePiece",
     "MessageStarted",
@@ -73,6 +75,7 @@ __all__ = [
     "Replaced",
     "SourceNamed",
     "SpokenItem",
+    "StoredMessage",
     "ThreadNames",
     "ToolEnded",
     "ToolStarted",
@@ -128,7 +131,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "with_ignored",
                 "with_run",
             ),
-            "jimsapi.wire.branch": ("Replaced", "branch"),
+            "jimsapi.wire.branch": ("Change", "Listed", "Replaced", "StoredMessage", "branch"),
             "jimsapi.wire.errors": ("error_answer", "error_content"),
             "jimsapi.wire.files": ("NotAFile", "file_of_base64", "file_of_url", "named_file"),
             "jimsapi.wire.history": ("Answered", "UserSaid", "file_url", "history_of", "text_of"),

@@ -1,7 +1,7 @@
 """What was said in a conversation of another protocol, for clients that have lost it, for example by a reload."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
 
 import msgspec
@@ -18,6 +18,7 @@ from jimsapi.threads.questions import (
     ONCE_RESULT,
     QUESTION_ANSWERED,
     QUESTION_CLOSED,
+    GivenAnswer,
     load_answer,
 )
 from jimsapi.threads.run import Latest, ThreadQuery
@@ -44,11 +45,12 @@ _RECORDS = ("message.", "jims.", ONCE_RESULT, QUESTION_CLOSED)
 
 
 class UserSaid(msgspec.Struct, frozen=True):
-    """A message of the user."""
+    """A message of the user. `answer` is there if it is only the answer to a question."""
 
     message_id: UUID
     text: str
     files: list[FileFacts]
+    answer: GivenAnswer | None = None
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -90,13 +92,14 @@ def said(rows: Sequence[EventRow]) -> Iterator[UserSaid | Answered]:
     for event in events:
         if event.event_type.startswith(_RECORDS):
             continue
-        text = message_text(event) if event.event_id in messages else _answer_in(event, messages)
-        if text is None:
+        given = _answer_in(event, messages)
+        if given is None and event.event_id not in messages:
             answer.append(event)
             continue
         yield from _answered(answer)
         answer = []
-        yield UserSaid(event.event_id, text, files.get(event.event_id, []))
+        text = message_text(event) if given is None else _text_of_answer(given.value)
+        yield UserSaid(event.event_id, text, files.get(event.event_id, []), given)
     yield from _answered(answer)
 
 
@@ -104,12 +107,14 @@ def _is_of_user(event: NewEvent) -> bool:
     return event.event_type.startswith(COMM_PREFIX) and message_role(event) == "user"
 
 
-def _answer_in(event: NewEvent, messages: Collection[UUID]) -> str | None:
-    """Return the text of an answer to a question, unless one of the messages is the answer or came with it."""
+def _answer_in(event: NewEvent, messages: Collection[UUID]) -> GivenAnswer | None:
+    """Return the answer to a question, unless one of the messages is the answer or came with it."""
     answer = load_answer(event) if event.event_type == QUESTION_ANSWERED else None
-    if answer is None or answer.message_id in messages:
-        return None
-    return answer.value if isinstance(answer.value, str) else orjson.dumps(answer.value).decode()
+    return None if answer is None or answer.message_id in messages else answer
+
+
+def _text_of_answer(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def _answered(events: Sequence[NewEvent]) -> Iterator[Answered]:

@@ -20,6 +20,9 @@ from jimsapi.threads.run import ByExternalId, New, Selector
 from jimsapi.wire.answer import note_run, refusal
 from jimsapi.wire.request import idempotency_key
 
+MAX_CLIENT_ID = 255
+"""Characters of a client's identifier of a message, if it is to be stored."""
+
 
 class Turn(msgspec.Struct, frozen=True):
     """The newest message of a conversation in another protocol.
@@ -29,6 +32,8 @@ class Turn(msgspec.Struct, frozen=True):
     `answers` are the answers to questions by their identifiers. With them, `message` may be empty. `files` came within
     the message, and `file_ids` are those of files that the server has. If `answers_in_text` is true, the protocol has
     no other place for answers to questions. `key` is the idempotency key of a request that has no header with one.
+    `client_id` is the identifier of the message at the client, by which `branch` finds it later; one that is too long
+    or cannot be printed is not stored.
     """
 
     message: str
@@ -41,6 +46,12 @@ class Turn(msgspec.Struct, frozen=True):
     file_ids: Sequence[str] = ()
     answers_in_text: bool = False
     key: str | None = None
+    client_id: str | None = None
+
+    def storable_client_id(self) -> str | None:
+        """Return `client_id` if it can be stored beside the message, else None."""
+        client_id = self.client_id or ""
+        return client_id if client_id.isprintable() and 0 < len(client_id) <= MAX_CLIENT_ID else None
 
 
 class ThreadNames:
@@ -101,6 +112,11 @@ def _header(request: Connection, header: str | None) -> str | None:
     return values[0] if values else None
 
 
+def request_key(request: Connection, turn: Turn) -> str | None:
+    """Return the idempotency key of the request of a turn; None if it has none. Raises as `idempotency_key` does."""
+    return (idempotency_key(request) if isinstance(request, Request) else None) or turn.key
+
+
 def newest_of_user(roles: Sequence[str]) -> int:
     """Return the index of the newest message, by the roles of all messages.
 
@@ -126,6 +142,8 @@ async def begin_turn(
 ) -> LiveRun:
     """Begin the run that answers a turn, in the thread that `names` or, if they are given, `selectors` find.
 
+    A request that is repeated with the same idempotency key does not need the `selectors` again.
+
     Raises as `RunService.begin` does.
 
     If it is `watched`, the run has a stream, and the function waits until a thread accepts the message. It then also
@@ -144,15 +162,17 @@ async def begin_turn(
     if turn.once:
         run = service.answer_once(inbound, admission, watched=watched, files=turn.files)
     else:
-        key = (idempotency_key(request) if isinstance(request, Request) else None) or turn.key
+        key = request_key(request, turn)
         run = service.begin(
             inbound,
             admission,
             watched=watched,
             key=key,
-            selectors=names.selectors(request, turn, contact) if selectors is None else selectors,
+            selectors=names.selectors(request, turn, contact),
             files=turn.files,
             answers_in_text=turn.answers_in_text,
+            client_id=turn.storable_client_id(),
+            forked=selectors,
         )
     if watched and run.acceptance is not None:
         await asyncio.shield(run.acceptance)

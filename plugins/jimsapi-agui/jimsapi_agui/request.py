@@ -6,14 +6,18 @@ import msgspec
 
 from jimsapi.asgi import ValidationError
 from jimsapi.threads import SentFile
-from jimsapi.wire import NotAFile, Turn, file_of_base64, file_of_url, named_file, newest_of_user
+from jimsapi.wire import Listed, NotAFile, Turn, file_of_base64, file_of_url, named_file, newest_of_user
 
 
 class Message(msgspec.Struct):
-    """A message of the conversation. The content of a user's message is a text or a list of parts."""
+    """A message of the conversation. The content of a user's message is a text or a list of parts.
+
+    Its `id` is the client's, or that of an event of the thread.
+    """
 
     role: str
     content: Any = None
+    id: Any = None
 
 
 class Resumed(msgspec.Struct, rename="camel"):
@@ -69,7 +73,31 @@ def turn_of(body: RunAgentInput) -> Turn:
     text = content if isinstance(content, str) else "\n".join(texts)
     if not (isinstance(content, str) or texts or media):
         raise _invalid(place, "The message of the user has no text")
-    return Turn(text, thread=body.thread_id, metadata=metadata, files=files, file_ids=named)
+    return Turn(
+        text,
+        thread=body.thread_id,
+        metadata=metadata,
+        files=files,
+        file_ids=named,
+        client_id=_text(body.messages[index].id) or None,
+    )
+
+
+def listed_in(body: RunAgentInput, turn: Turn) -> Listed | None:
+    """Return the list of messages in which a turn comes; None if it has answers, or its message has no identifier."""
+    if turn.client_id is None:
+        return None
+    index = newest_of_user([message.role for message in body.messages])
+    named = [message for message in body.messages[:index] if _text(message.id)]
+    said = [message for message in named if message.role in ("user", "assistant")]
+    of_user = [message for message in said if message.role == "user"]
+    return Listed(
+        turn.client_id,
+        turn.message,
+        earlier=frozenset(message.id for message in named),
+        follows=said[-1].id if said else None,
+        newest_of_user=of_user[-1].id if of_user else None,
+    )
 
 
 def _named(part: dict[str, Any]) -> str | None:

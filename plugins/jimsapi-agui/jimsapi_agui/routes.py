@@ -9,6 +9,7 @@ from jimsapi.wire import (
     ThreadNames,
     Turn,
     begin_turn,
+    branch,
     history_of,
     read_body,
     spoken_items,
@@ -19,7 +20,7 @@ from jimsapi.wire import (
 )
 from jimsapi_agui.events import agui_events, snapshot_events
 from jimsapi_agui.history import messages_of, open_questions
-from jimsapi_agui.request import RunAgentInput, turn_of
+from jimsapi_agui.request import RunAgentInput, listed_in, turn_of
 
 
 def add_routes(router: Router, service: RunService, contact_header: str | None, *, cancels: bool) -> None:
@@ -42,11 +43,14 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
         """Answer the newest message of an AG-UI client.
 
         `threadId` is the client's name of the conversation. The first message with a `threadId` begins a thread; later
-        ones continue it. Only the last of `messages` is used, because the thread has the others. The answer is a stream
-        of AG-UI events: `RUN_STARTED`, a step for each status, and what the agent does as it happens: messages and
-        reasoning in pieces, calls of tools with their results, and sources as `CUSTOM`. After all events are stored,
-        `CUSTOM` for each other event of the run, and at the end `RUN_FINISHED` with the usage of models, or
-        `RUN_ERROR`.
+        ones continue it. Only the last of `messages` is used, because the thread has the others. If they show that the
+        client regenerates an answer or has edited a message, the thread is forked before that message, and the
+        conversation goes on in the fork.
+
+        The answer is a stream of AG-UI events: `RUN_STARTED`, a step for each status, and what the agent does as it
+        happens: messages and reasoning in pieces, calls of tools with their results, and sources as `CUSTOM`. After all
+        events are stored, `CUSTOM` for each other event of the run, and at the end `RUN_FINISHED` with the usage of
+        models, or `RUN_ERROR`.
 
         If `messages` is empty, the answer has the messages of the conversation as `MESSAGES_SNAPSHOT`, for a page that
         was loaded again. A caller that is bound to no contact needs the scope `threads` for that.
@@ -59,7 +63,10 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
         if not (body.messages or body.resume):
             said = await history_of(request, service, names, Turn("", thread=body.thread_id))
             return EventStreamResponse(snapshot_events(body, messages_of(request, said), open_questions(said)))
-        run = await begin_turn(request, service, names, turn_of(body))
+        turn = turn_of(body)
+        listed = listed_in(body, turn)
+        selectors = None if listed is None else await branch(request, service, names, turn, listed)
+        run = await begin_turn(request, service, names, turn, selectors=selectors)
         events = agui_events(request, body, spoken_items(request, service, run))
         if cancels:
             events = watch_leaving(events, run, partial(stop_left, service, run))

@@ -13,6 +13,7 @@ from tests.node import run_node
 from tests.serving import Served
 
 CONVERSE = Path(__file__).with_name("converse.mjs")
+BRANCH = Path(__file__).with_name("branch.mjs")
 KEY = "agents-key"
 
 pytestmark = pytest.mark.parametrize("client", ["@ag-ui/client", "ag-ui-client-0"])
@@ -164,3 +165,24 @@ def test_a_run_that_it_leaves_is_answered_in_the_thread_if_the_operator_wants_th
 ) -> None:
     name = str(uuid4())
     assert leave(continuing, client, name, f"open {name}") == {"asked": [f"hold {name}", "see"], "answered": 1}
+
+
+def test_a_page_regenerates_an_answer_and_edits_a_message(served: Served, client: str) -> None:
+    steps: list[dict[str, Any]] = [
+        {"say": "one"},
+        {"say": "see"},
+        {"keep": 3},  # the last answer again
+        {"keep": 2, "say": "SEE"},  # an edited message, which this client gives a new identifier
+        {"reload": True},
+        {"keep": 1},  # the first answer again
+        {"say": "see"},
+    ]
+    headers = {"authorization": f"Bearer {KEY}"}
+    thread = {"threadId": str(uuid4()), "steps": steps}
+    shown = run_node(BRANCH, client=client, url=f"{served.url}/ag-ui", headers=headers, **thread)
+    _, seen, again, edited, reloaded, first, last = shown
+    assert again == seen
+    assert json.loads(again[-1]) == {"asked": ["one", "see"], "answered": 1}
+    assert edited == reloaded == ["one", "You said: one", "SEE", "You said: SEE"]
+    assert first == ["one", "You said: one"]
+    assert json.loads(last[-1]) == {"asked": ["one", "see"], "answered": 1}

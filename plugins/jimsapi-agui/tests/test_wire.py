@@ -421,7 +421,7 @@ async def test_a_busy_thread_refuses_with_a_status_of_its_own() -> None:
     async with TestClient(create_api(hold, store="memory:", thread_busy="reject")) as client:
         first = asyncio.create_task(ask(client, "hi"))
         await held.wait()
-        answer = await client.post(AG_UI, json=body("hi"))
+        answer = await client.post(AG_UI, json=body("more"))
         release.set()
         assert answer.status_code == 409
         assert answer.json()["detail"] == "The thread is busy with an earlier message; send this one again later"

@@ -1,6 +1,6 @@
 """Encodes a run's stream as the AI SDK's UI message stream."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
 import orjson
@@ -26,6 +26,7 @@ from jimsapi.wire import (
     data_event,
     failure,
 )
+from jimsapi_vercel.approvals import Approval, call_of, is_approval
 
 _OF_SERVER = {"dynamic": True, "providerExecuted": True}
 HEADERS = {"x-vercel-ai-ui-message-stream": "v1"}
@@ -33,14 +34,26 @@ HEADERS = {"x-vercel-ai-ui-message-stream": "v1"}
 
 
 async def chunks_of(
-    request: Request, message_id: str, speech: AsyncIterator[SpokenItem]
+    request: Request,
+    message_id: str,
+    speech: AsyncIterator[SpokenItem],
+    *,
+    approvals: bool = False,
+    answered: Sequence[Approval] = (),
 ) -> AsyncGenerator[bytes, None]:
-    """Yield a run as one UI message, whose id is that of the run. Each message of the run is a part of it.
+    """Yield a run as one UI message, with the id `message_id`. Each message of the run is a part of it.
 
-    So a client that resumes the run updates the same UI message, and does not add a second one.
+    It is the id of the run, so a client that resumes the run updates the same UI message, and does not add a second
+    one. If approvals began the run, `answered`, it is the id of the message that has them, which the run continues.
+    With `approvals`, questions that are approvals are chunks of a tool.
     """
     yield _chunk("start", messageId=message_id)
     yield _chunk("start-step")
+    for approval in answered:
+        if approval.approved:
+            yield _chunk("tool-output-available", toolCallId=approval.question_id, output=approval.value, **_OF_SERVER)
+        else:
+            yield _chunk("tool-output-denied", toolCallId=approval.question_id)
     usage = {"inputTokens": 0, "outputTokens": 0, "totalTokens": 0, "cachedInputTokens": 0}
     async for item in speech:
         match item:
@@ -77,6 +90,12 @@ async def chunks_of(
                 usage["totalTokens"] += input_tokens + output_tokens
                 usage["cachedInputTokens"] += cached_tokens
                 yield _chunk("message-metadata", messageMetadata={"usage": usage})
+            case PersonAsked(_, question) if approvals and is_approval(question):
+                call = call_of(question)
+                tool = {"toolCallId": call["toolCallId"], "toolName": call["toolName"], **_OF_SERVER}
+                yield _chunk("tool-input-start", **tool)
+                yield _chunk("tool-input-available", **tool, input=call["input"])
+                yield _chunk("tool-approval-request", approvalId=call["toolCallId"], toolCallId=call["toolCallId"])
             case PersonAsked(event_id, question):
                 yield _chunk("text-start", id=event_id)
                 yield _chunk("text-delta", id=event_id, delta=item.text)

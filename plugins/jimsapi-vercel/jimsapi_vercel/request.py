@@ -8,19 +8,33 @@ import msgspec
 from jimsapi.asgi import ValidationError
 from jimsapi.threads import SentFile
 from jimsapi.wire import NotAFile, Replaced, Turn, file_of_url, named_file, newest_of_user
+from jimsapi_vercel.approvals import Approval, approval_of
 
 REGENERATE = "regenerate-message"
 """The `trigger` of a request that only asks for another answer."""
 
 
+class Approved(msgspec.Struct):
+    """What a person did with an approval. Its `id` is that of a question."""
+
+    id: str
+    approved: bool | None = None
+
+
 class Part(msgspec.Struct, rename="camel"):
-    """A part of a message. Parts of the type `text` have its text, and those of the type `file` a file."""
+    """A part of a message. Parts of the type `text` have its text, and those of the type `file` a file.
+
+    A part with the state `approval-responded` is the call of a tool that a person has approved or denied.
+    """
 
     type: str
     text: str | None = None
     url: str | None = None
     media_type: str | None = None
     filename: str | None = None
+    state: str | None = None
+    input: Any = None
+    approval: Approved | None = None
 
 
 class UIMessage(msgspec.Struct):
@@ -42,12 +56,36 @@ class ChatRequest(msgspec.Struct):
     message_id: str | None = msgspec.field(default=None, name="messageId")
 
 
-def turn_of(body: ChatRequest) -> Turn:
-    """Return the newest message of the user.
+def approvals_in(body: ChatRequest) -> list[Approval]:
+    """Return what a person did with the approvals in the newest message, if it is the assistant's.
 
-    Raises `ValidationError` if there is none, if it has neither a text nor a file, or if the content of a file is not
-    in the message.
+    Only its last step counts, as in the SDK: earlier steps have been answered. Raises `ValidationError` if an approval
+    is of no question.
     """
+    if not body.messages or body.messages[-1].role != "assistant":
+        return []
+    found: list[Approval] = []
+    for part in reversed(body.messages[-1].parts):
+        if part.type == "step-start":
+            break
+        responded = part.approval
+        if part.state != "approval-responded" or responded is None or responded.approved is None:
+            continue
+        approval = approval_of(responded.id, part.input, responded.approved)
+        if approval is None:
+            raise _invalid(len(body.messages) - 1, "An approval is of a tool that is no question of this server")
+        found.append(approval)
+    return found[::-1]
+
+
+def turn_of(body: ChatRequest, approvals: Sequence[Approval] = ()) -> Turn:
+    """Return the newest message of the user, or the answers of a person who has approved or denied something.
+
+    Raises `ValidationError` if there is neither, if the message has neither a text nor a file, or if the content of a
+    file is not in the message.
+    """
+    if approvals:
+        return Turn("", thread=body.id, answers={one.question_id: one.value for one in approvals})
     index = newest_of_user([message.role for message in body.messages])
     message = body.messages[index]
     try:
@@ -65,6 +103,7 @@ def turn_of(body: ChatRequest) -> Turn:
         files=files,
         file_ids=named,
         answers_in_text=body.trigger != REGENERATE,
+        client_id=message.id or None,
     )
 
 

@@ -1,5 +1,6 @@
 """The routes of the AI SDK's `DefaultChatTransport`: send a message, resume its answer, and show earlier messages."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from jimsapi.asgi import EventStreamResponse, JSONResponse, Request, Response, Router
@@ -19,10 +20,11 @@ from jimsapi.wire import (
     watch_leaving,
     with_run,
 )
+from jimsapi_vercel.approvals import Approval, shows_approvals
 from jimsapi_vercel.chats import OpenChats
 from jimsapi_vercel.chunks import HEADERS, chunks_of
 from jimsapi_vercel.history import ui_messages
-from jimsapi_vercel.request import ChatRequest, replaced_by, turn_of
+from jimsapi_vercel.request import ChatRequest, approvals_in, replaced_by, turn_of
 
 _STREAM = ("The AI SDK's UI message stream, as server-sent events.", "text/event-stream")
 
@@ -35,8 +37,16 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
     names = ThreadNames("ai-sdk", contact_header)
     chats = OpenChats(partial(stop_left, service))
 
-    def stream(request: Request, chat: str, run: LiveRun) -> Response:
-        chunks = chunks_of(request, str(run.known_as), spoken_items(request, service, run))
+    def stream(
+        request: Request, chat: str, run: LiveRun, message_id: str | None = None, answered: Sequence[Approval] = ()
+    ) -> Response:
+        chunks = chunks_of(
+            request,
+            message_id or str(run.known_as),
+            spoken_items(request, service, run),
+            approvals=shows_approvals(request),
+            answered=answered,
+        )
         if cancels:
             chunks = watch_leaving(chats.reading(chat, run, chunks), run, partial(chats.leave, chat, run))
         return with_run(request, service, run, EventStreamResponse(chunks, headers=HEADERS))
@@ -55,8 +65,9 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
 
         `id` is the client's name of the chat. The first message with an `id` begins a thread; later ones continue it.
         Only the last of `messages` is used, because the thread has the others. If the client regenerates an answer or
-        edits a message, the thread is forked before that message, and the chat goes on in the fork. The answer is one
-        UI message: a transient part `data-status` for each status, text parts as they arrive, and, after all events are
+        edits a message, the thread is forked before that message, and the chat goes on in the fork. If the last message
+        is the assistant's, it has the answers to approvals, and the answer continues that message. The answer is one UI
+        message: a transient part `data-status` for each status, text parts as they arrive, and, after all events are
         stored, a part `data-TYPE` for each other event of the run.
 
         An error before a thread accepts the message is a JSON answer with a status of its own. If the client
@@ -65,14 +76,15 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
         `/api/v1/runs/{id}/cancel` with the id in `x-run-id`.
         """
         body = await read_body(request, service, ChatRequest)
-        turn = turn_of(body)
+        approvals = approvals_in(body)
+        turn = turn_of(body, approvals)
         chat = _chat_key(request, names, turn)
         chats.stop(chat)
-        replaced = replaced_by(body)
+        replaced = None if approvals else replaced_by(body)
         selectors = None if replaced is None else await branch(request, service, names, turn, replaced)
         run = await begin_turn(request, service, names, turn, selectors=selectors)
         chats.add(chat, run)
-        return stream(request, chat, run)
+        return stream(request, chat, run, body.messages[-1].id if approvals else None, approvals)
 
     @router.get(
         "/ai-sdk/chat/{id}/stream", scope=CHAT, tags=("ai-sdk",),
@@ -100,7 +112,8 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
         A caller that is bound to no contact needs the scope `threads`.
         """
         turn = Turn("", thread=request.path_params["id"])
-        return JSONResponse(ui_messages(request, await history_of(request, service, names, turn)))
+        said = await history_of(request, service, names, turn)
+        return JSONResponse(ui_messages(request, said, approvals=shows_approvals(request)))
 
 
 def _chat_key(request: Request, names: ThreadNames, turn: Turn) -> str:

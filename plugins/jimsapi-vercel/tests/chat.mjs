@@ -1,7 +1,9 @@
 // A chat as `useChat` holds it, without React around it: the SDK's own logic and transport.
 
 export async function openChat(scenario, id = scenario.id) {
-  const { AbstractChat, DefaultChatTransport } = await import(scenario.sdk);
+  const { AbstractChat, DefaultChatTransport, lastAssistantMessageIsCompleteWithApprovalResponses } = await import(
+    scenario.sdk
+  );
 
   class State {
     status = "ready";
@@ -21,11 +23,15 @@ export async function openChat(scenario, id = scenario.id) {
         id,
         state: new State(),
         transport: new DefaultChatTransport({ api: scenario.api, headers: scenario.headers }),
+        sendAutomaticallyWhen: scenario.approves ? lastAssistantMessageIsCompleteWithApprovalResponses : undefined,
         onData: (part) => {
           this.data.push(part);
           this.heard?.(part);
         },
-        onFinish: ({ isAbort, isDisconnect, isError }) => this.finished.push({ isAbort, isDisconnect, isError }),
+        onFinish: ({ isAbort, isDisconnect, isError }) => {
+          this.finished.push({ isAbort, isDisconnect, isError });
+          this.answered?.();
+        },
       });
     }
     told() {
