@@ -19,7 +19,7 @@ PLUGINS = tuple(f"plugins/jimsapi-{name}" for name in ("jims", "postgres", "auth
 REQUIREMENTS = {
     # Its plugins bring PostgreSQL, and stand-ins for Authentik and an issuer, with their tests.
     HARNESS: ("--editable .", *(f"--editable {plugin}[test]" for plugin in PLUGINS[1:]), "matplotlib"),
-    OURS: ("--editable .", "granian", "hypercorn"),
+    OURS: ("--editable .[forms]", "granian", "hypercorn"),
     OURS_WITH_PLUGINS: ("--editable .", *(f"--editable {plugin}" for plugin in PLUGINS)),
     JIMS_API: ("jims-api==0.6.2", "asyncpg", "aiosqlite"),
     # The newest that there are, and none older than those for which the apps were written.

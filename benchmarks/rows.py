@@ -15,6 +15,9 @@ KINDS = {
     "one state": ["state.set.mood"],
 }
 """Types of events that take turns in a thread."""
+MESSAGES, CALLS = "comm.* alone", "calls of tools"
+TYPES = {**KINDS, CALLS: ["tool.call"]}
+"""All kinds that threads may be of."""
 DATA = json.dumps({"role": "user", "content": "What are the interests of somebody who is asked about? " * 3})
 
 Thread = tuple[str, str, int]
@@ -61,7 +64,7 @@ def fill_sqlite(path: Path, threads: Iterable[Thread]) -> None:
     with filling(path) as connection:
         for contact, kind, length in threads:
             thread_id = hashlib.md5(contact.encode()).hexdigest()
-            values = {"thread": thread_id, "contact": contact, "many": length, "types": json.dumps(KINDS[kind])}
+            values = {"thread": thread_id, "contact": contact, "many": length, "types": json.dumps(TYPES[kind])}
             for sql in SQLITE_ONE:
                 connection.execute(sql, {**values, "data": DATA})
 
@@ -70,7 +73,7 @@ def fill_sqlite_with_many(path: Path, number: int, kind: str) -> None:
     """Write so many contacts, `contact 0` and so on, each with a thread of one event of each type of a kind."""
     with filling(path) as connection:
         for sql in SQLITE_MANY:
-            connection.execute(sql, {"many": number, "types": json.dumps(KINDS[kind]), "data": DATA})
+            connection.execute(sql, {"many": number, "types": json.dumps(TYPES[kind]), "data": DATA})
 
 
 @contextmanager
@@ -87,7 +90,7 @@ def fill_postgres(postgres: Any, database: str, threads: Iterable[Thread]) -> No
     """Write threads into the tables of a PostgreSQL database."""
     sql = []
     for contact, kind, length in threads:
-        types = KINDS[kind]
+        types = TYPES[kind]
         sql.append(POSTGRES_THREADS % (f"'{contact}'", ""))
         sql.append(POSTGRES_EVENTS % (types, len(types), DATA, f"'{contact}'", "", length))
     postgres.psql("BEGIN;" + "".join(sql) + "COMMIT;", database)
@@ -95,7 +98,7 @@ def fill_postgres(postgres: Any, database: str, threads: Iterable[Thread]) -> No
 
 def fill_postgres_with_many(postgres: Any, database: str, number: int, kind: str) -> None:
     """Write into the tables of a PostgreSQL database what `fill_sqlite_with_many` writes."""
-    types = KINDS[kind]
+    types = TYPES[kind]
     named = "'contact ' || each", f"FROM generate_series(0, {number} - 1) each"
     sql = POSTGRES_THREADS % named + POSTGRES_EVENTS % (types, len(types), DATA, *named, len(types))
     postgres.psql(sql, database)

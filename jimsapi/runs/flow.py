@@ -151,6 +151,8 @@ class RunFlow:
                 snapshot, ending = await self._greet(run, accepted, accepted.snapshot, deadline)
             else:
                 snapshot = accepted.snapshot
+                if run.answers_questions:
+                    await self._check_question(run, accepted.thread)
             run.begin_running()
             if ending is None:
                 if len(run.entering) > 1 and run.answers_questions:  # the length saves most runs the call
@@ -336,9 +338,9 @@ class RunFlow:
             raise Ending.stopped(run, self._limits.run_timeout).error or RunCancelled()
 
     async def _check_question(self, run: LiveRun, thread: ThreadRecord) -> None:
-        """Raise `QuestionClosed` if a message before the answer in the queue has closed its question.
+        """Cancel the run and raise `QuestionClosed` if another request has closed or answered its question meanwhile.
 
-        If the store is not available, the start of the run handles that.
+        If the store is not available, the run goes on: its next write to the store handles that.
         """
         try:
             with suppress(StoreUnavailable):

@@ -14,10 +14,11 @@ import msgspec
 from jimsapi.runs.announcer import Announcer
 from jimsapi.runs.errors import QuestionClosed, QuestionNotFound, ScopeMissing
 from jimsapi.runs.identity import Admission
-from jimsapi.runs.inbound import Inbound, with_beside
+from jimsapi.runs.inbound import with_beside
 from jimsapi.runs.live import LiveRun
 from jimsapi.threads.errors import InputRefused, StoreUnavailable, ThreadNotFound
 from jimsapi.threads.event import EventRow, NewEvent, id_beside, id_with_room, message_event, row_id
+from jimsapi.threads.ids import derived_id
 from jimsapi.threads.questions import (
     CONTACT,
     MESSAGE_ANSWERS,
@@ -34,8 +35,10 @@ from jimsapi.threads.questions import (
     answers_event,
     answers_in_text,
     closing_id,
+    counts,
     load_answer,
     load_question,
+    message_in_turn,
 )
 from jimsapi.threads.run import Selector, Snapshot, ThreadQuery, ThreadRecord
 from jimsapi.threads.storable import Unstorable, dump_storable
@@ -101,27 +104,26 @@ class Questions:
         if len(turns) > 1:
             raise InputRefused("answers", "several_turns", "The questions are of several messages: answer each", None)
         beside = {"turn": turns.pop(), "answers": {each.question.key: each.value for each in asked}}
-        message = await self._message(thread, inbound, admission, asked)
+        message = await self._message(thread, run, asked)
         entering = with_beside(inbound, message, [(MESSAGE_ANSWERS, beside)])
         return Answering(thread, entering, is_of_other_contact=is_of_other_contact)
 
-    async def _message(
-        self, thread: ThreadRecord, inbound: Inbound, admission: Admission, asked: Sequence["Asked"]
-    ) -> NewEvent:
+    async def _message(self, thread: ThreadRecord, run: LiveRun, asked: Sequence["Asked"]) -> NewEvent:
         """Return the message of the run, and store the answers that are not this message.
 
         Each answer names its message. An answer that comes again has the message that it had, whose identifier the
         thread takes only once. So an answer begins one run at most.
         """
         *others, last = asked
+        inbound = run.inbound
         message_id = _message_id(asked) if inbound.message else answer_id(last.question.question_id)
         for each in asked if inbound.message else others:
-            event = _answer_event(each, admission, message_id)
+            event = _answer_event(each, run, message_id)
             if await self._store_answer(thread, each.question, event) != message_id and inbound.message:
                 raise QuestionClosed(each.question.question_id, ANSWERED)  # another request was faster
         if inbound.message:
             return message_event(inbound.event_type, inbound.message, message_id)
-        return _answer_event(last, admission, message_id)
+        return _answer_event(last, run, message_id)
 
     async def _asked(
         self, thread: ThreadRecord, admission: Admission, contact_id: str, values: Mapping[UUID, Any]
@@ -149,12 +151,12 @@ class Questions:
         if question is None or question.question_id != question_id:  # or a question that was asked again
             raise QuestionNotFound(question_id)
         _check_person(thread, question, admission, contact_id)
-        answer = by_type.get(QUESTION_ANSWERED)
-        if answer is not None:
+        answer, closing = by_type.get(QUESTION_ANSWERED), by_type.get(QUESTION_CLOSED)
+        if answer is not None and counts(answer, closing):
             if answered_value(answer) != value:
                 raise QuestionClosed(question_id, "it was answered in another way")
             return Asked(question, value, answered_message(answer))
-        if QUESTION_CLOSED in by_type:
+        if closing is not None:
             raise QuestionClosed(question_id, SUPERSEDED)
         if question.has_expired(datetime.now(UTC)):
             raise QuestionClosed(question_id, "it has expired")
@@ -169,17 +171,29 @@ class Questions:
         return answered_message(stored[0])
 
     async def check_open(self, thread: ThreadRecord, entering: NewEvent) -> None:
-        """Check the question of a run that has waited in the queue. `entering` is its message.
+        """Check the question of a run whose message is the answer `entering`, once the thread has accepted the run.
 
-        Raises `QuestionClosed` if a message before it in the queue has closed the question, and `StoreUnavailable`.
+        Other requests may have been faster since the answer was checked, or while the run waited in the queue. If a
+        process dies, two runs that waited with an answer to one question may be repeated: the one whose answer entered
+        the thread goes on.
+
+        Raises:
+            QuestionClosed: a message has closed the question, or it has the answer of another request.
+            StoreUnavailable: the question could not be read.
         """
         if entering.event_type != QUESTION_ANSWERED:  # an answer that came with a message was stored at once
             return
-        answer = load_answer(entering)
-        assert answer is not None  # this service has made it
-        question_id = answer.question_id
-        if await self.store.events_by_id(thread.thread_id, [closing_id(question_id)]):
+        given = load_answer(entering)
+        assert given is not None  # this service has made it
+        question_id = given.question_id
+        rows = await self.store.events_by_id(thread.thread_id, [answer_id(question_id), closing_id(question_id)])
+        by_type = {row.event_type: row for row in rows}
+        answer, closing = by_type.get(QUESTION_ANSWERED), by_type.get(QUESTION_CLOSED)
+        if closing is not None and (answer is None or not counts(answer, closing)):
             raise QuestionClosed(question_id, SUPERSEDED)
+        stored = None if answer is None else load_answer(answer)
+        if stored is not None and stored.request != given.request:
+            raise QuestionClosed(question_id, ANSWERED)
 
     async def settle(
         self, run: LiveRun, thread: ThreadRecord, snapshot: Snapshot, asked: Sequence[EventRow]
@@ -201,20 +215,22 @@ class Questions:
     ) -> Snapshot:
         """Return the context of a run that the answers among `entering` begin.
 
-        Messages that are only answers are not in it, and neither are those of `more`. So the newest message of the user
-        is the one that began the turn. It is there, with what is beside it, even if the context's limits have cut it.
+        Messages that are only answers are not in it, and neither are those of `more`. The message that began the turn
+        is the newest message of the user, after those that came meanwhile. It is there, with what is beside it, even if
+        the context's limits have cut it.
         """
         answers = answers_in_text(snapshot.rows).union(more)
         rows = [row for row in snapshot.rows if not (row.event_type.startswith(_USER) and row_id(row) in answers)]
         begun = answers_beside(entering)
         if begun is not None:
-            rows = [*await self._missing(thread, begun[0], {row_id(row) for row in rows}), *rows]
+            turn = begun[0]
+            rows = [*await self._missing(thread, turn, {row_id(row) for row in rows}), *rows]
+            rows = _with_turn_last(rows, turn, {event.event_id for event in entering})
         return msgspec.structs.replace(snapshot, rows=rows)
 
     async def _missing(self, thread: ThreadRecord, turn: UUID, known: Collection[UUID]) -> list[EventRow]:
         """Return the message of a turn and the events beside it, as far as they are not known."""
-        beside = [id_beside(turn, number) for number in range(1, _MOST_BESIDE + 1)]
-        wanted = [one for one in (*beside, turn) if one not in known]
+        wanted = [one for one in _ids_of_message(turn) if one not in known]
         with suppress(StoreUnavailable):
             found = await self.store.events_by_id(thread.thread_id, wanted)
             return [row for row in found if row.event_type.startswith("message.") or row_id(row) == turn]
@@ -236,7 +252,7 @@ class Questions:
             return False
         try:
             found = await self._open(thread, question.question_id, value, run.admission, run.inbound.contact_id)
-            event = _answer_event(found, run.admission, message_id)
+            event = _answer_event(found, run, message_id)
             if await self._store_answer(thread, found.question, event) != message_id:
                 return False  # another message was faster
         except (QuestionNotFound, QuestionClosed, ScopeMissing, InputRefused):  # the message is one of its own
@@ -262,6 +278,28 @@ class Questions:
                 closing = NewEvent(closing_id(question.question_id), QUESTION_CLOSED, data)
                 stored = await self.store.append(thread.thread_id, None, [closing])
                 self._announcer.stored(thread.thread_id, stored)
+
+
+def _ids_of_message(message_id: UUID) -> list[UUID]:
+    """Return the identifiers that events beside a message may have, and that of the message."""
+    return [*(id_beside(message_id, number) for number in range(1, _MOST_BESIDE + 1)), message_id]
+
+
+def _with_turn_last(rows: list[EventRow], turn: UUID, entering: Collection[UUID]) -> list[EventRow]:
+    """Return the rows of a context with the messages of the turn after those of later turns, if there are any.
+
+    A question that stays open may be answered after other messages. The pipeline works on its own message again, and
+    not on the newest one. The events `entering`, which began the run, stay at the end.
+    """
+    messages = [turn, *(message for row in rows if (message := message_in_turn(row, turn)) is not None)]
+    of_turn = {one for message in messages for one in _ids_of_message(message)}
+    known = of_turn.union(entering)
+    later = rows[next((place for place, row in enumerate(rows) if row_id(row) == turn), len(rows)) :]
+    if not any(row.event_type.startswith(_USER) and row_id(row) not in known for row in later):
+        return rows
+    others = [row for row in rows if row_id(row) not in known]
+    own = [row for row in rows if row_id(row) in of_turn and row_id(row) not in entering]
+    return [*others, *own, *(row for row in rows if row_id(row) in entering)]
 
 
 def _by_question(answers: Mapping[str, Any]) -> dict[UUID, Any]:
@@ -315,8 +353,8 @@ def _message_id(asked: Sequence[Asked]) -> UUID:
     return known.pop() or id_with_room()
 
 
-def _answer_event(asked: Asked, admission: Admission, message_id: UUID) -> NewEvent:
-    question, identity = asked.question, admission.identity
+def _answer_event(asked: Asked, run: LiveRun, message_id: UUID) -> NewEvent:
+    question, admission, identity = asked.question, run.admission, run.admission.identity
     answered_by = {"subject": identity.subject, "provider": admission.provider, "contact_id": identity.contact_id}
     data = {
         "question_id": question.question_id,
@@ -325,6 +363,8 @@ def _answer_event(asked: Asked, admission: Admission, message_id: UUID) -> NewEv
         "answered_by": answered_by,
         "message_id": message_id,
     }
+    if run.idempotency is not None:
+        data["request"] = derived_id("answering", run.idempotency.key.hex)
     try:
         return NewEvent(answer_id(question.question_id), QUESTION_ANSWERED, dump_storable(data))
     except Unstorable as fault:

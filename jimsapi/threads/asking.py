@@ -22,6 +22,7 @@ from jimsapi.threads.questions import (
     answer_id,
     answered_value,
     closing_id,
+    counts,
     expiry,
     load_question,
     once_id,
@@ -62,7 +63,8 @@ class Asking:
             known = None if asked is None else load_question(asked)
             if known is not None and not known.asks_the_same(question):
                 continue  # the person has read, and maybe approved, something else
-            if (answer := found.get(answer_id(identifier))) is not None:
+            answer = found.get(answer_id(identifier))
+            if answer is not None and counts(answer, found.get(closing_id(identifier))):
                 try:
                     return _converted(answered_value(answer), answer_type, convert)
                 except Exception:  # the pipeline's own type refuses the answer, so the person is asked again

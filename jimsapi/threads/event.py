@@ -76,12 +76,17 @@ def row_id(row: EventRow) -> UUID:
     return row.event_id if isinstance(row.event_id, UUID) else UUID(row.event_id)
 
 
+def row_time(row: EventRow) -> datetime:
+    """Return the time of a stored event."""
+    return row.created_at if isinstance(row.created_at, datetime) else datetime.fromisoformat(row.created_at)
+
+
 def decode_row(thread_id: UUID, row: EventRow) -> Event:
     """Decode a stored event."""
     return Event(
         thread_id=thread_id,
         event_id=row_id(row),
-        created_at=row.created_at if isinstance(row.created_at, datetime) else datetime.fromisoformat(row.created_at),
+        created_at=row_time(row),
         event_type=row.event_type,
         event_data=None if row.data is None else load_stored(row.data),
     )

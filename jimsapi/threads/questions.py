@@ -16,7 +16,7 @@ from uuid import UUID
 import msgspec
 import orjson
 
-from jimsapi.threads.event import BESIDE, EventRow, NewEvent, id_beside, make_room
+from jimsapi.threads.event import BESIDE, EventRow, NewEvent, id_beside, make_room, row_time
 from jimsapi.threads.ids import derived_id
 
 QUESTION_ASKED = "question.asked"
@@ -24,9 +24,11 @@ QUESTION_ASKED = "question.asked"
 identifier."""
 QUESTION_ANSWERED = "question.answered"
 """`{"question_id", "key", "value", "answered_by", "message_id"}`. `message_id` is the message of the run that the
-answer began. If the answer came without another message, it is the message itself."""
+answer began. If the answer came without another message, it is the message itself. `request` is there if the request
+had an idempotency key: it is the same for a request that is repeated."""
 QUESTION_CLOSED = "question.closed"
-"""`{"question_id", "reason"}`: another message came instead of the answer."""
+"""`{"question_id", "reason"}`: another message came instead of the answer. An answer that follows on it in the thread
+does not count: it waited in the queue behind that message when its process died."""
 MESSAGE_ANSWERS = "message.answers"
 """`{"message_id", "turn", "answers"}`, beside a message that came with answers. `answers` has the values by key."""
 ONCE_RESULT = "once.result"
@@ -195,10 +197,12 @@ class GivenAnswer(msgspec.Struct, frozen=True):
     question_id: UUID
     value: Any
     message_id: UUID
+    request: UUID | None = None
 
 
 class _OfMessage(msgspec.Struct):
     message_id: UUID
+    turn: UUID | None = None
 
 
 def load_answer(row: Row) -> GivenAnswer | None:
@@ -214,6 +218,17 @@ def answers_in_text(rows: Sequence[Row]) -> set[UUID]:
         beside = (_decoded(row, _OfMessage) for row in rows if row.event_type == MESSAGE_ANSWERS)
         answers -= {one.message_id for one in beside if one is not None}
     return answers
+
+
+def counts(answer: EventRow, closing: EventRow | None) -> bool:
+    """Return whether an answer was in the thread before its question was closed."""
+    return closing is None or row_time(answer) < row_time(closing)
+
+
+def message_in_turn(row: Row, turn: UUID) -> UUID | None:
+    """Return the message that came with answers of a turn, if `row` is the event `message.answers` beside it."""
+    beside = _decoded(row, _OfMessage) if row.event_type == MESSAGE_ANSWERS else None
+    return beside.message_id if beside is not None and beside.turn == turn else None
 
 
 def answered_value(row: EventRow | NewEvent) -> Any:

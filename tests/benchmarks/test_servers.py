@@ -10,11 +10,20 @@ from pathlib import Path
 import pytest
 
 from benchmarks.answers import check_chat, check_framework, check_parts
+from benchmarks.apps import agent
 from benchmarks.apps.features import FEATURES
 from benchmarks.caller import Caller, is_whole
 from benchmarks.environments import ROOT
 from benchmarks.installed import install_idle
+from benchmarks.rows import CALLS, MESSAGES, fill_sqlite
 from benchmarks.serving import Server, free_port
+from benchmarks.sheet import Sheet
+from benchmarks.suites.conversation import PLUGINS, aims, install_all
+from jimsapi import create_api
+from jimsapi.asgi.testing import TestClient
+from jimsapi.stores.sqlite import SQLiteStore
+
+pytestmark = pytest.mark.anyio
 
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -93,3 +102,39 @@ def test_idle_plugins_are_installed_plugins(tmp_path: Path) -> None:
     listed = run("-m", "jimsapi", "plugins", **environment)
     assert listed.returncode == 0, listed.stderr
     assert listed.stdout.count("idle_plugin_") >= 20
+
+
+def test_all_that_conversations_may_have_is_installed_for_the_measurement(tmp_path: Path) -> None:
+    listed = run("-m", "jimsapi", "plugins", **install_all(tmp_path))
+    assert listed.returncode == 0, listed.stderr
+    for name in PLUGINS:
+        assert f"jimsapi_{name}" in listed.stdout, name
+
+
+async def test_a_chat_beside_all_that_is_idle_is_answered_as_any_other() -> None:
+    async with TestClient(create_api(agent.app, store="memory:")) as client:
+        answer = await client.post("/api/v1/chat", json={"contact_id": "ann", "message": "Hello?"})
+        assert answer.json()["assistant_messages"] == ["Hello?"]
+        asked = await client.post("/api/v1/chat", json={"contact_id": "ann", "message": "/do it"})
+        assert [question["key"] for question in asked.json()["questions"]] == ["go"]
+
+
+async def test_threads_of_calls_of_tools_are_written_and_forked(tmp_path: Path) -> None:
+    path = tmp_path / "jims.db"
+    async with SQLiteStore(path):
+        pass
+    fill_sqlite(path, [("ann", CALLS, 30), ("bea", MESSAGES, 2)])
+    async with TestClient(create_api(agent.app, store=f"sqlite:///{path}")) as client:
+        thread_id = (await client.get("/api/v1/threads?contact_id=ann")).json()["threads"][0]["thread_id"]
+        fork = await client.post(f"/api/v1/threads/{thread_id}/fork", json={})
+        events = await client.get(f"/api/v1/threads/{fork.json()['thread_id']}/events")
+        kinds = [event["event_type"] for event in events.json()["events"]]
+        assert kinds == ["tool.call"] * 30
+
+
+def test_the_aims_of_conversations_are_for_what_is_measured() -> None:
+    sheet = Sheet("conversation", "", aims(100_000))
+    for aim in sheet.aims:
+        for name in (aim.system, *aim.others):
+            sheet.add(aim.case, name, {aim.unit: 100.0})
+    assert all(sheet.found(aim) == (1, 1, 1, True) for aim in sheet.aims)

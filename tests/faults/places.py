@@ -28,8 +28,10 @@ class Place(Protocol):
         """The rows of a query, each value as text."""
         ...
 
-    def served(self, *options: str, folder: Path | None = None, env: Mapping[str, str] | None = None) -> Served:
-        """A server with the paced bot on this store, and files if it can have them. It is not started yet."""
+    def served(
+        self, *options: str, folder: Path | None = None, env: Mapping[str, str] | None = None, app: str = PACED
+    ) -> Served:
+        """A server with a bot on this store, and files if it can have them. It is not started yet."""
         ...
 
 
@@ -44,9 +46,11 @@ class SQLitePlace:
         with closing(sqlite3.connect(self.file, timeout=10)) as connection:
             return [tuple(map(str, row)) for row in connection.execute(query)]
 
-    def served(self, *options: str, folder: Path | None = None, env: Mapping[str, str] | None = None) -> Served:
+    def served(
+        self, *options: str, folder: Path | None = None, env: Mapping[str, str] | None = None, app: str = PACED
+    ) -> Served:
         files = files_options(self.file.parent)
-        return Served("--app", PACED, "--store", self.url, *files, *options, folder=folder, env=env)
+        return Served("--app", app, "--store", self.url, *files, *options, folder=folder, env=env)
 
 
 class PostgresPlace:
@@ -76,11 +80,13 @@ class PostgresPlace:
         self._postgres.psql(f"ALTER SYSTEM SET default_transaction_read_only = {'on' if read_only else 'off'}")
         self._postgres.psql("SELECT pg_reload_conf()")
 
-    def served(self, *options: str, folder: Path | None = None, env: Mapping[str, str] | None = None) -> Served:
+    def served(
+        self, *options: str, folder: Path | None = None, env: Mapping[str, str] | None = None, app: str = PACED
+    ) -> Served:
         """The server counts another as dead after 3 seconds of silence, so that a check need not wait for 20."""
         path = os.pathsep.join(map(str, filter(None, (folder, PLUGIN_TESTS, ROOT))))
         files = () if folder is None else files_options(folder)
-        options = ("--app", PACED, "--store", self.url, *files, *options)
+        options = ("--app", app, "--store", self.url, *files, *options)
         served = Served(*options, folder=folder, env={**(env or {}), "PYTHONPATH": path})
         served.command[1:3] = ["-m", "impatient"]
         return served

@@ -34,7 +34,7 @@ from jimsapi.runs.service import RunService
 from jimsapi.stores.memory import MemoryStore
 from jimsapi.threads.errors import InputRefused, StoreUnavailable
 from jimsapi.threads.event import BESIDE, EventRow, NewEvent, id_beside
-from jimsapi.threads.questions import NO_ANSWER, Question, QuestionAsked, answer_id, schema_fault
+from jimsapi.threads.questions import NO_ANSWER, Question, QuestionAsked, answer_id, closing_id, schema_fault
 from jimsapi.threads.run import Accepted, ContextLimits, RunPlan, RunStatus
 from jimsapi.threads.store import ThreadStore
 from tests.runs.serving import STORES, caller, make_store, stored, texts
@@ -48,6 +48,13 @@ Pipeline = Callable[[ThreadContext], Any]
 async def serving(pipeline: Pipeline, store: ThreadStore | None = None) -> AsyncIterator[RunService]:
     kept = make_store("memory", Path()) if store is None else store
     async with kept as opened, RunService(JimsApp(pipeline), opened, [DefaultResolver()]) as service:
+        yield service
+
+
+@asynccontextmanager
+async def serving_on(pipeline: Pipeline, store: ThreadStore) -> AsyncIterator[RunService]:
+    """Serve a store that outlives the service."""
+    async with RunService(JimsApp(pipeline), store, [DefaultResolver()]) as service:
         yield service
 
 
@@ -410,6 +417,62 @@ async def test_another_message_closes_a_question_unless_it_stays_open() -> None:
         assert (await answer(service, question, "no")).assistant_messages == ["No refund."]
 
 
+@pytest.mark.parametrize("kind", STORES)
+@pytest.mark.parametrize("events", [200, 4])
+async def test_a_late_answer_continues_its_own_message_and_not_the_newest_one(
+    kind: str, events: int, tmp_path: Path
+) -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        text = ctx.get_last_user_message()
+        if text == "by the way":
+            ctx.send_message("Yes?")
+        else:
+            sure = await ctx.ask("sure", f"{text}?", stays_open=True)
+            said = [one["content"] for one in ctx.history]
+            ctx.send_message(f"{text}: {sure}, {said[-3:]}, {ctx.metadata}")
+
+    store = make_store(kind, tmp_path)
+    limits = RunLimits(context=ContextLimits(events=events))
+    async with store, RunService(JimsApp(pipeline), store, [DefaultResolver()], limits=limits) as service:
+        question = asked(await say(service, "pay 20", metadata={"page": "/shop"}))
+        await say(service, "by the way")
+        done = await answer(service, question, "yes")
+        assert done.assistant_messages == ["pay 20: yes, ['by the way', 'Yes?', 'pay 20'], {}"]
+        assert done.questions() == []
+
+
+async def test_a_late_answer_finds_a_message_that_came_with_an_earlier_answer_of_its_turn() -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        if ctx.get_last_user_message() == "by the way":
+            return
+        sure = await ctx.ask("sure", "Sure?", stays_open=True)
+        why = await ctx.ask("why", "Why?", stays_open=True)
+        ctx.send_message(f"{sure}, {why}, {[one['content'] for one in ctx.history]}")
+
+    async with serving(pipeline) as service:
+        question = asked(await say(service, "pay 20"))
+        second = asked(await say(service, "be quick", answers={str(question.question_id): "yes"}))
+        await say(service, "by the way")
+        done = await answer(service, second, "because")
+        assert done.assistant_messages == ["yes, because, ['by the way', 'pay 20', 'be quick']"]
+
+
+async def test_a_late_answer_in_text_continues_its_own_message() -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        text = ctx.get_last_user_message()
+        if text == "by the way":
+            ctx.send_message("Yes?")
+        else:
+            sure = await ctx.ask("sure", f"{text}?", stays_open=True)
+            ctx.send_message(f"{text}: {sure}, {await ctx.ask('why', 'Why?')}")
+
+    async with serving(pipeline) as service:
+        question = asked(await reply(service, "pay 20"))
+        await say(service, "by the way")
+        assert asked(await answer(service, question, "yes")).key == "why"
+        assert (await reply(service, "because")).assistant_messages == ["pay 20: yes, because"]
+
+
 class Both:
     """A pipeline that asks two questions at once, of which the first stays open."""
 
@@ -439,6 +502,110 @@ async def test_a_question_that_another_message_closed_is_asked_again_when_its_tu
         assert again.key == "second"
         assert again.question_id != questions["second"].question_id
         assert (await answer(service, again, "2")).assistant_messages == ["1, 2"]
+
+
+@pytest.mark.parametrize("kind", STORES)
+async def test_an_answer_that_waited_behind_another_message_when_its_process_died_does_not_count(
+    kind: str, tmp_path: Path
+) -> None:
+    reached = {place: asyncio.Event() for place in ("answer", "message")}
+    released = {place: asyncio.Event() for place in reached}
+
+    async def pipeline(ctx: ThreadContext) -> None:
+        place = "answer" if ctx.answered else "message" if ctx.get_last_user_message() == "hold" else None
+        if place is not None:
+            reached[place].set()
+            await released[place].wait()  # nobody releases the message
+        for result in await asyncio.gather(
+            ctx.ask("first", "One?", stays_open=True),
+            ctx.ask("second", "Two?"),
+            ctx.ask("third", "Three?", stays_open=True),
+            return_exceptions=True,
+        ):
+            if isinstance(result, BaseException):
+                raise result
+
+    def inbound(question: Question, value: str) -> Inbound:
+        return Inbound(contact_id="ann", message="", answers={str(question.question_id): value})
+
+    async with make_store(kind, tmp_path) as store:
+        async with serving_on(pipeline, store) as service:
+            first, second, third = (await say(service)).questions()
+            service.begin(inbound(first, "1"), PUBLIC)
+            await reached["answer"].wait()
+            for sent, key in ((Inbound(contact_id="ann", message="hold"), None), (inbound(second, "2"), "k")):
+                queued = service.begin(sent, PUBLIC, key=key, watched=True)
+                assert queued.acceptance is not None
+                await queued.acceptance
+            released["answer"].set()
+            await reached["message"].wait()
+            assert await store.recover(uuid4()) == 2  # as the next process does if this one dies now
+        async with serving_on(pipeline, store) as service:
+            for key in ("k", "k", "other"):
+                with pytest.raises(QuestionClosed, match="another message"):
+                    await service.begin(inbound(second, "2"), PUBLIC, key=key).wait_for_answer()
+            again = asked(await answer(service, third, "3"))  # its turn goes on, without the answer that was refused
+            assert again.key == "second"
+            assert again.question_id != second.question_id
+
+
+@pytest.mark.parametrize("kind", STORES)
+async def test_of_two_answers_that_waited_when_their_process_died_one_goes_on(kind: str, tmp_path: Path) -> None:
+    held, ran = asyncio.Event(), 0
+
+    async def pipeline(ctx: ThreadContext) -> None:
+        nonlocal ran
+        if ctx.answered.keys() == {"first"}:
+            held.set()
+            await asyncio.Event().wait()
+        if ctx.answered.keys() == {"second"}:
+            ran += 1
+            ctx.send_message("done")
+            return
+        await asyncio.gather(ctx.ask("first", "One?", stays_open=True), ctx.ask("second", "Two?", stays_open=True))
+
+    async with make_store(kind, tmp_path) as store:
+        async with serving_on(pipeline, store) as service:
+            first, second = (await say(service)).questions()
+            answers = Inbound(contact_id="ann", message="", answers={str(second.question_id): "2"})
+            service.begin(Inbound(contact_id="ann", message="", answers={str(first.question_id): "1"}), PUBLIC)
+            await held.wait()
+            for key in ("a", "b"):
+                queued = service.begin(answers, PUBLIC, key=key, watched=True)
+                assert queued.acceptance is not None
+                await queued.acceptance
+            assert await store.recover(uuid4()) == 3  # as the next process does if this one dies now
+        async with serving_on(pipeline, store) as service:
+            with pytest.raises(QuestionClosed, match="answered already"):
+                await service.begin(answers, PUBLIC, key="b").wait_for_answer()
+            done = await service.begin(answers, PUBLIC, key="a").wait_for_answer()
+            assert done.assistant_messages == ["done"]
+            assert await service.begin(answers, PUBLIC, key="a").wait_for_answer() == done
+            assert ran == 1
+
+
+@pytest.mark.parametrize("kind", STORES)
+async def test_an_answer_that_is_accepted_just_after_its_question_was_closed_is_refused(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = Refunds()
+    async with serving(pipeline, make_store(kind, tmp_path)) as service:
+        asking = await say(service)
+        question = asked(asking)
+        accept = service.store.accept
+
+        async def close_and_accept(plan: RunPlan) -> Accepted:
+            """What another process does between the check of the answer and its acceptance."""
+            if plan.message.event_type == "question.answered":
+                closing = NewEvent(closing_id(question.question_id), "question.closed", b"{}")
+                await service.store.append(asking.thread_id, None, [closing])
+            return await accept(plan)
+
+        monkeypatch.setattr(service.store, "accept", close_and_accept)
+        with pytest.raises(QuestionClosed, match="another message"):
+            await answer(service, question, "yes")
+        assert (pipeline.refunds, pipeline.runs) == (0, 1)
+        assert asked(await say(service, "again")).key == "refund"  # the thread goes on
 
 
 async def test_of_two_answers_that_wait_for_their_turn_the_first_counts() -> None:

@@ -16,6 +16,8 @@ from jimsapi.threads.run import ById, RunStatus
 from tests.faults.doubt import put_in_doubt
 from tests.faults.kill import PROMISED_NONE, kill_postgresql, kill_servers
 from tests.faults.places import PostgresPlace
+from tests.faults.questions import PROMISED_NONE as QUESTIONS_PROMISED_NONE
+from tests.faults.questions import tell_histories
 from tests.faults.report import broken
 
 pytestmark = pytest.mark.anyio
@@ -73,4 +75,11 @@ async def test_commits_whose_answer_is_lost_double_nothing_over_http(own_postgre
     figures = await put_in_doubt(own_postgres, 7, Random(3))
     assert broken(figures, PROMISED_NONE) == {}
     for name in ("commits in doubt", "cuts of all connections", "times read-only", "restarts"):
+        assert figures[name] > 0, name
+
+
+async def test_answers_and_effects_of_two_servers_that_are_killed_count_once(own_postgres: Postgres) -> None:
+    figures = await tell_histories(PostgresPlace(own_postgres), 6, seed=5)
+    assert broken(figures, QUESTIONS_PROMISED_NONE) == {}
+    for name in ("answers acknowledged", "effects"):
         assert figures[name] > 0, name

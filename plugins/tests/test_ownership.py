@@ -1,0 +1,428 @@
+"""Whose a conversation is, on every route of the core and of the first-party plugins, and for every identifier there.
+
+Each private route of the app has an entry in `CALLS`: how a caller names what belongs to the contact `bea`, in the
+path, the query or the body. A new route without an entry fails the first test. Every other caller gets the same answer
+as for something that does not exist, so that nobody learns what exists.
+"""
+
+import json
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from jimsapi import JimsApp, ThreadContext, WebSocketDisconnected, create_api
+from jimsapi.asgi.testing import HandshakeRefused, TestClient
+from tests.plugins.distributions import install
+from tests.serving import ROOT
+
+pytestmark = pytest.mark.anyio
+
+SECRET = "the secret of bea"
+CHAT = "/api/v1/chat"
+URL = "data:text/plain;base64,aGk="
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a route is told what belongs to `bea`, with the names of `World` in braces.
+
+    `{me}` is the contact of a caller that is bound to none; callers that are bound leave that field out. `{mine}` is a
+    thread of the caller's own. `closed` is the status for others; `unscoped` is the one for `talker`, which is bound to
+    no contact and has the scope `chat` only. A call that is None there is one that the caller may make.
+    """
+
+    path: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
+    body: Mapping[str, Any] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    closed: int | None = 404
+    unscoped: int | None = 403
+    opened: int = 200
+
+
+THREAD = {"id": "{thread}"}
+RATED = {**THREAD, "event_id": "{event}"}
+RATED_ELSEWHERE = {"id": "{mine}", "event_id": "{event}"}
+RUN, FILE = {"id": "{run}"}, {"id": "{file}"}
+SAID = {"contact_id": "{me}", "message": "hi"}
+ANSWERS = {"{question}": "yes"}
+TO_BOSS = {"contact_id": "{me}", "answers": {"{of_boss}": "yes"}}
+
+
+def message_calls(*, opened: int = 200) -> list[Call]:
+    """The calls of a route of the chat API that takes messages."""
+    return [
+        # A caller that is bound to no contact speaks for every contact, so it may continue every thread.
+        Call(body={**SAID, "thread_id": "{thread}"}, unscoped=None, opened=opened),
+        Call(body={**SAID, "files": ["{file}"]}, closed=422, unscoped=422, opened=opened),
+        Call(body={"contact_id": "{me}", "answers": ANSWERS}, unscoped=404, opened=opened),
+        Call(body={"contact_id": "{me}", "answers": ANSWERS, "thread_id": "{thread}"}, unscoped=None, opened=opened),
+        Call(body={**TO_BOSS, "thread_id": "{thread}"}, unscoped=404, opened=404),
+        Call(body={"message": "hi", "contact_id": "{contact}"}, closed=403, unscoped=None, opened=opened),
+    ]  # fmt: skip
+
+
+AG_UI = {"threadId": "own", "runId": "r", "messages": [], "tools": [], "context": [], "state": {}, "forwardedProps": {}}
+RESUME = [{"interruptId": "{question}", "status": "resolved", "payload": "yes"}]
+AI_SDK = {"id": "own", "messages": [{"id": "1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}]}
+NAMED_FILE = "/api/v1/files/{file}"
+
+CALLS: dict[tuple[str, str], list[Call]] = {
+    ("POST", CHAT): message_calls(),
+    ("POST", "/api/v1/chat/stream"): message_calls(),
+    ("POST", "/api/v1/runs"): message_calls(opened=202),
+    ("GET", "/api/v1/runs/{id:uuid}"): [Call(RUN, unscoped=404)],
+    ("GET", "/api/v1/runs/{id:uuid}/stream"): [Call(RUN, unscoped=404)],
+    ("POST", "/api/v1/runs/{id:uuid}/cancel"): [Call(RUN, unscoped=404, opened=409)],
+    ("GET", "/api/v1/threads"): [Call(params={"contact_id": "{contact}"}, closed=403)],
+    ("GET", "/api/v1/threads/{id:uuid}"): [Call(THREAD)],
+    ("PATCH", "/api/v1/threads/{id:uuid}"): [Call(THREAD, body={"title": "mine"})],
+    ("DELETE", "/api/v1/threads/{id:uuid}"): [Call(THREAD, opened=204)],
+    ("POST", "/api/v1/threads/{id:uuid}/fork"): [
+        Call(THREAD, body={}, opened=201),
+        Call(THREAD, body={"at": "{event}"}, opened=201),
+        Call({"id": "{mine}"}, body={"at": "{event}"}, opened=404),
+        Call({"id": "{mine}"}, body={"before": "{event}"}, opened=404),
+    ],
+    ("GET", "/api/v1/threads/{id:uuid}/events"): [Call(THREAD)],
+    ("GET", "/api/v1/threads/{id:uuid}/feedback"): [Call(THREAD)],
+    ("PUT", "/api/v1/threads/{id:uuid}/events/{event_id:uuid}/feedback"): [
+        Call(RATED, body={"rating": 1}, opened=204),
+        Call(RATED_ELSEWHERE, body={"rating": 1}, opened=404),
+    ],
+    ("DELETE", "/api/v1/threads/{id:uuid}/events/{event_id:uuid}/feedback"): [
+        Call(RATED, opened=204),
+        Call(RATED_ELSEWHERE, opened=404),
+    ],
+    ("DELETE", "/api/v1/contacts"): [Call(params={"contact_id": "{contact}"}, closed=403, opened=204)],
+    ("POST", "/api/v1/files"): [
+        Call(params={"contact_id": "{contact}"}, body={}, closed=403, unscoped=None, opened=201)
+    ],
+    ("GET", "/api/v1/files"): [Call(params={"contact_id": "{contact}"}, closed=403)],
+    ("GET", "/api/v1/files/{id}"): [
+        Call(FILE, unscoped=404),
+        Call(FILE, headers={"range": "bytes=0-3"}, unscoped=404, opened=206),
+        Call(FILE, headers={"if-none-match": "*"}, unscoped=404, opened=304),
+        Call(FILE, {"contact_id": "{me}"}, unscoped=404),
+    ],
+    ("DELETE", "/api/v1/files/{id}"): [
+        Call(FILE, unscoped=404, opened=204),
+        Call(FILE, {"contact_id": "{me}"}, unscoped=404, opened=204),
+    ],
+    ("POST", "/ag-ui"): [
+        Call(body={**AG_UI, "resume": RESUME}, unscoped=404, opened=404),
+        Call(body={**AG_UI, "threadId": "{name}", "resume": RESUME}, unscoped=404),
+        Call(body={**AG_UI, "threadId": "{thread}", "resume": RESUME}, unscoped=404, opened=404),
+        Call(
+            body={**AG_UI, "messages": [{"id": "1", "role": "user", "content": [
+                {"type": "document", "source": {"type": "url", "value": NAMED_FILE}}]}]},
+            closed=422, unscoped=422,
+        ),
+    ],
+    ("POST", "/ai-sdk/chat"): [
+        Call(
+            body={**AI_SDK, "messages": [{"id": "1", "role": "user", "parts": [
+                {"type": "text", "text": "hi"}, {"type": "file", "mediaType": "text/plain", "url": NAMED_FILE}]}]},
+            closed=422, unscoped=422,
+        ),
+    ],
+    ("GET", "/ai-sdk/chat/{id}/stream"): [Call({"id": "{name}"}, closed=204, unscoped=204, opened=204)],
+    ("GET", "/ai-sdk/chat/{id}/messages"): [Call({"id": "{name}"}, closed=200)],
+    ("GET", "/deep-chat/history"): [
+        Call(params={"chat_id": "{name}"}, closed=200),
+        Call(params={"chat_id": "{name}", "contact_id": "{contact}"}, closed=200),
+        Call(params={"contact_id": "{contact}"}, closed=200),
+    ],
+    # A message to these names no identifier of the server's own: their threads have names within one caller's.
+    ("POST", "/deep-chat"): [],
+    ("POST", "/v1/chat/completions"): [],
+    ("GET", "/v1/models"): [],
+    ("GET", "/v1/models/{id}"): [],
+}  # fmt: skip
+
+OPEN_TO_ALL = {"/v1/models", "/v1/models/{id}"}
+"""Routes that show nothing of a contact."""
+WEBSOCKETS = {"/api/v1/chat/ws", "/deep-chat"}
+
+
+async def pipeline(ctx: ThreadContext) -> None:
+    text = str(ctx.get_last_user_message())
+    if text == "ask":
+        ctx.send_message(f"{SECRET}: {await ctx.ask('go', 'Go on?', options=['yes', 'no'])}")
+    elif text == "ask the boss":
+        ctx.send_message(f"{SECRET}: {await ctx.ask('boss', 'Go on?', answerable_by='contact:boss')}")
+    else:
+        ctx.send_message(f"{text}, {[one['content'] for one in ctx.history]}")
+
+
+@dataclass
+class World:
+    """A server, a client of it, and what belongs to `bea`, by the names that `CALLS` has for it."""
+
+    api: Any
+    client: TestClient
+    names: dict[str, str]
+    threads: dict[str, str] = field(default_factory=dict)
+    """A thread of each caller that may have one."""
+
+    async def ask(
+        self, user: str | None, method: str, path: str, call: Call, names: Mapping[str, str]
+    ) -> httpx.Response:
+        """Make a call as somebody. `names` are what is named."""
+        is_bound = user in BOUND
+        known = {**names, "mine": self.threads.get(user or "", names["thread"])}
+        place = re.sub(r"\{(\w+)(:uuid)?\}", lambda found: filled(call.path[found[1]], known), path)
+        options: dict[str, Any] = {"params": filled(without_me(call.params, is_bound), known)}
+        if call.body is not None:
+            options["json"] = filled(without_me(call.body, is_bound), known)
+        headers = {**call.headers, **({} if user is None else {"x-user": user})}
+        return await self.client.request(method, place, headers=headers, **options)
+
+    async def state(self) -> Any:
+        """All that belongs to `bea`, but for what reading it costs."""
+        found = [await self._get("/api/v1/threads?contact_id=bea"), await self._get("/api/v1/files?contact_id=bea")]
+        for thread in found[0]["threads"]:
+            path = f"/api/v1/threads/{thread['thread_id']}"
+            found += [await self._get(f"{path}/events"), await self._get(f"{path}/feedback")]
+        return found
+
+    async def _get(self, path: str) -> Any:
+        answer = await self.client.get(path, headers={"x-user": "root"})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+
+def without_me(fields: Mapping[str, Any], is_bound: bool) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if not (is_bound and value == "{me}")}
+
+
+def filled(value: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        return re.sub(r"\{(\w+)\}", lambda found: names[found[1]], value)
+    if isinstance(value, Mapping):
+        return {filled(key, names): filled(one, names) for key, one in value.items()}
+    return [filled(one, names) for one in value] if isinstance(value, list) else value
+
+
+BOUND = {"ann", "ann-talks", "bea", "blank"}
+CALLERS = {"ann": "threads", "ann-talks": "chat", "blank": "threads", "talker": "chat"}
+"""Callers that may not see what belongs to `bea`, with the most that each may do."""
+
+
+def missing(names: Mapping[str, str]) -> dict[str, str]:
+    """The same names, of things that do not exist."""
+    other = {name: str(uuid4()) for name in ("thread", "event", "run", "question", "of_boss")}
+    return {**names, **other, "file": "0" * len(names["file"]), "name": "nothing", "contact": "nobody there"}
+
+
+@asynccontextmanager
+async def world(folder: Path) -> AsyncIterator[World]:
+    folder.mkdir(exist_ok=True)
+    api = create_api(JimsApp(pipeline), store="memory:", files_store=f"file://{folder}/files")
+    async with TestClient(api) as client:
+        found = World(api, client, {"contact": "bea", "me": "cat", "name": "c"})
+        headers = {"x-user": "bea"}
+        file = await client.post("/api/v1/files?name=a.txt", headers=headers, content=SECRET.encode())
+        names = found.names
+        names["file"] = file.json()["file_id"]
+        body = {**AI_SDK, "id": "c"}
+        assert (await client.post("/ai-sdk/chat", headers=headers, json=body)).status_code == 200
+        deep = {"messages": [{"role": "user", "text": SECRET}], "chat_id": "c"}
+        assert (await client.post("/deep-chat", headers=headers, json=deep)).status_code == 200
+        asked = {**AG_UI, "threadId": "c", "messages": [{"id": "1", "role": "user", "content": SECRET}]}
+        assert (await client.post("/ag-ui", headers=headers, json=asked)).status_code == 200
+        told = await client.post(CHAT, headers=headers, json={"message": SECRET, "files": [names["file"]]})
+        names["thread"], names["run"] = told.json()["thread_id"], told.headers["x-run-id"]
+        events = await client.get(f"/api/v1/threads/{names['thread']}/events", headers=headers)
+        names["event"] = events.json()["events"][-1]["event_id"]
+        rated = f"/api/v1/threads/{names['thread']}/events/{names['event']}/feedback"
+        assert (await client.put(rated, headers=headers, json={"rating": -1, "comment": SECRET})).status_code == 204
+        for name, message in (("of_boss", "ask the boss"), ("question", "ask")):
+            body = {"message": message, "thread_id": names["thread"]}
+            answer = await client.post(CHAT, headers=headers, json=body)
+            names[name] = answer.json()["questions"][0]["question_id"]
+        threads = await client.get("/api/v1/threads?contact_id=bea", headers=headers)
+        found.threads["bea"] = threads.json()["threads"][-1]["thread_id"]
+        assert found.threads["bea"] != names["thread"]
+        for user in ("ann", "ann-talks", "blank"):
+            mine = await client.post(CHAT, headers={"x-user": user}, json={"message": "hi"})
+            found.threads[user] = mine.json()["thread_id"]
+        mine = await client.post(CHAT, headers={"x-user": "root"}, json={"message": "hi", "contact_id": "cat"})
+        found.threads["talker"] = mine.json()["thread_id"]
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Callers with an identity, by the header `x-user`."""
+    install(tmp_path, "jimsapi-users", (ROOT / "tests" / "apps" / "jimsapi_users.py").read_text())
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+def each_call() -> Iterator[tuple[str, str, Call]]:
+    for (method, path), calls in CALLS.items():
+        for call in calls:
+            yield method, path, call
+
+
+async def test_every_private_route_has_an_entry_here(tmp_path: Path) -> None:
+    async with world(tmp_path) as found:
+        private = [route for route in found.api.routes if not route.public]
+        known = {(method, route.path) for route in private if not route.websocket for method in route.methods}
+        assert known == CALLS.keys(), "say in CALLS how these routes name what belongs to a contact"
+        assert {route.path for route in private if route.websocket} == WEBSOCKETS
+
+
+async def test_who_may_can_make_each_of_these_calls(tmp_path: Path) -> None:
+    """Otherwise the refusals below could come from a mistake in a call."""
+
+    async def check(found: World, method: str, path: str, call: Call) -> None:
+        answer = await found.ask("bea", method, path, call, found.names)
+        assert answer.status_code == call.opened, (method, path, call, answer.text)
+
+    async with world(tmp_path / "reads") as found:
+        for method, path, call in each_call():
+            if method == "GET":
+                await check(found, method, path, call)
+    for number, (method, path, call) in enumerate(each_call()):
+        if method != "GET":
+            async with world(tmp_path / str(number)) as found:
+                await check(found, method, path, call)
+
+
+@pytest.mark.parametrize("user", CALLERS)
+async def test_another_caller_cannot_tell_what_belongs_to_a_contact_from_what_does_not_exist(
+    user: str, tmp_path: Path
+) -> None:
+    async with world(tmp_path) as found:
+        scopes = {(method, route.path): route.scope for route in found.api.routes for method in route.methods}
+        before = await found.state()
+        for method, path, call in each_call():
+            expected = call.closed if user in BOUND else call.unscoped
+            if scopes[method, path] == "threads" and CALLERS[user] == "chat":
+                expected = 403
+            if expected is None:
+                continue
+            absent = missing(found.names)
+            there = await found.ask(user, method, path, call, found.names)
+            not_there = await found.ask(user, method, path, call, absent)
+            assert there.status_code == expected, (method, path, call, there.text)
+            assert said(there, found.names) == said(not_there, absent), (method, path, call)
+            assert SECRET not in there.text
+        assert await found.state() == before
+
+
+@pytest.mark.parametrize(("user", "status"), [("nobody", 403), ("wrong", 401), ("denied", 403), (None, 401)])
+async def test_callers_without_scopes_or_credentials_are_refused_on_every_route(
+    user: str | None, status: int, tmp_path: Path
+) -> None:
+    async with world(tmp_path) as found:
+        before = await found.state()
+        plain = Call({"id": "{name}"}, body={})
+        for (method, path), calls in CALLS.items():
+            for call in calls or [plain]:
+                there = await found.ask(user, method, path, call, found.names)
+                not_there = await found.ask(user, method, path, call, missing(found.names))
+                assert there.status_code == status, (method, path, call, there.text)
+                assert said(there, found.names) == said(not_there, missing(found.names)), (method, path, call)
+        for path in WEBSOCKETS:
+            headers = {} if user is None else {"x-user": user}
+            with pytest.raises((HandshakeRefused, WebSocketDisconnected)) as refused:
+                await send_over(found, path, headers)
+            if status == 403:
+                assert isinstance(refused.value, HandshakeRefused)
+                assert refused.value.response.status_code == 403
+        assert await found.state() == before
+
+
+async def send_over(found: World, path: str, headers: Mapping[str, str]) -> None:
+    """Open a WebSocket and say something.
+
+    A page may send its credentials in the first frame, so a handshake without any is accepted at first.
+    """
+    async with found.client.websocket(path, headers=dict(headers)) as ws:
+        await ws.send_json({"type": "chat", "message": "hi", "thread_id": found.names["thread"]})
+        await ws.receive()
+
+
+async def test_a_reader_of_all_threads_begins_no_run_and_stores_nothing(tmp_path: Path) -> None:
+    async with world(tmp_path) as found:
+        before = await found.state()
+        routes = {route.path: route.scope for route in found.api.routes}
+        for method, path, call in each_call():
+            if routes[path] == "chat" and path not in OPEN_TO_ALL:
+                answer = await found.ask("reader", method, path, call, found.names)
+                assert answer.status_code == 403, (method, path, call, answer.text)
+        assert await found.state() == before
+
+
+FRAMES: list[dict[str, Any]] = [
+    {"type": "chat", "message": "hi", "thread_id": "{thread}"},
+    {"type": "chat", "message": "hi", "files": ["{file}"]},
+    {"type": "chat", "answers": {"{question}": "yes"}, "thread_id": "{thread}"},
+    {"type": "chat", "answers": {"{of_boss}": "yes"}, "thread_id": "{thread}"},
+    {"type": "chat", "message": "hi", "contact_id": "{contact}"},
+    {"type": "cancel", "run_id": "{run}"},
+]
+
+
+@pytest.mark.parametrize("user", ["ann", "ann-talks", "blank"])
+@pytest.mark.parametrize("frame", FRAMES)
+async def test_the_same_holds_for_frames_of_a_websocket(user: str, frame: dict[str, Any], tmp_path: Path) -> None:
+    async with world(tmp_path) as found:
+        before = await found.state()
+        answers = []
+        for names in (found.names, missing(found.names)):
+            async with found.client.websocket("/api/v1/chat/ws", headers={"x-user": user}) as ws:
+                await ws.send_json(filled(frame, names))
+                answer = await ws.receive_json()
+                assert answer["type"] == "error", answer
+                answers.append(without(json.dumps(answer), names))
+        assert answers[0] == answers[1]
+        assert await found.state() == before
+
+
+@pytest.mark.parametrize("user", ["ann", "cat", "talker"])
+async def test_a_question_to_one_contact_is_answered_by_nobody_else(user: str, tmp_path: Path) -> None:
+    async with world(tmp_path) as found:
+        own = "bea" if user == "cat" else user  # its own contact may not answer it either
+        body = {"answers": {found.names["of_boss"]: "yes"}, "thread_id": found.names["thread"]}
+        if own == "talker":
+            body["contact_id"] = "cat"
+        answer = await found.client.post(CHAT, headers={"x-user": own}, json=body)
+        assert answer.status_code == 404, answer.text
+
+
+async def test_a_plugin_that_adds_a_route_is_noticed(tmp_path: Path) -> None:
+    code = """
+        from jimsapi import JSONResponse, hookimpl
+
+        @hookimpl
+        def jimsapi_routes(router):
+            @router.get("/leak/{thread_id:uuid}")
+            async def leak(request):
+                return JSONResponse({})
+    """
+    install(tmp_path, "leaky", code)
+    with pytest.raises(AssertionError, match="say in CALLS"):
+        await test_every_private_route_has_an_entry_here(tmp_path)
+
+
+def said(answer: httpx.Response, names: Mapping[str, str]) -> tuple[int, str, dict[str, str]]:
+    """What a caller reads, without the identifiers that it has sent itself."""
+    ids = ("x-request-id", "x-run-id", "date")
+    headers = {name: value for name, value in answer.headers.items() if name not in ids and name != "content-length"}
+    return answer.status_code, without(answer.text, names), headers
+
+
+def without(text: str, names: Mapping[str, str]) -> str:
+    for name, value in sorted(names.items(), key=lambda item: -len(item[1])):
+        text = text.replace(value, f"<{name}>") if len(value) > 8 else text
+    return re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "<id>", text)
