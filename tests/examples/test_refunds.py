@@ -1,0 +1,118 @@
+"""The three agents that refund orders: each over a real server, with its script and with a server of a model."""
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+
+from jimsapi.client import Activity, Client, Delta, Item, Result
+from tests.examples.model_server import ModelServer, serving
+from tests.serving import Served
+
+AGENTS = ("refunds", "refunds_pydantic_ai", "refunds_langgraph")
+WANT = "I want my money back for order 17"
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[tuple[ModelServer, dict[str, str]]]:
+    with serving() as found:
+        yield found
+
+
+@pytest.fixture(scope="module", params=[f"{agent}-{model}" for agent in AGENTS for model in ("script", "server")])
+def jims(request: pytest.FixtureRequest, model: tuple[ModelServer, dict[str, str]]) -> Iterator[Client]:
+    """A client of a served agent."""
+    agent, kind = request.param.rsplit("-")
+    none = {"OPENAI_BASE_URL": "", "OPENAI_API_KEY": ""}
+    served = Served("--app", f"examples.{agent}:app", env=model[1] if kind == "server" else none)
+    with served, Client(served.url) as client:
+        yield client
+    assert model[0].refusals == []
+
+
+@pytest.fixture
+def contact() -> str:
+    return f"ann-{uuid4()}"
+
+
+def ask(jims: Client, message: str, contact: str) -> list[Item]:
+    """What a client gets that follows the run of a message."""
+    return list(jims.stream(message, contact_id=contact))
+
+
+def answer_to(jims: Client, result: Result, value: str, contact: str) -> Result:
+    [question] = result.questions
+    assert question.text == "Refund 25 EUR for order 17, the teapot?"
+    return jims.chat(contact_id=contact, answers={str(question.question_id): value})
+
+
+def types(result: Result) -> list[str]:
+    return [event.event_type for event in result.events]
+
+
+def test_an_order_is_found_with_a_tool_and_the_answer_is_streamed(jims: Client, contact: str) -> None:
+    items = ask(jims, "What is order 18?", contact)
+    result = items[-1]
+    assert isinstance(result, Result)
+    assert result.assistant_messages == ["Let me look.", "Order 18 is a kettle for 40 EUR."]
+    assert len([item for item in items if isinstance(item, Delta)]) == 11  # a word each
+    began = next(item for item in items if isinstance(item, Activity) and item.event_type == "tool.call")
+    assert "result" not in began.event_data
+    [call] = [event.event_data for event in result.events if event.event_type == "tool.call"]
+    assert (call["name"], call["arguments"]) == ("find_order", {"number": 18})
+    assert call["result"] == {"number": 18, "item": "kettle", "price": 40, "refunded": False}
+    assert call["id"] == "call_1"
+
+
+def test_each_reply_of_the_model_has_its_usage(jims: Client, contact: str) -> None:
+    result = jims.chat("What is order 18?", contact_id=contact)
+    used = [event.event_data for event in result.events if event.event_type == "model.usage"]
+    assert len(used) == 2
+    assert all(one["input_tokens"] >= 4 and one["model"] == "scripted" for one in used)
+
+
+def test_the_tool_says_what_the_model_cannot_know(jims: Client, contact: str) -> None:
+    result = jims.chat("What is order 99?", contact_id=contact)
+    assert "there is no order 99" in result.assistant_messages[-1]
+    [call] = [event.event_data for event in result.events if event.event_type == "tool.call"]
+    assert "there is no order 99" in call["error"]
+
+
+def test_a_refund_is_made_once_the_person_approves(jims: Client, contact: str) -> None:
+    asked = jims.chat(WANT, contact_id=contact)
+    assert asked.assistant_messages == ["Let me look."]
+    done = answer_to(jims, asked, "yes", contact)
+    assert done.assistant_messages == ["Done: you get 25 EUR back. Your receipt is R-17."]
+    # The first run has found the order, and its calls are not made again.
+    calls = [event.event_data["name"] for event in done.events if event.event_type == "tool.call"]
+    assert calls == ["refund"]
+    assert types(done).count("model.usage") == 1
+
+
+def test_nothing_is_refunded_if_the_person_refuses(jims: Client, contact: str) -> None:
+    asked = jims.chat(WANT.replace("17", "19"), contact_id=contact)
+    [question] = asked.questions
+    done = jims.chat(contact_id=contact, answers={str(question.question_id): "no"})
+    assert done.assistant_messages == ["Then everything stays as it is."]
+    assert "once.result" not in types(done)
+    again = jims.chat("What is order 19?", contact_id=contact)
+    assert again.assistant_messages[-1] == "Order 19 is a mug for 12 EUR."
+
+
+def test_another_message_in_place_of_the_answer_begins_anew(jims: Client, contact: str) -> None:
+    asked = jims.chat(WANT.replace("17", "18"), contact_id=contact)
+    assert len(asked.questions) == 1
+    other = jims.chat("Wait. What is order 19?", contact_id=contact)
+    assert other.assistant_messages[-1] == "Order 19 is a mug for 12 EUR."
+    assert not other.questions
+
+
+def test_a_later_turn_knows_the_earlier_ones(jims: Client, contact: str) -> None:
+    jims.chat("What is order 18?", contact_id=contact)
+    asked = jims.chat("I want my money back", contact_id=contact)
+    assert [question.text for question in asked.questions] == ["Refund 40 EUR for order 18, the kettle?"]
+
+
+def test_callers_do_not_see_what_waits(jims: Client, contact: str) -> None:
+    asked = jims.chat(WANT.replace("17", "18"), contact_id=contact)
+    assert not any(kind.startswith("state.") for kind in types(asked))
