@@ -1,13 +1,24 @@
 """The three agents that refund orders: each over a real server, with its script and with a server of a model."""
 
-from collections.abc import Iterator
+import asyncio
+import json
+import subprocess
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from examples.refunds import answer
+from examples.refunds.model import Call, Message, Usage
+from examples.refunds.pipeline import MOST_REPLIES
+from examples.refunds.tools import use_tool
+from jimsapi import ThreadContext
 from jimsapi.client import Activity, Client, Delta, Item, Result
+from tests.docs.snippets import blocks
 from tests.examples.model_server import ModelServer, serving
-from tests.serving import Served
+from tests.serving import ROOT, Served
+from tests.test_public_names import private_names
 
 AGENTS = ("refunds", "refunds_pydantic_ai", "refunds_langgraph")
 WANT = "I want my money back for order 17"
@@ -116,3 +127,68 @@ def test_a_later_turn_knows_the_earlier_ones(jims: Client, contact: str) -> None
 def test_callers_do_not_see_what_waits(jims: Client, contact: str) -> None:
     asked = jims.chat(WANT.replace("17", "18"), contact_id=contact)
     assert not any(kind.startswith("state.") for kind in types(asked))
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_the_model_reads_the_thread_and_is_not_called_again_after_an_approval(agent: str, contact: str) -> None:
+    with (
+        serving() as (model, env),
+        Served("--app", f"examples.{agent}:app", env=env) as served,
+        Client(served.url) as client,
+    ):
+        answer_to(client, client.chat(WANT, contact_id=contact), "yes", contact)
+    roles = [merged([message["role"] for message in one]) for one in model.conversations]
+    found = ["user", "assistant", "tool"]
+    assert roles == [["user"], found, [*found, "assistant", "tool"]]
+    assert "R-17" in model.conversations[-1][-1]["content"]
+
+
+def merged(roles: list[str]) -> list[str]:
+    """The same roles, without those that repeat: a text and a call may be one message or two."""
+    return [role for number, role in enumerate(roles) if number == 0 or roles[number - 1] != role]
+
+
+def test_the_commands_of_the_readme_refund_an_order() -> None:
+    want, approve = blocks("examples/refunds/README.md", "sh")
+    keep = """echo "$answer"
+QUESTION=$(echo "$answer" | grep -o '"question_id":"[^"]*"' | tail -1 | cut -d'"' -f4)
+"""
+    with Served("--app", "examples.refunds:app") as served:
+        command = f"answer=$({want.strip()})\n{keep}{approve}".replace("http://localhost:8080", served.url)
+        done = subprocess.run(["bash", "-euc", command], capture_output=True, text=True, check=True, timeout=30)
+    asked, answered = map(json.loads, done.stdout.splitlines())
+    assert asked["questions"][0]["text"] == "Refund 25 EUR for order 17, the teapot?"
+    assert answered["assistant_messages"] == ["Done: you get 25 EUR back. Your receipt is R-17."]
+
+
+def test_a_model_that_calls_tools_for_ever_is_stopped() -> None:
+    class Endless:
+        async def reply(self, messages: Sequence[Message]) -> AsyncIterator[str | Call | Usage]:
+            yield Call(f"call_{len(messages)}", "find_order", {"number": 17})
+
+    ctx = ThreadContext.for_test("hello", resources=Endless())
+    asyncio.run(answer(ctx))
+    *calls, message = ctx.outgoing_events
+    assert [event.event_type for event in calls] == ["tool.call"] * (MOST_REPLIES - 1)
+    assert "I have not found an answer" in message.event_data["content"]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "error"),
+    [
+        ("find_order", {}, "`number` must be a whole number"),
+        ("find_order", {"number": "17"}, "`number` must be a whole number"),
+        ("refund", {"number": 99}, "there is no order 99"),
+        ("dance", {"number": 17}, "there is no tool dance"),
+    ],
+)
+def test_a_model_reads_why_its_call_is_refused(name: str, arguments: dict[str, Any], error: str) -> None:
+    ctx = ThreadContext.for_test("hello")
+    assert asyncio.run(use_tool(ctx, Call("call_1", name, arguments))) == {"error": error}
+    assert ctx.outgoing_events[-1].event_data["error"] == error
+
+
+def test_the_examples_import_public_names_only() -> None:
+    assert {agent: private_names(ROOT / "examples" / agent) for agent in (*AGENTS, "spreadsheets")} == {
+        agent: set() for agent in (*AGENTS, "spreadsheets")
+    }

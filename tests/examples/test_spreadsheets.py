@@ -40,7 +40,9 @@ def test_a_question_that_is_not_understood_gets_what_can_be_asked() -> None:
 
 def test_the_lines_of_a_text_are_found() -> None:
     log = b"Start\nError: no kettle\nAn error again\n"
-    assert ask('Where is "error"?', log_txt=log) == ["log.txt: Lines with “error”: 2.\nError: no kettle\nAn error again"]
+    assert ask('Where is "error"?', log_txt=log) == [
+        "log.txt: Lines with “error”: 2.\nError: no kettle\nAn error again"
+    ]
     assert ask("What is this?", log_txt=log)[0].startswith("log.txt: It has 3 lines and 7 words.")
 
 

@@ -1,8 +1,11 @@
 """The example that reads files, over a real server: a client uploads files, and asks about them."""
 
+import json
+import subprocess
 from pathlib import Path
 
 from jimsapi.client import Client
+from tests.docs.snippets import blocks
 from tests.serving import ROOT, Served
 
 ORDERS = (ROOT / "examples" / "spreadsheets" / "orders.csv").read_bytes()
@@ -23,3 +26,11 @@ def test_a_person_asks_about_uploaded_files_and_asks_again(folder: Path) -> None
             http.delete(f"/api/v1/files/{table.file_id}").raise_for_status()
         gone = client.chat("How many?", contact_id="ann")
         assert gone.assistant_messages[0] == "orders.csv: it was deleted."
+
+
+def test_the_commands_of_its_readme_ask_about_a_file(folder: Path) -> None:
+    [command] = blocks("examples/spreadsheets/README.md", "sh")
+    with Served("--app", "examples.spreadsheets:app", "--files-store", f"file://{folder}") as served:
+        command = command.replace("http://localhost:8080", served.url)
+        done = subprocess.run(["bash", "-euc", command], cwd=ROOT, capture_output=True, check=True, timeout=30)
+    assert json.loads(done.stdout)["assistant_messages"] == ["orders.csv: The sum of price is 77."]
