@@ -18,6 +18,8 @@ def conversation(events: Sequence[Event]) -> list[Message]:
     messages: list[Message] = []
     for event in events:
         data = event.event_data
+        if not isinstance(data, dict):
+            continue  # another program may write anything
         if event.event_type == "tool.call":
             result = {"error": data["error"]} if "error" in data else data["result"]
             messages += call_messages(data["id"], data["name"], data["arguments"], result)

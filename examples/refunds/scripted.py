@@ -41,6 +41,8 @@ def decide(messages: Sequence[Message]) -> tuple[str, Call | None]:
     numbers = [number for text in _said(messages) for number in re.findall(r"\d+", text)]
     if not numbers:
         return "Which order is it? Please write its number.", None
+    if "at once" in _said(messages)[-1]:  # as models do that do not look first
+        return "", _call(messages, "refund", int(numbers[-1]))
     return "Let me look.", _call(messages, "find_order", int(numbers[-1]))
 
 

@@ -54,7 +54,8 @@ async def record(
     ctx: ThreadContext = runtime.context.ctx
     call = request.tool_call
     # The interrupt comes before the block: it is an exception, and a call that waits is not a call that has failed.
-    refused = call["name"] in ASKING and interrupt(question(call)) != "yes"
+    asked = question(call)
+    refused = asked is not None and interrupt(asked) != "yes"
     async with ctx.tool(call["name"], call["args"], id=call["id"]) as recorded:
         if refused:
             recorded.result = {"refused": REFUSED}
@@ -66,10 +67,12 @@ async def record(
         return message
 
 
-def question(call: ToolCall) -> dict[str, Any]:
-    """Return the value of the interrupt for a call: the arguments of `ctx.ask`."""
-    text = refund_question(ORDERS.find(call["args"]["number"]))
-    return {"key": f"approve {call['id']}", "text": text, "options": ["yes", "no"]}
+def question(call: ToolCall) -> dict[str, Any] | None:
+    """Return the value of the interrupt for a call: the arguments of `ctx.ask`. None if it needs no approval."""
+    number = call["args"].get("number")
+    if call["name"] not in ASKING or number not in ORDERS.items:
+        return None
+    return {"key": f"approve {call['id']}", "text": refund_question(ORDERS.find(number)), "options": ["yes", "no"]}
 
 
 def explain(error: OrderNotFound) -> str:

@@ -14,6 +14,8 @@ def messages(events: Sequence[Event]) -> list[AnyMessage]:
     found: list[AnyMessage] = []
     for event in events:
         data = event.event_data
+        if not isinstance(data, dict):
+            continue  # another program may write anything
         if event.event_type == "tool.call":
             found += call_messages(data)
         elif event.event_type.startswith("comm.") and isinstance(data.get("content"), str):

@@ -64,12 +64,9 @@ def make_agent() -> RefundAgent:
     @agent.tool
     async def find_order(ctx: RunContext[ThreadContext], number: int) -> dict[str, Any]:
         """Find an order: its item, its price in euros, and whether it was refunded."""
-        try:
-            return ORDERS.find(number)
-        except OrderNotFound as error:
-            raise ModelRetry(str(error)) from error
+        return known_order(ctx, number)
 
-    @agent.tool(requires_approval=True)
+    @agent.tool(requires_approval=True, args_validator=check_order)
     async def refund(ctx: RunContext[ThreadContext], number: int) -> dict[str, Any]:
         """Pay the price of an order back. The customer is asked first."""
         key = f"refund {ctx.tool_call_id}"
@@ -77,6 +74,19 @@ def make_agent() -> RefundAgent:
         return receipt
 
     return agent
+
+
+def known_order(ctx: RunContext[ThreadContext], number: int) -> dict[str, Any]:
+    """Return an order. If there is none, the model is told so, and may do something else."""
+    try:
+        return ORDERS.find(number)
+    except OrderNotFound as error:
+        raise ModelRetry(str(error)) from error
+
+
+def check_order(ctx: RunContext[ThreadContext], number: int) -> None:
+    """Refuse a refund before anybody is asked to approve it."""
+    known_order(ctx, number)
 
 
 def make_model() -> Model:

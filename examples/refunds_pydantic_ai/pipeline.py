@@ -54,10 +54,11 @@ async def answer(ctx: ThreadContext) -> None:
 async def show(ctx: ThreadContext, event: Any) -> None:
     """Stream what the model says and thinks."""
     if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
-        await ctx.stream(event.part.content)
+        if event.part.content:  # some models begin with nothing
+            await ctx.stream(event.part.content)
     elif isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
         await ctx.stream(event.delta.content_delta)
-    elif isinstance(event, PartEndEvent) and isinstance(event.part, TextPart):
+    elif isinstance(event, PartEndEvent) and isinstance(event.part, TextPart) and event.part.content:
         # This ends the message. Otherwise the text after a call of a tool would be a part of it.
         ctx.send_message(event.part.content)
     elif isinstance(event, PartStartEvent) and isinstance(event.part, ThinkingPart):

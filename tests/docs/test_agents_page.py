@@ -91,10 +91,10 @@ def test_the_test_of_the_page_passes(tmp_path: Path) -> None:
 
 def test_a_saved_conversation_is_a_test_that_fails_when_the_answer_changes(tmp_path: Path) -> None:
     write_modules(tmp_path)
-    with Served("--app", "agent:app", "--store", "sqlite:///agent.db", folder=tmp_path) as served:
-        with served.client() as client:
-            message = {"contact_id": "me", "message": "Where do Quokkas live?"}
-            thread = client.post("/api/v1/chat", json=message).json()["thread_id"]
+    served = Served("--app", "agent:app", "--store", "sqlite:///agent.db", folder=tmp_path)
+    with served, served.client() as client:
+        message = {"contact_id": "me", "message": "Where do Quokkas live?"}
+        thread = client.post("/api/v1/chat", json=message).json()["thread_id"]
     name, *arguments = SAVE.replace("$THREAD", thread).split()
     saved = run_command(*arguments, cwd=tmp_path)
     assert (name, saved.returncode, saved.stderr) == ("jimsapi", 0, "")
@@ -121,12 +121,10 @@ def run_tests(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def test_the_links_of_the_page_lead_somewhere() -> None:
     text = (ROOT / PAGE).read_text(encoding="utf-8")
-    headings = {
-        re.sub(r"[^a-z -]", "", line.lower()).strip().replace(" ", "-") for line in re.findall("^#+ (.+)$", text, re.M)
-    }
-    for target in re.findall(r"\]\(([^)]+)\)", text):
-        path, _, anchor = target.partition("#")
-        assert (ROOT / "docs" / path).exists() if path else anchor in headings, target
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    anchors = {heading.lower().replace(" ", "-") for heading in headings}
+    for path, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", text):
+        assert (ROOT / "docs" / path).exists() if path else anchor in anchors, (path, anchor)
 
 
 def test_the_readme_leads_to_the_page() -> None:

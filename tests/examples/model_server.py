@@ -45,7 +45,10 @@ def serving() -> Iterator[tuple[ModelServer, dict[str, str]]]:
     thread = ServerThread(server.app, "127.0.0.1", 0, "model")
     url = f"http://127.0.0.1:{thread.port}/v1"
     try:
-        yield server, {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": KEY, "OPENAI_MODEL": "scripted"}
+        yield (
+            server,
+            {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": KEY, "OPENAI_MODEL": "scripted", "NO_PROXY": "127.0.0.1"},
+        )
     finally:
         thread.close()
 

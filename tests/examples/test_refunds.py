@@ -118,6 +118,12 @@ def test_another_message_in_place_of_the_answer_begins_anew(jims: Client, contac
     assert not other.questions
 
 
+def test_nobody_is_asked_about_a_refund_that_cannot_be(jims: Client, contact: str) -> None:
+    result = jims.chat("Refund order 99 at once", contact_id=contact)
+    assert not result.questions
+    assert "there is no order 99" in result.assistant_messages[-1]
+
+
 def test_a_later_turn_knows_the_earlier_ones(jims: Client, contact: str) -> None:
     jims.chat("What is order 18?", contact_id=contact)
     asked = jims.chat("I want my money back", contact_id=contact)
