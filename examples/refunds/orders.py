@@ -13,7 +13,7 @@ class Orders:
     """Orders by their numbers. They are in memory, so a restart forgets refunds."""
 
     items: dict[int, tuple[str, int]] = field(
-        default_factory=lambda: {17: ("teapot", 25), 18: ("kettle", 40), 19: ("mug", 12)}
+        default_factory=lambda: {17: ("teapot", 25), 18: ("kettle", 40), 19: ("mug", 12), 20: ("tray", 9)}
     )
     refunds: dict[str, int] = field(default_factory=dict)
 

@@ -14,10 +14,10 @@ class ScriptedModel:
 
     async def reply(self, messages: Sequence[Message]) -> AsyncIterator[str | Call | Usage]:
         """Answer a conversation."""
-        text, call = decide(messages)
+        text, calls = decide(messages)
         for piece in pieces(text):
             yield piece
-        if call is not None:
+        for call in calls:
             yield call
         yield usage(messages, text)
 
@@ -33,31 +33,32 @@ def usage(messages: Sequence[Message], text: str) -> Usage:
     return Usage("scripted", words, len(text.split()))
 
 
-def decide(messages: Sequence[Message]) -> tuple[str, Call | None]:
-    """Return what to say next, which may be nothing, and the tool to call, if any."""
+def decide(messages: Sequence[Message]) -> tuple[str, list[Call]]:
+    """Return what to say next, which may be nothing, and the tools to call, if any."""
     newest = messages[-1]
     if newest["role"] == "tool":
         return _after_tool(messages, _result(newest["content"]))
+    if "at once" in newest["content"]:  # as models do that do not look first, and call several tools in one reply
+        wanted = re.findall(r"(find )?(\d+)", newest["content"])
+        return "", _calls(messages, [("find_order" if find else "refund", number) for find, number in wanted])
     numbers = [number for text in _said(messages) for number in re.findall(r"\d+", text)]
     if not numbers:
-        return "Which order is it? Please write its number.", None
-    if "at once" in _said(messages)[-1]:  # as models do that do not look first
-        return "", _call(messages, "refund", int(numbers[-1]))
-    return "Let me look.", _call(messages, "find_order", int(numbers[-1]))
+        return "Which order is it? Please write its number.", []
+    return "Let me look.", _calls(messages, [("find_order", numbers[-1])])
 
 
-def _after_tool(messages: Sequence[Message], result: dict[str, Any]) -> tuple[str, Call | None]:
+def _after_tool(messages: Sequence[Message], result: dict[str, Any]) -> tuple[str, list[Call]]:
     if "error" in result:
-        return "I cannot do that, sorry: " + result["error"] + ".", None
+        return "I cannot do that, sorry: " + result["error"] + ".", []
     if "refused" in result:
-        return "Then everything stays as it is.", None
+        return "Then everything stays as it is.", []
     if "receipt" in result:
-        return f"Done: you get {result['amount']} EUR back. Your receipt is {result['receipt']}.", None
+        return f"Done: you get {result['amount']} EUR back. Your receipt is {result['receipt']}.", []
     if result["refunded"]:
-        return f"Order {result['number']} was refunded already.", None
+        return f"Order {result['number']} was refunded already.", []
     if re.search("refund|money back", _said(messages)[-1], re.IGNORECASE):
-        return "", _call(messages, "refund", result["number"])
-    return f"Order {result['number']} is a {result['item']} for {result['price']} EUR.", None
+        return "", _calls(messages, [("refund", result["number"])])
+    return f"Order {result['number']} is a {result['item']} for {result['price']} EUR.", []
 
 
 def _result(content: str) -> dict[str, Any]:
@@ -75,6 +76,6 @@ def _said(messages: Sequence[Message]) -> list[str]:
     return [message["content"] for message in messages if message["role"] == "user"]
 
 
-def _call(messages: Sequence[Message], name: str, number: int) -> Call:
-    earlier = sum(message["role"] == "tool" for message in messages)
-    return Call(f"call_{earlier + 1}", name, {"number": number})
+def _calls(messages: Sequence[Message], wanted: Sequence[tuple[str, Any]]) -> list[Call]:
+    first = 1 + sum(message["role"] == "tool" for message in messages)
+    return [Call(f"call_{place}", name, {"number": int(number)}) for place, (name, number) in enumerate(wanted, first)]

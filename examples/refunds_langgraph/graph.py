@@ -3,15 +3,15 @@
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, SystemMessage, ToolCall, ToolMessage
 from langchain_core.tools import BaseTool, tool
-from langgraph.graph import START, MessagesState, StateGraph
-from langgraph.prebuilt import ToolNode, ToolRuntime, tools_condition
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode, ToolRuntime
 from langgraph.prebuilt.tool_node import ToolCallRequest
-from langgraph.types import Command, interrupt
+from langgraph.types import Command, Send, interrupt
 
 from examples.refunds.model import api_key, is_configured, model_name
 from examples.refunds.orders import ORDERS, OrderNotFound
@@ -90,16 +90,16 @@ def make_graph(model: BaseChatModel) -> RefundGraph:
     graph = RefundGraph(MessagesState, context_schema=Caller)
     graph.add_node("model", reply)
     graph.add_node("tools", ToolNode(TOOLS, handle_tool_errors=explain, awrap_tool_call=record))
-    graph.add_conditional_edges(START, begin)
-    graph.add_conditional_edges("model", tools_condition)
+    graph.add_conditional_edges(START, lambda state: calls(state) or "model")
+    graph.add_conditional_edges("model", lambda state: calls(state) or END)
     graph.add_edge("tools", "model")
     return graph
 
 
-def begin(state: MessagesState) -> Literal["model", "tools"]:
-    """Return the first node."""
+def calls(state: MessagesState) -> list[Send]:
+    """Return a task for each call of the newest message. In one task, an interrupt would leave the others half done."""
     newest = state["messages"][-1]
-    return "tools" if isinstance(newest, AIMessage) and newest.tool_calls else "model"
+    return [Send("tools", [call]) for call in newest.tool_calls] if isinstance(newest, AIMessage) else []
 
 
 def make_model() -> BaseChatModel:

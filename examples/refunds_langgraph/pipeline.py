@@ -42,8 +42,9 @@ async def answer(ctx: ThreadContext) -> None:
                 finish(ctx, data.get("model"))
         given = None
         if interrupts:
-            newest: AnyMessage = (await graph.aget_state(config)).values["messages"][-1]
-            ctx.set_state("waiting", {"calls": newest.tool_calls if isinstance(newest, AIMessage) else []})
+            state = await graph.aget_state(config)
+            [*_, newest] = [message for message in state.values["messages"] if isinstance(message, AIMessage)]
+            ctx.set_state("waiting", {"calls": newest.tool_calls})
             given = Command(resume={one.id: await ctx.ask(**one.value) for one in interrupts})
 
 

@@ -54,11 +54,11 @@ class ScriptedChatModel(BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         others = [message for message in messages if not isinstance(message, SystemMessage)]
         chat: list[Message] = convert_to_openai_messages(others)
-        text, call = decide(chat)
+        text, calls = decide(chat)
         for piece in pieces(text):
             yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
-        if call is not None:
-            chunk = ToolCallChunk(name=call.name, args=json.dumps(call.arguments), id=call.id, index=0)
+        for index, call in enumerate(calls):
+            chunk = ToolCallChunk(name=call.name, args=json.dumps(call.arguments), id=call.id, index=index)
             yield ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=[chunk]))
         used = usage(chat, text)
         tokens = UsageMetadata(

@@ -101,11 +101,11 @@ def make_model() -> Model:
 
 async def follow_script(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[str | DeltaToolCalls]:
     """Reply as the script of `examples/refunds` does."""
-    text, call = decide(chat_messages(messages))
+    text, calls = decide(chat_messages(messages))
     for piece in pieces(text):
         yield piece
-    if call is not None:
-        yield {0: DeltaToolCall(name=call.name, json_args=json.dumps(call.arguments), tool_call_id=call.id)}
+    for index, call in enumerate(calls):
+        yield {index: DeltaToolCall(name=call.name, json_args=json.dumps(call.arguments), tool_call_id=call.id)}
 
 
 def chat_messages(messages: list[ModelMessage]) -> list[Message]:

@@ -69,14 +69,12 @@ async def show(ctx: ThreadContext, event: Any) -> None:
 
 async def approvals(ctx: ThreadContext, calls: Sequence[ToolCallPart]) -> dict[str, bool | ToolApproved | ToolDenied]:
     """Ask about each call, and return the answers by the identifier of the call."""
-    found: dict[str, bool | ToolApproved | ToolDenied] = {}
+    answers: dict[str, str] = {}
     for call in calls:
         question = refund_question(ORDERS.find(call.args_as_dict()["number"]))
-        if await ctx.ask(f"approve {call.tool_call_id}", question, options=["yes", "no"]) == "yes":
-            found[call.tool_call_id] = True
-        else:
-            found[call.tool_call_id] = await refused(ctx, call)
-    return found
+        answers[call.tool_call_id] = await ctx.ask(f"approve {call.tool_call_id}", question, options=["yes", "no"])
+    # Nothing is recorded before the last answer: until then each answer begins this function again.
+    return {call.tool_call_id: answers[call.tool_call_id] == "yes" or await refused(ctx, call) for call in calls}
 
 
 async def refused(ctx: ThreadContext, call: ToolCallPart) -> ToolDenied:

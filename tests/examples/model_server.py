@@ -77,15 +77,15 @@ def fault_of(body: dict[str, Any]) -> str | None:
 async def chunks(body: dict[str, Any]) -> AsyncIterator[ServerSentEvent]:
     """Stream a reply. The arguments of a call come in two pieces, as those of real servers do."""
     messages = [message for message in body["messages"] if message["role"] != "system"]
-    text, call = decide(messages)
+    text, calls = decide(messages)
     for piece in pieces(text):
         yield chunk({"content": piece})
-    if call is not None:
+    for index, call in enumerate(calls):
         arguments = json.dumps(call.arguments)
         function = {"name": call.name, "arguments": arguments[:5]}
-        yield chunk({"tool_calls": [{"index": 0, "id": call.id, "type": "function", "function": function}]})
-        yield chunk({"tool_calls": [{"index": 0, "function": {"arguments": arguments[5:]}}]})
-    yield chunk({}, finish="stop" if call is None else "tool_calls")
+        yield chunk({"tool_calls": [{"index": index, "id": call.id, "type": "function", "function": function}]})
+        yield chunk({"tool_calls": [{"index": index, "function": {"arguments": arguments[5:]}}]})
+    yield chunk({}, finish="tool_calls" if calls else "stop")
     used = usage(messages, text)
     tokens = {
         "prompt_tokens": used.input_tokens,

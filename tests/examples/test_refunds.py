@@ -124,6 +124,32 @@ def test_nobody_is_asked_about_a_refund_that_cannot_be(jims: Client, contact: st
     assert "there is no order 99" in result.assistant_messages[-1]
 
 
+@pytest.mark.parametrize("values", [("yes", "no"), ("no", "yes")])
+def test_each_of_two_calls_in_one_reply_is_approved_by_itself(
+    jims: Client, contact: str, values: tuple[str, str]
+) -> None:
+    asked = jims.chat("Refund 20 and 20 at once", contact_id=contact)
+    [question] = asked.questions
+    second = jims.chat(contact_id=contact, answers={str(question.question_id): values[0]})
+    [question] = second.questions
+    third = jims.chat(contact_id=contact, answers={str(question.question_id): values[1]})
+    assert third.assistant_messages
+    assert not third.questions
+    calls = [event for result in (asked, second, third) for event in result.events if event.event_type == "tool.call"]
+    ended = sorted((event.event_data["id"], sorted(event.event_data["result"])) for event in calls)
+    done = {"yes": ["amount", "receipt"], "no": ["refused"]}
+    assert ended == [("call_1", done[values[0]]), ("call_2", done[values[1]])]
+
+
+def test_a_call_that_had_ended_before_the_question_is_not_made_again(jims: Client, contact: str) -> None:
+    asked = jims.chat("Please find 18, and refund 20 at once", contact_id=contact)
+    [question] = asked.questions
+    done = jims.chat(contact_id=contact, answers={str(question.question_id): "yes"})
+    assert done.assistant_messages == ["Done: you get 9 EUR back. Your receipt is R-20."]
+    calls = [event.event_data for event in (*asked.events, *done.events) if event.event_type == "tool.call"]
+    assert [(call["id"], call["name"]) for call in calls] == [("call_1", "find_order"), ("call_2", "refund")]
+
+
 def test_a_later_turn_knows_the_earlier_ones(jims: Client, contact: str) -> None:
     jims.chat("What is order 18?", contact_id=contact)
     asked = jims.chat("I want my money back", contact_id=contact)
