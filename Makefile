@@ -161,7 +161,7 @@ $(VENV)/.installed-run: setup.cfg pyproject.toml | $(PY)
 	@touch $@
 
 $(VENV)/.installed-dev: setup.cfg pyproject.toml | $(PY)
-	$(PY) $(PIP) --editable '.[test,examples]'
+	$(PY) $(PIP) --editable '.[test,examples,agents]'
 	@touch $@ $(VENV)/.installed-run
 
 $(OLDEST_VENV)/.installed: setup.cfg pyproject.toml Makefile | $(OLDEST_VENV)/bin/python

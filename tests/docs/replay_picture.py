@@ -34,18 +34,22 @@ WIDTH, HEIGHT = 1000, 942
 def draw() -> None:
     """Hold the conversation, replay it, and write the picture."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for module, code in modules("docs/replay.md").items():
-            (folder / module).write_text(code, encoding="utf-8")
-        shop = Served("--app", "shop:app", "--store", "sqlite:///shop.db", folder=folder)
-        with shop, shop.client() as client:
-            for number in range(TURNS):
-                message = {"contact_id": "ann", "message": QUESTIONS[number % len(QUESTIONS)]}
-                client.post("/api/v1/chat", json=message).raise_for_status()
-        arguments = ("--contact-id", "ann", "--store", "sqlite:///shop.db", "--app", "next_shop:app")
-        ran = run_command("replay", *arguments, "--html", "replay.html", cwd=folder)
-        assert ran.returncode == 1, ran.stderr
-        _photograph(folder / "replay.html", folder)
+        _photograph(write_page(Path(name)), Path(name))
+
+
+def write_page(folder: Path) -> Path:
+    """Hold the conversation in `folder`, replay it, and return the page that shows the differences."""
+    for module, code in modules("docs/replay.md").items():
+        (folder / module).write_text(code, encoding="utf-8")
+    shop = Served("--app", "shop:app", "--store", "sqlite:///shop.db", folder=folder)
+    with shop, shop.client() as client:
+        for number in range(TURNS):
+            message = {"contact_id": "ann", "message": QUESTIONS[number % len(QUESTIONS)]}
+            client.post("/api/v1/chat", json=message).raise_for_status()
+    arguments = ("--contact-id", "ann", "--store", "sqlite:///shop.db", "--app", "next_shop:app")
+    ran = run_command("replay", *arguments, "--html", "replay.html", cwd=folder)
+    assert ran.returncode == 1, ran.stderr
+    return folder / "replay.html"
 
 
 def _photograph(page: Path, folder: Path) -> None:

@@ -7,12 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.command import python_path
+from tests.command import python_path, run_command
 from tests.docs.snippets import ROOT, blocks, modules
 from tests.serving import Served
 
 PAGE = "docs/agents.md"
-[WATCH, WANT, APPROVE, _LOOK, ASK] = blocks(PAGE, "sh")
+[WATCH, WANT, APPROVE, _LOOK, TITLE, ASK, SAVE] = blocks(PAGE, "sh")
 [QUESTION] = blocks(PAGE, "json")
 [SHOWN] = blocks(PAGE, "text")
 
@@ -46,12 +46,33 @@ def test_the_pipeline_of_the_page_reads_the_metadata(tmp_path: Path) -> None:
     assert answer["assistant_messages"] == ["You ask from /checkout."]
 
 
-def test_a_person_answers_the_question_of_the_page(tmp_path: Path) -> None:
+def asked_and_answered(app: str, folder: Path) -> list[str]:
+    """The answers to the message with which the page asks for a refund, and to that with which it approves."""
     keep = """echo "$answer"
 QUESTION=$(echo "$answer" | grep -o '"question_id":"[^"]*"' | tail -1 | cut -d'"' -f4)
 """
-    command = f"answer=$({WANT.strip()})\n{keep}{APPROVE}"
-    asked, answered = output("refunds:app", command, tmp_path).splitlines()
+    return output(app, f"answer=$({WANT.strip()})\n{keep}{APPROVE}", folder).splitlines()
+
+
+def test_the_first_pipeline_of_the_page_gives_the_agent_the_messages_of_the_thread(tmp_path: Path) -> None:
+    said = [json.loads(line) for line in output("begin:app", f"{ASK}\necho\n{ASK}", tmp_path).splitlines()]
+    assert [one["assistant_messages"] for one in said] == [["You have sent 1 messages."], ["You have sent 2 messages."]]
+
+
+def test_a_question_of_the_page_that_a_model_has_decided_keeps_its_decision(tmp_path: Path) -> None:
+    asked, answered = map(json.loads, asked_and_answered("deciding:app", tmp_path))
+    assert asked["assistant_messages"] == ["I have to ask first."]
+    assert answered["assistant_messages"] == ["You said yes."]
+    assert [event["event_type"] for event in answered["events"]] == ["tool.call", "comm.assistant_message"]
+
+
+def test_the_title_of_the_page_is_in_the_list_of_threads(tmp_path: Path) -> None:
+    [thread] = json.loads(output("titled:app", TITLE, tmp_path))["threads"]
+    assert thread["title"] == "Life of Quokkas"
+
+
+def test_a_person_answers_the_question_of_the_page(tmp_path: Path) -> None:
+    asked, answered = asked_and_answered("refunds:app", tmp_path)
     shown = json.loads(QUESTION)["questions"]
     assert [{**question, "question_id": "…"} for question in json.loads(asked)["questions"]] == shown
     assert json.loads(answered)["assistant_messages"] == ["Done: R-1."]
@@ -64,16 +85,46 @@ def test_callers_do_not_get_the_private_events_of_the_page(tmp_path: Path) -> No
 
 def test_the_test_of_the_page_passes(tmp_path: Path) -> None:
     write_modules(tmp_path)
-    ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_agent.py"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": python_path(tmp_path)},
+    ran = run_tests("test_agent.py", tmp_path)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_a_saved_conversation_is_a_test_that_fails_when_the_answer_changes(tmp_path: Path) -> None:
+    write_modules(tmp_path)
+    served = Served("--app", "agent:app", "--store", "sqlite:///agent.db", folder=tmp_path)
+    with served, served.client() as client:
+        message = {"contact_id": "me", "message": "Where do Quokkas live?"}
+        thread = client.post("/api/v1/chat", json=message).json()["thread_id"]
+    name, *arguments = SAVE.replace("$THREAD", thread).split()
+    saved = run_command(*arguments, cwd=tmp_path)
+    assert (name, saved.returncode, saved.stderr) == ("jimsapi", 0, "")
+    passed = run_tests("test_replay.py", tmp_path)
+    assert passed.returncode == 0, passed.stdout + passed.stderr
+    agent = tmp_path / "agent.py"
+    agent.write_text(agent.read_text().replace("live on", "still live on"))
+    failed = run_tests("test_replay.py", tmp_path)
+    assert "still live on Rottnest" in failed.stdout
+    assert failed.returncode == 1
+
+
+def run_tests(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", name],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": python_path(folder), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_the_links_of_the_page_lead_somewhere() -> None:
+    text = (ROOT / PAGE).read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    anchors = {heading.lower().replace(" ", "-") for heading in headings}
+    for path, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", text):
+        assert (ROOT / "docs" / path).exists() if path else anchor in anchors, (path, anchor)
 
 
 def test_the_readme_leads_to_the_page() -> None:

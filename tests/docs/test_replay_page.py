@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import python_path, run_command
+from tests.docs.replay_picture import write_page
 from tests.docs.snippets import ROOT, blocks, modules
 from tests.serving import Served
 
@@ -107,6 +108,12 @@ def test_every_argument_of_the_command_is_on_the_page() -> None:
 def test_other_pages_lead_to_the_page() -> None:
     assert f"({PAGE})" in (ROOT / "README.md").read_text(encoding="utf-8")
     assert "(replay.md)" in (ROOT / "docs" / "agents.md").read_text(encoding="utf-8")
+
+
+def test_the_picture_can_be_drawn_again_from_50_turns_of_the_apps_of_the_page(tmp_path: Path) -> None:
+    html = write_page(tmp_path).read_text(encoding="utf-8")
+    assert "50 turns of 1 conversation: 15 changed, 35 the same" in re.sub(r"<[^>]+>", "", html)
+    assert "50 turns, of which 15 have changed" in TEXT
 
 
 def test_the_page_has_its_picture() -> None:

@@ -26,12 +26,13 @@ Locked = dict[str, tuple[str, list[str]]]
 
 
 def requirements(lock: str) -> list[Requirement]:
-    """What setup.cfg asks for: of the package ("core"), or of that and its tests ("test")."""
+    """What setup.cfg asks for: of the package ("core"), or of that, its tests and its examples ("test")."""
     config = ConfigParser()
     config.read(ROOT / "setup.cfg")
     lines = config["options"]["install_requires"].split("\n")
     if lock == "test":
-        lines += config["options.extras_require"]["test"].split("\n")
+        for extra in ("test", "examples", "agents"):
+            lines += config["options.extras_require"][extra].split("\n")
     return [Requirement(line) for line in lines if line.strip()]
 
 
