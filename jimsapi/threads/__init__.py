@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from jimsapi.threads.identity import Identity
     from jimsapi.threads.ids import uuid7
     from jimsapi.threads.message_files import MessageFile, SentFile
-    from jimsapi.threads.questions import Question, QuestionAsked, count_open, ends_of_questions
+    from jimsapi.threads.questions import QUESTION_ASKED, Question, QuestionAsked, count_open, ends_of_questions
     from jimsapi.threads.run import (
         Accepted,
         AdoptedRun,
@@ -96,6 +96,7 @@ __all__ = [
     "MAX_QUESTIONS",
     "NO_FILTER",
     "PAGE_BYTES",
+    "QUESTION_ASKED",
     "THREAD_CREATED",
     "TICK",
     "Accepted",
@@ -232,7 +233,13 @@ if not TYPE_CHECKING:  # a type checker would find every name
             "jimsapi.threads.identity": ("Identity",),
             "jimsapi.threads.ids": ("uuid7",),
             "jimsapi.threads.message_files": ("MessageFile", "SentFile"),
-            "jimsapi.threads.questions": ("Question", "QuestionAsked", "count_open", "ends_of_questions"),
+            "jimsapi.threads.questions": (
+                "QUESTION_ASKED",
+                "Question",
+                "QuestionAsked",
+                "count_open",
+                "ends_of_questions",
+            ),
             "jimsapi.threads.run": (
                 "Accepted",
                 "AdoptedRun",
