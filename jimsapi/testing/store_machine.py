@@ -122,14 +122,15 @@ class _Thread:
             and (parent is None or (self.parent is not None and self.parent.thread_id == parent))
         )
 
-    def match(self, text: str) -> UUID | str | None:
+    def match(self, text: str, texts: dict[UUID, str]) -> UUID | str | None:
         """Return the newest message that matches, else "title" if the title does. `text` is one of a few queries."""
         words = text.lower().strip('"')
         for event_id, event_type in reversed(self.events):
-            say, number = _text_of(event_id).lower().strip("!").split()
-            found = {say, number, f"{say} {number}"} | ({f"{number} {say}"} if '"' not in text else set())
-            if event_type.startswith("comm.") and words in found:
-                return event_id
+            if event_type.startswith("comm."):
+                say, number = texts[event_id].lower().strip("!").split()
+                found = {say, number, f"{say} {number}"} | ({f"{number} {say}"} if '"' not in text else set())
+                if words in found:
+                    return event_id
         return "title" if words == {"t": "t", "ü": "u"}.get(self.title or "") else None
 
 
@@ -247,6 +248,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.runs: list[_Run] = []
         self.forgotten: list[UUID] = []
         self.keys: dict[UUID, tuple[UUID, _Run]] = {}
+        self.texts: dict[UUID, str] = {}
 
     def teardown(self) -> None:
         try:
@@ -354,7 +356,9 @@ class StoreMachine(RuleBasedStateMachine):
         key: Idempotency | None,
     ) -> RunPlan:
         message_id = id_with_room()
-        message = message_event("comm.user_message", _text_of(message_id), message_id)
+        if key is not None and key.key in self.keys:  # equal requests have an equal message
+            self.texts[message_id] = self.texts[self.keys[key.key][1].message.event_id]
+        message = message_event("comm.user_message", self._new_text(message_id), message_id)
         # Equal requests have an equal number of events beside the message.
         beside_count = (pick if key is None else key.key.int >> 4) % 3
         beside = beside_message(message.event_id, [(f"message.part{number}", {}) for number in range(beside_count)])
@@ -518,7 +522,7 @@ class StoreMachine(RuleBasedStateMachine):
         self, pick: int, stranger: bool, status: RunStatus, kind: FailureKind, count: int, reuses: bool, any_run: bool
     ) -> None:
         run = self._pick(pick, None if any_run else RunStatus.RUNNING)
-        events = [_message(uuid7()) for _ in range(count)]
+        events = [self._new_message() for _ in range(count)]
         taken = reuses and bool(run.thread.events)
         if taken:
             events.append(NewEvent(run.thread.events[-1][0], "rag.x", b"{}"))
@@ -606,7 +610,7 @@ class StoreMachine(RuleBasedStateMachine):
         """Search the threads of a contact, and list those that the same filter finds."""
         parent = None if of is None or not self.threads else self.threads[of % len(self.threads)].thread_id
         listed = [one for one in reversed(self.threads) if one.is_listed(contact, archived, wanted, parent)]
-        expected = [(one.thread_id, one.match(text)) for one in listed if one.match(text) is not None]
+        expected = [(one.thread_id, match) for one in listed if (match := one.match(text, self.texts)) is not None]
         query, only = parse_query(text), ThreadFilter(wanted, parent)
         assert query is not None
         found, after = [], None
@@ -880,6 +884,15 @@ class StoreMachine(RuleBasedStateMachine):
             expected = Settled(False, None, None) if run is None else Settled(False, run.status, run.thread.next_run())
             assert seen == expected
 
+    def _new_text(self, message_id: UUID) -> str:
+        """Return the text of a new message."""
+        return self.texts.setdefault(message_id, f"Say w{len(self.texts) % 4}!")
+
+    def _new_message(self) -> NewEvent:
+        message_id = uuid7()
+        data = orjson.dumps({"content": self._new_text(message_id)})
+        return NewEvent(message_id, "comm.assistant_message", data)
+
     def _pick(self, pick: int, status: RunStatus | None = None) -> _Run:
         """Return a run, with this status if there is one."""
         runs = [run for run in self.runs if run.status is status] or self.runs
@@ -897,15 +910,6 @@ class StoreMachine(RuleBasedStateMachine):
     def _forget(self, runs: list[_Run]) -> None:
         self.forgotten += [run.plan.run_id for run in runs]
         self.runs = [run for run in self.runs if run not in runs]
-
-
-def _text_of(message_id: UUID) -> str:
-    """Return the text of a message, which the model derives from its identifier."""
-    return f"Say w{(message_id.int >> 16) % 4}!"
-
-
-def _message(message_id: UUID) -> NewEvent:
-    return NewEvent(message_id, "comm.assistant_message", orjson.dumps({"content": _text_of(message_id)}))
 
 
 def _match(found: ThreadMatch) -> UUID | str:
