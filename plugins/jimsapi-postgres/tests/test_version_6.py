@@ -36,7 +36,7 @@ async def test_what_an_older_server_stores_is_found_until_it_deletes_it(
 
         thread_id = await fill(store, [make_event()])
         assert await found() == [thread_id]
-        assert await old.run(lambda connection: connection.fetchval(FORK, fork_id, thread_id)) == "forked"
+        assert await old.run(lambda connection: connection.fetchval(FORK, fork_id, thread_id)) == "made"
         assert await found() == [fork_id, thread_id]
         assert [summary.forks for summary in await store.summaries([thread_id])] == [1]
         assert await old.run(lambda connection: connection.fetchval(DELETE, fork_id)) == 1
