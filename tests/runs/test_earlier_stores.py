@@ -1,5 +1,6 @@
 """Stores of plugins for an earlier version of jimsapi, which know nothing of titles and archives."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 from uuid import UUID
 
@@ -56,7 +57,7 @@ async def test_what_a_store_lacks_is_named() -> None:
         threads, who = ThreadService(service), PUBLIC.identity
         query = parse_query("hi")
         assert query is not None
-        calls = {
+        calls: dict[str, Callable[[], Awaitable[Any]]] = {
             "fork": lambda: threads.fork(who, thread_id),
             "change_thread": lambda: threads.change(who, thread_id, ThreadChange(title="t")),
             "rate": lambda: threads.rate(who, thread_id, uuid7(), Rating(1)),

@@ -185,7 +185,7 @@ async def test_a_large_database_of_version_1_is_left_to_the_command(old: OldServ
     with pytest.raises(StoreUnusable, match="jimsapi db upgrade"):
         await prepare(parse_url(url), wait=10, large=1)
     assert await prepare(parse_url(url), wait=10, large=None) == 1
-    assert await prepare(parse_url(url), wait=10, large=1) == len(MIGRATIONS)
+    assert await prepare(parse_url(url), wait=10, large=1) == len(schema.MIGRATIONS)
 
 
 async def test_half_an_upgrade_serves_no_old_server_and_is_gone_on_with(
