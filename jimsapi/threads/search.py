@@ -122,7 +122,10 @@ def message_text(event: Typed) -> str | None:
     """Return the text of an event `comm.*`; None if the event is another one, or has no text."""
     if event.data is None or not event.event_type.startswith(COMM_PREFIX):
         return None
-    data = load_stored(event.data)
+    try:
+        data = load_stored(event.data)
+    except ValueError:  # another program stored it
+        return None
     content = data.get("content") if isinstance(data, dict) else None
     return content if isinstance(content, str) else None
 
