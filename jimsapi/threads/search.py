@@ -68,6 +68,7 @@ class ThreadFilter(msgspec.Struct, frozen=True):
 
 
 NO_FILTER = ThreadFilter()
+"""The filter that every thread meets."""
 
 
 class ThreadMatch(msgspec.Struct, frozen=True):

@@ -18,7 +18,7 @@ CREATE TABLE IF NOT EXISTS jimsapi_search (
     PRIMARY KEY (number, at, event_id)
 );
 
--- Rows come in batches, so that the list of pending rows would make searches slower, and writes not faster.
+-- Every search follows the writes of its contact at once, so a list of pending rows would make every search slower.
 CREATE INDEX IF NOT EXISTS jimsapi_search_words ON jimsapi_search USING gin (words) WITH (fastupdate = off);
 
 CREATE INDEX IF NOT EXISTS jimsapi_threads_parent ON jimsapi_threads (parent_id) WHERE parent_id IS NOT NULL;
