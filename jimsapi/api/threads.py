@@ -6,18 +6,31 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 from uuid import UUID
 
 import msgspec
+import orjson
 
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.errors import Fault, ValidationError
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
 from jimsapi.runs.identity import THREADS, Admission
+from jimsapi.runs.inbound import check_text
 from jimsapi.runs.threads import ThreadService
 from jimsapi.threads.errors import InputRefused
-from jimsapi.threads.event import EventRow
+from jimsapi.threads.event import EventRow, row_id
 from jimsapi.threads.facts import MAX_TITLE, Feedback, Rating, ThreadChange, ThreadSummary
 from jimsapi.threads.identity import Identity
 from jimsapi.threads.run import EventRecord, ThreadRecord
+from jimsapi.threads.search import (
+    MAX_CONDITIONS,
+    MAX_QUERY,
+    Scalar,
+    SearchQuery,
+    ThreadFilter,
+    ThreadMatch,
+    message_text,
+    parse_query,
+    snippet,
+)
 from jimsapi.threads.storable import Unstorable, dump_storable, load_stored, storable_text, stored_json
 from jimsapi.wire.answer import LOOKUP_REFUSALS
 
@@ -27,6 +40,11 @@ Contact = Annotated[
 ]
 
 
+SearchText = Annotated[str, msgspec.Meta(max_length=MAX_QUERY, description="Words, and phrases in double quotes.")]
+MetadataText = Annotated[
+    str,
+    msgspec.Meta(max_length=2000, description="A JSON object of strings, numbers, booleans and nulls."),
+]
 Comment = Annotated[str, msgspec.Meta(max_length=10_000)]
 Title = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TITLE)]
 
@@ -48,12 +66,21 @@ class ContactQuery(msgspec.Struct):
     contact_id: Contact = None
 
 
-class ContactPageQuery(ContactQuery):
-    """The contact of the threads, and the page. `archived`: only threads that are archived, or that are not."""
+class ListQuery(ContactQuery):
+    """The contact of the threads, the page, and what the threads must meet.
+
+    - `archived`: only threads that are archived, or that are not.
+    - `q`: only threads in which a message or the title has all these words. Words in double quotes are a phrase.
+    - `metadata`: a JSON object. Only threads whose metadata has these keys with these values.
+    - `parent`: only forks of this thread.
+    """
 
     limit: Limit = 100
     after: str | None = None
     archived: bool | None = None
+    q: SearchText | None = None
+    metadata: MetadataText | None = None
+    parent: UUID | None = None
 
 
 class ParentItem(msgspec.Struct):
@@ -63,9 +90,20 @@ class ParentItem(msgspec.Struct):
     event_id: UUID
 
 
+class MatchItem(msgspec.Struct):
+    """Why a search found a thread: its newest message that matches, or its title (`event_id` is null).
+
+    `text` is a part of that message or title, around the first word that the search looked for.
+    """
+
+    event_id: UUID | None
+    text: str
+
+
 class ThreadItem(msgspec.Struct):
     """A thread. `title` is the one that it was given, else the first words of its first message; `preview` is the
-    beginning of its newest message; `active_at` is the time of its newest event."""
+    beginning of its newest message; `active_at` is the time of its newest event. `forks` is the number of its forks, at
+    most 1000; `questions` is the number of its open questions, among the newest 20. Only searches have `match`."""
 
     thread_id: UUID
     contact_id: str | None
@@ -77,6 +115,9 @@ class ThreadItem(msgspec.Struct):
     archived_at: datetime | None
     metadata: dict[str, Any]
     parent: ParentItem | None
+    forks: int
+    questions: int
+    match: MatchItem | msgspec.UnsetType = msgspec.UNSET
 
 
 class ThreadChanges(msgspec.Struct):
@@ -146,16 +187,25 @@ def thread_routes(threads: ThreadService) -> Router:
     @router.get(
         "/api/v1/threads",
         scope=THREADS,
-        query=ContactPageQuery,
+        query=ListQuery,
         response=ThreadList,
-        responses=LOOKUP_REFUSALS,
+        responses={**LOOKUP_REFUSALS, 501: "The store does not have searches, or this filter."},
         tags=tags,
     )
     async def list_threads(request: Request) -> Response:
-        """List a contact's threads, newest first."""
-        query, contact_id = _contact_of(request, ContactPageQuery)
-        page = await threads.threads(_identity(request), contact_id, query.limit, query.after, query.archived)
-        return JSONResponse({"threads": await _shown(threads, page.threads), "next": page.next})
+        """List a contact's threads, newest first, or search them."""
+        query, contact_id = _contact_of(request, ListQuery)
+        only = ThreadFilter(_wanted_metadata(query.metadata), query.parent)
+        identity, limit, after = _identity(request), query.limit, query.after
+        if query.q is None:
+            page = await threads.threads(identity, contact_id, limit, after, query.archived, only)
+            return JSONResponse({"threads": await _shown(threads, page.threads), "next": page.next})
+        wanted = _search_query(query.q)
+        found = await threads.search(identity, wanted, contact_id, limit, after, query.archived, only)
+        shown = await _shown(threads, [match.thread for match in found.matches])
+        for item, match in zip(shown, found.matches, strict=True):
+            item["match"] = _match(item["title"], match, wanted)
+        return JSONResponse({"threads": shown, "next": found.next})
 
     @router.get("/api/v1/threads/{id:uuid}", scope=THREADS, response=ThreadItem, responses=lookup_responses, tags=tags)
     async def get_thread(request: Request) -> Response:
@@ -319,7 +369,41 @@ def _thread(thread: ThreadRecord, summary: ThreadSummary) -> dict[str, Any]:
         "archived_at": facts.archived_at and _utc(facts.archived_at),
         "metadata": stored_json(facts.metadata),
         "parent": facts.parent and {"thread_id": facts.parent.thread_id, "event_id": facts.parent.event_id},
+        "forks": summary.forks,
+        "questions": summary.questions,
     }
+
+
+def _search_query(text: str) -> SearchQuery:
+    check_text("q", text)
+    query = parse_query(text)
+    if query is None:
+        raise InputRefused("q", "no_words", "A search needs at least one letter or digit", text)
+    return query
+
+
+def _wanted_metadata(text: str | None) -> dict[str, Scalar]:
+    """Return the metadata that a list asks for. Raises `InputRefused`."""
+    if text is None:
+        return {}
+    try:
+        wanted = orjson.loads(text)
+        dump_storable(wanted)
+    except (orjson.JSONDecodeError, Unstorable):
+        wanted = None
+    if not isinstance(wanted, dict) or not all(isinstance(one, Scalar) for one in wanted.values()):
+        message = 'Value should be a JSON object of strings, numbers, booleans and nulls, such as {"stars":5}'
+        raise InputRefused("metadata", "json_object", message, None)
+    if len(wanted) > MAX_CONDITIONS:
+        raise InputRefused("metadata", "too_long", f"Object should have at most {MAX_CONDITIONS} keys", None)
+    return wanted
+
+
+def _match(title: str | None, match: ThreadMatch, query: SearchQuery) -> dict[str, Any]:
+    event = match.event
+    text = title if event is None else message_text(event)
+    event_id = None if event is None else row_id(event)
+    return {"event_id": event_id, "text": snippet(text or "", query, PREVIEW_LENGTH)}
 
 
 def _feedback(given: Feedback) -> dict[str, Any]:

@@ -46,6 +46,7 @@ from jimsapi.runs.errors import (
 )
 from jimsapi.runs.files import MessageFiles, checked_files, find_files
 from jimsapi.runs.keys import caller_of
+from jimsapi.runs.lacking import method_of
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import LiveRun, Stop
 from jimsapi.runs.outage import RETRY_STORE_AFTER, OutageLog
@@ -63,6 +64,7 @@ from jimsapi.threads.errors import (
     QueueFull,
     RunClosed,
     RunNotFound,
+    StoreLacks,
     StoreUnavailable,
     ThreadNotFound,
 )
@@ -444,8 +446,13 @@ class RunFlow:
 
     async def _store_title(self, run: LiveRun, thread: ThreadRecord, title: str) -> None:
         change = ThreadChange(title=storable_text(str(title))[:MAX_TITLE] or None)
+        try:
+            change_thread = method_of(self.store, "change_thread")
+        except StoreLacks as lacking:  # that must not cost the message its answer
+            logger.warning("run %s: its title is not stored: %s", run.run_id, lacking)
+            return
         with suppress(ThreadNotFound):  # the thread was deleted
-            await self._repeat_until_stored(run, partial(self.store.change_thread, thread.thread_id, None, change))
+            await self._repeat_until_stored(run, partial(change_thread, thread.thread_id, None, change))
 
     async def _store_usage(self, run: LiveRun, thread: ThreadRecord, ending: Ending) -> None:
         """Store what the pipeline of a run used that another call or process ended."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from jimsapi.runs.announcer import Announcer
@@ -16,6 +16,7 @@ from jimsapi.runs.housekeeping import Housekeeping
 from jimsapi.runs.identity import PUBLIC, Admission
 from jimsapi.runs.inbound import Inbound, check_inbound, entering
 from jimsapi.runs.keys import idempotency
+from jimsapi.runs.lacking import method_of
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import ABANDON_AFTER, LiveRun, RunRecord, Stop
 from jimsapi.runs.observers import Observers
@@ -370,7 +371,7 @@ class RunService:
                 before=before,
                 keeps_external_id=keeps_external_id,
             )
-            return await self.store.fork(plan)
+            return cast(ThreadRecord, await method_of(self.store, "fork")(plan))
 
     def tell_sinks(self, thread_id: UUID, event_type: str, data: Mapping[str, Any]) -> None:
         """Give sinks an event of a thread that the thread does not have."""

@@ -1,17 +1,20 @@
 """Reading and deleting threads, limited to those that the caller's identity may see."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 from uuid import UUID
 
 import msgspec
 
 from jimsapi.runs.errors import ContactForbidden
 from jimsapi.runs.inbound import check_contact_id, check_text
+from jimsapi.runs.lacking import method_of
 from jimsapi.runs.live import Stop
 from jimsapi.runs.service import RunService
 from jimsapi.threads.facts import FEEDBACK, NO_SUMMARY, Feedback, Rating, ThreadChange, ThreadFacts, ThreadSummary
 from jimsapi.threads.identity import Identity
 from jimsapi.threads.run import EventPage, ThreadPage, ThreadRecord
+from jimsapi.threads.search import NO_FILTER, SearchPage, SearchQuery, ThreadFilter
 from jimsapi.threads.store import ThreadStore
 
 
@@ -29,19 +32,46 @@ class ThreadService:
         return self._runs.store  # read each time, since a plugin may replace the store
 
     async def threads(
-        self, identity: Identity, contact_id: str, limit: int, after: str | None, archived: bool | None = None
+        self,
+        identity: Identity,
+        contact_id: str,
+        limit: int,
+        after: str | None,
+        archived: bool | None = None,
+        only: ThreadFilter = NO_FILTER,
     ) -> ThreadPage:
         """Return a page of a contact's threads, newest first: `limit` threads, after the cursor `after` if it is given.
 
-        `archived`: only threads that are archived, or that are not; None for all.
+        `archived`: only threads that are archived, or that are not; None for all. `only`: other conditions.
 
-        Raises `ContactForbidden`, `InputRefused` (invalid contact) or `InvalidCursor`.
+        Raises `ContactForbidden`, `InputRefused` (invalid contact), `InvalidCursor` or `StoreLacks`.
+        """
+        _check_contact(identity, contact_id)
+        arguments: tuple[Any, ...] = (archived, only)
+        if only == NO_FILTER:  # a store of a plugin for an earlier version lacks the last parameters
+            arguments = () if archived is None else (archived,)
+        with self._runs.outage.noted():
+            call = method_of(self._store, "threads", needs=3 + len(arguments) if arguments else 0)
+            return cast(ThreadPage, await call(contact_id, limit, after, *arguments))
+
+    async def search(
+        self,
+        identity: Identity,
+        query: SearchQuery,
+        contact_id: str,
+        limit: int,
+        after: str | None,
+        archived: bool | None = None,
+        only: ThreadFilter = NO_FILTER,
+    ) -> SearchPage:
+        """Return a page of those of a contact's threads in which a message or the title matches, newest first.
+
+        The other arguments and the errors are as for `threads`.
         """
         _check_contact(identity, contact_id)
         with self._runs.outage.noted():
-            if archived is None:  # a store of a plugin for an earlier version has no fourth parameter
-                return await self._store.threads(contact_id, limit, after)
-            return await self._store.threads(contact_id, limit, after, archived)
+            find = method_of(self._store, "search")
+            return cast(SearchPage, await find(query, contact_id, limit, after, archived, only))
 
     async def thread(self, identity: Identity, thread_id: UUID) -> ThreadRecord:
         """Return one thread. Raises `ThreadNotFound`, also if the identity may not see the thread."""
@@ -73,7 +103,8 @@ class ThreadService:
         if change.title not in (None, msgspec.UNSET):
             check_text("title", change.title)
         with self._runs.outage.noted():
-            return await self._store.change_thread(thread_id, identity.contact_id, change)
+            change_thread = method_of(self._store, "change_thread")
+            return cast(ThreadFacts, await change_thread(thread_id, identity.contact_id, change))
 
     async def rate(self, identity: Identity, thread_id: UUID, event_id: UUID, rating: Rating | None) -> None:
         """Set the rating of an event; None removes it. Sinks get it as an event of the thread, which is not stored.
@@ -83,14 +114,15 @@ class ThreadService:
         if rating is not None and rating.comment is not None:
             check_text("comment", rating.comment)
         with self._runs.outage.noted():
-            await self._store.rate(thread_id, identity.contact_id, event_id, rating)
+            await method_of(self._store, "rate")(thread_id, identity.contact_id, event_id, rating)
         given = {"rating": None} if rating is None else {"rating": rating.rating, "comment": rating.comment}
         self._runs.tell_sinks(thread_id, FEEDBACK, {"event_id": str(event_id), **given})
 
     async def feedback(self, identity: Identity, thread_id: UUID) -> list[Feedback]:
         """Return the ratings of a thread's events. Raises `ThreadNotFound`."""
         with self._runs.outage.noted():
-            return await self._store.feedback(thread_id, identity.contact_id)
+            read = method_of(self._store, "feedback")
+            return cast(list[Feedback], await read(thread_id, identity.contact_id))
 
     async def events(self, identity: Identity, thread_id: UUID, limit: int, after: str | None) -> EventPage:
         """Return a page of a thread's events, oldest first. Raises `ThreadNotFound` or `InvalidCursor`."""

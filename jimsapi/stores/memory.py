@@ -1,8 +1,8 @@
 """The memory store, which loses all threads when the process ends. For tests, trials and benchmarks."""
 
 from bisect import bisect_left, bisect_right
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from operator import attrgetter
@@ -34,6 +34,8 @@ from jimsapi.threads.event import (
     utc_now,
 )
 from jimsapi.threads.facts import (
+    MAX_FORKS,
+    MAX_QUESTIONS,
     NO_FACTS,
     NO_SUMMARY,
     Feedback,
@@ -45,6 +47,7 @@ from jimsapi.threads.facts import (
     ThreadSummary,
 )
 from jimsapi.threads.ids import uuid7
+from jimsapi.threads.questions import QUESTION_ASKED, count_open
 from jimsapi.threads.run import (
     COMPLETED,
     RUNNING,
@@ -69,6 +72,15 @@ from jimsapi.threads.run import (
     ThreadPage,
     ThreadQuery,
     ThreadRecord,
+)
+from jimsapi.threads.search import (
+    NO_FILTER,
+    SearchPage,
+    SearchQuery,
+    ThreadFilter,
+    ThreadMatch,
+    message_text,
+    text_matches,
 )
 from jimsapi.threads.storable import storable_text
 from jimsapi.threads.store import KEEP_KEYS, CommitRecord, decode_cursor, encode_cursor, take_page
@@ -106,16 +118,18 @@ _UNINDEXED_EVENTS = 64
 
 
 class _Index:
-    """The index of a thread: its event identifiers, the positions of `comm.*` events, and of the newest states.
+    """The index of a thread: its event identifiers, the positions of `comm.*` events, of questions, and of the
+    newest states.
 
     Identifiers are integers, because the hash of a `UUID` is computed in Python at ten times the cost.
     """
 
-    __slots__ = ("comm", "event_ids", "states")
+    __slots__ = ("asked", "comm", "event_ids", "states")
 
     def __init__(self, rows: Sequence[EventRow]) -> None:
         self.event_ids: set[int] = set()
         self.comm: list[int] = []
+        self.asked: list[int] = []
         self.states: dict[str, int] = {}
         self.add(rows, 0)
 
@@ -127,6 +141,8 @@ class _Index:
                 self.comm.append(position)
             elif row.event_type.startswith(STATE_PREFIX):
                 self.states[row.event_type] = position
+            elif row.event_type == QUESTION_ASKED:
+                self.asked.append(position)
 
 
 class _Thread(msgspec.Struct, eq=False, gc=False):
@@ -192,6 +208,11 @@ class _Thread(msgspec.Struct, eq=False, gc=False):
         snapshot = self.snapshot(limits)
         return end_with(snapshot, self.rows_of(run.entering_ids())) if run.continues else snapshot
 
+    def newest_questions(self) -> list[EventRow]:
+        if self.index is not None:
+            return [self.rows[position] for position in self.index.asked[-MAX_QUESTIONS:]]
+        return [row for row in self.rows if row.event_type == QUESTION_ASKED][-MAX_QUESTIONS:]
+
     def rows_of(self, event_ids: Collection[int]) -> list[EventRow]:
         """Return the rows of these events, in the order of the thread."""
         if self.index is not None and self.index.event_ids.isdisjoint(event_ids):
@@ -250,6 +271,7 @@ class MemoryStore:
         self._threads: dict[int, _Thread] = {}
         self._contacts: dict[str, list[_Thread]] = {}
         self._external_ids: dict[str, list[_Thread]] = {}
+        self._forks: Counter[UUID] = Counter()  # the number of forks of each thread
         self._runs: dict[int, _Run] = {}
         self._open: dict[int, _Run] = {}
         self._ended: deque[_Run] = deque()
@@ -527,18 +549,44 @@ class MemoryStore:
     async def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
         return self._get(thread_id, acting_for).record
 
-    async def threads(self, contact_id: str, limit: int, after: str | None, archived: bool | None = None) -> ThreadPage:
+    async def threads(
+        self,
+        contact_id: str,
+        limit: int,
+        after: str | None,
+        archived: bool | None = None,
+        only: ThreadFilter = NO_FILTER,
+    ) -> ThreadPage:
+        older = (thread.record for thread in self._newest_first("threads", contact_id, after, archived, only))
+        page, more = take_page(older, limit, attrgetter("thread_config"))
+        return ThreadPage(page, _write_cursor("threads", page[-1].created_at.replace(tzinfo=None)) if more else None)
+
+    async def search(
+        self,
+        query: SearchQuery,
+        contact_id: str,
+        limit: int,
+        after: str | None,
+        archived: bool | None = None,
+        only: ThreadFilter = NO_FILTER,
+    ) -> SearchPage:
+        """Search without an index: it reads all messages until the page is full."""
+        threads = self._newest_first("search", contact_id, after, archived, only)
+        found = (match for thread in threads if (match := _match(thread, query)) is not None)
+        page, more = take_page(found, limit, attrgetter("thread.thread_config"))
+        last = _write_cursor("search", page[-1].thread.created_at.replace(tzinfo=None)) if more else None
+        return SearchPage(page, last)
+
+    def _newest_first(
+        self, kind: str, contact_id: str, after: str | None, archived: bool | None, only: ThreadFilter
+    ) -> Iterator[_Thread]:
+        """Return the threads of a contact that a list of this kind may have, after the cursor `after`."""
         threads = self._contacts.get(contact_id, [])
         end = len(threads)
         if after is not None:
-            end = bisect_left(threads, _read_cursor("threads", after).replace(tzinfo=UTC), key=_created_at)
-        older = (
-            threads[position].record
-            for position in range(end - 1, -1, -1)
-            if archived is None or archived is (threads[position].facts.archived_at is not None)
-        )
-        page, more = take_page(older, limit, attrgetter("thread_config"))
-        return ThreadPage(page, _write_cursor("threads", page[-1].created_at.replace(tzinfo=None)) if more else None)
+            end = bisect_left(threads, _read_cursor(kind, after).replace(tzinfo=UTC), key=_created_at)
+        older = (threads[position] for position in range(end - 1, -1, -1))
+        return (thread for thread in older if _is_listed(thread.facts, archived, only))
 
     async def events(self, thread_id: UUID, acting_for: str | None, limit: int, after: str | None) -> EventPage:
         rows = self._get(thread_id, acting_for).rows
@@ -575,6 +623,7 @@ class MemoryStore:
         record = parent.record
         fork = self._add_thread(plan.thread_id, record.contact_id, record.thread_config, utc_now())
         fork.rows, fork.size, fork.facts = rows, sum(len(row.data or b"") for row in rows), facts
+        self._forks[plan.parent_id] += 1
         if len(rows) > _UNINDEXED_EVENTS:
             fork.index = _Index(rows)
         if plan.keeps_external_id:
@@ -605,7 +654,23 @@ class MemoryStore:
         return [feedback[_id(row)] for row in thread.rows_of(feedback.keys())]
 
     async def summaries(self, thread_ids: Sequence[UUID]) -> list[ThreadSummary]:
-        return [_summary(self._threads.get(thread_id.int)) for thread_id in thread_ids]
+        return [self._summary(self._threads.get(thread_id.int)) for thread_id in thread_ids]
+
+    def _summary(self, thread: _Thread | None) -> ThreadSummary:
+        if thread is None:
+            return NO_SUMMARY
+        messages = (row for row in thread.rows if row.event_type.startswith(COMM_PREFIX))
+        newest = (row for row in reversed(thread.rows) if row.event_type.startswith(COMM_PREFIX))
+        active_at = _time(thread.rows[-1]).replace(tzinfo=UTC)
+        ids = thread.event_ids()
+        return ThreadSummary(
+            thread.facts,
+            next(messages, None),
+            next(newest, None),
+            active_at,
+            min(MAX_FORKS, self._forks.get(thread.record.thread_id, 0)),
+            count_open(thread.newest_questions(), lambda event_id: event_id.int in ids, datetime.now(UTC)),
+        )
 
     async def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:
         thread = self._get(thread_id, acting_for)
@@ -684,6 +749,11 @@ class MemoryStore:
         """
         del self._threads[thread.record.thread_id.int]
         thread.deleted = True
+        if thread.facts.parent is not None:
+            parent_id = thread.facts.parent.thread_id
+            self._forks[parent_id] -= 1
+            if not self._forks[parent_id]:
+                del self._forks[parent_id]
         if thread.external_id is not None:
             threads = self._external_ids[thread.external_id]
             threads.remove(thread)
@@ -701,13 +771,20 @@ class MemoryStore:
             self.on_commit(_ONE_OPERATION)
 
 
-def _summary(thread: _Thread | None) -> ThreadSummary:
-    if thread is None:
-        return NO_SUMMARY
-    messages = (row for row in thread.rows if row.event_type.startswith(COMM_PREFIX))
-    newest = (row for row in reversed(thread.rows) if row.event_type.startswith(COMM_PREFIX))
-    active_at = _time(thread.rows[-1]).replace(tzinfo=UTC)
-    return ThreadSummary(thread.facts, next(messages, None), next(newest, None), active_at)
+def _match(thread: _Thread, query: SearchQuery) -> ThreadMatch | None:
+    """Return a thread with its newest message that matches; None if neither a message nor the title matches."""
+    for row in reversed(thread.rows):
+        if text_matches(message_text(row), query):
+            return ThreadMatch(thread.record, row)
+    return ThreadMatch(thread.record, None) if text_matches(thread.facts.title, query) else None
+
+
+def _is_listed(facts: ThreadFacts, archived: bool | None, only: ThreadFilter) -> bool:
+    return (
+        archived in (None, facts.archived_at is not None)
+        and (only.parent is None or (facts.parent is not None and facts.parent.thread_id == only.parent))
+        and only.accepts_metadata(facts.metadata)
+    )
 
 
 def _contact_of(thread: _Thread) -> str | None:

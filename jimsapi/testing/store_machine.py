@@ -49,6 +49,7 @@ from jimsapi.threads.event import (
 )
 from jimsapi.threads.facts import ForkPlan, Parent, Rating, ThreadChange
 from jimsapi.threads.ids import uuid7
+from jimsapi.threads.questions import QUESTION_ANSWERED, QUESTION_ASKED, answer_id
 from jimsapi.threads.run import (
     OPEN,
     Accepted,
@@ -66,6 +67,7 @@ from jimsapi.threads.run import (
     Selector,
     Settled,
 )
+from jimsapi.threads.search import ThreadFilter, ThreadMatch, parse_query
 from jimsapi.threads.store import KEEP_KEYS, ThreadStore
 
 T = TypeVar("T")
@@ -105,6 +107,31 @@ class _Thread:
     def next_run(self) -> UUID | None:
         waits = bool(self.open) and self.open[0].status is RunStatus.QUEUED
         return self.open[0].plan.run_id if waits else None
+
+    def open_questions(self) -> list[UUID]:
+        known = {event_id for event_id, _ in self.events}
+        asked = [event_id for event_id, event_type in self.events if event_type == QUESTION_ASKED]
+        return [event_id for event_id in asked if answer_id(event_id) not in known]
+
+    def is_listed(self, contact: str, archived: bool | None, wanted: dict[str, Any], parent: UUID | None) -> bool:
+        metadata = orjson.loads(self.metadata)
+        return (
+            self.contact_id == contact
+            and archived in (None, self.archived)
+            and all(metadata.get(key) == value for key, value in wanted.items())
+            and (parent is None or (self.parent is not None and self.parent.thread_id == parent))
+        )
+
+    def match(self, text: str, texts: dict[UUID, str]) -> UUID | str | None:
+        """Return the newest message that matches, else "title" if the title does. `text` is one of a few queries."""
+        words = text.lower().strip('"')
+        for event_id, event_type in reversed(self.events):
+            if event_type.startswith("comm."):
+                say, number = texts[event_id].lower().strip("!").split()
+                found = {say, number, f"{say} {number}"} | ({f"{number} {say}"} if '"' not in text else set())
+                if words in found:
+                    return event_id
+        return "title" if words == {"t": "t", "ü": "u"}.get(self.title or "") else None
 
 
 @dataclass(eq=False)
@@ -221,6 +248,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.runs: list[_Run] = []
         self.forgotten: list[UUID] = []
         self.keys: dict[UUID, tuple[UUID, _Run]] = {}
+        self.texts: dict[UUID, str] = {}
 
     def teardown(self) -> None:
         try:
@@ -327,7 +355,10 @@ class StoreMachine(RuleBasedStateMachine):
         background: bool,
         key: Idempotency | None,
     ) -> RunPlan:
-        message = message_event("comm.user_message", "Hello", id_with_room())
+        message_id = id_with_room()
+        if key is not None and key.key in self.keys:  # equal requests have an equal message
+            self.texts[message_id] = self.texts[self.keys[key.key][1].message.event_id]
+        message = message_event("comm.user_message", self._new_text(message_id), message_id)
         # Equal requests have an equal number of events beside the message.
         beside_count = (pick if key is None else key.key.int >> 4) % 3
         beside = beside_message(message.event_id, [(f"message.part{number}", {}) for number in range(beside_count)])
@@ -491,7 +522,7 @@ class StoreMachine(RuleBasedStateMachine):
         self, pick: int, stranger: bool, status: RunStatus, kind: FailureKind, count: int, reuses: bool, any_run: bool
     ) -> None:
         run = self._pick(pick, None if any_run else RunStatus.RUNNING)
-        events = [NewEvent(uuid7(), "comm.assistant_message", b'{"content":"Hi"}') for _ in range(count)]
+        events = [self._new_message() for _ in range(count)]
         taken = reuses and bool(run.thread.events)
         if taken:
             events.append(NewEvent(run.thread.events[-1][0], "rag.x", b"{}"))
@@ -547,6 +578,52 @@ class StoreMachine(RuleBasedStateMachine):
         for _ in range(1 + repeats):
             assert _pairs(self._do(self.store.append(thread.thread_id, contact, events))) == added
         thread.events += added
+
+    @precondition(lambda self: self.threads)
+    @rule(pick=_picks, answers=st.booleans())
+    def ask_or_answer(self, pick: int, answers: bool) -> None:
+        """Ask a question, or answer an open one."""
+        thread = self.threads[pick % len(self.threads)]
+        assert thread.thread_id is not None
+        waiting = thread.open_questions()
+        if answers and waiting:
+            event = NewEvent(answer_id(waiting[0]), QUESTION_ANSWERED, b"{}")
+        else:
+            event_id = uuid7()
+            question = {"question_id": event_id, "key": "k", "text": "?", "turn": event_id}
+            event = NewEvent(event_id, QUESTION_ASKED, orjson.dumps(question))
+        added = [(event.event_id, event.event_type)]
+        assert _pairs(self._do(self.store.append(thread.thread_id, None, [event]))) == added
+        thread.events += added
+
+    @rule(
+        contact=_contacts,
+        text=st.sampled_from(["say", '"say w1"', '"w1 say"', "w0", "W2 say", "t", "U", "nothing"]),
+        limit=st.integers(1, 3),
+        archived=st.sampled_from([None, None, True, False]),
+        wanted=st.sampled_from([{}, {}, {"a": 1}, {"a": 2}]),
+        of=st.none() | st.none() | _picks,
+    )
+    def search(
+        self, contact: str, text: str, limit: int, archived: bool | None, wanted: dict[str, Any], of: int | None
+    ) -> None:
+        """Search the threads of a contact, and list those that the same filter finds."""
+        parent = None if of is None or not self.threads else self.threads[of % len(self.threads)].thread_id
+        listed = [one for one in reversed(self.threads) if one.is_listed(contact, archived, wanted, parent)]
+        expected = [(one.thread_id, match) for one in listed if (match := one.match(text, self.texts)) is not None]
+        query, only = parse_query(text), ThreadFilter(wanted, parent)
+        assert query is not None
+        found, after = [], None
+        while True:
+            matches = self._do(self.store.search(query, contact, limit, after, archived, only))
+            found += [(one.thread.thread_id, _match(one)) for one in matches.matches]
+            after = matches.next
+            if after is None:
+                break
+            assert len(matches.matches) == limit
+        assert found == expected
+        threads = self._do(self.store.threads(contact, 1000, None, archived, only)).threads
+        assert [thread.thread_id for thread in threads] == [one.thread_id for one in listed]
 
     @precondition(lambda self: self.threads)
     @rule(pick=_picks, contact=st.none() | _contacts, at=st.none() | _picks, before=st.booleans(), unknown=_rarely)
@@ -789,6 +866,8 @@ class StoreMachine(RuleBasedStateMachine):
             messages = [event for event in thread.events if event[1].startswith("comm.")]
             shown = [[] if row is None else _pairs([row]) for row in (summary.first, summary.newest)]
             assert shown == [messages[:1], messages[-1:]]
+            forks = [one for one in self.threads if one.parent and one.parent.thread_id == thread.thread_id]
+            assert (summary.forks, summary.questions) == (len(forks), min(20, len(thread.open_questions())))
             ratings = [
                 (event_id, thread.ratings[event_id]) for event_id, _ in thread.events if event_id in thread.ratings
             ]
@@ -804,6 +883,15 @@ class StoreMachine(RuleBasedStateMachine):
             run = known.get(run_id)
             expected = Settled(False, None, None) if run is None else Settled(False, run.status, run.thread.next_run())
             assert seen == expected
+
+    def _new_text(self, message_id: UUID) -> str:
+        """Return the text of a new message."""
+        return self.texts.setdefault(message_id, f"Say w{len(self.texts) % 4}!")
+
+    def _new_message(self) -> NewEvent:
+        message_id = uuid7()
+        data = orjson.dumps({"content": self._new_text(message_id)})
+        return NewEvent(message_id, "comm.assistant_message", data)
 
     def _pick(self, pick: int, status: RunStatus | None = None) -> _Run:
         """Return a run, with this status if there is one."""
@@ -822,6 +910,11 @@ class StoreMachine(RuleBasedStateMachine):
     def _forget(self, runs: list[_Run]) -> None:
         self.forgotten += [run.plan.run_id for run in runs]
         self.runs = [run for run in self.runs if run not in runs]
+
+
+def _match(found: ThreadMatch) -> UUID | str:
+    """Return the message that a search found, or "title"."""
+    return "title" if found.event is None else _id(found.event.event_id)
 
 
 def _pairs(rows: Any) -> list[tuple[UUID, str]]:

@@ -20,17 +20,28 @@ if TYPE_CHECKING:
         RunClosed,
         RunNotFound,
         StoredFileNotFound,
+        StoreLacks,
         StoreUnavailable,
         StoreUnusable,
         ThreadNotFound,
     )
     from jimsapi.threads.event import BESIDE, THREAD_CREATED, TICK, Event, EventRow, NewEvent, id_beside
-    from jimsapi.threads.facts import Feedback, ForkPlan, Parent, Rating, ThreadChange, ThreadFacts, ThreadSummary
+    from jimsapi.threads.facts import (
+        MAX_FORKS,
+        MAX_QUESTIONS,
+        Feedback,
+        ForkPlan,
+        Parent,
+        Rating,
+        ThreadChange,
+        ThreadFacts,
+        ThreadSummary,
+    )
     from jimsapi.threads.file_store import FilePage, FileStore, NewFile, StoredFile
     from jimsapi.threads.identity import Identity
     from jimsapi.threads.ids import uuid7
     from jimsapi.threads.message_files import MessageFile, SentFile
-    from jimsapi.threads.questions import Question, QuestionAsked
+    from jimsapi.threads.questions import QUESTION_ASKED, Question, QuestionAsked, count_open, ends_of_questions
     from jimsapi.threads.run import (
         Accepted,
         AdoptedRun,
@@ -55,6 +66,16 @@ if TYPE_CHECKING:
         ThreadQuery,
         ThreadRecord,
     )
+    from jimsapi.threads.search import (
+        NO_FILTER,
+        SearchPage,
+        SearchQuery,
+        ThreadFilter,
+        ThreadMatch,
+        message_text,
+        text_matches,
+        words_of,
+    )
     from jimsapi.threads.storable import storable_text
     from jimsapi.threads.store import (
         KEEP_KEYS,
@@ -71,7 +92,11 @@ if TYPE_CHECKING:
 __all__ = [
     "BESIDE",
     "KEEP_KEYS",
+    "MAX_FORKS",
+    "MAX_QUESTIONS",
+    "NO_FILTER",
     "PAGE_BYTES",
+    "QUESTION_ASKED",
     "THREAD_CREATED",
     "TICK",
     "Accepted",
@@ -115,12 +140,15 @@ __all__ = [
     "RunNotFound",
     "RunPlan",
     "RunStatus",
+    "SearchPage",
+    "SearchQuery",
     "Selector",
     "SentFile",
     "Settled",
     "Snapshot",
     "Started",
     "StatusEvent",
+    "StoreLacks",
     "StoreUnavailable",
     "StoreUnusable",
     "StoredFile",
@@ -129,6 +157,8 @@ __all__ = [
     "ThreadChange",
     "ThreadContext",
     "ThreadFacts",
+    "ThreadFilter",
+    "ThreadMatch",
     "ThreadNotFound",
     "ThreadPage",
     "ThreadQuery",
@@ -137,17 +167,22 @@ __all__ = [
     "ThreadSummary",
     "choose",
     "config_of_new",
+    "count_open",
     "decode_cursor",
     "encode_cursor",
     "end_with",
+    "ends_of_questions",
     "id_beside",
     "may_see",
+    "message_text",
     "orphan_status",
     "select_thread",
     "storable_text",
     "stored_events",
     "take_page",
+    "text_matches",
     "uuid7",
+    "words_of",
 ]
 
 if not TYPE_CHECKING:  # a type checker would find every name
@@ -169,6 +204,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "RunClosed",
                 "RunNotFound",
                 "StoredFileNotFound",
+                "StoreLacks",
                 "StoreUnavailable",
                 "StoreUnusable",
                 "ThreadNotFound",
@@ -183,6 +219,8 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "id_beside",
             ),
             "jimsapi.threads.facts": (
+                "MAX_FORKS",
+                "MAX_QUESTIONS",
                 "Feedback",
                 "ForkPlan",
                 "Parent",
@@ -195,7 +233,13 @@ if not TYPE_CHECKING:  # a type checker would find every name
             "jimsapi.threads.identity": ("Identity",),
             "jimsapi.threads.ids": ("uuid7",),
             "jimsapi.threads.message_files": ("MessageFile", "SentFile"),
-            "jimsapi.threads.questions": ("Question", "QuestionAsked"),
+            "jimsapi.threads.questions": (
+                "QUESTION_ASKED",
+                "Question",
+                "QuestionAsked",
+                "count_open",
+                "ends_of_questions",
+            ),
             "jimsapi.threads.run": (
                 "Accepted",
                 "AdoptedRun",
@@ -219,6 +263,16 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "ThreadPage",
                 "ThreadQuery",
                 "ThreadRecord",
+            ),
+            "jimsapi.threads.search": (
+                "NO_FILTER",
+                "SearchPage",
+                "SearchQuery",
+                "ThreadFilter",
+                "ThreadMatch",
+                "message_text",
+                "text_matches",
+                "words_of",
             ),
             "jimsapi.threads.storable": ("storable_text",),
             "jimsapi.threads.store": (

@@ -113,6 +113,18 @@ class StoreUnusable(DomainError):
     """The store cannot be opened, so the server does not start. The message says why and what to do."""
 
 
+class StoreLacks(DomainError):
+    """The store cannot do this at all, for example because its plugin was written for an earlier version of jimsapi.
+
+    `store` is the kind of the store, such as the name of its class, and `what` the method or the part that it lacks.
+    """
+
+    def __init__(self, store: str, what: str) -> None:
+        super().__init__(f"The store {store} does not have {what}; upgrade its plugin, or use another store")
+        self.store = store
+        self.what = what
+
+
 class IdentifierTaken(DomainError):
     """The thread already has events with these identifiers."""
 

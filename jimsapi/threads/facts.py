@@ -9,6 +9,10 @@ from jimsapi.threads.event import EventRow
 
 MAX_TITLE = 500
 """The most characters of a title."""
+MAX_FORKS = 1000
+"""The most forks of a thread that a summary counts."""
+MAX_QUESTIONS = 20
+"""The number of a thread's newest questions of which a summary counts those that are open."""
 
 
 FEEDBACK = "thread.feedback"
@@ -63,12 +67,18 @@ class ForkPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 class ThreadSummary(msgspec.Struct, frozen=True):
     """What a list shows of a thread: its facts, the first and the newest of its messages, and the time of its newest
-    event in UTC. `first` and `newest` are events `comm.*`; None if it has none."""
+    event in UTC. `first` and `newest` are events `comm.*`; None if it has none.
+
+    `forks` is the number of its forks, at most `MAX_FORKS`, and `questions` that of its open questions, among the
+    newest `MAX_QUESTIONS`.
+    """
 
     facts: ThreadFacts
     first: EventRow | None
     newest: EventRow | None
     active_at: datetime | None
+    forks: int = 0
+    questions: int = 0
 
 
 class Rating(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ identifiers of a question, its answer and its closing are derived from the turn 
 each of them only once, whichever process stores it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
@@ -189,6 +189,25 @@ def answers_event(message_id: UUID, question: Question, value: Any) -> NewEvent:
 def load_question(row: Row) -> Question | None:
     """Return the question in an event `question.asked`; None if a pipeline sent other data with this type."""
     return _decoded(row, Question)
+
+
+def ends_of_questions(asked: Iterable[Row], now: datetime) -> list[tuple[UUID, UUID]]:
+    """Return for each question in events `question.asked` the identifiers of the two events that may end it.
+
+    The question is open if its thread has neither. Questions that have expired at `now` (UTC) are left out, and a
+    question that several runs asked is there once.
+    """
+    questions = (load_question(row) for row in asked)
+    ids = dict.fromkeys(one.question_id for one in questions if one is not None and not one.has_expired(now))
+    return [(answer_id(one), closing_id(one)) for one in ids]
+
+
+def count_open(asked: Iterable[Row], has_event: Callable[[UUID], bool], now: datetime) -> int:
+    """Return how many of the questions in events `question.asked` are open at the time `now` (UTC).
+
+    `has_event` returns whether their thread has an event.
+    """
+    return sum(not any(map(has_event, ends)) for ends in ends_of_questions(asked, now))
 
 
 class GivenAnswer(msgspec.Struct, frozen=True):

@@ -28,6 +28,7 @@ from jimsapi.threads.run import (
     ThreadQuery,
     ThreadRecord,
 )
+from jimsapi.threads.search import NO_FILTER, SearchPage, SearchQuery, ThreadFilter
 
 Item = TypeVar("Item")
 
@@ -212,11 +213,37 @@ class ThreadStore(Protocol):
         """Return one thread. Raises `ThreadNotFound` if it does not exist or is not of the contact `acting_for`."""
         ...
 
-    async def threads(self, contact_id: str, limit: int, after: str | None, archived: bool | None = None) -> ThreadPage:
+    async def threads(
+        self,
+        contact_id: str,
+        limit: int,
+        after: str | None,
+        archived: bool | None = None,
+        only: ThreadFilter = NO_FILTER,
+    ) -> ThreadPage:
         """Return a page of a contact's threads, newest first, limited as `take_page` does. Raises `InvalidCursor`.
 
         `after` is the cursor of the page; None for the first page. `archived`: only threads that are archived, or that
-        are not; None for all.
+        are not; None for all. `only`: only threads that meet these conditions, too.
+        """
+        ...
+
+    async def search(
+        self,
+        query: SearchQuery,
+        contact_id: str,
+        limit: int,
+        after: str | None,
+        archived: bool | None = None,
+        only: ThreadFilter = NO_FILTER,
+    ) -> SearchPage:
+        """Return a page of those of a contact's threads in which a message or the title matches, newest first.
+
+        `jimsapi.threads.search` has the rules. The other arguments, the limit of a page and `InvalidCursor` are as for
+        `threads`. It finds every event that was committed before the call, also of other JIMS programs. They may store
+        an event up to a minute after its time.
+
+        A store that has an index may bring it up to date here, as often as it needs; each time is a short transaction.
         """
         ...
 

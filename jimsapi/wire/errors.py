@@ -38,6 +38,7 @@ from jimsapi.threads.errors import (
     QueueFull,
     RunNotFound,
     StoredFileNotFound,
+    StoreLacks,
     StoreUnavailable,
     ThreadNotFound,
 )
@@ -63,6 +64,7 @@ STATUS: dict[type[DomainError], tuple[int, dict[str, str]]] = {
     QuotaExceeded: (429, {}),  # the caller's limits add more headers
     PipelineFailed: (500, {}),
     RunBroken: (500, {}),
+    StoreLacks: (501, {}),
     QueueTimedOut: (503, _RETRY_SOON),
     RunInterrupted: (503, _RETRY_SOON),
     TooManyRuns: (503, {**_RETRY_SOON, "connection": "close"}),  # a client that retries at once has to connect again

@@ -54,7 +54,7 @@ def test_a_thread_is_shown_with_its_contact_time_and_configuration(client: httpx
     thread = client.get(f"{THREADS}/{thread_id}").json()
     assert list(thread) == [
         *("thread_id", "contact_id", "created_at", "thread_config"),
-        *("title", "preview", "active_at", "archived_at", "metadata", "parent"),
+        *("title", "preview", "active_at", "archived_at", "metadata", "parent", "forks", "questions"),
     ]
     assert (thread["thread_id"], thread["contact_id"]) == (thread_id, "shown")
     assert thread["thread_config"] == {"interface": "shop", "n": [1]}

@@ -14,7 +14,7 @@ from tests.docs.snippets import blocks, modules
 from tests.serving import Served
 
 PAGE = "docs/threads.md"
-LIST, CHANGE, FORK, RATE = blocks(PAGE, "sh")
+LIST, FILTER, SEARCH, CHANGE, FORK, RATE = blocks(PAGE, "sh")
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,7 @@ def test_the_commands_of_the_page_list_change_and_fork_a_thread(served: Served) 
     changed = shell(served, CHANGE, THREAD=thread)
     assert (changed["title"], changed["metadata"]) == ("Marsupials", {"stars": 5})
     assert shell(served, LIST)["threads"] == []
+    assert shell(served, FILTER)["threads"] == [changed]
     edited = events[3]["event_id"]
     shell(served, RATE, THREAD=thread, EVENT=edited)
     [rated] = httpx.get(f"{served.url}/api/v1/threads/{thread}/feedback").json()["feedback"]
@@ -51,6 +52,13 @@ def test_the_commands_of_the_page_list_change_and_fork_a_thread(served: Served) 
     fork = shell(served, FORK, THREAD=thread, EVENT=edited)
     assert fork["parent"] == {"thread_id": thread, "event_id": events[2]["event_id"]}
     assert (fork["title"], fork["metadata"]) == ("Who likes quokkas?", {"stars": 5})
+    assert shell(served, SEARCH)["threads"] == []
+    httpx.post(f"{served.url}/api/v1/chat", json={"contact_id": "ann", "message": "A quokka has a short tail."})
+    [found] = shell(served, SEARCH)["threads"]
+    assert (found["thread_id"], found["match"]["text"]) == (
+        fork["thread_id"],
+        "You said: A quokka has a short tail.",
+    )
 
 
 def test_the_page_names_every_field_of_a_thread_that_is_not_named_elsewhere(served: Served) -> None:

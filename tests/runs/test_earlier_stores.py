@@ -1,15 +1,25 @@
 """Stores of plugins for an earlier version of jimsapi, which know nothing of titles and archives."""
 
-from typing import cast
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+from uuid import UUID
 
 import pytest
 
+from jimsapi import JimsApp, ThreadContext
+from jimsapi.asgi.connection import Request
+from jimsapi.builtin.resolvers import DefaultResolver
 from jimsapi.runs.identity import PUBLIC
+from jimsapi.runs.service import RunService
 from jimsapi.runs.threads import ThreadService
 from jimsapi.stores.memory import MemoryStore
-from jimsapi.threads.facts import NO_SUMMARY
+from jimsapi.threads.errors import StoreLacks
+from jimsapi.threads.facts import NO_SUMMARY, Rating, ThreadChange
+from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import ThreadPage
+from jimsapi.threads.search import ThreadFilter, parse_query
 from jimsapi.threads.store import ThreadStore
+from jimsapi.wire.errors import error_content
 from tests.apps.scripted import Scripted
 from tests.runs.serving import inbound, serving
 
@@ -33,3 +43,53 @@ async def test_threads_of_an_earlier_store_are_listed_without_titles() -> None:
         page = await threads.threads(PUBLIC.identity, message.contact_id, 10, None)
         assert [thread.thread_id for thread in page.threads] == [result.thread_id]
         assert await threads.summaries(page.threads) == [NO_SUMMARY]
+
+
+class FirstStore(EarlierStore):
+    """A store without any of the newer methods."""
+
+    fork = change_thread = rate = feedback = search = property()
+
+
+async def test_what_a_store_lacks_is_named() -> None:
+    async with serving(Scripted(), cast(ThreadStore, FirstStore())) as service:
+        thread_id = (await service.chat(inbound("hi"), PUBLIC)).thread_id
+        threads, who = ThreadService(service), PUBLIC.identity
+        query = parse_query("hi")
+        assert query is not None
+        calls: dict[str, Callable[[], Awaitable[Any]]] = {
+            "fork": lambda: threads.fork(who, thread_id),
+            "change_thread": lambda: threads.change(who, thread_id, ThreadChange(title="t")),
+            "rate": lambda: threads.rate(who, thread_id, uuid7(), Rating(1)),
+            "feedback": lambda: threads.feedback(who, thread_id),
+            "search": lambda: threads.search(who, query, "ann", 10, None),
+        }
+        for name, call in calls.items():
+            with pytest.raises(StoreLacks, match=rf"FirstStore.*'{name}'.*upgrade its plugin"):
+                await call()
+
+
+@pytest.mark.parametrize("options", [(True,), (None, ThreadFilter(parent=UUID(int=1))), (None, ThreadFilter({"a": 1}))])
+async def test_a_filter_that_a_store_lacks_is_not_ignored(options: tuple[Any, ...]) -> None:
+    async with serving(Scripted(), cast(ThreadStore, EarlierStore())) as service:
+        with pytest.raises(StoreLacks, match=r"EarlierStore.*'threads'"):
+            await ThreadService(service).threads(PUBLIC.identity, "ann", 10, None, *options)
+
+
+async def test_a_title_that_cannot_be_stored_does_not_cost_the_answer(caplog: pytest.LogCaptureFixture) -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        ctx.title = "Marsupials"
+        ctx.send_message("Hello")
+
+    store = cast(ThreadStore, FirstStore())
+    async with store, RunService(JimsApp(pipeline), store, [DefaultResolver()]) as service:
+        result = await service.chat(inbound("hi"), PUBLIC)
+    assert [event.data for event in result.events] == [b'{"role":"assistant","content":"Hello"}']
+    assert "its title is not stored: The store FirstStore does not have the method 'change_thread'" in caplog.text
+
+
+def test_what_a_store_lacks_is_501() -> None:
+    request = Request({"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}, None)  # type: ignore[arg-type]
+    content = error_content(request, StoreLacks("OldStore", "the method 'fork'"))
+    assert content.status == 501
+    assert content.content["detail"].startswith("The store OldStore does not have the method 'fork'")

@@ -39,6 +39,8 @@ ANNS_THREAD = UUID("01a213b077017cef850df0f1cee3450f")
 VERSION_4 = """
     DROP TABLE jimsapi_threads;
     DROP TABLE jimsapi_feedback;
+    DROP TABLE jimsapi_search_threads;
+    DROP INDEX jimsapi_events_asked;
     ALTER TABLE jimsapi_runs DROP COLUMN failure;
     UPDATE jimsapi_schema SET version = 4;
 """

@@ -6,11 +6,21 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from jimsapi.stores.sqlite.reads import NEWEST_TIME, event_rows, latest_thread, thread_by_id, utc, visible_thread
+from jimsapi.stores.sqlite.reads import (
+    NEWEST_TIME,
+    event_by_id,
+    event_rows,
+    latest_thread,
+    thread_by_id,
+    utc,
+    visible_thread,
+)
 from jimsapi.stores.sqlite.rows import contact_of, id_hex, id_text, thread_record, time_text
 from jimsapi.threads.errors import EventNotFound
 from jimsapi.threads.event import EventRow, time_after, utc_now
 from jimsapi.threads.facts import (
+    MAX_FORKS,
+    MAX_QUESTIONS,
     NO_FACTS,
     Feedback,
     ForkPlan,
@@ -20,6 +30,7 @@ from jimsapi.threads.facts import (
     ThreadFacts,
     ThreadSummary,
 )
+from jimsapi.threads.questions import count_open
 from jimsapi.threads.run import ThreadRecord
 from jimsapi.threads.transitions import changed_facts
 
@@ -66,6 +77,17 @@ _COMM = """
 """
 _OLDEST_COMM = _COMM.format(order="ASC")
 _NEWEST_COMM = _COMM.format(order="DESC")
+_COUNT_FORKS = f"""
+    SELECT count(*) FROM (
+        SELECT 1 FROM jimsapi_threads INDEXED BY jimsapi_threads_parent WHERE parent_id = ? LIMIT {MAX_FORKS}
+    )
+"""
+_NEWEST_QUESTIONS = f"""
+    SELECT event_id, created_at, event_type, CAST(event_data AS BLOB)
+    FROM thread_events INDEXED BY jimsapi_events_asked
+    WHERE thread_id = ? AND event_type = 'question.asked'
+    ORDER BY created_at DESC, event_id DESC LIMIT {MAX_QUESTIONS}
+"""
 
 
 def fork(connection: sqlite3.Connection, plan: ForkPlan) -> ThreadRecord:
@@ -163,6 +185,17 @@ def _summary(connection: sqlite3.Connection, thread: str) -> ThreadSummary:
         _message(connection, _OLDEST_COMM, thread),
         _message(connection, _NEWEST_COMM, thread),
         None if newest is None else utc(newest[0]),
+        connection.execute(_COUNT_FORKS, (thread,)).fetchone()[0],
+        _open_questions(connection, thread),
+    )
+
+
+def _open_questions(connection: sqlite3.Connection, thread: str) -> int:
+    asked = event_rows(connection.execute(_NEWEST_QUESTIONS, (thread,)).fetchall())
+    return (
+        count_open(asked, lambda event_id: event_by_id(connection, thread, event_id) is not None, datetime.now(UTC))
+        if asked
+        else 0
     )
 
 

@@ -4,7 +4,7 @@ If SQLite could choose another index, the query names its index, so that ANALYZE
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any
@@ -24,6 +24,7 @@ from jimsapi.threads.run import (
     ThreadPage,
     ThreadRecord,
 )
+from jimsapi.threads.search import NO_FILTER, ThreadFilter
 from jimsapi.threads.store import decode_cursor, encode_cursor, take_page
 from jimsapi.threads.transitions import may_see
 from jimsapi.threads.window import choose, is_comm, window_size
@@ -110,6 +111,16 @@ _THREADS = f"""
     WHERE contact_id = ?1 AND (created_at, thread_id) < (?2, ?3) AND (?4 IS NULL OR {_IS_ARCHIVED} = ?4)
     ORDER BY created_at DESC, thread_id DESC LIMIT ?5
 """
+_FORKS = f"""
+    SELECT {", ".join(f"threads.{column}" for column in ("thread_id", "contact_id", "created_at"))},
+        CAST(thread_config AS BLOB)
+    FROM jimsapi_threads parents INDEXED BY jimsapi_threads_parent
+    CROSS JOIN threads ON threads.thread_id = parents.thread_id
+    WHERE contact_id = ?1 AND (created_at, threads.thread_id) < (?2, ?3) AND (?4 IS NULL OR {_IS_ARCHIVED} = ?4)
+        AND parent_id = ?6
+    ORDER BY created_at DESC, threads.thread_id DESC LIMIT ?5
+"""
+_METADATA = "SELECT metadata FROM jimsapi_threads WHERE thread_id = ?"
 _LAST_THREAD = ("~", "")
 """A position after all threads: times are text that begins with the year. SQLite would compare a digit as a number."""
 _BY_EXTERNAL_ID = f"""
@@ -250,16 +261,33 @@ def read_thread(connection: sqlite3.Connection, thread_id: UUID, acting_for: str
 
 
 def read_threads(
-    connection: sqlite3.Connection, contact_id: str, limit: int, after: str | None, archived: bool | None = None
+    connection: sqlite3.Connection,
+    contact_id: str,
+    limit: int,
+    after: str | None,
+    archived: bool | None = None,
+    only: ThreadFilter = NO_FILTER,
 ) -> ThreadPage:
     """`ThreadStore.threads`."""
     edge = _LAST_THREAD if after is None else _read_cursor("threads", after)
-    rows = connection.execute(_THREADS, (contact_id, *edge, archived, limit + 1))
+    most = -1 if only.metadata else limit + 1  # for SQLite, a negative limit means no limit
+    rows: Iterable[ThreadRow]
+    if only.parent is None:
+        rows = connection.execute(_THREADS, (contact_id, *edge, archived, most))
+    else:
+        rows = connection.execute(_FORKS, (contact_id, *edge, archived, most, only.parent.hex))
+    if only.metadata:
+        rows = (row for row in rows if only.accepts_metadata(_metadata(connection, row)))
     page, more = take_page(rows, limit, itemgetter(3))
     return ThreadPage(
         [thread_record(row) for row in page],
         encode_cursor("threads", page[-1][2], id_text(page[-1][0])) if more else None,
     )
+
+
+def _metadata(connection: sqlite3.Connection, thread: ThreadRow) -> str:
+    row = connection.execute(_METADATA, (id_text(thread[0]),)).fetchone()
+    return "{}" if row is None else str(row[0])
 
 
 def read_events(

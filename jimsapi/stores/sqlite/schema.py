@@ -144,7 +144,29 @@ _VERSION_6 = (
     """,
 )
 
-_MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6)
+# What the index of the search has of each thread (`jimsapi.stores.sqlite.search`): the number of its messages, and the
+# identifiers of those since `until`. The index itself is created at the first search.
+_SEARCH = (
+    """
+    CREATE TABLE jimsapi_search_threads (
+        thread_id CHAR(32) NOT NULL PRIMARY KEY,
+        number INTEGER NOT NULL,
+        messages INTEGER NOT NULL,
+        until DATETIME NOT NULL,
+        recent TEXT NOT NULL,
+        title TEXT
+    ) WITHOUT ROWID
+    """,
+    "CREATE UNIQUE INDEX jimsapi_search_numbers ON jimsapi_search_threads (number)",
+    "CREATE INDEX jimsapi_threads_parent ON jimsapi_threads (parent_id) WHERE parent_id IS NOT NULL",
+    """
+    CREATE INDEX jimsapi_events_asked ON thread_events (thread_id, created_at, event_id)
+    WHERE event_type = 'question.asked'
+    """,
+)
+_VERSION_7 = (*_SEARCH,)
+
+_MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7)
 SCHEMA_VERSION = len(_MIGRATIONS)
 
 _NEEDED_COLUMNS = {

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 from uuid import UUID
 
-from jimsapi.stores.sqlite import facts, reads, writes
+from jimsapi.stores.sqlite import facts, reads, search, writes
 from jimsapi.stores.sqlite.errors import DAMAGED, as_domain_error
 from jimsapi.stores.sqlite.file import LOG_REMOVED, DatabaseFiles
 from jimsapi.stores.sqlite.lock import DatabaseLock, refuse_lock
@@ -46,6 +46,7 @@ from jimsapi.threads.run import (
     ThreadQuery,
     ThreadRecord,
 )
+from jimsapi.threads.search import NO_FILTER, SearchPage, SearchQuery, ThreadFilter
 from jimsapi.threads.store import KEEP_KEYS, CommitRecord
 from jimsapi.threads.transitions import config_of_new, keys_known_since
 
@@ -169,9 +170,37 @@ class SQLiteStore:
     async def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
         return await self._read(partial(reads.read_thread, thread_id=thread_id, acting_for=acting_for))
 
-    async def threads(self, contact_id: str, limit: int, after: str | None, archived: bool | None = None) -> ThreadPage:
-        work = partial(reads.read_threads, contact_id=contact_id, limit=limit, after=after, archived=archived)
+    async def threads(
+        self,
+        contact_id: str,
+        limit: int,
+        after: str | None,
+        archived: bool | None = None,
+        only: ThreadFilter = NO_FILTER,
+    ) -> ThreadPage:
+        work = partial(
+            reads.read_threads, contact_id=contact_id, limit=limit, after=after, archived=archived, only=only
+        )
         return await self._read(work)
+
+    async def search(
+        self,
+        query: SearchQuery,
+        contact_id: str,
+        limit: int,
+        after: str | None,
+        archived: bool | None = None,
+        only: ThreadFilter = NO_FILTER,
+    ) -> SearchPage:
+        """Search, after the index was brought up to date. The first search of a contact adds all its messages."""
+        position: search.Position | None = search.FIRST
+        while position is not None:
+            threads: Sequence[str]
+            threads, position = await self._read(partial(search.find_stale, contact_id=contact_id, after=position))
+            while threads:
+                threads = await self._write(partial(search.add_to_index, contact_id=contact_id, threads=threads))
+        find = partial(search.search, query=query, contact_id=contact_id, limit=limit)
+        return await self._read(partial(find, after=after, archived=archived, only=only))
 
     async def events(self, thread_id: UUID, acting_for: str | None, limit: int, after: str | None) -> EventPage:
         return await self._read(

@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 import orjson
 
+from jimsapi.stores.sqlite import search
 from jimsapi.stores.sqlite.reads import (
     NEWEST_TIME,
     event_by_id,
@@ -630,6 +631,7 @@ def _delete(connection: sqlite3.Connection, threads: Iterable[str]) -> list[UUID
         connection.execute("DELETE FROM thread_events WHERE thread_id = ?", (thread,))
         connection.execute("DELETE FROM jimsapi_threads WHERE thread_id = ?", (thread,))
         connection.execute("DELETE FROM jimsapi_feedback WHERE thread_id = ?", (thread,))
+        search.forget(connection, thread)
         connection.execute("DELETE FROM threads WHERE thread_id = ?", (thread,))
     return open_runs
 

@@ -384,13 +384,17 @@ def thread_facts(
 
 
 def thread_summary(row: Any) -> ThreadSummary:
-    """Return what lists show of a thread: its facts, the time of its newest event, its first and newest message."""
-    facts, active_at, first, newest = row[:5], row[5], row[6:10], row[10:]
+    """Return what lists show of a thread: its facts, the time of its newest event, its first and newest message.
+
+    The row also has the number of its forks. Its open questions are not counted here.
+    """
+    facts, active_at, forks, first, newest = row[:5], row[5], row[6], row[7:11], row[11:15]
     return ThreadSummary(
         thread_facts(*facts),
         None if first[0] is None else event_row(first),
         None if newest[0] is None else event_row(newest),
         active_at and active_at.astimezone(UTC),
+        forks,
     )
 
 

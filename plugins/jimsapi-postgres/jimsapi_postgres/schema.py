@@ -39,6 +39,11 @@ INDEXES_1 = {
     ),
 }
 
+INDEXES_7 = {
+    # Open questions of the threads of a list.
+    "jimsapi_events_asked": "thread_events (thread_id, created_at, event_id) WHERE event_type = 'question.asked'",
+}
+
 _NEEDED_COLUMNS = {
     "threads": {"thread_id", "contact_id", "external_id", "created_at", "thread_config"},
     "thread_events": {"thread_id", "event_id", "created_at", "event_type", "event_data"},
@@ -51,6 +56,7 @@ _MISSING_PRIVILEGES = """
     FROM
         unnest(ARRAY[
             'threads', 'thread_events', 'jimsapi_threads', 'jimsapi_feedback',
+            'jimsapi_search', 'jimsapi_search_threads',
             'jimsapi_runs', 'jimsapi_owners', 'jimsapi_idempotency'
         ]) name,
         unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) privilege
@@ -98,7 +104,7 @@ async def _prepare(connection: Connection, name: str, wait: float | None, large:
         await _acquire_lock(connection, name, wait)
         # Another process may have upgraded the database while this one waited.
         for version in range(await _version(connection, name) + 1, len(MIGRATIONS) + 1):
-            if version == 1:
+            if version in _BUILDS_INDEXES:
                 await _refuse_large(connection, name, large)
             logger.info("%s: upgrading the schema to version %d", name, version)
             try:
@@ -147,6 +153,12 @@ async def _version_5(connection: Connection) -> None:
 
 async def _version_6(connection: Connection) -> None:
     await connection.execute(_sql("tables_6"))
+
+
+async def _version_7(connection: Connection) -> None:
+    await connection.execute(_sql("search_7"))
+    for index, definition in INDEXES_7.items():
+        await _build_index(connection, index, definition)
     for functions in ("functions", "functions_1", "functions_2", "functions_3", "functions_4"):
         await connection.execute(_sql(functions))
 
@@ -162,7 +174,10 @@ MIGRATIONS: tuple[Callable[[Connection], Awaitable[None]], ...] = (
     _version_4,
     _version_5,
     _version_6,
+    _version_7,
 )
+_BUILDS_INDEXES = (1, 7)
+"""The versions whose migration builds indexes of `thread_events`."""
 SERVES_FROM = (len(MIGRATIONS),) * (len(MIGRATIONS) - 1) + (1,)
 """For each version of the schema the oldest server that works with it. Older servers may run while a newer one starts.
 

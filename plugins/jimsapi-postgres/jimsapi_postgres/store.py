@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 from uuid import UUID
@@ -12,7 +13,11 @@ import msgspec
 from jimsapi.runs import ServiceTask
 from jimsapi.threads import (
     KEEP_KEYS,
+    MAX_FORKS,
+    MAX_QUESTIONS,
+    NO_FILTER,
     PAGE_BYTES,
+    QUESTION_ASKED,
     TICK,
     Accepted,
     AdoptedRun,
@@ -37,6 +42,8 @@ from jimsapi.threads import (
     RunNotFound,
     RunPlan,
     RunStatus,
+    SearchPage,
+    SearchQuery,
     Selector,
     Settled,
     Started,
@@ -44,6 +51,7 @@ from jimsapi.threads import (
     StoreUnavailable,
     ThreadChange,
     ThreadFacts,
+    ThreadFilter,
     ThreadNotFound,
     ThreadPage,
     ThreadQuery,
@@ -52,6 +60,7 @@ from jimsapi.threads import (
     decode_cursor,
     encode_cursor,
     end_with,
+    ends_of_questions,
     may_see,
     orphan_status,
     select_thread,
@@ -63,6 +72,15 @@ from jimsapi_postgres.connections import STATEMENT_TIMEOUT, Connection, Connecto
 from jimsapi_postgres.errors import DAMAGED, DENIED, DISK_FULL, ConnectionLost, NotConnected, as_unusable
 from jimsapi_postgres.lanes import BY_IDS, Lanes
 from jimsapi_postgres.peers import RECOVER, RECOVERED_AT_ONCE, SILENCE, Peers
+from jimsapi_postgres.search import (
+    LAST_NUMBER,
+    Position,
+    add_to_index,
+    filtered_threads,
+    find_stale,
+    read_search_cursor,
+    search,
+)
 from jimsapi_postgres.url import parse_url
 
 T = TypeVar("T")
@@ -218,7 +236,18 @@ _SUMMARIES = f"""
             ORDER BY e.created_at DESC, e.event_id DESC
             LIMIT 1
         ),
-        o.*, n.*
+        (
+            SELECT count(*) FROM (
+                SELECT FROM jimsapi_threads c WHERE c.parent_id = i.thread ORDER BY c.parent_id LIMIT {MAX_FORKS}
+            ) forks
+        ),
+        o.*, n.*,
+        ARRAY(
+            SELECT e.event_data::json FROM thread_events e
+            WHERE e.thread_id = i.thread AND e.event_type = '{QUESTION_ASKED}'
+            ORDER BY e.created_at DESC, e.event_id DESC
+            LIMIT {MAX_QUESTIONS}
+        )
     FROM unnest($1::uuid[]) WITH ORDINALITY i (thread, item)
     LEFT JOIN jimsapi_threads f ON f.thread_id = i.thread
     LEFT JOIN LATERAL (
@@ -263,7 +292,7 @@ _MISSING_TABLES = """
     SELECT string_agg(name, ', ')
     FROM unnest(ARRAY[
         'threads', 'thread_events', 'jimsapi_threads', 'jimsapi_feedback',
-            'jimsapi_runs', 'jimsapi_owners', 'jimsapi_idempotency'
+            'jimsapi_search', 'jimsapi_search_threads', 'jimsapi_runs', 'jimsapi_owners', 'jimsapi_idempotency'
     ]) name
     WHERE to_regclass(name) IS NULL
 """
@@ -517,14 +546,44 @@ class PostgresStore:
     async def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
         return await self._do(lambda connection: _visible_thread(connection, thread_id, acting_for))
 
-    async def threads(self, contact_id: str, limit: int, after: str | None, archived: bool | None = None) -> ThreadPage:
+    async def threads(
+        self,
+        contact_id: str,
+        limit: int,
+        after: str | None,
+        archived: bool | None = None,
+        only: ThreadFilter = NO_FILTER,
+    ) -> ThreadPage:
         edge = (_LAST_TIME, _LAST_ID) if after is None else _read_cursor("threads", after)
-        found = await self._do(lambda connection: connection.fetch(_THREADS, contact_id, *edge, limit + 1, archived))
+        if only == NO_FILTER:
+            found = await self._do(
+                lambda connection: connection.fetch(_THREADS, contact_id, *edge, limit + 1, archived)
+            )
+        else:
+            found = await self._do(partial(filtered_threads, contact_id, edge, limit + 1, archived, only))
         page, more = take_page(found, limit, _text_column)
         return ThreadPage(
             [rows.thread_record(*row) for row in page],
             _write_cursor("threads", page[-1][2], page[-1][0]) if more else None,
         )
+
+    async def search(
+        self,
+        query: SearchQuery,
+        contact_id: str,
+        limit: int,
+        after: str | None,
+        archived: bool | None = None,
+        only: ThreadFilter = NO_FILTER,
+    ) -> SearchPage:
+        """Search, after the index was brought up to date. The first search of a contact adds all its messages."""
+        before = LAST_NUMBER if after is None else read_search_cursor(after)
+        position: Position | None = (_FIRST_TIME, _FIRST_ID)
+        while position is not None:
+            stale, position = await self._do(partial(find_stale, contact_id, position))
+            while stale:
+                stale = await self._write(partial(add_to_index, contact_id, stale))
+        return await self._do(partial(search, query, contact_id, limit, before, archived, only))
 
     async def events(self, thread_id: UUID, acting_for: str | None, limit: int, after: str | None) -> EventPage:
         async def read(connection: Connection) -> list[Any]:
@@ -603,8 +662,12 @@ class PostgresStore:
         ]
 
     async def summaries(self, thread_ids: Sequence[UUID]) -> list[ThreadSummary]:
-        found = await self._do(lambda connection: connection.fetch(_SUMMARIES, list(thread_ids)))
-        return [rows.thread_summary(row) for row in found]
+        async def read(connection: Connection) -> list[ThreadSummary]:
+            found = await connection.fetch(_SUMMARIES, list(thread_ids))
+            summaries = [rows.thread_summary(row) for row in found]
+            return await _with_questions(connection, thread_ids, summaries, [row[-1] for row in found])
+
+        return await self._do(read)
 
     async def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:
         closed, thread_count = await self._delete(thread_id, None, acting_for)
@@ -744,6 +807,21 @@ async def _visible_thread(connection: Connection, thread_id: UUID, acting_for: s
     if row is None or not may_see(row[1], acting_for):
         raise ThreadNotFound(thread_id)
     return rows.thread_record(*row)
+
+
+async def _with_questions(
+    connection: Connection, thread_ids: Sequence[UUID], summaries: list[ThreadSummary], asked: Sequence[Sequence[bytes]]
+) -> list[ThreadSummary]:
+    """Return summaries with the number of open questions. `asked` has the questions of each thread. Most have none."""
+    now = datetime.now(UTC)
+    for number, (thread_id, questions) in enumerate(zip(thread_ids, asked, strict=True)):
+        ends = ends_of_questions([EventRow(thread_id, now, QUESTION_ASKED, data) for data in questions], now)
+        if ends:
+            found = await connection.fetch(BY_IDS, thread_id, [end for pair in ends for end in pair])
+            ended = {rows.as_uuid(row[0]) for row in found}
+            count = sum(ended.isdisjoint(pair) for pair in ends)
+            summaries[number] = msgspec.structs.replace(summaries[number], questions=count)
+    return summaries
 
 
 async def _probe(connection: Connection) -> None:

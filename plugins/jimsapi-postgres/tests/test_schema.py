@@ -18,6 +18,7 @@ from jimsapi.testing.store import OWNER, completed, make_event, make_key, make_p
 from jimsapi.threads.errors import StoreUnusable
 from jimsapi.threads.facts import ForkPlan, Rating, ThreadChange
 from jimsapi.threads.ids import uuid7
+from jimsapi.threads.search import SearchQuery
 
 pytestmark = pytest.mark.anyio
 
@@ -197,6 +198,10 @@ async def test_a_role_without_the_right_to_make_tables_serves_what_another_made(
         postgres.psql("GRANT SELECT, INSERT, DELETE ON threads, thread_events TO serving", database)
         ours = "jimsapi_runs, jimsapi_owners, jimsapi_idempotency, jimsapi_threads, jimsapi_feedback"
         postgres.psql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {ours} TO serving", database)
+        with pytest.raises(StoreUnusable, match=r"lacks.*INSERT on jimsapi_search"):
+            await PostgresStore(serving).__aenter__()
+        index = "jimsapi_search, jimsapi_search_threads"
+        postgres.psql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {index} TO serving", database)
         async with PostgresStore(serving) as store:
             plan = make_plan(idempotency=make_key())
             thread_id = (await store.accept(plan)).thread.thread_id
@@ -208,6 +213,8 @@ async def test_a_role_without_the_right_to_make_tables_serves_what_another_made(
             await store.fork(ForkPlan(thread_id=uuid7(), parent_id=thread_id, acting_for=None))
             await store.change_thread(thread_id, None, ThreadChange(title="Named"))
             await store.rate(thread_id, None, plan.message.event_id, Rating(1))
+            found = await store.search(SearchQuery((("named",),)), plan.contact_id, 10, None)
+            assert [match.thread.thread_id for match in found.matches] == [thread_id]
             await store.expire(timedelta(days=1))
             await store.delete_thread(thread_id, None)
             await store.ping()

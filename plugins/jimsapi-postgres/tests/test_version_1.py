@@ -97,7 +97,7 @@ async def test_an_upgrade_leaves_runs_and_rows_and_the_servers_that_are_at_work(
     before = postgres.psql(ALL_ROWS, database)
     assert await prepare(parse_url(url), wait=10) == 1
     assert postgres.psql(ALL_ROWS, database) == before
-    assert postgres.psql("SELECT version, serves_from FROM jimsapi_schema", database) == "6|1"
+    assert postgres.psql("SELECT version, serves_from FROM jimsapi_schema", database) == "7|1"
 
     async with PostgresStore(url) as store:
         found = [await store.run(plan.run_id, None, None) for plan in (running, waiting, ended)]
@@ -180,9 +180,12 @@ async def test_an_upgrade_waits_for_long_transactions_and_nobody_for_the_upgrade
     await probe.close()
 
 
-async def test_a_large_database_of_version_1_is_upgraded_by_a_start(old: OldServer, url: str) -> None:
+async def test_a_large_database_of_version_1_is_left_to_the_command(old: OldServer, url: str) -> None:
     await old.accept(make_plan())
-    assert await prepare(parse_url(url), wait=10, large=1) == 1
+    with pytest.raises(StoreUnusable, match="jimsapi db upgrade"):
+        await prepare(parse_url(url), wait=10, large=1)
+    assert await prepare(parse_url(url), wait=10, large=None) == 1
+    assert await prepare(parse_url(url), wait=10, large=1) == len(schema.MIGRATIONS)
 
 
 async def test_half_an_upgrade_serves_no_old_server_and_is_gone_on_with(

@@ -13,6 +13,7 @@ from uuid import UUID
 import lmdb
 from jimsapi.threads import (
     KEEP_KEYS,
+    NO_FILTER,
     Accepted,
     AdoptedRun,
     CommitRecord,
@@ -26,6 +27,8 @@ from jimsapi.threads import (
     Outcome,
     Rating,
     RunPlan,
+    SearchPage,
+    SearchQuery,
     Settled,
     Started,
     StoredRun,
@@ -33,6 +36,7 @@ from jimsapi.threads import (
     StoreUnusable,
     ThreadChange,
     ThreadFacts,
+    ThreadFilter,
     ThreadPage,
     ThreadQuery,
     ThreadRecord,
@@ -167,8 +171,26 @@ class LmdbStore:
     async def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
         return await self._read(lambda work: work.thread(thread_id, acting_for))
 
-    async def threads(self, contact_id: str, limit: int, after: str | None, archived: bool | None = None) -> ThreadPage:
-        return await self._read(lambda work: work.threads(contact_id, limit, after, archived))
+    async def threads(
+        self,
+        contact_id: str,
+        limit: int,
+        after: str | None,
+        archived: bool | None = None,
+        only: ThreadFilter = NO_FILTER,
+    ) -> ThreadPage:
+        return await self._read(lambda work: work.threads(contact_id, limit, after, archived, only))
+
+    async def search(
+        self,
+        query: SearchQuery,
+        contact_id: str,
+        limit: int,
+        after: str | None,
+        archived: bool | None = None,
+        only: ThreadFilter = NO_FILTER,
+    ) -> SearchPage:
+        return await self._read(lambda work: work.search(query, contact_id, limit, after, archived, only))
 
     async def events(self, thread_id: UUID, acting_for: str | None, limit: int, after: str | None) -> EventPage:
         return await self._read(lambda work: work.events(thread_id, acting_for, limit, after))

@@ -29,7 +29,9 @@ import lmdb
 import msgspec
 from jimsapi.threads import EventRow, NewEvent
 
-NAMES = "threads contacts externals events identifiers comm states runs queue thread_runs keys facts feedback".split()
+NAMES = (
+    "threads contacts externals events identifiers comm states asked runs queue thread_runs keys facts forks feedback"
+).split()
 EPOCH = datetime(1970, 1, 1)
 LAST = b"\xff" * 24
 

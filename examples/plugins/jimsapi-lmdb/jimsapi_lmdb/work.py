@@ -1,7 +1,7 @@
 """What each method of the store does in its transaction. `jimsapi.threads.transitions` decides."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from typing import Any
 from uuid import UUID
@@ -9,6 +9,9 @@ from uuid import UUID
 import lmdb
 import msgspec
 from jimsapi.threads import (
+    MAX_FORKS,
+    MAX_QUESTIONS,
+    QUESTION_ASKED,
     THREAD_CREATED,
     Accepted,
     AdoptedRun,
@@ -36,12 +39,16 @@ from jimsapi.threads import (
     RunNotFound,
     RunPlan,
     RunStatus,
+    SearchPage,
+    SearchQuery,
     Settled,
     Snapshot,
     Started,
     StoredRun,
     ThreadChange,
     ThreadFacts,
+    ThreadFilter,
+    ThreadMatch,
     ThreadNotFound,
     ThreadPage,
     ThreadQuery,
@@ -49,13 +56,16 @@ from jimsapi.threads import (
     ThreadSummary,
     choose,
     config_of_new,
+    count_open,
     decode_cursor,
     encode_cursor,
     end_with,
     may_see,
+    message_text,
     orphan_status,
     storable_text,
     take_page,
+    text_matches,
 )
 from jimsapi.threads import transitions as rules
 
@@ -86,6 +96,7 @@ class Work:
         self._comm, self._states = tables["comm"], tables["states"]
         self._runs, self._queue, self._thread_runs = tables["runs"], tables["queue"], tables["thread_runs"]
         self._keys, self._facts, self._feedback = tables["keys"], tables["facts"], tables["feedback"]
+        self._forks, self._asked = tables["forks"], tables["asked"]
 
     # Messages and their runs
 
@@ -356,15 +367,53 @@ class Work:
             raise ThreadNotFound(thread_id)
         return thread
 
-    def threads(self, contact_id: str, limit: int, after: str | None, archived: bool | None) -> ThreadPage:
+    def threads(
+        self, contact_id: str, limit: int, after: str | None, archived: bool | None, only: ThreadFilter
+    ) -> ThreadPage:
         """Return a page of a contact's threads, newest first."""
-        prefix = digest(contact_id)
-        before = prefix + _position("threads", after, 24) if after is not None else b""
-        all_of_contact = (self._thread(key[-16:]) for key, _ in self._contacts.backward(prefix, before))
-        found = (one for one in all_of_contact if archived in (None, self._is_archived(one)))
+        found = self._listed("threads", contact_id, after, archived, only)
         page, more = take_page(found, limit, lambda thread: thread.config)
-        last = encode_cursor("threads", (packed(page[-1].created) + page[-1].thread_id).hex()) if more else None
-        return ThreadPage([_thread_record(thread) for thread in page], last)
+        return ThreadPage([_thread_record(thread) for thread in page], _cursor("threads", page[-1]) if more else None)
+
+    def search(
+        self,
+        query: SearchQuery,
+        contact_id: str,
+        limit: int,
+        after: str | None,
+        archived: bool | None,
+        only: ThreadFilter,
+    ) -> SearchPage:
+        """Return a page of the threads that match. Without an index, it reads messages until the page is full."""
+        listed = self._listed("search", contact_id, after, archived, only)
+        found = ((one, match) for one in listed if (match := self._match(one, query)) is not None)
+        page, more = take_page(found, limit, lambda item: item[0].config)
+        return SearchPage([match for _, match in page], _cursor("search", page[-1][0]) if more else None)
+
+    def _listed(
+        self, kind: str, contact_id: str, after: str | None, archived: bool | None, only: ThreadFilter
+    ) -> Iterator[Thread]:
+        """Return the threads of a contact that a list of this kind may have, newest first."""
+        prefix = digest(contact_id)
+        before = prefix + _position(kind, after, 24) if after is not None else b""
+        threads = (self._thread(key[-16:]) for key, _ in self._contacts.backward(prefix, before))
+        return (thread for thread in threads if self._is_listed(thread, archived, only))
+
+    def _is_listed(self, thread: Thread, archived: bool | None, only: ThreadFilter) -> bool:
+        facts = self._facts_of(thread.thread_id)
+        return (
+            archived in (None, facts.archived is not None)
+            and (only.parent is None or facts.parent == only.parent.bytes)
+            and only.accepts_metadata(facts.metadata)
+        )
+
+    def _match(self, thread: Thread, query: SearchQuery) -> ThreadMatch | None:
+        for key, _ in self._comm.backward(thread.thread_id):
+            [row] = self._rows(thread.thread_id, [number_of(key[16:])])
+            if text_matches(message_text(row), query):
+                return ThreadMatch(_thread_record(thread), row)
+        title = self._facts_of(thread.thread_id).title
+        return ThreadMatch(_thread_record(thread), None) if text_matches(title, query) else None
 
     def events(self, thread_id: UUID, acting_for: str | None, limit: int, after: str | None) -> EventPage:
         """Return a page of a thread's events, oldest first."""
@@ -469,10 +518,17 @@ class Work:
             for keys in (self._comm.forward(thread_id), self._comm.backward(thread_id))
         ]
         active_at = None if thread is None else time_of(thread.newest).replace(tzinfo=UTC)
-        return ThreadSummary(_thread_facts(self._facts_of(thread_id)), first, newest, active_at)
+        facts = _thread_facts(self._facts_of(thread_id))
+        forks = sum(1 for _ in islice(self._forks.forward(thread_id), MAX_FORKS))
+        return ThreadSummary(facts, first, newest, active_at, forks, self._count_questions(thread_id))
 
-    def _is_archived(self, thread: Thread) -> bool:
-        return self._facts_of(thread.thread_id).archived is not None
+    def _count_questions(self, thread_id: bytes) -> int:
+        times = [number_of(key[16:]) for key, _ in islice(self._asked.backward(thread_id), MAX_QUESTIONS)]
+
+        def has_event(event_id: UUID) -> bool:
+            return self._identifiers.get(thread_id + event_id.bytes) is not None
+
+        return count_open(self._rows(thread_id, times), has_event, datetime.now(UTC))
 
     def _facts_of(self, thread_id: bytes) -> Facts:
         value = self._facts.get(thread_id)
@@ -480,6 +536,8 @@ class Work:
 
     def _put_facts(self, thread: Thread, facts: Facts) -> None:
         self._facts.put(thread.thread_id, msgspec.msgpack.encode(facts))
+        if facts.parent is not None:
+            self._forks.put(facts.parent + thread.thread_id)
 
     # Deleting
 
@@ -507,7 +565,10 @@ class Work:
         for key, _ in self._thread_runs.forward(thread.thread_id):
             self._runs.delete(key[16:])
         kept = self._events, self._identifiers, self._comm, self._states, self._queue, self._thread_runs
-        for table in (*kept, self._facts, self._feedback):
+        parent = self._facts_of(thread.thread_id).parent
+        if parent is not None:
+            self._forks.delete(parent + thread.thread_id)
+        for table in (*kept, self._asked, self._facts, self._feedback):
             for key in [key for key, _ in table.forward(thread.thread_id)]:
                 table.delete(key)
         for index, key in self._index_keys(thread):
@@ -553,6 +614,8 @@ class Work:
             self._comm.put(key)
         elif event.type.startswith("state.set."):
             self._states.put(thread.thread_id + digest(event.type), packed(at))
+        elif event.type == QUESTION_ASKED:
+            self._asked.put(key)
 
     def _put_thread(self, thread: Thread) -> None:
         self._threads.put(thread.thread_id, msgspec.msgpack.encode(thread))
@@ -620,6 +683,10 @@ def _feedback(event_id: bytes, value: bytes) -> Feedback:
 
 def _record(at: int, event: StoredEvent) -> EventRecord:
     return EventRecord(UUID(bytes=event.event_id), time_of(at).replace(tzinfo=UTC), event.type, event.data)
+
+
+def _cursor(kind: str, thread: Thread) -> str:
+    return encode_cursor(kind, (packed(thread.created) + thread.thread_id).hex())
 
 
 def _position(kind: str, cursor: str, size: int) -> bytes:

@@ -1173,6 +1173,7 @@ DELETE FROM jimsapi_runs r WHERE r.thread_id = ANY (of_threads) AND r.finished_a
 DELETE FROM thread_events e WHERE e.thread_id = ANY (of_threads);
 DELETE FROM jimsapi_threads f WHERE f.thread_id = ANY (of_threads);
 DELETE FROM jimsapi_feedback f WHERE f.thread_id = ANY (of_threads);
+PERFORM jimsapi_forget_7(of_threads);
 DELETE FROM threads t WHERE t.thread_id = ANY (of_threads);
 PERFORM jimsapi_tell_1(closed, closed_owners, mine);
 END
@@ -1381,7 +1382,88 @@ IF expired > 0 THEN
     DELETE FROM thread_events e WHERE e.thread_id = ANY (of_threads);
     DELETE FROM jimsapi_threads f WHERE f.thread_id = ANY (of_threads);
     DELETE FROM jimsapi_feedback f WHERE f.thread_id = ANY (of_threads);
+    PERFORM jimsapi_forget_7(of_threads);
     DELETE FROM threads t WHERE t.thread_id = ANY (of_threads);
 END IF;
+END
+$body$;
+
+
+-- Removes threads from the index of the search.
+CREATE OR REPLACE FUNCTION jimsapi_forget_7(of_threads uuid[]) RETURNS void
+LANGUAGE plpgsql AS $body$
+#variable_conflict use_column
+DECLARE
+    numbers bigint[];
+BEGIN
+numbers := ARRAY(SELECT i.number FROM jimsapi_search_threads i WHERE i.thread_id = ANY (of_threads));
+IF cardinality(numbers) > 0 THEN
+    DELETE FROM jimsapi_search s WHERE s.number = ANY (numbers);
+    DELETE FROM jimsapi_search_threads i WHERE i.thread_id = ANY (of_threads);
+END IF;
+END
+$body$;
+
+
+-- Adds messages to the index of the search, and the titles of `of_threads`. `title_words`, `lasts`: for each thread the
+-- words of its title, and the time of its last message that is added now. Threads that do not exist are left out.
+CREATE OR REPLACE FUNCTION jimsapi_index_7(
+    of_threads uuid[], titles text[], title_words text[], lasts timestamp[],
+    event_threads uuid[], event_ids uuid[], times timestamp[], message_words text[]
+)
+RETURNS void
+LANGUAGE plpgsql SET enable_hashjoin = off SET enable_sort = on AS $body$
+#variable_conflict use_column
+BEGIN
+PERFORM pg_advisory_xact_lock(l.key) FROM (
+    SELECT DISTINCT uuid_hash_extended(f.thread, 3) AS key FROM unnest(of_threads) f (thread) ORDER BY key
+) l;
+
+INSERT INTO jimsapi_search_threads (thread_id, until)
+SELECT t.thread_id, '-infinity' FROM unnest(of_threads) WITH ORDINALITY f (thread, item)
+JOIN threads t ON t.thread_id = f.thread
+ORDER BY f.item
+ON CONFLICT (thread_id) DO NOTHING;
+
+INSERT INTO jimsapi_search (number, at, event_id, words)
+SELECT i.number, a.at, a.id, a.words::tsvector
+FROM unnest(event_threads, event_ids, times, message_words) a (thread, id, at, words)
+JOIN jimsapi_search_threads i ON i.thread_id = a.thread
+ON CONFLICT (number, at, event_id) DO NOTHING;
+
+DELETE FROM jimsapi_search s USING unnest(of_threads, titles) f (thread, title), jimsapi_search_threads i
+WHERE i.thread_id = f.thread AND i.title IS DISTINCT FROM f.title
+    AND s.number = i.number AND s.at = '-infinity' AND s.event_id = '00000000-0000-0000-0000-000000000000';
+INSERT INTO jimsapi_search (number, at, event_id, words)
+SELECT i.number, '-infinity', '00000000-0000-0000-0000-000000000000', f.words::tsvector
+FROM unnest(of_threads, titles, title_words) f (thread, title, words)
+JOIN jimsapi_search_threads i ON i.thread_id = f.thread
+WHERE f.title IS NOT NULL
+ON CONFLICT (number, at, event_id) DO NOTHING;
+
+-- Another program may store an event up to a minute after its time.
+UPDATE jimsapi_search_threads i
+SET title = f.title, until = greatest(i.until, least(f.last, clock_timestamp()::timestamp - interval '1 minute'))
+FROM unnest(of_threads, titles, lasts) f (thread, title, last)
+WHERE i.thread_id = f.thread;
+END
+$body$;
+
+
+-- Finds the threads with a match, as their numbers, and the time of the newest match of each. The planner must use the
+-- index of words.
+CREATE OR REPLACE FUNCTION jimsapi_find_7(query text, before bigint, at_most int)
+RETURNS TABLE (number bigint, at timestamp)
+LANGUAGE plpgsql
+SET enable_bitmapscan = on SET enable_indexscan = off SET enable_indexonlyscan = off SET enable_sort = on
+SET work_mem = '32MB' AS $body$
+#variable_conflict use_column
+BEGIN
+RETURN QUERY
+SELECT s.number, max(s.at) FROM jimsapi_search s
+WHERE s.words @@ query::tsquery AND s.number + 0 < before
+GROUP BY s.number
+ORDER BY s.number DESC
+LIMIT at_most;
 END
 $body$;

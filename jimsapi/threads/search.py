@@ -1,0 +1,183 @@
+"""Search in the messages of a contact, and filters of its threads: what a word is, and what a query means.
+
+Every store uses these rules, so all stores find the same. The index of a store has words as `words_of` returns them.
+"""
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Protocol
+from uuid import UUID
+
+import msgspec
+
+from jimsapi.threads.event import EventRow
+from jimsapi.threads.run import ThreadRecord
+from jimsapi.threads.storable import load_stored, storable_text
+from jimsapi.threads.window import COMM_PREFIX
+
+MAX_QUERY = 200
+"""The most characters of a query."""
+MAX_WORDS = 10_000
+"""The number of words of a message that a search reads. Later words are not found."""
+MAX_WORD_BYTES = 64
+"""The number of bytes of a word, in UTF-8, that a search compares."""
+MAX_CONDITIONS = 8
+"""The most keys of metadata that a filter may name."""
+
+_ACCENTS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670"
+"""Accents of Latin, Greek and Cyrillic letters, and the points of Hebrew and Arabic."""
+_SINGLE = "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
+"""Characters of scripts that do not put spaces between words. Each is a word of its own."""
+
+_ASCII_WORD = re.compile("[a-z0-9]+")
+_ACCENT = re.compile(f"[{_ACCENTS}]")
+_PIECE = re.compile(r"\w+")
+_QUOTED_OR_PLAIN = re.compile(r'"([^"]*)"?|([^\s"]+)')
+
+Phrase = tuple[str, ...]
+Scalar = str | int | float | bool | None
+
+
+class SearchQuery(msgspec.Struct, frozen=True):
+    """What a search looks for: phrases of one or more words. All must occur in one message, or in the title."""
+
+    phrases: tuple[Phrase, ...]
+
+
+class ThreadFilter(msgspec.Struct, frozen=True):
+    """Conditions for the threads of a list, all of which must hold.
+
+    - `metadata`: the metadata of the thread has these keys with these values, which are strings, numbers, booleans or
+      None. A number equals another one of the same value, and no boolean.
+    - `parent`: the thread is a fork of this one.
+    """
+
+    metadata: Mapping[str, Scalar] = {}
+    parent: UUID | None = None
+
+    def accepts_metadata(self, stored: bytes | str) -> bool:
+        """Return whether the JSON text of a thread's metadata meets the conditions."""
+        if not self.metadata:
+            return True
+        found = load_stored(stored)
+        return isinstance(found, dict) and all(
+            key in found and _is_same(found[key], value) for key, value in self.metadata.items()
+        )
+
+
+NO_FILTER = ThreadFilter()
+"""The filter that every thread meets."""
+
+
+class ThreadMatch(msgspec.Struct, frozen=True):
+    """A thread that a search found, and its newest message that matches. None: only the title matches."""
+
+    thread: ThreadRecord
+    event: EventRow | None
+
+
+class SearchPage(msgspec.Struct, frozen=True):
+    """A page of a search, newest threads first. `next` is the cursor of the next page; None on the last page."""
+
+    matches: list[ThreadMatch]
+    next: str | None
+
+
+class Typed(Protocol):
+    """An event with its type and the JSON text of its data."""
+
+    @property
+    def event_type(self) -> str: ...
+
+    @property
+    def data(self) -> bytes | str | None: ...
+
+
+def parse_query(text: str) -> SearchQuery | None:
+    """Return what a person typed as a query; None if it has no word.
+
+    All words must occur. Words in double quotes are a phrase. What has no space between its words, such as "don't" or
+    text in Chinese, is a phrase too. No text is an error of syntax.
+    """
+    phrases = dict.fromkeys(tuple(words_of(quoted or plain)) for quoted, plain in _QUOTED_OR_PLAIN.findall(text))
+    phrases.pop((), None)
+    return SearchQuery(tuple(phrases)) if phrases else None
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text in small letters and without accents, as a search compares them.
+
+    A word is a sequence of letters and digits. In scripts without spaces between words, each character is a word.
+    """
+    if text.isascii():
+        words = _ASCII_WORD.findall(text.lower())
+    else:
+        plain = _ACCENT.sub("", unicodedata.normalize("NFKD", text).casefold())
+        words = _word().findall(_ACCENT.sub("", unicodedata.normalize("NFKD", plain)))
+    return [word if len(word) <= MAX_WORD_BYTES // 4 else _cut(word) for word in words[:MAX_WORDS]]
+
+
+def message_text(event: Typed) -> str | None:
+    """Return the text of an event `comm.*`; None if the event is another one, or has no text."""
+    if event.data is None or not event.event_type.startswith(COMM_PREFIX):
+        return None
+    try:
+        data = load_stored(event.data)
+    except ValueError:  # another program stored it
+        return None
+    content = data.get("content") if isinstance(data, dict) else None
+    return content if isinstance(content, str) else None
+
+
+def text_matches(text: str | None, query: SearchQuery) -> bool:
+    """Return whether all phrases of a query occur in a text."""
+    if not text:
+        return False
+    # With a space around each word, a phrase is a part of the whole.
+    whole = f" {' '.join(words_of(text))} "
+    return all(f" {' '.join(phrase)} " in whole for phrase in query.phrases)
+
+
+def snippet(text: str, query: SearchQuery, length: int) -> str:
+    """Return about `length` characters of a text on one line, around the first word of the query that is in it."""
+    text = storable_text(text)
+    at = _first_match(text, {word for phrase in query.phrases for word in phrase})
+    begin = max(0, min(at - length // 3, len(text) - length))
+    end = begin + length
+    before, after = text[:begin].rfind(" ", begin - 20), text.find(" ", end, end + 20)
+    # Cut at a space if there is one nearby.
+    begin = before + 1 if begin and before >= 0 else begin
+    end = after if after >= 0 else end
+    shown = " ".join(text[begin:end].split())
+    return f"{'…' if begin else ''}{shown}{'…' if end < len(text) else ''}"
+
+
+def _first_match(text: str, wanted: set[str]) -> int:
+    """Return the position of the first word of a text that is one of the words `wanted`; 0 if there is none."""
+    for piece in _PIECE.finditer(text):
+        if wanted.isdisjoint(words_of(piece[0])):
+            continue
+        # Text without spaces is one piece: find the character in it.
+        inside = (number for number, one in enumerate(piece[0]) if not wanted.isdisjoint(words_of(one)))
+        return piece.start() + next(inside, 0)
+    return 0
+
+
+@cache
+def _word() -> re.Pattern[str]:
+    """Return the pattern of a word. It is built at the first search, since it lists the marks of all scripts."""
+    marks = "".join(one for one in map(chr, range(0x300, 0x20000)) if unicodedata.category(one) in ("Mn", "Mc"))
+    return re.compile(f"[{_SINGLE}]|[^\\W_{_SINGLE}](?:[^\\W_{_SINGLE}]|(?![{_SINGLE}])[{marks}])*")
+
+
+def _cut(word: str) -> str:
+    return word.encode()[:MAX_WORD_BYTES].decode(errors="ignore")
+
+
+def _is_same(found: Any, wanted: Scalar) -> bool:
+    """Return whether two JSON values are the same. Python takes True for 1, and 1 for 1.0; JSON only the latter."""
+    if isinstance(found, bool) or isinstance(wanted, bool):
+        return found is wanted
+    return isinstance(found, str | int | float | None) and found == wanted
