@@ -25,10 +25,20 @@ if TYPE_CHECKING:
         ThreadNotFound,
     )
     from jimsapi.threads.event import BESIDE, THREAD_CREATED, TICK, Event, EventRow, NewEvent, id_beside
-    from jimsapi.threads.facts import Feedback, ForkPlan, Parent, Rating, ThreadChange, ThreadFacts, ThreadSummary
+    from jimsapi.threads.facts import (
+        Created,
+        Feedback,
+        ForkPlan,
+        Parent,
+        Rating,
+        ThreadChange,
+        ThreadFacts,
+        ThreadPlan,
+        ThreadSummary,
+    )
     from jimsapi.threads.file_store import FilePage, FileStore, NewFile, StoredFile
     from jimsapi.threads.identity import Identity
-    from jimsapi.threads.ids import uuid7
+    from jimsapi.threads.ids import derived_id, uuid7
     from jimsapi.threads.message_files import MessageFile, SentFile
     from jimsapi.threads.questions import Question, QuestionAsked
     from jimsapi.threads.run import (
@@ -81,6 +91,7 @@ __all__ = [
     "CommitRecord",
     "ContactDeleted",
     "ContextLimits",
+    "Created",
     "DomainError",
     "Event",
     "EventNotFound",
@@ -131,6 +142,7 @@ __all__ = [
     "ThreadFacts",
     "ThreadNotFound",
     "ThreadPage",
+    "ThreadPlan",
     "ThreadQuery",
     "ThreadRecord",
     "ThreadStore",
@@ -138,6 +150,7 @@ __all__ = [
     "choose",
     "config_of_new",
     "decode_cursor",
+    "derived_id",
     "encode_cursor",
     "end_with",
     "id_beside",
@@ -183,17 +196,19 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "id_beside",
             ),
             "jimsapi.threads.facts": (
+                "Created",
                 "Feedback",
                 "ForkPlan",
                 "Parent",
                 "Rating",
                 "ThreadChange",
                 "ThreadFacts",
+                "ThreadPlan",
                 "ThreadSummary",
             ),
             "jimsapi.threads.file_store": ("FilePage", "FileStore", "NewFile", "StoredFile"),
             "jimsapi.threads.identity": ("Identity",),
-            "jimsapi.threads.ids": ("uuid7",),
+            "jimsapi.threads.ids": ("derived_id", "uuid7"),
             "jimsapi.threads.message_files": ("MessageFile", "SentFile"),
             "jimsapi.threads.questions": ("Question", "QuestionAsked"),
             "jimsapi.threads.run": (

@@ -17,6 +17,7 @@ from jimsapi.threads import (
     AdoptedRun,
     CommitRecord,
     ContextLimits,
+    Created,
     Event,
     EventPage,
     EventRow,
@@ -34,6 +35,7 @@ from jimsapi.threads import (
     ThreadChange,
     ThreadFacts,
     ThreadPage,
+    ThreadPlan,
     ThreadQuery,
     ThreadRecord,
     ThreadSummary,
@@ -175,6 +177,9 @@ class LmdbStore:
 
     async def load_events(self, thread_id: UUID, before: Event | None, limit: int) -> list[EventRow]:
         return await self._read(lambda work: work.load_events(thread_id, before, limit))
+
+    async def create(self, plan: ThreadPlan) -> Created:
+        return await self._write(lambda work: work.create(plan))
 
     async def fork(self, plan: ForkPlan) -> ThreadRecord:
         return await self._write(lambda work: work.fork(plan))
