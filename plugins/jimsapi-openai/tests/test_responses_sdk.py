@@ -50,7 +50,7 @@ def test_a_stream_brings_what_the_agent_does_in_order(sdk: OpenAI) -> None:
         final = stream.get_final_response()
     assert [event.sequence_number for event in events] == list(range(len(events)))
     assert [item.type for item in final.output] == ["reasoning", "mcp_call", "message", "message"]
-    assert final.output_text == " and moreHello"
+    assert final.output_text == "Hello and more"
     assert [event.type for event in events if "mcp_call" in event.type] == [
         "response.mcp_call.in_progress",
         "response.mcp_call_arguments.delta",
