@@ -555,7 +555,9 @@ class StoreMachine(RuleBasedStateMachine):
             NewEvent(uuid7(), THREAD_CREATED, b"{}"),
             *(NewEvent(uuid7(), "comm.user_message", b"{}") for _ in range(count)),
         )
-        plan = ThreadPlan(thread_id=uuid7(), contact_id=contact, events=events, thread_config=b"{}", metadata=b'{"a":2}')
+        plan = ThreadPlan(
+            thread_id=uuid7(), contact_id=contact, events=events, thread_config=b"{}", metadata=b'{"a":2}'
+        )
         entered = [(event.event_id, event.event_type) for event in events]
         created = self._do(self.store.create(plan))
         assert (created.thread.thread_id, created.thread.contact_id) == (plan.thread_id, contact)

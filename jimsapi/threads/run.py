@@ -230,8 +230,8 @@ class StoredRun(msgspec.Struct, frozen=True):
 
     `events` are those that the run sent, if it completed. `streamed` is the number of items in the run's stream, as in
     `Outcome`. It is None while the run is open, and if `finish` did not end it. `failure` says why the run failed;
-    runs that an older version stored have None. `message_id` is the identifier of the message that the run answers; None
-    from a store that was written before the field existed.
+    runs that an older version stored have None. `message_id` is the identifier of the message that the run answers; a
+    store that was written before the field existed has None.
     """
 
     run_id: UUID

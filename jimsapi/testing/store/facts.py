@@ -51,7 +51,9 @@ class FactsOfThreads(StoreTests):
         assert orjson.loads(created.thread.thread_config) == {"a": 1}
         assert await store.thread(plan.thread_id, "ann") == created.thread
         events = await all_events(store, plan.thread_id)
-        assert [event.event_id for event in events] == [event.event_id for event in plan.events] == ids_of(created.stored)
+        assert (
+            [event.event_id for event in events] == [event.event_id for event in plan.events] == ids_of(created.stored)
+        )
         assert sorted(event.created_at for event in events) == [event.created_at for event in events]
         (summary,) = await store.summaries([plan.thread_id])
         assert orjson.loads(summary.facts.metadata) == {"b": 2}

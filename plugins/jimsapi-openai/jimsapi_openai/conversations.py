@@ -18,7 +18,10 @@ from jimsapi_openai.items import items_of
 
 EVENTS_AT_ONCE = 100
 """The events of a thread that are read for a page; more if they make too few items."""
+RECENT = 200
+"""The newest events of a thread among which a later message is looked for."""
 BESIDE = 8
+"""The events that are looked for beside a message: its metadata, its files, and answers."""
 KNOWN = 10_000
 """The most ends of pages whose places in their threads are remembered."""
 
@@ -133,13 +136,20 @@ def page_of(items: Items, limit: int, after: str | None) -> dict[str, Any]:
     return page(rest[:limit], has_more=len(rest) > limit)
 
 
-async def has_later_message(service: RunService, run: StoredRun) -> bool:
-    """Return whether the thread of a run has another message of the user than the one that the run answers."""
-    rows = await service.store.load_events(run.thread_id, None, EVENTS_AT_ONCE)
-    return any(_id(row) != run.message_id and is_of_user(row) for row in rows)
+async def last_event_of(service: RunService, run: StoredRun) -> tuple[UUID | None, bool]:
+    """Return the last event of a run, and whether no message of the user follows it in its thread.
+
+    If very many events follow it, this assumes a message among them. The event is None if an older store keeps no
+    message of a run, and the run has no events.
+    """
+    whole = await service.store.run(run.run_id, None, None)  # with private events, which callers do not see
+    last = whole.events[-1].event_id if whole.events else whole.message_id
+    rows = await service.store.load_events(run.thread_id, None, RECENT)
+    ids = [_id(row) for row in rows]
+    return last, last in ids and not any(map(_is_of_user, rows[ids.index(last) + 1 :]))
 
 
-def is_of_user(row: EventRow) -> bool:
+def _is_of_user(row: EventRow) -> bool:
     """Return whether an event begins another turn: a message of the user, or an answer to a question."""
     if row.event_type == "question.answered":
         return True

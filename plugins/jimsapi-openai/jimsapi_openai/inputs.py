@@ -277,4 +277,3 @@ def _has_nul(value: Any) -> bool:
     if isinstance(value, dict):
         return any(_has_nul(each) for pair in value.items() for each in pair)
     return isinstance(value, list) and any(map(_has_nul, value))
-

@@ -28,7 +28,7 @@ from jimsapi.threads import (
     derived_id,
 )
 from jimsapi.wire import PersonAsked, ThreadNames, Turn, begin_turn, stored_items
-from jimsapi_openai.conversations import is_of_user
+from jimsapi_openai.conversations import last_event_of
 from jimsapi_openai.ids import question_of, run_of, thread_of
 from jimsapi_openai.inputs import (
     Approval,
@@ -41,8 +41,6 @@ from jimsapi_openai.inputs import (
 )
 from jimsapi_openai.requests import is_task
 
-RECENT = 200
-"""The newest events of a thread among which a later message is looked for."""
 KNOWN = 10_000
 """The most repeatable requests whose thread is remembered."""
 
@@ -87,14 +85,14 @@ class Placement:
             return await self._begin_once(request, body, said)
         digest = self._digest(request, key)
         if digest is not None and (known := self._placed.get(digest)) is not None:
-            return await self._begin(request, body, said, known, key), known.ignored
+            return await self._begin(request, body, said, known, key)
         conversation = conversation_of(body)
         if body.previous_response_id:
             previous = await self.stored_run(request, body.previous_response_id, "previous_response_id")
             lock = self._locks.setdefault(previous.thread_id, asyncio.Lock())
             async with lock:  # of two messages after the same response, the second one sees the first
                 place = self._known(digest, await self._after(request, previous))
-                return await self._begin(request, body, said, place, key), place.ignored
+                return await self._begin(request, body, said, place, key)
         if conversation is not None:
             thread = await self.thread(request, conversation)
             place = Place((ById(thread.thread_id),), thread.contact_id, is_new=False)
@@ -103,7 +101,7 @@ class Placement:
         else:
             place = await self._named_or_new(request, body, said, key)
         self._known(digest, place)
-        return await self._begin(request, body, said, place, key), place.ignored
+        return await self._begin(request, body, said, place, key)
 
     async def stored_run(self, request: Request, response_id: str, field: str | None = None) -> StoredRun:
         """Return the run of a response. Raises `HTTPError` 404 if the caller may not see it."""
@@ -139,13 +137,11 @@ class Placement:
 
     async def _begin(
         self, request: Request, body: ResponseRequest, said: Input, place: Place, key: str | None
-    ) -> LiveRun:
+    ) -> tuple[LiveRun, Sequence[str]]:
         message = said.messages[-1] if place.is_new and said.messages else said.all_new()
-        answers, reasons = await self._answers(request, said.approvals)
-        turn = _turn(body, message, key)
-        text = "\n\n".join(part for part in (*reasons, message.text) if part)
-        turn = msgspec.structs.replace(turn, message=text, answers=answers or None)
-        return await begin_turn(
+        answers, ignored = await self._answers(request, said.approvals)
+        turn = msgspec.structs.replace(_turn(body, message, key), answers=answers or None)
+        run = await begin_turn(
             request,
             self._service,
             self._names,
@@ -154,10 +150,9 @@ class Placement:
             selectors=place.selectors,
             contact=place.contact,
         )
+        return run, [*place.ignored, *ignored]
 
-    async def _begin_once(
-        self, request: Request, body: ResponseRequest, said: Input
-    ) -> tuple[LiveRun, Sequence[str]]:
+    async def _begin_once(self, request: Request, body: ResponseRequest, said: Input) -> tuple[LiveRun, Sequence[str]]:
         """Begin a run outside of every thread, of which nothing is stored."""
         if said.approvals:
             raise refused("store", "With an approval the response is stored: omit store")
@@ -190,7 +185,7 @@ class Placement:
         return Place((ById(thread.thread_id),), contact, ignored)
 
     def _check_history(self, request: Request, count: int) -> None:
-        """Raise `ScopeMissing` if the caller may not add items to threads: it could put words into the pipeline's mouth."""
+        """Raise `ScopeMissing` if the caller may not add items to threads. The pipeline takes them for its own."""
         if count and not _admission(request).identity.may(THREADS):
             raise ScopeMissing(THREADS)
 
@@ -198,17 +193,11 @@ class Placement:
         """Return the place after a run: its thread if no message followed, else a fork of it."""
         if run.status in (RunStatus.QUEUED, RunStatus.RUNNING):
             raise HTTPError(409, "previous_response_id: The response is still in progress; wait for it or cancel it")
-        # The caller does not see private events, but the fork has them.
-        whole = await self._service.store.run(run.run_id, None, None)
-        last = whole.events[-1].event_id if whole.events else whole.message_id
+        last, is_newest = await last_event_of(self._service, run)
         thread_id = run.thread_id
-        if last is not None:
-            rows = await self._service.store.load_events(thread_id, None, RECENT)
-            ids = [_id(row) for row in rows]
-            later = rows[ids.index(last) + 1 :] if last in ids else rows
-            if any(is_of_user(row) for row in later):
-                identity = _admission(request).identity
-                thread_id = (await self._service.fork(thread_id, identity.contact_id, last)).thread_id
+        if last is not None and not is_newest:
+            identity = _admission(request).identity
+            thread_id = (await self._service.fork(thread_id, identity.contact_id, last)).thread_id
         return Place((ById(thread_id),), run.contact_id, is_new=False)
 
     async def _of_question(self, request: Request, approval: Approval) -> Place:
@@ -216,16 +205,16 @@ class Placement:
         return Place((ById(thread.thread_id),), thread.contact_id, is_new=False)
 
     async def _answers(self, request: Request, approvals: Sequence[Approval]) -> tuple[dict[str, Any], list[str]]:
-        """Return the answers to questions, and those reasons that are not the answers themselves."""
+        """Return the answers to questions, and the places of reasons that are no answers."""
         answers: dict[str, Any] = {}
-        reasons: list[str] = []
+        ignored: list[str] = []
         for approval in approvals:
             _, question = await self._question(request, approval)
             typed = _typed(question, approval.reason)
             answers[str(question.question_id)] = _approved(question, approval) if typed is None else typed
             if typed is None and approval.reason:
-                reasons.append(approval.reason)
-        return answers, reasons
+                ignored.append(f"{approval.place}.reason")
+        return answers, ignored
 
     async def _question(self, request: Request, approval: Approval) -> tuple[ThreadRecord, Question]:
         found = question_of(approval.request_id)
@@ -233,7 +222,9 @@ class Placement:
             thread_id, question_id = found
             thread = await self.thread(request, f"conv_{thread_id.hex}")
             rows = await self._service.store.events_by_id(thread_id, [question_id])
-            asked = [NewEvent(_id(row), row.event_type, orjson.dumps(orjson.loads(row.data or b"null"))) for row in rows]
+            asked = [
+                NewEvent(_id(row), row.event_type, orjson.dumps(orjson.loads(row.data or b"null"))) for row in rows
+            ]
             for item in stored_items(asked):
                 if isinstance(item, PersonAsked):
                     return thread, item.question

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from functools import partial
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
 import msgspec
 import orjson
@@ -18,9 +19,7 @@ from jimsapi.wire import (
     UserSaid,
     answer_of,
     error_answer,
-    note_run,
     read_json,
-    refusal,
     said,
     spoken_items,
     spoken_run,
@@ -31,7 +30,7 @@ from jimsapi.wire import (
     with_run,
 )
 from jimsapi_openai.answers import NO_RETRY, in_error_form
-from jimsapi_openai.conversations import ListQuery, has_later_message, page_of
+from jimsapi_openai.conversations import BESIDE, ListQuery, last_event_of, page_of
 from jimsapi_openai.ids import conversation_id, response_id
 from jimsapi_openai.inputs import WITHOUT_EFFECT, ResponseRequest, check_fields, read_input
 from jimsapi_openai.items import Speech, speech_of, user_item
@@ -39,9 +38,6 @@ from jimsapi_openai.placement import Placement
 from jimsapi_openai.requests import is_of_open_webui, without_effect
 from jimsapi_openai.responses import Head, stream_of
 from jimsapi_openai.retries import Retries
-
-_BESIDE = 8
-"""The events that are looked for beside a message: its metadata, its files, and answers."""
 
 _LOOKUP = {status: REFUSALS[status] for status in (401, 403, 503)} | {404: "There is no such response."}
 
@@ -51,12 +47,6 @@ class RetrieveQuery(msgspec.Struct):
 
     stream: bool = False
     starting_after: Annotated[int, msgspec.Meta(ge=0)] | None = None
-
-
-class InputQuery(ListQuery):
-    """The page of a list."""
-
-    order: Literal["asc", "desc"] = "desc"
 
 
 def add_response_routes(
@@ -80,8 +70,8 @@ def add_response_routes(
     async def create(request: Request) -> Response:
         """Answer a message, in the format of OpenAI's Responses API.
 
-        The message continues the thread of `conversation` or of `previous_response_id`. If another message followed that
-        response, it continues a fork. Without both it begins a thread, with the earlier items of `input`. An
+        The message continues the thread of `conversation` or of `previous_response_id`. If another message followed
+        that response, it continues a fork. Without both it begins a thread, with the earlier items of `input`. An
         `mcp_approval_response` answers a question of the pipeline. With `store` false nothing is stored.
 
         Instructions, tools and parameters of the model are ignored, because the pipeline decides these. The header
@@ -147,7 +137,7 @@ def add_response_routes(
         """The message of a run, and the events beside it. A queued run has none in its thread."""
         if run.message_id is None:
             return []
-        ids = [*(id_beside(run.message_id, number) for number in range(1, _BESIDE + 1)), run.message_id]
+        ids = [*(id_beside(run.message_id, number) for number in range(1, BESIDE + 1)), run.message_id]
         found = await service.store.events_by_id(run.thread_id, ids)
         return [row for row in found if row.event_type.startswith("message.") or row is found[-1]]
 
@@ -177,10 +167,8 @@ def add_response_routes(
     async def cancel(request: Request) -> Response:
         """Cancel a response that is in progress. One that has ended stays as it is."""
         run = await placement.stored_run(request, request.path_params["id"])
-        try:
+        with suppress(RunEnded):
             await runs.cancel(_admission(request), run.run_id)
-        except RunEnded:
-            pass
         return await whole(request, await stored_head(request, run))
 
     @router.delete(
@@ -193,17 +181,18 @@ def add_response_routes(
         A response in a conversation with others is refused, because events of a thread are never removed one by one.
         """
         run = await placement.stored_run(request, request.path_params["id"])
-        if not run.created_new_thread or await has_later_message(service, run):
+        _, is_newest = await last_event_of(service, run)
+        if not (run.created_new_thread and is_newest):
             named = conversation_id(run.thread_id)
             text = f"The response belongs to a conversation, which keeps its items: delete the conversation {named!r}"
             raise HTTPError(409, text)
         await ThreadService(service).delete_thread(_admission(request).identity, run.thread_id)
         return JSONResponse({"id": response_id(run.run_id), "object": "response", "deleted": True})
 
-    @router.get("/v1/responses/{id}/input_items", query=InputQuery, **options, responses=_LOOKUP)
+    @router.get("/v1/responses/{id}/input_items", query=ListQuery, **options, responses=_LOOKUP)
     async def list_input(request: Request) -> Response:
         """List what a response answers: its message. The earlier items are those of its conversation."""
-        query = request.typed_query(InputQuery)
+        query = request.typed_query(ListQuery)
         run = await placement.stored_run(request, request.path_params["id"])
         rows = await message_rows(run)
         items = [user_item(request, one) for one in said(rows) if isinstance(one, UserSaid)]

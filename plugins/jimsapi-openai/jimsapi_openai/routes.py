@@ -36,8 +36,6 @@ from jimsapi_openai.response_routes import add_response_routes
 from jimsapi_openai.retries import Retries
 
 
-
-
 class Model(msgspec.Struct):
     """A model in OpenAI's format."""
 

@@ -13,16 +13,16 @@ WORK = "think They; think  ask; tool search; source https://example.org/q; sourc
 
 
 @pytest.fixture(scope="module")
-def sdk(served: Served, key: str) -> Iterator[OpenAI]:
+def sdk(served: Served, key: str) -> Iterator[Any]:
     with OpenAI(base_url=f"{served.url}/v1", api_key=key, timeout=30) as client:
         yield client
 
 
-def ask(sdk: OpenAI, text: Any, **options: Any) -> Any:
+def ask(sdk: Any, text: Any, **options: Any) -> Any:
     return sdk.responses.create(model="scripted", input=text, **options)
 
 
-def test_a_response_is_what_the_pipeline_said_with_an_estimate_of_its_length(sdk: OpenAI) -> None:
+def test_a_response_is_what_the_pipeline_said_with_an_estimate_of_its_length(sdk: Any) -> None:
     response = ask(sdk, "send Grüße")
     assert (response.output_text, response.status, response.model) == ("Grüße", "completed", "scripted")
     assert response.id.startswith("resp_")
@@ -32,7 +32,7 @@ def test_a_response_is_what_the_pipeline_said_with_an_estimate_of_its_length(sdk
     assert again.model_dump(exclude={"completed_at"}) == response.model_dump(exclude={"completed_at"})
 
 
-def test_a_response_has_what_the_agent_did(sdk: OpenAI) -> None:
+def test_a_response_has_what_the_agent_did(sdk: Any) -> None:
     response = ask(sdk, WORK)
     reasoning, call, message = response.output
     assert (reasoning.type, [part.text for part in reasoning.summary]) == ("reasoning", ["They ask"])
@@ -44,7 +44,7 @@ def test_a_response_has_what_the_agent_did(sdk: OpenAI) -> None:
     assert sdk.responses.retrieve(response.id).output == response.output
 
 
-def test_a_stream_brings_what_the_agent_does_in_order(sdk: OpenAI) -> None:
+def test_a_stream_brings_what_the_agent_does_in_order(sdk: Any) -> None:
     with sdk.responses.stream(model="scripted", input=WORK + "; stream  and; stream  more") as stream:
         events = list(stream)
         final = stream.get_final_response()
@@ -61,7 +61,7 @@ def test_a_stream_brings_what_the_agent_does_in_order(sdk: OpenAI) -> None:
     assert events[0].response.output == []
 
 
-def test_a_stream_is_resumed_after_a_number(sdk: OpenAI) -> None:
+def test_a_stream_is_resumed_after_a_number(sdk: Any) -> None:
     events = list(ask(sdk, "stream Hel; stream lo; tool search", stream=True))
     response_id = events[0].response.id
     assert list(sdk.responses.retrieve(response_id, stream=True)) == events
@@ -72,7 +72,7 @@ def test_a_stream_is_resumed_after_a_number(sdk: OpenAI) -> None:
         assert stream.get_final_response().output_text == "Hello"
 
 
-def test_three_turns_continue_by_the_previous_response(sdk: OpenAI) -> None:
+def test_three_turns_continue_by_the_previous_response(sdk: Any) -> None:
     first = ask(sdk, "one")
     second = ask(sdk, "two", previous_response_id=first.id)
     assert second.previous_response_id == first.id
@@ -82,7 +82,7 @@ def test_three_turns_continue_by_the_previous_response(sdk: OpenAI) -> None:
     assert ask(sdk, "see").output_text == '["see"]'
 
 
-def test_an_earlier_response_is_continued_in_a_fork(sdk: OpenAI) -> None:
+def test_an_earlier_response_is_continued_in_a_fork(sdk: Any) -> None:
     first = ask(sdk, "one")
     ask(sdk, "two", previous_response_id=first.id)
     other = ask(sdk, "see", previous_response_id=first.id)
@@ -91,7 +91,7 @@ def test_an_earlier_response_is_continued_in_a_fork(sdk: OpenAI) -> None:
     assert ask(sdk, "see", previous_response_id=other.id).output_text == '["one", "see", "see"]'
 
 
-def test_a_conversation_has_items_and_metadata(sdk: OpenAI) -> None:
+def test_a_conversation_has_items_and_metadata(sdk: Any) -> None:
     items: Any = [
         {"role": "user", "content": "before"},
         {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "I see"}]},
@@ -117,7 +117,7 @@ def test_a_conversation_has_items_and_metadata(sdk: OpenAI) -> None:
         sdk.conversations.retrieve(conversation.id)
 
 
-def test_a_response_in_the_background_is_retrieved_and_cancelled(sdk: OpenAI) -> None:
+def test_a_response_in_the_background_is_retrieved_and_cancelled(sdk: Any) -> None:
     response = ask(sdk, "hold bg-1; send never", background=True)
     assert response.status in ("queued", "in_progress")
     ask(sdk, "reached bg-1")
@@ -127,7 +127,7 @@ def test_a_response_in_the_background_is_retrieved_and_cancelled(sdk: OpenAI) ->
     assert sdk.responses.retrieve(response.id).status == "cancelled"
 
 
-def test_the_input_items_of_a_response(sdk: OpenAI) -> None:
+def test_the_input_items_of_a_response(sdk: Any) -> None:
     response = ask(sdk, "send Hello", metadata={"page": "/checkout"})
     [item] = sdk.responses.input_items.list(response.id)
     assert item.content[0].text == "send Hello"

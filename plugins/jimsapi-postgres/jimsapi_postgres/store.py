@@ -172,7 +172,7 @@ _BETWEEN = """
     WHERE e.thread_id = $1 AND e.created_at BETWEEN $2 AND $3
     ORDER BY e.created_at, e.event_id
 """
-# The statement is one transaction. Its times need no lock: a contact that creates two threads at once has no newest one.
+# One statement is one transaction. It needs no lock: of two threads that are created at once, either may be the newest.
 _CREATE = """
     WITH made AS (
         INSERT INTO threads (thread_id, contact_id, created_at, thread_config)
