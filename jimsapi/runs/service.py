@@ -351,7 +351,7 @@ class RunService:
 
         Raises:
             ContactForbidden, InputRefused, ServerDraining, UnstorableEvent: nothing is stored.
-            StoreUnavailable: the store is not available.
+            StoreUnavailable: the store is not available, or was written before it had the method `create`.
         """
         if admission.identity.contact_id not in (None, contact_id):
             raise ContactForbidden
@@ -365,6 +365,8 @@ class RunService:
             thread_config=_storable("thread_config", thread_config or {}),
             metadata=_storable("metadata", metadata or {}),
         )
+        if not hasattr(self.store, "create"):
+            raise StoreUnavailable("the store is for an earlier version: it cannot create threads without runs")
         with self.outage.noted():
             created = await self.store.create(plan)
         self._announcer.stored(created.thread.thread_id, created.stored)
