@@ -10,12 +10,8 @@ from jimsapi.runs import RunService
 class OpenAIOptions(Options, prefix="openai"):
     """Options of the routes below /v1."""
 
-    contact_header: str = option(
-        "X-OpenWebUI-User-Id", help="The header in which clients of /v1 name the contact."
-    )
-    thread_header: str = option(
-        "X-OpenWebUI-Chat-Id", help="The header in which clients of /v1 name the conversation."
-    )
+    contact_header: str = option("X-OpenWebUI-User-Id", help="The header in which clients of /v1 name the contact.")
+    thread_header: str = option("X-OpenWebUI-Chat-Id", help="The header in which clients of /v1 name the conversation.")
     on_disconnect: Literal["continue", "cancel"] = option(
         "continue", help="Whether a run continues or is cancelled if its client of /v1 disconnects."
     )

@@ -34,9 +34,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, Pat
         ("bring.py", ["5 words, after 1 earlier messages"]),
     ],
 )
-def test_a_program_of_the_page_prints_what_it_says(
-    page: tuple[Served, Path], program: str, printed: list[str]
-) -> None:
+def test_a_program_of_the_page_prints_what_it_says(page: tuple[Served, Path], program: str, printed: list[str]) -> None:
     served, folder = page
     path = folder / program
     path.write_text(PROGRAMS[program].replace("http://localhost:8080", served.url), encoding="utf-8")

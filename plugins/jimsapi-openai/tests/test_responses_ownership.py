@@ -17,13 +17,13 @@ pytestmark = pytest.mark.anyio
 
 Calls = dict[tuple[str, str], dict[str, Any]]
 
-OF_RESPONSES = {
+OF_RESPONSES: Calls = {
     ("GET", "/v1/responses/{id}"): {},
     ("POST", "/v1/responses/{id}/cancel"): {},
     ("DELETE", "/v1/responses/{id}"): {},
     ("GET", "/v1/responses/{id}/input_items"): {},
 }
-OF_CONVERSATIONS = {
+OF_CONVERSATIONS: Calls = {
     ("GET", "/v1/conversations/{id}"): {},
     ("POST", "/v1/conversations/{id}"): {"metadata": {"mine": "yes"}},
     ("GET", "/v1/conversations/{id}/items"): {},
@@ -177,8 +177,8 @@ async def test_another_person_that_a_header_names_finds_nothing(client: TestClie
     for route, body in (OF_RESPONSES | OF_CONVERSATIONS).items():
         answer = await call(client, "root", route, body, secret, **{"x-openwebui-user-id": "bea"})
         assert (answer.status_code, "secret" in answer.text) == (404, False), (route, answer.text)
-    for body in ({"conversation": secret["conversation"]["id"]}, {"previous_response_id": secret["id"]}):
-        answer = await create(client, "root", body=body, **{"x-openwebui-user-id": "bea"})
+    for named in ({"conversation": secret["conversation"]["id"]}, {"previous_response_id": secret["id"]}):
+        answer = await create(client, "root", body=named, **{"x-openwebui-user-id": "bea"})
         assert answer.status_code == 404
     assert (await create(client, "root", body={"previous_response_id": secret["id"]}, **of_ann)).status_code == 200
 
