@@ -63,15 +63,18 @@ async def test_pages_from_either_end_have_every_item_once(client: TestClient, li
 
 async def test_a_page_costs_the_same_in_a_long_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[str] = []
-    for name in ("events", "load_events"):
 
-        def counted(
-            self: MemoryStore, *arguments: Any, name: str = name, read: Any = getattr(MemoryStore, name)
-        ) -> Any:
+    def count(name: str) -> None:
+        read = getattr(MemoryStore, name)
+
+        def counted(self: MemoryStore, *arguments: Any) -> Any:
             reads.append(name)
             return read(self, *arguments)
 
         monkeypatch.setattr(MemoryStore, name, counted)
+
+    count("events")
+    count("load_events")
     async with TestClient(create_api(Scripted(), store="memory:")) as client:
         named = await conversation(client, 60)
         for order in ("asc", "desc"):
