@@ -1,6 +1,5 @@
 """The routes of responses: create, retrieve, resume, cancel and delete them, and list their input."""
 
-import time
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from functools import partial
@@ -96,14 +95,17 @@ def add_response_routes(
             events = stream_of(request, head, speech, spoken_items(request, service, run))
             return EventStreamResponse(events if on_left is None else watch_leaving(events, run, on_left))
         if body.background:
-            return JSONResponse(head.begun(run)) if run.known_as is run.run_id else await whole(request, head)
+            if run.known_as is run.run_id:
+                return JSONResponse(head.begun(run))
+            earlier = await runs.run(_admission(request), run.known_as)
+            return await whole(request, await stored_head(request, earlier))
         try:
             result = await answer_of(request, run, on_left)
         except DomainError as fault:
             return in_error_form(error_answer(request, fault))
         items = stored_items(result.events)
         speech = speech_of(head.thread_id, items, as_functions=is_of_open_webui(request))
-        return JSONResponse(head.completed(speech, int(time.time())))
+        return JSONResponse(head.completed(speech))
 
     async def head_of(request: Request, body: ResponseRequest, run: LiveRun) -> Head:
         thread_id = None if run.thread is None or not run.in_thread else run.thread.thread_id
@@ -121,6 +123,7 @@ def add_response_routes(
         )
 
     async def whole(request: Request, head: Head) -> Response:
+        """The response as it is stored now."""
         run = await runs.run(_admission(request), head.run_id)
         speech = speech_of(run.thread_id, _items(run), as_functions=is_of_open_webui(request))
         return JSONResponse(head.of_stored(run, speech))
@@ -131,7 +134,14 @@ def add_response_routes(
         metadata = [_data(row) for row in rows if row.event_type == "message.metadata"]
         messages = [one.text for one in said(rows) if isinstance(one, UserSaid)]
         named = metadata[0].get("metadata") if metadata else None
-        return Head(run.run_id, run.thread_id, model, "".join(messages), named if isinstance(named, dict) else {})
+        return Head(
+            run.run_id,
+            run.thread_id,
+            model,
+            "".join(messages),
+            named if isinstance(named, dict) else {},
+            ended_at=None if run.finished_at is None else int(run.finished_at.timestamp()),
+        )
 
     async def message_rows(run: StoredRun) -> list[EventRow]:
         """The message of a run, and the events beside it. A queued run has none in its thread."""
@@ -169,6 +179,7 @@ def add_response_routes(
         run = await placement.stored_run(request, request.path_params["id"])
         with suppress(RunEnded):
             await runs.cancel(_admission(request), run.run_id)
+        run = await runs.run(_admission(request), run.run_id)
         return await whole(request, await stored_head(request, run))
 
     @router.delete(

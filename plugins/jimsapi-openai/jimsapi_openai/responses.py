@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -39,7 +38,11 @@ _ENDS = {"error", "response.completed", "response.failed", "response.incomplete"
 
 
 class Head(msgspec.Struct, frozen=True):
-    """What all objects of one response share. `message` is the text that it answers, for the estimate of `usage`."""
+    """What all objects of one response share.
+
+    `message` is the text that it answers, for the estimate of `usage`. `ended_at` is the time, in seconds, at which a
+    stored run ended.
+    """
 
     run_id: UUID
     thread_id: UUID | None
@@ -49,6 +52,7 @@ class Head(msgspec.Struct, frozen=True):
     background: bool = False
     previous_response_id: str | None = None
     stored: bool = True
+    ended_at: int | None = None
 
     def response(
         self,
@@ -57,7 +61,6 @@ class Head(msgspec.Struct, frozen=True):
         *,
         usage: dict[str, Any] | None = None,
         failure_text: str | None = None,
-        completed_at: int | None = None,
     ) -> dict[str, Any]:
         """Return the response with a status. Fields of the request that have no effect have the API's defaults."""
         failed = None if failure_text is None else {"code": "server_error", "message": failure_text}
@@ -65,7 +68,7 @@ class Head(msgspec.Struct, frozen=True):
             "id": response_id(self.run_id),
             "object": "response",
             "created_at": (self.run_id.int >> 80) // 1000,  # a UUID of version 7 begins with its time
-            "completed_at": completed_at,
+            "completed_at": self.ended_at,
             "status": status,
             "background": self.background,
             "conversation": None if self.thread_id is None else {"id": conversation_id(self.thread_id)},
@@ -97,10 +100,11 @@ class Head(msgspec.Struct, frozen=True):
             "user": None,
         }
 
-    def completed(self, speech: Speech, completed_at: int) -> dict[str, Any]:
-        """Return the completed response."""
+    def completed(self, speech: Speech) -> dict[str, Any]:
+        """Return the completed response. If it is not known when it ended, it ended now."""
         usage = usage_of(speech.used, self.message, speech.text)
-        return self.response("completed", speech.output, usage=usage, completed_at=completed_at)
+        ended = self if self.ended_at is not None else msgspec.structs.replace(self, ended_at=int(time.time()))
+        return ended.response("completed", speech.output, usage=usage)
 
     def begun(self, run: LiveRun) -> dict[str, Any]:
         """Return the response of a run that has just begun."""
@@ -108,12 +112,11 @@ class Head(msgspec.Struct, frozen=True):
 
     def of_stored(self, run: StoredRun, speech: Speech) -> dict[str, Any]:
         """Return the response of a stored run. `speech` is what it said."""
-        finished_at = None if run.finished_at is None else _seconds(run.finished_at)
         if run.status is RunStatus.COMPLETED:
-            return self.completed(speech, finished_at or 0)
+            return self.completed(speech)
         has_failed = run.status in (RunStatus.FAILED, RunStatus.INTERRUPTED)
         text = (run.error or _INTERRUPTED) if has_failed else None
-        return self.response(_STATUS[run.status], failure_text=text, completed_at=finished_at)
+        return self.response(_STATUS[run.status], failure_text=text)
 
 
 def usage_of(used: Sequence[ModelUsed], message: str, answer: str) -> dict[str, Any]:
@@ -166,7 +169,7 @@ async def _events(
     request: Request, head: Head, speech: Speech, items: AsyncIterator[SpokenItem | PiecesMissed]
 ) -> AsyncIterator[dict[str, Any] | None]:
     """Yield the events of a response without their numbers, and None where pieces are missing."""
-    begun = head.response("in_progress")
+    begun = msgspec.structs.replace(head, ended_at=None).response("in_progress")
     yield {"type": "response.created", "response": begun}
     yield {"type": "response.in_progress", "response": begun}
     async for item in items:
@@ -176,7 +179,7 @@ async def _events(
             case Finished():
                 for event in speech.end():
                     yield event
-                yield {"type": "response.completed", "response": head.completed(speech, int(time.time()))}
+                yield {"type": "response.completed", "response": head.completed(speech)}
             case Failed(RunCancelled()):  # the API has no event for a cancelled response, and clients fail at new ones
                 cancelled = head.response("cancelled", speech.output)
                 yield {"type": "response.incomplete", "response": cancelled}
@@ -192,7 +195,3 @@ async def _events(
             case _:
                 for event in speech.next(item):
                     yield event
-
-
-def _seconds(moment: datetime) -> int:
-    return int(moment.timestamp())

@@ -26,8 +26,11 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, Pat
     [
         (
             "converse.py",
-            ["4 words, after 0 earlier messages", "2 words, after 1 earlier messages", "message", "mcp_call"]
-            + ["message", "message", "mcp_call", "message"],
+            [
+                "4 words, after 0 earlier messages",
+                "2 words, after 1 earlier messages",
+                *["message", "mcp_call", "message"] * 2,
+            ],
         ),
         ("later.py", ["completed 4 words, after 0 earlier messages", "2 words, after 1 earlier messages"]),
         ("decide.py", ["The money is on its way."]),

@@ -90,5 +90,5 @@ async def test_a_page_costs_the_same_in_a_long_conversation(monkeypatch: pytest.
 
 async def test_an_empty_conversation_has_an_empty_page(client: TestClient) -> None:
     named = await conversation(client, 0)
-    empty = {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+    empty: dict[str, Any] = {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
     assert await page(client, named) == await page(client, named, order="asc") == empty
