@@ -38,6 +38,9 @@ from jimsapi_openai.requests import is_of_open_webui, without_effect
 from jimsapi_openai.responses import Head, stream_of
 from jimsapi_openai.retries import Retries
 
+MOST_NAMED = 20
+"""The most items without effect that a header names: a long history may have very many."""
+
 _LOOKUP = {status: REFUSALS[status] for status in (401, 403, 503)} | {404: "There is no such response."}
 
 
@@ -84,7 +87,7 @@ def add_response_routes(
         run, ignored = await placement.begin(request, body, said, key)
         response = await answer(request, body, run)
         response.raw_headers.append(NO_RETRY)
-        fields = [*without_effect(value, WITHOUT_EFFECT), *ignored]
+        fields = [*without_effect(value, WITHOUT_EFFECT), *ignored[:MOST_NAMED]]
         return with_ignored(request, with_run(request, service, run, response), fields)
 
     async def answer(request: Request, body: ResponseRequest, run: LiveRun) -> Response:

@@ -253,6 +253,12 @@ async def test_without_storing_the_pipeline_sees_the_input_and_nothing_is_kept(c
     assert await threads_of(client) == []
 
 
+async def test_a_long_history_makes_no_long_header(client: TestClient) -> None:
+    many = [{"role": "developer", "content": "Be kind."}] * 3000
+    answer = await ask(client, [*many, {"role": "user", "content": "hi"}])
+    assert answer.headers["x-ignored-fields"].endswith("input.19")
+
+
 async def test_earlier_items_of_the_input_begin_a_new_thread(client: TestClient) -> None:
     history = [
         {"role": "user", "content": "one"},
