@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from jimsapi.exports import lazy_attributes
 
 if TYPE_CHECKING:
-    from jimsapi.runs.errors import ContactForbidden, RunCancelled, ScopeMissing
+    from jimsapi.runs.errors import ContactForbidden, RunCancelled, RunEnded, ScopeMissing
     from jimsapi.runs.histogram import Histogram
     from jimsapi.runs.identity import CHAT, SCOPES, THREADS, Admission
     from jimsapi.runs.inbound import Inbound, check_contact_id
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jimsapi.runs.service import RunService
     from jimsapi.runs.stream import Status
     from jimsapi.runs.tasks import ServiceTask
+    from jimsapi.runs.threads import ThreadService
     from jimsapi.threads.identity import Identity
 
 __all__ = [
@@ -33,12 +34,14 @@ __all__ = [
     "Pipeline",
     "QuotaLimits",
     "RunCancelled",
+    "RunEnded",
     "RunResult",
     "RunService",
     "Runs",
     "ScopeMissing",
     "ServiceTask",
     "Status",
+    "ThreadService",
     "check_contact_id",
     "is_pipeline",
     "pipeline_name",
@@ -49,7 +52,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
     __getattr__, __dir__ = lazy_attributes(
         __name__,
         {
-            "jimsapi.runs.errors": ("ContactForbidden", "RunCancelled", "ScopeMissing"),
+            "jimsapi.runs.errors": ("ContactForbidden", "RunCancelled", "RunEnded", "ScopeMissing"),
             "jimsapi.runs.histogram": ("Histogram",),
             "jimsapi.runs.identity": ("Admission", "CHAT", "SCOPES", "THREADS"),
             "jimsapi.runs.inbound": ("Inbound", "check_contact_id"),
@@ -61,6 +64,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
             "jimsapi.runs.service": ("RunService",),
             "jimsapi.runs.stream": ("Status",),
             "jimsapi.runs.tasks": ("ServiceTask",),
+            "jimsapi.runs.threads": ("ThreadService",),
             "jimsapi.threads.identity": ("Identity",),
         },
     )

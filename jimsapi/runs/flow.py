@@ -209,8 +209,11 @@ class RunFlow:
         run.stop(Stop.DRAINED)
         run.answer_with(RunInterrupted())
 
-    async def answer_once(self, run: LiveRun, thread_config: bytes) -> None:
-        """Answer a message outside of every thread. Nothing is stored. Errors are handled as in `answer`."""
+    async def answer_once(self, run: LiveRun, thread_config: bytes, history: Sequence[NewEvent]) -> None:
+        """Answer a message outside of every thread. Nothing is stored. Errors are handled as in `answer`.
+
+        `history` comes before the message in the context.
+        """
         try:
             thread = ThreadRecord(uuid7(), run.inbound.contact_id, datetime.now(UTC), thread_config)
             run.begin_running()
@@ -219,7 +222,10 @@ class RunFlow:
                 run.add_files(await find_files(run.inbound, (), self.files))
             elif run.sent_files:
                 run.keep_files_in_memory(checked_files(run.sent_files, self.files))
-            rows = [EventRow(event.event_id, datetime.now(), event.event_type, event.data) for event in run.entering]
+            rows = [
+                EventRow(event.event_id, datetime.now(), event.event_type, event.data)
+                for event in (*history, *run.entering)
+            ]
             deadline = run.loop.time() + self._limits.run_timeout
             ending = await self._calls.answer(run, thread, Snapshot(rows, False), deadline)
             run.end_as(ending.outcome.status)

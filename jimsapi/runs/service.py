@@ -14,7 +14,7 @@ from jimsapi.runs.files import MessageFiles
 from jimsapi.runs.flow import RunFlow
 from jimsapi.runs.housekeeping import Housekeeping
 from jimsapi.runs.identity import PUBLIC, Admission
-from jimsapi.runs.inbound import Inbound, check_inbound, entering
+from jimsapi.runs.inbound import Inbound, check_contact_id, check_inbound, entering
 from jimsapi.runs.keys import idempotency
 from jimsapi.runs.lacking import method_of
 from jimsapi.runs.limits import RunLimits
@@ -29,12 +29,21 @@ from jimsapi.runs.result import RunResult
 from jimsapi.runs.sinks import SinkQueue
 from jimsapi.runs.stream import RunStream, Streams
 from jimsapi.threads.errors import InputRefused, KeyMismatch, RunNotFound, StoreUnavailable
-from jimsapi.threads.event import MESSAGE_CLIENT_ID, EventRow, encode_events, id_beside, row_id, utc_now
-from jimsapi.threads.facts import ForkPlan
+from jimsapi.threads.event import (
+    MESSAGE_CLIENT_ID,
+    THREAD_CREATED,
+    EventRow,
+    NewEvent,
+    encode_events,
+    id_beside,
+    row_id,
+    utc_now,
+)
+from jimsapi.threads.facts import Created, ForkPlan, ThreadPlan
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.message_files import SentFile
 from jimsapi.threads.run import OPEN, QUEUED, AdoptedRun, ById, Selector, Settled, ThreadRecord
-from jimsapi.threads.storable import dump_storable
+from jimsapi.threads.storable import Unstorable, dump_storable
 from jimsapi.threads.store import ThreadStore
 
 if TYPE_CHECKING:
@@ -275,11 +284,17 @@ class RunService:
         return run
 
     def answer_once(
-        self, inbound: Inbound, admission: Admission, *, watched: bool = False, files: Sequence[SentFile] = ()
+        self,
+        inbound: Inbound,
+        admission: Admission,
+        *,
+        watched: bool = False,
+        files: Sequence[SentFile] = (),
+        history: Sequence[NewEvent] = (),
     ) -> LiveRun:
-        """Begin to answer a message outside of every thread. The pipeline sees only this message; nothing is stored.
+        """Begin to answer a message outside of every thread. The pipeline sees `history`, then this message.
 
-        It has the same limits and metrics, and raises the same errors, as `begin`.
+        Nothing is stored. It has the same limits and metrics, and raises the same errors, as `begin`.
         """
         thread_config = self._check(inbound, admission)
         events = entering(inbound, has_files=True) if files else entering(inbound)
@@ -288,7 +303,7 @@ class RunService:
         if watched:
             run.attach(self.streams.open(run.run_id, in_store=False))
             run.expect_acceptance()
-        self._launch(run, self._flow.answer_once(run, thread_config))
+        self._launch(run, self._flow.answer_once(run, thread_config, history))
         return run
 
     def _check(self, inbound: Inbound, admission: Admission) -> bytes:
@@ -344,6 +359,44 @@ class RunService:
             stored = await self.store.append(thread_id, admission.identity.contact_id, encoded)
         self._announcer.stored(thread_id, stored)
         return [event.event_id for event in encoded]
+
+    async def create_thread(
+        self,
+        contact_id: str,
+        admission: Admission,
+        *,
+        thread_id: UUID | None = None,
+        thread_config: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        events: Iterable[Any] = (),
+    ) -> ThreadRecord:
+        """Create a thread without a run, the newest of its contact, and return it. Sinks get its events.
+
+        `events` are those of `append`. If there is a thread `thread_id` already, the call repeats an earlier one. The
+        route that calls it checks the scopes of `admission`.
+
+        Raises:
+            ContactForbidden, InputRefused, ServerDraining, UnstorableEvent: nothing is stored.
+            StoreLacks: the store is of a plugin for an earlier version, which does not have the method `create`.
+            StoreUnavailable: the store is not available.
+        """
+        if admission.identity.contact_id not in (None, contact_id):
+            raise ContactForbidden
+        check_contact_id(contact_id)
+        if self.draining:
+            raise ServerDraining
+        plan = ThreadPlan(
+            thread_id=uuid7() if thread_id is None else thread_id,
+            contact_id=contact_id,
+            events=(NewEvent(uuid7(), THREAD_CREATED, b"{}"), *encode_events(events)),
+            thread_config=_storable("thread_config", thread_config or {}),
+            metadata=_storable("metadata", metadata or {}),
+        )
+        create = method_of(self.store, "create")
+        with self.outage.noted():
+            created: Created = await create(plan)
+        self._announcer.stored(created.thread.thread_id, created.stored)
+        return created.thread
 
     async def fork(
         self,
@@ -455,6 +508,13 @@ class RunService:
     def _take_over(self, adopted: AdoptedRun) -> None:
         run = _live_run(adopted, self._loop, self.streams)
         self._launch(run, self._flow.answer(run, b"{}"))
+
+
+def _storable(field: str, value: Mapping[str, Any]) -> bytes:
+    try:
+        return dump_storable(dict(value))
+    except Unstorable as fault:
+        raise InputRefused(field, "unstorable", f"Value cannot be stored: {fault}", None) from fault
 
 
 def _live_run(adopted: AdoptedRun, loop: asyncio.AbstractEventLoop, streams: Streams) -> LiveRun:

@@ -38,12 +38,14 @@ from jimsapi.threads.facts import (
     MAX_QUESTIONS,
     NO_FACTS,
     NO_SUMMARY,
+    Created,
     Feedback,
     ForkPlan,
     Parent,
     Rating,
     ThreadChange,
     ThreadFacts,
+    ThreadPlan,
     ThreadSummary,
 )
 from jimsapi.threads.ids import uuid7
@@ -175,7 +177,7 @@ class _Thread(msgspec.Struct, eq=False, gc=False):
 
     def append(self, events: Sequence[NewEvent], now: datetime) -> list[EventRow]:
         """Append events, each with a later time than the one before it. Returns their rows."""
-        created_at = time_after(_time(self.rows[-1]), now)
+        created_at = time_after(_time(self.rows[-1]) if self.rows else None, now)
         added: list[EventRow] = []
         for event in events:
             added.append(EventRow(event.event_id, created_at, event.event_type, event.data))
@@ -530,6 +532,7 @@ class MemoryStore:
             streamed=run.streamed,
             events=[_event_record(row) for row in run.thread.rows[run.sent_from : run.sent_to]],
             failure=run.failure,
+            message_id=run.message_id,
         )
 
     async def find_thread(self, query: ThreadQuery) -> ThreadRecord:
@@ -602,6 +605,17 @@ class MemoryStore:
             return []
         end = len(thread.rows) if before is None else bisect_left(thread.rows, before.created_at, key=_time)
         return thread.rows[max(0, end - max(0, limit)) : end]
+
+    async def create(self, plan: ThreadPlan) -> Created:
+        thread = self._threads.get(plan.thread_id.int)
+        if thread is not None:
+            return Created(thread.record, await self.events_by_id(plan.thread_id, [e.event_id for e in plan.events]))
+        now = utc_now()
+        thread = self._add_thread(plan.thread_id, plan.contact_id, plan.thread_config, now)
+        thread.facts = msgspec.structs.replace(thread.facts, metadata=plan.metadata)
+        stored = thread.append(plan.events, now)
+        self._committed()
+        return Created(thread.record, stored)
 
     async def fork(self, plan: ForkPlan) -> ThreadRecord:
         earlier = self._threads.get(plan.thread_id.int)

@@ -47,7 +47,7 @@ from jimsapi.threads.event import (
     message_event,
     move_beside,
 )
-from jimsapi.threads.facts import ForkPlan, Parent, Rating, ThreadChange
+from jimsapi.threads.facts import ForkPlan, Parent, Rating, ThreadChange, ThreadPlan
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.questions import QUESTION_ANSWERED, QUESTION_ASKED, answer_id
 from jimsapi.threads.run import (
@@ -578,6 +578,26 @@ class StoreMachine(RuleBasedStateMachine):
         for _ in range(1 + repeats):
             assert _pairs(self._do(self.store.append(thread.thread_id, contact, events))) == added
         thread.events += added
+
+    @rule(contact=_contacts, count=_counts)
+    def create(self, contact: str, count: int) -> None:
+        """Create a thread without a run, twice with the same identifier."""
+        events = (
+            NewEvent(uuid7(), THREAD_CREATED, b"{}"),
+            *(NewEvent(uuid7(), "comm.user_message", b"{}") for _ in range(count)),
+        )
+        plan = ThreadPlan(
+            thread_id=uuid7(), contact_id=contact, events=events, thread_config=b"{}", metadata=b'{"a":2}'
+        )
+        entered = [(event.event_id, event.event_type) for event in events]
+        created = self._do(self.store.create(plan))
+        assert (created.thread.thread_id, created.thread.contact_id) == (plan.thread_id, contact)
+        assert _pairs(created.stored) == entered
+        again = self._do(self.store.create(plan))
+        assert (again.thread, _pairs(again.stored)) == (created.thread, entered)
+        thread = _Thread(contact, None, list(entered), thread_id=plan.thread_id)
+        thread.metadata = plan.metadata
+        self.threads.append(thread)
 
     @precondition(lambda self: self.threads)
     @rule(pick=_picks, answers=st.booleans())

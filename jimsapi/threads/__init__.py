@@ -29,17 +29,19 @@ if TYPE_CHECKING:
     from jimsapi.threads.facts import (
         MAX_FORKS,
         MAX_QUESTIONS,
+        Created,
         Feedback,
         ForkPlan,
         Parent,
         Rating,
         ThreadChange,
         ThreadFacts,
+        ThreadPlan,
         ThreadSummary,
     )
     from jimsapi.threads.file_store import FilePage, FileStore, NewFile, StoredFile
     from jimsapi.threads.identity import Identity
-    from jimsapi.threads.ids import uuid7
+    from jimsapi.threads.ids import derived_id, uuid7
     from jimsapi.threads.message_files import MessageFile, SentFile
     from jimsapi.threads.questions import QUESTION_ASKED, Question, QuestionAsked, count_open, ends_of_questions
     from jimsapi.threads.run import (
@@ -106,6 +108,7 @@ __all__ = [
     "CommitRecord",
     "ContactDeleted",
     "ContextLimits",
+    "Created",
     "DomainError",
     "Event",
     "EventNotFound",
@@ -161,6 +164,7 @@ __all__ = [
     "ThreadMatch",
     "ThreadNotFound",
     "ThreadPage",
+    "ThreadPlan",
     "ThreadQuery",
     "ThreadRecord",
     "ThreadStore",
@@ -169,6 +173,7 @@ __all__ = [
     "config_of_new",
     "count_open",
     "decode_cursor",
+    "derived_id",
     "encode_cursor",
     "end_with",
     "ends_of_questions",
@@ -221,17 +226,19 @@ if not TYPE_CHECKING:  # a type checker would find every name
             "jimsapi.threads.facts": (
                 "MAX_FORKS",
                 "MAX_QUESTIONS",
+                "Created",
                 "Feedback",
                 "ForkPlan",
                 "Parent",
                 "Rating",
                 "ThreadChange",
                 "ThreadFacts",
+                "ThreadPlan",
                 "ThreadSummary",
             ),
             "jimsapi.threads.file_store": ("FilePage", "FileStore", "NewFile", "StoredFile"),
             "jimsapi.threads.identity": ("Identity",),
-            "jimsapi.threads.ids": ("uuid7",),
+            "jimsapi.threads.ids": ("derived_id", "uuid7"),
             "jimsapi.threads.message_files": ("MessageFile", "SentFile"),
             "jimsapi.threads.questions": (
                 "QUESTION_ASKED",

@@ -5,7 +5,8 @@ from uuid import UUID
 
 import msgspec
 
-from jimsapi.threads.event import EventRow
+from jimsapi.threads.event import EventRow, NewEvent
+from jimsapi.threads.run import ThreadRecord
 
 MAX_TITLE = 500
 """The most characters of a title."""
@@ -63,6 +64,28 @@ class ForkPlan(msgspec.Struct, frozen=True, kw_only=True):
     event_id: UUID | None = None
     before: bool = False
     keeps_external_id: bool = False
+
+
+class ThreadPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """The argument of `ThreadStore.create`: a thread that begins without a run.
+
+    - `thread_id` is the identifier of the new thread. A store that has it repeats its result.
+    - `events` are the first events of the thread; the first of them is `THREAD_CREATED`.
+    - `thread_config` and `metadata` are the JSON texts of objects.
+    """
+
+    thread_id: UUID
+    contact_id: str
+    events: tuple[NewEvent, ...]
+    thread_config: bytes
+    metadata: bytes = b"{}"
+
+
+class Created(msgspec.Struct, frozen=True):
+    """The result of `ThreadStore.create`: the thread, and the rows of its first events."""
+
+    thread: ThreadRecord
+    stored: list[EventRow]
 
 
 class ThreadSummary(msgspec.Struct, frozen=True):

@@ -230,7 +230,8 @@ class StoredRun(msgspec.Struct, frozen=True):
 
     `events` are those that the run sent, if it completed. `streamed` is the number of items in the run's stream, as in
     `Outcome`. It is None while the run is open, and if `finish` did not end it. `failure` says why the run failed;
-    runs that an older version stored have None.
+    runs that an older version stored have None. `message_id` is the identifier of the message that the run answers; a
+    store that was written before the field existed has None.
     """
 
     run_id: UUID
@@ -245,6 +246,7 @@ class StoredRun(msgspec.Struct, frozen=True):
     streamed: int | None
     events: list[EventRecord]
     failure: FailureKind | None = None
+    message_id: UUID | None = None
 
 
 class AdoptedRun(msgspec.Struct, frozen=True):

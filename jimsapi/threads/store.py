@@ -13,7 +13,16 @@ import orjson
 
 from jimsapi.threads.errors import InvalidCursor
 from jimsapi.threads.event import Event, EventRow, NewEvent
-from jimsapi.threads.facts import Feedback, ForkPlan, Rating, ThreadChange, ThreadFacts, ThreadSummary
+from jimsapi.threads.facts import (
+    Created,
+    Feedback,
+    ForkPlan,
+    Rating,
+    ThreadChange,
+    ThreadFacts,
+    ThreadPlan,
+    ThreadSummary,
+)
 from jimsapi.threads.run import (
     Accepted,
     AdoptedRun,
@@ -260,6 +269,13 @@ class ThreadStore(Protocol):
 
         If `before` is None, it returns the newest events of all. It does not check permissions: the run has its context
         already. For an unknown thread it returns an empty list.
+        """
+        ...
+
+    async def create(self, plan: ThreadPlan) -> Created:
+        """Create a thread that has no run yet. It is the newest thread of its contact.
+
+        If the store has `plan.thread_id`, the call repeats an earlier one: it stores nothing, and returns that thread.
         """
         ...
 

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
         with_run,
     )
     from jimsapi.wire.branch import Change, Listed, Replaced, StoredMessage, branch
-    from jimsapi.wire.errors import error_answer, error_content
+    from jimsapi.wire.errors import TRANSIENT, error_answer, error_content
     from jimsapi.wire.files import NotAFile, file_of_base64, file_of_url, named_file
-    from jimsapi.wire.history import Answered, UserSaid, file_url, history_of, text_of
+    from jimsapi.wire.history import Answered, UserSaid, file_url, history_of, said, text_of
     from jimsapi.wire.leaving import stop_left, watch_leaving
     from jimsapi.wire.request import read_body, read_json, reading_body, refuse_foreign_form
     from jimsapi.wire.speech import (
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         MessageStarted,
         ModelUsed,
         PersonAsked,
+        PiecesMissed,
         ReasoningEnded,
         ReasoningPiece,
         ReasoningStarted,
@@ -47,15 +48,19 @@ if TYPE_CHECKING:
         ToolStarted,
         agent_items,
         as_one_text,
+        button_texts,
         choices,
         one_text,
         spoken_items,
+        spoken_run,
+        stored_items,
     )
     from jimsapi.wire.turn import ThreadNames, Turn, answer_of, begin_turn, newest_of_user
 
 __all__ = [
     "EVENT_STREAM",
     "REFUSALS",
+    "TRANSIENT",
     "AgentItem",
     "Answered",
     "Change",
@@ -68,6 +73,7 @@ __all__ = [
     "ModelUsed",
     "NotAFile",
     "PersonAsked",
+    "PiecesMissed",
     "ReasoningEnded",
     "ReasoningPiece",
     "ReasoningStarted",
@@ -86,6 +92,7 @@ __all__ = [
     "as_one_text",
     "begin_turn",
     "branch",
+    "button_texts",
     "choices",
     "data_event",
     "error_answer",
@@ -106,8 +113,11 @@ __all__ = [
     "refusal_of",
     "refuse_foreign_form",
     "reworded",
+    "said",
     "spoken_items",
+    "spoken_run",
     "stop_left",
+    "stored_items",
     "text_of",
     "watch_leaving",
     "with_ignored",
@@ -132,9 +142,9 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "with_run",
             ),
             "jimsapi.wire.branch": ("Change", "Listed", "Replaced", "StoredMessage", "branch"),
-            "jimsapi.wire.errors": ("error_answer", "error_content"),
+            "jimsapi.wire.errors": ("TRANSIENT", "error_answer", "error_content"),
             "jimsapi.wire.files": ("NotAFile", "file_of_base64", "file_of_url", "named_file"),
-            "jimsapi.wire.history": ("Answered", "UserSaid", "file_url", "history_of", "text_of"),
+            "jimsapi.wire.history": ("Answered", "UserSaid", "file_url", "history_of", "said", "text_of"),
             "jimsapi.wire.leaving": ("stop_left", "watch_leaving"),
             "jimsapi.wire.request": ("read_body", "read_json", "reading_body", "refuse_foreign_form"),
             "jimsapi.wire.speech": (
@@ -146,6 +156,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "MessageStarted",
                 "ModelUsed",
                 "PersonAsked",
+                "PiecesMissed",
                 "ReasoningEnded",
                 "ReasoningPiece",
                 "ReasoningStarted",
@@ -155,9 +166,12 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "ToolStarted",
                 "agent_items",
                 "as_one_text",
+                "button_texts",
                 "choices",
                 "one_text",
                 "spoken_items",
+                "spoken_run",
+                "stored_items",
             ),
             "jimsapi.wire.turn": ("ThreadNames", "Turn", "answer_of", "begin_turn", "newest_of_user"),
         },

@@ -107,6 +107,10 @@ class ModelUsed(msgspec.Struct, frozen=True):
     cost: float | None
 
 
+class PiecesMissed(msgspec.Struct, frozen=True):
+    """Pieces of the run that others got are no longer available. Messages that follow are whole."""
+
+
 class PersonAsked(msgspec.Struct, frozen=True):
     """The pipeline asks a person. This comes after all messages."""
 
@@ -140,6 +144,23 @@ async def spoken_items(request: Connection, service: RunService, run: LiveRun) -
         return
     speech = _Speech()
     async for _, item in items:
+        for spoken in speech.next(item):
+            yield spoken
+
+
+async def spoken_run(
+    request: Connection, service: RunService, run_id: UUID
+) -> AsyncIterator[SpokenItem | PiecesMissed]:
+    """Yield the items of a run that the caller of `request` names, as `spoken_items` does, from the beginning.
+
+    Raises `RunNotFound` if the caller may not see the run, before the first item.
+    """
+    items = await Runs(service).watch(cast(Admission, request.admission), run_id)
+    assert items is not None  # only a reader that has read all gets None
+    speech = _Speech()
+    async for _, item in items:
+        if isinstance(item, Gap):
+            yield PiecesMissed()
         for spoken in speech.next(item):
             yield spoken
 

@@ -14,6 +14,7 @@ from jimsapi.runs.inbound import MAX_CONTACT_ID, Inbound
 from jimsapi.runs.live import LiveRun
 from jimsapi.runs.result import RunResult
 from jimsapi.runs.service import RunService
+from jimsapi.threads.event import NewEvent
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.message_files import SentFile
 from jimsapi.threads.run import ByExternalId, New, Selector
@@ -138,11 +139,18 @@ async def begin_turn(
     turn: Turn,
     *,
     watched: bool = True,
+    background: bool = False,
     selectors: Sequence[Selector] | None = None,
+    forked: Sequence[Selector] | None = None,
+    contact: str | None = None,
+    history: Sequence[NewEvent] = (),
 ) -> LiveRun:
     """Begin the run that answers a turn, in the thread that `names` or, if they are given, `selectors` find.
 
-    A request that is repeated with the same idempotency key does not need the `selectors` again.
+    `contact` is that of the thread, if the caller of this function knows the thread; otherwise `names` finds it.
+    `history` are events that come before a message outside of every thread. `background` is that of `RunService.begin`.
+    `forked` are selectors in place of all these: those of the fork in which the client's conversation goes on. A request
+    that is repeated with the same idempotency key does not need them.
 
     Raises as `RunService.begin` does.
 
@@ -150,7 +158,8 @@ async def begin_turn(
     raises a `DomainError` if no thread accepts it.
     """
     admission = cast(Admission, request.admission)
-    contact = names.contact(request, turn)
+    if contact is None:
+        contact = names.contact(request, turn)
     inbound = Inbound(
         contact_id=contact,
         message=turn.message,
@@ -160,19 +169,20 @@ async def begin_turn(
         files=list(turn.file_ids) or None,
     )
     if turn.once:
-        run = service.answer_once(inbound, admission, watched=watched, files=turn.files)
+        run = service.answer_once(inbound, admission, watched=watched, files=turn.files, history=history)
     else:
         key = request_key(request, turn)
         run = service.begin(
             inbound,
             admission,
             watched=watched,
+            background=background,
             key=key,
-            selectors=names.selectors(request, turn, contact),
+            selectors=names.selectors(request, turn, contact) if selectors is None else selectors,
             files=turn.files,
             answers_in_text=turn.answers_in_text,
             client_id=turn.storable_client_id(),
-            forked=selectors,
+            forked=forked,
         )
     if watched and run.acceptance is not None:
         await asyncio.shield(run.acceptance)

@@ -37,6 +37,12 @@ async def completion(client: TestClient, part: Any, **fields: Any) -> httpx.Resp
     return await client.post("/v1/chat/completions", json=body)
 
 
+async def response(client: TestClient, part: Any) -> httpx.Response:
+    content = [{"type": "input_text", "text": "look"}, part]
+    body = {"model": "m", "user": "ann", "input": [{"role": "user", "content": content}]}
+    return await client.post("/v1/responses", json=body)
+
+
 async def ag_ui(client: TestClient, part: Any) -> httpx.Response:
     content = [{"type": "text", "text": "look"}, part]
     messages = [{"id": "1", "role": "user", "content": content}]
@@ -68,6 +74,9 @@ SEEN = repr(PNG).replace("\\", "\\\\")
         (completion, IMAGE, f"file.png image/png {SEEN}"),
         (completion, AUDIO, f"audio.wav audio/wav {SEEN}"),
         (completion, DOCUMENT, f"cat.png image/png {SEEN}"),
+        (response, {"type": "input_image", "image_url": URL, "detail": "low"}, f"file.png image/png {SEEN}"),
+        (response, {"type": "input_file", "filename": "cat.png", "file_data": URL}, f"cat.png image/png {SEEN}"),
+        (response, AUDIO, f"audio.wav audio/wav {SEEN}"),
         (ag_ui, {"type": "image", "source": {"type": "data", "value": BASE64, "mimeType": "image/png"}}, "file.png"),
         (ag_ui, {"type": "image", "source": {"type": "url", "value": URL, "mimeType": "image/png"}}, "file.png"),
         (ag_ui, {"type": "binary", "data": BASE64, "mimeType": "image/png", "filename": "cat.png"}, "cat.png"),
@@ -101,6 +110,10 @@ async def test_a_pipeline_reads_the_files_of_a_message_and_the_thread_holds_them
         (completion, {"type": "image_url"}),
         (completion, {"type": "input_audio", "input_audio": {"data": "?", "format": "wav"}}),
         (completion, {"type": "image_url", "image_url": {"url": "data:text/html,<p>"}}),
+        (response, {"type": "input_image", "image_url": "https://pictures.example/1.png"}),
+        (response, {"type": "input_file", "file_url": "https://pictures.example/1.png"}),
+        (response, {"type": "input_image", "image_url": "data:text/html,<p>"}),
+        (response, {"type": "input_image"}),
         (ag_ui, {"type": "image", "source": {"type": "url", "value": "http://127.0.0.1/"}}),
         (vercel, {"type": "file", "mediaType": "image/png", "url": "https://pictures.example/1.png"}),
         (vercel, {"type": "file", "mediaType": "text/html", "url": "data:text/html,x"}),
@@ -183,6 +196,21 @@ async def test_a_prompt_outside_of_every_thread_keeps_the_rules_for_files(client
     async with TestClient(create_api(describe, store="memory:")) as without:
         refused = await without.post("/v1/chat/completions", json=body, headers={"x-openwebui-user-id": "u"})
         assert refused.status_code == 422
+
+
+async def test_the_items_of_a_response_name_its_files_and_a_message_may_name_them(client: TestClient) -> None:
+    answer = (await response(client, {"type": "input_image", "image_url": URL})).json()
+    [item] = (await client.get(f"/v1/responses/{answer['id']}/input_items")).json()["data"]
+    image = item["content"][1]
+    assert (image["type"], (await client.get(image["image_url"])).content) == ("input_image", PNG)
+    listed = (await client.get(f"/v1/conversations/{answer['conversation']['id']}/items?limit=1&order=asc")).json()
+    assert listed["data"] == [item]
+    file_id = image["image_url"].rpartition("/")[2]
+    for part in (image, {"type": "input_image", "file_id": file_id}):
+        again = await response(client, part)
+        assert (again.status_code, "file.png image/png" in again.text) == (200, True)
+    unknown = await response(client, {"type": "input_file", "file_id": "f" * 64})
+    assert unknown.status_code == 422
 
 
 async def test_nothing_is_stored_if_one_file_of_a_message_is_refused(client: TestClient) -> None:

@@ -28,6 +28,8 @@ from jimsapi.runs.lookup import Runs
 from jimsapi.runs.quota import QuotaExceeded, QuotaLimits, Rate
 from jimsapi.stores.memory import MemoryStore
 from jimsapi.threads.errors import InputRefused, RunNotFound, StoreUnavailable
+from jimsapi.threads.event import NewEvent
+from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import Accepted, AdoptedRun, RunPlan, RunStatus, Started
 from tests.apps.scripted import Scripted
 from tests.runs.serving import (
@@ -300,6 +302,13 @@ async def test_an_answer_outside_of_every_thread_stores_nothing_and_sees_its_mes
         with pytest.raises(RunNotFound):
             await Runs(service).run(PUBLIC, run.run_id)
     assert [(record.run_id, record.status) for record in records][1:] == [(run.run_id, RunStatus.COMPLETED)]
+
+
+async def test_an_answer_outside_of_every_thread_sees_the_history_that_comes_with_it() -> None:
+    async with serving(Scripted()) as service:
+        said = NewEvent(uuid7(), "comm.user_message", b'{"role":"user","content":"before"}')
+        result = await service.answer_once(inbound("see"), PUBLIC, history=[said]).answer
+        assert result.assistant_messages == ['["before", "see"]']
 
 
 async def test_what_fails_outside_of_every_thread_fails_as_within_one() -> None:

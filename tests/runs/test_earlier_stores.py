@@ -48,7 +48,7 @@ async def test_threads_of_an_earlier_store_are_listed_without_titles() -> None:
 class FirstStore(EarlierStore):
     """A store without any of the newer methods."""
 
-    fork = change_thread = rate = feedback = search = property()
+    create = fork = change_thread = rate = feedback = search = property()
 
 
 async def test_what_a_store_lacks_is_named() -> None:
@@ -58,6 +58,7 @@ async def test_what_a_store_lacks_is_named() -> None:
         query = parse_query("hi")
         assert query is not None
         calls: dict[str, Callable[[], Awaitable[Any]]] = {
+            "create": lambda: service.create_thread("ann", PUBLIC),
             "fork": lambda: threads.fork(who, thread_id),
             "change_thread": lambda: threads.change(who, thread_id, ThreadChange(title="t")),
             "rate": lambda: threads.rate(who, thread_id, uuid7(), Rating(1)),

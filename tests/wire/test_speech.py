@@ -18,8 +18,9 @@ from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import LiveRun
 from jimsapi.runs.service import RunService
 from jimsapi.runs.stream import MAX_ITEMS, Status
-from jimsapi.threads.errors import StoreUnavailable
+from jimsapi.threads.errors import RunNotFound, StoreUnavailable
 from jimsapi.threads.event import NewEvent
+from jimsapi.threads.run import ById
 from jimsapi.wire.answer import Refusal, data_event, failure, reworded
 from jimsapi.wire.errors import error_answer
 from jimsapi.wire.request import read_json
@@ -31,6 +32,7 @@ from jimsapi.wire.speech import (
     MessageStarted,
     ModelUsed,
     PersonAsked,
+    PiecesMissed,
     ReasoningEnded,
     ReasoningPiece,
     ReasoningStarted,
@@ -42,6 +44,7 @@ from jimsapi.wire.speech import (
     as_one_text,
     one_text,
     spoken_items,
+    spoken_run,
 )
 from jimsapi.wire.turn import ThreadNames, Turn, answer_of, begin_turn
 from tests.apps.scripted import Scripted
@@ -163,6 +166,35 @@ async def test_what_a_reader_missed_of_a_message_comes_with_the_stored_one(bot: 
     whole = [item.text for item in (*begun, *rest) if isinstance(item, MessagePiece)]
     assert whole == ["first ", "".join(pieces)]
     assert said([begun[0], rest[-2], rest[-1]]) == ["[", "]", "finished"]
+
+
+async def test_a_run_that_is_named_is_told_from_its_beginning_and_says_when_pieces_are_gone(bot: Scripted) -> None:
+    async with serving(bot) as service:
+        run = await begin_turn(request(), service, NAMES, Turn("stream a; stream b", user="ann"))
+        await run.answer
+        told = [item async for item in spoken_run(request(), service, run.run_id)]
+        assert said([item for item in told if not isinstance(item, PiecesMissed)])[:4] == ["[", "a", "b", "]"]
+        assert PiecesMissed() not in told
+        many = "; ".join(f"stream {number}" for number in range(MAX_ITEMS + 10))
+        run = await begin_turn(request(), service, NAMES, Turn(many, user="ann"))
+        await run.answer
+        told = [item async for item in spoken_run(request(), service, run.run_id)]
+        assert told.count(PiecesMissed()) == 1
+        with pytest.raises(RunNotFound):
+            await anext(spoken_run(request(caller("bob", contact_id="bob")), service, run.run_id))
+
+
+async def test_a_background_run_of_a_turn_has_the_contact_and_the_thread_that_the_caller_knows(bot: Scripted) -> None:
+    async with serving(bot) as service:
+        thread = await service.create_thread("ann", PUBLIC)
+        turn = Turn("hold door; see", user="somebody")
+        selectors = (ById(thread.thread_id),)
+        run = await begin_turn(
+            request(), service, NAMES, turn, background=True, selectors=selectors, contact=thread.contact_id
+        )
+        assert (run.background, run.thread_id, run.inbound.contact_id) == (True, thread.thread_id, "ann")
+        bot.opened["door"].set()
+        await run.answer
 
 
 async def test_messages_that_were_never_heard_are_told_from_what_is_stored(bot: Scripted) -> None:

@@ -29,7 +29,16 @@ from jimsapi.stores.sqlite.schema import (
 from jimsapi.stores.sqlite.writer import Work, Writer
 from jimsapi.threads.errors import StoreUnavailable, StoreUnusable
 from jimsapi.threads.event import THREAD_CREATED, Event, EventRow, NewEvent, utc_now
-from jimsapi.threads.facts import Feedback, ForkPlan, Rating, ThreadChange, ThreadFacts, ThreadSummary
+from jimsapi.threads.facts import (
+    Created,
+    Feedback,
+    ForkPlan,
+    Rating,
+    ThreadChange,
+    ThreadFacts,
+    ThreadPlan,
+    ThreadSummary,
+)
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     Accepted,
@@ -209,6 +218,9 @@ class SQLiteStore:
 
     async def load_events(self, thread_id: UUID, before: Event | None, limit: int) -> list[EventRow]:
         return await self._read(partial(reads.read_events_before, thread_id=thread_id, before=before, limit=limit))
+
+    async def create(self, plan: ThreadPlan) -> Created:
+        return await self._write(partial(writes.create, plan=plan))
 
     async def fork(self, plan: ForkPlan) -> ThreadRecord:
         return await self._write(partial(facts.fork, plan=plan))

@@ -37,6 +37,7 @@ from jimsapi.stores.sqlite.rows import (
 )
 from jimsapi.threads.errors import DomainError, IdentifierTaken, QueueFull, RunClosed, ThreadNotFound
 from jimsapi.threads.event import EventRow, NewEvent, time_after, times_after, utc_now
+from jimsapi.threads.facts import Created, ThreadPlan
 from jimsapi.threads.run import (
     COMPLETED,
     QUEUED,
@@ -85,6 +86,7 @@ _LATEST = Latest()
 _INSERT_THREAD = """
     INSERT INTO threads (thread_id, contact_id, external_id, created_at, thread_config) VALUES (?, ?, ?, ?, ?)
 """
+_INSERT_METADATA = "INSERT INTO jimsapi_threads (thread_id, metadata) VALUES (?, ?)"
 _INSERT_EVENT = """
     INSERT INTO thread_events (thread_id, event_id, created_at, event_type, event_data) VALUES (?, ?, ?, ?, ?)
 """
@@ -230,7 +232,7 @@ def _accept_message(
 
 def _accept_new(connection: sqlite3.Connection, plan: RunPlan, new: NewThread, now: datetime) -> Accepted:
     thread = id_hex(new.thread_id)
-    created_at = _next_creation(connection, plan)
+    created_at = _next_creation(connection, plan.contact_id, is_first=plan.selectors[0] == _LATEST)
     status = accepted_status(0, is_greeted=plan.conversation_start)
     events = [new.created, *plan.beside, plan.message] if status is RUNNING else [new.created]
     _insert_run(connection, plan, thread, 1, status, True, now)
@@ -369,16 +371,16 @@ def _newest_activity(connection: sqlite3.Connection, row: ThreadRow) -> datetime
     return thread_record(row).created_at.replace(tzinfo=None) if newest is None else newest
 
 
-def _next_creation(connection: sqlite3.Connection, plan: RunPlan) -> datetime:
+def _next_creation(connection: sqlite3.Connection, contact_id: str, *, is_first: bool = False) -> datetime:
     """Return the time of a new thread: in the process's local time, as JIMS stores it.
 
     It is always later than that of the contact's newest thread, since local time goes back in autumn and `Latest`
-    compares these times.
+    compares these times. `is_first`: the contact has no thread, since `Latest` found none.
     """
     now = datetime.now()
-    if plan.selectors[0] == _LATEST:  # this selector found no thread of the contact
+    if is_first:
         return now
-    row = latest_thread(connection, plan.contact_id)
+    row = latest_thread(connection, contact_id)
     return now if row is None else time_after(datetime.fromisoformat(row[2]), now)
 
 
@@ -427,6 +429,22 @@ def finish(connection: sqlite3.Connection, run_id: UUID, owner: UUID, outcome: O
     end = (outcome.status.value, time_text(now), error, failure, sent_at, sent, outcome.streamed)
     connection.execute(_FINISH, (*end, id_hex(run_id)))
     return Settled(True, outcome.status, next_run and UUID(next_run), stored)
+
+
+def create(connection: sqlite3.Connection, plan: ThreadPlan) -> Created:
+    """`ThreadStore.create`."""
+    thread = id_hex(plan.thread_id)
+    earlier = thread_by_id(connection, thread)
+    if earlier is not None:
+        return Created(thread_record(earlier), _stored(connection, thread, plan.events))
+    created_at = _next_creation(connection, plan.contact_id)
+    connection.execute(
+        _INSERT_THREAD, (thread, plan.contact_id, None, time_text(created_at), json_value(plan.thread_config))
+    )
+    connection.execute(_INSERT_METADATA, (thread, plan.metadata.decode()))
+    stored = _append(connection, thread, plan.events, None, utc_now())
+    record = ThreadRecord(plan.thread_id, plan.contact_id, created_at.astimezone(UTC), plan.thread_config)
+    return Created(record, stored)
 
 
 def append(

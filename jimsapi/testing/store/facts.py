@@ -1,8 +1,10 @@
 """Tests of forks, and of what is said of a thread: its title, whether it is archived, and its metadata."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import orjson
 import pytest
 
 from jimsapi.testing.store.base import StoreTests
@@ -19,7 +21,8 @@ from jimsapi.testing.store.samples import (
     take_turn,
 )
 from jimsapi.threads.errors import EventNotFound, ThreadNotFound
-from jimsapi.threads.facts import NO_FACTS, ForkPlan, Parent, Rating, ThreadChange, ThreadFacts
+from jimsapi.threads.event import THREAD_CREATED, NewEvent
+from jimsapi.threads.facts import NO_FACTS, ForkPlan, Parent, Rating, ThreadChange, ThreadFacts, ThreadPlan
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import ByExternalId, ById, New, RunStatus, ThreadQuery
 from jimsapi.threads.store import ThreadStore
@@ -30,8 +33,64 @@ def plan_of(parent_id: object, **options: object) -> ForkPlan:
     return ForkPlan(**{"thread_id": uuid7(), "parent_id": parent_id, "acting_for": None, **options})  # type: ignore[arg-type]
 
 
+def thread_of(*events: NewEvent, **options: object) -> ThreadPlan:
+    """Return the plan of a thread without a run, with a new identifier."""
+    created = NewEvent(uuid7(), THREAD_CREATED, b"{}")
+    defaults = {"thread_id": uuid7(), "contact_id": "ann", "events": (created, *events), "thread_config": b"{}"}
+    return ThreadPlan(**{**defaults, **options})  # type: ignore[arg-type]
+
+
 class FactsOfThreads(StoreTests):
-    """Tests of forks, and of what is said of a thread."""
+    """Tests of threads without runs, of forks, and of what is said of a thread."""
+
+    async def test_a_thread_may_begin_without_a_run(self, store: ThreadStore) -> None:
+        await take_turn(store)
+        plan = thread_of(make_event(), make_event("rag.step", [1]), thread_config=b'{"a":1}', metadata=b'{"b":2}')
+        created = await store.create(plan)
+        assert (created.thread.thread_id, created.thread.contact_id) == (plan.thread_id, "ann")
+        assert orjson.loads(created.thread.thread_config) == {"a": 1}
+        assert await store.thread(plan.thread_id, "ann") == created.thread
+        events = await all_events(store, plan.thread_id)
+        assert (
+            [event.event_id for event in events] == [event.event_id for event in plan.events] == ids_of(created.stored)
+        )
+        assert sorted(event.created_at for event in events) == [event.created_at for event in events]
+        (summary,) = await store.summaries([plan.thread_id])
+        assert orjson.loads(summary.facts.metadata) == {"b": 2}
+        assert (await store.threads("ann", 1, None)).threads == [created.thread]
+
+    async def test_a_thread_that_began_without_a_run_takes_messages(self, store: ThreadStore) -> None:
+        plan = thread_of(make_event(data={"role": "user", "content": "before"}))
+        await store.create(plan)
+        await take_turn(store, text="after", selectors=(ById(plan.thread_id),))
+        assert await contents(store, plan.thread_id) == ["before", "after"]
+        with pytest.raises(ThreadNotFound):
+            await store.accept(make_plan("bea", acting_for="bea", selectors=(ById(plan.thread_id),)))
+
+    async def test_creating_a_thread_again_changes_nothing(self, store: ThreadStore) -> None:
+        plan = thread_of(make_event())
+        created = await store.create(plan)
+        await take_turn(store, selectors=(ById(plan.thread_id),))
+        events = await all_events(store, plan.thread_id)
+        again = await store.create(plan)
+        assert (again.thread, ids_of(again.stored)) == (created.thread, ids_of(created.stored))
+        assert await all_events(store, plan.thread_id) == events
+
+    async def test_threads_that_are_created_at_once_are_all_there(self, store: ThreadStore) -> None:
+        plans = [thread_of() for _ in range(10)]
+        await asyncio.gather(*[store.create(plan) for plan in plans], *[store.create(plan) for plan in plans])
+        page = await store.threads("ann", 100, None)
+        assert {thread.thread_id for thread in page.threads} == {plan.thread_id for plan in plans}
+
+    async def test_a_run_names_the_message_that_it_answers(self, store: ThreadStore) -> None:
+        plan = make_plan()
+        await store.accept(plan)
+        assert (await store.run(plan.run_id, None, None)).message_id == plan.message.event_id
+        await store.finish(plan.run_id, plan.owner, completed())
+        waiting = make_plan()
+        assert (await store.run(plan.run_id, None, None)).message_id == plan.message.event_id
+        await store.accept(waiting)
+        assert (await store.run(waiting.run_id, None, None)).message_id == waiting.message.event_id
 
     async def test_a_fork_has_copies_of_all_events_and_is_the_newest_thread(self, store: ThreadStore) -> None:
         parent_id = await fill(store, [make_event("rag.step", [1]), make_event()])

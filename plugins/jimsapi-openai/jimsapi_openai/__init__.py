@@ -1,4 +1,4 @@
-"""The chat completions of OpenAI's API, for Open WebUI, LibreChat and the OpenAI SDKs."""
+"""OpenAI's chat completions, Responses and Conversations, for Open WebUI, LibreChat and the OpenAI SDKs."""
 
 from typing import Literal
 
@@ -10,14 +10,10 @@ from jimsapi.runs import RunService
 class OpenAIOptions(Options, prefix="openai"):
     """Options of the routes below /v1."""
 
-    contact_header: str = option(
-        "X-OpenWebUI-User-Id", help="The header in which clients of /v1/chat/completions name the contact."
-    )
-    thread_header: str = option(
-        "X-OpenWebUI-Chat-Id", help="The header in which clients of /v1/chat/completions name the conversation."
-    )
+    contact_header: str = option("X-OpenWebUI-User-Id", help="The header in which clients of /v1 name the contact.")
+    thread_header: str = option("X-OpenWebUI-Chat-Id", help="The header in which clients of /v1 name the conversation.")
     on_disconnect: Literal["continue", "cancel"] = option(
-        "continue", help="Whether a run continues or is cancelled if its client of /v1/chat/completions disconnects."
+        "continue", help="Whether a run continues or is cancelled if its client of /v1 disconnects."
     )
     model: str | None = option(help="The name of the only model in /v1/models; without it, the pipeline's name.")
 

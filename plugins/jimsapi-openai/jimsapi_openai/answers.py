@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -17,12 +18,17 @@ from jimsapi.wire import (
     SourceNamed,
     data_event,
     failure,
+    reworded,
 )
 
 BYTES_A_TOKEN = 4
 """An estimate, for `usage` of a pipeline that does not say what its models have used."""
 
 DONE = b"data: [DONE]\n\n"
+
+NO_RETRY = (b"x-should-retry", b"false")
+"""A header that disables the retries of the SDKs. Without it they send the message again after most errors, although
+the server has stored it."""
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
@@ -113,3 +119,7 @@ def error(refusal: Refusal) -> dict[str, Any]:
     kind = "server_error" if status >= 500 else _TYPES.get(status, "invalid_request_error")
     code = _CODES.get(status) or HTTPStatus(status).name.lower()
     return {"error": {"message": refusal.text, "type": kind, "param": refusal.field, "code": code}}
+
+
+in_error_form = partial(reworded, error)
+"""Return an error answer in the format that the SDKs parse."""

@@ -1,6 +1,6 @@
 """The requests to `/v1/chat/completions`, and the newest message in them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ WITH_DOCUMENTS = TASK + "\nRespond to the user query"
 _OPEN_WEBUI = b"x-openwebui-"
 
 
-_WITHOUT_EFFECT = (
+WITHOUT_EFFECT = (
     "audio", "frequency_penalty", "function_call", "functions", "logit_bias", "max_completion_tokens", "max_tokens",
     "parallel_tool_calls", "prediction", "presence_penalty", "reasoning_effort", "seed", "service_tier", "stop",
     "temperature", "tool_choice", "tools", "top_logprobs", "top_p", "verbosity", "web_search_options",
@@ -60,14 +60,23 @@ def new_turn(request: Connection, body: ChatRequest) -> Turn:
     if body.modalities and body.modalities != ["text"]:
         raise _validation_error("modalities", "Answers are text: omit modalities")
     message, files = _newest_message(body.messages)
-    task = message.startswith(TASK) and not message.startswith(WITH_DOCUMENTS)
-    once = task and any(name.startswith(_OPEN_WEBUI) for name, _ in request.headers.raw)
+    once = is_task(request, message)
     return Turn(message, user=body.user or None, once=once, metadata=body.metadata, files=files, answers_in_text=True)
 
 
-def without_effect(body: Any) -> list[str]:
-    """Return those fields of a body, as decoded JSON, that have no effect on the answer."""
-    return [name for name in _WITHOUT_EFFECT if isinstance(body, dict) and body.get(name) not in (None, [], {})]
+def is_task(request: Connection, message: str) -> bool:
+    """Return whether a message is a prompt of Open WebUI's own."""
+    return message.startswith(TASK) and not message.startswith(WITH_DOCUMENTS) and is_of_open_webui(request)
+
+
+def is_of_open_webui(request: Connection) -> bool:
+    """Return whether Open WebUI has sent a request."""
+    return any(name.startswith(_OPEN_WEBUI) for name, _ in request.headers.raw)
+
+
+def without_effect(body: Any, names: Sequence[str] = WITHOUT_EFFECT) -> list[str]:
+    """Return those of the fields `names` of a body, as decoded JSON, that have no effect on the answer."""
+    return [name for name in names if isinstance(body, dict) and body.get(name) not in (None, [], {})]
 
 
 def _newest_message(messages: list[dict[str, Any]]) -> tuple[str, list[SentFile]]:

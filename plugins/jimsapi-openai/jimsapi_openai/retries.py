@@ -45,8 +45,8 @@ class Retries:
         return known[0]
 
     def _digest(self, request: Request, body: bytes) -> bytes:
-        """Return a digest of a request: of its caller, the person and conversation that headers name, and its body."""
+        """Return a digest of a request: its caller, path and body, and the names in its headers."""
         admission = cast(Admission, request.admission)
         named = [request.headers.getlist(header) for header in self._headers]
-        parts = repr((admission.provider, admission.identity.subject, named)).encode()
+        parts = repr((admission.provider, admission.identity.subject, request.path, named)).encode()
         return blake2b(parts + body, digest_size=16).digest()

@@ -1,4 +1,4 @@
-"""The routes: `/v1/chat/completions`, and the list with one model."""
+"""The routes: `/v1/chat/completions`, and the list with one model. Other files have the other routes."""
 
 import time
 from collections.abc import Callable
@@ -22,22 +22,18 @@ from jimsapi.wire import (
     one_text,
     read_json,
     refusal,
-    reworded,
     spoken_items,
     stop_left,
     watch_leaving,
     with_ignored,
     with_run,
 )
-from jimsapi_openai.answers import Completion, error
+from jimsapi_openai.answers import NO_RETRY, Completion, in_error_form
+from jimsapi_openai.conversation_routes import add_conversation_routes
+from jimsapi_openai.placement import Placement
 from jimsapi_openai.requests import ChatRequest, new_turn, without_effect
+from jimsapi_openai.response_routes import add_response_routes
 from jimsapi_openai.retries import Retries
-
-NO_RETRY = (b"x-should-retry", b"false")
-"""A header that disables the retries of the SDKs. Without it they send the message again after most errors, although
-the server has stored it."""
-
-_in_error_form = partial(reworded, error)
 
 
 class Model(msgspec.Struct):
@@ -64,11 +60,14 @@ def add_routes(
     `cancels`: a client that disconnects cancels its run.
     """
     model = Model(model_name or service.app.name or pipeline_name(service.app.pipeline), int(time.time()))
-    router.reword_below("/v1", _in_error_form)
+    router.reword_below("/v1", in_error_form)
     retries = None if cancels else Retries(names)  # a disconnect has cancelled the run of the first attempt
+    placement = Placement(service, names)
+    add_response_routes(router, service, placement, model.id, retries, cancels=cancels)
+    add_conversation_routes(router, service, placement, names, retries)
 
     @router.post(
-        "/v1/chat/completions", scope=CHAT, body=ChatRequest, tags=("openai",), reword=_in_error_form,
+        "/v1/chat/completions", scope=CHAT, body=ChatRequest, tags=("openai",), reword=in_error_form,
         cancel_on_disconnect=cancels,
         responses={
             200: ("A `chat.completion`, or with `stream` the chunks of one.", EVENT_STREAM),
@@ -95,13 +94,13 @@ def add_routes(
         response = await _answer(request, service, run, body, model.id, on_left)
         return with_ignored(request, with_run(request, service, run, response), without_effect(value))
 
-    @router.get("/v1/models", scope=CHAT, response=ModelList, tags=("openai",), reword=_in_error_form)
+    @router.get("/v1/models", scope=CHAT, response=ModelList, tags=("openai",), reword=in_error_form)
     async def list_models(request: Request) -> Response:
         """List the models. There is one: the pipeline."""
         return JSONResponse(ModelList([model]))
 
     @router.get(
-        "/v1/models/{id}", scope=CHAT, response=Model, tags=("openai",), reword=_in_error_form,
+        "/v1/models/{id}", scope=CHAT, response=Model, tags=("openai",), reword=in_error_form,
         responses={404: "There is no such model."},
     )  # fmt: skip
     async def show_model(request: Request) -> Response:
@@ -135,7 +134,7 @@ async def _complete_answer(request: Request, run: LiveRun, model: str, on_left: 
     try:
         result = await answer_of(request, run, on_left)
     except DomainError as fault:
-        answer = _in_error_form(error_answer(request, fault))
+        answer = in_error_form(error_answer(request, fault))
         if refusal(run) is None:
             answer.raw_headers.append(NO_RETRY)
         return answer

@@ -65,3 +65,23 @@ def test_the_run_of_a_whole_answer_that_a_client_leaves(client: httpx.Client, ch
     client.post(CHAT, json={"contact_id": door, "message": "send next"})  # it waits for the run before it
     between = ["late"] if choice == "continue" else []
     assert contents(client, door)[1:] == [*between, "send next", "next"]
+
+
+def response_of(message: str, **options: Any) -> dict[str, Any]:
+    return {"model": "any", "stream": True, "input": message, **options}
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_the_run_of_a_response_that_a_client_leaves(client: httpx.Client, choice: str, background: bool) -> None:
+    door = str(uuid4())
+    body = response_of(f"hold {door}; send late", user=door, background=background)
+    with client.stream("POST", "/v1/responses", json=body) as answer:
+        do(client, f"reached {door}")
+    run_id = answer.headers["x-run-id"]
+    continues = background or choice == "continue"
+    if continues:
+        do(client, f"open {door}")
+    ending = "completed" if continues else "cancelled"
+    path = f"/v1/responses/resp_{run_id.replace('-', '')}"
+    eventually(lambda: client.get(path).json()["status"] == ending)
+    assert contents(client, door)[1:] == (["late"] if continues else [])

@@ -414,8 +414,9 @@ def adopted_run(row: Any) -> AdoptedRun:
 
 def stored_run(run_id: UUID, contact_id: str | None, row: Sequence[Any], events: list[EventRecord]) -> StoredRun:
     """Return a run from the row `thread_id, status, created_new_thread, accepted_at, started_at, finished_at, error,
-    failure, streamed` and the events that it sent."""
-    thread_id, status, created_new_thread, accepted_at, started_at, finished_at, error, failure, streamed = row
+    failure, streamed, message_id` and the events that it sent."""
+    thread_id, status, created_new_thread, accepted_at, started_at, finished_at, error, failure, *more = row
+    streamed, message_id = more
     return StoredRun(
         run_id=run_id,
         thread_id=as_uuid(thread_id),
@@ -429,6 +430,7 @@ def stored_run(run_id: UUID, contact_id: str | None, row: Sequence[Any], events:
         streamed=streamed,
         events=events,
         failure=None if failure is None else FailureKind(failure),
+        message_id=None if message_id is None else as_uuid(message_id),
     )
 
 

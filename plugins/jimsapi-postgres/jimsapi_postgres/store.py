@@ -25,6 +25,7 @@ from jimsapi.threads import (
     ById,
     CommitRecord,
     ContextLimits,
+    Created,
     Event,
     EventNotFound,
     EventPage,
@@ -54,6 +55,7 @@ from jimsapi.threads import (
     ThreadFilter,
     ThreadNotFound,
     ThreadPage,
+    ThreadPlan,
     ThreadQuery,
     ThreadRecord,
     ThreadSummary,
@@ -204,7 +206,7 @@ _OPEN_RUNS = """
 _RUN = """
     SELECT
         t.contact_id, r.caller, r.thread_id, r.status, r.created_new_thread, r.accepted_at, r.started_at, r.finished_at,
-        r.error, r.failure, r.streamed, r.sent_at, r.sent
+        r.error, r.failure, r.streamed, r.message_id, r.sent_at, r.sent
     FROM jimsapi_runs r JOIN threads t ON t.thread_id = r.thread_id
     WHERE r.run_id = $1
 """
@@ -214,6 +216,29 @@ _BETWEEN = """
     FROM thread_events e
     WHERE e.thread_id = $1 AND e.created_at BETWEEN $2 AND $3
     ORDER BY e.created_at, e.event_id
+"""
+# One statement is one transaction. It needs no lock: of two threads that are created at once, either may be the newest.
+_CREATE = """
+    WITH made AS (
+        INSERT INTO threads (thread_id, contact_id, created_at, thread_config)
+        SELECT
+            $1::uuid, $2::text,
+            greatest($3::timestamp, (
+                SELECT n.created_at FROM threads n WHERE n.contact_id = $2::text
+                ORDER BY n.created_at DESC, n.thread_id DESC
+                LIMIT 1
+            ) + interval '1 microsecond'),
+            $4::json
+        WHERE NOT EXISTS (SELECT FROM threads t WHERE t.thread_id = $1::uuid)
+        ON CONFLICT DO NOTHING
+        RETURNING thread_id
+    ), told AS (
+        INSERT INTO thread_events (thread_id, event_id, created_at, event_type, event_data)
+        SELECT
+            made.thread_id, e.id, now()::timestamp + (e.position - 1) * interval '1 microsecond', e.kind, e.data
+        FROM made, unnest($5::uuid[], $6::text[], $7::json[]) WITH ORDINALITY e (id, kind, data, position)
+    )
+    INSERT INTO jimsapi_threads (thread_id, metadata) SELECT made.thread_id, $8::json FROM made
 """
 _FORK = "SELECT verdict FROM jimsapi_fork_6($1, $2, $3, $4, $5, $6, $7)"
 _CHANGE_THREAD = """
@@ -603,6 +628,21 @@ class PostgresStore:
         edge = (_LAST_TIME, _LAST_ID) if before is None else (before.created_at, before.event_id)
         found = await self._do(lambda connection: connection.fetch(_BEFORE, thread_id, *edge, max(0, limit)))
         return [rows.event_row(row) for row in reversed(found)]
+
+    async def create(self, plan: ThreadPlan) -> Created:
+        ids = [event.event_id for event in plan.events]
+        types = [event.event_type for event in plan.events]
+        data = [event.data for event in plan.events]
+        now = datetime.now()  # JIMS stores the creation time of threads in the process's local time
+        arguments = (plan.thread_id, plan.contact_id, now, plan.thread_config, ids, types, data, plan.metadata)
+
+        async def create(connection: Connection) -> Created:
+            await connection.execute(_CREATE, *arguments)
+            found = await connection.fetch(BY_IDS, plan.thread_id, ids)
+            thread = await _visible_thread(connection, plan.thread_id, None)
+            return Created(thread, [rows.event_row(row) for row in found])
+
+        return await self._write(create)
 
     async def fork(self, plan: ForkPlan) -> ThreadRecord:
         arguments = (

@@ -18,6 +18,7 @@ from jimsapi.threads import (
     AdoptedRun,
     CommitRecord,
     ContextLimits,
+    Created,
     Event,
     EventPage,
     EventRow,
@@ -38,6 +39,7 @@ from jimsapi.threads import (
     ThreadFacts,
     ThreadFilter,
     ThreadPage,
+    ThreadPlan,
     ThreadQuery,
     ThreadRecord,
     ThreadSummary,
@@ -197,6 +199,9 @@ class LmdbStore:
 
     async def load_events(self, thread_id: UUID, before: Event | None, limit: int) -> list[EventRow]:
         return await self._read(lambda work: work.load_events(thread_id, before, limit))
+
+    async def create(self, plan: ThreadPlan) -> Created:
+        return await self._write(lambda work: work.create(plan))
 
     async def fork(self, plan: ForkPlan) -> ThreadRecord:
         return await self._write(lambda work: work.fork(plan))

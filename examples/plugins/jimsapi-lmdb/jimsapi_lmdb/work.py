@@ -18,6 +18,7 @@ from jimsapi.threads import (
     ByExternalId,
     ById,
     ContextLimits,
+    Created,
     Event,
     EventNotFound,
     EventPage,
@@ -51,6 +52,7 @@ from jimsapi.threads import (
     ThreadMatch,
     ThreadNotFound,
     ThreadPage,
+    ThreadPlan,
     ThreadQuery,
     ThreadRecord,
     ThreadSummary,
@@ -342,6 +344,7 @@ class Work:
             streamed=run.streamed,
             events=[_record(at, self._event(run.thread_id, at)) for at in run.sent],
             failure=FailureKind(run.failure) if run.failure else None,
+            message_id=UUID(bytes=run.message.event_id),
         )
 
     def find_thread(self, query: ThreadQuery) -> ThreadRecord:
@@ -450,7 +453,19 @@ class Work:
         times = self._times(thread, [event.event_id for event in (*run.beside, run.message)])
         return end_with(self._context(thread, limits), self._rows(thread.thread_id, times))
 
-    # Forks, and what is said of a thread
+    # Threads without runs, forks, and what is said of a thread
+
+    def create(self, plan: ThreadPlan) -> Created:
+        """Make a thread without a run."""
+        thread = self._find_thread(plan.thread_id.bytes)
+        if thread is None:
+            thread = Thread(plan.thread_id.bytes, plan.contact_id, self._now, plan.thread_config, None)
+            for index, key in self._index_keys(thread):
+                index.put(key)
+            self._append(thread, [stored(event) for event in plan.events])
+            self._put_facts(thread, Facts(metadata=plan.metadata))
+        times = self._times(thread, [event.event_id.bytes for event in plan.events])
+        return Created(_thread_record(thread), self._rows(thread.thread_id, times))
 
     def fork(self, plan: ForkPlan) -> ThreadRecord:
         """Make a thread that begins as another one does."""
