@@ -149,8 +149,8 @@ async def begin_turn(
 
     `contact` is that of the thread, if the caller of this function knows the thread; otherwise `names` finds it.
     `history` are events that come before a message outside of every thread. `background` is that of `RunService.begin`.
-    `forked` are selectors in place of all these: those of the fork in which the client's conversation goes on. A request
-    that is repeated with the same idempotency key does not need them.
+    `forked` are selectors in place of all these: those of the fork in which the client's conversation goes on. A
+    request that is repeated with the same idempotency key does not need them.
 
     Raises as `RunService.begin` does.
 
