@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from jimsapi.exports import lazy_attributes
 
 if TYPE_CHECKING:
+    from jimsapi.threads.activity import MODEL_USAGE
     from jimsapi.threads.context import StatusEvent, ThreadContext
     from jimsapi.threads.errors import (
         ContactDeleted,
@@ -66,11 +67,22 @@ if TYPE_CHECKING:
         take_page,
     )
     from jimsapi.threads.transitions import config_of_new, may_see, orphan_status, select_thread, stored_events
+    from jimsapi.threads.usage import (
+        NO_CALLER,
+        DayTotal,
+        ModelTotal,
+        UsageHolder,
+        UsageTotal,
+        sum_usage,
+        usage_by_model,
+    )
     from jimsapi.threads.window import choose, end_with
 
 __all__ = [
     "BESIDE",
     "KEEP_KEYS",
+    "MODEL_USAGE",
+    "NO_CALLER",
     "PAGE_BYTES",
     "THREAD_CREATED",
     "TICK",
@@ -81,6 +93,7 @@ __all__ = [
     "CommitRecord",
     "ContactDeleted",
     "ContextLimits",
+    "DayTotal",
     "DomainError",
     "Event",
     "EventNotFound",
@@ -102,6 +115,7 @@ __all__ = [
     "KeyUsed",
     "Latest",
     "MessageFile",
+    "ModelTotal",
     "New",
     "NewEvent",
     "NewFile",
@@ -135,6 +149,8 @@ __all__ = [
     "ThreadRecord",
     "ThreadStore",
     "ThreadSummary",
+    "UsageHolder",
+    "UsageTotal",
     "choose",
     "config_of_new",
     "decode_cursor",
@@ -146,7 +162,9 @@ __all__ = [
     "select_thread",
     "storable_text",
     "stored_events",
+    "sum_usage",
     "take_page",
+    "usage_by_model",
     "uuid7",
 ]
 
@@ -154,6 +172,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
     __getattr__, __dir__ = lazy_attributes(
         __name__,
         {
+            "jimsapi.threads.activity": ("MODEL_USAGE",),
             "jimsapi.threads.context": ("StatusEvent", "ThreadContext"),
             "jimsapi.threads.errors": (
                 "ContactDeleted",
@@ -236,6 +255,15 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "orphan_status",
                 "select_thread",
                 "stored_events",
+            ),
+            "jimsapi.threads.usage": (
+                "DayTotal",
+                "ModelTotal",
+                "NO_CALLER",
+                "UsageHolder",
+                "UsageTotal",
+                "sum_usage",
+                "usage_by_model",
             ),
             "jimsapi.threads.window": ("choose", "end_with"),
         },

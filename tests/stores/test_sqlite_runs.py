@@ -39,6 +39,9 @@ ANNS_THREAD = UUID("01a213b077017cef850df0f1cee3450f")
 VERSION_4 = """
     DROP TABLE jimsapi_threads;
     DROP TABLE jimsapi_feedback;
+    DROP TABLE jimsapi_thread_usage;
+    DROP TABLE jimsapi_contact_usage;
+    DROP TABLE jimsapi_caller_usage;
     ALTER TABLE jimsapi_runs DROP COLUMN failure;
     UPDATE jimsapi_schema SET version = 4;
 """

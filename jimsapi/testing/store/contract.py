@@ -22,6 +22,7 @@ from jimsapi.testing.store.pages import Pages
 from jimsapi.testing.store.runs import RunEndings
 from jimsapi.testing.store.samples import make_event, make_key, make_plan, take_turn
 from jimsapi.testing.store.takeovers import Takeovers
+from jimsapi.testing.store.usage import UsageTotals
 from jimsapi.testing.store_machine import run_store_machine
 from jimsapi.threads.errors import KeyUsed
 from jimsapi.threads.run import ContextLimits, Outcome, RunPlan, RunStatus
@@ -37,6 +38,7 @@ class ThreadStoreContract(
     RunEndings,
     Appending,
     FactsOfThreads,
+    UsageTotals,
     Deletion,
     Housekeeping,
     Pages,

@@ -51,6 +51,7 @@ _MISSING_PRIVILEGES = """
     FROM
         unnest(ARRAY[
             'threads', 'thread_events', 'jimsapi_threads', 'jimsapi_feedback',
+            'jimsapi_thread_usage', 'jimsapi_contact_usage', 'jimsapi_caller_usage',
             'jimsapi_runs', 'jimsapi_owners', 'jimsapi_idempotency'
         ]) name,
         unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) privilege
@@ -147,7 +148,11 @@ async def _version_5(connection: Connection) -> None:
 
 async def _version_6(connection: Connection) -> None:
     await connection.execute(_sql("tables_6"))
-    for functions in ("functions", "functions_1", "functions_2", "functions_3", "functions_4"):
+
+
+async def _version_7(connection: Connection) -> None:
+    await connection.execute(_sql("usage_tables_7"))
+    for functions in ("usage", "functions", "functions_1", "functions_2", "functions_3", "functions_4", "functions_6"):
         await connection.execute(_sql(functions))
 
 
@@ -162,6 +167,7 @@ MIGRATIONS: tuple[Callable[[Connection], Awaitable[None]], ...] = (
     _version_4,
     _version_5,
     _version_6,
+    _version_7,
 )
 SERVES_FROM = (len(MIGRATIONS),) * (len(MIGRATIONS) - 1) + (1,)
 """For each version of the schema the oldest server that works with it. Older servers may run while a newer one starts.
