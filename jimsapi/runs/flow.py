@@ -51,10 +51,11 @@ from jimsapi.runs.live import LiveRun, Stop
 from jimsapi.runs.outage import RETRY_STORE_AFTER, OutageLog
 from jimsapi.runs.plugin_code import PLUGIN_EXITS
 from jimsapi.runs.questions import ANSWERED, Questions, asked_before
-from jimsapi.runs.quota import Quota
+from jimsapi.runs.quota import Quota, QuotaExceeded
 from jimsapi.runs.registry import Registry
 from jimsapi.runs.resolver import Resolvers, ThreadResolver
-from jimsapi.runs.result import answer_to_repeat
+from jimsapi.runs.result import RunResult, answer_to_repeat
+from jimsapi.runs.spending import Spending
 from jimsapi.runs.stream import Streams
 from jimsapi.threads.errors import (
     DomainError,
@@ -107,6 +108,7 @@ class RunFlow:
         streams: Streams,
         announcer: Announcer,
         quota: Quota | None,
+        spending: Spending | None,
         disclosure: Disclosure,
         outage: OutageLog,
     ) -> None:
@@ -120,6 +122,7 @@ class RunFlow:
         self._announcer = announcer
         self._questions = Questions(store, announcer)
         self._quota = quota
+        self._spending = spending
         self._disclosure = disclosure
         self._outage = outage
         self.files: MessageFiles | None = None
@@ -208,6 +211,8 @@ class RunFlow:
     async def answer_once(self, run: LiveRun, thread_config: bytes) -> None:
         """Answer a message outside of every thread. Nothing is stored. Errors are handled as in `answer`."""
         try:
+            if self._spending is not None:
+                await self._check_budgets(run, self._spending)
             thread = ThreadRecord(uuid7(), run.inbound.contact_id, datetime.now(UTC), thread_config)
             run.begin_running()
             run.enter(thread, True)
@@ -219,7 +224,10 @@ class RunFlow:
             deadline = run.loop.time() + self._limits.run_timeout
             ending = await self._calls.answer(run, thread, Snapshot(rows, False), deadline)
             run.end_as(ending.outcome.status)
-            run.answer_with(ending.error or ending.result(run, self._disclosure))
+            answer = ending.error or ending.result(run, self._disclosure)
+            if usage := ending.usage():
+                await self._add_usage(run, usage, answer)
+            run.answer_with(answer)
         except DomainError as error:
             run.answer_with(error)
         except Exception:
@@ -232,7 +240,35 @@ class RunFlow:
         finally:
             self.close(run)
 
+    async def _check_budgets(self, run: LiveRun, spending: Spending) -> None:
+        """Raise `QuotaExceeded` if a budget of the caller is used up."""
+        try:
+            run.note_budgets(await spending.check(self.store, run.admission, run.inbound.contact_id))
+        except QuotaExceeded:
+            if self._quota is not None and run.account is not None:
+                self._quota.put_back(run.account)
+            raise
+
+    async def _add_usage(
+        self, run: LiveRun, usage: Sequence[NewEvent], answer: RunResult | DomainError
+    ) -> None:
+        """Add what a run outside of threads used to the totals. If the store is not available, `answer` goes first."""
+        run.count_usage(usage)
+        if not hasattr(self.store, "add_usage"):  # a store of a plugin for an earlier version
+            return
+        caller = caller_of(run.admission)
+        add = partial(self.store.add_usage, run.run_id, run.inbound.contact_id, caller, usage)
+        try:
+            await add()
+        except StoreUnavailable as error:
+            self._outage.refused(error)
+            run.answer_with(answer)
+            await asyncio.sleep(RETRY_STORE_AFTER[0])
+            await self._outage.outlast(add)
+
     async def _accept(self, run: LiveRun, thread_config: bytes) -> Accepted:
+        if self._spending is not None and not run.adopted:  # an adopted run was checked before
+            await self._check_budgets(run, self._spending)
         inbound = run.inbound
         wants_start = inbound.run_conversation_start_on_new_thread
         acting_for = run.admission.identity.contact_id
@@ -370,6 +406,8 @@ class RunFlow:
             run.answer_with(error)
             await self._interrupt(run)
             raise
+        if events:
+            run.count_usage(events)
         self._announcer.stored(thread.thread_id, started.stored)
         return started.snapshot
 
@@ -432,6 +470,7 @@ class RunFlow:
             settled = await self._settle(run, ending.outcome)
         self._record_end(run, settled)
         thread = accepted.thread
+        run.count_usage(settled.stored)
         self._announcer.stored(thread.thread_id, settled.stored)
         if not settled.counted and settled.status is not None:
             await self._store_usage(run, thread, ending)
@@ -451,6 +490,9 @@ class RunFlow:
         if not usage:
             return
         append = partial(self.store.append, thread.thread_id, None, usage)
+        if hasattr(self.store, "usage"):  # a store of a plugin for an earlier version has no fourth parameter
+            append = partial(self.store.append, thread.thread_id, None, usage, run.run_id)
+        run.count_usage(usage)
         with suppress(IdentifierTaken, ThreadNotFound):  # or the thread was deleted
             self._announcer.stored(thread.thread_id, await self._repeat_until_stored(run, append))
 
