@@ -121,7 +121,6 @@ class Metrics(Collector):
             duration.add_metric(labels, histogram.buckets(), histogram.total)
         yield duration
 
-
     def _collect_usage(self) -> Iterator[Metric]:
         calls = CounterMetricFamily("jims_model_calls", "Calls of models that pipelines reported.", labels=("model",))
         tokens = CounterMetricFamily(

@@ -59,10 +59,10 @@ class CoreOptions(Options):
         minimum=1, maximum=1_000_000, help="How many messages a caller may have open in all; others get 429."
     )
     token_budget: str | None = option(
-        help="Most tokens that models may use for a caller and contact, such as 1000000/day or 20000000/month; then 429."
+        help="Most tokens of models for a caller and contact, such as 1000000/day or 20000000/month; then 429."
     )
     cost_budget: str | None = option(
-        help="Most US dollars that models may cost for a caller and contact, such as 5/day or 100/month; then 429."
+        help="Most US dollars for models for a caller and contact, such as 5/day or 100/month; then 429."
     )
     max_body: int = option(
         1_048_576, minimum=1, maximum=1_073_741_824, help="Bytes that a request's body may have; larger ones get 413."

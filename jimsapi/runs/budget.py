@@ -31,7 +31,9 @@ class Budget(msgspec.Struct, frozen=True):
         """Read a budget such as `1000000/day`. Raises `ValueError` with the valid form if it is invalid."""
         found = _TOKENS.fullmatch(text.strip())
         if found is None or int(found[1]) > MAX_TOKENS:
-            raise ValueError(f"give a number of tokens from 1 to {MAX_TOKENS} and a time: 1000000/day or 20000000/month")
+            raise ValueError(
+                f"give a number of tokens from 1 to {MAX_TOKENS} and a time: 1000000/day or 20000000/month"
+            )
         return cls("tokens", int(found[1]), found[2])
 
     @classmethod

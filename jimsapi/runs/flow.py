@@ -249,9 +249,7 @@ class RunFlow:
                 self._quota.put_back(run.account)
             raise
 
-    async def _add_usage(
-        self, run: LiveRun, usage: Sequence[NewEvent], answer: RunResult | DomainError
-    ) -> None:
+    async def _add_usage(self, run: LiveRun, usage: Sequence[NewEvent], answer: RunResult | DomainError) -> None:
         """Add what a run outside of threads used to the totals. If the store is not available, `answer` goes first."""
         run.count_usage(usage)
         if not hasattr(self.store, "add_usage"):  # a store of a plugin for an earlier version

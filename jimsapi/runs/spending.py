@@ -27,8 +27,8 @@ class Spending:
         """Raise `StoreUnusable` if a store of a plugin for an earlier version keeps no totals."""
         if not hasattr(store, "usage"):
             raise StoreUnusable(
-                f"{store.name} keeps no totals of usage, which --token-budget and --cost-budget need: upgrade the plugin "
-                "of the store, or leave the budgets out"
+                f"{store.name} keeps no totals of usage, which --token-budget and --cost-budget need: upgrade the "
+                "plugin of the store, or leave the budgets out"
             )
 
     async def check(self, store: ThreadStore, admission: Admission, contact_id: str) -> tuple[Allowance, ...]:

@@ -639,7 +639,9 @@ class MemoryStore:
                     totals[day, model] = totals.get((day, model), UsageTotal()) + total
         elif holder.caller is not None:
             totals = self._caller_usage.get(holder.caller, {})
-        return [DayTotal(*key, total) for key, total in sorted(totals.items(), key=itemgetter(0)) if first <= key[0] <= last]
+        return [
+            DayTotal(*key, total) for key, total in sorted(totals.items(), key=itemgetter(0)) if first <= key[0] <= last
+        ]
 
     async def add_usage(self, run_id: UUID, contact_id: str, caller: UUID, events: Sequence[NewEvent]) -> None:
         if run_id.int not in self._keys:
@@ -691,9 +693,7 @@ class MemoryStore:
             thread.usage = sum_usage(thread.usage or {}, used)
             self._add_usage(used, thread.record.contact_id, caller or NO_CALLER, now)
 
-    def _add_usage(
-        self, used: Mapping[str, UsageTotal], contact_id: str | None, caller: UUID, now: datetime
-    ) -> None:
+    def _add_usage(self, used: Mapping[str, UsageTotal], contact_id: str | None, caller: UUID, now: datetime) -> None:
         day = now.date()
         by_caller = self._caller_usage.setdefault(caller, {})
         for model, total in used.items():

@@ -303,7 +303,10 @@ class ThreadStore(Protocol):
         ...
 
     async def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:
-        """Delete a thread, its events, its runs and its totals of usage. Returns the runs that were open. Raises `ThreadNotFound`."""
+        """Delete a thread, its events, its runs and its totals of usage. Returns the runs that were open.
+
+        Raises `ThreadNotFound`.
+        """
         ...
 
     async def delete_contact(self, contact_id: str) -> list[UUID]:

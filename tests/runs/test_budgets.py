@@ -59,7 +59,9 @@ def test_budgets_of_costs_are_counted_in_millionths_of_a_dollar(text: str, amoun
     assert (budget.amount, str(budget)) == (amount, shown)
 
 
-@pytest.mark.parametrize("text", ["", "5", "0/day", "0.0/day", "1e3/day", "5/hour", "1000001/day", "٥/day", "5/day/day"])
+@pytest.mark.parametrize(
+    "text", ["", "5", "0/day", "0.0/day", "1e3/day", "5/hour", "1000001/day", "٥/day", "5/day/day"]
+)
 def test_other_texts_are_no_budgets(text: str) -> None:
     with pytest.raises(ValueError, match="give US dollars"):
         Budget.of_cost(text)
@@ -160,7 +162,7 @@ async def test_a_message_reads_totals_once_and_only_if_there_is_a_budget(tokens:
 
 async def test_a_budget_needs_a_store_that_keeps_totals() -> None:
     class EarlierStore(MemoryStore):
-        usage = property()  # type: ignore[assignment] # reading it raises AttributeError
+        usage = property()  # reading it raises AttributeError
 
     with pytest.raises(StoreUnusable, match=r"memory: keeps no totals of usage, which --token-budget"):
         async with serving(Scripted(), EarlierStore(), limits=limits("5/day")):

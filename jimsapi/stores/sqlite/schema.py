@@ -144,13 +144,19 @@ _VERSION_6 = (
 )
 
 # Totals of what was used of models (`UsageTotal`): of threads, of contacts and their callers, and of callers.
-_TOTALS = "calls INTEGER NOT NULL, input INTEGER NOT NULL, output INTEGER NOT NULL, cached INTEGER NOT NULL, cost REAL NOT NULL"
+_TOTALS = """
+        calls INTEGER NOT NULL,
+        input INTEGER NOT NULL,
+        output INTEGER NOT NULL,
+        cached INTEGER NOT NULL,
+        cost REAL NOT NULL
+"""
 _USAGE = (
     f"""
     CREATE TABLE jimsapi_thread_usage (
         thread_id CHAR(32) NOT NULL,
         model TEXT NOT NULL,
-        {_TOTALS},
+        {_TOTALS.strip()},
         PRIMARY KEY (thread_id, model)
     ) WITHOUT ROWID
     """,
@@ -160,7 +166,7 @@ _USAGE = (
         day TEXT NOT NULL,
         model TEXT NOT NULL,
         caller CHAR(32) NOT NULL,
-        {_TOTALS},
+        {_TOTALS.strip()},
         PRIMARY KEY (contact_id, day, model, caller)
     ) WITHOUT ROWID
     """,
@@ -169,7 +175,7 @@ _USAGE = (
         caller CHAR(32) NOT NULL,
         day TEXT NOT NULL,
         model TEXT NOT NULL,
-        {_TOTALS},
+        {_TOTALS.strip()},
         PRIMARY KEY (caller, day, model)
     ) WITHOUT ROWID
     """,

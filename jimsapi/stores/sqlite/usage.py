@@ -98,9 +98,7 @@ def _add_totals(
     if contact_id is not None and len(contact_id.encode()) <= MAX_USAGE_CONTACT:
         rows = [(contact_id, day, model, caller, *_figures(total)) for model, total in used.items()]
         connection.executemany(_ADD_TO_CONTACT, rows)
-    connection.executemany(
-        _ADD_TO_CALLER, [(caller, day, model, *_figures(total)) for model, total in used.items()]
-    )
+    connection.executemany(_ADD_TO_CALLER, [(caller, day, model, *_figures(total)) for model, total in used.items()])
 
 
 def _figures(total: UsageTotal) -> tuple[Any, ...]:

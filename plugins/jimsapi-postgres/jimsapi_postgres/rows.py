@@ -386,8 +386,8 @@ def thread_facts(
 
 def usage_total(figures: Sequence[Any]) -> UsageTotal:
     """Return a total from `calls, input, output, cached, cost`. Sums of integers are decimals."""
-    *counts, cost = figures
-    return UsageTotal(*map(int, counts), cost)
+    calls, read, written, cached, cost = figures
+    return UsageTotal(int(calls), int(read), int(written), int(cached), cost)
 
 
 def thread_summary(row: Any) -> ThreadSummary:

@@ -20,8 +20,8 @@ from jimsapi.threads import (
     ByExternalId,
     ById,
     CommitRecord,
-    DayTotal,
     ContextLimits,
+    DayTotal,
     Event,
     EventNotFound,
     EventPage,
@@ -407,7 +407,9 @@ class PostgresStore:
         data = [event.data for event in events]
 
         async def append(connection: Connection) -> list[EventRow]:
-            verdict, first_at, taken = await connection.fetchrow(_APPEND, thread_id, acting_for, ids, types, data, run_id)
+            verdict, first_at, taken = await connection.fetchrow(
+                _APPEND, thread_id, acting_for, ids, types, data, run_id
+            )
             match verdict:
                 case "missing":
                     raise ThreadNotFound(thread_id)
