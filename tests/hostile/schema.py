@@ -43,7 +43,7 @@ def without_the_unsaid(document: dict[str, Any]) -> dict[str, Any]:
     - `webhook_url` and `files`: the operator decides whether the server calls webhooks and stores files.
     - `before` of a fork excludes `at`.
     - `contact_id` is a must for callers that are bound to none, such as this one.
-    - The caller and the days of usage: `provider` and `subject` belong together, and `first_day` is not after `last_day`.
+    - The caller of usage, whom `provider` and `subject` name together, and its days: the first is not after the last.
     - Streams: schemathesis reads them event by event, as OpenAPI 3.2 has them; in 3.1 they are one text.
     """
     document["paths"].pop("/api/v1/chat/ws")
