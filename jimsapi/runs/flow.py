@@ -78,6 +78,7 @@ from jimsapi.threads.run import (
     Outcome,
     RunPlan,
     RunStatus,
+    Selector,
     Settled,
     Snapshot,
     Started,
@@ -211,8 +212,8 @@ class RunFlow:
     async def answer_once(self, run: LiveRun, thread_config: bytes) -> None:
         """Answer a message outside of every thread. Nothing is stored. Errors are handled as in `answer`."""
         try:
-            if self._spending is not None:
-                await self._check_budgets(run, self._spending)
+            if self._spending is not None and (refusal := await self._over_budget(run, self._spending)) is not None:
+                raise refusal
             thread = ThreadRecord(uuid7(), run.inbound.contact_id, datetime.now(UTC), thread_config)
             run.begin_running()
             run.enter(thread, True)
@@ -240,14 +241,15 @@ class RunFlow:
         finally:
             self.close(run)
 
-    async def _check_budgets(self, run: LiveRun, spending: Spending) -> None:
-        """Raise `QuotaExceeded` if a budget of the caller is used up."""
+    async def _over_budget(self, run: LiveRun, spending: Spending) -> QuotaExceeded | None:
+        """Return the error for a caller whose budget is used up; None if it is not."""
         try:
             run.note_budgets(await spending.check(self.store, run.admission, run.inbound.contact_id))
-        except QuotaExceeded:
+            return None
+        except QuotaExceeded as refusal:
             if self._quota is not None and run.account is not None:
                 self._quota.put_back(run.account)
-            raise
+            return refusal
 
     async def _add_usage(self, run: LiveRun, usage: Sequence[NewEvent], answer: RunResult | DomainError) -> None:
         """Add what a run outside of threads used to the totals. If the store is not available, `answer` goes first."""
@@ -265,16 +267,20 @@ class RunFlow:
             await self._outage.outlast(add)
 
     async def _accept(self, run: LiveRun, thread_config: bytes) -> Accepted:
-        if self._spending is not None and not run.adopted:  # an adopted run was checked before
-            await self._check_budgets(run, self._spending)
         inbound = run.inbound
+        refusal: QuotaExceeded | None = None
+        if self._spending is not None and not run.adopted:  # an adopted run was checked before
+            refusal = await self._over_budget(run, self._spending)
+            if refusal is not None and (run.idempotency is None or run.sent_files or inbound.answers):
+                raise refusal
         wants_start = inbound.run_conversation_start_on_new_thread
         acting_for = run.admission.identity.contact_id
-        selectors = (
-            await self._resolvers.resolve(inbound, run.admission, self.store)
-            if run.selectors is None
-            else tuple(run.selectors)
-        )
+        if refusal is not None:  # without selectors, the store finds only the run of a request that is repeated
+            selectors: Sequence[Selector] = ()
+        elif run.selectors is None:
+            selectors = await self._resolvers.resolve(inbound, run.admission, self.store)
+        else:
+            selectors = run.selectors
         files = await find_files(inbound, run.sent_files, self.files) if inbound.files or run.sent_files else []
         if inbound.answers:
             answering = await self._questions.answer(run, selectors)
@@ -287,7 +293,7 @@ class RunFlow:
             owner=self._owner,
             contact_id=inbound.contact_id,
             acting_for=acting_for,
-            selectors=selectors,
+            selectors=tuple(selectors),
             message=run.entering[-1],
             beside=run.entering[:-1],
             thread_config=thread_config,
@@ -303,7 +309,7 @@ class RunFlow:
             # An adopted run, which has its message already, has no caller who could retry.
             accepted = await (self._accept_adopted(run, plan) if run.adopted else self.store.accept(plan))
         except ThreadNotFound:
-            raise ThreadNotFound(inbound.thread_id) from None
+            raise (refusal or ThreadNotFound(inbound.thread_id)) from None
         except IdentifierTaken:
             if run.answers_questions:
                 raise _answered_already(run) from None

@@ -195,6 +195,24 @@ async def test_the_deletion_of_a_contact_does_not_begin_a_new_budget_for_a_calle
 
 
 @pytest.mark.usefixtures("callers")
+@pytest.mark.parametrize("store", ["memory:", "sqlite"])
+async def test_a_repeated_message_gets_its_answer_although_it_has_used_up_the_budget(
+    store: str, tmp_path: Path
+) -> None:
+    async with api(
+        store if store == "memory:" else f"sqlite:///{tmp_path / 'jims.db'}", token_budget="10/day"
+    ) as client:
+        body, headers = {"contact_id": "ann", "message": "m 10"}, {"x-caller": "shop", "idempotency-key": "one"}
+        answers = [await client.post("/api/v1/chat", json=body, headers=headers) for _ in range(2)]
+        refused = await client.post("/api/v1/chat", json=body, headers={**headers, "idempotency-key": "two"})
+        used = await usage(client, contact_id="ann")
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].json() == answers[1].json()
+    assert refused.status_code == 429
+    assert used.json()["total"]["calls"] == 1
+
+
+@pytest.mark.usefixtures("callers")
 async def test_a_message_that_a_budget_refuses_does_not_count_against_the_rate_limit() -> None:
     async with api(token_budget="10/day", rate_limit="3/day") as client:
         await say(client, "m 10")
