@@ -245,6 +245,8 @@ class RunService:
     ) -> LiveRun:
         """Begin a run and return it at once. To wait for the answer, await `LiveRun.wait_for_answer()`.
 
+        A budget that is used up ends the run with `QuotaExceeded`: that needs the totals of the store.
+
         - `watched`: the run has a stream from its start.
         - `background`: no caller waits for the run. It waits for its turn without a time limit, and another process may
           take it over before it starts. It has a stream, too.
