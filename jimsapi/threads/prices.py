@@ -57,7 +57,7 @@ class Prices:
     def _report_unknown(self, model: str) -> None:
         if model not in self._unknown and len(self._unknown) < MAX_NAMED:
             self._unknown.add(model)
-            logger.warning(
+            logger.info(
                 "genai-prices has no price for the model %r, so its calls cost nothing in totals and budgets: give "
                 "ctx.usage(cost=…), or upgrade genai-prices",
                 model,

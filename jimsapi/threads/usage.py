@@ -84,15 +84,16 @@ NO_USAGE: Mapping[str, UsageTotal] = {}
 
 def usage_by_model(events: Iterable[NewEvent | EventRow]) -> Mapping[str, UsageTotal]:
     """Return what the events `model.usage` among `events` add to the total of each model. Most answers have none."""
-    found = [event for event in events if event.event_type == MODEL_USAGE]
-    if not found:
-        return NO_USAGE
-    totals: dict[str, UsageTotal] = {}
-    for event in found:
+    totals: dict[str, UsageTotal] | None = None  # a plain loop: every answer goes through it, nearly always for nothing
+    for event in events:
+        if event.event_type != MODEL_USAGE:
+            continue
+        if totals is None:
+            totals = {}
         data = {} if event.data is None else load_stored(event.data)
         model, total = _read(data if isinstance(data, dict) else {})
         totals[model] = totals.get(model, UsageTotal()) + total
-    return totals
+    return NO_USAGE if totals is None else totals
 
 
 def sum_usage(total: Mapping[str, UsageTotal], more: Mapping[str, UsageTotal]) -> Mapping[str, UsageTotal]:

@@ -183,7 +183,7 @@ def test_the_price_of_a_known_model_is_that_of_its_provider() -> None:
 
 def test_a_model_without_a_price_costs_nothing_and_the_log_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
     prices = Prices()
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         for model in ("mine", "mine", "acme:mine"):
             assert prices.cost_of(model, 10, 10, 0) is None
     assert [record.args for record in caplog.records] == [("mine",), ("acme:mine",)]
