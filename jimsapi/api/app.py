@@ -16,6 +16,7 @@ from jimsapi.api.probes import probe_routes
 from jimsapi.api.runs import run_ended, run_routes
 from jimsapi.api.stream import stream_routes
 from jimsapi.api.threads import thread_routes
+from jimsapi.api.usage import usage_routes
 from jimsapi.api.websocket import websocket_routes
 from jimsapi.asgi.app import App
 from jimsapi.asgi.cors import Cors
@@ -188,7 +189,9 @@ class Api(App):
             self.include(router)
         for routes in (probe_routes, run_routes, websocket_routes):
             self.include(routes(service))
-        self.include(thread_routes(ThreadService(service)))
+        threads = ThreadService(service)
+        self.include(thread_routes(threads))
+        self.include(usage_routes(threads))
         self.docs()
         resources = add_plugin_routes(self, plugins, service, composition.settings)
         self._observers = composition.observers_of("on_request")

@@ -9,9 +9,13 @@ from prometheus_client.registry import Collector
 
 from jimsapi.plugins import AdmissionRecord, CommitRecord, RequestRecord, RunRecord, hookimpl
 from jimsapi.runs import Histogram
+from jimsapi.threads import UsageTotal
 
 PIPELINE_BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600)
 REQUEST_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60)
+MAX_MODELS = 50
+"""The models that metrics of usage name, since a pipeline may make up names. Later ones count as `OTHER`."""
+OTHER = "other"
 COMMIT_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5)
 
 
@@ -25,6 +29,7 @@ class Metrics(Collector):
         self._runs: defaultdict[str, int] = defaultdict(int)
         self._pipelines: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._pipeline_seconds: dict[tuple[str, str], Histogram] = {}
+        self._usage: dict[str, UsageTotal] = {}
         self._commits: defaultdict[str, int] = defaultdict(int)
         self._operations = 0
         self._commit_seconds = Histogram(COMMIT_BUCKETS)
@@ -47,6 +52,10 @@ class Metrics(Collector):
             if labels not in self._pipeline_seconds:
                 self._pipeline_seconds[labels] = Histogram(PIPELINE_BUCKETS)
             self._pipeline_seconds[labels].observe(timing.duration)
+
+        for model, total in record.usage.items():
+            label = model if model in self._usage or len(self._usage) < MAX_MODELS else OTHER
+            self._usage[label] = self._usage.get(label, UsageTotal()) + total
 
     def on_commit(self, record: CommitRecord) -> None:
         self._commits["failed" if record.failed else "ok"] += 1
@@ -82,6 +91,7 @@ class Metrics(Collector):
             admissions.add_metric((provider, outcome), count)
         yield admissions
         yield from self._collect_runs()
+        yield from self._collect_usage()
         commits = CounterMetricFamily("jims_store_commits", "Durable transactions of the store.", labels=("outcome",))
         for outcome, count in list(self._commits.items()):
             commits.add_metric((outcome,), count)
@@ -110,6 +120,24 @@ class Metrics(Collector):
         for labels, histogram in list(self._pipeline_seconds.items()):
             duration.add_metric(labels, histogram.buckets(), histogram.total)
         yield duration
+
+    def _collect_usage(self) -> Iterator[Metric]:
+        calls = CounterMetricFamily("jims_model_calls", "Calls of models that pipelines reported.", labels=("model",))
+        tokens = CounterMetricFamily(
+            "jims_model_tokens",
+            "Tokens that models read (input) and wrote (output); cached ones are among the input.",
+            labels=("model", "kind"),
+        )
+        cost = CounterMetricFamily(
+            "jims_model_cost_dollars", "US dollars that calls of models cost, as far as it is known.", labels=("model",)
+        )
+        for model, total in list(self._usage.items()):
+            calls.add_metric((model,), total.calls)
+            tokens.add_metric((model, "input"), total.input_tokens)
+            tokens.add_metric((model, "output"), total.output_tokens)
+            tokens.add_metric((model, "cached"), total.cached_tokens)
+            cost.add_metric((model,), total.cost)
+        yield from (calls, tokens, cost)
 
 
 class PrometheusPlugin:

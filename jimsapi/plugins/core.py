@@ -1,7 +1,7 @@
 """The options of the core, and checks for options of first-party plugins that are not installed."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -9,6 +9,7 @@ from jimsapi.asgi.cors import is_origin
 from jimsapi.plugins.errors import OptionError, StartError
 from jimsapi.plugins.options import ENV_PREFIX, FILE_SUFFIX, Options, is_on, option
 from jimsapi.plugins.secrets import Secret
+from jimsapi.runs.budget import Budget
 from jimsapi.runs.quota import QuotaLimits, Rate
 
 _SPAN = re.compile(r"([0-9]{1,5})([hdw])")
@@ -57,6 +58,12 @@ class CoreOptions(Options):
     identity_runs: int | None = option(
         minimum=1, maximum=1_000_000, help="How many messages a caller may have open in all; others get 429."
     )
+    token_budget: str | None = option(
+        help="Most tokens of models for a caller and contact, such as 1000000/day or 20000000/month; then 429."
+    )
+    cost_budget: str | None = option(
+        help="Most US dollars for models for a caller and contact, such as 5/day or 100/month; then 429."
+    )
     max_body: int = option(
         1_048_576, minimum=1, maximum=1_073_741_824, help="Bytes that a request's body may have; larger ones get 413."
     )
@@ -95,12 +102,14 @@ class CoreOptions(Options):
 
     @property
     def quota(self) -> QuotaLimits:
-        """The limits of callers. Raises `OptionError` for an invalid rate."""
+        """The limits of callers. Raises `OptionError` for an invalid rate or budget."""
         return QuotaLimits(
             rate=_rate("--rate-limit", self.rate_limit),
             identity_rate=_rate("--identity-rate-limit", self.identity_rate_limit),
             contact_runs=self.contact_runs,
             identity_runs=self.identity_runs,
+            token_budget=_budget("--token-budget", self.token_budget, Budget.of_tokens),
+            cost_budget=_budget("--cost-budget", self.cost_budget, Budget.of_cost),
         )
 
     @property
@@ -144,6 +153,15 @@ def _rate(flag: str, text: str | None) -> Rate | None:
         return Rate.parse(text)
     except ValueError as error:
         raise OptionError(f"{flag}: {text!r} is not a rate: {error}") from None
+
+
+def _budget(flag: str, text: str | None, read: Callable[[str], Budget]) -> Budget | None:
+    if text is None:
+        return None
+    try:
+        return read(text)
+    except ValueError as error:
+        raise OptionError(f"{flag}: {text!r} is not a budget: {error}") from None
 
 
 FIRST_PARTY_AUTH = {

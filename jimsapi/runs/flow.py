@@ -52,10 +52,11 @@ from jimsapi.runs.live import LiveRun, Stop
 from jimsapi.runs.outage import RETRY_STORE_AFTER, OutageLog
 from jimsapi.runs.plugin_code import PLUGIN_EXITS
 from jimsapi.runs.questions import ANSWERED, Questions, asked_before
-from jimsapi.runs.quota import Quota
+from jimsapi.runs.quota import Quota, QuotaExceeded
 from jimsapi.runs.registry import Registry
 from jimsapi.runs.resolver import Resolvers, ThreadResolver
-from jimsapi.runs.result import answer_to_repeat
+from jimsapi.runs.result import RunResult, answer_to_repeat
+from jimsapi.runs.spending import Spending
 from jimsapi.runs.stream import Streams
 from jimsapi.threads.errors import (
     DomainError,
@@ -79,6 +80,7 @@ from jimsapi.threads.run import (
     Outcome,
     RunPlan,
     RunStatus,
+    Selector,
     Settled,
     Snapshot,
     Started,
@@ -109,6 +111,7 @@ class RunFlow:
         streams: Streams,
         announcer: Announcer,
         quota: Quota | None,
+        spending: Spending | None,
         disclosure: Disclosure,
         outage: OutageLog,
     ) -> None:
@@ -122,6 +125,7 @@ class RunFlow:
         self._announcer = announcer
         self._questions = Questions(store, announcer)
         self._quota = quota
+        self._spending = spending
         self._disclosure = disclosure
         self._outage = outage
         self.files: MessageFiles | None = None
@@ -215,6 +219,8 @@ class RunFlow:
         `history` comes before the message in the context.
         """
         try:
+            if self._spending is not None and (refusal := await self._over_budget(run, self._spending)) is not None:
+                raise refusal
             thread = ThreadRecord(uuid7(), run.inbound.contact_id, datetime.now(UTC), thread_config)
             run.begin_running()
             run.enter(thread, True)
@@ -229,7 +235,10 @@ class RunFlow:
             deadline = run.loop.time() + self._limits.run_timeout
             ending = await self._calls.answer(run, thread, Snapshot(rows, False), deadline)
             run.end_as(ending.outcome.status)
-            run.answer_with(ending.error or ending.result(run, self._disclosure))
+            answer = ending.error or ending.result(run, self._disclosure)
+            if usage := ending.usage():
+                await self._add_usage(run, usage, answer)
+            run.answer_with(answer)
         except DomainError as error:
             run.answer_with(error)
         except Exception:
@@ -242,15 +251,46 @@ class RunFlow:
         finally:
             self.close(run)
 
+    async def _over_budget(self, run: LiveRun, spending: Spending) -> QuotaExceeded | None:
+        """Return the error for a caller whose budget is used up; None if it is not."""
+        try:
+            run.note_budgets(await spending.check(self.store, run.admission, run.inbound.contact_id))
+            return None
+        except QuotaExceeded as refusal:
+            if self._quota is not None and run.account is not None:
+                self._quota.put_back(run.account)
+            return refusal
+
+    async def _add_usage(self, run: LiveRun, usage: Sequence[NewEvent], answer: RunResult | DomainError) -> None:
+        """Add what a run outside of threads used to the totals. If the store is not available, `answer` goes first."""
+        run.count_usage(usage)
+        if not hasattr(self.store, "add_usage"):  # a store of a plugin for an earlier version
+            return
+        caller = caller_of(run.admission)
+        add = partial(self.store.add_usage, run.run_id, run.inbound.contact_id, caller, usage)
+        try:
+            await add()
+        except StoreUnavailable as error:
+            self._outage.refused(error)
+            run.answer_with(answer)
+            await asyncio.sleep(RETRY_STORE_AFTER[0])
+            await self._outage.outlast(add)
+
     async def _accept(self, run: LiveRun, thread_config: bytes) -> Accepted:
         inbound = run.inbound
+        refusal: QuotaExceeded | None = None
+        if self._spending is not None and not run.adopted:  # an adopted run was checked before
+            refusal = await self._over_budget(run, self._spending)
+            if refusal is not None and (run.idempotency is None or run.sent_files or inbound.answers):
+                raise refusal
         wants_start = inbound.run_conversation_start_on_new_thread
         acting_for = run.admission.identity.contact_id
-        selectors = (
-            await self._resolvers.resolve(inbound, run.admission, self.store)
-            if run.selectors is None
-            else tuple(run.selectors)
-        )
+        if refusal is not None:  # without selectors, the store finds only the run of a request that is repeated
+            selectors: Sequence[Selector] = ()
+        elif run.selectors is None:
+            selectors = await self._resolvers.resolve(inbound, run.admission, self.store)
+        else:
+            selectors = run.selectors
         files = await find_files(inbound, run.sent_files, self.files) if inbound.files or run.sent_files else []
         if inbound.answers:
             answering = await self._questions.answer(run, selectors)
@@ -263,7 +303,7 @@ class RunFlow:
             owner=self._owner,
             contact_id=inbound.contact_id,
             acting_for=acting_for,
-            selectors=selectors,
+            selectors=tuple(selectors),
             message=run.entering[-1],
             beside=run.entering[:-1],
             thread_config=thread_config,
@@ -279,7 +319,7 @@ class RunFlow:
             # An adopted run, which has its message already, has no caller who could retry.
             accepted = await (self._accept_adopted(run, plan) if run.adopted else self.store.accept(plan))
         except ThreadNotFound:
-            raise ThreadNotFound(inbound.thread_id) from None
+            raise (refusal or ThreadNotFound(inbound.thread_id)) from None
         except IdentifierTaken:
             if run.answers_questions:
                 raise _answered_already(run) from None
@@ -380,6 +420,8 @@ class RunFlow:
             run.answer_with(error)
             await self._interrupt(run)
             raise
+        if events:
+            run.count_usage(events)
         self._announcer.stored(thread.thread_id, started.stored)
         return started.snapshot
 
@@ -442,6 +484,7 @@ class RunFlow:
             settled = await self._settle(run, ending.outcome)
         self._record_end(run, settled)
         thread = accepted.thread
+        run.count_usage(settled.stored)
         self._announcer.stored(thread.thread_id, settled.stored)
         if not settled.counted and settled.status is not None:
             await self._store_usage(run, thread, ending)
@@ -466,6 +509,9 @@ class RunFlow:
         if not usage:
             return
         append = partial(self.store.append, thread.thread_id, None, usage)
+        if hasattr(self.store, "usage"):  # a store of a plugin for an earlier version has no fourth parameter
+            append = partial(self.store.append, thread.thread_id, None, usage, run.run_id)
+        run.count_usage(usage)
         with suppress(IdentifierTaken, ThreadNotFound):  # or the thread was deleted
             self._announcer.stored(thread.thread_id, await self._repeat_until_stored(run, append))
 

@@ -44,11 +44,12 @@ def idempotency(
 
 def caller_of(admission: Admission) -> UUID:
     """Return the caller of a run as the store has it: a digest of provider and subject."""
-    return _caller(admission.provider, admission.identity.subject)
+    return caller_digest(admission.provider, admission.identity.subject)
 
 
 @lru_cache(maxsize=4096)
-def _caller(provider: str | None, subject: str) -> UUID:
+def caller_digest(provider: str | None, subject: str) -> UUID:
+    """Return the caller that an auth provider calls `subject`, as the store has it."""
     return _digest(repr((provider, subject)).encode())
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import enum
 import math
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -11,18 +11,19 @@ import msgspec
 
 from jimsapi.runs.identity import Admission
 from jimsapi.runs.inbound import Inbound
-from jimsapi.runs.quota import Account
+from jimsapi.runs.quota import Account, Allowance
 from jimsapi.runs.result import RunResult, hidden
 from jimsapi.runs.stream import Gap, RunStarted, RunStream, StreamOutput
 from jimsapi.runs.tasks import PipelineTask, ServiceTask
 from jimsapi.threads.context import ThreadContext
-from jimsapi.threads.event import NewEvent, add_beside
+from jimsapi.threads.event import EventRow, NewEvent, add_beside
 from jimsapi.threads.file_store import StoredFile
 from jimsapi.threads.identity import Identity
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.message_files import MESSAGE_FILES, FilesInMemory, SentFile, files_data
 from jimsapi.threads.questions import MESSAGE_ANSWERS
 from jimsapi.threads.run import QUEUED, RUNNING, Idempotency, RunStatus, Selector, ThreadRecord
+from jimsapi.threads.usage import NO_USAGE, UsageTotal, sum_usage, usage_by_model
 
 ABANDON_AFTER = 0.5
 """Seconds that a pipeline has to end after it was cancelled. After that the run ends without it."""
@@ -40,6 +41,7 @@ class RunRecord(msgspec.Struct, frozen=True):
     """The record of a run that ended, for observers.
 
     `waited` (in the queue) and `duration` are in seconds. `provider` is the auth provider that admitted the caller.
+    `usage` is what the run has used, by model. A pipeline may make up names of models.
     """
 
     run_id: UUID
@@ -49,6 +51,7 @@ class RunRecord(msgspec.Struct, frozen=True):
     duration: float
     pipelines: tuple[PipelineTiming, ...]
     provider: str | None
+    usage: Mapping[str, UsageTotal] = NO_USAGE
 
 
 class Stop(enum.Enum):
@@ -82,6 +85,8 @@ class LiveRun:
     - `pipeline` is the task of the pipeline that was started last. The run is stopped at `deadline` (the loop's time).
     - `loop` is the event loop of the service. In Python 3.11 `asyncio.get_running_loop` makes a system call each time.
     - `began` is the loop's time; `waited` is in seconds.
+    - `budgets_left` is what was left of the caller's budgets before the run, and `usage` what the run has used of
+      models, by model.
     """
 
     __slots__ = (
@@ -94,6 +99,7 @@ class LiveRun:
         "answers_in_text",
         "background",
         "began",
+        "budgets_left",
         "context",
         "created_new_thread",
         "deadline",
@@ -115,6 +121,7 @@ class LiveRun:
         "task",
         "thread",
         "timings",
+        "usage",
         "waited",
     )
 
@@ -163,6 +170,8 @@ class LiveRun:
         self.stop_reason: Stop | None = None
         self.task: ServiceTask[None] | None = None
         self.timings: tuple[PipelineTiming, ...] = ()
+        self.budgets_left: tuple[Allowance, ...] = ()
+        self.usage = NO_USAGE
         self.deadline = math.inf
         self._turn: asyncio.Event | None = None
 
@@ -274,6 +283,15 @@ class LiveRun:
         self.deadline = math.inf
         self.timings += (timing,)
 
+    def note_budgets(self, left: tuple[Allowance, ...]) -> None:
+        """Set what is left of the caller's budgets before the run."""
+        self.budgets_left = left
+
+    def count_usage(self, events: Iterable[NewEvent | EventRow]) -> None:
+        """Count what events say of the usage of models."""
+        if used := usage_by_model(events):
+            self.usage = sum_usage(self.usage, used)
+
     def end_as(self, status: RunStatus) -> None:
         """Set the final status."""
         self.status = status
@@ -302,7 +320,9 @@ class LiveRun:
     def record(self, duration: float) -> RunRecord:
         """Return the record for observers. The run has ended after `duration` seconds."""
         provider = self.admission.provider
-        return RunRecord(self.run_id, self.thread_id, self.status, self.waited, duration, self.timings, provider)
+        return RunRecord(
+            self.run_id, self.thread_id, self.status, self.waited, duration, self.timings, provider, self.usage
+        )
 
     def answer_with(self, answer: RunResult | BaseException) -> None:
         """Set the answer, and end the stream with it. Only the first call has an effect."""

@@ -1,4 +1,4 @@
-"""The limits of a caller: messages per time, and open runs.
+"""The limits of a caller: messages per time, and open runs. `jimsapi.runs.spending` checks its budgets.
 
 A limit counts either for each pair of caller and contact, or for each caller over all its contacts. The first kind is
 for keys that many contacts share. The second kind limits callers that invent contacts. A rejected message does not
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from jimsapi.runs.budget import Budget
 from jimsapi.runs.identity import Admission
 from jimsapi.threads.errors import DomainError
 
@@ -52,26 +53,45 @@ class Rate(msgspec.Struct, frozen=True):
 
 
 class QuotaLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """The limits of each caller and contact (`rate`, `contact_runs`), and those of each caller. None means no limit."""
+    """The limits of each caller and contact (`rate`, `contact_runs`, the budgets), and those of each caller.
+
+    None means no limit.
+    """
 
     rate: Rate | None = None
     identity_rate: Rate | None = None
     contact_runs: int | None = None
     identity_runs: int | None = None
+    token_budget: Budget | None = None
+    cost_budget: Budget | None = None
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """The budgets that are set."""
+        return tuple(budget for budget in (self.token_budget, self.cost_budget) if budget is not None)
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """A limit as answers describe it: `quota` messages in `seconds`. If `seconds` is None, `quota` open runs."""
+    """A limit as answers describe it: `quota` messages in `seconds`. If `seconds` is None, `quota` open runs.
+
+    Budgets have a `unit` that `quota` counts in place of messages.
+    """
 
     name: str
     quota: int
     seconds: int | None
+    unit: str | None = None
+
+
+def budget_policy(budget: Budget) -> Policy:
+    """Return a budget as answers describe it."""
+    return Policy(budget.name, budget.amount, budget.seconds, budget.unit)
 
 
 class Allowance(msgspec.Struct, frozen=True):
     """The remaining messages of a limit. One more is available in `seconds` (rounded up).
 
-    If `seconds` is None, one more is available when an open run ends.
+    If `seconds` is None, one more is available when an open run ends. Of a budget, all is available in `seconds`.
     """
 
     policy: Policy
@@ -147,6 +167,12 @@ class RateLimit:
                 return
             heapq.heappush(self._removals, (full_at, key))
         self._full_at[key] = full_at
+
+    def put_back(self, key: bytes) -> None:
+        """Put a token back that `take` took. The removal of the bucket may then come later than it could."""
+        buckets, name = (self._full_at, key) if key in self._full_at else (self._shared, key[:_CALLER_BYTES])
+        if name in buckets:
+            buckets[name] -= self._token
 
     def allowance(self, key: bytes, now: float) -> Allowance:
         """Return the remaining tokens, and when the next one is added."""
@@ -224,7 +250,10 @@ Limit = RateLimit | RunLimit
 
 
 class Quota:
-    """All limits of a server. A message counts against all of them if all accept it, and otherwise against none."""
+    """The limits of messages and runs. A message counts against all of them if all accept it, else against none.
+
+    `policies` are all limits of a server, with its budgets.
+    """
 
     def __init__(self, limits: QuotaLimits, room: int = ROOM) -> None:
         self._limits: list[Limit] = []
@@ -236,7 +265,7 @@ class Quota:
             self._limits.append(RunLimit("contact-runs", limits.contact_runs, by_contact=True))
         if limits.identity_runs is not None:
             self._limits.append(RunLimit("identity-runs", limits.identity_runs, by_contact=False))
-        self.policies = tuple(limit.policy for limit in self._limits)
+        self.policies = (*(limit.policy for limit in self._limits), *map(budget_policy, limits.budgets))
 
     def take(self, admission: Admission, contact_id: str, now: float) -> Account:
         """Count a message. Returns its account, for `release` when its run has ended.
@@ -247,7 +276,7 @@ class Quota:
         account = account_of(admission, contact_id)
         limits = self._limits_of(account)
         waits = [limit.wait(key, now) for limit, key in limits]
-        longest = max(waits)
+        longest = max(waits, default=0.0)
         if longest:
             seconds = _round_up(longest)
             message = limits[waits.index(longest)][0].refusal(seconds)
@@ -262,6 +291,12 @@ class Quota:
         for limit, key in self._limits_of(account):
             if isinstance(limit, RunLimit):
                 limit.release(key)
+
+    def put_back(self, account: Account) -> None:
+        """Count that a message was refused after all. Only the limits of messages change."""
+        for limit, key in self._limits_of(account):
+            if isinstance(limit, RateLimit):
+                limit.put_back(key)
 
     def allowances(self, account: Account, now: float) -> Sequence[Allowance]:
         """Return the remaining messages of each limit."""

@@ -27,6 +27,7 @@ from jimsapi.runs.registry import Registry
 from jimsapi.runs.resolver import ThreadResolver
 from jimsapi.runs.result import RunResult
 from jimsapi.runs.sinks import SinkQueue
+from jimsapi.runs.spending import Spending
 from jimsapi.runs.stream import RunStream, Streams
 from jimsapi.threads.errors import InputRefused, KeyMismatch, RunNotFound, StoreUnavailable
 from jimsapi.threads.event import (
@@ -42,9 +43,11 @@ from jimsapi.threads.event import (
 from jimsapi.threads.facts import Created, ForkPlan, ThreadPlan
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.message_files import SentFile
+from jimsapi.threads.prices import prices
 from jimsapi.threads.run import OPEN, QUEUED, AdoptedRun, ById, Selector, Settled, ThreadRecord
 from jimsapi.threads.storable import Unstorable, dump_storable
 from jimsapi.threads.store import ThreadStore
+from jimsapi.threads.usage import UsageTotal
 
 if TYPE_CHECKING:
     from jimsapi.runs.webhooks import Webhooks  # imports an HTTP client, which servers without webhooks do not need
@@ -91,6 +94,8 @@ class RunService:
         self.owner = uuid7()
         quota = Quota(self.limits.quota)
         self.quota = quota if quota.policies else None
+        budgets = self.limits.quota.budgets
+        self._spending = Spending(budgets, quota.policies) if budgets else None
         self.streams = Streams(self.disclosure.is_private)
         self._runs = Registry()
         observers = on_run if isinstance(on_run, Observers) else Observers(on_run)
@@ -108,6 +113,7 @@ class RunService:
             self.streams,
             self._announcer,
             self.quota,
+            self._spending,
             self.disclosure,
             self.outage,
         )
@@ -125,6 +131,8 @@ class RunService:
 
     async def __aenter__(self) -> "RunService":
         self._loop = asyncio.get_running_loop()
+        if self._spending is not None:
+            await self._prepare_budgets(self._spending)
         self._built_store.on_turn = self._on_store_notice
         await self._housekeeping.start()
         self._announcer.start()
@@ -145,6 +153,15 @@ class RunService:
         for run in self._runs:  # tasks that did not start, or do not end
             self._flow.close(run)
         await self._announcer.stop()
+
+    async def _prepare_budgets(self, spending: Spending) -> None:
+        """Check that the store keeps totals, and load prices if there is a budget for costs. Raises `StoreUnusable`."""
+        spending.check_store(self.store)
+        if self.limits.quota.cost_budget is not None and not await asyncio.to_thread(prices.load):
+            logger.info(
+                "--cost-budget counts only calls whose cost the pipeline gives: pip install jimsapi[prices] has prices "
+                "for the others"
+            )
 
     @property
     def store(self) -> ThreadStore:
@@ -191,10 +208,14 @@ class RunService:
         self._calls.wrap(wrap)
 
     def allowances(self, run: LiveRun) -> Sequence[Allowance]:
-        """Return the remaining messages of each limit of the run's caller; empty if there are no limits."""
+        """Return what is left of each limit and budget of the run's caller; empty if there are none."""
         if self.quota is None or run.account is None:
             return ()
-        return self.quota.allowances(run.account, self._loop.time())
+        allowances = self.quota.allowances(run.account, self._loop.time())
+        if self._spending is None or not run.budgets_left:
+            return allowances
+        used = sum(run.usage.values(), UsageTotal())
+        return [*allowances, *self._spending.after(run.budgets_left, used)]
 
     @property
     def open_runs(self) -> int:
@@ -240,6 +261,8 @@ class RunService:
         forked: Sequence[Selector] | None = None,
     ) -> LiveRun:
         """Begin a run and return it at once. To wait for the answer, await `LiveRun.wait_for_answer()`.
+
+        A budget that is used up ends the run with `QuotaExceeded`: that needs the totals of the store.
 
         - `watched`: the run has a stream from its start.
         - `background`: no caller waits for the run. It waits for its turn without a time limit, and another process may

@@ -1,6 +1,7 @@
 """Reading and deleting threads, limited to those that the caller's identity may see."""
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Any, cast
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from jimsapi.threads.identity import Identity
 from jimsapi.threads.run import EventPage, ThreadPage, ThreadRecord
 from jimsapi.threads.search import NO_FILTER, SearchPage, SearchQuery, ThreadFilter
 from jimsapi.threads.store import ThreadStore
+from jimsapi.threads.usage import DayTotal, ModelTotal, UsageHolder
 
 
 class ThreadService:
@@ -128,6 +130,31 @@ class ThreadService:
         """Return a page of a thread's events, oldest first. Raises `ThreadNotFound` or `InvalidCursor`."""
         with self._runs.outage.noted():
             return await self._store.events(thread_id, identity.contact_id, limit, after)
+
+    async def thread_usage(self, identity: Identity, thread_id: UUID) -> list[ModelTotal]:
+        """Return what the runs of a thread have used, by model. Raises `ThreadNotFound`.
+
+        A store of a plugin for an earlier version keeps no totals, here and for `usage`.
+        """
+        with self._runs.outage.noted():
+            if not hasattr(self._store, "thread_usage"):
+                await self._store.thread(thread_id, identity.contact_id)
+                return []
+            return await self._store.thread_usage(thread_id, identity.contact_id)
+
+    async def usage(self, identity: Identity, holder: UsageHolder, first: date, last: date) -> list[DayTotal]:
+        """Return what a contact or a caller has used from the day `first` to `last` (UTC), by day and model.
+
+        Raises `ContactForbidden` if the identity is bound to another contact, or if `holder` has none.
+        """
+        if holder.contact_id is not None:
+            _check_contact(identity, holder.contact_id)
+        elif identity.contact_id is not None:
+            raise ContactForbidden
+        if not hasattr(self._store, "usage"):
+            return []
+        with self._runs.outage.noted():
+            return await self._store.usage(holder, first, last)
 
     async def delete_thread(self, identity: Identity, thread_id: UUID) -> None:
         """Delete a thread with its events and runs, and stop its open runs. Raises `ThreadNotFound`."""

@@ -2,10 +2,10 @@
 
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
 from itertools import islice, takewhile
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from types import TracebackType
 from typing import Self, assert_never, cast
 from uuid import UUID
@@ -108,6 +108,16 @@ from jimsapi.threads.transitions import (
     stored_events,
     was_active,
 )
+from jimsapi.threads.usage import (
+    MAX_USAGE_CONTACT,
+    NO_CALLER,
+    DayTotal,
+    ModelTotal,
+    UsageHolder,
+    UsageTotal,
+    sum_usage,
+    usage_by_model,
+)
 from jimsapi.threads.window import COMM_PREFIX, choose, end_with, window_size
 
 _NO_DATA = b"{}"
@@ -162,6 +172,7 @@ class _Thread(msgspec.Struct, eq=False, gc=False):
     size: int
     facts: ThreadFacts = NO_FACTS
     feedback: dict[int, Feedback] | None = None
+    usage: Mapping[str, UsageTotal] | None = None
     index: _Index | None = None
     open: tuple[int, ...] = ()
     deleted: bool = False
@@ -278,6 +289,8 @@ class MemoryStore:
         self._open: dict[int, _Run] = {}
         self._ended: deque[_Run] = deque()
         self._keys: dict[int, _Key] = {}  # in the order of their last use
+        self._contact_usage: dict[str, dict[tuple[date, str, UUID], UsageTotal]] = {}
+        self._caller_usage: dict[UUID, dict[tuple[date, str], UsageTotal]] = {}
         self._config = _NO_DATA  # the newest thread's config; the next thread shares it if it has an equal one
 
     async def __aenter__(self) -> Self:
@@ -426,6 +439,7 @@ class MemoryStore:
         thread.refuse_known(entering)
         now = utc_now()
         stored = thread.append(entering, now)
+        self._count_usage(events, thread, run.caller, now)
         run.status = RUNNING
         run.started_at = now
         self._committed()
@@ -443,6 +457,7 @@ class MemoryStore:
         if events := stored_events(outcome):
             thread.refuse_known(events)
             stored = thread.append(events, now)
+            self._count_usage(events, thread, run.caller, now)
             if outcome.status is COMPLETED:
                 run.sent_to = len(thread.rows)
                 run.sent_from = run.sent_to - len(stored)
@@ -454,13 +469,18 @@ class MemoryStore:
         self._committed()
         return Settled(True, run.status, self._next_run(thread), stored)
 
-    async def append(self, thread_id: UUID, acting_for: str | None, events: Sequence[NewEvent]) -> list[EventRow]:
+    async def append(
+        self, thread_id: UUID, acting_for: str | None, events: Sequence[NewEvent], run_id: UUID | None = None
+    ) -> list[EventRow]:
         thread = self._get(thread_id, acting_for)
         found = thread.rows_of({event.event_id.int for event in events})
         if len(found) == len(events):
             return found
         thread.refuse_known(events)
-        stored = thread.append(events, utc_now())
+        now = utc_now()
+        stored = thread.append(events, now)
+        run = None if run_id is None else self._run(run_id)
+        self._count_usage(events, thread, None if run is None else run.caller, now)
         self._committed()
         return stored
 
@@ -686,6 +706,29 @@ class MemoryStore:
             count_open(thread.newest_questions(), lambda event_id: event_id.int in ids, datetime.now(UTC)),
         )
 
+    async def thread_usage(self, thread_id: UUID, acting_for: str | None) -> list[ModelTotal]:
+        usage = self._get(thread_id, acting_for).usage or {}
+        return [ModelTotal(model, usage[model]) for model in sorted(usage)]
+
+    async def usage(self, holder: UsageHolder, first: date, last: date) -> list[DayTotal]:
+        totals: dict[tuple[date, str], UsageTotal] = {}
+        if holder.contact_id is not None:
+            for (day, model, caller), total in self._contact_usage.get(holder.contact_id, {}).items():
+                if holder.caller in (None, caller):
+                    totals[day, model] = totals.get((day, model), UsageTotal()) + total
+        elif holder.caller is not None:
+            totals = self._caller_usage.get(holder.caller, {})
+        return [
+            DayTotal(*key, total) for key, total in sorted(totals.items(), key=itemgetter(0)) if first <= key[0] <= last
+        ]
+
+    async def add_usage(self, run_id: UUID, contact_id: str, caller: UUID, events: Sequence[NewEvent]) -> None:
+        if run_id.int not in self._keys:
+            now = utc_now()
+            self._keys[run_id.int] = _Key(run_id, run_id, now)
+            self._add_usage(usage_by_model(events), contact_id, caller, now)
+        self._committed()
+
     async def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:
         thread = self._get(thread_id, acting_for)
         self._leave_contact(thread)
@@ -695,6 +738,7 @@ class MemoryStore:
 
     async def delete_contact(self, contact_id: str) -> list[UUID]:
         open_runs = [run_id for thread in self._contacts.pop(contact_id, []) for run_id in self._forget(thread)]
+        self._contact_usage.pop(contact_id, None)
         self._committed()
         return open_runs
 
@@ -721,6 +765,22 @@ class MemoryStore:
             del self._keys[key]
         self._committed()
         return purged
+
+    def _count_usage(self, events: Sequence[NewEvent], thread: _Thread, caller: UUID | None, now: datetime) -> None:
+        """Add what events say of usage to the totals of their thread, its contact and the caller."""
+        if used := usage_by_model(events):
+            thread.usage = sum_usage(thread.usage or {}, used)
+            self._add_usage(used, thread.record.contact_id, caller or NO_CALLER, now)
+
+    def _add_usage(self, used: Mapping[str, UsageTotal], contact_id: str | None, caller: UUID, now: datetime) -> None:
+        day = now.date()
+        by_caller = self._caller_usage.setdefault(caller, {})
+        for model, total in used.items():
+            by_caller[day, model] = by_caller.get((day, model), UsageTotal()) + total
+            if contact_id is not None and len(contact_id.encode()) <= MAX_USAGE_CONTACT:
+                by_contact = self._contact_usage.setdefault(contact_id, {})
+                key = day, model, caller
+                by_contact[key] = by_contact.get(key, UsageTotal()) + total
 
     def _get(self, thread_id: UUID, acting_for: str | None) -> _Thread:
         thread = self._threads.get(thread_id.int)

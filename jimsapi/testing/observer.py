@@ -20,6 +20,7 @@ from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import RunStatus
 from jimsapi.threads.store import CommitRecord
+from jimsapi.threads.usage import UsageTotal
 
 METHODS = BUILDS["jimsapi_observer"].observer_methods
 FAILING = "fail"
@@ -121,11 +122,16 @@ def make_records() -> dict[str, list[Any]]:
             for outcome in ("admitted", "passed", "invalid", "denied", "unavailable")
         ],
         "on_run": [
-            RunRecord(uuid7(), thread_id, status, 0.0, 1.5, pipelines, provider)
+            RunRecord(uuid7(), thread_id, status, 0.0, 1.5, pipelines, provider, usage)
             for status in RunStatus
-            for thread_id, pipelines, provider in (
-                (uuid7(), (PipelineTiming("greet", 0.0, True), PipelineTiming("answer", 1.5, False)), "key"),
-                (None, (), None),
+            for thread_id, pipelines, provider, usage in (
+                (
+                    uuid7(),
+                    (PipelineTiming("greet", 0.0, True), PipelineTiming("answer", 1.5, False)),
+                    "key",
+                    {"m": UsageTotal(2, 812, 44, 800, 0.25), "": UsageTotal(1)},
+                ),
+                (None, (), None, {}),
             )
         ],
         "on_commit": [CommitRecord(1, 0.0, False), CommitRecord(500, 12.5, True)],

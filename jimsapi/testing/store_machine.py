@@ -6,10 +6,10 @@ rule would then be compared with itself.
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -69,6 +69,7 @@ from jimsapi.threads.run import (
 )
 from jimsapi.threads.search import ThreadFilter, ThreadMatch, parse_query
 from jimsapi.threads.store import KEEP_KEYS, ThreadStore
+from jimsapi.threads.usage import NO_CALLER, UsageHolder, UsageTotal
 
 T = TypeVar("T")
 Reopen = Callable[[ThreadStore], AbstractAsyncContextManager[ThreadStore]]
@@ -103,6 +104,7 @@ class _Thread:
     metadata: bytes = b"{}"
     parent: Parent | None = None
     ratings: dict[UUID, int] = field(default_factory=dict)
+    usage: dict[str, UsageTotal] = field(default_factory=dict)
 
     def next_run(self) -> UUID | None:
         waits = bool(self.open) and self.open[0].status is RunStatus.QUEUED
@@ -249,6 +251,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.forgotten: list[UUID] = []
         self.keys: dict[UUID, tuple[UUID, _Run]] = {}
         self.texts: dict[UUID, str] = {}
+        self.usage: dict[tuple[str, UUID, str], UsageTotal] = {}
+        self.caller_usage: dict[tuple[UUID, str], UsageTotal] = {}
 
     def teardown(self) -> None:
         try:
@@ -486,6 +490,8 @@ class StoreMachine(RuleBasedStateMachine):
         if run.status is RunStatus.RUNNING and not stranger:
             return  # the result of a second start depends on the first; the contract has a case for it
         events = [NewEvent(uuid7(), "rag.greeted", b"{}") for _ in range(count)]
+        used = _usage(pick)
+        events += used
         taken = reuses and bool(run.thread.events)
         if taken:
             events.append(NewEvent(run.thread.events[0][0], "rag.greeted", b"{}"))
@@ -505,6 +511,7 @@ class StoreMachine(RuleBasedStateMachine):
             run.status = RunStatus.RUNNING
             run.started = True
             run.thread.events += entered
+            self._count(used, run.thread, run.plan.caller)
             assert _pairs(started.stored) == entered
             assert _pairs(started.snapshot.rows) == run.context()
 
@@ -527,7 +534,8 @@ class StoreMachine(RuleBasedStateMachine):
         if taken:
             events.append(NewEvent(run.thread.events[-1][0], "rag.x", b"{}"))
         failed = status is RunStatus.FAILED
-        usage = tuple(NewEvent(uuid7(), "model.usage", b"{}") for _ in range(pick % 2))
+        usage = _usage(pick)
+        events += _usage(pick + 1)
         outcome = Outcome(
             status, tuple(events), "went wrong" if failed else None, count, kind if failed else None, usage
         )
@@ -546,6 +554,7 @@ class StoreMachine(RuleBasedStateMachine):
         settled = self._do(call)
         run.end(status)
         run.thread.events += entered
+        self._count(entering, run.thread, run.plan.caller)
         run.sent, run.streamed = entered if status is RunStatus.COMPLETED else [], count
         run.error, run.failure = outcome.error, outcome.failure
         assert (settled.counted, settled.status, settled.next_run) == (True, status, run.thread.next_run())
@@ -562,7 +571,9 @@ class StoreMachine(RuleBasedStateMachine):
         """Append events, perhaps again, or with one that the thread has."""
         thread = self.threads[pick % len(self.threads)]
         assert thread.thread_id is not None
-        events = [NewEvent(uuid7(), "rag.noted", b"{}") for _ in range(count)]
+        events = [*(NewEvent(uuid7(), "rag.noted", b"{}") for _ in range(count)), *_usage(pick)]
+        run = self._pick(pick) if self.runs and pick % 2 else None
+        run_id = None if run is None else run.plan.run_id
         taken = reuses and count > 0
         if taken:
             events.append(NewEvent(thread.events[-1][0], "rag.noted", b"{}"))
@@ -572,12 +583,35 @@ class StoreMachine(RuleBasedStateMachine):
             return
         if taken:
             with pytest.raises(IdentifierTaken):
-                self._do(self.store.append(thread.thread_id, contact, events))
+                self._do(self.store.append(thread.thread_id, contact, events, run_id))
             return
         added = [(event.event_id, event.event_type) for event in events]
         for _ in range(1 + repeats):
-            assert _pairs(self._do(self.store.append(thread.thread_id, contact, events))) == added
+            assert _pairs(self._do(self.store.append(thread.thread_id, contact, events, run_id))) == added
         thread.events += added
+        self._count(events, thread, None if run is None else run.plan.caller)
+
+    @rule(contact=_contacts, caller=st.sampled_from([caller for caller in CALLERS if caller]), pick=_picks)
+    def add_usage(self, contact: str, caller: UUID, pick: int) -> None:
+        """Add usage outside of threads, twice for the same run."""
+        events, run_id = _usage(pick), uuid7()
+        for _ in range(2):
+            self._do(self.store.add_usage(run_id, contact, caller, events))
+        self._count(events, None, caller, contact)
+
+    def _count(
+        self, events: Sequence[NewEvent], thread: _Thread | None, caller: UUID | None, contact: str = ""
+    ) -> None:
+        for event in events:
+            if event.event_type == "model.usage":
+                data = orjson.loads(event.data)
+                model, caller = data.get("model", ""), caller or NO_CALLER
+                total = UsageTotal(1, data.get("input_tokens", 0), 0, 0, data.get("cost", 0.0))
+                if thread is not None:
+                    contact = thread.contact_id
+                    thread.usage[model] = thread.usage.get(model, UsageTotal()) + total
+                self.usage[contact, caller, model] = self.usage.get((contact, caller, model), UsageTotal()) + total
+                self.caller_usage[caller, model] = self.caller_usage.get((caller, model), UsageTotal()) + total
 
     @rule(contact=_contacts, count=_counts)
     def create(self, contact: str, count: int) -> None:
@@ -824,6 +858,7 @@ class StoreMachine(RuleBasedStateMachine):
         threads = [thread for thread in self.threads if thread.contact_id == contact]
         open_runs = self._do(self.store.delete_contact(contact))
         assert sorted(open_runs) == sorted(run for thread in threads for run in self._drop(thread))
+        self.usage = {key: total for key, total in self.usage.items() if key[0] != contact}
 
     @rule(everything=st.booleans(), keys=st.booleans())
     def purge(self, everything: bool, keys: bool) -> None:
@@ -893,6 +928,9 @@ class StoreMachine(RuleBasedStateMachine):
             ]
             feedback = await self.store.feedback(cast(UUID, thread.thread_id), None)
             assert [(one.event_id, one.rating.rating) for one in feedback] == ratings
+            used = await self.store.thread_usage(cast(UUID, thread.thread_id), None)
+            assert [(one.model, one.total) for one in used] == sorted(thread.usage.items())
+        await self._compare_usage()
         known = {run.plan.run_id: run for run in self.runs}
         run_ids = [*known, *self.forgotten]
         outcome = Outcome(RunStatus.FAILED)
@@ -912,6 +950,20 @@ class StoreMachine(RuleBasedStateMachine):
         message_id = uuid7()
         data = orjson.dumps({"content": self._new_text(message_id)})
         return NewEvent(message_id, "comm.assistant_message", data)
+
+    async def _compare_usage(self) -> None:
+        for caller in (*filter(None, CALLERS), NO_CALLER):
+            expected = {model: total for (one, model), total in self.caller_usage.items() if one == caller}
+            assert await self._used(UsageHolder(caller=caller)) == expected
+            for contact in CONTACTS:
+                own = {key[2]: total for key, total in self.usage.items() if key[:2] == (contact, caller)}
+                assert await self._used(UsageHolder(contact, caller)) == own
+
+    async def _used(self, holder: UsageHolder) -> dict[str, UsageTotal]:
+        totals: dict[str, UsageTotal] = {}
+        for one in await self.store.usage(holder, date(2000, 1, 1), date(2100, 1, 1)):  # midnight may pass meanwhile
+            totals[one.model] = totals.get(one.model, UsageTotal()) + one.total
+        return totals
 
     def _pick(self, pick: int, status: RunStatus | None = None) -> _Run:
         """Return a run, with this status if there is one."""
@@ -935,6 +987,12 @@ class StoreMachine(RuleBasedStateMachine):
 def _match(found: ThreadMatch) -> UUID | str:
     """Return the message that a search found, or "title"."""
     return "title" if found.event is None else _id(found.event.event_id)
+
+
+def _usage(pick: int) -> tuple[NewEvent, ...]:
+    """Return no, one or two events of usage. Their costs are sums of powers of two, which add up exactly."""
+    data = [b"{}", b'{"model":"a","input_tokens":3,"cost":0.25}', b'{"model":"b","input_tokens":5}']
+    return tuple(NewEvent(uuid7(), "model.usage", data[(pick + number) % 3]) for number in range(pick % 3))
 
 
 def _pairs(rows: Any) -> list[tuple[UUID, str]]:

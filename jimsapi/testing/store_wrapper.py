@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import cached_property
 from typing import Any, cast
 
@@ -24,6 +24,7 @@ from jimsapi.threads.errors import StoreUnavailable
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import ContextLimits, Latest, ThreadQuery
 from jimsapi.threads.store import ThreadStore
+from jimsapi.threads.usage import UsageHolder
 
 MESSAGE = "Ann's cat is called Mephistopheles"
 """Text that must not appear in a log."""
@@ -127,6 +128,9 @@ CALLS: Mapping[str, tuple[Any, ...]] = {
     "threads": ("ann", 10, None),
     "events": (uuid7(), None, 10, None),
     "load_events": (uuid7(), None, 10),
+    "thread_usage": (uuid7(), None),
+    "usage": (UsageHolder("ann"), date(2026, 1, 1), date(2026, 1, 31)),
+    "add_usage": (uuid7(), "ann", uuid7(), [make_event("model.usage")]),
     "delete_thread": (uuid7(), None),
     "delete_contact": ("ann",),
     "purge": (timedelta(days=1),),

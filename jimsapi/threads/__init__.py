@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from jimsapi.exports import lazy_attributes
 
 if TYPE_CHECKING:
+    from jimsapi.threads.activity import MODEL_USAGE
     from jimsapi.threads.context import StatusEvent, ThreadContext
     from jimsapi.threads.errors import (
         ContactDeleted,
@@ -89,6 +90,15 @@ if TYPE_CHECKING:
         take_page,
     )
     from jimsapi.threads.transitions import config_of_new, may_see, orphan_status, select_thread, stored_events
+    from jimsapi.threads.usage import (
+        NO_CALLER,
+        DayTotal,
+        ModelTotal,
+        UsageHolder,
+        UsageTotal,
+        sum_usage,
+        usage_by_model,
+    )
     from jimsapi.threads.window import choose, end_with
 
 __all__ = [
@@ -96,6 +106,8 @@ __all__ = [
     "KEEP_KEYS",
     "MAX_FORKS",
     "MAX_QUESTIONS",
+    "MODEL_USAGE",
+    "NO_CALLER",
     "NO_FILTER",
     "PAGE_BYTES",
     "QUESTION_ASKED",
@@ -109,6 +121,7 @@ __all__ = [
     "ContactDeleted",
     "ContextLimits",
     "Created",
+    "DayTotal",
     "DomainError",
     "Event",
     "EventNotFound",
@@ -130,6 +143,7 @@ __all__ = [
     "KeyUsed",
     "Latest",
     "MessageFile",
+    "ModelTotal",
     "New",
     "NewEvent",
     "NewFile",
@@ -169,6 +183,8 @@ __all__ = [
     "ThreadRecord",
     "ThreadStore",
     "ThreadSummary",
+    "UsageHolder",
+    "UsageTotal",
     "choose",
     "config_of_new",
     "count_open",
@@ -184,8 +200,10 @@ __all__ = [
     "select_thread",
     "storable_text",
     "stored_events",
+    "sum_usage",
     "take_page",
     "text_matches",
+    "usage_by_model",
     "uuid7",
     "words_of",
 ]
@@ -194,6 +212,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
     __getattr__, __dir__ = lazy_attributes(
         __name__,
         {
+            "jimsapi.threads.activity": ("MODEL_USAGE",),
             "jimsapi.threads.context": ("StatusEvent", "ThreadContext"),
             "jimsapi.threads.errors": (
                 "ContactDeleted",
@@ -297,6 +316,15 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "orphan_status",
                 "select_thread",
                 "stored_events",
+            ),
+            "jimsapi.threads.usage": (
+                "DayTotal",
+                "ModelTotal",
+                "NO_CALLER",
+                "UsageHolder",
+                "UsageTotal",
+                "sum_usage",
+                "usage_by_model",
             ),
             "jimsapi.threads.window": ("choose", "end_with"),
         },

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from jimsapi.threads.errors import RunClosed, UnstorableEvent
 from jimsapi.threads.ids import uuid7
+from jimsapi.threads.prices import prices
 from jimsapi.threads.questions import QuestionAsked
 from jimsapi.threads.storable import Unstorable, json_values, storable_text
 
@@ -124,7 +125,10 @@ def _copy(value: Any) -> Any:
 def usage_data(
     model: str, input_tokens: int, output_tokens: int, cached_tokens: int, cost: float | Decimal | None
 ) -> dict[str, Any]:
-    """Return the data of an event `model.usage`. Raises `TypeError` or `ValueError` for figures that cannot be."""
+    """Return the data of an event `model.usage`. Raises `TypeError` or `ValueError` for figures that cannot be.
+
+    A cost that is not given is calculated, if the price of the model is known.
+    """
     if not isinstance(model, str):
         raise TypeError(f"model must be a str, not {type(model).__name__}")
     counts = {"input_tokens": input_tokens, "output_tokens": output_tokens, "cached_tokens": cached_tokens}
@@ -137,6 +141,8 @@ def usage_data(
         raise TypeError(f"cost must be a number, not {type(cost).__name__}")
     if cost is not None and not (isfinite(cost) and cost >= 0):
         raise ValueError(f"cost must be a number from 0 on, not {cost}")
+    if cost is None:
+        cost = prices.cost_of(model, input_tokens, output_tokens, cached_tokens)
     return {"model": model, **counts, "cost": None if cost is None else float(cost)}
 
 

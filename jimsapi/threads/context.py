@@ -465,9 +465,9 @@ class ThreadContext:
     ) -> None:
         """Record what one call of a model has used (`model.usage`).
 
-        `cached_tokens` are those of `input_tokens` that the model's provider had in its cache. `cost` is in US dollars,
-        None if it is not known. Raises `TypeError` and `ValueError` for other figures, and `RunClosed` if the run has
-        ended.
+        `cached_tokens` are those of `input_tokens` that the model's provider had in its cache. `cost` is in US dollars.
+        If it is None, the prices of `jimsapi[prices]` apply, if that is installed and has the model; else the cost is
+        not known. Raises `TypeError` and `ValueError` for other figures, and `RunClosed` if the run has ended.
         """
         self._announce(MODEL_USAGE, usage_data(model, input_tokens, output_tokens, cached_tokens, cost))
 

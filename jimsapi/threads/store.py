@@ -3,7 +3,7 @@
 import base64
 import binascii
 from collections.abc import Callable, Collection, Iterable, Sequence
-from datetime import timedelta
+from datetime import date, timedelta
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 from uuid import UUID
@@ -38,6 +38,7 @@ from jimsapi.threads.run import (
     ThreadRecord,
 )
 from jimsapi.threads.search import NO_FILTER, SearchPage, SearchQuery, ThreadFilter
+from jimsapi.threads.usage import DayTotal, ModelTotal, UsageHolder
 
 Item = TypeVar("Item")
 
@@ -64,6 +65,11 @@ class ThreadStore(Protocol):
     The times of two events of a thread differ by at least `TICK`. A new thread gets an event `THREAD_CREATED` with the
     data `{}`. The times in records (`ThreadRecord`, `EventRecord`, `StoredRun`) have the time zone UTC; those of an
     `EventRow` are in UTC without a time zone.
+
+    Whenever a store stores events `model.usage` for the first time (`start`, `finish`, `append`), the same transaction
+    adds them to the totals of usage: of the thread, of its contact, and of the caller of the run, by model and, except
+    for the thread, by day in UTC (`usage_by_model`). The message of a run and the events beside it never count, and
+    neither do the events that `fork` copies.
 
     - `name`: the kind and location of the store, which the server prints when it starts. It must not contain passwords.
     - `on_commit`: the store calls it after every transaction that wrote, in the thread of the event loop. None at
@@ -149,8 +155,12 @@ class ThreadStore(Protocol):
         """
         ...
 
-    async def append(self, thread_id: UUID, acting_for: str | None, events: Sequence[NewEvent]) -> list[EventRow]:
+    async def append(
+        self, thread_id: UUID, acting_for: str | None, events: Sequence[NewEvent], run_id: UUID | None = None
+    ) -> list[EventRow]:
         """Append events to a thread outside of a run, and return their rows. Open runs of the thread do not matter.
+
+        If `run_id` is given, what `events` say of usage is that of the caller of this run, which has ended.
 
         If the thread has all of the events already, the call repeats an earlier one: it stores nothing, and returns
         their rows.
@@ -317,12 +327,36 @@ class ThreadStore(Protocol):
         """
         ...
 
+    async def thread_usage(self, thread_id: UUID, acting_for: str | None) -> list[ModelTotal]:
+        """Return what the runs of a thread have used, by model in the order of names. Raises `ThreadNotFound`."""
+        ...
+
+    async def usage(self, holder: UsageHolder, first: date, last: date) -> list[DayTotal]:
+        """Return what a contact or a caller has used from one day to another, in the order of days and models.
+
+        It does not check permissions. Days without usage are left out.
+        """
+        ...
+
+    async def add_usage(self, run_id: UUID, contact_id: str, caller: UUID, events: Sequence[NewEvent]) -> None:
+        """Add the usage of a run outside of all threads to the totals of its contact and its caller.
+
+        `events` are `model.usage`; they are not stored. A second call for the same run within `keep_keys` adds nothing.
+        """
+        ...
+
     async def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:
-        """Delete a thread, its events and its runs. Returns the runs that were open. Raises `ThreadNotFound`."""
+        """Delete a thread, its events, its runs and its totals of usage. Returns the runs that were open.
+
+        Raises `ThreadNotFound`.
+        """
         ...
 
     async def delete_contact(self, contact_id: str) -> list[UUID]:
-        """Delete all threads of a contact, as `delete_thread` does. Returns the runs that were open."""
+        """Delete all threads of a contact, as `delete_thread` does, and its totals. Returns the runs that were open.
+
+        The totals of its callers stay: they do not say for which contact something was used.
+        """
         ...
 
     async def expire(self, older_than: timedelta) -> int:

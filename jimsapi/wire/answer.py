@@ -70,7 +70,8 @@ def note_run(request: Connection, run: LiveRun) -> None:
 def with_run(request: Request, service: RunService, run: LiveRun, response: Response) -> Response:
     """Add `X-Run-ID` to an answer, and the caller's rate limits if there are any. Needs `note_run` first."""
     response.raw_headers.append((b"x-run-id", request.noted["run_id"].encode()))
-    if service.quota is not None:
+    # The answer of a budget that is used up has them already.
+    if service.quota is not None and not any(name == b"ratelimit" for name, _ in response.raw_headers):
         response.raw_headers.extend(rate_limit_headers(service.quota.policies, service.allowances(run)))
     return response
 

@@ -16,7 +16,8 @@ def rate_limit_headers(policies: Iterable[Policy], allowances: Iterable[Allowanc
 
 def _policy(policy: Policy) -> str:
     window = ';qu="concurrent-requests"' if policy.seconds is None else f";w={policy.seconds}"
-    return f'"{policy.name}";q={policy.quota}{window}'
+    unit = "" if policy.unit is None else f';qu="{policy.unit}"'
+    return f'"{policy.name}";q={policy.quota}{window}{unit}'
 
 
 def _allowance(allowance: Allowance) -> str:

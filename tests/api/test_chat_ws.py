@@ -248,6 +248,14 @@ async def test_limits_hold_as_for_chat(settings: dict[str, Any]) -> None:
         await held.answer
 
 
+async def test_a_budget_that_is_used_up_refuses_as_for_chat() -> None:
+    async with talking(token_budget="5/day") as (client, ws):
+        await client.post(CHAT, json=body("use 7; send a"))
+        await ws.send_json(chat("hi"))
+        [frame] = await read_run(ws)
+        assert (frame["type"], frame["detail"].partition(":")[0]) == ("error", "The budget of this contact is used up")
+
+
 # Who may open one.
 
 

@@ -36,6 +36,7 @@ NAMES_CONTACT = {
     **{chat: {"json": {"message": "hi", "contact_id": "CONTACT"}} for chat in CHATS},
     ("GET", "/api/v1/threads"): {"params": {"contact_id": "CONTACT"}},
     ("DELETE", "/api/v1/contacts"): {"params": {"contact_id": "CONTACT"}},
+    ("GET", "/api/v1/usage"): {"params": {"contact_id": "CONTACT"}},
 }
 """Routes that are told a contact, and how."""
 

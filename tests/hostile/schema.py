@@ -43,6 +43,7 @@ def without_the_unsaid(document: dict[str, Any]) -> dict[str, Any]:
     - `webhook_url` and `files`: the operator decides whether the server calls webhooks and stores files.
     - `before` of a fork excludes `at`.
     - `contact_id` is a must for callers that are bound to none, such as this one.
+    - The caller of usage, whom `provider` and `subject` name together, and its days: the first is not after the last.
     - Streams: schemathesis reads them event by event, as OpenAPI 3.2 has them; in 3.1 they are one text.
     """
     document["paths"].pop("/api/v1/chat/ws")
@@ -51,7 +52,8 @@ def without_the_unsaid(document: dict[str, Any]) -> dict[str, Any]:
         schemas[model]["properties"].update({name: {"type": "null"} for name in names})
     for operations in document["paths"].values():
         for operation in operations.values():
-            parameters = [one for one in operation.get("parameters", ()) if one["name"] != "after"]
+            left_out = {"after", "provider", "subject", "first_day", "last_day"}
+            parameters = [one for one in operation.get("parameters", ()) if one["name"] not in left_out]
             for parameter in parameters:
                 if parameter["name"] == "contact_id":
                     parameter.update(required=True, schema={"type": "string"})

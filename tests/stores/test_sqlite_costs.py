@@ -3,14 +3,15 @@
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
-from jimsapi.stores.sqlite import reads, writes
+from jimsapi.stores.sqlite import reads, usage, writes
+from jimsapi.stores.sqlite.rows import id_hex
 from jimsapi.stores.sqlite.schema import open_writer
 from jimsapi.testing.store import OWNER, completed, make_event, make_key, make_plan
 from jimsapi.threads.errors import KeyUsed
@@ -18,6 +19,7 @@ from jimsapi.threads.event import utc_now
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import ById, Idempotency, Latest, New, Selector
 from jimsapi.threads.store import KEEP_KEYS
+from jimsapi.threads.usage import UsageHolder
 
 SHORT, LONG = 400, 100_000
 SHAPES = {
@@ -29,6 +31,10 @@ SHAPES = {
 }
 MANY_THREADS = 20_000
 MANY_KEYS = 20_000
+BIG = UUID(int=7)
+"""A caller."""
+_CONTACT_USAGE = "INSERT INTO jimsapi_contact_usage VALUES ('ann', '2026-11-28', 'm', ?, 1, 1, 1, 1, 1)"
+_CALLER_USAGE = "INSERT INTO jimsapi_caller_usage VALUES (?, '2026-11-28', 'm', 1, 1, 1, 1, 1)"
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +93,29 @@ def test_a_key_costs_little_among_many(database: sqlite3.Connection) -> None:
     plain, keyed = _turn_steps(database, thread), _turn_steps(database, thread, idempotency=make_key())
     print(f"{plain} instructions without a key, {keyed} with one of {MANY_KEYS}")
     assert keyed <= plain + 200
+
+
+def test_a_budget_reads_its_contact_at_a_cost_that_other_contacts_and_days_do_not_raise(
+    database: sqlite3.Connection,
+) -> None:
+    today = date(2026, 11, 28)
+
+    def read() -> None:
+        assert len(usage.read_usage(database, UsageHolder("ann", BIG), today, today)) == 1
+        assert len(usage.read_usage(database, UsageHolder(caller=BIG), today, today)) == 1
+
+    database.execute("BEGIN")
+    try:
+        database.execute(_CONTACT_USAGE, (id_hex(BIG),))
+        database.execute(_CALLER_USAGE, (id_hex(BIG),))
+        few = _count(database, read)
+        database.executemany(_CONTACT_USAGE.replace("'ann'", "?"), [(f"c{n}", id_hex(BIG)) for n in range(20_000)])
+        database.executemany(
+            _CALLER_USAGE.replace("'2026-11-28'", "?"), [(id_hex(BIG), f"1900-01-{n:08}") for n in range(20_000)]
+        )
+        assert _count(database, read) <= few + 100
+    finally:
+        database.execute("ROLLBACK")
 
 
 def test_a_retry_is_told_its_run_at_a_cost_that_many_keys_do_not_raise(database: sqlite3.Connection) -> None:

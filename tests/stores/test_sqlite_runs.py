@@ -41,6 +41,9 @@ VERSION_4 = """
     DROP TABLE jimsapi_feedback;
     DROP TABLE jimsapi_search_threads;
     DROP INDEX jimsapi_events_asked;
+    DROP TABLE jimsapi_thread_usage;
+    DROP TABLE jimsapi_contact_usage;
+    DROP TABLE jimsapi_caller_usage;
     ALTER TABLE jimsapi_runs DROP COLUMN failure;
     UPDATE jimsapi_schema SET version = 4;
 """

@@ -164,7 +164,45 @@ _SEARCH = (
     WHERE event_type = 'question.asked'
     """,
 )
-_VERSION_7 = (*_SEARCH,)
+
+# Totals of what was used of models (`UsageTotal`): of threads, of contacts and their callers, and of callers.
+_TOTALS = """
+        calls INTEGER NOT NULL,
+        input INTEGER NOT NULL,
+        output INTEGER NOT NULL,
+        cached INTEGER NOT NULL,
+        cost REAL NOT NULL
+"""
+_USAGE = (
+    f"""
+    CREATE TABLE jimsapi_thread_usage (
+        thread_id CHAR(32) NOT NULL,
+        model TEXT NOT NULL,
+        {_TOTALS.strip()},
+        PRIMARY KEY (thread_id, model)
+    ) WITHOUT ROWID
+    """,
+    f"""
+    CREATE TABLE jimsapi_contact_usage (
+        contact_id TEXT NOT NULL,
+        day TEXT NOT NULL,
+        model TEXT NOT NULL,
+        caller CHAR(32) NOT NULL,
+        {_TOTALS.strip()},
+        PRIMARY KEY (contact_id, day, model, caller)
+    ) WITHOUT ROWID
+    """,
+    f"""
+    CREATE TABLE jimsapi_caller_usage (
+        caller CHAR(32) NOT NULL,
+        day TEXT NOT NULL,
+        model TEXT NOT NULL,
+        {_TOTALS.strip()},
+        PRIMARY KEY (caller, day, model)
+    ) WITHOUT ROWID
+    """,
+)
+_VERSION_7 = (*_SEARCH, *_USAGE)
 
 _MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7)
 SCHEMA_VERSION = len(_MIGRATIONS)

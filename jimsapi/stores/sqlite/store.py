@@ -7,14 +7,14 @@ import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 from uuid import UUID
 
-from jimsapi.stores.sqlite import facts, reads, search, writes
+from jimsapi.stores.sqlite import facts, reads, search, usage, writes
 from jimsapi.stores.sqlite.errors import DAMAGED, as_domain_error
 from jimsapi.stores.sqlite.file import LOG_REMOVED, DatabaseFiles
 from jimsapi.stores.sqlite.lock import DatabaseLock, refuse_lock
@@ -58,6 +58,7 @@ from jimsapi.threads.run import (
 from jimsapi.threads.search import NO_FILTER, SearchPage, SearchQuery, ThreadFilter
 from jimsapi.threads.store import KEEP_KEYS, CommitRecord
 from jimsapi.threads.transitions import config_of_new, keys_known_since
+from jimsapi.threads.usage import DayTotal, ModelTotal, UsageHolder
 
 logger = logging.getLogger("jimsapi.store")
 
@@ -151,8 +152,10 @@ class SQLiteStore:
     async def finish(self, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
         return await self._write(partial(writes.finish, run_id=run_id, owner=owner, outcome=outcome), brief=True)
 
-    async def append(self, thread_id: UUID, acting_for: str | None, events: Sequence[NewEvent]) -> list[EventRow]:
-        work = partial(writes.append, thread_id=thread_id, acting_for=acting_for, events=events)
+    async def append(
+        self, thread_id: UUID, acting_for: str | None, events: Sequence[NewEvent], run_id: UUID | None = None
+    ) -> list[EventRow]:
+        work = partial(writes.append, thread_id=thread_id, acting_for=acting_for, events=events, run_id=run_id)
         return await self._write(work, brief=True)
 
     async def cancel(self, run_id: UUID) -> Settled:
@@ -238,6 +241,16 @@ class SQLiteStore:
 
     async def summaries(self, thread_ids: Sequence[UUID]) -> list[ThreadSummary]:
         return await self._read(partial(facts.read_summaries, thread_ids=thread_ids))
+
+    async def thread_usage(self, thread_id: UUID, acting_for: str | None) -> list[ModelTotal]:
+        return await self._read(partial(usage.read_thread_usage, thread_id=thread_id, acting_for=acting_for))
+
+    async def usage(self, holder: UsageHolder, first: date, last: date) -> list[DayTotal]:
+        return await self._read(partial(usage.read_usage, holder=holder, first=first, last=last))
+
+    async def add_usage(self, run_id: UUID, contact_id: str, caller: UUID, events: Sequence[NewEvent]) -> None:
+        work = partial(usage.add_usage, run_id=run_id, contact_id=contact_id, caller=caller, events=events)
+        await self._write(work, brief=True)
 
     async def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:
         return await self._write(partial(writes.delete_thread, thread_id=thread_id, acting_for=acting_for))

@@ -35,6 +35,7 @@ from jimsapi.stores.sqlite.rows import (
     thread_record,
     time_text,
 )
+from jimsapi.stores.sqlite.usage import count_usage
 from jimsapi.threads.errors import DomainError, IdentifierTaken, QueueFull, RunClosed, ThreadNotFound
 from jimsapi.threads.event import EventRow, NewEvent, time_after, times_after, utc_now
 from jimsapi.threads.facts import Created, ThreadPlan
@@ -405,6 +406,7 @@ def start(
     entering = events if entered_before else [*events, *message]
     stored = _append(connection, thread, entering, newest_time(connection, thread), now)
     connection.execute(_START, (time_text(now), id_hex(run_id)))
+    count_usage(connection, thread, run_id, events, now)
     snapshot = load_snapshot(connection, thread, context)
     return Started(end_with(snapshot, entered_before) if entered_before else snapshot, stored)
 
@@ -421,6 +423,7 @@ def finish(connection: sqlite3.Connection, run_id: UUID, owner: UUID, outcome: O
     stored: list[EventRow] = []
     if events := stored_events(outcome):
         stored = _append(connection, thread, events, newest and datetime.fromisoformat(newest), now)
+        count_usage(connection, thread, run_id, events, now)
     sent = len(stored) if outcome.status is COMPLETED else 0
     sent_at = stored[0].created_at if sent else None
     # The text of a pipeline's exception may have lone surrogates, which a database text cannot have.
@@ -448,7 +451,11 @@ def create(connection: sqlite3.Connection, plan: ThreadPlan) -> Created:
 
 
 def append(
-    connection: sqlite3.Connection, thread_id: UUID, acting_for: str | None, events: Sequence[NewEvent]
+    connection: sqlite3.Connection,
+    thread_id: UUID,
+    acting_for: str | None,
+    events: Sequence[NewEvent],
+    run_id: UUID | None,
 ) -> list[EventRow]:
     """`ThreadStore.append`."""
     visible_thread(connection, thread_id, acting_for)
@@ -458,7 +465,10 @@ def append(
         return found
     if found:
         raise IdentifierTaken([UUID(str(row.event_id)) for row in found])
-    return _append(connection, thread, events, newest_time(connection, thread), utc_now())
+    now = utc_now()
+    stored = _append(connection, thread, events, newest_time(connection, thread), now)
+    count_usage(connection, thread, run_id, events, now)
+    return stored
 
 
 def cancel(connection: sqlite3.Connection, run_id: UUID) -> Settled:
@@ -540,6 +550,7 @@ def delete_thread(connection: sqlite3.Connection, thread_id: UUID, acting_for: s
 def delete_contact(connection: sqlite3.Connection, contact_id: str) -> list[UUID]:
     """`ThreadStore.delete_contact`."""
     threads = connection.execute("SELECT thread_id FROM threads WHERE contact_id = ?", (contact_id,)).fetchall()
+    connection.execute("DELETE FROM jimsapi_contact_usage WHERE contact_id = ?", (contact_id,))
     return _delete(connection, [id_text(thread) for (thread,) in threads])
 
 
@@ -650,6 +661,7 @@ def _delete(connection: sqlite3.Connection, threads: Iterable[str]) -> list[UUID
         connection.execute("DELETE FROM jimsapi_threads WHERE thread_id = ?", (thread,))
         connection.execute("DELETE FROM jimsapi_feedback WHERE thread_id = ?", (thread,))
         search.forget(connection, thread)
+        connection.execute("DELETE FROM jimsapi_thread_usage WHERE thread_id = ?", (thread,))
         connection.execute("DELETE FROM threads WHERE thread_id = ?", (thread,))
     return open_runs
 

@@ -23,6 +23,7 @@ from jimsapi.testing.store.runs import RunEndings
 from jimsapi.testing.store.samples import make_event, make_key, make_plan, take_turn
 from jimsapi.testing.store.searches import Searches
 from jimsapi.testing.store.takeovers import Takeovers
+from jimsapi.testing.store.usage import UsageTotals
 from jimsapi.testing.store_machine import run_store_machine
 from jimsapi.threads.errors import KeyUsed
 from jimsapi.threads.run import ContextLimits, Outcome, RunPlan, RunStatus
@@ -39,6 +40,7 @@ class ThreadStoreContract(
     Appending,
     FactsOfThreads,
     Searches,
+    UsageTotals,
     Deletion,
     Housekeeping,
     Pages,

@@ -49,6 +49,22 @@ class IdempotencyKeys(StoreTests):
             await expect_key_used(store, first, key)
             assert await event_types(store, thread_id) == [THREAD_CREATED, "comm.user_message"]
 
+    async def test_without_selectors_only_a_repeated_request_is_accepted(self, store: ThreadStore) -> None:
+        interrupted = await self._interrupted(store)
+        answered = make_plan("bob", idempotency=make_key())
+        await store.accept(answered)
+        for key in (make_key(), None):
+            with pytest.raises(ThreadNotFound):
+                await store.accept(make_plan(selectors=(), idempotency=key))
+        with pytest.raises(KeyUsed) as used:
+            await store.accept(make_plan("bob", selectors=(), idempotency=answered.idempotency))
+        assert used.value.run_id == answered.run_id
+        with pytest.raises(KeyMismatch):
+            await store.accept(make_plan("bob", selectors=(), idempotency=with_other_body(answered.idempotency)))
+        again = await store.accept(make_plan(selectors=(), idempotency=interrupted.idempotency))
+        assert again.status is RunStatus.RUNNING
+        assert len(await all_threads(store, "ann")) == len(await all_threads(store, "bob")) == 1
+
     async def test_a_repeated_request_gets_its_run_while_the_run_waits(self, store: ThreadStore) -> None:
         running = make_plan()
         waiting = make_plan(idempotency=make_key())

@@ -212,6 +212,18 @@ async def test_who_has_used_up_a_limit_may_ask_again_later(client: TestClient, s
     assert int(answer.headers["content-length"]) == len(answer.content)
 
 
+@pytest.mark.parametrize("settings", [{"token_budget": "5/day"}])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_who_has_used_up_a_budget_is_refused_as_by_a_limit(client: TestClient, stream: bool) -> None:
+    assert (await ask(client, "use 7; send a", stream=stream, user="ann")).status_code == 200
+    answer = await ask(client, "hi", stream=stream, user="ann")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert answer.json()["error"]["message"].startswith("The budget of this contact is used up: 5 tokens per day")
+    assert int(answer.headers["retry-after"]) > 0
+    assert answer.headers["ratelimit"].startswith('"tokens";r=0;t=')
+    assert answer.headers.get_list("ratelimit-policy") == ['"tokens";q=5;w=86400;qu="tokens"']
+
+
 @pytest.mark.parametrize("settings", [{"max_body": 1000}])
 @pytest.mark.parametrize(
     ("sent", "status", "text"),

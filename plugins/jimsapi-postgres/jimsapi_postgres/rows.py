@@ -38,6 +38,7 @@ from jimsapi.threads import (
     ThreadNotFound,
     ThreadRecord,
     ThreadSummary,
+    UsageTotal,
     choose,
     config_of_new,
     id_beside,
@@ -381,6 +382,12 @@ def thread_facts(
     if parent_id is not None and parent_event_id is not None:
         parent = Parent(as_uuid(parent_id), as_uuid(parent_event_id))
     return ThreadFacts(title, archived_at and archived_at.astimezone(UTC), metadata or b"{}", parent)
+
+
+def usage_total(figures: Sequence[Any]) -> UsageTotal:
+    """Return a total from `calls, input, output, cached, cost`. Sums of integers are decimals."""
+    calls, read, written, cached, cost = figures
+    return UsageTotal(int(calls), int(read), int(written), int(cached), cost)
 
 
 def thread_summary(row: Any) -> ThreadSummary:

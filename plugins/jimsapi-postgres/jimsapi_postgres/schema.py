@@ -57,6 +57,7 @@ _MISSING_PRIVILEGES = """
         unnest(ARRAY[
             'threads', 'thread_events', 'jimsapi_threads', 'jimsapi_feedback',
             'jimsapi_search', 'jimsapi_search_threads',
+            'jimsapi_thread_usage', 'jimsapi_contact_usage', 'jimsapi_caller_usage',
             'jimsapi_runs', 'jimsapi_owners', 'jimsapi_idempotency'
         ]) name,
         unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) privilege
@@ -159,7 +160,8 @@ async def _version_7(connection: Connection) -> None:
     await connection.execute(_sql("search_7"))
     for index, definition in INDEXES_7.items():
         await _build_index(connection, index, definition)
-    for functions in ("functions", "functions_1", "functions_2", "functions_3", "functions_4"):
+    await connection.execute(_sql("usage_tables_7"))
+    for functions in ("usage", "functions", "functions_1", "functions_2", "functions_3", "functions_4", "functions_6"):
         await connection.execute(_sql(functions))
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -15,6 +15,7 @@ from jimsapi.threads import (
     KEEP_KEYS,
     MAX_FORKS,
     MAX_QUESTIONS,
+    MODEL_USAGE,
     NO_FILTER,
     PAGE_BYTES,
     QUESTION_ASKED,
@@ -26,6 +27,7 @@ from jimsapi.threads import (
     CommitRecord,
     ContextLimits,
     Created,
+    DayTotal,
     Event,
     EventNotFound,
     EventPage,
@@ -35,6 +37,7 @@ from jimsapi.threads import (
     IdentifierTaken,
     InvalidCursor,
     Latest,
+    ModelTotal,
     New,
     NewEvent,
     Outcome,
@@ -59,6 +62,7 @@ from jimsapi.threads import (
     ThreadQuery,
     ThreadRecord,
     ThreadSummary,
+    UsageHolder,
     decode_cursor,
     encode_cursor,
     end_with,
@@ -162,7 +166,7 @@ _BEFORE = f"""
     LIMIT $4
 """
 _START = "SELECT part, verdict, id, at, kind, data, taken FROM jimsapi_start_1($1, $2, $3, $4, $5, $6, $7)"
-_APPEND = "SELECT verdict, first_at, taken FROM jimsapi_append_5($1, $2, $3, $4, $5)"
+_APPEND = "SELECT verdict, first_at, taken FROM jimsapi_append_7($1, $2, $3, $4, $5, $6)"
 _ADOPT = """
     SELECT run_id, thread_id, contact_id, message_id, message_type, message_data, caller, webhook_url, beside
     FROM jimsapi_adopt_5($1, $2, $3, $4)
@@ -252,6 +256,21 @@ _FEEDBACK = """
     WHERE f.thread_id = $1
     ORDER BY e.created_at, e.event_id
 """
+_THREAD_USAGE = """
+    SELECT model, calls, input, output, cached, cost FROM jimsapi_thread_usage WHERE thread_id = $1 ORDER BY model
+"""
+_CONTACT_USAGE = """
+    SELECT day, model, sum(calls), sum(input), sum(output), sum(cached), sum(cost) FROM jimsapi_contact_usage
+    WHERE contact_id = $1 AND day BETWEEN $2 AND $3 AND ($4::uuid IS NULL OR caller = $4)
+    GROUP BY day, model
+    ORDER BY day, model
+"""
+_CALLER_USAGE = """
+    SELECT day, model, calls, input, output, cached, cost FROM jimsapi_caller_usage
+    WHERE caller = $1 AND day BETWEEN $2 AND $3
+    ORDER BY day, model
+"""
+_ADD_USAGE = "SELECT jimsapi_add_usage_7($1, $2, $3, $4)"
 _SUMMARIES = f"""
     SELECT
         f.title, f.archived_at, f.metadata, f.parent_id, f.parent_event_id,
@@ -317,7 +336,8 @@ _MISSING_TABLES = """
     SELECT string_agg(name, ', ')
     FROM unnest(ARRAY[
         'threads', 'thread_events', 'jimsapi_threads', 'jimsapi_feedback',
-            'jimsapi_search', 'jimsapi_search_threads', 'jimsapi_runs', 'jimsapi_owners', 'jimsapi_idempotency'
+            'jimsapi_search', 'jimsapi_search_threads', 'jimsapi_thread_usage', 'jimsapi_contact_usage',
+            'jimsapi_caller_usage', 'jimsapi_runs', 'jimsapi_owners', 'jimsapi_idempotency'
     ]) name
     WHERE to_regclass(name) IS NULL
 """
@@ -460,13 +480,17 @@ class PostgresStore:
             self._waiting.discard(run_id)
         return settled
 
-    async def append(self, thread_id: UUID, acting_for: str | None, events: Sequence[NewEvent]) -> list[EventRow]:
+    async def append(
+        self, thread_id: UUID, acting_for: str | None, events: Sequence[NewEvent], run_id: UUID | None = None
+    ) -> list[EventRow]:
         ids = [event.event_id for event in events]
         types = [event.event_type for event in events]
         data = [event.data for event in events]
 
         async def append(connection: Connection) -> list[EventRow]:
-            verdict, first_at, taken = await connection.fetchrow(_APPEND, thread_id, acting_for, ids, types, data)
+            verdict, first_at, taken = await connection.fetchrow(
+                _APPEND, thread_id, acting_for, ids, types, data, run_id
+            )
             match verdict:
                 case "missing":
                     raise ThreadNotFound(thread_id)
@@ -708,6 +732,26 @@ class PostgresStore:
             return await _with_questions(connection, thread_ids, summaries, [row[-1] for row in found])
 
         return await self._do(read)
+
+    async def thread_usage(self, thread_id: UUID, acting_for: str | None) -> list[ModelTotal]:
+        async def read(connection: Connection) -> list[Any]:
+            await _visible_thread(connection, thread_id, acting_for)
+            found: list[Any] = await connection.fetch(_THREAD_USAGE, thread_id)
+            return found
+
+        return [ModelTotal(model, rows.usage_total(figures)) for model, *figures in await self._do(read)]
+
+    async def usage(self, holder: UsageHolder, first: date, last: date) -> list[DayTotal]:
+        query: str = _CALLER_USAGE
+        arguments: tuple[Any, ...] = (holder.caller, first, last)
+        if holder.contact_id is not None:
+            query, arguments = _CONTACT_USAGE, (holder.contact_id, first, last, holder.caller)
+        found = await self._do(lambda connection: connection.fetch(query, *arguments))
+        return [DayTotal(day, model, rows.usage_total(figures)) for day, model, *figures in found]
+
+    async def add_usage(self, run_id: UUID, contact_id: str, caller: UUID, events: Sequence[NewEvent]) -> None:
+        data = [event.data for event in events if event.event_type == MODEL_USAGE]
+        await self._write(lambda connection: connection.fetchval(_ADD_USAGE, run_id, contact_id, caller, data))
 
     async def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:
         closed, thread_count = await self._delete(thread_id, None, acting_for)

@@ -12,7 +12,10 @@ from jimsapi.testing import CommandsContract, ThreadStoreContract
 from jimsapi.threads.run import AdoptedRun
 from jimsapi.threads.store import ThreadStore
 
-EMPTY = "TRUNCATE threads, thread_events, jimsapi_runs, jimsapi_owners, jimsapi_idempotency"
+EMPTY = """
+    TRUNCATE threads, thread_events, jimsapi_runs, jimsapi_owners, jimsapi_idempotency,
+        jimsapi_thread_usage, jimsapi_contact_usage, jimsapi_caller_usage
+"""
 ALL_OTHERS_ARE_SILENT = """
     INSERT INTO jimsapi_owners SELECT DISTINCT owner, '-infinity'::timestamptz FROM jimsapi_runs WHERE owner <> $1
     ON CONFLICT (owner) DO UPDATE SET beat_at = excluded.beat_at

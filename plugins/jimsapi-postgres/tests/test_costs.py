@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from datetime import date
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,7 +13,18 @@ from database import Postgres
 from jimsapi_postgres import rows
 from jimsapi_postgres.connections import Connector, Link
 from jimsapi_postgres.schema import prepare
-from jimsapi_postgres.store import _BETWEEN, _EVENTS, _FIRST_ID, _FIRST_TIME, _LAST_ID, _LAST_TIME, _RUN, _THREADS
+from jimsapi_postgres.store import (
+    _BETWEEN,
+    _CALLER_USAGE,
+    _CONTACT_USAGE,
+    _EVENTS,
+    _FIRST_ID,
+    _FIRST_TIME,
+    _LAST_ID,
+    _LAST_TIME,
+    _RUN,
+    _THREADS,
+)
 from jimsapi_postgres.url import parse_url
 
 from jimsapi.testing.store import OWNER, completed, make_event, make_key, make_plan
@@ -59,6 +71,14 @@ OPEN_RUNS = """
 """
 KEYS = """
     INSERT INTO jimsapi_idempotency SELECT gen_random_uuid(), gen_random_uuid(), run_id, now() FROM jimsapi_runs
+"""
+DAY = date(2025, 1, 1)
+CONTACT_USAGE = """
+    INSERT INTO jimsapi_contact_usage
+    SELECT 'c' || n, $1, 'm', $2, 1, 1, 1, 1, 1 FROM generate_series(1, 20000) n
+"""
+CALLER_USAGE = """
+    INSERT INTO jimsapi_caller_usage SELECT $2, $1::date - n, 'm', 1, 1, 1, 1, 1 FROM generate_series(1, 20000) n
 """
 INTERRUPTED = "UPDATE jimsapi_runs SET status = 'interrupted', finished_at = now() WHERE run_id = $1"
 
@@ -115,6 +135,8 @@ async def _make_plans(connection: Any) -> None:
     await connection.fetch(_BETWEEN, uuid4(), _FIRST_TIME, _LAST_TIME)
     await connection.fetch(_EVENTS, uuid4(), _FIRST_TIME, _FIRST_ID, 11)
     await connection.fetch(_THREADS, "first", _LAST_TIME, _LAST_ID, 11, None)
+    await connection.fetch(_CONTACT_USAGE, "first", DAY, DAY, OWNER)
+    await connection.fetch(_CALLER_USAGE, OWNER, DAY, DAY)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -184,6 +206,28 @@ async def test_a_contact_with_many_threads_costs_as_one_with_few(place: Place) -
     assert many <= 1.3 * few
     few, many = [await _alike(link, contact) for contact in ("few", "many")]
     assert many <= 1.3 * few
+
+
+async def test_a_budget_reads_its_contact_at_a_cost_that_other_contacts_and_days_do_not_raise(place: Place) -> None:
+    async def read(connection: Any) -> int:
+        of_contact = await _count(connection, _CONTACT_USAGE, "many", DAY, DAY, OWNER)
+        return of_contact + await _count(connection, _CALLER_USAGE, OWNER, DAY, DAY)
+
+    async def spend(connection: Any) -> int:
+        """Count the pages of a turn that uses two models."""
+        plan = make_plan("many", caller=OWNER)
+        await connection.fetch(rows.ACCEPT, *rows.accept_arguments([plan]))
+        used = [make_event("model.usage", {"model": model, "input_tokens": 1}) for model in "mn"]
+        return await _count(connection, rows.FINISH, *rows.finish_arguments([(plan.run_id, OWNER, completed(*used))]))
+
+    link, _ = place
+    few, few_of_turn = await link.run(read), await link.run(spend)
+    await link.run(lambda connection: connection.execute(CONTACT_USAGE, DAY, OWNER))
+    await link.run(lambda connection: connection.execute(CALLER_USAGE, DAY, OWNER))
+    many, many_of_turn = await link.run(read), await link.run(spend)
+    print(f"{few} pages, {many} beside 20,000 contacts and 20,000 days; {few_of_turn} and {many_of_turn} for a turn")
+    assert many <= few + 10
+    assert many_of_turn <= few_of_turn + 30
 
 
 async def test_a_turn_costs_the_same_beside_many_open_runs(place: Place) -> None:

@@ -202,10 +202,13 @@ async def test_a_role_without_the_right_to_make_tables_serves_what_another_made(
             await PostgresStore(serving).__aenter__()
         index = "jimsapi_search, jimsapi_search_threads"
         postgres.psql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {index} TO serving", database)
+        usage = "jimsapi_thread_usage, jimsapi_contact_usage, jimsapi_caller_usage"
+        postgres.psql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {usage} TO serving", database)
         async with PostgresStore(serving) as store:
             plan = make_plan(idempotency=make_key())
             thread_id = (await store.accept(plan)).thread.thread_id
-            await store.finish(plan.run_id, OWNER, completed(make_event()))
+            await store.finish(plan.run_id, OWNER, completed(make_event("model.usage")))
+            await store.add_usage(uuid7(), "ann", uuid7(), [make_event("model.usage")])
             await store.heartbeat(OWNER, set())
             await store.recover(OWNER)
             await store.adopt(OWNER)

@@ -24,6 +24,8 @@ LEAST = """
     GRANT SELECT, INSERT, UPDATE, DELETE ON jimsapi_runs, jimsapi_owners, jimsapi_idempotency TO serving;
     GRANT SELECT, INSERT, UPDATE, DELETE ON jimsapi_threads, jimsapi_feedback TO serving;
     GRANT SELECT, INSERT, UPDATE, DELETE ON jimsapi_search, jimsapi_search_threads TO serving;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON jimsapi_thread_usage, jimsapi_contact_usage TO serving;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON jimsapi_caller_usage TO serving;
     REVOKE EXECUTE ON FUNCTION jimsapi_accept_2 FROM PUBLIC;
 """
 

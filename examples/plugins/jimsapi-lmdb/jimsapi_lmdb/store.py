@@ -5,7 +5,7 @@ import fcntl
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from uuid import UUID
@@ -19,11 +19,13 @@ from jimsapi.threads import (
     CommitRecord,
     ContextLimits,
     Created,
+    DayTotal,
     Event,
     EventPage,
     EventRow,
     Feedback,
     ForkPlan,
+    ModelTotal,
     NewEvent,
     Outcome,
     Rating,
@@ -43,6 +45,7 @@ from jimsapi.threads import (
     ThreadQuery,
     ThreadRecord,
     ThreadSummary,
+    UsageHolder,
     uuid7,
 )
 
@@ -146,8 +149,10 @@ class LmdbStore:
     async def finish(self, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
         return await self._write(lambda work: work.finish(run_id, owner, outcome))
 
-    async def append(self, thread_id: UUID, acting_for: str | None, events: Sequence[NewEvent]) -> list[EventRow]:
-        return await self._write(lambda work: work.append(thread_id, acting_for, events))
+    async def append(
+        self, thread_id: UUID, acting_for: str | None, events: Sequence[NewEvent], run_id: UUID | None = None
+    ) -> list[EventRow]:
+        return await self._write(lambda work: work.append(thread_id, acting_for, events, run_id))
 
     async def cancel(self, run_id: UUID) -> Settled:
         return await self._write(lambda work: work.cancel(run_id))
@@ -217,6 +222,15 @@ class LmdbStore:
 
     async def summaries(self, thread_ids: Sequence[UUID]) -> list[ThreadSummary]:
         return await self._read(lambda work: work.summaries(thread_ids))
+
+    async def thread_usage(self, thread_id: UUID, acting_for: str | None) -> list[ModelTotal]:
+        return await self._read(lambda work: work.thread_usage(thread_id, acting_for))
+
+    async def usage(self, holder: UsageHolder, first: date, last: date) -> list[DayTotal]:
+        return await self._read(lambda work: work.usage(holder, first, last))
+
+    async def add_usage(self, run_id: UUID, contact_id: str, caller: UUID, events: Sequence[NewEvent]) -> None:
+        await self._write(lambda work: work.add_usage(run_id, contact_id, caller, events))
 
     async def expire(self, older_than: timedelta) -> int:
         return await self._write(lambda work: work.expire(older_than))

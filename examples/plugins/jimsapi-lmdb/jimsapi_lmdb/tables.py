@@ -15,8 +15,12 @@
 | keys | idempotency key | time of acceptance, run |
 | facts | thread | `Facts` |
 | feedback | thread, event | `StoredRating` |
+| thread_usage | thread, digest of the model | `Total` |
+| contact_usage | digest of the contact, day, caller, digest of the model | `Total` |
+| caller_usage | caller, day, digest of the model | `Total` |
 
-Times are microseconds since 1970, in 8 bytes. Identifiers are 16 bytes. So keys sort by time.
+Times are microseconds since 1970, and days are ordinals of `date`, in 8 bytes. Identifiers are 16 bytes. So keys sort
+by time.
 """
 
 from collections.abc import Iterator
@@ -27,10 +31,11 @@ from uuid import UUID
 
 import lmdb
 import msgspec
-from jimsapi.threads import EventRow, NewEvent
+from jimsapi.threads import EventRow, NewEvent, UsageTotal
 
 NAMES = (
-    "threads contacts externals events identifiers comm states asked runs queue thread_runs keys facts forks feedback"
+    "threads contacts externals events identifiers comm states asked runs queue thread_runs keys facts forks feedback "
+    "thread_usage contact_usage caller_usage"
 ).split()
 EPOCH = datetime(1970, 1, 1)
 LAST = b"\xff" * 24
@@ -76,6 +81,13 @@ class StoredRating(msgspec.Struct, array_like=True):
     rating: int
     comment: str | None
     given: int
+
+
+class Total(msgspec.Struct, array_like=True):
+    """What a model was used for."""
+
+    model: str
+    total: UsageTotal
 
 
 class Run(msgspec.Struct, array_like=True):

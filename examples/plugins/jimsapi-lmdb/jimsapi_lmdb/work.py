@@ -1,7 +1,7 @@
 """What each method of the store does in its transaction. `jimsapi.threads.transitions` decides."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
 from itertools import islice, takewhile
 from typing import Any
 from uuid import UUID
@@ -11,6 +11,7 @@ import msgspec
 from jimsapi.threads import (
     MAX_FORKS,
     MAX_QUESTIONS,
+    NO_CALLER,
     QUESTION_ASKED,
     THREAD_CREATED,
     Accepted,
@@ -19,6 +20,7 @@ from jimsapi.threads import (
     ById,
     ContextLimits,
     Created,
+    DayTotal,
     Event,
     EventNotFound,
     EventPage,
@@ -30,6 +32,7 @@ from jimsapi.threads import (
     IdentifierTaken,
     InvalidCursor,
     Latest,
+    ModelTotal,
     New,
     NewEvent,
     Outcome,
@@ -56,6 +59,8 @@ from jimsapi.threads import (
     ThreadQuery,
     ThreadRecord,
     ThreadSummary,
+    UsageHolder,
+    UsageTotal,
     choose,
     config_of_new,
     count_open,
@@ -68,6 +73,7 @@ from jimsapi.threads import (
     storable_text,
     take_page,
     text_matches,
+    usage_by_model,
 )
 from jimsapi.threads import transitions as rules
 
@@ -78,6 +84,7 @@ from jimsapi_lmdb.tables import (
     StoredRating,
     Table,
     Thread,
+    Total,
     digest,
     microseconds_of,
     number_of,
@@ -99,6 +106,8 @@ class Work:
         self._runs, self._queue, self._thread_runs = tables["runs"], tables["queue"], tables["thread_runs"]
         self._keys, self._facts, self._feedback = tables["keys"], tables["facts"], tables["feedback"]
         self._forks, self._asked = tables["forks"], tables["asked"]
+        self._thread_usage, self._contact_usage = tables["thread_usage"], tables["contact_usage"]
+        self._caller_usage = tables["caller_usage"]
 
     # Messages and their runs
 
@@ -216,6 +225,7 @@ class Work:
         thread = self._thread(run.thread_id)
         if turn is rules.Start.NOW:
             self._enter(run, thread, [stored(event) for event in events])
+            self._count_usage(events, thread, run.caller)
             self._put_run(run)
         return Started(self._context_of(run, thread, limits), self._rows(run.thread_id, run.entered))
 
@@ -230,7 +240,9 @@ class Work:
         run = self._find_run(run_id.bytes)
         if run is None or not rules.finish_counts(run.status, is_owner=run.owner == owner.bytes):
             return self._settled(run)
-        times = self._append(self._thread(run.thread_id), [stored(one) for one in rules.stored_events(outcome)])
+        thread, events = self._thread(run.thread_id), rules.stored_events(outcome)
+        times = self._append(thread, [stored(event) for event in events])
+        self._count_usage(events, thread, run.caller)
         run.sent = times if outcome.status is RunStatus.COMPLETED else []
         run.error = None if outcome.error is None else storable_text(outcome.error)
         run.streamed = outcome.streamed
@@ -238,12 +250,16 @@ class Work:
         self._end(run, outcome.status)
         return self._settled(run, counted=True, times=times)
 
-    def append(self, thread_id: UUID, acting_for: str | None, events: Sequence[NewEvent]) -> list[EventRow]:
+    def append(
+        self, thread_id: UUID, acting_for: str | None, events: Sequence[NewEvent], run_id: UUID | None
+    ) -> list[EventRow]:
         """Append events outside of a run, unless an earlier call has done so."""
         thread = self._visible(thread_id, acting_for)
         times = self._times(thread, [event.event_id.bytes for event in events])
         if len(times) < len(events):
             times = self._append(thread, [stored(event) for event in events])
+            run = None if run_id is None else self._find_run(run_id.bytes)
+            self._count_usage(events, thread, None if run is None else run.caller)
         return self._rows(thread.thread_id, times)
 
     def cancel(self, run_id: UUID) -> Settled:
@@ -449,7 +465,9 @@ class Work:
         return Snapshot(rows, len(rows) < thread.count)
 
     def _context_of(self, run: Run, thread: Thread, limits: ContextLimits) -> Snapshot:
-        """Return the context, which ends with the message of the run as the thread has it."""
+        """Return the context of a run that has started. If it answers an earlier message, that comes last."""
+        if not run.continues:
+            return self._context(thread, limits)
         times = self._times(thread, [event.event_id for event in (*run.beside, run.message)])
         return end_with(self._context(thread, limits), self._rows(thread.thread_id, times))
 
@@ -572,6 +590,8 @@ class Work:
 
     def delete_contact(self, contact_id: str) -> list[UUID]:
         """Delete all threads of a contact."""
+        for key in [key for key, _ in self._contact_usage.forward(digest(contact_id))]:
+            self._contact_usage.delete(key)
         keys = [key for key, _ in self._contacts.forward(digest(contact_id))]
         return [run_id for key in keys for run_id in self._delete(self._thread(key[-16:]))]
 
@@ -583,7 +603,7 @@ class Work:
         parent = self._facts_of(thread.thread_id).parent
         if parent is not None:
             self._forks.delete(parent + thread.thread_id)
-        for table in (*kept, self._asked, self._facts, self._feedback):
+        for table in (*kept, self._asked, self._facts, self._feedback, self._thread_usage):
             for key in [key for key, _ in table.forward(thread.thread_id)]:
                 table.delete(key)
         for index, key in self._index_keys(thread):
@@ -603,6 +623,51 @@ class Work:
         for key in [key for key, value in self._keys.forward(b"") if number_of(value[:8]) < since]:
             self._keys.delete(key)
         return len(old)
+
+    # Usage
+
+    def thread_usage(self, thread_id: UUID, acting_for: str | None) -> list[ModelTotal]:
+        """Return what the runs of a thread have used."""
+        thread = self._visible(thread_id, acting_for)
+        totals = [_total(value) for _, value in self._thread_usage.forward(thread.thread_id)]
+        return sorted((ModelTotal(one.model, one.total) for one in totals), key=lambda one: one.model)
+
+    def usage(self, holder: UsageHolder, first: date, last: date) -> list[DayTotal]:
+        """Return what a contact or a caller has used from one day to another."""
+        by_contact = holder.contact_id is not None
+        table = self._contact_usage if by_contact else self._caller_usage
+        caller = b"" if holder.caller is None else holder.caller.bytes
+        prefix = digest(holder.contact_id) if holder.contact_id is not None else caller
+        end = len(prefix) + 8
+        totals: dict[tuple[date, str], UsageTotal] = {}
+        # No key is as short as the position before the first day.
+        for key, value in table.forward(prefix, prefix + packed(first.toordinal())):
+            day = date.fromordinal(number_of(key[len(prefix) : end]))
+            if day > last:
+                break
+            if not by_contact or key[end:].startswith(caller):
+                one = _total(value)
+                totals[day, one.model] = totals.get((day, one.model), UsageTotal()) + one.total
+        return [DayTotal(day, model, totals[day, model]) for day, model in sorted(totals)]
+
+    def add_usage(self, run_id: UUID, contact_id: str, caller: UUID, events: Sequence[NewEvent]) -> None:
+        """Add the usage of a run outside of threads. It is noted among the keys, so that it counts once."""
+        if self._keys.get(run_id.bytes) is None:
+            self._keys.put(run_id.bytes, packed(self._now) + run_id.bytes)
+            self._add_usage(usage_by_model(events), contact_id, caller.bytes)
+
+    def _count_usage(self, events: Sequence[NewEvent], thread: Thread, caller: bytes | None) -> None:
+        """Add what stored events say of usage to the totals."""
+        used = usage_by_model(events)
+        for model, total in used.items():
+            _add(self._thread_usage, thread.thread_id + digest(model), model, total)
+        self._add_usage(used, thread.contact_id, caller or NO_CALLER.bytes)
+
+    def _add_usage(self, used: Mapping[str, UsageTotal], contact_id: str, caller: bytes) -> None:
+        day = packed(time_of(self._now).toordinal())
+        for model, total in used.items():
+            _add(self._contact_usage, digest(contact_id) + day + caller + digest(model), model, total)
+            _add(self._caller_usage, caller + day + digest(model), model, total)
 
     # Records
 
@@ -671,6 +736,16 @@ class Work:
 
     def _put_run(self, run: Run) -> None:
         self._runs.put(run.run_id, msgspec.msgpack.encode(run))
+
+
+def _total(value: bytes) -> Total:
+    return msgspec.msgpack.decode(value, type=Total)
+
+
+def _add(table: Table, key: bytes, model: str, total: UsageTotal) -> None:
+    value = table.get(key)
+    before = UsageTotal() if value is None else _total(value).total
+    table.put(key, msgspec.msgpack.encode(Total(model, before + total)))
 
 
 def _event(value: bytes) -> StoredEvent:

@@ -737,6 +737,19 @@ IF cardinality(event_ids) > 0 THEN
         e.kind, e.data
     FROM unnest(event_items, event_ids, event_types, event_data) WITH ORDINALITY e (item, id, kind, data, position)
     WHERE counts[e.item] AND times[e.item] IS NOT NULL;
+
+    IF 'model.usage' = ANY (event_types) THEN
+        PERFORM jimsapi_count_usage_7(
+            array_agg(found[e.item] ORDER BY e.position), NULL,
+            array_agg(
+                (SELECT r.caller FROM jimsapi_runs r WHERE r.run_id = run_ids[e.item] LIMIT 1) ORDER BY e.position
+            ),
+            array_agg(e.data ORDER BY e.position)
+        )
+        FROM unnest(event_items, event_types, event_data) WITH ORDINALITY e (item, kind, data, position)
+        WHERE e.kind = 'model.usage' AND counts[e.item] AND times[e.item] IS NOT NULL
+        HAVING count(*) > 0;
+    END IF;
 END IF;
 
 UPDATE jimsapi_runs r
@@ -854,6 +867,13 @@ IF verdict = 'started' THEN
     INSERT INTO thread_events (thread_id, event_id, created_at, event_type, event_data)
     SELECT mine.thread_id, e.id, first_at + (e.position - 1) * tick, e.kind, e.data
     FROM unnest(entering, entering_types, entering_data) WITH ORDINALITY e (id, kind, data, position);
+    IF 'model.usage' = ANY (event_types) THEN
+        PERFORM jimsapi_count_usage_7(
+            array_agg(mine.thread_id), NULL, array_agg(mine.caller), array_agg(e.data ORDER BY e.position)
+        )
+        FROM unnest(event_types, event_data) WITH ORDINALITY e (kind, data, position)
+        WHERE e.kind = 'model.usage';
+    END IF;
     UPDATE jimsapi_runs r SET status = 'running', started_at = wall, message_data = NULL WHERE r.run_id = run;
 END IF;
 
@@ -883,10 +903,10 @@ END
 $body$;
 
 
--- Append events to a thread outside of a run. The verdict is 'missing', 'known' (the thread has all of them already), 'taken'
+-- Append events to a thread outside of a run. Usage among them is that of the caller of the run `of_run`. The verdict is 'missing', 'known' (the thread has all of them already), 'taken'
 -- (it has some) or 'stored'. Follows may_see.
-CREATE OR REPLACE FUNCTION jimsapi_append_5(
-    of_thread uuid, acting text, event_ids uuid[], event_types text[], event_data json[],
+CREATE OR REPLACE FUNCTION jimsapi_append_7(
+    of_thread uuid, acting text, event_ids uuid[], event_types text[], event_data json[], of_run uuid,
     OUT verdict text, OUT first_at timestamp, OUT taken uuid[]
 )
 LANGUAGE plpgsql AS $body$
@@ -926,6 +946,15 @@ ELSE
     INSERT INTO thread_events (thread_id, event_id, created_at, event_type, event_data)
     SELECT of_thread, e.id, first_at + (e.position - 1) * tick, e.kind, e.data
     FROM unnest(event_ids, event_types, event_data) WITH ORDINALITY e (id, kind, data, position);
+    IF 'model.usage' = ANY (event_types) THEN
+        PERFORM jimsapi_count_usage_7(
+            array_agg(of_thread), NULL,
+            array_agg((SELECT r.caller FROM jimsapi_runs r WHERE r.run_id = of_run LIMIT 1)),
+            array_agg(e.data ORDER BY e.position)
+        )
+        FROM unnest(event_types, event_data) WITH ORDINALITY e (kind, data, position)
+        WHERE e.kind = 'model.usage';
+    END IF;
 END IF;
 END
 $body$;
@@ -1155,6 +1184,7 @@ END IF;
 thread_count := cardinality(of_threads);
 closed := '{}';
 IF thread_count = 0 THEN
+    DELETE FROM jimsapi_contact_usage u WHERE u.contact_id = of_contact;
     RETURN;
 END IF;
 
@@ -1174,7 +1204,15 @@ DELETE FROM thread_events e WHERE e.thread_id = ANY (of_threads);
 DELETE FROM jimsapi_threads f WHERE f.thread_id = ANY (of_threads);
 DELETE FROM jimsapi_feedback f WHERE f.thread_id = ANY (of_threads);
 PERFORM jimsapi_forget_7(of_threads);
+DELETE FROM jimsapi_thread_usage f WHERE f.thread_id = ANY (of_threads);
 DELETE FROM threads t WHERE t.thread_id = ANY (of_threads);
+IF of_thread IS NULL THEN
+    -- In the order of the key, as runs that end lock them.
+    PERFORM u.day FROM jimsapi_contact_usage u WHERE u.contact_id = of_contact
+    ORDER BY u.day, u.model, u.caller
+    FOR UPDATE;
+    DELETE FROM jimsapi_contact_usage u WHERE u.contact_id = of_contact;
+END IF;
 PERFORM jimsapi_tell_1(closed, closed_owners, mine);
 END
 $body$;
@@ -1383,6 +1421,7 @@ IF expired > 0 THEN
     DELETE FROM jimsapi_threads f WHERE f.thread_id = ANY (of_threads);
     DELETE FROM jimsapi_feedback f WHERE f.thread_id = ANY (of_threads);
     PERFORM jimsapi_forget_7(of_threads);
+    DELETE FROM jimsapi_thread_usage f WHERE f.thread_id = ANY (of_threads);
     DELETE FROM threads t WHERE t.thread_id = ANY (of_threads);
 END IF;
 END
