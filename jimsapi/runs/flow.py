@@ -58,6 +58,7 @@ from jimsapi.runs.resolver import Resolvers, ThreadResolver
 from jimsapi.runs.result import RunResult, answer_to_repeat
 from jimsapi.runs.spending import Spending
 from jimsapi.runs.stream import Streams
+from jimsapi.threads.activity import MODEL_USAGE
 from jimsapi.threads.errors import (
     DomainError,
     IdentifierTaken,
@@ -484,7 +485,10 @@ class RunFlow:
             settled = await self._settle(run, ending.outcome)
         self._record_end(run, settled)
         thread = accepted.thread
-        run.count_usage(settled.stored)
+        for row in settled.stored:  # saves nearly every run two calls
+            if row.event_type == MODEL_USAGE:
+                run.count_usage(settled.stored)
+                break
         self._announcer.stored(thread.thread_id, settled.stored)
         if not settled.counted and settled.status is not None:
             await self._store_usage(run, thread, ending)

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import msgspec
 
+from jimsapi.threads.activity import MODEL_USAGE
 from jimsapi.threads.errors import (
     EventNotFound,
     IdentifierTaken,
@@ -457,7 +458,10 @@ class MemoryStore:
         if events := stored_events(outcome):
             thread.refuse_known(events)
             stored = thread.append(events, now)
-            self._count_usage(events, thread, run.caller, now)
+            for event in events:  # saves nearly every answer two calls
+                if event.event_type == MODEL_USAGE:
+                    self._count_usage(events, thread, run.caller, now)
+                    break
             if outcome.status is COMPLETED:
                 run.sent_to = len(thread.rows)
                 run.sent_from = run.sent_to - len(stored)
