@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         with_ignored,
         with_run,
     )
+    from jimsapi.wire.approvals import approving_option
     from jimsapi.wire.branch import Change, Listed, Replaced, StoredMessage, branch
     from jimsapi.wire.errors import TRANSIENT, error_answer, error_content
     from jimsapi.wire.files import NotAFile, file_of_base64, file_of_url, named_file
@@ -89,6 +90,7 @@ __all__ = [
     "UserSaid",
     "agent_items",
     "answer_of",
+    "approving_option",
     "as_one_text",
     "begin_turn",
     "branch",
@@ -141,6 +143,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "with_ignored",
                 "with_run",
             ),
+            "jimsapi.wire.approvals": ("approving_option",),
             "jimsapi.wire.branch": ("Change", "Listed", "Replaced", "StoredMessage", "branch"),
             "jimsapi.wire.errors": ("TRANSIENT", "error_answer", "error_content"),
             "jimsapi.wire.files": ("NotAFile", "file_of_base64", "file_of_url", "named_file"),

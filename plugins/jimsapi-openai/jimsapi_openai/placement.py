@@ -27,7 +27,7 @@ from jimsapi.threads import (
     ThreadRecord,
     derived_id,
 )
-from jimsapi.wire import PersonAsked, ThreadNames, Turn, begin_turn, stored_items
+from jimsapi.wire import PersonAsked, ThreadNames, Turn, approving_option, begin_turn, stored_items
 from jimsapi_openai.conversations import last_event_of
 from jimsapi_openai.ids import question_of, run_of, thread_of
 from jimsapi_openai.inputs import (
@@ -43,9 +43,6 @@ from jimsapi_openai.requests import is_task
 
 KNOWN = 10_000
 """The most repeatable requests whose thread is remembered."""
-
-_YES = frozenset(("yes", "y", "ok", "approve", "approved", "accept", "accepted", "allow", "allowed", "true", "confirm"))
-_NO = frozenset(("no", "n", "deny", "denied", "reject", "rejected", "decline", "declined", "false", "cancel"))
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -269,10 +266,9 @@ def _typed(question: Question, reason: str) -> Any:
 
 def _approved(question: Question, approval: Approval) -> Any:
     """Return the answer that stands for yes or for no. Raises `ValidationError` if the question has none."""
-    words = _YES if approval.approve else _NO
-    for option in question.options or ():
-        if option.strip().casefold() in words:
-            return option
+    option = approving_option(question.options or (), approved=approval.approve)
+    if option is not None:
+        return option
     if question.options is None and question.schema is not None and question.fault_of(approval.approve) is None:
         return approval.approve
     text = f"The question {question.key!r} is not answered by yes or no: send the answer as reason, or as a message"

@@ -7,12 +7,10 @@ import msgspec
 
 from jimsapi.asgi import Request
 from jimsapi.threads import Question
+from jimsapi.wire import approving_option
 
 HEADER = "x-tool-approvals"
 """The request header of pages that show approvals: `true`. Version 5 of the SDK fails when it receives one."""
-
-_APPROVED = {"yes", "approve", "allow"}
-_DENIED = {"no", "deny", "reject"}
 
 
 class Approval(msgspec.Struct, frozen=True):
@@ -63,8 +61,7 @@ def _values(options: Any, schema: Any) -> dict[bool, Any] | None:
     if not isinstance(options, Sequence):
         is_boolean = isinstance(schema, Mapping) and schema.get("type") == "boolean"
         return {True: True, False: False} if is_boolean else None
-    words = {str(option).strip().casefold(): option for option in options}
-    approving, denying = words.keys() & _APPROVED, words.keys() & _DENIED
-    if not (len(options) == 2 and approving and denying):
+    approving, denying = (approving_option(options, approved=approved) for approved in (True, False))
+    if len(options) != 2 or approving is None or denying is None:
         return None
-    return {True: words[approving.pop()], False: words[denying.pop()]}
+    return {True: approving, False: denying}
