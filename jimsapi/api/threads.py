@@ -13,7 +13,7 @@ from jimsapi.asgi.errors import Fault, ValidationError
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
 from jimsapi.runs.identity import THREADS, Admission
-from jimsapi.runs.inbound import check_text
+from jimsapi.runs.inbound import check_text, storable_json
 from jimsapi.runs.threads import ThreadService
 from jimsapi.threads.errors import InputRefused
 from jimsapi.threads.event import EventRow, row_id
@@ -47,6 +47,8 @@ MetadataText = Annotated[
 ]
 Comment = Annotated[str, msgspec.Meta(max_length=10_000)]
 Title = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TITLE)]
+
+LACKING = "The store is of a plugin for an earlier version, and lacks what this request needs."
 
 TITLE_LENGTH = 80
 PREVIEW_LENGTH = 200
@@ -182,14 +184,14 @@ def thread_routes(threads: ThreadService) -> Router:
     """The routes of threads, events and contacts."""
     router = Router()
     tags = ("threads",)
-    lookup_responses = {**LOOKUP_REFUSALS, 404: "There is no such thread."}
+    lookup_responses = {**LOOKUP_REFUSALS, 404: "There is no such thread.", 501: LACKING}
 
     @router.get(
         "/api/v1/threads",
         scope=THREADS,
         query=ListQuery,
         response=ThreadList,
-        responses={**LOOKUP_REFUSALS, 501: "The store does not have searches, or this filter."},
+        responses={**LOOKUP_REFUSALS, 501: LACKING},
         tags=tags,
     )
     async def list_threads(request: Request) -> Response:
@@ -342,12 +344,8 @@ def _contact_of(request: Request, model: type[Query]) -> tuple[Query, str]:
 
 
 def _change(changes: ThreadChanges) -> ThreadChange:
-    metadata: bytes | msgspec.UnsetType = msgspec.UNSET
-    if changes.metadata is not msgspec.UNSET:
-        try:
-            metadata = dump_storable(changes.metadata)
-        except Unstorable as fault:
-            raise InputRefused("metadata", "unstorable", f"Value cannot be stored: {fault}", None) from fault
+    given = changes.metadata
+    metadata = msgspec.UNSET if given is msgspec.UNSET else storable_json("metadata", given)
     return ThreadChange(changes.title, changes.archived, metadata)
 
 

@@ -4,28 +4,32 @@ The parts are written one after another while they are read, so the memory that 
 """
 
 import re
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, date, datetime
 from os.path import splitext
-from typing import IO, Any
+from typing import IO, Any, cast
 from uuid import UUID
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import msgspec
 import orjson
 
+from jimsapi.runs.lacking import method_of
 from jimsapi.threads.facts import Feedback, ThreadSummary
 from jimsapi.threads.file_store import FileStore, StoredFile
 from jimsapi.threads.message_files import MESSAGE_FILES
 from jimsapi.threads.run import EventRecord, ThreadRecord
 from jimsapi.threads.storable import stored_json
 from jimsapi.threads.store import ThreadStore
+from jimsapi.threads.usage import DayTotal, UsageHolder
 
 FORMAT, FORMAT_VERSION = "jimsapi.contact", 1
 
 THREADS_AT_ONCE = 100
 EVENTS_AT_ONCE = 1000
 FILES_AT_ONCE = 100
+FIRST_DAY = date(2000, 1, 1)
+"""A day before all usage."""
 
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,16}")
 
@@ -41,10 +45,11 @@ class Counts(msgspec.Struct):
     events: int = 0
     feedback: int = 0
     files: int = 0
+    usage: int = 0
     file_bytes: int = 0
 
     def __bool__(self) -> bool:
-        return bool(self.threads or self.files)
+        return bool(self.threads or self.files or self.usage)
 
 
 class Contact:
@@ -60,7 +65,8 @@ class Contact:
         after: str | None = None
         while True:
             page = await self._store.threads(self.contact_id, THREADS_AT_ONCE, after)
-            summaries = await self._store.summaries([thread.thread_id for thread in page.threads])
+            read = method_of(self._store, "summaries")
+            summaries: list[ThreadSummary] = await read([thread.thread_id for thread in page.threads])
             for thread, summary in zip(page.threads, summaries, strict=True):
                 yield thread, summary
             after = page.next
@@ -78,9 +84,14 @@ class Contact:
             if after is None:
                 return
 
+    async def usage(self) -> Sequence[DayTotal]:
+        """Read the totals of usage, by day and model."""
+        read = method_of(self._store, "usage")
+        return cast(list[DayTotal], await read(UsageHolder(self.contact_id), FIRST_DAY, date.max))
+
     async def count(self) -> Counts:
-        """Count the threads and the files."""
-        counts = Counts()
+        """Count the threads, the files, and the totals of usage."""
+        counts = Counts(usage=len(await self.usage()))
         async for _ in self.threads():
             counts.threads += 1
         async for file in self.files():
@@ -99,6 +110,7 @@ class Contact:
         """Write the archive to an empty file. `version` is that of jimsapi.
 
         Raises:
+            StoreLacks: the store is of a plugin for an earlier version.
             FilesLeftOut: there is no file store, a message has files, and `without_files` is false.
             ThreadNotFound, StoredFileNotFound: something was deleted meanwhile.
         """
@@ -108,6 +120,7 @@ class Contact:
             "events": self._events_in_json(check_files=self._files is None and not without_files),
             "feedback": self._feedback_in_json(),
             "files": self._files_in_json(),
+            "usage": self._usage_in_json(),
         }
         with ZipFile(file, "w", ZIP_DEFLATED) as archive:
             numbers = {name: await _write_lines(archive, name, began, values) for name, values in parts.items()}
@@ -144,6 +157,10 @@ class Contact:
     async def _files_in_json(self) -> AsyncIterator[dict[str, Any]]:
         async for file in self.files():
             yield _file(file)
+
+    async def _usage_in_json(self) -> AsyncIterator[dict[str, Any]]:
+        for one in await self.usage():
+            yield {"day": one.day, "model": one.model, **msgspec.structs.asdict(one.total)}
 
     async def _write_contents(self, archive: ZipFile, began: datetime) -> int:
         """Write the contents of the files. Returns the number of their bytes."""
@@ -237,7 +254,7 @@ def _file(file: StoredFile) -> dict[str, Any]:
 def _path(file: StoredFile) -> str:
     """Return the name of a file's content in the archive: its identifier, and the ending of its name if that is plain.
 
-    The name itself is a client's word. A program that unpacks the archive could be led out of its folder by it.
+    A client has chosen the name. A name such as `../x` could make a program write outside of its folder.
     """
     suffix = splitext(file.name)[1]
     return f"files/{file.file_id}{suffix if _SUFFIX.fullmatch(suffix) else ''}"

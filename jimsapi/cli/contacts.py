@@ -28,6 +28,7 @@ from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.errors import (
     InputRefused,
     StoredFileNotFound,
+    StoreLacks,
     StoreUnavailable,
     ThreadNotFound,
 )
@@ -173,7 +174,7 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         asyncio.run(work)
     except LockedByAnother as error:
         raise StartError(f"{error}{_BESIDE_A_SERVER}") from error
-    except StoreUnavailable as error:
+    except (StoreLacks, StoreUnavailable) as error:
         raise StartError(str(error)) from error
     except (ThreadNotFound, StoredFileNotFound) as error:
         raise StartError(

@@ -81,10 +81,15 @@ def check_inbound(inbound: Inbound) -> bytes:
         check_text("webhook_url", inbound.webhook_url)
     if inbound.thread_config == _DEFAULT_CONFIG:
         return _DEFAULT_CONFIG_TEXT
+    return storable_json("thread_config", inbound.thread_config)
+
+
+def storable_json(field: str, value: Any) -> bytes:
+    """Return the value of a request's field as JSON text. Raises `InputRefused` if it cannot be stored."""
     try:
-        return dump_storable(inbound.thread_config)
+        return dump_storable(value)
     except Unstorable as fault:
-        raise InputRefused("thread_config", "unstorable", f"Value cannot be stored: {fault}", None) from fault
+        raise InputRefused(field, "unstorable", f"Value cannot be stored: {fault}", None) from fault
 
 
 def entering(

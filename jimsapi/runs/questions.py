@@ -14,7 +14,7 @@ import msgspec
 from jimsapi.runs.announcer import Announcer
 from jimsapi.runs.errors import QuestionClosed, QuestionNotFound, ScopeMissing
 from jimsapi.runs.identity import Admission
-from jimsapi.runs.inbound import with_beside
+from jimsapi.runs.inbound import storable_json, with_beside
 from jimsapi.runs.live import LiveRun
 from jimsapi.threads.errors import InputRefused, StoreUnavailable, ThreadNotFound
 from jimsapi.threads.event import EventRow, NewEvent, id_beside, id_with_room, message_event, row_id
@@ -41,7 +41,7 @@ from jimsapi.threads.questions import (
     message_in_turn,
 )
 from jimsapi.threads.run import Selector, Snapshot, ThreadQuery, ThreadRecord
-from jimsapi.threads.storable import Unstorable, dump_storable
+from jimsapi.threads.storable import dump_storable
 from jimsapi.threads.store import ThreadStore
 from jimsapi.threads.transitions import may_see
 
@@ -365,11 +365,8 @@ def _answer_event(asked: Asked, run: LiveRun, message_id: UUID) -> NewEvent:
     }
     if run.idempotency is not None:
         data["request"] = derived_id("answering", run.idempotency.key.hex)
-    try:
-        return NewEvent(answer_id(question.question_id), QUESTION_ANSWERED, dump_storable(data))
-    except Unstorable as fault:
-        place = f"answers.{question.question_id}"
-        raise InputRefused(place, "unstorable", f"Value cannot be stored: {fault}", None) from fault
+    answer = storable_json(f"answers.{question.question_id}", data)
+    return NewEvent(answer_id(question.question_id), QUESTION_ANSWERED, answer)
 
 
 def asked_before(rows: Sequence[EventRow]) -> list[EventRow]:

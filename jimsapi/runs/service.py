@@ -14,7 +14,7 @@ from jimsapi.runs.files import MessageFiles
 from jimsapi.runs.flow import RunFlow
 from jimsapi.runs.housekeeping import Housekeeping
 from jimsapi.runs.identity import PUBLIC, Admission
-from jimsapi.runs.inbound import Inbound, check_contact_id, check_inbound, entering
+from jimsapi.runs.inbound import Inbound, check_contact_id, check_inbound, entering, storable_json
 from jimsapi.runs.keys import idempotency
 from jimsapi.runs.lacking import method_of
 from jimsapi.runs.limits import RunLimits
@@ -45,7 +45,7 @@ from jimsapi.threads.ids import uuid7
 from jimsapi.threads.message_files import SentFile
 from jimsapi.threads.prices import prices
 from jimsapi.threads.run import OPEN, QUEUED, AdoptedRun, ById, Selector, Settled, ThreadRecord
-from jimsapi.threads.storable import Unstorable, dump_storable
+from jimsapi.threads.storable import dump_storable
 from jimsapi.threads.store import ThreadStore
 from jimsapi.threads.usage import UsageTotal
 
@@ -412,8 +412,8 @@ class RunService:
             thread_id=uuid7() if thread_id is None else thread_id,
             contact_id=contact_id,
             events=(NewEvent(uuid7(), THREAD_CREATED, b"{}"), *encode_events(events)),
-            thread_config=_storable("thread_config", thread_config or {}),
-            metadata=_storable("metadata", metadata or {}),
+            thread_config=storable_json("thread_config", dict(thread_config or {})),
+            metadata=storable_json("metadata", dict(metadata or {})),
         )
         create = method_of(self.store, "create")
         with self.outage.noted():
@@ -531,13 +531,6 @@ class RunService:
     def _take_over(self, adopted: AdoptedRun) -> None:
         run = _live_run(adopted, self._loop, self.streams)
         self._launch(run, self._flow.answer(run, b"{}"))
-
-
-def _storable(field: str, value: Mapping[str, Any]) -> bytes:
-    try:
-        return dump_storable(dict(value))
-    except Unstorable as fault:
-        raise InputRefused(field, "unstorable", f"Value cannot be stored: {fault}", None) from fault
 
 
 def _live_run(adopted: AdoptedRun, loop: asyncio.AbstractEventLoop, streams: Streams) -> LiveRun:

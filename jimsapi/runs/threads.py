@@ -132,15 +132,10 @@ class ThreadService:
             return await self._store.events(thread_id, identity.contact_id, limit, after)
 
     async def thread_usage(self, identity: Identity, thread_id: UUID) -> list[ModelTotal]:
-        """Return what the runs of a thread have used, by model. Raises `ThreadNotFound`.
-
-        A store of a plugin for an earlier version keeps no totals, here and for `usage`.
-        """
+        """Return what the runs of a thread have used, by model. Raises `ThreadNotFound`."""
         with self._runs.outage.noted():
-            if not hasattr(self._store, "thread_usage"):
-                await self._store.thread(thread_id, identity.contact_id)
-                return []
-            return await self._store.thread_usage(thread_id, identity.contact_id)
+            read = method_of(self._store, "thread_usage")
+            return cast(list[ModelTotal], await read(thread_id, identity.contact_id))
 
     async def usage(self, identity: Identity, holder: UsageHolder, first: date, last: date) -> list[DayTotal]:
         """Return what a contact or a caller has used from the day `first` to `last` (UTC), by day and model.
@@ -151,10 +146,8 @@ class ThreadService:
             _check_contact(identity, holder.contact_id)
         elif identity.contact_id is not None:
             raise ContactForbidden
-        if not hasattr(self._store, "usage"):
-            return []
         with self._runs.outage.noted():
-            return await self._store.usage(holder, first, last)
+            return cast(list[DayTotal], await method_of(self._store, "usage")(holder, first, last))
 
     async def delete_thread(self, identity: Identity, thread_id: UUID) -> None:
         """Delete a thread with its events and runs, and stop its open runs. Raises `ThreadNotFound`."""

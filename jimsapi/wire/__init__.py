@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from jimsapi.wire.files import NotAFile, file_of_base64, file_of_url, named_file
     from jimsapi.wire.history import Answered, UserSaid, file_url, history_of, said, text_of
     from jimsapi.wire.leaving import stop_left, watch_leaving
-    from jimsapi.wire.request import read_body, read_json, reading_body, refuse_foreign_form
+    from jimsapi.wire.request import idempotency_key, read_body, read_json, reading_body, refuse_foreign_form
     from jimsapi.wire.speech import (
         AgentItem,
         Failed,
@@ -104,6 +104,7 @@ __all__ = [
     "file_of_url",
     "file_url",
     "history_of",
+    "idempotency_key",
     "named_file",
     "newest_of_user",
     "note_run",
@@ -149,7 +150,13 @@ if not TYPE_CHECKING:  # a type checker would find every name
             "jimsapi.wire.files": ("NotAFile", "file_of_base64", "file_of_url", "named_file"),
             "jimsapi.wire.history": ("Answered", "UserSaid", "file_url", "history_of", "said", "text_of"),
             "jimsapi.wire.leaving": ("stop_left", "watch_leaving"),
-            "jimsapi.wire.request": ("read_body", "read_json", "reading_body", "refuse_foreign_form"),
+            "jimsapi.wire.request": (
+                "idempotency_key",
+                "read_body",
+                "read_json",
+                "reading_body",
+                "refuse_foreign_form",
+            ),
             "jimsapi.wire.speech": (
                 "AgentItem",
                 "Failed",

@@ -200,6 +200,8 @@ async def _shown_branch(
     """
     if follows is None or any(message.is_one_of((follows,)) for message in messages):
         return thread_id
+    if not hasattr(service.store, "summaries"):  # a store of a plugin for an earlier version has no forks
+        return thread_id
     try:
         event_id = UUID(follows)
     except ValueError:

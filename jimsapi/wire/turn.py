@@ -15,7 +15,7 @@ from jimsapi.runs.live import LiveRun
 from jimsapi.runs.result import RunResult
 from jimsapi.runs.service import RunService
 from jimsapi.threads.event import NewEvent
-from jimsapi.threads.ids import uuid7
+from jimsapi.threads.ids import derived_id, uuid7
 from jimsapi.threads.message_files import SentFile
 from jimsapi.threads.run import ByExternalId, New, Selector
 from jimsapi.wire.answer import note_run, refusal
@@ -76,13 +76,15 @@ class ThreadNames:
         bound_contact = cast(Admission, request.admission).identity.contact_id
         if bound_contact is not None:
             return bound_contact
-        return (
-            _header(request, self.contact_header) or turn.user or self._contact_of(self.thread(request, turn), turn.key)
-        )
+        named = _header(request, self.contact_header) or turn.user
+        return named or self._contact_of(request, self.thread(request, turn), request_key(request, turn))
 
-    def _contact_of(self, thread: str | None, key: str | None) -> str:
+    def _contact_of(self, request: Connection, thread: str | None, key: str | None) -> str:
+        if not thread and key is not None:  # a request that is repeated has the same contact
+            admission = cast(Admission, request.admission)
+            return f"{self.protocol}:{derived_id('contact', admission.provider or '', admission.identity.subject, key)}"
         if not thread:
-            return f"{self.protocol}:{key or uuid7()}"  # a request that is repeated has the same contact
+            return f"{self.protocol}:{uuid7()}"
         # The name of a conversation may be longer than a contact_id.
         name = thread.encode()
         return thread if len(name) <= MAX_CONTACT_ID else f"{self.protocol}:{sha256(name).hexdigest()}"

@@ -62,8 +62,10 @@ async def test_usage_in_an_earlier_store_is_stored_and_has_no_totals() -> None:
         assert run.thread_id is not None
         assert "model.usage" in await texts(service, run.thread_id)
         threads = ThreadService(service)
-        assert await threads.thread_usage(PUBLIC.identity, run.thread_id) == []
-        assert await threads.usage(PUBLIC.identity, UsageHolder("ann"), day, day) == []
+        with pytest.raises(StoreLacks, match="'thread_usage'"):
+            await threads.thread_usage(PUBLIC.identity, run.thread_id)
+        with pytest.raises(StoreLacks, match="'usage'"):
+            await threads.usage(PUBLIC.identity, UsageHolder("ann"), day, day)
 
 
 async def test_threads_of_an_earlier_store_are_listed_without_titles() -> None:

@@ -7,15 +7,15 @@ import msgspec
 import orjson
 
 from jimsapi.asgi import HTTPError, JSONResponse, Request, Response, Router, convert_body
-from jimsapi.runs import CHAT, THREADS, Admission, RunService, ScopeMissing, ThreadService
-from jimsapi.threads import Event, InputRefused, ThreadChange, ThreadRecord, derived_id
+from jimsapi.runs import CHAT, THREADS, Admission, RunService, ScopeMissing, ThreadService, storable_json
+from jimsapi.threads import Event, ThreadChange, ThreadRecord, derived_id
 from jimsapi.wire import REFUSALS, ThreadNames, Turn, read_json
 from jimsapi_openai.answers import in_error_form
 from jimsapi_openai.conversations import ConversationItems, ListQuery, page
 from jimsapi_openai.ids import conversation_id
 from jimsapi_openai.inputs import event_of_item
 from jimsapi_openai.placement import Placement
-from jimsapi_openai.retries import Retries
+from jimsapi_openai.retries import Retries, key_of
 
 MOST_ITEMS = 20
 """The most items that a request may add, as in OpenAI's API."""
@@ -66,7 +66,7 @@ def add_conversation_routes(
         admission = _admission(request)
         if body.items and not admission.identity.may(THREADS):
             raise ScopeMissing(THREADS)
-        key = await key_of(request)
+        key = await key_of(request, retries)
         contact = names.contact(request, Turn("", key=key))
         parts = (admission.provider or "", admission.identity.subject, contact, key or "")
         thread = await service.create_thread(
@@ -78,12 +78,6 @@ def add_conversation_routes(
             events=_events(body.items or (), key),
         )
         return JSONResponse(_conversation(thread, body.metadata or {}))
-
-    async def key_of(request: Request) -> str | None:
-        """The key by which a request that is sent again is recognized."""
-        return request.headers.get("idempotency-key") or (
-            None if retries is None else retries.key_of(request, await request.body())
-        )
 
     async def shown(thread: ThreadRecord) -> Response:
         [summary] = await threads.summaries([thread])
@@ -99,7 +93,7 @@ def add_conversation_routes(
         """Replace the metadata of a conversation."""
         body = convert_body(await read_json(request, service), ConversationChange)
         thread = await placement.thread(request, request.path_params["id"])
-        change = ThreadChange(metadata=orjson.dumps(_storable(body.metadata or {})))
+        change = ThreadChange(metadata=storable_json("metadata", body.metadata or {}))
         await threads.change(_admission(request).identity, thread.thread_id, change)
         return await shown(thread)
 
@@ -124,7 +118,7 @@ def add_conversation_routes(
         """Add items to a conversation: messages, reasoning, and calls of tools. No run answers them."""
         body = convert_body(await read_json(request, service), NewItems)
         thread = await placement.thread(request, request.path_params["id"])
-        key = await key_of(request)
+        key = await key_of(request, retries)
         events = _events(body.items, None if key is None else f"{thread.thread_id} {key}")
         if not events:
             return JSONResponse(page([], has_more=False))
@@ -160,12 +154,6 @@ def _events(items: Sequence[dict[str, Any]], key: str | None) -> list[Event]:
         for index, event in enumerate(events):
             event.event_id = derived_id("item", key, str(index))
     return events
-
-
-def _storable(metadata: dict[str, Any]) -> dict[str, Any]:
-    if b"\\u0000" in orjson.dumps(metadata):
-        raise InputRefused("metadata", "unstorable", "Text must not contain the character NUL", None)
-    return metadata
 
 
 def _admission(request: Request) -> Admission:

@@ -73,7 +73,7 @@ class Placement:
     ) -> tuple[LiveRun, Sequence[str]]:
         """Begin the run of a response, and return it with the places of items in the body that have no effect.
 
-        `key` is the idempotency key of a request without a header with one.
+        `key` is the idempotency key of the request.
 
         Raises as `begin_turn` does, and `HTTPError` or `ValidationError` if the request names a thread, a response or a
         question that does not exist, that the caller may not see, or that cannot be continued now.
@@ -170,12 +170,11 @@ class Placement:
             return Place((New(),), contact, ignored)
         self._check_history(request, len(events))
         admission = _admission(request)
-        repeated = key or request.headers.get("idempotency-key")
-        parts = (admission.provider or "", admission.identity.subject, contact, repeated or "")
+        parts = (admission.provider or "", admission.identity.subject, contact, key or "")
         thread = await self._service.create_thread(
             contact,
             admission,
-            thread_id=derived_id("response", *parts) if repeated else None,
+            thread_id=None if key is None else derived_id("response", *parts),
             thread_config={"interface": self._names.protocol},
             events=events,
         )
@@ -229,7 +228,6 @@ class Placement:
 
     def _digest(self, request: Request, key: str | None) -> bytes | None:
         """Return what identifies a request that may be repeated; None for a request without a key."""
-        key = request.headers.get("idempotency-key") or key
         if key is None:
             return None
         admission = _admission(request)

@@ -36,7 +36,7 @@ from jimsapi_openai.items import Speech, speech_of, user_item
 from jimsapi_openai.placement import Placement
 from jimsapi_openai.requests import is_of_open_webui, without_effect
 from jimsapi_openai.responses import Head, stream_of
-from jimsapi_openai.retries import Retries
+from jimsapi_openai.retries import Retries, key_of
 
 MOST_NAMED = 20
 """The most items without effect that a header names: a long history may have very many."""
@@ -83,7 +83,7 @@ def add_response_routes(
         body = convert_body(value, ResponseRequest)
         check_fields(body)
         said = read_input(body.input)
-        key = None if retries is None else retries.key_of(request, await request.body())
+        key = await key_of(request, retries)
         run, ignored = await placement.begin(request, body, said, key)
         response = await answer(request, body, run)
         response.raw_headers.append(NO_RETRY)

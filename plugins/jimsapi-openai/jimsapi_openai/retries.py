@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from jimsapi.asgi import Request
 from jimsapi.runs import Admission
-from jimsapi.wire import ThreadNames
+from jimsapi.wire import ThreadNames, idempotency_key
 
 HEADER = "x-stainless-retry-count"
 """How often the SDK has sent the request before. All SDKs that Stainless makes send it, OpenAI's among them."""
@@ -50,3 +50,12 @@ class Retries:
         named = [request.headers.getlist(header) for header in self._headers]
         parts = repr((admission.provider, admission.identity.subject, request.path, named)).encode()
         return blake2b(parts + body, digest_size=16).digest()
+
+
+async def key_of(request: Request, retries: Retries | None) -> str | None:
+    """Return the key by which a request that is sent again is recognized: its header's, else that of an SDK's attempts.
+
+    Raises as `idempotency_key` does.
+    """
+    named = idempotency_key(request)
+    return retries.key_of(request, await request.body()) if named is None and retries is not None else named
