@@ -14,7 +14,7 @@ from jimsapi.runs.files import MessageFiles
 from jimsapi.runs.flow import RunFlow
 from jimsapi.runs.housekeeping import Housekeeping
 from jimsapi.runs.identity import PUBLIC, Admission
-from jimsapi.runs.inbound import Inbound, check_contact_id, check_inbound, entering, storable_json
+from jimsapi.runs.inbound import Inbound, check_contact_id, check_inbound, entering, storable_json, thread_metadata
 from jimsapi.runs.keys import idempotency
 from jimsapi.runs.lacking import method_of
 from jimsapi.runs.limits import RunLimits
@@ -413,7 +413,7 @@ class RunService:
             contact_id=contact_id,
             events=(NewEvent(uuid7(), THREAD_CREATED, b"{}"), *encode_events(events)),
             thread_config=storable_json("thread_config", dict(thread_config or {})),
-            metadata=storable_json("metadata", dict(metadata or {})),
+            metadata=thread_metadata(dict(metadata or {})),
         )
         create = method_of(self.store, "create")
         with self.outage.noted():
@@ -429,18 +429,21 @@ class RunService:
         *,
         before: bool = False,
         keeps_external_id: bool = False,
+        fork_id: UUID | None = None,
     ) -> ThreadRecord:
         """Make a thread that begins as another one does, as `ThreadStore.fork` describes.
 
-        A fork before a message does not have the events beside the message either. Raises `ThreadNotFound`,
-        `EventNotFound` or `StoreUnavailable`.
+        A fork before a message does not have the events beside the message either. If there is a thread `fork_id`
+        already, the call repeats an earlier one.
+
+        Raises `ThreadNotFound`, `EventNotFound` or `StoreUnavailable`.
         """
         with self.outage.noted():
             if before and event_id is not None:
                 beside = await self.store.events_by_id(thread_id, [id_beside(event_id, 1)])
                 event_id = row_id(beside[0]) if beside else event_id
             plan = ForkPlan(
-                thread_id=uuid7(),
+                thread_id=uuid7() if fork_id is None else fork_id,
                 parent_id=thread_id,
                 acting_for=acting_for,
                 event_id=event_id,
