@@ -1,6 +1,7 @@
 """The routes of threads: read and delete threads, events and contacts."""
 
 import asyncio
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar, cast
@@ -42,10 +43,30 @@ Contact = Annotated[
 ]
 
 
-SearchText = Annotated[str, msgspec.Meta(max_length=MAX_QUERY, description="Words, and phrases in double quotes.")]
+_SEARCHABLE = r"[^\u0000-/:-@\[-`{-\u007f]"
+"""A character that is not a sign of ASCII. A query without one is a mistake; one of other signs finds nothing."""
+SearchText = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=MAX_QUERY,
+        description="Words, and phrases in double quotes.",
+        extra_json_schema={"pattern": _SEARCHABLE},
+    ),
+]
+_NO_NUL = {"pattern": r"^[^\u0000]*$"}
+_CONDITIONS = {
+    "type": "object",
+    "additionalProperties": {"type": ["string", "number", "boolean", "null"], **_NO_NUL},
+    "propertyNames": _NO_NUL,
+    "maxProperties": MAX_CONDITIONS,
+}
 MetadataText = Annotated[
     str,
-    msgspec.Meta(max_length=2000, description="A JSON object of strings, numbers, booleans and nulls."),
+    msgspec.Meta(
+        max_length=2000,
+        description="A JSON object of strings, numbers, booleans and nulls, of at most 2000 characters.",
+        extra_json_schema={"contentMediaType": "application/json", "contentSchema": _CONDITIONS},
+    ),
 ]
 Comment = Annotated[str, msgspec.Meta(max_length=10_000)]
 Metadata = Annotated[
@@ -58,7 +79,7 @@ LACKING = "The store is of a plugin for an earlier version, and lacks what this 
 TITLE_LENGTH = 80
 PREVIEW_LENGTH = 200
 """The most characters of a message that a list shows as the title and as the preview of its thread."""
-SUMMARIES_AT_ONCE = 50
+SUMMARIES_AT_ONCE = 25
 """The threads of a list whose first and newest messages are in memory at once. Each may have a mebibyte."""
 
 
@@ -396,10 +417,9 @@ def _thread(thread: ThreadRecord, summary: ThreadSummary) -> dict[str, Any]:
 
 def _search_query(text: str) -> SearchQuery:
     check_text("q", text)
-    query = parse_query(text)
-    if query is None:
+    if not re.search(_SEARCHABLE, text):
         raise InputRefused("q", "no_words", "A search needs at least one letter or digit", text)
-    return query
+    return parse_query(text) or SearchQuery(())
 
 
 def _wanted_metadata(text: str | None) -> dict[str, Scalar]:

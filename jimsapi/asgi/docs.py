@@ -115,7 +115,8 @@ function offerSchemes() {
 
 function tryOut(method, path, operation) {
   const inputs = (operation.parameters || []).map(parameter => {
-    const input = make("input", {placeholder: typeOf(parameter.schema)});
+    const schema = parameter.schema || parameter.content["application/json"].schema;
+    const input = make("input", {placeholder: typeOf(schema)});
     const name = make("code", {}, parameter.name);
     return {parameter, input, row: row(name, parameter.in, input, parameter.description || "")};
   });

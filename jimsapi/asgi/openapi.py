@@ -170,7 +170,11 @@ def _path_parameters(route: Route) -> list[dict[str, Any]]:
 
 
 def _query_parameters(route: Route, schemas: dict[Any, Any], components: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return one parameter for each field of the query model, since a query has no object that contains them."""
+    """Return one parameter for each field of the query model, since a query has no object that contains them.
+
+    If the schema of a field has `contentSchema`, its text is a JSON value with that schema (OpenAPI 3.1, section
+    4.8.12.3). A model adds it with `msgspec.Meta(extra_json_schema=...)`.
+    """
     if route.query is None:
         return []
     model = components[schemas[route.query]["$ref"].rpartition("/")[2]]
@@ -178,9 +182,11 @@ def _query_parameters(route: Route, schemas: dict[Any, Any], components: dict[st
     for name, schema in model["properties"].items():
         schema = dict(schema)
         parameter = {"name": name, "in": "query", "required": name in model.get("required", ())}
-        if description := schema.pop("description", None):
+        text = next((one for one in (schema, *schema.get("anyOf", ())) if "contentSchema" in one), None)
+        if description := (schema if text is None else text).pop("description", None):
             parameter["description"] = description
-        parameters.append({**parameter, "schema": schema})
+        described = {"schema": schema} if text is None else {"content": _json(text["contentSchema"])}
+        parameters.append({**parameter, **described})
     return parameters
 
 

@@ -79,9 +79,11 @@ class ThreadService:
     ) -> SearchPage:
         """Return a page of those of a contact's threads in which a message or the title matches, newest first.
 
-        The other arguments and the errors are as for `threads`.
+        The other arguments and the errors are as for `threads`. A query without phrases finds nothing.
         """
         _check_contact(identity, contact_id)
+        if not query.phrases:
+            return SearchPage([], None)
         with self._runs.outage.noted():
             find = method_of(self._store, "search")
             return cast(SearchPage, await find(query, contact_id, limit, after, archived, only))

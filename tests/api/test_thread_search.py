@@ -55,7 +55,7 @@ def test_a_search_has_pages(client: httpx.Client) -> None:
     assert [thread["thread_id"] for page in by_two for thread in page] == [*forks[::-1], first]
 
 
-@pytest.mark.parametrize("text", ["", " ", '""', "!?", "\0", "a\0b", "x" * 201, "🦊"])
+@pytest.mark.parametrize("text", ["", " ", '""', "!?", "\0", "a\0b", "x" * 201, "__"])
 def test_a_search_without_words_is_422(client: httpx.Client, text: str) -> None:
     answer = client.get(THREADS, params={"contact_id": "nobody", "q": text})
     assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["query", "q"])
@@ -121,3 +121,18 @@ def test_a_search_in_long_messages_shows_parts_of_them(client: httpx.Client) -> 
     matches = found(client, "long", q="quokka")
     assert [thread["thread_id"] for thread in matches] == [fork, first]
     assert all("quokka" in thread["match"]["text"] and len(thread["match"]["text"]) < 250 for thread in matches)
+
+
+def test_a_search_for_signs_that_are_no_words_finds_nothing(client: httpx.Client) -> None:
+    chat(client, "emojis", "🦊 …")
+    for text in ("🦊", "…", "\u3000"):
+        answer = client.get(THREADS, params={"contact_id": "emojis", "q": text})
+        assert (answer.status_code, answer.json()) == (200, {"threads": [], "next": None})
+
+
+def test_a_long_list_shows_each_thread(client: httpx.Client) -> None:
+    parent = chat(client, "long list", "quokka")["thread_id"]
+    forks = [client.post(f"{THREADS}/{parent}/fork", json={}).json()["thread_id"] for _ in range(60)]
+    listed = client.get(THREADS, params={"contact_id": "long list", "limit": 1000}).json()["threads"]
+    assert [thread["thread_id"] for thread in listed] == [*forks[::-1], parent]
+    assert {thread["title"] for thread in listed} == {"quokka"}

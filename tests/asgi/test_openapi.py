@@ -293,3 +293,23 @@ async def test_the_schema_of_a_boolean_in_a_body_accepts_what_the_app_accepts(gi
 def test_the_files_of_a_form_are_a_list_and_not_one_text() -> None:
     with pytest.raises(TypeError, match=r"pass a list of the names, such as \['photo'\]"):
         App().post("/photos", files="photo")
+
+
+def test_a_parameter_that_is_json_is_described_by_the_schema_of_its_value() -> None:
+    value = {"type": "object", "additionalProperties": {"type": "integer"}}
+    json = {"contentMediaType": "application/json", "contentSchema": value}
+    text = Annotated[str, msgspec.Meta(description="Numbers.", extra_json_schema=json)]
+    model = msgspec.defstruct("Numbers", [("needed", text), ("numbers", text | None, None)])
+    app = App()
+
+    @app.get("/things", query=model)
+    async def things(request: Request) -> Response:
+        return Response()
+
+    document = app.openapi()
+    OpenAPIV31SpecValidator(document).validate()
+    described = {"in": "query", "description": "Numbers.", "content": {"application/json": {"schema": value}}}
+    assert document["paths"]["/things"]["get"]["parameters"] == [
+        {"name": "needed", "required": True, **described},
+        {"name": "numbers", "required": False, **described},
+    ]
