@@ -70,7 +70,8 @@ MetadataText = Annotated[
 ]
 Comment = Annotated[str, msgspec.Meta(max_length=10_000)]
 Metadata = Annotated[
-    dict[str, Any], msgspec.Meta(description=f"It has at most {MAX_METADATA} bytes as JSON. It replaces what was there.")
+    dict[str, Any],
+    msgspec.Meta(description=f"It has at most {MAX_METADATA} bytes as JSON. It replaces what was there."),
 ]
 Title = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TITLE)]
 
@@ -439,9 +440,7 @@ def _wanted_metadata(text: str | None) -> dict[str, Scalar]:
     return wanted
 
 
-def _matches(
-    titles: Sequence[str | None], matches: Sequence[ThreadMatch], query: SearchQuery
-) -> list[dict[str, Any]]:
+def _matches(titles: Sequence[str | None], matches: Sequence[ThreadMatch], query: SearchQuery) -> list[dict[str, Any]]:
     return [_match(title, match, query) for title, match in zip(titles, matches, strict=True)]
 
 

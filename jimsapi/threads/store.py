@@ -259,8 +259,8 @@ class ThreadStore(Protocol):
         """Return a page of those of a contact's threads in which a message or the title matches, newest first.
 
         `jimsapi.threads.search` has the rules. The other arguments and `InvalidCursor` are as for `threads`. A page is
-        limited as `take_sized` does by the `size` of its matches. It finds every event that was committed before the call, also of other JIMS programs. They may store
-        an event up to a minute after its time.
+        limited as `take_sized` does by the `size` of its matches. It finds every event that was committed before the
+        call, also of other JIMS programs. They may store an event up to a minute after its time.
 
         A store that has an index may bring it up to date here, as often as it needs; each time is a short transaction.
         """

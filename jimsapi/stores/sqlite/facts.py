@@ -169,11 +169,12 @@ def read_feedback(
 ) -> list[Feedback]:
     """`ThreadStore.feedback`."""
     visible_thread(connection, thread_id, acting_for)
-    position: Sequence[Any] | None = ("", "")
+    position: Sequence[Any] = ("", "")
     if after is not None:
-        position = connection.execute(_POSITION, (id_hex(thread_id), id_hex(after))).fetchone()
-        if position is None:
+        found = connection.execute(_POSITION, (id_hex(thread_id), id_hex(after))).fetchone()
+        if found is None:
             raise EventNotFound(after)
+        position = found
     rows = connection.execute(_FEEDBACK, (id_hex(thread_id), *position, -1 if limit is None else limit)).fetchall()
     return [
         Feedback(UUID(event_id), Rating(rating, comment), utc(given_at)) for event_id, rating, comment, given_at in rows

@@ -417,9 +417,7 @@ class Work:
         prefix = digest(contact_id)
         before = prefix + _position(kind, after, 24) if after is not None else b""
         threads = (self._thread(key[-16:]) for key, _ in self._contacts.backward(prefix, before))
-        return (
-            thread for thread in threads if only.accepts(_thread_facts(self._facts_of(thread.thread_id)), archived)
-        )
+        return (thread for thread in threads if only.accepts(_thread_facts(self._facts_of(thread.thread_id)), archived))
 
     def _match(self, thread: Thread, query: SearchQuery) -> ThreadMatch | None:
         for key, _ in self._comm.backward(thread.thread_id):
