@@ -218,7 +218,7 @@ async def _shown_branch(
 
 
 async def _messages(service: RunService, thread_id: UUID, limit: int) -> tuple[list[StoredMessage], bool]:
-    """Return the messages among the newest events of a thread, as `newest_events` cuts them, and whether they are cut."""
+    """Return the messages among the newest events of a thread, and whether older ones are missing (`newest_events`)."""
     rows, is_cut = await newest_events(service, thread_id, limit)
     sent = {sent.message_id: sent for row in rows if (sent := _sent(row)) is not None}
     messages: list[StoredMessage] = []
