@@ -71,8 +71,8 @@ from jimsapi.threads.errors import (
     ThreadNotFound,
 )
 from jimsapi.threads.event import EventRow, NewEvent
-from jimsapi.threads.facts import MAX_TITLE, ThreadChange
-from jimsapi.threads.ids import uuid7
+from jimsapi.threads.facts import MAX_TITLE, Created, ForkPlan, ThreadChange, ThreadPlan
+from jimsapi.threads.ids import derived_id, uuid7
 from jimsapi.threads.run import (
     OPEN,
     QUEUED,
@@ -284,6 +284,7 @@ class RunFlow:
             refusal = await self._over_budget(run, self._spending)
             if refusal is not None and (run.idempotency is None or run.sent_files or inbound.answers):
                 raise refusal
+        makes = run.makes if refusal is None and not inbound.answers else None
         wants_start = inbound.run_conversation_start_on_new_thread
         acting_for = run.admission.identity.contact_id
         if refusal is not None:  # without selectors, the store finds only the run of a request that is repeated
@@ -317,8 +318,12 @@ class RunFlow:
             idempotency=run.idempotency,
         )
         try:
-            # An adopted run, which has its message already, has no caller who could retry.
-            accepted = await (self._accept_adopted(run, plan) if run.adopted else self.store.accept(plan))
+            if makes is not None:
+                accepted = await self._accept_in_new_thread(run, plan, makes)
+            elif run.adopted:  # it has its message already, and no caller who could retry
+                accepted = await self._accept_adopted(run, plan)
+            else:
+                accepted = await self.store.accept(plan)
         except ThreadNotFound:
             raise (refusal or ThreadNotFound(inbound.thread_id)) from None
         except IdentifierTaken:
@@ -332,6 +337,23 @@ class RunFlow:
         run.enter(accepted.thread, accepted.created_new_thread)
         self._announcer.stored(accepted.thread.thread_id, accepted.stored)
         return accepted
+
+    async def _accept_in_new_thread(self, run: LiveRun, plan: RunPlan, makes: ForkPlan | ThreadPlan) -> Accepted:
+        """Make a thread for a message, and accept the message there.
+
+        A request that is repeated needs no other thread. Without selectors, the store finds only the run of such a
+        request.
+        """
+        if run.idempotency is not None:
+            with suppress(ThreadNotFound):
+                return await self.store.accept(msgspec.structs.replace(plan, selectors=()))
+            makes = msgspec.structs.replace(makes, thread_id=derived_id("thread", run.idempotency.key.hex))
+        if isinstance(makes, ForkPlan):
+            await method_of(self.store, "fork")(makes)
+        else:
+            created: Created = await method_of(self.store, "create")(makes)
+            self._announcer.stored(makes.thread_id, created.stored)
+        return await self.store.accept(msgspec.structs.replace(plan, selectors=(ById(makes.thread_id),)))
 
     async def _accept_adopted(self, run: LiveRun, plan: RunPlan) -> Accepted:
         """Retry until the store accepts an adopted run. At a drain the run is left to the next process."""

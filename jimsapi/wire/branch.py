@@ -11,7 +11,8 @@ from jimsapi.runs.identity import Admission
 from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import ThreadNotFound
 from jimsapi.threads.event import MESSAGE_CLIENT_ID, EventRow, NewEvent, row_id
-from jimsapi.threads.run import ById, Selector, ThreadQuery
+from jimsapi.threads.facts import ForkPlan
+from jimsapi.threads.run import ThreadQuery
 from jimsapi.threads.window import COMM_PREFIX
 from jimsapi.wire.history import NEWEST, event_json
 from jimsapi.wire.speech import message_role, message_text
@@ -151,14 +152,14 @@ class Listed(msgspec.Struct, frozen=True):
 
 async def branch(
     request: Connection, service: RunService, names: ThreadNames, turn: Turn, change: Change
-) -> Sequence[Selector] | None:
-    """Fork the thread of a turn before a message that it replaces, and return selectors for the fork.
+) -> ForkPlan | None:
+    """Return the fork in which a turn goes on that replaces a message: it ends before that message.
 
-    If the client goes on in an older branch, the fork is one of that branch. The client's name of the conversation then
-    stands for the fork.
+    If the client goes on in an older branch, it is a fork of that branch. When `begin_turn` has made the fork, the
+    client's name of the conversation stands for it.
 
-    Returns None, and forks nothing, if the turn replaces no message, or if it repeats an earlier request with the same
-    idempotency key. The turn then continues the conversation as usual.
+    Returns None if the turn replaces no message, or if it repeats an earlier request with the same idempotency key. The
+    turn then continues the conversation as usual.
 
     Raises as `ThreadNames.contact` does, and `StoreUnavailable`.
     """
@@ -183,12 +184,11 @@ async def branch(
         message_id = change.replaced_in(messages, is_cut=is_cut)
         if message_id is None and thread_id == thread.thread_id:
             return None
-        fork = await service.fork(
+        return await service.plan_fork(
             thread_id, identity.contact_id, message_id, before=message_id is not None, keeps_external_id=True
         )
     except ThreadNotFound:
         return None
-    return (ById(fork.thread_id),)
 
 
 async def _shown_branch(
