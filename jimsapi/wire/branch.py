@@ -158,8 +158,8 @@ async def branch(
     If the client goes on in an older branch, it is a fork of that branch. When `begin_turn` has made the fork, the
     client's name of the conversation stands for it.
 
-    Returns None if the store has no forks, if the turn replaces no message, or if it repeats an earlier request with the
-    same idempotency key. The turn then continues the conversation as usual.
+    Returns None if the store has no forks, if the turn replaces no message, or if it repeats an earlier request with
+    the same idempotency key. The turn then continues the conversation as usual.
 
     Raises as `ThreadNames.contact` does, and `StoreUnavailable`.
     """

@@ -261,7 +261,7 @@ def test_a_deletion_leaves_no_row_of_the_contact_in_any_table(site: Path) -> Non
     assert (again.returncode, again.stdout) == (0, f"there is nothing of the contact 'ann' in {where}\n")
     assert everything(site / "jims.db") == left
     assert contacts(site, "export", "bob", "--output", "bob.zip").returncode == 0
-    assert archived(site / "bob.zip")["manifest"]["counts"]["events"] == 10
+    assert archived(site / "bob.zip")["manifest"]["counts"]["events"] == 12
 
 
 def test_totals_of_a_contact_without_threads_are_deleted(site: Path) -> None:
