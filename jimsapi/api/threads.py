@@ -1,5 +1,6 @@
 """The routes of threads: read and delete threads, events and contacts."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar, cast
@@ -13,7 +14,7 @@ from jimsapi.asgi.errors import Fault, ValidationError
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
 from jimsapi.runs.identity import THREADS, Admission
-from jimsapi.runs.inbound import check_text, storable_json
+from jimsapi.runs.inbound import MAX_METADATA, check_text, thread_metadata
 from jimsapi.runs.threads import ThreadService
 from jimsapi.threads.errors import InputRefused
 from jimsapi.threads.event import EventRow, row_id
@@ -33,6 +34,7 @@ from jimsapi.threads.search import (
 )
 from jimsapi.threads.storable import Unstorable, dump_storable, load_stored, storable_text, stored_json
 from jimsapi.wire.answer import LOOKUP_REFUSALS
+from jimsapi.wire.request import idempotency_key
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1000, description="The maximum number of items in a page.")]
 Contact = Annotated[
@@ -46,6 +48,9 @@ MetadataText = Annotated[
     msgspec.Meta(max_length=2000, description="A JSON object of strings, numbers, booleans and nulls."),
 ]
 Comment = Annotated[str, msgspec.Meta(max_length=10_000)]
+Metadata = Annotated[
+    dict[str, Any], msgspec.Meta(description=f"At most {MAX_METADATA} bytes of JSON. It replaces what was there.")
+]
 Title = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TITLE)]
 
 LACKING = "The store is of a plugin for an earlier version, and lacks what this request needs."
@@ -53,6 +58,8 @@ LACKING = "The store is of a plugin for an earlier version, and lacks what this 
 TITLE_LENGTH = 80
 PREVIEW_LENGTH = 200
 """The most characters of a message that a list shows as the title and as the preview of its thread."""
+SUMMARIES_AT_ONCE = 50
+"""The threads of a list whose first and newest messages are in memory at once. Each may have a mebibyte."""
 
 
 class PageQuery(msgspec.Struct):
@@ -127,7 +134,7 @@ class ThreadChanges(msgspec.Struct):
 
     title: Title | msgspec.UnsetType | None = msgspec.UNSET
     archived: bool | msgspec.UnsetType = msgspec.UNSET
-    metadata: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    metadata: Metadata | msgspec.UnsetType = msgspec.UNSET
 
 
 class Fork(msgspec.Struct):
@@ -175,9 +182,10 @@ class FeedbackItem(GivenRating, kw_only=True):
 
 
 class FeedbackList(msgspec.Struct):
-    """The ratings of a thread's events, in the order of the events."""
+    """A page of the ratings of a thread's events, in the order of the events."""
 
     feedback: list[FeedbackItem]
+    next: str | None
 
 
 def thread_routes(threads: ThreadService) -> Router:
@@ -205,8 +213,10 @@ def thread_routes(threads: ThreadService) -> Router:
         wanted = _search_query(query.q)
         found = await threads.search(identity, wanted, contact_id, limit, after, query.archived, only)
         shown = await _shown(threads, [match.thread for match in found.matches])
-        for item, match in zip(shown, found.matches, strict=True):
-            item["match"] = _match(item["title"], match, wanted)
+        titles = [item["title"] for item in shown]
+        # Not in the thread of the event loop: the messages may have some mebibytes.
+        for item, match in zip(shown, await asyncio.to_thread(_matches, titles, found.matches, wanted), strict=True):
+            item["match"] = match
         return JSONResponse({"threads": shown, "next": found.next})
 
     @router.get("/api/v1/threads/{id:uuid}", scope=THREADS, response=ThreadItem, responses=lookup_responses, tags=tags)
@@ -244,14 +254,20 @@ def thread_routes(threads: ThreadService) -> Router:
     async def fork_thread(request: Request) -> Response:
         """Make a thread that begins as another one does.
 
-        To edit a message, fork `before` it, and send the new message to the fork.
+        To edit a message, fork `before` it, and send the new message to the fork. Requests with the same
+        `Idempotency-Key` get the same fork.
         """
+        key = idempotency_key(request)
         fork = await request.typed(Fork)
         if fork.at is not None and fork.before is not None:
             raise InputRefused("before", "conflict", "Give `at` or `before`, and not both", str(fork.before))
         event_id = fork.at or fork.before
         before = fork.before is not None
-        thread = await threads.fork(_identity(request), request.path_params["id"], event_id, before=before)
+        admission, thread_id = cast(Admission, request.admission), request.path_params["id"]
+        if key is None:
+            thread = await threads.fork(admission.identity, thread_id, event_id, before=before)
+        else:
+            thread = await threads.fork_once(admission, thread_id, event_id, key, before=before)
         [shown] = await _shown(threads, [thread])
         root = request.scope.get("root_path", "").rstrip("/")
         return JSONResponse(shown, 201, {"location": f"{root}/api/v1/threads/{thread.thread_id}"})
@@ -290,14 +306,16 @@ def thread_routes(threads: ThreadService) -> Router:
     @router.get(
         "/api/v1/threads/{id:uuid}/feedback",
         scope=THREADS,
+        query=PageQuery,
         response=FeedbackList,
         responses=lookup_responses,
         tags=tags,
     )
     async def list_feedback(request: Request) -> Response:
         """List the ratings of a thread's events, in the order of the events."""
-        found = await threads.feedback(_identity(request), request.path_params["id"])
-        return JSONResponse({"feedback": [_feedback(one) for one in found]})
+        query = request.typed_query(PageQuery)
+        page = await threads.feedback(_identity(request), request.path_params["id"], query.limit, query.after)
+        return JSONResponse({"feedback": [_feedback(one) for one in page.feedback], "next": page.next})
 
     @router.delete("/api/v1/threads/{id:uuid}", scope=THREADS, status=204, responses=lookup_responses, tags=tags)
     async def delete_thread(request: Request) -> Response:
@@ -345,13 +363,17 @@ def _contact_of(request: Request, model: type[Query]) -> tuple[Query, str]:
 
 def _change(changes: ThreadChanges) -> ThreadChange:
     given = changes.metadata
-    metadata = msgspec.UNSET if given is msgspec.UNSET else storable_json("metadata", given)
+    metadata = msgspec.UNSET if given is msgspec.UNSET else thread_metadata(given)
     return ThreadChange(changes.title, changes.archived, metadata)
 
 
 async def _shown(threads: ThreadService, records: Sequence[ThreadRecord]) -> list[dict[str, Any]]:
-    summaries = await threads.summaries(records)
-    return [_thread(record, summary) for record, summary in zip(records, summaries, strict=True)]
+    shown: list[dict[str, Any]] = []
+    for start in range(0, len(records), SUMMARIES_AT_ONCE):
+        part = records[start : start + SUMMARIES_AT_ONCE]
+        summaries = await threads.summaries(part)
+        shown += [_thread(record, summary) for record, summary in zip(part, summaries, strict=True)]
+    return shown
 
 
 def _thread(thread: ThreadRecord, summary: ThreadSummary) -> dict[str, Any]:
@@ -395,6 +417,10 @@ def _wanted_metadata(text: str | None) -> dict[str, Scalar]:
     if len(wanted) > MAX_CONDITIONS:
         raise InputRefused("metadata", "too_long", f"Object should have at most {MAX_CONDITIONS} keys", None)
     return wanted
+
+
+def _matches(titles: Sequence[str | None], matches: Sequence[ThreadMatch], query: SearchQuery) -> list[dict[str, Any]]:
+    return [_match(title, match, query) for title, match in zip(titles, matches, strict=True)]
 
 
 def _match(title: str | None, match: ThreadMatch, query: SearchQuery) -> dict[str, Any]:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from jimsapi.runs.errors import ContactForbidden, RunCancelled, RunEnded, ScopeMissing
     from jimsapi.runs.histogram import Histogram
     from jimsapi.runs.identity import CHAT, SCOPES, THREADS, Admission
-    from jimsapi.runs.inbound import Inbound, check_contact_id, storable_json
+    from jimsapi.runs.inbound import Inbound, check_contact_id, storable_json, thread_metadata
     from jimsapi.runs.live import LiveRun
     from jimsapi.runs.lookup import Runs
     from jimsapi.runs.pipeline import JimsApp, Pipeline, is_pipeline, pipeline_name, takes_context
@@ -47,6 +47,7 @@ __all__ = [
     "pipeline_name",
     "storable_json",
     "takes_context",
+    "thread_metadata",
 ]
 
 if not TYPE_CHECKING:  # a type checker would find every name
@@ -56,7 +57,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
             "jimsapi.runs.errors": ("ContactForbidden", "RunCancelled", "RunEnded", "ScopeMissing"),
             "jimsapi.runs.histogram": ("Histogram",),
             "jimsapi.runs.identity": ("Admission", "CHAT", "SCOPES", "THREADS"),
-            "jimsapi.runs.inbound": ("Inbound", "check_contact_id", "storable_json"),
+            "jimsapi.runs.inbound": ("Inbound", "check_contact_id", "storable_json", "thread_metadata"),
             "jimsapi.runs.live": ("LiveRun",),
             "jimsapi.runs.lookup": ("Runs",),
             "jimsapi.runs.pipeline": ("JimsApp", "Pipeline", "is_pipeline", "pipeline_name", "takes_context"),

@@ -23,6 +23,8 @@ from jimsapi.threads.storable import Unstorable, dump_storable
 
 MAX_CONTACT_ID = 2_000
 """Bytes of UTF-8."""
+MAX_METADATA = 16_384
+"""The most bytes of a thread's metadata as JSON. A list of threads shows the metadata of each."""
 
 _RESERVED_DOMAINS = ("state.", "jims.")
 _RESERVED_TYPES = {
@@ -90,6 +92,14 @@ def storable_json(field: str, value: Any) -> bytes:
         return dump_storable(value)
     except Unstorable as fault:
         raise InputRefused(field, "unstorable", f"Value cannot be stored: {fault}", None) from fault
+
+
+def thread_metadata(value: Mapping[str, Any]) -> bytes:
+    """Return the metadata of a thread as JSON text. Raises `InputRefused` if it cannot be stored or is too long."""
+    text = storable_json("metadata", value)
+    if len(text) > MAX_METADATA:
+        raise InputRefused("metadata", "too_long", f"Object should have at most {MAX_METADATA} bytes as JSON", None)
+    return text
 
 
 def entering(

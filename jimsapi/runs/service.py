@@ -6,6 +6,8 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
+import msgspec
+
 from jimsapi.runs.announcer import Announcer
 from jimsapi.runs.calls import PipelineCalls
 from jimsapi.runs.disclosure import Disclosure
@@ -14,7 +16,7 @@ from jimsapi.runs.files import MessageFiles
 from jimsapi.runs.flow import RunFlow
 from jimsapi.runs.housekeeping import Housekeeping
 from jimsapi.runs.identity import PUBLIC, Admission
-from jimsapi.runs.inbound import Inbound, check_contact_id, check_inbound, entering, storable_json
+from jimsapi.runs.inbound import Inbound, check_contact_id, check_inbound, entering, storable_json, thread_metadata
 from jimsapi.runs.keys import idempotency
 from jimsapi.runs.lacking import method_of
 from jimsapi.runs.limits import RunLimits
@@ -427,7 +429,7 @@ class RunService:
             contact_id=contact_id,
             events=(NewEvent(uuid7(), THREAD_CREATED, b"{}"), *encode_events(events)),
             thread_config=storable_json("thread_config", dict(thread_config or {})),
-            metadata=storable_json("metadata", dict(metadata or {})),
+            metadata=thread_metadata(dict(metadata or {})),
         )
         create = method_of(self.store, "create")
         with self.outage.noted():
@@ -442,14 +444,19 @@ class RunService:
         event_id: UUID | None = None,
         *,
         before: bool = False,
+        fork_id: UUID | None = None,
     ) -> ThreadRecord:
         """Make a thread that begins as another one does, as `ThreadStore.fork` describes.
 
-        A fork before a message does not have the events beside the message either. Raises `ThreadNotFound`,
-        `EventNotFound`, `StoreLacks` or `StoreUnavailable`.
+        A fork before a message does not have the events beside the message either. If there is a thread `fork_id`
+        already, the call repeats an earlier one.
+
+        Raises `ThreadNotFound`, `EventNotFound`, `StoreLacks` or `StoreUnavailable`.
         """
         with self.outage.noted():
             plan = await self.plan_fork(thread_id, acting_for, event_id, before=before)
+            if fork_id is not None:
+                plan = msgspec.structs.replace(plan, thread_id=fork_id)
             return cast(ThreadRecord, await method_of(self.store, "fork")(plan))
 
     async def plan_fork(

@@ -8,16 +8,27 @@ from uuid import UUID
 import msgspec
 
 from jimsapi.runs.errors import ContactForbidden
+from jimsapi.runs.identity import Admission
 from jimsapi.runs.inbound import check_contact_id, check_text
 from jimsapi.runs.lacking import method_of
 from jimsapi.runs.live import Stop
 from jimsapi.runs.service import RunService
+from jimsapi.threads.errors import EventNotFound, InvalidCursor, KeyMismatch, ThreadNotFound
+from jimsapi.threads.event import id_beside, position_of, row_id, row_time
 from jimsapi.threads.facts import FEEDBACK, NO_SUMMARY, Feedback, Rating, ThreadChange, ThreadFacts, ThreadSummary
 from jimsapi.threads.identity import Identity
+from jimsapi.threads.ids import derived_id
 from jimsapi.threads.run import EventPage, ThreadPage, ThreadRecord
 from jimsapi.threads.search import NO_FILTER, SearchPage, SearchQuery, ThreadFilter
-from jimsapi.threads.store import ThreadStore
+from jimsapi.threads.store import ThreadStore, decode_cursor, encode_cursor, take_page
 from jimsapi.threads.usage import DayTotal, ModelTotal, UsageHolder
+
+
+class FeedbackPage(msgspec.Struct, frozen=True):
+    """A page of ratings, in the order of their events. `next` is the cursor of the next page; None on the last page."""
+
+    feedback: list[Feedback]
+    next: str | None
 
 
 class ThreadService:
@@ -100,6 +111,52 @@ class ThreadService:
         """
         return await self._runs.fork(thread_id, identity.contact_id, event_id, before=before)
 
+    async def fork_once(
+        self, admission: Admission, thread_id: UUID, event_id: UUID | None, key: str, *, before: bool = False
+    ) -> ThreadRecord:
+        """Fork a thread as `fork` does, once for each idempotency key of a caller and a thread.
+
+        The identifier of the fork is derived from the key, so every process finds it again. Raises as `fork` does, and
+        `KeyMismatch` if the caller has used the key to fork this thread in another place.
+        """
+        identity = admission.identity
+        parts = (admission.provider or "", identity.subject, str(thread_id), key)
+        place = "all" if event_id is None else "before" if before else "at"
+        with self._runs.outage.noted():
+            for other in ("all", "at", "before"):
+                if other != place and await self._has(derived_id("fork", *parts, other)):
+                    raise KeyMismatch
+        fork_id = derived_id("fork", *parts, place)
+        await self._runs.fork(thread_id, identity.contact_id, event_id, before=before, fork_id=fork_id)
+        # It may be the fork of an earlier request. The caller may have been bound to another contact then.
+        fork = await self.thread(identity, fork_id)
+        if event_id is not None:
+            await self._check_place(fork, thread_id, event_id, before=before)
+        return fork
+
+    async def _has(self, thread_id: UUID) -> bool:
+        try:
+            await self._store.thread(thread_id, None)
+        except ThreadNotFound:
+            return False
+        return True
+
+    async def _check_place(self, fork: ThreadRecord, parent_id: UUID, event_id: UUID, *, before: bool) -> None:
+        """Raise `KeyMismatch` if a fork does not end at or before this event of its parent."""
+        [summary] = await self.summaries([fork])
+        parent = summary.facts.parent
+        with self._runs.outage.noted():
+            # The events of the parent from the end of the fork on. The parent may have been deleted since.
+            ids = [event_id, id_beside(event_id, 1)] if before else [event_id]
+            rows = await self._store.events_by_id(parent_id, ids)
+            if parent is None or not rows:
+                return
+            last = min(rows, key=row_time)
+            if before:
+                [last] = await self._store.load_events(parent_id, position_of(last), 1)
+        if row_id(last) != parent.event_id:
+            raise KeyMismatch
+
     async def change(self, identity: Identity, thread_id: UUID, change: ThreadChange) -> ThreadFacts:
         """Change what was said of a thread. Raises `ThreadNotFound`, or `InputRefused` for an invalid title."""
         if change.title not in (None, msgspec.UNSET):
@@ -120,11 +177,22 @@ class ThreadService:
         given = {"rating": None} if rating is None else {"rating": rating.rating, "comment": rating.comment}
         self._runs.tell_sinks(thread_id, FEEDBACK, {"event_id": str(event_id), **given})
 
-    async def feedback(self, identity: Identity, thread_id: UUID) -> list[Feedback]:
-        """Return the ratings of a thread's events. Raises `ThreadNotFound`."""
+    async def feedback(
+        self, identity: Identity, thread_id: UUID, limit: int = 100, after: str | None = None
+    ) -> FeedbackPage:
+        """Return a page of the ratings of a thread's events, in the order of the events.
+
+        Raises `ThreadNotFound` or `InvalidCursor`.
+        """
         with self._runs.outage.noted():
-            read = method_of(self._store, "feedback")
-            return cast(list[Feedback], await read(thread_id, identity.contact_id))
+            read = method_of(self._store, "feedback", needs=4)
+            last = None if after is None else _read_feedback_cursor(after)
+            try:
+                found = cast(list[Feedback], await read(thread_id, identity.contact_id, limit + 1, last))
+            except EventNotFound:
+                raise InvalidCursor from None
+        page, more = take_page(found, limit, lambda given: given.rating.comment)
+        return FeedbackPage(page, encode_cursor("feedback", page[-1].event_id.hex) if more else None)
 
     async def events(self, identity: Identity, thread_id: UUID, limit: int, after: str | None) -> EventPage:
         """Return a page of a thread's events, oldest first. Raises `ThreadNotFound` or `InvalidCursor`."""
@@ -161,6 +229,17 @@ class ThreadService:
         with self._runs.outage.noted():
             open_runs = await self._store.delete_contact(contact_id)
         self._runs.stop_runs(open_runs, Stop.DELETED)
+
+
+def _read_feedback_cursor(cursor: str) -> UUID:
+    kind, event_id = decode_cursor(cursor, 2)
+    try:
+        last = UUID(event_id)
+    except ValueError:
+        raise InvalidCursor from None
+    if kind != "feedback":
+        raise InvalidCursor
+    return last
 
 
 def _check_contact(identity: Identity, contact_id: str) -> None:

@@ -1,5 +1,6 @@
 """The memory store, which loses all threads when the process ends. For tests, trials and benchmarks."""
 
+import asyncio
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -86,7 +87,7 @@ from jimsapi.threads.search import (
     text_matches,
 )
 from jimsapi.threads.storable import storable_text
-from jimsapi.threads.store import KEEP_KEYS, CommitRecord, decode_cursor, encode_cursor, take_page
+from jimsapi.threads.store import KEEP_KEYS, CommitRecord, decode_cursor, encode_cursor, take_page, take_sized
 from jimsapi.threads.transitions import (
     KeyHolder,
     Start,
@@ -128,6 +129,8 @@ _id: Callable[[EventRow], int] = attrgetter("event_id.int")
 _time: Callable[[EventRow], datetime] = attrgetter("created_at")
 _UNINDEXED_EVENTS = 64
 """The most events of a thread without an index. For so few, a search of the list is as fast."""
+_COMPARED_AT_ONCE = 65_536
+"""The bytes of messages that a search compares before other work goes on."""
 
 
 class _Index:
@@ -597,10 +600,17 @@ class MemoryStore:
         archived: bool | None = None,
         only: ThreadFilter = NO_FILTER,
     ) -> SearchPage:
-        """Search without an index: it reads all messages until the page is full."""
-        threads = self._newest_first("search", contact_id, after, archived, only)
-        found = (match for thread in threads if (match := _match(thread, query)) is not None)
-        page, more = take_page(found, limit, attrgetter("thread.thread_config"))
+        """Search without an index: it reads all messages until the page is full. Other work goes on meanwhile."""
+        threads = list(self._newest_first("search", contact_id, after, archived, only))
+        found: list[ThreadMatch] = []
+        for match in _matches(threads, query):
+            if match is None:
+                await asyncio.sleep(0)
+                continue
+            found.append(match)
+            if len(found) > limit:
+                break
+        page, more = take_sized(found, limit, attrgetter("size"))
         last = _write_cursor("search", page[-1].thread.created_at.replace(tzinfo=None)) if more else None
         return SearchPage(page, last)
 
@@ -613,7 +623,7 @@ class MemoryStore:
         if after is not None:
             end = bisect_left(threads, _read_cursor(kind, after).replace(tzinfo=UTC), key=_created_at)
         older = (threads[position] for position in range(end - 1, -1, -1))
-        return (thread for thread in older if _is_listed(thread.facts, archived, only))
+        return (thread for thread in older if only.accepts(thread.facts, archived))
 
     async def events(self, thread_id: UUID, acting_for: str | None, limit: int, after: str | None) -> EventPage:
         rows = self._get(thread_id, acting_for).rows
@@ -686,10 +696,18 @@ class MemoryStore:
             feedback[event_id.int] = Feedback(event_id, rating, utc_now().replace(tzinfo=UTC))
         self._committed()
 
-    async def feedback(self, thread_id: UUID, acting_for: str | None) -> list[Feedback]:
+    async def feedback(
+        self, thread_id: UUID, acting_for: str | None, limit: int | None = None, after: UUID | None = None
+    ) -> list[Feedback]:
         thread = self._get(thread_id, acting_for)
         feedback = thread.feedback or {}
-        return [feedback[_id(row)] for row in thread.rows_of(feedback.keys())]
+        rated = thread.rows_of(feedback.keys())
+        if after is not None:
+            last = thread.rows_of({after.int})
+            if not last:
+                raise EventNotFound(after)
+            rated = rated[bisect_right(rated, _time(last[0]), key=_time) :]
+        return [feedback[_id(row)] for row in rated[:limit]]
 
     async def summaries(self, thread_ids: Sequence[UUID]) -> list[ThreadSummary]:
         return [self._summary(self._threads.get(thread_id.int)) for thread_id in thread_ids]
@@ -849,20 +867,23 @@ class MemoryStore:
             self.on_commit(_ONE_OPERATION)
 
 
-def _match(thread: _Thread, query: SearchQuery) -> ThreadMatch | None:
-    """Return a thread with its newest message that matches; None if neither a message nor the title matches."""
-    for row in reversed(thread.rows):
-        if text_matches(message_text(row), query):
-            return ThreadMatch(thread.record, row)
-    return ThreadMatch(thread.record, None) if text_matches(thread.facts.title, query) else None
-
-
-def _is_listed(facts: ThreadFacts, archived: bool | None, only: ThreadFilter) -> bool:
-    return (
-        archived in (None, facts.archived_at is not None)
-        and (only.parent is None or (facts.parent is not None and facts.parent.thread_id == only.parent))
-        and only.accepts_metadata(facts.metadata)
-    )
+def _matches(threads: Iterable[_Thread], query: SearchQuery) -> Iterator[ThreadMatch | None]:
+    """Yield each thread that matches with its newest message that does. Yield None when other work may go on."""
+    compared = 0
+    for thread in threads:
+        found = False
+        for row in reversed(thread.rows):
+            compared += len(row.data or b"")
+            if compared > _COMPARED_AT_ONCE:
+                compared = 0
+                yield None
+                if thread.deleted:
+                    break
+            if found := text_matches(message_text(row), query):
+                yield ThreadMatch(thread.record, row)
+                break
+        if not found and not thread.deleted and text_matches(thread.facts.title, query):
+            yield ThreadMatch(thread.record, None)
 
 
 def _contact_of(thread: _Thread) -> str | None:

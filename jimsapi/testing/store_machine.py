@@ -128,7 +128,7 @@ class _Thread:
         """Return the newest message that matches, else "title" if the title does. `text` is one of a few queries."""
         words = text.lower().strip('"')
         for event_id, event_type in reversed(self.events):
-            if event_type.startswith("comm."):
+            if event_type.startswith("comm.") and event_id in texts:  # those of `create` have no text
                 say, number = texts[event_id].lower().strip("!").split()
                 found = {say, number, f"{say} {number}"} | ({f"{number} {say}"} if '"' not in text else set())
                 if words in found:

@@ -88,6 +88,7 @@ if TYPE_CHECKING:
         decode_cursor,
         encode_cursor,
         take_page,
+        take_sized,
     )
     from jimsapi.threads.transitions import config_of_new, may_see, orphan_status, select_thread, stored_events
     from jimsapi.threads.usage import (
@@ -203,6 +204,7 @@ __all__ = [
     "stored_events",
     "sum_usage",
     "take_page",
+    "take_sized",
     "text_matches",
     "usage_by_model",
     "uuid7",
@@ -311,6 +313,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "decode_cursor",
                 "encode_cursor",
                 "take_page",
+                "take_sized",
             ),
             "jimsapi.threads.transitions": (
                 "config_of_new",

@@ -29,6 +29,7 @@ MAX_EVENT_TYPE = 255
 BESIDE = 255
 """The most events beside a message."""
 _STEP = 0x10
+_ALL_BITS = (1 << 128) - 1
 
 EPOCH = datetime(1970, 1, 1)
 EPOCH_UTC = EPOCH.replace(tzinfo=UTC)
@@ -81,6 +82,11 @@ def row_time(row: EventRow) -> datetime:
     return row.created_at if isinstance(row.created_at, datetime) else datetime.fromisoformat(row.created_at)
 
 
+def position_of(row: EventRow) -> Event:
+    """Return a stored event without its data, for `ThreadStore.load_events`, which returns what is older."""
+    return Event(event_type=row.event_type, event_id=row_id(row), created_at=row_time(row).replace(tzinfo=None))
+
+
 def decode_row(thread_id: UUID, row: EventRow) -> Event:
     """Decode a stored event."""
     return Event(
@@ -115,7 +121,7 @@ def make_room(event_id: UUID) -> UUID:
 
 def id_beside(message_id: UUID, number: int) -> UUID:
     """Return the identifier of an event beside a message: `number` counts from 1, to at most `BESIDE`."""
-    return UUID(int=message_id.int + number * _STEP)
+    return UUID(int=(message_id.int + number * _STEP) & _ALL_BITS)  # a client may name the greatest identifier
 
 
 def beside_message(message_id: UUID, beside: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[NewEvent, ...]:

@@ -258,9 +258,9 @@ class ThreadStore(Protocol):
     ) -> SearchPage:
         """Return a page of those of a contact's threads in which a message or the title matches, newest first.
 
-        `jimsapi.threads.search` has the rules. The other arguments, the limit of a page and `InvalidCursor` are as for
-        `threads`. It finds every event that was committed before the call, also of other JIMS programs. They may store
-        an event up to a minute after its time.
+        `jimsapi.threads.search` has the rules. The other arguments and `InvalidCursor` are as for `threads`. A page is
+        limited as `take_sized` does by the `size` of its matches. It finds every event that was committed before the
+        call, also of other JIMS programs. They may store an event up to a minute after its time.
 
         A store that has an index may bring it up to date here, as often as it needs; each time is a short transaction.
         """
@@ -316,8 +316,18 @@ class ThreadStore(Protocol):
         """
         ...
 
-    async def feedback(self, thread_id: UUID, acting_for: str | None) -> list[Feedback]:
-        """Return the ratings of a thread's events, in the order of the events. Raises `ThreadNotFound`."""
+    async def feedback(
+        self, thread_id: UUID, acting_for: str | None, limit: int | None = None, after: UUID | None = None
+    ) -> list[Feedback]:
+        """Return the ratings of a thread's events, in the order of the events.
+
+        `limit`: at most so many; None for all. `after`: only those of events after this event, which may have lost its
+        own rating.
+
+        Raises:
+            ThreadNotFound: as `thread` does.
+            EventNotFound: the thread does not have the event `after`.
+        """
         ...
 
     async def summaries(self, thread_ids: Sequence[UUID]) -> list[ThreadSummary]:
@@ -386,10 +396,15 @@ def take_page(
     A page has at most `limit` items and, unless it has only one item, at most `PAGE_BYTES` bytes of the text that
     `text_of` returns.
     """
+    return take_sized(items, limit, lambda item: len(text_of(item) or ""))
+
+
+def take_sized(items: Iterable[Item], limit: int, size_of: Callable[[Item], int]) -> tuple[list[Item], bool]:
+    """Return the items of a page as `take_page` does. `size_of` returns the number of bytes of an item."""
     page: list[Item] = []
     bytes_left = PAGE_BYTES
     for item in items:
-        bytes_left -= len(text_of(item) or "")
+        bytes_left -= size_of(item)
         if len(page) == limit or (bytes_left < 0 and page):
             return page, True
         page.append(item)

@@ -14,7 +14,7 @@ from jimsapi.threads.event import MESSAGE_CLIENT_ID, EventRow, NewEvent, row_id
 from jimsapi.threads.facts import ForkPlan
 from jimsapi.threads.run import ThreadQuery
 from jimsapi.threads.window import COMM_PREFIX
-from jimsapi.wire.history import NEWEST, event_json
+from jimsapi.wire.history import NEWEST, event_json, newest_events
 from jimsapi.wire.speech import message_role, message_text
 from jimsapi.wire.turn import ThreadNames, Turn, request_key
 
@@ -218,8 +218,8 @@ async def _shown_branch(
 
 
 async def _messages(service: RunService, thread_id: UUID, limit: int) -> tuple[list[StoredMessage], bool]:
-    """Return the messages among the `limit` newest events of a thread, and whether there may be older events."""
-    rows = await service.store.load_events(thread_id, None, limit)
+    """Return the messages among the newest events of a thread, and whether it may have older events."""
+    rows, is_cut = await newest_events(service, thread_id, limit)
     sent = {sent.message_id: sent for row in rows if (sent := _sent(row)) is not None}
     messages: list[StoredMessage] = []
     for row in rows:
@@ -228,7 +228,7 @@ async def _messages(service: RunService, thread_id: UUID, limit: int) -> tuple[l
             known = sent.get(event.event_id, _Sent(event.event_id))
             is_of_user = message_role(event) == "user"
             messages.append(StoredMessage(event.event_id, is_of_user, message_text(event), known.client_id, known.key))
-    return messages, len(rows) == limit
+    return messages, is_cut
 
 
 class _Sent(msgspec.Struct):

@@ -12,7 +12,7 @@ from jimsapi.runs.errors import ScopeMissing
 from jimsapi.runs.identity import THREADS, Admission
 from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import ThreadNotFound
-from jimsapi.threads.event import EventRow, NewEvent, row_id
+from jimsapi.threads.event import EventRow, NewEvent, position_of, row_id
 from jimsapi.threads.message_files import FileFacts, files_by_message
 from jimsapi.threads.questions import (
     ONCE_RESULT,
@@ -39,6 +39,10 @@ from jimsapi.wire.turn import ThreadNames, Turn
 
 NEWEST = 1000
 """How many events of a thread a history is made of at most."""
+NEWEST_BYTES = 4_194_304
+"""How many bytes of data these events have at most, unless it is only one."""
+EVENTS_AT_ONCE = 50
+"""How many events are read at once. Each may have a mebibyte."""
 
 _RECORDS = ("message.", "jims.", ONCE_RESULT, QUESTION_CLOSED)
 """The beginnings of types of events that say nothing."""
@@ -65,7 +69,8 @@ async def history_of(
 ) -> list[UserSaid | Answered]:
     """Return what was said in the conversation that `turn` names, oldest first; empty if nothing was.
 
-    It has no private events. A long conversation is cut: its newest `NEWEST` events are there.
+    It has no private events. A long conversation is cut: its newest `NEWEST` events are there, of at most
+    `NEWEST_BYTES`.
 
     Raises `ScopeMissing` if the caller is bound to no contact and lacks the scope `threads`, `HTTPError` as
     `ThreadNames.contact` does, and `StoreUnavailable`.
@@ -79,8 +84,29 @@ async def history_of(
         thread = await service.store.find_thread(ThreadQuery(contact, tuple(selectors), identity.contact_id))
     except ThreadNotFound:
         return []
-    rows = await service.store.load_events(thread.thread_id, None, NEWEST)
+    rows, _ = await newest_events(service, thread.thread_id, NEWEST)
     return list(said([row for row in rows if not service.disclosure.is_private(row.event_type)]))
+
+
+async def newest_events(service: RunService, thread_id: UUID, limit: int) -> tuple[list[EventRow], bool]:
+    """Return the newest events of a thread, oldest first, and whether there may be older ones.
+
+    They are at most `limit`, and have at most `NEWEST_BYTES` bytes of data, unless it is only one event.
+    """
+    newest: list[EventRow] = []
+    bytes_left = NEWEST_BYTES
+    while len(newest) < limit:
+        at_once = min(EVENTS_AT_ONCE, limit - len(newest))
+        before = position_of(newest[-1]) if newest else None
+        rows = await service.store.load_events(thread_id, before, at_once)
+        for row in reversed(rows):
+            bytes_left -= len(row.data or b"")
+            if bytes_left < 0 and newest:
+                return newest[::-1], True
+            newest.append(row)
+        if len(rows) < at_once:
+            return newest[::-1], False
+    return newest[::-1], True
 
 
 def said(rows: Sequence[EventRow]) -> Iterator[UserSaid | Answered]:

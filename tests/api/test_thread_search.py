@@ -113,3 +113,11 @@ def test_a_client_finds_the_place_of_a_branch_among_its_siblings(client: httpx.C
     assert found(client, "other branches", parent=parent) == []
     answer = client.get(THREADS, params={"contact_id": "branches", "parent": "x"})
     assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["query", "parent"])
+
+
+def test_a_search_in_long_messages_shows_parts_of_them(client: httpx.Client) -> None:
+    first = chat(client, "long", "世界" * 2000 + "x" * 50_000 + " quokka")["thread_id"]
+    fork = client.post(f"{THREADS}/{first}/fork", json={}).json()["thread_id"]
+    matches = found(client, "long", q="quokka")
+    assert [thread["thread_id"] for thread in matches] == [fork, first]
+    assert all("quokka" in thread["match"]["text"] and len(thread["match"]["text"]) < 250 for thread in matches)

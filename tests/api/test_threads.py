@@ -316,7 +316,7 @@ def test_an_answer_is_rated_and_rated_again(client: httpx.Client) -> None:
     [given] = client.get(feedback).json()["feedback"]
     assert (given["rating"], given["comment"]) == (1, None)
     assert [client.delete(path).status_code for _ in range(2)] == [204, 204]
-    assert client.get(feedback).json() == {"feedback": []}
+    assert client.get(feedback).json() == {"feedback": [], "next": None}
 
 
 @pytest.mark.parametrize("body", [{}, {"rating": 0}, {"rating": 5}, {"rating": 1, "comment": "x" * 10_001}])
@@ -325,4 +325,71 @@ def test_faulty_ratings_are_refused(client: httpx.Client, body: dict[str, Any]) 
     answer = events_of(client, thread_id)[-1]["event_id"]
     assert client.put(f"{THREADS}/{thread_id}/events/{answer}/feedback", json=body).status_code == 422
     assert client.put(f"{THREADS}/{thread_id}/events/{uuid4()}/feedback", json={"rating": 1}).status_code == 404
-    assert client.get(f"{THREADS}/{thread_id}/feedback").json() == {"feedback": []}
+    assert client.get(f"{THREADS}/{thread_id}/feedback").json() == {"feedback": [], "next": None}
+
+
+def test_ratings_have_pages(client: httpx.Client) -> None:
+    thread_id = chat(client, "pages of ratings")["thread_id"]
+    events = [event["event_id"] for event in events_of(client, thread_id)]
+    for event_id in events:
+        path = f"{THREADS}/{thread_id}/events/{event_id}/feedback"
+        assert client.put(path, json={"rating": 1, "comment": "x" * 10_000}).status_code == 204
+    found = pages(client, f"{THREADS}/{thread_id}/feedback", "feedback", limit=2)
+    assert [len(page) for page in found] == [2] * (len(events) // 2) + [1] * (len(events) % 2)
+    assert [one["event_id"] for page in found for one in page] == events
+    other = client.get(f"{THREADS}/{thread_id}/events", params={"limit": 1}).json()["next"]
+    for cursor in ("x", other):
+        answer = client.get(f"{THREADS}/{thread_id}/feedback", params={"after": cursor})
+        assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["query", "after"])
+
+
+def test_metadata_of_more_than_16_kibibytes_is_422(client: httpx.Client) -> None:
+    path = f"{THREADS}/{chat(client, 'much metadata')['thread_id']}"
+    most = {"a": "x" * (16_384 - len('{"a":""}'))}
+    assert client.patch(path, json={"metadata": most}).status_code == 200
+    answer = client.patch(path, json={"title": "t", "metadata": {"a": most["a"] + "x"}})
+    assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", "metadata"])
+    thread = client.get(path).json()
+    assert (thread["metadata"], thread["title"]) == (most, "hi")
+
+
+def test_a_fork_that_is_requested_again_with_its_key_is_made_once(client: httpx.Client) -> None:
+    parent_id = chat(client, "key of forks")["thread_id"]
+    events = [event["event_id"] for event in events_of(client, parent_id)]
+    path = f"{THREADS}/{parent_id}/fork"
+    bodies: list[dict[str, str]] = [{}, {"at": events[1]}, {"before": events[2]}, {"before": events[1]}]
+    for number, body in enumerate(bodies):
+        key = {"idempotency-key": f"fork-{number}"}
+        first, second = [client.post(path, json=body, headers=key) for _ in range(2)]
+        assert (first.status_code, second.status_code) == (201, 201)
+        assert first.json() == second.json()
+        assert first.headers["location"] == second.headers["location"]
+        for other in bodies:
+            # "At the first event" and "before the second" are the same place, but not the same request.
+            if other != body:
+                assert client.post(path, json=other, headers=key).status_code == 422
+    listed = client.get(THREADS, params={"contact_id": "key of forks"}).json()["threads"]
+    assert len(listed) == 1 + len(bodies)
+    chat(client, "key of forks", "later", thread_id=parent_id)
+    again = client.post(path, json={}, headers={"idempotency-key": "fork-0"})
+    assert again.json()["thread_id"] in {thread["thread_id"] for thread in listed}
+    assert client.delete(f"{THREADS}/{parent_id}").status_code == 204
+    for number, body in enumerate(bodies):
+        again = client.post(path, json=body, headers={"idempotency-key": f"fork-{number}"})
+        assert again.json()["thread_id"] in {thread["thread_id"] for thread in listed}
+
+
+def test_forks_with_the_same_key_are_those_of_their_thread(client: httpx.Client) -> None:
+    parents = [chat(client, f"parent {number}")["thread_id"] for number in range(2)]
+    key = {"idempotency-key": "same"}
+    forks = [client.post(f"{THREADS}/{one}/fork", json={}, headers=key).json() for one in parents]
+    assert [fork["parent"]["thread_id"] for fork in forks] == parents
+    refused = client.post(f"{THREADS}/{parents[0]}/fork", json={}, headers={"idempotency-key": "x" * 256})
+    assert refused.status_code == 422
+
+
+def test_a_fork_before_the_greatest_identifier_is_404(client: httpx.Client) -> None:
+    parent_id = chat(client, "greatest")["thread_id"]
+    for key in ({}, {"idempotency-key": "1"}):
+        body = {"before": "ffffffff-ffff-ffff-ffff-ffffffffffff"}
+        assert client.post(f"{THREADS}/{parent_id}/fork", json=body, headers=key).status_code == 404

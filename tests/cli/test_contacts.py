@@ -234,9 +234,11 @@ def test_a_database_that_does_not_exist_is_not_created(site: Path, command: tupl
 
 async def test_a_part_that_is_deleted_meanwhile_ends_the_export(tmp_path: Path) -> None:
     class Deleting(MemoryStore):
-        async def feedback(self, thread_id: UUID, acting_for: str | None) -> Any:
+        async def feedback(
+            self, thread_id: UUID, acting_for: str | None, limit: int | None = None, after: UUID | None = None
+        ) -> Any:
             await self.delete_contact("ann")
-            return await super().feedback(thread_id, acting_for)
+            return await super().feedback(thread_id, acting_for, limit, after)
 
     async with Deleting() as store:
         await talk(store)

@@ -45,7 +45,7 @@ _RATE = """
 _FEEDBACK = """
     SELECT f.event_id, f.rating, f.comment, f.given_at
     FROM jimsapi_feedback f CROSS JOIN thread_events e ON e.thread_id = f.thread_id AND e.event_id = f.event_id
-    WHERE f.thread_id = ? ORDER BY e.created_at, e.event_id
+    WHERE f.thread_id = ? AND (e.created_at, e.event_id) > (?, ?) ORDER BY e.created_at, e.event_id LIMIT ?
 """
 _POSITION = "SELECT created_at, event_id FROM thread_events WHERE thread_id = ? AND event_id = ?"
 _LAST_UNTIL = """
@@ -164,10 +164,18 @@ def rate(
         connection.execute(_RATE, (thread, event, rating.rating, rating.comment, time_text(utc_now())))
 
 
-def read_feedback(connection: sqlite3.Connection, thread_id: UUID, acting_for: str | None) -> list[Feedback]:
+def read_feedback(
+    connection: sqlite3.Connection, thread_id: UUID, acting_for: str | None, limit: int | None, after: UUID | None
+) -> list[Feedback]:
     """`ThreadStore.feedback`."""
     visible_thread(connection, thread_id, acting_for)
-    rows = connection.execute(_FEEDBACK, (id_hex(thread_id),)).fetchall()
+    position: Sequence[Any] = ("", "")
+    if after is not None:
+        found = connection.execute(_POSITION, (id_hex(thread_id), id_hex(after))).fetchone()
+        if found is None:
+            raise EventNotFound(after)
+        position = found
+    rows = connection.execute(_FEEDBACK, (id_hex(thread_id), *position, -1 if limit is None else limit)).fetchall()
     return [
         Feedback(UUID(event_id), Rating(rating, comment), utc(given_at)) for event_id, rating, comment, given_at in rows
     ]

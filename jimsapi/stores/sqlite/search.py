@@ -23,7 +23,7 @@ from jimsapi.stores.sqlite.rows import ThreadRow, contact_of, id_text, thread_re
 from jimsapi.threads.errors import InvalidCursor, StoreLacks
 from jimsapi.threads.event import EventRow, utc_now
 from jimsapi.threads.search import SearchPage, SearchQuery, ThreadFilter, ThreadMatch, message_text, words_of
-from jimsapi.threads.store import decode_cursor, encode_cursor, take_page
+from jimsapi.threads.store import decode_cursor, encode_cursor, take_sized
 
 SETTLED_AFTER = timedelta(minutes=1)
 """Events that are newer than this are compared with the index one by one, since another program may store an event
@@ -31,7 +31,7 @@ after one with a later time."""
 COMPARED_AT_ONCE = 1000
 """The most threads that one read compares with the index."""
 MESSAGES_AT_ONCE, BYTES_AT_ONCE = 500, 1_048_576
-"""The most messages, and about the most bytes of them, that one transaction adds to the index."""
+"""The most messages, and about the most bytes of them and their words, that one transaction adds to the index."""
 
 _POSITIONS = 24
 """The number of bits of a position."""
@@ -150,7 +150,9 @@ def _add_thread(connection: sqlite3.Connection, contact_id: str, thread: str, li
         messages, added, size = messages + 1, added + 1, size + len(data or b"")
         recent[event] = last = created_at
         if text and messages < 1 << _POSITIONS:
-            connection.execute(_ADD, (first + messages, contact, " ".join(words_of(text)), event))
+            words = " ".join(words_of(text))
+            size += len(words)  # it may be longer than the message
+            connection.execute(_ADD, (first + messages, contact, words, event))
     rows.close()
     until = max(until, min(last, time_text(utc_now() - SETTLED_AFTER)))
     kept = " ".join(event for event, created_at in recent.items() if created_at >= until)
@@ -183,9 +185,9 @@ def search(
     found = (
         (number, ThreadMatch(thread_record(row), event))
         for number, row, event in _matches(connection, query, contact_id, before)
-        if _is_listed(connection, id_text(row[0]), archived, only)
+        if only.accepts(read_facts(connection, id_text(row[0])), archived)
     )
-    page, more = take_page(found, limit, lambda item: item[1].thread.thread_config)
+    page, more = take_sized(found, limit, lambda item: item[1].size)
     return SearchPage([match for _, match in page], encode_cursor("search", str(page[-1][0])) if more else None)
 
 
@@ -210,15 +212,6 @@ def _matches(
         if event_id is None or event is not None:
             yield number, row, event
             edge = number << _POSITIONS
-
-
-def _is_listed(connection: sqlite3.Connection, thread: str, archived: bool | None, only: ThreadFilter) -> bool:
-    facts = read_facts(connection, thread)
-    return (
-        archived in (None, facts.archived_at is not None)
-        and (only.parent is None or (facts.parent is not None and facts.parent.thread_id == only.parent))
-        and only.accepts_metadata(facts.metadata)
-    )
 
 
 def _digest(contact_id: str) -> str:

@@ -236,8 +236,11 @@ class SQLiteStore:
         work = partial(facts.rate, thread_id=thread_id, acting_for=acting_for, event_id=event_id, rating=rating)
         await self._write(work, brief=True)
 
-    async def feedback(self, thread_id: UUID, acting_for: str | None) -> list[Feedback]:
-        return await self._read(partial(facts.read_feedback, thread_id=thread_id, acting_for=acting_for))
+    async def feedback(
+        self, thread_id: UUID, acting_for: str | None, limit: int | None = None, after: UUID | None = None
+    ) -> list[Feedback]:
+        read = partial(facts.read_feedback, thread_id=thread_id, acting_for=acting_for, limit=limit, after=after)
+        return await self._read(read)
 
     async def summaries(self, thread_ids: Sequence[UUID]) -> list[ThreadSummary]:
         return await self._read(partial(facts.read_summaries, thread_ids=thread_ids))

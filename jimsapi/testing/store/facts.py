@@ -219,6 +219,24 @@ class FactsOfThreads(StoreTests):
         with pytest.raises(ThreadNotFound):
             await store.feedback(thread_id, None)
 
+    async def test_ratings_are_read_in_pages(self, store: ThreadStore) -> None:
+        thread_id = await fill(store, [make_event() for _ in range(7)])
+        rated = [event.event_id for event in await all_events(store, thread_id)][::2]
+        for event_id in reversed(rated):
+            await store.rate(thread_id, None, event_id, Rating(1))
+
+        async def page(limit: int | None, after: UUID | None) -> list[UUID]:
+            return [one.event_id for one in await store.feedback(thread_id, "ann", limit, after)]
+
+        assert await page(None, None) == await page(100, None) == rated
+        assert await page(2, None) == rated[:2]
+        assert await page(2, rated[1]) == rated[2:4]
+        assert await page(None, rated[-1]) == await page(0, None) == []
+        await store.rate(thread_id, None, rated[1], None)
+        assert await page(2, rated[1]) == rated[2:4]
+        with pytest.raises(EventNotFound):
+            await page(2, uuid7())
+
     async def test_only_events_that_the_caller_sees_are_rated(self, store: ThreadStore) -> None:
         thread_id = await fill(store, [])
         (event, *_) = await all_events(store, thread_id)

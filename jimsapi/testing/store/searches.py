@@ -24,8 +24,8 @@ from jimsapi.threads.questions import (
     closing_id,
 )
 from jimsapi.threads.run import ById
-from jimsapi.threads.search import MAX_WORDS, NO_FILTER, SearchQuery, ThreadFilter, ThreadMatch, parse_query
-from jimsapi.threads.store import ThreadStore
+from jimsapi.threads.search import MAX_TEXT, MAX_WORDS, NO_FILTER, SearchQuery, ThreadFilter, ThreadMatch, parse_query
+from jimsapi.threads.store import PAGE_BYTES, ThreadStore
 
 
 def said(text: Any, event_type: str = "comm.assistant_message") -> NewEvent:
@@ -186,6 +186,22 @@ class Searches(StoreTests):
         assert await found_ids(store, f'"w{MAX_WORDS - 2} w{MAX_WORDS - 1}"') == [thread_id]
         assert await found_ids(store, f"w{MAX_WORDS}") == []
         assert await found_ids(store, '"fox fox"') == [thread_id]
+
+    async def test_a_search_reads_only_the_first_characters_of_a_long_message(self, store: ThreadStore) -> None:
+        text = "x" * (MAX_TEXT - 6) + " fox bird"
+        korean = "안" * (MAX_TEXT - 3) + " 녕 하세요"
+        thread_id = await fill(store, [said(text), said(korean)])
+        assert await found_ids(store, "fox") == await found_ids(store, "녕") == [thread_id]
+        assert await found_ids(store, "bird") == await found_ids(store, "하세요") == []
+
+    async def test_a_page_of_long_matches_has_a_limit_of_bytes(self, store: ThreadStore) -> None:
+        threads = [await fill(store, [said("fox " + "x" * 900_000)]) for _ in range(6)]
+        page = await store.search(query_of("fox"), "ann", 1000, None)
+        assert [match.thread.thread_id for match in page.matches] == threads[: -PAGE_BYTES // 900_000 : -1]
+        assert page.next is not None
+        rest = await store.search(query_of("fox"), "ann", 1000, page.next)
+        assert [match.thread.thread_id for match in [*page.matches, *rest.matches]] == threads[::-1]
+        assert rest.next is None
 
     async def test_a_search_takes_the_cursors_of_searches_only(self, store: ThreadStore) -> None:
         for _ in range(3):

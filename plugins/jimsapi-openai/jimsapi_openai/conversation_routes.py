@@ -7,7 +7,7 @@ import msgspec
 import orjson
 
 from jimsapi.asgi import HTTPError, JSONResponse, Request, Response, Router, convert_body
-from jimsapi.runs import CHAT, THREADS, Admission, RunService, ScopeMissing, ThreadService, storable_json
+from jimsapi.runs import CHAT, THREADS, Admission, RunService, ScopeMissing, ThreadService, thread_metadata
 from jimsapi.threads import Event, ThreadChange, ThreadRecord, derived_id
 from jimsapi.wire import REFUSALS, ThreadNames, Turn, read_json
 from jimsapi_openai.answers import in_error_form
@@ -93,7 +93,7 @@ def add_conversation_routes(
         """Replace the metadata of a conversation."""
         body = convert_body(await read_json(request, service), ConversationChange)
         thread = await placement.thread(request, request.path_params["id"])
-        change = ThreadChange(metadata=storable_json("metadata", body.metadata or {}))
+        change = ThreadChange(metadata=thread_metadata(body.metadata or {}))
         await threads.change(_admission(request).identity, thread.thread_id, change)
         return await shown(thread)
 

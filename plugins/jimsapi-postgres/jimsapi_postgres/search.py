@@ -5,6 +5,7 @@ and it also has the events of other JIMS programs. An index on `thread_events` i
 have characters that PostgreSQL refuses as text, and a text may have more words than a `tsvector` holds.
 """
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from hashlib import blake2b
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from jimsapi.threads import (
+    EventRow,
     InvalidCursor,
     SearchPage,
     SearchQuery,
@@ -20,7 +22,7 @@ from jimsapi.threads import (
     decode_cursor,
     encode_cursor,
     message_text,
-    take_page,
+    take_sized,
     words_of,
 )
 from jimsapi_postgres import rows
@@ -34,6 +36,8 @@ FILTERED_AT_ONCE = 500
 """The threads that a filter by metadata reads in one query."""
 FOUND_AT_ONCE = 1000
 """The threads that one query of the index returns."""
+DETAILS_AT_ONCE = 50
+"""The threads that one query reads with their messages, of which each may have a mebibyte."""
 LAST_NUMBER = 2**62
 MAX_POSITIONS = 255
 """The positions of one word in a message that a `tsvector` holds. Phrases later in the message may not be found."""
@@ -185,7 +189,7 @@ async def add_to_index(contact_id: str, stale: Sequence[StaleThread], connection
     contact = _lexeme(contact_id)
     threads: list[StaleThread] = []
     lasts: list[datetime | None] = []
-    events: list[tuple[UUID, UUID, datetime, str]] = []
+    events: list[tuple[UUID, UUID, EventRow]] = []
     size, more = 0, False
     for thread in stale[:THREADS_AT_ONCE]:
         most = MESSAGES_AT_ONCE - len(events)
@@ -195,14 +199,15 @@ async def add_to_index(contact_id: str, stale: Sequence[StaleThread], connection
         for row in found:
             event = rows.event_row(row)
             size += len(event.data or b"")
-            words = f"{contact} {_vector(message_text(event) or '')}"
-            events.append((thread.thread_id, rows.as_uuid(row[0]), row[1], words))
+            events.append((thread.thread_id, rows.as_uuid(row[0]), event))
         threads.append(thread)
         lasts.append(found[-1][1] if found else None)
         more = bool(found) and (found[-1][4] or len(found) == most)
     title_words = [None if one.title is None else f"{contact} {_vector(one.title)}" for one in threads]
     ids, titles = [one.thread_id for one in threads], [one.title for one in threads]
-    await connection.execute(_INDEX, ids, titles, title_words, lasts, *(list(column) for column in _columns(events)))
+    # Not in the thread of the event loop: the words of long messages take a second.
+    columns = await asyncio.to_thread(_columns, contact, events) if events else ((), (), (), ())
+    await connection.execute(_INDEX, ids, titles, title_words, lasts, *columns)
     left = stale[len(threads) :]
     if not more:
         return left
@@ -223,25 +228,26 @@ async def search(
 ) -> SearchPage:
     """Return what the index finds below the number `before` (`ThreadStore.search`)."""
     text = " & ".join([_lexeme(contact_id), *(f"({' <-> '.join(_quoted(phrase))})" for phrase in query.phrases)])
-    listed: list[Any] = []
-    while len(listed) <= limit:
+    listed: list[tuple[int, ThreadMatch]] = []
+    while True:
         found = await connection.fetch(_FIND, text, before)
-        for start in range(0, len(found), limit + 1):
-            numbers, times = zip(*found[start : start + limit + 1], strict=True)
+        at_once = min(limit + 1, DETAILS_AT_ONCE)
+        for start in range(0, len(found), at_once):
+            numbers, times = zip(*found[start : start + at_once], strict=True)
             details = await connection.fetch(
                 _FOUND, list(numbers), list(times), contact_id, text, archived, only.parent
             )
-            listed += [row for row in details if only.accepts_metadata(row[4])]
-            if len(listed) > limit:
-                break
+            listed += [(row[5], _match(row)) for row in details if only.accepts_metadata(row[4])]
+            page, more = take_sized(listed, limit, lambda item: item[1].size)
+            if more:
+                return SearchPage([match for _, match in page], encode_cursor("search", str(page[-1][0])))
         if len(found) < FOUND_AT_ONCE:
-            break
+            return SearchPage([match for _, match in listed], None)
         before = found[-1][0]
-    page, more = take_page(listed, limit, lambda row: row[3])
-    matches = [
-        ThreadMatch(rows.thread_record(*row[:4]), None if row[7] is None else rows.event_row(row[7:])) for row in page
-    ]
-    return SearchPage(matches, encode_cursor("search", str(page[-1][5])) if more else None)
+
+
+def _match(row: Any) -> ThreadMatch:
+    return ThreadMatch(rows.thread_record(*row[:4]), None if row[7] is None else rows.event_row(row[7:]))
 
 
 async def filtered_threads(
@@ -285,5 +291,11 @@ def _quoted(words: Iterable[str]) -> Iterable[str]:
     return (f"'{word}'" for word in words)
 
 
-def _columns(events: Sequence[tuple[Any, ...]]) -> Sequence[Sequence[Any]]:
-    return list(zip(*events, strict=True)) if events else ((), (), (), ())
+def _columns(contact: str, events: Sequence[tuple[UUID, UUID, EventRow]]) -> Sequence[Sequence[Any]]:
+    """Return what the index has of the messages `events` of threads: threads, identifiers, times and words."""
+    return (
+        [thread_id for thread_id, _, _ in events],
+        [event_id for _, event_id, _ in events],
+        [event.created_at for _, _, event in events],
+        [f"{contact} {_vector(message_text(event) or '')}" for _, _, event in events],
+    )

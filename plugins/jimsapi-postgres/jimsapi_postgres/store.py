@@ -253,8 +253,14 @@ _RATE = "SELECT verdict FROM jimsapi_rate_6($1, $2, $3, $4, $5)"
 _FEEDBACK = """
     SELECT f.event_id, f.rating, f.comment, f.given_at
     FROM jimsapi_feedback f JOIN thread_events e ON e.thread_id = f.thread_id AND e.event_id = f.event_id
-    WHERE f.thread_id = $1
+    WHERE f.thread_id = $1 AND (e.created_at, e.event_id) > ($2, $3)
     ORDER BY e.created_at, e.event_id
+    LIMIT $4
+"""
+_POSITION = """
+    SELECT e.created_at, e.event_id FROM thread_events e WHERE e.thread_id = $1 AND e.event_id = $2
+    ORDER BY e.event_id
+    LIMIT 1
 """
 _THREAD_USAGE = """
     SELECT model, calls, input, output, cached, cost FROM jimsapi_thread_usage WHERE thread_id = $1 ORDER BY model
@@ -714,10 +720,17 @@ class PostgresStore:
             case "no event":
                 raise EventNotFound(event_id)
 
-    async def feedback(self, thread_id: UUID, acting_for: str | None) -> list[Feedback]:
+    async def feedback(
+        self, thread_id: UUID, acting_for: str | None, limit: int | None = None, after: UUID | None = None
+    ) -> list[Feedback]:
         async def read(connection: Connection) -> list[Any]:
             await _visible_thread(connection, thread_id, acting_for)
-            found: list[Any] = await connection.fetch(_FEEDBACK, thread_id)
+            edge: Any = (_FIRST_TIME, _FIRST_ID)
+            if after is not None:
+                edge = await connection.fetchrow(_POSITION, thread_id, after)
+                if edge is None:
+                    raise EventNotFound(after)
+            found: list[Any] = await connection.fetch(_FEEDBACK, thread_id, *edge, limit)
             return found
 
         return [
@@ -762,13 +775,14 @@ class PostgresStore:
     async def delete_contact(self, contact_id: str) -> list[UUID]:
         """Delete all threads of a contact, 500 in each transaction.
 
-        If a transaction fails, the threads of earlier ones stay deleted. Another call deletes the rest.
+        If a transaction fails, the threads of earlier ones stay deleted. Another call deletes the rest. The last
+        transaction waits for forks of the contact, and finds no more threads.
         """
         closed: list[UUID] = []
         while True:
             more, thread_count = await self._delete(None, contact_id, None)
             closed += more
-            if thread_count < DELETED_AT_ONCE:
+            if not thread_count:
                 return closed
 
     async def expire(self, older_than: timedelta) -> int:

@@ -10,6 +10,8 @@ from jimsapi_postgres.store import PostgresStore
 
 from jimsapi.testing.store import OWNER, completed, contents, make_event, make_plan
 from jimsapi.threads.errors import ThreadNotFound
+from jimsapi.threads.facts import ForkPlan
+from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import ById
 
 pytestmark = pytest.mark.anyio
@@ -19,6 +21,7 @@ THREADS = """
     SELECT gen_random_uuid(), $1, NULL, timestamp '2025-01-01' + n * interval '1 second', '{}'
     FROM generate_series(1, $2::int) n
 """
+WAITS_FOR_A_LOCK = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 WAITS_FOR_A_ROW = """
     SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'transactionid'
 """
@@ -74,3 +77,40 @@ async def test_heartbeats_and_reads_go_on_while_much_is_deleted(
     await outside.execute("SELECT pg_advisory_unlock_all()")
     outcomes = await asyncio.gather(*deleting, return_exceptions=True)
     assert [plan.run_id] in outcomes
+
+
+@pytest.mark.parametrize("whole_contact", [True, False])
+async def test_a_fork_that_copies_while_its_parent_is_deleted_leaves_no_half_and_no_rest(
+    store: PostgresStore, outside: Any, whole_contact: bool
+) -> None:
+    plan = make_plan()
+    parent_id = (await store.accept(plan)).thread.thread_id
+    await store.finish(plan.run_id, OWNER, completed(make_event()))
+    fork = ForkPlan(thread_id=uuid7(), parent_id=parent_id, acting_for=None)
+    probe = await asyncpg.connect(store._target.dsn)
+
+    async def is_seen(query: str) -> bool:
+        return bool(await probe.fetchval(query))
+
+    # Another transaction keeps the fork between its checks and its copies.
+    holding = outside.transaction()
+    await holding.start()
+    await outside.execute("INSERT INTO threads VALUES ($1, NULL, NULL, now(), '{}')", fork.thread_id)
+    forking = asyncio.ensure_future(store.fork(fork))
+    async with asyncio.timeout(30):
+        while not await is_seen(WAITS_FOR_A_ROW):
+            await asyncio.sleep(0.01)
+        deletion = store.delete_contact("ann") if whole_contact else store.delete_thread(parent_id, None)
+        deleting = asyncio.ensure_future(deletion)
+        while not deleting.done() and not await is_seen(WAITS_FOR_A_LOCK):
+            await asyncio.sleep(0.01)
+        await holding.rollback()
+        await asyncio.gather(forking, deleting)
+    await probe.close()
+    left = {row[0] for row in await outside.fetch("SELECT thread_id FROM threads")}
+    if whole_contact:
+        assert left == set()
+        assert await outside.fetchval("SELECT count(*) FROM thread_events") == 0
+    else:
+        assert left == {fork.thread_id}
+        assert len(await contents(store, fork.thread_id)) == 2

@@ -1,6 +1,7 @@
 """The index of searches in PostgreSQL: what writes to it and when, and events of other JIMS programs."""
 
 import asyncio
+import threading
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -87,3 +88,20 @@ async def test_several_processes_may_search_and_delete_at_once(url: str, outside
         assert await found_ids(store, "fox") == kept
         assert await indexed(outside) == 9
         assert await outside.fetchval("SELECT count(DISTINCT number) FROM jimsapi_search") == 9
+
+
+async def test_the_words_of_messages_are_not_computed_in_the_thread_of_the_event_loop(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: set[int] = set()
+
+    def words_of(text: str) -> list[str]:
+        threads.add(threading.get_ident())
+        return search_words(text)
+
+    search_words = search.words_of
+    monkeypatch.setattr(search, "words_of", words_of)
+    thread_id = await fill(store, [said("fox") for _ in range(20)])
+    assert await found_ids(store, "fox") == [thread_id]
+    assert threads
+    assert threading.get_ident() not in threads

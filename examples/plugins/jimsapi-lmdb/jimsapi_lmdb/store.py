@@ -217,8 +217,10 @@ class LmdbStore:
     async def rate(self, thread_id: UUID, acting_for: str | None, event_id: UUID, rating: Rating | None) -> None:
         await self._write(lambda work: work.rate(thread_id, acting_for, event_id, rating))
 
-    async def feedback(self, thread_id: UUID, acting_for: str | None) -> list[Feedback]:
-        return await self._read(lambda work: work.feedback(thread_id, acting_for))
+    async def feedback(
+        self, thread_id: UUID, acting_for: str | None, limit: int | None = None, after: UUID | None = None
+    ) -> list[Feedback]:
+        return await self._read(lambda work: work.feedback(thread_id, acting_for, limit, after))
 
     async def summaries(self, thread_ids: Sequence[UUID]) -> list[ThreadSummary]:
         return await self._read(lambda work: work.summaries(thread_ids))

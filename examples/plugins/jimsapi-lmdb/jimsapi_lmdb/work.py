@@ -72,6 +72,7 @@ from jimsapi.threads import (
     orphan_status,
     storable_text,
     take_page,
+    take_sized,
     text_matches,
     usage_by_model,
 )
@@ -406,7 +407,7 @@ class Work:
         """Return a page of the threads that match. Without an index, it reads messages until the page is full."""
         listed = self._listed("search", contact_id, after, archived, only)
         found = ((one, match) for one in listed if (match := self._match(one, query)) is not None)
-        page, more = take_page(found, limit, lambda item: item[0].config)
+        page, more = take_sized(found, limit, lambda item: item[1].size)
         return SearchPage([match for _, match in page], _cursor("search", page[-1][0]) if more else None)
 
     def _listed(
@@ -416,15 +417,7 @@ class Work:
         prefix = digest(contact_id)
         before = prefix + _position(kind, after, 24) if after is not None else b""
         threads = (self._thread(key[-16:]) for key, _ in self._contacts.backward(prefix, before))
-        return (thread for thread in threads if self._is_listed(thread, archived, only))
-
-    def _is_listed(self, thread: Thread, archived: bool | None, only: ThreadFilter) -> bool:
-        facts = self._facts_of(thread.thread_id)
-        return (
-            archived in (None, facts.archived is not None)
-            and (only.parent is None or facts.parent == only.parent.bytes)
-            and only.accepts_metadata(facts.metadata)
-        )
+        return (thread for thread in threads if only.accepts(_thread_facts(self._facts_of(thread.thread_id)), archived))
 
     def _match(self, thread: Thread, query: SearchQuery) -> ThreadMatch | None:
         for key, _ in self._comm.backward(thread.thread_id):
@@ -534,11 +527,20 @@ class Work:
             given = StoredRating(rating.rating, rating.comment, self._now)
             self._feedback.put(key, msgspec.msgpack.encode(given))
 
-    def feedback(self, thread_id: UUID, acting_for: str | None) -> list[Feedback]:
-        """Return the ratings of a thread's events, in the order of the events."""
+    def feedback(
+        self, thread_id: UUID, acting_for: str | None, limit: int | None, after: UUID | None
+    ) -> list[Feedback]:
+        """Return the ratings of a thread's events after the event `after`, in the order of the events."""
         thread = self._visible(thread_id, acting_for)
+        edge = 0
+        if after is not None:
+            times = self._times(thread, [after.bytes])
+            if not times:
+                raise EventNotFound(after)
+            edge = times[0]
         found = {key[16:]: value for key, value in self._feedback.forward(thread.thread_id)}
-        return [_feedback(key, found[key]) for _, key in sorted(zip(self._times(thread, found), found, strict=True))]
+        rated = sorted(zip(self._times(thread, found), found, strict=True))
+        return [_feedback(key, found[key]) for at, key in rated if at > edge][:limit]
 
     def summaries(self, thread_ids: Sequence[UUID]) -> list[ThreadSummary]:
         """Return what lists show of threads."""

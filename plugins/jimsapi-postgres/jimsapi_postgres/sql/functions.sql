@@ -1162,7 +1162,8 @@ $body$;
 
 
 -- Delete a thread, or the oldest `at_once` threads of a contact, with events and runs. Returns the runs that were open, and
--- the number of threads: 0 if there is no such thread, or if it is not of the contact `acting`.
+-- the number of threads: 0 if there is no such thread, or if it is not of the contact `acting`. The caller repeats the
+-- deletion of a contact until the number is 0: only the call that finds no thread has waited for the forks of the contact.
 CREATE OR REPLACE FUNCTION jimsapi_delete_2(
     of_thread uuid, of_contact text, acting text, mine uuid[], at_once int, OUT closed uuid[], OUT thread_count int
 )
@@ -1176,6 +1177,15 @@ IF of_thread IS NULL THEN
     of_threads := ARRAY(
         SELECT t.thread_id FROM threads t WHERE t.contact_id = of_contact ORDER BY t.created_at, t.thread_id LIMIT at_once
     );
+    IF cardinality(of_threads) = 0 THEN
+        -- A fork that copies a thread deleted before this call may not have committed. It holds this lock until then.
+        PERFORM pg_advisory_xact_lock(hashtextextended(of_contact, 1));
+        of_threads := ARRAY(
+            SELECT t.thread_id FROM threads t WHERE t.contact_id = of_contact
+            ORDER BY t.created_at, t.thread_id
+            LIMIT at_once
+        );
+    END IF;
 ELSE
     of_threads := ARRAY(
         SELECT t.thread_id FROM threads t WHERE t.thread_id = of_thread AND (acting IS NULL OR t.contact_id = acting)
@@ -1241,6 +1251,8 @@ LIMIT 1;
 IF FOUND AND contact IS NOT NULL THEN
     PERFORM pg_advisory_xact_lock(hashtextextended(contact, 1));
 END IF;
+-- Nobody deletes the parent while its events are copied.
+PERFORM pg_advisory_xact_lock(uuid_hash_extended(of_parent, 3));
 IF (
     SELECT true FROM threads t WHERE t.thread_id BETWEEN of_thread AND of_thread ORDER BY t.thread_id LIMIT 1
 ) THEN
