@@ -46,7 +46,7 @@ from jimsapi.runs.errors import (
 )
 from jimsapi.runs.files import MessageFiles, checked_files, find_files
 from jimsapi.runs.keys import caller_of
-from jimsapi.runs.lacking import method_of
+from jimsapi.runs.lacking import method_of, takes
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import LiveRun, Stop
 from jimsapi.runs.outage import RETRY_STORE_AFTER, OutageLog
@@ -535,7 +535,7 @@ class RunFlow:
         if not usage:
             return
         append = partial(self.store.append, thread.thread_id, None, usage)
-        if hasattr(self.store, "usage"):  # a store of a plugin for an earlier version has no fourth parameter
+        if takes(self.store.append, 4):  # a plugin for an earlier version has no fourth parameter
             append = partial(self.store.append, thread.thread_id, None, usage, run.run_id)
         run.count_usage(usage)
         with suppress(IdentifierTaken, ThreadNotFound):  # or the thread was deleted

@@ -158,15 +158,15 @@ async def branch(
     If the client goes on in an older branch, it is a fork of that branch. When `begin_turn` has made the fork, the
     client's name of the conversation stands for it.
 
-    Returns None if the turn replaces no message, or if it repeats an earlier request with the same idempotency key. The
-    turn then continues the conversation as usual.
+    Returns None if the store has no forks, if the turn replaces no message, or if it repeats an earlier request with
+    the same idempotency key. The turn then continues the conversation as usual.
 
     Raises as `ThreadNames.contact` does, and `StoreUnavailable`.
     """
     identity = cast(Admission, request.admission).identity
     contact = names.contact(request, turn)
     selectors = names.selectors(request, turn, contact)
-    if selectors is None:
+    if selectors is None or not hasattr(service.store, "fork"):  # a store of a plugin for an earlier version
         return None
     key = request_key(request, turn)
     try:
