@@ -6,15 +6,15 @@ from uuid import UUID
 import httpx
 import msgspec
 import pytest
+from jimsapi_openai import conversations
+from jimsapi_openai.ids import item_id, run_of, thread_of
+from jimsapi_openai.inputs import MOST_ITEMS, MOST_NAMED, Input, Message, earlier_events
 
 from jimsapi import create_api
 from jimsapi.api.app import Api
 from jimsapi.asgi.testing import TestClient
 from jimsapi.stores import MemoryStore
 from jimsapi.threads import EventRow, NewEvent, ThreadStore, id_beside, uuid7
-from jimsapi_openai import conversations
-from jimsapi_openai.ids import item_id, run_of, thread_of
-from jimsapi_openai.inputs import MOST_ITEMS, MOST_NAMED, Input, Message, earlier_events
 from tests.apps.scripted import Scripted
 
 pytestmark = pytest.mark.anyio
@@ -63,7 +63,9 @@ async def test_an_input_of_very_many_items_is_refused_before_they_are_read(clien
         answer = await client.post(at, json={"items": [item] * 20_000})
         assert answer.status_code == 422
         assert len(answer.content) < 10_000
-    assert (await ask(client, [{"role": "developer", "content": "x"}] * (MOST_ITEMS - 1) + [MESSAGE])).status_code == 200
+    assert (
+        await ask(client, [{"role": "developer", "content": "x"}] * (MOST_ITEMS - 1) + [MESSAGE])
+    ).status_code == 200
 
 
 def test_of_items_without_effect_only_the_names_that_are_shown_are_kept() -> None:

@@ -1,4 +1,4 @@
-"""Requests for responses and conversations with an idempotency key: repeated, used for others, and refused by limits."""
+"""Requests for responses and conversations that are repeated, use a key of another one, or are refused by limits."""
 
 import itertools
 from collections.abc import AsyncIterator
