@@ -131,7 +131,7 @@ def test_the_archive_has_everything_of_the_contact_and_nothing_of_others(site: P
     before = everything(site / "jims.db")
     ran = contacts(site, "export", "ann", "--output", "ann.zip")
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert ran.stdout == "ann.zip: 2 threads, 10 events, 1 rating, 0 files (0 bytes) of the contact 'ann'\n"
+    assert ran.stdout == "ann.zip: 2 threads, 12 events, 1 rating, 0 files (0 bytes) of the contact 'ann'\n"
     expect_archive(archived(site / "ann.zip"), thread_id, fork_id)
     assert (site / "ann.zip").stat().st_mode & 0o777 == 0o600
     assert everything(site / "jims.db") == before
@@ -146,7 +146,7 @@ async def test_the_archive_of_a_store_in_memory_is_the_same(tmp_path: Path) -> N
         await talk(store, "bob")
         with (tmp_path / "ann.zip").open("wb") as file:
             counts = await Contact("ann", store, None).write(file, "0", without_files=False)
-        assert counts == Counts(threads=2, events=10, feedback=1)
+        assert counts == Counts(threads=2, events=12, feedback=1, usage=1)
         expect_archive(archived(tmp_path / "ann.zip"), thread_id, fork_id)
         await store.delete_contact("ann")
         assert not await Contact("ann", store, None).count()

@@ -104,7 +104,6 @@ async def test_what_a_store_lacks_is_named() -> None:
                 await call()
 
 
-@pytest.mark.parametrize("options", [(True,), (None, ThreadFilter(parent=UUID(int=1))), (None, ThreadFilter({"a": 1}))])
 async def test_a_store_that_cannot_delete_old_threads_does_not_start_if_it_has_to() -> None:
     class Keeps(MemoryStore):
         expire = property()
@@ -114,6 +113,7 @@ async def test_a_store_that_cannot_delete_old_threads_does_not_start_if_it_has_t
             pass
 
 
+@pytest.mark.parametrize("options", [(True,), (None, ThreadFilter(parent=UUID(int=1))), (None, ThreadFilter({"a": 1}))])
 async def test_a_filter_that_a_store_lacks_is_not_ignored(options: tuple[Any, ...]) -> None:
     async with serving(Scripted(), cast(ThreadStore, EarlierStore())) as service:
         with pytest.raises(StoreLacks, match=r"EarlierStore.*'threads'"):
