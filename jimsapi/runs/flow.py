@@ -284,8 +284,7 @@ class RunFlow:
             refusal = await self._over_budget(run, self._spending)
             if refusal is not None and (run.idempotency is None or run.sent_files or inbound.answers):
                 raise refusal
-        makes = run.makes if refusal is None and not inbound.answers else None
-        wants_start = inbound.run_conversation_start_on_new_thread
+        makes = run.makes if refusal is None else None
         acting_for = run.admission.identity.contact_id
         if refusal is not None:  # without selectors, the store finds only the run of a request that is repeated
             selectors: Sequence[Selector] = ()
@@ -294,13 +293,38 @@ class RunFlow:
         else:
             selectors = run.selectors
         files = await find_files(inbound, run.sent_files, self.files) if inbound.files or run.sent_files else []
+        if makes is not None:
+            selectors = (ById(await self._make_thread(run, self._plan(run, (), acting_for, thread_config), makes)),)
         if inbound.answers:
             answering = await self._questions.answer(run, selectors)
             selectors, acting_for = (ById(answering.thread.thread_id),), None
             run.answer_questions(answering.entering, hides_answer=answering.is_of_other_contact)
         if files:
             run.add_files(files)
-        plan = RunPlan(
+        plan = self._plan(run, selectors, acting_for, thread_config)
+        try:
+            # An adopted run, which has its message already, has no caller who could retry.
+            accepted = await (self._accept_adopted(run, plan) if run.adopted else self.store.accept(plan))
+        except ThreadNotFound:
+            raise (refusal or ThreadNotFound(inbound.thread_id)) from None
+        except IdentifierTaken:
+            if run.answers_questions:
+                raise _answered_already(run) from None
+            raise
+        except QueueFull as full:
+            if self._limits.reject_busy:
+                raise ThreadBusy(full.open_run) from None
+            raise
+        run.enter(accepted.thread, accepted.created_new_thread)
+        self._announcer.stored(accepted.thread.thread_id, accepted.stored)
+        return accepted
+
+    def _plan(
+        self, run: LiveRun, selectors: Sequence[Selector], acting_for: str | None, thread_config: bytes
+    ) -> RunPlan:
+        inbound = run.inbound
+        wants_start = inbound.run_conversation_start_on_new_thread
+        return RunPlan(
             run_id=run.run_id,
             owner=self._owner,
             contact_id=inbound.contact_id,
@@ -317,43 +341,25 @@ class RunFlow:
             webhook_url=inbound.webhook_url,
             idempotency=run.idempotency,
         )
-        try:
-            if makes is not None:
-                accepted = await self._accept_in_new_thread(run, plan, makes)
-            elif run.adopted:  # it has its message already, and no caller who could retry
-                accepted = await self._accept_adopted(run, plan)
-            else:
-                accepted = await self.store.accept(plan)
-        except ThreadNotFound:
-            raise (refusal or ThreadNotFound(inbound.thread_id)) from None
-        except IdentifierTaken:
-            if run.answers_questions:
-                raise _answered_already(run) from None
-            raise
-        except QueueFull as full:
-            if self._limits.reject_busy:
-                raise ThreadBusy(full.open_run) from None
-            raise
-        run.enter(accepted.thread, accepted.created_new_thread)
-        self._announcer.stored(accepted.thread.thread_id, accepted.stored)
-        return accepted
 
-    async def _accept_in_new_thread(self, run: LiveRun, plan: RunPlan, makes: ForkPlan | ThreadPlan) -> Accepted:
-        """Make a thread for a message, and accept the message there.
+    async def _make_thread(self, run: LiveRun, plan: RunPlan, makes: ForkPlan | ThreadPlan) -> UUID:
+        """Make a thread for a message, and return its identifier. Raises `KeyUsed` for a request that is repeated.
 
-        A request that is repeated needs no other thread. Without selectors, the store finds only the run of such a
-        request.
+        `plan` is that of the message, without selectors: so the store finds only the run of a repeated request. The
+        thread of a request with a key has the same identifier each time. If the process ends before the message is
+        accepted, a repetition makes no other thread.
         """
-        if run.idempotency is not None:
+        key = run.idempotency
+        if key is not None:
             with suppress(ThreadNotFound):
-                return await self.store.accept(msgspec.structs.replace(plan, selectors=()))
-            makes = msgspec.structs.replace(makes, thread_id=derived_id("thread", run.idempotency.key.hex))
+                await self.store.accept(plan)
+            makes = msgspec.structs.replace(makes, thread_id=derived_id("thread", key.key.hex, key.body.hex))
         if isinstance(makes, ForkPlan):
             await method_of(self.store, "fork")(makes)
         else:
             created: Created = await method_of(self.store, "create")(makes)
             self._announcer.stored(makes.thread_id, created.stored)
-        return await self.store.accept(msgspec.structs.replace(plan, selectors=(ById(makes.thread_id),)))
+        return makes.thread_id
 
     async def _accept_adopted(self, run: LiveRun, plan: RunPlan) -> Accepted:
         """Retry until the store accepts an adopted run. At a drain the run is left to the next process."""

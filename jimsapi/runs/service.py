@@ -278,7 +278,7 @@ class RunService:
           message by it later.
         - `makes` is a thread that is made for the message, in place of the one that `selectors` find: a fork, or a
           thread that begins with other events. It is made when the message has passed all limits, and once for a
-          request that is repeated with the same `key`. A message with answers goes to the thread of its questions.
+          request that is repeated with the same `key`. The answers of a message are to questions that this thread has.
 
         Raises:
             ContactForbidden, InputRefused, ServerDraining, TooManyRuns, QuotaExceeded: nothing was stored.

@@ -10,10 +10,11 @@ from jimsapi.runs.identity import PUBLIC
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.quota import QuotaExceeded, QuotaLimits, Rate
 from jimsapi.runs.service import RunService
+from jimsapi.threads.errors import StoreUnavailable
 from jimsapi.threads.event import THREAD_CREATED, NewEvent
 from jimsapi.threads.facts import ForkPlan, ThreadPlan
 from jimsapi.threads.ids import uuid7
-from jimsapi.threads.run import ByExternalId
+from jimsapi.threads.run import Accepted, ByExternalId, RunPlan
 from tests.apps.scripted import Scripted
 from tests.runs.serving import STORES, inbound, make_store, serving, texts
 
@@ -80,3 +81,23 @@ async def test_a_message_that_is_repeated_makes_one_thread(kind: str, tmp_path: 
 
         assert await say() == await say()
         assert await count(service) == 2
+
+
+@pytest.mark.parametrize(("text", "threads"), [("send b", 1), ("send c", 2)])
+async def test_a_thread_whose_message_was_not_accepted_is_left_to_the_repetition_alone(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, threads: int
+) -> None:
+    async with serving(Scripted(), make_store(kind, tmp_path)) as service:
+        accept = service.store.accept
+
+        async def unavailable(plan: RunPlan) -> Accepted:
+            if plan.selectors:
+                raise StoreUnavailable("the store is away")
+            return await accept(plan)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(service.store, "accept", unavailable)
+            with pytest.raises(StoreUnavailable):
+                await service.begin(inbound("send b"), PUBLIC, key="k-1", makes=begun()).wait_for_answer()
+        await service.begin(inbound(text), PUBLIC, key="k-1", makes=begun()).wait_for_answer()
+        assert await count(service) == threads
