@@ -99,7 +99,6 @@ async def test_the_words_of_messages_are_not_computed_in_the_thread_of_the_event
         threads.add(threading.get_ident())
         return search_words(text)
 
-    search_words = search.words_of
     monkeypatch.setattr(search, "words_of", words_of)
     thread_id = await fill(store, [said("fox") for _ in range(20)])
     assert await found_ids(store, "fox") == [thread_id]
