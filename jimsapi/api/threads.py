@@ -70,8 +70,7 @@ MetadataText = Annotated[
 ]
 Comment = Annotated[str, msgspec.Meta(max_length=10_000)]
 Metadata = Annotated[
-    dict[str, Any],
-    msgspec.Meta(description=f"It has at most {MAX_METADATA} bytes as JSON. It replaces what was there."),
+    dict[str, Any], msgspec.Meta(description=f"At most {MAX_METADATA} bytes of JSON. It replaces what was there.")
 ]
 Title = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TITLE)]
 

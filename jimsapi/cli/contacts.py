@@ -157,6 +157,7 @@ async def _delete(configuration: Configuration, wanted: Wanted) -> None:
         counts = await contact.count()
         where = service.store.name
         if not counts:
+            await service.store.delete_contact(wanted.contact_id)  # what the counts do not show
             click.echo(f"there is nothing of the contact {wanted.contact_id!r} in {where}")
             return
         if not wanted.without_files:

@@ -46,7 +46,7 @@ from jimsapi.runs.errors import (
 )
 from jimsapi.runs.files import MessageFiles, checked_files, find_files
 from jimsapi.runs.keys import caller_of
-from jimsapi.runs.lacking import method_of
+from jimsapi.runs.lacking import method_of, takes
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import LiveRun, Stop
 from jimsapi.runs.outage import RETRY_STORE_AFTER, OutageLog
@@ -71,8 +71,8 @@ from jimsapi.threads.errors import (
     ThreadNotFound,
 )
 from jimsapi.threads.event import EventRow, NewEvent
-from jimsapi.threads.facts import MAX_TITLE, ThreadChange
-from jimsapi.threads.ids import uuid7
+from jimsapi.threads.facts import MAX_TITLE, Created, ForkPlan, ThreadChange, ThreadPlan
+from jimsapi.threads.ids import derived_id, uuid7
 from jimsapi.threads.run import (
     OPEN,
     QUEUED,
@@ -284,7 +284,7 @@ class RunFlow:
             refusal = await self._over_budget(run, self._spending)
             if refusal is not None and (run.idempotency is None or run.sent_files or inbound.answers):
                 raise refusal
-        wants_start = inbound.run_conversation_start_on_new_thread
+        makes = run.makes if refusal is None else None
         acting_for = run.admission.identity.contact_id
         if refusal is not None:  # without selectors, the store finds only the run of a request that is repeated
             selectors: Sequence[Selector] = ()
@@ -293,29 +293,15 @@ class RunFlow:
         else:
             selectors = run.selectors
         files = await find_files(inbound, run.sent_files, self.files) if inbound.files or run.sent_files else []
+        if makes is not None:
+            selectors = (ById(await self._make_thread(run, self._plan(run, (), acting_for, thread_config), makes)),)
         if inbound.answers:
             answering = await self._questions.answer(run, selectors)
             selectors, acting_for = (ById(answering.thread.thread_id),), None
             run.answer_questions(answering.entering, hides_answer=answering.is_of_other_contact)
         if files:
             run.add_files(files)
-        plan = RunPlan(
-            run_id=run.run_id,
-            owner=self._owner,
-            contact_id=inbound.contact_id,
-            acting_for=acting_for,
-            selectors=tuple(selectors),
-            message=run.entering[-1],
-            beside=run.entering[:-1],
-            thread_config=thread_config,
-            conversation_start=wants_start and self._calls.app.conversation_start_pipeline is not None,
-            queue_limit=0 if self._limits.reject_busy else self._limits.thread_queue,
-            context=self._limits.context,
-            caller=caller_of(run.admission),
-            background=run.background,
-            webhook_url=inbound.webhook_url,
-            idempotency=run.idempotency,
-        )
+        plan = self._plan(run, selectors, acting_for, thread_config)
         try:
             # An adopted run, which has its message already, has no caller who could retry.
             accepted = await (self._accept_adopted(run, plan) if run.adopted else self.store.accept(plan))
@@ -332,6 +318,48 @@ class RunFlow:
         run.enter(accepted.thread, accepted.created_new_thread)
         self._announcer.stored(accepted.thread.thread_id, accepted.stored)
         return accepted
+
+    def _plan(
+        self, run: LiveRun, selectors: Sequence[Selector], acting_for: str | None, thread_config: bytes
+    ) -> RunPlan:
+        inbound = run.inbound
+        wants_start = inbound.run_conversation_start_on_new_thread
+        return RunPlan(
+            run_id=run.run_id,
+            owner=self._owner,
+            contact_id=inbound.contact_id,
+            acting_for=acting_for,
+            selectors=tuple(selectors),
+            message=run.entering[-1],
+            beside=run.entering[:-1],
+            thread_config=thread_config,
+            conversation_start=wants_start and self._calls.app.conversation_start_pipeline is not None,
+            queue_limit=0 if self._limits.reject_busy else self._limits.thread_queue,
+            context=self._limits.context,
+            caller=caller_of(run.admission),
+            background=run.background,
+            webhook_url=inbound.webhook_url,
+            idempotency=run.idempotency,
+        )
+
+    async def _make_thread(self, run: LiveRun, plan: RunPlan, makes: ForkPlan | ThreadPlan) -> UUID:
+        """Make a thread for a message, and return its identifier. Raises `KeyUsed` for a request that is repeated.
+
+        `plan` is that of the message, without selectors: so the store finds only the run of a repeated request. The
+        thread of a request with a key has the same identifier each time. If the process ends before the message is
+        accepted, a repetition makes no other thread.
+        """
+        key = run.idempotency
+        if key is not None:
+            with suppress(ThreadNotFound):
+                await self.store.accept(plan)
+            makes = msgspec.structs.replace(makes, thread_id=derived_id("thread", key.key.hex, key.body.hex))
+        if isinstance(makes, ForkPlan):
+            await method_of(self.store, "fork")(makes)
+        else:
+            created: Created = await method_of(self.store, "create")(makes)
+            self._announcer.stored(makes.thread_id, created.stored)
+        return makes.thread_id
 
     async def _accept_adopted(self, run: LiveRun, plan: RunPlan) -> Accepted:
         """Retry until the store accepts an adopted run. At a drain the run is left to the next process."""
@@ -513,7 +541,7 @@ class RunFlow:
         if not usage:
             return
         append = partial(self.store.append, thread.thread_id, None, usage)
-        if hasattr(self.store, "usage"):  # a store of a plugin for an earlier version has no fourth parameter
+        if takes(self.store.append, 4):  # a plugin for an earlier version has no fourth parameter
             append = partial(self.store.append, thread.thread_id, None, usage, run.run_id)
         run.count_usage(usage)
         with suppress(IdentifierTaken, ThreadNotFound):  # or the thread was deleted

@@ -13,12 +13,13 @@ def method_of(store: ThreadStore, name: str, *, needs: int = 0) -> Callable[...,
     method: Callable[..., Awaitable[Any]] | None = getattr(store, name, None)
     if method is None:
         raise StoreLacks(_kind(store), f"the method '{name}'")
-    if needs and not _takes(method, needs):
+    if needs and not takes(method, needs):
         raise StoreLacks(_kind(store), f"all arguments of the method '{name}'")
     return method
 
 
-def _takes(method: Callable[..., Any], count: int) -> bool:
+def takes(method: Callable[..., Any], count: int) -> bool:
+    """Return whether a method can be called with `count` arguments."""
     try:
         inspect.signature(method).bind(*[None] * count)
     except TypeError:

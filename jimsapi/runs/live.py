@@ -17,6 +17,7 @@ from jimsapi.runs.stream import Gap, RunStarted, RunStream, StreamOutput
 from jimsapi.runs.tasks import PipelineTask, ServiceTask
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.event import EventRow, NewEvent, add_beside
+from jimsapi.threads.facts import ForkPlan, ThreadPlan
 from jimsapi.threads.file_store import StoredFile
 from jimsapi.threads.identity import Identity
 from jimsapi.threads.ids import uuid7
@@ -111,6 +112,7 @@ class LiveRun:
         "inbound",
         "known_as",
         "loop",
+        "makes",
         "pipeline",
         "run_id",
         "selectors",
@@ -137,6 +139,7 @@ class LiveRun:
         idempotency: Idempotency | None = None,
         sent_files: Sequence[SentFile] = (),
         answers_in_text: bool = False,
+        makes: ForkPlan | ThreadPlan | None = None,
         *,
         run_id: UUID | None = None,
         adopted: bool = False,
@@ -152,6 +155,7 @@ class LiveRun:
         self.in_thread = in_thread
         self.hides_answer = False
         self.answers_in_text = answers_in_text
+        self.makes = makes
         self.entering = entering
         self.sent_files = sent_files
         self.files_in_memory: FilesInMemory | None = None

@@ -6,6 +6,8 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
+import msgspec
+
 from jimsapi.runs.announcer import Announcer
 from jimsapi.runs.calls import PipelineCalls
 from jimsapi.runs.disclosure import Disclosure
@@ -258,7 +260,7 @@ class RunService:
         files: Sequence[SentFile] = (),
         answers_in_text: bool = False,
         client_id: str | None = None,
-        forked: Sequence[Selector] | None = None,
+        makes: ForkPlan | ThreadPlan | None = None,
     ) -> LiveRun:
         """Begin a run and return it at once. To wait for the answer, await `LiveRun.wait_for_answer()`.
 
@@ -274,8 +276,9 @@ class RunService:
           it is that answer. The thread has the message, too. For protocols without a place for answers.
         - `client_id`: the identifier of the message at the client, stored beside it. A plugin finds the
           message by it later.
-        - `forked` select the thread in place of `selectors`, in which the client's conversation goes on. A request that
-          is repeated with the same `key` does not need them.
+        - `makes` is a thread that is made for the message, in place of the one that `selectors` find: a fork, or a
+          thread that begins with other events. It is made when the message has passed all limits, and once for a
+          request that is repeated with the same `key`. The answers of a message are to questions that this thread has.
 
         Raises:
             ContactForbidden, InputRefused, ServerDraining, TooManyRuns, QuotaExceeded: nothing was stored.
@@ -295,9 +298,18 @@ class RunService:
                 existing.attach(self.streams.open(existing.run_id))  # early enough for every item of the run
             return existing
         account = self._admit(inbound, admission)
-        chosen = selectors if forked is None else forked
         run = LiveRun(
-            inbound, admission, self._loop, events, account, background, chosen, digests, files, answers_in_text
+            inbound,
+            admission,
+            self._loop,
+            events,
+            account,
+            background,
+            selectors,
+            digests,
+            files,
+            answers_in_text,
+            makes,
         )
         if watched or background:
             run.attach(self.streams.open(run.run_id))
@@ -395,11 +407,13 @@ class RunService:
     ) -> ThreadRecord:
         """Create a thread without a run, the newest of its contact, and return it. Sinks get its events.
 
+        It counts as a message of the caller's limits.
+
         `events` are those of `append`. If there is a thread `thread_id` already, the call repeats an earlier one. The
         route that calls it checks the scopes of `admission`.
 
         Raises:
-            ContactForbidden, InputRefused, ServerDraining, UnstorableEvent: nothing is stored.
+            ContactForbidden, InputRefused, QuotaExceeded, ServerDraining, UnstorableEvent: nothing is stored.
             StoreLacks: the store is of a plugin for an earlier version, which does not have the method `create`.
             StoreUnavailable: the store is not available.
         """
@@ -408,6 +422,8 @@ class RunService:
         check_contact_id(contact_id)
         if self.draining:
             raise ServerDraining
+        if self.quota is not None:  # it counts as a message, and as a run that ends at once
+            self.quota.release(self.quota.take(admission, contact_id, self._loop.time()))
         plan = ThreadPlan(
             thread_id=uuid7() if thread_id is None else thread_id,
             contact_id=contact_id,
@@ -428,7 +444,6 @@ class RunService:
         event_id: UUID | None = None,
         *,
         before: bool = False,
-        keeps_external_id: bool = False,
         fork_id: UUID | None = None,
     ) -> ThreadRecord:
         """Make a thread that begins as another one does, as `ThreadStore.fork` describes.
@@ -436,21 +451,35 @@ class RunService:
         A fork before a message does not have the events beside the message either. If there is a thread `fork_id`
         already, the call repeats an earlier one.
 
-        Raises `ThreadNotFound`, `EventNotFound` or `StoreUnavailable`.
+        Raises `ThreadNotFound`, `EventNotFound`, `StoreLacks` or `StoreUnavailable`.
         """
         with self.outage.noted():
-            if before and event_id is not None:
-                beside = await self.store.events_by_id(thread_id, [id_beside(event_id, 1)])
-                event_id = row_id(beside[0]) if beside else event_id
-            plan = ForkPlan(
-                thread_id=uuid7() if fork_id is None else fork_id,
-                parent_id=thread_id,
-                acting_for=acting_for,
-                event_id=event_id,
-                before=before,
-                keeps_external_id=keeps_external_id,
-            )
+            plan = await self.plan_fork(thread_id, acting_for, event_id, before=before)
+            if fork_id is not None:
+                plan = msgspec.structs.replace(plan, thread_id=fork_id)
             return cast(ThreadRecord, await method_of(self.store, "fork")(plan))
+
+    async def plan_fork(
+        self,
+        thread_id: UUID,
+        acting_for: str | None,
+        event_id: UUID | None = None,
+        *,
+        before: bool = False,
+        keeps_external_id: bool = False,
+    ) -> ForkPlan:
+        """Return the plan of a fork, for `begin`. Raises `StoreUnavailable`."""
+        if before and event_id is not None:
+            beside = await self.store.events_by_id(thread_id, [id_beside(event_id, 1)])
+            event_id = row_id(beside[0]) if beside else event_id
+        return ForkPlan(
+            thread_id=uuid7(),
+            parent_id=thread_id,
+            acting_for=acting_for,
+            event_id=event_id,
+            before=before,
+            keeps_external_id=keeps_external_id,
+        )
 
     def tell_sinks(self, thread_id: UUID, event_type: str, data: Mapping[str, Any]) -> None:
         """Give sinks an event of a thread that the thread does not have."""

@@ -53,7 +53,7 @@ class Spending:
             budget, longest = max(used_up, key=lambda pair: pair[1].seconds or 0)
             seconds = longest.seconds or 1
             message = f"The budget of this contact is used up: {budget}; try again in {seconds} s"
-            raise QuotaExceeded(message, seconds, self._policies, [one for _, one in used_up])
+            raise QuotaExceeded(message, seconds, self._policies, left)
         return tuple(left)
 
     def after(self, left: Sequence[Allowance], total: UsageTotal) -> list[Allowance]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         StoreUnusable,
         ThreadNotFound,
     )
-    from jimsapi.threads.event import BESIDE, THREAD_CREATED, TICK, Event, EventRow, NewEvent, id_beside
+    from jimsapi.threads.event import BESIDE, THREAD_CREATED, TICK, Event, EventRow, NewEvent, id_beside, row_id
     from jimsapi.threads.facts import (
         MAX_FORKS,
         MAX_QUESTIONS,
@@ -198,6 +198,7 @@ __all__ = [
     "may_see",
     "message_text",
     "orphan_status",
+    "row_id",
     "select_thread",
     "storable_text",
     "stored_events",
@@ -243,6 +244,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "THREAD_CREATED",
                 "TICK",
                 "id_beside",
+                "row_id",
             ),
             "jimsapi.threads.facts": (
                 "MAX_FORKS",

@@ -42,6 +42,8 @@ class Asking:
         self._store = store
         self._answers = answers
         self._asked: dict[UUID, Event] = {}
+        self._under_way = 0
+        self._none_under_way = asyncio.Event()
 
     @property
     def events(self) -> list[Event]:
@@ -51,9 +53,26 @@ class Asking:
     async def ask(self, question: Question, answer_type: type[Any] | None, convert: Callable[[Any, Any], Any]) -> Any:
         """Return the answer to a question. If there is none, raises `QuestionAsked`.
 
-        `question` is asked if the turn has not asked one with its key, or has closed it without a valid answer.
+        `question` is asked if the turn has not asked one with its key, or has closed it without a valid answer. Calls
+        that are under way at the same time, such as with `asyncio.gather`, ask all their questions before one raises.
         """
-        await asyncio.sleep(0)  # a pipeline that asks in a loop must not stop the server
+        self._under_way += 1
+        self._none_under_way.clear()
+        try:
+            await asyncio.sleep(0)  # a pipeline that asks in a loop must not stop the server
+            return await self._answer(question, answer_type, convert)
+        except QuestionAsked as asked:
+            ends_run = asked
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._none_under_way.set()
+        await self._none_under_way.wait()
+        raise ends_run
+
+    async def _answer(
+        self, question: Question, answer_type: type[Any] | None, convert: Callable[[Any, Any], Any]
+    ) -> Any:
         if question.key in self._answers:
             return _converted(self._answers[question.key], answer_type, convert)
         for attempt in range(1, MOST_ATTEMPTS + 1):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from jimsapi.wire.branch import Change, Listed, Replaced, StoredMessage, branch
     from jimsapi.wire.errors import TRANSIENT, error_answer, error_content
     from jimsapi.wire.files import NotAFile, file_of_base64, file_of_url, named_file
-    from jimsapi.wire.history import Answered, UserSaid, file_url, history_of, said, text_of
+    from jimsapi.wire.history import Answered, UserSaid, event_json, file_url, history_of, said, text_of
     from jimsapi.wire.leaving import stop_left, watch_leaving
     from jimsapi.wire.request import idempotency_key, read_body, read_json, reading_body, refuse_foreign_form
     from jimsapi.wire.speech import (
@@ -99,6 +99,7 @@ __all__ = [
     "data_event",
     "error_answer",
     "error_content",
+    "event_json",
     "failure",
     "file_of_base64",
     "file_of_url",
@@ -148,7 +149,15 @@ if not TYPE_CHECKING:  # a type checker would find every name
             "jimsapi.wire.branch": ("Change", "Listed", "Replaced", "StoredMessage", "branch"),
             "jimsapi.wire.errors": ("TRANSIENT", "error_answer", "error_content"),
             "jimsapi.wire.files": ("NotAFile", "file_of_base64", "file_of_url", "named_file"),
-            "jimsapi.wire.history": ("Answered", "UserSaid", "file_url", "history_of", "said", "text_of"),
+            "jimsapi.wire.history": (
+                "Answered",
+                "UserSaid",
+                "event_json",
+                "file_url",
+                "history_of",
+                "said",
+                "text_of",
+            ),
             "jimsapi.wire.leaving": ("stop_left", "watch_leaving"),
             "jimsapi.wire.request": (
                 "idempotency_key",

@@ -11,7 +11,8 @@ from jimsapi.runs.identity import Admission
 from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import ThreadNotFound
 from jimsapi.threads.event import MESSAGE_CLIENT_ID, EventRow, NewEvent, row_id
-from jimsapi.threads.run import ById, Selector, ThreadQuery
+from jimsapi.threads.facts import ForkPlan
+from jimsapi.threads.run import ThreadQuery
 from jimsapi.threads.window import COMM_PREFIX
 from jimsapi.wire.history import NEWEST, event_json, newest_events
 from jimsapi.wire.speech import message_role, message_text
@@ -151,21 +152,21 @@ class Listed(msgspec.Struct, frozen=True):
 
 async def branch(
     request: Connection, service: RunService, names: ThreadNames, turn: Turn, change: Change
-) -> Sequence[Selector] | None:
-    """Fork the thread of a turn before a message that it replaces, and return selectors for the fork.
+) -> ForkPlan | None:
+    """Return the fork in which a turn goes on that replaces a message: it ends before that message.
 
-    If the client goes on in an older branch, the fork is one of that branch. The client's name of the conversation then
-    stands for the fork.
+    If the client goes on in an older branch, it is a fork of that branch. When `begin_turn` has made the fork, the
+    client's name of the conversation stands for it.
 
-    Returns None, and forks nothing, if the turn replaces no message, or if it repeats an earlier request with the same
-    idempotency key. The turn then continues the conversation as usual.
+    Returns None if the store has no forks, if the turn replaces no message, or if it repeats an earlier request with
+    the same idempotency key. The turn then continues the conversation as usual.
 
     Raises as `ThreadNames.contact` does, and `StoreUnavailable`.
     """
     identity = cast(Admission, request.admission).identity
     contact = names.contact(request, turn)
     selectors = names.selectors(request, turn, contact)
-    if selectors is None:
+    if selectors is None or not hasattr(service.store, "fork"):  # a store of a plugin for an earlier version
         return None
     key = request_key(request, turn)
     try:
@@ -183,12 +184,11 @@ async def branch(
         message_id = change.replaced_in(messages, is_cut=is_cut)
         if message_id is None and thread_id == thread.thread_id:
             return None
-        fork = await service.fork(
+        return await service.plan_fork(
             thread_id, identity.contact_id, message_id, before=message_id is not None, keeps_external_id=True
         )
     except ThreadNotFound:
         return None
-    return (ById(fork.thread_id),)
 
 
 async def _shown_branch(
@@ -218,7 +218,7 @@ async def _shown_branch(
 
 
 async def _messages(service: RunService, thread_id: UUID, limit: int) -> tuple[list[StoredMessage], bool]:
-    """Return the messages among the newest events of a thread, and whether older ones are missing (`newest_events`)."""
+    """Return the messages among the newest events of a thread, and whether it may have older events."""
     rows, is_cut = await newest_events(service, thread_id, limit)
     sent = {sent.message_id: sent for row in rows if (sent := _sent(row)) is not None}
     messages: list[StoredMessage] = []

@@ -7,11 +7,10 @@ from jimsapi.runs.quota import Allowance, Policy
 
 
 def rate_limit_headers(policies: Iterable[Policy], allowances: Iterable[Allowance]) -> RawHeaders:
-    """Return `RateLimit-Policy` with all limits, and `RateLimit` with what remains of them, from `allowances`."""
-    return [
-        (b"ratelimit-policy", ", ".join(map(_policy, policies)).encode()),
-        (b"ratelimit", ", ".join(map(_allowance, allowances)).encode()),
-    ]
+    """Return `RateLimit-Policy` with all limits, and `RateLimit` with what remains of them, if `allowances` has any."""
+    remaining = ", ".join(map(_allowance, allowances)).encode()
+    fields = [(b"ratelimit-policy", ", ".join(map(_policy, policies)).encode())]
+    return [*fields, (b"ratelimit", remaining)] if remaining else fields
 
 
 def _policy(policy: Policy) -> str:

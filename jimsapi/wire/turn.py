@@ -15,6 +15,7 @@ from jimsapi.runs.live import LiveRun
 from jimsapi.runs.result import RunResult
 from jimsapi.runs.service import RunService
 from jimsapi.threads.event import NewEvent
+from jimsapi.threads.facts import ForkPlan, ThreadPlan
 from jimsapi.threads.ids import derived_id, uuid7
 from jimsapi.threads.message_files import SentFile
 from jimsapi.threads.run import ByExternalId, New, Selector
@@ -143,7 +144,7 @@ async def begin_turn(
     watched: bool = True,
     background: bool = False,
     selectors: Sequence[Selector] | None = None,
-    forked: Sequence[Selector] | None = None,
+    makes: ForkPlan | ThreadPlan | None = None,
     contact: str | None = None,
     history: Sequence[NewEvent] = (),
 ) -> LiveRun:
@@ -151,8 +152,7 @@ async def begin_turn(
 
     `contact` is that of the thread, if the caller of this function knows the thread; otherwise `names` finds it.
     `history` are events that come before a message outside of every thread. `background` is that of `RunService.begin`.
-    `forked` are selectors in place of all these: those of the fork in which the client's conversation goes on. A
-    request that is repeated with the same idempotency key does not need them.
+    `makes` is a thread that is made for the message, in place of the one that they find, as `RunService.begin` has it.
 
     Raises as `RunService.begin` does.
 
@@ -184,7 +184,7 @@ async def begin_turn(
             files=turn.files,
             answers_in_text=turn.answers_in_text,
             client_id=turn.storable_client_id(),
-            forked=forked,
+            makes=makes,
         )
     if watched and run.acceptance is not None:
         await asyncio.shield(run.acceptance)

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -73,6 +73,9 @@ AG_UI = {"threadId": "own", "runId": "r", "messages": [], "tools": [], "context"
 RESUME = [{"interruptId": "{question}", "status": "resolved", "payload": "yes"}]
 AI_SDK = {"id": "own", "messages": [{"id": "1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}]}
 NAMED_FILE = "/api/v1/files/{file}"
+RESPONSE, CONVERSATION = {"id": "{response}"}, {"id": "{conversation}"}
+ITEM = {**CONVERSATION, "item_id": "{item}"}
+ASKED = {"model": "m", "input": "hi"}
 
 CALLS: dict[tuple[str, str], list[Call]] = {
     ("POST", CHAT): message_calls(),
@@ -91,6 +94,8 @@ CALLS: dict[tuple[str, str], list[Call]] = {
         Call({"id": "{mine}"}, body={"at": "{event}"}, opened=404),
         Call({"id": "{mine}"}, body={"before": "{event}"}, opened=404),
     ],
+    ("GET", "/api/v1/threads/{id:uuid}/usage"): [Call(THREAD)],
+    ("GET", "/api/v1/usage"): [Call(params={"contact_id": "{contact}"}, closed=403)],
     ("GET", "/api/v1/threads/{id:uuid}/events"): [Call(THREAD)],
     ("GET", "/api/v1/threads/{id:uuid}/feedback"): [Call(THREAD)],
     ("PUT", "/api/v1/threads/{id:uuid}/events/{event_id:uuid}/feedback"): [
@@ -143,6 +148,30 @@ CALLS: dict[tuple[str, str], list[Call]] = {
     # A message to these names no identifier of the server's own: their threads have names within one caller's.
     ("POST", "/deep-chat"): [],
     ("POST", "/v1/chat/completions"): [],
+    ("POST", "/v1/responses"): [
+        Call(body={**ASKED, "previous_response_id": "{response}"}, unscoped=404),
+        Call(body={**ASKED, "conversation": "{conversation}"}, unscoped=None),
+    ],
+    ("GET", "/v1/responses/{id}"): [
+        Call(RESPONSE, unscoped=404),
+        Call(RESPONSE, {"stream": "true"}, unscoped=404),
+    ],
+    ("POST", "/v1/responses/{id}/cancel"): [Call(RESPONSE, unscoped=404)],
+    ("DELETE", "/v1/responses/{id}"): [Call(RESPONSE, opened=409)],
+    ("GET", "/v1/responses/{id}/input_items"): [Call(RESPONSE, unscoped=404)],
+    ("POST", "/v1/conversations"): [],
+    ("GET", "/v1/conversations/{id}"): [Call(CONVERSATION)],
+    ("POST", "/v1/conversations/{id}"): [Call(CONVERSATION, body={"metadata": {"mine": "yes"}})],
+    ("DELETE", "/v1/conversations/{id}"): [Call(CONVERSATION)],
+    ("GET", "/v1/conversations/{id}/items"): [Call(CONVERSATION)],
+    ("POST", "/v1/conversations/{id}/items"): [
+        Call(CONVERSATION, body={"items": [{"role": "assistant", "content": "mine"}]})
+    ],
+    ("GET", "/v1/conversations/{id}/items/{item_id}"): [
+        Call(ITEM),
+        Call({"id": "conv_{of_me}", "item_id": "{item}"}, opened=404),
+    ],
+    ("DELETE", "/v1/conversations/{id}/items/{item_id}"): [Call(ITEM, opened=405)],
     ("GET", "/v1/models"): [],
     ("GET", "/v1/models/{id}"): [],
 }  # fmt: skip
@@ -177,7 +206,8 @@ class World:
     ) -> httpx.Response:
         """Make a call as somebody. `names` are what is named."""
         is_bound = user in BOUND
-        known = {**names, "mine": self.threads.get(user or "", names["thread"])}
+        mine = self.threads.get(user or "", names["thread"])
+        known = {**names, "mine": mine, "of_me": UUID(mine).hex}
         place = re.sub(r"\{(\w+)(:uuid)?\}", lambda found: filled(call.path[found[1]], known), path)
         options: dict[str, Any] = {"params": filled(without_me(call.params, is_bound), known)}
         if call.body is not None:
@@ -219,7 +249,14 @@ CALLERS = {"ann": "threads", "ann-talks": "chat", "blank": "threads", "talker": 
 def missing(names: Mapping[str, str]) -> dict[str, str]:
     """The same names, of things that do not exist."""
     other = {name: str(uuid4()) for name in ("thread", "event", "run", "question", "of_boss")}
-    return {**names, **other, "file": "0" * len(names["file"]), "name": "nothing", "contact": "nobody there"}
+    fixed = {"file": "0" * len(names["file"]), "name": "nothing", "contact": "nobody there"}
+    return {**names, **other, **fixed, **of_openai(other)}
+
+
+def of_openai(names: Mapping[str, str]) -> dict[str, str]:
+    """The identifiers that OpenAI's API has for a run, a thread and an event."""
+    prefixes = {"response": ("resp", "run"), "conversation": ("conv", "thread"), "item": ("msg", "event")}
+    return {name: f"{prefix}_{UUID(names[of]).hex}" for name, (prefix, of) in prefixes.items()}
 
 
 @asynccontextmanager
@@ -242,6 +279,7 @@ async def world(folder: Path) -> AsyncIterator[World]:
         names["thread"], names["run"] = told.json()["thread_id"], told.headers["x-run-id"]
         events = await client.get(f"/api/v1/threads/{names['thread']}/events", headers=headers)
         names["event"] = events.json()["events"][-1]["event_id"]
+        names.update(of_openai(names))
         rated = f"/api/v1/threads/{names['thread']}/events/{names['event']}/feedback"
         assert (await client.put(rated, headers=headers, json={"rating": -1, "comment": SECRET})).status_code == 204
         for name, message in (("of_boss", "ask the boss"), ("question", "ask")):

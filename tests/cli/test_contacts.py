@@ -34,6 +34,7 @@ from tests.serving import Served
 pytestmark = pytest.mark.anyio
 
 STORE = ("--store", "sqlite:///jims.db")
+USED = ("model.usage", {"model": "m", "input_tokens": 3})
 FILES = (
     b'{"message_id":"01a22129-272c-7c9c-91cf-1fdacd18900f","files":[{"file_id":"f","name":"a","type":"b","size":1}]}'
 )
@@ -45,7 +46,12 @@ async def talk(store: ThreadStore, contact: str = "ann", key: Idempotency | None
         contact, f"of {contact}", selectors=(New(external_id=f"tg:{contact}"),), idempotency=key or make_key()
     )
     thread_id = (await store.accept(plan)).thread.thread_id
-    sent = [make_event("tool.call", {"result": "ü"}), make_event(), make_event("question.asked", {"key": "k"})]
+    sent = [
+        make_event("tool.call", {"result": "ü"}),
+        make_event(),
+        make_event(*USED),
+        make_event("question.asked", {"key": "k"}),
+    ]
     await store.finish(plan.run_id, OWNER, completed(*sent))
     await store.change_thread(thread_id, None, ThreadChange("Quokkas", archived=True, metadata=b'{"stars":5}'))
     await store.rate(thread_id, None, sent[1].event_id, Rating(-1, "too short"))
@@ -99,7 +105,7 @@ def expect_archive(found: dict[str, Any], thread_id: UUID, fork_id: UUID) -> Non
     assert thread["created_at"].endswith("Z")
     assert thread["thread_config"] == {"interface": "api"}
     assert (fork["title"], fork["parent"]["thread_id"]) == (None, str(thread_id))
-    types = ["jims.lifecycle.thread_created", "comm.user_message", "tool.call", "comm.assistant_message"]
+    types = ["jims.lifecycle.thread_created", "comm.user_message", "tool.call", "comm.assistant_message", "model.usage"]
     for thread in (str(thread_id), str(fork_id)):
         events = [event for event in found["events.jsonl"] if event["thread_id"] == thread]
         assert [event["event_type"] for event in events] == [*types, "question.asked"]
@@ -110,7 +116,9 @@ def expect_archive(found: dict[str, Any], thread_id: UUID, fork_id: UUID) -> Non
     assert found["files.jsonl"] == []
     manifest = found["manifest"]
     assert (manifest["format"], manifest["version"], manifest["contact_id"]) == ("jimsapi.contact", 1, "ann")
-    counts = {"threads": 2, "events": 10, "feedback": 1, "files": 0, "file_bytes": 0}
+    [used] = found["usage.jsonl"]
+    assert (used["model"], used["calls"], used["input_tokens"]) == ("m", 1, 3)
+    counts = {"threads": 2, "events": 12, "feedback": 1, "files": 0, "usage": 1, "file_bytes": 0}
     assert manifest["counts"] == counts
     assert "bob" not in str(found)
 
@@ -123,7 +131,7 @@ def test_the_archive_has_everything_of_the_contact_and_nothing_of_others(site: P
     before = everything(site / "jims.db")
     ran = contacts(site, "export", "ann", "--output", "ann.zip")
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert ran.stdout == "ann.zip: 2 threads, 10 events, 1 rating, 0 files (0 bytes) of the contact 'ann'\n"
+    assert ran.stdout == "ann.zip: 2 threads, 12 events, 1 rating, 0 files (0 bytes) of the contact 'ann'\n"
     expect_archive(archived(site / "ann.zip"), thread_id, fork_id)
     assert (site / "ann.zip").stat().st_mode & 0o777 == 0o600
     assert everything(site / "jims.db") == before
@@ -138,7 +146,7 @@ async def test_the_archive_of_a_store_in_memory_is_the_same(tmp_path: Path) -> N
         await talk(store, "bob")
         with (tmp_path / "ann.zip").open("wb") as file:
             counts = await Contact("ann", store, None).write(file, "0", without_files=False)
-        assert counts == Counts(threads=2, events=10, feedback=1)
+        assert counts == Counts(threads=2, events=12, feedback=1, usage=1)
         expect_archive(archived(tmp_path / "ann.zip"), thread_id, fork_id)
         await store.delete_contact("ann")
         assert not await Contact("ann", store, None).count()
@@ -226,9 +234,11 @@ def test_a_database_that_does_not_exist_is_not_created(site: Path, command: tupl
 
 async def test_a_part_that_is_deleted_meanwhile_ends_the_export(tmp_path: Path) -> None:
     class Deleting(MemoryStore):
-        async def feedback(self, *arguments: Any, **options: Any) -> Any:
+        async def feedback(
+            self, thread_id: UUID, acting_for: str | None, limit: int | None = None, after: UUID | None = None
+        ) -> Any:
             await self.delete_contact("ann")
-            return await super().feedback(*arguments, **options)
+            return await super().feedback(thread_id, acting_for, limit, after)
 
     async with Deleting() as store:
         await talk(store)
@@ -253,7 +263,18 @@ def test_a_deletion_leaves_no_row_of_the_contact_in_any_table(site: Path) -> Non
     assert (again.returncode, again.stdout) == (0, f"there is nothing of the contact 'ann' in {where}\n")
     assert everything(site / "jims.db") == left
     assert contacts(site, "export", "bob", "--output", "bob.zip").returncode == 0
-    assert archived(site / "bob.zip")["manifest"]["counts"]["events"] == 10
+    assert archived(site / "bob.zip")["manifest"]["counts"]["events"] == 12
+
+
+def test_totals_of_a_contact_without_threads_are_deleted(site: Path) -> None:
+    async def use() -> None:
+        async with SQLiteStore(site / "jims.db", durability="relaxed") as store:
+            await store.add_usage(uuid7(), "ghost", uuid7(), [make_event(*USED)])
+
+    asyncio.run(use())
+    assert "ghost" in everything(site / "jims.db")
+    assert contacts(site, "delete", "ghost", "--yes").returncode == 0
+    assert "ghost" not in everything(site / "jims.db")
 
 
 async def test_a_deletion_deletes_the_idempotency_keys_of_the_contact_only(tmp_path: Path) -> None:

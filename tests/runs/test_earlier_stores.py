@@ -1,7 +1,7 @@
 """Stores of plugins for an earlier version of jimsapi, which know nothing of titles, archives and totals of usage."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import Any, cast
 from uuid import UUID
 
@@ -12,11 +12,12 @@ from jimsapi.asgi.connection import Request
 from jimsapi.builtin.resolvers import DefaultResolver
 from jimsapi.runs.errors import RunCancelled
 from jimsapi.runs.identity import PUBLIC
+from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.lookup import Runs
 from jimsapi.runs.service import RunService
 from jimsapi.runs.threads import ThreadService
 from jimsapi.stores.memory import MemoryStore
-from jimsapi.threads.errors import StoreLacks
+from jimsapi.threads.errors import StoreLacks, StoreUnusable
 from jimsapi.threads.event import EventRow, NewEvent
 from jimsapi.threads.facts import NO_SUMMARY, Rating, ThreadChange
 from jimsapi.threads.ids import uuid7
@@ -101,6 +102,15 @@ async def test_what_a_store_lacks_is_named() -> None:
         for name, call in calls.items():
             with pytest.raises(StoreLacks, match=rf"FirstStore.*'{name}'.*upgrade its plugin"):
                 await call()
+
+
+async def test_a_store_that_cannot_delete_old_threads_does_not_start_if_it_has_to() -> None:
+    class Keeps(MemoryStore):
+        expire = property()
+
+    with pytest.raises(StoreUnusable, match="--expire-threads"):
+        async with serving(Scripted(), cast(ThreadStore, Keeps()), limits=RunLimits(expire_threads=timedelta(days=90))):
+            pass
 
 
 @pytest.mark.parametrize("options", [(True,), (None, ThreadFilter(parent=UUID(int=1))), (None, ThreadFilter({"a": 1}))])

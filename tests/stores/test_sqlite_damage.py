@@ -66,8 +66,7 @@ async def test_a_start_on_a_damaged_database_says_in_one_line_what_to_do(
         case "an index":
             overwrite(path, (root_page(path, "jimsapi_events_order") - 1) * PAGE, bytes(range(256)) * 16)
         case _:
-            text = path.read_bytes()[:PAGE]
-            overwrite(path, text.rindex(b"CREATE TABLE"), b"\xff\xfe\xff\xfe")
+            overwrite(path, path.read_bytes().rindex(b"CREATE TABLE jimsapi_owners"), b"\xff\xfe\xff\xfe")
     before = path.read_bytes()
     with pytest.raises(StoreUnusable) as refused:
         await open_and_close(path)

@@ -65,6 +65,18 @@ async def test_chats_never_write_to_the_index(path: Path, outside: sqlite3.Conne
         assert indexed(outside) == 1
 
 
+async def test_the_file_has_no_words_of_deleted_messages(path: Path, outside: sqlite3.Connection) -> None:
+    words = "SELECT count(*) FROM jimsapi_search_data WHERE instr(block, 'wombat')"
+    async with SQLiteStore(path) as store:
+        for number in range(3):
+            await fill(store, [said("wombat")], contact_id=f"contact {number}")
+            await found_ids(store, "wombat", f"contact {number}")
+        assert outside.execute(words).fetchone()[0]
+        for number in range(3):
+            await store.delete_contact(f"contact {number}")
+        assert outside.execute(words).fetchone()[0] == 0
+
+
 async def test_messages_of_other_programs_are_found_also_after_newer_ones(
     path: Path, outside: sqlite3.Connection
 ) -> None:

@@ -11,6 +11,7 @@ thread, whatever the number of matches before it.
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from hashlib import blake2b
 from typing import Any
@@ -38,9 +39,11 @@ _LAST_NUMBER = 1 << (62 - _POSITIONS)
 
 # The tokenizer `ascii` splits nothing that `words_of` has not split, and changes none of its words.
 _CREATE = """
-    CREATE VIRTUAL TABLE IF NOT EXISTS jimsapi_search
+    CREATE VIRTUAL TABLE jimsapi_search
     USING fts5(contact, words, event_id UNINDEXED, columnsize = 0, tokenize = 'ascii')
 """
+# Otherwise the words of deleted messages stay in the file until FTS5 merges its segments. SQLite has it since 3.42.
+_DELETE_FOR_GOOD = "INSERT INTO jimsapi_search (jimsapi_search, rank) VALUES ('secure-delete', 1)"
 _EXISTS = "SELECT 1 FROM sqlite_schema WHERE name = 'jimsapi_search'"
 _ADD = "INSERT INTO jimsapi_search (rowid, contact, words, event_id) VALUES (?, ?, ?, ?)"
 _REMOVE = "DELETE FROM jimsapi_search WHERE rowid >= ? AND rowid < ?"
@@ -99,7 +102,10 @@ def _is_stale(connection: sqlite3.Connection, thread: str) -> bool:
 def add_to_index(connection: sqlite3.Connection, contact_id: str, threads: Sequence[str]) -> Sequence[str]:
     """Bring the index of threads up to date, as far as one transaction may. Returns the threads that are left."""
     try:
-        connection.execute(_CREATE)
+        if connection.execute(_EXISTS).fetchone() is None:
+            connection.execute(_CREATE)
+            with suppress(sqlite3.OperationalError):
+                connection.execute(_DELETE_FOR_GOOD)
     except sqlite3.OperationalError as error:
         if "no such module" not in str(error):
             raise

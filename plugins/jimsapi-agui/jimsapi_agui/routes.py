@@ -65,8 +65,8 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
             return EventStreamResponse(snapshot_events(body, messages_of(request, said), open_questions(said)))
         turn = turn_of(body)
         listed = listed_in(body, turn)
-        forked = None if listed is None else await branch(request, service, names, turn, listed)
-        run = await begin_turn(request, service, names, turn, forked=forked)
+        fork = None if listed is None else await branch(request, service, names, turn, listed)
+        run = await begin_turn(request, service, names, turn, makes=fork)
         events = agui_events(request, body, spoken_items(request, service, run))
         if cancels:
             events = watch_leaving(events, run, partial(stop_left, service, run))

@@ -344,7 +344,7 @@ def test_without_a_file_store_nothing_is_imported() -> None:
         ({"files_store": "file://host/x"}, "give the whole path of a folder"),
         ({"files_store": "file:///"}, "give the whole path of a folder"),
         ({"files_store": "file:///x?y=z"}, "give the whole path of a folder"),
-        ({"files_store": "s3://bucket"}, "--files-store s3://bucket: no installed plugin keeps files there"),
+        ({"files_store": "gs://bucket"}, "--files-store gs://bucket: no installed plugin keeps files there"),
         ({"files_store": "file:///nowhere/at/all"}, "No such file or directory: .*; create the folder above it"),
         ({"files_store": "file:///dev/null"}, "Not a directory"),
         ({"files_max_size": 0}, "--files-max-size: 0 is not"),

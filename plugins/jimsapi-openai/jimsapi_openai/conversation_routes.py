@@ -2,14 +2,23 @@
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, cast
+from uuid import UUID
 
 import msgspec
 import orjson
 
 from jimsapi.asgi import HTTPError, JSONResponse, Request, Response, Router, convert_body
-from jimsapi.runs import CHAT, THREADS, Admission, RunService, ScopeMissing, ThreadService, thread_metadata
-from jimsapi.threads import Event, ThreadChange, ThreadRecord, derived_id
-from jimsapi.wire import REFUSALS, ThreadNames, Turn, read_json
+from jimsapi.runs import (
+    CHAT,
+    THREADS,
+    Admission,
+    RunService,
+    ScopeMissing,
+    ThreadService,
+    thread_metadata,
+)
+from jimsapi.threads import Event, IdentifierTaken, KeyMismatch, ThreadChange, ThreadRecord, derived_id
+from jimsapi.wire import REFUSALS, ThreadNames, Turn, event_json, read_json
 from jimsapi_openai.answers import in_error_form
 from jimsapi_openai.conversations import ConversationItems, ListQuery, page
 from jimsapi_openai.ids import conversation_id
@@ -19,6 +28,9 @@ from jimsapi_openai.retries import Retries, key_of
 
 MOST_ITEMS = 20
 """The most items that a request may add, as in OpenAI's API."""
+
+REQUEST = "request"
+"""The name of the digest of a request with an idempotency key in the `thread_config` of its conversation."""
 
 Items = Annotated[list[dict[str, Any]], msgspec.Meta(max_length=MOST_ITEMS)]
 
@@ -59,25 +71,37 @@ def add_conversation_routes(
     options: dict[str, Any] = {"tags": ("openai",), "reword": in_error_form}
     one, items = "/v1/conversations/{id}", "/v1/conversations/{id}/items"
 
-    @router.post("/v1/conversations", scope=CHAT, body=NewConversation, responses=refusals, **options)
+    @router.post(
+        "/v1/conversations", scope=CHAT, body=NewConversation,
+        responses={**refusals, 429: "A limit of the caller is used up."}, **options,
+    )  # fmt: skip
     async def create(request: Request) -> Response:
-        """Create a conversation: a thread without a run. To begin it with items needs the scope `threads`."""
+        """Create a conversation: a thread without a run. To begin it with items needs the scope `threads`.
+
+        It counts as a message of the caller's limits.
+        """
         body = convert_body(await read_json(request, service), NewConversation)
         admission = _admission(request)
         if body.items and not admission.identity.may(THREADS):
             raise ScopeMissing(THREADS)
         key = await key_of(request, retries)
         contact = names.contact(request, Turn("", key=key))
-        parts = (admission.provider or "", admission.identity.subject, contact, key or "")
+        config = {"interface": names.protocol}
+        if key is not None:
+            config[REQUEST] = _digest(body)
         thread = await service.create_thread(
             contact,
             admission,
-            thread_id=None if key is None else derived_id("conversation", *parts),
-            thread_config={"interface": names.protocol},
+            thread_id=None if key is None else derived_id("conversation", *_caller(admission), contact, key),
+            thread_config=config,
             metadata=body.metadata,
-            events=_events(body.items or (), key),
+            events=_events(body.items or ()),
         )
-        return JSONResponse(_conversation(thread, body.metadata or {}))
+        if key is None:
+            return JSONResponse(_conversation(thread, body.metadata or {}))
+        if orjson.loads(event_json(thread.thread_config)).get(REQUEST) not in (None, config[REQUEST]):
+            raise KeyMismatch
+        return await shown(thread)
 
     async def shown(thread: ThreadRecord) -> Response:
         [summary] = await threads.summaries([thread])
@@ -118,11 +142,15 @@ def add_conversation_routes(
         """Add items to a conversation: messages, reasoning, and calls of tools. No run answers them."""
         body = convert_body(await read_json(request, service), NewItems)
         thread = await placement.thread(request, request.path_params["id"])
+        admission = _admission(request)
         key = await key_of(request, retries)
-        events = _events(body.items, None if key is None else f"{thread.thread_id} {key}")
+        events = _events(body.items)
         if not events:
             return JSONResponse(page([], has_more=False))
-        added = await service.append(thread.thread_id, events, _admission(request))
+        if key is None:
+            added = await service.append(thread.thread_id, events, admission)
+        else:
+            added = await _append_once(service, thread.thread_id, events, admission, key)
         return JSONResponse(page(await reader.of_events(request, thread.thread_id, added), has_more=False))
 
     @router.get(items + "/{item_id}", scope=THREADS, responses=found, **options)
@@ -147,13 +175,37 @@ def _conversation(thread: ThreadRecord, metadata: Any) -> dict[str, Any]:
     return {"id": named, "object": "conversation", "created_at": created_at, "metadata": metadata}
 
 
-def _events(items: Sequence[dict[str, Any]], key: str | None) -> list[Event]:
-    """Return the events for items. With a key, their identifiers are the same each time, so a repetition adds none."""
-    events = [event_of_item(f"items.{index}", item) for index, item in enumerate(items)]
-    if key is not None:
-        for index, event in enumerate(events):
-            event.event_id = derived_id("item", key, str(index))
-    return events
+def _events(items: Sequence[dict[str, Any]]) -> list[Event]:
+    return [event_of_item(f"items.{index}", item) for index, item in enumerate(items)]
+
+
+def _digest(body: NewConversation) -> str:
+    return derived_id("body", msgspec.json.encode(body, order="deterministic").decode()).hex
+
+
+def _caller(admission: Admission) -> tuple[str, str]:
+    return admission.provider or "", admission.identity.subject
+
+
+async def _append_once(
+    service: RunService, thread_id: UUID, events: Sequence[Event], admission: Admission, key: str
+) -> list[UUID]:
+    """Append the events of a request with an idempotency key, and return their identifiers.
+
+    The identifiers are the same each time, so a repetition adds none. Raises `KeyMismatch` if an earlier request with
+    the key had other events, and otherwise as `RunService.append` does.
+    """
+    ids = [derived_id("item", *_caller(admission), str(thread_id), key, str(n)) for n in range(len(events) + 1)]
+    new = [msgspec.structs.replace(event, event_id=event_id) for event, event_id in zip(events, ids, strict=False)]
+    try:
+        added = await service.append(thread_id, new, admission)
+    except IdentifierTaken:
+        raise KeyMismatch from None
+    rows = await service.store.events_by_id(thread_id, ids)  # with the one that a longer request would have
+    stored = [(row.event_type, orjson.loads(event_json(row.data))) for row in rows]
+    if stored != [(event.event_type, event.event_data) for event in events]:
+        raise KeyMismatch
+    return added
 
 
 def _admission(request: Request) -> Admission:

@@ -6,6 +6,7 @@ import msgspec
 import orjson
 
 from jimsapi.asgi import ValidationError
+from jimsapi.runs import storable_json
 from jimsapi.threads import Event, SentFile
 from jimsapi.wire import NotAFile, file_of_base64, file_of_url, named_file
 
@@ -17,8 +18,16 @@ WITHOUT_EFFECT = (
 )  # fmt: skip
 """Fields of the API that have no effect, because the pipeline decides these."""
 
+MOST_ITEMS = 1000
+"""The most items of an input."""
+MOST_NAMED = 20
+"""The most items without effect that are named: a long history may have very many."""
+
 USER_MESSAGE = "comm.user_message"
 ASSISTANT_MESSAGE = "comm.assistant_message"
+
+_KEPT = {("message", "user"), ("message", "assistant"), ("reasoning", "none"), ("mcp_call", "none")}
+"""The types and roles of items that threads keep."""
 
 
 class ResponseRequest(msgspec.Struct):
@@ -76,6 +85,14 @@ class Input(msgspec.Struct):
         )
 
 
+def check_count(value: Any) -> None:
+    """Raise `ValidationError` if the body of a request, as decoded JSON, has too many items to read them."""
+    items = value.get("input") if isinstance(value, dict) else None
+    if isinstance(items, list) and len(items) > MOST_ITEMS:
+        text = f"Send at most {MOST_ITEMS} items, not {len(items)}: a thread has the earlier ones"
+        raise refused("input", text)
+
+
 def check_fields(body: ResponseRequest) -> None:
     """Raise `ValidationError` for options that are not supported: if they were ignored, the answer would mislead."""
     if (body.text or {}).get("format", {"type": "text"}) not in (None, {"type": "text"}):
@@ -128,21 +145,41 @@ def read_input(value: str | list[dict[str, Any]]) -> Input:
 
 
 def earlier_events(said: Input) -> tuple[list[Event], list[str]]:
-    """Return the events for the items before the last message, and the places of what no event stands for."""
+    """Return the events for the items before the last message, and the places of the first items that have none.
+
+    Raises `InputRefused` if an item cannot be stored.
+    """
     events: list[Event] = []
     ignored: list[str] = []
     for place, item in said.earlier:
-        try:
-            events.append(event_of_item(place, item))
-        except ValidationError:
+        event = _event_or_none(place, item)
+        if event is not None:
+            events.append(event)
+        elif len(ignored) < MOST_NAMED:
             ignored.append(place)
     return events, ignored
 
 
+def _event_or_none(place: str, item: dict[str, Any]) -> Event | None:
+    if (_kind(item), _role(item)) not in _KEPT:  # there may be many of them, and an error costs more
+        return None
+    try:
+        return event_of_item(place, item)
+    except ValidationError:
+        return None
+
+
 def event_of_item(place: str, item: dict[str, Any]) -> Event:
-    """Return the event for an item that a client adds to a conversation. Raises `ValidationError` for other items."""
-    if _has_nul(item):
-        raise refused(place, "Text must not contain the character NUL")
+    """Return the event for an item that a client adds to a conversation.
+
+    Raises `ValidationError` for other items, and `InputRefused` if the event cannot be stored.
+    """
+    event = _event(place, item)
+    storable_json(place, event.event_data)
+    return event
+
+
+def _event(place: str, item: dict[str, Any]) -> Event:
     match _kind(item), _role(item):
         case "message", "user":
             message = _message(place, item)
@@ -153,9 +190,7 @@ def event_of_item(place: str, item: dict[str, Any]) -> Event:
             text = _text_of_assistant(place, item.get("content"))
             return Event(event_type=ASSISTANT_MESSAGE, event_data={"role": "assistant", "content": text})
         case "reasoning", _:
-            parts = [part for part in item.get("summary") or () if isinstance(part, dict)]
-            text = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
-            return Event(event_type="model.reasoning", event_data={"content": text})
+            return Event(event_type="model.reasoning", event_data={"content": _summary(place, item.get("summary"))})
         case "mcp_call", _:
             return Event(event_type="tool.call", event_data=_call(place, item))
     raise refused(place, f"This server keeps no items of the type {_kind(item)[:100]} and the role {_role(item)[:100]}")
@@ -240,6 +275,13 @@ def _text_of_assistant(place: str, content: Any) -> str:
     return "\n".join(texts)
 
 
+def _summary(place: str, summary: Any) -> str:
+    if summary is not None and not isinstance(summary, list):
+        raise refused(f"{place}.summary", "The summary of a reasoning is a list of parts")
+    parts = [part for part in summary or () if isinstance(part, dict)]
+    return "".join(_string(part.get("text")) for part in parts)
+
+
 def _call(place: str, item: dict[str, Any]) -> dict[str, Any]:
     """Return the data of the event for a call of a tool."""
     try:
@@ -269,11 +311,3 @@ def _error_text(error: Any) -> str:
 
 def _string(value: Any) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _has_nul(value: Any) -> bool:
-    if isinstance(value, str):
-        return "\0" in value
-    if isinstance(value, dict):
-        return any(_has_nul(each) for pair in value.items() for each in pair)
-    return isinstance(value, list) and any(map(_has_nul, value))

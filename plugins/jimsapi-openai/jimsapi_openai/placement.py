@@ -1,9 +1,7 @@
 """Which thread a response belongs to: that of a conversation, of an earlier response, of a question, or a new one."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import Any, cast
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -12,10 +10,21 @@ import msgspec
 import orjson
 
 from jimsapi.asgi import HTTPError, Request
-from jimsapi.runs import THREADS, Admission, LiveRun, Runs, RunService, ScopeMissing, ThreadService
+from jimsapi.runs import (
+    THREADS,
+    Admission,
+    LiveRun,
+    Runs,
+    RunService,
+    ScopeMissing,
+    ThreadService,
+    storable_json,
+)
 from jimsapi.threads import (
+    THREAD_CREATED,
     ById,
-    EventRow,
+    Event,
+    ForkPlan,
     New,
     NewEvent,
     Question,
@@ -24,10 +33,13 @@ from jimsapi.threads import (
     Selector,
     StoredRun,
     ThreadNotFound,
+    ThreadPlan,
     ThreadRecord,
     derived_id,
+    row_id,
+    uuid7,
 )
-from jimsapi.wire import PersonAsked, ThreadNames, Turn, approving_option, begin_turn, stored_items
+from jimsapi.wire import PersonAsked, ThreadNames, Turn, approving_option, begin_turn, event_json, stored_items
 from jimsapi_openai.conversations import last_event_of
 from jimsapi_openai.ids import question_of, run_of, thread_of
 from jimsapi_openai.inputs import (
@@ -41,18 +53,18 @@ from jimsapi_openai.inputs import (
 )
 from jimsapi_openai.requests import is_task
 
-KNOWN = 10_000
-"""The most repeatable requests whose thread is remembered."""
-
 
 class Place(msgspec.Struct, frozen=True):
-    """Where a message goes: the thread that `selectors` find. `contact` is None if the request names it.
+    """Where a message goes: the thread `makes`, which is made for it; without one, the thread that `selectors` find.
 
-    `ignored` are the places of items in the body that have no effect there.
+    `selectors` are the same each time that a request is repeated, and others for a request that names another place: by
+    them, a key of requests is found to be used for two. `contact` is None if the request names it. `ignored` are the
+    places of items in the body that have no effect there.
     """
 
     selectors: Sequence[Selector]
     contact: str | None = None
+    makes: ForkPlan | ThreadPlan | None = None
     ignored: Sequence[str] = ()
     is_new: bool = True
 
@@ -66,7 +78,6 @@ class Placement:
         self._runs = Runs(service)
         self._threads = ThreadService(service)
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
-        self._placed: OrderedDict[bytes, Place] = OrderedDict()
 
     async def begin(
         self, request: Request, body: ResponseRequest, said: Input, key: str | None
@@ -80,24 +91,20 @@ class Placement:
         """
         if body.store is False or is_task(request, said.all_new().text):
             return await self._begin_once(request, body, said)
-        digest = self._digest(request, key)
-        if digest is not None and (known := self._placed.get(digest)) is not None:
-            return await self._begin(request, body, said, known, key)
         conversation = conversation_of(body)
         if body.previous_response_id:
             previous = await self.stored_run(request, body.previous_response_id, "previous_response_id")
-            lock = self._locks.setdefault(previous.thread_id, asyncio.Lock())
-            async with lock:  # of two messages after the same response, the second one sees the first
-                place = self._known(digest, await self._after(request, previous))
-                return await self._begin(request, body, said, place, key)
+            if not said.approvals:  # an approval goes to the question itself, and not to that of a fork: it counts once
+                lock = self._locks.setdefault(previous.thread_id, asyncio.Lock())
+                async with lock:  # of two messages after the same response, the second one sees the first
+                    return await self._begin(request, body, said, await self._after(request, previous), key)
         if conversation is not None:
             thread = await self.thread(request, conversation)
             place = Place((ById(thread.thread_id),), thread.contact_id, is_new=False)
         elif said.approvals:
             place = await self._of_question(request, said.approvals[0])
         else:
-            place = await self._named_or_new(request, body, said, key)
-        self._known(digest, place)
+            place = self._named_or_new(request, body, said, key)
         return await self._begin(request, body, said, place, key)
 
     async def stored_run(self, request: Request, response_id: str, field: str | None = None) -> StoredRun:
@@ -145,6 +152,7 @@ class Placement:
             turn,
             background=bool(body.background),
             selectors=place.selectors,
+            makes=place.makes,
             contact=place.contact,
         )
         return run, [*place.ignored, *ignored]
@@ -155,11 +163,10 @@ class Placement:
             raise refused("store", "With an approval the response is stored: omit store")
         events, ignored = earlier_events(said)
         self._check_history(request, len(events))
-        history = [NewEvent(event.event_id, event.event_type, orjson.dumps(event.event_data)) for event in events]
         turn = msgspec.structs.replace(_turn(body, said.messages[-1], None), once=True)
-        return await begin_turn(request, self._service, self._names, turn, history=history), ignored
+        return await begin_turn(request, self._service, self._names, turn, history=_stored(events)), ignored
 
-    async def _named_or_new(self, request: Request, body: ResponseRequest, said: Input, key: str | None) -> Place:
+    def _named_or_new(self, request: Request, body: ResponseRequest, said: Input, key: str | None) -> Place:
         turn = _turn(body, said.messages[-1], key)
         contact = self._names.contact(request, turn)
         named = self._names.selectors(request, turn, contact)
@@ -167,18 +174,17 @@ class Placement:
             return Place(named, contact, is_new=False)
         events, ignored = earlier_events(said)
         if not events:
-            return Place((New(),), contact, ignored)
+            return Place((New(),), contact, ignored=ignored)
         self._check_history(request, len(events))
-        admission = _admission(request)
-        parts = (admission.provider or "", admission.identity.subject, contact, key or "")
-        thread = await self._service.create_thread(
-            contact,
-            admission,
-            thread_id=None if key is None else derived_id("response", *parts),
-            thread_config={"interface": self._names.protocol},
-            events=events,
+        earlier = _stored(events)
+        plan = ThreadPlan(
+            thread_id=uuid7(),
+            contact_id=contact,
+            events=(NewEvent(uuid7(), THREAD_CREATED, b"{}"), *earlier),
+            thread_config=storable_json("thread_config", {"interface": self._names.protocol}),
         )
-        return Place((ById(thread.thread_id),), contact, ignored)
+        texts = (f"{event.event_type} {event.data.decode()}" for event in earlier)
+        return Place((New(), _distinguishing(derived_id("input", *texts))), contact, plan, ignored)
 
     def _check_history(self, request: Request, count: int) -> None:
         """Raise `ScopeMissing` if the caller may not add items to threads. The pipeline takes them for its own."""
@@ -190,11 +196,10 @@ class Placement:
         if run.status in (RunStatus.QUEUED, RunStatus.RUNNING):
             raise HTTPError(409, "previous_response_id: The response is still in progress; wait for it or cancel it")
         last, is_newest = await last_event_of(self._service, run)
-        thread_id = run.thread_id
+        fork: ForkPlan | None = None
         if last is not None and not is_newest:
-            identity = _admission(request).identity
-            thread_id = (await self._service.fork(thread_id, identity.contact_id, last)).thread_id
-        return Place((ById(thread_id),), run.contact_id, is_new=False)
+            fork = await self._service.plan_fork(run.thread_id, _admission(request).identity.contact_id, last)
+        return Place((ById(run.thread_id), _distinguishing(run.run_id)), run.contact_id, fork, is_new=False)
 
     async def _of_question(self, request: Request, approval: Approval) -> Place:
         thread, _ = await self._question(request, approval)
@@ -218,29 +223,11 @@ class Placement:
             thread_id, question_id = found
             thread = await self.thread(request, f"conv_{thread_id.hex}")
             rows = await self._service.store.events_by_id(thread_id, [question_id])
-            asked = [
-                NewEvent(_id(row), row.event_type, orjson.dumps(orjson.loads(row.data or b"null"))) for row in rows
-            ]
+            asked = [NewEvent(row_id(row), row.event_type, event_json(row.data)) for row in rows]
             for item in stored_items(asked):
                 if isinstance(item, PersonAsked):
                     return thread, item.question
         raise HTTPError(404, f"There is no request for approval {approval.request_id[:100]!r}")
-
-    def _digest(self, request: Request, key: str | None) -> bytes | None:
-        """Return what identifies a request that may be repeated; None for a request without a key."""
-        if key is None:
-            return None
-        admission = _admission(request)
-        parts = repr((admission.provider, admission.identity.subject, key))
-        return blake2b(parts.encode(), digest_size=16).digest()
-
-    def _known(self, digest: bytes | None, place: Place) -> Place:
-        """Remember the place of a request: if it is repeated, it must not be placed after its own first attempt."""
-        if digest is not None:
-            self._placed[digest] = place
-            while len(self._placed) > KNOWN:
-                self._placed.popitem(last=False)
-        return place
 
 
 def _turn(body: ResponseRequest, message: Message, key: str | None) -> Turn:
@@ -273,8 +260,13 @@ def _approved(question: Question, approval: Approval) -> Any:
     raise refused(approval.place, text)
 
 
-def _id(row: EventRow) -> UUID:
-    return row.event_id if isinstance(row.event_id, UUID) else UUID(row.event_id)
+def _distinguishing(named: UUID) -> Selector:
+    """Return a selector that finds no thread. It distinguishes requests that name different things, as `Place` says."""
+    return ById(named)
+
+
+def _stored(events: Sequence[Event]) -> list[NewEvent]:
+    return [NewEvent(event.event_id, event.event_type, orjson.dumps(event.event_data)) for event in events]
 
 
 def _admission(request: Request) -> Admission:

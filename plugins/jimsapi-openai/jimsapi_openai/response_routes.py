@@ -10,7 +10,7 @@ import orjson
 
 from jimsapi.asgi import EventStreamResponse, HTTPError, JSONResponse, Request, Response, Router, convert_body
 from jimsapi.runs import CHAT, THREADS, Admission, LiveRun, RunEnded, Runs, RunService, ThreadService
-from jimsapi.threads import DomainError, EventRow, NewEvent, StoredRun, id_beside
+from jimsapi.threads import DomainError, EventRow, NewEvent, StoredRun, id_beside, row_id
 from jimsapi.wire import (
     EVENT_STREAM,
     REFUSALS,
@@ -18,6 +18,7 @@ from jimsapi.wire import (
     UserSaid,
     answer_of,
     error_answer,
+    event_json,
     read_json,
     said,
     spoken_items,
@@ -31,15 +32,15 @@ from jimsapi.wire import (
 from jimsapi_openai.answers import NO_RETRY, in_error_form
 from jimsapi_openai.conversations import BESIDE, ListQuery, last_event_of, page_of
 from jimsapi_openai.ids import conversation_id, response_id
-from jimsapi_openai.inputs import WITHOUT_EFFECT, ResponseRequest, check_fields, read_input
+from jimsapi_openai.inputs import MOST_NAMED, WITHOUT_EFFECT, ResponseRequest, check_count, check_fields, read_input
 from jimsapi_openai.items import Speech, speech_of, user_item
 from jimsapi_openai.placement import Placement
 from jimsapi_openai.requests import is_of_open_webui, without_effect
 from jimsapi_openai.responses import Head, stream_of
 from jimsapi_openai.retries import Retries, key_of
 
-MOST_NAMED = 20
-"""The most items without effect that a header names: a long history may have very many."""
+MOST_EVENTS = 2**53
+"""The greatest number of an event in a stream: JSON's numbers are exact up to it (RFC 8259, section 6)."""
 
 _LOOKUP = {status: REFUSALS[status] for status in (401, 403, 503)} | {404: "There is no such response."}
 
@@ -48,7 +49,7 @@ class RetrieveQuery(msgspec.Struct):
     """How to retrieve a response: as a stream, after the event with the number `starting_after`, or whole."""
 
     stream: bool = False
-    starting_after: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    starting_after: Annotated[int, msgspec.Meta(ge=0, le=MOST_EVENTS)] | None = None
 
 
 def add_response_routes(
@@ -80,6 +81,7 @@ def add_response_routes(
         `x-ignored-fields` of the answer names those fields of the request.
         """
         value = await read_json(request, service)
+        check_count(value)
         body = convert_body(value, ResponseRequest)
         check_fields(body)
         said = read_input(body.input)
@@ -152,7 +154,7 @@ def add_response_routes(
             return []
         ids = [*(id_beside(run.message_id, number) for number in range(1, BESIDE + 1)), run.message_id]
         found = await service.store.events_by_id(run.thread_id, ids)
-        return [row for row in found if row.event_type.startswith("message.") or row is found[-1]]
+        return [row for row in found if row.event_type.startswith("message.") or row_id(row) == run.message_id]
 
     @router.get(
         "/v1/responses/{id}", query=RetrieveQuery, **options,
@@ -215,16 +217,12 @@ def add_response_routes(
 
 def _items(run: StoredRun) -> list[SpokenItem]:
     """Return what a stored run said and did."""
-    events = [NewEvent(event.event_id, event.event_type, _bytes(event.event_data)) for event in run.events]
+    events = [NewEvent(event.event_id, event.event_type, event_json(event.event_data)) for event in run.events]
     return stored_items(events)
 
 
-def _bytes(data: bytes | str | None) -> bytes:
-    return b"null" if data is None else data.encode() if isinstance(data, str) else data
-
-
 def _data(row: EventRow) -> dict[str, Any]:
-    data = orjson.loads(_bytes(row.data))
+    data = orjson.loads(event_json(row.data))
     return data if isinstance(data, dict) else {}
 
 

@@ -123,12 +123,22 @@ async def test_the_next_message_answers_too(client: TestClient) -> None:
     assert (late.status_code, "superseded" in late.text or "another message" in late.text) == (409, True)
 
 
-async def test_a_question_that_another_message_closed_is_open_in_a_fork(client: TestClient) -> None:
+async def test_a_question_that_another_message_closed_is_not_answered_after_the_earlier_response(
+    client: TestClient,
+) -> None:
     asked = await ask(client, "refund")
     await send(client, "what?", previous_response_id=asked["id"])
     answer = await send(client, approval_of(asked, True), previous_response_id=asked["id"])
-    assert text_of(answer) == "refund: 'yes' ['refund']"
-    assert answer.json()["conversation"] != asked["conversation"]
+    assert answer.status_code == 409, answer.text
+
+
+async def test_an_approval_after_the_same_response_counts_once(client: TestClient) -> None:
+    asked = await ask(client, "refund")
+    first = await send(client, approval_of(asked, True), previous_response_id=asked["id"])
+    assert text_of(first) == "refund: 'yes' ['refund']"
+    for approve in (True, False):
+        again = await send(client, approval_of(asked, approve), previous_response_id=asked["id"])
+        assert again.status_code == 409, again.text
 
 
 async def test_an_answer_counts_once_and_is_not_changed(client: TestClient) -> None:

@@ -161,6 +161,7 @@ async def _version_7(connection: Connection) -> None:
     for index, definition in INDEXES_7.items():
         await _build_index(connection, index, definition)
     await connection.execute(_sql("usage_tables_7"))
+    await connection.execute(_sql("rights_7"))
     for functions in ("usage", "functions", "functions_1", "functions_2", "functions_3", "functions_4", "functions_6"):
         await connection.execute(_sql(functions))
 

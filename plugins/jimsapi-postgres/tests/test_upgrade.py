@@ -16,6 +16,7 @@ from jimsapi.threads.errors import StoreUnusable
 pytestmark = pytest.mark.anyio
 
 JIMS = Path(__file__).with_name("jims_schema.sql").read_text()
+VERSION_6 = Path(__file__).with_name("version_6.sql").read_text()
 WRITE = "INSERT INTO threads VALUES (gen_random_uuid(), 'ann', NULL, now(), '{}')"
 LEAST = """
     CREATE ROLE serving LOGIN;
@@ -58,3 +59,23 @@ async def test_a_role_that_may_not_call_our_functions_is_told_at_the_start(
             await store.accept(make_plan())
     finally:
         postgres.psql("DROP OWNED BY serving; DROP ROLE serving", database)
+
+
+async def test_a_role_that_may_write_runs_may_write_the_tables_that_an_upgrade_adds(
+    postgres: Postgres, database: str, url: str
+) -> None:
+    await prepare(parse_url(url), wait=0)
+    postgres.psql(VERSION_6, database)
+    postgres.psql("CREATE ROLE writing; CREATE ROLE reading", database)
+    postgres.psql("GRANT SELECT, INSERT, UPDATE, DELETE ON jimsapi_runs TO writing", database)
+    postgres.psql("GRANT SELECT ON jimsapi_runs TO reading", database)
+    try:
+        await prepare(parse_url(url), wait=0)
+        for table in ("jimsapi_search", "jimsapi_contact_usage"):
+            may = [
+                postgres.psql(f"SELECT has_table_privilege('{role}', '{table}', 'INSERT')", database)
+                for role in ("writing", "reading")
+            ]
+            assert may == ["t", "f"]
+    finally:
+        postgres.psql("DROP OWNED BY writing, reading; DROP ROLE writing, reading", database)

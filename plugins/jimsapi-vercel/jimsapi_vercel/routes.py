@@ -81,8 +81,8 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
         chat = _chat_key(request, names, turn)
         chats.stop(chat)
         replaced = None if approvals else replaced_by(body)
-        forked = None if replaced is None else await branch(request, service, names, turn, replaced)
-        run = await begin_turn(request, service, names, turn, forked=forked)
+        fork = None if replaced is None else await branch(request, service, names, turn, replaced)
+        run = await begin_turn(request, service, names, turn, makes=fork)
         chats.add(chat, run)
         return stream(request, chat, run, body.messages[-1].id if approvals else None, approvals)
 

@@ -1,5 +1,6 @@
 """Answers that are regenerated and messages that are edited: the chat goes on in a fork of its thread."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -19,8 +20,13 @@ async def tell(ctx: ThreadContext) -> None:
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[TestClient]:
-    async with TestClient(create_api(tell, store="memory:", vercel_contact_header="x-person")) as client:
+def settings() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+async def client(settings: dict[str, Any]) -> AsyncIterator[TestClient]:
+    async with TestClient(create_api(tell, store="memory:", vercel_contact_header="x-person", **settings)) as client:
         client.headers["x-person"] = "ann"
         yield client
 
@@ -123,3 +129,32 @@ async def test_another_contact_with_the_same_chat_forks_nothing_of_it(client: Te
     await post(client, conversation("one", "(answer)", "TWO"), messageId="m-2")
     assert [text for role, text in await shown(client) if role == "user"] == ["TWO"]
     assert len(await threads(client)) == 1
+
+
+@pytest.mark.parametrize("settings", [{"rate_limit": "3/day"}])
+async def test_an_edit_that_a_limit_refuses_leaves_the_conversation_as_it_was(client: TestClient) -> None:
+    await say_three(client)
+    edit = {"id": "c-1", "messages": conversation("one", "(answer)", "TWO"), "messageId": "m-2"}
+    assert (await client.post(CHAT, json=edit)).status_code == 429
+    assert [text for role, text in await shown(client) if role == "user"] == ["one", "two", "three"]
+    assert len(await threads(client)) == 1
+
+
+async def test_an_edit_with_a_file_that_does_not_exist_leaves_the_conversation_as_it_was(client: TestClient) -> None:
+    await say_three(client)
+    edited = message("user", "TWO", "m-2")
+    edited["parts"].append({"type": "file", "mediaType": "text/plain", "url": f"/api/v1/files/{'0' * 32}"})
+    edit = {"id": "c-1", "messages": [*conversation("one", "(answer)"), edited], "messageId": "m-2"}
+    assert (await client.post(CHAT, json=edit)).status_code in (404, 422)
+    assert [text for role, text in await shown(client) if role == "user"] == ["one", "two", "three"]
+
+
+async def test_an_edit_that_is_sent_twice_at_once_forks_once(client: TestClient) -> None:
+    await say_three(client)
+    edit = {"id": "c-1", "messages": conversation("one", "(answer)", "TWO"), "messageId": "m-2"}
+    headers = {"idempotency-key": "k-1"}
+    answers = await asyncio.gather(*(client.post(CHAT, json=edit, headers=headers) for _ in range(2)))
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert (await client.post(CHAT, json=edit, headers=headers)).status_code == 200
+    assert [text for role, text in await shown(client) if role == "user"] == ["one", "TWO"]
+    assert len(await threads(client)) == 2
