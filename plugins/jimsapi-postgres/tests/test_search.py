@@ -12,7 +12,6 @@ from jimsapi_postgres.store import PostgresStore
 
 from jimsapi.testing.store import OWNER, completed, fill, make_event, make_plan
 from jimsapi.testing.store.searches import found_ids, said
-from jimsapi.threads import words_of as search_words
 from jimsapi.threads.facts import ThreadChange
 
 pytestmark = pytest.mark.anyio
