@@ -1,7 +1,7 @@
 """Inbound messages, and the checks that they must pass before a store accepts them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -37,6 +37,8 @@ _RESERVED_TYPES = {
     MESSAGE_METADATA,
     ONCE_RESULT,
 }
+_NOT_RESERVED = {"not": {"anyOf": [{"enum": sorted(_RESERVED_TYPES)}, {"pattern": r"^(state|jims)\."}]}}
+EventType = Annotated[str, msgspec.Meta(extra_json_schema=_NOT_RESERVED)]
 _DEFAULT_CONFIG = {"interface": "api"}
 _DEFAULT_CONFIG_TEXT = dump_storable(_DEFAULT_CONFIG)
 
@@ -59,7 +61,7 @@ class Inbound(msgspec.Struct, kw_only=True):
     message: str
     thread_id: UUID | None = None
     thread_config: dict[str, Any] = msgspec.field(default_factory=_DEFAULT_CONFIG.copy)
-    event_type: str = USER_MESSAGE
+    event_type: EventType = USER_MESSAGE
     run_conversation_start_on_new_thread: bool = False
     webhook_url: str | None = None
     metadata: dict[str, Any] | None = None
