@@ -217,7 +217,7 @@ async def test_a_message_that_a_budget_refuses_does_not_count_against_the_rate_l
     async with api(token_budget="10/day", rate_limit="3/day") as client:
         await say(client, "m 10")
         for _ in range(5):
-            assert limits_of(await say(client))[1] == '"tokens";r=0, "cost";r=1500000'
+            assert limits_of(await say(client))[1] == '"tokens";r=0'
         assert (await say(client, contact="bob")).status_code == 200
 
 
