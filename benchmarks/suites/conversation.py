@@ -2,7 +2,7 @@
 
 A plain chat with files, questions, tools, private events and the other protocols installed stands beside the same chat
 without them, within each round. Threads with calls of tools are plain rows, written past the service; a turn there
-reads no more of them than a context has, so the time of one with 1,000 calls is that beside which more are held. A fork
+reads no more of them than a context has, so a thread with more calls is compared with one of 1,000. A fork
 copies all events of its thread in one transaction: its time is shown by their number.
 """
 

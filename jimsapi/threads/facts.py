@@ -28,7 +28,10 @@ class Parent(msgspec.Struct, frozen=True, gc=False):
 
 
 class ThreadFacts(msgspec.Struct, frozen=True, gc=False):
-    """What was said of a thread. `archived_at` is in UTC. `metadata` is the JSON text of an object."""
+    """The title, archive time, metadata and parent of a thread.
+
+    `archived_at` is in UTC. `metadata` is the JSON text of an object.
+    """
 
     title: str | None = None
     archived_at: datetime | None = None

@@ -41,7 +41,7 @@ SCOPE, CONTACT = "scope:", "contact:"
 Decoded = TypeVar("Decoded")
 
 NO_ANSWER = object()
-"""What a text is that is no answer to a question. None may be one."""
+"""What stands for a text that does not answer a question. It is not None, because None can be an answer."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):

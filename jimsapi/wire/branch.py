@@ -46,7 +46,7 @@ class Change(Protocol):
     """What a client's request shows of a change of its conversation. A class for each way of a protocol."""
 
     def replaced_in(self, messages: Sequence[StoredMessage], *, is_cut: bool) -> UUID | None:
-        """Return the message of the user that the message of the turn takes the place of, or None.
+        """Return the message of the user that the message of the turn replaces, or None.
 
         `messages` are those of the thread, oldest first. `is_cut`: the oldest are missing.
         """
@@ -66,7 +66,7 @@ class Change(Protocol):
 
 
 class Replaced(msgspec.Struct, frozen=True):
-    """A message of the user that the message of a turn takes the place of, with all that follows it.
+    """The message of the user that the message of a turn replaces, with all that follows it.
 
     For protocols whose clients say what they replace. `message_id` is its identifier as the client knows it, `position`
     the number of the user's messages before it in the client's conversation, and `text` its text if the client did not

@@ -120,7 +120,8 @@ _VERSION_4 = ("DROP INDEX jimsapi_runs_finished",)
 # Runs that failed before this version have NULL. `failure_of` derives the kind of their failure from `error`.
 _VERSION_5 = ("ALTER TABLE jimsapi_runs ADD COLUMN failure VARCHAR(16)",)
 
-# What was said of threads (`ThreadFacts`), and the ratings of events. Threads of which nothing was said have no row.
+# The titles, archive times, metadata and parents of threads (`ThreadFacts`), and the ratings of events. Threads without
+# any of these have no row.
 _VERSION_6 = (
     """
     CREATE TABLE jimsapi_threads (

@@ -108,7 +108,7 @@ def turn_of(body: ChatRequest, approvals: Sequence[Approval] = ()) -> Turn:
 
 
 def replaced_by(body: ChatRequest) -> Replaced | None:
-    """Return the message that the newest message of the user takes the place of; None if it is a new message.
+    """Return the message that the newest message of the user replaces; None if it is a new message.
 
     To regenerate an answer, the client cuts its messages after that of the user. An edited message has the identifier
     of the message that it replaces.

@@ -1,4 +1,5 @@
--- What was said of a thread (`ThreadFacts`), and the ratings of its events. Threads of which nothing was said have no row.
+-- The title, archive time, metadata and parent of a thread (`ThreadFacts`), and the ratings of its events. Threads without
+-- any of these have no row.
 
 CREATE TABLE IF NOT EXISTS jimsapi_threads (
     thread_id uuid NOT NULL PRIMARY KEY,
