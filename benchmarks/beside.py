@@ -1,9 +1,9 @@
 """This checkout beside another revision, in pairs: how many requests each answers, on one machine at one time.
 
-`python -m benchmarks.beside REVISION` starts a server of this checkout and one of `REVISION` in turn, and sends both
-the same requests. It prints the ratios of this checkout to the revision: the median of all rounds, the lowest and the
-highest. Both servers run in the Python that runs the command, so it must have the dependencies of both. The command
-needs Linux, git and wrk.
+`python -m benchmarks.beside REVISION` starts a server of this checkout and one of `REVISION`, and sends them the same
+requests in turn, in short slices, so that both have the machine in the same state. It prints the ratios of this
+checkout to the revision: the median of all rounds, the lowest and the highest. Both servers run in the Python that runs
+the command, so it must have the dependencies of both. The command needs Linux, git and wrk.
 """
 
 import argparse
@@ -14,15 +14,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import geometric_mean, median
 
 from benchmarks.environments import ROOT
 from benchmarks.installed import install
-from benchmarks.load import CHAT, Target, measure, require_linux_and_wrk
+from benchmarks.load import CHAT, Target, load, measure, require_linux_and_wrk
 from benchmarks.serving import KEY, Server, free_port
 from benchmarks.sheet import PER_PROCESSOR, RATE
 
 WARM_UP = 0.7
+SLICE = 0.5
+"""Seconds of load before it is the other server's turn."""
 SERVER_CORE, LOAD_CORE = 1, 0
 
 
@@ -54,7 +56,7 @@ def main() -> None:
     options = argparse.ArgumentParser(prog="python -m benchmarks.beside", description=__doc__)
     options.add_argument("revision", help="a name that git knows, such as HEAD~5")
     options.add_argument("cases", nargs="*", metavar="case", help=f"all, or some of: {', '.join(CASES)}")
-    options.add_argument("--rounds", type=int, default=8)
+    options.add_argument("--rounds", type=int, default=8, help="pairs of servers that are started for a case")
     options.add_argument("--seconds", type=float, default=2.0, help="how long each server is measured in a round")
     given = options.parse_args()
     if unknown := set(given.cases) - set(CASES):
@@ -63,7 +65,7 @@ def main() -> None:
     with checkout(given.revision) as folder:
         print(f"{'case':16}{'requests/s':24}requests/processor s")
         for name in given.cases or CASES:
-            ratios = [pair(CASES[name], folder, given.seconds, number % 2 == 0) for number in range(given.rounds)]
+            ratios = [pair(CASES[name], folder, given.seconds) for _ in range(given.rounds)]
             print(f"{name:16}{spread([each[RATE] for each in ratios]):24}", end="")
             print(spread([each[PER_PROCESSOR] for each in ratios]), flush=True)
 
@@ -82,21 +84,35 @@ def checkout(revision: str) -> Iterator[Path]:
         yield Path(folder)
 
 
-def pair(case: Case, other: Path, seconds: float, other_first: bool) -> dict[str, float]:
-    """Measure both once, one after the other. Returns the ratios of this checkout to the other, by unit."""
-    figures = {
-        folder: figures_of(case, folder, seconds) for folder in ((other, ROOT) if other_first else (ROOT, other))
-    }
-    return {unit: figures[ROOT][unit] / figures[other][unit] for unit in (RATE, PER_PROCESSOR)}
+def pair(case: Case, other: Path, seconds: float) -> dict[str, float]:
+    """Start the servers of both checkouts, and measure each for `seconds`. Returns the ratios of this one, by unit.
 
-
-def figures_of(case: Case, folder: Path, seconds: float) -> dict[str, float]:
-    """Start the server of a checkout, and measure it."""
+    Slices with the same number of one server and the other are a pair. The ratio is the geometric mean of those of
+    the pairs.
+    """
     with ExitStack() as stack:
-        data = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        server = stack.enter_context(start(case, folder, data))
-        core = LOAD_CORE if case.pinned else None
-        return measure(server, case.target, seconds=seconds, connections=case.clients, core=core, warm_up=WARM_UP)
+        servers: list[Server] = []
+        for folder in (ROOT, other):
+            data = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            servers.append(stack.enter_context(start(case, folder, data)))
+        for server in servers:
+            load(server, case.target, seconds=WARM_UP, connections=case.clients, core=_core(case))
+        ratios = [slices(case, *servers, other_first=number % 2 == 1) for number in range(round(seconds / SLICE))]
+    return {unit: geometric_mean(each[unit] for each in ratios) for unit in (RATE, PER_PROCESSOR)}
+
+
+def slices(case: Case, ours: Server, others: Server, *, other_first: bool) -> dict[str, float]:
+    """Measure each of two servers for a slice. Returns the ratios of the first to the second, by unit."""
+    order = (others, ours) if other_first else (ours, others)
+    figures = {
+        id(server): measure(server, case.target, seconds=SLICE, connections=case.clients, core=_core(case), warm_up=0)
+        for server in order
+    }
+    return {unit: figures[id(ours)][unit] / figures[id(others)][unit] for unit in (RATE, PER_PROCESSOR)}
+
+
+def _core(case: Case) -> int | None:
+    return LOAD_CORE if case.pinned else None
 
 
 def start(case: Case, folder: Path, data: Path) -> Server:

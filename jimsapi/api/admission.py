@@ -73,7 +73,9 @@ class Gate:
 
     async def admit(self, request: Connection) -> Admission:
         """Return the admission by the first provider that admits. Raises `HTTPError` (400, 401, 403, 503) otherwise."""
-        if [name for name, _ in request.scope["headers"]].count(b"authorization") > 1:
+        headers = request.scope["headers"]
+        # Most requests repeat no field, which a dict shows at a third of the cost of counting.
+        if len(dict(headers)) < len(headers) and [name for name, _ in headers].count(b"authorization") > 1:
             challenges = self._challenges(set(), 'error="invalid_request"')
             raise HTTPError(400, "Send one Authorization header", challenges)
         invalid: set[str] = set()

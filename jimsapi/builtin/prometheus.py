@@ -23,22 +23,20 @@ class Metrics(Collector):
     """The observer that counts, and the Prometheus collector that exposes the counts."""
 
     def __init__(self) -> None:
-        self._requests: defaultdict[tuple[str, str, int], int] = defaultdict(int)
-        self._request_seconds: dict[str, Histogram] = {}
+        self._requests: dict[tuple[str, str, int], Histogram] = {}
         self._admissions: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._runs: defaultdict[str, int] = defaultdict(int)
-        self._pipelines: defaultdict[tuple[str, str], int] = defaultdict(int)
-        self._pipeline_seconds: dict[tuple[str, str], Histogram] = {}
+        self._pipelines: dict[tuple[str, str], Histogram] = {}
         self._usage: dict[str, UsageTotal] = {}
-        self._commits: defaultdict[str, int] = defaultdict(int)
+        self._commits = self._failed_commits = 0
         self._operations = 0
         self._commit_seconds = Histogram(COMMIT_BUCKETS)
 
     def on_request(self, record: RequestRecord) -> None:
-        self._requests[record.method, record.route, record.status] += 1
-        histogram = self._request_seconds.get(record.route)
+        labels = record.method, record.route, record.status
+        histogram = self._requests.get(labels)
         if histogram is None:
-            histogram = self._request_seconds[record.route] = Histogram(REQUEST_BUCKETS)
+            histogram = self._requests[labels] = Histogram(REQUEST_BUCKETS)
         histogram.observe(record.duration)
 
     def on_admission(self, record: AdmissionRecord) -> None:
@@ -48,17 +46,19 @@ class Metrics(Collector):
         self._runs[record.status] += 1
         for timing in record.pipelines:
             labels = "success" if timing.succeeded else "failure", timing.pipeline
-            self._pipelines[labels] += 1
-            if labels not in self._pipeline_seconds:
-                self._pipeline_seconds[labels] = Histogram(PIPELINE_BUCKETS)
-            self._pipeline_seconds[labels].observe(timing.duration)
-
+            histogram = self._pipelines.get(labels)
+            if histogram is None:
+                histogram = self._pipelines[labels] = Histogram(PIPELINE_BUCKETS)
+            histogram.observe(timing.duration)
         for model, total in record.usage.items():
             label = model if model in self._usage or len(self._usage) < MAX_MODELS else OTHER
             self._usage[label] = self._usage.get(label, UsageTotal()) + total
 
     def on_commit(self, record: CommitRecord) -> None:
-        self._commits["failed" if record.failed else "ok"] += 1
+        if record.failed:
+            self._failed_commits += 1
+        else:
+            self._commits += 1
         self._operations += record.operations
         self._commit_seconds.observe(record.duration)
 
@@ -73,15 +73,17 @@ class Metrics(Collector):
             "Requests answered, by method, route template and status.",
             labels=("method", "route", "status"),
         )
-        for (method, route, status), count in list(self._requests.items()):
-            requests.add_metric((method, route, str(status)), count)
+        by_route: dict[str, Histogram] = {}
+        for (method, route, status), histogram in list(self._requests.items()):
+            requests.add_metric((method, route, str(status)), histogram.count)
+            by_route.setdefault(route, Histogram(REQUEST_BUCKETS)).add(histogram)
         yield requests
         seconds = HistogramMetricFamily(
             "jims_http_request_duration_seconds",
             "Seconds from a request's head to its answer's end.",
             labels=("route",),
         )
-        for route, histogram in list(self._request_seconds.items()):
+        for route, histogram in by_route.items():
             seconds.add_metric((route,), histogram.buckets(), histogram.total)
         yield seconds
         admissions = CounterMetricFamily(
@@ -93,8 +95,9 @@ class Metrics(Collector):
         yield from self._collect_runs()
         yield from self._collect_usage()
         commits = CounterMetricFamily("jims_store_commits", "Durable transactions of the store.", labels=("outcome",))
-        for outcome, count in list(self._commits.items()):
-            commits.add_metric((outcome,), count)
+        for outcome, count in (("ok", self._commits), ("failed", self._failed_commits)):
+            if count:
+                commits.add_metric((outcome,), count)
         yield commits
         operations = CounterMetricFamily("jims_store_operations", "Operations that shared those transactions.")
         operations.add_metric((), self._operations)
@@ -111,13 +114,13 @@ class Metrics(Collector):
         pipelines = CounterMetricFamily(
             "jims_pipeline_runs", "Total number of pipeline runs", labels=("status", "pipeline")
         )
-        for labels, count in list(self._pipelines.items()):
-            pipelines.add_metric(labels, count)
+        for labels, histogram in list(self._pipelines.items()):
+            pipelines.add_metric(labels, histogram.count)
         yield pipelines
         duration = HistogramMetricFamily(
             "jims_pipeline_run_duration_seconds", "Duration of pipeline runs in seconds", labels=("status", "pipeline")
         )
-        for labels, histogram in list(self._pipeline_seconds.items()):
+        for labels, histogram in list(self._pipelines.items()):
             duration.add_metric(labels, histogram.buckets(), histogram.total)
         yield duration
 

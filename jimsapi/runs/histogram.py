@@ -18,6 +18,16 @@ class Histogram:
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.total += seconds
 
+    @property
+    def count(self) -> int:
+        """The number of observations."""
+        return sum(self.counts)
+
+    def add(self, other: "Histogram") -> None:
+        """Add the observations of another histogram with the same bounds."""
+        self.counts = [mine + others for mine, others in zip(self.counts, other.counts, strict=True)]
+        self.total += other.total
+
     def buckets(self) -> list[tuple[str, float]]:
         """Return cumulative counts by upper bound, in the form that Prometheus reads."""
         cumulative, running = [], 0

@@ -28,7 +28,6 @@ from jimsapi.threads.event import (
     EPOCH_UTC,
     STATE_PREFIX,
     THREAD_CREATED,
-    TICK,
     Event,
     EventRow,
     NewEvent,
@@ -192,17 +191,18 @@ class _Thread(msgspec.Struct, eq=False, gc=False):
 
     def append(self, events: Sequence[NewEvent], now: datetime) -> list[EventRow]:
         """Append events, each with a later time than the one before it. Returns their rows."""
-        created_at = time_after(_time(self.rows[-1]) if self.rows else None, now)
+        rows = self.rows
+        newest = _time(rows[-1]) if rows else None
         added: list[EventRow] = []
         for event in events:
-            added.append(EventRow(event.event_id, created_at, event.event_type, event.data))
+            newest = time_after(newest, now)
+            added.append(EventRow(event.event_id, newest, event.event_type, event.data))
             self.size += len(event.data)
-            created_at += TICK
         if self.index is not None:
-            self.index.add(added, len(self.rows))
-        self.rows += added
-        if self.index is None and len(self.rows) > _UNINDEXED_EVENTS:
-            self.index = _Index(self.rows)
+            self.index.add(added, len(rows))
+        rows += added
+        if self.index is None and len(rows) > _UNINDEXED_EVENTS:
+            self.index = _Index(rows)
         return added
 
     def snapshot(self, limits: ContextLimits) -> Snapshot:

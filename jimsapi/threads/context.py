@@ -177,7 +177,12 @@ class ThreadContext:
     """Set it to give the thread a title, which lists of threads show. A client may change it later."""
     _is_for_test = False
     _given_answers: Mapping[str, Any] = {}
-    # Defaults in place of lines in `__init__`: most runs have no reasoning.
+    status_updater: StatusUpdater | None = None
+    # Defaults in place of lines in `__init__`, which every run would pay for.
+    _output: LiveOutput | None = None
+    _message_id: UUID | None = None
+    _closed = False
+    _bridge: Bridge | None = None
     _reasoning_id: UUID | None = None
     _reasoning: list[str]
 
@@ -193,15 +198,10 @@ class ThreadContext:
         self._file_reader = run.file_reader
         self.thread_config: dict[str, Any] = dict(run.thread_config or {})
         self.outgoing_events: list[Any] = []
-        self.status_updater: StatusUpdater | None = None
         self.truncated = run.truncated
         self._rows = rows
         self._load_events = run.load_events
-        self._output: LiveOutput | None = None
         self._streamed: list[str] = []
-        self._message_id: UUID | None = None
-        self._closed = False
-        self._bridge: Bridge | None = None
 
     @classmethod
     def for_test(

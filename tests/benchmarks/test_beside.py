@@ -8,7 +8,7 @@ from benchmarks import beside
 from benchmarks.answers import check_chat
 from benchmarks.beside import CASES, Case, checkout, start
 from benchmarks.environments import ROOT
-from benchmarks.serving import KEY
+from benchmarks.serving import KEY, Server
 from benchmarks.sheet import PER_PROCESSOR, RATE
 
 
@@ -35,8 +35,11 @@ def test_a_revision_that_git_does_not_know_is_reported() -> None:
         pass
 
 
-def test_the_ratio_is_that_of_this_checkout_to_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rates = {ROOT: 300.0, tmp_path: 200.0}
-    monkeypatch.setattr(beside, "figures_of", lambda _, folder, __: {RATE: rates[folder], PER_PROCESSOR: rates[folder]})
-    for other_first in (True, False):
-        assert beside.pair(CASES["get"], tmp_path, 1.0, other_first) == {RATE: 1.5, PER_PROCESSOR: 1.5}
+@pytest.mark.parametrize("other_first", [True, False])
+def test_the_ratio_is_that_of_this_checkout_to_the_other(monkeypatch: pytest.MonkeyPatch, other_first: bool) -> None:
+    ours, others = object.__new__(Server), object.__new__(Server)
+    rates = {id(ours): 300.0, id(others): 200.0}
+    figures = lambda server, *_, **__: dict.fromkeys((RATE, PER_PROCESSOR), rates[id(server)])  # noqa: E731
+    monkeypatch.setattr(beside, "measure", figures)
+    ratios = beside.slices(CASES["get"], ours, others, other_first=other_first)
+    assert ratios == {RATE: 1.5, PER_PROCESSOR: 1.5}
