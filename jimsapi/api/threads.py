@@ -131,9 +131,10 @@ class MatchItem(msgspec.Struct):
 
 
 class ThreadItem(msgspec.Struct):
-    """A thread. `title` is the one that it was given, else the first words of its first message; `preview` is the
-    beginning of its newest message; `active_at` is the time of its newest event. `forks` is the number of its forks, at
-    most 1000; `questions` is the number of its open questions, among the newest 20. Only searches have `match`."""
+    """A thread. `title` is the one that it was given, else the first words of the user's first message; `preview` is
+    the beginning of its newest message; `active_at` is the time of its newest event. `forks` is the number of its
+    forks, at most 1000; `questions` is the number of its open questions, among the newest 20. Only searches have
+    `match`."""
 
     thread_id: UUID
     contact_id: str | None

@@ -40,6 +40,7 @@ from jimsapi.threads.errors import (
 )
 from jimsapi.threads.event import (
     THREAD_CREATED,
+    USER_MESSAGE,
     NewEvent,
     beside_message,
     id_beside,
@@ -47,7 +48,7 @@ from jimsapi.threads.event import (
     message_event,
     move_beside,
 )
-from jimsapi.threads.facts import ForkPlan, Parent, Rating, ThreadChange, ThreadPlan
+from jimsapi.threads.facts import OPENING, ForkPlan, Parent, Rating, ThreadChange, ThreadPlan
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.questions import QUESTION_ANSWERED, QUESTION_ASKED, answer_id
 from jimsapi.threads.run import (
@@ -919,8 +920,9 @@ class StoreMachine(RuleBasedStateMachine):
             assert facts.parent == thread.parent
             assert orjson.loads(facts.metadata) == orjson.loads(thread.metadata)
             messages = [event for event in thread.events if event[1].startswith("comm.")]
+            from_user = [event for event in messages[:OPENING] if event[1] == USER_MESSAGE]
             shown = [[] if row is None else _pairs([row]) for row in (summary.first, summary.newest)]
-            assert shown == [messages[:1], messages[-1:]]
+            assert shown == [(from_user or messages)[:1], messages[-1:]]
             forks = [one for one in self.threads if one.parent and one.parent.thread_id == thread.thread_id]
             assert (summary.forks, summary.questions) == (len(forks), min(20, len(thread.open_questions())))
             ratings = [

@@ -15,6 +15,7 @@ from jimsapi.threads.storable import Unstorable, dump_storable, exact_copy, load
 THREAD_CREATED = "jims.lifecycle.thread_created"
 """The type of the first event of every thread."""
 USER_MESSAGE = "comm.user_message"
+"""The type of a message of the user, if the request gives no other."""
 ASSISTANT_MESSAGE = "comm.assistant_message"
 ASSISTANT_MESSAGE_WITH_BUTTONS = "comm.assistant_message_with_buttons"
 STATE_PREFIX = "state.set."

@@ -91,12 +91,17 @@ class Created(msgspec.Struct, frozen=True):
     stored: list[EventRow]
 
 
+OPENING = 20
+"""The number of messages at the beginning of a thread among which `ThreadSummary.first` is."""
+
+
 class ThreadSummary(msgspec.Struct, frozen=True):
     """What a list shows of a thread: its facts, the first and the newest of its messages, and the time of its newest
     event in UTC. `first` and `newest` are events `comm.*`; None if it has none.
 
-    `forks` is the number of its forks, at most `MAX_FORKS`, and `questions` that of its open questions, among the
-    newest `MAX_QUESTIONS`.
+    `first` is the first `comm.user_message` among the first `OPENING` messages, because an app may begin each thread
+    with the same greeting; without one it is the first message. `forks` is the number of its forks, at most
+    `MAX_FORKS`, and `questions` that of its open questions, among the newest `MAX_QUESTIONS`.
     """
 
     facts: ThreadFacts

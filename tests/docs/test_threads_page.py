@@ -61,15 +61,17 @@ def test_the_commands_of_the_page_list_change_and_fork_a_thread(served: Served) 
     )
 
 
-def test_the_commands_of_the_page_show_usage_with_the_fields_that_it_names(served: Served) -> None:
-    with httpx.Client(base_url=served.url) as client:
-        said = client.post("/api/v1/chat", json={"contact_id": "ann", "message": "use 7"})
+def test_the_commands_of_the_page_show_usage_with_the_fields_that_it_names() -> None:
     text = (Path(__file__).parents[2] / PAGE).read_text(encoding="utf-8")
-    for command in USAGE.splitlines():
-        shown = shell(served, command, THREAD=said.json()["thread_id"])
-        assert shown["total"].keys() == {"calls", "input_tokens", "output_tokens", "cached_tokens", "cost"}
-        for field in (shown.keys() | shown["total"].keys()) - {"first_day", "last_day"}:
-            assert f"`{field}`" in text, field
+    with Served("--app", "tests.apps.scripted:app") as served, httpx.Client(base_url=served.url) as client:
+        said = client.post("/api/v1/chat", json={"contact_id": "ann", "message": "use 7"})
+        for number, command in enumerate(USAGE.splitlines()):
+            shown = shell(served, command, THREAD=said.json()["thread_id"])
+            assert shown["total"].keys() == {"calls", "input_tokens", "output_tokens", "cached_tokens", "cost"}
+            if number == 0:  # the others name days and a key of the page
+                assert [shown["total"][name] for name in ("calls", "input_tokens", "output_tokens")] == [1, 7, 1]
+            for field in (shown.keys() | shown["total"].keys()) - {"first_day", "last_day"}:
+                assert f"`{field}`" in text, field
 
 
 def test_the_page_names_every_field_of_a_thread_that_is_not_named_elsewhere(served: Served) -> None:

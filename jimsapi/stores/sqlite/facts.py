@@ -17,11 +17,12 @@ from jimsapi.stores.sqlite.reads import (
 )
 from jimsapi.stores.sqlite.rows import contact_of, id_hex, id_text, thread_record, time_text
 from jimsapi.threads.errors import EventNotFound
-from jimsapi.threads.event import EventRow, time_after, utc_now
+from jimsapi.threads.event import USER_MESSAGE, EventRow, time_after, utc_now
 from jimsapi.threads.facts import (
     MAX_FORKS,
     MAX_QUESTIONS,
     NO_FACTS,
+    OPENING,
     Feedback,
     ForkPlan,
     Parent,
@@ -69,14 +70,25 @@ _COPY_EVENTS = """
     WHERE thread_id = ? AND (created_at, event_id) <= (?, ?)
     ORDER BY created_at, event_id
 """
-_COMM = """
+_NEWEST_COMM = """
     SELECT event_id, created_at, event_type, CAST(event_data AS BLOB)
     FROM thread_events INDEXED BY jimsapi_events_comm
     WHERE thread_id = ? AND substr(event_type, 1, 5) = 'comm.'
-    ORDER BY created_at {order}, event_id {order} LIMIT 1
+    ORDER BY created_at DESC, event_id DESC LIMIT 1
 """
-_OLDEST_COMM = _COMM.format(order="ASC")
-_NEWEST_COMM = _COMM.format(order="DESC")
+_FIRST_COMM = f"""
+    SELECT e.event_id, e.created_at, e.event_type, CAST(e.event_data AS BLOB)
+    FROM (
+        SELECT thread_id, event_id FROM (
+            SELECT thread_id, event_id, created_at, event_type
+            FROM thread_events INDEXED BY jimsapi_events_comm
+            WHERE thread_id = ? AND substr(event_type, 1, 5) = 'comm.'
+            ORDER BY created_at, event_id LIMIT {OPENING}
+        )
+        ORDER BY event_type <> '{USER_MESSAGE}', created_at, event_id LIMIT 1
+    ) f
+    CROSS JOIN thread_events e ON e.thread_id = f.thread_id AND e.event_id = f.event_id
+"""
 _COUNT_FORKS = f"""
     SELECT count(*) FROM (
         SELECT 1 FROM jimsapi_threads INDEXED BY jimsapi_threads_parent WHERE parent_id = ? LIMIT {MAX_FORKS}
@@ -190,7 +202,7 @@ def _summary(connection: sqlite3.Connection, thread: str) -> ThreadSummary:
     newest = connection.execute(NEWEST_TIME, (thread,)).fetchone()
     return ThreadSummary(
         read_facts(connection, thread),
-        _message(connection, _OLDEST_COMM, thread),
+        _message(connection, _FIRST_COMM, thread),
         _message(connection, _NEWEST_COMM, thread),
         None if newest is None else utc(newest[0]),
         connection.execute(_COUNT_FORKS, (thread,)).fetchone()[0],

@@ -305,6 +305,18 @@ class FactsOfThreads(StoreTests):
         assert ids_of([found.first, found.newest]) == [events[1].event_id, sent[1].event_id]
         assert found.active_at == events[-1].created_at
 
+    @pytest.mark.parametrize(("greetings", "shows_the_message"), [(1, True), (19, True), (20, False)])
+    async def test_the_first_message_of_a_summary_is_the_users_if_it_comes_early(
+        self, store: ThreadStore, greetings: int, shows_the_message: bool
+    ) -> None:
+        greeted = [make_event("comm.assistant_message") for _ in range(greetings)]
+        message, later = make_event("comm.user_message"), make_event("comm.user_message")
+        plan = thread_of(*greeted, message, later)
+        await store.create(plan)
+        (summary,) = await store.summaries([plan.thread_id])
+        assert summary.first is not None
+        assert ids_of([summary.first]) == [message.event_id if shows_the_message else greeted[0].event_id]
+
     async def test_deleting_a_thread_deletes_its_facts(self, store: ThreadStore) -> None:
         thread_id = await fill(store, [])
         await store.change_thread(thread_id, None, ThreadChange(title="t"))

@@ -2,11 +2,10 @@
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-from jimsapi.asgi import Connection
+from jimsapi.asgi import Connection, Response
 from jimsapi.runs import LiveRun
 from jimsapi.wire import (
     AgentItem,
@@ -26,9 +25,7 @@ BYTES_A_TOKEN = 4
 
 DONE = b"data: [DONE]\n\n"
 
-NO_RETRY = (b"x-should-retry", b"false")
-"""A header that disables the retries of the SDKs. Without it they send the message again after most errors, although
-the server has stored it."""
+_NO_RETRY = (b"x-should-retry", b"false")
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
@@ -121,5 +118,24 @@ def error(refusal: Refusal) -> dict[str, Any]:
     return {"error": {"message": refusal.text, "type": kind, "param": refusal.field, "code": code}}
 
 
-in_error_form = partial(reworded, error)
-"""Return an error answer in the format that the SDKs parse."""
+def in_error_form(answer: Response) -> Response:
+    """Return an error answer in the format that the SDKs parse.
+
+    The SDKs repeat a request after every 409 and 5xx. After those that would repeat themselves, the
+    answer forbids that: a 501, and a 409 that does not name a time for the repetition.
+    """
+    response = reworded(error, answer)
+    if response.status == 501 or (
+        response.status == 409 and not any(name == b"retry-after" for name, _ in response.raw_headers)
+    ):
+        forbid_retries(response)
+    return response
+
+
+def forbid_retries(response: Response) -> None:
+    """Add the header that disables the retries of the SDKs.
+
+    Without it they send a message again after most errors, although the server has stored it.
+    """
+    if _NO_RETRY not in response.raw_headers:
+        response.raw_headers.append(_NO_RETRY)

@@ -194,7 +194,8 @@ class Placement:
     async def _after(self, request: Request, run: StoredRun) -> Place:
         """Return the place after a run: its thread if no message followed, else a fork of it."""
         if run.status in (RunStatus.QUEUED, RunStatus.RUNNING):
-            raise HTTPError(409, "previous_response_id: The response is still in progress; wait for it or cancel it")
+            text = "previous_response_id: The response is still in progress; wait for it or cancel it"
+            raise HTTPError(409, text, {"retry-after": "1"})
         last, is_newest = await last_event_of(self._service, run)
         fork: ForkPlan | None = None
         if last is not None and not is_newest:

@@ -29,7 +29,7 @@ from jimsapi.wire import (
     with_ignored,
     with_run,
 )
-from jimsapi_openai.answers import NO_RETRY, in_error_form
+from jimsapi_openai.answers import forbid_retries, in_error_form
 from jimsapi_openai.conversations import BESIDE, ListQuery, last_event_of, page_of
 from jimsapi_openai.ids import conversation_id, response_id
 from jimsapi_openai.inputs import MOST_NAMED, WITHOUT_EFFECT, ResponseRequest, check_count, check_fields, read_input
@@ -88,7 +88,7 @@ def add_response_routes(
         key = await key_of(request, retries)
         run, ignored = await placement.begin(request, body, said, key)
         response = await answer(request, body, run)
-        response.raw_headers.append(NO_RETRY)
+        forbid_retries(response)
         fields = [*without_effect(value, WITHOUT_EFFECT), *ignored[:MOST_NAMED]]
         return with_ignored(request, with_run(request, service, run, response), fields)
 

@@ -28,7 +28,7 @@ from jimsapi.wire import (
     with_ignored,
     with_run,
 )
-from jimsapi_openai.answers import NO_RETRY, Completion, in_error_form
+from jimsapi_openai.answers import Completion, forbid_retries, in_error_form
 from jimsapi_openai.conversation_routes import add_conversation_routes
 from jimsapi_openai.placement import Placement
 from jimsapi_openai.requests import ChatRequest, new_turn, without_effect
@@ -125,7 +125,7 @@ async def _answer(
     items = as_one_text(spoken_items(request, service, run))
     chunks = Completion(run, model).chunks(request, items, with_usage=body.wants_usage)
     stream = EventStreamResponse(chunks if on_left is None else watch_leaving(chunks, run, on_left))
-    stream.raw_headers.append(NO_RETRY)
+    forbid_retries(stream)
     return stream
 
 
@@ -136,6 +136,6 @@ async def _complete_answer(request: Request, run: LiveRun, model: str, on_left: 
     except DomainError as fault:
         answer = in_error_form(error_answer(request, fault))
         if refusal(run) is None:
-            answer.raw_headers.append(NO_RETRY)
+            forbid_retries(answer)
         return answer
     return JSONResponse(Completion(run, model).whole(one_text(result), agent_items(result)))

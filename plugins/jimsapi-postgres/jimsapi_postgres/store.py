@@ -17,9 +17,11 @@ from jimsapi.threads import (
     MAX_QUESTIONS,
     MODEL_USAGE,
     NO_FILTER,
+    OPENING,
     PAGE_BYTES,
     QUESTION_ASKED,
     TICK,
+    USER_MESSAGE,
     Accepted,
     AdoptedRun,
     ByExternalId,
@@ -301,10 +303,16 @@ _SUMMARIES = f"""
     FROM unnest($1::uuid[]) WITH ORDINALITY i (thread, item)
     LEFT JOIN jimsapi_threads f ON f.thread_id = i.thread
     LEFT JOIN LATERAL (
-        SELECT {_EVENT} FROM thread_events e
-        WHERE e.thread_id = i.thread AND substr(e.event_type, 1, 5) = 'comm.'
-        ORDER BY e.created_at, e.event_id
-        LIMIT 1
+        SELECT {_EVENT} FROM (
+            SELECT event_id FROM (
+                SELECT event_id, created_at, event_type FROM thread_events
+                WHERE thread_id = i.thread AND substr(event_type, 1, 5) = 'comm.'
+                ORDER BY created_at, event_id
+                LIMIT {OPENING}
+            ) opening
+            ORDER BY event_type <> '{USER_MESSAGE}', created_at, event_id
+            LIMIT 1
+        ) first JOIN thread_events e ON e.thread_id = i.thread AND e.event_id = first.event_id
     ) o ON true
     LEFT JOIN LATERAL (
         SELECT {_EVENT} FROM thread_events e
