@@ -30,7 +30,14 @@ change those classes, then run `make docs`.
 An option is a flag of `jimsapi`, an environment variable, and a keyword of `create_api` with the name of the flag
 (`--queue-timeout`, `JIMS_QUEUE_TIMEOUT`, `queue_timeout=`). Every variable has a second form that ends in `_FILE` and
 names a file with the value (`JIMS_STORE_FILE=/run/secrets/store`). jimsapi uses the first of these that is given: the
-flag or keyword, the variable, the file, the default. An empty value counts as not given.
+flag or keyword, the variable, the file, the configuration file, the default. An empty value counts as not given.
+
+**Configuration file.** `--config FILE` names a TOML file with options. The command reads `jimsapi.toml` if that is in
+the current folder and no other file is named; `create_api` reads only a file that is named. A key is the name of an
+option, and a table adds its name to the front, so `url` in `[authentik]` is `--authentik-url`. An option that repeats
+is an array. The key of an option with `_file` at its end names a file with the value; a secret has only this form. A
+key that is not an option stops the start, as an unknown flag does. `jimsapi config` prints all options that are in
+force, and where each value comes from.
 
 **Files.** jimsapi removes the line breaks at the end of a file from the value. A missing or empty file stops the
 start. If the option does not repeat, a second line (a comment, too) or a control character in the file also stops the

@@ -40,7 +40,7 @@ from jimsapi.plugins.compose import (
 )
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.discovery import OWN_DISTRIBUTION, plugin_options
-from jimsapi.plugins.errors import PluginError
+from jimsapi.plugins.errors import PluginError, StartError
 from jimsapi.plugins.lifespans import Lifespans
 from jimsapi.plugins.manager import PluginManager
 from jimsapi.plugins.options import Options, Settings
@@ -192,17 +192,23 @@ class Api(App):
         threads = ThreadService(service)
         self.include(thread_routes(threads))
         self.include(usage_routes(threads))
-        self.docs()
+        if core.docs != "off":
+            self.docs(public=core.docs == "public")
         resources = add_plugin_routes(self, plugins, service, composition.settings)
         self._observers = composition.observers_of("on_request")
         self.on_request.extend((*self._observers.calls, *self._on_request))
         for built in composition.wrappers("jimsapi_asgi_wrapper"):
             wrap_by_plugin(self, built)
-        composition.registry.register(ServiceCollector(service))
+        composition.registry.register(ServiceCollector(service, self.open_work, VERSION))
         composition.registry.register(LoopCollector(self._watchdog))
         if not composition.providers:
             left_out = ", ".join(entry.name for entry in composition.left_out)
             note = f" (plugins that are not loaded: {left_out})" if left_out else ""
+            if core.require_auth:
+                raise StartError(
+                    f"--require-auth: no auth provider is configured, so the API would be public{note}; set "
+                    "JIMS_API_KEY_FILE or the options of another provider"
+                )
             logger.warning(
                 "NO AUTHENTICATION IS CONFIGURED: the API is public; set --api-key, or restrict the network%s", note
             )
@@ -214,6 +220,11 @@ class Api(App):
             self._observers.report(observer, error)
         else:
             super().report_observer(observer, error)
+
+    def announce_drain(self) -> None:
+        super().announce_drain()
+        if self.service is not None:
+            self.service.drain_announced = True
 
     async def drain(self, seconds: float) -> None:
         """Drain the service, and the streams, WebSockets and background work of all routes.

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from jimsapi.asgi.app import App
 from jimsapi.asgi.connection import Request
+from jimsapi.asgi.open_work import OpenWork
 from jimsapi.asgi.response import Response
 from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.options import Options, option
@@ -21,23 +22,42 @@ from jimsapi.runs.watchdog import Watchdog
 logger = logging.getLogger("jimsapi.metrics")
 
 
+METRICS_HOST = "0.0.0.0"
+
+
 class MetricsOptions(Options, prefix="metrics"):
     """Where Prometheus scrapes."""
 
-    host: str = option("0.0.0.0", help="The address of the metrics port.")
+    host: str = option(METRICS_HOST, help="The address of the metrics port.")
     port: int = option(8000, minimum=0, maximum=65535, help="The port of the Prometheus metrics; 0 means none.")
 
 
 class ServiceCollector(Collector):
-    """The state of the run service at the time of a scrape."""
+    """The state of the run service, and of the open streams and WebSockets of an app, at the time of a scrape."""
 
-    def __init__(self, service: RunService) -> None:
+    def __init__(self, service: RunService, open_work: OpenWork, version: str) -> None:
         self._service = service
+        self._open_work = open_work
+        self._version = version
 
     def collect(self) -> Iterator[Metric]:
-        service = self._service
+        service, open_work = self._service, self._open_work
+        build = GaugeMetricFamily("jims_build_info", "1, with the version of jimsapi.", labels=("version",))
+        build.add_metric((self._version,), 1)
+        yield build
         yield GaugeMetricFamily("jims_runs_open", "Runs that the process works on.", value=service.open_runs)
         yield GaugeMetricFamily("jims_runs_waiting", "Open runs that wait for their turn.", value=service.waiting_runs)
+        yield GaugeMetricFamily(
+            "jims_run_oldest_seconds",
+            "Age of the run that is open longest; 0 without runs.",
+            value=service.oldest_run_seconds,
+        )
+        yield GaugeMetricFamily("jims_streams_open", "Streams that are being sent.", value=open_work.stream_count)
+        yield GaugeMetricFamily("jims_websockets_open", "WebSockets that are open.", value=open_work.websocket_count)
+        refused = CounterMetricFamily("jims_messages_refused", "Messages refused by a limit.", labels=("limit",))
+        for limit, count in list(service.refusals.counts.items()):
+            refused.add_metric((limit,), count)
+        yield refused
         yield GaugeMetricFamily("jims_draining", "1 while the server shuts down.", value=float(service.draining))
         yield GaugeMetricFamily(
             "jims_pipelines_abandoned",

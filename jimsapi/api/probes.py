@@ -35,7 +35,7 @@ def probe_routes(service: RunService) -> Router:
     )
     async def readyz(request: Request) -> Response:
         """The server accepts new messages: it is not shutting down, and its store answers."""
-        if service.draining:
+        if service.draining or service.drain_announced:
             return JSONResponse({"status": "draining"}, 503, {"connection": "close"})
         if reason := service.outage.unproven:
             return _unavailable(reason)

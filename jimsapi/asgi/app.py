@@ -106,6 +106,7 @@ class App(Router):
         self.security_schemes = security_schemes or {}
         self.drain_time = drain_time
         self.open_work = OpenWork()
+        self.drain_announced = False
         self.on_request: list[Observer] = []
         self.refusal: Response | None = None
         self.startup_error: BaseException | None = None
@@ -424,6 +425,7 @@ class App(Router):
     @asynccontextmanager
     async def _start_and_drain(self) -> AsyncIterator[None]:
         self.open_work.reset()
+        self.drain_announced = False
         if self.refusal is _DRAINING:
             self.refusal = None
         async with self._lifespan(self) if self._lifespan is not None else nullcontext():
@@ -433,7 +435,7 @@ class App(Router):
                 yield
             finally:
                 self._entered -= 1
-                if not self._entered and not self.draining:  # the command has drained it already
+                if not self._entered and not self.open_work.draining:  # the command has drained it already
                     await self.drain(self.drain_time)
         if self.refusal is _DRAINING:  # a test may call the app without its lifespan
             self.refusal = None
@@ -450,7 +452,14 @@ class App(Router):
     @property
     def draining(self) -> bool:
         """Whether the app is shutting down. A readiness probe (`probe=True`) should then answer with 503."""
-        return self.open_work.draining
+        return self.drain_announced or self.open_work.draining
+
+    def announce_drain(self) -> None:
+        """Set `draining`, although the app still answers everything. The server of the command calls it.
+
+        Load balancers then have time to see that the app is not ready.
+        """
+        self.drain_announced = True
 
     def start_background(self, work: Coroutine[Any, Any, object], *, endless: bool = False) -> None:
         """Run a coroutine as `Connection.start_background` does, for code outside of a handler, such as the lifespan.
@@ -496,14 +505,17 @@ class App(Router):
             admits=self.admit is not None,
         )
 
-    def docs(self, openapi_path: str = "/openapi.json", docs_path: str = "/docs") -> None:
-        """Add two public routes: the OpenAPI document, and a page that shows it and loads nothing from the internet."""
+    def docs(self, openapi_path: str = "/openapi.json", docs_path: str = "/docs", *, public: bool = True) -> None:
+        """Add two routes: the OpenAPI document, and a page that shows it and loads nothing from the internet.
+
+        If `public` is false, the app admits the readers of the document. The page is public, and asks for credentials.
+        """
 
         @cache
         def document() -> Response:  # cached, since no route can be added after the first request
             return JSONResponse(self.openapi())
 
-        @self.get(openapi_path, public=True, summary="The OpenAPI document", tags=("docs",))
+        @self.get(openapi_path, public=public, summary="The OpenAPI document", tags=("docs",))
         async def openapi(request: Request) -> Response:
             return document()
 

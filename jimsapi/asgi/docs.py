@@ -27,7 +27,9 @@ _SCRIPT = """
 "use strict";
 const url = document.body.dataset.document;
 const base = url.slice(0, url.length - document.body.dataset.path.length);
-let spec, authenticate;
+const operations = document.getElementById("operations");
+let spec = {components: {securitySchemes: {assumed: {type: "http", scheme: "Bearer"}}}};
+let authenticate = () => {};
 
 function make(tag, attributes, ...children) {
   const element = document.createElement(tag);
@@ -106,7 +108,7 @@ function waysToAuthenticate() {
 function offerSchemes() {
   const select = document.getElementById("scheme");
   const ways = waysToAuthenticate();
-  for (const name of ways.keys()) select.append(make("option", {value: name}, name));
+  select.replaceChildren(...[...ways.keys()].map(name => make("option", {value: name}, name)));
   return (headers, query) => {
     const value = document.getElementById("credentials").value;
     if (value) ways.get(select.value)(value, headers, query);
@@ -179,10 +181,9 @@ function show(method, path, operation) {
   return make("details", {}, make("summary", {}, verb, make("code", {}, path), about), box);
 }
 
-fetch(url).then(answer => answer.json()).then(found => {
-  spec = found;
+function showAll() {
   authenticate = offerSchemes();
-  const main = document.getElementById("operations");
+  operations.textContent = "";
   document.getElementById("version").textContent = spec.info.version;
   document.getElementById("description").textContent = spec.info.description || "";
   const groups = new Map();
@@ -192,10 +193,32 @@ fetch(url).then(answer => answer.json()).then(found => {
       if (!groups.has(group)) groups.set(group, []);
       groups.get(group).push(show(method, path, operation));
     }
-  for (const [group, boxes] of groups) main.append(make("section", {}, make("h2", {}, group), ...boxes));
-}).catch(error => {
-  document.getElementById("operations").textContent = "The document could not be loaded: " + error;
-});
+  for (const [group, boxes] of groups) operations.append(make("section", {}, make("h2", {}, group), ...boxes));
+}
+
+// A server may show the document only to callers that it admits. The page then asks for credentials.
+async function load() {
+  const headers = {}, query = new URLSearchParams();
+  authenticate(headers, query);
+  try {
+    const answer = await fetch(String(query) ? url + "?" + query : url, {headers});
+    if (answer.status === 401 || answer.status === 403) {
+      authenticate = offerSchemes();
+      const button = make("button", {type: "button"}, "Load");
+      button.addEventListener("click", load);
+      const text = "The server shows the document only to callers with credentials. Enter them above.";
+      operations.replaceChildren(make("p", {}, text), button);
+      return;
+    }
+    if (!answer.ok) throw new Error("the answer was " + answer.status);
+    spec = await answer.json();
+    showAll();
+  } catch (error) {
+    operations.textContent = "The document could not be loaded: " + error;
+  }
+}
+
+load();
 """
 
 _PAGE = """<!doctype html>

@@ -93,6 +93,16 @@ class OpenWork:
         counts = ("streams", self._streams), ("WebSockets", self._websockets), ("background tasks", self._background)
         return ", ".join(f"{len(works)} {name}" for name, works in counts)
 
+    @property
+    def stream_count(self) -> int:
+        """The number of streams that are open."""
+        return len(self._streams)
+
+    @property
+    def websocket_count(self) -> int:
+        """The number of WebSockets that are open."""
+        return len(self._websockets)
+
     def reset(self) -> None:
         """Begin anew, for another lifespan of the app."""
         self.draining = self._ended = self._closes_websockets = False

@@ -12,7 +12,8 @@ from jimsapi.runs import Histogram
 from jimsapi.threads import UsageTotal
 
 PIPELINE_BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600)
-REQUEST_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60)
+REQUEST_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600)
+WAIT_BUCKETS = (0.01, 0.1, 0.5, 1, 2, 5, 10, 30, 60)
 MAX_MODELS = 50
 """The models that metrics of usage name, since a pipeline may make up names. Later ones count as `OTHER`."""
 OTHER = "other"
@@ -27,6 +28,8 @@ class Metrics(Collector):
         self._admissions: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._runs: defaultdict[str, int] = defaultdict(int)
         self._pipelines: dict[tuple[str, str], Histogram] = {}
+        self._waits = Histogram(WAIT_BUCKETS)
+        self._without_wait = 0
         self._usage: dict[str, UsageTotal] = {}
         self._commits = self._failed_commits = 0
         self._operations = 0
@@ -44,6 +47,10 @@ class Metrics(Collector):
 
     def on_run(self, record: RunRecord) -> None:
         self._runs[record.status] += 1
+        if record.waited:
+            self._waits.observe(record.waited)
+        else:  # saves most runs the look-up of the bucket
+            self._without_wait += 1
         for timing in record.pipelines:
             labels = "success" if timing.succeeded else "failure", timing.pipeline
             histogram = self._pipelines.get(labels)
@@ -123,6 +130,12 @@ class Metrics(Collector):
         for labels, histogram in list(self._pipelines.items()):
             duration.add_metric(labels, histogram.buckets(), histogram.total)
         yield duration
+        waited = Histogram(WAIT_BUCKETS)
+        waited.add(self._waits)
+        waited.counts[0] += self._without_wait
+        wait = HistogramMetricFamily("jims_run_wait_seconds", "Seconds that a run waited for its turn in its thread.")
+        wait.add_metric((), waited.buckets(), waited.total)
+        yield wait
 
     def _collect_usage(self) -> Iterator[Metric]:
         calls = CounterMetricFamily("jims_model_calls", "Calls of models that pipelines reported.", labels=("model",))

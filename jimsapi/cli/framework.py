@@ -35,6 +35,7 @@ class FrameworkApp:
         given = settings.is_given("drain_time")
         self.drain_time = settings.get(CoreOptions).drain_time if given else self.app.drain_time
         server, certificates = settings.get(ServerOptions), settings.get(CertificateOptions)
+        self.drain_delay = server.drain_delay
         self.config = loaded_config(server_config(server, certificates, self.app.max_body, self.app))
         warn_of_missing_websockets(self.config, self.app)
 
@@ -67,6 +68,10 @@ class FrameworkApp:
     def work_text(self) -> str:
         """What a drain would wait for now, for a log line."""
         return self.app.work_text
+
+    def announce_drain(self) -> None:
+        """Let the app's readiness probe see that a drain will begin."""
+        self.app.announce_drain()
 
     async def drain(self, seconds: float) -> None:
         """Drain the app. The requests that are still answered then have the rest of the time, with the port closed."""

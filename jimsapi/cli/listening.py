@@ -6,11 +6,19 @@ import socket
 from jimsapi.api.metrics import MetricsOptions
 from jimsapi.cli.options import ServerOptions
 from jimsapi.plugins.errors import StartError
-from jimsapi.server.port import open_port
+from jimsapi.server.port import inherited_port, open_port
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Open the port. The command calls this first. Raises `StartError` with the reason if the port cannot be opened."""
+    """Open the port, or take it over from the service manager. The command calls this first.
+
+    Raises `StartError` with the reason if there is no port to listen on.
+    """
+    try:
+        if (inherited := inherited_port()) is not None:
+            return inherited
+    except (ValueError, OSError) as error:
+        raise StartError(f"cannot use the socket of the service manager: {error}") from error
     try:
         # The port is open from now on. A second server then fails here, before it ends the runs of this one.
         return open_port(host, port)

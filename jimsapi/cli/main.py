@@ -17,6 +17,7 @@ from jimsapi.asgi.app import App
 from jimsapi.builtin import builtin_plugins
 from jimsapi.cli.chat import chat_command
 from jimsapi.cli.check import check
+from jimsapi.cli.config import DEFAULT_FILE, show_config
 from jimsapi.cli.contacts import Wanted as WantedContact
 from jimsapi.cli.contacts import delete, delete_arguments, export, export_arguments
 from jimsapi.cli.explain import explain
@@ -27,6 +28,7 @@ from jimsapi.cli.scopes import scopes_of_plugins
 from jimsapi.cli.serve import serve
 from jimsapi.plugins.commands import SETTINGS
 from jimsapi.plugins.compose import AppWithoutPipeline, Composer, Configuration, resolve_settings
+from jimsapi.plugins.config_option import ConfigOptions
 from jimsapi.plugins.discovery import PluginOptions, discover, is_selected, plugin_options
 from jimsapi.plugins.errors import StartError, cause_text
 from jimsapi.plugins.manager import PluginManager, at
@@ -37,6 +39,9 @@ from jimsapi.threads.errors import StoreUnusable
 
 STRICT, CONNECT = "check_strict", "check_connect"
 """Keys of the flags of `check`. The server does not have these options."""
+AS_JSON = "config_json"
+"""The key of the flag of `config`."""
+_SELECTING = [*specs(ConfigOptions), *specs(PluginOptions)]
 SCOPES = "jimsapi.scopes"
 """The key of a function in the `meta` of the command's context. It returns what `_Commands.scopes` returns."""
 PLUGINS_HELP = "List the installed plugins without importing them."
@@ -68,14 +73,14 @@ def command_line(arguments: Sequence[str]) -> click.Group:
     """
     if _subcommand(arguments) in ("plugins", "plugin", "chat") or "--version" in arguments:
         return _command_line(None, [])
-    options = plugin_options(selecting_flags(arguments), os.environ)
+    options = plugin_options(with_config_file(selecting_flags(arguments)), os.environ)
     broken: list[StartError] = []
     return _command_line(PluginManager(builtin_plugins(), options=options, broken=broken), broken)
 
 
 def _subcommand(arguments: Sequence[str]) -> str | None:
     """Return the first argument that is not one of the flags that select plugins, nor the value of one."""
-    flags = [spec.flag for spec in specs(PluginOptions)]
+    flags = [spec.flag for spec in _SELECTING]
     left = list(arguments)
     while left and left[0].partition("=")[0] in flags:
         del left[: 1 if "=" in left[0] else 2]
@@ -83,12 +88,12 @@ def _subcommand(arguments: Sequence[str]) -> str | None:
 
 
 def selecting_flags(arguments: Sequence[str]) -> dict[str, Any]:
-    """Return the values of the flags that select plugins, by key.
+    """Return the values of the flags that select plugins, or the file that may do so, by key.
 
     jimsapi needs them before it knows the other flags, which plugins declare.
     """
     found: dict[str, Any] = {}
-    for spec in specs(PluginOptions):
+    for spec in _SELECTING:
         values = []
         for position, argument in enumerate(arguments):
             flag, separator, value = argument.partition("=")
@@ -97,6 +102,12 @@ def selecting_flags(arguments: Sequence[str]) -> dict[str, Any]:
         if values:
             found[spec.key] = values if spec.repeats else values[-1]
     return found
+
+
+def with_config_file(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the given options, with `jimsapi.toml` as the configuration file if there is one and none is given."""
+    named = given.get("config") or any(os.environ.get(name) for name in ("JIMS_CONFIG", "JIMS_CONFIG_FILE"))
+    return {**given} if named or not DEFAULT_FILE.is_file() else {**given, "config": str(DEFAULT_FILE)}
 
 
 class _CommandLine(click.Group, GroupedCommand):
@@ -142,6 +153,7 @@ class _Commands:
         self._broken = broken
 
     def serve(self, given: Mapping[str, Any]) -> int:
+        given = with_config_file(given)
         return serve(self._configuration(given), given)
 
     def check(self, given: dict[str, Any]) -> None:
@@ -157,7 +169,11 @@ class _Commands:
             raise self._broken[0]
 
     def list_plugins(self, given: dict[str, Any]) -> None:
-        list_plugins(plugin_options(given, os.environ))
+        list_plugins(plugin_options(with_config_file(given), os.environ))
+
+    def show_config(self, given: dict[str, Any]) -> None:
+        as_json = given.pop(AS_JSON)
+        show_config(self._configuration(given), as_json=bool(as_json))
 
     def openapi(self, given: dict[str, Any]) -> None:
         openapi(self._configuration(given))
@@ -210,6 +226,7 @@ class _Commands:
 
     def _loaded(self, given: Mapping[str, Any]) -> Configuration:
         assert self._plugins is not None  # the commands without plugins do not call this
+        given = with_config_file(given)
         return Configuration(self._plugins, resolve_settings(self._plugins, COMMAND_OPTIONS, given, os.environ))
 
 
@@ -222,6 +239,7 @@ def _command_line(plugins: PluginManager | None, broken: list[StartError]) -> cl
     group.add_command(plugin_commands())
     group.add_command(chat_command())
     group.add_command(add(_check_command(commands)))
+    group.add_command(add(_config_command(commands)))
     group.add_command(add(_subcommand_of("openapi", commands.openapi, "Print the OpenAPI document of the server.")))
     group.add_command(add(_replay_command(commands)))
     contacts = click.Group("contacts", help="Export or delete everything that is stored of one contact.")
@@ -271,6 +289,13 @@ def _check_command(commands: _Commands) -> click.Command:
             help="Also open, ping and close what a start opens, such as the store.",
         ),
     ]
+    return command
+
+
+def _config_command(commands: _Commands) -> click.Command:
+    text = "Print all options that are in force, and where each value comes from. Secrets are not shown."
+    command = _subcommand_of("config", commands.show_config, text)
+    command.params.append(click.Option(["--json", AS_JSON], is_flag=True, help="Print a JSON object."))
     return command
 
 

@@ -11,6 +11,7 @@ from jimsapi.api.metrics import MetricsOptions
 from jimsapi.builtin import builtin_plugins
 from jimsapi.builtin.client_certificate import CertificateOptions
 from jimsapi.plugins.compose import declared_options
+from jimsapi.plugins.config_option import ConfigOptions
 from jimsapi.plugins.core import FIRST_PARTY_AUTH, FIRST_PARTY_REPORTING, CoreOptions
 from jimsapi.plugins.discovery import OWN_DISTRIBUTION, PluginOptions
 from jimsapi.plugins.errors import OptionError, StartError
@@ -29,6 +30,12 @@ class ServerOptions(Options):
     )
     ssl_certfile: Path | None = option(help="The certificate chain (PEM); with it, the API uses HTTPS.")
     ssl_keyfile: Path | None = option(help="The certificate's private key (PEM), if it is in a file of its own.")
+    drain_delay: float = option(
+        0.0,
+        minimum=0.0,
+        maximum=3600,
+        help="Seconds between a signal and the drain. Meanwhile /readyz is 503, and the server answers everything.",
+    )
     reload: bool = option(help="Restart when a Python file changes; for development.")
 
     def __init__(self, **values: Any) -> None:
@@ -64,7 +71,11 @@ COMMAND_OPTIONS: list[type[Options]] = [ServerOptions, MetricsOptions, LogOption
 
 OPTIONS_OF_EVERY_APP = frozenset(
     {"app", "drain_time"}
-    | {spec.key for cls in (ServerOptions, LogOptions, PluginOptions, CertificateOptions) for spec in specs(cls)}
+    | {
+        spec.key
+        for cls in (ServerOptions, LogOptions, ConfigOptions, PluginOptions, CertificateOptions)
+        for spec in specs(cls)
+    }
 )
 """The keys of the options that have an effect on a `jimsapi.asgi.App`, too. All others are options of the chat API."""
 
@@ -95,7 +106,7 @@ def all_options(plugins: PluginManager | None = None, broken: list[StartError] |
     """
     if plugins is None:
         plugins = PluginManager(builtin_plugins(), installed=False)
-    own: list[type[Options]] = [CoreOptions, PluginOptions, *COMMAND_OPTIONS]
+    own: list[type[Options]] = [CoreOptions, ConfigOptions, PluginOptions, *COMMAND_OPTIONS]
     return [*(Owned(cls, OWN_DISTRIBUTION) for cls in own), *declared_options(plugins, broken)]
 
 

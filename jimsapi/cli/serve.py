@@ -15,13 +15,14 @@ from typing import Any, NoReturn
 import msgspec
 
 from jimsapi.api.app import VERSION, Api
-from jimsapi.api.metrics import MetricsOptions
+from jimsapi.api.metrics import METRICS_HOST, MetricsOptions
 from jimsapi.builtin.client_certificate import CertificateOptions
 from jimsapi.cli.framework import FrameworkApp
 from jimsapi.cli.listening import address_of, bind, refuse_shared_port
 from jimsapi.cli.options import LogOptions, ServerOptions
 from jimsapi.cli.server_config import loaded_config, server_config, warn_of_missing_websockets
 from jimsapi.plugins.compose import AppWithoutPipeline, Composition, Configuration
+from jimsapi.plugins.config_option import ConfigOptions
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import StartError, cause_text
 from jimsapi.plugins.secrets import redact
@@ -30,6 +31,7 @@ from jimsapi.server.borrowed import ChangeReload, Config
 from jimsapi.server.drain import Drain, Work, where
 from jimsapi.server.logs import LogWriter, set_up_logs
 from jimsapi.server.memory import return_freed_memory
+from jimsapi.server.notify import READY, notify
 from jimsapi.server.server import Server
 from jimsapi.threads.errors import StoreUnusable
 
@@ -147,9 +149,11 @@ class ServerCallbacks:
         assert api.composition is not None  # the app sets it before this call
         assert self.config is not None
         warn_of_missing_websockets(self.config, api)
-        drain_time = api.composition.settings.get(CoreOptions).drain_time
+        _warn_of_root()
+        settings = api.composition.settings
+        times = settings.get(ServerOptions).drain_delay, settings.get(CoreOptions).drain_time
         lines = start_lines(api.composition, self._address)
-        self._begin_serving(lambda: None if api.service is None else api, drain_time, lines)
+        self._begin_serving(lambda: None if api.service is None else api, *times, lines)
 
     def framework_app(self, error: BaseException | None) -> "FrameworkApp | None":
         """Return the app to serve if the chat API could not start because `--app` names a `jimsapi.asgi.App`.
@@ -162,10 +166,13 @@ class ServerCallbacks:
         return self.alone
 
     def _on_framework_app_started(self, served: FrameworkApp) -> None:
-        self._begin_serving(lambda: served, served.drain_time, served.start_lines(self._address))
+        times = served.drain_delay, served.drain_time
+        self._begin_serving(lambda: served, *times, served.start_lines(self._address))
 
-    def _begin_serving(self, work: Callable[[], Work | None], drain_time: float, lines: Iterable[str]) -> None:
-        Drain(work, drain_time, self._writer.flush, lambda: self.status).install()
+    def _begin_serving(
+        self, work: Callable[[], Work | None], drain_delay: float, drain_time: float, lines: Iterable[str]
+    ) -> None:
+        Drain(work, drain_time, self._writer.flush, lambda: self.status, drain_delay).install()
         for line in lines:
             logger.info(line)
         self._writer.flush()
@@ -175,6 +182,7 @@ class ServerCallbacks:
         gc.freeze()
         sys.setswitchinterval(SWITCH_INTERVAL)
         gc.set_threshold(10_000, 5, 50)
+        notify(READY)
 
     def on_stopped(self, abandoned_pipelines: int) -> None:
         logger.info("stopped")
@@ -263,13 +271,18 @@ def start_lines(composition: Composition, address: str) -> list[str]:
     names = ", ".join(entry.name for entry in composition.left_out)
     left_out = f"; left out: {names}" if names else ""
     port = f"metrics on {metrics.host}:{metrics.port}" if metrics.port else "no metrics port"
+    if metrics.port and metrics.host == METRICS_HOST:
+        port += " (with --metrics-host 127.0.0.1 only for this machine)"
+    docs = "" if core.docs == "off" else f", documentation at {address}/docs"
     root = composition.settings.get(ServerOptions).root_path.strip("/")
     api_url = f"{address}, which a proxy shows below /{root}" if root else address
+    config = composition.settings.get(ConfigOptions).config
     return [
-        f"jimsapi {VERSION} serves {core.app} ({pipeline}) at {api_url}, documentation at {address}/docs, {port}",
+        f"jimsapi {VERSION} serves {core.app} ({pipeline}) at {api_url}{docs}, {port}",
         f"store: {composition.store.name}",
         f"auth: {', '.join(built.name for built in composition.providers) or 'none, the API is public'}",
         f"plugins: {', '.join(third_party) or 'only the built-in ones'}{left_out}",
+        *([] if config is None else [f"configuration: {config}"]),
     ]
 
 
@@ -285,6 +298,14 @@ def _exit_that_ended_the_loop() -> str:
         return ""
     place = traceback.extract_tb(error.__traceback__)[-1]
     return f"a task or a callback has called sys.exit() (at {place.filename}:{place.lineno})"
+
+
+def _warn_of_root() -> None:
+    if os.geteuid() == 0:
+        logger.warning(
+            "the server runs as root, so a fault of a pipeline or a plugin may change everything on this machine; "
+            "start it as a user of its own"
+        )
 
 
 def _silence_uvicorn() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from jimsapi.asgi.app import App
+from jimsapi.plugins.config_option import ConfigOptions, config_of
 from jimsapi.plugins.core import CoreOptions, keys_of, missing_reporting_plugins, reject_options_of_missing_plugins
 from jimsapi.plugins.discovery import OWN_DISTRIBUTION, PluginEntry, PluginOptions
 from jimsapi.plugins.errors import PluginError, StartError
@@ -120,14 +121,15 @@ def resolve_settings(
 
     `given` has values by key, from flags or keywords. Raises `StartError` for an invalid option.
     """
-    own: list[type[Options]] = [CoreOptions, PluginOptions, *extra]
+    config = config_of(given, environ)
+    own: list[type[Options]] = [CoreOptions, ConfigOptions, PluginOptions, *extra]
     owned = [*(Owned(cls, OWN_DISTRIBUTION) for cls in own), *declared_options(plugins)]
     known = frozenset(spec.key for item in owned for spec in specs(item.options))
     left_out = [entry.distribution for entry in plugins.left_out]
     # A plugin that cannot be loaded has an error of its own, which says more.
     absent = known | keys_of([entry.distribution for entry in plugins.failed])
-    reject_options_of_missing_plugins(absent, given, environ, left_out)
-    return Settings(owned, given, environ, plugins.implementations)
+    reject_options_of_missing_plugins(absent, given, environ, config, left_out)
+    return Settings(owned, given, environ, plugins.implementations, config)
 
 
 class Configuration(msgspec.Struct, frozen=True):

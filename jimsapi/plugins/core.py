@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from jimsapi.asgi.cors import is_origin
+from jimsapi.plugins.config_file import ConfigFile
 from jimsapi.plugins.errors import OptionError, StartError
 from jimsapi.plugins.options import ENV_PREFIX, FILE_SUFFIX, Options, is_on, option
 from jimsapi.plugins.secrets import Secret
@@ -22,6 +23,10 @@ class CoreOptions(Options):
     app: str = option("app", help="The app to serve, as module:attribute; the attribute defaults to app.")
     store: str = option(
         "sqlite:///jims.db", help="Where threads are stored: sqlite:///file.db, memory:, or a plugin's URL."
+    )
+    require_auth: bool = option(help="Do not start if no auth provider is configured, so that the API is never public.")
+    docs: Literal["public", "private", "off"] = option(
+        "public", help="Who may read /openapi.json and /docs: everybody, callers that may use the API, or nobody."
     )
     auth_order: str | None = option(help="Names of auth providers in calling order, separated by commas.")
     context_events: int = option(
@@ -196,14 +201,18 @@ def keys_of(distributions: Collection[str]) -> frozenset[str]:
 
 
 def reject_options_of_missing_plugins(
-    known: frozenset[str], given: Mapping[str, object], environ: Mapping[str, str], left_out: Collection[str]
+    known: frozenset[str],
+    given: Mapping[str, object],
+    environ: Mapping[str, str],
+    config: ConfigFile,
+    left_out: Collection[str],
 ) -> None:
     """Raise `StartError` if an option is set whose first-party plugin is not loaded. The message names both.
 
     `left_out` are the installed distributions whose plugins `--plugins` or `--without-plugin` leaves out.
     """
     for key, distribution in (FIRST_PARTY_AUTH | FIRST_PARTY_REPORTING).items():
-        source = None if key in known else _source(key, given, environ)
+        source = None if key in known else _source(key, given, environ, config)
         if source is not None and distribution in left_out:
             raise StartError(
                 f"{source} is set, but {distribution} is left out by --plugins or --without-plugin: load it, or unset "
@@ -215,13 +224,14 @@ def reject_options_of_missing_plugins(
             )
 
 
-def _source(key: str, given: Mapping[str, object], environ: Mapping[str, str]) -> str | None:
-    """The flag or variable that sets an option of a missing plugin and must stop the start; None if there is none."""
+def _source(key: str, given: Mapping[str, object], environ: Mapping[str, str], config: ConfigFile) -> str | None:
+    """The flag, variable or key that sets an option of a missing plugin and must stop the start; None without one."""
     if given.get(key):
         return "--" + key.replace("_", "-")
     variable = ENV_PREFIX + key.upper()
     variables = (variable, variable + FILE_SUFFIX) if key in FIRST_PARTY_AUTH else ()
-    return next((name for name in variables if environ.get(name)), None)
+    keys = [found for found in (key, key + FILE_SUFFIX.lower()) if config.values.get(found)]
+    return next((name for name in variables if environ.get(name)), config.source(keys[0]) if keys else None)
 
 
 def missing_reporting_plugins(known: frozenset[str], environ: Mapping[str, str]) -> list[tuple[str, str]]:

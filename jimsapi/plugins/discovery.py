@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from jimsapi.plugins.config_option import config_of
 from jimsapi.plugins.errors import PluginError, StartError
 from jimsapi.plugins.options import Options, Owned, Settings, option, specs
 from jimsapi.plugins.versions import allows, canonical, required_versions
@@ -80,7 +81,8 @@ def plugin_options(given: Mapping[str, Any], environ: Mapping[str, str]) -> Plug
     Raises `OptionError` for an invalid value.
     """
     own = {spec.key: given.get(spec.key) for spec in specs(PluginOptions)}
-    return Settings([Owned(PluginOptions, OWN_DISTRIBUTION)], own, environ).get(PluginOptions)
+    config = config_of(given, environ).only(own)
+    return Settings([Owned(PluginOptions, OWN_DISTRIBUTION)], own, environ, config=config).get(PluginOptions)
 
 
 def select(entries: Sequence[PluginEntry], options: PluginOptions) -> list[PluginEntry]:

@@ -1,7 +1,8 @@
 """Options: typed classes. Each field is a flag, a `JIMS_*` variable and a keyword of `create_api`.
 
 An option's value comes from the first of these that is set: the flag or keyword, the variable `JIMS_<NAME>`, the file
-that `JIMS_<NAME>_FILE` names, the default. An empty value counts as not set. An empty file stops the start.
+that `JIMS_<NAME>_FILE` names, the configuration file, the default. An empty value counts as not set. An empty file
+stops the start.
 
 An option that repeats has several values. Each flag adds one, the keyword is one value or a list, the variable is one
 value and is not split unless its help says so, and the file has one value a line, beside comment lines that begin with
@@ -20,6 +21,7 @@ from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin,
 
 import msgspec
 
+from jimsapi.plugins.config_file import NO_CONFIG, ConfigFile
 from jimsapi.plugins.errors import OptionError, StartError
 from jimsapi.plugins.secrets import Secret, read_plain_file, secret_lines, secret_text, url_secrets
 
@@ -239,8 +241,8 @@ class Owned(msgspec.Struct, frozen=True):
 class SecretSources(msgspec.Struct, frozen=True):
     """The sources of a `Secret` that repeats, for a plugin that reads the file again when it changes.
 
-    `given` has the values of flags, keyword and variable. `file` is the path in the variable `JIMS_<NAME>_FILE`, whose
-    name is `variable`; None if that is not set.
+    `given` has the values of flags, keyword and variable. `file` is the path in the variable `JIMS_<NAME>_FILE`, or in
+    the configuration file; None if neither is set. `variable` names the one that is used.
     """
 
     given: tuple[Secret, ...]
@@ -251,9 +253,9 @@ class SecretSources(msgspec.Struct, frozen=True):
 class Settings:
     """The resolved options of the core and of all plugins.
 
-    `given` has the values of flags or keywords, by key; None counts as not set. `environ` is the process's environment.
-    `warnings` are sentences about variables that have no effect. `implementations(hook)` returns the functions of the
-    loaded plugins for a hook.
+    `given` has the values of flags or keywords, by key; None counts as not set. `environ` is the process's environment,
+    and `config` the configuration file. `warnings` are sentences about variables that have no effect.
+    `implementations(hook)` returns the functions of the loaded plugins for a hook.
 
     Raises:
         OptionError: an option is unknown, is declared twice, or has an invalid value.
@@ -265,18 +267,21 @@ class Settings:
         given: Mapping[str, Any],
         environ: Mapping[str, str],
         implementations: Callable[[str], Sequence[Any]] = lambda hook: (),
+        config: ConfigFile = NO_CONFIG,
     ) -> None:
         self.implementations = implementations
         self._environ = environ
+        self._config = config
         self._given = {key: value for key, value in given.items() if not _is_unset(value)}
         self._instances: dict[type[Options], Options] = {}
-        self._explicit: set[str] = set()
+        self._origins: dict[str, str] = {}
         self._sources: dict[str, SecretSources] = {}
         self.warnings: list[str] = []
         self._url_secrets: list[Secret] = []
         self._shared: dict[Callable[[Settings], Any], Any] = {}
         owned = list(owned)
-        self._variables = {spec.variable for item in owned for spec in specs(item.options)}
+        self._keys = {spec.key for item in owned for spec in specs(item.options)}
+        self._reject_unknown_keys_of_config()
         owners: dict[str, str] = {}
         for item in owned:
             values: dict[str, Any] = {}
@@ -313,7 +318,11 @@ class Settings:
 
     def is_given(self, key: str) -> bool:
         """Return whether a flag, keyword, variable or file sets the option `key`, for example `ticket_secret`."""
-        return key in self._explicit
+        return key in self._origins
+
+    def origin(self, key: str) -> str:
+        """Return where the value of an option comes from, for people: names of flags, variables and files."""
+        return self._origins.get(key, "default")
 
     def shared(self, make: Callable[["Settings"], Made]) -> Made:
         """Return the object that `make(settings)` returns, for hooks of one plugin that use the same object.
@@ -358,7 +367,7 @@ class Settings:
         found = list(islice(self._raw_values(spec), None if spec.merges_sources else 1))
         if spec.merges_sources:
             self._sources[spec.key] = self._sources_of(spec, found)
-        elif self._file_of(spec) is not None and self._variable_of(spec) is not None:
+        elif self._environ.get(spec.file_variable) and self._file_of(spec) and self._variable_of(spec) is not None:
             self.warnings.append(
                 f"{spec.file_variable} is not read, since {spec.variable} is set too; unset one of them"
             )
@@ -369,7 +378,7 @@ class Settings:
         else:
             [(raw, source)] = found
             values[spec.field] = parse(spec, raw, source)
-        self._explicit.add(spec.key)
+        self._origins[spec.key] = ", ".join(source for _, source in found)
 
     def _raw_values(self, spec: OptionSpec) -> Iterator[tuple[Any, str]]:
         """The value of each source that is set, with the source's name, in order of precedence."""
@@ -377,25 +386,51 @@ class Settings:
             yield self._given[spec.key], spec.flag
         if (text := self._variable_of(spec)) is not None:
             yield text, spec.variable
-        if (path := self._file_of(spec)) is not None:
-            yield _read_values(spec, path), spec.file_variable
+        if (file := self._file_of(spec)) is not None:
+            yield _read_values(spec, *file), file[1]
+        if (value := self._config.values.get(spec.key)) is not None and not _is_unset(value):
+            source = self._config.source(spec.key)
+            if spec.type is Secret:
+                file_key = spec.key + FILE_SUFFIX.lower()
+                raise OptionError(f"{source} is a secret: put it in a file of its own, and name that as {file_key}")
+            yield value, source
 
     def _variable_of(self, spec: OptionSpec) -> str | None:
         """The text of an option's variable; None if it is not set, or if Kubernetes set it."""
         text = self._environ.get(spec.variable)
         return None if text is None or _is_unset(text) or _is_service_link(spec, text) else text
 
-    def _file_of(self, spec: OptionSpec) -> Path | None:
-        """The file with an option's value, or None. `JIMS_KEYS_FILE` is `--keys-file`, not the file of `--keys`."""
-        path = self._environ.get(spec.file_variable)
-        if path is None or _is_unset(path) or spec.file_variable in self._variables:
+    def _file_of(self, spec: OptionSpec) -> tuple[Path, str] | None:
+        """The file with an option's value, and what names it; or None.
+
+        `JIMS_KEYS_FILE` is `--keys-file`, not the file of `--keys`.
+        """
+        key = spec.key + FILE_SUFFIX.lower()
+        if key in self._keys:
             return None
-        return Path(path)
+        path = self._environ.get(spec.file_variable)
+        if path is not None and not _is_unset(path):
+            return Path(path), spec.file_variable
+        named = self._config.values.get(key)
+        if named is None or _is_unset(named):
+            return None
+        if not isinstance(named, str):
+            raise OptionError(f"{self._config.source(key)}: {named!r} is not a path")
+        return Path(named), self._config.source(key)
 
     def _sources_of(self, spec: OptionSpec, found: list[tuple[Any, str]]) -> SecretSources:
-        variable = spec.file_variable
-        given = tuple(item for raw, source in found if source != variable for item in _parse_all(spec, raw, source))
-        return SecretSources(given, self._file_of(spec), variable)
+        path, name = self._file_of(spec) or (None, "")
+        given = tuple(item for raw, source in found if source != name for item in _parse_all(spec, raw, source))
+        return SecretSources(given, path, name or spec.file_variable)
+
+    def _reject_unknown_keys_of_config(self) -> None:
+        """Raise `OptionError` for a key of the configuration file that is not an option's."""
+        files = {key + FILE_SUFFIX.lower() for key in self._keys}
+        for key in self._config.values:
+            if key not in self._keys | files:
+                near = difflib.get_close_matches(key, self._keys, n=1)
+                hint = f"; did you mean {near[0]}?" if near else "; is its plugin installed and loaded?"
+                raise OptionError(f"{self._config.path}: there is no option {key}{hint}")
 
     def _reject_unknown_keys(self, owners: Collection[str]) -> None:
         for key in self._given:
@@ -438,33 +473,37 @@ def _parse_all(spec: OptionSpec, raw: Any, source: str) -> list[Any]:
     return [parse(spec, item, source) for item in items if not _is_unset(item)]
 
 
-def _read_values(spec: OptionSpec, path: Path) -> Any:
-    """Read an option's file: one value, or one value a line if the option repeats. Raises `OptionError`."""
+def _read_values(spec: OptionSpec, path: Path, source: str) -> Any:
+    """Read an option's file: one value, or one value a line if the option repeats. Raises `OptionError`.
+
+    `source` is what names the file: a variable, or a key of the configuration file.
+    """
     try:
         text = secret_text(read_plain_file(path)[0])
     except OSError as error:
-        raise OptionError(f"{spec.file_variable}: cannot read {path}: {error.strerror}") from None
+        raise OptionError(f"{source}: cannot read {path}: {error.strerror}") from None
     except ValueError as error:
-        raise OptionError(f"{spec.file_variable}: cannot read {path}: {error}") from None
-    values: Any = secret_lines(text) if spec.repeats else _only_line(spec, path, text)
+        raise OptionError(f"{source}: cannot read {path}: {error}") from None
+    values: Any = secret_lines(text) if spec.repeats else _only_line(spec, path, text, source)
     if _is_unset(values):
         what = "the secret" if spec.type is Secret else "the value"
-        raise OptionError(f"{spec.file_variable}: {path} is empty; put {what} in it, or unset the variable")
+        unset = "unset the variable" if source == spec.file_variable else "remove the key"
+        raise OptionError(f"{source}: {path} is empty; put {what} in it, or {unset}")
     return values
 
 
-def _only_line(spec: OptionSpec, path: Path, text: str) -> str:
+def _only_line(spec: OptionSpec, path: Path, text: str, source: str) -> str:
     """The value in the file of an option that does not repeat. Raises `OptionError` for more lines or a control
     character."""
     value = text.rstrip("\r\n")
     if len(lines := value.replace("\r\n", "\n").replace("\r", "\n").split("\n")) > 1:
         raise OptionError(
-            f"{spec.file_variable}: {path} has {len(lines)} lines, and {spec.flag} has one value; leave only the line "
+            f"{source}: {path} has {len(lines)} lines, and {spec.flag} has one value; leave only the line "
             "with the value, without comments"
         )
     if control := next((character for character in value if unicodedata.category(character) == "Cc"), None):
         raise OptionError(
-            f"{spec.file_variable}: {path} contains the control character U+{ord(control):04X}; write the value as "
+            f"{source}: {path} contains the control character U+{ord(control):04X}; write the value as "
             "text without control characters"
         )
     return value

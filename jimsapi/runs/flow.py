@@ -53,6 +53,7 @@ from jimsapi.runs.outage import RETRY_STORE_AFTER, OutageLog
 from jimsapi.runs.plugin_code import PLUGIN_EXITS
 from jimsapi.runs.questions import ANSWERED, Questions, asked_before
 from jimsapi.runs.quota import Quota, QuotaExceeded
+from jimsapi.runs.refusals import Refusals
 from jimsapi.runs.registry import Registry
 from jimsapi.runs.resolver import Resolvers, ThreadResolver
 from jimsapi.runs.result import RunResult, answer_to_repeat
@@ -115,6 +116,7 @@ class RunFlow:
         spending: Spending | None,
         disclosure: Disclosure,
         outage: OutageLog,
+        refusals: Refusals,
     ) -> None:
         self.store = store
         self._owner = owner
@@ -129,6 +131,7 @@ class RunFlow:
         self._spending = spending
         self._disclosure = disclosure
         self._outage = outage
+        self._refusals = refusals
         self.files: MessageFiles | None = None
         self.leaving = False
         """Whether the service is exiting. A flow that is cancelled then stores nothing more."""
@@ -173,6 +176,7 @@ class RunFlow:
         except DomainError as error:
             if isinstance(error, StoreUnavailable):
                 self._outage.refused(error)
+            self._refusals.count(error)
             run.answer_with(error)
         except Exception:
             logger.exception("run %s failed inside the server", run.run_id)
@@ -241,6 +245,7 @@ class RunFlow:
                 await self._add_usage(run, usage, answer)
             run.answer_with(answer)
         except DomainError as error:
+            self._refusals.count(error)
             run.answer_with(error)
         except Exception:
             logger.exception("run %s failed inside the server", run.run_id)

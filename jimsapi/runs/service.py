@@ -25,13 +25,14 @@ from jimsapi.runs.observers import Observers
 from jimsapi.runs.outage import OutageLog
 from jimsapi.runs.pipeline import JimsApp, Pipeline
 from jimsapi.runs.quota import Account, Allowance, Quota
+from jimsapi.runs.refusals import Refusals
 from jimsapi.runs.registry import Registry
 from jimsapi.runs.resolver import ThreadResolver
 from jimsapi.runs.result import RunResult
 from jimsapi.runs.sinks import SinkQueue
 from jimsapi.runs.spending import Spending
 from jimsapi.runs.stream import RunStream, Streams
-from jimsapi.threads.errors import InputRefused, KeyMismatch, RunNotFound, StoreUnavailable
+from jimsapi.threads.errors import DomainError, InputRefused, KeyMismatch, RunNotFound, StoreUnavailable
 from jimsapi.threads.event import (
     MESSAGE_CLIENT_ID,
     THREAD_CREATED,
@@ -92,7 +93,10 @@ class RunService:
         self.limits = limits or RunLimits()
         self.disclosure = disclosure or Disclosure(private_events=app.private_events)
         self.outage = OutageLog()
+        self.refusals = Refusals()
         self.draining = False
+        self.drain_announced = False
+        """Whether a drain will begin soon: the service answers everything, but readiness probes get 503."""
         self.owner = uuid7()
         quota = Quota(self.limits.quota)
         self.quota = quota if quota.policies else None
@@ -118,6 +122,7 @@ class RunService:
             self._spending,
             self.disclosure,
             self.outage,
+            self.refusals,
         )
         self._housekeeping = Housekeeping(
             store,
@@ -228,6 +233,12 @@ class RunService:
     def waiting_runs(self) -> int:
         """The number of runs of this process whose message is not in its thread yet."""
         return self._runs.waiting
+
+    @property
+    def oldest_run_seconds(self) -> float:
+        """The age in seconds of the run that is open longest; 0 without runs. Any thread may read it."""
+        began = [run.began for run in list(self._runs)]
+        return max(0.0, self._loop.time() - min(began)) if began else 0.0
 
     @property
     def abandoned_pipelines(self) -> int:
@@ -366,10 +377,14 @@ class RunService:
         """Check all limits for a new run. Returns the account under which the caller's limits count it."""
         if self.draining:
             raise ServerDraining
-        if len(self._runs) >= self.limits.max_runs:
-            raise TooManyRuns(self.limits.max_runs)
-        # The quota is checked last, so that a message that another check rejects does not count.
-        return None if self.quota is None else self.quota.take(admission, inbound.contact_id, self._loop.time())
+        try:
+            if len(self._runs) >= self.limits.max_runs:
+                raise TooManyRuns(self.limits.max_runs)
+            # The quota is checked last, so that a message that another check rejects does not count.
+            return None if self.quota is None else self.quota.take(admission, inbound.contact_id, self._loop.time())
+        except DomainError as error:
+            self.refusals.count(error)
+            raise
 
     def _launch(self, run: LiveRun, flow: Coroutine[Any, Any, None]) -> None:
         # The run is registered before the store accepts it: the heartbeat ends open runs that are not registered.

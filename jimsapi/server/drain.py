@@ -16,6 +16,8 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any, Protocol
 
+from jimsapi.server.notify import STOPPING, notify
+
 SEEN_FOR = 0.5
 """Minimum number of seconds for which readiness probes see the drain before the port closes."""
 RESERVE = 3.0
@@ -39,10 +41,15 @@ def where(task: asyncio.Task[Any]) -> str:
 
 
 class Work(Protocol):
-    """The work that has to end before the server stops: an app. `work_text` says what is open."""
+    """The work that has to end before the server stops: an app. `work_text` says what is open.
+
+    From `announce_drain` on, readiness probes get 503, and everything else goes on.
+    """
 
     @property
     def work_text(self) -> str: ...
+
+    def announce_drain(self) -> None: ...
 
     async def drain(self, seconds: float) -> None: ...
 
@@ -56,6 +63,9 @@ class Drain:
     would be disconnected. So this class replaces uvicorn's signal handlers when the app has started, and calls them
     when the work has ended. A second signal interrupts work that has not ended.
 
+    The drain begins `delay` seconds after the signal. Until then load balancers see that the server is not ready, and
+    the server answers what they still send.
+
     At the end of the drain time the process exits with `status()`, even if something hangs: a locked store, a pipeline
     that blocks the loop, or a call in a thread. The next start ends the runs that were open, and continues those that
     wait in the background.
@@ -67,11 +77,14 @@ class Drain:
         drain_time: float,
         flush_logs: Callable[[], None],
         status: Callable[[], int] = lambda: 0,
+        delay: float = 0.0,
     ) -> None:
         self._work = work
         self._status = status
         self._drain_time = drain_time
         self._flush_logs = flush_logs
+        self._delay = delay
+        self._hastened = asyncio.Event()
         self._work_seconds = max(drain_time - RESERVE, drain_time / 2)
         self._server_handlers: dict[int, Any] = {}
         self._task: asyncio.Task[None] | None = None
@@ -94,7 +107,7 @@ class Drain:
 
     def _exit_after_drain_time(self) -> None:
         self._signalled.get()
-        time.sleep(max(self._drain_time - EXIT_EARLY_BY, 0.0))
+        time.sleep(max(self._delay + self._drain_time - EXIT_EARLY_BY, 0.0))
         logger.error("the shutdown took longer than --drain-time; the process ends here")
         # If the log's reader has stopped, the write may hang, so it runs in a thread.
         flushing = threading.Thread(target=self._flush_logs, name="last flush", daemon=True)
@@ -136,7 +149,10 @@ class Drain:
         if work is None:
             self._call_server_handler(number)
         elif self._task is None:
+            notify(STOPPING)
             self._task = self._loop.create_task(self._drain(number))
+        elif self._delay and not self._hastened.is_set():
+            self._hastened.set()
         else:
             work.interrupt()
             if self._task.done():  # the server waits for requests that it still answers
@@ -146,9 +162,20 @@ class Drain:
         work = self._work()
         try:
             if work is not None:
+                await self._wait_for_load_balancers(work)
                 await asyncio.gather(work.drain(self._work_seconds), asyncio.sleep(SEEN_FOR))
         finally:
             self._call_server_handler(number)
+
+    async def _wait_for_load_balancers(self, work: Work) -> None:
+        if not self._delay:
+            return
+        work.announce_drain()
+        logger.info("the shutdown begins in %g s (--drain-delay); until then messages are answered", self._delay)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._delay):
+                await self._hastened.wait()
+        self._hastened.set()
 
     def _call_server_handler(self, number: int) -> None:
         handler: Callable[[int, FrameType | None], Any] | Any = self._server_handlers.get(number)

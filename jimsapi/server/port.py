@@ -1,11 +1,32 @@
-"""Opens TCP ports."""
+"""Opens TCP ports, or takes one over from the service manager."""
 
 import errno
+import os
 import socket
 
 BACKLOG = 4096
 """Connections that may wait in the kernel until the server accepts them. The kernel also limits them by
 `net.core.somaxconn`."""
+
+
+_INHERITED = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
+
+
+def inherited_port() -> socket.socket | None:
+    """Return the listening socket that the service manager has opened for this process; None if there is none.
+
+    systemd describes the protocol in sd_listen_fds(3). Raises `ValueError` for anything but one TCP socket.
+    """
+    if os.environ.pop("LISTEN_PID", None) != str(os.getpid()):
+        return None
+    count = os.environ.pop("LISTEN_FDS", "0")
+    os.environ.pop("LISTEN_FDNAMES", None)
+    if count != "1":
+        raise ValueError(f"the service manager passes {count} sockets (LISTEN_FDS); pass one, on which the API listens")
+    passed = socket.socket(fileno=_INHERITED)
+    if passed.family not in (socket.AF_INET, socket.AF_INET6) or passed.type != socket.SOCK_STREAM:
+        raise ValueError("the socket of the service manager is not a TCP socket; use ListenStream= with a port")
+    return passed
 
 
 def open_port(host: str, port: int) -> socket.socket:

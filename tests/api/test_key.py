@@ -418,3 +418,23 @@ async def test_every_key_is_compared_in_constant_time_wherever_the_match_is(monk
         await authenticate("x" * 1000)
     # Digests of one length, three a request: neither the place nor the length of a key shows in the time.
     assert compared == [(32, 32)] * 9
+
+
+def test_private_documentation_needs_a_key_and_no_documentation_is_not_there() -> None:
+    paths = ("/openapi.json", "/docs")
+    key = {"authorization": f"Bearer {KEY}"}
+    for docs, for_strangers, for_holders in (("private", [401, 200], [200, 200]), ("off", [404, 404], [404, 404])):
+        with Served("--api-key", KEY, "--docs", docs) as server, httpx.Client(base_url=server.url) as client:
+            assert [client.get(path).status_code for path in paths] == for_strangers
+            assert [client.get(path, headers=key).status_code for path in paths] == for_holders
+            assert ("documentation at" in server.stderr) == (docs == "private")
+
+
+def test_a_server_that_requires_authentication_does_not_start_public(tmp_path: Path) -> None:
+    options = ("--app", "tests.apps.scripted:app", "--store", "memory:", "--port", "0", "--metrics-port", "0")
+    for command in ((), ("check",)):
+        message = refusal(run_command(*command, *options, "--require-auth", cwd=tmp_path))
+        assert message.startswith("jimsapi: --require-auth: no auth provider is configured")
+        assert "JIMS_API_KEY_FILE" in message
+    with Served("--require-auth", "--api-key", KEY) as server:
+        assert ask(server.port, request("GET", "/api/v1/threads?contact_id=ann"))[0] == 401

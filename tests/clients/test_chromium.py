@@ -195,3 +195,26 @@ def test_a_page_opens_a_websocket_with_credentials_of_any_scheme(browser: Chromi
     for subprotocols, auth in ((["jims.chat", encoded], None), (["jims.chat"], "Ticket for/one=")):
         call = f"{script.strip()}({json.dumps(subprotocols)}, {json.dumps(auth)})"
         assert browser.evaluate(f"{ticketed.url}/docs", call) == ["jims.chat", ["hi"]]
+
+
+def test_the_page_of_a_private_documentation_asks_for_credentials_and_then_shows_it(browser: Chromium) -> None:
+    script = """
+    (async () => {
+      const until = async found => { while (!found()) await new Promise(done => setTimeout(done, 10)); };
+      const main = document.getElementById("operations"), input = document.getElementById("credentials");
+      await until(() => main.querySelector("button"));
+      const refused = [main.textContent, document.querySelectorAll("details").length];
+      for (const key of ["wrong", "the-key-of-this-test"]) {
+        input.value = key;
+        main.querySelector("button").click();
+        if (key === "wrong") await new Promise(done => setTimeout(done, 300));
+        else await until(() => main.querySelector("details"));
+        refused.push(main.querySelectorAll("details").length > 0);
+      }
+      return refused;
+    })()
+    """
+    with Served("--app", "tests.apps.scripted:app", "--docs", "private", "--api-key", "the-key-of-this-test") as server:
+        asked, operations, *shown = browser.evaluate(f"{server.url}/docs", script)
+        assert "only to callers with credentials" in asked
+        assert (operations, shown) == (0, [False, True])
