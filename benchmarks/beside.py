@@ -97,7 +97,9 @@ def pair(case: Case, other: Path, seconds: float) -> dict[str, float]:
             servers.append(stack.enter_context(start(case, folder, data)))
         for server in servers:
             load(server, case.target, seconds=WARM_UP, connections=case.clients, core=_core(case))
-        ratios = [slices(case, *servers, other_first=number % 2 == 1) for number in range(round(seconds / SLICE))]
+        ratios = [
+            slices(case, *servers, other_first=number % 2 == 1) for number in range(max(2, round(seconds / SLICE)))
+        ]
     return {unit: geometric_mean(each[unit] for each in ratios) for unit in (RATE, PER_PROCESSOR)}
 
 

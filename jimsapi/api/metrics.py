@@ -22,13 +22,13 @@ from jimsapi.runs.watchdog import Watchdog
 logger = logging.getLogger("jimsapi.metrics")
 
 
-METRICS_HOST = "0.0.0.0"
+DEFAULT_METRICS_HOST = "0.0.0.0"
 
 
 class MetricsOptions(Options, prefix="metrics"):
     """Where Prometheus scrapes."""
 
-    host: str = option(METRICS_HOST, help="The address of the metrics port.")
+    host: str = option(DEFAULT_METRICS_HOST, help="The address of the metrics port.")
     port: int = option(8000, minimum=0, maximum=65535, help="The port of the Prometheus metrics; 0 means none.")
 
 
@@ -58,7 +58,9 @@ class ServiceCollector(Collector):
         for limit, count in list(service.refusals.counts.items()):
             refused.add_metric((limit,), count)
         yield refused
-        yield GaugeMetricFamily("jims_draining", "1 while the server shuts down.", value=float(service.draining))
+        yield GaugeMetricFamily(
+            "jims_draining", "1 while the server shuts down.", value=float(service.draining or service.drain_announced)
+        )
         yield GaugeMetricFamily(
             "jims_pipelines_abandoned",
             "Pipelines that go on although their runs have ended.",

@@ -107,8 +107,9 @@ function waysToAuthenticate() {
 
 function offerSchemes() {
   const select = document.getElementById("scheme");
-  const ways = waysToAuthenticate();
+  const ways = waysToAuthenticate(), chosen = select.value;
   select.replaceChildren(...[...ways.keys()].map(name => make("option", {value: name}, name)));
+  if (ways.has(chosen)) select.value = chosen;
   return (headers, query) => {
     const value = document.getElementById("credentials").value;
     if (value) ways.get(select.value)(value, headers, query);

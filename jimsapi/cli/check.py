@@ -42,7 +42,7 @@ def check(configuration: Configuration, *, strict: bool, connect: bool) -> None:
     warnings = _Warnings()
     logging.getLogger().addHandler(warnings)
     server = configuration.settings.get(ServerOptions)
-    address = address_of(server, server.port)
+    address = address_of(server)
     try:
         composition, opened = asyncio.run(_compose(configuration, connect=connect))
     except AppWithoutPipeline as found:

@@ -43,10 +43,12 @@ class FrameworkApp:
         settings = self._found.settings
         for key in sorted(settings.known - OPTIONS_OF_EVERY_APP):
             if settings.is_given(key) and (key != _METRICS_PORT or settings.get(MetricsOptions).port):
-                flag = "--" + key.replace("_", "-")
+                flag, origin = "--" + key.replace("_", "-"), settings.origin(key)
+                # The source of a value in the configuration file has the file and the key.
+                remedy = f"remove {origin}" if ": " in origin else f"unset {flag}"
                 raise StartError(
                     f"{self._found.source} is a jimsapi.asgi.App, on which {flag} ({ENV_PREFIX}{key.upper()}) has no "
-                    f"effect: unset {flag}, and set what the app needs in its code, such as App(admit=...); `jimsapi "
+                    f"effect: {remedy}, and set what the app needs in its code, such as App(admit=...); `jimsapi "
                     "--help` lists the options of every app"
                 )
 

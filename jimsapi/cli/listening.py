@@ -42,8 +42,15 @@ def refuse_shared_port(server: ServerOptions, metrics: MetricsOptions) -> None:
         )
 
 
-def address_of(server: ServerOptions, port: int) -> str:
-    """Return the URL of the server. It does not include `--root-path`, which a proxy removes from the path."""
+def address_of(server: ServerOptions, listening: socket.socket | None = None) -> str:
+    """Return the URL of the server. It does not include `--root-path`, which a proxy removes from the path.
+
+    `listening` is its socket, which the service manager may have opened on another address than `--host`.
+    """
+    host, port = server.host, server.port
+    if listening is not None:
+        bound, port = listening.getsockname()[:2]
+        if server.port not in (0, port):
+            host = bound
     scheme = "https" if server.ssl_certfile else "http"
-    host = f"[{server.host}]" if ":" in server.host else server.host
-    return f"{scheme}://{host}:{port}"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -73,8 +73,14 @@ def command_line(arguments: Sequence[str]) -> click.Group:
     """
     if _subcommand(arguments) in ("plugins", "plugin", "chat") or "--version" in arguments:
         return _command_line(None, [])
-    options = plugin_options(with_config_file(selecting_flags(arguments)), os.environ)
     broken: list[StartError] = []
+    try:
+        options = plugin_options(with_config_file(selecting_flags(arguments)), os.environ)
+    except StartError as error:  # of the configuration file, or of an option that selects plugins
+        if "--help" not in arguments:
+            raise
+        options = PluginOptions()
+        broken.append(error)
     return _command_line(PluginManager(builtin_plugins(), options=options, broken=broken), broken)
 
 
@@ -106,7 +112,7 @@ def selecting_flags(arguments: Sequence[str]) -> dict[str, Any]:
 
 def with_config_file(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the given options, with `jimsapi.toml` as the configuration file if there is one and none is given."""
-    named = given.get("config") or any(os.environ.get(name) for name in ("JIMS_CONFIG", "JIMS_CONFIG_FILE"))
+    named = given.get("config") or any(os.environ.get(name, "").strip() for name in ("JIMS_CONFIG", "JIMS_CONFIG_FILE"))
     return {**given} if named or not DEFAULT_FILE.is_file() else {**given, "config": str(DEFAULT_FILE)}
 
 

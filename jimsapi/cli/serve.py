@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from jimsapi.api.app import VERSION, Api
-from jimsapi.api.metrics import METRICS_HOST, MetricsOptions
+from jimsapi.api.metrics import DEFAULT_METRICS_HOST, MetricsOptions
 from jimsapi.builtin.client_certificate import CertificateOptions
 from jimsapi.cli.framework import FrameworkApp
 from jimsapi.cli.listening import address_of, bind, refuse_shared_port
@@ -149,7 +149,6 @@ class ServerCallbacks:
         assert api.composition is not None  # the app sets it before this call
         assert self.config is not None
         warn_of_missing_websockets(self.config, api)
-        _warn_of_root()
         settings = api.composition.settings
         times = settings.get(ServerOptions).drain_delay, settings.get(CoreOptions).drain_time
         lines = start_lines(api.composition, self._address)
@@ -175,6 +174,7 @@ class ServerCallbacks:
         Drain(work, drain_time, self._writer.flush, lambda: self.status, drain_delay).install()
         for line in lines:
             logger.info(line)
+        _warn_of_root()
         self._writer.flush()
         # The start is over. From now on uvicorn's errors are logged, such as those of a failing wrapper.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
@@ -228,7 +228,7 @@ def serve(configuration: Configuration, given: Mapping[str, Any]) -> int:
     max_body = settings.get(CoreOptions).max_body
     refuse_shared_port(server, settings.get(MetricsOptions))
     listening = bind(server.host, server.port)
-    address = address_of(server, listening.getsockname()[1])
+    address = address_of(server, listening)
     factory_configuration = None if server.reload else configuration
     factory = Factory(dict(given), address, logs.log_format == "json", logs.verbose, factory_configuration)
     process = ServingProcess(factory, server, certificates, max_body)
@@ -271,8 +271,8 @@ def start_lines(composition: Composition, address: str) -> list[str]:
     names = ", ".join(entry.name for entry in composition.left_out)
     left_out = f"; left out: {names}" if names else ""
     port = f"metrics on {metrics.host}:{metrics.port}" if metrics.port else "no metrics port"
-    if metrics.port and metrics.host == METRICS_HOST:
-        port += " (with --metrics-host 127.0.0.1 only for this machine)"
+    if metrics.port and metrics.host == DEFAULT_METRICS_HOST:
+        port += " (--metrics-host 127.0.0.1 shows them to this machine only)"
     docs = "" if core.docs == "off" else f", documentation at {address}/docs"
     root = composition.settings.get(ServerOptions).root_path.strip("/")
     api_url = f"{address}, which a proxy shows below /{root}" if root else address

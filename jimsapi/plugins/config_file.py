@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from jimsapi.plugins.errors import OptionError
+from jimsapi.plugins.secrets import read_plain_file
 
 
 class ConfigFile(msgspec.Struct, frozen=True):
@@ -25,13 +26,15 @@ class ConfigFile(msgspec.Struct, frozen=True):
         import tomllib  # takes 2 ms, which a start without a file need not pay
 
         try:
-            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+            tables = tomllib.loads(read_plain_file(path)[0].decode("utf-8-sig"))
         except OSError as error:
-            raise OptionError(f"--config: cannot read {path}: {error.strerror}") from None
+            raise OptionError(f"cannot read the configuration file {path}: {error.strerror}") from None
         except UnicodeDecodeError:
-            raise OptionError(f"--config: {path} is not UTF-8 text") from None
+            raise OptionError(f"the configuration file {path} is not UTF-8 text") from None
         except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise OptionError(f"--config: {path} is not TOML: {error}") from None
+            raise OptionError(f"the configuration file {path} is not TOML: {error}") from None
+        except ValueError as error:  # it is not a file, or too large
+            raise OptionError(f"cannot read the configuration file {path}: {error}") from None
         values: dict[str, Any] = {}
         for key, value in _flattened(tables, ""):
             if key in values:

@@ -8,6 +8,14 @@ from jimsapi.plugins.config_file import NO_CONFIG, ConfigFile
 from jimsapi.plugins.errors import OptionError
 from jimsapi.plugins.options import Options, Owned, Settings, option, specs
 
+OF_THE_COMMAND = frozenset(
+    {
+        *("host", "port", "root_path", "forwarded_allow_ips", "ssl_certfile", "ssl_keyfile", "reload", "drain_delay"),
+        *("log_format", "verbose"),
+    }
+)
+"""The keys of options that only the command has. An app that another server serves may share the command's file."""
+
 
 class ConfigOptions(Options):
     """The file with values of other options."""

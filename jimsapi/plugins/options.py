@@ -23,7 +23,7 @@ import msgspec
 
 from jimsapi.plugins.config_file import NO_CONFIG, ConfigFile
 from jimsapi.plugins.errors import OptionError, StartError
-from jimsapi.plugins.secrets import Secret, read_plain_file, secret_lines, secret_text, url_secrets
+from jimsapi.plugins.secrets import Secret, read_plain_file, redact, secret_lines, secret_text, url_secrets
 
 ENV_PREFIX = "JIMS_"
 FILE_SUFFIX = "_FILE"
@@ -176,7 +176,7 @@ def parse(spec: OptionSpec, value: Any, source: str) -> Any:
     try:
         parsed = _convert(spec.type, value)
     except (ValueError, TypeError, OverflowError):
-        shown = "the value" if spec.type is Secret else repr(value)
+        shown = "the value" if spec.type is Secret else _shown(value)
         raise OptionError(f"{source}: {shown} is not {_describe(spec)}") from None
     if isinstance(parsed, int | float) and not isinstance(parsed, bool):
         below = spec.minimum is not None and parsed < spec.minimum
@@ -184,6 +184,15 @@ def parse(spec: OptionSpec, value: Any, source: str) -> Any:
         if below or above or parsed != parsed:
             raise OptionError(f"{source}: {value!r} is not {_describe(spec)}")
     return parsed
+
+
+def _shown(value: Any) -> str:
+    """Return a faulty value for an error: without the passwords of URLs, and without the content of arrays."""
+    if not isinstance(value, str | int | float):
+        return "an array" if isinstance(value, list | tuple) else f"a value of the type {type(value).__name__}"
+    text = repr(value)
+    secrets = url_secrets(text)  # `redact` replaces them while they exist
+    return redact(text) if secrets else text
 
 
 def _convert(kind: Any, value: Any) -> Any:
@@ -254,7 +263,8 @@ class Settings:
     """The resolved options of the core and of all plugins.
 
     `given` has the values of flags or keywords, by key; None counts as not set. `environ` is the process's environment,
-    and `config` the configuration file. `warnings` are sentences about variables that have no effect.
+    and `config` the configuration file. With `lacks_plugins`, unknown keys of the file may be options of plugins that
+    are not loaded, so they are warnings. `warnings` are sentences about values that have no effect.
     `implementations(hook)` returns the functions of the loaded plugins for a hook.
 
     Raises:
@@ -268,6 +278,8 @@ class Settings:
         environ: Mapping[str, str],
         implementations: Callable[[str], Sequence[Any]] = lambda hook: (),
         config: ConfigFile = NO_CONFIG,
+        *,
+        lacks_plugins: bool = False,
     ) -> None:
         self.implementations = implementations
         self._environ = environ
@@ -280,8 +292,9 @@ class Settings:
         self._url_secrets: list[Secret] = []
         self._shared: dict[Callable[[Settings], Any], Any] = {}
         owned = list(owned)
-        self._keys = {spec.key for item in owned for spec in specs(item.options)}
-        self._reject_unknown_keys_of_config()
+        declared = [spec for item in owned for spec in specs(item.options)]
+        self._keys = {spec.key for spec in declared}
+        self._check_config(declared, lacks_plugins)
         owners: dict[str, str] = {}
         for item in owned:
             values: dict[str, Any] = {}
@@ -295,8 +308,9 @@ class Settings:
                 self._resolve(spec, values)
             self._instances[item.options] = _instance(item, values)
             for value in values.values():
-                if isinstance(value, str):
-                    self.guard(value)
+                for one in value if isinstance(value, tuple) else (value,):
+                    if isinstance(one, str):
+                        self.guard(one)
         self._reject_unknown_keys(owners)
         self.known = frozenset(owners)
         self.warnings += [
@@ -364,6 +378,9 @@ class Settings:
                 f"{spec.variable}={text} is not read: Kubernetes set it for a service of that name; set "
                 f"enableServiceLinks: false in the pod, or give {spec.flag}, or rename the service"
             )
+        file_key = spec.key + FILE_SUFFIX.lower()
+        if self._environ.get(spec.file_variable) and file_key not in self._keys and self._config.values.get(file_key):
+            self.warnings.append(f"{self._config.source(file_key)} is not read, since {spec.file_variable} is set")
         found = list(islice(self._raw_values(spec), None if spec.merges_sources else 1))
         if spec.merges_sources:
             self._sources[spec.key] = self._sources_of(spec, found)
@@ -389,11 +406,7 @@ class Settings:
         if (file := self._file_of(spec)) is not None:
             yield _read_values(spec, *file), file[1]
         if (value := self._config.values.get(spec.key)) is not None and not _is_unset(value):
-            source = self._config.source(spec.key)
-            if spec.type is Secret:
-                file_key = spec.key + FILE_SUFFIX.lower()
-                raise OptionError(f"{source} is a secret: put it in a file of its own, and name that as {file_key}")
-            yield value, source
+            yield value, self._config.source(spec.key)
 
     def _variable_of(self, spec: OptionSpec) -> str | None:
         """The text of an option's variable; None if it is not set, or if Kubernetes set it."""
@@ -415,7 +428,7 @@ class Settings:
         if named is None or _is_unset(named):
             return None
         if not isinstance(named, str):
-            raise OptionError(f"{self._config.source(key)}: {named!r} is not a path")
+            raise OptionError(f"{self._config.source(key)}: the value is not a path")
         return Path(named), self._config.source(key)
 
     def _sources_of(self, spec: OptionSpec, found: list[tuple[Any, str]]) -> SecretSources:
@@ -423,14 +436,27 @@ class Settings:
         given = tuple(item for raw, source in found if source != name for item in _parse_all(spec, raw, source))
         return SecretSources(given, path, name or spec.file_variable)
 
-    def _reject_unknown_keys_of_config(self) -> None:
-        """Raise `OptionError` for a key of the configuration file that is not an option's."""
-        files = {key + FILE_SUFFIX.lower() for key in self._keys}
-        for key in self._config.values:
-            if key not in self._keys | files:
-                near = difflib.get_close_matches(key, self._keys, n=1)
-                hint = f"; did you mean {near[0]}?" if near else "; is its plugin installed and loaded?"
-                raise OptionError(f"{self._config.path}: there is no option {key}{hint}")
+    def _check_config(self, declared: Sequence[OptionSpec], lacks_plugins: bool) -> None:
+        """Raise `OptionError` for a key of the configuration file that is unknown, a secret, or set in two ways."""
+        values = self._config.values
+        suffix = FILE_SUFFIX.lower()
+        for spec in declared:
+            if spec.key not in values:
+                continue
+            source, file_key = self._config.source(spec.key), spec.key + suffix
+            if spec.type is Secret:
+                raise OptionError(f"{source} is a secret: put it in a file of its own, and name that as {file_key}")
+            if file_key in values and file_key not in self._keys:
+                raise OptionError(f"{source} and {file_key} are both set; remove one of the two")
+        for key in values:
+            if key in self._keys or key.removesuffix(suffix) in self._keys:
+                continue
+            if lacks_plugins:
+                self.warnings.append(f"{self._config.source(key)} is not read: no loaded plugin has this option")
+                continue
+            near = difflib.get_close_matches(key, self._keys, n=1, cutoff=0.8)
+            hint = f"; did you mean {near[0]}?" if near else "; is its plugin installed and loaded?"
+            raise OptionError(f"{self._config.path}: there is no option {key}{hint}")
 
     def _reject_unknown_keys(self, owners: Collection[str]) -> None:
         for key in self._given:

@@ -15,13 +15,13 @@ _LIMITS: dict[type[DomainError], str] = {
 
 
 class Refusals:
-    """The number of refused messages by limit: the option that sets the limit, or the name of a caller's limit."""
+    """The number of refused messages by limit. The limits of callers have the names that answers show."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
 
     def count(self, error: DomainError) -> None:
-        """Count `error` if it is a limit's."""
+        """Count `error` if a limit raised it."""
         if isinstance(error, QuotaExceeded):
             self.counts.update(one.policy.name for one in error.exhausted if not one.remaining)
         elif (limit := _LIMITS.get(type(error))) is not None:

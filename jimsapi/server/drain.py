@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
 from itertools import islice
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any, Protocol
 
@@ -63,8 +63,8 @@ class Drain:
     would be disconnected. So this class replaces uvicorn's signal handlers when the app has started, and calls them
     when the work has ended. A second signal interrupts work that has not ended.
 
-    The drain begins `delay` seconds after the signal. Until then load balancers see that the server is not ready, and
-    the server answers what they still send.
+    The drain begins `delay` seconds after the signal, or at the next signal. Until then load balancers see that the
+    server is not ready, and the server answers what they still send.
 
     At the end of the drain time the process exits with `status()`, even if something hangs: a locked store, a pipeline
     that blocks the loop, or a call in a thread. The next start ends the runs that were open, and continues those that
@@ -84,7 +84,7 @@ class Drain:
         self._drain_time = drain_time
         self._flush_logs = flush_logs
         self._delay = delay
-        self._hastened = asyncio.Event()
+        self._delay_ended = asyncio.Event()
         self._work_seconds = max(drain_time - RESERVE, drain_time / 2)
         self._server_handlers: dict[int, Any] = {}
         self._task: asyncio.Task[None] | None = None
@@ -107,7 +107,10 @@ class Drain:
 
     def _exit_after_drain_time(self) -> None:
         self._signalled.get()
-        time.sleep(max(self._delay + self._drain_time - EXIT_EARLY_BY, 0.0))
+        if self._delay:
+            with suppress(Empty):  # a second signal ends the delay
+                self._signalled.get(timeout=self._delay)
+        time.sleep(max(self._drain_time - EXIT_EARLY_BY, 0.0))
         logger.error("the shutdown took longer than --drain-time; the process ends here")
         # If the log's reader has stopped, the write may hang, so it runs in a thread.
         flushing = threading.Thread(target=self._flush_logs, name="last flush", daemon=True)
@@ -151,8 +154,8 @@ class Drain:
         elif self._task is None:
             notify(STOPPING)
             self._task = self._loop.create_task(self._drain(number))
-        elif self._delay and not self._hastened.is_set():
-            self._hastened.set()
+        elif self._delay and not self._delay_ended.is_set():
+            self._delay_ended.set()
         else:
             work.interrupt()
             if self._task.done():  # the server waits for requests that it still answers
@@ -174,8 +177,8 @@ class Drain:
         logger.info("the shutdown begins in %g s (--drain-delay); until then messages are answered", self._delay)
         with suppress(TimeoutError):
             async with asyncio.timeout(self._delay):
-                await self._hastened.wait()
-        self._hastened.set()
+                await self._delay_ended.wait()
+        self._delay_ended.set()
 
     def _call_server_handler(self, number: int) -> None:
         handler: Callable[[int, FrameType | None], Any] | Any = self._server_handlers.get(number)

@@ -26,6 +26,9 @@ def inherited_port() -> socket.socket | None:
     passed = socket.socket(fileno=_INHERITED)
     if passed.family not in (socket.AF_INET, socket.AF_INET6) or passed.type != socket.SOCK_STREAM:
         raise ValueError("the socket of the service manager is not a TCP socket; use ListenStream= with a port")
+    if not passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise ValueError("the socket of the service manager does not listen; use Accept=no, systemd's default")
+    passed.set_inheritable(False)
     return passed
 
 

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.command import refusal
+from tests.raw import connect, request
 from tests.serving import ROOT, Served
 from tests.waiting import eventually
 
@@ -79,6 +80,35 @@ def test_the_server_listens_on_the_socket_that_the_manager_passes() -> None:
         assert httpx.post(url, json=CHAT, timeout=30).status_code == 200
         started.terminate()
         assert started.wait(30) == 0
+
+
+def test_a_socket_that_does_not_listen_stops_the_start() -> None:
+    with socket.socket() as passed:
+        passed.bind(("127.0.0.1", 0))
+        with activated(passed, "1") as started:
+            output, errors = started.communicate(timeout=30)
+            ran = subprocess.CompletedProcess(started.args, started.returncode, output, errors)
+            assert "does not listen" in refusal(ran)
+
+
+def test_a_second_signal_also_shortens_the_time_that_a_hung_server_has(tmp_path: Path) -> None:
+    (tmp_path / "bot.py").write_text("import time\n\nasync def app(ctx):\n    time.sleep(600)\n")
+    options = ("--app", "bot", "--drain-delay", "600", "--drain-time", "2")
+    with Served(*options, folder=tmp_path) as server, connect(server.port) as connection:
+        body = b'{"contact_id":"ann","message":"hi"}'
+        fields = ("content-type: application/json", f"content-length: {len(body)}")
+        connection.sendall(request("POST", "/api/v1/chat", *fields, body=body))
+        eventually(lambda: "the event loop is blocked" in server.stderr)
+        process = server.process
+        assert process is not None
+
+        def ends() -> bool:  # two signals that follow at once may arrive as one
+            process.send_signal(signal.SIGTERM)
+            return process.poll() is not None
+
+        eventually(ends)
+        assert process.returncode == 0
+        assert "the shutdown took longer than --drain-time" in server.stderr
 
 
 @pytest.mark.parametrize(("count", "fault"), [("2", "passes 2 sockets"), ("1", "is not a TCP socket")])

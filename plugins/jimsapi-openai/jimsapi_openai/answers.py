@@ -121,8 +121,8 @@ def error(refusal: Refusal) -> dict[str, Any]:
 def in_error_form(answer: Response) -> Response:
     """Return an error answer in the format that the SDKs parse.
 
-    The SDKs repeat a request after every 409 and 5xx. After those that would repeat themselves, the
-    answer forbids that: a 501, and a 409 that does not name a time for the repetition.
+    The SDKs repeat a request after every 409 and 5xx. A 501, and a 409 that does not name a time for the repetition,
+    would fail again, so the answer forbids that.
     """
     response = reworded(error, answer)
     if response.status == 501 or (
