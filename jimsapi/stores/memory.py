@@ -28,7 +28,6 @@ from jimsapi.threads.event import (
     EPOCH_UTC,
     STATE_PREFIX,
     THREAD_CREATED,
-    USER_MESSAGE,
     Event,
     EventRow,
     NewEvent,
@@ -40,7 +39,6 @@ from jimsapi.threads.facts import (
     MAX_QUESTIONS,
     NO_FACTS,
     NO_SUMMARY,
-    OPENING,
     Created,
     Feedback,
     ForkPlan,
@@ -106,6 +104,7 @@ from jimsapi.threads.transitions import (
     judge_start,
     keys_known_since,
     may_see,
+    opening_message,
     orphan_status,
     select_thread,
     stored_events,
@@ -718,13 +717,12 @@ class MemoryStore:
         if thread is None:
             return NO_SUMMARY
         messages = (row for row in thread.rows if row.event_type.startswith(COMM_PREFIX))
-        opening = list(islice(messages, OPENING))
         newest = (row for row in reversed(thread.rows) if row.event_type.startswith(COMM_PREFIX))
         active_at = _time(thread.rows[-1]).replace(tzinfo=UTC)
         ids = thread.event_ids()
         return ThreadSummary(
             thread.facts,
-            next((row for row in opening if row.event_type == USER_MESSAGE), opening[0] if opening else None),
+            opening_message(messages),
             next(newest, None),
             active_at,
             min(MAX_FORKS, self._forks.get(thread.record.thread_id, 0)),

@@ -5,17 +5,18 @@ names in its statement the function that the statement follows. The random histo
 store with one model.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from enum import Enum
+from itertools import islice
 from typing import TypeVar
 from uuid import UUID
 
 import msgspec
 
 from jimsapi.threads.errors import KeyMismatch, KeyUsed, RunClosed, ThreadNotFound
-from jimsapi.threads.event import NewEvent, move_beside
-from jimsapi.threads.facts import ThreadChange, ThreadFacts
+from jimsapi.threads.event import USER_MESSAGE, EventRow, NewEvent, move_beside
+from jimsapi.threads.facts import OPENING, ThreadChange, ThreadFacts
 from jimsapi.threads.run import (
     COMPLETED,
     OPEN,
@@ -241,3 +242,9 @@ def changed_facts(facts: ThreadFacts, change: ThreadChange, now: datetime) -> Th
         facts.metadata if change.metadata is msgspec.UNSET else change.metadata,
         facts.parent,
     )
+
+
+def opening_message(messages: Iterable[EventRow]) -> EventRow | None:
+    """Return the message that is `ThreadSummary.first`. `messages` are those of a thread, oldest first."""
+    opening = list(islice(messages, OPENING))
+    return next((row for row in opening if row.event_type == USER_MESSAGE), opening[0] if opening else None)

@@ -76,6 +76,7 @@ _NEWEST_COMM = """
     WHERE thread_id = ? AND substr(event_type, 1, 5) = 'comm.'
     ORDER BY created_at DESC, event_id DESC LIMIT 1
 """
+# `transitions.opening_message`
 _FIRST_COMM = f"""
     SELECT e.event_id, e.created_at, e.event_type, CAST(e.event_data AS BLOB)
     FROM (

@@ -548,10 +548,11 @@ class Work:
 
     def _summary(self, thread_id: bytes) -> ThreadSummary:
         thread = self._find_thread(thread_id)
-        first, newest = [
-            next((row for key, _ in keys for row in self._rows(thread_id, [number_of(key[16:])])), None)
+        oldest_first, newest_first = [
+            (row for key, _ in keys for row in self._rows(thread_id, [number_of(key[16:])]))
             for keys in (self._comm.forward(thread_id), self._comm.backward(thread_id))
         ]
+        first, newest = rules.opening_message(oldest_first), next(newest_first, None)
         active_at = None if thread is None else time_of(thread.newest).replace(tzinfo=UTC)
         facts = _thread_facts(self._facts_of(thread_id))
         forks = sum(1 for _ in islice(self._forks.forward(thread_id), MAX_FORKS))
