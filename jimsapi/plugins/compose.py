@@ -15,7 +15,6 @@ from typing import Any
 import msgspec
 
 from jimsapi.asgi.app import App
-from jimsapi.plugins.config_file import ConfigFile
 from jimsapi.plugins.config_option import OF_THE_COMMAND, ConfigOptions, config_of
 from jimsapi.plugins.core import CoreOptions, keys_of, missing_reporting_plugins, reject_options_of_missing_plugins
 from jimsapi.plugins.discovery import OWN_DISTRIBUTION, PluginEntry, PluginOptions
@@ -130,16 +129,10 @@ def resolve_settings(
     # A plugin that cannot be loaded has an error of its own, which says more.
     absent = known | keys_of([entry.distribution for entry in plugins.failed])
     reject_options_of_missing_plugins(absent, given, environ, config, left_out)
-    without = ConfigFile(config.path, {key: value for key, value in config.values.items() if key not in OF_THE_COMMAND})
+    if not known >= OF_THE_COMMAND:
+        config = config.only(config.values.keys() - OF_THE_COMMAND)
     lacks_plugins = bool(plugins.left_out or plugins.failed)
-    return Settings(
-        owned,
-        given,
-        environ,
-        plugins.implementations,
-        config if known >= OF_THE_COMMAND else without,
-        lacks_plugins=lacks_plugins,
-    )
+    return Settings(owned, given, environ, plugins.implementations, config, lacks_plugins=lacks_plugins)
 
 
 class Configuration(msgspec.Struct, frozen=True):

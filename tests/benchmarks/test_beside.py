@@ -39,7 +39,10 @@ def test_a_revision_that_git_does_not_know_is_reported() -> None:
 def test_the_ratio_is_that_of_this_checkout_to_the_other(monkeypatch: pytest.MonkeyPatch, other_first: bool) -> None:
     ours, others = object.__new__(Server), object.__new__(Server)
     rates = {id(ours): 300.0, id(others): 200.0}
-    figures = lambda server, *_, **__: dict.fromkeys((RATE, PER_PROCESSOR), rates[id(server)])  # noqa: E731
+
+    def figures(server: Server, *_: object, **__: object) -> dict[str, float]:
+        return dict.fromkeys((RATE, PER_PROCESSOR), rates[id(server)])
+
     monkeypatch.setattr(beside, "measure", figures)
     ratios = beside.slices(CASES["get"], ours, others, other_first=other_first)
     assert ratios == {RATE: 1.5, PER_PROCESSOR: 1.5}
