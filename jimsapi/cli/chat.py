@@ -50,7 +50,6 @@ from jimsapi.client import (
 from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.secrets import secret_lines, secret_text
 
-DEFAULT_URL = "http://127.0.0.1:8080"
 PROMPT = "> "
 INTERRUPTED = 130
 """The exit status after Ctrl-C."""
@@ -72,24 +71,6 @@ _ADVICE: list[tuple[type[ApiError], str]] = [
 ]
 
 
-def chat_command() -> click.Command:
-    """Return the command `chat`. It does not import plugins."""
-    return click.Command(
-        "chat",
-        callback=chat,
-        params=[
-            click.Option(["--url"], default=DEFAULT_URL, show_default=True, help="The URL of the API."),
-            click.Option(["--api-key"], help="The key; other users of the machine can see it. [JIMS_API_KEY]"),
-            click.Option(["--api-key-file"], metavar="FILE", help="The file with the key. [JIMS_API_KEY_FILE]"),
-            click.Option(["--contact"], help="Your contact_id. [the key's own contact, else your login name]"),
-            click.Option(["--thread"], type=click.UUID, help="The thread to continue. [the contact's newest]"),
-        ],
-        help="Chat with a server. Each line is a message. In a terminal, Ctrl-C cancels the current answer and Ctrl-D "
-        "exits. /new begins a new thread.",
-    )
-
-
-@click.pass_context
 def chat(
     context: click.Context,
     /,

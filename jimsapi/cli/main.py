@@ -15,7 +15,7 @@ import orjson
 from jimsapi.api.app import VERSION, Api, run_service
 from jimsapi.asgi.app import App
 from jimsapi.builtin import builtin_plugins
-from jimsapi.cli.chat import chat_command
+from jimsapi.cli.chat_command import chat_command
 from jimsapi.cli.check import check
 from jimsapi.cli.config import DEFAULT_FILE, show_config
 from jimsapi.cli.contacts import Wanted as WantedContact

@@ -1,6 +1,8 @@
 """The command's arguments: every flag of the promise, its default, and its variable."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,12 @@ def test_options_stand_before_or_behind_a_subcommand_and_repeat(tmp_path: Path) 
         checked = run_command(*arguments, cwd=tmp_path)
         assert checked.returncode == 0, checked.stderr
         assert "tried in this order: key" in checked.stdout
+
+
+def test_a_server_loads_no_http_client_for_its_other_commands() -> None:
+    code = (
+        "import sys; from jimsapi.cli.main import command_line; command = command_line([]); "
+        "print('chat' in command.commands, 'httpx' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "True False\n"

@@ -21,6 +21,7 @@ import trustme
 from jimsapi.builtin.keys_file import KeysFile
 from jimsapi.cli import chat
 from jimsapi.cli.chat import Screen, clean, clean_line
+from jimsapi.cli.chat_command import chat_command
 from jimsapi.client import Delta, Event, Gap, Question
 from tests.command import ROOT, refusal, run_command
 from tests.serving import Served
@@ -308,7 +309,7 @@ def test_who_has_no_login_name_is_told_to_give_one(
     monkeypatch.setattr("pwd.getpwuid", nobody)
     monkeypatch.setattr("sys.stdin", io.StringIO("hi\n"))
     with pytest.raises(SystemExit) as exited:
-        chat.chat_command().main(["--url", served.url])
+        chat_command().main(["--url", served.url])
     assert exited.value.code == 1
     assert capsys.readouterr().err == "422: body.contact_id: Field required: give your contact_id with --contact\n"
 

@@ -60,16 +60,17 @@ class SlowClient:
 
     def step(self) -> None:
         """Do what is due."""
-        if not self._kind.every or self.closed_after is not None or time.monotonic() < self._due_at:
+        if not self._kind.every or self.closed_after is not None:
             return
-        self._due_at += self._kind.every
         try:
             if not self._ready:  # a server that is busy accepts the connection later
                 self._ready = bool(self._socket.recv(RECEIVE_BUFFER))
-            elif self._kind.reads:
-                self._socket.recv(1)
-            else:
-                self._socket.send(self._then)
+            elif time.monotonic() >= self._due_at:
+                self._due_at += self._kind.every
+                if self._kind.reads:
+                    self._socket.recv(1)
+                else:
+                    self._socket.send(self._then)
         except BlockingIOError:
             pass
         except OSError:
@@ -136,7 +137,9 @@ KINDS = {
     "reader-byte": Kind(get(EVENTS), every=1.0, reads=True, opened_each_second=20.0),
     "idle": Kind(),
     "websocket": Kind(handshake()),
-    "websocket-reader": Kind(handshake(), then=frame(NUMBER, b"give 100000"), every=20.0, handshake=True),
+    "websocket-reader": Kind(
+        handshake(), then=frame(NUMBER, b"give 100000"), every=20.0, handshake=True, opened_each_second=50.0
+    ),
     "tls": Kind(client_hello()[:100], tls=True),
     "linger": Kind(post_head("wrong", 60_000), every=10.0),
     "metrics": Kind(on_metrics_port=True),
