@@ -15,11 +15,12 @@ import pytest
 
 from jimsapi import JimsApp, create_api
 from jimsapi.asgi.testing import TestClient
-from jimsapi.runs import stream as stream_module
+from jimsapi.runs.stream import KEPT_FOR
 from jimsapi.threads.errors import StoreUnavailable
 from tests.api.conversation import CHAT, RUNS, STREAM, body, names, parse, read_event
 from tests.api.test_answers import FAULTY
 from tests.apps.scripted import Scripted
+from tests.runs.serving import ended
 from tests.serving import Served
 
 SCRIPTED = ("--app", "tests.apps.scripted:app")
@@ -290,11 +291,14 @@ async def test_a_location_bears_the_prefix_under_which_the_api_is_mounted() -> N
 
 
 @pytest.mark.anyio
-async def test_a_minute_after_its_end_a_run_is_told_from_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "KEPT_FOR", 0.0)
-    async with TestClient(create_api(JimsApp(Scripted()), store="memory:")) as client:
+async def test_a_minute_after_its_end_a_run_is_told_from_the_store() -> None:
+    api = create_api(JimsApp(Scripted()), store="memory:")
+    async with TestClient(api) as client:
         answer = await client.post(STREAM, json=body(LIVE))
         live = parse(answer.text)
+        assert api.service is not None
+        await ended(api.service)
+        api.service.streams.tidy(asyncio.get_running_loop().time() + KEPT_FOR)
         path = f"{RUNS}/{answer.headers['x-run-id']}/stream"
         stored = parse((await client.get(path)).text)
         assert stored == [live[0], ("4", "gap", {"missed": 3}), *live[4:]]
