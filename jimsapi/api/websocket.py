@@ -1,7 +1,8 @@
 """`/api/v1/chat/ws`: several chats over one WebSocket, with the same items as `/api/v1/chat/stream`."""
 
 from asyncio import Future
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, cast
 from uuid import UUID
 
@@ -104,8 +105,8 @@ class _Conversation:
 
     async def run(self) -> None:
         async with self._answer_receiver, self._message_receiver, anyio.create_task_group() as tasks:
-            tasks.start_soon(self._begin_runs)
-            tasks.start_soon(self._send_all, tasks.cancel_scope)
+            tasks.start_soon(_until_cancelled, tasks.cancel_scope, self._begin_runs)
+            tasks.start_soon(_until_cancelled, tasks.cancel_scope, partial(self._send_all, tasks.cancel_scope))
             async with self._message_sender:
                 try:
                     while True:
@@ -192,3 +193,16 @@ class _Conversation:
 
     def _refusal(self, error: HTTPError | DomainError) -> Error:
         return error_content(self._ws, error).content
+
+
+async def _until_cancelled(scope: anyio.CancelScope, work: Callable[[], Awaitable[None]]) -> None:
+    """Call `work`, and end quietly if `scope` is cancelled.
+
+    asyncio's backend of anyio keeps the exception of a cancelled task in a reference cycle, and with it everything that
+    the frames of the task refer to.
+    """
+    try:
+        await work()
+    except anyio.get_cancelled_exc_class():
+        if not scope.cancel_called:
+            raise

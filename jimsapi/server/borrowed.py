@@ -25,6 +25,7 @@ from uvicorn.supervisors import ChangeReload
 
 __all__ = [
     "PARSES_LATER",
+    "SANS_IO",
     "ChangeReload",
     "Config",
     "ServerState",
@@ -37,3 +38,7 @@ __all__ = [
 PARSES_LATER = "handler_task"
 """An attribute that only uvicorn's protocol on `websockets.legacy` has. That protocol parses a handshake in a task, and
 answers an invalid one. The others add a task to `ServerState.tasks` at once if the handshake is valid, or answer."""
+
+SANS_IO = "conn"
+"""An attribute of uvicorn's protocol on `websockets.server`: an object whose `parser` is a generator that refers to the
+object. If the generator is closed, the reference cycle is open."""

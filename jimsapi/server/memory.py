@@ -5,6 +5,7 @@ import ctypes
 import gc
 import sys
 import threading
+import weakref
 from contextlib import suppress
 from time import perf_counter
 
@@ -13,7 +14,8 @@ TRIM_EVERY = 5.0
 TRIM_FOR = 90.0
 """Seconds from the end of a connection until the last of these calls. The run's stream is freed after 60 seconds."""
 COLLECT_AFTER = 100
-"""Ended WebSockets that may wait for a garbage collection. Each holds 38 KB. A collection stops everything else."""
+"""Ended WebSockets that may wait for a garbage collection. Each holds 38 KB. A collection stops everything else: for
+0.25 seconds with 1,000 WebSockets."""
 WORTH_A_COLLECTION = 0.1
 """The number of ended connections, as a share of the open ones, that causes a collection when no connection ends."""
 COLLECT_IN = 0.1
@@ -46,8 +48,8 @@ class Heap:
     The C library keeps memory that Python frees: after 1,000 connections with 60 KB each, nearly all of it, for an
     unlimited time. `malloc_trim` returns it to the system. It runs in a thread, without the GIL.
 
-    The objects of a WebSocket refer to each other, also inside the libraries. Only a garbage collection of all
-    generations frees them, and Python does one only after millions of allocations.
+    The objects of some WebSockets refer to each other, inside a library or an app. Only a garbage collection of all
+    generations frees them, and Python does one only after millions of allocations. All others are freed when they end.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -55,8 +57,12 @@ class Heap:
         self._trim_scheduled = False
         self._ended_at = 0.0
         """The loop's time when the last connection ended."""
-        self._websockets = 0
-        """WebSockets that have ended since the last collection."""
+        self._ended: weakref.WeakSet[object] = weakref.WeakSet()
+        """The WebSockets that have ended and are still in memory."""
+        self._survivors = 0
+        """How many of them the last collection could not free."""
+        self._cut_requests = 0
+        """Cut requests since the last collection."""
         self._uncollected = 0
         """WebSockets and cut requests since the last collection at a quiet time. Other collections do not reset it: the
         tasks may not have ended then."""
@@ -74,21 +80,22 @@ class Heap:
             self._trim_scheduled = True
             self._loop.call_later(TRIM_EVERY, self._return_memory)
 
-    def websocket_ended(self, still_open: int) -> None:
-        """Schedule the return of memory after a WebSocket has ended.
+    def websocket_ended(self, websocket: object, still_open: int) -> None:
+        """Schedule the return of memory after `websocket` has ended.
 
         The time of a garbage collection is proportional to the number of open and ended connections. So a collection is
-        due when as many have ended as are open: the cost of each WebSocket is then constant. If fewer have ended, the
+        due when as many wait for it as are open: the cost of each WebSocket is then constant. If fewer wait, the
         collection waits until no more connections end, and until `WORTH_A_COLLECTION` is reached.
         """
-        self._websockets += 1
-        if self._websockets >= max(COLLECT_AFTER, still_open):
+        self._ended.add(websocket)
+        if len(self._ended) - self._survivors >= max(COLLECT_AFTER, still_open):
             self._collect_soon()
         self._uncollected += 1
         self.connection_ended(still_open)
 
     def request_cut(self) -> None:
         """Count a request that ended before its answer. The exceptions that it raised in the app keep its objects."""
+        self._cut_requests += 1
         self._uncollected += 1
 
     def _collect_soon(self) -> None:
@@ -98,9 +105,11 @@ class Heap:
 
     def _collect(self) -> None:
         self._collection_scheduled = False
-        self._websockets = 0
         began = perf_counter()
-        gc.collect()
+        if self._ended or self._cut_requests:
+            gc.collect()
+        self._survivors = len(self._ended)
+        self._cut_requests = 0
         _clear_type_cache()
         self._collect_at = self._loop.time() + (perf_counter() - began) / COLLECT_SHARE
         self._start_trim()

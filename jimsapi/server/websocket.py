@@ -8,7 +8,7 @@ all of them have: ASGI, and the methods of `asyncio.Protocol`.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from typing import Any, cast
@@ -17,7 +17,7 @@ from jimsapi.asgi.extension import EXTENSION, ServerWebSocket
 from jimsapi.asgi.types import Message, Receive, Scope, Send
 from jimsapi.asgi.unread import unread_bytes
 from jimsapi.server.backlog import Backlog, SlowReader
-from jimsapi.server.borrowed import PARSES_LATER, Config, ServerState
+from jimsapi.server.borrowed import PARSES_LATER, SANS_IO, Config, ServerState
 from jimsapi.server.memory import Heap
 from jimsapi.server.pings import Pings
 from jimsapi.server.sockets import has_unread, reset
@@ -80,6 +80,7 @@ class WebSocketConnection(asyncio.Protocol):
         """Whether the client has sent a message."""
         self._working = 0
         self._active_at = 0.0
+        self._app_is_running = False
         self._receive: Receive
         self._send: Send
 
@@ -145,9 +146,20 @@ class WebSocketConnection(asyncio.Protocol):
         try:
             self.inner.connection_lost(exc)
         finally:
-            self._heap.websocket_ended(len(self._connections))
+            self._heap.websocket_ended(self, len(self._connections))
             if not self._disconnected.done():
                 self._disconnected.set_result(None)
+            if not self._app_is_running:
+                self._forget_inner()
+
+    def _forget_inner(self) -> None:
+        """Drop all references to `inner`, which refers to this connection, and open its own reference cycle: both are
+        then freed without a garbage collection."""
+        parser = getattr(getattr(self.inner, SANS_IO, None), "parser", None)
+        if isinstance(parser, Generator):
+            parser.close()
+        self.inner = asyncio.Protocol()
+        self._receive, self._send = _receive_after_end, _send_after_end
 
     def pause_writing(self) -> None:
         self.watch_reading()
@@ -236,9 +248,23 @@ class WebSocketConnection(asyncio.Protocol):
             EXTENSION: connection,
         }
         self._receive, self._send = receive, send
-        await self._app(scope, self.receive, self.send)
-        if self.answered and not self.accepted:
-            await asyncio.wait([self._disconnected])
+        self._app_is_running = True
+        try:
+            await self._app(scope, self.receive, self.send)
+            if self.answered and not self.accepted:
+                await asyncio.wait([self._disconnected])
+        finally:
+            self._app_is_running = False
+            if self._disconnected.done():
+                self._forget_inner()
+
+
+async def _receive_after_end() -> Message:
+    return {"type": "websocket.disconnect", "code": 1006}
+
+
+async def _send_after_end(message: Message) -> None:
+    raise OSError("The WebSocket has ended.")
 
 
 def handshake_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -1,8 +1,10 @@
 """The chat over a WebSocket: its frames and their order, who may open one, and what becomes of runs when it closes."""
 
 import asyncio
+import gc
 import json
 import signal
+import weakref
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -16,10 +18,11 @@ from websockets.sync.client import ClientConnection, connect
 
 from jimsapi import Inbound, JimsApp, create_api
 from jimsapi.api.app import Api
-from jimsapi.api.websocket import MAX_WAITING
+from jimsapi.api.websocket import MAX_WAITING, _Conversation
 from jimsapi.asgi.errors import WebSocketDisconnected
 from jimsapi.asgi.testing import ClientWebSocket, HandshakeRefused, TestClient
 from jimsapi.asgi.types import Message
+from jimsapi.asgi.websocket import WebSocket
 from jimsapi.runs.identity import PUBLIC
 from jimsapi.runs.service import RunService
 from tests.api.conversation import CHAT, RUNS, STREAM, body, parse
@@ -434,3 +437,35 @@ def test_stream_and_socket_may_be_used_side_by_side(served: Served) -> None:
         ws.send(json.dumps(chat("send a", "side")))
         frames = [read(ws) for _ in range(4)]
         assert frames[-1]["thread_id"] == streamed[-1].data["thread_id"]
+
+
+async def test_a_closed_websocket_leaves_nothing_of_its_conversation_to_the_garbage_collector(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[weakref.ref[object]] = []
+    begin = _Conversation.__init__
+
+    def noted(self: _Conversation, ws: WebSocket, service: RunService) -> None:
+        begin(self, ws, service)
+        made.append(weakref.ref(self))
+
+    monkeypatch.setattr(_Conversation, "__init__", noted)
+    gc.disable()
+    try:
+        async with talking() as (_, ws):
+            await ws.send_json(chat("send a"))
+            await read_run(ws)
+        assert [each() for each in made] == [None]
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("which", [0, 1])
+async def test_a_websocket_one_of_whose_tasks_something_else_cancels_is_closed(which: int) -> None:
+    async with talking() as (_, ws):
+        await ws.send_json(chat("send a"))
+        await read_run(ws)
+        tasks = [task for task in asyncio.all_tasks() if "_until_cancelled" in task.get_name()]
+        tasks[which].cancel()
+        with pytest.raises(WebSocketDisconnected):
+            await ws.receive_json()

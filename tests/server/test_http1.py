@@ -1415,6 +1415,36 @@ def test_a_refused_handshake_is_no_error_and_nothing_of_it_remains(
     assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
 
 
+@pytest.mark.parametrize("ends_first", ["the client", "the app"])
+def test_an_ended_websocket_leaves_nothing_to_the_garbage_collector(
+    serving: Serving, client: socket.socket, answers: Answers, ends_first: str
+) -> None:
+    kept: list[weakref.ref[_Kept]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["kept"] = _Kept()
+        kept.append(weakref.ref(scope["kept"]))
+        await receive()
+        await send({"type": "websocket.accept"})
+        if ends_first == "the app":
+            await send({"type": "websocket.close"})
+        else:
+            while (await receive())["type"] != "websocket.disconnect":
+                pass
+
+    serving.app = app
+    gc.disable()
+    try:
+        client.sendall(request("GET", "/ws", *HANDSHAKE))
+        assert answers.head()[0] == 101
+        if ends_first == "the app":
+            answers.take(4)
+        client.shutdown(socket.SHUT_RDWR)
+        eventually(lambda: kept[0]() is None)
+    finally:
+        gc.enable()
+
+
 def test_an_app_that_answers_late_gets_what_came_before_its_answer(
     serving: Serving, client: socket.socket, answers: Answers
 ) -> None:

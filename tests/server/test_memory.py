@@ -47,6 +47,10 @@ class Left:
         self.itself = self
 
 
+class Freed:
+    """A WebSocket that leaves nothing."""
+
+
 @pytest.fixture(autouse=True)
 def no_other_collections() -> Iterator[None]:
     gc.disable()
@@ -80,14 +84,33 @@ def joined() -> None:
 def test_what_many_websockets_leave_is_collected_also_if_connections_go_on_to_end(loop: Loop, heap: Heap) -> None:
     left = weakref.ref(Left())
     for _ in range(COLLECT_AFTER):
-        heap.websocket_ended(0)
+        heap.websocket_ended(Left(), 0)
     loop.pass_by(TRIM_EVERY / 2)
     assert left() is None
 
 
+def test_websockets_that_leave_nothing_cause_no_collection(loop: Loop, heap: Heap) -> None:
+    other = weakref.ref(Left())
+    for _ in range(2 * COLLECT_AFTER):
+        heap.websocket_ended(Freed(), 0)
+    loop.pass_by(TRIM_FOR)
+    assert other() is not None
+
+
+def test_websockets_that_something_keeps_cause_one_collection_and_no_more(loop: Loop, heap: Heap) -> None:
+    kept = [Freed() for _ in range(COLLECT_AFTER)]
+    for websocket in kept:
+        heap.websocket_ended(websocket, 0)
+    loop.pass_by(TRIM_EVERY / 2)
+    other = weakref.ref(Left())
+    heap.websocket_ended(Freed(), 0)
+    loop.pass_by(TRIM_EVERY / 2)
+    assert other() is not None
+
+
 def test_what_a_single_websocket_leaves_is_collected_in_a_quiet_moment(loop: Loop, heap: Heap) -> None:
     left = weakref.ref(Left())
-    heap.websocket_ended(0)
+    heap.websocket_ended(Left(), 0)
     for _ in range(10):
         loop.pass_by(TRIM_EVERY / 2)
         assert left() is not None
@@ -109,8 +132,9 @@ def test_what_a_cut_request_left_is_collected_in_a_quiet_moment(loop: Loop, heap
 
 def test_what_ended_while_a_collection_was_under_way_is_collected_later(loop: Loop, heap: Heap) -> None:
     for _ in range(COLLECT_AFTER):
-        heap.websocket_ended(0)
+        heap.websocket_ended(Left(), 0)
     kept = Left()  # by a task that goes on
+    heap.websocket_ended(kept, 0)
     loop.pass_by(TRIM_EVERY / 2)
     left = weakref.ref(kept)
     del kept
@@ -121,17 +145,17 @@ def test_what_ended_while_a_collection_was_under_way_is_collected_later(loop: Lo
 def test_a_few_websockets_beside_many_open_ones_are_not_worth_a_collection(loop: Loop, heap: Heap) -> None:
     left = weakref.ref(Left())
     for _ in range(10):
-        heap.websocket_ended(100)
+        heap.websocket_ended(Left(), 100)
     loop.pass_by(TRIM_FOR)
     assert left() is not None
-    heap.websocket_ended(100)
+    heap.websocket_ended(Left(), 100)
     loop.pass_by(3 * TRIM_EVERY)
     assert left() is None
 
 
 def test_memory_is_trimmed_right_after_a_collection(loop: Loop, heap: Heap, trims: list[int]) -> None:
     for _ in range(COLLECT_AFTER):
-        heap.websocket_ended(0)
+        heap.websocket_ended(Left(), 0)
     loop.pass_by(TRIM_EVERY / 2)
     joined()
     assert len(trims) == 1
@@ -142,7 +166,7 @@ def test_names_that_c_code_looked_up_are_not_kept(loop: Loop, heap: Heap) -> Non
     before = sys.getrefcount(name)
     assert getattr(Left, name, None) is None
     assert sys.getrefcount(name) > before
-    heap.websocket_ended(0)
+    heap.websocket_ended(Left(), 0)
     loop.pass_by(3 * TRIM_EVERY)
     assert sys.getrefcount(name) == before
 
