@@ -1,5 +1,6 @@
-"""Questions in everyday words, and what is answered: the list of `interests_questions.txt`, and what must never happen."""
+"""Questions in everyday words: the answers of `interests_questions.txt`, and what must never happen."""
 
+import re
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -233,6 +234,19 @@ def test_a_word_that_a_name_with_a_slip_would_swallow_is_not_swallowed(graph: Gr
         for word in ("no", "not", "non"):
             for slip in (name, name[:-1]):
                 assert named(graph, f": {ask(graph, f'Who likes {word} {slip}?')}") != people
+
+
+README = Path(__file__).parents[2] / "examples/interests/README.md"
+
+
+def test_every_question_of_the_page_is_answered(graph: Graph) -> None:
+    kinds = README.read_text(encoding="utf-8").partition("| kind |")[2].partition("\n\n")[0]
+    questions = re.findall('"([^"]+)"', kinds)
+    assert len(questions) >= 30
+    for question in questions:
+        message = read_message([question], graph.people, graph.interests)
+        assert message.query or message.talk, question
+        assert all(match.exact for _, match in message.query.mentions()) if message.query else True, question
 
 
 def test_unknown_words_are_named(graph: Graph) -> None:

@@ -26,28 +26,38 @@ def answer(graph: Graph, fields: Any, question: str = QUESTION) -> str:
         (
             QUESTION,
             {"ask": "list", "find": "people", "all": ["Quokkas"], "none": ["Mosaic"]},
-            "I read that as: people interested in Quokkas, but not in Mosaic. "
-            "People interested in Quokkas, but not in Mosaic: Iñaki Etxarte, Siobhán O'Dwyer.",
+            (
+                "I read that as: people interested in Quokkas, but not in Mosaic. "
+                "People interested in Quokkas, but not in Mosaic: Iñaki Etxarte, Siobhán O'Dwyer."
+            ),
         ),
         (
             "The tally of Quokkas or Yodelling devotees, Zoë aside?",
             {"ask": "count", "find": "people", "any": ["Quokkas", "Yodelling"], "except": ["Zoë"]},
-            "I read “Zoë” as Zoë Vandermeer. "
-            "I read that as: people interested in at least one of Quokkas and Yodelling, other than Zoë Vandermeer. "
-            "People interested in at least one of Quokkas and Yodelling, other than Zoë Vandermeer: 3 "
-            "(Geneva Durben, Iñaki Etxarte, Siobhán O'Dwyer).",
+            (
+                "I read “Zoë” as Zoë Vandermeer. "
+                "I read that as: people interested in at least one of Quokkas and Yodelling, other than "
+                "Zoë Vandermeer. "
+                "People interested in at least one of Quokkas and Yodelling, other than Zoë Vandermeer: 3 "
+                "(Geneva Durben, Iñaki Etxarte, Siobhán O'Dwyer)."
+            ),
         ),
         (
             "Would quokas be up Ren's street?",
             {"ask": "check", "people": ["Ren"], "all": ["quokas"]},
-            "I read “Ren” as Ren Hayakawa. No “quokas”; the nearest is Quokkas. "
-            "I read that as: people interested in Quokkas. No: Ren Hayakawa is not on record as interested in Quokkas.",
+            (
+                "I read “Ren” as Ren Hayakawa. No “quokas”; the nearest is Quokkas. "
+                "I read that as: people interested in Quokkas. "
+                "No: Ren Hayakawa is not on record as interested in Quokkas."
+            ),
         ),
         (
             "Anybody out there with a thing for Yodelling?",
             {"ask": "check", "quantity": "some", "all": ["Yodelling"]},
-            "I read that as: people interested in Yodelling. "
-            "Yes: 2 of 12 people are interested in Yodelling: Iñaki Etxarte, Siobhán O'Dwyer.",
+            (
+                "I read that as: people interested in Yodelling. "
+                "Yes: 2 of 12 people are interested in Yodelling: Iñaki Etxarte, Siobhán O'Dwyer."
+            ),
         ),
         (
             "What is all the rage?",
@@ -57,8 +67,10 @@ def answer(graph: Graph, fields: Any, question: str = QUESTION) -> str:
         (
             "What tickles Geneva Durben's fancy?",
             '```json\n{"ask": "list", "find": "interests", "all": ["Geneva Durben"]}\n```',
-            "I read that as: interests of Geneva Durben. "
-            "Interests of Geneva Durben: Quokkas, Slide Rules, Mosaic, Eating Disorders, Tantric, Marrakesh.",
+            (
+                "I read that as: interests of Geneva Durben. "
+                "Interests of Geneva Durben: Quokkas, Slide Rules, Mosaic, Eating Disorders, Tantric, Marrakesh."
+            ),
         ),
     ],
 )
