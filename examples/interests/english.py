@@ -12,6 +12,7 @@ from .meanings import (
     check_everybody,
     check_negated,
     check_number,
+    check_which,
     comparison,
     comparison_of_two,
     counted,
@@ -22,6 +23,7 @@ from .meanings import (
     interests_but_not,
     interests_denied,
     interests_in_common,
+    interests_in_common_but_not,
     interests_of_only,
     linked_with_all_people,
     linked_with_number,
@@ -41,6 +43,8 @@ _THINGS = "(?:interests|interest|hobbies|hobby|things|thing)"
 _KNOWN = f"(?:{_BE} there|do you know|{_BE} in (?:the|your) (?:data|graph|database)|do you have)"
 
 _REWRITES = [
+    ("(?:the|a|an)(?= <)", ""),
+    ("(and|or|nor|not|but|neither|either|both) (?:in|of)(?= <)", r"\1"),
     ("don't|doesn't|dont|doesnt|do not|does not", "don't"),
     ("isn't|is not|aren't|are not", "isn't"),
     ("no one|noone", "nobody"),
@@ -54,11 +58,12 @@ _REWRITES = [
     ("(?:a |the |any )?(?:fan|fans|lover|lovers) of", "into"),
     ("interested in|fond of|keen on", "into"),
     ("(?:really )?into", "into"),
+    ("(neither|either) into", r"into \1"),
     ("(?:has|have|share|shares) (?:an |any |the )?(?:interest|interests|hobby) in", "like"),
     ("(?:what is |what 's )?(?:the|what) number of (?:people|persons|users)(?: who| that)?", "count who"),
     ("count (?:all )?(?:the )?(?:people|persons|users) (?:who|that)", "count who"),
-    (f"how many (?:people|persons|users|of the people|others)(?: {_BE} there)? (?:who|that)", "count who"),
-    ("how many (?:people|persons|users|of the people)", "count who"),
+    (f"how many (?:people|persons|users)(?: {_BE} there)? (?:who|that)", "count who"),
+    ("how many (?:people|persons|users)", "count who"),
     (f"how many (?:different )?{_THINGS}", "count what"),
     ("how many (?:fans|people)(?= (?:do|does) <)", "count fans"),
     (
@@ -66,7 +71,7 @@ _REWRITES = [
         "does anybody",
     ),
     (f"(?:{_LIST} )?(?:{_EVERY} )?(?:a )?{_PERSONS} (?:who|that)|{_LIST} who", "who"),
-    ("(?:which|what) (?:people|person|persons|users|of the people)", "who"),
+    ("(?:which|what) (?:people|person|persons|users)", "who"),
     (f"(?:{_LIST} )?(?:{_EVERY} )?{_PERSONS} into", "who into"),
     ("(?:which|what) (?:kind|kinds|sort|sorts|type|types) of(?= (?:things|interests|hobbies))", "what"),
     (f"(?:which|what) {_THINGS}|which", "what"),
@@ -78,7 +83,7 @@ _REWRITES = [
     ("(?<=> )(?:is|are) into", "like"),
     ("(?<=> )isn't into", "don't like"),
     ("(?:and|but) (?:isn't into|don't like)(?= (?:<|both|either))", "but not"),
-    ("how many(?: others)?(?= (?:like|don't like))", "count who"),
+    ("how many(?= (?:like|don't like))", "count who"),
     ("(?:and|but) (?:also )?(?:is into|are into|like)(?= <)", "and"),
 ]
 
@@ -98,7 +103,7 @@ _TOO = "(?: too| as well)?"
 _ANY = "(?:anything|something|any interests|some interests|an interests|any)"
 _NOTHING = "(?:(?:has|have|like) (?:no interests|nothing)|don't (?:have|like) (?:any interests|anything|interests))"
 _NUMBER = r"(?P<number>\d+|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)"
-_COMPARISON = "(?:(?P<comparison>more than|at least|fewer than|less than|at most|exactly) )?"
+_COMPARISON = "(?:(?P<comparison>more than|at least|fewer than|less than|at most|exactly|only|just) )?"
 _MOST = "(?:the )?most"
 _FEWEST = "(?:the )?(?:fewest|least)"
 _POPULAR = "(?:popular|common|liked|widespread)"
@@ -108,7 +113,8 @@ _PHRASES = [
     (
         counted(fans),
         [
-            f"{_WHO}{_EXCEPT}? like {_WHAT_THEY_LIKE}{_TOO}",
+            f"{_WHO}{_EXCEPT}? like {_WHAT_THEY_LIKE}",
+            f"{_COUNT}who like {_WHAT_THEY_LIKE} (?P<also>too|as well)",
             f"{_WHO} like {_WHAT_THEY_LIKE}{_EXCEPT}",
             f"whose interests include {_WHAT_THEY_LIKE}",
             f"(?:who {_BE} |{_LIST} )?(?:all )?into {_WHAT_THEY_LIKE}",
@@ -136,7 +142,7 @@ _PHRASES = [
         ],
     ),
     (counted(linked_with_number(PEOPLE, "=", 0)), [f"{_COUNT}who {_NOTHING}"]),
-    (counted(numbered(PEOPLE)), [f"{_COUNT}who (?:has|have|like) {_COMPARISON}{_NUMBER} (?:interests|things)"]),
+    (counted(numbered(PEOPLE)), [f"{_COUNT}who (?:has|have|like|{_BE} into) {_COMPARISON}{_NUMBER} (?:interests|things|thing)"]),
     (
         counted(everything(PEOPLE)),
         [
@@ -153,8 +159,17 @@ _PHRASES = [
             f"{_COUNT}what {_DO} {_PEOPLE} (?:have in common|share) with {_OTHERS}",
             f"{_COUNT}what {_DO} {_PEOPLE} have (?:both |all )?in common(?: with {_OTHERS})?",
             f"what(?: {_BE})? (?:the )?(?:interests )?(?:shared by|common to|common between) {_PEOPLE}",
+            f"{_BE} there (?:any|an|some)? ?interests(?: that)? {_PEOPLE} (?:both |all )?(?:share|like|have in common)",
             f"{_DO} {_PEOPLE} (?:have {_ANY} in common|share {_ANY})(?: with {_OTHERS})?",
             f"(?:what {_BE} |{_LIST} )?(?:the )?(?:common|shared) interests (?:of|between) {_PEOPLE}",
+        ],
+    ),
+    (
+        counted(interests_in_common_but_not),
+        [
+            f"{_COUNT}what {_DO} {_PEOPLE} (?:have in common|share)(?: ,)? (?:that|but|and) {_OTHERS} don't"
+            "(?: like| have| share)?",
+            f"{_COUNT}what {_DO} {_PEOPLE} (?:have in common|share)(?: ,)? but not (?:with )?{_OTHERS}",
         ],
     ),
     (
@@ -225,7 +240,7 @@ _PHRASES = [
     (
         counted(numbered(INTERESTS)),
         [
-            f"{_COUNT}what (?:has|have) {_COMPARISON}{_NUMBER} (?:fans|people)",
+            f"{_COUNT}what (?:has|have) {_COMPARISON}{_NUMBER} (?:fans|fan|people)",
             f"{_COUNT}what {_BE} liked by {_COMPARISON}{_NUMBER} (?:people|person)",
             f"{_COUNT}what {_DO} {_COMPARISON}{_NUMBER} (?:people|person) (?:like|have|share)",
         ],
@@ -248,6 +263,13 @@ _PHRASES = [
             f"{_PEOPLE} like {_WHAT_THEY_LIKE}{_TOO}",
             f"{_BE} {_WHAT_THEY_LIKE} liked by {_PEOPLE}",
             f"{_BE} {_WHAT_THEY_LIKE} (?:one of|among|part of) {_PEOPLE} interests",
+        ],
+    ),
+    (
+        check_which,
+        [
+            f"(?:what|who) of {_PEOPLE} like {_WHAT_THEY_LIKE}",
+            f"(?:what|who) of {_PEOPLE} {_BE} into {_WHAT_THEY_LIKE}",
         ],
     ),
     (
@@ -399,7 +421,8 @@ _PHRASES = [
                 f"everything| information| a bit)? about {_ABOUT}"
             ),
             f"(?:who|what) {_BE} {_ABOUT}",
-            f"(?:describe|do you know|about) {_ABOUT}",
+            f"(?:describe|do you know|about|more about|something about) {_ABOUT}",
+            f"do you have (?:any )?(?:information|data|info) (?:about|on) {_ABOUT}",
         ],
     ),
 ]
@@ -415,8 +438,8 @@ _REASONS = {
     ),
     Reason.DEGREE: (
         "favourite|favorite|favourites|favorites|prefer|prefers|preferred|rather|best|really|especially|mainly|mostly|passionate"
-        "|obsessed|adore|adores|the most|so much|very much"
-        "|(?:like|likes|love|loves|enjoy|enjoys|into|in)(?: <[0-9]+>)? (?:most|more|better|less|least|a lot)"
+        "|obsessed|adore|adores|so much|very much"
+        "|(?:like|likes|love|loves|enjoy|enjoys|into|in)(?: <[0-9]+>)?(?: the)? (?:most|more|better|less|least|a lot)"
     ),
     Reason.DISLIKE: "hate|hates|dislike|dislikes|detest|detests|can't stand|loathe|loathes",
     Reason.OTHER_FACTS: (
@@ -435,7 +458,7 @@ ENGLISH = Grammar(
         "|well|thanks|thank you"
         "|(?:(?:can|could|would) you )?(?:please )?(?:tell|say)(?: me)?(?: [,.])*(?: if| whether)?"
         "|do you (?:happen to )?know(?: if| whether)?(?= (?:who|what|which|how|<|if|whether))"
-        "|i wonder(?: if| whether)?|i (?:want|would like|'d like) to know(?: if| whether)?|is it (?:true"
+        "|show me(?= (?:what|who|which|how))|i wonder(?: if| whether)?|i (?:want|would like|'d like) to know(?: if| whether)?|is it (?:true"
         "|right|correct) that"
         "|(?:can|could|would) you(?: please)?(?= (?:list|show|give|name|find|count))"
     ),
@@ -443,7 +466,7 @@ ENGLISH = Grammar(
     phrases=_PHRASES,
     talk={
         Talk.GREETING: (
-            "hi|hello|hey|hi there|hello there|hey there|good morning|good evening|good afternoon|good day"
+            "how are you(?: doing)?|how do you do|hi|hello|hey|hi there|hello there|hey there|good morning|good evening|good afternoon|good day"
             "|greetings|hi bot|hello bot|hello everybody"
         ),
         Talk.THANKS: (
@@ -485,6 +508,8 @@ ENGLISH = Grammar(
         "less than": "<",
         "at most": "<=",
         "exactly": "=",
+        "only": "=",
+        "just": "=",
     },
     not_names=(
         "who|what|which|how|why|when|where|or|but|not|nor|neither|else|they|them|he|she|it|her|him|his|their|others"

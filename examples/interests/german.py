@@ -42,6 +42,7 @@ _BE = "(?:ist|sind)"
 _LIST = "(?:zeig|zeige|zeig mir|zeige mir|nenn|nenne|nenn mir|nenne mir|liste|gib mir)"
 
 _REWRITES = [
+    ("(?:der|die|das|den|dem)(?= <)", ""),
     ("sowie|und auch|als auch|und außerdem", "und"),
     ("sowohl|alle beide|beides", "beide"),
     ("keiner|keine person", "niemand"),
@@ -49,7 +50,14 @@ _REWRITES = [
     ("abgesehen von|ausgenommen", "außer"),
     (", außer", "außer"),
     (_LIKE, "mag"),
-    ("(?:interessiert|interessieren) sich für", "mag"),
+    ("(?:steht|stehen) auf|(?:begeistert|begeistern) sich für|(?:hat|haben) (?:ein )?interesse an(?= <)", "mag"),
+    ("wem (?:gefällt|gefallen)", "wer mag"),
+    ("was (?:gefällt|gefallen)", "was mag"),
+    ("(?:gefällt|gefallen)(?= (?:<|jemandem|allen|niemandem))", "mag"),
+    ("jemandem", "jemand"),
+    ("niemandem", "niemand"),
+    ("(?:interessiert|interessieren) sich(| nicht| weder| entweder| sowohl| beide| nur) für", r"mag\1"),
+    ("(und|oder|noch|nicht|weder|entweder|beide|aber) (?:für|von|an)(?= <)", r"\1"),
     (f"(?:wie viele|wieviele|wie viel)(?: von den| der)? {_PERSONS}", "anzahl wer"),
     (f"(?:wie viele|wieviele)(?: verschiedene)? {_THINGS}", "anzahl was"),
     (f"(?:welche|welcher|welches|was für|welche der) {_PERSONS}|wer alles", "wer"),
@@ -102,7 +110,7 @@ _PHRASES = [
             f"{_WHO} {_BE} an {_WHAT_THEY_LIKE} interessiert",
             f"{_WHO} {_HAVE} interessen an {_WHAT_THEY_LIKE}",
             f"(?:{_LIST} )?(?:alle )?{_PERSONS}(?: ,)? (?:die )?{_WHAT_THEY_LIKE} mag(?: auf)?",
-            f"wer {_BE} fan von {_WHAT_THEY_LIKE}",
+            f"wer {_BE} (?:ein |die )?(?:fan|fans) von {_WHAT_THEY_LIKE}",
             f"anzahl fans hat {_WHAT_THEY_LIKE}",
         ],
     ),
@@ -113,8 +121,7 @@ _PHRASES = [
         [
             f"{_WHO}{_EXCEPT}? mag {_WHAT_THEY_LIKE} nicht",
             f"{_WHO} mag nicht (?P<interests>{_NAME}(?:(?: ,| oder)+ {_NAME})*)",
-            f"{_WHO} (?:interessiert|interessieren) sich nicht für {_WHAT_THEY_LIKE}",
-            f"{_WHO} {_BE} nicht an {_WHAT_THEY_LIKE} interessiert",
+            f"{_WHO} {_BE} nicht {_WHAT_THEY_LIKE} interessiert",
             f"{_WHO} {_WHAT_THEY_LIKE} nicht mag",
         ],
     ),
@@ -171,7 +178,7 @@ _PHRASES = [
     (
         counted(interests_denied),
         [
-            f"{_COUNT}was mag {_PEOPLE} nicht",
+            f"{_COUNT}was (?:mag|hat|haben) {_PEOPLE} nicht",
             f"wofür (?:interessiert|interessieren) sich {_PEOPLE} nicht",
         ],
     ),
@@ -211,12 +218,13 @@ _PHRASES = [
         [
             f"mag {_PEOPLE} {_WHAT_THEY_LIKE}(?: auch)?",
             f"mag {_PEOPLE} auch {_WHAT_THEY_LIKE}",
-            f"(?:interessiert|interessieren) sich {_PEOPLE} (?:auch )?für {_WHAT_THEY_LIKE}",
+            f"(?:interessiert|interessieren) sich {_PEOPLE}(?: auch)?(?: für)? {_WHAT_THEY_LIKE}",
             f"{_BE} {_PEOPLE} an {_WHAT_THEY_LIKE} interessiert",
             f"{_BE} {_PEOPLE} (?:ein )?(?:fan|fans) von {_WHAT_THEY_LIKE}",
             f"{_PEOPLE} mag {_WHAT_THEY_LIKE}",
             f"{_PEOPLE} {_WHAT_THEY_LIKE} mag",
             f"{_PEOPLE} sich für {_WHAT_THEY_LIKE} (?:interessiert|interessieren)",
+            f"(?:hat|haben) {_PEOPLE} (?:ein )?interessen an {_WHAT_THEY_LIKE}",
         ],
     ),
     (
@@ -226,7 +234,7 @@ _PHRASES = [
             f"mag {_PEOPLE} nicht (?P<interests>{_NAME})",
             f"{_PEOPLE} mag {_WHAT_THEY_LIKE} nicht",
             f"{_PEOPLE} mag nicht (?P<interests>{_NAME})",
-            f"(?:interessiert|interessieren) sich {_PEOPLE} nicht für {_WHAT_THEY_LIKE}",
+            f"(?:interessiert|interessieren) sich {_PEOPLE} nicht (?P<interests>{_NAME})",
         ],
     ),
     (
@@ -246,6 +254,7 @@ _PHRASES = [
             f"mag {_SOMEBODY} {_WHAT_THEY_LIKE}{_EXCEPT}",
             f"mag (?P<else>sonst noch|noch|sonst) {_SOMEBODY} {_WHAT_THEY_LIKE}",
             f"interessiert sich {_SOMEBODY} für {_WHAT_THEY_LIKE}",
+            f"hat {_SOMEBODY} (?:ein )?interessen an {_WHAT_THEY_LIKE}",
             f"gibt es (?:jemanden|jemand|{_PERSONS}|eine person)(?: ,)? (?:der |die |das )?{_WHAT_THEY_LIKE} mag",
         ],
     ),
@@ -267,7 +276,7 @@ _PHRASES = [
     (
         ranking(INTERESTS),
         [
-            f"(?:was {_BE} |{_LIST} )?(?:das |die )?(?:{_NUMBER} )?{_POPULAR}(?: interessen)?",
+            f"(?:(?:was|welches|welche) {_BE} |{_LIST} )?(?:das |die )?(?:{_NUMBER} )?{_POPULAR}(?: interessen)?",
             f"was {_BE} am (?:beliebtesten|häufigsten|populärsten)",
             "was hat die meisten fans",
             f"was mag die meisten {_PERSONS}",
@@ -276,12 +285,12 @@ _PHRASES = [
     (
         ranking(INTERESTS, most=False),
         [
-            f"(?:was {_BE} |{_LIST} )?(?:das |die )?(?:{_NUMBER} )?{_UNPOPULAR}(?: interessen)?",
+            f"(?:(?:was|welches|welche) {_BE} |{_LIST} )?(?:das |die )?(?:{_NUMBER} )?{_UNPOPULAR}(?: interessen)?",
             f"was {_BE} am (?:unbeliebtesten|wenigsten beliebt)",
             "was hat die wenigsten fans",
         ],
     ),
-    (ranking(PEOPLE), [f"wer {_HAVE} die meisten interessen"]),
+    (ranking(PEOPLE), [f"wer {_HAVE} die meisten interessen", "wer mag die meisten interessen"]),
     (ranking(PEOPLE, most=False), [f"wer {_HAVE} die wenigsten interessen"]),
     (
         comparison(INTERESTS),
@@ -356,14 +365,14 @@ GERMAN = Grammar(
     lead_in=(
         "hallo|hi|hey|guten tag|guten morgen|guten abend|bitte|ok|okay|so|nun|also|und|aber|dann|danke|vielen dank"
         "|(?:kannst|können|könntest|könnten) (?:du|sie) (?:mir )?(?:bitte )?sagen(?: ,)?(?: ob)?"
-        "|(?:sag|sage|sagen sie) (?:mir )?(?:bitte )?(?:, )?(?:ob)?(?= (?:wer|was|ob|welche|wie|<))"
+        "|(?:sag|sage|sagen sie)(?: mir)?(?: bitte)?(?: ,)?(?: ob)?(?= (?:wer|was|ob|welche|welches|wie|wofür|<))"
         "|weißt du(?: ,)?(?: ob)?|ich (?:möchte|will) wissen(?: ,)?(?: ob)?|ob|stimmt es(?: ,)? dass"
     ),
     closing="bitte|danke|in den daten|im graph|in dem graph|eigentlich|denn",
     phrases=_PHRASES,
     talk={
-        Talk.GREETING: "hallo|hallo zusammen|guten tag|guten morgen|guten abend|grüß gott|servus|moin|grüezi|hallo du",
-        Talk.THANKS: "danke|danke schön|dankeschön|danke sehr|vielen dank|besten dank|herzlichen dank|danke dir",
+        Talk.GREETING: "wie geht es dir|wie geht es ihnen|wie geht 's|hallo|hallo zusammen|guten tag|guten morgen|guten abend|grüß gott|servus|moin|grüezi|hallo du",
+        Talk.THANKS: "danke|danke schön|dankeschön|danke sehr|vielen dank|ok danke|besten dank|herzlichen dank|danke dir",
         Talk.GOODBYE: "tschüss|tschüs|auf wiedersehen|bis bald|bis später|ade|gute nacht",
         Talk.HELP: (
             "hilfe|hilf mir|bitte hilfe|was kannst du(?: alles)?|was kann ich (?:dich )?(?:alles "

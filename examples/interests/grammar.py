@@ -252,7 +252,8 @@ class Grammar:
     def _rewritten(self, text: str) -> str:
         for pattern, replacement in self._rewrites:
             text = pattern.sub(replacement, text)
-        return text
+        # A word that was replaced by nothing leaves two spaces.
+        return " ".join(text.split())
 
 
 def word_forms(text: str) -> str:

@@ -108,6 +108,14 @@ def interests_in_common(found: Found) -> Query:
     return Question(Kind.COMMON, [*people])
 
 
+def interests_in_common_but_not(found: Found) -> Query:
+    """Return what A and B have in common and others do not have."""
+    people = found.plain("people", PEOPLE)
+    if len(people) < 2:
+        raise ListError
+    return Search(INTERESTS, all=people, none=_denied(found.linked("others", PEOPLE)))
+
+
 def interests_but_not(found: Found) -> Query:
     """Return what A, or both A and B, like and others do not."""
     linked = found.linked("people", PEOPLE)
@@ -152,6 +160,15 @@ def numbered(find: Subject) -> Meaning:
 def check(found: Found) -> Query:
     """Return whether A, or A and B, or A or B, like something."""
     return _check(found, found.linked("interests", INTERESTS))
+
+
+def check_which(found: Found) -> Query:
+    """Return which of A and B like something."""
+    linked = found.linked("people", PEOPLE)
+    people = linked.any or linked.all
+    if linked.none or linked.one or len(people) < 2:
+        raise ListError
+    return Check(_search(PEOPLE, found.linked("interests", INTERESTS)), Quantity.SOME, people, negated=True)
 
 
 def check_negated(found: Found) -> Query:

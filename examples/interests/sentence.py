@@ -17,7 +17,6 @@ _TOKEN = re.compile(r"\w+n't\b|'(?:s|re|m|d)\b|\w+|[^\w\s]", re.IGNORECASE)
 _MAX_DIGITS = 4
 _ENDS = ".!?…;"
 _QUOTES = str.maketrans("", "", '“”„«»"')
-_ARTICLES = re.compile(r"(?<!\S)(?:the|a|an|der|die|das|den|dem) (?=<)")
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue"})
 
 
@@ -195,4 +194,4 @@ def _sentence(pieces: list[_Piece]) -> Sentence:
     while words and not words[-1][-1].isalnum() and words[-1][0] != "<":
         words.pop()
     unknown = tuple(piece.text for piece in pieces if not piece.is_known)
-    return Sentence(_ARTICLES.sub("", " ".join(words)), tuple(written), unknown)
+    return Sentence(" ".join(words), tuple(written), unknown)
