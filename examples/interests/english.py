@@ -104,6 +104,7 @@ _ANY = "(?:anything|something|any interests|some interests|an interests|any)"
 _NOTHING = "(?:(?:has|have|like) (?:no interests|nothing)|don't (?:have|like) (?:any interests|anything|interests))"
 _NUMBER = r"(?P<number>\d+|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)"
 _COMPARISON = "(?:(?P<comparison>more than|at least|fewer than|less than|at most|exactly|only|just) )?"
+_SHARE = "(?:have in common|share)"
 _MOST = "(?:the )?most"
 _FEWEST = "(?:the )?(?:fewest|least)"
 _POPULAR = "(?:popular|common|liked|widespread)"
@@ -142,7 +143,10 @@ _PHRASES = [
         ],
     ),
     (counted(linked_with_number(PEOPLE, "=", 0)), [f"{_COUNT}who {_NOTHING}"]),
-    (counted(numbered(PEOPLE)), [f"{_COUNT}who (?:has|have|like|{_BE} into) {_COMPARISON}{_NUMBER} (?:interests|things|thing)"]),
+    (
+        counted(numbered(PEOPLE)),
+        [f"{_COUNT}who (?:has|have|like|{_BE} into) {_COMPARISON}{_NUMBER} (?:interests|things|thing)"],
+    ),
     (
         counted(everything(PEOPLE)),
         [
@@ -167,9 +171,8 @@ _PHRASES = [
     (
         counted(interests_in_common_but_not),
         [
-            f"{_COUNT}what {_DO} {_PEOPLE} (?:have in common|share)(?: ,)? (?:that|but|and) {_OTHERS} don't"
-            "(?: like| have| share)?",
-            f"{_COUNT}what {_DO} {_PEOPLE} (?:have in common|share)(?: ,)? but not (?:with )?{_OTHERS}",
+            f"{_COUNT}what {_DO} {_PEOPLE} {_SHARE}(?: ,)? (?:that|but|and) {_OTHERS} don't(?: like| have| share)?",
+            f"{_COUNT}what {_DO} {_PEOPLE} {_SHARE}(?: ,)? but not (?:with )?{_OTHERS}",
         ],
     ),
     (
@@ -458,7 +461,8 @@ ENGLISH = Grammar(
         "|well|thanks|thank you"
         "|(?:(?:can|could|would) you )?(?:please )?(?:tell|say)(?: me)?(?: [,.])*(?: if| whether)?"
         "|do you (?:happen to )?know(?: if| whether)?(?= (?:who|what|which|how|<|if|whether))"
-        "|show me(?= (?:what|who|which|how))|i wonder(?: if| whether)?|i (?:want|would like|'d like) to know(?: if| whether)?|is it (?:true"
+        "|show me(?= (?:what|who|which|how))|i wonder(?: if| whether)?|i (?:want|would like|'d like) to "
+        "know(?: if| whether)?|is it (?:true"
         "|right|correct) that"
         "|(?:can|could|would) you(?: please)?(?= (?:list|show|give|name|find|count))"
     ),
@@ -466,7 +470,8 @@ ENGLISH = Grammar(
     phrases=_PHRASES,
     talk={
         Talk.GREETING: (
-            "how are you(?: doing)?|how do you do|hi|hello|hey|hi there|hello there|hey there|good morning|good evening|good afternoon|good day"
+            "how are you(?: doing)?|how do you do|hi|hello|hey|hi there|hello there|hey there|good "
+            "morning|good evening|good afternoon|good day"
             "|greetings|hi bot|hello bot|hello everybody"
         ),
         Talk.THANKS: (

@@ -371,8 +371,13 @@ GERMAN = Grammar(
     closing="bitte|danke|in den daten|im graph|in dem graph|eigentlich|denn",
     phrases=_PHRASES,
     talk={
-        Talk.GREETING: "wie geht es dir|wie geht es ihnen|wie geht 's|hallo|hallo zusammen|guten tag|guten morgen|guten abend|grüß gott|servus|moin|grüezi|hallo du",
-        Talk.THANKS: "danke|danke schön|dankeschön|danke sehr|vielen dank|ok danke|besten dank|herzlichen dank|danke dir",
+        Talk.GREETING: (
+            "wie geht es dir|wie geht es ihnen|wie geht 's|hallo|hallo zusammen|guten tag|guten morgen|guten "
+            "abend|grüß gott|servus|moin|grüezi|hallo du"
+        ),
+        Talk.THANKS: (
+            "danke|danke schön|dankeschön|danke sehr|vielen dank|ok danke|besten dank|herzlichen dank|danke dir"
+        ),
         Talk.GOODBYE: "tschüss|tschüs|auf wiedersehen|bis bald|bis später|ade|gute nacht",
         Talk.HELP: (
             "hilfe|hilf mir|bitte hilfe|was kannst du(?: alles)?|was kann ich (?:dich )?(?:alles "

@@ -108,11 +108,6 @@ class Found:
     def _match(self, place: int, subject: Subject) -> Match:
         return self._names[subject].find_owner(self._sentence.written[place])
 
-    @property
-    def sentence(self) -> Sentence:
-        """The sentence that the phrase fits."""
-        return self._sentence
-
 
 Meaning = Callable[[Found], Query]
 
@@ -136,6 +131,10 @@ class Grammar:
 
     A gap in a phrase is one space, and `<1>` in a sentence is a name. No phrase has a part that fits any word, so each
     word of a question counts. `rewrites` bring words of the same meaning into one form before phrases are tried.
+    `lead_in` and `closing` are words of politeness. `reasons` are words for which a question has no answer. `follow_up`
+    has names in its groups, and `not_names` are words that show that they are none.
+
+    All words of these patterns are the vocabulary, so a pattern may not make a letter optional, as in "likes?".
     """
 
     language: Language
@@ -199,18 +198,19 @@ class Grammar:
 
     @cached_property
     def _talk(self) -> list[tuple[Talk, re.Pattern[str]]]:
-        everything = "|".join(self.talk.values())
-        return [
-            (talk, _compile(f"(?:(?:{everything})(?: [,.])* )*(?:{pattern})")) for talk, pattern in self.talk.items()
-        ]
+        return [(talk, _compile(pattern)) for talk, pattern in self.talk.items()]
 
     @cached_property
     def _reasons(self) -> list[tuple[Reason, re.Pattern[str]]]:
         return [(reason, _compile(rf"(?<!\S)(?:{pattern})(?!\S)")) for reason, pattern in self.reasons.items()]
 
     def talk_in(self, sentence: Sentence) -> Talk | None:
-        """Return what a message is that asks nothing; None if it is something else."""
-        text = self._spelt(sentence).pattern
+        """Return what a message is that asks nothing; None if it is something else. "Thanks! Bye!" is a goodbye."""
+        parts = re.split("[,.]", self._spelt(sentence).pattern)
+        talks = [self._talk_in(part.strip()) for part in parts]
+        return talks[-1] if all(talks) else None
+
+    def _talk_in(self, text: str) -> Talk | None:
         return next((talk for talk, pattern in self._talk if pattern.fullmatch(text)), None)
 
     def read(self, sentence: Sentence, names: Mapping[Subject, Names]) -> Reading:

@@ -104,8 +104,8 @@ class Quantity(Enum):
 class Check:
     """Whether a search finds every one, some or none of `people` (of everybody if it is empty).
 
-    `negated`: the question had a "not", so that "yes" could mean both, or it was not one of yes or no. The answer is then a
-    statement.
+    `negated`: the question had a "not", so that "yes" could mean both, or it was not one of yes or no. The answer is
+    then a statement.
     """
 
     search: Search

@@ -10,7 +10,7 @@ import pytest
 from examples.interests.answer import answer_message, examples
 from examples.interests.english import ENGLISH
 from examples.interests.german import GERMAN
-from examples.interests.grammar import Language
+from examples.interests.grammar import Grammar, Language
 from examples.interests.graph import Graph
 from examples.interests.names import Match, Names
 from examples.interests.question import LONGEST, LOOK_BACK, read_message
@@ -277,6 +277,9 @@ HOSTILE = [
     "and " * 74,
     "Mag " + "Geneva Durben " * 20,
     "hi, " * 74,
+    "bye " * 74 + "x",
+    "hello, " * 42 + "x",
+    "please tell me " * 19 + "x",
     "😀" * LONGEST,
     "What do " + "Geneva and " * 25 + "like?",
 ]
@@ -314,8 +317,15 @@ def test_a_message_that_is_too_long_is_not_read(graph: Graph) -> None:
 
 
 @pytest.mark.parametrize("grammar", [ENGLISH, GERMAN], ids=lambda grammar: grammar.language.name)
-def test_no_phrase_of_a_grammar_fits_any_word(grammar: object) -> None:
-    assert isinstance(grammar, type(ENGLISH))
+def test_no_letter_of_a_phrase_is_optional(grammar: Grammar) -> None:
+    """The vocabulary is read from the phrases: "likes?" would leave out "like"."""
+    phrases = [phrase for _, phrases in grammar.phrases for phrase in phrases]
+    for pattern in [*phrases, *(pattern for pattern, _ in grammar.rewrites), *grammar.talk.values(), grammar.lead_in]:
+        assert not re.search(r"[^\W\d_][?*+{]", pattern.replace("(?", "(")), pattern
+
+
+@pytest.mark.parametrize("grammar", [ENGLISH, GERMAN], ids=lambda grammar: grammar.language.name)
+def test_no_phrase_of_a_grammar_fits_any_word(grammar: Grammar) -> None:
     for _, phrases in grammar.phrases:
         for phrase in phrases:
             assert not {".+", ".*", r"\w", r"\S"} & {phrase[place : place + 2] for place in range(len(phrase))}, phrase
