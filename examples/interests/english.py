@@ -217,7 +217,7 @@ _PHRASES = [
             f"{_COUNT}what (?:has|have) (?:no fans|no people)",
             f"{_COUNT}what isn't (?:liked by anybody|anybody into)",
             f"{_COUNT}what don't anybody (?:like|have)",
-            f"{_BE} there (?:any|an|an other|some)? ?interests(?: that)? nobody (?:like|have|has)",
+            f"{_BE} there (?:any|an|some)? ?interests(?: that)? nobody (?:like|have|has)",
             f"{_BE} there anything(?: that)? nobody like",
         ],
     ),
@@ -441,7 +441,7 @@ _REASONS = {
     ),
     Reason.DEGREE: (
         "favourite|favorite|favourites|favorites|prefer|prefers|preferred|rather|best|really|especially|mainly|mostly|passionate"
-        "|obsessed|adore|adores|so much|very much"
+        "|obsessed|adore|adores|so much|very much|how much"
         "|(?:like|likes|love|loves|enjoy|enjoys|into|in)(?: <[0-9]+>)?(?: the)? (?:most|more|better|less|least|a lot)"
     ),
     Reason.DISLIKE: "hate|hates|dislike|dislikes|detest|detests|can't stand|loathe|loathes",
