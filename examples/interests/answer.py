@@ -1,5 +1,6 @@
 """Answering a message from the graph, in plain words."""
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import singledispatchmethod
@@ -195,11 +196,7 @@ class _Answering:
         rows = self._graph.search(query.search)
         people = _distinct(query.people) or self._graph.people.all
         found = [name for name in people if name in rows.names] if query.people else rows.names
-        is_true = {
-            Quantity.EVERY: len(found) == len(people),
-            Quantity.SOME: bool(found),
-            Quantity.NONE: not found,
-        }[query.quantity]
+        is_true = _is_true(query, len(found), len(people))
         statement = self._checked(query, people, found)
         start = "" if query.negated else f"{self._words.yes if is_true else self._words.no}: "
         return Answer(f"{start}{statement}" if start else statement[:1].upper() + statement[1:], cypher=(rows.cypher,))
@@ -235,12 +232,11 @@ class _Answering:
         own = [(name, counts[name]) for name in names]
         winners = [name for name, _ in _first(own, 1, most=query.most)]
         numbers = self._words.numbers(query.find, own)
-        if query.first_of_two:
-            start = self._words.yes if winners == names[:1] and len(names) > 1 else self._words.no
-            return Answer(
-                f"{start}: {self._words.compared(query.find, query.most, winners)} {numbers}", cypher=(cypher,)
-            )
-        return Answer(f"{self._words.compared(query.find, query.most, winners)} {numbers}", cypher=(cypher,))
+        compared = f"{self._words.compared(query.find, query.most, winners)} {numbers}"
+        if query.first_of_two or query.equal:
+            is_true = winners == names if query.equal else winners == names[:1] and len(names) > 1
+            compared = f"{self._words.yes if is_true else self._words.no}: {compared}"
+        return Answer(compared, cypher=(cypher,))
 
     @answer.register
     def _alike(self, query: Alike) -> Answer:
@@ -254,6 +250,21 @@ class _Answering:
         kind = Kind.INTERESTS if query.subject is Subject.PEOPLE else Kind.FANS
         answer = self._question(Question(kind, [query.match]))
         return replace(answer, text=f"{answer.text} {self._words.all_known.format(query.match.name)}")
+
+
+_COMPARISONS = {"=": operator.eq, ">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+
+
+def _is_true(check: Check, found: int, everybody: int) -> bool:
+    if check.number is not None:
+        assert isinstance(check.number.amount, int)
+        return bool(_COMPARISONS[check.number.comparison](found, check.number.amount))
+    return {
+        Quantity.EVERY: found == everybody,
+        Quantity.MOST: 2 * found > everybody,
+        Quantity.SOME: found > 0,
+        Quantity.NONE: found == 0,
+    }[check.quantity]
 
 
 def _first(ranks: Sequence[tuple[str, int]], places: int, *, most: bool) -> list[tuple[str, int]]:

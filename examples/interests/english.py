@@ -7,6 +7,7 @@ from .meanings import (
     PEOPLE,
     alike,
     check,
+    check_amount,
     check_anybody_denied,
     check_anybody_without,
     check_everybody,
@@ -14,6 +15,7 @@ from .meanings import (
     check_number,
     check_which,
     comparison,
+    comparison_of_equals,
     comparison_of_two,
     counted,
     everything,
@@ -72,7 +74,8 @@ _REWRITES = [
     ),
     (f"(?:{_LIST} )?(?:{_EVERY} )?(?:a )?{_PERSONS} (?:who|that)|{_LIST} who", "who"),
     ("(?:which|what) (?:people|person|persons|users)", "who"),
-    (f"(?:{_LIST} )?(?:{_EVERY} )?{_PERSONS} into", "who into"),
+    (f"{_BE} there (?:anybody|somebody|a person|any person|any people|people) into", "does anybody like"),
+    (rf"\A(?:{_LIST} )?(?:{_EVERY} )?{_PERSONS} into", "who into"),
     ("(?:which|what) (?:kind|kinds|sort|sorts|type|types) of(?= (?:things|interests|hobbies))", "what"),
     (f"(?:which|what) {_THINGS}|which", "what"),
     ("shares", "share"),
@@ -105,6 +108,7 @@ _NOTHING = "(?:(?:has|have|like) (?:no interests|nothing)|don't (?:have|like) (?
 _NUMBER = r"(?P<number>\d+|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)"
 _COMPARISON = "(?:(?P<comparison>more than|at least|fewer than|less than|at most|exactly|only|just) )?"
 _SHARE = "(?:have in common|share)"
+_AMOUNT = f"(?P<comparison>more than|at least|fewer than|less than|at most|exactly) {_NUMBER}"
 _MOST = "(?:the )?most"
 _FEWEST = "(?:the )?(?:fewest|least)"
 _POPULAR = "(?:popular|common|liked|widespread)"
@@ -117,6 +121,7 @@ _PHRASES = [
             f"{_WHO}{_EXCEPT}? like {_WHAT_THEY_LIKE}",
             f"{_COUNT}who like {_WHAT_THEY_LIKE} (?P<also>too|as well)",
             f"{_WHO} like {_WHAT_THEY_LIKE}{_EXCEPT}",
+            f"except (?P<except>{_NAMES})(?: ,)? {_COUNT}who like {_WHAT_THEY_LIKE}",
             f"whose interests include {_WHAT_THEY_LIKE}",
             f"(?:who {_BE} |{_LIST} )?(?:all )?into {_WHAT_THEY_LIKE}",
             f"{_COUNT}fans {_DO} {_WHAT_THEY_LIKE} have",
@@ -196,6 +201,7 @@ _PHRASES = [
             f"(?:what {_BE}|{_LIST}) (?:(?:all|some) )?(?:of )?(?:the )?{_PEOPLE} interests",
             f"{_PEOPLE} interests",
             f"what {_PEOPLE}(?: like| have)?",
+            f"{_PEOPLE} like what",
             f"what {_PEOPLE} {_BE} into",
         ],
     ),
@@ -290,6 +296,7 @@ _PHRASES = [
         [
             f"{_DO} {_PEOPLE} (?:like|have) (?:anything|any interests|interests|something)",
             f"{_BE} {_PEOPLE} into (?:anything|something)",
+            f"(?:has|have) {_PEOPLE} (?:any interests|got any interests)",
         ],
     ),
     (check_number("=", 0), [f"{_DO} {_PEOPLE} (?:have no interests|like nothing)"]),
@@ -311,10 +318,23 @@ _PHRASES = [
         check_everybody(Quantity.SOME),
         [
             f"{_DO} (?:anybody|somebody|any people|some people)(?: (?P<else>else))?{_EXCEPT}? like {_WHAT_THEY_LIKE}",
+            f"except (?P<except>{_NAMES})(?: ,)? {_DO} (?:anybody|somebody) like {_WHAT_THEY_LIKE}",
             f"{_BE} (?:anybody|somebody)(?: (?P<else>else))? into {_WHAT_THEY_LIKE}",
             f"{_BE} {_WHAT_THEY_LIKE} liked by (?:anybody|somebody)",
             f"{_DO} {_WHAT_THEY_LIKE} have any fans",
         ],
+    ),
+    (
+        check_amount,
+        [
+            f"do {_AMOUNT} people like {_WHAT_THEY_LIKE}",
+            f"are {_AMOUNT} people into {_WHAT_THEY_LIKE}",
+            f"are there {_AMOUNT} (?:people who|who) (?:like|are into) {_WHAT_THEY_LIKE}",
+        ],
+    ),
+    (
+        check_everybody(Quantity.MOST),
+        [f"do most people like {_WHAT_THEY_LIKE}", f"are most people into {_WHAT_THEY_LIKE}"],
     ),
     (
         check_everybody(Quantity.EVERY),
@@ -401,6 +421,20 @@ _PHRASES = [
         [rf"{_DO} (?P<first><\d+>) (?:have|like) (?:fewer|less) (?:interests|things) than (?P<second><\d+>)"],
     ),
     (
+        comparison_of_equals(INTERESTS),
+        [
+            f"{_BE} (?P<first>{_NAMES}) equally {_POPULAR}",
+            rf"{_BE} (?P<first><\d+>) as {_POPULAR} as (?P<second><\d+>)",
+        ],
+    ),
+    (
+        comparison_of_equals(PEOPLE),
+        [
+            f"{_DO} (?P<first>{_NAMES}) have (?:equally many|the same number of|as many) interests",
+            rf"{_DO} (?P<first><\d+>) have as many interests as (?P<second><\d+>)",
+        ],
+    ),
+    (
         alike(closest=True),
         [
             f"who (?:has|have) {_MOST} (?:interests )?in common with {_PEOPLE}",
@@ -482,7 +516,8 @@ ENGLISH = Grammar(
         Talk.HELP: (
             "(?:please )?help(?: me)?(?: please)?|what can you do(?: for me)?|what can i ask(?: you)?|what "
             "can i ask you about|what do you know|what do you do|how does this work|how do you work|what are "
-            "you|what is this|who are you|what can you answer|what questions can i ask|what questions can "
+            "you|what is this|who are you|are you a bot|are you human|what can you answer|what questions "
+            "can i ask|what questions can "
             "you answer|which questions can i ask|how can you help(?: me)?|can you help(?: me)?"
         ),
     },

@@ -7,12 +7,14 @@ from .meanings import (
     PEOPLE,
     alike,
     check,
+    check_amount,
     check_anybody_denied,
     check_anybody_without,
     check_everybody,
     check_negated,
     check_number,
     comparison,
+    comparison_of_equals,
     comparison_of_two,
     counted,
     everything,
@@ -258,6 +260,11 @@ _PHRASES = [
             f"gibt es (?:jemanden|jemand|{_PERSONS}|eine person)(?: ,)? (?:der |die |das )?{_WHAT_THEY_LIKE} mag",
         ],
     ),
+    (check_everybody(Quantity.MOST), [f"mag die meisten(?: {_PERSONS})? {_WHAT_THEY_LIKE}"]),
+    (
+        check_amount,
+        [f"mag (?P<comparison>mehr als|mindestens|weniger als|höchstens|genau) {_NUMBER} {_PERSONS} {_WHAT_THEY_LIKE}"],
+    ),
     (
         check_everybody(Quantity.EVERY),
         [
@@ -310,6 +317,13 @@ _PHRASES = [
     ),
     (comparison_of_two(PEOPLE), [r"hat (?P<first><\d+>) mehr interessen als (?P<second><\d+>)"]),
     (comparison_of_two(PEOPLE, most=False), [r"hat (?P<first><\d+>) weniger interessen als (?P<second><\d+>)"]),
+    (
+        comparison_of_equals(INTERESTS),
+        [
+            f"{_BE} (?P<first>{_NAMES}) gleich beliebt",
+            rf"{_BE} (?P<first><\d+>) (?:so|genauso) beliebt wie (?P<second><\d+>)",
+        ],
+    ),
     (
         alike(closest=True),
         [

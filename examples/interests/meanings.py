@@ -214,11 +214,17 @@ def check_everybody(quantity: Quantity) -> Meaning:
 
     def meaning(found: Found) -> Query:
         excluded = found.plain("except", PEOPLE)
-        if excluded and quantity is Quantity.EVERY:
+        if excluded and quantity in (Quantity.EVERY, Quantity.MOST):
             raise NoMeaningError
         return Check(_search(PEOPLE, found.linked("interests", INTERESTS), excluded), quantity)
 
     return meaning
+
+
+def check_amount(found: Found) -> Query:
+    """Return whether more than three people, or another number of them, like something."""
+    number = Number(found.comparison("comparison"), found.number("number"))
+    return Check(_search(PEOPLE, found.linked("interests", INTERESTS)), Quantity.SOME, number=number)
 
 
 def check_anybody_without(found: Found) -> Query:
@@ -260,6 +266,18 @@ def comparison_of_two(find: Subject, *, most: bool = True) -> Meaning:
         if len(first) != 1 or len(second) != 1:
             raise ListError
         return Comparison(find, (*first, *second), most, first_of_two=True)
+
+    return meaning
+
+
+def comparison_of_equals(find: Subject) -> Meaning:
+    """Return whether all have the same number of links: "Are A and B equally popular?"."""
+
+    def meaning(found: Found) -> Query:
+        matches = (*found.plain("first", find), *found.plain("second", find))
+        if len(matches) < 2:
+            raise ListError
+        return Comparison(find, matches, equal=True)
 
     return meaning
 

@@ -96,13 +96,16 @@ class Quantity(Enum):
     """Of how many people a check must be true."""
 
     EVERY = auto()
+    MOST = auto()
     SOME = auto()
     NONE = auto()
 
 
 @dataclass(frozen=True)
 class Check:
-    """Whether a search finds every one, some or none of `people` (of everybody if it is empty).
+    """Whether a search finds every one, most, some or none of `people` (of everybody if it is empty).
+
+    With a `number`, it is whether the search finds that many.
 
     `negated`: the question had a "not", so that "yes" could mean both, or it was not one of yes or no. The answer is
     then a statement.
@@ -112,6 +115,7 @@ class Check:
     quantity: Quantity = Quantity.EVERY
     people: tuple[Match, ...] = ()
     negated: bool = False
+    number: Number | None = None
 
     def mentions(self) -> Mentions:
         """Return all names in the query, with what each is the name of."""
@@ -139,13 +143,15 @@ class Ranking:
 class Comparison:
     """Which of the named people or interests has the most or the fewest links.
 
-    `first_of_two`: the question was whether the first of the two has more (or fewer) than the second.
+    `first_of_two`: the question was whether the first of the two has more (or fewer) than the second. `equal`: it was
+    whether all have the same number.
     """
 
     find: Subject
     matches: tuple[Match, ...]
     most: bool = True
     first_of_two: bool = False
+    equal: bool = False
 
     def mentions(self) -> Mentions:
         """Return all names in the query, with what each is the name of."""
