@@ -232,9 +232,13 @@ class _Answering:
         own = [(name, counts[name]) for name in names]
         winners = [name for name, _ in _first(own, 1, most=query.most)]
         numbers = self._words.numbers(query.find, own)
-        compared = f"{self._words.compared(query.find, query.most, winners)} {numbers}"
-        if query.first_of_two or query.equal:
-            is_true = winners == names if query.equal else winners == names[:1] and len(names) > 1
+        if len(names) < 2 or 1 < len(winners) < len(names):
+            # One name, or several first places among more: the numbers say it best.
+            compared = numbers
+        else:
+            compared = f"{self._words.compared(query.find, query.most, winners)} {numbers}"
+        if len(names) > 1 and (query.first_of_two or query.equal):
+            is_true = winners == (names if query.equal else names[:1])
             compared = f"{self._words.yes if is_true else self._words.no}: {compared}"
         return Answer(compared, cypher=(cypher,))
 

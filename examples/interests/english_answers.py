@@ -206,7 +206,7 @@ class English(Wording):
                 if most
                 else "Least popular, by the number of people interested"
             )
-        return f"{title}: {ranked_names(ranks)}.{self._tie(places, ranks)}"
+        return f"{title}: {ranked_names(ranks) or self.nothing}.{self._tie(places, ranks)}"
 
     def _tie(self, places: int, ranks: Sequence[tuple[str, int]]) -> str:
         return f" The last of {places} places is shared." if len(ranks) > places > 1 else ""

@@ -201,7 +201,7 @@ class German(Wording):
                 f"Am {'' if most else 'wenigsten '}{'beliebtesten' if most else 'beliebt'}, nach der Zahl der Personen"
             )
         tie = f" Der letzte von {places} Plätzen ist geteilt." if len(ranks) > places > 1 else ""
-        return f"{title}: {ranked_names(ranks)}.{tie}"
+        return f"{title}: {ranked_names(ranks) or self.nothing}.{tie}"
 
     def majority(self, names: Sequence[str], number: int) -> str:
         """Say what more than half of all people like."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from .grammar import Reason
+from .names import Match
 from .query import Search, Subject
 
 MAX_CANDIDATES = 5
@@ -124,9 +125,9 @@ class Wording(ABC):
         """Say who shares how many interests with a person."""
 
 
-def names_of(matches: Sequence[object]) -> list[str]:
+def names_of(matches: Sequence[Match]) -> list[str]:
     """Return the known names of matches."""
-    return [name for name in (getattr(match, "name", None) for match in matches) if name]
+    return [match.name for match in matches if match.name]
 
 
 def with_full_stop(sentence: str) -> str:
