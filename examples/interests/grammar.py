@@ -78,8 +78,13 @@ class Found:
     def linked(self, group: str, subject: Subject) -> Linked:
         """Return the names in a list. Raises `ListError`."""
         terms = read_list(self._text(group), self._grammar.roles)
-        parts = (terms.all, terms.any, terms.one, terms.none)
-        return Linked(*(tuple(self._match(place, subject) for place in part) for part in parts), terms)
+        return Linked(
+            all=self._matches(terms.all, subject),
+            any=self._matches(terms.any, subject),
+            one=self._matches(terms.one, subject),
+            none=self._matches(terms.none, subject),
+            terms=terms,
+        )
 
     def plain(self, group: str, subject: Subject) -> tuple[Match, ...]:
         """Return the names in a list that has only names and "and"; none if the sentence lacks it."""
@@ -105,8 +110,8 @@ class Found:
             raise NoMeaningError
         return text
 
-    def _match(self, place: int, subject: Subject) -> Match:
-        return self._names[subject].find_owner(self._sentence.written[place])
+    def _matches(self, places: Sequence[int], subject: Subject) -> tuple[Match, ...]:
+        return tuple(self._names[subject].find_owner(self._sentence.written[place]) for place in places)
 
 
 Meaning = Callable[[Found], Query]

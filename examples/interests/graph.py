@@ -143,7 +143,7 @@ class Graph:
         rows, cypher = self._rows(query, parameters)
         return [name for (name,) in rows], cypher
 
-    def _rows(self, query: str, parameters: dict[str, Parameter]) -> tuple[list[list[Any]], str]:
+    def _rows(self, query: str, parameters: dict[str, Parameter]) -> tuple[Sequence[Any], str]:
         with self._lock:
             result = self._connection.execute(query, parameters)
             # Only several statements in one text return a list.

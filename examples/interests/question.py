@@ -130,8 +130,11 @@ class _Conversation:
 
     def _previous(self, place: int) -> Query | None:
         """Return the newest question before a message."""
-        earlier = (self.read(before).query for before in range(place - 1, -1, -1))
-        return next(filter(None, earlier), None)
+        for before in range(place - 1, -1, -1):
+            query = self.read(before).query
+            if query is not None:
+                return query
+        return None
 
     def _language(self, place: int) -> Language:
         """Return the language of most words of a message; if it has none, the language of the message before."""

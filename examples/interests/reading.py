@@ -8,10 +8,12 @@ from typing import Any
 from .names import Match, Names, fold
 from .query import Check, Count, Quantity, Query, Ranking, Search, Subject
 
-_FIELDS = {"all": "all", "any": "any", "exactly_one": "one", "none": "none"}
+_LINKS = ("all", "any", "exactly_one", "none")
+"""The fields with names at the other end of links."""
+
 _SUBJECTS = {"people": Subject.PEOPLE, "interests": Subject.INTERESTS}
 _QUANTITIES = {"every": Quantity.EVERY, "some": Quantity.SOME, "none": Quantity.NONE}
-_KNOWN_FIELDS = {"ask", "find", "except", "people", "quantity", *_FIELDS}
+_KNOWN_FIELDS = {"ask", "find", "except", "people", "quantity", *_LINKS}
 _FENCE = re.compile(r"\A```(?:json)?\n(.*)\n```\Z", re.DOTALL)
 
 
@@ -63,9 +65,15 @@ def _query(fields: dict[str, Any], question: str, names: Mapping[Subject, Names]
 
 
 def _search(find: Subject, fields: dict[str, Any], question: str, names: Mapping[Subject, Names]) -> Search:
-    linked = {field: _matches(fields, name, find.other, question, names) for name, field in _FIELDS.items()}
-    excluded = _matches(fields, "except", find, question, names)
-    search = Search(find, **linked, excluded=excluded)
+    linked = {field: _matches(fields, field, find.other, question, names) for field in _LINKS}
+    search = Search(
+        find,
+        all=linked["all"],
+        any=linked["any"],
+        one=linked["exactly_one"],
+        none=linked["none"],
+        excluded=_matches(fields, "except", find, question, names),
+    )
     if "people" in fields and fields.get("ask") != "check":
         raise ReadingError("the model's reading has people without a check")
     return search

@@ -32,7 +32,7 @@ def conversations() -> Iterator[tuple[list[str], str]]:
             yield [line.removeprefix("> ") for line in lines[:-1]], lines[-1]
 
 
-@pytest.mark.parametrize(("messages", "answer"), conversations(), ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("messages", "answer"), [*conversations()], ids=lambda value: str(value)[:60])
 def test_questions_in_everyday_words_have_these_answers(graph: Graph, messages: list[str], answer: str) -> None:
     text = ask(graph, *messages)
     for language in Language:
@@ -321,7 +321,8 @@ def test_no_letter_of_a_phrase_is_optional(grammar: Grammar) -> None:
     """The vocabulary is read from the phrases: "likes?" would leave out "like"."""
     phrases = [phrase for _, phrases in grammar.phrases for phrase in phrases]
     for pattern in [*phrases, *(pattern for pattern, _ in grammar.rewrites), *grammar.talk.values(), grammar.lead_in]:
-        assert not re.search(r"[^\W\d_][?*+{]", pattern.replace("(?", "(")), pattern
+        letters = re.sub(r"\\\w\+?", "", pattern).replace("(?", "(")
+        assert not re.search(r"[^\W\d_][?*+{]", letters), pattern
 
 
 @pytest.mark.parametrize("grammar", [ENGLISH, GERMAN], ids=lambda grammar: grammar.language.name)
