@@ -234,6 +234,8 @@ def test_a_word_that_a_name_with_a_slip_would_swallow_is_not_swallowed(graph: Gr
         for word in ("no", "not", "non"):
             for slip in (name, name[:-1]):
                 assert named(graph, f": {ask(graph, f'Who likes {word} {slip}?')}") != people
+    # Two letters make "pub" of "but", and the number of words is the same.
+    assert "Pub Quizzes" not in ask(graph, "Who likes but quizzes?")
 
 
 README = Path(__file__).parents[2] / "examples/interests/README.md"
