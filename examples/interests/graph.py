@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .names import Names, fold
+from .names import Match, Names, fold
+from .query import Search, Subject
 from .tables import DataError, Tables, read_tables
 
 if TYPE_CHECKING:
@@ -25,6 +26,15 @@ FANS_OF_ALL = (
 IN_COMMON = (
     "MATCH (p:person)-[:PERSON_has_INTEREST]->(i:interest) WHERE p.person_name IN $people "
     "WITH i, count(DISTINCT p) AS sharing WHERE sharing = $number RETURN i.interest_name"
+)
+_PEOPLE = "MATCH (p:person)"
+_INTERESTS = "MATCH (i:interest)"
+_LINKS = "COUNT {{ MATCH (p:person)-[:PERSON_has_INTEREST]->(i:interest){} }}"
+PEOPLE_BY_INTERESTS = f"{_PEOPLE} RETURN p.person_name, {_LINKS.format('')}"
+INTERESTS_BY_PEOPLE = f"{_INTERESTS} RETURN i.interest_name, {_LINKS.format('')}"
+SHARING_WITH = (
+    "MATCH (o:person)-[:PERSON_has_INTEREST]->(i:interest)<-[:PERSON_has_INTEREST]-(p:person) "
+    "WHERE o.person_name = $person AND p.person_name <> $person RETURN p.person_name, count(i)"
 )
 
 _SCHEMA = [
@@ -61,9 +71,10 @@ class Graph:
     def __init__(self, tables: Tables) -> None:
         """Load the tables. Raises `DataError` if the database is not installed."""
         self.people = Names(tables.people.values())
-        self.interests = Names(tables.interests.values())
+        self.interests = Names(tables.interests.values(), any_part=False)
         links = [(tables.people[person], tables.interests[interest]) for person, interest in tables.links]
         self._position = {link: position for position, link in enumerate(links)}
+        self._interest_order = {name: position for position, name in enumerate(self.interests.all)}
         # A connection runs one query at a time. This lock does not rely on locks inside the library.
         self._lock = threading.Lock()
         self._connection = _connect()
@@ -89,7 +100,37 @@ class Graph:
             names, cypher = self._query(FANS_OF, {"interest": interests[0]})
         else:
             names, cypher = self._query(FANS_OF_ALL, {"interests": [*interests], "number": len(interests)})
-        return Rows(sorted(names, key=lambda name: (fold(name), name)), cypher)
+        return Rows(self._sorted(Subject.PEOPLE, names), cypher)
+
+    def search(self, search: Search) -> Rows:
+        """Return what a search finds: people in alphabetical order, interests in the order of their file."""
+        query, parameters = _search_query(search, self._number_of(search.find.other))
+        names, cypher = self._query(query, parameters)
+        return Rows(self._sorted(search.find, names), cypher)
+
+    def ranks(self, find: Subject) -> tuple[list[tuple[str, int]], str]:
+        """Return the number of links of all people or interests, in the order of `search`, and the query."""
+        return self._counted(find, PEOPLE_BY_INTERESTS if find is Subject.PEOPLE else INTERESTS_BY_PEOPLE, {})
+
+    def sharing_with(self, person: str) -> tuple[list[tuple[str, int]], str]:
+        """Return who shares interests with a person, the most first, with their number, and the query."""
+        ranks, cypher = self._counted(Subject.PEOPLE, SHARING_WITH, {"person": person})
+        return sorted(ranks, key=lambda rank: -rank[1]), cypher
+
+    def _counted(
+        self, find: Subject, query: str, parameters: dict[str, Parameter]
+    ) -> tuple[list[tuple[str, int]], str]:
+        rows, cypher = self._rows(query, parameters)
+        counts = dict(rows)
+        return [(name, counts[name]) for name in self._sorted(find, list(counts))], cypher
+
+    def _number_of(self, subject: Subject) -> int:
+        return len((self.people if subject is Subject.PEOPLE else self.interests).all)
+
+    def _sorted(self, find: Subject, names: list[str]) -> list[str]:
+        if find is Subject.PEOPLE:
+            return sorted(names, key=lambda name: (fold(name), name))
+        return sorted(names, key=self._interest_order.__getitem__)
 
     def _in_data_order(self, person: str, interests: list[str]) -> list[str]:
         return sorted(interests, key=lambda interest: self._position[person, interest])
@@ -99,11 +140,15 @@ class Graph:
             self._connection.execute(statement, {"rows": rows[start : start + _BATCH]})
 
     def _query(self, query: str, parameters: dict[str, Parameter]) -> tuple[list[str], str]:
+        rows, cypher = self._rows(query, parameters)
+        return [name for (name,) in rows], cypher
+
+    def _rows(self, query: str, parameters: dict[str, Parameter]) -> tuple[Sequence[Any], str]:
         with self._lock:
             result = self._connection.execute(query, parameters)
             # Only several statements in one text return a list.
             assert not isinstance(result, list)
-            return [name for (name,) in result.get_all()], written_out(query, parameters)
+            return result.get_all(), written_out(query, parameters)
 
 
 def open_graph(folder: Path) -> Graph:
@@ -118,6 +163,41 @@ _opening = threading.Lock()
 @cache
 def _open(folder: Path) -> Graph:
     return Graph(read_tables(folder))
+
+
+def _search_query(search: Search, all_links: int) -> tuple[str, dict[str, Parameter]]:
+    """Return a search in Cypher: one condition for each of its fields."""
+    match, name, linked = (_PEOPLE, "p.person_name", "i.interest_name")
+    if search.find is Subject.INTERESTS:
+        match, name, linked = (_INTERESTS, "i.interest_name", "p.person_name")
+    fields = {
+        "all": (search.all, "= $number"),
+        "any": (search.any, ">= 1"),
+        "one": (search.one, "= 1"),
+        "none": (search.none, "= 0"),
+    }
+    conditions: list[str] = []
+    parameters: dict[str, Parameter] = {}
+    for field, (matches, comparison) in fields.items():
+        if matches:
+            conditions.append(f"{_LINKS.format(f' WHERE {linked} IN $with_{field}')} {comparison}")
+            parameters[f"with_{field}"] = _distinct_names(matches)
+    if search.all:
+        parameters["number"] = len(_distinct_names(search.all))
+    if search.excluded:
+        conditions.append(f"NOT {name} IN $excluded")
+        parameters["excluded"] = _distinct_names(search.excluded)
+    if search.number:
+        amount = search.number.amount
+        conditions.append(f"{_LINKS.format('')} {search.number.comparison} $links")
+        parameters["links"] = amount if isinstance(amount, int) else all_links
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    return f"{match}{where} RETURN {name}", parameters
+
+
+def _distinct_names(matches: Sequence[Match]) -> list[str]:
+    # A dict removes duplicates and keeps the order.
+    return list(dict.fromkeys(match.name for match in matches if match.name))
 
 
 def written_out(query: str, parameters: dict[str, Parameter]) -> str:

@@ -1,4 +1,4 @@
-"""A language model that phrases answers, through any OpenAI-compatible API. Without one, answers are plain."""
+"""A language model that reads questions and phrases answers, through any OpenAI-compatible API."""
 
 import asyncio
 import json
@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .answer import Answer
-from .names import APOSTROPHES
+from .names import APOSTROPHES, Names
+from .query import Query
+from .reading import ReadingError, parse_query
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 DEFAULT_MODEL = "gpt-4.1-mini"
@@ -18,6 +20,22 @@ _TASK = (
     "database found, and a plain answer made from them. Say the same in one or two friendly sentences, in the language "
     "of the question. Write each name exactly as it stands in the rows, leave none out and add none."
 )
+
+
+_READING_TASK = """You translate a question about people and their interests into one JSON object. You do not answer it.
+Fields, of which you omit those that are empty:
+- "ask": "list", "count", "check" (yes or no), "most" or "fewest" (who has the most interests, or which interest has the
+  most people), or "unknown"
+- "find": "people" or "interests": what is listed, counted or ranked
+- "all", "any", "exactly_one", "none": names that each of these must have. Of people these are names of interests, of
+  interests names of people
+- "except": names that are left out
+- "people", with "check": the people who are asked about; without it, everybody is
+- "quantity", with "check": "every", "some" or "none" of these people
+Copy names as they are in the question, and invent none. Use "unknown" if the question asks for anything else, such as
+how much somebody likes something, if it refers to earlier messages, or if a word of it would count for nothing.
+Example: "Which folks are keen about Chess yet never about Go?" is
+{"ask": "list", "find": "people", "all": ["Chess"], "none": ["Go"]}"""
 
 
 class ModelError(Exception):
@@ -34,6 +52,15 @@ class Phrasing:
 
 
 @dataclass(frozen=True)
+class ModelReading:
+    """How a model read a question: the `query`, or None if it cannot be asked of the graph, or an `error`."""
+
+    query: Query | None = None
+    error: str | None = None
+    tokens: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Model:
     """The name and address of a model. `timeout` is in seconds and covers the whole call."""
 
@@ -42,34 +69,49 @@ class Model:
     api_key: str = field(default="", repr=False)
     timeout: float = 30
 
+    async def read(self, question: str, people: Names, interests: Names) -> ModelReading:
+        """Return the query that a question asks.
+
+        A reading with a name that the question does not have, or without one that it has, is an error.
+        """
+        tokens: dict[str, int] = {}
+        try:
+            reply = await self._complete(_READING_TASK, question)
+            tokens = _tokens(reply)
+            query = parse_query(_text(reply), question, people, interests)
+        except (ModelError, ReadingError) as error:
+            return ModelReading(error=str(error), tokens=tokens)
+        return ModelReading(query, tokens=tokens)
+
     async def phrase(self, question: str, answer: Answer) -> Phrasing:
         """Return the answer in the model's words.
 
         An answer has to be complete and true, so a text that omits one of its names, or adds another name of that kind,
         is an error.
         """
+        facts = {"question": question, "rows": answer.names, "plain_answer": answer.text}
         tokens: dict[str, int] = {}
         try:
-            async with asyncio.timeout(self.timeout):
-                reply = await self._post(question, answer)
+            reply = await self._complete(_TASK, json.dumps(facts, ensure_ascii=False))
             tokens = _tokens(reply)
             text = _text(reply)
             _check_names(text, answer)
-        except TimeoutError:
-            return Phrasing(error=f"no answer within {self.timeout:g} s")
         except ModelError as error:
             return Phrasing(error=str(error), tokens=tokens)
         return Phrasing(text=text, tokens=tokens)
 
-    async def _post(self, question: str, answer: Answer) -> Any:
+    async def _complete(self, task: str, content: str) -> Any:
+        try:
+            async with asyncio.timeout(self.timeout):
+                return await self._post(task, content)
+        except TimeoutError:
+            raise ModelError(f"no answer within {self.timeout:g} s") from None
+
+    async def _post(self, task: str, content: str) -> Any:
         # Imported here, so that a server without a model does not load it.
         import httpx
 
-        facts = {"question": question, "rows": answer.names, "plain_answer": answer.text}
-        messages = [
-            {"role": "system", "content": _TASK},
-            {"role": "user", "content": json.dumps(facts, ensure_ascii=False)},
-        ]
+        messages = [{"role": "system", "content": task}, {"role": "user", "content": content}]
         try:
             headers = {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
             async with httpx.AsyncClient(timeout=None) as client:

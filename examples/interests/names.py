@@ -2,16 +2,34 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 
 APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼʹ′´`＇", "'"))
 
 MAX_NAMES = 12
 """The most names in one question. It limits the work that a message can cause."""
 
+_Spellings = dict[int, list[tuple[str, str]]]
+"""Spellings with their names, by the length of the spelling."""
+
 _SEPARATOR = re.compile(r"(\s*,\s*and\s+|\s*,\s*|\s+and\s+|\s*&\s*|\s+as well as\s+)", re.IGNORECASE)
 _WORD = re.compile(r"\w+")
+_WORD_OR_SIGN = re.compile(r"\w+|[^\w\s]")
+
+_LONG_WORD = 4
+"""Letters. The beginning of a shorter word does not show which word is meant."""
+
+_LONG_PART = 5
+"""Letters. A slip in a shorter first name makes another name: "Ren" is not "Ben"."""
+
+_ENDING = 3
+"""Letters. Words that differ more at their ends are different words."""
+
+_CACHED = 1024
+"""Texts whose similar names are kept: a message is read in several ways, and a conversation at each message."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +45,22 @@ class Match:
     exact: bool = False
     candidates: tuple[str, ...] = ()
 
+    @property
+    def is_part(self) -> bool:
+        """Whether the person wrote only words of the known name, such as a first name."""
+        return self.name is not None and {*fold(self.written).split()} <= {*fold(self.name).split()}
+
 
 class Names:
     """The names of one kind, people or interests, in data order."""
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[str], *, any_part: bool = True) -> None:
+        """Take the names. With `any_part`, one word of a name is enough to find it, such as a first name.
+
+        Without it, the last word is needed, or more than half of all: "trains" finds "Night Trains", "night" does not.
+        """
         self.all = list(names)
+        self._any_part = any_part
         self._exact = set(self.all)
         self._folded: dict[str, str] = {}
         for name in self.all:
@@ -41,19 +69,34 @@ class Names:
             self._folded.setdefault(_without_article(fold(name)), name)
         self._longest = max((len(folded) for folded in self._folded), default=0)
         self._max_pieces = max((len(_SEPARATOR.split(name)) // 2 + 1 for name in self.all), default=1)
+        self.most_words = max((len(_WORD_OR_SIGN.findall(name)) for name in self.all), default=0)
+        self._plain = _by_length(self._folded)
+        self._singular = _by_length(
+            {singular: name for folded, name in self._folded.items() for singular in _singulars(folded)}
+        )
+        self._with_part: dict[str, list[str]] = {}
+        for name in self.all:
+            for part in dict.fromkeys(_parts(name)):
+                self._with_part.setdefault(part, []).append(name)
+        self._long_parts = _by_length({part: part for part in self._with_part if len(part) >= _LONG_PART})
+        self._similar = lru_cache(_CACHED)(self._find_similar)
+
+    def known(self, written: str) -> str | None:
+        """Return the name that this is, apart from case, accents and punctuation."""
+        if written in self._exact:
+            return written
+        folded = fold(written)
+        return self._folded.get(folded) or self._folded.get(_without_article(folded))
 
     def find(self, written: str) -> Match:
         """Return the name that was meant: the same, else the nearest in spelling, else the only one with its words."""
-        if written in self._exact:
-            return Match(written, written, exact=True)
-        folded = fold(written)
-        for spelling in (folded, _without_article(folded)):
-            if spelling in self._folded:
-                return Match(written, self._folded[spelling], exact=True)
-        found = self._nearest(folded) or self._containing(folded)
-        if len(found) == 1:
+        known = self.known(written)
+        if known is not None:
+            return Match(written, known, exact=True)
+        found = self._similar(fold(written))
+        if len(found) == 1 and self._is_enough(fold(written), found[0]):
             return Match(written, found[0])
-        return Match(written, candidates=tuple(found))
+        return Match(written, candidates=found)
 
     def find_owner(self, written: str) -> Match:
         """Do what `find` does, for a name that may be a possessive: "Ann's", "James'"."""
@@ -82,15 +125,23 @@ class Names:
             best.append(min(readings, key=lambda reading: reading[0]))
         return best[count][1]
 
-    def _nearest(self, folded: str) -> list[str]:
+    def _find_similar(self, folded: str) -> tuple[str, ...]:
+        nearest = self._nearest(folded, self._plain)
+        if not nearest:
+            # "quoka" is nearer to one quokka than to several.
+            nearest = self._nearest(folded, self._singular)
+        return tuple(nearest or self._containing(folded) or self._beginning(folded) or self._nearest_part(folded))
+
+    def _nearest(self, folded: str, spellings: _Spellings) -> list[str]:
         """Return the names at the smallest distance. At most one letter in four may differ, and always one letter."""
         limit = max(1, len(folded) // 4)
         if len(folded) < 3 or len(folded) > self._longest + limit:
             return []
         nearest: list[str] = []
-        for candidate, name in self._folded.items():
+        lengths = range(len(folded) - limit, len(folded) + limit + 1)
+        for candidate, name in chain.from_iterable(spellings.get(length, ()) for length in lengths):
             edits = distance(folded, candidate, limit)
-            if edits > limit:
+            if edits > limit or not _same_words(folded, candidate):
                 continue
             if edits < limit:
                 limit = edits
@@ -100,10 +151,35 @@ class Names:
 
     def _containing(self, folded: str) -> list[str]:
         """Return the names that contain all these words, as "Geneva Durben" contains "Durben"."""
-        words = set(folded.split())
-        if not words:
+        return self._with_all(self._with_part.get(word, []) for word in folded.split())
+
+    def _beginning(self, folded: str) -> list[str]:
+        """Return the names with words that begin like all these words, as "Pub Quizzes" has words like "pub quiz"."""
+        return self._with_all(
+            [name for part, names in self._with_part.items() if _begins_alike(word, part) for name in names]
+            for word in folded.split()
+        )
+
+    def _with_all(self, names_of_words: Iterable[list[str]]) -> list[str]:
+        """Return the names that are in every one of the lists."""
+        lists = list(names_of_words)
+        others = [set(names) for names in lists[1:]]
+        return [name for name in dict.fromkeys(lists[0]) if all(name in names for names in others)] if lists else []
+
+    def _nearest_part(self, folded: str) -> list[str]:
+        """Return the names of which one long word is the nearest to this one, as "Siobahn" is to "Siobhán"."""
+        if not self._any_part or " " in folded or len(folded) < _LONG_PART:
             return []
-        return _without_duplicates(name for candidate, name in self._folded.items() if words <= set(candidate.split()))
+        nearest = self._nearest(folded, self._long_parts)
+        return _without_duplicates(name for part in nearest for name in self._with_part[part])
+
+    def _is_enough(self, folded: str, name: str) -> bool:
+        """Whether these words, if they are a part of the name, are enough of it."""
+        parts, words = _parts(name), folded.split()
+        is_part = len(words) < len(parts) and all(any(_begins_alike(word, part) for part in parts) for word in words)
+        if self._any_part or not is_part:
+            return True
+        return 2 * len(words) > len(fold(name).split()) or any(_begins_alike(word, parts[-1]) for word in words)
 
 
 def fold(text: str) -> str:
@@ -145,6 +221,44 @@ def distance(one: str, other: str, limit: int) -> int:
             return limit + 1
         earlier, above = above, current
     return min(above[-1], limit + 1)
+
+
+def _by_length(spellings: Mapping[str, str]) -> _Spellings:
+    grouped: _Spellings = {}
+    for spelling, name in spellings.items():
+        grouped.setdefault(len(spelling), []).append((spelling, name))
+    return grouped
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """Return the words of a name that stand for it alone: not "cat's", which is no cat."""
+    return tuple(
+        part for word in name.translate(APOSTROPHES).split() if not _is_possessive(word) for part in fold(word).split()
+    )
+
+
+def _is_possessive(word: str) -> bool:
+    return word.casefold().endswith("'s")
+
+
+def _same_words(folded: str, candidate: str) -> bool:
+    """Whether a slip in letters explains the difference, and not a word too many: "no go karts" is not "go karts"."""
+    if folded.count(" ") == candidate.count(" "):
+        return True
+    return distance(folded.replace(" ", ""), candidate.replace(" ", ""), 1) <= 1
+
+
+def _begins_alike(word: str, other: str) -> bool:
+    """Whether two words differ only in their ending, as "quiz" and "quizzes" do."""
+    shorter, longer = sorted((word, other), key=len)
+    return word == other or (
+        len(shorter) >= _LONG_WORD and len(longer) - len(shorter) <= _ENDING and longer.startswith(shorter)
+    )
+
+
+def _singulars(folded: str) -> list[str]:
+    """Return the name without the ending of a plural, if it has one."""
+    return [folded[: -len(ending)] for ending in ("s", "es", "zes") if folded.endswith(ending)]
 
 
 def _without_article(folded: str) -> str:

@@ -1,11 +1,16 @@
-"""Reads questions: their kind, and the people or interests that they name."""
+"""Reads messages: in which language they are, and what they ask, alone or after the messages before."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum, auto
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from .names import APOSTROPHES, Match, Names, without_possessive
+from .english import ENGLISH
+from .german import GERMAN
+from .grammar import Grammar, Language, Reading, Reason, Talk
+from .names import Match, Names, without_possessive
+from .query import Alike, Check, Count, Kind, Query, Question, Search, Subject
+from .sentence import Budget, Reader, Sentence, tidy, word_form
 
 LONGEST = 300
 """Characters. A longer message is not a question of these kinds."""
@@ -13,131 +18,181 @@ LONGEST = 300
 LOOK_BACK = 20
 """Messages. A follow-up is read against the newest question in them."""
 
+MAX_FOLLOW_UP = 4
+"""Words. A longer "and …" that names nobody and nothing is not a name with a slip."""
 
-class Kind(Enum):
-    """The kind of a question."""
-
-    INTERESTS = auto()  # the interests of people
-    FANS = auto()  # the people who share interests
-    COMMON = auto()  # the interests that people share
+_GRAMMARS = (ENGLISH, GERMAN)
+_FOLLOW_UPS = [re.compile(grammar.follow_up, re.IGNORECASE) for grammar in _GRAMMARS]
 
 
 @dataclass(frozen=True)
-class Question:
-    """The kind of a question, and the names in it: people for `INTERESTS` and `COMMON`, interests for `FANS`."""
+class Message:
+    """What was read in a message: a query, or talk, or the reason for which it has no answer, if that is known.
 
-    kind: Kind
-    matches: list[Match]
+    `loosely`: a word of the question counts for nothing, or a model read it, so the answer says what was read.
+    `unknown` are words that are neither known nor names.
+    """
+
+    language: Language
+    query: Query | None = None
+    talk: Talk | None = None
+    reason: Reason | None = None
+    loosely: bool = False
+    is_empty: bool = False
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the grammar leaves open what the message asks, so that a model may read it."""
+        return self.query is None and self.talk is None and self.reason is None and not self.is_empty
 
 
-def read_question(messages: Sequence[str], people: Names, interests: Names) -> Question | None:
-    """Read the last of a person's messages; a follow-up refers to earlier ones. None: not understood."""
-    question = previous = None
-    for message in messages[-LOOK_BACK:]:
-        question = _read(message, previous, people, interests)
-        previous = question or previous
-    return question
+def read_message(messages: Sequence[str], people: Names, interests: Names) -> Message:
+    """Read the last of a person's messages; a follow-up refers to earlier ones."""
+    conversation = _Conversation(messages[-LOOK_BACK:], people, interests)
+    return conversation.read(len(conversation.messages) - 1) if messages else Message(Language.ENGLISH, is_empty=True)
 
 
-def _read(message: str, previous: Question | None, people: Names, interests: Names) -> Question | None:
-    if len(message) > LONGEST:
+class _Conversation:
+    """The messages of a person, and the names that they may contain."""
+
+    def __init__(self, messages: Sequence[str], people: Names, interests: Names) -> None:
+        self.messages = messages
+        self._people = people
+        self._interests = interests
+        self._names: Mapping[Subject, Names] = {Subject.PEOPLE: people, Subject.INTERESTS: interests}
+        budget = Budget()
+        self._readers = {
+            grammar.language: Reader(grammar.vocabulary, people, interests, budget) for grammar in _GRAMMARS
+        }
+        self._read: dict[int, Message] = {}
+
+    def read(self, place: int) -> Message:
+        """Read one message. Messages before it are read only if it refers to them."""
+        if place not in self._read:
+            self._read[place] = self._read_new(place)
+        return self._read[place]
+
+    def _read_new(self, place: int) -> Message:
+        if len(self.messages[place]) > LONGEST:
+            return Message(self._language(place), reason=Reason.TOO_LONG)
+        text = tidy(self.messages[place])
+        language = self._language(place)
+        reasons: list[Reason | None] = []
+        unknown: tuple[str, ...] = ()
+        for grammar in sorted(_GRAMMARS, key=lambda grammar: grammar.language is not language):
+            sentences = self._sentences(text, grammar)
+            talk = next(filter(None, map(grammar.talk_in, sentences)), None)
+            if talk is not None:
+                return Message(grammar.language, talk=talk)
+            reading = self._full(sentences, grammar)
+            if reading.query is not None:
+                return self._resolved(reading, place, grammar.language)
+            reasons.append(reading.reason)
+            if sentences and grammar.language is language:
+                unknown = sentences[0].unknown
+            reasons += [grammar.reason_in(sentence) for sentence in sentences[:1]]
+        follow_up = self._follow_up(text, place, language)
+        if follow_up is not None:
+            return follow_up
+        return Message(language, reason=next(filter(None, reasons), None), is_empty=not text, unknown=unknown)
+
+    def _sentences(self, text: str, grammar: Grammar) -> list[Sentence]:
+        """Return the ways in which a text may be words and names, the likeliest first."""
+        reader = self._readers[grammar.language]
+        ways = (reader.read(text), reader.read(text, words_first=True), reader.read(text, joined=True))
+        return list(dict.fromkeys(filter(None, ways)))
+
+    def _full(self, sentences: Iterable[Sentence], grammar: Grammar) -> Reading:
+        """Read a question that needs no other; the first reading in which each name is known, else the first."""
+        readings = [grammar.read(sentence, self._names) for sentence in sentences]
+        with_query = [reading for reading in readings if reading.query is not None]
+        for reading in with_query:
+            assert reading.query is not None
+            if all(match.name for _, match in reading.query.mentions()):
+                return reading
+        return next(iter([*with_query, *(reading for reading in readings if reading.reason)]), Reading())
+
+    def _resolved(self, reading: Reading, place: int, language: Language) -> Message:
+        """Give the "else" of a question its meaning: other people than those of the question before."""
+        query = reading.query
+        assert query is not None
+        if not (reading.refers_else or reading.refers_also):
+            return Message(language, query)
+        previous = self._previous(place)
+        if previous is None:
+            return Message(language, query, loosely=True)
+        others = tuple(match for subject, match in previous.mentions() if subject is Subject.PEOPLE)
+        narrowed = _without_people(query, others) if others and reading.refers_else else None
+        if narrowed is None:
+            return Message(language, reason=Reason.REFERENCE)
+        return Message(language, narrowed)
+
+    def _previous(self, place: int) -> Query | None:
+        """Return the newest question before a message."""
+        for before in range(place - 1, -1, -1):
+            query = self.read(before).query
+            if query is not None:
+                return query
         return None
-    text = _tidy(message)
-    return _read_full(text, people, interests) or _read_follow_up(text, previous, people, interests)
+
+    def _language(self, place: int) -> Language:
+        """Return the language of most words of a message; if it has none, the language of the message before."""
+        for text in self.messages[place::-1]:
+            # A message may be long; its beginning shows its language.
+            words = {*map(word_form, re.findall(r"\w+", text[:LONGEST]))}
+            english, german = (len(words & grammar.own_words) for grammar in _GRAMMARS)
+            if english != german:
+                return Language.ENGLISH if english > german else Language.GERMAN
+        return Language.ENGLISH
+
+    def _follow_up(self, text: str, place: int, language: Language) -> Message | None:
+        """Read "What about B?", "and B's?" or a name alone.
+
+        The name decides the kind, then the previous question does.
+        """
+        found = next(filter(None, (pattern.fullmatch(text) for pattern in _FOLLOW_UPS)), None)
+        names = next(filter(None, found.groups())) if found else text
+        about_people = Question(Kind.INTERESTS, self._people.find_all(names, owners=True))
+        about_interests = Question(Kind.FANS, self._interests.find_all(names))
+        readings = [about_people, about_interests]
+        is_owner = names != without_possessive(names)
+        previous = self._previous(place) if found or _has_known(readings) else None
+        if isinstance(previous, Question) and previous.kind is Kind.FANS and not is_owner:
+            readings.reverse()
+        reading = _clearest(readings)
+        if not reading.matches or not self._may_be_names(names, reading, is_follow_up=found is not None):
+            return None
+        if isinstance(previous, Search | Count | Check | Alike) and not is_owner:
+            changed = _about_another(previous, reading)
+            return Message(language, changed, reason=None if changed else Reason.FOLLOW_UP)
+        if reading is about_people and _asks_in_common(previous) and not is_owner:
+            assert isinstance(previous, Question)
+            return Message(language, Question(Kind.COMMON, _in_common(previous.matches, reading.matches)))
+        return Message(language, reading)
+
+    def _may_be_names(self, names: str, reading: Question, *, is_follow_up: bool) -> bool:
+        if all(match.exact for match in reading.matches):
+            return True
+        words = [word_form(word) for word in re.findall(r"\w+", names)]
+        if not is_follow_up:
+            # Without "what about" or the like, only a known name is a follow-up: "hello" does not mean "Jello".
+            return all(match.exact or match.is_part for match in reading.matches) and not _KNOWN_WORDS.issuperset(words)
+        if all(match.name or match.candidates for match in reading.matches):
+            return True
+        return len(words) <= MAX_FOLLOW_UP and not _NOT_NAMES.intersection(words)
 
 
-# Regular expressions over a tidied text, in which a gap is one space. A group holds names.
-_INTO = "(?:interested in|into|fond of|keen on)"
-_LIKE = f"(?:likes?|loves?|enjoys?|(?:is |are )?(?:really )?{_INTO})"
-_SHARE = "(?:have in common|share)"
-_BE = "(?: is| are|'s|'re)"
-_HOBBY = "(?:interests?|hobby|hobbies)"
-_WHAT = f"(?:what|which)(?: {_HOBBY})?"
-_LIST = "(?:list|show(?: me)?|give me|name|find)"
-_THE = "(?:(?:all|some) )?(?:of )?(?:the )?"
-_NO_NAME = "(?:the|all|some|my|your|his|her|our|their)"
-_PEOPLE = "(?:people|persons?|everyone|everybody|anyone|anybody|those)"
-_WHO = f"(?:(?:{_LIST} )?who|(?:{_LIST} {_THE})?{_PEOPLE} (?:who|that))(?: else| all)?(?: also)?"
-
-# The order matters: "do ... share" must be read as a question about two people before one about one person.
-_PHRASES = {
-    Kind.COMMON: [
-        f"{_WHAT} (?:do|does) (.+?) (?:both |all )?{_SHARE}",
-        f"{_WHAT} (?:do|does) (.+?) {_SHARE} with (.+)",
-        f"{_WHAT} do (.+?) (?:both|all) {_LIKE}",
-        f"{_WHAT}{_BE} (?:the )?(?:{_HOBBY} )?(?:shared by|common (?:to|between)) (.+)",
-        f"do (.+?) (?:have (?:any|some)(?:thing| {_HOBBY}) in common|share any(?:thing| {_HOBBY}))",
-        f"(?:what{_BE} |{_LIST} )?(?:the )?(?:common|shared) {_HOBBY} (?:of|between) (.+)",
-    ],
-    Kind.FANS: [
-        f"{_WHO} {_LIKE} (.+)",
-        f"who's (?:else )?{_INTO} (.+)",
-        f"(?:which|what) {_PEOPLE} {_LIKE} (.+)",
-        f"whose {_HOBBY} include (.+)",
-        f"who (?:has|have|shares?) (?:an |the )?{_HOBBY} in (.+)",
-        f"who{_BE} (?:an? )?(?:fans?|lovers?) of (.+)",
-    ],
-    Kind.INTERESTS: [
-        f"{_WHAT} (?:do|does) (.+?) (?:have|{_LIKE})",
-        f"what{_BE} (.+?) {_INTO}",
-        f"(?:{_WHAT}{_BE} |{_LIST} )?{_THE}{_HOBBY} of (.+)",
-        f"(?:{_WHAT}{_BE}|{_LIST}) (?:(?:all|some) )?(?:of )?(?!{_NO_NAME} {_HOBBY}$)(.+?) {_HOBBY}",
-        f"(.+?(?:'s|s')) {_HOBBY}",
-        f"what (.+?) {_LIKE}",
-        f"what {_HOBBY} (.+)",
-    ],
-}
-_FULL = [(kind, re.compile(phrase, re.IGNORECASE)) for kind, phrases in _PHRASES.items() for phrase in phrases]
-_WHAT_ABOUT = re.compile(
-    f"(?:(?:and|but) )?(?:what|how) about (.+)|(?:and|but|or) (?:also |with |what{_BE} )?(.+)", re.IGNORECASE
-)
-_LEAD_IN = re.compile(
-    r"(?:(?:hi|hello|hey|please|ok|okay|so|now|then|and|but|also|well)\b[ ,.!:]*"
-    r"|(?:(?:can|could|would) you )?(?:please )?tell me[ ,:]+"
-    r"|(?:do you know|i wonder|i'd like to know|i would like to know|i want to know)[ ,:]+)+",
-    re.IGNORECASE,
-)
-_POLITE = re.compile(",? (?:please|thanks|thank you)$", re.IGNORECASE)
-_BOTH = re.compile("^(?:both|all of) ", re.IGNORECASE)
-_QUOTES = str.maketrans("", "", '“”„«»"')
+_KNOWN_WORDS = frozenset[str]().union(*(grammar.vocabulary for grammar in _GRAMMARS))
+_NOT_NAMES = frozenset(word_form(word) for grammar in _GRAMMARS for word in grammar.not_names.split("|"))
 
 
-def _tidy(message: str) -> str:
-    """Return the message as one line, with one kind of apostrophe, without quotation marks, up to its last word."""
-    text = " ".join(message.translate(APOSTROPHES).translate(_QUOTES).split())
-    text = text.lstrip("¿¡ ").rstrip(" ?!.…,;:")
-    return _POLITE.sub("", text)
+def _has_known(readings: Iterable[Question]) -> bool:
+    return any(reading.matches and all(match.name for match in reading.matches) for reading in readings)
 
 
-def _read_full(text: str, people: Names, interests: Names) -> Question | None:
-    if lead_in := _LEAD_IN.match(text):
-        text = text[lead_in.end() :]
-    for kind, pattern in _FULL:
-        found = pattern.fullmatch(text)
-        if not found:
-            continue
-        names = _BOTH.sub("", " and ".join(found.groups()))
-        matches = interests.find_all(names) if kind is Kind.FANS else people.find_all(names, owners=True)
-        return Question(kind, matches) if matches else None
-    return None
-
-
-def _read_follow_up(text: str, previous: Question | None, people: Names, interests: Names) -> Question | None:
-    """Read "What about B?", "and B's?" or a name alone. The name decides the kind, then the previous question does."""
-    found = _WHAT_ABOUT.fullmatch(text)
-    names = next(filter(None, found.groups())) if found else text
-    about_people = Question(Kind.INTERESTS, people.find_all(names, owners=True))
-    about_interests = Question(Kind.FANS, interests.find_all(names))
-    readings = [about_people, about_interests]
-    if previous and previous.kind is Kind.FANS and names == without_possessive(names):
-        readings.reverse()
-    reading = _clearest(readings)
-    if not reading.matches or (not found and not all(match.exact for match in reading.matches)):
-        # Without "what about" or the like, only a known name is a follow-up: "hello" does not mean "Jello".
-        return None
-    if reading is about_people and previous and previous.kind is Kind.COMMON and names == without_possessive(names):
-        return Question(Kind.COMMON, _in_common(previous.matches, reading.matches))
-    return reading
+def _asks_in_common(query: Query | None) -> bool:
+    return isinstance(query, Question) and query.kind is Kind.COMMON
 
 
 def _clearest(readings: list[Question]) -> Question:
@@ -157,3 +212,40 @@ def _in_common(before: list[Match], now: list[Match]) -> list[Match]:
     "And C?" asks about all three, "What about C and D?" only about those two.
     """
     return now if len(now) > 1 else [*before, *now]
+
+
+def _without_people(query: Query, people: tuple[Match, ...]) -> Query | None:
+    """Return the query about other people; None if it is not about people."""
+    if isinstance(query, Question) and query.kind is Kind.FANS:
+        return Search(Subject.PEOPLE, all=tuple(query.matches), excluded=people)
+    if isinstance(query, Search) and query.find is Subject.PEOPLE:
+        return replace(query, excluded=(*query.excluded, *people))
+    if isinstance(query, Check | Count) and query.search is not None and not query.people:
+        narrowed = _without_people(query.search, people)
+        return replace(query, search=narrowed) if isinstance(narrowed, Search) else None
+    return None
+
+
+def _about_another(query: Query, reading: Question) -> Query | None:
+    """Return the query with the name of the follow-up in place of its only name of that kind.
+
+    Returns None if it has several.
+    """
+    [(subject, new), *more] = reading.mentions()
+    olds = [match for kind, match in query.mentions() if kind is subject]
+    if more or len(olds) != 1:
+        return None
+    changed = _replaced(query, olds[0], new)
+    assert isinstance(changed, Query)
+    return changed
+
+
+def _replaced(value: Any, old: Match, new: Match) -> Any:
+    """Return the value with one match in place of another, wherever it is."""
+    if value is old:
+        return new
+    if isinstance(value, tuple):
+        return tuple(_replaced(item, old, new) for item in value)
+    if isinstance(value, Search | Count | Check | Alike):
+        return replace(value, **{name: _replaced(part, old, new) for name, part in vars(value).items()})
+    return value

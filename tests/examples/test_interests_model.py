@@ -1,4 +1,4 @@
-"""A model that phrases the answer: a real server on this machine, well-behaved or not."""
+"""A model that reads questions and phrases answers: a real server on this machine, well-behaved or not."""
 
 import asyncio
 import json
@@ -135,6 +135,81 @@ async def test_without_rows_the_model_is_not_asked(configured: ModelServer, mess
     assert (info["model_used"], info["model_stats"]) == ("none", {})
 
 
+OPEN = "Which folks are keen about Quokkas yet never about Mosaic?"
+OPEN_QUERY = json.dumps({"ask": "list", "find": "people", "all": ["Quokkas"], "none": ["Mosaic"]})
+
+
+async def test_a_question_that_the_grammar_cannot_read_is_read_by_the_model_and_answered_by_the_graph(
+    configured: ModelServer,
+) -> None:
+    configured.says(OPEN_QUERY, prompt_tokens=300, completion_tokens=20)
+    text, info = await ask(OPEN)
+    assert text.startswith("I read that as: people interested in Quokkas, but not in Mosaic. ")
+    assert text.endswith(": Iñaki Etxarte, Siobhán O'Dwyer.")
+    assert info["model_used"] == "gpt-4.1-mini"
+    assert info["model_stats"] == {"gpt-4.1-mini": {"requests_count": 1, "prompt_tokens": 300, "completion_tokens": 20}}
+    assert info["num_cypher_queries"] == 1
+    ((path, headers, body),) = configured.requests
+    assert path == "/v1/chat/completions"
+    assert headers["authorization"] == f"Bearer {KEY}"
+    assert body["messages"][-1] == {"role": "user", "content": OPEN}
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        ("Iñaki Etxarte!", "the model's reading is not JSON"),
+        (OPEN_QUERY.replace("Mosaic", "Yodelling"), "the model's reading has a name that the question does not have"),
+        (OPEN_QUERY.replace(', "none": ["Mosaic"]', ""), "the model's reading lacks a name that the question has"),
+    ],
+)
+async def test_if_the_model_reads_something_else_the_question_is_refused_and_the_failure_told(
+    configured: ModelServer, reply: str, error: str
+) -> None:
+    configured.says(reply, prompt_tokens=7)
+    text, info = await ask(OPEN)
+    assert text.startswith("I did not understand that.")
+    assert info["model_error"] == error
+    assert info["model_used"] == "none"
+    assert info["model_stats"] == {"gpt-4.1-mini": {"requests_count": 1, "prompt_tokens": 7}}
+
+
+async def test_a_model_that_cannot_read_the_question_either_leaves_it_unanswered(configured: ModelServer) -> None:
+    configured.says('{"ask": "unknown"}')
+    text, info = await ask(OPEN)
+    assert text.startswith("I did not understand that.")
+    assert "model_error" not in info
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "",
+        "?!",
+        "Thank you!",
+        "Does Geneva Durben like Quokkas?",
+        "How many people like Quokkas?",
+        "What is Geneva Durben's favourite interest?",
+        "Do they like Quokkas?",
+        "Who likes Quokkas and Mosaic or Yodelling?",
+        f"Which folks are keen about Quokkas {'very ' * 60}?",
+    ],
+)
+async def test_the_model_does_not_read_what_the_grammar_answers_or_refuses_for_a_reason(
+    configured: ModelServer, message: str
+) -> None:
+    _, info = await ask(message)
+    assert configured.requests == []
+    assert info["model_stats"] == {}
+
+
+async def test_a_server_that_fails_leaves_the_question_unanswered(configured: ModelServer) -> None:
+    configured.reply = (500, b"oops")
+    text, info = await ask(OPEN)
+    assert text.startswith("I did not understand that.")
+    assert info["model_error"] == "the server answered with status 500"
+
+
 REFUSED = json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}"}}).encode()
 
 
@@ -263,14 +338,22 @@ async def test_the_key_is_not_in_the_repr() -> None:
     assert KEY not in repr(Model("m", api_key=KEY))
 
 
+class Watcher:
+    def __init__(self) -> None:
+        self.told: list[StatusEvent | str] = []
+
+    async def update_status(self, status: StatusEvent | str) -> None:
+        self.told.append(status)
+
+
+async def test_whoever_watches_is_told_that_the_question_is_being_read(configured: ModelServer) -> None:
+    configured.says(OPEN_QUERY)
+    watcher = Watcher()
+    await answer_interests(ThreadContext.for_test(OPEN).with_status_updater(watcher))
+    assert watcher.told[-1] == StatusEvent("Reading the question", "reading")
+
+
 async def test_whoever_watches_is_told_that_the_answer_is_being_written(configured: ModelServer) -> None:
-    class Watcher:
-        def __init__(self) -> None:
-            self.told: list[StatusEvent | str] = []
-
-        async def update_status(self, status: StatusEvent | str) -> None:
-            self.told.append(status)
-
     configured.says(FRIENDLY)
     watcher = Watcher()
     await answer_interests(ThreadContext.for_test(QUESTION).with_status_updater(watcher))

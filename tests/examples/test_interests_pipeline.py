@@ -143,7 +143,7 @@ async def test_a_name_that_fits_several_asks_which_is_meant(monkeypatch: pytest.
     )
 
 
-@pytest.mark.parametrize("message", ["", "Hello there", "What is the meaning of life?"])
+@pytest.mark.parametrize("message", ["", "Life, the universe and everything", "What is the meaning of life?"])
 async def test_what_is_not_understood_is_answered_with_examples_and_no_query(message: str) -> None:
     (_, said), (_, processed) = await converse(message)
     assert said["content"].startswith("I did not understand that. Ask me about people and their interests")
@@ -220,7 +220,8 @@ async def test_the_environment_may_name_other_data(monkeypatch: pytest.MonkeyPat
 async def test_empty_data_is_said_to_be_empty(monkeypatch: pytest.MonkeyPatch, folder: Folder) -> None:
     empty = folder(person="person_id,person_name\n", person_has_interest="person_id,interest_id\n")
     monkeypatch.setenv("INTERESTS_DATA", str(empty))
-    assert await ask("hello") == ("I did not understand that. There is nobody to ask about yet: the data is empty.")
+    assert await ask("hello") == "Hello! There is nobody to ask about yet: the data is empty."
+    assert await ask("What?") == "I did not understand that. There is nobody to ask about yet: the data is empty."
 
 
 async def test_many_runs_at_once_get_each_its_own_answer(tables: Tables) -> None:

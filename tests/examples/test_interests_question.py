@@ -3,7 +3,8 @@
 import pytest
 
 from examples.interests.graph import Graph
-from examples.interests.question import LONGEST, Kind, read_question
+from examples.interests.query import Kind, Question
+from examples.interests.question import LONGEST, read_message
 
 GENEVA, TOBIAS, ZOE, SIOBHAN, BRAM = (
     "Geneva Durben",
@@ -15,8 +16,9 @@ GENEVA, TOBIAS, ZOE, SIOBHAN, BRAM = (
 
 
 def read(graph: Graph, *messages: str) -> tuple[Kind, list[str | None]] | None:
-    question = read_question(messages, graph.people, graph.interests)
-    return (question.kind, [match.name for match in question.matches]) if question else None
+    query = read_message(messages, graph.people, graph.interests).query
+    assert query is None or isinstance(query, Question)
+    return (query.kind, [match.name for match in query.matches]) if query else None
 
 
 @pytest.mark.parametrize(
