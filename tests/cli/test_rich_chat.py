@@ -509,6 +509,20 @@ def test_through_pipes_nothing_of_the_extra_is_loaded(served: Served, terminal_f
     assert ran.stderr == "set()\n"
 
 
+def test_a_server_that_answers_has_loaded_nothing_of_the_extra(tmp_path: Path) -> None:
+    (tmp_path / "loaded.py").write_text(
+        "import sys\n"
+        "from jimsapi import JimsApp, ThreadContext\n"
+        "EXTRA = {'rich', 'prompt_toolkit', 'markdown_it', 'jimsapi.cli.terminal'}\n"
+        "async def answer(ctx: ThreadContext) -> None:\n"
+        "    ctx.send_message(str(EXTRA & set(sys.modules)))\n"
+        "app = JimsApp(answer)\n"
+    )
+    with Served("--app", "loaded:app", folder=tmp_path) as server, server.client() as client:
+        answer = client.post("/api/v1/chat", json={"contact_id": "ann", "message": "hi"}).json()
+    assert answer["assistant_messages"] == ["set()"]
+
+
 def test_a_file_of_the_history_holds_json_strings(tmp_path: Path) -> None:
     history = HistoryFile(tmp_path / "history")
     history.append("two\nlines \udcff")

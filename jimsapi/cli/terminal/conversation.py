@@ -212,6 +212,7 @@ class Answer:
         self._screen = screen
         self._run_id: UUID | None = None
         self._started_or_ended = threading.Event()
+        self._ended = False
         self._deltas: dict[UUID, list[str]] = {}
         self._tool_calls: set[UUID] = set()
         self._status = ""
@@ -227,6 +228,7 @@ class Answer:
             for item in self._items:
                 self._show(item)
         finally:
+            self._ended = True
             self._started_or_ended.set()
             self._screen.end_line()
 
@@ -258,7 +260,8 @@ class Answer:
         except Conflict:
             pass  # the run has already ended, and its answer is shown
         except ClientError as error:
-            self._screen.show_error(advice(error))
+            if not self._ended:  # and the prompt is not there yet
+                self._screen.show_error(advice(error))
 
     def _show(self, item: Item) -> None:
         match item:

@@ -8,6 +8,7 @@ from jimsapi.cli.terminal.conversation import PROMPT, Conversation, advice, lack
 from jimsapi.cli.terminal.editor import Editor, no_echo
 from jimsapi.cli.terminal.history import HistoryFile, history_path
 from jimsapi.cli.terminal.rich_screen import RichScreen
+from jimsapi.cli.terminal.text import clean_line
 from jimsapi.cli.terminal.threads import Thread, Threads
 from jimsapi.client import Client, ClientError, InvalidRequest
 
@@ -140,9 +141,5 @@ def _number(text: str) -> int:
 
 
 def _described(thread: Thread) -> str:
-    parts = [thread.title or "(no title)"]
-    if thread.active_at is not None:
-        parts.append(f"{thread.active_at.astimezone():%Y-%m-%d %H:%M}")
-    if thread.questions:
-        parts.append("waits for your answer")
-    return ", ".join(" ".join(part.split()) for part in parts)
+    title = clean_line(thread.title or "(no title)")
+    return title if thread.active_at is None else f"{title}, {thread.active_at.astimezone():%Y-%m-%d %H:%M}"

@@ -23,7 +23,6 @@ class Thread(msgspec.Struct):
     contact_id: str | None
     title: str | None
     active_at: datetime | None
-    questions: int = 0
 
 
 class _Page(msgspec.Struct):
