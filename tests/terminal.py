@@ -15,7 +15,7 @@ from typing import Any, Self
 from tests.serving import ROOT
 
 PATIENCE = 20.0
-COLUMNS, ROWS = 60, 16
+COLUMNS, ROWS = 64, 16
 
 _MAIN = "from jimsapi.cli import main; main()"
 _WITHOUT_EXTRA = f"import sys; sys.modules['prompt_toolkit'] = sys.modules['rich'] = None; {_MAIN}"
@@ -167,6 +167,10 @@ class RichTerminal(Terminal):
         with self._grown:
             self._wait_for(lambda: self._rows()[-len(end) :] == list(end), PATIENCE)
             assert self._rows()[-len(end) :] == list(end)
+
+    def wait_for_prompt(self) -> None:
+        """Wait until the screen ends with an empty prompt."""
+        self.wait_for_rows(">")
 
     def is_bold(self, text: str) -> bool:
         """Return whether the newest row that contains `text` shows it in bold."""

@@ -24,7 +24,7 @@ from tests.serving import ROOT, Served
 from tests.terminal import COLUMNS, ROWS, PlainTerminal, RichTerminal, environment
 
 PROMPT = ">"
-BEGIN = "Ctrl-C cancels an answer, Ctrl-D exits, /help lists the rest"
+BEGIN = "Ctrl-C cancels an answer, Ctrl-D exits, /help lists the rest."
 HINT = "For Markdown, colours, multi-line input and lists of threads, install jimsapi[chat]."
 ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -45,7 +45,7 @@ def asking(tmp_path: Path) -> Iterator[Served]:
 def terminal(served: Served, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RichTerminal]:
     """A conversation of a contact with the name of the test."""
     with RichTerminal(served.url, tmp_path, "--contact", request.node.name) as terminal:
-        terminal.see("lists the rest.")
+        terminal.wait_for_rows(BEGIN, PROMPT)
         yield terminal
 
 
@@ -77,9 +77,10 @@ def test_a_block_that_is_higher_than_the_terminal_is_shown_whole_and_once(termin
     words = [f"word{number:03}" for number in range(400)]
     script = "; ".join(f"stream {word} " for word in words)
     terminal.say(script)
-    terminal.wait_for_rows(PROMPT)
-    answer = "\n".join(terminal.lines).split("stream word399")[-1]
-    assert answer.split()[:-1] == words
+    terminal.wait_for_rows(" ".join(words[-8:]), PROMPT)
+    lines = terminal.lines
+    script_end = max(number for number, line in enumerate(lines) if ";" in line)
+    assert " ".join(lines[script_end + 1 :]).split()[:-1] == words
 
 
 def test_a_status_is_below_the_block_and_goes_when_the_block_grows(served: Served, terminal: RichTerminal) -> None:
@@ -97,7 +98,7 @@ def test_a_tool_is_one_dim_line_with_its_name_and_duration(served: Served, termi
     open_door(served, "tool")
     terminal.see("\x1b[2mTool: search, ")
     terminal.see("Hello")
-    terminal.see("> ")
+    terminal.wait_for_prompt()
     shown = [row for row in terminal.rows if row.startswith("Tool")]
     assert len(shown) == 1
     assert re.fullmatch(r"Tool: search, [0-9.]+ m?s", shown[0])
@@ -119,7 +120,7 @@ def test_escapes_and_direction_marks_do_not_reach_the_terminal_as_entities_eithe
     before = len(terminal.shown)
     terminal.type("send ")
     terminal.say("\n\n".join(part for part in evil if "\x1b" not in part))
-    terminal.see("> ")
+    terminal.wait_for_prompt()
     terminal.say("done")
     terminal.see("You said: done")
     shown = terminal.shown[before:]
@@ -155,7 +156,7 @@ def test_pasted_lines_are_one_message_and_are_not_sent_at_once(terminal: RichTer
     terminal.paste("one\ntwo\n")
     terminal.wait_for_rows("> one", "  two")
     terminal.type("three\r")
-    terminal.see("> ")
+    terminal.wait_for_prompt()
     terminal.say("see")
     terminal.see('["one\\ntwo\\nthree", "see"]')
 
@@ -203,7 +204,7 @@ def test_a_button_is_chosen_by_its_number(terminal: RichTerminal) -> None:
 
 def test_a_question_is_answered_by_number_or_by_word(asking: Served, tmp_path: Path) -> None:
     with RichTerminal(asking.url, tmp_path, "--contact", "ann") as terminal:
-        terminal.see("> ")
+        terminal.wait_for_prompt()
         terminal.say("20")
         terminal.wait_for_rows("Pay 20?", "  1. yes", "  2. no", PROMPT)
         terminal.say("1")
@@ -211,8 +212,7 @@ def test_a_question_is_answered_by_number_or_by_word(asking: Served, tmp_path: P
         terminal.say("very")
         terminal.wait_for_rows("R-20: very", PROMPT)
         terminal.say("30")
-        terminal.see("  2. no")
-        terminal.see("> ")
+        terminal.wait_for_rows("Pay 30?", "  1. yes", "  2. no", PROMPT)
         terminal.say("no")
         terminal.wait_for_rows("not paid", PROMPT)
     assert (tmp_path / "paid").read_text() == "20\n"
@@ -221,10 +221,10 @@ def test_a_question_is_answered_by_number_or_by_word(asking: Served, tmp_path: P
 def test_a_line_of_5000_digits_is_a_message(terminal: RichTerminal) -> None:
     terminal.say("buttons Choose")
     terminal.see("1. ")
-    terminal.see("> ")
+    terminal.wait_for_prompt()
     terminal.say("1" * 5000)
-    terminal.see("You said: 1111")
-    terminal.see("> ")
+    terminal.see("You said:\r\n1111")
+    terminal.wait_for_prompt()
     terminal.say(f"/switch {'1' * 5000}")
     terminal.see("/switch needs the number")
     terminal.type("\x04")
@@ -283,7 +283,7 @@ def test_threads_are_listed_and_switched(terminal: RichTerminal, served: Served)
 
 def test_without_a_contact_the_threads_are_those_of_the_login_name(served: Served, tmp_path: Path) -> None:
     with RichTerminal(served.url, tmp_path, LOGNAME="lena") as terminal:
-        terminal.see("> ")
+        terminal.wait_for_prompt()
         terminal.say("/threads")
         terminal.see("There are no threads.")
         terminal.say("send Mine")
@@ -301,7 +301,7 @@ def test_a_key_that_may_not_list_threads_gets_an_error_and_the_conversation_goes
         Served("--app", "tests.apps.scripted:app", "--keys-file", str(keys)) as server,
         RichTerminal(server.url, tmp_path, JIMS_API_KEY=key) as terminal,
     ):
-        terminal.see("> ")
+        terminal.wait_for_prompt()
         terminal.say("/threads")
         terminal.see("403: ")
         terminal.say("send Hello")
@@ -329,7 +329,7 @@ def test_while_the_connection_is_lost_one_word_says_so_and_the_answer_goes_on(se
         Absence(served.port, b"world") as way,
         RichTerminal(way.url, tmp_path, "--contact", "cut") as terminal,
     ):
-        terminal.see("> ")
+        terminal.wait_for_prompt()
         terminal.say("stream Hello ; stream world; status Later; hold end; stream !")
         terminal.wait_for_rows("Hello", "reconnecting…")
         way.back.set()
@@ -345,16 +345,16 @@ def test_while_the_connection_is_lost_one_word_says_so_and_the_answer_goes_on(se
 def test_earlier_messages_are_found_in_the_next_conversation(served: Served, tmp_path: Path) -> None:
     for message in ("send One", "send Two\nlines"):
         with RichTerminal(served.url, tmp_path, "--contact", "keeping") as terminal:
-            terminal.see("> ")
+            terminal.wait_for_prompt()
             terminal.say(message)
-            terminal.see("\r\n> ")
+            terminal.wait_for_prompt()
             terminal.type("\x04")
             assert terminal.ends() == 0
     file = tmp_path / "jimsapi" / "chat_history"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     with RichTerminal(served.url, tmp_path, "--contact", "keeping") as terminal:
-        terminal.see("> ")
+        terminal.wait_for_prompt()
         terminal.type("\x1b[A")
         terminal.wait_for_rows("> send Two", "  lines")
         terminal.type("\x1b[A\x1b[A")
@@ -366,7 +366,7 @@ def test_no_history_is_kept_for_a_person_who_says_so(
     served: Served, tmp_path: Path, options: list[str], env: dict[str, str]
 ) -> None:
     with RichTerminal(served.url, tmp_path, *options, **env) as terminal:
-        terminal.see("> ")
+        terminal.wait_for_prompt()
         terminal.say("send Secret")
         terminal.see("Secret\r\n")
         terminal.type("\x1b[A")
@@ -378,7 +378,7 @@ def test_a_history_that_cannot_be_kept_does_not_stop_the_conversation(served: Se
     (tmp_path / "jimsapi").write_text("not a folder")
     with RichTerminal(served.url, tmp_path, "--contact", "hindered") as terminal:
         terminal.see("Your messages are not kept for the next chat: ")
-        terminal.see("> ")
+        terminal.wait_for_prompt()
         terminal.say("send Hello")
         terminal.see("Hello\r\n")
 
@@ -482,11 +482,12 @@ def test_without_the_extra_one_line_says_how_to_get_it(served: Served) -> None:
 
 @pytest.mark.parametrize("terminal_for", ["nothing", "output"])
 def test_through_pipes_nothing_of_the_extra_is_loaded(served: Served, terminal_for: str) -> None:
+    # Of rich, httpx loads some modules if rich is installed, for its own command.
     code = (
         "import sys\n"
         "from jimsapi.cli import main\n"
         "try: main()\n"
-        "finally: print({'rich', 'prompt_toolkit'} & set(sys.modules), file=sys.stderr)\n"
+        "finally: print({'rich.markdown', 'markdown_it', 'prompt_toolkit'} & set(sys.modules), file=sys.stderr)\n"
     )
     near, far = os.openpty()
     ran = subprocess.run(
