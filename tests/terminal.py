@@ -10,7 +10,9 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
+
+import pyte
 
 from tests.serving import ROOT
 
@@ -133,6 +135,18 @@ class PlainTerminal(Terminal):
             raise AssertionError(f"Ctrl-C had no effect: {self.shown[self._place :]!r}")
 
 
+class AnsweringScreen(pyte.HistoryScreen):
+    """A screen that answers where its cursor is, when a program asks for that."""
+
+    def __init__(self, answer: Callable[[str], None]) -> None:
+        super().__init__(COLUMNS, ROWS, history=2000)
+        self._answer = answer
+
+    def write_process_input(self, data: str) -> None:
+        """Send an answer to the program."""
+        self._answer(data)
+
+
 class RichTerminal(Terminal):
     """The command with the libraries of its extra. `rows` is what a person sees now, and `lines` what has passed, too.
 
@@ -140,10 +154,7 @@ class RichTerminal(Terminal):
     """
 
     def __init__(self, url: str, state: Path, *options: str, **env: str) -> None:
-        import pyte  # type: ignore[import-untyped]
-
-        self._screen: Any = pyte.HistoryScreen(COLUMNS, ROWS, history=2000, ratio=0.5)
-        self._screen.write_process_input = self.type  # where the cursor is, when the program asks
+        self._screen = AnsweringScreen(self.type)
         self._stream = pyte.ByteStream(self._screen)
         super().__init__(_MAIN, url, *options, env={"XDG_STATE_HOME": str(state), **env})
 

@@ -11,14 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jimsapi.builtin.keys_file import KeysFile
 from jimsapi.cli.terminal.blocks import MAX_BLOCK, Blocks
+from jimsapi.cli.terminal.conversation import answers_in
 from jimsapi.cli.terminal.history import MAX_BYTES, MAX_ENTRY, HistoryFile
 from jimsapi.cli.terminal.rich_screen import RichScreen
+from jimsapi.client import Question
 from tests.clients.cutting import CuttingProxy
 from tests.serving import ROOT, Served
 from tests.terminal import COLUMNS, ROWS, PlainTerminal, RichTerminal, environment
@@ -232,11 +236,6 @@ def test_a_line_of_5000_digits_is_a_message(terminal: RichTerminal) -> None:
 
 
 def test_an_answer_in_json_that_is_nested_too_deeply_is_a_message() -> None:
-    from uuid import UUID
-
-    from jimsapi.cli.terminal.conversation import answers_in
-    from jimsapi.client import Question
-
     question = Question(question_id=UUID(int=1), key="k", text="Where?", schema={"type": "object"})
     assert answers_in("[" * 100_000, [question]) is None
     assert answers_in("1" * 5000, [question]) is None
@@ -293,10 +292,8 @@ def test_without_a_contact_the_threads_are_those_of_the_login_name(served: Serve
 
 
 def test_a_key_that_may_not_list_threads_gets_an_error_and_the_conversation_goes_on(tmp_path: Path) -> None:
-    from jimsapi.builtin.keys_file import KeysFile
-
     keys = tmp_path / "keys.json"
-    key, _ = KeysFile(keys).add("website", contact_id="ann", scopes=["chat"])
+    key, _ = KeysFile(keys).add("website", contact_id="ann", scopes=("chat",))
     with (
         Served("--app", "tests.apps.scripted:app", "--keys-file", str(keys)) as server,
         RichTerminal(server.url, tmp_path, JIMS_API_KEY=key) as terminal,

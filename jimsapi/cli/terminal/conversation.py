@@ -292,7 +292,7 @@ class Answer:
         self._status = status
         self._screen.status(status)
 
-    def _show_tool_call(self, event_id: UUID, name: str, call: dict[str, Any]) -> None:
+    def _show_tool_call(self, event_id: UUID, name: str, call: dict[Any, Any]) -> None:
         """Show a call that begins as a status, and one that has ended once."""
         seconds, error = call.get("duration"), call.get("error")
         if not isinstance(seconds, int | float):
