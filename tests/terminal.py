@@ -16,7 +16,7 @@ import pyte
 
 from tests.serving import ROOT
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 COLUMNS, ROWS = 64, 16
 
 _MAIN = "from jimsapi.cli import main; main()"
