@@ -21,9 +21,16 @@ def chat_command() -> click.Command:
             click.Option(["--api-key-file"], metavar="FILE", help="The file with the key. [JIMS_API_KEY_FILE]"),
             click.Option(["--contact"], help="Your contact_id. [the key's own contact, else your login name]"),
             click.Option(["--thread"], type=click.UUID, help="The thread to continue. [the contact's newest]"),
+            click.Option(
+                ["--history/--no-history"],
+                default=True,
+                envvar="JIMS_CHAT_HISTORY",
+                help="Keep in a file what you type, for the next chat. [JIMS_CHAT_HISTORY, else --history]",
+            ),
         ],
         help="Chat with a server. Each line is a message. In a terminal, Ctrl-C cancels the current answer and Ctrl-D "
-        "exits. /new begins a new thread.",
+        "exits. /new begins a new thread. With the extra jimsapi[chat], a terminal shows Markdown, and /help lists "
+        "what else you can type.",
     )
 
 

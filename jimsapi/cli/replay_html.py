@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import groupby
 
-from jimsapi.cli.chat import clean
 from jimsapi.cli.differences import Piece, Row, side_by_side
 from jimsapi.cli.replay_text import cost_text, cut, seconds_text, summary_lines
+from jimsapi.cli.terminal.text import clean
 from jimsapi.runs.replay import ReplayedTurn
 from jimsapi.threads.storable import storable_text
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from jimsapi.cli.chat import clean, clean_line
 from jimsapi.cli.differences import Piece, Row, near_changes, side_by_side
+from jimsapi.cli.terminal.text import clean, clean_line
 from jimsapi.runs.replay import ReplayedTurn, Usage
 from jimsapi.threads.storable import storable_text
 

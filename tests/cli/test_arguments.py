@@ -99,10 +99,11 @@ def test_options_stand_before_or_behind_a_subcommand_and_repeat(tmp_path: Path) 
         assert "tried in this order: key" in checked.stdout
 
 
-def test_a_server_loads_no_http_client_for_its_other_commands() -> None:
+def test_a_server_loads_no_http_client_and_nothing_of_the_chat_for_its_other_commands() -> None:
     code = (
         "import sys; from jimsapi.cli.main import command_line; command = command_line([]); "
-        "print('chat' in command.commands, 'httpx' in sys.modules)"
+        "print('chat' in command.commands, "
+        "{'httpx', 'rich', 'prompt_toolkit', 'markdown_it', 'jimsapi.cli.terminal'} & set(sys.modules))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout == "True False\n"
+    assert ran.stdout == "True set()\n"

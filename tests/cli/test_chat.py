@@ -1,33 +1,30 @@
-"""`jimsapi chat`: what is said to a real server, in a real terminal and through pipes."""
+"""`jimsapi chat` without its extra: what is said to a real server, in a real terminal and through pipes."""
 
-import fcntl
 import io
 import os
 import signal
 import socket
 import subprocess
 import sys
-import termios
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from uuid import UUID
 
 import pytest
 import trustme
 
 from jimsapi.builtin.keys_file import KeysFile
-from jimsapi.cli import chat
-from jimsapi.cli.chat import Screen, clean, clean_line
 from jimsapi.cli.chat_command import chat_command
+from jimsapi.cli.terminal import conversation
+from jimsapi.cli.terminal.screen import Screen
+from jimsapi.cli.terminal.text import clean, clean_line
 from jimsapi.client import Delta, Event, Gap, Question
 from tests.command import ROOT, refusal, run_command
 from tests.serving import Served
+from tests.terminal import PATIENCE, PlainTerminal, environment
 
 KEY = "the-terminal-key"
-PATIENCE = 20.0
 CLEAR = "\r\x1b[K"
 
 
@@ -35,11 +32,6 @@ CLEAR = "\r\x1b[K"
 def served() -> Iterator[Served]:
     with Served("--app", "tests.apps.scripted:app") as server:
         yield server
-
-
-def environment(**more: str) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("JIMS_")}
-    return {**clean, "PYTHONPATH": str(ROOT), "TERM": "xterm", "LOGNAME": "zoe", "PYTHONIOENCODING": "utf-8", **more}
 
 
 def pipe(
@@ -59,89 +51,6 @@ def pipe(
     )
 
 
-class Terminal:
-    """The command in a terminal of its own; with `said`, only its output is there. `shown` is all that it wrote."""
-
-    def __init__(self, url: str, *options: str, said: str | None = None) -> None:
-        self.shown = ""
-        self._place = 0
-        self._grown = threading.Condition()
-        self._ended = False
-        self._near, far = os.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "jimsapi", "chat", "--url", url, *options],
-            stdin=far if said is None else subprocess.PIPE,
-            stdout=far,
-            stderr=far,
-            env=environment(),
-            cwd=ROOT,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(1, termios.TIOCSCTTY, 0),  # so that Ctrl-C is a signal
-        )
-        os.close(far)
-        if self.process.stdin is not None and said is not None:
-            self.process.stdin.write(said.encode())
-            self.process.stdin.close()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.process.kill()
-        self.process.wait()
-        self._reader.join()  # nobody has the terminal open any more
-        os.close(self._near)
-
-    def type(self, text: str) -> None:
-        os.write(self._near, text.encode())
-
-    def interrupt_prompt(self, text: str | None = None) -> None:
-        """Press Ctrl-C at the prompt until `text` is shown, or the command ends.
-
-        `readline` heeds a signal that comes right before it begins to wait no sooner than the next one. What was typed
-        has to be shown before: the terminal drops it at Ctrl-C, and a `readline` that was about to read it heeds none.
-        """
-        with self._grown:
-            for _ in range(10):
-                self.type("\x03")
-                if self._grown.wait_for(lambda: self._there(text), 5):
-                    return
-            raise AssertionError(f"Ctrl-C had no effect: {self.shown[self._place :]!r}")
-
-    def _there(self, text: str | None) -> bool:
-        return self._ended or (text is not None and self.shown.find(text, self._place) >= 0)
-
-    def see(self, text: str) -> str:
-        """Wait until a text is shown, behind the one that was seen last. Returns what is shown between the two."""
-        with self._grown:
-            self._grown.wait_for(lambda: self._there(text), PATIENCE)
-            found = self.shown.find(text, self._place)
-            assert found >= 0, f"{text!r} is not in {self.shown[self._place :]!r}"
-            before, self._place = self.shown[self._place : found], found + len(text)
-            return before
-
-    def ends(self) -> int:
-        """Wait for the end. Returns the exit status."""
-        return self.process.wait(PATIENCE)
-
-    def _read(self) -> None:
-        while True:
-            try:
-                data = os.read(self._near, 4096)
-            except OSError:
-                data = b""
-            with self._grown:
-                self.shown += data.decode("utf-8", "replace")
-                self._ended = not data
-                self._grown.notify_all()
-            if not data:
-                return
-
-
 # Through pipes.
 
 
@@ -155,7 +64,9 @@ def test_what_a_server_says_is_nothing_but_text(served: Served) -> None:
     evil = "stream \x1b[31mred\x07\x9b2J; stream \u202eback\b; status \x1b]0;title\x07; send \ttab"
     ran = pipe(served.url, f"{evil}\n", "--contact", "evil")
     assert ran.stdout == "[31mred2Jback\n\ttab\n"
-    with Terminal(served.url, "--contact", "evil", said=f"{evil}\nraise \x1b[2Jeverything\nsend done\n") as terminal:
+    with PlainTerminal(
+        served.url, "--contact", "evil", said=f"{evil}\nraise \x1b[2Jeverything\nsend done\n"
+    ) as terminal:
         terminal.see("\ttab")
         terminal.see("Pipeline error: [2Jeverything: the server's log may have details")
         assert terminal.ends() == 1
@@ -210,7 +121,7 @@ def test_a_question_is_answered_by_the_next_line_and_another_line_is_a_message(t
 def test_after_a_question_that_was_closed_meanwhile_the_next_line_is_a_message(tmp_path: Path) -> None:
     with (
         Served("--app", "tests.apps.asking:app", env={"PAID": str(tmp_path / "paid")}) as asking,
-        Terminal(asking.url, "--contact", "ann") as terminal,
+        PlainTerminal(asking.url, "--contact", "ann") as terminal,
         asking.client() as client,
     ):
         terminal.see("> ")
@@ -227,10 +138,10 @@ def test_after_a_question_that_was_closed_meanwhile_the_next_line_is_a_message(t
 
 def test_a_form_is_answered_in_json() -> None:
     question = Question(question_id=UUID(int=1), key="k", text="Where?", schema={"type": "object"})
-    assert chat.answers_in('{"city": "Bonn"}', [question]) == {str(UUID(int=1)): {"city": "Bonn"}}
-    assert chat.answers_in("Bonn", [question]) is None
-    assert chat.answers_in("Bonn", []) is None
-    assert chat.answers_in("Bonn", [question, question]) is None
+    assert conversation.answers_in('{"city": "Bonn"}', [question]) == {str(UUID(int=1)): {"city": "Bonn"}}
+    assert conversation.answers_in("Bonn", [question]) is None
+    assert conversation.answers_in("Bonn", []) is None
+    assert conversation.answers_in("Bonn", [question, question]) is None
 
 
 def test_who_says_no_name_is_the_login_name_or_the_contact_of_the_key(served: Served, tmp_path: Path) -> None:
@@ -331,7 +242,7 @@ def test_a_certificate_of_ones_own_authority_is_trusted_by_name(tmp_path: Path) 
 
 
 def test_a_status_gives_way_to_the_words_which_come_one_by_one(served: Served) -> None:
-    with Terminal(served.url, "--contact", "watching") as terminal, served.client() as client:
+    with PlainTerminal(served.url, "--contact", "watching") as terminal, served.client() as client:
         terminal.see("Ctrl-C cancels an answer, Ctrl-D exits, /new begins a new thread.")
         terminal.see("> ")
         terminal.type("status Looking; status Found; stream Hel; hold door; stream lo\n")
@@ -344,7 +255,7 @@ def test_a_status_gives_way_to_the_words_which_come_one_by_one(served: Served) -
 
 
 def test_what_an_agent_does_is_a_status(served: Served) -> None:
-    with Terminal(served.url, "--contact", "agent") as terminal:
+    with PlainTerminal(served.url, "--contact", "agent") as terminal:
         terminal.see("> ")
         terminal.type("think They ask; tool search; send Hello\n")
         terminal.see(f"{CLEAR}Thinking{CLEAR}{CLEAR}Tool: search{CLEAR}{CLEAR}Tool: search{CLEAR}Hello\r\n")
@@ -354,7 +265,7 @@ def test_what_an_agent_does_is_a_status(served: Served) -> None:
 
 
 def test_ctrl_c_cancels_the_answer_and_the_conversation_goes_on(served: Served) -> None:
-    with Terminal(served.url, "--contact", "cancelling") as terminal:
+    with PlainTerminal(served.url, "--contact", "cancelling") as terminal:
         terminal.see("> ")
         terminal.type("status Waiting; hold nothing\n")
         terminal.see(f"{CLEAR}Waiting")
@@ -370,7 +281,10 @@ def test_ctrl_c_cancels_the_answer_and_the_conversation_goes_on(served: Served) 
 
 
 def test_a_second_ctrl_c_leaves_though_the_server_does_not_answer() -> None:
-    with Served("--app", "tests.apps.scripted:app") as server, Terminal(server.url, "--contact", "ann") as terminal:
+    with (
+        Served("--app", "tests.apps.scripted:app") as server,
+        PlainTerminal(server.url, "--contact", "ann") as terminal,
+    ):
         terminal.see("> ")
         terminal.type("status Waiting; hold nothing\n")
         terminal.see(f"{CLEAR}Waiting")
@@ -386,7 +300,7 @@ def test_a_second_ctrl_c_leaves_though_the_server_does_not_answer() -> None:
 
 
 def test_ctrl_c_leaves_the_prompt_when_it_is_pressed_again(served: Served) -> None:
-    with Terminal(served.url) as terminal:
+    with PlainTerminal(served.url) as terminal:
         terminal.see("> ")
         terminal.type("half a mess")
         terminal.see("half a mess")
@@ -460,5 +374,5 @@ def test_a_message_with_a_gap_in_it_is_shown_whole_by_its_event(paper: Paper, mo
             yield Event(event_id=message_id, event_type="comm.assistant_message", event_data=data)
 
     told: Any = Told()
-    chat.Answer(told, Screen(paper), "hi", None, None).show()
+    conversation.Answer(told, Screen(paper), "hi", None, None).show()
     assert paper.getvalue() == "Hel\nHello\n"
