@@ -43,6 +43,12 @@ define compiler
 	  apt-get install --yes --quiet --no-install-recommends gcc libc6-dev; }
 endef
 
+# What the tests of deploy/monitoring and of the runbooks run. No service may start with the packages.
+define monitoring
+@command -v promtool >/dev/null && command -v sqlite3 >/dev/null || { apt-get update --quiet && \
+	  SYSTEMD_OFFLINE=1 RUNLEVEL=1 apt-get install --yes --quiet --no-install-recommends prometheus sqlite3; }
+endef
+
 # $(call long,python,module and its options): a part that breaks a promise does not keep the others from running.
 long = $(1) -W ignore -m tests.$(2) || broken="$$broken $(2);"
 SLOW_KINDS := head body reader reader-byte idle websocket websocket-reader tls linger
@@ -73,6 +79,7 @@ run: $(VENV)/.installed-run
 test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed $(OLDEST_VENV)/.installed
 	$(browser)
 	$(compiler)
+	$(monitoring)
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target \
 	  test-core test-reliability test-plugins test-jims test-oldest lint
 
@@ -83,6 +90,8 @@ lint: $(VENV)/.installed-dev
 
 test-core: $(VENV)/.installed-dev
 	$(browser)
+	$(compiler)
+	$(monitoring)
 	$(PY) -m pytest $(RELIABILITY:%=--ignore=%)
 
 test-reliability: $(VENV)/.installed-dev
@@ -92,6 +101,7 @@ test-reliability: $(VENV)/.installed-dev
 test-plugins: $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed
 	$(browser)
 	$(compiler)
+	$(monitoring)
 	$(call mypy,$(PLUGINS_PY),plugins,$(PLUGINS) tests)
 	JIMSAPI_JIMS_PYTHON=$(CURDIR)/$(JIMS_PY) $(PLUGINS_PY) -m pytest plugins $(JIMS_PLUGINS:%=--ignore=plugins/%)
 
@@ -105,6 +115,7 @@ test-oldest: $(OLDEST_VENV)/.installed
 test-long: $(VENV)/.installed-dev
 	$(browser)
 	$(compiler)
+	$(monitoring)
 	JIMSAPI_STORE_EXAMPLES=2000 $(PY) -m pytest
 
 test-faults: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed

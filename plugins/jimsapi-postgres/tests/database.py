@@ -85,6 +85,11 @@ class Postgres:
                 raise RuntimeError(f"PostgreSQL does not start: {(self.folder / 'log').read_text()}")
             time.sleep(0.02)
 
+    def copy_of(self, primary: "Postgres") -> None:
+        """Copy another server in place of entering this one, and start as its standby."""
+        self._run("pg_basebackup", "-R", "-c", "fast", "-D", self.data, "-d", primary.url())
+        self.start()
+
     def stop(self) -> None:
         """Stop it as `pg_ctl stop -m fast` does: connections are closed, everything is written."""
         self._end(signal.SIGINT)
