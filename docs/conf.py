@@ -21,7 +21,7 @@ include_patterns = [
     "CHANGELOG.md",
     "README.md",
     "SECURITY.md",
-    "benchmarks/results/README.md",
+    "benchmarks/results/*.md",
     "docs/*.md",
     "examples/**/README.md",
     "plugins/*/README.md",
