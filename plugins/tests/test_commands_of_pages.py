@@ -21,7 +21,7 @@ PAGES = [
     for path in sorted(ROOT.glob(pattern))
 ]
 ELSEWHERE = ("--signed-", "--ticket-secret", "--config production.toml", "--without-plugin front-door")
-"""Parts of commands that are run elsewhere, by the tests of tutorials, and of one for a plugin that is not installed."""
+"""Parts of commands that the tests of tutorials run, and of one for a plugin that is not installed here."""
 
 _COMMAND = re.compile(r"^(?:[A-Z_]+=\S+ )*jimsapi(?: (?P<arguments>.*))?$")
 _ENDS = {"|", ">", ">>", "&&", "&", ";"}
