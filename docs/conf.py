@@ -23,6 +23,7 @@ include_patterns = [
     "SECURITY.md",
     "benchmarks/results/*.md",
     "docs/*.md",
+    "examples/README.md",
     "examples/**/README.md",
     "plugins/*/README.md",
 ]

@@ -34,7 +34,7 @@ class Written:
     """A project as the installed command wrote it, and the environment in which somebody works on it."""
 
     def __init__(self, folder: Path) -> None:
-        self.venv = CleanVenv(folder / "venv", "pip", "pytest")
+        self.venv = CleanVenv(folder / "venv", "pip", "pytest", "websockets")
         self.venv.install(our_wheel())
         ran = self.venv.run("jimsapi", "new", "my-bot", cwd=folder)
         assert (ran.returncode, ran.stderr) == (0, ""), ran.stderr

@@ -52,7 +52,7 @@ class Walker:
     """Somebody who follows a page in a shell, in a virtual environment with jimsapi in it."""
 
     def __init__(self, folder: Path) -> None:
-        self.venv = CleanVenv(folder / "venv", "mypy", "pip", "pytest", "ruff", "setuptools")
+        self.venv = CleanVenv(folder / "venv", "mypy", "pip", "pytest", "ruff", "setuptools", "websockets")
         self.venv.install(our_wheel())
         self.folder = folder / "work"
         self.folder.mkdir()
